@@ -1,0 +1,111 @@
+"""`python -m server`, and what `weir serve` calls: one flag for every setting."""
+
+import inspect
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+
+from server import config, log
+from server.config import Settings
+from server.errors import StartError
+
+# Told by the argument, or by tables of the file alone.
+_NO_FLAG = ("models_dir", "models")
+
+
+def main(arguments: Sequence[str] | None = None, program: str = "python -m server") -> None:
+    """Serve until a signal comes.
+
+    Args:
+        arguments: of the command line; None takes the process's own.
+        program: how the user called it, for the help.
+    """
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(help="Serve every model of a directory over gRPC, with metrics.")(_command())
+    app(args=arguments, prog_name=program)
+
+
+def _run(**given: Any) -> None:
+    flags = {name: value for name, value in given.items() if value is not None}
+    path = flags.pop("config", None)
+    try:
+        settings = config.load(flags, os.environ, path)
+        log.configure(settings.log_format, settings.log_level)
+        # Imported here, so that --help and a wrong flag are answered at once.
+        from server.app import serve  # noqa: PLC0415
+
+        serve(settings)
+    except StartError as error:
+        sys.stderr.write("".join(f"weir: {line}\n" for line in str(error).splitlines()))
+        raise typer.Exit(2) from None
+
+
+def _command() -> Any:
+    """`_run` with a signature made of the settings: their names, types, defaults and descriptions."""
+
+    def command(**given: Any) -> None:
+        _run(**given)
+
+    parameters = [
+        inspect.Parameter(
+            "models_dir",
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                Path | None, typer.Argument(help=Settings.model_fields["models_dir"].description)
+            ],
+        ),
+        inspect.Parameter(
+            "config",
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                Path | None,
+                typer.Option(help="A TOML file of settings; WEIR_CONFIG names one too."),
+            ],
+        ),
+    ]
+    for name, field in Settings.model_fields.items():
+        if name in _NO_FLAG:
+            continue
+        option = typer.Option(
+            f"--{_flag(name)}/--no-{_flag(name)}"
+            if field.annotation is bool
+            else f"--{_flag(name)}",
+            help=field.description,
+            show_default=field.default is not None and str(field.default),
+            metavar="|".join(get_args(field.annotation)) if _is_choice(field.annotation) else None,
+        )
+        parameters.append(
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=Annotated[_plain(field.annotation), option],
+            )
+        )
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return command
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _is_choice(annotation: Any) -> bool:
+    return get_origin(annotation) is Literal
+
+
+def _plain(annotation: Any) -> Any:
+    """The type a flag is read as; bounds and choices are checked with all other sources'."""
+    kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not type(None)]
+    kind = str if _is_choice(annotation) else kinds[0]
+    return (get_args(kind)[0] if get_origin(kind) is Annotated else kind) | None
+
+
+if __name__ == "__main__":
+    main()

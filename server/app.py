@@ -1,0 +1,171 @@
+"""The server as a whole: started in order, stopped in reverse.
+
+    metrics → transport (listening, NOT_SERVING) → loader → SERVING → … → drain → stop
+
+Threads, all of them: the main thread waits for a signal; `weir-io` (or grpcio's pool) carries calls;
+`weir-run-…` runs models; `weir-deadlines` ends what is late; `weir-loader` loads; `weir-unpack_0`
+unpacks large messages; prometheus-client has one that answers scrapes.
+"""
+
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+
+from prometheus_client import (
+    CollectorRegistry,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+    start_http_server,
+)
+
+from server.config import Settings
+from server.deadlines import Deadlines
+from server.errors import ConfigError, PortUnavailable
+from server.inference import Admission
+from server.metrics import Metrics
+from server.model import Loader
+from server.repository import Entry, Repository, State
+from server.servicer import SERVICE, Servicer
+from server.session import choose_provider
+from server.session import version as onnxruntime_version
+from server.standard import HEALTH_SERVICE, Health, reflection_handlers
+from server.transport import completion_queue, public
+from server.transport.call import Handlers, Limits, Transport
+
+logger = logging.getLogger(__name__)
+
+
+class App:
+    """Every part of a server, wired.
+
+    Args:
+        settings: complete and checked.
+
+    Raises:
+        StartError: the configuration cannot be served on this machine.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        if not settings.models_dir.is_dir():
+            raise ConfigError(f"models_dir: expected a directory, got {settings.models_dir}")
+        self._settings = settings
+        provider = choose_provider(settings.provider)
+        logger.info(
+            "provider chosen wanted=%s provider=%s onnxruntime=%s",
+            settings.provider, provider, onnxruntime_version(),
+        )  # fmt: skip
+        self._registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self._registry)
+        self._deadlines = Deadlines(time.monotonic)
+        self._metrics = Metrics(self._registry)
+        loader = Loader(
+            provider=provider,
+            threads=settings.threads,
+            settings=settings.for_model,
+            deadlines=self._deadlines,
+            metrics=self._metrics,
+        )
+        self._health = Health()
+        self._repository = Repository(settings.models_dir, loader, changed=self._tell_health)
+        self._metrics.watch(self._repository.gauges)
+        self._admission = Admission(
+            self._repository, self._metrics, default_deadline_s=settings.default_deadline_s
+        )
+        servicer = Servicer(
+            self._repository, self._admission, max_message_bytes=settings.max_message_bytes
+        )
+        self._transport = _transport(settings, self._handlers(servicer))
+
+    def start(self) -> None:
+        """Listen, then begin to load; prints where to one line of standard output."""
+        settings = self._settings
+        try:
+            self._http, _ = start_http_server(
+                settings.metrics_port, settings.host, registry=self._registry
+            )
+        except OSError as error:
+            raise PortUnavailable(
+                f"cannot listen on {settings.host}:{settings.metrics_port} for metrics: "
+                f"{error.strerror or error}"
+            ) from None
+        self._deadlines.start()
+        self._transport.start()
+        self._repository.start()
+        sys.stdout.write(
+            f"weir: serving grpc={settings.host}:{self._transport.port} "
+            f"metrics={settings.host}:{self._http.server_port}\n"
+        )
+        sys.stdout.flush()
+
+    def stop(self) -> None:
+        """Say NOT_SERVING, finish what is open within the grace, then let go of everything."""
+        end_s = time.monotonic() + self._settings.grace_s
+        self._health.stop()
+        self._admission.drain()
+        drained = self._repository.close(self._settings.grace_s)
+        self._transport.stop(max(0.0, end_s - time.monotonic()))
+        self._deadlines.stop()
+        self._http.shutdown()
+        self._http.server_close()
+        logger.info("stopped drained=%s", drained)
+
+    def _handlers(self, servicer: Servicer) -> Handlers:
+        handlers = {**servicer.handlers(), **self._health.handlers()}
+        if self._settings.reflection:
+            handlers |= reflection_handlers((SERVICE, HEALTH_SERVICE))
+        return handlers
+
+    def _tell_health(self, entry: Entry | None) -> None:
+        """A model changed, or (None) the first loading is over."""
+        if entry is not None:
+            self._health.set(entry.name, is_serving=entry.state is State.READY)
+        self._health.set("", is_serving=self._repository.is_ready)
+
+
+def _transport(settings: Settings, handlers: Handlers) -> Transport:
+    address = f"{settings.host}:{settings.port}"
+    limits = Limits(
+        message_bytes=settings.max_message_bytes,
+        concurrent_streams=settings.max_concurrent_streams,
+    )
+    problem = None if settings.transport == "public" else completion_queue.problem()
+    if problem is not None and settings.transport == "completion-queue":
+        raise ConfigError(f"transport completion-queue: {problem}")
+    if settings.transport == "public" or problem is not None:
+        logger.info("transport chosen transport=public reason=%s", problem or "asked for")
+        return public.PublicTransport(address, handlers, limits)
+    logger.info("transport chosen transport=completion-queue")
+    return completion_queue.CompletionQueueTransport(address, handlers, limits)
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; a second signal ends the process at once.
+
+    Does not return: threads that are still in a run must not hold up the exit.
+    """
+    app = App(settings)
+    stop = threading.Event()
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    app.start()
+    # What lives now lives for good: the collector need not look at it again.
+    gc.freeze()
+    stop.wait()
+    logger.info("stopping grace_s=%g", settings.grace_s)
+    app.stop()
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)

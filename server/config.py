@@ -1,0 +1,159 @@
+"""Every setting of the server, read once, into one object that checks itself.
+
+Sources, the first that speaks wins: flags, environment (`WEIR_` + the name in capitals), the TOML
+file of `--config`, the default. A key nobody knows is refused, wherever it stands.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from server.errors import ConfigError
+
+_PREFIX = "WEIR_"
+# Read by other parts of Weir, or set by Kubernetes for a service that is called "weir".
+_NOT_OURS = re.compile(
+    r"WEIR_(DATA|TARGET|CONFIG|(\w+_)?SERVICE_(HOST|PORT\w*)|(\w+_)?PORT_\d+_\w+)"
+)
+_SERVICE_LINK = re.compile(r"(tcp|udp)://")
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(ge=0, le=86_400)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class ModelSettings(BaseModel):
+    """What an operator may say of one model; what is left out comes from its bundle."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_batch_rows: Count | None = None
+    max_queue_delay_s: Seconds | None = None
+    max_queue_rows: Count | None = None
+    instances: Count | None = None
+
+
+class Settings(BaseModel):
+    """The server's configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    models_dir: Path = Field(description="The model repository.")
+    host: str = Field("127.0.0.1", description="Address to listen on, for gRPC and metrics.")
+    port: Port = Field(8001, description="gRPC port; 0 picks a free one.")
+    metrics_port: Port = Field(8002, description="Port of /metrics; 0 picks a free one.")
+    provider: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="ONNX Runtime execution provider."
+    )
+    transport: Literal["auto", "completion-queue", "public"] = Field(
+        "auto", description="auto takes completion-queue where grpcio is of a tested version."
+    )
+    threads: Count = Field(1, description="Threads inside one operator of a model.")
+    instances: Count = Field(1, description="Batches of one model that may run side by side.")
+    max_batch_rows: Count | None = Field(
+        None, description="Most rows of a batch, and of a request; default: the bundle's, or 32."
+    )
+    max_queue_delay_s: Seconds | None = Field(
+        None, description="How long a batch may wait to fill; default: the bundle's, or 0."
+    )
+    max_queue_rows: Count = Field(1024, description="Rows of a model that may wait.")
+    default_deadline_s: Annotated[float, Field(gt=0, le=86_400)] = Field(
+        60.0, description="Time for a request whose client sets no deadline."
+    )
+    grace_s: Seconds = Field(25.0, description="Time for open requests at a stop.")
+    max_message_bytes: Annotated[int, Field(ge=4096, le=2**31 - 1)] = Field(
+        16 * 1024 * 1024, description="Largest message, in either direction."
+    )
+    max_concurrent_streams: Count = Field(1024, description="Open calls of one connection.")
+    reflection: bool = Field(True, description="Describe the services to grpcurl and the like.")
+    log_format: Literal["text", "json"] = Field("text", description="Lines of text, or of JSON.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe event that is logged."
+    )
+    models: dict[str, ModelSettings] = Field(
+        {}, description="Per model: [models.NAME] tables of the TOML file."
+    )
+
+    @model_validator(mode="after")
+    def _check_ports(self) -> Self:
+        if self.port == self.metrics_port != 0:
+            raise ValueError(f"port and metrics_port are both {self.port}: choose two ports")
+        return self
+
+    def for_model(self, name: str) -> ModelSettings:
+        """The operator's word on one model: its own table first, the general settings then."""
+        own = self.models.get(name, ModelSettings())
+        return ModelSettings(
+            max_batch_rows=own.max_batch_rows or self.max_batch_rows,
+            max_queue_delay_s=(
+                self.max_queue_delay_s if own.max_queue_delay_s is None else own.max_queue_delay_s
+            ),
+            max_queue_rows=own.max_queue_rows or self.max_queue_rows,
+            instances=own.instances or self.instances,
+        )
+
+
+def load(flags: Mapping[str, Any], environment: Mapping[str, str], config: Path | None) -> Settings:
+    """Merge the sources.
+
+    Args:
+        flags: by field name; only those that were given.
+        environment: usually `os.environ`.
+        config: a TOML file, or None for `WEIR_CONFIG`, if set.
+
+    Raises:
+        ConfigError: a line for every setting that is unknown, malformed or out of bounds.
+    """
+    path = config or (Path(environment["WEIR_CONFIG"]) if "WEIR_CONFIG" in environment else None)
+    from_file = _read_file(path) if path else {}
+    from_environment = _read_environment(environment)
+    values = {**from_file, **from_environment, **flags}
+    sources = {
+        **dict.fromkeys(from_file, str(path)),
+        **{key: _PREFIX + key.upper() for key in from_environment},
+        **{key: "--" + key.replace("_", "-") for key in flags},
+    }
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        problems = [_describe(dict(problem), sources) for problem in error.errors()]
+        raise ConfigError("\n".join(problems)) from None
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: expected TOML: {error}") from None
+
+
+def _read_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    values = {}
+    for name, value in environment.items():
+        if not name.startswith(_PREFIX) or _NOT_OURS.fullmatch(name) or _SERVICE_LINK.match(value):
+            continue
+        key = name.removeprefix(_PREFIX).lower()
+        if key not in Settings.model_fields or key == "models":
+            raise ConfigError(f"{name}: no such setting")
+        values[key] = value
+    return values
+
+
+def _describe(problem: Mapping[str, Any], sources: Mapping[str, str]) -> str:
+    keys = [str(key) for key in problem["loc"]]
+    if problem["type"] == "missing":
+        return f"{'.'.join(keys)}: expected a value, got none"
+    source = sources.get(keys[0], "settings") if keys else "settings"
+    name = ".".join(keys) if source.endswith(".toml") or len(keys) > 1 else ""
+    where = f"{source}: {name}" if name else source
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: no such setting"
+    text = problem["msg"].removeprefix("Value error, ")
+    got = "" if not keys else f", got {problem['input']!r}"
+    return f"{where}: {text}{got}"

@@ -1,0 +1,90 @@
+"""The tree of expected failures. It knows no protocol: `servicer` holds the table of statuses.
+
+A leaf is chosen by what the one who gets it should do next.
+
+    ServerError
+    ├── RequestError          one request is answered with it; the server goes on
+    │   ├── InvalidRequest    correct the request
+    │   ├── UnknownModel      correct the name or the version
+    │   ├── ModelNotReady     try again later, or elsewhere
+    │   ├── Draining          try again elsewhere
+    │   ├── Overloaded        back off, then try again
+    │   ├── OutOfMemory       send fewer rows
+    │   ├── AnswerTooLarge    send fewer rows, or ask for fewer outputs
+    │   ├── DeadlinePassed    give it more time
+    │   ├── Cancelled         nothing: the caller is gone
+    │   └── NotOffered        do without the feature
+    ├── ModelFailed           a model cannot be served; the reason is for its operator
+    └── StartError            the server cannot start
+        ├── ConfigError       correct the setting it names
+        ├── ProviderMissing   choose another execution provider, or install this one
+        └── PortUnavailable   choose another port
+"""
+
+
+class ServerError(Exception):
+    """Any expected failure of this package."""
+
+
+class RequestError(ServerError):
+    """One request fails; every other one is unaffected."""
+
+
+class InvalidRequest(RequestError):
+    """The request breaks the model's contract or the protocol."""
+
+
+class UnknownModel(RequestError):
+    """No model of that name, or no such version of it."""
+
+
+class ModelNotReady(RequestError):
+    """The model is known and cannot answer now."""
+
+
+class Draining(RequestError):
+    """The server is stopping and takes no new work."""
+
+
+class Overloaded(RequestError):
+    """The model's queue is full; back off and try again."""
+
+
+class OutOfMemory(RequestError):
+    """The run needed more memory than there is."""
+
+
+class AnswerTooLarge(RequestError):
+    """The answer is larger than a message may be."""
+
+
+class DeadlinePassed(RequestError):
+    """The time the request had is over."""
+
+
+class Cancelled(RequestError):
+    """The caller hung up."""
+
+
+class NotOffered(RequestError):
+    """A feature of the protocol that this server leaves out."""
+
+
+class ModelFailed(ServerError):
+    """A model cannot be served; the message is the reason shown in the index."""
+
+
+class StartError(ServerError):
+    """The server cannot start."""
+
+
+class ConfigError(StartError):
+    """A setting is unknown, malformed or out of bounds."""
+
+
+class ProviderMissing(StartError):
+    """The execution provider that was asked for does not work on this machine."""
+
+
+class PortUnavailable(StartError):
+    """A port cannot be bound."""

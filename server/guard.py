@@ -1,0 +1,96 @@
+"""Counts of a message's parts, taken from its raw bytes before protobuf builds an object for each.
+
+A 4 MiB message of empty inputs costs protobuf 160 MiB and seconds of Python; counting its fields and
+stopping at the limit costs microseconds. Small messages are not worth the look: they cannot hold
+enough parts to hurt.
+
+The wire format, as far as it is needed: a field is a varint key (number << 3 | type) followed by a
+varint (type 0), 8 bytes (1), a varint length and that many bytes (2), or 4 bytes (5).
+"""
+
+from collections.abc import Iterator
+
+from server.errors import InvalidRequest
+
+SMALL_BYTES = 4096
+_MAX_FIELDS = 1024
+_MAX_STRINGS = 65_536
+
+_INPUTS, _OUTPUTS = 5, 6
+_SHAPE, _CONTENTS = 3, 5
+_MAX_SHAPE_BYTES = 10 * 64
+
+
+def check_counts(payload: bytes) -> None:
+    """Refuse a `ModelInferRequest` of more parts than any model could want.
+
+    Raises:
+        InvalidRequest: too many inputs, outputs, parameters, axes or typed strings, or bytes that
+            are no protobuf message.
+    """
+    if len(payload) <= SMALL_BYTES:
+        return
+    view = memoryview(payload)
+    for number, start, end in _fields(view, 0, len(view), _MAX_FIELDS, "the request"):
+        if number == _INPUTS:
+            _check_tensor(view, start, end, "an input")
+        elif number == _OUTPUTS:
+            _count(view, start, end, "a requested output")
+
+
+def _check_tensor(view: memoryview, start: int, end: int, what: str) -> None:
+    for number, field_start, field_end in _fields(view, start, end, _MAX_FIELDS, what):
+        if number == _SHAPE and field_end - field_start > _MAX_SHAPE_BYTES:
+            raise InvalidRequest(f"{what} has far too many axes")
+        if number == _CONTENTS:
+            _check_contents(view, field_start, field_end)
+
+
+def _check_contents(view: memoryview, start: int, end: int) -> None:
+    what = "the typed contents of an input (send many elements as raw_input_contents)"
+    for _ in _fields(view, start, end, _MAX_STRINGS, what):
+        pass
+
+
+def _count(view: memoryview, start: int, end: int, what: str) -> None:
+    for _ in _fields(view, start, end, _MAX_FIELDS, what):
+        pass
+
+
+def _fields(
+    view: memoryview, position: int, end: int, most: int, what: str
+) -> Iterator[tuple[int, int, int]]:
+    """Number, start and end of each field between two positions, `most` of them at the most."""
+    for _ in range(most):
+        if position >= end:
+            return
+        key, position = _varint(view, position, end)
+        start = position
+        kind = key & 7
+        if kind == 2:
+            length, start = _varint(view, position, end)
+            position = start + length
+        elif kind == 0:
+            _, position = _varint(view, position, end)
+        elif kind in (1, 5):
+            position += 8 if kind == 1 else 4
+        else:
+            raise InvalidRequest("the message is no valid protobuf: group fields are not used here")
+        if position > end:
+            raise InvalidRequest("the message is no valid protobuf: a field ends past its message")
+        yield key >> 3, start, position
+    if position < end:
+        raise InvalidRequest(f"{what} has more than {most} fields")
+
+
+def _varint(view: memoryview, position: int, end: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if position >= end:
+            break
+        byte = view[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise InvalidRequest("the message is no valid protobuf: a number does not end")

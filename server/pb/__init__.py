@@ -1,0 +1,1 @@
+"""Code generated from `protos/`; `make proto` writes it, nobody edits it."""

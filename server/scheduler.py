@@ -1,0 +1,320 @@
+"""One per model: a bounded queue in front, session threads behind.
+
+Threads: `weir-run-<model>-<n>`, one per instance, each of which cuts a batch, runs it and answers it.
+The transport's threads add and cancel, `weir-deadlines` expires. They meet in the queue, under one
+lock that is held to move references and never while something runs.
+
+A request is in exactly one place: waiting, running, or gone. Whoever takes it out of that place is
+the one who answers it, so it is answered once.
+"""
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from server import batching, collate
+from server.batching import BatchPolicy
+from server.deadlines import Deadlines
+from server.errors import Cancelled, DeadlinePassed, Draining, Overloaded
+
+logger = logging.getLogger(__name__)
+
+Array = NDArray[Any]
+Run = Callable[[Mapping[str, Array]], dict[str, Array]]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchTimes:
+    """When a batch went through its stations, in seconds on the scheduler's clock."""
+
+    cut_s: float
+    run_s: float
+    ran_s: float
+    answered_s: float
+
+
+class Caller(Protocol):
+    """The one who waits for a request. Each request gets exactly one of these two calls.
+
+    Attributes:
+        is_answered: whether `answer` reached somebody.
+    """
+
+    is_answered: bool
+
+    def answer(self, outputs: Mapping[str, Array]) -> None:
+        """The request's own rows, ready to be sent."""
+
+    def fail(self, error: Exception) -> None:
+        """Why there are none."""
+
+
+class Observer(Protocol):
+    """What a scheduler tells of each batch, once it is answered."""
+
+    def batch_ran(self, requests: Sequence["Request"], times: BatchTimes) -> None:
+        """These requests were run and answered, or given up while running."""
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One call that waits for its rows.
+
+    Attributes:
+        inputs: by name; (rows, …) where the model has rows.
+        rows: counted against the queue's and the batch's limits.
+        key: requests with equal keys may share a batch.
+        arrived_s: on the scheduler's clock.
+        deadline_s: never run after this time.
+        caller: who is answered.
+    """
+
+    inputs: Mapping[str, Array]
+    rows: int
+    key: Hashable
+    arrived_s: float
+    deadline_s: float
+    caller: Caller
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How much a scheduler holds at this moment."""
+
+    waiting_requests: int
+    waiting_rows: int
+    running_requests: int
+
+
+@dataclass(slots=True)
+class _Places:
+    """Where requests are; every access is under the lock."""
+
+    waiting: OrderedDict[Request, None] = field(default_factory=OrderedDict)
+    running: set[Request] = field(default_factory=set)
+    waiting_rows: int = 0
+    idle_threads: int = 0
+    closed: bool = False
+
+    def take(self, request: Request) -> bool:
+        """Remove a request from wherever it is; False if it is gone already."""
+        if request in self.waiting:
+            del self.waiting[request]
+            self.waiting_rows -= request.rows
+            return True
+        if request in self.running:
+            self.running.remove(request)
+            return True
+        return False
+
+
+class Scheduler:
+    """Queue and threads of one model version.
+
+    Args:
+        name: of the model, for thread names and messages.
+        run: computes every output of a batch; called from several threads.
+        policy: when a batch is cut.
+        max_queue_rows: rows that may wait; more are refused at once.
+        instances: threads that run batches side by side.
+        has_rows: whether requests may be joined and split at all.
+        deadlines: watches the requests while they are here.
+        observer: told of each batch.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run: Run,
+        *,
+        policy: BatchPolicy,
+        max_queue_rows: int,
+        instances: int,
+        has_rows: bool,
+        deadlines: Deadlines,
+        observer: Observer,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._name = name
+        self._run = run
+        self._policy = policy
+        self._max_queue_rows = max_queue_rows
+        self._has_rows = has_rows
+        self._deadlines = deadlines
+        self._observer = observer
+        self._clock = clock
+        self._condition = threading.Condition(threading.Lock())
+        self._places = _Places()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"weir-run-{name}-{number}", daemon=True)
+            for number in range(instances)
+        ]
+
+    def start(self) -> None:
+        """Start the session threads."""
+        self._deadlines.watch(self)
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Refuse new requests; the threads end once what waits is answered."""
+        with self._condition:
+            self._places.closed = True
+            self._condition.notify_all()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the threads of a closed scheduler; True if all ended in time."""
+        end_s = self._clock() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, end_s - self._clock()))
+        ended = not any(thread.is_alive() for thread in self._threads)
+        if ended:
+            self._deadlines.forget(self)
+        return ended
+
+    def load(self) -> Load:
+        """What waits and what runs."""
+        with self._condition:
+            places = self._places
+            return Load(len(places.waiting), places.waiting_rows, len(places.running))
+
+    def submit(self, request: Request) -> None:
+        """Queue a request.
+
+        Raises:
+            Overloaded: its rows do not fit into the queue.
+            Draining: the scheduler is closed.
+        """
+        with self._condition:
+            places = self._places
+            if places.closed:
+                raise Draining(f"model {self._name!r} is being unloaded")
+            if places.waiting_rows + request.rows > self._max_queue_rows:
+                raise Overloaded(
+                    f"model {self._name!r}: {places.waiting_rows} rows wait, "
+                    f"the limit is {self._max_queue_rows}"
+                )
+            places.waiting[request] = None
+            places.waiting_rows += request.rows
+            if places.idle_threads:
+                self._condition.notify()
+        self._deadlines.expect(request.deadline_s)
+
+    def cancel(self, request: Request) -> None:
+        """The caller is gone: free the request's place. A batch that runs is not disturbed."""
+        with self._condition:
+            is_ours = self._places.take(request)
+        if is_ours:
+            late = self._clock() >= request.deadline_s
+            request.caller.fail(
+                DeadlinePassed("the deadline passed") if late else Cancelled("the caller hung up")
+            )
+
+    def expire(self, now: float) -> float:
+        """Answer every request whose deadline passed; the earliest deadline left, or infinity."""
+        earliest = float("inf")
+        late = []
+        with self._condition:
+            places = self._places
+            for request in (*places.waiting, *places.running):
+                if request.deadline_s <= now:
+                    places.take(request)
+                    late.append(request)
+                else:
+                    earliest = min(earliest, request.deadline_s)
+        for request in late:
+            request.caller.fail(DeadlinePassed("the request's time is over"))
+        return earliest
+
+    def _work(self) -> None:
+        while True:
+            batch = self._next_batch()
+            if batch is None:
+                return
+            if batch:
+                self._process(batch)
+
+    def _next_batch(self) -> list[Request] | None:
+        """Wait for a batch and move it to the running; None when closed and empty."""
+        late: list[Request] = []
+        with self._condition:
+            places = self._places
+            while (pause_s := self._pause_s()) != 0.0:
+                if pause_s is None and places.closed:
+                    return None
+                places.idle_threads += 1
+                self._condition.wait(pause_s)
+                places.idle_threads -= 1
+            cut_s = self._clock()
+            batch = batching.select(places.waiting, self._policy.max_rows)
+            for request in batch:
+                places.take(request)
+            late = [request for request in batch if request.deadline_s <= cut_s]
+            batch = [request for request in batch if request.deadline_s > cut_s]
+            places.running.update(batch)
+        for request in late:
+            request.caller.fail(DeadlinePassed("the deadline passed in the queue"))
+        return batch
+
+    def _pause_s(self) -> float | None:
+        """How long to wait: None for a request, zero when a batch is due."""
+        places = self._places
+        if not places.waiting:
+            return None
+        if places.closed:
+            return 0.0
+        oldest = next(iter(places.waiting))
+        pause_s = batching.delay_s(
+            self._policy,
+            waiting_rows=places.waiting_rows,
+            oldest_s=oldest.arrived_s,
+            now=self._clock(),
+        )
+        return max(pause_s, 0.0)
+
+    def _process(self, batch: list[Request]) -> None:
+        cut_s = self._clock()
+        try:
+            inputs = collate.join([request.inputs for request in batch])
+            run_s = self._clock()
+            outputs = self._run(inputs)
+            ran_s = self._clock()
+            rows = [request.rows for request in batch]
+            parts = collate.split(outputs, rows) if self._has_rows else [outputs]
+        except Exception as error:  # noqa: BLE001 - the one place where a run may fail
+            self._retry_or_fail(batch, error)
+            return
+        self._answer(batch, parts)
+        self._observer.batch_ran(batch, BatchTimes(cut_s, run_s, ran_s, self._clock()))
+
+    def _retry_or_fail(self, batch: list[Request], error: Exception) -> None:
+        """One bad request must not take its batch-mates down: each gets a run of its own."""
+        if len(batch) == 1:
+            for request in self._leave(batch):
+                request.caller.fail(error)
+            return
+        logger.warning("batch failed, running its requests singly model=%s", self._name)
+        for request in batch:
+            self._process([request])
+
+    def _answer(self, batch: list[Request], parts: list[dict[str, Array]]) -> None:
+        here = set(self._leave(batch))
+        for request, part in zip(batch, parts, strict=True):
+            if request not in here:
+                continue
+            try:
+                request.caller.answer(part)
+            except Exception as error:  # noqa: BLE001 - an answer that cannot be sent is that caller's alone
+                request.caller.fail(error)
+
+    def _leave(self, batch: list[Request]) -> list[Request]:
+        """Take requests out of the running; those given up meanwhile are left out."""
+        with self._condition:
+            return [request for request in batch if self._places.take(request)]

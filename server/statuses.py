@@ -1,0 +1,48 @@
+"""The one table: expected failures → gRPC statuses. Anything else is our bug, and INTERNAL."""
+
+import logging
+import uuid
+from dataclasses import dataclass
+
+import grpc
+
+from server import errors
+from server.transport.call import Metadata
+
+logger = logging.getLogger(__name__)
+
+STATUS_OF: dict[type[errors.RequestError], grpc.StatusCode] = {
+    errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.UnknownModel: grpc.StatusCode.NOT_FOUND,
+    errors.ModelNotReady: grpc.StatusCode.UNAVAILABLE,
+    errors.Draining: grpc.StatusCode.UNAVAILABLE,
+    errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.OutOfMemory: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.AnswerTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.DeadlinePassed: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.Cancelled: grpc.StatusCode.CANCELLED,
+    errors.NotOffered: grpc.StatusCode.UNIMPLEMENTED,
+}
+
+# Long enough for a queue of the default size to move, short enough not to idle a client.
+_RETRY_PUSHBACK: Metadata = (("grpc-retry-pushback-ms", "100"),)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """How a failure is told to the caller."""
+
+    code: grpc.StatusCode
+    details: str
+    trailers: Metadata = ()
+
+
+def refusal_of(error: Exception) -> Refusal:
+    """What the caller hears of a failure; a bug is logged, and told by its id alone."""
+    code = STATUS_OF.get(type(error)) if isinstance(error, errors.RequestError) else None
+    if code is None:
+        error_id = uuid.uuid4().hex[:12]
+        logger.error("internal error error_id=%s", error_id, exc_info=error)
+        return Refusal(grpc.StatusCode.INTERNAL, f"internal error {error_id}")
+    trailers = _RETRY_PUSHBACK if isinstance(error, errors.Overloaded) else ()
+    return Refusal(code, str(error), trailers)
