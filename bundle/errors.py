@@ -1,0 +1,23 @@
+"""What can be wrong with a bundle, or with publishing one.
+
+BundleError
+├── BrokenBundle    what is on disk, or is to be put there, cannot be trusted
+├── VersionExists   the version asked for is taken
+└── InvalidName     a model cannot be called that
+"""
+
+
+class BundleError(Exception):
+    """Any expected failure of this package."""
+
+
+class BrokenBundle(BundleError):
+    """The bundle is incomplete, damaged or unsafe: do not serve it."""
+
+
+class VersionExists(BundleError):
+    """A published version is never overwritten: choose another number, or none."""
+
+
+class InvalidName(BundleError):
+    """The model's name would not be a plain directory of the repository: choose another."""

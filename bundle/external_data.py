@@ -1,0 +1,124 @@
+"""Finds what an ONNX file would load from other files, before any runtime sees it.
+
+ONNX Runtime resolves references to external data by itself: relative to its working directory
+when given bytes, and through hard links. So they are looked for here, on the wire bytes:
+
+- Only messages that can hold a tensor are entered; everything else is skipped by its length,
+  so a file costs by its number of nodes, not by its size.
+- A message may be split on the wire and is merged by a parser: each part is looked at, and any
+  trace of external data counts, whatever a parser would make of the whole.
+- What a lenient parser would still read (groups, tags beyond 32 bits) is refused as malformed.
+"""
+
+from collections.abc import Iterator
+
+from bundle.errors import BrokenBundle
+
+# Message type -> field number -> message type of that field, after onnx.proto (IR version 13).
+_FIELDS: dict[str, dict[int, str]] = {
+    "Model": {7: "Graph", 20: "TrainingInfo", 25: "Function"},
+    "TrainingInfo": {1: "Graph", 2: "Graph"},
+    "Function": {7: "Node", 11: "Attribute"},
+    "Graph": {1: "Node", 5: "Tensor", 15: "SparseTensor"},
+    "Node": {5: "Attribute"},
+    "Attribute": {
+        5: "Tensor",
+        6: "Graph",
+        10: "Tensor",
+        11: "Graph",
+        22: "SparseTensor",
+        23: "SparseTensor",
+    },
+    "SparseTensor": {1: "Tensor", 2: "Tensor"},
+    "Tensor": {13: "ExternalData"},
+}
+_DATA_LOCATION = 14
+_KEY, _VALUE = 1, 2
+_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+_WITHOUT_LOCATION = "(no location)"
+
+
+def refuse(model: bytes, file: str) -> None:
+    """Raise BrokenBundle, naming the places, if `model` refers to data outside itself."""
+    places = locations(model, file)
+    if places:
+        shown = ", ".join(repr(place) for place in places[:5])
+        raise BrokenBundle(
+            f"{file}: expected all weights inside the file, got external data in {shown}"
+            + (f" and {len(places) - 5} more" if len(places) > 5 else "")
+        )
+
+
+def locations(model: bytes, file: str = "model") -> list[str]:
+    """Where the tensors of an ONNX file lie outside it, each location once.
+
+    Raises:
+        BrokenBundle: the bytes are no protobuf message.
+    """
+    found: dict[str, None] = {}
+    pending = [("Model", memoryview(model))]
+    try:
+        while pending:
+            kind, message = pending.pop()
+            children = _FIELDS[kind]
+            for number, value in _fields(message):
+                if isinstance(value, int):
+                    # Any value but the default: how a parser truncates others is not our bet.
+                    if kind == "Tensor" and number == _DATA_LOCATION and value != 0:
+                        found.setdefault(_WITHOUT_LOCATION)
+                elif number in children:
+                    if children[number] == "ExternalData":
+                        found.setdefault(_location(value))
+                    else:
+                        pending.append((children[number], value))
+    except _MalformedError as error:
+        raise BrokenBundle(f"{file}: expected an ONNX file, got malformed bytes: {error}") from None
+    named = [place for place in found if place != _WITHOUT_LOCATION]
+    return named or list(found)
+
+
+class _MalformedError(Exception):
+    """The bytes break the protobuf wire format."""
+
+
+def _location(entry: memoryview) -> str:
+    """The value of a `location` entry; other entries (offset, length) only say "external"."""
+    texts = {number: bytes(value) for number, value in _fields(entry) if not isinstance(value, int)}
+    if texts.get(_KEY) != b"location":
+        return _WITHOUT_LOCATION
+    return texts.get(_VALUE, b"").decode(errors="backslashreplace")
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Each field's number, with its integer if it is a varint, or a view of its bytes."""
+    position, end = 0, len(message)
+    while position < end:
+        tag, position = _varint(message, position)
+        number, wire_type = tag >> 3, tag & 7
+        if number == 0 or tag >= 1 << 32:
+            raise _MalformedError(f"tag {tag} at byte {position}")
+        if wire_type == _VARINT:
+            value, position = _varint(message, position)
+            yield number, value
+            continue
+        if wire_type == _LENGTH:
+            length, position = _varint(message, position)
+        elif wire_type in (_FIXED32, _FIXED64):
+            length = 4 if wire_type == _FIXED32 else 8
+        else:
+            raise _MalformedError(f"wire type {wire_type} at byte {position}")
+        if length > end - position:
+            raise _MalformedError(f"a field of {length} bytes where {end - position} are left")
+        if wire_type == _LENGTH:
+            yield number, message[position : position + length]
+        position += length
+
+
+def _varint(message: memoryview, position: int) -> tuple[int, int]:
+    """A base-128 integer of at most ten bytes, and the position behind it."""
+    result = 0
+    for shift, byte in zip(range(0, 70, 7), message[position : position + 10], strict=False):
+        result |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return result, position + shift // 7 + 1
+    raise _MalformedError(f"an unfinished integer at byte {position}")

@@ -1,0 +1,161 @@
+"""Reads a bundle so that what was checked is what is used.
+
+Rules:
+
+- Each file is read once; those bytes are hashed, and those bytes are handed on.
+- The directory holds exactly what `model.json` lists, as regular files: no links of either
+  kind, no subdirectories, nothing more and nothing less.
+- A graph keeps its weights inside itself (`external_data`).
+"""
+
+import hashlib
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from bundle import contract as contracts
+from bundle import external_data, golden
+from bundle.contract import Contract
+from bundle.errors import BrokenBundle
+from bundle.golden import Golden
+
+MODEL = "model.onnx"
+
+# A protobuf message, and so an ONNX file, ends at 2 GiB.
+_MAX_FILE_BYTES = (1 << 31) - 1
+# Not waiting matters for a named pipe, which would otherwise block the opening for ever.
+_FLAGS = (
+    os.O_RDONLY
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A verified bundle, in memory: its files can no longer change."""
+
+    contract: Contract
+    files: Mapping[str, bytes]
+
+    @property
+    def model(self) -> bytes:
+        """The bytes of `model.onnx`."""
+        return self.files[MODEL]
+
+    def golden(self) -> Golden | None:
+        """Recorded inputs and outputs, None if the bundle has none; BrokenBundle if damaged."""
+        data = self.files.get(golden.FILE_NAME)
+        return None if data is None else golden.decode(data)
+
+    def labels(self, output: str) -> list[str] | None:
+        """The labels of an output by index, None if it has none."""
+        file = self.contract.labels.get(output)
+        if file is None:
+            return None
+        text = self.files[file].decode()
+        return text.removesuffix("\n").split("\n") if text else []
+
+
+def read(directory: Path) -> Bundle:
+    """Read and verify `<models>/<name>/<version>/`.
+
+    Raises:
+        BrokenBundle: anything is missing, unlisted, changed, linked, or points outside.
+    """
+    directory = _real_directory(directory)
+    if not os.path.lexists(directory / contracts.FILE_NAME):
+        raise BrokenBundle(f"{directory}: expected {contracts.FILE_NAME}, which is written last")
+    contract = contracts.parse(_read_file(directory / contracts.FILE_NAME))
+    _check_listing(directory, contract)
+    files = {name: _read_file(directory / name) for name in contract.files}
+    for name, data in files.items():
+        _check_hash(name, contract.files[name], data)
+        if name.endswith(".onnx"):
+            external_data.refuse(data, name)
+    _check_labels(contract, files)
+    return Bundle(contract=contract, files=MappingProxyType(files))
+
+
+def read_plain(directory: Path) -> bytes:
+    """Read `model.onnx` of a version directory that has no contract; BrokenBundle if unsafe."""
+    model = _read_file(_real_directory(directory) / MODEL)
+    external_data.refuse(model, MODEL)
+    return model
+
+
+def _real_directory(directory: Path) -> Path:
+    """The absolute directory, once neither it nor the model directory above it is a link."""
+    # Not `resolve`, which would follow the very links that are looked for.
+    directory = Path(os.path.abspath(directory))  # noqa: PTH100
+    for part in (directory.parent, directory):
+        try:
+            mode = part.lstat().st_mode
+        except OSError as error:
+            raise BrokenBundle(f"{part}: expected a directory: {error.strerror}") from error
+        if not stat.S_ISDIR(mode):
+            raise BrokenBundle(f"{part}: expected a directory, got {_kind(mode)}")
+    return directory
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        descriptor = os.open(path, _FLAGS)
+    except OSError as error:
+        kind = "a link" if path.is_symlink() else f"an error: {error.strerror}"
+        raise BrokenBundle(f"{path.name}: expected a regular file, got {kind}") from error
+    try:
+        _check_status(path.name, os.fstat(descriptor))
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    except OSError as error:
+        raise BrokenBundle(f"{path.name}: cannot be read: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
+
+
+def _check_status(name: str, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise BrokenBundle(f"{name}: expected a regular file, got {_kind(status.st_mode)}")
+    if status.st_nlink != 1:
+        raise BrokenBundle(f"{name}: expected a file of one name, got {status.st_nlink} hard links")
+    if status.st_size > _MAX_FILE_BYTES:
+        raise BrokenBundle(
+            f"{name}: expected at most {_MAX_FILE_BYTES} bytes, got {status.st_size}"
+        )
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFLNK: "a link", stat.S_IFDIR: "a directory", stat.S_IFREG: "a file"}
+    return kinds.get(stat.S_IFMT(mode), "a special file")
+
+
+def _check_listing(directory: Path, contract: Contract) -> None:
+    present = {entry.name for entry in directory.iterdir()} - {contracts.FILE_NAME}
+    listed = set(contract.files)
+    if missing := sorted(listed - present):
+        raise BrokenBundle(f"{directory}: files listed but missing: {', '.join(missing)}")
+    if unlisted := sorted(present - listed):
+        raise BrokenBundle(f"{directory}: files present but not listed: {', '.join(unlisted)}")
+    if MODEL not in listed:
+        raise BrokenBundle(f"{contracts.FILE_NAME}: files: expected {MODEL} among them")
+
+
+def _check_hash(name: str, expected: str, data: bytes) -> None:
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != expected:
+        raise BrokenBundle(f"{name}: expected SHA-256 {expected}, got {actual}")
+
+
+def _check_labels(contract: Contract, files: Mapping[str, bytes]) -> None:
+    for output, file in contract.labels.items():
+        if file not in files:
+            raise BrokenBundle(f"labels.{output}: expected a listed file, got {file!r}")
+        try:
+            files[file].decode()
+        except UnicodeDecodeError as error:
+            raise BrokenBundle(f"{file}: expected UTF-8, {error.reason}") from error

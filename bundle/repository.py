@@ -1,0 +1,36 @@
+"""Names in a model repository: `<models>/<name>/<version>/`."""
+
+import os
+import re
+from pathlib import Path
+
+from bundle.errors import InvalidName
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+# 18 digits fit the wire's signed 64-bit integers; "0" and "01" are no versions, as in Triton.
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")
+
+
+def check_name(name: str) -> None:
+    """Raise InvalidName unless `name` can be a directory of the repository."""
+    if not _NAME.fullmatch(name):
+        raise InvalidName(
+            f"model name: expected up to 128 letters, digits, '_', '.' or '-', "
+            f"not starting with '.' or '-', got {name!r}"
+        )
+
+
+def versions(model_directory: Path) -> list[int]:
+    """The version numbers of one model, ascending; other names in the directory are ignored.
+
+    Only names are looked at, not whether a version is complete. A missing directory has none.
+    """
+    try:
+        with os.scandir(model_directory) as entries:
+            return sorted(
+                int(entry.name)
+                for entry in entries
+                if _VERSION.fullmatch(entry.name) and entry.is_dir()
+            )
+    except FileNotFoundError:
+        return []

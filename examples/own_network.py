@@ -1,0 +1,50 @@
+"""Publish a network of your own: any module, trained anywhere.
+
+    python examples/own_network.py models/
+
+What is exported is compared with PyTorch first; `weir serve models/` then serves it.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from export import ExportSpec, publish
+
+
+class Distance(nn.Module):
+    """Two inputs, two outputs, one of them labelled: are two vectors near each other?"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Linear(8, 4)
+
+    def forward(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """Compare left (B, 8) with right (B, 8)."""
+        gap = self.project(left) - self.project(right)  # (B, 4)
+        distance = gap.square().sum(dim=1, keepdim=True)  # (B, 1)
+        return distance, torch.cat([distance - 1, 1 - distance], dim=1)
+
+
+def main(models: Path) -> None:
+    """Export the network through the parity gate into the repository `models`."""
+    torch.manual_seed(0)
+    network = Distance()  # train it here, or load its weights
+    published = publish(
+        network,
+        {"left": torch.randn(16, 8), "right": torch.randn(16, 8)},
+        ExportSpec(
+            architecture="distance",
+            outputs=["distance", "logits"],
+            labels={"logits": ["far", "near"]},
+        ),
+        to=models,
+        name="distance",
+    )
+    print(f"{published.path}: within {published.parity.max_absolute:.1e} of PyTorch")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,26 @@
+"""From a PyTorch network to a published bundle, through the parity gate.
+
+`export.publish` is the one way there, for the recipes of this project and for any other network.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from export.publishing import Published, publish
+    from export.spec import ExportSpec
+
+__all__ = ["ExportSpec", "Published", "publish"]
+
+_MODULES = {
+    "ExportSpec": "export.spec",
+    "Published": "export.publishing",
+    "publish": "export.publishing",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import the public face on first use: torch takes seconds, and `--help` needs none of it."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'export' has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)

@@ -1,0 +1,156 @@
+"""A network as an ONNX file: written by torch, checked, and stripped of what is nobody's business."""
+
+import logging
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from export.errors import BrokenGraph, NotExportable
+from export.samples import take
+from export.spec import ExportSpec
+
+# The opset torch's exporter writes by itself; for any other it runs a converter over the graph.
+# ONNX Runtime has CUDA kernels for what it writes; of newer ones, 22 loses the recurrent layers.
+OPSET = 18
+
+# Rows to trace with: torch takes an axis of one for a constant.
+_TRACED_ROWS = 3
+_NOISY_LOGGER = "torch.onnx._internal.exporter._registration"
+_NOISE = (
+    (r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning),
+    (r"# The axis name: (\S+) will not be used, .* with another axis: \1\.", UserWarning),
+)
+
+
+def convert(module: nn.Module, examples: Mapping[str, Tensor], spec: ExportSpec) -> bytes:
+    """Write `module` as an ONNX file whose named axes vary and whose weights are inside.
+
+    Raises:
+        NotExportable: torch cannot.
+        BrokenGraph: it can, but the result is not valid or not what `spec` says.
+    """
+    model = _export(module, take(examples, spec, 0, _TRACED_ROWS), spec)
+    _strip(model)
+    check(model, list(examples), spec)
+    return model.SerializeToString()
+
+
+def check(model: onnx.ModelProto, inputs: list[str], spec: ExportSpec) -> None:
+    """Raise BrokenGraph unless the graph is valid and has the names and axes `spec` says."""
+    try:
+        onnx.checker.check_model(model, full_check=True)
+        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise BrokenGraph(f"the graph is not valid ONNX: {error}") from error
+    graph = model.graph
+    _check_names("inputs", inputs, graph.input)
+    _check_names("outputs", list(spec.outputs), graph.output)
+    for value in graph.input:
+        expected = dict(spec.axes_of(value.name))
+        actual = {at: axis for at, axis in enumerate(_axes(value)) if isinstance(axis, str)}
+        if actual != expected:
+            raise BrokenGraph(f"input {value.name}: expected varying axes {expected}, got {actual}")
+    for value in graph.output:
+        if spec.batch_axis is not None and spec.batch_axis not in _axes(value):
+            raise BrokenGraph(
+                f"output {value.name}: expected an axis {spec.batch_axis!r}, got {_axes(value)}"
+            )
+
+
+def _export(module: nn.Module, inputs: dict[str, Tensor], spec: ExportSpec) -> onnx.ModelProto:
+    names = {axis for name in inputs for axis in spec.axes_of(name).values()}
+    dimensions = {axis: torch.export.Dim(axis) for axis in names}
+    try:
+        with _without_noise():
+            program = torch.onnx.export(
+                module,
+                kwargs=inputs,
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes={
+                    name: {at: dimensions[axis] for at, axis in spec.axes_of(name).items()}
+                    for name in inputs
+                },
+                output_names=list(spec.outputs),
+                external_data=False,
+                verbose=False,
+            )
+    except Exception as error:  # torch raises what user code raised, and much of its own
+        raise NotExportable(f"torch cannot export this network: {_root(error)}") from error
+    if program is None:
+        raise NotExportable("torch exported nothing")
+    return program.model_proto
+
+
+def _root(error: BaseException) -> str:
+    """The first line of the first cause; torch wraps it in pages of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0].strip() if lines else type(error).__name__
+
+
+@contextmanager
+def _without_noise() -> Iterator[None]:
+    """Silence the remarks of torch's exporter that no caller can act upon.
+
+    It logs that torchvision, which we do not use, is missing; it warns about its own use of a
+    deprecated class, and that an axis shared by two inputs goes by the name of the first, even
+    if both have the same name. Anything else it says comes through.
+    """
+    logger = logging.getLogger(_NOISY_LOGGER)
+    logger.addFilter(_is_news)
+    try:
+        with warnings.catch_warnings():
+            for text, category in _NOISE:
+                warnings.filterwarnings("ignore", text, category)
+            yield
+    finally:
+        logger.removeFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("torchvision is not installed")
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove notes on source lines and paths of this machine, which torch puts into every node."""
+    del model.metadata_props[:]
+    for function in model.functions:
+        del function.metadata_props[:]
+        _strip_nodes(function.node)
+    _strip_graph(model.graph)
+
+
+def _strip_graph(graph: onnx.GraphProto) -> None:
+    del graph.metadata_props[:]
+    for value in [*graph.input, *graph.output, *graph.value_info]:
+        del value.metadata_props[:]
+    for tensor in graph.initializer:
+        del tensor.metadata_props[:]
+    _strip_nodes(graph.node)
+
+
+def _strip_nodes(nodes: Iterable[onnx.NodeProto]) -> None:
+    for node in nodes:
+        del node.metadata_props[:]
+        node.ClearField("doc_string")
+        for attribute in node.attribute:
+            # Merely touching an absent `g` would make it present, and the attribute invalid.
+            inner = [attribute.g] if attribute.HasField("g") else []
+            for graph in [*inner, *attribute.graphs]:
+                _strip_graph(graph)
+
+
+def _axes(value: onnx.ValueInfoProto) -> list[str | int]:
+    return [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+
+
+def _check_names(kind: str, expected: list[str], values: Iterable[onnx.ValueInfoProto]) -> None:
+    actual = [value.name for value in values]
+    if actual != expected:
+        raise BrokenGraph(f"{kind}: expected {expected}, the graph has {actual}")

@@ -1,0 +1,84 @@
+import json
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from bundle.contract import Contract, parse
+from bundle.errors import BrokenBundle
+
+SMALLEST: dict[str, Any] = {
+    "format": 1,
+    "task": "other",
+    "architecture": "mine",
+    "tolerance": {"absolute": 1e-5, "relative": 1e-5},
+}
+
+
+def encoded(**changes: object) -> bytes:
+    return json.dumps({**SMALLEST, **changes}).encode()
+
+
+def test_defaults_of_the_smallest_contract() -> None:
+    contract = parse(encoded())
+
+    assert contract.batch_axis == "batch"
+    assert contract.batching.max_rows == 32
+    assert contract.batching.max_queue_delay_s == 0.0
+    assert contract.files == {} and contract.labels == {}
+
+
+def test_what_is_written_is_read_back(contract: Contract) -> None:
+    assert parse(contract.model_dump_json().encode()) == contract
+
+
+def test_contract_is_immutable(contract: Contract) -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        contract.task = "other"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param(encoded(extra=1), "model.json: extra: unknown key", id="unknown-key"),
+        pytest.param(
+            encoded(batching={"max_row": 1}), "batching.max_row: unknown key", id="nested-key"
+        ),
+        pytest.param(encoded(task="chess"), "task: expected 'image-class", id="unknown-task"),
+        pytest.param(encoded(architecture=3), "architecture: expected a valid string", id="type"),
+        pytest.param(encoded(batching={"max_rows": "8"}), "max_rows: expected", id="coercion"),
+        pytest.param(encoded(batching={"max_rows": 0}), "max_rows: expected.*got 0", id="bound"),
+        pytest.param(encoded(files={"../x": "0" * 64}), r"\.\./x", id="path"),
+        pytest.param(encoded(files={"x": "ABC"}), "files.x: expected.*'ABC'", id="hash"),
+        pytest.param(b'{"format": 1}', "task: expected a value, got none", id="missing"),
+        pytest.param(b"", "expected JSON", id="empty"),
+        pytest.param(b"\xff\x00", "expected JSON", id="random"),
+        pytest.param(b"[" * 100_000, "expected JSON", id="deep"),
+        pytest.param(encoded()[:-9], "expected JSON", id="truncated"),
+        pytest.param(b"[]", "expected an object", id="no-object"),
+    ],
+)
+def test_refuses_and_says_where(text: bytes, message: str) -> None:
+    with pytest.raises(BrokenBundle, match=message):
+        parse(text)
+
+
+def test_unknown_format_is_the_only_thing_said() -> None:
+    with pytest.raises(BrokenBundle) as raised:
+        parse(encoded(format=2, padded_axes={}))
+
+    assert str(raised.value) == "model.json: format: expected 1, got 2"
+
+
+def test_each_problem_has_its_line() -> None:
+    with pytest.raises(BrokenBundle) as raised:
+        parse(encoded(extra=1, architecture=None))
+
+    assert len(str(raised.value).splitlines()) == 2
+
+
+def test_long_values_are_cut_short() -> None:
+    with pytest.raises(BrokenBundle) as raised:
+        parse(encoded(task="x" * 10_000))
+
+    assert len(str(raised.value)) < 300

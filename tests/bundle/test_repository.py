@@ -1,0 +1,29 @@
+from pathlib import Path
+
+import pytest
+
+from bundle.errors import InvalidName
+from bundle.repository import check_name, versions
+
+
+def test_only_plain_numbers_are_versions(tmp_path: Path) -> None:
+    for name in ["1", "12", "3", "0", "01", "abc", "-1", "1.0", "+2", "٣", ".7", "9" * 19]:
+        (tmp_path / name).mkdir()
+    (tmp_path / "5").touch()
+
+    assert versions(tmp_path) == [1, 3, 12]
+
+
+def test_missing_directory_has_no_versions(tmp_path: Path) -> None:
+    assert versions(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize("name", ["lenet5", "Inception_v3", "a", "1", "x.y-z"])
+def test_valid_names(name: str) -> None:
+    check_name(name)
+
+
+@pytest.mark.parametrize("name", ["", "..", "a b", "a\n", "a/b", "%2e"])
+def test_invalid_names(name: str) -> None:
+    with pytest.raises(InvalidName, match="model name"):
+        check_name(name)

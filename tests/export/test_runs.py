@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from bundle.reader import Bundle, read
+from export import runs
+from export.runs import publish_run
+from training.data import load
+from training.errors import DataError, RunError
+from training.run import read_record
+
+
+@pytest.fixture(scope="module")
+def bundle(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return read(publish_run(run, to=tmp_path_factory.mktemp("models")).path)
+
+
+def test_tensors_are_as_every_image_network_has_them(bundle: Bundle) -> None:
+    graph = onnx.load_model_from_string(bundle.model).graph
+
+    described = {
+        value.name: (
+            value.type.tensor_type.elem_type,
+            [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim],
+        )
+        for value in [*graph.input, *graph.output]
+    }
+    assert described == {
+        "image": (onnx.TensorProto.UINT8, ["batch", 28, 28, 1]),
+        "logits": (onnx.TensorProto.FLOAT, ["batch", 10]),
+        "probabilities": (onnx.TensorProto.FLOAT, ["batch", 10]),
+    }
+
+
+def test_contract_tells_where_it_comes_from(run: Path, bundle: Bundle) -> None:
+    record = read_record(run)
+    contract = bundle.contract
+
+    assert (contract.task, contract.architecture) == ("image-classification", "lenet5")
+    assert contract.training is not None
+    assert contract.training.data == "digits"
+    assert contract.training.data_checksum == record.data.checksum
+    assert contract.training.metrics["test_accuracy"] == record.test_accuracy
+    assert contract.parity is not None
+    assert contract.parity.examples == "test pictures of digits"
+    assert bundle.labels("logits") == bundle.labels("probabilities") == record.classes
+
+
+def test_bundle_is_as_accurate_as_training_says(run: Path, bundle: Bundle) -> None:
+    data = load("digits", "test")
+
+    session = onnxruntime.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
+    logits = session.run(["logits"], {"image": data.images})[0]
+
+    accuracy = float(np.mean(logits.argmax(axis=1) == data.labels))
+    assert accuracy == pytest.approx(read_record(run).test_accuracy)
+
+
+def test_without_the_data_random_pictures_are_used_and_said(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> None:
+        raise DataError("digits: gone\nwith more to say")
+
+    monkeypatch.setattr(runs, "load_data", missing)
+
+    published = publish_run(run, to=tmp_path, name="other", version=3)
+
+    assert published.path == tmp_path / "other" / "3"
+    assert published.parity.examples == "random, without the data set: digits: gone"
+
+
+def test_no_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError):
+        publish_run(tmp_path, to=tmp_path / "models")

@@ -1,0 +1,62 @@
+import pytest
+import torch
+
+from export.errors import ExportError
+from export.spec import ExportSpec, row_count
+
+
+def spec(**changes: object) -> ExportSpec:
+    fields: dict[str, object] = {"architecture": "any", "outputs": ["y"], **changes}
+    return ExportSpec(**fields)  # type: ignore[arg-type]
+
+
+def test_first_axis_is_the_batch_by_default() -> None:
+    assert spec().axes_of("x") == {0: "batch"}
+    assert spec().batch_position("x") == 0
+
+
+def test_without_a_batch_axis_nothing_varies() -> None:
+    alone = spec(batch_axis=None)
+
+    assert alone.axes_of("x") == {}
+    assert row_count({"x": torch.zeros(7, 2)}, alone) == 1
+
+
+def test_the_batch_may_be_another_axis() -> None:
+    time_major = spec(axes={"x": {0: "time", 1: "batch"}})
+
+    assert row_count({"x": torch.zeros(7, 2, 3)}, time_major) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"outputs": []}, "outputs"),
+        ({"outputs": ["y", "y"]}, "outputs"),
+        ({"labels": {"z": ["a"]}}, "an output of"),
+        ({"labels": {"y": ["a\nb"]}}, "one line each"),
+    ],
+    ids=["none", "twice", "labels-of-nothing", "two-lines"],
+)
+def test_contradictions_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ExportError, match=message):
+        spec(**changes)
+
+
+def test_every_input_has_the_batch_axis() -> None:
+    with pytest.raises(ExportError, match="bias: expected an axis named 'batch'"):
+        row_count({"x": torch.zeros(2, 3), "bias": torch.zeros(3)}, spec(axes={"x": {0: "batch"}}))
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"a": torch.zeros(2, 3), "b": torch.zeros(4, 3)},
+        {"a": torch.zeros(0, 3)},
+        {"a": torch.tensor(1.0)},
+    ],
+    ids=["different", "none", "scalar"],
+)
+def test_rows_must_be_countable(inputs: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(ExportError, match="expected"):
+        row_count(inputs, spec())
