@@ -1,0 +1,34 @@
+"""Serve the demo's bundle from an environment that holds the server and nothing else, and call it."""
+
+import importlib.util
+import subprocess
+import sys
+
+import numpy as np
+
+from weir import Client
+
+
+def main(weir: str, models: str) -> None:
+    """Start `weir serve MODELS` as its own process and ask it for one row."""
+    for package in ("torch", "onnx", "sklearn", "matplotlib"):
+        if importlib.util.find_spec(package):
+            sys.exit(f"expected no {package} beside the server")
+    command = [weir, "serve", models, "--port", "0", "--metrics-port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:  # noqa: S603
+        try:
+            line = server.stdout.readline() if server.stdout else ""
+            target = line.split("grpc=")[1].split()[0]
+            with Client(target) as client:
+                client.wait_ready()
+                image = np.zeros((1, 28, 28, 1), np.uint8)
+                answer = client.infer("lenet5", {"image": image})
+            print(f"served alone: probabilities sum to {answer['probabilities'].sum():.4f}")  # noqa: T201
+        finally:
+            server.terminate()
+    if server.returncode != 0:
+        sys.exit(f"expected exit code 0, got {server.returncode}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])

@@ -1,0 +1,55 @@
+# Two commands for a fresh machine with Python 3.11 or newer: `make demo` and `make test`.
+# PIP_FLAGS goes to every pip install, for example to choose a CPU build of torch:
+#   make demo PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+
+PYTHON ?= python3
+PIP_FLAGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PROTOC := $(BIN)/python -m grpc_tools.protoc -I server/pb=protos
+
+.PHONY: demo test format lint types imports proto check-proto pytest clean
+
+demo: $(VENV)/installed
+	$(BIN)/python examples/demo.py
+
+test: lint types imports check-proto pytest
+
+# The environment; made once, and again when what it is made of changes.
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "weir: expected Python 3.11 or newer (choose one with make PYTHON=...), got " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --upgrade pip
+	$(BIN)/pip install --quiet --constraint constraints.txt $(PIP_FLAGS) --editable '.[all]' --group dev
+	@touch $@
+
+format: $(VENV)/installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: $(VENV)/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/installed
+	$(BIN)/mypy
+
+imports: $(VENV)/installed
+	$(BIN)/lint-imports
+
+proto: $(VENV)/installed
+	$(PROTOC) --python_out=. --pyi_out=. protos/*.proto
+
+check-proto: $(VENV)/installed
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT \
+	  && $(PROTOC) --python_out="$$fresh" --pyi_out="$$fresh" protos/*.proto \
+	  && for file in "$$fresh"/server/pb/*; do \
+	       diff -u "server/pb/$$(basename "$$file")" "$$file" \
+	         || { echo "server/pb is not what protos/ says: run 'make proto'"; exit 1; }; \
+	     done
+
+pytest: $(VENV)/installed
+	$(BIN)/pytest
+
+clean:
+	rm -rf $(VENV) .demo build dist
