@@ -1,0 +1,1 @@
+"""Trains the networks: models, data, recipes and the loop; writes run directories."""

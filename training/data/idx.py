@@ -1,0 +1,147 @@
+"""The idx format of MNIST and its relatives, and the data sets that come in it.
+
+An idx file is `00 00 08 n`, then n big-endian 32-bit sizes, then that many bytes; here always gzipped.
+"""
+
+import gzip
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.data.images import ImageData, Split, combine_checksums
+from training.data.sources import Places, RemoteFile, locate
+from training.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class IdxSource:
+    """A data set of four idx files, in one folder of this name."""
+
+    name: str
+    classes: tuple[str, ...]
+    train_images: RemoteFile
+    train_labels: RemoteFile
+    test_images: RemoteFile
+    test_labels: RemoteFile
+
+    @property
+    def files(self) -> tuple[RemoteFile, ...]:
+        """All four."""
+        return (self.train_images, self.train_labels, self.test_images, self.test_labels)
+
+
+def load_idx(source: IdxSource, split: Split, places: Places) -> ImageData:
+    """Find, verify and read one split.
+
+    Raises:
+        DataError: a file is broken, or not the canonical one.
+        DownloadError: a file is nowhere here and could not be fetched.
+    """
+    paths = {file: locate(source.name, file, places) for file in source.files}
+    train = split == "train"
+    images = read_idx(paths[source.train_images if train else source.test_images], dimensions=3)
+    labels = read_idx(paths[source.train_labels if train else source.test_labels], dimensions=1)
+    return ImageData(
+        name=source.name,
+        images=images[..., np.newaxis],  # (n, height, width, 1)
+        labels=labels.astype(np.int64),
+        classes=source.classes,
+        checksum=combine_checksums((file.name, file.sha256) for file in source.files),
+    )
+
+
+def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
+    """The array in a gzipped idx file of unsigned bytes.
+
+    Raises:
+        DataError: names the file, what was expected and what was found.
+    """
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: expected a gzip file, found {error}") from error
+    start = 4 + 4 * dimensions
+    magic = bytes((0, 0, 8, dimensions))
+    if content[:4] != magic or len(content) < start:
+        raise DataError(
+            f"{path}: expected an idx header {magic.hex()} and {dimensions} sizes, found {content[:start].hex() or 'nothing'}"
+        )
+    shape = struct.unpack(f">{dimensions}I", content[4:start])
+    expected = int(np.prod(shape, dtype=object))
+    if len(content) - start != expected:
+        raise DataError(
+            f"{path}: expected {expected} bytes for shape {shape}, found {len(content) - start}"
+        )
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()
+
+
+_MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+_FASHION = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
+_TRAIN_IMAGES = "train-images-idx3-ubyte.gz"
+_TRAIN_LABELS = "train-labels-idx1-ubyte.gz"
+_TEST_IMAGES = "t10k-images-idx3-ubyte.gz"
+_TEST_LABELS = "t10k-labels-idx1-ubyte.gz"
+
+MNIST = IdxSource(
+    "mnist",
+    tuple("0123456789"),
+    RemoteFile(
+        _MNIST + _TRAIN_IMAGES,
+        9_912_422,
+        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    ),
+    RemoteFile(
+        _MNIST + _TRAIN_LABELS,
+        28_881,
+        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+    ),
+    RemoteFile(
+        _MNIST + _TEST_IMAGES,
+        1_648_877,
+        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    ),
+    RemoteFile(
+        _MNIST + _TEST_LABELS,
+        4_542,
+        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+    ),
+)
+FASHION_MNIST = IdxSource(
+    "fashion-mnist",
+    (
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ),
+    RemoteFile(
+        _FASHION + _TRAIN_IMAGES,
+        26_421_880,
+        "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+    ),
+    RemoteFile(
+        _FASHION + _TRAIN_LABELS,
+        29_515,
+        "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+    ),
+    RemoteFile(
+        _FASHION + _TEST_IMAGES,
+        4_422_102,
+        "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+    ),
+    RemoteFile(
+        _FASHION + _TEST_LABELS,
+        5_148,
+        "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+    ),
+)

@@ -1,0 +1,76 @@
+"""Pictures with labels, as every data set here yields them, and how a set is cut in two."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.errors import DataError
+
+Split = Literal["train", "test"]
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageData:
+    """One split of a data set.
+
+    images: uint8 (n, height, width, channels); labels: int64 (n,), indices into `classes`;
+    checksum: SHA-256 over the source files of all splits.
+    """
+
+    name: str
+    images: Images
+    labels: Labels
+    classes: tuple[str, ...]
+    checksum: str
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or len(self.images) != len(self.labels):
+            raise DataError(
+                f"{self.name}: images {self.images.shape} do not go with labels {self.labels.shape}"
+            )
+        if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
+            raise DataError(
+                f"{self.name}: labels must be 0 to {len(self.classes) - 1}, got {self.labels.min()} to {self.labels.max()}"
+            )
+
+    def take(self, rows: Rows) -> "ImageData":
+        """The same set with these rows only, in this order."""
+        return ImageData(
+            self.name, self.images[rows], self.labels[rows], self.classes, self.checksum
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Division:
+    """Rows kept and rows held out, both ascending."""
+
+    kept: Rows
+    held_out: Rows
+
+
+def divide(labels: Labels, share: float, seed: int) -> Division:
+    """Hold out a share of each class, at least one row of a class that has two.
+
+    Depends on nothing but its arguments: the same labels are always divided alike.
+    """
+    generator = np.random.Generator(np.random.PCG64(seed))
+    held_out: list[Rows] = []
+    for label in np.unique(labels):
+        rows = generator.permutation(np.flatnonzero(labels == label))
+        count = min(max(round(share * len(rows)), 1), len(rows) - 1)
+        held_out.append(rows[:count])
+    chosen = np.sort(np.concatenate([np.empty(0, np.int64), *held_out]))
+    return Division(kept=np.setdiff1d(np.arange(len(labels)), chosen), held_out=chosen)
+
+
+def combine_checksums(files: Iterable[tuple[str, str]]) -> str:
+    """One SHA-256 for several files: over `checksum  name` lines in the order of the names."""
+    lines = "".join(f"{checksum}  {name}\n" for name, checksum in sorted(files))
+    return hashlib.sha256(lines.encode()).hexdigest()

@@ -1,0 +1,98 @@
+"""The two pictures of a run: how it learnt, and what it confuses."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+
+from training.run import RunRecord
+
+LEARNING_CURVE = "learning_curve.png"
+CONFUSION_MATRIX = "confusion_matrix.png"
+TRAINING, VALIDATION, BEST = "#0072b2", "#d55e00", "#666666"
+"""From the Okabe-Ito palette, which everybody can tell apart."""
+LABELLED_CLASSES = 25
+"""More classes than this and numbers in the cells could not be read."""
+
+
+def draw_learning_curve(record: RunRecord, path: Path) -> None:
+    """Loss and accuracy by epoch, training against validation; the kept epoch is marked."""
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    history = record.epochs
+    _plot(loss, record, [e.loss for e in history], [e.validation_loss for e in history])
+    _plot(accuracy, record, [e.accuracy for e in history], [e.validation_accuracy for e in history])
+    loss.set_ylabel("loss (mean over the rows)")
+    loss.set_yscale("log")
+    loss.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    loss.yaxis.set_minor_formatter(FormatStrFormatter("%g"))
+    loss.legend(loc="upper right")
+    accuracy.set_ylabel("accuracy")
+    accuracy.yaxis.set_major_formatter(PercentFormatter(xmax=1.0))
+    accuracy.legend(loc="lower right")
+    figure.suptitle(_title(record))
+    _save(figure, path)
+
+
+def draw_confusion_matrix(record: RunRecord, counts: NDArray[np.int64], path: Path) -> None:
+    """Test rows by true class (down) and answer (across), coloured by their share of the true class."""
+    size = len(record.classes)
+    side = min(max(4.5, 2.2 + 0.55 * size), 12.0)
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    axes = figure.subplots()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    picture = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+    bar = figure.colorbar(picture, ax=axes, fraction=0.046, pad=0.03)
+    bar.ax.yaxis.set_major_formatter(PercentFormatter(xmax=1.0))
+    bar.set_label("share of the true class")
+    if size <= LABELLED_CLASSES:
+        _label_cells(axes, counts, shares)
+        is_long = max(map(len, record.classes)) > 2
+        axes.set_xticks(range(size), record.classes)
+        if is_long:
+            axes.tick_params(axis="x", labelrotation=45)
+            for label in axes.get_xticklabels():
+                label.set(ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(size), record.classes)
+    axes.set_xlabel("answer")
+    axes.set_ylabel("true class")
+    axes.set_title(_title(record))
+    _save(figure, path)
+
+
+def _plot(axes: Axes, record: RunRecord, training: list[float], validation: list[float]) -> None:
+    epochs = [epoch.epoch for epoch in record.epochs]
+    mark = "o" if len(epochs) < 3 else None
+    axes.plot(epochs, training, color=TRAINING, label="training", marker=mark)
+    axes.plot(epochs, validation, color=VALIDATION, label="validation", marker=mark)
+    best = record.best_epoch
+    axes.axvline(best, color=BEST, linestyle=":", label=f"best epoch ({best})")
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+
+
+def _label_cells(axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
+    for row, column in np.argwhere(counts):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(
+            column, row, str(counts[row, column]), ha="center", va="center", color=colour, size=9
+        )
+
+
+def _title(record: RunRecord) -> str:
+    tested = (
+        ""
+        if record.test_accuracy is None
+        else f", test accuracy {100 * record.test_accuracy:.2f} %"
+    )
+    return f"{record.recipe.name} on {Path(record.data.name).name}{tested}"
+
+
+def _save(figure: Figure, path: Path) -> None:
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=100, bbox_inches="tight", pad_inches=0.1)

@@ -1,0 +1,170 @@
+"""The training loop, which knows no data set and no kind of network.
+
+    fit → (train the epoch → validate → keep the best → save), until epochs or patience are spent
+
+What differs between pictures and sequences is a `Task`: batches, and a loss. The loop can be stopped
+between two steps and go on later from exactly there: all it changes is in `State`, which
+`training.checkpoint` writes and reads.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from training.errors import DivergedError, InterruptedRunError
+from training.progress import Progress
+from training.recipes import Recipe
+from training.schedule import learning_rate
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows trained together: the network's arguments, and the class of each target."""
+
+    inputs: tuple[Tensor, ...]
+    targets: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is learnt.
+
+    steps: batches of one epoch.
+    training: (epoch, first step) to that epoch's batches from that step on, always the same ones.
+    validation: one pass over the validation rows.
+    loss: (logits, targets) to a mean over the targets.
+    mixed: run the forward passes of training in bfloat16 where that is safe.
+    """
+
+    steps: int
+    training: Callable[[int, int], Iterator[Batch]]
+    validation: Callable[[], Iterator[Batch]]
+    loss: Loss
+    mixed: bool = False
+
+
+@dataclass(slots=True)
+class State:
+    """All that training changes. `best` holds the weights after epoch `progress.best_epoch`."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    best: dict[str, Tensor]
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """Where the loop meets the outside: asked before each step, told after it, called after each epoch."""
+
+    must_stop: Callable[[], bool]
+    report: Callable[[Progress], None]
+    save: Callable[[State], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Mean loss over the targets, and the share that was right."""
+
+    loss: float
+    accuracy: float
+
+
+def fit(state: State, task: Task, recipe: Recipe, hooks: Hooks) -> None:
+    """Train until the recipe's epochs are done or its patience is spent.
+
+    Raises:
+        InterruptedRunError: asked to stop; the state was saved after the last finished step.
+        DivergedError: the loss is no longer a number.
+    """
+    while not is_finished(state.progress, recipe):
+        started = time.perf_counter()
+        is_whole = _train_epoch(state, task, recipe, hooks)
+        score = evaluate(state.network, task.validation(), task.loss) if is_whole else None
+        state.progress.epoch_seconds += time.perf_counter() - started
+        if score is None:
+            hooks.save(state)
+            raise InterruptedRunError(
+                f"stopped in epoch {state.progress.epoch + 1} after step {state.progress.step}"
+            )
+        if state.progress.close_epoch(score.loss, score.accuracy):
+            state.best = copy_weights(state.network)
+        hooks.save(state)
+        hooks.report(state.progress)
+
+
+def is_finished(progress: Progress, recipe: Recipe) -> bool:
+    """True when no further epoch is due."""
+    waited = progress.epoch - progress.best_epoch
+    return progress.epoch >= recipe.epochs or waited >= recipe.patience
+
+
+def _train_epoch(state: State, task: Task, recipe: Recipe, hooks: Hooks) -> bool:
+    """The steps of the running epoch that are still due; false when asked to stop before the last."""
+    state.network.train()
+    for batch in task.training(state.progress.epoch, state.progress.step):
+        if hooks.must_stop():
+            return False
+        _train_step(state, batch, task, recipe)
+        hooks.report(state.progress)
+    return True
+
+
+def _train_step(state: State, batch: Batch, task: Task, recipe: Recipe) -> None:
+    """Forward, backward, clip, update, count."""
+    progress, settings = state.progress, recipe.optimizer
+    progress.learning_rate = learning_rate(
+        progress.epoch * task.steps + progress.step,
+        steps=recipe.epochs * task.steps,
+        peak=settings.learning_rate,
+        warmup_share=settings.warmup_share,
+    )
+    for group in state.optimizer.param_groups:
+        group["lr"] = progress.learning_rate
+    with torch.autocast(batch.targets.device.type, torch.bfloat16, enabled=task.mixed):
+        logits: Tensor = state.network(*batch.inputs)
+    loss = task.loss(logits.float(), batch.targets)
+    state.optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(state.network.parameters(), settings.clip_norm)
+    state.optimizer.step()
+    progress.loss_sum += _finite(loss) * batch.targets.numel()
+    progress.right += count_right(logits, batch.targets)
+    progress.targets += batch.targets.numel()
+    progress.step += 1
+
+
+@torch.inference_mode()
+def evaluate(network: nn.Module, batches: Iterable[Batch], loss: Loss) -> Score:
+    """Score the network in eval mode and full precision."""
+    network.eval()
+    loss_sum, right, targets = 0.0, 0, 0
+    for batch in batches:
+        logits: Tensor = network(*batch.inputs)
+        loss_sum += _finite(loss(logits, batch.targets)) * batch.targets.numel()
+        right += count_right(logits, batch.targets)
+        targets += batch.targets.numel()
+    return Score(loss_sum / targets, right / targets)
+
+
+def count_right(logits: Tensor, targets: Tensor) -> int:
+    """How many targets have the highest logit; logits (..., classes), targets (...)."""
+    return int((logits.argmax(dim=-1) == targets).sum())
+
+
+def copy_weights(network: nn.Module) -> dict[str, Tensor]:
+    """The network's weights as they are now, on the CPU, untouched by further training."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+
+
+def _finite(loss: Tensor) -> float:
+    value = loss.item()
+    if not math.isfinite(value):
+        raise DivergedError(f"the loss became {value}; try a lower learning rate")
+    return value

@@ -1,0 +1,26 @@
+"""The optimisers a recipe may ask for."""
+
+import torch
+from torch import nn
+
+from training.recipes import OptimizerSettings
+
+
+def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """AdamW, or SGD with Nesterov's momentum.
+
+    Weight decay is for matrices and kernels: pulling a bias or a scale to 0 makes nothing simpler.
+    """
+    trained = [tensor for tensor in network.parameters() if tensor.requires_grad]
+    groups = [
+        {"params": [t for t in trained if t.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [t for t in trained if t.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if settings.kind == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.learning_rate)
+    return torch.optim.SGD(
+        groups,
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        nesterov=settings.momentum > 0.0,
+    )

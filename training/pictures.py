@@ -1,0 +1,115 @@
+"""Image classification as a task: batches of distorted, normalised pictures from memory."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from training.augment import distort
+from training.data import ImageData
+from training.data.images import Images
+from training.loop import Batch, Task
+from training.losses import choose_loss
+from training.recipes import Augmentation, Recipe
+from training.seeds import Purpose, generator_for
+
+EVALUATION_ROWS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Normaliser:
+    """normalised = (uint8 / 255 - mean) / std, with a mean and a std for each channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def apply(self, scaled: Tensor) -> Tensor:
+        """(B, C, H, W) of 0 to 1 to the same, normalised."""
+        mean = torch.tensor(self.mean, device=scaled.device)[:, None, None]
+        std = torch.tensor(self.std, device=scaled.device)[:, None, None]
+        return (scaled - mean) / std
+
+
+def measure_normaliser(images: Images, recipe: Recipe) -> Normaliser:
+    """The recipe's own, or the mean and standard deviation of these pictures' channels.
+
+    Args:
+        images: uint8 (n, height, width, channels).
+        recipe: whose `normalisation`, where it has one, is taken for every channel.
+    """
+    channels = images.shape[3]
+    if recipe.normalisation:
+        fixed = recipe.normalisation
+        return Normaliser((fixed.mean,) * channels, (fixed.std,) * channels)
+    # Sums over the 256 values are exact and need no copy of the pictures in floating point.
+    values = torch.arange(256, dtype=torch.float64) / 255.0
+    means, stds = [], []
+    for channel in range(channels):
+        pixels = torch.from_numpy(images[..., channel].reshape(-1))
+        shares = torch.bincount(pixels, minlength=256).double() / len(pixels)
+        mean = float(values @ shares)
+        means.append(mean)
+        # Pictures of a single colour would divide by 0.
+        stds.append(max(float(((values - mean) ** 2) @ shares) ** 0.5, 1.0 / 255.0))
+    return Normaliser(tuple(means), tuple(stds))
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """One split on the device: uint8 (n, C, H, W) and labels (n,)."""
+
+    images: Tensor
+    labels: Tensor
+
+
+def to_device(data: ImageData, device: torch.device) -> Pictures:
+    """Move a split, channels first."""
+    images = torch.from_numpy(data.images).permute(0, 3, 1, 2).contiguous()
+    return Pictures(images.to(device), torch.from_numpy(data.labels).to(device))
+
+
+def make_task(
+    train: Pictures, validation: Pictures, normaliser: Normaliser, recipe: Recipe, *, mixed: bool
+) -> Task:
+    """The recipe's task on these pictures."""
+
+    def training(epoch: int, first_step: int) -> Iterator[Batch]:
+        order = torch.randperm(
+            len(train.labels), generator=generator_for(recipe.seed, Purpose.ORDER, epoch)
+        )
+        batches = torch.split(order.to(train.labels.device), recipe.batch_size)
+        for step, rows in enumerate(batches[first_step:], start=first_step):
+            generator = generator_for(recipe.seed, Purpose.DISTORTION, epoch, step)
+            yield _make_batch(train, rows, normaliser, recipe.augmentation, generator)
+
+    return Task(
+        steps=math.ceil(len(train.labels) / recipe.batch_size),
+        training=training,
+        validation=lambda: in_order(validation, normaliser),
+        loss=choose_loss(recipe),
+        mixed=mixed,
+    )
+
+
+def _make_batch(
+    pictures: Pictures,
+    rows: Tensor,
+    normaliser: Normaliser,
+    bounds: Augmentation,
+    generator: torch.Generator,
+) -> Batch:
+    scaled = pictures.images[rows].float() / 255.0  # (B, C, H, W)
+    inputs = normaliser.apply(distort(scaled, bounds, generator))
+    return Batch((inputs,), pictures.labels[rows])
+
+
+def in_order(pictures: Pictures, normaliser: Normaliser) -> Iterator[Batch]:
+    """Each picture once, as it is."""
+    for images, labels in zip(
+        torch.split(pictures.images, EVALUATION_ROWS),
+        torch.split(pictures.labels, EVALUATION_ROWS),
+        strict=True,
+    ):
+        yield Batch((normaliser.apply(images.float() / 255.0),), labels)

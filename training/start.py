@@ -1,0 +1,80 @@
+"""From an order to a run: settles recipe and directory, begins or resumes."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from training.checkpoint import CHECKPOINT, Checkpoint, read_checkpoint
+from training.data import DATA_SETS
+from training.device import DeviceName, choose_device
+from training.errors import RecipeError, RunError
+from training.recipes import DEFAULT_DATA, Recipe, Setting, change_recipe, make_recipe
+from training.run import RECORD, RunRecord, read_record
+from training.train import Watcher, train
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the caller wants; what they left out is none, and the recipe or the checkpoint decides it."""
+
+    recipe: str
+    data: str | None = None
+    out: Path | None = None
+    device: DeviceName = "auto"
+    resume: bool = False
+    overwrite: bool = False
+    changes: dict[str, Setting] = field(default_factory=dict)
+
+    @property
+    def directory(self) -> Path:
+        """Where the run goes."""
+        return self.out or Path("runs") / f"{self.recipe}-{Path(self.data or DEFAULT_DATA).name}"
+
+
+def start(order: Order, watch: Watcher) -> RunRecord:
+    """Train as ordered; an order to resume a finished run gives its record.
+
+    Raises:
+        TrainingError: as `training.train` says, and
+        RunError: the directory is in use, or there is nothing in it to resume;
+        RecipeError: settings that differ from those of the run to resume.
+    """
+    where = choose_device(order.device)
+    out = order.directory
+    if order.resume and (out / RECORD).is_file() and not (out / CHECKPOINT).is_file():
+        return read_record(out)
+    if not order.resume and not order.overwrite:
+        _require_free(out)
+    resumed = read_checkpoint(out) if order.resume else None
+    recipe = _agree(order, resumed) if resumed else _settle(order)
+    return train(recipe, out, where, watch, resumed)
+
+
+def _settle(order: Order) -> Recipe:
+    return make_recipe(order.recipe, _locate(order.data or DEFAULT_DATA), **order.changes)
+
+
+def _locate(data: str) -> str:
+    """A folder by its full path, so that the run can be read from anywhere."""
+    return data if data in DATA_SETS else str(Path(data).resolve())
+
+
+def _agree(order: Order, resumed: Checkpoint) -> Recipe:
+    """The checkpoint's recipe, unless the order asks for another."""
+    began = resumed.note.recipe
+    data = {"data": _locate(order.data)} if order.data else {}
+    asked = change_recipe(began, name=order.recipe, **data, **order.changes)
+    before, now = began.model_dump(), asked.model_dump()
+    for key, value in before.items():
+        if now[key] != value:
+            raise RecipeError(
+                f"{order.directory}: the run began with {key} {value}, asked for {now[key]}; a resumed run keeps its settings"
+            )
+    return began
+
+
+def _require_free(out: Path) -> None:
+    taken = [name for name in (RECORD, CHECKPOINT) if (out / name).exists()]
+    if taken:
+        raise RunError(
+            f"{out}: holds a run already ({taken[0]}); name another --out, or add --resume or --overwrite"
+        )
