@@ -15,7 +15,7 @@ def main(weir: str, models: str) -> None:
         if importlib.util.find_spec(package):
             sys.exit(f"expected no {package} beside the server")
     command = [weir, "serve", models, "--port", "0", "--metrics-port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:  # noqa: S603
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             line = server.stdout.readline() if server.stdout else ""
             target = line.split("grpc=")[1].split()[0]
@@ -23,7 +23,7 @@ def main(weir: str, models: str) -> None:
                 client.wait_ready()
                 image = np.zeros((1, 28, 28, 1), np.uint8)
                 answer = client.infer("lenet5", {"image": image})
-            print(f"served alone: probabilities sum to {answer['probabilities'].sum():.4f}")  # noqa: T201
+            print(f"served alone: probabilities sum to {answer['probabilities'].sum():.4f}")
         finally:
             server.terminate()
     if server.returncode != 0:

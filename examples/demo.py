@@ -56,7 +56,7 @@ def run(*arguments: str) -> None:
     """Run one `weir` command, and stop the demo if it fails."""
     console.print(Rule("weir " + " ".join(arguments)))
     started_s = time.monotonic()
-    subprocess.run([_weir(), *arguments], check=True)  # noqa: S603
+    subprocess.run([_weir(), *arguments], check=True)
     console.print(f"[dim]{time.monotonic() - started_s:.1f} s[/]")
 
 
@@ -65,7 +65,7 @@ def serving(models: Path) -> Iterator[Server]:
     """`weir serve` as its own process, stopped as an operator stops it."""
     command = [_weir(), "serve", str(models), "--port", "0", "--metrics-port", "0"]
     console.print(Rule("weir serve " + str(models)))
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             line = process.stdout.readline() if process.stdout else ""
             console.print(line.strip())
@@ -111,7 +111,7 @@ def draw(image: np.ndarray, label: int, probability: float) -> None:
 def show_metrics(server: Server) -> None:
     """A few lines of what Prometheus would scrape."""
     console.print(Rule(f"http://{server.metrics}/metrics"))
-    with urllib.request.urlopen(f"http://{server.metrics}/metrics") as response:  # noqa: S310
+    with urllib.request.urlopen(f"http://{server.metrics}/metrics") as response:
         for line in response.read().decode().splitlines():
             if line.startswith(_METRICS):
                 console.print(line, highlight=False, markup=False)

@@ -1,0 +1,93 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from bundle import writer
+from bundle.contract import Batching, Contract, Parity, Provenance, Tolerance
+from tests import onnx_models
+from tests.weir.commands.shell import Weir
+
+CONTRACT = Contract(
+    task="other",
+    architecture="affine",
+    batching=Batching(max_rows=7),
+    tolerance=Tolerance(absolute=1e-5, relative=1e-5),
+    parity=Parity(
+        max_absolute=2e-7, max_relative=0.0, rows=99, batch_sizes=[1, 8], examples="made up"
+    ),
+    training=Provenance(
+        recipe="none", data="digits", data_checksum="c", seed=4, metrics={"test_accuracy": 0.5}
+    ),
+)
+
+
+def dense() -> bytes:
+    """y = x W of 3 to 4 numbers."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 20]>
+        dense (float[batch, 3] x) => (float[batch, 4] y) { y = MatMul(x, w) }"""
+    )
+    weights = np.zeros((3, 4), np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weights, "w"))
+    return model.SerializeToString()
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    writer.write({"model.onnx": dense()}, CONTRACT, tmp_path, "dense", None)
+    return tmp_path
+
+
+def test_a_bundle_is_shown_by_directory_and_by_name(weir: Weir, models: Path) -> None:
+    by_version = weir("inspect", models / "dense" / "1")
+    by_directory = weir("inspect", models / "dense")
+    by_name = weir("inspect", "dense", "--models", models)
+
+    assert by_version.code == 0
+    assert by_version.out == by_directory.out == by_name.out
+    for text in ("affine", "at most 7 rows", "2.00e-07", "test_accuracy 0.5", "model.onnx"):
+        assert text in by_name.out
+
+
+def test_weight_sharing_is_shown(weir: Weir, models: Path) -> None:
+    done = weir("inspect", "dense", "--models", models)
+
+    (row,) = (line for line in done.out.splitlines() if "MatMul" in line)
+    assert [cell.strip() for cell in row.split("│")[1:-1]] == ["w", "MatMul", "4", "12", "12", "1x"]
+
+
+def test_a_plain_model_is_shown_without_a_contract(weir: Weir, tmp_path: Path) -> None:
+    onnx_models.write_plain(tmp_path, "affine", onnx_models.affine())
+
+    done = weir("inspect", tmp_path / "affine")
+
+    assert done.code == 0 and "plain model" in done.out and "batch x 4" in done.out
+
+
+def test_a_broken_bundle_is_one_line(weir: Weir, models: Path) -> None:
+    (models / "dense" / "1" / "model.onnx").write_bytes(b"changed")
+
+    done = weir("inspect", models / "dense")
+
+    assert done.code == 2 and "SHA-256" in done.err and len(done.err.splitlines()) == 1
+
+
+def test_what_is_not_there_is_one_line(weir: Weir, tmp_path: Path) -> None:
+    done = weir("inspect", "nothing", "--models", tmp_path)
+
+    assert done.code == 2 and "neither a bundle" in done.err
+
+
+def test_without_onnx_the_rest_is_shown(
+    weir: Weir, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "weir.graph", raising=False)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+
+    done = weir("inspect", "dense", "--models", models)
+
+    assert done.code == 0 and "parity" in done.out
+    assert "pip install 'weir[export]'" in done.out

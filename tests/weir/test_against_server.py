@@ -1,0 +1,91 @@
+"""The clients and a verb against the real server: what the fake one only pretends."""
+
+import asyncio
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import weir
+from tests import onnx_models
+from tests.serving.harness import Server, running
+from weir.bench import generator
+from weir.bench.plan import Plan
+from weir.wire import infer, infer_request
+
+ROWS = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    root = tmp_path_factory.mktemp("served")
+    onnx_models.write_plain(root / "models", "affine", onnx_models.affine(3))
+    with running(root / "models", root / "log") as server:
+        yield server
+
+
+def test_an_answer_comes_back(server: Server) -> None:
+    with weir.Client(server.target) as client:
+        client.wait_ready("affine", timeout_s=10)
+        answer = client.infer("affine", ROWS, request_id="me")
+
+    np.testing.assert_array_equal(answer["y"], 2 * ROWS + 1)
+    assert (answer.model, answer.version, answer.id) == ("affine", "1", "me")
+
+
+def test_a_request_that_breaks_the_contract_is_refused_by_its_leaf(server: Server) -> None:
+    with weir.Client(server.target) as client:
+        with pytest.raises(weir.InvalidArgument, match="'x'"):
+            client.infer("affine", {"x": ROWS[:, :2]})
+        with pytest.raises(weir.NotFound, match="nobody"):
+            client.infer("nobody", {"x": ROWS})
+
+
+def test_a_stream_keeps_the_order(server: Server) -> None:
+    with weir.Client(server.target) as client:
+        answers = list(client.stream("affine", (ROWS + n for n in range(200))))
+
+    for n, answer in enumerate(answers):
+        np.testing.assert_array_equal(answer["y"], 2 * (ROWS + n) + 1)
+
+
+def test_answers_before_a_refusal_on_a_stream_arrive(server: Server) -> None:
+    with weir.Client(server.target) as client:
+        answers = client.stream("affine", [ROWS, ROWS, ROWS[:, :2]])
+
+        assert len([next(answers), next(answers)]) == 2
+        with pytest.raises(weir.CallError, match="'x'"):
+            next(answers)
+
+
+def test_the_asynchronous_client_does_the_same(server: Server) -> None:
+    async def main() -> None:
+        async with weir.AsyncClient(server.target) as client:
+            await client.wait_ready("affine", timeout_s=10)
+            answers = await asyncio.gather(*(client.infer("affine", ROWS + n) for n in range(100)))
+            streamed = [one async for one in client.stream("affine", [ROWS] * 100)]
+        for n, answer in enumerate(answers):
+            np.testing.assert_array_equal(answer["y"], 2 * (ROWS + n) + 1)
+        assert len(streamed) == 100
+
+    asyncio.run(main())
+
+
+def test_everything_else_can_be_asked(server: Server) -> None:
+    with weir.Client(server.target) as client:
+        assert client.is_live() and client.is_ready() and client.model_ready("affine")
+        assert client.metadata("affine").inputs == (weir.TensorMetadata("x", "FP32", (-1, 3)),)
+        assert client.config("affine").config.name == "affine"
+        assert client.statistics("affine").model_stats[0].name == "affine"
+        assert [entry.state for entry in client.index()] == ["READY"]
+        assert client.health("affine") == "SERVING"
+        assert client.server_metadata().name
+
+
+def test_a_load_is_answered_without_an_error(server: Server) -> None:
+
+    call = infer(infer_request("affine", {"x": ROWS}))
+
+    tally = generator.run(Plan(server.target, call.path, call.body, requests=500, warmup_s=0.05))
+
+    assert len(tally.latencies_s) == 500 and not tally.errors

@@ -1,0 +1,85 @@
+"""What the load consists of: one request, from the user's arrays or made after the metadata."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from server.datatypes import DATATYPES
+from weir.answers import Array, ModelMetadata, TensorMetadata
+from weir.errors import UsageError
+
+
+def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Dimensions by input from `name:28,28,1`; UsageError if they are none."""
+    shapes = {}
+    for text in texts:
+        name, _, dimensions = text.rpartition(":")
+        try:
+            shapes[name] = tuple(int(size) for size in dimensions.split(","))
+        except ValueError:
+            shapes[name] = ()
+        if not name or not shapes[name] or min(shapes[name]) < 1:
+            raise UsageError(f"expected a shape such as NAME:28,28,1, got {text!r}")
+    return shapes
+
+
+def complete(
+    given: Mapping[str, Array],
+    metadata: ModelMetadata,
+    *,
+    rows: int,
+    shapes: Mapping[str, tuple[int, ...]],
+    seed: int,
+) -> dict[str, Array]:
+    """The given arrays, and made-up ones for the inputs that are missing.
+
+    Args:
+        given: arrays by input name; they are not repeated to `rows`.
+        metadata: what the model takes.
+        rows: the size of a variable first axis.
+        shapes: dimensions of inputs with other variable axes, with or without the first axis.
+        seed: of the made-up values.
+    """
+    names = {tensor.name for tensor in metadata.inputs}
+    if unknown := sorted((set(given) | set(shapes)) - names):
+        raise UsageError(f"{metadata.name} has no input {unknown[0]!r}")
+    values = np.random.default_rng(seed)
+    return {
+        tensor.name: given[tensor.name]
+        if tensor.name in given
+        else _make_up(tensor, _shape(tensor, rows, shapes.get(tensor.name)), values)
+        for tensor in metadata.inputs
+    }
+
+
+def row_count(arrays: Mapping[str, Array], metadata: ModelMetadata) -> int:
+    """Rows of a request: the size of a variable first axis, 1 if no input has one."""
+    for tensor in metadata.inputs:
+        if tensor.shape[:1] == (-1,) and arrays[tensor.name].ndim:
+            return int(arrays[tensor.name].shape[0])
+    return 1
+
+
+def _shape(tensor: TensorMetadata, rows: int, given: tuple[int, ...] | None) -> tuple[int, ...]:
+    if given is not None and len(given) == len(tensor.shape):
+        return given
+    first = (rows,) if tensor.shape[:1] == (-1,) else tensor.shape[:1]
+    rest = tensor.shape[1:] if given is None else given
+    if -1 in rest or len(rest) != len(tensor.shape[1:]):
+        raise UsageError(
+            f"input {tensor.name!r} has shape {list(tensor.shape)}: give its dimensions as "
+            f"--shape {tensor.name}:{','.join('N' for _ in tensor.shape[1:])}"
+        )
+    return first + rest
+
+
+def _make_up(tensor: TensorMetadata, shape: tuple[int, ...], values: np.random.Generator) -> Array:
+    """Noise for pixels and real numbers; 1 for wider integers, which are mostly indices."""
+    dtype = DATATYPES[tensor.datatype].dtype
+    if tensor.datatype == "BYTES":
+        return np.full(shape, b"weir", object)
+    if dtype.itemsize == 1:
+        return values.integers(0, 2 if dtype.kind == "b" else 128, shape).astype(dtype)
+    if dtype.kind == "f":
+        return values.random(shape).astype(dtype)
+    return np.ones(shape, dtype)

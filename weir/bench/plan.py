@@ -1,0 +1,114 @@
+"""What load is wanted, and when its calls are due. Pure: no clock, no network.
+
+Two kinds of load answer two questions:
+
+- *Closed loop*: exactly `concurrency` calls are in flight, each replaced when it is answered. It
+  shows what the server can do; a slow server is asked less, so its latency looks better than users
+  would find it.
+- *Open loop*: calls come at `rate_per_s` whatever the server does, at the random times of a Poisson
+  process, and latency counts from the time a call was due, not from when it could be sent. It shows
+  what users would find.
+"""
+
+import dataclasses
+import itertools
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from weir.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One load: which request, how many, for how long.
+
+    Attributes:
+        target: the server's `host:port`.
+        path: the method.
+        body: the request, the same each time.
+        concurrency: calls in flight in a closed loop.
+        connections: channels the calls are spread over.
+        duration_s: how long calls are measured, unless `requests` says how many.
+        requests: how many calls are measured.
+        rate_per_s: of an open loop; None for a closed one.
+        warmup_s: calls before this are made but not measured.
+        timeout_s: deadline of each call.
+        seed: of the open loop's times.
+    """
+
+    target: str
+    path: str
+    body: bytes
+    concurrency: int = 32
+    connections: int = 1
+    duration_s: float = 10.0
+    requests: int | None = None
+    rate_per_s: float | None = None
+    warmup_s: float = 1.0
+    timeout_s: float = 30.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "connections", "requests"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1, got {value}")
+        for name in ("duration_s", "rate_per_s", "timeout_s"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UsageError(f"{name} must be above 0, got {value}")
+        if self.rate_per_s is None and self.connections > self.concurrency:
+            raise UsageError(
+                f"{self.connections} connections need at least as many calls in flight, "
+                f"got {self.concurrency}"
+            )
+
+    def shares(self, processes: int) -> list["Plan"]:
+        """This load divided among processes; together they make it."""
+        if processes < 1:
+            raise UsageError(f"processes must be at least 1, got {processes}")
+        scarce = {"concurrency": self.concurrency, "requests": self.requests}
+        if self.rate_per_s is not None:
+            del scarce["concurrency"]
+        for name, value in scarce.items():
+            if value is not None and value < processes:
+                raise UsageError(f"{name} must be at least {processes} for as many processes")
+        return [self._share(number, processes) for number in range(processes)]
+
+    def _share(self, number: int, processes: int) -> "Plan":
+        return dataclasses.replace(
+            self,
+            concurrency=_part(self.concurrency, number, processes) or 1,
+            connections=_part(self.connections, number, processes) or 1,
+            requests=self.requests and _part(self.requests, number, processes),
+            rate_per_s=self.rate_per_s and self.rate_per_s / processes,
+            seed=self.seed + number,
+        )
+
+
+def _part(whole: int, number: int, parts: int) -> int:
+    """How many of `whole` things the part with this number gets; the parts add up."""
+    return whole // parts + (number < whole % parts)
+
+
+def due_times_s(plan: Plan) -> Iterator[float]:
+    """When each call of an open loop is due, in seconds from the start of measuring.
+
+    Times before 0 are warm-up. Gaps are exponential with mean 1 / rate, so that arrivals are a
+    Poisson process; the same seed gives the same times.
+    """
+    if plan.rate_per_s is None:
+        raise UsageError("a closed loop has no due times")
+    gaps = random.Random(plan.seed)
+    rate_per_s = plan.rate_per_s
+    times_s = itertools.accumulate(
+        (gaps.expovariate(rate_per_s) for _ in itertools.count()), initial=-plan.warmup_s
+    )
+    next(times_s)
+    measured = 0
+    for time_s in times_s:
+        measured += time_s >= 0
+        if measured > plan.requests if plan.requests else time_s >= plan.duration_s:
+            return
+        yield time_s

@@ -1,0 +1,70 @@
+"""A load's result for people, as a table, and for programs, as JSON."""
+
+import dataclasses
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from rich.table import Table
+
+from weir.bench.plan import Plan
+from weir.bench.tally import Summary
+
+_PACKAGES = ("weir", "grpcio", "protobuf", "numpy")
+
+
+def table(summary: Summary) -> Table:
+    """The numbers one reads first."""
+    grid = Table("measure", "value")
+    grid.columns[1].justify = "right"
+    grid.add_row("calls answered", f"{summary.answered:,}")
+    grid.add_row("calls/s", f"{summary.calls_per_s:,.0f}")
+    grid.add_row("rows/s", f"{summary.rows_per_s:,.0f}")
+    for name, seconds in summary.latency_s.items():
+        grid.add_row(f"latency {name}", f"{seconds * 1000:.2f} ms")
+    if summary.lateness_p99_s is not None:
+        grid.add_row("sent late p99", f"{summary.lateness_p99_s * 1000:.2f} ms")
+    for status, count in sorted(summary.errors.items()):
+        grid.add_row(f"[red]{status}[/red]", f"{count:,}")
+    return grid
+
+
+def record(
+    plan: Plan, summary: Summary, *, rows: int, processes: int, command: Sequence[str]
+) -> dict[str, object]:
+    """Everything a published number needs: command, machine, versions, load and result."""
+    load = dataclasses.asdict(plan)
+    load["request_bytes"] = len(load.pop("body"))
+    return {
+        "command": list(command),
+        "machine": {
+            "cores": os.cpu_count(),
+            "processor": _processor(),
+            "system": platform.platform(),
+        },
+        "versions": {"python": platform.python_version(), **_versions()},
+        "load": {**load, "rows": rows, "processes": processes},
+        "result": dataclasses.asdict(summary),
+    }
+
+
+def _processor() -> str:
+    """The processor's name; where Linux keeps it, or else the architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found

@@ -1,0 +1,62 @@
+"""`weir`: the one command.
+
+Exit codes: 0 done; 1 it failed, and one line says why; 2 it was asked wrongly; 3 no server there, or
+not ready; 4 it took too long; 5 the server is too busy; 130 Ctrl-C. `serve`, `train` and `export`
+end with codes of their own.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from weir.commands import launch
+from weir.commands.bench import bench
+from weir.commands.evaluate import evaluate
+from weir.commands.infer import infer
+from weir.commands.inspect import inspect
+from weir.commands.status import health, models
+from weir.errors import (
+    DeadlineExceeded,
+    MissingExtra,
+    ResourceExhausted,
+    Unavailable,
+    UsageError,
+    WeirError,
+)
+
+_EXIT_CODES: dict[type[WeirError], int] = {
+    UsageError: 2,
+    MissingExtra: 2,
+    Unavailable: 3,
+    DeadlineExceeded: 4,
+    ResourceExhausted: 5,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and exit; an expected failure is one line on stderr."""
+    try:
+        given = sys.argv[1:] if arguments is None else arguments
+        _app()(args=launch.protected(given), prog_name="weir")
+    except WeirError as error:
+        sys.stderr.write(f"weir: {_one_line(error)}\n")
+        sys.exit(_EXIT_CODES.get(type(error), 1))
+
+
+def _app() -> typer.Typer:
+    app = typer.Typer(
+        help="Train, export and serve networks that share weights.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+    )
+    launch.register(app)
+    for verb in (infer, evaluate, inspect, models, health, bench):
+        app.command()(verb)
+    return app
+
+
+def _one_line(error: WeirError) -> str:
+    text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    return text or type(error).__name__

@@ -1,0 +1,119 @@
+"""`weir inspect`: what a bundle is, down to how its layers share their weights."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from weir.commands.extras import requires
+from weir.errors import MissingExtra, UsageError
+
+if TYPE_CHECKING:
+    from bundle.contract import Contract
+    from bundle.reader import Bundle
+    from weir.graph import Graph
+
+
+def inspect(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="DIRECTORY|NAME", help="models/lenet5, models/lenet5/1, or lenet5."),
+    ],
+    *,
+    models: Annotated[
+        Path, typer.Option(help="Where NAME is looked for.", envvar="WEIR_MODELS_DIR")
+    ] = Path("models"),
+) -> None:
+    """Show a bundle: contract, files, parity, and parameters against connections."""
+    from bundle import reader
+    from bundle.errors import BundleError
+    from weir.models import find_bundle
+
+    directory = find_bundle(Path(model) if Path(model).is_dir() else models / model)
+    console = Console()
+    try:
+        if (directory / "model.json").exists():
+            bundle = reader.read(directory)
+            graph, axis = bundle.model, bundle.contract.batch_axis
+            _show_contract(console, directory, bundle)
+        else:
+            graph, axis = reader.read_plain(directory), "batch"
+            console.print(f"{directory}: a plain model, without a contract")
+    except BundleError as error:
+        raise UsageError(f"{directory}: {error}") from error
+    _show_graph(console, graph, axis)
+
+
+def _show_contract(console: Console, directory: Path, bundle: "Bundle") -> None:
+    contract = bundle.contract
+    facts = Table(show_header=False, title=str(directory))
+    for name, value in _facts(contract).items():
+        facts.add_row(name, value)
+    console.print(facts)
+    files = Table("file", "bytes", "SHA-256", title="files, as listed and verified")
+    for name, data in bundle.files.items():
+        files.add_row(name, f"{len(data):,}", contract.files[name][:16] + "…")
+    console.print(files)
+
+
+def _facts(contract: "Contract") -> dict[str, str]:
+    facts = {
+        "task": contract.task,
+        "architecture": contract.architecture,
+        "batch axis": contract.batch_axis or "none: one request at a time",
+        "batches": f"at most {contract.batching.max_rows} rows, "
+        f"waiting at most {contract.batching.max_queue_delay_s:g} s",
+        "tolerance": f"{contract.tolerance.absolute:g} + {contract.tolerance.relative:g} · |value|",
+    }
+    if parity := contract.parity:
+        facts["parity"] = (
+            f"at most {parity.max_absolute:.2e} absolute, {parity.max_relative:.2e} relative, "
+            f"over {parity.rows:,} rows"
+        )
+    if training := contract.training:
+        metrics = ", ".join(f"{name} {value:.4g}" for name, value in training.metrics.items())
+        facts["training"] = f"{training.recipe} on {training.data}, seed {training.seed}"
+        facts["metrics"] = metrics or "none"
+    facts["versions"] = ", ".join(f"{name} {text}" for name, text in contract.versions.items())
+    facts["commit"] = contract.commit or "unknown"
+    return facts
+
+
+def _show_graph(console: Console, model: bytes, batch_axis: str | None) -> None:
+    try:
+        with requires("export"):
+            from weir.graph import read_graph
+    except MissingExtra as error:
+        console.print(f"layers cannot be counted: {error}", markup=False)
+        return
+    graph = read_graph(model, batch_axis)
+    tensors = Table("tensor", "name", "type", "shape", title="tensors")
+    for kind, group in (("input", graph.inputs), ("output", graph.outputs)):
+        for tensor in group:
+            tensors.add_row(kind, tensor.name, tensor.dtype, " x ".join(map(str, tensor.shape)))
+    console.print(tensors)
+    console.print(_layers(graph))
+
+
+def _layers(graph: "Graph") -> Table:
+    """One row a layer; connections over parameters is how often each weight is used for one row."""
+    table = Table(
+        "layer", "operator", "output", title="weight sharing, for one row", show_footer=True
+    )
+    for heading in ("parameters", "connections", "sharing"):
+        table.add_column(heading, justify="right")
+    for layer in graph.layers:
+        shape = " x ".join(map(str, layer.output[1:])) or "?"
+        known = layer.connections is not None
+        connections = f"{layer.connections:,}" if known else f"{layer.parameters:,} a step"
+        sharing = f"{layer.positions:,}x" if known else "each step"
+        table.add_row(layer.name, layer.kind, shape, f"{layer.parameters:,}", connections, sharing)
+    table.columns[0].footer = "all layers"
+    table.columns[3].footer = f"{graph.parameters:,}"
+    if graph.connections is not None and graph.parameters:
+        table.columns[4].footer = f"{graph.connections:,}"
+        table.columns[5].footer = f"{graph.connections / graph.parameters:.1f}x"
+    table.caption = f"{graph.constants:,} constants outside layers" if graph.constants else None
+    return table

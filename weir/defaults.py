@@ -1,0 +1,7 @@
+"""What is used where nothing is said. Imports nothing, so that `weir --help` is instant."""
+
+TARGET = "127.0.0.1:8001"
+TIMEOUT_S = 30.0
+
+# gRPC's own limit is 4 MiB, less than a batch of photographs.
+MAX_MESSAGE_BYTES = 64 << 20

@@ -1,0 +1,167 @@
+"""Parameters against connections: how far each layer of an ONNX graph shares its weights.
+
+A *connection* is one use of one parameter for one row. A convolution uses each of its parameters at
+every output position, a recurrent layer at every time step, a dense layer once. Connections over
+parameters is how often a weight is shared. Taps on padding count as connections, as in LeCun et al.
+(1998). Needs the package `onnx`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
+
+# For each kind of layer, the inputs that may be its parameters.
+_LAYERS = {
+    "Conv": (1, 2),
+    "ConvTranspose": (1, 2),
+    "Gemm": (1, 2),
+    "MatMul": (0, 1),
+    "RNN": (1, 2, 3),
+    "LSTM": (1, 2, 3),
+    "GRU": (1, 2, 3),
+}
+_RECURRENT = ("RNN", "LSTM", "GRU")
+_REAL = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+
+Shape = tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An input or output of the graph; an axis of any size has a name instead of a number."""
+
+    name: str
+    dtype: str
+    shape: Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer with parameters.
+
+    Attributes:
+        name: of its first parameter.
+        kind: the ONNX operator.
+        parameters: how many numbers it learnt.
+        output: its output's shape for one row; an axis of any size has a name.
+        positions: how often each parameter is used for one row; None if that depends on the input.
+    """
+
+    name: str
+    kind: str
+    parameters: int
+    output: Shape
+    positions: int | None
+
+    @property
+    def connections(self) -> int | None:
+        """Uses of parameters for one row; None if that depends on the input."""
+        return None if self.positions is None else self.parameters * self.positions
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """What can be read off a graph.
+
+    Attributes:
+        parameters: of all layers; what several layers share is counted once.
+        constants: real numbers in the graph that belong to no layer, such as normalisation.
+    """
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    layers: tuple[Layer, ...]
+    parameters: int
+    constants: int
+
+    @property
+    def connections(self) -> int | None:
+        """Of all layers; None if that depends on the input."""
+        each = [layer.connections for layer in self.layers]
+        known = [connections for connections in each if connections is not None]
+        return sum(known) if len(known) == len(each) else None
+
+
+def read_graph(model: bytes, batch_axis: str | None) -> Graph:
+    """The tensors and layers of an ONNX file; `batch_axis` is the name of the axis of rows."""
+    graph = onnx.load_model_from_string(model).graph
+    initialised = {tensor.name: tensor for tensor in graph.initializer}
+    shapes = _shapes_of_one_row(model, batch_axis)
+    layers = tuple(
+        _layer(node, initialised, shapes) for node in graph.node if _parameters(node, initialised)
+    )
+    real = sum(math.prod(t.dims) for t in graph.initializer if t.data_type in _REAL)
+    used = {name for node in graph.node for name in _parameters(node, initialised)}
+    learnt = sum(math.prod(initialised[name].dims) for name in used)
+    return Graph(
+        inputs=tuple(_tensor(value) for value in graph.input if value.name not in initialised),
+        outputs=tuple(_tensor(value) for value in graph.output),
+        layers=layers,
+        parameters=learnt,
+        constants=real - learnt,
+    )
+
+
+def _shapes_of_one_row(model: bytes, batch_axis: str | None) -> dict[str, Shape]:
+    """The shape of every tensor when one row is computed."""
+    one_row = onnx.load_model_from_string(model)
+    for value in one_row.graph.input:
+        for dimension in value.type.tensor_type.shape.dim:
+            if batch_axis is not None and dimension.dim_param == batch_axis:
+                dimension.dim_value = 1
+    # What is written there was inferred for any number of rows.
+    one_row.graph.ClearField("value_info")
+    for value in one_row.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    inferred: ModelProto = onnx.shape_inference.infer_shapes(one_row, data_prop=True)
+    values = [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]
+    return {value.name: _shape(value) for value in values}
+
+
+def _parameters(node: NodeProto, initialised: Mapping[str, TensorProto]) -> list[str]:
+    positions = _LAYERS.get(node.op_type, ())
+    return [
+        node.input[position]
+        for position in positions
+        if position < len(node.input) and node.input[position] in initialised
+    ]
+
+
+def _layer(
+    node: NodeProto, initialised: Mapping[str, TensorProto], shapes: Mapping[str, Shape]
+) -> Layer:
+    names = _parameters(node, initialised)
+    output = shapes.get(node.output[0], ())
+    if node.op_type in _RECURRENT:
+        repeated: Shape = shapes.get(node.input[0], ("?",))[:1]
+    elif node.op_type.startswith("Conv"):
+        repeated = output[2:] or ("?",)
+    else:
+        repeated = output[:-1] or ("?",)
+    return Layer(
+        name=names[0].removesuffix(".weight"),
+        kind=node.op_type,
+        parameters=sum(math.prod(initialised[name].dims) for name in names),
+        output=output,
+        positions=_product(repeated),
+    )
+
+
+def _product(sizes: Sequence[int | str]) -> int | None:
+    known = [size for size in sizes if isinstance(size, int)]
+    return math.prod(known) if len(known) == len(sizes) else None
+
+
+def _tensor(value: ValueInfoProto) -> Tensor:
+    dtype = TensorProto.DataType.Name(value.type.tensor_type.elem_type)
+    return Tensor(value.name, dtype, _shape(value))
+
+
+def _shape(value: ValueInfoProto) -> Shape:
+    return tuple(
+        dimension.dim_value if dimension.HasField("dim_value") else dimension.dim_param or "?"
+        for dimension in value.type.tensor_type.shape.dim
+    )
