@@ -10,9 +10,9 @@ unpacks large messages; prometheus-client has one that answers scrapes.
 import gc
 import logging
 import os
+import queue
 import signal
 import sys
-import threading
 import time
 from types import FrameType
 
@@ -68,6 +68,7 @@ class App:
         loader = Loader(
             provider=provider,
             threads=settings.threads,
+            max_message_bytes=settings.max_message_bytes,
             settings=settings.for_model,
             deadlines=self._deadlines,
             metrics=self._metrics,
@@ -78,9 +79,7 @@ class App:
         self._admission = Admission(
             self._repository, self._metrics, default_deadline_s=settings.default_deadline_s
         )
-        servicer = Servicer(
-            self._repository, self._admission, max_message_bytes=settings.max_message_bytes
-        )
+        servicer = Servicer(self._repository, self._admission)
         self._transport = _transport(settings, self._handlers(servicer))
 
     def start(self) -> None:
@@ -151,19 +150,23 @@ def serve(settings: Settings) -> None:
     Does not return: threads that are still in a run must not hold up the exit.
     """
     app = App(settings)
-    stop = threading.Event()
+    # Not an Event: the signal may interrupt its `wait` while that holds the lock `set` needs.
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+    is_stopping = False
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
-        if stop.is_set():
+        nonlocal is_stopping
+        if is_stopping:
             os._exit(128 + number)
-        stop.set()
+        is_stopping = True
+        signals.put(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     app.start()
     # What lives now lives for good: the collector need not look at it again.
     gc.freeze()
-    stop.wait()
+    signals.get()
     logger.info("stopping grace_s=%g", settings.grace_s)
     app.stop()
     logging.shutdown()

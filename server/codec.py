@@ -16,13 +16,21 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from server.datatypes import DATATYPES, Datatype, from_raw, to_raw
-from server.errors import InvalidRequest
+from server.errors import AnswerTooLarge, InvalidRequest
 from server.guard import check_counts
 from server.pb import inference_pb2 as pb
-from server.signature import MAX_RANK, Signature
+from server.signature import MAX_RANK, Form
 
 Array = NDArray[Any]
-InputTensor = pb.ModelInferRequest.InferInputTensor
+
+_RESPONSE_ID, _RESPONSE_RAW = 3, 6
+_STREAMED_RESPONSE = 2
+_MAX_REMEMBERED = 1024
+_BF16_EXPONENT = 0x7F80
+
+_final = pb.ModelInferResponse()
+_final.parameters["triton_final_response"].bool_param = True
+_FINAL = _final.SerializeToString()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,53 +55,108 @@ def parse_request(payload: bytes) -> pb.ModelInferRequest:
         raise InvalidRequest("the message is no valid ModelInferRequest") from None
 
 
-def decode_inputs(request: pb.ModelInferRequest, signature: Signature) -> dict[str, Array]:
-    """The request's tensors, each checked against the signature.
+def forms(request: pb.ModelInferRequest) -> tuple[Form, ...]:
+    """Name, datatype and shape of each input, as far as their number of axes is sane.
 
     Raises:
-        InvalidRequest: anything about names, datatypes, shapes, sizes or contents is off.
+        InvalidRequest: an input has more axes than any tensor could have.
     """
-    tensors = request.inputs
-    signature.check_names([tensor.name for tensor in tensors])
+    return tuple([_form(tensor) for tensor in request.inputs])
+
+
+def decode_inputs(request: pb.ModelInferRequest, forms: tuple[Form, ...]) -> dict[str, Array]:
+    """The elements of the request's tensors.
+
+    Args:
+        request: whose elements are read.
+        forms: of its inputs, admitted by the model's signature.
+
+    Raises:
+        InvalidRequest: sizes or contents are off.
+    """
     raw = request.raw_input_contents
     if not raw:
-        return {tensor.name: _decode_typed(tensor, signature) for tensor in tensors}
-    if len(raw) != len(tensors):
+        tensors = zip(forms, request.inputs, strict=True)
+        return {form[0]: _decode_typed(form, tensor.contents) for form, tensor in tensors}
+    if len(raw) != len(forms):
         raise InvalidRequest(
-            f"raw_input_contents: expected {len(tensors)} entries, one an input, got {len(raw)}"
+            f"raw_input_contents: expected {len(forms)} entries, one an input, got {len(raw)}"
         )
-    arrays = {}
-    for tensor, data in zip(tensors, raw, strict=True):
-        name = tensor.name
+    for tensor in request.inputs:
         if tensor.HasField("contents"):
-            raise InvalidRequest(f"input {name!r}: contents and raw_input_contents are both set")
-        shape = _checked_shape(tensor, signature)
-        try:
-            arrays[name] = from_raw(data, tensor.datatype, shape)
-        except ValueError as error:
-            raise InvalidRequest(f"input {name!r}: {error}") from None
-        if tensor.datatype == "BYTES":
-            arrays[name] = _text(name, arrays[name])
-        elif tensor.datatype == "BOOL":
-            arrays[name] = _checked_bool(name, arrays[name])
-    return arrays
+            raise InvalidRequest(
+                f"input {tensor.name!r}: contents and raw_input_contents are both set"
+            )
+    return {form[0]: _decode_raw(form, data) for form, data in zip(forms, raw, strict=True)}
 
 
-def encode_response(
-    model: str,
-    version: str,
-    request_id: str,
-    outputs: Sequence[Output],
-    parameters: Mapping[str, bool] | None = None,
-) -> pb.ModelInferResponse:
-    """An answer, its tensors as raw contents in the order of `outputs`."""
-    response = pb.ModelInferResponse(model_name=model, model_version=version, id=request_id)
-    for output in outputs:
-        response.outputs.add(name=output.name, datatype=output.datatype, shape=output.array.shape)
-        response.raw_output_contents.append(to_raw(output.array))
-    for key, value in (parameters or {}).items():
-        response.parameters[key].bool_param = value
-    return response
+def check_finite(inputs: Mapping[str, Array], forms: tuple[Form, ...]) -> None:
+    """Refuse NaN and infinity, for a model whose operator does not want them."""
+    for name, datatype, _ in forms:
+        array = inputs[name]
+        if datatype == "BF16":
+            is_finite = (array & _BF16_EXPONENT) != _BF16_EXPONENT
+        elif array.dtype.kind == "f":
+            is_finite = np.isfinite(array)
+        else:
+            continue
+        if not is_finite.all():
+            raise InvalidRequest(f"input {name!r}: expected finite numbers, got NaN or infinity")
+
+
+class ResponseEncoder:
+    """Writes the answers of one model.
+
+    All but id and contents of an answer is the same for equal outputs and shapes; it is encoded
+    once and remembered. A protobuf message is the concatenation of its fields, in any order.
+
+    Args:
+        model: its name.
+        version: of it.
+        max_bytes: of an answer.
+    """
+
+    def __init__(self, model: str, version: str, *, max_bytes: int) -> None:
+        self._model = model
+        self._version = version
+        self._max_bytes = max_bytes
+        self._prefixes: dict[tuple[Form, ...], bytes] = {}
+
+    def encode(self, request_id: str, outputs: Sequence[Output]) -> bytes:
+        """A `ModelInferResponse`, its tensors as raw contents in the order of `outputs`.
+
+        Raises:
+            AnswerTooLarge: a client would refuse to read it.
+        """
+        key = tuple([(output.name, output.datatype, output.array.shape) for output in outputs])
+        prefix = self._prefixes.get(key)
+        if prefix is None:
+            prefix = self._prefix(key)
+        pieces = [prefix]
+        if request_id:
+            pieces += _field(_RESPONSE_ID, request_id.encode())
+        for output in outputs:
+            pieces += _field(_RESPONSE_RAW, to_raw(output.array))
+        message = b"".join(pieces)
+        if len(message) > self._max_bytes:
+            raise AnswerTooLarge(
+                f"the answer has {len(message)} bytes, the limit is {self._max_bytes}"
+            )
+        return message
+
+    def _prefix(self, key: tuple[Form, ...]) -> bytes:
+        response = pb.ModelInferResponse(model_name=self._model, model_version=self._version)
+        for name, datatype, shape in key:
+            response.outputs.add(name=name, datatype=datatype, shape=shape)
+        if len(self._prefixes) >= _MAX_REMEMBERED:
+            self._prefixes.clear()
+        return self._prefixes.setdefault(key, response.SerializeToString())
+
+
+def as_streamed(response: bytes) -> bytes:
+    """A `ModelInferResponse` as the final `ModelStreamInferResponse` of its request."""
+    whole = response + _FINAL
+    return b"".join(_field(_STREAMED_RESPONSE, whole))
 
 
 def classify(array: Array, count: int, labels: Sequence[str] | None) -> Array:
@@ -117,34 +180,57 @@ def classify(array: Array, count: int, labels: Sequence[str] | None) -> Array:
     return texts
 
 
-def _checked_shape(tensor: InputTensor, signature: Signature) -> tuple[int, ...]:
-    if len(tensor.shape) > MAX_RANK:
+def _form(tensor: pb.ModelInferRequest.InferInputTensor) -> Form:
+    shape = tensor.shape
+    if len(shape) > MAX_RANK:
         raise InvalidRequest(
-            f"input {tensor.name!r}: expected at most {MAX_RANK} axes, got {len(tensor.shape)}"
+            f"input {tensor.name[:64]!r}: expected at most {MAX_RANK} axes, got {len(shape)}"
         )
-    shape = tuple(tensor.shape)
-    signature.check_tensor(tensor.name, tensor.datatype, shape)
-    return shape
+    return tensor.name, tensor.datatype, tuple(shape)
 
 
-def _decode_typed(tensor: InputTensor, signature: Signature) -> Array:
-    shape = _checked_shape(tensor, signature)
-    row = DATATYPES[tensor.datatype]
+def _field(number: int, data: bytes) -> tuple[bytes, bytes, bytes]:
+    """A length-delimited field of a protobuf message, in pieces."""
+    return bytes((number << 3 | 2,)), _varint(len(data)), data
+
+
+def _varint(value: int) -> bytes:
+    if value < 0x80:
+        return bytes((value,))
+    pieces = bytearray()
+    while value >= 0x80:
+        pieces.append(value & 0x7F | 0x80)
+        value >>= 7
+    pieces.append(value)
+    return bytes(pieces)
+
+
+def _decode_raw(form: Form, data: bytes) -> Array:
+    name, datatype, shape = form
+    try:
+        array = from_raw(data, datatype, shape)
+    except ValueError as error:
+        raise InvalidRequest(f"input {name!r}: {error}") from None
+    if datatype == "BYTES":
+        return _text(name, array)
+    if datatype == "BOOL":
+        return _checked_bool(name, array)
+    return array
+
+
+def _decode_typed(form: Form, contents: pb.InferTensorContents) -> Array:
+    name, datatype, shape = form
+    row = DATATYPES[datatype]
     count = math.prod(shape)
-    contents = tensor.contents
     filled = [field.name for field, _ in contents.ListFields()]
     if row.contents is None and count:
-        raise InvalidRequest(
-            f"input {tensor.name!r}: {row.name} travels only as raw_input_contents"
-        )
+        raise InvalidRequest(f"input {name!r}: {row.name} travels only as raw_input_contents")
     if filled not in ([], [row.contents]):
-        raise InvalidRequest(
-            f"input {tensor.name!r}: {row.name} belongs in {row.contents}, got {filled}"
-        )
+        raise InvalidRequest(f"input {name!r}: {row.name} belongs in {row.contents}, got {filled}")
     values = getattr(contents, row.contents) if row.contents else ()
     if len(values) != count:
-        raise InvalidRequest(f"input {tensor.name!r}: expected {count} elements, got {len(values)}")
-    return _typed_array(tensor.name, row, values).reshape(shape)
+        raise InvalidRequest(f"input {name!r}: expected {count} elements, got {len(values)}")
+    return _typed_array(name, row, values).reshape(shape)
 
 
 def _typed_array(name: str, row: Datatype, values: Sequence[Any]) -> Array:

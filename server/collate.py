@@ -25,7 +25,15 @@ def split(outputs: Mapping[str, Array], rows: Sequence[int]) -> list[dict[str, A
     Args:
         outputs: by name, each (sum of `rows`, …).
         rows: of each request, in the order they were joined.
+
+    Raises:
+        ValueError: an output has another number of rows, so whose they are is unknown.
     """
+    expected = sum(rows)
+    for name, array in outputs.items():
+        if array.shape[:1] != (expected,):
+            got = len(array) if array.ndim else "none"
+            raise ValueError(f"output {name!r}: expected {expected} rows, got {got}")
     parts = []
     start = 0
     for count in rows:

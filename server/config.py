@@ -35,6 +35,7 @@ class ModelSettings(BaseModel):
     max_queue_delay_s: Seconds | None = None
     max_queue_rows: Count | None = None
     instances: Count | None = None
+    non_finite: Literal["pass", "reject"] = "pass"
 
 
 class Settings(BaseModel):
@@ -94,6 +95,7 @@ class Settings(BaseModel):
             ),
             max_queue_rows=own.max_queue_rows or self.max_queue_rows,
             instances=own.instances or self.instances,
+            non_finite=own.non_finite,
         )
 
 
@@ -113,8 +115,8 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], config: Path 
     from_environment = _read_environment(environment)
     values = {**from_file, **from_environment, **flags}
     sources = {
-        **dict.fromkeys(from_file, str(path)),
-        **{key: _PREFIX + key.upper() for key in from_environment},
+        **{key: f"{path}: {key}" for key in from_file},
+        **{key: _variable(key) for key in from_environment},
         **{key: "--" + key.replace("_", "-") for key in flags},
     }
     try:
@@ -134,24 +136,26 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def _read_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Values by setting; a variable that is none stays under its own name, to be refused by it."""
     values = {}
     for name, value in environment.items():
         if not name.startswith(_PREFIX) or _NOT_OURS.fullmatch(name) or _SERVICE_LINK.match(value):
             continue
         key = name.removeprefix(_PREFIX).lower()
-        if key not in Settings.model_fields or key == "models":
-            raise ConfigError(f"{name}: no such setting")
-        values[key] = value
+        is_setting = key in Settings.model_fields and key != "models"
+        values[key if is_setting else name] = value
     return values
+
+
+def _variable(key: str) -> str:
+    return key if key.startswith(_PREFIX) else _PREFIX + key.upper()
 
 
 def _describe(problem: Mapping[str, Any], sources: Mapping[str, str]) -> str:
     keys = [str(key) for key in problem["loc"]]
     if problem["type"] == "missing":
         return f"{'.'.join(keys)}: expected a value, got none"
-    source = sources.get(keys[0], "settings") if keys else "settings"
-    name = ".".join(keys) if source.endswith(".toml") or len(keys) > 1 else ""
-    where = f"{source}: {name}" if name else source
+    where = ".".join([sources[keys[0]], *keys[1:]]) if keys else "settings"
     if problem["type"] == "extra_forbidden":
         return f"{where}: no such setting"
     text = problem["msg"].removeprefix("Value error, ")

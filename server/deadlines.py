@@ -49,9 +49,10 @@ class Deadlines:
             self._queues.append(queue)
 
     def forget(self, queue: Expiring) -> None:
-        """Ask this queue no longer."""
+        """Ask this queue no longer, if it was asked."""
         with self._condition:
-            self._queues.remove(queue)
+            if queue in self._queues:
+                self._queues.remove(queue)
 
     def expect(self, deadline_s: float) -> None:
         """A deadline was added somewhere; wake in time for it."""

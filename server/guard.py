@@ -9,16 +9,30 @@ varint (type 0), 8 bytes (1), a varint length and that many bytes (2), or 4 byte
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from server.errors import InvalidRequest
 
 SMALL_BYTES = 4096
-_MAX_FIELDS = 1024
-_MAX_STRINGS = 65_536
+_MAX_FIELDS = 16_384
+_MAX_TYPED_FIELDS = 65_536
 
 _INPUTS, _OUTPUTS = 5, 6
 _SHAPE, _CONTENTS = 3, 5
 _MAX_SHAPE_BYTES = 10 * 64
+
+
+@dataclass(slots=True)
+class _Budget:
+    """How many more fields of a message are looked at; nesting does not buy any."""
+
+    what: str
+    left: int
+
+    def spend(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise InvalidRequest(f"too many {self.what}")
 
 
 def check_counts(payload: bytes) -> None:
@@ -31,39 +45,37 @@ def check_counts(payload: bytes) -> None:
     if len(payload) <= SMALL_BYTES:
         return
     view = memoryview(payload)
-    for number, start, end in _fields(view, 0, len(view), _MAX_FIELDS, "the request"):
+    parts = _Budget(f"fields in the request, expected at most {_MAX_FIELDS}", _MAX_FIELDS)
+    typed = _Budget(
+        f"typed elements, expected at most {_MAX_TYPED_FIELDS}: send many as raw_input_contents",
+        _MAX_TYPED_FIELDS,
+    )
+    for number, start, end in _fields(view, 0, len(view), parts):
         if number == _INPUTS:
-            _check_tensor(view, start, end, "an input")
+            _check_tensor(view, start, end, parts, typed)
         elif number == _OUTPUTS:
-            _count(view, start, end, "a requested output")
+            _count(view, start, end, parts)
 
 
-def _check_tensor(view: memoryview, start: int, end: int, what: str) -> None:
-    for number, field_start, field_end in _fields(view, start, end, _MAX_FIELDS, what):
+def _check_tensor(view: memoryview, start: int, end: int, parts: _Budget, typed: _Budget) -> None:
+    for number, field_start, field_end in _fields(view, start, end, parts):
         if number == _SHAPE and field_end - field_start > _MAX_SHAPE_BYTES:
-            raise InvalidRequest(f"{what} has far too many axes")
+            raise InvalidRequest("an input has far too many axes")
         if number == _CONTENTS:
-            _check_contents(view, field_start, field_end)
+            _count(view, field_start, field_end, typed)
 
 
-def _check_contents(view: memoryview, start: int, end: int) -> None:
-    what = "the typed contents of an input (send many elements as raw_input_contents)"
-    for _ in _fields(view, start, end, _MAX_STRINGS, what):
-        pass
-
-
-def _count(view: memoryview, start: int, end: int, what: str) -> None:
-    for _ in _fields(view, start, end, _MAX_FIELDS, what):
+def _count(view: memoryview, start: int, end: int, budget: _Budget) -> None:
+    for _ in _fields(view, start, end, budget):
         pass
 
 
 def _fields(
-    view: memoryview, position: int, end: int, most: int, what: str
+    view: memoryview, position: int, end: int, budget: _Budget
 ) -> Iterator[tuple[int, int, int]]:
-    """Number, start and end of each field between two positions, `most` of them at the most."""
-    for _ in range(most):
-        if position >= end:
-            return
+    """Number, start and end of each field between two positions, as far as the budget goes."""
+    while position < end:
+        budget.spend()
         key, position = _varint(view, position, end)
         start = position
         kind = key & 7
@@ -79,8 +91,6 @@ def _fields(
         if position > end:
             raise InvalidRequest("the message is no valid protobuf: a field ends past its message")
         yield key >> 3, start, position
-    if position < end:
-        raise InvalidRequest(f"{what} has more than {most} fields")
 
 
 def _varint(view: memoryview, position: int, end: int) -> tuple[int, int]:

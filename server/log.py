@@ -7,8 +7,19 @@ import time
 
 
 class _Text(logging.Formatter):
+    """One line an event, whatever its values hold; a traceback follows on lines of its own."""
+
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's spelling
+        line = super().formatMessage(record)
+        if line.isprintable():
+            return line
+        return "".join(
+            character if character.isprintable() else character.encode("unicode_escape").decode()
+            for character in line
+        )
 
 
 class _Json(logging.Formatter):
@@ -24,7 +35,9 @@ class _Json(logging.Formatter):
         }
         if record.exc_info:
             event["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(event, ensure_ascii=False)
+        line = json.dumps(event, ensure_ascii=False)
+        # Lone surrogates, from file names that are no UTF-8, become escapes of JSON.
+        return line.encode("utf-8", "backslashreplace").decode()
 
 
 def configure(log_format: str, level: str) -> None:

@@ -277,7 +277,11 @@ def _gauges(gauges: list[ModelGauges]) -> Iterator[Metric]:
         ("weir_model_ready", "1 while the model answers; 0 is a model to look at.", "is_ready"),
         ("weir_queue_requests", "Requests that wait. A rise: overload.", "waiting_requests"),
         ("weir_queue_rows", "Rows that wait. At the limit requests are refused.", "waiting_rows"),
-        ("weir_running_requests", "Requests in a batch that runs.", "running_requests"),
+        (
+            "weir_running_requests",
+            "Requests in a batch that runs. A rise: larger batches, or slower ones.",
+            "running_requests",
+        ),
     )
     for name, text, attribute in rows:
         family = GaugeMetricFamily(name, text, labels=_MODEL)

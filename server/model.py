@@ -23,6 +23,7 @@ from bundle.contract import FILE_NAME, Contract, Tolerance
 from bundle.errors import BundleError
 from bundle.golden import Golden
 from server.batching import BatchPolicy
+from server.codec import ResponseEncoder
 from server.config import ModelSettings
 from server.datatypes import DATATYPES
 from server.deadlines import Deadlines
@@ -43,12 +44,22 @@ _DEFAULT_MAX_ROWS = 32
 
 
 @dataclass(frozen=True, slots=True)
+class WantedOutput:
+    """An output to be sent; `classes` is set where its best classes are wanted as text."""
+
+    name: str
+    datatype: str
+    classes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ServedModel:
     """A version that answers. Immutable: a reload makes another one.
 
     Attributes:
         contract: None for a plain model, an ONNX file without one.
         labels: of the outputs that have some, one a class.
+        all_outputs: what a request gets that asks for none in particular.
         policy: when its batches are cut.
         settings: the operator's word on it, complete.
     """
@@ -58,6 +69,8 @@ class ServedModel:
     contract: Contract | None
     signature: Signature
     labels: Mapping[str, Sequence[str]]
+    all_outputs: Sequence[WantedOutput]
+    encoder: ResponseEncoder
     policy: BatchPolicy
     settings: ModelSettings
     provider: str
@@ -82,11 +95,13 @@ class Loader:
     Attributes:
         provider: `cpu` or `cuda`.
         threads: inside one operator.
+        max_message_bytes: of an answer.
         settings: by model name.
     """
 
     provider: str
     threads: int
+    max_message_bytes: int
     settings: Callable[[str], ModelSettings]
     deadlines: Deadlines
     metrics: Metrics
@@ -140,6 +155,8 @@ class Loader:
             contract=files.contract,
             signature=signature,
             labels=files.labels,
+            all_outputs=[WantedOutput(spec.name, spec.datatype) for spec in session.outputs],
+            encoder=ResponseEncoder(name, version, max_bytes=self.max_message_bytes),
             policy=policy,
             settings=settings,
             provider=session.provider,
@@ -156,7 +173,7 @@ class _Observer:
 
     def batch_ran(self, requests: Sequence[Request], times: BatchTimes) -> None:
         """Once per batch."""
-        answered = [request for request in requests if request.caller.is_answered]
+        answered = [request for request in requests if request.is_answered]
         self.metrics.batch_ended(
             rows=sum(request.rows for request in requests),
             total_s=[times.answered_s - request.arrived_s for request in answered],
@@ -231,6 +248,9 @@ def _warm_up_inputs(
     if golden is not None:
         if not model.signature.has_rows:
             return dict(golden.inputs)
+        for name, array in golden.inputs.items():
+            if not array.shape[:1] or not len(array):
+                raise ModelFailed(f"golden input {name!r}: expected rows, got shape {array.shape}")
         return {name: array[np.arange(rows) % len(array)] for name, array in golden.inputs.items()}
     inputs = {}
     for spec in specs:

@@ -1,7 +1,6 @@
 """The protocol's request parameters: what clients may ask for beside their tensors."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from server.errors import InvalidRequest, NotOffered
 from server.pb import inference_pb2 as pb
@@ -17,20 +16,6 @@ _EMPTY_FINAL = "triton_enable_empty_final_response"
 Parameters = Mapping[str, pb.InferParameter]
 
 
-@dataclass(frozen=True, slots=True)
-class RequestParameters:
-    """What of a request's parameters changes how it is served.
-
-    Attributes:
-        timeout_s: shortens the time it may wait; None leaves the deadline as it is.
-    """
-
-    timeout_s: float | None = None
-
-
-_NOTHING = RequestParameters()
-
-
 def check_id(request_id: str) -> None:
     """Refuse ids that would make a mess of a log."""
     if len(request_id) > MAX_ID_CHARACTERS:
@@ -41,15 +26,18 @@ def check_id(request_id: str) -> None:
         raise InvalidRequest("id: expected printable characters, got others")
 
 
-def read_request(parameters: Parameters) -> RequestParameters:
-    """The parameters of a request; unknown ones are the client's own business.
+def read_timeout_s(parameters: Parameters) -> float | None:
+    """Check a request's parameters; unknown ones are the client's own business.
+
+    Returns:
+        What `timeout` leaves the request to wait and run; None if it leaves the deadline alone.
 
     Raises:
         InvalidRequest: too many, of the wrong type, out of bounds, or reserved.
         NotOffered: a stateful sequence.
     """
     if not parameters:
-        return _NOTHING
+        return None
     _check_count(parameters)
     timeout_s = None
     for key, parameter in parameters.items():
@@ -65,7 +53,7 @@ def read_request(parameters: Parameters) -> RequestParameters:
             raise InvalidRequest(f"parameter {key[:64]!r} is reserved")
         elif key.startswith(_SHARED_MEMORY):
             raise NotOffered("shared memory is not offered")
-    return RequestParameters(timeout_s)
+    return timeout_s
 
 
 def check_input(name: str, parameters: Parameters) -> None:

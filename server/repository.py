@@ -5,6 +5,7 @@ a whole by one assignment: a lookup takes no lock.
 """
 
 import logging
+import os
 import re
 import threading
 import time
@@ -86,12 +87,14 @@ class Repository:
             version: a number, or nothing for the one that is served.
 
         Raises:
-            InvalidRequest: the version is no number.
+            InvalidRequest: there is no name, or the version is no number.
             UnknownModel: there is no such model or version.
         """
         entry = self._entries.get(name)
         if version and not _VERSION.fullmatch(version):
             raise InvalidRequest(f"model version: expected a number, got {version[:64]!r}")
+        if not name:
+            raise InvalidRequest("model name: expected one, got none")
         if entry is None:
             raise UnknownModel(f"unknown model {name[:128]!r}")
         if version and version != entry.version:
@@ -171,7 +174,9 @@ class Repository:
         try:
             model = self._loader.load(name, version, self._root / name / version)
         except ModelFailed as error:
-            reason = str(error).replace(f"{self._root.absolute()}/", "")
+            # As `bundle` writes it: without the dots that `Path.absolute` would leave in.
+            root = os.path.abspath(self._root)  # noqa: PTH100
+            reason = str(error).replace(f"{root}{os.sep}", "")
             logger.warning("model failed model=%s version=%s reason=%s", name, version, reason)
             return Entry(name, version, State.UNAVAILABLE, reason)
         except Exception:

@@ -39,32 +39,8 @@ class BatchTimes:
     answered_s: float
 
 
-class Caller(Protocol):
-    """The one who waits for a request. Each request gets exactly one of these two calls.
-
-    Attributes:
-        is_answered: whether `answer` reached somebody.
-    """
-
-    is_answered: bool
-
-    def answer(self, outputs: Mapping[str, Array]) -> None:
-        """The request's own rows, ready to be sent."""
-
-    def fail(self, error: Exception) -> None:
-        """Why there are none."""
-
-
-class Observer(Protocol):
-    """What a scheduler tells of each batch, once it is answered."""
-
-    def batch_ran(self, requests: Sequence["Request"], times: BatchTimes) -> None:
-        """These requests were run and answered, or given up while running."""
-
-
-@dataclass(slots=True, eq=False)
-class Request:
-    """One call that waits for its rows.
+class Request(Protocol):
+    """One call that waits for its rows. It gets exactly one of `answer` and `fail`.
 
     Attributes:
         inputs: by name; (rows, …) where the model has rows.
@@ -72,7 +48,7 @@ class Request:
         key: requests with equal keys may share a batch.
         arrived_s: on the scheduler's clock.
         deadline_s: never run after this time.
-        caller: who is answered.
+        is_answered: whether `answer` reached somebody.
     """
 
     inputs: Mapping[str, Array]
@@ -80,7 +56,20 @@ class Request:
     key: Hashable
     arrived_s: float
     deadline_s: float
-    caller: Caller
+    is_answered: bool
+
+    def answer(self, outputs: Mapping[str, Array]) -> None:
+        """Send the request's own rows."""
+
+    def fail(self, error: Exception) -> None:
+        """Say why there are none."""
+
+
+class Observer(Protocol):
+    """What a scheduler tells of each batch, once it is answered."""
+
+    def batch_ran(self, requests: Sequence[Request], times: BatchTimes) -> None:
+        """These requests were run and answered, or given up while running."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +185,8 @@ class Scheduler:
             places = self._places
             if places.closed:
                 raise Draining(f"model {self._name!r} is being unloaded")
-            if places.waiting_rows + request.rows > self._max_queue_rows:
+            # Into an empty queue every request fits: refused there, it would be refused for ever.
+            if places.waiting and places.waiting_rows + request.rows > self._max_queue_rows:
                 raise Overloaded(
                     f"model {self._name!r}: {places.waiting_rows} rows wait, "
                     f"the limit is {self._max_queue_rows}"
@@ -213,7 +203,7 @@ class Scheduler:
             is_ours = self._places.take(request)
         if is_ours:
             late = self._clock() >= request.deadline_s
-            request.caller.fail(
+            request.fail(
                 DeadlinePassed("the deadline passed") if late else Cancelled("the caller hung up")
             )
 
@@ -230,7 +220,7 @@ class Scheduler:
                 else:
                     earliest = min(earliest, request.deadline_s)
         for request in late:
-            request.caller.fail(DeadlinePassed("the request's time is over"))
+            request.fail(DeadlinePassed("the request's time is over"))
         return earliest
 
     def _work(self) -> None:
@@ -260,7 +250,7 @@ class Scheduler:
             batch = [request for request in batch if request.deadline_s > cut_s]
             places.running.update(batch)
         for request in late:
-            request.caller.fail(DeadlinePassed("the deadline passed in the queue"))
+            request.fail(DeadlinePassed("the deadline passed in the queue"))
         return batch
 
     def _pause_s(self) -> float | None:
@@ -298,11 +288,24 @@ class Scheduler:
         """One bad request must not take its batch-mates down: each gets a run of its own."""
         if len(batch) == 1:
             for request in self._leave(batch):
-                request.caller.fail(error)
+                request.fail(error)
             return
         logger.warning("batch failed, running its requests singly model=%s", self._name)
         for request in batch:
-            self._process([request])
+            if self._may_run(request):
+                self._process([request])
+
+    def _may_run(self, request: Request) -> bool:
+        """Whether a request of a failed batch is still waited for, and has time for another run."""
+        with self._condition:
+            if request not in self._places.running:
+                return False
+            is_late = request.deadline_s <= self._clock()
+            if is_late:
+                self._places.take(request)
+        if is_late:
+            request.fail(DeadlinePassed("the deadline passed before its run"))
+        return not is_late
 
     def _answer(self, batch: list[Request], parts: list[dict[str, Array]]) -> None:
         here = set(self._leave(batch))
@@ -310,9 +313,9 @@ class Scheduler:
             if request not in here:
                 continue
             try:
-                request.caller.answer(part)
+                request.answer(part)
             except Exception as error:  # noqa: BLE001 - an answer that cannot be sent is that caller's alone
-                request.caller.fail(error)
+                request.fail(error)
 
     def _leave(self, batch: list[Request]) -> list[Request]:
         """Take requests out of the running; those given up meanwhile are left out."""

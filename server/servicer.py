@@ -15,10 +15,10 @@ from google.protobuf.message import DecodeError, Message
 
 from server import description
 from server.errors import InvalidRequest, NotOffered
-from server.inference import Admission, Reply, check_size
+from server.inference import Admission, Reply
 from server.pb import inference_pb2 as pb
 from server.repository import Entry, Repository, State
-from server.statuses import Refusal, refusal_of
+from server.statuses import refusal_of
 from server.streams import InferStream
 from server.transport.call import Call, Handlers, Stream, Unary
 
@@ -42,15 +42,11 @@ class Servicer:
     Args:
         repository: the models.
         admission: the way to their schedulers.
-        max_message_bytes: of an answer.
     """
 
-    def __init__(
-        self, repository: Repository, admission: Admission, *, max_message_bytes: int
-    ) -> None:
+    def __init__(self, repository: Repository, admission: Admission) -> None:
         self._repository = repository
         self._admission = admission
-        self._max_message_bytes = max_message_bytes
         self._unpacking = ThreadPoolExecutor(1, thread_name_prefix="weir-unpack")
 
     def handlers(self) -> Handlers:
@@ -128,12 +124,11 @@ class Servicer:
 
     def infer(self, call: Call, payload: bytes) -> None:
         """One request; answered by the thread that runs its batch."""
-        reply = _UnaryReply(call, self._max_message_bytes)
-        self._admit(payload, reply, call.time_left_s(), call.on_close)
+        self._admit(payload, call, call.time_left_s(), call.on_close)
 
     def stream_infer(self, call: Call) -> None:
         """Requests as they come; each answered when it is done."""
-        InferStream(call, self._admit, self._max_message_bytes).start()
+        InferStream(call, self._admit).start()
 
     def _admit(
         self,
@@ -146,26 +141,6 @@ class Servicer:
             self._unpacking.submit(self._admission.admit, payload, reply, time_left_s, admitted)
         else:
             self._admission.admit(payload, reply, time_left_s, admitted)
-
-
-class _UnaryReply:
-    """Ends a unary call with its one answer, or with a status."""
-
-    __slots__ = ("_call", "_max_message_bytes")
-
-    def __init__(self, call: Call, max_message_bytes: int) -> None:
-        self._call = call
-        self._max_message_bytes = max_message_bytes
-
-    def answer(self, response: pb.ModelInferResponse) -> bool:
-        """Send it; False if nobody waits."""
-        message = response.SerializeToString()
-        check_size(message, self._max_message_bytes)
-        return self._call.finish(grpc.StatusCode.OK, message=message)
-
-    def refuse(self, _request_id: str, refusal: Refusal) -> None:
-        """Send why there is no answer."""
-        self._call.finish(refusal.code, refusal.details, trailers=refusal.trailers)
 
 
 def _unary(request_type: type[M], method: Callable[[M], Message]) -> Unary:

@@ -76,7 +76,9 @@ class Session:
         options.inter_op_num_threads = 1
         # A spinning thread would take the core the transport needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
+        # Only what ends the process: a run that fails is told by its exception, and by whom it
+        # concerns; a client's bad values are no line in the log.
+        options.log_severity_level = 4
         try:
             self._session = ort.InferenceSession(
                 graph, options, providers=[PROVIDERS[provider]], enable_fallback=0
@@ -122,7 +124,7 @@ class Session:
         """numpy has no BF16: its bits go in and come out as UINT16."""
         values = {}
         for spec in self.inputs:
-            array = np.ascontiguousarray(inputs[spec.name])
+            array = np.asarray(inputs[spec.name], order="C")
             values[spec.name] = (
                 ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, _ONNX_BF16)
                 if spec.datatype == "BF16"

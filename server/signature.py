@@ -10,11 +10,16 @@ Rules:
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from server.errors import InvalidRequest
 
 MAX_RANK = 8
 _MAX_ELEMENTS = 1 << 40
+_MAX_REMEMBERED = 4096
+
+Form = tuple[str, str, tuple[int, ...]]
+"""Name, datatype and shape of a tensor as it was sent."""
 
 Axis = int | str | None
 """A fixed size, the name of a variable one, or None for a variable one without a name."""
@@ -33,8 +38,7 @@ class TensorSpec:
         return tuple(axis if isinstance(axis, int) else -1 for axis in self.axes)
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(NamedTuple):
     """What the scheduler needs to know of a request that fits.
 
     Attributes:
@@ -43,7 +47,7 @@ class Admission:
     """
 
     rows: int
-    key: tuple[tuple[int, ...], ...]
+    key: tuple[tuple[str, tuple[int, ...]], ...]
 
 
 class Signature:
@@ -66,28 +70,29 @@ class Signature:
     ) -> None:
         self.inputs: Mapping[str, TensorSpec] = {spec.name: spec for spec in inputs}
         self.outputs: Mapping[str, TensorSpec] = {spec.name: spec for spec in outputs}
-        self.has_rows = batch_axis is not None and all(
-            spec.axes[:1] == (batch_axis,) for spec in (*inputs, *outputs)
+        self.has_rows = (
+            batch_axis is not None
+            and bool(inputs)
+            and all(spec.axes[:1] == (batch_axis,) for spec in (*inputs, *outputs))
         )
         self.max_rows = max_rows if self.has_rows else 1
-        self._fixed_rows = all(
-            isinstance(axis, int) for spec in inputs for axis in spec.axes[self.has_rows :]
-        )
+        self._admitted: dict[tuple[Form, ...], Admission] = {}
 
-    def check_names(self, sent: Sequence[str]) -> None:
-        """Refuse missing, unknown and repeated inputs."""
-        if len(sent) == len(self.inputs) and all(name in self.inputs for name in sent):
-            if len(sent) == 1 or len(set(sent)) == len(sent):
-                return
-            raise InvalidRequest(f"inputs are named twice: {_quoted(_repeated(sent))}")
-        unknown = [name for name in sent if name not in self.inputs]
-        if unknown:
-            expected = _quoted(self.inputs)
-            raise InvalidRequest(f"unknown inputs: {_quoted(unknown)}; expected {expected}")
-        missing = [name for name in self.inputs if name not in sent]
-        if missing:
-            raise InvalidRequest(f"missing inputs: {_quoted(missing)}")
-        raise InvalidRequest(f"inputs are named twice: {_quoted(_repeated(sent))}")
+    def admit(self, forms: tuple[Form, ...]) -> Admission:
+        """Rows and batch-mates of a request, if everything about its tensors but their values fits.
+
+        What was admitted once is remembered: a server sees the same few forms all day.
+
+        Raises:
+            InvalidRequest: names, datatypes, ranks, sizes or rows are off.
+        """
+        admission = self._admitted.get(forms)
+        if admission is None:
+            admission = self._admit(forms)
+            if len(self._admitted) >= _MAX_REMEMBERED:
+                self._admitted.clear()
+            self._admitted[forms] = admission
+        return admission
 
     def check_outputs(self, wanted: Sequence[str]) -> None:
         """Refuse unknown and repeated requested outputs."""
@@ -95,57 +100,35 @@ class Signature:
         if unknown:
             expected = _quoted(self.outputs)
             raise InvalidRequest(f"unknown outputs: {_quoted(unknown)}; expected {expected}")
-        if len(set(wanted)) != len(wanted):
-            raise InvalidRequest(f"outputs are named twice: {_quoted(_repeated(wanted))}")
+        _check_repeated("outputs", wanted)
 
-    def check_tensor(self, name: str, datatype: str, shape: Sequence[int]) -> None:
-        """Refuse a tensor whose datatype, rank or fixed axes differ from the graph's."""
-        spec = self.inputs[name]
-        if datatype != spec.datatype:
-            raise InvalidRequest(
-                f"input {_quote(name)}: expected {spec.datatype}, got {_quote(datatype)}"
-            )
-        if len(shape) != len(spec.axes):
-            raise InvalidRequest(
-                f"input {_quote(name)}: expected {len(spec.axes)} axes {spec.wire_shape()}, "
-                f"got {len(shape)}"
-            )
-        elements = 1
-        for position, (size, axis) in enumerate(zip(shape, spec.axes, strict=True)):
-            if size < 0 or (isinstance(axis, int) and size != axis):
-                expected = axis if isinstance(axis, int) else "0 or more"
-                raise InvalidRequest(
-                    f"input {_quote(name)}: axis {position}: expected {expected}, got {size}"
-                )
-            elements *= max(size, 1)
-        if elements > _MAX_ELEMENTS:
-            raise InvalidRequest(f"input {_quote(name)}: shape {list(shape)} is too large")
-
-    def admit(self, shapes: Mapping[str, Sequence[int]]) -> Admission:
-        """Rows and batch-mates of a request whose tensors all passed `check_tensor`.
-
-        Args:
-            shapes: by input name, in any order.
-
-        Raises:
-            InvalidRequest: no rows, more than the limit, or axes that disagree with each other.
-        """
-        if not (self.has_rows and self._fixed_rows and len(shapes) == 1):
-            self._check_symbols(shapes)
+    def _admit(self, forms: tuple[Form, ...]) -> Admission:
+        self._check_names([name for name, _, _ in forms])
+        for name, datatype, shape in forms:
+            _check_tensor(self.inputs[name], datatype, shape)
+        self._check_symbols(forms)
         if not self.has_rows:
             return Admission(1, ())
-        rows = next(iter(shapes.values()))[0]
+        rows = forms[0][2][0]
         if rows < 1:
             raise InvalidRequest("the request holds no rows: expected 1 or more on axis 0, got 0")
         if rows > self.max_rows:
             raise InvalidRequest(f"expected at most {self.max_rows} rows in a request, got {rows}")
-        if self._fixed_rows:
-            return Admission(rows, ())
-        return Admission(rows, tuple(tuple(shapes[name][1:]) for name in self.inputs))
+        return Admission(rows, tuple(sorted((name, shape[1:]) for name, _, shape in forms)))
 
-    def _check_symbols(self, shapes: Mapping[str, Sequence[int]]) -> None:
+    def _check_names(self, sent: Sequence[str]) -> None:
+        unknown = [name for name in sent if name not in self.inputs]
+        if unknown:
+            expected = _quoted(self.inputs)
+            raise InvalidRequest(f"unknown inputs: {_quoted(unknown)}; expected {expected}")
+        missing = [name for name in self.inputs if name not in sent]
+        if missing:
+            raise InvalidRequest(f"missing inputs: {_quoted(missing)}")
+        _check_repeated("inputs", sent)
+
+    def _check_symbols(self, forms: tuple[Form, ...]) -> None:
         sizes: dict[str, tuple[int, str]] = {}
-        for name, shape in shapes.items():
+        for name, _, shape in forms:
             for axis, size in zip(self.inputs[name].axes, shape, strict=True):
                 if not isinstance(axis, str):
                     continue
@@ -157,8 +140,28 @@ class Signature:
                     )
 
 
-def _repeated(names: Sequence[str]) -> list[str]:
-    return [name for name, count in Counter(names).items() if count > 1]
+def _check_tensor(spec: TensorSpec, datatype: str, shape: tuple[int, ...]) -> None:
+    where = f"input {_quote(spec.name)}"
+    if datatype != spec.datatype:
+        raise InvalidRequest(f"{where}: expected {spec.datatype}, got {_quote(datatype)}")
+    if len(shape) != len(spec.axes):
+        raise InvalidRequest(
+            f"{where}: expected {len(spec.axes)} axes {spec.wire_shape()}, got {len(shape)}"
+        )
+    elements = 1
+    for position, (size, axis) in enumerate(zip(shape, spec.axes, strict=True)):
+        if size < 0 or (isinstance(axis, int) and size != axis):
+            expected = axis if isinstance(axis, int) else "0 or more"
+            raise InvalidRequest(f"{where}: axis {position}: expected {expected}, got {size}")
+        elements *= max(size, 1)
+    if elements > _MAX_ELEMENTS:
+        raise InvalidRequest(f"{where}: shape {list(shape)} is too large")
+
+
+def _check_repeated(what: str, names: Sequence[str]) -> None:
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise InvalidRequest(f"{what} are named twice: {_quoted(repeated)}")
 
 
 def _quote(text: str) -> str:

@@ -96,7 +96,15 @@ def reflection_handlers(services: tuple[str, ...]) -> Handlers:
             if payload is None:
                 call.finish(grpc.StatusCode.OK)
                 return
-            for response in _reflect(servicer, payload):
+            try:
+                responses = _reflect(servicer, payload)
+            except DecodeError:
+                call.finish(
+                    grpc.StatusCode.INVALID_ARGUMENT,
+                    "the message is no valid ServerReflectionRequest",
+                )
+                return
+            for response in responses:
                 call.send(response.SerializeToString())
             call.receive(received)
 

@@ -15,10 +15,11 @@ from typing import Protocol
 
 import grpc
 
-from server.inference import Reply, check_size
+from server.codec import as_streamed, parse_request
+from server.errors import InvalidRequest
+from server.inference import Reply
 from server.pb import inference_pb2 as pb
-from server.statuses import Refusal
-from server.transport.call import Call
+from server.transport.call import Call, Metadata
 
 _WINDOW = 128
 
@@ -42,13 +43,11 @@ class InferStream:
     Args:
         call: the stream.
         admit: takes each request.
-        max_message_bytes: of one answer.
     """
 
-    def __init__(self, call: Call, admit: Admit, max_message_bytes: int) -> None:
+    def __init__(self, call: Call, admit: Admit) -> None:
         self._call = call
         self._admit = admit
-        self.max_message_bytes = max_message_bytes
         self._ends_on_error = ("triton_grpc_error", "true") in call.metadata
         self._lock = threading.Lock()
         self._open = 0
@@ -61,22 +60,26 @@ class InferStream:
         self._call.on_close(self._closed)
         self._go_on()
 
-    def send(self, reply: "_StreamReply", response: pb.ModelStreamInferResponse) -> bool:
+    def send(self, reply: "_StreamReply", message: bytes) -> bool:
         """Queue the answer to one request; False if nobody waits."""
         with self._lock:
             self._cancels.pop(reply, None)
-        self._call.send(response.SerializeToString(), self._sent)
+        self._call.send(message, self._sent)
         return not self._call.cancelled
 
-    def refuse(self, reply: "_StreamReply", request_id: str, refusal: Refusal) -> None:
+    def refuse(
+        self, reply: "_StreamReply", code: grpc.StatusCode, details: str, trailers: Metadata
+    ) -> None:
         """Answer one request with its failure."""
         if self._ends_on_error:
-            self._call.finish(refusal.code, refusal.details, trailers=refusal.trailers)
+            self._call.finish(code, details, trailers=trailers)
             self._closed()
             return
-        response = pb.ModelStreamInferResponse(error_message=refusal.details)
-        response.infer_response.id = request_id
-        self.send(reply, response)
+        response = pb.ModelStreamInferResponse(error_message=details)
+        response.infer_response.id = reply.request_id()
+        # The protocol has only a text here; clients that know this parameter raise the right error.
+        response.infer_response.parameters["grpc_status"].string_param = code.name
+        self.send(reply, response.SerializeToString())
 
     def _received(self, payload: bytes | None) -> None:
         with self._lock:
@@ -84,7 +87,7 @@ class InferStream:
             self._has_ended = payload is None
             self._open += payload is not None
         if payload is not None:
-            reply = _StreamReply(self)
+            reply = _StreamReply(self, payload)
             self._admit(
                 payload,
                 reply,
@@ -124,21 +127,31 @@ class InferStream:
 
 
 class _StreamReply:
-    """Where the answer to one request of a stream goes."""
+    """Where the answer to one request of a stream goes; see `inference.Reply`."""
 
-    def __init__(self, stream: InferStream) -> None:
+    def __init__(self, stream: InferStream, payload: bytes) -> None:
         self._stream = stream
+        self._payload = payload
         self.is_done = False
 
-    def answer(self, response: pb.ModelInferResponse) -> bool:
-        """Send it; False if nobody waits."""
-        response.parameters["triton_final_response"].bool_param = True
-        message = pb.ModelStreamInferResponse(infer_response=response)
-        check_size(message.SerializeToString(), self._stream.max_message_bytes)
+    def finish(
+        self,
+        code: grpc.StatusCode,
+        details: str = "",
+        *,
+        message: bytes | None = None,
+        trailers: Metadata = (),
+    ) -> bool:
+        """Send the answer, or the failure; False if nobody waits."""
         self.is_done = True
-        return self._stream.send(self, message)
+        if message is not None:
+            return self._stream.send(self, as_streamed(message))
+        self._stream.refuse(self, code, details, trailers)
+        return True
 
-    def refuse(self, request_id: str, refusal: Refusal) -> None:
-        """Send why there is no answer."""
-        self.is_done = True
-        self._stream.refuse(self, request_id, refusal)
+    def request_id(self) -> str:
+        """The id of the request that failed, as far as it can be read."""
+        try:
+            return parse_request(self._payload).id
+        except InvalidRequest:
+            return ""

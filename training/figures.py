@@ -6,7 +6,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import (
+    FormatStrFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    PercentFormatter,
+)
 from numpy.typing import NDArray
 
 from training.run import RunRecord
@@ -28,8 +34,9 @@ def draw_learning_curve(record: RunRecord, path: Path) -> None:
     _plot(accuracy, record, [e.accuracy for e in history], [e.validation_accuracy for e in history])
     loss.set_ylabel("loss (mean over the rows)")
     loss.set_yscale("log")
+    loss.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     loss.yaxis.set_major_formatter(FormatStrFormatter("%g"))
-    loss.yaxis.set_minor_formatter(FormatStrFormatter("%g"))
+    loss.yaxis.set_minor_formatter(NullFormatter())
     loss.legend(loc="upper right")
     accuracy.set_ylabel("accuracy")
     accuracy.yaxis.set_major_formatter(PercentFormatter(xmax=1.0))

@@ -82,6 +82,9 @@ class Stream:
     kind: Literal["stream"] = "stream"
 
 
+STOPPING = (grpc.StatusCode.UNAVAILABLE, "the server is stopping")
+"""How a stream ends that is open when its server stops."""
+
 Handlers = Mapping[str, Unary | Stream]
 
 
@@ -134,4 +137,8 @@ class Transport(Protocol):
         """Begin to take calls."""
 
     def stop(self, grace_s: float) -> None:
-        """Take no more calls, wait for open ones, cancel what is left after the grace."""
+        """Take no more calls, wait for open ones, cancel what is left after the grace.
+
+        Streams are ended, UNAVAILABLE, after what they were given to send: one that idles, such as
+        somebody's watch of our health, would hold up every stop for the whole grace.
+        """

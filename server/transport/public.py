@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 
 from server.errors import PortUnavailable
-from server.transport.call import Handlers, Limits, Metadata, Stream, Unary, guarded
+from server.transport.call import STOPPING, Handlers, Limits, Metadata, Stream, Unary, guarded
 
 _MAX_OPEN_CALLS = 512
 
@@ -124,7 +124,7 @@ class PublicCall:
                 message = next(self._messages, None)
             except grpc.RpcError:
                 message = None
-            callback(message)
+            guarded(self, callback, message)
             if message is None:
                 return
 
@@ -142,10 +142,11 @@ class PublicTransport:
     """
 
     def __init__(self, address: str, handlers: Handlers, limits: Limits) -> None:
+        self._dispatch = _Dispatch(handlers)
         pool = ThreadPoolExecutor(_MAX_OPEN_CALLS, thread_name_prefix="weir-grpc")
         self._server = grpc.server(
             pool,
-            handlers=[_Dispatch(handlers)],
+            handlers=[self._dispatch],
             options=limits.channel_arguments(),
             maximum_concurrent_rpcs=_MAX_OPEN_CALLS,
         )
@@ -160,7 +161,9 @@ class PublicTransport:
 
     def stop(self, grace_s: float) -> None:
         """Take no more calls, wait for open ones, cancel what is left after the grace."""
-        self._server.stop(grace_s).wait(grace_s + 1.0)
+        stopped = self._server.stop(grace_s)
+        self._dispatch.end_streams()
+        stopped.wait(grace_s + 1.0)
 
 
 class _Dispatch(grpc.GenericRpcHandler):
@@ -168,6 +171,8 @@ class _Dispatch(grpc.GenericRpcHandler):
 
     def __init__(self, handlers: Handlers) -> None:
         self._handlers = handlers
+        self._streams: set[PublicCall] = set()
+        self._stopping = False
 
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
@@ -178,7 +183,26 @@ class _Dispatch(grpc.GenericRpcHandler):
             return None
         if isinstance(handler, Unary):
             return _unary(method, handler)
-        return _stream(method, handler)
+        return self._stream(method, handler)
+
+    def end_streams(self) -> None:
+        """End every open stream, and each that still comes."""
+        self._stopping = True
+        for call in self._streams.copy():
+            call.finish(*STOPPING)
+
+    def _stream(self, method: str, handler: Stream) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        def behaviour(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+            call = PublicCall(method, context, messages)
+            self._streams.add(call)
+            if not context.add_callback(lambda: self._streams.discard(call)):
+                self._streams.discard(call)
+            guarded(call, handler.handle, call)
+            if self._stopping:
+                call.finish(*STOPPING)
+            return call.answers()
+
+        return grpc.stream_stream_rpc_method_handler(behaviour)
 
 
 def _unary(method: str, handler: Unary) -> "grpc.RpcMethodHandler[bytes, bytes]":
@@ -188,12 +212,3 @@ def _unary(method: str, handler: Unary) -> "grpc.RpcMethodHandler[bytes, bytes]"
         return next(call.answers(), b"")
 
     return grpc.unary_unary_rpc_method_handler(behaviour)
-
-
-def _stream(method: str, handler: Stream) -> "grpc.RpcMethodHandler[bytes, bytes]":
-    def behaviour(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        call = PublicCall(method, context, messages)
-        guarded(call, handler.handle, call)
-        return call.answers()
-
-    return grpc.stream_stream_rpc_method_handler(behaviour)

@@ -1,0 +1,224 @@
+"""What the tests of the server share: seeded properties, a clock that stands still, a small bundle."""
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from hypothesis import settings
+from prometheus_client import CollectorRegistry
+
+from bundle import writer
+from bundle.contract import Batching, Contract, Tolerance
+from bundle.golden import Golden, encode
+from server.config import ModelSettings
+from server.deadlines import Deadlines
+from server.metrics import Metrics
+from server.model import Loader
+from server.repository import Entry, Repository
+from server.transport.call import Metadata
+from tests import onnx_models
+
+# Derandomized: the same examples in every run, so that a failure is everybody's failure.
+settings.register_profile("weir", derandomize=True, deadline=None, database=None)
+settings.load_profile("weir")
+
+
+# Only ever reached by a test that fails.
+HANG_S = 20.0
+
+
+@dataclass
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """An empty model repository."""
+    directory = tmp_path / "models"
+    directory.mkdir()
+    return directory
+
+
+class FakeCall:
+    """A call without a network: `server.transport.call.Call`, and what a test does to it."""
+
+    def __init__(
+        self, metadata: Metadata = (), *, time_left_s: float | None = None, method: str = "/fake"
+    ) -> None:
+        self.method = method
+        self.peer = "fake"
+        self.metadata = metadata
+        self.cancelled = False
+        self.sent: list[bytes] = []
+        self.confirmations: list[Callable[[], None]] = []
+        self.code: grpc.StatusCode | None = None
+        self.details = ""
+        self.message: bytes | None = None
+        self.trailers: Metadata = ()
+        self._time_left_s = time_left_s
+        self._changed = threading.Condition()
+        self._on_close: list[Callable[[], None]] = []
+        self._receivers: list[Callable[[bytes | None], None]] = []
+
+    def time_left_s(self) -> float | None:
+        return self._time_left_s
+
+    def on_close(self, callback: Callable[[], None]) -> None:
+        if self.cancelled:
+            callback()
+        else:
+            self._on_close.append(callback)
+
+    def receive(self, callback: Callable[[bytes | None], None]) -> None:
+        assert not self._receivers, "one message may be asked for at a time"
+        self._receivers.append(callback)
+
+    def send(self, message: bytes, sent: Callable[[], None] | None = None) -> None:
+        with self._changed:
+            self.sent.append(message)
+            if sent is not None:
+                self.confirmations.append(sent)
+            self._changed.notify_all()
+
+    def finish(
+        self,
+        code: grpc.StatusCode,
+        details: str = "",
+        *,
+        message: bytes | None = None,
+        trailers: Metadata = (),
+    ) -> bool:
+        with self._changed:
+            if self.cancelled or self.code is not None:
+                return False
+            self.code, self.details, self.message, self.trailers = code, details, message, trailers
+            self._changed.notify_all()
+        return True
+
+    def close(self) -> None:
+        """The caller is gone."""
+        self.cancelled = True
+        for callback in self._on_close:
+            callback()
+
+    def deliver(self, message: bytes | None) -> None:
+        """The next message of the caller, or None for its last word."""
+        self._receivers.pop()(message)
+
+    @property
+    def is_asked_for_more(self) -> bool:
+        return bool(self._receivers)
+
+    def confirm(self) -> None:
+        """The oldest message is out."""
+        self.confirmations.pop(0)()
+
+    def wait_until_finished(self) -> grpc.StatusCode:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.code is not None, HANG_S)
+        assert self.code is not None
+        return self.code
+
+    def wait_until_sent(self, count: int) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.sent) >= count, HANG_S)
+
+
+AFFINE_GOLDEN = Golden(
+    inputs={"x": np.array([[0, 1, 2, 3], [-1, 0.5, 4, 10]], np.float32)},
+    outputs={"y": np.array([[1, 3, 5, 7], [-1, 2, 9, 21]], np.float32)},
+)
+
+
+@pytest.fixture
+def publish(models: Path) -> Callable[..., Path]:
+    """Write a bundle of y = 2x + 1, with what the test wants different."""
+
+    def publish(
+        name: str = "affine",
+        *,
+        graph: bytes | None = None,
+        golden: Golden | None = AFFINE_GOLDEN,
+        labels: str | None = None,
+        batching: Batching | None = None,
+        batch_axis: str | None = "batch",
+        version: int | None = None,
+    ) -> Path:
+        files = {"model.onnx": onnx_models.affine() if graph is None else graph}
+        if golden is not None:
+            files["golden.npz"] = encode(golden)
+        if labels is not None:
+            files["labels.txt"] = labels.encode()
+        contract = Contract(
+            task="other",
+            architecture="affine",
+            batch_axis=batch_axis,
+            labels={} if labels is None else {"y": "labels.txt"},
+            batching=batching or Batching(),
+            tolerance=Tolerance(absolute=1e-5, relative=1e-5),
+        )
+        return writer.write(files, contract, models, name, version)
+
+    return publish
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A loaded repository and its numbers."""
+
+    repository: Repository
+    metrics: Metrics
+    registry: CollectorRegistry
+
+
+@pytest.fixture
+def open_backend(models: Path, clock: Clock) -> Iterator[Callable[..., Backend]]:
+    """Load every model that was put into `models`, with one set of settings for all."""
+    opened: list[Repository] = []
+
+    def open_backend(**own: object) -> Backend:
+        registry = CollectorRegistry()
+        metrics = Metrics(registry)
+        given_settings = ModelSettings.model_validate({"max_queue_rows": 8, "instances": 1, **own})
+        loader = Loader(
+            provider="cpu",
+            threads=1,
+            max_message_bytes=1 << 20,
+            settings=lambda _: given_settings,
+            deadlines=Deadlines(clock),
+            metrics=metrics,
+            clock=clock,
+        )
+        is_loaded = threading.Event()
+
+        def changed(entry: Entry | None) -> None:
+            if entry is None:
+                is_loaded.set()
+
+        repository = Repository(models, loader, changed=changed)
+        opened.append(repository)
+        repository.start()
+        assert is_loaded.wait(HANG_S)
+        return Backend(repository, metrics, registry)
+
+    yield open_backend
+    for repository in opened:
+        assert repository.close(HANG_S)

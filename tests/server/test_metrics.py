@@ -1,0 +1,264 @@
+import math
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from server.metrics import HISTOGRAMS, ROWS, SECONDS, Histogram, Metrics, ModelGauges, ModelMetrics
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def metrics(registry: CollectorRegistry) -> Metrics:
+    return Metrics(registry)
+
+
+def scrape(registry: CollectorRegistry) -> dict[str, Metric]:
+    """What a Prometheus would read, by the family's name."""
+    text = generate_latest(registry).decode()
+    return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None:
+    return registry.get_sample_value(name, labels)
+
+
+def batch(model: ModelMetrics, *, rows: int = 4, answered: int = 2, seconds: float = 0.25) -> None:
+    model.batch_ended(
+        rows=rows,
+        total_s=[4 * seconds] * answered,
+        queue_s=[seconds] * answered,
+        input_s=seconds,
+        infer_s=2 * seconds,
+        output_s=3 * seconds,
+        epoch_s=1e9,
+    )
+
+
+def test_requests_are_counted_by_model_version_and_status(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    lenet = metrics.model("lenet", "1")
+    batch(lenet, answered=3)
+    lenet.request_ended("DEADLINE_EXCEEDED", 0.5)
+    lenet.request_ended("DEADLINE_EXCEEDED", 0.5)
+    metrics.request_refused("NOT_FOUND")
+
+    requests = {
+        tuple(sample.labels[label] for label in ("model", "version", "status")): sample.value
+        for sample in scrape(registry)["weir_requests"].samples
+        if sample.name == "weir_requests_total"
+    }
+    assert requests == {
+        ("lenet", "1", "OK"): 3.0,
+        ("lenet", "1", "DEADLINE_EXCEEDED"): 2.0,
+        ("", "", "NOT_FOUND"): 1.0,
+    }
+
+
+def test_rows_and_runs_are_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
+    model = metrics.model("m", "2")
+    batch(model, rows=4)
+    batch(model, rows=8)
+
+    labels = {"model": "m", "version": "2"}
+    assert value(registry, "weir_rows_total", **labels) == 12
+    assert value(registry, "weir_batches_total", **labels) == 2
+    assert value(registry, "weir_batch_rows_sum", **labels) == 12
+    assert value(registry, "weir_batch_rows_count", **labels) == 2
+
+
+def test_batch_whose_callers_all_left_is_no_request(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    batch(metrics.model("m", "1"), rows=4, answered=0)
+
+    labels = {"model": "m", "version": "1"}
+    assert value(registry, "weir_batches_total", **labels) == 1
+    assert value(registry, "weir_requests_total", **labels, status="OK") in (None, 0)
+    assert value(registry, "weir_request_seconds_count", **labels) == 0
+
+
+def test_every_ended_request_is_in_the_histogram(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    model = metrics.model("m", "1")
+    batch(model, answered=5, seconds=0.25)
+    model.request_ended("CANCELLED", 2.0)
+
+    labels = {"model": "m", "version": "1"}
+    assert value(registry, "weir_request_seconds_count", **labels) == 6
+    assert value(registry, "weir_request_seconds_sum", **labels) == 5 * 1.0 + 2.0
+    assert value(registry, "weir_queue_seconds_count", **labels) == 5
+    assert value(registry, "weir_compute_seconds_sum", **labels) == 0.5
+
+
+@given(st.lists(st.floats(0, 100, allow_subnormal=False), max_size=30))
+def test_histogram_is_cumulative(values: list[float]) -> None:
+    histogram = Histogram(SECONDS)
+
+    for each in values:
+        histogram.add(each)
+
+    for bound, count in histogram.buckets():
+        assert count == sum(each <= float(bound) for each in values)
+    assert histogram.buckets()[-1] == ("+Inf", len(values))
+    assert histogram.total == pytest.approx(math.fsum(values))
+
+
+@pytest.mark.parametrize("bound", [*SECONDS], ids=str)
+def test_value_on_a_bound_belongs_to_it(bound: float) -> None:
+    histogram = Histogram(SECONDS)
+
+    histogram.add(bound)
+
+    assert dict(histogram.buckets())[str(bound)] == 1
+
+
+def test_bounds_rise_and_begin_where_small_models_are() -> None:
+    for bounds in (SECONDS, ROWS):
+        assert list(bounds) == sorted(set(bounds))
+    assert SECONDS[0] == 0.0005
+    assert ROWS[0] == 1
+
+
+def test_exposition_of_histograms_is_read_back(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    batch(metrics.model("m", "1"), rows=4)
+
+    families = scrape(registry)
+
+    for name, (bounds, _) in HISTOGRAMS.items():
+        family = families[name]
+        assert family.type == "histogram"
+        buckets = [sample for sample in family.samples if sample.name == f"{name}_bucket"]
+        assert [float(sample.labels["le"]) for sample in buckets] == [*bounds, math.inf]
+        counts = [sample.value for sample in buckets]
+        assert counts == sorted(counts)
+        (count,) = (sample.value for sample in family.samples if sample.name == f"{name}_count")
+        assert counts[-1] == count
+
+
+def test_gauges_are_asked_at_each_scrape(metrics: Metrics, registry: CollectorRegistry) -> None:
+    waiting = iter([3, 5])
+
+    def gauges() -> Iterable[ModelGauges]:
+        rows = next(waiting)
+        return [ModelGauges("m", "1", True, 1, rows, 2), ModelGauges("broken", "1", False, 0, 0, 0)]
+
+    metrics.watch(gauges)
+
+    first, second = scrape(registry), scrape(registry)
+
+    def of(families: dict[str, Metric], name: str) -> dict[str, float]:
+        return {sample.labels["model"]: sample.value for sample in families[name].samples}
+
+    assert of(first, "weir_model_ready") == {"m": 1, "broken": 0}
+    assert of(first, "weir_queue_rows") == {"m": 3, "broken": 0}
+    assert of(second, "weir_queue_rows") == {"m": 5, "broken": 0}
+    assert of(second, "weir_queue_requests") == {"m": 1, "broken": 0}
+    assert of(second, "weir_running_requests") == {"m": 2, "broken": 0}
+
+
+def test_load_is_told_once_the_model_is_loaded(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    model = metrics.model("m", "1")
+    assert scrape(registry)["weir_model_load_seconds"].samples == []
+
+    model.load_seconds, model.provider = 1.5, "cpu"
+
+    labels = {"model": "m", "version": "1"}
+    assert value(registry, "weir_model_load_seconds", **labels) == 1.5
+    assert value(registry, "weir_model_provider", **labels, provider="cpu") == 1
+
+
+def test_numbers_outlive_a_reload(metrics: Metrics) -> None:
+    assert metrics.model("m", "1") is metrics.model("m", "1")
+    assert metrics.model("m", "1") is not metrics.model("m", "2")
+
+
+def test_every_help_text_says_what_a_value_means(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    metrics.model("m", "1")
+
+    families = scrape(registry)
+
+    assert len(families) == 13
+    for name, family in families.items():
+        assert name.startswith("weir_")
+        text = family.documentation
+        assert text.endswith(".") and len(text) > 20, name
+        if name not in ("weir_model_ready", "weir_model_provider", "weir_queue_rows"):
+            assert "rise" in text, name
+
+
+def test_names_carry_base_units_and_their_kind(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    batch(metrics.model("m", "1"))
+
+    for name, family in scrape(registry).items():
+        assert not name.endswith(("_ms", "_us", "_milliseconds"))
+        if family.type == "counter":
+            assert all(sample.name.endswith("_total") for sample in family.samples)
+
+
+def test_labels_come_from_closed_sets(metrics: Metrics, registry: CollectorRegistry) -> None:
+    batch(metrics.model("m", "1"))
+    before = generate_latest(registry).count(b"\n")
+
+    for _ in range(1000):
+        metrics.request_refused("NOT_FOUND")
+
+    assert generate_latest(registry).count(b"\n") == before + 1
+    labels = {
+        label
+        for family in scrape(registry).values()
+        for sample in family.samples
+        for label in sample.labels
+    }
+    assert labels <= {"model", "version", "status", "le", "provider"}
+
+
+def test_counters_add_up_whatever_happens_in_between(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    model = metrics.model("m", "1")
+    for number in range(50):
+        batch(model, rows=1 + number % 3, answered=number % 4)
+        model.request_ended("CANCELLED", 0.001)
+
+    families = scrape(registry)
+
+    ended = sum(
+        sample.value
+        for sample in families["weir_requests"].samples
+        if sample.name == "weir_requests_total"
+    )
+    assert ended == value(registry, "weir_request_seconds_count", model="m", version="1")
+    assert ended == 50 + sum(number % 4 for number in range(50))
+
+
+def test_statistics_of_a_batch_size_are_kept(metrics: Metrics) -> None:
+    model = metrics.model("m", "1")
+    batch(model, rows=4, seconds=0.5)
+    batch(model, rows=4, seconds=0.5)
+    batch(model, rows=2, seconds=0.5)
+
+    assert sorted(model.by_batch_size) == [2, 4]
+    four = model.by_batch_size[4]
+    assert (four.compute_input.count, four.compute_input.seconds) == (2, 1.0)
+    assert (four.compute_infer.count, four.compute_infer.seconds) == (2, 2.0)
+    assert (four.compute_output.count, four.compute_output.seconds) == (2, 3.0)
+    assert model.last_inference_epoch_s == 1e9

@@ -1,0 +1,349 @@
+import logging
+import threading
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto
+from prometheus_client import CollectorRegistry
+
+from bundle.contract import Batching
+from bundle.golden import Golden
+from server.config import ModelSettings
+from server.deadlines import Deadlines
+from server.errors import ModelFailed
+from server.metrics import Metrics
+from server.model import Loader, ServedModel
+from tests import onnx_models
+from tests.server.conftest import AFFINE_GOLDEN
+
+Array = NDArray[Any]
+Load = Callable[..., ServedModel]
+
+# Only ever reached by a test that fails.
+HANG_S = 20.0
+
+
+class Call:
+    """A fake request."""
+
+    def __init__(self, inputs: Mapping[str, Array], rows: int = 1) -> None:
+        self.inputs = inputs
+        self.rows = rows
+        self.key: Hashable = tuple((name, array.shape[1:]) for name, array in inputs.items())
+        self.arrived_s = 0.0
+        self.deadline_s = float("inf")
+        self.is_answered = False
+        self.done = threading.Event()
+        self.outcome: Mapping[str, Array] | Exception = {}
+
+    def answer(self, outputs: Mapping[str, Array]) -> None:
+        self.is_answered = True
+        self.fail(outputs)
+
+    def fail(self, outcome: Mapping[str, Array] | Exception) -> None:
+        self.outcome = outcome
+        self.done.set()
+
+    def outputs(self) -> Mapping[str, Array]:
+        assert self.done.wait(HANG_S)
+        assert not isinstance(self.outcome, Exception), self.outcome
+        return self.outcome
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics(CollectorRegistry())
+
+
+@pytest.fixture
+def load(metrics: Metrics, clock: Callable[[], float]) -> Iterator[Load]:
+    """Load a version directory; what was loaded is closed at the end."""
+    loaded: list[ServedModel] = []
+
+    def load(directory: Path, **settings: Any) -> ServedModel:
+        own = ModelSettings(**{"max_queue_rows": 64, "instances": 1, **settings})
+        loader = Loader(
+            provider="cpu",
+            threads=1,
+            max_message_bytes=1 << 20,
+            settings=lambda _: own,
+            deadlines=Deadlines(clock),
+            metrics=metrics,
+        )
+        model = loader.load(directory.parent.name, directory.name, directory)
+        loaded.append(model)
+        return model
+
+    yield load
+    for model in loaded:
+        model.scheduler.close()
+        assert model.scheduler.join(HANG_S)
+
+
+def plain(models: Path, graph: bytes) -> Path:
+    return onnx_models.write_plain(models, "plain", graph)
+
+
+def test_bundle_is_served_as_its_contract_says(publish: Callable[..., Path], load: Load) -> None:
+    directory = publish(
+        labels="a\nb\nc\nd\n", batching=Batching(max_rows=16, max_queue_delay_s=0.25)
+    )
+
+    model = load(directory)
+
+    assert (model.name, model.version, model.provider) == ("affine", "1", "cpu")
+    assert model.contract is not None
+    assert model.signature.has_rows
+    assert model.signature.max_rows == 16
+    assert (model.policy.max_rows, model.policy.max_queue_delay_s) == (16, 0.25)
+    assert model.labels == {"y": ["a", "b", "c", "d"]}
+    assert [(wanted.name, wanted.datatype) for wanted in model.all_outputs] == [("y", "FP32")]
+
+
+def test_loaded_model_answers(publish: Callable[..., Path], load: Load) -> None:
+    model = load(publish())
+    call = Call(AFFINE_GOLDEN.inputs, rows=2)
+
+    model.scheduler.submit(call)
+
+    np.testing.assert_array_equal(call.outputs()["y"], AFFINE_GOLDEN.outputs["y"])
+
+
+def test_operators_word_goes_before_the_bundles(publish: Callable[..., Path], load: Load) -> None:
+    directory = publish(batching=Batching(max_rows=16, max_queue_delay_s=0.25))
+
+    model = load(directory, max_batch_rows=4, max_queue_delay_s=0.0)
+
+    assert (model.policy.max_rows, model.policy.max_queue_delay_s) == (4, 0.0)
+    assert model.signature.max_rows == 4
+
+
+def test_plain_model_is_read_off_its_graph(models: Path, load: Load) -> None:
+    model = load(plain(models, onnx_models.affine()))
+
+    assert model.contract is None
+    assert model.labels == {}
+    assert (model.policy.max_rows, model.policy.max_queue_delay_s) == (32, 0.0)
+    assert [spec.axes for spec in model.signature.inputs.values()] == [("batch", 4)]
+
+
+@pytest.mark.parametrize(
+    ("axes", "has_rows"),
+    [
+        pytest.param(("batch", 3), True, id="batch"),
+        pytest.param(("batch_size", 3), True, id="batch_size"),
+        pytest.param(("N", 3), True, id="N"),
+        pytest.param(("time", 3), False, id="time"),
+        pytest.param(("unk__0", 3), False, id="a name the exporter made up"),
+        pytest.param((None, 3), False, id="no name"),
+        pytest.param((1, 3), False, id="fixed"),
+        pytest.param((3, "batch"), False, id="batch comes second"),
+        pytest.param((), False, id="scalar"),
+    ],
+)
+def test_first_axis_of_a_plain_model_is_a_batch_if_it_is_called_so(
+    axes: tuple[int | str | None, ...],
+    has_rows: bool,  # noqa: FBT001
+    models: Path,
+    load: Load,
+) -> None:
+    model = load(plain(models, onnx_models.echo(axes=axes)))
+
+    assert model.signature.has_rows is has_rows
+    assert model.signature.max_rows == (32 if has_rows else 1)
+
+
+def test_plain_model_without_rows_answers_in_whatever_shape(models: Path, load: Load) -> None:
+    model = load(plain(models, onnx_models.without_rows()))
+    call = Call({"x": np.ones((5, 2), np.float32)})
+
+    model.scheduler.submit(call)
+
+    assert call.outputs()["y"] == 10
+
+
+@pytest.mark.parametrize(
+    "datatype",
+    [TensorProto.STRING, TensorProto.BFLOAT16, TensorProto.BOOL, TensorProto.FLOAT16],
+    ids=["strings", "BF16", "BOOL", "FP16"],
+)
+def test_plain_model_of_any_datatype_warms_up(
+    datatype: int, models: Path, load: Load, caplog: pytest.LogCaptureFixture
+) -> None:
+    load(plain(models, onnx_models.echo(datatype, ("batch", 3))))
+
+    assert caplog.text == ""
+
+
+def test_contract_that_names_another_batch_axis_than_the_graph_is_refused(
+    publish: Callable[..., Path], load: Load
+) -> None:
+    with pytest.raises(ModelFailed, match="expected axis 'rows' first in every tensor"):
+        load(publish(batch_axis="rows"))
+
+
+def test_contract_may_do_without_a_batch_axis(publish: Callable[..., Path], load: Load) -> None:
+    model = load(publish(batch_axis=None))
+
+    assert not model.signature.has_rows
+
+
+def test_warm_up_goes_up_to_the_largest_batch(publish: Callable[..., Path], load: Load) -> None:
+    golden = Golden({"x": np.array([[5]])}, {"y": np.array([[5]])})
+    batching = Batching(max_rows=12)
+
+    load(publish(graph=onnx_models.at_most(12), golden=golden, batching=batching))
+    with pytest.raises(ModelFailed, match="cannot compute with these values"):
+        load(publish(graph=onnx_models.at_most(11), golden=golden, batching=batching))
+
+
+def test_warm_up_is_nobodys_request(publish: Callable[..., Path], load: Load) -> None:
+    model = load(publish())
+
+    assert (model.metrics.batches, model.metrics.rows) == (0, 0)
+    assert not model.metrics.statuses
+
+
+def test_warm_up_that_fails_stops_a_bundle(publish: Callable[..., Path], load: Load) -> None:
+    golden = Golden({"tokens": np.array([[9]])}, {"y": np.zeros((1, 1), np.float32)})
+
+    with pytest.raises(ModelFailed, match="cannot compute with these values"):
+        load(publish(graph=onnx_models.gather(8), golden=golden))
+
+
+def test_warm_up_that_fails_does_not_stop_a_plain_model(
+    models: Path, load: Load, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Zeros are a guess: its real inputs may well be fine."""
+    with caplog.at_level(logging.WARNING):
+        model = load(plain(models, onnx_models.refuses_zero()))
+
+    call = Call({"x": np.array([[1]])})
+    model.scheduler.submit(call)
+
+    assert "warm-up failed model=plain" in caplog.text
+    assert call.outputs()["y"].tolist() == [[7]]
+
+
+@pytest.mark.parametrize(
+    ("expected", "message"),
+    [
+        pytest.param([[1, 3, 5, 7], [-1, 2, 9, 21.5]], "'y' differs by 0.5 on", id="one value"),
+        pytest.param([[1, 3, 5, 7]], r"'y': expected shape \(1, 4\)", id="another shape"),
+        pytest.param([[1, 3, 5, 7], [-1, 2, 9, np.nan]], "'y' differs by", id="NaN"),
+    ],
+)
+def test_model_that_no_longer_gives_the_golden_outputs_is_refused(
+    expected: list[list[float]], message: str, publish: Callable[..., Path], load: Load
+) -> None:
+    golden = Golden(AFFINE_GOLDEN.inputs, {"y": np.array(expected, np.float32)})
+
+    with pytest.raises(ModelFailed, match=f"golden output {message}"):
+        load(publish(golden=golden))
+
+
+def test_golden_output_the_graph_lacks_is_refused(publish: Callable[..., Path], load: Load) -> None:
+    golden = Golden(AFFINE_GOLDEN.inputs, {"z": np.zeros((2, 4), np.float32)})
+
+    with pytest.raises(ModelFailed, match="golden output 'z'"):
+        load(publish(golden=golden))
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        pytest.param({}, id="none"),
+        pytest.param({"z": np.zeros((2, 4), np.float32)}, id="another name"),
+        pytest.param({"x": np.zeros((0, 4), np.float32)}, id="no rows"),
+        pytest.param({"x": np.float32(0)}, id="no axes"),
+        pytest.param({"x": np.zeros((2, 4), np.float64)}, id="another type"),
+        pytest.param({"x": np.zeros((2, 5), np.float32)}, id="another shape"),
+    ],
+)
+def test_golden_inputs_that_do_not_fit_the_graph_are_refused(
+    inputs: dict[str, Array], publish: Callable[..., Path], load: Load
+) -> None:
+    with pytest.raises(ModelFailed):
+        load(publish(golden=Golden(inputs, AFFINE_GOLDEN.outputs)))
+
+
+def test_difference_within_the_tolerance_is_allowed(
+    publish: Callable[..., Path], load: Load
+) -> None:
+    outputs = {"y": AFFINE_GOLDEN.outputs["y"] * np.float32(1 + 5e-6)}
+
+    assert load(publish(golden=Golden(AFFINE_GOLDEN.inputs, outputs)))
+
+
+def test_bundle_without_golden_outputs_is_served(publish: Callable[..., Path], load: Load) -> None:
+    assert load(publish(golden=None)).signature.has_rows
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        pytest.param("model.onnx", b"x", "model.onnx: expected SHA-256", id="changed graph"),
+        pytest.param("extra.txt", b"x", "not listed: extra.txt", id="extra file"),
+        pytest.param("model.json", b"{}", "model.json: task: expected a value", id="contract"),
+    ],
+)
+def test_damaged_bundle_is_refused(
+    file: str, content: bytes, message: str, publish: Callable[..., Path], load: Load
+) -> None:
+    directory = publish()
+    (directory / file).write_bytes(content)
+
+    with pytest.raises(ModelFailed, match=message):
+        load(directory)
+
+
+def test_directory_without_a_graph_is_refused(models: Path, load: Load) -> None:
+    directory = models / "empty" / "1"
+    directory.mkdir(parents=True)
+
+    with pytest.raises(ModelFailed, match=r"model\.onnx: expected a regular file"):
+        load(directory)
+
+
+def test_failed_load_leaves_no_thread_behind(publish: Callable[..., Path], load: Load) -> None:
+    before = threading.active_count()
+
+    with pytest.raises(ModelFailed):
+        load(publish(golden=Golden({}, {})))
+
+    assert threading.active_count() == before
+
+
+def test_instances_are_the_operators_choice(publish: Callable[..., Path], load: Load) -> None:
+    load(publish("twins"), instances=2)
+
+    names = {thread.name for thread in threading.enumerate()}
+    assert {"weir-run-twins-0", "weir-run-twins-1"} <= names
+
+
+def test_load_time_and_provider_are_measured(publish: Callable[..., Path], load: Load) -> None:
+    model = load(publish())
+
+    assert model.metrics.provider == "cpu"
+    assert model.metrics.load_seconds > 0
+
+
+def test_batches_are_measured(publish: Callable[..., Path], load: Load) -> None:
+    model = load(publish())
+
+    for _ in range(3):
+        call = Call(AFFINE_GOLDEN.inputs, rows=2)
+        model.scheduler.submit(call)
+        call.outputs()
+    model.scheduler.close()
+    assert model.scheduler.join(HANG_S)
+
+    assert model.metrics.rows == 6
+    assert model.metrics.batches == 3
+    assert model.metrics.statuses == {"OK": 3}
+    assert model.metrics.queue.count == 3
+    assert model.metrics.last_inference_epoch_s > 1e9
