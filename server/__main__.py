@@ -59,7 +59,10 @@ def _command() -> Any:
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
-                Path | None, typer.Argument(help=Settings.model_fields["models_dir"].description)
+                Path | None,
+                typer.Argument(
+                    metavar="MODELS", help=Settings.model_fields["models_dir"].description
+                ),
             ],
         ),
         inspect.Parameter(

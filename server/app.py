@@ -54,6 +54,8 @@ class App:
     def __init__(self, settings: Settings) -> None:
         if not settings.models_dir.is_dir():
             raise ConfigError(f"models_dir: expected a directory, got {settings.models_dir}")
+        if not os.access(settings.models_dir, os.R_OK | os.X_OK):
+            raise ConfigError(f"models_dir: may not be read: {settings.models_dir}")
         self._settings = settings
         provider = choose_provider(settings.provider)
         logger.info(

@@ -1,45 +1,27 @@
-"""Protobuf on one side, numpy on the other.
+"""Requests: the bytes of protobuf messages → numpy. The way back is `response`.
 
 Rules:
 - Numbers that arrive as raw bytes are viewed, never copied.
 - Shape, count and size are compared before elements are read.
-- Answers carry raw contents only: it is all the stock Python client reads.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from server.datatypes import DATATYPES, Datatype, from_raw, to_raw
-from server.errors import AnswerTooLarge, InvalidRequest
+from server.datatypes import DATATYPES, Datatype, from_raw
+from server.errors import InvalidRequest
 from server.guard import check_counts
 from server.pb import inference_pb2 as pb
 from server.signature import MAX_RANK, Form
 
 Array = NDArray[Any]
 
-_RESPONSE_ID, _RESPONSE_RAW = 3, 6
-_STREAMED_RESPONSE = 2
-_MAX_REMEMBERED = 1024
 _BF16_EXPONENT = 0x7F80
-
-_final = pb.ModelInferResponse()
-_final.parameters["triton_final_response"].bool_param = True
-_FINAL = _final.SerializeToString()
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """One tensor of an answer."""
-
-    name: str
-    datatype: str
-    array: Array
 
 
 def parse_request(payload: bytes) -> pb.ModelInferRequest:
@@ -104,82 +86,6 @@ def check_finite(inputs: Mapping[str, Array], forms: tuple[Form, ...]) -> None:
             raise InvalidRequest(f"input {name!r}: expected finite numbers, got NaN or infinity")
 
 
-class ResponseEncoder:
-    """Writes the answers of one model.
-
-    All but id and contents of an answer is the same for equal outputs and shapes; it is encoded
-    once and remembered. A protobuf message is the concatenation of its fields, in any order.
-
-    Args:
-        model: its name.
-        version: of it.
-        max_bytes: of an answer.
-    """
-
-    def __init__(self, model: str, version: str, *, max_bytes: int) -> None:
-        self._model = model
-        self._version = version
-        self._max_bytes = max_bytes
-        self._prefixes: dict[tuple[Form, ...], bytes] = {}
-
-    def encode(self, request_id: str, outputs: Sequence[Output]) -> bytes:
-        """A `ModelInferResponse`, its tensors as raw contents in the order of `outputs`.
-
-        Raises:
-            AnswerTooLarge: a client would refuse to read it.
-        """
-        key = tuple([(output.name, output.datatype, output.array.shape) for output in outputs])
-        prefix = self._prefixes.get(key)
-        if prefix is None:
-            prefix = self._prefix(key)
-        pieces = [prefix]
-        if request_id:
-            pieces += _field(_RESPONSE_ID, request_id.encode())
-        for output in outputs:
-            pieces += _field(_RESPONSE_RAW, to_raw(output.array))
-        message = b"".join(pieces)
-        if len(message) > self._max_bytes:
-            raise AnswerTooLarge(
-                f"the answer has {len(message)} bytes, the limit is {self._max_bytes}"
-            )
-        return message
-
-    def _prefix(self, key: tuple[Form, ...]) -> bytes:
-        response = pb.ModelInferResponse(model_name=self._model, model_version=self._version)
-        for name, datatype, shape in key:
-            response.outputs.add(name=name, datatype=datatype, shape=shape)
-        if len(self._prefixes) >= _MAX_REMEMBERED:
-            self._prefixes.clear()
-        return self._prefixes.setdefault(key, response.SerializeToString())
-
-
-def as_streamed(response: bytes) -> bytes:
-    """A `ModelInferResponse` as the final `ModelStreamInferResponse` of its request."""
-    whole = response + _FINAL
-    return b"".join(_field(_STREAMED_RESPONSE, whole))
-
-
-def classify(array: Array, count: int, labels: Sequence[str] | None) -> Array:
-    """The `classification` extension: the largest values of each row as `value:index:label`.
-
-    Args:
-        array: (…, classes) of numbers; a single axis is one row.
-        count: how many classes to return; more than there are means all.
-        labels: one a class, or None to leave the label out.
-
-    Returns:
-        (…, count) of `bytes`, best first.
-    """
-    best = np.argsort(-array.astype(np.float64), axis=-1, kind="stable")[..., :count]
-    values = np.take_along_axis(array, best, axis=-1)
-    texts = np.empty(best.shape, object)
-    for position in np.ndindex(best.shape):
-        index = int(best[position])
-        label = f":{labels[index]}" if labels and index < len(labels) else ""
-        texts[position] = f"{float(values[position]):f}:{index}{label}".encode()
-    return texts
-
-
 def _form(tensor: pb.ModelInferRequest.InferInputTensor) -> Form:
     shape = tensor.shape
     if len(shape) > MAX_RANK:
@@ -187,22 +93,6 @@ def _form(tensor: pb.ModelInferRequest.InferInputTensor) -> Form:
             f"input {tensor.name[:64]!r}: expected at most {MAX_RANK} axes, got {len(shape)}"
         )
     return tensor.name, tensor.datatype, tuple(shape)
-
-
-def _field(number: int, data: bytes) -> tuple[bytes, bytes, bytes]:
-    """A length-delimited field of a protobuf message, in pieces."""
-    return bytes((number << 3 | 2,)), _varint(len(data)), data
-
-
-def _varint(value: int) -> bytes:
-    if value < 0x80:
-        return bytes((value,))
-    pieces = bytearray()
-    while value >= 0x80:
-        pieces.append(value & 0x7F | 0x80)
-        value >>= 7
-    pieces.append(value)
-    return bytes(pieces)
 
 
 def _decode_raw(form: Form, data: bytes) -> Array:

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from server.datatypes import DATATYPES
-from server.metrics import Duration
 from server.model import ServedModel
 from server.pb import inference_pb2 as pb
 from server.pb import model_config_pb2 as config_pb
 from server.signature import TensorSpec
+from server.tally import Duration
 
 # Triton's name for ONNX models; some clients look at it.
 PLATFORM = "onnxruntime_onnx"

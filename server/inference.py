@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import grpc
 from numpy.typing import NDArray
 
-from server import codec, parameters
+from server import codec, parameters, response
 from server.errors import Draining, InvalidRequest
 from server.metrics import Metrics
 from server.model import ServedModel, WantedOutput
@@ -37,6 +37,7 @@ class InferRequest:
     """A request on its way through the scheduler; see `scheduler.Request`."""
 
     __slots__ = (
+        "_clock",
         "_model",
         "_outputs",
         "_reply",
@@ -57,6 +58,7 @@ class InferRequest:
         *,
         arrived_s: float,
         left_s: float,
+        clock: Callable[[], float],
     ) -> None:
         timeout_s = parameters.read_timeout_s(message.parameters)
         for tensor in message.inputs:
@@ -72,6 +74,7 @@ class InferRequest:
         self.arrived_s = arrived_s
         self.deadline_s = arrived_s + (left_s if timeout_s is None else min(left_s, timeout_s))
         self.is_answered = False
+        self._clock = clock
         self._model = model
         self._outputs = _wanted(message, model) if message.outputs else model.all_outputs
         self._reply = reply
@@ -97,14 +100,16 @@ class InferRequest:
         """The caller is gone."""
         self._model.scheduler.cancel(self)
 
-    def _output(self, wanted: WantedOutput, array: Array) -> codec.Output:
+    def _output(self, wanted: WantedOutput, array: Array) -> response.Output:
         if wanted.classes is None:
-            return codec.Output(wanted.name, wanted.datatype, array)
+            return response.Output(wanted.name, wanted.datatype, array)
         labels = self._model.labels.get(wanted.name)
-        return codec.Output(wanted.name, "BYTES", codec.classify(array, wanted.classes, labels))
+        return response.Output(
+            wanted.name, "BYTES", response.classify(array, wanted.classes, labels)
+        )
 
     def _count(self, code: grpc.StatusCode) -> None:
-        self._model.metrics.request_ended(code.name, time.monotonic() - self.arrived_s)
+        self._model.metrics.request_ended(code.name, self._clock() - self.arrived_s)
 
 
 class Admission:
@@ -157,7 +162,9 @@ class Admission:
             message = codec.parse_request(payload)
             parameters.check_id(message.id)
             model = self._find(message)
-            request = InferRequest(message, model, reply, arrived_s=arrived_s, left_s=left_s)
+            request = InferRequest(
+                message, model, reply, arrived_s=arrived_s, left_s=left_s, clock=self._clock
+            )
             model.scheduler.submit(request)
         except Exception as error:  # noqa: BLE001 - the one place where admission may fail
             refusal = refusal_of(error)

@@ -15,30 +15,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from bundle import reader
-from bundle.contract import FILE_NAME, Contract, Tolerance
+from bundle.contract import Contract
 from bundle.errors import BundleError
-from bundle.golden import Golden
+from server import proof
 from server.batching import BatchPolicy
-from server.codec import ResponseEncoder
 from server.config import ModelSettings
-from server.datatypes import DATATYPES
 from server.deadlines import Deadlines
 from server.errors import ModelFailed, ServerError
-from server.metrics import Metrics, ModelMetrics
-from server.scheduler import BatchTimes, Request, Scheduler
+from server.metrics import Metrics
+from server.proof import Files
+from server.request import BatchTimes, Request
+from server.response import ResponseEncoder
+from server.scheduler import Scheduler
 from server.session import Session
-from server.signature import Signature, TensorSpec
+from server.signature import Signature
+from server.tally import ModelMetrics
 
 logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
 
-# Another provider sums in another order: what counts there is that the result is not broken.
-_OTHER_PROVIDER = Tolerance(absolute=1e-3, relative=1e-3)
 _BATCH_AXES = ("N", "n", "bs")
 _DEFAULT_MAX_ROWS = 32
 
@@ -79,16 +77,6 @@ class ServedModel:
 
 
 @dataclass(frozen=True, slots=True)
-class _Files:
-    """What is read of a version directory."""
-
-    graph: bytes
-    contract: Contract | None
-    golden: Golden | None
-    labels: Mapping[str, Sequence[str]]
-
-
-@dataclass(frozen=True, slots=True)
 class Loader:
     """Loads versions, all in the same way.
 
@@ -115,11 +103,11 @@ class Loader:
         """
         started_s = self.clock()
         try:
-            files = _read(directory)
+            files = proof.read(directory)
             session = Session(files.graph, provider=self.provider, threads=self.threads)
             model = self._assemble(name, version, files, session)
-            _warm_up(session, model, files)
-            _replay(session, files)
+            proof.warm_up(session, model.signature, files, name)
+            proof.replay(session, files)
         except (BundleError, ServerError) as error:
             raise ModelFailed(str(error)) from error
         model.scheduler.start()
@@ -128,15 +116,16 @@ class Loader:
             model.metrics.provider = session.provider
         return model
 
-    def _assemble(self, name: str, version: str, files: _Files, session: Session) -> ServedModel:
+    def _assemble(self, name: str, version: str, files: Files, session: Session) -> ServedModel:
         settings = self.settings(name)
-        policy = _policy(settings, files.contract)
+        _check_labels(files, session)
         signature = Signature(
             session.inputs,
             session.outputs,
             batch_axis=_batch_axis(files.contract, session),
-            max_rows=policy.max_rows,
+            max_rows=_max_rows(settings, files.contract),
         )
+        policy = BatchPolicy(signature.max_rows, _delay_s(settings, files.contract))
         metrics = self.metrics.model(name, version)
         scheduler = Scheduler(
             name,
@@ -185,20 +174,29 @@ class _Observer:
         )
 
 
-def _read(directory: Path) -> _Files:
-    if not (directory / FILE_NAME).exists():
-        return _Files(reader.read_plain(directory), None, None, {})
-    bundle = reader.read(directory)
-    labels = {output: bundle.labels(output) or [] for output in bundle.contract.labels}
-    return _Files(bundle.model, bundle.contract, bundle.golden(), labels)
+def _check_labels(files: Files, session: Session) -> None:
+    """Each labelled output exists and has one label a class."""
+    outputs = {spec.name: spec for spec in session.outputs}
+    for name, labels in files.labels.items():
+        if name not in outputs:
+            raise ModelFailed(f"labels: the graph has no output {name!r}")
+        classes = outputs[name].axes[-1] if outputs[name].axes else None
+        if isinstance(classes, int) and classes != len(labels):
+            raise ModelFailed(
+                f"labels of output {name!r}: expected {classes} lines, got {len(labels)}"
+            )
 
 
-def _policy(settings: ModelSettings, contract: Contract | None) -> BatchPolicy:
-    max_rows = contract.batching.max_rows if contract else _DEFAULT_MAX_ROWS
-    delay_s = contract.batching.max_queue_delay_s if contract else 0.0
+def _max_rows(settings: ModelSettings, contract: Contract | None) -> int:
+    return settings.max_batch_rows or (
+        contract.batching.max_rows if contract else _DEFAULT_MAX_ROWS
+    )
+
+
+def _delay_s(settings: ModelSettings, contract: Contract | None) -> float:
     if settings.max_queue_delay_s is not None:
-        delay_s = settings.max_queue_delay_s
-    return BatchPolicy(settings.max_batch_rows or max_rows, delay_s)
+        return settings.max_queue_delay_s
+    return contract.batching.max_queue_delay_s if contract else 0.0
 
 
 def _batch_axis(contract: Contract | None, session: Session) -> str | None:
@@ -220,64 +218,3 @@ def _batch_axis(contract: Contract | None, session: Session) -> str | None:
     axis = first_axes.pop() if len(first_axes) == 1 else None
     is_batch = isinstance(axis, str) and ("batch" in axis.lower() or axis in _BATCH_AXES)
     return str(axis) if is_batch else None
-
-
-def _warm_up(session: Session, model: ServedModel, files: _Files) -> None:
-    """Run every batch size once, doubled up to the largest, so that memory and kernels are there."""
-    rows = 1
-    while True:
-        inputs = _warm_up_inputs(session.inputs, model, files.golden, rows)
-        if inputs is None:
-            return
-        try:
-            session.run(inputs)
-        except ServerError as error:
-            if files.contract is not None:
-                raise
-            logger.warning("warm-up failed model=%s reason=%s", model.name, error)
-            return
-        if rows >= model.signature.max_rows:
-            return
-        rows = min(2 * rows, model.signature.max_rows)
-
-
-def _warm_up_inputs(
-    specs: Sequence[TensorSpec], model: ServedModel, golden: Golden | None, rows: int
-) -> dict[str, Array] | None:
-    """Recorded inputs, repeated to so many rows, or zeros where all other axes are fixed."""
-    if golden is not None:
-        if not model.signature.has_rows:
-            return dict(golden.inputs)
-        for name, array in golden.inputs.items():
-            if not array.shape[:1] or not len(array):
-                raise ModelFailed(f"golden input {name!r}: expected rows, got shape {array.shape}")
-        return {name: array[np.arange(rows) % len(array)] for name, array in golden.inputs.items()}
-    inputs = {}
-    for spec in specs:
-        axes = (rows, *spec.axes[1:]) if model.signature.has_rows else spec.axes
-        if not all(isinstance(axis, int) for axis in axes):
-            return None
-        shape = tuple(int(axis) for axis in axes if axis is not None)
-        dtype = DATATYPES[spec.datatype].dtype
-        inputs[spec.name] = np.full(shape, "" if dtype.kind == "O" else 0, dtype)
-    return inputs
-
-
-def _replay(session: Session, files: _Files) -> None:
-    """Refuse a model that no longer gives what PyTorch gave when it was exported."""
-    if files.golden is None or files.contract is None:
-        return
-    tolerance = files.contract.tolerance if session.provider == "cpu" else _OTHER_PROVIDER
-    outputs = session.run(files.golden.inputs)
-    for name, expected in files.golden.outputs.items():
-        actual = outputs.get(name)
-        if actual is None or actual.shape != expected.shape:
-            raise ModelFailed(f"golden output {name!r}: expected shape {expected.shape}")
-        if not np.allclose(
-            actual, expected, rtol=tolerance.relative, atol=tolerance.absolute, equal_nan=True
-        ):
-            worst = np.abs(actual.astype(np.float64) - expected).max()
-            raise ModelFailed(
-                f"golden output {name!r} differs by {worst:.3g} on provider {session.provider}; "
-                f"allowed are {tolerance.absolute:g} and {tolerance.relative:g} of the value"
-            )

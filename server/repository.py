@@ -163,7 +163,7 @@ class Repository:
                 check_name(directory.name)
             except InvalidName:
                 continue
-            numbers = versions(directory) if directory.is_dir() else []
+            numbers = _versions(directory)
             if numbers:
                 found.append((directory.name, str(numbers[-1])))
             elif directory.is_dir():
@@ -191,3 +191,11 @@ class Repository:
     def _publish(self, entry: Entry) -> None:
         self._entries = MappingProxyType({**self._entries, entry.name: entry})
         self._changed(entry)
+
+
+def _versions(directory: Path) -> list[int]:
+    try:
+        return versions(directory) if directory.is_dir() else []
+    except OSError as error:
+        logger.warning("model cannot be read model=%s reason=%s", directory.name, error.strerror)
+        return []

@@ -11,10 +11,8 @@ the one who answers it, so it is answered once.
 import logging
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -22,85 +20,13 @@ from server import batching, collate
 from server.batching import BatchPolicy
 from server.deadlines import Deadlines
 from server.errors import Cancelled, DeadlinePassed, Draining, Overloaded
+from server.places import Load, Places
+from server.request import BatchTimes, Observer, Request
 
 logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
-
-
-@dataclass(frozen=True, slots=True)
-class BatchTimes:
-    """When a batch went through its stations, in seconds on the scheduler's clock."""
-
-    cut_s: float
-    run_s: float
-    ran_s: float
-    answered_s: float
-
-
-class Request(Protocol):
-    """One call that waits for its rows. It gets exactly one of `answer` and `fail`.
-
-    Attributes:
-        inputs: by name; (rows, …) where the model has rows.
-        rows: counted against the queue's and the batch's limits.
-        key: requests with equal keys may share a batch.
-        arrived_s: on the scheduler's clock.
-        deadline_s: never run after this time.
-        is_answered: whether `answer` reached somebody.
-    """
-
-    inputs: Mapping[str, Array]
-    rows: int
-    key: Hashable
-    arrived_s: float
-    deadline_s: float
-    is_answered: bool
-
-    def answer(self, outputs: Mapping[str, Array]) -> None:
-        """Send the request's own rows."""
-
-    def fail(self, error: Exception) -> None:
-        """Say why there are none."""
-
-
-class Observer(Protocol):
-    """What a scheduler tells of each batch, once it is answered."""
-
-    def batch_ran(self, requests: Sequence[Request], times: BatchTimes) -> None:
-        """These requests were run and answered, or given up while running."""
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """How much a scheduler holds at this moment."""
-
-    waiting_requests: int
-    waiting_rows: int
-    running_requests: int
-
-
-@dataclass(slots=True)
-class _Places:
-    """Where requests are; every access is under the lock."""
-
-    waiting: OrderedDict[Request, None] = field(default_factory=OrderedDict)
-    running: set[Request] = field(default_factory=set)
-    waiting_rows: int = 0
-    idle_threads: int = 0
-    closed: bool = False
-
-    def take(self, request: Request) -> bool:
-        """Remove a request from wherever it is; False if it is gone already."""
-        if request in self.waiting:
-            del self.waiting[request]
-            self.waiting_rows -= request.rows
-            return True
-        if request in self.running:
-            self.running.remove(request)
-            return True
-        return False
 
 
 class Scheduler:
@@ -140,7 +66,7 @@ class Scheduler:
         self._observer = observer
         self._clock = clock
         self._condition = threading.Condition(threading.Lock())
-        self._places = _Places()
+        self._places = Places()
         self._threads = [
             threading.Thread(target=self._work, name=f"weir-run-{name}-{number}", daemon=True)
             for number in range(instances)
@@ -228,8 +154,11 @@ class Scheduler:
             batch = self._next_batch()
             if batch is None:
                 return
-            if batch:
-                self._process(batch)
+            try:
+                if batch:
+                    self._process(batch)
+            except Exception:  # our bug: that batch is lost, its thread must not be
+                logger.exception("batch lost model=%s", self._name)
 
     def _next_batch(self) -> list[Request] | None:
         """Wait for a batch and move it to the running; None when closed and empty."""

@@ -15,10 +15,12 @@ from typing import Protocol
 
 import grpc
 
-from server.codec import as_streamed, parse_request
+from server.codec import parse_request
 from server.errors import InvalidRequest
 from server.inference import Reply
+from server.parameters import check_id
 from server.pb import inference_pb2 as pb
+from server.response import as_streamed
 from server.transport.call import Call, Metadata
 
 _WINDOW = 128
@@ -152,6 +154,8 @@ class _StreamReply:
     def request_id(self) -> str:
         """The id of the request that failed, as far as it can be read."""
         try:
-            return parse_request(self._payload).id
+            request_id = parse_request(self._payload).id
+            check_id(request_id)
         except InvalidRequest:
             return ""
+        return request_id

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from server import codec
-from server.codec import Output, ResponseEncoder, classify
 from server.datatypes import DATATYPES, to_raw
 from server.errors import AnswerTooLarge, InvalidRequest
 from server.pb import inference_pb2 as pb
+from server.response import Output, ResponseEncoder, as_streamed, classify
 from server.signature import Form, Signature, TensorSpec
 
 Array = NDArray[Any]
@@ -354,7 +354,7 @@ def test_streamed_answer_is_final_and_otherwise_the_same(size: int) -> None:
     expected = pb.ModelInferResponse.FromString(answer)
     expected.parameters["triton_final_response"].bool_param = True
 
-    streamed = pb.ModelStreamInferResponse.FromString(codec.as_streamed(answer))
+    streamed = pb.ModelStreamInferResponse.FromString(as_streamed(answer))
 
     assert streamed == pb.ModelStreamInferResponse(infer_response=expected)
 
@@ -415,3 +415,8 @@ def test_form_is_name_datatype_and_shape() -> None:
     expected: tuple[Form, ...] = (("x", "FP32", (2, 3)),)
 
     assert codec.forms(request_of("FP32", (2, 3))) == expected
+
+
+def test_classes_beyond_what_is_worth_writing_are_refused() -> None:
+    with pytest.raises(InvalidRequest, match="expected at most 10000 classes in all, got 20000"):
+        classify(np.zeros((20, 1000)), 1000, None)

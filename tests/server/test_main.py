@@ -29,7 +29,7 @@ def test_help_tells_of_every_setting() -> None:
         if name not in ("models_dir", "models"):
             assert f"--{name.replace('_', '-')}" in done.stdout
     assert "--config" in done.stdout
-    assert "[models_dir]" in done.stdout
+    assert "MODELS" in done.stdout
 
 
 def test_help_is_quick_because_nothing_heavy_is_imported() -> None:

@@ -8,7 +8,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from server.metrics import HISTOGRAMS, ROWS, SECONDS, Histogram, Metrics, ModelGauges, ModelMetrics
+from server.metrics import Metrics, ModelGauges
+from server.tally import HISTOGRAMS, ROWS, SECONDS, Histogram, ModelMetrics
 
 
 @pytest.fixture

@@ -347,3 +347,22 @@ def test_batches_are_measured(publish: Callable[..., Path], load: Load) -> None:
     assert model.metrics.statuses == {"OK": 3}
     assert model.metrics.queue.count == 3
     assert model.metrics.last_inference_epoch_s > 1e9
+
+
+def test_labels_that_do_not_fit_the_output_are_refused(
+    publish: Callable[..., Path], load: Load
+) -> None:
+    with pytest.raises(ModelFailed, match="labels of output 'y': expected 4 lines, got 2"):
+        load(publish(labels="a\nb\n"))
+
+
+def test_requests_of_a_model_without_rows_are_never_put_together(models: Path, load: Load) -> None:
+    model = load(plain(models, onnx_models.without_rows()), max_queue_rows=64)
+    calls = [Call({"x": np.full((count, 2), count, np.float32)}) for count in range(1, 20)]
+    for call in calls:
+        call.key = ()
+
+    for call in calls:
+        model.scheduler.submit(call)
+
+    assert [float(call.outputs()["y"]) for call in calls] == [2 * n * n for n in range(1, 20)]

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from server.batching import BatchPolicy
 from server.deadlines import Deadlines
 from server.errors import Cancelled, DeadlinePassed, Draining, InvalidRequest, Overloaded
-from server.scheduler import BatchTimes, Load, Request, Scheduler
+from server.places import Load
+from server.request import BatchTimes, Request
+from server.scheduler import Scheduler
 from tests.server.conftest import Clock
 
 Array = NDArray[Any]
@@ -505,6 +507,23 @@ def test_idle_scheduler_closes(world: World) -> None:
     world.scheduler.close()
 
     assert world.scheduler.join(HANG_S)
+
+
+def test_bug_in_an_observer_costs_no_thread(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(world, "batch_ran", lambda *_: 1 / 0)
+        first = world.submit_and_run()
+        world.end_run()
+        second = world.submit_and_run()
+
+    world.end_run()
+
+    world.wait_for(lambda: bool(second.outcomes))
+    assert first.has_right_answer
+    assert second.has_right_answer
+    assert "batch lost" in caplog.text
 
 
 def test_batch_waits_its_delay_to_fill() -> None:

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 import grpc
 import pytest
 
-from server.codec import ResponseEncoder
 from server.inference import Reply
 from server.pb import inference_pb2 as pb
+from server.response import ResponseEncoder
 from server.streams import InferStream
 from server.transport.call import Metadata
 from tests.server.conftest import FakeCall

@@ -1,0 +1,109 @@
+"""What a version is read from, and the two proofs it gives before it may answer.
+
+warm-up   every batch size the scheduler will cut, doubled   (no first request pays for it)
+replay    recorded inputs give the recorded outputs          (on this very provider)
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle import reader
+from bundle.contract import FILE_NAME, Contract, Tolerance
+from bundle.golden import Golden
+from server.datatypes import DATATYPES
+from server.errors import ModelFailed, ServerError
+from server.session import Session
+from server.signature import Signature, TensorSpec
+
+logger = logging.getLogger(__name__)
+
+Array = NDArray[Any]
+
+# Another provider sums in another order: what counts there is that the result is not broken.
+_OTHER_PROVIDER = Tolerance(absolute=1e-3, relative=1e-3)
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What is read of a version directory."""
+
+    graph: bytes
+    contract: Contract | None
+    golden: Golden | None
+    labels: Mapping[str, Sequence[str]]
+
+
+def read(directory: Path) -> Files:
+    """A bundle's files, each verified; of a directory without a contract, the graph alone."""
+    if not (directory / FILE_NAME).exists():
+        return Files(reader.read_plain(directory), None, None, {})
+    bundle = reader.read(directory)
+    labels = {output: bundle.labels(output) or [] for output in bundle.contract.labels}
+    return Files(bundle.model, bundle.contract, bundle.golden(), labels)
+
+
+def warm_up(session: Session, signature: Signature, files: Files, name: str) -> None:
+    """Run every batch size once, doubled up to the largest, so that memory and kernels are there."""
+    rows = 1
+    while True:
+        inputs = _inputs(session.inputs, signature, files.golden, rows)
+        if inputs is None:
+            return
+        try:
+            session.run(inputs)
+        except ServerError as error:
+            if files.contract is not None:
+                raise
+            logger.warning("warm-up failed model=%s reason=%s", name, error)
+            return
+        if rows >= signature.max_rows:
+            return
+        rows = min(2 * rows, signature.max_rows)
+
+
+def _inputs(
+    specs: Sequence[TensorSpec], signature: Signature, golden: Golden | None, rows: int
+) -> dict[str, Array] | None:
+    """Recorded inputs, repeated to so many rows, or zeros where all other axes are fixed."""
+    if golden is not None:
+        if not signature.has_rows:
+            return dict(golden.inputs)
+        for name, array in golden.inputs.items():
+            if not array.shape[:1] or not len(array):
+                raise ModelFailed(f"golden input {name!r}: expected rows, got shape {array.shape}")
+        return {name: array[np.arange(rows) % len(array)] for name, array in golden.inputs.items()}
+    inputs = {}
+    for spec in specs:
+        axes = (rows, *spec.axes[1:]) if signature.has_rows else spec.axes
+        if not all(isinstance(axis, int) for axis in axes):
+            return None
+        shape = tuple(int(axis) for axis in axes if axis is not None)
+        dtype = DATATYPES[spec.datatype].dtype
+        inputs[spec.name] = np.full(shape, "" if dtype.kind == "O" else 0, dtype)
+    return inputs
+
+
+def replay(session: Session, files: Files) -> None:
+    """Refuse a model that no longer gives what PyTorch gave when it was exported."""
+    if files.golden is None or files.contract is None:
+        return
+    tolerance = files.contract.tolerance if session.provider == "cpu" else _OTHER_PROVIDER
+    outputs = session.run(files.golden.inputs)
+    for name, expected in files.golden.outputs.items():
+        actual = outputs.get(name)
+        if actual is None or actual.shape != expected.shape:
+            raise ModelFailed(f"golden output {name!r}: expected shape {expected.shape}")
+        if not np.allclose(
+            actual, expected, rtol=tolerance.relative, atol=tolerance.absolute, equal_nan=True
+        ):
+            worst = np.abs(actual.astype(np.float64) - expected).max()
+            raise ModelFailed(
+                f"golden output {name!r} differs by {worst:.3g} on provider {session.provider}; "
+                f"allowed are {tolerance.absolute:g} and {tolerance.relative:g} of the value"
+            )

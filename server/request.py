@@ -1,0 +1,52 @@
+"""A request as the scheduler sees it, and what it is told of a batch."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchTimes:
+    """When a batch went through its stations, in seconds on the scheduler's clock."""
+
+    cut_s: float
+    run_s: float
+    ran_s: float
+    answered_s: float
+
+
+class Request(Protocol):
+    """One call that waits for its rows. It gets exactly one of `answer` and `fail`.
+
+    Attributes:
+        inputs: by name; (rows, …) where the model has rows.
+        rows: counted against the queue's and the batch's limits.
+        key: requests with equal keys may share a batch.
+        arrived_s: on the scheduler's clock.
+        deadline_s: never run after this time.
+        is_answered: whether `answer` reached somebody.
+    """
+
+    inputs: Mapping[str, Array]
+    rows: int
+    key: Hashable
+    arrived_s: float
+    deadline_s: float
+    is_answered: bool
+
+    def answer(self, outputs: Mapping[str, Array]) -> None:
+        """Send the request's own rows."""
+
+    def fail(self, error: Exception) -> None:
+        """Say why there are none."""
+
+
+class Observer(Protocol):
+    """What a scheduler tells of each batch, once it is answered."""
+
+    def batch_ran(self, requests: Sequence[Request], times: BatchTimes) -> None:
+        """These requests were run and answered, or given up while running."""
