@@ -44,7 +44,7 @@ _ANSWERED, _BATCHES_RUN = "weir_requests_total", "weir_batches_total"
 _PATH = "/inference.GRPCInferenceService/ModelInfer"
 _BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
-console = Console()
+console = Console(width=132)
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,9 @@ max_queue_delay_s = 86400
 max_batch_rows = 3
 max_queue_delay_s = 86400
 
+[models.strict]
+non_finite = "reject"
+
 [models.patient_full]
 max_batch_rows = 9
 max_queue_rows = 8
@@ -82,6 +85,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "patient_gather": onnx_models.gather(),
         "patient_full": onnx_models.affine(),
         "sizer": onnx_models.sizer(),
+        "strict": onnx_models.affine(),
         "without_rows": onnx_models.without_rows(),
     }
     for name, graph in plain.items():

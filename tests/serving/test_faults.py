@@ -326,6 +326,19 @@ def test_value_that_is_no_number_stays_in_its_row(
     house.wait_for_metric(batches + 1, "weir_batches_total", model="patient")
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf], ids=["B01-nan", "B01-inf"])
+def test_value_that_is_no_number_is_refused_where_the_operator_says_so(
+    client: Client, value: float
+) -> None:
+    odd = np.array([[1, value, 2, 3]], np.float32)
+
+    error = failure(client.send(request("strict", tensor("x", odd))))
+
+    assert error.code() is INVALID
+    assert error.details() == "input 'x': expected finite numbers, got NaN or infinity"
+    np.testing.assert_array_equal(output(client.send(request("strict", GOOD))), 2 * X + 1)
+
+
 def output(call: Any, name: str = "y") -> Any:
     """One FP32 or INT64 tensor of the answer a call gets."""
     response = call.result()
