@@ -1,5 +1,6 @@
 """A call on gRPC core, and the way its answer takes to the wire. See `completion_queue`."""
 
+import logging
 import threading
 import time
 from collections import deque
@@ -14,6 +15,8 @@ try:
     from grpc._cython import cygrpc  # type: ignore[attr-defined]
 except ImportError:  # a grpcio without it is served by the public transport
     cygrpc = None
+
+logger = logging.getLogger(__name__)
 
 NO_FLAGS = 0
 _NOTHING: deque[Any] = deque(maxlen=0)
@@ -59,7 +62,12 @@ class Outbox:
                 self._start_waiting()
         else:
             self._wakes.set()
-            call.start_server_batch(operations, self._drain)
+            try:
+                call.start_server_batch(operations, self._drain)
+            except BaseException:
+                # No event will come of it, and so nobody would wake for the answers after it.
+                self._wakes.clear()
+                raise
 
     def _drain(self, _event: Any) -> None:
         self._wakes.clear()
@@ -71,7 +79,10 @@ class Outbox:
                 call, operations = self._waiting.popleft()
             except IndexError:  # another thread took it
                 return
-            call.start_server_batch(operations, ignore)
+            try:
+                call.start_server_batch(operations, ignore)
+            except Exception:
+                logger.exception("answer lost")
 
 
 class CompletionQueueCall:
