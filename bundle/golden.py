@@ -7,6 +7,7 @@ nor take more memory than the file has bytes.
 
 import io
 import math
+import tokenize
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,17 @@ from numpy.typing import NDArray
 from bundle.errors import BrokenBundle
 
 FILE_NAME = "golden.npz"
+
+# An array's header is a Python literal, which numpy hands to Python's own parser.
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    ValueError,
+    OSError,
+    RuntimeError,
+    EOFError,
+    SyntaxError,
+    tokenize.TokenError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +72,7 @@ def decode(data: bytes) -> Golden:
                 if member.compress_type != zipfile.ZIP_STORED:
                     raise BrokenBundle(f"{FILE_NAME}: {member.filename}: expected no compression")
                 groups[group][name] = _array(archive.read(member), member.filename)
-    except (zipfile.BadZipFile, ValueError, OSError, RuntimeError, EOFError) as error:
+    except _UNREADABLE as error:
         raise BrokenBundle(f"{FILE_NAME}: expected an archive of arrays: {error}") from error
     return Golden(inputs=groups["inputs"], outputs=groups["outputs"])
 

@@ -103,13 +103,15 @@ def _model_directory(models: Path, name: str) -> Path:
 
 
 def _fill(directory: Path, files: Mapping[str, bytes], contract_text: bytes) -> None:
-    # mkdtemp makes it private; a server usually runs as somebody else.
+    # mkdtemp and the umask may make it private; a server usually runs as somebody else.
     directory.chmod(0o755)
     for name, data in [*files.items(), (contracts.FILE_NAME, contract_text)]:
-        with (directory / name).open("xb") as file:
+        path = directory / name
+        with path.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        path.chmod(0o644)
     _sync(directory)
 
 

@@ -54,10 +54,11 @@ def check(model: onnx.ModelProto, inputs: list[str], spec: ExportSpec) -> None:
         actual = {at: axis for at, axis in enumerate(_axes(value)) if isinstance(axis, str)}
         if actual != expected:
             raise BrokenGraph(f"input {value.name}: expected varying axes {expected}, got {actual}")
-    for value in graph.output:
-        if spec.batch_axis is not None and spec.batch_axis not in _axes(value):
+    for value in [*graph.input, *graph.output]:
+        # The server puts requests one below the other: along the first axis of every tensor.
+        if spec.batch_axis is not None and _axes(value)[:1] != [spec.batch_axis]:
             raise BrokenGraph(
-                f"output {value.name}: expected an axis {spec.batch_axis!r}, got {_axes(value)}"
+                f"tensor {value.name}: expected axis {spec.batch_axis!r} first, got {_axes(value)}"
             )
 
 

@@ -5,7 +5,7 @@ Raw outputs are compared, value by value, never only their greatest: a label may
 error that moves every logit.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ from export.spec import ExportSpec, row_count
 # Nearer to zero than this, a relative difference says nothing and is not recorded.
 RELATIVE_FLOOR = 1e-3
 RUNTIME_VERSION: str = onnxruntime.__version__
+# Batches this small are also run row by row.
+_ROWS_ALONE = 3
 _PROVIDERS = ["CPUExecutionProvider"]
 
 
@@ -49,16 +51,21 @@ def measure(
     """
     session = _open(model)
     differences: list[tuple[str, Difference]] = []
+    small: list[tuple[dict[str, NDArray[Any]], list[NDArray[Any]]]] = []
     rows = 0
     for batch in batches:
         expected = run_network(module, batch, spec)
         inputs = {name: tensor.numpy() for name, tensor in batch.items()}
         actual = session.run(list(spec.outputs), inputs)
         rows += row_count(batch, spec)
+        if spec.batch_axis is not None and 1 < row_count(batch, spec) <= _ROWS_ALONE:
+            small.append((inputs, actual))
         for (name, wanted), got in zip(expected.items(), actual, strict=True):
             _check_kind(name, wanted, np.asarray(got))
             differences.append((name, compare(np.asarray(got), wanted, spec.tolerance)))
     _close_if_beyond(differences, spec.tolerance)
+    for inputs, together in small:
+        _check_rows(session, inputs, together, spec)
     return Parity(
         max_absolute=max(difference.absolute for _, difference in differences),
         max_relative=max(difference.relative for _, difference in differences),
@@ -110,6 +117,24 @@ def _open(model: bytes) -> onnxruntime.InferenceSession:
     if session.get_providers() != _PROVIDERS:
         raise ExportError(f"providers: expected {_PROVIDERS}, got {session.get_providers()}")
     return session
+
+
+def _check_rows(
+    session: onnxruntime.InferenceSession,
+    inputs: Mapping[str, NDArray[Any]],
+    together: Sequence[NDArray[Any]],
+    spec: ExportSpec,
+) -> None:
+    """Each row alone gives what it gives in the batch, or callers would get each other's data."""
+    for row in range(len(together[0])):
+        one = {name: array[row : row + 1] for name, array in inputs.items()}
+        alone = session.run(list(spec.outputs), one)
+        for name, whole, single in zip(spec.outputs, together, alone, strict=True):
+            if not compare(single, whole[row : row + 1], spec.tolerance).excess <= 0.0:
+                raise ParityError(
+                    f"output {name}: row {row} of a batch is not what it is alone, so requests may "
+                    f"not share a batch (batch_axis=None serves it); nothing was published"
+                )
 
 
 def _check_kind(name: str, expected: NDArray[Any], actual: NDArray[Any]) -> None:

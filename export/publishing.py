@@ -1,10 +1,12 @@
 """The way from a network to a published bundle: convert, compare, pack, publish."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -35,14 +37,14 @@ def publish(
     example_inputs: Mapping[str, Tensor],
     contract: ExportSpec,
     *,
-    to: Path,
+    to: Path | str,
     name: str,
     version: int | None = None,
 ) -> Published:
     """Export a network, compare it with its graph, and publish it if they agree.
 
     Args:
-        module: on the CPU; it is put into eval mode and stays there.
+        module: on the CPU; it is exported in eval mode, and left in the mode it was in.
         example_inputs: tensors by the names of `forward`'s parameters, on the CPU, with a few
             rows along the batch axis: real ones, if there are any.
         contract: what neither the network nor its graph can say.
@@ -55,9 +57,35 @@ def publish(
             computes something else.
         BundleError: the name is not valid, or the version exists.
     """
-    writer.check_target(to, name, version)
+    models = Path(to)
+    writer.check_target(models, name, version)
     _check_arguments(module, example_inputs, contract)
+    with _evaluating(module):
+        files, text, measured = _make(module, example_inputs, contract)
+    path = writer.write(files, text, models, name, version)
+    return Published(path, int(path.name), measured, sum(map(len, files.values())))
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode, and afterwards each part's own mode again."""
+    modes = {part: part.training for part in module.modules()}
     module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+class _Made(NamedTuple):
+    files: dict[str, bytes]
+    contract: Contract
+    parity: Parity
+
+
+def _make(module: nn.Module, example_inputs: Mapping[str, Tensor], contract: ExportSpec) -> _Made:
+    """Everything a bundle consists of, proved; nothing is on disk yet."""
     model = graph.convert(module, example_inputs, contract)
     measured = parity.measure(module, model, samples.batches(example_inputs, contract), contract)
     recorded = _record(module, example_inputs, contract)
@@ -68,9 +96,7 @@ def publish(
         golden.FILE_NAME: golden.encode(recorded),
         **{file: _lines(labels) for labels, file in label_files.items()},
     }
-    text = _contract(contract, measured, label_files)
-    path = writer.write(files, text, to, name, version)
-    return Published(path, int(path.name), measured, sum(map(len, files.values())))
+    return _Made(files, _contract(contract, measured, label_files), measured)
 
 
 def _check_arguments(

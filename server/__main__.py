@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m serve
         arguments: of the command line; None takes the process's own.
         program: how the user called it, for the help.
     """
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command(help="Serve every model of a directory over gRPC, with metrics.")(_command())
     app(args=arguments, prog_name=program)
 

@@ -3,7 +3,7 @@
     metrics → transport (listening, NOT_SERVING) → loader → SERVING → … → drain → stop
 
 Threads, all of them: the main thread waits for a signal; `weir-io` (or grpcio's pool) carries calls;
-`weir-run-…` runs models; `weir-deadlines` ends what is late; `weir-loader` loads; `weir-unpack_0`
+`weir-run-…` runs models; `weir-deadlines` ends what is late; `weir-loader` loads; `weir-unpack`
 unpacks large messages; prometheus-client has one that answers scrapes.
 """
 
@@ -39,6 +39,9 @@ from server.transport import completion_queue, public
 from server.transport.call import Handlers, Limits, Transport
 
 logger = logging.getLogger(__name__)
+
+# Messages of the largest size that may wait to be unpacked.
+_LARGE_MESSAGES = 4
 
 
 class App:
@@ -79,7 +82,10 @@ class App:
         self._repository = Repository(settings.models_dir, loader, changed=self._tell_health)
         self._metrics.watch(self._repository.gauges)
         self._admission = Admission(
-            self._repository, self._metrics, default_deadline_s=settings.default_deadline_s
+            self._repository,
+            self._metrics,
+            default_deadline_s=settings.default_deadline_s,
+            max_waiting_bytes=_LARGE_MESSAGES * settings.max_message_bytes,
         )
         servicer = Servicer(self._repository, self._admission)
         self._transport = _transport(settings, self._handlers(servicer))
@@ -97,6 +103,7 @@ class App:
                 f"{error.strerror or error}"
             ) from None
         self._deadlines.start()
+        self._admission.start()
         self._transport.start()
         self._repository.start()
         sys.stdout.write(
@@ -125,7 +132,11 @@ class App:
 
     def _tell_health(self, entry: Entry | None) -> None:
         """A model changed, or (None) the first loading is over."""
-        if entry is not None:
+        if entry is None:
+            known = {known.name for known in self._repository.entries()}
+            for name in sorted(self._settings.models.keys() - known):
+                logger.warning("settings for a model that is not there model=%s", name)
+        else:
             self._health.set(entry.name, is_serving=entry.state is State.READY)
         self._health.set("", is_serving=self._repository.is_ready)
 

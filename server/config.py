@@ -139,7 +139,12 @@ def _read_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Values by setting; a variable that is none stays under its own name, to be refused by it."""
     values = {}
     for name, value in environment.items():
-        if not name.startswith(_PREFIX) or _NOT_OURS.fullmatch(name) or _SERVICE_LINK.match(value):
+        if (
+            not value
+            or not name.startswith(_PREFIX)
+            or _NOT_OURS.fullmatch(name)
+            or _SERVICE_LINK.match(value)
+        ):
             continue
         key = name.removeprefix(_PREFIX).lower()
         is_setting = key in Settings.model_fields and key != "models"

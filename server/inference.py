@@ -2,25 +2,31 @@
 
 import time
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import grpc
 from numpy.typing import NDArray
 
 from server import codec, parameters, response
-from server.errors import Draining, InvalidRequest
+from server.errors import Cancelled, DeadlinePassed, Draining, InvalidRequest, Overloaded
 from server.metrics import Metrics
 from server.model import ServedModel, WantedOutput
 from server.pb import inference_pb2 as pb
 from server.repository import Repository
 from server.statuses import refusal_of
 from server.transport.call import Metadata
+from server.unpacking import SMALL_BYTES, Unpacker
 
 Array = NDArray[Any]
 
 
 class Reply(Protocol):
     """Where the answer to one request goes: a unary call, or one request's place on a stream."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits for it any longer."""
 
     def finish(
         self,
@@ -34,7 +40,7 @@ class Reply(Protocol):
 
 
 class InferRequest:
-    """A request on its way through the scheduler; see `scheduler.Request`."""
+    """A request on its way through the scheduler; see `request.Request`."""
 
     __slots__ = (
         "_clock",
@@ -54,10 +60,8 @@ class InferRequest:
         self,
         message: pb.ModelInferRequest,
         model: ServedModel,
-        reply: Reply,
+        arrival: "Arrival",
         *,
-        arrived_s: float,
-        left_s: float,
         clock: Callable[[], float],
     ) -> None:
         timeout_s = parameters.read_timeout_s(message.parameters)
@@ -71,13 +75,15 @@ class InferRequest:
         self.inputs: Mapping[str, Array] = codec.decode_inputs(message, forms)
         if model.settings.non_finite == "reject":
             codec.check_finite(self.inputs, forms)
-        self.arrived_s = arrived_s
-        self.deadline_s = arrived_s + (left_s if timeout_s is None else min(left_s, timeout_s))
+        self.arrived_s = arrival.arrived_s
+        self.deadline_s = arrival.deadline_s
+        if timeout_s is not None:
+            self.deadline_s = min(arrival.deadline_s, arrival.arrived_s + timeout_s)
         self.is_answered = False
         self._clock = clock
         self._model = model
         self._outputs = _wanted(message, model) if message.outputs else model.all_outputs
-        self._reply = reply
+        self._reply = arrival.reply
         self._request_id = message.id
 
     def answer(self, outputs: Mapping[str, Array]) -> None:
@@ -112,6 +118,25 @@ class InferRequest:
         self._model.metrics.request_ended(code.name, self._clock() - self.arrived_s)
 
 
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A request as it arrived.
+
+    Attributes:
+        payload: a `ModelInferRequest`.
+        reply: where its answer goes.
+        arrived_s: on the admission's clock.
+        deadline_s: after which nobody wants it.
+        admitted: called with what frees the request's place when its caller leaves.
+    """
+
+    payload: bytes
+    reply: Reply
+    arrived_s: float
+    deadline_s: float
+    admitted: Callable[[Callable[[], None]], None]
+
+
 class Admission:
     """Admits requests to the schedulers of their models.
 
@@ -119,6 +144,7 @@ class Admission:
         repository: finds the model.
         metrics: counts what is refused before one is found.
         default_deadline_s: for a caller that sets none.
+        max_waiting_bytes: of large messages that wait to be unpacked.
         clock: monotonic seconds.
     """
 
@@ -128,13 +154,19 @@ class Admission:
         metrics: Metrics,
         *,
         default_deadline_s: float,
+        max_waiting_bytes: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._repository = repository
         self._metrics = metrics
         self._default_deadline_s = default_deadline_s
         self._clock = clock
+        self._unpacker = Unpacker(self._unpack, max_waiting_bytes=max_waiting_bytes)
         self.is_draining = False
+
+    def start(self) -> None:
+        """Start the thread that unpacks large messages."""
+        self._unpacker.start()
 
     def drain(self) -> None:
         """Refuse new requests from now on."""
@@ -155,26 +187,42 @@ class Admission:
             time_left_s: until the caller's own deadline, or None.
             admitted: called with what frees the request's place when its caller leaves.
         """
-        arrived_s = self._clock()
+        now = self._clock()
         left_s = self._default_deadline_s if time_left_s is None else time_left_s
+        arrival = Arrival(payload, reply, now, now + left_s, admitted)
+        try:
+            self._unpacker.accept(arrival)
+        except Overloaded as error:
+            self._refuse(arrival, error, None)
+
+    def _unpack(self, arrival: Arrival) -> None:
         model = None
         try:
-            message = codec.parse_request(payload)
+            self._check_wanted(arrival)
+            message = codec.parse_request(arrival.payload)
             parameters.check_id(message.id)
             model = self._find(message)
-            request = InferRequest(
-                message, model, reply, arrived_s=arrived_s, left_s=left_s, clock=self._clock
-            )
+            request = InferRequest(message, model, arrival, clock=self._clock)
             model.scheduler.submit(request)
         except Exception as error:  # noqa: BLE001 - the one place where admission may fail
-            refusal = refusal_of(error)
-            reply.finish(refusal.code, refusal.details, trailers=refusal.trailers)
-            if model is None:
-                self._metrics.request_refused(refusal.code.name)
-            else:
-                model.metrics.request_ended(refusal.code.name, self._clock() - arrived_s)
+            self._refuse(arrival, error, model)
             return
-        admitted(request.cancel)
+        arrival.admitted(request.cancel)
+
+    def _check_wanted(self, arrival: Arrival) -> None:
+        """A large message may have waited longer than its caller."""
+        if arrival.reply.cancelled:
+            raise Cancelled("the caller hung up")
+        if len(arrival.payload) > SMALL_BYTES and arrival.deadline_s <= self._clock():
+            raise DeadlinePassed("the deadline passed before the message was unpacked")
+
+    def _refuse(self, arrival: Arrival, error: Exception, model: ServedModel | None) -> None:
+        refusal = refusal_of(error)
+        arrival.reply.finish(refusal.code, refusal.details, trailers=refusal.trailers)
+        if model is None:
+            self._metrics.request_refused(refusal.code.name)
+        else:
+            model.metrics.request_ended(refusal.code.name, self._clock() - arrival.arrived_s)
 
     def _find(self, message: pb.ModelInferRequest) -> ServedModel:
         if self.is_draining:

@@ -27,7 +27,7 @@ from server.errors import ModelFailed, ServerError
 from server.metrics import Metrics
 from server.proof import Files
 from server.request import BatchTimes, Request
-from server.response import ResponseEncoder
+from server.response import STREAM_BYTES, ResponseEncoder
 from server.scheduler import Scheduler
 from server.session import Session
 from server.signature import Signature
@@ -145,7 +145,7 @@ class Loader:
             signature=signature,
             labels=files.labels,
             all_outputs=[WantedOutput(spec.name, spec.datatype) for spec in session.outputs],
-            encoder=ResponseEncoder(name, version, max_bytes=self.max_message_bytes),
+            encoder=ResponseEncoder(name, version, max_bytes=self.max_message_bytes - STREAM_BYTES),
             policy=policy,
             settings=settings,
             provider=session.provider,

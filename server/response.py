@@ -19,6 +19,8 @@ Array = NDArray[Any]
 
 _RESPONSE_ID, _RESPONSE_RAW = 3, 6
 _STREAMED_RESPONSE = 2
+# What `as_streamed` puts around an answer; on a stream a message over the limit ends everything.
+STREAM_BYTES = 64
 _MAX_REMEMBERED = 1024
 # Each is a Python string made on the session's thread.
 _MAX_TEXTS = 10_000

@@ -178,6 +178,9 @@ class Scheduler:
             late = [request for request in batch if request.deadline_s <= cut_s]
             batch = [request for request in batch if request.deadline_s > cut_s]
             places.running.update(batch)
+            if places.waiting and places.idle_threads:
+                # What is left may be due already: another thread has to look.
+                self._condition.notify()
         for request in late:
             request.fail(DeadlinePassed("the deadline passed in the queue"))
         return batch
@@ -217,7 +220,7 @@ class Scheduler:
         """One bad request must not take its batch-mates down: each gets a run of its own."""
         if len(batch) == 1:
             for request in self._leave(batch):
-                request.fail(error)
+                self._fail(request, error)
             return
         logger.warning("batch failed, running its requests singly model=%s", self._name)
         for request in batch:
@@ -244,7 +247,14 @@ class Scheduler:
             try:
                 request.answer(part)
             except Exception as error:  # noqa: BLE001 - an answer that cannot be sent is that caller's alone
-                request.fail(error)
+                self._fail(request, error)
+
+    @staticmethod
+    def _fail(request: Request, error: Exception) -> None:
+        try:
+            request.fail(error)
+        except Exception:  # our bug, and one caller's; its batch-mates still wait for theirs
+            logger.exception("failure lost")
 
     def _leave(self, batch: list[Request]) -> list[Request]:
         """Take requests out of the running; those given up meanwhile are left out."""

@@ -1,12 +1,10 @@
 """The inference service: one short method per call of Open Inference Protocol v2.
 
 Calls that are not here are answered UNIMPLEMENTED by the transport, which finds no handler.
-Threads: a handler runs on the transport's; a large message is unpacked by `weir-unpack_<n>`, a
-bounded pool, so that the I/O thread is not held up by it.
+Every handler runs on the transport's thread and returns at once.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version as installed_version
 from typing import TypeVar
 
@@ -15,7 +13,7 @@ from google.protobuf.message import DecodeError, Message
 
 from server import description
 from server.errors import InvalidRequest, NotOffered
-from server.inference import Admission, Reply
+from server.inference import Admission
 from server.pb import inference_pb2 as pb
 from server.repository import Entry, Repository, State
 from server.statuses import refusal_of
@@ -31,7 +29,6 @@ _EXTENSIONS = (
     "parameters",
     "statistics",
 )
-_LARGE_BYTES = 256 * 1024
 
 M = TypeVar("M", bound=Message)
 
@@ -47,7 +44,6 @@ class Servicer:
     def __init__(self, repository: Repository, admission: Admission) -> None:
         self._repository = repository
         self._admission = admission
-        self._unpacking = ThreadPoolExecutor(1, thread_name_prefix="weir-unpack")
 
     def handlers(self) -> Handlers:
         """By full method name."""
@@ -124,23 +120,11 @@ class Servicer:
 
     def infer(self, call: Call, payload: bytes) -> None:
         """One request; answered by the thread that runs its batch."""
-        self._admit(payload, call, call.time_left_s(), call.on_close)
+        self._admission.admit(payload, call, call.time_left_s(), call.on_close)
 
     def stream_infer(self, call: Call) -> None:
         """Requests as they come; each answered when it is done."""
-        InferStream(call, self._admit).start()
-
-    def _admit(
-        self,
-        payload: bytes,
-        reply: Reply,
-        time_left_s: float | None,
-        admitted: Callable[[Callable[[], None]], None],
-    ) -> None:
-        if len(payload) > _LARGE_BYTES:
-            self._unpacking.submit(self._admission.admit, payload, reply, time_left_s, admitted)
-        else:
-            self._admission.admit(payload, reply, time_left_s, admitted)
+        InferStream(call, self._admission.admit).start()
 
 
 def _unary(request_type: type[M], method: Callable[[M], Message]) -> Unary:

@@ -7,6 +7,8 @@ Rules:
 """
 
 import ctypes
+import logging
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -14,11 +16,17 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
+from onnxruntime.capi.onnxruntime_pybind11_state import (
+    Fail,
+    InvalidArgument,
+    RuntimeException,
+)
 
 from server.datatypes import BY_ONNX
 from server.errors import InvalidRequest, ModelFailed, OutOfMemory, ProviderMissing, ServerError
 from server.signature import Axis, TensorSpec
+
+logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
 
@@ -104,7 +112,7 @@ class Session:
         Raises:
             InvalidRequest: the graph refuses the values.
             OutOfMemory: an allocation failed; the session stays usable.
-            RunFailed: anything else the runtime refuses.
+            RunFailed: anything else that goes wrong on another provider than the CPU.
         """
         try:
             if self._has_bf16:
@@ -117,6 +125,11 @@ class Session:
         except Exception as error:  # the runtime raises many unrelated classes
             if _OUT_OF_MEMORY.search(str(error)):
                 raise OutOfMemory("the run needs more memory than there is") from error
+            if self.provider == "cpu" and isinstance(error, (Fail, RuntimeException)):
+                # A model that ran when it was loaded, on a provider that does not break: so it is
+                # these inputs, whose shapes do not go together inside the graph.
+                logger.debug("run refused reason=%s", error)
+                raise InvalidRequest("the model cannot compute with these inputs") from error
             raise RunFailed(str(error)) from error
         return dict(zip(self._output_names, arrays, strict=True))
 
@@ -163,7 +176,7 @@ def _cuda_problem() -> str | None:
     if PROVIDERS["cuda"] not in ort.get_available_providers():
         return "this build of ONNX Runtime has no CUDA provider (install onnxruntime-gpu)"
     try:
-        driver = ctypes.CDLL("libcuda.so.1" if hasattr(ctypes, "RTLD_GLOBAL") else "nvcuda.dll")
+        driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
     except OSError:
         return "no CUDA driver is installed on this machine"
     count = ctypes.c_int()

@@ -17,6 +17,10 @@ from server.transport.call import Call, Handlers, Stream, Unary
 HEALTH_SERVICE = health.SERVICE_NAME
 REFLECTION_SERVICE = reflection.SERVICE_NAME
 
+_STATUSES = health_pb2.HealthCheckResponse
+_MAX_NAME_CHARACTERS = 128
+_MAX_UNKNOWN_NAMES = 1024
+
 
 class Health:
     """`grpc.health.v1`: the server under the empty name, each model under its own."""
@@ -24,6 +28,7 @@ class Health:
     def __init__(self) -> None:
         # Typed loosely: of grpcio's context it is given only what it uses.
         self._servicer: Any = health.HealthServicer()
+        self._unknown: set[str] = set()
         self.set("", is_serving=False)
 
     def set(self, name: str, *, is_serving: bool) -> None:
@@ -59,9 +64,29 @@ class Health:
             if payload is None:
                 call.finish(grpc.StatusCode.INVALID_ARGUMENT, "expected a request, got none")
             else:
-                self._servicer.Watch(_health_request(payload), _Context(call), send)
+                request = _health_request(payload)
+                if self._may_watch(request.service):
+                    self._servicer.Watch(request, _Context(call), send)
+                else:
+                    send(health_pb2.HealthCheckResponse(status=_STATUSES.SERVICE_UNKNOWN))
 
         call.receive(received)
+
+    def _may_watch(self, name: str) -> bool:
+        """The servicer keeps each name it was ever asked for: names nobody has are few and short."""
+        if self._servicer.Check(health_pb2.HealthCheckRequest(service=name), _NoContext()).status:
+            return True
+        if len(name) > _MAX_NAME_CHARACTERS or len(self._unknown) >= _MAX_UNKNOWN_NAMES:
+            return False
+        self._unknown.add(name)
+        return True
+
+
+class _NoContext:
+    """For a question of our own, whose status nobody gets."""
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        """Ignore it."""
 
 
 class _Context:
@@ -97,16 +122,15 @@ def reflection_handlers(services: tuple[str, ...]) -> Handlers:
                 call.finish(grpc.StatusCode.OK)
                 return
             try:
-                responses = _reflect(servicer, payload)
+                response = _reflect(servicer, payload)
             except DecodeError:
                 call.finish(
                     grpc.StatusCode.INVALID_ARGUMENT,
                     "the message is no valid ServerReflectionRequest",
                 )
                 return
-            for response in responses:
-                call.send(response.SerializeToString())
-            call.receive(received)
+            # The next question is read once this answer is: a caller who reads none asks no more.
+            call.send(response.SerializeToString(), lambda: call.receive(received))
 
         call.receive(received)
 
@@ -114,5 +138,6 @@ def reflection_handlers(services: tuple[str, ...]) -> Handlers:
 
 
 def _reflect(servicer: Any, payload: bytes) -> Any:
+    """The one answer to one question."""
     request = reflection_pb2.ServerReflectionRequest.FromString(payload)
-    return servicer.ServerReflectionInfo(iter([request]), None)
+    return next(servicer.ServerReflectionInfo(iter([request]), None))

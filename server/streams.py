@@ -55,6 +55,7 @@ class InferStream:
         self._open = 0
         self._is_receiving = False
         self._has_ended = False
+        self._is_over = False
         self._cancels: dict[_StreamReply, Callable[[], None]] = {}
 
     def start(self) -> None:
@@ -62,18 +63,26 @@ class InferStream:
         self._call.on_close(self._closed)
         self._go_on()
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody reads this stream any longer."""
+        return self._is_over or self._call.cancelled
+
     def send(self, reply: "_StreamReply", message: bytes) -> bool:
         """Queue the answer to one request; False if nobody waits."""
         with self._lock:
             self._cancels.pop(reply, None)
+        if self.cancelled:
+            return False
         self._call.send(message, self._sent)
-        return not self._call.cancelled
+        return True
 
     def refuse(
         self, reply: "_StreamReply", code: grpc.StatusCode, details: str, trailers: Metadata
     ) -> None:
         """Answer one request with its failure."""
         if self._ends_on_error:
+            self._is_over = True
             self._call.finish(code, details, trailers=trailers)
             self._closed()
             return
@@ -150,6 +159,11 @@ class _StreamReply:
             return self._stream.send(self, as_streamed(message))
         self._stream.refuse(self, code, details, trailers)
         return True
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the stream's caller is gone."""
+        return self._stream.cancelled
 
     def request_id(self) -> str:
         """The id of the request that failed, as far as it can be read."""

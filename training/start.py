@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from training.checkpoint import CHECKPOINT, Checkpoint, read_checkpoint
+from training.checkpoint import CHECKPOINT, read_checkpoint
 from training.data import DATA_SETS
 from training.device import DeviceName, choose_device
 from training.errors import RecipeError, RunError
@@ -41,11 +41,13 @@ def start(order: Order, watch: Watcher) -> RunRecord:
     where = choose_device(order.device)
     out = order.directory
     if order.resume and (out / RECORD).is_file() and not (out / CHECKPOINT).is_file():
-        return read_record(out)
+        record = read_record(out)
+        _agree(order, record.recipe)
+        return record
     if not order.resume and not order.overwrite:
         _require_free(out)
     resumed = read_checkpoint(out) if order.resume else None
-    recipe = _agree(order, resumed) if resumed else _settle(order)
+    recipe = _agree(order, resumed.note.recipe) if resumed else _settle(order)
     return train(recipe, out, where, watch, resumed)
 
 
@@ -58,9 +60,8 @@ def _locate(data: str) -> str:
     return data if data in DATA_SETS else str(Path(data).resolve())
 
 
-def _agree(order: Order, resumed: Checkpoint) -> Recipe:
-    """The checkpoint's recipe, unless the order asks for another."""
-    began = resumed.note.recipe
+def _agree(order: Order, began: Recipe) -> Recipe:
+    """The recipe the run began with, unless the order asks for another."""
     data = {"data": _locate(order.data)} if order.data else {}
     asked = change_recipe(began, name=order.recipe, **data, **order.changes)
     before, now = began.model_dump(), asked.model_dump()

@@ -59,7 +59,7 @@ class _Feed(Generic[Given]):
         build: Callable[[Given], Awaitable[pb.ModelInferRequest]],
         in_flight: int,
     ) -> None:
-        self.slots = asyncio.Semaphore(in_flight)
+        self.slots = asyncio.Semaphore(wire.check_in_flight(in_flight))
         self.failure: Exception | None = None
         self.sent = 0
         self.is_exhausted = False

@@ -55,7 +55,7 @@ class _Feed:
     """
 
     def __init__(self, requests: Iterable[pb.ModelInferRequest], in_flight: int) -> None:
-        self.slots = threading.Semaphore(in_flight)
+        self.slots = threading.Semaphore(wire.check_in_flight(in_flight))
         self.failure: Exception | None = None
         self.sent = 0
         self.is_exhausted = False

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from server.datatypes import DATATYPES, datatype_of, from_raw, to_raw
 from server.pb import inference_pb2 as pb
 from weir.answers import Answer, Array, Class, ModelMetadata, Parameter
-from weir.errors import BY_STATUS, CallError, Internal, InvalidArgument, Unknown
+from weir.errors import BY_STATUS, CallError, Internal, InvalidArgument, Unknown, UsageError
 
 Result = TypeVar("Result")
 Received = TypeVar("Received", bound=Message)
@@ -200,3 +200,10 @@ def _array(tensor: pb.ModelInferResponse.InferOutputTensor, raw: bytes) -> Array
 def _class(entry: bytes) -> Class:
     score, index, *label = entry.decode().split(":", 2)
     return Class(score=float(score), index=int(index), label=label[0] if label else "")
+
+
+def check_in_flight(in_flight: int) -> int:
+    """The same number; UsageError unless at least one request may be on its way."""
+    if in_flight < 1:
+        raise UsageError(f"in_flight: expected 1 or more, got {in_flight}")
+    return in_flight

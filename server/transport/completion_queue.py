@@ -112,16 +112,15 @@ class CompletionQueueTransport:
         while True:
             event = self._queue.poll()
             tag = event.tag
-            if tag is _NEW_CALL:
-                if event.success:
-                    self._begin(event)
-            elif tag is _SHUT_DOWN:
+            if tag is _SHUT_DOWN:
                 break
-            else:
-                try:
+            try:
+                if tag is not _NEW_CALL:
                     tag(event)
-                except Exception:
-                    logger.exception("callback failed")
+                elif event.success:
+                    self._begin(event)
+            except Exception:  # our bug, and one call's; the thread is everybody's
+                logger.exception("event failed")
             event = tag = None
         with self._ending:
             self._server.destroy()

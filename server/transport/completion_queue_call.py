@@ -39,7 +39,8 @@ class Outbox:
 
     Starting an operation lets go of Python's lock, so while one thread starts its answers and another
     polls, each answer costs two switches of threads. So only the first answer of a batch is started where
-    it was made. The event of its end wakes the I/O thread, which starts the rest.
+    it was made. With it goes an empty batch, which core ends at once: its event wakes the I/O thread, which
+    starts the rest. (The end of the answer itself would not do: it comes when the peer has read it.)
     """
 
     def __init__(self) -> None:
@@ -63,11 +64,12 @@ class Outbox:
         else:
             self._wakes.set()
             try:
-                call.start_server_batch(operations, self._drain)
+                call.start_server_batch((), self._drain)
             except BaseException:
                 # No event will come of it, and so nobody would wake for the answers after it.
                 self._wakes.clear()
                 raise
+            call.start_server_batch(operations, ignore)
 
     def _drain(self, _event: Any) -> None:
         self._wakes.clear()
@@ -148,7 +150,9 @@ class CompletionQueueCall:
         """Ask to be told when nobody waits any longer."""
         with self._lock:
             if not self.cancelled:
-                self._on_close = callback
+                # Of an ended call nobody hears again, and a callback kept would keep the call.
+                if not self._ended:
+                    self._on_close = callback
                 return
         callback()
 

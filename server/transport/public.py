@@ -57,7 +57,8 @@ class PublicCall:
         """Ask to be told when nobody waits any longer."""
         with self._lock:
             if not self.cancelled:
-                self._on_close = callback
+                if not self._ended:
+                    self._on_close = callback
                 return
         callback()
 
@@ -107,9 +108,10 @@ class PublicCall:
 
     def _closed(self) -> None:
         """Called by grpcio at the end of every call, however it ends."""
+        # Frees the reading thread, whatever it waits for.
+        self._incoming.put(lambda _: None)
         with self._lock:
             if self._ended:
-                self._incoming.put(lambda _: None)
                 return
             self.cancelled = True
             callback, self._on_close = self._on_close, None

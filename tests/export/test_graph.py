@@ -162,7 +162,7 @@ def test_output_without_the_batch_axis_is_refused(model: bytes, spec: ExportSpec
     broken = loaded(model)
     broken.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "rows"
 
-    with pytest.raises(BrokenGraph, match="output logits: expected an axis 'batch'"):
+    with pytest.raises(BrokenGraph, match="tensor logits: expected axis 'batch' first"):
         check(broken, ["x"], spec)
 
 

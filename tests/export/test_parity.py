@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from bundle.contract import Tolerance
 from export.errors import ExportError, ParityError
 from export.parity import compare, measure, run_network
+from export.publishing import publish
 from export.samples import batches
 from export.spec import ExportSpec
 
@@ -140,3 +143,27 @@ def test_network_sees_no_gradients(network: nn.Module, spec: ExportSpec) -> None
     x = torch.ones(1, 4, requires_grad=True)
 
     assert run_network(network, {"x": x}, spec)["logits"].shape == (1, 3)
+
+
+class Mixing(nn.Module):
+    """Each row's result depends on the others: such a network must not be batched."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(dim=0, keepdim=True)  # (B, 3)
+
+
+def test_rows_that_depend_on_each_other_are_not_published_as_a_batch(tmp_path: Path) -> None:
+    spec = ExportSpec(architecture="mixing", outputs=["y"])
+
+    with pytest.raises(ParityError, match="row 0 of a batch is not what it is alone"):
+        publish(Mixing(), {"x": torch.randn(8, 3)}, spec, to=tmp_path, name="mixing")
+
+    assert list(tmp_path.rglob("model.json")) == []
+
+
+def test_such_a_network_is_published_without_a_batch_axis(tmp_path: Path) -> None:
+    spec = ExportSpec(architecture="mixing", outputs=["y"], batch_axis=None)
+
+    published = publish(Mixing(), {"x": torch.randn(8, 3)}, spec, to=tmp_path, name="mixing")
+
+    assert (published.path / "model.json").is_file()

@@ -202,3 +202,13 @@ def test_bad_target_is_refused_before_the_work(
         publish(network, examples, spec, to=tmp_path, name="../mine")
     with pytest.raises(VersionExists):
         publish(network, examples, spec, to=tmp_path, name="mine", version=1)
+
+
+def test_published_network_is_left_in_the_mode_it_was_in(
+    network: nn.Module, examples: dict[str, Tensor], spec: ExportSpec, tmp_path: Path
+) -> None:
+    network.train()
+
+    publish(network, examples, spec, to=str(tmp_path), name="m")
+
+    assert all(part.training for part in network.modules())

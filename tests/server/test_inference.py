@@ -25,7 +25,13 @@ def affine_request(rows: int = 1, request_id: str = "", **fields: object) -> pb.
 
 
 def admission_of(backend: Backend, clock: Clock) -> Admission:
-    return Admission(backend.repository, backend.metrics, default_deadline_s=60.0, clock=clock)
+    return Admission(
+        backend.repository,
+        backend.metrics,
+        default_deadline_s=60.0,
+        max_waiting_bytes=1 << 20,
+        clock=clock,
+    )
 
 
 def admit(
@@ -297,7 +303,8 @@ def test_answer_over_the_limit_is_refused(
     call = admit(admission_of(open_backend(), clock), message)
 
     assert call.wait_until_finished() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert "the limit is 1048576" in call.details
+    # 64 bytes of the limit are kept for what a stream puts around an answer.
+    assert "the limit is 1048512" in call.details
 
 
 def test_values_the_model_refuses_are_told_as_such(

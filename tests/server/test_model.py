@@ -279,8 +279,9 @@ def test_difference_within_the_tolerance_is_allowed(
     assert load(publish(golden=Golden(AFFINE_GOLDEN.inputs, outputs)))
 
 
-def test_bundle_without_golden_outputs_is_served(publish: Callable[..., Path], load: Load) -> None:
-    assert load(publish(golden=None)).signature.has_rows
+def test_bundle_without_golden_outputs_is_refused(publish: Callable[..., Path], load: Load) -> None:
+    with pytest.raises(ModelFailed, match="no recorded outputs"):
+        load(publish(golden=None))
 
 
 @pytest.mark.parametrize(

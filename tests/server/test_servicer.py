@@ -34,8 +34,13 @@ class Server:
 
     def __init__(self, backend: Backend, clock: Clock) -> None:
         self.admission = Admission(
-            backend.repository, backend.metrics, default_deadline_s=60.0, clock=clock
+            backend.repository,
+            backend.metrics,
+            default_deadline_s=60.0,
+            max_waiting_bytes=1 << 20,
+            clock=clock,
         )
+        self.admission.start()
         self.handlers = Servicer(backend.repository, self.admission).handlers()
 
     def handle(self, method: str, payload: bytes) -> FakeCall:

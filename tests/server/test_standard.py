@@ -115,7 +115,37 @@ def reflect(*requests: bytes) -> FakeCall:
     handler.handle(call)
     for request in requests:
         call.deliver(request)
+        if call.confirmations:
+            call.confirm()
     return call
+
+
+def test_reflection_reads_no_question_before_its_answer_is_out() -> None:
+    request = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
+    call = FakeCall()
+    handler = reflection_handlers(())[f"/{REFLECTION_SERVICE}/ServerReflectionInfo"]
+    assert isinstance(handler, Stream)
+    handler.handle(call)
+
+    call.deliver(request)
+
+    assert not call.is_asked_for_more
+    call.confirm()
+    assert call.is_asked_for_more
+
+
+@pytest.mark.parametrize("name", ["x" * 129, "nobody"], ids=["too long", "one too many"])
+def test_watching_a_name_nobody_has_costs_nothing_for_good(name: str) -> None:
+    health = Health()
+    for number in range(1024):
+        watch(health, f"unknown-{number}")
+
+    call = watch(health, name)
+    health.set(name, is_serving=True)
+
+    assert [health_pb2.HealthCheckResponse.FromString(sent).status for sent in call.sent] == [
+        health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+    ]
 
 
 def test_reflection_lists_the_services() -> None:

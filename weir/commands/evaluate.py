@@ -88,10 +88,14 @@ def _load(data: str, metadata: "ModelMetadata") -> "ImageData":
 
 def _recorded(directory: Path) -> float:
     """The test accuracy in a bundle's contract."""
+    from bundle.errors import BundleError
     from bundle.reader import read
     from weir.models import find_bundle
 
-    contract = read(find_bundle(directory)).contract
+    try:
+        contract = read(find_bundle(directory)).contract
+    except (BundleError, OSError) as error:
+        raise UsageError(f"{directory}: {error}") from error
     metrics = contract.training.metrics if contract.training else {}
     if "test_accuracy" not in metrics:
         raise UsageError(f"{directory}: the bundle records no test_accuracy")
