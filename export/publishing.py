@@ -1,19 +1,22 @@
-"""The way from a network to a published bundle: convert, compare, pack, publish."""
+"""The way from a network to a published bundle: convert, compare, reduce, pack, publish."""
 
 import platform
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from bundle import golden, reader, writer
-from bundle.contract import Contract, Parity
+from bundle.contract import Contract, Parity, Precision, Quantisation
 from bundle.golden import Golden
-from export import graph, parity, samples
+from export import graph, half, int8, parity, runtime, samples
+from export.candidate import Candidate
 from export.errors import ExportError
+from export.int8 import Fitting
 from export.spec import ExportSpec, row_count
 
 GOLDEN_ROWS = 4
@@ -28,6 +31,8 @@ class Published:
     version: int
     parity: Parity
     size_bytes: int
+    precision: Precision = "fp32"
+    quantisation: Quantisation | None = None
 
 
 def publish(
@@ -38,6 +43,7 @@ def publish(
     to: Path,
     name: str,
     version: int | None = None,
+    precision: Literal["fp32", "fp16"] | Fitting = "fp32",
 ) -> Published:
     """Export a network, compare it with its graph, and publish it if they agree.
 
@@ -49,28 +55,67 @@ def publish(
         to: the model repository, `<to>/<name>/<version>/` is made in it.
         name: the model's name.
         version: its number, the next free one by default.
+        precision: of weights and of what is computed with them; data to fit it to asks for INT8.
+            Inputs and outputs stay as they are.
 
     Raises:
         ExportError: the arguments do not fit, torch cannot export, or (ParityError) the graph
-            computes something else.
+            computes something else, or (AccuracyError) INT8 costs too much.
         BundleError: the name is not valid, or the version exists.
     """
     writer.check_target(to, name, version)
     _check_arguments(module, example_inputs, contract)
     module.eval()
-    model = graph.convert(module, example_inputs, contract)
-    measured = parity.measure(module, model, samples.batches(example_inputs, contract), contract)
-    recorded = _record(module, example_inputs, contract)
-    _check_labels(recorded, contract)
+    exact = _export(module, example_inputs, contract)
+    _check_labels(exact.golden, contract)
+    batches = samples.batches(example_inputs, contract)
+    chosen = exact
+    if isinstance(precision, Fitting):
+        chosen = int8.quantise(exact, precision)
+        # Recorded, not judged: what INT8 may cost is measured in answers, not in digits.
+        measured = parity.record(module, chosen.model, batches, contract)
+        chosen = replace(chosen, parity=measured)
+    elif precision == "fp16":
+        chosen = _in_half(exact, module, batches, contract)
     label_files = _name_label_files(contract)
     files = {
-        reader.MODEL: model,
-        golden.FILE_NAME: golden.encode(recorded),
+        reader.MODEL: chosen.model,
+        golden.FILE_NAME: golden.encode(chosen.golden),
         **{file: _lines(labels) for labels, file in label_files.items()},
     }
-    text = _contract(contract, measured, label_files)
-    path = writer.write(files, text, to, name, version)
-    return Published(path, int(path.name), measured, sum(map(len, files.values())))
+    path = writer.write(files, _contract(contract, chosen, label_files), to, name, version)
+    return Published(
+        path=path,
+        version=int(path.name),
+        parity=chosen.parity,
+        size_bytes=sum(map(len, files.values())),
+        precision=chosen.precision,
+        quantisation=chosen.quantisation,
+    )
+
+
+def _export(module: nn.Module, example_inputs: Mapping[str, Tensor], spec: ExportSpec) -> Candidate:
+    """The network as it is, in FP32; whatever else is made of it comes through this gate first."""
+    model = graph.convert(module, example_inputs, spec)
+    measured = parity.measure(module, model, samples.batches(example_inputs, spec), spec)
+    recorded = _record(module, example_inputs, spec)
+    return Candidate(model=model, tolerance=spec.tolerance, parity=measured, golden=recorded)
+
+
+def _in_half(
+    exact: Candidate, module: nn.Module, batches: Iterable[dict[str, Tensor]], spec: ExportSpec
+) -> Candidate:
+    model = half.convert(exact.model)
+    tolerance = half.tolerance(exact.golden)
+    loose = replace(spec, tolerance=tolerance)
+    return replace(
+        exact,
+        model=model,
+        precision="fp16",
+        providers=("cuda",),
+        tolerance=tolerance,
+        parity=parity.measure(module, half.simulate(model), batches, loose),
+    )
 
 
 def _check_arguments(
@@ -118,16 +163,20 @@ def _lines(labels: tuple[str, ...]) -> bytes:
 
 
 def _contract(
-    spec: ExportSpec, measured: Parity, label_files: Mapping[tuple[str, ...], str]
+    spec: ExportSpec, chosen: Candidate, label_files: Mapping[tuple[str, ...], str]
 ) -> Contract:
     return Contract(
         task=spec.task,
         architecture=spec.architecture,
         batch_axis=spec.batch_axis,
         labels={output: label_files[tuple(labels)] for output, labels in spec.labels.items()},
+        preprocessing=spec.preprocessing,
         batching=spec.batching,
-        tolerance=spec.tolerance,
-        parity=measured,
+        precision=chosen.precision,
+        providers=list(chosen.providers),
+        tolerance=chosen.tolerance,
+        parity=chosen.parity,
+        quantisation=chosen.quantisation,
         training=spec.training,
         versions=_versions(),
         commit=spec.commit,
@@ -137,5 +186,5 @@ def _contract(
 def _versions() -> dict[str, str]:
     versions = {package: installed_version(package) for package in _RECORDED_PACKAGES}
     # The distribution is called onnxruntime or onnxruntime-gpu; the module always tells.
-    versions["onnxruntime"] = parity.RUNTIME_VERSION
+    versions["onnxruntime"] = runtime.VERSION
     return {**versions, "torch": torch.__version__, "python": platform.python_version()}

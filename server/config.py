@@ -35,6 +35,7 @@ class ModelSettings(BaseModel):
     max_queue_delay_s: Seconds | None = None
     max_queue_rows: Count | None = None
     instances: Count | None = None
+    cache_dir: Path | None = None
     non_finite: Literal["pass", "reject"] = "pass"
 
 
@@ -55,6 +56,9 @@ class Settings(BaseModel):
     )
     threads: Count = Field(1, description="Threads inside one operator of a model.")
     instances: Count = Field(1, description="Batches of one model that may run side by side.")
+    decode_threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        None, description="Pictures that may be decoded side by side; default: one a core."
+    )
     max_batch_rows: Count | None = Field(
         None, description="Most rows of a batch, and of a request; default: the bundle's, or 32."
     )
@@ -62,6 +66,9 @@ class Settings(BaseModel):
         None, description="How long a batch may wait to fill; default: the bundle's, or 0."
     )
     max_queue_rows: Count = Field(1024, description="Rows of a model that may wait.")
+    cache_dir: Path | None = Field(
+        None, description="Where optimised graphs are kept between starts; default: nowhere."
+    )
     default_deadline_s: Annotated[float, Field(gt=0, le=86_400)] = Field(
         60.0, description="Time for a request whose client sets no deadline."
     )
@@ -85,6 +92,14 @@ class Settings(BaseModel):
             raise ValueError(f"port and metrics_port are both {self.port}: choose two ports")
         return self
 
+    @model_validator(mode="after")
+    def _check_cache(self) -> Self:
+        models = self.models_dir.resolve()
+        for cache_dir in (self.cache_dir, *(own.cache_dir for own in self.models.values())):
+            if cache_dir is not None and cache_dir.resolve().is_relative_to(models):
+                raise ValueError(f"cache_dir {cache_dir} is inside models_dir: choose another")
+        return self
+
     def for_model(self, name: str) -> ModelSettings:
         """The operator's word on one model: its own table first, the general settings then."""
         own = self.models.get(name, ModelSettings())
@@ -95,6 +110,7 @@ class Settings(BaseModel):
             ),
             max_queue_rows=own.max_queue_rows or self.max_queue_rows,
             instances=own.instances or self.instances,
+            cache_dir=own.cache_dir or self.cache_dir,
             non_finite=own.non_finite,
         )
 

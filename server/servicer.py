@@ -15,8 +15,9 @@ from google.protobuf.message import DecodeError, Message
 
 from server import description
 from server.errors import InvalidRequest, NotOffered
-from server.inference import Admission, Reply
+from server.inference import Admission
 from server.pb import inference_pb2 as pb
+from server.pending import Reply
 from server.repository import Entry, Repository, State
 from server.statuses import refusal_of
 from server.streams import InferStream

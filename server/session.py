@@ -7,8 +7,10 @@ Rules:
 """
 
 import ctypes
+import logging
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,13 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
+from server import cache
+from server.cache import GraphCache
 from server.datatypes import BY_ONNX
 from server.errors import InvalidRequest, ModelFailed, OutOfMemory, ProviderMissing, ServerError
 from server.signature import Axis, TensorSpec
+
+logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
 
@@ -58,6 +64,33 @@ def choose_provider(wanted: str) -> str:
     return "cpu"
 
 
+def open_session(graph: bytes, *, provider: str, threads: int, cache_dir: Path | None) -> "Session":
+    """A session, its graph optimised now or, where `cache_dir` keeps it, once before.
+
+    Raises:
+        ModelFailed: see `Session`.
+    """
+    if cache_dir is None:
+        return Session(graph, provider=provider, threads=threads)
+    kept = GraphCache(cache_dir)
+    entry = cache.key(graph, version(), PROVIDERS[provider])
+    optimised = kept.read(entry)
+    if optimised is not None:
+        try:
+            return Session(optimised, provider=provider, threads=threads, is_optimised=True)
+        except ModelFailed as error:
+            logger.warning("cached graph is refused entry=%s reason=%s", entry[:12], error)
+    with kept.writing(entry) as place:
+        try:
+            return Session(graph, provider=provider, threads=threads, save_to=place)
+        except ModelFailed as error:
+            if place is None:
+                raise
+            # The disk may be full, or the graph no good: without the cache it will show.
+            logger.warning("cached graph is not kept entry=%s reason=%s", entry[:12], error)
+    return Session(graph, provider=provider, threads=threads)
+
+
 class Session:
     """A loaded graph. Any number of threads may run it at once.
 
@@ -65,12 +98,22 @@ class Session:
         graph: the ONNX file's bytes, weights inside.
         provider: `cpu` or `cuda`.
         threads: threads inside one operator.
+        is_optimised: the graph was saved by another session, and is run as it is.
+        save_to: where to write the optimised graph.
 
     Raises:
-        ModelFailed: the graph does not load, or not on that provider.
+        ModelFailed: the graph does not load, or not on that provider, or cannot be saved.
     """
 
-    def __init__(self, graph: bytes, *, provider: str, threads: int) -> None:
+    def __init__(
+        self,
+        graph: bytes,
+        *,
+        provider: str,
+        threads: int,
+        is_optimised: bool = False,
+        save_to: Path | None = None,
+    ) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -79,6 +122,10 @@ class Session:
         # Only what ends the process: a run that fails is told by its exception, and by whom it
         # concerns; a client's bad values are no line in the log.
         options.log_severity_level = 4
+        if is_optimised:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if save_to is not None:
+            options.optimized_model_filepath = str(save_to)
         try:
             self._session = ort.InferenceSession(
                 graph, options, providers=[PROVIDERS[provider]], enable_fallback=0

@@ -233,6 +233,45 @@ def sizer() -> bytes:
     )
 
 
+def colours(height: int = 8, width: int = 8) -> bytes:
+    """`image` UINT8 [batch, height, width, 3] → `probabilities` FP32 [batch, 3].
+
+    How red, green and blue a picture is, in shares of its light.
+    """
+    nodes = [
+        helper.make_node("Cast", ["image"], ["light"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["light", "places"], ["sums"], keepdims=0),
+        helper.make_node("ReduceSum", ["sums", "last_axis"], ["total"], keepdims=1),
+        helper.make_node("Max", ["total", "least"], ["divisor"]),
+        helper.make_node("Div", ["sums", "divisor"], ["probabilities"]),
+    ]
+    return _model(
+        "colours",
+        nodes,
+        [_value("image", TensorProto.UINT8, ("batch", height, width, 3))],
+        [_value("probabilities", TensorProto.FLOAT, ("batch", 3))],
+        [
+            _constant("places", np.array([1, 2], np.int64)),
+            _constant("last_axis", np.array([1], np.int64)),
+            _constant("least", np.float32(1)),
+        ],
+    )
+
+
+def pixels(height: int = 8, width: int = 8, channels: int = 3) -> bytes:
+    """`image` UINT8 [batch, height, width, channels] → `values` FP32, one a "class": what it got."""
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"], axis=1),
+        helper.make_node("Cast", ["flat"], ["values"], to=TensorProto.FLOAT),
+    ]
+    return _model(
+        "pixels",
+        nodes,
+        [_value("image", TensorProto.UINT8, ("batch", height, width, channels))],
+        [_value("values", TensorProto.FLOAT, ("batch", height * width * channels))],
+    )
+
+
 def write_plain(root: Path, name: str, model: bytes, version: int = 1) -> Path:
     """Put a model without a contract into the repository `root`; returns its version directory."""
     directory = root / name / str(version)

@@ -21,9 +21,9 @@ def distort(pictures: Tensor, bounds: Augmentation, generator: torch.Generator) 
         generator: on the CPU, so that a seed means the same on every device.
 
     Returns:
-        (B, C, H, W); the very pictures given, where all bounds are 0.
+        (B, C, H, W); the very pictures given, where nothing is to be resampled.
     """
-    if bounds == Augmentation():
+    if not bounds.is_affine:
         return pictures
     height, width = pictures.shape[2:]
     matrices = draw_affine(len(pictures), bounds, generator)  # (B, 2, 3)

@@ -49,6 +49,7 @@ def write_checkpoint(run: Path, state: State, recipe: Recipe, data_checksum: str
     note = CheckpointNote(recipe=recipe, data_checksum=data_checksum, progress=state.progress)
     tensors = {
         **_under("network", state.network.state_dict()),
+        **_under("average", state.average.state_dict() if state.average else {}),
         **_under("best", state.best),
         **_under("random", _generator_states()),
     }
@@ -89,6 +90,8 @@ def restore(state: State, checkpoint: Checkpoint) -> None:
     groups = state.optimizer.state_dict()["param_groups"]
     try:
         state.network.load_state_dict(_below("network", checkpoint.tensors))
+        if state.average is not None:
+            state.average.load_state_dict(_below("average", checkpoint.tensors))
         state.optimizer.load_state_dict({"state": memories, "param_groups": groups})
     except (RuntimeError, ValueError) as error:
         raise RunError(f"the checkpoint is of another network: {error}") from error

@@ -67,7 +67,7 @@ def train_by_recipe(
         str | None,
         typer.Option(
             metavar="NAME|PATH",
-            help=f"{', '.join(DATA_SETS)}, or a folder with a folder of images for each class. "
+            help=f"{', '.join(DATA_SETS)}, or a folder or tar file with a folder of images for each class. "
             f"Without it: {DEFAULT_DATA}.",
         ),
     ] = None,
@@ -89,6 +89,13 @@ def train_by_recipe(
     channels: Annotated[
         int | None, typer.Option(help="1 grey, 3 colour.", rich_help_panel=PICTURES)
     ] = None,
+    short_side: Annotated[
+        int | None,
+        typer.Option(
+            help="Resize in proportion to this and cut the middle out; without it: stretch.",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where the run in --out was interrupted.")
     ] = False,
@@ -106,7 +113,7 @@ def train_by_recipe(
     """
     changes = _given(epochs=epochs, batch_size=batch_size, seed=seed) | _nested(
         optimizer=_given(learning_rate=learning_rate),
-        image=_given(height=height, width=width, channels=channels),
+        image=_given(height=height, width=width, channels=channels, short_side=short_side),
     )
     order = Order(
         recipe=recipe,

@@ -25,7 +25,10 @@ def choose_device(name: DeviceName) -> torch.device:
 
 def has_mixed_precision(device: torch.device) -> bool:
     """True where bfloat16 is computed by the hardware; it needs no scaling of the loss."""
-    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    abilities = torch.cpu.get_capabilities()
+    return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
 
 
 def describe(device: torch.device) -> str:

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from training.average import follow
 from training.errors import DivergedError, InterruptedRunError
+from training.models.auxiliary import WithAuxiliary
 from training.progress import Progress
 from training.recipes import Recipe
 from training.schedule import learning_rate
@@ -39,6 +41,7 @@ class Task:
     training: (epoch, first step) to that epoch's batches from that step on, always the same ones.
     validation: one pass over the validation rows.
     loss: (logits, targets) to a mean over the targets.
+    auxiliary_weight: of the loss of each auxiliary classifier, where the network has some in training.
     mixed: run the forward passes of training in bfloat16 where that is safe.
     """
 
@@ -46,17 +49,28 @@ class Task:
     training: Callable[[int, int], Iterator[Batch]]
     validation: Callable[[], Iterator[Batch]]
     loss: Loss
+    auxiliary_weight: float = 0.0
     mixed: bool = False
 
 
 @dataclass(slots=True)
 class State:
-    """All that training changes. `best` holds the weights after epoch `progress.best_epoch`."""
+    """All that training changes.
+
+    best: the weights after epoch `progress.best_epoch`; of the average, where there is one.
+    average: follows the network, where the recipe averages weights; it is what is validated and kept.
+    """
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
     best: dict[str, Tensor]
     progress: Progress
+    average: nn.Module | None = None
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is validated and kept."""
+        return self.network if self.average is None else self.average
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +100,7 @@ def fit(state: State, task: Task, recipe: Recipe, hooks: Hooks) -> None:
     while not is_finished(state.progress, recipe):
         started = time.perf_counter()
         is_whole = _train_epoch(state, task, recipe, hooks)
-        score = evaluate(state.network, task.validation(), task.loss) if is_whole else None
+        score = evaluate(state.judged, task.validation(), task.loss) if is_whole else None
         state.progress.epoch_seconds += time.perf_counter() - started
         if score is None:
             hooks.save(state)
@@ -94,7 +108,7 @@ def fit(state: State, task: Task, recipe: Recipe, hooks: Hooks) -> None:
                 f"stopped in epoch {state.progress.epoch + 1} after step {state.progress.step}"
             )
         if state.progress.close_epoch(score.loss, score.accuracy):
-            state.best = copy_weights(state.network)
+            state.best = copy_weights(state.judged)
         hooks.save(state)
         hooks.report(state.progress)
 
@@ -117,10 +131,11 @@ def _train_epoch(state: State, task: Task, recipe: Recipe, hooks: Hooks) -> bool
 
 
 def _train_step(state: State, batch: Batch, task: Task, recipe: Recipe) -> None:
-    """Forward, backward, clip, update, count."""
+    """Forward, backward, clip, update, average, count."""
     progress, settings = state.progress, recipe.optimizer
+    done = progress.epoch * task.steps + progress.step
     progress.learning_rate = learning_rate(
-        progress.epoch * task.steps + progress.step,
+        done,
         steps=recipe.epochs * task.steps,
         peak=settings.learning_rate,
         warmup_share=settings.warmup_share,
@@ -128,16 +143,26 @@ def _train_step(state: State, batch: Batch, task: Task, recipe: Recipe) -> None:
     for group in state.optimizer.param_groups:
         group["lr"] = progress.learning_rate
     with torch.autocast(batch.targets.device.type, torch.bfloat16, enabled=task.mixed):
-        logits: Tensor = state.network(*batch.inputs)
-    loss = task.loss(logits.float(), batch.targets)
+        answer = _split(state.network(*batch.inputs))
+    logits = answer.logits.float()
+    loss = task.loss(logits, batch.targets)
+    whole = loss
+    for auxiliary in answer.auxiliary:
+        whole = whole + task.auxiliary_weight * task.loss(auxiliary.float(), batch.targets)
     state.optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    whole.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(state.network.parameters(), settings.clip_norm)
     state.optimizer.step()
+    if state.average is not None:
+        follow(state.average, state.network, decay=recipe.average_decay, step=done)
     progress.loss_sum += _finite(loss) * batch.targets.numel()
     progress.right += count_right(logits, batch.targets)
     progress.targets += batch.targets.numel()
     progress.step += 1
+
+
+def _split(answer: Tensor | WithAuxiliary) -> WithAuxiliary:
+    return answer if isinstance(answer, WithAuxiliary) else WithAuxiliary(answer, ())
 
 
 @torch.inference_mode()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from training.augment import distort
+from training.crop import crop, cut_out
 from training.data import ImageData
 from training.data.images import Images
 from training.loop import Batch, Task
@@ -89,6 +90,7 @@ def make_task(
         training=training,
         validation=lambda: in_order(validation, normaliser),
         loss=choose_loss(recipe),
+        auxiliary_weight=recipe.auxiliary_weight,
         mixed=mixed,
     )
 
@@ -100,9 +102,9 @@ def _make_batch(
     bounds: Augmentation,
     generator: torch.Generator,
 ) -> Batch:
-    scaled = pictures.images[rows].float() / 255.0  # (B, C, H, W)
-    inputs = normaliser.apply(distort(scaled, bounds, generator))
-    return Batch((inputs,), pictures.labels[rows])
+    moved = crop(pictures.images[rows], bounds, generator)  # (B, C, H, W)
+    inputs = normaliser.apply(distort(moved.float() / 255.0, bounds, generator))
+    return Batch((cut_out(inputs, bounds, generator),), pictures.labels[rows])
 
 
 def in_order(pictures: Pictures, normaliser: Normaliser) -> Iterator[Batch]:

@@ -3,14 +3,27 @@
 A recipe is a value. It is written whole into `run.json`, so that a run can be repeated from its record alone.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Literal, Self, TypeAlias
+from collections.abc import Mapping
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from training.cookbook import RECIPES, Setting
 from training.errors import RecipeError
 
-Setting: TypeAlias = "str | int | float | bool | Mapping[str, Setting] | None"
+__all__ = [
+    "DEFAULT_DATA",
+    "RECIPES",
+    "Augmentation",
+    "Normalisation",
+    "OptimizerSettings",
+    "PictureSize",
+    "Recipe",
+    "Setting",
+    "change_recipe",
+    "explain",
+    "make_recipe",
+]
 
 DEFAULT_DATA = "digits"
 """Comes with scikit-learn: a first run needs no download."""
@@ -28,6 +41,18 @@ class PictureSize(Settings):
     height: int = Field(default=28, ge=1, le=1024)
     width: int = Field(default=28, ge=1, le=1024)
     channels: Literal[1, 3] = 1
+    short_side: int | None = Field(
+        default=None,
+        le=4096,
+        description="pictures are resized to it in proportion and their middle is cut out; none: stretched",
+    )
+
+    @model_validator(mode="after")
+    def _crop_lies_inside(self) -> Self:
+        least = max(self.height, self.width)
+        if self.short_side is not None and self.short_side < least:
+            raise ValueError(f"short_side must be at least {least}, got {self.short_side}")
+        return self
 
 
 class Augmentation(Settings):
@@ -38,6 +63,22 @@ class Augmentation(Settings):
     scale: float = Field(default=0.0, ge=0.0, lt=1.0, description="0.1 draws from 0.9 to 1.1")
     shear: float = Field(default=0.0, ge=0.0, lt=1.0)
     mirror: bool = False
+    crop_pixels: int = Field(
+        default=0, ge=0, description="moves by whole pixels, reflecting the border"
+    )
+    cutout_pixels: int = Field(default=0, ge=0, description="side of a square that is blanked")
+
+    @property
+    def is_affine(self) -> bool:
+        """True where pictures are resampled; a crop mirrors by itself."""
+        moves = self.shift_pixels or self.rotation_degrees or self.scale or self.shear
+        return bool(moves) or (self.mirror and not self.crop_pixels)
+
+    @model_validator(mode="after")
+    def _mirror_once(self) -> Self:
+        if self.mirror and self.crop_pixels and self.is_affine:
+            raise ValueError("mirror goes with crop_pixels or with resampling, not with both")
+        return self
 
 
 class OptimizerSettings(Settings):
@@ -73,6 +114,12 @@ class Recipe(Settings):
     optimizer: OptimizerSettings
     loss: Literal["cross-entropy", "map-1998"] = "cross-entropy"
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    auxiliary_weight: float = Field(
+        default=0.3, ge=0.0, description="of each auxiliary classifier's loss; 0: without them"
+    )
+    average_decay: float = Field(
+        default=0.0, ge=0.0, lt=1.0, description="of the weights kept over the steps; 0: no average"
+    )
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     validation_share: float = Field(default=0.1, gt=0.0, lt=1.0)
@@ -83,80 +130,16 @@ class Recipe(Settings):
         default=None, ge=1, description="none: one a core; the weights' last bits depend on it"
     )
     mixed_precision: bool = Field(default=True, description="where the device has bfloat16")
+    cpu_bfloat16: bool = Field(
+        default=False, description="on CPUs that have it too; small networks gain nothing from it"
+    )
+    channels_last: bool = Field(default=False, description="how maps lie in memory")
 
     @model_validator(mode="after")
     def _smoothing_needs_cross_entropy(self) -> Self:
         if self.loss != "cross-entropy" and self.label_smoothing:
             raise ValueError(f"label_smoothing must be 0 with loss {self.loss}")
         return self
-
-
-# One thread in both networks: their steps take milliseconds, so a second one gains little on an idle
-# machine and, where another program wants that core too, made each step 8 to 14 times slower.
-LENET5: dict[str, dict[str, Setting]] = {
-    "mnist": {
-        "augmentation": {"shift_pixels": 2.0, "rotation_degrees": 10.0, "scale": 0.1, "shear": 0.1},
-        "optimizer": {"learning_rate": 3e-3, "weight_decay": 1e-2},
-        "epochs": 40,
-        "batch_size": 128,
-        "validation_share": 0.05,
-        "patience": 15,
-    },
-    "fashion-mnist": {
-        "augmentation": {
-            "shift_pixels": 1.0,
-            "rotation_degrees": 4.0,
-            "scale": 0.05,
-            "mirror": True,
-        },
-        "optimizer": {"learning_rate": 4e-3, "weight_decay": 1e-2},
-        "epochs": 50,
-        "batch_size": 128,
-        "validation_share": 0.05,
-        "patience": 20,
-    },
-    "digits": {
-        "augmentation": {"shift_pixels": 2.0, "rotation_degrees": 8.0, "scale": 0.1},
-        "optimizer": {"learning_rate": 5e-3, "weight_decay": 1e-2},
-        "label_smoothing": 0.05,
-        "epochs": 30,
-        "batch_size": 64,
-        "patience": 30,
-    },
-    "folder": {
-        "augmentation": {"shift_pixels": 2.0, "rotation_degrees": 5.0},
-        "optimizer": {"learning_rate": 2e-3, "weight_decay": 1e-2},
-        "epochs": 60,
-        "batch_size": 64,
-        "patience": 20,
-    },
-}
-
-# Background -0.1 and ink 1.175, as in section II.B of the paper.
-INPUT_1998: dict[str, Setting] = {"mean": 0.1 / 1.275, "std": 1.0 / 1.275}
-
-
-def lenet5(data: str) -> dict[str, Setting]:
-    """Settings of LeNet-5 in today's form."""
-    return {"architecture": "lenet5", "cpu_threads": 1, **LENET5.get(data, LENET5["folder"])}
-
-
-def lenet5_1998(data: str) -> dict[str, Setting]:
-    """Settings of LeNet-5 as published; deviation: momentum in place of diagonal Levenberg-Marquardt."""
-    return {
-        **lenet5(data),
-        "architecture": "lenet5-1998",
-        "normalisation": INPUT_1998,
-        "loss": "map-1998",
-        "label_smoothing": 0.0,
-        "optimizer": {"kind": "sgd", "learning_rate": 0.02, "weight_decay": 1e-5, "clip_norm": 5.0},
-    }
-
-
-RECIPES: dict[str, Callable[[str], dict[str, Setting]]] = {
-    "lenet5": lenet5,
-    "lenet5-1998": lenet5_1998,
-}
 
 
 def make_recipe(name: str, data: str = DEFAULT_DATA, **changes: Setting) -> Recipe:

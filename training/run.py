@@ -50,6 +50,11 @@ class ImageRecord(Record):
     channels: int
     mean: list[float]
     std: list[float]
+    resize: Literal["stretch", "short-side"] = Field(
+        default="stretch",
+        description="how a picture of any size is brought to this one; short-side: in proportion, bilinear, then the middle",
+    )
+    short_side: int | None = Field(default=None, description="its length, with short-side")
 
 
 class EpochRecord(Record):
@@ -150,6 +155,7 @@ def load_data(record: RunRecord, split: Split) -> ImageData:
         height=image.height,
         width=image.width,
         channels=image.channels,
+        short_side=image.short_side,
     )
     if data.checksum != record.data.checksum:
         raise DataError(

@@ -2,8 +2,12 @@
 
 A connection is one use of one weight (or bias) for one output unit. LeNet-5 of 1998 makes 340,908
 connections with 60,000 free parameters; a network that shares nothing has as many of the one as of the other.
+
+Multiply-adds are what papers give as a network's cost: the uses of the weights, without biases, of its
+convolutions and fully connected layers.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -43,21 +47,49 @@ def count_sharing(network: nn.Module, shape: tuple[int, ...]) -> list[LayerCount
         ModelError: a layer has parameters and it is not known how it connects.
     """
     counts: list[LayerCount] = []
-    hooks = [
-        layer.register_forward_hook(_counter(name, counts))
+    hooks = {
+        layer: _counter(name, counts)
         for name, layer in network.named_modules()
         if isinstance(layer, CountsConnections) or not list(layer.children())
-    ]
+    }
+    _run_hooked(network, shape, hooks)
+    _require_complete(network, counts)
+    return counts
+
+
+def count_multiply_adds(network: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
+    """Multiply-adds of one row by layer, in the order in which the layers run.
+
+    Args:
+        network: of plain convolutions and fully connected layers; left as it was.
+        shape: of one row, (C, H, W).
+    """
+    counts: dict[str, int] = {}
+
+    def counter(name: str) -> "_Hook":
+        def hook(layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                counts[name] = output[0].numel() * layer.weight[0].numel()
+
+        return hook
+
+    _run_hooked(network, shape, {layer: counter(name) for name, layer in network.named_modules()})
+    return counts
+
+
+def _run_hooked(
+    network: nn.Module, shape: tuple[int, ...], hooks: Mapping[nn.Module, "_Hook"]
+) -> None:
+    """Run one row of zeros, in eval mode, and leave the network as it was."""
+    handles = [layer.register_forward_hook(hook) for layer, hook in hooks.items()]
     was_training = network.training
     try:
         with torch.no_grad():
             network.eval()(torch.zeros(1, *shape))
     finally:
         network.train(was_training)
-        for hook in hooks:
-            hook.remove()
-    _require_complete(network, counts)
-    return counts
+        for handle in handles:
+            handle.remove()
 
 
 def _counter(name: str, counts: list[LayerCount]) -> "_Hook":

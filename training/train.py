@@ -4,6 +4,7 @@ The weights kept are those of the epoch that did best on the validation rows, wh
 training set. The test set is measured once, with those weights, after training.
 """
 
+import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -92,7 +93,7 @@ def train(
         to_device(sets.validation, where),
         sets.normaliser,
         recipe,
-        mixed=recipe.mixed_precision and device.has_mixed_precision(where),
+        mixed=_is_mixed(recipe, where),
     )
 
     out.mkdir(parents=True, exist_ok=True)
@@ -112,7 +113,14 @@ def prepare(recipe: Recipe) -> Sets:
     """
     size = recipe.image
     given, test = (
-        load(recipe.data, split, height=size.height, width=size.width, channels=size.channels)
+        load(
+            recipe.data,
+            split,
+            height=size.height,
+            width=size.width,
+            channels=size.channels,
+            short_side=size.short_side,
+        )
         for split in ("train", "test")
     )
     division = divide(
@@ -136,9 +144,18 @@ def begin(recipe: Recipe, sets: Sets, where: torch.device) -> State:
         height=recipe.image.height,
         width=recipe.image.width,
         channels=recipe.image.channels,
+        auxiliary=recipe.auxiliary_weight > 0.0,
     ).to(where)
+    if recipe.channels_last:
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(network, recipe.optimizer)
-    return State(network, optimizer, copy_weights(network), Progress())
+    average = copy.deepcopy(network) if recipe.average_decay else None
+    return State(network, optimizer, copy_weights(network), Progress(), average)
+
+
+def _is_mixed(recipe: Recipe, where: torch.device) -> bool:
+    is_wanted = recipe.mixed_precision and (where.type == "cuda" or recipe.cpu_bfloat16)
+    return is_wanted and device.has_mixed_precision(where)
 
 
 def finish(state: State, recipe: Recipe, sets: Sets, out: Path, where: torch.device) -> RunRecord:
@@ -183,6 +200,7 @@ def _describe(progress: Progress, recipe: Recipe, sets: Sets, where: torch.devic
             **recipe.image.model_dump(),
             mean=list(sets.normaliser.mean),
             std=list(sets.normaliser.std),
+            resize="stretch" if recipe.image.short_side is None else "short-side",
         ),
         versions=provenance.versions(),
         commit=provenance.commit(),

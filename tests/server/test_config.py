@@ -298,3 +298,22 @@ def test_any_environment_is_settings_or_a_config_error(environment: Mapping[str,
         return
 
     assert loaded.models_dir == Path("models")
+
+
+@pytest.mark.parametrize(
+    "cache_dir", ["models", "models/cache", "models/../models/x"], ids=["it", "inside", "around"]
+)
+@pytest.mark.parametrize("where", ["server", "model"])
+def test_cache_stays_out_of_the_repository(cache_dir: str, where: str) -> None:
+    own = {"cache_dir": cache_dir}
+
+    with pytest.raises(ConfigError, match="is inside models_dir: choose another"):
+        settings(**(own if where == "server" else {"models": {"big": own}}))
+
+
+def test_cache_is_off_unless_asked_for_and_may_be_a_models_own() -> None:
+    with_own = settings(cache_dir="cache", models={"big": {"cache_dir": "fast"}})
+
+    assert settings().for_model("any").cache_dir is None
+    assert with_own.for_model("any").cache_dir == Path("cache")
+    assert with_own.for_model("big").cache_dir == Path("fast")

@@ -1,6 +1,10 @@
+import logging
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +13,10 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from server.cache import GraphCache, key
 from server.datatypes import DATATYPES
 from server.errors import InvalidRequest, ModelFailed, OutOfMemory, ProviderMissing, RequestError
-from server.session import RunFailed, Session, choose_provider
+from server.session import PROVIDERS, RunFailed, Session, choose_provider, open_session, version
 from server.signature import TensorSpec
 from tests import onnx_models
 
@@ -203,6 +208,134 @@ def test_nan_stays_in_its_row() -> None:
     received = session(onnx_models.nan_passthrough()).run({"x": sent})["y"]
 
     np.testing.assert_array_equal(received, np.array([4, np.nan, 4], np.float32))
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Callable[[bytes], Session]:
+    """Open a graph through one cache."""
+    return lambda graph: open_session(
+        graph, provider="cpu", threads=1, cache_dir=tmp_path / "cache"
+    )
+
+
+def kept_in(directory: Path) -> list[Path]:
+    return sorted(directory.rglob("graph.onnx"))
+
+
+def answer(opened: Session) -> list[list[float]]:
+    rows: list[list[float]] = opened.run({"x": np.ones((2, 4), np.float32)})["y"].tolist()
+    return rows
+
+
+def test_without_a_cache_nothing_is_written(tmp_path: Path) -> None:
+    opened = open_session(onnx_models.affine(), provider="cpu", threads=1, cache_dir=None)
+
+    assert answer(opened) == [[3.0] * 4] * 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_second_start_takes_the_kept_graph(
+    opened: Callable[[bytes], Session], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened(onnx_models.affine())
+    (kept,) = kept_in(tmp_path)
+    written_at = kept.stat().st_mtime_ns
+
+    again = opened(onnx_models.affine())
+
+    assert answer(again) == [[3.0] * 4] * 2
+    assert again.inputs == session(onnx_models.affine()).inputs
+    assert [path.stat().st_mtime_ns for path in kept_in(tmp_path)] == [written_at]
+    assert caplog.records == []
+
+
+def test_it_is_the_kept_graph_that_runs(opened: Callable[[bytes], Session], tmp_path: Path) -> None:
+    """Another graph in its place, with a hash that fits: what answers came from the cache."""
+    graph = onnx_models.affine()
+    entry = key(graph, version(), PROVIDERS["cpu"])
+    with GraphCache(tmp_path / "cache").writing(entry) as place:
+        assert place is not None
+        place.write_bytes(onnx_models.echo(axes=("batch", 4)))
+
+    assert answer(opened(graph)) == [[1.0] * 4] * 2
+
+
+def test_another_graph_is_another_entry(opened: Callable[[bytes], Session], tmp_path: Path) -> None:
+    opened(onnx_models.affine())
+    opened(onnx_models.arithmetic())
+
+    assert len(kept_in(tmp_path)) == 2
+
+
+def test_damaged_cache_costs_a_warning_and_is_mended(
+    opened: Callable[[bytes], Session], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened(onnx_models.affine())
+    (kept,) = kept_in(tmp_path)
+    kept.write_bytes(kept.read_bytes()[:-1])
+
+    assert answer(opened(onnx_models.affine())) == [[3.0] * 4] * 2
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+    caplog.clear()
+    assert answer(opened(onnx_models.affine())) == [[3.0] * 4] * 2
+    assert caplog.records == []
+
+
+def test_kept_graph_the_runtime_refuses_is_replaced(
+    opened: Callable[[bytes], Session], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    graph = onnx_models.affine()
+    entry = key(graph, version(), PROVIDERS["cpu"])
+    with GraphCache(tmp_path / "cache").writing(entry) as place:
+        assert place is not None
+        place.write_bytes(graph.replace(b"Mul", b"Mux"))
+
+    assert answer(opened(graph)) == [[3.0] * 4] * 2
+    assert "cached graph is refused" in caplog.text
+
+    caplog.clear()
+    opened(graph)
+    assert caplog.records == []
+
+
+def test_cache_that_cannot_be_written_costs_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+
+    opened = open_session(
+        onnx_models.affine(), provider="cpu", threads=1, cache_dir=tmp_path / "file"
+    )
+
+    assert answer(opened) == [[3.0] * 4] * 2
+    assert {record.levelno for record in caplog.records} == {logging.WARNING}
+
+
+def test_graph_that_cannot_be_saved_is_served(
+    opened: Callable[[bytes], Session],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @contextmanager
+    def full(_cache: GraphCache, _entry: str) -> Iterator[Path]:
+        # The runtime cannot write a file where a directory is, as it cannot on a full disk.
+        yield tmp_path
+
+    monkeypatch.setattr(GraphCache, "writing", full)
+
+    assert answer(opened(onnx_models.affine())) == [[3.0] * 4] * 2
+    assert "cached graph is not kept" in caplog.text
+
+
+def test_wrong_graph_fails_with_a_cache_as_without(
+    opened: Callable[[bytes], Session], tmp_path: Path
+) -> None:
+    with pytest.raises(ModelFailed, match="ONNX Runtime refuses the graph"):
+        opened(b"not a graph")
+
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_session_tells_its_provider() -> None:

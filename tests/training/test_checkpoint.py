@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 
 from training.checkpoint import CHECKPOINT, read_checkpoint
 from training.errors import InterruptedRunError, RunError
-from training.recipes import Recipe, change_recipe
-from training.run import WEIGHTS, RunRecord
+from training.recipes import Recipe, change_recipe, make_recipe
+from training.run import WEIGHTS, RunRecord, load_model
 from training.train import Watcher, train
 
 CPU = torch.device("cpu")
@@ -52,6 +52,27 @@ def test_interrupted_and_resumed_is_bit_identical(
     assert timeless[0] == timeless[1]
     assert whole.test_accuracy == parted.test_accuracy
     assert not (tmp_path / "parted" / CHECKPOINT).exists()
+
+
+def test_the_average_and_the_heads_go_on_as_well(
+    shapes: Path, tmp_path: Path, silent: Callable[..., Watcher]
+) -> None:
+    recipe = make_recipe(
+        "inception-v1",
+        str(shapes),
+        image={"height": 28, "width": 28, "channels": 1},
+        epochs=2,
+        batch_size=13,
+        average_decay=0.5,
+    )
+    whole = train(recipe, tmp_path / "whole", CPU, silent(), None)
+
+    parted = run_in_pieces(recipe, tmp_path / "parted", [3], silent)
+
+    one, other = (load_file(tmp_path / name / WEIGHTS) for name in ("whole", "parted"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert whole.epochs[1].validation_loss == parted.epochs[1].validation_loss
+    assert not any(name.startswith("aux") for name in load_model(tmp_path / "parted").state_dict())
 
 
 def test_another_seed_gives_other_weights(

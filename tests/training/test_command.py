@@ -37,7 +37,7 @@ def test_trains_a_folder_and_resuming_the_finished_run_is_harmless(
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["lenet"], "error: unknown recipe 'lenet'; there are lenet5, lenet5-1998"),
+        (["lenet"], "error: unknown recipe 'lenet'; there are alexnet, "),
         (["lenet5", "--data", "/no/such"], "error: /no/such: neither a data set"),
         (["lenet5", "--epochs", "0"], "error: epochs: Input should be greater than or equal to 1"),
         (["lenet5", "--learning-rate", "-1"], "error: optimizer.learning_rate: "),

@@ -1,6 +1,8 @@
 """The loop, on a task so small that its numbers can be foreseen."""
 
+import copy
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,9 +11,10 @@ from torch.nn import functional
 
 from training.errors import DivergedError
 from training.loop import Batch, Hooks, State, Task, copy_weights, evaluate, fit
+from training.models.auxiliary import WithAuxiliary
 from training.optimizers import make_optimizer
 from training.progress import Progress
-from training.recipes import Recipe, Setting, make_recipe
+from training.recipes import Recipe, Setting, change_recipe, make_recipe
 
 
 def make_state(recipe: Recipe) -> State:
@@ -137,3 +140,53 @@ def test_bfloat16_forward_passes_train_too() -> None:
 
     assert state.progress.history[-1].validation_accuracy > 0.9
     assert all(weight.dtype == torch.float32 for weight in state.best.values())
+
+
+class Headed(nn.Module):
+    """A linear network with two auxiliary classifiers in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(2, 2)
+        self.aux1 = nn.Linear(2, 2)
+        self.aux2 = nn.Linear(2, 2)
+
+    def forward(self, points: Tensor) -> Tensor | WithAuxiliary:
+        logits: Tensor = self.fc(points)
+        if self.training:
+            return WithAuxiliary(logits, (self.aux1(points), self.aux2(points)))
+        return logits
+
+
+def test_auxiliary_losses_are_weighed_and_not_reported() -> None:
+    settings = recipe(epochs=1, optimizer={"kind": "sgd", "momentum": 0.0, "clip_norm": 100.0})
+    settings = change_recipe(settings, optimizer={"weight_decay": 0.0})
+    torch.manual_seed(0)
+    network = Headed()
+    for head in (network.aux1, network.aux2):
+        head.load_state_dict(network.fc.state_dict())
+    state = State(network, make_optimizer(network, settings.optimizer), {}, Progress())
+    task = replace(make_task(separable(32)), steps=1, auxiliary_weight=0.3)
+    before = copy_weights(network)
+    alone = functional.cross_entropy(network.fc(separable(32).inputs[0]), separable(32).targets)
+
+    fit(state, replace(task, training=lambda _e, _s: iter([separable(32)])), settings, HOOKS)
+
+    moved = {name: now - before[name] for name, now in copy_weights(network).items()}
+    torch.testing.assert_close(moved["aux1.weight"], moved["fc.weight"] * 0.3)
+    torch.testing.assert_close(moved["aux2.weight"], moved["aux1.weight"])
+    assert state.progress.history[0].loss == pytest.approx(alone.item())
+
+
+def test_the_average_is_what_is_validated_and_kept() -> None:
+    settings = recipe(epochs=3, average_decay=0.9)
+    state = make_state(settings)
+    state.average = copy.deepcopy(state.network)
+    task = make_task(separable(64))
+
+    fit(state, task, settings, HOOKS)
+
+    last = state.progress.history[-1]
+    assert evaluate(state.average, [separable(64)], task.loss).loss == last.validation_loss
+    assert evaluate(state.network, [separable(64)], task.loss).loss != last.validation_loss
+    assert torch.equal(state.best["weight"], state.average.state_dict()["weight"])

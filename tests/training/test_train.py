@@ -11,7 +11,7 @@ from PIL import Image
 from training.data import load
 from training.errors import DataError, RunError
 from training.figures import CONFUSION_MATRIX, LEARNING_CURVE
-from training.recipes import Recipe, make_recipe
+from training.recipes import Recipe, change_recipe, make_recipe
 from training.run import RECORD, WEIGHTS, RunRecord, load_data, load_model, read_record
 from training.train import Watcher, prepare, train
 
@@ -33,6 +33,30 @@ def test_digits_reach_98_percent_on_held_out_rows(
     assert record.test_accuracy is not None and record.test_accuracy >= 0.98
     assert record.data.train_rows + record.data.validation_rows + record.data.test_rows == 1797
     assert accuracy_by_the_record(tmp_path) == record.test_accuracy
+
+
+def test_alexnet_learns_the_digits_in_its_small_form(
+    tmp_path: Path, silent: Callable[..., Watcher]
+) -> None:
+    record = train(make_recipe("alexnet", "digits"), tmp_path, CPU, silent(), None)
+
+    assert record.test_accuracy is not None and record.test_accuracy >= 0.95
+    assert accuracy_by_the_record(tmp_path) == record.test_accuracy
+
+
+def test_the_record_says_how_pictures_are_brought_to_size(
+    small_recipe: Recipe, tmp_path: Path, silent: Callable[..., Watcher]
+) -> None:
+    cropping = change_recipe(small_recipe, epochs=1, image={"short_side": 30})
+
+    stretched = train(small_recipe, tmp_path / "stretched", CPU, silent(), None)
+    cropped = train(cropping, tmp_path / "cropped", CPU, silent(), None)
+
+    assert (stretched.image.resize, stretched.image.short_side) == ("stretch", None)
+    assert (cropped.image.resize, cropped.image.short_side) == ("short-side", 30)
+    seen = load_data(cropped, "test").images
+    assert not np.array_equal(seen, load_data(stretched, "test").images)
+    np.testing.assert_array_equal(seen, prepare(cropping).test.images)
 
 
 def accuracy_by_the_record(run: Path) -> float:

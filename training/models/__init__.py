@@ -1,24 +1,56 @@
 """The networks by name: `build` makes one for given classes and pictures."""
 
+import functools
 from collections.abc import Callable
 
 from torch import nn
 
 from training.errors import ModelError
+from training.models.alexnet import AlexNet, AlexNetOf2012
+from training.models.inception import InceptionV1
+from training.models.inception_v3 import InceptionV3
 from training.models.lenet import LeNet5, LeNet5Of1998
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "lenet5": LeNet5,
     "lenet5-1998": LeNet5Of1998,
+    "alexnet": AlexNet,
+    "alexnet-2012": AlexNetOf2012,
+    "inception-v1": InceptionV1,
+    "inception-v1-bn": functools.partial(InceptionV1, batch_norm=True),
+    "googlenet": functools.partial(InceptionV1, batch_norm=True, as_torchvision=True),
+    "inception-v3": InceptionV3,
 }
+WITH_AUXILIARY = frozenset({"inception-v1", "inception-v1-bn", "googlenet", "inception-v3"})
+"""The networks that have auxiliary classifiers in training."""
 
 
-def build(architecture: str, *, classes: int, height: int, width: int, channels: int) -> nn.Module:
+def build(
+    architecture: str,
+    *,
+    classes: int,
+    height: int,
+    width: int,
+    channels: int,
+    auxiliary: bool = False,
+) -> nn.Module:
     """A network with fresh weights, drawn from torch's global generator.
+
+    Args:
+        architecture: a key of `MODELS`.
+        classes: how many.
+        height: of the pictures, in pixels.
+        width: likewise.
+        channels: 1 grey or 3 colours.
+        auxiliary: with auxiliary classifiers where the network has them, for training; it then returns
+            `training.models.auxiliary.WithAuxiliary` in training mode.
 
     Raises:
         ModelError: unknown architecture, or one that does not fit.
     """
     if architecture not in MODELS:
         raise ModelError(f"unknown network {architecture!r}; there are {', '.join(sorted(MODELS))}")
-    return MODELS[architecture](classes=classes, height=height, width=width, channels=channels)
+    heads = {"auxiliary": True} if auxiliary and architecture in WITH_AUXILIARY else {}
+    return MODELS[architecture](
+        classes=classes, height=height, width=width, channels=channels, **heads
+    )

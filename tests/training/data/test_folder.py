@@ -1,5 +1,6 @@
 """A user's own pictures, tidy and untidy."""
 
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 from PIL import Image
 
 from training.data import load
+from training.data.folder import read_picture
+from training.data.images import Split
 from training.errors import DataError
 
 
@@ -98,7 +101,7 @@ def test_what_is_no_set_of_classes_is_refused(tmp_path: Path, shapes: Path) -> N
     paint(shapes / "void" / "one.png", (0, 0, 0))
     with pytest.raises(DataError, match="void: expected at least 3 pictures"):
         load(str(shapes))
-    with pytest.raises(DataError, match=r"neither a data set \(digits, mnist, fashion-mnist\)"):
+    with pytest.raises(DataError, match=r"neither a data set \(digits, mnist, .*\) nor a folder"):
         load(str(tmp_path / "absent"))
 
 
@@ -108,3 +111,84 @@ def test_test_classes_must_be_those_of_training(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match=r"expected the classes of .*, a, b; found a, c"):
         load(str(tmp_path))
+
+
+def pack(folder: Path, tar_file: Path, inside: str) -> None:
+    """A tar of the folder, its files in an order of their own."""
+    with tarfile.open(tar_file, "w") as tar:
+        for path in sorted(folder.rglob("*"), reverse=True):
+            tar.add(path, Path(inside) / path.relative_to(folder), recursive=False)
+
+
+@pytest.mark.parametrize("inside", ["", "./", "shapes"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_tar_is_read_as_the_folder_in_it(
+    shapes: Path, tmp_path: Path, inside: str, split: Split
+) -> None:
+    (shapes / "left" / ".DS_Store").write_bytes(b"?")
+    pack(shapes, tmp_path / "shapes.tar", inside)
+
+    of_folder, of_tar = load(str(shapes), split), load(str(tmp_path / "shapes.tar"), split)
+
+    np.testing.assert_array_equal(of_tar.images, of_folder.images)
+    np.testing.assert_array_equal(of_tar.labels, of_folder.labels)
+    assert of_tar.classes == of_folder.classes == ("left", "right")
+
+
+def test_a_tar_with_splits_and_broken_pictures_names_them(tmp_path: Path) -> None:
+    for name in ("train/a/0", "train/b/0", "val/a/0", "val/b/0"):
+        paint(tmp_path / "set" / f"{name}.png", (0, 0, 0))
+    (tmp_path / "set/val/b/1.png").write_bytes(b"broken")
+    pack(tmp_path / "set", tmp_path / "set.tar", "")
+
+    assert load(str(tmp_path / "set.tar"), "train").labels.tolist() == [0, 1]
+    with pytest.raises(DataError, match=r"1 unreadable files: .*set\.tar/val/b/1\.png"):
+        load(str(tmp_path / "set.tar"), "test")
+
+
+def test_a_file_that_is_no_tar_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(b"no tar")
+
+    with pytest.raises(DataError, match=r"x\.tar: expected a tar file, found"):
+        load(str(tmp_path / "x.tar"))
+
+
+@pytest.mark.parametrize("size", [(40, 21), (20, 41), (30, 30)], ids=["wide", "high", "square"])
+def test_the_short_side_is_resized_and_the_middle_cut_out(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+
+    picture = read_picture(tmp_path / "x.png", (10, 8), 3, short_side=12)
+
+    long = round(max(size) * 12 / min(size))
+    width, height = (long, 12) if size[0] >= size[1] else (12, long)
+    whole = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+    left, top = (width - 10) // 2, (height - 8) // 2
+    np.testing.assert_array_equal(picture, whole[top : top + 8, left : left + 10])
+
+
+def test_transparency_is_laid_on_white(tmp_path: Path) -> None:
+    half = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    palette = Image.new("P", (4, 4), 1)
+    palette.putpalette([0, 0, 0, 200, 0, 0])
+    grey = Image.new("LA", (4, 4), (0, 51))
+    half.save(tmp_path / "rgba.png")
+    palette.save(tmp_path / "p.png", transparency=1)
+    grey.save(tmp_path / "la.png")
+
+    pictures = {
+        name: read_picture(tmp_path / f"{name}.png", (2, 2), 3) for name in ("rgba", "p", "la")
+    }
+
+    assert (pictures["rgba"] == 255).all() and (pictures["p"] == 255).all()
+    assert (pictures["la"] == 204).all()
+
+
+def test_print_colours_become_rgb(tmp_path: Path) -> None:
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "x.jpg", quality=100)
+
+    assert read_picture(tmp_path / "x.jpg", (2, 2), 3)[0, 0].tolist() == pytest.approx(
+        [255, 0, 0], abs=3
+    )
