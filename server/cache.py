@@ -32,9 +32,9 @@ _GRAPH, _HASH = "graph.onnx", "graph.sha256"
 _PROCESSOR_FIELDS = ("model name", "flags", "Features", "CPU part")
 
 
-def key(graph: bytes, *circumstances: str) -> str:
-    """The name of an entry: a hash of the graph, of this processor and of whatever else counts."""
-    parts = [hashlib.sha256(graph).hexdigest(), platform.machine(), _processor(), *circumstances]
+def key(graph_sha256: str, *circumstances: str) -> str:
+    """The name of an entry: a hash of the graph's, of this processor and of whatever else counts."""
+    parts = [graph_sha256, platform.machine(), _processor(), *circumstances]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -111,6 +111,7 @@ class Loader:
                 provider=self.provider,
                 threads=self.threads,
                 cache_dir=self.settings(name).cache_dir,
+                sha256=files.graph_sha256,
             )
             model = self._assemble(name, version, files, session)
             proof.warm_up(session, model.signature, files, name)

@@ -38,6 +38,11 @@ class Files:
     golden: Golden | None
     labels: Mapping[str, Sequence[str]]
 
+    @property
+    def graph_sha256(self) -> str | None:
+        """The graph's hash as the contract has it, None without one."""
+        return self.contract.files[reader.MODEL] if self.contract else None
+
 
 def read(directory: Path) -> Files:
     """A bundle's files, each verified; of a directory without a contract, the graph alone."""

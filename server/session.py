@@ -7,6 +7,7 @@ Rules:
 """
 
 import ctypes
+import hashlib
 import logging
 import re
 from collections.abc import Mapping
@@ -64,8 +65,22 @@ def choose_provider(wanted: str) -> str:
     return "cpu"
 
 
-def open_session(graph: bytes, *, provider: str, threads: int, cache_dir: Path | None) -> "Session":
+def open_session(
+    graph: bytes,
+    *,
+    provider: str,
+    threads: int,
+    cache_dir: Path | None,
+    sha256: str | None = None,
+) -> "Session":
     """A session, its graph optimised now or, where `cache_dir` keeps it, once before.
+
+    Args:
+        graph: see `Session`.
+        provider: see `Session`.
+        threads: see `Session`.
+        cache_dir: see `server.cache`; None optimises now.
+        sha256: the graph's, where it is known: to hash a large one takes as long as the cache saves.
 
     Raises:
         ModelFailed: see `Session`.
@@ -73,7 +88,7 @@ def open_session(graph: bytes, *, provider: str, threads: int, cache_dir: Path |
     if cache_dir is None:
         return Session(graph, provider=provider, threads=threads)
     kept = GraphCache(cache_dir)
-    entry = cache.key(graph, version(), PROVIDERS[provider])
+    entry = cache.key(sha256 or hashlib.sha256(graph).hexdigest(), version(), PROVIDERS[provider])
     optimised = kept.read(entry)
     if optimised is not None:
         try:
