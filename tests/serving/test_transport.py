@@ -608,7 +608,7 @@ def test_stop_cancels_what_is_open_after_the_grace(serve: Serve) -> None:
 
 
 def test_ended_call_is_freed_without_the_garbage_collector(serve: Serve) -> None:
-    # Calls that kept themselves alive until a collection once cost half of the throughput.
+    # Calls that kept themselves alive until a collection once cost a tenth of the server's CPU.
     served = serve(Echo=Unary(echo))
     gc.collect()
     gc.disable()
