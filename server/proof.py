@@ -106,7 +106,7 @@ def _inputs(
 
 
 def replay(session: Session, files: Files) -> None:
-    """Refuse a model that no longer gives what PyTorch gave when it was exported."""
+    """Refuse a model that no longer gives what was recorded when it was exported."""
     if files.golden is None or files.contract is None:
         return
     tolerance = _tolerance(files.contract, session.provider)
