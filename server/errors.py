@@ -1,4 +1,4 @@
-"""The tree of expected failures. It knows no protocol: `servicer` holds the table of statuses.
+"""The tree of expected failures. It knows no protocol: `statuses` holds the table of statuses.
 
 A leaf is chosen by what the one who gets it should do next.
 

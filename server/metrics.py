@@ -4,7 +4,7 @@ Rules:
 - Labels come from closed sets: models that exist, statuses of gRPC, providers.
 - The request path adds to plain lists, once per batch where it can; Prometheus's objects are built
   when somebody scrapes. A scrape never holds a lock the request path waits for, but for copying.
-- A model's numbers outlive its reloads, and go when it goes.
+- A model's numbers outlive its reloads.
 """
 
 import threading

@@ -28,13 +28,14 @@ class Health:
     def __init__(self) -> None:
         # Typed loosely: of grpcio's context it is given only what it uses.
         self._servicer: Any = health.HealthServicer()
+        self._known: set[str] = set()
         self._unknown: set[str] = set()
         self.set("", is_serving=False)
 
     def set(self, name: str, *, is_serving: bool) -> None:
         """Tell everybody who asks or watches."""
-        statuses = health_pb2.HealthCheckResponse
-        self._servicer.set(name, statuses.SERVING if is_serving else statuses.NOT_SERVING)
+        self._known.add(name)
+        self._servicer.set(name, _STATUSES.SERVING if is_serving else _STATUSES.NOT_SERVING)
 
     def stop(self) -> None:
         """NOT_SERVING for every name, for good."""
@@ -74,19 +75,12 @@ class Health:
 
     def _may_watch(self, name: str) -> bool:
         """The servicer keeps each name it was ever asked for: names nobody has are few and short."""
-        if self._servicer.Check(health_pb2.HealthCheckRequest(service=name), _NoContext()).status:
+        if name in self._known:
             return True
         if len(name) > _MAX_NAME_CHARACTERS or len(self._unknown) >= _MAX_UNKNOWN_NAMES:
             return False
         self._unknown.add(name)
         return True
-
-
-class _NoContext:
-    """For a question of our own, whose status nobody gets."""
-
-    def set_code(self, code: grpc.StatusCode) -> None:
-        """Ignore it."""
 
 
 class _Context:
