@@ -1,4 +1,4 @@
-"""`golden.npz`: inputs and the outputs PyTorch gave, to be replayed wherever the bundle runs.
+"""`golden.npz`: inputs and the outputs expected for them, to be replayed wherever the bundle runs.
 
 An ordinary .npz file (`numpy.load` reads it) of members `inputs/<name>` and `outputs/<name>`,
 stored without compression and without Python objects, so that reading it can neither run code
@@ -35,7 +35,10 @@ _UNREADABLE = (
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """Tensors by name: what went into the network, and what came out of it in PyTorch."""
+    """Tensors by name: what went into the network, and what came out of it.
+
+    The outputs are PyTorch's, or of an INT8 bundle those of its graph where it was made.
+    """
 
     inputs: Mapping[str, NDArray[Any]]
     outputs: Mapping[str, NDArray[Any]]

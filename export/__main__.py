@@ -1,22 +1,29 @@
-"""`python -m export RUN --to models/`: publish a trained run.
+"""`python -m export RUN --to models/`: publish a trained run, or weights from elsewhere.
 
-Exit codes: 0 published; 1 it could not be, and one line says why; 2 wrong usage;
-3 the parity gate is closed: PyTorch and ONNX Runtime disagree, nothing was published.
+Exit codes: 0 published; 1 it could not be, and a line says why; 2 wrong usage;
+3 the parity gate is closed: PyTorch and ONNX Runtime disagree, nothing was published;
+4 INT8 costs more accuracy than allowed, nothing was published.
 """
 
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from bundle.contract import Precision
     from export.publishing import Published
 
 EXIT_ERROR = 1
 EXIT_PARITY = 3
+EXIT_ACCURACY = 4
+PUBLISHED = "Weights from elsewhere"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -32,7 +39,8 @@ def main(args: list[str] | None = None, prog: str = "python -m export") -> int:
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="A run directory that training wrote.")],
+    run: Annotated[Path | None, typer.Argument(help="A run directory that training wrote.")] = None,
+    *,
     to: Annotated[Path, typer.Option(help="The model repository to publish into.")],
     name: Annotated[
         str | None, typer.Option(help="The model's name; by default its architecture.")
@@ -40,25 +48,127 @@ def export(
     version: Annotated[
         int | None, typer.Option(min=1, help="Its version; by default the next free one.")
     ] = None,
+    precision: Annotated[
+        Literal["fp32", "fp16", "int8"],
+        typer.Option(help="fp16 is served on CUDA only, int8 on a CPU only."),
+    ] = "fp32",
+    max_accuracy_drop: Annotated[
+        float, typer.Option(min=0.0, max=100.0, help="Points of accuracy that int8 may cost.")
+    ] = 1.0,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="In place of a run: a state dict in torchvision's layout, by torch or safetensors.",
+            rich_help_panel=PUBLISHED,
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="Its network: alexnet, googlenet or inception-v3.", rich_help_panel=PUBLISHED
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Its classes, one a line.", rich_help_panel=PUBLISHED)
+    ] = None,
 ) -> None:
     """Write a trained network as ONNX, compare the two, and publish a bundle if they agree.
 
-    Exit codes: 0 published, 1 failed, 2 wrong usage, 3 PyTorch and ONNX Runtime disagree.
+    Exit codes: 0 published, 1 failed, 2 wrong usage, 3 PyTorch and ONNX Runtime disagree,
+    4 int8 costs too much accuracy.
     """
+    source = _source(run, weights, recipe, labels)
+    publish = partial(
+        _publish,
+        source,
+        to=to,
+        name=name,
+        version=version,
+        precision=precision,
+        max_accuracy_drop=max_accuracy_drop,
+    )
+    _print_summary(_or_exit(publish))
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Weights that no run of ours left behind."""
+
+    weights: Path
+    recipe: str
+    labels: Path
+
+
+def _source(
+    run: Path | None, weights: Path | None, recipe: str | None, labels: Path | None
+) -> Path | Elsewhere:
+    """What is to be published: a run's directory, or weights with what belongs to them."""
+    if run is not None and (weights, recipe, labels) == (None, None, None):
+        return run
+    if run is None and weights is not None and recipe is not None and labels is not None:
+        return Elsewhere(weights, recipe, labels)
+    raise typer.BadParameter("expected a run, or --weights with --recipe and --labels")
+
+
+def _publish(
+    source: Path | Elsewhere,
+    *,
+    to: Path,
+    name: str | None,
+    version: int | None,
+    precision: "Precision",
+    max_accuracy_drop: float,
+) -> "Published":
     # Imported here, so that --help does not wait for torch.
-    from bundle.errors import BundleError  # noqa: PLC0415
-    from export.errors import ExportError, ParityError  # noqa: PLC0415
     from export.runs import publish_run  # noqa: PLC0415
+    from export.weights import publish_weights  # noqa: PLC0415
+
+    if isinstance(source, Elsewhere):
+        if precision == "int8":
+            raise typer.BadParameter("int8 needs a run, whose data it is fitted to and judged by")
+        return publish_weights(
+            source.weights,
+            recipe=source.recipe,
+            labels=source.labels,
+            to=to,
+            name=name,
+            version=version,
+            precision=precision,
+        )
+    return publish_run(
+        source,
+        to=to,
+        name=name,
+        version=version,
+        precision=precision,
+        max_accuracy_drop=max_accuracy_drop,
+    )
+
+
+def _or_exit(publish: Callable[[], "Published"]) -> "Published":
+    """Publish; what goes wrong becomes a line and an exit code."""
+    from bundle.errors import BundleError  # noqa: PLC0415
+    from export.errors import (  # noqa: PLC0415
+        AccuracyError,
+        ExportError,
+        ParityError,
+        WrongWeights,
+    )
     from training.errors import TrainingError  # noqa: PLC0415
 
     try:
         with Console(stderr=True).status("exporting"):
-            published = publish_run(run, to=to, name=name, version=version)
+            return publish()
+    except WrongWeights as error:
+        # Names of tensors by the dozen: on one line nobody finds the second kind.
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(EXIT_ERROR) from None
     except ParityError as error:
         raise _failure(error, EXIT_PARITY) from None
+    except AccuracyError as error:
+        raise _failure(error, EXIT_ACCURACY) from None
     except (BundleError, ExportError, TrainingError, OSError) as error:
         raise _failure(error, EXIT_ERROR) from None
-    _print_summary(published)
 
 
 def _failure(error: Exception, code: int) -> typer.Exit:
@@ -78,7 +188,12 @@ def _print_summary(published: "Published") -> None:
         f"over {parity.rows} rows, batches of {', '.join(map(str, parity.batch_sizes))}",
     )
     table.add_row("compared on", f"{parity.examples}; random")
-    table.add_row("size", f"{published.size_bytes / 1e6:.2f} MB")
+    if cost := published.quantisation:
+        table.add_row(
+            "accuracy",
+            f"FP32 {cost.before:.2%}, INT8 {cost.after:.2%} on {cost.test_rows:,} {cost.test}",
+        )
+    table.add_row("size", f"{published.size_bytes / 1e6:.2f} MB, {published.precision}")
     console.print(table)
 
 

@@ -3,7 +3,9 @@
 ExportError
 ├── NotExportable   torch cannot write the network as a graph
 ├── BrokenGraph     it did, but the graph is not what was asked for
-└── ParityError     the graph computes something else than the network
+├── ParityError     the graph computes something else than the network
+├── AccuracyError   as INT8 it answers too many test rows wrong
+└── WrongWeights    a file of weights is not the network's
 """
 
 
@@ -21,3 +23,11 @@ class BrokenGraph(ExportError):
 
 class ParityError(ExportError):
     """PyTorch and ONNX Runtime disagree beyond the tolerance: nothing was published."""
+
+
+class AccuracyError(ExportError):
+    """INT8 costs more accuracy than allowed: allow more, or stay with FP32."""
+
+
+class WrongWeights(ExportError):
+    """The file's tensors are not those of the network: each is named."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 INPUT = "image"
+LOGITS, PROBABILITIES = "logits", "probabilities"
 
 
 class ImageOutputs(NamedTuple):

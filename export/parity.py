@@ -5,7 +5,7 @@ Raw outputs are compared, value by value, never only their greatest: a label may
 error that moves every logit.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,16 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bundle.contract import Parity, Tolerance
+from export import runtime
 from export.errors import ExportError, ParityError
 from export.samples import BATCH_SIZES
 from export.spec import ExportSpec, row_count
 
 # Nearer to zero than this, a relative difference says nothing and is not recorded.
 RELATIVE_FLOOR = 1e-3
-RUNTIME_VERSION: str = onnxruntime.__version__
 # Batches this small are also run row by row.
 _ROWS_ALONE = 3
-_PROVIDERS = ["CPUExecutionProvider"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,30 +48,26 @@ def measure(
     Raises:
         ParityError: beyond `spec.tolerance`, or the outputs are of another type or shape.
     """
-    session = _open(model)
-    differences: list[tuple[str, Difference]] = []
-    small: list[tuple[dict[str, NDArray[Any]], list[NDArray[Any]]]] = []
-    rows = 0
-    for batch in batches:
-        expected = run_network(module, batch, spec)
-        inputs = {name: tensor.numpy() for name, tensor in batch.items()}
-        actual = session.run(list(spec.outputs), inputs)
-        rows += row_count(batch, spec)
-        if spec.batch_axis is not None and 1 < row_count(batch, spec) <= _ROWS_ALONE:
-            small.append((inputs, actual))
-        for (name, wanted), got in zip(expected.items(), actual, strict=True):
-            _check_kind(name, wanted, np.asarray(got))
-            differences.append((name, compare(np.asarray(got), wanted, spec.tolerance)))
-    _close_if_beyond(differences, spec.tolerance)
-    for inputs, together in small:
-        _check_rows(session, inputs, together, spec)
-    return Parity(
-        max_absolute=max(difference.absolute for _, difference in differences),
-        max_relative=max(difference.relative for _, difference in differences),
-        rows=rows,
-        batch_sizes=[1] if spec.batch_axis is None else list(BATCH_SIZES),
-        examples=spec.examples,
-    )
+    session = runtime.open_session(model)
+    compared = _compare_all(module, session, batches, spec)
+    _close_if_beyond(compared, spec.tolerance)
+    _check_rows_alone(session, compared, spec)
+    return _summary(compared, spec)
+
+
+def record(
+    module: nn.Module, model: bytes, batches: Iterable[Mapping[str, Tensor]], spec: ExportSpec
+) -> Parity:
+    """Return how far network and graph were apart, however far that is.
+
+    Raises:
+        ParityError: the outputs are of another type or shape, or no numbers.
+    """
+    compared = _compare_all(module, runtime.open_session(model), batches, spec)
+    gaps = [each.absolute for batch in compared for each in batch.differences.values()]
+    if not np.isfinite(gaps).all():
+        raise ParityError("ONNX Runtime gives values that are no numbers; nothing was published")
+    return _summary(compared, spec)
 
 
 def run_network(
@@ -112,29 +107,70 @@ def compare(actual: NDArray[Any], expected: NDArray[Any], tolerance: Tolerance) 
     )
 
 
-def _open(model: bytes) -> onnxruntime.InferenceSession:
-    session = onnxruntime.InferenceSession(model, providers=_PROVIDERS)
-    if session.get_providers() != _PROVIDERS:
-        raise ExportError(f"providers: expected {_PROVIDERS}, got {session.get_providers()}")
-    return session
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """One batch: what went in, what the graph gave, and how far each output is from PyTorch's."""
+
+    inputs: Mapping[str, NDArray[Any]]
+    rows: int
+    actual: Mapping[str, NDArray[Any]]
+    differences: Mapping[str, Difference]
 
 
-def _check_rows(
+def _compare_all(
+    module: nn.Module,
     session: onnxruntime.InferenceSession,
-    inputs: Mapping[str, NDArray[Any]],
-    together: Sequence[NDArray[Any]],
+    batches: Iterable[Mapping[str, Tensor]],
     spec: ExportSpec,
+) -> list[_Compared]:
+    compared = []
+    for batch in batches:
+        expected = run_network(module, batch, spec)
+        inputs = {name: tensor.numpy() for name, tensor in batch.items()}
+        actual = _run_graph(session, inputs, spec)
+        for name, wanted in expected.items():
+            _check_kind(name, wanted, actual[name])
+        differences = {
+            name: compare(actual[name], wanted, spec.tolerance) for name, wanted in expected.items()
+        }
+        compared.append(_Compared(inputs, row_count(batch, spec), actual, differences))
+    return compared
+
+
+def _run_graph(
+    session: onnxruntime.InferenceSession, inputs: Mapping[str, NDArray[Any]], spec: ExportSpec
+) -> dict[str, NDArray[Any]]:
+    outputs = map(np.asarray, session.run(list(spec.outputs), dict(inputs)))
+    return dict(zip(spec.outputs, outputs, strict=True))
+
+
+def _summary(compared: list[_Compared], spec: ExportSpec) -> Parity:
+    differences = [each for batch in compared for each in batch.differences.values()]
+    return Parity(
+        max_absolute=max(each.absolute for each in differences),
+        max_relative=max(each.relative for each in differences),
+        rows=sum(batch.rows for batch in compared),
+        batch_sizes=[1] if spec.batch_axis is None else list(BATCH_SIZES),
+        examples=spec.examples,
+    )
+
+
+def _check_rows_alone(
+    session: onnxruntime.InferenceSession, compared: list[_Compared], spec: ExportSpec
 ) -> None:
     """Each row alone gives what it gives in the batch, or callers would get each other's data."""
-    for row in range(len(together[0])):
-        one = {name: array[row : row + 1] for name, array in inputs.items()}
-        alone = session.run(list(spec.outputs), one)
-        for name, whole, single in zip(spec.outputs, together, alone, strict=True):
-            if not compare(single, whole[row : row + 1], spec.tolerance).excess <= 0.0:
-                raise ParityError(
-                    f"output {name}: row {row} of a batch is not what it is alone, so requests may "
-                    f"not share a batch (batch_axis=None serves it); nothing was published"
-                )
+    if spec.batch_axis is None:
+        return
+    for batch in compared:
+        for row in range(batch.rows if 1 < batch.rows <= _ROWS_ALONE else 0):
+            one = {name: array[row : row + 1] for name, array in batch.inputs.items()}
+            for name, alone in _run_graph(session, one, spec).items():
+                together = batch.actual[name][row : row + 1]
+                if not compare(alone, together, spec.tolerance).excess <= 0.0:
+                    raise ParityError(
+                        f"output {name}: row {row} of a batch is not what it is alone, so requests "
+                        f"may not share a batch (batch_axis=None serves it); nothing was published"
+                    )
 
 
 def _check_kind(name: str, expected: NDArray[Any], actual: NDArray[Any]) -> None:
@@ -145,14 +181,19 @@ def _check_kind(name: str, expected: NDArray[Any], actual: NDArray[Any]) -> None
         )
 
 
-def _close_if_beyond(differences: list[tuple[str, Difference]], tolerance: Tolerance) -> None:
+def _close_if_beyond(compared: list[_Compared], tolerance: Tolerance) -> None:
     # "not <=" rather than ">": a NaN must close the gate too.
-    beyond = [item for item in differences if not item[1].excess <= 0.0]
+    beyond = [
+        (name, difference)
+        for batch in compared
+        for name, difference in batch.differences.items()
+        if not difference.excess <= 0.0
+    ]
     if not beyond:
         return
-    name, worst = max(beyond, key=lambda item: np.nan_to_num(item[1].absolute, nan=np.inf))
+    name, worst = max(beyond, key=lambda each: np.nan_to_num(each[1].absolute, nan=np.inf))
     raise ParityError(
-        f"output {name}: PyTorch and ONNX Runtime differ by {worst.absolute:.3g} "
-        f"(relative {worst.relative:.3g}), allowed is {tolerance.absolute:g} + "
-        f"{tolerance.relative:g} * |torch|; nothing was published"
+        f"output {name}: PyTorch and ONNX Runtime differ by "
+        f"{worst.absolute:.3g} (relative {worst.relative:.3g}), allowed is "
+        f"{tolerance.absolute:g} + {tolerance.relative:g} * |torch|; nothing was published"
     )

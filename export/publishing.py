@@ -1,21 +1,23 @@
-"""The way from a network to a published bundle: convert, compare, pack, publish."""
+"""The way from a network to a published bundle: convert, compare, reduce, pack, publish."""
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from bundle import golden, reader, writer
-from bundle.contract import Contract, Parity
+from bundle.contract import Contract, Parity, Precision, Quantisation
 from bundle.golden import Golden
-from export import graph, parity, samples
+from export import graph, half, int8, parity, runtime, samples
+from export.candidate import Candidate
 from export.errors import ExportError
+from export.int8 import Fitting
 from export.spec import ExportSpec, row_count
 
 GOLDEN_ROWS = 4
@@ -30,6 +32,8 @@ class Published:
     version: int
     parity: Parity
     size_bytes: int
+    precision: Precision = "fp32"
+    quantisation: Quantisation | None = None
 
 
 def publish(
@@ -40,6 +44,7 @@ def publish(
     to: Path | str,
     name: str,
     version: int | None = None,
+    precision: Literal["fp32", "fp16"] | Fitting = "fp32",
 ) -> Published:
     """Export a network, compare it with its graph, and publish it if they agree.
 
@@ -51,19 +56,34 @@ def publish(
         to: the model repository, `<to>/<name>/<version>/` is made in it.
         name: the model's name.
         version: its number, the next free one by default.
+        precision: of weights and of what is computed with them; data to fit it to asks for INT8.
+            Inputs and outputs stay as they are.
 
     Raises:
         ExportError: the arguments do not fit, torch cannot export, or (ParityError) the graph
-            computes something else.
+            computes something else, or (AccuracyError) INT8 costs too much.
         BundleError: the name is not valid, or the version exists.
     """
     models = Path(to)
     writer.check_target(models, name, version)
     _check_arguments(module, example_inputs, contract)
     with _evaluating(module):
-        files, text, measured = _make(module, example_inputs, contract)
-    path = writer.write(files, text, models, name, version)
-    return Published(path, int(path.name), measured, sum(map(len, files.values())))
+        chosen = _make(module, example_inputs, contract, precision)
+    label_files = _name_label_files(contract)
+    files = {
+        reader.MODEL: chosen.model,
+        golden.FILE_NAME: golden.encode(chosen.golden),
+        **{file: _lines(labels) for labels, file in label_files.items()},
+    }
+    path = writer.write(files, _contract(contract, chosen, label_files), models, name, version)
+    return Published(
+        path=path,
+        version=int(path.name),
+        parity=chosen.parity,
+        size_bytes=sum(map(len, files.values())),
+        precision=chosen.precision,
+        quantisation=chosen.quantisation,
+    )
 
 
 @contextmanager
@@ -78,25 +98,47 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
-class _Made(NamedTuple):
-    files: dict[str, bytes]
-    contract: Contract
-    parity: Parity
+def _make(
+    module: nn.Module,
+    example_inputs: Mapping[str, Tensor],
+    spec: ExportSpec,
+    precision: Literal["fp32", "fp16"] | Fitting,
+) -> Candidate:
+    """The graph and all that is said of it, proved; nothing is on disk yet."""
+    exact = _export(module, example_inputs, spec)
+    _check_labels(exact.golden, spec)
+    batches = samples.batches(example_inputs, spec)
+    if isinstance(precision, Fitting):
+        reduced = int8.quantise(exact, precision)
+        # Recorded, not judged: what INT8 may cost is measured in answers, not in digits.
+        return replace(reduced, parity=parity.record(module, reduced.model, batches, spec))
+    if precision == "fp16":
+        return _in_half(exact, module, batches, spec)
+    return exact
 
 
-def _make(module: nn.Module, example_inputs: Mapping[str, Tensor], contract: ExportSpec) -> _Made:
-    """Everything a bundle consists of, proved; nothing is on disk yet."""
-    model = graph.convert(module, example_inputs, contract)
-    measured = parity.measure(module, model, samples.batches(example_inputs, contract), contract)
-    recorded = _record(module, example_inputs, contract)
-    _check_labels(recorded, contract)
-    label_files = _name_label_files(contract)
-    files = {
-        reader.MODEL: model,
-        golden.FILE_NAME: golden.encode(recorded),
-        **{file: _lines(labels) for labels, file in label_files.items()},
-    }
-    return _Made(files, _contract(contract, measured, label_files), measured)
+def _export(module: nn.Module, example_inputs: Mapping[str, Tensor], spec: ExportSpec) -> Candidate:
+    """The network as it is, in FP32; whatever else is made of it comes through this gate first."""
+    model = graph.convert(module, example_inputs, spec)
+    measured = parity.measure(module, model, samples.batches(example_inputs, spec), spec)
+    recorded = _record(module, example_inputs, spec)
+    return Candidate(model=model, tolerance=spec.tolerance, parity=measured, golden=recorded)
+
+
+def _in_half(
+    exact: Candidate, module: nn.Module, batches: Iterable[dict[str, Tensor]], spec: ExportSpec
+) -> Candidate:
+    model = half.convert(exact.model)
+    tolerance = half.tolerance(exact.golden)
+    loose = replace(spec, tolerance=tolerance)
+    return replace(
+        exact,
+        model=model,
+        precision="fp16",
+        providers=("cuda",),
+        tolerance=tolerance,
+        parity=parity.measure(module, half.simulate(model), batches, loose),
+    )
 
 
 def _check_arguments(
@@ -144,16 +186,20 @@ def _lines(labels: tuple[str, ...]) -> bytes:
 
 
 def _contract(
-    spec: ExportSpec, measured: Parity, label_files: Mapping[tuple[str, ...], str]
+    spec: ExportSpec, chosen: Candidate, label_files: Mapping[tuple[str, ...], str]
 ) -> Contract:
     return Contract(
         task=spec.task,
         architecture=spec.architecture,
         batch_axis=spec.batch_axis,
         labels={output: label_files[tuple(labels)] for output, labels in spec.labels.items()},
+        preprocessing=spec.preprocessing,
         batching=spec.batching,
-        tolerance=spec.tolerance,
-        parity=measured,
+        precision=chosen.precision,
+        providers=list(chosen.providers),
+        tolerance=chosen.tolerance,
+        parity=chosen.parity,
+        quantisation=chosen.quantisation,
         training=spec.training,
         versions=_versions(),
         commit=spec.commit,
@@ -163,5 +209,5 @@ def _contract(
 def _versions() -> dict[str, str]:
     versions = {package: installed_version(package) for package in _RECORDED_PACKAGES}
     # The distribution is called onnxruntime or onnxruntime-gpu; the module always tells.
-    versions["onnxruntime"] = parity.RUNTIME_VERSION
+    versions["onnxruntime"] = runtime.VERSION
     return {**versions, "torch": torch.__version__, "python": platform.python_version()}

@@ -7,14 +7,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bundle.contract import Provenance
-from export.images import INPUT, ImageNetwork, ImageOutputs
+from bundle.contract import Precision, Preprocessing, Provenance
+from export.images import INPUT, LOGITS, PROBABILITIES, ImageNetwork, ImageOutputs
+from export.int8 import CALIBRATION_ROWS, DEFAULT_MAX_DROP, Fitting
 from export.publishing import Published, publish
 from export.spec import ExportSpec
 from training.errors import TrainingError
-from training.run import RunRecord, load_data, load_model, read_record
+from training.run import ImageRecord, RunRecord, load_data, load_model, read_record
 
 _EXAMPLE_ROWS = 64
+_CALIBRATION_SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,21 +28,58 @@ class Examples:
 
 
 def publish_run(
-    run: Path, *, to: Path, name: str | None = None, version: int | None = None
+    run: Path,
+    *,
+    to: Path,
+    name: str | None = None,
+    version: int | None = None,
+    precision: Precision = "fp32",
+    max_accuracy_drop: float = DEFAULT_MAX_DROP,
 ) -> Published:
     """Publish a trained network, named after its architecture by default.
 
+    Args:
+        run: the run directory.
+        to: the model repository.
+        name: of the model.
+        version: the next free one by default.
+        precision: `int8` needs the run's data.
+        max_accuracy_drop: points that INT8 may cost.
+
     Raises:
-        TrainingError: the run cannot be read.
+        TrainingError: the run cannot be read, or data that is needed.
         ExportError: see `publish`.
         BundleError: see `publish`.
     """
     record = read_record(run)
     network = ImageNetwork(load_model(run), record.image.mean, record.image.std)
     examples = _examples(record)
-    spec = _spec(record, examples.description)
-    inputs = {INPUT: examples.images}
-    return publish(network, inputs, spec, to=to, name=name or record.architecture, version=version)
+    return publish(
+        network,
+        {INPUT: examples.images},
+        _spec(record, examples.description),
+        to=to,
+        name=name or record.architecture,
+        version=version,
+        precision=_fitting(record, max_accuracy_drop) if precision == "int8" else precision,
+    )
+
+
+def _fitting(record: RunRecord, max_drop: float) -> Fitting:
+    """Training pictures to quantise by, drawn from a fixed seed, and the whole test set."""
+    name = Path(record.data.name).name
+    train, test = load_data(record, "train"), load_data(record, "test")
+    order = np.random.default_rng(_CALIBRATION_SEED).permutation(len(train.images))
+    rows = np.sort(order[:CALIBRATION_ROWS])
+    return Fitting(
+        calibration={INPUT: train.images[rows]},
+        calibration_from=f"training pictures of {name}, seed {_CALIBRATION_SEED}",
+        test={INPUT: test.images},
+        test_from=f"test pictures of {name}",
+        answers=test.labels,
+        output=LOGITS,
+        max_drop=max_drop,
+    )
 
 
 def _examples(record: RunRecord) -> Examples:
@@ -69,9 +108,23 @@ def _spec(record: RunRecord, examples: str) -> ExportSpec:
         architecture=record.architecture,
         outputs=ImageOutputs._fields,
         labels=dict.fromkeys(ImageOutputs._fields, record.classes),
+        preprocessing=_preprocessing(record.image),
         examples=examples,
         training=_provenance(record),
         commit=record.commit,
+    )
+
+
+def _preprocessing(image: ImageRecord) -> Preprocessing:
+    """The way training's evaluation pictures were made of encoded ones."""
+    return Preprocessing(
+        input=INPUT,
+        height=image.height,
+        width=image.width,
+        channels=1 if image.channels == 1 else 3,
+        resize=image.resize,
+        short_side=image.short_side,
+        output=PROBABILITIES,
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from bundle.contract import Batching, Provenance, Task, Tolerance
+from bundle.contract import Batching, Preprocessing, Provenance, Task, Tolerance
 from export.errors import ExportError
 
 
@@ -22,6 +22,7 @@ class ExportSpec:
         batch_axis: the name of the axis along which requests are put together; None if a
             network must see each request alone.
         labels: a text for each index of an output's last axis, by output.
+        preprocessing: how the server makes a row of a picture; None: it takes tensors only.
         batching: limits for the server.
         tolerance: two numbers agree when |onnx - torch| <= absolute + relative * |torch|;
             the default is for FP32 on a CPU. Integers and truth values must be equal.
@@ -36,6 +37,7 @@ class ExportSpec:
     axes: Mapping[str, Mapping[int, str]] | None = None
     batch_axis: str | None = "batch"
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    preprocessing: Preprocessing | None = None
     batching: Batching = field(default_factory=Batching)
     tolerance: Tolerance = field(default_factory=lambda: Tolerance(absolute=1e-5, relative=1e-5))
     examples: str = "given by the caller"

@@ -26,6 +26,8 @@ def test_defaults_of_the_smallest_contract() -> None:
     assert contract.batching.max_rows == 32
     assert contract.batching.max_queue_delay_s == 0.0
     assert contract.files == {} and contract.labels == {}
+    assert (contract.precision, contract.providers) == ("fp32", ["cpu", "cuda"])
+    assert contract.quantisation is None
 
 
 def test_what_is_written_is_read_back(contract: Contract) -> None:
@@ -35,6 +37,50 @@ def test_what_is_written_is_read_back(contract: Contract) -> None:
 def test_contract_is_immutable(contract: Contract) -> None:
     with pytest.raises(ValidationError, match="frozen"):
         contract.task = "other"
+
+
+PICTURES: dict[str, Any] = {
+    "input": "image",
+    "height": 224,
+    "width": 200,
+    "channels": 3,
+    "resize": "short-side",
+    "short_side": 256,
+    "output": "probabilities",
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="short-side"),
+        pytest.param({"short_side": 224}, id="smallest"),
+        pytest.param({"resize": "stretch", "short_side": None}, id="stretch"),
+    ],
+)
+def test_preprocessing_is_read_back(changes: dict[str, Any]) -> None:
+    contract = parse(encoded(preprocessing={**PICTURES, **changes}))
+
+    assert contract.preprocessing is not None
+    assert contract.preprocessing.model_dump() == {**PICTURES, **changes}
+    assert parse(contract.model_dump_json().encode()) == contract
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        pytest.param({"short_side": None}, "expected at least 224, got None", id="none"),
+        pytest.param({"short_side": 223}, "expected at least 224, got 223", id="too-short"),
+        pytest.param({"resize": "stretch"}, "expected none with stretch, got 256", id="stretch"),
+        pytest.param({"resize": "pad"}, "resize: expected 'stretch' or 'short-side'", id="way"),
+        pytest.param({"channels": 4}, "channels: expected 1 or 3, got 4", id="channels"),
+        pytest.param({"width": 0}, "width: expected greater than", id="width"),
+        pytest.param({"mean": 0.5}, "preprocessing.mean: unknown key", id="unknown-key"),
+    ],
+)
+def test_impossible_preprocessing_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(BrokenBundle, match=message):
+        parse(encoded(preprocessing={**PICTURES, **changes}))
 
 
 @pytest.mark.parametrize(
@@ -61,6 +107,44 @@ def test_contract_is_immutable(contract: Contract) -> None:
 def test_refuses_and_says_where(text: bytes, message: str) -> None:
     with pytest.raises(BrokenBundle, match=message):
         parse(text)
+
+
+COST = {
+    "before": 0.9,
+    "after": 0.89,
+    "calibration": "training rows",
+    "calibration_rows": 512,
+    "test": "test rows",
+    "test_rows": 100,
+}
+
+
+def test_cost_of_quantisation_is_read_back() -> None:
+    contract = parse(encoded(precision="int8", providers=["cpu"], quantisation=COST))
+
+    assert contract.quantisation is not None
+    assert contract.quantisation.model_dump() == COST
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        pytest.param({"precision": "int4"}, "precision: expected 'fp32', 'fp16' or", id="unknown"),
+        pytest.param({"providers": []}, "providers: expected.* at least 1 item", id="nobody"),
+        pytest.param(
+            {"providers": ["tpu"]}, "providers.0: expected 'cpu' or 'cuda'", id="provider"
+        ),
+        pytest.param(
+            {"quantisation": {**COST, "test_rows": 0}}, "test_rows: expected greater", id="rows"
+        ),
+        pytest.param(
+            {"quantisation": {"after": 1.0}}, "quantisation.before: expected", id="partly"
+        ),
+    ],
+)
+def test_impossible_precision_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(BrokenBundle, match=message):
+        parse(encoded(**changes))
 
 
 def test_unknown_format_is_the_only_thing_said() -> None:

@@ -1,7 +1,9 @@
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,8 @@ from torch import Tensor, nn
 from bundle.reader import read
 from export import runs
 from export.__main__ import main
-from training.run import load_model
+from training.data import ImageData, Split
+from training.run import RunRecord, load_data, load_model
 
 
 class Diverging(nn.Module):
@@ -92,10 +95,85 @@ def test_user_errors_are_one_line(
     assert error.startswith("error: ") and said in error and error.count("\n") == 1
 
 
+def test_int8_is_printed_with_what_it_cost(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(run), "--to", str(tmp_path), "--precision", "int8"]) == 0
+
+    cost = read(tmp_path / "lenet5" / "1").contract.quantisation
+    assert cost is not None
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"accuracy FP32 {cost.before:.2%}, INT8 {cost.after:.2%} on 359 test pictures" in printed
+    assert "MB, int8" in printed
+
+
+def test_int8_that_costs_too_much_has_its_own_exit_code(
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def black_to_train_on(record: RunRecord, split: Split) -> ImageData:
+        data = load_data(record, split)
+        return replace(data, images=np.zeros_like(data.images)) if split == "train" else data
+
+    monkeypatch.setattr(runs, "load_data", black_to_train_on)
+    command = [str(run), "--to", str(tmp_path / "models"), "--precision", "int8"]
+
+    assert main(command) == 4
+    error = capsys.readouterr().err
+    assert error.startswith("error: int8: accuracy falls from ") and error.count("\n") == 1
+    assert not (tmp_path / "models").exists()
+
+    assert main([*command, "--max-accuracy-drop", "100"]) == 0
+
+
+def test_fp16_is_published_for_cuda(run: Path, tmp_path: Path) -> None:
+    assert main([str(run), "--to", str(tmp_path), "--precision", "fp16"]) == 0
+
+    contract = read(tmp_path / "lenet5" / "1").contract
+    assert (contract.precision, contract.providers) == ("fp16", ["cuda"])
+
+
+def test_wrong_weights_are_told_on_lines_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, labels = tmp_path / "weights.pt", tmp_path / "labels.txt"
+    torch.save({"stray": torch.zeros(1)}, weights)
+    labels.write_text("a\nb\n")
+
+    source = ["--weights", str(weights), "--recipe", "googlenet", "--labels", str(labels)]
+    code = main([*source, "--to", str(tmp_path / "models")])
+
+    lines = capsys.readouterr().err.splitlines()
+    assert code == 1
+    assert lines[0] == f"error: {weights}: these are not the weights of googlenet for 2 classes"
+    assert lines[1].startswith("  missing: 287 tensors: conv1 (5)")
+    assert lines[2:] == ["  unknown: stray"]
+    assert not (tmp_path / "models").exists()
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["run"], ["run", "--to", "m", "--version", "0"], ["run", "--to", "m", "--wrong"]],
-    ids=["nothing", "no-target", "version", "option"],
+    [
+        [],
+        ["run"],
+        ["run", "--to", "m", "--version", "0"],
+        ["run", "--to", "m", "--wrong"],
+        ["run", "--to", "m", "--precision", "fp8"],
+        ["run", "--to", "m", "--max-accuracy-drop", "101"],
+        ["--to", "m"],
+        ["run", "--to", "m", "--weights", "w.pt", "--recipe", "alexnet", "--labels", "l.txt"],
+        ["--to", "m", "--weights", "w.pt", "--recipe", "alexnet"],
+        [
+            *("--to", "m", "--weights", "w.pt", "--recipe", "alexnet", "--labels", "l.txt"),
+            *("--precision", "int8"),
+        ],
+    ],
+    ids=[
+        *("nothing", "no-target", "version", "option", "precision", "drop"),
+        *("no-source", "two-sources", "no-labels", "int8-without-data"),
+    ],
 )
 def test_usage_errors(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments, "weir export") == 2

@@ -5,6 +5,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from bundle.contract import Preprocessing
 from bundle.reader import Bundle, read
 from export import runs
 from export.runs import publish_run
@@ -47,6 +48,50 @@ def test_contract_tells_where_it_comes_from(run: Path, bundle: Bundle) -> None:
     assert contract.parity is not None
     assert contract.parity.examples == "test pictures of digits"
     assert bundle.labels("logits") == bundle.labels("probabilities") == record.classes
+
+
+def test_pictures_are_made_into_rows_as_in_training(bundle: Bundle) -> None:
+    assert bundle.contract.preprocessing == Preprocessing(
+        input="image",
+        height=28,
+        width=28,
+        channels=1,
+        resize="stretch",
+        output="probabilities",
+    )
+
+
+def test_short_side_of_training_is_the_servers_too(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = read_record(run)
+    image = record.image.model_copy(update={"resize": "short-side", "short_side": 32})
+    monkeypatch.setattr(runs, "read_record", lambda _: record.model_copy(update={"image": image}))
+
+    preprocessing = read(publish_run(run, to=tmp_path).path).contract.preprocessing
+
+    assert preprocessing is not None
+    assert (preprocessing.resize, preprocessing.short_side) == ("short-side", 32)
+
+
+def test_int8_is_fitted_to_training_and_judged_by_test_pictures(run: Path, tmp_path: Path) -> None:
+    cost = publish_run(run, to=tmp_path, precision="int8").quantisation
+
+    assert cost is not None
+    assert cost.before == pytest.approx(read_record(run).test_accuracy)
+    assert cost.after > cost.before - 0.01
+    assert (cost.calibration, cost.calibration_rows) == ("training pictures of digits, seed 0", 512)
+    assert (cost.test, cost.test_rows) == ("test pictures of digits", 359)
+
+
+def test_int8_needs_the_data(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object) -> None:
+        raise DataError("digits: gone")
+
+    monkeypatch.setattr(runs, "load_data", missing)
+
+    with pytest.raises(DataError, match="gone"):
+        publish_run(run, to=tmp_path, precision="int8")
 
 
 def test_bundle_is_as_accurate_as_training_says(run: Path, bundle: Bundle) -> None:
