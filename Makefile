@@ -7,6 +7,7 @@ PIP_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I server/pb=protos
+PROTOS := $(sort $(wildcard protos/*.proto protos/*/*/*.proto))
 
 .PHONY: demo test format lint types imports proto check-proto pytest clean
 
@@ -38,13 +39,13 @@ imports: $(VENV)/installed
 	$(BIN)/lint-imports
 
 proto: $(VENV)/installed
-	$(PROTOC) --python_out=. --pyi_out=. protos/*.proto
+	$(PROTOC) --python_out=. --pyi_out=. $(PROTOS)
 
 check-proto: $(VENV)/installed
 	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT \
-	  && $(PROTOC) --python_out="$$fresh" --pyi_out="$$fresh" protos/*.proto \
-	  && for file in "$$fresh"/server/pb/*; do \
-	       diff -u "server/pb/$$(basename "$$file")" "$$file" \
+	  && $(PROTOC) --python_out="$$fresh" --pyi_out="$$fresh" $(PROTOS) \
+	  && for file in $$(cd "$$fresh" && find server/pb -type f); do \
+	       diff -u "$$file" "$$fresh/$$file" \
 	         || { echo "server/pb is not what protos/ says: run 'make proto'"; exit 1; }; \
 	     done
 

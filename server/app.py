@@ -3,8 +3,8 @@
     metrics → transport (listening, NOT_SERVING) → loader → SERVING → … → drain → stop
 
 Threads, all of them: the main thread waits for a signal; `weir-io` (or grpcio's pool) carries calls;
-`weir-run-…` runs models; `weir-deadlines` ends what is late; `weir-loader` loads; `weir-unpack`
-unpacks large messages; prometheus-client has one that answers scrapes.
+`weir-run-…` runs models; `weir-decode_…` decodes pictures; `weir-deadlines` ends what is late;
+`weir-loader` loads; `weir-unpack` unpacks large messages; prometheus-client has one that answers scrapes.
 """
 
 import gc
@@ -26,15 +26,19 @@ from prometheus_client import (
 
 from server.config import Settings
 from server.deadlines import Deadlines
+from server.decoding import DecodePool
 from server.errors import ConfigError, PortUnavailable
 from server.inference import Admission
 from server.metrics import Metrics
 from server.model import Loader
 from server.repository import Entry, Repository, State
-from server.servicer import SERVICE, Servicer
+from server.servicer import SERVICE as INFERENCE_SERVICE
+from server.servicer import Servicer
 from server.session import choose_provider
 from server.session import version as onnxruntime_version
 from server.standard import HEALTH_SERVICE, Health, reflection_handlers
+from server.tasks import SERVICE as TASKS_SERVICE
+from server.tasks import Tasks
 from server.transport import completion_queue, public
 from server.transport.call import Handlers, Limits, Transport
 
@@ -87,8 +91,13 @@ class App:
             default_deadline_s=settings.default_deadline_s,
             max_waiting_bytes=_LARGE_MESSAGES * settings.max_message_bytes,
         )
-        servicer = Servicer(self._repository, self._admission)
-        self._transport = _transport(settings, self._handlers(servicer))
+        self._decoding = DecodePool(settings.decode_threads or _cores(), deadlines=self._deadlines)
+        self._metrics.watch_decoding(self._decoding.waiting)
+        handlers = {
+            **Servicer(self._repository, self._admission).handlers(),
+            **Tasks(self._admission, self._decoding).handlers(),
+        }
+        self._transport = _transport(settings, self._with_standard(handlers))
 
     def start(self) -> None:
         """Listen, then begin to load; prints where to one line of standard output."""
@@ -104,6 +113,7 @@ class App:
             ) from None
         self._deadlines.start()
         self._admission.start()
+        self._decoding.start()
         self._transport.start()
         self._repository.start()
         sys.stdout.write(
@@ -117,17 +127,20 @@ class App:
         end_s = time.monotonic() + self._settings.grace_s
         self._health.stop()
         self._admission.drain()
-        drained = self._repository.close(self._settings.grace_s)
+        # First: what is being decoded still has to go through its model.
+        self._decoding.close()
+        decoded = self._decoding.join(max(0.0, end_s - time.monotonic()))
+        drained = self._repository.close(max(0.0, end_s - time.monotonic())) and decoded
         self._transport.stop(max(0.0, end_s - time.monotonic()))
         self._deadlines.stop()
         self._http.shutdown()
         self._http.server_close()
         logger.info("stopped drained=%s", drained)
 
-    def _handlers(self, servicer: Servicer) -> Handlers:
-        handlers = {**servicer.handlers(), **self._health.handlers()}
+    def _with_standard(self, handlers: Handlers) -> Handlers:
+        handlers = {**handlers, **self._health.handlers()}
         if self._settings.reflection:
-            handlers |= reflection_handlers((SERVICE, HEALTH_SERVICE))
+            handlers |= reflection_handlers((INFERENCE_SERVICE, TASKS_SERVICE, HEALTH_SERVICE))
         return handlers
 
     def _tell_health(self, entry: Entry | None) -> None:
@@ -139,6 +152,13 @@ class App:
         else:
             self._health.set(entry.name, is_serving=entry.state is State.READY)
         self._health.set("", is_serving=self._repository.is_ready)
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _transport(settings: Settings, handlers: Handlers) -> Transport:

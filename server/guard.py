@@ -57,6 +57,24 @@ def check_counts(payload: bytes) -> None:
             _count(view, start, end, parts)
 
 
+def read_texts(payload: bytes, *numbers: int) -> list[str]:
+    """The texts of these top-level fields, empty where there is none, before anything is unpacked.
+
+    Raises:
+        InvalidRequest: absurdly many fields, no UTF-8, or bytes that are no protobuf message.
+    """
+    view = memoryview(payload)
+    budget = _Budget(f"fields in the request, expected at most {_MAX_FIELDS}", _MAX_FIELDS)
+    found = dict.fromkeys(numbers, "")
+    for number, start, end in _fields(view, 0, len(view), budget):
+        if number in found:
+            try:
+                found[number] = str(view[start:end], "utf-8")
+            except UnicodeDecodeError:
+                raise InvalidRequest(f"field {number}: expected UTF-8, got other bytes") from None
+    return list(found.values())
+
+
 def _check_tensor(view: memoryview, start: int, end: int, parts: _Budget, typed: _Budget) -> None:
     for number, field_start, field_end in _fields(view, start, end, parts):
         if number == _SHAPE and field_end - field_start > _MAX_SHAPE_BYTES:

@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 import time
+import warnings
 
 
 class _Text(logging.Formatter):
@@ -47,3 +48,5 @@ def configure(log_format: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    # What Pillow warns of is in a client's picture, and may be as many different texts.
+    warnings.filterwarnings("ignore", module=r"PIL\.")

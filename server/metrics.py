@@ -45,6 +45,7 @@ class Metrics(Collector):
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._gauges: Callable[[], Iterable[ModelGauges]] = tuple
+        self._decode_queue: Callable[[], int] = int
         self._lock = threading.Lock()
         self._models: dict[tuple[str, str], ModelMetrics] = {}
         self._unattributed: Counter[str] = Counter()
@@ -53,6 +54,10 @@ class Metrics(Collector):
     def watch(self, gauges: Callable[[], Iterable[ModelGauges]]) -> None:
         """Ask this at each scrape for what the models hold."""
         self._gauges = gauges
+
+    def watch_decoding(self, waiting: Callable[[], int]) -> None:
+        """Ask this at each scrape for the requests that wait to be decoded."""
+        self._decode_queue = waiting
 
     def model(self, model: str, version: str) -> ModelMetrics:
         """The numbers of a version; made at its first load and kept through reloads."""
@@ -73,6 +78,11 @@ class Metrics(Collector):
         yield from _histograms(models)
         yield from _loads(models)
         yield from _gauges(list(self._gauges()))
+        yield GaugeMetricFamily(
+            "weir_decode_queue_requests",
+            "Requests whose pictures wait to be decoded. A rise: more than the cores can decode.",
+            value=self._decode_queue(),
+        )
 
 
 _MODEL = ("model", "version")

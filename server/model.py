@@ -23,7 +23,7 @@ from server import proof
 from server.batching import BatchPolicy
 from server.config import ModelSettings
 from server.deadlines import Deadlines
-from server.errors import ModelFailed, ServerError
+from server.errors import InvalidRequest, ModelFailed, ServerError
 from server.metrics import Metrics
 from server.proof import Files
 from server.request import BatchTimes, Request
@@ -39,6 +39,7 @@ Array = NDArray[Any]
 
 _BATCH_AXES = ("N", "n", "bs")
 _DEFAULT_MAX_ROWS = 32
+_FLOATS = ("FP16", "FP32", "FP64")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ class Loader:
         started_s = self.clock()
         try:
             files = proof.read(directory)
+            proof.check_provider(files, self.provider)
             session = Session(files.graph, provider=self.provider, threads=self.threads)
             model = self._assemble(name, version, files, session)
             proof.warm_up(session, model.signature, files, name)
@@ -125,6 +127,7 @@ class Loader:
             batch_axis=_batch_axis(files.contract, session),
             max_rows=_max_rows(settings, files.contract),
         )
+        _check_preprocessing(files.contract, signature)
         policy = BatchPolicy(signature.max_rows, _delay_s(settings, files.contract))
         metrics = self.metrics.model(name, version)
         scheduler = Scheduler(
@@ -166,7 +169,7 @@ class _Observer:
         self.metrics.batch_ended(
             rows=sum(request.rows for request in requests),
             total_s=[times.answered_s - request.arrived_s for request in answered],
-            queue_s=[times.cut_s - request.arrived_s for request in answered],
+            queue_s=[times.cut_s - request.queued_s for request in answered],
             input_s=times.run_s - times.cut_s,
             infer_s=times.ran_s - times.run_s,
             output_s=times.answered_s - times.ran_s,
@@ -185,6 +188,26 @@ def _check_labels(files: Files, session: Session) -> None:
             raise ModelFailed(
                 f"labels of output {name!r}: expected {classes} lines, got {len(labels)}"
             )
+
+
+def _check_preprocessing(contract: Contract | None, signature: Signature) -> None:
+    """What pictures are made into is what the graph takes, and what is ranked are its probabilities."""
+    preprocessing = contract.preprocessing if contract else None
+    if preprocessing is None:
+        return
+    shape = (1, preprocessing.height, preprocessing.width, preprocessing.channels)
+    try:
+        signature.admit(((preprocessing.input, "UINT8", shape),))
+    except InvalidRequest as error:
+        raise ModelFailed(f"preprocessing: {error}") from error
+    output = signature.outputs.get(preprocessing.output)
+    if output is None or output.datatype not in _FLOATS or len(output.axes) != 2:
+        raise ModelFailed(
+            f"preprocessing: expected an output {preprocessing.output!r} of numbers "
+            f"[batch, classes], got {output.wire_shape() if output else 'none'}"
+        )
+    if not signature.has_rows:
+        raise ModelFailed("preprocessing: expected a model whose requests have rows")
 
 
 def _max_rows(settings: ModelSettings, contract: Contract | None) -> int:

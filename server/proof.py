@@ -48,6 +48,17 @@ def read(directory: Path) -> Files:
     return Files(bundle.model, bundle.contract, bundle.golden(), labels)
 
 
+def check_provider(files: Files, provider: str) -> None:
+    """Refuse a bundle whose precision this provider cannot compute in, or only slowly."""
+    contract = files.contract
+    if contract is not None and provider not in contract.providers:
+        served = " or ".join(name.upper() for name in contract.providers)
+        raise ModelFailed(
+            f"precision {contract.precision} is served on {served} only, "
+            f"this server runs models on {provider.upper()} (--provider)"
+        )
+
+
 def warm_up(session: Session, signature: Signature, files: Files, name: str) -> None:
     """Run every batch size once, doubled up to the largest, so that memory and kernels are there."""
     rows = 1
@@ -90,12 +101,12 @@ def _inputs(
 
 
 def replay(session: Session, files: Files) -> None:
-    """Refuse a model that no longer gives what PyTorch gave when it was exported."""
+    """Refuse a model that no longer gives what was recorded when it was exported."""
     if files.contract is None:
         return
     if files.golden is None or not files.golden.outputs:
         raise ModelFailed("the bundle has no recorded outputs to be held against")
-    tolerance = files.contract.tolerance if session.provider == "cpu" else _OTHER_PROVIDER
+    tolerance = _tolerance(files.contract, session.provider)
     outputs = session.run(files.golden.inputs)
     for name, expected in files.golden.outputs.items():
         actual = outputs.get(name)
@@ -109,3 +120,14 @@ def replay(session: Session, files: Files) -> None:
                 f"golden output {name!r} differs by {worst:.3g} on provider {session.provider}; "
                 f"allowed are {tolerance.absolute:g} and {tolerance.relative:g} of the value"
             )
+
+
+def _tolerance(contract: Contract, provider: str) -> Tolerance:
+    """The contract's, or on another provider than the one it was made on the wider of the two."""
+    own = contract.tolerance
+    if provider == "cpu":
+        return own
+    return Tolerance(
+        absolute=max(own.absolute, _OTHER_PROVIDER.absolute),
+        relative=max(own.relative, _OTHER_PROVIDER.relative),
+    )

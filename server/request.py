@@ -26,7 +26,8 @@ class Request(Protocol):
         inputs: by name; (rows, …) where the model has rows.
         rows: counted against the queue's and the batch's limits.
         key: requests with equal keys may share a batch.
-        arrived_s: on the scheduler's clock.
+        arrived_s: when the call came, on the scheduler's clock.
+        queued_s: since when it waits for nothing but this model.
         deadline_s: never run after this time.
         is_answered: whether `answer` reached somebody.
     """
@@ -35,6 +36,7 @@ class Request(Protocol):
     rows: int
     key: Hashable
     arrived_s: float
+    queued_s: float
     deadline_s: float
     is_answered: bool
 

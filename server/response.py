@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from server.datatypes import to_raw
 from server.errors import AnswerTooLarge, InvalidRequest
 from server.pb import inference_pb2 as pb
+from server.pb.weir.v1 import tasks_pb2 as tasks_pb
 from server.signature import Form
 
 Array = NDArray[Any]
@@ -72,7 +73,39 @@ class ResponseEncoder:
             pieces += _field(_RESPONSE_ID, request_id.encode())
         for output in outputs:
             pieces += _field(_RESPONSE_RAW, to_raw(output.array))
-        message = b"".join(pieces)
+        return self._checked(b"".join(pieces))
+
+    def encode_classes(
+        self,
+        request_id: str,
+        probabilities: Array,
+        count: int,
+        labels: Sequence[str] | None,
+    ) -> bytes:
+        """A `ClassifyResponse`: the best classes of each row.
+
+        Args:
+            request_id: echoed.
+            probabilities: (rows, classes).
+            count: how many classes a row gets; more than there are means all.
+            labels: one a class, or None to leave the label out.
+
+        Raises:
+            AnswerTooLarge: a client would refuse to read it.
+        """
+        answer = tasks_pb.ClassifyResponse(
+            model_name=self._model, model_version=self._version, id=request_id
+        )
+        best = _best(probabilities, count)
+        values = np.take_along_axis(probabilities, best, axis=-1)
+        for row, row_values in zip(best.tolist(), values.tolist(), strict=True):
+            classes = answer.results.add().classes
+            for index, value in zip(row, row_values, strict=True):
+                label = labels[index] if labels and index < len(labels) else ""
+                classes.add(label=label, index=index, probability=value)
+        return self._checked(answer.SerializeToString())
+
+    def _checked(self, message: bytes) -> bytes:
         if len(message) > self._max_bytes:
             raise AnswerTooLarge(
                 f"the answer has {len(message)} bytes, the limit is {self._max_bytes}"
@@ -109,11 +142,8 @@ def classify(array: Array, count: int, labels: Sequence[str] | None) -> Array:
         InvalidRequest: more texts than are written for one request.
     """
     texts_wanted = array.size // array.shape[-1] * min(count, array.shape[-1]) if array.size else 0
-    if texts_wanted > _MAX_TEXTS:
-        raise InvalidRequest(
-            f"classification: expected at most {_MAX_TEXTS} classes in all, got {texts_wanted}"
-        )
-    best = np.argsort(-array.astype(np.float64), axis=-1, kind="stable")[..., :count]
+    check_classes(texts_wanted)
+    best = _best(array, count)
     values = np.take_along_axis(array, best, axis=-1)
     texts = np.empty(best.shape, object)
     for position in np.ndindex(best.shape):
@@ -121,6 +151,19 @@ def classify(array: Array, count: int, labels: Sequence[str] | None) -> Array:
         label = f":{labels[index]}" if labels and index < len(labels) else ""
         texts[position] = f"{float(values[position]):f}:{index}{label}".encode()
     return texts
+
+
+def check_classes(count: int) -> None:
+    """Refuse to write more classes for one request than a thread should be kept by."""
+    if count > _MAX_TEXTS:
+        raise InvalidRequest(
+            f"classification: expected at most {_MAX_TEXTS} classes in all, got {count}"
+        )
+
+
+def _best(array: Array, count: int) -> NDArray[np.intp]:
+    """The indices of each row's largest values, best first; the lower index wins a tie."""
+    return np.argsort(-array.astype(np.float64), axis=-1, kind="stable")[..., :count]
 
 
 def _field(number: int, data: bytes) -> tuple[bytes, bytes, bytes]:

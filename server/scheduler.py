@@ -204,7 +204,7 @@ class Scheduler:
         pause_s = batching.delay_s(
             self._policy,
             waiting_rows=places.waiting_rows,
-            oldest_s=oldest.arrived_s,
+            oldest_s=oldest.queued_s,
             now=self._clock(),
         )
         return max(pause_s, 0.0)

@@ -17,9 +17,9 @@ import grpc
 
 from server.codec import parse_request
 from server.errors import InvalidRequest
-from server.inference import Reply
 from server.parameters import check_id
 from server.pb import inference_pb2 as pb
+from server.pending import Reply
 from server.response import as_streamed
 from server.transport.call import Call, Metadata
 

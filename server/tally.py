@@ -23,7 +23,11 @@ HISTOGRAMS = {
     ),
     "weir_queue_seconds": (
         SECONDS,
-        "From arrival until the batch is cut. A rise: more load than the sessions can take.",
+        "Waiting for a batch to be cut. A rise: more load than the sessions can take.",
+    ),
+    "weir_decode_seconds": (
+        SECONDS,
+        "Decoding and resizing one picture. A rise: larger pictures, or a busier machine.",
     ),
     "weir_compute_seconds": (
         SECONDS,
@@ -107,6 +111,11 @@ class ModelMetrics:
             self.failure.add(seconds)
             self.histograms["weir_request_seconds"].add(seconds)
 
+    def picture_decoded(self, seconds: float) -> None:
+        """A picture became a row."""
+        with self.lock:
+            self.histograms["weir_decode_seconds"].add(seconds)
+
     def batch_ended(
         self,
         *,
@@ -123,7 +132,7 @@ class ModelMetrics:
         Args:
             rows: of the batch that ran.
             total_s: of each answered request, from arrival to answer.
-            queue_s: of each answered request, from arrival to the cut.
+            queue_s: of each answered request, from its queueing to the cut.
             input_s: joining the requests.
             infer_s: running the model.
             output_s: encoding and sending the answers.

@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+from bundle.golden import Golden
 
 Axes = Sequence[int | str | None]
 
@@ -233,6 +236,45 @@ def sizer() -> bytes:
     )
 
 
+def colours(height: int = 8, width: int = 8) -> bytes:
+    """`image` UINT8 [batch, height, width, 3] → `probabilities` FP32 [batch, 3].
+
+    How red, green and blue a picture is, in shares of its light.
+    """
+    nodes = [
+        helper.make_node("Cast", ["image"], ["light"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["light", "places"], ["sums"], keepdims=0),
+        helper.make_node("ReduceSum", ["sums", "last_axis"], ["total"], keepdims=1),
+        helper.make_node("Max", ["total", "least"], ["divisor"]),
+        helper.make_node("Div", ["sums", "divisor"], ["probabilities"]),
+    ]
+    return _model(
+        "colours",
+        nodes,
+        [_value("image", TensorProto.UINT8, ("batch", height, width, 3))],
+        [_value("probabilities", TensorProto.FLOAT, ("batch", 3))],
+        [
+            _constant("places", np.array([1, 2], np.int64)),
+            _constant("last_axis", np.array([1], np.int64)),
+            _constant("least", np.float32(1)),
+        ],
+    )
+
+
+def pixels(height: int = 8, width: int = 8, channels: int = 3) -> bytes:
+    """`image` UINT8 [batch, height, width, channels] → `values` FP32, one a "class": what it got."""
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"], axis=1),
+        helper.make_node("Cast", ["flat"], ["values"], to=TensorProto.FLOAT),
+    ]
+    return _model(
+        "pixels",
+        nodes,
+        [_value("image", TensorProto.UINT8, ("batch", height, width, channels))],
+        [_value("values", TensorProto.FLOAT, ("batch", height * width * channels))],
+    )
+
+
 def write_plain(root: Path, name: str, model: bytes, version: int = 1) -> Path:
     """Put a model without a contract into the repository `root`; returns its version directory."""
     directory = root / name / str(version)
@@ -247,6 +289,16 @@ def _value(name: str, datatype: int, axes: Axes) -> ValueInfoProto:
 
 def _constant(name: str, value: Any) -> TensorProto:
     return numpy_helper.from_array(np.asarray(value), name)
+
+
+def recorded(graph: bytes, rows: int = 2) -> Golden:
+    """What ONNX Runtime makes of a few pictures of noise, for a graph that takes `image`."""
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    (taken,) = session.get_inputs()
+    image = np.random.default_rng(0).integers(0, 256, (rows, *taken.shape[1:]), np.uint8)
+    names = [output.name for output in session.get_outputs()]
+    outputs = session.run(names, {taken.name: image})
+    return Golden({taken.name: image}, dict(zip(names, outputs, strict=True)))
 
 
 def _model(

@@ -35,7 +35,10 @@ class Answer(Mapping[str, Array]):
 
 @dataclass(frozen=True, slots=True)
 class Class:
-    """One of the top k classes of a row; `label` is empty if the model has no labels."""
+    """One of the top k classes of a row or picture; `label` is empty if the model has no labels.
+
+    `score` is the value of the output that was ranked: of pictures, always the probability.
+    """
 
     score: float
     index: int

@@ -12,6 +12,7 @@ import typer
 
 from weir.commands import launch
 from weir.commands.bench import bench
+from weir.commands.classify import classify
 from weir.commands.evaluate import evaluate
 from weir.commands.infer import infer
 from weir.commands.inspect import inspect
@@ -52,7 +53,7 @@ def _app() -> typer.Typer:
         add_completion=False,
     )
     launch.register(app)
-    for verb in (infer, evaluate, inspect, models, health, bench):
+    for verb in (infer, classify, evaluate, inspect, models, health, bench):
         app.command()(verb)
     return app
 

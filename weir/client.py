@@ -17,8 +17,10 @@ from numpy.typing import ArrayLike
 from server.pb import inference_pb2 as pb
 from weir import calls, defaults, errors, wire
 from weir.answers import Answer, Class, IndexEntry, ModelMetadata
+from weir.pictures import Picture, classify, load
 from weir.streaming import stream_answers
 from weir.submission import submit
+from weir.watching import watch
 
 Inputs = Mapping[str, ArrayLike] | ArrayLike
 Result = TypeVar("Result")
@@ -127,6 +129,23 @@ class Client:
     def classify(
         self,
         model: str,
+        pictures: Iterable[Picture],
+        *,
+        top: int = 5,
+        version: str = "",
+        timeout_s: float | None = None,
+    ) -> list[list[Class]]:
+        """The `top` most probable classes of each picture, best first, in one call.
+
+        A picture is a path, the bytes of a JPEG or PNG, or an array of pixels; the server decodes
+        and resizes it as the model's bundle says. `rank` takes arrays that are ready for the model.
+        """
+        call = classify(model, load(pictures), top=top, version=version)
+        return self._unary(call, timeout_s)
+
+    def rank(
+        self,
+        model: str,
         inputs: Inputs,
         *,
         top: int = 5,
@@ -134,7 +153,7 @@ class Client:
         version: str = "",
         timeout_s: float | None = None,
     ) -> list[list[Class]]:
-        """The `top` classes of each row, best first.
+        """The `top` classes of each row of any model, best first.
 
         `output` is the output to rank: by default `probabilities`, or the first if it has none.
         """
@@ -186,21 +205,8 @@ class Client:
 
         Waits for a server that is not there yet; `timeout_s` bounds the whole watch.
         """
-        method: grpc.UnaryStreamMultiCallable[bytes, bytes]
-        method = self._channel.unary_stream(calls.WATCH)
-        call = method(
-            calls.health_request(service),
-            timeout=wire.limit(timeout_s, self._timeout_s),
-            metadata=self._metadata,
-            wait_for_ready=True,
-        )
-        try:
-            for body in call:
-                yield calls.read_health(body)
-        except grpc.RpcError as error:
-            raise errors.from_failure(error) from error
-        finally:
-            call.cancel()
+        limit_s = wire.limit(timeout_s, self._timeout_s)
+        return watch(self._channel, service, timeout_s=limit_s, metadata=self._metadata)
 
     def wait_ready(self, model: str = "", *, timeout_s: float = 60.0) -> None:
         """Return once a model, or the server, serves; DeadlineExceeded if it does not in time."""

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import settings
 from prometheus_client import CollectorRegistry
 
 from bundle import writer
-from bundle.contract import Batching, Contract, Tolerance
+from bundle.contract import Batching, Contract, Preprocessing, Tolerance
 from bundle.golden import Golden, encode
 from server.config import ModelSettings
 from server.deadlines import Deadlines
@@ -75,7 +76,7 @@ class FakeCall:
         self.trailers: Metadata = ()
         self._time_left_s = time_left_s
         self._changed = threading.Condition()
-        self._on_close: list[Callable[[], None]] = []
+        self._on_close: Callable[[], None] | None = None
         self._receivers: list[Callable[[bytes | None], None]] = []
 
     def time_left_s(self) -> float | None:
@@ -85,7 +86,8 @@ class FakeCall:
         if self.cancelled:
             callback()
         else:
-            self._on_close.append(callback)
+            # One callback, as on both transports: the last.
+            self._on_close = callback
 
     def receive(self, callback: Callable[[bytes | None], None]) -> None:
         assert not self._receivers, "one message may be asked for at a time"
@@ -116,8 +118,8 @@ class FakeCall:
     def close(self) -> None:
         """The caller is gone."""
         self.cancelled = True
-        for callback in self._on_close:
-            callback()
+        if self._on_close is not None:
+            self._on_close()
 
     def deliver(self, message: bytes | None) -> None:
         """The next message of the caller, or None for its last word."""
@@ -160,24 +162,35 @@ def publish(models: Path) -> Callable[..., Path]:
         labels: str | None = None,
         batching: Batching | None = None,
         batch_axis: str | None = "batch",
+        preprocessing: Preprocessing | None = None,
         version: int | None = None,
+        **own: Any,
     ) -> Path:
         files = {"model.onnx": onnx_models.affine() if graph is None else graph}
         if golden is not None:
             files["golden.npz"] = encode(golden)
         if labels is not None:
             files["labels.txt"] = labels.encode()
+        ranked = preprocessing.output if preprocessing else "y"
         contract = Contract(
             task="other",
             architecture="affine",
             batch_axis=batch_axis,
-            labels={} if labels is None else {"y": "labels.txt"},
+            labels={} if labels is None else {ranked: "labels.txt"},
+            preprocessing=preprocessing,
             batching=batching or Batching(),
             tolerance=Tolerance(absolute=1e-5, relative=1e-5),
+            **own,
         )
         return writer.write(files, contract, models, name, version)
 
     return publish
+
+
+COLOURS = Preprocessing(
+    input="image", height=8, width=8, channels=3, resize="stretch", output="probabilities"
+)
+"""What `onnx_models.colours` takes and gives."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 import itertools
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 
 from server import guard
 from server.errors import InvalidRequest
-from server.guard import SMALL_BYTES, check_counts
+from server.guard import SMALL_BYTES, check_counts, read_texts
 from server.pb import inference_pb2 as pb
+from server.pb.weir.v1 import tasks_pb2 as tasks_pb
 
 # What an honest request needs, and then some.
 MAX_STEPS = 400_000
@@ -182,3 +184,46 @@ def test_cost_of_an_honest_picture_is_a_handful_of_steps() -> None:
     payload = message.SerializeToString()
 
     assert steps_of(lambda: check_counts(payload)) < 50
+
+
+@given(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=200),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+    st.lists(st.binary(max_size=300), max_size=5),
+)
+def test_texts_are_read_as_protobuf_would(name: str, version: str, files: list[bytes]) -> None:
+    message = tasks_pb.ClassifyRequest(
+        model_name=name, model_version=version, id="id", top_k=2**32 - 1
+    )
+    for file in files:
+        message.pictures.add(encoded=file)
+
+    assert read_texts(message.SerializeToString(), 1, 2) == [name, version]
+
+
+def test_last_of_a_repeated_text_counts() -> None:
+    assert read_texts(field(1, b"first") + field(1, b"last"), 1) == ["last"]
+
+
+@given(st.binary(max_size=64))
+def test_texts_of_any_bytes_are_read_or_refused(noise: bytes) -> None:
+    with suppress(InvalidRequest):
+        read_texts(noise, 1, 2)
+
+
+def test_text_that_is_none_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="field 1: expected UTF-8"):
+        read_texts(field(1, b"\xff"), 1)
+
+
+def test_texts_of_absurdly_many_fields_are_refused() -> None:
+    payload = field(1, b"model") + field(4, b"") * 2_000_000
+
+    with pytest.raises(InvalidRequest, match="too many fields"):
+        read_texts(payload, 1)
+    assert steps_of(lambda: refused(payload)) < MAX_STEPS
+
+
+def refused(payload: bytes) -> None:
+    with suppress(InvalidRequest):
+        read_texts(payload, 1)

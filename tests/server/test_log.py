@@ -1,9 +1,11 @@
+import io
 import json
 import logging
 import re
 from collections.abc import Iterator
 
 import pytest
+from PIL import Image
 
 from server import log
 
@@ -152,3 +154,14 @@ def test_configuring_twice_does_not_double_the_lines(
     captured = capsys.readouterr()
     assert len(captured.err.splitlines()) == 1
     assert captured.out == ""
+
+
+def test_what_a_picture_makes_pillow_warn_of_is_no_line(capsys: pytest.CaptureFixture[str]) -> None:
+    broken_exif = b"Exif\0\0II*\0\x08\0\0\0\xff\xff"
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "JPEG", exif=broken_exif)
+    log.configure("text", "info")
+
+    Image.open(file).getexif()
+
+    assert capsys.readouterr().err == ""

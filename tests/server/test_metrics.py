@@ -170,6 +170,18 @@ def test_gauges_are_asked_at_each_scrape(metrics: Metrics, registry: CollectorRe
     assert of(second, "weir_running_requests") == {"m": 2, "broken": 0}
 
 
+def test_decoding_is_told(metrics: Metrics, registry: CollectorRegistry) -> None:
+    waiting = iter([3, 5])
+    metrics.watch_decoding(lambda: next(waiting))
+    metrics.model("m", "1").picture_decoded(0.25)
+
+    assert value(registry, "weir_decode_queue_requests") == 3
+    assert value(registry, "weir_decode_queue_requests") == 5
+    metrics.watch_decoding(int)
+    assert value(registry, "weir_decode_seconds_sum", model="m", version="1") == 0.25
+    assert value(registry, "weir_decode_seconds_count", model="m", version="1") == 1
+
+
 def test_load_is_told_once_the_model_is_loaded(
     metrics: Metrics, registry: CollectorRegistry
 ) -> None:
@@ -195,7 +207,7 @@ def test_every_help_text_says_what_a_value_means(
 
     families = scrape(registry)
 
-    assert len(families) == 13
+    assert len(families) == 15
     for name, family in families.items():
         assert name.startswith("weir_")
         text = family.documentation

@@ -18,7 +18,7 @@ from server.errors import ModelFailed
 from server.metrics import Metrics
 from server.model import Loader, ServedModel
 from tests import onnx_models
-from tests.server.conftest import AFFINE_GOLDEN
+from tests.server.conftest import AFFINE_GOLDEN, COLOURS
 
 Array = NDArray[Any]
 Load = Callable[..., ServedModel]
@@ -35,6 +35,7 @@ class Call:
         self.rows = rows
         self.key: Hashable = tuple((name, array.shape[1:]) for name, array in inputs.items())
         self.arrived_s = 0.0
+        self.queued_s = 0.0
         self.deadline_s = float("inf")
         self.is_answered = False
         self.done = threading.Event()
@@ -367,3 +368,75 @@ def test_requests_of_a_model_without_rows_are_never_put_together(models: Path, l
         model.scheduler.submit(call)
 
     assert [float(call.outputs()["y"]) for call in calls] == [2 * n * n for n in range(1, 20)]
+
+
+def test_model_that_takes_pictures_is_served(publish: Callable[..., Path], load: Load) -> None:
+    model = load(
+        publish(
+            graph=onnx_models.colours(),
+            golden=onnx_models.recorded(onnx_models.colours()),
+            preprocessing=COLOURS,
+            labels="red\ngreen\nblue\n",
+        )
+    )
+
+    assert model.contract is not None
+    assert model.contract.preprocessing == COLOURS
+    assert model.labels == {"probabilities": ["red", "green", "blue"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "graph", "reason"),
+    [
+        pytest.param({"input": "picture"}, onnx_models.colours(), "unknown inputs", id="input"),
+        pytest.param(
+            {"height": 9}, onnx_models.colours(), "axis 1: expected 8, got 9", id="height"
+        ),
+        pytest.param({"channels": 1}, onnx_models.colours(), "axis 3: expected 3", id="channels"),
+        pytest.param({"output": "logits"}, onnx_models.colours(), "got none", id="output"),
+        pytest.param(
+            {"input": "x", "output": "y"},
+            onnx_models.echo(TensorProto.UINT8, ("batch", 8, 8, 3)),
+            r"numbers \[batch, classes\], got \(-1, 8, 8, 3\)",
+            id="output of pictures",
+        ),
+        pytest.param(
+            {"input": "x"}, onnx_models.affine(), "expected FP32, got 'UINT8'", id="datatype"
+        ),
+    ],
+)
+def test_preprocessing_that_does_not_fit_the_graph_is_refused(
+    changes: dict[str, Any], graph: bytes, reason: str, publish: Callable[..., Path], load: Load
+) -> None:
+    preprocessing = COLOURS.model_copy(update=changes)
+    directory = publish(graph=graph, golden=None, preprocessing=preprocessing)
+
+    with pytest.raises(ModelFailed, match=f"preprocessing: .*{reason}"):
+        load(directory)
+
+
+def test_pictures_need_rows(publish: Callable[..., Path], load: Load) -> None:
+    directory = publish(
+        graph=onnx_models.colours(), golden=None, preprocessing=COLOURS, batch_axis=None
+    )
+
+    with pytest.raises(
+        ModelFailed, match="preprocessing: expected a model whose requests have rows"
+    ):
+        load(directory)
+
+
+def test_half_precision_is_refused_on_a_cpu(publish: Callable[..., Path], load: Load) -> None:
+    directory = publish(precision="fp16", providers=["cuda"])
+
+    with pytest.raises(
+        ModelFailed,
+        match=r"^precision fp16 is served on CUDA only, this server runs models on CPU \(--provider\)$",
+    ):
+        load(directory)
+
+
+def test_integers_are_served_on_a_cpu(publish: Callable[..., Path], load: Load) -> None:
+    model = load(publish(precision="int8", providers=["cpu"]))
+
+    assert model.contract is not None and model.contract.precision == "int8"

@@ -33,6 +33,7 @@ class Call:
     rows: int = 1
     key: Hashable = ()
     arrived_s: float = 0.0
+    queued_s: float = 0.0
     deadline_s: float = LATER
     answer_error: Exception | None = None
     is_answered: bool = False
@@ -133,7 +134,8 @@ class World:
 
     def call(self, **what: Any) -> Call:
         """A call that is not submitted yet."""
-        return Call(self, len(self.calls) + 1, arrived_s=self.clock.now, **what)
+        now = self.clock.now
+        return Call(self, len(self.calls) + 1, arrived_s=now, queued_s=now, **what)
 
     def submit(self, call: Call | None = None, **what: Any) -> Call:
         call = call or self.call(**what)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 import grpc
 import pytest
 
-from server.inference import Reply
 from server.pb import inference_pb2 as pb
+from server.pending import Reply
 from server.response import ResponseEncoder
 from server.streams import InferStream
 from server.transport.call import Metadata

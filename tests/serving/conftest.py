@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from bundle.contract import Batching, Contract, Tolerance
+from bundle.contract import Batching, Contract, Preprocessing, Tolerance
 from bundle.golden import FILE_NAME as GOLDEN
 from bundle.golden import Golden, encode
 from bundle.writer import write
@@ -32,6 +32,8 @@ ECHOES = {
     "BYTES": TensorProto.STRING,
 }
 
+RGB = b"red\ngreen\nblue\n"
+
 # Models whose name starts with "patient" wait for a full batch, for as long as it takes: what is
 # in their queue stays there until a test fills it, cancels it, or lets its time run out.
 SETTINGS = """
@@ -49,6 +51,10 @@ max_queue_delay_s = 86400
 
 [models.patient_gather]
 max_batch_rows = 3
+max_queue_delay_s = 86400
+
+[models.patient_colours]
+max_batch_rows = 2
 max_queue_delay_s = 86400
 
 [models.strict]
@@ -91,6 +97,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, graph in plain.items():
         onnx_models.write_plain(root, name, graph, version=7)
     write_bundle(root, "labelled")
+    for name in ("colours", "counted_colours", "patient_colours"):
+        write_picture_bundle(root, name, onnx_models.colours(), "probabilities", RGB)
+    write_picture_bundle(root, "pixels", onnx_models.pixels(), "values")
     broken = write_bundle(root, "broken") / "model.onnx"
     data = bytearray(broken.read_bytes())
     data[len(data) // 2] ^= 1
@@ -113,6 +122,26 @@ def write_bundle(root: Path, name: str) -> Path:
         batching=Batching(max_rows=8),
         tolerance=Tolerance(absolute=0.0, relative=0.0),
     )
+    return write(files, contract, root, name)
+
+
+def write_picture_bundle(
+    root: Path, name: str, graph: bytes, output: str, labels: bytes | None = None
+) -> Path:
+    """A bundle that takes pictures, stretched to 8 x 8 x 3."""
+    contract = Contract(
+        task="image-classification",
+        architecture=name,
+        labels={output: "labels.txt"} if labels else {},
+        preprocessing=Preprocessing(
+            input="image", height=8, width=8, channels=3, resize="stretch", output=output
+        ),
+        batching=Batching(max_rows=8),
+        tolerance=Tolerance(absolute=0.0, relative=0.0),
+    )
+    files = {"model.onnx": graph, GOLDEN: encode(onnx_models.recorded(graph))}
+    if labels:
+        files["labels.txt"] = labels
     return write(files, contract, root, name)
 
 

@@ -21,11 +21,13 @@ from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
 from server.pb import inference_pb2 as pb
+from server.pb.weir.v1 import tasks_pb2 as tasks_pb
 
 Array = NDArray[Any]
 Labels = frozenset[tuple[str, str]]
 
 SERVICE = "inference.GRPCInferenceService"
+TASKS = "weir.v1.Tasks"
 ANSWER_S = 30.0
 """Deadline of every call that is expected to be answered at once: long enough for a busy machine."""
 
@@ -268,6 +270,17 @@ class Client:
             f"/{SERVICE}/ModelInfer", response_deserializer=pb.ModelInferResponse.FromString
         )
         return method.future(payload, timeout=timeout, **extra)
+
+    def classify(
+        self, model: str, *files: bytes, timeout: float | None = ANSWER_S, **fields: Any
+    ) -> Any:
+        """Start `Classify` of encoded pictures; a future, at once a call, of `ClassifyResponse`."""
+        pictures = [tasks_pb.Picture(encoded=file) for file in files]
+        message = tasks_pb.ClassifyRequest(model_name=model, pictures=pictures, **fields)
+        method: Any = self.channel.unary_unary(
+            f"/{TASKS}/Classify", response_deserializer=tasks_pb.ClassifyResponse.FromString
+        )
+        return method.future(message.SerializeToString(), timeout=timeout)
 
     def infer(self, model: str, *tensors: Tensor, **fields: Any) -> dict[str, Array]:
         """The outputs of one good request."""

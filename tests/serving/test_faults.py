@@ -4,8 +4,11 @@ Rule of every row: the status as listed, within the deadline, and the next good 
 channel is answered right (the fixture `client` sends it).
 """
 
+import io
 import re
 import socket
+import struct
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +17,7 @@ from typing import Any, NoReturn
 import grpc
 import numpy as np
 import pytest
+from PIL import Image
 
 from server.pb import inference_pb2 as pb
 from server.servicer import Servicer
@@ -36,6 +40,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "faults.md"
 ROWS = (
     *(f"A{number:02}" for number in range(1, 23)),
     "B01",
+    *(f"B{number:02}" for number in range(5, 8)),
     *(f"C{number:02}" for number in range(1, 7)),
     *(f"D{number:02}" for number in range(1, 7)),
     "F14",
@@ -349,6 +354,142 @@ def output(call: Any, name: str = "y") -> Any:
     )
     dtype = {"FP32": np.float32, "INT64": np.int64}[item.datatype]
     return np.frombuffer(raw, dtype).reshape(tuple(item.shape))
+
+
+# Pictures
+
+RED, GREEN = (255, 0, 0), (0, 255, 0)
+
+
+def picture(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that says how large it is, and holds nothing."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", check)
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    ends = chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + header + ends
+
+
+def expect_right_class(client: Client, model: str = "colours") -> None:
+    (result,) = client.classify(model, picture(Image.new("RGB", (30, 20), GREEN))).result().results
+    assert [(each.label, each.probability) for each in result.classes[:1]] == [("green", 1.0)]
+
+
+PHOTOGRAPH = picture(
+    Image.effect_noise((60, 40), 90).convert("RGB"), "JPEG", quality=95, subsampling=0
+)
+TRUNCATED = "damaged or cut short"
+PICTURES = {
+    "B05-truncated-JPEG": (PHOTOGRAPH[: len(PHOTOGRAPH) // 2], "the JPEG is " + TRUNCATED),
+    "B05-truncated-PNG": (
+        picture(Image.effect_noise((60, 40), 90))[:-500],
+        "the PNG is " + TRUNCATED,
+    ),
+    "B05-first-bytes-of-a-JPEG": (PHOTOGRAPH[:3], "the JPEG is " + TRUNCATED),
+    "B05-empty": (b"", "expected JPEG or PNG, got no bytes"),
+    "B05-text": (b"<html>not found</html>", "expected JPEG or PNG, got something else"),
+    "B05-PNG-behind-the-mark-of-a-JPEG": (
+        b"\xff\xd8\xff" + picture(Image.new("RGB", (9, 9), RED)),
+        "the JPEG is " + TRUNCATED,
+    ),
+    "B06-20000x20000": (png_header(20_000, 20_000), "at most 32000000 pixels, got 20000 x 20000"),
+    "B06-10000x10000": (png_header(10_000, 10_000), "at most 32000000 pixels, got 10000 x 10000"),
+    "B06-10000x10000-whole": (
+        picture(Image.new("1", (10_000, 10_000))),
+        "at most 32000000 pixels, got 10000 x 10000",
+    ),
+    **{
+        f"B07-{kind}": (
+            picture(Image.new("RGB", (9, 9)), kind),
+            f"expected JPEG or PNG, got {name}",
+        )
+        for kind, name in {"EPS": "EPS", "TIFF": "TIFF", "WEBP": "WebP", "BMP": "BMP"}.items()
+    },
+    "B07-animated-GIF": (
+        picture(
+            Image.new("P", (9, 9)),
+            "GIF",
+            save_all=True,
+            append_images=[Image.new("P", (9, 9), 1)],
+        ),
+        "expected JPEG or PNG, got GIF",
+    ),
+}
+
+
+@pytest.mark.parametrize("data", PICTURES.values(), ids=PICTURES.keys())
+def test_picture(client: Client, house: Server, data: tuple[bytes, str]) -> None:
+    before = house.counts("counted_colours")
+    file, says = data
+
+    error = failure(client.classify("counted_colours", picture(Image.new("RGB", (9, 9))), file))
+
+    assert error.code() is INVALID
+    assert (error.details() or "").startswith("pictures[1]: ")
+    assert says in (error.details() or "")
+    house.wait_for_counts("counted_colours", before, INVALID_ARGUMENT=1)
+    expect_right_class(client, "counted_colours")
+    house.wait_for_counts("counted_colours", before, INVALID_ARGUMENT=1, OK=1, rows=1, batches=1)
+
+
+@pytest.mark.parametrize("row", ["B05"])
+def test_picture_is_what_its_bytes_say(client: Client, row: str, tmp_path: Path) -> None:
+    """A name is nothing that is sent, so a wrong one cannot matter."""
+    misnamed = tmp_path / "picture.jpg"
+    misnamed.write_bytes(picture(Image.new("RGB", (9, 9), RED), "PNG"))
+
+    (result,) = client.classify("colours", misnamed.read_bytes()).result().results
+
+    assert result.classes[0].label == "red"
+
+
+@pytest.mark.parametrize("row", ["B06"])
+def test_largest_picture_is_answered(client: Client, row: str) -> None:
+    small = Image.new("RGB", (8, 4), GREEN).quantize(2)
+    largest = picture(small.resize((8000, 4000), Image.Resampling.NEAREST))
+
+    (result,) = client.classify("colours", largest).result().results
+
+    assert result.classes[0].label == "green"
+
+
+def seen_pixels(client: Client, file: bytes) -> Any:
+    """What reaches the model, (8, 8, 3)."""
+    (result,) = client.classify("pixels", file, top_k=192).result().results
+    values = {each.index: each.probability for each in result.classes}
+    return np.array([values[index] for index in range(192)]).reshape(8, 8, 3)
+
+
+@pytest.mark.parametrize("row", ["B07"])
+def test_exif_rotation_is_applied(client: Client, row: str) -> None:
+    upright = np.random.default_rng(7).integers(0, 256, (8, 8, 3), np.uint8)
+    # As a camera held upright stores it: its first row is what is seen on the right.
+    stored = Image.fromarray(np.ascontiguousarray(np.rot90(upright)))
+    tags = Image.Exif()
+    tags[0x0112] = 6
+
+    seen = seen_pixels(client, picture(stored, exif=tags.tobytes()))
+
+    np.testing.assert_array_equal(seen, upright)
+
+
+@pytest.mark.parametrize("row", ["B07"])
+@pytest.mark.parametrize("profile", [b"", b"no profile at all" * 1000], ids=["none", "nonsense"])
+def test_colour_profile_changes_nothing(client: Client, profile: bytes, row: str) -> None:
+    pixels = np.random.default_rng(7).integers(0, 256, (8, 8, 3), np.uint8)
+
+    seen = seen_pixels(client, picture(Image.fromarray(pixels), icc_profile=profile))
+
+    np.testing.assert_array_equal(seen, pixels)
 
 
 # Transport and protocol

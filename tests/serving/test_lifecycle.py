@@ -27,6 +27,7 @@ from tests.serving.conftest import SETTINGS
 from tests.serving.harness import (
     ANSWER_S,
     SERVICE,
+    TASKS,
     Client,
     Server,
     arrays,
@@ -213,6 +214,17 @@ def test_reflection_describes_the_inference_service(client: Client) -> None:
     inputs = service.methods_by_name["ModelInfer"].input_type.fields_by_name["inputs"]
     assert inputs.message_type is not None
     assert inputs.message_type.fields_by_name["shape"].number == 3
+
+
+def test_reflection_describes_the_task_calls(client: Client) -> None:
+    database = ProtoReflectionDescriptorDatabase(client.channel)
+
+    services = database.get_services()
+    method = DescriptorPool(database).FindServiceByName(TASKS).methods_by_name["Classify"]
+
+    assert TASKS in services
+    assert method.input_type.full_name == "weir.v1.ClassifyRequest"
+    assert "pictures" in method.input_type.fields_by_name
 
 
 def test_broken_bundle_leaves_the_others_serving(client: Client) -> None:

@@ -4,6 +4,9 @@ Its models are named after what they do: `echo` returns its one input, `sum` add
 ends each call with the status that the request's parameter `status` names, `whisper` does
 so on a stream without telling the status, `stuck` never answers, `mute` answers what is no message, `threes` takes
 pictures and calls each of them a three, `flaky` refuses every second call.
+
+`Classify` names a picture by its size in bytes, and refuses those that begin with "broken"; a "crowded"
+one is refused twice before it is answered.
 """
 
 import itertools
@@ -18,6 +21,7 @@ from grpc_health.v1 import health_pb2
 
 from server.datatypes import datatype_of, from_raw, to_raw
 from server.pb import inference_pb2 as pb
+from server.pb.weir.v1 import tasks_pb2 as tasks_pb
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 MODELS = {
@@ -36,6 +40,7 @@ class FakeServer:
     cancelled: threading.Event = field(default_factory=threading.Event)
     metadata: dict[str, str | bytes] = field(default_factory=dict)
     calls: Iterator[int] = field(default_factory=itertools.count)
+    pictures: list[tasks_pb.ClassifyRequest] = field(default_factory=list)
     health: list[str] = field(default_factory=lambda: ["NOT_SERVING", "SERVING"])
 
     def infer(self, body: bytes, context: grpc.ServicerContext) -> bytes:
@@ -119,6 +124,28 @@ class FakeServer:
             answer.models.add(name="broken", version="2", state="UNAVAILABLE", reason="no graph")
         return answer.SerializeToString()
 
+    def classify(self, body: bytes, context: grpc.ServicerContext) -> bytes:
+        request = tasks_pb.ClassifyRequest.FromString(body)
+        self.pictures.append(request)
+        if request.model_name == "mute":
+            return b""
+        if request.model_name != "threes":
+            context.abort(grpc.StatusCode.NOT_FOUND, f"unknown model {request.model_name!r}")
+        answer = tasks_pb.ClassifyResponse(model_name="threes", model_version="1")
+        for position, picture in enumerate(request.pictures):
+            if picture.encoded.startswith(b"broken"):
+                what = f"pictures[{position}]: the JPEG is damaged or cut short"
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, what)
+            if picture.encoded.startswith(b"crowded") and next(self.calls) < 2:
+                context.set_trailing_metadata((("grpc-retry-pushback-ms", "1"),))
+                context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many wait")
+            size = len(picture.encoded) or len(picture.raw.values)
+            classes = answer.results.add().classes
+            classes.add(label=f"of {size} bytes", index=3, probability=0.75)
+            classes.add(index=4, probability=0.25)
+            del classes[request.top_k :]
+        return answer.SerializeToString()
+
     def check(self, body: bytes, context: grpc.ServicerContext) -> bytes:
         service = health_pb2.HealthCheckRequest.FromString(body).service
         if service not in {"", *MODELS}:
@@ -180,4 +207,5 @@ def handlers(fake: FakeServer) -> list[grpc.GenericRpcHandler]:
     return [
         grpc.method_handlers_generic_handler("inference.GRPCInferenceService", inference),
         grpc.method_handlers_generic_handler("grpc.health.v1.Health", health),
+        grpc.method_handlers_generic_handler("weir.v1.Tasks", {"Classify": unary(fake.classify)}),
     ]

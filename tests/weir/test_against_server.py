@@ -1,13 +1,16 @@
 """The clients and a verb against the real server: what the fake one only pretends."""
 
 import asyncio
+import io
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import weir
 from tests import onnx_models
+from tests.serving.conftest import RGB, write_picture_bundle
 from tests.serving.harness import Server, running
 from weir.bench import generator
 from weir.bench.plan import Plan
@@ -20,6 +23,7 @@ ROWS = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     root = tmp_path_factory.mktemp("served")
     onnx_models.write_plain(root / "models", "affine", onnx_models.affine(3))
+    write_picture_bundle(root / "models", "colours", onnx_models.colours(), "probabilities", RGB)
     with running(root / "models", root / "log") as server:
         yield server
 
@@ -71,13 +75,30 @@ def test_the_asynchronous_client_does_the_same(server: Server) -> None:
     asyncio.run(main())
 
 
+def test_pictures_are_classified(server: Server) -> None:
+    red = np.full((1, 20, 30, 3), (255, 0, 0), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(red[0]).save(file, "JPEG")
+
+    with weir.Client(server.target) as client:
+        client.wait_ready("colours", timeout_s=10)
+        of_array = client.classify("colours", red, top=1)
+        (of_file,) = client.classify("colours", [file.getvalue()])
+        with pytest.raises(weir.InvalidArgument, match=r"pictures\[0\]: expected JPEG or PNG"):
+            client.classify("colours", [b"GIF89a"])
+
+    assert of_array == [[weir.Class(1.0, 0, "red")]]
+    assert [each.label for each in of_file] == ["red", "green", "blue"]
+    assert of_file[0].score > 0.99
+
+
 def test_everything_else_can_be_asked(server: Server) -> None:
     with weir.Client(server.target) as client:
         assert client.is_live() and client.is_ready() and client.model_ready("affine")
         assert client.metadata("affine").inputs == (weir.TensorMetadata("x", "FP32", (-1, 3)),)
         assert client.config("affine").config.name == "affine"
         assert client.statistics("affine").model_stats[0].name == "affine"
-        assert [entry.state for entry in client.index()] == ["READY"]
+        assert [entry.state for entry in client.index()] == ["READY"] * 2
         assert client.health("affine") == "SERVING"
         assert client.server_metadata().name
 

@@ -97,9 +97,10 @@ def test_questions_are_answered_as_by_the_other_client(fake: FakeServer) -> None
         assert await client.health() == "SERVING"
         assert [status async for status in client.watch()] == ["NOT_SERVING", "SERVING"]
         await client.wait_ready("echo")
-        assert await client.classify("echo", np.array([[1, 9]]), top=1) == [
-            [weir.Class(9.0, 1, "n1")]
+        assert await client.classify("threes", [b"three"], top=1) == [
+            [weir.Class(0.75, 3, "of 5 bytes")]
         ]
+        assert await client.rank("echo", np.array([[1, 9]]), top=1) == [[weir.Class(9.0, 1, "n1")]]
 
     run(fake, steps)
 

@@ -84,7 +84,7 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert outcome("--help") == 0
 
     shown = capsys.readouterr().out
-    verbs = "serve train export infer evaluate inspect models health bench"
+    verbs = "serve train export infer classify evaluate inspect models health bench"
     assert all(verb in shown for verb in verbs.split())
 
 

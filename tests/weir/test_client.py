@@ -1,6 +1,7 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -153,10 +154,31 @@ def test_what_the_callers_iterable_raises_reaches_the_caller(client: Client) -> 
         next(answers)
 
 
-def test_classify_ranks_the_classes_of_each_row(client: Client) -> None:
-    rows = client.classify("echo", np.array([[1, 9], [8, 2]]), top=1)
+def test_the_classes_of_each_row_are_ranked(client: Client) -> None:
+    rows = client.rank("echo", np.array([[1, 9], [8, 2]]), top=1)
 
     assert rows == [[weir.Class(9.0, 1, "n1")], [weir.Class(8.0, 0, "n0")]]
+
+
+def test_pictures_are_classified_in_one_call(
+    client: Client, fake: FakeServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "cat.jpg"
+    file.write_bytes(b"four")
+    array = np.zeros((2, 3, 3), np.uint8)
+
+    rows = client.classify("threes", [file, str(file), b"three", array], top=1, version="1")
+
+    assert rows == [
+        [weir.Class(0.75, 3, f"of {size} bytes")] for size in (4, 4, 5, 18)
+    ]  # fmt: skip
+    (request,) = fake.pictures
+    assert (request.model_name, request.model_version, request.top_k) == ("threes", "1", 1)
+
+
+def test_a_picture_that_is_refused_raises_naming_its_position(client: Client) -> None:
+    with pytest.raises(weir.InvalidArgument, match=r"pictures\[1\]: the JPEG is damaged"):
+        client.classify("threes", [b"good", b"broken"])
 
 
 def test_questions_about_models_are_answered(client: Client) -> None:

@@ -17,6 +17,7 @@ from weir.commands.options import Target, Timeout, Version
 from weir.errors import UsageError, WeirError
 
 if TYPE_CHECKING:
+    from bundle.contract import Contract
     from training.data import ImageData
     from weir.answers import Answer, ModelMetadata
     from weir.client import Client
@@ -35,7 +36,8 @@ def evaluate(
         float | None, typer.Option(min=0, max=1, help="The accuracy that should come out.")
     ] = None,
     bundle: Annotated[
-        Path | None, typer.Option(help="Expect what this bundle says training measured.")
+        Path | None,
+        typer.Option(help="Prepare pictures as this bundle says, and expect what it recorded."),
     ] = None,
     version: Version = "",
     rows: Annotated[int, typer.Option(min=1, help="Images a request.")] = 32,
@@ -49,10 +51,13 @@ def evaluate(
     """
     with requires("client"):
         from weir.client import Client
-    expected = _recorded(bundle) if expect is None and bundle is not None else expect
+    contract = _contract(bundle) if bundle is not None else None
+    expected = _recorded(contract) if contract and expect is None else expect
+    preprocessing = contract.preprocessing if contract else None
+    short_side = preprocessing.short_side if preprocessing else None
     with Client(target, timeout_s=timeout) as client:
         metadata = client.metadata(model, version)
-        test_set = _load(data, metadata)
+        test_set = _load(data, metadata, short_side)
         rows = min(rows, client.config(model, version).config.max_batch_size or rows)
         began = time.perf_counter()
         answers = _answers(
@@ -69,7 +74,7 @@ def evaluate(
         _compare(accuracy, expected)
 
 
-def _load(data: str, metadata: "ModelMetadata") -> "ImageData":
+def _load(data: str, metadata: "ModelMetadata", short_side: int | None) -> "ImageData":
     """The test set in the size the model takes."""
     shapes = [tensor.shape for tensor in metadata.inputs]
     if len(shapes) != 1 or len(shapes[0]) != 4 or -1 in shapes[0][1:]:
@@ -81,25 +86,31 @@ def _load(data: str, metadata: "ModelMetadata") -> "ImageData":
         from training.errors import TrainingError
     _, height, width, channels = shapes[0]
     try:
-        return load(data, "test", height=height, width=width, channels=channels)
+        return load(
+            data, "test", height=height, width=width, channels=channels, short_side=short_side
+        )
     except TrainingError as error:
         raise UsageError(str(error)) from error
 
 
-def _recorded(directory: Path) -> float:
-    """The test accuracy in a bundle's contract."""
+def _contract(directory: Path) -> "Contract":
     from bundle.errors import BundleError
     from bundle.reader import read
     from weir.models import find_bundle
 
     try:
-        contract = read(find_bundle(directory)).contract
+        return read(find_bundle(directory)).contract
     except (BundleError, OSError) as error:
         raise UsageError(f"{directory}: {error}") from error
-    metrics = contract.training.metrics if contract.training else {}
-    if "test_accuracy" not in metrics:
-        raise UsageError(f"{directory}: the bundle records no test_accuracy")
-    return metrics["test_accuracy"]
+
+
+def _recorded(contract: "Contract") -> float | None:
+    """The test accuracy that training measured; None if the weights were trained elsewhere."""
+    if contract.training is None:
+        return None
+    if "test_accuracy" not in contract.training.metrics:
+        raise UsageError(f"{contract.architecture}: the bundle records no test_accuracy")
+    return contract.training.metrics["test_accuracy"]
 
 
 def _answers(

@@ -67,6 +67,13 @@ def _facts(contract: "Contract") -> dict[str, str]:
         f"waiting at most {contract.batching.max_queue_delay_s:g} s",
         "tolerance": f"{contract.tolerance.absolute:g} + {contract.tolerance.relative:g} · |value|",
     }
+    if pictures := contract.preprocessing:
+        how = (
+            "stretched to"
+            if pictures.short_side is None
+            else f"short side to {pictures.short_side}, cut to the middle"
+        )
+        facts["pictures"] = f"{how} {pictures.height} x {pictures.width} x {pictures.channels}"
     if parity := contract.parity:
         facts["parity"] = (
             f"at most {parity.max_absolute:.2e} absolute, {parity.max_relative:.2e} relative, "

@@ -6,7 +6,7 @@ import onnx
 import pytest
 
 from bundle import writer
-from bundle.contract import Batching, Contract, Parity, Provenance, Tolerance
+from bundle.contract import Batching, Contract, Parity, Preprocessing, Provenance, Tolerance
 from tests import onnx_models
 from tests.weir.commands.shell import Weir
 
@@ -50,6 +50,33 @@ def test_a_bundle_is_shown_by_directory_and_by_name(weir: Weir, models: Path) ->
     assert by_version.out == by_directory.out == by_name.out
     for text in ("affine", "at most 7 rows", "2.00e-07", "test_accuracy 0.5", "model.onnx"):
         assert text in by_name.out
+
+
+@pytest.mark.parametrize(
+    ("resize", "short_side", "shown"),
+    [
+        ("stretch", None, "stretched to 224 x 200 x 3"),
+        ("short-side", 256, "short side to 256, cut to the middle 224 x 200 x 3"),
+    ],
+)
+def test_what_becomes_of_pictures_is_shown(
+    weir: Weir, tmp_path: Path, resize: str, short_side: int | None, shown: str
+) -> None:
+    preprocessing = Preprocessing.model_validate(
+        {
+            "input": "x",
+            "height": 224,
+            "width": 200,
+            "channels": 3,
+            "resize": resize,
+            "short_side": short_side,
+            "output": "y",
+        }
+    )
+    contract = CONTRACT.model_copy(update={"preprocessing": preprocessing})
+    writer.write({"model.onnx": dense()}, contract, tmp_path, "pictures", None)
+
+    assert shown in weir("inspect", tmp_path / "pictures").out
 
 
 def test_weight_sharing_is_shown(weir: Weir, models: Path) -> None:

@@ -1,0 +1,1 @@
+"""Code generated from `protos/weir/`; `make proto` writes it, nobody edits it."""

@@ -1,0 +1,108 @@
+"""A request on its way through the scheduler, and where its answer goes."""
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Protocol
+
+import grpc
+from numpy.typing import NDArray
+
+from server.model import ServedModel
+from server.statuses import refusal_of
+from server.transport.call import Metadata
+
+Array = NDArray[Any]
+
+
+class Reply(Protocol):
+    """Where the answer to one request goes: a unary call, or one request's place on a stream."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits for it any longer."""
+
+    def finish(
+        self,
+        code: grpc.StatusCode,
+        details: str = "",
+        *,
+        message: bytes | None = None,
+        trailers: Metadata = (),
+    ) -> bool:
+        """Send a `ModelInferResponse`, or a status; False if nobody waits."""
+
+
+class InferRequest:
+    """A request on its way through the scheduler; see `request.Request`.
+
+    Args:
+        model: through whose scheduler.
+        reply: where the answer goes.
+        inputs: what the model is run on.
+        rows: of the inputs.
+        key: requests with equal keys may share a batch.
+        encode: writes the answer, of the model's outputs.
+        arrived_s: when the call came.
+        queued_s: since when only the model is waited for.
+        deadline_s: when its time is over.
+        clock: of these times.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_encode",
+        "_model",
+        "_reply",
+        "arrived_s",
+        "deadline_s",
+        "inputs",
+        "is_answered",
+        "key",
+        "queued_s",
+        "rows",
+    )
+
+    def __init__(
+        self,
+        model: ServedModel,
+        reply: Reply,
+        *,
+        inputs: Mapping[str, Array],
+        rows: int,
+        key: Hashable,
+        encode: Callable[[Mapping[str, Array]], bytes],
+        arrived_s: float,
+        queued_s: float,
+        deadline_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self.inputs = inputs
+        self.rows = rows
+        self.key = key
+        self.arrived_s = arrived_s
+        self.queued_s = queued_s
+        self.deadline_s = deadline_s
+        self.is_answered = False
+        self._clock = clock
+        self._encode = encode
+        self._model = model
+        self._reply = reply
+
+    def answer(self, outputs: Mapping[str, Array]) -> None:
+        """Encode and send; a caller who left meanwhile counts as cancelled."""
+        message = self._encode(outputs)
+        self.is_answered = self._reply.finish(grpc.StatusCode.OK, message=message)
+        if not self.is_answered:
+            self._count(grpc.StatusCode.CANCELLED)
+
+    def fail(self, error: Exception) -> None:
+        """Send the status of a failure."""
+        refusal = refusal_of(error)
+        self._reply.finish(refusal.code, refusal.details, trailers=refusal.trailers)
+        self._count(refusal.code)
+
+    def cancel(self) -> None:
+        """The caller is gone."""
+        self._model.scheduler.cancel(self)
+
+    def _count(self, code: grpc.StatusCode) -> None:
+        self._model.metrics.request_ended(code.name, self._clock() - self.arrived_s)
