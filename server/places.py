@@ -21,6 +21,8 @@ class Places:
 
     waiting: OrderedDict[Request, None] = field(default_factory=OrderedDict)
     running: set[Request] = field(default_factory=set)
+    # Run, and gone from here, but not yet answered and counted.
+    answering: int = 0
     waiting_rows: int = 0
     idle_threads: int = 0
     closed: bool = False

@@ -11,7 +11,8 @@ the one who answers it, so it is answered once.
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from numpy.typing import NDArray
@@ -103,7 +104,8 @@ class Scheduler:
         """What waits and what runs."""
         with self._condition:
             places = self._places
-            return Load(len(places.waiting), places.waiting_rows, len(places.running))
+            running = len(places.running) + places.answering
+            return Load(len(places.waiting), places.waiting_rows, running)
 
     def submit(self, request: Request) -> None:
         """Queue a request.
@@ -221,14 +223,16 @@ class Scheduler:
         except Exception as error:  # noqa: BLE001 - the one place where a run may fail
             self._retry_or_fail(batch, error)
             return
-        self._answer(batch, parts)
-        self._observer.batch_ran(batch, BatchTimes(cut_s, run_s, ran_s, self._clock()))
+        with self._leaving(batch) as here:
+            self._answer(batch, parts, here)
+            self._observer.batch_ran(batch, BatchTimes(cut_s, run_s, ran_s, self._clock()))
 
     def _retry_or_fail(self, batch: list[Request], error: Exception) -> None:
         """One bad request must not take its batch-mates down: each gets a run of its own."""
         if len(batch) == 1:
-            for request in self._leave(batch):
-                self._fail(request, error)
+            with self._leaving(batch) as here:
+                for request in here:
+                    self._fail(request, error)
             return
         logger.warning("batch failed, running its requests singly model=%s", self._name)
         for request in batch:
@@ -247,8 +251,9 @@ class Scheduler:
             request.fail(DeadlinePassed("the deadline passed before its run"))
         return not is_late
 
-    def _answer(self, batch: list[Request], parts: list[dict[str, Array]]) -> None:
-        here = set(self._leave(batch))
+    def _answer(
+        self, batch: list[Request], parts: list[dict[str, Array]], here: set[Request]
+    ) -> None:
         for request, part in zip(batch, parts, strict=True):
             if request not in here:
                 continue
@@ -264,7 +269,15 @@ class Scheduler:
         except Exception:  # our bug, and one caller's; its batch-mates still wait for theirs
             logger.exception("failure lost")
 
-    def _leave(self, batch: list[Request]) -> list[Request]:
-        """Take requests out of the running; those given up meanwhile are left out."""
+    @contextmanager
+    def _leaving(self, batch: list[Request]) -> Iterator[set[Request]]:
+        """Take requests out of the running, less those given up meanwhile, to be answered and counted."""
+        places = self._places
         with self._condition:
-            return [request for request in batch if self._places.take(request)]
+            here = {request for request in batch if places.take(request)}
+            places.answering += len(here)
+        try:
+            yield here
+        finally:
+            with self._condition:
+                places.answering -= len(here)

@@ -162,8 +162,10 @@ def house(
 
 @pytest.fixture
 def client(house: Server) -> Iterator[Client]:
+    """A client that leaves nothing uncounted for the next test."""
     with Client(house.target) as client:
         yield client
+    house.settle()
 
 
 @pytest.fixture(scope="session")

@@ -125,6 +125,10 @@ class Server:
             assert time.monotonic() < end_s, f"{name}{labels}: expected {value}, got {actual}"
             time.sleep(0.005)
 
+    def settle(self) -> None:
+        """Return once every batch that ran is counted: its callers have their answers a little before."""
+        self.wait_for_metric(0, "weir_running_requests")
+
     def ended(self) -> int:
         """Wait for the process; its exit code."""
         return self.process.wait(ANSWER_S)
