@@ -97,7 +97,7 @@ AUGMENTATION: dict[str, dict[str, Setting]] = {
     "fashion-mnist": {"crop_pixels": 2, "mirror": True},
     "mnist": {"shift_pixels": 2.0, "rotation_degrees": 10.0, "scale": 0.1},
     "digits": {"shift_pixels": 2.0, "rotation_degrees": 8.0, "scale": 0.1},
-    "folder": {"crop_pixels": 6, "mirror": True},
+    "folder": {"crop_pixels": 6, "mirror": True, "colour": 0.2},
 }
 
 
@@ -131,14 +131,14 @@ def alexnet(data: str) -> dict[str, Setting]:
 def alexnet_2012(data: str) -> dict[str, Setting]:
     """Settings of AlexNet as published, section 5; it takes pictures of 224 x 224 only.
 
-    Deviations: one cycle in place of dividing the rate by hand, and no shifts of colour (section 4.1).
+    Deviation: one cycle in place of dividing the rate by hand; and see `training.colour`.
     """
     settings = _convolutional(data, 90)
     return {
         **settings,
         "architecture": "alexnet-2012",
         "image": PHOTO_224,
-        "augmentation": {"crop_pixels": 16, "mirror": True},
+        "augmentation": {"crop_pixels": 16, "mirror": True, "colour": 0.1},
         "optimizer": {**CONVOLUTIONAL_OPTIMIZER, "learning_rate": 0.01},
         "label_smoothing": 0.0,
         "average_decay": 0.0,

@@ -26,11 +26,20 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
+class Partners:
+    """What each row was mixed with: the partner's targets, and the row's own share of the mixture."""
+
+    targets: Tensor
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Rows trained together: the network's arguments, and the class of each target."""
 
     inputs: tuple[Tensor, ...]
     targets: Tensor
+    partners: Partners | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +154,10 @@ def _train_step(state: State, batch: Batch, task: Task, recipe: Recipe) -> None:
     with torch.autocast(batch.targets.device.type, torch.bfloat16, enabled=task.mixed):
         answer = _split(state.network(*batch.inputs))
     logits = answer.logits.float()
-    loss = task.loss(logits, batch.targets)
+    loss = mixed_loss(logits, batch, task)
     whole = loss
     for auxiliary in answer.auxiliary:
-        whole = whole + task.auxiliary_weight * task.loss(auxiliary.float(), batch.targets)
+        whole = whole + task.auxiliary_weight * mixed_loss(auxiliary.float(), batch, task)
     state.optimizer.zero_grad()
     whole.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(state.network.parameters(), settings.clip_norm)
@@ -159,6 +168,15 @@ def _train_step(state: State, batch: Batch, task: Task, recipe: Recipe) -> None:
     progress.right += count_right(logits, batch.targets)
     progress.targets += batch.targets.numel()
     progress.step += 1
+
+
+def mixed_loss(logits: Tensor, batch: Batch, task: Task) -> Tensor:
+    """The task's loss; of mixed rows, that of their own targets and their partners' in their shares."""
+    own = task.loss(logits, batch.targets)
+    if batch.partners is None:
+        return own
+    share = batch.partners.share
+    return share * own + (1.0 - share) * task.loss(logits, batch.partners.targets)
 
 
 def _split(answer: Tensor | WithAuxiliary) -> WithAuxiliary:

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from training.augment import distort
+from training.colour import shift_colours
 from training.crop import crop, cut_out
 from training.data import ImageData
 from training.data.images import Images
 from training.loop import Batch, Task
 from training.losses import choose_loss
+from training.mixup import mix
 from training.recipes import Augmentation, Recipe
 from training.seeds import Purpose, generator_for
 
@@ -103,8 +105,10 @@ def _make_batch(
     generator: torch.Generator,
 ) -> Batch:
     moved = crop(pictures.images[rows], bounds, generator)  # (B, C, H, W)
-    inputs = normaliser.apply(distort(moved.float() / 255.0, bounds, generator))
-    return Batch((cut_out(inputs, bounds, generator),), pictures.labels[rows])
+    lit = shift_colours(moved.float() / 255.0, bounds, generator)
+    inputs = normaliser.apply(distort(lit, bounds, generator))
+    batch = Batch((cut_out(inputs, bounds, generator),), pictures.labels[rows])
+    return mix(batch, bounds.mixup_alpha, generator)
 
 
 def in_order(pictures: Pictures, normaliser: Normaliser) -> Iterator[Batch]:

@@ -67,6 +67,15 @@ class Augmentation(Settings):
         default=0, ge=0, description="moves by whole pixels, reflecting the border"
     )
     cutout_pixels: int = Field(default=0, ge=0, description="side of a square that is blanked")
+    colour: float = Field(
+        default=0.0,
+        ge=0.0,
+        lt=1.0,
+        description="0.1 draws brightness, contrast, saturation from 0.9 to 1.1",
+    )
+    mixup_alpha: float = Field(
+        default=0.0, ge=0.0, description="how far pictures are laid over each other; 0: not at all"
+    )
 
     @property
     def is_affine(self) -> bool:
