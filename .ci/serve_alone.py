@@ -1,16 +1,18 @@
-"""Serve the demo's bundle from an environment that holds the server and nothing else, and call it."""
+"""Serve the demo's bundles from an environment that holds the server and nothing else, and call them."""
 
 import importlib.util
+import io
 import subprocess
 import sys
 
 import numpy as np
+from PIL import Image
 
 from weir import Client
 
 
 def main(weir: str, models: str) -> None:
-    """Start `weir serve MODELS` as its own process and ask it for one row."""
+    """Start `weir serve MODELS` as its own process, and ask for a row and for what a picture shows."""
     for package in ("torch", "onnx", "sklearn", "matplotlib"):
         if importlib.util.find_spec(package):
             sys.exit(f"expected no {package} beside the server")
@@ -23,6 +25,10 @@ def main(weir: str, models: str) -> None:
                 client.wait_ready()
                 image = np.zeros((1, 28, 28, 1), np.uint8)
                 answer = client.infer("lenet5", {"image": image})
+                file = io.BytesIO()
+                Image.fromarray(image[0, :, :, 0]).save(file, "PNG")
+                (best,) = client.classify("inception-v1", [file.getvalue()], top=1)
+            print(f"served alone: a black picture is a {best[0].label}")
             print(f"served alone: probabilities sum to {answer['probabilities'].sum():.4f}")
         finally:
             server.terminate()
