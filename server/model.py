@@ -39,6 +39,7 @@ Array = NDArray[Any]
 
 _BATCH_AXES = ("N", "n", "bs")
 _DEFAULT_MAX_ROWS = 32
+_LINGER_SHARE = 0.02
 _FLOATS = ("FP16", "FP32", "FP64")
 
 
@@ -128,7 +129,9 @@ class Loader:
             max_rows=_max_rows(settings, files.contract),
         )
         _check_preprocessing(files.contract, signature)
-        policy = BatchPolicy(signature.max_rows, _delay_s(settings, files.contract))
+        policy = BatchPolicy(
+            signature.max_rows, _delay_s(settings, files.contract), linger_share=_LINGER_SHARE
+        )
         metrics = self.metrics.model(name, version)
         scheduler = Scheduler(
             name,

@@ -18,7 +18,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from server import batching, collate
-from server.batching import BatchPolicy
+from server.batching import BatchPolicy, LastBatch
 from server.deadlines import Deadlines
 from server.errors import Cancelled, DeadlinePassed, Draining, Overloaded
 from server.places import Load, Places
@@ -160,22 +160,24 @@ class Scheduler:
         return earliest
 
     def _work(self) -> None:
+        last: LastBatch | None = None
         while True:
-            batch = self._next_batch()
+            batch = self._next_batch(last)
             if batch is None:
                 return
+            last = None
             try:
                 if batch:
-                    self._process(batch)
+                    last = self._process(batch)
             except Exception:  # our bug: that batch is lost, its thread must not be
                 logger.exception("batch lost model=%s", self._name)
 
-    def _next_batch(self) -> list[Request] | None:
+    def _next_batch(self, last: LastBatch | None) -> list[Request] | None:
         """Wait for a batch and move it to the running; None when closed and empty."""
         late: list[Request] = []
         with self._condition:
             places = self._places
-            while (pause_s := self._pause_s()) != 0.0:
+            while (pause_s := self._pause_s(last)) != 0.0:
                 if pause_s is None and places.closed:
                     return None
                 places.idle_threads += 1
@@ -195,7 +197,7 @@ class Scheduler:
             request.fail(DeadlinePassed("the deadline passed in the queue"))
         return batch
 
-    def _pause_s(self) -> float | None:
+    def _pause_s(self, last: LastBatch | None) -> float | None:
         """How long to wait: None for a request, zero when a batch is due."""
         places = self._places
         if not places.waiting:
@@ -203,15 +205,17 @@ class Scheduler:
         if places.closed:
             return 0.0
         oldest = next(iter(places.waiting))
+        now, waiting_rows = self._clock(), places.waiting_rows
         pause_s = batching.delay_s(
-            self._policy,
-            waiting_rows=places.waiting_rows,
-            oldest_s=oldest.queued_s,
-            now=self._clock(),
+            self._policy, waiting_rows=waiting_rows, oldest_s=oldest.queued_s, now=now
         )
+        if last is not None:
+            linger_s = batching.linger_s(self._policy, last, waiting_rows=waiting_rows, now=now)
+            pause_s = max(pause_s, linger_s)
         return max(pause_s, 0.0)
 
-    def _process(self, batch: list[Request]) -> None:
+    def _process(self, batch: list[Request]) -> LastBatch | None:
+        """Run a batch and answer it; None if it failed."""
         cut_s = self._clock()
         try:
             inputs = collate.join([request.inputs for request in batch])
@@ -222,10 +226,13 @@ class Scheduler:
             parts = collate.split(outputs, rows) if self._has_rows else [outputs]
         except Exception as error:  # noqa: BLE001 - the one place where a run may fail
             self._retry_or_fail(batch, error)
-            return
+            return None
+        left_rows = self.load().waiting_rows
         with self._leaving(batch) as here:
             self._answer(batch, parts, here)
-            self._observer.batch_ran(batch, BatchTimes(cut_s, run_s, ran_s, self._clock()))
+            times = BatchTimes(cut_s, run_s, ran_s, self._clock())
+            self._observer.batch_ran(batch, times)
+        return LastBatch(sum(rows), ran_s - run_s, times.answered_s, left_rows)
 
     def _retry_or_fail(self, batch: list[Request], error: Exception) -> None:
         """One bad request must not take its batch-mates down: each gets a run of its own."""

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.batching import BatchPolicy, delay_s, select
+from server.batching import BatchPolicy, LastBatch, delay_s, linger_s, select
 from server.errors import ConfigError
 
 
@@ -114,6 +114,41 @@ def test_delay_ends_when_full_or_when_the_oldest_waited(
 
 def test_without_a_delay_a_batch_is_due_at_once() -> None:
     assert delay_s(BatchPolicy(), waiting_rows=1, oldest_s=10.0, now=10.0) <= 0
+
+
+LINGERING = BatchPolicy(max_rows=32, linger_share=0.02)
+
+
+@pytest.mark.parametrize(
+    ("waiting_rows", "now", "expected"),
+    [
+        pytest.param(8, 10.0, 0.02, id="only those who were left"),
+        pytest.param(15, 10.015, 0.005, id="one is missing"),
+        pytest.param(15, 10.03, -0.01, id="one stays away"),
+        pytest.param(16, 10.0, 0.0, id="all are back"),
+        pytest.param(32, 10.0, 0.0, id="full"),
+    ],
+)
+def test_session_lingers_for_those_it_answered(
+    waiting_rows: int, now: float, expected: float
+) -> None:
+    last = LastBatch(rows=8, run_s=1.0, ended_s=10.0, left_rows=8)
+
+    pause_s = linger_s(LINGERING, last, waiting_rows=waiting_rows, now=now)
+
+    assert pause_s == pytest.approx(expected)
+
+
+def test_full_batch_waits_for_nobody() -> None:
+    last = LastBatch(rows=32, run_s=1.0, ended_s=10.0, left_rows=5)
+
+    assert linger_s(LINGERING, last, waiting_rows=32, now=10.0) == 0.0
+
+
+def test_short_runs_are_not_lingered_for() -> None:
+    last = LastBatch(rows=8, run_s=0.02, ended_s=10.0, left_rows=0)
+
+    assert linger_s(LINGERING, last, waiting_rows=1, now=10.0) == 0.0
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,9 @@ class World:
             "fake",
             self._run,
             policy=BatchPolicy(
-                int(policy.get("max_rows", 8)), policy.get("max_queue_delay_s", 0.0)
+                int(policy.get("max_rows", 8)),
+                policy.get("max_queue_delay_s", 0.0),
+                policy.get("linger_share", 0.0),
             ),
             max_queue_rows=max_queue_rows,
             instances=instances,
@@ -721,5 +723,28 @@ def test_requests_are_running_until_they_are_counted() -> None:
     assert call.has_right_answer
     assert seen == [1]
     assert world.scheduler.load() == Load(0, 0, 0)
+    world.end_every_run()
+    assert world.scheduler.join(HANG_S)
+
+
+@pytest.mark.parametrize("comes_back", [True, False], ids=["comes back", "stays away"])
+def test_session_lingers_for_the_caller_it_answered(*, comes_back: bool) -> None:
+    """Two callers who ask again once they are answered end up in one batch, not in turns."""
+    world = World(linger_share=0.02)
+    first = world.submit_and_run()
+    second = world.submit()
+    world.clock.advance(10.0)
+    world.end_run()
+    world.wait_for(lambda: bool(first.outcomes))
+
+    if comes_back:
+        again = world.submit()
+        expected = [second.number, again.number]
+    else:
+        world.clock.advance(0.2)
+        expected = [second.number]
+    world.wait_for(lambda: bool(world.running))
+
+    assert world.batches[1] == expected
     world.end_every_run()
     assert world.scheduler.join(HANG_S)
