@@ -1,5 +1,6 @@
 import io
 import struct
+import tracemalloc
 import warnings
 import zlib
 from contextlib import suppress
@@ -419,6 +420,23 @@ def test_bomb_in_a_text_or_profile_is_refused_or_unread(name: bytes) -> None:
             np.testing.assert_array_equal(read_encoded(data, preprocessing(2, 2)), CORNERS)
         except InvalidRequest as error:
             assert str(error) == "the PNG is damaged or cut short"  # noqa: PT017 - one of two ends
+
+
+def test_bomb_in_the_exif_takes_no_memory() -> None:
+    """A thousand tags, each of which is the same half megabyte."""
+    tags, value_bytes = 1000, 500_000
+    entries = b"".join(struct.pack("<HHII", tag, 1, value_bytes, 0) for tag in range(1, tags + 1))
+    directory = b"II*\0" + struct.pack("<IH", 8, tags) + entries + bytes(4 + value_bytes)
+    data = tagged_png(Image.fromarray(CORNERS), (b"eXIf", directory))
+
+    tracemalloc.start()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        read_encoded(data, preprocessing(2, 2))
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak_bytes < 20_000_000
 
 
 def test_memory_that_is_not_there_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
