@@ -11,6 +11,8 @@ Rules:
 
 import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,8 @@ from server.errors import InvalidRequest, OutOfMemory
 Pixels = NDArray[np.uint8]
 
 MAX_PIXELS = 32_000_000
+# As in a JPEG. To resize a line takes room in proportion to its length: 30 million pixels took a gigabyte.
+_MAX_SIDE = 65_535
 # Pillow reads chunks and segments one by one in Python. Sixteen megabytes of picture are 2,048 chunks.
 _MAX_PARTS = 16_384
 # It joins the EXIF of several segments by copying all that came before. One segment is the rule.
@@ -77,7 +81,8 @@ def read_encoded(data: bytes, preprocessing: Preprocessing) -> Pixels:
         _check_chunks(data)
     else:
         _check_segments(data)
-    return _prepare(_decode(data, kind), preprocessing)
+    with _told_if_out_of_memory():
+        return _prepare(_decode(data, kind), preprocessing)
 
 
 def read_raw(
@@ -94,6 +99,7 @@ def read_raw(
 
     Raises:
         InvalidRequest: too large, or not exactly so many values.
+        OutOfMemory: there is no room for its pixels.
     """
     mode = _MODES.get(channels)
     if mode is None:
@@ -105,7 +111,16 @@ def read_raw(
             f"expected {expected_bytes} values for {height} x {width} x {channels}, "
             f"got {len(values)}"
         )
-    return _prepare(Image.frombytes(mode, (width, height), values), preprocessing)
+    with _told_if_out_of_memory():
+        return _prepare(Image.frombytes(mode, (width, height), values), preprocessing)
+
+
+@contextmanager
+def _told_if_out_of_memory() -> Iterator[None]:
+    try:
+        yield
+    except MemoryError as error:
+        raise OutOfMemory("a picture needs more memory than there is") from error
 
 
 def _format(data: bytes) -> str:
@@ -167,10 +182,8 @@ def _decode(data: bytes, kind: str) -> Image.Image:
         image.load()
         turn = _UPRIGHT.get(image.getexif().get(Base.Orientation, 1))
         return image if turn is None else image.transpose(turn)
-    except InvalidRequest:
+    except (InvalidRequest, MemoryError):
         raise
-    except MemoryError as error:
-        raise OutOfMemory("a picture needs more memory than there is") from error
     except Exception as error:  # Pillow raises many unrelated classes on damaged bytes
         raise InvalidRequest(f"the {kind} is damaged or cut short") from error
 
@@ -180,6 +193,8 @@ def _check_size(width: int, height: int) -> None:
         raise InvalidRequest(f"expected pixels, got {width} x {height}")
     if width * height > MAX_PIXELS:
         raise InvalidRequest(f"expected at most {MAX_PIXELS} pixels, got {width} x {height}")
+    if max(width, height) > _MAX_SIDE:
+        raise InvalidRequest(f"expected at most {_MAX_SIDE} pixels a side, got {width} x {height}")
 
 
 def _prepare(image: Image.Image, preprocessing: Preprocessing) -> Pixels:

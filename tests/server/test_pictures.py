@@ -327,6 +327,18 @@ def test_huge_picture_is_refused_by_its_header(width: int, height: int) -> None:
         read_encoded(header_png(width, height), FORMS["stretched"])
 
 
+@pytest.mark.parametrize(("width", "height"), [(65_536, 1), (1, 30_000_000)])
+def test_line_of_endless_pixels_is_refused_by_its_header(width: int, height: int) -> None:
+    with pytest.raises(InvalidRequest, match=f"65535 pixels a side, got {width} x {height}"):
+        read_encoded(header_png(width, height), FORMS["stretched"])
+
+
+def test_longest_side_is_read() -> None:
+    data = encode(Image.new("L", (65_535, 1), 255))
+
+    assert (read_encoded(data, FORMS["stretched"]) == 255).all()
+
+
 def test_huge_jpeg_is_refused_by_its_header() -> None:
     data = encode(Image.new("RGB", (16, 16)), "JPEG")
     start = data.index(b"\xff\xc0") + 5
@@ -439,11 +451,30 @@ def test_bomb_in_the_exif_takes_no_memory() -> None:
     assert peak_bytes < 20_000_000
 
 
-def test_memory_that_is_not_there_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(_image: Image.Image) -> None:
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(PngImageFile, "load"), (Image.Image, "convert"), (Image.Image, "resize")],
+    ids=["decode", "convert", "resize"],
+)
+def test_memory_that_is_not_there_is_told_as_such(
+    monkeypatch: pytest.MonkeyPatch, owner: type, name: str
+) -> None:
+    def fail(*_arguments: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(PngImageFile, "load", load)
+    monkeypatch.setattr(owner, name, fail)
 
     with pytest.raises(OutOfMemory, match="more memory than there is"):
         read_encoded(FILES["RGB PNG"], FORMS["stretched"])
+
+
+def test_memory_that_is_not_there_for_raw_pixels_is_told_as_such(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "resize", fail)
+
+    with pytest.raises(OutOfMemory, match="more memory than there is"):
+        read_raw(bytes(12), height=2, width=2, channels=3, preprocessing=FORMS["stretched"])
