@@ -131,7 +131,8 @@ def publish_weights(
 
 def _read_labels(file: Path) -> list[str]:
     try:
-        classes = file.read_text("utf-8").splitlines()
+        # Editors on Windows put a mark in front, which is no part of the first label.
+        classes = file.read_text("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ExportError(f"{file}: expected UTF-8, {error.reason}") from error
     if not classes or not all(line.strip() for line in classes):
@@ -153,7 +154,9 @@ def _read(file: Path) -> dict[str, Tensor]:
         raise ExportError(
             f"{file}: expected a state dict by torch.save, tensors and nothing else"
         ) from error
-    if not isinstance(found, dict) or not all(isinstance(each, Tensor) for each in found.values()):
+    if not isinstance(found, dict) or not all(
+        isinstance(name, str) and isinstance(each, Tensor) for name, each in found.items()
+    ):
         raise ExportError(f"{file}: expected a state dict, tensors by name")
     return dict(found)
 

@@ -74,10 +74,10 @@ class PictureJob:
                 "prepare them (preprocessing)"
             )
         self.payload_bytes = len(payload)
+        self.arrived_s = arrived_s
         self.deadline_s = arrived_s + admission.left_s(call.time_left_s())
         self.is_wanted = True
         self._admission = admission
-        self._arrived_s = arrived_s
         self._call = call
         self._model = model
         self._payload = payload
@@ -99,7 +99,7 @@ class PictureJob:
             rows=rows,
             key=key,
             encode=partial(self._encode, message.id, top_k),
-            arrived_s=self._arrived_s,
+            arrived_s=self.arrived_s,
             queued_s=self._admission.clock(),
             deadline_s=self.deadline_s,
             clock=self._admission.clock,
@@ -113,7 +113,7 @@ class PictureJob:
 
     def fail(self, error: Exception) -> None:
         """Send the status of a failure."""
-        self._admission.refuse(error, self._call, self._model, self._arrived_s)
+        self._admission.refuse(error, self._call, self._model, self.arrived_s)
 
     def _admit(self, count: int) -> tuple[int, Any]:
         if not count:

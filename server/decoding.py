@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from server.deadlines import Deadlines
-from server.errors import Cancelled, DeadlinePassed, Draining, Overloaded
+from server.deadlines import Deadlines, why_left
+from server.errors import DeadlinePassed, Draining, Overloaded
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +26,13 @@ class Job(Protocol):
 
     Attributes:
         payload_bytes: what it holds on to while it waits.
+        arrived_s: when the call came.
         deadline_s: never worked on after this time.
         is_wanted: set to False, from any thread, once somebody answered it: work may stop.
     """
 
     payload_bytes: int
+    arrived_s: float
     deadline_s: float
     is_wanted: bool
 
@@ -144,10 +146,7 @@ class DecodePool:
         with self._condition:
             is_ours = self._take(job)
         if is_ours:
-            late = self._clock() >= job.deadline_s
-            job.fail(
-                DeadlinePassed("the deadline passed") if late else Cancelled("the caller hung up")
-            )
+            job.fail(why_left(job.arrived_s, job.deadline_s, self._clock()))
 
     def expire(self, now: float) -> float:
         """Answer every job whose deadline passed; the earliest deadline left, or infinity."""

@@ -11,6 +11,8 @@ Rules:
 
 import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -26,8 +28,12 @@ from server.errors import InvalidRequest, OutOfMemory
 Pixels = NDArray[np.uint8]
 
 MAX_PIXELS = 32_000_000
+# As in a JPEG. To resize a line takes room in proportion to its length: 30 million pixels took a gigabyte.
+_MAX_SIDE = 65_535
 # Pillow reads chunks and segments one by one in Python. Sixteen megabytes of picture are 2,048 chunks.
 _MAX_PARTS = 16_384
+# It joins the EXIF of several segments by copying all that came before. One segment is the rule.
+_MAX_EXIF_PARTS = 100
 # A progressive JPEG walks through all of its pixels once a scan: sixteen megabytes of empty scans would
 # keep a thread for an hour. Encoders write about ten.
 _MAX_SCANS = 100
@@ -48,8 +54,8 @@ _SIGNATURES = (
 )
 # Fill bytes, stuffed bytes and restarts are no markers of their own.
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
-_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
-_WITHOUT_LENGTH = (0x01, 0xD8)
+_START_OF_SCAN, _END_OF_IMAGE, _APP1 = 0xDA, 0xD9, 0xE1
+_WITHOUT_LENGTH = (0x01, 0xD8, _END_OF_IMAGE)
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -75,7 +81,8 @@ def read_encoded(data: bytes, preprocessing: Preprocessing) -> Pixels:
         _check_chunks(data)
     else:
         _check_segments(data)
-    return _prepare(_decode(data, kind), preprocessing)
+    with _told_if_out_of_memory():
+        return _prepare(_decode(data, kind), preprocessing)
 
 
 def read_raw(
@@ -92,6 +99,7 @@ def read_raw(
 
     Raises:
         InvalidRequest: too large, or not exactly so many values.
+        OutOfMemory: there is no room for its pixels.
     """
     mode = _MODES.get(channels)
     if mode is None:
@@ -103,7 +111,16 @@ def read_raw(
             f"expected {expected_bytes} values for {height} x {width} x {channels}, "
             f"got {len(values)}"
         )
-    return _prepare(Image.frombytes(mode, (width, height), values), preprocessing)
+    with _told_if_out_of_memory():
+        return _prepare(Image.frombytes(mode, (width, height), values), preprocessing)
+
+
+@contextmanager
+def _told_if_out_of_memory() -> Iterator[None]:
+    try:
+        yield
+    except MemoryError as error:
+        raise OutOfMemory("a picture needs more memory than there is") from error
 
 
 def _format(data: bytes) -> str:
@@ -126,20 +143,30 @@ def _check_chunks(data: bytes) -> None:
 
 
 def _check_segments(data: bytes) -> None:
-    """Refuse a JPEG of absurdly many parts."""
-    segments, scans, position = 0, 0, 2
-    while found := _MARKER.search(data, position):
-        marker, position = found[1][0], found.end()
-        if marker == _END_OF_IMAGE:
+    """Refuse a JPEG of absurdly many parts.
+
+    Ahead of the first scan each byte between two segments counts as one: Pillow looks at them one by one,
+    and goes on past an end of image.
+    """
+    parts = exif_parts = scans = 0
+    position = 2
+    while position < len(data):
+        found = _MARKER.search(data, position)
+        start, end = found.span() if found else (len(data), len(data))
+        marker = found[1][0] if found else _END_OF_IMAGE
+        if scans and marker == _END_OF_IMAGE:
             return
-        segments += 1
+        parts += 1 if scans else 1 + start - position
         scans += marker == _START_OF_SCAN
-        if segments > _MAX_PARTS or scans > _MAX_SCANS:
+        exif_parts += marker == _APP1 and data.startswith(b"Exif", end + 2)
+        if parts > _MAX_PARTS or exif_parts > _MAX_EXIF_PARTS or scans > _MAX_SCANS:
             raise InvalidRequest(
-                f"expected a JPEG of at most {_MAX_PARTS} segments and {_MAX_SCANS} scans, got more"
+                f"expected a JPEG of at most {_MAX_PARTS} segments, {_MAX_EXIF_PARTS} of EXIF, "
+                f"and {_MAX_SCANS} scans, got more"
             )
+        position = end
         if marker not in _WITHOUT_LENGTH:
-            position += int.from_bytes(data[position : position + 2])
+            position += int.from_bytes(data[end : end + 2])
 
 
 def _decode(data: bytes, kind: str) -> Image.Image:
@@ -155,10 +182,8 @@ def _decode(data: bytes, kind: str) -> Image.Image:
         image.load()
         turn = _UPRIGHT.get(image.getexif().get(Base.Orientation, 1))
         return image if turn is None else image.transpose(turn)
-    except InvalidRequest:
+    except (InvalidRequest, MemoryError):
         raise
-    except MemoryError as error:
-        raise OutOfMemory("a picture needs more memory than there is") from error
     except Exception as error:  # Pillow raises many unrelated classes on damaged bytes
         raise InvalidRequest(f"the {kind} is damaged or cut short") from error
 
@@ -168,6 +193,8 @@ def _check_size(width: int, height: int) -> None:
         raise InvalidRequest(f"expected pixels, got {width} x {height}")
     if width * height > MAX_PIXELS:
         raise InvalidRequest(f"expected at most {MAX_PIXELS} pixels, got {width} x {height}")
+    if max(width, height) > _MAX_SIDE:
+        raise InvalidRequest(f"expected at most {_MAX_SIDE} pixels a side, got {width} x {height}")
 
 
 def _prepare(image: Image.Image, preprocessing: Preprocessing) -> Pixels:

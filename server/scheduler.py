@@ -19,18 +19,14 @@ from numpy.typing import NDArray
 
 from server import batching, collate
 from server.batching import BatchPolicy, LastBatch
-from server.deadlines import Deadlines
-from server.errors import Cancelled, DeadlinePassed, Draining, Overloaded
+from server.deadlines import Deadlines, why_left
+from server.errors import DeadlinePassed, Draining, Overloaded
 from server.places import Load, Places
 from server.request import BatchTimes, Observer, Request
 
 logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
-
-# gRPC rounds a deadline up on the wire, by about a percent: a caller whose time is over hangs up that
-# much before the server would have called it late.
-_ROUNDED_UP = 0.05
 
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 
@@ -135,13 +131,7 @@ class Scheduler:
         with self._condition:
             is_ours = self._places.take(request)
         if is_ours:
-            left_s = request.deadline_s - self._clock()
-            is_late = left_s <= _ROUNDED_UP * (request.deadline_s - request.arrived_s)
-            request.fail(
-                DeadlinePassed("the deadline passed")
-                if is_late
-                else Cancelled("the caller hung up")
-            )
+            request.fail(why_left(request.arrived_s, request.deadline_s, self._clock()))
 
     def expire(self, now: float) -> float:
         """Answer every request whose deadline passed; the earliest deadline left, or infinity."""

@@ -19,12 +19,19 @@ Picture: TypeAlias = str | PathLike[str] | bytes | NDArray[np.uint8]
 """A file's path, a file's bytes (JPEG or PNG), or pixels (height, width) or (height, width, channels)."""
 
 _CHANNELS = (1, 3, 4)
+_MAX_TOP = 2**32 - 1
 
 
 def classify(
     model: str, pictures: Sequence[pb.Picture], *, top: int, version: str
 ) -> Call[list[list[Class]]]:
-    """The call for the `top` classes of each picture."""
+    """The call for the `top` classes of each picture.
+
+    Raises:
+        UsageError: `top` is no number of classes.
+    """
+    if not 1 <= top <= _MAX_TOP:
+        raise UsageError(f"top: expected 1 to {_MAX_TOP}, got {top}")
     request = pb.ClassifyRequest(
         model_name=model, model_version=version, pictures=pictures, top_k=top
     )

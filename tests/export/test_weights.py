@@ -164,7 +164,11 @@ def test_labels_must_be_as_many_as_the_weights_know(
     assert "fc.weight (expected 3 x 1024, got 1000 x 1024)" in str(raised.value)
 
 
-@pytest.mark.parametrize("labels", ["", "a\n\nb\n", "\xff"], ids=["none", "empty line", "latin-1"])
+@pytest.mark.parametrize(
+    "labels",
+    ["", "a\n\nb\n", "\xff", "\xef\xbb\xbf\nb\n"],
+    ids=["none", "empty line", "latin-1", "byte order mark alone"],
+)
 def test_broken_labels_are_refused(
     labels: str, publish: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -186,7 +190,11 @@ def test_code_in_a_file_of_weights_is_not_run(publish: Callable[..., Path], tmp_
     assert not (tmp_path / "sprung").exists()
 
 
-@pytest.mark.parametrize("found", [[torch.zeros(1)], {"epoch": 3}], ids=["list", "checkpoint"])
+@pytest.mark.parametrize(
+    "found",
+    [[torch.zeros(1)], {"epoch": 3}, {1: torch.zeros(1)}],
+    ids=["list", "checkpoint", "numbered"],
+)
 def test_file_without_a_state_dict_is_refused(found: object, publish: Callable[..., Path]) -> None:
     with pytest.raises(ExportError, match="expected a state dict, tensors by name"):
         publish(found, "googlenet")

@@ -17,6 +17,7 @@ class Job:
     """A fake job, worked on for as long as the test says."""
 
     payload_bytes: int = 1
+    arrived_s: float = 0.0
     deadline_s: float = LATER
     is_wanted: bool = True
     work_error: Exception | None = None
@@ -193,6 +194,23 @@ def test_caller_that_left_because_its_time_was_over_is_told_so(
     pool.cancel(job)
 
     assert isinstance(job.outcome(), DeadlinePassed)
+    running.may_end.set()
+
+
+@pytest.mark.parametrize(
+    ("left_s", "reason"), [(0.02, DeadlinePassed), (0.5, Cancelled)], ids=["just before", "halfway"]
+)
+def test_caller_is_late_as_soon_as_its_rounded_deadline_passed(
+    open_pool: OpenPool, clock: Clock, left_s: float, reason: type[Exception]
+) -> None:
+    """gRPC adds a percent to a deadline on its way: the caller leaves before the server's own is over."""
+    pool = open_pool()
+    running = occupy(pool)
+    job = submit(pool, Job(arrived_s=clock.now - 1.0 + left_s, deadline_s=clock.now + left_s))
+
+    pool.cancel(job)
+
+    assert isinstance(job.outcome(), reason)
     running.may_end.set()
 
 

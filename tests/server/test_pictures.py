@@ -1,5 +1,6 @@
 import io
 import struct
+import tracemalloc
 import warnings
 import zlib
 from contextlib import suppress
@@ -326,6 +327,18 @@ def test_huge_picture_is_refused_by_its_header(width: int, height: int) -> None:
         read_encoded(header_png(width, height), FORMS["stretched"])
 
 
+@pytest.mark.parametrize(("width", "height"), [(65_536, 1), (1, 30_000_000)])
+def test_line_of_endless_pixels_is_refused_by_its_header(width: int, height: int) -> None:
+    with pytest.raises(InvalidRequest, match=f"65535 pixels a side, got {width} x {height}"):
+        read_encoded(header_png(width, height), FORMS["stretched"])
+
+
+def test_longest_side_is_read() -> None:
+    data = encode(Image.new("L", (65_535, 1), 255))
+
+    assert (read_encoded(data, FORMS["stretched"]) == 255).all()
+
+
 def test_huge_jpeg_is_refused_by_its_header() -> None:
     data = encode(Image.new("RGB", (16, 16)), "JPEG")
     start = data.index(b"\xff\xc0") + 5
@@ -354,8 +367,38 @@ def test_jpeg_of_endless_scans_is_refused() -> None:
     end = data.index(b"\xff\xd9")
     last_scan = data[data.rindex(b"\xff\xda", 0, end) : end]
 
-    with pytest.raises(InvalidRequest, match="at most 16384 segments and 100 scans, got more"):
+    with pytest.raises(InvalidRequest, match=r"at most 16384 segments, .* and 100 scans, got more"):
         read_encoded(data[:end] + last_scan * 100 + data[end:], FORMS["stretched"])
+
+
+EMPTY_COMMENT = b"\xff\xfe\x00\x02"
+EXIF_PART = b"\xff\xe1\x00\x08Exif\0\0"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        pytest.param(b"\xff\xd9" + EMPTY_COMMENT * 20_000, id="behind an end of image"),
+        pytest.param(b"\xff" * 20_000, id="fill bytes"),
+        pytest.param(b"\xff\x00" * 10_000, id="stuffed bytes"),
+        pytest.param(b"\xff\xd0" * 10_000, id="restarts"),
+        pytest.param(b"\xff\xd0" + bytes(20_000), id="zeros"),
+        pytest.param(EXIF_PART * 101, id="EXIF"),
+    ],
+)
+@pytest.mark.parametrize("rest", [FILES["RGB JPEG"][2:], b""], ids=["with a picture", "alone"])
+def test_jpeg_whose_header_is_endless_is_refused(header: bytes, rest: bytes) -> None:
+    """Pillow goes through all of it in Python: sixteen megabytes kept a thread for half a minute."""
+    with pytest.raises(InvalidRequest, match=r"at most 16384 segments, 100 of EXIF.* got more"):
+        read_encoded(b"\xff\xd8" + header + rest, FORMS["stretched"])
+
+
+def test_few_fill_bytes_are_no_harm() -> None:
+    data = FILES["RGB JPEG"]
+
+    pixels = read_encoded(data[:2] + b"\xff" * 100 + data[2:], FORMS["stretched"])
+
+    np.testing.assert_array_equal(pixels, read_encoded(data, FORMS["stretched"]))
 
 
 def test_what_looks_like_scans_in_a_comment_is_none() -> None:
@@ -391,11 +434,47 @@ def test_bomb_in_a_text_or_profile_is_refused_or_unread(name: bytes) -> None:
             assert str(error) == "the PNG is damaged or cut short"  # noqa: PT017 - one of two ends
 
 
-def test_memory_that_is_not_there_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(_image: Image.Image) -> None:
+def test_bomb_in_the_exif_takes_no_memory() -> None:
+    """A thousand tags, each of which is the same half megabyte."""
+    tags, value_bytes = 1000, 500_000
+    entries = b"".join(struct.pack("<HHII", tag, 1, value_bytes, 0) for tag in range(1, tags + 1))
+    directory = b"II*\0" + struct.pack("<IH", 8, tags) + entries + bytes(4 + value_bytes)
+    data = tagged_png(Image.fromarray(CORNERS), (b"eXIf", directory))
+
+    tracemalloc.start()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        read_encoded(data, preprocessing(2, 2))
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak_bytes < 20_000_000
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(PngImageFile, "load"), (Image.Image, "convert"), (Image.Image, "resize")],
+    ids=["decode", "convert", "resize"],
+)
+def test_memory_that_is_not_there_is_told_as_such(
+    monkeypatch: pytest.MonkeyPatch, owner: type, name: str
+) -> None:
+    def fail(*_arguments: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(PngImageFile, "load", load)
+    monkeypatch.setattr(owner, name, fail)
 
     with pytest.raises(OutOfMemory, match="more memory than there is"):
         read_encoded(FILES["RGB PNG"], FORMS["stretched"])
+
+
+def test_memory_that_is_not_there_for_raw_pixels_is_told_as_such(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "resize", fail)
+
+    with pytest.raises(OutOfMemory, match="more memory than there is"):
+        read_raw(bytes(12), height=2, width=2, channels=3, preprocessing=FORMS["stretched"])

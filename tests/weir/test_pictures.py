@@ -81,6 +81,12 @@ def test_the_call_is_the_services() -> None:
     )
 
 
+@pytest.mark.parametrize("top", [-1, 0, 2**32])
+def test_no_number_of_classes_is_refused(top: int) -> None:
+    with pytest.raises(UsageError, match=f"top: expected 1 to 4294967295, got {top}"):
+        pictures.classify("m", [], top=top, version="")
+
+
 def test_the_answer_is_read_in_its_order() -> None:
     call = pictures.classify("m", [pb.Picture(), pb.Picture()], top=2, version="")
     answer = pb.ClassifyResponse()
