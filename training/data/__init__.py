@@ -1,20 +1,39 @@
-"""The data sets by name: `load` gives one split of a known set, or of your own pictures."""
+"""The data sets by name: `load` gives one split of pictures, `load_text` of texts; known sets or your own."""
 
 from pathlib import Path
 
 from training.data.cifar10 import load_cifar10
+from training.data.cmudict import load_stress
 from training.data.digits import load_digits
 from training.data.folder import load_folder
 from training.data.idx import FASHION_MNIST, MNIST, load_idx
 from training.data.images import ImageData, Split
+from training.data.lines import load_file
 from training.data.sources import Places
+from training.data.text import SequenceSplit, TextData, divide_text
+from training.data.trec import load_trec
+from training.data.treebank import load_treebank
 from training.errors import DataError
 
-__all__ = ["DATA_SETS", "ImageData", "Split", "load"]
+__all__ = [
+    "DATA_SETS",
+    "TEXT_SETS",
+    "ImageData",
+    "SequenceSplit",
+    "Split",
+    "TextData",
+    "load",
+    "load_text",
+]
 
 IDX_SOURCES = {source.name: source for source in (MNIST, FASHION_MNIST)}
 DATA_SETS = ("digits", *IDX_SOURCES, "cifar10")
 """The names `load` knows; any other is taken for the path of a folder or a tar file."""
+
+TEXT_SETS = ("trec", "trec-fine", "ewt", "cmudict-stress")
+"""The names `load_text` knows; any other is taken for the path of a file."""
+OWN_TEST_SHARE = 0.2
+OWN_TEST_SEED = 1998
 
 
 def load(
@@ -58,3 +77,36 @@ def load(
         found = " x ".join(str(size) for size in data.images.shape[1:])
         raise DataError(f"{name}: pictures are {found}, expected {height} x {width} x {channels}")
     return data
+
+
+def load_text(
+    name: str, split: SequenceSplit = "train", *, lower: bool = False, column: str = "upos"
+) -> TextData:
+    """One split of a text set.
+
+    Args:
+        name: one of `TEXT_SETS`, or the path of a file of yours (see `training.data.lines`). Of that a fifth
+            is held out as the test set, always the same rows.
+        split: `train` or `test`; `dev` too where a set comes with it. Elsewhere a validation set is taken from
+            `train` by whoever needs one, see `divide_text`.
+        lower: whether a text to classify is made lower case; tokens that come cut stay as they are.
+        column: of CoNLL-U, which tag: `upos`, `xpos`, `deprel` or `feats:NAME`.
+
+    Raises:
+        DataError: unknown name, a split there is not, or broken files.
+        DownloadError: files that are neither here nor could be fetched.
+    """
+    if name in ("trec", "trec-fine"):
+        places = Places.from_environment()
+        return load_trec(split, places, is_fine=name == "trec-fine", lower=lower)
+    if name == "ewt":
+        return load_treebank(split, Places.from_environment(), column=column)
+    if name == "cmudict-stress":
+        return load_stress(split)
+    if not Path(name).is_file():
+        raise DataError(f"{name}: neither a text set ({', '.join(TEXT_SETS)}) nor a file")
+    if split == "dev":
+        raise DataError(f"{name}: expected the split train or test, found dev")
+    data = load_file(Path(name), lower=lower, column=column)
+    division = divide_text(data, OWN_TEST_SHARE, OWN_TEST_SEED)
+    return data.take(division.kept if split == "train" else division.held_out)

@@ -5,9 +5,11 @@ In this order, for each file:
 2. `weir/data` under the user's cache directory;
 3. a download over HTTPS into that cache, announced, and renamed into place only once its SHA-256 is right.
 
-A file that is found but has another checksum is an error, never a reason to look further.
+A file that is found but has another checksum is an error, never a reason to look further. In 1 and 2 a file
+may also lie gzipped, with `.gz` after its name; the checksum is then that of what is in it.
 """
 
+import gzip
 import hashlib
 import http.client
 import logging
@@ -16,6 +18,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,17 +76,18 @@ def _user_cache(environment: Mapping[str, str]) -> Path:
 
 
 def locate(data: str, file: RemoteFile, places: Places) -> Path:
-    """The verified file on this machine, downloaded if need be.
+    """The verified file on this machine, plain or gzipped, downloaded if need be.
 
     Raises:
         DataError: a file of this name is here, but it is another one.
         DownloadError: it is not here and could not be fetched whole.
     """
-    for folder in (places.folder, places.cache):
-        path = folder / data / file.name if folder else None
-        if path and path.is_file():
-            _require_checksum(path, file)
-            return path
+    for folder in filter(None, (places.folder, places.cache)):
+        for name in (file.name, f"{file.name}.gz"):
+            path = folder / data / name
+            if path.is_file():
+                _require_checksum(path, file)
+                return path
     path = places.cache / data / file.name
     download(file, path)
     return path
@@ -96,9 +100,17 @@ def checksum(path: Path) -> str:
 
 
 def _require_checksum(path: Path, file: RemoteFile) -> None:
-    found = checksum(path)
+    found = checksum(path) if path.name == file.name else _unpacked_checksum(path)
     if found != file.sha256:
         raise DataError(f"{path}: expected SHA-256 {file.sha256}, found {found}")
+
+
+def _unpacked_checksum(path: Path) -> str:
+    try:
+        with gzip.open(path) as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: expected a gzip file, found {error}") from error
 
 
 def download(file: RemoteFile, path: Path) -> None:

@@ -1,5 +1,6 @@
 """Where files come from, with a server of our own on the loopback."""
 
+import gzip
 import hashlib
 import logging
 import threading
@@ -95,6 +96,23 @@ def test_another_file_of_the_name_is_an_error_not_a_reason_to_look_further(tmp_p
 
     with pytest.raises(DataError, match=f"expected SHA-256 {DIGEST}, found"):
         locate("set", remote("x://y/good"), Places(tmp_path, tmp_path / "cache"))
+
+
+def test_a_gzipped_file_is_known_by_what_is_in_it(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    packed = tmp_path / "set" / "good.gz"
+    places = Places(tmp_path, tmp_path / "cache")
+
+    packed.write_bytes(gzip.compress(CONTENT, 1))
+    assert locate("set", remote("x://y/good"), places) == packed
+
+    packed.write_bytes(gzip.compress(b"other"))
+    with pytest.raises(DataError, match=f"expected SHA-256 {DIGEST}, found"):
+        locate("set", remote("x://y/good"), places)
+
+    packed.write_bytes(CONTENT)
+    with pytest.raises(DataError, match=r"good\.gz: expected a gzip file, found"):
+        locate("set", remote("x://y/good"), places)
 
 
 def test_the_environment_names_the_places(tmp_path: Path) -> None:

@@ -1,0 +1,68 @@
+"""Your own texts: a file of lines, plain or gzipped (see `training.data.textfile`), in one of three formats.
+
+    LABEL<TAB>text to classify          a row a line; told by the tab in the first line
+    token/TAG token/TAG token/TAG       a sentence a line, to learn the tags of tokens
+    *.conllu, *.conllu.gz               CoNLL-U (see `training.data.conllu`)
+
+Blank lines are passed over. A text to classify is cut into tokens by `training.data.tokenise`. Of `token/TAG`
+the last slash parts, so that a token may hold slashes, and only spaces part one from the next.
+"""
+
+from pathlib import Path
+
+from training.data.conllu import read_conllu
+from training.data.sources import checksum
+from training.data.text import TextData, TextRow
+from training.data.textfile import Line, read_lines
+from training.data.tokenise import tokenise
+from training.errors import DataError
+
+CONLLU_ENDINGS = (".conllu", ".conllu.gz")
+
+
+def load_file(path: Path, *, lower: bool = False, column: str = "upos") -> TextData:
+    """All rows of a file.
+
+    Args:
+        path: in one of the formats above.
+        lower: whether a text to classify is made lower case; tokens that come cut stay as they are.
+        column: of CoNLL-U, see `read_conllu`.
+
+    Raises:
+        DataError: names the file, the line, what was expected and what came.
+    """
+    if path.name.endswith(CONLLU_ENDINGS):
+        rows, is_tagged = read_conllu(path, column=column), True
+    else:
+        lines = [line for line in read_lines(path) if line.text.strip()]
+        if not lines:
+            raise DataError(f"{path}: expected lines of text, found none")
+        is_tagged = "\t" not in lines[0].text
+        rows = [
+            _read_tagged(line) if is_tagged else _read_labelled(line, lower=lower) for line in lines
+        ]
+    return TextData.of(str(path.resolve()), rows, is_tagged=is_tagged, checksum=checksum(path))
+
+
+def _read_labelled(line: Line, *, lower: bool) -> TextRow:
+    label, _, text = line.text.partition("\t")
+    tokens = tokenise(text, lower=lower)
+    if not (label.strip() and tokens):
+        raise DataError(f"{line.place}: expected LABEL<TAB>text, found {line.text!r}")
+    return TextRow(tuple(tokens), (label.strip(),))
+
+
+def _read_tagged(line: Line) -> TextRow:
+    tokens: list[str] = []
+    tags: list[str] = []
+    for pair in line.text.split(" "):
+        if not pair:
+            continue
+        token, _, tag = pair.rpartition("/")
+        if not (token and tag) or "\t" in pair:
+            raise DataError(
+                f"{line.place}: expected token/TAG with a space between two, found {pair!r}"
+            )
+        tokens.append(token)
+        tags.append(tag)
+    return TextRow(tuple(tokens), tuple(tags))

@@ -1,0 +1,62 @@
+"""TREC questions: 5,452 to train on and 500 to test, by what is asked for; 6 coarse or 50 fine classes.
+
+X. Li, D. Roth, "Learning Question Classifiers", COLING 2002, with its official split. A line is
+`COARSE:fine question text ?`. The questions come cut at spaces; they are cut anew by
+`training.data.tokenise`, as a server will cut the questions it is asked.
+
+The training file is an ASCII copy (335,826 bytes); the usual one is Latin-1. Questions and classes agree.
+"""
+
+import re
+
+from training.data.images import combine_checksums
+from training.data.sources import Places, RemoteFile, locate
+from training.data.text import SequenceSplit, TextData, TextRow
+from training.data.textfile import Line, read_lines
+from training.data.tokenise import tokenise
+from training.errors import DataError
+
+NAME = "trec"
+TRAIN = RemoteFile(
+    "https://raw.githubusercontent.com/trangnt08/q_class_en/3ffc1b21503e89e5eab6bf12ab9eb46d16a14851/data/train_5500.label",
+    335_826,
+    "f96f211c9d180d3fa25b1841febd9be6f0a6fc65e5b6a99344b5946163b35009",
+)
+TEST = RemoteFile(
+    "https://cogcomp.seas.upenn.edu/Data/QA/QC/TREC_10.label",
+    23_354,
+    "033f22c028c2bbba9ca682f68ffe204dc1aa6e1cf35dd6207f2d4ca67f0d0e8e",
+)
+_LINE = re.compile(r"(?P<coarse>[A-Z]+):(?P<fine>[a-z]+) (?P<question>.*\S.*)")
+
+
+def load_trec(
+    split: SequenceSplit, places: Places, *, is_fine: bool = False, lower: bool = False
+) -> TextData:
+    """Find, verify and read one split.
+
+    Args:
+        split: `train` or `test`; there is no `dev`.
+        places: where to look.
+        is_fine: 50 classes, as `NUM:dist`, instead of the 6 before the colon.
+        lower: whether the questions are made lower case.
+
+    Raises:
+        DataError: a split there is not, or a file that is not the canonical one.
+        DownloadError: a file is nowhere here and could not be fetched.
+    """
+    if split == "dev":
+        raise DataError(f"{NAME}: expected the split train or test, found dev")
+    path = locate(NAME, TRAIN if split == "train" else TEST, places)
+    rows = [_read_question(line, is_fine=is_fine, lower=lower) for line in read_lines(path)]
+    digest = combine_checksums((file.name, file.sha256) for file in (TRAIN, TEST))
+    name = f"{NAME}-fine" if is_fine else NAME
+    return TextData.of(name, rows, is_tagged=False, checksum=digest)
+
+
+def _read_question(line: Line, *, is_fine: bool, lower: bool) -> TextRow:
+    match = _LINE.fullmatch(line.text)
+    if match is None:
+        raise DataError(f"{line.place}: expected COARSE:fine and a question, found {line.text!r}")
+    label = f"{match['coarse']}:{match['fine']}" if is_fine else match["coarse"]
+    return TextRow(tuple(tokenise(match["question"], lower=lower)), (label,))
