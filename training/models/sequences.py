@@ -1,0 +1,108 @@
+"""Networks over sequences: one answer for each (classification), or one for each step (tagging).
+
+Put together from parts: inputs make vectors, an encoder makes states, a head makes logits. The names of
+`forward`'s arguments in `WordNetwork` and `FrameNetwork` are the names of the exported graph's inputs.
+"""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from training.errors import ModelError
+from training.models.encoded import mean_state
+from training.models.inputs import FrameInputs, WordInputs
+from training.models.recurrent import Recurrent
+from training.models.tdnn import TDNN
+
+Encoder = Recurrent | TDNN
+Pool = Literal["last", "mean"]
+
+
+class SequenceClassifier(nn.Module):
+    """Encoder and head of a network that gives each sequence one class.
+
+    Takes vectors (B, T, F) of float32 and lengths (B,) of int64. Returns logits (B, classes).
+
+    Args:
+        encoder: makes states of vectors.
+        classes: how many.
+        pool: classify by the encoder's last state, or by the mean of its states.
+        dropout: before the output, in training.
+
+    Raises:
+        ModelError: no such pooling.
+    """
+
+    def __init__(
+        self, encoder: Encoder, *, classes: int, pool: Pool = "last", dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        if pool not in {"last", "mean"}:
+            raise ModelError(f"unknown pooling {pool!r}; there are last, mean")
+        self.encoder = encoder
+        self.pool = pool
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(encoder.width, classes)
+
+    def forward(self, vectors: Tensor, lengths: Tensor) -> Tensor:
+        """Logits (B, classes) of vectors (B, T, F) with lengths (B,)."""
+        encoded = self.encoder(vectors, lengths)
+        pooled = encoded.last if self.pool == "last" else mean_state(encoded.states, lengths)
+        logits: Tensor = self.output(self.dropout(pooled))  # (B, classes)
+        return logits
+
+
+class Tagger(nn.Module):
+    """Encoder and head of a network that gives each step of a sequence a class.
+
+    Takes vectors (B, T, F) of float32 and lengths (B,) of int64. Returns logits (B, T, classes). Beyond a
+    row's length they are those of a state of 0: the output's bias.
+
+    Args:
+        encoder: makes states of vectors.
+        classes: how many.
+        dropout: before the output, in training.
+    """
+
+    def __init__(self, encoder: Encoder, *, classes: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(encoder.width, classes)
+
+    def forward(self, vectors: Tensor, lengths: Tensor) -> Tensor:
+        """Logits (B, T, classes) of vectors (B, T, F) with lengths (B,)."""
+        encoded = self.encoder(vectors, lengths)
+        logits: Tensor = self.output(self.dropout(encoded.states))  # (B, T, classes)
+        return logits
+
+
+class WordNetwork(nn.Module):
+    """A classifier or tagger of sentences."""
+
+    def __init__(self, inputs: WordInputs, core: SequenceClassifier | Tagger) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.core = core
+
+    def forward(self, tokens: Tensor, lengths: Tensor, characters: Tensor | None = None) -> Tensor:
+        """Logits of tokens (B, T), lengths (B,) and, where the network reads them, letters (B, T, L).
+
+        All of int64; words from 1 and letters from 1, 0 is padding.
+        """
+        logits: Tensor = self.core(self.inputs(tokens, characters), lengths)
+        return logits
+
+
+class FrameNetwork(nn.Module):
+    """A classifier or tagger of frames of bytes, such as the rows of a picture."""
+
+    def __init__(self, inputs: FrameInputs, core: SequenceClassifier | Tagger) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.core = core
+
+    def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        """Logits of frames (B, T, features) of uint8 and lengths (B,) of int64."""
+        logits: Tensor = self.core(self.inputs(frames), lengths)
+        return logits
