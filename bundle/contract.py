@@ -4,47 +4,38 @@ Names, types and shapes of tensors are read off the ONNX graph and are not repea
 Reading is strict: unknown keys, unknown formats and values of the wrong type are refused.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from bundle.errors import BrokenBundle
+from bundle.parts import FileName, NotNegative, Part, Positive, Sha256
+from bundle.sequences import PaddedAxis, Tokenisation, ValueRange, check_axes, check_tokenisation
 
 FILE_NAME = "model.json"
 FORMAT: Literal[1] = 1
 
-# Plain names only: whatever a path could smuggle in (separators, "..", drives) has no letter here.
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-NotNegative = Annotated[float, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
-Task = Literal["image-classification", "other"]
+Task = Literal["image-classification", "sequence-classification", "tagging", "other"]
 Precision = Literal["fp32", "fp16", "int8"]
 Provider = Literal["cpu", "cuda"]
 
 
-class _Part(BaseModel):
-    """One object of `model.json`: immutable, and without room for what it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Batching(_Part):
+class Batching(Part):
     """How requests may be put together; the server's operator may choose less."""
 
     max_rows: Positive = 32
     max_queue_delay_s: NotNegative = 0.0
 
 
-class Tolerance(_Part):
+class Tolerance(Part):
     """Two numbers agree when |actual - expected| <= absolute + relative * |expected|."""
 
     absolute: NotNegative
     relative: NotNegative
 
 
-class Parity(_Part):
+class Parity(Part):
     """How far ONNX Runtime was from PyTorch when the bundle was made.
 
     `max_relative` is the largest |actual - expected| / |expected| where |expected| >= 0.001: nearer
@@ -58,17 +49,17 @@ class Parity(_Part):
     examples: str
 
 
-class Provenance(_Part):
+class Provenance(Part):
     """The training the weights come from."""
 
     recipe: str
     data: str
     data_checksum: str
     seed: int
-    metrics: dict[str, float] = {}
+    metrics: dict[str, float] = Field(default_factory=dict)
 
 
-class Preprocessing(_Part):
+class Preprocessing(Part):
     """How an encoded picture becomes one row of `input`: uint8, (height, width, channels).
 
     `stretch` resizes to (height, width) whatever the picture's proportions. `short-side` resizes
@@ -95,47 +86,69 @@ class Preprocessing(_Part):
         return self
 
 
-class Quantisation(_Part):
-    """What INT8 cost: shares of the test rows answered right, by ONNX Runtime on a CPU.
+class Quantisation(Part):
+    """What INT8 cost: shares of the answers that are right, by ONNX Runtime on a CPU.
 
-    `before` is the FP32 graph's, `after` that of the graph in the bundle. `calibration` and `test`
-    say which rows set the ranges, and which were answered.
+    An answer is a row's class, or each of its tags. `before` is the FP32 graph's, `after` that of
+    the graph in the bundle, on `test_rows` rows of `test`. Of the two methods, `static` set the
+    ranges by `calibration_rows` rows of `calibration`; `dynamic` sets them anew in each run.
     """
 
+    method: Literal["static", "dynamic"] = "static"
     before: NotNegative
     after: NotNegative
-    calibration: str
-    calibration_rows: Positive
+    calibration: str | None = None
+    calibration_rows: Positive | None = None
     test: str
     test_rows: Positive
 
+    @model_validator(mode="after")
+    def _check_calibration(self) -> Self:
+        given = [each for each in (self.calibration, self.calibration_rows) if each is not None]
+        if len(given) != (2 if self.method == "static" else 0):
+            expected = "calibration and its rows" if self.method == "static" else "no calibration"
+            raise ValueError(f"expected {expected} with {self.method}, got {given or None}")
+        return self
 
-class Contract(_Part):
+
+class Contract(Part):
     """Everything a server must know about a bundle besides its graph.
 
     `files` holds every file but `model.json`; the writer fills it in. `batch_axis` is the
     `dim_param` along which requests are put together, None for a model that takes one request
-    at a time. `labels` maps an output to the file with its labels, one a line. `preprocessing` says
-    how the server makes a tensor of a picture, None where it cannot. `providers` are those that may
-    run a graph of this `precision`.
+    at a time. `padded_axes` are those along which rows differ in length, by `dim_param`, and
+    `value_ranges` what an input of integers may hold (see `sequences`). `labels` maps an output,
+    and `vocabularies` an input, to the file with a text for each index, one a line from 0.
+    `preprocessing` says how the server makes a tensor of a picture, `tokenisation` of a text, None
+    where it cannot. `providers` are those that may run a graph of this `precision`.
     """
 
     format: Literal[1] = FORMAT
     task: Task
     architecture: str
-    files: dict[FileName, Sha256] = {}
+    files: dict[FileName, Sha256] = Field(default_factory=dict)
     batch_axis: str | None = "batch"
-    labels: dict[str, FileName] = {}
+    padded_axes: dict[str, PaddedAxis] = Field(default_factory=dict)
+    value_ranges: dict[str, ValueRange] = Field(default_factory=dict)
+    labels: dict[str, FileName] = Field(default_factory=dict)
+    vocabularies: dict[str, FileName] = Field(default_factory=dict)
     preprocessing: Preprocessing | None = None
+    tokenisation: Tokenisation | None = None
     batching: Batching = Batching()
     precision: Precision = "fp32"
-    providers: Annotated[list[Provider], Field(min_length=1)] = ["cpu", "cuda"]
+    providers: list[Provider] = Field(default=["cpu", "cuda"], min_length=1)
     tolerance: Tolerance
     parity: Parity | None = None
     quantisation: Quantisation | None = None
     training: Provenance | None = None
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = Field(default_factory=dict)
     commit: str | None = None
+
+    @model_validator(mode="after")
+    def _check_sequences(self) -> Self:
+        check_axes(self.padded_axes, self.value_ranges, self.batch_axis)
+        check_tokenisation(self.tokenisation, self.vocabularies)
+        return self
 
 
 def parse(text: bytes, file: str = FILE_NAME) -> Contract:
@@ -164,7 +177,8 @@ def _describe(problem: ErrorDetails, file: str) -> str:
         case "json_invalid":
             return f"{file}: expected JSON, got something else: {problem['msg']}"
         case "value_error":
-            return f"{file}: {key}: {problem['msg'].removeprefix('Value error, ')}"
+            where = f"{file}: {key}" if problem["loc"] else file
+            return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
     expected = problem["msg"].removeprefix("Input should be ")
     return f"{file}: {key}: expected {expected}, got {_shortened(problem['input'])}"
 

@@ -54,7 +54,13 @@ class Bundle:
 
     def labels(self, output: str) -> list[str] | None:
         """The labels of an output by index, None if it has none."""
-        file = self.contract.labels.get(output)
+        return self._lines(self.contract.labels.get(output))
+
+    def vocabulary(self, input_name: str) -> list[str] | None:
+        """The entries of an input's vocabulary by id, None if it has none."""
+        return self._lines(self.contract.vocabularies.get(input_name))
+
+    def _lines(self, file: str | None) -> list[str] | None:
         if file is None:
             return None
         text = self.files[file].decode()
@@ -77,7 +83,8 @@ def read(directory: Path) -> Bundle:
         _check_hash(name, contract.files[name], data)
         if name.endswith(".onnx"):
             external_data.refuse(data, name)
-    _check_labels(contract, files)
+    _check_texts("labels", contract.labels, files)
+    _check_texts("vocabularies", contract.vocabularies, files)
     return Bundle(contract=contract, files=MappingProxyType(files))
 
 
@@ -151,10 +158,10 @@ def _check_hash(name: str, expected: str, data: bytes) -> None:
         raise BrokenBundle(f"{name}: expected SHA-256 {expected}, got {actual}")
 
 
-def _check_labels(contract: Contract, files: Mapping[str, bytes]) -> None:
-    for output, file in contract.labels.items():
+def _check_texts(key: str, texts: Mapping[str, str], files: Mapping[str, bytes]) -> None:
+    for tensor, file in texts.items():
         if file not in files:
-            raise BrokenBundle(f"labels.{output}: expected a listed file, got {file!r}")
+            raise BrokenBundle(f"{key}.{tensor}: expected a listed file, got {file!r}")
         try:
             files[file].decode()
         except UnicodeDecodeError as error:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from export.errors import BrokenGraph, NotExportable
+from export.padding import widen
 from export.samples import take
 from export.spec import ExportSpec
 
@@ -17,8 +18,9 @@ from export.spec import ExportSpec
 # ONNX Runtime has CUDA kernels for what it writes; of newer ones, 22 loses the recurrent layers.
 OPSET = 18
 
-# Rows to trace with: torch takes an axis of one for a constant.
+# Rows to trace with, and entries of each: torch takes an axis of one for a constant.
 _TRACED_ROWS = 3
+_TRACED_ENTRIES = 2
 _NOISY_LOGGER = "torch.onnx._internal.exporter._registration"
 _NOISE = (
     (r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning),
@@ -33,7 +35,8 @@ def convert(module: nn.Module, examples: Mapping[str, Tensor], spec: ExportSpec)
         NotExportable: torch cannot.
         BrokenGraph: it can, but the result is not valid or not what `spec` says.
     """
-    model = _export(module, take(examples, spec, 0, _TRACED_ROWS), spec)
+    traced = widen(take(examples, spec, 0, _TRACED_ROWS), spec, _TRACED_ENTRIES)
+    model = _export(module, traced, spec)
     _strip(model)
     check(model, list(examples), spec)
     return model.SerializeToString()
@@ -60,6 +63,24 @@ def check(model: onnx.ModelProto, inputs: list[str], spec: ExportSpec) -> None:
             raise BrokenGraph(
                 f"tensor {value.name}: expected axis {spec.batch_axis!r} first, got {_axes(value)}"
             )
+    if spec.padded_axes:
+        for value in graph.output:
+            _check_cuttable(value, spec)
+
+
+def _check_cuttable(value: onnx.ValueInfoProto, spec: ExportSpec) -> None:
+    """A row's part of an output is found by the names of its axes: each is one of the inputs'.
+
+    torch simplifies sizes: what is as long as an input's axis goes by its name, whatever was added
+    and cut off on the way. Another name is another size, `time - 2` or `(time - 1)//2 + 1`.
+    """
+    known = {spec.batch_axis, *spec.padded_axes}
+    unknown = [axis for axis in _axes(value) if isinstance(axis, str) and axis not in known]
+    if unknown:
+        raise BrokenGraph(
+            f"output {value.name}: expected varying axes among {sorted(map(str, known))}, by which "
+            f"rows of unequal length are told apart, got {_axes(value)}"
+        )
 
 
 def _export(module: nn.Module, inputs: dict[str, Tensor], spec: ExportSpec) -> onnx.ModelProto:

@@ -22,13 +22,11 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 
 from bundle.contract import Quantisation, Tolerance
 from bundle.golden import Golden
-from export import runtime
+from export import accuracy, runtime
+from export.accuracy import DEFAULT_MAX_DROP
 from export.candidate import Candidate
-from export.errors import AccuracyError
 
 CALIBRATION_ROWS = 512
-DEFAULT_MAX_DROP = 1.0
-"""Points of accuracy, that is percent of the test rows."""
 
 _BATCH_ROWS = 64
 _WORKING = ("Conv", "Gemm", "MatMul")
@@ -73,14 +71,14 @@ def quantise(exact: Candidate, fitting: Fitting) -> Candidate:
     """
     model = _quantise(exact.model, fitting.calibration)
     cost = Quantisation(
-        before=_accuracy(exact.model, fitting),
-        after=_accuracy(model, fitting),
+        before=_measure(exact.model, fitting),
+        after=_measure(model, fitting),
         calibration=fitting.calibration_from,
         calibration_rows=_count(fitting.calibration),
         test=fitting.test_from,
         test_rows=_count(fitting.test),
     )
-    _check_drop(cost, fitting.max_drop)
+    accuracy.check_drop(cost, fitting.max_drop)
     inputs = exact.golden.inputs
     return replace(
         exact,
@@ -131,26 +129,8 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has n
         return next(self._batches, None)
 
 
-def _accuracy(model: bytes, fitting: Fitting) -> float:
-    session = runtime.open_session(model)
-    correct = first = 0
-    for inputs in _batches(fitting.test):
-        (scores,) = session.run([fitting.output], inputs)
-        answers = fitting.answers[first : first + len(scores)]
-        correct += int((scores.argmax(axis=-1) == answers).sum())
-        first += len(scores)
-    return correct / first
-
-
-def _check_drop(cost: Quantisation, max_drop: float) -> None:
-    drop = 100.0 * (cost.before - cost.after)
-    # A millionth of a point: what the subtraction may add by itself.
-    if drop > max_drop + 1e-6:
-        raise AccuracyError(
-            f"int8: accuracy falls from {cost.before:.2%} to {cost.after:.2%} on "
-            f"{cost.test_rows:,} {cost.test}, by {drop:.2f} points, allowed are {max_drop:g} "
-            "(--max-accuracy-drop); nothing was published"
-        )
+def _measure(model: bytes, fitting: Fitting) -> float:
+    return accuracy.measure(model, _batches(fitting.test), fitting.answers, fitting.output)
 
 
 def _tolerance(model: bytes, rows: Mapping[str, Array], outputs: Sequence[str]) -> Tolerance:

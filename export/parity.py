@@ -2,10 +2,14 @@
 
 Two numbers agree when |onnx - torch| <= absolute + relative * |torch|, as in `numpy.allclose`.
 Raw outputs are compared, value by value, never only their greatest: a label may well survive an
-error that moves every logit.
+error that moves every logit. Along padded axes they are compared within each row's length: what
+stands beyond it is nobody's.
+
+The second half of the gate is about requests that share a batch: a row alone, cut to its own length,
+must give what it gives among others, padded to theirs.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,27 +21,17 @@ from torch import Tensor, nn
 
 from bundle.contract import Parity, Tolerance
 from export import runtime
+from export.differences import Difference, compare
 from export.errors import ExportError, ParityError
+from export.padding import select, sizes
 from export.samples import BATCH_SIZES
 from export.spec import ExportSpec, row_count
 
-# Nearer to zero than this, a relative difference says nothing and is not recorded.
-RELATIVE_FLOOR = 1e-3
-# Batches this small are also run row by row.
+Array = NDArray[Any]
+Axes = Sequence[str | int]
+
+# Batches this small are also run row by row; with padded axes, all are.
 _ROWS_ALONE = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """How far one output is from what was expected.
-
-    `absolute` and `relative` are the largest of their kind (`relative` where |expected| is at
-    least RELATIVE_FLOOR), `excess` the largest by which a value passes the tolerance.
-    """
-
-    absolute: float
-    relative: float
-    excess: float
 
 
 def measure(
@@ -72,7 +66,7 @@ def record(
 
 def run_network(
     module: nn.Module, inputs: Mapping[str, Tensor], spec: ExportSpec
-) -> dict[str, NDArray[Any]]:
+) -> dict[str, Array]:
     """The network's own outputs, by name; it must be in eval mode.
 
     Raises:
@@ -89,31 +83,16 @@ def run_network(
     return {name: v.numpy(force=True) for name, v in zip(spec.outputs, values, strict=True)}
 
 
-def compare(actual: NDArray[Any], expected: NDArray[Any], tolerance: Tolerance) -> Difference:
-    """Compare two arrays of one shape; a NaN on either side gives a NaN excess."""
-    is_float = np.issubdtype(expected.dtype, np.floating)
-    absolute, relative = (tolerance.absolute, tolerance.relative) if is_float else (0.0, 0.0)
-    got, wanted = actual.astype(np.float64), expected.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        # Equal infinities, as masked logits hold them, differ by nothing, not by NaN.
-        gap = np.where(got == wanted, 0.0, np.abs(got - wanted))
-        size = np.abs(wanted)
-        excess = np.where(gap == 0.0, 0.0, gap - (absolute + relative * size))
-    counted = (size >= RELATIVE_FLOOR) & np.isfinite(size)
-    return Difference(
-        absolute=float(gap.max(initial=0.0)),
-        relative=float((gap[counted] / size[counted]).max(initial=0.0)),
-        excess=float(excess.max(initial=0.0)),
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class _Compared:
-    """One batch: what went in, what the graph gave, and how far each output is from PyTorch's."""
+    """One batch: what went in, what the graph gave, and how far each output is from PyTorch's.
 
-    inputs: Mapping[str, NDArray[Any]]
-    rows: int
-    actual: Mapping[str, NDArray[Any]]
+    `rows` are the batch's rows alone, each cut to its own length; none without a batch axis.
+    """
+
+    inputs: Mapping[str, Tensor]
+    rows: Sequence[Mapping[str, Tensor]]
+    actual: Mapping[str, Array]
     differences: Mapping[str, Difference]
 
 
@@ -126,30 +105,62 @@ def _compare_all(
     compared = []
     for batch in batches:
         expected = run_network(module, batch, spec)
-        inputs = {name: tensor.numpy() for name, tensor in batch.items()}
-        actual = _run_graph(session, inputs, spec)
+        actual = _run_graph(session, batch, spec)
+        count = 0 if spec.batch_axis is None else row_count(batch, spec)
+        rows = [select(batch, row, spec) for row in range(count)]
         for name, wanted in expected.items():
             _check_kind(name, wanted, actual[name])
+        axes = _output_axes(session)
         differences = {
-            name: compare(actual[name], wanted, spec.tolerance) for name, wanted in expected.items()
+            name: compare(
+                _within_lengths(actual[name], axes[name], rows, spec),
+                _within_lengths(wanted, axes[name], rows, spec),
+                spec.tolerance,
+            )
+            for name, wanted in expected.items()
         }
-        compared.append(_Compared(inputs, row_count(batch, spec), actual, differences))
+        compared.append(_Compared(batch, rows, actual, differences))
     return compared
 
 
 def _run_graph(
-    session: onnxruntime.InferenceSession, inputs: Mapping[str, NDArray[Any]], spec: ExportSpec
-) -> dict[str, NDArray[Any]]:
-    outputs = map(np.asarray, session.run(list(spec.outputs), dict(inputs)))
+    session: onnxruntime.InferenceSession, inputs: Mapping[str, Tensor], spec: ExportSpec
+) -> dict[str, Array]:
+    given = {name: tensor.numpy() for name, tensor in inputs.items()}
+    outputs = map(np.asarray, session.run(list(spec.outputs), given))
     return dict(zip(spec.outputs, outputs, strict=True))
 
 
+def _output_axes(session: onnxruntime.InferenceSession) -> dict[str, Axes]:
+    return {output.name: output.shape for output in session.get_outputs()}
+
+
+def _within_lengths(
+    output: Array, axes: Axes, rows: Sequence[Mapping[str, Tensor]], spec: ExportSpec
+) -> Array:
+    """The output with zeros wherever a row has ended."""
+    if not set(axes) & set(spec.padded_axes):
+        return output
+    kept = np.zeros_like(output)
+    for row, inputs in enumerate(rows):
+        own = _cut(axes[1:], sizes(inputs, spec))
+        kept[row][own] = output[row][own]
+    return kept
+
+
+def _cut(axes: Axes, lengths: Mapping[str, int]) -> tuple[slice, ...]:
+    return tuple(slice(lengths.get(str(axis))) for axis in axes)
+
+
 def _summary(compared: list[_Compared], spec: ExportSpec) -> Parity:
-    differences = [each for batch in compared for each in batch.differences.values()]
+    # An index that changes is no distance: where INT8 may change some, the scores say how far it is.
+    numbers = [name for name, array in compared[0].actual.items() if array.dtype.kind == "f"]
+    named = numbers or list(spec.outputs)
+    differences = [batch.differences[name] for batch in compared for name in named]
     return Parity(
         max_absolute=max(each.absolute for each in differences),
         max_relative=max(each.relative for each in differences),
-        rows=sum(batch.rows for batch in compared),
+        rows=sum(max(1, len(batch.rows)) for batch in compared),
         batch_sizes=[1] if spec.batch_axis is None else list(BATCH_SIZES),
         examples=spec.examples,
     )
@@ -159,21 +170,40 @@ def _check_rows_alone(
     session: onnxruntime.InferenceSession, compared: list[_Compared], spec: ExportSpec
 ) -> None:
     """Each row alone gives what it gives in the batch, or callers would get each other's data."""
-    if spec.batch_axis is None:
-        return
+    axes = _output_axes(session)
     for batch in compared:
-        for row in range(batch.rows if 1 < batch.rows <= _ROWS_ALONE else 0):
-            one = {name: array[row : row + 1] for name, array in batch.inputs.items()}
-            for name, alone in _run_graph(session, one, spec).items():
-                together = batch.actual[name][row : row + 1]
-                if not compare(alone, together, spec.tolerance).excess <= 0.0:
-                    raise ParityError(
-                        f"output {name}: row {row} of a batch is not what it is alone, so requests "
-                        f"may not share a batch (batch_axis=None serves it); nothing was published"
-                    )
+        if not (spec.padded_axes or 1 < len(batch.rows) <= _ROWS_ALONE):
+            continue
+        for row, inputs in enumerate(batch.rows):
+            lengths = sizes(inputs, spec)
+            for name, alone in _run_graph(session, inputs, spec).items():
+                together = batch.actual[name][row][_cut(axes[name][1:], lengths)][None]
+                if _agree(alone, together, spec):
+                    continue
+                raise ParityError(
+                    f"output {name}: row {row} of a batch{_told(lengths, batch, spec)} is not what "
+                    f"it is alone, so {_consequence(spec)}; nothing was published"
+                )
 
 
-def _check_kind(name: str, expected: NDArray[Any], actual: NDArray[Any]) -> None:
+def _consequence(spec: ExportSpec) -> str:
+    if spec.padded_axes:
+        return "rows of unequal length may not share a batch (look at what reads the padding)"
+    return "requests may not share a batch (batch_axis=None serves it)"
+
+
+def _agree(alone: Array, together: Array, spec: ExportSpec) -> bool:
+    return alone.shape == together.shape and compare(alone, together, spec.tolerance).excess <= 0.0
+
+
+def _told(lengths: Mapping[str, int], batch: _Compared, spec: ExportSpec) -> str:
+    """How long a row is, and how long it was made."""
+    padded = sizes(batch.inputs, spec)
+    told = [f"{axis} {length} padded to {padded[axis]}" for axis, length in lengths.items()]
+    return f" ({', '.join(told)})" if told else ""
+
+
+def _check_kind(name: str, expected: Array, actual: Array) -> None:
     if (actual.dtype, actual.shape) != (expected.dtype, expected.shape):
         raise ParityError(
             f"output {name}: PyTorch gives {expected.dtype} {expected.shape}, "

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from bundle import golden, reader, writer
 from bundle.contract import Contract, Parity, Precision, Quantisation
 from bundle.golden import Golden
-from export import graph, half, int8, parity, runtime, samples
+from export import graph, half, int8, int8_dynamic, parity, runtime, samples
 from export.candidate import Candidate
 from export.errors import ExportError
 from export.int8 import Fitting
+from export.int8_dynamic import DynamicFitting
+from export.padding import check_examples
 from export.spec import ExportSpec, row_count
 
 GOLDEN_ROWS = 4
@@ -44,7 +46,7 @@ def publish(
     to: Path | str,
     name: str,
     version: int | None = None,
-    precision: Literal["fp32", "fp16"] | Fitting = "fp32",
+    precision: Literal["fp32", "fp16"] | Fitting | DynamicFitting = "fp32",
 ) -> Published:
     """Export a network, compare it with its graph, and publish it if they agree.
 
@@ -56,8 +58,8 @@ def publish(
         to: the model repository, `<to>/<name>/<version>/` is made in it.
         name: the model's name.
         version: its number, the next free one by default.
-        precision: of weights and of what is computed with them; data to fit it to asks for INT8.
-            Inputs and outputs stay as they are.
+        precision: of weights and of what is computed with them; data to fit it to, or to judge it
+            by, asks for INT8. Inputs and outputs stay as they are.
 
     Raises:
         ExportError: the arguments do not fit, torch cannot export, or (ParityError) the graph
@@ -74,6 +76,10 @@ def publish(
         reader.MODEL: chosen.model,
         golden.FILE_NAME: golden.encode(chosen.golden),
         **{file: _lines(labels) for labels, file in label_files.items()},
+        **{
+            _vocabulary_file(name): _lines(entries)
+            for name, entries in contract.vocabularies.items()
+        },
     }
     path = writer.write(files, _contract(contract, chosen, label_files), models, name, version)
     return Published(
@@ -102,14 +108,17 @@ def _make(
     module: nn.Module,
     example_inputs: Mapping[str, Tensor],
     spec: ExportSpec,
-    precision: Literal["fp32", "fp16"] | Fitting,
+    precision: Literal["fp32", "fp16"] | Fitting | DynamicFitting,
 ) -> Candidate:
     """The graph and all that is said of it, proved; nothing is on disk yet."""
     exact = _export(module, example_inputs, spec)
     _check_labels(exact.golden, spec)
     batches = samples.batches(example_inputs, spec)
-    if isinstance(precision, Fitting):
-        reduced = int8.quantise(exact, precision)
+    if isinstance(precision, Fitting | DynamicFitting):
+        if isinstance(precision, Fitting):
+            reduced = int8.quantise(exact, precision)
+        else:
+            reduced = int8_dynamic.quantise(exact, precision, spec)
         # Recorded, not judged: what INT8 may cost is measured in answers, not in digits.
         return replace(reduced, parity=parity.record(module, reduced.model, batches, spec))
     if precision == "fp16":
@@ -150,12 +159,15 @@ def _check_arguments(
         if tensor.device.type != "cpu":
             raise ExportError(f"{name}: expected a tensor on the CPU, got {tensor.device}")
     row_count(example_inputs, spec)
+    missing = sorted({name for name in spec.axes or {} if name not in example_inputs})
+    if missing:
+        raise ExportError(f"example inputs: expected those with axes, {missing} too")
+    check_examples(example_inputs, spec)
 
 
 def _record(module: nn.Module, example_inputs: Mapping[str, Tensor], spec: ExportSpec) -> Golden:
-    """A few example rows and what PyTorch makes of them."""
-    count = min(GOLDEN_ROWS, row_count(example_inputs, spec))
-    inputs = samples.take(example_inputs, spec, 0, count)
+    """A few example rows, of unequal lengths where rows have some, and what PyTorch makes of them."""
+    inputs = samples.spread(example_inputs, spec, GOLDEN_ROWS)
     return Golden(
         inputs={name: tensor.numpy() for name, tensor in inputs.items()},
         outputs=parity.run_network(module, inputs, spec),
@@ -181,8 +193,12 @@ def _name_label_files(spec: ExportSpec) -> dict[tuple[str, ...], str]:
     }
 
 
-def _lines(labels: tuple[str, ...]) -> bytes:
-    return "".join(f"{label}\n" for label in labels).encode()
+def _vocabulary_file(name: str) -> str:
+    return f"vocabulary.{name}.txt"
+
+
+def _lines(texts: Iterable[str]) -> bytes:
+    return "".join(f"{text}\n" for text in texts).encode()
 
 
 def _contract(
@@ -192,8 +208,12 @@ def _contract(
         task=spec.task,
         architecture=spec.architecture,
         batch_axis=spec.batch_axis,
+        padded_axes=dict(spec.padded_axes),
+        value_ranges=dict(spec.ranges),
         labels={output: label_files[tuple(labels)] for output, labels in spec.labels.items()},
+        vocabularies={name: _vocabulary_file(name) for name in spec.vocabularies},
         preprocessing=spec.preprocessing,
+        tokenisation=spec.tokenisation,
         batching=spec.batching,
         precision=chosen.precision,
         providers=list(chosen.providers),

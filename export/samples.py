@@ -1,51 +1,143 @@
-"""The inputs a graph is tried on: rows of the examples, and random rows of the same kind."""
+"""The inputs a graph is tried on: rows of the examples, and random rows of the same kind.
+
+Along padded axes rows are of unequal lengths. Examples are cut to the longest of a batch. Random
+batches are as wide as chance says, with rows of any length from 1; beyond a row's end stands
+whatever its input may hold, since nothing there may change the row. Only along an axis without
+lengths does padding itself say where a row ends, so there it stands.
+"""
 
 from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
+from bundle.sequences import PaddedAxis
+from export.padding import position_of, shrink, sizes
 from export.spec import ExportSpec, row_count
 
 BATCH_SIZES = (1, 2, 3, 8, 32)
 _SEED = 20_241
+# Random rows grow beyond the examples': a graph must not know how long those were.
+_LONGER = 2
 
 
 def batches(examples: Mapping[str, Tensor], spec: ExportSpec) -> Iterator[dict[str, Tensor]]:
-    """An example and a random batch of each size; without a batch axis, one of each kind."""
+    """An example and a random batch of each size; without a batch axis, one of each kind.
+
+    With padded axes, one more: rows of a single entry each.
+    """
     generator = torch.Generator().manual_seed(_SEED)
     first = 0
     for size in BATCH_SIZES if spec.batch_axis is not None else (1,):
         batch = take(examples, spec, first, size)
         first += size
         yield batch
-        yield {name: _random_like(tensor, generator) for name, tensor in batch.items()}
+        yield _random(examples, batch, _random_sizes(examples, spec, generator), spec, generator)
+    if spec.padded_axes:
+        shortest = dict.fromkeys(spec.padded_axes, 1)
+        yield _random(examples, take(examples, spec, 0, 3), shortest, spec, generator)
 
 
 def take(
     examples: Mapping[str, Tensor], spec: ExportSpec, first: int, count: int
 ) -> dict[str, Tensor]:
     """`count` rows of the examples from row `first` on, starting over at their end."""
-    rows = (torch.arange(count) + first) % row_count(examples, spec)
-    return {
+    return _take(examples, spec, (torch.arange(count) + first) % row_count(examples, spec))
+
+
+def spread(examples: Mapping[str, Tensor], spec: ExportSpec, count: int) -> dict[str, Tensor]:
+    """At most `count` rows: the first, or of rows with lengths the longest, the shortest, between."""
+    total = row_count(examples, spec)
+    count = min(count, total)
+    order = torch.arange(total)
+    for padded in spec.padded_axes.values():
+        if padded.lengths is not None:
+            order = examples[padded.lengths].argsort(descending=True, stable=True)
+            return _take(examples, spec, order[torch.linspace(0, total - 1, count).long()])
+    return _take(examples, spec, order[:count])
+
+
+def _take(examples: Mapping[str, Tensor], spec: ExportSpec, rows: Tensor) -> dict[str, Tensor]:
+    taken = {
         name: tensor if position is None else tensor.index_select(position, rows)
         for name, tensor in examples.items()
         for position in [spec.batch_position(name)]
     }
+    return shrink(taken, spec)
 
 
-def _random_like(tensor: Tensor, generator: torch.Generator) -> Tensor:
-    """Random values of the same type and shape.
+def _random_sizes(
+    examples: Mapping[str, Tensor], spec: ExportSpec, generator: torch.Generator
+) -> dict[str, int]:
+    return {
+        axis: _draw(1, min(spec.padded_axes[axis].maximum, _LONGER * size), generator)
+        for axis, size in sizes(examples, spec).items()
+    }
 
-    Bytes take every value, floats are standard normal. Other integers stay between the least and
-    the greatest of the example, since they are usually indices or lengths.
+
+def _random(
+    examples: Mapping[str, Tensor],
+    batch: Mapping[str, Tensor],
+    widths: Mapping[str, int],
+    spec: ExportSpec,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """A batch like `batch`, of so many entries along each padded axis, and of random values."""
+    drawn = {}
+    for name, tensor in batch.items():
+        shape = list(tensor.shape)
+        for position, axis in spec.axes_of(name).items():
+            shape[position] = widths.get(axis, shape[position])
+        drawn[name] = _random_like(examples[name], name, shape, spec, generator)
+    for axis, padded in spec.padded_axes.items():
+        if padded.lengths is None:
+            _end_rows(drawn, axis, padded, spec, generator)
+        else:
+            lengths = drawn[padded.lengths]
+            drawn[padded.lengths] = torch.randint(
+                1, widths[axis] + 1, lengths.shape, generator=generator, dtype=lengths.dtype
+            )
+    return drawn
+
+
+def _random_like(
+    example: Tensor, name: str, shape: list[int], spec: ExportSpec, generator: torch.Generator
+) -> Tensor:
+    """Random values of the same type.
+
+    Bytes take every value, floats are standard normal. Other integers take what their range
+    allows, or stay between the least and the greatest of the examples, since they are usually
+    indices or lengths.
     """
-    if tensor.is_floating_point():
-        return torch.randn(tensor.shape, generator=generator).to(tensor.dtype)
-    if tensor.dtype == torch.bool:
-        return torch.rand(tensor.shape, generator=generator) < 0.5
-    low, high = (0, 255) if tensor.dtype == torch.uint8 else _bounds(tensor)
-    return torch.randint(low, high + 1, tensor.shape, generator=generator, dtype=tensor.dtype)
+    if example.is_floating_point():
+        return torch.randn(shape, generator=generator).to(example.dtype)
+    if example.dtype == torch.bool:
+        return torch.rand(shape, generator=generator) < 0.5
+    low, high = (0, 255) if example.dtype == torch.uint8 else _bounds(example)
+    if bounds := spec.ranges.get(name):
+        low, high = bounds.minimum, bounds.maximum
+    return torch.randint(low, high + 1, shape, generator=generator, dtype=example.dtype)
+
+
+def _end_rows(
+    drawn: dict[str, Tensor],
+    axis: str,
+    padded: PaddedAxis,
+    spec: ExportSpec,
+    generator: torch.Generator,
+) -> None:
+    """Put padding behind a random end: of each row, or of each step of a row that has steps."""
+    for name, value in padded.padding.items():
+        position = position_of(axis, name, spec)
+        tensor = drawn[name].movedim(position, -1)  # (…, entries)
+        width = tensor.shape[-1]
+        ends = torch.randint(1, width + 1, (*tensor.shape[:-1], 1), generator=generator)
+        is_padding = torch.arange(width) >= ends  # (…, entries)
+        drawn[name] = tensor.masked_fill(is_padding, value).movedim(-1, position)
+
+
+def _draw(low: int, high: int, generator: torch.Generator) -> int:
+    return int(torch.randint(low, high + 1, (1,), generator=generator))
 
 
 def _bounds(tensor: Tensor) -> tuple[int, int]:

@@ -1,11 +1,13 @@
 """What an exporter must be told about a network, because the network itself cannot say it."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from bundle.contract import Batching, Preprocessing, Provenance, Task, Tolerance
+from bundle.sequences import PaddedAxis, Tokenisation, ValueRange, check_axes, check_tokenisation
 from export.errors import ExportError
 
 
@@ -21,8 +23,13 @@ class ExportSpec:
             together. By default the first axis of every input is the batch.
         batch_axis: the name of the axis along which requests are put together; None if a
             network must see each request alone.
+        padded_axes: those of `axes` along which rows differ in length, by name. Examples are given
+            filled up to the longest row.
+        value_ranges: what inputs of integers may hold; of one with a vocabulary its ids, by default.
         labels: a text for each index of an output's last axis, by output.
+        vocabularies: an entry for each id, by input.
         preprocessing: how the server makes a row of a picture; None: it takes tensors only.
+        tokenisation: how it makes a row of a text.
         batching: limits for the server.
         tolerance: two numbers agree when |onnx - torch| <= absolute + relative * |torch|;
             the default is for FP32 on a CPU. Integers and truth values must be equal.
@@ -36,8 +43,12 @@ class ExportSpec:
     task: Task = "other"
     axes: Mapping[str, Mapping[int, str]] | None = None
     batch_axis: str | None = "batch"
+    padded_axes: Mapping[str, PaddedAxis] = field(default_factory=dict)
+    value_ranges: Mapping[str, ValueRange] = field(default_factory=dict)
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    vocabularies: Mapping[str, Sequence[str]] = field(default_factory=dict)
     preprocessing: Preprocessing | None = None
+    tokenisation: Tokenisation | None = None
     batching: Batching = field(default_factory=Batching)
     tolerance: Tolerance = field(default_factory=lambda: Tolerance(absolute=1e-5, relative=1e-5))
     examples: str = "given by the caller"
@@ -52,8 +63,27 @@ class ExportSpec:
                 raise ExportError(
                     f"labels: expected an output of {list(self.outputs)}, got {output!r}"
                 )
-            if broken := [label for label in labels if "\n" in label]:
-                raise ExportError(f"labels: expected one line each, got {broken[0]!r}")
+            _check_lines("labels", labels)
+        for name, entries in self.vocabularies.items():
+            _check_entries(name, entries)
+        try:
+            check_axes(self.padded_axes, self.ranges, self.batch_axis)
+            check_tokenisation(self.tokenisation, self.vocabularies)
+        except ValueError as error:
+            raise ExportError(str(error)) from error
+        for axis, padded in self.padded_axes.items():
+            _check_carriers(axis, padded, self)
+        _check_unknown(self)
+
+    @property
+    def ranges(self) -> Mapping[str, ValueRange]:
+        """What inputs of integers may hold, those with a vocabulary among them."""
+        of_entries = {
+            name: ValueRange(maximum=len(entries) - 1)
+            for name, entries in self.vocabularies.items()
+            if entries
+        }
+        return {**of_entries, **self.value_ranges}
 
     def axes_of(self, name: str) -> Mapping[int, str]:
         """The axes of an input that vary, by position."""
@@ -91,3 +121,43 @@ def row_count(inputs: Mapping[str, Tensor], spec: ExportSpec) -> int:
     if len(counts) != 1 or counts == {0}:
         raise ExportError(f"example inputs: expected one number of rows, got {sorted(counts)}")
     return counts.pop()
+
+
+def _check_lines(key: str, lines: Sequence[str]) -> None:
+    if broken := [line for line in lines if "\n" in line]:
+        raise ExportError(f"{key}: expected one line each, got {broken[0]!r}")
+
+
+def _check_entries(name: str, entries: Sequence[str]) -> None:
+    key = f"vocabularies: {name}"
+    _check_lines(key, entries)
+    if not entries:
+        raise ExportError(f"{key}: expected an entry or more, got none")
+    if repeated := [entry for entry, count in Counter(entries).items() if count > 1]:
+        raise ExportError(f"{key}: expected each entry once, got {repeated[0]!r} again")
+
+
+def _check_carriers(axis: str, padded: PaddedAxis, spec: ExportSpec) -> None:
+    """The inputs with this axis are those it has padding for; lengths have the batch axis alone."""
+    carriers = sorted(name for name, axes in (spec.axes or {}).items() if axis in axes.values())
+    if carriers != sorted(padded.padding):
+        raise ExportError(
+            f"padded_axes: {axis}: expected padding for the inputs with that axis, {carriers}, "
+            f"got it for {sorted(padded.padding)}"
+        )
+    if padded.lengths is not None and spec.axes_of(padded.lengths) != {0: spec.batch_axis}:
+        raise ExportError(
+            f"padded_axes: {axis}: expected lengths with the axis {spec.batch_axis!r} alone, "
+            f"got {padded.lengths!r} with {dict(spec.axes_of(padded.lengths))}"
+        )
+
+
+def _check_unknown(spec: ExportSpec) -> None:
+    if spec.tokenisation is None:
+        return
+    unknown = spec.tokenisation.unknown
+    for name in (spec.tokenisation.tokens, spec.tokenisation.characters):
+        if name is not None and unknown >= (size := len(spec.vocabularies[name])):
+            raise ExportError(
+                f"tokenisation: unknown: expected an id of {name!r}, below {size}, got {unknown}"
+            )

@@ -6,7 +6,7 @@ from server.datatypes import DATATYPES
 from server.model import ServedModel
 from server.pb import inference_pb2 as pb
 from server.pb import model_config_pb2 as config_pb
-from server.signature import TensorSpec
+from server.signature import Signature, TensorSpec
 from server.tally import Duration
 
 # Triton's name for ONNX models; some clients look at it.
@@ -33,7 +33,7 @@ def config(model: ServedModel) -> config_pb.ModelConfig:
         backend="onnxruntime",
         default_model_filename="model.onnx",
         max_batch_size=model.policy.max_rows if has_rows else 0,
-        input=[_input(spec, has_rows=has_rows) for spec in model.signature.inputs.values()],
+        input=[_input(spec, model.signature) for spec in model.signature.inputs.values()],
         output=[
             config_pb.ModelOutput(
                 name=spec.name,
@@ -103,9 +103,12 @@ def _tensor(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
     )
 
 
-def _input(spec: TensorSpec, *, has_rows: bool) -> config_pb.ModelInput:
+def _input(spec: TensorSpec, signature: Signature) -> config_pb.ModelInput:
     return config_pb.ModelInput(
-        name=spec.name, data_type=_config_type(spec), dims=_dims(spec, has_rows=has_rows)
+        name=spec.name,
+        data_type=_config_type(spec),
+        dims=_dims(spec, has_rows=signature.has_rows),
+        optional=spec.name in signature.optional,
     )
 
 

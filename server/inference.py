@@ -154,6 +154,8 @@ def _request(
     forms = codec.forms(message)
     rows, key = model.signature.admit(forms)
     inputs = codec.decode_inputs(message, forms)
+    model.rules.complete(inputs)
+    model.rules.check(inputs)
     if model.settings.non_finite == "reject":
         codec.check_finite(inputs, forms)
     deadline_s = arrival.deadline_s

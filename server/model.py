@@ -19,16 +19,17 @@ from numpy.typing import NDArray
 
 from bundle.contract import Contract
 from bundle.errors import BundleError
-from server import proof
+from server import agreement, proof
 from server.batching import BatchPolicy
 from server.config import ModelSettings
 from server.deadlines import Deadlines
-from server.errors import InvalidRequest, ModelFailed, ServerError
+from server.errors import ModelFailed, ServerError
 from server.metrics import Metrics
 from server.proof import Files
 from server.request import BatchTimes, Request
 from server.response import STREAM_BYTES, ResponseEncoder
 from server.scheduler import Scheduler
+from server.sequences import SequenceRules, rules_of
 from server.session import Session
 from server.signature import Signature
 from server.tally import ModelMetrics
@@ -37,10 +38,8 @@ logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
 
-_BATCH_AXES = ("N", "n", "bs")
 _DEFAULT_MAX_ROWS = 32
 _LINGER_SHARE = 0.02
-_FLOATS = ("FP16", "FP32", "FP64")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +57,7 @@ class ServedModel:
 
     Attributes:
         contract: None for a plain model, an ONNX file without one.
+        rules: of its inputs' values.
         labels: of the outputs that have some, one a class.
         all_outputs: what a request gets that asks for none in particular.
         policy: when its batches are cut.
@@ -68,6 +68,7 @@ class ServedModel:
     version: str
     contract: Contract | None
     signature: Signature
+    rules: SequenceRules
     labels: Mapping[str, Sequence[str]]
     all_outputs: Sequence[WantedOutput]
     encoder: ResponseEncoder
@@ -121,14 +122,17 @@ class Loader:
 
     def _assemble(self, name: str, version: str, files: Files, session: Session) -> ServedModel:
         settings = self.settings(name)
-        _check_labels(files, session)
+        agreement.check_labels(files.labels, session)
+        rules = rules_of(files.contract, {spec.name: spec for spec in session.inputs})
         signature = Signature(
             session.inputs,
             session.outputs,
-            batch_axis=_batch_axis(files.contract, session),
+            batch_axis=agreement.batch_axis(files.contract, session),
             max_rows=_max_rows(settings, files.contract),
+            maxima=rules.maxima,
+            optional=[lengths.name for lengths in rules.lengths],
         )
-        _check_preprocessing(files.contract, signature)
+        agreement.check_preprocessing(files.contract, signature)
         policy = BatchPolicy(
             signature.max_rows, _delay_s(settings, files.contract), linger_share=_LINGER_SHARE
         )
@@ -149,6 +153,7 @@ class Loader:
             version=version,
             contract=files.contract,
             signature=signature,
+            rules=rules,
             labels=files.labels,
             all_outputs=[WantedOutput(spec.name, spec.datatype) for spec in session.outputs],
             encoder=ResponseEncoder(name, version, max_bytes=self.max_message_bytes - STREAM_BYTES),
@@ -180,39 +185,6 @@ class _Observer:
         )
 
 
-def _check_labels(files: Files, session: Session) -> None:
-    """Each labelled output exists and has one label a class."""
-    outputs = {spec.name: spec for spec in session.outputs}
-    for name, labels in files.labels.items():
-        if name not in outputs:
-            raise ModelFailed(f"labels: the graph has no output {name!r}")
-        classes = outputs[name].axes[-1] if outputs[name].axes else None
-        if isinstance(classes, int) and classes != len(labels):
-            raise ModelFailed(
-                f"labels of output {name!r}: expected {classes} lines, got {len(labels)}"
-            )
-
-
-def _check_preprocessing(contract: Contract | None, signature: Signature) -> None:
-    """What pictures are made into is what the graph takes, and what is ranked are its probabilities."""
-    preprocessing = contract.preprocessing if contract else None
-    if preprocessing is None:
-        return
-    shape = (1, preprocessing.height, preprocessing.width, preprocessing.channels)
-    try:
-        signature.admit(((preprocessing.input, "UINT8", shape),))
-    except InvalidRequest as error:
-        raise ModelFailed(f"preprocessing: {error}") from error
-    output = signature.outputs.get(preprocessing.output)
-    if output is None or output.datatype not in _FLOATS or len(output.axes) != 2:
-        raise ModelFailed(
-            f"preprocessing: expected an output {preprocessing.output!r} of numbers "
-            f"[batch, classes], got {output.wire_shape() if output else 'none'}"
-        )
-    if not signature.has_rows:
-        raise ModelFailed("preprocessing: expected a model whose requests have rows")
-
-
 def _max_rows(settings: ModelSettings, contract: Contract | None) -> int:
     return settings.max_batch_rows or (
         contract.batching.max_rows if contract else _DEFAULT_MAX_ROWS
@@ -223,24 +195,3 @@ def _delay_s(settings: ModelSettings, contract: Contract | None) -> float:
     if settings.max_queue_delay_s is not None:
         return settings.max_queue_delay_s
     return contract.batching.max_queue_delay_s if contract else 0.0
-
-
-def _batch_axis(contract: Contract | None, session: Session) -> str | None:
-    """The contract's word, or for a plain model the first axis, where its name says what it is.
-
-    A first axis of another name is left alone: joined along a time axis, requests would be answered
-    with each other's rows.
-    """
-    first_axes = {
-        spec.axes[0] if spec.axes else None for spec in (*session.inputs, *session.outputs)
-    }
-    if contract is not None:
-        if contract.batch_axis is not None and first_axes != {contract.batch_axis}:
-            raise ModelFailed(
-                f"contract: expected axis {contract.batch_axis!r} first in every tensor, "
-                f"got {sorted(map(str, first_axes))}"
-            )
-        return contract.batch_axis
-    axis = first_axes.pop() if len(first_axes) == 1 else None
-    is_batch = isinstance(axis, str) and ("batch" in axis.lower() or axis in _BATCH_AXES)
-    return str(axis) if is_batch else None

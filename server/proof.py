@@ -18,6 +18,7 @@ from bundle.contract import FILE_NAME, Contract, Tolerance
 from bundle.golden import Golden
 from server.datatypes import DATATYPES
 from server.errors import ModelFailed, ServerError
+from server.sequences import rules_of
 from server.session import Session
 from server.signature import Signature, TensorSpec
 
@@ -107,11 +108,15 @@ def replay(session: Session, files: Files) -> None:
     if files.golden is None or not files.golden.outputs:
         raise ModelFailed("the bundle has no recorded outputs to be held against")
     tolerance = _tolerance(files.contract, session.provider)
-    outputs = session.run(files.golden.inputs)
-    for name, expected in files.golden.outputs.items():
-        actual = outputs.get(name)
-        if actual is None or actual.shape != expected.shape:
-            raise ModelFailed(f"golden output {name!r}: expected shape {expected.shape}")
+    rules = rules_of(files.contract, {spec.name: spec for spec in session.inputs})
+    inputs = files.golden.inputs
+    outputs = session.run(inputs)
+    axes = {spec.name: spec.axes for spec in session.outputs}
+    for name, recorded in files.golden.outputs.items():
+        if name not in outputs or outputs[name].shape != recorded.shape:
+            raise ModelFailed(f"golden output {name!r}: expected shape {recorded.shape}")
+        actual = rules.own_part(axes[name], outputs[name], inputs)
+        expected = rules.own_part(axes[name], recorded, inputs)
         if not np.allclose(
             actual, expected, rtol=tolerance.relative, atol=tolerance.absolute, equal_nan=True
         ):

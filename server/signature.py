@@ -8,7 +8,7 @@ Rules:
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -58,6 +58,8 @@ class Signature:
         outputs: in the graph's order.
         batch_axis: the symbol of the batch axis; None if requests are never put together.
         max_rows: the most rows of one request, and of one batch.
+        maxima: the most entries along axes that must not be empty, by symbol.
+        optional: inputs that a request may leave out, as the server can fill them in.
     """
 
     def __init__(
@@ -67,6 +69,8 @@ class Signature:
         *,
         batch_axis: str | None,
         max_rows: int,
+        maxima: Mapping[str, int] | None = None,
+        optional: Collection[str] = (),
     ) -> None:
         self.inputs: Mapping[str, TensorSpec] = {spec.name: spec for spec in inputs}
         self.outputs: Mapping[str, TensorSpec] = {spec.name: spec for spec in outputs}
@@ -76,6 +80,8 @@ class Signature:
             and all(spec.axes[:1] == (batch_axis,) for spec in (*inputs, *outputs))
         )
         self.max_rows = max_rows if self.has_rows else 1
+        self.optional = frozenset(optional)
+        self._maxima = maxima or {}
         self._admitted: dict[tuple[Form, ...], Admission] = {}
 
     def admit(self, forms: tuple[Form, ...]) -> Admission:
@@ -114,14 +120,17 @@ class Signature:
             raise InvalidRequest("the request holds no rows: expected 1 or more on axis 0, got 0")
         if rows > self.max_rows:
             raise InvalidRequest(f"expected at most {self.max_rows} rows in a request, got {rows}")
-        return Admission(rows, tuple(sorted((name, shape[1:]) for name, _, shape in forms)))
+        shapes = {name: shape[1:] for name, _, shape in forms}
+        # Once filled in, they look like those that were sent, and the requests may share a batch.
+        shapes |= {name: () for name in self.optional if name not in shapes}
+        return Admission(rows, tuple(sorted(shapes.items())))
 
     def _check_names(self, sent: Sequence[str]) -> None:
         unknown = [name for name in sent if name not in self.inputs]
         if unknown:
             expected = _quoted(self.inputs)
             raise InvalidRequest(f"unknown inputs: {_quoted(unknown)}; expected {expected}")
-        missing = [name for name in self.inputs if name not in sent]
+        missing = [name for name in self.inputs if name not in sent and name not in self.optional]
         if missing:
             raise InvalidRequest(f"missing inputs: {_quoted(missing)}")
         _check_repeated("inputs", sent)
@@ -137,6 +146,11 @@ class Signature:
                     raise InvalidRequest(
                         f"input {_quote(name)}: axis {_quote(axis)}: expected {first} as in input "
                         f"{_quote(owner)}, got {size}"
+                    )
+                most = self._maxima.get(axis)
+                if most is not None and not 1 <= size <= most:
+                    raise InvalidRequest(
+                        f"input {_quote(name)}: axis {_quote(axis)}: expected 1 to {most}, got {size}"
                     )
 
 

@@ -12,6 +12,8 @@ from bundle import external_data
 from export.errors import BrokenGraph, NotExportable
 from export.graph import OPSET, check, convert
 from export.spec import ExportSpec
+from tests.sequence_networks import Tagger, recurrent_spec, tag_spec
+from tests.sequence_networks import examples as sequences
 
 
 class FixedBatch(nn.Module):
@@ -172,3 +174,60 @@ def test_checker_and_shape_inference_are_asked(model: bytes, spec: ExportSpec) -
 
     with pytest.raises(BrokenGraph, match="not valid ONNX"):
         check(broken, ["x"], spec)
+
+
+def axes_of(model: bytes) -> dict[str, list[str | int]]:
+    graph = loaded(model).graph
+    return {
+        value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in [*graph.input, *graph.output]
+    }
+
+
+def test_axes_of_sequences_are_named() -> None:
+    model = convert(Tagger().eval(), sequences(has_letters=True), tag_spec())
+
+    assert axes_of(model) == {
+        "tokens": ["batch", "time"],
+        "characters": ["batch", "time", "letters"],
+        "lengths": ["batch"],
+        "logits": ["batch", "time", 3],
+        "tag_ids": ["batch", "time"],
+    }
+
+
+def test_single_token_of_a_single_letter_is_enough_to_trace() -> None:
+    one = {
+        "tokens": torch.ones(1, 1, dtype=torch.int64),
+        "characters": torch.ones(1, 1, 1, dtype=torch.int64),
+        "lengths": torch.ones(1, dtype=torch.int64),
+    }
+
+    model = convert(Tagger().eval(), one, tag_spec())
+
+    assert axes_of(model)["characters"] == ["batch", "time", "letters"]
+
+
+def test_length_that_comes_out_as_it_went_in_keeps_its_name() -> None:
+    class Detour(nn.Module):
+        def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+            longer = nn.functional.pad(tokens, (2, 0)).to(torch.float32)[:, None]
+            weight = torch.ones(1, 1, 3)
+            return nn.functional.conv1d(longer, weight).squeeze(1) + lengths[:, None]
+
+    model = convert(Detour().eval(), sequences(), recurrent_spec(outputs=["y"], labels={}))
+
+    assert axes_of(model)["y"] == ["batch", "time"]
+
+
+def test_output_of_another_length_is_refused() -> None:
+    class Halving(nn.Module):
+        def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+            return tokens[:, ::2] + lengths[:, None]
+
+    spec = recurrent_spec(outputs=["y"], labels={})
+
+    with pytest.raises(
+        BrokenGraph, match=r"output y: expected varying axes among.*got \['batch', "
+    ):
+        convert(Halving().eval(), sequences(), spec)

@@ -1,27 +1,31 @@
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from onnx import numpy_helper
 from torch import Tensor, nn
 
 from bundle.contract import Tolerance
+from bundle.reader import read
 from export.errors import ExportError, ParityError
-from export.parity import compare, measure, run_network
+from export.parity import measure, run_network
 from export.publishing import publish
 from export.samples import batches
 from export.spec import ExportSpec
-
-STRICT = Tolerance(absolute=1e-5, relative=1e-5)
-
-
-def normal(low: float, high: float) -> st.SearchStrategy[float]:
-    # Something in the same process may have told the processor to flush subnormal numbers to zero.
-    return st.floats(low, high, allow_subnormal=False)
+from tests.sequence_networks import (
+    Forgetful,
+    Mean,
+    Recurrent,
+    Scores,
+    Tagger,
+    Tags,
+    class_spec,
+    mask_of,
+    recurrent_spec,
+    tag_spec,
+)
+from tests.sequence_networks import examples as sequences
 
 
 def perturbed(model: bytes, name: str, change: float) -> bytes:
@@ -92,53 +96,6 @@ def test_network_that_returns_something_else(
         run_network(network, examples, ExportSpec(architecture="any", outputs=["a", "b"]))
 
 
-@given(st.lists(st.tuples(normal(-1e3, 1e3), normal(-1e-4, 1e-4)), min_size=1))
-def test_agrees_with_numpy(pairs: list[tuple[float, float]]) -> None:
-    expected, gaps = np.array(pairs).T
-    actual = expected + gaps
-
-    is_close = bool(np.allclose(actual, expected, rtol=1e-5, atol=1e-5))
-
-    assert (compare(actual, expected, STRICT).excess <= 0.0) == is_close
-
-
-def test_largest_differences_are_reported() -> None:
-    difference = compare(np.array([1.0, 10.5, 0.0]), np.array([1.1, 10.0, 1e-9]), STRICT)
-
-    assert difference.absolute == pytest.approx(0.5)
-    assert difference.relative == pytest.approx(0.1 / 1.1)
-
-
-def test_masked_logits_agree() -> None:
-    masked = np.array([-np.inf, 1.0], np.float32)
-
-    assert compare(masked, masked, STRICT).excess == 0.0
-
-
-@pytest.mark.parametrize(
-    ("actual", "expected"),
-    [([np.nan], [1.0]), ([1.0], [np.nan]), ([np.nan], [np.nan]), ([np.inf], [-np.inf])],
-    ids=["in-graph", "in-network", "in-both", "opposite-infinities"],
-)
-def test_what_is_no_number_never_passes(actual: list[float], expected: list[float]) -> None:
-    difference = compare(np.array(actual), np.array(expected), STRICT)
-
-    assert not difference.excess <= 0.0
-
-
-@pytest.mark.parametrize("dtype", [np.int64, np.bool_, np.uint8])
-def test_integers_must_be_equal(dtype: type[np.generic]) -> None:
-    loose = Tolerance(absolute=10, relative=10)
-    zero, one = np.zeros(2, dtype), np.ones(2, dtype)
-
-    assert compare(one, one, loose).excess <= 0.0
-    assert compare(zero, one, loose).excess > 0.0
-
-
-def test_empty_outputs_agree() -> None:
-    assert compare(np.zeros((0, 3)), np.zeros((0, 3)), STRICT).excess <= 0.0
-
-
 def test_network_sees_no_gradients(network: nn.Module, spec: ExportSpec) -> None:
     x = torch.ones(1, 4, requires_grad=True)
 
@@ -167,3 +124,78 @@ def test_such_a_network_is_published_without_a_batch_axis(tmp_path: Path) -> Non
     published = publish(Mixing(), {"x": torch.randn(8, 3)}, spec, to=tmp_path, name="mixing")
 
     assert (published.path / "model.json").is_file()
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_recurrent_layer_is_one_node_and_blind_to_padding(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Recurrent(kind).eval()
+
+    published = publish(network, sequences(), recurrent_spec(), to=tmp_path, name="tagger")
+
+    graph = onnx.load_model_from_string(read(published.path).model).graph
+    assert [node.op_type for node in graph.node if node.op_type == kind] == [kind]
+    assert published.parity.max_absolute < 1e-6
+    assert published.parity.rows == 95
+
+
+def test_what_stands_beyond_a_row_is_not_compared(tmp_path: Path) -> None:
+    """Not with PyTorch either: here the graph writes something else there than the network."""
+
+    class Blank(nn.Module):
+        def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+            mask = mask_of(lengths, tokens.shape[1]).squeeze(-1)
+            beyond = 7.0 if torch.onnx.is_in_onnx_export() else float("nan")
+            return torch.where(mask > 0, tokens.to(torch.float32), beyond)
+
+    spec = recurrent_spec(outputs=["y"], labels={})
+
+    published = publish(Blank(), sequences(), spec, to=tmp_path, name="blank")
+
+    assert published.parity.max_absolute == 0.0
+
+
+def test_network_that_reads_padding_is_not_published(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+
+    with pytest.raises(
+        ParityError,
+        match=r"output logits: row \d of a batch \(time \d+ padded to \d+\) is not what it is alone, "
+        "so rows of unequal length may not share a batch",
+    ):
+        publish(Forgetful().eval(), sequences(), class_spec(), to=tmp_path, name="forgetful")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_letters_are_padded_too(tmp_path: Path) -> None:
+    class Counting(Tagger):
+        """Takes a word's width in the batch for a feature."""
+
+        def forward(self, tokens: Tensor, characters: Tensor, lengths: Tensor) -> Tags:
+            tags = super().forward(tokens, characters, lengths)
+            return Tags(tags.logits + characters.shape[2], tags.tag_ids)
+
+    torch.manual_seed(0)
+    given = sequences(has_letters=True)
+    assert publish(Tagger().eval(), given, tag_spec(), to=tmp_path, name="tagger").version == 1
+
+    with pytest.raises(
+        ParityError, match=r"time \d+ padded to \d+, letters \d padded to \d\) is not"
+    ):
+        publish(Counting().eval(), given, tag_spec(), to=tmp_path, name="counting")
+
+
+def test_graph_that_knows_the_examples_length_is_not_published(tmp_path: Path) -> None:
+    """As unrolled loops do: all is well for rows of up to the traced length."""
+
+    class Unrolled(Mean):
+        def forward(self, tokens: Tensor, lengths: Tensor) -> Scores:
+            if torch.onnx.is_in_onnx_export():
+                tokens, lengths = tokens[:, :9], lengths.clamp(max=9)
+            return super().forward(tokens, lengths)
+
+    torch.manual_seed(0)
+
+    with pytest.raises(ParityError, match="PyTorch and ONNX Runtime differ by"):
+        publish(Unrolled().eval(), sequences(), class_spec(), to=tmp_path, name="unrolled")

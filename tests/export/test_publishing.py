@@ -10,10 +10,13 @@ from bundle.contract import Batching, Provenance
 from bundle.errors import InvalidName, VersionExists
 from bundle.reader import read
 from bundle.repository import versions
+from bundle.sequences import ValueRange
 from export import graph
 from export.errors import ExportError, ParityError
 from export.publishing import publish
 from export.spec import ExportSpec
+from tests.sequence_networks import CLASSES, TIME, WORDS, Mean, Tagger, class_spec, tag_spec
+from tests.sequence_networks import examples as sequences
 
 
 class Diverging(nn.Module):
@@ -212,3 +215,35 @@ def test_published_network_is_left_in_the_mode_it_was_in(
     publish(network, examples, spec, to=str(tmp_path), name="m")
 
     assert all(part.training for part in network.modules())
+
+
+def test_sequences_are_described(tmp_path: Path) -> None:
+    spec = class_spec()
+
+    bundle = read(publish(Mean(), sequences(), spec, to=tmp_path, name="mean").path)
+
+    contract = bundle.contract
+    assert contract.task == "sequence-classification"
+    assert contract.padded_axes == {"time": TIME}
+    assert contract.value_ranges == {"tokens": ValueRange(maximum=19)}
+    assert contract.tokenisation == spec.tokenisation
+    assert contract.vocabularies == {"tokens": "vocabulary.tokens.txt"}
+    assert bundle.vocabulary("tokens") == WORDS
+    assert bundle.labels("probabilities") == CLASSES
+
+
+def test_recorded_rows_are_padded(tmp_path: Path) -> None:
+    published = publish(
+        Tagger(), sequences(has_letters=True), tag_spec(), to=tmp_path, name="tagger"
+    )
+
+    golden = read(published.path).golden()
+
+    assert golden is not None
+    assert golden.inputs["lengths"].tolist() == [9, 6, 3, 1]
+    assert golden.inputs["characters"].shape[:2] == golden.outputs["tag_ids"].shape == (4, 9)
+
+
+def test_every_input_with_axes_needs_an_example(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"expected those with axes, \['characters'\] too"):
+        publish(Tagger(), sequences(), tag_spec(), to=tmp_path, name="tagger")

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from bundle.sequences import PaddedAxis, Tokenisation, ValueRange
 from export.errors import ExportError
 from export.spec import ExportSpec, row_count
 
@@ -60,3 +61,60 @@ def test_every_input_has_the_batch_axis() -> None:
 def test_rows_must_be_countable(inputs: dict[str, torch.Tensor]) -> None:
     with pytest.raises(ExportError, match="expected"):
         row_count(inputs, spec())
+
+
+TIME = PaddedAxis(maximum=9, lengths="lengths", padding={"tokens": 0})
+AXES = {"tokens": {0: "batch", 1: "time"}, "lengths": {0: "batch"}}
+WORDS = {"tokens": ["<pad>", "<unknown>", "word"]}
+
+
+def test_vocabulary_is_a_range() -> None:
+    own = {"tokens": ValueRange(maximum=7)}
+
+    assert spec(vocabularies=WORDS).ranges == {"tokens": ValueRange(maximum=2)}
+    assert spec(vocabularies=WORDS, value_ranges=own).ranges == own
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        pytest.param({}, r"time: expected padding for the inputs.*\[\], got", id="no axes"),
+        pytest.param(
+            {"axes": {**AXES, "tags": {0: "batch", 1: "time"}}},
+            r"\['tags', 'tokens'\], got it for \['tokens'\]",
+            id="another input",
+        ),
+        pytest.param(
+            {"axes": {**AXES, "lengths": {0: "batch", 1: "more"}}},
+            "expected lengths with the axis 'batch' alone, got 'lengths'",
+            id="lengths",
+        ),
+        pytest.param({"axes": AXES, "batch_axis": None}, "expected a batch axis", id="no batch"),
+        pytest.param(
+            {"axes": AXES, "vocabularies": {"tokens": []}}, "expected an entry or more", id="none"
+        ),
+        pytest.param(
+            {"axes": AXES, "vocabularies": {"tokens": ["a", "a"]}}, "once, got 'a'", id="twice"
+        ),
+        pytest.param(
+            {"axes": AXES, "vocabularies": {"tokens": ["a\nb"]}}, "one line each", id="lines"
+        ),
+        pytest.param(
+            {"axes": AXES, "tokenisation": Tokenisation(rule="words", unknown=1)},
+            "expected a vocabulary of 'tokens'",
+            id="no vocabulary",
+        ),
+        pytest.param(
+            {
+                "axes": AXES,
+                "vocabularies": WORDS,
+                "tokenisation": Tokenisation(rule="words", unknown=3),
+            },
+            "unknown: expected an id of 'tokens', below 3, got 3",
+            id="unknown",
+        ),
+    ],
+)
+def test_sequences_must_fit_together(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ExportError, match=message):
+        spec(padded_axes={"time": TIME}, **changes)

@@ -11,6 +11,7 @@ from onnx import TensorProto
 from bundle.contract import Batching, Contract, Preprocessing, Tolerance
 from bundle.golden import FILE_NAME as GOLDEN
 from bundle.golden import Golden, encode
+from bundle.sequences import PaddedAxis, ValueRange
 from bundle.writer import write
 from tests import onnx_models
 from tests.serving.harness import Client, Server, running, tensor
@@ -100,11 +101,27 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("colours", "counted_colours", "patient_colours"):
         write_picture_bundle(root, name, onnx_models.colours(), "probabilities", RGB)
     write_picture_bundle(root, "pixels", onnx_models.pixels(), "values")
+    write_sentence_bundle(root, "sentences")
     broken = write_bundle(root, "broken") / "model.onnx"
     data = bytearray(broken.read_bytes())
     data[len(data) // 2] ^= 1
     broken.write_bytes(data)
     return root
+
+
+def write_sentence_bundle(root: Path, name: str) -> Path:
+    """A bundle of `y = 10 * tokens`, of 8 words and at most 16 of them."""
+    tokens = np.array([[1, 2, 7], [3, 0, 0]])
+    golden = Golden(inputs={"tokens": tokens}, outputs={"y": (10 * tokens).astype(np.float32)})
+    contract = Contract(
+        task="other",
+        architecture="gather",
+        padded_axes={"time": PaddedAxis(maximum=16, padding={"tokens": 0})},
+        value_ranges={"tokens": ValueRange(maximum=7)},
+        tolerance=Tolerance(absolute=1e-5, relative=1e-5),
+    )
+    files = {"model.onnx": onnx_models.gather(8), GOLDEN: encode(golden)}
+    return write(files, contract, root, name)
 
 
 def write_bundle(root: Path, name: str) -> Path:

@@ -39,7 +39,7 @@ from tests.serving.harness import (
 DOCUMENT = Path(__file__).parents[2] / "docs" / "faults.md"
 ROWS = (
     *(f"A{number:02}" for number in range(1, 23)),
-    "B01",
+    *(f"B{number:02}" for number in range(1, 4)),
     *(f"B{number:02}" for number in range(5, 8)),
     *(f"C{number:02}" for number in range(1, 7)),
     *(f"D{number:02}" for number in range(1, 7)),
@@ -342,6 +342,31 @@ def test_value_that_is_no_number_is_refused_where_the_operator_says_so(
     assert error.code() is INVALID
     assert error.details() == "input 'x': expected finite numbers, got NaN or infinity"
     np.testing.assert_array_equal(output(client.send(request("strict", GOOD))), 2 * X + 1)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "told"),
+    [
+        pytest.param([[8]], "input 'tokens': expected values from 0 to 7, got 8", id="B02-size"),
+        pytest.param([[2**63 - 1]], "from 0 to 7, got 9223372036854775807", id="B02-greatest"),
+        pytest.param([[1, -1]], "from 0 to 7, got -1", id="B02-minus-one"),
+        pytest.param([[1] * 17], "axis 'time': expected 1 to 16, got 17", id="B03-long"),
+        pytest.param([[]], "axis 'time': expected 1 to 16, got 0", id="B03-empty"),
+    ],
+)
+def test_sentence_the_model_has_no_meaning_for(
+    client: Client, house: Server, tokens: list[list[int]], told: str
+) -> None:
+    batches = house.metric("weir_batches_total", model="sentences")
+
+    call = client.send(request("sentences", tensor("tokens", np.array(tokens, np.int64))))
+
+    error = failure(call)
+    assert error.code() is INVALID
+    assert told in (error.details() or "")
+    assert house.metric("weir_batches_total", model="sentences") == batches
+    good = client.send(request("sentences", tensor("tokens", np.array([[7, 0]]))))
+    np.testing.assert_array_equal(output(good), [[70, 0]])
 
 
 def output(call: Any, name: str = "y") -> Any:
