@@ -1,7 +1,8 @@
 """What `make demo` runs: train, export, serve and call a real network, each as a user would.
 
-LeNet-5 and a small Inception learn scikit-learn's handwritten digits, which need no download. LeNet-5 is
-then sent tensors, and Inception PNG files. Everything lands in `.demo/`: runs, bundles, pictures.
+LeNet-5 and a small Inception learn scikit-learn's handwritten digits, and a GRU the stress of English words
+from the CMU Pronouncing Dictionary; neither needs a download. LeNet-5 is then sent tensors, Inception PNG
+files, and the GRU phonemes. Everything lands in `.demo/`: runs, bundles, pictures.
 """
 
 import io
@@ -28,6 +29,13 @@ FOLDER = Path(".demo")
 RUNS, MODELS, PICTURES = FOLDER / "runs", FOLDER / "models", FOLDER / "pictures"
 LEAST_ACCURACY = 0.98
 _SHOWN_PICTURES = 4
+WORDS = {
+    "photograph": "F OW T AH G R AE F",
+    "photographer": "F AH T AA G R AH F ER",
+    "photographic": "F OW T AH G R AE F IH K",
+    "banana": "B AH N AE N AH",
+}
+"""One family of words whose stress moves, and their phonemes."""
 _SHADES = " .:-=+*#%@"
 _METRICS = ("weir_requests_total", "weir_rows_total", "weir_batches_total", "weir_model_ready")
 
@@ -49,9 +57,12 @@ def main() -> None:
         out = str(RUNS / recipe)
         run("train", recipe, "--data", "digits", "--out", out)
         run("export", out, "--to", str(MODELS))
+    run("train", "stress", "--quick", "--out", str(RUNS / "stress"))
+    run("export", str(RUNS / "stress"), "--to", str(MODELS))
     with serving(MODELS) as server:
         infer(server)
         classify(server)
+        tag(server)
         show_metrics(server)
     console.print(f"\n[green]done[/]: see {FOLDER}/")
 
@@ -114,6 +125,26 @@ def classify(server: Server) -> None:
     )
     right = [found.index == label for found, label in zip(best, digits.labels, strict=True)]
     require("inception-v1", float(np.mean(right)))
+
+
+def tag(server: Server) -> None:
+    """Ask where English words are stressed, all in one call: rows of unequal length and their lengths."""
+    bundle = MODELS / "stress" / "1"
+    phonemes = (bundle / "vocabulary.tokens.txt").read_text().splitlines()
+    marks = (bundle / "labels.txt").read_text().splitlines()
+    rows = [[phonemes.index(phoneme) for phoneme in spoken.split()] for spoken in WORDS.values()]
+    lengths = np.array([len(row) for row in rows])
+    tokens = np.array([row + [0] * (lengths.max() - len(row)) for row in rows])
+    with weir.Client(server.target) as client:
+        client.wait_ready("stress")
+        answer = client.infer("stress", {"tokens": tokens, "lengths": lengths})
+    for (word, spoken), row in zip(WORDS.items(), answer["tag_ids"], strict=True):
+        tags = [marks[number] for number in row]
+        pairs = zip(spoken.split(), tags, strict=False)
+        said = " ".join(phoneme + ("" if mark == "-" else mark) for phoneme, mark in pairs)
+        console.print(f"{word:<13}{said}", highlight=False)
+    run("evaluate", "stress", *("--data", "cmudict-stress"), *("--bundle", str(bundle)),
+        *("--target", server.target))  # fmt: skip
 
 
 def encode_png(image: np.ndarray) -> bytes:

@@ -1,30 +1,12 @@
 """A run directory of `training/`, published: what `weir export RUN` does."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from bundle.contract import Precision, Preprocessing, Provenance
-from export.images import INPUT, LOGITS, PROBABILITIES, ImageNetwork, ImageOutputs
-from export.int8 import CALIBRATION_ROWS, DEFAULT_MAX_DROP, Fitting
+from bundle.contract import Precision
+from export import picture_runs, sequence_runs
+from export.accuracy import DEFAULT_MAX_DROP
 from export.publishing import Published, publish
-from export.spec import ExportSpec
-from training.errors import TrainingError
-from training.run import ImageRecord, RunRecord, load_data, load_model, read_record
-
-_EXAMPLE_ROWS = 64
-_CALIBRATION_SEED = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Examples:
-    """Pictures (n, H, W, C) to compare network and graph on, and what they are."""
-
-    images: Tensor
-    description: str
+from training.run import read_record
 
 
 def publish_run(
@@ -52,94 +34,16 @@ def publish_run(
         BundleError: see `publish`.
     """
     record = read_record(run)
-    network = ImageNetwork(load_model(run), record.image.mean, record.image.std)
-    examples = _examples(record)
+    kind = picture_runs if record.task == "image-classification" else sequence_runs
+    material = kind.read(run, record)
     return publish(
-        network,
-        {INPUT: examples.images},
-        _spec(record, examples.description),
+        material.module,
+        material.examples,
+        material.spec,
         to=to,
         name=name or record.architecture,
         version=version,
-        precision=_fitting(record, max_accuracy_drop) if precision == "int8" else precision,
-    )
-
-
-def _fitting(record: RunRecord, max_drop: float) -> Fitting:
-    """Training pictures to quantise by, drawn from a fixed seed, and the whole test set."""
-    name = Path(record.data.name).name
-    train, test = load_data(record, "train"), load_data(record, "test")
-    order = np.random.default_rng(_CALIBRATION_SEED).permutation(len(train.images))
-    rows = np.sort(order[:CALIBRATION_ROWS])
-    return Fitting(
-        calibration={INPUT: train.images[rows]},
-        calibration_from=f"training pictures of {name}, seed {_CALIBRATION_SEED}",
-        test={INPUT: test.images},
-        test_from=f"test pictures of {name}",
-        answers=test.labels,
-        output=LOGITS,
-        max_drop=max_drop,
-    )
-
-
-def _examples(record: RunRecord) -> Examples:
-    """Test pictures of the run's own data set, or random ones where it cannot be had."""
-    name = Path(record.data.name).name
-    try:
-        images = load_data(record, "test").images
-    except TrainingError as error:
-        reason = str(error).splitlines()[0]
-        return Examples(_random_images(record), f"random, without the data set: {reason}")
-    # Spread over the set: some are sorted by class.
-    rows = np.linspace(0, len(images) - 1, min(_EXAMPLE_ROWS, len(images)), dtype=np.int64)
-    return Examples(torch.from_numpy(images[rows]), f"test pictures of {name}")
-
-
-def _random_images(record: RunRecord) -> Tensor:
-    image = record.image
-    shape = (_EXAMPLE_ROWS, image.height, image.width, image.channels)
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-
-
-def _spec(record: RunRecord, examples: str) -> ExportSpec:
-    return ExportSpec(
-        task=record.task,
-        architecture=record.architecture,
-        outputs=ImageOutputs._fields,
-        labels=dict.fromkeys(ImageOutputs._fields, record.classes),
-        preprocessing=_preprocessing(record.image),
-        examples=examples,
-        training=_provenance(record),
-        commit=record.commit,
-    )
-
-
-def _preprocessing(image: ImageRecord) -> Preprocessing:
-    """The way training's evaluation pictures were made of encoded ones."""
-    return Preprocessing(
-        input=INPUT,
-        height=image.height,
-        width=image.width,
-        channels=1 if image.channels == 1 else 3,
-        resize=image.resize,
-        short_side=image.short_side,
-        output=PROBABILITIES,
-    )
-
-
-def _provenance(record: RunRecord) -> Provenance:
-    metrics = {"seconds": record.seconds, "epochs": float(len(record.epochs))}
-    for epoch in record.epochs:
-        if epoch.epoch == record.best_epoch:
-            metrics["validation_accuracy"] = epoch.validation_accuracy
-    if record.test_accuracy is not None:
-        metrics["test_accuracy"] = record.test_accuracy
-    return Provenance(
-        recipe=record.recipe.name,
-        # The name only: where a folder lay on this machine concerns nobody else.
-        data=Path(record.data.name).name,
-        data_checksum=record.data.checksum,
-        seed=record.seed,
-        metrics=metrics,
+        precision=kind.fitting(run, record, max_accuracy_drop)
+        if precision == "int8"
+        else precision,
     )

@@ -21,7 +21,8 @@ from training.errors import RunError
 from training.files import write_whole
 from training.loop import State
 from training.progress import Progress
-from training.recipes import Recipe, explain
+from training.recipe import explain
+from training.recipes import AnyRecipe
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -31,7 +32,7 @@ class CheckpointNote(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    recipe: Recipe
+    recipe: AnyRecipe
     data_checksum: str
     progress: Progress
 
@@ -44,7 +45,7 @@ class Checkpoint:
     tensors: dict[str, Tensor]
 
 
-def write_checkpoint(run: Path, state: State, recipe: Recipe, data_checksum: str) -> None:
+def write_checkpoint(run: Path, state: State, recipe: AnyRecipe, data_checksum: str) -> None:
     """Write the state into the run directory, whole or not at all."""
     note = CheckpointNote(recipe=recipe, data_checksum=data_checksum, progress=state.progress)
     tensors = {

@@ -9,10 +9,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from training.data import DATA_SETS
+from training.data import DATA_SETS, TEXT_SETS
 from training.device import DeviceName
 from training.errors import InterruptedRunError, TrainingError
-from training.recipes import DEFAULT_DATA, RECIPES, Setting, make_recipe
+from training.recipe import Setting
+from training.recipes import RECIPES, make_recipe
 from training.run import RunRecord
 from training.start import Order, start
 from training.watch import Watch
@@ -20,6 +21,7 @@ from training.watch import Watch
 FAILED, INTERRUPTED = 2, 130
 LEARNING = "How to learn"
 PICTURES = "Pictures of a folder"
+SEQUENCES = "Sequences"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -49,7 +51,7 @@ def _print_recipes(wanted: bool) -> None:  # noqa: FBT001  typer calls it so
         return
     table = Table("recipe", "data", "epochs", "batch size", "optimizer", "learning rate")
     for name in RECIPES:
-        for data in (*DATA_SETS, "PATH"):
+        for data in sets_of(name):
             recipe = make_recipe(name, data)
             rate = f"{recipe.optimizer.learning_rate:g}"
             sizes = (str(recipe.epochs), str(recipe.batch_size))
@@ -67,8 +69,9 @@ def train_by_recipe(
         str | None,
         typer.Option(
             metavar="NAME|PATH",
-            help=f"{', '.join(DATA_SETS)}, or a folder or tar file with a folder of images for each class. "
-            f"Without it: {DEFAULT_DATA}.",
+            help=f"Pictures: {', '.join(DATA_SETS)}, or a folder or tar file with a folder of images for each class. "
+            f"Texts: {', '.join(TEXT_SETS)}, or a file of LABEL<TAB>text, of token/TAG, or CoNLL-U. "
+            "Without it: the first that --list shows.",
         ),
     ] = None,
     out: Annotated[
@@ -96,6 +99,51 @@ def train_by_recipe(
             rich_help_panel=PICTURES,
         ),
     ] = None,
+    cell: Annotated[
+        str | None, typer.Option(help="rnn, gru, lstm or tdnn.", rich_help_panel=SEQUENCES)
+    ] = None,
+    hidden: Annotated[
+        int | None, typer.Option(help="Units of a layer.", rich_help_panel=SEQUENCES)
+    ] = None,
+    layers: Annotated[int | None, typer.Option(rich_help_panel=SEQUENCES)] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(help="Classify by the last state, or by the mean.", rich_help_panel=SEQUENCES),
+    ] = None,
+    truncate_steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Through how many steps the gradient flows at most.", rich_help_panel=SEQUENCES
+        ),
+    ] = None,
+    column: Annotated[
+        str | None,
+        typer.Option(
+            help="Of CoNLL-U: upos, xpos, deprel or feats:NAME.", rich_help_panel=SEQUENCES
+        ),
+    ] = None,
+    dev: Annotated[
+        Path | None,
+        typer.Option(help="A file to choose the best epoch by.", rich_help_panel=SEQUENCES),
+    ] = None,
+    test: Annotated[
+        Path | None,
+        typer.Option(help="A file to test on; without it: --dev.", rich_help_panel=SEQUENCES),
+    ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="Fewer rows, a smaller network, a minute.", rich_help_panel=SEQUENCES
+        ),
+    ] = False,
+    log_gradients: Annotated[
+        bool,
+        typer.Option(
+            "--log-gradients",
+            help="Draw how far back in time RNN, GRU and LSTM learn on these data.",
+            rich_help_panel=SEQUENCES,
+        ),
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where the run in --out was interrupted.")
     ] = False,
@@ -111,9 +159,19 @@ def train_by_recipe(
 
     Ctrl-C leaves a checkpoint after the running step; --resume goes on from there to the same weights.
     """
-    changes = _given(epochs=epochs, batch_size=batch_size, seed=seed) | _nested(
+    changes = _given(
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        column=column,
+        dev=_path(dev),
+        test=_path(test),
+    ) | _nested(
         optimizer=_given(learning_rate=learning_rate),
         image=_given(height=height, width=width, channels=channels, short_side=short_side),
+        encoder=_given(
+            cell=cell, hidden=hidden, layers=layers, pool=pool, truncate_steps=truncate_steps
+        ),
     )
     order = Order(
         recipe=recipe,
@@ -122,12 +180,33 @@ def train_by_recipe(
         device=device,
         resume=resume,
         overwrite=overwrite,
+        quick=quick,
+        log_gradients=log_gradients,
         changes=changes,
     )
     raise typer.Exit(_run(order, str(context.obj)))
 
 
-def _given(**options: float | None) -> dict[str, Setting]:
+def sets_of(recipe: str) -> tuple[str, ...]:
+    """The data sets a recipe is made for, its default first, and what stands for a file or folder of yours."""
+    match recipe:
+        case "row-digits":
+            return ("digits", "mnist", "fashion-mnist")
+        case "question":
+            return ("trec", "trec-fine", "PATH")
+        case "tagger":
+            return ("ewt", "PATH")
+        case "stress":
+            return ("cmudict-stress", "PATH")
+    return (*DATA_SETS, "PATH")
+
+
+def _path(file: Path | None) -> str | None:
+    """In full, so that the run can be read from anywhere."""
+    return None if file is None else str(file.resolve())
+
+
+def _given(**options: float | str | None) -> dict[str, Setting]:
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -167,8 +246,12 @@ def _resume_command(order: Order, prog: str) -> str:
 def _print_result(console: Console, record: RunRecord, out: Path) -> None:
     best = record.epochs[record.best_epoch - 1]
     tested = "not tested" if record.test_accuracy is None else f"{record.test_accuracy:.2%}"
+    more = "".join(
+        f", {name.replace('_', ' ')} {value:.2%}" for name, value in record.test_metrics.items()
+    )
+    what = "pictures" if record.image else "rows"
     console.print(
-        f"test accuracy {tested} on {record.data.test_rows:,} pictures "
+        f"test accuracy {tested}{more} on {record.data.test_rows:,} {what} "
         f"(validation {best.validation_accuracy:.2%} in epoch {best.epoch} of {len(record.epochs)}, "
         f"{record.seconds:.1f} s)\nrun: {out}",
         highlight=False,

@@ -1,5 +1,9 @@
-"""The two pictures of a run: how it learnt, and what it confuses."""
+"""The two pictures of a run: how it learnt, and what it confuses.
 
+Names are shown as they are: a label of two dollar signs is no formula.
+"""
+
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +45,8 @@ def draw_learning_curve(record: RunRecord, path: Path) -> None:
     accuracy.set_ylabel("accuracy")
     accuracy.yaxis.set_major_formatter(PercentFormatter(xmax=1.0))
     accuracy.legend(loc="lower right")
-    figure.suptitle(_title(record))
-    _save(figure, path)
+    figure.suptitle(_title(record), parse_math=False)
+    save(figure, path)
 
 
 def draw_confusion_matrix(record: RunRecord, counts: NDArray[np.int64], path: Path) -> None:
@@ -59,16 +63,25 @@ def draw_confusion_matrix(record: RunRecord, counts: NDArray[np.int64], path: Pa
     if size <= LABELLED_CLASSES:
         _label_cells(axes, counts, shares)
         is_long = max(map(len, record.classes)) > 2
-        axes.set_xticks(range(size), record.classes)
+        axes.set_xticks(range(size), record.classes, parse_math=False)
         if is_long:
             axes.tick_params(axis="x", labelrotation=45)
             for label in axes.get_xticklabels():
                 label.set(ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(size), record.classes)
+        axes.set_yticks(range(size), record.classes, parse_math=False)
     axes.set_xlabel("answer")
     axes.set_ylabel("true class")
-    axes.set_title(_title(record))
-    _save(figure, path)
+    axes.set_title(_title(record), parse_math=False)
+    save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG."""
+    FigureCanvasAgg(figure)
+    with warnings.catch_warnings():
+        # A label's script that the font lacks shows as boxes; a warning for each letter helps nobody.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
+        figure.savefig(path, dpi=100, bbox_inches="tight", pad_inches=0.1)
 
 
 def _plot(axes: Axes, record: RunRecord, training: list[float], validation: list[float]) -> None:
@@ -98,8 +111,3 @@ def _title(record: RunRecord) -> str:
         else f", test accuracy {100 * record.test_accuracy:.2f} %"
     )
     return f"{record.recipe.name} on {Path(record.data.name).name}{tested}"
-
-
-def _save(figure: Figure, path: Path) -> None:
-    FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=100, bbox_inches="tight", pad_inches=0.1)

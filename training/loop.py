@@ -19,10 +19,13 @@ from training.average import follow
 from training.errors import DivergedError, InterruptedRunError
 from training.models.auxiliary import WithAuxiliary
 from training.progress import Progress
-from training.recipes import Recipe
+from training.recipe import Recipe
 from training.schedule import learning_rate
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+NO_TARGET, UNSEEN = -100, -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,11 @@ class Partners:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows trained together: the network's arguments, and the class of each target."""
+    """Rows trained together: the network's arguments, and the class of each target.
+
+    A target of `NO_TARGET` fills a shorter row up and counts for nothing; one of `UNSEEN`, a class that the
+    training data lacks, can only be missed.
+    """
 
     inputs: tuple[Tensor, ...]
     targets: Tensor
@@ -52,6 +59,7 @@ class Task:
     loss: (logits, targets) to a mean over the targets.
     auxiliary_weight: of the loss of each auxiliary classifier, where the network has some in training.
     mixed: run the forward passes of training in bfloat16 where that is safe.
+    rows_are: what a row is called, for who looks on; `targets_are`, what a target is, if a row has several.
     """
 
     steps: int
@@ -60,6 +68,8 @@ class Task:
     loss: Loss
     auxiliary_weight: float = 0.0
     mixed: bool = False
+    rows_are: str = "rows"
+    targets_are: str | None = None
 
 
 @dataclass(slots=True)
@@ -164,9 +174,11 @@ def _train_step(state: State, batch: Batch, task: Task, recipe: Recipe) -> None:
     state.optimizer.step()
     if state.average is not None:
         follow(state.average, state.network, decay=recipe.average_decay, step=done)
-    progress.loss_sum += _finite(loss) * batch.targets.numel()
+    targets = count_targets(batch.targets)
+    progress.loss_sum += _finite(loss) * targets
     progress.right += count_right(logits, batch.targets)
-    progress.targets += batch.targets.numel()
+    progress.targets += targets
+    progress.rows += len(batch.targets)
     progress.step += 1
 
 
@@ -190,15 +202,21 @@ def evaluate(network: nn.Module, batches: Iterable[Batch], loss: Loss) -> Score:
     loss_sum, right, targets = 0.0, 0, 0
     for batch in batches:
         logits: Tensor = network(*batch.inputs)
-        loss_sum += _finite(loss(logits, batch.targets)) * batch.targets.numel()
+        counted = count_targets(batch.targets)
+        loss_sum += _finite(loss(logits, batch.targets)) * counted
         right += count_right(logits, batch.targets)
-        targets += batch.targets.numel()
+        targets += counted
     return Score(loss_sum / targets, right / targets)
 
 
 def count_right(logits: Tensor, targets: Tensor) -> int:
     """How many targets have the highest logit; logits (..., classes), targets (...)."""
     return int((logits.argmax(dim=-1) == targets).sum())
+
+
+def count_targets(targets: Tensor) -> int:
+    """How many there are, without those that fill up."""
+    return int((targets != NO_TARGET).sum())
 
 
 def copy_weights(network: nn.Module) -> dict[str, Tensor]:

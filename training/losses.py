@@ -1,12 +1,15 @@
 """What training makes small, by name."""
 
+import functools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.recipes import Recipe
+from training.loop import NO_TARGET
+from training.pictures.recipe import PictureRecipe
+from training.recipes import AnyRecipe
 
 RUBBISH_DISTANCE = 20.0
 """The constant j of equation 9: the penalty of the "none of these" class. The paper gives no value."""
@@ -14,15 +17,30 @@ RUBBISH_DISTANCE = 20.0
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def choose_loss(recipe: Recipe) -> Loss:
-    """The recipe's loss: of logits (B, classes) and labels (B,), a mean over the rows."""
-    if recipe.loss == "map-1998":
+def choose_loss(recipe: AnyRecipe) -> Loss:
+    """The recipe's loss: of logits (..., classes) and targets (...), a mean over the targets."""
+    if isinstance(recipe, PictureRecipe) and recipe.loss == "map-1998":
         return map_1998
+    return functools.partial(cross_entropy, smoothing=recipe.label_smoothing)
 
-    def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-        return functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
 
-    return cross_entropy
+def cross_entropy(logits: Tensor, targets: Tensor, *, smoothing: float) -> Tensor:
+    """Mean over the targets that are classes; 0 where none is.
+
+    Args:
+        logits: (..., classes).
+        targets: (...) int64; `NO_TARGET` and `UNSEEN` are passed over.
+        smoothing: the share of a target that is spread over all classes.
+    """
+    known = torch.where(targets >= 0, targets, NO_TARGET)
+    total = functional.cross_entropy(
+        logits.flatten(0, -2),
+        known.flatten(),
+        ignore_index=NO_TARGET,
+        label_smoothing=smoothing,
+        reduction="sum",
+    )
+    return total / (targets >= 0).sum().clamp(min=1)
 
 
 def map_1998(logits: Tensor, labels: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from training.recipes import OptimizerSettings
+from training.recipe import OptimizerSettings
 
 
 def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:

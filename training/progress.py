@@ -16,6 +16,7 @@ class Progress(BaseModel):
     loss_sum: float = 0.0
     right: int = 0
     targets: int = 0
+    rows: int = 0
     epoch_seconds: float = 0.0
     best_epoch: int = Field(default=0, description="from 1; 0 before the first")
     history: list[EpochRecord] = []
@@ -54,7 +55,7 @@ class Progress(BaseModel):
         self.history.append(record)
         if is_best:
             self.best_epoch = self.epoch
-        self.step, self.loss_sum, self.right, self.targets = 0, 0.0, 0, 0
+        self.step, self.loss_sum, self.right, self.targets, self.rows = 0, 0.0, 0, 0, 0
         self.epoch_seconds = 0.0
         return is_best
 

@@ -1,162 +1,32 @@
-"""Recipes: everything that decides a training run, by name, with defaults for each data set.
-
-A recipe is a value. It is written whole into `run.json`, so that a run can be repeated from its record alone.
-"""
+"""The recipes by name, with their defaults for each data set, and how a caller changes them."""
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Annotated, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
-from training.cookbook import RECIPES, Setting
 from training.errors import RecipeError
+from training.pictures import cookbook as of_pictures
+from training.pictures.recipe import PictureRecipe
+from training.recipe import Recipe, Setting, explain
+from training.sequences import cookbook as of_sequences
+from training.sequences.recipe import TASKS as SEQUENCE_TASKS
+from training.sequences.recipe import SequenceRecipe
 
-__all__ = [
-    "DEFAULT_DATA",
-    "RECIPES",
-    "Augmentation",
-    "Normalisation",
-    "OptimizerSettings",
-    "PictureSize",
-    "Recipe",
-    "Setting",
-    "change_recipe",
-    "explain",
-    "make_recipe",
-]
+RECIPES = {**of_pictures.RECIPES, **of_sequences.RECIPES}
+"""By name, a function of the data set that gives the settings."""
 
-DEFAULT_DATA = "digits"
-"""Comes with scikit-learn: a first run needs no download."""
+AnyRecipe: TypeAlias = Annotated[PictureRecipe | SequenceRecipe, Field(discriminator="task")]
 
 
-class Settings(BaseModel):
-    """Values checked once and never changed; unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class PictureSize(Settings):
-    """What the network takes: pictures of another size or colour are converted to it."""
-
-    height: int = Field(default=28, ge=1, le=1024)
-    width: int = Field(default=28, ge=1, le=1024)
-    channels: Literal[1, 3] = 1
-    short_side: int | None = Field(
-        default=None,
-        le=4096,
-        description="pictures are resized to it in proportion and their middle is cut out; none: stretched",
-    )
-
-    @model_validator(mode="after")
-    def _crop_lies_inside(self) -> Self:
-        least = max(self.height, self.width)
-        if self.short_side is not None and self.short_side < least:
-            raise ValueError(f"short_side must be at least {least}, got {self.short_side}")
-        return self
-
-
-class Augmentation(Settings):
-    """Bounds of the random distortions; each picture draws its own, uniformly, each time."""
-
-    shift_pixels: float = Field(default=0.0, ge=0.0)
-    rotation_degrees: float = Field(default=0.0, ge=0.0, le=180.0)
-    scale: float = Field(default=0.0, ge=0.0, lt=1.0, description="0.1 draws from 0.9 to 1.1")
-    shear: float = Field(default=0.0, ge=0.0, lt=1.0)
-    mirror: bool = False
-    crop_pixels: int = Field(
-        default=0, ge=0, description="moves by whole pixels, reflecting the border"
-    )
-    cutout_pixels: int = Field(default=0, ge=0, description="side of a square that is blanked")
-    colour: float = Field(
-        default=0.0,
-        ge=0.0,
-        lt=1.0,
-        description="0.1 draws brightness, contrast, saturation from 0.9 to 1.1",
-    )
-    mixup_alpha: float = Field(
-        default=0.0, ge=0.0, description="how far pictures are laid over each other; 0: not at all"
-    )
-
-    @property
-    def is_affine(self) -> bool:
-        """True where pictures are resampled; a crop mirrors by itself."""
-        moves = self.shift_pixels or self.rotation_degrees or self.scale or self.shear
-        return bool(moves) or (self.mirror and not self.crop_pixels)
-
-    @model_validator(mode="after")
-    def _mirror_once(self) -> Self:
-        if self.mirror and self.crop_pixels and self.is_affine:
-            raise ValueError("mirror goes with crop_pixels or with resampling, not with both")
-        return self
-
-
-class OptimizerSettings(Settings):
-    """How weights are updated, and the schedule: linear warm-up, then a cosine down to zero."""
-
-    kind: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = Field(gt=0.0, description="the peak, reached at the end of warm-up")
-    weight_decay: float = Field(default=0.0, ge=0.0)
-    momentum: float = Field(default=0.9, ge=0.0, lt=1.0, description="sgd only")
-    warmup_share: float = Field(default=0.1, ge=0.0, lt=1.0, description="share of all steps")
-    clip_norm: float = Field(default=1.0, gt=0.0, description="bound of the gradient's norm")
-
-
-class Normalisation(Settings):
-    """Fixed (uint8 / 255 - mean) / std, where the network's paper prescribes it."""
-
-    mean: float
-    std: float = Field(gt=0.0)
-
-
-class Recipe(Settings):
-    """All that decides a run, beside the machine it runs on."""
-
-    name: str
-    architecture: str
-    data: str
-    seed: int = Field(default=0, ge=0, lt=2**32)
-    image: PictureSize = PictureSize()
-    normalisation: Normalisation | None = Field(
-        default=None, description="none: measured on the training pictures"
-    )
-    augmentation: Augmentation = Augmentation()
-    optimizer: OptimizerSettings
-    loss: Literal["cross-entropy", "map-1998"] = "cross-entropy"
-    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
-    auxiliary_weight: float = Field(
-        default=0.3, ge=0.0, description="of each auxiliary classifier's loss; 0: without them"
-    )
-    average_decay: float = Field(
-        default=0.0, ge=0.0, lt=1.0, description="of the weights kept over the steps; 0: no average"
-    )
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
-    validation_share: float = Field(default=0.1, gt=0.0, lt=1.0)
-    patience: int = Field(
-        default=10, ge=1, description="epochs without a better validation accuracy before stopping"
-    )
-    cpu_threads: int | None = Field(
-        default=None, ge=1, description="none: one a core; the weights' last bits depend on it"
-    )
-    mixed_precision: bool = Field(default=True, description="where the device has bfloat16")
-    cpu_bfloat16: bool = Field(
-        default=False, description="on CPUs that have it too; small networks gain nothing from it"
-    )
-    channels_last: bool = Field(default=False, description="how maps lie in memory")
-
-    @model_validator(mode="after")
-    def _smoothing_needs_cross_entropy(self) -> Self:
-        if self.loss != "cross-entropy" and self.label_smoothing:
-            raise ValueError(f"label_smoothing must be 0 with loss {self.loss}")
-        return self
-
-
-def make_recipe(name: str, data: str = DEFAULT_DATA, **changes: Setting) -> Recipe:
+def make_recipe(
+    name: str, data: str | None = None, **changes: Setting
+) -> PictureRecipe | SequenceRecipe:
     """The named recipe with its defaults for a data set.
 
     Args:
         name: a key of `RECIPES`.
-        data: a data set's name, or the path of a folder.
+        data: a data set's name, or the path of your own; none takes the recipe's first.
         **changes: top-level settings put in place of the defaults; a mapping changes only its keys.
 
     Raises:
@@ -164,30 +34,68 @@ def make_recipe(name: str, data: str = DEFAULT_DATA, **changes: Setting) -> Reci
     """
     if name not in RECIPES:
         raise RecipeError(f"unknown recipe {name!r}; there are {', '.join(sorted(RECIPES))}")
-    return _validate({"name": name, "data": data, **RECIPES[name](data)}, changes)
+    data = data or default_data(name)
+    recipe = _validate({"name": name, "data": data, **RECIPES[name](data)})
+    return change_recipe(recipe, **changes)
 
 
-def change_recipe(recipe: Recipe, **changes: Setting) -> Recipe:
-    """The recipe with other settings, under the rules of `make_recipe`."""
-    return _validate(recipe.model_dump(), changes)
+def quicken(recipe: PictureRecipe | SequenceRecipe) -> PictureRecipe | SequenceRecipe:
+    """The recipe's form for tests and demonstrations, under a minute long.
+
+    Raises:
+        RecipeError: it has none.
+    """
+    quick = of_sequences.QUICK
+    if recipe.name not in quick:
+        raise RecipeError(f"{recipe.name} has no quick form; {', '.join(quick)} have one")
+    return change_recipe(recipe, **quick[recipe.name])
 
 
-def _validate(settings: Mapping[str, Setting], changes: Mapping[str, Setting]) -> Recipe:
+def default_data(name: str) -> str:
+    """The data set a recipe takes where none is named."""
+    return of_sequences.DEFAULT_DATA.get(name, of_pictures.DEFAULT_DATA)
+
+
+def change_recipe(
+    recipe: PictureRecipe | SequenceRecipe, **changes: Setting
+) -> PictureRecipe | SequenceRecipe:
+    """The recipe with other settings, under the rules of `make_recipe`.
+
+    An encoder of convolutions in place of a recurrent one brings its own depth and pooling along.
+    """
+    settings = recipe.model_dump()
+    encoder = changes.get("encoder")
+    if isinstance(encoder, Mapping) and encoder.get("cell") == "tdnn":
+        pool = {} if recipe.task == "tagging" else {"pool": "mean"}
+        settings = _merged(settings, {"encoder": {**of_sequences.TDNN, **pool}})
+    return _validate(_merged(settings, changes))
+
+
+def _merged(settings: Mapping[str, Setting], changes: Mapping[str, Setting]) -> dict[str, Setting]:
     merged = dict(settings)
     for key, value in changes.items():
         before = merged.get(key)
         if isinstance(before, Mapping) and isinstance(value, Mapping):
-            merged[key] = {**before, **value}
+            merged[key] = _merged(before, value)
         else:
             merged[key] = value
+    return merged
+
+
+def _validate(settings: Mapping[str, Setting]) -> PictureRecipe | SequenceRecipe:
+    kind = SequenceRecipe if settings.get("task") in SEQUENCE_TASKS else PictureRecipe
     try:
-        return Recipe.model_validate(merged)
+        return kind.model_validate(settings)
     except ValidationError as error:
+        _refuse_others(kind, settings)
         raise RecipeError(explain(error)) from error
 
 
-def explain(error: ValidationError) -> str:
-    """One line for a failed validation: field, what was expected, what came."""
-    first = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in first["loc"]) or "settings"
-    return f"{field}: {first['msg']}, got {first['input']!r}"
+def _refuse_others(kind: type[Recipe], settings: Mapping[str, Setting]) -> None:
+    """Say so where a recipe is given a setting of the other kind."""
+    for other, what in ((PictureRecipe, "pictures"), (SequenceRecipe, "sequences")):
+        for name in settings:
+            if name not in kind.model_fields and name in other.model_fields:
+                raise RecipeError(
+                    f"{settings['name']} takes no {name}, which is of recipes for {what}, got {settings[name]!r}"
+                )

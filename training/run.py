@@ -2,7 +2,8 @@
 
     weights.safetensors     the weights of the best validation epoch
     run.json                `RunRecord`
-    learning_curve.png, confusion_matrix.png
+    vocabulary.*.txt        of what reads words, `training.data.vocabulary`
+    learning_curve.png, confusion_matrix.png, …
 
 Nothing in it is pickled, so a run from elsewhere can be read without running its code.
 """
@@ -16,11 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from training.data import ImageData, Split, load
 from training.errors import DataError, RunError
 from training.files import write_whole
-from training.models import build
-from training.recipes import Recipe, explain
+from training.recipe import explain
+from training.recipes import AnyRecipe
 
 WEIGHTS = "weights.safetensors"
 RECORD = "run.json"
@@ -33,9 +33,9 @@ class Record(BaseModel):
 
 
 class DataRecord(Record):
-    """Which pictures were used, and the proof."""
+    """Which data were used, and the proof."""
 
-    name: str = Field(description="a data set's name, or the absolute path of a folder")
+    name: str = Field(description="a data set's name, or the absolute path of a folder or file")
     checksum: str = Field(description="SHA-256 over the source files")
     train_rows: int
     validation_rows: int
@@ -57,8 +57,18 @@ class ImageRecord(Record):
     short_side: int | None = Field(default=None, description="its length, with short-side")
 
 
+class SequenceRecord(Record):
+    """What the network takes: tokens of vocabularies, or frames of bytes, normalised in the network itself."""
+
+    words: int | None = Field(default=None, description="in the vocabulary; none: frames")
+    characters: int | None = Field(default=None, description="likewise; none: spelling is not read")
+    features: int | None = Field(default=None, description="bytes of a frame; none: tokens")
+    mean: float = Field(default=0.0, description="of the training frames, as a share of 255")
+    std: float = Field(default=1.0, description="likewise")
+
+
 class EpochRecord(Record):
-    """One pass over the training pictures, as distorted, and what validation said after it."""
+    """One pass over the training rows, as distorted, and what validation said after it."""
 
     epoch: int = Field(description="from 1")
     learning_rate: float = Field(description="at the epoch's last step")
@@ -73,19 +83,21 @@ class RunRecord(Record):
     """All there is to know about a run; `test_accuracy` is none until the one test is done."""
 
     format: Literal[1] = 1
-    recipe: Recipe
+    recipe: AnyRecipe
     architecture: str
-    task: Literal["image-classification"] = "image-classification"
+    task: Literal["image-classification", "sequence-classification", "tagging"]
     data: DataRecord
     seed: int
     classes: list[str]
-    image: ImageRecord
+    image: ImageRecord | None = None
+    sequence: SequenceRecord | None = None
     versions: dict[str, str]
     commit: str | None
     device: str
     epochs: list[EpochRecord]
     best_epoch: int = Field(description="whose weights were kept")
     test_accuracy: float | None
+    test_metrics: dict[str, float] = Field(default={}, description="what else was measured")
     seconds: float
 
 
@@ -117,48 +129,27 @@ def save_weights(run: Path, weights: dict[str, Tensor]) -> None:
     write_whole(run / WEIGHTS, save({name: each.contiguous() for name, each in weights.items()}))
 
 
-def load_model(run: Path) -> nn.Module:
-    """The run's network, in eval mode, with its weights, on the CPU.
-
-    It takes normalised float32 pictures (B, C, H, W) and returns logits (B, classes).
+def load_weights(run: Path, network: nn.Module) -> nn.Module:
+    """The run's weights, put into a network of its architecture; in eval mode.
 
     Raises:
-        RunError: no such run, or weights that are not the architecture's.
+        RunError: weights that are not the network's.
     """
-    record = read_record(run)
-    image = record.image
-    network = build(
-        record.architecture,
-        classes=len(record.classes),
-        height=image.height,
-        width=image.width,
-        channels=image.channels,
-    )
     path = run / WEIGHTS
     try:
         network.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise RunError(f"{path}: not the weights of {record.architecture}: {error}") from error
+        raise RunError(f"{path}: not the weights of {type(network).__name__}: {error}") from error
     return network.eval()
 
 
-def load_data(record: RunRecord, split: Split) -> ImageData:
-    """The pictures a run was trained or tested on, in the form its network takes.
+def require_same_data(record: RunRecord, checksum: str) -> None:
+    """Refuse data that are no longer those a run was trained on.
 
     Raises:
-        DataError: they are not here, or no longer the same.
+        DataError: names both checksums.
     """
-    image = record.image
-    data = load(
-        record.data.name,
-        split=split,
-        height=image.height,
-        width=image.width,
-        channels=image.channels,
-        short_side=image.short_side,
-    )
-    if data.checksum != record.data.checksum:
+    if checksum != record.data.checksum:
         raise DataError(
-            f"{record.data.name}: SHA-256 was {record.data.checksum} when the run was trained, is {data.checksum}"
+            f"{record.data.name}: SHA-256 was {record.data.checksum} when the run was trained, is {checksum}"
         )
-    return data

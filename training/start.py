@@ -4,11 +4,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from training.checkpoint import CHECKPOINT, read_checkpoint
-from training.data import DATA_SETS
+from training.data import DATA_SETS, TEXT_SETS
 from training.device import DeviceName, choose_device
 from training.errors import RecipeError, RunError
-from training.recipes import DEFAULT_DATA, Recipe, Setting, change_recipe, make_recipe
+from training.recipe import Setting
+from training.recipes import AnyRecipe, change_recipe, default_data, make_recipe, quicken
 from training.run import RECORD, RunRecord, read_record
+from training.sequences.gradient_log import log_gradients
+from training.sequences.recipe import SequenceRecipe
 from training.train import Watcher, train
 
 
@@ -22,12 +25,17 @@ class Order:
     device: DeviceName = "auto"
     resume: bool = False
     overwrite: bool = False
+    quick: bool = False
+    log_gradients: bool = False
     changes: dict[str, Setting] = field(default_factory=dict)
 
     @property
     def directory(self) -> Path:
         """Where the run goes."""
-        return self.out or Path("runs") / f"{self.recipe}-{Path(self.data or DEFAULT_DATA).name}"
+        return (
+            self.out
+            or Path("runs") / f"{self.recipe}-{Path(self.data or default_data(self.recipe)).name}"
+        )
 
 
 def start(order: Order, watch: Watcher) -> RunRecord:
@@ -48,19 +56,29 @@ def start(order: Order, watch: Watcher) -> RunRecord:
         _require_free(out)
     resumed = read_checkpoint(out) if order.resume else None
     recipe = _agree(order, resumed.note.recipe) if resumed else _settle(order)
-    return train(recipe, out, where, watch, resumed)
+    if not order.log_gradients:
+        return train(recipe, out, where, watch, resumed)
+    if not isinstance(recipe, SequenceRecipe):
+        raise RecipeError(f"{recipe.name}: gradients by time lag are of sequences only")
+    record = train(recipe, out, where, watch, resumed)
+    log_gradients(recipe, out)
+    return record
 
 
-def _settle(order: Order) -> Recipe:
-    return make_recipe(order.recipe, _locate(order.data or DEFAULT_DATA), **order.changes)
+def _settle(order: Order) -> AnyRecipe:
+    data = _locate(order.data) if order.data else None
+    recipe = make_recipe(order.recipe, data)
+    if order.quick:
+        recipe = quicken(recipe)
+    return change_recipe(recipe, **order.changes)
 
 
 def _locate(data: str) -> str:
-    """A folder by its full path, so that the run can be read from anywhere."""
-    return data if data in DATA_SETS else str(Path(data).resolve())
+    """A folder or file by its full path, so that the run can be read from anywhere."""
+    return data if data in (*DATA_SETS, *TEXT_SETS) else str(Path(data).resolve())
 
 
-def _agree(order: Order, began: Recipe) -> Recipe:
+def _agree(order: Order, began: AnyRecipe) -> AnyRecipe:
     """The recipe the run began with, unless the order asks for another."""
     data = {"data": _locate(order.data)} if order.data else {}
     asked = change_recipe(began, name=order.recipe, **data, **order.changes)

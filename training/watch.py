@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -17,6 +18,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
+from training.loop import Task
 from training.progress import Progress
 
 COLUMNS: tuple[ProgressColumn, ...] = (
@@ -24,6 +26,7 @@ COLUMNS: tuple[ProgressColumn, ...] = (
     BarColumn(),
     MofNCompleteColumn(),
     TextColumn("loss {task.fields[loss]:.4f}  accuracy {task.fields[accuracy]:.2%}"),
+    TextColumn("{task.fields[speed]}"),
     TimeElapsedColumn(),
     TextColumn("ETA"),
     TimeRemainingColumn(),
@@ -67,27 +70,60 @@ class Watch:
                 signal.signal(number, handler)
 
     @contextmanager
-    def showing(self, epochs: int, steps: int) -> Iterator[Callable[[Progress], None]]:
+    def showing(self, epochs: int, task: Task) -> Iterator[Callable[[Progress], None]]:
         """Show a bar over all steps of the run; gives the function that moves it."""
         with Bar(*COLUMNS, console=self._console, disable=not self._console.is_terminal) as bar:
-            task = bar.add_task("", total=epochs * steps, epoch="", loss=0.0, accuracy=0.0)
+            shown = bar.add_task(
+                "", total=epochs * task.steps, epoch="", loss=0.0, accuracy=0.0, speed=""
+            )
+            speed = Speed(task)
             printed = -1
 
             def report(progress: Progress) -> None:
                 nonlocal printed
                 if progress.step:
                     bar.update(
-                        task,
-                        completed=progress.epoch * steps + progress.step,
+                        shown,
+                        completed=progress.epoch * task.steps + progress.step,
                         epoch=f"{progress.epoch + 1}/{epochs}",
                         loss=progress.loss,
                         accuracy=progress.accuracy,
+                        speed=speed.of(progress),
                     )
                 elif progress.epoch != printed:
                     printed = progress.epoch
                     bar.console.print(_line(progress, epochs), highlight=False, soft_wrap=True)
 
             yield report
+
+
+class Speed:
+    """Rows and targets a second, since this sitting's first step of the epoch.
+
+    Args:
+        task: says what they are called.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, task: Task, clock: Callable[[], float] = time.monotonic) -> None:
+        self._task = task
+        self._clock = clock
+        self._epoch = -1
+        self._began_s, self._rows, self._targets = 0.0, 0, 0
+
+    def of(self, progress: Progress) -> str:
+        """In words; nothing before the second step."""
+        now = self._clock()
+        if progress.epoch != self._epoch:
+            self._epoch, self._began_s = progress.epoch, now
+            self._rows, self._targets = progress.rows, progress.targets
+            return ""
+        passed_s = max(now - self._began_s, 1e-9)
+        words = f"{(progress.rows - self._rows) / passed_s:,.0f} {self._task.rows_are}/s"
+        if self._task.targets_are:
+            rate = (progress.targets - self._targets) / passed_s
+            words += f", {rate:,.0f} {self._task.targets_are}/s"
+        return words
 
 
 def _line(progress: Progress, epochs: int) -> str:

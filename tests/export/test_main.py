@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from bundle.reader import read
-from export import runs
+from export import picture_runs
 from export.__main__ import main
 from training.data import ImageData, Split
-from training.run import RunRecord, load_data, load_model
+from training.pictures.problem import load_data, load_model
+from training.run import RunRecord
 
 
 class Diverging(nn.Module):
@@ -51,7 +52,7 @@ def test_closed_gate_has_its_own_exit_code(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(runs, "load_model", lambda path: Diverging(load_model(path)))
+    monkeypatch.setattr(picture_runs, "load_model", lambda path: Diverging(load_model(path)))
 
     assert main([str(run), "--to", str(tmp_path / "models")]) == 3
 
@@ -117,7 +118,7 @@ def test_int8_that_costs_too_much_has_its_own_exit_code(
         data = load_data(record, split)
         return replace(data, images=np.zeros_like(data.images)) if split == "train" else data
 
-    monkeypatch.setattr(runs, "load_data", black_to_train_on)
+    monkeypatch.setattr(picture_runs, "load_data", black_to_train_on)
     command = [str(run), "--to", str(tmp_path / "models"), "--precision", "int8"]
 
     assert main(command) == 4

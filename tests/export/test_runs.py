@@ -7,10 +7,11 @@ import pytest
 
 from bundle.contract import Preprocessing
 from bundle.reader import Bundle, read
-from export import runs
+from export import picture_runs, runs
 from export.runs import publish_run
 from training.data import load
 from training.errors import DataError, RunError
+from training.pictures.problem import image_of
 from training.run import read_record
 
 
@@ -65,7 +66,7 @@ def test_short_side_of_training_is_the_servers_too(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = read_record(run)
-    image = record.image.model_copy(update={"resize": "short-side", "short_side": 32})
+    image = image_of(record).model_copy(update={"resize": "short-side", "short_side": 32})
     monkeypatch.setattr(runs, "read_record", lambda _: record.model_copy(update={"image": image}))
 
     preprocessing = read(publish_run(run, to=tmp_path).path).contract.preprocessing
@@ -88,7 +89,7 @@ def test_int8_needs_the_data(run: Path, tmp_path: Path, monkeypatch: pytest.Monk
     def missing(*_: object) -> None:
         raise DataError("digits: gone")
 
-    monkeypatch.setattr(runs, "load_data", missing)
+    monkeypatch.setattr(picture_runs, "load_data", missing)
 
     with pytest.raises(DataError, match="gone"):
         publish_run(run, to=tmp_path, precision="int8")
@@ -110,7 +111,7 @@ def test_without_the_data_random_pictures_are_used_and_said(
     def missing(*_: object) -> None:
         raise DataError("digits: gone\nwith more to say")
 
-    monkeypatch.setattr(runs, "load_data", missing)
+    monkeypatch.setattr(picture_runs, "load_data", missing)
 
     published = publish_run(run, to=tmp_path, name="other", version=3)
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from training.loop import Task
+from training.pictures.recipe import PictureRecipe
 from training.progress import Progress
-from training.recipes import Recipe, make_recipe
+from training.recipes import make_recipe
 
 
 class Silent:
@@ -24,7 +26,7 @@ class Silent:
         return self.stop_after is not None and self.steps >= self.stop_after
 
     @contextmanager
-    def showing(self, epochs: int, steps: int) -> Iterator[Callable[[Progress], None]]:
+    def showing(self, epochs: int, task: Task) -> Iterator[Callable[[Progress], None]]:
         def report(progress: Progress) -> None:
             self.steps += bool(progress.step)
 
@@ -51,9 +53,9 @@ def shapes(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def small_recipe(shapes: Path) -> Recipe:
+def small_recipe(shapes: Path) -> PictureRecipe:
     """Three epochs of four steps, everything switched on."""
-    return make_recipe(
+    recipe = make_recipe(
         "lenet5",
         str(shapes),
         epochs=3,
@@ -63,6 +65,8 @@ def small_recipe(shapes: Path) -> Recipe:
         label_smoothing=0.1,
         optimizer={"learning_rate": 3e-3},
     )
+    assert isinstance(recipe, PictureRecipe)
+    return recipe
 
 
 @pytest.fixture

@@ -7,17 +7,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.sequence_files import write_labelled, write_tagged
 from training.checkpoint import CHECKPOINT, read_checkpoint
 from training.errors import InterruptedRunError, RunError
-from training.recipes import Recipe, change_recipe, make_recipe
-from training.run import WEIGHTS, RunRecord, load_model
+from training.pictures.problem import load_model
+from training.recipes import AnyRecipe, change_recipe, make_recipe
+from training.run import WEIGHTS, RunRecord
 from training.train import Watcher, train
 
 CPU = torch.device("cpu")
 
 
 def run_in_pieces(
-    recipe: Recipe, out: Path, pieces: list[int], silent: Callable[..., Watcher]
+    recipe: AnyRecipe, out: Path, pieces: list[int], silent: Callable[..., Watcher]
 ) -> RunRecord:
     """Train, stopping after so many steps each time, then to the end."""
     resumed = None
@@ -33,7 +35,7 @@ def run_in_pieces(
 @pytest.mark.parametrize("pieces", [[1], [4], [6], [0, 2, 3, 1]], ids=str)
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
 def test_interrupted_and_resumed_is_bit_identical(
-    small_recipe: Recipe,
+    small_recipe: AnyRecipe,
     tmp_path: Path,
     silent: Callable[..., Watcher],
     pieces: list[int],
@@ -76,7 +78,7 @@ def test_the_average_and_the_heads_go_on_as_well(
 
 
 def test_another_seed_gives_other_weights(
-    small_recipe: Recipe, tmp_path: Path, silent: Callable[..., Watcher]
+    small_recipe: AnyRecipe, tmp_path: Path, silent: Callable[..., Watcher]
 ) -> None:
     train(small_recipe, tmp_path / "a", CPU, silent(), None)
     train(change_recipe(small_recipe, seed=4), tmp_path / "b", CPU, silent(), None)
@@ -86,7 +88,7 @@ def test_another_seed_gives_other_weights(
 
 
 def test_a_checkpoint_goes_with_its_data_and_its_network(
-    small_recipe: Recipe, shapes: Path, tmp_path: Path, silent: Callable[..., Watcher]
+    small_recipe: AnyRecipe, shapes: Path, tmp_path: Path, silent: Callable[..., Watcher]
 ) -> None:
     with pytest.raises(InterruptedRunError):
         train(small_recipe, tmp_path / "run", CPU, silent(stop_after=1), None)
@@ -101,7 +103,7 @@ def test_a_checkpoint_goes_with_its_data_and_its_network(
 
 
 def test_a_broken_checkpoint_is_named(
-    small_recipe: Recipe, tmp_path: Path, silent: Callable[..., Watcher]
+    small_recipe: AnyRecipe, tmp_path: Path, silent: Callable[..., Watcher]
 ) -> None:
     with pytest.raises(RunError, match="nothing to resume"):
         read_checkpoint(tmp_path)
@@ -112,3 +114,27 @@ def test_a_broken_checkpoint_is_named(
 
     with pytest.raises(RunError, match=rf"{CHECKPOINT}: expected a checkpoint, found"):
         read_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("pieces", [[1], [13, 2], [12]], ids=["first", "twice", "last of epoch"])
+@pytest.mark.parametrize("name", ["tagger", "question"])
+def test_sequences_resumed_are_bit_identical(
+    name: str, pieces: list[int], tmp_path: Path, silent: Callable[..., Watcher]
+) -> None:
+    write = {"tagger": write_tagged, "question": write_labelled}[name]
+    recipe = make_recipe(
+        name,
+        str(write(tmp_path / "rows.txt")),
+        epochs=3,
+        batch_size=4,
+        encoder={"hidden": 8, "layers": 2, "dropout": 0.3},
+        tokens={"unknown_share": 0.2},
+    )
+    whole = train(recipe, tmp_path / "whole", CPU, silent(), None)
+
+    parted = run_in_pieces(recipe, tmp_path / "parted", pieces, silent)
+
+    one, other = (load_file(tmp_path / each / WEIGHTS) for each in ("whole", "parted"))
+    assert all(torch.equal(one[each], other[each]) for each in one)
+    assert whole.epochs[-1].validation_loss == parted.epochs[-1].validation_loss
+    assert (whole.test_accuracy, whole.test_metrics) == (parted.test_accuracy, parted.test_metrics)

@@ -27,6 +27,7 @@ def record(classes: int, epochs: int) -> RunRecord:
     return RunRecord(
         recipe=make_recipe("lenet5", "mnist"),
         architecture="lenet5",
+        task="image-classification",
         data=DataRecord(name="mnist", checksum="0", train_rows=1, validation_rows=1, test_rows=1),
         seed=0,
         classes=[f"class of number {number}" for number in range(classes)],
@@ -53,3 +54,14 @@ def test_figures_are_drawn_and_small(tmp_path: Path, classes: int, epochs: int) 
         assert (tmp_path / name).stat().st_size <= 100_000
         with Image.open(tmp_path / name) as picture:
             assert min(picture.size) >= 300 and max(picture.size) <= 1600
+
+
+def test_names_are_shown_as_they_are_and_never_read_as_formulas(tmp_path: Path) -> None:
+    named = record(2, 3)
+    named.classes = ["$^$", "名词"]
+    named.data.name = "/my/$^$"
+
+    draw_learning_curve(named, tmp_path / "curve.png")
+    draw_confusion_matrix(named, np.eye(2, dtype=np.int64), tmp_path / "matrix.png")
+
+    assert (tmp_path / "curve.png").stat().st_size and (tmp_path / "matrix.png").stat().st_size

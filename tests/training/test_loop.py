@@ -1,6 +1,7 @@
 """The loop, on a task so small that its numbers can be foreseen."""
 
 import copy
+import functools
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -10,14 +11,28 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.errors import DivergedError
-from training.loop import Batch, Hooks, State, Task, copy_weights, evaluate, fit
+from training.loop import (
+    NO_TARGET,
+    UNSEEN,
+    Batch,
+    Hooks,
+    State,
+    Task,
+    copy_weights,
+    count_right,
+    count_targets,
+    evaluate,
+    fit,
+)
+from training.losses import cross_entropy
 from training.models.auxiliary import WithAuxiliary
 from training.optimizers import make_optimizer
 from training.progress import Progress
-from training.recipes import Recipe, Setting, change_recipe, make_recipe
+from training.recipe import Setting
+from training.recipes import AnyRecipe, change_recipe, make_recipe
 
 
-def make_state(recipe: Recipe) -> State:
+def make_state(recipe: AnyRecipe) -> State:
     torch.manual_seed(0)
     network = nn.Linear(2, 2)
     optimizer = make_optimizer(network, recipe.optimizer)
@@ -43,7 +58,7 @@ def make_task(validation: Batch, loss: float = 1.0) -> Task:
 HOOKS = Hooks(must_stop=lambda: False, report=lambda _progress: None, save=lambda _state: None)
 
 
-def recipe(**changes: Setting) -> Recipe:
+def recipe(**changes: Setting) -> AnyRecipe:
     defaults: dict[str, Setting] = {"epochs": 20, "optimizer": {"learning_rate": 0.1}}
     return make_recipe("lenet5", "digits", **{**defaults, **changes})
 
@@ -190,3 +205,39 @@ def test_the_average_is_what_is_validated_and_kept() -> None:
     assert evaluate(state.average, [separable(64)], task.loss).loss == last.validation_loss
     assert evaluate(state.network, [separable(64)], task.loss).loss != last.validation_loss
     assert torch.equal(state.best["weight"], state.average.state_dict()["weight"])
+
+
+TAGS = torch.tensor([[0, 1, 1], [1, NO_TARGET, NO_TARGET], [UNSEEN, 0, NO_TARGET]])
+
+
+def test_what_fills_up_is_no_target_and_an_unseen_class_can_only_be_missed() -> None:
+    logits = functional.one_hot(torch.tensor([[0, 1, 0], [1, 1, 1], [0, 0, 0]]), 2)
+
+    assert count_targets(TAGS) == 6
+    assert count_right(logits, TAGS) == 4
+
+
+def test_an_epoch_of_tags_counts_rows_and_targets_by_themselves() -> None:
+    batch = Batch((torch.randn(3, 3, 2, generator=torch.Generator().manual_seed(1)),), TAGS)
+    task = Task(
+        2,
+        lambda _epoch, _first: iter([batch, batch]),
+        lambda: iter([batch]),
+        functools.partial(cross_entropy, smoothing=0.0),
+    )
+    seen: list[tuple[int, int]] = []
+    settings = recipe(epochs=1)
+    state = make_state(settings)
+
+    def report(progress: Progress) -> None:
+        seen.append((progress.rows, progress.targets))
+
+    fit(state, task, settings, replace(HOOKS, report=report))
+
+    logits = state.network(*batch.inputs)
+    last = state.progress.history[0]
+    assert seen == [(3, 6), (6, 12), (0, 0)]
+    assert last.validation_accuracy == count_right(logits, TAGS) / 6
+    assert last.validation_loss == pytest.approx(
+        functional.cross_entropy(logits[TAGS >= 0], TAGS[TAGS >= 0]).item()
+    )

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from training.optimizers import make_optimizer
-from training.recipes import OptimizerSettings
+from training.recipe import OptimizerSettings
 
 
 def test_weights_decay_and_biases_do_not() -> None:

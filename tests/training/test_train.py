@@ -11,15 +11,17 @@ from PIL import Image
 from training.data import load
 from training.errors import DataError, RunError
 from training.figures import CONFUSION_MATRIX, LEARNING_CURVE
-from training.recipes import Recipe, change_recipe, make_recipe
-from training.run import RECORD, WEIGHTS, RunRecord, load_data, load_model, read_record
-from training.train import Watcher, prepare, train
+from training.pictures.problem import image_of, load_data, load_model, prepare
+from training.pictures.recipe import PictureRecipe
+from training.recipes import change_recipe, make_recipe
+from training.run import RECORD, WEIGHTS, RunRecord, read_record
+from training.train import Watcher, train
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def run(small_recipe: Recipe, tmp_path: Path, silent: Callable[..., Watcher]) -> Path:
+def run(small_recipe: PictureRecipe, tmp_path: Path, silent: Callable[..., Watcher]) -> Path:
     """A finished run of the small recipe."""
     train(small_recipe, tmp_path / "run", CPU, silent(), None)
     return tmp_path / "run"
@@ -45,18 +47,19 @@ def test_alexnet_learns_the_digits_in_its_small_form(
 
 
 def test_the_record_says_how_pictures_are_brought_to_size(
-    small_recipe: Recipe, tmp_path: Path, silent: Callable[..., Watcher]
+    small_recipe: PictureRecipe, tmp_path: Path, silent: Callable[..., Watcher]
 ) -> None:
     cropping = change_recipe(small_recipe, epochs=1, image={"short_side": 30})
+    assert isinstance(cropping, PictureRecipe)
 
     stretched = train(small_recipe, tmp_path / "stretched", CPU, silent(), None)
     cropped = train(cropping, tmp_path / "cropped", CPU, silent(), None)
 
-    assert (stretched.image.resize, stretched.image.short_side) == ("stretch", None)
-    assert (cropped.image.resize, cropped.image.short_side) == ("short-side", 30)
+    assert (image_of(stretched).resize, image_of(stretched).short_side) == ("stretch", None)
+    assert (image_of(cropped).resize, image_of(cropped).short_side) == ("short-side", 30)
     seen = load_data(cropped, "test").images
     assert not np.array_equal(seen, load_data(stretched, "test").images)
-    np.testing.assert_array_equal(seen, prepare(cropping).test.images)
+    np.testing.assert_array_equal(seen, prepare(cropping).held_out.images)
 
 
 def accuracy_by_the_record(run: Path) -> float:
@@ -66,7 +69,7 @@ def accuracy_by_the_record(run: Path) -> float:
     scaled = data.images.astype(np.float32).transpose(0, 3, 1, 2) / 255.0
     mean, std = (
         np.array(values, np.float32)[:, None, None]
-        for values in (record.image.mean, record.image.std)
+        for values in (image_of(record).mean, image_of(record).std)
     )
     with torch.inference_mode():
         logits = network(torch.from_numpy((scaled - mean) / std))
@@ -79,8 +82,8 @@ def test_1998_learns_with_its_own_loss_and_input_range(
     record = train(make_recipe("lenet5-1998", "digits", epochs=6), tmp_path, CPU, silent(), None)
 
     assert record.epochs[-1].validation_accuracy > 0.85
-    assert (0.0 - record.image.mean[0]) / record.image.std[0] == pytest.approx(-0.1)
-    assert (1.0 - record.image.mean[0]) / record.image.std[0] == pytest.approx(1.175)
+    assert (0.0 - image_of(record).mean[0]) / image_of(record).std[0] == pytest.approx(-0.1)
+    assert (1.0 - image_of(record).mean[0]) / image_of(record).std[0] == pytest.approx(1.175)
 
 
 def test_a_run_directory_is_complete(run: Path) -> None:
@@ -103,16 +106,18 @@ def test_a_run_directory_is_complete(run: Path) -> None:
             assert min(picture.size) >= 300
 
 
-def test_validation_rows_come_from_training_and_leave_the_test_alone(small_recipe: Recipe) -> None:
+def test_validation_rows_come_from_training_and_leave_the_test_alone(
+    small_recipe: PictureRecipe,
+) -> None:
     sets = prepare(small_recipe)
 
     given = load(small_recipe.data, "train")
     together = sorted(image.tobytes() for image in (*sets.train.images, *sets.validation.images))
     assert together == sorted(image.tobytes() for image in given.images)
-    np.testing.assert_array_equal(sets.test.images, load(small_recipe.data, "test").images)
+    np.testing.assert_array_equal(sets.held_out.images, load(small_recipe.data, "test").images)
 
 
-def test_normalisation_is_that_of_the_training_rows(small_recipe: Recipe) -> None:
+def test_normalisation_is_that_of_the_training_rows(small_recipe: PictureRecipe) -> None:
     sets = prepare(small_recipe)
 
     scaled = sets.train.images / 255.0
@@ -121,7 +126,7 @@ def test_normalisation_is_that_of_the_training_rows(small_recipe: Recipe) -> Non
 
 
 def test_a_broken_test_picture_shows_before_training(
-    small_recipe: Recipe, shapes: Path, tmp_path: Path, silent: Callable[..., Watcher]
+    small_recipe: PictureRecipe, shapes: Path, tmp_path: Path, silent: Callable[..., Watcher]
 ) -> None:
     for path in shapes.rglob("*.png"):
         path.write_bytes(b"broken")
@@ -137,8 +142,8 @@ def test_a_broken_test_picture_shows_before_training(
     [
         (RECORD, b"{", f"{RECORD}: "),
         (RECORD, b'{"format": 2}', f"{RECORD}: format: "),
-        (WEIGHTS, b"", f"{WEIGHTS}: not the weights of lenet5"),
-        (WEIGHTS, None, f"{WEIGHTS}: not the weights of lenet5"),
+        (WEIGHTS, b"", f"{WEIGHTS}: not the weights of LeNet5"),
+        (WEIGHTS, None, f"{WEIGHTS}: not the weights of LeNet5"),
         (RECORD, None, "no finished run here"),
     ],
     ids=["no json", "other format", "empty weights", "no weights", "no record"],

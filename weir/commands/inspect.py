@@ -74,11 +74,21 @@ def _facts(contract: "Contract") -> dict[str, str]:
             else f"short side to {pictures.short_side}, cut to the middle"
         )
         facts["pictures"] = f"{how} {pictures.height} x {pictures.width} x {pictures.channels}"
+    for axis, padded in contract.padded_axes.items():
+        counted = f", counted by {padded.lengths}" if padded.lengths else ""
+        facts[f"axis {axis}"] = (
+            f"1 to {padded.maximum} in {', '.join(padded.padding)}, padded to the longest{counted}"
+        )
+    for name, bounds in contract.value_ranges.items():
+        words = "ids of its vocabulary, " if name in contract.vocabularies else ""
+        facts[f"values of {name}"] = f"{words}{bounds.minimum} to {bounds.maximum}"
     if parity := contract.parity:
         facts["parity"] = (
             f"at most {parity.max_absolute:.2e} absolute, {parity.max_relative:.2e} relative, "
             f"over {parity.rows:,} rows"
         )
+    if cost := contract.quantisation:
+        facts["INT8"] = f"{cost.method}, accuracy {cost.before:.2%} before, {cost.after:.2%} after"
     if training := contract.training:
         metrics = ", ".join(f"{name} {value:.4g}" for name, value in training.metrics.items())
         facts["training"] = f"{training.recipe} on {training.data}, seed {training.seed}"

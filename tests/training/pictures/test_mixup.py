@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from training.loop import Batch, Task, mixed_loss
-from training.mixup import mix
+from training.pictures.mixup import mix
 
 
 def batch() -> Batch:

@@ -1,9 +1,11 @@
-"""The recipes' own settings: a function of the data set for each, which gives what differs from the defaults."""
+"""The recipes of pictures: for each a function of the data set, which gives what differs from the defaults."""
 
-from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from collections.abc import Callable
 
-Setting: TypeAlias = "str | int | float | bool | Mapping[str, Setting] | None"
+from training.recipe import Setting
+
+DEFAULT_DATA = "digits"
+"""Comes with scikit-learn: a first run needs no download."""
 
 # One thread in both networks: their steps take milliseconds, so a second one gains little on an idle
 # machine and, where another program wants that core too, made each step 8 to 14 times slower.

@@ -1,4 +1,4 @@
-"""Image classification as a task: batches of distorted, normalised pictures from memory."""
+"""Pictures in memory → batches of distorted, normalised ones."""
 
 import math
 from collections.abc import Iterator
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.augment import distort
-from training.colour import shift_colours
-from training.crop import crop, cut_out
 from training.data import ImageData
 from training.data.images import Images
 from training.loop import Batch, Task
 from training.losses import choose_loss
-from training.mixup import mix
-from training.recipes import Augmentation, Recipe
+from training.pictures.augment import distort
+from training.pictures.colour import shift_colours
+from training.pictures.crop import crop, cut_out
+from training.pictures.mixup import mix
+from training.pictures.recipe import Augmentation, PictureRecipe
 from training.seeds import Purpose, generator_for
 
 EVALUATION_ROWS = 512
@@ -35,7 +35,7 @@ class Normaliser:
         return (scaled - mean) / std
 
 
-def measure_normaliser(images: Images, recipe: Recipe) -> Normaliser:
+def measure_normaliser(images: Images, recipe: PictureRecipe) -> Normaliser:
     """The recipe's own, or the mean and standard deviation of these pictures' channels.
 
     Args:
@@ -74,7 +74,12 @@ def to_device(data: ImageData, device: torch.device) -> Pictures:
 
 
 def make_task(
-    train: Pictures, validation: Pictures, normaliser: Normaliser, recipe: Recipe, *, mixed: bool
+    train: Pictures,
+    validation: Pictures,
+    normaliser: Normaliser,
+    recipe: PictureRecipe,
+    *,
+    mixed: bool,
 ) -> Task:
     """The recipe's task on these pictures."""
 
@@ -94,6 +99,7 @@ def make_task(
         loss=choose_loss(recipe),
         auxiliary_weight=recipe.auxiliary_weight,
         mixed=mixed,
+        rows_are="pictures",
     )
 
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.crop import crop, cut_out
 from training.errors import RecipeError
-from training.recipes import Augmentation, make_recipe
+from training.pictures.crop import crop, cut_out
+from training.pictures.recipe import Augmentation
+from training.recipes import make_recipe
 
 
 def generator() -> torch.Generator:

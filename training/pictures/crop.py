@@ -7,7 +7,7 @@ A. Krizhevsky, I. Sutskever, G. Hinton, NIPS 2012, section 4.1 (crops and reflec
 import torch
 from torch import Tensor
 
-from training.recipes import Augmentation
+from training.pictures.recipe import Augmentation
 
 
 def crop(pictures: Tensor, bounds: Augmentation, generator: torch.Generator) -> Tensor:

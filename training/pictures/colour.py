@@ -7,7 +7,7 @@ NIPS 2012, section 4.1, vary them too; deviation: by these three factors in plac
 import torch
 from torch import Tensor
 
-from training.recipes import Augmentation
+from training.pictures.recipe import Augmentation
 
 # How bright red, green and blue look: ITU-R BT.601.
 _LUMA = (0.299, 0.587, 0.114)

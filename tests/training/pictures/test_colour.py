@@ -2,8 +2,8 @@
 
 import torch
 
-from training.colour import shift_colours
-from training.recipes import Augmentation
+from training.pictures.colour import shift_colours
+from training.pictures.recipe import Augmentation
 
 
 def generator() -> torch.Generator:

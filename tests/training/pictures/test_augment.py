@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.augment import distort, draw_affine
-from training.recipes import Augmentation
+from training.pictures.augment import distort, draw_affine
+from training.pictures.recipe import Augmentation
 
 
 def generator() -> torch.Generator:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.recipes import Augmentation
+from training.pictures.recipe import Augmentation
 
 
 def distort(pictures: Tensor, bounds: Augmentation, generator: torch.Generator) -> Tensor:
