@@ -1,0 +1,184 @@
+"""The decoder of an encoder-decoder: one step, and a whole sentence of steps for training.
+
+`step` is what is exported and served. `readouts` is many steps for training: what needs no state of the
+step before, the embeddings and their part of the gates, is computed for all steps at once.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from training.errors import ModelError
+from training.models.attention import AdditiveAttention
+from training.models.decoder_cells import GATES, CellStack, DecoderCell, Parts
+from training.models.encoded import real_steps
+from training.models.spelling import small_embedding
+
+
+class Memory(NamedTuple):
+    """What an encoder leaves to a decoder.
+
+    Attributes:
+        states: (B, T, W), to attend to; None without attention.
+        keys: (B, T, A), the attention's; None without.
+        state: (B, S), the decoder's first.
+        context: (B, W), what it sees at every step; None with attention.
+    """
+
+    states: Tensor | None
+    keys: Tensor | None
+    state: Tensor
+    context: Tensor | None
+
+
+class Step(NamedTuple):
+    """What one step gives.
+
+    Attributes:
+        log_probabilities: (B, V), of the next token.
+        state: (B, S), for the next step.
+        attention: (B, T), where it looked; None without attention.
+    """
+
+    log_probabilities: Tensor
+    state: Tensor
+    attention: Tensor | None
+
+
+class Decoder(nn.Module):
+    """A recurrent decoder with additive attention (Bahdanau et al., 2015), or without (Cho et al., 2014).
+
+    A step attends with the last layer's state before it, feeds embedding and context to the first layer,
+    and reads the next token off state, context and embedding:
+
+        log-probabilities = log softmax(V tanh(W [state; context; embedding]))
+
+    Deviations: torch's GRU (see `training.models.cells`); tanh in place of maxout.
+
+    Args:
+        cell: which.
+        words: V, the target's vocabulary, padding (0) included.
+        word_size: E.
+        context_size: W, of the encoder's states.
+        hidden: H.
+        layers: how many.
+        attention_size: A; None: without attention, the context is the same at every step.
+        readout_size: of the layer before the output.
+        dropout: on embeddings, between layers and before the output.
+        is_tied: the output's weights are the embedding's (Press & Wolf, 2017); needs readout_size = E.
+
+    Raises:
+        ModelError: settings that do not fit.
+    """
+
+    def __init__(
+        self,
+        cell: DecoderCell,
+        *,
+        words: int,
+        word_size: int,
+        context_size: int,
+        hidden: int,
+        layers: int = 1,
+        attention_size: int | None = None,
+        readout_size: int,
+        dropout: float = 0.0,
+        is_tied: bool = False,
+    ) -> None:
+        super().__init__()
+        _check(cell, layers, word_size, readout_size, is_tied=is_tied)
+        self.embedding = small_embedding(words, word_size)
+        self.attention = (
+            None
+            if attention_size is None
+            else AdditiveAttention(hidden, context_size, attention_size)
+        )
+        self.cells = CellStack(
+            cell, word_size, context_size, hidden, layers=layers, dropout=dropout
+        )
+        self.readout = nn.Linear(hidden + context_size + word_size, readout_size)
+        self.output = nn.Linear(readout_size, words)
+        nn.init.zeros_(self.output.bias)
+        if is_tied:
+            self.output.weight = self.embedding.weight
+        self.dropout = nn.Dropout(dropout)
+
+    def step(self, previous: Tensor, state: Tensor, memory: Memory, lengths: Tensor) -> Step:
+        """One step from a state (B, S), after the token `previous` (B,)."""
+        parts = self.cells.split(state)
+        embedded = self.dropout(self.embedding(previous))  # (B, E)
+        context, weights = self._look(parts, memory, _real(memory, lengths))
+        parts = self.cells(self.cells.of_token(embedded), context, parts)
+        logits = self.output(self._read(self.cells.top(parts), context, embedded))  # (B, V)
+        return Step(torch.log_softmax(logits, dim=1), torch.cat(list(parts), dim=1), weights)
+
+    def readouts(
+        self, previous: Tensor, memory: Memory, lengths: Tensor, forced: Tensor | None = None
+    ) -> Tensor:
+        """What the output layer reads, (B, U, R), of steps that come after the tokens `previous` (B, U).
+
+        Args:
+            previous: (B, U); the first is the begin.
+            memory: of the encoder.
+            lengths: (B,), of the source.
+            forced: (B, U) bool, where a step sees the token given; elsewhere it sees one drawn from what the
+                step before predicted (scheduled sampling, Bengio et al., 2015), by torch's global generator.
+                The first is given always. None: all are.
+        """
+        parts, real = self.cells.split(memory.state), _real(memory, lengths)
+        embedded = self.dropout(self.embedding(previous.T))  # (U, B, E)
+        of_tokens = self.cells.of_token(embedded)  # (U, B, G·H)
+        seen = list(embedded.unbind())  # (B, E) each
+        tops: list[Tensor] = []
+        contexts: list[Tensor] = []
+        for number, given in enumerate(of_tokens.unbind()):
+            of_token = given  # (B, G·H)
+            if number and forced is not None:
+                drawn = self._draw(tops[-1], contexts[-1], seen[number - 1])  # (B,)
+                tokens = torch.where(forced[:, number], previous[:, number], drawn)
+                seen[number] = self.dropout(self.embedding(tokens))  # (B, E)
+                of_token = self.cells.of_token(seen[number])  # (B, G·H)
+            context, _ = self._look(parts, memory, real)  # (B, W)
+            parts = self.cells(of_token, context, parts)
+            tops.append(self.cells.top(parts))
+            contexts.append(context)
+        embedded = torch.stack(seen, dim=1)  # (B, U, E)
+        return self._read(torch.stack(tops, dim=1), torch.stack(contexts, dim=1), embedded)
+
+    def _look(
+        self, parts: Parts, memory: Memory, real: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Context (B, W), and weights (B, T) if the decoder attends."""
+        if self.attention is None or memory.states is None or memory.keys is None or real is None:
+            if memory.context is None:
+                raise ModelError("memory: expected a context without attention, got none")
+            return memory.context, None
+        found = self.attention(self.cells.top(parts), memory.keys, memory.states, real)
+        return found.context, found.weights
+
+    def _read(self, top: Tensor, context: Tensor, embedded: Tensor) -> Tensor:
+        joined = torch.cat([top, context, embedded], dim=-1)  # (…, H + W + E)
+        read: Tensor = self.dropout(torch.tanh(self.readout(joined)))  # (…, R)
+        return read
+
+    @torch.no_grad()
+    def _draw(self, top: Tensor, context: Tensor, embedded: Tensor) -> Tensor:
+        """A token of each row (B,), as likely as the network finds it."""
+        logits = self.output(self._read(top, context, embedded)).float()  # (B, V)
+        return torch.multinomial(torch.softmax(logits, dim=1), 1).squeeze(1)
+
+
+def _real(memory: Memory, lengths: Tensor) -> Tensor | None:
+    return None if memory.states is None else real_steps(lengths, memory.states.shape[1])  # (B, T)
+
+
+def _check(cell: str, layers: int, word_size: int, readout_size: int, *, is_tied: bool) -> None:
+    if cell not in GATES:
+        raise ModelError(f"unknown decoder cell {cell!r}; there are {', '.join(GATES)}")
+    if layers < 1:
+        raise ModelError(f"expected at least 1 decoder layer, got {layers}")
+    if is_tied and readout_size != word_size:
+        raise ModelError(
+            f"tied weights: expected readout_size {word_size}, as word_size, got {readout_size}"
+        )

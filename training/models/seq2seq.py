@@ -1,0 +1,136 @@
+"""Encoder-decoders: a sequence in, another one out, of its own length.
+
+`encode` and `step` are the two graphs of an export; `forward` is for training.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from training.models.decoder import Decoder, Memory, Step
+from training.models.decoder_cells import DecoderCell
+from training.models.recurrent import Recurrent
+from training.models.spelling import small_embedding
+
+
+class EncoderDecoder(nn.Module):
+    """A recurrent encoder, and a decoder that attends to its states (Bahdanau et al., 2015).
+
+    Without attention the decoder sees the encoder's last state at every step (Cho et al., 2014; the first
+    state alone, as in Sutskever et al., 2014, is the case of a context it learns to ignore).
+
+    Deviation: the first decoder state is a tanh layer of what the encoder comes to in both directions; in
+    Bahdanau et al. of the backward direction alone. An LSTM's c begins likewise.
+
+    Args:
+        source_words: how many, padding (0) included.
+        target_words: V, likewise.
+        cell: of both sides.
+        word_size: of the embeddings of both sides.
+        hidden: of a state, in each direction of the encoder, and in the decoder.
+        layers: of the encoder.
+        decoder_layers: of the decoder.
+        bidirectional: the encoder reads from both ends.
+        attends: with attention.
+        attention_size: of its projections; None: `hidden`.
+        readout_size: of the layer before the output; None: `word_size`.
+        dropout: see `Recurrent` and `Decoder`; also on the source's embeddings.
+        is_tied: the output's weights are the target's embedding.
+
+    Raises:
+        ModelError: no such cell, or settings that do not fit.
+    """
+
+    def __init__(
+        self,
+        *,
+        source_words: int,
+        target_words: int,
+        cell: DecoderCell = "gru",
+        word_size: int = 256,
+        hidden: int = 256,
+        layers: int = 1,
+        decoder_layers: int = 1,
+        bidirectional: bool = True,
+        attends: bool = True,
+        attention_size: int | None = None,
+        readout_size: int | None = None,
+        dropout: float = 0.0,
+        is_tied: bool = False,
+    ) -> None:
+        super().__init__()
+        self.embedding = small_embedding(source_words, word_size)
+        self.dropout = nn.Dropout(dropout)
+        self.encoder = Recurrent(
+            cell, word_size, hidden, layers=layers, bidirectional=bidirectional, dropout=dropout
+        )
+        self.decoder = Decoder(
+            cell,
+            words=target_words,
+            word_size=word_size,
+            context_size=self.encoder.width,
+            hidden=hidden,
+            layers=decoder_layers,
+            attention_size=(attention_size or hidden) if attends else None,
+            readout_size=readout_size or word_size,
+            dropout=dropout,
+            is_tied=is_tied,
+        )
+        self.first = nn.Linear(self.encoder.width, self.decoder.cells.state_size)
+
+    @property
+    def attends(self) -> bool:
+        """Whether the decoder looks at the encoder's states."""
+        return self.decoder.attention is not None
+
+    @property
+    def state_size(self) -> int:
+        """S, of the decoder's state: layers * hidden, of an LSTM twice that."""
+        return self.decoder.cells.state_size
+
+    def encode(self, tokens: Tensor, lengths: Tensor) -> Memory:
+        """The memory of tokens (B, T) with lengths (B,), int64 both."""
+        vectors = self.dropout(self.embedding(tokens))  # (B, T, E)
+        states, last = self.encoder(vectors, lengths)  # (B, T, W), (B, W)
+        state = torch.tanh(self.first(last))  # (B, S)
+        if self.decoder.attention is None:
+            return Memory(None, None, state, context=last)
+        return Memory(states, self.decoder.attention.keys(states), state, context=None)
+
+    def step(self, previous: Tensor, state: Tensor, memory: Memory, lengths: Tensor) -> Step:
+        """One step of each row, after the token `previous` (B,) and from a state (B, S)."""
+        return self.decoder.step(previous, state, memory, lengths)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        lengths: Tensor,
+        previous: Tensor,
+        forced: Tensor | None = None,
+    ) -> Tensor:
+        """Logits (B, U, V) of the tokens that follow `previous` (B, U): the target, moved by the begin.
+
+        Arguments as `readouts`.
+        """
+        return self.project(self.readouts(tokens, lengths, previous, forced))
+
+    def readouts(
+        self,
+        tokens: Tensor,
+        lengths: Tensor,
+        previous: Tensor,
+        forced: Tensor | None = None,
+    ) -> Tensor:
+        """What `project` makes logits of, (B, U, R): a loss may leave padding out before that product.
+
+        Args:
+            tokens: (B, T), the source.
+            lengths: (B,), of the source.
+            previous: (B, U).
+            forced: (B, U) bool, where a step sees that token, see `Decoder.readouts`; None: everywhere.
+        """
+        return self.decoder.readouts(previous, self.encode(tokens, lengths), lengths, forced)
+
+    def project(self, readouts: Tensor) -> Tensor:
+        """Logits (…, V) of readouts (…, R)."""
+        logits: Tensor = self.decoder.output(readouts)  # (…, V)
+        return logits

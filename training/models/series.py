@@ -1,0 +1,219 @@
+"""Networks that forecast a series from its last values, and from those of other columns.
+
+They take and give the numbers as they were measured: the scaling is part of the network. The window is always
+as long as in training. AR and NARX look one step ahead, and for more steps read their own outputs back;
+recurrent networks give all steps at once. The name of `Forecaster.forward`'s argument is the name of the
+exported graph's input.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from training.errors import ModelError
+from training.models.recurrent import Cell, Recurrent
+
+Kind = Literal["ar", "narx", "rnn", "gru", "lstm"]
+
+
+class OneStep(nn.Module):
+    """The next value from lagged ones: AR without hidden units, NARX with them.
+
+    NARX: y(t+1) = f(y(t) … y(t-n+1), u(t) … u(t-m+1)), f a multilayer perceptron (T. Lin, B. Horne, P. Tino,
+    C. Giles, "Learning long-term dependencies in NARX recurrent neural networks", IEEE Trans. Neural Networks
+    7(6), 1996). Takes a window (B, T, F), returns (B, 1).
+
+    Deviation: beside the perceptron there may be a linear map, as in AR. tanh saturates on levels that training
+    never saw; a linear map goes on.
+
+    Args:
+        features: F, the series itself first.
+        lags: how many of its last values are read.
+        exogenous_lags: likewise of the others.
+        hidden: units of the perceptron; none: the linear map alone.
+        dropout: on hidden units, in training.
+        linear: with the linear map.
+    """
+
+    def __init__(
+        self,
+        *,
+        features: int,
+        lags: int,
+        exogenous_lags: int,
+        hidden: int | None,
+        dropout: float = 0.0,
+        linear: bool = True,
+    ) -> None:
+        super().__init__()
+        self.lags = lags
+        self.exogenous_lags = exogenous_lags
+        width = lags + (features - 1) * exogenous_lags
+        self.linear = _persisting(width, 1, lags - 1) if linear or hidden is None else None
+        self.perceptron = (
+            None
+            if hidden is None
+            else nn.Sequential(
+                nn.Linear(width, hidden), nn.Tanh(), nn.Dropout(dropout), nn.Linear(hidden, 1)
+            )
+        )
+
+    def forward(self, window: Tensor) -> Tensor:
+        """The next value (B, 1) of a window (B, T, F)."""
+        own = window[:, -self.lags :, 0]  # (B, lags)
+        others = window[:, -self.exogenous_lags :, 1:].flatten(1)  # (B, exogenous_lags · (F - 1))
+        read = torch.cat([own, others], dim=1)
+        parts: list[Tensor] = [
+            part(read) for part in (self.linear, self.perceptron) if part is not None
+        ]
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+
+class FedBack(nn.Module):
+    """Many steps of a network that looks one ahead.
+
+    In training it gives one step, from what was measured (the series-parallel form); in eval mode `horizon`
+    steps, each from the ones it gave before (the parallel form). What the other columns will be is not known:
+    they stay at their last values.
+    """
+
+    def __init__(self, step: OneStep, horizon: int) -> None:
+        super().__init__()
+        self.step = step
+        self.horizon = horizon
+
+    def forward(self, window: Tensor) -> Tensor:
+        """One step (B, 1) in training, else (B, horizon), of a window (B, T, F)."""
+        ahead: list[Tensor] = []
+        for _ in range(1 if self.training else self.horizon):
+            value = self.step(window)  # (B, 1)
+            ahead.append(value)
+            row = torch.cat([value, window[:, -1, 1:]], dim=1)  # (B, F)
+            window = torch.cat([window[:, 1:], row[:, None]], dim=1)  # (B, T, F)
+        return torch.cat(ahead, dim=1)
+
+
+class ReadWhole(nn.Module):
+    """All steps at once from the last state of a recurrent network that read the window.
+
+    With `linear`, a linear map of the window beside it, for the reason given in `OneStep`: the autoregressive
+    part of G. Lai et al., "Modeling long- and short-term temporal patterns", SIGIR 2018.
+    """
+
+    def __init__(
+        self,
+        encoder: Recurrent,
+        *,
+        lags: int,
+        features: int,
+        horizon: int,
+        dropout: float,
+        linear: bool,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(encoder.width, horizon)
+        last = (lags - 1) * features
+        self.linear = _persisting(lags * features, horizon, last) if linear else None
+
+    def forward(self, window: Tensor) -> Tensor:
+        """Forecasts (B, horizon) of a window (B, T, F)."""
+        lengths = torch.full((window.shape[0],), window.shape[1], device=window.device)
+        last = self.encoder(window, lengths).last  # (B, hidden)
+        ahead: Tensor = self.output(self.dropout(last))  # (B, horizon)
+        return ahead if self.linear is None else ahead + self.linear(window.flatten(1))
+
+
+class Forecaster(nn.Module):
+    """A network between scaling and its reverse.
+
+    Args:
+        core: (B, T, F) of scaled values to scaled forecasts (B, horizon).
+        mean: of each column's training part.
+        std: likewise.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, core: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.core = core
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
+
+    def forward(self, history: Tensor) -> Tensor:
+        """Forecasts (B, horizon) of the last values (B, T, F), both as measured; in training see `FedBack`."""
+        scaled = (history - self.mean) / self.std
+        ahead: Tensor = self.core(scaled)
+        return ahead * self.std[0] + self.mean[0]
+
+
+def build_forecaster(
+    kind: Kind,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    lags: int,
+    horizon: int,
+    exogenous_lags: int | None = None,
+    hidden: int = 16,
+    layers: int = 1,
+    dropout: float = 0.0,
+    linear: bool = True,
+) -> Forecaster:
+    """A network with fresh weights, drawn from torch's global generator.
+
+    Args:
+        kind: a linear map of the lags, a perceptron of them, or a recurrent cell that reads the window.
+        mean: of each column, the series first; how many there are, is F.
+        std: likewise.
+        lags: how many of the last values are read.
+        horizon: how many values are forecast.
+        exogenous_lags: of the other columns, with ar and narx; none: as many.
+        hidden: units of a layer, with all but ar.
+        layers: of recurrent cells.
+        dropout: in training.
+        linear: a linear map of the window beside the network.
+
+    Raises:
+        ModelError: settings that do not fit each other.
+    """
+    features = len(mean)
+    core: nn.Module
+    if kind in {"ar", "narx"}:
+        step = OneStep(
+            features=features,
+            lags=lags,
+            exogenous_lags=exogenous_lags or lags,
+            hidden=None if kind == "ar" else hidden,
+            dropout=dropout,
+            linear=linear,
+        )
+        core = FedBack(step, horizon)
+    else:
+        if exogenous_lags is not None:
+            raise ModelError(f"{kind}: reads {lags} values of each column, not {exogenous_lags}")
+        cell: Cell = kind  # type: ignore[assignment]  # what is left of the kinds
+        encoder = Recurrent(cell, features, hidden, layers=layers, dropout=dropout)
+        core = ReadWhole(
+            encoder,
+            lags=lags,
+            features=features,
+            horizon=horizon,
+            dropout=dropout,
+            linear=linear,
+        )
+    return Forecaster(core, mean, std)
+
+
+def _persisting(inputs: int, outputs: int, last: int) -> nn.Linear:
+    """A linear map that begins as persistence: each output is the input at the place `last`."""
+    layer = nn.Linear(inputs, outputs)
+    with torch.no_grad():
+        nn.init.zeros_(layer.weight)[:, last] = 1.0
+        nn.init.zeros_(layer.bias)
+    return layer
