@@ -4,19 +4,29 @@ Names, types and shapes of tensors are read off the ONNX graph and are not repea
 Reading is strict: unknown keys, unknown formats and values of the wrong type are refused.
 """
 
+from collections.abc import Set as AbstractSet
 from typing import Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from bundle.decoding import Decoding, check_decoding
 from bundle.errors import BrokenBundle
 from bundle.parts import FileName, NotNegative, Part, Positive, Sha256
 from bundle.sequences import PaddedAxis, Tokenisation, ValueRange, check_axes, check_tokenisation
+from bundle.series import Series, check_series
 
 FILE_NAME = "model.json"
 FORMAT: Literal[1] = 1
 
-Task = Literal["image-classification", "sequence-classification", "tagging", "other"]
+Task = Literal[
+    "image-classification",
+    "sequence-classification",
+    "tagging",
+    "sequence-to-sequence",
+    "forecasting",
+    "other",
+]
 Precision = Literal["fp32", "fp16", "int8"]
 Provider = Literal["cpu", "cuda"]
 
@@ -39,7 +49,8 @@ class Parity(Part):
     """How far ONNX Runtime was from PyTorch when the bundle was made.
 
     `max_relative` is the largest |actual - expected| / |expected| where |expected| >= 0.001: nearer
-    to zero it says nothing. `examples` says what the inputs were besides random ones.
+    to zero it says nothing. `examples` says what the inputs were besides random ones. `sequences` is
+    the number of real inputs for which PyTorch and a pair of graphs gave the same tokens, greedily.
     """
 
     max_absolute: NotNegative
@@ -47,6 +58,7 @@ class Parity(Part):
     rows: Positive
     batch_sizes: list[Positive]
     examples: str
+    sequences: Positive | None = None
 
 
 class Provenance(Part):
@@ -120,7 +132,9 @@ class Contract(Part):
     `value_ranges` what an input of integers may hold (see `sequences`). `labels` maps an output,
     and `vocabularies` an input, to the file with a text for each index, one a line from 0.
     `preprocessing` says how the server makes a tensor of a picture, `tokenisation` of a text, None
-    where it cannot. `providers` are those that may run a graph of this `precision`.
+    where it cannot. `decoding` says how `encoder.onnx` and `decoder.onnx` work together; None for the
+    one graph `model.onnx`. Of a pair, names of inputs mean those of both. `series` says which columns
+    `forecasting` reads. `providers` are those that may run a graph of this `precision`.
     """
 
     format: Literal[1] = FORMAT
@@ -134,6 +148,8 @@ class Contract(Part):
     vocabularies: dict[str, FileName] = Field(default_factory=dict)
     preprocessing: Preprocessing | None = None
     tokenisation: Tokenisation | None = None
+    decoding: Decoding | None = None
+    series: Series | None = None
     batching: Batching = Batching()
     precision: Precision = "fp32"
     providers: list[Provider] = Field(default=["cpu", "cuda"], min_length=1)
@@ -148,7 +164,35 @@ class Contract(Part):
     def _check_sequences(self) -> Self:
         check_axes(self.padded_axes, self.value_ranges, self.batch_axis)
         check_tokenisation(self.tokenisation, self.vocabularies)
+        if (self.task == "sequence-to-sequence") != (self.decoding is not None):
+            raise ValueError(f"decoding: expected with sequence-to-sequence alone, got {self.task}")
+        if self.decoding is not None:
+            check_decoding(self.decoding, self.value_ranges, self.vocabularies)
+        check_series(self.task, self.series)
         return self
+
+    def of_graph(self, inputs: AbstractSet[str]) -> Self:
+        """What holds for one graph of a pair by itself, given the names of its inputs: tensors only."""
+        axes = {
+            name: axis.model_copy(
+                update={
+                    "padding": {key: axis.padding[key] for key in axis.padding if key in inputs},
+                    "lengths": axis.lengths if axis.lengths in inputs else None,
+                }
+            )
+            for name, axis in self.padded_axes.items()
+            if inputs & axis.padding.keys()
+        }
+        return self.model_copy(
+            update={
+                "task": "other",
+                "decoding": None,
+                "tokenisation": None,
+                "padded_axes": axes,
+                "value_ranges": {k: v for k, v in self.value_ranges.items() if k in inputs},
+                "vocabularies": {k: v for k, v in self.vocabularies.items() if k in inputs},
+            }
+        )
 
 
 def parse(text: bytes, file: str = FILE_NAME) -> Contract:

@@ -44,6 +44,11 @@ class Golden:
     outputs: Mapping[str, NDArray[Any]]
 
 
+def file_of(graph: str) -> str:
+    """The file of one graph of a pair, `golden.encoder.npz`."""
+    return f"golden.{graph}.npz"
+
+
 def encode(golden: Golden) -> bytes:
     """The bytes of `golden.npz`; the same tensors give the same bytes."""
     buffer = io.BytesIO()
@@ -56,8 +61,8 @@ def encode(golden: Golden) -> bytes:
     return buffer.getvalue()
 
 
-def decode(data: bytes) -> Golden:
-    """Read `golden.npz`.
+def decode(data: bytes, file: str = FILE_NAME) -> Golden:
+    """Read `golden.npz`, or another file of its form.
 
     Raises:
         BrokenBundle: no archive, a member that is not ours, compressed, pickled or cut short.
@@ -69,14 +74,13 @@ def decode(data: bytes) -> Golden:
                 group, _, name = member.filename.removesuffix(".npy").partition("/")
                 if group not in groups or not name:
                     raise BrokenBundle(
-                        f"{FILE_NAME}: expected members inputs/… and outputs/…, "
-                        f"got {member.filename!r}"
+                        f"{file}: expected members inputs/… and outputs/…, got {member.filename!r}"
                     )
                 if member.compress_type != zipfile.ZIP_STORED:
-                    raise BrokenBundle(f"{FILE_NAME}: {member.filename}: expected no compression")
-                groups[group][name] = _array(archive.read(member), member.filename)
+                    raise BrokenBundle(f"{file}: {member.filename}: expected no compression")
+                groups[group][name] = _array(archive.read(member), f"{file}: {member.filename}")
     except _UNREADABLE as error:
-        raise BrokenBundle(f"{FILE_NAME}: expected an archive of arrays: {error}") from error
+        raise BrokenBundle(f"{file}: expected an archive of arrays: {error}") from error
     return Golden(inputs=groups["inputs"], outputs=groups["outputs"])
 
 
@@ -85,12 +89,12 @@ def _array(data: bytes, member: str) -> NDArray[Any]:
     stream = io.BytesIO(data)
     version = npy.read_magic(stream)
     if version != (1, 0):
-        raise BrokenBundle(f"{FILE_NAME}: {member}: expected .npy version 1.0, got {version}")
+        raise BrokenBundle(f"{member}: expected .npy version 1.0, got {version}")
     shape, _, dtype = npy.read_array_header_1_0(stream)
     expected = math.prod(shape) * dtype.itemsize
     if not dtype.hasobject and (dtype.itemsize == 0 or expected != len(data) - stream.tell()):
         raise BrokenBundle(
-            f"{FILE_NAME}: {member}: expected {expected} bytes for {dtype} {shape}, "
+            f"{member}: expected {expected} bytes for {dtype} {shape}, "
             f"got {len(data) - stream.tell()}"
         )
     stream.seek(0)

@@ -23,6 +23,8 @@ from bundle.errors import BrokenBundle
 from bundle.golden import Golden
 
 MODEL = "model.onnx"
+ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
+_GRAPHS = {"model": MODEL, "encoder": ENCODER, "decoder": DECODER}
 
 # A protobuf message, and so an ONNX file, ends at 2 GiB.
 _MAX_FILE_BYTES = (1 << 31) - 1
@@ -43,14 +45,30 @@ class Bundle:
     files: Mapping[str, bytes]
 
     @property
+    def graphs(self) -> Mapping[str, bytes]:
+        """Its ONNX files: `model`, or of a pair `encoder` and `decoder`."""
+        return {name: self.files[file] for name, file in _GRAPHS.items() if file in self.files}
+
+    @property
     def model(self) -> bytes:
-        """The bytes of `model.onnx`."""
+        """The bytes of `model.onnx`.
+
+        Raises:
+            BrokenBundle: the bundle has two graphs.
+        """
+        if MODEL not in self.files:
+            raise BrokenBundle(f"expected {MODEL}, got a bundle of {ENCODER} and {DECODER}")
         return self.files[MODEL]
 
-    def golden(self) -> Golden | None:
-        """Recorded inputs and outputs, None if the bundle has none; BrokenBundle if damaged."""
-        data = self.files.get(golden.FILE_NAME)
-        return None if data is None else golden.decode(data)
+    def golden(self, graph: str | None = None) -> Golden | None:
+        """Recorded inputs and outputs, None if the bundle has none; BrokenBundle if damaged.
+
+        Args:
+            graph: of a pair, `encoder` or `decoder`; None: of the whole, a sequence in and one out.
+        """
+        file = golden.FILE_NAME if graph is None else golden.file_of(graph)
+        data = self.files.get(file)
+        return None if data is None else golden.decode(data, file)
 
     def labels(self, output: str) -> list[str] | None:
         """The labels of an output by index, None if it has none."""
@@ -86,6 +104,13 @@ def read(directory: Path) -> Bundle:
     _check_texts("labels", contract.labels, files)
     _check_texts("vocabularies", contract.vocabularies, files)
     return Bundle(contract=contract, files=MappingProxyType(files))
+
+
+def is_pair(directory: Path) -> bool:
+    """Whether a version directory is of two graphs, by the names in it alone: `read` has the proof."""
+    return os.path.lexists(directory / contracts.FILE_NAME) and any(
+        os.path.lexists(directory / name) for name in (ENCODER, DECODER)
+    )
 
 
 def read_plain(directory: Path) -> bytes:
@@ -148,8 +173,12 @@ def _check_listing(directory: Path, contract: Contract) -> None:
         raise BrokenBundle(f"{directory}: files listed but missing: {', '.join(missing)}")
     if unlisted := sorted(present - listed):
         raise BrokenBundle(f"{directory}: files present but not listed: {', '.join(unlisted)}")
-    if MODEL not in listed:
-        raise BrokenBundle(f"{contracts.FILE_NAME}: files: expected {MODEL} among them")
+    expected = {MODEL} if contract.decoding is None else {ENCODER, DECODER}
+    if listed & set(_GRAPHS.values()) != expected:
+        raise BrokenBundle(
+            f"{contracts.FILE_NAME}: files: expected {' and '.join(sorted(expected))} among them, "
+            f"got {sorted(listed)}"
+        )
 
 
 def _check_hash(name: str, expected: str, data: bytes) -> None:

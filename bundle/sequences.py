@@ -49,13 +49,14 @@ class Tokenisation(Part):
     """How a text becomes one row of ids.
 
     `words` takes runs of letters, digits and underscores, and every other mark by itself
-    (docs/bundle.md has the whole rule); `spaces` takes what white space separates. `lower` lowers a token before it is looked up in the
+    (docs/bundle.md has the whole rule); `spaces` takes what white space separates; `letters` every
+    character by itself. `lower` lowers a token before it is looked up in the
     vocabulary of the input `tokens`. `characters` is the input for the letters of each token as it
     was written, None where the network reads no spelling. `unknown` is the id of what is not in a
     vocabulary, in both the same.
     """
 
-    rule: Literal["words", "spaces"]
+    rule: Literal["words", "spaces", "letters"]
     lower: bool = False
     unknown: Index
     tokens: str = "tokens"

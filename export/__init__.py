@@ -1,21 +1,26 @@
 """From a PyTorch network to a published bundle, through the parity gate.
 
-`export.publish` is the one way there, for the recipes of this project and for any other network.
+`export.publish` is the one way there, for the recipes of this project and for any other network;
+`export.publish_pair` is it for encoder-decoders, which become two graphs.
 """
 
 import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from export.pair import publish_pair
+    from export.pair_spec import PairSpec
     from export.publishing import Published, publish
     from export.spec import ExportSpec
 
-__all__ = ["ExportSpec", "Published", "publish"]
+__all__ = ["ExportSpec", "PairSpec", "Published", "publish", "publish_pair"]
 
 _MODULES = {
     "ExportSpec": "export.spec",
+    "PairSpec": "export.pair_spec",
     "Published": "export.publishing",
     "publish": "export.publishing",
+    "publish_pair": "export.pair",
 }
 
 

@@ -13,7 +13,10 @@ def provenance_of(record: RunRecord) -> Provenance:
     metrics = {"seconds": record.seconds, "epochs": float(len(record.epochs))}
     for epoch in record.epochs:
         if epoch.epoch == record.best_epoch:
-            metrics["validation_accuracy"] = epoch.validation_accuracy
+            if epoch.validation_accuracy is None:
+                metrics["validation_loss"] = epoch.validation_loss
+            else:
+                metrics["validation_accuracy"] = epoch.validation_accuracy
     if record.test_accuracy is not None:
         metrics["test_accuracy"] = record.test_accuracy
     metrics |= {f"test_{name}": value for name, value in record.test_metrics.items()}

@@ -68,16 +68,16 @@ def publish(
     """
     models = Path(to)
     writer.check_target(models, name, version)
-    _check_arguments(module, example_inputs, contract)
-    with _evaluating(module):
+    check_arguments(module, example_inputs, contract)
+    with evaluating(module):
         chosen = _make(module, example_inputs, contract, precision)
     label_files = _name_label_files(contract)
     files = {
         reader.MODEL: chosen.model,
         golden.FILE_NAME: golden.encode(chosen.golden),
-        **{file: _lines(labels) for labels, file in label_files.items()},
+        **{file: lines_of(labels) for labels, file in label_files.items()},
         **{
-            _vocabulary_file(name): _lines(entries)
+            vocabulary_file(name): lines_of(entries)
             for name, entries in contract.vocabularies.items()
         },
     }
@@ -93,7 +93,7 @@ def publish(
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     """Eval mode, and afterwards each part's own mode again."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
@@ -111,8 +111,9 @@ def _make(
     precision: Literal["fp32", "fp16"] | Fitting | DynamicFitting,
 ) -> Candidate:
     """The graph and all that is said of it, proved; nothing is on disk yet."""
-    exact = _export(module, example_inputs, spec)
+    exact = export_exact(module, example_inputs, spec)
     _check_labels(exact.golden, spec)
+    _check_series(exact.golden, spec)
     batches = samples.batches(example_inputs, spec)
     if isinstance(precision, Fitting | DynamicFitting):
         if isinstance(precision, Fitting):
@@ -126,7 +127,9 @@ def _make(
     return exact
 
 
-def _export(module: nn.Module, example_inputs: Mapping[str, Tensor], spec: ExportSpec) -> Candidate:
+def export_exact(
+    module: nn.Module, example_inputs: Mapping[str, Tensor], spec: ExportSpec
+) -> Candidate:
     """The network as it is, in FP32; whatever else is made of it comes through this gate first."""
     model = graph.convert(module, example_inputs, spec)
     measured = parity.measure(module, model, samples.batches(example_inputs, spec), spec)
@@ -150,9 +153,10 @@ def _in_half(
     )
 
 
-def _check_arguments(
+def check_arguments(
     module: nn.Module, example_inputs: Mapping[str, Tensor], spec: ExportSpec
 ) -> None:
+    """Raise ExportError unless module and examples are what `spec` says."""
     if not example_inputs:
         raise ExportError("example inputs: expected at least one tensor, got none")
     for name, tensor in [*example_inputs.items(), *module.state_dict().items()]:
@@ -184,6 +188,17 @@ def _check_labels(recorded: Golden, spec: ExportSpec) -> None:
             )
 
 
+def _check_series(recorded: Golden, spec: ExportSpec) -> None:
+    series = spec.series
+    if series is None:
+        return
+    tensors = {**recorded.inputs, **recorded.outputs}
+    try:
+        series.check_shapes({name: tensor.shape for name, tensor in tensors.items()})
+    except ValueError as error:
+        raise ExportError(str(error)) from error
+
+
 def _name_label_files(spec: ExportSpec) -> dict[tuple[str, ...], str]:
     """A file for each different list of labels: outputs often share one."""
     different = dict.fromkeys(tuple(labels) for labels in spec.labels.values())
@@ -193,11 +208,13 @@ def _name_label_files(spec: ExportSpec) -> dict[tuple[str, ...], str]:
     }
 
 
-def _vocabulary_file(name: str) -> str:
+def vocabulary_file(name: str) -> str:
+    """Where the vocabulary of an input is kept."""
     return f"vocabulary.{name}.txt"
 
 
-def _lines(texts: Iterable[str]) -> bytes:
+def lines_of(texts: Iterable[str]) -> bytes:
+    """A text file with one entry a line."""
     return "".join(f"{text}\n" for text in texts).encode()
 
 
@@ -211,9 +228,10 @@ def _contract(
         padded_axes=dict(spec.padded_axes),
         value_ranges=dict(spec.ranges),
         labels={output: label_files[tuple(labels)] for output, labels in spec.labels.items()},
-        vocabularies={name: _vocabulary_file(name) for name in spec.vocabularies},
+        vocabularies={name: vocabulary_file(name) for name in spec.vocabularies},
         preprocessing=spec.preprocessing,
         tokenisation=spec.tokenisation,
+        series=spec.series,
         batching=spec.batching,
         precision=chosen.precision,
         providers=list(chosen.providers),
@@ -221,12 +239,13 @@ def _contract(
         parity=chosen.parity,
         quantisation=chosen.quantisation,
         training=spec.training,
-        versions=_versions(),
+        versions=recorded_versions(),
         commit=spec.commit,
     )
 
 
-def _versions() -> dict[str, str]:
+def recorded_versions() -> dict[str, str]:
+    """Of the packages that make a bundle, for the record."""
     versions = {package: installed_version(package) for package in _RECORDED_PACKAGES}
     # The distribution is called onnxruntime or onnxruntime-gpu; the module always tells.
     versions["onnxruntime"] = runtime.VERSION

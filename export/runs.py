@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from bundle.contract import Precision
-from export import picture_runs, sequence_runs
+from export import picture_runs, sequence_runs, series_runs
 from export.accuracy import DEFAULT_MAX_DROP
+from export.pair_runs import publish_pair_run
 from export.publishing import Published, publish
 from training.run import read_record
 
@@ -34,7 +35,11 @@ def publish_run(
         BundleError: see `publish`.
     """
     record = read_record(run)
-    kind = picture_runs if record.task == "image-classification" else sequence_runs
+    if record.task == "sequence-to-sequence":
+        return publish_pair_run(run, record, to=to, name=name, version=version, precision=precision)
+    kind = {"image-classification": picture_runs, "forecasting": series_runs}.get(
+        record.task, sequence_runs
+    )
     material = kind.read(run, record)
     return publish(
         material.module,

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bundle.contract import Batching, Preprocessing, Provenance, Task, Tolerance
 from bundle.sequences import PaddedAxis, Tokenisation, ValueRange, check_axes, check_tokenisation
+from bundle.series import Series, check_series
 from export.errors import ExportError
 
 
@@ -30,6 +31,7 @@ class ExportSpec:
         vocabularies: an entry for each id, by input.
         preprocessing: how the server makes a row of a picture; None: it takes tensors only.
         tokenisation: how it makes a row of a text.
+        series: which columns a forecast is made of, and how far it goes.
         batching: limits for the server.
         tolerance: two numbers agree when |onnx - torch| <= absolute + relative * |torch|;
             the default is for FP32 on a CPU. Integers and truth values must be equal.
@@ -49,6 +51,7 @@ class ExportSpec:
     vocabularies: Mapping[str, Sequence[str]] = field(default_factory=dict)
     preprocessing: Preprocessing | None = None
     tokenisation: Tokenisation | None = None
+    series: Series | None = None
     batching: Batching = field(default_factory=Batching)
     tolerance: Tolerance = field(default_factory=lambda: Tolerance(absolute=1e-5, relative=1e-5))
     examples: str = "given by the caller"
@@ -56,6 +59,8 @@ class ExportSpec:
     commit: str | None = None
 
     def __post_init__(self) -> None:
+        if self.task == "sequence-to-sequence":
+            raise ExportError("task: expected that of one graph; `publish_pair` makes two of them")
         if not self.outputs or len(set(self.outputs)) != len(self.outputs):
             raise ExportError(f"outputs: expected different names, got {list(self.outputs)}")
         for output, labels in self.labels.items():
@@ -69,6 +74,7 @@ class ExportSpec:
         try:
             check_axes(self.padded_axes, self.ranges, self.batch_axis)
             check_tokenisation(self.tokenisation, self.vocabularies)
+            check_series(self.task, self.series)
         except ValueError as error:
             raise ExportError(str(error)) from error
         for axis, padded in self.padded_axes.items():

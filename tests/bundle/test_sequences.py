@@ -96,7 +96,7 @@ def test_tasks_over_sequences(task: str) -> None:
         ),
         pytest.param(
             {"tokenisation": {"rule": "bytes", "unknown": 1}},
-            "tokenisation.rule: expected 'words' or 'spaces'",
+            "tokenisation.rule: expected 'words', 'spaces' or 'letters'",
             id="rule",
         ),
         pytest.param(

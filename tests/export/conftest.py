@@ -47,7 +47,7 @@ def spec() -> ExportSpec:
 @pytest.fixture(scope="session")
 def model(network: nn.Module, examples: dict[str, Tensor], spec: ExportSpec) -> bytes:
     """The network as an ONNX file."""
-    return convert(network, examples, spec)
+    return convert(network.eval(), examples, spec)
 
 
 @pytest.fixture(scope="session")

@@ -75,7 +75,7 @@ def test_published_layout_loads_exports_and_serves(
 
     path = publish(weights, recipe)
 
-    files = proof.read(path)
+    (files,) = proof.read(path)
     session = Session(files.graph, provider="cpu", threads=1)
     proof.replay(session, files)
     images = np.random.default_rng(2).integers(0, 256, (2, side, side, 3), np.uint8)

@@ -1,0 +1,101 @@
+"""A run on pairs of texts, published as two graphs."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bundle.contract import Precision
+from bundle.decoding import Detokenisation
+from bundle.sequences import Tokenisation
+from export.errors import ExportError
+from export.pair import MOST_SEQUENCES, publish_pair
+from export.pair_spec import PairSpec
+from export.provenance import name_of, provenance_of
+from export.publishing import Published
+from export.sequences import LENGTHS, TOKENS
+from training.data.vocabulary import UNKNOWN
+from training.errors import TrainingError
+from training.run import RunRecord
+from training.seq2seq.numbers import Strip, encode
+from training.seq2seq.problem import load_model, load_sides, load_test, pairs_of, recipe_of
+from training.seq2seq.recipe import SideSettings
+from training.seq2seq.sides import Sides
+
+_DETOKENISATION: dict[str, Detokenisation] = {
+    "letters": "letters",
+    "spaces": "spaces",
+    "words": "spaces",
+    "subwords": "subwords",
+}
+
+
+def publish_pair_run(
+    run: Path,
+    record: RunRecord,
+    *,
+    to: Path,
+    name: str | None,
+    version: int | None,
+    precision: Precision,
+) -> Published:
+    """Publish a trained encoder-decoder; arguments and errors as `export.runs.publish_run`."""
+    if precision != "fp32":
+        raise ExportError(f"{record.recipe.name}: expected fp32, which pairs of graphs are in")
+    sides = load_sides(run)
+    try:
+        sources = list(load_test(record).sources)
+    except TrainingError as error:
+        described = f"random, without the data set: {str(error).splitlines()[0]}"
+        examples = _random_sources(record)
+    else:
+        described = f"test sources of {name_of(record)}"
+        examples = _examples(sources, sides, record)
+    return publish_pair(
+        load_model(run),
+        examples,
+        _spec(record, sides, described),
+        to=to,
+        name=name or record.architecture,
+        version=version,
+    )
+
+
+def _examples(sources: list[str], sides: Sides, record: RunRecord) -> dict[str, Tensor]:
+    """Sources spread over the test set, as long as the network is used to."""
+    most = recipe_of(record).source.most_tokens
+    ids = [each for each in encode(sources, sides.source, name_of(record)) if len(each) <= most]
+    places = torch.linspace(0, len(ids) - 1, min(MOST_SEQUENCES, len(ids))).long().tolist()
+    strip = Strip.of([ids[place] for place in places])
+    return {TOKENS: strip.take(torch.arange(len(strip)), 0), LENGTHS: strip.lengths}
+
+
+def _random_sources(record: RunRecord) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    rows, steps = 64, 12
+    tokens = torch.randint(4, pairs_of(record).source_words, (rows, steps), generator=generator)
+    lengths = torch.randint(1, steps + 1, (rows,), generator=generator)
+    lengths[0] = steps
+    return {TOKENS: tokens, LENGTHS: lengths}
+
+
+def _spec(record: RunRecord, sides: Sides, examples: str) -> PairSpec:
+    recipe = recipe_of(record)
+    return PairSpec(
+        architecture=record.architecture,
+        maximum_steps=recipe.search.most_tokens,
+        source_vocabulary=sides.source.vocabulary.entries,
+        target_vocabulary=sides.target.vocabulary.entries,
+        tokenisation=_tokenisation(recipe.source),
+        detokenisation=_DETOKENISATION[recipe.target.rule],
+        examples=examples,
+        training=provenance_of(record),
+        commit=record.commit,
+    )
+
+
+def _tokenisation(side: SideSettings) -> Tokenisation | None:
+    """None of subwords: what cuts them is no list of entries, so a client brings ids."""
+    if side.rule == "subwords":
+        return None
+    return Tokenisation(rule=side.rule, lower=side.lower, unknown=UNKNOWN)

@@ -1,0 +1,98 @@
+"""A pair of tiny graphs whose answers are known beforehand: its files, and what is to be said of it."""
+
+import numpy as np
+import onnx
+
+from bundle.contract import Batching, Contract, Tolerance
+from bundle.decoding import Decoding
+from bundle.golden import Golden
+from bundle.sequences import PaddedAxis, ValueRange
+
+CONTRACT = Contract(
+    task="sequence-to-sequence",
+    architecture="made up",
+    padded_axes={
+        "time": PaddedAxis(maximum=16, lengths="lengths", padding={"tokens": 0, "memory": 0})
+    },
+    value_ranges={"tokens": ValueRange(maximum=9), "previous": ValueRange(maximum=7)},
+    decoding=Decoding(
+        lengths="lengths",
+        attention="attention",
+        from_encoder={"memory": "memory", "state": "state"},
+        from_step={"state": "next_state"},
+        begin=2,
+        end=3,
+        maximum_steps=9,
+    ),
+    batching=Batching(max_rows=4),
+    tolerance=Tolerance(absolute=1e-6, relative=1e-6),
+)
+
+_TOKENS, _LENGTHS = np.array([[5, 6, 7], [8, 0, 0]]), np.array([3, 1])
+_MEMORY, _STATE = _TOKENS[..., None].astype(np.float32), np.array([[3], [1]], np.float32)
+
+ENCODER_GOLDEN = Golden(
+    inputs={"tokens": _TOKENS, "lengths": _LENGTHS}, outputs={"memory": _MEMORY, "state": _STATE}
+)
+DECODER_GOLDEN = Golden(
+    inputs={
+        "previous": np.array([2, 2]),
+        "state": _STATE,
+        "memory": _MEMORY,
+        "lengths": _LENGTHS,
+    },
+    outputs={
+        "log_probabilities": np.array(
+            [[0, 0, 0, 0.5, 2, 0, 0, 0], [0, 0, 0, 0.5, 0, 0, 0, 0]], np.float32
+        ),
+        "next_state": _STATE - 1,
+        "attention": _TOKENS.astype(np.float32),
+    },
+)
+
+
+def encoder() -> bytes:
+    """The memory holds the tokens, the state how many there are."""
+    return _parsed(
+        """encoder (int64[batch, time] tokens, int64[batch] lengths)
+            => (float[batch, time, 1] memory, float[batch, 1] state)
+        <int64[1] last = {-1}>
+        {
+            deep = Unsqueeze(tokens, last)
+            memory = Cast <to = 1> (deep)
+            tall = Unsqueeze(lengths, last)
+            state = Cast <to = 1> (tall)
+        }"""
+    )
+
+
+def decoder() -> bytes:
+    """The state counts down. The likeliest token is 4 until it is 0, and then 3, the end.
+
+    The attention is the memory; `previous` and `lengths` change nothing.
+    """
+    return _parsed(
+        """decoder (
+            int64[batch] previous, float[batch, 1] state, float[batch, time, 1] memory,
+            int64[batch] lengths
+        ) => (
+            float[batch, 8] log_probabilities, float[batch, 1] next_state,
+            float[batch, time] attention
+        )
+        <
+            int64[1] last = {-1}, float one = {1.0},
+            float[1, 8] four = {0, 0, 0, 0, 1, 0, 0, 0}, float[1, 8] three = {0, 0, 0, 0.5, 0, 0, 0, 0}
+        >
+        {
+            next_state = Sub(state, one)
+            more = Mul(next_state, four)
+            log_probabilities = Add(more, three)
+            attention = Squeeze(memory, last)
+        }"""
+    )
+
+
+def _parsed(graph: str) -> bytes:
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]>\n{graph}')
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
