@@ -1,11 +1,11 @@
 """Where a contract and its graph must agree, or the model is not served (for sequences: `sequences`)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from bundle.contract import Contract
 from server.errors import InvalidRequest, ModelFailed
 from server.session import Session
-from server.signature import Signature
+from server.signature import Signature, TensorSpec
 
 _BATCH_AXES = ("N", "n", "bs")
 _FLOATS = ("FP16", "FP32", "FP64")
@@ -42,6 +42,55 @@ def check_preprocessing(contract: Contract | None, signature: Signature) -> None
         )
     if not signature.has_rows:
         raise ModelFailed("preprocessing: expected a model whose requests have rows")
+
+
+def check_pair(contract: Contract | None, signatures: Sequence[Signature]) -> None:
+    """Two graphs have every tensor that is told of them, and what leaves one can enter the next."""
+    decoding = contract.decoding if contract else None
+    if contract is None or decoding is None:
+        return
+    encoder, decoder = signatures
+    expected = {decoding.previous, *decoding.from_encoder}
+    if decoding.lengths is not None:
+        expected.add(decoding.lengths)
+    if decoder.inputs.keys() != expected:
+        raise ModelFailed(
+            f"decoding: expected {sorted(expected)} as the decoder's inputs, "
+            f"got {sorted(decoder.inputs)}"
+        )
+    for name, output in decoding.from_encoder.items():
+        _check_passed("from_encoder", encoder.outputs.get(output), decoder.inputs[name])
+    for name, output in decoding.from_step.items():
+        _check_passed("from_step", decoder.outputs.get(output), decoder.inputs[name])
+    padded = [{*axis.padding, axis.lengths} for axis in contract.padded_axes.values()]
+    told = {*contract.value_ranges, *contract.vocabularies}.union(*padded)
+    _check_known("inputs of the pair", told, {*encoder.inputs, *decoder.inputs})
+    _check_known("outputs of the pair", contract.labels, {*encoder.outputs, *decoder.outputs})
+    made = (decoding.log_probabilities, decoding.attention)
+    _check_known("outputs of the decoder", made, decoder.outputs)
+
+
+def _check_known(what: str, told: Iterable[str | None], known: Collection[str]) -> None:
+    if strays := [name for name in told if name is not None and name not in known]:
+        raise ModelFailed(f"contract: expected {what}, {sorted(known)}, got {sorted(strays)}")
+
+
+def _check_passed(key: str, output: TensorSpec | None, taken: TensorSpec) -> None:
+    """Raise ModelFailed unless the one may be the other; sizes compare where both are fixed."""
+    fits = output is not None and (
+        output.datatype == taken.datatype
+        and len(output.axes) == len(taken.axes)
+        and all(
+            given == wanted or not (isinstance(given, int) and isinstance(wanted, int))
+            for given, wanted in zip(output.axes, taken.axes, strict=True)
+        )
+    )
+    if not fits:
+        got = "none" if output is None else f"{output.datatype} {list(output.axes)}"
+        raise ModelFailed(
+            f"decoding: {key}: expected an output for {taken.name!r}, "
+            f"{taken.datatype} {list(taken.axes)}, got {got}"
+        )
 
 
 def batch_axis(contract: Contract | None, session: Session) -> str | None:

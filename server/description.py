@@ -31,7 +31,7 @@ def config(model: ServedModel) -> config_pb.ModelConfig:
         name=model.name,
         platform=PLATFORM,
         backend="onnxruntime",
-        default_model_filename="model.onnx",
+        default_model_filename=model.file,
         max_batch_size=model.policy.max_rows if has_rows else 0,
         input=[_input(spec, model.signature) for spec in model.signature.inputs.values()],
         output=[

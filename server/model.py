@@ -6,6 +6,8 @@ A version is served only after all of this, in this order:
     session   the graph, on the provider that was asked for      (session)
     warm-up   every batch size the scheduler will cut, doubled   (no first request pays for it)
     golden    recorded inputs give the recorded outputs          (on this very provider)
+
+A version of two graphs is two models, `NAME.encoder` and `NAME.decoder`: both are served, or none.
 """
 
 import logging
@@ -56,7 +58,9 @@ class ServedModel:
     """A version that answers. Immutable: a reload makes another one.
 
     Attributes:
-        contract: None for a plain model, an ONNX file without one.
+        name: that requests give, of a pair with `.encoder` or `.decoder`.
+        file: the graph, in the version's directory.
+        contract: of this graph alone; None for a plain model, an ONNX file without one.
         rules: of its inputs' values.
         labels: of the outputs that have some, one a class.
         all_outputs: what a request gets that asks for none in particular.
@@ -66,6 +70,7 @@ class ServedModel:
 
     name: str
     version: str
+    file: str
     contract: Contract | None
     signature: Signature
     rules: SequenceRules
@@ -98,26 +103,38 @@ class Loader:
     metrics: Metrics
     clock: Callable[[], float] = time.monotonic
 
-    def load(self, name: str, version: str, directory: Path) -> ServedModel:
-        """A started model.
+    def load(self, name: str, version: str, directory: Path) -> list[ServedModel]:
+        """The models of a version, started: one, or encoder and decoder.
 
         Raises:
-            ModelFailed: the reason why it cannot be served.
+            ModelFailed: the reason why it cannot be served; nothing is started then.
         """
         started_s = self.clock()
         try:
-            files = proof.read(directory)
-            proof.check_provider(files, self.provider)
+            graphs = proof.read(directory)
+            proof.check_provider(graphs[0], self.provider)
+            models = [self._prove(name, version, files) for files in graphs]
+            agreement.check_pair(graphs[0].contract, [model.signature for model in models])
+        except (BundleError, ServerError) as error:
+            raise ModelFailed(str(error)) from error
+        for model in models:
+            model.scheduler.start()
+            with model.metrics.lock:
+                model.metrics.load_seconds = self.clock() - started_s
+                model.metrics.provider = model.provider
+        return models
+
+    def _prove(self, name: str, version: str, files: Files) -> ServedModel:
+        """The model of one graph; of a pair, what fails names the graph."""
+        name = served_name(name, files.part)
+        try:
             session = Session(files.graph, provider=self.provider, threads=self.threads)
+            files = proof.of_graph(files, session)
             model = self._assemble(name, version, files, session)
             proof.warm_up(session, model.signature, files, name)
             proof.replay(session, files)
-        except (BundleError, ServerError) as error:
-            raise ModelFailed(str(error)) from error
-        model.scheduler.start()
-        with model.metrics.lock:
-            model.metrics.load_seconds = self.clock() - started_s
-            model.metrics.provider = session.provider
+        except ServerError as error:
+            raise ModelFailed(f"{files.part}: {error}" if files.part else str(error)) from error
         return model
 
     def _assemble(self, name: str, version: str, files: Files, session: Session) -> ServedModel:
@@ -152,6 +169,7 @@ class Loader:
             name=name,
             version=version,
             contract=files.contract,
+            file=f"{files.part or 'model'}.onnx",
             signature=signature,
             rules=rules,
             labels=files.labels,
@@ -163,6 +181,11 @@ class Loader:
             scheduler=scheduler,
             metrics=metrics,
         )
+
+
+def served_name(name: str, part: str | None) -> str:
+    """What a graph is asked by: the model's name, of a pair with the part's behind it."""
+    return name if part is None else f"{name}.{part}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a version is read from, and the two proofs it gives before it may answer.
+"""What a version is read from, and the two proofs each graph of it gives before it may answer.
 
 warm-up   every batch size the scheduler will cut, doubled   (no first request pays for it)
 replay    recorded inputs give the recorded outputs          (on this very provider)
@@ -6,7 +6,7 @@ replay    recorded inputs give the recorded outputs          (on this very provi
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,21 +32,47 @@ _OTHER_PROVIDER = Tolerance(absolute=1e-3, relative=1e-3)
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """What is read of a version directory."""
+    """What is read of a version directory for one of its graphs.
 
+    Attributes:
+        part: of a pair, `encoder` or `decoder`.
+        contract: of a pair the whole one, until `of_graph`.
+    """
+
+    part: str | None
     graph: bytes
     contract: Contract | None
     golden: Golden | None
     labels: Mapping[str, Sequence[str]]
 
 
-def read(directory: Path) -> Files:
-    """A bundle's files, each verified; of a directory without a contract, the graph alone."""
+def read(directory: Path) -> list[Files]:
+    """A bundle's files, each verified, for its graph or for each of its two.
+
+    Of a directory without a contract, the graph alone.
+    """
     if not (directory / FILE_NAME).exists():
-        return Files(reader.read_plain(directory), None, None, {})
+        return [Files(None, reader.read_plain(directory), None, None, {})]
     bundle = reader.read(directory)
     labels = {output: bundle.labels(output) or [] for output in bundle.contract.labels}
-    return Files(bundle.model, bundle.contract, bundle.golden(), labels)
+    if bundle.contract.decoding is None:
+        return [Files(None, bundle.model, bundle.contract, bundle.golden(), labels)]
+    return [
+        Files(part, graph, bundle.contract, bundle.golden(part), labels)
+        for part, graph in bundle.graphs.items()
+    ]
+
+
+def of_graph(files: Files, session: Session) -> Files:
+    """The same, with what contract and labels say of the session's graph alone, if it is one of two."""
+    if files.contract is None or files.contract.decoding is None:
+        return files
+    outputs = {spec.name for spec in session.outputs}
+    return replace(
+        files,
+        contract=files.contract.of_graph({spec.name for spec in session.inputs}),
+        labels={name: lines for name, lines in files.labels.items() if name in outputs},
+    )
 
 
 def check_provider(files: Files, provider: str) -> None:

@@ -15,11 +15,12 @@ from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
 
+from bundle import reader
 from bundle.errors import InvalidName
 from bundle.repository import check_name, versions
 from server.errors import InvalidRequest, ModelFailed, ModelNotReady, UnknownModel
 from server.metrics import ModelGauges
-from server.model import Loader, ServedModel
+from server.model import Loader, ServedModel, served_name
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A version that exists; `reason` says why it is not ready."""
+    """A version that exists, under a name it is asked by; `reason` says why it is not ready."""
 
     name: str
     version: str
@@ -45,8 +46,22 @@ class Entry:
     model: ServedModel | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A version to be loaded, and the names it will be asked by."""
+
+    name: str
+    version: str
+    served: tuple[str, ...]
+
+    def entries(self, state: State, reason: str = "") -> list[Entry]:
+        return [Entry(name, self.version, state, reason) for name in self.served]
+
+
 class Repository:
     """The models of one directory; of each, the highest version is served.
+
+    A pair of graphs is two entries, `NAME.encoder` and `NAME.decoder`, which change together.
 
     Args:
         root: holds `<name>/<version>/`.
@@ -59,6 +74,7 @@ class Repository:
         self._loader = loader
         self._changed = changed
         self._entries: Mapping[str, Entry] = MappingProxyType({})
+        self._pairs: Mapping[str, tuple[str, ...]] = MappingProxyType({})
         self._is_loaded = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._load_all, name="weir-loader", daemon=True)
@@ -77,7 +93,7 @@ class Repository:
 
     def entries(self) -> list[Entry]:
         """Every known version, by name."""
-        return list(self._entries.values())
+        return [self._entries[name] for name in sorted(self._entries)]
 
     def entry(self, name: str, version: str) -> Entry:
         """What is known of a model.
@@ -95,6 +111,10 @@ class Repository:
             raise InvalidRequest(f"model version: expected a number, got {version[:64]!r}")
         if not name:
             raise InvalidRequest("model name: expected one, got none")
+        if entry is None and name in self._pairs:
+            raise UnknownModel(
+                f"model {name!r} is two graphs: ask {' and '.join(map(repr, self._pairs[name]))}"
+            )
         if entry is None:
             raise UnknownModel(f"unknown model {name[:128]!r}")
         if version and version != entry.version:
@@ -145,52 +165,74 @@ class Repository:
 
     def _load_all(self) -> None:
         found = self._find()
-        for name, version in found:
-            self._publish(Entry(name, version, State.LOADING))
-        for name, version in found:
+        self._pairs = MappingProxyType(
+            {each.name: each.served for each in found if each.served != (each.name,)}
+        )
+        for each in found:
+            self._publish(each.entries(State.LOADING))
+        for each in found:
             if self._stopping:
                 return
-            self._publish(self._load(name, version))
+            self._publish(self._load(each))
         self._is_loaded.set()
         self._changed(None)
         ready = sum(entry.state is State.READY for entry in self._entries.values())
-        logger.info("models loaded ready=%d failed=%d", ready, len(found) - ready)
+        logger.info("models loaded ready=%d failed=%d", ready, len(self._entries) - ready)
 
-    def _find(self) -> list[tuple[str, str]]:
-        found = []
+    def _find(self) -> list[_Found]:
+        found: list[_Found] = []
+        taken: dict[str, str] = {}
         for directory in sorted(self._root.iterdir()):
             try:
                 check_name(directory.name)
             except InvalidName:
                 continue
             numbers = _versions(directory)
-            if numbers:
-                found.append((directory.name, str(numbers[-1])))
+            if numbers and directory.name in taken:
+                # A pair comes first: its name is how the other begins.
+                logger.warning(
+                    "model passed over model=%s reason=%r is the name of a graph of the pair %r",
+                    directory.name, directory.name, taken[directory.name],
+                )  # fmt: skip
+            elif numbers:
+                one = _found(directory, str(numbers[-1]))
+                found.append(one)
+                taken.update(dict.fromkeys(one.served, one.name))
             elif directory.is_dir():
                 logger.warning("model has no version directory model=%s", directory.name)
         return found
 
-    def _load(self, name: str, version: str) -> Entry:
+    def _load(self, found: _Found) -> list[Entry]:
+        name, version = found.name, found.version
         try:
-            model = self._loader.load(name, version, self._root / name / version)
+            models = self._loader.load(name, version, self._root / name / version)
         except ModelFailed as error:
             # As `bundle` writes it: without the dots that `Path.absolute` would leave in.
             root = os.path.abspath(self._root)  # noqa: PTH100
             reason = str(error).replace(f"{root}{os.sep}", "")
             logger.warning("model failed model=%s version=%s reason=%s", name, version, reason)
-            return Entry(name, version, State.UNAVAILABLE, reason)
+            return found.entries(State.UNAVAILABLE, reason)
         except Exception:
             logger.exception("model failed model=%s version=%s", name, version)
-            return Entry(name, version, State.UNAVAILABLE, "internal error, see the server's log")
-        logger.info(
-            "model ready model=%s version=%s provider=%s seconds=%.2f",
-            name, version, model.provider, model.metrics.load_seconds,
-        )  # fmt: skip
-        return Entry(name, version, State.READY, model=model)
+            return found.entries(State.UNAVAILABLE, "internal error, see the server's log")
+        for model in models:
+            logger.info(
+                "model ready model=%s version=%s provider=%s seconds=%.2f",
+                model.name, version, model.provider, model.metrics.load_seconds,
+            )  # fmt: skip
+        return [Entry(model.name, version, State.READY, model=model) for model in models]
 
-    def _publish(self, entry: Entry) -> None:
-        self._entries = MappingProxyType({**self._entries, entry.name: entry})
-        self._changed(entry)
+    def _publish(self, entries: list[Entry]) -> None:
+        changed = {entry.name: entry for entry in entries}
+        self._entries = MappingProxyType({**self._entries, **changed})
+        for entry in entries:
+            self._changed(entry)
+
+
+def _found(directory: Path, version: str) -> _Found:
+    parts = ("encoder", "decoder") if reader.is_pair(directory / version) else (None,)
+    served = tuple(served_name(directory.name, part) for part in parts)
+    return _Found(directory.name, version, served)
 
 
 def _versions(directory: Path) -> list[int]:

@@ -21,7 +21,7 @@ from server.metrics import Metrics
 from server.model import Loader
 from server.repository import Entry, Repository
 from server.transport.call import Metadata
-from tests import onnx_models
+from tests import onnx_models, pairs
 
 # Derandomized: the same examples in every run, so that a failure is everybody's failure.
 settings.register_profile("weir", derandomize=True, deadline=None, database=None)
@@ -185,6 +185,29 @@ def publish(models: Path) -> Callable[..., Path]:
         return writer.write(files, contract, models, name, version)
 
     return publish
+
+
+@pytest.fixture
+def publish_pair(models: Path) -> Callable[..., Path]:
+    """Write a bundle of two graphs, with what the test wants different."""
+
+    def publish_pair(
+        name: str = "pair",
+        *,
+        decoder_golden: Golden | None = pairs.DECODER_GOLDEN,
+        contract: Contract = pairs.CONTRACT,
+        **files: bytes,
+    ) -> Path:
+        graphs = {
+            "encoder.onnx": pairs.encoder(),
+            "decoder.onnx": pairs.decoder(),
+            "golden.encoder.npz": encode(pairs.ENCODER_GOLDEN),
+        }
+        if decoder_golden is not None:
+            graphs["golden.decoder.npz"] = encode(decoder_golden)
+        return writer.write({**graphs, **files}, contract, models, name)
+
+    return publish_pair
 
 
 COLOURS = Preprocessing(

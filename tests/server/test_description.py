@@ -14,7 +14,7 @@ from server.deadlines import Deadlines
 from server.metrics import Metrics
 from server.model import Loader, ServedModel
 from tests import onnx_models
-from tests.server.conftest import Clock
+from tests.server.conftest import Backend, Clock
 
 Load = Callable[[Path], ServedModel]
 
@@ -32,7 +32,7 @@ def load(clock: Clock) -> Iterator[Load]:
             deadlines=Deadlines(clock),
             metrics=Metrics(CollectorRegistry()),
         )
-        loaded.append(loader.load(directory.parent.name, directory.name, directory))
+        loaded.extend(loader.load(directory.parent.name, directory.name, directory))
         return loaded[-1]
 
     yield load
@@ -86,6 +86,23 @@ def test_config_of_a_bundle_leaves_the_batch_axis_out(
         },
         "model_transaction_policy": {},
     }
+
+
+def test_config_of_a_graph_of_a_pair(
+    publish_pair: Callable[..., Path], open_backend: Callable[..., Backend]
+) -> None:
+    publish_pair("pair")
+
+    config = description.config(open_backend().repository.get("pair.decoder", ""))
+
+    assert (config.name, config.default_model_filename) == ("pair.decoder", "decoder.onnx")
+    assert {one.name: list(one.dims) for one in config.input} == {
+        "previous": [],
+        "state": [1],
+        "memory": [-1, 1],
+        "lengths": [],
+    }
+    assert [one.name for one in config.input if one.optional] == ["lengths"]
 
 
 def test_config_of_a_model_without_rows_has_no_batching(models: Path, load: Load) -> None:

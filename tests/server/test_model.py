@@ -10,18 +10,21 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from prometheus_client import CollectorRegistry
 
-from bundle.contract import Batching
+from bundle.contract import Batching, Contract
 from bundle.golden import Golden
+from bundle.sequences import ValueRange
 from server.config import ModelSettings
 from server.deadlines import Deadlines
 from server.errors import ModelFailed
 from server.metrics import Metrics
 from server.model import Loader, ServedModel
 from tests import onnx_models
+from tests.pairs import CONTRACT, DECODER_GOLDEN, ENCODER_GOLDEN
 from tests.server.conftest import AFFINE_GOLDEN, COLOURS
 
 Array = NDArray[Any]
 Load = Callable[..., ServedModel]
+LoadAll = Callable[..., list[ServedModel]]
 
 # Only ever reached by a test that fails.
 HANG_S = 20.0
@@ -61,11 +64,11 @@ def metrics() -> Metrics:
 
 
 @pytest.fixture
-def load(metrics: Metrics, clock: Callable[[], float]) -> Iterator[Load]:
+def load_all(metrics: Metrics, clock: Callable[[], float]) -> Iterator[LoadAll]:
     """Load a version directory; what was loaded is closed at the end."""
     loaded: list[ServedModel] = []
 
-    def load(directory: Path, **settings: Any) -> ServedModel:
+    def load_all(directory: Path, **settings: Any) -> list[ServedModel]:
         own = ModelSettings(**{"max_queue_rows": 64, "instances": 1, **settings})
         loader = Loader(
             provider="cpu",
@@ -75,14 +78,25 @@ def load(metrics: Metrics, clock: Callable[[], float]) -> Iterator[Load]:
             deadlines=Deadlines(clock),
             metrics=metrics,
         )
-        model = loader.load(directory.parent.name, directory.name, directory)
-        loaded.append(model)
-        return model
+        models = loader.load(directory.parent.name, directory.name, directory)
+        loaded.extend(models)
+        return models
 
-    yield load
+    yield load_all
     for model in loaded:
         model.scheduler.close()
         assert model.scheduler.join(HANG_S)
+
+
+@pytest.fixture
+def load(load_all: LoadAll) -> Load:
+    """The same, of a version of one graph."""
+
+    def load(directory: Path, **settings: Any) -> ServedModel:
+        (model,) = load_all(directory, **settings)
+        return model
+
+    return load
 
 
 def plain(models: Path, graph: bytes) -> Path:
@@ -440,3 +454,129 @@ def test_integers_are_served_on_a_cpu(publish: Callable[..., Path], load: Load) 
     model = load(publish(precision="int8", providers=["cpu"]))
 
     assert model.contract is not None and model.contract.precision == "int8"
+
+
+def test_pair_is_two_models(publish_pair: Callable[..., Path], load_all: LoadAll) -> None:
+    encoder, decoder = load_all(publish_pair())
+
+    assert [model.name for model in (encoder, decoder)] == ["pair.encoder", "pair.decoder"]
+    assert [model.file for model in (encoder, decoder)] == ["encoder.onnx", "decoder.onnx"]
+    assert list(encoder.signature.inputs) == ["tokens", "lengths"]
+    assert list(decoder.signature.inputs) == ["previous", "state", "memory", "lengths"]
+    assert list(encoder.rules.ranges) == ["tokens"]
+    assert list(decoder.rules.ranges) == ["previous"]
+    for model in (encoder, decoder):
+        assert model.contract is not None and model.contract.decoding is None
+        assert model.rules.maxima == {"time": 16}
+        assert model.signature.optional == {"lengths"}
+        assert model.policy.max_rows == 4
+        assert model.metrics.provider == "cpu" and model.metrics.load_seconds > 0
+
+
+def test_graphs_of_a_pair_answer_by_themselves(
+    publish_pair: Callable[..., Path], load_all: LoadAll
+) -> None:
+    models = load_all(publish_pair())
+
+    for model, golden in zip(models, (ENCODER_GOLDEN, DECODER_GOLDEN), strict=True):
+        call = Call(golden.inputs, rows=2)
+        model.scheduler.submit(call)
+
+        for name, expected in golden.outputs.items():
+            np.testing.assert_array_equal(call.outputs()[name], expected)
+
+
+def told(**changes: Any) -> Contract:
+    """The pair's contract, with another word on decoding."""
+    assert CONTRACT.decoding is not None
+    return CONTRACT.model_copy(update={"decoding": CONTRACT.decoding.model_copy(update=changes)})
+
+
+def changed(**changes: Any) -> Contract:
+    return CONTRACT.model_copy(update=changes)
+
+
+SWAPPED = {"state": "log_probabilities"}
+SPOILT_STEP = Golden(
+    DECODER_GOLDEN.inputs,
+    {**DECODER_GOLDEN.outputs, "next_state": DECODER_GOLDEN.outputs["next_state"] + 1},
+)
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        pytest.param(
+            {"decoder_golden": SPOILT_STEP},
+            "^decoder: golden output 'next_state' differs by 1 on",
+            id="one graph",
+        ),
+        pytest.param(
+            {"decoder_golden": None}, "^decoder: the bundle has no recorded outputs", id="no golden"
+        ),
+        pytest.param(
+            {"contract": told(lengths=None)},
+            r"expected \['memory', 'previous', 'state'\] as the decoder's inputs, got \['lengths'",
+            id="decoder's inputs",
+        ),
+        pytest.param(
+            {"contract": told(from_encoder={"memory": "keys", "state": "state"})},
+            r"from_encoder: expected an output for 'memory', FP32 \['batch', 'time', 1\], got none",
+            id="no such output",
+        ),
+        pytest.param(
+            {"contract": told(from_step=SWAPPED, log_probabilities="next_state")},
+            r"from_step: expected an output for 'state', .* got FP32 \['batch', 8\]",
+            id="another size",
+        ),
+        pytest.param(
+            {"contract": told(from_encoder={"memory": "state", "state": "state"})},
+            r"from_encoder: expected an output for 'memory', .* got FP32 \['batch', 1\]",
+            id="another rank",
+        ),
+        pytest.param(
+            {"contract": told(attention="weights")},
+            r"expected outputs of the decoder, .* got \['weights'\]",
+            id="attention",
+        ),
+        pytest.param(
+            {
+                "contract": changed(
+                    value_ranges={**CONTRACT.value_ranges, "x": ValueRange(maximum=1)}
+                )
+            },
+            r"expected inputs of the pair, .* got \['x'\]",
+            id="range of neither",
+        ),
+        pytest.param(
+            {"contract": changed(labels={"y": "labels.txt"}), "labels.txt": b"a\n"},
+            r"expected outputs of the pair, .* got \['y'\]",
+            id="labels of neither",
+        ),
+        pytest.param(
+            {"contract": changed(providers=["cuda"])}, "^precision fp32 is served on", id="provider"
+        ),
+    ],
+)
+def test_pair_that_does_not_fit_is_refused_as_a_whole(
+    own: dict[str, Any], message: str, publish_pair: Callable[..., Path], load_all: LoadAll
+) -> None:
+    before = threading.active_count()
+
+    with pytest.raises(ModelFailed, match=message):
+        load_all(publish_pair(**own))
+
+    assert threading.active_count() == before
+
+
+def test_labels_of_a_pair_go_to_the_graph_that_has_the_output(
+    publish_pair: Callable[..., Path], load_all: LoadAll
+) -> None:
+    contract = changed(labels={"log_probabilities": "labels.txt"})
+
+    encoder, decoder = load_all(
+        publish_pair(contract=contract, **{"labels.txt": b"a\nb\nc\nd\ne\nf\ng\nh\n"})
+    )
+
+    assert encoder.labels == {}
+    assert decoder.labels == {"log_probabilities": list("abcdefgh")}

@@ -376,6 +376,129 @@ def test_gauges_tell_of_every_known_model(
     assert gauges["good"].waiting_rows == gauges["good"].running_requests == 0
 
 
+def test_pair_is_two_entries_by_name(
+    publish: Callable[..., Path],
+    publish_pair: Callable[..., Path],
+    open_repository: Open,
+    listener: Listener,
+) -> None:
+    publish_pair("pair")
+    publish("pair-more")
+
+    repository = open_repository()
+
+    assert [entry.name for entry in repository.entries()] == [
+        "pair-more",
+        "pair.decoder",
+        "pair.encoder",
+    ]
+    assert all(entry.state is State.READY for entry in repository.entries())
+    assert repository.get("pair.decoder", "1").name == "pair.decoder"
+    assert {gauge.model for gauge in repository.gauges()} == set(states(repository))
+    ready = [entry.name for entry in listener.changes if entry.state is State.READY]
+    assert ready == ["pair.encoder", "pair.decoder", "pair-more"]
+
+
+def test_graphs_of_a_pair_become_ready_together(
+    publish_pair: Callable[..., Path], models: Path, clock: Clock
+) -> None:
+    publish_pair("pair")
+    seen: list[dict[str, tuple[str, State]]] = []
+    done = threading.Event()
+
+    def changed(entry: Entry | None) -> None:
+        if entry is None:
+            done.set()
+        else:
+            seen.append(states(repository))
+
+    loader = Loader(
+        provider="cpu",
+        threads=1,
+        max_message_bytes=1 << 20,
+        settings=lambda _: ModelSettings(max_queue_rows=8, instances=1),
+        deadlines=Deadlines(clock),
+        metrics=Metrics(CollectorRegistry()),
+    )
+    repository = Repository(models, loader, changed=changed)
+
+    repository.start()
+    assert done.wait(HANG_S)
+
+    both = [dict.fromkeys(("pair.decoder", "pair.encoder"), ("1", state)) for state in State]
+    assert seen == [both[0], both[0], both[1], both[1]]
+    assert repository.close(HANG_S)
+
+
+def test_name_of_a_pair_says_whom_to_ask(
+    publish_pair: Callable[..., Path], open_repository: Open
+) -> None:
+    publish_pair("pair")
+
+    with pytest.raises(
+        UnknownModel,
+        match=r"^model 'pair' is two graphs: ask 'pair\.encoder' and 'pair\.decoder'$",
+    ):
+        open_repository().get("pair", "")
+
+
+@pytest.mark.parametrize("changed_file", ["decoder.onnx", "golden.encoder.npz"])
+def test_pair_with_one_broken_graph_is_unavailable_as_a_whole(
+    changed_file: str, publish_pair: Callable[..., Path], open_repository: Open
+) -> None:
+    (publish_pair("pair") / changed_file).write_bytes(b"x")
+
+    repository = open_repository()
+
+    assert states(repository) == dict.fromkeys(
+        ("pair.decoder", "pair.encoder"), ("1", State.UNAVAILABLE)
+    )
+    for entry in repository.entries():
+        assert entry.reason.startswith(f"{changed_file}: expected SHA-256")
+
+
+def test_pair_that_lacks_a_graph_is_still_two_entries(
+    publish_pair: Callable[..., Path], open_repository: Open
+) -> None:
+    (publish_pair("pair") / "encoder.onnx").unlink()
+
+    repository = open_repository()
+
+    assert {entry.name: entry.reason for entry in repository.entries()} == dict.fromkeys(
+        ("pair.decoder", "pair.encoder"), "pair/1: files listed but missing: encoder.onnx"
+    )
+
+
+def test_directory_with_the_name_of_a_graph_of_a_pair_is_passed_over(
+    publish: Callable[..., Path],
+    publish_pair: Callable[..., Path],
+    open_repository: Open,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    publish("pair.encoder")
+    publish_pair("pair.decoder")
+    publish_pair("pair")
+
+    repository = open_repository()
+
+    assert states(repository) == dict.fromkeys(("pair.decoder", "pair.encoder"), ("1", State.READY))
+    assert "tokens" in repository.get("pair.encoder", "").signature.inputs
+    for name in ("pair.encoder", "pair.decoder"):
+        assert (
+            f"model passed over model={name} reason='{name}' is the name of a graph of the "
+            "pair 'pair'"
+        ) in caplog.text
+
+
+def test_such_a_name_is_free_where_there_is_no_pair(
+    publish: Callable[..., Path], open_repository: Open
+) -> None:
+    publish("single")
+    publish("single.encoder")
+
+    assert set(states(open_repository())) == {"single", "single.encoder"}
+
+
 def test_closing_twice_is_harmless(publish: Callable[..., Path], open_repository: Open) -> None:
     publish("affine")
     repository = open_repository()
