@@ -1,8 +1,9 @@
 """What `make demo` runs: train, export, serve and call a real network, each as a user would.
 
-LeNet-5 and a small Inception learn scikit-learn's handwritten digits, and a GRU the stress of English words
-from the CMU Pronouncing Dictionary; neither needs a download. LeNet-5 is then sent tensors, Inception PNG
-files, and the GRU phonemes. Everything lands in `.demo/`: runs, bundles, pictures.
+LeNet-5 and a small Inception learn scikit-learn's handwritten digits; a GRU the stress of English words and an
+encoder-decoder their pronunciation, from the CMU Pronouncing Dictionary. Nothing needs a download. LeNet-5 is then
+sent tensors, Inception PNG files, the GRU phonemes, and the encoder-decoder letters, step by step. Everything lands
+in `.demo/`: runs, bundles, pictures.
 """
 
 import io
@@ -23,12 +24,13 @@ from rich.console import Console
 from rich.rule import Rule
 
 import weir
-from training.data import load
+from training.data import load, load_pairs
 
 FOLDER = Path(".demo")
 RUNS, MODELS, PICTURES = FOLDER / "runs", FOLDER / "models", FOLDER / "pictures"
 LEAST_ACCURACY = 0.98
 _SHOWN_PICTURES = 4
+_MOST_PHONEMES = 16
 WORDS = {
     "photograph": "F OW T AH G R AE F",
     "photographer": "F AH T AA G R AH F ER",
@@ -57,12 +59,15 @@ def main() -> None:
         out = str(RUNS / recipe)
         run("train", recipe, "--data", "digits", "--out", out)
         run("export", out, "--to", str(MODELS))
-    run("train", "stress", "--quick", "--out", str(RUNS / "stress"))
-    run("export", str(RUNS / "stress"), "--to", str(MODELS))
+    for recipe in ("stress", "pronounce"):
+        out = str(RUNS / recipe)
+        run("train", recipe, "--quick", "--out", out)
+        run("export", out, "--to", str(MODELS))
     with serving(MODELS) as server:
         infer(server)
         classify(server)
         tag(server)
+        pronounce(server)
         show_metrics(server)
     console.print(f"\n[green]done[/]: see {FOLDER}/")
 
@@ -145,6 +150,43 @@ def tag(server: Server) -> None:
         console.print(f"{word:<13}{said}", highlight=False)
     run("evaluate", "stress", *("--data", "cmudict-stress"), *("--bundle", str(bundle)),
         *("--target", server.target))  # fmt: skip
+
+
+def pronounce(server: Server) -> None:
+    """Pronounce words of the held-out ones: the encoder once, then the decoder once for each phoneme."""
+    bundle = MODELS / "pronounce" / "1"
+    letters, phonemes = (
+        (bundle / f"vocabulary.{name}.txt").read_text().splitlines()
+        for name in ("tokens", "previous")
+    )
+    held_out = load_pairs("cmudict-pronounce", "test")
+    short = [row for row, word in enumerate(held_out.sources) if 4 <= len(word) <= 6]
+    rows = short[:: len(short) // 8][:8]
+    spelt = [[letters.index(letter) for letter in held_out.sources[row]] for row in rows]
+    with weir.Client(server.target) as client:
+        client.wait_ready("pronounce.decoder")
+        spoken = decode(client, spelt, begin=phonemes.index("<s>"), end=phonemes.index("</s>"))
+    for row, ids in zip(rows, spoken, strict=True):
+        said = " ".join(phonemes[number] for number in ids)
+        expected = " or ".join(held_out.references[row])
+        mark = "[green]right[/]" if said in held_out.references[row] else "[yellow]wrong[/]"
+        console.print(f"{held_out.sources[row]:<9}{said:<22}{expected:<30}{mark}")
+
+
+def decode(client: weir.Client, spelt: list[list[int]], *, begin: int, end: int) -> list[list[int]]:
+    """The likeliest token at every step, for all rows at once, up to each row's end."""
+    lengths = np.array([len(row) for row in spelt])
+    tokens = np.array([row + [0] * (lengths.max() - len(row)) for row in spelt])
+    memory = client.infer("pronounce.encoder", {"tokens": tokens, "lengths": lengths})
+    state, previous = memory["state"], np.full(len(spelt), begin)
+    kept = {"memory": memory["memory"], "keys": memory["keys"], "lengths": lengths}
+    steps = []
+    for _ in range(_MOST_PHONEMES):
+        step = client.infer("pronounce.decoder", {"previous": previous, "state": state, **kept})
+        state, previous = step["next_state"], step["log_probabilities"].argmax(axis=1)
+        steps.append(previous)
+    answers = np.stack(steps, axis=1).tolist()
+    return [row[: row.index(end)] if end in row else row for row in answers]
 
 
 def encode_png(image: np.ndarray) -> bytes:

@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from training.errors import RunError
-from training.files import write_whole
+from training.files import apart, write_whole
 from training.loop import State
 from training.progress import Progress
 from training.recipe import explain
@@ -56,7 +56,7 @@ def write_checkpoint(run: Path, state: State, recipe: AnyRecipe, data_checksum: 
     }
     for index, memory in state.optimizer.state_dict()["state"].items():
         tensors |= _under(f"optimizer.{index}", memory)
-    write_whole(run / CHECKPOINT, save(tensors, metadata={"note": note.model_dump_json()}))
+    write_whole(run / CHECKPOINT, save(apart(tensors), metadata={"note": note.model_dump_json()}))
 
 
 def read_checkpoint(run: Path) -> Checkpoint:
@@ -121,7 +121,7 @@ def _set_generators(states: dict[str, Tensor]) -> None:
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix}.{name}": tensor.contiguous() for name, tensor in tensors.items()}
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

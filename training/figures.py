@@ -3,6 +3,7 @@
 Names are shown as they are: a label of two dollar signs is no formula.
 """
 
+import math
 import warnings
 from pathlib import Path
 
@@ -30,12 +31,23 @@ LABELLED_CLASSES = 25
 
 
 def draw_learning_curve(record: RunRecord, path: Path) -> None:
-    """Loss and accuracy by epoch, training against validation; the kept epoch is marked."""
+    """Loss and accuracy by epoch, training against validation; the kept epoch is marked.
+
+    Of a series, the root of the loss in the series' own unit instead of both.
+    """
+    if record.series is not None:
+        _draw_error_curve(record, record.series.std[0], path)
+        return
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
     history = record.epochs
     _plot(loss, record, [e.loss for e in history], [e.validation_loss for e in history])
-    _plot(accuracy, record, [e.accuracy for e in history], [e.validation_accuracy for e in history])
+    _plot(
+        accuracy,
+        record,
+        [e.accuracy or 0.0 for e in history],
+        [e.validation_accuracy or 0.0 for e in history],
+    )
     loss.set_ylabel("loss (mean over the rows)")
     loss.set_yscale("log")
     loss.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -45,6 +57,21 @@ def draw_learning_curve(record: RunRecord, path: Path) -> None:
     accuracy.set_ylabel("accuracy")
     accuracy.yaxis.set_major_formatter(PercentFormatter(xmax=1.0))
     accuracy.legend(loc="lower right")
+    figure.suptitle(_title(record), parse_math=False)
+    save(figure, path)
+
+
+def _draw_error_curve(record: RunRecord, std: float, path: Path) -> None:
+    figure = Figure(figsize=(6, 4.2), layout="constrained")
+    axes = figure.subplots()
+    _plot(
+        axes,
+        record,
+        [std * math.sqrt(epoch.loss) for epoch in record.epochs],
+        [std * math.sqrt(epoch.validation_loss) for epoch in record.epochs],
+    )
+    axes.set_ylabel("RMSE (over the steps that are learnt)")
+    axes.legend(loc="upper right")
     figure.suptitle(_title(record), parse_math=False)
     save(figure, path)
 

@@ -38,9 +38,9 @@ class Partners:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows trained together: the network's arguments, and the class of each target.
+    """Rows trained together: the network's arguments, and the class of each target, or its number.
 
-    A target of `NO_TARGET` fills a shorter row up and counts for nothing; one of `UNSEEN`, a class that the
+    A class of `NO_TARGET` fills a shorter row up and counts for nothing; one of `UNSEEN`, a class that the
     training data lacks, can only be missed.
     """
 
@@ -59,6 +59,7 @@ class Task:
     loss: (logits, targets) to a mean over the targets.
     auxiliary_weight: of the loss of each auxiliary classifier, where the network has some in training.
     mixed: run the forward passes of training in bfloat16 where that is safe.
+    has_classes: whether targets are classes, so that right answers count; numbers are judged by their loss alone.
     rows_are: what a row is called, for who looks on; `targets_are`, what a target is, if a row has several.
     """
 
@@ -68,6 +69,7 @@ class Task:
     loss: Loss
     auxiliary_weight: float = 0.0
     mixed: bool = False
+    has_classes: bool = True
     rows_are: str = "rows"
     targets_are: str | None = None
 
@@ -103,10 +105,10 @@ class Hooks:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Mean loss over the targets, and the share that was right."""
+    """Mean loss over the targets, and the share that was right, where they are classes."""
 
     loss: float
-    accuracy: float
+    accuracy: float | None
 
 
 def fit(state: State, task: Task, recipe: Recipe, hooks: Hooks) -> None:
@@ -119,7 +121,7 @@ def fit(state: State, task: Task, recipe: Recipe, hooks: Hooks) -> None:
     while not is_finished(state.progress, recipe):
         started = time.perf_counter()
         is_whole = _train_epoch(state, task, recipe, hooks)
-        score = evaluate(state.judged, task.validation(), task.loss) if is_whole else None
+        score = validate(state.judged, task) if is_whole else None
         state.progress.epoch_seconds += time.perf_counter() - started
         if score is None:
             hooks.save(state)
@@ -176,7 +178,8 @@ def _train_step(state: State, batch: Batch, task: Task, recipe: Recipe) -> None:
         follow(state.average, state.network, decay=recipe.average_decay, step=done)
     targets = count_targets(batch.targets)
     progress.loss_sum += _finite(loss) * targets
-    progress.right += count_right(logits, batch.targets)
+    if task.has_classes:
+        progress.right += count_right(logits, batch.targets)
     progress.targets += targets
     progress.rows += len(batch.targets)
     progress.step += 1
@@ -195,8 +198,15 @@ def _split(answer: Tensor | WithAuxiliary) -> WithAuxiliary:
     return answer if isinstance(answer, WithAuxiliary) else WithAuxiliary(answer, ())
 
 
+def validate(network: nn.Module, task: Task) -> Score:
+    """Score the network on the task's validation rows."""
+    return evaluate(network, task.validation(), task.loss, has_classes=task.has_classes)
+
+
 @torch.inference_mode()
-def evaluate(network: nn.Module, batches: Iterable[Batch], loss: Loss) -> Score:
+def evaluate(
+    network: nn.Module, batches: Iterable[Batch], loss: Loss, *, has_classes: bool = True
+) -> Score:
     """Score the network in eval mode and full precision."""
     network.eval()
     loss_sum, right, targets = 0.0, 0, 0
@@ -204,9 +214,10 @@ def evaluate(network: nn.Module, batches: Iterable[Batch], loss: Loss) -> Score:
         logits: Tensor = network(*batch.inputs)
         counted = count_targets(batch.targets)
         loss_sum += _finite(loss(logits, batch.targets)) * counted
-        right += count_right(logits, batch.targets)
+        if has_classes:
+            right += count_right(logits, batch.targets)
         targets += counted
-    return Score(loss_sum / targets, right / targets)
+    return Score(loss_sum / targets, right / targets if has_classes else None)
 
 
 def count_right(logits: Tensor, targets: Tensor) -> int:
@@ -215,7 +226,9 @@ def count_right(logits: Tensor, targets: Tensor) -> int:
 
 
 def count_targets(targets: Tensor) -> int:
-    """How many there are, without those that fill up."""
+    """How many there are, without those that fill up; of numbers, none does."""
+    if targets.is_floating_point():
+        return targets.numel()
     return int((targets != NO_TARGET).sum())
 
 

@@ -1,4 +1,4 @@
-"""What is learnt from what: the part of a run that depends on its kind, pictures or sequences."""
+"""What is learnt from what: the part of a run that depends on its kind: pictures, sequences or series."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from training.loop import Task
-from training.pictures.recipe import PictureRecipe
-from training.run import DataRecord, ImageRecord, SequenceRecord
-from training.sequences.recipe import SequenceRecipe
+from training.recipes import AnyRecipe
+from training.run import DataRecord, ImageRecord, PairRecord, SequenceRecord, SeriesRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,27 +22,31 @@ class Description:
     classes: tuple[str, ...]
     image: ImageRecord | None = None
     sequence: SequenceRecord | None = None
+    series: SeriesRecord | None = None
+    pairs: PairRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Tested:
     """What a network answers on the test set.
 
-    accuracy: the share of the answers that are right.
-    confusions: how often class `row` was taken for class `column`, (classes, classes).
+    accuracy: the share of the answers that are right; none where they are numbers.
+    confusions: how often class `row` was taken for class `column`, (classes, classes); likewise.
     metrics: what else there is to say, by the field's names.
+    notes: by which settings that was measured, as `RunRecord.test_notes`.
     """
 
-    accuracy: float
-    confusions: NDArray[np.int64]
+    accuracy: float | None
+    confusions: NDArray[np.int64] | None
     metrics: dict[str, float] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
 
 
 class Problem(Protocol):
     """A recipe with its data in memory."""
 
     @property
-    def recipe(self) -> PictureRecipe | SequenceRecipe:
+    def recipe(self) -> AnyRecipe:
         """By which it was prepared."""
 
     @property

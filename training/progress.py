@@ -36,17 +36,18 @@ class Progress(BaseModel):
         """Time spent in training and validation, over all sittings."""
         return sum(record.seconds for record in self.history) + self.epoch_seconds
 
-    def close_epoch(self, validation_loss: float, validation_accuracy: float) -> bool:
+    def close_epoch(self, validation_loss: float, validation_accuracy: float | None) -> bool:
         """Write the running epoch into the history and begin the next; true when it is the best so far.
 
-        Better means more right on the validation rows; among equals, the lower loss.
+        Better means more right on the validation rows; among equals, and where there are no classes to be right
+        about, the lower loss.
         """
         self.epoch += 1
         record = EpochRecord(
             epoch=self.epoch,
             learning_rate=self.learning_rate,
             loss=self.loss,
-            accuracy=self.accuracy,
+            accuracy=None if validation_accuracy is None else self.accuracy,
             validation_loss=validation_loss,
             validation_accuracy=validation_accuracy,
             seconds=self.epoch_seconds,
@@ -61,7 +62,7 @@ class Progress(BaseModel):
 
 
 def _is_better(record: EpochRecord, best: EpochRecord) -> bool:
-    return (record.validation_accuracy, -record.validation_loss) > (
-        best.validation_accuracy,
+    return (record.validation_accuracy or 0.0, -record.validation_loss) > (
+        best.validation_accuracy or 0.0,
         -best.validation_loss,
     )

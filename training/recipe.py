@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-Setting: TypeAlias = "str | int | float | bool | Mapping[str, Setting] | None"
+Setting: TypeAlias = "str | int | float | bool | tuple[str, ...] | Mapping[str, Setting] | None"
 
 
 class Settings(BaseModel):
@@ -44,7 +44,9 @@ class Recipe(Settings):
     batch_size: int = Field(ge=1)
     validation_share: float = Field(default=0.1, gt=0.0, lt=1.0)
     patience: int = Field(
-        default=10, ge=1, description="epochs without a better validation accuracy before stopping"
+        default=10,
+        ge=1,
+        description="epochs without a better validation accuracy, or loss, before stopping",
     )
     cpu_threads: int | None = Field(
         default=None, ge=1, description="none: one a core; the weights' last bits depend on it"

@@ -9,19 +9,47 @@ from training.errors import RecipeError
 from training.pictures import cookbook as of_pictures
 from training.pictures.recipe import PictureRecipe
 from training.recipe import Recipe, Setting, explain
+from training.seq2seq import cookbook as of_pairs
+from training.seq2seq.recipe import TASKS as PAIR_TASKS
+from training.seq2seq.recipe import Seq2SeqRecipe
 from training.sequences import cookbook as of_sequences
 from training.sequences.recipe import TASKS as SEQUENCE_TASKS
 from training.sequences.recipe import SequenceRecipe
+from training.series import cookbook as of_series
+from training.series.recipe import TASK as SERIES_TASK
+from training.series.recipe import SeriesRecipe
 
-RECIPES = {**of_pictures.RECIPES, **of_sequences.RECIPES}
+RECIPES = {
+    **of_pictures.RECIPES,
+    **of_sequences.RECIPES,
+    **of_pairs.RECIPES,
+    **of_series.RECIPES,
+}
 """By name, a function of the data set that gives the settings."""
 
-AnyRecipe: TypeAlias = Annotated[PictureRecipe | SequenceRecipe, Field(discriminator="task")]
+MADE_FOR = {
+    **of_pictures.MADE_FOR,
+    **of_sequences.MADE_FOR,
+    **of_pairs.MADE_FOR,
+    **of_series.MADE_FOR,
+}
+"""By name, the data sets a recipe is made for, its default first; PATH stands for data of yours."""
+
+AnyRecipe: TypeAlias = Annotated[
+    PictureRecipe | SequenceRecipe | Seq2SeqRecipe | SeriesRecipe, Field(discriminator="task")
+]
 
 
-def make_recipe(
-    name: str, data: str | None = None, **changes: Setting
-) -> PictureRecipe | SequenceRecipe:
+KINDS: dict[str, type[Recipe]] = {
+    "pictures": PictureRecipe,
+    "sequences": SequenceRecipe,
+    "pairs": Seq2SeqRecipe,
+    "series": SeriesRecipe,
+}
+"""By what they are for."""
+
+
+def make_recipe(name: str, data: str | None = None, **changes: Setting) -> AnyRecipe:
     """The named recipe with its defaults for a data set.
 
     Args:
@@ -34,31 +62,24 @@ def make_recipe(
     """
     if name not in RECIPES:
         raise RecipeError(f"unknown recipe {name!r}; there are {', '.join(sorted(RECIPES))}")
-    data = data or default_data(name)
+    data = data or MADE_FOR[name][0]
     recipe = _validate({"name": name, "data": data, **RECIPES[name](data)})
     return change_recipe(recipe, **changes)
 
 
-def quicken(recipe: PictureRecipe | SequenceRecipe) -> PictureRecipe | SequenceRecipe:
+def quicken(recipe: AnyRecipe) -> AnyRecipe:
     """The recipe's form for tests and demonstrations, under a minute long.
 
     Raises:
         RecipeError: it has none.
     """
-    quick = of_sequences.QUICK
+    quick = {**of_sequences.QUICK, **of_pairs.QUICK, **of_series.QUICK}
     if recipe.name not in quick:
         raise RecipeError(f"{recipe.name} has no quick form; {', '.join(quick)} have one")
     return change_recipe(recipe, **quick[recipe.name])
 
 
-def default_data(name: str) -> str:
-    """The data set a recipe takes where none is named."""
-    return of_sequences.DEFAULT_DATA.get(name, of_pictures.DEFAULT_DATA)
-
-
-def change_recipe(
-    recipe: PictureRecipe | SequenceRecipe, **changes: Setting
-) -> PictureRecipe | SequenceRecipe:
+def change_recipe(recipe: AnyRecipe, **changes: Setting) -> AnyRecipe:
     """The recipe with other settings, under the rules of `make_recipe`.
 
     An encoder of convolutions in place of a recurrent one brings its own depth and pooling along.
@@ -82,8 +103,14 @@ def _merged(settings: Mapping[str, Setting], changes: Mapping[str, Setting]) -> 
     return merged
 
 
-def _validate(settings: Mapping[str, Setting]) -> PictureRecipe | SequenceRecipe:
-    kind = SequenceRecipe if settings.get("task") in SEQUENCE_TASKS else PictureRecipe
+def _validate(settings: Mapping[str, Setting]) -> AnyRecipe:
+    kind: type[AnyRecipe] = PictureRecipe
+    if settings.get("task") in SEQUENCE_TASKS:
+        kind = SequenceRecipe
+    elif settings.get("task") in PAIR_TASKS:
+        kind = Seq2SeqRecipe
+    elif settings.get("task") == SERIES_TASK:
+        kind = SeriesRecipe
     try:
         return kind.model_validate(settings)
     except ValidationError as error:
@@ -92,10 +119,11 @@ def _validate(settings: Mapping[str, Setting]) -> PictureRecipe | SequenceRecipe
 
 
 def _refuse_others(kind: type[Recipe], settings: Mapping[str, Setting]) -> None:
-    """Say so where a recipe is given a setting of the other kind."""
-    for other, what in ((PictureRecipe, "pictures"), (SequenceRecipe, "sequences")):
-        for name in settings:
-            if name not in kind.model_fields and name in other.model_fields:
-                raise RecipeError(
-                    f"{settings['name']} takes no {name}, which is of recipes for {what}, got {settings[name]!r}"
-                )
+    """Say so where a recipe is given a setting of other kinds."""
+    for name in settings:
+        owners = [what for what, other in KINDS.items() if name in other.model_fields]
+        if owners and name not in kind.model_fields:
+            raise RecipeError(
+                f"{settings['name']} takes no {name}, which is of recipes for {' and '.join(owners)}, "
+                f"got {settings[name]!r}"
+            )

@@ -3,7 +3,7 @@
     weights.safetensors     the weights of the best validation epoch
     run.json                `RunRecord`
     vocabulary.*.txt        of what reads words, `training.data.vocabulary`
-    learning_curve.png, confusion_matrix.png, …
+    learning_curve.png, confusion_matrix.png, forecast.png, …
 
 Nothing in it is pickled, so a run from elsewhere can be read without running its code.
 """
@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from training.errors import DataError, RunError
-from training.files import write_whole
+from training.files import apart, write_whole
 from training.recipe import explain
 from training.recipes import AnyRecipe
 
@@ -67,30 +67,59 @@ class SequenceRecord(Record):
     std: float = Field(default=1.0, description="likewise")
 
 
+class SeriesRecord(Record):
+    """What the network takes: values as they were measured, scaled in the network itself."""
+
+    columns: list[str] = Field(description="the one that is forecast first")
+    mean: list[float] = Field(description="of each column's training part")
+    std: list[float] = Field(description="likewise")
+
+
+class PairRecord(Record):
+    """What the network takes and gives: tokens of two vocabularies."""
+
+    source_words: int
+    target_words: int
+
+
 class EpochRecord(Record):
-    """One pass over the training rows, as distorted, and what validation said after it."""
+    """One pass over the training rows, as distorted, and what validation said after it.
+
+    Accuracies are none where targets are numbers.
+    """
 
     epoch: int = Field(description="from 1")
     learning_rate: float = Field(description="at the epoch's last step")
     loss: float
-    accuracy: float
+    accuracy: float | None
     validation_loss: float
-    validation_accuracy: float
+    validation_accuracy: float | None
     seconds: float
 
 
 class RunRecord(Record):
-    """All there is to know about a run; `test_accuracy` is none until the one test is done."""
+    """All there is to know about a run.
+
+    `test_accuracy` is none until the one test is done, and where targets are numbers.
+    """
 
     format: Literal[1] = 1
     recipe: AnyRecipe
     architecture: str
-    task: Literal["image-classification", "sequence-classification", "tagging"]
+    task: Literal[
+        "image-classification",
+        "sequence-classification",
+        "tagging",
+        "sequence-to-sequence",
+        "forecasting",
+    ]
     data: DataRecord
     seed: int
     classes: list[str]
     image: ImageRecord | None = None
     sequence: SequenceRecord | None = None
+    series: SeriesRecord | None = None
+    pairs: PairRecord | None = None
     versions: dict[str, str]
     commit: str | None
     device: str
@@ -98,6 +127,9 @@ class RunRecord(Record):
     best_epoch: int = Field(description="whose weights were kept")
     test_accuracy: float | None
     test_metrics: dict[str, float] = Field(default={}, description="what else was measured")
+    test_notes: dict[str, str] = Field(
+        default={}, description="by which settings, where a field signs them: of BLEU, sacrebleu's"
+    )
     seconds: float
 
 
@@ -126,7 +158,7 @@ def write_record(run: Path, record: RunRecord) -> None:
 
 def save_weights(run: Path, weights: dict[str, Tensor]) -> None:
     """Write a run's weights, whole or not at all."""
-    write_whole(run / WEIGHTS, save({name: each.contiguous() for name, each in weights.items()}))
+    write_whole(run / WEIGHTS, save(apart(weights)))
 
 
 def load_weights(run: Path, network: nn.Module) -> nn.Module:

@@ -4,11 +4,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from training.checkpoint import CHECKPOINT, read_checkpoint
-from training.data import DATA_SETS, TEXT_SETS
+from training.data import DATA_SETS, PAIR_SETS, TEXT_SETS
+from training.data.series import SERIES_SETS
 from training.device import DeviceName, choose_device
 from training.errors import RecipeError, RunError
 from training.recipe import Setting
-from training.recipes import AnyRecipe, change_recipe, default_data, make_recipe, quicken
+from training.recipes import MADE_FOR, AnyRecipe, change_recipe, make_recipe, quicken
 from training.run import RECORD, RunRecord, read_record
 from training.sequences.gradient_log import log_gradients
 from training.sequences.recipe import SequenceRecipe
@@ -31,11 +32,9 @@ class Order:
 
     @property
     def directory(self) -> Path:
-        """Where the run goes."""
-        return (
-            self.out
-            or Path("runs") / f"{self.recipe}-{Path(self.data or default_data(self.recipe)).name}"
-        )
+        """Where the run goes; of a recipe there is not, nothing does."""
+        data = self.data or MADE_FOR.get(self.recipe, ("",))[0]
+        return self.out or Path("runs") / f"{self.recipe}-{Path(data).name}"
 
 
 def start(order: Order, watch: Watcher) -> RunRecord:
@@ -75,7 +74,8 @@ def _settle(order: Order) -> AnyRecipe:
 
 def _locate(data: str) -> str:
     """A folder or file by its full path, so that the run can be read from anywhere."""
-    return data if data in (*DATA_SETS, *TEXT_SETS) else str(Path(data).resolve())
+    named = (*DATA_SETS, *TEXT_SETS, *PAIR_SETS, *SERIES_SETS)
+    return data if data in named else str(Path(data).resolve())
 
 
 def _agree(order: Order, began: AnyRecipe) -> AnyRecipe:

@@ -22,7 +22,11 @@ from training.problem import Problem
 from training.progress import Progress
 from training.recipes import AnyRecipe
 from training.run import RunRecord, save_weights, write_record
+from training.seq2seq.problem import prepare as prepare_pairs
+from training.seq2seq.recipe import Seq2SeqRecipe
 from training.sequences.problem import prepare as prepare_sequences
+from training.series.problem import prepare as prepare_series
+from training.series.recipe import SeriesRecipe
 
 
 class Watcher(Protocol):
@@ -78,6 +82,10 @@ def prepare(recipe: AnyRecipe) -> Problem:
     """Read the recipe's data, all of them, so that a broken file shows before the training."""
     if isinstance(recipe, PictureRecipe):
         return prepare_pictures(recipe)
+    if isinstance(recipe, SeriesRecipe):
+        return prepare_series(recipe)
+    if isinstance(recipe, Seq2SeqRecipe):
+        return prepare_pairs(recipe)
     return prepare_sequences(recipe)
 
 
@@ -105,9 +113,11 @@ def finish(state: State, problem: Problem, out: Path, where: torch.device) -> Ru
     write_record(out, record)
     tested = problem.test(state.network, where, out)
     record.test_accuracy, record.test_metrics = tested.accuracy, tested.metrics
+    record.test_notes = tested.notes
     write_record(out, record)
     figures.draw_learning_curve(record, out / figures.LEARNING_CURVE)
-    figures.draw_confusion_matrix(record, tested.confusions, out / figures.CONFUSION_MATRIX)
+    if tested.confusions is not None:
+        figures.draw_confusion_matrix(record, tested.confusions, out / figures.CONFUSION_MATRIX)
     checkpoint.remove_checkpoint(out)
     return record
 
@@ -131,6 +141,8 @@ def _describe(progress: Progress, problem: Problem, where: torch.device) -> RunR
         classes=list(described.classes),
         image=described.image,
         sequence=described.sequence,
+        series=described.series,
+        pairs=described.pairs,
         versions=provenance.versions(),
         commit=provenance.commit(),
         device=device.describe(where),

@@ -25,7 +25,7 @@ COLUMNS: tuple[ProgressColumn, ...] = (
     TextColumn("epoch {task.fields[epoch]}"),
     BarColumn(),
     MofNCompleteColumn(),
-    TextColumn("loss {task.fields[loss]:.4f}  accuracy {task.fields[accuracy]:.2%}"),
+    TextColumn("loss {task.fields[loss]:.4f}{task.fields[accuracy]}"),
     TextColumn("{task.fields[speed]}"),
     TimeElapsedColumn(),
     TextColumn("ETA"),
@@ -74,7 +74,7 @@ class Watch:
         """Show a bar over all steps of the run; gives the function that moves it."""
         with Bar(*COLUMNS, console=self._console, disable=not self._console.is_terminal) as bar:
             shown = bar.add_task(
-                "", total=epochs * task.steps, epoch="", loss=0.0, accuracy=0.0, speed=""
+                "", total=epochs * task.steps, epoch="", loss=0.0, accuracy="", speed=""
             )
             speed = Speed(task)
             printed = -1
@@ -87,7 +87,7 @@ class Watch:
                         completed=progress.epoch * task.steps + progress.step,
                         epoch=f"{progress.epoch + 1}/{epochs}",
                         loss=progress.loss,
-                        accuracy=progress.accuracy,
+                        accuracy=f"  accuracy {progress.accuracy:.2%}" if task.has_classes else "",
                         speed=speed.of(progress),
                     )
                 elif progress.epoch != printed:
@@ -129,7 +129,9 @@ class Speed:
 def _line(progress: Progress, epochs: int) -> str:
     last = progress.history[-1]
     best = ", best" if progress.best_epoch == last.epoch else ""
+    right = "" if last.accuracy is None else f", accuracy {last.accuracy:.2%}"
+    known = "" if last.validation_accuracy is None else f", {last.validation_accuracy:.2%}"
     return (
-        f"epoch {last.epoch}/{epochs}: loss {last.loss:.4f}, accuracy {last.accuracy:.2%}; "
-        f"validation {last.validation_loss:.4f}, {last.validation_accuracy:.2%}{best}"
+        f"epoch {last.epoch}/{epochs}: loss {last.loss:.4f}{right}; "
+        f"validation {last.validation_loss:.4f}{known}{best}"
     )

@@ -69,8 +69,26 @@ def test_learns_what_can_be_learnt() -> None:
     fit(state, make_task(separable(64)), recipe(), HOOKS)
 
     assert state.progress.epoch == 20
-    assert state.progress.history[-1].validation_accuracy > 0.95
+    assert (state.progress.history[-1].validation_accuracy or 0.0) > 0.95
     assert state.progress.history[-1].loss < state.progress.history[0].loss
+
+
+def test_numbers_are_judged_by_their_loss_alone() -> None:
+    points = separable(64).inputs[0]
+    batch = Batch((points,), points @ torch.tensor([[1.0, 0.0], [2.0, -100.0]]))
+
+    def training(_epoch: int, first: int) -> Iterator[Batch]:
+        yield from [batch] * (2 - first)
+
+    task = Task(2, training, lambda: iter([batch]), functional.mse_loss, has_classes=False)
+    state = make_state(recipe())
+
+    fit(state, task, recipe(), HOOKS)
+
+    history = state.progress.history
+    losses = [record.validation_loss for record in history]
+    assert losses[state.progress.best_epoch - 1] == min(losses) < losses[0]
+    assert all(record.accuracy is record.validation_accuracy is None for record in history)
 
 
 def test_stops_when_validation_accuracy_no_longer_grows() -> None:
@@ -80,8 +98,8 @@ def test_stops_when_validation_accuracy_no_longer_grows() -> None:
 
     fit(state, make_task(upside_down), recipe(patience=3), HOOKS)
 
-    accuracies = [record.validation_accuracy for record in state.progress.history]
-    training = [record.accuracy for record in state.progress.history]
+    accuracies = [record.validation_accuracy or 0.0 for record in state.progress.history]
+    training = [record.accuracy or 0.0 for record in state.progress.history]
     best = state.progress.best_epoch
     assert state.progress.epoch == best + 3 < 20
     assert accuracies[best - 1] == max(accuracies)
@@ -153,7 +171,7 @@ def test_bfloat16_forward_passes_train_too() -> None:
 
     fit(state, mixed, recipe(), HOOKS)
 
-    assert state.progress.history[-1].validation_accuracy > 0.9
+    assert (state.progress.history[-1].validation_accuracy or 0.0) > 0.9
     assert all(weight.dtype == torch.float32 for weight in state.best.values())
 
 

@@ -81,7 +81,7 @@ def test_1998_learns_with_its_own_loss_and_input_range(
 ) -> None:
     record = train(make_recipe("lenet5-1998", "digits", epochs=6), tmp_path, CPU, silent(), None)
 
-    assert record.epochs[-1].validation_accuracy > 0.85
+    assert (record.epochs[-1].validation_accuracy or 0.0) > 0.85
     assert (0.0 - image_of(record).mean[0]) / image_of(record).std[0] == pytest.approx(-0.1)
     assert (1.0 - image_of(record).mean[0]) / image_of(record).std[0] == pytest.approx(1.175)
 

@@ -2,10 +2,8 @@
 
 from collections.abc import Callable
 
+from training.data import DATA_SETS
 from training.recipe import Setting
-
-DEFAULT_DATA = "digits"
-"""Comes with scikit-learn: a first run needs no download."""
 
 # One thread in both networks: their steps take milliseconds, so a second one gains little on an idle
 # machine and, where another program wants that core too, made each step 8 to 14 times slower.
@@ -177,3 +175,9 @@ RECIPES: dict[str, Callable[[str], dict[str, Setting]]] = {
     "googlenet": googlenet,
     "inception-v3": inception_v3,
 }
+
+MADE_FOR = dict.fromkeys(RECIPES, (*DATA_SETS, "PATH"))
+"""The data sets of each recipe, its default first; PATH stands for a folder or tar file of yours.
+
+The default comes with scikit-learn: a first run needs no download.
+"""

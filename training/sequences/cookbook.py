@@ -4,12 +4,13 @@ from collections.abc import Callable
 
 from training.recipe import Setting
 
-DEFAULT_DATA = {
-    "row-digits": "digits",
-    "question": "trec",
-    "tagger": "ewt",
-    "stress": "cmudict-stress",
+MADE_FOR = {
+    "row-digits": ("digits", "mnist", "fashion-mnist"),
+    "question": ("trec", "trec-fine", "PATH"),
+    "tagger": ("ewt", "PATH"),
+    "stress": ("cmudict-stress", "PATH"),
 }
+"""The data sets of each recipe, its default first; PATH stands for a file of yours."""
 
 ADAM: dict[str, Setting] = {"kind": "adamw", "learning_rate": 2e-3, "weight_decay": 1e-2}
 # One thread, as for LeNet: a step's matrices are small.

@@ -12,6 +12,7 @@ from weir.errors import MissingExtra, UsageError
 
 if TYPE_CHECKING:
     from bundle.contract import Contract
+    from bundle.decoding import Decoding
     from bundle.reader import Bundle
     from weir.graph import Graph
 
@@ -26,7 +27,7 @@ def inspect(
         Path, typer.Option(help="Where NAME is looked for.", envvar="WEIR_MODELS_DIR")
     ] = Path("models"),
 ) -> None:
-    """Show a bundle: contract, files, parity, and parameters against connections."""
+    """Show a bundle: contract, files, parity, and parameters against connections of each graph."""
     from bundle import reader
     from bundle.errors import BundleError
     from weir.models import find_bundle
@@ -36,14 +37,15 @@ def inspect(
     try:
         if (directory / "model.json").exists():
             bundle = reader.read(directory)
-            graph, axis = bundle.model, bundle.contract.batch_axis
+            graphs, axis = bundle.graphs, bundle.contract.batch_axis
             _show_contract(console, directory, bundle)
         else:
-            graph, axis = reader.read_plain(directory), "batch"
+            graphs, axis = {"model": reader.read_plain(directory)}, "batch"
             console.print(f"{directory}: a plain model, without a contract")
     except BundleError as error:
         raise UsageError(f"{directory}: {error}") from error
-    _show_graph(console, graph, axis)
+    for name, graph in graphs.items():
+        _show_graph(console, graph, axis, "" if name == "model" else f"{name}: ")
 
 
 def _show_contract(console: Console, directory: Path, bundle: "Bundle") -> None:
@@ -82,11 +84,15 @@ def _facts(contract: "Contract") -> dict[str, str]:
     for name, bounds in contract.value_ranges.items():
         words = "ids of its vocabulary, " if name in contract.vocabularies else ""
         facts[f"values of {name}"] = f"{words}{bounds.minimum} to {bounds.maximum}"
+    if decoding := contract.decoding:
+        facts |= _decoding_facts(decoding)
     if parity := contract.parity:
         facts["parity"] = (
             f"at most {parity.max_absolute:.2e} absolute, {parity.max_relative:.2e} relative, "
             f"over {parity.rows:,} rows"
         )
+        if parity.sequences is not None:
+            facts["parity"] += f"; the same tokens for {parity.sequences:,} sequences"
     if cost := contract.quantisation:
         facts["INT8"] = f"{cost.method}, accuracy {cost.before:.2%} before, {cost.after:.2%} after"
     if training := contract.training:
@@ -98,7 +104,30 @@ def _facts(contract: "Contract") -> dict[str, str]:
     return facts
 
 
-def _show_graph(console: Console, model: bytes, batch_axis: str | None) -> None:
+def _decoding_facts(decoding: "Decoding") -> dict[str, str]:
+    lengths = [] if decoding.lengths is None else [f"{decoding.lengths} of the source"]
+    begun = [f"{name} from {output}" for name, output in decoding.from_encoder.items()]
+    changed = [f"{name} from {output}" for name, output in decoding.from_step.items()]
+    steps = f"at most {decoding.maximum_steps}"
+    if decoding.steps_per_token is not None:
+        steps += (
+            f", and {decoding.extra_steps} + {decoding.steps_per_token:g} for each token "
+            "of the source"
+        )
+    return {
+        "decoder begins with": ", ".join(
+            [f"{decoding.previous} = {decoding.begin}", *begun, *lengths]
+        ),
+        "each next step": ", ".join([f"{decoding.previous} = the token chosen", *changed]),
+        "chosen by": f"{decoding.log_probabilities}, but for {decoding.padding} and {decoding.begin}",
+        "ends with": f"{decoding.end}",
+        "steps": steps,
+        "attention": decoding.attention or "none",
+        "detokenisation": decoding.detokenisation or "none: ids only",
+    }
+
+
+def _show_graph(console: Console, model: bytes, batch_axis: str | None, title: str) -> None:
     try:
         with requires("export"):
             from weir.graph import read_graph
@@ -106,18 +135,22 @@ def _show_graph(console: Console, model: bytes, batch_axis: str | None) -> None:
         console.print(f"layers cannot be counted: {error}", markup=False)
         return
     graph = read_graph(model, batch_axis)
-    tensors = Table("tensor", "name", "type", "shape", title="tensors")
+    tensors = Table("tensor", "name", "type", "shape", title=f"{title}tensors")
     for kind, group in (("input", graph.inputs), ("output", graph.outputs)):
         for tensor in group:
             tensors.add_row(kind, tensor.name, tensor.dtype, " x ".join(map(str, tensor.shape)))
     console.print(tensors)
-    console.print(_layers(graph))
+    console.print(_layers(graph, title))
 
 
-def _layers(graph: "Graph") -> Table:
+def _layers(graph: "Graph", title: str) -> Table:
     """One row a layer; connections over parameters is how often each weight is used for one row."""
     table = Table(
-        "layer", "operator", "output", title="weight sharing, for one row", show_footer=True
+        "layer",
+        "operator",
+        "output",
+        title=f"{title}weight sharing, for one row",
+        show_footer=True,
     )
     for heading in ("parameters", "connections", "sharing"):
         table.add_column(heading, justify="right")

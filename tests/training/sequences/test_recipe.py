@@ -22,7 +22,11 @@ from training.recipes import make_recipe
         ("stress", {"tokens": {"size": 0}}, "tokens.size: "),
         ("stress", {"most_rows": 1}, "most_rows: "),
         ("stress", {"image": {"height": 9}}, "stress takes no image, .* of recipes for pictures"),
-        ("lenet5", {"dev": "/a"}, "lenet5 takes no dev, .* of recipes for sequences, got '/a'"),
+        (
+            "lenet5",
+            {"dev": "/a"},
+            "lenet5 takes no dev, .* of recipes for sequences and pairs, got '/a'",
+        ),
     ],
     ids=["dev", "test", "column", "pool", "cell", "nested", "rows", "image", "sequence"],
 )

@@ -53,7 +53,8 @@ def test_scores_are_those_counted_by_hand(counted: Answers) -> None:
     assert tested.accuracy == pytest.approx(3 / 7)
     assert tested.metrics["macro_f1"] == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)
     assert tested.metrics["sentence_accuracy"] == pytest.approx(0.25)
-    assert tested.confusions.tolist() == [[2, 1, 0, 0], [0, 1, 1, 0], [0] * 4, [0, 0, 1, 0]]
+    expected = [[2, 1, 0, 0], [0, 1, 1, 0], [0] * 4, [0, 0, 1, 0]]
+    assert tested.confusions is not None and tested.confusions.tolist() == expected
 
 
 def test_table_has_the_classes_that_occur_the_most_frequent_first(counted: Answers) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from bundle import writer
 from bundle.contract import Batching, Contract, Parity, Preprocessing, Provenance, Tolerance
-from tests import onnx_models
+from tests import onnx_models, pairs
 from tests.weir.commands.shell import Weir
 
 CONTRACT = Contract(
@@ -106,6 +106,55 @@ def test_what_is_not_there_is_one_line(weir: Weir, tmp_path: Path) -> None:
     done = weir("inspect", "nothing", "--models", tmp_path)
 
     assert done.code == 2 and "neither a bundle" in done.err
+
+
+def test_both_graphs_of_a_pair_are_shown_and_how_they_work_together(
+    weir: Weir, tmp_path: Path
+) -> None:
+    assert pairs.CONTRACT.decoding is not None
+    decoding = pairs.CONTRACT.decoding.model_copy(
+        update={"steps_per_token": 1.5, "extra_steps": 10}
+    )
+    parity = Parity(
+        max_absolute=2e-7,
+        max_relative=0.0,
+        rows=99,
+        batch_sizes=[1, 8],
+        examples="made up",
+        sequences=200,
+    )
+    contract = pairs.CONTRACT.model_copy(update={"decoding": decoding, "parity": parity})
+    graphs = {"encoder.onnx": pairs.encoder(), "decoder.onnx": pairs.decoder()}
+    writer.write(graphs, contract, tmp_path, "pair", None)
+
+    done = weir("inspect", "pair", "--models", tmp_path)
+
+    assert done.code == 0
+    shown = " ".join(done.out.split())
+    for text in (
+        "previous = 2, memory from memory, state from state, lengths of the source",
+        "previous = the token chosen, state from next_state",
+        "log_probabilities, but for 0 and 2",
+        "at most 9, and 10 + 1.5 for each token of the source",
+        "the same tokens for 200 sequences",
+        "encoder: tensors",
+        "batch x time x 1",
+        "encoder: weight sharing, for one row",
+        "decoder: tensors",
+        "log_probabilities",
+        "decoder: weight sharing, for one row",
+    ):
+        assert text in shown
+
+
+def test_layers_of_both_graphs_of_a_pair_are_shown(weir: Weir, tmp_path: Path) -> None:
+    graphs = {"encoder.onnx": dense(), "decoder.onnx": dense()}
+    writer.write(graphs, pairs.CONTRACT, tmp_path, "pair", None)
+
+    done = weir("inspect", tmp_path / "pair")
+
+    rows = [line for line in done.out.splitlines() if "MatMul" in line]
+    assert len(rows) == 2
 
 
 def test_without_onnx_the_rest_is_shown(
