@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dserver/pb/weir/v1/tasks.proto\x12\x07weir.v1\"{\n\x0f\x43lassifyRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12\"\n\x08pictures\x18\x04 \x03(\x0b\x32\x10.weir.v1.Picture\x12\r\n\x05top_k\x18\x05 \x01(\r\"G\n\x07Picture\x12\x11\n\x07\x65ncoded\x18\x01 \x01(\x0cH\x00\x12\x1e\n\x03raw\x18\x02 \x01(\x0b\x32\x0f.weir.v1.PixelsH\x00\x42\t\n\x07\x63ontent\"I\n\x06Pixels\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x10\n\x08\x63hannels\x18\x03 \x01(\r\x12\x0e\n\x06values\x18\x04 \x01(\x0c\"\xf4\x01\n\x10\x43lassifyResponse\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12\x31\n\x07results\x18\x04 \x03(\x0b\x32 .weir.v1.ClassifyResponse.Result\x1a:\n\x06Result\x12\x30\n\x07\x63lasses\x18\x01 \x03(\x0b\x32\x1f.weir.v1.ClassifyResponse.Class\x1a:\n\x05\x43lass\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\x32H\n\x05Tasks\x12?\n\x08\x43lassify\x12\x18.weir.v1.ClassifyRequest\x1a\x19.weir.v1.ClassifyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dserver/pb/weir/v1/tasks.proto\x12\x07weir.v1\"{\n\x0f\x43lassifyRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12\"\n\x08pictures\x18\x04 \x03(\x0b\x32\x10.weir.v1.Picture\x12\r\n\x05top_k\x18\x05 \x01(\r\"G\n\x07Picture\x12\x11\n\x07\x65ncoded\x18\x01 \x01(\x0cH\x00\x12\x1e\n\x03raw\x18\x02 \x01(\x0b\x32\x0f.weir.v1.PixelsH\x00\x42\t\n\x07\x63ontent\"I\n\x06Pixels\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x10\n\x08\x63hannels\x18\x03 \x01(\r\x12\x0e\n\x06values\x18\x04 \x01(\x0c\"\xf4\x01\n\x10\x43lassifyResponse\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12\x31\n\x07results\x18\x04 \x03(\x0b\x32 .weir.v1.ClassifyResponse.Result\x1a:\n\x06Result\x12\x30\n\x07\x63lasses\x18\x01 \x03(\x0b\x32\x1f.weir.v1.ClassifyResponse.Class\x1a:\n\x05\x43lass\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\"D\n\x04Text\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12!\n\x06tokens\x18\x02 \x01(\x0b\x32\x0f.weir.v1.TokensH\x00\x42\t\n\x07\x63ontent\"\x18\n\x06Tokens\x12\x0e\n\x06tokens\x18\x01 \x03(\t\"y\n\x13\x43lassifyTextRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12\x1c\n\x05texts\x18\x04 \x03(\x0b\x32\r.weir.v1.Text\x12\r\n\x05top_k\x18\x05 \x01(\r\"\xd1\x01\n\x14\x43lassifyTextResponse\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12\x35\n\x07results\x18\x04 \x03(\x0b\x32$.weir.v1.ClassifyTextResponse.Result\x1aK\n\x06Result\x12\x30\n\x07\x63lasses\x18\x01 \x03(\x0b\x32\x1f.weir.v1.ClassifyResponse.Class\x12\x0f\n\x07unknown\x18\x02 \x03(\t\"a\n\nTagRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12\x1c\n\x05texts\x18\x04 \x03(\x0b\x32\r.weir.v1.Text\"\xf5\x01\n\x0bTagResponse\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12,\n\x07results\x18\x04 \x03(\x0b\x32\x1b.weir.v1.TagResponse.Result\x1a\x34\n\x06Result\x12*\n\x06tokens\x18\x01 \x03(\x0b\x32\x1a.weir.v1.TagResponse.Token\x1aK\n\x05Token\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0b\n\x03tag\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\x12\x12\n\nis_unknown\x18\x04 \x01(\x08\"\xd9\x03\n\x0fGenerateRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12\x1b\n\x04text\x18\x04 \x01(\x0b\x32\r.weir.v1.Text\x12\x12\n\nmax_tokens\x18\x05 \x01(\r\x12\x31\n\x06greedy\x18\x06 \x01(\x0b\x32\x1f.weir.v1.GenerateRequest.GreedyH\x00\x12-\n\x04\x62\x65\x61m\x18\x07 \x01(\x0b\x32\x1d.weir.v1.GenerateRequest.BeamH\x00\x12\x31\n\x06sample\x18\x08 \x01(\x0b\x32\x1f.weir.v1.GenerateRequest.SampleH\x00\x12\x0e\n\x06n_best\x18\t \x01(\r\x12\x11\n\tattention\x18\n \x01(\x08\x1a\x08\n\x06Greedy\x1a\x41\n\x04\x42\x65\x61m\x12\r\n\x05width\x18\x01 \x01(\r\x12\x19\n\x0clength_power\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x0f\n\r_length_power\x1aO\n\x06Sample\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05top_k\x18\x02 \x01(\r\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x42\x0e\n\x0c_temperatureB\x08\n\x06search\"\x9f\x04\n\x10GenerateResponse\x12\x30\n\x05token\x18\x01 \x01(\x0b\x32\x1f.weir.v1.GenerateResponse.TokenH\x00\x12\x32\n\x06result\x18\x02 \x01(\x0b\x32 .weir.v1.GenerateResponse.ResultH\x00\x1a=\n\x05Token\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x17\n\x0flog_probability\x18\x03 \x01(\x02\x1a\x9a\x01\n\x06Result\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12\x38\n\nhypotheses\x18\x04 \x03(\x0b\x32$.weir.v1.GenerateResponse.Hypothesis\x12\x0e\n\x06source\x18\x05 \x03(\t\x12\x0f\n\x07unknown\x18\x06 \x03(\t\x1a\x9f\x01\n\nHypothesis\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x03(\t\x12\x17\n\x0flog_probability\x18\x03 \x01(\x01\x12\r\n\x05score\x18\x04 \x01(\x01\x12\x13\n\x0bis_complete\x18\x05 \x01(\x08\x12\x36\n\tattention\x18\x06 \x03(\x0b\x32#.weir.v1.GenerateResponse.Attention\x1a\x1c\n\tAttention\x12\x0f\n\x07weights\x18\x01 \x03(\x02\x42\t\n\x07\x63ontent\"{\n\x0f\x46orecastRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12 \n\x07\x63olumns\x18\x04 \x03(\x0b\x32\x0f.weir.v1.Column\x12\x0f\n\x07horizon\x18\x05 \x01(\r\"&\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\x01\"g\n\x10\x46orecastResponse\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0e\n\x06values\x18\x05 \x03(\x01\x32\xcb\x02\n\x05Tasks\x12?\n\x08\x43lassify\x12\x18.weir.v1.ClassifyRequest\x1a\x19.weir.v1.ClassifyResponse\x12K\n\x0c\x43lassifyText\x12\x1c.weir.v1.ClassifyTextRequest\x1a\x1d.weir.v1.ClassifyTextResponse\x12\x30\n\x03Tag\x12\x13.weir.v1.TagRequest\x1a\x14.weir.v1.TagResponse\x12\x41\n\x08Generate\x12\x18.weir.v1.GenerateRequest\x1a\x19.weir.v1.GenerateResponse0\x01\x12?\n\x08\x46orecast\x12\x18.weir.v1.ForecastRequest\x1a\x19.weir.v1.ForecastResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,6 +43,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLASSIFYRESPONSE_RESULT']._serialized_end=500
   _globals['_CLASSIFYRESPONSE_CLASS']._serialized_start=502
   _globals['_CLASSIFYRESPONSE_CLASS']._serialized_end=560
-  _globals['_TASKS']._serialized_start=562
-  _globals['_TASKS']._serialized_end=634
+  _globals['_TEXT']._serialized_start=562
+  _globals['_TEXT']._serialized_end=630
+  _globals['_TOKENS']._serialized_start=632
+  _globals['_TOKENS']._serialized_end=656
+  _globals['_CLASSIFYTEXTREQUEST']._serialized_start=658
+  _globals['_CLASSIFYTEXTREQUEST']._serialized_end=779
+  _globals['_CLASSIFYTEXTRESPONSE']._serialized_start=782
+  _globals['_CLASSIFYTEXTRESPONSE']._serialized_end=991
+  _globals['_CLASSIFYTEXTRESPONSE_RESULT']._serialized_start=916
+  _globals['_CLASSIFYTEXTRESPONSE_RESULT']._serialized_end=991
+  _globals['_TAGREQUEST']._serialized_start=993
+  _globals['_TAGREQUEST']._serialized_end=1090
+  _globals['_TAGRESPONSE']._serialized_start=1093
+  _globals['_TAGRESPONSE']._serialized_end=1338
+  _globals['_TAGRESPONSE_RESULT']._serialized_start=1209
+  _globals['_TAGRESPONSE_RESULT']._serialized_end=1261
+  _globals['_TAGRESPONSE_TOKEN']._serialized_start=1263
+  _globals['_TAGRESPONSE_TOKEN']._serialized_end=1338
+  _globals['_GENERATEREQUEST']._serialized_start=1341
+  _globals['_GENERATEREQUEST']._serialized_end=1814
+  _globals['_GENERATEREQUEST_GREEDY']._serialized_start=1648
+  _globals['_GENERATEREQUEST_GREEDY']._serialized_end=1656
+  _globals['_GENERATEREQUEST_BEAM']._serialized_start=1658
+  _globals['_GENERATEREQUEST_BEAM']._serialized_end=1723
+  _globals['_GENERATEREQUEST_SAMPLE']._serialized_start=1725
+  _globals['_GENERATEREQUEST_SAMPLE']._serialized_end=1804
+  _globals['_GENERATERESPONSE']._serialized_start=1817
+  _globals['_GENERATERESPONSE']._serialized_end=2360
+  _globals['_GENERATERESPONSE_TOKEN']._serialized_start=1939
+  _globals['_GENERATERESPONSE_TOKEN']._serialized_end=2000
+  _globals['_GENERATERESPONSE_RESULT']._serialized_start=2003
+  _globals['_GENERATERESPONSE_RESULT']._serialized_end=2157
+  _globals['_GENERATERESPONSE_HYPOTHESIS']._serialized_start=2160
+  _globals['_GENERATERESPONSE_HYPOTHESIS']._serialized_end=2319
+  _globals['_GENERATERESPONSE_ATTENTION']._serialized_start=2321
+  _globals['_GENERATERESPONSE_ATTENTION']._serialized_end=2349
+  _globals['_FORECASTREQUEST']._serialized_start=2362
+  _globals['_FORECASTREQUEST']._serialized_end=2485
+  _globals['_COLUMN']._serialized_start=2487
+  _globals['_COLUMN']._serialized_end=2525
+  _globals['_FORECASTRESPONSE']._serialized_start=2527
+  _globals['_FORECASTRESPONSE']._serialized_end=2630
+  _globals['_TASKS']._serialized_start=2633
+  _globals['_TASKS']._serialized_end=2964
 # @@protoc_insertion_point(module_scope)
