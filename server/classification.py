@@ -41,7 +41,7 @@ def classify(call: Call, payload: bytes, admission: Admission, decoding: DecodeP
             pb.ClassifyRequest.MODEL_NAME_FIELD_NUMBER,
             pb.ClassifyRequest.MODEL_VERSION_FIELD_NUMBER,
         )
-        model = admission.find(name, version)
+        model = admission.find_graph(name, version)
         job = PictureJob(call, payload, model, admission, arrived_s)
         # Before it is queued: a job that is done at once asks for the same word on its request.
         call.on_close(partial(decoding.cancel, job))

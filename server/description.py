@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from server.datatypes import DATATYPES
+from server.generation.pair import ServedPair
 from server.model import ServedModel
 from server.pb import inference_pb2 as pb
 from server.pb import model_config_pb2 as config_pb
@@ -13,7 +14,7 @@ from server.tally import Duration
 PLATFORM = "onnxruntime_onnx"
 
 
-def metadata(model: ServedModel) -> pb.ModelMetadataResponse:
+def metadata(model: ServedModel | ServedPair) -> pb.ModelMetadataResponse:
     """Names, datatypes and shapes, the batch axis included."""
     return pb.ModelMetadataResponse(
         name=model.name,
@@ -24,7 +25,7 @@ def metadata(model: ServedModel) -> pb.ModelMetadataResponse:
     )
 
 
-def config(model: ServedModel) -> config_pb.ModelConfig:
+def config(model: ServedModel | ServedPair) -> config_pb.ModelConfig:
     """The same, without the batch axis, and the limits of batching."""
     has_rows = model.signature.has_rows
     described = config_pb.ModelConfig(
@@ -56,7 +57,7 @@ def config(model: ServedModel) -> config_pb.ModelConfig:
         ],
     )
     described.version_policy.latest.num_versions = 1
-    described.model_transaction_policy.decoupled = False
+    described.model_transaction_policy.decoupled = isinstance(model, ServedPair)
     if has_rows:
         batching = described.dynamic_batching
         batching.max_queue_delay_microseconds = round(model.policy.max_queue_delay_s * 1e6)
@@ -64,7 +65,7 @@ def config(model: ServedModel) -> config_pb.ModelConfig:
     return described
 
 
-def statistics(model: ServedModel) -> pb.ModelStatistics:
+def statistics(model: ServedModel | ServedPair) -> pb.ModelStatistics:
     """Counts and durations since the model was first loaded."""
     metrics = model.metrics
     with metrics.lock:

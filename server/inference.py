@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from server import codec, parameters, response
 from server.errors import Cancelled, DeadlinePassed, Draining, InvalidRequest, Overloaded
+from server.generation.pair import ServedPair
+from server.generation.request import read_request
 from server.metrics import Metrics
 from server.model import ServedModel, WantedOutput
 from server.pb import inference_pb2 as pb
@@ -31,6 +33,7 @@ class Arrival:
         arrived_s: on the admission's clock.
         deadline_s: after which nobody wants it.
         admitted: called with what frees the request's place when its caller leaves.
+        send: puts a part of the answer on a stream; None where there is none.
     """
 
     payload: bytes
@@ -38,6 +41,7 @@ class Arrival:
     arrived_s: float
     deadline_s: float
     admitted: Callable[[Callable[[], None]], None]
+    send: Callable[[bytes], bool] | None = None
 
 
 class Admission:
@@ -81,6 +85,7 @@ class Admission:
         reply: Reply,
         time_left_s: float | None,
         admitted: Callable[[Callable[[], None]], None],
+        send: Callable[[bytes], bool] | None = None,
     ) -> None:
         """Check a request and queue it; every failure is sent to its caller.
 
@@ -89,9 +94,10 @@ class Admission:
             reply: where the answer goes.
             time_left_s: until the caller's own deadline, or None.
             admitted: called with what frees the request's place when its caller leaves.
+            send: puts a part of the answer on a stream; None where there is none.
         """
         now = self.clock()
-        arrival = Arrival(payload, reply, now, now + self.left_s(time_left_s), admitted)
+        arrival = Arrival(payload, reply, now, now + self.left_s(time_left_s), admitted, send)
         try:
             self._unpacker.accept(arrival)
         except Overloaded as error:
@@ -104,12 +110,31 @@ class Admission:
             message = codec.parse_request(arrival.payload)
             parameters.check_id(message.id)
             model = self.find(message.model_name, message.model_version)
-            request = _request(message, model, arrival, self.clock)
-            model.scheduler.submit(request)
+            cancel = self._submit(message, model, arrival)
         except Exception as error:  # noqa: BLE001 - the one place where admission may fail
             self.refuse(error, arrival.reply, model, arrival.arrived_s)
             return
-        arrival.admitted(request.cancel)
+        arrival.admitted(cancel)
+
+    def _submit(
+        self, message: pb.ModelInferRequest, model: ServedModel | ServedPair, arrival: Arrival
+    ) -> Callable[[], None]:
+        """Queue a request; what cancels it."""
+        if isinstance(model, ServedPair):
+            generated = read_request(
+                message,
+                model,
+                arrival.reply,
+                send=arrival.send,
+                arrived_s=arrival.arrived_s,
+                deadline_s=arrival.deadline_s,
+                clock=self.clock,
+            )
+            model.scheduler.submit(generated)
+            return generated.cancel
+        request = _request(message, model, arrival, self.clock)
+        model.scheduler.submit(request)
+        return request.cancel
 
     def _check_wanted(self, arrival: Arrival) -> None:
         """A large message may have waited longer than its caller."""
@@ -118,18 +143,29 @@ class Admission:
         if len(arrival.payload) > SMALL_BYTES and arrival.deadline_s <= self.clock():
             raise DeadlinePassed("the deadline passed before the message was unpacked")
 
-    def find(self, name: str, version: str) -> ServedModel:
+    def find(self, name: str, version: str) -> ServedModel | ServedPair:
         """The model that answers, unless the server is stopping; see `Repository.get`."""
         if self.is_draining:
             raise Draining("the server is stopping")
         return self._repository.get(name, version)
+
+    def find_graph(self, name: str, version: str) -> ServedModel:
+        """Likewise, for a call that a pair cannot answer."""
+        model = self.find(name, version)
+        if isinstance(model, ServedPair):
+            raise InvalidRequest(f"model {name!r} makes sequences of sequences: ask Generate")
+        return model
 
     def left_s(self, time_left_s: float | None) -> float:
         """The time a request has: its caller's, or the server's own word where that sets none."""
         return self._default_deadline_s if time_left_s is None else time_left_s
 
     def refuse(
-        self, error: Exception, reply: Reply, model: ServedModel | None, arrived_s: float
+        self,
+        error: Exception,
+        reply: Reply,
+        model: ServedModel | ServedPair | None,
+        arrived_s: float,
     ) -> None:
         """Answer a request that never reached a queue, and lay it to its model's account."""
         refusal = refusal_of(error)

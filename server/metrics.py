@@ -21,6 +21,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from server.generation import metrics as generation
+from server.generation.metrics import GenerationTally
 from server.tally import HISTOGRAMS, ModelMetrics
 
 
@@ -48,6 +50,7 @@ class Metrics(Collector):
         self._decode_queue: Callable[[], int] = int
         self._lock = threading.Lock()
         self._models: dict[tuple[str, str], ModelMetrics] = {}
+        self._generations: dict[tuple[str, str], GenerationTally] = {}
         self._unattributed: Counter[str] = Counter()
         registry.register(self)
 
@@ -64,6 +67,12 @@ class Metrics(Collector):
         with self._lock:
             return self._models.setdefault((model, version), ModelMetrics(model, version))
 
+    def generation(self, model: str, version: str) -> GenerationTally:
+        """What only an encoder-decoder has, beside the numbers of any model; likewise."""
+        numbers = self.model(model, version)
+        with self._lock:
+            return self._generations.setdefault((model, version), GenerationTally(numbers))
+
     def request_refused(self, status: str) -> None:
         """A request ended before it could be laid to a model's account."""
         with self._lock:
@@ -73,9 +82,11 @@ class Metrics(Collector):
         """Everything, for one scrape."""
         with self._lock:
             models = list(self._models.values())
+            generations = list(self._generations.values())
             unattributed = dict(self._unattributed)
         yield from _counters(models, unattributed)
         yield from _histograms(models)
+        yield from generation.families(generations)
         yield from _loads(models)
         yield from _gauges(list(self._gauges()))
         yield GaugeMetricFamily(

@@ -7,7 +7,8 @@ A version is served only after all of this, in this order:
     warm-up   every batch size the scheduler will cut, doubled   (no first request pays for it)
     golden    recorded inputs give the recorded outputs          (on this very provider)
 
-A version of two graphs is two models, `NAME.encoder` and `NAME.decoder`: both are served, or none.
+A version of two graphs is three models: `NAME.encoder`, `NAME.decoder`, and `NAME`, which decodes step by step. All
+are served, or none.
 """
 
 import logging
@@ -21,11 +22,14 @@ from numpy.typing import NDArray
 
 from bundle.contract import Contract
 from bundle.errors import BundleError
+from bundle.golden import Golden
 from server import agreement, proof
 from server.batching import BatchPolicy
 from server.config import ModelSettings
 from server.deadlines import Deadlines
 from server.errors import ModelFailed, ServerError
+from server.generation.engine import Engine
+from server.generation.pair import Graph, Pair, ServedPair, make_pair, replay, signature_of
 from server.metrics import Metrics
 from server.proof import Files
 from server.request import BatchTimes, Request
@@ -103,18 +107,15 @@ class Loader:
     metrics: Metrics
     clock: Callable[[], float] = time.monotonic
 
-    def load(self, name: str, version: str, directory: Path) -> list[ServedModel]:
-        """The models of a version, started: one, or encoder and decoder.
+    def load(self, name: str, version: str, directory: Path) -> list[ServedModel | ServedPair]:
+        """The models of a version, started: one, or encoder, decoder and the pair of them.
 
         Raises:
             ModelFailed: the reason why it cannot be served; nothing is started then.
         """
         started_s = self.clock()
         try:
-            graphs = proof.read(directory)
-            proof.check_provider(graphs[0], self.provider)
-            models = [self._prove(name, version, files) for files in graphs]
-            agreement.check_pair(graphs[0].contract, [model.signature for model in models])
+            models = self._load(name, version, directory)
         except (BundleError, ServerError) as error:
             raise ModelFailed(str(error)) from error
         for model in models:
@@ -124,8 +125,51 @@ class Loader:
                 model.metrics.provider = model.provider
         return models
 
-    def _prove(self, name: str, version: str, files: Files) -> ServedModel:
-        """The model of one graph; of a pair, what fails names the graph."""
+    def _load(self, name: str, version: str, directory: Path) -> list[ServedModel | ServedPair]:
+        graphs = proof.read(directory)
+        proof.check_provider(graphs[0], self.provider)
+        loaded = [self._prove(name, version, files) for files in graphs]
+        agreement.check_pair(graphs[0].contract, [model.signature for model, _ in loaded])
+        models: list[ServedModel | ServedPair] = [model for model, _ in loaded]
+        if graphs[0].contract is not None and graphs[0].contract.decoding is not None:
+            encoder, decoder = (
+                Graph(session.run, model.signature, model.rules) for model, session in loaded
+            )
+            pair = make_pair(graphs[0].contract, encoder, decoder)
+            models.append(self._serve_pair(name, version, pair, graphs[0].whole))
+        return models
+
+    def _serve_pair(self, name: str, version: str, pair: Pair, golden: Golden | None) -> ServedPair:
+        settings = self.settings(name)
+        max_rows = _max_rows(settings, pair.contract)
+        replay(pair, golden, max_rows)
+        metrics = self.metrics.model(name, version)
+        engine = Engine(
+            name,
+            pair.generation(max_rows),
+            max_rows=max_rows,
+            max_queue_rows=settings.max_queue_rows or 1,
+            deadlines=self.deadlines,
+            tally=self.metrics.generation(name, version),
+            clock=self.clock,
+        )
+        return ServedPair(
+            name=name,
+            version=version,
+            contract=pair.contract,
+            pair=pair,
+            signature=signature_of(pair, max_rows),
+            rules=pair.encoder.rules,
+            encoder=ResponseEncoder(name, version, max_bytes=self.max_message_bytes - STREAM_BYTES),
+            policy=BatchPolicy(max_rows),
+            settings=settings,
+            provider=self.provider,
+            scheduler=engine,
+            metrics=metrics,
+        )
+
+    def _prove(self, name: str, version: str, files: Files) -> tuple[ServedModel, Session]:
+        """The model of one graph, and its session; of a pair, what fails names the graph."""
         name = served_name(name, files.part)
         try:
             session = Session(files.graph, provider=self.provider, threads=self.threads)
@@ -135,7 +179,7 @@ class Loader:
             proof.replay(session, files)
         except ServerError as error:
             raise ModelFailed(f"{files.part}: {error}" if files.part else str(error)) from error
-        return model
+        return model, session
 
     def _assemble(self, name: str, version: str, files: Files, session: Session) -> ServedModel:
         settings = self.settings(name)

@@ -77,6 +77,31 @@ def read_classification(name: str, parameters: Parameters) -> int | None:
     return count
 
 
+def read_integer(parameters: Parameters, key: str, least: int, most: int) -> int | None:
+    """A whole number that a request may give; None if it does not.
+
+    Raises:
+        InvalidRequest: of another type, or out of bounds.
+    """
+    if key not in parameters:
+        return None
+    value = _integer(key, parameters[key], most)
+    if value < least:
+        raise InvalidRequest(f"parameter {key!r}: expected {least} to {most}, got {value}")
+    return value
+
+
+def read_number(parameters: Parameters, key: str, least: float, most: float) -> float | None:
+    """A number that a request may give, whole or not; likewise."""
+    if key not in parameters:
+        return None
+    kind = _expect(key, parameters[key], "double_param", "int64_param", "uint64_param")
+    value = float(getattr(parameters[key], kind))
+    if not least <= value <= most:
+        raise InvalidRequest(f"parameter {key!r}: expected {least:g} to {most:g}, got {value:g}")
+    return value
+
+
 def _check_count(parameters: Parameters) -> None:
     if len(parameters) > _MAX_PARAMETERS:
         raise InvalidRequest(

@@ -37,6 +37,7 @@ class Files:
     Attributes:
         part: of a pair, `encoder` or `decoder`.
         contract: of a pair the whole one, until `of_graph`.
+        whole: of a pair, what both graphs together answered.
     """
 
     part: str | None
@@ -44,6 +45,7 @@ class Files:
     contract: Contract | None
     golden: Golden | None
     labels: Mapping[str, Sequence[str]]
+    whole: Golden | None = None
 
 
 def read(directory: Path) -> list[Files]:
@@ -58,7 +60,7 @@ def read(directory: Path) -> list[Files]:
     if bundle.contract.decoding is None:
         return [Files(None, bundle.model, bundle.contract, bundle.golden(), labels)]
     return [
-        Files(part, graph, bundle.contract, bundle.golden(part), labels)
+        Files(part, graph, bundle.contract, bundle.golden(part), labels, bundle.golden())
         for part, graph in bundle.graphs.items()
     ]
 

@@ -19,6 +19,7 @@ from bundle import reader
 from bundle.errors import InvalidName
 from bundle.repository import check_name, versions
 from server.errors import InvalidRequest, ModelFailed, ModelNotReady, UnknownModel
+from server.generation.pair import ServedPair
 from server.metrics import ModelGauges
 from server.model import Loader, ServedModel, served_name
 
@@ -43,7 +44,7 @@ class Entry:
     version: str
     state: State
     reason: str = ""
-    model: ServedModel | None = None
+    model: ServedModel | ServedPair | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class _Found:
 class Repository:
     """The models of one directory; of each, the highest version is served.
 
-    A pair of graphs is two entries, `NAME.encoder` and `NAME.decoder`, which change together.
+    A pair of graphs is three entries, `NAME`, `NAME.encoder` and `NAME.decoder`, which change together.
 
     Args:
         root: holds `<name>/<version>/`.
@@ -74,7 +75,6 @@ class Repository:
         self._loader = loader
         self._changed = changed
         self._entries: Mapping[str, Entry] = MappingProxyType({})
-        self._pairs: Mapping[str, tuple[str, ...]] = MappingProxyType({})
         self._is_loaded = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._load_all, name="weir-loader", daemon=True)
@@ -111,10 +111,6 @@ class Repository:
             raise InvalidRequest(f"model version: expected a number, got {version[:64]!r}")
         if not name:
             raise InvalidRequest("model name: expected one, got none")
-        if entry is None and name in self._pairs:
-            raise UnknownModel(
-                f"model {name!r} is two graphs: ask {' and '.join(map(repr, self._pairs[name]))}"
-            )
         if entry is None:
             raise UnknownModel(f"unknown model {name[:128]!r}")
         if version and version != entry.version:
@@ -123,7 +119,7 @@ class Repository:
             )
         return entry
 
-    def get(self, name: str, version: str) -> ServedModel:
+    def get(self, name: str, version: str) -> ServedModel | ServedPair:
         """The model that answers a request; see `entry`.
 
         Raises:
@@ -165,9 +161,6 @@ class Repository:
 
     def _load_all(self) -> None:
         found = self._find()
-        self._pairs = MappingProxyType(
-            {each.name: each.served for each in found if each.served != (each.name,)}
-        )
         for each in found:
             self._publish(each.entries(State.LOADING))
         for each in found:
@@ -230,7 +223,7 @@ class Repository:
 
 
 def _found(directory: Path, version: str) -> _Found:
-    parts = ("encoder", "decoder") if reader.is_pair(directory / version) else (None,)
+    parts = ("encoder", "decoder", None) if reader.is_pair(directory / version) else (None,)
     served = tuple(served_name(directory.name, part) for part in parts)
     return _Found(directory.name, version, served)
 

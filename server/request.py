@@ -19,20 +19,18 @@ class BatchTimes:
     answered_s: float
 
 
-class Request(Protocol):
-    """One call that waits for its rows. It gets exactly one of `answer` and `fail`.
+class Queued(Protocol):
+    """One call, as the queue of a model sees it.
 
     Attributes:
-        inputs: by name; (rows, …) where the model has rows.
         rows: counted against the queue's and the batch's limits.
         key: requests with equal keys may share a batch.
         arrived_s: when the call came, on the scheduler's clock.
         queued_s: since when it waits for nothing but this model.
         deadline_s: never run after this time.
-        is_answered: whether `answer` reached somebody.
+        is_answered: whether its answer reached somebody.
     """
 
-    inputs: Mapping[str, Array]
     rows: int
     key: Hashable
     arrived_s: float
@@ -40,11 +38,21 @@ class Request(Protocol):
     deadline_s: float
     is_answered: bool
 
+    def fail(self, error: Exception) -> None:
+        """Say why there is no answer."""
+
+
+class Request(Queued, Protocol):
+    """One call that waits for its rows. It gets exactly one of `answer` and `fail`.
+
+    Attributes:
+        inputs: by name; (rows, …) where the model has rows.
+    """
+
+    inputs: Mapping[str, Array]
+
     def answer(self, outputs: Mapping[str, Array]) -> None:
         """Send the request's own rows."""
-
-    def fail(self, error: Exception) -> None:
-        """Say why there are none."""
 
 
 class Observer(Protocol):

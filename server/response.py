@@ -26,9 +26,14 @@ _MAX_REMEMBERED = 1024
 # Each is a Python string made on the session's thread.
 _MAX_TEXTS = 10_000
 
-_final = pb.ModelInferResponse()
-_final.parameters["triton_final_response"].bool_param = True
-_FINAL = _final.SerializeToString()
+
+def _marked(*, is_final: bool) -> bytes:
+    marked = pb.ModelInferResponse()
+    marked.parameters["triton_final_response"].bool_param = is_final
+    return marked.SerializeToString()
+
+
+_FINAL, _NOT_FINAL = _marked(is_final=True), _marked(is_final=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +126,9 @@ class ResponseEncoder:
         return self._prefixes.setdefault(key, response.SerializeToString())
 
 
-def as_streamed(response: bytes) -> bytes:
-    """A `ModelInferResponse` as the final `ModelStreamInferResponse` of its request."""
-    whole = response + _FINAL
+def as_streamed(response: bytes, *, is_final: bool = True) -> bytes:
+    """A `ModelInferResponse` as a `ModelStreamInferResponse`, the last or another one of its request."""
+    whole = response + (_FINAL if is_final else _NOT_FINAL)
     return b"".join(_field(_STREAMED_RESPONSE, whole))
 
 

@@ -68,7 +68,7 @@ class Scheduler:
         self._observer = observer
         self._clock = clock
         self._condition = threading.Condition(threading.Lock())
-        self._places = Places()
+        self._places: Places[Request] = Places()
         self._threads = [
             threading.Thread(target=self._work, name=f"weir-run-{name}-{number}", daemon=True)
             for number in range(instances)

@@ -35,6 +35,7 @@ class Admit(Protocol):
         reply: Reply,
         time_left_s: float | None,
         admitted: Callable[[Callable[[], None]], None],
+        send: Callable[[bytes], bool] | None = None,
     ) -> None:
         """Answer through `reply`, now or later."""
 
@@ -77,6 +78,13 @@ class InferStream:
         self._call.send(message, self._sent)
         return True
 
+    def send_part(self, message: bytes) -> bool:
+        """Queue one of several answers to a request, not the last; False if nobody waits."""
+        if self.cancelled:
+            return False
+        self._call.send(message)
+        return True
+
     def refuse(
         self, reply: "_StreamReply", code: grpc.StatusCode, details: str, trailers: Metadata
     ) -> None:
@@ -104,6 +112,7 @@ class InferStream:
                 reply,
                 self._call.time_left_s(),
                 lambda cancel: self._admitted(reply, cancel),
+                reply.send_part,
             )
         self._go_on()
 
@@ -159,6 +168,10 @@ class _StreamReply:
             return self._stream.send(self, as_streamed(message))
         self._stream.refuse(self, code, details, trailers)
         return True
+
+    def send_part(self, message: bytes) -> bool:
+        """Send one of several answers, not the last; False if nobody waits."""
+        return self._stream.send_part(as_streamed(message, is_final=False))
 
     @property
     def cancelled(self) -> bool:

@@ -50,6 +50,15 @@ DECODER_GOLDEN = Golden(
     },
 )
 
+WHOLE_GOLDEN = Golden(
+    inputs=ENCODER_GOLDEN.inputs,
+    outputs={
+        "output_tokens": np.array([[4, 4], [0, 0]]),
+        "output_lengths": np.array([2, 0]),
+    },
+)
+"""What the two graphs make of these sources, greedily."""
+
 
 def encoder() -> bytes:
     """The memory holds the tokens, the state how many there are."""

@@ -201,6 +201,7 @@ def publish_pair(models: Path) -> Callable[..., Path]:
         graphs = {
             "encoder.onnx": pairs.encoder(),
             "decoder.onnx": pairs.decoder(),
+            "golden.npz": encode(pairs.WHOLE_GOLDEN),
             "golden.encoder.npz": encode(pairs.ENCODER_GOLDEN),
         }
         if decoder_golden is not None:

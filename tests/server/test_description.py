@@ -32,8 +32,10 @@ def load(clock: Clock) -> Iterator[Load]:
             deadlines=Deadlines(clock),
             metrics=Metrics(CollectorRegistry()),
         )
-        loaded.extend(loader.load(directory.parent.name, directory.name, directory))
-        return loaded[-1]
+        (model,) = loader.load(directory.parent.name, directory.name, directory)
+        assert isinstance(model, ServedModel)
+        loaded.append(model)
+        return model
 
     yield load
     for model in loaded:

@@ -24,7 +24,7 @@ from tests.server.conftest import AFFINE_GOLDEN, COLOURS
 
 Array = NDArray[Any]
 Load = Callable[..., ServedModel]
-LoadAll = Callable[..., list[ServedModel]]
+LoadAll = Callable[..., list[Any]]
 
 # Only ever reached by a test that fails.
 HANG_S = 20.0
@@ -66,9 +66,9 @@ def metrics() -> Metrics:
 @pytest.fixture
 def load_all(metrics: Metrics, clock: Callable[[], float]) -> Iterator[LoadAll]:
     """Load a version directory; what was loaded is closed at the end."""
-    loaded: list[ServedModel] = []
+    loaded: list[Any] = []
 
-    def load_all(directory: Path, **settings: Any) -> list[ServedModel]:
+    def load_all(directory: Path, **settings: Any) -> list[Any]:
         own = ModelSettings(**{"max_queue_rows": 64, "instances": 1, **settings})
         loader = Loader(
             provider="cpu",
@@ -94,6 +94,7 @@ def load(load_all: LoadAll) -> Load:
 
     def load(directory: Path, **settings: Any) -> ServedModel:
         (model,) = load_all(directory, **settings)
+        assert isinstance(model, ServedModel)
         return model
 
     return load
@@ -456,8 +457,12 @@ def test_integers_are_served_on_a_cpu(publish: Callable[..., Path], load: Load) 
     assert model.contract is not None and model.contract.precision == "int8"
 
 
-def test_pair_is_two_models(publish_pair: Callable[..., Path], load_all: LoadAll) -> None:
-    encoder, decoder = load_all(publish_pair())
+def test_pair_is_two_models_and_itself(
+    publish_pair: Callable[..., Path], load_all: LoadAll
+) -> None:
+    encoder, decoder, pair = load_all(publish_pair())
+
+    assert (pair.name, pair.contract.decoding) == ("pair", CONTRACT.decoding)
 
     assert [model.name for model in (encoder, decoder)] == ["pair.encoder", "pair.decoder"]
     assert [model.file for model in (encoder, decoder)] == ["encoder.onnx", "decoder.onnx"]
@@ -476,7 +481,7 @@ def test_pair_is_two_models(publish_pair: Callable[..., Path], load_all: LoadAll
 def test_graphs_of_a_pair_answer_by_themselves(
     publish_pair: Callable[..., Path], load_all: LoadAll
 ) -> None:
-    models = load_all(publish_pair())
+    models = load_all(publish_pair())[:2]
 
     for model, golden in zip(models, (ENCODER_GOLDEN, DECODER_GOLDEN), strict=True):
         call = Call(golden.inputs, rows=2)
@@ -574,7 +579,7 @@ def test_labels_of_a_pair_go_to_the_graph_that_has_the_output(
 ) -> None:
     contract = changed(labels={"log_probabilities": "labels.txt"})
 
-    encoder, decoder = load_all(
+    encoder, decoder, _ = load_all(
         publish_pair(contract=contract, **{"labels.txt": b"a\nb\nc\nd\ne\nf\ng\nh\n"})
     )
 

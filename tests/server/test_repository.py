@@ -68,6 +68,7 @@ def open_repository(models: Path, listener: Listener, clock: Clock) -> Iterator[
         assert repository.close(HANG_S)
 
 
+PAIR = ("pair", "pair.encoder", "pair.decoder")
 WRONG = Golden({"x": np.zeros((1, 4), np.float32)}, {"y": np.zeros((1, 4), np.float32)})
 
 
@@ -376,7 +377,7 @@ def test_gauges_tell_of_every_known_model(
     assert gauges["good"].waiting_rows == gauges["good"].running_requests == 0
 
 
-def test_pair_is_two_entries_by_name(
+def test_pair_is_three_entries_by_name(
     publish: Callable[..., Path],
     publish_pair: Callable[..., Path],
     open_repository: Open,
@@ -388,6 +389,7 @@ def test_pair_is_two_entries_by_name(
     repository = open_repository()
 
     assert [entry.name for entry in repository.entries()] == [
+        "pair",
         "pair-more",
         "pair.decoder",
         "pair.encoder",
@@ -396,10 +398,10 @@ def test_pair_is_two_entries_by_name(
     assert repository.get("pair.decoder", "1").name == "pair.decoder"
     assert {gauge.model for gauge in repository.gauges()} == set(states(repository))
     ready = [entry.name for entry in listener.changes if entry.state is State.READY]
-    assert ready == ["pair.encoder", "pair.decoder", "pair-more"]
+    assert ready == ["pair.encoder", "pair.decoder", "pair", "pair-more"]
 
 
-def test_graphs_of_a_pair_become_ready_together(
+def test_models_of_a_pair_become_ready_together(
     publish_pair: Callable[..., Path], models: Path, clock: Clock
 ) -> None:
     publish_pair("pair")
@@ -425,24 +427,12 @@ def test_graphs_of_a_pair_become_ready_together(
     repository.start()
     assert done.wait(HANG_S)
 
-    both = [dict.fromkeys(("pair.decoder", "pair.encoder"), ("1", state)) for state in State]
-    assert seen == [both[0], both[0], both[1], both[1]]
+    loading, ready = (dict.fromkeys(PAIR, ("1", state)) for state in (State.LOADING, State.READY))
+    assert seen == [loading] * 3 + [ready] * 3
     assert repository.close(HANG_S)
 
 
-def test_name_of_a_pair_says_whom_to_ask(
-    publish_pair: Callable[..., Path], open_repository: Open
-) -> None:
-    publish_pair("pair")
-
-    with pytest.raises(
-        UnknownModel,
-        match=r"^model 'pair' is two graphs: ask 'pair\.encoder' and 'pair\.decoder'$",
-    ):
-        open_repository().get("pair", "")
-
-
-@pytest.mark.parametrize("changed_file", ["decoder.onnx", "golden.encoder.npz"])
+@pytest.mark.parametrize("changed_file", ["decoder.onnx", "golden.encoder.npz", "golden.npz"])
 def test_pair_with_one_broken_graph_is_unavailable_as_a_whole(
     changed_file: str, publish_pair: Callable[..., Path], open_repository: Open
 ) -> None:
@@ -450,14 +440,12 @@ def test_pair_with_one_broken_graph_is_unavailable_as_a_whole(
 
     repository = open_repository()
 
-    assert states(repository) == dict.fromkeys(
-        ("pair.decoder", "pair.encoder"), ("1", State.UNAVAILABLE)
-    )
+    assert states(repository) == dict.fromkeys(PAIR, ("1", State.UNAVAILABLE))
     for entry in repository.entries():
         assert entry.reason.startswith(f"{changed_file}: expected SHA-256")
 
 
-def test_pair_that_lacks_a_graph_is_still_two_entries(
+def test_pair_that_lacks_a_graph_is_still_three_entries(
     publish_pair: Callable[..., Path], open_repository: Open
 ) -> None:
     (publish_pair("pair") / "encoder.onnx").unlink()
@@ -465,7 +453,7 @@ def test_pair_that_lacks_a_graph_is_still_two_entries(
     repository = open_repository()
 
     assert {entry.name: entry.reason for entry in repository.entries()} == dict.fromkeys(
-        ("pair.decoder", "pair.encoder"), "pair/1: files listed but missing: encoder.onnx"
+        PAIR, "pair/1: files listed but missing: encoder.onnx"
     )
 
 
@@ -481,7 +469,7 @@ def test_directory_with_the_name_of_a_graph_of_a_pair_is_passed_over(
 
     repository = open_repository()
 
-    assert states(repository) == dict.fromkeys(("pair.decoder", "pair.encoder"), ("1", State.READY))
+    assert states(repository) == dict.fromkeys(PAIR, ("1", State.READY))
     assert "tokens" in repository.get("pair.encoder", "").signature.inputs
     for name in ("pair.encoder", "pair.decoder"):
         assert (

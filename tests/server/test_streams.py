@@ -49,6 +49,7 @@ class Stream:
         reply: Reply,
         time_left_s: float | None,
         admitted: Callable[[Callable[[], None]], None],
+        send: Callable[[bytes], bool] | None = None,
     ) -> None:
         request = Admitted(pb.ModelInferRequest.FromString(payload).id, reply)
         self.requests.append(request)

@@ -1,0 +1,1 @@
+"""Step-wise decoding of encoder-decoders: rows join and leave between steps."""

@@ -1,0 +1,198 @@
+"""The rows of one encoder-decoder, between two steps. Pure: no lock, no clock, no runtime.
+
+Rules:
+- A row is encoded once, in a batch; it then waits for room, and is decoded step by step until its answers are there.
+- Rows join in the order they were encoded in. One that wants more slots than are free holds up those behind it, or
+  many small ones would keep it out for ever.
+- More rows may be encoded at a time than there is room for: where one row leaves, one that is ready takes its place, and
+  the encoder runs in batches too. It is asked again only when there is room and nobody is ready.
+- Between two runs of the encoder there is at least one step, if there is anything to step.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.generation.row import GenerationRequest, Row
+from server.generation.search import Move, Searching, Step
+from server.generation.slots import Layout, Slots
+
+Array = NDArray[Any]
+Run = Callable[[Mapping[str, Array]], dict[str, Array]]
+
+
+@dataclass(slots=True, eq=False)
+class _Active:
+    row: Row
+    searching: Searching
+    at: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """What one step came to.
+
+    Attributes:
+        slots: that were computed.
+        joined: rows that it was the first for.
+        ended: rows whose answers are there.
+    """
+
+    slots: int
+    joined: Sequence[Row]
+    ended: Sequence[Row]
+
+
+class Generation:
+    """Rows that are encoded, and rows that are decoded together.
+
+    Args:
+        layout: of the pair.
+        encode: runs the encoder.
+        decode: runs the decoder, once a step.
+        lengths: the encoder's input of lengths; None if it has none.
+        capacity: slots.
+    """
+
+    def __init__(
+        self, layout: Layout, *, encode: Run, decode: Run, lengths: str | None, capacity: int
+    ) -> None:
+        self._layout = layout
+        self._decoding = layout.decoding
+        self._encode = encode
+        self._decode = decode
+        self._lengths = lengths
+        self._ready: deque[tuple[Row, dict[str, Array]]] = deque()
+        self._slots = Slots(layout, capacity)
+        self._active: list[_Active] = []
+        self._by_slot: list[_Active] = []
+
+    @property
+    def wants_rows(self) -> bool:
+        """Whether there is room that nobody who is encoded will take."""
+        return self._slots.free > 0 and not self._ready
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is anything to step."""
+        return bool(self._active or self._ready)
+
+    @property
+    def used_slots(self) -> int:
+        """Rows of the decoder in use."""
+        return self._slots.used
+
+    def encode(self, rows: Sequence[Row]) -> None:
+        """Run the encoder over some rows; they are ready then.
+
+        Raises:
+            Exception: whatever the run raises; none of them is ready then.
+        """
+        outputs = self._encode(_stacked(rows, self._layout.padding, self._lengths))
+        for place, row in enumerate(rows):
+            memory = {
+                name: outputs[output][place, : row.length]
+                if name in self._layout.padding
+                else outputs[output][place]
+                for name, output in self._decoding.from_encoder.items()
+            }
+            self._ready.append((row, memory))
+
+    def step(self) -> Stepped:
+        """Let in who is ready and fits, and make one step.
+
+        Raises:
+            Exception: whatever the run raises; nothing has changed but for who was let in.
+        """
+        joined = self._join()
+        outputs = self._decode(self._slots.inputs())
+        slots = self._slots.used
+        step = self._read(outputs)
+        self._slots.go_on(np.array(step.tokens, np.int64), outputs)
+        done: list[_Active] = []
+        for active in self._active:
+            move = active.searching.advance(step, active.at)
+            if move is None:
+                done.append(active)
+            else:
+                self._redirect(active, move, step, outputs)
+        ended = [each.row for each in done if each.row.found(each.searching.answers)]
+        self._leave(done)
+        return Stepped(slots, joined, ended)
+
+    def drop(self, owner: GenerationRequest) -> int:
+        """Forget the rows of an owner that have not ended; how many there were."""
+        waiting = len(self._ready)
+        self._ready = deque(each for each in self._ready if each[0].owner is not owner)
+        own = [active for active in self._active if active.row.owner is owner]
+        self._leave(own)
+        return waiting - len(self._ready) + len({active.row for active in own})
+
+    def _join(self) -> list[Row]:
+        joined = []
+        while self._ready and self._ready[0][0].search.slots <= self._slots.free:
+            row, memory = self._ready.popleft()
+            for searching in row.searches(self._decoding.end):
+                at = self._slots.place(memory, row.length, searching.slots)
+                active = _Active(row, searching, at)
+                self._active.append(active)
+                self._by_slot.extend([active] * len(at))
+            joined.append(row)
+        return joined
+
+    def _read(self, outputs: Mapping[str, Array]) -> Step:
+        decoding = self._decoding
+        log_probabilities = outputs[decoding.log_probabilities]  # (slots, tokens)
+        log_probabilities[:, [decoding.padding, decoding.begin]] = -np.inf
+        tokens = log_probabilities.argmax(axis=1)  # (slots,)
+        values = log_probabilities[np.arange(len(tokens)), tokens]  # (slots,)
+        attention = outputs[decoding.attention] if decoding.attention else None
+        return Step(log_probabilities, tokens.tolist(), values.tolist(), attention)
+
+    def _redirect(
+        self, active: _Active, move: Move, step: Step, outputs: Mapping[str, Array]
+    ) -> None:
+        """Nothing to do where the search took the likeliest token: its slot went on with that already."""
+        at = active.at
+        if len(at) == 1 and move.tokens[0] == step.tokens[at[0]]:
+            return
+        self._slots.redirect(at, move.tokens, [at[parent] for parent in move.parents], outputs)
+
+    def _leave(self, done: Sequence[_Active]) -> None:
+        if not done:
+            return
+        gone = set(map(id, done))
+        self._active = [each for each in self._active if id(each) not in gone]
+        for active in done:
+            # From the back: a slot that moves is never one of those still to be freed here.
+            for slot in sorted(active.at, reverse=True):
+                last = self._slots.leave(slot)
+                moved = self._by_slot.pop()
+                if slot != last:
+                    self._by_slot[slot] = moved
+                    moved.at[moved.at.index(last)] = slot
+        self._slots.tighten()
+
+
+def _stacked(
+    rows: Sequence[Row], padding: Mapping[str, int], lengths: str | None
+) -> dict[str, Array]:
+    """The encoder's inputs of some rows, the shorter ones filled up to the longest."""
+    longest = max(row.length for row in rows)
+    inputs = {}
+    for name, first in rows[0].inputs.items():
+        values = [row.inputs[name] for row in rows]
+        if name not in padding:
+            inputs[name] = np.stack(values)
+            continue
+        batch = np.full((len(rows), longest, *first.shape[1:]), padding[name], first.dtype)
+        for place, value in enumerate(values):
+            batch[place, : len(value)] = value
+        inputs[name] = batch
+    if lengths is not None:
+        inputs[lengths] = np.array([row.length for row in rows])
+    return inputs

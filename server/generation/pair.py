@@ -1,0 +1,217 @@
+"""An encoder-decoder that answers as a whole, made of its two graphs once each of them is proved.
+
+Its own proof is the last: the recorded sources give the recorded tokens, each by itself, and all of them in one batch
+of unequal lengths that is too small for them, so that rows join and leave between steps.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle.contract import Contract
+from bundle.decoding import Decoding
+from bundle.golden import Golden
+from server.batching import BatchPolicy
+from server.config import ModelSettings
+from server.errors import ModelFailed
+from server.generation.core import Generation, Run
+from server.generation.engine import Engine
+from server.generation.row import Row
+from server.generation.search import Search
+from server.generation.slots import Layout
+from server.response import ResponseEncoder
+from server.sequences import SequenceRules
+from server.signature import Signature, TensorSpec
+from server.tally import ModelMetrics
+
+Array = NDArray[Any]
+
+OUTPUT_TOKENS, OUTPUT_LENGTHS, SCORES = "output_tokens", "output_lengths", "scores"
+OUTPUTS = ((OUTPUT_TOKENS, "INT64", ("steps",)), (OUTPUT_LENGTHS, "INT64", ()), (SCORES, "FP32", ()))  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """One of the two, loaded and proved by itself."""
+
+    run: Run
+    signature: Signature
+    rules: SequenceRules
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Encoder and decoder, and what the contract says of them.
+
+    Attributes:
+        contract: the whole one.
+        lengths: the encoder's input of lengths; None if it has none.
+        timed: its inputs with a time axis, the one that lengths are counted along first.
+    """
+
+    contract: Contract
+    decoding: Decoding
+    encoder: Graph
+    decoder: Graph
+    layout: Layout
+    lengths: str | None
+    timed: Sequence[str]
+
+    def generation(self, capacity: int) -> Generation:
+        """Room for so many rows."""
+        return Generation(
+            self.layout,
+            encode=self.encoder.run,
+            decode=self.decoder.run,
+            lengths=self.lengths,
+            capacity=capacity,
+        )
+
+    def rows(
+        self, inputs: Mapping[str, Array], search: Search, *, arrived_s: float = 0.0
+    ) -> list[Row]:
+        """The rows of a request, each cut to its own length.
+
+        Args:
+            inputs: of the encoder, complete and checked.
+            search: that is wanted of each.
+            arrived_s: when the request came.
+        """
+        count = len(next(iter(inputs.values())))
+        return [self._row(inputs, number, search, arrived_s) for number in range(count)]
+
+    def _row(
+        self, inputs: Mapping[str, Array], number: int, search: Search, arrived_s: float
+    ) -> Row:
+        length = (
+            int(inputs[self.lengths][number])
+            if self.lengths is not None
+            else inputs[self.timed[0]].shape[1]
+        )
+        limit = self.decoding.limit(length)
+        return Row(
+            number=number,
+            inputs={
+                name: array[number, :length] if name in self.timed else array[number]
+                for name, array in inputs.items()
+                if name != self.lengths
+            },
+            length=length,
+            limit=min(limit, search.most_tokens or limit),
+            search=search,
+            arrived_s=arrived_s,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ServedPair:
+    """An encoder-decoder that answers. Immutable: a reload makes another one.
+
+    Attributes:
+        contract: the whole one.
+        signature: the encoder's inputs, and what is made of them.
+        rules: of the inputs' values.
+        policy: how many rows may be encoded, and decoded, together.
+        scheduler: in whose place the engine stands.
+    """
+
+    name: str
+    version: str
+    contract: Contract
+    pair: Pair
+    signature: Signature
+    rules: SequenceRules
+    encoder: ResponseEncoder
+    policy: BatchPolicy
+    settings: ModelSettings
+    provider: str
+    scheduler: Engine
+    metrics: ModelMetrics
+    file: str = "encoder.onnx"
+
+
+def make_pair(contract: Contract, encoder: Graph, decoder: Graph) -> Pair:
+    """The pair of two graphs that were held against their contract.
+
+    Raises:
+        ModelFailed: it has other axes than batch and one time, or these elsewhere than first and second.
+    """
+    if contract.decoding is None:
+        raise ModelFailed("contract: expected decoding, got none")
+    if len(contract.padded_axes) != 1:
+        raise ModelFailed(
+            f"padded_axes: expected one for a pair, got {sorted(contract.padded_axes)}"
+        )
+    (name, axis), = contract.padded_axes.items()  # fmt: skip
+    for graph in (encoder, decoder):
+        for spec in graph.signature.inputs.values():
+            if name in spec.axes and spec.axes.index(name) != 1:
+                raise ModelFailed(
+                    f"input {spec.name!r}: expected axis {name!r} second, got {list(spec.axes)}"
+                )
+    timed = [each for each in axis.padding if each in encoder.signature.inputs]
+    lengths = axis.lengths if axis.lengths in encoder.signature.inputs else None
+    if not timed:
+        raise ModelFailed(f"padded_axes: {name}: expected an input of the encoder, got none")
+    return Pair(
+        contract=contract,
+        decoding=contract.decoding,
+        encoder=encoder,
+        decoder=decoder,
+        layout=Layout(contract.decoding, axis.padding),
+        lengths=lengths,
+        timed=timed,
+    )
+
+
+def signature_of(pair: Pair, max_rows: int) -> Signature:
+    """What a request for the whole pair takes and gives."""
+    encoder, batch = pair.encoder.signature, pair.contract.batch_axis
+    return Signature(
+        list(encoder.inputs.values()),
+        [TensorSpec(name, datatype, (batch, *axes)) for name, datatype, axes in OUTPUTS],
+        batch_axis=batch,
+        max_rows=max_rows,
+        maxima=pair.encoder.rules.maxima,
+        optional=encoder.optional,
+    )
+
+
+def outputs_of(rows: Sequence[Row], padding: int) -> dict[str, Array]:
+    """The best answer of each row, as tensors."""
+    best = [row.answers[0] for row in rows]
+    counts = np.array([len(answer.tokens) for answer in best], np.int64)
+    tokens = np.full((len(rows), int(counts.max())), padding, np.int64)
+    for place, answer in enumerate(best):
+        tokens[place, : len(answer.tokens)] = answer.tokens
+    scores = np.array([answer.score for answer in best], np.float32)
+    return {OUTPUT_TOKENS: tokens, OUTPUT_LENGTHS: counts, SCORES: scores}
+
+
+def replay(pair: Pair, golden: Golden | None, max_rows: int) -> None:
+    """Refuse a pair that no longer gives the tokens that were recorded when it was exported."""
+    if golden is None or OUTPUT_TOKENS not in golden.outputs:
+        raise ModelFailed("the bundle has no recorded answers to be held against")
+    together = pair.rows(golden.inputs, Search())
+    _decode(pair.generation(min(max_rows, max(2, len(together) // 2))), together)
+    alone = pair.rows(golden.inputs, Search())
+    for row in alone:
+        _decode(pair.generation(1), [row])
+    tokens, counts = golden.outputs[OUTPUT_TOKENS], golden.outputs[OUTPUT_LENGTHS]
+    for how, rows in (("together", together), ("alone", alone)):
+        for row in rows:
+            expected = tokens[row.number, : counts[row.number]].tolist()
+            if list(row.answers[0].tokens) != expected:
+                raise ModelFailed(
+                    f"golden row {row.number}, decoded {how}: expected tokens {expected}, "
+                    f"got {list(row.answers[0].tokens)}"
+                )
+
+
+def _decode(generation: Generation, rows: Sequence[Row]) -> None:
+    generation.encode(rows)
+    while generation.is_busy:
+        generation.step()

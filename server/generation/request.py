@@ -1,0 +1,222 @@
+"""A request for answers of an encoder-decoder, from its tensors to its reply.
+
+A unary call gets one answer. On a stream, a request of one row that is not searched with a beam gets an answer for each
+token, and a final one with what is left: nothing but its score.
+"""
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from server import codec, parameters
+from server.errors import InvalidRequest
+from server.generation.pair import OUTPUT_LENGTHS, OUTPUT_TOKENS, SCORES, ServedPair, outputs_of
+from server.generation.parameters import read_search
+from server.generation.row import Row
+from server.generation.search import Search
+from server.pb import inference_pb2 as pb
+from server.pending import Reply
+from server.response import Output
+from server.statuses import refusal_of
+
+Array = NDArray[Any]
+
+Part = Callable[[bytes], bool]
+"""Sends a part of the answer on a stream; False if nobody waits."""
+
+
+class PairRequest:
+    """A request on its way through an engine; see `row.GenerationRequest`.
+
+    Args:
+        model: whose engine.
+        reply: where the answer goes.
+        sources: its rows.
+        encode: writes the answer, of the rows, all of which have ended.
+        queued_s: since when only the model is waited for.
+        deadline_s: when its time is over.
+        clock: of these times.
+    """
+
+    def __init__(
+        self,
+        model: ServedPair,
+        reply: Reply,
+        *,
+        sources: Sequence[Row],
+        encode: Callable[[Sequence[Row]], bytes],
+        queued_s: float,
+        deadline_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self.sources = sources
+        self.rows = len(sources)
+        self.key: Hashable = ()
+        self.arrived_s = sources[0].arrived_s
+        self.queued_s = queued_s
+        self.deadline_s = deadline_s
+        self.is_answered = False
+        self._clock = clock
+        self._encode = encode
+        self._model = model
+        self._reply = reply
+        for row in sources:
+            row.owner = self
+
+    def answer(self) -> None:
+        """Encode and send; a caller who left meanwhile counts as cancelled."""
+        message = self._encode(self.sources)
+        self.is_answered = self._reply.finish(grpc.StatusCode.OK, message=message)
+        if not self.is_answered:
+            self._count(grpc.StatusCode.CANCELLED)
+
+    def fail(self, error: Exception) -> None:
+        """Send the status of a failure."""
+        refusal = refusal_of(error)
+        self._reply.finish(refusal.code, refusal.details, trailers=refusal.trailers)
+        self._count(refusal.code)
+
+    def cancel(self) -> None:
+        """The caller is gone."""
+        self._model.scheduler.cancel(self)
+
+    def _count(self, code: grpc.StatusCode) -> None:
+        self._model.metrics.request_ended(code.name, self._clock() - self.arrived_s)
+
+
+def read_request(
+    message: pb.ModelInferRequest,
+    model: ServedPair,
+    reply: Reply,
+    *,
+    send: Part | None,
+    arrived_s: float,
+    deadline_s: float,
+    clock: Callable[[], float],
+) -> PairRequest:
+    """The request of a message, held against the model.
+
+    Args:
+        message: as it came.
+        model: that it names.
+        reply: where its answer goes.
+        send: puts a part of it on a stream; None: there is none.
+        arrived_s: when it came.
+        deadline_s: after which nobody wants it.
+        clock: of these times.
+
+    Raises:
+        InvalidRequest: anything about it is off.
+    """
+    timeout_s = parameters.read_timeout_s(message.parameters)
+    search = read_search(message.parameters)
+    check_search(search, model)
+    for tensor in message.inputs:
+        parameters.check_input(tensor.name, tensor.parameters)
+    forms = codec.forms(message)
+    model.signature.admit(forms)
+    inputs = codec.decode_inputs(message, forms)
+    model.rules.complete(inputs)
+    model.rules.check(inputs)
+    wanted = _wanted(message, model)
+    rows = model.pair.rows(inputs, search, arrived_s=arrived_s)
+    parts = None
+    if send is not None and len(rows) == 1 and search.width == 1:
+        rows[0].told = parts = Parts(model, send, message.id, wanted)
+
+    def encode(rows: Sequence[Row]) -> bytes:
+        return encode_rows(model, message.id, wanted, rows, parts.sent if parts else 0)
+
+    return PairRequest(
+        model,
+        reply,
+        sources=rows,
+        encode=encode,
+        queued_s=arrived_s,
+        deadline_s=min(deadline_s, arrived_s + (timeout_s or math.inf)),
+        clock=clock,
+    )
+
+
+def _wanted(message: pb.ModelInferRequest, model: ServedPair) -> list[str]:
+    names = [output.name for output in message.outputs] or list(model.signature.outputs)
+    model.signature.check_outputs(names)
+    for output in message.outputs:
+        if parameters.read_classification(output.name, output.parameters) is not None:
+            raise InvalidRequest(f"output {output.name!r}: there are no classes to choose from")
+    return names
+
+
+def check_search(search: Search, model: ServedPair) -> None:
+    """Refuse a search that has no room in the model's slots.
+
+    Raises:
+        InvalidRequest: a beam too wide, or too many samples.
+    """
+    if search.slots > model.policy.max_rows:
+        what = "results" if search.draw else "beam_width"
+        raise InvalidRequest(
+            f"{what}: expected at most {model.policy.max_rows}, as model {model.name!r} decodes "
+            f"so many rows together, got {search.slots}"
+        )
+
+
+def encode_rows(
+    model: ServedPair, request_id: str, wanted: Sequence[str], rows: Sequence[Row], sent: int = 0
+) -> bytes:
+    """A `ModelInferResponse` with the wanted outputs.
+
+    Args:
+        model: that answers.
+        request_id: echoed.
+        wanted: names of outputs.
+        rows: that have ended.
+        sent: tokens of the only row that were sent before, and are not sent again.
+    """
+    outputs = outputs_of(rows, model.pair.decoding.padding)
+    if sent:
+        outputs[OUTPUT_TOKENS] = outputs[OUTPUT_TOKENS][:, sent:]
+        outputs[OUTPUT_LENGTHS] = outputs[OUTPUT_LENGTHS] - sent
+    return model.encoder.encode(request_id, _chosen(model, wanted, outputs))
+
+
+class Parts:
+    """Sends the tokens of one row as they come, each as a `ModelInferResponse` of its own.
+
+    Args:
+        model: that answers.
+        send: puts a part on the stream.
+        request_id: echoed.
+        wanted: names of outputs; `scores` holds the log-probability of the tokens so far.
+    """
+
+    def __init__(
+        self, model: ServedPair, send: Part, request_id: str, wanted: Sequence[str]
+    ) -> None:
+        self.sent = 0
+        self._model = model
+        self._send = send
+        self._request_id = request_id
+        self._wanted = wanted
+        self._total = 0.0
+
+    def __call__(self, token: int, log_probability: float, /) -> None:
+        """One more token."""
+        self.sent += 1
+        self._total += log_probability
+        outputs: dict[str, Array] = {
+            OUTPUT_TOKENS: np.array([[token]], np.int64),
+            OUTPUT_LENGTHS: np.ones(1, np.int64),
+            SCORES: np.array([self._total], np.float32),
+        }
+        chosen = _chosen(self._model, self._wanted, outputs)
+        self._send(self._model.encoder.encode(self._request_id, chosen))
+
+
+def _chosen(model: ServedPair, wanted: Sequence[str], outputs: Mapping[str, Array]) -> list[Output]:
+    specs = model.signature.outputs
+    return [Output(name, specs[name].datatype, outputs[name]) for name in wanted]
