@@ -21,6 +21,7 @@ from matplotlib.ticker import (
 from numpy.typing import NDArray
 
 from training.run import RunRecord
+from training.telling import tested
 
 LEARNING_CURVE = "learning_curve.png"
 CONFUSION_MATRIX = "confusion_matrix.png"
@@ -132,9 +133,5 @@ def _label_cells(axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float
 
 
 def _title(record: RunRecord) -> str:
-    tested = (
-        ""
-        if record.test_accuracy is None
-        else f", test accuracy {100 * record.test_accuracy:.2f} %"
-    )
-    return f"{record.recipe.name} on {Path(record.data.name).name}{tested}"
+    told = f", {tested(record)}" if record.test_accuracy is not None or record.series else ""
+    return f"{record.recipe.name} on {Path(record.data.name).name}{told}"

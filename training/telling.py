@@ -35,7 +35,7 @@ def print_result(console: Console, record: RunRecord, out: Path) -> None:
     )
     # Names of data, classes and columns may have brackets.
     console.print(
-        f"{_tested(record)} on {record.data.test_rows:,} {what} "
+        f"{tested(record)} on {record.data.test_rows:,} {what} "
         f"(validation {validated} in epoch {best.epoch} of {len(record.epochs)}, "
         f"{record.seconds:.1f} s)",
         *(f"{name}: {text}" for name, text in record.test_notes.items()),
@@ -47,13 +47,14 @@ def print_result(console: Console, record: RunRecord, out: Path) -> None:
     )
 
 
-def _tested(record: RunRecord) -> str:
+def tested(record: RunRecord) -> str:
+    """What the test came to, in the words of the run's task."""
     if record.series:
         return tell_series(record.test_metrics)
     if isinstance(record.recipe, Seq2SeqRecipe):
         return tell_pairs(record.test_metrics, record.recipe)
-    tested = "not tested" if record.test_accuracy is None else f"{record.test_accuracy:.2%}"
+    accuracy = "not tested" if record.test_accuracy is None else f"{record.test_accuracy:.2%}"
     more = "".join(
         f", {name.replace('_', ' ')} {value:.2%}" for name, value in record.test_metrics.items()
     )
-    return f"test accuracy {tested}{more}"
+    return f"test accuracy {accuracy}{more}"
