@@ -78,6 +78,12 @@ class Bundle:
         """The entries of an input's vocabulary by id, None if it has none."""
         return self._lines(self.contract.vocabularies.get(input_name))
 
+    @property
+    def subwords(self) -> bytes | None:
+        """The model that cuts texts into subwords, None if the bundle has none."""
+        tokenisation = self.contract.tokenisation
+        return self.files[tokenisation.model] if tokenisation and tokenisation.model else None
+
     def _lines(self, file: str | None) -> list[str] | None:
         if file is None:
             return None
@@ -103,6 +109,9 @@ def read(directory: Path) -> Bundle:
             external_data.refuse(data, name)
     _check_texts("labels", contract.labels, files)
     _check_texts("vocabularies", contract.vocabularies, files)
+    model = contract.tokenisation.model if contract.tokenisation else None
+    if model is not None and model not in files:
+        raise BrokenBundle(f"tokenisation.model: expected a listed file, got {model!r}")
     return Bundle(contract=contract, files=MappingProxyType(files))
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from bundle.parts import Index, Part, Positive
+from bundle.parts import FileName, Index, Part, Positive
 
 
 class PaddedAxis(Part):
@@ -48,19 +48,26 @@ class ValueRange(Part):
 class Tokenisation(Part):
     """How a text becomes one row of ids.
 
-    `words` takes runs of letters, digits and underscores, and every other mark by itself
-    (docs/bundle.md has the whole rule); `spaces` takes what white space separates; `letters` every
-    character by itself. `lower` lowers a token before it is looked up in the
-    vocabulary of the input `tokens`. `characters` is the input for the letters of each token as it
-    was written, None where the network reads no spelling. `unknown` is the id of what is not in a
-    vocabulary, in both the same.
+    `words` takes runs of letters, digits and underscores, and every other mark by itself (see
+    `tokenise`); `spaces` takes what white space separates; `letters` every character by itself;
+    `subwords` cuts by `model`, the file of a sentencepiece model. `lower` lowers a token before it
+    is looked up in the vocabulary of the input `tokens`. `characters` is the input for the letters
+    of each token as it was written, None where the network reads no spelling. `unknown` is the id of
+    what is not in a vocabulary, in both the same.
     """
 
-    rule: Literal["words", "spaces", "letters"]
+    rule: Literal["words", "spaces", "letters", "subwords"]
     lower: bool = False
     unknown: Index
     tokens: str = "tokens"
     characters: str | None = None
+    model: FileName | None = None
+
+    @model_validator(mode="after")
+    def _check_model(self) -> Self:
+        if (self.rule == "subwords") != (self.model is not None):
+            raise ValueError(f"model: expected one with subwords alone, got {self.model}")
+        return self
 
 
 def check_axes(

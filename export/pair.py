@@ -98,6 +98,8 @@ def publish_pair(
         golden.file_of("decoder"): golden.encode(decoder.golden),
         **{vocabulary_file(key): lines_of(texts) for key, texts in _vocabularies(contract).items()},
     }
+    if contract.tokenisation and contract.tokenisation.model and contract.subwords:
+        files[contract.tokenisation.model] = contract.subwords
     measured = _joined(encoder.parity, decoder.parity, compared)
     said = _contract(module, contract, decoding, measured)
     path = writer.write(files, said, models, name, version)

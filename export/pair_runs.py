@@ -22,6 +22,8 @@ from training.seq2seq.problem import load_model, load_sides, load_test, pairs_of
 from training.seq2seq.recipe import SideSettings
 from training.seq2seq.sides import Sides
 
+SUBWORDS = "subwords.tokens.model"
+
 _DETOKENISATION: dict[str, Detokenisation] = {
     "letters": "letters",
     "spaces": "spaces",
@@ -87,6 +89,7 @@ def _spec(record: RunRecord, sides: Sides, examples: str) -> PairSpec:
         source_vocabulary=sides.source.vocabulary.entries,
         target_vocabulary=sides.target.vocabulary.entries,
         tokenisation=_tokenisation(recipe.source),
+        subwords=sides.source.segmenter.model,
         detokenisation=_DETOKENISATION[recipe.target.rule],
         examples=examples,
         training=provenance_of(record),
@@ -94,8 +97,6 @@ def _spec(record: RunRecord, sides: Sides, examples: str) -> PairSpec:
     )
 
 
-def _tokenisation(side: SideSettings) -> Tokenisation | None:
-    """None of subwords: what cuts them is no list of entries, so a client brings ids."""
-    if side.rule == "subwords":
-        return None
-    return Tokenisation(rule=side.rule, lower=side.lower, unknown=UNKNOWN)
+def _tokenisation(side: SideSettings) -> Tokenisation:
+    model = SUBWORDS if side.rule == "subwords" else None
+    return Tokenisation(rule=side.rule, lower=side.lower, unknown=UNKNOWN, model=model)

@@ -45,6 +45,7 @@ class PairSpec:
         source_vocabulary: an entry for each id; none: the server takes ids only.
         target_vocabulary: likewise; none: it answers with ids only.
         tokenisation: how the server makes a source of a text.
+        subwords: the sentencepiece model that cuts it, where `tokenisation` names one.
         detokenisation: how it makes a text of an answer.
         batching: limits for the server.
         tolerance: as of `ExportSpec`, but ten times as wide: attention that has learnt to look at one place
@@ -66,12 +67,19 @@ class PairSpec:
     source_vocabulary: Sequence[str] = ()
     target_vocabulary: Sequence[str] = ()
     tokenisation: Tokenisation | None = None
+    subwords: bytes | None = None
     detokenisation: Detokenisation | None = None
     batching: Batching = field(default_factory=Batching)
     tolerance: Tolerance = field(default_factory=lambda: Tolerance(absolute=1e-4, relative=1e-4))
     examples: str = "given by the caller"
     training: Provenance | None = None
     commit: str | None = None
+
+    def __post_init__(self) -> None:
+        model = self.tokenisation.model if self.tokenisation else None
+        if (model is None) != (self.subwords is None):
+            expected = "a model of subwords" if model else "no model without the rule subwords"
+            raise ExportError(f"subwords: expected {expected}, got {'none' if model else 'one'}")
 
     def encoder(self, network: EncoderDecoder) -> ExportSpec:
         """What is to be said of the encoder's graph."""

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from bundle.contract import Contract
 from server.errors import InvalidRequest, ModelFailed
+from server.reading import TextReader
 from server.session import Session
 from server.signature import Signature, TensorSpec
 
@@ -42,6 +43,17 @@ def check_preprocessing(contract: Contract | None, signature: Signature) -> None
         )
     if not signature.has_rows:
         raise ModelFailed("preprocessing: expected a model whose requests have rows")
+
+
+def check_texts(reader: TextReader | None, signature: Signature) -> None:
+    """What a text is made into is what the graph takes."""
+    if reader is None:
+        return
+    rows = reader.rows([reader.look_up(["a"])])
+    try:
+        signature.admit(tuple((name, "INT64", array.shape) for name, array in rows.items()))
+    except InvalidRequest as error:
+        raise ModelFailed(f"tokenisation: {error}") from error
 
 
 def check_pair(contract: Contract | None, signatures: Sequence[Signature]) -> None:

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from bundle.contract import Contract
 from bundle.errors import BundleError
-from bundle.golden import Golden
 from server import agreement, proof
 from server.batching import BatchPolicy
 from server.config import ModelSettings
@@ -32,6 +31,7 @@ from server.generation.engine import Engine
 from server.generation.pair import Graph, Pair, ServedPair, make_pair, replay, signature_of
 from server.metrics import Metrics
 from server.proof import Files
+from server.reading import TextReader
 from server.request import BatchTimes, Request
 from server.response import STREAM_BYTES, ResponseEncoder
 from server.scheduler import Scheduler
@@ -67,6 +67,7 @@ class ServedModel:
         contract: of this graph alone; None for a plain model, an ONNX file without one.
         rules: of its inputs' values.
         labels: of the outputs that have some, one a class.
+        reader: of texts; None where the contract does not say how, and for a graph of a pair.
         all_outputs: what a request gets that asks for none in particular.
         policy: when its batches are cut.
         settings: the operator's word on it, complete.
@@ -79,6 +80,7 @@ class ServedModel:
     signature: Signature
     rules: SequenceRules
     labels: Mapping[str, Sequence[str]]
+    reader: TextReader | None
     all_outputs: Sequence[WantedOutput]
     encoder: ResponseEncoder
     policy: BatchPolicy
@@ -129,6 +131,8 @@ class Loader:
         graphs = proof.read(directory)
         proof.check_provider(graphs[0], self.provider)
         loaded = [self._prove(name, version, files) for files in graphs]
+        # Of a pair, the encoder reads the texts.
+        agreement.check_texts(graphs[0].reader, loaded[0][0].signature)
         agreement.check_pair(graphs[0].contract, [model.signature for model, _ in loaded])
         models: list[ServedModel | ServedPair] = [model for model, _ in loaded]
         if graphs[0].contract is not None and graphs[0].contract.decoding is not None:
@@ -136,13 +140,13 @@ class Loader:
                 Graph(session.run, model.signature, model.rules) for model, session in loaded
             )
             pair = make_pair(graphs[0].contract, encoder, decoder)
-            models.append(self._serve_pair(name, version, pair, graphs[0].whole))
+            models.append(self._serve_pair(name, version, pair, graphs[0]))
         return models
 
-    def _serve_pair(self, name: str, version: str, pair: Pair, golden: Golden | None) -> ServedPair:
+    def _serve_pair(self, name: str, version: str, pair: Pair, files: Files) -> ServedPair:
         settings = self.settings(name)
         max_rows = _max_rows(settings, pair.contract)
-        replay(pair, golden, max_rows)
+        replay(pair, files.whole, max_rows)
         metrics = self.metrics.model(name, version)
         engine = Engine(
             name,
@@ -160,6 +164,8 @@ class Loader:
             pair=pair,
             signature=signature_of(pair, max_rows),
             rules=pair.encoder.rules,
+            reader=files.reader,
+            writer=files.writer,
             encoder=ResponseEncoder(name, version, max_bytes=self.max_message_bytes - STREAM_BYTES),
             policy=BatchPolicy(max_rows),
             settings=settings,
@@ -217,6 +223,7 @@ class Loader:
             signature=signature,
             rules=rules,
             labels=files.labels,
+            reader=files.reader if files.part is None else None,
             all_outputs=[WantedOutput(spec.name, spec.datatype) for spec in session.outputs],
             encoder=ResponseEncoder(name, version, max_bytes=self.max_message_bytes - STREAM_BYTES),
             policy=policy,

@@ -18,9 +18,11 @@ from bundle.contract import FILE_NAME, Contract, Tolerance
 from bundle.golden import Golden
 from server.datatypes import DATATYPES
 from server.errors import ModelFailed, ServerError
+from server.reading import TextReader, reader_of
 from server.sequences import rules_of
 from server.session import Session
 from server.signature import Signature, TensorSpec
+from server.writing import TextWriter, writer_of
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,8 @@ class Files:
     Attributes:
         part: of a pair, `encoder` or `decoder`.
         contract: of a pair the whole one, until `of_graph`.
+        reader: of texts, of a pair that of the whole.
+        writer: of a pair's answers.
         whole: of a pair, what both graphs together answered.
     """
 
@@ -45,6 +49,8 @@ class Files:
     contract: Contract | None
     golden: Golden | None
     labels: Mapping[str, Sequence[str]]
+    reader: TextReader | None = None
+    writer: TextWriter | None = None
     whole: Golden | None = None
 
 
@@ -57,11 +63,20 @@ def read(directory: Path) -> list[Files]:
         return [Files(None, reader.read_plain(directory), None, None, {})]
     bundle = reader.read(directory)
     labels = {output: bundle.labels(output) or [] for output in bundle.contract.labels}
-    if bundle.contract.decoding is None:
-        return [Files(None, bundle.model, bundle.contract, bundle.golden(), labels)]
+    texts, answers = reader_of(bundle), writer_of(bundle)
+    parts = (None,) if bundle.contract.decoding is None else tuple(bundle.graphs)
     return [
-        Files(part, graph, bundle.contract, bundle.golden(part), labels, bundle.golden())
-        for part, graph in bundle.graphs.items()
+        Files(
+            part,
+            bundle.graphs[part or "model"],
+            bundle.contract,
+            bundle.golden(part),
+            labels,
+            texts,
+            answers,
+            bundle.golden() if part else None,
+        )
+        for part in parts
     ]
 
 

@@ -22,10 +22,12 @@ from server.generation.engine import Engine
 from server.generation.row import Row
 from server.generation.search import Search
 from server.generation.slots import Layout
+from server.reading import TextReader
 from server.response import ResponseEncoder
 from server.sequences import SequenceRules
 from server.signature import Signature, TensorSpec
 from server.tally import ModelMetrics
+from server.writing import TextWriter
 
 Array = NDArray[Any]
 
@@ -114,6 +116,8 @@ class ServedPair:
         contract: the whole one.
         signature: the encoder's inputs, and what is made of them.
         rules: of the inputs' values.
+        reader: of texts; None where the contract does not say how.
+        writer: of answers.
         policy: how many rows may be encoded, and decoded, together.
         scheduler: in whose place the engine stands.
     """
@@ -124,6 +128,8 @@ class ServedPair:
     pair: Pair
     signature: Signature
     rules: SequenceRules
+    reader: TextReader | None
+    writer: TextWriter | None
     encoder: ResponseEncoder
     policy: BatchPolicy
     settings: ModelSettings

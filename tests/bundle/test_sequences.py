@@ -8,6 +8,7 @@ import pytest
 from bundle.contract import Contract, parse
 from bundle.errors import BrokenBundle
 from bundle.reader import read
+from bundle.sequences import Tokenisation
 
 TIME = {"maximum": 64, "lengths": "lengths", "padding": {"tokens": 0, "characters": 0}}
 LETTERS = {"maximum": 16, "padding": {"characters": 0}}
@@ -96,8 +97,18 @@ def test_tasks_over_sequences(task: str) -> None:
         ),
         pytest.param(
             {"tokenisation": {"rule": "bytes", "unknown": 1}},
-            "tokenisation.rule: expected 'words', 'spaces' or 'letters'",
+            "tokenisation.rule: expected 'words', 'spaces', 'letters' or 'subwords'",
             id="rule",
+        ),
+        pytest.param(
+            {"tokenisation": {"rule": "subwords", "unknown": 1}},
+            "tokenisation: model: expected one with subwords alone, got None",
+            id="subwords without a model",
+        ),
+        pytest.param(
+            {"tokenisation": {"rule": "words", "unknown": 1, "model": "m"}},
+            "tokenisation: model: expected one with subwords alone, got m",
+            id="model without subwords",
         ),
         pytest.param(
             {"vocabularies": {"tokens": "../t.txt"}}, r"vocabularies.tokens: expected", id="path"
@@ -157,3 +168,22 @@ def test_vocabulary_must_be_a_listed_text(
 ) -> None:
     with pytest.raises(BrokenBundle, match=message):
         publish(added, vocabularies={"image": "v.txt"})
+
+
+SUBWORDS = {
+    "vocabularies": {"image": "v.txt"},
+    "tokenisation": Tokenisation(rule="subwords", unknown=0, tokens="image", model="m.model"),
+}
+
+
+def test_model_of_subwords_is_read(publish: Callable[..., Path]) -> None:
+    bundle = read(publish({"v.txt": b"a\n", "m.model": b"pieces"}, **SUBWORDS))
+
+    assert bundle.subwords == b"pieces"
+
+
+def test_model_of_subwords_must_be_listed(publish: Callable[..., Path]) -> None:
+    with pytest.raises(
+        BrokenBundle, match=r"tokenisation.model: expected a listed file, got 'm.model'"
+    ):
+        publish({"v.txt": b"a\n"}, **SUBWORDS)
