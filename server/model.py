@@ -39,6 +39,7 @@ from server.sequences import SequenceRules, rules_of
 from server.session import Session
 from server.signature import Signature
 from server.tally import ModelMetrics
+from server.writing import TextWriter
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +166,7 @@ class Loader:
             signature=signature_of(pair, max_rows),
             rules=pair.encoder.rules,
             reader=files.reader,
-            writer=files.writer,
+            writer=files.writer or TextWriter([], None),
             encoder=ResponseEncoder(name, version, max_bytes=self.max_message_bytes - STREAM_BYTES),
             policy=BatchPolicy(max_rows),
             settings=settings,

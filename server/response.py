@@ -78,7 +78,7 @@ class ResponseEncoder:
             pieces += _field(_RESPONSE_ID, request_id.encode())
         for output in outputs:
             pieces += _field(_RESPONSE_RAW, to_raw(output.array))
-        return self._checked(b"".join(pieces))
+        return self.checked(b"".join(pieces))
 
     def encode_classes(
         self,
@@ -108,9 +108,14 @@ class ResponseEncoder:
             for index, value in zip(row, row_values, strict=True):
                 label = labels[index] if labels and index < len(labels) else ""
                 classes.add(label=label, index=index, probability=value)
-        return self._checked(answer.SerializeToString())
+        return self.checked(answer.SerializeToString())
 
-    def _checked(self, message: bytes) -> bytes:
+    def checked(self, message: bytes) -> bytes:
+        """An answer, unless a client would refuse to read it.
+
+        Raises:
+            AnswerTooLarge: that.
+        """
         if len(message) > self._max_bytes:
             raise AnswerTooLarge(
                 f"the answer has {len(message)} bytes, the limit is {self._max_bytes}"

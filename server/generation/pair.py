@@ -129,7 +129,7 @@ class ServedPair:
     signature: Signature
     rules: SequenceRules
     reader: TextReader | None
-    writer: TextWriter | None
+    writer: TextWriter
     encoder: ResponseEncoder
     policy: BatchPolicy
     settings: ModelSettings
