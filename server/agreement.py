@@ -45,6 +45,24 @@ def check_preprocessing(contract: Contract | None, signature: Signature) -> None
         raise ModelFailed("preprocessing: expected a model whose requests have rows")
 
 
+def check_series(contract: Contract | None, signature: Signature) -> None:
+    """What a series is made into is what the graph takes, and as many values come out as are told."""
+    series = contract.series if contract else None
+    if series is None:
+        return
+    shape = (1, series.lags, 1 + len(series.exogenous))
+    try:
+        signature.admit(((series.input, "FP32", shape),))
+    except InvalidRequest as error:
+        raise ModelFailed(f"series: {error}") from error
+    output = signature.outputs.get(series.output)
+    if output is None or output.datatype not in _FLOATS or output.axes[1:] != (series.horizon,):
+        raise ModelFailed(
+            f"series: expected an output {series.output!r} of numbers [batch, {series.horizon}], "
+            f"got {output.wire_shape() if output else 'none'}"
+        )
+
+
 def check_texts(reader: TextReader | None, signature: Signature) -> None:
     """What a text is made into is what the graph takes."""
     if reader is None:

@@ -21,6 +21,8 @@ _MAX_TOP_FIELDS = 2048
 
 _INPUTS, _OUTPUTS = 5, 6
 _SHAPE, _CONTENTS = 3, 5
+# Of every task call that takes texts.
+_TEXTS, _TOKENS = 4, 2
 _MAX_SHAPE_BYTES = 10 * 64
 
 
@@ -75,6 +77,24 @@ def read_texts(payload: bytes, *numbers: int) -> list[str]:
             except UnicodeDecodeError:
                 raise InvalidRequest(f"field {number}: expected UTF-8, got other bytes") from None
     return list(found.values())
+
+
+def check_texts(payload: bytes) -> None:
+    """Refuse a task call of more tokens than any model could want; each becomes an object.
+
+    Raises:
+        InvalidRequest: too many, or bytes that are no protobuf message.
+    """
+    if len(payload) <= SMALL_BYTES:
+        return
+    view = memoryview(payload)
+    parts = _Budget(f"tokens in the request, expected at most {_MAX_FIELDS}", _MAX_FIELDS)
+    for number, start, end in _fields(view, 0, len(view), parts):
+        if number != _TEXTS:
+            continue
+        for kind, text_start, text_end in _fields(view, start, end, parts):
+            if kind == _TOKENS:
+                _count(view, text_start, text_end, parts)
 
 
 def _check_tensor(view: memoryview, start: int, end: int, parts: _Budget, typed: _Budget) -> None:

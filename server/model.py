@@ -201,6 +201,7 @@ class Loader:
             optional=[lengths.name for lengths in rules.lengths],
         )
         agreement.check_preprocessing(files.contract, signature)
+        agreement.check_series(files.contract, signature)
         policy = BatchPolicy(
             signature.max_rows, _delay_s(settings, files.contract), linger_share=_LINGER_SHARE
         )

@@ -3,11 +3,12 @@
 Answers carry raw contents only: it is all the stock Python client reads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from server.datatypes import to_raw
@@ -78,44 +79,17 @@ class ResponseEncoder:
             pieces += _field(_RESPONSE_ID, request_id.encode())
         for output in outputs:
             pieces += _field(_RESPONSE_RAW, to_raw(output.array))
-        return self.checked(b"".join(pieces))
+        return self._checked(b"".join(pieces))
 
-    def encode_classes(
-        self,
-        request_id: str,
-        probabilities: Array,
-        count: int,
-        labels: Sequence[str] | None,
-    ) -> bytes:
-        """A `ClassifyResponse`: the best classes of each row.
-
-        Args:
-            request_id: echoed.
-            probabilities: (rows, classes).
-            count: how many classes a row gets; more than there are means all.
-            labels: one a class, or None to leave the label out.
+    def checked(self, answer: Message) -> bytes:
+        """The bytes of any answer of the model.
 
         Raises:
             AnswerTooLarge: a client would refuse to read it.
         """
-        answer = tasks_pb.ClassifyResponse(
-            model_name=self._model, model_version=self._version, id=request_id
-        )
-        best = _best(probabilities, count)
-        values = np.take_along_axis(probabilities, best, axis=-1)
-        for row, row_values in zip(best.tolist(), values.tolist(), strict=True):
-            classes = answer.results.add().classes
-            for index, value in zip(row, row_values, strict=True):
-                label = labels[index] if labels and index < len(labels) else ""
-                classes.add(label=label, index=index, probability=value)
-        return self.checked(answer.SerializeToString())
+        return self._checked(answer.SerializeToString())
 
-    def checked(self, message: bytes) -> bytes:
-        """An answer, unless a client would refuse to read it.
-
-        Raises:
-            AnswerTooLarge: that.
-        """
+    def _checked(self, message: bytes) -> bytes:
         if len(message) > self._max_bytes:
             raise AnswerTooLarge(
                 f"the answer has {len(message)} bytes, the limit is {self._max_bytes}"
@@ -161,6 +135,29 @@ def classify(array: Array, count: int, labels: Sequence[str] | None) -> Array:
         label = f":{labels[index]}" if labels and index < len(labels) else ""
         texts[position] = f"{float(values[position]):f}:{index}{label}".encode()
     return texts
+
+
+def rank(
+    probabilities: Array, count: int, labels: Sequence[str] | None
+) -> Iterator[list[tasks_pb.ClassifyResponse.Class]]:
+    """The best classes of each row, as the task calls tell them.
+
+    Args:
+        probabilities: (rows, classes).
+        count: how many classes a row gets; more than there are means all.
+        labels: one a class, or None to leave the label out.
+    """
+    best = _best(probabilities, count)
+    values = np.take_along_axis(probabilities, best, axis=-1)
+    for row, row_values in zip(best.tolist(), values.tolist(), strict=True):
+        yield [
+            tasks_pb.ClassifyResponse.Class(
+                label=labels[index] if labels and index < len(labels) else "",
+                index=index,
+                probability=value,
+            )
+            for index, value in zip(row, row_values, strict=True)
+        ]
 
 
 def check_classes(count: int) -> None:

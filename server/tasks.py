@@ -1,13 +1,21 @@
-"""The task calls: one short method per call of `weir.v1.Tasks`."""
+"""The task calls: `weir.v1.Tasks`, answered by the threads that run their batches."""
 
-from server.classification import classify
+from functools import partial
+
+from server.classification import CLASSIFY
 from server.decoding import DecodePool
+from server.forecasting import FORECAST
 from server.generation.task import generate
 from server.inference import Admission
 from server.pb.weir.v1 import tasks_pb2 as pb
+from server.preparation import TaskCall, start
+from server.tagging import TAG
+from server.text_classification import CLASSIFY_TEXT
 from server.transport.call import Call, Handlers, Stream, Unary
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Tasks"].full_name
+
+_CALLS = {"Classify": CLASSIFY, "ClassifyText": CLASSIFY_TEXT, "Forecast": FORECAST, "Tag": TAG}
 
 
 class Tasks:
@@ -15,7 +23,7 @@ class Tasks:
 
     Args:
         admission: the way to the models' schedulers.
-        decoding: where pictures become rows.
+        decoding: where pictures and texts become rows.
     """
 
     def __init__(self, admission: Admission, decoding: DecodePool) -> None:
@@ -25,14 +33,15 @@ class Tasks:
     def handlers(self) -> Handlers:
         """By full method name."""
         return {
-            f"/{SERVICE}/Classify": Unary(self.classify),
-            f"/{SERVICE}/Generate": Stream(self.generate),
+            **{
+                f"/{SERVICE}/{name}": Unary(partial(self._start, task))
+                for name, task in _CALLS.items()
+            },
+            f"/{SERVICE}/Generate": Stream(self._generate),
         }
 
-    def classify(self, call: Call, payload: bytes) -> None:
-        """Pictures → classes; answered by the thread that runs their batch."""
-        classify(call, payload, self._admission, self._decoding)
+    def _start(self, task: TaskCall, call: Call, payload: bytes) -> None:
+        start(task, call, payload, self._admission, self._decoding)
 
-    def generate(self, call: Call) -> None:
-        """A text → a stream of tokens, and a result; sent by the thread that decodes it."""
+    def _generate(self, call: Call) -> None:
         generate(call, self._admission, self._decoding)

@@ -4,12 +4,10 @@ The model is found, and refused, before anything waits. Then the text is read on
 the same way through the engine as those of a `ModelInfer`.
 """
 
-import logging
 from collections.abc import Sequence
 from functools import partial
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from server import guard
 from server.decoding import DecodePool
@@ -22,10 +20,10 @@ from server.generation.wanted import search_of
 from server.inference import Admission
 from server.parameters import check_id
 from server.pb.weir.v1 import tasks_pb2 as pb
-from server.reading import Reading, TextReader
+from server.preparation import NAME, VERSION, parse
+from server.reading import Reading
+from server.texts import read
 from server.transport.call import Call, Metadata
-
-logger = logging.getLogger(__name__)
 
 
 def generate(call: Call, admission: Admission, decoding: DecodePool) -> None:
@@ -49,12 +47,7 @@ def generate(call: Call, admission: Admission, decoding: DecodePool) -> None:
 
 
 def _find(payload: bytes, admission: Admission) -> ServedPair:
-    name, version = guard.read_texts(
-        payload,
-        pb.GenerateRequest.MODEL_NAME_FIELD_NUMBER,
-        pb.GenerateRequest.MODEL_VERSION_FIELD_NUMBER,
-    )
-    model = admission.find(name, version)
+    model = admission.find(*guard.read_texts(payload, NAME, VERSION))
     if not isinstance(model, ServedPair):
         raise InvalidRequest(
             f"model {model.name!r} makes no sequences of sequences: its bundle is one graph"
@@ -97,12 +90,13 @@ class TextJob:
 
     def work(self) -> None:
         """Unpack, check, and read the text."""
-        message = _parse(self._payload)
+        guard.check_texts(self._payload)
+        message = parse(pb.GenerateRequest, self._payload)
         self._payload = b""
         check_id(message.id)
         search = search_of(message)
         check_search(search, self._model)
-        reading = _read(message.text, self._reader)
+        reading = read(message.text, self._reader)
         inputs = self._reader.rows([reading])
         self._model.rules.complete(inputs)
         self._model.rules.check(inputs)
@@ -174,22 +168,6 @@ class _StreamEnd:
         return self._call.finish(code, details, trailers=trailers)
 
 
-def _parse(payload: bytes) -> pb.GenerateRequest:
-    try:
-        return pb.GenerateRequest.FromString(payload)
-    except DecodeError:
-        raise InvalidRequest("the message is no valid GenerateRequest") from None
-
-
-def _read(text: pb.Text, reader: TextReader) -> Reading:
-    match text.WhichOneof("content"):
-        case "text":
-            return reader.read(text.text)
-        case "tokens":
-            return reader.look_up(text.tokens.tokens)
-    raise InvalidRequest("text: expected a text or tokens, got neither")
-
-
 def _encode(model: ServedPair, request_id: str, reading: Reading, rows: Sequence[Row]) -> bytes:
     """The last message of a stream."""
     message = pb.GenerateResponse()
@@ -199,7 +177,7 @@ def _encode(model: ServedPair, request_id: str, reading: Reading, rows: Sequence
     result.unknown.extend(reading.unknown)
     for answer in rows[0].answers:
         _fill(result.hypotheses.add(), answer, model)
-    return model.encoder.checked(message.SerializeToString())
+    return model.encoder.checked(message)
 
 
 def _fill(hypothesis: pb.GenerateResponse.Hypothesis, answer: Answer, model: ServedPair) -> None:

@@ -10,15 +10,11 @@ import pytest
 from PIL import Image
 
 from bundle.contract import Preprocessing
-from server.classification import PictureJob
-from server.deadlines import Deadlines
-from server.decoding import DecodePool
-from server.inference import Admission
+from server.decoding import Job
 from server.pb.weir.v1 import tasks_pb2 as pb
-from server.tasks import SERVICE, Tasks
-from server.transport.call import Unary
 from tests import onnx_models
 from tests.server.conftest import COLOURS, HANG_S, Backend, Clock, FakeCall
+from tests.server.task_server import TaskServer
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -36,46 +32,11 @@ def encoded(*files: bytes, **fields: Any) -> pb.ClassifyRequest:
     return pb.ClassifyRequest(**{"model_name": "colours", "pictures": pictures, **fields})
 
 
-class Server:
-    """The task calls over a repository of one model of pictures and one of numbers."""
+class Server(TaskServer):
+    """`Classify` over a repository of one model of pictures and one of numbers."""
 
-    def __init__(self, backend: Backend, clock: Clock) -> None:
-        self.backend = backend
-        self.admission = Admission(
-            backend.repository,
-            backend.metrics,
-            default_deadline_s=60.0,
-            max_waiting_bytes=1 << 20,
-            clock=clock,
-        )
-        self.pool = DecodePool(1, deadlines=Deadlines(clock), clock=clock)
-        self.pool.start()
-        self.handler = Tasks(self.admission, self.pool).handlers()[f"/{SERVICE}/Classify"]
-
-    def send(self, message: pb.ClassifyRequest | bytes, call: FakeCall | None = None) -> FakeCall:
-        call = call or FakeCall()
-        assert isinstance(self.handler, Unary)
-        payload = message if isinstance(message, bytes) else message.SerializeToString()
-        self.handler.handle(call, payload)
-        return call
-
-    def ask(self, message: pb.ClassifyRequest) -> pb.ClassifyResponse:
-        call = self.send(message)
-        assert call.wait_until_finished() is grpc.StatusCode.OK, call.details
-        assert call.message is not None
-        return pb.ClassifyResponse.FromString(call.message)
-
-    def refuse(self, message: pb.ClassifyRequest | bytes) -> tuple[grpc.StatusCode, str]:
-        call = self.send(message)
-        return call.wait_until_finished(), call.details
-
-    def count(self, status: str, model: str = "colours") -> float:
-        labels = {"model": model, "version": "1" if model else "", "status": status}
-        return self.backend.registry.get_sample_value("weir_requests_total", labels) or 0
-
-    def sample(self, name: str) -> float:
-        labels = {"model": "colours", "version": "1"}
-        return self.backend.registry.get_sample_value(name, labels) or 0
+    def name(self, message: pb.ClassifyRequest) -> pb.ClassifyResponse:
+        return self.ask(message, pb.ClassifyResponse)
 
 
 class Gate:
@@ -130,7 +91,7 @@ def open_server(
             labels=labels,
             preprocessing=preprocessing,
         )
-        server = Server(open_backend(**settings), clock)
+        server = Server(open_backend(**settings), clock, "Classify", "colours")
         servers.append(server)
         return server
 
@@ -145,16 +106,8 @@ def server(open_server: Callable[..., Server]) -> Server:
     return open_server()
 
 
-def test_calls_are_those_of_the_service() -> None:
-    methods = pb.DESCRIPTOR.services_by_name["Tasks"].methods_by_name
-
-    assert SERVICE == "weir.v1.Tasks"
-    nothing: Any = None
-    assert set(Tasks(nothing, nothing).handlers()) == {f"/{SERVICE}/{name}" for name in methods}
-
-
 def test_pictures_are_named_in_their_order(server: Server) -> None:
-    answer = server.ask(encoded(png(BLUE), png(RED), id="seven", top_k=1))
+    answer = server.name(encoded(png(BLUE), png(RED), id="seven", top_k=1))
 
     assert (answer.model_name, answer.model_version, answer.id) == ("colours", "1", "seven")
     assert [
@@ -165,7 +118,7 @@ def test_pictures_are_named_in_their_order(server: Server) -> None:
 
 @pytest.mark.parametrize(("top_k", "expected"), [(0, 3), (1, 1), (2, 2), (3, 3), (2**32 - 1, 3)])
 def test_as_many_classes_as_wanted(server: Server, top_k: int, expected: int) -> None:
-    (result,) = server.ask(encoded(png((255, 85, 0)), top_k=top_k)).results
+    (result,) = server.name(encoded(png((255, 85, 0)), top_k=top_k)).results
 
     probabilities = [each.probability for each in result.classes]
     assert [each.label for each in result.classes] == ["red", "green", "blue"][:expected]
@@ -178,7 +131,7 @@ def test_five_classes_are_given_where_nothing_is_said(
     preprocessing = COLOURS.model_copy(update={"output": "values"})
     server = open_server(graph=onnx_models.pixels(), preprocessing=preprocessing, labels=None)
 
-    (result,) = server.ask(encoded(png(RED))).results
+    (result,) = server.name(encoded(png(RED))).results
 
     assert [(each.label, each.index) for each in result.classes] == [
         ("", index) for index in (0, 3, 6, 9, 12)
@@ -186,7 +139,7 @@ def test_five_classes_are_given_where_nothing_is_said(
 
 
 def test_model_without_labels_gives_indices(open_server: Callable[..., Server]) -> None:
-    (result,) = open_server(labels=None).ask(encoded(png(GREEN), top_k=1)).results
+    (result,) = open_server(labels=None).name(encoded(png(GREEN), top_k=1)).results
 
     assert [(each.label, each.index) for each in result.classes] == [("", 1)]
 
@@ -195,7 +148,7 @@ def test_raw_pixels_and_files_go_together(server: Server) -> None:
     message = encoded(png(RED), top_k=1)
     message.pictures.add(raw=pb.Pixels(height=2, width=1, channels=3, values=bytes(GREEN * 2)))
 
-    answer = server.ask(message)
+    answer = server.name(message)
 
     assert [result.classes[0].label for result in answer.results] == ["red", "green"]
 
@@ -278,7 +231,7 @@ def test_more_classes_than_are_worth_writing_are_refused(
 
 
 def test_answered_request_is_counted_and_its_decoding_timed(server: Server) -> None:
-    server.ask(encoded(png(RED), png(GREEN)))
+    server.name(encoded(png(RED), png(GREEN)))
 
     assert server.backend.repository.close(HANG_S)
     assert server.count("OK") == 1
@@ -321,7 +274,7 @@ def test_caller_that_leaves_while_decoding_is_dropped(server: Server, gate: Gate
     leaver.close()
     gate.open()
 
-    assert server.ask(encoded(png(GREEN), top_k=1)).results[0].classes[0].label == "green"
+    assert server.name(encoded(png(GREEN), top_k=1)).results[0].classes[0].label == "green"
     assert server.count("CANCELLED") == 1
     assert server.backend.repository.close(HANG_S)
     # The leaver's second and third picture were spared.
@@ -350,7 +303,7 @@ def test_job_done_before_its_caller_is_thanked_can_still_be_cancelled(
 ) -> None:
     server = open_server(**PATIENT)
 
-    def submit(job: PictureJob) -> None:
+    def submit(job: Job) -> None:
         job.work()
         job.proceed()
 
@@ -471,7 +424,7 @@ def test_probabilities_are_those_of_the_models_own_call(server: Server) -> None:
     message = pb.ClassifyRequest(model_name="colours")
     message.pictures.add(raw=pb.Pixels(height=8, width=8, channels=3, values=picture.tobytes()))
 
-    (result,) = server.ask(message).results
+    (result,) = server.name(message).results
 
     sums = picture.sum(axis=(0, 1), dtype=np.float64)
     found = {each.index: each.probability for each in result.classes}

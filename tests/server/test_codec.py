@@ -15,7 +15,7 @@ from server.datatypes import DATATYPES, to_raw
 from server.errors import AnswerTooLarge, InvalidRequest
 from server.pb import inference_pb2 as pb
 from server.pb.weir.v1 import tasks_pb2 as tasks_pb
-from server.response import Output, ResponseEncoder, as_streamed, classify
+from server.response import Output, ResponseEncoder, as_streamed, classify, rank
 from server.signature import Form, Signature, TensorSpec
 
 Array = NDArray[Any]
@@ -423,36 +423,31 @@ def test_classes_beyond_what_is_worth_writing_are_refused() -> None:
         classify(np.zeros((20, 1000)), 1000, None)
 
 
-def classes_of(payload: bytes) -> list[list[tuple[str, int, float]]]:
-    message = tasks_pb.ClassifyResponse.FromString(payload)
+def classes_of(probabilities: Any, *arguments: Any) -> list[list[tuple[str, int, float]]]:
     return [
-        [(each.label, each.index, each.probability) for each in result.classes]
-        for result in message.results
+        [(each.label, each.index, each.probability) for each in classes]
+        for classes in rank(probabilities, *arguments)
     ]
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_classes_of_each_picture_are_written_best_first(dtype: type[np.floating[Any]]) -> None:
+def test_classes_of_each_row_are_told_best_first(dtype: type[np.floating[Any]]) -> None:
     probabilities = np.array([[0.25, 0.5, 0.125], [0.75, 0.0, 0.75]], dtype)
-    encoder = ResponseEncoder("model", "3", max_bytes=1000)
 
-    payload = encoder.encode_classes("seven", probabilities, 2, ["a", "b"])
+    classes = classes_of(probabilities, 2, ["a", "b"])
 
-    assert classes_of(payload) == [[("b", 1, 0.5), ("a", 0, 0.25)], [("a", 0, 0.75), ("", 2, 0.75)]]
-    message = tasks_pb.ClassifyResponse.FromString(payload)
-    assert (message.model_name, message.model_version, message.id) == ("model", "3", "seven")
+    assert classes == [[("b", 1, 0.5), ("a", 0, 0.25)], [("a", 0, 0.75), ("", 2, 0.75)]]
 
 
-def test_all_classes_are_written_where_more_are_wanted() -> None:
-    encoder = ResponseEncoder("model", "3", max_bytes=1000)
+def test_all_classes_are_told_where_more_are_wanted() -> None:
+    classes = classes_of(np.array([[0.25, 0.75]]), 2**32 - 1, None)
 
-    payload = encoder.encode_classes("", np.array([[0.25, 0.75]]), 2**32 - 1, None)
-
-    assert classes_of(payload) == [[("", 1, 0.75), ("", 0, 0.25)]]
+    assert classes == [[("", 1, 0.75), ("", 0, 0.25)]]
 
 
-def test_classes_over_the_limit_of_a_message_are_refused() -> None:
+def test_answer_over_the_limit_of_a_message_is_refused() -> None:
     encoder = ResponseEncoder("model", "3", max_bytes=100)
 
-    with pytest.raises(AnswerTooLarge, match="the limit is 100"):
-        encoder.encode_classes("", np.zeros((1, 5)), 5, ["a long label " * 9] * 5)
+    assert encoder.checked(tasks_pb.TagResponse(id="seven")) == b"\x1a\x05seven"
+    with pytest.raises(AnswerTooLarge, match="the answer has 102 bytes, the limit is 100"):
+        encoder.checked(tasks_pb.TagResponse(id="a" * 100))

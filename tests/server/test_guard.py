@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from server import guard
 from server.errors import InvalidRequest
-from server.guard import SMALL_BYTES, check_counts, read_texts
+from server.guard import SMALL_BYTES, check_counts, check_texts, read_texts
 from server.pb import inference_pb2 as pb
 from server.pb.weir.v1 import tasks_pb2 as tasks_pb
 
@@ -228,3 +228,30 @@ def test_texts_of_absurdly_many_fields_are_refused() -> None:
 def refused(payload: bytes) -> None:
     with suppress(InvalidRequest):
         read_texts(payload, 1)
+
+
+def of_tokens(count: int) -> bytes:
+    """A request of so many empty tokens, in two texts."""
+    texts = [tasks_pb.Text(tokens=tasks_pb.Tokens(tokens=[""] * (count // 2)))] * 2
+    return tasks_pb.TagRequest(texts=texts).SerializeToString()
+
+
+def test_tokens_are_counted_before_they_are_made() -> None:
+    check_texts(of_tokens(16_000))
+
+    with pytest.raises(InvalidRequest, match="too many tokens in the request, expected at most"):
+        check_texts(of_tokens(17_000))
+
+
+def test_counting_millions_of_tokens_stops_at_the_limit() -> None:
+    payload = of_tokens(4_000_000)
+
+    def count() -> None:
+        with suppress(InvalidRequest):
+            check_texts(payload)
+
+    assert steps_of(count) < MAX_STEPS
+
+
+def test_a_long_text_is_one_part() -> None:
+    check_texts(tasks_pb.TagRequest(texts=[tasks_pb.Text(text="a" * 100_000)]).SerializeToString())

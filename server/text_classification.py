@@ -1,0 +1,63 @@
+"""`ClassifyText`: texts in, what kind each is out."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from numpy.typing import NDArray
+
+from server import guard, response, texts
+from server.classification import DEFAULT_TOP_K, check_classes
+from server.model import ServedModel
+from server.parameters import check_id
+from server.pb.weir.v1 import tasks_pb2 as pb
+from server.preparation import Material, Prepared, TaskCall, check_rows, parse
+from server.reading import Reading
+
+Array = NDArray[Any]
+
+_AXES = ("batch", "classes")
+
+
+def _check(model: ServedModel) -> None:
+    texts.check_task(model, "sequence-classification")
+    texts.reader_of(model)
+    texts.scored_output(model, _AXES)
+
+
+def _prepare(material: Material) -> Prepared:
+    guard.check_texts(material.payload)
+    message, model = parse(pb.ClassifyTextRequest, material.payload), material.model
+    check_id(message.id)
+    check_rows("texts", len(message.texts), model)
+    reader, output = texts.reader_of(model), texts.scored_output(model, _AXES)
+    top_k = message.top_k or DEFAULT_TOP_K
+    check_classes(model, output, len(message.texts), top_k)
+    readings = texts.read_all(message.texts, reader)
+    return Prepared(
+        inputs=reader.rows(readings),
+        datatype="INT64",
+        encode=partial(_encode, model, output, message.id, top_k=top_k, readings=readings),
+    )
+
+
+def _encode(
+    model: ServedModel,
+    output: str,
+    request_id: str,
+    outputs: Mapping[str, Array],
+    *,
+    top_k: int,
+    readings: Sequence[Reading],
+) -> bytes:
+    answer = pb.ClassifyTextResponse(
+        model_name=model.name, model_version=model.version, id=request_id
+    )
+    likely = texts.probabilities(output, outputs[output])
+    ranked = response.rank(likely, top_k, model.labels.get(output))
+    for reading, classes in zip(readings, ranked, strict=True):
+        answer.results.add(classes=classes, unknown=reading.unknown)
+    return model.encoder.checked(answer)
+
+
+CLASSIFY_TEXT = TaskCall(_check, _prepare)
