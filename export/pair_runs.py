@@ -16,10 +16,10 @@ from export.publishing import Published
 from export.sequences import LENGTHS, TOKENS
 from training.data.vocabulary import UNKNOWN
 from training.errors import TrainingError
-from training.run import RunRecord
+from training.run import PairRecord, RunRecord, part_of
 from training.seq2seq.numbers import Strip, encode
-from training.seq2seq.problem import load_model, load_sides, load_test, pairs_of, recipe_of
-from training.seq2seq.recipe import SideSettings
+from training.seq2seq.problem import load_model, load_sides, load_test
+from training.seq2seq.recipe import Seq2SeqRecipe, SideSettings
 from training.seq2seq.sides import Sides
 
 SUBWORDS = "subwords.tokens.model"
@@ -65,7 +65,7 @@ def publish_pair_run(
 
 def _examples(sources: list[str], sides: Sides, record: RunRecord) -> dict[str, Tensor]:
     """Sources spread over the test set, as long as the network is used to."""
-    most = recipe_of(record).source.most_tokens
+    most = part_of(record, Seq2SeqRecipe).source.most_tokens
     ids = [each for each in encode(sources, sides.source, name_of(record)) if len(each) <= most]
     places = torch.linspace(0, len(ids) - 1, min(MOST_SEQUENCES, len(ids))).long().tolist()
     strip = Strip.of([ids[place] for place in places])
@@ -75,14 +75,16 @@ def _examples(sources: list[str], sides: Sides, record: RunRecord) -> dict[str, 
 def _random_sources(record: RunRecord) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     rows, steps = 64, 12
-    tokens = torch.randint(4, pairs_of(record).source_words, (rows, steps), generator=generator)
+    tokens = torch.randint(
+        4, part_of(record, PairRecord).source_words, (rows, steps), generator=generator
+    )
     lengths = torch.randint(1, steps + 1, (rows,), generator=generator)
     lengths[0] = steps
     return {TOKENS: tokens, LENGTHS: lengths}
 
 
 def _spec(record: RunRecord, sides: Sides, examples: str) -> PairSpec:
-    recipe = recipe_of(record)
+    recipe = part_of(record, Seq2SeqRecipe)
     return PairSpec(
         architecture=record.architecture,
         maximum_steps=recipe.search.most_tokens,

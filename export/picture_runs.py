@@ -13,8 +13,8 @@ from export.material import Material
 from export.provenance import name_of, provenance_of, random_examples
 from export.spec import ExportSpec
 from training.errors import TrainingError
-from training.pictures.problem import image_of, load_data, load_model
-from training.run import ImageRecord, RunRecord
+from training.pictures.problem import load_data, load_model
+from training.run import ImageRecord, RunRecord, part_of
 
 _EXAMPLE_ROWS = 64
 _CALIBRATION_SEED = 0
@@ -22,7 +22,7 @@ _CALIBRATION_SEED = 0
 
 def read(run: Path, record: RunRecord) -> Material:
     """The network with its normalisation, and test pictures; random ones where they cannot be had."""
-    image = image_of(record)
+    image = part_of(record, ImageRecord)
     network = ImageNetwork(load_model(run), image.mean, image.std)
     try:
         images = load_data(record, "test").images
@@ -52,7 +52,7 @@ def fitting(_run: Path, record: RunRecord, max_drop: float) -> Fitting:
 
 
 def _random_images(record: RunRecord) -> Tensor:
-    image = image_of(record)
+    image = part_of(record, ImageRecord)
     shape = (_EXAMPLE_ROWS, image.height, image.width, image.channels)
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
@@ -64,7 +64,7 @@ def _spec(record: RunRecord, examples: str) -> ExportSpec:
         architecture=record.architecture,
         outputs=ImageOutputs._fields,
         labels=dict.fromkeys(ImageOutputs._fields, record.classes),
-        preprocessing=_preprocessing(image_of(record)),
+        preprocessing=_preprocessing(part_of(record, ImageRecord)),
         examples=examples,
         training=provenance_of(record),
         commit=record.commit,

@@ -27,14 +27,12 @@ from export.spec import ExportSpec
 from training.data.vocabulary import PAD, UNKNOWN
 from training.errors import DataError, TrainingError
 from training.loop import Batch
-from training.run import RunRecord, SequenceRecord
+from training.run import RunRecord, SequenceRecord, part_of
 from training.sequences.numbers import Strip, starts_of, take
 from training.sequences.problem import (
     load_model,
     load_test,
     load_vocabularies,
-    recipe_of,
-    sequence_of,
 )
 from training.sequences.recipe import SequenceRecipe
 
@@ -46,7 +44,7 @@ _EXAMPLE_ROWS = 64
 
 def read(run: Path, record: RunRecord) -> Material:
     """The network with what its logits say, and test rows; random ones where they cannot be had."""
-    recipe, sequence = recipe_of(record), sequence_of(record)
+    recipe, sequence = part_of(record, SequenceRecipe), part_of(record, SequenceRecord)
     try:
         strip = load_test(run, record)
         within = _servable(strip, record)
@@ -65,7 +63,10 @@ def fitting(run: Path, record: RunRecord, max_drop: float) -> DynamicFitting:
     strip = load_test(run, record)
     whole = take(strip, starts_of(strip), _servable(strip, record))
     return DynamicFitting(
-        test={name: rows.numpy() for name, rows in _named(whole, sequence_of(record)).items()},
+        test={
+            name: rows.numpy()
+            for name, rows in _named(whole, part_of(record, SequenceRecord)).items()
+        },
         test_from=f"test rows of {name_of(record)}",
         # NO_TARGET is what export calls NO_ANSWER; a class unseen in training can only be missed.
         answers=whole.targets.numpy(),
@@ -122,7 +123,7 @@ def _random_rows(recipe: SequenceRecipe, sequence: SequenceRecord) -> dict[str, 
 
 
 def _spec(run: Path, record: RunRecord, examples: str) -> ExportSpec:
-    recipe = recipe_of(record)
+    recipe = part_of(record, SequenceRecipe)
     is_tagging = recipe.task == "tagging"
     outputs = Tagged._fields if is_tagging else Classified._fields
     axes = _axes(record)
@@ -143,7 +144,7 @@ def _spec(run: Path, record: RunRecord, examples: str) -> ExportSpec:
 
 
 def _axes(record: RunRecord) -> dict[str, dict[int, str]]:
-    sequence = sequence_of(record)
+    sequence = part_of(record, SequenceRecord)
     first = FRAMES if sequence.words is None else TOKENS
     axes = {first: {0: "batch", 1: TIME}, LENGTHS: {0: "batch"}}
     if sequence.characters is not None:

@@ -13,8 +13,9 @@ from export.material import Material
 from export.provenance import name_of, provenance_of
 from export.spec import ExportSpec
 from training.errors import TrainingError
-from training.run import RunRecord, SeriesRecord
-from training.series.problem import load_model, load_test, recipe_of, series_of
+from training.run import RunRecord, SeriesRecord, part_of
+from training.series.problem import load_model, load_test
+from training.series.recipe import SeriesRecipe
 
 HISTORY, FORECAST = "history", "forecast"
 
@@ -28,7 +29,9 @@ def read(run: Path, record: RunRecord) -> Material:
         histories = load_test(record).histories
     except TrainingError as error:
         described = f"random, without the data set: {str(error).splitlines()[0]}"
-        histories = _random_rows(series_of(record), recipe_of(record).network.window)
+        histories = _random_rows(
+            part_of(record, SeriesRecord), part_of(record, SeriesRecipe).network.window
+        )
     else:
         described = f"test rows of {name_of(record)}"
         rows = torch.linspace(0, len(histories) - 1, min(_EXAMPLE_ROWS, len(histories))).long()
@@ -54,7 +57,7 @@ def _random_rows(series: SeriesRecord, lags: int) -> Tensor:
 
 
 def _spec(record: RunRecord, examples: str) -> ExportSpec:
-    recipe, series = recipe_of(record), series_of(record)
+    recipe, series = part_of(record, SeriesRecipe), part_of(record, SeriesRecord)
     return ExportSpec(
         task="forecasting",
         architecture=record.architecture,

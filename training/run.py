@@ -10,7 +10,7 @@ Nothing in it is pickled, so a run from elsewhere can be read without running it
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from training.errors import DataError, RunError
 from training.files import apart, write_whole
 from training.recipe import explain
-from training.recipes import AnyRecipe
+from training.recipes import KINDS, AnyRecipe
 
 WEIGHTS = "weights.safetensors"
 RECORD = "run.json"
@@ -133,6 +133,16 @@ class RunRecord(Record):
     seconds: float
 
 
+_Part = TypeVar("_Part", bound=BaseModel)
+_LEARNT_FROM: dict[type[BaseModel], str] = {
+    **{kind: name for name, kind in KINDS.items()},
+    ImageRecord: "pictures",
+    SequenceRecord: "sequences",
+    PairRecord: "pairs",
+    SeriesRecord: "series",
+}
+
+
 def read_record(run: Path) -> RunRecord:
     """Read a run's record.
 
@@ -148,6 +158,20 @@ def read_record(run: Path) -> RunRecord:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
         raise RunError(f"{path}: {explain(error)}") from error
+
+
+def part_of(record: RunRecord, kind: type[_Part]) -> _Part:
+    """A run's recipe, or what its network takes, of the kind that is asked for.
+
+    Raises:
+        RunError: the run is of another kind.
+    """
+    for part in (record.recipe, record.image, record.sequence, record.pairs, record.series):
+        if isinstance(part, kind):
+            return part
+    raise RunError(
+        f"{record.recipe.name}: expected a run on {_LEARNT_FROM[kind]}, got {record.task}"
+    )
 
 
 def write_record(run: Path, record: RunRecord) -> None:

@@ -11,8 +11,7 @@ from export import picture_runs, runs
 from export.runs import publish_run
 from training.data import load
 from training.errors import DataError, RunError
-from training.pictures.problem import image_of
-from training.run import read_record
+from training.run import ImageRecord, part_of, read_record
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +65,9 @@ def test_short_side_of_training_is_the_servers_too(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = read_record(run)
-    image = image_of(record).model_copy(update={"resize": "short-side", "short_side": 32})
+    image = part_of(record, ImageRecord).model_copy(
+        update={"resize": "short-side", "short_side": 32}
+    )
     monkeypatch.setattr(runs, "read_record", lambda _: record.model_copy(update={"image": image}))
 
     preprocessing = read(publish_run(run, to=tmp_path).path).contract.preprocessing

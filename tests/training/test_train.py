@@ -11,10 +11,10 @@ from PIL import Image
 from training.data import load
 from training.errors import DataError, RunError
 from training.figures import CONFUSION_MATRIX, LEARNING_CURVE
-from training.pictures.problem import image_of, load_data, load_model, prepare
+from training.pictures.problem import load_data, load_model, prepare
 from training.pictures.recipe import PictureRecipe
 from training.recipes import change_recipe, make_recipe
-from training.run import RECORD, WEIGHTS, RunRecord, read_record
+from training.run import RECORD, WEIGHTS, ImageRecord, RunRecord, part_of, read_record
 from training.train import Watcher, train
 
 CPU = torch.device("cpu")
@@ -55,8 +55,14 @@ def test_the_record_says_how_pictures_are_brought_to_size(
     stretched = train(small_recipe, tmp_path / "stretched", CPU, silent(), None)
     cropped = train(cropping, tmp_path / "cropped", CPU, silent(), None)
 
-    assert (image_of(stretched).resize, image_of(stretched).short_side) == ("stretch", None)
-    assert (image_of(cropped).resize, image_of(cropped).short_side) == ("short-side", 30)
+    assert (part_of(stretched, ImageRecord).resize, part_of(stretched, ImageRecord).short_side) == (
+        "stretch",
+        None,
+    )
+    assert (part_of(cropped, ImageRecord).resize, part_of(cropped, ImageRecord).short_side) == (
+        "short-side",
+        30,
+    )
     seen = load_data(cropped, "test").images
     assert not np.array_equal(seen, load_data(stretched, "test").images)
     np.testing.assert_array_equal(seen, prepare(cropping).held_out.images)
@@ -69,7 +75,7 @@ def accuracy_by_the_record(run: Path) -> float:
     scaled = data.images.astype(np.float32).transpose(0, 3, 1, 2) / 255.0
     mean, std = (
         np.array(values, np.float32)[:, None, None]
-        for values in (image_of(record).mean, image_of(record).std)
+        for values in (part_of(record, ImageRecord).mean, part_of(record, ImageRecord).std)
     )
     with torch.inference_mode():
         logits = network(torch.from_numpy((scaled - mean) / std))
@@ -82,8 +88,12 @@ def test_1998_learns_with_its_own_loss_and_input_range(
     record = train(make_recipe("lenet5-1998", "digits", epochs=6), tmp_path, CPU, silent(), None)
 
     assert (record.epochs[-1].validation_accuracy or 0.0) > 0.85
-    assert (0.0 - image_of(record).mean[0]) / image_of(record).std[0] == pytest.approx(-0.1)
-    assert (1.0 - image_of(record).mean[0]) / image_of(record).std[0] == pytest.approx(1.175)
+    assert (0.0 - part_of(record, ImageRecord).mean[0]) / part_of(record, ImageRecord).std[
+        0
+    ] == pytest.approx(-0.1)
+    assert (1.0 - part_of(record, ImageRecord).mean[0]) / part_of(record, ImageRecord).std[
+        0
+    ] == pytest.approx(1.175)
 
 
 def test_a_run_directory_is_complete(run: Path) -> None:

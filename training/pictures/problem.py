@@ -8,7 +8,6 @@ from torch import nn
 
 from training.data import ImageData, Split, load
 from training.data.images import divide
-from training.errors import RunError
 from training.loop import Task
 from training.models import build
 from training.pictures.batches import (
@@ -26,6 +25,7 @@ from training.run import (
     ImageRecord,
     RunRecord,
     load_weights,
+    part_of,
     read_record,
     require_same_data,
 )
@@ -136,7 +136,7 @@ def load_model(run: Path) -> nn.Module:
         RunError: no such run, one of another kind, or weights that are not the architecture's.
     """
     record = read_record(run)
-    image = image_of(record)
+    image = part_of(record, ImageRecord)
     network = build(
         record.architecture,
         classes=len(record.classes),
@@ -154,7 +154,7 @@ def load_data(record: RunRecord, split: Split) -> ImageData:
         DataError: they are not here, or no longer the same.
         RunError: a run of another kind.
     """
-    image = image_of(record)
+    image = part_of(record, ImageRecord)
     data = load(
         record.data.name,
         split=split,
@@ -165,14 +165,3 @@ def load_data(record: RunRecord, split: Split) -> ImageData:
     )
     require_same_data(record, data.checksum)
     return data
-
-
-def image_of(record: RunRecord) -> ImageRecord:
-    """What a run's network takes.
-
-    Raises:
-        RunError: it takes no pictures.
-    """
-    if record.image is None:
-        raise RunError(f"{record.recipe.name}: expected a run on pictures, got {record.task}")
-    return record.image

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from training.data.pairs import PairData
-from training.errors import RunError
 from training.loop import Task
 from training.losses import choose_loss
 from training.models.seq2seq import EncoderDecoder
@@ -17,6 +16,7 @@ from training.run import (
     PairRecord,
     RunRecord,
     load_weights,
+    part_of,
     read_record,
     require_same_data,
 )
@@ -133,7 +133,7 @@ def load_model(run: Path) -> EncoderDecoder:
         RunError: no such run, one of another kind, or weights that are not the architecture's.
     """
     record = read_record(run)
-    network = build_network(recipe_of(record), pairs_of(record))
+    network = build_network(part_of(record, Seq2SeqRecipe), part_of(record, PairRecord))
     load_weights(run, network)
     return network
 
@@ -145,29 +145,11 @@ def load_test(record: RunRecord) -> PairData:
         DataError: they are not here, or no longer the same.
         RunError: a run of another kind.
     """
-    sets = read_pairs(recipe_of(record))
+    sets = read_pairs(part_of(record, Seq2SeqRecipe))
     require_same_data(record, sets.checksum)
     return sets.test
 
 
 def load_sides(run: Path) -> Sides:
     """How a finished run cuts and numbers both sides; errors as `load_model`."""
-    return read_sides(run, recipe_of(read_record(run)))
-
-
-def pairs_of(record: RunRecord) -> PairRecord:
-    """What a run's network takes.
-
-    Raises:
-        RunError: it takes no pairs.
-    """
-    if record.pairs is None:
-        raise RunError(f"{record.recipe.name}: expected a run on pairs, got {record.task}")
-    return record.pairs
-
-
-def recipe_of(record: RunRecord) -> Seq2SeqRecipe:
-    """A run's recipe, under the same condition."""
-    if not isinstance(record.recipe, Seq2SeqRecipe):
-        raise RunError(f"{record.recipe.name}: expected a run on pairs, got {record.task}")
-    return record.recipe
+    return read_sides(run, part_of(read_record(run), Seq2SeqRecipe))

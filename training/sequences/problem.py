@@ -19,6 +19,7 @@ from training.run import (
     RunRecord,
     SequenceRecord,
     load_weights,
+    part_of,
     read_record,
     require_same_data,
 )
@@ -154,7 +155,9 @@ def load_model(run: Path) -> nn.Module:
         RunError: no such run, one of another kind, or weights that are not the architecture's.
     """
     record = read_record(run)
-    network = build_network(recipe_of(record), sequence_of(record), len(record.classes))
+    network = build_network(
+        part_of(record, SequenceRecipe), part_of(record, SequenceRecord), len(record.classes)
+    )
     return load_weights(run, network)
 
 
@@ -165,7 +168,7 @@ def load_test(run: Path, record: RunRecord) -> Strip:
         DataError: they are not here, or no longer the same.
         RunError: the run's vocabularies cannot be read, or it is of another kind.
     """
-    recipe = recipe_of(record)
+    recipe = part_of(record, SequenceRecipe)
     if recipe.tokens is None:
         pictures = read_pictures(recipe)
         require_same_data(record, pictures.test.checksum)
@@ -182,7 +185,7 @@ def load_vocabularies(run: Path) -> dict[str, Vocabulary]:
         RunError: one cannot be read, or is not the run's.
         DataError: one is broken.
     """
-    sequence = sequence_of(read_record(run))
+    sequence = part_of(read_record(run), SequenceRecord)
     sizes = {"tokens": sequence.words, "characters": sequence.characters}
     found = {}
     for name in (name for name, size in sizes.items() if size is not None):
@@ -194,21 +197,3 @@ def load_vocabularies(run: Path) -> dict[str, Vocabulary]:
         if len(found[name]) != sizes[name]:
             raise RunError(f"{path}: expected {sizes[name]} entries, found {len(found[name])}")
     return found
-
-
-def sequence_of(record: RunRecord) -> SequenceRecord:
-    """What a run's network takes.
-
-    Raises:
-        RunError: it takes no sequences.
-    """
-    if record.sequence is None:
-        raise RunError(f"{record.recipe.name}: expected a run on sequences, got {record.task}")
-    return record.sequence
-
-
-def recipe_of(record: RunRecord) -> SequenceRecipe:
-    """A run's recipe, under the same condition."""
-    if not isinstance(record.recipe, SequenceRecipe):
-        raise RunError(f"{record.recipe.name}: expected a run on sequences, got {record.task}")
-    return record.recipe

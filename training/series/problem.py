@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.data.series import SeriesData, load_series
-from training.errors import RunError
 from training.loop import Batch, Task
 from training.models.series import build_forecaster
 from training.problem import Description, Tested
@@ -21,6 +20,7 @@ from training.run import (
     RunRecord,
     SeriesRecord,
     load_weights,
+    part_of,
     read_record,
     require_same_data,
 )
@@ -191,7 +191,9 @@ def load_model(run: Path) -> nn.Module:
         RunError: no such run, one of another kind, or weights that are not the architecture's.
     """
     record = read_record(run)
-    return load_weights(run, build_network(recipe_of(record), series_of(record)))
+    return load_weights(
+        run, build_network(part_of(record, SeriesRecipe), part_of(record, SeriesRecord))
+    )
 
 
 def load_test(record: RunRecord) -> Windows:
@@ -201,24 +203,6 @@ def load_test(record: RunRecord) -> Windows:
         DataError: they are not here, or no longer the same.
         RunError: the run is of another kind.
     """
-    problem = prepare(recipe_of(record))
+    problem = prepare(part_of(record, SeriesRecipe))
     require_same_data(record, problem.checksum)
     return problem.held_out
-
-
-def series_of(record: RunRecord) -> SeriesRecord:
-    """What a run's network takes.
-
-    Raises:
-        RunError: it takes no series.
-    """
-    if record.series is None:
-        raise RunError(f"{record.recipe.name}: expected a run on a series, got {record.task}")
-    return record.series
-
-
-def recipe_of(record: RunRecord) -> SeriesRecipe:
-    """A run's recipe, under the same condition."""
-    if not isinstance(record.recipe, SeriesRecipe):
-        raise RunError(f"{record.recipe.name}: expected a run on a series, got {record.task}")
-    return record.recipe

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from training.command import main
-from training.run import read_record
-from training.seq2seq.problem import ATTENTION, recipe_of
+from training.run import part_of, read_record
+from training.seq2seq.problem import ATTENTION
+from training.seq2seq.recipe import Seq2SeqRecipe
 
 FEW = ["--epochs", "2", "--batch-size", "8"]
 SMALL = ["--hidden", "8", "--beam", "2"]
@@ -37,7 +38,7 @@ def test_pairs_are_learnt_from_lines_of_source_and_target(
     code = main(["pronounce", "--quick", "--data", str(words), "--out", str(out), *FEW, *shape])
 
     printed = capsys.readouterr()
-    recipe = recipe_of(read_record(out))
+    recipe = part_of(read_record(out), Seq2SeqRecipe)
     coder = recipe.coder
     assert code == 0 and not printed.err
     assert (coder.cell, coder.hidden, coder.layers, coder.attends) == ("lstm", 8, 2, False)
@@ -60,7 +61,7 @@ def test_two_files_a_set_are_learnt_from(tmp_path: Path, monkeypatch: pytest.Mon
     code = main(["translate", "--quick", *changed])
 
     record = read_record(Path("run"))
-    recipe, data = recipe_of(record), record.data
+    recipe, data = part_of(record, Seq2SeqRecipe), record.data
     assert code == 0
     assert (data.train_rows, data.validation_rows, data.test_rows) == (14, 3, 3)
     given = (recipe.target_data, recipe.dev_target, recipe.test_target)

@@ -6,8 +6,8 @@ import pytest
 
 from tests.sequence_files import write_conllu, write_labelled, write_tagged
 from training.command import main
-from training.run import read_record
-from training.sequences.problem import recipe_of
+from training.run import part_of, read_record
+from training.sequences.recipe import SequenceRecipe
 
 FEW = ["--epochs", "2", "--batch-size", "8"]
 
@@ -36,7 +36,7 @@ def test_classes_are_learnt_from_lines_of_label_and_text(
 
     code = main(["question", "--quick", "--data", str(path), "--out", str(out), *FEW, *shape])
 
-    encoder = recipe_of(read_record(out)).encoder
+    encoder = part_of(read_record(out), SequenceRecipe).encoder
     assert code == 0 and "macro f1" in capsys.readouterr().out
     assert read_record(out).classes == ["cats", "dogs"]
     assert (encoder.cell, encoder.hidden, encoder.layers, encoder.pool) == ("gru", 9, 2, "last")
