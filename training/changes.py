@@ -4,11 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
 
+from training.data.lines import CONLLU_ENDINGS
+from training.errors import RecipeError
 from training.recipe import Setting
+from training.recipes import AnyRecipe
 from training.seq2seq.cookbook import RECIPES as PAIR_RECIPES
+from training.sequences.recipe import SequenceRecipe
 from training.series.cookbook import RECIPES as SERIES_RECIPES
 
-Option: TypeAlias = str | int | float | bool | Path | tuple[str, ...] | None
+Option: TypeAlias = "Setting | Path"
 
 GROUPS = {
     "optimizer": ("learning_rate",),
@@ -21,6 +25,15 @@ GROUPS = {
 """The settings that are not at the top, by their group; a recipe without the group refuses them."""
 OF_ANY_NETWORK = ("cell", "hidden", "layers")
 """Those that go to whatever group describes the recipe's network."""
+
+
+OF_ONE_SET = {
+    "stress": ("--with-stress", "cmudict-pronounce"),
+    "source_language": ("--source-language", "multi30k"),
+    "target_language": ("--target-language", "multi30k"),
+}
+"""By setting, its option and the one data set that it means something to."""
+TREEBANK = "ewt"
 
 
 def changes_of(recipe: str, options: Mapping[str, Option]) -> dict[str, Setting]:
@@ -43,9 +56,40 @@ def changes_of(recipe: str, options: Mapping[str, Option]) -> dict[str, Setting]
     return {**top, **nested}
 
 
+def require_heeded(recipe: AnyRecipe, changes: Mapping[str, Setting]) -> None:
+    """Refuse a change that the data, or the network, would pass over.
+
+    Asked of an order only: the records of runs that passed something over can still be read.
+
+    Raises:
+        RecipeError: names the option, what it goes with, and what came.
+    """
+    for name, (option, wanted) in OF_ONE_SET.items():
+        if name in changes and recipe.data != wanted:
+            raise RecipeError(f"{option} goes with {wanted}, got it for {recipe.data}")
+    if "column" in changes and isinstance(recipe, SequenceRecipe) and not _reads_conllu(recipe):
+        raise RecipeError(
+            f"--column goes with CoNLL-U (ewt, or files that end with {' or '.join(CONLLU_ENDINGS)}), "
+            f"got it for {recipe.data}"
+        )
+    network = changes.get("network")
+    if isinstance(network, Mapping) and "hidden" in network and recipe.architecture == "ar":
+        raise RecipeError(f"--hidden goes with networks of hidden units, got it for {recipe.name}")
+
+
 def names_in(columns: str | None) -> tuple[str, ...] | None:
     """The names between commas."""
     return None if columns is None else tuple(name.strip() for name in columns.split(","))
+
+
+def schedule_of(shares: tuple[float, float] | None) -> dict[str, Setting] | None:
+    """Settings of teacher forcing from its shares at the run's start and end."""
+    return None if shares is None else {"start": shares[0], "end": shares[1]}
+
+
+def _reads_conllu(recipe: SequenceRecipe) -> bool:
+    files = (recipe.data, recipe.dev or "", recipe.test or "")
+    return any(name == TREEBANK or name.endswith(CONLLU_ENDINGS) for name in files)
 
 
 def _network_of(recipe: str) -> str:

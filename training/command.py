@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from training import options
-from training.changes import changes_of, names_in
+from training.changes import changes_of, names_in, schedule_of
 from training.errors import InterruptedRunError, TrainingError
 from training.start import Order, start
 from training.telling import print_result, recipe_table
@@ -75,6 +75,7 @@ def train_by_recipe(
     with_stress: options.WithStress = False,
     source_language: options.SourceLanguage = None,
     target_language: options.TargetLanguage = None,
+    teacher_forcing: options.TeacherForcing = None,
     beam: options.Beam = None,
     no_attention: options.NoAttention = False,
     value: options.Value = None,
@@ -118,6 +119,7 @@ def train_by_recipe(
         "stress": with_stress or None,
         "source_language": source_language,
         "target_language": target_language,
+        "forcing": schedule_of(teacher_forcing),
         "beam_width": beam,
         "attends": False if no_attention else None,
         "value": value,

@@ -138,6 +138,15 @@ SourceLanguage: TypeAlias = Annotated[
 TargetLanguage: TypeAlias = Annotated[
     str | None, typer.Option(help="Likewise; without it: en.", rich_help_panel=PAIRS)
 ]
+TeacherForcing: TypeAlias = Annotated[
+    tuple[float, float] | None,
+    typer.Option(
+        metavar="START END",
+        help="The share of previous tokens that are the target's, not the network's own, at the run's start and end; "
+        "without it: 1 1.",
+        rich_help_panel=PAIRS,
+    ),
+]
 Beam: TypeAlias = Annotated[
     int | None,
     typer.Option(

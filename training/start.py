@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from training.changes import require_heeded
 from training.checkpoint import CHECKPOINT, read_checkpoint
 from training.data import DATA_SETS, PAIR_SETS, TEXT_SETS
 from training.data.series import SERIES_SETS
@@ -12,8 +13,9 @@ from training.recipe import Setting
 from training.recipes import MADE_FOR, AnyRecipe, change_recipe, make_recipe, quicken
 from training.run import RECORD, RunRecord, read_record
 from training.sequences.gradient_log import log_gradients
+from training.sequences.problem import SequenceProblem
 from training.sequences.recipe import SequenceRecipe
-from training.train import Watcher, train
+from training.train import Watcher, learn, prepare
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,24 +45,41 @@ def start(order: Order, watch: Watcher) -> RunRecord:
     Raises:
         TrainingError: as `training.train` says, and
         RunError: the directory is in use, or there is nothing in it to resume;
-        RecipeError: settings that differ from those of the run to resume.
+        RecipeError: settings that differ from those of the run to resume, or that nothing would heed.
     """
+    _require_new(order)
     where = choose_device(order.device)
     out = order.directory
     if order.resume and (out / RECORD).is_file() and not (out / CHECKPOINT).is_file():
-        record = read_record(out)
-        _agree(order, record.recipe)
-        return record
+        return _finished(order)
     if not order.resume and not order.overwrite:
         _require_free(out)
     resumed = read_checkpoint(out) if order.resume else None
     recipe = _agree(order, resumed.note.recipe) if resumed else _settle(order)
-    if not order.log_gradients:
-        return train(recipe, out, where, watch, resumed)
-    if not isinstance(recipe, SequenceRecipe):
+    if order.log_gradients and not isinstance(recipe, SequenceRecipe):
         raise RecipeError(f"{recipe.name}: gradients by time lag are of sequences only")
-    record = train(recipe, out, where, watch, resumed)
-    log_gradients(recipe, out)
+    problem = prepare(recipe)
+    record = learn(problem, out, where, watch, resumed)
+    if order.log_gradients and isinstance(problem, SequenceProblem):
+        log_gradients(problem, out)
+    return record
+
+
+def _require_new(order: Order) -> None:
+    for option, is_given in (("quick", order.quick), ("overwrite", order.overwrite)):
+        if is_given and order.resume:
+            raise RecipeError(
+                f"--{option} goes with a run that begins, got --resume too; a resumed run keeps its settings"
+            )
+
+
+def _finished(order: Order) -> RunRecord:
+    record = read_record(order.directory)
+    _agree(order, record.recipe)
+    if order.log_gradients:
+        raise RunError(
+            f"{order.directory}: --log-gradients goes with a training, this run is finished"
+        )
     return record
 
 
@@ -69,7 +88,9 @@ def _settle(order: Order) -> AnyRecipe:
     recipe = make_recipe(order.recipe, data)
     if order.quick:
         recipe = quicken(recipe)
-    return change_recipe(recipe, **order.changes)
+    recipe = change_recipe(recipe, **order.changes)
+    require_heeded(recipe, order.changes)
+    return recipe
 
 
 def _locate(data: str) -> str:

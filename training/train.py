@@ -48,10 +48,21 @@ def train(
     watch: Watcher,
     resumed: checkpoint.Checkpoint | None,
 ) -> RunRecord:
-    """Train by a recipe and leave a complete run directory.
+    """Read the data and train by a recipe; of a resumed run, the checkpoint's. See `learn`."""
+    return learn(prepare(recipe), out, where, watch, resumed)
+
+
+def learn(
+    problem: Problem,
+    out: Path,
+    where: torch.device,
+    watch: Watcher,
+    resumed: checkpoint.Checkpoint | None,
+) -> RunRecord:
+    """Train and leave a complete run directory.
 
     Args:
-        recipe: of a resumed run, the checkpoint's.
+        problem: as `prepare` gave it.
         out: made if need be; a run already in it stays whole until this one is finished.
         where: computes there.
         watch: is told of progress, and may ask to stop.
@@ -61,8 +72,7 @@ def train(
         InterruptedRunError: stopped, with a checkpoint in `out`.
         DataError, ModelError, DivergedError: as their docstrings say.
     """
-    device.settle_arithmetic(recipe.cpu_threads)
-    problem = prepare(recipe)
+    recipe = problem.recipe
     state = begin(problem, where)
     if resumed:
         _require_same_data(problem, resumed)
@@ -79,7 +89,11 @@ def train(
 
 
 def prepare(recipe: AnyRecipe) -> Problem:
-    """Read the recipe's data, all of them, so that a broken file shows before the training."""
+    """Read the recipe's data, all of them, so that a broken file shows before the training.
+
+    Arithmetic is settled first: sums over the data belong to the run as well.
+    """
+    device.settle_arithmetic(recipe.cpu_threads)
     if isinstance(recipe, PictureRecipe):
         return prepare_pictures(recipe)
     if isinstance(recipe, SeriesRecipe):

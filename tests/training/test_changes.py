@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from training.changes import changes_of, names_in
+from training.changes import changes_of, names_in, require_heeded
+from training.errors import RecipeError
 from training.recipes import RECIPES, change_recipe, make_recipe
 
 
@@ -44,3 +45,16 @@ def test_each_setting_goes_to_its_group_and_files_are_named_in_full(
 
 def test_columns_stand_between_commas() -> None:
     assert names_in("a, b c,d") == ("a", "b c", "d") and names_in(None) is None
+
+
+def test_units_are_refused_where_a_network_has_none() -> None:
+    changes = changes_of("ar", {"hidden": 8})
+
+    with pytest.raises(RecipeError, match="--hidden goes with networks of hidden units, got it f"):
+        require_heeded(change_recipe(make_recipe("ar"), **changes), changes)
+
+
+def test_a_column_is_heeded_if_any_of_the_files_is_conllu() -> None:
+    recipe = make_recipe("tagger", "rows.txt", dev="dev.conllu.gz")
+
+    require_heeded(recipe, {"column": "xpos"})

@@ -22,7 +22,7 @@ from training.sequences.batches import make_task
 from training.sequences.gradients import draw_gradients, norms_by_lag
 from training.sequences.network import build_network
 from training.sequences.numbers import starts_of, take
-from training.sequences.problem import SequenceProblem, prepare
+from training.sequences.problem import SequenceProblem
 from training.sequences.recipe import SequenceRecipe
 
 GRADIENTS = "gradients.png"
@@ -33,14 +33,13 @@ _ROWS = 64
 Curves = dict[str, NDArray[np.float64]]
 
 
-def log_gradients(recipe: SequenceRecipe, out: Path) -> None:
+def log_gradients(problem: SequenceProblem, out: Path) -> None:
     """Draw `gradients.png` into a run directory.
 
     Args:
-        recipe: whose data and sizes are taken; its own cell does not matter.
+        problem: whose data and sizes are taken; its own cell does not matter.
         out: the run directory.
     """
-    problem = prepare(recipe)
     before: Curves = {}
     after: Curves = {}
     for cell in CELLS:

@@ -34,6 +34,7 @@ def test_pairs_are_learnt_from_lines_of_source_and_target(
 ) -> None:
     out = tmp_path / "run"
     shape = ["--cell", "lstm", "--layers", "2", "--no-attention", *SMALL]
+    shape += ["--teacher-forcing", "0.9", "0.4"]
 
     code = main(["pronounce", "--quick", "--data", str(words), "--out", str(out), *FEW, *shape])
 
@@ -41,6 +42,7 @@ def test_pairs_are_learnt_from_lines_of_source_and_target(
     recipe = part_of(read_record(out), Seq2SeqRecipe)
     coder = recipe.coder
     assert code == 0 and not printed.err
+    assert (recipe.forcing.start, recipe.forcing.end) == (0.9, 0.4)
     assert (coder.cell, coder.hidden, coder.layers, coder.attends) == ("lstm", 8, 2, False)
     assert recipe.search.beam_width == 2 and not (out / ATTENTION).exists()
     assert "test word error rate " in printed.out and " %, token error rate " in printed.out
@@ -148,6 +150,27 @@ def test_two_files_that_do_not_go_together_are_named(
         (["pronounce", "--beam", "0"], "search.beam_width: Input should be greater than or equal"),
         (["pronounce", "--dev-target", "x"], "dev_target goes with dev"),
         (["pronounce", "--target-data", "x"], "cmudict-pronounce: has its own targets, found /"),
+        (["pronounce", "--teacher-forcing", "1", "2"], "forcing.end: Input should be less than or"),
+        (
+            ["lenet5", "--teacher-forcing", "1", "0"],
+            "lenet5 takes no forcing, which is of recipes for p",
+        ),
+        (
+            ["pronounce", "--source-language", "de"],
+            "--source-language goes with multi30k, got it for cmudict-",
+        ),
+        (
+            ["pronounce", "--target-language", "fr"],
+            "--target-language goes with multi30k, got it for cmudict-",
+        ),
+        (
+            ["pronounce", "--data", "g014b2b", "--with-stress"],
+            "--with-stress goes with cmudict-pronounce, got it for g0",
+        ),
+        (
+            ["translate", "--with-stress"],
+            "--with-stress goes with cmudict-pronounce, got it for multi30k",
+        ),
         (["translate", "--source-language", "es"], "source_language: Input should be 'de', 'en' "),
         (["translate", "--target-language", "de"], "multi30k: expected two languages, found de"),
         (["pronounce", "--data", "/no/such"], "/no/such: neither a set of pairs (cmudict-pronoun"),

@@ -152,6 +152,14 @@ def test_a_broken_line_of_conllu_is_named(
         (["stress", "--data", "/no/such"], "/no/such: neither a text set (trec, "),
         (["stress", "--data", "digits"], "digits: neither a text set (trec, "),
         (["row-digits", "--data", "ewt"], "ewt: neither a data set (digits, "),
+        (
+            ["question", "--column", "xpos"],
+            "--column goes with CoNLL-U (ewt, or files that end with ",
+        ),
+        (
+            ["stress", "--column", "upos"],
+            "--column goes with CoNLL-U (ewt, or files that end with ",
+        ),
         (["tagger", "--column", "lemma"], "column: expected upos, xpos, deprel or feats:NAME"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

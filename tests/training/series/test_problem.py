@@ -187,7 +187,7 @@ def test_a_run_of_another_kind_is_refused(finished: Path) -> None:
     record = read_record(finished)
     other = record.model_copy(update={"recipe": make_recipe("lenet5")})
 
-    with pytest.raises(RunError, match="lenet5: expected a run on series, got image-"):
+    with pytest.raises(RunError, match="lenet5: expected a run on series, got forecasting"):
         load_test(other)
 
 
