@@ -15,6 +15,7 @@ from bundle.errors import BrokenBundle
 from bundle.parts import FileName, NotNegative, Part, Positive, Sha256
 from bundle.sequences import PaddedAxis, Tokenisation, ValueRange, check_axes, check_tokenisation
 from bundle.series import Series, check_series
+from bundle.sharing import Sharing
 
 FILE_NAME = "model.json"
 FORMAT: Literal[1] = 1
@@ -135,6 +136,7 @@ class Contract(Part):
     where it cannot. `decoding` says how `encoder.onnx` and `decoder.onnx` work together; None for the
     one graph `model.onnx`. Of a pair, names of inputs mean those of both. `series` says which columns
     `forecasting` reads. `providers` are those that may run a graph of this `precision`.
+    `sharing` counts the weights of the network that the graph was made of.
     """
 
     format: Literal[1] = FORMAT
@@ -156,6 +158,7 @@ class Contract(Part):
     tolerance: Tolerance
     parity: Parity | None = None
     quantisation: Quantisation | None = None
+    sharing: Sharing | None = None
     training: Provenance | None = None
     versions: dict[str, str] = Field(default_factory=dict)
     commit: str | None = None

@@ -6,6 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bundle.sharing import Sharing
+from training.sharing import count_sharing
+
 INPUT = "image"
 LOGITS, PROBABILITIES = "logits", "probabilities"
 
@@ -15,6 +18,19 @@ class ImageOutputs(NamedTuple):
 
     logits: Tensor
     probabilities: Tensor
+
+
+def sharing_of(network: nn.Module, channels: int, height: int, width: int) -> Sharing:
+    """Parameters and connections of a network of pictures, before anything is folded.
+
+    Raises:
+        ModelError: it is not known how one of its layers connects.
+    """
+    layers = count_sharing(network, (channels, height, width))
+    return Sharing(
+        parameters=sum(layer.parameters for layer in layers),
+        connections=sum(layer.connections for layer in layers),
+    )
 
 
 class ImageNetwork(nn.Module):

@@ -37,11 +37,10 @@ from export.publishing import (
     check_arguments,
     evaluating,
     export_exact,
-    lines_of,
     recorded_versions,
-    vocabulary_file,
 )
 from export.sequences import LENGTHS, TIME, TOKENS
+from export.text_files import lines_of, vocabulary_file
 from training.models.seq2seq import EncoderDecoder
 from training.seq2seq.hypotheses import Hypothesis
 from training.seq2seq.search import greedy

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from bundle.contract import Preprocessing
-from export.images import INPUT, LOGITS, PROBABILITIES, ImageNetwork, ImageOutputs
+from bundle.sharing import Sharing
+from export.images import INPUT, LOGITS, PROBABILITIES, ImageNetwork, ImageOutputs, sharing_of
 from export.int8 import CALIBRATION_ROWS, Fitting
 from export.material import Material
 from export.provenance import name_of, provenance_of, random_examples
@@ -23,15 +24,17 @@ _CALIBRATION_SEED = 0
 def read(run: Path, record: RunRecord) -> Material:
     """The network with its normalisation, and test pictures; random ones where they cannot be had."""
     image = part_of(record, ImageRecord)
-    network = ImageNetwork(load_model(run), image.mean, image.std)
+    trained = load_model(run)
+    network = ImageNetwork(trained, image.mean, image.std)
+    sharing = sharing_of(trained, image.channels, image.height, image.width)
     try:
         images = load_data(record, "test").images
     except TrainingError as error:
         described = random_examples(record, error)
-        return Material(network, {INPUT: _random_images(record)}, _spec(record, described))
+        return Material(network, {INPUT: _random_images(record)}, _spec(record, described, sharing))
     # Spread over the set: some are sorted by class.
     rows = np.linspace(0, len(images) - 1, min(_EXAMPLE_ROWS, len(images)), dtype=np.int64)
-    spec = _spec(record, f"test pictures of {name_of(record)}")
+    spec = _spec(record, f"test pictures of {name_of(record)}", sharing)
     return Material(network, {INPUT: torch.from_numpy(images[rows])}, spec)
 
 
@@ -58,13 +61,14 @@ def _random_images(record: RunRecord) -> Tensor:
     return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
 
 
-def _spec(record: RunRecord, examples: str) -> ExportSpec:
+def _spec(record: RunRecord, examples: str, sharing: Sharing) -> ExportSpec:
     return ExportSpec(
         task="image-classification",
         architecture=record.architecture,
         outputs=ImageOutputs._fields,
         labels=dict.fromkeys(ImageOutputs._fields, record.classes),
         preprocessing=_preprocessing(part_of(record, ImageRecord)),
+        sharing=sharing,
         examples=examples,
         training=provenance_of(record),
         commit=record.commit,

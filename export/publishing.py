@@ -21,6 +21,7 @@ from export.int8 import Fitting
 from export.int8_dynamic import DynamicFitting
 from export.padding import check_examples
 from export.spec import ExportSpec, row_count
+from export.text_files import lines_of, name_label_files, vocabulary_file
 
 GOLDEN_ROWS = 4
 _RECORDED_PACKAGES = ("torch", "onnx", "onnxscript", "numpy")
@@ -71,7 +72,7 @@ def publish(
     check_arguments(module, example_inputs, contract)
     with evaluating(module):
         chosen = _make(module, example_inputs, contract, precision)
-    label_files = _name_label_files(contract)
+    label_files = name_label_files(contract.labels)
     files = {
         reader.MODEL: chosen.model,
         golden.FILE_NAME: golden.encode(chosen.golden),
@@ -199,25 +200,6 @@ def _check_series(recorded: Golden, spec: ExportSpec) -> None:
         raise ExportError(str(error)) from error
 
 
-def _name_label_files(spec: ExportSpec) -> dict[tuple[str, ...], str]:
-    """A file for each different list of labels: outputs often share one."""
-    different = dict.fromkeys(tuple(labels) for labels in spec.labels.values())
-    return {
-        labels: "labels.txt" if number == 0 else f"labels.{number}.txt"
-        for number, labels in enumerate(different)
-    }
-
-
-def vocabulary_file(name: str) -> str:
-    """Where the vocabulary of an input is kept."""
-    return f"vocabulary.{name}.txt"
-
-
-def lines_of(texts: Iterable[str]) -> bytes:
-    """A text file with one entry a line."""
-    return "".join(f"{text}\n" for text in texts).encode()
-
-
 def _contract(
     spec: ExportSpec, chosen: Candidate, label_files: Mapping[tuple[str, ...], str]
 ) -> Contract:
@@ -238,6 +220,7 @@ def _contract(
         tolerance=chosen.tolerance,
         parity=chosen.parity,
         quantisation=chosen.quantisation,
+        sharing=spec.sharing,
         training=spec.training,
         versions=recorded_versions(),
         commit=spec.commit,

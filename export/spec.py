@@ -9,6 +9,7 @@ from torch import Tensor
 from bundle.contract import Batching, Preprocessing, Provenance, Task, Tolerance
 from bundle.sequences import PaddedAxis, Tokenisation, ValueRange, check_axes, check_tokenisation
 from bundle.series import Series, check_series
+from bundle.sharing import Sharing
 from export.errors import ExportError
 
 
@@ -35,6 +36,8 @@ class ExportSpec:
         batching: limits for the server.
         tolerance: two numbers agree when |onnx - torch| <= absolute + relative * |torch|;
             the default is for FP32 on a CPU. Integers and truth values must be equal.
+        sharing: parameters and connections of the network as it was trained; none: those of the
+            graph are all there is to show.
         examples: what the example inputs are, for the record.
         training: where the weights come from.
         commit: of the code that made them.
@@ -54,6 +57,7 @@ class ExportSpec:
     series: Series | None = None
     batching: Batching = field(default_factory=Batching)
     tolerance: Tolerance = field(default_factory=lambda: Tolerance(absolute=1e-5, relative=1e-5))
+    sharing: Sharing | None = None
     examples: str = "given by the caller"
     training: Provenance | None = None
     commit: str | None = None

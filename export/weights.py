@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from bundle.contract import Preprocessing, Tolerance
 from export.errors import ExportError, WrongWeights
-from export.images import INPUT, PROBABILITIES, ImageNetwork, ImageOutputs
+from export.images import INPUT, PROBABILITIES, ImageNetwork, ImageOutputs, sharing_of
 from export.publishing import Published, publish
 from export.spec import ExportSpec
 from training.models import MODELS
@@ -116,6 +116,7 @@ def publish_weights(
             output=PROBABILITIES,
         ),
         tolerance=_tolerance(module, images),
+        sharing=sharing_of(network, 3, layout.side, layout.side),
         examples=_EXAMPLES,
     )
     return publish(

@@ -27,7 +27,7 @@ def test_defaults_of_the_smallest_contract() -> None:
     assert contract.batching.max_queue_delay_s == 0.0
     assert contract.files == {} and contract.labels == {}
     assert (contract.precision, contract.providers) == ("fp32", ["cpu", "cuda"])
-    assert contract.quantisation is None
+    assert contract.quantisation is None and contract.sharing is None
 
 
 def test_what_is_written_is_read_back(contract: Contract) -> None:

@@ -3,7 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from export.images import ImageNetwork
+from export.images import ImageNetwork, sharing_of
+from training.models import build
 
 
 class Recorder(nn.Module):
@@ -33,3 +34,11 @@ def test_probabilities_are_the_softmax() -> None:
         outputs.probabilities.numpy(), odds / odds.sum(axis=1, keepdims=True), rtol=1e-5
     )
     assert outputs.probabilities.sum(dim=1).tolist() == pytest.approx([1, 1, 1])
+
+
+def test_lenet5_of_1998_is_counted_as_its_paper_does() -> None:
+    network = build("lenet5-1998", classes=10, height=28, width=28, channels=1)
+
+    sharing = sharing_of(network, 1, 28, 28)
+
+    assert (sharing.parameters, sharing.connections) == (60_000, 340_908)

@@ -50,6 +50,14 @@ def test_contract_tells_where_it_comes_from(run: Path, bundle: Bundle) -> None:
     assert bundle.labels("logits") == bundle.labels("probabilities") == record.classes
 
 
+def test_weights_are_counted_as_they_were_trained(bundle: Bundle) -> None:
+    sharing = bundle.contract.sharing
+
+    assert sharing is not None and sharing.parameters == 61_706
+    # C1, S2, C3 (each map joined with all six), S4, C5, F6 and the output.
+    assert sharing.connections == 122_304 + 4_704 + 241_600 + 1_600 + 48_120 + 10_164 + 850
+
+
 def test_pictures_are_made_into_rows_as_in_training(bundle: Bundle) -> None:
     assert bundle.contract.preprocessing == Preprocessing(
         input="image",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from bundle.contract import Contract
     from bundle.decoding import Decoding
     from bundle.reader import Bundle
+    from bundle.sharing import Sharing
     from weir.graph import Graph
 
 
@@ -38,14 +39,16 @@ def inspect(
         if (directory / "model.json").exists():
             bundle = reader.read(directory)
             graphs, axis = bundle.graphs, bundle.contract.batch_axis
+            sharing = bundle.contract.sharing
             _show_contract(console, directory, bundle)
         else:
             graphs, axis = {"model": reader.read_plain(directory)}, "batch"
+            sharing = None
             console.print(f"{directory}: a plain model, without a contract")
     except BundleError as error:
         raise UsageError(f"{directory}: {error}") from error
     for name, graph in graphs.items():
-        _show_graph(console, graph, axis, "" if name == "model" else f"{name}: ")
+        _show_graph(console, graph, axis, sharing, "" if name == "model" else f"{name}: ")
 
 
 def _show_contract(console: Console, directory: Path, bundle: "Bundle") -> None:
@@ -69,6 +72,14 @@ def _facts(contract: "Contract") -> dict[str, str]:
         f"waiting at most {contract.batching.max_queue_delay_s:g} s",
         "tolerance": f"{contract.tolerance.absolute:g} + {contract.tolerance.relative:g} · |value|",
     }
+    facts |= _input_facts(contract)
+    if decoding := contract.decoding:
+        facts |= _decoding_facts(decoding)
+    return facts | _origin_facts(contract)
+
+
+def _input_facts(contract: "Contract") -> dict[str, str]:
+    facts = {}
     if pictures := contract.preprocessing:
         how = (
             "stretched to"
@@ -84,8 +95,16 @@ def _facts(contract: "Contract") -> dict[str, str]:
     for name, bounds in contract.value_ranges.items():
         words = "ids of its vocabulary, " if name in contract.vocabularies else ""
         facts[f"values of {name}"] = f"{words}{bounds.minimum} to {bounds.maximum}"
-    if decoding := contract.decoding:
-        facts |= _decoding_facts(decoding)
+    if series := contract.series:
+        exogenous = f", beside {', '.join(series.exogenous)}" if series.exogenous else ""
+        facts["series"] = (
+            f"{series.target}, {series.horizon} ahead of the last {series.lags}{exogenous}"
+        )
+    return facts
+
+
+def _origin_facts(contract: "Contract") -> dict[str, str]:
+    facts = {}
     if parity := contract.parity:
         facts["parity"] = (
             f"at most {parity.max_absolute:.2e} absolute, {parity.max_relative:.2e} relative, "
@@ -127,7 +146,13 @@ def _decoding_facts(decoding: "Decoding") -> dict[str, str]:
     }
 
 
-def _show_graph(console: Console, model: bytes, batch_axis: str | None, title: str) -> None:
+def _show_graph(
+    console: Console,
+    model: bytes,
+    batch_axis: str | None,
+    sharing: "Sharing | None",
+    title: str,
+) -> None:
     try:
         with requires("export"):
             from weir.graph import read_graph
@@ -140,11 +165,14 @@ def _show_graph(console: Console, model: bytes, batch_axis: str | None, title: s
         for tensor in group:
             tensors.add_row(kind, tensor.name, tensor.dtype, " x ".join(map(str, tensor.shape)))
     console.print(tensors)
-    console.print(_layers(graph, title))
+    console.print(_layers(graph, sharing, title))
 
 
-def _layers(graph: "Graph", title: str) -> Table:
-    """One row a layer; connections over parameters is how often each weight is used for one row."""
+def _layers(graph: "Graph", trained: "Sharing | None", title: str) -> Table:
+    """One row a layer of the graph; connections over parameters is how often each weight is used for one row.
+
+    The sums are those of the network as it was trained, where the contract counts them.
+    """
     table = Table(
         "layer",
         "operator",
@@ -160,10 +188,11 @@ def _layers(graph: "Graph", title: str) -> Table:
         connections = f"{layer.connections:,}" if known else f"{layer.parameters:,} a step"
         sharing = f"{layer.positions:,}x" if known else "each step"
         table.add_row(layer.name, layer.kind, shape, f"{layer.parameters:,}", connections, sharing)
-    table.columns[0].footer = "all layers"
-    table.columns[3].footer = f"{graph.parameters:,}"
-    if graph.connections is not None and graph.parameters:
-        table.columns[4].footer = f"{graph.connections:,}"
-        table.columns[5].footer = f"{graph.connections / graph.parameters:.1f}x"
+    counted = graph if trained is None else trained
+    table.columns[0].footer = "all layers" if trained is None else "as trained"
+    table.columns[3].footer = f"{counted.parameters:,}"
+    if counted.connections is not None and counted.parameters:
+        table.columns[4].footer = f"{counted.connections:,}"
+        table.columns[5].footer = f"{counted.connections / counted.parameters:.1f}x"
     table.caption = f"{graph.constants:,} constants outside layers" if graph.constants else None
     return table

@@ -7,6 +7,8 @@ import pytest
 
 from bundle import writer
 from bundle.contract import Batching, Contract, Parity, Preprocessing, Provenance, Tolerance
+from bundle.series import Series
+from bundle.sharing import Sharing
 from tests import onnx_models, pairs
 from tests.weir.commands.shell import Weir
 
@@ -84,6 +86,29 @@ def test_weight_sharing_is_shown(weir: Weir, models: Path) -> None:
 
     (row,) = (line for line in done.out.splitlines() if "MatMul" in line)
     assert [cell.strip() for cell in row.split("│")[1:-1]] == ["w", "MatMul", "4", "12", "12", "1x"]
+
+
+def test_a_network_is_counted_as_it_was_trained(weir: Weir, tmp_path: Path) -> None:
+    contract = CONTRACT.model_copy(
+        update={"sharing": Sharing(parameters=60_000, connections=340_908)}
+    )
+    writer.write({"model.onnx": dense()}, contract, tmp_path, "folded", None)
+
+    done = weir("inspect", tmp_path / "folded")
+
+    (row,) = (line for line in done.out.splitlines() if "as trained" in line)
+    cells = [cell.strip() for cell in row.split("│")[1:-1]]
+    assert cells == ["as trained", "", "", "60,000", "340,908", "5.7x"]
+
+
+def test_what_a_series_is_made_of_is_shown(weir: Weir, tmp_path: Path) -> None:
+    series = Series(target="sales", exogenous=["price"], lags=36, horizon=12)
+    contract = CONTRACT.model_copy(update={"task": "forecasting", "series": series})
+    writer.write({"model.onnx": dense()}, contract, tmp_path, "series", None)
+
+    assert (
+        "sales, 12 ahead of the last 36, beside price" in weir("inspect", tmp_path / "series").out
+    )
 
 
 def test_a_plain_model_is_shown_without_a_contract(weir: Weir, tmp_path: Path) -> None:
