@@ -11,7 +11,7 @@ from bundle.sequences import Tokenisation
 from export.errors import ExportError
 from export.pair import MOST_SEQUENCES, publish_pair
 from export.pair_spec import PairSpec
-from export.provenance import name_of, provenance_of
+from export.provenance import name_of, provenance_of, random_examples
 from export.publishing import Published
 from export.sequences import LENGTHS, TOKENS
 from training.data.vocabulary import UNKNOWN
@@ -48,7 +48,7 @@ def publish_pair_run(
     try:
         sources = list(load_test(record).sources)
     except TrainingError as error:
-        described = f"random, without the data set: {str(error).splitlines()[0]}"
+        described = random_examples(record, error)
         examples = _random_sources(record)
     else:
         described = f"test sources of {name_of(record)}"

@@ -5,6 +5,7 @@ from pathlib import Path
 from bundle.contract import Provenance
 from training.errors import TrainingError
 from training.run import RunRecord
+from training.seq2seq.recipe import Seq2SeqRecipe
 from training.sequences.recipe import SequenceRecipe
 
 
@@ -32,7 +33,11 @@ def provenance_of(record: RunRecord) -> Provenance:
 def random_examples(record: RunRecord, error: TrainingError) -> str:
     """What the examples are where a run's data cannot be had, and why; see `name_of`."""
     why, recipe = str(error).splitlines()[0], record.recipe
-    files = (recipe.dev, recipe.test) if isinstance(recipe, SequenceRecipe) else ()
+    files: tuple[str | None, ...] = ()
+    if isinstance(recipe, SequenceRecipe | Seq2SeqRecipe):
+        files = (recipe.dev, recipe.test)
+    if isinstance(recipe, Seq2SeqRecipe):
+        files += (recipe.target_data, recipe.dev_target, recipe.test_target)
     for path in (record.data.name, *files):
         if path:
             why = why.replace(path, Path(path).name)

@@ -10,7 +10,7 @@ from bundle.series import Series
 from export.errors import ExportError
 from export.int8 import Fitting
 from export.material import Material
-from export.provenance import name_of, provenance_of
+from export.provenance import name_of, provenance_of, random_examples
 from export.spec import ExportSpec
 from training.errors import TrainingError
 from training.run import RunRecord, SeriesRecord, part_of
@@ -28,7 +28,7 @@ def read(run: Path, record: RunRecord) -> Material:
     try:
         histories = load_test(record).histories
     except TrainingError as error:
-        described = f"random, without the data set: {str(error).splitlines()[0]}"
+        described = random_examples(record, error)
         histories = _random_rows(
             part_of(record, SeriesRecord), part_of(record, SeriesRecipe).network.window
         )

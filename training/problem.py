@@ -1,4 +1,4 @@
-"""What is learnt from what: the part of a run that depends on its kind: pictures, sequences or series."""
+"""What is learnt from what: the part of a run that depends on its kind: pictures, sequences, pairs or series."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

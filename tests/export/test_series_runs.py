@@ -87,7 +87,7 @@ def test_without_the_data_random_rows_are_used_and_said(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(*_: object) -> None:
-        raise DataError("sales.csv: gone")
+        raise DataError(f"{read_record(run).data.name}: gone")
 
     monkeypatch.setattr(series_runs, "load_test", missing)
 

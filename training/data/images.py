@@ -70,6 +70,20 @@ def divide(labels: Labels, share: float, seed: int) -> Division:
     return Division(kept=np.setdiff1d(np.arange(len(labels)), chosen), held_out=chosen)
 
 
+def draw_rows(count: int, most: int | None, seed: int) -> Rows | None:
+    """Which of so many rows are kept where no more than `most` are wanted, ascending; none: all of them."""
+    if most is None or most >= count:
+        return None
+    return np.sort(np.random.default_rng(seed).permutation(count)[:most])
+
+
+def joint_checksum(train: str, dev: str, test: str) -> str:
+    """Of three sets; of three out of the same files, theirs."""
+    if train == dev == test:
+        return train
+    return combine_checksums([("train", train), ("dev", dev), ("test", test)])
+
+
 def combine_checksums(files: Iterable[tuple[str, str]]) -> str:
     """One SHA-256 for several files: over `checksum  name` lines in the order of the names."""
     lines = "".join(f"{checksum}  {name}\n" for name, checksum in sorted(files))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from training.data import PAIR_SETS, PairData, SequenceSplit, load_pairs
-from training.data.images import combine_checksums
+from training.data.images import draw_rows, joint_checksum
 from training.data.pairfile import load_pair_file
 from training.data.pairs import divide_pairs
 from training.errors import DataError
@@ -45,13 +45,11 @@ def read_pairs(recipe: Seq2SeqRecipe) -> PairSets:
         seed = derive_seed(recipe.seed, Purpose.DIVISION)
         division = divide_pairs(given, recipe.validation_share, seed)
         given, dev = given.take(division.kept), given.take(division.held_out)
-    parts = {"train": given.checksum, "dev": dev.checksum, "test": test.checksum}
-    different = len(set(parts.values())) > 1
     return PairSets(
         train=_thinned(_shortened(given, recipe), recipe),
         validation=_shortened(dev, recipe),
         test=_shortened(test, recipe),
-        checksum=combine_checksums(parts.items()) if different else given.checksum,
+        checksum=joint_checksum(given.checksum, dev.checksum, test.checksum),
     )
 
 
@@ -95,7 +93,5 @@ def _shortened(data: PairData, recipe: Seq2SeqRecipe) -> PairData:
 
 def _thinned(data: PairData, recipe: Seq2SeqRecipe) -> PairData:
     """As many training rows as the recipe wants."""
-    if recipe.most_rows is None or recipe.most_rows >= len(data):
-        return data
-    generator = np.random.default_rng(derive_seed(recipe.seed, Purpose.DIVISION, 1))
-    return data.take(np.sort(generator.permutation(len(data))[: recipe.most_rows]))
+    rows = draw_rows(len(data), recipe.most_rows, derive_seed(recipe.seed, Purpose.DIVISION, 1))
+    return data if rows is None else data.take(rows)

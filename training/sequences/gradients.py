@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
 from training.errors import ModelError
+from training.figures import save
 from training.models.recurrent import Recurrent, RecurrentLayer
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -74,8 +74,7 @@ def draw_gradients(panels: Mapping[str, Curves], path: Path) -> None:
     for axes, (title, curves) in zip(row, panels.items(), strict=True):
         _draw_panel(axes, title, curves)
     row[0].set_ylabel("gradient norm (mean over the rows)")
-    FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=100, bbox_inches="tight", pad_inches=0.1)
+    save(figure, path)
 
 
 def _states_by_step(

@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from training.data import TEXT_SETS, ImageData, TextData, load, load_text
-from training.data.images import combine_checksums, divide
+from training.data.images import Rows, divide, draw_rows, joint_checksum
 from training.data.lines import load_file
 from training.data.text import divide_text
 from training.errors import DataError
@@ -63,13 +61,11 @@ def read_texts(recipe: SequenceRecipe) -> Texts:
     train = given if kept is None else given.take(kept)
     for data in (dev, test):
         _require_known(data, train)
-    parts = {"train": given.checksum, "dev": dev.checksum, "test": test.checksum}
-    different = len(set(parts.values())) > 1
     return Texts(
         train=train,
         validation=dev,
         test=test,
-        checksum=combine_checksums(parts.items()) if different else given.checksum,
+        checksum=joint_checksum(given.checksum, dev.checksum, test.checksum),
     )
 
 
@@ -127,9 +123,6 @@ def _require_known(data: TextData, train: TextData) -> None:
         )
 
 
-def _thinned(rows: int, recipe: SequenceRecipe) -> np.ndarray | None:
+def _thinned(count: int, recipe: SequenceRecipe) -> Rows | None:
     """Which training rows are kept where the recipe wants fewer."""
-    if recipe.most_rows is None or recipe.most_rows >= rows:
-        return None
-    generator = np.random.default_rng(derive_seed(recipe.seed, Purpose.DIVISION, 1))
-    return np.sort(generator.permutation(rows)[: recipe.most_rows])
+    return draw_rows(count, recipe.most_rows, derive_seed(recipe.seed, Purpose.DIVISION, 1))

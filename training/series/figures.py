@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from training.data.series import SeriesData
+from training.figures import save
 from training.series.scores import rmse_by_lead
 
 FORECAST = "forecast.png"
@@ -70,8 +70,7 @@ def draw_forecast(drawn: Drawn, path: Path) -> None:
     errors.grid(alpha=0.3)
     errors.legend(loc="lower right")
     figure.suptitle(f"{drawn.name} on {Path(drawn.data.name).name}")
-    FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=100, bbox_inches="tight", pad_inches=0.1)
+    save(figure, path)
 
 
 def _draw_lead(axes: Axes, drawn: Drawn, lead: int) -> None:

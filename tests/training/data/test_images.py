@@ -5,7 +5,7 @@ import pytest
 from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 
 from training.data import load
-from training.data.images import ImageData, divide
+from training.data.images import ImageData, divide, draw_rows, joint_checksum
 from training.errors import DataError
 
 
@@ -51,3 +51,17 @@ def test_labels_must_fit_the_classes() -> None:
 def test_a_named_set_is_not_resized() -> None:
     with pytest.raises(DataError, match="pictures are 28 x 28 x 1, expected 32 x 32 x 1"):
         load("digits", height=32, width=32)
+
+
+def test_fewer_rows_are_drawn_by_the_seed_and_stay_in_order() -> None:
+    first, again, other = (draw_rows(50, 20, seed) for seed in (1, 1, 2))
+
+    assert first is not None and again is not None and other is not None
+    assert len(set(first.tolist())) == 20 and (np.diff(first) > 0).all()
+    assert first.tolist() == again.tolist() != other.tolist()
+    assert draw_rows(20, 20, 1) is None and draw_rows(20, None, 1) is None
+
+
+def test_sets_of_the_same_files_have_their_checksum_and_others_one_of_all() -> None:
+    assert joint_checksum("a", "a", "a") == "a"
+    assert len({joint_checksum("a", "a", "b"), joint_checksum("a", "b", "a"), "a", "b"}) == 4
