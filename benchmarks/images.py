@@ -24,8 +24,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import alexnet, measuring
-from benchmarks.measuring import MODEL_INFER, Load, Outcome, machine, serving
+from benchmarks import alexnet
+from benchmarks.http2 import framed
+from benchmarks.load import MODEL_INFER, Load, Outcome, infer_body, measure, require_h2load
+from benchmarks.machine import busy_cores, machine, raw_session
+from benchmarks.servers import serving
 from server.pb.weir.v1 import tasks_pb2
 
 RAW, FORMS = "raw ONNX Runtime", ("UINT8", "FP32", "JPEG")
@@ -68,9 +71,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    measuring.require_h2load()
+    require_h2load()
     alexnet.make_bundles(arguments.models)
-    busy = measuring.busy_cores()
+    busy = busy_cores()
     sweeps, rounds = {}, []
     for threads in arguments.threads or ((1, 2) if busy <= _QUIET_CORES else (1,)):
         sweeps[threads] = sweep(
@@ -111,7 +114,7 @@ class RawRunner:
 
     def __init__(self, models: Path, threads: int) -> None:
         graph = models / alexnet.PICTURES / "1" / "model.onnx"
-        self._session = measuring.raw_session(graph, threads)
+        self._session = raw_session(graph, threads)
         pictures = alexnet.photographs()
         self._pictures = np.stack([pictures[row % len(pictures)] for row in range(max(_BATCHES))])
 
@@ -144,9 +147,7 @@ def take_turns(
             sizes, outcomes = {}, {}
             for form, load in loads(Path(folder), number).items():
                 sizes[form] = load.body.stat().st_size
-                outcomes[form] = measuring.measure(
-                    server, load, trial_calls=_TRIAL_CALLS, seconds=seconds
-                )
+                outcomes[form] = measure(server, load, trial_calls=_TRIAL_CALLS, seconds=seconds)
             measured.append(Round(threads, batch_rows, raw, sizes, outcomes))
     return measured
 
@@ -159,9 +160,9 @@ def loads(folder: Path, number: int) -> dict[str, Load]:
         model_name=alexnet.PICTURES, pictures=[tasks_pb2.Picture(encoded=alexnet.jpeg(picture))]
     )
     bodies = {
-        "UINT8": measuring.tensor_body(alexnet.PICTURES, "UINT8", picture[np.newaxis]),
-        "FP32": measuring.tensor_body(alexnet.TENSORS, "FP32", alexnet.normalise(picture)),
-        "JPEG": measuring.framed(classify.SerializeToString()),
+        "UINT8": infer_body(alexnet.PICTURES, image=picture[np.newaxis]),
+        "FP32": infer_body(alexnet.TENSORS, image=alexnet.normalise(picture)),
+        "JPEG": framed(classify.SerializeToString()),
     }
     made = {}
     for form in FORMS:

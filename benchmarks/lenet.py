@@ -1,87 +1,95 @@
-"""How fast is one picture a call? Raw ONNX Runtime beside Weir on both of its transports.
+"""How fast is one picture a call? Weir on both of its transports, Triton and MLServer on the same graph.
 
-    make demo && .venv/bin/python benchmarks/lenet.py [--models .demo/models] [--json FILE]
+    make demo && .venv/bin/python benchmarks/lenet.py [--rivals weir triton] [--json FILE] [--picture FILE]
 
-Load comes from `h2load` (Debian: nghttp2-client) with a prepared LeNet-5 request; every answer is
-counted on the server as OK, or the run is void. The transports take turns, round by round.
-CPU outside the session is the server's CPU time per call less what raw ONNX Runtime needs for a row
-at the mean batch size of that run.
+Load comes from `h2load` with a prepared LeNet-5 request. Before a server is measured its answers are compared with
+ONNX Runtime's alone, and every call has to be counted by it as answered OK, or the run is void. Triton and
+MLServer are installed on the first run, in environments of their own under `--work` (400 MB): see
+`triton_server.py` and `ml_server.py` for how they are set up.
+
+CPU outside the session is the server's CPU time per call less what raw ONNX Runtime needs for a row at the mean
+batch size of that run.
 """
 
-import argparse
-import json
-import statistics
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
-from benchmarks import measuring
-from benchmarks.measuring import MODEL_INFER, Load, Server, machine, serving
+from benchmarks import harness, load, ml_server, pictures, servers, triton_server
+from benchmarks.answers import check_answers
+from benchmarks.harness import Rival, Run, console
+from benchmarks.load import MODEL_INFER, Load
+from benchmarks.machine import raw_session
+from benchmarks.servers import Server
 
-TRANSPORTS = ("completion-queue", "public")
+MODEL = "lenet5"
+WEIR, PUBLIC, TRITON, MLSERVER = "weir", "weir-public", "triton", "mlserver"
+TARGETS = (
+    # Figure, case, rival, and what Weir's is to be of the rival's.
+    ("calls_per_s", (1, 128), TRITON, "at least 1.5"),
+    ("calls_per_s", (16, 8), TRITON, "at least 1.5"),
+    ("calls_per_s", (1, 128), MLSERVER, "at least 8"),
+    ("calls_per_s", (16, 8), MLSERVER, "at least 8"),
+    ("p50_ms", (1, 1), TRITON, "at most 0.6"),
+    ("calls_per_s", (8, 16), PUBLIC, "more than 1"),
+)
 # Connections and calls open on each.
 SHAPES = ((1, 1), (8, 4), (1, 128), (8, 16), (16, 8))
-ROUNDS = 3
-_SECONDS = 3.0
+_QUICK_SHAPES = ((1, 1), (16, 8))
 _BATCHES = (1, 2, 4, 8, 16, 32, 64)
-
-console = Console(width=132)
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """One run of the load generator against one server."""
-
-    transport: str
-    connections: int
-    streams: int
-    calls_per_s: float
-    p50_ms: float
-    p99_ms: float
-    cpu_us: float
-    mean_batch_rows: float
-
-    @property
-    def in_flight(self) -> int:
-        """Calls open at once."""
-        return self.connections * self.streams
+_MAX_ROWS = 32
 
 
 def main() -> None:
     """Measure, then print a table and, if asked, write everything down."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = harness.arguments(__doc__.splitlines()[0], rounds=3)
     parser.add_argument("--models", type=Path, default=Path(".demo/models"))
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    measuring.require_h2load()
-    graph = arguments.models / "lenet5" / "1" / "model.onnx"
-    if not graph.is_file():
+    parser.add_argument("--rivals", nargs="+", default=[WEIR, PUBLIC, TRITON, MLSERVER])
+    parser.add_argument("--seconds", type=float, default=3.0)
+    given = parser.parse_args()
+    load.require_h2load()
+    if not (graph := graph_of(given.models)).is_file():
         sys.exit(f"{graph} is missing: run `make demo` first")
+    told = harness.start()
     raw = measure_raw(graph)
-    measurements = []
-    for number in range(ROUNDS):
-        for transport in TRANSPORTS:
-            console.print(f"[dim]round {number + 1} of {ROUNDS}: {transport}[/]")
-            measurements += measure_server(arguments.models, transport)
-    report(raw, measurements)
-    if arguments.json:
-        document = {
-            "machine": machine(),
-            "raw_us_per_row": raw,
-            "runs": [asdict(measurement) for measurement in measurements],
-        }
-        arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+    shapes, seconds = (_QUICK_SHAPES, 0.5) if given.quick else (SHAPES, given.seconds)
+    runs = harness.take_turns(
+        [each for each in rivals(given.models, given.work) if each.name in given.rivals],
+        1 if given.quick else given.rounds,
+        lambda _, server: measure(server, graph, shapes, seconds),
+    )
+    report(raw, runs)
+    harness.write(given.json, {**told, "raw_us_per_row": raw}, runs)
+    if given.picture:
+        draw(given.picture, runs, shapes)
+
+
+def graph_of(models: Path) -> Path:
+    """LeNet-5 in a repository."""
+    return models / MODEL / "1" / "model.onnx"
+
+
+def rivals(models: Path, work: Path) -> list[Rival]:
+    """Every server, in the order of a round."""
+    public = partial(servers.serving, models, [MODEL], "--transport", "public")
+    return [
+        Rival(WEIR, partial(servers.serving, models, [MODEL])),
+        Rival(TRITON, partial(triton_server.serving, work, models, [MODEL], max_rows=_MAX_ROWS)),
+        Rival(PUBLIC, public),
+        Rival(MLSERVER, partial(ml_server.serving, work, models, MODEL, max_rows=_MAX_ROWS)),
+    ]
 
 
 def measure_raw(graph: Path) -> dict[int, float]:
     """Microseconds per row of ONNX Runtime alone, one thread, by batch size: the best of 30."""
-    session = measuring.raw_session(graph, threads=1)
+    session = raw_session(graph, threads=1)
     result = {}
     for rows in _BATCHES:
         image = np.random.default_rng(0).integers(0, 256, (rows, 28, 28, 1), np.uint8)
@@ -95,85 +103,75 @@ def measure_raw(graph: Path) -> dict[int, float]:
     return result
 
 
-def measure_server(models: Path, transport: str) -> list[Measurement]:
+def measure(
+    server: Server, graph: Path, shapes: Sequence[tuple[int, int]], seconds: float
+) -> Iterator[tuple[str, Mapping[str, float]]]:
     """Every shape of load against one server process."""
     picture = np.random.default_rng(0).integers(0, 256, (1, 28, 28, 1), np.uint8)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        serving(models, ["lenet5"], "--transport", transport) as server,
-    ):
-        body = Path(folder) / "body"
-        body.write_bytes(measuring.tensor_body("lenet5", "UINT8", picture))
-        measuring.send(server, Load(MODEL_INFER, body, 8, 16), 2000)  # warm-up
-        return [measure(server, transport, Load(MODEL_INFER, body, *shape)) for shape in SHAPES]
+    check_answers(server, MODEL, graph, [{"image": picture}])
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "body"
+        file.write_bytes(load.infer_body(MODEL, image=picture))
+        load.send(server, Load(MODEL_INFER, file, 8, 16), 2000)  # warm-up
+        for connections, streams in shapes:
+            shaped = Load(MODEL_INFER, file, connections, streams)
+            trial_calls = max(400, 50 * connections)
+            outcome = load.measure(server, shaped, trial_calls=trial_calls, seconds=seconds)
+            yield case_of((connections, streams)), asdict(outcome)
 
 
-def measure(server: Server, transport: str, load: Load) -> Measurement:
-    """One shape of load."""
-    outcome = measuring.measure(server, load, trial_calls=400 * load.connections, seconds=_SECONDS)
-    return Measurement(
-        transport=transport,
-        connections=load.connections,
-        streams=load.streams,
-        calls_per_s=outcome.calls_per_s,
-        p50_ms=outcome.p50_ms,
-        p99_ms=outcome.p99_ms,
-        cpu_us=outcome.cpu_us,
-        mean_batch_rows=outcome.mean_batch_rows,
-    )
+def case_of(shape: tuple[int, int]) -> str:
+    """A shape of load in words."""
+    connections, streams = shape
+    return f"{connections * streams} over {connections}"
 
 
-def report(raw: dict[int, float], measurements: list[Measurement]) -> None:
-    """Medians over the rounds, the spread of the throughput behind them."""
+def report(raw: Mapping[int, float], runs: Sequence[Run]) -> None:
+    """Medians over the rounds, the spread of the throughput, and the ratios that have a target."""
     best = min(raw, key=lambda rows: raw[rows])
-    console.print(machine(), highlight=False)
     console.print(f"raw ONNX Runtime, 1 thread: {1e6 / raw[best]:,.0f} rows/s in batches of {best}")
     table = Table(
-        "transport", "in flight", "connections", "calls/s", "min-max", "p50 ms", "p99 ms",
-        "batch", "CPU µs/call", "outside session",
+        "server", "in flight over connections", "calls/s", "p50 ms", "p99 ms", "batch",
+        "CPU µs/call", "outside session",
     )  # fmt: skip
-    for transport in TRANSPORTS:
-        for connections, streams in SHAPES:
-            runs = [
-                run
-                for run in measurements
-                if (run.transport, run.connections, run.streams)
-                == (transport, connections, streams)
-            ]
-            table.add_row(*row(raw, runs))
+    for rival, case in dict.fromkeys((run.rival, run.case) for run in runs):
+        table.add_row(*row(raw, runs, rival, case))
     console.print(table)
-    fast, plain = (
-        statistics.median(
-            run.calls_per_s
-            for run in measurements
-            if run.transport == transport and (run.connections, run.streams) == (8, 16)
-        )
-        for transport in TRANSPORTS
-    )
-    console.print(f"completion-queue / public at 128 in flight: {fast / plain:.2f}")
+    measured = {(run.rival, run.case) for run in runs}
+    for figure, shape, rival, target in TARGETS:
+        case = case_of(shape)
+        if {(WEIR, case), (rival, case)} <= measured:
+            found = harness.ratio(runs, figure, case=case, of=WEIR, to=rival)
+            console.print(f"{figure}, {case}: {WEIR} / {rival} {found.text('.2f')}, {target}")
 
 
-def row(raw: dict[int, float], runs: list[Measurement]) -> list[str]:
+def row(raw: Mapping[int, float], runs: Sequence[Run], rival: str, case: str) -> list[str]:
     """One line of the table."""
-
-    def median(name: str) -> float:
-        return float(statistics.median(getattr(run, name) for run in runs))
-
-    rates = [run.calls_per_s for run in runs]
-    batch = median("mean_batch_rows")
+    batch, cpu_us = (
+        harness.spread(runs, rival, case, each).median for each in ("mean_batch_rows", "cpu_us")
+    )
     nearest = min(raw, key=lambda rows: abs(rows - batch))
     return [
-        runs[0].transport,
-        str(runs[0].in_flight),
-        str(runs[0].connections),
-        f"{median('calls_per_s'):,.0f}",
-        f"{min(rates):,.0f}-{max(rates):,.0f}",
-        f"{median('p50_ms'):.2f}",
-        f"{median('p99_ms'):.2f}",
+        rival,
+        case,
+        harness.spread(runs, rival, case, "calls_per_s").text(),
+        harness.spread(runs, rival, case, "p50_ms").text(".2f"),
+        harness.spread(runs, rival, case, "p99_ms").text(".2f"),
         f"{batch:.1f}",
-        f"{median('cpu_us'):.0f}",
-        f"{median('cpu_us') - raw[nearest]:.0f}",
+        f"{cpu_us:.0f}",
+        f"{cpu_us - raw[nearest]:.0f}",
     ]
+
+
+def draw(path: Path, runs: Sequence[Run], shapes: Sequence[tuple[int, int]]) -> None:
+    """Throughput and latency of each server."""
+    pictures.bars(
+        path,
+        runs,
+        rivals=list(dict.fromkeys(run.rival for run in runs)),
+        cases=[case_of(shape) for shape in shapes],
+        figures={"calls_per_s": "calls a second", "p50_ms": "p50, ms"},
+    )
 
 
 if __name__ == "__main__":

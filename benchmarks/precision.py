@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measuring import machine, raw_session
+from benchmarks.machine import machine, raw_session
 from bundle.contract import Contract
 from bundle.reader import MODEL, Bundle, read
 

@@ -1,0 +1,233 @@
+"""A process that calls a server with bodies of its choice, and notes when each call began and ended.
+
+    python -m benchmarks.generator PLAN OUTCOME
+
+`load.send_varied` starts it. Unlike h2load it sends a different body with every call, reads streams, and can
+send at given times whatever the server does. One thread; calls take turns on the connections. In a closed loop
+the next call starts when one ends, on the same connection; in an open loop each is due at a time that was drawn
+beforehand, and its latency counts from then, however late it was sent.
+
+Measured on 2 cores against an empty call of Weir: see `benchmarks/ceiling.py`.
+"""
+
+import gc
+import select
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.http2 import Connection
+
+SILENCE_S = 120.0
+_READ_BYTES = 2**18
+_clock = time.perf_counter
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which calls, and when.
+
+    Attributes:
+        target: `host:port`.
+        path: the method.
+        bodies: framed; what calls may send.
+        order: for each call which of the bodies.
+        in_flight: of a closed loop.
+        due_s: of an open loop, when each call is due, from the start; empty in a closed loop.
+        connections: that are used.
+    """
+
+    target: str
+    path: str
+    bodies: Sequence[bytes]
+    order: Sequence[int]
+    in_flight: int = 1
+    due_s: Sequence[float] = ()
+    connections: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What became of the calls, each array in the order of the plan; times in seconds from the start.
+
+    Attributes:
+        began_s: when a call was sent, in an open loop when it was due.
+        sent_s: when it was sent.
+        first_s: when its first bytes came, NaN if none did.
+        ended_s: when it ended.
+        answers: what came.
+        cpu_s: of this process, meanwhile.
+    """
+
+    began_s: NDArray[np.float64]
+    sent_s: NDArray[np.float64]
+    first_s: NDArray[np.float64]
+    ended_s: NDArray[np.float64]
+    answers: list[bytes]
+    cpu_s: float
+
+
+class Generator:
+    """Makes the calls of a plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._count = len(plan.order)
+        self._connections = [
+            Connection(plan.target, plan.path, plan.bodies) for _ in range(plan.connections)
+        ]
+        self._sockets = [_connect(plan.target) for _ in self._connections]
+        self._streams: list[dict[int, int]] = [{} for _ in self._connections]
+        self._next = self._ended = 0
+        self._sent, self._first, self._end = (np.full(self._count, np.nan) for _ in range(3))
+        self._answers = [b""] * self._count
+
+    def run(self) -> Record:
+        """Make every call and wait for its end."""
+        cpu_s, self._start_s = time.process_time(), _clock()
+        if not self._plan.due_s:
+            for number in range(min(self._plan.in_flight, self._count)):
+                self._call(number % len(self._sockets))
+        while self._ended < self._count:
+            pause_s = self._send_due()
+            self._flush()
+            self._read(pause_s)
+        for each in self._sockets:
+            each.close()
+        began = np.array(self._plan.due_s) if self._plan.due_s else self._sent
+        cpu_s = time.process_time() - cpu_s
+        return Record(began, self._sent, self._first, self._end, self._answers, cpu_s)
+
+    def _send_due(self) -> float:
+        """Send what is due in an open loop; how long until the next is."""
+        due_s = self._plan.due_s
+        if not due_s or self._next == self._count:
+            return SILENCE_S
+        while (early_s := due_s[self._next] - (_clock() - self._start_s)) <= 0:
+            self._call(self._next % len(self._sockets))
+            if self._next == self._count:
+                return SILENCE_S
+        return early_s
+
+    def _call(self, lane: int) -> None:
+        number = self._next
+        self._next += 1
+        stream = self._connections[lane].call(self._plan.order[number])
+        self._streams[lane][stream] = number
+        self._sent[number] = _clock() - self._start_s
+
+    def _flush(self) -> None:
+        for each, connection in zip(self._sockets, self._connections, strict=True):
+            if data := connection.outgoing():
+                each.sendall(data)
+
+    def _read(self, pause_s: float) -> None:
+        readable = select.select(self._sockets, (), (), pause_s)[0]
+        if not readable and pause_s == SILENCE_S:
+            raise TimeoutError(f"no answer for {SILENCE_S} s")
+        for each in readable:
+            lane = self._sockets.index(each)
+            data = each.recv(_READ_BYTES)
+            if not data:
+                raise ConnectionError("the server closed the connection")
+            self._take(lane, data)
+
+    def _take(self, lane: int, data: bytes) -> None:
+        now_s = _clock() - self._start_s
+        streams = self._streams[lane]
+        for stream, answer in self._connections[lane].received(data):
+            if answer is None:
+                self._first[streams[stream]] = now_s
+                continue
+            number = streams.pop(stream)
+            self._end[number] = now_s
+            self._answers[number] = answer
+            self._ended += 1
+            if not self._plan.due_s and self._next < self._count:
+                self._call(lane)
+
+
+def write_plan(plan: Plan, path: Path) -> None:
+    """Put a plan into a file."""
+    np.savez(
+        path,
+        target=plan.target,
+        path=plan.path,
+        order=np.array(plan.order, np.int64),
+        in_flight=plan.in_flight,
+        due_s=np.array(plan.due_s, np.float64),
+        connections=plan.connections,
+        **_packed(plan.bodies),
+    )
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan of a file."""
+    with np.load(path) as file:
+        return Plan(
+            target=str(file["target"]),
+            path=str(file["path"]),
+            bodies=_unpacked(file),
+            order=file["order"].tolist(),
+            in_flight=int(file["in_flight"]),
+            due_s=file["due_s"].tolist(),
+            connections=int(file["connections"]),
+        )
+
+
+def write_record(record: Record, path: Path) -> None:
+    """Put a record into a file."""
+    np.savez(
+        path,
+        began_s=record.began_s,
+        sent_s=record.sent_s,
+        first_s=record.first_s,
+        ended_s=record.ended_s,
+        cpu_s=record.cpu_s,
+        **_packed(record.answers),
+    )
+
+
+def read_record(path: Path) -> Record:
+    """The record of a file."""
+    with np.load(path) as file:
+        times = (file[name] for name in ("began_s", "sent_s", "first_s", "ended_s"))
+        return Record(*times, answers=_unpacked(file), cpu_s=float(file["cpu_s"]))
+
+
+def _packed(texts: Sequence[bytes]) -> dict[str, NDArray[Any]]:
+    return {
+        "bytes": np.frombuffer(b"".join(texts), np.uint8),
+        "ends": np.cumsum([len(each) for each in texts], dtype=np.int64),
+    }
+
+
+def _unpacked(file: Mapping[str, NDArray[Any]]) -> list[bytes]:
+    whole, ends = file["bytes"].tobytes(), file["ends"].tolist()
+    return [whole[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _connect(target: str) -> socket.socket:
+    host, _, port = target.rpartition(":")
+    connected = socket.create_connection((host, int(port)))
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connected
+
+
+def main() -> None:
+    """Read the plan, run it, write the record."""
+    plan, record = map(Path, sys.argv[1:])
+    generator = Generator(read_plan(plan))
+    gc.disable()
+    write_record(generator.run(), record)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""How a benchmark here is run and told: rivals take turns, round by round, and medians and ratios are of rounds.
+
+In each round every rival starts as a process of its own, is measured in every case, and stops before the next one
+starts: A B C A B C. A ratio compares two rivals within one round, so that what slows the machine for a while slows
+both; of the rounds' ratios the median is told, with the least and the greatest.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks import environments
+from benchmarks.machine import busy_cores, machine
+from benchmarks.servers import Server
+
+console = Console(width=150)
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """A server to be measured; `start` gives it while it runs."""
+
+    name: str
+    start: Callable[[], AbstractContextManager[Server]]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one rival did in one case in one round: figures by name."""
+
+    rival: str
+    case: str
+    round: int
+    figures: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Of one figure over the rounds."""
+
+    median: float
+    least: float
+    most: float
+
+    def text(self, form: str = ",.0f") -> str:
+        """`12 (11-13)`."""
+        return f"{self.median:{form}} ({self.least:{form}}-{self.most:{form}})"
+
+
+def take_turns(
+    rivals: Sequence[Rival],
+    rounds: int,
+    measure: Callable[[Rival, Server], Iterable[tuple[str, Mapping[str, float]]]],
+) -> list[Run]:
+    """Measure every rival in every round.
+
+    Args:
+        rivals: in the order of a round.
+        rounds: how many.
+        measure: the cases of a rival that runs, each with its figures.
+    """
+    runs = []
+    for number in range(rounds):
+        for rival in rivals:
+            console.print(f"[dim]round {number + 1} of {rounds}: {rival.name}[/]")
+            with rival.start() as server:
+                for case, figures in measure(rival, server):
+                    runs.append(Run(rival.name, case, number, dict(figures)))
+    return runs
+
+
+def spread(runs: Iterable[Run], rival: str, case: str, figure: str) -> Spread:
+    """A figure of a rival in a case, over the rounds."""
+    return _spread([run.figures[figure] for run in runs if (run.rival, run.case) == (rival, case)])
+
+
+def ratio(runs: Sequence[Run], figure: str, *, case: str, of: str, to: str) -> Spread:
+    """A figure of one rival as a multiple of another's in the same round."""
+    ours, theirs = (
+        {run.round: run.figures[figure] for run in runs if (run.rival, run.case) == (name, case)}
+        for name in (of, to)
+    )
+    return _spread([value / theirs[number] for number, value in ours.items()])
+
+
+def arguments(description: str, *, rounds: int) -> argparse.ArgumentParser:
+    """The flags that every benchmark of servers has."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="every run, to this file")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="a chart, as PNG")
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument(
+        "--work", type=Path, default=environments.default_folder(), help="for the rivals' programs"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="one short round, to see that all of it works"
+    )
+    return parser
+
+
+def start() -> dict[str, object]:
+    """What has to be told beside the figures; called before anything runs."""
+    told = {
+        "machine": machine(),
+        "command": sys.argv,
+        "busy_cores_before": round(busy_cores(), 2),
+    }
+    console.print(
+        f"{told['machine']}\nother work kept {told['busy_cores_before']} cores busy beforehand",
+        highlight=False,
+    )
+    return told
+
+
+def write(path: Path | None, told: Mapping[str, object], runs: Sequence[Run]) -> None:
+    """Everything that was measured, to a file, if one is wanted."""
+    if path:
+        document = {**told, "runs": [asdict(run) for run in runs]}
+        path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    return Spread(statistics.median(values), min(values), max(values))

@@ -1,0 +1,188 @@
+"""Load for any server of the Open Inference Protocol, and what it came to.
+
+Two generators, each a process of its own; nothing is pinned to a core. `h2load` (Debian: nghttp2-client) repeats
+one body as fast as anything does. `benchmarks/generator.py` sends bodies that differ, and at times of its choice.
+A run counts only if the server answered each of its calls with OK: of h2load's calls the server's own counter says
+so, of the others the answer itself.
+"""
+
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import generator
+from benchmarks.generator import Plan, Record
+from benchmarks.http2 import framed
+from benchmarks.servers import Server
+from server.pb import inference_pb2 as pb
+from weir.bench.tally import percentile
+
+MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
+DATATYPES = {"uint8": "UINT8", "int64": "INT64", "float32": "FP32"}
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What h2load sends, and how many at once.
+
+    Attributes:
+        path: the method.
+        body: a file with the request, framed as gRPC sends it.
+        connections: of the generator.
+        streams: calls open on each connection.
+    """
+
+    path: str
+    body: Path
+    connections: int
+    streams: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What a generator saw.
+
+    Attributes:
+        seconds: from the first call to the last answer.
+        cpu_s: the generator's.
+    """
+
+    latencies_ms: Sequence[float]
+    seconds: float
+    cpu_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One run of a load generator against one server.
+
+    Attributes:
+        cpu_us: the server's CPU time a call.
+        compute_us: time in runs of the model a call, by the wall clock.
+        generator_cpu_us: the generator's CPU time a call.
+    """
+
+    seconds: float
+    calls_per_s: float
+    p50_ms: float
+    p99_ms: float
+    cpu_us: float
+    mean_batch_rows: float
+    compute_us: float
+    generator_cpu_us: float
+
+
+def require_h2load() -> None:
+    """Leave with a hint if there is no load generator."""
+    if shutil.which("h2load") is None:
+        sys.exit("h2load is missing: install nghttp2-client")
+
+
+def infer_body(model: str, **inputs: NDArray[Any]) -> bytes:
+    """A `ModelInferRequest`, framed."""
+    request = pb.ModelInferRequest(model_name=model)
+    for name, array in inputs.items():
+        request.inputs.add(name=name, datatype=DATATYPES[str(array.dtype)], shape=array.shape)
+        request.raw_input_contents.append(array.tobytes())
+    return framed(request.SerializeToString())
+
+
+def send(server: Server, load: Load, calls: int) -> Sent:
+    """So many calls from h2load."""
+    with tempfile.NamedTemporaryFile() as log:
+        command = [
+            "h2load", "-n", str(calls), "-c", str(load.connections), "-m", str(load.streams),
+            "-d", str(load.body), "-H", "content-type: application/grpc", "-H", "te: trailers",
+            f"--log-file={log.name}", f"http://{server.target}{load.path}",
+        ]  # fmt: skip
+        cpu_s, started_s = _children_cpu_s(), time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        seconds, cpu_s = time.perf_counter() - started_s, _children_cpu_s() - cpu_s
+        lines = Path(log.name).read_text().splitlines()
+    return Sent([int(line.split("\t")[2]) / 1000 for line in lines], seconds, cpu_s)
+
+
+def send_varied(plan: Plan) -> Record:
+    """The calls of a plan.
+
+    Raises:
+        SystemExit: one was not answered, so that the run is void.
+    """
+    record = send_open(plan)
+    if refused := sum(not answer for answer in record.answers):
+        sys.exit(f"run void: {refused} of {len(plan.order)} calls were not answered OK")
+    return record
+
+
+def send_open(plan: Plan) -> Record:
+    """The same, where refusals are part of the answer."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder) / "plan.npz", Path(folder) / "record.npz"
+        generator.write_plan(plan, files[0])
+        command = [sys.executable, "-m", "benchmarks.generator", *map(str, files)]
+        subprocess.run(command, check=True)
+        return generator.read_record(files[1])
+
+
+def seen(record: Record) -> Sent:
+    """A record in the words of `Sent`."""
+    latencies_ms = (record.ended_s - record.began_s) * 1000
+    return Sent(latencies_ms.tolist(), float(record.ended_s.max()), record.cpu_s)
+
+
+def due_times_s(rate_per_s: float, calls: int, seed: int) -> list[float]:
+    """When each call of a Poisson process is due; the same seed gives the same times."""
+    gaps = np.random.default_rng(seed).exponential(1 / rate_per_s, calls)
+    return [float(each) for each in np.cumsum(gaps)]
+
+
+def measure(server: Server, load: Load, *, trial_calls: int, seconds: float) -> Outcome:
+    """A short run of h2load to learn the rate, then one of about so many seconds."""
+    expected = server.answered(0) + trial_calls
+    rate = trial_calls / send(server, load, trial_calls).seconds
+    if (ok := server.answered(expected)) != expected:
+        sys.exit(f"run void: of {trial_calls} trial calls {expected - ok:.0f} were not answered OK")
+    calls = max(load.connections * load.streams, int(rate * seconds))
+    calls = calls // load.connections * load.connections
+    return watch(server, calls, lambda: send(server, load, calls))
+
+
+def watch(server: Server, calls: int, sending: Callable[[], Sent]) -> Outcome:
+    """Send, and read the server's figures before and after.
+
+    Raises:
+        SystemExit: the server did not count so many answers.
+    """
+    ok, batches, computed_s = server.answered(0), server.batches(), server.computed_s()
+    cpu_s = server.cpu_s()
+    sent = sending()
+    cpu_s = server.cpu_s() - cpu_s
+    answered = server.answered(ok + calls) - ok
+    if answered != calls:
+        sys.exit(f"run void: {calls} calls were sent, {answered:.0f} answered OK")
+    return Outcome(
+        seconds=sent.seconds,
+        calls_per_s=calls / sent.seconds,
+        p50_ms=percentile(sent.latencies_ms, 50),
+        p99_ms=percentile(sent.latencies_ms, 99),
+        cpu_us=cpu_s / calls * 1e6,
+        mean_batch_rows=calls / (server.batches() - batches),
+        compute_us=(server.computed_s() - computed_s) / calls * 1e6,
+        generator_cpu_us=sent.cpu_s / calls * 1e6,
+    )
+
+
+def _children_cpu_s() -> float:
+    """CPU time of ended children: the generator's runs, for the server has not ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

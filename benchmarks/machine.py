@@ -1,0 +1,42 @@
+"""Where something was measured, and what ONNX Runtime does there alone."""
+
+import os
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import grpc
+import onnxruntime as ort
+
+
+def machine() -> str:
+    """Where this was measured."""
+    return (
+        f"{os.cpu_count()} cores {platform.machine()}, Python {platform.python_version()}, "
+        f"grpcio {grpc.__version__}, onnxruntime {ort.__version__}, weir {version('weir')}"
+    )
+
+
+def raw_session(graph: Path, threads: int) -> ort.InferenceSession:
+    """A graph in ONNX Runtime alone, with the options of `server.session`."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 4
+    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def busy_cores(seconds: float = 1.0) -> float:
+    """How many cores the machine keeps busy at present."""
+    before = _busy_s()
+    time.sleep(seconds)
+    return (_busy_s() - before) / seconds
+
+
+def _busy_s() -> float:
+    """CPU time of all cores so far, but for idling, waiting for disks, and being a guest twice."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    user, nice, system, _idle, _iowait, *interrupts_and_steal = fields[:8]
+    return (user + nice + system + sum(interrupts_and_steal)) / os.sysconf("SC_CLK_TCK")

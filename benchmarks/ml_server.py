@@ -1,0 +1,71 @@
+"""MLServer as a rival, around the graph of a bundle: a custom runtime with adaptive batching.
+
+ONNX Runtime on the CPU (`rivals/onnx_runtime.py`), one process, one thread, batches as large as the bundle's.
+A batch that is not full is waited for a millisecond: less would never fill one, more is paid by a single caller.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnxruntime as ort
+
+from benchmarks import environments
+from benchmarks.servers import Counters, Server, free_ports, listening
+from bundle.reader import MODEL
+
+PACKAGE = "mlserver"
+COUNTERS = Counters(
+    answered="model_infer_request_success_total",
+    answered_having="",
+    batches="onnx_run_seconds_count",
+    computed="onnx_run_seconds_sum",
+)
+_RIVAL = Path(__file__).parent / "rivals" / "onnx_runtime.py"
+_MAX_BATCH_TIME_S = 0.001
+
+
+@contextmanager
+def serving(work: Path, models: Path, name: str, *, max_rows: int) -> Iterator[Server]:
+    """MLServer on the graph of a bundle, once it is ready; arguments as of `triton_server.serving`."""
+    python = environments.make(work / "mlserver", [[PACKAGE, f"onnxruntime=={ort.__version__}"]])
+    grpc, metrics, http = free_ports(3)
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "models"
+        home.mkdir()
+        shutil.copy(models / name / "1" / MODEL, home / MODEL)
+        shutil.copy(_RIVAL, home / _RIVAL.name)
+        (home / "settings.json").write_text(json.dumps(_settings(grpc, metrics, http)))
+        (home / "model-settings.json").write_text(json.dumps(model_settings(name, max_rows)))
+        command = [str(python.parent / "mlserver"), "start", str(home)]
+        with listening(
+            command, [name], target=f"127.0.0.1:{grpc}", metrics=f"127.0.0.1:{metrics}",
+            counters=COUNTERS, environment=os.environ, log=Path(folder) / "log",
+        ) as running:  # fmt: skip
+            yield running
+
+
+def model_settings(name: str, max_rows: int) -> dict[str, object]:
+    """What MLServer is told of the model."""
+    return {
+        "name": name,
+        "implementation": f"{_RIVAL.stem}.OnnxRuntime",
+        "parameters": {"uri": f"./{MODEL}"},
+        "max_batch_size": max_rows,
+        "max_batch_time": _MAX_BATCH_TIME_S,
+    }
+
+
+def _settings(grpc: int, metrics: int, http: int) -> dict[str, object]:
+    return {
+        "debug": False,
+        "host": "127.0.0.1",
+        "grpc_port": grpc,
+        "http_port": http,
+        "metrics_port": metrics,
+        "parallel_workers": 0,
+    }

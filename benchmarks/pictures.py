@@ -1,0 +1,90 @@
+"""Charts of benchmarks."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from benchmarks.harness import Run, Spread, spread
+
+_INCHES, _DPI = (10.0, 4.5), 120
+
+
+class Point(NamedTuple):
+    """One place on a curve; the spread is of the rounds."""
+
+    x: float
+    y: Spread
+
+
+def bars(
+    path: Path,
+    runs: Sequence[Run],
+    *,
+    rivals: Sequence[str],
+    cases: Sequence[str],
+    figures: Mapping[str, str],
+) -> None:
+    """A panel a figure, a group of bars a case, a bar a rival; whiskers from the least to the most.
+
+    Args:
+        path: of the PNG.
+        runs: what was measured.
+        rivals: in the order of a group.
+        cases: in the order of the groups.
+        figures: by name, what the panel's axis says.
+    """
+    picture, panels = _panels(len(figures))
+    width = 0.8 / len(rivals)
+    for panel, (figure, label) in zip(panels, figures.items(), strict=True):
+        for place, rival in enumerate(rivals):
+            found = [spread(runs, rival, case, figure) for case in cases]
+            panel.bar(
+                [number + (place - (len(rivals) - 1) / 2) * width for number in range(len(cases))],
+                [each.median for each in found],
+                width,
+                yerr=_whiskers(found),
+                label=rival,
+                capsize=2,
+            )
+        panel.set_xticks(range(len(cases)), cases, fontsize=8)
+        panel.set_ylabel(label)
+    panels[0].legend()
+    picture.savefig(path, dpi=_DPI)
+
+
+def curves(
+    path: Path, panels: Mapping[str, Mapping[str, Sequence[Point]]], *, x_label: str, y_label: str
+) -> None:
+    """A panel a title, in each a curve a name; the y axis is logarithmic."""
+    picture, axes = _panels(len(panels))
+    for axis, (title, named) in zip(axes, panels.items(), strict=True):
+        for name, points in named.items():
+            heights = [point.y for point in points]
+            axis.errorbar(
+                [point.x for point in points],
+                [each.median for each in heights],
+                yerr=_whiskers(heights),
+                marker="o",
+                capsize=2,
+                label=name,
+            )
+        axis.set(title=title, xlabel=x_label, ylabel=y_label, yscale="log")
+        axis.legend()
+    picture.savefig(path, dpi=_DPI)
+
+
+def _panels(count: int) -> tuple[Figure, list[Axes]]:
+    picture = Figure(figsize=_INCHES, layout="constrained")
+    FigureCanvasAgg(picture)
+    return picture, [picture.add_subplot(1, count, number + 1) for number in range(count)]
+
+
+def _whiskers(spreads: Sequence[Spread]) -> list[list[float]]:
+    return [
+        [each.median - each.least for each in spreads],
+        [each.most - each.median for each in spreads],
+    ]

@@ -1,0 +1,192 @@
+"""A server as its own process, and what may be read of it from outside: its counters and its CPU time."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from weir import Client
+from weir.errors import WeirError
+
+_COUNTED_WITHIN_S = 2.0
+_READY_WITHIN_S = 60.0
+_READY_PAUSE_S = 0.1
+_STOPPED_WITHIN_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What a kind of server calls its own figures on its page of metrics.
+
+    Attributes:
+        answered: calls answered OK.
+        answered_having: a text that tells those samples from others of the same name.
+        batches: runs of the model.
+        computed: time in them.
+        computed_unit_s: of that time.
+    """
+
+    answered: str
+    answered_having: str
+    batches: str
+    computed: str
+    computed_unit_s: float = 1.0
+
+
+WEIR = Counters("weir_requests_total", '"OK"', "weir_batches_total", "weir_compute_seconds_sum")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server process; `metrics` is the place of its page of metrics."""
+
+    pid: int
+    target: str
+    metrics: str
+    counters: Counters
+
+    def total(self, metric: str, having: str = "") -> float:
+        """The sum of a counter's samples, of those that hold a text."""
+        with urllib.request.urlopen(f"http://{self.metrics}/metrics") as response:
+            return total(response.read().decode(), metric, having)
+
+    def answered(self, expected: float) -> float:
+        """Calls answered OK so far; a batch is counted a moment after its answers were sent."""
+        counters, end_s = self.counters, time.perf_counter() + _COUNTED_WITHIN_S
+        while (
+            count := self.total(counters.answered, counters.answered_having)
+        ) < expected and time.perf_counter() < end_s:
+            pass
+        return count
+
+    def batches(self) -> float:
+        """Runs of the model so far."""
+        return self.total(self.counters.batches)
+
+    def computed_s(self) -> float:
+        """Time in them so far."""
+        return self.total(self.counters.computed) * self.counters.computed_unit_s
+
+    def cpu_s(self) -> float:
+        """User and system time so far, of the process and of those it started."""
+        return sum(map(_cpu_s, family(self.pid)))
+
+
+def total(page: str, metric: str, having: str = "") -> float:
+    """The sum of a metric's samples on a page, of those that hold a text."""
+    return sum(
+        float(line.split()[-1])
+        for line in page.splitlines()
+        if line.startswith(metric) and having in line
+    )
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that descend from it."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    # A thread other than the first may have started a process too.
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        if task.name != str(pid):
+            children += (task / "children").read_text().split()
+    return [pid, *(each for child in children for each in family(int(child)))]
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def serving(models: Path, names: Sequence[str], *flags: str) -> Iterator[Server]:
+    """`weir serve` on the CPU, once these models are ready."""
+    command = [
+        sys.executable, "-m", "server", str(models), *flags,
+        "--port", "0", "--metrics-port", "0", "--provider", "cpu", "--log-level", "warning",
+    ]  # fmt: skip
+    with announcing(command, names, WEIR) as server:
+        yield server
+
+
+@contextmanager
+def announcing(
+    command: Sequence[str], names: Sequence[str], counters: Counters
+) -> Iterator[Server]:
+    """A server that prints where it listens, as Weir does, once these models are ready."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            line = process.stdout.readline() if process.stdout else ""
+            places = dict(word.split("=") for word in line.split() if "=" in word)
+            if "grpc" not in places:
+                sys.exit(f"{command[:4]} did not start")
+            _wait_ready(places["grpc"], names, process)
+            yield Server(process.pid, places["grpc"], places["metrics"], counters)
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def listening(
+    command: Sequence[str],
+    names: Sequence[str],
+    *,
+    target: str,
+    metrics: str,
+    counters: Counters,
+    environment: Mapping[str, str],
+    log: Path,
+) -> Iterator[Server]:
+    """A server that was told where to listen, once these models are ready; what it prints goes to `log`."""
+    with (
+        log.open("w") as file,
+        subprocess.Popen(command, stdout=file, stderr=file, env=dict(environment)) as process,
+    ):
+        try:
+            _wait_ready(target, names, process)
+            yield Server(process.pid, target, metrics, counters)
+        except Exception:
+            sys.stderr.write(log.read_text()[-4000:])
+            raise
+        finally:
+            process.terminate()
+            _wait_stopped(process)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens on."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    try:
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def _wait_ready(target: str, names: Sequence[str], process: "subprocess.Popen[Any]") -> None:
+    """Ask again and again: not every server lets itself be watched."""
+    end_s = time.monotonic() + _READY_WITHIN_S
+    with Client(target) as client:
+        while not _are_ready(client, names):
+            if process.poll() is not None or time.monotonic() > end_s:
+                raise RuntimeError(f"{process.args[0]}: not ready after {_READY_WITHIN_S} s")
+            time.sleep(_READY_PAUSE_S)
+
+
+def _are_ready(client: Client, names: Sequence[str]) -> bool:
+    try:
+        return all(client.model_ready(name) for name in names)
+    except WeirError:
+        return False
+
+
+def _wait_stopped(process: "subprocess.Popen[bytes]") -> None:
+    try:
+        process.wait(_STOPPED_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        process.kill()

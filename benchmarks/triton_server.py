@@ -1,0 +1,143 @@
+"""Triton as a rival: the server of the `nvidia-pytriton` wheel, around the graph of a bundle.
+
+Its Python backend runs ONNX Runtime on the CPU (`rivals/triton_model.py`): one instance, one thread, dynamic
+batching on, batches as large as the bundle's. The wheel brings the server; everything else it needs is said in
+`_environment`.
+"""
+
+import os
+import shutil
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnxruntime as ort
+
+from benchmarks import environments
+from benchmarks.servers import Counters, Server, free_ports, listening
+from bundle.reader import MODEL
+
+PACKAGE = "nvidia-pytriton"
+COUNTERS = Counters(
+    answered="nv_inference_request_success",
+    answered_having="",
+    batches="nv_inference_exec_count",
+    computed="nv_inference_compute_infer_duration_us",
+    computed_unit_s=1e-6,
+)
+_RIVAL = Path(__file__).parent / "rivals" / "triton_model.py"
+_DATATYPES = {
+    "tensor(uint8)": "TYPE_UINT8",
+    "tensor(int64)": "TYPE_INT64",
+    "tensor(float)": "TYPE_FP32",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An input or output of a graph: its type in ONNX's words, and its axes behind the batch, -1 if any."""
+
+    name: str
+    datatype: str
+    sizes: Sequence[int]
+
+
+@contextmanager
+def serving(work: Path, models: Path, names: Sequence[str], *, max_rows: int) -> Iterator[Server]:
+    """Triton on the graphs of these bundles, once they are ready.
+
+    Args:
+        work: folder for its environment.
+        models: the repository of bundles.
+        names: of those that are served, version 1 of each.
+        max_rows: of a batch.
+    """
+    packages = _install(work / "triton")
+    grpc, metrics = free_ports(2)
+    with tempfile.TemporaryDirectory() as folder:
+        repository = Path(folder) / "models"
+        for name in names:
+            _write_model(repository / name, models / name / "1" / MODEL, max_rows)
+        server = packages / "pytriton" / "tritonserver"
+        command = [
+            str(server / "bin" / "tritonserver"), f"--model-repository={repository}",
+            f"--backend-directory={server / 'backends'}", "--allow-http=false",
+            "--grpc-address=127.0.0.1", f"--grpc-port={grpc}",
+            "--metrics-address=127.0.0.1", f"--metrics-port={metrics}",
+            "--disable-auto-complete-config", "--log-info=false",
+        ]  # fmt: skip
+        with listening(
+            command, names, target=f"127.0.0.1:{grpc}", metrics=f"127.0.0.1:{metrics}",
+            counters=COUNTERS, environment=_environment(packages), log=Path(folder) / "log",
+        ) as running:  # fmt: skip
+            yield running
+
+
+def config(name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], max_rows: int) -> str:
+    """The `config.pbtxt` of a graph whose first axis is always the batch."""
+    entries = [_entry("input", each) for each in inputs] + [_entry("output", x) for x in outputs]
+    return "\n".join(
+        [
+            f'name: "{name}"',
+            'backend: "python"',
+            f"max_batch_size: {max_rows}",
+            *entries,
+            "instance_group [ { count: 1 kind: KIND_CPU } ]",
+            "dynamic_batching { }\n",
+        ]
+    )
+
+
+def _entry(kind: str, tensor: Tensor) -> str:
+    """A tensor without axes of its own is sent as [batch, 1]: Triton knows no other way to say it."""
+    sizes = ", ".join(map(str, tensor.sizes)) or "1"
+    reshape = "" if tensor.sizes else " reshape { shape: [ ] }"
+    datatype = _DATATYPES[tensor.datatype]
+    return (
+        f'{kind} [ {{ name: "{tensor.name}" data_type: {datatype} dims: [ {sizes} ]{reshape} }} ]'
+    )
+
+
+def _install(folder: Path) -> Path:
+    """The wheel, without what its Python package needs, and what the model needs."""
+    # The same ONNX Runtime as Weir's. Of numpy 2 the stub knows no layout, and answers with no bytes.
+    runtime = f"onnxruntime=={'.'.join(ort.__version__.split('.')[:3])}"
+    environments.make(folder, [["--no-deps", PACKAGE], ["numpy<2", runtime]])
+    packages = environments.site_packages(folder)
+    server = packages / "pytriton" / "tritonserver"
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    stub = server / "python_backend_stubs" / version / "triton_python_backend_stub"
+    beside = server / "backends" / "python" / stub.name
+    if not beside.exists():
+        shutil.copy(stub, beside)
+    return packages
+
+
+def _environment(packages: Path) -> Mapping[str, str]:
+    libraries = (packages / "nvidia_pytriton.libs", sysconfig.get_config_var("LIBDIR"))
+    return {
+        **os.environ,
+        "LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries)),
+        "PYTHONPATH": str(packages),
+    }
+
+
+def _write_model(folder: Path, graph: Path, max_rows: int) -> None:
+    version = folder / "1"
+    version.mkdir(parents=True)
+    shutil.copy(graph, version / MODEL)
+    shutil.copy(_RIVAL, version / "model.py")
+    session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    inputs, outputs = map(_tensors, (session.get_inputs(), session.get_outputs()))
+    (folder / "config.pbtxt").write_text(config(folder.name, inputs, outputs, max_rows))
+
+
+def _tensors(arguments: Sequence[ort.NodeArg]) -> list[Tensor]:
+    return [
+        Tensor(each.name, each.type, [n if isinstance(n, int) else -1 for n in each.shape[1:]])
+        for each in arguments
+    ]
