@@ -1,0 +1,215 @@
+"""Sentences of any length: Weir, Weir that joins equal shapes only, and Triton, on one graph.
+
+    WEIR_DATA=... .venv/bin/python benchmarks/lengths.py [--in-flight 16 64 256] [--json FILE] [--picture FILE]
+
+The test sentences of UD English-EWT (2,077 of 1 to 81 words, 12 on average), one a call, through a BiLSTM of 256
+units a direction with random weights (`tagger.py`). Each server gets the same whole passes over them, in the same random
+order, in a closed loop; batches of up to 32 rows, one session, one thread. Every answer is read, and some are compared
+with ONNX Runtime's beforehand.
+
+- `weir`: as it comes.
+- `weir-equal-shapes`: the same graph in a bundle whose contract names no padded axes, which is how first-come batches are
+  to be had: requests share a batch only if they have one shape.
+- `triton`: its Python backend around the same graph, dynamic batching on. Triton never puts unequal shapes together, unless
+  `allow_ragged_batch` leaves all of padding and cutting to the model's author.
+
+Padding waste is the share of computed steps that belong to no word. The bundles are made on the first run, under
+`.bench/`; Triton is installed by it, under `--work`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from benchmarks import harness, load, pictures, servers, tagger, triton_server
+from benchmarks.answers import check_answers
+from benchmarks.generator import Plan
+from benchmarks.harness import Rival, Run, console
+from benchmarks.servers import Server
+from bundle.reader import MODEL
+
+WEIR, EQUAL_SHAPES, TRITON = "weir", "weir-equal-shapes", "triton"
+MODELS = {WEIR: tagger.ANY_LENGTH, EQUAL_SHAPES: tagger.EQUAL_SHAPES, TRITON: tagger.ANY_LENGTH}
+TARGET = "at least 4.0 with 64 in flight, and a lower p99"
+_MAX_ROWS = 32
+_CHECKED, _WARM_UP_CALLS, _QUICK_SENTENCES = 20, 500, 300
+
+
+def main() -> None:
+    """Measure, then print a table and, if asked, write everything down."""
+    parser = harness.arguments(__doc__.splitlines()[0], rounds=3)
+    parser.add_argument("--models", type=Path, default=Path(".bench/models"))
+    parser.add_argument("--in-flight", type=int, nargs="+", default=[16, 64, 256])
+    parser.add_argument("--connections", type=int, default=1)
+    parser.add_argument("--passes", type=int, default=4, help="over the sentences, in each case")
+    given = parser.parse_args()
+    tagger.make_bundles(given.models)
+    sentences = tagger.sentences()
+    if given.quick:
+        sentences, given.passes, given.rounds = sentences[:_QUICK_SENTENCES], 1, 1
+    told = harness.start()
+    runs = harness.take_turns(
+        rivals(given.models, given.work),
+        given.rounds,
+        lambda rival, server: measure(
+            task_of(rival, server, given.models, sentences),
+            given.in_flight,
+            connections=given.connections,
+            passes=given.passes,
+        ),
+    )
+    report(runs)
+    harness.write(given.json, told, runs)
+    if given.picture:
+        pictures.bars(
+            given.picture,
+            runs,
+            rivals=list(MODELS),
+            cases=list(dict.fromkeys(run.case for run in runs)),
+            figures={"calls_per_s": "sentences a second", "p99_ms": "p99, ms"},
+        )
+
+
+def rivals(models: Path, work: Path) -> list[Rival]:
+    """Every server, in the order of a round."""
+    return [
+        Rival(WEIR, partial(servers.serving, models, [MODELS[WEIR]])),
+        Rival(
+            TRITON,
+            partial(triton_server.serving, work, models, [MODELS[TRITON]], max_rows=_MAX_ROWS),
+        ),
+        Rival(EQUAL_SHAPES, partial(servers.serving, models, [MODELS[EQUAL_SHAPES]])),
+    ]
+
+
+def task_of(
+    rival: Rival, server: Server, models: Path, sentences: Sequence[NDArray[np.int64]]
+) -> "Task":
+    """What a rival is asked, once it runs."""
+    model = MODELS[rival.name]
+    graph = models / model / "1" / MODEL
+    return Task(server, model, graph, sentences, is_column=rival.name == TRITON)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A server that runs, and what it is asked.
+
+    Attributes:
+        model: its name for the tagger.
+        graph: of it.
+        is_column: whether it takes lengths as [batch, 1].
+    """
+
+    server: Server
+    model: str
+    graph: Path
+    sentences: Sequence[NDArray[np.int64]]
+    is_column: bool
+
+    def inputs(self, sentence: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+        """One sentence as a request's tensors."""
+        shape = (1, 1) if self.is_column else (1,)
+        return {"tokens": sentence[np.newaxis], "lengths": np.full(shape, len(sentence), np.int64)}
+
+    def plan(self, order: Sequence[int], in_flight: int, connections: int) -> Plan:
+        """Sentences in this order, so many at once."""
+        return Plan(
+            target=self.server.target,
+            path=load.MODEL_INFER,
+            bodies=[load.infer_body(self.model, **self.inputs(each)) for each in self.sentences],
+            order=order,
+            in_flight=in_flight,
+            connections=connections,
+        )
+
+
+def measure(
+    task: Task, in_flight: Sequence[int], *, connections: int, passes: int
+) -> Iterator[tuple[str, Mapping[str, float]]]:
+    """Every number of calls in flight against one server process."""
+    requests = [task.inputs(each) for each in task.sentences[:_CHECKED]]
+    check_answers(task.server, task.model, task.graph, requests)
+    warm_up = shuffled(len(task.sentences), passes, seed=0)[:_WARM_UP_CALLS]
+    load.send_varied(task.plan(warm_up, in_flight[0], connections))
+    for number, calls in enumerate(in_flight):
+        plan = task.plan(shuffled(len(task.sentences), passes, seed=number), calls, connections)
+        before = steps(task.server)
+        outcome = load.watch(
+            task.server, len(plan.order), lambda plan=plan: load.seen(load.send_varied(plan))
+        )
+        waste = before.waste_until(steps(task.server))
+        yield f"{calls} in flight", {**asdict(outcome), "waste": waste}
+
+
+def shuffled(rows: int, passes: int, *, seed: int) -> list[int]:
+    """Whole passes over the rows, each in an order of its own."""
+    orders = np.random.default_rng(seed)
+    return [int(row) for _ in range(passes) for row in orders.permutation(rows)]
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """How many steps a server computed so far, and how many of them were words."""
+
+    words: float
+    computed: float
+
+    def waste_until(self, later: "Steps") -> float:
+        """The share of the steps since then that were none; 0 of a server that pads nothing."""
+        computed = later.computed - self.computed
+        return 1 - (later.words - self.words) / computed if computed else 0.0
+
+
+def steps(server: Server) -> Steps:
+    """What the server says of padding; Triton, which knows none, says nothing."""
+    return Steps(server.total("weir_tokens_total"), server.total("weir_padded_tokens_total"))
+
+
+def report(runs: Sequence[Run]) -> None:
+    """Medians and spreads over the rounds, and the ratios to Triton."""
+    table = Table(
+        "server", "load", "sentences/s", "p50 ms", "p99 ms", "batch", "in session", "waste",
+        "CPU µs", "generator's CPU µs",
+    )  # fmt: skip
+    for rival, case in dict.fromkeys((run.rival, run.case) for run in runs):
+        table.add_row(*row(runs, rival, case))
+    console.print(table)
+    for case in dict.fromkeys(run.case for run in runs):
+        for rival in (WEIR, EQUAL_SHAPES):
+            rate, p50, p99 = (
+                harness.ratio(runs, figure, case=case, of=rival, to=TRITON).text(".2f")
+                for figure in ("calls_per_s", "p50_ms", "p99_ms")
+            )
+            console.print(f"{case}: {rival} / {TRITON}: sentences/s {rate}, p50 {p50}, p99 {p99}")
+    console.print(f"target: {WEIR} / {TRITON} {TARGET}")
+
+
+def row(runs: Sequence[Run], rival: str, case: str) -> list[str]:
+    """One line of the table."""
+
+    def of(figure: str) -> harness.Spread:
+        return harness.spread(runs, rival, case, figure)
+
+    in_session = of("compute_us").median * of("calls_per_s").median / 1e6
+    return [
+        rival,
+        case,
+        of("calls_per_s").text(),
+        of("p50_ms").text(".1f"),
+        of("p99_ms").text(".1f"),
+        of("mean_batch_rows").text(".1f"),
+        f"{in_session:.0%}",
+        f"{of('waste').median:.1%}",
+        f"{of('cpu_us').median:.0f}",
+        f"{of('generator_cpu_us').median:.0f}",
+    ]
+
+
+if __name__ == "__main__":
+    main()
