@@ -8,7 +8,19 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from weir.answers import Answer, Class, IndexEntry, ModelMetadata, TensorMetadata
+    from weir.answers import (
+        Answer,
+        Class,
+        ClassifiedText,
+        Forecast,
+        Generated,
+        GeneratedToken,
+        Hypothesis,
+        IndexEntry,
+        ModelMetadata,
+        TaggedToken,
+        TensorMetadata,
+    )
     from weir.async_client import AsyncClient
     from weir.client import Client
     from weir.errors import (
@@ -33,19 +45,29 @@ if TYPE_CHECKING:
         UsageError,
         WeirError,
     )
+    from weir.generating import Beam, Sample
+    from weir.generation import AsyncGeneration, Generation
 
 __all__ = [
     "Aborted",
     "AlreadyExists",
     "Answer",
     "AsyncClient",
+    "AsyncGeneration",
+    "Beam",
     "CallError",
     "Cancelled",
     "Class",
+    "ClassifiedText",
     "Client",
     "DataLoss",
     "DeadlineExceeded",
     "FailedPrecondition",
+    "Forecast",
+    "Generated",
+    "GeneratedToken",
+    "Generation",
+    "Hypothesis",
     "IndexEntry",
     "Internal",
     "InvalidArgument",
@@ -55,6 +77,8 @@ __all__ = [
     "OutOfRange",
     "PermissionDenied",
     "ResourceExhausted",
+    "Sample",
+    "TaggedToken",
     "TensorMetadata",
     "Unauthenticated",
     "Unavailable",
@@ -64,12 +88,25 @@ __all__ = [
     "WeirError",
 ]
 
+_ANSWERS = (
+    "Answer",
+    "Class",
+    "ClassifiedText",
+    "Forecast",
+    "Generated",
+    "GeneratedToken",
+    "Hypothesis",
+    "IndexEntry",
+    "ModelMetadata",
+    "TaggedToken",
+    "TensorMetadata",
+)
 _ELSEWHERE = {
     "AsyncClient": "weir.async_client",
     "Client": "weir.client",
-    **dict.fromkeys(
-        ("Answer", "Class", "IndexEntry", "ModelMetadata", "TensorMetadata"), "weir.answers"
-    ),
+    **dict.fromkeys(_ANSWERS, "weir.answers"),
+    **dict.fromkeys(("Beam", "Sample"), "weir.generating"),
+    **dict.fromkeys(("AsyncGeneration", "Generation"), "weir.generation"),
 }
 
 

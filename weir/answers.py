@@ -1,6 +1,6 @@
 """What callers get back: small immutable values."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,6 +43,77 @@ class Class:
     score: float
     index: int
     label: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifiedText:
+    """The best classes of a text, and those of its tokens that the model has never seen."""
+
+    classes: Sequence[Class]
+    unknown: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class TaggedToken:
+    """A token of a text with its likeliest tag; `is_unknown` if the model has never seen it."""
+
+    text: str
+    tag: str
+    probability: float
+    is_unknown: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedToken:
+    """A token as it is made: as it stands in the vocabulary, and what it adds to the text so far."""
+
+    token: str
+    text: str
+    log_probability: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hypothesis:
+    """One answer to a text.
+
+    `log_probability` is the sum over its tokens and its end, `score` the same, divided for its
+    length. `is_complete` is False where a limit cut it off. `attention` (steps, source tokens), each
+    step's sums to 1, the end's too; None if it was not asked for or the model looks nowhere.
+    """
+
+    text: str
+    tokens: Sequence[str]
+    log_probability: float
+    score: float
+    is_complete: bool
+    attention: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Generated:
+    """What came of a text: hypotheses, best first, and what the text was cut into.
+
+    `unknown` are those of the `source` tokens that the model has never seen.
+    """
+
+    model: str
+    version: str
+    hypotheses: Sequence[Hypothesis]
+    source: Sequence[str]
+    unknown: Sequence[str]
+
+    @property
+    def text(self) -> str:
+        """The best hypothesis as a text."""
+        return self.hypotheses[0].text
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Forecast:
+    """The values that follow a series, the nearest first, and the name of its column."""
+
+    name: str
+    values: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

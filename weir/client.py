@@ -8,22 +8,27 @@ import math
 from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import closing
-from types import TracebackType
-from typing import Self, TypeVar, Unpack
+from typing import Self, Unpack
 
 import grpc
-from numpy.typing import ArrayLike
 
 from server.pb import inference_pb2 as pb
 from weir import calls, defaults, errors, wire
-from weir.answers import Answer, Class, IndexEntry, ModelMetadata
+from weir.answers import (
+    Answer,
+    Class,
+    ClassifiedText,
+    Forecast,
+    IndexEntry,
+    ModelMetadata,
+    TaggedToken,
+)
+from weir.connection import Connection, Inputs
+from weir.generating import GENERATE, GenerateOptions, generate_request
+from weir.generation import Generation
 from weir.pictures import Picture, classify, load
-from weir.streaming import stream_answers
-from weir.submission import submit
-from weir.watching import watch
-
-Inputs = Mapping[str, ArrayLike] | ArrayLike
-Result = TypeVar("Result")
+from weir.series import Columns, forecast
+from weir.texts import Text, classify_text, tag
 
 
 class Client:
@@ -50,30 +55,17 @@ class Client:
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         self.target = target
-        self._timeout_s = timeout_s
-        self._metadata = tuple((metadata or {}).items())
-        options = wire.channel_options(max_message_bytes)
-        self._channel = (
-            grpc.insecure_channel(target, options)
-            if credentials is None
-            else grpc.secure_channel(target, credentials, options)
-        )
-        self._known: dict[tuple[str, str], ModelMetadata] = {}
+        self._connection = Connection(target, timeout_s, max_message_bytes, metadata, credentials)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Close the channel; calls still running are cancelled."""
-        self._channel.close()
+        self._connection.close()
 
     def infer(
         self,
@@ -84,7 +76,7 @@ class Client:
         **options: Unpack[wire.InferOptions],
     ) -> Answer:
         """Run a model on arrays by input name, or on one array if it has one input."""
-        return self._unary(self._infer(model, inputs, **options), timeout_s)
+        return self._connection.unary(self._connection.infer(model, inputs, **options), timeout_s)
 
     def submit(
         self,
@@ -95,8 +87,8 @@ class Client:
         **options: Unpack[wire.InferOptions],
     ) -> Future[Answer]:
         """Like `infer`, without waiting; cancelling the future cancels the call."""
-        call = self._infer(model, inputs, **options)
-        return submit(self._channel, call, wire.limit(timeout_s, self._timeout_s), self._metadata)
+        call = self._connection.infer(model, inputs, **options)
+        return self._connection.submit(call, timeout_s)
 
     def stream(
         self,
@@ -113,18 +105,7 @@ class Client:
         A request that fails raises when its turn comes, and that ends the stream: as the leaf of
         its status, or as Unknown if the server tells none. The requests get ids of their own.
         """
-        version = options.get("version", "")
-        built = (
-            wire.infer_request(model, self._named(model, version, inputs), **options)
-            for inputs in requests
-        )
-        return stream_answers(
-            self._channel,
-            built,
-            timeout_s=wire.limit(timeout_s, self._timeout_s),
-            metadata=self._metadata,
-            in_flight=in_flight,
-        )
+        return self._connection.exchange(model, requests, timeout_s, in_flight, **options)
 
     def classify(
         self,
@@ -141,7 +122,63 @@ class Client:
         and resizes it as the model's bundle says. `rank` takes arrays that are ready for the model.
         """
         call = classify(model, load(pictures), top=top, version=version)
-        return self._unary(call, timeout_s)
+        return self._connection.unary(call, timeout_s)
+
+    def tag(
+        self,
+        model: str,
+        texts: Iterable[Text],
+        *,
+        version: str = "",
+        timeout_s: float | None = None,
+    ) -> list[list[TaggedToken]]:
+        """The tag of every token of each text, in one call.
+
+        A text is a string, which the server cuts into tokens as the model's bundle says, or a list
+        of tokens, which are only looked up.
+        """
+        return self._connection.unary(tag(model, texts, version=version), timeout_s)
+
+    def classify_text(
+        self,
+        model: str,
+        texts: Iterable[Text],
+        *,
+        top: int = 5,
+        version: str = "",
+        timeout_s: float | None = None,
+    ) -> list[ClassifiedText]:
+        """The `top` most probable classes of each text, best first, in one call; texts as `tag`."""
+        call = classify_text(model, texts, top=top, version=version)
+        return self._connection.unary(call, timeout_s)
+
+    def generate(
+        self,
+        model: str,
+        text: Text,
+        *,
+        timeout_s: float | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> Generation:
+        """What an encoder-decoder makes of a text: iterate over its tokens, or take its `result()`."""
+        body = generate_request(model, text, **options)
+        return Generation(self._connection.stream(GENERATE, body, timeout_s))
+
+    def forecast(
+        self,
+        model: str,
+        columns: Columns,
+        *,
+        horizon: int = 0,
+        version: str = "",
+        timeout_s: float | None = None,
+    ) -> Forecast:
+        """The `horizon` values that follow a series, by default as many as the model sees ahead.
+
+        Columns go by name, the oldest moment first; of a model that reads one, its values will do.
+        """
+        call = forecast(model, columns, horizon=horizon, version=version)
+        return self._connection.unary(call, timeout_s)
 
     def rank(
         self,
@@ -157,46 +194,44 @@ class Client:
 
         `output` is the output to rank: by default `probabilities`, or the first if it has none.
         """
-        output = output or wire.ranked_output(self._metadata_of(model, version))
-        named = self._named(model, version, inputs)
-        request = wire.infer_request(model, named, version=version, outputs=[output], top=top)
-        return wire.classes(self._unary(wire.infer(request), timeout_s), output)
+        call = self._connection.rank(model, inputs, top=top, output=output, version=version)
+        return self._connection.unary(call, timeout_s)
 
     def metadata(self, model: str, version: str = "") -> ModelMetadata:
         """Names, datatypes and shapes of a model's tensors."""
-        return self._unary(calls.metadata(model, version))
+        return self._connection.unary(calls.metadata(model, version))
 
     def server_metadata(self) -> pb.ServerMetadataResponse:
         """The server's name, version and extensions, in the protocol's own message."""
-        return self._unary(calls.server_metadata())
+        return self._connection.unary(calls.server_metadata())
 
     def config(self, model: str, version: str = "") -> pb.ModelConfigResponse:
         """A model's configuration, in the protocol's own message."""
-        return self._unary(calls.config(model, version))
+        return self._connection.unary(calls.config(model, version))
 
     def statistics(self, model: str = "", version: str = "") -> pb.ModelStatisticsResponse:
         """Counts and durations of a model, or of all, in the protocol's own message."""
-        return self._unary(calls.statistics(model, version))
+        return self._connection.unary(calls.statistics(model, version))
 
     def index(self, *, ready: bool = False) -> tuple[IndexEntry, ...]:
         """Every model the server knows, or only those that are ready."""
-        return self._unary(calls.index(ready=ready))
+        return self._connection.unary(calls.index(ready=ready))
 
     def is_live(self) -> bool:
         """Whether the server answers at all."""
-        return self._holds(calls.server_live())
+        return self._connection.holds(calls.server_live())
 
     def is_ready(self) -> bool:
         """Whether the server takes work."""
-        return self._holds(calls.server_ready())
+        return self._connection.holds(calls.server_ready())
 
     def model_ready(self, model: str, version: str = "") -> bool:
         """Whether a model can answer now; an unknown one cannot."""
-        return self._holds(calls.model_ready(model, version))
+        return self._connection.holds(calls.model_ready(model, version))
 
     def health(self, service: str = "") -> str:
         """SERVING or NOT_SERVING, of a model by name or of the server."""
-        return self._unary(calls.health(service))
+        return self._connection.unary(calls.health(service))
 
     def watch(
         self, service: str = "", *, timeout_s: float = math.inf
@@ -205,45 +240,10 @@ class Client:
 
         Waits for a server that is not there yet; `timeout_s` bounds the whole watch.
         """
-        limit_s = wire.limit(timeout_s, self._timeout_s)
-        return watch(self._channel, service, timeout_s=limit_s, metadata=self._metadata)
+        return self._connection.watch(service, timeout_s)
 
     def wait_ready(self, model: str = "", *, timeout_s: float = 60.0) -> None:
         """Return once a model, or the server, serves; DeadlineExceeded if it does not in time."""
         with closing(self.watch(model, timeout_s=timeout_s)) as changes:
             if calls.SERVING not in changes:
                 raise errors.Unavailable(f"{self.target}: the server stopped before it was ready")
-
-    def _unary(self, call: wire.Call[Result], timeout_s: float | None = None) -> Result:
-        method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(call.path)
-        try:
-            body = method(
-                call.body, timeout=wire.limit(timeout_s, self._timeout_s), metadata=self._metadata
-            )
-        except grpc.RpcError as error:
-            raise errors.from_failure(error) from error
-        return call.read(body)
-
-    def _infer(
-        self, model: str, inputs: Inputs, **options: Unpack[wire.InferOptions]
-    ) -> wire.Call[Answer]:
-        named = self._named(model, options.get("version", ""), inputs)
-        return wire.infer(wire.infer_request(model, named, **options))
-
-    def _holds(self, call: wire.Call[bool]) -> bool:
-        try:
-            return self._unary(call)
-        except (errors.Unavailable, errors.NotFound, errors.DeadlineExceeded):
-            return False
-
-    def _named(self, model: str, version: str, inputs: Inputs) -> Mapping[str, ArrayLike]:
-        if isinstance(inputs, Mapping):
-            return inputs
-        return wire.only_input(self._metadata_of(model, version), inputs)
-
-    def _metadata_of(self, model: str, version: str) -> ModelMetadata:
-        """A model's tensors, asked for once per client."""
-        key = (model, version)
-        if key not in self._known:
-            self._known[key] = self.metadata(model, version)
-        return self._known[key]

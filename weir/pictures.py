@@ -30,10 +30,8 @@ def classify(
     Raises:
         UsageError: `top` is no number of classes.
     """
-    if not 1 <= top <= _MAX_TOP:
-        raise UsageError(f"top: expected 1 to {_MAX_TOP}, got {top}")
     request = pb.ClassifyRequest(
-        model_name=model, model_version=version, pictures=pictures, top_k=top
+        model_name=model, model_version=version, pictures=pictures, top_k=check_top(top)
     )
 
     def read(body: bytes) -> list[list[Class]]:
@@ -43,6 +41,13 @@ def classify(
         return [[Class(c.probability, c.index, c.label) for c in one.classes] for one in results]
 
     return Call(f"/{SERVICE}/Classify", request.SerializeToString(), read)
+
+
+def check_top(top: int) -> int:
+    """The same number; UsageError unless so many classes may be asked for."""
+    if not 1 <= top <= _MAX_TOP:
+        raise UsageError(f"top: expected 1 to {_MAX_TOP}, got {top}")
+    return top
 
 
 def load(pictures: Iterable[Picture]) -> list[pb.Picture]:

@@ -133,10 +133,17 @@ def read_stream_answer(body: bytes) -> tuple[str, Answer | CallError]:
     return response.id, _answer(response)
 
 
-def classes(answer: Answer, output: str) -> list[list[Class]]:
-    """The top k classes of each row from an output asked for with `top`."""
-    rows = np.atleast_2d(answer[output])
-    return [[_class(entry) for entry in row] for row in rows.tolist()]
+def rank(
+    model: str, inputs: Mapping[str, ArrayLike], *, top: int, output: str, version: str
+) -> Call[list[list[Class]]]:
+    """The call for the `top` classes of each row of an output."""
+    request = infer_request(model, inputs, version=version, outputs=[output], top=top)
+
+    def read(body: bytes) -> list[list[Class]]:
+        rows = np.atleast_2d(read_answer(body)[output])
+        return [[_class(entry) for entry in row] for row in rows.tolist()]
+
+    return Call(f"/{SERVICE}/ModelInfer", request.SerializeToString(), read)
 
 
 def parse(kind: type[Received], body: bytes) -> Received:

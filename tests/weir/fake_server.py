@@ -6,7 +6,7 @@ so on a stream without telling the status, `stuck` never answers, `mute` answers
 pictures and calls each of them a three, `flaky` refuses every second call.
 
 `Classify` names a picture by its size in bytes, and refuses those that begin with "broken"; a "crowded"
-one is refused twice before it is answered.
+one is refused twice before it is answered. Texts and series are for `fake_tasks`.
 """
 
 import itertools
@@ -22,6 +22,7 @@ from grpc_health.v1 import health_pb2
 from server.datatypes import datatype_of, from_raw, to_raw
 from server.pb import inference_pb2 as pb
 from server.pb.weir.v1 import tasks_pb2 as tasks_pb
+from tests.weir.fake_tasks import FakeTasks
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 MODELS = {
@@ -41,6 +42,7 @@ class FakeServer:
     metadata: dict[str, str | bytes] = field(default_factory=dict)
     calls: Iterator[int] = field(default_factory=itertools.count)
     pictures: list[tasks_pb.ClassifyRequest] = field(default_factory=list)
+    tasks: FakeTasks = field(default_factory=FakeTasks)
     health: list[str] = field(default_factory=lambda: ["NOT_SERVING", "SERVING"])
 
     def infer(self, body: bytes, context: grpc.ServicerContext) -> bytes:
@@ -207,5 +209,7 @@ def handlers(fake: FakeServer) -> list[grpc.GenericRpcHandler]:
     return [
         grpc.method_handlers_generic_handler("inference.GRPCInferenceService", inference),
         grpc.method_handlers_generic_handler("grpc.health.v1.Health", health),
-        grpc.method_handlers_generic_handler("weir.v1.Tasks", {"Classify": unary(fake.classify)}),
+        grpc.method_handlers_generic_handler(
+            "weir.v1.Tasks", {"Classify": unary(fake.classify), **fake.tasks.handlers()}
+        ),
     ]

@@ -119,7 +119,8 @@ def test_classes_are_read_with_and_without_labels() -> None:
     entries = [b"0.75:3:cat: tabby", b"0.25:1"]
     answer.raw_output_contents.append(b"".join(len(e).to_bytes(4, "little") + e for e in entries))
 
-    rows = wire.classes(wire.read_answer(answer.SerializeToString()), "y")
+    call = wire.rank("model", {"x": [1]}, top=2, output="y", version="")
+    rows = call.read(answer.SerializeToString())
 
     assert rows == [[Class(0.75, 3, "cat: tabby"), Class(0.25, 1, "")]]
 
