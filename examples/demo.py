@@ -2,8 +2,8 @@
 
 LeNet-5 and a small Inception learn scikit-learn's handwritten digits; a GRU the stress of English words and an
 encoder-decoder their pronunciation, from the CMU Pronouncing Dictionary. Nothing needs a download. LeNet-5 is then
-sent tensors, Inception PNG files, the GRU phonemes, and the encoder-decoder letters, step by step. Everything lands
-in `.demo/`: runs, bundles, pictures.
+sent tensors, Inception PNG files, the GRU phonemes, and the encoder-decoder letters, first step by step, then as a
+stream. Everything lands in `.demo/`: runs, bundles, pictures.
 """
 
 import io
@@ -66,9 +66,11 @@ def main() -> None:
     with serving(MODELS) as server:
         infer(server)
         classify(server)
-        tag(server)
-        pronounce(server)
+        evaluate(server)
+        words = pronounce(server)
         show_metrics(server)
+        tag(server)
+        speak(server, words[-1])
     console.print(f"\n[green]done[/]: see {FOLDER}/")
 
 
@@ -132,28 +134,17 @@ def classify(server: Server) -> None:
     require("inception-v1", float(np.mean(right)))
 
 
-def tag(server: Server) -> None:
-    """Ask where English words are stressed, all in one call: rows of unequal length and their lengths."""
-    bundle = MODELS / "stress" / "1"
-    phonemes = (bundle / "vocabulary.tokens.txt").read_text().splitlines()
-    marks = (bundle / "labels.txt").read_text().splitlines()
-    rows = [[phonemes.index(phoneme) for phoneme in spoken.split()] for spoken in WORDS.values()]
-    lengths = np.array([len(row) for row in rows])
-    tokens = np.array([row + [0] * (lengths.max() - len(row)) for row in rows])
-    with weir.Client(server.target) as client:
-        client.wait_ready("stress")
-        answer = client.infer("stress", {"tokens": tokens, "lengths": lengths})
-    for (word, spoken), row in zip(WORDS.items(), answer["tag_ids"], strict=True):
-        tags = [marks[number] for number in row]
-        pairs = zip(spoken.split(), tags, strict=False)
-        said = " ".join(phoneme + ("" if mark == "-" else mark) for phoneme, mark in pairs)
-        console.print(f"{word:<13}{said}", highlight=False)
-    run("evaluate", "stress", *("--data", "cmudict-stress"), *("--bundle", str(bundle)),
-        *("--target", server.target))  # fmt: skip
+def evaluate(server: Server) -> None:
+    """Hold the served tagger against a test set of words."""
+    run("evaluate", "stress", *("--data", "cmudict-stress"),
+        *("--bundle", str(MODELS / "stress" / "1")), *("--target", server.target))  # fmt: skip
 
 
-def pronounce(server: Server) -> None:
-    """Pronounce words of the held-out ones: the encoder once, then the decoder once for each phoneme."""
+def pronounce(server: Server) -> list[str]:
+    """Pronounce words of the held-out ones: the encoder once, then the decoder once for each phoneme.
+
+    Returns the words.
+    """
     bundle = MODELS / "pronounce" / "1"
     letters, phonemes = (
         (bundle / f"vocabulary.{name}.txt").read_text().splitlines()
@@ -171,6 +162,7 @@ def pronounce(server: Server) -> None:
         expected = " or ".join(held_out.references[row])
         mark = "[green]right[/]" if said in held_out.references[row] else "[yellow]wrong[/]"
         console.print(f"{held_out.sources[row]:<9}{said:<22}{expected:<30}{mark}")
+    return [held_out.sources[row] for row in rows]
 
 
 def decode(client: weir.Client, spelt: list[list[int]], *, begin: int, end: int) -> list[list[int]]:
@@ -187,6 +179,27 @@ def decode(client: weir.Client, spelt: list[list[int]], *, begin: int, end: int)
         steps.append(previous)
     answers = np.stack(steps, axis=1).tolist()
     return [row[: row.index(end)] if end in row else row for row in answers]
+
+
+def tag(server: Server) -> None:
+    """Ask where English words are stressed, all in one call: phonemes in, a tag for each out."""
+    console.print(Rule("tags, by client.tag"))
+    with weir.Client(server.target) as client:
+        tagged = client.tag("stress", list(WORDS.values()))
+    for word, tokens in zip(WORDS, tagged, strict=True):
+        said = " ".join(each.text + each.tag.replace("-", "") for each in tokens)
+        console.print(f"{word:<13}{said}", highlight=False)
+
+
+def speak(server: Server, word: str) -> None:
+    """Pronounce a word, phoneme by phoneme as the server makes them."""
+    console.print(Rule("a stream, by client.generate"))
+    console.print(f"{word}: ", end="", highlight=False)
+    with weir.Client(server.target) as client, client.generate("pronounce", word) as spoken:
+        for token in spoken:
+            console.print(token.text, end="", highlight=False)
+        best = spoken.result().hypotheses[0]
+    console.print(f"  (score {best.score:.2f})", highlight=False)
 
 
 def encode_png(image: np.ndarray) -> bytes:
