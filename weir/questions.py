@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from weir.errors import UsageError
@@ -22,10 +21,13 @@ NO_ANSWER = -100
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One request: inputs by name, and the right class of each row or, (rows, steps), of each step."""
+    """One request: inputs by name, and what is right.
+
+    answers: the class of each row or, (rows, steps), of each step; of a series the values (rows, horizon).
+    """
 
     inputs: Mapping[str, NDArray[Any]]
-    answers: NDArray[np.int64]
+    answers: NDArray[Any]
 
     @property
     def asked(self) -> int:
@@ -108,7 +110,7 @@ def input_of(metadata: "ModelMetadata") -> str:
     if len(shapes) != 1 or len(shapes[0]) != 4 or -1 in shapes[0][1:]:
         raise UsageError(
             f"{metadata.name}: expected one input [batch, height, width, channels], got {shapes}; "
-            "of a model of sequences say --bundle, which holds its vocabularies"
+            "of a model of sequences or series say --bundle, which says what it reads"
         )
     return metadata.inputs[0].name
 

@@ -3,7 +3,7 @@
 Its models are named after what they do: `echo` returns its one input, `sum` adds two, `refuse`
 ends each call with the status that the request's parameter `status` names, `whisper` does
 so on a stream without telling the status, `stuck` never answers, `mute` answers what is no message, `threes` takes
-pictures and calls each of them a three, `flaky` refuses every second call.
+pictures and calls each of them a three, `steady` forecasts the last value of a series twice, `flaky` refuses every second call.
 
 `Classify` names a picture by its size in bytes, and refuses those that begin with "broken"; a "crowded"
 one is refused twice before it is answered. Texts and series are for `fake_tasks`.
@@ -13,11 +13,12 @@ import itertools
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 import numpy as np
 from grpc_health.v1 import health_pb2
+from numpy.typing import NDArray
 
 from server.datatypes import datatype_of, from_raw, to_raw
 from server.pb import inference_pb2 as pb
@@ -28,6 +29,7 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 MODELS = {
     "sum": ["a", "b"],
     "threes": ["image"],
+    "steady": ["history"],
     **{n: ["x"] for n in ("echo", "refuse", "stuck", "mute", "whisper", "flaky")},
 }
 
@@ -97,6 +99,10 @@ class FakeServer:
         if name == "threes":
             answer.inputs.add(name="image", datatype="UINT8", shape=[-1, 28, 28, 1])
             answer.outputs.add(name="probabilities", datatype="FP32", shape=[-1, 10])
+            return answer.SerializeToString()
+        if name == "steady":
+            answer.inputs.add(name="history", datatype="FP32", shape=[-1, 3, 1])
+            answer.outputs.add(name="forecast", datatype="FP32", shape=[-1, 2])
             return answer.SerializeToString()
         for tensor in MODELS[name]:
             answer.inputs.add(name=tensor, datatype="INT64", shape=[-1, 2])
@@ -170,6 +176,8 @@ def _answer(request: pb.ModelInferRequest) -> pb.ModelInferResponse:
     ]
     if request.model_name == "threes":
         return _threes(len(arrays[0]))
+    if request.model_name == "steady":
+        return _steady(arrays[0])
     result = arrays[0] if len(arrays) == 1 else np.asarray(sum(arrays))
     answer = pb.ModelInferResponse(model_name=request.model_name, model_version="1", id=request.id)
     top = request.outputs[0].parameters["classification"].int64_param if request.outputs else 0
@@ -185,6 +193,13 @@ def _threes(rows: int) -> pb.ModelInferResponse:
     answer = pb.ModelInferResponse(model_name="threes", model_version="1")
     answer.outputs.add(name="probabilities", datatype="FP32", shape=[rows, 10])
     answer.raw_output_contents.append(to_raw(np.tile(np.eye(10, dtype="f4")[3], (rows, 1))))
+    return answer
+
+
+def _steady(histories: NDArray[Any]) -> pb.ModelInferResponse:
+    answer = pb.ModelInferResponse(model_name="steady", model_version="1")
+    answer.outputs.add(name="forecast", datatype="FP32", shape=[len(histories), 2])
+    answer.raw_output_contents.append(to_raw(histories[:, [-1, -1], 0]))
     return answer
 
 

@@ -1,11 +1,11 @@
-"""`weir evaluate`: the accuracy of a *served* model, which must equal training's."""
+"""`weir evaluate`: the accuracy of a *served* model, or how far its forecasts are off: training's must come out."""
 
 import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,16 +17,22 @@ from weir.commands.options import Target, Timeout, Version
 from weir.errors import UsageError, WeirError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from bundle.contract import Contract
     from bundle.reader import Bundle
+    from bundle.series import Series
     from weir.answers import Answer, ModelMetadata
     from weir.client import Client
+    from weir.forecasts import HeldOut
     from weir.questions import Question
 
 # Rows whose best two classes tie to the last digits may fall either way.
 TOLERANCE = 0.0005
 # Dynamic INT8 scales a batch as a whole: with other batch-mates, other rows come out otherwise.
 DYNAMIC_TOLERANCE = 0.01
+# Of errors of forecasts, relative: PyTorch and ONNX Runtime differ in the last digits of FP32.
+ERROR_TOLERANCE = 1e-4
 
 
 def evaluate(
@@ -35,7 +41,8 @@ def evaluate(
     data: Annotated[
         str,
         typer.Option(
-            metavar="NAME|PATH", help="digits, mnist, trec, ewt, …, or a folder or file of yours."
+            metavar="NAME|PATH",
+            help="digits, mnist, trec, ewt, sunspots, …, or a folder or file of yours.",
         ),
     ],
     expect: Annotated[
@@ -54,17 +61,27 @@ def evaluate(
     target: Target = defaults.TARGET,
     timeout: Timeout = defaults.TIMEOUT_S,
 ) -> None:
-    """Send a test set to a server and print the accuracy.
+    """Send a test set to a server and print the accuracy, or RMSE and MASE of a series.
 
     Exit code 1 if it is not the expected one.
     """
     with requires("client"):
         from weir.client import Client
     read = _read(bundle) if bundle is not None else None
-    expected = _recorded(read.contract) if read and expect is None else expect
+    series = read.contract.series if read else None
+    if series is not None and expect is not None:
+        raise UsageError(f"--expect: forecasts have no accuracy, got {expect:g} to expect")
+    expected = _recorded(read.contract) if read and series is None and expect is None else expect
     with Client(target, timeout_s=timeout) as client:
         metadata = client.metadata(model, version)
         rows = min(rows, client.config(model, version).config.max_batch_size or rows)
+        if read is not None and series is not None:
+            held_out = _hold_out(data, series, rows)
+            answers = _answers(
+                client, metadata, held_out.questions, version=version, concurrency=concurrency
+            )
+            _judge_forecasts(held_out, [answer[series.output] for answer in answers], read.contract)
+            return
         questions = _questions(data, metadata, read, column=column, rows=rows)
         began = time.perf_counter()
         answers = _answers(client, metadata, questions, version=version, concurrency=concurrency)
@@ -104,6 +121,34 @@ def _questions(
     except TrainingError as error:
         raise UsageError(str(error)) from error
     return of_pictures(pictures, name, rows)
+
+
+def _hold_out(data: str, series: "Series", rows: int) -> "HeldOut":
+    with requires("train"):
+        from training.errors import TrainingError
+        from weir.forecasts import hold_out
+
+    try:
+        return hold_out(data, series, rows)
+    except TrainingError as error:
+        raise UsageError(str(error)) from error
+
+
+def _judge_forecasts(
+    held_out: "HeldOut", forecasts: "list[NDArray[Any]]", contract: "Contract"
+) -> None:
+    """Print RMSE and MASE, and hold them against those of training."""
+    from weir.forecasts import recorded
+
+    console = Console(highlight=False)
+    measured = held_out.measure(forecasts)
+    expected = recorded(contract, measured)
+    for name, error in measured.items():
+        console.print(f"{name} {error:.6g}")
+        if name in expected and abs(error - expected[name]) > ERROR_TOLERANCE * expected[name]:
+            raise WeirError(f"expected {name} {expected[name]:.6g}, got {error:.6g}")
+    if expected:
+        console.print("as expected")
 
 
 def _read(directory: Path) -> "Bundle":
