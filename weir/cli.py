@@ -13,10 +13,14 @@ import typer
 from weir.commands import launch
 from weir.commands.bench import bench
 from weir.commands.classify import classify
+from weir.commands.classify_text import classify_text
 from weir.commands.evaluate import evaluate
+from weir.commands.forecast import forecast
+from weir.commands.generate import generate
 from weir.commands.infer import infer
 from weir.commands.inspect import inspect
 from weir.commands.status import health, models
+from weir.commands.tag import tag
 from weir.errors import (
     DeadlineExceeded,
     MissingExtra,
@@ -53,7 +57,19 @@ def _app() -> typer.Typer:
         add_completion=False,
     )
     launch.register(app)
-    for verb in (infer, classify, evaluate, inspect, models, health, bench):
+    for verb in (
+        infer,
+        classify,
+        classify_text,
+        tag,
+        generate,
+        forecast,
+        evaluate,
+        inspect,
+        models,
+        health,
+        bench,
+    ):
         app.command()(verb)
     return app
 

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from weir import calls, errors, wire
 from weir.answers import Answer, Class, ModelMetadata
+from weir.generation import Stream
 from weir.streaming import stream_answers
 from weir.submission import submit
 from weir.watching import watch
@@ -58,7 +59,7 @@ class Connection:
         except (errors.Unavailable, errors.NotFound, errors.DeadlineExceeded):
             return False
 
-    def stream(self, path: str, body: bytes, timeout_s: float | None) -> "grpc.CallIterator[bytes]":
+    def stream(self, path: str, body: bytes, timeout_s: float | None) -> Stream:
         """Open a call of one request and many answers."""
         method: grpc.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(path)
         return method(body, timeout=self._limit_s(timeout_s), metadata=self._metadata)

@@ -1,13 +1,22 @@
 """An answer that is being made."""
 
 from collections.abc import Iterator
-from typing import Self
+from typing import Protocol, Self
 
 import grpc
 
 from weir import errors
 from weir.answers import Generated, GeneratedToken
 from weir.generating import no_result, read_message
+
+
+class Stream(Protocol):
+    """What an open call of grpc is to its caller."""
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+    def cancel(self) -> bool:
+        """Let the server stop."""
 
 
 class Generation:
@@ -20,8 +29,9 @@ class Generation:
         call: the stream, just opened.
     """
 
-    def __init__(self, call: "grpc.CallIterator[bytes]") -> None:
+    def __init__(self, call: Stream) -> None:
         self._call = call
+        self._bodies = iter(call)
         self._result: Generated | None = None
 
     def __iter__(self) -> Iterator[GeneratedToken]:
@@ -32,7 +42,7 @@ class Generation:
         if self._result is not None:
             raise StopIteration
         try:
-            body = next(self._call, None)
+            body = next(self._bodies, None)
         except grpc.RpcError as error:
             raise errors.from_failure(error) from error
         if body is None:

@@ -2,7 +2,7 @@
 
 `shouts` tags a token LOUD or quiet, `moods` classifies a text by how many tokens it has, `reverse` makes
 a text of its letters, the last first, `rising` goes on from the last value. A token with an x is unknown.
-`stuck` never ends, `short` ends without a result, `mute` answers what is no message.
+The text "too long" is refused. `stuck` never ends, `short` ends without a result, `mute` answers what is no message.
 """
 
 import threading
@@ -29,6 +29,7 @@ class FakeTasks:
             return b""
         answer = pb.TagResponse()
         for text in request.texts:
+            _check(text, context)
             result = answer.results.add()
             for token in _cut(text):
                 tag = "LOUD" if token.isupper() else "quiet"
@@ -42,6 +43,7 @@ class FakeTasks:
             return b""
         answer = pb.ClassifyTextResponse()
         for text in request.texts:
+            _check(text, context)
             tokens = _cut(text)
             unknown = [token for token in tokens if "x" in token]
             classes = answer.results.add(unknown=unknown).classes
@@ -92,6 +94,12 @@ class FakeTasks:
         self.requests.append(request)
         if request.model_name not in {model, "mute", "short", "stuck"}:
             context.abort(grpc.StatusCode.NOT_FOUND, f"unknown model {request.model_name!r}")
+
+
+def _check(text: pb.Text, context: grpc.ServicerContext) -> None:
+    if text.text == "too long":
+        what = "texts[0]: expected at most 1 tokens, got 2"
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, what)
 
 
 def _cut(text: pb.Text, *, letters: bool = False) -> list[str]:
