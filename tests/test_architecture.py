@@ -29,6 +29,7 @@ def test_server_holds_no_torch_and_nothing_of_ours_but_the_bundle() -> None:
 
     assert {"server", "bundle", "onnxruntime", "grpc"} <= loaded
     assert not loaded & {"torch", "onnx", "export", "training", "weir", "sklearn", "matplotlib"}
+    assert "sentencepiece" not in loaded, "it waits for a bundle that needs it"
 
 
 @pytest.mark.parametrize("package", ["training", "bundle"])
@@ -40,17 +41,21 @@ def test_lowest_packages_import_none_of_ours(package: str) -> None:
     assert loaded & set(OURS) == {package}
 
 
-def test_only_one_module_imports_onnxruntime() -> None:
+@pytest.mark.parametrize(
+    ("package", "importer"),
+    [("onnxruntime", "server/session.py"), ("sentencepiece", "server/subwords.py")],
+)
+def test_only_one_module_of_the_server_imports_it(package: str, importer: str) -> None:
     importers = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "server").rglob("*.py")
         if any(
-            line.startswith(("import onnxruntime", "from onnxruntime"))
+            line.strip().startswith((f"import {package}", f"from {package}"))
             for line in path.read_text("utf-8").splitlines()
         )
     }
 
-    assert importers == {"server/session.py"}
+    assert importers == {importer}
 
 
 def test_no_dependency_owns_our_names() -> None:

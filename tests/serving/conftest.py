@@ -13,7 +13,7 @@ from bundle.golden import FILE_NAME as GOLDEN
 from bundle.golden import Golden, encode
 from bundle.sequences import PaddedAxis, ValueRange
 from bundle.writer import write
-from tests import onnx_models
+from tests import onnx_models, text_models
 from tests.serving.harness import Client, Server, running, tensor
 
 ECHOES = {
@@ -55,6 +55,10 @@ max_batch_rows = 3
 max_queue_delay_s = 86400
 
 [models.patient_colours]
+max_batch_rows = 2
+max_queue_delay_s = 86400
+
+[models.patient_tagger]
 max_batch_rows = 2
 max_queue_delay_s = 86400
 
@@ -102,6 +106,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_picture_bundle(root, name, onnx_models.colours(), "probabilities", RGB)
     write_picture_bundle(root, "pixels", onnx_models.pixels(), "values")
     write_sentence_bundle(root, "sentences")
+    for name in ("tagger", "patient_tagger"):
+        text_models.write_tagger(root, name)
+    text_models.write_classifier(root)
+    text_models.write_forecaster(root)
     broken = write_bundle(root, "broken") / "model.onnx"
     data = bytearray(broken.read_bytes())
     data[len(data) // 2] ^= 1
