@@ -3,7 +3,7 @@
     metrics → transport (listening, NOT_SERVING) → loader → SERVING → … → drain → stop
 
 Threads, all of them: the main thread waits for a signal; `weir-io` (or grpcio's pool) carries calls;
-`weir-run-…` runs models; `weir-decode_…` decodes pictures; `weir-deadlines` ends what is late;
+`weir-run-…` runs models; `weir-decode_…` reads pictures and texts; `weir-deadlines` ends what is late;
 `weir-loader` loads; `weir-unpack` unpacks large messages; prometheus-client has one that answers scrapes.
 """
 

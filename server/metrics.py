@@ -91,7 +91,7 @@ class Metrics(Collector):
         yield from _gauges(list(self._gauges()))
         yield GaugeMetricFamily(
             "weir_decode_queue_requests",
-            "Requests whose pictures wait to be decoded. A rise: more than the cores can decode.",
+            "Task calls that wait to be made into rows. A rise: more than the cores can read.",
             value=self._decode_queue(),
         )
 
