@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from server.generation.search import Answer, Array, Frame, Move, Step
+from server.generation.search import Answer, Array, Frame, Move, Step, without_probabilities
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,8 @@ class Beam:
         is_over = len(self._links) >= frame.limit or len(self._kept) >= width
         if not is_over and np.isfinite(self._sums).any():
             return Move(link.tokens, link.parents)
+        if not self._kept:
+            raise without_probabilities()
         ranking = sorted(self._kept, key=lambda each: (each.is_complete, each.score), reverse=True)
         self.answers = ranking[: self._best]
         return None
@@ -67,7 +69,8 @@ class Beam:
     def _rank(self, log_probabilities: Array) -> tuple[Array, Array, Array]:
         """Sums, parents and tokens (C,) of the likeliest continuations, best first."""
         words = log_probabilities.shape[1]
-        sums = (self._sums[:, None] + log_probabilities).ravel()  # (K·V,)
+        with np.errstate(invalid="ignore"):
+            sums = (self._sums[:, None] + log_probabilities).ravel()  # (K·V,)
         # Each hypothesis ends in one way only, so among twice as many there are enough that do not.
         count = min(2 * self.slots, len(sums))
         places = np.argpartition(-sums, count - 1)[:count]

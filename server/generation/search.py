@@ -5,7 +5,10 @@ Rules, those of training's search:
 - Sums of log-probabilities are kept in double precision; a score is such a sum divided by ((5 + n) / 6)^a for n
   steps, the end counted (Wu et al., 2016, equation 14).
 - A draw depends on its seed and on the log-probabilities of its own row, never on who shares the batch.
+- A row whose network gives it no probabilities, NaN for one, is refused: whatever was chosen would be no answer.
 """
+
+import math
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +16,8 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from server.errors import InvalidRequest
 
 Array = NDArray[Any]
 
@@ -137,7 +142,11 @@ class Searching(Protocol):
     answers: list[Answer]
 
     def advance(self, step: Step, at: Sequence[int]) -> Move | None:
-        """Take a step, in which its slots were `at`; None once it is done, with its `answers`."""
+        """Take a step, in which its slots were `at`; None once it is done, with its `answers`, 1 or more.
+
+        Raises:
+            Exception: it cannot go on, and has none.
+        """
 
 
 class Told(Protocol):
@@ -170,6 +179,8 @@ class Path:
         """See `Searching`."""
         slot, frame = at[0], self.frame
         token, value = step.tokens[slot], step.values[slot]
+        if not math.isfinite(value):
+            raise without_probabilities()
         if self.draw is not None and self.generator is not None:
             token = draw_token(step.log_probabilities[slot], self.draw, self.generator)
             value = float(step.log_probabilities[slot, token])
@@ -183,6 +194,11 @@ class Path:
             return Move((token,), (0,))
         self.answers = [frame.answer(self._tokens, self._total, self._attention)]
         return None
+
+
+def without_probabilities() -> InvalidRequest:
+    """Why a row cannot go on; as with any run, its values were not for this model."""
+    return InvalidRequest("the model gives no probabilities for these values")
 
 
 def draw_token(log_probabilities: Array, draw: Draw, generator: np.random.Generator) -> int:

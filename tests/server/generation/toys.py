@@ -1,0 +1,139 @@
+"""An encoder-decoder in whole numbers: what a row gets depends on that row alone, to the last bit.
+
+It also looks at what it is given: padding that is not padding, or a length that is not the row's, is an error.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle.decoding import Decoding
+from server.generation.core import Generation, Stepped
+from server.generation.row import GenerationRequest, Row
+from server.generation.search import Answer, Search
+from server.generation.slots import Layout
+
+Array = NDArray[Any]
+
+WORDS = 9
+PAD, BEGIN, END = 0, 2, 3
+TOKEN_PAD, MEMORY_PAD = 0, -1
+_PRIME = 1009
+
+DECODING = Decoding(
+    lengths="lengths",
+    attention="attention",
+    from_encoder={"memory": "memory", "state": "state"},
+    from_step={"state": "next_state"},
+    begin=BEGIN,
+    end=END,
+    maximum_steps=12,
+)
+LAYOUT = Layout(DECODING, {"tokens": TOKEN_PAD, "memory": MEMORY_PAD})
+
+
+@dataclass
+class Toy:
+    """Both graphs, and what ran.
+
+    Attributes:
+        ends: whether an answer may come to its end by itself.
+        calls: "encode" or "decode" with the rows of each run.
+        errors: raised by the next runs of a kind, one each.
+    """
+
+    ends: bool = True
+    calls: list[tuple[str, int]] = field(default_factory=list)
+    errors: dict[str, list[Exception]] = field(default_factory=dict)
+
+    def generation(self, capacity: int) -> Generation:
+        return Generation(
+            LAYOUT, encode=self.encode, decode=self.decode, lengths="lengths", capacity=capacity
+        )
+
+    def encode(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        tokens, lengths = inputs["tokens"], inputs["lengths"]
+        self._begin("encode", len(tokens))
+        is_own = np.arange(tokens.shape[1]) < lengths[:, None]  # (B, T)
+        assert (tokens[~is_own] == TOKEN_PAD).all()
+        assert lengths.max() == tokens.shape[1], "more time than the longest needs"
+        places = np.arange(1, tokens.shape[1] + 1)
+        state = np.where(is_own, tokens * places, 0).sum(axis=1) % _PRIME
+        # Beyond its end a row's memory is anything but padding: nobody may read it.
+        memory = np.where(is_own, tokens, 500)[..., None].astype(np.float64)  # (B, T, 1)
+        return {"memory": memory, "state": state[:, None]}
+
+    def decode(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        previous, state, lengths = inputs["previous"], inputs["state"][:, 0], inputs["lengths"]
+        memory = inputs["memory"][..., 0]  # (B, T)
+        self._begin("decode", len(previous))
+        is_own = np.arange(memory.shape[1]) < lengths[:, None]
+        assert (memory[~is_own] == MEMORY_PAD).all()
+        source = np.where(is_own, memory, 0).sum(axis=1).astype(np.int64)
+        state = (state * 31 + previous * 7 + source) % _PRIME  # (B,)
+        scores = -((state[:, None] * np.arange(3, 3 + WORDS) ** 2) % 61) / 16 - 0.125  # (B, V)
+        if not self.ends:
+            scores[:, END] = -np.inf
+        attention = np.where(is_own, memory + state[:, None], 0.0)
+        return {
+            "log_probabilities": scores,
+            "next_state": state[:, None],
+            "attention": attention,
+        }
+
+    def _begin(self, kind: str, rows: int) -> None:
+        self.calls.append((kind, rows))
+        if self.errors.get(kind):
+            raise self.errors[kind].pop(0)
+
+
+def row(
+    tokens: Sequence[int],
+    search: Search | None = None,
+    *,
+    number: int = 0,
+    limit: int = 12,
+    owner: GenerationRequest | None = None,
+    attends: bool = True,
+) -> Row:
+    search = search or Search()
+    return Row(
+        number=number,
+        inputs={"tokens": np.array(tokens)},
+        length=len(tokens),
+        limit=limit,
+        search=search,
+        arrived_s=0.0,
+        owner=owner,
+        attends=attends,
+    )
+
+
+def alone(one: Row, *, ends: bool = True) -> list[Answer]:
+    """What a row like this gets when nobody else is there."""
+    copy = row(one.inputs["tokens"], one.search, number=one.number, limit=one.limit)
+    generation = Toy(ends).generation(one.search.slots)
+    generation.encode([copy])
+    run_out(generation)
+    return copy.answers
+
+
+def run_out(generation: Generation) -> list[Stepped]:
+    """Step until nothing is left."""
+    steps = []
+    while generation.is_busy:
+        steps.append(generation.step())
+        assert len(steps) < 10_000, "it does not end"
+    return steps
+
+
+def plain(answers: Sequence[Answer]) -> list[tuple[Any, ...]]:
+    """Answers as values that compare exactly."""
+    return [
+        (each.tokens, each.log_probability, each.score, each.is_complete)
+        + (() if each.attention is None else (each.attention.tolist(),))
+        for each in answers
+    ]
