@@ -5,6 +5,8 @@ Rules:
 - A row that leaves is replaced by the last one: one row is copied, the others stay.
 - All rows are padded to one time, a little more than the longest needs. Only when that changes is everything laid
   out anew, into one of two stores that take turns.
+- The stores never shrink. Each is at most as large as all slots with the longest row there was, which is at most the
+  contract's maximum of the padded axis.
 """
 
 import math
@@ -57,11 +59,11 @@ class _Store:
 
     def _view(self, time: int) -> Array:
         """The other of the two flat stores as (capacity, time, …)."""
-        self._flat.reverse()
         shape = (self._capacity, *(() if self._padding is None else (time,)), *self._rest)
         size = math.prod(shape)
-        if len(self._flat[0]) < size:
-            self._flat[0] = np.empty(size, self._dtype)
+        if len(self._flat[1]) < size:
+            self._flat[1] = np.empty(size, self._dtype)
+        self._flat.reverse()
         return self._flat[0][:size].reshape(shape)
 
     def lay_out(self, time: int, used: int) -> None:
@@ -112,17 +114,20 @@ class Slots:
             memory: what the encoder gave for it, by input of the decoder: (time, …) or (…).
             length: of its source.
             count: at most as many as are `free`.
+
+        Raises:
+            Exception: there is no memory for it, or it has another form than the rows before; no slot is taken.
         """
         if length > self.time:
             self._lay_out(_rounded(length))
         slots = list(range(self.used, self.used + count))
-        self.used += count
         for name, value in memory.items():
             store = self._stores.get(name) or self._add(name, value)
             for slot in slots:
                 store.put(slot, value)
         self._previous[slots] = self._decoding.begin
         self._lengths[slots] = length
+        self.used += count
         return slots
 
     def leave(self, slot: int) -> int:
@@ -175,9 +180,9 @@ class Slots:
         return store
 
     def _lay_out(self, time: int) -> None:
-        self.time = time
         for store in self._stores.values():
             store.lay_out(time, self.used)
+        self.time = time
 
 
 def _rounded(length: int) -> int:

@@ -1,5 +1,6 @@
 """Slots against a plain dictionary: every row keeps its values, whoever comes and goes."""
 
+import tracemalloc
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,6 +58,8 @@ class Model:
             self.rows[slot] = last
 
     def go_on(self, seed: int) -> None:
+        if not self.rows:
+            return
         tokens, states = self._step(seed)
         self.slots.go_on(tokens, {"next_state": states})
         for row, token, state in zip(self.rows, tokens, states, strict=True):
@@ -82,8 +85,7 @@ class Model:
         if not self.rows:
             return
         inputs = self.slots.inputs()
-        longest = max(row["length"] for row in self.rows)
-        assert longest <= self.slots.time < max(longest + 4, longest * 4 / 3 + 4) or True
+        assert self.slots.time >= max(row["length"] for row in self.rows)
         assert inputs["previous"].tolist() == [row["previous"] for row in self.rows]
         assert inputs["lengths"].tolist() == [row["length"] for row in self.rows]
         assert inputs["state"].tolist() == [list(row["state"]) for row in self.rows]
@@ -161,22 +163,23 @@ def test_time_shrinks_only_where_it_pays(left: int, time: int) -> None:
 
 
 def test_stores_are_bounded_by_the_longest_row_there_was() -> None:
-    """Two of each, both no larger than all slots at that time; new lengths make no new ones."""
-    slots, generator = Slots(toys.LAYOUT, 3), np.random.default_rng(0)
-    addresses = set()
-    slots.place(memory_of(64), 64, 1)
-    addresses.add(address(slots))
-    slots.place(memory_of(63), 63, 1)
-    slots.leave(0)
+    """Two of each, neither larger than all slots at that time, however many lengths there were."""
+    longest, width, capacity = 64, 1000, 3
+    slots, generator = Slots(toys.LAYOUT, capacity), np.random.default_rng(0)
+    lengths = [longest, *generator.integers(1, longest + 1, 300).tolist()]
+    tracemalloc.start()
 
-    for length in generator.integers(1, 65, 300).tolist():
-        slots.place(memory_of(length), length, 1)
-        slots.leave(0)
-        slots.tighten()
-        addresses.add(address(slots))
+    for length in lengths:
+        slots.place({"memory": np.zeros((length, width)), "state": np.zeros(1)}, length, 1)
+        if slots.used == capacity:
+            slots.leave(int(generator.integers(capacity)))
+            slots.leave(0)
+            slots.tighten()
+    kept_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
 
-    assert slots.time <= 64
-    assert len(addresses) <= 2
+    store_bytes = longest * width * capacity * 8
+    assert kept_bytes < 2.05 * store_bytes
 
 
 @pytest.mark.parametrize("kind", ["shape", "memory"])
