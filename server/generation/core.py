@@ -40,11 +40,13 @@ class Stepped:
         slots: that were computed.
         joined: rows that it was the first for.
         ended: rows whose answers are there.
+        failed: rows that left because they cannot go on, and why.
     """
 
     slots: int
     joined: Sequence[Row]
     ended: Sequence[Row]
+    failed: Mapping[Row, Exception]
 
 
 class Generation:
@@ -93,14 +95,7 @@ class Generation:
             Exception: whatever the run raises; none of them is ready then.
         """
         outputs = self._encode(_stacked(rows, self._layout.padding, self._lengths))
-        for place, row in enumerate(rows):
-            memory = {
-                name: outputs[output][place, : row.length]
-                if name in self._layout.padding
-                else outputs[output][place]
-                for name, output in self._decoding.from_encoder.items()
-            }
-            self._ready.append((row, memory))
+        self._ready += [(row, self._memory(outputs, place, row)) for place, row in enumerate(rows)]
 
     def step(self) -> Stepped:
         """Let in who is ready and fits, and make one step.
@@ -113,24 +108,25 @@ class Generation:
         slots = self._slots.used
         step = self._read(outputs)
         self._slots.go_on(np.array(step.tokens, np.int64), outputs)
-        done: list[_Active] = []
-        for active in self._active:
-            move = active.searching.advance(step, active.at)
-            if move is None:
-                done.append(active)
-            else:
-                self._redirect(active, move, step, outputs)
+        done, failed = self._advance(step, outputs)
         ended = [each.row for each in done if each.row.found(each.searching.answers)]
-        self._leave(done)
-        return Stepped(slots, joined, ended)
+        stuck = (each for each in self._active if each.row in failed and each not in done)
+        self._leave([*done, *stuck])
+        return Stepped(slots, joined, ended, failed)
 
-    def drop(self, owner: GenerationRequest) -> int:
-        """Forget the rows of an owner that have not ended; how many there were."""
-        waiting = len(self._ready)
+    def drop(self, owner: GenerationRequest) -> None:
+        """Forget the rows of an owner that have not ended."""
         self._ready = deque(each for each in self._ready if each[0].owner is not owner)
-        own = [active for active in self._active if active.row.owner is owner]
-        self._leave(own)
-        return waiting - len(self._ready) + len({active.row for active in own})
+        self._leave([active for active in self._active if active.row.owner is owner])
+
+    def _memory(self, outputs: Mapping[str, Array], place: int, row: Row) -> dict[str, Array]:
+        """What the encoder gave for one row of its batch."""
+        return {
+            name: outputs[output][place, : row.length]
+            if name in self._layout.padding
+            else outputs[output][place]
+            for name, output in self._decoding.from_encoder.items()
+        }
 
     def _join(self) -> list[Row]:
         joined = []
@@ -153,6 +149,24 @@ class Generation:
         attention = outputs[decoding.attention] if decoding.attention else None
         return Step(log_probabilities, tokens.tolist(), values.tolist(), attention)
 
+    def _advance(
+        self, step: Step, outputs: Mapping[str, Array]
+    ) -> tuple[list[_Active], dict[Row, Exception]]:
+        """Tell every search of a step: those that are done, and rows that cannot go on."""
+        done: list[_Active] = []
+        failed: dict[Row, Exception] = {}
+        for active in self._active:
+            try:
+                move = active.searching.advance(step, active.at)
+            except Exception as error:  # noqa: BLE001 - no probabilities, or a caller who cannot be told: one row's alone
+                failed[active.row] = error
+                continue
+            if move is None:
+                done.append(active)
+            else:
+                self._redirect(active, move, step, outputs)
+        return done, failed
+
     def _redirect(
         self, active: _Active, move: Move, step: Step, outputs: Mapping[str, Array]
     ) -> None:
@@ -162,12 +176,12 @@ class Generation:
             return
         self._slots.redirect(at, move.tokens, [at[parent] for parent in move.parents], outputs)
 
-    def _leave(self, done: Sequence[_Active]) -> None:
-        if not done:
+    def _leave(self, gone: Sequence[_Active]) -> None:
+        if not gone:
             return
-        gone = set(map(id, done))
-        self._active = [each for each in self._active if id(each) not in gone]
-        for active in done:
+        leaving = set(gone)
+        self._active = [each for each in self._active if each not in leaving]
+        for active in gone:
             # From the back: a slot that moves is never one of those still to be freed here.
             for slot in sorted(active.at, reverse=True):
                 last = self._slots.leave(slot)

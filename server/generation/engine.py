@@ -1,4 +1,4 @@
-"""The thread of one encoder-decoder: a bounded queue in front, `core` behind.
+"""The thread of one encoder-decoder: a bounded queue in front, a `worker` behind.
 
 Thread: `weir-generate-<model>`, which encodes, steps and answers. The transport's threads add and cancel,
 `weir-deadlines` expires. They meet in the queue, under one lock that is held to move references and never while a
@@ -8,11 +8,10 @@ A request is in one place: waiting, running (encoded, or being decoded), or gone
 answers it, so it is answered once. One that is taken while it runs leaves its slots before the next step.
 """
 
-import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from server import batching
 from server.deadlines import Deadlines, why_left
@@ -20,22 +19,8 @@ from server.errors import DeadlinePassed, Draining, Overloaded
 from server.generation.core import Generation
 from server.generation.metrics import GenerationTally
 from server.generation.row import GenerationRequest
+from server.generation.worker import Turn, Worker, refuse
 from server.places import Load, Places
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    """What the engine does next.
-
-    Attributes:
-        gone: requests that were answered by others while their rows were here, and why.
-        encoded: requests to be encoded.
-    """
-
-    gone: Mapping[GenerationRequest, str]
-    encoded: Sequence[GenerationRequest]
 
 
 class Engine:
@@ -63,17 +48,14 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = name
-        self._generation = generation
         self._max_rows = max_rows
         self._max_queue_rows = max_queue_rows
         self._deadlines = deadlines
-        self._tally = tally
         self._clock = clock
         self._condition = threading.Condition(threading.Lock())
         self._places: Places[GenerationRequest] = Places()
         self._gone: dict[GenerationRequest, str] = {}
-        # How many rows of a request are still decoded; of the engine's thread alone.
-        self._open: dict[GenerationRequest, int] = {}
+        self._worker = Worker(generation, leaving=self._leaving, tally=tally, clock=clock)
         self._thread = threading.Thread(
             target=self._work, name=f"weir-generate-{name}", daemon=True
         )
@@ -131,7 +113,7 @@ class Engine:
         with self._condition:
             is_ours = self._take(request, _reason_of(error))
         if is_ours:
-            request.fail(error)
+            refuse(request, error)
 
     def expire(self, now: float) -> float:
         """Answer every request whose deadline passed; the earliest deadline left, or infinity."""
@@ -146,7 +128,7 @@ class Engine:
                 else:
                     earliest = min(earliest, request.deadline_s)
         for request in late:
-            request.fail(DeadlinePassed("the request's time is over"))
+            refuse(request, DeadlinePassed("the request's time is over"))
         return earliest
 
     def _take(self, request: GenerationRequest, reason: str) -> bool:
@@ -161,122 +143,41 @@ class Engine:
 
     def _work(self) -> None:
         while (turn := self._next()) is not None:
-            try:
-                self._process(turn)
-            except Exception as error:  # our bug: those here are lost, the thread must not be
-                logger.exception("step lost model=%s", self._name)
-                self._give_up(error)
+            self._worker.process(turn)
 
-    def _next(self) -> _Turn | None:
+    def _next(self) -> Turn | None:
         """Wait until there is something to do; None when closed and empty."""
+        late: list[GenerationRequest] = []
+        batch: list[GenerationRequest] = []
         with self._condition:
-            places, generation = self._places, self._generation
-            while not (places.waiting or self._gone or generation.is_busy):
+            places, worker = self._places, self._worker
+            while not (places.waiting or self._gone or worker.is_busy):
                 if places.closed:
                     return None
                 self._condition.wait()
             gone, self._gone = self._gone, {}
-            batch = batching.select(places.waiting, self._max_rows) if generation.wants_rows else []
-            now = self._clock()
-            late = [request for request in batch if request.deadline_s <= now]
-            batch = [request for request in batch if request.deadline_s > now]
-            for request in (*late, *batch):
-                places.take(request)
+            if worker.wants_requests:
+                now = self._clock()
+                for request in batching.select(places.waiting, self._max_rows):
+                    places.take(request)
+                    (batch if request.deadline_s > now else late).append(request)
             places.running.update(batch)
         for request in late:
-            request.fail(DeadlinePassed("the deadline passed in the queue"))
-        return _Turn(gone, batch)
+            refuse(request, DeadlinePassed("the deadline passed in the queue"))
+        return Turn(gone, batch)
 
-    def _process(self, turn: _Turn) -> None:
-        if turn.gone:
-            self._drop(turn.gone)
-        if turn.encoded:
-            self._encode(turn.encoded)
-        if self._generation.is_busy:
-            self._step()
-        self._tally.hold(self._generation.used_slots)
-
-    def _drop(self, requests: Mapping[GenerationRequest, str]) -> None:
-        for request, reason in requests.items():
-            self._open.pop(request, None)
-            self._tally.dropped(reason, self._generation.drop(request))
-
-    def _encode(self, requests: Sequence[GenerationRequest]) -> None:
-        """Encode some requests together, or one by one if that fails: a bad one harms no other."""
-        rows = [row for request in requests for row in request.sources]
-        started_s = self._clock()
-        try:
-            self._generation.encode(rows)
-        except Exception as error:  # noqa: BLE001 - the one place where an encoding may fail
-            if len(requests) == 1:
-                self._fail(requests[0], error)
-                return
-            for request in requests:
-                self._encode([request])
-            return
-        now = self._clock()
-        for request in requests:
-            self._open[request] = len(request.sources)
-        queued_s = [started_s - request.queued_s for request in requests]
-        self._tally.encoded(queued_s, now - started_s)
-
-    def _step(self) -> None:
-        started_s = self._clock()
-        try:
-            stepped = self._generation.step()
-        except Exception as error:  # noqa: BLE001 - the one place where a step may fail
-            # Every row was looked at before it was queued, so no row is to blame: none can go on.
-            self._give_up(error)
-            return
-        now = self._clock()
-        for row in stepped.joined:
-            row.first_s = now
-        self._tally.stepped(stepped, now - started_s, now)
-        for row in stepped.ended:
-            if row.owner is not None:
-                self._end(row.owner)
-
-    def _end(self, request: GenerationRequest) -> None:
-        """One more row of a request has ended; answer it if that was the last."""
-        self._open[request] -= 1
-        if self._open[request]:
-            return
-        del self._open[request]
+    @contextmanager
+    def _leaving(self, request: GenerationRequest) -> Iterator[bool]:
+        """Take a request out of the running, to be answered; False if others did meanwhile."""
+        places = self._places
         with self._condition:
-            places = self._places
             is_ours = places.take(request)
             places.answering += is_ours
-        if not is_ours:
-            return
         try:
-            request.answer()
-            if request.is_answered:
-                self._tally.answered(request.rows, self._clock() - request.arrived_s)
-        except Exception as error:  # noqa: BLE001 - an answer that cannot be sent is that caller's alone
-            self._refuse(request, error)
+            yield is_ours
         finally:
             with self._condition:
-                places.answering -= 1
-
-    def _give_up(self, error: Exception) -> None:
-        """Fail every request whose rows are here."""
-        requests = list(self._open)
-        self._drop(dict.fromkeys(requests, "failed"))
-        for request in requests:
-            self._fail(request, error)
-
-    def _fail(self, request: GenerationRequest, error: Exception) -> None:
-        with self._condition:
-            is_ours = self._places.take(request)
-        if is_ours:
-            self._refuse(request, error)
-
-    @staticmethod
-    def _refuse(request: GenerationRequest, error: Exception) -> None:
-        try:
-            request.fail(error)
-        except Exception:  # our bug, and one caller's; the others still wait for theirs
-            logger.exception("failure lost")
+                places.answering -= is_ours
 
 
 def _reason_of(error: Exception) -> str:

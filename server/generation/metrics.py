@@ -100,10 +100,10 @@ class GenerationTally:
 
     def _ended(self, row: Row, now: float) -> None:
         self.finished["end" if row.answers[0].is_complete else "limit"] += 1
-        longest = max(len(answer.tokens) for answer in row.answers)
+        steps = max(len(answer.tokens) + answer.is_complete for answer in row.answers)
         self.tokens += sum(len(answer.tokens) for answer in row.answers)
-        if longest > 1:
-            self.token.add((now - row.first_s) / longest)
+        if steps > 1:
+            self.token.add((now - row.first_s) / (steps - 1))
 
 
 def families(tallies: Iterable[GenerationTally]) -> Iterator[Metric]:

@@ -1,0 +1,162 @@
+"""What an engine's thread does with the requests it is given: encode, step, answer.
+
+Rules:
+- A request that cannot be encoded, told of a token, or answered fails alone.
+- A step that fails takes all who are decoded with it: every row was looked at before it was queued, so none is to
+  blame, and none can go on.
+- Whoever is refused or gone has left its slots before the next step.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from server.generation.core import Generation
+from server.generation.metrics import GenerationTally
+from server.generation.row import GenerationRequest
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What is to be done next.
+
+    Attributes:
+        gone: requests that were answered by others while their rows were here, and why.
+        encoded: requests to be encoded.
+    """
+
+    gone: Mapping[GenerationRequest, str]
+    encoded: Sequence[GenerationRequest]
+
+
+class Worker:
+    """The requests whose rows are encoded or decoded.
+
+    Args:
+        generation: the rows, and the graphs behind them.
+        leaving: takes a request out of its place, to be answered meanwhile; False if it was gone already.
+        tally: counts.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        generation: Generation,
+        *,
+        leaving: Callable[[GenerationRequest], AbstractContextManager[bool]],
+        tally: GenerationTally,
+        clock: Callable[[], float],
+    ) -> None:
+        self._generation = generation
+        self._leaving = leaving
+        self._tally = tally
+        self._clock = clock
+        # How many rows of a request have not ended.
+        self._open: dict[GenerationRequest, int] = {}
+
+    @property
+    def wants_requests(self) -> bool:
+        """Whether there is room for more."""
+        return self._generation.wants_rows
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is anything to step."""
+        return self._generation.is_busy
+
+    def process(self, turn: Turn) -> None:
+        """Do all of a turn, and one step."""
+        try:
+            self._process(turn)
+        except Exception as error:  # our bug: those here are lost, the thread must not be
+            logger.exception("step lost model=%s", self._tally.model.model)
+            self._give_up(error)
+        self._tally.hold(self._generation.used_slots)
+
+    def _process(self, turn: Turn) -> None:
+        for request in turn.encoded:
+            self._open[request] = len(request.sources)
+        for request, reason in turn.gone.items():
+            self._drop(request, reason)
+        if turn.encoded:
+            self._encode(turn.encoded)
+        if self._generation.is_busy:
+            self._step()
+
+    def _encode(self, requests: Sequence[GenerationRequest]) -> None:
+        """Encode some requests together, or one by one if that fails: a bad one harms no other."""
+        rows = [row for request in requests for row in request.sources]
+        started_s = self._clock()
+        try:
+            self._generation.encode(rows)
+        except Exception as error:  # noqa: BLE001 - the one place where an encoding may fail
+            if len(requests) == 1:
+                self._fail(requests[0], error)
+                return
+            for request in requests:
+                self._encode([request])
+            return
+        queued_s = [started_s - request.queued_s for request in requests]
+        self._tally.encoded(queued_s, self._clock() - started_s)
+
+    def _step(self) -> None:
+        started_s = self._clock()
+        try:
+            stepped = self._generation.step()
+        except Exception as error:  # noqa: BLE001 - the one place where a step may fail
+            self._give_up(error)
+            return
+        now = self._clock()
+        for row in stepped.joined:
+            row.first_s = now
+        self._tally.stepped(stepped, now - started_s, now)
+        for row in stepped.ended:
+            if row.owner is not None:
+                self._end(row.owner)
+        for row, error in stepped.failed.items():
+            if row.owner is not None:
+                self._fail(row.owner, error)
+
+    def _end(self, request: GenerationRequest) -> None:
+        """One more row of a request has ended; answer it if that was the last."""
+        self._open[request] -= 1
+        if self._open[request]:
+            return
+        del self._open[request]
+        with self._leaving(request) as is_ours:
+            if is_ours:
+                self._answer(request)
+
+    def _answer(self, request: GenerationRequest) -> None:
+        try:
+            request.answer()
+            if request.is_answered:
+                self._tally.answered(request.rows, self._clock() - request.arrived_s)
+        except Exception as error:  # noqa: BLE001 - an answer that cannot be sent is that caller's alone
+            refuse(request, error)
+
+    def _give_up(self, error: Exception) -> None:
+        for request in list(self._open):
+            self._fail(request, error)
+
+    def _fail(self, request: GenerationRequest, error: Exception) -> None:
+        self._drop(request, "failed")
+        with self._leaving(request) as is_ours:
+            if is_ours:
+                refuse(request, error)
+
+    def _drop(self, request: GenerationRequest, reason: str) -> None:
+        """Forget the rows of a request that have not ended."""
+        self._generation.drop(request)
+        self._tally.dropped(reason, self._open.pop(request, 0))
+
+
+def refuse(request: GenerationRequest, error: Exception) -> None:
+    """Tell a request of its failure; what goes wrong with that is one caller's, and the others still wait."""
+    try:
+        request.fail(error)
+    except Exception:
+        logger.exception("failure lost")

@@ -1,0 +1,244 @@
+"""Rows that join and leave between steps get what they get alone, and everybody gets a turn."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from server.errors import AnswerTooLarge
+from server.generation.core import Generation
+from server.generation.row import Row
+from server.generation.search import Draw, Search
+from tests.server.generation import toys
+from tests.server.generation.callers import Caller
+from tests.server.generation.toys import Toy, alone, plain, run_out
+
+Array = NDArray[Any]
+
+CAPACITY = 6
+
+
+@st.composite
+def searches(draw: st.DrawFn) -> Search:
+    power = draw(st.sampled_from([0.0, 0.6]))
+    match draw(st.sampled_from(["greedy", "beam", "sample"])):
+        case "beam":
+            width = draw(st.integers(2, CAPACITY))
+            return Search(width=width, best=draw(st.integers(1, width)), length_power=power)
+        case "sample":
+            how = Draw(draw(st.sampled_from([0.5, 1.0, 2.0])), draw(st.integers(0, 4)), 7)
+            return Search(best=draw(st.integers(1, CAPACITY)), length_power=power, draw=how)
+    return Search(length_power=power)
+
+
+@st.composite
+def callers(draw: st.DrawFn) -> Caller:
+    search = draw(searches())
+    sources = draw(st.lists(st.lists(st.integers(4, 8), min_size=1, max_size=20), min_size=1, max_size=3))  # fmt: skip
+    limit = draw(st.integers(1, 12))
+    return Caller([toys.row(each, search, limit=limit) for each in sources])
+
+
+events = st.lists(
+    st.one_of(
+        st.tuples(st.just("come"), callers()),
+        st.tuples(st.just("encode"), st.integers(1, 3)),
+        st.tuples(st.just("step")),
+        st.tuples(st.just("drop"), st.integers(0, 9)),
+    ),
+    min_size=5,
+    max_size=40,
+)
+
+
+@given(events)
+def test_every_row_gets_what_it_gets_alone(plan: list[tuple[Any, ...]]) -> None:
+    generation = Toy().generation(CAPACITY)
+    waiting: list[Caller] = []
+    here: list[Caller] = []
+    ended: list[Row] = []
+
+    for kind, *arguments in [*plan, ("encode", 99)]:
+        match kind:
+            case "come":
+                waiting += arguments
+            case "encode" if waiting:
+                batch = waiting[: arguments[0]]
+                generation.encode([row for caller in batch for row in caller.sources])
+                here += batch
+                del waiting[: len(batch)]
+            case "step" if generation.is_busy:
+                ended += generation.step().ended
+            case "drop" if here:
+                leaver = here.pop(arguments[0] % len(here))
+                generation.drop(leaver)
+    for step in run_out(generation):
+        ended += step.ended
+
+    assert generation.used_slots == 0
+    assert len(set(ended)) == len(ended)
+    stayed = [row for caller in here for row in caller.sources]
+    assert set(stayed) <= set(ended)
+    for row in ended:
+        assert plain(row.answers) == plain(alone(row))
+        assert 1 <= len(row.answers) <= row.search.best
+
+
+def test_greedy_row_is_what_the_graphs_say() -> None:
+    toy, row = Toy(), toys.row([5, 8, 4])
+    memory = toy.encode({"tokens": np.array([[5, 8, 4]]), "lengths": np.array([3])})
+    state, previous, tokens = memory["state"], toys.BEGIN, []
+    while len(tokens) < row.limit and toys.END not in tokens:
+        step = toy.decode(
+            {"previous": np.array([previous]), "state": state, "memory": memory["memory"],
+             "lengths": np.array([3])}
+        )  # fmt: skip
+        scores = step["log_probabilities"][0]
+        scores[[toys.PAD, toys.BEGIN]] = -np.inf
+        previous, state = int(scores.argmax()), step["next_state"]
+        tokens.append(previous)
+
+    (answer,) = alone(row)
+
+    assert [*answer.tokens, toys.END][: len(tokens)] == tokens
+
+
+def test_equal_seeds_draw_equal_tokens_and_each_row_and_sample_its_own() -> None:
+    def drawn(seed: int, number: int) -> list[tuple[int, ...]]:
+        search = Search(best=3, length_power=0.0, draw=Draw(2.0, 0, seed))
+        row = toys.row([5, 6], search, number=number)
+        generation = Toy(ends=False).generation(3)
+        generation.encode([row])
+        run_out(generation)
+        return [answer.tokens for answer in row.answers]
+
+    first, again, other_seed, other_row = drawn(1, 0), drawn(1, 0), drawn(2, 0), drawn(1, 1)
+
+    assert first == again
+    assert len({*first, *other_seed, *other_row}) == 9
+
+
+def test_samples_are_independent_of_how_many_are_wanted() -> None:
+    def drawn(best: int) -> set[tuple[int, ...]]:
+        row = toys.row([5, 6], Search(best=best, draw=Draw(2.0, 0, 3)))
+        return {answer.tokens for answer in alone(row)}
+
+    assert drawn(1) < drawn(3) < drawn(6)
+
+
+def test_wide_beam_is_not_kept_out_by_small_rows() -> None:
+    """It joins once those before it have left, however many come after it."""
+    generation = Toy(ends=False).generation(4)
+    wide = toys.row([5], Search(width=4))
+    generation.encode([toys.row([4], limit=5) for _ in range(3)])
+    generation.step()
+    generation.encode([wide])
+
+    for number in range(1, 20):
+        generation.encode([toys.row([6], limit=5)])
+        if wide in generation.step().joined:
+            break
+
+    assert number == 5
+
+
+def test_rows_join_in_their_order() -> None:
+    generation = Toy(ends=False).generation(3)
+    rows = [
+        toys.row([4], Search(width=width) if width > 1 else None, limit=2)
+        for width in (2, 2, 1, 3, 1)
+    ]
+    generation.encode(rows)
+
+    joined = [step.joined for step in run_out(generation) if step.joined]
+
+    assert joined == [rows[:1], rows[1:3], rows[3:4], rows[4:]]
+
+
+def test_freed_slots_are_taken_in_the_next_step() -> None:
+    generation = Toy(ends=False).generation(2)
+    leaver, newcomer = Caller([toys.row([5], Search(width=2))]), Caller([toys.row([6])])
+    generation.encode([*leaver.sources, *newcomer.sources])
+    assert list(generation.step().joined) == leaver.sources
+
+    generation.drop(leaver)
+
+    assert generation.used_slots == 0
+    assert list(generation.step().joined) == newcomer.sources
+
+
+def test_more_rows_are_wanted_only_where_there_is_room_for_them() -> None:
+    generation = Toy(ends=False).generation(2)
+    seen = [generation.wants_rows]
+    generation.encode([toys.row([5]), toys.row([5]), toys.row([5], limit=3)])
+    seen.append(generation.wants_rows)
+    generation.step()
+    seen.append(generation.wants_rows)
+    run_out(generation)
+    seen.append(generation.wants_rows)
+
+    assert seen == [True, False, False, True]
+
+
+def test_step_that_fails_changes_nothing() -> None:
+    toy = Toy()
+    generation = toy.generation(3)
+    rows = [toys.row([5, 6], Search(width=2)), toys.row([4, 4, 4])]
+    generation.encode(rows)
+    generation.step()
+    toy.errors["decode"] = [ValueError("planned")]
+
+    with pytest.raises(ValueError, match="planned"):
+        generation.step()
+    run_out(generation)
+
+    assert [plain(row.answers) for row in rows] == [plain(alone(row)) for row in rows]
+
+
+def test_encoder_that_gives_too_few_rows_leaves_none_ready() -> None:
+    toy = Toy()
+
+    def encode(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return {name: array[:1] for name, array in toy.encode(inputs).items()}
+
+    generation = Generation(
+        toys.LAYOUT, encode=encode, decode=toy.decode, lengths="lengths", capacity=2
+    )
+
+    with pytest.raises(IndexError):
+        generation.encode([toys.row([4]), toys.row([5])])
+
+    assert not generation.is_busy
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_row_that_cannot_go_on_harms_no_other(width: int) -> None:
+    """A caller who cannot be told of a token, or a row without probabilities."""
+    toy = Toy(ends=False)
+    bad, good = toys.row([5], Search(width=width), limit=4), toys.row([6, 7], limit=4)
+
+    def too_large(_token: int, _value: float, /) -> None:
+        raise AnswerTooLarge("planned")
+
+    def decode(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        outputs = toy.decode(inputs)
+        if len(inputs["previous"]) == 3:
+            outputs["log_probabilities"][:2] = np.nan
+        return outputs
+
+    bad.told = too_large
+    generation = Generation(
+        toys.LAYOUT, encode=toy.encode, decode=decode, lengths="lengths", capacity=3
+    )
+    generation.encode([bad, good])
+
+    stepped = generation.step()
+
+    assert list(stepped.failed) == [bad]
+    assert generation.used_slots == 1
+    run_out(generation)
+    assert plain(good.answers) == plain(alone(good, ends=False))
