@@ -2,6 +2,7 @@
 
 Rules:
 - Answers are matched by id, and may overtake each other.
+- A request may get several; after the last, or after a failure, it gets nothing.
 - A request that fails is answered with an error message; the stream goes on. A client that sends the
   metadata `triton_grpc_error: true` gets the status instead, which ends its stream.
 - At most `_WINDOW` requests of a stream are open, so a client that does not read its answers is not
@@ -152,6 +153,7 @@ class _StreamReply:
     def __init__(self, stream: InferStream, payload: bytes) -> None:
         self._stream = stream
         self._payload = payload
+        self._lock = threading.Lock()
         self.is_done = False
 
     def finish(
@@ -163,7 +165,8 @@ class _StreamReply:
         trailers: Metadata = (),
     ) -> bool:
         """Send the answer, or the failure; False if nobody waits."""
-        self.is_done = True
+        with self._lock:
+            self.is_done = True
         if message is not None:
             return self._stream.send(self, as_streamed(message))
         self._stream.refuse(self, code, details, trailers)
@@ -171,7 +174,10 @@ class _StreamReply:
 
     def send_part(self, message: bytes) -> bool:
         """Send one of several answers, not the last; False if nobody waits."""
-        return self._stream.send_part(as_streamed(message, is_final=False))
+        part = as_streamed(message, is_final=False)
+        # Sent under the lock: a deadline ends a request from another thread, and no part may follow that.
+        with self._lock:
+            return not self.is_done and self._stream.send_part(part)
 
     @property
     def cancelled(self) -> bool:

@@ -28,6 +28,12 @@ CONTRACT = Contract(
     tolerance=Tolerance(absolute=1e-6, relative=1e-6),
 )
 
+assert CONTRACT.decoding is not None
+LONG_WINDED = CONTRACT.model_copy(
+    update={"decoding": CONTRACT.decoding.model_copy(update={"maximum_steps": 10_000_000})}
+)
+"""For `long_winded_encoder`: whoever gives no limit is answered as long as somebody listens."""
+
 _TOKENS, _LENGTHS = np.array([[5, 6, 7], [8, 0, 0]]), np.array([3, 1])
 _MEMORY, _STATE = _TOKENS[..., None].astype(np.float32), np.array([[3], [1]], np.float32)
 
@@ -71,6 +77,25 @@ def encoder() -> bytes:
             memory = Cast <to = 1> (deep)
             tall = Unsqueeze(lengths, last)
             state = Cast <to = 1> (tall)
+        }"""
+    )
+
+
+def long_winded_encoder() -> bytes:
+    """The same, but for sources with a 9 in them: their answers have ten million tokens."""
+    return _parsed(
+        """encoder (int64[batch, time] tokens, int64[batch] lengths)
+            => (float[batch, time, 1] memory, float[batch, 1] state)
+        <int64[1] last = {-1}, int64[1] nine = {9}, int64[1] many = {10000000}>
+        {
+            deep = Unsqueeze(tokens, last)
+            memory = Cast <to = 1> (deep)
+            greatest = ReduceMax <keepdims = 1> (tokens, last)
+            has_nine = Div(greatest, nine)
+            more = Mul(has_nine, many)
+            tall = Unsqueeze(lengths, last)
+            steps = Add(tall, more)
+            state = Cast <to = 1> (steps)
         }"""
     )
 

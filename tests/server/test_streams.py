@@ -21,6 +21,7 @@ class Admitted:
 
     request_id: str
     reply: Reply
+    send: Callable[[bytes], bool]
     is_cancelled: bool = False
 
     def cancel(self) -> None:
@@ -30,6 +31,9 @@ class Admitted:
     def answer(self) -> bool:
         message = ResponseEncoder("m", "1", max_bytes=1 << 20).encode(self.request_id, [])
         return self.reply.finish(grpc.StatusCode.OK, message=message)
+
+    def tell(self) -> bool:
+        return self.send(ResponseEncoder("m", "1", max_bytes=1 << 20).encode(self.request_id, []))
 
     def refuse(self) -> None:
         self.reply.finish(OVERLOADED, "full", trailers=(("grpc-retry-pushback-ms", "100"),))
@@ -51,7 +55,8 @@ class Stream:
         admitted: Callable[[Callable[[], None]], None],
         send: Callable[[bytes], bool] | None = None,
     ) -> None:
-        request = Admitted(pb.ModelInferRequest.FromString(payload).id, reply)
+        assert send is not None
+        request = Admitted(pb.ModelInferRequest.FromString(payload).id, reply, send)
         self.requests.append(request)
         admitted(request.cancel)
 
@@ -75,6 +80,36 @@ def test_answers_may_overtake_each_other_and_carry_their_ids() -> None:
         answer.infer_response.parameters["triton_final_response"].bool_param
         for answer in stream.answers()
     )
+
+
+def test_parts_are_not_final_and_leave_the_request_open() -> None:
+    stream = Stream()
+    request = stream.deliver("only")
+
+    assert request.tell() and request.tell() and request.answer()
+
+    finals = [
+        each.infer_response.parameters["triton_final_response"].bool_param
+        for each in stream.answers()
+    ]
+    assert finals == [False, False, True]
+
+
+@pytest.mark.parametrize("how", ["answered", "refused", "caller gone"])
+def test_no_part_follows_the_last_word(how: str) -> None:
+    """A deadline is told of by another thread than the one that makes tokens."""
+    stream = Stream()
+    request = stream.deliver("only")
+    if how == "answered":
+        request.answer()
+    elif how == "refused":
+        request.refuse()
+    else:
+        stream.call.close()
+    told = len(stream.call.sent)
+
+    assert not request.tell()
+    assert len(stream.call.sent) == told
 
 
 def test_failed_request_is_told_and_the_stream_goes_on() -> None:
