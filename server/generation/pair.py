@@ -143,7 +143,8 @@ def make_pair(contract: Contract, encoder: Graph, decoder: Graph) -> Pair:
     """The pair of two graphs that were held against their contract.
 
     Raises:
-        ModelFailed: it has other axes than batch and one time, or these elsewhere than first and second.
+        ModelFailed: it has other axes than batch and one time, or these elsewhere than first and second, or
+            tokens or lengths of another type than INT64.
     """
     if contract.decoding is None:
         raise ModelFailed("contract: expected decoding, got none")
@@ -152,12 +153,15 @@ def make_pair(contract: Contract, encoder: Graph, decoder: Graph) -> Pair:
             f"padded_axes: expected one for a pair, got {sorted(contract.padded_axes)}"
         )
     (name, axis), = contract.padded_axes.items()  # fmt: skip
+    counts = {contract.decoding.previous, contract.decoding.lengths, axis.lengths}
     for graph in (encoder, decoder):
         for spec in graph.signature.inputs.values():
             if name in spec.axes and spec.axes.index(name) != 1:
                 raise ModelFailed(
                     f"input {spec.name!r}: expected axis {name!r} second, got {list(spec.axes)}"
                 )
+            if spec.name in counts and spec.datatype != "INT64":
+                raise ModelFailed(f"input {spec.name!r}: expected INT64, got {spec.datatype}")
     timed = [each for each in axis.padding if each in encoder.signature.inputs]
     lengths = axis.lengths if axis.lengths in encoder.signature.inputs else None
     if not timed:
@@ -199,8 +203,13 @@ def outputs_of(rows: Sequence[Row], padding: int) -> dict[str, Array]:
 
 def replay(pair: Pair, golden: Golden | None, max_rows: int) -> None:
     """Refuse a pair that no longer gives the tokens that were recorded when it was exported."""
-    if golden is None or OUTPUT_TOKENS not in golden.outputs:
+    if golden is None or not {OUTPUT_TOKENS, OUTPUT_LENGTHS} <= golden.outputs.keys():
         raise ModelFailed("the bundle has no recorded answers to be held against")
+    if golden.inputs.keys() != pair.encoder.signature.inputs.keys():
+        raise ModelFailed(
+            f"golden inputs: expected {sorted(pair.encoder.signature.inputs)}, "
+            f"got {sorted(golden.inputs)}"
+        )
     together = pair.rows(golden.inputs, Search())
     _decode(pair.generation(min(max_rows, max(2, len(together) // 2))), together)
     alone = pair.rows(golden.inputs, Search())

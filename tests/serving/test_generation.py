@@ -1,6 +1,9 @@
 """Encoder-decoders over the wire: whole answers, and streams of tokens."""
 
+import json
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from server.pb import inference_pb2 as pb
 from tests.serving.generation import Stream, asking, publish
 from tests.serving.harness import Client, Server, arrays, failure, request, running, tensor
 
+PROGRAM = Path(__file__).with_name("triton_generation.py")
 LISTENED = 5
 """Tokens read of an endless answer."""
 
@@ -235,6 +239,32 @@ def test_model_is_described_as_decoupled_and_counted(server: Server, client: Cli
     assert client.health("pair") == "SERVING"
     for part in ("first_token", "token"):
         assert server.metric(f"weir_generation_{part}_seconds_count", model="pair") > 0
+
+
+def test_tritonclient_sees_a_response_a_token_and_the_final_flag(
+    server: Server, repository: Path
+) -> None:
+    tokens, lengths, wanted = recorded(repository, "pair")
+    row = max(range(len(wanted)), key=lambda each: len(wanted[each]))
+    source = json.dumps(tokens[row, : lengths[row]].tolist())
+
+    result = subprocess.run(
+        [sys.executable, "-W", "error", PROGRAM, server.target, source],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert result.returncode == 0, result.stderr
+    seen = json.loads(result.stdout)
+    told = [[[token], [1], False] for token in wanted[row]] + [[[], [0], True]]
+    assert seen["decoupled"] == [True, False]
+    assert seen["whole"] == [[wanted[row]], [len(wanted[row])]]
+    assert seen["streamed"] == seen["with_empty_final"] == told
+    assert seen["several"] == {str(number): wanted[row] for number in range(5)}
+    assert seen["cancelled"] == [[[4], [1], False]] * 3
+    server.wait_for_metric(0, "weir_generation_active_rows", model="endless")
 
 
 def test_stopping_server_ends_answers_within_its_grace(
