@@ -112,29 +112,22 @@ def _fields(stat: Path) -> list[str]:
 
 
 @contextmanager
-def serving(models: Path, names: Sequence[str], *flags: str) -> Iterator[Server]:
-    """`weir serve` on the CPU, once these models are ready."""
+def serving(
+    models: Path, names: Sequence[str], *flags: str, module: str = "server"
+) -> Iterator[Server]:
+    """`weir serve` on the CPU, once these models are ready; another module may serve in its way."""
     command = [
-        sys.executable, "-m", "server", str(models), *flags,
+        sys.executable, "-m", module, str(models), *flags,
         "--port", "0", "--metrics-port", "0", "--provider", "cpu", "--log-level", "warning",
     ]  # fmt: skip
-    with announcing(command, names, WEIR) as server:
-        yield server
-
-
-@contextmanager
-def announcing(
-    command: Sequence[str], names: Sequence[str], counters: Counters
-) -> Iterator[Server]:
-    """A server that prints where it listens, as Weir does, once these models are ready."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             line = process.stdout.readline() if process.stdout else ""
             places = dict(word.split("=") for word in line.split() if "=" in word)
             if "grpc" not in places:
-                sys.exit(f"{command[:4]} did not start")
+                raise RuntimeError(f"{command[:4]} did not start")
             _wait_ready(places["grpc"], names, process)
-            yield Server(process.pid, places["grpc"], places["metrics"], counters)
+            yield Server(process.pid, places["grpc"], places["metrics"], WEIR)
         finally:
             process.terminate()
 

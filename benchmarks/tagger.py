@@ -32,9 +32,7 @@ def sentences() -> list[NDArray[np.int64]]:
     """The test set, a row of ids each, as a tagger of this training set numbers them."""
     vocabulary = _vocabulary()
     rows = load_text(DATA, "test").rows
-    return [
-        np.array(vocabulary.encode(token.lower() for token in row), np.int64) for row in rows
-    ]
+    return [np.array(vocabulary.encode(token.lower() for token in row), np.int64) for row in rows]
 
 
 def make_bundles(models: Path) -> None:
@@ -64,9 +62,7 @@ def make_bundles(models: Path) -> None:
 
 def _vocabulary() -> Vocabulary:
     rows = load_text(DATA, "train").rows
-    return Vocabulary.build(
-        ((token.lower() for token in row) for row in rows), minimum_count=2
-    )
+    return Vocabulary.build(((token.lower() for token in row) for row in rows), minimum_count=2)
 
 
 def _spec(name: str, words: int) -> ExportSpec:

@@ -1,0 +1,178 @@
+"""Encoder-decoders under load: one request at a time, whole batches, or batches that are joined step by step.
+
+    WEIR_DATA=... .venv/bin/python benchmarks/generation.py runs/pronounce runs/translate [--json FILE] [--picture FILE]
+
+Takes finished runs of `weir train pronounce --data g014b2b` and `weir train translate --data multi30k` (`--quick` ones
+will do to try it), exports them to `.bench/`, and asks for their test sources in random order, one a call, greedily.
+Three servers with the same graphs, transport and checks (`rivals/whole_requests.py`), so that only scheduling differs:
+
+- `one`: a request at a time.
+- `whole`: up to 32 requests are collected when the batch before is done, and answered when the last has ended.
+- `steps`: Weir as it comes. Up to 32 rows; each joins and leaves between two steps.
+
+First each is saturated, with 64 calls in flight: its throughput. Then calls arrive as a Poisson process, at shares
+of what `whole` could do (times drawn beforehand, the same for all; latency counts from when a call was due).
+Servers take turns in every round; none is asked for more than a tenth above its own throughput, where calls would
+only wait longer and longer. In the end the answers of all are compared, token by token.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import harness, load, pairs, pictures, servers
+from benchmarks.generation_report import (
+    ONE,
+    SATURATED,
+    STEPS,
+    WHOLE,
+    Asked,
+    Work,
+    case_of,
+    curves,
+    latencies,
+    report,
+)
+from benchmarks.generator import Plan
+from benchmarks.harness import Rival, Run
+from benchmarks.servers import Server
+
+SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.25, 1.5)
+MAX_ROWS = 32
+_IN_FLIGHT = 2 * MAX_ROWS
+_TRIAL_CALLS = 4 * MAX_ROWS
+_MOST_LOAD = 1.1
+_QUICK_SHARES, _QUICK_SECONDS = (0.5, 1.0), 2.0
+
+
+def main() -> None:
+    """Measure, then print tables and, if asked, write everything down."""
+    parser = harness.arguments(__doc__.splitlines()[0], rounds=3)
+    parser.add_argument("training_runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("--models", type=Path, default=Path(".bench/models"))
+    parser.add_argument("--shares", type=float, nargs="+", default=SHARES)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each case")
+    given = parser.parse_args()
+    if given.quick:
+        given.rounds, given.shares, given.seconds = 1, _QUICK_SHARES, _QUICK_SECONDS
+    told, runs = harness.start(), []
+    panels = {}
+    for path in given.training_runs:
+        asked = ask(path, given.models)
+        found = take_turns(given.models, asked, given.rounds, given.shares, given.seconds)
+        report(asked, found)
+        panels[asked.model] = curves(found, given.shares)
+        runs += [replace(each, case=f"{asked.model}, {each.case}") for each in found]
+    harness.write(given.json, told, runs)
+    if given.picture:
+        pictures.curves(
+            given.picture, panels, x_label="calls a second", y_label="latency, ms: p50 and p99"
+        )
+
+
+def ask(run: Path, models: Path) -> Asked:
+    """A run's bundle, made if it is not there yet, and its test sources."""
+    model = pairs.make_bundle(run, models)
+    bodies = [
+        load.infer_body(model, tokens=each[np.newaxis], lengths=np.array([len(each)]))
+        for each in pairs.sources(run)
+    ]
+    return Asked(model, bodies)
+
+
+def plan_of(
+    asked: Asked, server: Server, calls: int, *, seed: int, rate_per_s: float | None = None
+) -> Plan:
+    """So many sources in random order: a number of them at once, or each at a random time."""
+    orders, count = np.random.default_rng(seed), len(asked.bodies)
+    passes = [orders.permutation(count) for _ in range(-(-calls // count))]
+    return Plan(
+        target=server.target,
+        path=load.MODEL_INFER,
+        bodies=asked.bodies,
+        order=np.concatenate(passes)[:calls].tolist(),
+        in_flight=_IN_FLIGHT,
+        due_s=load.due_times_s(rate_per_s, calls, seed) if rate_per_s else (),
+    )
+
+
+def rivals(models: Path, model: str) -> list[Rival]:
+    """Every server, in the order of a round."""
+    whole = "benchmarks.rivals.whole_requests"
+    return [
+        Rival(STEPS, partial(servers.serving, models, [model], "--max-batch-rows", str(MAX_ROWS))),
+        Rival(
+            WHOLE,
+            partial(
+                servers.serving, models, [model], "--max-batch-rows", str(MAX_ROWS), module=whole
+            ),
+        ),
+        Rival(
+            ONE, partial(servers.serving, models, [model], "--max-batch-rows", "1", module=whole)
+        ),
+    ]
+
+
+def take_turns(
+    models: Path, asked: Asked, rounds: int, shares: Sequence[float], seconds: float
+) -> list[Run]:
+    """Saturate every server, round by round, then load it likewise."""
+    found = harness.take_turns(
+        rivals(models, asked.model),
+        rounds,
+        lambda rival, server: saturate(asked, rival.name, server, seconds),
+    )
+    limits = {
+        name: harness.spread(found, name, SATURATED, "calls_per_s").median
+        for name in (ONE, WHOLE, STEPS)
+    }
+    return found + harness.take_turns(
+        rivals(models, asked.model),
+        rounds,
+        lambda rival, server: arrive(asked, rival.name, server, shares, limits, seconds),
+    )
+
+
+def saturate(
+    asked: Asked, rival: str, server: Server, seconds: float
+) -> Iterator[tuple[str, Mapping[str, float]]]:
+    """As many calls as it takes, at once."""
+    trial = load.send_varied(plan_of(asked, server, _TRIAL_CALLS, seed=0))
+    calls = max(_TRIAL_CALLS, int(seconds * _TRIAL_CALLS / load.seen(trial).seconds))
+    plan, before = plan_of(asked, server, calls, seed=1), Work.of(server, asked.model)
+
+    def sending() -> load.Sent:
+        record = load.send_varied(plan)
+        asked.keep(rival, plan, record)
+        return load.seen(record)
+
+    outcome = load.watch(server, calls, sending)
+    yield SATURATED, {**asdict(outcome), **before.until(Work.of(server, asked.model))}
+
+
+def arrive(
+    asked: Asked,
+    rival: str,
+    server: Server,
+    shares: Sequence[float],
+    limits: Mapping[str, float],
+    seconds: float,
+) -> Iterator[tuple[str, Mapping[str, float]]]:
+    """Calls at random times, more and more of them."""
+    load.send_varied(plan_of(asked, server, _TRIAL_CALLS, seed=0))
+    for number, share in enumerate(shares):
+        rate_per_s = share * limits[WHOLE]
+        if rate_per_s > _MOST_LOAD * limits[rival]:
+            return
+        calls = int(rate_per_s * seconds)
+        plan = plan_of(asked, server, calls, seed=number + 2, rate_per_s=rate_per_s)
+        record = load.send_open(plan)
+        asked.keep(rival, plan, record)
+        yield case_of(share), {"rate_per_s": rate_per_s, **latencies(record)}
+
+
+if __name__ == "__main__":
+    main()

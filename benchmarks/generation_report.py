@@ -1,0 +1,181 @@
+"""What `generation.py` found, told: throughput, latency against load, work done for nothing, answers that differ."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+import numpy as np
+from rich.table import Table
+
+from benchmarks import harness
+from benchmarks.generator import Plan, Record
+from benchmarks.harness import Run, console
+from benchmarks.http2 import messages
+from benchmarks.pictures import Point
+from benchmarks.servers import Server
+from server.pb import inference_pb2 as pb
+from weir.bench.tally import percentile
+
+ONE, WHOLE, STEPS = "one", "whole", "steps"
+SATURATED = "saturated"
+_TARGETS = (
+    ("calls_per_s", SATURATED, "at least 1.4"),
+    ("p50_ms", "load 1", "at most 0.5"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A model, and what it is asked.
+
+    Attributes:
+        bodies: a request for each source.
+        answers: of each server by source, as far as they came.
+    """
+
+    model: str
+    bodies: Sequence[bytes]
+    answers: dict[str, dict[int, tuple[int, ...]]] = field(default_factory=dict)
+
+    def keep(self, rival: str, plan: Plan, record: Record) -> None:
+        """Remember what a server answered."""
+        kept = self.answers.setdefault(rival, {})
+        for source, answer in zip(plan.order, record.answers, strict=True):
+            if answer:
+                kept[source] = tokens_of(answer)
+
+    def differing(self, rival: str, other: str) -> tuple[int, int]:
+        """How many sources two servers answered differently, of how many that both answered."""
+        ours, theirs = self.answers[rival], self.answers[other]
+        both = ours.keys() & theirs.keys()
+        return sum(ours[source] != theirs[source] for source in both), len(both)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the decoder did so far: runs, rows in them, and rows that made a token or an end."""
+
+    steps: float
+    rows: float
+    useful: float
+
+    @classmethod
+    def of(cls, server: Server, model: str) -> Self:
+        """What a server counted."""
+        having = f'model="{model}"'
+        made = ("weir_generation_tokens_total", "weir_generation_finished_total")
+        return cls(
+            steps=server.total("weir_generation_steps_total", having),
+            rows=server.total("weir_batch_rows_sum", having),
+            useful=sum(server.total(name, having) for name in made),
+        )
+
+    def until(self, later: "Work") -> dict[str, float]:
+        """What was done since then: rows a step, and the share of them computed for nothing."""
+        rows = later.rows - self.rows
+        return {
+            "rows_a_step": rows / (later.steps - self.steps),
+            "idle_rows": 1 - (later.useful - self.useful) / rows,
+        }
+
+
+def tokens_of(answer: bytes) -> tuple[int, ...]:
+    """Of the only row of an answer."""
+    response = pb.ModelInferResponse.FromString(messages(answer)[0])
+    contents = zip(response.outputs, response.raw_output_contents, strict=True)
+    raw = {output.name: data for output, data in contents}
+    (count,) = np.frombuffer(raw["output_lengths"], np.int64)
+    return tuple(np.frombuffer(raw["output_tokens"], np.int64)[:count].tolist())
+
+
+def latencies(record: Record) -> dict[str, float]:
+    """Of the calls that were answered, the share that was, and how late the generator itself was."""
+    answered = np.array([bool(answer) for answer in record.answers])
+    taken_ms = ((record.ended_s - record.began_s) * 1000)[answered].tolist()
+    return {
+        "p50_ms": percentile(taken_ms, 50),
+        "p99_ms": percentile(taken_ms, 99),
+        "answered": float(answered.mean()),
+        "late_p99_ms": percentile(((record.sent_s - record.began_s) * 1000).tolist(), 99),
+    }
+
+
+def case_of(share: float) -> str:
+    """A load in words: a multiple of what `whole` could do."""
+    return f"load {share:g}"
+
+
+def report(asked: Asked, runs: Sequence[Run]) -> None:
+    """Medians and spreads over the rounds, the ratios that have a target, and whether answers agree."""
+    console.print(_throughput(asked.model, runs))
+    console.print(_latency(asked.model, runs))
+    measured = {(run.rival, run.case) for run in runs}
+    for figure, case, target in _TARGETS:
+        if {(STEPS, case), (WHOLE, case)} <= measured:
+            found = harness.ratio(runs, figure, case=case, of=STEPS, to=WHOLE)
+            console.print(f"{figure}, {case}: {STEPS} / {WHOLE} {found.text('.2f')}, {target}")
+    for rival in (WHOLE, ONE):
+        differing, both = asked.differing(STEPS, rival)
+        console.print(f"{STEPS} and {rival}: {differing} of {both} answers differ")
+
+
+def curves(runs: Sequence[Run], shares: Sequence[float]) -> dict[str, list[Point]]:
+    """Latency against load, by server and percentile."""
+    found: dict[str, list[Point]] = {}
+    measured = {(run.rival, run.case) for run in runs}
+    for rival in (ONE, WHOLE, STEPS):
+        for figure in ("p50_ms", "p99_ms"):
+            found[f"{rival} {figure[:3]}"] = [
+                Point(
+                    harness.spread(runs, rival, case_of(share), "rate_per_s").median,
+                    harness.spread(runs, rival, case_of(share), figure),
+                )
+                for share in shares
+                if (rival, case_of(share)) in measured
+            ]
+    return found
+
+
+def _throughput(model: str, runs: Sequence[Run]) -> Table:
+    table = Table(
+        "server", "calls/s", "p50 ms", "p99 ms", "rows a step", "idle rows", "CPU µs/call",
+        title=f"{model}: saturated",
+    )  # fmt: skip
+    for rival in dict.fromkeys(run.rival for run in runs):
+        of = {
+            name: harness.spread(runs, rival, SATURATED, name)
+            for name in ("calls_per_s", "p50_ms", "p99_ms", "rows_a_step", "idle_rows", "cpu_us")
+        }
+        table.add_row(
+            rival,
+            of["calls_per_s"].text(),
+            of["p50_ms"].text(".1f"),
+            of["p99_ms"].text(".1f"),
+            f"{of['rows_a_step'].median:.1f}",
+            f"{of['idle_rows'].median:.1%}",
+            f"{of['cpu_us'].median:,.0f}",
+        )
+    return table
+
+
+def _latency(model: str, runs: Sequence[Run]) -> Table:
+    table = Table(
+        "load", "calls/s", "server", "p50 ms", "p99 ms", "answered", "sent late, p99 ms",
+        title=f"{model}: calls at random times, load as a multiple of what {WHOLE} could do",
+    )  # fmt: skip
+    for case in dict.fromkeys(run.case for run in runs if run.case != SATURATED):
+        for rival in dict.fromkeys(run.rival for run in runs if run.case == case):
+            of: Mapping[str, harness.Spread] = {
+                name: harness.spread(runs, rival, case, name)
+                for name in ("rate_per_s", "p50_ms", "p99_ms", "answered", "late_p99_ms")
+            }
+            table.add_row(
+                case,
+                f"{of['rate_per_s'].median:,.0f}",
+                rival,
+                of["p50_ms"].text(".1f"),
+                of["p99_ms"].text(".1f"),
+                f"{of['answered'].least:.1%}",
+                f"{of['late_p99_ms'].most:.1f}",
+            )
+    return table

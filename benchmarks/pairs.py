@@ -1,0 +1,26 @@
+"""Encoder-decoders for benchmarks: bundles of finished runs, and the test sources they are asked about."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.runs import publish_run
+from training.run import read_record
+from training.seq2seq.numbers import encode
+from training.seq2seq.problem import load_sides, load_test, recipe_of
+
+
+def make_bundle(run: Path, models: Path) -> str:
+    """Publish a run under its own name, if that is not there yet; the name."""
+    if not (models / run.name).exists():
+        publish_run(run, to=models, name=run.name)
+    return run.name
+
+
+def sources(run: Path) -> list[NDArray[np.int64]]:
+    """The test set, each different source once, as long as the network is used to."""
+    record = read_record(run)
+    most = recipe_of(record).source.most_tokens
+    rows = encode(load_test(record).sources, load_sides(run).source, run.name)
+    return [np.array(row, np.int64) for row in rows if len(row) <= most]

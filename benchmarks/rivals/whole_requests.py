@@ -1,0 +1,160 @@
+"""Weir's server with another way to decode: batches of requests that nobody joins or leaves.
+
+    python -m benchmarks.rivals.whole_requests MODELS --max-batch-rows 32 [any flag of weir serve]
+
+What a server does that knows nothing of steps: it collects a batch when the one before is done, encodes it, and steps
+until the last of its rows has ended; then all are answered. With batches of one row it is one request at a time. Only this
+differs from Weir: transport, checks, queue, sessions and encoding are the same code, and the bundle's recorded answers
+have to come out before it serves. Greedy search only.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from server.generation.core import Run, Stepped
+    from server.generation.pair import Pair
+    from server.generation.row import GenerationRequest, Row
+    from server.generation.search import Searching
+    from server.generation.slots import Layout
+
+Array = NDArray[Any]
+
+
+@dataclass(slots=True, eq=False)
+class _Member:
+    row: "Row"
+    searching: "Searching"
+    place: int
+
+
+class WholeRequests:
+    """In the place of `server.generation.core.Generation`, whose methods it has."""
+
+    def __init__(
+        self, layout: "Layout", *, encode: "Run", decode: "Run", lengths: str | None
+    ) -> None:
+        self._layout = layout
+        self._decoding = layout.decoding
+        self._encode = encode
+        self._decode = decode
+        self._lengths = lengths
+        self._inputs: dict[str, Array] = {}
+        self._joined: list[Row] = []
+        self._open: list[_Member] = []
+        self._ended: list[Row] = []
+        self.used_slots = 0
+
+    @property
+    def wants_rows(self) -> bool:
+        """Only once the batch is done."""
+        return not self.is_busy
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a batch is here."""
+        return self.used_slots > 0
+
+    def encode(self, rows: "Sequence[Row]") -> None:
+        """Run the encoder over all rows of the batch."""
+        encoded = self._encode(stacked(rows, self._layout.padding, self._lengths))
+        decoding, count = self._decoding, len(rows)
+        self._inputs = {name: encoded[output] for name, output in decoding.from_encoder.items()}
+        self._inputs[decoding.previous] = np.full(count, decoding.begin, np.int64)
+        if decoding.lengths is not None:
+            self._inputs[decoding.lengths] = np.array([row.length for row in rows])
+        self._open = [
+            _Member(row, searching, place)
+            for place, row in enumerate(rows)
+            for searching in row.searches(decoding.end)
+        ]
+        if len(self._open) != count or any(each.searching.slots > 1 for each in self._open):
+            raise ValueError("expected one greedy search a row")
+        self._joined, self._ended, self.used_slots = list(rows), [], count
+
+    def step(self) -> "Stepped":
+        """One step of every row, those that have ended too; all end with the last."""
+        from server.generation.core import Stepped  # noqa: PLC0415 - as in `main`
+        from server.generation.search import Step  # noqa: PLC0415
+
+        decoding, inputs, slots = self._decoding, self._inputs, self.used_slots
+        outputs = self._decode(inputs)
+        log_probabilities = outputs[decoding.log_probabilities]  # (rows, tokens)
+        log_probabilities[:, [decoding.padding, decoding.begin]] = -np.inf
+        tokens = log_probabilities.argmax(axis=1)  # (rows,)
+        values = log_probabilities[np.arange(slots), tokens]  # (rows,)
+        inputs[decoding.previous] = tokens
+        inputs.update({name: outputs[output] for name, output in decoding.from_step.items()})
+        attention = outputs[decoding.attention] if decoding.attention else None
+        self._advance(Step(log_probabilities, tokens.tolist(), values.tolist(), attention))
+        joined, self._joined = self._joined, []
+        if self._open:
+            return Stepped(slots, joined, ())
+        self.used_slots = 0
+        return Stepped(slots, joined, self._ended)
+
+    def drop(self, owner: "GenerationRequest") -> int:
+        """Forget the rows of an owner; the batch goes on without answering them."""
+        before = len(self._open) + len(self._ended)
+        self._open = [each for each in self._open if each.row.owner is not owner]
+        self._ended = [row for row in self._ended if row.owner is not owner]
+        if not self._open and not self._ended:
+            self.used_slots = 0
+        return before - len(self._open) - len(self._ended)
+
+    def _advance(self, step: Any) -> None:
+        going_on = []
+        for member in self._open:
+            if member.searching.advance(step, [member.place]) is not None:
+                going_on.append(member)
+            elif member.row.found(member.searching.answers):
+                self._ended.append(member.row)
+        self._open = going_on
+
+
+def stacked(
+    rows: "Sequence[Row]", padding: Mapping[str, int], lengths: str | None
+) -> dict[str, Array]:
+    """The encoder's inputs of some rows, the shorter ones filled up to the longest."""
+    longest = max(row.length for row in rows)
+    inputs = {}
+    for name, first in rows[0].inputs.items():
+        if name not in padding:
+            inputs[name] = np.stack([row.inputs[name] for row in rows])
+            continue
+        batch = np.full((len(rows), longest, *first.shape[1:]), padding[name], first.dtype)
+        for place, row in enumerate(rows):
+            batch[place, : row.length] = row.inputs[name]
+        inputs[name] = batch
+    if lengths is not None:
+        inputs[lengths] = np.array([row.length for row in rows])
+    return inputs
+
+
+def main() -> None:
+    """Serve."""
+    # As `server.__main__` has it: read by gRPC core when it is first imported.
+    os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
+    from server import __main__ as server  # noqa: PLC0415 - see above
+    from server.generation.pair import Pair  # noqa: PLC0415
+
+    def generation(pair: Pair, _capacity: int) -> WholeRequests:
+        return WholeRequests(
+            pair.layout,
+            encode=pair.encoder.run,
+            decode=pair.decoder.run,
+            lengths=pair.lengths,
+        )
+
+    # The one difference. It has no setting in the server, where nobody should want it.
+    Pair.generation = generation  # type: ignore[method-assign, assignment]
+    server.main()
+
+
+if __name__ == "__main__":
+    main()
