@@ -132,7 +132,9 @@ def take_turns(
     return found + harness.take_turns(
         rivals(models, asked.model),
         rounds,
-        lambda rival, server: arrive(asked, rival.name, server, shares, limits, seconds),
+        lambda rival, server: arrive(
+            asked, rival.name, server, shares=shares, limits=limits, seconds=seconds
+        ),
     )
 
 
@@ -157,6 +159,7 @@ def arrive(
     asked: Asked,
     rival: str,
     server: Server,
+    *,
     shares: Sequence[float],
     limits: Mapping[str, float],
     seconds: float,

@@ -11,7 +11,7 @@ from benchmarks import harness
 from benchmarks.generator import Plan, Record
 from benchmarks.harness import Run, console
 from benchmarks.http2 import messages
-from benchmarks.pictures import Point
+from benchmarks.pictures import Curve, Point
 from benchmarks.servers import Server
 from server.pb import inference_pb2 as pb
 from weir.bench.tally import percentile
@@ -119,21 +119,23 @@ def report(asked: Asked, runs: Sequence[Run]) -> None:
         console.print(f"{STEPS} and {rival}: {differing} of {both} answers differ")
 
 
-def curves(runs: Sequence[Run], shares: Sequence[float]) -> dict[str, list[Point]]:
-    """Latency against load, by server and percentile."""
-    found: dict[str, list[Point]] = {}
+def curves(runs: Sequence[Run], shares: Sequence[float]) -> list[Curve]:
+    """Latency against load, of each server p50 and p99."""
     measured = {(run.rival, run.case) for run in runs}
-    for rival in (ONE, WHOLE, STEPS):
+    drawn = []
+    for colour, rival in enumerate((ONE, WHOLE, STEPS)):
+        cases = [case_of(share) for share in shares if (rival, case_of(share)) in measured]
         for figure in ("p50_ms", "p99_ms"):
-            found[f"{rival} {figure[:3]}"] = [
+            points = [
                 Point(
-                    harness.spread(runs, rival, case_of(share), "rate_per_s").median,
-                    harness.spread(runs, rival, case_of(share), figure),
+                    harness.spread(runs, rival, case, "rate_per_s").median,
+                    harness.spread(runs, rival, case, figure),
                 )
-                for share in shares
-                if (rival, case_of(share)) in measured
+                for case in cases
             ]
-    return found
+            name = f"{rival}, {figure.removesuffix('_ms')}"
+            drawn.append(Curve(name, points, colour, is_dashed=figure == "p99_ms"))
+    return drawn
 
 
 def _throughput(model: str, runs: Sequence[Run]) -> Table:

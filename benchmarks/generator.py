@@ -7,7 +7,7 @@ send at given times whatever the server does. One thread; calls take turns on th
 the next call starts when one ends, on the same connection; in an open loop each is due at a time that was drawn
 beforehand, and its latency counts from then, however late it was sent.
 
-Measured on 2 cores against an empty call of Weir: see `benchmarks/ceiling.py`.
+What it costs itself, and how fast and how punctual it can be: `benchmarks/ceiling.py`.
 """
 
 import gc
@@ -198,11 +198,17 @@ def write_record(record: Record, path: Path) -> None:
 def read_record(path: Path) -> Record:
     """The record of a file."""
     with np.load(path) as file:
-        times = (file[name] for name in ("began_s", "sent_s", "first_s", "ended_s"))
-        return Record(*times, answers=_unpacked(file), cpu_s=float(file["cpu_s"]))
+        return Record(
+            began_s=file["began_s"],
+            sent_s=file["sent_s"],
+            first_s=file["first_s"],
+            ended_s=file["ended_s"],
+            answers=_unpacked(file),
+            cpu_s=float(file["cpu_s"]),
+        )
 
 
-def _packed(texts: Sequence[bytes]) -> dict[str, NDArray[Any]]:
+def _packed(texts: Sequence[bytes]) -> dict[str, Any]:
     return {
         "bytes": np.frombuffer(b"".join(texts), np.uint8),
         "ends": np.cumsum([len(each) for each in texts], dtype=np.int64),

@@ -6,7 +6,8 @@ through grpcio:
 - Every call's headers are the same bytes: literals, nothing in a table.
 - Of what comes, headers are not decoded. A gRPC server that refuses a call sends no message, so a call that ended
   with a message was answered, and one without was not.
-- What a call holds is known beforehand, so it goes out as a whole, once the connection's window has room for it.
+- What a call holds is known beforehand, so it goes out as a whole, once the connection's window has room for it and
+  fewer calls are open than the server allows.
 """
 
 import struct
@@ -20,7 +21,7 @@ MAX_BODY_BYTES = 65_535
 
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 _END_STREAM, _ACK, _END_HEADERS = 1, 1, 4
-_ENABLE_PUSH, _INITIAL_WINDOW_SIZE = 2, 4
+_ENABLE_PUSH, _MAX_CONCURRENT_STREAMS, _INITIAL_WINDOW_SIZE = 2, 3, 4
 _LARGEST_WINDOW = 2**31 - 1
 _FRAME_BYTES = 16_384
 _REFILL_BYTES = 2**24
@@ -55,6 +56,7 @@ class Connection:
         self._sizes = [len(body) for body in bodies]
         self._next_stream = 1
         self._window = MAX_BODY_BYTES
+        self._most_open = _LARGEST_WINDOW
         settings = struct.pack(">HIHI", _ENABLE_PUSH, 0, _INITIAL_WINDOW_SIZE, _LARGEST_WINDOW)
         self._outgoing = [PREFACE, _frame(_SETTINGS, 0, 0, settings)]
         self._taken = MAX_BODY_BYTES - _LARGEST_WINDOW
@@ -75,7 +77,11 @@ class Connection:
 
     def outgoing(self) -> bytes:
         """What may be sent now, taken out."""
-        while self._held and self._held[0][1] <= self._window:
+        while (
+            self._held
+            and self._held[0][1] <= self._window
+            and len(self._open) - len(self._held) < self._most_open
+        ):
             frames, size = self._held.popleft()
             self._window -= size
             self._outgoing.append(frames)
@@ -108,6 +114,8 @@ class Connection:
         if kind in {_DATA, _HEADERS, _RST_STREAM}:
             self._take_answer(kind, flags, stream, payload, events)
         elif kind == _SETTINGS and not flags & _ACK:
+            settings = dict(struct.iter_unpack(">HI", payload))
+            self._most_open = settings.get(_MAX_CONCURRENT_STREAMS, self._most_open)
             self._outgoing.append(_frame(_SETTINGS, _ACK, 0, b""))
         elif kind == _PING and not flags & _ACK:
             self._outgoing.append(_frame(_PING, _ACK, 0, payload))

@@ -21,10 +21,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks import alexnet
+from benchmarks.harness import console
 from benchmarks.http2 import framed
 from benchmarks.load import MODEL_INFER, Load, Outcome, infer_body, measure, require_h2load
 from benchmarks.machine import busy_cores, machine, raw_session
@@ -39,8 +39,6 @@ _SWEEP_SHARE = 0.25
 _TRIAL_CALLS = 3 * STREAMS
 # More than this of other work, and two threads would measure the other work.
 _QUIET_CORES = 0.2
-
-console = Console(width=148)
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,11 +140,13 @@ def measure(
     for number, calls in enumerate(in_flight):
         plan = task.plan(shuffled(len(task.sentences), passes, seed=number), calls, connections)
         before = steps(task.server)
-        outcome = load.watch(
-            task.server, len(plan.order), lambda plan=plan: load.seen(load.send_varied(plan))
-        )
+        outcome = load.watch(task.server, len(plan.order), partial(_send, plan))
         waste = before.waste_until(steps(task.server))
         yield f"{calls} in flight", {**asdict(outcome), "waste": waste}
+
+
+def _send(plan: Plan) -> load.Sent:
+    return load.seen(load.send_varied(plan))
 
 
 def shuffled(rows: int, passes: int, *, seed: int) -> list[int]:

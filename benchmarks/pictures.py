@@ -20,6 +20,15 @@ class Point(NamedTuple):
     y: Spread
 
 
+class Curve(NamedTuple):
+    """A line through points; those of one colour belong together."""
+
+    name: str
+    points: Sequence[Point]
+    colour: int
+    is_dashed: bool
+
+
 def bars(
     path: Path,
     runs: Sequence[Run],
@@ -57,20 +66,22 @@ def bars(
 
 
 def curves(
-    path: Path, panels: Mapping[str, Mapping[str, Sequence[Point]]], *, x_label: str, y_label: str
+    path: Path, panels: Mapping[str, Sequence[Curve]], *, x_label: str, y_label: str
 ) -> None:
-    """A panel a title, in each a curve a name; the y axis is logarithmic."""
+    """A panel a title, in each its curves; the y axis is logarithmic."""
     picture, axes = _panels(len(panels))
-    for axis, (title, named) in zip(axes, panels.items(), strict=True):
-        for name, points in named.items():
-            heights = [point.y for point in points]
+    for axis, (title, drawn) in zip(axes, panels.items(), strict=True):
+        for curve in drawn:
+            heights = [point.y for point in curve.points]
             axis.errorbar(
-                [point.x for point in points],
+                [point.x for point in curve.points],
                 [each.median for each in heights],
                 yerr=_whiskers(heights),
                 marker="o",
                 capsize=2,
-                label=name,
+                label=curve.name,
+                color=f"C{curve.colour}",
+                linestyle="--" if curve.is_dashed else "-",
             )
         axis.set(title=title, xlabel=x_label, ylabel=y_label, yscale="log")
         axis.legend()

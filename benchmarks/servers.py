@@ -175,7 +175,7 @@ def _wait_ready(target: str, names: Sequence[str], process: "subprocess.Popen[An
     with Client(target) as client:
         while not _are_ready(client, names):
             if process.poll() is not None or time.monotonic() > end_s:
-                raise RuntimeError(f"{process.args[0]}: not ready after {_READY_WITHIN_S} s")
+                raise RuntimeError(f"{process.args!r}: not ready after {_READY_WITHIN_S} s")
             time.sleep(_READY_PAUSE_S)
 
 

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from server.generation.core import Run, Stepped
-    from server.generation.pair import Pair
     from server.generation.row import GenerationRequest, Row
     from server.generation.search import Searching
     from server.generation.slots import Layout
