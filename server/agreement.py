@@ -67,8 +67,9 @@ def check_texts(reader: TextReader | None, signature: Signature) -> None:
     """What a text is made into is what the graph takes."""
     if reader is None:
         return
-    rows = reader.rows([reader.look_up(["a"])])
     try:
+        # Read, not looked up: the first text of a caller finds everything at hand.
+        rows = reader.rows([reader.read("a")])
         signature.admit(tuple((name, "INT64", array.shape) for name, array in rows.items()))
     except InvalidRequest as error:
         raise ModelFailed(f"tokenisation: {error}") from error

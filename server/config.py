@@ -56,7 +56,8 @@ class Settings(BaseModel):
     threads: Count = Field(1, description="Threads inside one operator of a model.")
     instances: Count = Field(1, description="Batches of one model that may run side by side.")
     decode_threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
-        None, description="Pictures and texts that may be made into rows side by side; default: one a core."
+        None,
+        description="Pictures and texts that may be made into rows side by side; default: one a core.",
     )
     max_batch_rows: Count | None = Field(
         None, description="Most rows of a batch, and of a request; default: the bundle's, or 32."

@@ -93,5 +93,5 @@ def read(text: pb.Text, reader: TextReader) -> Reading:
         case "text":
             return reader.read(text.text)
         case "tokens":
-            return reader.look_up(text.tokens.tokens)
+            return reader.look_up(list(text.tokens.tokens))
     raise InvalidRequest("expected text or tokens, got neither")
