@@ -1,5 +1,6 @@
 """Where the steps of an answer looked: in a terminal, and as a picture."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 _SPACE = "\u2581"
 """Where a subword begins a word."""
 _SHADES = " ░▒▓█"
+_FROM = (0.05, 0.2, 0.4, 0.7)
+"""The weights that the shades begin at: a step that looks everywhere shows where most."""
 _CELL = 2
 _MOST_LETTERS = 12
 
@@ -38,7 +41,7 @@ def print_attention(result: "Generated", console: Console) -> None:
         letters = [label.rjust(height)[line].ljust(_CELL) for label in across]
         console.print(Text(" " * margin + "".join(letters).rstrip()), soft_wrap=True)
     for label, row in zip(down, weights, strict=True):
-        cells = "".join(_SHADES[_shade(weight)] * _CELL for weight in row)
+        cells = "".join(_shade(weight) * _CELL for weight in row)
         console.print(Text(label.rjust(margin - 1) + " " + cells), soft_wrap=True)
 
 
@@ -94,5 +97,5 @@ def _shortened(label: str) -> str:
     return label if len(label) <= _MOST_LETTERS else f"{label[: _MOST_LETTERS - 1]}…"
 
 
-def _shade(weight: float) -> int:
-    return min(int(weight * len(_SHADES)), len(_SHADES) - 1)
+def _shade(weight: float) -> str:
+    return _SHADES[bisect_right(_FROM, weight)]
