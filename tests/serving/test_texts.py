@@ -47,7 +47,7 @@ def test_texts_are_classified(caller: weir.Client) -> None:
 
 
 def test_series_is_forecast(caller: weir.Client) -> None:
-    columns = {"price": [9, 0.25, 0.5, 0.75], "sales": np.array([9, 1, 2, 3])}
+    columns = {"price": np.array([9, 0.25, 0.5, 0.75]), "sales": np.array([9, 1, 2, 3])}
 
     found = caller.forecast("forecaster", columns, horizon=1)
 
