@@ -9,7 +9,6 @@ Rules, those of training's search:
 """
 
 import math
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol

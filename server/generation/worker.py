@@ -116,9 +116,9 @@ class Worker:
         for row in stepped.ended:
             if row.owner is not None:
                 self._end(row.owner)
-        for row, error in stepped.failed.items():
+        for row, why in stepped.failed.items():
             if row.owner is not None:
-                self._fail(row.owner, error)
+                self._fail(row.owner, why)
 
     def _end(self, request: GenerationRequest) -> None:
         """One more row of a request has ended; answer it if that was the last."""

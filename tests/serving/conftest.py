@@ -14,6 +14,7 @@ from bundle.golden import Golden, encode
 from bundle.sequences import PaddedAxis, ValueRange
 from bundle.writer import write
 from tests import onnx_models, text_models
+from tests.serving.generation import publish
 from tests.serving.harness import Client, Server, running, tensor
 
 ECHOES = {
@@ -180,6 +181,26 @@ def house(
     settings.write_text(SETTINGS)
     flags = ("--transport", transport, "--config", str(settings))
     with running(models, directory / "log", *flags) as server:
+        yield server
+        assert server.process.poll() is None, f"the server died:\n{server.log()}"
+        assert "Traceback" not in server.log()
+
+
+@pytest.fixture(scope="session")
+def encoder_decoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """See `generation.publish`."""
+    root = tmp_path_factory.mktemp("encoder_decoders")
+    publish(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def generating(
+    encoder_decoders: Path, transport: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A server of them, for as long as tests of its transport run."""
+    log = tmp_path_factory.mktemp(f"generating-{transport}") / "log"
+    with running(encoder_decoders, log, "--transport", transport) as server:
         yield server
         assert server.process.poll() is None, f"the server died:\n{server.log()}"
         assert "Traceback" not in server.log()

@@ -12,12 +12,16 @@ import torch
 
 from bundle import writer
 from bundle.golden import encode
+from bundle.reader import read
 from export.pair import publish_pair
 from export.pair_spec import PairSpec
 from server.pb import inference_pb2 as pb
 from tests import pairs
 from tests.encoder_decoders import network, sources
-from tests.serving.harness import ANSWER_S, Client, arrays, request, tensor
+from tests.serving.harness import ANSWER_S, Array, Client, arrays, request, tensor
+
+LISTENED = 5
+"""Tokens read of an endless answer."""
 
 
 def publish(models: Path) -> None:
@@ -44,6 +48,19 @@ def asking(model: str, tokens: Sequence[int], request_id: str = "", **parameters
         kind = "double_param" if isinstance(value, float) else "int64_param"
         setattr(message.parameters[name], kind, value)
     return message.SerializeToString()
+
+
+def recorded(models: Path, name: str) -> tuple[Array, Array, list[list[int]]]:
+    """Sources, their lengths, and what PyTorch answered."""
+    golden = read(models / name / "1").golden()
+    assert golden is not None
+    lengths = golden.outputs["output_lengths"]
+    answers = zip(golden.outputs["output_tokens"].tolist(), lengths, strict=True)
+    return (
+        golden.inputs["tokens"],
+        golden.inputs["lengths"],
+        [tokens[:length] for tokens, length in answers],
+    )
 
 
 @dataclass

@@ -53,7 +53,7 @@ def stream(client: Any, tokens: list[int], **options: Any) -> Any:
     """Tokens, count and final flag of each response."""
     heard = listen(client)
     client.async_stream_infer("pair", inputs(tokens), request_id="one", **options)
-    told = []
+    told: list[Any] = []
     while not told or not told[-1][-1]:
         told.append(next_of(heard)[1:])
     client.stop_stream()

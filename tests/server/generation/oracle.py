@@ -76,9 +76,7 @@ class Case:
     def _limits(self) -> Tensor:
         return torch.full((ROWS,), self.limit)
 
-    def _answer(
-        self, row: int, length: int, begin: Callable[[Frame], Searching]
-    ) -> list[Answer]:
+    def _answer(self, row: int, length: int, begin: Callable[[Frame], Searching]) -> list[Answer]:
         searching = begin(Frame(END, self.limit, self.length_power, length))
         memory, lengths = self.encoded
         rows = torch.full((searching.slots,), row)
@@ -105,7 +103,9 @@ def as_step(log_probabilities: Tensor, attention: Tensor | None) -> Step:
     return Step(table, tokens.tolist(), values.tolist(), seen)
 
 
-def assert_same(answers: Sequence[Sequence[Answer]], wanted: Sequence[Sequence[Hypothesis]]) -> None:
+def assert_same(
+    answers: Sequence[Sequence[Answer]], wanted: Sequence[Sequence[Hypothesis]]
+) -> None:
     for own, theirs in zip(answers, wanted, strict=True):
         assert [each.tokens for each in own] == [each.tokens for each in theirs]
         assert [each.is_complete for each in own] == [each.is_complete for each in theirs]

@@ -125,13 +125,12 @@ def test_every_beam_ends_with_answers(width: int, limit: int, words: int, random
     generator = np.random.default_rng(random.getrandbits(32))  # type: ignore[attr-defined]
     beam = Beam(Frame(END, limit, 0.6), width, width)
 
-    for number in range(limit):
+    for _ in range(limit):
         table = generator.choice([-np.inf, -4.0, -2.0, -1.0], size=(width, words))
         table[:, 1] = -3.0
         if beam.advance(step(*table), range(width)) is None:
             break
 
-    assert number < limit
     assert 1 <= len(beam.answers) <= width
     tokens = [token for answer in beam.answers for token in answer.tokens]
     assert not {PAD, BEGIN, END} & set(tokens)

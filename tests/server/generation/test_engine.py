@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,9 +13,7 @@ from server.errors import Cancelled, DeadlinePassed, Draining, Overloaded
 from server.generation.search import Search
 from server.places import Load
 from tests.server.conftest import HANG_S
-from tests.server.generation import toys
-from tests.server.generation.callers import Caller
-from tests.server.generation.world import World, wait_for
+from tests.server.generation.world import World, failed_with, has_right_answer
 
 
 @pytest.fixture
@@ -22,18 +21,6 @@ def world() -> Iterator[World]:
     world = World()
     yield world
     world.end()
-
-
-def has_right_answer(caller: Caller) -> bool:
-    return caller.outcomes == ["answered"] and all(
-        toys.plain(row.answers) == toys.plain(toys.alone(row, ends=False))
-        for row in caller.sources
-    )
-
-
-def failed_with(caller: Caller, error: type[Exception]) -> bool:
-    (outcome,) = caller.outcomes
-    return isinstance(outcome, error)
 
 
 def test_request_is_answered_once_all_its_rows_have_ended(world: World) -> None:
@@ -71,7 +58,7 @@ def test_there_is_a_step_between_two_encodings(world: World) -> None:
     world.end()
 
     kinds = [kind for kind, _ in world.toy.calls]
-    assert ("encode", "encode") not in set(zip(kinds, kinds[1:], strict=False))
+    assert ("encode", "encode") not in set(pairwise(kinds))
 
 
 def test_full_queue_refuses_at_once_and_with_the_limit() -> None:
@@ -101,136 +88,6 @@ def test_request_larger_than_the_queue_waits_alone() -> None:
         world.submit()
     world.end()
     assert has_right_answer(large)
-
-
-def test_leaving_the_queue_makes_room_in_it() -> None:
-    world = World(max_queue_rows=2)
-    world.submit()
-    world.wait_at("encode")
-    leaver = world.submit([5], [5])
-
-    world.engine.cancel(leaver)
-
-    assert failed_with(leaver, Cancelled)
-    assert world.engine.load() == Load(0, 0, 1)
-    world.submit([5], [5])
-    world.end()
-    assert sum(world.rows_of("encode")) == 3
-
-
-def test_cancelled_while_it_is_encoded_takes_no_slot_any_more(world: World) -> None:
-    leaves = world.submit([5], [6], limit=9)
-    world.wait_at("encode")
-
-    world.engine.cancel(leaves)
-
-    assert failed_with(leaves, Cancelled)
-    world.run("encode", "decode")
-    wait_for(lambda: world.tally.finished["cancelled"] == 2)
-    assert world.tally.active_rows == 0
-    assert world.rows_of("decode") == [2]
-
-
-def test_cancelled_while_it_is_decoded_leaves_before_the_next_step(world: World) -> None:
-    stays = world.submit(limit=4)
-    world.wait_at("encode")
-    leaves = world.submit([4], search=Search(width=2), limit=4)
-    world.run("encode", "decode", "encode", "decode")
-    world.wait_at("decode")
-
-    world.engine.cancel(leaves)
-
-    assert failed_with(leaves, Cancelled)
-    world.run("decode", "decode")
-    wait_for(lambda: bool(stays.outcomes))
-    assert world.rows_of("decode") == [1, 3, 3, 1]
-    assert has_right_answer(stays)
-    assert world.tally.finished == {"cancelled": 1, "limit": 1}
-
-
-def test_cancelling_twice_or_too_late_changes_nothing(world: World) -> None:
-    answered = world.submit(limit=1)
-    world.run("encode", "decode")
-    wait_for(lambda: bool(answered.outcomes))
-    cancelled = world.submit()
-    world.wait_at("encode")
-
-    for caller in (answered, cancelled, cancelled):
-        world.engine.cancel(caller)
-
-    assert has_right_answer(answered)
-    assert failed_with(cancelled, Cancelled)
-
-
-def test_cancelling_at_the_deadline_tells_of_the_deadline(world: World) -> None:
-    """A transport reports both in the same way: the call is closed."""
-    caller = world.submit(deadline_s=5.0)
-    world.run("encode")
-    world.wait_at("decode")
-    world.clock.advance(5.0)
-
-    world.engine.cancel(caller)
-
-    assert failed_with(caller, DeadlinePassed)
-    world.run("decode")
-    wait_for(lambda: world.tally.finished == {"deadline": 1})
-
-
-def test_deadline_that_passes_in_the_queue_is_answered_there_and_never_run(world: World) -> None:
-    world.submit()
-    world.wait_at("encode")
-    late, later = world.submit([4, 4], deadline_s=5.0), world.submit([5], deadline_s=9.0)
-    world.clock.advance(6.0)
-
-    assert world.engine.expire(world.clock.now) == 9.0
-
-    assert failed_with(late, DeadlinePassed) and not later.outcomes
-    world.end()
-    assert sum(world.rows_of("encode")) == 2
-
-
-def test_deadline_that_passed_is_seen_before_an_encoding_too(world: World) -> None:
-    world.submit(limit=1)
-    world.wait_at("encode")
-    late = world.submit([4], deadline_s=5.0)
-    world.clock.advance(5.0)
-
-    world.end()
-
-    assert failed_with(late, DeadlinePassed)
-    assert sum(world.rows_of("encode")) == 1
-
-
-def test_deadline_that_passes_between_steps_frees_the_slots(world: World) -> None:
-    late = world.submit([5, 5], [6], deadline_s=5.0, limit=9)
-    world.wait_at("encode")
-    stays = world.submit([7], limit=3)
-    world.run("encode", "decode", "encode", "decode")
-    world.wait_at("decode")
-    world.clock.advance(5.0)
-
-    assert world.engine.expire(world.clock.now) > 5.0
-
-    assert failed_with(late, DeadlinePassed)
-    world.run("decode", "decode")
-    wait_for(lambda: bool(stays.outcomes))
-    assert world.rows_of("decode") == [2, 3, 3, 1]
-    assert has_right_answer(stays)
-    assert world.tally.finished["deadline"] == 2
-
-
-def test_freed_slots_are_taken_by_those_who_wait(world: World) -> None:
-    leaves = world.submit([5], search=Search(width=4), limit=9)
-    world.run("encode", "decode")
-    world.wait_at("decode")
-    comes = world.submit([6], limit=1)
-
-    world.engine.cancel(leaves)
-
-    world.run("decode", "encode", "decode")
-    wait_for(lambda: bool(comes.outcomes))
-    assert world.rows_of("decode") == [4, 4, 1]
-    assert has_right_answer(comes)
 
 
 def test_closed_engine_refuses_and_ends_what_it_holds() -> None:

@@ -27,7 +27,7 @@ def test_greedy_answers_are_those_of_training(
 ) -> None:
     case = oracle.Case(form, limit=limit, length_power=length_power)
 
-    answers = case.answers(lambda frame: Path(frame))
+    answers = case.answers(Path)
 
     oracle.assert_same(answers, [[each] for each in case.greedy()])
 
@@ -36,7 +36,9 @@ def test_token_is_told_as_it_is_chosen_and_the_end_is_not() -> None:
     told: list[tuple[int, float]] = []
     path = Path(Frame(end=1, limit=5, length_power=0.0), lambda *each: told.append(each))
 
-    moves = [path.advance(step(scores), [0]) for scores in ([-2, -3, -1], [-1, -3, -2], [-3, 0, -2])]
+    moves = [
+        path.advance(step(scores), [0]) for scores in ([-2, -3, -1], [-1, -3, -2], [-3, 0, -2])
+    ]
 
     assert [move and move.tokens for move in moves] == [(2,), (0,), None]
     assert told == [(2, -1.0), (0, -1.0)]

@@ -148,9 +148,7 @@ def test_step_reads_the_stores_themselves() -> None:
         assert np.shares_memory(inputs[name], slots.inputs()[name])
 
 
-@pytest.mark.parametrize(
-    ("left", "time"), [(40, 40), (32, 40), (31, 40), (28, 28), (5, 8), (4, 4)]
-)
+@pytest.mark.parametrize(("left", "time"), [(40, 40), (32, 40), (31, 40), (28, 28), (5, 8), (4, 4)])
 def test_time_shrinks_only_where_it_pays(left: int, time: int) -> None:
     slots = Slots(toys.LAYOUT, 2)
     slots.place(memory_of(left), left, 1)

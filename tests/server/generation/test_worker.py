@@ -9,8 +9,7 @@ from server.errors import AnswerTooLarge, Cancelled, DeadlinePassed, OutOfMemory
 from server.generation.search import Search
 from tests.server.generation import toys
 from tests.server.generation.callers import Caller
-from tests.server.generation.test_engine import failed_with, has_right_answer
-from tests.server.generation.world import POISON, World, wait_for
+from tests.server.generation.world import POISON, World, failed_with, has_right_answer, wait_for
 
 
 @pytest.fixture

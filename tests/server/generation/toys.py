@@ -114,7 +114,7 @@ def row(
 
 def alone(one: Row, *, ends: bool = True) -> list[Answer]:
     """What a row like this gets when nobody else is there."""
-    copy = row(one.inputs["tokens"], one.search, number=one.number, limit=one.limit)
+    copy = row(one.inputs["tokens"].tolist(), one.search, number=one.number, limit=one.limit)
     generation = Toy(ends).generation(one.search.slots)
     generation.encode([copy])
     run_out(generation)

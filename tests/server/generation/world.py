@@ -101,9 +101,7 @@ class World:
 
     def run_any(self) -> None:
         """Let the run happen that the engine is at, if anybody waits for one."""
-        wait_for(
-            lambda: self.toy.at is not None or all(caller.outcomes for caller in self.callers)
-        )
+        wait_for(lambda: self.toy.at is not None or all(caller.outcomes for caller in self.callers))
         with self.toy.changed:
             self.toy.at = None
             self.toy.changed.notify_all()
@@ -132,3 +130,14 @@ def wait_for(happened: Callable[[], bool]) -> None:
     while not happened():
         assert time.monotonic() < end_s, "what the test waits for does not happen"
         time.sleep(0.001)
+
+
+def has_right_answer(caller: Caller) -> bool:
+    return caller.outcomes == ["answered"] and all(
+        toys.plain(row.answers) == toys.plain(toys.alone(row, ends=False)) for row in caller.sources
+    )
+
+
+def failed_with(caller: Caller, error: type[Exception]) -> bool:
+    (outcome,) = caller.outcomes
+    return isinstance(outcome, error)
