@@ -15,7 +15,7 @@ from server.generation.row import Row
 from server.generation.search import Draw, Search
 from tests.server.generation import toys
 from tests.server.generation.callers import Caller
-from tests.server.generation.toys import Toy, alone, plain, run_out
+from tests.server.generation.toys import Toy, alone, forced, plain, run_out
 
 Array = NDArray[Any]
 
@@ -86,26 +86,10 @@ def test_every_row_gets_what_it_gets_alone(plan: list[tuple[Any, ...]]) -> None:
     for row in ended:
         assert plain(row.answers) == plain(alone(row))
         assert 1 <= len(row.answers) <= row.search.best
-
-
-def test_greedy_row_is_what_the_graphs_say() -> None:
-    toy, row = Toy(), toys.row([5, 8, 4])
-    memory = toy.encode({"tokens": np.array([[5, 8, 4]]), "lengths": np.array([3])})
-    state, previous = memory["state"], toys.BEGIN
-    tokens: list[int] = []
-    while len(tokens) < row.limit and toys.END not in tokens:
-        step = toy.decode(
-            {"previous": np.array([previous]), "state": state, "memory": memory["memory"],
-             "lengths": np.array([3])}
-        )  # fmt: skip
-        scores = step["log_probabilities"][0]
-        scores[[toys.PAD, toys.BEGIN]] = -np.inf
-        previous, state = int(scores.argmax()), step["next_state"]
-        tokens.append(previous)
-
-    (answer,) = alone(row)
-
-    assert [*answer.tokens, toys.END][: len(tokens)] == tokens
+        for answer in row.answers:
+            total, attention = forced(row, answer)
+            assert answer.log_probability == total
+            np.testing.assert_array_equal(answer.attention, attention)
 
 
 def test_equal_seeds_draw_equal_tokens_and_each_row_and_sample_its_own() -> None:
@@ -170,6 +154,22 @@ def test_freed_slots_are_taken_in_the_next_step() -> None:
 
     assert generation.used_slots == 0
     assert list(generation.step().joined) == newcomer.sources
+
+
+def test_time_is_no_longer_than_those_who_are_left_need() -> None:
+    toy, times = Toy(ends=False), []
+
+    def decode(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        times.append(inputs["memory"].shape[1])
+        return toy.decode(inputs)
+
+    generation = Generation(
+        toys.LAYOUT, encode=toy.encode, decode=decode, lengths="lengths", capacity=2
+    )
+    generation.encode([toys.row([5] * 20, limit=2), toys.row([6] * 3, limit=4)])
+    run_out(generation)
+
+    assert times == [20, 20, 4, 4]
 
 
 def test_more_rows_are_wanted_only_where_there_is_room_for_them() -> None:

@@ -75,6 +75,8 @@ class Toy:
         source = np.where(is_own, memory, 0).sum(axis=1).astype(np.int64)
         state = (state * 31 + previous * 7 + source) % _PRIME  # (B,)
         scores = -((state[:, None] * np.arange(3, 3 + WORDS) ** 2) % 61) / 16 - 0.125  # (B, V)
+        # Enough for no two answers to be as likely: an oracle may break ties otherwise.
+        scores -= ((state[:, None] * 7 + np.arange(WORDS) * 131) % 997) * 1.7e-6
         if not self.ends:
             scores[:, END] = -np.inf
         attention = np.where(is_own, memory + state[:, None], 0.0)
@@ -119,6 +121,20 @@ def alone(one: Row, *, ends: bool = True) -> list[Answer]:
     generation.encode([copy])
     run_out(generation)
     return copy.answers
+
+
+def forced(one: Row, answer: Answer) -> tuple[float, Array]:
+    """The log-probability that the graphs give the tokens of an answer, and where they look."""
+    toy, lengths = Toy(), np.array([one.length])
+    memory = toy.encode({"tokens": one.inputs["tokens"][None], "lengths": lengths})
+    given = {"memory": memory["memory"], "lengths": lengths}
+    previous, state, total, attention = BEGIN, memory["state"], 0.0, []
+    for token in [*answer.tokens, END] if answer.is_complete else answer.tokens:
+        step = toy.decode({**given, "previous": np.array([previous]), "state": state})
+        total += float(step["log_probabilities"][0, token])
+        attention.append(step["attention"][0])
+        previous, state = token, step["next_state"]
+    return total, np.array(attention)
 
 
 def run_out(generation: Generation) -> list[Stepped]:
