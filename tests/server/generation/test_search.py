@@ -97,6 +97,19 @@ def test_top_k_of_equals_are_the_first() -> None:
     assert drawn == {0, 1}
 
 
+@pytest.mark.parametrize(
+    ("drawn", "token"), [(0.0, 1), (0.5, 2), (1 - 2**-53, 2)], ids=["least", "border", "most"]
+)
+def test_ends_of_the_range_are_tokens_that_may_be_drawn(drawn: float, token: int) -> None:
+    class Fixed(np.random.Generator):
+        def random(self, *_: object, **__: object) -> float:  # type: ignore[override]
+            return drawn
+
+    table = np.log(np.array([1e-300, 1, 1, 1e-300])) - [np.inf, 0, 0, np.inf]
+
+    assert draw_token(table, Draw(), Fixed(np.random.PCG64())) == token
+
+
 @given(
     st.lists(st.floats(-30, 0), min_size=2, max_size=8),
     st.integers(0, 9),

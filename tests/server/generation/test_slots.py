@@ -180,6 +180,24 @@ def test_stores_are_bounded_by_the_longest_row_there_was() -> None:
     assert kept_bytes < 2.05 * store_bytes
 
 
+def test_stores_that_are_large_enough_take_turns_for_good() -> None:
+    slots, generator = Slots(toys.LAYOUT, 2), np.random.default_rng(0)
+
+    def address_with(length: int) -> int:
+        """Where the memory lies, laid out for one row of this length."""
+        slots.place(memory_of(length), length, 1)
+        if slots.used > 1:
+            slots.leave(0)
+        slots.tighten()
+        return address(slots)
+
+    for length in (64, 4, 8, 64):  # each store was the larger one once
+        address_with(length)
+    addresses = {address_with(length) for length in generator.integers(1, 65, 300).tolist()}
+
+    assert len(addresses) == 2
+
+
 @pytest.mark.parametrize("kind", ["shape", "memory"])
 def test_row_that_cannot_be_placed_takes_no_slot(
     kind: str, monkeypatch: pytest.MonkeyPatch
