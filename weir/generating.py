@@ -14,6 +14,8 @@ from weir.texts import Text, load_one
 from weir.wire import parse
 
 GENERATE = f"/{SERVICE}/Generate"
+# The wire has 64, which many generators of random numbers, signed inside, have not.
+_SEED_BITS = 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def generate_request(model: str, text: Text, **options: Unpack[GenerateOptions])
                 beam = pb.GenerateRequest.Beam(width=search.width, length_power=search.length_power)
                 request.beam.CopyFrom(beam)
             case Sample():
-                seed = secrets.randbits(64) if search.seed is None else search.seed
+                seed = secrets.randbits(_SEED_BITS) if search.seed is None else search.seed
                 sample = pb.GenerateRequest.Sample(
                     temperature=search.temperature, top_k=search.top_k, seed=seed
                 )

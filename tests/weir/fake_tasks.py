@@ -67,7 +67,8 @@ class FakeTasks:
             case "mute":
                 yield b""
             case "stuck":
-                context.add_callback(self.cancelled.set)
+                if not context.add_callback(self.cancelled.set):
+                    self.cancelled.set()
                 self.cancelled.wait(10)
         yield pb.GenerateResponse(result=_result(request, source, tokens)).SerializeToString()
 

@@ -129,6 +129,7 @@ def test_samples_have_a_seed_of_their_own_unless_told(fake: FakeServer) -> None:
 
     first, second, third = (each.sample for each in fake.tasks.requests)
     assert first.seed != second.seed
+    assert max(first.seed, second.seed) < 1 << 63
     assert (third.temperature, third.top_k, third.seed) == (0.5, 3, 7)
 
 
