@@ -55,6 +55,9 @@ class FakeTasks:
     def generate(self, body: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
         request = pb.GenerateRequest.FromString(body)
         self._look(request, "reverse", context)
+        # Here, as nobody goes on with this once the caller is gone.
+        if not context.add_callback(self.cancelled.set):
+            self.cancelled.set()
         source = _cut(request.text, letters=True)
         tokens = source[::-1][: request.max_tokens or None]
         if not request.HasField("beam") and request.n_best == 1:
@@ -67,8 +70,6 @@ class FakeTasks:
             case "mute":
                 yield b""
             case "stuck":
-                if not context.add_callback(self.cancelled.set):
-                    self.cancelled.set()
                 self.cancelled.wait(10)
         yield pb.GenerateResponse(result=_result(request, source, tokens)).SerializeToString()
 
