@@ -33,9 +33,14 @@ Provider = Literal["cpu", "cuda"]
 
 
 class Batching(Part):
-    """How requests may be put together; the server's operator may choose less."""
+    """How requests may be put together; the server's operator may choose less.
+
+    `max_tokens` is the most entries that a batch may have along its first padded axis with lengths,
+    with what fills its rows up; None: as many as its rows have.
+    """
 
     max_rows: Positive = 32
+    max_tokens: Positive | None = None
     max_queue_delay_s: NotNegative = 0.0
 
 

@@ -77,11 +77,18 @@ def check_axes(
     if axes and batch_axis is None:
         raise ValueError("padded_axes: expected a batch axis beside them, got none")
     counted: dict[str, str] = {}
+    values: dict[str, int] = {}
     for name, axis in axes.items():
         where = f"padded_axes.{name}"
         if name == batch_axis:
             raise ValueError(f"{where}: expected another axis than the batch's")
         _check_padding(where, axis, ranges)
+        for tensor, value in axis.padding.items():
+            if values.setdefault(tensor, value) != value:
+                raise ValueError(
+                    f"{where}: padding of {tensor!r}: expected {values[tensor]} as along its other "
+                    f"axis, got {value}"
+                )
         if axis.lengths is None:
             continue
         if other := counted.get(axis.lengths):

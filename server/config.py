@@ -24,6 +24,7 @@ _SERVICE_LINK = re.compile(r"(tcp|udp)://")
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Tokens = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
 class ModelSettings(BaseModel):
@@ -32,6 +33,7 @@ class ModelSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_batch_rows: Count | None = None
+    max_batch_tokens: Tokens | None = None
     max_queue_delay_s: Seconds | None = None
     max_queue_rows: Count | None = None
     instances: Count | None = None
@@ -61,6 +63,11 @@ class Settings(BaseModel):
     )
     max_batch_rows: Count | None = Field(
         None, description="Most rows of a batch, and of a request; default: the bundle's, or 32."
+    )
+    max_batch_tokens: Tokens | None = Field(
+        None,
+        description="Most entries of a batch of sequences, with what fills its rows up; "
+        "default: the bundle's, or no limit.",
     )
     max_queue_delay_s: Seconds | None = Field(
         None, description="How long a batch may wait to fill; default: the bundle's, or 0."
@@ -94,6 +101,7 @@ class Settings(BaseModel):
         own = self.models.get(name, ModelSettings())
         return ModelSettings(
             max_batch_rows=own.max_batch_rows or self.max_batch_rows,
+            max_batch_tokens=own.max_batch_tokens or self.max_batch_tokens,
             max_queue_delay_s=(
                 self.max_queue_delay_s if own.max_queue_delay_s is None else own.max_queue_delay_s
             ),

@@ -188,7 +188,7 @@ def _request(
         if tensor.parameters:
             parameters.check_input(tensor.name, tensor.parameters)
     forms = codec.forms(message)
-    rows, key = model.signature.admit(forms)
+    fit = model.signature.admit(forms)
     inputs = codec.decode_inputs(message, forms)
     model.rules.complete(inputs)
     model.rules.check(inputs)
@@ -202,8 +202,7 @@ def _request(
         model,
         arrival.reply,
         inputs=inputs,
-        rows=rows,
-        key=key,
+        fit=fit,
         encode=partial(_encode, model, message.id, outputs),
         arrived_s=arrival.arrived_s,
         queued_s=arrival.arrived_s,

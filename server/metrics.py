@@ -97,6 +97,20 @@ class Metrics(Collector):
 
 
 _MODEL = ("model", "version")
+_TOTALS = (
+    ("weir_rows", "Rows computed. A rise: more work done.", "rows"),
+    ("weir_batches", "Runs of the model. A rise faster than rows: smaller batches.", "batches"),
+    (
+        "weir_tokens",
+        "Entries of rows, within their lengths; 0 without lengths. A rise: more work done.",
+        "tokens",
+    ),
+    (
+        "weir_padded_tokens",
+        "The same with what fills rows up. A rise faster than tokens: lengths further apart.",
+        "padded_tokens",
+    ),
+)
 
 
 def _counters(models: list[ModelMetrics], unattributed: dict[str, int]) -> Iterator[Metric]:
@@ -106,23 +120,19 @@ def _counters(models: list[ModelMetrics], unattributed: dict[str, int]) -> Itera
         "A rise of any status but OK: see its name.",
         labels=(*_MODEL, "status"),
     )
-    rows = CounterMetricFamily("weir_rows", "Rows computed. A rise: more work done.", labels=_MODEL)
-    batches = CounterMetricFamily(
-        "weir_batches",
-        "Runs of the model. A rise faster than rows: smaller batches.",
-        labels=_MODEL,
-    )
+    totals = [CounterMetricFamily(name, text, labels=_MODEL) for name, text, _ in _TOTALS]
     for status, count in unattributed.items():
         requests.add_metric(("", "", status), count)
     for model in models:
         labels = (model.model, model.version)
         with model.lock:
-            statuses, row_count, batch_count = dict(model.statuses), model.rows, model.batches
+            statuses = dict(model.statuses)
+            counts = [getattr(model, attribute) for _, _, attribute in _TOTALS]
         for status, count in statuses.items():
             requests.add_metric((*labels, status), count)
-        rows.add_metric(labels, row_count)
-        batches.add_metric(labels, batch_count)
-    yield from (requests, rows, batches)
+        for family, count in zip(totals, counts, strict=True):
+            family.add_metric(labels, count)
+    yield from (requests, *totals)
 
 
 def _histograms(models: list[ModelMetrics]) -> Iterator[Metric]:

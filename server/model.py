@@ -4,7 +4,7 @@ A version is served only after all of this, in this order:
 
     read      every file, hashed against the contract            (bundle)
     session   the graph, on the provider that was asked for      (session)
-    warm-up   every batch size the scheduler will cut, doubled   (no first request pays for it)
+    warm-up   batches of the sizes that the scheduler will cut   (no first request pays for it)
     golden    recorded inputs give the recorded outputs          (on this very provider)
 
 A version of two graphs is three models: `NAME.encoder`, `NAME.decoder`, and `NAME`, which decodes step by step. All
@@ -24,12 +24,15 @@ from bundle.contract import Contract
 from bundle.errors import BundleError
 from server import agreement, proof
 from server.batching import BatchPolicy
+from server.collate import Tokens
 from server.config import ModelSettings
 from server.deadlines import Deadlines
 from server.errors import ModelFailed, ServerError
 from server.generation.engine import Engine
 from server.generation.pair import Graph, Pair, ServedPair, make_pair, replay, signature_of
+from server.limits import max_rows, policy_of
 from server.metrics import Metrics
+from server.padding import paddings_of
 from server.proof import Files
 from server.reading import TextReader
 from server.request import BatchTimes, Request
@@ -39,14 +42,12 @@ from server.sequences import SequenceRules, rules_of
 from server.session import Session
 from server.signature import Signature
 from server.tally import ModelMetrics
+from server.warming import warm_up
 from server.writing import TextWriter
 
 logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
-
-_DEFAULT_MAX_ROWS = 32
-_LINGER_SHARE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +147,13 @@ class Loader:
 
     def _serve_pair(self, name: str, version: str, pair: Pair, files: Files) -> ServedPair:
         settings = self.settings(name)
-        max_rows = _max_rows(settings, pair.contract)
-        replay(pair, files.whole, max_rows)
+        rows = max_rows(settings, pair.contract)
+        replay(pair, files.whole, rows)
         metrics = self.metrics.model(name, version)
         engine = Engine(
             name,
-            pair.generation(max_rows),
-            max_rows=max_rows,
+            pair.generation(rows),
+            max_rows=rows,
             max_queue_rows=settings.max_queue_rows or 1,
             deadlines=self.deadlines,
             tally=self.metrics.generation(name, version),
@@ -163,12 +164,12 @@ class Loader:
             version=version,
             contract=pair.contract,
             pair=pair,
-            signature=signature_of(pair, max_rows),
+            signature=signature_of(pair, rows),
             rules=pair.encoder.rules,
             reader=files.reader,
             writer=files.writer or TextWriter([], None),
             encoder=ResponseEncoder(name, version, max_bytes=self.max_message_bytes - STREAM_BYTES),
-            policy=BatchPolicy(max_rows),
+            policy=BatchPolicy(rows),
             settings=settings,
             provider=self.provider,
             scheduler=engine,
@@ -179,10 +180,23 @@ class Loader:
         """The model of one graph, and its session; of a pair, what fails names the graph."""
         name = served_name(name, files.part)
         try:
-            session = Session(files.graph, provider=self.provider, threads=self.threads)
+            session = Session(
+                files.graph,
+                provider=self.provider,
+                threads=self.threads,
+                has_few_shapes=files.contract is not None and not files.contract.padded_axes,
+            )
             files = proof.of_graph(files, session)
             model = self._assemble(name, version, files, session)
-            proof.warm_up(session, model.signature, files, name)
+            warm_up(
+                session,
+                model.signature,
+                files,
+                name=name,
+                policy=model.policy,
+                paddings=paddings_of(files.contract, session.inputs, session.outputs),
+                clock=self.clock,
+            )
             proof.replay(session, files)
         except ServerError as error:
             raise ModelFailed(f"{files.part}: {error}" if files.part else str(error)) from error
@@ -192,18 +206,20 @@ class Loader:
         settings = self.settings(name)
         agreement.check_labels(files.labels, session)
         rules = rules_of(files.contract, {spec.name: spec for spec in session.inputs})
+        paddings = paddings_of(files.contract, session.inputs, session.outputs)
         signature = Signature(
             session.inputs,
             session.outputs,
             batch_axis=agreement.batch_axis(files.contract, session),
-            max_rows=_max_rows(settings, files.contract),
+            max_rows=max_rows(settings, files.contract),
             maxima=rules.maxima,
             optional=[lengths.name for lengths in rules.lengths],
+            length_axis=rules.lengths[0].axis if rules.lengths else None,
         )
         agreement.check_preprocessing(files.contract, signature)
         agreement.check_series(files.contract, signature)
-        policy = BatchPolicy(
-            signature.max_rows, _delay_s(settings, files.contract), linger_share=_LINGER_SHARE
+        policy = policy_of(
+            settings, files.contract, rows=signature.max_rows, provider=session.provider
         )
         metrics = self.metrics.model(name, version)
         scheduler = Scheduler(
@@ -213,6 +229,7 @@ class Loader:
             max_queue_rows=settings.max_queue_rows or 1,
             instances=settings.instances or 1,
             has_rows=signature.has_rows,
+            paddings=paddings,
             deadlines=self.deadlines,
             observer=_Observer(metrics),
             clock=self.clock,
@@ -247,11 +264,13 @@ class _Observer:
 
     metrics: ModelMetrics
 
-    def batch_ran(self, requests: Sequence[Request], times: BatchTimes) -> None:
+    def batch_ran(self, requests: Sequence[Request], times: BatchTimes, tokens: Tokens) -> None:
         """Once per batch."""
         answered = [request for request in requests if request.is_answered]
         self.metrics.batch_ended(
             rows=sum(request.rows for request in requests),
+            tokens=tokens.real,
+            padded_tokens=tokens.computed,
             total_s=[times.answered_s - request.arrived_s for request in answered],
             queue_s=[times.cut_s - request.queued_s for request in answered],
             input_s=times.run_s - times.cut_s,
@@ -259,15 +278,3 @@ class _Observer:
             output_s=times.answered_s - times.ran_s,
             epoch_s=time.time(),
         )
-
-
-def _max_rows(settings: ModelSettings, contract: Contract | None) -> int:
-    return settings.max_batch_rows or (
-        contract.batching.max_rows if contract else _DEFAULT_MAX_ROWS
-    )
-
-
-def _delay_s(settings: ModelSettings, contract: Contract | None) -> float:
-    if settings.max_queue_delay_s is not None:
-        return settings.max_queue_delay_s
-    return contract.batching.max_queue_delay_s if contract else 0.0

@@ -7,6 +7,7 @@ import grpc
 from numpy.typing import NDArray
 
 from server.model import ServedModel
+from server.signature import Fit
 from server.statuses import refusal_of
 from server.transport.call import Metadata
 
@@ -38,8 +39,7 @@ class InferRequest:
         model: through whose scheduler.
         reply: where the answer goes.
         inputs: what the model is run on.
-        rows: of the inputs.
-        key: requests with equal keys may share a batch.
+        fit: what the model's signature says of them.
         encode: writes the answer, of the model's outputs.
         arrived_s: when the call came.
         queued_s: since when only the model is waited for.
@@ -57,6 +57,7 @@ class InferRequest:
         "inputs",
         "is_answered",
         "key",
+        "length",
         "queued_s",
         "rows",
     )
@@ -67,8 +68,7 @@ class InferRequest:
         reply: Reply,
         *,
         inputs: Mapping[str, Array],
-        rows: int,
-        key: Hashable,
+        fit: Fit,
         encode: Callable[[Mapping[str, Array]], bytes],
         arrived_s: float,
         queued_s: float,
@@ -76,8 +76,9 @@ class InferRequest:
         clock: Callable[[], float],
     ) -> None:
         self.inputs = inputs
-        self.rows = rows
-        self.key = key
+        self.rows = fit.rows
+        self.key: Hashable = fit.key
+        self.length = fit.length
         self.arrived_s = arrived_s
         self.queued_s = queued_s
         self.deadline_s = deadline_s

@@ -143,15 +143,14 @@ class _Job:
         clock, payload, self._payload = self._admission.clock, self._payload, b""
         material = Material(payload, self._model, lambda: self.is_wanted, clock)
         prepared = self._task.prepare(material)
-        rows, key = self._model.signature.admit(
+        fit = self._model.signature.admit(
             tuple((name, prepared.datatype, array.shape) for name, array in prepared.inputs.items())
         )
         self._request = InferRequest(
             self._model,
             self._call,
             inputs=prepared.inputs,
-            rows=rows,
-            key=key,
+            fit=fit,
             encode=prepared.encode,
             arrived_s=self.arrived_s,
             queued_s=clock(),

@@ -1,10 +1,9 @@
-"""What a version is read from, and the two proofs each graph of it gives before it may answer.
+"""What a version is read from, and the proof each graph of it gives before it may answer.
 
-warm-up   every batch size the scheduler will cut, doubled   (no first request pays for it)
-replay    recorded inputs give the recorded outputs          (on this very provider)
+Recorded inputs must give the recorded outputs, on this very provider: all together as they were recorded,
+and where rows differ in length also each alone, and all in one batch put together as the scheduler does.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,15 +15,13 @@ from numpy.typing import NDArray
 from bundle import reader
 from bundle.contract import FILE_NAME, Contract, Tolerance
 from bundle.golden import Golden
-from server.datatypes import DATATYPES
-from server.errors import ModelFailed, ServerError
+from server import collate
+from server.errors import ModelFailed
+from server.padding import Padding, paddings_of
 from server.reading import TextReader, reader_of
 from server.sequences import rules_of
 from server.session import Session
-from server.signature import Signature, TensorSpec
 from server.writing import TextWriter, writer_of
-
-logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
 
@@ -103,47 +100,6 @@ def check_provider(files: Files, provider: str) -> None:
         )
 
 
-def warm_up(session: Session, signature: Signature, files: Files, name: str) -> None:
-    """Run every batch size once, doubled up to the largest, so that memory and kernels are there."""
-    rows = 1
-    while True:
-        inputs = _inputs(session.inputs, signature, files.golden, rows)
-        if inputs is None:
-            return
-        try:
-            session.run(inputs)
-        except ServerError as error:
-            if files.contract is not None:
-                raise
-            logger.warning("warm-up failed model=%s reason=%s", name, error)
-            return
-        if rows >= signature.max_rows:
-            return
-        rows = min(2 * rows, signature.max_rows)
-
-
-def _inputs(
-    specs: Sequence[TensorSpec], signature: Signature, golden: Golden | None, rows: int
-) -> dict[str, Array] | None:
-    """Recorded inputs, repeated to so many rows, or zeros where all other axes are fixed."""
-    if golden is not None:
-        if not signature.has_rows:
-            return dict(golden.inputs)
-        for name, array in golden.inputs.items():
-            if not array.shape[:1] or not len(array):
-                raise ModelFailed(f"golden input {name!r}: expected rows, got shape {array.shape}")
-        return {name: array[np.arange(rows) % len(array)] for name, array in golden.inputs.items()}
-    inputs = {}
-    for spec in specs:
-        axes = (rows, *spec.axes[1:]) if signature.has_rows else spec.axes
-        if not all(isinstance(axis, int) for axis in axes):
-            return None
-        shape = tuple(int(axis) for axis in axes if axis is not None)
-        dtype = DATATYPES[spec.datatype].dtype
-        inputs[spec.name] = np.full(shape, "" if dtype.kind == "O" else 0, dtype)
-    return inputs
-
-
 def replay(session: Session, files: Files) -> None:
     """Refuse a model that no longer gives what was recorded when it was exported."""
     if files.contract is None:
@@ -153,21 +109,65 @@ def replay(session: Session, files: Files) -> None:
     tolerance = _tolerance(files.contract, session.provider)
     rules = rules_of(files.contract, {spec.name: spec for spec in session.inputs})
     inputs = files.golden.inputs
-    outputs = session.run(inputs)
     axes = {spec.name: spec.axes for spec in session.outputs}
+    outputs = session.run(inputs)
+    own = {}
     for name, recorded in files.golden.outputs.items():
         if name not in outputs or outputs[name].shape != recorded.shape:
             raise ModelFailed(f"golden output {name!r}: expected shape {recorded.shape}")
+        own[name] = rules.own_part(axes[name], recorded, inputs)
         actual = rules.own_part(axes[name], outputs[name], inputs)
-        expected = rules.own_part(axes[name], recorded, inputs)
-        if not np.allclose(
-            actual, expected, rtol=tolerance.relative, atol=tolerance.absolute, equal_nan=True
-        ):
-            worst = np.abs(actual.astype(np.float64) - expected).max()
-            raise ModelFailed(
-                f"golden output {name!r} differs by {worst:.3g} on provider {session.provider}; "
-                f"allowed are {tolerance.absolute:g} and {tolerance.relative:g} of the value"
-            )
+        _hold(name, actual, own[name], tolerance, session.provider)
+    paddings = paddings_of(files.contract, session.inputs, session.outputs)
+    if any(padding.lengths for padding in paddings):
+        if files.contract.precision == "int8":
+            # Its ranges are those of the batch. The tolerance allows for that in the scores; of two that
+            # are as good as equal, another may then be the greatest.
+            own = {name: array for name, array in own.items() if array.dtype.kind == "f"}
+        _replay_rows(session, _rows(inputs, paddings), own, paddings, tolerance)
+
+
+def _replay_rows(
+    session: Session,
+    rows: Sequence[Mapping[str, Array]],
+    recorded: Mapping[str, Array],
+    paddings: Sequence[Padding],
+    tolerance: Tolerance,
+) -> None:
+    """Rows in their own lengths, all in one batch and each alone, cut apart again."""
+    numbers = range(len(rows))
+    for batch in (numbers, *([number] for number in numbers)):
+        requests = [rows[number] for number in batch]
+        outputs = session.run(collate.join(requests, paddings))
+        for number, part in zip(batch, collate.split(outputs, requests, paddings), strict=True):
+            for name, values in recorded.items():
+                own = (slice(number, number + 1), *map(slice, part[name].shape[1:]))
+                _hold(name, part[name], values[own], tolerance, session.provider)
+
+
+def _rows(inputs: Mapping[str, Array], paddings: Sequence[Padding]) -> list[dict[str, Array]]:
+    """Each recorded row as a request of its own, cut to its length."""
+    rows = []
+    for number in range(len(next(iter(inputs.values())))):
+        row = {name: array[number : number + 1] for name, array in inputs.items()}
+        for padding in paddings:
+            if padding.lengths is not None:
+                length = int(row[padding.lengths][0])
+                for name, positions in padding.inputs.items():
+                    row[name] = collate.cut(row[name], positions, length)
+        rows.append(row)
+    return rows
+
+
+def _hold(name: str, actual: Array, expected: Array, tolerance: Tolerance, provider: str) -> None:
+    if not np.allclose(
+        actual, expected, rtol=tolerance.relative, atol=tolerance.absolute, equal_nan=True
+    ):
+        worst = np.abs(actual.astype(np.float64) - expected).max()
+        raise ModelFailed(
+            f"golden output {name!r} differs by {worst:.3g} on provider {provider}; "
+            f"allowed are {tolerance.absolute:g} and {tolerance.relative:g} of the value"
+        )
 
 
 def _tolerance(contract: Contract, provider: str) -> Tolerance:

@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from server.collate import Tokens
+
 Array = NDArray[Any]
 
 
@@ -25,6 +27,7 @@ class Queued(Protocol):
     Attributes:
         rows: counted against the queue's and the batch's limits.
         key: requests with equal keys may share a batch.
+        length: entries of each row, 0 where that plays no part.
         arrived_s: when the call came, on the scheduler's clock.
         queued_s: since when it waits for nothing but this model.
         deadline_s: never run after this time.
@@ -33,6 +36,7 @@ class Queued(Protocol):
 
     rows: int
     key: Hashable
+    length: int
     arrived_s: float
     queued_s: float
     deadline_s: float
@@ -58,5 +62,5 @@ class Request(Queued, Protocol):
 class Observer(Protocol):
     """What a scheduler tells of each batch, once it is answered."""
 
-    def batch_ran(self, requests: Sequence[Request], times: BatchTimes) -> None:
+    def batch_ran(self, requests: Sequence[Request], times: BatchTimes, tokens: Tokens) -> None:
         """These requests were run and answered, or given up while running."""

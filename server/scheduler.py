@@ -1,6 +1,7 @@
 """One per model: a bounded queue in front, session threads behind.
 
-Threads: `weir-run-<model>-<n>`, one per instance, each of which cuts a batch, runs it and answers it.
+Threads: `weir-run-<model>-<n>`, one per instance, each of which cuts a batch, and runs and answers it
+(`running`).
 The transport's threads add and cancel, `weir-deadlines` expires. They meet in the queue, under one
 lock that is held to move references and never while something runs.
 
@@ -11,24 +12,18 @@ the one who answers it, so it is answered once.
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from numpy.typing import NDArray
-
-from server import batching, collate
+from server import batching
 from server.batching import BatchPolicy, LastBatch
 from server.deadlines import Deadlines, why_left
 from server.errors import DeadlinePassed, Draining, Overloaded
+from server.padding import Padding
 from server.places import Load, Places
-from server.request import BatchTimes, Observer, Request
+from server.request import Observer, Request
+from server.running import Run, Runner
 
 logger = logging.getLogger(__name__)
-
-Array = NDArray[Any]
-
-Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
 class Scheduler:
@@ -41,6 +36,7 @@ class Scheduler:
         max_queue_rows: rows that may wait; more are refused at once.
         instances: threads that run batches side by side.
         has_rows: whether requests may be joined and split at all.
+        paddings: the axes along which joined requests are filled up.
         deadlines: watches the requests while they are here.
         observer: told of each batch.
         clock: monotonic seconds.
@@ -57,18 +53,26 @@ class Scheduler:
         has_rows: bool,
         deadlines: Deadlines,
         observer: Observer,
+        paddings: Sequence[Padding] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = name
-        self._run = run
         self._policy = policy
         self._max_queue_rows = max_queue_rows
-        self._has_rows = has_rows
         self._deadlines = deadlines
-        self._observer = observer
         self._clock = clock
         self._condition = threading.Condition(threading.Lock())
         self._places: Places[Request] = Places()
+        self._runner = Runner(
+            name,
+            run,
+            has_rows=has_rows,
+            paddings=paddings,
+            places=self._places,
+            lock=self._condition,
+            observer=observer,
+            clock=clock,
+        )
         self._threads = [
             threading.Thread(target=self._work, name=f"weir-run-{name}-{number}", daemon=True)
             for number in range(instances)
@@ -158,7 +162,7 @@ class Scheduler:
             last = None
             try:
                 if batch:
-                    last = self._process(batch)
+                    last = self._runner.process(batch)
             except Exception:  # our bug: that batch is lost, its thread must not be
                 logger.exception("batch lost model=%s", self._name)
 
@@ -174,7 +178,7 @@ class Scheduler:
                 self._condition.wait(pause_s)
                 places.idle_threads -= 1
             cut_s = self._clock()
-            batch = batching.select(places.waiting, self._policy.max_rows)
+            batch = batching.select(places.waiting, self._policy)
             for request in batch:
                 places.take(request)
             late = [request for request in batch if request.deadline_s <= cut_s]
@@ -195,86 +199,23 @@ class Scheduler:
         if places.closed:
             return 0.0
         oldest = next(iter(places.waiting))
-        now, waiting_rows = self._clock(), places.waiting_rows
+        now, rows, tokens = self._clock(), places.waiting_rows, self._waiting_tokens()
         pause_s = batching.delay_s(
-            self._policy, waiting_rows=waiting_rows, oldest_s=oldest.queued_s, now=now
+            self._policy,
+            waiting_rows=rows,
+            waiting_tokens=tokens,
+            oldest_s=oldest.queued_s,
+            now=now,
         )
         if last is not None:
-            linger_s = batching.linger_s(self._policy, last, waiting_rows=waiting_rows, now=now)
+            linger_s = batching.linger_s(
+                self._policy, last, waiting_rows=rows, waiting_tokens=tokens, now=now
+            )
             pause_s = max(pause_s, linger_s)
         return max(pause_s, 0.0)
 
-    def _process(self, batch: list[Request]) -> LastBatch | None:
-        """Run a batch and answer it; None if it failed."""
-        cut_s = self._clock()
-        try:
-            inputs = collate.join([request.inputs for request in batch])
-            run_s = self._clock()
-            outputs = self._run(inputs)
-            ran_s = self._clock()
-            rows = [request.rows for request in batch]
-            parts = collate.split(outputs, rows) if self._has_rows else [outputs]
-        except Exception as error:  # noqa: BLE001 - the one place where a run may fail
-            self._retry_or_fail(batch, error)
-            return None
-        left_rows = self.load().waiting_rows
-        with self._leaving(batch) as here:
-            self._answer(batch, parts, here)
-            times = BatchTimes(cut_s, run_s, ran_s, self._clock())
-            self._observer.batch_ran(batch, times)
-        return LastBatch(sum(rows), ran_s - run_s, times.answered_s, left_rows)
-
-    def _retry_or_fail(self, batch: list[Request], error: Exception) -> None:
-        """One bad request must not take its batch-mates down: each gets a run of its own."""
-        if len(batch) == 1:
-            with self._leaving(batch) as here:
-                for request in here:
-                    self._fail(request, error)
-            return
-        logger.warning("batch failed, running its requests singly model=%s", self._name)
-        for request in batch:
-            if self._may_run(request):
-                self._process([request])
-
-    def _may_run(self, request: Request) -> bool:
-        """Whether a request of a failed batch is still waited for, and has time for another run."""
-        with self._condition:
-            if request not in self._places.running:
-                return False
-            is_late = request.deadline_s <= self._clock()
-            if is_late:
-                self._places.take(request)
-        if is_late:
-            request.fail(DeadlinePassed("the deadline passed before its run"))
-        return not is_late
-
-    def _answer(
-        self, batch: list[Request], parts: list[dict[str, Array]], here: set[Request]
-    ) -> None:
-        for request, part in zip(batch, parts, strict=True):
-            if request not in here:
-                continue
-            try:
-                request.answer(part)
-            except Exception as error:  # noqa: BLE001 - an answer that cannot be sent is that caller's alone
-                self._fail(request, error)
-
-    @staticmethod
-    def _fail(request: Request, error: Exception) -> None:
-        try:
-            request.fail(error)
-        except Exception:  # our bug, and one caller's; its batch-mates still wait for theirs
-            logger.exception("failure lost")
-
-    @contextmanager
-    def _leaving(self, batch: list[Request]) -> Iterator[set[Request]]:
-        """Take requests out of the running, less those given up meanwhile, to be answered and counted."""
-        places = self._places
-        with self._condition:
-            here = {request for request in batch if places.take(request)}
-            places.answering += len(here)
-        try:
-            yield here
-        finally:
-            with self._condition:
-                places.answering -= len(here)
+    def _waiting_tokens(self) -> int:
+        """Entries of all that waits; of no interest where they have no limit."""
+        if self._policy.max_tokens is None:
+            return 0
+        return sum(request.rows * request.length for request in self._places.waiting)

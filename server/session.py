@@ -73,13 +73,19 @@ class Session:
         graph: the ONNX file's bytes, weights inside.
         provider: `cpu` or `cuda`.
         threads: threads inside one operator.
+        has_few_shapes: whether it is worth remembering how each shape of the inputs used memory.
 
     Raises:
         ModelFailed: the graph does not load, or not on that provider.
     """
 
-    def __init__(self, graph: bytes, *, provider: str, threads: int) -> None:
+    def __init__(
+        self, graph: bytes, *, provider: str, threads: int, has_few_shapes: bool = True
+    ) -> None:
         options = ort.SessionOptions()
+        # What is remembered is never forgotten. Of a tagger it took 55 MB over 10,000 batches of any size,
+        # and is no faster; on a picture it saves one of 55 microseconds.
+        options.enable_mem_pattern = has_few_shapes
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         # A spinning thread would take the core the transport needs.

@@ -38,16 +38,18 @@ class TensorSpec:
         return tuple(axis if isinstance(axis, int) else -1 for axis in self.axes)
 
 
-class Admission(NamedTuple):
-    """What the scheduler needs to know of a request that fits.
+class Fit(NamedTuple):
+    """What the scheduler needs to know of a request that fits the model.
 
     Attributes:
         rows: how many examples it holds; 1 for a model without rows.
         key: requests with equal keys may share a batch.
+        length: entries of a row as it was sent, filled up; 0 for a model without lengths.
     """
 
     rows: int
-    key: tuple[tuple[str, tuple[int, ...]], ...]
+    key: tuple[tuple[str, tuple[int | None, ...]], ...]
+    length: int
 
 
 class Signature:
@@ -58,8 +60,9 @@ class Signature:
         outputs: in the graph's order.
         batch_axis: the symbol of the batch axis; None if requests are never put together.
         max_rows: the most rows of one request, and of one batch.
-        maxima: the most entries along axes that must not be empty, by symbol.
+        maxima: the most entries along padded axes, by symbol; the least is 1.
         optional: inputs that a request may leave out, as the server can fill them in.
+        length_axis: the symbol of the padded axis that tells how long a request's rows are.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Signature:
         max_rows: int,
         maxima: Mapping[str, int] | None = None,
         optional: Collection[str] = (),
+        length_axis: str | None = None,
     ) -> None:
         self.inputs: Mapping[str, TensorSpec] = {spec.name: spec for spec in inputs}
         self.outputs: Mapping[str, TensorSpec] = {spec.name: spec for spec in outputs}
@@ -82,23 +86,24 @@ class Signature:
         self.max_rows = max_rows if self.has_rows else 1
         self.optional = frozenset(optional)
         self._maxima = maxima or {}
-        self._admitted: dict[tuple[Form, ...], Admission] = {}
+        self._length_axis = length_axis
+        self._admitted: dict[tuple[Form, ...], Fit] = {}
 
-    def admit(self, forms: tuple[Form, ...]) -> Admission:
-        """Rows and batch-mates of a request, if everything about its tensors but their values fits.
+    def admit(self, forms: tuple[Form, ...]) -> Fit:
+        """Rows, batch-mates and length of a request, if all about its tensors but their values fits.
 
         What was admitted once is remembered: a server sees the same few forms all day.
 
         Raises:
             InvalidRequest: names, datatypes, ranks, sizes or rows are off.
         """
-        admission = self._admitted.get(forms)
-        if admission is None:
-            admission = self._admit(forms)
+        fit = self._admitted.get(forms)
+        if fit is None:
+            fit = self._admit(forms)
             if len(self._admitted) >= _MAX_REMEMBERED:
                 self._admitted.clear()
-            self._admitted[forms] = admission
-        return admission
+            self._admitted[forms] = fit
+        return fit
 
     def check_outputs(self, wanted: Sequence[str]) -> None:
         """Refuse unknown and repeated requested outputs."""
@@ -108,22 +113,31 @@ class Signature:
             raise InvalidRequest(f"unknown outputs: {_quoted(unknown)}; expected {expected}")
         _check_repeated("outputs", wanted)
 
-    def _admit(self, forms: tuple[Form, ...]) -> Admission:
+    def _admit(self, forms: tuple[Form, ...]) -> Fit:
         self._check_names([name for name, _, _ in forms])
         for name, datatype, shape in forms:
             _check_tensor(self.inputs[name], datatype, shape)
-        self._check_symbols(forms)
+        sizes = self._check_symbols(forms)
         if not self.has_rows:
-            return Admission(1, ())
+            return Fit(1, (), 0)
         rows = forms[0][2][0]
         if rows < 1:
             raise InvalidRequest("the request holds no rows: expected 1 or more on axis 0, got 0")
         if rows > self.max_rows:
             raise InvalidRequest(f"expected at most {self.max_rows} rows in a request, got {rows}")
-        shapes = {name: shape[1:] for name, _, shape in forms}
+        shapes = {name: self._fixed(name, shape) for name, _, shape in forms}
         # Once filled in, they look like those that were sent, and the requests may share a batch.
         shapes |= {name: () for name in self.optional if name not in shapes}
-        return Admission(rows, tuple(sorted(shapes.items())))
+        length = 0 if self._length_axis is None else sizes[self._length_axis]
+        return Fit(rows, tuple(sorted(shapes.items())), length)
+
+    def _fixed(self, name: str, shape: tuple[int, ...]) -> tuple[int | None, ...]:
+        """A row's shape as far as its batch-mates must have the same: padded axes need not be equal."""
+        axes = self.inputs[name].axes
+        return tuple(
+            None if axis in self._maxima else size
+            for axis, size in zip(axes[1:], shape[1:], strict=True)
+        )
 
     def _check_names(self, sent: Sequence[str]) -> None:
         unknown = [name for name in sent if name not in self.inputs]
@@ -135,7 +149,8 @@ class Signature:
             raise InvalidRequest(f"missing inputs: {_quoted(missing)}")
         _check_repeated("inputs", sent)
 
-    def _check_symbols(self, forms: tuple[Form, ...]) -> None:
+    def _check_symbols(self, forms: tuple[Form, ...]) -> dict[str, int]:
+        """The size of each axis with a symbol."""
         sizes: dict[str, tuple[int, str]] = {}
         for name, _, shape in forms:
             for axis, size in zip(self.inputs[name].axes, shape, strict=True):
@@ -152,6 +167,7 @@ class Signature:
                     raise InvalidRequest(
                         f"input {_quote(name)}: axis {_quote(axis)}: expected 1 to {most}, got {size}"
                     )
+        return {axis: size for axis, (size, _) in sizes.items()}
 
 
 def _check_tensor(spec: TensorSpec, datatype: str, shape: tuple[int, ...]) -> None:

@@ -97,6 +97,8 @@ class ModelMetrics:
         self.statuses: Counter[str] = Counter()
         self.rows = 0
         self.batches = 0
+        self.tokens = 0
+        self.padded_tokens = 0
         self.histograms = {name: Histogram(bounds) for name, (bounds, _) in HISTOGRAMS.items()}
         self.success, self.failure, self.queue = Duration(), Duration(), Duration()
         self.by_batch_size: dict[int, BatchSizeStatistics] = {}
@@ -120,6 +122,8 @@ class ModelMetrics:
         self,
         *,
         rows: int,
+        tokens: int,
+        padded_tokens: int,
         total_s: Sequence[float],
         queue_s: Sequence[float],
         input_s: float,
@@ -131,6 +135,8 @@ class ModelMetrics:
 
         Args:
             rows: of the batch that ran.
+            tokens: of its rows, within their lengths; 0 for a model without lengths.
+            padded_tokens: that were computed for them.
             total_s: of each answered request, from arrival to answer.
             queue_s: of each answered request, from its queueing to the cut.
             input_s: joining the requests.
@@ -153,6 +159,8 @@ class ModelMetrics:
             self.success.add(sum(total_s), len(total_s))
             self.queue.add(sum(queue_s), len(queue_s))
             self.rows += rows
+            self.tokens += tokens
+            self.padded_tokens += padded_tokens
             self.batches += 1
             self.last_inference_epoch_s = epoch_s
             size = self.by_batch_size.setdefault(rows, BatchSizeStatistics())

@@ -155,6 +155,25 @@ def gather(vocabulary: int = 8) -> bytes:
     )
 
 
+def mean_of_steps() -> bytes:
+    """`tokens` INT64 [batch, time] and `lengths` → `y` FP32 [batch], the mean of all steps.
+
+    What fills a row up counts, so a row in a padded batch does not get what it gets alone.
+    """
+    nodes = [
+        helper.make_node("Cast", ["tokens"], ["steps"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["steps", "time_axis"], ["y"], keepdims=0),
+    ]
+    inputs = [
+        _value("tokens", TensorProto.INT64, ("batch", "time")),
+        _value("lengths", TensorProto.INT64, ("batch",)),
+    ]
+    outputs = [_value("y", TensorProto.FLOAT, ("batch",))]
+    return _model(
+        "mean_of_steps", nodes, inputs, outputs, [_constant("time_axis", np.array([1], np.int64))]
+    )
+
+
 def refuses_zero() -> bytes:
     """`x` INT64 [batch, 1] → y [batch, 1], the row number 1 - x of a table: 0 is out of its range.
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from server import batching
+from server.batching import BatchPolicy
 from server.deadlines import Deadlines, why_left
 from server.errors import DeadlinePassed, Draining, Overloaded
 from server.generation.core import Generation
@@ -48,7 +49,7 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = name
-        self._max_rows = max_rows
+        self._policy = BatchPolicy(max_rows)
         self._max_queue_rows = max_queue_rows
         self._deadlines = deadlines
         self._clock = clock
@@ -158,7 +159,7 @@ class Engine:
             gone, self._gone = self._gone, {}
             if worker.wants_requests:
                 now = self._clock()
-                for request in batching.select(places.waiting, self._max_rows):
+                for request in batching.select(places.waiting, self._policy):
                     places.take(request)
                     (batch if request.deadline_s > now else late).append(request)
             places.running.update(batch)

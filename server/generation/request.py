@@ -56,6 +56,7 @@ class PairRequest:
         self.sources = sources
         self.rows = len(sources)
         self.key: Hashable = ()
+        self.length = 0
         self.arrived_s = sources[0].arrived_s
         self.queued_s = queued_s
         self.deadline_s = deadline_s

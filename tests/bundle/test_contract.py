@@ -24,6 +24,7 @@ def test_defaults_of_the_smallest_contract() -> None:
 
     assert contract.batch_axis == "batch"
     assert contract.batching.max_rows == 32
+    assert contract.batching.max_tokens is None
     assert contract.batching.max_queue_delay_s == 0.0
     assert contract.files == {} and contract.labels == {}
     assert (contract.precision, contract.providers) == ("fp32", ["cpu", "cuda"])
@@ -93,6 +94,7 @@ def test_impossible_preprocessing_is_refused(changes: dict[str, Any], message: s
         pytest.param(encoded(task="chess"), "task: expected 'image-class", id="unknown-task"),
         pytest.param(encoded(architecture=3), "architecture: expected a valid string", id="type"),
         pytest.param(encoded(batching={"max_rows": "8"}), "max_rows: expected", id="coercion"),
+        pytest.param(encoded(batching={"max_tokens": 0}), "max_tokens: expected", id="tokens"),
         pytest.param(encoded(batching={"max_rows": 0}), "max_rows: expected.*got 0", id="bound"),
         pytest.param(encoded(files={"../x": "0" * 64}), r"\.\./x", id="path"),
         pytest.param(encoded(files={"x": "ABC"}), "files.x: expected.*'ABC'", id="hash"),

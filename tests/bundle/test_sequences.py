@@ -68,6 +68,11 @@ def test_tasks_over_sequences(task: str) -> None:
         pytest.param(axes(maximum=0), "padded_axes.time.maximum: expected", id="maximum"),
         pytest.param(axes(padding={}), "padded_axes.time.padding: expected", id="no inputs"),
         pytest.param(axes(padding={"tokens": "x"}), "padding.tokens: expected", id="padding"),
+        pytest.param(
+            axes(padding={"tokens": 0, "characters": 1}),
+            "letters: padding of 'characters': expected 1 as along its other axis, got 0",
+            id="two paddings",
+        ),
         pytest.param(axes(mask="m"), "padded_axes.time.mask: unknown key", id="unknown key"),
         pytest.param(
             axes(lengths="tokens"), r"in an input of their own, got \['tokens'\]", id="tokens"

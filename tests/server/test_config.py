@@ -199,6 +199,7 @@ def test_variables_that_are_no_settings_are_left_alone(environment: dict[str, st
         pytest.param("threads", 0, "^--threads", id="threads"),
         pytest.param("instances", 0, "^--instances", id="instances"),
         pytest.param("max_batch_rows", 0, "^--max-batch-rows", id="batch"),
+        pytest.param("max_batch_tokens", 0, "^--max-batch-tokens", id="tokens"),
         pytest.param("max_queue_rows", -5, "^--max-queue-rows", id="queue"),
         pytest.param("max_queue_delay_s", -0.1, "^--max-queue-delay-s", id="negative delay"),
         pytest.param("max_queue_delay_s", float("nan"), "^--max-queue-delay-s", id="delay NaN"),
@@ -247,11 +248,13 @@ def test_settings_do_not_change() -> None:
 TABLES = """
 models_dir = "models"
 max_batch_rows = 16
+max_batch_tokens = 512
 max_queue_delay_s = 0.5
 instances = 2
 
 [models.lenet]
 max_batch_rows = 4
+max_batch_tokens = 64
 max_queue_delay_s = 0.0
 
 [models."dotted.name"]
@@ -262,9 +265,9 @@ max_queue_rows = 9
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        pytest.param("lenet", (4, 0.0, 1024, 2), id="own table, zero is a word"),
-        pytest.param("dotted.name", (16, 0.5, 9, 2), id="dotted name"),
-        pytest.param("other", (16, 0.5, 1024, 2), id="no table"),
+        pytest.param("lenet", (4, 64, 0.0, 1024, 2), id="own table, zero is a word"),
+        pytest.param("dotted.name", (16, 512, 0.5, 9, 2), id="dotted name"),
+        pytest.param("other", (16, 512, 0.5, 1024, 2), id="no table"),
     ],
 )
 def test_models_own_table_comes_first(
@@ -273,7 +276,8 @@ def test_models_own_table_comes_first(
     own = load({}, {}, write(TABLES)).for_model(name)
 
     assert (
-        own.max_batch_rows, own.max_queue_delay_s, own.max_queue_rows, own.instances,
+        own.max_batch_rows, own.max_batch_tokens, own.max_queue_delay_s, own.max_queue_rows,
+        own.instances,
     ) == expected  # fmt: skip
 
 

@@ -159,6 +159,8 @@ def test_statistics_are_sums_over_requests_and_batches(
     for rows, answered in [(4, 3), (2, 2), (4, 4)]:
         model.metrics.batch_ended(
             rows=rows,
+            tokens=0,
+            padded_tokens=0,
             total_s=[0.5] * answered,
             queue_s=[0.25] * answered,
             input_s=0.125,

@@ -32,9 +32,18 @@ def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None
     return registry.get_sample_value(name, labels)
 
 
-def batch(model: ModelMetrics, *, rows: int = 4, answered: int = 2, seconds: float = 0.25) -> None:
+def batch(
+    model: ModelMetrics,
+    *,
+    rows: int = 4,
+    tokens: tuple[int, int] = (0, 0),
+    answered: int = 2,
+    seconds: float = 0.25,
+) -> None:
     model.batch_ended(
         rows=rows,
+        tokens=tokens[0],
+        padded_tokens=tokens[1],
         total_s=[4 * seconds] * answered,
         queue_s=[seconds] * answered,
         input_s=seconds,
@@ -75,6 +84,22 @@ def test_rows_and_runs_are_counted(metrics: Metrics, registry: CollectorRegistry
     assert value(registry, "weir_batches_total", **labels) == 2
     assert value(registry, "weir_batch_rows_sum", **labels) == 12
     assert value(registry, "weir_batch_rows_count", **labels) == 2
+
+
+def test_padding_is_what_is_computed_beyond_the_tokens(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    model = metrics.model("tagger", "1")
+    batch(metrics.model("lenet", "1"))
+    batch(model, tokens=(20, 32))
+    batch(model, tokens=(5, 8))
+
+    def totals(**labels: str) -> list[float | None]:
+        names = ("weir_tokens_total", "weir_padded_tokens_total")
+        return [value(registry, name, version="1", **labels) for name in names]
+
+    assert totals(model="tagger") == [25, 40]
+    assert totals(model="lenet") == [0, 0]
 
 
 def test_batch_whose_callers_all_left_is_no_request(
@@ -207,7 +232,7 @@ def test_every_help_text_says_what_a_value_means(
 
     families = scrape(registry)
 
-    assert len(families) == 21
+    assert len(families) == 23
     for name, family in families.items():
         assert name.startswith("weir_")
         text = family.documentation

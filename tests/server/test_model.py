@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from bundle.contract import Batching, Contract
 from bundle.golden import Golden
-from bundle.sequences import ValueRange
+from bundle.sequences import PaddedAxis, ValueRange
 from server.config import ModelSettings
 from server.deadlines import Deadlines
 from server.errors import ModelFailed
@@ -36,6 +36,7 @@ class Call:
     def __init__(self, inputs: Mapping[str, Array], rows: int = 1) -> None:
         self.inputs = inputs
         self.rows = rows
+        self.length = 0
         self.key: Hashable = tuple((name, array.shape[1:]) for name, array in inputs.items())
         self.arrived_s = 0.0
         self.queued_s = 0.0
@@ -136,6 +137,17 @@ def test_operators_word_goes_before_the_bundles(publish: Callable[..., Path], lo
 
     assert (model.policy.max_rows, model.policy.max_queue_delay_s) == (4, 0.0)
     assert model.signature.max_rows == 4
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"), [({}, 256), ({"max_batch_tokens": 64}, 64)], ids=["bundle", "operator"]
+)
+def test_tokens_of_a_batch_are_limited_by_operator_or_bundle(
+    own: dict[str, int], expected: int, publish: Callable[..., Path], load: Load
+) -> None:
+    model = load(publish(batching=Batching(max_tokens=256)), **own)
+
+    assert model.policy.max_tokens == expected
 
 
 def test_plain_model_is_read_off_its_graph(models: Path, load: Load) -> None:
@@ -260,6 +272,52 @@ def test_model_that_no_longer_gives_the_golden_outputs_is_refused(
 
     with pytest.raises(ModelFailed, match=f"golden output {message}"):
         load(publish(golden=golden))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "lengths", "is_served"),
+    [
+        pytest.param([[2, 4], [6, 8]], [2, 2], True, id="full rows"),
+        pytest.param([[2, 4], [6, 0]], [2, 1], False, id="a short row"),
+    ],
+)
+def test_rows_must_give_alone_and_in_a_batch_what_was_recorded(
+    tokens: list[list[int]],
+    lengths: list[int],
+    publish: Callable[..., Path],
+    load: Load,
+    *,
+    is_served: bool,
+) -> None:
+    """This graph's answers depend on how far a row is filled up."""
+    given = np.array(tokens)
+    directory = publish(
+        graph=onnx_models.mean_of_steps(),
+        golden=Golden(
+            {"tokens": given, "lengths": np.array(lengths)},
+            {"y": given.mean(axis=1, dtype=np.float32)},
+        ),
+        padded_axes={"time": PaddedAxis(maximum=8, lengths="lengths", padding={"tokens": 0})},
+    )
+
+    if is_served:
+        assert load(directory).signature.has_rows
+    else:
+        with pytest.raises(ModelFailed, match="golden output 'y' differs by 3"):
+            load(directory)
+
+
+def test_recorded_rows_without_lengths_are_refused(
+    publish: Callable[..., Path], load: Load
+) -> None:
+    directory = publish(
+        graph=onnx_models.mean_of_steps(),
+        golden=Golden({"tokens": np.array([[2, 4]])}, {"y": np.array([3], np.float32)}),
+        padded_axes={"time": PaddedAxis(maximum=8, lengths="lengths", padding={"tokens": 0})},
+    )
+
+    with pytest.raises(ModelFailed, match=r"expected \['lengths', 'tokens'\], got \['tokens'\]"):
+        load(directory)
 
 
 def test_golden_output_the_graph_lacks_is_refused(publish: Callable[..., Path], load: Load) -> None:

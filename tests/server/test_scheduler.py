@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from server.batching import BatchPolicy
+from server.collate import Tokens
 from server.deadlines import Deadlines
 from server.errors import Cancelled, DeadlinePassed, Draining, InvalidRequest, Overloaded
+from server.padding import Padding
 from server.places import Load
 from server.request import BatchTimes, Request
 from server.scheduler import Scheduler
@@ -33,6 +35,7 @@ class Call:
     number: int
     rows: int = 1
     key: Hashable = ()
+    length: int = 0
     arrived_s: float = 0.0
     queued_s: float = 0.0
     deadline_s: float = LATER
@@ -41,7 +44,11 @@ class Call:
     outcomes: list[Mapping[str, Array] | Exception] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.inputs: Mapping[str, Array] = {"x": np.full((self.rows, 1), self.number)}
+        size = max(1, self.length)
+        self.inputs: Mapping[str, Array] = {
+            "x": np.full((self.rows, size), self.number),
+            "lengths": np.full(self.rows, size),
+        }
 
     def answer(self, outputs: Mapping[str, Array]) -> None:
         if self.answer_error is not None:
@@ -60,7 +67,7 @@ class Call:
     def has_right_answer(self) -> bool:
         (outcome,) = self.outcomes
         return not isinstance(outcome, Exception) and outcome["y"].tolist() == (
-            [[-self.number]] * self.rows
+            [[-self.number] * max(1, self.length)] * self.rows
         )
 
     def failed_with(self, error: type[Exception]) -> bool:
@@ -77,6 +84,12 @@ class Run:
     may_end: bool = False
 
 
+# What fills a row up is no caller's number.
+PADDING = Padding(
+    maximum=50, inputs={"x": (1,)}, values={"x": -7}, outputs={"y": (1,)}, lengths="lengths"
+)
+
+
 class World:
     """A scheduler, and what is around it: every step waits for the test, every wait for an event."""
 
@@ -86,6 +99,7 @@ class World:
         self.running: list[Run] = []
         self.batches: list[list[int]] = []
         self.observed: list[tuple[list[int], BatchTimes]] = []
+        self.tokens: list[Tokens] = []
         self.calls: list[Call] = []
         self.instances = instances
         self.thread_names: set[str] = set()
@@ -96,10 +110,13 @@ class World:
                 int(policy.get("max_rows", 8)),
                 policy.get("max_queue_delay_s", 0.0),
                 policy.get("linger_share", 0.0),
+                max_tokens=int(policy["max_tokens"]) if "max_tokens" in policy else None,
+                step_rows=2.0,
             ),
             max_queue_rows=max_queue_rows,
             instances=instances,
             has_rows=True,
+            paddings=[PADDING],
             deadlines=Deadlines(self.clock),
             observer=self,
             clock=self.clock,
@@ -120,10 +137,11 @@ class World:
             raise run.error
         return {"y": -inputs["x"]}
 
-    def batch_ran(self, requests: Sequence[Request], times: BatchTimes) -> None:
+    def batch_ran(self, requests: Sequence[Request], times: BatchTimes, tokens: Tokens) -> None:
         with self.changed:
             numbers = [call.number for call in requests if isinstance(call, Call)]
             self.observed.append((numbers, times))
+            self.tokens.append(tokens)
             self.changed.notify_all()
 
     def ran(self) -> set[int]:
@@ -240,6 +258,45 @@ def test_keys_do_not_mix(world: World) -> None:
 
     assert world.batches == [[1], [2, 4], [3, 5]]
     assert all(call.has_right_answer for call in world.calls)
+
+
+def test_batch_mates_are_near_in_length_and_get_their_own_part(world: World) -> None:
+    world.submit_and_run(length=3)
+    for length in (20, 3, 19, 4, 20):
+        world.submit(length=length)
+
+    world.end_every_run()
+    world.wait_for(lambda: len(world.tokens) == 3)
+
+    assert [sorted(batch) for batch in world.batches] == [[1], [2, 4, 6], [3, 5]]
+    assert all(call.has_right_answer for call in world.calls)
+    assert world.tokens == [Tokens(3, 3), Tokens(59, 60), Tokens(7, 8)]
+
+
+def test_oldest_is_in_the_next_batch_whatever_arrives() -> None:
+    """Others of one length keep coming, and the one that is unlike them is not put off."""
+    world = World(max_rows=4)
+    world.submit_and_run(length=3)
+    unlike = world.submit(length=50)
+    for _ in range(4):
+        world.submit(length=3)
+
+    world.end_run()
+    world.wait_for(lambda: len(world.running) == 1)
+
+    assert world.batches[1] == [unlike.number]
+    world.end_every_run()
+    assert all(call.has_right_answer for call in world.calls)
+
+
+def test_as_many_tokens_as_a_batch_may_have_are_not_waited_for() -> None:
+    world = World(max_queue_delay_s=1e6, max_tokens=40)
+    world.submit(length=20)
+
+    world.submit_and_run(length=20)
+
+    assert world.batches == [[1, 2]]
+    world.end_every_run()
 
 
 def test_full_queue_refuses_at_once_and_with_the_limit() -> None:
@@ -650,7 +707,13 @@ def test_model_without_rows_gets_its_inputs_and_outputs_whole() -> None:
 
 
 steps = st.one_of(
-    st.tuples(st.just("submit"), st.integers(1, 4), st.sampled_from("ab"), st.integers(1, 9)),
+    st.tuples(
+        st.just("submit"),
+        st.integers(1, 4),
+        st.sampled_from("ab"),
+        st.integers(1, 9),
+        st.integers(1, 50),
+    ),
     st.tuples(st.just("cancel"), st.integers(0, 30)),
     st.tuples(st.just("advance"), st.integers(1, 3)),
     st.tuples(st.just("expire")),
@@ -660,11 +723,16 @@ steps = st.one_of(
 
 
 @settings(max_examples=150)
-@given(st.lists(steps, max_size=40), st.integers(1, 2))
-def test_every_caller_gets_exactly_one_outcome(plan: list[tuple[Any, ...]], instances: int) -> None:
-    world = World(instances=instances, max_rows=4, max_queue_rows=8)
+@given(plan=st.lists(steps, max_size=40), instances=st.integers(1, 2), has_lengths=st.booleans())
+def test_every_caller_gets_exactly_one_outcome(
+    plan: list[tuple[Any, ...]], instances: int, *, has_lengths: bool
+) -> None:
+    limits = {"max_tokens": 60} if has_lengths else {}
+    world = World(instances=instances, max_rows=4, max_queue_rows=8, **limits)
 
     for kind, *arguments in plan:
+        if kind == "submit":
+            arguments[-1] *= has_lengths
         play(world, kind, *arguments)
         world.settle()
     world.end_every_run()
@@ -678,10 +746,11 @@ def test_every_caller_gets_exactly_one_outcome(plan: list[tuple[Any, ...]], inst
 def play(world: World, kind: str, *arguments: Any) -> None:
     match kind:
         case "submit":
-            rows, key, patience = arguments
+            rows, key, patience, length = arguments
             before = world.scheduler.load()
             try:
-                world.submit(rows=rows, key=key, deadline_s=world.clock.now + patience)
+                deadline_s = world.clock.now + patience
+                world.submit(rows=rows, key=key, length=length, deadline_s=deadline_s)
             except Overloaded:
                 assert before.waiting_rows + rows > 8
             except Draining:
@@ -711,9 +780,9 @@ def test_requests_are_running_until_they_are_counted() -> None:
     seen: list[int] = []
 
     class Watching(World):
-        def batch_ran(self, requests: Sequence[Request], times: BatchTimes) -> None:
+        def batch_ran(self, requests: Sequence[Request], times: BatchTimes, tokens: Tokens) -> None:
             seen.append(self.scheduler.load().running_requests)
-            super().batch_ran(requests, times)
+            super().batch_ran(requests, times, tokens)
 
     world = Watching()
     call = world.submit_and_run()

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import hypothesis.strategies
 import numpy as np
 import pytest
 import torch
@@ -13,10 +14,12 @@ from bundle.contract import Contract, Tolerance
 from bundle.golden import Golden
 from bundle.sequences import PaddedAxis, ValueRange
 from export.publishing import publish as export
-from server import description
+from server import collate, description
 from server.errors import InvalidRequest, ModelFailed
+from server.padding import paddings_of
 from server.pb import inference_pb2 as pb
 from server.sequences import SequenceRules, rules_of
+from server.session import Session
 from server.signature import TensorSpec
 from tests.sequence_networks import (
     Recurrent,
@@ -206,6 +209,54 @@ def test_exported_bundle_is_loaded_and_replayed(
         np.testing.assert_allclose(actual[row, :length], expected[row, :length], atol=1e-5)
 
 
+requests = hypothesis.strategies.lists(
+    hypothesis.strategies.tuples(
+        hypothesis.strategies.integers(1, 3),  # rows
+        hypothesis.strategies.integers(1, 24),  # steps
+        hypothesis.strategies.integers(1, 8),  # letters
+        hypothesis.strategies.integers(0, 2**32 - 1),  # seed
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@pytest.fixture(scope="module", params=["tagger", "speller"])
+def graph(request: pytest.FixtureRequest, exported: Path) -> tuple[Session, Contract]:
+    """A recurrent one, and a convolution over words and letters."""
+    bundle = reader.read(exported / request.param / "1")
+    return Session(bundle.model, provider="cpu", threads=1), bundle.contract
+
+
+@hypothesis.given(requests)
+def test_exported_network_gives_from_any_batch_what_it_gives_alone(
+    graph: tuple[Session, Contract], shapes: list[tuple[int, int, int, int]]
+) -> None:
+    session, rules = graph
+    names = {spec.name for spec in session.inputs}
+    paddings = paddings_of(rules, session.inputs, session.outputs)
+    asked = []
+    for rows, steps, letters, seed in shapes:
+        generator = np.random.default_rng(seed)
+        inputs = {
+            "tokens": generator.integers(0, WORDS, (rows, steps)),
+            "characters": generator.integers(0, 10, (rows, steps, letters)),
+            "lengths": generator.integers(1, steps + 1, rows),
+        }
+        asked.append({name: array for name, array in inputs.items() if name in names})
+
+    outputs = session.run(collate.join(asked, paddings))
+    parts = collate.split(outputs, asked, paddings)
+
+    for part, inputs in zip(parts, asked, strict=True):
+        alone = session.run(inputs)
+        assert part["logits"].shape == alone["logits"].shape
+        for row, length in enumerate(inputs["lengths"]):
+            np.testing.assert_allclose(
+                part["logits"][row, :length], alone["logits"][row, :length], rtol=1e-5, atol=1e-5
+            )
+
+
 def test_lengths_may_be_left_out(backend: Backend, clock: Clock) -> None:
     admission = admission_of(backend, clock)
     tokens = np.array([[2, 3, 4], [5, 6, 7]])
@@ -233,6 +284,15 @@ def test_lengths_may_be_left_out(backend: Backend, clock: Clock) -> None:
         ),
         pytest.param({"tokens": [[1, 2]], "lengths": [0]}, "from 1 to 2, got 0", id="none"),
         pytest.param({"lengths": [1]}, "missing inputs: 'tokens'", id="no tokens"),
+        pytest.param(
+            {"tokens": [[1, 2]], "lengths": [2, 2]},
+            "axis 'batch': expected 1 as in input 'tokens', got 2",
+            id="more lengths than rows",
+        ),
+        pytest.param(
+            {"tokens": [[1]], "lengths": [[1]]}, "expected 1 axes", id="lengths of rank 2"
+        ),
+        pytest.param({"tokens": [], "lengths": []}, "expected 2 axes", id="tokens of rank 1"),
     ],
 )
 def test_bad_sentence_is_refused_before_it_waits(
@@ -247,14 +307,29 @@ def test_bad_sentence_is_refused_before_it_waits(
     assert backend.repository.get("tagger", "").metrics.batches == 0
 
 
-def test_equal_shapes_share_a_batch_with_and_without_lengths(backend: Backend) -> None:
+def test_requests_of_unequal_length_may_share_a_batch(backend: Backend) -> None:
     signature = backend.repository.get("tagger", "").signature
 
     full = signature.admit((("tokens", "INT64", (1, 5)),))
-    told = signature.admit((("lengths", "INT64", (2,)), ("tokens", "INT64", (2, 5))))
-    longer = signature.admit((("tokens", "INT64", (1, 6)),))
+    told = signature.admit((("lengths", "INT64", (2,)), ("tokens", "INT64", (2, 6))))
 
-    assert full.key == told.key != longer.key
+    assert full.key == told.key
+    assert (full.rows, full.length) == (1, 5)
+    assert (told.rows, told.length) == (2, 6)
+
+
+def test_secondary_axis_is_padded_and_is_no_length(backend: Backend) -> None:
+    signature = backend.repository.get("speller", "").signature
+
+    fits = [
+        signature.admit(
+            (("tokens", "INT64", (1, time)), ("characters", "INT64", (1, time, letters)))
+        )
+        for time, letters in ((5, 2), (7, 8))
+    ]
+
+    assert fits[0].key == fits[1].key
+    assert [fit.length for fit in fits] == [5, 7]
 
 
 def test_configuration_says_what_may_be_left_out(backend: Backend) -> None:
@@ -265,6 +340,24 @@ def test_configuration_says_what_may_be_left_out(backend: Backend) -> None:
         "characters": False,
         "lengths": True,
     }
+
+
+def test_callers_of_one_batch_get_answers_of_their_own_length(
+    backend: Backend, clock: Clock
+) -> None:
+    admission = admission_of(backend, clock)
+    rows = [np.arange(1, 1 + size)[None] for size in (3, 19, 17, 4)]
+    alone = [answer_of(admit(admission, sentence(tokens=tokens))) for tokens in rows]
+
+    calls = [admit(admission, sentence(tokens=tokens)) for tokens in rows]
+
+    for call, before, tokens in zip(calls, alone, rows, strict=True):
+        answer = answer_of(call)
+        assert [list(output.shape) for output in answer.outputs] == [
+            [1, tokens.size, 3],
+            [1, tokens.size],
+        ]
+        np.testing.assert_allclose(floats(answer), floats(before), rtol=1e-5, atol=1e-5)
 
 
 def test_what_was_recorded_beyond_a_row_is_not_replayed(

@@ -28,6 +28,7 @@ class Caller:
     fail_error: Exception | None = None
     is_answered: bool = False
     key: Hashable = ()
+    length: int = 0
     outcomes: list[str | Exception] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=threading.Condition)
     on_answer: Callable[[], None] | None = None
