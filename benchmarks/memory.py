@@ -1,0 +1,124 @@
+"""Does the server's memory creep when no two requests are of one shape?
+
+    .venv/bin/python benchmarks/memory.py models/tagger/1 [--requests 10000] [--longest 64] [--json FILE]
+
+A server process answers requests of random lengths, 16 at once, of one row each. What it holds after the
+first thousand may have grown by a tenth at the end; beyond that this exits with 1.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from benchmarks.measuring import Server, machine, raw_session, serving
+from bundle.reader import MODEL, read
+from bundle.sequences import ValueRange
+from weir import Answer, Client
+
+Inputs = dict[str, NDArray[Any]]
+
+IN_FLIGHT = 16
+WARM_UP = 1000
+MOST_GROWTH = 0.1
+DTYPES = {
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(uint8)": np.uint8,
+    "tensor(float)": np.float32,
+}
+
+console = Console(width=100)
+
+
+def main() -> None:
+    """Ask, watch, and judge."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("bundle", type=Path, help="the version's directory")
+    parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--longest", type=int, default=64)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as models:
+        name = arguments.bundle.resolve().parent.name
+        shutil.copytree(arguments.bundle, Path(models) / name / "1")
+        requests = random_requests(arguments.bundle, arguments.longest)
+        with serving(Path(models), [name]) as server:
+            sizes_mib = watch(server, name, requests, arguments.requests)
+    growth = sizes_mib[-1] / sizes_mib[1] - 1
+    console.print(machine())
+    console.print(
+        f"{name}: {sizes_mib[0]:.0f} MiB when loaded, {sizes_mib[1]:.0f} after {WARM_UP} requests, "
+        f"{sizes_mib[-1]:.0f} after {arguments.requests} more: {growth:+.1%}"
+    )
+    if arguments.json:
+        result = {"machine": machine(), "sizes_mib": sizes_mib, "growth": growth}
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    sys.exit(growth > MOST_GROWTH)
+
+
+def watch(server: Server, name: str, requests: Iterator[Inputs], count: int) -> list[float]:
+    """What the server holds when loaded, after the warm-up, and after every thousand of `count`."""
+    sizes_mib = [resident_mib(server.pid)]
+    with Client(server.target) as client:
+        for start in range(-WARM_UP, count, 1000):
+            number = min(1000, count - start)
+            ask(client, name, islice(requests, number))
+            sizes_mib.append(resident_mib(server.pid))
+            console.print(f"{start + number:6} requests: {sizes_mib[-1]:.1f} MiB")
+    return sizes_mib
+
+
+def ask(client: Client, name: str, requests: Iterable[Inputs]) -> None:
+    """Send each and wait for its answer, 16 at a time."""
+    waiting: deque[Future[Answer]] = deque()
+    for inputs in requests:
+        if len(waiting) == IN_FLIGHT:
+            waiting.popleft().result()
+        waiting.append(client.submit(name, inputs))
+    for answer in waiting:
+        answer.result()
+
+
+def resident_mib(pid: int) -> float:
+    """The memory of a process that is in use and not swapped."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+
+
+def random_requests(directory: Path, longest: int) -> Iterator[Inputs]:
+    """Rows of random sizes along every padded axis, of values within their ranges; for ever."""
+    contract = read(directory).contract
+    tensors = raw_session(directory / MODEL, threads=1).get_inputs()
+    lengths = {axis.lengths for axis in contract.padded_axes.values()}
+    generator = np.random.default_rng(0)
+    while True:
+        sizes = {
+            axis: int(generator.integers(1, min(padded.maximum, longest) + 1))
+            for axis, padded in contract.padded_axes.items()
+        }
+        inputs = {}
+        for tensor in tensors:
+            if tensor.name not in lengths:
+                shape = [
+                    sizes.get(axis, 1) if isinstance(axis, str) else axis for axis in tensor.shape
+                ]
+                bounds = contract.value_ranges.get(tensor.name, ValueRange(maximum=1))
+                values = generator.integers(bounds.minimum, bounds.maximum + 1, shape)
+                inputs[tensor.name] = values.astype(DTYPES[tensor.type])
+        yield inputs
+
+
+if __name__ == "__main__":
+    main()
