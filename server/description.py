@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from server.datatypes import DATATYPES
-from server.generation.pair import ServedPair
+from server.generation.served import ServedPair
 from server.model import ServedModel
 from server.pb import inference_pb2 as pb
 from server.pb import model_config_pb2 as config_pb

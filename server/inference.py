@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from server import codec, parameters, response
 from server.errors import Cancelled, DeadlinePassed, Draining, InvalidRequest, Overloaded
-from server.generation.pair import ServedPair
 from server.generation.request import read_request
+from server.generation.served import ServedPair
 from server.metrics import Metrics
 from server.model import ServedModel, WantedOutput
 from server.pb import inference_pb2 as pb

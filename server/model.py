@@ -29,7 +29,8 @@ from server.config import ModelSettings
 from server.deadlines import Deadlines
 from server.errors import ModelFailed, ServerError
 from server.generation.engine import Engine
-from server.generation.pair import Graph, Pair, ServedPair, make_pair, replay, signature_of
+from server.generation.pair import Graph, Pair, make_pair, replay
+from server.generation.served import ServedPair, signature_of
 from server.limits import max_rows, policy_of
 from server.metrics import Metrics
 from server.padding import paddings_of
@@ -150,10 +151,11 @@ class Loader:
         rows = max_rows(settings, pair.contract)
         replay(pair, files.whole, rows)
         metrics = self.metrics.model(name, version)
+        policy = policy_of(settings, pair.contract, rows=rows, provider=self.provider)
         engine = Engine(
             name,
             pair.generation(rows),
-            max_rows=rows,
+            policy=policy,
             max_queue_rows=settings.max_queue_rows or 1,
             deadlines=self.deadlines,
             tally=self.metrics.generation(name, version),
@@ -169,7 +171,7 @@ class Loader:
             reader=files.reader,
             writer=files.writer or TextWriter([], None),
             encoder=ResponseEncoder(name, version, max_bytes=self.max_message_bytes - STREAM_BYTES),
-            policy=BatchPolicy(rows),
+            policy=policy,
             settings=settings,
             provider=self.provider,
             scheduler=engine,

@@ -19,7 +19,7 @@ from bundle import reader
 from bundle.errors import InvalidName
 from bundle.repository import check_name, versions
 from server.errors import InvalidRequest, ModelFailed, ModelNotReady, UnknownModel
-from server.generation.pair import ServedPair
+from server.generation.served import ServedPair
 from server.metrics import ModelGauges
 from server.model import Loader, ServedModel, served_name
 

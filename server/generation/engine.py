@@ -30,7 +30,7 @@ class Engine:
     Args:
         name: of the model, for the thread's name and for messages.
         generation: the rows, and the graphs behind them.
-        max_rows: of one run of the encoder.
+        policy: which requests are encoded together.
         max_queue_rows: rows that may wait; more are refused at once.
         deadlines: watches the requests while they are here.
         tally: counts.
@@ -42,14 +42,14 @@ class Engine:
         name: str,
         generation: Generation,
         *,
-        max_rows: int,
+        policy: BatchPolicy,
         max_queue_rows: int,
         deadlines: Deadlines,
         tally: GenerationTally,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = name
-        self._policy = BatchPolicy(max_rows)
+        self._policy = policy
         self._max_queue_rows = max_queue_rows
         self._deadlines = deadlines
         self._clock = clock

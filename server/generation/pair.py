@@ -1,4 +1,4 @@
-"""An encoder-decoder that answers as a whole, made of its two graphs once each of them is proved.
+"""Encoder and decoder as one, made of two graphs once each of them is proved.
 
 Its own proof is the last: the recorded sources give the recorded tokens, each by itself, and all of them in one batch
 of unequal lengths that is too small for them, so that rows join and leave between steps.
@@ -8,31 +8,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from bundle.contract import Contract
 from bundle.decoding import Decoding
 from bundle.golden import Golden
-from server.batching import BatchPolicy
-from server.config import ModelSettings
 from server.errors import ModelFailed
 from server.generation.core import Generation, Run
-from server.generation.engine import Engine
 from server.generation.row import Row
 from server.generation.search import Search
 from server.generation.slots import Layout
-from server.reading import TextReader
-from server.response import ResponseEncoder
 from server.sequences import SequenceRules
-from server.signature import Signature, TensorSpec
-from server.tally import ModelMetrics
-from server.writing import TextWriter
+from server.signature import Signature
 
 Array = NDArray[Any]
 
-OUTPUT_TOKENS, OUTPUT_LENGTHS, SCORES = "output_tokens", "output_lengths", "scores"
-OUTPUTS = ((OUTPUT_TOKENS, "INT64", ("steps",)), (OUTPUT_LENGTHS, "INT64", ()), (SCORES, "FP32", ()))  # fmt: skip
+OUTPUT_TOKENS, OUTPUT_LENGTHS = "output_tokens", "output_lengths"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,37 +99,6 @@ class Pair:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ServedPair:
-    """An encoder-decoder that answers. Immutable: a reload makes another one.
-
-    Attributes:
-        contract: the whole one.
-        signature: the encoder's inputs, and what is made of them.
-        rules: of the inputs' values.
-        reader: of texts; None where the contract does not say how.
-        writer: of answers.
-        policy: how many rows may be encoded, and decoded, together.
-        scheduler: in whose place the engine stands.
-    """
-
-    name: str
-    version: str
-    contract: Contract
-    pair: Pair
-    signature: Signature
-    rules: SequenceRules
-    reader: TextReader | None
-    writer: TextWriter
-    encoder: ResponseEncoder
-    policy: BatchPolicy
-    settings: ModelSettings
-    provider: str
-    scheduler: Engine
-    metrics: ModelMetrics
-    file: str = "encoder.onnx"
-
-
 def make_pair(contract: Contract, encoder: Graph, decoder: Graph) -> Pair:
     """The pair of two graphs that were held against their contract.
 
@@ -175,30 +135,6 @@ def make_pair(contract: Contract, encoder: Graph, decoder: Graph) -> Pair:
         lengths=lengths,
         timed=timed,
     )
-
-
-def signature_of(pair: Pair, max_rows: int) -> Signature:
-    """What a request for the whole pair takes and gives."""
-    encoder, batch = pair.encoder.signature, pair.contract.batch_axis
-    return Signature(
-        list(encoder.inputs.values()),
-        [TensorSpec(name, datatype, (batch, *axes)) for name, datatype, axes in OUTPUTS],
-        batch_axis=batch,
-        max_rows=max_rows,
-        maxima=pair.encoder.rules.maxima,
-        optional=encoder.optional,
-    )
-
-
-def outputs_of(rows: Sequence[Row], padding: int) -> dict[str, Array]:
-    """The best answer of each row, as tensors."""
-    best = [row.answers[0] for row in rows]
-    counts = np.array([len(answer.tokens) for answer in best], np.int64)
-    tokens = np.full((len(rows), int(counts.max())), padding, np.int64)
-    for place, answer in enumerate(best):
-        tokens[place, : len(answer.tokens)] = answer.tokens
-    scores = np.array([answer.score for answer in best], np.float32)
-    return {OUTPUT_TOKENS: tokens, OUTPUT_LENGTHS: counts, SCORES: scores}
 
 
 def replay(pair: Pair, golden: Golden | None, max_rows: int) -> None:

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from server import codec, parameters
 from server.errors import InvalidRequest
-from server.generation.pair import OUTPUT_LENGTHS, OUTPUT_TOKENS, SCORES, ServedPair, outputs_of
+from server.generation.pair import OUTPUT_LENGTHS, OUTPUT_TOKENS
 from server.generation.parameters import read_search
 from server.generation.row import Row
 from server.generation.search import Search
+from server.generation.served import SCORES, ServedPair, outputs_of
 from server.pb import inference_pb2 as pb
 from server.pending import Reply
 from server.response import Output
@@ -56,7 +57,7 @@ class PairRequest:
         self.sources = sources
         self.rows = len(sources)
         self.key: Hashable = ()
-        self.length = 0
+        self.length = max(row.length for row in sources)
         self.arrived_s = sources[0].arrived_s
         self.queued_s = queued_s
         self.deadline_s = deadline_s

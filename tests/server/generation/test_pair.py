@@ -12,8 +12,9 @@ from bundle.contract import Contract
 from bundle.golden import Golden
 from bundle.sequences import PaddedAxis
 from server.errors import ModelFailed, ServerError
-from server.generation.pair import Graph, Pair, make_pair, outputs_of, replay, signature_of
+from server.generation.pair import Graph, Pair, make_pair, replay
 from server.generation.search import Answer, Search
+from server.generation.served import outputs_of, signature_of
 from server.sequences import rules_of
 from server.session import Session
 from server.signature import Signature, TensorSpec

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from server.errors import InvalidRequest, NotOffered
-from server.generation.pair import ServedPair
 from server.generation.request import PairRequest, read_request
+from server.generation.served import ServedPair
 from server.pb import inference_pb2 as pb
 from tests.server.conftest import Backend, Clock, FakeCall
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from server.batching import BatchPolicy
 from server.deadlines import Deadlines
 from server.generation.engine import Engine
 from server.generation.metrics import GenerationTally
@@ -60,7 +61,7 @@ class World:
         self.engine = Engine(
             "toy",
             self.toy.generation(capacity),
-            max_rows=capacity,
+            policy=BatchPolicy(capacity),
             max_queue_rows=max_queue_rows,
             deadlines=self.deadlines,
             tally=self.tally,

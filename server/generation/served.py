@@ -1,0 +1,81 @@
+"""An encoder-decoder that answers as a whole, and what it takes and gives."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle.contract import Contract
+from server.batching import BatchPolicy
+from server.config import ModelSettings
+from server.generation.engine import Engine
+from server.generation.pair import OUTPUT_LENGTHS, OUTPUT_TOKENS, Pair
+from server.generation.row import Row
+from server.reading import TextReader
+from server.response import ResponseEncoder
+from server.sequences import SequenceRules
+from server.signature import Signature, TensorSpec
+from server.tally import ModelMetrics
+from server.writing import TextWriter
+
+Array = NDArray[Any]
+
+SCORES = "scores"
+_OUTPUTS = ((OUTPUT_TOKENS, "INT64", ("steps",)), (OUTPUT_LENGTHS, "INT64", ()), (SCORES, "FP32", ()))  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ServedPair:
+    """An encoder-decoder that answers. Immutable: a reload makes another one.
+
+    Attributes:
+        contract: the whole one.
+        signature: the encoder's inputs, and what is made of them.
+        rules: of the inputs' values.
+        reader: of texts; None where the contract does not say how.
+        writer: of answers.
+        policy: how many rows may be encoded, and decoded, together.
+        scheduler: in whose place the engine stands.
+    """
+
+    name: str
+    version: str
+    contract: Contract
+    pair: Pair
+    signature: Signature
+    rules: SequenceRules
+    reader: TextReader | None
+    writer: TextWriter
+    encoder: ResponseEncoder
+    policy: BatchPolicy
+    settings: ModelSettings
+    provider: str
+    scheduler: Engine
+    metrics: ModelMetrics
+    file: str = "encoder.onnx"
+
+
+def signature_of(pair: Pair, max_rows: int) -> Signature:
+    """What a request for the whole pair takes and gives."""
+    encoder, batch = pair.encoder.signature, pair.contract.batch_axis
+    return Signature(
+        list(encoder.inputs.values()),
+        [TensorSpec(name, datatype, (batch, *axes)) for name, datatype, axes in _OUTPUTS],
+        batch_axis=batch,
+        max_rows=max_rows,
+        maxima=pair.encoder.rules.maxima,
+        optional=encoder.optional,
+    )
+
+
+def outputs_of(rows: Sequence[Row], padding: int) -> dict[str, Array]:
+    """The best answer of each row, as tensors."""
+    best = [row.answers[0] for row in rows]
+    counts = np.array([len(answer.tokens) for answer in best], np.int64)
+    tokens = np.full((len(rows), int(counts.max())), padding, np.int64)
+    for place, answer in enumerate(best):
+        tokens[place, : len(answer.tokens)] = answer.tokens
+    scores = np.array([answer.score for answer in best], np.float32)
+    return {OUTPUT_TOKENS: tokens, OUTPUT_LENGTHS: counts, SCORES: scores}
