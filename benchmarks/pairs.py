@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.runs import publish_run
-from training.run import read_record
+from training.run import part_of, read_record
 from training.seq2seq.numbers import encode
-from training.seq2seq.problem import load_sides, load_test, recipe_of
+from training.seq2seq.problem import load_sides, load_test
+from training.seq2seq.recipe import Seq2SeqRecipe
 
 
 def make_bundle(run: Path, models: Path) -> str:
@@ -21,6 +22,6 @@ def make_bundle(run: Path, models: Path) -> str:
 def sources(run: Path) -> list[NDArray[np.int64]]:
     """The test set, each different source once, as long as the network is used to."""
     record = read_record(run)
-    most = recipe_of(record).source.most_tokens
+    most = part_of(record, Seq2SeqRecipe).source.most_tokens
     rows = encode(load_test(record).sources, load_sides(run).source, run.name)
     return [np.array(row, np.int64) for row in rows if len(row) <= most]

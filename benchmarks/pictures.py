@@ -47,12 +47,14 @@ def bars(
         figures: by name, what the panel's axis says.
     """
     picture, panels = _panels(len(figures))
-    width = 0.8 / len(rivals)
+    width, measured = 0.8 / len(rivals), {(run.rival, run.case) for run in runs}
     for panel, (figure, label) in zip(panels, figures.items(), strict=True):
         for place, rival in enumerate(rivals):
-            found = [spread(runs, rival, case, figure) for case in cases]
+            left = (place - (len(rivals) - 1) / 2) * width
+            here = [number for number, case in enumerate(cases) if (rival, case) in measured]
+            found = [spread(runs, rival, cases[number], figure) for number in here]
             panel.bar(
-                [number + (place - (len(rivals) - 1) / 2) * width for number in range(len(cases))],
+                [number + left for number in here],
                 [each.median for each in found],
                 width,
                 yerr=_whiskers(found),

@@ -93,18 +93,16 @@ class WholeRequests:
         self._advance(Step(log_probabilities, tokens.tolist(), values.tolist(), attention))
         joined, self._joined = self._joined, []
         if self._open:
-            return Stepped(slots, joined, ())
+            return Stepped(slots, joined, (), {})
         self.used_slots = 0
-        return Stepped(slots, joined, self._ended)
+        return Stepped(slots, joined, self._ended, {})
 
-    def drop(self, owner: "GenerationRequest") -> int:
+    def drop(self, owner: "GenerationRequest") -> None:
         """Forget the rows of an owner; the batch goes on without answering them."""
-        before = len(self._open) + len(self._ended)
         self._open = [each for each in self._open if each.row.owner is not owner]
         self._ended = [row for row in self._ended if row.owner is not owner]
         if not self._open and not self._ended:
             self.used_slots = 0
-        return before - len(self._open) - len(self._ended)
 
     def _advance(self, step: Any) -> None:
         going_on = []

@@ -84,7 +84,8 @@ def test_a_batch_nobody_waits_for_is_over() -> None:
     generation.step()
 
     # Rows of no request belong to the same owner: none.
-    assert generation.drop(None) == len(SOURCES)  # type: ignore[arg-type]
+    generation.drop(None)  # type: ignore[arg-type]
+
     assert generation.wants_rows
 
 

@@ -1,0 +1,40 @@
+from pathlib import Path
+
+from benchmarks import pictures
+from benchmarks.harness import Run, Spread
+from benchmarks.pictures import Curve, Point
+
+PNG = b"\x89PNG"
+
+
+def test_bars_are_drawn_of_what_was_measured(tmp_path: Path) -> None:
+    # Nobody asked the second server for the first case.
+    runs = [
+        Run("weir", "one", 0, {"rate": 3.0, "p50": 1.0}),
+        Run("weir", "many", 0, {"rate": 9.0, "p50": 4.0}),
+        Run("mlserver", "many", 0, {"rate": 1.0, "p50": 40.0}),
+    ]
+
+    pictures.bars(
+        tmp_path / "bars.png",
+        runs,
+        rivals=["weir", "mlserver"],
+        cases=["one", "many"],
+        figures={"rate": "calls a second", "p50": "p50, ms"},
+    )
+
+    assert (tmp_path / "bars.png").read_bytes().startswith(PNG)
+
+
+def test_curves_are_drawn_also_of_servers_without_a_point(tmp_path: Path) -> None:
+    point = Point(10.0, Spread(2.0, 1.0, 3.0))
+    drawn = [
+        Curve("steps, p50", [point], 0, is_dashed=False),
+        Curve("one, p50", [], 1, is_dashed=False),
+    ]
+
+    pictures.curves(
+        tmp_path / "curves.png", {"pronounce": drawn}, x_label="calls a second", y_label="ms"
+    )
+
+    assert (tmp_path / "curves.png").read_bytes().startswith(PNG)
