@@ -1,4 +1,4 @@
-"""Sentences of any length: Weir, Weir that joins equal shapes only, and Triton, on one graph.
+"""Sentences of any length: Weir, Weir with first-come batches, and Triton, on one graph.
 
     WEIR_DATA=... .venv/bin/python benchmarks/lengths.py [--in-flight 16 64 256] [--json FILE] [--picture FILE]
 
@@ -8,12 +8,11 @@ order, in a closed loop; batches of up to 32 rows, one session, one thread. Ever
 with ONNX Runtime's beforehand.
 
 - `weir`: as it comes.
-- `weir-equal-shapes`: the same graph in a bundle whose contract names no padded axes, which is how first-come batches are
-  to be had: requests share a batch only if they have one shape.
+- `weir-first-come`: the same server with batches of whoever waits longest (`rivals/first_come.py`).
 - `triton`: its Python backend around the same graph, dynamic batching on. Triton never puts unequal shapes together, unless
   `allow_ragged_batch` leaves all of padding and cutting to the model's author.
 
-Padding waste is the share of computed steps that belong to no word. The bundles are made on the first run, under
+Padding waste is the share of computed steps that belong to no word. The bundle is made on the first run, under
 `.bench/`; Triton is installed by it, under `--work`.
 """
 
@@ -33,8 +32,7 @@ from benchmarks.harness import Rival, Run, console
 from benchmarks.servers import Server
 from bundle.reader import MODEL
 
-WEIR, EQUAL_SHAPES, TRITON = "weir", "weir-equal-shapes", "triton"
-MODELS = {WEIR: tagger.ANY_LENGTH, EQUAL_SHAPES: tagger.EQUAL_SHAPES, TRITON: tagger.ANY_LENGTH}
+WEIR, FIRST_COME, TRITON = RIVALS = "weir", "weir-first-come", "triton"
 TARGET = "at least 4.0 with 64 in flight, and a lower p99"
 _MAX_ROWS = 32
 _CHECKED, _WARM_UP_CALLS, _QUICK_SENTENCES = 20, 500, 300
@@ -48,7 +46,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--passes", type=int, default=4, help="over the sentences, in each case")
     given = parser.parse_args()
-    tagger.make_bundles(given.models)
+    tagger.make_bundle(given.models)
     sentences = tagger.sentences()
     if given.quick:
         sentences, given.passes, given.rounds = sentences[:_QUICK_SENTENCES], 1, 1
@@ -69,7 +67,7 @@ def main() -> None:
         pictures.bars(
             given.picture,
             runs,
-            rivals=list(MODELS),
+            rivals=list(RIVALS),
             cases=list(dict.fromkeys(run.case for run in runs)),
             figures={"calls_per_s": "sentences a second", "p99_ms": "p99, ms"},
         )
@@ -78,12 +76,15 @@ def main() -> None:
 def rivals(models: Path, work: Path) -> list[Rival]:
     """Every server, in the order of a round."""
     return [
-        Rival(WEIR, partial(servers.serving, models, [MODELS[WEIR]])),
+        Rival(WEIR, partial(servers.serving, models, [tagger.NAME])),
         Rival(
             TRITON,
-            partial(triton_server.serving, work, models, [MODELS[TRITON]], max_rows=_MAX_ROWS),
+            partial(triton_server.serving, work, models, [tagger.NAME], max_rows=_MAX_ROWS),
         ),
-        Rival(EQUAL_SHAPES, partial(servers.serving, models, [MODELS[EQUAL_SHAPES]])),
+        Rival(
+            FIRST_COME,
+            partial(servers.serving, models, [tagger.NAME], module="benchmarks.rivals.first_come"),
+        ),
     ]
 
 
@@ -91,9 +92,8 @@ def task_of(
     rival: Rival, server: Server, models: Path, sentences: Sequence[NDArray[np.int64]]
 ) -> "Task":
     """What a rival is asked, once it runs."""
-    model = MODELS[rival.name]
-    graph = models / model / "1" / MODEL
-    return Task(server, model, graph, sentences, is_column=rival.name == TRITON)
+    graph = models / tagger.NAME / "1" / MODEL
+    return Task(server, tagger.NAME, graph, sentences, is_column=rival.name == TRITON)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ def report(runs: Sequence[Run]) -> None:
         table.add_row(*row(runs, rival, case))
     console.print(table)
     for case in dict.fromkeys(run.case for run in runs):
-        for rival in (WEIR, EQUAL_SHAPES):
+        for rival in (WEIR, FIRST_COME):
             rate, p50, p99 = (
                 harness.ratio(runs, figure, case=case, of=rival, to=TRITON).text(".2f")
                 for figure in ("calls_per_s", "p50_ms", "p99_ms")

@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from benchmarks.measuring import Server, machine, raw_session, serving
+from benchmarks.machine import machine, raw_session
+from benchmarks.servers import Server, serving
 from bundle.reader import MODEL, read
 from bundle.sequences import ValueRange
 from weir import Answer, Client

@@ -1,11 +1,7 @@
 """A tagger for benchmarks, with random weights, and the sentences it is asked about.
 
 A BiLSTM of 256 units in each direction over words, 100 numbers each, and the 17 tags of UD English-EWT; no letters.
-Speed does not depend on the weights. Two bundles of one graph:
-
-    tagger                the contract says what is padded, so requests of any length may share a batch
-    tagger-equal-shapes   it says nothing of it, so requests share a batch only if they have one shape,
-                          first come, first served
+Speed does not depend on the weights.
 """
 
 from pathlib import Path
@@ -22,7 +18,7 @@ from training.data import load_text
 from training.data.vocabulary import PAD, Vocabulary
 from training.models.encoders import build_text_tagger
 
-ANY_LENGTH, EQUAL_SHAPES = "tagger", "tagger-equal-shapes"
+NAME = "tagger"
 DATA, HIDDEN, WORD_SIZE = "ewt", 256, 100
 _MAXIMUM_LENGTH = 512
 _EXAMPLES = 64
@@ -35,10 +31,9 @@ def sentences() -> list[NDArray[np.int64]]:
     return [np.array(vocabulary.encode(token.lower() for token in row), np.int64) for row in rows]
 
 
-def make_bundles(models: Path) -> None:
-    """Publish what is not there yet; half a minute."""
-    missing = [name for name in (ANY_LENGTH, EQUAL_SHAPES) if not (models / name).exists()]
-    if not missing:
+def make_bundle(models: Path) -> None:
+    """Publish it, if it is not there yet."""
+    if (models / NAME).exists():
         return
     torch.manual_seed(0)
     words, classes = len(_vocabulary()), len(load_text(DATA, "train").classes)
@@ -55,9 +50,7 @@ def make_bundles(models: Path) -> None:
         TOKENS: torch.nn.utils.rnn.pad_sequence(rows, batch_first=True),
         LENGTHS: torch.tensor([len(row) for row in rows]),
     }
-    served = WordOutputs(network, is_tagging=True)
-    for name in missing:
-        publish(served, examples, _spec(name, words), to=models, name=name)
+    publish(WordOutputs(network, is_tagging=True), examples, _spec(words), to=models, name=NAME)
 
 
 def _vocabulary() -> Vocabulary:
@@ -65,13 +58,13 @@ def _vocabulary() -> Vocabulary:
     return Vocabulary.build(((token.lower() for token in row) for row in rows), minimum_count=2)
 
 
-def _spec(name: str, words: int) -> ExportSpec:
+def _spec(words: int) -> ExportSpec:
     time = PaddedAxis(maximum=_MAXIMUM_LENGTH, lengths=LENGTHS, padding={TOKENS: PAD})
     return ExportSpec(
         task="tagging",
         architecture="tagger",
         outputs=Tagged._fields,
         axes={TOKENS: {0: "batch", 1: TIME}, LENGTHS: {0: "batch"}},
-        padded_axes={TIME: time} if name == ANY_LENGTH else {},
+        padded_axes={TIME: time},
         value_ranges={TOKENS: ValueRange(maximum=words - 1)},
     )

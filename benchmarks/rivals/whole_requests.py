@@ -2,7 +2,7 @@
 
     python -m benchmarks.rivals.whole_requests MODELS --max-batch-rows 32 [any flag of weir serve]
 
-What a server does that knows nothing of steps: it collects a batch when the one before is done, encodes it, and steps
+What a server does that knows nothing of steps: it collects a batch when the one before is done, first come, first served, encodes it, and steps
 until the last of its rows has ended; then all are answered. With batches of one row it is one request at a time. Only this
 differs from Weir: transport, checks, queue, sessions and encoding are the same code, and the bundle's recorded answers
 have to come out before it serves. Greedy search only.
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from benchmarks.rivals.first_come import first_come
 
 if TYPE_CHECKING:
     from server.generation.core import Run, Stepped
@@ -138,6 +140,7 @@ def main() -> None:
     # As `server.__main__` has it: read by gRPC core when it is first imported.
     os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
     from server import __main__ as server  # noqa: PLC0415 - see above
+    from server import batching  # noqa: PLC0415
     from server.generation.pair import Pair  # noqa: PLC0415
 
     def generation(pair: Pair, _capacity: int) -> WholeRequests:
@@ -148,7 +151,8 @@ def main() -> None:
             lengths=pair.lengths,
         )
 
-    # The one difference. It has no setting in the server, where nobody should want it.
+    # There are no settings for it in the server, where nobody should want it.
+    batching.select = first_come
     Pair.generation = generation  # type: ignore[method-assign, assignment]
     server.main()
 
