@@ -30,6 +30,23 @@ Part = Callable[[bytes], bool]
 """Sends a part of the answer on a stream; False if nobody waits."""
 
 
+class _Nobody:
+    """In the place of a caller who has the answer."""
+
+    cancelled = True
+
+    def finish(self, *_: object, **__: object) -> bool:
+        """Nobody waits."""
+        return False
+
+
+_NOBODY = _Nobody()
+
+
+def _encode_nothing(_: Sequence[Row]) -> bytes:
+    return b""
+
+
 class PairRequest:
     """A request on its way through an engine; see `row.GenerationRequest`.
 
@@ -65,7 +82,7 @@ class PairRequest:
         self._clock = clock
         self._encode = encode
         self._model = model
-        self._reply = reply
+        self._reply: Reply = reply
         for row in sources:
             row.owner = self
 
@@ -73,6 +90,7 @@ class PairRequest:
         """Encode and send; a caller who left meanwhile counts as cancelled."""
         message = self._encode(self.sources)
         self.is_answered = self._reply.finish(grpc.StatusCode.OK, message=message)
+        self._let_go()
         if not self.is_answered:
             self._count(grpc.StatusCode.CANCELLED)
 
@@ -80,11 +98,22 @@ class PairRequest:
         """Send the status of a failure."""
         refusal = refusal_of(error)
         self._reply.finish(refusal.code, refusal.details, trailers=refusal.trailers)
+        self._let_go()
         self._count(refusal.code)
 
     def cancel(self) -> None:
         """The caller is gone."""
         self._model.scheduler.cancel(self)
+
+    def _let_go(self) -> None:
+        """Forget the call.
+
+        Rows and request hold each other until the collector comes. Held as long, a call that has ended would count
+        against those that its connection may have open.
+        """
+        self._reply, self._encode = _NOBODY, _encode_nothing
+        for row in self.sources:
+            row.told = None
 
     def _count(self, code: grpc.StatusCode) -> None:
         self._model.metrics.request_ended(code.name, self._clock() - self.arrived_s)

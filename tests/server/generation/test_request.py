@@ -1,5 +1,6 @@
 """Requests of an encoder-decoder, from the bytes of a message to those of its answers."""
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 
 from server.errors import InvalidRequest, NotOffered
 from server.generation.request import PairRequest, read_request
+from server.generation.row import Row
+from server.generation.search import Search
 from server.generation.served import ServedPair
 from server.pb import inference_pb2 as pb
 from tests.server.conftest import Backend, Clock, FakeCall
@@ -237,3 +240,35 @@ def test_failure_is_told_and_counted(ask: Ask, model: ServedPair) -> None:
 
     assert (asked.call.code, asked.call.details) == (grpc.StatusCode.INVALID_ARGUMENT, "planned")
     assert model.metrics.statuses == {"INVALID_ARGUMENT": 1}
+
+
+@pytest.mark.parametrize("ends", ["answer", "fail"])
+def test_a_request_that_has_ended_holds_no_call(model: ServedPair, ends: str) -> None:
+    # Rows and request hold each other: without this, calls would stay open until the collector comes.
+    class Reply:
+        cancelled = False
+
+        def finish(self, *_: object, **__: object) -> bool:
+            return True
+
+    reply = Reply()
+    gone = weakref.ref(reply)
+    row = Row(0, {}, 1, 1, Search(), 0.0)
+    request = PairRequest(
+        model,
+        reply,
+        sources=[row],
+        encode=lambda _: b"",
+        queued_s=0.0,
+        deadline_s=1.0,
+        clock=float,
+    )
+    del reply
+
+    if ends == "answer":
+        request.answer()
+    else:
+        request.fail(NotOffered("no"))
+
+    assert row.owner is request
+    assert gone() is None
