@@ -115,7 +115,9 @@ class Connection:
             self._take_answer(kind, flags, stream, payload, events)
         elif kind == _SETTINGS and not flags & _ACK:
             settings = dict(struct.iter_unpack(">HI", payload))
-            self._most_open = settings.get(_MAX_CONCURRENT_STREAMS, self._most_open)
+            # A server counts a call a moment longer than its caller can, and refuses one too many.
+            allowed = settings.get(_MAX_CONCURRENT_STREAMS, self._most_open)
+            self._most_open = allowed - allowed // 8
             self._outgoing.append(_frame(_SETTINGS, _ACK, 0, b""))
         elif kind == _PING and not flags & _ACK:
             self._outgoing.append(_frame(_PING, _ACK, 0, payload))
