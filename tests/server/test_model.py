@@ -617,6 +617,11 @@ SPOILT_STEP = Golden(
             id="labels of neither",
         ),
         pytest.param(
+            {"contract": told(maximum_steps=1)},
+            r"^golden row 0, decoded together: expected tokens \[4, 4\], got \[4\]",
+            id="answers of both",
+        ),
+        pytest.param(
             {"contract": changed(providers=["cuda"])}, "^precision fp32 is served on", id="provider"
         ),
     ],

@@ -13,7 +13,7 @@ import pytest
 
 from server.pb import inference_pb2 as pb
 from tests.serving.generation import LISTENED, Stream, asking, recorded
-from tests.serving.harness import Client, Server, arrays, failure, request, running, tensor
+from tests.serving.harness import Client, Server, arrays, failure, running, tensor
 
 PROGRAM = Path(__file__).with_name("triton_generation.py")
 
@@ -109,27 +109,39 @@ def test_tritonclient_sees_a_response_a_token_and_the_final_flag(
     generating.wait_for_metric(0, "weir_generation_active_rows", model="endless")
 
 
-def test_stopping_server_ends_answers_within_its_grace(
+def test_stopping_server_finishes_answers(
     encoder_decoders: Path, transport: str, tmp_path: Path
 ) -> None:
-    flags = ("--transport", transport, "--grace-s", "2")
+    flags = ("--transport", transport, "--grace-s", "30")
     with (
         running(encoder_decoders, tmp_path / "log", *flags) as server,
         Client(server.target) as client,
     ):
-        message = request("endless", tensor("tokens", np.array([[5, 9]])))
-        message.parameters["max_tokens"].int64_param = 2000
-        finishes = client.send(message)
-        with Stream(client) as stream:
-            stream.ask("endless", [9], "endless")
-            stream.read(LISTENED)
-            server.wait_for_metric(2, "weir_generation_active_rows", model="endless")
+        call = client.send(asking("endless", [9], max_tokens=20_000))
+        server.wait_for_metric(1, "weir_generation_active_rows", model="endless")
 
-            server.process.send_signal(signal.SIGTERM)
-            with pytest.raises(grpc.RpcError):
-                stream.finish()
+        server.process.send_signal(signal.SIGTERM)
 
-            assert arrays(finishes.result())["output_lengths"].tolist() == [2000]
-            assert stream.call.code() is grpc.StatusCode.UNAVAILABLE
+        assert arrays(call.result())["output_lengths"].tolist() == [20_000]
+        assert server.ended() == 0
+
+
+def test_stopping_server_ends_streams_after_its_grace(
+    encoder_decoders: Path, transport: str, tmp_path: Path
+) -> None:
+    flags = ("--transport", transport, "--grace-s", "1")
+    with (
+        running(encoder_decoders, tmp_path / "log", *flags) as server,
+        Client(server.target) as client,
+        Stream(client) as stream,
+    ):
+        stream.ask("endless", [9], "endless")
+        stream.read(LISTENED)
+
+        server.process.send_signal(signal.SIGTERM)
+        with pytest.raises(grpc.RpcError):
+            stream.finish()
+
+        assert stream.call.code() is grpc.StatusCode.UNAVAILABLE
         assert server.ended() == 0
         assert "Traceback" not in server.log()
