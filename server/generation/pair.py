@@ -4,7 +4,7 @@ Its own proof is the last: the recorded sources give the recorded tokens, each b
 of unequal lengths that is too small for them, so that rows join and leave between steps.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,13 +115,7 @@ def make_pair(contract: Contract, encoder: Graph, decoder: Graph) -> Pair:
     (name, axis), = contract.padded_axes.items()  # fmt: skip
     counts = {contract.decoding.previous, contract.decoding.lengths, axis.lengths}
     for graph in (encoder, decoder):
-        for spec in graph.signature.inputs.values():
-            if name in spec.axes and spec.axes.index(name) != 1:
-                raise ModelFailed(
-                    f"input {spec.name!r}: expected axis {name!r} second, got {list(spec.axes)}"
-                )
-            if spec.name in counts and spec.datatype != "INT64":
-                raise ModelFailed(f"input {spec.name!r}: expected INT64, got {spec.datatype}")
+        _check_inputs(graph.signature, name, counts)
     timed = [each for each in axis.padding if each in encoder.signature.inputs]
     lengths = axis.lengths if axis.lengths in encoder.signature.inputs else None
     if not timed:
@@ -135,6 +129,17 @@ def make_pair(contract: Contract, encoder: Graph, decoder: Graph) -> Pair:
         lengths=lengths,
         timed=timed,
     )
+
+
+def _check_inputs(signature: Signature, time: str, counts: Collection[str | None]) -> None:
+    """Raise ModelFailed unless time comes second, and tokens and lengths are what the slots hold."""
+    for spec in signature.inputs.values():
+        if time in spec.axes and spec.axes.index(time) != 1:
+            raise ModelFailed(
+                f"input {spec.name!r}: expected axis {time!r} second, got {list(spec.axes)}"
+            )
+        if spec.name in counts and spec.datatype != "INT64":
+            raise ModelFailed(f"input {spec.name!r}: expected INT64, got {spec.datatype}")
 
 
 def replay(pair: Pair, golden: Golden | None, max_rows: int) -> None:
