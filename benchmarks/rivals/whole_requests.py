@@ -78,6 +78,11 @@ class WholeRequests:
             raise ValueError("expected one greedy search a row")
         self._joined, self._ended, self.used_slots = list(rows), [], count
 
+    def join(self) -> "list[Row]":
+        """The rows that the next step is the first for."""
+        joined, self._joined = self._joined, []
+        return joined
+
     def step(self) -> "Stepped":
         """One step of every row, those that have ended too; all end with the last."""
         from server.generation.core import Stepped  # noqa: PLC0415 - as in `main`
@@ -93,11 +98,10 @@ class WholeRequests:
         inputs.update({name: outputs[output] for name, output in decoding.from_step.items()})
         attention = outputs[decoding.attention] if decoding.attention else None
         self._advance(Step(log_probabilities, tokens.tolist(), values.tolist(), attention))
-        joined, self._joined = self._joined, []
         if self._open:
-            return Stepped(slots, joined, (), {})
+            return Stepped(slots, (), {})
         self.used_slots = 0
-        return Stepped(slots, joined, self._ended, {})
+        return Stepped(slots, self._ended, {})
 
     def drop(self, owner: "GenerationRequest") -> None:
         """Forget the rows of an owner; the batch goes on without answering them."""

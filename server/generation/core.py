@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.generation.row import GenerationRequest, Row
-from server.generation.search import Move, Searching, Step
+from server.generation.search import LIKELIEST, Searching, Step
 from server.generation.slots import Layout, Slots
 
 Array = NDArray[Any]
@@ -38,13 +38,11 @@ class Stepped:
 
     Attributes:
         slots: that were computed.
-        joined: rows that it was the first for.
         ended: rows whose answers are there.
         failed: rows that left because they cannot go on, and why.
     """
 
     slots: int
-    joined: Sequence[Row]
     ended: Sequence[Row]
     failed: Mapping[Row, Exception]
 
@@ -97,13 +95,25 @@ class Generation:
         outputs = self._encode(_stacked(rows, self._layout.padding, self._lengths))
         self._ready += [(row, self._memory(outputs, place, row)) for place, row in enumerate(rows)]
 
+    def join(self) -> list[Row]:
+        """Let in who is ready and fits; the rows that the next step is the first for."""
+        joined = []
+        while self._ready and self._ready[0][0].search.slots <= self._slots.free:
+            row, memory = self._ready.popleft()
+            for searching in row.searches(self._decoding.end):
+                at = self._slots.place(memory, row.length, searching.slots)
+                active = _Active(row, searching, at)
+                self._active.append(active)
+                self._by_slot.extend([active] * len(at))
+            joined.append(row)
+        return joined
+
     def step(self) -> Stepped:
-        """Let in who is ready and fits, and make one step.
+        """Make one step of those who were let in.
 
         Raises:
-            Exception: whatever the run raises; nothing has changed but for who was let in.
+            Exception: whatever the run raises; nothing has changed.
         """
-        joined = self._join()
         outputs = self._decode(self._slots.inputs())
         slots = self._slots.used
         step = self._read(outputs)
@@ -112,7 +122,7 @@ class Generation:
         ended = [each.row for each in done if each.row.found(each.searching.answers)]
         stuck = (each for each in self._active if each.row in failed and each not in done)
         self._leave([*done, *stuck])
-        return Stepped(slots, joined, ended, failed)
+        return Stepped(slots, ended, failed)
 
     def drop(self, owner: GenerationRequest) -> None:
         """Forget the rows of an owner that have not ended."""
@@ -127,18 +137,6 @@ class Generation:
             else outputs[output][place]
             for name, output in self._decoding.from_encoder.items()
         }
-
-    def _join(self) -> list[Row]:
-        joined = []
-        while self._ready and self._ready[0][0].search.slots <= self._slots.free:
-            row, memory = self._ready.popleft()
-            for searching in row.searches(self._decoding.end):
-                at = self._slots.place(memory, row.length, searching.slots)
-                active = _Active(row, searching, at)
-                self._active.append(active)
-                self._by_slot.extend([active] * len(at))
-            joined.append(row)
-        return joined
 
     def _read(self, outputs: Mapping[str, Array]) -> Step:
         decoding = self._decoding
@@ -163,18 +161,10 @@ class Generation:
                 continue
             if move is None:
                 done.append(active)
-            else:
-                self._redirect(active, move, step, outputs)
+            elif move is not LIKELIEST:
+                parents = [active.at[parent] for parent in move.parents]
+                self._slots.redirect(active.at, move.tokens, parents, outputs)
         return done, failed
-
-    def _redirect(
-        self, active: _Active, move: Move, step: Step, outputs: Mapping[str, Array]
-    ) -> None:
-        """Nothing to do where the search took the likeliest token: its slot went on with that already."""
-        at = active.at
-        if len(at) == 1 and move.tokens[0] == step.tokens[at[0]]:
-            return
-        self._slots.redirect(at, move.tokens, [at[parent] for parent in move.parents], outputs)
 
     def _leave(self, gone: Sequence[_Active]) -> None:
         if not gone:

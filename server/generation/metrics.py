@@ -63,11 +63,11 @@ class GenerationTally:
             model.queue.add(sum(queued_s), len(queued_s))
             model.histograms["weir_compute_seconds"].add(seconds)
 
-    def stepped(self, stepped: Stepped, seconds: float, now: float) -> None:
-        """A step was made, which took so long and ended now."""
+    def stepped(self, stepped: Stepped, joined: Sequence[Row], seconds: float, now: float) -> None:
+        """A step was made, the first of those who joined; it took so long and ended now."""
         model = self.model
         with model.lock:
-            for row in stepped.joined:
+            for row in joined:
                 self.first_token.add(now - row.arrived_s)
             for row in stepped.ended:
                 self._ended(row, now)

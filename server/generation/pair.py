@@ -170,5 +170,6 @@ def replay(pair: Pair, golden: Golden | None, max_rows: int) -> None:
 def _decode(generation: Generation, rows: Sequence[Row]) -> None:
     generation.encode(rows)
     while generation.is_busy:
+        generation.join()
         for error in generation.step().failed.values():
             raise error

@@ -134,6 +134,10 @@ class Move:
     parents: Sequence[int]
 
 
+LIKELIEST = Move((), ())
+"""In its only slot, with the step's likeliest token: as that slot goes on by itself."""
+
+
 class Searching(Protocol):
     """A search under way; it keeps `slots` slots until it is done."""
 
@@ -190,7 +194,7 @@ class Path:
         if self.told is not None and token != frame.end:
             self.told(token, value)
         if token != frame.end and len(self._tokens) < frame.limit:
-            return Move((token,), (0,))
+            return LIKELIEST if token == step.tokens[slot] else Move((token,), (0,))
         self.answers = [frame.answer(self._tokens, self._total, self._attention)]
         return None
 

@@ -5,6 +5,8 @@ Rules:
 - A step that fails takes all who are decoded with it: every row was looked at before it was queued, so none is to
   blame, and none can go on.
 - Whoever is refused or gone has left its slots before the next step.
+- An answer is sent just before the next run, or at once where there is none. A run lets go of Python's lock, so the
+  transport's thread, which an answer wakes, works meanwhile; sent earlier, the two threads would wait for each other.
 """
 
 import logging
@@ -14,7 +16,7 @@ from dataclasses import dataclass
 
 from server.generation.core import Generation
 from server.generation.metrics import GenerationTally
-from server.generation.row import GenerationRequest
+from server.generation.row import GenerationRequest, Row
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,8 @@ class Worker:
         self._clock = clock
         # How many rows of a request have not ended.
         self._open: dict[GenerationRequest, int] = {}
+        # All of whose rows have ended, to be answered before the next run.
+        self._ended: list[GenerationRequest] = []
 
     @property
     def wants_requests(self) -> bool:
@@ -82,9 +86,14 @@ class Worker:
         for request, reason in turn.gone.items():
             self._drop(request, reason)
         if turn.encoded:
+            self._answer_ended()
             self._encode(turn.encoded)
         if self._generation.is_busy:
-            self._step()
+            joined = self._generation.join()
+            self._answer_ended()
+            self._step(joined)
+        if not self._generation.is_busy:
+            self._answer_ended()
 
     def _encode(self, requests: Sequence[GenerationRequest]) -> None:
         """Encode some requests together, or one by one if that fails: a bad one harms no other."""
@@ -102,7 +111,7 @@ class Worker:
         queued_s = [started_s - request.queued_s for request in requests]
         self._tally.encoded(queued_s, self._clock() - started_s)
 
-    def _step(self) -> None:
+    def _step(self, joined: Sequence[Row]) -> None:
         started_s = self._clock()
         try:
             stepped = self._generation.step()
@@ -110,9 +119,9 @@ class Worker:
             self._give_up(error)
             return
         now = self._clock()
-        for row in stepped.joined:
+        for row in joined:
             row.first_s = now
-        self._tally.stepped(stepped, now - started_s, now)
+        self._tally.stepped(stepped, joined, now - started_s, now)
         for row in stepped.ended:
             if row.owner is not None:
                 self._end(row.owner)
@@ -121,14 +130,18 @@ class Worker:
                 self._fail(row.owner, why)
 
     def _end(self, request: GenerationRequest) -> None:
-        """One more row of a request has ended; answer it if that was the last."""
+        """One more row of a request has ended."""
         self._open[request] -= 1
-        if self._open[request]:
-            return
-        del self._open[request]
-        with self._leaving(request) as is_ours:
-            if is_ours:
-                self._answer(request)
+        if not self._open[request]:
+            del self._open[request]
+            self._ended.append(request)
+
+    def _answer_ended(self) -> None:
+        ended, self._ended = self._ended, []
+        for request in ended:
+            with self._leaving(request) as is_ours:
+                if is_ours:
+                    self._answer(request)
 
     def _answer(self, request: GenerationRequest) -> None:
         try:
@@ -139,6 +152,7 @@ class Worker:
             refuse(request, error)
 
     def _give_up(self, error: Exception) -> None:
+        self._answer_ended()
         for request in list(self._open):
             self._fail(request, error)
 

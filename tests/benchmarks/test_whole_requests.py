@@ -56,6 +56,7 @@ def test_answers_are_those_of_step_level_batches() -> None:
     )
     steps.encode(theirs)
     while steps.is_busy:
+        steps.join()
         steps.step()
 
     assert [row.answers for row in batch] == [row.answers for row in theirs]
@@ -65,14 +66,15 @@ def test_every_row_is_computed_and_waited_for_until_the_last_has_ended() -> None
     generation, batch = whole(), rows()
     generation.encode(batch)
 
-    stepped = []
+    joined, stepped = [], []
     while generation.is_busy:
         assert not generation.wants_rows
+        joined.append(generation.join())
         stepped.append(generation.step())
 
     # The longest source has 5 tokens, so its answer ends with the sixth step at the latest.
     assert [each.slots for each in stepped] == [len(SOURCES)] * len(stepped)
-    assert [len(each.joined) for each in stepped[:2]] == [len(SOURCES), 0]
+    assert [len(each) for each in joined[:2]] == [len(SOURCES), 0]
     assert not any(each.ended for each in stepped[:-1])
     assert set(stepped[-1].ended) == set(batch)
     assert generation.wants_rows and not generation.used_slots

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from server.generation.search import Answer, Frame, Searching, Step
+from server.generation.search import LIKELIEST, Answer, Frame, Move, Searching, Step
 from tests.encoder_decoders import network, sources
 from training.models.decoder import Memory
 from training.models.seq2seq import EncoderDecoder
@@ -85,11 +85,12 @@ class Case:
         # One step more than there may be: a search that goes on is a failed test, not a hang.
         for _ in range(self.limit + 1):
             made = make(previous, state, rows)
-            move = searching.advance(
-                as_step(made.log_probabilities, made.attention), range(searching.slots)
-            )
+            taken = as_step(made.log_probabilities, made.attention)
+            move = searching.advance(taken, range(searching.slots))
             if move is None:
                 return searching.answers
+            if move is LIKELIEST:
+                move = Move(taken.tokens[:1], (0,))
             previous, state = torch.tensor(move.tokens), made.state[list(move.parents)]
         raise AssertionError(f"row {row}: more than {self.limit} steps")
 

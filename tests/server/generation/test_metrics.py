@@ -25,9 +25,9 @@ def test_everything_is_told_under_its_name() -> None:
     tally = Metrics(registry).generation("toy", "1")
     best, cut = Answer((5, 6), -1, -1, True), Answer((5, 6, 7), -2, -2, False)
 
-    tally.stepped(Stepped(3, [ended()], [], {}), 0.5, 1.0)
-    tally.stepped(Stepped(2, [], [ended(best, cut), ended(cut)], {}), 0.5, 4.0)
-    tally.stepped(Stepped(1, [], [], {toys.row([4]): Cancelled("planned")}), 0.5, 4.0)
+    tally.stepped(Stepped(3, [], {}), [ended()], 0.5, 1.0)
+    tally.stepped(Stepped(2, [ended(best, cut), ended(cut)], {}), [], 0.5, 4.0)
+    tally.stepped(Stepped(1, [], {toys.row([4]): Cancelled("planned")}), [], 0.5, 4.0)
     tally.dropped("failed", 1)
     tally.hold(7)
     found = samples(generate_latest(registry).decode())

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.errors import InvalidRequest
-from server.generation.search import Draw, Frame, Path, Step, draw_token
+from server.generation.search import LIKELIEST, Draw, Frame, Path, Step, draw_token
 from tests.server.generation import oracle
 
 LOG_PROBABILITIES = np.log(np.array([0.05, 0.4, 0.15, 0.3, 0.1]))
@@ -40,7 +40,7 @@ def test_token_is_told_as_it_is_chosen_and_the_end_is_not() -> None:
         path.advance(step(scores), [0]) for scores in ([-2, -3, -1], [-1, -3, -2], [-3, 0, -2])
     ]
 
-    assert [move and move.tokens for move in moves] == [(2,), (0,), None]
+    assert moves == [LIKELIEST, LIKELIEST, None]
     assert told == [(2, -1.0), (0, -1.0)]
     assert path.answers[0].tokens == (2, 0)
     assert path.answers[0].is_complete and path.answers[0].log_probability == -2.0

@@ -137,11 +137,17 @@ def forced(one: Row, answer: Answer) -> tuple[float, Array]:
     return total, np.array(attention)
 
 
+def step(generation: Generation) -> Stepped:
+    """Let in who fits, and make a step."""
+    generation.join()
+    return generation.step()
+
+
 def run_out(generation: Generation) -> list[Stepped]:
     """Step until nothing is left."""
     steps = []
     while generation.is_busy:
-        steps.append(generation.step())
+        steps.append(step(generation))
         assert len(steps) < 10_000, "it does not end"
     return steps
 
