@@ -97,6 +97,17 @@ def test_top_k_of_equals_are_the_first() -> None:
     assert drawn == {0, 1}
 
 
+@given(st.lists(st.integers(-3, 0), min_size=2, max_size=12), st.integers(1, 11))
+def test_top_k_are_those_that_a_stable_sort_puts_first(scores: list[int], top_k: int) -> None:
+    table = np.array(scores, np.float64)
+    wanted = set(np.argsort(-table, kind="stable")[:top_k].tolist())
+    generator = np.random.default_rng(0)
+
+    drawn = {draw_token(table, Draw(100.0, top_k), generator) for _ in range(300)}
+
+    assert drawn == wanted
+
+
 @pytest.mark.parametrize(
     ("drawn", "token"), [(0.0, 1), (0.5, 2), (1 - 2**-53, 2)], ids=["least", "border", "most"]
 )
