@@ -17,6 +17,7 @@ from typing import Protocol
 
 from server.deadlines import Deadlines, why_left
 from server.errors import DeadlinePassed, Draining, Overloaded
+from server.request import refuse
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +147,7 @@ class DecodePool:
         with self._condition:
             is_ours = self._take(job)
         if is_ours:
-            job.fail(why_left(job.arrived_s, job.deadline_s, self._clock()))
+            refuse(job, why_left(job.arrived_s, job.deadline_s, self._clock()))
 
     def expire(self, now: float) -> float:
         """Answer every job whose deadline passed; the earliest deadline left, or infinity."""
@@ -160,7 +161,7 @@ class DecodePool:
                 else:
                     earliest = min(earliest, job.deadline_s)
         for job in late:
-            job.fail(DeadlinePassed("the request's time is over"))
+            refuse(job, DeadlinePassed("the request's time is over"))
         return earliest
 
     def _take(self, job: Job) -> bool:
@@ -205,7 +206,7 @@ class DecodePool:
             # The model's own queue may refuse it.
             failure = _failure_of(job.proceed)
         if is_ours and failure is not None:
-            job.fail(failure)
+            refuse(job, failure)
 
 
 def _failure_of(step: Callable[[], None]) -> Exception | None:

@@ -1,5 +1,6 @@
 """A request as the scheduler sees it, and what it is told of a batch."""
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -7,6 +8,8 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from server.collate import Tokens
+
+logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
 
@@ -21,7 +24,14 @@ class BatchTimes:
     answered_s: float
 
 
-class Queued(Protocol):
+class Refusable(Protocol):
+    """One call that can be told of its failure."""
+
+    def fail(self, error: Exception) -> None:
+        """Say why there is no answer."""
+
+
+class Queued(Refusable, Protocol):
     """One call, as the queue of a model sees it.
 
     Attributes:
@@ -42,9 +52,6 @@ class Queued(Protocol):
     deadline_s: float
     is_answered: bool
 
-    def fail(self, error: Exception) -> None:
-        """Say why there is no answer."""
-
 
 class Request(Queued, Protocol):
     """One call that waits for its rows. It gets exactly one of `answer` and `fail`.
@@ -64,3 +71,11 @@ class Observer(Protocol):
 
     def batch_ran(self, requests: Sequence[Request], times: BatchTimes, tokens: Tokens) -> None:
         """These requests were run and answered, or given up while running."""
+
+
+def refuse(request: Refusable, error: Exception) -> None:
+    """Tell a request of its failure; what goes wrong with that is one caller's, and the others still wait."""
+    try:
+        request.fail(error)
+    except Exception:
+        logger.exception("failure lost")

@@ -17,7 +17,7 @@ from server.batching import LastBatch
 from server.errors import DeadlinePassed
 from server.padding import Padding
 from server.places import Places
-from server.request import BatchTimes, Observer, Request
+from server.request import BatchTimes, Observer, Request, refuse
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class Runner:
         if len(batch) == 1:
             with self._leaving(batch) as here:
                 for request in here:
-                    self._fail(request, error)
+                    refuse(request, error)
             return
         logger.warning("batch failed, running its requests singly model=%s", self._name)
         for request in batch:
@@ -104,7 +104,7 @@ class Runner:
             if is_late:
                 self._places.take(request)
         if is_late:
-            request.fail(DeadlinePassed("the deadline passed before its run"))
+            refuse(request, DeadlinePassed("the deadline passed before its run"))
         return not is_late
 
     def _answer(
@@ -116,14 +116,7 @@ class Runner:
             try:
                 request.answer(part)
             except Exception as error:  # noqa: BLE001 - an answer that cannot be sent is that caller's alone
-                self._fail(request, error)
-
-    @staticmethod
-    def _fail(request: Request, error: Exception) -> None:
-        try:
-            request.fail(error)
-        except Exception:  # our bug, and one caller's; its batch-mates still wait for theirs
-            logger.exception("failure lost")
+                refuse(request, error)
 
     @contextmanager
     def _leaving(self, batch: list[Request]) -> Iterator[set[Request]]:

@@ -20,7 +20,7 @@ from server.deadlines import Deadlines, why_left
 from server.errors import DeadlinePassed, Draining, Overloaded
 from server.padding import Padding
 from server.places import Load, Places
-from server.request import Observer, Request
+from server.request import Observer, Request, refuse
 from server.running import Run, Runner
 
 logger = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ class Scheduler:
         with self._condition:
             is_ours = self._places.take(request)
         if is_ours:
-            request.fail(why_left(request.arrived_s, request.deadline_s, self._clock()))
+            refuse(request, why_left(request.arrived_s, request.deadline_s, self._clock()))
 
     def expire(self, now: float) -> float:
         """Answer every request whose deadline passed; the earliest deadline left, or infinity."""
@@ -150,7 +150,7 @@ class Scheduler:
                 else:
                     earliest = min(earliest, request.deadline_s)
         for request in late:
-            request.fail(DeadlinePassed("the request's time is over"))
+            refuse(request, DeadlinePassed("the request's time is over"))
         return earliest
 
     def _work(self) -> None:
@@ -188,7 +188,7 @@ class Scheduler:
                 # What is left may be due already: another thread has to look.
                 self._condition.notify()
         for request in late:
-            request.fail(DeadlinePassed("the deadline passed in the queue"))
+            refuse(request, DeadlinePassed("the deadline passed in the queue"))
         return batch
 
     def _pause_s(self, last: LastBatch | None) -> float | None:

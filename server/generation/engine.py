@@ -20,8 +20,9 @@ from server.errors import DeadlinePassed, Draining, Overloaded
 from server.generation.core import Generation
 from server.generation.metrics import GenerationTally
 from server.generation.row import GenerationRequest
-from server.generation.worker import Turn, Worker, refuse
+from server.generation.worker import Turn, Worker
 from server.places import Load, Places
+from server.request import refuse
 
 
 class Engine:

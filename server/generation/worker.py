@@ -2,8 +2,8 @@
 
 Rules:
 - A request that cannot be encoded, told of a token, or answered fails alone.
-- A step that fails takes all who are decoded with it: every row was looked at before it was queued, so none is to
-  blame, and none can go on.
+- A step that fails takes all who are here: every row was looked at before it was queued, so none is to blame, and none
+  can go on. Should the graph say that it is the values, nobody knows whose: only a request that is alone is told so.
 - Whoever is refused or gone has left its slots before the next step.
 - An answer is sent just before the next run, or at once where there is none. A run lets go of Python's lock, so the
   transport's thread, which an answer wakes, works meanwhile; sent earlier, the two threads would wait for each other.
@@ -14,11 +14,17 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from server.errors import InvalidRequest, ServerError
 from server.generation.core import Generation
 from server.generation.metrics import GenerationTally
 from server.generation.row import GenerationRequest, Row
+from server.request import refuse
 
 logger = logging.getLogger(__name__)
+
+
+class StepRefused(ServerError):
+    """The values of a step are none for the graph, and any of several requests may be to blame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +121,9 @@ class Worker:
         started_s = self._clock()
         try:
             stepped = self._generation.step()
+        except InvalidRequest as error:
+            self._give_up(error if len(self._open) == 1 else StepRefused(str(error)))
+            return
         except Exception as error:  # noqa: BLE001 - the one place where a step may fail
             self._give_up(error)
             return
@@ -166,11 +175,3 @@ class Worker:
         """Forget the rows of a request that have not ended."""
         self._generation.drop(request)
         self._tally.dropped(reason, self._open.pop(request, 0))
-
-
-def refuse(request: GenerationRequest, error: Exception) -> None:
-    """Tell a request of its failure; what goes wrong with that is one caller's, and the others still wait."""
-    try:
-        request.fail(error)
-    except Exception:
-        logger.exception("failure lost")

@@ -1,3 +1,4 @@
+import logging
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -40,6 +41,7 @@ class Call:
     queued_s: float = 0.0
     deadline_s: float = LATER
     answer_error: Exception | None = None
+    fail_error: Exception | None = None
     is_answered: bool = False
     outcomes: list[Mapping[str, Array] | Exception] = field(default_factory=list)
 
@@ -62,6 +64,8 @@ class Call:
         with self.world.changed:
             self.outcomes.append(error)
             self.world.changed.notify_all()
+        if self.fail_error is not None:
+            raise self.fail_error
 
     @property
     def has_right_answer(self) -> bool:
@@ -432,6 +436,24 @@ def test_request_that_expires_while_a_session_is_busy_is_told_at_once(world: Wor
     world.end_every_run()
     assert patient.has_right_answer
     assert waiting.number not in world.ran()
+
+
+def test_caller_who_cannot_be_told_that_it_is_late_keeps_nobody_else_from_it(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither those whose time is over too, nor those who still wait for the thread."""
+    world.submit_and_run()
+    lost = [world.submit(deadline_s=at, fail_error=OSError("planned")) for at in (5.0, 6.0)]
+    late, cut = world.submit(deadline_s=5.0), world.submit(deadline_s=6.0)
+    patient = world.submit()
+
+    with caplog.at_level(logging.CRITICAL):
+        world.scheduler.expire(5.0)
+        world.clock.advance(6.0)
+        world.end_every_run()
+
+    assert all(call.failed_with(DeadlinePassed) for call in (*lost, late, cut))
+    assert patient.has_right_answer
 
 
 def test_without_requests_there_is_no_deadline(world: World) -> None:

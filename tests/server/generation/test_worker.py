@@ -5,8 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from server.errors import AnswerTooLarge, Cancelled, DeadlinePassed, OutOfMemory
+from server.errors import AnswerTooLarge, Cancelled, DeadlinePassed, InvalidRequest, OutOfMemory
 from server.generation.search import Search
+from server.generation.worker import StepRefused
 from tests.server.generation import toys
 from tests.server.generation.callers import Caller
 from tests.server.generation.world import POISON, World, failed_with, has_right_answer, wait_for
@@ -49,6 +50,24 @@ def test_step_that_fails_takes_those_who_are_decoded_and_no_other(world: World) 
     assert failed_with(here[0], OutOfMemory)
     assert has_right_answer(after)
     assert world.tally.finished["failed"] >= 2
+
+
+@pytest.mark.parametrize(
+    ("others", "error"), [(0, InvalidRequest), (1, StepRefused)], ids=["alone", "beside another"]
+)
+def test_values_of_a_step_are_laid_to_a_request_only_if_it_is_alone(
+    world: World, others: int, error: type[Exception]
+) -> None:
+    callers = [world.submit([4], limit=9)]
+    world.wait_at("encode")
+    callers += [world.submit([4], limit=9) for _ in range(others)]
+    world.run("encode", *(["decode", "encode"] * others))
+    world.wait_at("decode")
+    world.toy.errors["decode"] = [InvalidRequest("planned")]
+
+    world.end()
+
+    assert all(failed_with(caller, error) for caller in callers)
 
 
 def test_answer_that_cannot_be_sent_harms_no_other(world: World) -> None:
