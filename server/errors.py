@@ -11,6 +11,7 @@ A leaf is chosen by what the one who gets it should do next.
     │   ├── Overloaded        back off, then try again
     │   ├── OutOfMemory       send fewer rows
     │   ├── AnswerTooLarge    send fewer rows, or ask for fewer outputs
+    │   ├── AnswerUnread      read faster, or ask for less at a time
     │   ├── DeadlinePassed    give it more time
     │   ├── Cancelled         nothing: the caller is gone
     │   └── NotOffered        do without the feature
@@ -56,6 +57,10 @@ class OutOfMemory(RequestError):
 
 class AnswerTooLarge(RequestError):
     """The answer is larger than a message may be."""
+
+
+class AnswerUnread(RequestError):
+    """The caller does not take what the stream holds for it."""
 
 
 class DeadlinePassed(RequestError):

@@ -19,6 +19,7 @@ STATUS_OF: dict[type[errors.RequestError], grpc.StatusCode] = {
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.OutOfMemory: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.AnswerTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.AnswerUnread: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlinePassed: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.Cancelled: grpc.StatusCode.CANCELLED,
     errors.NotOffered: grpc.StatusCode.UNIMPLEMENTED,

@@ -2,7 +2,8 @@
 
 Rules:
 - Answers are matched by id, and may overtake each other.
-- A request may get several; after the last, or after a failure, it gets nothing.
+- A request may get several; after the last, or after a failure, it gets nothing. If the client does not read
+  them, those that go on fail (`unread`).
 - A request that fails is answered with an error message; the stream goes on. A client that sends the
   metadata `triton_grpc_error: true` gets the status instead, which ends its stream.
 - At most `_WINDOW` requests of a stream are open, so a client that does not read its answers is not
@@ -23,6 +24,7 @@ from server.pb import inference_pb2 as pb
 from server.pending import Reply
 from server.response import as_streamed
 from server.transport.call import Call, Metadata
+from server.unread import Unread
 
 _WINDOW = 128
 
@@ -53,6 +55,7 @@ class InferStream:
         self._call = call
         self._admit = admit
         self._ends_on_error = ("triton_grpc_error", "true") in call.metadata
+        self._unread = Unread(call)
         self._lock = threading.Lock()
         self._open = 0
         self._is_receiving = False
@@ -80,10 +83,14 @@ class InferStream:
         return True
 
     def send_part(self, message: bytes) -> bool:
-        """Queue one of several answers to a request, not the last; False if nobody waits."""
+        """Queue one of several answers to a request, not the last; False if nobody waits.
+
+        Raises:
+            AnswerUnread: the client does not read.
+        """
         if self.cancelled:
             return False
-        self._call.send(message)
+        self._unread.send(message)
         return True
 
     def refuse(

@@ -6,7 +6,7 @@ import onnx
 from bundle.contract import Batching, Contract, Tolerance
 from bundle.decoding import Decoding
 from bundle.golden import Golden
-from bundle.sequences import PaddedAxis, ValueRange
+from bundle.sequences import PaddedAxis, Tokenisation, ValueRange
 
 CONTRACT = Contract(
     task="sequence-to-sequence",
@@ -34,6 +34,12 @@ LONG_WINDED = CONTRACT.model_copy(
 )
 """For `long_winded_encoder`: whoever gives no limit is answered as long as somebody listens."""
 
+VOCABULARIES = {
+    "tokens.txt": b"<pad>\n<unk>\n<s>\n</s>\na\nb\nc\nd\ne\nz\n",
+    "previous.txt": b"<pad>\n<unk>\n<s>\n</s>\nA\nB\nC\nD\n",
+}
+"""For `speaking`: z is the 9 of `long_winded_encoder`."""
+
 _TOKENS, _LENGTHS = np.array([[5, 6, 7], [8, 0, 0]]), np.array([3, 1])
 _MEMORY, _STATE = _TOKENS[..., None].astype(np.float32), np.array([[3], [1]], np.float32)
 
@@ -56,6 +62,16 @@ DECODER_GOLDEN = Golden(
     },
 )
 
+HEARING = CONTRACT.model_copy(
+    update={
+        "padded_axes": {
+            "time": PaddedAxis(maximum=16, lengths="lengths", padding={"sounds": 0, "memory": 0})
+        },
+        "value_ranges": {"previous": ValueRange(maximum=7)},
+    }
+)
+"""For `hearing_encoder`."""
+
 WHOLE_GOLDEN = Golden(
     inputs=ENCODER_GOLDEN.inputs,
     outputs={
@@ -64,6 +80,24 @@ WHOLE_GOLDEN = Golden(
     },
 )
 """What the two graphs make of these sources, greedily."""
+
+_SOUNDS = {"sounds": _TOKENS.astype(np.float32), "lengths": _LENGTHS}
+HEARING_GOLDENS = {
+    "golden.npz": Golden(_SOUNDS, WHOLE_GOLDEN.outputs),
+    "golden.encoder.npz": Golden(_SOUNDS, ENCODER_GOLDEN.outputs),
+}
+
+
+def speaking(contract: Contract) -> Contract:
+    """The contract of a pair that takes letters, and answers with letters."""
+    assert contract.decoding is not None
+    return contract.model_copy(
+        update={
+            "vocabularies": {name.removesuffix(".txt"): name for name in VOCABULARIES},
+            "tokenisation": Tokenisation(rule="letters", unknown=1),
+            "decoding": contract.decoding.model_copy(update={"detokenisation": "letters"}),
+        }
+    )
 
 
 def encoder() -> bytes:
@@ -96,6 +130,20 @@ def long_winded_encoder() -> bytes:
             tall = Unsqueeze(lengths, last)
             steps = Add(tall, more)
             state = Cast <to = 1> (steps)
+        }"""
+    )
+
+
+def hearing_encoder() -> bytes:
+    """The memory holds the sounds, which are numbers of any size."""
+    return _parsed(
+        """encoder (float[batch, time] sounds, int64[batch] lengths)
+            => (float[batch, time, 1] memory, float[batch, 1] state)
+        <int64[1] last = {-1}>
+        {
+            memory = Unsqueeze(sounds, last)
+            tall = Unsqueeze(lengths, last)
+            state = Cast <to = 1> (tall)
         }"""
     )
 

@@ -24,26 +24,33 @@ from server.preparation import NAME, VERSION, parse
 from server.reading import Reading
 from server.texts import read
 from server.transport.call import Call, Metadata
+from server.unread import Unread
 
 
 def generate(call: Call, admission: Admission, decoding: DecodePool) -> None:
-    """Wait for the one message of a `Generate` call, check it as far as that is cheap, and queue it to be read.
-
-    Runs on the transport's thread.
-    """
-    arrived_s = admission.clock()
+    """Wait for the one message of a `Generate` call. Runs on the transport's thread."""
 
     def received(payload: bytes | None) -> None:
-        model = None
-        try:
-            model = _find(payload or b"", admission)
-            job = TextJob(call, payload or b"", model, admission, arrived_s)
-            call.on_close(partial(decoding.cancel, job))
-            decoding.submit(job)
-        except Exception as error:  # noqa: BLE001 - the one place where admission may fail
-            admission.refuse(error, call, model, arrived_s)
+        if payload is None:
+            call.finish(grpc.StatusCode.INVALID_ARGUMENT, "expected one message, got none")
+        else:
+            _start(call, payload, admission, decoding)
 
     call.receive(received)
+
+
+def _start(call: Call, payload: bytes, admission: Admission, decoding: DecodePool) -> None:
+    """Check a message as far as that is cheap, and queue it to be read."""
+    # Only now: a caller may take its time between call and message, and what is left to it is asked for below.
+    arrived_s = admission.clock()
+    model = None
+    try:
+        model = _find(payload, admission)
+        job = TextJob(call, payload, model, admission, arrived_s)
+        call.on_close(partial(decoding.cancel, job))
+        decoding.submit(job)
+    except Exception as error:  # noqa: BLE001 - the one place where admission may fail
+        admission.refuse(error, call, model, arrived_s)
 
 
 def _find(payload: bytes, admission: Admission) -> ServedPair:
@@ -130,6 +137,7 @@ class _Told:
 
     def __init__(self, call: Call, model: ServedPair) -> None:
         self._call = call
+        self._unread = Unread(call)
         self._writer = model.writer
         self._draft = model.writer.begin()
 
@@ -140,7 +148,7 @@ class _Told:
         message.token.token = self._writer.token(token)
         message.token.text = self._draft.add(token)
         message.token.log_probability = log_probability
-        self._call.send(message.SerializeToString())
+        self._unread.send(message.SerializeToString())
 
 
 class _StreamEnd:

@@ -53,7 +53,9 @@ def _draw_of(sample: pb.GenerateRequest.Sample) -> Draw:
 def _within(name: str, value: float, least: float, most: float | None) -> float:
     """The value; NaN is out of every bound."""
     if not (value >= least and (most is None or value <= most)):
-        bounds = f"{least:g}" if most == least else f"{least:g} to {most:g}"
-        expected = f"{least:g} or more" if most is None else bounds
+        if most is None:
+            expected = f"{least:g} or more"
+        else:
+            expected = f"{least:g}" if most == least else f"{least:g} to {most:g}"
         raise InvalidRequest(f"{name}: expected {expected}, got {value:g}")
     return value

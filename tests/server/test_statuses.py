@@ -17,6 +17,7 @@ EXPECTED = {
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.OutOfMemory: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.AnswerTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.AnswerUnread: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlinePassed: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.Cancelled: grpc.StatusCode.CANCELLED,
     errors.NotOffered: grpc.StatusCode.UNIMPLEMENTED,
