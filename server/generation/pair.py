@@ -4,7 +4,7 @@ Its own proof is the last: the recorded sources give the recorded tokens, each b
 of unequal lengths that is too small for them, so that rows join and leave between steps.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from server.generation.row import Row
 from server.generation.search import Search
 from server.generation.slots import Layout
 from server.sequences import SequenceRules
-from server.signature import Signature
+from server.signature import Signature, TensorSpec
 
 Array = NDArray[Any]
 
@@ -115,7 +115,8 @@ def make_pair(contract: Contract, encoder: Graph, decoder: Graph) -> Pair:
     (name, axis), = contract.padded_axes.items()  # fmt: skip
     counts = {contract.decoding.previous, contract.decoding.lengths, axis.lengths}
     for graph in (encoder, decoder):
-        _check_inputs(graph.signature, name, counts)
+        for spec in graph.signature.inputs.values():
+            _check_input(spec, contract.batch_axis, name, is_count=spec.name in counts)
     timed = [each for each in axis.padding if each in encoder.signature.inputs]
     lengths = axis.lengths if axis.lengths in encoder.signature.inputs else None
     if not timed:
@@ -131,15 +132,20 @@ def make_pair(contract: Contract, encoder: Graph, decoder: Graph) -> Pair:
     )
 
 
-def _check_inputs(signature: Signature, time: str, counts: Collection[str | None]) -> None:
-    """Raise ModelFailed unless time comes second, and tokens and lengths are what the slots hold."""
-    for spec in signature.inputs.values():
-        if time in spec.axes and spec.axes.index(time) != 1:
-            raise ModelFailed(
-                f"input {spec.name!r}: expected axis {time!r} second, got {list(spec.axes)}"
-            )
-        if spec.name in counts and spec.datatype != "INT64":
-            raise ModelFailed(f"input {spec.name!r}: expected INT64, got {spec.datatype}")
+def _check_input(spec: TensorSpec, batch: str | None, time: str, *, is_count: bool) -> None:
+    if time in spec.axes and spec.axes.index(time) != 1:
+        raise ModelFailed(
+            f"input {spec.name!r}: expected axis {time!r} second, got {list(spec.axes)}"
+        )
+    # Along any other axis rows of different sizes would have to share a slot's array.
+    if strays := [
+        axis for axis in spec.axes if not isinstance(axis, int) and axis not in (batch, time)
+    ]:
+        raise ModelFailed(
+            f"input {spec.name!r}: expected no variable axes but {batch!r} and {time!r}, got {strays}"
+        )
+    if is_count and spec.datatype != "INT64":
+        raise ModelFailed(f"input {spec.name!r}: expected INT64, got {spec.datatype}")
 
 
 def replay(pair: Pair, golden: Golden | None, max_rows: int) -> None:

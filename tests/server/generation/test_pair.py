@@ -158,11 +158,21 @@ def test_contract_that_no_slots_can_be_made_for_is_refused(
     [
         ("decoder", "memory", {"axes": ("batch", 1, "time")}, "axis 'time' second"),
         ("encoder", "tokens", {"axes": ("time", "batch")}, "axis 'time' second"),
+        ("encoder", "tokens", {"axes": ("batch", "time", "any")}, "no variable axes but 'batch'"),
+        ("decoder", "state", {"axes": ("batch", None)}, "no variable axes but 'batch'"),
         ("decoder", "previous", {"datatype": "INT32"}, "INT64, got INT32"),
         ("decoder", "lengths", {"datatype": "INT32"}, "INT64, got INT32"),
         ("encoder", "lengths", {"datatype": "INT32"}, "INT64, got INT32"),
     ],
-    ids=["memory's time", "source's time", "token", "decoder's lengths", "encoder's lengths"],
+    ids=[
+        "memory's time",
+        "source's time",
+        "source's other axis",
+        "state's axis",
+        "token",
+        "decoder's lengths",
+        "encoder's lengths",
+    ],
 )
 def test_graph_of_another_form_is_refused(
     pair: Pair, part: str, name: str, changes: dict[str, Any], expected: str
