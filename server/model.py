@@ -24,27 +24,23 @@ from bundle.contract import Contract
 from bundle.errors import BundleError
 from server import agreement, proof
 from server.batching import BatchPolicy
-from server.collate import Tokens
 from server.config import ModelSettings
 from server.deadlines import Deadlines
 from server.errors import ModelFailed, ServerError
-from server.generation.engine import Engine
-from server.generation.pair import Graph, Pair, make_pair, replay
-from server.generation.served import ServedPair, signature_of
+from server.generation.pair import Graph, make_pair
+from server.generation.served import ServedPair, serve_pair
 from server.limits import max_rows, policy_of
 from server.metrics import Metrics
 from server.padding import paddings_of
 from server.proof import Files
 from server.reading import TextReader
-from server.request import BatchTimes, Request
 from server.response import STREAM_BYTES, ResponseEncoder
 from server.scheduler import Scheduler
 from server.sequences import SequenceRules, rules_of
 from server.session import Session
 from server.signature import Signature
-from server.tally import ModelMetrics
+from server.tally import BatchObserver, ModelMetrics
 from server.warming import warm_up
-from server.writing import TextWriter
 
 logger = logging.getLogger(__name__)
 
@@ -143,40 +139,21 @@ class Loader:
                 Graph(session.run, model.signature, model.rules) for model, session in loaded
             )
             pair = make_pair(graphs[0].contract, encoder, decoder)
-            models.append(self._serve_pair(name, version, pair, graphs[0]))
+            models.append(
+                serve_pair(
+                    pair,
+                    graphs[0],
+                    name,
+                    version,
+                    settings=self.settings(name),
+                    provider=self.provider,
+                    max_message_bytes=self.max_message_bytes,
+                    deadlines=self.deadlines,
+                    metrics=self.metrics,
+                    clock=self.clock,
+                )
+            )
         return models
-
-    def _serve_pair(self, name: str, version: str, pair: Pair, files: Files) -> ServedPair:
-        settings = self.settings(name)
-        rows = max_rows(settings, pair.contract)
-        replay(pair, files.whole, rows)
-        metrics = self.metrics.model(name, version)
-        policy = policy_of(settings, pair.contract, rows=rows, provider=self.provider)
-        engine = Engine(
-            name,
-            pair.generation(rows),
-            policy=policy,
-            max_queue_rows=settings.max_queue_rows or 1,
-            deadlines=self.deadlines,
-            tally=self.metrics.generation(name, version),
-            clock=self.clock,
-        )
-        return ServedPair(
-            name=name,
-            version=version,
-            contract=pair.contract,
-            pair=pair,
-            signature=signature_of(pair, rows),
-            rules=pair.encoder.rules,
-            reader=files.reader,
-            writer=files.writer or TextWriter([], None),
-            encoder=ResponseEncoder(name, version, max_bytes=self.max_message_bytes - STREAM_BYTES),
-            policy=policy,
-            settings=settings,
-            provider=self.provider,
-            scheduler=engine,
-            metrics=metrics,
-        )
 
     def _prove(self, name: str, version: str, files: Files) -> tuple[ServedModel, Session]:
         """The model of one graph, and its session; of a pair, what fails names the graph."""
@@ -233,7 +210,7 @@ class Loader:
             has_rows=signature.has_rows,
             paddings=paddings,
             deadlines=self.deadlines,
-            observer=_Observer(metrics),
+            observer=BatchObserver(metrics),
             clock=self.clock,
         )
         return ServedModel(
@@ -258,25 +235,3 @@ class Loader:
 def served_name(name: str, part: str | None) -> str:
     """What a graph is asked by: the model's name, of a pair with the part's behind it."""
     return name if part is None else f"{name}.{part}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Observer:
-    """Turns what the scheduler saw of a batch into metrics."""
-
-    metrics: ModelMetrics
-
-    def batch_ran(self, requests: Sequence[Request], times: BatchTimes, tokens: Tokens) -> None:
-        """Once per batch."""
-        answered = [request for request in requests if request.is_answered]
-        self.metrics.batch_ended(
-            rows=sum(request.rows for request in requests),
-            tokens=tokens.real,
-            padded_tokens=tokens.computed,
-            total_s=[times.answered_s - request.arrived_s for request in answered],
-            queue_s=[times.cut_s - request.queued_s for request in answered],
-            input_s=times.run_s - times.cut_s,
-            infer_s=times.ran_s - times.run_s,
-            output_s=times.answered_s - times.ran_s,
-            epoch_s=time.time(),
-        )

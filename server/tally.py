@@ -6,10 +6,14 @@ into Prometheus's form when somebody scrapes.
 
 import math
 import threading
+import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from server.collate import Tokens
+from server.request import BatchTimes, Request
 
 SECONDS = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
@@ -167,3 +171,25 @@ class ModelMetrics:
             size.compute_input.add(input_s)
             size.compute_infer.add(infer_s)
             size.compute_output.add(output_s)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchObserver:
+    """Adds what the scheduler saw of a batch to its model's numbers."""
+
+    metrics: ModelMetrics
+
+    def batch_ran(self, requests: Sequence[Request], times: BatchTimes, tokens: Tokens) -> None:
+        """Once per batch."""
+        answered = [request for request in requests if request.is_answered]
+        self.metrics.batch_ended(
+            rows=sum(request.rows for request in requests),
+            tokens=tokens.real,
+            padded_tokens=tokens.computed,
+            total_s=[times.answered_s - request.arrived_s for request in answered],
+            queue_s=[times.cut_s - request.queued_s for request in answered],
+            input_s=times.run_s - times.cut_s,
+            infer_s=times.ran_s - times.run_s,
+            output_s=times.answered_s - times.ran_s,
+            epoch_s=time.time(),
+        )

@@ -1,6 +1,6 @@
 """An encoder-decoder that answers as a whole, and what it takes and gives."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,15 @@ from numpy.typing import NDArray
 from bundle.contract import Contract
 from server.batching import BatchPolicy
 from server.config import ModelSettings
+from server.deadlines import Deadlines
 from server.generation.engine import Engine
-from server.generation.pair import OUTPUT_LENGTHS, OUTPUT_TOKENS, Pair
+from server.generation.pair import OUTPUT_LENGTHS, OUTPUT_TOKENS, Pair, replay
 from server.generation.row import Row
+from server.limits import max_rows, policy_of
+from server.metrics import Metrics
+from server.proof import Files
 from server.reading import TextReader
-from server.response import ResponseEncoder
+from server.response import STREAM_BYTES, ResponseEncoder
 from server.sequences import SequenceRules
 from server.signature import Signature, TensorSpec
 from server.tally import ModelMetrics
@@ -55,6 +59,54 @@ class ServedPair:
     scheduler: Engine
     metrics: ModelMetrics
     file: str = "encoder.onnx"
+
+
+def serve_pair(
+    pair: Pair,
+    files: Files,
+    name: str,
+    version: str,
+    *,
+    settings: ModelSettings,
+    provider: str,
+    max_message_bytes: int,
+    deadlines: Deadlines,
+    metrics: Metrics,
+    clock: Callable[[], float],
+) -> ServedPair:
+    """A pair that gives its recorded answers, with an engine that is not started; see `model.Loader`.
+
+    Raises:
+        ModelFailed: it gives other answers.
+    """
+    rows = max_rows(settings, pair.contract)
+    replay(pair, files.whole, rows)
+    policy = policy_of(settings, pair.contract, rows=rows, provider=provider)
+    engine = Engine(
+        name,
+        pair.generation(rows),
+        policy=policy,
+        max_queue_rows=settings.max_queue_rows or 1,
+        deadlines=deadlines,
+        tally=metrics.generation(name, version),
+        clock=clock,
+    )
+    return ServedPair(
+        name=name,
+        version=version,
+        contract=pair.contract,
+        pair=pair,
+        signature=signature_of(pair, rows),
+        rules=pair.encoder.rules,
+        reader=files.reader,
+        writer=files.writer or TextWriter([], None),
+        encoder=ResponseEncoder(name, version, max_bytes=max_message_bytes - STREAM_BYTES),
+        policy=policy,
+        settings=settings,
+        provider=provider,
+        scheduler=engine,
+        metrics=metrics.model(name, version),
+    )
 
 
 def signature_of(pair: Pair, max_rows: int) -> Signature:
