@@ -153,6 +153,8 @@ def read_request(
     inputs = codec.decode_inputs(message, forms)
     model.rules.complete(inputs)
     model.rules.check(inputs)
+    if model.settings.non_finite == "reject":
+        codec.check_finite(inputs, forms)
     wanted = _wanted(message, model)
     rows = model.pair.rows(inputs, search, arrived_s=arrived_s)
     parts = None

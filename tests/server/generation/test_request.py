@@ -8,12 +8,14 @@ import grpc
 import numpy as np
 import pytest
 
+from bundle.golden import encode
 from server.errors import InvalidRequest, NotOffered
 from server.generation.request import PairRequest, read_request
 from server.generation.row import Row
 from server.generation.search import Search
 from server.generation.served import ServedPair
 from server.pb import inference_pb2 as pb
+from tests import pairs
 from tests.server.conftest import Backend, Clock, FakeCall
 
 OK = grpc.StatusCode.OK
@@ -190,6 +192,30 @@ def test_sources_that_break_the_contract_are_refused(
         ask(*sources)
 
     assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("policy", ["pass", "reject"])
+def test_numbers_that_are_not_finite_are_refused_where_the_operator_says_so(
+    publish_pair: Callable[..., Any],
+    open_backend: Callable[..., Backend],
+    clock: Clock,
+    policy: str,
+) -> None:
+    goldens = {name: encode(golden) for name, golden in pairs.HEARING_GOLDENS.items()}
+    encoder = {"encoder.onnx": pairs.hearing_encoder()}
+    publish_pair("hears", contract=pairs.HEARING, **encoder, **goldens)
+    model = open_backend(non_finite=policy).repository.get("hears", "")
+    assert isinstance(model, ServedPair)
+    request = pb.ModelInferRequest(model_name="hears")
+    request.inputs.add(name="sounds", datatype="FP32", shape=[1, 2])
+    request.raw_input_contents.append(np.array([[1, np.nan]], "<f4").tobytes())
+
+    if policy == "pass":
+        answer = Asked(model, request, clock, is_stream=False).answer()
+        assert tensors(answer)["output_tokens"] == [[4]]
+    else:
+        with pytest.raises(InvalidRequest, match="'sounds'"):
+            Asked(model, request, clock, is_stream=False)
 
 
 def test_classes_are_refused(model: ServedPair, clock: Clock) -> None:
