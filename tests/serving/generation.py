@@ -16,9 +16,10 @@ from bundle.reader import read
 from export.pair import publish_pair
 from export.pair_spec import PairSpec
 from server.pb import inference_pb2 as pb
+from server.pb.weir.v1 import tasks_pb2 as tasks_pb
 from tests import pairs
 from tests.encoder_decoders import network, sources
-from tests.serving.harness import ANSWER_S, Array, Client, arrays, request, tensor
+from tests.serving.harness import ANSWER_S, TASKS, Array, Client, arrays, request, tensor
 
 LISTENED = 5
 """Tokens read of an endless answer."""
@@ -37,8 +38,9 @@ def publish(models: Path) -> None:
         "golden.npz": encode(pairs.WHOLE_GOLDEN),
         "golden.encoder.npz": encode(pairs.ENCODER_GOLDEN),
         "golden.decoder.npz": encode(pairs.DECODER_GOLDEN),
+        **pairs.VOCABULARIES,
     }
-    writer.write(files, pairs.LONG_WINDED, models, "endless")
+    writer.write(files, pairs.speaking(pairs.LONG_WINDED), models, "endless")
 
 
 def asking(model: str, tokens: Sequence[int], request_id: str = "", **parameters: Any) -> bytes:
@@ -48,6 +50,17 @@ def asking(model: str, tokens: Sequence[int], request_id: str = "", **parameters
         kind = "double_param" if isinstance(value, float) else "int64_param"
         setattr(message.parameters[name], kind, value)
     return message.SerializeToString()
+
+
+def generate(client: Client, text: str, timeout: float | None = ANSWER_S, **fields: Any) -> Any:
+    """Start `Generate` of `endless`, which answers without end if there is a z; a call, iterated for its messages."""
+    message = tasks_pb.GenerateRequest(
+        model_name="endless", text=tasks_pb.Text(text=text), **fields
+    )
+    method: Any = client.channel.unary_stream(
+        f"/{TASKS}/Generate", response_deserializer=tasks_pb.GenerateResponse.FromString
+    )
+    return method(message.SerializeToString(), timeout=timeout)
 
 
 def recorded(models: Path, name: str) -> tuple[Array, Array, list[list[int]]]:
