@@ -5,27 +5,36 @@ Commas, semicolons or tabs part them, whichever the header line has most of.
 
 import csv
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 from weir.errors import UsageError
 
 _DELIMITERS = (",", ";", "\t")
+# Python would take 1_000 and digits of other scripts too.
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def read_columns(
     lines: Iterable[str], source: str, wanted: Sequence[str]
 ) -> dict[str, list[float]]:
-    """Columns by name, those that hold numbers only unless others are wanted.
+    """Columns by name, those that hold numbers unless others are wanted.
+
+    A column that holds numbers and something else is refused, not passed over: what is sent would
+    depend on a single cell.
 
     Args:
         lines: of the file.
         source: its name, for errors.
-        wanted: names; none: every column of numbers.
+        wanted: names; none: every column with a number in it.
 
     Raises:
         UsageError: names the file, the line, what was expected and what came.
     """
-    rows = list(_rows(list(lines)))
+    try:
+        rows = list(_rows(list(lines)))
+    except csv.Error as error:
+        raise UsageError(f"{source}: expected CSV: {error}") from error
     if not rows:
         raise UsageError(f"{source}: expected a header line and rows of numbers, got nothing")
     (_, header), *rest = rows
@@ -35,23 +44,22 @@ def read_columns(
             raise UsageError(
                 f"{source}, line {number}: expected {len(names)} cells, got {len(row)}"
             )
-    for name in wanted:
+    chosen = wanted or [
+        name for place, name in enumerate(names) if any(_is_number(row[place]) for _, row in rest)
+    ]
+    if not chosen:
+        raise UsageError(f"{source}: expected a column of numbers, got none")
+    for name in chosen:
         if names.count(name) != 1:
             listed = ", ".join(map(repr, names))
             raise UsageError(f"{source}: expected one column {name!r}, got {listed}")
-    columns = {
-        name: [(number, row[place]) for number, row in rest] for place, name in enumerate(names)
+    return {
+        name: [
+            _number(row[names.index(name)], name, f"{source}, line {number}")
+            for number, row in rest
+        ]
+        for name in chosen
     }
-    if wanted:
-        return {name: [_number(cell, name, source) for cell in columns[name]] for name in wanted}
-    numbers = {
-        name: [float(text) for _, text in cells]
-        for name, cells in columns.items()
-        if cells and all(_is_number(text) for _, text in cells)
-    }
-    if not numbers:
-        raise UsageError(f"{source}: expected a column of numbers, got none")
-    return numbers
 
 
 def _rows(lines: Sequence[str]) -> Iterable[tuple[int, list[str]]]:
@@ -63,16 +71,10 @@ def _rows(lines: Sequence[str]) -> Iterable[tuple[int, list[str]]]:
 
 
 def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
+    return bool(_NUMBER.fullmatch(text.strip())) and math.isfinite(float(text))
 
 
-def _number(cell: tuple[int, str], name: str, source: str) -> float:
-    number, text = cell
+def _number(text: str, name: str, place: str) -> float:
     if not _is_number(text):
-        raise UsageError(
-            f"{source}, line {number}, column {name!r}: expected a finite number, got {text!r}"
-        )
+        raise UsageError(f"{place}, column {name!r}: expected a finite number, got {text!r}")
     return float(text)

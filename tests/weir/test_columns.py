@@ -33,8 +33,36 @@ def test_wanted_columns_come_in_the_order_they_are_wanted() -> None:
             ["a"],
             "data.csv, line 4, column 'a': expected a finite number, got 'nan'",
         ),
+        (
+            "day,a,b\nmon,1,2\ntue,NA,3\n",
+            [],
+            "data.csv, line 3, column 'a': expected a finite number, got 'NA'",
+        ),
+        (
+            "a,b\n1,1_000\n",
+            ["b"],
+            "data.csv, line 2, column 'b': expected a finite number, got '1_000'",
+        ),
+        ("a,a\n1,2\n", [], "data.csv: expected one column 'a', got 'a', 'a'"),
+        (
+            'a\n"' + 200_000 * "1\n",
+            [],
+            "data.csv: expected CSV: field larger than field limit (131072)",
+        ),
     ],
-    ids=["nothing", "cells", "texts", "header", "unknown", "twice", "not finite"],
+    ids=[
+        "nothing",
+        "cells",
+        "texts",
+        "header",
+        "unknown",
+        "twice",
+        "not finite",
+        "one gap",
+        "underscore",
+        "twice, not named",
+        "a quote that does not end",
+    ],
 )
 def test_what_cannot_be_read_is_named(text: str, wanted: list[str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
