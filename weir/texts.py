@@ -63,10 +63,17 @@ def load(texts: Iterable[Text]) -> list[pb.Text]:
 
 
 def load_one(text: Text) -> pb.Text:
-    """A text, or its tokens, as a message."""
-    if isinstance(text, str):
-        return pb.Text(text=text)
-    return pb.Text(tokens=pb.Tokens(tokens=text))
+    """A text, or its tokens, as a message.
+
+    Raises:
+        UsageError: something else, or half a character, which UTF-8 has not.
+    """
+    try:
+        if isinstance(text, str):
+            return pb.Text(text=text)
+        return pb.Text(tokens=pb.Tokens(tokens=text))
+    except (TypeError, UnicodeEncodeError) as error:
+        raise UsageError(f"expected a text or a list of its tokens: {error}") from error
 
 
 def _check_count(found: int, expected: int) -> None:

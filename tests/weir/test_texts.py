@@ -171,3 +171,13 @@ def test_what_fails_raises_its_leaf(
 ) -> None:
     with pytest.raises(error, match=message):
         both(ask)
+
+
+@pytest.mark.parametrize("text", ["caf\udce9", ["a", "\ud800"], 5, [5]], ids=repr)
+def test_what_is_no_text_is_a_mistake_of_the_caller(both: Both, text: Any) -> None:
+    for ask in (
+        lambda client: client.tag("shouts", [text]),
+        lambda client: client.generate("reverse", text),
+    ):
+        with pytest.raises(weir.UsageError, match="expected a text or a list of its tokens"):
+            both(ask)

@@ -1,7 +1,6 @@
 """`weir forecast`: the values that follow a series in a CSV file."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +15,7 @@ from weir.columns import read_columns
 from weir.commands.drawing import check_picture, save
 from weir.commands.extras import requires
 from weir.commands.options import AsJson, Target, Timeout, Version
-from weir.commands.texts import Model, model_of
+from weir.commands.texts import Model, decoded, model_of, standard_input
 from weir.errors import UsageError
 
 if TYPE_CHECKING:
@@ -73,14 +72,12 @@ def forecast(
 
 def _read(data: str, columns: Sequence[str]) -> Mapping[str, list[float]]:
     if data == "-":
-        return read_columns(sys.stdin, "standard input", columns)
+        return read_columns(standard_input().splitlines(), "standard input", columns)
     try:
-        text = Path(data).read_text("utf-8-sig")
+        content = Path(data).read_bytes()
     except OSError as error:
         raise UsageError(f"{data}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{data}: expected UTF-8, {error.reason}") from error
-    return read_columns(text.splitlines(), data, columns)
+    return read_columns(decoded(content, data).splitlines(), data, columns)
 
 
 def _table(found: "Forecast", model: str) -> Table:

@@ -1,10 +1,9 @@
-import io
 import json
 from pathlib import Path
 
 import pytest
 
-from tests.weir.commands.shell import Weir
+from tests.weir.commands.shell import Weir, standard_input
 from tests.weir.fake_server import FakeServer
 
 DATA = "Month,sales,price\n2024-01,1.5,10\n\n2024-02,2.5,20\n"
@@ -50,7 +49,8 @@ def test_one_column_is_sent_without_its_name(weir: Weir, fake: FakeServer, data:
 def test_series_may_come_from_standard_input(
     weir: Weir, fake: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO(DATA))
+    """With the mark that some editors put before a text in UTF-8."""
+    monkeypatch.setattr("sys.stdin", standard_input(b"\xef\xbb\xbf" + DATA.encode()))
 
     done = weir("forecast", "-", "--json", "--model", "rising", "--target", fake.target)
 
@@ -88,3 +88,19 @@ def test_what_cannot_be_asked_is_a_mistake_of_the_caller(
 
     assert done.code == 2 and message in done.err
     assert not fake.tasks.requests
+
+
+def test_a_file_that_is_not_utf8_is_refused(
+    weir: Weir, fake: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = "Monat,Verkäufe,b\n1,2,3\n".encode("latin-1")
+    monkeypatch.setattr("sys.stdin", standard_input(content))
+    path = tmp_path / "data.csv"
+    path.write_bytes(content)
+    order = ["--model", "rising", "--target", fake.target]
+
+    piped, read = weir("forecast", "-", *order), weir("forecast", path, *order)
+
+    assert piped.code == read.code == 2 and not fake.tasks.requests
+    assert piped.err == "weir: standard input, line 1: expected UTF-8, got other bytes\n"
+    assert read.err == f"weir: {path}, line 1: expected UTF-8, got other bytes\n"

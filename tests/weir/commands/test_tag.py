@@ -1,9 +1,8 @@
-import io
 import json
 
 import pytest
 
-from tests.weir.commands.shell import Weir
+from tests.weir.commands.shell import Weir, standard_input
 from tests.weir.fake_server import FakeServer
 
 
@@ -32,17 +31,17 @@ def test_json_is_printed_where_asked_for(weir: Weir, fake: FakeServer) -> None:
 def test_texts_may_come_from_standard_input(
     weir: Weir, fake: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("one\n\n  \ntwo three\n"))
+    monkeypatch.setattr("sys.stdin", standard_input("one\n\n  \r\ntwo thrée\r\n".encode()))
 
     done = weir("tag", "zero", "-", "--model", "shouts", "--json", "--target", fake.target)
 
-    assert [each["text"] for each in json.loads(done.out)] == ["zero", "one", "two three"]
+    assert [each["text"] for each in json.loads(done.out)] == ["zero", "one", "two thrée"]
 
 
 def test_nothing_on_standard_input_is_a_mistake_of_the_caller(
     weir: Weir, fake: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    monkeypatch.setattr("sys.stdin", standard_input(b"\n"))
 
     done = weir("tag", "-", "--model", "shouts", "--target", fake.target)
 
@@ -72,3 +71,16 @@ def test_what_is_wrong_with_every_text_is_said_once(weir: Weir, fake: FakeServer
     done = weir("tag", "a", "b", "c", "--model", "nobody", "--target", fake.target)
 
     assert done.code == 1 and done.err == "weir: unknown model 'nobody'\n"
+
+
+def test_texts_that_are_not_utf8_are_refused(
+    weir: Weir, fake: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", standard_input(b"one\ncaf\xe9\n"))
+    order = ["--model", "shouts", "--target", fake.target]
+
+    piped, typed = weir("tag", "-", *order), weir("tag", "caf\udce9", *order)
+
+    assert piped.code == typed.code == 2 and not fake.tasks.requests
+    assert piped.err == "weir: standard input, line 2: expected UTF-8, got other bytes\n"
+    assert typed.err == "weir: expected texts in UTF-8, got 'caf\\udce9'\n"
