@@ -1,8 +1,8 @@
 """The calls of the fake server that take texts and series; its models are named after what they do.
 
 `shouts` tags a token LOUD or quiet, `moods` classifies a text by how many tokens it has, `reverse` makes
-a text of its letters, the last first, `rising` goes on from the last value. A token with an x is unknown.
-The text "too long" is refused. `stuck` never ends, `short` ends without a result, `mute` answers what is no message.
+a text of its letters, the last first, `rising` goes on from the last value. A token with an x is unknown, and to `generate` a space.
+The text "too long" is refused, to `generate` "crowded" is once. `stuck` never ends, `short` ends without a result, `mute` answers what is no message.
 """
 
 import threading
@@ -58,6 +58,14 @@ class FakeTasks:
         # Here, as nobody goes on with this once the caller is gone.
         if not context.add_callback(self.cancelled.set):
             self.cancelled.set()
+        if request.beam.width > 32:
+            what = f"beam_width: expected at most 32, got {request.beam.width}"
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, what)
+        if request.text.text == "too long":
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "expected at most 1 tokens, got 2")
+        if request.text.text == "crowded" and len(self.requests) < 2:
+            context.set_trailing_metadata((("grpc-retry-pushback-ms", "1"),))
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many wait")
         source = _cut(request.text, letters=True)
         tokens = source[::-1][: request.max_tokens or None]
         if not request.HasField("beam") and request.n_best == 1:
@@ -113,7 +121,7 @@ def _cut(text: pb.Text, *, letters: bool = False) -> list[str]:
 def _result(
     request: pb.GenerateRequest, source: list[str], tokens: list[str]
 ) -> pb.GenerateResponse.Result:
-    unknown = [token for token in source if "x" in token]
+    unknown = [token for token in source if "x" in token or token.isspace()]
     result = pb.GenerateResponse.Result(model_name="reverse", source=source, unknown=unknown)
     result.model_version = "1"
     for rank in range(request.n_best):

@@ -24,16 +24,21 @@ _CELL = 2
 _MOST_LETTERS = 12
 
 
+class TooWide(WeirError):
+    """It has no room in the terminal."""
+
+
 def print_attention(result: "Generated", console: Console) -> None:
     """A row for each token of the best answer, shaded where it looked; the source is read downwards.
 
     Raises:
-        WeirError: the model looks nowhere, or the source is too wide for the terminal.
+        TooWide: the source is, for the terminal.
+        WeirError: the model looks nowhere.
     """
     weights, across, down = _drawn(result)
     margin = max(map(len, down)) + 1
     if margin + _CELL * len(across) > console.width:
-        raise WeirError(
+        raise TooWide(
             f"attention: {len(across)} tokens are too wide for {console.width} columns: --out draws them"
         )
     height = max(map(len, across))
@@ -90,7 +95,12 @@ def _labels(tokens: Sequence[str]) -> list[str]:
         ]
     else:
         shown = list(tokens)
-    return [_shortened(label) if label.strip() else "␣" for label in shown]
+    return [_shortened(visible(label)) for label in shown]
+
+
+def visible(token: str) -> str:
+    """The same, a space as a sign."""
+    return token if token.strip() else "␣"
 
 
 def _shortened(label: str) -> str:

@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,17 +14,30 @@ from rich.markup import escape
 from rich.table import Table
 
 from weir import defaults
-from weir.commands.attention import attention_picture, print_attention
+from weir.commands.attention import TooWide, attention_picture, print_attention, visible
 from weir.commands.drawing import check_picture, save
 from weir.commands.extras import requires
+from weir.commands.many import Outcome, patiently, raise_failures
 from weir.commands.options import AsJson, Target, Timeout, Version
 from weir.commands.texts import Model, Texts, model_of, texts_of
-from weir.errors import UsageError
+from weir.errors import InvalidArgument, UsageError
 
 if TYPE_CHECKING:
     from weir.answers import Generated, Hypothesis
     from weir.generating import Beam, Sample
     from weir.generation import Generation
+
+# How the server begins what it says of a text alone; of an option it says the name first.
+_OWN = "expected "
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What is printed of an answer, and whether it is also drawn into a file."""
+
+    is_quiet: bool
+    attention: bool
+    is_drawn: bool
 
 
 def generate(
@@ -59,7 +74,8 @@ def generate(
 ) -> None:
     """Make a text of a text, and show each token as it comes.
 
-    Of several texts, or lines of standard input, each gets a line. Exit code 1 if one fails.
+    Of several texts, or lines of standard input, each gets a line. A text that cannot be answered is named
+    and passed over, its line stays empty. Exit code 1 if there was one.
     """
     with requires("client"):
         from weir.client import Client
@@ -79,11 +95,13 @@ def generate(
             attention=attention or out is not None,
             version=version,
         )
-        found = [_show(ask(text), is_quiet=as_json, attention=attention) for text in given]
+        shown = _Shown(is_quiet=as_json, attention=attention, is_drawn=out is not None)
+        outcomes = [_outcome(ask, text, shown) for text in given]
     if as_json:
-        typer.echo(json.dumps(list(map(_plain, found)), ensure_ascii=False))
-    if out is not None:
-        save(attention_picture(found[0]), out)
+        typer.echo(json.dumps(list(map(_plain, outcomes)), ensure_ascii=False))
+    raise_failures(outcomes, "texts could not be answered")
+    if out is not None and (only := outcomes[0].answer):
+        save(attention_picture(only), out)
 
 
 def _search(
@@ -111,16 +129,30 @@ def _search(
     return None if beam is None else Beam(beam)
 
 
-def _show(generation: "Generation", *, is_quiet: bool, attention: bool) -> "Generated":
+def _outcome(
+    ask: "Callable[[str], Generation]", text: str, shown: _Shown
+) -> "Outcome[str, Generated]":
+    """What came of a text; a failure that is not this text's alone raises."""
+    try:
+        return Outcome(text, patiently(lambda: _show(ask(text), shown)))
+    except InvalidArgument as error:
+        if not str(error).startswith(_OWN):
+            raise
+        if not shown.is_quiet:
+            sys.stdout.write("\n")
+        return Outcome(text, failure=str(error))
+
+
+def _show(generation: "Generation", shown: _Shown) -> "Generated":
     """Print an answer while it comes; what it says about itself goes to standard error."""
     text = ""
     for token in generation:
         text += token.text
-        if not is_quiet:
+        if not shown.is_quiet:
             sys.stdout.write(token.text)
             sys.stdout.flush()
     result = generation.result()
-    if is_quiet:
+    if shown.is_quiet:
         return result
     if len(result.hypotheses) > 1:
         Console().print(_table(result))
@@ -129,14 +161,19 @@ def _show(generation: "Generation", *, is_quiet: bool, attention: bool) -> "Gene
         sys.stdout.write(result.text.removeprefix(text) + "\n")
         sys.stdout.flush()
     _tell(result)
-    if attention:
-        print_attention(result, Console())
+    if shown.attention:
+        try:
+            print_attention(result, Console())
+        except TooWide as error:
+            if not shown.is_drawn:
+                raise
+            sys.stderr.write(f"weir: {error}\n")
     return result
 
 
 def _tell(result: "Generated") -> None:
     if result.unknown:
-        sys.stderr.write(f"weir: never seen: {' '.join(result.unknown)}\n")
+        sys.stderr.write(f"weir: never seen: {' '.join(map(visible, result.unknown))}\n")
     if not result.hypotheses[0].is_complete:
         sys.stderr.write("weir: cut off at the most tokens\n")
 
@@ -149,7 +186,10 @@ def _table(result: "Generated") -> Table:
     return table
 
 
-def _plain(result: "Generated") -> dict[str, Any]:
+def _plain(outcome: "Outcome[str, Generated]") -> dict[str, Any]:
+    result = outcome.answer
+    if result is None:
+        return {"text": outcome.item, "error": outcome.failure}
     return {
         "model": result.model,
         "version": result.version,

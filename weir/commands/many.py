@@ -47,7 +47,7 @@ def ask_all(
 
     def one(item: Item) -> Outcome[Item, Answer]:
         try:
-            return Outcome(item, _patiently(lambda: ask(item)))
+            return Outcome(item, patiently(lambda: ask(item)))
         except (UsageError, ResourceExhausted) as error:
             return Outcome(item, failure=str(error).removeprefix(f"{item}: "))
         except InvalidArgument as error:
@@ -69,6 +69,18 @@ def ask_all(
         )
 
 
+def patiently(ask: Callable[[], Answer]) -> Answer:
+    """Ask again when the server is full and says when to come back."""
+    for _ in range(_TRIES - 1):
+        try:
+            return ask()
+        except ResourceExhausted as error:
+            if error.retry_after_s is None:
+                raise
+            time.sleep(error.retry_after_s)
+    return ask()
+
+
 def raise_failures(outcomes: Sequence[Outcome[Item, Answer]], what: str) -> None:
     """Name those that failed on standard error; WeirError if there are any."""
     failed = [outcome for outcome in outcomes if outcome.failure]
@@ -79,16 +91,6 @@ def raise_failures(outcomes: Sequence[Outcome[Item, Answer]], what: str) -> None
 
 
 def _shortened(text: str, limit: int = 200) -> str:
+    if not text.strip():
+        return repr(text)
     return text if len(text) <= limit else f"{text[:limit]}…"
-
-
-def _patiently(ask: Callable[[], Answer]) -> Answer:
-    """Ask again when the server is full and says when to come back."""
-    for _ in range(_TRIES - 1):
-        try:
-            return ask()
-        except ResourceExhausted as error:
-            if error.retry_after_s is None:
-                raise
-            time.sleep(error.retry_after_s)
-    return ask()

@@ -1,10 +1,9 @@
-import io
 import json
 from pathlib import Path
 
 import pytest
 
-from tests.weir.commands.shell import Weir
+from tests.weir.commands.shell import Weir, standard_input
 from tests.weir.fake_server import FakeServer
 
 
@@ -32,6 +31,12 @@ def test_what_was_never_seen_or_cut_off_is_told_aside(weir: Weir, fake: FakeServ
         "weir: never seen: x",
         "weir: cut off at the most tokens",
     ]
+
+
+def test_a_space_that_was_never_seen_is_a_sign(weir: Weir, fake: FakeServer) -> None:
+    done = weir("generate", "a x", "--model", "reverse", "--target", fake.target)
+
+    assert done.err == "weir: never seen: ␣ x\n"
 
 
 def test_a_beam_shows_its_text_at_the_end(weir: Weir, fake: FakeServer) -> None:
@@ -88,11 +93,42 @@ def test_json_is_printed_where_asked_for(weir: Weir, fake: FakeServer) -> None:
 def test_lines_of_standard_input_are_answered_one_by_one(
     weir: Weir, fake: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("ab\ncd\n"))
+    monkeypatch.setattr("sys.stdin", standard_input(b"ab\ncd\n"))
 
     done = weir("generate", "-", "--model", "reverse", "--target", fake.target)
 
     assert done.out == "ba\ndc\n"
+
+
+def test_a_text_that_fails_is_named_and_its_line_stays_empty(weir: Weir, fake: FakeServer) -> None:
+    order = ["generate", "ab", "too long", "cd", "--model", "reverse", "--target", fake.target]
+
+    lines, objects = weir(*order), weir(*order, "--json")
+
+    assert lines.code == objects.code == 1
+    assert lines.out == "ba\n\ndc\n"
+    assert lines.err.splitlines() == [
+        "weir: too long: expected at most 1 tokens, got 2",
+        "weir: 1 of 3 texts could not be answered",
+    ]
+    first, failed, last = json.loads(objects.out)
+    assert failed == {"text": "too long", "error": "expected at most 1 tokens, got 2"}
+    assert [each["hypotheses"][0]["text"] for each in (first, last)] == ["ba", "dc"]
+
+
+def test_what_is_wrong_with_every_text_is_said_once(weir: Weir, fake: FakeServer) -> None:
+    order = ["--beam", 99, "--model", "reverse", "--target", fake.target]
+
+    done = weir("generate", "a", "b", *order)
+
+    assert done.code == 1 and done.err == "weir: beam_width: expected at most 32, got 99\n"
+
+
+def test_a_full_server_is_asked_again(weir: Weir, fake: FakeServer) -> None:
+    done = weir("generate", "crowded", "--model", "reverse", "--target", fake.target)
+
+    assert (done.code, done.out) == (0, "dedworc\n")
+    assert len(fake.tasks.requests) == 2
 
 
 def test_attention_is_drawn_in_the_terminal(weir: Weir, fake: FakeServer) -> None:
@@ -112,6 +148,19 @@ def test_attention_too_wide_for_the_terminal_says_so(
 
     assert done.code == 1
     assert "20 tokens are too wide for 40 columns: --out draws them" in done.err
+
+
+def test_attention_too_wide_for_the_terminal_is_drawn_into_a_file_all_the_same(
+    weir: Weir, fake: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    out = tmp_path / "looks.png"
+    order = ["--attention", "--out", out, "--model", "reverse", "--target", fake.target]
+
+    done = weir("generate", "abcdefghij" * 2, *order)
+
+    assert done.code == 0 and "too wide for 40 columns" in done.err
+    assert out.stat().st_size > 1000
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
