@@ -3,13 +3,14 @@
 Needs the extra `train`, so it is imported where it is used.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bundle.contract import Tolerance
 from training.recipes import make_recipe
 from training.series.problem import prepare
 from training.series.recipe import SeriesRecipe
@@ -18,35 +19,42 @@ from weir.errors import WeirError
 from weir.questions import Question
 
 if TYPE_CHECKING:
-    from bundle.contract import Contract
     from bundle.series import Series
+    from weir.answers import Answer
 
 
 @dataclass(frozen=True, slots=True)
-class HeldOut:
+class SeriesTest:
     """Requests in the order of time, and what forecasts are measured by.
 
+    output: the model's, that holds them.
     truth: (rows, horizon), in the series' own unit.
     scale: of MASE, from the part that was trained on.
     """
 
     questions: list[Question]
+    output: str
     truth: NDArray[np.float64]
     scale: float
 
-    def measure(self, forecasts: Sequence[NDArray[Any]]) -> dict[str, float]:
+    @property
+    def tolerance(self) -> Tolerance:
+        """PyTorch and ONNX Runtime differ in the last digits of FP32."""
+        return Tolerance(absolute=0.0, relative=1e-4)
+
+    def measure(self, answers: Sequence["Answer"]) -> dict[str, float]:
         """RMSE and MASE of the forecasts (rows, horizon) of all requests, named as training names them.
 
         Raises:
             WeirError: forecasts of another shape.
         """
-        found = np.concatenate(forecasts).astype(np.float64)
+        found = np.concatenate([answer[self.output] for answer in answers]).astype(np.float64)
         if found.shape != self.truth.shape:
             raise WeirError(f"expected forecasts of shape {self.truth.shape}, got {found.shape}")
         return score({"": found}, self.truth, self.scale)
 
 
-def hold_out(data: str, series: "Series", rows: int) -> HeldOut:
+def hold_out(data: str, series: "Series", rows: int) -> SeriesTest:
     """The part that recipes test on, by their own shares, so many rows a request.
 
     Raises:
@@ -68,10 +76,5 @@ def hold_out(data: str, series: "Series", rows: int) -> HeldOut:
         Question({series.input: histories[first : first + rows]}, truth[first : first + rows])
         for first in range(0, len(truth), rows)
     ]
-    return HeldOut(questions, truth, naive_error(problem.data.values[: problem.parts.train_end, 0]))
-
-
-def recorded(contract: "Contract", names: Mapping[str, float]) -> dict[str, float]:
-    """What training measured under these names; nothing of weights from elsewhere."""
-    metrics = contract.training.metrics if contract.training else {}
-    return {name: metrics[f"test_{name}"] for name in names if f"test_{name}" in metrics}
+    scale = naive_error(problem.data.values[: problem.parts.train_end, 0])
+    return SeriesTest(questions, series.output, truth, scale)

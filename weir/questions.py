@@ -1,19 +1,20 @@
 """A test set as requests with known answers: what `weir evaluate` asks a server."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
 from weir.errors import UsageError
 
 if TYPE_CHECKING:
+    from bundle.contract import Tolerance
     from bundle.reader import Bundle
     from training.data import ImageData
     from training.sequences.numbers import Strip
     from training.sequences.recipe import TokenSettings
-    from weir.answers import ModelMetadata
+    from weir.answers import Answer, ModelMetadata
 
 NO_ANSWER = -100
 """Beyond the end of a sentence."""
@@ -23,7 +24,8 @@ NO_ANSWER = -100
 class Question:
     """One request: inputs by name, and what is right.
 
-    answers: the class of each row or, (rows, steps), of each step; of a series the values (rows, horizon).
+    answers: the class of each row or, (rows, steps), of each step; of a series the values (rows, horizon);
+    of pairs which row of the test set each is.
     """
 
     inputs: Mapping[str, NDArray[Any]]
@@ -33,6 +35,24 @@ class Question:
     def asked(self) -> int:
         """How many answers there are to be given."""
         return int((self.answers != NO_ANSWER).sum())
+
+
+class HeldOut(Protocol):
+    """A test set whose answers are not right or wrong one by one, but measured together."""
+
+    @property
+    def questions(self) -> list[Question]:
+        """What to ask."""
+        ...
+
+    @property
+    def tolerance(self) -> "Tolerance":
+        """How far a measure may be from training's."""
+        ...
+
+    def measure(self, answers: Sequence["Answer"]) -> dict[str, float]:
+        """How good the answers to all questions are, named as training names it; WeirError if they are no such answers."""
+        ...
 
 
 def of_pictures(data: "ImageData", input_name: str, rows: int) -> list[Question]:

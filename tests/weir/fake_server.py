@@ -3,7 +3,8 @@
 Its models are named after what they do: `echo` returns its one input, `sum` adds two, `refuse`
 ends each call with the status that the request's parameter `status` names, `whisper` does
 so on a stream without telling the status, `stuck` never answers, `mute` answers what is no message, `threes` takes
-pictures and calls each of them a three, `steady` forecasts the last value of a series twice, `flaky` refuses every second call.
+pictures and calls each of them a three, `steady` forecasts the last value of a series twice,
+`mirror` answers a sequence with itself, `flaky` refuses every second call.
 
 `Classify` names a picture by its size in bytes, and refuses those that begin with "broken"; a "crowded"
 one is refused twice before it is answered. Texts and series are for `fake_tasks`.
@@ -30,6 +31,7 @@ MODELS = {
     "sum": ["a", "b"],
     "threes": ["image"],
     "steady": ["history"],
+    "mirror": ["tokens", "lengths"],
     **{n: ["x"] for n in ("echo", "refuse", "stuck", "mute", "whisper", "flaky")},
 }
 
@@ -178,6 +180,8 @@ def _answer(request: pb.ModelInferRequest) -> pb.ModelInferResponse:
         return _threes(len(arrays[0]))
     if request.model_name == "steady":
         return _steady(arrays[0])
+    if request.model_name == "mirror":
+        return _mirror(arrays)
     result = arrays[0] if len(arrays) == 1 else np.asarray(sum(arrays))
     answer = pb.ModelInferResponse(model_name=request.model_name, model_version="1", id=request.id)
     top = request.outputs[0].parameters["classification"].int64_param if request.outputs else 0
@@ -200,6 +204,14 @@ def _steady(histories: NDArray[Any]) -> pb.ModelInferResponse:
     answer = pb.ModelInferResponse(model_name="steady", model_version="1")
     answer.outputs.add(name="forecast", datatype="FP32", shape=[len(histories), 2])
     answer.raw_output_contents.append(to_raw(histories[:, [-1, -1], 0]))
+    return answer
+
+
+def _mirror(arrays: list[NDArray[Any]]) -> pb.ModelInferResponse:
+    answer = pb.ModelInferResponse(model_name="mirror", model_version="1")
+    for name, array in zip(("output_tokens", "output_lengths"), arrays, strict=True):
+        answer.outputs.add(name=name, datatype="INT64", shape=array.shape)
+        answer.raw_output_contents.append(to_raw(array))
     return answer
 
 

@@ -1,16 +1,21 @@
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from sacrebleu import corpus_bleu
 
 from bundle import writer
 from bundle.contract import Contract, Preprocessing, Provenance, Tolerance
+from bundle.sequences import Tokenisation
 from bundle.series import Series
-from tests import onnx_models
+from tests import onnx_models, pairs
 from tests.weir.commands.shell import Weir
 from tests.weir.fake_server import FakeServer
-from training.data import load
+from training.data import load, load_pairs
+from training.seq2seq.scores import token_error_rate
 
 
 @pytest.fixture(scope="module")
@@ -158,5 +163,142 @@ def test_a_series_is_asked_with_its_bundle_and_without_an_accuracy(
 
     assert without.code == expecting.code == lacking.code == 2
     assert "say --bundle" in without.err
-    assert "forecasts have no accuracy" in expecting.err
+    assert "forecasting has no accuracy" in expecting.err
     assert "expected a column 'price', found none" in lacking.err
+
+
+SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
+SOURCES = ["".join(letters) for letters in product("abc", repeat=4)]
+
+
+def pair_of(
+    root: Path,
+    target: str,
+    measured: dict[str, float] | None = None,
+    joined: str | None = "spaces",
+) -> Path:
+    """A bundle that reads the letters a, b and c, and answers with the three tokens of `target`."""
+    entries = {"tokens": [*SPECIAL, *"abc"], "previous": [*SPECIAL, *target.split()]}
+    files = {
+        f"vocabulary.{name}.txt": "".join(f"{entry}\n" for entry in each).encode()
+        for name, each in entries.items()
+    }
+    assert pairs.CONTRACT.decoding is not None
+    contract = pairs.CONTRACT.model_copy(
+        update={
+            "vocabularies": {name: f"vocabulary.{name}.txt" for name in entries},
+            "tokenisation": Tokenisation(rule="letters", lower=True, unknown=1),
+            "decoding": pairs.CONTRACT.decoding.model_copy(update={"detokenisation": joined}),
+            "training": trained(**measured or {}).model_copy(update={"recipe": "pronounce"}),
+        }
+    )
+    graphs = {"encoder.onnx": pairs.encoder(), "decoder.onnx": pairs.decoder()}
+    return writer.write({**graphs, **files}, contract, root, "mirror")
+
+
+def write_pairs(path: Path, spell: Callable[[str], str]) -> tuple[list[str], list[str]]:
+    """A file of pairs, of which every third is another than `mirror` answers; those that are tested on."""
+    right = {source: spell(source) for source in SOURCES}
+    lines = {s: right[s] if row % 3 else spell("aacb") for row, s in enumerate(SOURCES)}
+    path.write_text("".join(f"{source}\t{target}\n" for source, target in lines.items()))
+    tested = load_pairs(str(path), "test")
+    return [right[each] for each in tested.sources], [each for (each,) in tested.references]
+
+
+@pytest.mark.parametrize("rows", [5, 32])
+def test_error_rates_of_pairs_are_those_of_the_served_model(
+    weir: Weir, fake: FakeServer, tmp_path: Path, rows: int
+) -> None:
+    data = tmp_path / "pairs.tsv"
+    answers, wanted = write_pairs(data, lambda source: " ".join(source.upper()))
+    wrong = [pair for pair in zip(answers, wanted, strict=True) if pair[0] != pair[1]]
+    words = len(wrong) / len(wanted)
+    tokens = token_error_rate([a.split() for a in answers], [[w.split()] for w in wanted])
+    measured = {"test_word_error_rate": words, "test_token_error_rate": tokens}
+    as_trained = pair_of(tmp_path / "right", "A B C", measured)
+    otherwise = pair_of(tmp_path / "wrong", "A B C", {"test_word_error_rate": words + 0.001})
+    imported = pair_of(tmp_path / "imported", "A B C")
+
+    order = ["evaluate", "mirror", "--data", data, "--rows", rows, "--target", fake.target]
+    done = {
+        bundle: weir(*order, "--bundle", bundle) for bundle in (as_trained, otherwise, imported)
+    }
+
+    assert 0 < words < 1
+    assert (done[as_trained].code, done[as_trained].err) == (0, "")
+    assert done[as_trained].out.splitlines() == [
+        f"word_error_rate {words:.6g}",
+        f"token_error_rate {tokens:.6g}",
+        "as expected",
+    ]
+    assert done[otherwise].code == 1 and "expected word_error_rate" in done[otherwise].err
+    assert done[imported].code == 0 and "expected" not in done[imported].out
+
+
+def test_answers_of_subwords_are_scored_by_bleu(
+    weir: Weir, fake: FakeServer, tmp_path: Path
+) -> None:
+    data = tmp_path / "pairs.tsv"
+    spelt = str.maketrans({"a": " Ad", "b": "be", "c": " Co"})
+    answers, wanted = write_pairs(data, lambda source: source.translate(spelt).strip())
+    score = corpus_bleu(answers, [wanted], lowercase=True).score
+    bundle = pair_of(tmp_path, "▁ad be ▁co", {"test_bleu": score}, "subwords")
+
+    done = weir("evaluate", "mirror", "--data", data, "--bundle", bundle, "--target", fake.target)
+
+    assert 0 < score < 100
+    assert (done.code, done.out) == (0, f"bleu {score:.6g}\nas expected\n")
+
+
+def test_targets_may_lie_in_a_file_of_their_own(
+    weir: Weir, fake: FakeServer, tmp_path: Path
+) -> None:
+    sources, targets = tmp_path / "a.txt", tmp_path / "b.txt"
+    sources.write_text("".join(f"{source}\n" for source in SOURCES))
+    targets.write_text("".join(f"{' '.join(source.upper())}\n" for source in SOURCES))
+    bundle = pair_of(tmp_path, "A B C", {"test_word_error_rate": 0.0})
+
+    order = ["evaluate", "mirror", "--data", sources, "--bundle", bundle, "--target", fake.target]
+    done = weir(*order, "--target-data", targets)
+
+    assert (done.code, done.out.splitlines()[-1]) == (0, "as expected")
+    assert "word_error_rate 0\n" in done.out
+
+
+def test_a_quick_run_is_asked_its_short_sources(
+    weir: Weir, fake: FakeServer, tmp_path: Path
+) -> None:
+    """Of `pronounce`, six letters; what is longer would all be wrong here."""
+    data = tmp_path / "pairs.tsv"
+    short = "".join(f"{source}\t{' '.join(source.upper())}\n" for source in SOURCES)
+    data.write_text(short + "".join(f"{source}{source}\tA\n" for source in SOURCES))
+    bundle = pair_of(tmp_path, "A B C")
+
+    order = ["evaluate", "mirror", "--data", data, "--bundle", bundle, "--target", fake.target]
+    whole, quick = weir(*order), weir(*order, "--quick")
+
+    assert "word_error_rate 0\n" in quick.out and "word_error_rate 0\n" not in whole.out
+
+
+def test_pairs_that_do_not_fit_are_refused(weir: Weir, fake: FakeServer, tmp_path: Path) -> None:
+    data = tmp_path / "pairs.tsv"
+    write_pairs(data, lambda source: " ".join(source.upper()))
+    bundle = pair_of(tmp_path / "right", "A B C")
+    ids_only = pair_of(tmp_path / "ids", "A B C", joined=None)
+    smaller = pair_of(tmp_path / "smaller", "A B")
+    order = ["evaluate", "mirror", "--target", fake.target]
+
+    told = {
+        name: weir(*order, *options)
+        for name, options in {
+            "--expect": ["--data", data, "--bundle", bundle, "--expect", 0.5],
+            "neither a set of pairs": ["--data", "no/such", "--bundle", bundle],
+            "does not say how texts become ids": ["--data", data, "--bundle", ids_only],
+            "tokens of another bundle": ["--data", data, "--bundle", smaller],
+            "say --bundle": ["--data", data],
+        }.items()
+    }
+
+    assert [done.code for done in told.values()] == [2, 2, 2, 1, 2]
+    assert all(message in done.err for message, done in told.items())
+    assert all(done.err.count("\n") == 1 for done in told.values())

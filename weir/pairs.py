@@ -1,0 +1,139 @@
+"""The test set of pairs as requests, and what a server's greedy answers to them score.
+
+Needs the extra `train`, so it is imported where it is used.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from bundle.contract import Tolerance
+from bundle.decoding import Detokenisation
+from training.data import PairData
+from training.data.segment import Segmenter, Side
+from training.data.subwords import joined
+from training.data.vocabulary import PAD, Vocabulary
+from training.errors import DataError
+from training.recipe import Setting
+from training.recipes import make_recipe, quicken
+from training.seq2seq.cookbook import RECIPES
+from training.seq2seq.numbers import Strip, encode
+from training.seq2seq.recipe import Seq2SeqRecipe
+from training.seq2seq.scores import bleu, token_error_rate, word_error_rate
+from training.seq2seq.sets import read_pairs
+from weir.errors import UsageError, WeirError
+from weir.questions import Question
+
+if TYPE_CHECKING:
+    from bundle.contract import Contract
+    from bundle.reader import Bundle
+    from weir.answers import Answer
+
+TOKENS, LENGTHS = "output_tokens", "output_lengths"
+
+
+@dataclass(frozen=True, slots=True)
+class PairTest:
+    """Requests, sources of like length together, and what their answers are scored by.
+
+    questions: their answers are rows of `data`.
+    vocabulary: of the answers' tokens.
+    rule: how these are joined.
+    """
+
+    questions: list[Question]
+    data: PairData
+    vocabulary: Vocabulary
+    rule: Detokenisation
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """Rows whose two likeliest tokens tie to the last digits may go either way. BLEU is out of 100."""
+        return Tolerance(absolute=0.05 if self.rule == "subwords" else 0.0005, relative=0.0)
+
+    def measure(self, answers: Sequence["Answer"]) -> dict[str, float]:
+        """BLEU of subwords, else word and token error rates, named as training names them.
+
+        Raises:
+            WeirError: answers of another model than the bundle's.
+        """
+        outputs: list[list[str]] = [[] for _ in range(len(self.data))]
+        for question, answer in zip(self.questions, answers, strict=True):
+            for row, tokens in zip(question.answers.tolist(), self._read(answer), strict=True):
+                outputs[row] = tokens
+        if self.rule == "subwords":
+            scored = bleu(list(map(joined, outputs)), self.data.references, lower=True)
+            return {"bleu": scored.score}
+        split = Segmenter(self.rule).split
+        references = [[split(text) for text in accepted] for accepted in self.data.references]
+        return {
+            "word_error_rate": word_error_rate(outputs, references),
+            "token_error_rate": token_error_rate(outputs, references),
+        }
+
+    def _read(self, answer: "Answer") -> list[list[str]]:
+        """The tokens of each row."""
+        if TOKENS not in answer or LENGTHS not in answer:
+            raise WeirError(f"{answer.model}: expected {TOKENS} and {LENGTHS}, got {list(answer)}")
+        rows, lengths = answer[TOKENS].tolist(), answer[LENGTHS].tolist()
+        try:
+            return [
+                self.vocabulary.decode(row[:length])
+                for row, length in zip(rows, lengths, strict=True)
+            ]
+        except DataError as error:
+            raise WeirError(
+                f"{answer.model}: answers with tokens of another bundle: {error}"
+            ) from error
+
+
+def hold_out(
+    data: str, bundle: "Bundle", changes: Mapping[str, Setting], *, is_quick: bool, rows: int
+) -> PairTest:
+    """The pairs that recipes test on, their sources in the numbers of the bundle's vocabulary.
+
+    Args:
+        data: a set's name or a file.
+        bundle: of a pair.
+        changes: settings of the data, as the run had them.
+        is_quick: whether the run was in its quick form, which tests on short sources.
+        rows: of a request.
+
+    Raises:
+        TrainingError: the data cannot be read.
+        UsageError: the bundle takes or gives ids only.
+    """
+    contract = bundle.contract
+    tokenisation, decoding = contract.tokenisation, contract.decoding
+    if tokenisation is None or decoding is None or decoding.detokenisation is None:
+        raise UsageError(f"{contract.architecture}: the bundle does not say how texts become ids")
+    pairs = _read_test(data, contract, changes, is_quick=is_quick)
+    segmenter = Segmenter(tokenisation.rule, tokenisation.lower, bundle.subwords)
+    source = Side(segmenter, _vocabulary(bundle, tokenisation.tokens))
+    strip = Strip.of(encode(pairs.sources, source, pairs.name))
+    questions = []
+    for chosen in torch.split(torch.argsort(strip.lengths, stable=True), rows):
+        inputs = {"tokens": strip.take(chosen, PAD), "lengths": strip.lengths[chosen]}
+        numbers = {name: tensor.numpy() for name, tensor in inputs.items()}
+        questions.append(Question(numbers, chosen.numpy()))
+    vocabulary = _vocabulary(bundle, decoding.previous)
+    return PairTest(questions, pairs, vocabulary, decoding.detokenisation)
+
+
+def _read_test(
+    data: str, contract: "Contract", changes: Mapping[str, Setting], *, is_quick: bool
+) -> PairData:
+    named = contract.training.recipe if contract.training else ""
+    # Which one matters to the quick form alone.
+    recipe = make_recipe(named if named in RECIPES else "translate", data, **changes)
+    if is_quick:
+        recipe = quicken(recipe)
+    if not isinstance(recipe, Seq2SeqRecipe):
+        raise TypeError(recipe)
+    return read_pairs(recipe).test
+
+
+def _vocabulary(bundle: "Bundle", name: str) -> Vocabulary:
+    return Vocabulary(tuple(bundle.vocabulary(name) or ()))
