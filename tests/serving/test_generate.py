@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from export.pair import publish_pair
 from export.pair_spec import PairSpec
 from tests.encoder_decoders import SOURCE, TARGET, network, sources
 from tests.serving.harness import ANSWER_S, Server, running
+from training.data import load_pairs
 from training.models.seq2seq import EncoderDecoder
 from training.seq2seq import search
 from training.seq2seq.hypotheses import Hypothesis
@@ -28,7 +30,7 @@ MOST = 12
 
 
 @pytest.fixture(scope="module")
-def server(transport: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     models = tmp_path_factory.mktemp("generate")
     spec = PairSpec(
         architecture="gru",
@@ -43,8 +45,15 @@ def server(transport: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with torch.random.fork_rng():
         for name, attends in (("pair", True), ("plain", False)):
             publish_pair(network(attends=attends), examples, spec, to=models, name=name)
+    return models
+
+
+@pytest.fixture(scope="module")
+def server(
+    transport: str, published: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     log = tmp_path_factory.mktemp(transport) / "log"
-    with running(models, log, "--transport", transport) as server:
+    with running(published, log, "--transport", transport) as server:
         yield server
         assert "Traceback" not in server.log()
 
@@ -180,3 +189,28 @@ def test_command_does_the_same(
     assert out.stat().st_size > 1000
     (found,) = json.loads(typed("--beam", "3", "--n-best", "2", "--json"))
     assert len(found["hypotheses"]) == 2 and found["unknown"] == ["x"]
+
+
+def test_served_answers_are_scored_as_those_of_the_network(
+    server: Server,
+    published: Path,
+    model: EncoderDecoder,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """PyTorch's own answers are the targets, but of every fourth source."""
+    sources = ["".join(letters) for letters in product("abcdefgh", repeat=2)]
+    right = {source: text_of(best(model, source)) or "Z" for source in sources}
+    data = tmp_path / "pairs.tsv"
+    lines = (f"{s}\t{right[s] if row % 4 else 'Z Z'}\n" for row, s in enumerate(sources))
+    data.write_text("".join(lines))
+    tested = load_pairs(str(data), "test")
+    wrong = [right[s] not in r for s, r in zip(tested.sources, tested.references, strict=True)]
+    order = ["--data", str(data), "--bundle", str(published / "pair"), "--target", server.target]
+
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["evaluate", "pair", *order])
+
+    assert ended.value.code == 0
+    assert f"word_error_rate {sum(wrong) / len(wrong):.6g}\n" in capsys.readouterr().out
+    assert 0 < sum(wrong) < len(wrong)

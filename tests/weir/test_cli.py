@@ -84,8 +84,11 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert outcome("--help") == 0
 
     shown = capsys.readouterr().out
-    verbs = "serve train export infer classify evaluate inspect models health bench"
-    assert all(verb in shown for verb in verbs.split())
+    verbs = (
+        "serve train export infer classify classify-text tag generate forecast evaluate inspect "
+        "models health bench"
+    )
+    assert all(f"│ {verb} " in shown for verb in verbs.split())
 
 
 def test_the_module_is_the_command() -> None:
