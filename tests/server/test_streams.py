@@ -4,6 +4,8 @@ from dataclasses import dataclass
 import grpc
 import pytest
 
+from server import unread
+from server.errors import AnswerUnread
 from server.pb import inference_pb2 as pb
 from server.pending import Reply
 from server.response import ResponseEncoder
@@ -201,3 +203,17 @@ def test_only_true_asks_for_statuses(value: str) -> None:
 
     assert stream.call.code is None
     assert len(stream.call.sent) == 1
+
+
+def test_parts_that_nobody_reads_are_so_many_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unread, "MOST_UNREAD", 2)
+    stream = Stream()
+    first, second = stream.deliver("first"), stream.deliver("second")
+    assert first.tell() and second.tell()
+
+    for request in (first, second):
+        with pytest.raises(AnswerUnread):
+            request.tell()
+
+    stream.call.confirm()
+    assert second.tell() and first.answer()
