@@ -11,6 +11,7 @@ import torch
 
 from bundle.contract import Tolerance
 from bundle.decoding import Detokenisation
+from training.changes import require_heeded
 from training.data import PairData
 from training.data.segment import Segmenter, Side
 from training.data.subwords import joined
@@ -128,6 +129,7 @@ def _read_test(
     named = contract.training.recipe if contract.training else ""
     # Which one matters to the quick form alone.
     recipe = make_recipe(named if named in RECIPES else "translate", data, **changes)
+    require_heeded(recipe, changes)
     if is_quick:
         recipe = quicken(recipe)
     if not isinstance(recipe, Seq2SeqRecipe):

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.progress import track
 
 from weir import defaults
+from weir.commands.evaluation_sets import changes_of, hold_out, questions_of, read_bundle
 from weir.commands.extras import requires
 from weir.commands.options import Target, Timeout, Version
 from weir.errors import UsageError, WeirError
 
 if TYPE_CHECKING:
     from bundle.contract import Contract
-    from bundle.reader import Bundle
     from weir.answers import Answer, ModelMetadata
     from weir.client import Client
     from weir.questions import HeldOut, Question
@@ -77,82 +77,34 @@ def evaluate(
 ) -> None:
     """Send a test set to a server and print how good its answers are.
 
-    That is the accuracy; of a series RMSE and MASE; of pairs word and token error rates, or BLEU, of the
-    likeliest token at every step. Exit code 1 if it is not the expected one.
+    That is the accuracy; of a series RMSE and MASE; of pairs, answered greedily, error rates or BLEU.
+
+    Exit code 1 if it is not the expected one.
     """
     with requires("client"):
         from weir.client import Client
-    read = _read(bundle) if bundle is not None else None
+    read = read_bundle(bundle) if bundle is not None else None
     is_measured = read is not None and bool(read.contract.series or read.contract.decoding)
     if read is not None and is_measured and expect is not None:
         raise UsageError(f"--expect: {read.contract.task} has no accuracy, got {expect:g}")
     expected = _recorded(read.contract) if read and not is_measured and expect is None else expect
+    changes = changes_of(target_data, source_language, target_language, with_stress=with_stress)
+    if (changes or quick) and not (read and read.contract.decoding):
+        raise UsageError("--target-data … --quick: go with --bundle of a pair, got another or none")
     with Client(target, timeout_s=timeout) as client:
         metadata = client.metadata(model, version)
         rows = min(rows, client.config(model, version).config.max_batch_size or rows)
         ask = partial(_answers, client, metadata, version=version, concurrency=concurrency)
         if read is not None and is_measured:
-            changes = {
-                "target_data": str(target_data) if target_data else None,
-                "source_language": source_language,
-                "target_language": target_language,
-                "stress": with_stress or None,
-            }
-            held_out = _hold_out(data, read, changes, is_quick=quick, rows=rows)
+            held_out = hold_out(data, read, changes, is_quick=quick, rows=rows)
             _judge(held_out, list(ask(held_out.questions)), read.contract)
             return
-        questions = _questions(data, metadata, read, column=column, rows=rows)
+        questions = questions_of(data, metadata, read, column=column, rows=rows)
         accuracy = _accuracy(ask(questions), metadata, questions)
     if expected is not None:
         cost = read.contract.quantisation if read else None
         is_dynamic = cost is not None and cost.method == "dynamic"
         _compare(accuracy, expected, DYNAMIC_TOLERANCE if is_dynamic else TOLERANCE)
-
-
-def _questions(
-    data: str, metadata: "ModelMetadata", bundle: "Bundle | None", *, column: str, rows: int
-) -> "list[Question]":
-    """The test set as requests, in the form the model takes."""
-    with requires("train"):
-        from training.data import load
-        from training.errors import TrainingError
-    from weir.questions import input_of, of_pictures, of_sequences
-
-    try:
-        if bundle is not None and bundle.contract.padded_axes:
-            return of_sequences(data, bundle, column, rows)
-        name = input_of(metadata)
-        _, height, width, channels = metadata.inputs[0].shape
-        preprocessing = bundle.contract.preprocessing if bundle else None
-        short_side = preprocessing.short_side if preprocessing else None
-        pictures = load(
-            data, "test", height=height, width=width, channels=channels, short_side=short_side
-        )
-    except TrainingError as error:
-        raise UsageError(str(error)) from error
-    return of_pictures(pictures, name, rows)
-
-
-def _hold_out(
-    data: str,
-    bundle: "Bundle",
-    changes: "Mapping[str, str | bool | None]",
-    *,
-    is_quick: bool,
-    rows: int,
-) -> "HeldOut":
-    """The test set of a series or of pairs."""
-    with requires("train"):
-        from training.errors import TrainingError
-        from weir import forecasts, pairs
-
-    try:
-        if bundle.contract.series is not None:
-            return forecasts.hold_out(data, bundle.contract.series, rows)
-        given = {name: value for name, value in changes.items() if value is not None}
-        return pairs.hold_out(data, bundle, given, is_quick=is_quick, rows=rows)
-    except TrainingError as error:
-        raise UsageError(str(error)) from error
 
 
 def _judge(held_out: "HeldOut", answers: "list[Answer]", contract: "Contract") -> None:
@@ -168,17 +120,6 @@ def _judge(held_out: "HeldOut", answers: "list[Answer]", contract: "Contract") -
             raise WeirError(f"expected {name} {expected:.6g}, got {value:.6g}")
     if any(f"test_{name}" in recorded for name in measured):
         console.print("as expected")
-
-
-def _read(directory: Path) -> "Bundle":
-    from bundle.errors import BundleError
-    from bundle.reader import read
-    from weir.models import find_bundle
-
-    try:
-        return read(find_bundle(directory))
-    except (BundleError, OSError) as error:
-        raise UsageError(f"{directory}: {error}") from error
 
 
 def _recorded(contract: "Contract") -> float | None:

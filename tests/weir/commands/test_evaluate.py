@@ -296,9 +296,11 @@ def test_pairs_that_do_not_fit_are_refused(weir: Weir, fake: FakeServer, tmp_pat
             "does not say how texts become ids": ["--data", data, "--bundle", ids_only],
             "tokens of another bundle": ["--data", data, "--bundle", smaller],
             "say --bundle": ["--data", data],
+            "go with --bundle of a pair": ["--data", data, "--quick"],
+            "--with-stress goes with": ["--data", data, "--bundle", bundle, "--with-stress"],
         }.items()
     }
 
-    assert [done.code for done in told.values()] == [2, 2, 2, 1, 2]
+    assert [done.code for done in told.values()] == [2, 2, 2, 1, 2, 2, 2]
     assert all(message in done.err for message, done in told.items())
     assert all(done.err.count("\n") == 1 for done in told.values())
