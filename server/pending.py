@@ -32,6 +32,19 @@ class Reply(Protocol):
         """Send a `ModelInferResponse`, or a status; False if nobody waits."""
 
 
+class _Nobody:
+    """In the place of a caller who has the answer."""
+
+    cancelled = True
+
+    def finish(self, *_: object, **__: object) -> bool:
+        """Nobody waits."""
+        return False
+
+
+NOBODY: Reply = _Nobody()
+
+
 class InferRequest:
     """A request on its way through the scheduler; see `request.Request`.
 

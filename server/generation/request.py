@@ -20,7 +20,7 @@ from server.generation.row import Row
 from server.generation.search import Search
 from server.generation.served import SCORES, ServedPair, outputs_of
 from server.pb import inference_pb2 as pb
-from server.pending import Reply
+from server.pending import NOBODY, Reply
 from server.response import Output
 from server.statuses import refusal_of
 
@@ -28,19 +28,6 @@ Array = NDArray[Any]
 
 Part = Callable[[bytes], bool]
 """Sends a part of the answer on a stream; False if nobody waits."""
-
-
-class _Nobody:
-    """In the place of a caller who has the answer."""
-
-    cancelled = True
-
-    def finish(self, *_: object, **__: object) -> bool:
-        """Nobody waits."""
-        return False
-
-
-_NOBODY = _Nobody()
 
 
 def _encode_nothing(_: Sequence[Row]) -> bytes:
@@ -111,7 +98,7 @@ class PairRequest:
         Rows and request hold each other until the collector comes. Held as long, a call that has ended would count
         against those that its connection may have open.
         """
-        self._reply, self._encode = _NOBODY, _encode_nothing
+        self._reply, self._encode = NOBODY, _encode_nothing
         for row in self.sources:
             row.told = None
 
