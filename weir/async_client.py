@@ -146,7 +146,10 @@ class AsyncClient:
         timeout_s: float | None = None,
         **options: Unpack[GenerateOptions],
     ) -> AsyncGeneration:
-        """What an encoder-decoder makes of a text: iterate over its tokens, or take its `result()`."""
+        """What an encoder-decoder makes of a text: `async for` its tokens, or await its `result()`.
+
+        The call itself is not awaited.
+        """
         body = generate_request(model, text, **options)
         return AsyncGeneration(self._connection.stream(GENERATE, body, timeout_s))
 
