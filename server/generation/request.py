@@ -17,8 +17,7 @@ from server.errors import InvalidRequest
 from server.generation.pair import OUTPUT_LENGTHS, OUTPUT_TOKENS
 from server.generation.parameters import read_search
 from server.generation.row import Row
-from server.generation.search import Search
-from server.generation.served import SCORES, ServedPair, outputs_of
+from server.generation.served import SCORES, ServedPair, check_search, outputs_of
 from server.pb import inference_pb2 as pb
 from server.pending import NOBODY, Reply
 from server.response import Output
@@ -169,20 +168,6 @@ def _wanted(message: pb.ModelInferRequest, model: ServedPair) -> list[str]:
         if parameters.read_classification(output.name, output.parameters) is not None:
             raise InvalidRequest(f"output {output.name!r}: there are no classes to choose from")
     return names
-
-
-def check_search(search: Search, model: ServedPair) -> None:
-    """Refuse a search that has no room in the model's slots.
-
-    Raises:
-        InvalidRequest: a beam too wide, or too many samples.
-    """
-    if search.slots > model.policy.max_rows:
-        what = "results" if search.draw else "beam_width"
-        raise InvalidRequest(
-            f"{what}: expected at most {model.policy.max_rows}, as model {model.name!r} decodes "
-            f"so many rows together, got {search.slots}"
-        )
 
 
 def encode_rows(

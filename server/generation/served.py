@@ -11,9 +11,11 @@ from bundle.contract import Contract
 from server.batching import BatchPolicy
 from server.config import ModelSettings
 from server.deadlines import Deadlines
+from server.errors import InvalidRequest
 from server.generation.engine import Engine
 from server.generation.pair import OUTPUT_LENGTHS, OUTPUT_TOKENS, Pair, replay
 from server.generation.row import Row
+from server.generation.search import Search
 from server.limits import max_rows, policy_of
 from server.metrics import Metrics
 from server.proof import Files
@@ -120,6 +122,20 @@ def signature_of(pair: Pair, max_rows: int) -> Signature:
         maxima=pair.encoder.rules.maxima,
         optional=encoder.optional,
     )
+
+
+def check_search(search: Search, model: ServedPair) -> None:
+    """Refuse a search that has no room in the model's slots.
+
+    Raises:
+        InvalidRequest: a beam too wide, or too many samples.
+    """
+    if search.slots > model.policy.max_rows:
+        what = "results" if search.draw else "beam_width"
+        raise InvalidRequest(
+            f"{what}: expected at most {model.policy.max_rows}, as model {model.name!r} decodes "
+            f"so many rows together, got {search.slots}"
+        )
 
 
 def outputs_of(rows: Sequence[Row], padding: int) -> dict[str, Array]:

@@ -12,10 +12,10 @@ import grpc
 from server import guard
 from server.decoding import DecodePool
 from server.errors import InvalidRequest
-from server.generation.request import PairRequest, check_search
+from server.generation.request import PairRequest
 from server.generation.row import Row
 from server.generation.search import Answer
-from server.generation.served import ServedPair
+from server.generation.served import ServedPair, check_search
 from server.generation.wanted import search_of
 from server.inference import Admission
 from server.parameters import check_id
