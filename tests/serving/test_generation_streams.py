@@ -106,20 +106,22 @@ def test_rows_of_a_stream_that_breaks_off_are_freed(
 ) -> None:
     labels = {"model": "endless", "reason": how}
     before = generating.metric("weir_generation_finished_total", **labels)
+    # On a busy machine the second request may be read only after the deadline.
+    requests = 1 if how == "deadline" else 3
 
     with Stream(client, timeout=5.0 if how == "deadline" else 30.0) as stream:
-        for number in range(3):
+        for number in range(requests):
             stream.ask("endless", [9, number + 1], str(number))
         stream.read(LISTENED)
         if how == "cancelled":
-            generating.wait_for_metric(3, "weir_generation_active_rows", model="endless")
+            generating.wait_for_metric(requests, "weir_generation_active_rows", model="endless")
             stream.call.cancel()
         else:
             with pytest.raises(grpc.RpcError):
                 stream.finish()
 
     generating.wait_for_metric(0, "weir_generation_active_rows", model="endless")
-    assert generating.metric("weir_generation_finished_total", **labels) == before + 3
+    assert generating.metric("weir_generation_finished_total", **labels) == before + requests
 
 
 def test_request_whose_time_is_over_ends_and_its_stream_goes_on(client: Client) -> None:
