@@ -1,6 +1,7 @@
 """An answer that is being made."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Protocol, Self
 
 import grpc
@@ -51,6 +52,9 @@ class Generation:
         if isinstance(message, GeneratedToken):
             return message
         self._result = message
+        # Only the status is left. Let go of before it came, the call would count as cancelled.
+        with suppress(grpc.RpcError):
+            next(self._bodies, None)
         raise StopIteration
 
     def result(self) -> Generated:
@@ -101,6 +105,8 @@ class AsyncGeneration:
         if isinstance(message, GeneratedToken):
             return message
         self._result = message
+        with suppress(grpc.aio.AioRpcError):
+            await anext(self._bodies, None)
         raise StopAsyncIteration
 
     async def result(self) -> Generated:

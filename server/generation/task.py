@@ -171,9 +171,14 @@ class _StreamEnd:
         trailers: Metadata = (),
     ) -> bool:
         """Send the result, or a status alone; False if nobody waits."""
-        if message is not None and not self._call.cancelled:
-            self._call.send(message)
-        return self._call.finish(code, details, trailers=trailers)
+        if message is None:
+            return self._call.finish(code, details, trailers=trailers)
+        if self._call.cancelled:
+            return False
+        self._call.send(message)
+        # A caller that has the result need not wait for the status.
+        self._call.finish(code, details, trailers=trailers)
+        return True
 
 
 def _encode(model: ServedPair, request_id: str, reading: Reading, rows: Sequence[Row]) -> bytes:

@@ -48,15 +48,25 @@ def test_as_many_values_as_wanted(server: TaskServer) -> None:
     assert list(answer.values) == [3.75]
 
 
+def test_columns_that_the_model_does_not_read_are_passed_over(server: TaskServer) -> None:
+    wanted = server.ask(of(("sales", SALES), ("price", PRICE)), pb.ForecastResponse)
+
+    answer = server.ask(
+        of(("month", [1.0]), ("sales", SALES), ("price", PRICE), ("month", [])), pb.ForecastResponse
+    )
+
+    assert answer == wanted
+
+
 NAN, LARGE = float("nan"), 1e300
 REFUSED = {
     "none": (of(), "columns: expected 'sales', 'price', got no 'sales'"),
     "missing": (of(("sales", SALES)), "columns: expected 'sales', 'price', got no 'price'"),
-    "unknown": (
+    "another": (
         of(("sales", SALES), ("rain", PRICE)),
-        "columns: expected 'sales', 'price', got 'rain' too",
+        "columns: expected 'sales', 'price', got no 'price'",
     ),
-    "nameless": (of(("", SALES)), "columns: expected 'sales', 'price', got '' too"),
+    "nameless": (of(("", SALES)), "columns: expected 'sales', 'price', got no 'sales'"),
     "twice": (
         of(("sales", SALES), ("price", PRICE), ("sales", SALES)),
         "columns: expected 'sales' once, got it 2 times",

@@ -155,6 +155,18 @@ def test_many_at_once_get_their_own_answers(server: Server, model: EncoderDecode
     assert [each.text for each in found] == [expected[text] for text in TEXTS * 8]
 
 
+def test_answers_that_were_read_count_as_answered(client: weir.Client, server: Server) -> None:
+    labels = {"model": "pair", "version": "1"}
+    answered = server.metric("weir_requests_total", **labels, status="OK")
+    left = server.metric("weir_requests_total", **labels, status="CANCELLED")
+
+    for _ in range(30):
+        client.generate("pair", "abc").result()
+
+    server.wait_for_metric(answered + 30, "weir_requests_total", **labels, status="OK")
+    assert server.metric("weir_requests_total", **labels, status="CANCELLED") == left
+
+
 @pytest.mark.parametrize(
     ("model", "text", "message"),
     [
