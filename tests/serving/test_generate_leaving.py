@@ -68,7 +68,7 @@ def test_beam_of_no_width_is_refused_by_name(client: Client) -> None:
 def test_stopping_server_answers_whom_it_can_within_its_grace(
     encoder_decoders: Path, transport: str, tmp_path: Path
 ) -> None:
-    flags = ("--transport", transport, "--grace-s", "2")
+    flags = ("--transport", transport, "--grace-s", "5")
     with (
         running(encoder_decoders, tmp_path / "log", *flags) as server,
         Client(server.target) as client,
@@ -76,14 +76,14 @@ def test_stopping_server_answers_whom_it_can_within_its_grace(
         silence = threading.Event()
         open_stream: Any = client.channel.stream_stream(f"/{TASKS}/Generate")
         silent = open_stream(nothing_until(silence))
-        finishes = generate(client, "az", max_tokens=2000)
+        finishes = generate(client, "az", max_tokens=500)
         endless = generate(client, ENDLESS)
         for call in (finishes, endless):
             assert next(call).token.text == "A"
 
         server.process.send_signal(signal.SIGTERM)
 
-        assert text_of(finishes) == "A" * 2000
+        assert text_of(finishes) == "A" * 500
         for call in (endless, silent):
             with pytest.raises(grpc.RpcError):
                 list(call)
