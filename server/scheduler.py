@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from server import batching
 from server.batching import BatchPolicy, LastBatch
 from server.deadlines import Deadlines, why_left
-from server.errors import DeadlinePassed, Draining, Overloaded
+from server.errors import DeadlinePassed
 from server.padding import Padding
 from server.places import Load, Places
 from server.request import Observer, Request, refuse
@@ -103,9 +103,7 @@ class Scheduler:
     def load(self) -> Load:
         """What waits and what runs."""
         with self._condition:
-            places = self._places
-            running = len(places.running) + places.answering
-            return Load(len(places.waiting), places.waiting_rows, running)
+            return self._places.load()
 
     def submit(self, request: Request) -> None:
         """Queue a request.
@@ -115,18 +113,8 @@ class Scheduler:
             Draining: the scheduler is closed.
         """
         with self._condition:
-            places = self._places
-            if places.closed:
-                raise Draining(f"model {self._name!r} is being unloaded")
-            # Into an empty queue every request fits: refused there, it would be refused for ever.
-            if places.waiting and places.waiting_rows + request.rows > self._max_queue_rows:
-                raise Overloaded(
-                    f"model {self._name!r}: {places.waiting_rows} rows wait, "
-                    f"the limit is {self._max_queue_rows}"
-                )
-            places.waiting[request] = None
-            places.waiting_rows += request.rows
-            if places.idle_threads:
+            self._places.put(request, name=self._name, max_rows=self._max_queue_rows)
+            if self._places.idle_threads:
                 self._condition.notify()
         self._deadlines.expect(request.deadline_s)
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from server import batching
 from server.batching import BatchPolicy
 from server.deadlines import Deadlines, why_left
-from server.errors import DeadlinePassed, Draining, Overloaded
+from server.errors import DeadlinePassed
 from server.generation.core import Generation
 from server.generation.metrics import GenerationTally
 from server.generation.row import GenerationRequest
@@ -84,9 +84,7 @@ class Engine:
     def load(self) -> Load:
         """What waits and what is decoded."""
         with self._condition:
-            places = self._places
-            running = len(places.running) + places.answering
-            return Load(len(places.waiting), places.waiting_rows, running)
+            return self._places.load()
 
     def submit(self, request: GenerationRequest) -> None:
         """Queue a request.
@@ -96,16 +94,7 @@ class Engine:
             Draining: the engine is closed.
         """
         with self._condition:
-            places = self._places
-            if places.closed:
-                raise Draining(f"model {self._name!r} is being unloaded")
-            if places.waiting and places.waiting_rows + request.rows > self._max_queue_rows:
-                raise Overloaded(
-                    f"model {self._name!r}: {places.waiting_rows} rows wait, "
-                    f"the limit is {self._max_queue_rows}"
-                )
-            places.waiting[request] = None
-            places.waiting_rows += request.rows
+            self._places.put(request, name=self._name, max_rows=self._max_queue_rows)
             self._condition.notify()
         self._deadlines.expect(request.deadline_s)
 
