@@ -3,7 +3,8 @@
 BundleError
 ├── BrokenBundle    what is on disk, or is to be put there, cannot be trusted
 ├── VersionExists   the version asked for is taken
-└── InvalidName     a model cannot be called that
+├── InvalidName     a model cannot be called that
+└── InvalidVersions `versions.toml` says what cannot be
 """
 
 
@@ -21,3 +22,7 @@ class VersionExists(BundleError):
 
 class InvalidName(BundleError):
     """The model's name would not be a plain directory of the repository: choose another."""
+
+
+class InvalidVersions(BundleError):
+    """A model's `versions.toml` is no such file: correct it where the message says."""

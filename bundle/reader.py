@@ -100,9 +100,9 @@ def read(directory: Path) -> Bundle:
     directory = _real_directory(directory)
     if not os.path.lexists(directory / contracts.FILE_NAME):
         raise BrokenBundle(f"{directory}: expected {contracts.FILE_NAME}, which is written last")
-    contract = contracts.parse(_read_file(directory / contracts.FILE_NAME))
+    contract = contracts.parse(read_file(directory / contracts.FILE_NAME))
     _check_listing(directory, contract)
-    files = {name: _read_file(directory / name) for name in contract.files}
+    files = {name: read_file(directory / name) for name in contract.files}
     for name, data in files.items():
         _check_hash(name, contract.files[name], data)
         if name.endswith(".onnx"):
@@ -124,9 +124,26 @@ def is_pair(directory: Path) -> bool:
 
 def read_plain(directory: Path) -> bytes:
     """Read `model.onnx` of a version directory that has no contract; BrokenBundle if unsafe."""
-    model = _read_file(_real_directory(directory) / MODEL)
+    model = read_file(_real_directory(directory) / MODEL)
     external_data.refuse(model, MODEL)
     return model
+
+
+def read_file(path: Path, limit_bytes: int = _MAX_FILE_BYTES) -> bytes:
+    """The bytes of a regular file; BrokenBundle if it is a link, anything else, or too large."""
+    try:
+        descriptor = os.open(path, _FLAGS)
+    except OSError as error:
+        kind = "a link" if path.is_symlink() else f"an error: {error.strerror}"
+        raise BrokenBundle(f"{path.name}: expected a regular file, got {kind}") from error
+    try:
+        _check_status(path.name, os.fstat(descriptor), limit_bytes)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    except OSError as error:
+        raise BrokenBundle(f"{path.name}: cannot be read: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
 
 
 def _real_directory(directory: Path) -> Path:
@@ -143,31 +160,13 @@ def _real_directory(directory: Path) -> Path:
     return directory
 
 
-def _read_file(path: Path) -> bytes:
-    try:
-        descriptor = os.open(path, _FLAGS)
-    except OSError as error:
-        kind = "a link" if path.is_symlink() else f"an error: {error.strerror}"
-        raise BrokenBundle(f"{path.name}: expected a regular file, got {kind}") from error
-    try:
-        _check_status(path.name, os.fstat(descriptor))
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read()
-    except OSError as error:
-        raise BrokenBundle(f"{path.name}: cannot be read: {error.strerror}") from error
-    finally:
-        os.close(descriptor)
-
-
-def _check_status(name: str, status: os.stat_result) -> None:
+def _check_status(name: str, status: os.stat_result, limit_bytes: int) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise BrokenBundle(f"{name}: expected a regular file, got {_kind(status.st_mode)}")
     if status.st_nlink != 1:
         raise BrokenBundle(f"{name}: expected a file of one name, got {status.st_nlink} hard links")
-    if status.st_size > _MAX_FILE_BYTES:
-        raise BrokenBundle(
-            f"{name}: expected at most {_MAX_FILE_BYTES} bytes, got {status.st_size}"
-        )
+    if status.st_size > limit_bytes:
+        raise BrokenBundle(f"{name}: expected at most {limit_bytes} bytes, got {status.st_size}")
 
 
 def _kind(mode: int) -> str:
