@@ -1,3 +1,5 @@
+import errno
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -135,6 +137,35 @@ def test_wrong_graph_fails_the_model_in_one_line(graph: bytes) -> None:
         session(graph)
 
     assert "\n" not in str(failed.value)
+
+
+def test_graph_is_let_go_once_it_is_loaded() -> None:
+    graph = onnx_models.affine()
+    held = sys.getrefcount(graph)
+
+    loaded = session(graph)
+
+    assert loaded.outputs and sys.getrefcount(graph) == held
+
+
+def test_graph_is_loaded_where_no_file_in_memory_can_be_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_name: str) -> int:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(os, "memfd_create", refuse, raising=False)
+
+    loaded = session(onnx_models.affine())
+
+    assert loaded.run({"x": np.ones((1, 4), np.float32)})["y"].tolist() == [[3, 3, 3, 3]]
+
+
+def test_wrong_graph_is_told_without_the_place_it_was_loaded_from() -> None:
+    with pytest.raises(ModelFailed) as failed:
+        session(b"not a graph")
+
+    assert "/proc" not in str(failed.value)
 
 
 def test_type_the_protocol_lacks_fails_the_model() -> None:
