@@ -14,7 +14,7 @@ are served, or none.
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,7 @@ class ServedModel:
         all_outputs: what a request gets that asks for none in particular.
         policy: when its batches are cut.
         settings: the operator's word on it, complete.
+        golden: the greatest difference from the recorded outputs when it was loaded; of a plain model None.
     """
 
     name: str
@@ -87,6 +88,7 @@ class ServedModel:
     provider: str
     scheduler: Scheduler
     metrics: ModelMetrics
+    golden: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,7 @@ class Loader:
                     graphs[0],
                     name,
                     version,
+                    golden=max(model.golden or 0.0 for model, _ in loaded),
                     settings=self.settings(name),
                     provider=self.provider,
                     max_message_bytes=self.max_message_bytes,
@@ -176,7 +179,7 @@ class Loader:
                 paddings=paddings_of(files.contract, session.inputs, session.outputs),
                 clock=self.clock,
             )
-            proof.replay(session, files)
+            model = replace(model, golden=proof.replay(session, files))
         except ServerError as error:
             raise ModelFailed(f"{files.part}: {error}" if files.part else str(error)) from error
         return model, session

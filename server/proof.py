@@ -100,10 +100,14 @@ def check_provider(files: Files, provider: str) -> None:
         )
 
 
-def replay(session: Session, files: Files) -> None:
-    """Refuse a model that no longer gives what was recorded when it was exported."""
+def replay(session: Session, files: Files) -> float | None:
+    """The greatest difference from what was recorded when the model was exported; of a plain model None.
+
+    Raises:
+        ModelFailed: it is more than the tolerance, or nothing was recorded.
+    """
     if files.contract is None:
-        return
+        return None
     if files.golden is None or not files.golden.outputs:
         raise ModelFailed("the bundle has no recorded outputs to be held against")
     tolerance = _tolerance(files.contract, session.provider)
@@ -111,20 +115,22 @@ def replay(session: Session, files: Files) -> None:
     inputs = files.golden.inputs
     axes = {spec.name: spec.axes for spec in session.outputs}
     outputs = session.run(inputs)
-    own = {}
+    own, greatest = {}, 0.0
     for name, recorded in files.golden.outputs.items():
         if name not in outputs or outputs[name].shape != recorded.shape:
             raise ModelFailed(f"golden output {name!r}: expected shape {recorded.shape}")
         own[name] = rules.own_part(axes[name], recorded, inputs)
         actual = rules.own_part(axes[name], outputs[name], inputs)
-        _hold(name, actual, own[name], tolerance, session.provider)
+        greatest = max(greatest, _hold(name, actual, own[name], tolerance, session.provider))
     paddings = paddings_of(files.contract, session.inputs, session.outputs)
     if any(padding.lengths for padding in paddings):
         if files.contract.precision == "int8":
             # Its ranges are those of the batch. The tolerance allows for that in the scores; of two that
             # are as good as equal, another may then be the greatest.
             own = {name: array for name, array in own.items() if array.dtype.kind == "f"}
-        _replay_rows(session, _rows(inputs, paddings), own, paddings, tolerance)
+        rows = _rows(inputs, paddings)
+        greatest = max(greatest, _replay_rows(session, rows, own, paddings, tolerance))
+    return greatest
 
 
 def _replay_rows(
@@ -133,16 +139,18 @@ def _replay_rows(
     recorded: Mapping[str, Array],
     paddings: Sequence[Padding],
     tolerance: Tolerance,
-) -> None:
-    """Rows in their own lengths, all in one batch and each alone, cut apart again."""
-    numbers = range(len(rows))
+) -> float:
+    """Rows in their own lengths, all in one batch and each alone, cut apart again: the greatest difference."""
+    numbers, greatest = range(len(rows)), 0.0
     for batch in (numbers, *([number] for number in numbers)):
         requests = [rows[number] for number in batch]
         outputs = session.run(collate.join(requests, paddings))
         for number, part in zip(batch, collate.split(outputs, requests, paddings), strict=True):
             for name, values in recorded.items():
                 own = (slice(number, number + 1), *map(slice, part[name].shape[1:]))
-                _hold(name, part[name], values[own], tolerance, session.provider)
+                difference = _hold(name, part[name], values[own], tolerance, session.provider)
+                greatest = max(greatest, difference)
+    return greatest
 
 
 def _rows(inputs: Mapping[str, Array], paddings: Sequence[Padding]) -> list[dict[str, Array]]:
@@ -159,15 +167,18 @@ def _rows(inputs: Mapping[str, Array], paddings: Sequence[Padding]) -> list[dict
     return rows
 
 
-def _hold(name: str, actual: Array, expected: Array, tolerance: Tolerance, provider: str) -> None:
+def _hold(name: str, actual: Array, expected: Array, tolerance: Tolerance, provider: str) -> float:
+    """The greatest difference, of values that are numbers in both."""
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        differences = np.abs(actual.astype(np.float64) - expected)
     if not np.allclose(
         actual, expected, rtol=tolerance.relative, atol=tolerance.absolute, equal_nan=True
     ):
-        worst = np.abs(actual.astype(np.float64) - expected).max()
         raise ModelFailed(
-            f"golden output {name!r} differs by {worst:.3g} on provider {provider}; "
+            f"golden output {name!r} differs by {differences.max():.3g} on provider {provider}; "
             f"allowed are {tolerance.absolute:g} and {tolerance.relative:g} of the value"
         )
+    return float(np.fmax.reduce(differences, axis=None, initial=0.0))
 
 
 def _tolerance(contract: Contract, provider: str) -> Tolerance:

@@ -44,6 +44,7 @@ class ServedPair:
         writer: of answers.
         policy: how many rows may be encoded, and decoded, together.
         scheduler: in whose place the engine stands.
+        golden: the greater of its graphs' differences from what was recorded; its tokens do not differ.
     """
 
     name: str
@@ -60,6 +61,7 @@ class ServedPair:
     provider: str
     scheduler: Engine
     metrics: ModelMetrics
+    golden: float
     file: str = "encoder.onnx"
 
 
@@ -69,6 +71,7 @@ def serve_pair(
     name: str,
     version: str,
     *,
+    golden: float,
     settings: ModelSettings,
     provider: str,
     max_message_bytes: int,
@@ -108,6 +111,7 @@ def serve_pair(
         provider=provider,
         scheduler=engine,
         metrics=metrics.model(name, version),
+        golden=golden,
     )
 
 

@@ -275,6 +275,45 @@ def test_model_that_no_longer_gives_the_golden_outputs_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("first", "off_by", "expected"),
+    [
+        pytest.param(0, [0, 0], 0.0, id="nothing"),
+        pytest.param(0, [2**-20, -(2**-18)], 2**-18, id="less than the tolerance"),
+        pytest.param(np.nan, [0, 2**-20], 2**-20, id="no number in both"),
+        pytest.param(np.inf, [0, 2**-20], 2**-20, id="no bounds in both"),
+    ],
+)
+def test_model_says_how_far_it_is_from_what_was_recorded(
+    first: float, off_by: list[float], expected: float, publish: Callable[..., Path], load: Load
+) -> None:
+    given = np.array([[first, 1, 2, 3], [-1, 0.5, 4, 10]], np.float32)
+    recorded = 2 * given + 1
+    recorded[:, 1] += off_by
+
+    model = load(publish(golden=Golden({"x": given}, {"y": recorded})))
+
+    assert model.golden == expected
+
+
+def test_plain_model_has_nothing_to_be_held_against(models: Path, load: Load) -> None:
+    assert load(plain(models, onnx_models.affine())).golden is None
+
+
+def test_pair_is_as_far_from_what_was_recorded_as_its_worse_graph(
+    publish_pair: Callable[..., Path], load_all: LoadAll
+) -> None:
+    outputs = DECODER_GOLDEN.outputs
+    floats = next(name for name, array in outputs.items() if array.dtype.kind == "f")
+    recorded = {**outputs, floats: outputs[floats] - np.float32(2**-20)}
+    golden = Golden(DECODER_GOLDEN.inputs, recorded)
+
+    encoder, decoder, pair = load_all(publish_pair(decoder_golden=golden))
+
+    assert encoder.golden == 0
+    assert 0 < pair.golden == decoder.golden < 1e-5
+
+
+@pytest.mark.parametrize(
     ("tokens", "lengths", "is_served"),
     [
         pytest.param([[2, 4], [6, 8]], [2, 2], True, id="full rows"),
