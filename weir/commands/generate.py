@@ -57,7 +57,9 @@ def generate(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of --sample: equal seeds draw equal tokens.")
     ] = None,
-    n_best: Annotated[int, typer.Option(min=1, help="How many answers are wanted.")] = 1,
+    n_best: Annotated[
+        int, typer.Option(min=1, help="Of --beam or --sample: how many answers are wanted.")
+    ] = 1,
     max_tokens: Annotated[
         int, typer.Option(min=0, help="Most tokens of an answer; 0: as the bundle says.")
     ] = 0,
@@ -80,6 +82,10 @@ def generate(
     with requires("client"):
         from weir.client import Client
     search = _search(beam, sample=sample, temperature=temperature, top_k=top_k, seed=seed)
+    if n_best > 1 and search is None:
+        raise UsageError(
+            f"--n-best: expected --beam or --sample with it, greedily there is 1, got {n_best}"
+        )
     given = texts_of(texts)
     check_picture(out, "--out")
     if out is not None and len(given) > 1:

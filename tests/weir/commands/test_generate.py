@@ -181,10 +181,11 @@ def test_attention_is_drawn_into_a_file(
     [
         (["--seed", 1], "--seed: expected --sample with it"),
         (["--sample", "--beam", 2], "--beam: expected either a beam or samples, got both"),
+        (["--n-best", 2], "--n-best: expected --beam or --sample with it"),
         (["--out", "looks.jpg"], "--out: expected a name that ends in .png or .svg"),
         (["more", "--out", "looks.png"], "--out: expected one text to draw, got 2"),
     ],
-    ids=["seed", "both", "suffix", "texts"],
+    ids=["seed", "both", "n-best", "suffix", "texts"],
 )
 def test_options_that_contradict_each_other(
     weir: Weir, fake: FakeServer, options: list[object], message: str
