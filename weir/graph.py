@@ -8,10 +8,10 @@ parameters is how often a weight is shared. Taps on padding count as connections
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 # For each kind of layer, the inputs that may be its parameters.
 _LAYERS = {
@@ -40,7 +40,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer with parameters.
+    """One layer with parameters, however many nodes of the graph use the same ones alike.
 
     Attributes:
         name: of its first parameter.
@@ -90,16 +90,13 @@ def read_graph(model: bytes, batch_axis: str | None) -> Graph:
     graph = onnx.load_model_from_string(model).graph
     initialised = {tensor.name: tensor for tensor in graph.initializer}
     shapes = _shapes_of_one_row(model, batch_axis)
-    layers = tuple(
-        _layer(node, initialised, shapes) for node in graph.node if _parameters(node, initialised)
-    )
     real = sum(math.prod(t.dims) for t in graph.initializer if t.data_type in _REAL)
     used = {name for node in graph.node for name in _parameters(node, initialised)}
     learnt = sum(math.prod(initialised[name].dims) for name in used)
     return Graph(
         inputs=tuple(_tensor(value) for value in graph.input if value.name not in initialised),
         outputs=tuple(_tensor(value) for value in graph.output),
-        layers=layers,
+        layers=_layers(graph, initialised, shapes),
         parameters=learnt,
         constants=real - learnt,
     )
@@ -128,6 +125,25 @@ def _parameters(node: NodeProto, initialised: Mapping[str, TensorProto]) -> list
         for position in positions
         if position < len(node.input) and node.input[position] in initialised
     ]
+
+
+def _layers(
+    graph: GraphProto, initialised: Mapping[str, TensorProto], shapes: Mapping[str, Shape]
+) -> tuple[Layer, ...]:
+    """All layers in the graph's order; one that was unrolled over time, a node a step, is one layer."""
+    found: dict[tuple[object, ...], Layer] = {}
+    for node in graph.node:
+        names = _parameters(node, initialised)
+        if not names:
+            continue
+        layer = _layer(node, initialised, shapes)
+        key = (layer.kind, layer.output, *names)
+        if before := found.get(key):
+            uses = (before.positions, layer.positions)
+            known = [positions for positions in uses if positions is not None]
+            layer = replace(layer, positions=sum(known) if len(known) == len(uses) else None)
+        found[key] = layer
+    return tuple(found.values())
 
 
 def _layer(

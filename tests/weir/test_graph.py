@@ -90,3 +90,34 @@ def test_weights_used_twice_are_learnt_once() -> None:
     assert read.constants == 0
     assert read.parameters == 9
     assert read.connections == 18
+
+
+def test_a_layer_unrolled_over_time_is_one_that_is_used_at_each_step() -> None:
+    nodes = []
+    for step in range(12):
+        nodes += [
+            helper.make_node("Gemm", ["x", "w", "b"], [f"h{step}"]),
+            helper.make_node("Gemm", [f"h{step}", "v"], [f"y{step}" if step else "y"]),
+        ]
+    parts = (weights("w", 3, 4), weights("b", 4), weights("v", 4, 1))
+
+    read = read_graph(graph(nodes, ["batch", 3], *parts), "batch")
+
+    assert read.layers == (
+        Layer("w", "Gemm", 16, (1, 4), 12),
+        Layer("v", "Gemm", 4, (1, 1), 12),
+    )
+    assert read.connections == 12 * (16 + 4)
+
+
+def test_weights_shared_by_two_layers_are_in_both() -> None:
+    nodes = [
+        helper.make_node("Gemm", ["x", "w", "b"], ["h"]),
+        helper.make_node("Gemm", ["h", "w", "c"], ["y"]),
+    ]
+    parts = (weights("w", 3, 3), weights("b", 3), weights("c", 3))
+
+    read = read_graph(graph(nodes, ["batch", 3], *parts), "batch")
+
+    assert [layer.positions for layer in read.layers] == [1, 1]
+    assert read.parameters == 9 + 3 + 3
