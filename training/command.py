@@ -9,7 +9,8 @@ from rich.console import Console
 
 from training import options
 from training.changes import changes_of, names_in, schedule_of
-from training.errors import InterruptedRunError, TrainingError
+from training.errors import DownloadError, InterruptedRunError, TrainingError
+from training.recipes import MADE_FOR
 from training.start import Order, start
 from training.telling import print_result, recipe_table
 from training.watch import Watch
@@ -158,10 +159,19 @@ def _run(order: Order, prog: str) -> int:
         )
         return INTERRUPTED
     except (TrainingError, OSError) as error:
-        errors.print(f"error: {error}")
+        errors.print(f"error: {error}{_way_round(error, order)}")
         return FAILED
     print_result(console, record, order.directory)
     return 0
+
+
+def _way_round(error: Exception, order: Order) -> str:
+    """What else to train on where data could not be fetched; a resumed run keeps its own."""
+    if not isinstance(error, DownloadError) or order.resume:
+        return ""
+    made_for = MADE_FOR[order.recipe]
+    others = (name for name in made_for if name != (order.data or made_for[0]))
+    return f"; or say --data with one of: {', '.join(others)}"
 
 
 def _resume_command(order: Order, prog: str) -> str:

@@ -59,6 +59,36 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(
     assert errors.startswith(message) and errors.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("args", "file", "others"),
+    [
+        (["narx"], "timeseries/monthly-sunspots.csv", "PATH"),
+        (["question", "--data", "trec-fine"], "trec/train_5500.label", "trec, PATH"),
+        (["lenet5", "--data", "mnist"], "mnist/", "digits, fashion-mnist, cifar10, PATH"),
+    ],
+    ids=["default", "named", "pictures"],
+)
+def test_without_a_network_it_says_where_data_may_come_from(
+    args: list[str],
+    file: str,
+    others: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    for name, value in {"https_proxy": "http://127.0.0.1:1", "no_proxy": ""}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("WEIR_DATA", raising=False)
+
+    code = main([*args, "--out", str(tmp_path / "run")])
+
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert code == 2
+    assert f"put as {file}" in error and "into a folder that WEIR_DATA names" in error
+    assert error.endswith(f"; or say --data with one of: {others}")
+
+
 @pytest.mark.parametrize("args", [[], ["lenet5", "--epochs", "many"], ["lenet5", "--nothing"]])
 def test_wrong_usage_is_exit_code_2(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(args, prog="weir train") == 2

@@ -89,7 +89,12 @@ def locate(data: str, file: RemoteFile, places: Places) -> Path:
                 _require_checksum(path, file)
                 return path
     path = places.cache / data / file.name
-    download(file, path)
+    try:
+        download(file, path)
+    except DownloadError as error:
+        raise DownloadError(
+            f"{error}; it may also be put as {data}/{file.name} into a folder that WEIR_DATA names"
+        ) from error
     return path
 
 
