@@ -39,7 +39,10 @@ def load_file(path: Path, *, lower: bool = False, column: str = "upos") -> TextD
             raise DataError(f"{path}: expected lines of text, found none")
         is_tagged = "\t" not in lines[0].text
         rows = [
-            _read_tagged(line) if is_tagged else _read_labelled(line, lower=lower) for line in lines
+            _read_tagged(line, is_first=line is lines[0])
+            if is_tagged
+            else _read_labelled(line, lower=lower)
+            for line in lines
         ]
     return TextData.of(str(path.resolve()), rows, is_tagged=is_tagged, checksum=checksum(path))
 
@@ -52,7 +55,7 @@ def _read_labelled(line: Line, *, lower: bool) -> TextRow:
     return TextRow(tuple(tokens), (label.strip(),))
 
 
-def _read_tagged(line: Line) -> TextRow:
+def _read_tagged(line: Line, *, is_first: bool) -> TextRow:
     tokens: list[str] = []
     tags: list[str] = []
     for pair in line.text.split(" "):
@@ -60,8 +63,10 @@ def _read_tagged(line: Line) -> TextRow:
             continue
         token, _, tag = pair.rpartition("/")
         if not (token and tag) or "\t" in pair:
+            # The first line is also read so because it has no tab, which may be what is wrong.
+            or_labelled = "LABEL<TAB>text (there is no tab) or " if is_first else ""
             raise DataError(
-                f"{line.place}: expected token/TAG with a space between two, found {pair!r}"
+                f"{line.place}: expected {or_labelled}token/TAG with a space between two, found {pair!r}"
             )
         tokens.append(token)
         tags.append(tag)

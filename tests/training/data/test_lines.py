@@ -73,12 +73,26 @@ def test_an_ending_tells_conllu(tmp_path: Path, name: str) -> None:
         ("a\tb\n\n \tc\n", r"x, line 3: expected LABEL<TAB>text, found ' \\tc'"),
         ("a\t \n", r"x, line 1: expected LABEL<TAB>text, found 'a\\t '"),
         ("a/A\nb/B c\n", r"x, line 2: expected token/TAG with a space between two, found 'c'"),
-        ("a/A b/\n", r"x, line 1: expected token/TAG with a space between two, found 'b/'"),
-        ("/A\n", r"x, line 1: expected token/TAG with a space between two, found '/A'"),
+        (
+            "\nbad: no tab\n",
+            r"x, line 2: expected LABEL<TAB>text \(.*no tab\) or token/TAG .*'bad:'",
+        ),
+        ("a/A\nb/\n", r"x, line 2: expected token/TAG with a space between two, found 'b/'"),
+        ("a/A\n/A\n", r"x, line 2: expected token/TAG with a space between two, found '/A'"),
         ("a/A\nb/B\tc/C\n", r"x, line 2: expected token/TAG with .*, found 'b/B\\tc/C'"),
         ("\n \n", r"x: expected lines of text, found none"),
     ],
-    ids=["no tab", "no label", "no text", "no slash", "no tag", "no token", "tab", "blank"],
+    ids=[
+        "no tab",
+        "no label",
+        "no text",
+        "no slash",
+        "neither",
+        "no tag",
+        "no token",
+        "tab",
+        "blank",
+    ],
 )
 def test_a_broken_line_is_named_with_expected_and_found(
     tmp_path: Path, text: str, message: str
