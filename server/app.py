@@ -21,9 +21,9 @@ from prometheus_client import (
     GCCollector,
     PlatformCollector,
     ProcessCollector,
-    start_http_server,
 )
 
+from server import scrape
 from server.config import Settings
 from server.deadlines import Deadlines
 from server.decoding import DecodePool
@@ -103,9 +103,7 @@ class App:
         """Listen, then begin to load; prints where to one line of standard output."""
         settings = self._settings
         try:
-            self._http, _ = start_http_server(
-                settings.metrics_port, settings.host, registry=self._registry
-            )
+            self._http = scrape.listen(settings.metrics_port, settings.host, self._registry)
         except OSError as error:
             raise PortUnavailable(
                 f"cannot listen on {settings.host}:{settings.metrics_port} for metrics: "

@@ -5,7 +5,9 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -318,6 +320,16 @@ def test_metrics_agree_with_what_was_sent(client: Client, house: Server) -> None
 
 def histogram_count(house: Server) -> float:
     return house.metric("weir_request_seconds_count", model="fingerprint")
+
+
+def test_metrics_are_at_one_path_only(house: Server) -> None:
+    found = {}
+    for path in ("/metrics", "/", "/healthz"):
+        with closing(HTTPConnection(house.metrics, timeout=ANSWER_S)) as connection:
+            connection.request("GET", path)
+            found[path] = connection.getresponse().status
+
+    assert found == {"/metrics": 200, "/": 200, "/healthz": 404}
 
 
 def test_unknown_names_add_no_series(client: Client, house: Server) -> None:
