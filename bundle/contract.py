@@ -5,13 +5,13 @@ Reading is strict: unknown keys, unknown formats and values of the wrong type ar
 """
 
 from collections.abc import Set as AbstractSet
-from typing import Literal, Self
+from itertools import pairwise
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
+from bundle import problems
 from bundle.decoding import Decoding, check_decoding
-from bundle.errors import BrokenBundle
 from bundle.parts import FileName, NotNegative, Part, Positive, Sha256
 from bundle.sequences import PaddedAxis, Tokenisation, ValueRange, check_axes, check_tokenisation
 from bundle.series import Series, check_series
@@ -39,9 +39,9 @@ class Batching(Part):
     with what fills its rows up; None: as many as its rows have.
     """
 
-    max_rows: Positive = 32
-    max_tokens: Positive | None = None
-    max_queue_delay_s: NotNegative = 0.0
+    max_rows: Annotated[Positive, Field(le=1_000_000)] = 32
+    max_tokens: Annotated[Positive, Field(le=2**31 - 1)] | None = None
+    max_queue_delay_s: Annotated[NotNegative, Field(le=86_400)] = 0.0
 
 
 class Tolerance(Part):
@@ -169,6 +169,16 @@ class Contract(Part):
     commit: str | None = None
 
     @model_validator(mode="after")
+    def _check_files(self) -> Self:
+        names = sorted(self.files, key=str.lower)
+        for name, following in pairwise(names):
+            if name.lower() == following.lower():
+                raise ValueError(
+                    f"files: expected names that differ by more than case, got {name!r} and {following!r}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _check_sequences(self) -> Self:
         check_axes(self.padded_axes, self.value_ranges, self.batch_axis)
         check_tokenisation(self.tokenisation, self.vocabularies)
@@ -210,31 +220,8 @@ def parse(text: bytes, file: str = FILE_NAME) -> Contract:
         BrokenBundle: with one line a problem, each naming file, key, what was expected and came.
     """
     try:
-        return Contract.model_validate_json(text, strict=True)
+        contract = Contract.model_validate_json(text, strict=True)
     except ValidationError as error:
-        problems = error.errors(include_url=False)
-        # Another format knows other keys: to list each of them would hide the one real reason.
-        formats = [problem for problem in problems if problem["loc"] == ("format",)]
-        lines = [_describe(problem, file) for problem in formats or problems]
-        raise BrokenBundle("\n".join(lines)) from error
-
-
-def _describe(problem: ErrorDetails, file: str) -> str:
-    key = ".".join(str(part) for part in problem["loc"]) or "(whole file)"
-    match problem["type"]:
-        case "missing":
-            return f"{file}: {key}: expected a value, got none"
-        case "extra_forbidden":
-            return f"{file}: {key}: unknown key, expected none of that name"
-        case "json_invalid":
-            return f"{file}: expected JSON, got something else: {problem['msg']}"
-        case "value_error":
-            where = f"{file}: {key}" if problem["loc"] else file
-            return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
-    expected = problem["msg"].removeprefix("Input should be ")
-    return f"{file}: {key}: expected {expected}, got {_shortened(problem['input'])}"
-
-
-def _shortened(value: object, limit: int = 80) -> str:
-    text = repr(value)
-    return text if len(text) <= limit else text[:limit] + "…"
+        raise problems.of_contract(error, file) from error
+    problems.check_keys(text, file)
+    return contract

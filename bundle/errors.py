@@ -7,9 +7,14 @@ BundleError
 └── InvalidVersions `versions.toml` says what cannot be
 """
 
+from bundle.wording import tame
+
 
 class BundleError(Exception):
-    """Any expected failure of this package."""
+    """Any expected failure of this package, told in printable words of bounded length."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(tame(message))
 
 
 class BrokenBundle(BundleError):

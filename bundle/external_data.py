@@ -4,15 +4,17 @@ ONNX Runtime resolves references to external data by itself: relative to its wor
 when given bytes, and through hard links. So they are looked for here, on the wire bytes:
 
 - Only messages that can hold a tensor are entered; everything else is skipped by its length,
-  so a file costs by its number of nodes, not by its size.
+  so a file costs time by its number of nodes, not by its size, and memory by its depth alone.
 - A message may be split on the wire and is merged by a parser: each part is looked at, and any
   trace of external data counts, whatever a parser would make of the whole.
-- What a lenient parser would still read (groups, tags beyond 32 bits) is refused as malformed.
+- What a lenient parser would still read (groups, tags beyond 32 bits, nesting deeper than protobuf's own
+  limit) is refused as malformed.
 """
 
 from collections.abc import Iterator
 
 from bundle.errors import BrokenBundle
+from bundle.wording import quoted
 
 # Message type -> field number -> message type of that field, after onnx.proto (IR version 13).
 _FIELDS: dict[str, dict[int, str]] = {
@@ -35,6 +37,8 @@ _FIELDS: dict[str, dict[int, str]] = {
 _DATA_LOCATION = 14
 _KEY, _VALUE = 1, 2
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+# Protobuf's own limit, of ONNX Runtime too.
+_MOST_NESTED = 100
 _WITHOUT_LOCATION = "(no location)"
 
 
@@ -42,10 +46,9 @@ def refuse(model: bytes, file: str) -> None:
     """Raise BrokenBundle, naming the places, if `model` refers to data outside itself."""
     places = locations(model, file)
     if places:
-        shown = ", ".join(repr(place) for place in places[:5])
         raise BrokenBundle(
-            f"{file}: expected all weights inside the file, got external data in {shown}"
-            + (f" and {len(places) - 5} more" if len(places) > 5 else "")
+            f"{file}: expected all weights inside the file, got external data in "
+            + quoted([repr(place) for place in places])
         )
 
 
@@ -55,26 +58,37 @@ def locations(model: bytes, file: str = "model") -> list[str]:
     Raises:
         BrokenBundle: the bytes are no protobuf message.
     """
-    found: dict[str, None] = {}
-    pending = [("Model", memoryview(model))]
     try:
-        while pending:
-            kind, message = pending.pop()
-            children = _FIELDS[kind]
-            for number, value in _fields(message):
-                if isinstance(value, int):
-                    # Any value but the default: how a parser truncates others is not our bet.
-                    if kind == "Tensor" and number == _DATA_LOCATION and value != 0:
-                        found.setdefault(_WITHOUT_LOCATION)
-                elif number in children:
-                    if children[number] == "ExternalData":
-                        found.setdefault(_location(value))
-                    else:
-                        pending.append((children[number], value))
+        found = dict.fromkeys(_places(memoryview(model)))
     except _MalformedError as error:
         raise BrokenBundle(f"{file}: expected an ONNX file, got malformed bytes: {error}") from None
     named = [place for place in found if place != _WITHOUT_LOCATION]
     return named or list(found)
+
+
+def _places(model: memoryview) -> Iterator[str]:
+    """Each trace of external data, in the order of the file."""
+    # The messages that are open, from the outside in: a queue of all that are yet to be read would take a
+    # hundred times as much memory as a file of a million empty nodes.
+    opened = [("Model", _fields(model))]
+    while opened:
+        kind, fields = opened[-1]
+        field = next(fields, None)
+        if field is None:
+            opened.pop()
+            continue
+        number, value = field
+        child = _FIELDS[kind].get(number)
+        if isinstance(value, int):
+            # Any value but the default: how a parser truncates others is not our bet.
+            if kind == "Tensor" and number == _DATA_LOCATION and value != 0:
+                yield _WITHOUT_LOCATION
+        elif child == "ExternalData":
+            yield _location(value)
+        elif child is not None:
+            if len(opened) > _MOST_NESTED:
+                raise _MalformedError(f"messages nested more than {_MOST_NESTED} deep")
+            opened.append((child, _fields(value)))
 
 
 class _MalformedError(Exception):

@@ -6,12 +6,13 @@ Rules:
 - The directory holds exactly what `model.json` lists, as regular files: no links of either
   kind, no subdirectories, nothing more and nothing less.
 - A graph keeps its weights inside itself (`external_data`).
+- A file takes the memory of its own bytes, and what is unpacked here, contract and texts, is small.
 """
 
 import hashlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +22,7 @@ from bundle import external_data, golden
 from bundle.contract import Contract
 from bundle.errors import BrokenBundle
 from bundle.golden import Golden
+from bundle.wording import quoted
 
 MODEL = "model.onnx"
 ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
@@ -28,6 +30,8 @@ _GRAPHS = {"model": MODEL, "encoder": ENCODER, "decoder": DECODER}
 
 # A protobuf message, and so an ONNX file, ends at 2 GiB.
 _MAX_FILE_BYTES = (1 << 31) - 1
+# Made into objects, they take many times their size: a line of a text is 50 bytes at least.
+_MAX_TEXT_BYTES = 1 << 24
 # Not waiting matters for a named pipe, which would otherwise block the opening for ever.
 _FLAGS = (
     os.O_RDONLY
@@ -43,6 +47,7 @@ class Bundle:
 
     contract: Contract
     files: Mapping[str, bytes]
+    texts: Mapping[str, Sequence[str]]
 
     @property
     def graphs(self) -> Mapping[str, bytes]:
@@ -70,11 +75,11 @@ class Bundle:
         data = self.files.get(file)
         return None if data is None else golden.decode(data, file)
 
-    def labels(self, output: str) -> list[str] | None:
+    def labels(self, output: str) -> Sequence[str] | None:
         """The labels of an output by index, None if it has none."""
         return self._lines(self.contract.labels.get(output))
 
-    def vocabulary(self, input_name: str) -> list[str] | None:
+    def vocabulary(self, input_name: str) -> Sequence[str] | None:
         """The entries of an input's vocabulary by id, None if it has none."""
         return self._lines(self.contract.vocabularies.get(input_name))
 
@@ -84,11 +89,8 @@ class Bundle:
         tokenisation = self.contract.tokenisation
         return self.files[tokenisation.model] if tokenisation and tokenisation.model else None
 
-    def _lines(self, file: str | None) -> list[str] | None:
-        if file is None:
-            return None
-        text = self.files[file].decode()
-        return text.removesuffix("\n").split("\n") if text else []
+    def _lines(self, file: str | None) -> Sequence[str] | None:
+        return None if file is None else self.texts[file]
 
 
 def read(directory: Path) -> Bundle:
@@ -100,19 +102,23 @@ def read(directory: Path) -> Bundle:
     directory = _real_directory(directory)
     if not os.path.lexists(directory / contracts.FILE_NAME):
         raise BrokenBundle(f"{directory}: expected {contracts.FILE_NAME}, which is written last")
-    contract = contracts.parse(read_file(directory / contracts.FILE_NAME))
+    contract = contracts.parse(read_file(directory / contracts.FILE_NAME, _MAX_TEXT_BYTES))
     _check_listing(directory, contract)
-    files = {name: read_file(directory / name) for name in contract.files}
+    named = {*contract.labels.values(), *contract.vocabularies.values()}
+    files = {
+        name: read_file(directory / name, _MAX_TEXT_BYTES if name in named else _MAX_FILE_BYTES)
+        for name in contract.files
+    }
     for name, data in files.items():
         _check_hash(name, contract.files[name], data)
         if name.endswith(".onnx"):
             external_data.refuse(data, name)
-    _check_texts("labels", contract.labels, files)
-    _check_texts("vocabularies", contract.vocabularies, files)
+    texts = _texts("labels", contract.labels, files)
+    texts |= _texts("vocabularies", contract.vocabularies, files)
     model = contract.tokenisation.model if contract.tokenisation else None
     if model is not None and model not in files:
         raise BrokenBundle(f"tokenisation.model: expected a listed file, got {model!r}")
-    return Bundle(contract=contract, files=MappingProxyType(files))
+    return Bundle(contract, MappingProxyType(files), MappingProxyType(texts))
 
 
 def is_pair(directory: Path) -> bool:
@@ -137,13 +143,19 @@ def read_file(path: Path, limit_bytes: int = _MAX_FILE_BYTES) -> bytes:
         kind = "a link" if path.is_symlink() else f"an error: {error.strerror}"
         raise BrokenBundle(f"{path.name}: expected a regular file, got {kind}") from error
     try:
-        _check_status(path.name, os.fstat(descriptor), limit_bytes)
+        status = os.fstat(descriptor)
+        _check_status(path.name, status, limit_bytes)
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read()
+            data = file.read(status.st_size + 1)
     except OSError as error:
         raise BrokenBundle(f"{path.name}: cannot be read: {error.strerror}") from error
     finally:
         os.close(descriptor)
+    if len(data) != status.st_size:
+        raise BrokenBundle(
+            f"{path.name}: expected {status.st_size} bytes, it changes as it is read"
+        )
+    return data
 
 
 def _real_directory(directory: Path) -> Path:
@@ -178,14 +190,16 @@ def _check_listing(directory: Path, contract: Contract) -> None:
     present = {entry.name for entry in directory.iterdir()} - {contracts.FILE_NAME}
     listed = set(contract.files)
     if missing := sorted(listed - present):
-        raise BrokenBundle(f"{directory}: files listed but missing: {', '.join(missing)}")
+        raise BrokenBundle(f"{directory}: files listed but missing: {quoted(missing)}")
     if unlisted := sorted(present - listed):
-        raise BrokenBundle(f"{directory}: files present but not listed: {', '.join(unlisted)}")
+        raise BrokenBundle(
+            f"{directory}: files present but not listed: {quoted([repr(name) for name in unlisted])}"
+        )
     expected = {MODEL} if contract.decoding is None else {ENCODER, DECODER}
     if listed & set(_GRAPHS.values()) != expected:
         raise BrokenBundle(
             f"{contracts.FILE_NAME}: files: expected {' and '.join(sorted(expected))} among them, "
-            f"got {sorted(listed)}"
+            f"got {quoted(sorted(listed))}"
         )
 
 
@@ -195,11 +209,21 @@ def _check_hash(name: str, expected: str, data: bytes) -> None:
         raise BrokenBundle(f"{name}: expected SHA-256 {expected}, got {actual}")
 
 
-def _check_texts(key: str, texts: Mapping[str, str], files: Mapping[str, bytes]) -> None:
-    for tensor, file in texts.items():
+def _texts(
+    key: str, names: Mapping[str, str], files: Mapping[str, bytes]
+) -> dict[str, Sequence[str]]:
+    """The lines of each file that is named, by file."""
+    for tensor, file in names.items():
         if file not in files:
             raise BrokenBundle(f"{key}.{tensor}: expected a listed file, got {file!r}")
-        try:
-            files[file].decode()
-        except UnicodeDecodeError as error:
-            raise BrokenBundle(f"{file}: expected UTF-8, {error.reason}") from error
+    return {file: _lines(file, files[file]) for file in set(names.values())}
+
+
+def _lines(file: str, data: bytes) -> Sequence[str]:
+    if b"\0" in data:
+        raise BrokenBundle(f"{file}: expected a text, got a NUL at byte {data.index(0)}")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise BrokenBundle(f"{file}: expected UTF-8, {error.reason}") from error
+    return text.removesuffix("\n").split("\n") if text else []

@@ -15,7 +15,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from bundle.parts import FileName, Index, Part, Positive
+from bundle.parts import FileName, Index, Integer, Part, Positive
 
 
 class PaddedAxis(Part):
@@ -29,14 +29,14 @@ class PaddedAxis(Part):
 
     maximum: Positive
     lengths: str | None = None
-    padding: Annotated[dict[str, int], Field(min_length=1)]
+    padding: Annotated[dict[str, Integer], Field(min_length=1)]
 
 
 class ValueRange(Part):
     """The least and the greatest value an input of integers may hold."""
 
-    minimum: int = 0
-    maximum: int
+    minimum: Integer = 0
+    maximum: Integer
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:

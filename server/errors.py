@@ -23,6 +23,9 @@ A leaf is chosen by what the one who gets it should do next.
 """
 
 
+from bundle.wording import tame
+
+
 class ServerError(Exception):
     """Any expected failure of this package."""
 
@@ -76,7 +79,13 @@ class NotOffered(RequestError):
 
 
 class ModelFailed(ServerError):
-    """A model cannot be served; the message is the reason shown in the index."""
+    """A model cannot be served; the message is the reason shown in the index.
+
+    It quotes what stands in a stranger's file, so it is made printable and bounded.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(tame(reason))
 
 
 class StartError(ServerError):

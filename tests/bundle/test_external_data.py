@@ -1,11 +1,12 @@
 import contextlib
 import time
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
 import onnx
 import pytest
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -124,15 +125,47 @@ def test_random_bytes_are_read_or_refused(data: bytes) -> None:
         assert isinstance(locations(data), list)
 
 
-def test_deep_nesting_does_not_recurse() -> None:
+def nested(subgraphs: int) -> bytes:
     model = b""
-    for _ in range(2000):  # graph.node.attribute.g, again and again, from the inside out
+    for _ in range(subgraphs):  # graph.node.attribute.g, again and again, from the inside out
         for tag in (0x32, 0x2A, 0x0A):
             size = len(model)
             model = bytes([tag, *varint(size)]) + model
-    model = bytes([0x3A, *varint(len(model))]) + model
+    return bytes([0x3A, *varint(len(model))]) + model
 
+
+def test_nesting_is_followed_as_deep_as_protobuf_goes() -> None:
+    onnx.ModelProto.FromString(nested(33))
+    with pytest.raises(DecodeError):
+        onnx.ModelProto.FromString(nested(34))
+
+    assert locations(nested(33)) == []
+    for subgraphs in (34, 2000):
+        with pytest.raises(BrokenBundle, match="nested more than 100 deep"):
+            locations(nested(subgraphs))
+
+
+def test_memory_does_not_grow_with_the_nodes() -> None:
+    nodes = bytes([0x0A, 0]) * 100_000
+    model = bytes([0x3A, *varint(len(nodes))]) + nodes
+
+    tracemalloc.start()
     assert locations(model) == []
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak_bytes < len(model) / 2
+
+
+def test_long_location_is_told_in_short(onnx_model: onnx.ModelProto) -> None:
+    location = "/home/\x1b[31m\n" + "a" * 1_000_000
+    onnx_model.graph.initializer[0].external_data.add(key="location", value=location)
+
+    with pytest.raises(BrokenBundle) as raised:
+        refuse(onnx_model.SerializeToString(), "model.onnx")
+
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) < 3000
 
 
 def varint(value: int) -> list[int]:

@@ -90,14 +90,14 @@ def test_missing_file_is_refused(directory: Path, file: str) -> None:
 def test_extra_file_is_refused(directory: Path, name: str) -> None:
     (directory / name).write_bytes(b"")
 
-    with pytest.raises(BrokenBundle, match=f"not listed: {name}"):
+    with pytest.raises(BrokenBundle, match=f"not listed: '{name}'"):
         read(directory)
 
 
 def test_subdirectory_is_refused(directory: Path) -> None:
     (directory / "more").mkdir()
 
-    with pytest.raises(BrokenBundle, match="not listed: more"):
+    with pytest.raises(BrokenBundle, match="not listed: 'more'"):
         read(directory)
 
 

@@ -401,7 +401,7 @@ def test_bundle_without_golden_outputs_is_refused(publish: Callable[..., Path], 
     ("file", "content", "message"),
     [
         pytest.param("model.onnx", b"x", "model.onnx: expected SHA-256", id="changed graph"),
-        pytest.param("extra.txt", b"x", "not listed: extra.txt", id="extra file"),
+        pytest.param("extra.txt", b"x", "not listed: 'extra.txt'", id="extra file"),
         pytest.param("model.json", b"{}", "model.json: task: expected a value", id="contract"),
     ],
 )

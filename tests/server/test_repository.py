@@ -166,7 +166,7 @@ def test_reason_is_told_without_a_path_for_a_relative_root(
 
     entry = open_repository(Path(models.name)).entry("broken", "")
 
-    assert entry.reason == "broken/1: files present but not listed: extra"
+    assert entry.reason == "broken/1: files present but not listed: 'extra'"
 
 
 def test_newer_broken_version_is_not_hidden_by_an_older_one(

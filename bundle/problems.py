@@ -1,0 +1,65 @@
+"""What is wrong with a `model.json`, told in one line a problem: file, key, what was expected and what came."""
+
+import json
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from bundle.errors import BrokenBundle
+from bundle.wording import printable
+
+_MOST_LINES = 8
+_MOST_CHARACTERS = 200
+
+
+def of_contract(error: ValidationError, file: str) -> BrokenBundle:
+    """The error as it is told, a line for each of the first few problems."""
+    problems = error.errors(include_url=False)
+    # Another format knows other keys: to list each of them would hide the one real reason.
+    shown = [problem for problem in problems if problem["loc"] == ("format",)] or problems
+    lines = [_line(problem, file) for problem in shown[:_MOST_LINES]]
+    if len(shown) > _MOST_LINES:
+        lines.append(f"{file}: and {len(shown) - _MOST_LINES} more")
+    return BrokenBundle("\n".join(lines))
+
+
+def check_keys(text: bytes, file: str) -> None:
+    """Raise BrokenBundle if an object names a key twice: readers differ in which of the two they take."""
+
+    def check(pairs: list[tuple[str, Any]]) -> None:
+        seen = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise BrokenBundle(
+                    f"{file}: {_shortened(name)}: expected the key once, got it twice"
+                )
+            seen.add(name)
+
+    json.loads(text, object_pairs_hook=check)
+
+
+def _line(problem: ErrorDetails, file: str) -> str:
+    line = printable(_described(problem, file))
+    return line if len(line) <= _MOST_CHARACTERS else line[:_MOST_CHARACTERS] + "…"
+
+
+def _described(problem: ErrorDetails, file: str) -> str:
+    key = ".".join(str(part)[:_MOST_CHARACTERS] for part in problem["loc"]) or "(whole file)"
+    match problem["type"]:
+        case "missing":
+            return f"{file}: {key}: expected a value, got none"
+        case "extra_forbidden":
+            return f"{file}: {key}: unknown key, expected none of that name"
+        case "json_invalid":
+            return f"{file}: expected JSON, got something else: {problem['msg']}"
+        case "value_error":
+            where = f"{file}: {key}" if problem["loc"] else file
+            return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
+    expected = problem["msg"].removeprefix("Input should be ")
+    return f"{file}: {key}: expected {expected}, got {_shortened(problem['input'])}"
+
+
+def _shortened(value: object, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[:limit] + "…"
