@@ -1,5 +1,6 @@
-"""What a stranger's file may put into a message: names and values are quoted in reasons, which end up in logs,
-in the server's index and on terminals.
+"""What a stranger's file may put into a message.
+
+Names and values are quoted in reasons, which end up in logs, in the server's index and on terminals.
 """
 
 _MOST_CHARACTERS = 2000

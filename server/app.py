@@ -4,7 +4,7 @@
 
 Threads, all of them: the main thread waits for a signal; `weir-io` (or grpcio's pool) carries calls;
 `weir-run-…` runs models; `weir-decode_…` reads pictures and texts; `weir-deadlines` ends what is late;
-`weir-loader` loads; `weir-unpack` unpacks large messages; prometheus-client has one that answers scrapes.
+`weir-loader` loads, and each version that leaves has a `weir-retire-…`; `weir-unpack` unpacks large messages; prometheus-client has one that answers scrapes.
 """
 
 import gc
@@ -24,14 +24,18 @@ from prometheus_client import (
 )
 
 from server import scrape
+from server.catalogue import Entry
 from server.config import Settings
+from server.control import SERVICE as MODELS_SERVICE
+from server.control import Control, Models
 from server.deadlines import Deadlines
 from server.decoding import DecodePool
 from server.errors import ConfigError, PortUnavailable
 from server.inference import Admission
+from server.lifecycle import State
 from server.metrics import Metrics
 from server.model import Loader
-from server.repository import Entry, Repository, State
+from server.repository import Repository
 from server.servicer import SERVICE as INFERENCE_SERVICE
 from server.servicer import Servicer
 from server.session import choose_provider
@@ -83,7 +87,12 @@ class App:
             metrics=self._metrics,
         )
         self._health = Health()
-        self._repository = Repository(settings.models_dir, loader, changed=self._tell_health)
+        self._repository = Repository(
+            settings.models_dir,
+            loader,
+            changed=self._tell_health,
+            poll_interval_s=settings.poll_interval_s if settings.control == "poll" else None,
+        )
         self._metrics.watch(self._repository.gauges)
         self._admission = Admission(
             self._repository,
@@ -96,7 +105,10 @@ class App:
         handlers = {
             **Servicer(self._repository, self._admission).handlers(),
             **Tasks(self._admission, self._decoding).handlers(),
+            **Models(self._repository).handlers(),
         }
+        if settings.control == "explicit":
+            handlers |= Control(self._repository).handlers()
         self._transport = _transport(settings, self._with_standard(handlers))
 
     def start(self) -> None:
@@ -138,7 +150,9 @@ class App:
     def _with_standard(self, handlers: Handlers) -> Handlers:
         handlers = {**handlers, **self._health.handlers()}
         if self._settings.reflection:
-            handlers |= reflection_handlers((INFERENCE_SERVICE, TASKS_SERVICE, HEALTH_SERVICE))
+            handlers |= reflection_handlers(
+                (INFERENCE_SERVICE, TASKS_SERVICE, MODELS_SERVICE, HEALTH_SERVICE)
+            )
         return handlers
 
     def _tell_health(self, entry: Entry | None) -> None:

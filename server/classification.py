@@ -13,7 +13,8 @@ from server.errors import InvalidRequest, ServerError
 from server.model import ServedModel
 from server.parameters import check_id
 from server.pb.weir.v1 import tasks_pb2 as pb
-from server.preparation import Material, Prepared, TaskCall, check_rows, parse
+from server.preparation import Material, Prepared, TaskCall, check_rows
+from server.unary import parse
 
 Array = NDArray[Any]
 
@@ -34,7 +35,7 @@ def _check(model: ServedModel) -> None:
     _preprocessing(model)
 
 
-def _prepare(material: Material) -> Prepared:
+def _prepare(material: Material[ServedModel]) -> Prepared:
     """Unpack, check, and decode one picture after the other."""
     message, model = parse(pb.ClassifyRequest, material.payload), material.model
     chosen = _preprocessing(model)
@@ -56,7 +57,9 @@ def check_classes(model: ServedModel, output: str, rows: int, top_k: int) -> Non
     response.check_classes(rows * each)
 
 
-def _decode(message: pb.ClassifyRequest, chosen: Preprocessing, material: Material) -> Array:
+def _decode(
+    message: pb.ClassifyRequest, chosen: Preprocessing, material: Material[ServedModel]
+) -> Array:
     rows = np.empty((len(message.pictures), chosen.height, chosen.width, chosen.channels), np.uint8)
     for position, picture in enumerate(message.pictures):
         if not material.is_wanted():

@@ -81,6 +81,13 @@ class Settings(BaseModel):
         16 * 1024 * 1024, description="Largest message, in either direction."
     )
     max_concurrent_streams: Count = Field(1024, description="Open calls of one connection.")
+    control: Literal["none", "poll", "explicit"] = Field(
+        "none",
+        description="What changes the models that are served: nothing, the directory, or calls.",
+    )
+    poll_interval_s: Annotated[float, Field(gt=0, le=86_400)] = Field(
+        5.0, description="How often the directory is looked at, with control poll."
+    )
     reflection: bool = Field(True, description="Describe the services to grpcurl and the like.")
     log_format: Literal["text", "json"] = Field("text", description="Lines of text, or of JSON.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

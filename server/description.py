@@ -14,11 +14,11 @@ from server.tally import Duration
 PLATFORM = "onnxruntime_onnx"
 
 
-def metadata(model: ServedModel | ServedPair) -> pb.ModelMetadataResponse:
-    """Names, datatypes and shapes, the batch axis included."""
+def metadata(model: ServedModel | ServedPair, versions: Sequence[str]) -> pb.ModelMetadataResponse:
+    """Names, datatypes and shapes, the batch axis included; and every version that answers."""
     return pb.ModelMetadataResponse(
         name=model.name,
-        versions=[model.version],
+        versions=versions,
         platform=PLATFORM,
         inputs=[_tensor(spec) for spec in model.signature.inputs.values()],
         outputs=[_tensor(spec) for spec in model.signature.outputs.values()],

@@ -7,6 +7,7 @@ A leaf is chosen by what the one who gets it should do next.
     │   ├── InvalidRequest    correct the request
     │   ├── UnknownModel      correct the name or the version
     │   ├── ModelNotReady     try again later, or elsewhere
+    │   ├── LoadFailed        mend the model's files, then load it again
     │   ├── Draining          try again elsewhere
     │   ├── Overloaded        back off, then try again
     │   ├── OutOfMemory       send fewer rows
@@ -21,7 +22,6 @@ A leaf is chosen by what the one who gets it should do next.
         ├── ProviderMissing   choose another execution provider, or install this one
         └── PortUnavailable   choose another port
 """
-
 
 from bundle.wording import tame
 
@@ -46,8 +46,12 @@ class ModelNotReady(RequestError):
     """The model is known and cannot answer now."""
 
 
+class LoadFailed(RequestError):
+    """A model could not be brought into service; what served before still does."""
+
+
 class Draining(RequestError):
-    """The server is stopping and takes no new work."""
+    """The server is stopping, or the model is being unloaded, and takes no new work."""
 
 
 class Overloaded(RequestError):

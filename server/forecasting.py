@@ -13,8 +13,9 @@ from server.errors import InvalidRequest
 from server.model import ServedModel
 from server.parameters import check_id
 from server.pb.weir.v1 import tasks_pb2 as pb
-from server.preparation import Material, Prepared, TaskCall, parse
+from server.preparation import Material, Prepared, TaskCall
 from server.texts import check_task
+from server.unary import parse
 
 Array = NDArray[Any]
 
@@ -31,7 +32,7 @@ def _check(model: ServedModel) -> None:
     _series(model)
 
 
-def _prepare(material: Material) -> Prepared:
+def _prepare(material: Material[ServedModel]) -> Prepared:
     message, model = parse(pb.ForecastRequest, material.payload), material.model
     series = _series(model)
     check_id(message.id)

@@ -110,7 +110,12 @@ class Admission:
             message = codec.parse_request(arrival.payload)
             parameters.check_id(message.id)
             model = self.find(message.model_name, message.model_version)
-            cancel = self._submit(message, model, arrival)
+            while True:
+                try:
+                    cancel = self._submit(message, model, arrival)
+                    break
+                except Draining as error:
+                    model = self.successor(error, model, message.model_version)
         except Exception as error:  # noqa: BLE001 - the one place where admission may fail
             self.refuse(error, arrival.reply, model, arrival.arrived_s)
             return
@@ -130,10 +135,10 @@ class Admission:
                 deadline_s=arrival.deadline_s,
                 clock=self.clock,
             )
-            model.scheduler.submit(generated)
+            generated.submit()
             return generated.cancel
         request = _request(message, model, arrival, self.clock)
-        model.scheduler.submit(request)
+        request.submit()
         return request.cancel
 
     def _check_wanted(self, arrival: Arrival) -> None:
@@ -148,6 +153,24 @@ class Admission:
         if self.is_draining:
             raise Draining("the server is stopping")
         return self._repository.get(name, version)
+
+    def successor(
+        self, error: Draining, model: ServedModel | ServedPair, version: str
+    ) -> ServedModel | ServedPair:
+        """What took the place of a model that was unloaded after it was found.
+
+        Args:
+            error: of its closed queue.
+            model: that was found.
+            version: that was asked for.
+
+        Raises:
+            RequestError: nothing did.
+        """
+        found = self.find(model.name, version)
+        if found is model:
+            raise error
+        return found
 
     def find_graph(self, name: str, version: str) -> ServedModel:
         """Likewise, for a call that a pair cannot answer."""

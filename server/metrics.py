@@ -73,6 +73,12 @@ class Metrics(Collector):
         with self._lock:
             return self._generations.setdefault((model, version), GenerationTally(numbers))
 
+    def forget(self, model: str, version: str) -> None:
+        """A version is gone for good: its numbers go too, so that they do not grow with every release."""
+        with self._lock:
+            self._models.pop((model, version), None)
+            self._generations.pop((model, version), None)
+
     def request_refused(self, status: str) -> None:
         """A request ended before it could be laid to a model's account."""
         with self._lock:

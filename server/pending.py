@@ -101,6 +101,15 @@ class InferRequest:
         self._model = model
         self._reply = reply
 
+    def submit(self) -> None:
+        """Queue it for its model.
+
+        Raises:
+            Overloaded: it does not fit into the queue.
+            Draining: the model is being unloaded.
+        """
+        self._model.scheduler.submit(self)
+
     def answer(self, outputs: Mapping[str, Array]) -> None:
         """Encode and send; a caller who left meanwhile counts as cancelled."""
         message = self._encode(outputs)

@@ -2,19 +2,21 @@
 
 The model is found, and refused, before anything waits. Then the message is made into rows on a thread of
 `decoding`, and they take the same way through the scheduler as those of a `ModelInfer`.
+
+Should the model be unloaded meanwhile, the message is made into rows anew, for the one that took its place.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
 from server import guard
 from server.decoding import DecodePool
-from server.errors import InvalidRequest
+from server.errors import Draining, InvalidRequest
+from server.generation.served import ServedPair
 from server.inference import Admission
 from server.model import ServedModel
 from server.pb.weir.v1 import tasks_pb2 as pb
@@ -22,7 +24,7 @@ from server.pending import InferRequest
 from server.transport.call import Call
 
 Array = NDArray[Any]
-Parsed = TypeVar("Parsed", bound=Message)
+Model = TypeVar("Model", bound=ServedModel | ServedPair)
 
 # Of every task call alike, and so is the id, 3.
 NAME, VERSION = pb.TagRequest.MODEL_NAME_FIELD_NUMBER, pb.TagRequest.MODEL_VERSION_FIELD_NUMBER
@@ -44,7 +46,7 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class Material(Generic[Model]):
     """What a message is prepared with.
 
     Attributes:
@@ -55,9 +57,26 @@ class Material:
     """
 
     payload: bytes
-    model: ServedModel
+    model: Model
     is_wanted: Callable[[], bool]
     clock: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A task call that came.
+
+    Attributes:
+        call: to be answered.
+        version: of the model, as it was asked for.
+        arrived_s: when.
+        deadline_s: when its time is over.
+    """
+
+    call: Call
+    version: str
+    arrived_s: float
+    deadline_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +89,22 @@ class TaskCall:
     """
 
     check: Callable[[ServedModel], None]
-    prepare: Callable[[Material], Prepared]
+    prepare: Callable[[Material[ServedModel]], Prepared]
+
+
+class Ready(Protocol):
+    """A request of a model."""
+
+    def submit(self) -> None:
+        """Queue it.
+
+        Raises:
+            Overloaded: it does not fit into the queue.
+            Draining: its model is being unloaded.
+        """
+
+    def cancel(self) -> None:
+        """The caller is gone: free its place."""
 
 
 def start(
@@ -80,29 +114,52 @@ def start(
 
     Runs on the transport's thread: nothing here looks into a picture or a text.
     """
+    begin(
+        call,
+        payload,
+        admission,
+        decoding,
+        find=admission.find_graph,
+        check=task.check,
+        make=partial(_request, task),
+    )
+
+
+def begin(
+    call: Call,
+    payload: bytes,
+    admission: Admission,
+    decoding: DecodePool,
+    *,
+    find: Callable[[str, str], Model],
+    check: Callable[[Model], None],
+    make: Callable[[Arrived, Material[Model]], Ready],
+) -> None:
+    """Queue a message to be made into a request.
+
+    Args:
+        call: to be answered.
+        payload: its message.
+        admission: gives it its time, and counts it if it fails.
+        decoding: whose threads make the request.
+        find: the model of a name and a version.
+        check: raises InvalidRequest for a model that does not do it.
+        make: the request of a message.
+    """
     arrived_s = admission.clock()
     model = None
     try:
-        model = admission.find_graph(*guard.read_texts(payload, NAME, VERSION))
-        task.check(model)
-        job = _Job(task, call, payload, model, admission=admission, arrived_s=arrived_s)
+        name, version = guard.read_texts(payload, NAME, VERSION)
+        model = find(name, version)
+        check(model)
+        deadline_s = arrived_s + admission.left_s(call.time_left_s())
+        arrived = Arrived(call, version, arrived_s, deadline_s)
+        job = Job(arrived, payload, model, admission, find=find, check=check, make=make)
         # Before it is queued: a job that is done at once asks for the same word on its request.
         call.on_close(partial(decoding.cancel, job))
         decoding.submit(job)
     except Exception as error:  # noqa: BLE001 - the one place where admission may fail
         admission.refuse(error, call, model, arrived_s)
-
-
-def parse(kind: type[Parsed], payload: bytes) -> Parsed:
-    """A message of its bytes.
-
-    Raises:
-        InvalidRequest: they are none.
-    """
-    try:
-        return kind.FromString(payload)
-    except DecodeError:
-        raise InvalidRequest(f"the message is no valid {kind.DESCRIPTOR.name}") from None
 
 
 def check_rows(what: str, count: int, model: ServedModel) -> None:
@@ -114,56 +171,76 @@ def check_rows(what: str, count: int, model: ServedModel) -> None:
         raise InvalidRequest(f"{what}: expected at most {most} in a request, got {count}")
 
 
-class _Job:
-    """A request until its rows are there; see `decoding.Job`."""
+class Job(Generic[Model]):
+    """A request until its rows are there; see `begin` and `decoding.Job`."""
 
     def __init__(
         self,
-        task: TaskCall,
-        call: Call,
+        arrived: Arrived,
         payload: bytes,
-        model: ServedModel,
-        *,
+        model: Model,
         admission: Admission,
-        arrived_s: float,
+        *,
+        find: Callable[[str, str], Model],
+        check: Callable[[Model], None],
+        make: Callable[[Arrived, Material[Model]], Ready],
     ) -> None:
         self.payload_bytes = len(payload)
-        self.arrived_s = arrived_s
-        self.deadline_s = arrived_s + admission.left_s(call.time_left_s())
+        self.arrived_s = arrived.arrived_s
+        self.deadline_s = arrived.deadline_s
         self.is_wanted = True
+        self._arrived = arrived
         self._admission = admission
-        self._call = call
         self._model = model
         self._payload = payload
-        self._request: InferRequest | None = None
-        self._task = task
+        self._find = find
+        self._check = check
+        self._make = make
+        self._request: Ready | None = None
 
     def work(self) -> None:
-        """Make rows of the message."""
-        clock, payload, self._payload = self._admission.clock, self._payload, b""
-        material = Material(payload, self._model, lambda: self.is_wanted, clock)
-        prepared = self._task.prepare(material)
-        fit = self._model.signature.admit(
-            tuple((name, prepared.datatype, array.shape) for name, array in prepared.inputs.items())
-        )
-        self._request = InferRequest(
-            self._model,
-            self._call,
-            inputs=prepared.inputs,
-            fit=fit,
-            encode=prepared.encode,
-            arrived_s=self.arrived_s,
-            queued_s=clock(),
-            deadline_s=self.deadline_s,
-            clock=clock,
-        )
+        """Make a request of the message."""
+        self._request = self._made(lambda: self.is_wanted)
 
     def proceed(self) -> None:
-        """Queue the rows for the model."""
-        if self._request is not None:
-            self._model.scheduler.submit(self._request)
-            self._call.on_close(self._request.cancel)
+        """Queue the request for the model."""
+        call, request, self._request = self._arrived.call, self._request, None
+        while request is not None:
+            try:
+                request.submit()
+                break
+            except Draining as error:
+                self._admission.successor(error, self._model, self._arrived.version)
+                self._model = self._find(self._model.name, self._arrived.version)
+                self._check(self._model)
+                request = self._made(lambda: not call.cancelled)
+        # The call remembers the job for as long as it is open.
+        self._payload = b""
+        if request is not None:
+            call.on_close(request.cancel)
 
     def fail(self, error: Exception) -> None:
         """Send the status of a failure."""
-        self._admission.refuse(error, self._call, self._model, self.arrived_s)
+        self._admission.refuse(error, self._arrived.call, self._model, self.arrived_s)
+
+    def _made(self, is_wanted: Callable[[], bool]) -> Ready:
+        clock = self._admission.clock
+        return self._make(self._arrived, Material(self._payload, self._model, is_wanted, clock))
+
+
+def _request(task: TaskCall, arrived: Arrived, material: Material[ServedModel]) -> InferRequest:
+    prepared, model = task.prepare(material), material.model
+    fit = model.signature.admit(
+        tuple((name, prepared.datatype, array.shape) for name, array in prepared.inputs.items())
+    )
+    return InferRequest(
+        model,
+        arrived.call,
+        inputs=prepared.inputs,
+        fit=fit,
+        encode=prepared.encode,
+        arrived_s=arrived.arrived_s,
+        queued_s=material.clock(),
+        deadline_s=arrived.deadline_s,
+        clock=material.clock,
+    )

@@ -1,83 +1,82 @@
-"""Which models exist and which version of each answers.
+"""The models of one directory: found, followed, and changed on demand.
 
-Thread: `weir-loader`, the only one that loads. Everybody else reads a snapshot, which is replaced as
-a whole by one assignment: a lookup takes no lock.
+Thread: `weir-loader`, the only one that loads and unloads. Everybody else reads a catalogue, which is replaced as a
+whole by one assignment: a lookup takes no lock.
+
+Three ways to change what is served:
+
+    none       what is there at the start, and that is all
+    poll       the directory is looked at again and again
+    explicit   by call
 """
 
 import logging
-import os
-import re
+import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 
-from bundle import reader
 from bundle.errors import InvalidName
-from bundle.repository import check_name, versions
-from server.errors import InvalidRequest, ModelFailed, ModelNotReady, UnknownModel
+from bundle.repository import check_name
+from server.catalogue import Catalogue, Entry, Offer
+from server.errors import (
+    Draining,
+    InvalidRequest,
+    LoadFailed,
+    ModelNotReady,
+    RequestError,
+    UnknownModel,
+)
 from server.generation.served import ServedPair
+from server.lifecycle import State
 from server.metrics import ModelGauges
-from server.model import Loader, ServedModel, served_name
+from server.model import Loader, ServedModel
+from server.scan import Found, scan, scan_model
+from server.upkeep import Shell, Upkeep
 
 logger = logging.getLogger(__name__)
 
-_VERSION = re.compile(r"0|[1-9][0-9]{0,17}")
-
-
-class State(Enum):
-    """Where a version is in its life, in the protocol's words."""
-
-    LOADING = "LOADING"
-    READY = "READY"
-    UNAVAILABLE = "UNAVAILABLE"
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A version that exists, under a name it is asked by; `reason` says why it is not ready."""
-
-    name: str
-    version: str
-    state: State
-    reason: str = ""
-    model: ServedModel | ServedPair | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A version to be loaded, and the names it will be asked by."""
-
-    name: str
-    version: str
-    served: tuple[str, ...]
-
-    def entries(self, state: State, reason: str = "") -> list[Entry]:
-        return [Entry(name, self.version, state, reason) for name in self.served]
+Done = Callable[[RequestError | None], None]
+"""Told once how a change ended: with nothing, or with what went wrong."""
 
 
 class Repository:
-    """The models of one directory; of each, the highest version is served.
+    """Which models exist and which version of each answers.
 
-    A pair of graphs is three entries, `NAME`, `NAME.encoder` and `NAME.decoder`, which change together.
+    A pair of graphs is three names, `NAME`, `NAME.encoder` and `NAME.decoder`, which change together.
 
     Args:
         root: holds `<name>/<version>/`.
         loader: loads one version.
-        changed: told of every entry that changes, and (None) when the first loading is over.
+        changed: told of every name whose answer changes, and (None) when the first loading is over.
+        poll_interval_s: how often to look at the directory again; None: never.
     """
 
-    def __init__(self, root: Path, loader: Loader, changed: Callable[[Entry | None], None]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        loader: Loader,
+        changed: Callable[[Entry | None], None],
+        *,
+        poll_interval_s: float | None = None,
+    ) -> None:
         self._root = root
-        self._loader = loader
         self._changed = changed
-        self._entries: Mapping[str, Entry] = MappingProxyType({})
+        self._poll_interval_s = poll_interval_s
+        self.catalogue = Catalogue()
+        self._shell = Shell(root, loader, self._publish, self._call)
+        self._upkeeps: dict[str, Upkeep] = {}
+        self._found: dict[str, Found] = {}
+        self._remarks: set[str] = set()
+        # None ends the thread.
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._busy: set[str] = set()
+        self._busy_lock = threading.Lock()
         self._is_loaded = threading.Event()
         self._stopping = False
-        self._thread = threading.Thread(target=self._load_all, name="weir-loader", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="weir-loader", daemon=True)
 
     def start(self) -> None:
         """Begin to load what is in the directory, in the background."""
@@ -86,151 +85,222 @@ class Repository:
     @property
     def is_ready(self) -> bool:
         """Whether the first loading is over, and left something that answers if there was any."""
-        entries = self._entries.values()
+        offers = self.catalogue.offers.values()
         return self._is_loaded.is_set() and (
-            not entries or any(entry.state is State.READY for entry in entries)
+            not offers or any(offer.default.state is State.READY for offer in offers)
         )
 
     def entries(self) -> list[Entry]:
-        """Every known version, by name."""
-        return [self._entries[name] for name in sorted(self._entries)]
+        """Every known version, by name, the highest first."""
+        return self.catalogue.entries()
 
     def entry(self, name: str, version: str) -> Entry:
-        """What is known of a model.
-
-        Args:
-            name: of the model; only ever looked up, never made a path of.
-            version: a number, or nothing for the one that is served.
-
-        Raises:
-            InvalidRequest: there is no name, or the version is no number.
-            UnknownModel: there is no such model or version.
-        """
-        entry = self._entries.get(name)
-        if version and not _VERSION.fullmatch(version):
-            raise InvalidRequest(f"model version: expected a number, got {version[:64]!r}")
-        if not name:
-            raise InvalidRequest("model name: expected one, got none")
-        if entry is None:
-            raise UnknownModel(f"unknown model {name[:128]!r}")
-        if version and version != entry.version:
-            raise UnknownModel(
-                f"model {name!r} has no version {version}; {entry.version} is served"
-            )
-        return entry
+        """What is known of a model; see `Catalogue.entry`."""
+        return self.catalogue.entry(name, version)
 
     def get(self, name: str, version: str) -> ServedModel | ServedPair:
-        """The model that answers a request; see `entry`.
+        """The model that answers a request; see `Catalogue.get`."""
+        return self.catalogue.get(name, version)
 
-        Raises:
-            ModelNotReady: it is known and cannot answer now.
-        """
-        entry = self.entry(name, version)
-        if entry.model is None:
-            raise ModelNotReady(
-                f"model {name!r} version {entry.version} is {entry.state.value.lower()}"
-            )
-        return entry.model
+    def upkeeps(self) -> list[Upkeep]:
+        """The models by their directories' names; only to be asked."""
+        upkeeps = [self._upkeeps[name] for name in sorted(self._upkeeps)]
+        return [upkeep for upkeep in upkeeps if not upkeep.is_gone]
 
     def gauges(self) -> list[ModelGauges]:
         """What each model holds now, for a scrape."""
-        gauges = []
-        for entry in self._entries.values():
-            load = entry.model.scheduler.load() if entry.model else None
-            gauges.append(
-                ModelGauges(
-                    model=entry.name,
-                    version=entry.version,
-                    is_ready=entry.state is State.READY,
-                    waiting_requests=load.waiting_requests if load else 0,
-                    waiting_rows=load.waiting_rows if load else 0,
-                    running_requests=load.running_requests if load else 0,
-                )
-            )
-        return gauges
+        return [_gauges(entry) for entry in self.entries()]
+
+    def load(self, name: str, done: Done, *, again: bool) -> None:
+        """Bring what is on disk of a model into service.
+
+        Args:
+            name: of its directory.
+            done: called when it serves, or cannot.
+            again: also what serves already from the same files.
+
+        Raises:
+            RequestError: it cannot be begun.
+        """
+
+        def work() -> RequestError | None:
+            found = self._look(name)
+            reason = self._upkeep(name).bring(found, again=again)
+            return LoadFailed(f"model {name!r}: {reason}") if reason else None
+
+        self._begin(name, work, done)
+
+    def unload(self, name: str, done: Done) -> None:
+        """Take a model out of service; likewise."""
+
+        def work() -> RequestError | None:
+            self._known(name).unload(forget=False)
+            return None
+
+        self._known(name)
+        self._begin(name, work, done)
+
+    def label(self, name: str, label: str, number: int | None, done: Done) -> None:
+        """Move a label, or (None) take it away; likewise."""
+
+        def work() -> RequestError | None:
+            reason = self._known(name).label(self._look(name), label, number)
+            if not reason:
+                return None
+            return LoadFailed(f"label {label!r} stays: model {name!r} version {number}: {reason}")
+
+        self._known(name)
+        self._begin(name, work, done)
 
     def close(self, timeout_s: float) -> bool:
         """Let every model finish what it holds; True if all did in time."""
         self._stopping = True
-        models = [entry.model for entry in self._entries.values() if entry.model]
-        for model in models:
-            model.scheduler.close()
+        self._jobs.put(None)
+        upkeeps = list(self._upkeeps.values())
+        versions = [each for upkeep in upkeeps for each in (*upkeep.serving, *upkeep.leaving)]
+        schedulers = [model.scheduler for models in versions for model in models.values()]
+        for scheduler in schedulers:
+            scheduler.close()
         end_s = time.monotonic() + timeout_s
-        ended = [model.scheduler.join(max(0.0, end_s - time.monotonic())) for model in models]
+        ended = [scheduler.join(max(0.0, end_s - time.monotonic())) for scheduler in schedulers]
         return all(ended)
 
+    def _begin(self, name: str, work: Callable[[], RequestError | None], done: Done) -> None:
+        """Have the loading thread do something with a model, unless it is at it already."""
+        with self._busy_lock:
+            if self._stopping:
+                raise Draining("the server is stopping")
+            if name in self._busy:
+                raise ModelNotReady(f"model {name!r} is being changed already: try again later")
+            self._busy.add(name)
+
+        def job() -> None:
+            try:
+                result = Draining("the server is stopping") if self._stopping else work()
+            except RequestError as error:
+                result = error
+            finally:
+                with self._busy_lock:
+                    self._busy.discard(name)
+            done(result)
+
+        self._call(job)
+
+    def _call(self, job: Callable[[], None]) -> None:
+        self._jobs.put(job)
+
+    def _known(self, name: str) -> Upkeep:
+        upkeep = self._upkeeps.get(name)
+        if upkeep is not None and not upkeep.is_gone:
+            return upkeep
+        self._refuse_part(name)
+        raise UnknownModel(f"unknown model {name[:128]!r}")
+
+    def _refuse_part(self, name: str) -> None:
+        if name in self.catalogue.offers and name not in self._upkeeps:
+            raise InvalidRequest(f"model {name!r} is a graph of a pair: name the pair")
+
+    def _look(self, name: str) -> Found:
+        """A model's directory, as it is now."""
+        self._refuse_part(name)
+        try:
+            check_name(name)
+        except InvalidName:
+            raise UnknownModel(f"unknown model {name[:128]!r}") from None
+        found = scan_model(self._root / name)
+        if found is not None and found.versions:
+            return found
+        self._known(name)
+        raise LoadFailed(f"model {name!r} is no longer in the repository; what serves goes on")
+
+    def _upkeep(self, name: str) -> Upkeep:
+        if name not in self._upkeeps:
+            self._upkeeps = {**self._upkeeps, name: Upkeep(name, self._shell)}
+        return self._upkeeps[name]
+
+    def _run(self) -> None:
+        self._load_all()
+        while (job := self._next()) is not None:
+            try:
+                job()
+            except Exception:  # our bug: the next change still counts on this thread
+                logger.exception("change lost")
+
+    def _next(self) -> Callable[[], None] | None:
+        try:
+            return self._jobs.get(timeout=self._poll_interval_s)
+        except queue.Empty:
+            return self._poll
+
     def _load_all(self) -> None:
-        found = self._find()
-        for each in found:
-            self._publish(each.entries(State.LOADING))
-        for each in found:
+        found = self._scan() or {}
+        for name, one in found.items():
+            self._upkeep(name).announce(one)
+        for name, one in found.items():
             if self._stopping:
                 return
-            self._publish(self._load(each))
+            self._upkeep(name).bring(one)
         self._is_loaded.set()
         self._changed(None)
-        ready = sum(entry.state is State.READY for entry in self._entries.values())
-        logger.info("models loaded ready=%d failed=%d", ready, len(self._entries) - ready)
+        offers = self.catalogue.offers.values()
+        ready = sum(offer.default.state is State.READY for offer in offers)
+        logger.info("models loaded ready=%d failed=%d", ready, len(offers) - ready)
 
-    def _find(self) -> list[_Found]:
-        found: list[_Found] = []
-        taken: dict[str, str] = {}
-        for directory in sorted(self._root.iterdir()):
-            try:
-                check_name(directory.name)
-            except InvalidName:
-                continue
-            numbers = _versions(directory)
-            if numbers and directory.name in taken:
-                # A pair comes first: its name is how the other begins.
-                logger.warning(
-                    "model passed over model=%s reason=%r is the name of a graph of the pair %r",
-                    directory.name, directory.name, taken[directory.name],
-                )  # fmt: skip
-            elif numbers:
-                one = _found(directory, str(numbers[-1]))
-                found.append(one)
-                taken.update(dict.fromkeys(one.served, one.name))
-            elif directory.is_dir():
-                logger.warning("model has no version directory model=%s", directory.name)
+    def _poll(self) -> None:
+        before, now = self._found, self._scan()
+        if now is None:
+            return
+        for name in [name for name in self._upkeeps if name not in now]:
+            logger.info("model vanished model=%s", name)
+            self._upkeeps[name].unload(forget=True)
+        for name, found in now.items():
+            if self._stopping:
+                return
+            counted = self._upkeep(name).steady(found, before.get(name))
+            if counted.versions:
+                self._upkeep(name).bring(counted)
+
+    def _scan(self) -> dict[str, Found] | None:
+        """What is on disk; None where it cannot be told, so that nothing changes."""
+        try:
+            found, remarks = scan(self._root)
+        except OSError as error:
+            found, remarks = None, [f"repository cannot be read reason={error.strerror}"]
+        if found == {} and self._found:
+            # A volume that came off looks like this.
+            found, remarks = None, ["repository is empty, what serves goes on"]
+        for remark in sorted(set(remarks) - self._remarks):
+            logger.warning("%s", remark)
+        self._remarks = set(remarks)
+        if found is not None:
+            self._found = found
         return found
 
-    def _load(self, found: _Found) -> list[Entry]:
-        name, version = found.name, found.version
-        try:
-            models = self._loader.load(name, version, self._root / name / version)
-        except ModelFailed as error:
-            # As `bundle` writes it: without the dots that `Path.absolute` would leave in.
-            root = os.path.abspath(self._root)  # noqa: PTH100
-            reason = str(error).replace(f"{root}{os.sep}", "")
-            logger.warning("model failed model=%s version=%s reason=%s", name, version, reason)
-            return found.entries(State.UNAVAILABLE, reason)
-        except Exception:
-            logger.exception("model failed model=%s version=%s", name, version)
-            return found.entries(State.UNAVAILABLE, "internal error, see the server's log")
-        for model in models:
-            logger.info(
-                "model ready model=%s version=%s provider=%s seconds=%.2f",
-                model.name, version, model.provider, model.metrics.load_seconds,
-            )  # fmt: skip
-        return [Entry(model.name, version, State.READY, model=model) for model in models]
-
-    def _publish(self, entries: list[Entry]) -> None:
-        changed = {entry.name: entry for entry in entries}
-        self._entries = MappingProxyType({**self._entries, **changed})
-        for entry in entries:
-            self._changed(entry)
+    def _publish(self) -> None:
+        """Replace the catalogue, and tell of every name that is answered otherwise than before."""
+        before, offers = self.catalogue.offers, {}
+        # Of two that want one name, the first has it: a pair, whose name is how the other begins.
+        for name in sorted(self._upkeeps, reverse=True):
+            offers.update(self._upkeeps[name].offers())
+        self.catalogue = Catalogue(offers)
+        for name, offer in offers.items():
+            if name not in before or _answer(before[name]) != _answer(offer):
+                self._changed(offer.default)
+        for name in before.keys() - offers.keys():
+            self._changed(replace(before[name].default, state=State.UNAVAILABLE, model=None))
 
 
-def _found(directory: Path, version: str) -> _Found:
-    parts = ("encoder", "decoder", None) if reader.is_pair(directory / version) else (None,)
-    served = tuple(served_name(directory.name, part) for part in parts)
-    return _Found(directory.name, version, served)
+def _answer(offer: Offer) -> tuple[str, State]:
+    return offer.default.version, offer.default.state
 
 
-def _versions(directory: Path) -> list[int]:
-    try:
-        return versions(directory) if directory.is_dir() else []
-    except OSError as error:
-        logger.warning("model cannot be read model=%s reason=%s", directory.name, error.strerror)
-        return []
+def _gauges(entry: Entry) -> ModelGauges:
+    load = entry.model.scheduler.load() if entry.model else None
+    return ModelGauges(
+        model=entry.name,
+        version=entry.version,
+        is_ready=entry.state is State.READY,
+        waiting_requests=load.waiting_requests if load else 0,
+        waiting_rows=load.waiting_rows if load else 0,
+        running_requests=load.running_requests if load else 0,
+    )

@@ -4,21 +4,18 @@ Calls that are not here are answered UNIMPLEMENTED by the transport, which finds
 Every handler runs on the transport's thread and returns at once.
 """
 
-from collections.abc import Callable
 from importlib.metadata import version as installed_version
-from typing import TypeVar
-
-import grpc
-from google.protobuf.message import DecodeError, Message
 
 from server import description
-from server.errors import InvalidRequest, NotOffered
+from server.catalogue import Entry
+from server.errors import NotOffered
 from server.inference import Admission
+from server.lifecycle import State
 from server.pb import inference_pb2 as pb
-from server.repository import Entry, Repository, State
-from server.statuses import refusal_of
+from server.repository import Repository
 from server.streams import InferStream
 from server.transport.call import Call, Handlers, Stream, Unary
+from server.unary import unary
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
@@ -26,11 +23,10 @@ _EXTENSIONS = (
     "binary_tensor_data",
     "classification",
     "model_configuration",
+    "model_repository",
     "parameters",
     "statistics",
 )
-
-M = TypeVar("M", bound=Message)
 
 
 class Servicer:
@@ -48,14 +44,14 @@ class Servicer:
     def handlers(self) -> Handlers:
         """By full method name."""
         return {
-            f"/{SERVICE}/ServerLive": _unary(pb.ServerLiveRequest, self.server_live),
-            f"/{SERVICE}/ServerReady": _unary(pb.ServerReadyRequest, self.server_ready),
-            f"/{SERVICE}/ServerMetadata": _unary(pb.ServerMetadataRequest, self.server_metadata),
-            f"/{SERVICE}/ModelReady": _unary(pb.ModelReadyRequest, self.model_ready),
-            f"/{SERVICE}/ModelMetadata": _unary(pb.ModelMetadataRequest, self.model_metadata),
-            f"/{SERVICE}/ModelConfig": _unary(pb.ModelConfigRequest, self.model_config),
-            f"/{SERVICE}/ModelStatistics": _unary(pb.ModelStatisticsRequest, self.statistics),
-            f"/{SERVICE}/RepositoryIndex": _unary(pb.RepositoryIndexRequest, self.index),
+            f"/{SERVICE}/ServerLive": unary(pb.ServerLiveRequest, self.server_live),
+            f"/{SERVICE}/ServerReady": unary(pb.ServerReadyRequest, self.server_ready),
+            f"/{SERVICE}/ServerMetadata": unary(pb.ServerMetadataRequest, self.server_metadata),
+            f"/{SERVICE}/ModelReady": unary(pb.ModelReadyRequest, self.model_ready),
+            f"/{SERVICE}/ModelMetadata": unary(pb.ModelMetadataRequest, self.model_metadata),
+            f"/{SERVICE}/ModelConfig": unary(pb.ModelConfigRequest, self.model_config),
+            f"/{SERVICE}/ModelStatistics": unary(pb.ModelStatisticsRequest, self.statistics),
+            f"/{SERVICE}/RepositoryIndex": unary(pb.RepositoryIndexRequest, self.index),
             f"/{SERVICE}/ModelInfer": Unary(self.infer),
             f"/{SERVICE}/ModelStreamInfer": Stream(self.stream_infer),
         }
@@ -87,7 +83,8 @@ class Servicer:
 
     def model_metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
         """Names, datatypes and shapes."""
-        return description.metadata(self._repository.get(request.name, request.version))
+        model = self._repository.get(request.name, request.version)
+        return description.metadata(model, self._repository.catalogue.ready_versions(model.name))
 
     def model_config(self, request: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
         """The same and the batching limits, in Triton's words."""
@@ -125,29 +122,6 @@ class Servicer:
     def stream_infer(self, call: Call) -> None:
         """Requests as they come; each answered when it is done."""
         InferStream(call, self._admission.admit).start()
-
-
-def _unary(request_type: type[M], method: Callable[[M], Message]) -> Unary:
-    """A handler that parses, calls, and maps failures to statuses."""
-
-    def handle(call: Call, payload: bytes) -> None:
-        try:
-            message = method(_parse(request_type, payload)).SerializeToString()
-        except Exception as error:  # noqa: BLE001 - the one place where these calls may fail
-            refusal = refusal_of(error)
-            call.finish(refusal.code, refusal.details)
-        else:
-            call.finish(grpc.StatusCode.OK, message=message)
-
-    return Unary(handle)
-
-
-def _parse(request_type: type[M], payload: bytes) -> M:
-    try:
-        return request_type.FromString(payload)
-    except DecodeError:
-        name = request_type.DESCRIPTOR.name
-        raise InvalidRequest(f"the message is no valid {name}") from None
 
 
 def _indexed(entry: Entry) -> pb.RepositoryIndexResponse.ModelIndex:

@@ -11,8 +11,9 @@ from server.errors import InvalidRequest
 from server.model import ServedModel
 from server.parameters import check_id
 from server.pb.weir.v1 import tasks_pb2 as pb
-from server.preparation import Material, Prepared, TaskCall, check_rows, parse
+from server.preparation import Material, Prepared, TaskCall, check_rows
 from server.reading import Reading
+from server.unary import parse
 
 Array = NDArray[Any]
 
@@ -27,7 +28,7 @@ def _check(model: ServedModel) -> None:
     texts.scored_output(model, _AXES)
 
 
-def _prepare(material: Material) -> Prepared:
+def _prepare(material: Material[ServedModel]) -> Prepared:
     guard.check_texts(material.payload)
     message, model = parse(pb.TagRequest, material.payload), material.model
     check_id(message.id)

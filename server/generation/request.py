@@ -72,6 +72,15 @@ class PairRequest:
         for row in sources:
             row.owner = self
 
+    def submit(self) -> None:
+        """Queue it for its model.
+
+        Raises:
+            Overloaded: it does not fit into the queue.
+            Draining: the model is being unloaded.
+        """
+        self._model.scheduler.submit(self)
+
     def answer(self) -> None:
         """Encode and send; a caller who left meanwhile counts as cancelled."""
         message = self._encode(self.sources)

@@ -20,10 +20,11 @@ from server.generation.wanted import search_of
 from server.inference import Admission
 from server.parameters import check_id
 from server.pb.weir.v1 import tasks_pb2 as pb
-from server.preparation import NAME, VERSION, parse
-from server.reading import Reading
+from server.preparation import Arrived, Material, begin
+from server.reading import Reading, TextReader
 from server.texts import read
 from server.transport.call import Call, Metadata
+from server.unary import parse
 from server.unread import Unread
 
 
@@ -41,95 +42,57 @@ def generate(call: Call, admission: Admission, decoding: DecodePool) -> None:
 
 def _start(call: Call, payload: bytes, admission: Admission, decoding: DecodePool) -> None:
     """Check a message as far as that is cheap, and queue it to be read."""
-    # Only now: a caller may take its time between call and message, and what is left to it is asked for below.
-    arrived_s = admission.clock()
-    model = None
-    try:
-        model = _find(payload, admission)
-        job = TextJob(call, payload, model, admission, arrived_s)
-        call.on_close(partial(decoding.cancel, job))
-        decoding.submit(job)
-    except Exception as error:  # noqa: BLE001 - the one place where admission may fail
-        admission.refuse(error, call, model, arrived_s)
 
-
-def _find(payload: bytes, admission: Admission) -> ServedPair:
-    model = admission.find(*guard.read_texts(payload, NAME, VERSION))
-    if not isinstance(model, ServedPair):
-        raise InvalidRequest(
-            f"model {model.name!r} makes no sequences of sequences: its bundle is one graph"
-        )
-    return model
-
-
-class TextJob:
-    """A request until its text is a row; see `decoding.Job`.
-
-    Args:
-        call: to be answered.
-        payload: a `GenerateRequest`.
-        model: that it names.
-        admission: gives it its time, and counts it if it fails.
-        arrived_s: when it came.
-
-    Raises:
-        InvalidRequest: the model reads no texts.
-    """
-
-    def __init__(
-        self, call: Call, payload: bytes, model: ServedPair, admission: Admission, arrived_s: float
-    ) -> None:
-        if model.reader is None:
+    def find(name: str, version: str) -> ServedPair:
+        model = admission.find(name, version)
+        if not isinstance(model, ServedPair):
             raise InvalidRequest(
-                f"model {model.name!r} takes no texts: its bundle says nothing of how to read them "
-                "(tokenisation)"
+                f"model {name!r} makes no sequences of sequences: its bundle is one graph"
             )
-        self.payload_bytes = len(payload)
-        self.arrived_s = arrived_s
-        self.deadline_s = arrived_s + admission.left_s(call.time_left_s())
-        self.is_wanted = True
-        self._admission = admission
-        self._call = call
-        self._model = model
-        self._payload = payload
-        self._reader = model.reader
-        self._request: PairRequest | None = None
+        return model
 
-    def work(self) -> None:
-        """Unpack, check, and read the text."""
-        guard.check_texts(self._payload)
-        message = parse(pb.GenerateRequest, self._payload)
-        self._payload = b""
-        check_id(message.id)
-        search = search_of(message)
-        check_search(search, self._model)
-        reading = read(message.text, self._reader)
-        inputs = self._reader.rows([reading])
-        self._model.rules.complete(inputs)
-        self._model.rules.check(inputs)
-        (row,) = self._model.pair.rows(inputs, search, arrived_s=self.arrived_s)
-        row.attends = message.attention
-        if search.slots == 1:
-            row.told = _Told(self._call, self._model)
-        self._request = PairRequest(
-            self._model,
-            _StreamEnd(self._call),
-            sources=[row],
-            encode=partial(_encode, self._model, message.id, reading),
-            queued_s=self._admission.clock(),
-            deadline_s=self.deadline_s,
-            clock=self._admission.clock,
+    # Only now: a caller may take its time between call and message, and what is left to it is asked for in there.
+    begin(call, payload, admission, decoding, find=find, check=_check, make=_request)
+
+
+def _check(model: ServedPair) -> None:
+    _reader(model)
+
+
+def _reader(model: ServedPair) -> TextReader:
+    if model.reader is None:
+        raise InvalidRequest(
+            f"model {model.name!r} takes no texts: its bundle says nothing of how to read them "
+            "(tokenisation)"
         )
+    return model.reader
 
-    def proceed(self) -> None:
-        """Queue the row for the model."""
-        if self._request is not None:
-            self._model.scheduler.submit(self._request)
-            self._call.on_close(self._request.cancel)
 
-    def fail(self, error: Exception) -> None:
-        """Send the status of a failure."""
-        self._admission.refuse(error, self._call, self._model, self.arrived_s)
+def _request(arrived: Arrived, material: Material[ServedPair]) -> PairRequest:
+    """Unpack, check, and read the text."""
+    call, model, reader = arrived.call, material.model, _reader(material.model)
+    guard.check_texts(material.payload)
+    message = parse(pb.GenerateRequest, material.payload)
+    check_id(message.id)
+    search = search_of(message)
+    check_search(search, model)
+    reading = read(message.text, reader)
+    inputs = reader.rows([reading])
+    model.rules.complete(inputs)
+    model.rules.check(inputs)
+    (row,) = model.pair.rows(inputs, search, arrived_s=arrived.arrived_s)
+    row.attends = message.attention
+    if search.slots == 1:
+        row.told = _Told(call, model)
+    return PairRequest(
+        model,
+        _StreamEnd(call),
+        sources=[row],
+        encode=partial(_encode, model, message.id, reading),
+        queued_s=material.clock(),
+        deadline_s=arrived.deadline_s,
+        clock=material.clock,
+    )
 
 
 class _Told:

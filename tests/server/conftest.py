@@ -15,11 +15,12 @@ from prometheus_client import CollectorRegistry
 from bundle import writer
 from bundle.contract import Batching, Contract, Preprocessing, Tolerance
 from bundle.golden import Golden, encode
+from server.catalogue import Entry
 from server.config import ModelSettings
 from server.deadlines import Deadlines
 from server.metrics import Metrics
 from server.model import Loader
-from server.repository import Entry, Repository
+from server.repository import Repository
 from server.transport.call import Metadata
 from tests import onnx_models, pairs
 

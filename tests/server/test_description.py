@@ -50,7 +50,7 @@ def as_dict(message: Any) -> dict[str, Any]:
 def test_metadata_of_a_bundle(publish: Callable[..., Path], load: Load) -> None:
     model = load(publish(version=3))
 
-    assert as_dict(description.metadata(model)) == {
+    assert as_dict(description.metadata(model, ["3"])) == {
         "name": "affine",
         "versions": ["3"],
         "platform": "onnxruntime_onnx",
@@ -116,7 +116,7 @@ def test_config_of_a_model_without_rows_has_no_batching(models: Path, load: Load
     assert list(config.input[0].dims) == [-1, 2]
     assert list(config.output[0].dims) == []
     assert not config.HasField("dynamic_batching")
-    assert list(description.metadata(model).inputs[0].shape) == [-1, 2]
+    assert list(description.metadata(model, ["1"]).inputs[0].shape) == [-1, 2]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_datatypes_have_both_of_their_names(
     graph = onnx_models.echo(datatype, ("batch", None, "time"))
     model = load(onnx_models.write_plain(models, "plain", graph))
 
-    assert as_dict(description.metadata(model))["inputs"] == [
+    assert as_dict(description.metadata(model, ["1"]))["inputs"] == [
         {"name": "x", "datatype": name, "shape": ["-1", "-1", "-1"]}
     ]
     assert as_dict(description.config(model))["input"] == [
@@ -146,7 +146,7 @@ def test_every_input_of_the_config_is_in_the_metadata(models: Path, load: Load) 
     """perf_analyzer insists on it."""
     model = load(onnx_models.write_plain(models, "plain", onnx_models.arithmetic()))
 
-    metadata, config = description.metadata(model), description.config(model)
+    metadata, config = description.metadata(model, ["1"]), description.config(model)
 
     assert [each.name for each in config.input] == [each.name for each in metadata.inputs]
     assert [each.name for each in config.output] == ["sum", "product"]

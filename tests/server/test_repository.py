@@ -9,12 +9,14 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from bundle.golden import Golden
+from server.catalogue import Entry
 from server.config import ModelSettings
 from server.deadlines import Deadlines
 from server.errors import InvalidRequest, ModelNotReady, UnknownModel
+from server.lifecycle import State
 from server.metrics import Metrics
 from server.model import Loader
-from server.repository import Entry, Repository, State
+from server.repository import Repository
 from tests import onnx_models
 from tests.server.conftest import Clock
 
@@ -306,12 +308,12 @@ def test_unknown_version_is_not_found(
 ) -> None:
     publish("affine")
 
-    with pytest.raises(UnknownModel, match=f"has no version {version}; 1 is served"):
+    with pytest.raises(UnknownModel, match=f"has no version {version}; it has 1"):
         open_repository().get("affine", version)
 
 
 @pytest.mark.parametrize(
-    "version", ["-1", " 1", "1 ", "01", "1.0", "one", str(2**64), "1\n", "\u0661", "x" * 10_000],
+    "version", ["-1", " 1", "1 ", "01", "1.0", "9one", str(2**64), "1\n", "\u0661", "x" * 10_000],
     ids=ascii,
 )  # fmt: skip
 def test_version_that_is_no_number_is_refused(
@@ -319,7 +321,9 @@ def test_version_that_is_no_number_is_refused(
 ) -> None:
     publish("affine")
 
-    with pytest.raises(InvalidRequest, match=r"^model version: expected a number") as refused:
+    with pytest.raises(
+        InvalidRequest, match=r"^model version: expected a number or a label"
+    ) as refused:
         open_repository().get("affine", version)
 
     assert len(str(refused.value)) < 400
@@ -344,6 +348,8 @@ def test_what_is_no_model_is_ignored(
 
     assert states(repository) == {"affine": ("1", State.READY)}
     assert "model has no version directory model=no_version" in caplog.text
+    for name in ("01", "-1", "1 "):
+        assert f"directory is no version model=affine directory={name!r}" in caplog.text
 
 
 def test_half_written_version_is_not_seen(models: Path, open_repository: Open) -> None:

@@ -129,7 +129,8 @@ def test_ready_is_asked_by_model(
     [
         pytest.param("other", "", grpc.StatusCode.NOT_FOUND, id="unknown model"),
         pytest.param("affine", "4", grpc.StatusCode.NOT_FOUND, id="unknown version"),
-        pytest.param("affine", "x", grpc.StatusCode.INVALID_ARGUMENT, id="no version"),
+        pytest.param("affine", "x", grpc.StatusCode.NOT_FOUND, id="no label"),
+        pytest.param("affine", "1x", grpc.StatusCode.INVALID_ARGUMENT, id="no version"),
     ],
 )
 def test_unknown_models_are_not_found(  # noqa: PLR0917 - half of them are parameters of one case

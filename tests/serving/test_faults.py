@@ -231,7 +231,7 @@ REQUESTS = [
     Fault("A19", "unknown-model", named("nothing"), NOT_FOUND, "unknown model 'nothing'"),
     Fault("A19", "unknown-version", named("affine", "8"), NOT_FOUND, "no version 8"),
     Fault("A19", "version-0", named("affine", "0"), NOT_FOUND),
-    Fault("A19", "version-word", named("affine", "latest"), says="version"),
+    Fault("A19", "version-word", named("affine", "latest"), NOT_FOUND, "no label latest"),
     Fault("A19", "version-negative", named("affine", "-1"), says="version"),
     Fault("A19", "version-2^64", named("affine", str(2**64)), says="version"),
     Fault("A19", "version-spaced", named("affine", " 7"), says="version"),

@@ -1,0 +1,142 @@
+"""What a model repository holds on disk: names, versions, and whether their files changed.
+
+Only names and the files' status are looked at; what is in them, the loader reads, and proves.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundle import reader
+from bundle.contract import FILE_NAME
+from bundle.errors import InvalidName
+from bundle.repository import check_name, versions
+from server.model import served_name
+
+TRITON_FILE = "config.pbtxt"
+
+Stamp = tuple[str, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The files of a version; equal where nothing changed.
+
+    Attributes:
+        served: the names it is asked by: one, of a pair three.
+        stamps: name, inode, size and time of change of each file.
+        is_complete: whether nobody is still copying it, as far as names tell.
+    """
+
+    served: tuple[str, ...]
+    stamps: tuple[Stamp, ...]
+    is_complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A directory that is a model.
+
+    Attributes:
+        versions: by number.
+        remarks: what an operator should know of the rest that is in it.
+    """
+
+    name: str
+    directory: Path
+    versions: Mapping[int, Files]
+    remarks: tuple[str, ...] = ()
+
+
+def scan(root: Path) -> tuple[dict[str, Found], list[str]]:
+    """Every model of a repository, by name, and remarks on what is none.
+
+    Raises:
+        OSError: the directory cannot be listed.
+    """
+    found: dict[str, Found] = {}
+    taken: dict[str, str] = {}
+    remarks: list[str] = []
+    for directory in sorted(root.iterdir()):
+        one = scan_model(directory)
+        if one is None:
+            continue
+        remarks.extend(one.remarks)
+        if one.name in taken:
+            # A pair comes first: its name is how the other begins.
+            remarks.append(
+                f"model passed over model={one.name} reason='{one.name}' is the name of a graph "
+                f"of the pair '{taken[one.name]}'"
+            )
+        elif one.versions:
+            found[one.name] = one
+            for files in one.versions.values():
+                taken.update(dict.fromkeys(files.served, one.name))
+    return found, remarks
+
+
+def scan_model(directory: Path) -> Found | None:
+    """One model, perhaps without versions; None for what is none."""
+    name = directory.name
+    try:
+        check_name(name)
+        if not directory.is_dir():
+            return None
+        numbers = versions(directory)
+        others = _no_versions(directory, numbers)
+        config = _stamps([directory / TRITON_FILE])
+    except InvalidName:
+        return None
+    except OSError as error:
+        return Found(
+            name, directory, {}, (f"model cannot be read model={name} reason={error.strerror}",)
+        )
+    remarks = [f"directory is no version model={name} directory={other!r}" for other in others]
+    if not numbers:
+        remarks.append(f"model has no version directory model={name}")
+    files = {number: _files(directory / str(number), config) for number in numbers}
+    return Found(name, directory, files, tuple(remarks))
+
+
+def _no_versions(directory: Path, numbers: list[int]) -> list[str]:
+    """Directories that somebody may take for versions: `01`, `v2`, `1 `."""
+    known = set(map(str, numbers))
+    return sorted(
+        path.name
+        for path in directory.iterdir()
+        if path.name not in known
+        and not path.name.startswith(".")
+        and any(map(str.isdigit, path.name))
+        and path.is_dir()
+    )
+
+
+def _files(directory: Path, config: tuple[Stamp, ...]) -> Files:
+    """The files of a version.
+
+    Args:
+        directory: of the version.
+        config: the stamp of the model's own configuration, if it has one.
+    """
+    parts = ("encoder", "decoder", None) if reader.is_pair(directory) else (None,)
+    served = tuple(served_name(directory.parent.name, part) for part in parts)
+    try:
+        stamps = _stamps(sorted(directory.iterdir()))
+    except OSError:
+        # Whatever it is, the loader will say it.
+        return Files(served, (), is_complete=False)
+    has_contract = any(name == FILE_NAME for name, *_ in stamps)
+    if has_contract:
+        return Files(served, stamps, is_complete=True)
+    return Files(served, (*config, *stamps), is_complete=bool(config))
+
+
+def _stamps(paths: list[Path]) -> tuple[Stamp, ...]:
+    """Of those that exist."""
+    stamps = []
+    for path in paths:
+        if os.path.lexists(path):
+            status = path.lstat()
+            stamps.append((path.name, status.st_ino, status.st_size, status.st_mtime_ns))
+    return tuple(stamps)

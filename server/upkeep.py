@@ -1,0 +1,247 @@
+"""One model, kept as its directory and its operator want it: what `lifecycle` says, done.
+
+Called by one thread alone, `weir-loader`. Threads of its own: `weir-retire-<model>-<version>`, for as long as a version
+that left the catalogue still has requests; it lets go of the session when the last of them is answered.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bundle import versions
+from bundle.errors import BundleError
+from bundle.versions import Versions
+from server import lifecycle
+from server.catalogue import Models, Offer, offers_of
+from server.errors import ModelFailed
+from server.lifecycle import Wanted
+from server.model import Loader
+from server.scan import Files, Found
+
+logger = logging.getLogger(__name__)
+
+_SLOWLY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """What an upkeep works with.
+
+    Attributes:
+        root: of the repository.
+        loader: loads one version.
+        publish: told that what the model offers has changed.
+        call: has the loading thread do something, soon.
+        clock: seconds since 1970.
+    """
+
+    root: Path
+    loader: Loader
+    publish: Callable[[], None]
+    call: Callable[[Callable[[], None]], None]
+    clock: Callable[[], float] = time.time
+
+
+class Upkeep:
+    """The versions of one model, and the sessions behind them.
+
+    Args:
+        name: of the model's directory.
+        shell: around it.
+    """
+
+    def __init__(self, name: str, shell: Shell) -> None:
+        self.name = name
+        self.on_disk: tuple[int, ...] = ()
+        # Left the catalogue, and not yet let go.
+        self.leaving: list[Models] = []
+        self._shell = shell
+        self._model: lifecycle.Model[Models] = lifecycle.Model()
+        self._said = Versions()
+        # By call: they win over the file's, None takes one away.
+        self._called: dict[str, int | None] = {}
+        self._problem = ""
+        self._is_unloaded = False
+
+    @property
+    def serving(self) -> list[Models]:
+        """What answers, of every version."""
+        return [version.model for version in self._model.versions.values() if version.model]
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nothing is left to be told of it."""
+        return not self._model.versions
+
+    def offers(self) -> dict[str, Offer]:
+        """By name, what may be asked for."""
+        return offers_of(self.name, self._model, self._problem)
+
+    def steady(self, now: Found, before: Found | None) -> Found:
+        """What counts of a directory that somebody may be copying into.
+
+        Versions that are complete and were the same when they were last looked at; one that serves also while its
+        files change, as what it was loaded from.
+        """
+        known = before.versions if before else {}
+        counted: dict[int, Files] = {}
+        for number, files in now.versions.items():
+            version = self._model.versions.get(number)
+            if files.is_complete and known.get(number) == files:
+                counted[number] = files
+            elif version and version.model is not None and isinstance(version.files, Files):
+                counted[number] = version.files
+        return replace(now, versions=counted)
+
+    def announce(self, found: Found) -> None:
+        """Tell of what is about to be loaded."""
+        wanted = self._wanted(found)
+        for number in () if self._problem else lifecycle.to_load(self._model, wanted):
+            files = wanted.versions[number]
+            self._model = lifecycle.loading(self._model, number, files, self._shell.clock())
+        self._shell.publish()
+
+    def bring(self, found: Found, *, again: bool = False) -> str:
+        """Load what is wanted and not there, let go of what is not wanted.
+
+        Args:
+            found: the model's directory.
+            again: load also what serves already, or failed, from the same files.
+
+        Returns:
+            Why not all that is wanted serves; nothing where it does.
+        """
+        self._is_unloaded = False
+        self.on_disk = tuple(sorted(found.versions, reverse=True))
+        wanted = self._wanted(found)
+        if self._problem:
+            return self._fail(max(found.versions))
+        reasons = []
+        for number in lifecycle.to_load(self._model, wanted, again=again):
+            reason = self._load(number, wanted.versions[number])
+            if reason:
+                reasons.append(f"version {number}: {reason}")
+            # At once: the next one may take long.
+            self._settle(wanted)
+        self._settle(wanted)
+        return "; ".join(reasons)
+
+    def unload(self, *, forget: bool) -> None:
+        """Take every version out of service.
+
+        Args:
+            forget: whether to tell nothing of it any longer, rather than that it was unloaded.
+        """
+        self._is_unloaded = not forget
+        self._settle(Wanted())
+
+    def label(self, found: Found, label: str, number: int | None) -> str:
+        """Move a label, or (None) take it away; why it stayed where it was, or nothing.
+
+        Args:
+            found: the model's directory.
+            label: its name.
+            number: of the version.
+        """
+        before = dict(self._called)
+        self._called[label] = number
+        self.bring(found)
+        if number is None or self._model.is_ready(number):
+            return ""
+        version = self._model.versions.get(number)
+        reason = version.reason if version else self._problem
+        self._called = before
+        self._settle(self._wanted(found))
+        return reason
+
+    def _wanted(self, found: Found) -> Wanted:
+        try:
+            self._said = versions.read(found.directory)
+            self._problem = ""
+        except BundleError as error:
+            # What was said before still holds; of a model that never was here, nothing does.
+            self._problem = str(error)
+        labels = {**self._said.labels, **self._called}
+        said = Versions(self._said.policy, {name: n for name, n in labels.items() if n is not None})
+        numbers = {*versions.wanted(said, found.versions), *said.labels.values()}
+        if said.policy is not None:
+            numbers.update(said.policy.specific)
+        return Wanted({number: found.versions.get(number) for number in numbers}, said.labels)
+
+    def _load(self, number: int, files: object) -> str:
+        """Load a version and let it serve; why it cannot, or nothing."""
+        shell, clock = self._shell, self._shell.clock
+        self._model = lifecycle.loading(self._model, number, files, clock())
+        shell.publish()
+        try:
+            models = shell.loader.load(self.name, str(number), shell.root / self.name / str(number))
+        except ModelFailed as error:
+            # As `bundle` writes it: without the dots that `Path.absolute` would leave in.
+            root = os.path.abspath(shell.root)  # noqa: PTH100
+            reason = str(error).replace(f"{root}{os.sep}", "")
+            logger.warning("model failed model=%s version=%s reason=%s", self.name, number, reason)
+        except Exception:
+            reason = "internal error, see the server's log"
+            logger.exception("model failed model=%s version=%s", self.name, number)
+        else:
+            for model in models:
+                logger.info(
+                    "model ready model=%s version=%s provider=%s seconds=%.2f",
+                    model.name, number, model.provider, model.metrics.load_seconds,
+                )  # fmt: skip
+            served = {model.name: model for model in models}
+            self._model, replaced = lifecycle.loaded(self._model, number, files, served, clock())
+            shell.publish()
+            if replaced is not None:
+                self._retire(number, replaced)
+            return ""
+        self._model = lifecycle.failed(self._model, number, files, reason, clock())
+        shell.publish()
+        return reason
+
+    def _fail(self, number: int) -> str:
+        """Nobody knows what is wanted: what serves goes on, where nothing does a version says why."""
+        if not self.serving:
+            now = self._shell.clock()
+            self._model = lifecycle.failed(self._model, number, None, self._problem, now)
+        self._shell.publish()
+        return self._problem
+
+    def _settle(self, wanted: Wanted) -> None:
+        self._model, leaving = lifecycle.settled(self._model, wanted, self._shell.clock())
+        # Before anything is closed: a request that is refused there finds its successor here.
+        self._shell.publish()
+        for number, models in leaving.items():
+            self._retire(number, models)
+
+    def _retire(self, number: int, models: Models) -> None:
+        self.leaving.append(models)
+        threading.Thread(
+            target=self._let_go,
+            args=(number, models),
+            name=f"weir-retire-{self.name}-{number}",
+            daemon=True,
+        ).start()
+
+    def _let_go(self, number: int, models: Models) -> None:
+        for model in models.values():
+            model.scheduler.close()
+        for model in models.values():
+            while not model.scheduler.join(_SLOWLY_S):
+                logger.warning("model still has requests model=%s version=%s", model.name, number)
+        self._shell.call(lambda: self._left(number, models))
+
+    def _left(self, number: int, models: Models) -> None:
+        self.leaving.remove(models)
+        self._model = lifecycle.left(
+            self._model, number, self._shell.clock(), unloaded=self._is_unloaded
+        )
+        if number not in self._model.versions:
+            for name in models:
+                self._shell.loader.metrics.forget(name, str(number))
+        logger.info("model left model=%s version=%s", self.name, number)
+        self._shell.publish()
