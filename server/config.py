@@ -76,6 +76,12 @@ class Settings(BaseModel):
     default_deadline_s: Annotated[float, Field(gt=0, le=86_400)] = Field(
         60.0, description="Time for a request whose client sets no deadline."
     )
+    load_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = Field(
+        120.0, description="Time for the trial of a version that is loaded beside others."
+    )
+    load_memory_bytes: Annotated[int, Field(ge=2**20, le=2**50)] | None = Field(
+        None, description="Memory that a version may take in that trial; default: no limit."
+    )
     grace_s: Seconds = Field(25.0, description="Time for open requests at a stop.")
     max_message_bytes: Annotated[int, Field(ge=4096, le=2**31 - 1)] = Field(
         16 * 1024 * 1024, description="Largest message, in either direction."

@@ -19,7 +19,7 @@ from bundle.golden import Golden
 from server import collate
 from server.batching import BatchPolicy
 from server.datatypes import DATATYPES
-from server.errors import ModelFailed, ServerError
+from server.errors import ModelFailed, OutOfMemory, ServerError
 from server.padding import Padding
 from server.proof import Files
 from server.session import Session
@@ -47,6 +47,7 @@ def warm_up(
 
     Raises:
         ServerError: of a bundle; of a plain model, zeros may be no values for it.
+        OutOfMemory: of any model.
     """
     has_lengths = files.golden is not None and any(padding.lengths for padding in paddings)
     try:
@@ -55,7 +56,7 @@ def warm_up(
         else:
             _run_rows(session, signature, files.golden, paddings)
     except ServerError as error:
-        if files.contract is not None:
+        if files.contract is not None or isinstance(error, OutOfMemory):
             raise
         logger.warning("warm-up failed model=%s reason=%s", name, error)
 
