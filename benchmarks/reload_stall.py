@@ -1,0 +1,172 @@
+"""Does loading a large model hurt a small one that serves? LeNet-5 under load while AlexNet is loaded again and again.
+
+    make demo && .venv/bin/python benchmarks/reload_stall.py [--json FILE] [--seconds 20] [--rounds 3]
+
+Two servers with both models take turns, round by round: one serves, the other meanwhile reloads AlexNet by
+`RepositoryModelLoad`, one load after another until the load ends. Two kinds of load, one picture a call: a closed
+loop of 16 in flight (h2load), and an open loop at a steady mean rate, whose latencies count from when a call was
+due, so that a pause meets all the calls that fall into it. Server, generator, and the loading share the machine's
+cores: what the loading computes is taken from the others.
+
+AlexNet's bundle is made on the first run, a minute and 244 MB under `.bench/`.
+"""
+
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import grpc
+import numpy as np
+from rich.table import Table
+
+from benchmarks import alexnet, harness, load, servers
+from benchmarks.generator import Plan
+from benchmarks.harness import Rival, Run, console
+from benchmarks.lenet import MODEL, graph_of
+from benchmarks.load import MODEL_INFER, Load, Sent
+from benchmarks.memory import resident_mib
+from benchmarks.servers import Server
+from server.pb import inference_pb2 as pb
+from weir.bench.tally import percentile
+
+STILL, RELOADING = "serves", "reloads"
+CLOSED, OPEN = "16 in flight", "open loop"
+IN_FLIGHT = 16
+_LOAD_METHOD = "/inference.GRPCInferenceService/RepositoryModelLoad"
+_PERCENTILES = (50, 99, 99.9, 100)
+
+
+def main() -> None:
+    """Measure, then print a table and, if asked, write everything down."""
+    parser = harness.arguments(__doc__.splitlines()[0], rounds=3)
+    parser.add_argument("--models", type=Path, default=Path(".demo/models"), help="with LeNet-5")
+    parser.add_argument("--large", type=Path, default=Path(".bench/models"), help="with AlexNet")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each kind of load")
+    parser.add_argument("--rate", type=float, default=1000.0, help="calls a second, open loop")
+    given = parser.parse_args()
+    load.require_h2load()
+    if not graph_of(given.models).is_file():
+        sys.exit(f"{graph_of(given.models)} is missing: run `make demo` first")
+    alexnet.make_bundles(given.large)
+    told = harness.start()
+    seconds = 3.0 if given.quick else given.seconds
+    with tempfile.TemporaryDirectory() as folder:
+        models = Path(folder)
+        shutil.copytree(given.models / MODEL, models / MODEL)
+        shutil.copytree(given.large / alexnet.PICTURES, models / alexnet.PICTURES)
+        start = partial(servers.serving, models, [MODEL, alexnet.PICTURES], "--control", "explicit")
+        runs = harness.take_turns(
+            [Rival(STILL, start), Rival(RELOADING, start)],
+            1 if given.quick else given.rounds,
+            lambda rival, server: measure(rival, server, given.rate, seconds),
+        )
+    report(runs)
+    harness.write(given.json, told, runs)
+
+
+def measure(
+    rival: Rival, server: Server, rate_per_s: float, seconds: float
+) -> Iterator[tuple[str, Mapping[str, float]]]:
+    """Both kinds of load against one server process, which reloads meanwhile, or not."""
+    picture = np.random.default_rng(0).integers(0, 256, (1, 28, 28, 1), np.uint8)
+    body = load.infer_body(MODEL, image=picture)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "body"
+        file.write_bytes(body)
+        closed = Load(MODEL_INFER, file, 1, IN_FLIGHT)
+        load.send(server, closed, 2000)  # warm-up
+        calls = int(2000 / load.send(server, closed, 2000).seconds * seconds)
+        with reloading(server, rival.name == RELOADING) as loads_s:
+            sent = counted(server, closed, calls)
+        yield CLOSED, figures(server, sent, loads_s)
+    due_s = load.due_times_s(rate_per_s, int(rate_per_s * seconds), seed=0)
+    plan = Plan(server.target, MODEL_INFER, [body], [0] * len(due_s), due_s=due_s)
+    with reloading(server, rival.name == RELOADING) as loads_s:
+        sent = load.seen(load.send_varied(plan))
+    yield OPEN, figures(server, sent, loads_s)
+
+
+def counted(server: Server, shaped: Load, calls: int) -> Sent:
+    """So many calls, each of them answered OK, or the run is void."""
+    expected = server.answered(0) + calls
+    sent = load.send(server, shaped, calls)
+    # AlexNet is asked nothing, so whatever is answered is of these calls.
+    if (answered := server.answered(expected)) != expected:
+        sys.exit(f"run void: {expected - answered:.0f} of {calls} calls were not answered OK")
+    return sent
+
+
+@contextmanager
+def reloading(server: Server, wanted: bool) -> Iterator[list[float]]:  # noqa: FBT001 - one of two
+    """Reload AlexNet again and again meanwhile, if that is wanted; how long each load took.
+
+    Raises:
+        grpc.RpcError: a load failed.
+    """
+    loads_s: list[float] = []
+    is_over = threading.Event()
+    thread = threading.Thread(target=_reload, args=(server, loads_s, is_over), name="reload")
+    if wanted:
+        thread.start()
+    try:
+        yield loads_s
+    finally:
+        is_over.set()
+        if wanted:
+            thread.join()
+    if wanted and not loads_s:
+        sys.exit("run void: no load ended in time, or one failed")
+
+
+def _reload(server: Server, loads_s: list[float], is_over: threading.Event) -> None:
+    request = pb.RepositoryModelLoadRequest(model_name=alexnet.PICTURES)
+    request.parameters["reload"].bool_param = True
+    with grpc.insecure_channel(server.target) as channel:
+        call = channel.unary_unary(
+            _LOAD_METHOD,
+            request_serializer=pb.RepositoryModelLoadRequest.SerializeToString,
+            response_deserializer=pb.RepositoryModelLoadResponse.FromString,
+        )
+        while not is_over.is_set():
+            started_s = time.perf_counter()
+            call(request)
+            loads_s.append(time.perf_counter() - started_s)
+
+
+def figures(server: Server, sent: Sent, loads_s: list[float]) -> dict[str, float]:
+    """What one run came to."""
+    return {
+        "calls_per_s": len(sent.latencies_ms) / sent.seconds,
+        **{f"p{each}_ms": percentile(sent.latencies_ms, each) for each in _PERCENTILES},
+        "loads": len(loads_s),
+        "load_s": sum(loads_s) / len(loads_s) if loads_s else 0.0,
+        "resident_mib": resident_mib(server.pid),
+    }
+
+
+def report(runs: list[Run]) -> None:
+    """Medians over the rounds with their spread, and ratios within rounds."""
+    table = Table("load", "server", "calls/s", "p50 ms", "p99 ms", "p99.9 ms", "longest ms", "loads", "s each", "MiB")  # fmt: skip
+    forms = {"calls_per_s": ",.0f", "p50_ms": ".2f", "p99_ms": ".2f", "p99.9_ms": ".1f", "p100_ms": ".0f",
+             "loads": ".0f", "load_s": ".1f", "resident_mib": ".0f"}  # fmt: skip
+    for case in (CLOSED, OPEN):
+        for rival in (STILL, RELOADING):
+            found = (
+                harness.spread(runs, rival, case, each).text(form) for each, form in forms.items()
+            )
+            table.add_row(case, rival, *found)
+    console.print(table)
+    for case in (CLOSED, OPEN):
+        for figure in ("p50_ms", "p99_ms", "p100_ms"):
+            found = harness.ratio(runs, figure, case=case, of=RELOADING, to=STILL)
+            console.print(f"{case}, {figure}: {RELOADING} / {STILL} {found.text('.2f')}")
+
+
+if __name__ == "__main__":
+    main()
