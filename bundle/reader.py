@@ -129,8 +129,15 @@ def is_pair(directory: Path) -> bool:
 
 
 def read_plain(directory: Path) -> bytes:
-    """Read `model.onnx` of a version directory that has no contract; BrokenBundle if unsafe."""
-    model = read_file(_real_directory(directory) / MODEL)
+    """Read `model.onnx` of a version directory that has no contract.
+
+    Raises:
+        BrokenBundle: it is unsafe, or of a bundle whose contract has not arrived yet.
+    """
+    directory = _real_directory(directory)
+    if os.path.lexists(directory / golden.FILE_NAME):
+        raise BrokenBundle(f"{directory}: expected {contracts.FILE_NAME}, which is written last")
+    model = read_file(directory / MODEL)
     external_data.refuse(model, MODEL)
     return model
 

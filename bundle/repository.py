@@ -20,6 +20,21 @@ def check_name(name: str) -> None:
         )
 
 
+def strays(model_directory: Path) -> list[str]:
+    """Names of one model that look as if they were meant to be versions, and are not.
+
+    Directories that are not called by a number from 1, and numbers that are no directories.
+    Hidden names are nobody's business: a bundle is written in a hidden directory.
+    """
+    with os.scandir(model_directory) as entries:
+        return sorted(
+            entry.name
+            for entry in entries
+            if not entry.name.startswith(".")
+            and entry.is_dir() != bool(_VERSION.fullmatch(entry.name))
+        )
+
+
 def versions(model_directory: Path) -> list[int]:
     """The version numbers of one model, ascending; other names in the directory are ignored.
 

@@ -4,6 +4,7 @@ Recorded inputs must give the recorded outputs, on this very provider: all toget
 and where rows differ in length also each alone, and all in one batch put together as the scheduler does.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,7 +57,8 @@ def read(directory: Path) -> list[Files]:
 
     Of a directory without a contract, the graph alone.
     """
-    if not (directory / FILE_NAME).exists():
+    # A link that leads nowhere is a contract too, and refused as one.
+    if not os.path.lexists(directory / FILE_NAME):
         return [Files(None, reader.read_plain(directory), None, None, {})]
     bundle = reader.read(directory)
     labels = {output: bundle.labels(output) or [] for output in bundle.contract.labels}

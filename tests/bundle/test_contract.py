@@ -168,3 +168,95 @@ def test_long_values_are_cut_short() -> None:
         parse(encoded(task="x" * 10_000))
 
     assert len(str(raised.value)) < 300
+
+
+def test_many_problems_are_counted_not_listed() -> None:
+    with pytest.raises(BrokenBundle) as raised:
+        parse(encoded(**{f"key{number}": 1 for number in range(10_000)}))
+
+    lines = str(raised.value).splitlines()
+    assert len(lines) == 9
+    assert lines[-1] == "model.json: and 9992 more"
+
+
+def test_keys_are_told_in_printable_words() -> None:
+    with pytest.raises(BrokenBundle) as raised:
+        parse(encoded(**{"\x1b[31m\nmodel ready": 1, "k" * 1_000_000: 1}))
+
+    first, second = str(raised.value).splitlines()
+    assert first == r"model.json: \x1b[31m\nmodel ready: unknown key, expected none of that name"
+    assert len(second) < 300
+
+
+WHOLE = encoded()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param(b"", "expected JSON", id="empty"),
+        pytest.param(b"\0" * 64, "expected JSON", id="zeros"),
+        pytest.param(b"null", "expected an object", id="null"),
+        pytest.param(b"[" * 1_000_000, "recursion limit", id="deep-lists"),
+        pytest.param(b'{"a":' * 1_000_000, "recursion limit", id="deep-objects"),
+        pytest.param(WHOLE[:-1] + b', "seed": NaN}', "model.json", id="nan"),
+        pytest.param(
+            WHOLE[:-1] + b', "batching": {"max_queue_delay_s": NaN}}',
+            "expected a finite number",
+            id="nan-of-a-known-key",
+        ),
+        pytest.param(
+            WHOLE[:-1] + b', "batching": {"max_queue_delay_s": 1e999}}',
+            "expected a finite number",
+            id="past-infinity",
+        ),
+        pytest.param(
+            WHOLE[:-1] + b', "batching": {"max_rows": ' + b"9" * 1_000_000 + b"}}",
+            "number out of range",
+            id="a-million-digits",
+        ),
+        pytest.param(WHOLE[:-1] + b', "commit": "\\ud800"}', "expected JSON", id="lone-surrogate"),
+        pytest.param(WHOLE[:-1] + b', "commit": "\xff"}', "expected JSON", id="no-utf-8"),
+        pytest.param(b"\xef\xbb\xbf" + WHOLE, "expected JSON", id="byte-order-mark"),
+        pytest.param(WHOLE.decode().encode("utf-16"), "expected JSON", id="utf-16"),
+        pytest.param(WHOLE + b"{}", "trailing characters", id="more-behind-it"),
+        pytest.param(
+            WHOLE[:-1] + b', "task": "other"}',
+            "'task': expected the key once, got it twice",
+            id="key-twice",
+        ),
+        pytest.param(
+            WHOLE[:-1] + b', "versions": {"a": "1", "a": "2"}}',
+            "'a': expected the key once, got it twice",
+            id="key-twice-further-in",
+        ),
+    ],
+)
+def test_odd_json_is_refused(text: bytes, message: str) -> None:
+    with pytest.raises(BrokenBundle, match=message):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batching": {"max_rows": 1_000_001}},
+        {"batching": {"max_tokens": 2**31}},
+        {"batching": {"max_queue_delay_s": 86_401}},
+        {"padded_axes": {"time": {"maximum": 2**63, "padding": {"tokens": 0}}}},
+        {"padded_axes": {"time": {"maximum": 8, "padding": {"tokens": -(2**63) - 1}}}},
+        {"value_ranges": {"tokens": {"maximum": 2**63}}},
+    ],
+    ids=["rows", "tokens", "delay", "length", "padding", "value"],
+)
+def test_number_that_no_tensor_holds_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(BrokenBundle, match="expected less than|expected greater than"):
+        parse(encoded(**changes))
+
+
+def test_names_that_differ_by_case_alone_are_refused() -> None:
+    """On some machines they are one file."""
+    files = dict.fromkeys(("model.onnx", "labels.txt", "Labels.txt"), "0" * 64)
+
+    with pytest.raises(BrokenBundle, match=r"got 'labels\.txt' and 'Labels\.txt'"):
+        parse(encoded(files=files))

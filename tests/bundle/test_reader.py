@@ -1,6 +1,10 @@
+import contextlib
 import hashlib
 import json
 import os
+import random
+import socket
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -235,3 +239,94 @@ def test_plain_model_has_no_external_data(tmp_path: Path, onnx_model: onnx.Model
 def test_plain_directory_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(BrokenBundle, match=r"model\.onnx: expected a regular file"):
         read_plain(tmp_path)
+
+
+def test_plain_model_beside_recorded_tensors_waits_for_its_contract(
+    directory: Path,
+) -> None:
+    (directory / "model.json").unlink()
+
+    with pytest.raises(BrokenBundle, match=r"expected model\.json, which is written last"):
+        read_plain(directory)
+
+
+def test_file_that_grows_as_it_is_read_is_refused(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status_of = os.fstat
+
+    def status_before_more_arrives(descriptor: int) -> os.stat_result:
+        status = status_of(descriptor)
+        with (directory / "model.json").open("ab") as file:
+            file.write(b" " * 10_000_000)
+        return status
+
+    monkeypatch.setattr(os, "fstat", status_before_more_arrives)
+
+    with pytest.raises(BrokenBundle, match=r"model\.json: .* it changes as it is read"):
+        read(directory)
+
+
+@pytest.mark.parametrize("file", ["labels.txt", "model.json"])
+def test_huge_text_is_refused_unread(directory: Path, file: str) -> None:
+    os.truncate(directory / file, 2_000_000_000)  # Sparse: it takes no room on the disk.
+
+    tracemalloc.start()
+    with pytest.raises(BrokenBundle, match=f"{file}: expected at most 16777216 bytes"):
+        read(directory)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak_bytes < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(b"a\0b\n", "got a NUL at byte 1"), (b"a\xff\n", "expected UTF-8")],
+    ids=["nul", "no-utf-8"],
+)
+def test_labels_that_are_no_text_are_refused(publish: Publish, text: bytes, message: str) -> None:
+    with pytest.raises(BrokenBundle, match=rf"labels\.txt: {message}|labels\.txt: .*{message}"):
+        publish({"labels.txt": text})
+
+
+def test_names_on_the_disk_are_told_in_printable_words(directory: Path) -> None:
+    for name in (b"\xff", b"\x1b[31m\nmodel ready", "é".encode()):
+        (directory / os.fsdecode(name)).write_bytes(b"")
+
+    with pytest.raises(BrokenBundle) as raised:
+        read(directory)
+
+    assert str(raised.value).isprintable()
+    str(raised.value).encode()
+    for name in (r"\udcff", r"\x1b[31m\nmodel ready", "é"):
+        assert name in str(raised.value)
+
+
+def test_many_unlisted_files_are_counted_not_listed(directory: Path) -> None:
+    for number in range(200):
+        (directory / f"extra{number:03}").write_bytes(b"")
+
+    with pytest.raises(BrokenBundle, match="'extra004' and 195 more$"):
+        read(directory)
+
+
+def test_socket_is_refused(directory: Path) -> None:
+    (directory / "labels.txt").unlink()
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.chdir(directory):
+        listener.bind("labels.txt")
+
+        with pytest.raises(BrokenBundle, match=r"labels\.txt: expected a regular file"):
+            read(directory)
+
+
+def test_every_flipped_bit_is_refused(directory: Path) -> None:
+    """600 of them, anywhere in the graph."""
+    whole = (directory / "model.onnx").read_bytes()
+    for place in random.Random(7).choices(range(8 * len(whole)), k=600):
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        (directory / "model.onnx").write_bytes(damaged)
+
+        with pytest.raises(BrokenBundle, match=r"model\.onnx: expected SHA-256"):
+            read(directory)

@@ -1,9 +1,10 @@
+import os
 from pathlib import Path
 
 import pytest
 
 from bundle.errors import InvalidName
-from bundle.repository import check_name, versions
+from bundle.repository import check_name, strays, versions
 
 
 def test_only_plain_numbers_are_versions(tmp_path: Path) -> None:
@@ -27,3 +28,17 @@ def test_valid_names(name: str) -> None:
 def test_invalid_names(name: str) -> None:
     with pytest.raises(InvalidName, match="model name"):
         check_name(name)
+
+
+def test_strays_are_what_looks_like_a_version_and_is_none(tmp_path: Path) -> None:
+    for name in ("1", "10", "0", "01", "abc", "-1", "1 ", "\u0661", "1" * 19, ".publishing-x"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "config.pbtxt").write_text("")
+    os.mkfifo(tmp_path / "3")
+    (tmp_path / "4").write_text("")
+    (tmp_path / "5").symlink_to(tmp_path / "1")
+
+    assert versions(tmp_path) == [1, 5, 10]
+    assert strays(tmp_path) == sorted(
+        ["-1", "0", "01", "1 ", "1" * 19, "3", "4", "abc", "\u0661"]
+    )
