@@ -34,6 +34,7 @@ from server.metrics import Metrics
 from server.padding import paddings_of
 from server.proof import Files
 from server.reading import TextReader
+from server.recorded import check_recorded
 from server.response import STREAM_BYTES, ResponseEncoder
 from server.scheduler import Scheduler
 from server.sequences import SequenceRules, rules_of
@@ -170,6 +171,7 @@ class Loader:
             )
             files = proof.of_graph(files, session)
             model = self._assemble(name, version, files, session)
+            check_recorded(files.golden, model.signature, model.rules)
             warm_up(
                 session,
                 model.signature,

@@ -140,6 +140,12 @@ def _check_carriers(axis: str, padded: PaddedAxis, inputs: Inputs) -> None:
             f"padded_axes: {axis}: expected padding for the inputs with that axis, {carriers}, "
             f"got it for {sorted(padded.padding)}"
         )
+    for name, value in padded.padding.items():
+        dtype = DATATYPES[inputs[name].datatype].dtype
+        if dtype.kind in "iu" and not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
+            raise ModelFailed(
+                f"padded_axes: {axis}: padding of {name!r}: expected {dtype}, got {value}"
+            )
 
 
 def _check_integers(where: str, spec: TensorSpec | None) -> None:

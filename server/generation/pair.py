@@ -18,6 +18,7 @@ from server.generation.core import Generation, Run
 from server.generation.row import Row
 from server.generation.search import Search
 from server.generation.slots import Layout
+from server.recorded import check_recorded
 from server.sequences import SequenceRules
 from server.signature import Signature, TensorSpec
 
@@ -152,17 +153,14 @@ def replay(pair: Pair, golden: Golden | None, max_rows: int) -> None:
     """Refuse a pair that no longer gives the tokens that were recorded when it was exported."""
     if golden is None or not {OUTPUT_TOKENS, OUTPUT_LENGTHS} <= golden.outputs.keys():
         raise ModelFailed("the bundle has no recorded answers to be held against")
-    if golden.inputs.keys() != pair.encoder.signature.inputs.keys():
-        raise ModelFailed(
-            f"golden inputs: expected {sorted(pair.encoder.signature.inputs)}, "
-            f"got {sorted(golden.inputs)}"
-        )
+    check_recorded(golden, pair.encoder.signature, pair.encoder.rules)
+    tokens, counts = golden.outputs[OUTPUT_TOKENS], golden.outputs[OUTPUT_LENGTHS]
+    _check_answers(tokens, counts, len(next(iter(golden.inputs.values()))))
     together = pair.rows(golden.inputs, Search())
     _decode(pair.generation(min(max_rows, max(2, len(together) // 2))), together)
     alone = pair.rows(golden.inputs, Search())
     for row in alone:
         _decode(pair.generation(1), [row])
-    tokens, counts = golden.outputs[OUTPUT_TOKENS], golden.outputs[OUTPUT_LENGTHS]
     for how, rows in (("together", together), ("alone", alone)):
         for row in rows:
             expected = tokens[row.number, : counts[row.number]].tolist()
@@ -171,6 +169,15 @@ def replay(pair: Pair, golden: Golden | None, max_rows: int) -> None:
                     f"golden row {row.number}, decoded {how}: expected tokens {expected}, "
                     f"got {list(row.answers[0].tokens)}"
                 )
+
+
+def _check_answers(tokens: Array, counts: Array, rows: int) -> None:
+    """As many recorded answers as rows went in, (rows, steps), and how long each is, (rows,)."""
+    if tokens.shape[:-1] != (rows,) or counts.shape != (rows,) or counts.dtype.kind not in "iu":
+        raise ModelFailed(
+            f"golden outputs: expected tokens and lengths of {rows} rows, got "
+            f"{tokens.dtype} {tokens.shape} and {counts.dtype} {counts.shape}"
+        )
 
 
 def _decode(generation: Generation, rows: Sequence[Row]) -> None:
