@@ -45,6 +45,7 @@ from server.tasks import SERVICE as TASKS_SERVICE
 from server.tasks import Tasks
 from server.transport import completion_queue, public
 from server.transport.call import Handlers, Limits, Transport
+from server.trial import Trial
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +91,11 @@ class App:
         self._repository = Repository(
             settings.models_dir,
             loader,
+            Trial(
+                loader,
+                timeout_s=settings.load_timeout_s,
+                memory_bytes=settings.load_memory_bytes,
+            ),
             changed=self._tell_health,
             poll_interval_s=settings.poll_interval_s if settings.control == "poll" else None,
         )

@@ -84,18 +84,21 @@ class Model(Generic[M]):
         return version is not None and version.state is State.READY
 
 
-def to_load(model: Model[M], wanted: Wanted, *, again: bool = False) -> list[int]:
+def to_load(
+    model: Model[M], wanted: Wanted, *, retry: bool = False, again: bool = False
+) -> list[int]:
     """The versions to be loaded, in this order: first the one that shall answer, then the highest.
 
     Args:
         model: as it is.
         wanted: as it should be.
-        again: also files that were loaded, or tried, before.
+        retry: also files that failed before.
+        again: also files that serve.
     """
     numbers = [
         number
         for number, files in wanted.versions.items()
-        if again
+        if (again if model.is_ready(number) else retry)
         or number not in model.versions
         or model.versions[number].state in (State.LOADING, State.UNLOADING)
         or model.versions[number].files != files

@@ -23,7 +23,9 @@ def check_recorded(golden: Golden | None, signature: Signature, rules: SequenceR
             f"golden inputs: expected {sorted(signature.inputs)}, got {sorted(golden.inputs)}"
         )
     try:
-        signature.admit(tuple(_form(name, array, signature) for name, array in golden.inputs.items()))
+        signature.admit(
+            tuple(_form(name, array, signature) for name, array in golden.inputs.items())
+        )
         if signature.has_rows:
             _check_rows(golden.inputs)
         rules.check(golden.inputs)

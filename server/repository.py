@@ -34,11 +34,12 @@ from server.lifecycle import State
 from server.metrics import ModelGauges
 from server.model import Loader, ServedModel
 from server.scan import Found, scan, scan_model
+from server.trial import Trial
 from server.upkeep import Shell, Upkeep
 
 logger = logging.getLogger(__name__)
 
-Done = Callable[[RequestError | None], None]
+Done = Callable[[Exception | None], None]
 """Told once how a change ended: with nothing, or with what went wrong."""
 
 
@@ -50,6 +51,7 @@ class Repository:
     Args:
         root: holds `<name>/<version>/`.
         loader: loads one version.
+        trial: likewise, for what is loaded beside others that serve.
         changed: told of every name whose answer changes, and (None) when the first loading is over.
         poll_interval_s: how often to look at the directory again; None: never.
     """
@@ -58,15 +60,17 @@ class Repository:
         self,
         root: Path,
         loader: Loader,
+        trial: Trial,
         changed: Callable[[Entry | None], None],
         *,
         poll_interval_s: float | None = None,
     ) -> None:
         self._root = root
+        self._trial = trial
         self._changed = changed
         self._poll_interval_s = poll_interval_s
         self.catalogue = Catalogue()
-        self._shell = Shell(root, loader, self._publish, self._call)
+        self._shell = Shell(root, loader, trial, self._publish, self._call)
         self._upkeeps: dict[str, Upkeep] = {}
         self._found: dict[str, Found] = {}
         self._remarks: set[str] = set()
@@ -125,7 +129,7 @@ class Repository:
 
         def work() -> RequestError | None:
             found = self._look(name)
-            reason = self._upkeep(name).bring(found, again=again)
+            reason = self._upkeep(name).bring(found, retry=True, again=again)
             return LoadFailed(f"model {name!r}: {reason}") if reason else None
 
         self._begin(name, work, done)
@@ -155,6 +159,7 @@ class Repository:
     def close(self, timeout_s: float) -> bool:
         """Let every model finish what it holds; True if all did in time."""
         self._stopping = True
+        self._trial.stop()
         self._jobs.put(None)
         upkeeps = list(self._upkeeps.values())
         versions = [each for upkeep in upkeeps for each in (*upkeep.serving, *upkeep.leaving)]
@@ -175,13 +180,13 @@ class Repository:
             self._busy.add(name)
 
         def job() -> None:
+            result: Exception | None
             try:
                 result = Draining("the server is stopping") if self._stopping else work()
-            except RequestError as error:
+            except Exception as error:  # noqa: BLE001 - whoever asked is told, of a bug too
                 result = error
-            finally:
-                with self._busy_lock:
-                    self._busy.discard(name)
+            with self._busy_lock:
+                self._busy.discard(name)
             done(result)
 
         self._call(job)
@@ -225,6 +230,8 @@ class Repository:
                 job()
             except Exception:  # our bug: the next change still counts on this thread
                 logger.exception("change lost")
+            # It may be the last that knows a version that left.
+            del job
 
     def _next(self) -> Callable[[], None] | None:
         try:
@@ -239,7 +246,7 @@ class Repository:
         for name, one in found.items():
             if self._stopping:
                 return
-            self._upkeep(name).bring(one)
+            self._upkeep(name).bring(one, is_first=True)
         self._is_loaded.set()
         self._changed(None)
         offers = self.catalogue.offers.values()

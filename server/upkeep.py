@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from server.errors import ModelFailed
 from server.lifecycle import Wanted
 from server.model import Loader
 from server.scan import Files, Found
+from server.trial import Trial
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ class Shell:
     Attributes:
         root: of the repository.
         loader: loads one version.
+        trial: likewise, once a process of its own has.
         publish: told that what the model offers has changed.
         call: has the loading thread do something, soon.
         clock: seconds since 1970.
@@ -41,6 +43,7 @@ class Shell:
 
     root: Path
     loader: Loader
+    trial: Trial
     publish: Callable[[], None]
     call: Callable[[Callable[[], None]], None]
     clock: Callable[[], float] = time.time
@@ -105,12 +108,16 @@ class Upkeep:
             self._model = lifecycle.loading(self._model, number, files, self._shell.clock())
         self._shell.publish()
 
-    def bring(self, found: Found, *, again: bool = False) -> str:
+    def bring(
+        self, found: Found, *, retry: bool = False, again: bool = False, is_first: bool = False
+    ) -> str:
         """Load what is wanted and not there, let go of what is not wanted.
 
         Args:
             found: the model's directory.
-            again: load also what serves already, or failed, from the same files.
+            retry: load also what failed, from the same files.
+            again: load also what serves, from the same files.
+            is_first: whether nothing serves yet that a load could harm: none is tried before then.
 
         Returns:
             Why not all that is wanted serves; nothing where it does.
@@ -121,8 +128,9 @@ class Upkeep:
         if self._problem:
             return self._fail(max(found.versions))
         reasons = []
-        for number in lifecycle.to_load(self._model, wanted, again=again):
-            reason = self._load(number, wanted.versions[number])
+        for number in lifecycle.to_load(self._model, wanted, retry=retry, again=again):
+            loader = self._shell.loader if is_first else self._shell.trial
+            reason = self._load(loader, number, wanted.versions[number])
             if reason:
                 reasons.append(f"version {number}: {reason}")
             # At once: the next one may take long.
@@ -149,7 +157,7 @@ class Upkeep:
         """
         before = dict(self._called)
         self._called[label] = number
-        self.bring(found)
+        self.bring(found, retry=True)
         if number is None or self._model.is_ready(number):
             return ""
         version = self._model.versions.get(number)
@@ -172,13 +180,13 @@ class Upkeep:
             numbers.update(said.policy.specific)
         return Wanted({number: found.versions.get(number) for number in numbers}, said.labels)
 
-    def _load(self, number: int, files: object) -> str:
+    def _load(self, loader: Loader | Trial, number: int, files: Hashable) -> str:
         """Load a version and let it serve; why it cannot, or nothing."""
         shell, clock = self._shell, self._shell.clock
         self._model = lifecycle.loading(self._model, number, files, clock())
         shell.publish()
         try:
-            models = shell.loader.load(self.name, str(number), shell.root / self.name / str(number))
+            models = loader.load(self.name, str(number), shell.root / self.name / str(number))
         except ModelFailed as error:
             # As `bundle` writes it: without the dots that `Path.absolute` would leave in.
             root = os.path.abspath(shell.root)  # noqa: PTH100

@@ -43,7 +43,8 @@ def test_what_is_there_is_not_loaded_again_until_its_files_change() -> None:
 
     assert to_load(model, Wanted({1: 0, 2: 7})) == []
     assert to_load(model, Wanted({1: 5, 2: 8})) == [2, 1]
-    assert to_load(model, Wanted({1: 0, 2: 7}), again=True) == [2, 1]
+    assert to_load(model, Wanted({1: 0, 2: 7}), retry=True) == [2]
+    assert to_load(model, Wanted({1: 0, 2: 7}), again=True) == [1]
 
 
 def test_newer_version_takes_over_and_the_older_leaves() -> None:
@@ -197,7 +198,7 @@ class Lifecycle(RuleBasedStateMachine):
     def bring(self, outcomes: list[bool], again: bool) -> object:  # noqa: FBT001
         """Load what is to be loaded; some of it fails."""
         wanted, gone = self.disk.wanted(), []
-        for number in to_load(self.model, wanted, again=again):
+        for number in to_load(self.model, wanted, retry=again, again=again):
             before, answering = ready(self.model), self.model.answering
             files = wanted.versions[number]
             self.model = loading(self.model, number, files, NOW)

@@ -68,7 +68,9 @@ def test_inputs_without_rows_may_have_any_shape_that_fits() -> None:
         [TensorSpec("x", "FP32", ("time", 2))], [OUTPUT], batch_axis=None, max_rows=1
     )
 
-    check_recorded(Golden({"x": np.ones((9, 2), np.float32)}, {}), signature, SequenceRules({}, {}, ()))
+    check_recorded(
+        Golden({"x": np.ones((9, 2), np.float32)}, {}), signature, SequenceRules({}, {}, ())
+    )
     with pytest.raises(ModelFailed, match="axis 1: expected 2, got 3"):
         check_recorded(
             Golden({"x": np.ones((9, 3), np.float32)}, {}), signature, SequenceRules({}, {}, ())

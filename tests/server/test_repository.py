@@ -18,7 +18,7 @@ from server.metrics import Metrics
 from server.model import Loader
 from server.repository import Repository
 from tests import onnx_models
-from tests.server.conftest import Clock
+from tests.server.conftest import Clock, untried
 
 Open = Callable[..., Repository]
 
@@ -59,7 +59,7 @@ def open_repository(models: Path, listener: Listener, clock: Clock) -> Iterator[
             deadlines=Deadlines(clock),
             metrics=Metrics(CollectorRegistry()),
         )
-        repository = Repository(root, loader, changed=listener)
+        repository = Repository(root, loader, untried(loader), changed=listener)
         opened.append(repository)
         repository.start()
         assert listener.is_loaded.wait(HANG_S)
@@ -199,7 +199,7 @@ def test_bug_while_loading_is_unavailable_without_its_text(
         deadlines=Deadlines(clock),
         metrics=Metrics(CollectorRegistry()),
     )
-    repository = Repository(models, loader, changed=listener)
+    repository = Repository(models, loader, untried(loader), changed=listener)
 
     repository.start()
     assert listener.is_loaded.wait(HANG_S)
@@ -253,7 +253,7 @@ def test_repository_is_not_ready_before_everything_is_loaded(
         deadlines=Deadlines(clock),
         metrics=Metrics(CollectorRegistry()),
     )
-    repository = Repository(models, loader, changed=changed)
+    repository = Repository(models, loader, untried(loader), changed=changed)
 
     repository.start()
     assert done.wait(HANG_S)
@@ -428,7 +428,7 @@ def test_models_of_a_pair_become_ready_together(
         deadlines=Deadlines(clock),
         metrics=Metrics(CollectorRegistry()),
     )
-    repository = Repository(models, loader, changed=changed)
+    repository = Repository(models, loader, untried(loader), changed=changed)
 
     repository.start()
     assert done.wait(HANG_S)

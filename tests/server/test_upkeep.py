@@ -1,0 +1,624 @@
+"""Versions that come and go in a repository: in process, with real sessions, by call and by polling."""
+
+import os
+import shutil
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from queue import SimpleQueue
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from bundle.golden import Golden
+from server.catalogue import Entry
+from server.config import ModelSettings
+from server.deadlines import Deadlines
+from server.errors import (
+    InvalidRequest,
+    LoadFailed,
+    ModelNotReady,
+    UnknownModel,
+)
+from server.lifecycle import State
+from server.metrics import Metrics
+from server.model import Loader, ServedModel
+from server.repository import Repository
+from tests import onnx_models
+from tests.server.conftest import Clock, untried
+
+# Only ever reached by a test that fails.
+HANG_S = 20.0
+
+WRONG = Golden({"x": np.zeros((1, 4), np.float32)}, {"y": np.zeros((1, 4), np.float32)})
+PAIR = ("pair", "pair.encoder", "pair.decoder")
+
+
+class House:
+    """A repository, what it told, and its calls made to wait."""
+
+    def __init__(self, root: Path, clock: Clock, poll_interval_s: float | None) -> None:
+        self.registry = CollectorRegistry()
+        self.changes: SimpleQueue[Entry | None] = SimpleQueue()
+        loader = Loader(
+            provider="cpu",
+            threads=1,
+            max_message_bytes=1 << 20,
+            settings=lambda _: ModelSettings(max_queue_rows=8, instances=1),
+            deadlines=Deadlines(clock),
+            metrics=Metrics(self.registry),
+        )
+        self.repository = Repository(
+            root,
+            loader,
+            untried(loader),
+            changed=self.changes.put,
+            poll_interval_s=poll_interval_s,
+        )
+        self.repository.start()
+        while self.changes.get(timeout=HANG_S) is not None:
+            pass
+
+    def answering(self, name: str = "affine", version: str = "") -> str:
+        return self.repository.get(name, version).version
+
+    def load(self, name: str = "affine", *, again: bool = False) -> Exception | None:
+        ended: SimpleQueue[Exception | None] = SimpleQueue()
+        self.repository.load(name, ended.put, again=again)
+        return ended.get(timeout=HANG_S)
+
+    def unload(self, name: str = "affine") -> Exception | None:
+        ended: SimpleQueue[Exception | None] = SimpleQueue()
+        self.repository.unload(name, ended.put)
+        return ended.get(timeout=HANG_S)
+
+    def label(self, label: str, number: int | None) -> Exception | None:
+        ended: SimpleQueue[Exception | None] = SimpleQueue()
+        self.repository.label("affine", label, number, ended.put)
+        return ended.get(timeout=HANG_S)
+
+    def states(self, name: str = "affine") -> dict[str, State]:
+        return {
+            entry.version: entry.state
+            for entry in self.repository.entries()
+            if entry.name == name and entry.state is not State.UNLOADING
+        }
+
+    def wait_until_left(self) -> None:
+        """Until what leaves has let go of everything; each question passes through the loading thread."""
+        while any(upkeep.leaving for upkeep in self.repository.upkeeps()):
+            self.load("unknown")
+        for thread in threading.enumerate():
+            if thread.name.startswith("weir-retire-"):
+                thread.join(HANG_S)
+        self.load("unknown")
+
+    def wait_for(self, name: str, version: str, state: State = State.READY) -> Entry:
+        """Until a name is answered so."""
+        while True:
+            entry = self.changes.get(timeout=HANG_S)
+            if entry is not None and (entry.name, entry.version, entry.state) == (
+                name,
+                version,
+                state,
+            ):
+                return entry
+
+
+@pytest.fixture
+def open_house(models: Path, clock: Clock) -> Iterator[Callable[..., House]]:
+    opened: list[House] = []
+
+    def open_house(poll_interval_s: float | None = None) -> House:
+        opened.append(House(models, clock, poll_interval_s))
+        return opened[-1]
+
+    yield open_house
+    for house in opened:
+        assert house.repository.close(HANG_S)
+
+
+Publish = Callable[..., Path]
+Open = Callable[..., House]
+
+
+def say(models: Path, text: str, name: str = "affine") -> None:
+    (models / name).mkdir(exist_ok=True)
+    (models / name / "versions.toml").write_text(text)
+
+
+# Policies and labels
+
+
+@pytest.fixture
+def release(publish: Publish, models: Path) -> Callable[[str], None]:
+    """Three versions, and what is said of them."""
+
+    def release(text: str) -> None:
+        for _ in range(3):
+            publish()
+        say(models, text)
+
+    return release
+
+
+@pytest.mark.parametrize(
+    ("text", "served", "answering"),
+    [
+        ("", {"3"}, "3"),
+        ('policy = "all"', {"1", "2", "3"}, "3"),
+        ("policy = { latest = 2 }", {"2", "3"}, "3"),
+        ("policy = { specific = [1, 2] }", {"1", "2"}, "2"),
+        ("[labels]\nstable = 1", {"1", "3"}, "1"),
+        ("policy = { specific = [2] }\n[labels]\ncanary = 3", {"2", "3"}, "3"),
+    ],
+    ids=["none", "all", "latest", "specific", "stable", "canary"],
+)
+def test_policy_and_labels_say_what_is_served_and_who_answers(
+    text: str, served: set[str], answering: str, release: Callable[[str], None], open_house: Open
+) -> None:
+    release(text)
+
+    house = open_house()
+
+    assert set(house.states()) == served
+    assert set(house.states().values()) == {State.READY}
+    assert house.answering() == answering
+
+
+def test_label_is_a_name_for_a_version(publish: Publish, models: Path, open_house: Open) -> None:
+    publish()
+    publish()
+    say(models, "[labels]\nstable = 1\ncanary = 2")
+
+    house = open_house()
+
+    assert house.answering(version="canary") == "2"
+    assert house.answering(version="stable") == house.answering() == "1"
+    labels = {entry.version: entry.labels for entry in house.repository.entries()}
+    assert labels == {"1": ("stable",), "2": ("canary",)}
+    with pytest.raises(UnknownModel, match="has no label beta; it has 2, 1, canary, stable"):
+        house.answering(version="beta")
+
+
+def test_version_that_is_asked_for_and_not_there_is_told(
+    publish: Publish, models: Path, open_house: Open
+) -> None:
+    publish()
+    say(models, "[labels]\ncanary = 7")
+
+    house = open_house()
+
+    assert house.states() == {"1": State.READY, "7": State.UNAVAILABLE}
+    assert house.answering() == "1"
+    with pytest.raises(ModelNotReady, match="version 7 is unavailable"):
+        house.answering(version="canary")
+    reason = house.repository.entry("affine", "7").reason
+    assert "affine/7" in reason and "No such file" in reason and str(models) not in reason
+
+
+def test_broken_versions_file_is_the_reason_and_loads_nothing(
+    publish: Publish, models: Path, open_house: Open
+) -> None:
+    publish()
+    say(models, "policy = 7")
+
+    house = open_house()
+
+    assert house.states() == {"1": State.UNAVAILABLE}
+    assert "versions.toml: policy: expected" in house.repository.entry("affine", "").reason
+
+
+def test_mended_versions_file_is_taken(publish: Publish, models: Path, open_house: Open) -> None:
+    publish()
+    say(models, "policy = 7")
+    house = open_house()
+
+    say(models, 'policy = "all"')
+
+    assert house.load() is None
+    assert house.states() == {"1": State.READY}
+
+
+def test_broken_versions_file_changes_nothing_that_serves(
+    publish: Publish, models: Path, open_house: Open
+) -> None:
+    publish()
+    house = open_house()
+    publish()
+    say(models, "[labels]\n1 = 1")
+
+    failure = house.load()
+
+    assert isinstance(failure, LoadFailed) and "versions.toml: labels" in str(failure)
+    assert house.answering() == "1"
+    assert "versions.toml: labels" in house.repository.entry("affine", "").reason
+
+
+# By call
+
+
+def test_load_takes_the_newer_version_and_lets_the_older_go(
+    publish: Publish, open_house: Open
+) -> None:
+    publish()
+    house = open_house()
+    old = house.repository.get("affine", "")
+    publish(graph=onnx_models.affine(slope=2.0))
+
+    assert house.load() is None
+
+    assert house.answering() == "2"
+    house.wait_until_left()
+    assert old.scheduler.join(0.0)
+    with pytest.raises(UnknownModel, match="has no version 1; it has 2"):
+        house.repository.get("affine", "1")
+
+
+def test_load_that_fails_says_why_and_changes_nothing_that_serves(
+    publish: Publish, open_house: Open
+) -> None:
+    publish()
+    house = open_house()
+    publish(golden=WRONG)
+
+    failure = house.load()
+
+    assert isinstance(failure, LoadFailed)
+    assert "'affine': version 2: golden output 'y' differs" in str(failure)
+    assert house.answering() == "1"
+    assert house.states() == {"1": State.READY, "2": State.UNAVAILABLE}
+
+
+def test_load_of_what_serves_does_nothing_unless_it_is_asked_to(
+    publish: Publish, open_house: Open
+) -> None:
+    publish()
+    house = open_house()
+    before = house.repository.get("affine", "")
+
+    assert house.load() is None
+    unchanged = house.repository.get("affine", "")
+    assert house.load(again=True) is None
+    after = house.repository.get("affine", "")
+
+    assert unchanged is before and after is not before
+    assert before.scheduler.join(HANG_S)
+
+
+def test_changed_files_of_a_version_replace_it(
+    publish: Publish, models: Path, open_house: Open
+) -> None:
+    onnx_models.write_plain(models, "plain", onnx_models.affine(slope=2.0))
+    house = open_house()
+    before = house.repository.get("plain", "")
+    graph = models / "plain" / "1" / "model.onnx"
+    graph.write_bytes(onnx_models.affine(slope=3.0))
+    # Written within the clock's resolution, it would look the same.
+    os.utime(graph, (1.0, 1.0))
+
+    assert house.load("plain") is None
+
+    assert house.repository.get("plain", "") is not before
+    assert house.states("plain") == {"1": State.READY}
+
+
+def test_session_of_a_version_that_left_is_freed(publish: Publish, open_house: Open) -> None:
+    publish()
+    house = open_house()
+    model = house.repository.get("affine", "")
+    assert isinstance(model, ServedModel)
+    gone = weakref.finalize(model.signature, lambda: None)
+    publish()
+
+    assert house.load() is None
+    house.wait_until_left()
+    del model
+
+    assert not gone.alive
+
+
+def test_numbers_of_a_version_that_left_are_forgotten(publish: Publish, open_house: Open) -> None:
+    publish()
+    house = open_house()
+    publish()
+
+    house.load()
+    house.wait_until_left()
+
+    text = generate_latest(house.registry).decode()
+    assert 'version="2"' in text
+    assert 'version="1"' not in text
+
+
+def test_unloaded_model_is_known_and_does_not_answer(publish: Publish, open_house: Open) -> None:
+    publish()
+    house = open_house()
+
+    assert house.unload() is None
+    house.wait_until_left()
+
+    with pytest.raises(ModelNotReady, match="'affine' version 1 is unavailable"):
+        house.answering()
+    assert house.repository.entry("affine", "").reason == "unloaded"
+    assert house.load() is None
+    assert house.answering() == "1"
+
+
+def test_model_that_was_not_there_at_the_start_is_loaded_by_name(
+    publish: Publish, open_house: Open
+) -> None:
+    house = open_house()
+    with pytest.raises(UnknownModel):
+        house.answering()
+    publish()
+
+    assert house.load() is None
+
+    assert house.answering() == "1"
+
+
+@pytest.mark.parametrize("name", ["unknown", "../affine", "a/../affine", "/etc", "affine\0", ".."])
+def test_load_of_what_is_no_model_is_not_found(
+    name: str, publish: Publish, open_house: Open
+) -> None:
+    publish()
+
+    failure = open_house().load(name)
+
+    assert isinstance(failure, UnknownModel)
+
+
+def test_load_of_a_model_whose_directory_is_gone_leaves_it_serving(
+    publish: Publish, models: Path, open_house: Open
+) -> None:
+    publish()
+    house = open_house()
+    shutil.rmtree(models / "affine")
+
+    failure = house.load()
+
+    assert isinstance(failure, LoadFailed) and "no longer in the repository" in str(failure)
+    assert house.answering() == "1"
+
+
+def test_part_of_a_pair_is_not_loaded_alone(publish_pair: Publish, open_house: Open) -> None:
+    publish_pair()
+    house = open_house()
+
+    assert isinstance(house.load("pair.encoder"), InvalidRequest)
+    with pytest.raises(InvalidRequest, match="is a graph of a pair: name the pair"):
+        house.unload("pair.decoder")
+    assert house.unload("pair") is None
+    for name in PAIR:
+        with pytest.raises(ModelNotReady):
+            house.answering(name)
+
+
+def test_new_version_of_a_pair_takes_over_with_all_its_names(
+    publish_pair: Publish, open_house: Open
+) -> None:
+    publish_pair()
+    house = open_house()
+    publish_pair()
+
+    assert house.load("pair") is None
+
+    assert [house.answering(name) for name in PAIR] == ["2", "2", "2"]
+
+
+def test_label_by_call_moves_and_loads_what_it_needs(publish: Publish, open_house: Open) -> None:
+    for _ in range(3):
+        publish()
+    house = open_house()
+
+    assert house.label("stable", 2) is None
+    moved = house.answering()
+    assert house.label("stable", None) is None
+
+    assert (moved, house.answering()) == ("2", "3")
+    with pytest.raises(UnknownModel):
+        house.answering(version="stable")
+
+
+def test_label_by_call_wins_over_the_file(publish: Publish, models: Path, open_house: Open) -> None:
+    publish()
+    publish()
+    say(models, "[labels]\nstable = 1")
+    house = open_house()
+
+    assert house.label("stable", 2) is None
+    assert house.load() is None
+
+    assert house.answering() == "2"
+
+
+@pytest.mark.parametrize("number", [2, 9], ids=["broken", "not there"])
+def test_label_stays_where_it_was_when_its_version_fails(
+    number: int, publish: Publish, open_house: Open
+) -> None:
+    publish()
+    house = open_house()
+    house.label("stable", 1)
+    publish(golden=WRONG)
+
+    failure = house.label("stable", number)
+
+    assert isinstance(failure, LoadFailed)
+    assert f"label 'stable' stays: model 'affine' version {number}: " in str(failure)
+    assert house.answering() == house.answering(version="stable") == "1"
+    assert house.load() is not None, "version 2 is still broken"
+    assert house.answering() == "1"
+
+
+def test_second_change_of_a_model_is_refused_while_one_is_under_way(
+    publish: Publish, open_house: Open
+) -> None:
+    publish()
+    publish("other")
+    house = open_house()
+    ended: SimpleQueue[Exception | None] = SimpleQueue()
+    gate, entered = threading.Event(), threading.Event()
+
+    def slow(error: Exception | None) -> None:
+        entered.set()
+        gate.wait(HANG_S)
+        ended.put(error)
+
+    # The thread is held in the answer to the first, so that the second waits in line.
+    house.repository.load("other", slow, again=True)
+    assert entered.wait(HANG_S)
+    house.repository.load("affine", ended.put, again=True)
+    with pytest.raises(ModelNotReady, match="is being changed already"):
+        house.repository.unload("affine", ended.put)
+    gate.set()
+
+    assert [ended.get(timeout=HANG_S), ended.get(timeout=HANG_S)] == [None, None]
+    assert house.unload() is None
+
+
+def test_closing_answers_what_waits_to_be_loaded(
+    publish: Publish, models: Path, clock: Clock
+) -> None:
+    publish()
+    house = House(models, clock, None)
+    ended: SimpleQueue[Exception | None] = SimpleQueue()
+    gate, entered = threading.Event(), threading.Event()
+
+    def slow(error: Exception | None) -> None:
+        entered.set()
+        gate.wait(HANG_S)
+
+    house.repository.load("unknown", slow, again=False)
+    assert entered.wait(HANG_S)
+    house.repository.load("affine", ended.put, again=True)
+
+    assert house.repository.close(HANG_S)
+    gate.set()
+
+    assert "is stopping" in str(ended.get(timeout=HANG_S))
+
+
+# By polling
+
+
+def test_poll_takes_a_new_version_and_a_new_model(publish: Publish, open_house: Open) -> None:
+    publish()
+    house = open_house(0.02)
+
+    publish()
+    publish("another")
+
+    house.wait_for("affine", "2")
+    house.wait_for("another", "1")
+    assert house.answering() == "2"
+
+
+def test_poll_leaves_a_half_copied_bundle_alone(
+    publish: Publish, models: Path, open_house: Open, tmp_path: Path
+) -> None:
+    """Copied file by file, the contract last, or first."""
+    publish()
+    publish()
+    (models / "affine" / "2").rename(tmp_path / "ready")
+    house = open_house(0.02)
+
+    (models / "affine" / "2").mkdir()
+    shutil.copy(tmp_path / "ready" / "model.onnx", models / "affine" / "2")
+    publish("polled")
+    house.wait_for("polled", "1")
+    assert house.states() == {"1": State.READY}, "seen, and not taken"
+    for path in (tmp_path / "ready").iterdir():
+        shutil.copy(path, models / "affine" / "2")
+
+    house.wait_for("affine", "2")
+
+
+def test_poll_takes_a_plain_model_only_beside_a_configuration(
+    publish: Publish, models: Path, open_house: Open
+) -> None:
+    publish()
+    house = open_house(0.02)
+
+    onnx_models.write_plain(models, "plain", onnx_models.affine())
+    publish("polled")
+    house.wait_for("polled", "1")
+    with pytest.raises(UnknownModel):
+        house.answering("plain")
+    (models / "plain" / "config.pbtxt").write_text("")
+
+    house.wait_for("plain", "1")
+
+
+def test_poll_keeps_the_older_version_when_the_newer_fails(
+    publish: Publish, open_house: Open
+) -> None:
+    publish()
+    house = open_house(0.02)
+
+    publish(golden=WRONG)
+    publish("polled")
+    house.wait_for("polled", "1")
+
+    assert house.answering() == "1"
+    assert house.states() == {"1": State.READY, "2": State.UNAVAILABLE}
+
+
+def test_poll_unloads_what_vanished(publish: Publish, models: Path, open_house: Open) -> None:
+    publish()
+    publish("other")
+    house = open_house(0.02)
+
+    shutil.rmtree(models / "affine")
+
+    house.wait_for("affine", "1", State.UNAVAILABLE)
+    with pytest.raises((UnknownModel, ModelNotReady)):
+        house.answering()
+    assert house.answering("other") == "1"
+
+
+def test_poll_of_an_emptied_repository_changes_nothing(
+    publish: Publish, models: Path, open_house: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A volume that came off looks like this."""
+    publish()
+    house = open_house(0.02)
+    shutil.move(models / "affine", models.parent / "affine")
+    for _ in range(1000):
+        if "repository is empty" in caplog.text:
+            break
+        threading.Event().wait(HANG_S / 1000)
+
+    answering = house.answering()
+    shutil.move(models.parent / "affine", models / "affine")
+    publish()
+
+    assert answering == "1"
+    house.wait_for("affine", "2")
+    assert caplog.text.count("repository is empty") == 1
+
+
+def test_poll_follows_the_versions_file(publish: Publish, models: Path, open_house: Open) -> None:
+    publish()
+    publish()
+    house = open_house(0.02)
+
+    say(models, "[labels]\nstable = 1")
+
+    house.wait_for("affine", "1")
+    assert house.answering(version="2") == "2"
+
+
+def test_failed_files_are_tried_once(
+    publish: Publish, open_house: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish()
+    house = open_house(0.02)
+    publish(golden=WRONG)
+    for name in ("first", "second", "third"):
+        publish(name)
+        house.wait_for(name, "1")
+
+    assert caplog.text.count("model failed model=affine version=2") == 1
