@@ -11,7 +11,7 @@ import ctypes
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ _ONNX_BF16 = 16
 # Linux alone has both; a container may lack the second.
 _HAS_MEMORY_FILES = hasattr(os, "memfd_create") and Path("/proc/self/fd").exists()
 _SOURCE = re.compile(r"Load model from /proc/self/fd/\d+ failed: ?")
+# More do not fit into a request (`guard`), and a run of a hundred thousand takes minutes.
+_MOST_TENSORS = 1024
 _OUT_OF_MEMORY = re.compile(r"alloc|out of memory|bad_alloc", re.IGNORECASE)
 
 # Identity on one float, as ONNX: enough to see whether a provider starts.
@@ -104,8 +106,8 @@ class Session:
                 self._session = ort.InferenceSession(
                     source, options, providers=[PROVIDERS[provider]], enable_fallback=0
                 )
-            self.inputs = [_spec(node) for node in self._session.get_inputs()]
-            self.outputs = [_spec(node) for node in self._session.get_outputs()]
+            self.inputs = _specs("inputs", self._session.get_inputs())
+            self.outputs = _specs("outputs", self._session.get_outputs())
         except ModelFailed:
             raise
         except Exception as error:  # the runtime raises many unrelated classes
@@ -189,6 +191,12 @@ def _bits(value: ort.OrtValue) -> Array:
     count = int(np.prod(shape))
     raw = ctypes.string_at(value.data_ptr(), count * 2)
     return np.frombuffer(raw, "<u2").reshape(shape)
+
+
+def _specs(what: str, nodes: Sequence[Any]) -> list[TensorSpec]:
+    if len(nodes) > _MOST_TENSORS:
+        raise ModelFailed(f"expected at most {_MOST_TENSORS} {what}, got {len(nodes)}")
+    return [_spec(node) for node in nodes]
 
 
 def _spec(node: Any) -> TensorSpec:

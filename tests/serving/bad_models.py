@@ -221,6 +221,17 @@ def of_operator(name: str, domain: str = "", opset: int = 21) -> bytes:
     return helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
 
 
+def of_inputs(count: int) -> bytes:
+    inputs = [
+        helper.make_tensor_value_info(f"x{number}", TensorProto.FLOAT, ["batch", 4])
+        for number in range(count)
+    ]
+    node = helper.make_node("Identity", ["x0"], ["y"])
+    graph = helper.make_graph([node], "wide", inputs, [axes("y")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    return model.SerializeToString()
+
+
 AFFINE = onnx_models.affine()
 NOISE = random.Random(7).randbytes(4096)
 REFUSES = "ONNX Runtime refuses the graph"
@@ -320,6 +331,12 @@ BAD = [
     Bad("E15", "opset", plain(of_operator("Identity", opset=9999)), REFUSES),
     Bad("E15", "operator", plain(of_operator("NoSuchOperator")), REFUSES),
     Bad("E15", "operator_of_a_library", plain(of_operator("Mine", domain="my.ops")), REFUSES),
+    Bad(
+        "E15",
+        "wide",
+        lambda root, name: onnx_models.write_plain(root, name, of_inputs(100_000)),
+        "expected at most 1024 inputs, got 100000",
+    ),
     Bad(
         "E15",
         "provider",
