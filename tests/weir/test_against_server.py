@@ -2,7 +2,11 @@
 
 import asyncio
 import io
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,3 +114,20 @@ def test_a_load_is_answered_without_an_error(server: Server) -> None:
     tally = generator.run(Plan(server.target, call.path, call.body, requests=500, warmup_s=0.05))
 
     assert len(tally.latencies_s) == 500 and not tally.errors
+
+
+def test_a_server_that_dies_under_a_load_fails_it(tmp_path: Path) -> None:
+    onnx_models.write_plain(tmp_path / "models", "affine", onnx_models.affine(3))
+    with running(tmp_path / "models", tmp_path / "log") as server:
+        order = ["bench", "affine", "--target", server.target, "-c", "2", "-n", "20000"]
+        load = subprocess.Popen(
+            [sys.executable, "-m", "weir", *order], stderr=subprocess.PIPE, text=True
+        )
+        while server.metric("weir_requests_total", model="affine") < 100:
+            assert load.poll() is None
+
+        server.kill()
+        _, error = load.communicate(timeout=60)
+
+    assert load.returncode == 1
+    assert re.fullmatch(r"weir: of 20,000 calls failed: .*UNAVAILABLE [\d,]+\n", error)

@@ -25,12 +25,11 @@ import grpc
 
 from weir import defaults, errors, wire
 from weir.bench.plan import Plan, due_times_s
-from weir.bench.tally import Tally, merge
+from weir.bench.tally import NOT_SENT, Tally, merge
 
 # In an open loop against a server that hangs, calls pile up here until their deadlines; beyond
 # this many on one channel they are not sent, and counted.
 MAX_IN_FLIGHT = 10_000
-NOT_SENT = "NOT_SENT"
 
 _clock = time.perf_counter
 

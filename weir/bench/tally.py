@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
+NOT_SENT = "NOT_SENT"
+OF_LOAD = frozenset({"RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", NOT_SENT})
+"""What becomes of calls where there are too many: to see that is what a load is made for."""
 
 
 def _doubles() -> "array[float]":
@@ -57,6 +60,11 @@ class Summary:
     rows_per_s: float
     latency_s: dict[str, float]
     lateness_p99_s: float | None
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """Calls that failed for another reason than the load, as where the server went away."""
+        return {status: count for status, count in self.errors.items() if status not in OF_LOAD}
 
 
 def merge(tallies: Iterable[Tally]) -> Tally:

@@ -12,7 +12,7 @@ from rich.console import Console
 from weir import defaults
 from weir.commands.extras import requires
 from weir.commands.options import Target, Timeout, Version, duration_s
-from weir.errors import UsageError
+from weir.errors import UsageError, WeirError
 
 if TYPE_CHECKING:
     from weir.bench.plan import Plan
@@ -84,7 +84,7 @@ def bench(
 
     Closed loop by default: exactly --concurrency calls in flight. With --rate an open loop:
     latency counts from the time a call was due, so a stall shows in every call that it delayed.
-    Exit code 1 if nothing was answered.
+    Exit code 1 if nothing was answered, or calls failed for another reason than the load.
     """
     with requires("client"):
         from weir.bench import processes as workers
@@ -110,7 +110,7 @@ def bench(
     measured_s = None if requests else plan.duration_s
     summary = summarise(measured, duration_s=measured_s, rows=request.rows)
     _report(plan, summary, request, processes, as_json)
-    raise typer.Exit(0 if summary.answered else 1)
+    _require_answers(summary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +168,14 @@ def _report(
     console.print(report.table(summary))
     if out is not None:
         _write(out, text)
+
+
+def _require_answers(summary: "Summary") -> None:
+    failures = summary.failures if summary.answered else summary.errors
+    if failures or not summary.answered:
+        calls = summary.answered + sum(summary.errors.values())
+        told = ", ".join(f"{status} {count:,}" for status, count in sorted(failures.items()))
+        raise WeirError(f"of {calls:,} calls failed: {told or 'none, for none ended'}")
 
 
 def _write(out: Path, text: str) -> None:

@@ -68,3 +68,14 @@ def test_lateness_is_told_of_open_loops_only() -> None:
 
     assert summarise(late, duration_s=1.0, rows=1).lateness_p99_s == 0.001
     assert summarise(Tally(), duration_s=1.0, rows=1).lateness_p99_s is None
+
+
+def test_what_a_load_explains_is_no_failure() -> None:
+    errors = Counter(
+        RESOURCE_EXHAUSTED=5, DEADLINE_EXCEEDED=2, NOT_SENT=1, UNAVAILABLE=3, INTERNAL=1
+    )
+
+    summary = summarise(Tally(errors=errors), duration_s=1.0, rows=1)
+
+    assert summary.errors == errors
+    assert summary.failures == {"UNAVAILABLE": 3, "INTERNAL": 1}

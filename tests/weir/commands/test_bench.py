@@ -40,3 +40,13 @@ def test_what_cannot_be_done_is_one_line(weir: Weir, fake: FakeServer, nobody: s
     assert (unknown.code, refused.code, unreachable.code) == (1, 2, 3)
     for done in (unknown, refused, unreachable):
         assert done.err.startswith("weir: ") and len(done.err.splitlines()) == 1
+
+
+def test_calls_that_the_server_fails_are_told_and_are_exit_code_1(
+    weir: Weir, fake: FakeServer
+) -> None:
+    done = weir("bench", "flaky", *QUICK, "--json", "-", "--target", fake.target)
+
+    assert done.code == 1
+    assert done.err == "weir: of 30 calls failed: UNAVAILABLE 15\n"
+    assert json.loads(done.out)["result"]["answered"] == 15
