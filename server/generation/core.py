@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from server.collate import Tokens
 from server.generation.row import GenerationRequest, Row
 from server.generation.search import LIKELIEST, Searching, Step
 from server.generation.slots import Layout, Slots
@@ -86,14 +87,18 @@ class Generation:
         """Rows of the decoder in use."""
         return self._slots.used
 
-    def encode(self, rows: Sequence[Row]) -> None:
-        """Run the encoder over some rows; they are ready then.
+    def encode(self, rows: Sequence[Row]) -> Tokens:
+        """Run the encoder over some rows; they are ready then. What their sources held, and what was computed.
 
         Raises:
             Exception: whatever the run raises; none of them is ready then.
         """
         outputs = self._encode(_stacked(rows, self._layout.padding, self._lengths))
         self._ready += [(row, self._memory(outputs, place, row)) for place, row in enumerate(rows)]
+        if self._lengths is None:
+            return Tokens()
+        lengths = [row.length for row in rows]
+        return Tokens(sum(lengths), len(rows) * max(lengths))
 
     def join(self) -> list[Row]:
         """Let in who is ready and fits; the rows that the next step is the first for."""

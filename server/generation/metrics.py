@@ -14,6 +14,7 @@ from prometheus_client.core import (
     Metric,
 )
 
+from server.collate import Tokens
 from server.generation.core import Stepped
 from server.generation.row import Row
 from server.tally import SECONDS, BatchSizeStatistics, Histogram, ModelMetrics
@@ -54,14 +55,16 @@ class GenerationTally:
         self.finished: Counter[str] = Counter()
         self.active_rows = 0
 
-    def encoded(self, queued_s: Sequence[float], seconds: float) -> None:
-        """Some requests were encoded, after so long in the queue."""
+    def encoded(self, queued_s: Sequence[float], seconds: float, tokens: Tokens) -> None:
+        """Some requests were encoded, after so long in the queue; their sources held so many tokens."""
         model = self.model
         with model.lock:
             for value in queued_s:
                 model.histograms["weir_queue_seconds"].add(value)
             model.queue.add(sum(queued_s), len(queued_s))
             model.histograms["weir_compute_seconds"].add(seconds)
+            model.tokens += tokens.real
+            model.padded_tokens += tokens.computed
 
     def stepped(self, stepped: Stepped, joined: Sequence[Row], seconds: float, now: float) -> None:
         """A step was made, the first of those who joined; it took so long and ended now."""

@@ -106,7 +106,7 @@ class Worker:
         rows = [row for request in requests for row in request.sources]
         started_s = self._clock()
         try:
-            self._generation.encode(rows)
+            tokens = self._generation.encode(rows)
         except Exception as error:  # noqa: BLE001 - the one place where an encoding may fail
             if len(requests) == 1:
                 self._fail(requests[0], error)
@@ -115,7 +115,7 @@ class Worker:
                 self._encode([request])
             return
         queued_s = [started_s - request.queued_s for request in requests]
-        self._tally.encoded(queued_s, self._clock() - started_s)
+        self._tally.encoded(queued_s, self._clock() - started_s, tokens)
 
     def _step(self, joined: Sequence[Row]) -> None:
         started_s = self._clock()

@@ -83,6 +83,20 @@ def test_model_is_described_as_decoupled_and_counted(generating: Server, client:
         assert generating.metric(f"weir_generation_{part}_seconds_count", model="pair") > 0
 
 
+def test_tokens_of_sources_are_counted(generating: Server, client: Client) -> None:
+    names = ("weir_tokens_total", "weir_padded_tokens_total")
+    before = [generating.metric(name, model="pair") for name in names]
+
+    client.infer(
+        "pair",
+        tensor("tokens", np.array([[4, 5, 6], [6, 0, 0]])),
+        tensor("lengths", np.array([3, 1])),
+    )
+
+    after = [generating.metric(name, model="pair") for name in names]
+    assert [now - then for now, then in zip(after, before, strict=True)] == [3 + 1, 2 * 3]
+
+
 def test_tritonclient_sees_a_response_a_token_and_the_final_flag(
     generating: Server, encoder_decoders: Path
 ) -> None:

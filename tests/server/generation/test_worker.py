@@ -37,6 +37,32 @@ def test_request_that_cannot_be_encoded_harms_no_other(world: World) -> None:
     assert world.tally.finished == {"limit": 4, "failed": 1}
 
 
+def test_tokens_of_sources_are_counted_with_what_fills_them_up(world: World) -> None:
+    world.submit([4], limit=1)
+    world.wait_at("encode")
+    world.submit([4, 5, 6, 7], [5])
+    world.submit([6, 7])
+
+    world.end()
+
+    # One row of 1; then rows of 4, 1 and 2, filled up to 4 each.
+    assert world.rows_of("encode") == [1, 3]
+    assert world.tally.model.tokens == 1 + 4 + 1 + 2
+    assert world.tally.model.padded_tokens == 1 + 3 * 4
+
+
+def test_tokens_of_sources_that_were_encoded_singly_are_counted_once(world: World) -> None:
+    world.submit([4], limit=1)
+    world.wait_at("encode")
+    world.submit([4, 5, 6])
+    world.submit([POISON, 8])
+
+    world.end()
+
+    assert world.rows_of("encode") == [1, 2, 1, 1]
+    assert world.tally.model.tokens == world.tally.model.padded_tokens == 1 + 3
+
+
 def test_step_that_fails_takes_those_who_are_decoded_and_no_other(world: World) -> None:
     here = [world.submit([5], [6]), world.submit([7], search=Search(width=2))]
     world.wait_at("encode")
