@@ -103,6 +103,7 @@ def _agree(order: Order, began: AnyRecipe) -> AnyRecipe:
     """The recipe the run began with, unless the order asks for another."""
     data = {"data": _locate(order.data)} if order.data else {}
     asked = change_recipe(began, name=order.recipe, **data, **order.changes)
+    require_heeded(asked, order.changes)
     before, now = began.model_dump(), asked.model_dump()
     for key, value in before.items():
         if now[key] != value:

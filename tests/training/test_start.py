@@ -56,6 +56,18 @@ def test_what_goes_with_a_new_run_is_refused_where_one_is_resumed(tmp_path: Path
             start(order, Remover(data))
 
 
+def test_what_nothing_heeds_is_refused_of_a_resumed_run_too(tmp_path: Path) -> None:
+    """Even where it is what the run began with."""
+    data = write_labelled(tmp_path / "rows.tsv", 20)
+    order = order_of(data)
+    start(order, Remover(data))
+
+    with pytest.raises(RecipeError, match="--column goes with CoNLL-U"):
+        start(
+            replace(order, resume=True, changes={**order.changes, "column": "upos"}), Remover(data)
+        )
+
+
 def test_gradients_of_a_finished_run_are_refused(tmp_path: Path) -> None:
     data = write_labelled(tmp_path / "rows.tsv", 20)
     start(order_of(data), Remover(data))
