@@ -128,8 +128,12 @@ def is_pair(directory: Path) -> bool:
     )
 
 
-def read_plain(directory: Path) -> bytes:
-    """Read `model.onnx` of a version directory that has no contract.
+def read_plain(directory: Path, file: str = MODEL) -> bytes:
+    """Read the graph of a version directory that has no contract.
+
+    Args:
+        directory: of the version.
+        file: a plain name in it.
 
     Raises:
         BrokenBundle: it is unsafe, or of a bundle whose contract has not arrived yet.
@@ -137,9 +141,16 @@ def read_plain(directory: Path) -> bytes:
     directory = _real_directory(directory)
     if os.path.lexists(directory / golden.FILE_NAME):
         raise BrokenBundle(f"{directory}: expected {contracts.FILE_NAME}, which is written last")
-    model = read_file(directory / MODEL)
-    external_data.refuse(model, MODEL)
+    model = read_file(directory / file)
+    external_data.refuse(model, file)
     return model
+
+
+def read_beside(model_directory: Path, file: str, limit_bytes: int) -> bytes | None:
+    """Read a file beside the version directories, None if there is none; BrokenBundle if unsafe."""
+    path = model_directory / file
+    _check_directory(model_directory)
+    return read_file(path, limit_bytes) if os.path.lexists(path) else None
 
 
 def read_file(path: Path, limit_bytes: int = _MAX_FILE_BYTES) -> bytes:
@@ -170,13 +181,17 @@ def _real_directory(directory: Path) -> Path:
     # Not `resolve`, which would follow the very links that are looked for.
     directory = Path(os.path.abspath(directory))  # noqa: PTH100
     for part in (directory.parent, directory):
-        try:
-            mode = part.lstat().st_mode
-        except OSError as error:
-            raise BrokenBundle(f"{part}: expected a directory: {error.strerror}") from error
-        if not stat.S_ISDIR(mode):
-            raise BrokenBundle(f"{part}: expected a directory, got {_kind(mode)}")
+        _check_directory(part)
     return directory
+
+
+def _check_directory(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except OSError as error:
+        raise BrokenBundle(f"{path}: expected a directory: {error.strerror}") from error
+    if not stat.S_ISDIR(mode):
+        raise BrokenBundle(f"{path}: expected a directory, got {_kind(mode)}")
 
 
 def _check_status(name: str, status: os.stat_result, limit_bytes: int) -> None:

@@ -56,7 +56,10 @@ class Settings(BaseModel):
         "auto", description="auto takes completion-queue where grpcio is of a tested version."
     )
     threads: Count = Field(1, description="Threads inside one operator of a model.")
-    instances: Count = Field(1, description="Batches of one model that may run side by side.")
+    instances: Count | None = Field(
+        None,
+        description="Batches of one model that may run side by side; default: its config.pbtxt's, or 1.",
+    )
     decode_threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         None,
         description="Pictures and texts that may be made into rows side by side; default: one a core.",

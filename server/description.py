@@ -1,6 +1,6 @@
 """A model told in the protocol's words: metadata, configuration, statistics."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from server.datatypes import DATATYPES
 from server.generation.served import ServedPair
@@ -28,6 +28,7 @@ def metadata(model: ServedModel | ServedPair, versions: Sequence[str]) -> pb.Mod
 def config(model: ServedModel | ServedPair) -> config_pb.ModelConfig:
     """The same, without the batch axis, and the limits of batching."""
     has_rows = model.signature.has_rows
+    labels = _label_files(model)
     described = config_pb.ModelConfig(
         name=model.name,
         platform=PLATFORM,
@@ -40,7 +41,7 @@ def config(model: ServedModel | ServedPair) -> config_pb.ModelConfig:
                 name=spec.name,
                 data_type=_config_type(spec),
                 dims=_dims(spec, has_rows=has_rows),
-                label_filename=model.contract.labels.get(spec.name, "") if model.contract else "",
+                label_filename=labels.get(spec.name, ""),
             )
             for spec in model.signature.outputs.values()
         ],
@@ -96,6 +97,12 @@ def statistics(model: ServedModel | ServedPair) -> pb.ModelStatistics:
                 for rows, size in sizes
             ],
         )
+
+
+def _label_files(model: ServedModel | ServedPair) -> Mapping[str, str]:
+    if isinstance(model, ServedModel) and model.config is not None:
+        return model.config.label_files
+    return model.contract.labels if model.contract else {}
 
 
 def _tensor(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:

@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 
 from bundle.contract import Contract
 from bundle.errors import BundleError
-from server import agreement, proof
+from server import agreement, plain, proof, triton_agreement
 from server.batching import BatchPolicy
 from server.config import ModelSettings
 from server.deadlines import Deadlines
 from server.errors import ModelFailed, ServerError
 from server.generation.pair import Graph, make_pair
 from server.generation.served import ServedPair, serve_pair
-from server.limits import max_rows, policy_of
+from server.limits import max_rows, policy_of, with_config
 from server.metrics import Metrics
 from server.padding import paddings_of
 from server.proof import Files
@@ -41,6 +41,7 @@ from server.sequences import SequenceRules, rules_of
 from server.session import Session
 from server.signature import Signature
 from server.tally import BatchObserver, ModelMetrics
+from server.triton_config import TritonConfig
 from server.warming import warm_up
 
 logger = logging.getLogger(__name__)
@@ -70,8 +71,9 @@ class ServedModel:
         reader: of texts; None where the contract does not say how, and for a graph of a pair.
         all_outputs: what a request gets that asks for none in particular.
         policy: when its batches are cut.
-        settings: the operator's word on it, complete.
+        settings: the operator's word on it, or else that of a `config.pbtxt`.
         golden: the greatest difference from the recorded outputs when it was loaded; of a plain model None.
+        config: of a plain model beside a `config.pbtxt`, what that says.
     """
 
     name: str
@@ -90,6 +92,7 @@ class ServedModel:
     scheduler: Scheduler
     metrics: ModelMetrics
     golden: float | None = None
+    config: TritonConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,14 +190,16 @@ class Loader:
         return model, session
 
     def _assemble(self, name: str, version: str, files: Files, session: Session) -> ServedModel:
-        settings = self.settings(name)
+        settings = with_config(self.settings(name), files.config)
+        plain.warn(name, files.config, self.provider)
+        tensors = triton_agreement.tensors_of(files.config, files.contract, session)
         agreement.check_labels(files.labels, session)
         rules = rules_of(files.contract, {spec.name: spec for spec in session.inputs})
         paddings = paddings_of(files.contract, session.inputs, session.outputs)
         signature = Signature(
-            session.inputs,
-            session.outputs,
-            batch_axis=agreement.batch_axis(files.contract, session),
+            tensors.inputs,
+            tensors.outputs,
+            batch_axis=tensors.batch_axis,
             max_rows=max_rows(settings, files.contract),
             maxima=rules.maxima,
             optional=[lengths.name for lengths in rules.lengths],
@@ -222,7 +227,7 @@ class Loader:
             name=name,
             version=version,
             contract=files.contract,
-            file=f"{files.part or 'model'}.onnx",
+            file=files.config.file if files.config else f"{files.part or 'model'}.onnx",
             signature=signature,
             rules=rules,
             labels=files.labels,
@@ -234,6 +239,7 @@ class Loader:
             provider=session.provider,
             scheduler=scheduler,
             metrics=metrics,
+            config=files.config,
         )
 
 

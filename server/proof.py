@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from bundle import reader
 from bundle.contract import FILE_NAME, Contract, Tolerance
 from bundle.golden import Golden
-from server import collate
+from server import collate, plain
 from server.errors import ModelFailed
 from server.padding import Padding, paddings_of
 from server.reading import TextReader, reader_of
 from server.sequences import rules_of
 from server.session import Session
+from server.triton_config import TritonConfig
 from server.writing import TextWriter, writer_of
 
 Array = NDArray[Any]
@@ -40,6 +41,7 @@ class Files:
         reader: of texts, of a pair that of the whole.
         writer: of a pair's answers.
         whole: of a pair, what both graphs together answered.
+        config: of a plain model, what Triton's `config.pbtxt` says.
     """
 
     part: str | None
@@ -50,16 +52,18 @@ class Files:
     reader: TextReader | None = None
     writer: TextWriter | None = None
     whole: Golden | None = None
+    config: TritonConfig | None = None
 
 
 def read(directory: Path) -> list[Files]:
     """A bundle's files, each verified, for its graph or for each of its two.
 
-    Of a directory without a contract, the graph alone.
+    Of a directory without a contract, the graph, and what a `config.pbtxt` adds to it.
     """
     # A link that leads nowhere is a contract too, and refused as one.
     if not os.path.lexists(directory / FILE_NAME):
-        return [Files(None, reader.read_plain(directory), None, None, {})]
+        model = plain.read(directory)
+        return [Files(None, model.graph, None, None, model.labels, config=model.config)]
     bundle = reader.read(directory)
     labels = {output: bundle.labels(output) or [] for output in bundle.contract.labels}
     texts, answers = reader_of(bundle), writer_of(bundle)

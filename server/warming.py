@@ -23,7 +23,7 @@ from server.errors import ModelFailed, OutOfMemory, ServerError
 from server.padding import Padding
 from server.proof import Files
 from server.session import Session
-from server.signature import Signature, TensorSpec
+from server.signature import Signature
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def _run_rows(
 ) -> None:
     rows = 1
     while True:
-        inputs = _inputs(session.inputs, signature, golden, rows)
+        inputs = _inputs(signature, golden, rows)
         if inputs is None:
             return
         session.run(collate.join([inputs], paddings))
@@ -124,14 +124,12 @@ def _stretched(
     return stretched
 
 
-def _inputs(
-    specs: Sequence[TensorSpec], signature: Signature, golden: Golden | None, rows: int
-) -> dict[str, Array] | None:
+def _inputs(signature: Signature, golden: Golden | None, rows: int) -> dict[str, Array] | None:
     """Recorded inputs, repeated to so many rows, or zeros where all other axes are fixed."""
     if golden is not None:
         return _repeated(golden, rows) if signature.has_rows else dict(golden.inputs)
     inputs = {}
-    for spec in specs:
+    for spec in signature.inputs.values():
         axes = (rows, *spec.axes[1:]) if signature.has_rows else spec.axes
         if not all(isinstance(axis, int) for axis in axes):
             return None

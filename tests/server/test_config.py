@@ -285,7 +285,7 @@ def test_without_a_word_the_bundle_decides() -> None:
     own = settings().for_model("any")
 
     assert own == ModelSettings(
-        max_batch_rows=None, max_queue_delay_s=None, max_queue_rows=1024, instances=1
+        max_batch_rows=None, max_queue_delay_s=None, max_queue_rows=1024, instances=None
     )
 
 

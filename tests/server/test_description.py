@@ -119,6 +119,31 @@ def test_config_of_a_model_without_rows_has_no_batching(models: Path, load: Load
     assert list(description.metadata(model, ["1"]).inputs[0].shape) == [-1, 2]
 
 
+def test_config_tells_what_a_config_pbtxt_says(models: Path, load: Load) -> None:
+    directory = onnx_models.write_plain(models, "plain", onnx_models.echo(axes=("n", None)))
+    (directory / "model.onnx").rename(directory / "echo.onnx")
+    (directory.parent / "classes.txt").write_text("a\nb\nc\n")
+    (directory.parent / "config.pbtxt").write_text(
+        """
+        max_batch_size: 6
+        default_model_filename: "echo.onnx"
+        input [ { name: "x" dims: [ 3 ] } ]
+        output [ { name: "y" data_type: TYPE_FP32 dims: [ 3 ] label_filename: "classes.txt" } ]
+        dynamic_batching { max_queue_delay_microseconds: 250 }
+        """
+    )
+
+    config = as_dict(description.config(load(directory)))
+
+    assert config["max_batch_size"] == 6
+    assert config["default_model_filename"] == "echo.onnx"
+    assert config["input"] == [{"name": "x", "data_type": "TYPE_FP32", "dims": ["3"]}]
+    assert config["output"] == [
+        {"name": "y", "data_type": "TYPE_FP32", "dims": ["3"], "label_filename": "classes.txt"}
+    ]
+    assert config["dynamic_batching"]["max_queue_delay_microseconds"] == "250"
+
+
 @pytest.mark.parametrize(
     ("datatype", "name", "config_name"),
     [

@@ -15,7 +15,7 @@ from bundle.golden import Golden
 from bundle.sequences import PaddedAxis, ValueRange
 from server.config import ModelSettings
 from server.deadlines import Deadlines
-from server.errors import ModelFailed
+from server.errors import InvalidRequest, ModelFailed
 from server.metrics import Metrics
 from server.model import Loader, ServedModel
 from tests import onnx_models
@@ -430,6 +430,124 @@ def test_failed_load_leaves_no_thread_behind(publish: Callable[..., Path], load:
         load(publish(golden=Golden({}, {})))
 
     assert threading.active_count() == before
+
+
+def triton(models: Path, graph: bytes, config: str) -> Path:
+    directory = plain(models, graph)
+    (directory.parent / "config.pbtxt").write_text(config)
+    return directory
+
+
+CONFIG = """
+max_batch_size: 5
+input [ { name: "x" data_type: TYPE_FP32 dims: [ 4 ] } ]
+output [ { name: "y" data_type: TYPE_FP32 dims: [ 4 ] label_filename: "classes.txt" } ]
+dynamic_batching { max_queue_delay_microseconds: 1500 }
+instance_group [ { count: 3 } ]
+default_model_filename: "model.onnx"
+"""
+
+
+def test_plain_model_is_served_as_its_configuration_says(
+    models: Path, load: Load, metrics: Metrics
+) -> None:
+    directory = triton(models, onnx_models.echo(axes=(None, 4)), CONFIG)
+    (directory.parent / "classes.txt").write_text("a\nb\nc\nd\n")
+
+    model = load(directory, instances=None)
+
+    assert model.signature.has_rows
+    assert (model.policy.max_rows, model.policy.max_queue_delay_s) == (5, 0.0015)
+    assert model.signature.max_rows == 5
+    assert model.settings.instances == 3
+    assert model.labels == {"y": ["a", "b", "c", "d"]}
+
+
+def test_operators_word_goes_before_the_configurations(models: Path, load: Load) -> None:
+    directory = triton(
+        models, onnx_models.echo(axes=("n", 4)), CONFIG.replace('label_filename: "classes.txt"', "")
+    )
+
+    model = load(directory, max_batch_rows=2, max_queue_delay_s=0.0, instances=1)
+
+    assert (model.policy.max_rows, model.policy.max_queue_delay_s) == (2, 0.0)
+    assert model.settings.instances == 1
+
+
+def test_batch_size_of_none_leaves_requests_alone(models: Path, load: Load) -> None:
+    directory = triton(models, onnx_models.affine(), "max_batch_size: 0")
+    call = Call({"x": np.ones((3, 4), np.float32)})
+
+    model = load(directory)
+    model.scheduler.submit(call)
+
+    assert not model.signature.has_rows
+    np.testing.assert_array_equal(call.outputs()["y"], np.full((3, 4), 3.0))
+
+
+def test_empty_configuration_leaves_all_to_the_graph(models: Path, load: Load) -> None:
+    model = load(triton(models, onnx_models.affine(), ""), instances=None)
+
+    assert model.signature.has_rows
+    assert (model.policy.max_rows, model.policy.max_queue_delay_s) == (32, 0.0)
+    assert model.settings.instances is None
+
+
+def test_rows_on_an_axis_without_a_name_are_joined(models: Path, load: Load) -> None:
+    graph = onnx_models.echo(axes=(None, "time"))
+    model = load(triton(models, graph, "max_batch_size: 4"), max_queue_delay_s=86400.0)
+    calls = [
+        Call({"x": np.full((2, 3), number, np.float32)}, rows=2) for number in range(2)
+    ]  # a full batch, or nobody is answered
+
+    for call in calls:
+        model.scheduler.submit(call)
+
+    for number, call in enumerate(calls):
+        np.testing.assert_array_equal(call.outputs()["y"], np.full((2, 3), float(number)))
+
+
+def test_request_is_held_against_the_size_that_is_told(models: Path, load: Load) -> None:
+    graph = onnx_models.echo(axes=("batch", "time"))
+    text = 'max_batch_size: 4 input { name: "x" dims: [ 6 ] }'
+
+    model = load(triton(models, graph, text))
+
+    assert model.signature.admit((("x", "FP32", (2, 6)),)).rows == 2
+    with pytest.raises(InvalidRequest, match="axis 1: expected 6, got 5"):
+        model.signature.admit((("x", "FP32", (2, 5)),))
+
+
+def test_configuration_beside_a_bundle_changes_nothing(
+    publish: Callable[..., Path], load: Load
+) -> None:
+    directory = publish()
+    (directory.parent / "config.pbtxt").write_text("max_batch_size: nonsense")
+
+    assert load(directory).config is None
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        pytest.param("max_batch_size: many", "line 1: Couldn't parse integer", id="malformed"),
+        pytest.param('input { name: "z" }', r"expected the graph's \['x'\]", id="another input"),
+        pytest.param('backend: "python"', "backend: expected", id="another backend"),
+    ],
+)
+def test_plain_model_and_its_configuration_must_agree(
+    text: str, reason: str, models: Path, load: Load
+) -> None:
+    with pytest.raises(ModelFailed, match=f"^config.pbtxt: .*{reason}"):
+        load(triton(models, onnx_models.affine(), text))
+
+
+def test_labels_beside_the_versions_are_one_a_class(models: Path, load: Load) -> None:
+    directory = triton(models, onnx_models.affine(), CONFIG)
+    (directory.parent / "classes.txt").write_text("a\nb\n")
+
+    with pytest.raises(ModelFailed, match="labels of output 'y': expected 4 lines, got 2"):
+        load(directory)
 
 
 def test_instances_are_the_operators_choice(publish: Callable[..., Path], load: Load) -> None:
