@@ -12,9 +12,9 @@ from bundle import reader
 from bundle.contract import FILE_NAME
 from bundle.errors import InvalidName
 from bundle.repository import check_name, versions
+from bundle.versions import FILE_NAME as VERSIONS_FILE
 from server.model import served_name
-
-TRITON_FILE = "config.pbtxt"
+from server.triton_config import FILE_NAME as TRITON_FILE
 
 Stamp = tuple[str, int, int, int]
 
@@ -85,7 +85,7 @@ def scan_model(directory: Path) -> Found | None:
             return None
         numbers = versions(directory)
         others = _no_versions(directory, numbers)
-        config = _stamps([directory / TRITON_FILE])
+        beside = _stamps(_beside(directory))
     except InvalidName:
         return None
     except OSError as error:
@@ -95,7 +95,7 @@ def scan_model(directory: Path) -> Found | None:
     remarks = [f"directory is no version model={name} directory={other!r}" for other in others]
     if not numbers:
         remarks.append(f"model has no version directory model={name}")
-    files = {number: _files(directory / str(number), config) for number in numbers}
+    files = {number: _files(directory / str(number), beside) for number in numbers}
     return Found(name, directory, files, tuple(remarks))
 
 
@@ -112,13 +112,17 @@ def _no_versions(directory: Path, numbers: list[int]) -> list[str]:
     )
 
 
-def _files(directory: Path, config: tuple[Stamp, ...]) -> Files:
-    """The files of a version.
+def _beside(directory: Path) -> list[Path]:
+    """What all plain versions of a model share: a Triton configuration, labels."""
+    return sorted(
+        path
+        for path in directory.iterdir()
+        if path.name != VERSIONS_FILE and not path.name.startswith(".") and not path.is_dir()
+    )
 
-    Args:
-        directory: of the version.
-        config: the stamp of the model's own configuration, if it has one.
-    """
+
+def _files(directory: Path, beside: tuple[Stamp, ...]) -> Files:
+    """The files of a version, of a plain one with those that lie beside it."""
     parts = ("encoder", "decoder", None) if reader.is_pair(directory) else (None,)
     served = tuple(served_name(directory.parent.name, part) for part in parts)
     try:
@@ -126,10 +130,10 @@ def _files(directory: Path, config: tuple[Stamp, ...]) -> Files:
     except OSError:
         # Whatever it is, the loader will say it.
         return Files(served, (), is_complete=False)
-    has_contract = any(name == FILE_NAME for name, *_ in stamps)
-    if has_contract:
+    if any(name == FILE_NAME for name, *_ in stamps):
         return Files(served, stamps, is_complete=True)
-    return Files(served, (*config, *stamps), is_complete=bool(config))
+    is_configured = any(name == TRITON_FILE for name, *_ in beside)
+    return Files(served, (*beside, *stamps), is_complete=is_configured)
 
 
 def _stamps(paths: list[Path]) -> tuple[Stamp, ...]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from bundle import versions
 from bundle.errors import BundleError
 from bundle.versions import Versions
-from server import lifecycle
+from server import lifecycle, plain
 from server.catalogue import Models, Offer, offers_of
 from server.errors import ModelFailed
 from server.lifecycle import Wanted
@@ -168,9 +168,9 @@ class Upkeep:
 
     def _wanted(self, found: Found) -> Wanted:
         try:
-            self._said = versions.read(found.directory)
+            self._said = _read(found.directory)
             self._problem = ""
-        except BundleError as error:
+        except (BundleError, ModelFailed) as error:
             # What was said before still holds; of a model that never was here, nothing does.
             self._problem = str(error)
         labels = {**self._said.labels, **self._called}
@@ -253,3 +253,10 @@ class Upkeep:
                 self._shell.loader.metrics.forget(name, str(number))
         logger.info("model left model=%s version=%s", self.name, number)
         self._shell.publish()
+
+
+def _read(directory: Path) -> Versions:
+    """What is said of a model's versions, by Weir's own file or else by Triton's."""
+    said = versions.read(directory)
+    config = plain.read_config(directory) if said.policy is None else None
+    return replace(said, policy=config.policy) if config else said

@@ -39,6 +39,4 @@ def test_strays_are_what_looks_like_a_version_and_is_none(tmp_path: Path) -> Non
     (tmp_path / "5").symlink_to(tmp_path / "1")
 
     assert versions(tmp_path) == [1, 5, 10]
-    assert strays(tmp_path) == sorted(
-        ["-1", "0", "01", "1 ", "1" * 19, "3", "4", "abc", "\u0661"]
-    )
+    assert strays(tmp_path) == sorted(["-1", "0", "01", "1 ", "1" * 19, "3", "4", "abc", "\u0661"])

@@ -622,3 +622,20 @@ def test_failed_files_are_tried_once(
         house.wait_for(name, "1")
 
     assert caplog.text.count("model failed model=affine version=2") == 1
+
+
+def test_policy_of_a_triton_configuration_counts_where_there_is_no_other(
+    models: Path, open_house: Open
+) -> None:
+    for version in (1, 2, 3):
+        onnx_models.write_plain(models, "plain", onnx_models.affine(), version)
+    config = models / "plain" / "config.pbtxt"
+    config.write_text("version_policy { specific { versions: [1, 2] } }")
+    house = open_house()
+    own = set(house.states("plain"))
+
+    say(models, 'policy = "all"', "plain")
+
+    assert own == {"1", "2"}
+    assert house.load("plain") is None
+    assert set(house.states("plain")) == {"1", "2", "3"}

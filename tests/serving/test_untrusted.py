@@ -24,7 +24,9 @@ GOOD = tensor("x", X)
 
 
 def index(client: Client) -> dict[str, pb.RepositoryIndexResponse.ModelIndex]:
-    response = client.ask("RepositoryIndex", pb.RepositoryIndexRequest(), pb.RepositoryIndexResponse)
+    response = client.ask(
+        "RepositoryIndex", pb.RepositoryIndexRequest(), pb.RepositoryIndexResponse
+    )
     return {entry.name: entry for entry in response.models}
 
 
