@@ -25,6 +25,7 @@ from prometheus_client import (
 
 from server import scrape
 from server.catalogue import Entry
+from server.changes import Changes
 from server.config import Settings
 from server.control import SERVICE as MODELS_SERVICE
 from server.control import Control, Models
@@ -114,7 +115,7 @@ class App:
             **Models(self._repository).handlers(),
         }
         if settings.control == "explicit":
-            handlers |= Control(self._repository).handlers()
+            handlers |= Control(Changes(self._repository)).handlers()
         self._transport = _transport(settings, self._with_standard(handlers))
 
     def start(self) -> None:

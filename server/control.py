@@ -7,11 +7,12 @@ from collections.abc import Mapping
 
 from bundle.versions import is_label, is_version
 from server.catalogue import Entry, Offer
+from server.changes import Changes, Done
 from server.errors import InvalidRequest, NotOffered
 from server.lifecycle import State
 from server.pb import inference_pb2 as pb
 from server.pb.weir.v1 import models_pb2 as models_pb
-from server.repository import Done, Repository
+from server.repository import Repository
 from server.servicer import SERVICE as INFERENCE_SERVICE
 from server.transport.call import Handlers
 from server.unary import later, unary
@@ -51,11 +52,11 @@ class Control:
     """Changes what a server holds.
 
     Args:
-        repository: the models.
+        changes: does it.
     """
 
-    def __init__(self, repository: Repository) -> None:
-        self._repository = repository
+    def __init__(self, changes: Changes) -> None:
+        self._changes = changes
 
     def handlers(self) -> Handlers:
         """By full method name."""
@@ -78,14 +79,14 @@ class Control:
             if name == "config" or name.startswith("file:"):
                 raise NotOffered(f"parameter {name[:64]!r}: models come from the repository alone")
         again = _flag(request.parameters, "reload")
-        self._repository.load(request.model_name, done, again=again)
+        self._changes.load(request.model_name, done, again=again)
 
     def unload(self, request: pb.RepositoryModelUnloadRequest, done: Done) -> None:
         """Take a model out of service."""
         _check_target(request.repository_name, request.model_name)
         # Of Triton's ensembles; here no model depends on another.
         _flag(request.parameters, "unload_dependents")
-        self._repository.unload(request.model_name, done)
+        self._changes.unload(request.model_name, done)
 
     def set_label(self, request: models_pb.SetLabelRequest, done: Done) -> None:
         """Move a label, or take it away."""
@@ -98,7 +99,7 @@ class Control:
         if request.version and not is_version(request.version):
             raise InvalidRequest(f"version: expected a number from 1, got {request.version}")
         number = request.version or None
-        self._repository.label(request.model_name, request.label, number, done)
+        self._changes.label(request.model_name, request.label, number, done)
 
 
 def _check_target(repository: str, model: str) -> None:

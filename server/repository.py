@@ -1,4 +1,4 @@
-"""The models of one directory: found, followed, and changed on demand.
+"""The models of one directory: found at the start, and followed.
 
 Thread: `weir-loader`, the only one that loads and unloads. Everybody else reads a catalogue, which is replaced as a
 whole by one assignment: a lookup takes no lock.
@@ -7,7 +7,7 @@ Three ways to change what is served:
 
     none       what is there at the start, and that is all
     poll       the directory is looked at again and again
-    explicit   by call
+    explicit   by call (`changes`)
 """
 
 import logging
@@ -18,29 +18,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from bundle.errors import InvalidName
-from bundle.repository import check_name
 from server.catalogue import Catalogue, Entry, Offer
-from server.errors import (
-    Draining,
-    InvalidRequest,
-    LoadFailed,
-    ModelNotReady,
-    RequestError,
-    UnknownModel,
-)
 from server.generation.served import ServedPair
 from server.lifecycle import State
 from server.metrics import ModelGauges
 from server.model import Loader, ServedModel
-from server.scan import Found, scan, scan_model
+from server.scan import Found, scan
 from server.trial import Trial
 from server.upkeep import Shell, Upkeep
 
 logger = logging.getLogger(__name__)
-
-Done = Callable[[Exception | None], None]
-"""Told once how a change ended: with nothing, or with what went wrong."""
 
 
 class Repository:
@@ -65,21 +52,19 @@ class Repository:
         *,
         poll_interval_s: float | None = None,
     ) -> None:
-        self._root = root
+        self.root = root
         self._trial = trial
         self._changed = changed
         self._poll_interval_s = poll_interval_s
         self.catalogue = Catalogue()
-        self._shell = Shell(root, loader, trial, self._publish, self._call)
+        self._shell = Shell(root, loader, trial, self._publish, self.call)
         self._upkeeps: dict[str, Upkeep] = {}
         self._found: dict[str, Found] = {}
         self._remarks: set[str] = set()
         # None ends the thread.
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._busy: set[str] = set()
-        self._busy_lock = threading.Lock()
         self._is_loaded = threading.Event()
-        self._stopping = False
+        self.is_stopping = False
         self._thread = threading.Thread(target=self._run, name="weir-loader", daemon=True)
 
     def start(self) -> None:
@@ -115,50 +100,9 @@ class Repository:
         """What each model holds now, for a scrape."""
         return [_gauges(entry) for entry in self.entries()]
 
-    def load(self, name: str, done: Done, *, again: bool) -> None:
-        """Bring what is on disk of a model into service.
-
-        Args:
-            name: of its directory.
-            done: called when it serves, or cannot.
-            again: also what serves already from the same files.
-
-        Raises:
-            RequestError: it cannot be begun.
-        """
-
-        def work() -> RequestError | None:
-            found = self._look(name)
-            reason = self._upkeep(name).bring(found, retry=True, again=again)
-            return LoadFailed(f"model {name!r}: {reason}") if reason else None
-
-        self._begin(name, work, done)
-
-    def unload(self, name: str, done: Done) -> None:
-        """Take a model out of service; likewise."""
-
-        def work() -> RequestError | None:
-            self._known(name).unload(forget=False)
-            return None
-
-        self._known(name)
-        self._begin(name, work, done)
-
-    def label(self, name: str, label: str, number: int | None, done: Done) -> None:
-        """Move a label, or (None) take it away; likewise."""
-
-        def work() -> RequestError | None:
-            reason = self._known(name).label(self._look(name), label, number)
-            if not reason:
-                return None
-            return LoadFailed(f"label {label!r} stays: model {name!r} version {number}: {reason}")
-
-        self._known(name)
-        self._begin(name, work, done)
-
     def close(self, timeout_s: float) -> bool:
         """Let every model finish what it holds; True if all did in time."""
-        self._stopping = True
+        self.is_stopping = True
         self._trial.stop()
         self._jobs.put(None)
         upkeeps = list(self._upkeeps.values())
@@ -170,55 +114,17 @@ class Repository:
         ended = [scheduler.join(max(0.0, end_s - time.monotonic())) for scheduler in schedulers]
         return all(ended)
 
-    def _begin(self, name: str, work: Callable[[], RequestError | None], done: Done) -> None:
-        """Have the loading thread do something with a model, unless it is at it already."""
-        with self._busy_lock:
-            if self._stopping:
-                raise Draining("the server is stopping")
-            if name in self._busy:
-                raise ModelNotReady(f"model {name!r} is being changed already: try again later")
-            self._busy.add(name)
-
-        def job() -> None:
-            result: Exception | None
-            try:
-                result = Draining("the server is stopping") if self._stopping else work()
-            except Exception as error:  # noqa: BLE001 - whoever asked is told, of a bug too
-                result = error
-            with self._busy_lock:
-                self._busy.discard(name)
-            done(result)
-
-        self._call(job)
-
-    def _call(self, job: Callable[[], None]) -> None:
+    def call(self, job: Callable[[], None]) -> None:
+        """Have the loading thread do something, after what it is asked for already."""
         self._jobs.put(job)
 
-    def _known(self, name: str) -> Upkeep:
+    def find(self, name: str) -> Upkeep | None:
+        """The model of a directory; None where there is none, or none any longer."""
         upkeep = self._upkeeps.get(name)
-        if upkeep is not None and not upkeep.is_gone:
-            return upkeep
-        self._refuse_part(name)
-        raise UnknownModel(f"unknown model {name[:128]!r}")
+        return None if upkeep is None or upkeep.is_gone else upkeep
 
-    def _refuse_part(self, name: str) -> None:
-        if name in self.catalogue.offers and name not in self._upkeeps:
-            raise InvalidRequest(f"model {name!r} is a graph of a pair: name the pair")
-
-    def _look(self, name: str) -> Found:
-        """A model's directory, as it is now."""
-        self._refuse_part(name)
-        try:
-            check_name(name)
-        except InvalidName:
-            raise UnknownModel(f"unknown model {name[:128]!r}") from None
-        found = scan_model(self._root / name)
-        if found is not None and found.versions:
-            return found
-        self._known(name)
-        raise LoadFailed(f"model {name!r} is no longer in the repository; what serves goes on")
-
-    def _upkeep(self, name: str) -> Upkeep:
+    def found_or_new(self, name: str) -> Upkeep:
+        """Likewise; the loading thread alone may ask for a new one."""
         if name not in self._upkeeps:
             self._upkeeps = {**self._upkeeps, name: Upkeep(name, self._shell)}
         return self._upkeeps[name]
@@ -242,11 +148,11 @@ class Repository:
     def _load_all(self) -> None:
         found = self._scan() or {}
         for name, one in found.items():
-            self._upkeep(name).announce(one)
+            self.found_or_new(name).announce(one)
         for name, one in found.items():
-            if self._stopping:
+            if self.is_stopping:
                 return
-            self._upkeep(name).bring(one, is_first=True)
+            self.found_or_new(name).bring(one, is_first=True)
         self._is_loaded.set()
         self._changed(None)
         offers = self.catalogue.offers.values()
@@ -261,16 +167,16 @@ class Repository:
             logger.info("model vanished model=%s", name)
             self._upkeeps[name].unload(forget=True)
         for name, found in now.items():
-            if self._stopping:
+            if self.is_stopping:
                 return
-            counted = self._upkeep(name).steady(found, before.get(name))
+            counted = self.found_or_new(name).steady(found, before.get(name))
             if counted.versions:
-                self._upkeep(name).bring(counted)
+                self.found_or_new(name).bring(counted)
 
     def _scan(self) -> dict[str, Found] | None:
         """What is on disk; None where it cannot be told, so that nothing changes."""
         try:
-            found, remarks = scan(self._root)
+            found, remarks = scan(self.root)
         except OSError as error:
             found, remarks = None, [f"repository cannot be read reason={error.strerror}"]
         if found == {} and self._found:

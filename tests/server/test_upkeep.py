@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from bundle.golden import Golden
 from server.catalogue import Entry
+from server.changes import Changes
 from server.config import ModelSettings
 from server.deadlines import Deadlines
 from server.errors import (
@@ -41,7 +42,7 @@ class House:
 
     def __init__(self, root: Path, clock: Clock, poll_interval_s: float | None) -> None:
         self.registry = CollectorRegistry()
-        self.changes: SimpleQueue[Entry | None] = SimpleQueue()
+        self.told: SimpleQueue[Entry | None] = SimpleQueue()
         loader = Loader(
             provider="cpu",
             threads=1,
@@ -54,11 +55,12 @@ class House:
             root,
             loader,
             untried(loader),
-            changed=self.changes.put,
+            changed=self.told.put,
             poll_interval_s=poll_interval_s,
         )
+        self.changes = Changes(self.repository)
         self.repository.start()
-        while self.changes.get(timeout=HANG_S) is not None:
+        while self.told.get(timeout=HANG_S) is not None:
             pass
 
     def answering(self, name: str = "affine", version: str = "") -> str:
@@ -66,17 +68,17 @@ class House:
 
     def load(self, name: str = "affine", *, again: bool = False) -> Exception | None:
         ended: SimpleQueue[Exception | None] = SimpleQueue()
-        self.repository.load(name, ended.put, again=again)
+        self.changes.load(name, ended.put, again=again)
         return ended.get(timeout=HANG_S)
 
     def unload(self, name: str = "affine") -> Exception | None:
         ended: SimpleQueue[Exception | None] = SimpleQueue()
-        self.repository.unload(name, ended.put)
+        self.changes.unload(name, ended.put)
         return ended.get(timeout=HANG_S)
 
     def label(self, label: str, number: int | None) -> Exception | None:
         ended: SimpleQueue[Exception | None] = SimpleQueue()
-        self.repository.label("affine", label, number, ended.put)
+        self.changes.label("affine", label, number, ended.put)
         return ended.get(timeout=HANG_S)
 
     def states(self, name: str = "affine") -> dict[str, State]:
@@ -98,7 +100,7 @@ class House:
     def wait_for(self, name: str, version: str, state: State = State.READY) -> Entry:
         """Until a name is answered so."""
         while True:
-            entry = self.changes.get(timeout=HANG_S)
+            entry = self.told.get(timeout=HANG_S)
             if entry is not None and (entry.name, entry.version, entry.state) == (
                 name,
                 version,
@@ -468,11 +470,11 @@ def test_second_change_of_a_model_is_refused_while_one_is_under_way(
         ended.put(error)
 
     # The thread is held in the answer to the first, so that the second waits in line.
-    house.repository.load("other", slow, again=True)
+    house.changes.load("other", slow, again=True)
     assert entered.wait(HANG_S)
-    house.repository.load("affine", ended.put, again=True)
+    house.changes.load("affine", ended.put, again=True)
     with pytest.raises(ModelNotReady, match="is being changed already"):
-        house.repository.unload("affine", ended.put)
+        house.changes.unload("affine", ended.put)
     gate.set()
 
     assert [ended.get(timeout=HANG_S), ended.get(timeout=HANG_S)] == [None, None]
@@ -491,9 +493,9 @@ def test_closing_answers_what_waits_to_be_loaded(
         entered.set()
         gate.wait(HANG_S)
 
-    house.repository.load("unknown", slow, again=False)
+    house.changes.load("unknown", slow, again=False)
     assert entered.wait(HANG_S)
-    house.repository.load("affine", ended.put, again=True)
+    house.changes.load("affine", ended.put, again=True)
 
     assert house.repository.close(HANG_S)
     gate.set()
