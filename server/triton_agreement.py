@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bundle.contract import Contract
+from bundle.wording import quoted
 from server.agreement import batch_axis
 from server.errors import ModelFailed
 from server.session import Session
@@ -81,7 +82,9 @@ def _narrowed(
     by_name = {tensor.name: tensor for tensor in told}
     names = [spec.name for spec in specs]
     if strays := [name for name in by_name if name not in names]:
-        raise ModelFailed(f"{FILE_NAME}: {field}: expected the graph's {names}, got {strays}")
+        raise ModelFailed(
+            f"{FILE_NAME}: {field}: expected the graph's {quoted(names)}, got {quoted(strays)}"
+        )
     return [
         _narrow(field, spec, by_name[spec.name], batch) if spec.name in by_name else spec
         for spec in specs

@@ -15,9 +15,11 @@ from google.protobuf import text_format
 
 from bundle.reader import MODEL
 from bundle.versions import Policy, is_version
+from bundle.wording import printable
 from server.datatypes import DATATYPES
 from server.errors import ModelFailed
 from server.pb import model_config_pb2 as pb
+from server.signature import MAX_RANK
 from server.triton_fields import paths, unused, with_colons
 
 FILE_NAME = "config.pbtxt"
@@ -27,6 +29,7 @@ _MAX_ROWS = 1_000_000
 _MAX_DELAY_US = 86_400 * 10**6
 # Each is a thread; an operator may set more.
 _MAX_INSTANCES = 1024
+_MAX_QUOTED = 120
 _DATATYPES = {row.config: row.name for row in DATATYPES.values()}
 _KINDS = {pb.ModelInstanceGroup.KIND_GPU: "cuda", pb.ModelInstanceGroup.KIND_CPU: "cpu"}
 _BACKENDS = ("", "onnxruntime")
@@ -127,8 +130,8 @@ def _read(data: bytes) -> tuple[pb.ModelConfig, Collection[str]]:
         raise _failed(f"line {line}: expected UTF-8, {error.reason}") from error
     except text_format.ParseError as error:
         # Of a field it does not know, the parser tells no line.
-        line = error.GetLine()
-        where = "a field without effect" if line is None else f"line {line}"
+        place = error.GetLine()
+        where = "a field without effect" if place is None else f"line {place}"
         raise _failed(f"{where}: {_shown(_PLACE.sub('', str(error), count=1))}") from error
 
 
@@ -171,6 +174,8 @@ def _tensors(
             raise _failed(f"{where}: data_type: expected a known one, got {each.data_type}")
         if strays := [size for size in each.dims if size < 1 and size != -1]:
             raise _failed(f"{where}: dims: expected sizes from 1, or -1, got {strays[0]}")
+        if len(each.dims) > MAX_RANK:
+            raise _failed(f"{where}: dims: expected at most {MAX_RANK} sizes, got {len(each.dims)}")
         tensors[each.name] = TritonTensor(
             name=each.name,
             datatype=_DATATYPES.get(each.data_type),
@@ -233,10 +238,10 @@ def _failed(problem: str) -> ModelFailed:
 
 
 def _quote(text: str) -> str:
-    return repr(_shown(text))
+    return repr(text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}...")
 
 
 def _shown(text: str) -> str:
     """As it may stand in a reason: on one line, and short."""
-    line = "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
-    return line if len(line) <= 120 else line[:117] + "..."
+    line = printable(text[:_MAX_QUOTED])
+    return line if len(text) <= _MAX_QUOTED else f"{line}..."

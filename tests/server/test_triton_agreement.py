@@ -81,9 +81,7 @@ def test_what_fits_leaves_the_graphs_sizes(told: TritonTensor) -> None:
 @pytest.mark.parametrize(
     ("told", "reason"),
     [
-        pytest.param(
-            TritonTensor("z"), r"input: expected the graph's \['x'\], got \['z'\]", id="name"
-        ),
+        pytest.param(TritonTensor("z"), "input: expected the graph's x, got z", id="name"),
         pytest.param(
             TritonTensor("x", "INT64"),
             "input 'x': data_type: expected FP32 as in the graph, got INT64",

@@ -137,6 +137,7 @@ MALFORMED = {
     "unopened": (b"max_batch_size: 8\n}", r"line 2: .*Expected"),
     "no colon": (b"\n\nmax_batch_size 3", r'line 3: Expected ":"'),
     "no integer": (b"max_batch_size: eight", r"line 1: Couldn't parse integer: eight"),
+    "long line": (b"\na: [" + b"1, " * 6000 + b"1]", "line 2: Expected at most 16384 characters"),
     "huge integer": (b"max_batch_size: " + b"9" * 5000, "line 1: .*9{9}"),
     "string for a number": (b'max_batch_size: "8"', "line 1: Couldn't parse integer"),
     "unknown datatype": (b"input [ { data_type: FP32 } ]", "line 1: .*no value named FP32"),
@@ -148,10 +149,10 @@ MALFORMED = {
     "twice": (b'backend: "onnxruntime"\nbackend: "python"', "line 2: .*multiple"),
     "two policies": (b"version_policy { all {} latest { num_versions: 1 } }", "line 1: .*latest"),
     "unended string": (b'name: "affine\nmax_batch_size: 1', "line 1: "),
-    "in a field nobody knows": (b"strange: \x1b", "a field without effect: .*\ufffd"),
+    "in a field nobody knows": (b"strange: \x1b", r"a field without effect: .*\\x1b"),
     "no utf-8": (b'# ok\nname: "\xff"', "line 2: expected UTF-8"),
     "escaped bytes": (b'name: "\\xff"', "line 1: .*utf-8"),
-    "deep": (b"a {" * 100_000, "line 1: Expected at most 32 levels"),
+    "deep": (b"a {\n" * 100_000, "line 33: Expected at most 32 levels"),
     "deep lists": (b"a: [[" * 1000, "line 1: Expected at most 32 levels"),
     "deep and closed": (b"input { a {" * 300 + b"}}" * 300, "line 1: Expected at most 32 levels"),
     "large": (b" " * (MAX_BYTES + 1), f"expected at most {MAX_BYTES} bytes, got {MAX_BYTES + 1}"),
@@ -186,6 +187,7 @@ REFUSED = {
     "no name": ("input { dims: [1] }", "input: expected a name, got none"),
     "a name twice": ('output { name: "y" } output { name: "y" }', "output 'y' is described twice"),
     "size of none": ('input { name: "x" dims: [3, 0] }', "'x': dims: expected .* got 0"),
+    "too many sizes": ('input { name: "x" dims: [1,2,3,4,5,6,7,8,9] }', "at most 8 sizes, got 9"),
     "size below": ('input { name: "x" dims: -2 }', "'x': dims: expected .* got -2"),
     "endless delay": (
         "dynamic_batching { max_queue_delay_microseconds: 86400000001 }",
@@ -205,7 +207,7 @@ REFUSED = {
         'output { name: "y" label_filename: "/etc/passwd" }',
         "'y': label_filename",
     ),
-    "null": ('default_model_filename: "a\\000b"', "default_model_filename: .* got 'a\ufffdb'"),
+    "null": ('default_model_filename: "a\\000b"', "default_model_filename: .* got 'a.x00b'"),
 }
 
 
@@ -218,8 +220,8 @@ def test_what_cannot_be_is_refused_with_its_name(name: str) -> None:
 
 
 def test_fields_without_effect_are_named_up_to_a_bound() -> None:
-    text = " ".join(f"{'long' * 1000}{number}: 1" for number in range(40))
-    text += " " + " ".join(f"field{number}: 1" for number in range(40))
+    text = "\n".join(f"{'long' * 1000}{number}: 1" for number in range(40))
+    text += "\n" + "\n".join(f"field{number}: 1" for number in range(40))
 
     unused = triton_config.parse(text.encode(), "affine").unused
 
