@@ -67,14 +67,20 @@ def require_heeded(recipe: AnyRecipe, changes: Mapping[str, Setting]) -> None:
     for name, (option, wanted) in OF_ONE_SET.items():
         if name in changes and recipe.data != wanted:
             raise RecipeError(f"{option} goes with {wanted}, got it for {recipe.data}")
-    if "column" in changes and isinstance(recipe, SequenceRecipe) and not _reads_conllu(recipe):
-        raise RecipeError(
-            f"--column goes with CoNLL-U (ewt, or files that end with {' or '.join(CONLLU_ENDINGS)}), "
-            f"got it for {recipe.data}"
-        )
+    if "column" in changes and isinstance(recipe, SequenceRecipe):
+        require_conllu(recipe.data, recipe.dev, recipe.test)
     network = changes.get("network")
     if isinstance(network, Mapping) and "hidden" in network and recipe.architecture == "ar":
         raise RecipeError(f"--hidden goes with networks of hidden units, got it for {recipe.name}")
+
+
+def require_conllu(*data: str | None) -> None:
+    """Refuse --column where none of the data has columns; under the same condition."""
+    if not any(each and (each == TREEBANK or each.endswith(CONLLU_ENDINGS)) for each in data):
+        raise RecipeError(
+            f"--column goes with CoNLL-U ({TREEBANK}, or files that end with {' or '.join(CONLLU_ENDINGS)}), "
+            f"got it for {data[0]}"
+        )
 
 
 def names_in(columns: str | None) -> tuple[str, ...] | None:
@@ -85,11 +91,6 @@ def names_in(columns: str | None) -> tuple[str, ...] | None:
 def schedule_of(shares: tuple[float, float] | None) -> dict[str, Setting] | None:
     """Settings of teacher forcing from its shares at the run's start and end."""
     return None if shares is None else {"start": shares[0], "end": shares[1]}
-
-
-def _reads_conllu(recipe: SequenceRecipe) -> bool:
-    files = (recipe.data, recipe.dev or "", recipe.test or "")
-    return any(name == TREEBANK or name.endswith(CONLLU_ENDINGS) for name in files)
 
 
 def _network_of(recipe: str) -> str:

@@ -30,12 +30,15 @@ class SeriesTest:
     output: the model's, that holds them.
     truth: (rows, horizon), in the series' own unit.
     scale: of MASE, from the part that was trained on.
+    why, is_other: as `asked.Asked` says; of any file the end is asked, since the beginning scales MASE.
     """
 
     questions: list[Question]
+    why: str
     output: str
     truth: NDArray[np.float64]
     scale: float
+    is_other: bool = False
 
     @property
     def tolerance(self) -> Tolerance:
@@ -77,4 +80,5 @@ def hold_out(data: str, series: "Series", rows: int) -> SeriesTest:
         for first in range(0, len(truth), rows)
     ]
     scale = naive_error(problem.data.values[: problem.parts.train_end, 0])
-    return SeriesTest(questions, series.output, truth, scale)
+    why = f"the end of {data}, as recipes divide it"
+    return SeriesTest(questions, why, series.output, truth, scale)

@@ -4,7 +4,8 @@ Needs the extra `train`, so it is imported where it is used.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,7 +13,7 @@ import torch
 from bundle.contract import Tolerance
 from bundle.decoding import Detokenisation
 from training.changes import require_heeded
-from training.data import PairData
+from training.data import PAIR_SETS, PairData
 from training.data.segment import Segmenter, Side
 from training.data.subwords import joined
 from training.data.vocabulary import PAD, Vocabulary
@@ -23,7 +24,8 @@ from training.seq2seq.cookbook import RECIPES
 from training.seq2seq.numbers import Strip, encode
 from training.seq2seq.recipe import Seq2SeqRecipe
 from training.seq2seq.scores import bleu, token_error_rate, word_error_rate
-from training.seq2seq.sets import read_pairs
+from training.seq2seq.sets import read_pairs, read_whole
+from weir.asked import Asked, choose
 from weir.errors import UsageError, WeirError
 from weir.questions import Question
 
@@ -42,12 +44,15 @@ class PairTest:
     questions: their answers are rows of `data`.
     vocabulary: of the answers' tokens.
     rule: how these are joined.
+    why, is_other: as `asked.Asked` says.
     """
 
     questions: list[Question]
     data: PairData
     vocabulary: Vocabulary
     rule: Detokenisation
+    why: str
+    is_other: bool
 
     @property
     def tolerance(self) -> Tolerance:
@@ -110,7 +115,8 @@ def hold_out(
     tokenisation, decoding = contract.tokenisation, contract.decoding
     if tokenisation is None or decoding is None or decoding.detokenisation is None:
         raise UsageError(f"{contract.architecture}: the bundle does not say how texts become ids")
-    pairs = _read_test(data, contract, changes, is_quick=is_quick)
+    asked = _asked(data, contract, changes, is_quick=is_quick)
+    pairs = asked.rows
     segmenter = Segmenter(tokenisation.rule, tokenisation.lower, bundle.subwords)
     source = Side(segmenter, _vocabulary(bundle, tokenisation.tokens))
     strip = Strip.of(encode(pairs.sources, source, pairs.name))
@@ -120,12 +126,13 @@ def hold_out(
         numbers = {name: tensor.numpy() for name, tensor in inputs.items()}
         questions.append(Question(numbers, chosen.numpy()))
     vocabulary = _vocabulary(bundle, decoding.previous)
-    return PairTest(questions, pairs, vocabulary, decoding.detokenisation)
+    rule = decoding.detokenisation
+    return PairTest(questions, pairs, vocabulary, rule, asked.why, asked.is_other)
 
 
-def _read_test(
+def _asked(
     data: str, contract: "Contract", changes: Mapping[str, Setting], *, is_quick: bool
-) -> PairData:
+) -> Asked[PairData]:
     named = contract.training.recipe if contract.training else ""
     # Which one matters to the quick form alone.
     recipe = make_recipe(named if named in RECIPES else "translate", data, **changes)
@@ -134,7 +141,15 @@ def _read_test(
         recipe = quicken(recipe)
     if not isinstance(recipe, Seq2SeqRecipe):
         raise TypeError(recipe)
-    return read_pairs(recipe).test
+    asked = choose(
+        data,
+        PAIR_SETS,
+        contract.training.data_checksum if contract.training else None,
+        whole=partial(read_whole, recipe),
+        held_out=lambda: read_pairs(recipe).test,
+    )
+    most = recipe.most_characters
+    return asked if most is None else replace(asked, why=f"{asked.why}, up to {most} characters")
 
 
 def _vocabulary(bundle: "Bundle", name: str) -> Vocabulary:

@@ -2,16 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
+from weir.asked import Asked, choose
 from weir.errors import UsageError
 
 if TYPE_CHECKING:
     from bundle.contract import Tolerance
     from bundle.reader import Bundle
-    from training.data import ImageData
+    from training.data import ImageData, TextData
     from training.sequences.numbers import Strip
     from training.sequences.recipe import TokenSettings
     from weir.answers import Answer, ModelMetadata
@@ -37,12 +39,34 @@ class Question:
         return int((self.answers != NO_ANSWER).sum())
 
 
+@dataclass(frozen=True, slots=True)
+class QuestionSet:
+    """A test set whose answers are right or wrong one by one.
+
+    why, is_other: as `asked.Asked` says.
+    """
+
+    questions: list[Question]
+    why: str
+    is_other: bool = False
+
+
 class HeldOut(Protocol):
     """A test set whose answers are not right or wrong one by one, but measured together."""
 
     @property
     def questions(self) -> list[Question]:
         """What to ask."""
+        ...
+
+    @property
+    def why(self) -> str:
+        """Which rows these are, in words."""
+        ...
+
+    @property
+    def is_other(self) -> bool:
+        """Whether they are none that training measured, as far as the bundle knows."""
         ...
 
     @property
@@ -55,15 +79,16 @@ class HeldOut(Protocol):
         ...
 
 
-def of_pictures(data: "ImageData", input_name: str, rows: int) -> list[Question]:
-    """Pictures, so many a request."""
-    return [
+def of_pictures(data: "ImageData", input_name: str, rows: int) -> QuestionSet:
+    """Pictures of the test split, so many a request."""
+    questions = [
         Question({input_name: data.images[first : first + rows]}, data.labels[first : first + rows])
         for first in range(0, len(data.labels), rows)
     ]
+    return QuestionSet(questions, f"the test split of {data.name}")
 
 
-def of_sequences(data: str, bundle: "Bundle", column: str, rows: int) -> list[Question]:
+def of_sequences(data: str, bundle: "Bundle", column: str | None, rows: int) -> QuestionSet:
     """Sequences in the numbers of the bundle's vocabularies, those of like length together.
 
     Raises:
@@ -74,36 +99,59 @@ def of_sequences(data: str, bundle: "Bundle", column: str, rows: int) -> list[Qu
 
     from training.sequences.numbers import starts_of, take
 
-    strip = _strip(data, bundle, column)
-    names = ["frames" if strip.forms is None else "tokens", "lengths", "characters"]
+    asked = _asked(data, bundle, column)
+    strip = asked.rows
     starts = starts_of(strip)
+    names = ["frames" if strip.forms is None else "tokens", "lengths", "characters"]
     questions = []
     for chosen in torch.split(torch.argsort(strip.lengths, stable=True), rows):
         batch = take(strip, starts, chosen)
         inputs = {name: tensor.numpy() for name, tensor in zip(names, batch.inputs, strict=False)}
         questions.append(Question(inputs, batch.targets.numpy()))
-    return questions
+    return QuestionSet(questions, asked.why, asked.is_other)
 
 
-def _strip(data: str, bundle: "Bundle", column: str) -> "Strip":
-    from training.data import load, load_text
+def _asked(data: str, bundle: "Bundle", column: str | None) -> "Asked[Strip]":
+    from training.data import load
     from training.data.vocabulary import Vocabulary
     from training.sequences.numbers import to_strip
     from training.sequences.problem import to_rows
 
     contract = bundle.contract
     if not contract.vocabularies:
-        return to_rows(load(data, "test"))
+        return Asked(to_rows(load(data, "test")), f"the test set of {data}")
+    texts = _texts(data, bundle, column)
     entries = {name: bundle.vocabulary(name) or [] for name in contract.vocabularies}
-    texts = load_text(data, "test", column=column)
-    if texts.is_tagged != (contract.task == "tagging"):
-        raise UsageError(f"{data}: not the kind of data that {contract.architecture} answers")
-    return to_strip(
-        texts,
+    strip = to_strip(
+        texts.rows,
         bundle.labels("logits") or [],
         {name: Vocabulary(tuple(lines)) for name, lines in entries.items()},
         _settings(bundle),
     )
+    return Asked(strip, texts.why, texts.is_other)
+
+
+def _texts(data: str, bundle: "Bundle", column: str | None) -> "Asked[TextData]":
+    """The rows that are asked, labelled as the bundle answers."""
+    from training.data import TEXT_SETS, load_text
+    from training.data.lines import load_file
+
+    contract, of_conllu = bundle.contract, column or "upos"
+    asked = choose(
+        data,
+        TEXT_SETS,
+        contract.training.data_checksum if contract.training else None,
+        whole=lambda: load_file(Path(data), column=of_conllu),
+        held_out=lambda: load_text(data, "test", column=of_conllu),
+    )
+    found, known = asked.rows, bundle.labels("logits") or []
+    if found.is_tagged != (contract.task == "tagging"):
+        raise UsageError(f"{data}: not the kind of data that {contract.architecture} answers")
+    if set(found.classes).isdisjoint(known):
+        raise UsageError(
+            f"{data}: expected labels such as {', '.join(known[:1])}, got {found.classes[0]}"
+        )
+    return asked
 
 
 def _settings(bundle: "Bundle") -> "TokenSettings":

@@ -16,7 +16,7 @@ from export.pair import publish_pair
 from export.pair_spec import PairSpec
 from tests.encoder_decoders import SOURCE, TARGET, network, sources
 from tests.serving.harness import ANSWER_S, Server, running
-from training.data import load_pairs
+from training.data.pairfile import load_pair_file
 from training.models.seq2seq import EncoderDecoder
 from training.seq2seq import search
 from training.seq2seq.hypotheses import Hypothesis
@@ -216,7 +216,7 @@ def test_served_answers_are_scored_as_those_of_the_network(
     data = tmp_path / "pairs.tsv"
     lines = (f"{s}\t{right[s] if row % 4 else 'Z Z'}\n" for row, s in enumerate(sources))
     data.write_text("".join(lines))
-    tested = load_pairs(str(data), "test")
+    tested = load_pair_file(data)
     wrong = [right[s] not in r for s, r in zip(tested.sources, tested.references, strict=True)]
     order = ["--data", str(data), "--bundle", str(published / "pair"), "--target", server.target]
 

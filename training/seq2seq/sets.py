@@ -53,6 +53,14 @@ def read_pairs(recipe: Seq2SeqRecipe) -> PairSets:
     )
 
 
+def read_whole(recipe: Seq2SeqRecipe) -> PairData:
+    """All rows of the caller's file, as it would be tested on, under the same conditions."""
+    own = _file(recipe.data, recipe.target_data)
+    if own is None:
+        raise DataError(f"{recipe.data}: expected a file, found none")
+    return _shortened(own, recipe)
+
+
 def _train(recipe: Seq2SeqRecipe) -> PairData:
     """The rows to learn from: all of a file of the caller's that is not needed for more than that."""
     is_whole = recipe.data not in PAIR_SETS and (recipe.dev or recipe.test)

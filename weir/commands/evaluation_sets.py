@@ -10,7 +10,7 @@ from weir.errors import UsageError
 if TYPE_CHECKING:
     from bundle.reader import Bundle
     from weir.answers import ModelMetadata
-    from weir.questions import HeldOut, Question
+    from weir.questions import HeldOut, QuestionSet
 
 
 def read_bundle(directory: Path) -> "Bundle":
@@ -26,15 +26,18 @@ def read_bundle(directory: Path) -> "Bundle":
 
 
 def questions_of(
-    data: str, metadata: "ModelMetadata", bundle: "Bundle | None", *, column: str, rows: int
-) -> "list[Question]":
+    data: str, metadata: "ModelMetadata", bundle: "Bundle | None", *, column: str | None, rows: int
+) -> "QuestionSet":
     """The test set as requests, in the form the model takes."""
     with requires("train"):
+        from training.changes import require_conllu
         from training.data import load
         from training.errors import TrainingError
     from weir.questions import input_of, of_pictures, of_sequences
 
     try:
+        if column is not None:
+            require_conllu(data)
         if bundle is not None and bundle.contract.padded_axes:
             return of_sequences(data, bundle, column, rows)
         name = input_of(metadata)

@@ -15,6 +15,8 @@ from tests import onnx_models, pairs
 from tests.weir.commands.shell import Weir
 from tests.weir.fake_server import FakeServer
 from training.data import load, load_pairs
+from training.data.pairfile import load_pair_file
+from training.data.sources import checksum
 from training.seq2seq.scores import token_error_rate
 
 
@@ -58,8 +60,8 @@ def bundle_of(root: Path, **fields: Any) -> Path:
     return writer.write({"model.onnx": onnx_models.affine()}, contract, root, "threes", None)
 
 
-def trained(**metrics: float) -> Provenance:
-    return Provenance(recipe="r", data="digits", data_checksum="c", seed=0, metrics=metrics)
+def trained(checksum: str = "c", **metrics: float) -> Provenance:
+    return Provenance(recipe="r", data="digits", data_checksum=checksum, seed=0, metrics=metrics)
 
 
 def test_the_bundle_says_what_to_expect(
@@ -110,6 +112,14 @@ def test_a_model_or_data_that_does_not_fit_is_refused(
     done = weir("evaluate", model, "--data", data, "--target", fake.target)
 
     assert done.code == 2 and len(done.err.strip().splitlines()) == 1
+
+
+def test_a_column_goes_with_data_that_have_columns(weir: Weir, fake: FakeServer) -> None:
+    order = ["evaluate", "threes", "--data", "digits", "--target", fake.target]
+
+    done = weir(*order, "--column", "xpos")
+
+    assert done.code == 2 and "--column goes with CoNLL-U (ewt, or files" in done.err
 
 
 @pytest.fixture
@@ -176,8 +186,13 @@ def pair_of(
     target: str,
     measured: dict[str, float] | None = None,
     joined: str | None = "spaces",
+    *,
+    data: str = "c",
 ) -> Path:
-    """A bundle that reads the letters a, b and c, and answers with the three tokens of `target`."""
+    """A bundle that reads the letters a, b and c, and answers with the three tokens of `target`.
+
+    It was trained on what has the checksum `data`.
+    """
     entries = {"tokens": [*SPECIAL, *"abc"], "previous": [*SPECIAL, *target.split()]}
     files = {
         f"vocabulary.{name}.txt": "".join(f"{entry}\n" for entry in each).encode()
@@ -189,7 +204,7 @@ def pair_of(
             "vocabularies": {name: f"vocabulary.{name}.txt" for name in entries},
             "tokenisation": Tokenisation(rule="letters", lower=True, unknown=1),
             "decoding": pairs.CONTRACT.decoding.model_copy(update={"detokenisation": joined}),
-            "training": trained(**measured or {}).model_copy(update={"recipe": "pronounce"}),
+            "training": trained(data, **measured or {}).model_copy(update={"recipe": "pronounce"}),
         }
     )
     graphs = {"encoder.onnx": pairs.encoder(), "decoder.onnx": pairs.decoder()}
@@ -215,9 +230,12 @@ def test_error_rates_of_pairs_are_those_of_the_served_model(
     words = len(wrong) / len(wanted)
     tokens = token_error_rate([a.split() for a in answers], [[w.split()] for w in wanted])
     measured = {"test_word_error_rate": words, "test_token_error_rate": tokens}
-    as_trained = pair_of(tmp_path / "right", "A B C", measured)
-    otherwise = pair_of(tmp_path / "wrong", "A B C", {"test_word_error_rate": words + 0.001})
-    imported = pair_of(tmp_path / "imported", "A B C")
+    digest = checksum(data)
+    as_trained = pair_of(tmp_path / "right", "A B C", measured, data=digest)
+    otherwise = pair_of(
+        tmp_path / "wrong", "A B C", {"test_word_error_rate": words + 0.001}, data=digest
+    )
+    imported = pair_of(tmp_path / "imported", "A B C", data=digest)
 
     order = ["evaluate", "mirror", "--data", data, "--rows", rows, "--target", fake.target]
     done = {
@@ -225,13 +243,15 @@ def test_error_rates_of_pairs_are_those_of_the_served_model(
     }
 
     assert 0 < words < 1
-    assert (done[as_trained].code, done[as_trained].err) == (0, "")
+    told = f"asking {len(wanted)} rows: what training held out of {data}\n"
+    assert (done[as_trained].code, done[as_trained].err) == (0, told)
     assert done[as_trained].out.splitlines() == [
         f"word_error_rate {words:.6g}",
         f"token_error_rate {tokens:.6g}",
         "as expected",
     ]
     assert done[otherwise].code == 1 and "expected word_error_rate" in done[otherwise].err
+    assert "--quick goes with runs that had it, and no others" in done[otherwise].err
     assert done[imported].code == 0 and "expected" not in done[imported].out
 
 
@@ -242,12 +262,30 @@ def test_answers_of_subwords_are_scored_by_bleu(
     spelt = str.maketrans({"a": " Ad", "b": "be", "c": " Co"})
     answers, wanted = write_pairs(data, lambda source: source.translate(spelt).strip())
     score = corpus_bleu(answers, [wanted], lowercase=True).score
-    bundle = pair_of(tmp_path, "▁ad be ▁co", {"test_bleu": score}, "subwords")
+    bundle = pair_of(tmp_path, "▁ad be ▁co", {"test_bleu": score}, "subwords", data=checksum(data))
 
     done = weir("evaluate", "mirror", "--data", data, "--bundle", bundle, "--target", fake.target)
 
     assert 0 < score < 100
     assert (done.code, done.out) == (0, f"bleu {score:.6g}\nas expected\n")
+
+
+def test_a_file_that_was_not_trained_on_is_asked_whole(
+    weir: Weir, fake: FakeServer, tmp_path: Path
+) -> None:
+    """What training measured is of other rows, and so no expectation."""
+    data = tmp_path / "pairs.tsv"
+    data.write_text("ab\tA B\nba\tB B\ncab\tC A B\n")
+    bundle = pair_of(tmp_path, "A B C", {"test_word_error_rate": 0.25})
+
+    done = weir("evaluate", "mirror", "--data", data, "--bundle", bundle, "--target", fake.target)
+
+    assert done.code == 0
+    assert done.err == f"asking 3 rows: all of {data}, which the bundle was not trained on\n"
+    assert done.out.splitlines() == [
+        "word_error_rate 0.333333   training had 0.25 on its own test rows",
+        "token_error_rate 0.142857",
+    ]
 
 
 def test_targets_may_lie_in_a_file_of_their_own(
@@ -256,7 +294,8 @@ def test_targets_may_lie_in_a_file_of_their_own(
     sources, targets = tmp_path / "a.txt", tmp_path / "b.txt"
     sources.write_text("".join(f"{source}\n" for source in SOURCES))
     targets.write_text("".join(f"{' '.join(source.upper())}\n" for source in SOURCES))
-    bundle = pair_of(tmp_path, "A B C", {"test_word_error_rate": 0.0})
+    digest = load_pair_file(sources, targets).checksum
+    bundle = pair_of(tmp_path, "A B C", {"test_word_error_rate": 0.0}, data=digest)
 
     order = ["evaluate", "mirror", "--data", sources, "--bundle", bundle, "--target", fake.target]
     done = weir(*order, "--target-data", targets)
@@ -278,6 +317,7 @@ def test_a_quick_run_is_asked_its_short_sources(
     whole, quick = weir(*order), weir(*order, "--quick")
 
     assert "word_error_rate 0\n" in quick.out and "word_error_rate 0\n" not in whole.out
+    assert "asking 81 rows" in quick.err and ", up to 6 characters" in quick.err
 
 
 def test_pairs_that_do_not_fit_are_refused(weir: Weir, fake: FakeServer, tmp_path: Path) -> None:
@@ -303,4 +343,4 @@ def test_pairs_that_do_not_fit_are_refused(weir: Weir, fake: FakeServer, tmp_pat
 
     assert [done.code for done in told.values()] == [2, 2, 2, 1, 2, 2, 2]
     assert all(message in done.err for message, done in told.items())
-    assert all(done.err.count("\n") == 1 for done in told.values())
+    assert all(done.err.splitlines()[-1].startswith("weir: ") for done in told.values())
