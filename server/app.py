@@ -41,6 +41,7 @@ from server.servicer import SERVICE as INFERENCE_SERVICE
 from server.servicer import Servicer
 from server.session import choose_provider
 from server.session import version as onnxruntime_version
+from server.silence import Silence
 from server.standard import HEALTH_SERVICE, Health, reflection_handlers
 from server.tasks import SERVICE as TASKS_SERVICE
 from server.tasks import Tasks
@@ -109,10 +110,11 @@ class App:
         )
         self._decoding = DecodePool(settings.decode_threads or _cores(), deadlines=self._deadlines)
         self._metrics.watch_decoding(self._decoding.waiting)
+        silence = Silence(settings.default_deadline_s, deadlines=self._deadlines)
         handlers = {
             **Servicer(self._repository, self._admission).handlers(),
-            **Tasks(self._admission, self._decoding).handlers(),
             **Models(self._repository).handlers(),
+            **Tasks(self._admission, self._decoding, silence).handlers(),
         }
         if settings.control == "explicit":
             handlers |= Control(Changes(self._repository)).handlers()

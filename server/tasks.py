@@ -9,6 +9,7 @@ from server.generation.task import generate
 from server.inference import Admission
 from server.pb.weir.v1 import tasks_pb2 as pb
 from server.preparation import TaskCall, start
+from server.silence import Silence
 from server.tagging import TAG
 from server.text_classification import CLASSIFY_TEXT
 from server.transport.call import Call, Handlers, Stream, Unary
@@ -24,11 +25,13 @@ class Tasks:
     Args:
         admission: the way to the models' schedulers.
         decoding: where pictures and texts become rows.
+        silence: ends streams that send no message.
     """
 
-    def __init__(self, admission: Admission, decoding: DecodePool) -> None:
+    def __init__(self, admission: Admission, decoding: DecodePool, silence: Silence) -> None:
         self._admission = admission
         self._decoding = decoding
+        self._silence = silence
 
     def handlers(self) -> Handlers:
         """By full method name."""
@@ -44,4 +47,4 @@ class Tasks:
         start(task, call, payload, self._admission, self._decoding)
 
     def _generate(self, call: Call) -> None:
-        generate(call, self._admission, self._decoding)
+        generate(call, self._admission, self._decoding, self._silence)

@@ -11,7 +11,7 @@ import grpc
 
 from server import guard
 from server.decoding import DecodePool
-from server.errors import InvalidRequest
+from server.errors import DeadlinePassed, InvalidRequest
 from server.generation.request import PairRequest
 from server.generation.row import Row
 from server.generation.search import Answer
@@ -22,14 +22,16 @@ from server.parameters import check_id
 from server.pb.weir.v1 import tasks_pb2 as pb
 from server.preparation import Arrived, Material, begin
 from server.reading import Reading, TextReader
+from server.silence import Silence
 from server.texts import read
 from server.transport.call import Call, Metadata
 from server.unary import parse
 from server.unread import Unread
 
 
-def generate(call: Call, admission: Admission, decoding: DecodePool) -> None:
+def generate(call: Call, admission: Admission, decoding: DecodePool, silence: Silence) -> None:
     """Wait for the one message of a `Generate` call. Runs on the transport's thread."""
+    opened_s = admission.clock()
 
     def received(payload: bytes | None) -> None:
         if payload is None:
@@ -37,7 +39,11 @@ def generate(call: Call, admission: Admission, decoding: DecodePool) -> None:
         else:
             _start(call, payload, admission, decoding)
 
-    call.receive(received)
+    def late() -> None:
+        error = DeadlinePassed(f"expected one message, none came within {silence.limit_s:g} s")
+        admission.refuse(error, call, None, opened_s)
+
+    silence.receive(call, received, late)
 
 
 def _start(call: Call, payload: bytes, admission: Admission, decoding: DecodePool) -> None:

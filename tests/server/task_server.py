@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 from server.deadlines import Deadlines
 from server.decoding import DecodePool
 from server.inference import Admission
+from server.silence import Silence
 from server.tasks import SERVICE, Tasks
 from server.transport.call import Unary
 from tests.server.conftest import Backend, Clock, FakeCall
@@ -35,9 +36,12 @@ class TaskServer:
             max_waiting_bytes=1 << 20,
             clock=clock,
         )
-        self.pool = DecodePool(1, deadlines=Deadlines(clock), clock=clock)
+        deadlines = Deadlines(clock)
+        self.pool = DecodePool(1, deadlines=deadlines, clock=clock)
         self.pool.start()
-        self.handler = Tasks(self.admission, self.pool).handlers()[f"/{SERVICE}/{method}"]
+        silence = Silence(60.0, deadlines=deadlines, clock=clock)
+        handlers = Tasks(self.admission, self.pool, silence).handlers()
+        self.handler = handlers[f"/{SERVICE}/{method}"]
 
     def send(self, message: Message | bytes, call: FakeCall | None = None) -> FakeCall:
         call = call or FakeCall()

@@ -9,7 +9,9 @@ def test_calls_are_those_of_the_service() -> None:
 
     assert SERVICE == "weir.v1.Tasks"
     nothing: Any = None
-    assert set(Tasks(nothing, nothing).handlers()) == {f"/{SERVICE}/{name}" for name in methods}
+    assert set(Tasks(nothing, nothing, nothing).handlers()) == {
+        f"/{SERVICE}/{name}" for name in methods
+    }
 
 
 def test_calls_agree_where_they_are_read_before_they_are_parsed() -> None:

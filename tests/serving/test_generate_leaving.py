@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
 from tests.serving.generation import LISTENED, generate
-from tests.serving.harness import TASKS, Client, Server, running
+from tests.serving.harness import ANSWER_S, SERVICE, TASKS, Client, Server, request, running, tensor
 
 ENDLESS = "z"
 
@@ -31,6 +32,12 @@ def nothing_until(ended: threading.Event) -> Iterator[bytes]:
     """The messages of a caller who opens a stream and sends none."""
     ended.wait()
     yield from ()
+
+
+def iter_after(rested: threading.Event, message: bytes) -> Iterator[bytes]:
+    """The messages of a caller who opens a stream and sends one much later."""
+    rested.wait()
+    yield message
 
 
 @pytest.mark.parametrize("how", ["cancelled", "deadline"])
@@ -91,3 +98,33 @@ def test_stopping_server_answers_whom_it_can_within_its_grace(
         assert server.ended() == 0
         silence.set()
         assert "Traceback" not in server.log()
+
+
+def test_stream_that_never_sends_is_ended_by_the_server(
+    encoder_decoders: Path, transport: str, tmp_path: Path
+) -> None:
+    """One that may take many requests is not."""
+    flags = ("--transport", transport, "--default-deadline-s", "0.5")
+    with (
+        running(encoder_decoders, tmp_path / "log", *flags) as server,
+        Client(server.target) as client,
+    ):
+        resting, spoken = threading.Event(), request("pair", tensor("tokens", np.array([[4]])))
+        many: Any = client.channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
+        stays = many(iter_after(resting, spoken.SerializeToString()))
+        never = threading.Event()
+        open_stream: Any = client.channel.stream_stream(f"/{TASKS}/Generate")
+        silent = open_stream(nothing_until(never))
+        # A deadline of the client's would be another end.
+        gives_up = threading.Timer(ANSWER_S, silent.cancel)
+        gives_up.start()
+
+        with pytest.raises(grpc.RpcError):
+            list(silent)
+        gives_up.cancel()
+        resting.set()
+
+        assert silent.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "expected one message, none came within 0.5 s" in silent.details()
+        assert list(stays) and stays.code() is grpc.StatusCode.OK
+        never.set()

@@ -11,6 +11,7 @@ from server.deadlines import Deadlines
 from server.decoding import DecodePool
 from server.inference import Admission
 from server.pb.weir.v1 import tasks_pb2 as pb
+from server.silence import Silence
 from server.tasks import SERVICE, Tasks
 from server.transport.call import Stream
 from tests import pairs
@@ -32,9 +33,12 @@ class Generating:
             max_waiting_bytes=1 << 20,
             clock=clock,
         )
-        self.pool = DecodePool(1, deadlines=Deadlines(clock), clock=clock)
+        deadlines = Deadlines(clock)
+        self.pool = DecodePool(1, deadlines=deadlines, clock=clock)
         self.pool.start()
-        self._handler = Tasks(self.admission, self.pool).handlers()[f"/{SERVICE}/Generate"]
+        self.silence = Silence(60.0, deadlines=deadlines, clock=clock)
+        handlers = Tasks(self.admission, self.pool, self.silence).handlers()
+        self._handler = handlers[f"/{SERVICE}/Generate"]
 
     def open(self, call: FakeCall | None = None) -> FakeCall:
         assert isinstance(self._handler, Stream)
@@ -164,3 +168,45 @@ def test_caller_who_does_not_read_is_told_so_and_frees_its_row(
     assert call.wait_until_finished() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert len(call.sent) == 50
     assert generating.send("ab").wait_until_finished() is OK
+
+
+def test_stream_without_a_message_is_ended_in_time(generating: Generating, clock: Clock) -> None:
+    call = generating.open()
+    clock.advance(59.0)
+    later = generating.open()
+
+    assert generating.silence.expire(clock.now) == clock.now + 1.0
+    assert [each.code for each in (call, later)] == [None, None]
+
+    clock.advance(1.0)
+    assert generating.silence.expire(clock.now) == clock.now + 59.0
+    ended = grpc.StatusCode.DEADLINE_EXCEEDED
+    assert [each.code for each in (call, later)] == [ended, None]
+    assert call.details == "expected one message, none came within 60 s"
+
+    call.deliver(asked("ab"))
+    assert not call.sent
+
+
+def test_stream_that_sent_its_message_is_not_silent(generating: Generating, clock: Clock) -> None:
+    call = generating.send("ab")
+    assert call.wait_until_finished() is OK
+
+    assert generating.silence.expire(clock.now + 1e6) == float("inf")
+
+
+def test_stream_with_a_deadline_of_its_own_is_left_to_it(
+    generating: Generating, clock: Clock
+) -> None:
+    call = generating.open(FakeCall(time_left_s=300.0))
+
+    assert generating.silence.expire(clock.now + 100.0) == float("inf")
+
+    call.deliver(asked("ab"))
+    assert call.wait_until_finished() is OK
+
+
+def test_stream_whose_caller_is_gone_is_not_silent(generating: Generating, clock: Clock) -> None:
+    generating.open().deliver(None)
+
+    assert generating.silence.expire(clock.now) == float("inf")
