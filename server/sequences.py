@@ -142,10 +142,12 @@ def _check_carriers(axis: str, padded: PaddedAxis, inputs: Inputs) -> None:
         )
     for name, value in padded.padding.items():
         dtype = DATATYPES[inputs[name].datatype].dtype
-        if dtype.kind in "iu" and not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
-            raise ModelFailed(
-                f"padded_axes: {axis}: padding of {name!r}: expected {dtype}, got {value}"
-            )
+        if dtype.kind in "iu":
+            bounds = np.iinfo(dtype.str)
+            if not bounds.min <= value <= bounds.max:
+                raise ModelFailed(
+                    f"padded_axes: {axis}: padding of {name!r}: expected {dtype}, got {value}"
+                )
 
 
 def _check_integers(where: str, spec: TensorSpec | None) -> None:

@@ -250,7 +250,7 @@ def test_odd_json_is_refused(text: bytes, message: str) -> None:
     ids=["rows", "tokens", "delay", "length", "padding", "value"],
 )
 def test_number_that_no_tensor_holds_is_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(BrokenBundle, match="expected less than|expected greater than"):
+    with pytest.raises(BrokenBundle, match=r"expected less than|expected greater than"):
         parse(encoded(**changes))
 
 

@@ -299,15 +299,15 @@ def test_names_on_the_disk_are_told_in_printable_words(directory: Path) -> None:
 
     assert str(raised.value).isprintable()
     str(raised.value).encode()
-    for name in (r"\udcff", r"\x1b[31m\nmodel ready", "é"):
-        assert name in str(raised.value)
+    for told in (r"\udcff", r"\x1b[31m\nmodel ready", "é"):
+        assert told in str(raised.value)
 
 
 def test_many_unlisted_files_are_counted_not_listed(directory: Path) -> None:
     for number in range(200):
         (directory / f"extra{number:03}").write_bytes(b"")
 
-    with pytest.raises(BrokenBundle, match="'extra004' and 195 more$"):
+    with pytest.raises(BrokenBundle, match=r"'extra004' and 195 more$"):
         read(directory)
 
 

@@ -204,9 +204,7 @@ CONTRACT = Contract(
     tokenisation=Tokenisation(rule="words", unknown=1, characters="characters"),
     tolerance=Tolerance(absolute=0, relative=0),
 )
-BUNDLE = Bundle(
-    CONTRACT, {"words.txt": "\n".join(WORDS).encode(), "letters.txt": "\n".join(LETTERS).encode()}
-)
+BUNDLE = Bundle(CONTRACT, files={}, texts={"words.txt": WORDS, "letters.txt": LETTERS})
 
 
 def test_bundle_says_how_it_is_read() -> None:

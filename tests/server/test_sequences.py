@@ -161,6 +161,26 @@ def test_contract_that_does_not_fit_the_graph_is_refused(
         rules_of(contract(**changes), INPUTS)
 
 
+@pytest.mark.parametrize("padding", [-129, 128, 2**40])
+def test_padding_that_its_input_cannot_hold_is_refused(padding: int) -> None:
+    inputs = {**INPUTS, "tokens": TensorSpec("tokens", "INT8", ("batch", "time"))}
+    axis = TIME.model_copy(update={"padding": {"tokens": padding, "characters": 0}})
+
+    with pytest.raises(ModelFailed, match=f"padding of 'tokens': expected int8, got {padding}"):
+        rules_of(contract(padded_axes={"time": axis}, value_ranges={}), inputs)
+
+
+@pytest.mark.parametrize("padding", [-128, 127])
+def test_padding_may_be_all_that_its_input_holds(padding: int) -> None:
+    inputs = {**INPUTS, "tokens": TensorSpec("tokens", "INT8", ("batch", "time"))}
+    axis = TIME.model_copy(update={"padding": {"tokens": padding, "characters": 0}})
+    letters = LETTERS
+
+    assert rules_of(
+        contract(padded_axes={"time": axis, "letters": letters}, value_ranges={}), inputs
+    ).maxima
+
+
 def test_range_of_numbers_that_are_no_integers_is_refused() -> None:
     inputs = {**INPUTS, "tokens": TensorSpec("tokens", "FP32", ("batch", "time"))}
 

@@ -63,10 +63,9 @@ def test_tokens_without_a_vocabulary_are_numbers() -> None:
 
 def test_bundle_says_how_its_answers_are_written() -> None:
     contract = pairs.CONTRACT.model_copy(update={"vocabularies": {"previous": "words.txt"}})
-    lines = "\n".join(ENTRIES).encode()
 
-    writer = writer_of(Bundle(contract, {"words.txt": lines}))
+    writer = writer_of(Bundle(contract, files={}, texts={"words.txt": ENTRIES}))
 
     assert writer is not None and writer.token(5) == "b"
     with pytest.raises(ModelFailed, match="previous: expected 8 entries, got 4"):
-        writer_of(Bundle(contract, {"words.txt": "\n".join(SPECIAL).encode()}))
+        writer_of(Bundle(contract, files={}, texts={"words.txt": SPECIAL}))

@@ -4,23 +4,20 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import AttributeProto, NodeProto, TensorProto, helper
 
 from bundle.contract import Contract, Tolerance
 from bundle.golden import FILE_NAME as GOLDEN
 from bundle.golden import Golden, encode
 from bundle.writer import write
 from tests import onnx_models
-
-SECRET = "secret.bin"
-"""A file beside the repository, of the bytes that a graph would like to have as its weights."""
+from tests.serving import bad_graphs
+from tests.serving.bad_graphs import OUTSIDE, at_top, of_operator
 
 
 @dataclass(frozen=True)
@@ -95,82 +92,18 @@ def rewritten(**changes: Any) -> Callable[[Path], object]:
     return rewrite
 
 
-# External data
-
-
-def external(location: str, offset: int = 0, length: int = 16) -> TensorProto:
-    """A tensor whose four numbers are said to lie elsewhere."""
-    tensor = TensorProto(name="slope", data_type=TensorProto.FLOAT, dims=[4])
-    tensor.data_location = TensorProto.EXTERNAL
-    for key, value in (("location", location), ("offset", offset), ("length", length)):
-        tensor.external_data.add(key=key, value=str(value))
-    return tensor
-
-
-def axes(name: str) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4])
-
-
-def graph_of(
-    nodes: Sequence[NodeProto],
-    initializers: Sequence[TensorProto] = (),
-    functions: Sequence[onnx.FunctionProto] = (),
-) -> bytes:
-    """x → y with these parts; nothing is checked."""
-    graph = helper.make_graph(nodes, "external", [axes("x")], [axes("y")], initializers)
-    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("own", 1)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=10, functions=functions)
-    return model.SerializeToString()
-
-
-MULTIPLY = helper.make_node("Mul", ["x", "slope"], ["y"])
-
-
-def at_top(location: str, **bounds: int) -> bytes:
-    return graph_of([MULTIPLY], [external(location, **bounds)])
-
-
-def in_branch() -> bytes:
-    branch = helper.make_graph([MULTIPLY], "branch", [], [axes("y")], [external(SECRET)])
-    condition = helper.make_tensor("yes", TensorProto.BOOL, [], [True])
-    node = helper.make_node("If", ["yes"], ["y"], then_branch=branch, else_branch=branch)
-    return graph_of([node], [condition])
-
-
-def in_function() -> bytes:
-    constant = helper.make_node("Constant", [], ["slope"], value=external(SECRET))
-    function = helper.make_function(
-        "own", "Scale", ["x"], ["y"], [constant, MULTIPLY], [helper.make_opsetid("", 21)]
-    )
-    return graph_of([helper.make_node("Scale", ["x"], ["y"], domain="own")], functions=[function])
-
-
-def in_constant() -> bytes:
-    return graph_of([helper.make_node("Constant", [], ["slope"], value=external(SECRET)), MULTIPLY])
-
-
-def in_sparse() -> bytes:
-    sparse = onnx.SparseTensorProto(values=external(SECRET), dims=[4])
-    attribute = AttributeProto(
-        name="sparse_value", type=AttributeProto.SPARSE_TENSOR, sparse_tensor=sparse
-    )
-    constant = helper.make_node("Constant", [], ["slope"])
-    constant.attribute.append(attribute)
-    return graph_of([constant, MULTIPLY])
-
-
 def beside(link: Callable[[Path, Path], object]) -> Callable[[Path, str], object]:
-    """A plain model whose weights are said to lie in a file that leads to the secret."""
+    """A plain model whose weights are said to lie in a file that leads to the file outside."""
 
     def make(root: Path, name: str) -> None:
         directory = onnx_models.write_plain(root, name, at_top("weights.bin"))
-        link(root.parent / SECRET, directory / "weights.bin")
+        link(root.parent / OUTSIDE, directory / "weights.bin")
 
     return make
 
 
 def below_a_link(root: Path, name: str) -> None:
-    directory = onnx_models.write_plain(root, name, at_top(f"up/{SECRET}"))
+    directory = onnx_models.write_plain(root, name, at_top(f"up/{OUTSIDE}"))
     (directory / "up").symlink_to(root.parent)
 
 
@@ -187,55 +120,19 @@ def moved(part: str, link: Callable[[Path, Path], object]) -> Callable[[Path, st
     return make
 
 
+def dangling(directory: Path) -> None:
+    (directory / "model.json").unlink()
+    (directory / "model.json").symlink_to("nothing")
+
+
 def symbolic(target: Path, place: Path) -> None:
     place.symlink_to(target)
-
-
-# Names and operators
-
-
-def renamed(field: str) -> bytes:
-    """A graph in which one text is no UTF-8."""
-    node = helper.make_node("Identity", ["x"], ["y"])
-    axis = "QQQQ" if field == "axis" else "batch"
-    name = "QQQQ" if field == "input" else "x"
-    node.input[0] = name
-    value = helper.make_tensor_value_info(name, TensorProto.FLOAT, [axis, 4])
-    graph = helper.make_graph([node], "names", [value], [axes("y")])
-    opset = helper.make_opsetid("QQQQ" if field == "domain" else "", 21)
-    opsets = [opset, helper.make_opsetid("", 21)] if field == "domain" else [opset]
-    if field == "operator":
-        node.op_type = "QQQQ"
-        graph.node[0].op_type = "QQQQ"
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
-    return model.SerializeToString().replace(b"QQQQ", b"Q\xff\xfe\x80")
-
-
-def of_operator(name: str, domain: str = "", opset: int = 21) -> bytes:
-    graph = helper.make_graph(
-        [helper.make_node(name, ["x"], ["y"], domain=domain)], "g", [axes("x")], [axes("y")]
-    )
-    opsets = [helper.make_opsetid("", opset)]
-    if domain:
-        opsets.append(helper.make_opsetid(domain, 1))
-    return helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
-
-
-def of_inputs(count: int) -> bytes:
-    inputs = [
-        helper.make_tensor_value_info(f"x{number}", TensorProto.FLOAT, ["batch", 4])
-        for number in range(count)
-    ]
-    node = helper.make_node("Identity", ["x0"], ["y"])
-    graph = helper.make_graph([node], "wide", inputs, [axes("y")])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    return model.SerializeToString()
 
 
 AFFINE = onnx_models.affine()
 NOISE = random.Random(7).randbytes(4096)
 REFUSES = "ONNX Runtime refuses the graph"
-OUTSIDE = "expected all weights inside the file, got external data in "
+ELSEWHERE = "expected all weights inside the file, got external data in "
 
 BAD = [
     Bad("E01", "empty", plain(b""), REFUSES),
@@ -284,21 +181,21 @@ BAD = [
         r"not listed: '\udcff'",
     ),
     Bad("E04", "unknown_key", changed(rewritten(**{"a\nb\x1b": 1})), r"model.json: a\nb\x1b"),
-    Bad("E05", "absolute", plain(at_top(f"/etc/{SECRET}")), f"{OUTSIDE}'/etc/{SECRET}'"),
-    Bad("E05", "parent", plain(at_top(f"../../../{SECRET}")), f"{OUTSIDE}'../../../{SECRET}'"),
-    Bad("E05", "symlink", beside(symbolic), f"{OUTSIDE}'weights.bin'"),
-    Bad("E05", "parent_symlink", below_a_link, f"{OUTSIDE}'up/{SECRET}'"),
-    Bad("E05", "branch", plain(in_branch()), f"{OUTSIDE}'{SECRET}'"),
-    Bad("E05", "function", plain(in_function()), f"{OUTSIDE}'{SECRET}'"),
-    Bad("E05", "constant", plain(in_constant()), f"{OUTSIDE}'{SECRET}'"),
-    Bad("E05", "sparse", plain(in_sparse()), f"{OUTSIDE}'{SECRET}'"),
+    Bad("E05", "absolute", plain(at_top(f"/etc/{OUTSIDE}")), f"{ELSEWHERE}'/etc/{OUTSIDE}'"),
+    Bad("E05", "parent", plain(at_top(f"../../../{OUTSIDE}")), f"{ELSEWHERE}'../../../{OUTSIDE}'"),
+    Bad("E05", "symlink", beside(symbolic), f"{ELSEWHERE}'weights.bin'"),
+    Bad("E05", "parent_symlink", below_a_link, f"{ELSEWHERE}'up/{OUTSIDE}'"),
+    Bad("E05", "branch", plain(bad_graphs.in_branch()), f"{ELSEWHERE}'{OUTSIDE}'"),
+    Bad("E05", "function", plain(bad_graphs.in_function()), f"{ELSEWHERE}'{OUTSIDE}'"),
+    Bad("E05", "constant", plain(bad_graphs.in_constant()), f"{ELSEWHERE}'{OUTSIDE}'"),
+    Bad("E05", "sparse", plain(bad_graphs.in_sparse()), f"{ELSEWHERE}'{OUTSIDE}'"),
     Bad(
         "E05",
         "published",
         changed(lambda d: with_hash(d, "model.onnx", at_top("labels.txt"))),
-        f"{OUTSIDE}'labels.txt'",
+        f"{ELSEWHERE}'labels.txt'",
     ),
-    Bad("E06", "weights_hard_link", beside(lambda t, p: p.hardlink_to(t)), f"{OUTSIDE}'weights.bin'"),
+    Bad("E06", "weights_hard_link", beside(lambda t, p: p.hardlink_to(t)), f"{ELSEWHERE}'weights.bin'"),
     Bad(
         "E06",
         "graph_hard_link",
@@ -312,12 +209,12 @@ BAD = [
     Bad(
         "E07",
         "contract_link_to_nothing",
-        changed(lambda d: ((d / "model.json").unlink(), (d / "model.json").symlink_to("nothing"))),
+        changed(dangling),
         "model.json: expected a regular file, got a link",
     ),
-    Bad("E08", "offset_negative", plain(at_top(SECRET, offset=-8)), f"{OUTSIDE}'{SECRET}'"),
-    Bad("E08", "length_enormous", plain(at_top(SECRET, length=1 << 50)), f"{OUTSIDE}'{SECRET}'"),
-    Bad("E08", "past_the_end", plain(at_top(SECRET, offset=1 << 20)), f"{OUTSIDE}'{SECRET}'"),
+    Bad("E08", "offset_negative", plain(at_top(OUTSIDE, offset=-8)), f"{ELSEWHERE}'{OUTSIDE}'"),
+    Bad("E08", "length_enormous", plain(at_top(OUTSIDE, length=1 << 50)), f"{ELSEWHERE}'{OUTSIDE}'"),
+    Bad("E08", "past_the_end", plain(at_top(OUTSIDE, offset=1 << 20)), f"{ELSEWHERE}'{OUTSIDE}'"),
     Bad(
         "E08",
         "labels_of_gigabytes",
@@ -325,7 +222,7 @@ BAD = [
         "labels.txt: expected at most 16777216 bytes, got 2000000000",
     ),
     *(
-        Bad("E14", f"{field}_without_utf8", plain(renamed(field)), REFUSES)
+        Bad("E14", f"{field}_without_utf8", plain(bad_graphs.renamed(field)), REFUSES)
         for field in ("input", "axis", "operator")
     ),
     Bad("E15", "opset", plain(of_operator("Identity", opset=9999)), REFUSES),
@@ -334,7 +231,7 @@ BAD = [
     Bad(
         "E15",
         "wide",
-        lambda root, name: onnx_models.write_plain(root, name, of_inputs(100_000)),
+        lambda root, name: onnx_models.write_plain(root, name, bad_graphs.of_inputs(100_000)),
         "expected at most 1024 inputs, got 100000",
     ),
     Bad(
@@ -347,19 +244,7 @@ BAD = [
 
 
 def write_all(root: Path) -> None:
-    """Every bad model, and the secret that some of them want."""
-    (root.parent / SECRET).write_bytes(np.full(4, 7, np.float32).tobytes())
+    """Every bad model, and the file outside that some of them want."""
+    (root.parent / OUTSIDE).write_bytes(np.full(4, 7, np.float32).tobytes())
     for bad in BAD:
         bad.make(root, bad.name)
-
-
-def write_damaged(root: Path, graphs: Mapping[str, bytes], flips: int) -> None:
-    """Each graph as a plain model, cut off at each 64th byte, and with single bits flipped."""
-    chance = random.Random(7)
-    for name, graph in graphs.items():
-        for size in range(0, len(graph), 64):
-            onnx_models.write_plain(root, f"{name}_cut_{size}", graph[:size])
-        for place in chance.sample(range(8 * len(graph)), flips):
-            damaged = bytearray(graph)
-            damaged[place // 8] ^= 1 << place % 8
-            onnx_models.write_plain(root, f"{name}_bit_{place}", bytes(damaged))

@@ -116,8 +116,40 @@ def test_pair_without_probabilities_is_refused(encoder: Graph, decoder: Graph) -
             r"golden inputs: expected \['lengths', 'tokens'\], got \['lengths'\]",
         ),
         (Golden({}, pairs.WHOLE_GOLDEN.outputs), "golden inputs"),
+        (
+            Golden(
+                pairs.WHOLE_GOLDEN.inputs,
+                {name: array[:1] for name, array in pairs.WHOLE_GOLDEN.outputs.items()},
+            ),
+            "golden outputs: expected tokens and lengths of 2 rows",
+        ),
+        (
+            Golden(
+                pairs.WHOLE_GOLDEN.inputs,
+                {
+                    name: array.astype(np.float32)
+                    for name, array in pairs.WHOLE_GOLDEN.outputs.items()
+                },
+            ),
+            "golden outputs",
+        ),
+        (
+            Golden(
+                {**pairs.WHOLE_GOLDEN.inputs, "lengths": np.array([3])}, pairs.WHOLE_GOLDEN.outputs
+            ),
+            "golden inputs: expected rows",
+        ),
     ],
-    ids=["none", "no outputs", "no lengths of answers", "no tokens", "no inputs"],
+    ids=[
+        "none",
+        "no outputs",
+        "no lengths of answers",
+        "no tokens",
+        "no inputs",
+        "fewer answers",
+        "lengths that are no integers",
+        "fewer lengths",
+    ],
 )
 def test_recordings_that_prove_nothing_are_refused(
     pair: Pair, recorded: Golden | None, message: str
