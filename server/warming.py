@@ -8,6 +8,7 @@ recorded row, for two seconds at most. The lengths in between need nothing that 
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -31,6 +32,8 @@ Array = NDArray[Any]
 
 _LEAST_LENGTH = 8
 _MOST_S = 2.0
+# Of a batch's inputs: a graph may name any size, and a contract any number of rows.
+_MOST_BYTES = 1 << 28
 
 
 def warm_up(
@@ -86,7 +89,11 @@ def _run_lengths(
     started_s = now = clock()
     for length in _lengths(golden, paddings):
         most = policy.max_rows if policy.max_tokens is None else policy.max_tokens // length
-        for rows in (1, max(1, min(policy.max_rows, most))):
+        # A row is repeated as it was recorded, then stretched.
+        stretched = _stretched(_repeated(golden, 1), paddings, length)
+        row_bytes = max(_row_bytes(golden.inputs), _row_bytes(stretched))
+        most = min(policy.max_rows, most, _MOST_BYTES // row_bytes)
+        for rows in (1, max(1, most)):
             inputs = _stretched(_repeated(golden, rows), paddings, length)
             session.run(collate.join([inputs], paddings))
         last_s, now = clock() - now, clock()
@@ -125,18 +132,32 @@ def _stretched(
 
 
 def _inputs(signature: Signature, golden: Golden | None, rows: int) -> dict[str, Array] | None:
-    """Recorded inputs, repeated to so many rows, or zeros where all other axes are fixed."""
+    """Recorded inputs, repeated to so many rows, or zeros where all other axes are fixed.
+
+    None where there are no zeros to make, or more bytes than a warm-up is worth.
+    """
     if golden is not None:
-        return _repeated(golden, rows) if signature.has_rows else dict(golden.inputs)
-    inputs = {}
+        if not signature.has_rows:
+            return dict(golden.inputs)
+        is_small = rows * _row_bytes(golden.inputs) <= _MOST_BYTES
+        return _repeated(golden, rows) if is_small else None
+    inputs: dict[str, Array] = {}
+    left_bytes = _MOST_BYTES
     for spec in signature.inputs.values():
         axes = (rows, *spec.axes[1:]) if signature.has_rows else spec.axes
         if not all(isinstance(axis, int) for axis in axes):
             return None
         shape = tuple(int(axis) for axis in axes if axis is not None)
         dtype = DATATYPES[spec.datatype].dtype
+        left_bytes -= math.prod(shape) * dtype.itemsize
+        if left_bytes < 0:
+            return None
         inputs[spec.name] = np.full(shape, "" if dtype.kind == "O" else 0, dtype)
     return inputs
+
+
+def _row_bytes(inputs: Mapping[str, Array]) -> int:
+    return sum(array[:1].nbytes for array in inputs.values())
 
 
 def _repeated(golden: Golden, rows: int) -> dict[str, Array]:

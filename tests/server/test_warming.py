@@ -114,3 +114,50 @@ def test_a_slow_model_is_warmed_up_as_far_as_two_seconds_go(
     session = warmed(clock, entry_s=entry_s)
 
     assert max(length for _, length in session.shapes()) == longest
+
+
+class Shapes:
+    """A session that notes how many rows it runs, and keeps none of them."""
+
+    def __init__(self, inputs: list[TensorSpec]) -> None:
+        self.inputs = inputs
+        self.rows: list[int] = []
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        self.rows.append(len(inputs["tokens"]))
+        return {}
+
+
+def rows_warmed(inputs: list[TensorSpec], golden: Golden | None, *paddings: Padding) -> list[int]:
+    """For a contract that allows a million rows."""
+    session: Any = Shapes(inputs)
+    warm_up(
+        session,
+        Signature(inputs, [], batch_axis="batch", max_rows=1_000_000),
+        Files(None, b"", None, golden, {}),
+        name="wide",
+        policy=BatchPolicy(1_000_000),
+        paddings=paddings,
+        clock=lambda: 10.0 * len(session.rows),
+    )
+    rows: list[int] = session.rows
+    return rows
+
+
+def test_batches_stop_where_their_inputs_would_fill_the_memory() -> None:
+    assert rows_warmed([TensorSpec("tokens", "INT64", ("batch", 1 << 24))], None) == [1, 2]
+
+
+def test_nothing_is_run_where_one_row_would_fill_the_memory() -> None:
+    inputs = [TensorSpec("tokens", "INT64", ("batch", 1 << 50))]
+    recorded = Golden({"tokens": np.broadcast_to(np.int64(1), (1, 1 << 50))}, {})
+
+    assert rows_warmed(inputs, None) == []
+    assert rows_warmed(inputs, recorded) == []
+
+
+def test_full_batch_of_rows_with_lengths_stops_there_too() -> None:
+    letters = np.broadcast_to(np.int64(1), (2, 33, 1 << 18))
+    golden = Golden({**GOLDEN.inputs, "letters": letters}, {})
+
+    assert rows_warmed(INPUTS, golden, TIME) == [1, 3]
