@@ -41,6 +41,8 @@ _SOURCE = re.compile(r"Load model from /proc/self/fd/\d+ failed: ?")
 # More do not fit into a request (`guard`), and a run of a hundred thousand takes minutes.
 _MOST_TENSORS = 1024
 _OUT_OF_MEMORY = re.compile(r"alloc|out of memory|bad_alloc", re.IGNORECASE)
+# At load a refusal may tell names of the graph.
+_NO_MEMORY = re.compile(r"bad[_ ]alloc|failed to allocate memory|out of memory", re.IGNORECASE)
 
 # Identity on one float, as ONNX: enough to see whether a provider starts.
 _PROBE = bytes.fromhex(
@@ -85,6 +87,7 @@ class Session:
 
     Raises:
         ModelFailed: the graph does not load, or not on that provider.
+        OutOfMemory: it would take more memory than there is.
     """
 
     def __init__(
@@ -111,6 +114,8 @@ class Session:
         except ModelFailed:
             raise
         except Exception as error:  # the runtime raises many unrelated classes
+            if _NO_MEMORY.search(str(error)):
+                raise OutOfMemory("the graph needs more memory than there is") from error
             raise ModelFailed(f"ONNX Runtime refuses the graph: {_first_line(error)}") from error
         if self._session.get_providers()[0] != PROVIDERS[provider]:
             raise ModelFailed(
@@ -230,7 +235,7 @@ def _cuda_problem() -> str | None:
         return "the CUDA driver finds no device"
     try:
         Session(_PROBE, provider="cuda", threads=1)
-    except ModelFailed as error:
+    except (ModelFailed, OutOfMemory) as error:
         return f"{error} (are the CUDA and cuDNN libraries of onnxruntime-gpu installed?)"
     return None
 

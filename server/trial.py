@@ -29,7 +29,7 @@ from prometheus_client import CollectorRegistry
 
 from server.config import ModelSettings
 from server.deadlines import Deadlines
-from server.errors import ModelFailed
+from server.errors import ModelFailed, OutOfMemory
 from server.generation.served import ServedPair
 from server.metrics import Metrics
 from server.model import Loader, ServedModel, served_name
@@ -191,13 +191,21 @@ def _attempt(job: dict[str, Any]) -> dict[str, str]:
     try:
         with _limited_memory(None if job["provider"] == "cuda" else job["memory_bytes"]):
             _loader(job).load(job["name"], job["version"], Path(job["directory"]))
-    except ModelFailed as error:
-        return {"reason": str(error), "bug": ""}
-    except MemoryError:
-        return {"reason": "it needs more memory than there is", "bug": ""}
+    except (ModelFailed, MemoryError) as error:
+        reason = str(error) or "it needs more memory than there is"
+        if job["memory_bytes"] and _is_for_memory(error):
+            reason += f" (load_memory_bytes is {job['memory_bytes']})"
+        return {"reason": reason, "bug": ""}
     except Exception:  # noqa: BLE001 - told, and logged by the parent
         return {"reason": "", "bug": traceback.format_exc()}
     return {"reason": "", "bug": ""}
+
+
+def _is_for_memory(error: BaseException | None) -> bool:
+    """Whether it is, or came of, a want of memory."""
+    return error is not None and (
+        isinstance(error, (MemoryError, OutOfMemory)) or _is_for_memory(error.__cause__)
+    )
 
 
 def _loader(job: dict[str, Any]) -> Loader:

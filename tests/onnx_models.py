@@ -227,6 +227,18 @@ def needing(memory_bytes: int) -> bytes:
     )
 
 
+def wide(weight_bytes: int) -> bytes:
+    """y = x FP32 [batch, n], with so many bytes of weights."""
+    width = weight_bytes // 4
+    return _model(
+        "wide",
+        [helper.make_node("Add", ["x", "zeros"], ["y"])],
+        [_value("x", TensorProto.FLOAT, ("batch", width))],
+        [_value("y", TensorProto.FLOAT, ("batch", width))],
+        [_constant("zeros", np.zeros(width, np.float32))],
+    )
+
+
 def nan_passthrough(width: int = 4) -> bytes:
     """y = the sum of each row, FP32 [batch, width] → [batch]: a NaN spoils its own row alone."""
     return _model(

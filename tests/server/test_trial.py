@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -177,8 +178,22 @@ def test_version_that_needs_more_memory_than_its_limit_fails(
         publish(graph=graph) if is_bundle else onnx_models.write_plain(models, "plain", graph)
     )
 
-    with pytest.raises(ModelFailed, match="needs more memory than there is"):
+    with pytest.raises(
+        ModelFailed, match=r"needs more memory than there is \(load_memory_bytes is 1073741824\)$"
+    ):
         load(make_trial(memory_bytes=2**30), directory)
+
+
+@linux
+@pytest.mark.parametrize("memory_mib", [5, 25], ids=["to read", "to load"])
+def test_version_whose_files_need_more_memory_than_its_limit_fails(
+    memory_mib: int, models: Path, make_trial: Callable[..., Trial]
+) -> None:
+    graph = onnx_models.wide(20 * 2**20)
+    directory = onnx_models.write_plain(models, "plain", graph)
+
+    with pytest.raises(ModelFailed, match="needs more memory than there is"):
+        load(make_trial(memory_bytes=memory_mib * 2**20), directory)
 
 
 @linux
@@ -211,6 +226,19 @@ def test_child_that_dies_fails_the_version(
 
     with pytest.raises(ModelFailed, match=told):
         loading.result(HANG_S)
+
+
+def test_child_imports_what_this_process_does_wherever_that_stands(
+    publish: Callable[..., Path],
+    make_trial: Callable[..., Trial],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "server").mkdir()
+    (tmp_path / "server" / "__init__.py").write_text("raise SystemExit('of the working directory')")
+    monkeypatch.chdir(tmp_path)
+
+    assert load(make_trial(), publish())
 
 
 def test_bug_in_the_child_is_told_as_one(
@@ -247,6 +275,28 @@ def test_stop_ends_what_is_tried_and_nothing_else_begins(
     assert child.returncode == -signal.SIGKILL
     with pytest.raises(ModelFailed, match="the server is stopping"):
         load(trial, publish())
+
+
+@linux
+def test_child_gives_way_to_what_serves(
+    endless: Path,
+    make_trial: Callable[..., Trial],
+    started: "SimpleQueue[subprocess.Popen[bytes]]",
+    load_aside: Callable[..., "Future[Any]"],
+) -> None:
+    trial = make_trial()
+    loading = load_aside(trial, endless)
+    child = started.get(timeout=HANG_S)
+    ranks = Path(f"/proc/{child.pid}/oom_score_adj")
+    end_s = time.monotonic() + HANG_S
+
+    while ranks.read_text() != "1000\n" and time.monotonic() < end_s:
+        assert not loading.done()
+    niceness, rank = os.getpriority(os.PRIO_PROCESS, child.pid), ranks.read_text()
+    trial.stop()
+
+    assert niceness > os.getpriority(os.PRIO_PROCESS, 0)
+    assert rank == "1000\n"
 
 
 @linux
