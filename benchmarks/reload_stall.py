@@ -164,8 +164,8 @@ def report(runs: list[Run]) -> None:
     console.print(table)
     for case in (CLOSED, OPEN):
         for figure in ("p50_ms", "p99_ms", "p100_ms"):
-            found = harness.ratio(runs, figure, case=case, of=RELOADING, to=STILL)
-            console.print(f"{case}, {figure}: {RELOADING} / {STILL} {found.text('.2f')}")
+            ratio = harness.ratio(runs, figure, case=case, of=RELOADING, to=STILL)
+            console.print(f"{case}, {figure}: {RELOADING} / {STILL} {ratio.text('.2f')}")
 
 
 if __name__ == "__main__":
