@@ -17,9 +17,11 @@ if TYPE_CHECKING:
         GeneratedToken,
         Hypothesis,
         IndexEntry,
+        ModelInfo,
         ModelMetadata,
         TaggedToken,
         TensorMetadata,
+        VersionInfo,
     )
     from weir.async_client import AsyncClient
     from weir.client import Client
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
         Unavailable,
         Unimplemented,
         Unknown,
+        Unreachable,
         UsageError,
         WeirError,
     )
@@ -72,6 +75,7 @@ __all__ = [
     "Internal",
     "InvalidArgument",
     "MissingExtra",
+    "ModelInfo",
     "ModelMetadata",
     "NotFound",
     "OutOfRange",
@@ -84,7 +88,9 @@ __all__ = [
     "Unavailable",
     "Unimplemented",
     "Unknown",
+    "Unreachable",
     "UsageError",
+    "VersionInfo",
     "WeirError",
 ]
 
@@ -97,9 +103,11 @@ _ANSWERS = (
     "GeneratedToken",
     "Hypothesis",
     "IndexEntry",
+    "ModelInfo",
     "ModelMetadata",
     "TaggedToken",
     "TensorMetadata",
+    "VersionInfo",
 )
 _ELSEWHERE = {
     "AsyncClient": "weir.async_client",

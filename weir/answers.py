@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,3 +145,38 @@ class IndexEntry:
     version: str
     state: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class VersionInfo:
+    """One version of a model that serves, is about to, or failed to.
+
+    `state` is READY, LOADING, UNLOADING or UNAVAILABLE; `reason` says why it is not ready, or why its newer
+    files were not taken; `since` is when it came into this state. `provider` is empty unless it is ready.
+    `parity` is the largest difference from PyTorch when it was exported, `golden` the largest from its
+    recorded outputs when the server loaded it; None where nobody measured.
+    """
+
+    version: str
+    labels: tuple[str, ...]
+    state: str
+    reason: str
+    since: datetime
+    provider: str
+    parity: float | None
+    golden: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model of a server, its versions the highest first.
+
+    `answering` is the version that a request gets which names none, and `task` what that is made for; both
+    are empty where no version answers. `on_disk` are all versions of which there is a directory.
+    """
+
+    name: str
+    task: str
+    answering: str
+    versions: tuple[VersionInfo, ...]
+    on_disk: tuple[str, ...]

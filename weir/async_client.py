@@ -13,18 +13,10 @@ from typing import Self, Unpack
 import grpc
 
 from server.pb import inference_pb2 as pb
-from weir import calls, defaults, errors, wire
-from weir.answers import (
-    Answer,
-    Class,
-    ClassifiedText,
-    Forecast,
-    IndexEntry,
-    ModelMetadata,
-    TaggedToken,
-)
+from weir import answers, calls, defaults, errors, operations, wire
 from weir.async_connection import AsyncConnection
 from weir.connection import Inputs
+from weir.defaults import LOADING_S
 from weir.generating import GENERATE, GenerateOptions, generate_request
 from weir.generation import AsyncGeneration
 from weir.pictures import Picture, classify, load
@@ -70,7 +62,7 @@ class AsyncClient:
         *,
         timeout_s: float | None = None,
         **options: Unpack[wire.InferOptions],
-    ) -> Answer:
+    ) -> answers.Answer:
         """Run a model on arrays by input name, or on one array if it has one input."""
         named = await self._connection.named(model, options.get("version", ""), inputs)
         request = wire.infer_request(model, named, **options)
@@ -84,7 +76,7 @@ class AsyncClient:
         timeout_s: float = math.inf,
         in_flight: int = 64,
         **options: Unpack[wire.InferOptions],
-    ) -> AsyncGenerator[Answer, None]:
+    ) -> AsyncGenerator[answers.Answer, None]:
         """Send many requests over one stream and yield their answers in the requests' order.
 
         At most `in_flight` requests are read from `requests` ahead of the answer being waited for.
@@ -104,9 +96,9 @@ class AsyncClient:
         pictures: Iterable[Picture],
         *,
         top: int = 5,
-        version: str = "",
+        version: wire.Version = "",
         timeout_s: float | None = None,
-    ) -> list[list[Class]]:
+    ) -> list[list[answers.Class]]:
         """The `top` most probable classes of each picture, best first, in one call."""
         # Files are read on a thread: a slow disk must not hold up the event loop.
         loaded = await asyncio.to_thread(load, pictures)
@@ -119,9 +111,9 @@ class AsyncClient:
         model: str,
         texts: Iterable[Text],
         *,
-        version: str = "",
+        version: wire.Version = "",
         timeout_s: float | None = None,
-    ) -> list[list[TaggedToken]]:
+    ) -> list[list[answers.TaggedToken]]:
         """The tag of every token of each text, in one call."""
         return await self._connection.unary(tag(model, texts, version=version), timeout_s)
 
@@ -131,9 +123,9 @@ class AsyncClient:
         texts: Iterable[Text],
         *,
         top: int = 5,
-        version: str = "",
+        version: wire.Version = "",
         timeout_s: float | None = None,
-    ) -> list[ClassifiedText]:
+    ) -> list[answers.ClassifiedText]:
         """The `top` most probable classes of each text, best first, in one call; texts as `tag`."""
         call = classify_text(model, texts, top=top, version=version)
         return await self._connection.unary(call, timeout_s)
@@ -159,9 +151,9 @@ class AsyncClient:
         columns: Columns,
         *,
         horizon: int = 0,
-        version: str = "",
+        version: wire.Version = "",
         timeout_s: float | None = None,
-    ) -> Forecast:
+    ) -> answers.Forecast:
         """The `horizon` values that follow a series, by default as many as the model sees ahead."""
         call = forecast(model, columns, horizon=horizon, version=version)
         return await self._connection.unary(call, timeout_s)
@@ -173,14 +165,14 @@ class AsyncClient:
         *,
         top: int = 5,
         output: str = "",
-        version: str = "",
+        version: wire.Version = "",
         timeout_s: float | None = None,
-    ) -> list[list[Class]]:
+    ) -> list[list[answers.Class]]:
         """The `top` classes of each row, best first, of `probabilities` or the output named."""
         call = await self._connection.rank(model, inputs, top=top, output=output, version=version)
         return await self._connection.unary(call, timeout_s)
 
-    async def metadata(self, model: str, version: str = "") -> ModelMetadata:
+    async def metadata(self, model: str, version: wire.Version = "") -> answers.ModelMetadata:
         """Names, datatypes and shapes of a model's tensors."""
         return await self._connection.unary(calls.metadata(model, version))
 
@@ -188,17 +180,37 @@ class AsyncClient:
         """The server's name, version and extensions, in the protocol's own message."""
         return await self._connection.unary(calls.server_metadata())
 
-    async def config(self, model: str, version: str = "") -> pb.ModelConfigResponse:
+    async def config(self, model: str, version: wire.Version = "") -> pb.ModelConfigResponse:
         """A model's configuration, in the protocol's own message."""
         return await self._connection.unary(calls.config(model, version))
 
-    async def statistics(self, model: str = "", version: str = "") -> pb.ModelStatisticsResponse:
+    async def statistics(
+        self, model: str = "", version: wire.Version = ""
+    ) -> pb.ModelStatisticsResponse:
         """Counts and durations of a model, or of all, in the protocol's own message."""
         return await self._connection.unary(calls.statistics(model, version))
 
-    async def index(self, *, ready: bool = False) -> tuple[IndexEntry, ...]:
+    async def index(self, *, ready: bool = False) -> tuple[answers.IndexEntry, ...]:
         """Every model the server knows, or only those that are ready."""
         return await self._connection.unary(calls.index(ready=ready))
+
+    async def models(self) -> list[answers.ModelInfo]:
+        """Every model with its versions: their states, labels and proofs. Only Weir tells that."""
+        return await self._connection.unary(operations.models())
+
+    async def load(self, model: str, *, reload: bool = False, timeout_s: float = LOADING_S) -> None:
+        """Bring what is on disk of a model into service; with `reload` also what is unchanged."""
+        await self._connection.unary(operations.load(model, reload=reload), timeout_s)
+
+    async def unload(self, model: str, *, timeout_s: float = LOADING_S) -> None:
+        """Take a model out of service; what it has been asked already is answered."""
+        await self._connection.unary(operations.unload(model), timeout_s)
+
+    async def set_label(
+        self, model: str, label: str, version: int | None, *, timeout_s: float = LOADING_S
+    ) -> None:
+        """Give a label to a version, which is loaded first if it does not serve; None removes it."""
+        await self._connection.unary(operations.set_label(model, label, version), timeout_s)
 
     async def is_live(self) -> bool:
         """Whether the server answers at all."""
@@ -208,7 +220,7 @@ class AsyncClient:
         """Whether the server takes work."""
         return await self._connection.holds(calls.server_ready())
 
-    async def model_ready(self, model: str, version: str = "") -> bool:
+    async def model_ready(self, model: str, version: wire.Version = "") -> bool:
         """Whether a model can answer now; an unknown one cannot."""
         return await self._connection.holds(calls.model_ready(model, version))
 

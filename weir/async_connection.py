@@ -56,6 +56,8 @@ class AsyncConnection:
         try:
             body = await method(call.body, timeout=limit_s, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
+            # Another version may answer by now, with other tensors.
+            self._known.clear()
             raise errors.from_failure(error) from error
         return call.read(body)
 
@@ -108,21 +110,23 @@ class AsyncConnection:
         finally:
             call.cancel()
 
-    async def named(self, model: str, version: str, inputs: Inputs) -> Mapping[str, ArrayLike]:
+    async def named(
+        self, model: str, version: wire.Version, inputs: Inputs
+    ) -> Mapping[str, ArrayLike]:
         """Arrays by the names of the model's inputs."""
         if isinstance(inputs, Mapping):
             return inputs
         return wire.only_input(await self.metadata_of(model, version), inputs)
 
-    async def metadata_of(self, model: str, version: str) -> ModelMetadata:
+    async def metadata_of(self, model: str, version: wire.Version) -> ModelMetadata:
         """A model's tensors, asked for once per client."""
-        key = (model, version)
+        key = (model, str(version))
         if key not in self._known:
             self._known[key] = await self.unary(calls.metadata(model, version))
         return self._known[key]
 
     async def rank(
-        self, model: str, inputs: Inputs, *, top: int, output: str, version: str
+        self, model: str, inputs: Inputs, *, top: int, output: str, version: wire.Version
     ) -> wire.Call[list[list[Class]]]:
         """The call for the best classes of each row."""
         output = output or wire.ranked_output(await self.metadata_of(model, version))

@@ -7,16 +7,16 @@ from grpc_health.v1 import health_pb2
 
 from server.pb import inference_pb2 as pb
 from weir.answers import IndexEntry, ModelMetadata, TensorMetadata
-from weir.wire import SERVICE, Call, Received, parse
+from weir.wire import SERVICE, Call, Received, Version, parse
 
 HEALTH = "grpc.health.v1.Health"
 WATCH = f"/{HEALTH}/Watch"
 SERVING = "SERVING"
 
 
-def metadata(model: str, version: str = "") -> Call[ModelMetadata]:
+def metadata(model: str, version: Version = "") -> Call[ModelMetadata]:
     """The call for a model's tensors."""
-    request = pb.ModelMetadataRequest(name=model, version=version)
+    request = pb.ModelMetadataRequest(name=model, version=str(version))
     return Call(f"/{SERVICE}/ModelMetadata", request.SerializeToString(), _read_metadata)
 
 
@@ -25,15 +25,15 @@ def server_metadata() -> Call[pb.ServerMetadataResponse]:
     return _plain("ServerMetadata", pb.ServerMetadataRequest(), pb.ServerMetadataResponse)
 
 
-def config(model: str, version: str = "") -> Call[pb.ModelConfigResponse]:
+def config(model: str, version: Version = "") -> Call[pb.ModelConfigResponse]:
     """The call for a model's configuration."""
-    request = pb.ModelConfigRequest(name=model, version=version)
+    request = pb.ModelConfigRequest(name=model, version=str(version))
     return _plain("ModelConfig", request, pb.ModelConfigResponse)
 
 
-def statistics(model: str = "", version: str = "") -> Call[pb.ModelStatisticsResponse]:
+def statistics(model: str = "", version: Version = "") -> Call[pb.ModelStatisticsResponse]:
     """The call for counts and durations, of every model if `model` is empty."""
-    request = pb.ModelStatisticsRequest(name=model, version=version)
+    request = pb.ModelStatisticsRequest(name=model, version=str(version))
     return _plain("ModelStatistics", request, pb.ModelStatisticsResponse)
 
 
@@ -55,9 +55,9 @@ def server_ready() -> Call[bool]:
     )
 
 
-def model_ready(model: str, version: str = "") -> Call[bool]:
+def model_ready(model: str, version: Version = "") -> Call[bool]:
     """The call that asks whether a model can answer now."""
-    request = pb.ModelReadyRequest(name=model, version=version)
+    request = pb.ModelReadyRequest(name=model, version=str(version))
     return Call(
         f"/{SERVICE}/ModelReady",
         request.SerializeToString(),

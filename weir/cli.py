@@ -17,15 +17,18 @@ from weir.commands.classify_text import classify_text
 from weir.commands.evaluate import evaluate
 from weir.commands.forecast import forecast
 from weir.commands.generate import generate
+from weir.commands.health import health
 from weir.commands.infer import infer
 from weir.commands.inspect import inspect
-from weir.commands.status import health, models
+from weir.commands.models import models_app
+from weir.commands.rollback import rollback
 from weir.commands.tag import tag
 from weir.errors import (
     DeadlineExceeded,
     MissingExtra,
     ResourceExhausted,
     Unavailable,
+    Unreachable,
     UsageError,
     WeirError,
 )
@@ -34,9 +37,12 @@ _EXIT_CODES: dict[type[WeirError], int] = {
     UsageError: 2,
     MissingExtra: 2,
     Unavailable: 3,
+    Unreachable: 3,
     DeadlineExceeded: 4,
     ResourceExhausted: 5,
 }
+
+_START_ONE = ": start one with `weir serve`, or give --target"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -45,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         given = sys.argv[1:] if arguments is None else arguments
         _app()(args=launch.protected(given), prog_name="weir")
     except WeirError as error:
-        sys.stderr.write(f"weir: {_one_line(error)}\n")
+        advice = _START_ONE if isinstance(error, Unreachable) else ""
+        sys.stderr.write(f"weir: {_one_line(error)}{advice}\n")
         sys.exit(_EXIT_CODES.get(type(error), 1))
 
 
@@ -66,11 +73,12 @@ def _app() -> typer.Typer:
         forecast,
         evaluate,
         inspect,
-        models,
+        rollback,
         health,
         bench,
     ):
         app.command()(verb)
+    app.add_typer(models_app(), name="models")
     return app
 
 

@@ -13,17 +13,9 @@ from typing import Self, Unpack
 import grpc
 
 from server.pb import inference_pb2 as pb
-from weir import calls, defaults, errors, wire
-from weir.answers import (
-    Answer,
-    Class,
-    ClassifiedText,
-    Forecast,
-    IndexEntry,
-    ModelMetadata,
-    TaggedToken,
-)
+from weir import answers, calls, defaults, errors, operations, wire
 from weir.connection import Connection, Inputs
+from weir.defaults import LOADING_S
 from weir.generating import GENERATE, GenerateOptions, generate_request
 from weir.generation import Generation
 from weir.pictures import Picture, classify, load
@@ -74,7 +66,7 @@ class Client:
         *,
         timeout_s: float | None = None,
         **options: Unpack[wire.InferOptions],
-    ) -> Answer:
+    ) -> answers.Answer:
         """Run a model on arrays by input name, or on one array if it has one input."""
         return self._connection.unary(self._connection.infer(model, inputs, **options), timeout_s)
 
@@ -85,10 +77,9 @@ class Client:
         *,
         timeout_s: float | None = None,
         **options: Unpack[wire.InferOptions],
-    ) -> Future[Answer]:
+    ) -> Future[answers.Answer]:
         """Like `infer`, without waiting; cancelling the future cancels the call."""
-        call = self._connection.infer(model, inputs, **options)
-        return self._connection.submit(call, timeout_s)
+        return self._connection.submit(self._connection.infer(model, inputs, **options), timeout_s)
 
     def stream(
         self,
@@ -98,7 +89,7 @@ class Client:
         timeout_s: float = math.inf,
         in_flight: int = 64,
         **options: Unpack[wire.InferOptions],
-    ) -> Generator[Answer, None, None]:
+    ) -> Generator[answers.Answer, None, None]:
         """Send many requests over one stream and yield their answers in the requests' order.
 
         At most `in_flight` requests are read from `requests` ahead of the answer being waited for.
@@ -113,9 +104,9 @@ class Client:
         pictures: Iterable[Picture],
         *,
         top: int = 5,
-        version: str = "",
+        version: wire.Version = "",
         timeout_s: float | None = None,
-    ) -> list[list[Class]]:
+    ) -> list[list[answers.Class]]:
         """The `top` most probable classes of each picture, best first, in one call.
 
         A picture is a path, the bytes of a JPEG or PNG, or an array of pixels; the server decodes
@@ -129,14 +120,10 @@ class Client:
         model: str,
         texts: Iterable[Text],
         *,
-        version: str = "",
+        version: wire.Version = "",
         timeout_s: float | None = None,
-    ) -> list[list[TaggedToken]]:
-        """The tag of every token of each text, in one call.
-
-        A text is a string, which the server cuts into tokens as the model's bundle says, or a list
-        of tokens, which are only looked up.
-        """
+    ) -> list[list[answers.TaggedToken]]:
+        """The tag of every token of each text, in one call; a text is a string or its tokens."""
         return self._connection.unary(tag(model, texts, version=version), timeout_s)
 
     def classify_text(
@@ -145,9 +132,9 @@ class Client:
         texts: Iterable[Text],
         *,
         top: int = 5,
-        version: str = "",
+        version: wire.Version = "",
         timeout_s: float | None = None,
-    ) -> list[ClassifiedText]:
+    ) -> list[answers.ClassifiedText]:
         """The `top` most probable classes of each text, best first, in one call; texts as `tag`."""
         call = classify_text(model, texts, top=top, version=version)
         return self._connection.unary(call, timeout_s)
@@ -170,9 +157,9 @@ class Client:
         columns: Columns,
         *,
         horizon: int = 0,
-        version: str = "",
+        version: wire.Version = "",
         timeout_s: float | None = None,
-    ) -> Forecast:
+    ) -> answers.Forecast:
         """The `horizon` values that follow a series, by default as many as the model sees ahead.
 
         Columns go by name, the oldest moment first; of a model that reads one, its values will do.
@@ -187,17 +174,14 @@ class Client:
         *,
         top: int = 5,
         output: str = "",
-        version: str = "",
+        version: wire.Version = "",
         timeout_s: float | None = None,
-    ) -> list[list[Class]]:
-        """The `top` classes of each row of any model, best first.
-
-        `output` is the output to rank: by default `probabilities`, or the first if it has none.
-        """
+    ) -> list[list[answers.Class]]:
+        """The `top` classes of each row, best first, of `probabilities` or the output named."""
         call = self._connection.rank(model, inputs, top=top, output=output, version=version)
         return self._connection.unary(call, timeout_s)
 
-    def metadata(self, model: str, version: str = "") -> ModelMetadata:
+    def metadata(self, model: str, version: wire.Version = "") -> answers.ModelMetadata:
         """Names, datatypes and shapes of a model's tensors."""
         return self._connection.unary(calls.metadata(model, version))
 
@@ -205,17 +189,35 @@ class Client:
         """The server's name, version and extensions, in the protocol's own message."""
         return self._connection.unary(calls.server_metadata())
 
-    def config(self, model: str, version: str = "") -> pb.ModelConfigResponse:
+    def config(self, model: str, version: wire.Version = "") -> pb.ModelConfigResponse:
         """A model's configuration, in the protocol's own message."""
         return self._connection.unary(calls.config(model, version))
 
-    def statistics(self, model: str = "", version: str = "") -> pb.ModelStatisticsResponse:
+    def statistics(self, model: str = "", version: wire.Version = "") -> pb.ModelStatisticsResponse:
         """Counts and durations of a model, or of all, in the protocol's own message."""
         return self._connection.unary(calls.statistics(model, version))
 
-    def index(self, *, ready: bool = False) -> tuple[IndexEntry, ...]:
+    def index(self, *, ready: bool = False) -> tuple[answers.IndexEntry, ...]:
         """Every model the server knows, or only those that are ready."""
         return self._connection.unary(calls.index(ready=ready))
+
+    def models(self) -> list[answers.ModelInfo]:
+        """Every model with its versions: their states, labels and proofs. Only Weir tells that."""
+        return self._connection.unary(operations.models())
+
+    def load(self, model: str, *, reload: bool = False, timeout_s: float = LOADING_S) -> None:
+        """Bring what is on disk of a model into service; with `reload` also what is unchanged."""
+        self._connection.unary(operations.load(model, reload=reload), timeout_s)
+
+    def unload(self, model: str, *, timeout_s: float = LOADING_S) -> None:
+        """Take a model out of service; what it has been asked already is answered."""
+        self._connection.unary(operations.unload(model), timeout_s)
+
+    def set_label(
+        self, model: str, label: str, version: int | None, *, timeout_s: float = LOADING_S
+    ) -> None:
+        """Give a label to a version, which is loaded first if it does not serve; None removes it."""
+        self._connection.unary(operations.set_label(model, label, version), timeout_s)
 
     def is_live(self) -> bool:
         """Whether the server answers at all."""
@@ -225,7 +227,7 @@ class Client:
         """Whether the server takes work."""
         return self._connection.holds(calls.server_ready())
 
-    def model_ready(self, model: str, version: str = "") -> bool:
+    def model_ready(self, model: str, version: wire.Version = "") -> bool:
         """Whether a model can answer now; an unknown one cannot."""
         return self._connection.holds(calls.model_ready(model, version))
 
@@ -236,10 +238,7 @@ class Client:
     def watch(
         self, service: str = "", *, timeout_s: float = math.inf
     ) -> Generator[str, None, None]:
-        """The health of a service, now and at each change, until the server closes the stream.
-
-        Waits for a server that is not there yet; `timeout_s` bounds the whole watch.
-        """
+        """The health of a service, now and at each change; waits for a server not there yet."""
         return self._connection.watch(service, timeout_s)
 
     def wait_ready(self, model: str = "", *, timeout_s: float = 60.0) -> None:

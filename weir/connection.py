@@ -49,6 +49,8 @@ class Connection:
         try:
             body = method(call.body, timeout=self._limit_s(timeout_s), metadata=self._metadata)
         except grpc.RpcError as error:
+            # Another version may answer by now, with other tensors.
+            self._known.clear()
             raise errors.from_failure(error) from error
         return call.read(body)
 
@@ -102,21 +104,21 @@ class Connection:
         named = self.named(model, options.get("version", ""), inputs)
         return wire.infer(wire.infer_request(model, named, **options))
 
-    def named(self, model: str, version: str, inputs: Inputs) -> Mapping[str, ArrayLike]:
+    def named(self, model: str, version: wire.Version, inputs: Inputs) -> Mapping[str, ArrayLike]:
         """Arrays by the names of the model's inputs."""
         if isinstance(inputs, Mapping):
             return inputs
         return wire.only_input(self.metadata_of(model, version), inputs)
 
-    def metadata_of(self, model: str, version: str) -> ModelMetadata:
+    def metadata_of(self, model: str, version: wire.Version) -> ModelMetadata:
         """A model's tensors, asked for once per client."""
-        key = (model, version)
+        key = (model, str(version))
         if key not in self._known:
             self._known[key] = self.unary(calls.metadata(model, version))
         return self._known[key]
 
     def rank(
-        self, model: str, inputs: Inputs, *, top: int, output: str, version: str
+        self, model: str, inputs: Inputs, *, top: int, output: str, version: wire.Version
     ) -> wire.Call[list[list[Class]]]:
         """The call for the best classes of each row."""
         output = output or wire.ranked_output(self.metadata_of(model, version))

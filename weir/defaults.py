@@ -2,6 +2,8 @@
 
 TARGET = "127.0.0.1:8001"
 TIMEOUT_S = 30.0
+# Of calls that are answered when a model is loaded: a large one is read, hashed, run and replayed.
+LOADING_S = 300.0
 
 # gRPC's own limit is 4 MiB, less than a batch of photographs.
 MAX_MESSAGE_BYTES = 64 << 20

@@ -12,6 +12,7 @@
         ├── PermissionDenied     present another credential
         ├── ResourceExhausted    wait `retry_after_s`, then try again; or send less
         ├── Unavailable          try again, or another server
+        │   └── Unreachable      start a server, or correct its address
         ├── Aborted              try again
         ├── DeadlineExceeded     give it more time
         ├── Cancelled            nothing: the caller itself gave up
@@ -21,14 +22,22 @@
         ├── DataLoss             report it
         └── Unknown              the server did not say which of these it is
 
-One leaf for each status of gRPC. This module imports nothing, so that a command can report what is
+One leaf for each status of gRPC, and one more for what only a client can see. This module imports nothing, so that a command can report what is
 missing before anything is installed.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Protocol, cast
+from urllib.parse import unquote
 
 PUSHBACK = "grpc-retry-pushback-ms"
+
+# gRPC's own words for a server that is not there, up to the address that was tried.
+_NOBODY = re.compile(
+    r"(?:failed to connect to all addresses; last error: \w+: (?:ipv[46]:)?"
+    r"|errors resolving |DNS resolution failed for )(\S+): "
+)
 
 
 class WeirError(Exception):
@@ -85,6 +94,10 @@ class ResourceExhausted(CallError):
 
 class Unavailable(CallError):
     """No server there, the model is not ready, or the server is about to stop."""
+
+
+class Unreachable(Unavailable):
+    """No server answers there."""
 
 
 class Aborted(CallError):
@@ -164,6 +177,8 @@ def from_failure(failure: Failure) -> CallError:
     """The leaf for the status a call ended with, with the server's message and hint."""
     status = failure.code().name
     message = failure.details() or status.lower().replace("_", " ")
+    if status == "UNAVAILABLE" and (nobody := _NOBODY.match(message)):
+        return Unreachable(f"no server answers at {unquote(nobody[1])}")
     retry_after_s = _retry_after_s(failure.trailing_metadata() or ())
     return BY_STATUS.get(status, Unknown)(message, retry_after_s=retry_after_s)
 

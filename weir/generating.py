@@ -11,7 +11,7 @@ from weir.answers import Generated, GeneratedToken, Hypothesis
 from weir.errors import Internal, UsageError
 from weir.pictures import SERVICE
 from weir.texts import Text, load_one
-from weir.wire import parse
+from weir.wire import Version, parse
 
 GENERATE = f"/{SERVICE}/Generate"
 # The wire has 64, which many generators of random numbers, signed inside, have not.
@@ -50,14 +50,14 @@ class GenerateOptions(TypedDict, total=False):
         n_best: how many hypotheses are wanted, 1 by default.
         max_tokens: most tokens that are made; by default as many as the bundle allows.
         attention: whether each hypothesis tells where its steps looked.
-        version: the model's version, by default the server's choice.
+        version: the model's version or a label of it, by default the server's choice.
     """
 
     search: Beam | Sample | None
     n_best: int
     max_tokens: int
     attention: bool
-    version: str
+    version: Version
 
 
 def generate_request(model: str, text: Text, **options: Unpack[GenerateOptions]) -> bytes:
@@ -68,7 +68,7 @@ def generate_request(model: str, text: Text, **options: Unpack[GenerateOptions])
     """
     request = pb.GenerateRequest(
         model_name=model,
-        model_version=options.get("version", ""),
+        model_version=str(options.get("version", "")),
         text=load_one(text),
         attention=options.get("attention", False),
     )

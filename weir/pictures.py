@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from server.pb.weir.v1 import tasks_pb2 as pb
 from weir.answers import Class
 from weir.errors import Internal, UsageError
-from weir.wire import Call, parse
+from weir.wire import Call, Version, parse
 
 SERVICE = "weir.v1.Tasks"
 
@@ -23,7 +23,7 @@ _MAX_TOP = 2**32 - 1
 
 
 def classify(
-    model: str, pictures: Sequence[pb.Picture], *, top: int, version: str
+    model: str, pictures: Sequence[pb.Picture], *, top: int, version: Version
 ) -> Call[list[list[Class]]]:
     """The call for the `top` classes of each picture.
 
@@ -31,7 +31,7 @@ def classify(
         UsageError: `top` is no number of classes.
     """
     request = pb.ClassifyRequest(
-        model_name=model, model_version=version, pictures=pictures, top_k=check_top(top)
+        model_name=model, model_version=str(version), pictures=pictures, top_k=check_top(top)
     )
 
     def read(body: bytes) -> list[list[Class]]:

@@ -10,7 +10,7 @@ from server.pb.weir.v1 import tasks_pb2 as pb
 from weir.answers import Forecast
 from weir.errors import UsageError
 from weir.pictures import SERVICE
-from weir.wire import Call, parse
+from weir.wire import Call, Version, parse
 
 Columns: TypeAlias = Mapping[str, ArrayLike] | ArrayLike
 """Moments, the oldest first: by the names of columns, or those of a model's one column."""
@@ -18,7 +18,7 @@ Columns: TypeAlias = Mapping[str, ArrayLike] | ArrayLike
 _MAX_HORIZON = 2**32 - 1
 
 
-def forecast(model: str, columns: Columns, *, horizon: int, version: str) -> Call[Forecast]:
+def forecast(model: str, columns: Columns, *, horizon: int, version: Version) -> Call[Forecast]:
     """The call for the values that follow.
 
     Raises:
@@ -29,7 +29,7 @@ def forecast(model: str, columns: Columns, *, horizon: int, version: str) -> Cal
     named = columns if isinstance(columns, Mapping) else {"": columns}
     request = pb.ForecastRequest(
         model_name=model,
-        model_version=version,
+        model_version=str(version),
         columns=[_column(name, values) for name, values in named.items()],
         horizon=horizon,
     )

@@ -7,16 +7,16 @@ from server.pb.weir.v1 import tasks_pb2 as pb
 from weir.answers import Class, ClassifiedText, TaggedToken
 from weir.errors import Internal, UsageError
 from weir.pictures import SERVICE, check_top
-from weir.wire import Call, parse
+from weir.wire import Call, Version, parse
 
 Text: TypeAlias = str | Sequence[str]
 """A text, which the server cuts into tokens, or tokens."""
 
 
-def tag(model: str, texts: Iterable[Text], *, version: str) -> Call[list[list[TaggedToken]]]:
+def tag(model: str, texts: Iterable[Text], *, version: Version) -> Call[list[list[TaggedToken]]]:
     """The call for the tags of each text's tokens."""
     given = load(texts)
-    request = pb.TagRequest(model_name=model, model_version=version, texts=given)
+    request = pb.TagRequest(model_name=model, model_version=str(version), texts=given)
 
     def read(body: bytes) -> list[list[TaggedToken]]:
         results = parse(pb.TagResponse, body).results
@@ -30,12 +30,12 @@ def tag(model: str, texts: Iterable[Text], *, version: str) -> Call[list[list[Ta
 
 
 def classify_text(
-    model: str, texts: Iterable[Text], *, top: int, version: str
+    model: str, texts: Iterable[Text], *, top: int, version: Version
 ) -> Call[list[ClassifiedText]]:
     """The call for the `top` classes of each text; UsageError if it is no number of classes."""
     given = load(texts)
     request = pb.ClassifyTextRequest(
-        model_name=model, model_version=version, texts=given, top_k=check_top(top)
+        model_name=model, model_version=str(version), texts=given, top_k=check_top(top)
     )
 
     def read(body: bytes) -> list[ClassifiedText]:

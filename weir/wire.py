@@ -10,7 +10,7 @@ requested outputs means all of them; an empty version leaves the choice to the s
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypedDict, TypeVar, Unpack
+from typing import Generic, TypeAlias, TypedDict, TypeVar, Unpack
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
@@ -23,6 +23,8 @@ from weir.errors import BY_STATUS, CallError, Internal, InvalidArgument, Unknown
 
 Result = TypeVar("Result")
 Received = TypeVar("Received", bound=Message)
+Version: TypeAlias = str | int
+"""The number of a version, or one of its labels; empty leaves the choice to the server."""
 
 SERVICE = "inference.GRPCInferenceService"
 # In the answer to a request that failed on a stream, whose own field for it is but a text.
@@ -43,13 +45,13 @@ class InferOptions(TypedDict, total=False):
     """What may be said about a request besides its inputs.
 
     Attributes:
-        version: the model's version, by default the server's choice.
+        version: the model's version or a label of it, by default the server's choice.
         outputs: which outputs are wanted, by default all.
         request_id: echoed in the answer.
         parameters: of the request, in the protocol's sense.
     """
 
-    version: str
+    version: Version
     outputs: Sequence[str] | None
     request_id: str
     parameters: Mapping[str, Parameter] | None
@@ -81,7 +83,7 @@ def infer_request(
     """
     request = pb.ModelInferRequest(
         model_name=model,
-        model_version=options.get("version", ""),
+        model_version=str(options.get("version", "")),
         id=options.get("request_id", ""),
     )
     for key, parameter in (options.get("parameters") or {}).items():
@@ -134,7 +136,7 @@ def read_stream_answer(body: bytes) -> tuple[str, Answer | CallError]:
 
 
 def rank(
-    model: str, inputs: Mapping[str, ArrayLike], *, top: int, output: str, version: str
+    model: str, inputs: Mapping[str, ArrayLike], *, top: int, output: str, version: Version
 ) -> Call[list[list[Class]]]:
     """The call for the `top` classes of each row of an output."""
     request = infer_request(model, inputs, version=version, outputs=[output], top=top)

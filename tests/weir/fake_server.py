@@ -7,7 +7,7 @@ pictures and calls each of them a three, `steady` forecasts the last value of a 
 `mirror` answers a sequence with itself, `flaky` refuses every second call.
 
 `Classify` names a picture by its size in bytes, and refuses those that begin with "broken"; a "crowded"
-one is refused twice before it is answered. Texts and series are for `fake_tasks`.
+one is refused twice before it is answered. Texts and series are for `fake_tasks`, control for `fake_models`.
 """
 
 import itertools
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from server.datatypes import datatype_of, from_raw, to_raw
 from server.pb import inference_pb2 as pb
 from server.pb.weir.v1 import tasks_pb2 as tasks_pb
+from tests.weir.fake_models import FakeModels
 from tests.weir.fake_tasks import FakeTasks
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
@@ -45,12 +46,15 @@ class FakeServer:
     cancelled: threading.Event = field(default_factory=threading.Event)
     metadata: dict[str, str | bytes] = field(default_factory=dict)
     calls: Iterator[int] = field(default_factory=itertools.count)
+    requests: list[pb.ModelInferRequest] = field(default_factory=list)
     pictures: list[tasks_pb.ClassifyRequest] = field(default_factory=list)
     tasks: FakeTasks = field(default_factory=FakeTasks)
+    models: FakeModels = field(default_factory=FakeModels)
     health: list[str] = field(default_factory=lambda: ["NOT_SERVING", "SERVING"])
 
     def infer(self, body: bytes, context: grpc.ServicerContext) -> bytes:
         request = pb.ModelInferRequest.FromString(body)
+        self.requests.append(request)
         self.metadata.update(dict(context.invocation_metadata()))
         match request.model_name:
             case "refuse":
@@ -139,6 +143,8 @@ class FakeServer:
         self.pictures.append(request)
         if request.model_name == "mute":
             return b""
+        if request.model_name == "good":
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "model 'good' takes no pictures")
         if request.model_name != "threes":
             context.abort(grpc.StatusCode.NOT_FOUND, f"unknown model {request.model_name!r}")
         answer = tasks_pb.ClassifyResponse(model_name="threes", model_version="1")
@@ -227,6 +233,7 @@ def handlers(fake: FakeServer) -> list[grpc.GenericRpcHandler]:
         "ModelStatistics": unary(fake.model_statistics),
         "RepositoryIndex": unary(fake.repository_index),
         "ModelInfer": unary(fake.infer),
+        **fake.models.inference_handlers(),
         "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(fake.stream_infer),
     }
     health: dict[str, Handler] = {
@@ -239,4 +246,5 @@ def handlers(fake: FakeServer) -> list[grpc.GenericRpcHandler]:
         grpc.method_handlers_generic_handler(
             "weir.v1.Tasks", {"Classify": unary(fake.classify), **fake.tasks.handlers()}
         ),
+        grpc.method_handlers_generic_handler("weir.v1.Models", fake.models.handlers()),
     ]

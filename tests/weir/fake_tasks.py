@@ -2,7 +2,7 @@
 
 `shouts` tags a token LOUD or quiet, `moods` classifies a text by how many tokens it has, `reverse` makes
 a text of its letters, the last first, `rising` goes on from the last value. A token with an x is unknown, and to `generate` a space.
-The text "too long" is refused, to `generate` "crowded" is once. `stuck` never ends, `short` ends without a result, `mute` answers what is no message.
+The text "too long" is refused, to `generate` "crowded" is once. `stuck` never ends, `short` ends without a result, `mute` answers what is no message, `good` is for something else.
 """
 
 import threading
@@ -102,6 +102,8 @@ class FakeTasks:
 
     def _look(self, request: Any, model: str, context: grpc.ServicerContext) -> None:
         self.requests.append(request)
+        if request.model_name == "good":
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "model 'good' is for something else")
         if request.model_name not in {model, "mute", "short", "stuck"}:
             context.abort(grpc.StatusCode.NOT_FOUND, f"unknown model {request.model_name!r}")
 

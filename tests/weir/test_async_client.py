@@ -100,9 +100,16 @@ def test_questions_are_answered_as_by_the_other_client(fake: FakeServer) -> None
         assert await client.classify("threes", [b"three"], top=1) == [
             [weir.Class(0.75, 3, "of 5 bytes")]
         ]
+        assert [model.name for model in await client.models()] == ["good", "flop", "away"]
+        await client.load("good", reload=True)
+        await client.unload("good")
+        await client.set_label("good", "stable", 2)
+        with pytest.raises(weir.FailedPrecondition, match="no graph"):
+            await client.load("flop")
         assert await client.rank("echo", np.array([[1, 9]]), top=1) == [[weir.Class(9.0, 1, "n1")]]
 
     run(fake, steps)
+    assert len(fake.models.asked) == 4
 
 
 def test_both_clients_offer_the_same_methods() -> None:

@@ -3,7 +3,8 @@ from typing import Any
 from grpc_health.v1 import health_pb2
 
 from server.pb import inference_pb2 as pb
-from weir import calls, wire
+from server.pb.weir.v1 import models_pb2 as models_pb
+from weir import calls, operations, wire
 
 EVERY_CALL: list[wire.Call[Any]] = [
     calls.metadata("m"),
@@ -16,13 +17,25 @@ EVERY_CALL: list[wire.Call[Any]] = [
     calls.model_ready("m"),
     wire.infer(wire.infer_request("m", {})),
 ]
+CONTROL: list[wire.Call[Any]] = [
+    operations.load("m", reload=False),
+    operations.unload("m"),
+]
 
 
 def test_every_path_is_a_method_of_the_protocol() -> None:
     service = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
     methods = {f"/{service.full_name}/{method.name}" for method in service.methods}
 
-    assert {call.path for call in EVERY_CALL} | {wire.STREAM_INFER} == methods
+    paths = {call.path for call in EVERY_CALL + CONTROL}
+    assert paths | {wire.STREAM_INFER} == methods
+
+
+def test_the_paths_of_models_are_those_of_their_service() -> None:
+    service = models_pb.DESCRIPTOR.services_by_name["Models"]
+    methods = {f"/{service.full_name}/{method.name}" for method in service.methods}
+
+    assert {operations.models().path, operations.set_label("m", "a", 1).path} == methods
 
 
 def test_the_paths_of_health_are_those_of_its_service() -> None:

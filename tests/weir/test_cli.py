@@ -19,6 +19,7 @@ def outcome(*arguments: str) -> int:
         (errors.UsageError("so"), 2),
         (errors.MissingExtra("so"), 2),
         (errors.Unavailable("so"), 3),
+        (errors.Unreachable("so"), 3),
         (errors.DeadlineExceeded("so"), 4),
         (errors.ResourceExhausted("so"), 5),
         (errors.NotFound("so"), 1),
@@ -35,10 +36,10 @@ def test_each_kind_of_failure_has_its_exit_code(
     def fail() -> None:
         raise error
 
-    monkeypatch.setattr(cli, "models", fail)
+    monkeypatch.setattr(cli, "health", fail)
 
     assert outcome("fail") == code
-    assert capsys.readouterr().err == "weir: so\n"
+    assert capsys.readouterr().err.startswith("weir: so")
 
 
 def test_a_failure_of_several_lines_is_told_in_one(
@@ -47,10 +48,19 @@ def test_a_failure_of_several_lines_is_told_in_one(
     def fail() -> None:
         raise errors.WeirError("first\n  second\n")
 
-    monkeypatch.setattr(cli, "models", fail)
+    monkeypatch.setattr(cli, "health", fail)
 
     assert outcome("fail") == 1
     assert capsys.readouterr().err == "weir: first; second\n"
+
+
+def test_a_server_that_is_not_there_is_told_with_what_to_do(
+    nobody: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert outcome("models", "--target", nobody) == 3
+    assert capsys.readouterr().err == (
+        f"weir: no server answers at {nobody}: start one with `weir serve`, or give --target\n"
+    )
 
 
 def test_ctrl_c_ends_with_130_and_without_a_word(
@@ -59,7 +69,7 @@ def test_ctrl_c_ends_with_130_and_without_a_word(
     def fail() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "models", fail)
+    monkeypatch.setattr(cli, "health", fail)
 
     assert outcome("fail") == 130
     assert capsys.readouterr().err == ""
@@ -69,7 +79,7 @@ def test_our_own_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> N
     def fail() -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cli, "models", fail)
+    monkeypatch.setattr(cli, "health", fail)
 
     with pytest.raises(ZeroDivisionError):
         cli.main(["fail"])
@@ -86,7 +96,7 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     verbs = (
         "serve train export infer classify classify-text tag generate forecast evaluate inspect "
-        "models health bench"
+        "models health bench rollback"
     )
     assert all(f"│ {verb} " in shown for verb in verbs.split())
 

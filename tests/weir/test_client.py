@@ -1,12 +1,16 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import weir
+from server.pb import inference_pb2 as pb
+from server.pb.weir.v1 import models_pb2 as models_pb
+from tests.weir import fake_server
 from tests.weir.fake_server import FakeServer
 from weir import Client, errors
 
@@ -72,7 +76,7 @@ def test_where_nobody_listens_the_call_is_unavailable_and_nothing_is_live(nobody
     with Client(nobody) as client:
         assert not client.is_live()
         assert not client.is_ready()
-        with pytest.raises(weir.Unavailable):
+        with pytest.raises(weir.Unreachable, match=f"no server answers at {nobody}"):
             client.metadata("echo")
 
 
@@ -227,3 +231,109 @@ def test_a_client_may_be_used_from_several_threads(client: Client) -> None:
         thread.join()
 
     assert not wrong
+
+
+@pytest.mark.parametrize(("version", "sent"), [(2, "2"), ("2", "2"), ("canary", "canary")])
+def test_a_version_is_a_number_or_a_label(
+    client: Client, fake: FakeServer, version: str | int, sent: str
+) -> None:
+    client.infer("echo", PAIR, version=version)
+    client.rank("echo", PAIR, version=version)
+    client.tag("shouts", ["a"], version=version)
+    client.classify_text("moods", ["a"], version=version)
+    client.classify("threes", [b"a"], version=version)
+    client.forecast("rising", [1.0], version=version)
+    client.generate("reverse", "a", version=version).result()
+
+    assert [each.model_version for each in fake.requests] == [sent, sent]
+    assert {each.model_version for each in fake.tasks.requests} == {sent}
+    assert fake.pictures[-1].model_version == sent
+
+
+def test_a_call_that_fails_has_the_client_look_at_a_models_tensors_again(
+    client: Client, fake: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.infer("echo", PAIR)
+    monkeypatch.setitem(fake_server.MODELS, "echo", ["renamed"])
+    client.infer("echo", PAIR)
+    with pytest.raises(weir.InvalidArgument):
+        client.infer("refuse", PAIR, parameters={"status": "INVALID_ARGUMENT"})
+    client.infer("echo", PAIR)
+
+    sent = [each.inputs[0].name for each in fake.requests if each.model_name == "echo"]
+    assert sent == ["x", "x", "renamed"]
+
+
+def test_models_are_listed_with_all_there_is_to_tell(client: Client) -> None:
+    good, flop, away = client.models()
+
+    assert (good.name, good.task, good.answering) == ("good", "image-classification", "2")
+    assert good.on_disk == ("3", "2", "1")
+    newest, answering = good.versions
+    assert newest.labels == ("canary", "next") and newest.reason.startswith("golden.npz")
+    assert (newest.parity, newest.golden) == (None, None)
+    assert answering == weir.VersionInfo(
+        version="2",
+        labels=("stable",),
+        state="READY",
+        reason="",
+        since=datetime(2026, 11, 18, 11, 6, 40, 250000, UTC),
+        provider="cpu",
+        parity=2.5e-06,
+        golden=0.0,
+    )
+    assert (flop.answering, away.versions) == ("", ())
+
+
+def test_a_time_that_no_calendar_has_is_internal(client: Client, fake: FakeServer) -> None:
+    fake.models.listing.models[0].versions[0].since_ms = 2**62
+
+    with pytest.raises(weir.Internal, match="since_ms"):
+        client.models()
+
+
+def test_another_server_lists_no_models(client: Client, fake: FakeServer) -> None:
+    fake.models.is_weir = False
+
+    with pytest.raises(weir.Unimplemented):
+        client.models()
+
+
+def test_models_are_loaded_unloaded_and_labelled(client: Client, fake: FakeServer) -> None:
+    client.load("good")
+    client.load("good", reload=True)
+    client.unload("good")
+    client.set_label("good", "stable", 2)
+    client.set_label("good", "stable", None)
+
+    reload = pb.ModelRepositoryParameter(bool_param=True)
+    assert fake.models.asked == [
+        pb.RepositoryModelLoadRequest(model_name="good"),
+        pb.RepositoryModelLoadRequest(model_name="good", parameters={"reload": reload}),
+        pb.RepositoryModelUnloadRequest(model_name="good"),
+        models_pb.SetLabelRequest(model_name="good", label="stable", version=2),
+        models_pb.SetLabelRequest(model_name="good", label="stable"),
+    ]
+
+
+def test_a_load_that_fails_raises_with_the_reason(client: Client) -> None:
+    with pytest.raises(weir.FailedPrecondition, match="version 1: no graph"):
+        client.load("flop")
+    with pytest.raises(weir.Unavailable, match="busy"):
+        client.unload("busy")
+    with pytest.raises(weir.NotFound):
+        client.set_label("nobody", "stable", 1)
+
+
+@pytest.mark.parametrize("version", [0, -1, 2**63])
+def test_a_label_for_what_is_no_version_is_not_sent(client: Client, version: int) -> None:
+    with pytest.raises(weir.UsageError, match=f"expected a number from 1, got {version}"):
+        client.set_label("good", "stable", version)
+
+
+def test_a_load_may_take_longer_than_an_inference(client: Client, fake: FakeServer) -> None:
+    client.load("good")
+    assert 60 < fake.models.time_left_s <= 300
+
+    client.set_label("good", "stable", 2, timeout_s=20)
+    assert 0 < fake.models.time_left_s <= 20

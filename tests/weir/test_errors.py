@@ -52,3 +52,52 @@ def test_a_failure_without_words_is_told_by_its_status() -> None:
     assert str(error) == "deadline exceeded"
     assert isinstance(error, errors.DeadlineExceeded)
     assert error.retry_after_s is None
+
+
+@pytest.mark.parametrize(
+    ("details", "address"),
+    [
+        (
+            (
+                "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: "
+                "Failed to connect to remote host: Connection refused"
+            ),
+            "127.0.0.1:1",
+        ),
+        (
+            (
+                "failed to connect to all addresses; last error: UNKNOWN: ipv6:%5B::1%5D:1: "
+                "Failed to connect to remote host: Connection refused"
+            ),
+            "[::1]:1",
+        ),
+        (
+            (
+                "failed to connect to all addresses; last error: FAILED_PRECONDITION: unix:/a.sock: "
+                "connect failed: addr: unix:/a.sock error: No such file or directory"
+            ),
+            "unix:/a.sock",
+        ),
+        (
+            (
+                "errors resolving no.host:1: [field:hostname lookup error:address lookup failed for "
+                "no.host:1: Domain name not found]"
+            ),
+            "no.host:1",
+        ),
+        ("DNS resolution failed for no.host:1: C-ares status is not ARES_SUCCESS", "no.host:1"),
+    ],
+    ids=["IPv4", "IPv6", "socket", "name", "name, of old"],
+)
+def test_a_server_that_is_not_there_is_unreachable(details: str, address: str) -> None:
+    error = errors.from_failure(Failure(grpc.StatusCode.UNAVAILABLE, details))
+
+    assert type(error) is errors.Unreachable
+    assert str(error) == f"no server answers at {address}"
+
+
+def test_a_server_that_says_so_itself_is_unavailable() -> None:
+    error = errors.from_failure(Failure(grpc.StatusCode.UNAVAILABLE, "echo: is being loaded"))
+
+    assert type(error) is errors.Unavailable
+    assert str(error) == "echo: is being loaded"

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from weir import defaults
+from weir.commands.advice import advised
 from weir.commands.extras import requires
 from weir.commands.many import Outcome, ask_all, raise_failures
 from weir.commands.options import AsJson, Target, Timeout, Version
@@ -52,7 +53,8 @@ def classify(
         def ask(path: Path) -> "list[Class]":
             return client.classify(model, [path], top=top, version=version)[0]
 
-        outcomes = ask_all(ask, files, concurrency=concurrency, own=_OWN, doing="classifying")
+        with advised(client, model, "classify"):
+            outcomes = ask_all(ask, files, concurrency=concurrency, own=_OWN, doing="classifying")
     if as_json:
         typer.echo(json.dumps([_plain(outcome) for outcome in outcomes]))
     else:

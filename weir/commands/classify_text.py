@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from weir import defaults
+from weir.commands.advice import advised
 from weir.commands.extras import requires
 from weir.commands.many import Outcome, ask_all, raise_failures
 from weir.commands.options import AsJson, Target, Timeout, Version
@@ -44,7 +45,8 @@ def classify_text(
         def ask(text: str) -> "ClassifiedText":
             return client.classify_text(name, [text], top=top, version=version)[0]
 
-        outcomes = ask_all(ask, given, concurrency=concurrency, own=OWN, doing="classifying")
+        with advised(client, name, "classify-text"):
+            outcomes = ask_all(ask, given, concurrency=concurrency, own=OWN, doing="classifying")
     if as_json:
         typer.echo(json.dumps([_plain(outcome) for outcome in outcomes], ensure_ascii=False))
     else:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from weir import defaults
 from weir.columns import read_columns
+from weir.commands.advice import advised
 from weir.commands.drawing import check_picture, save
 from weir.commands.extras import requires
 from weir.commands.options import AsJson, Target, Timeout, Version
@@ -60,7 +61,8 @@ def forecast(
         name = model_of(client, model)
         # One alone needs no name: whatever the file calls it, it is the model's.
         sent = next(iter(series.values())) if len(series) == 1 else series
-        found = client.forecast(name, sent, horizon=horizon, version=version)
+        with advised(client, name, "forecast"):
+            found = client.forecast(name, sent, horizon=horizon, version=version)
     if as_json:
         typer.echo(json.dumps({"name": found.name, "values": found.values.tolist()}))
     else:

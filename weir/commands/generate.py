@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from weir import defaults
+from weir.commands.advice import advised
 from weir.commands.attention import TooWide, attention_picture, print_attention, visible
 from weir.commands.drawing import check_picture, save
 from weir.commands.extras import requires
@@ -102,7 +103,8 @@ def generate(
             version=version,
         )
         shown = _Shown(is_quiet=as_json, attention=attention, is_drawn=out is not None)
-        outcomes = [_outcome(ask, text, shown) for text in given]
+        with advised(client, name, "generate"):
+            outcomes = [_outcome(ask, text, shown) for text in given]
     if as_json:
         typer.echo(json.dumps(list(map(_plain, outcomes)), ensure_ascii=False))
     raise_failures(outcomes, "texts could not be answered")

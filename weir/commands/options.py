@@ -11,7 +11,9 @@ Target = Annotated[
     str, typer.Option(envvar="WEIR_TARGET", metavar="HOST:PORT", help="The server to call.")
 ]
 Timeout = Annotated[float, typer.Option(min=0.001, metavar="SECONDS", help="Deadline of a call.")]
-Version = Annotated[str, typer.Option(help="The model's version; else the server chooses.")]
+Version = Annotated[
+    str, typer.Option(help="The model's version, or a label of one; else the server chooses.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from weir import defaults
+from weir.commands.advice import advised
 from weir.commands.extras import requires
 from weir.commands.many import Outcome, ask_all, raise_failures
 from weir.commands.options import AsJson, Target, Timeout, Version
@@ -44,7 +45,8 @@ def tag(
         def ask(text: str) -> "list[TaggedToken]":
             return client.tag(name, [text], version=version)[0]
 
-        outcomes = ask_all(ask, given, concurrency=concurrency, own=OWN, doing="tagging")
+        with advised(client, name, "tag"):
+            outcomes = ask_all(ask, given, concurrency=concurrency, own=OWN, doing="tagging")
     if as_json:
         typer.echo(json.dumps([_plain(outcome) for outcome in outcomes], ensure_ascii=False))
     else:

@@ -1,23 +1,5 @@
-import json
-
 from tests.weir.commands.shell import Weir
 from tests.weir.fake_server import FakeServer
-
-
-def test_models_are_listed_with_their_reasons(weir: Weir, fake: FakeServer) -> None:
-    done = weir("models", "--target", fake.target)
-
-    assert done.code == 0
-    assert "echo" in done.out and "READY" in done.out
-    assert "UNAVAILABLE" in done.out and "no graph" in done.out
-
-
-def test_models_can_be_read_by_a_program(weir: Weir, fake: FakeServer) -> None:
-    done = weir("models", "--ready", "--json", "--target", fake.target)
-
-    assert json.loads(done.out) == [
-        {"name": "echo", "version": "1", "state": "READY", "reason": ""}
-    ]
 
 
 def test_the_exit_code_tells_health(weir: Weir, fake: FakeServer, nobody: str) -> None:

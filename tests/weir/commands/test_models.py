@@ -1,0 +1,149 @@
+import json
+
+import pytest
+
+from tests.weir.commands.shell import Weir
+from tests.weir.fake_server import FakeServer
+
+
+def test_models_are_listed_with_all_their_versions(weir: Weir, fake: FakeServer) -> None:
+    done = weir("models", "--target", fake.target)
+
+    lines = [line.rstrip() for line in done.out.splitlines()]
+    assert done.code == 0
+    assert lines[1].split() == [
+        "version",
+        "state",
+        "provider",
+        "since",
+        "parity",
+        "golden",
+        "labels",
+    ]
+    assert lines[2] == "good  image-classification"
+    assert lines[3].split()[:2] == ["3", "UNAVAILABLE"] and lines[3].endswith("canary, next")
+    assert lines[4] == "    golden.npz: logits: expected [1 2], got 7"
+    assert lines[5].split()[:4] == ["2", "*", "READY", "cpu"]
+    assert lines[5].split()[-3:] == ["2.5e-06", "0", "stable"]
+    assert lines[6] == "  on disk, not loaded: 1"
+    assert lines[-3:] == ["away", "           NOT LOADED", "  on disk, not loaded: 7"]
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_a_reason_stays_on_its_line(
+    weir: Weir, fake: FakeServer, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    reason = "because " * 40 + "[of] that"
+    fake.models.listing.models[0].versions[0].reason = reason
+
+    assert f"    {reason}\n" in weir("models", "--target", fake.target).out
+
+
+def test_a_listing_fits_eighty_columns(weir: Weir, fake: FakeServer) -> None:
+    done = weir("models", "--target", fake.target)
+
+    assert max(map(len, done.out.splitlines())) <= 80
+
+
+def test_models_can_be_read_by_a_program(weir: Weir, fake: FakeServer) -> None:
+    done = weir("models", "--json", "--target", fake.target)
+
+    listed = json.loads(done.out)
+    assert [(one["name"], one["version"]) for one in listed] == [
+        ("good", "3"),
+        ("good", "2"),
+        ("flop", "1"),
+        ("away", ""),
+    ]
+    assert listed[1] == {
+        "name": "good",
+        "task": "image-classification",
+        "version": "2",
+        "answers": True,
+        "labels": ["stable"],
+        "state": "READY",
+        "reason": "",
+        "provider": "cpu",
+        "since": "2026-11-18T11:06:40.250000+00:00",
+        "parity": 2.5e-06,
+        "golden": 0.0,
+        "on_disk": ["1"],
+    }
+
+
+def test_only_ready_versions_are_listed_if_so_asked(weir: Weir, fake: FakeServer) -> None:
+    done = weir("models", "--ready", "--json", "--target", fake.target)
+
+    assert [(one["name"], one["version"]) for one in json.loads(done.out)] == [("good", "2")]
+
+
+def test_another_server_is_asked_for_its_index(weir: Weir, fake: FakeServer) -> None:
+    fake.models.is_weir = False
+
+    shown = weir("models", "--target", fake.target)
+    ready = weir("models", "--ready", "--json", "--target", fake.target)
+
+    assert "  2        UNAVAILABLE\n    no graph\n" in shown.out and "echo\n" in shown.out
+    (echo,) = json.loads(ready.out)
+    assert (echo["name"], echo["version"], echo["state"]) == ("echo", "1", "READY")
+    assert echo["since"] is None and echo["answers"] is None
+
+
+@pytest.mark.parametrize("verb", ["load", "unload", "reload"])
+def test_each_model_gets_its_own_result(weir: Weir, fake: FakeServer, verb: str) -> None:
+    done = weir("models", verb, "flop", "good", "nobody", "busy", "--target", fake.target)
+
+    assert done.code == 1
+    assert done.out == f"good: {verb}ed\n"
+    assert done.err.splitlines() == [
+        "weir: flop: version 1: no graph",
+        "weir: nobody: unknown model 'nobody'",
+        "weir: busy: busy: is being loaded",
+        f"weir: 3 of 4 models could not be {verb}ed",
+    ]
+
+
+def test_a_model_that_loads_is_all_that_is_told(weir: Weir, fake: FakeServer) -> None:
+    done = weir("models", "load", "good", "--target", fake.target)
+
+    assert (done.code, done.out, done.err) == (0, "good: loaded\n", "")
+
+
+def test_a_server_without_control_is_told_once(weir: Weir, fake: FakeServer) -> None:
+    fake.models.takes_control = False
+
+    done = weir("models", "load", "good", "flop", "--target", fake.target)
+
+    assert (done.code, done.out, done.err) == (1, "", "weir: the server takes no control calls\n")
+
+
+def test_an_option_before_a_subcommand_is_refused(weir: Weir, fake: FakeServer) -> None:
+    done = weir("models", "--target", fake.target, "load", "good")
+
+    assert done.code == 2 and "--target: expected behind load" in done.err
+    assert fake.models.asked == []
+
+
+def test_labels_are_set_and_removed(weir: Weir, fake: FakeServer) -> None:
+    done = weir("models", "label", "good", "stable=2", "canary=", "--target", fake.target)
+
+    assert (done.code, done.out) == (0, "good: stable -> 2\ngood: canary removed\n")
+    first, second = fake.models.asked
+    assert (first.label, first.version) == ("stable", 2)
+    assert (second.label, second.version) == ("canary", 0)
+
+
+def test_a_label_that_cannot_be_set_is_told_beside_the_others(weir: Weir, fake: FakeServer) -> None:
+    done = weir("models", "label", "good", "next=9", "stable=2", "--target", fake.target)
+
+    assert (done.code, done.out) == (1, "good: stable -> 2\n")
+    assert "weir: next: good: no version 9" in done.err
+
+
+@pytest.mark.parametrize("text", ["stable", "=2", "2=1", "a b=1", "stable=0", "stable=x", "a=-1"])
+def test_what_is_no_assignment_is_refused(weir: Weir, fake: FakeServer, text: str) -> None:
+    done = weir("models", "label", "good", "stable=2", text, "--target", fake.target)
+
+    assert done.code == 2
+    assert fake.models.asked == []

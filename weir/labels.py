@@ -1,0 +1,96 @@
+"""Labels in a repository on disk: what `weir models label` and `weir rollback` do without a server.
+
+Rules:
+
+- Only `<models>/<name>/versions.toml` is written, all at once; its policy and its other labels stay,
+  its comments do not.
+- A label is given only to a version that is there.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bundle import repository
+from bundle.errors import BundleError
+from bundle.versions import STABLE, Versions, is_label, is_version, read, wanted, write
+from weir.errors import UsageError
+
+
+def parse_assignment(text: str) -> tuple[str, int | None]:
+    """A label and its version, None to remove it, from `stable=2` or `stable=`.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    label, equals, number = text.partition("=")
+    if not equals or not is_label(label):
+        raise UsageError(
+            "expected LABEL=VERSION, or LABEL= to remove it, the label of up to 64 letters, digits, "
+            f"'_', '-' or '.' and no digit first, got {text!r}"
+        )
+    version = int(number) if number.isascii() and number.isdecimal() else 0
+    if number and not is_version(version):
+        raise UsageError(f"{label}: expected a version from 1, got {number!r}")
+    return label, version or None
+
+
+def set_labels(models: Path, name: str, wanted_labels: Mapping[str, int | None]) -> None:
+    """Give labels of a model to versions, or remove them (None).
+
+    Raises:
+        UsageError: there is no such model or version, or its `versions.toml` cannot be read or written.
+    """
+    present, said = _look(models, name)
+    labels = dict(said.labels)
+    for label, version in wanted_labels.items():
+        if version is None:
+            labels.pop(label, None)
+        elif version not in present:
+            listed = ", ".join(map(str, present))
+            raise UsageError(f"{name}: expected a version among {listed}, got {label}={version}")
+        else:
+            labels[label] = version
+    try:
+        write(models / name, replace(said, labels=labels))
+    except (BundleError, OSError) as error:
+        raise UsageError(f"{models / name}: {error}") from error
+
+
+def roll_back(models: Path, name: str) -> tuple[int, int]:
+    """Make the version below the one that answers the `stable` one; both, the former first.
+
+    Raises:
+        UsageError: as `set_labels`, or there is no older version.
+    """
+    present, said = _look(models, name)
+    stable = said.labels.get(STABLE)
+    served = wanted(said, present)
+    answering = stable if stable in served else max(served, default=None)
+    if answering is None:
+        raise UsageError(f"{name}: its versions.toml lets none of its versions answer")
+    older = older_than(name, answering, present)
+    set_labels(models, name, {STABLE: older})
+    return answering, older
+
+
+def older_than(name: str, answering: int, present: Sequence[int]) -> int:
+    """The highest version below the one that answers; UsageError if there is none."""
+    below = [version for version in present if version < answering]
+    if not below:
+        raise UsageError(f"{name}: version {answering} answers, and there is no older one on disk")
+    return max(below)
+
+
+def _look(models: Path, name: str) -> tuple[list[int], Versions]:
+    """A model's versions, and what its `versions.toml` says."""
+    try:
+        repository.check_name(name)
+        present = repository.versions(models / name)
+        if not present:
+            raise UsageError(f"{models / name}: expected a directory of versions, got none")
+        return present, read(models / name)
+    except BundleError as error:
+        raise UsageError(f"{name}: {error}") from error
+    except OSError as error:
+        raise UsageError(f"{models / name}: {error.strerror}") from error
