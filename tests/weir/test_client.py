@@ -333,7 +333,7 @@ def test_a_label_for_what_is_no_version_is_not_sent(client: Client, version: int
 
 def test_a_load_may_take_longer_than_an_inference(client: Client, fake: FakeServer) -> None:
     client.load("good")
-    assert 60 < fake.models.time_left_s <= 300
+    assert 60 < fake.models.time_left_s < 330
 
     client.set_label("good", "stable", 2, timeout_s=20)
-    assert 0 < fake.models.time_left_s <= 20
+    assert 0 < fake.models.time_left_s < 30
