@@ -76,14 +76,16 @@ class FakeModels:
 
     def _take(self, request: Message, name: str, context: grpc.ServicerContext) -> None:
         if not self.takes_control:
-            context.abort(grpc.StatusCode.UNIMPLEMENTED, "the server takes no control calls")
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "unknown method")
         self.asked.append(request)
         self.time_left_s = context.time_remaining() or 0.0
         match name:
             case "good":
                 return
             case "flop":
-                context.abort(grpc.StatusCode.FAILED_PRECONDITION, "version 1: no graph")
+                context.abort(
+                    grpc.StatusCode.FAILED_PRECONDITION, "model 'flop': version 1: no graph"
+                )
             case "busy":
                 context.abort(grpc.StatusCode.UNAVAILABLE, "busy: is being loaded")
         context.abort(grpc.StatusCode.NOT_FOUND, f"unknown model {name!r}")

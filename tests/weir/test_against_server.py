@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import weir
 from tests import onnx_models
 from tests.serving.conftest import RGB, write_picture_bundle
 from tests.serving.harness import Server, running
+from weir import cli
 from weir.bench import generator
 from weir.bench.plan import Plan
 from weir.wire import infer, infer_request
@@ -105,6 +107,87 @@ def test_everything_else_can_be_asked(server: Server) -> None:
         assert [entry.state for entry in client.index()] == ["READY"] * 2
         assert client.health("affine") == "SERVING"
         assert client.server_metadata().name
+
+
+@pytest.fixture
+def controlled(tmp_path: Path) -> Iterator[tuple[Server, Path]]:
+    """A server that takes control calls, and its repository: two versions of a model that knows its own."""
+    models = tmp_path / "models"
+    for version in (1, 2):
+        onnx_models.write_plain(models, "who", onnx_models.fingerprint(version), version=version)
+    with running(models, tmp_path / "log", "--control", "explicit") as server:
+        yield server, models
+
+
+def answering(client: weir.Client, version: str | int = "") -> int:
+    """Which version of the model says that it answered, and agrees with what stands on the answer."""
+    answer = client.infer("who", {"row": np.array([[1, 2]])}, version=version)
+    assert answer.version == str(answer["version"][0])
+    return int(answer.version)
+
+
+def test_a_canary_is_asked_by_its_label_and_promoted(controlled: tuple[Server, Path]) -> None:
+    server, models = controlled
+    with weir.Client(server.target) as client:
+        client.wait_ready("who", timeout_s=30)
+        client.set_label("who", "stable", 2)
+        onnx_models.write_plain(models, "who", onnx_models.fingerprint(3), version=3)
+        client.set_label("who", "canary", 3)
+
+        assert (answering(client), answering(client, "canary"), answering(client, 2)) == (2, 3, 2)
+        client.set_label("who", "stable", 3)
+        client.set_label("who", "canary", None)
+
+        assert answering(client) == answering(client, "stable") == 3
+        with pytest.raises(weir.NotFound, match="canary"):
+            answering(client, "canary")
+        (model,) = client.models()
+    assert (model.name, model.answering, model.on_disk) == ("who", "3", ("3", "2", "1"))
+    assert [(each.version, each.labels, each.state) for each in model.versions if each.labels] == [
+        ("3", ("stable",), "READY")
+    ]
+    assert abs(datetime.now(UTC) - model.versions[0].since) < timedelta(minutes=5)
+
+
+def test_a_model_is_unloaded_and_loaded_by_call(controlled: tuple[Server, Path]) -> None:
+    server, models = controlled
+    with weir.Client(server.target) as client:
+        client.wait_ready("who", timeout_s=30)
+        client.unload("who")
+        with pytest.raises(weir.Unavailable):
+            answering(client)
+        client.load("who")
+        assert answering(client) == 2
+        with pytest.raises(weir.NotFound):
+            client.load("nobody")
+        broken = models / "who" / "3"
+        broken.mkdir()
+        (broken / "model.onnx").write_bytes(b"no graph")
+        with pytest.raises(weir.FailedPrecondition, match="version 3"):
+            client.load("who")
+        assert answering(client) == 2
+
+
+def test_a_model_is_rolled_back_from_a_shell(
+    controlled: tuple[Server, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    server, _ = controlled
+    with weir.Client(server.target) as client:
+        client.wait_ready("who", timeout_s=30)
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["rollback", "who", "--target", server.target])
+        assert not ended.value.code and capsys.readouterr().out.startswith("who: 2 -> 1;")
+        assert answering(client) == 1
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["models", "label", "who", "stable=", "--target", server.target])
+        assert answering(client) == 2
+
+
+def test_a_server_without_control_refuses_it(server: Server) -> None:
+    with weir.Client(server.target) as client:
+        with pytest.raises(weir.Unimplemented):
+            client.load("affine")
+        assert [model.name for model in client.models()] == ["affine", "colours"]
 
 
 def test_a_load_is_answered_without_an_error(server: Server) -> None:

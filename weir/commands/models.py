@@ -1,7 +1,8 @@
 """`weir models`: what a server holds, and what it is told to load, to unload and to call stable."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,8 @@ from weir.commands.options import AsJson, Target, Timeout
 from weir.errors import CallError, Unimplemented, Unreachable, UsageError
 
 Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of models.")]
+OTHERWISE = ", or give --models"
+
 OnDisk = Annotated[
     Path | None,
     typer.Option(
@@ -70,7 +73,7 @@ def load(
     """
     with requires("client"):
         from weir.client import Client
-    with Client(target) as client:
+    with Client(target) as client, control():
 
         def ask(name: str) -> str:
             client.load(name, timeout_s=timeout)
@@ -85,7 +88,7 @@ def unload(
     """Take models out of service, once what they have been asked already is answered."""
     with requires("client"):
         from weir.client import Client
-    with Client(target) as client:
+    with Client(target) as client, control():
 
         def ask(name: str) -> str:
             client.unload(name, timeout_s=timeout)
@@ -100,7 +103,7 @@ def reload(
     """Load models anew, also versions that have not changed; the old ones answer until then."""
     with requires("client"):
         from weir.client import Client
-    with Client(target) as client:
+    with Client(target) as client, control():
 
         def ask(name: str) -> str:
             client.load(name, reload=True, timeout_s=timeout)
@@ -134,13 +137,24 @@ def label(
         return
     with requires("client"):
         from weir.client import Client
-    with Client(target) as client:
+    with Client(target) as client, control(OTHERWISE):
 
         def ask(given: str) -> str:
             client.set_label(name, given, wanted[given], timeout_s=timeout)
             return _labelled(name, given, wanted[given])
 
         _each(list(wanted), ask, f"labelling {name}", "labels could not be set")
+
+
+@contextmanager
+def control(otherwise: str = "") -> Iterator[None]:
+    """Tell of a server that takes no such calls how one does, and what to do without."""
+    try:
+        yield
+    except Unimplemented as error:
+        raise Unimplemented(
+            f"the server takes no control calls: start it with `weir serve --control explicit`{otherwise}"
+        ) from error
 
 
 def _refuse_options(context: typer.Context) -> None:
@@ -171,7 +185,7 @@ def _outcome(ask: Callable[[str], str], item: str) -> Outcome[str, str]:
         # So it would be for each of them.
         raise
     except CallError as error:
-        return Outcome(item, failure=str(error))
+        return Outcome(item, failure=str(error).removeprefix(f"model {item!r}: "))
 
 
 def _labelled(name: str, given: str, version: int | None) -> str:

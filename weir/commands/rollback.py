@@ -6,7 +6,7 @@ import typer
 
 from weir import defaults
 from weir.commands.extras import requires
-from weir.commands.models import OnDisk
+from weir.commands.models import OTHERWISE, OnDisk, control
 from weir.commands.options import Target, Timeout
 from weir.errors import UsageError
 
@@ -40,7 +40,7 @@ def _on_server(name: str, target: str, timeout: float) -> tuple[int, int]:
     from bundle.versions import STABLE
     from weir.labels import older_than
 
-    with Client(target) as client:
+    with Client(target) as client, control(OTHERWISE):
         found = {model.name: model for model in client.models()}
         if name not in found:
             listed = ", ".join(sorted(found)) or "none"

@@ -113,9 +113,12 @@ def test_a_model_that_loads_is_all_that_is_told(weir: Weir, fake: FakeServer) ->
 def test_a_server_without_control_is_told_once(weir: Weir, fake: FakeServer) -> None:
     fake.models.takes_control = False
 
-    done = weir("models", "load", "good", "flop", "--target", fake.target)
+    loaded = weir("models", "load", "good", "flop", "--target", fake.target)
+    labelled = weir("models", "label", "good", "stable=1", "--target", fake.target)
 
-    assert (done.code, done.out, done.err) == (1, "", "weir: the server takes no control calls\n")
+    told = "weir: the server takes no control calls: start it with `weir serve --control explicit`"
+    assert (loaded.code, loaded.out, loaded.err) == (1, "", f"{told}\n")
+    assert (labelled.code, labelled.err) == (1, f"{told}, or give --models\n")
 
 
 def test_an_option_before_a_subcommand_is_refused(weir: Weir, fake: FakeServer) -> None:

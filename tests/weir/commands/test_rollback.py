@@ -58,6 +58,15 @@ def test_an_older_version_that_does_not_load_is_an_error(weir: Weir, fake: FakeS
     assert "no graph" in done.err
 
 
+def test_a_server_without_control_is_told(weir: Weir, fake: FakeServer) -> None:
+    fake.models.takes_control = False
+
+    done = weir("rollback", "good", "--target", fake.target)
+
+    assert (done.code, done.out) == (1, "")
+    assert "the server takes no control calls" in done.err and "--models" in done.err
+
+
 def test_a_repository_on_disk_is_rolled_back_without_a_server(
     weir: Weir, tmp_path: Path, nobody: str
 ) -> None:
