@@ -24,6 +24,7 @@ from prometheus_client import (
 )
 
 from server import scrape
+from server.admission import Admission
 from server.catalogue import Entry
 from server.changes import Changes
 from server.config import Settings
@@ -32,7 +33,6 @@ from server.control import Control, Models
 from server.deadlines import Deadlines
 from server.decoding import DecodePool
 from server.errors import ConfigError, PortUnavailable
-from server.inference import Admission
 from server.lifecycle import State
 from server.metrics import Metrics
 from server.model import Loader

@@ -14,10 +14,10 @@ from typing import Any, Generic, Protocol, TypeVar
 from numpy.typing import NDArray
 
 from server import guard
+from server.admission import Admission
 from server.decoding import DecodePool
 from server.errors import Draining, InvalidRequest
 from server.generation.served import ServedPair
-from server.inference import Admission
 from server.model import ServedModel
 from server.pb.weir.v1 import tasks_pb2 as pb
 from server.pending import InferRequest

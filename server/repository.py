@@ -169,9 +169,7 @@ class Repository:
         for name, found in now.items():
             if self.is_stopping:
                 return
-            counted = self.found_or_new(name).steady(found, before.get(name))
-            if counted.versions:
-                self.found_or_new(name).bring(counted)
+            self.found_or_new(name).follow(found, before.get(name))
 
     def _scan(self) -> dict[str, Found] | None:
         """What is on disk; None where it cannot be told, so that nothing changes."""

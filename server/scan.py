@@ -5,14 +5,17 @@ Only names and the files' status are looked at; what is in them, the loader read
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bundle import reader
+from bundle import reader, versions
 from bundle.contract import FILE_NAME
 from bundle.errors import InvalidName
-from bundle.repository import check_name, versions
+from bundle.repository import check_name
+from bundle.repository import versions as version_numbers
 from bundle.versions import FILE_NAME as VERSIONS_FILE
+from bundle.versions import Versions
+from server import plain
 from server.model import served_name
 from server.triton_config import FILE_NAME as TRITON_FILE
 
@@ -40,12 +43,14 @@ class Found:
 
     Attributes:
         versions: by number.
+        beside: the stamps of the files that lie beside them: what is said of the versions, labels.
         remarks: what an operator should know of the rest that is in it.
     """
 
     name: str
     directory: Path
     versions: Mapping[int, Files]
+    beside: tuple[Stamp, ...] = ()
     remarks: tuple[str, ...] = ()
 
 
@@ -83,20 +88,31 @@ def scan_model(directory: Path) -> Found | None:
         check_name(name)
         if not directory.is_dir():
             return None
-        numbers = versions(directory)
+        numbers = version_numbers(directory)
         others = _no_versions(directory, numbers)
         beside = _stamps(_beside(directory))
     except InvalidName:
         return None
     except OSError as error:
-        return Found(
-            name, directory, {}, (f"model cannot be read model={name} reason={error.strerror}",)
-        )
+        remark = f"model cannot be read model={name} reason={error.strerror}"
+        return Found(name, directory, {}, remarks=(remark,))
     remarks = [f"directory is no version model={name} directory={other!r}" for other in others]
     if not numbers:
         remarks.append(f"model has no version directory model={name}")
-    files = {number: _files(directory / str(number), beside) for number in numbers}
-    return Found(name, directory, files, tuple(remarks))
+    shared = tuple(stamp for stamp in beside if stamp[0] != VERSIONS_FILE)
+    files = {number: _files(directory / str(number), shared) for number in numbers}
+    return Found(name, directory, files, beside, tuple(remarks))
+
+
+def said_of(directory: Path) -> Versions:
+    """What is said of a model's versions, by Weir's own file or else by Triton's.
+
+    Raises:
+        BundleError, ModelFailed: nobody can make anything of a file.
+    """
+    said = versions.read(directory)
+    config = plain.read_config(directory) if said.policy is None else None
+    return replace(said, policy=config.policy) if config else said
 
 
 def _no_versions(directory: Path, numbers: list[int]) -> list[str]:
@@ -113,11 +129,9 @@ def _no_versions(directory: Path, numbers: list[int]) -> list[str]:
 
 
 def _beside(directory: Path) -> list[Path]:
-    """What all plain versions of a model share: a Triton configuration, labels."""
+    """What all versions of a model share: what is said of them, a Triton configuration, labels."""
     return sorted(
-        path
-        for path in directory.iterdir()
-        if path.name != VERSIONS_FILE and not path.name.startswith(".") and not path.is_dir()
+        path for path in directory.iterdir() if not path.name.startswith(".") and not path.is_dir()
     )
 
 

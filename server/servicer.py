@@ -7,9 +7,9 @@ Every handler runs on the transport's thread and returns at once.
 from importlib.metadata import version as installed_version
 
 from server import description
+from server.admission import Admission
 from server.catalogue import Entry
 from server.errors import NotOffered
-from server.inference import Admission
 from server.lifecycle import State
 from server.pb import inference_pb2 as pb
 from server.repository import Repository

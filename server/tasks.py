@@ -2,11 +2,11 @@
 
 from functools import partial
 
+from server.admission import Admission
 from server.classification import CLASSIFY
 from server.decoding import DecodePool
 from server.forecasting import FORECAST
 from server.generation.task import generate
-from server.inference import Admission
 from server.pb.weir.v1 import tasks_pb2 as pb
 from server.preparation import TaskCall, start
 from server.silence import Silence

@@ -1,12 +1,10 @@
 """One model, kept as its directory and its operator want it: what `lifecycle` says, done.
 
-Called by one thread alone, `weir-loader`. Threads of its own: `weir-retire-<model>-<version>`, for as long as a version
-that left the catalogue still has requests; it lets go of the session when the last of them is answered.
+Called by one thread alone, `weir-loader`.
 """
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
@@ -15,17 +13,16 @@ from pathlib import Path
 from bundle import versions
 from bundle.errors import BundleError
 from bundle.versions import Versions
-from server import lifecycle, plain
+from server import lifecycle
 from server.catalogue import Models, Offer, offers_of
 from server.errors import ModelFailed
 from server.lifecycle import Wanted
 from server.model import Loader
-from server.scan import Files, Found
+from server.retirement import retire
+from server.scan import Files, Found, said_of
 from server.trial import Trial
 
 logger = logging.getLogger(__name__)
-
-_SLOWLY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +61,7 @@ class Upkeep:
         self.leaving: list[Models] = []
         self._shell = shell
         self._model: lifecycle.Model[Models] = lifecycle.Model()
+        self._brought: Found | None = None
         self._said = Versions()
         # By call: they win over the file's, None takes one away.
         self._called: dict[str, int | None] = {}
@@ -84,21 +82,11 @@ class Upkeep:
         """By name, what may be asked for."""
         return offers_of(self.name, self._model, self._problem)
 
-    def steady(self, now: Found, before: Found | None) -> Found:
-        """What counts of a directory that somebody may be copying into.
-
-        Versions that are complete and were the same when they were last looked at; one that serves also while its
-        files change, as what it was loaded from.
-        """
-        known = before.versions if before else {}
-        counted: dict[int, Files] = {}
-        for number, files in now.versions.items():
-            version = self._model.versions.get(number)
-            if files.is_complete and known.get(number) == files:
-                counted[number] = files
-            elif version and version.model is not None and isinstance(version.files, Files):
-                counted[number] = version.files
-        return replace(now, versions=counted)
+    def follow(self, now: Found, before: Found | None) -> None:
+        """Bring what a look at the directory found, if anything counts that did not before."""
+        counted = self._steady(now, before)
+        if counted.versions and counted != self._brought:
+            self.bring(counted)
 
     def announce(self, found: Found) -> None:
         """Tell of what is about to be loaded."""
@@ -124,6 +112,7 @@ class Upkeep:
         """
         self._is_unloaded = False
         self.on_disk = tuple(sorted(found.versions, reverse=True))
+        self._brought = found
         wanted = self._wanted(found)
         if self._problem:
             return self._fail(max(found.versions))
@@ -166,9 +155,25 @@ class Upkeep:
         self._settle(self._wanted(found))
         return reason
 
+    def _steady(self, now: Found, before: Found | None) -> Found:
+        """What counts of a directory that somebody may be copying into.
+
+        Versions that are complete and were the same when they were last looked at; one that serves also while its
+        files change, as what it was loaded from.
+        """
+        known = before.versions if before else {}
+        counted: dict[int, Files] = {}
+        for number, files in now.versions.items():
+            version = self._model.versions.get(number)
+            if files.is_complete and known.get(number) == files:
+                counted[number] = files
+            elif version and version.model is not None and isinstance(version.files, Files):
+                counted[number] = version.files
+        return replace(now, versions=counted)
+
     def _wanted(self, found: Found) -> Wanted:
         try:
-            self._said = _read(found.directory)
+            self._said = said_of(found.directory)
             self._problem = ""
         except (BundleError, ModelFailed) as error:
             # What was said before still holds; of a model that never was here, nothing does.
@@ -228,20 +233,9 @@ class Upkeep:
 
     def _retire(self, number: int, models: Models) -> None:
         self.leaving.append(models)
-        threading.Thread(
-            target=self._let_go,
-            args=(number, models),
-            name=f"weir-retire-{self.name}-{number}",
-            daemon=True,
-        ).start()
-
-    def _let_go(self, number: int, models: Models) -> None:
-        for model in models.values():
-            model.scheduler.close()
-        for model in models.values():
-            while not model.scheduler.join(_SLOWLY_S):
-                logger.warning("model still has requests model=%s version=%s", model.name, number)
-        self._shell.call(lambda: self._left(number, models))
+        retire(
+            self.name, number, models, lambda: self._shell.call(lambda: self._left(number, models))
+        )
 
     def _left(self, number: int, models: Models) -> None:
         self.leaving.remove(models)
@@ -253,10 +247,3 @@ class Upkeep:
                 self._shell.loader.metrics.forget(name, str(number))
         logger.info("model left model=%s version=%s", self.name, number)
         self._shell.publish()
-
-
-def _read(directory: Path) -> Versions:
-    """What is said of a model's versions, by Weir's own file or else by Triton's."""
-    said = versions.read(directory)
-    config = plain.read_config(directory) if said.policy is None else None
-    return replace(said, policy=config.policy) if config else said

@@ -10,6 +10,7 @@ from functools import partial
 import grpc
 
 from server import guard
+from server.admission import Admission
 from server.decoding import DecodePool
 from server.errors import DeadlinePassed, InvalidRequest
 from server.generation.request import PairRequest
@@ -17,7 +18,6 @@ from server.generation.row import Row
 from server.generation.search import Answer
 from server.generation.served import ServedPair, check_search
 from server.generation.wanted import search_of
-from server.inference import Admission
 from server.parameters import check_id
 from server.pb.weir.v1 import tasks_pb2 as pb
 from server.preparation import Arrived, Material, begin

@@ -5,9 +5,9 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import Message
 
+from server.admission import Admission
 from server.deadlines import Deadlines
 from server.decoding import DecodePool
-from server.inference import Admission
 from server.silence import Silence
 from server.tasks import SERVICE, Tasks
 from server.transport.call import Unary

@@ -29,7 +29,7 @@ from tests.sequence_networks import (
     tag_spec,
 )
 from tests.server.conftest import Backend, Clock
-from tests.server.test_inference import admission_of, admit, answer_of, floats
+from tests.server.test_admission import admission_of, admit, answer_of, floats
 
 Array = NDArray[Any]
 OpenBackend = Callable[..., Backend]

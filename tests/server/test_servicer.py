@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.message import Message
 
 from bundle.golden import Golden
-from server.inference import Admission
+from server.admission import Admission
 from server.pb import inference_pb2 as pb
 from server.servicer import SERVICE, Servicer
 from server.transport.call import Stream, Unary

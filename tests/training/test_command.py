@@ -59,6 +59,15 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(
     assert errors.startswith(message) and errors.count("\n") == 1
 
 
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No data at hand, and none to be fetched."""
+    for name, value in {"https_proxy": "http://127.0.0.1:1", "no_proxy": ""}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("WEIR_DATA", raising=False)
+
+
 @pytest.mark.parametrize(
     ("args", "file", "others"),
     [
@@ -68,19 +77,14 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(
     ],
     ids=["default", "named", "pictures"],
 )
+@pytest.mark.usefixtures("offline")
 def test_without_a_network_it_says_where_data_may_come_from(
     args: list[str],
     file: str,
     others: str,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    for name, value in {"https_proxy": "http://127.0.0.1:1", "no_proxy": ""}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.delenv("WEIR_DATA", raising=False)
-
     code = main([*args, "--out", str(tmp_path / "run")])
 
     error = capsys.readouterr().err.splitlines()[-1]

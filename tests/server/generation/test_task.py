@@ -7,9 +7,9 @@ import grpc
 import pytest
 
 from server import unread
+from server.admission import Admission
 from server.deadlines import Deadlines
 from server.decoding import DecodePool
-from server.inference import Admission
 from server.pb.weir.v1 import tasks_pb2 as pb
 from server.silence import Silence
 from server.tasks import SERVICE, Tasks

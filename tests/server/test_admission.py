@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from server.inference import Admission
+from server.admission import Admission
 from server.pb import inference_pb2 as pb
 from tests import onnx_models
 from tests.server.conftest import HANG_S, Backend, Clock, FakeCall
