@@ -83,10 +83,7 @@ class NotOffered(RequestError):
 
 
 class ModelFailed(ServerError):
-    """A model cannot be served; the message is the reason shown in the index.
-
-    It quotes what stands in a stranger's file, so it is made printable and bounded.
-    """
+    """A model cannot be served; the message, made printable and bounded, is the reason in the index."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(tame(reason))
