@@ -11,7 +11,7 @@ from pathlib import Path
 from bundle import reader, versions
 from bundle.contract import FILE_NAME
 from bundle.errors import InvalidName
-from bundle.repository import check_name
+from bundle.repository import check_name, strays
 from bundle.repository import versions as version_numbers
 from bundle.versions import FILE_NAME as VERSIONS_FILE
 from bundle.versions import Versions
@@ -89,14 +89,14 @@ def scan_model(directory: Path) -> Found | None:
         if not directory.is_dir():
             return None
         numbers = version_numbers(directory)
-        others = _no_versions(directory, numbers)
+        others = strays(directory)
         beside = _stamps(_beside(directory))
     except InvalidName:
         return None
     except OSError as error:
         remark = f"model cannot be read model={name} reason={error.strerror}"
         return Found(name, directory, {}, remarks=(remark,))
-    remarks = [f"directory is no version model={name} directory={other!r}" for other in others]
+    remarks = [f"this is no version model={name} name={other!r}" for other in others]
     if not numbers:
         remarks.append(f"model has no version directory model={name}")
     shared = tuple(stamp for stamp in beside if stamp[0] != VERSIONS_FILE)
@@ -113,19 +113,6 @@ def said_of(directory: Path) -> Versions:
     said = versions.read(directory)
     config = plain.read_config(directory) if said.policy is None else None
     return replace(said, policy=config.policy) if config else said
-
-
-def _no_versions(directory: Path, numbers: list[int]) -> list[str]:
-    """Directories that somebody may take for versions: `01`, `v2`, `1 `."""
-    known = set(map(str, numbers))
-    return sorted(
-        path.name
-        for path in directory.iterdir()
-        if path.name not in known
-        and not path.name.startswith(".")
-        and any(map(str.isdigit, path.name))
-        and path.is_dir()
-    )
 
 
 def _beside(directory: Path) -> list[Path]:

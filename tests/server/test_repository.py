@@ -349,7 +349,7 @@ def test_what_is_no_model_is_ignored(
     assert states(repository) == {"affine": ("1", State.READY)}
     assert "model has no version directory model=no_version" in caplog.text
     for name in ("01", "-1", "1 "):
-        assert f"directory is no version model=affine directory={name!r}" in caplog.text
+        assert f"this is no version model=affine name={name!r}" in caplog.text
 
 
 def test_half_written_version_is_not_seen(models: Path, open_repository: Open) -> None:
