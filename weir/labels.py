@@ -7,7 +7,7 @@ Rules:
 - A label is given only to a version that is there.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,22 +17,18 @@ from bundle.versions import STABLE, Versions, is_label, is_version, read, wanted
 from weir.errors import UsageError
 
 
-def parse_assignment(text: str) -> tuple[str, int | None]:
-    """A label and its version, None to remove it, from `stable=2` or `stable=`.
+def parse_assignments(texts: Iterable[str]) -> dict[str, int | None]:
+    """Versions by label, None to remove it, from `stable=2` or `stable=`.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: one is neither, or two are of the same label.
     """
-    label, equals, number = text.partition("=")
-    if not equals or not is_label(label):
-        raise UsageError(
-            "expected LABEL=VERSION, or LABEL= to remove it, the label of up to 64 letters, digits, "
-            f"'_', '-' or '.' and no digit first, got {text!r}"
-        )
-    version = int(number) if number.isascii() and number.isdecimal() else 0
-    if number and not is_version(version):
-        raise UsageError(f"{label}: expected a version from 1, got {number!r}")
-    return label, version or None
+    labels: dict[str, int | None] = {}
+    for label, version in map(_parse_assignment, texts):
+        if label in labels:
+            raise UsageError(f"{label}: expected once, got it twice")
+        labels[label] = version
+    return labels
 
 
 def set_labels(models: Path, name: str, wanted_labels: Mapping[str, int | None]) -> None:
@@ -53,8 +49,8 @@ def set_labels(models: Path, name: str, wanted_labels: Mapping[str, int | None])
             labels[label] = version
     try:
         write(models / name, replace(said, labels=labels))
-    except (BundleError, OSError) as error:
-        raise UsageError(f"{models / name}: {error}") from error
+    except OSError as error:
+        raise UsageError(f"{models / name}: {error.strerror or error}") from error
 
 
 def roll_back(models: Path, name: str) -> tuple[int, int]:
@@ -80,6 +76,20 @@ def older_than(name: str, answering: int, present: Sequence[int]) -> int:
     if not below:
         raise UsageError(f"{name}: version {answering} answers, and there is no older one on disk")
     return max(below)
+
+
+def _parse_assignment(text: str) -> tuple[str, int | None]:
+    label, equals, number = text.partition("=")
+    if not equals or not is_label(label):
+        raise UsageError(
+            "expected LABEL=VERSION, or LABEL= to remove it, the label of up to 64 letters, digits, "
+            f"'_', '-' or '.' and no digit first, got {text!r}"
+        )
+    is_number = len(number) < 19 and number.isascii() and number.isdecimal()
+    version = int(number) if is_number else 0
+    if number and not is_version(version):
+        raise UsageError(f"{label}: expected a version from 1, got {number!r}")
+    return label, version or None
 
 
 def _look(models: Path, name: str) -> tuple[list[int], Versions]:

@@ -84,7 +84,7 @@ class FakeModels:
                 return
             case "flop":
                 context.abort(
-                    grpc.StatusCode.FAILED_PRECONDITION, "model 'flop': version 1: no graph"
+                    grpc.StatusCode.FAILED_PRECONDITION, "model 'flop': version 1:\n  no graph"
                 )
             case "busy":
                 context.abort(grpc.StatusCode.UNAVAILABLE, "busy: is being loaded")

@@ -317,7 +317,7 @@ def test_models_are_loaded_unloaded_and_labelled(client: Client, fake: FakeServe
 
 
 def test_a_load_that_fails_raises_with_the_reason(client: Client) -> None:
-    with pytest.raises(weir.FailedPrecondition, match="version 1: no graph"):
+    with pytest.raises(weir.FailedPrecondition, match=r"version 1:\s+no graph"):
         client.load("flop")
     with pytest.raises(weir.Unavailable, match="busy"):
         client.unload("busy")

@@ -1,10 +1,12 @@
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from bundle.versions import Policy, Versions, read, write
 from weir.errors import UsageError
-from weir.labels import parse_assignment, roll_back, set_labels
+from weir.labels import parse_assignments, roll_back, set_labels
 
 
 @pytest.fixture
@@ -15,17 +17,23 @@ def models(tmp_path: Path) -> Path:
 
 
 def test_an_assignment_is_a_label_and_a_version() -> None:
-    assert parse_assignment("stable=2") == ("stable", 2)
-    assert parse_assignment("v1.2-rc=10") == ("v1.2-rc", 10)
-    assert parse_assignment("stable=") == ("stable", None)
+    given = ["stable=2", "v1.2-rc=10", "canary="]
+
+    assert parse_assignments(given) == {"stable": 2, "v1.2-rc": 10, "canary": None}
 
 
 @pytest.mark.parametrize(
-    "text", ["", "stable", "=1", "1=1", "a=b", "a=1=2", "a=+1", "a=\u0661", "a=0"]
+    "text",
+    ["", "stable", "=1", "1=1", "a=b", "a=1=2", "a=+1", "a=\u0661", "a=" + "9" * 5000, "a=0"],
 )
 def test_what_is_no_assignment_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="expected"):
-        parse_assignment(text)
+        parse_assignments(["fine=1", text])
+
+
+def test_a_label_that_is_given_twice_is_refused() -> None:
+    with pytest.raises(UsageError, match="stable: expected once"):
+        parse_assignments(["stable=1", "canary=", "stable=2"])
 
 
 def test_policy_and_other_labels_stay(models: Path) -> None:
@@ -57,6 +65,18 @@ def test_a_file_that_cannot_be_read_is_left_alone(models: Path) -> None:
         set_labels(models, "lenet5", {"stable": 2})
 
     assert file.read_text() == "policy = 'some'  # mine"
+
+
+def test_a_file_that_cannot_be_written_is_told(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+
+    with pytest.raises(UsageError, match=r"lenet5: No space left on device$"):
+        set_labels(models, "lenet5", {"stable": 2})
 
 
 @pytest.mark.parametrize("name", ["nobody", "..", "a/b", ""])

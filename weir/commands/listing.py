@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
+from textwrap import indent
 
 from rich.console import Console
 from rich.text import Text
@@ -24,8 +25,8 @@ _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
 class Listed:
     """A version of a model, or a model of which none is loaded; what a server does not tell is empty.
 
-    `answers` says whether a request that names no version gets this one. `on_disk` are the model's versions
-    that are neither served nor about to be.
+    `answers` says whether a request that names no version gets this one. `not_loaded` are the model's versions
+    on disk that are neither served nor about to be.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Listed:
     since: datetime | None = None
     parity: float | None = None
     golden: float | None = None
-    on_disk: tuple[str, ...] = ()
+    not_loaded: tuple[str, ...] = ()
 
 
 def of_models(models: Iterable[ModelInfo]) -> list[Listed]:
@@ -49,13 +50,13 @@ def of_models(models: Iterable[ModelInfo]) -> list[Listed]:
         known = {version.version for version in model.versions}
         rest = tuple(version for version in model.on_disk if version not in known)
         if not model.versions:
-            listed.append(Listed(model.name, answers=False, on_disk=rest))
+            listed.append(Listed(model.name, answers=False, not_loaded=rest))
         listed += [
             Listed(
                 name=model.name,
                 task=model.task,
                 answers=version.version == model.answering,
-                on_disk=rest,
+                not_loaded=rest,
                 **{key: getattr(version, key) for key in version.__slots__},
             )
             for version in model.versions
@@ -103,15 +104,15 @@ def ago(since: datetime, now: datetime) -> str:
 
 
 def _model(versions: Sequence[Listed], widths: Mapping[str, int], now: datetime) -> list[Text]:
-    name, task, on_disk = versions[0].name, versions[0].task, versions[0].on_disk
+    name, task, rest = versions[0].name, versions[0].task, versions[0].not_loaded
     lines = [Text.assemble((name, "bold"), (f"  {task}" if task else "", "dim"))]
     for one in versions:
         colour = _COLOURS.get(one.state, "")
         lines.append(_line(_cells(one, now), widths, colour))
         if one.reason:
-            lines.append(Text(f"{_INDENT * 2}{one.reason}", colour))
-    if on_disk:
-        lines.append(Text(f"{_INDENT}on disk, not loaded: {', '.join(on_disk)}", "dim"))
+            lines.append(Text(indent(one.reason, _INDENT * 2), colour))
+    if rest:
+        lines.append(Text(f"{_INDENT}on disk, not loaded: {', '.join(rest)}", "dim"))
     return lines
 
 

@@ -129,7 +129,7 @@ def label(
     """
     from weir import labels
 
-    wanted = dict(map(labels.parse_assignment, assignments))
+    wanted = labels.parse_assignments(assignments)
     if models is not None:
         labels.set_labels(models, name, wanted)
         for given, version in wanted.items():
@@ -185,7 +185,8 @@ def _outcome(ask: Callable[[str], str], item: str) -> Outcome[str, str]:
         # So it would be for each of them.
         raise
     except CallError as error:
-        return Outcome(item, failure=str(error).removeprefix(f"model {item!r}: "))
+        reason = str(error).removeprefix(f"model {item!r}: ")
+        return Outcome(item, failure=" ".join(reason.split()))
 
 
 def _labelled(name: str, given: str, version: int | None) -> str:

@@ -40,6 +40,14 @@ def test_a_reason_stays_on_its_line(
     assert f"    {reason}\n" in weir("models", "--target", fake.target).out
 
 
+def test_a_reason_of_several_lines_is_indented(weir: Weir, fake: FakeServer) -> None:
+    fake.models.listing.models[1].versions[0].reason = "first\n  second"
+
+    done = weir("models", "--target", fake.target)
+
+    assert "\n    first\n      second\n" in done.out
+
+
 def test_a_listing_fits_eighty_columns(weir: Weir, fake: FakeServer) -> None:
     done = weir("models", "--target", fake.target)
 
@@ -68,7 +76,7 @@ def test_models_can_be_read_by_a_program(weir: Weir, fake: FakeServer) -> None:
         "since": "2026-11-18T11:06:40.250000+00:00",
         "parity": 2.5e-06,
         "golden": 0.0,
-        "on_disk": ["1"],
+        "not_loaded": ["1"],
     }
 
 
