@@ -163,9 +163,9 @@ class Repository:
         before, now = self._found, self._scan()
         if now is None:
             return
-        for name in [name for name in self._upkeeps if name not in now]:
+        for name in sorted(before.keys() - now.keys()):
             logger.info("model vanished model=%s", name)
-            self._upkeeps[name].unload(forget=True)
+            self.found_or_new(name).unload(forget=True)
         for name, found in now.items():
             if self.is_stopping:
                 return

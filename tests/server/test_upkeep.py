@@ -1,5 +1,6 @@
 """Versions that come and go in a repository: in process, with real sessions, by call and by polling."""
 
+import logging
 import os
 import shutil
 import threading
@@ -568,7 +569,10 @@ def test_poll_keeps_the_older_version_when_the_newer_fails(
     assert house.states() == {"1": State.READY, "2": State.UNAVAILABLE}
 
 
-def test_poll_unloads_what_vanished(publish: Publish, models: Path, open_house: Open) -> None:
+def test_poll_unloads_what_vanished(
+    publish: Publish, models: Path, open_house: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     publish()
     publish("other")
     house = open_house(0.02)
@@ -579,6 +583,10 @@ def test_poll_unloads_what_vanished(publish: Publish, models: Path, open_house: 
     with pytest.raises((UnknownModel, ModelNotReady)):
         house.answering()
     assert house.answering("other") == "1"
+    for name in ("first", "second"):
+        publish(name)
+        house.wait_for(name, "1")
+    assert caplog.text.count("model vanished model=affine") == 1
 
 
 def test_poll_of_an_emptied_repository_changes_nothing(
