@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,6 @@ from benchmarks.generator import Plan
 from benchmarks.harness import Rival, Run, console
 from benchmarks.lenet import MODEL, graph_of
 from benchmarks.load import MODEL_INFER, Load, Sent
-from benchmarks.memory import resident_mib
 from benchmarks.servers import Server
 from server.pb import inference_pb2 as pb
 from weir.bench.tally import percentile
@@ -84,12 +84,12 @@ def measure(
         calls = int(2000 / load.send(server, closed, 2000).seconds * seconds)
         with reloading(server, rival.name == RELOADING) as loads_s:
             sent = counted(server, closed, calls)
-        yield CLOSED, figures(server, sent, loads_s)
+        yield CLOSED, figures(sent, loads_s)
     due_s = load.due_times_s(rate_per_s, int(rate_per_s * seconds), seed=0)
     plan = Plan(server.target, MODEL_INFER, [body], [0] * len(due_s), due_s=due_s)
     with reloading(server, rival.name == RELOADING) as loads_s:
         sent = load.seen(load.send_varied(plan))
-    yield OPEN, figures(server, sent, loads_s)
+    yield OPEN, figures(sent, loads_s)
 
 
 def counted(server: Server, shaped: Load, calls: int) -> Sent:
@@ -111,17 +111,14 @@ def reloading(server: Server, wanted: bool) -> Iterator[list[float]]:  # noqa: F
     """
     loads_s: list[float] = []
     is_over = threading.Event()
-    thread = threading.Thread(target=_reload, args=(server, loads_s, is_over), name="reload")
-    if wanted:
-        thread.start()
-    try:
-        yield loads_s
-    finally:
-        is_over.set()
-        if wanted:
-            thread.join()
-    if wanted and not loads_s:
-        sys.exit("run void: no load ended in time, or one failed")
+    with ThreadPoolExecutor(1) as pool:
+        reloads = pool.submit(_reload, server, loads_s, is_over) if wanted else None
+        try:
+            yield loads_s
+        finally:
+            is_over.set()
+    if reloads:
+        reloads.result()
 
 
 def _reload(server: Server, loads_s: list[float], is_over: threading.Event) -> None:
@@ -139,22 +136,21 @@ def _reload(server: Server, loads_s: list[float], is_over: threading.Event) -> N
             loads_s.append(time.perf_counter() - started_s)
 
 
-def figures(server: Server, sent: Sent, loads_s: list[float]) -> dict[str, float]:
+def figures(sent: Sent, loads_s: list[float]) -> dict[str, float]:
     """What one run came to."""
     return {
         "calls_per_s": len(sent.latencies_ms) / sent.seconds,
         **{f"p{each}_ms": percentile(sent.latencies_ms, each) for each in _PERCENTILES},
         "loads": len(loads_s),
         "load_s": sum(loads_s) / len(loads_s) if loads_s else 0.0,
-        "resident_mib": resident_mib(server.pid),
     }
 
 
 def report(runs: list[Run]) -> None:
     """Medians over the rounds with their spread, and ratios within rounds."""
-    table = Table("load", "server", "calls/s", "p50 ms", "p99 ms", "p99.9 ms", "longest ms", "loads", "s each", "MiB")  # fmt: skip
+    table = Table("load", "server", "calls/s", "p50 ms", "p99 ms", "p99.9 ms", "longest ms", "loads", "s each")  # fmt: skip
     forms = {"calls_per_s": ",.0f", "p50_ms": ".2f", "p99_ms": ".2f", "p99.9_ms": ".1f", "p100_ms": ".0f",
-             "loads": ".0f", "load_s": ".1f", "resident_mib": ".0f"}  # fmt: skip
+             "loads": ".0f", "load_s": ".1f"}  # fmt: skip
     for case in (CLOSED, OPEN):
         for rival in (STILL, RELOADING):
             found = (
