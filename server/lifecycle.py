@@ -165,7 +165,7 @@ def left(model: Model[M], number: int, now: float, *, unloaded: bool) -> Model[M
     if version is None or version.state is not State.UNLOADING:
         return model
     if unloaded:
-        return _with(model, number, Version(State.UNAVAILABLE, now, None, "unloaded"))
+        return _with(model, number, Version(State.UNAVAILABLE, now, version.files, "unloaded"))
     kept = {key: value for key, value in model.versions.items() if key != number}
     return replace(model, versions=kept)
 

@@ -177,7 +177,7 @@ class Upkeep:
             self._problem = ""
         except (BundleError, ModelFailed) as error:
             # What was said before still holds; of a model that never was here, nothing does.
-            self._problem = str(error)
+            self._problem = self._reason_of(error)
         labels = {**self._said.labels, **self._called}
         said = Versions(self._said.policy, {name: n for name, n in labels.items() if n is not None})
         numbers = {*versions.wanted(said, found.versions), *said.labels.values()}
@@ -193,13 +193,10 @@ class Upkeep:
         try:
             models = loader.load(self.name, str(number), shell.root / self.name / str(number))
         except ModelFailed as error:
-            # As `bundle` writes it: without the dots that `Path.absolute` would leave in.
-            root = os.path.abspath(shell.root)  # noqa: PTH100
-            reason = str(error).replace(f"{root}{os.sep}", "")
-            logger.warning("model failed model=%s version=%s reason=%s", self.name, number, reason)
+            reason = self._reason_of(error)
         except Exception:
             reason = "internal error, see the server's log"
-            logger.exception("model failed model=%s version=%s", self.name, number)
+            logger.exception("loading failed model=%s version=%s", self.name, number)
         else:
             for model in models:
                 logger.info(
@@ -212,17 +209,28 @@ class Upkeep:
             if replaced is not None:
                 self._retire(number, replaced)
             return ""
-        self._model = lifecycle.failed(self._model, number, files, reason, clock())
+        self._fail_version(number, files, reason)
         shell.publish()
         return reason
 
+    def _reason_of(self, error: Exception) -> str:
+        """What a failure says, without the path of the repository."""
+        # As `bundle` writes it: without the dots that `Path.absolute` would leave in.
+        root = os.path.abspath(self._shell.root)  # noqa: PTH100
+        return str(error).replace(f"{root}{os.sep}", "")
+
     def _fail(self, number: int) -> str:
         """Nobody knows what is wanted: what serves goes on, where nothing does a version says why."""
-        if not self.serving:
-            now = self._shell.clock()
-            self._model = lifecycle.failed(self._model, number, None, self._problem, now)
+        if self.serving:
+            logger.warning("model stays as it is model=%s reason=%s", self.name, self._problem)
+        else:
+            self._fail_version(number, None, self._problem)
         self._shell.publish()
         return self._problem
+
+    def _fail_version(self, number: int, files: Hashable, reason: str) -> None:
+        logger.warning("model failed model=%s version=%s reason=%s", self.name, number, reason)
+        self._model = lifecycle.failed(self._model, number, files, reason, self._shell.clock())
 
     def _settle(self, wanted: Wanted) -> None:
         self._model, leaving = lifecycle.settled(self._model, wanted, self._shell.clock())
@@ -238,7 +246,7 @@ class Upkeep:
         )
 
     def _left(self, number: int, models: Models) -> None:
-        self.leaving.remove(models)
+        self.leaving = [each for each in self.leaving if each is not models]
         self._model = lifecycle.left(
             self._model, number, self._shell.clock(), unloaded=self._is_unloaded
         )
