@@ -1,0 +1,235 @@
+"""Is anything lost, wrong, or left behind while models are replaced under load?
+
+    .venv/bin/python benchmarks/reload.py [--json FILE] [--every 4] [--rate 300]
+
+A server in explicit mode holds two models: a fingerprint, which tells its version in every row, and AlexNet for
+pictures of 32 pixels with random weights, 8 MB. Both are asked in turn, at a steady mean rate (open loop). At first
+nothing changes; then, every few seconds, a new version of the fingerprint is loaded, and after it AlexNet once more.
+Of the fingerprint's versions 50 are good, 10 broken and 5 half copied, in an order that is drawn: the good ones have
+to be taken, the others refused. Every answer is looked at.
+
+What the server holds is read just before the next change. Between the fifth good version and the last its memory may
+grow by a tenth; after more than that, a failure, or a wrong answer this exits with 1.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.table import Table
+
+from benchmarks import fingerprint, harness, load, servers
+from benchmarks.fingerprint import Kind
+from benchmarks.generator import Plan, Record
+from benchmarks.harness import Run, console
+from benchmarks.http2 import messages
+from benchmarks.load import MODEL_INFER
+from benchmarks.machine import raw_session
+from benchmarks.memory import MOST_GROWTH, resident_mib
+from benchmarks.servers import Server
+from bundle.reader import MODEL
+from export.images import INPUT
+from export.publishing import publish
+from export.spec import ExportSpec
+from server.pb import inference_pb2 as pb
+from training.models.alexnet import AlexNet
+from weir import Client
+from weir.bench.tally import percentile
+from weir.errors import FailedPrecondition
+
+LARGE = "alexnet32"
+STILL, RELOADING = "serves", "reloads"
+WARM_UP = 5
+_COUNTS = {Kind.GOOD: 50, Kind.BROKEN: 10, Kind.HALF_COPIED: 5}
+_QUICK_COUNTS = {Kind.GOOD: 7, Kind.BROKEN: 2, Kind.HALF_COPIED: 1}
+_SIDE = 32
+_QUESTIONS = 32
+_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked, framed, and the judge of its answers."""
+
+    body: bytes
+    is_right: Callable[[bytes], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A change, how long its two loads took, and what the server held just before the next."""
+
+    kind: str
+    load_s: float
+    large_s: float
+    resident_mib: float
+    files: int
+    threads: int
+
+
+def main() -> None:
+    """Measure, print what was found and, if asked, write everything down."""
+    parser = harness.arguments(__doc__.splitlines()[0], rounds=1)
+    parser.add_argument("--every", type=float, default=4.0, help="seconds from change to change")
+    parser.add_argument("--rate", type=float, default=300.0, help="calls a second")
+    given = parser.parse_args()
+    kinds = schedule(_QUICK_COUNTS if given.quick else _COUNTS)
+    told = harness.start()
+    with tempfile.TemporaryDirectory() as folder:
+        models = Path(folder)
+        questions = prepare(models)
+        names = [fingerprint.NAME, LARGE]
+        with servers.serving(models, names, "--control", "explicit") as server:
+            seconds = len(kinds) * given.every
+            still = figures(questions, ask(server, questions, given.rate, seconds / 2))
+            with ThreadPoolExecutor(1) as pool:
+                asking = pool.submit(ask, server, questions, given.rate, seconds)
+                steps = list(changes(server, models, kinds, given.every))
+                if asking.done():
+                    sys.exit("run void: the changes outlasted the load, take a longer --every")
+                reloading = figures(questions, asking.result())
+    runs = [Run("weir", STILL, 0, still), Run("weir", RELOADING, 0, reloading)]
+    growth = report(runs, steps)
+    harness.write(given.json, {**told, "steps": [asdict(step) for step in steps]}, runs)
+    lost = any(run.figures[figure] for run in runs for figure in ("failures", "mismatches"))
+    sys.exit(lost or growth > MOST_GROWTH)
+
+
+def schedule(counts: Mapping[Kind, int]) -> list[Kind]:
+    """What becomes of each version, in an order that is always the same."""
+    kinds = [kind for kind, count in counts.items() for _ in range(count)]
+    return [kinds[place] for place in np.random.default_rng(0).permutation(len(kinds))]
+
+
+def prepare(models: Path) -> list[Question]:
+    """Publish the first version of both models; what is asked of them, in turn."""
+    random = np.random.default_rng(0)
+    fingerprint.publish(models, 1, Kind.GOOD, random)
+    torch.manual_seed(0)
+    spec = ExportSpec(architecture="alexnet", outputs=("logits",))
+    network = AlexNet(classes=10, height=_SIDE, width=_SIDE)
+    publish(network, {INPUT: torch.rand(2, 3, _SIDE, _SIDE)}, spec, to=models, name=LARGE)
+    session = raw_session(models / LARGE / "1" / MODEL, threads=1)
+    questions = []
+    for number in range(_QUESTIONS):
+        rows = random.integers(-(2**40), 2**40, (1 + number % 3, 5))
+        image = random.random((1, 3, _SIDE, _SIDE), np.float32)
+        questions += [
+            _of_rows(rows),
+            _of_picture(image, session.run(["logits"], {INPUT: image})[0]),
+        ]
+    return questions
+
+
+def _of_rows(rows: NDArray[np.int64]) -> Question:
+    body = load.infer_body(fingerprint.NAME, row=rows)
+    return Question(body, lambda answer: fingerprint.is_right(answer, rows))
+
+
+def _of_picture(image: NDArray[np.float32], logits: NDArray[np.float32]) -> Question:
+    def is_right(answer: bytes) -> bool:
+        (message,) = messages(answer)
+        (raw,) = pb.ModelInferResponse.FromString(message).raw_output_contents
+        got = np.frombuffer(raw, np.float32).reshape(logits.shape)
+        return np.allclose(got, logits, rtol=_TOLERANCE, atol=_TOLERANCE)
+
+    return Question(load.infer_body(LARGE, image=image), is_right)
+
+
+def ask(server: Server, questions: Sequence[Question], rate_per_s: float, seconds: float) -> Record:
+    """Every question in turn, again and again for so long."""
+    due_s = load.due_times_s(rate_per_s, int(rate_per_s * seconds), seed=0)
+    bodies = [question.body for question in questions]
+    order = [number % len(bodies) for number in range(len(due_s))]
+    return load.send_open(Plan(server.target, MODEL_INFER, bodies, order, due_s=due_s))
+
+
+def figures(questions: Sequence[Question], record: Record) -> dict[str, float]:
+    """What the answers come to."""
+    latencies_ms = load.seen(record).latencies_ms
+    answered = [
+        (questions[number % len(questions)], answer)
+        for number, answer in enumerate(record.answers)
+        if answer
+    ]
+    wrong = sum(not question.is_right(answer) for question, answer in answered)
+    return {
+        "requests": len(record.answers),
+        "failures": len(record.answers) - len(answered),
+        "mismatches": wrong,
+        **{f"p{each}_ms": percentile(latencies_ms, each) for each in (50, 99, 100)},
+    }
+
+
+def changes(server: Server, models: Path, kinds: Sequence[Kind], every_s: float) -> Iterator[Step]:
+    """Load a version of each kind, and the large model again.
+
+    Raises:
+        SystemExit: what had to be taken was refused, or the other way round.
+    """
+    random, began_s, serving = np.random.default_rng(0), time.monotonic(), 1
+    with Client(server.target) as client:
+        for number, kind in enumerate(kinds):
+            fingerprint.publish(models, number + 2, kind, random)
+            started_s = time.monotonic()
+            is_taken = _load(client)
+            load_s = time.monotonic() - started_s
+            serving = number + 2 if kind is Kind.GOOD else serving
+            answer = client.infer(fingerprint.NAME, np.array([[1]]))
+            if is_taken != (kind is Kind.GOOD) or answer.version != str(serving):
+                sys.exit(
+                    f"version {number + 2}, {kind.value}: taken: {is_taken}, {answer.version} answers"
+                )
+            client.load(LARGE, reload=True)
+            large_s = time.monotonic() - started_s - load_s
+            time.sleep(max(0.0, began_s + (number + 1) * every_s - 0.5 - time.monotonic()))
+            yield Step(kind.value, load_s, large_s, *_held(server.pid))
+
+
+def _load(client: Client) -> bool:
+    try:
+        client.load(fingerprint.NAME)
+    except FailedPrecondition:
+        return False
+    return True
+
+
+def _held(pid: int) -> tuple[float, int, int]:
+    process = Path(f"/proc/{pid}")
+    files, threads = (sum(1 for _ in (process / each).iterdir()) for each in ("fd", "task"))
+    return resident_mib(pid), files, threads
+
+
+def report(runs: Sequence[Run], steps: Sequence[Step]) -> float:
+    """Print everything; the share by which the server's memory grew after the warm-up."""
+    table = Table("while the server", "requests", "failures", "mismatches", "p50 ms", "p99 ms", "longest ms")  # fmt: skip
+    for run in runs:
+        counts = (f"{run.figures[each]:,}" for each in ("requests", "failures", "mismatches"))
+        times = (f"{run.figures[f'p{each}_ms']:.2f}" for each in (50, 99, 100))
+        table.add_row(run.case, *counts, *times)
+    console.print(table)
+    good = [step for step in steps if step.kind == Kind.GOOD.value]
+    held = Table("after", "MiB", "files", "threads")
+    for number in (WARM_UP, len(good)):
+        step = good[number - 1]
+        held.add_row(f"{number} good versions", f"{step.resident_mib:.1f}", str(step.files), str(step.threads))  # fmt: skip
+    console.print(held)
+    load_s, large_s = ([getattr(step, each) for step in good] for each in ("load_s", "large_s"))
+    for name, times_s in ((fingerprint.NAME, load_s), (LARGE, large_s)):
+        median, most = statistics.median(times_s), max(times_s)
+        console.print(f"{name}: {median:.2f} s a load, at most {most:.2f}")
+    growth = good[-1].resident_mib / good[WARM_UP - 1].resident_mib - 1
+    console.print(f"memory grew by {growth:+.1%}; it may by {MOST_GROWTH:.0%}")
+    return growth
+
+
+if __name__ == "__main__":
+    main()
