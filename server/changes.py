@@ -63,9 +63,8 @@ class Changes:
         def work() -> None:
             reason = self._known(name).label(self._look(name), label, number)
             if reason:
-                raise LoadFailed(
-                    f"label {label!r} stays: model {name!r} version {number}: {reason}"
-                )
+                version = f" version {number}" if number else ""
+                raise LoadFailed(f"label {label!r} stays: model {name!r}{version}: {reason}")
 
         self._known(name)
         self._begin(name, work, done)

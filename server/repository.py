@@ -93,8 +93,9 @@ class Repository:
 
     def upkeeps(self) -> list[Upkeep]:
         """The models by their directories' names; only to be asked."""
-        upkeeps = [self._upkeeps[name] for name in sorted(self._upkeeps)]
-        return [upkeep for upkeep in upkeeps if not upkeep.is_gone]
+        # One look: the loading thread may replace them meanwhile.
+        upkeeps = self._upkeeps
+        return [upkeeps[name] for name in sorted(upkeeps) if not upkeeps[name].is_gone]
 
     def gauges(self) -> list[ModelGauges]:
         """What each model holds now, for a scrape."""
@@ -146,7 +147,7 @@ class Repository:
             return self._poll
 
     def _load_all(self) -> None:
-        found = self._scan() or {}
+        found = {name: one for name, one in (self._scan() or {}).items() if one.versions}
         for name, one in found.items():
             self.found_or_new(name).announce(one)
         for name, one in found.items():
@@ -163,9 +164,13 @@ class Repository:
         before, now = self._found, self._scan()
         if now is None:
             return
-        for name in sorted(before.keys() - now.keys()):
-            logger.info("model vanished model=%s", name)
-            self.found_or_new(name).unload(forget=True)
+        for name in self._upkeeps.keys() - now.keys() - before.keys():
+            upkeep = self._upkeeps[name]
+            if not upkeep.is_leaving:
+                logger.info("model vanished model=%s", name)
+                upkeep.unload(forget=True)
+            elif not upkeep.leaving:
+                self._upkeeps = {key: each for key, each in self._upkeeps.items() if key != name}
         for name, found in now.items():
             if self.is_stopping:
                 return

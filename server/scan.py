@@ -45,6 +45,7 @@ class Found:
         versions: by number.
         beside: the stamps of the files that lie beside them: what is said of the versions, labels.
         remarks: what an operator should know of the rest that is in it.
+        is_readable: whether anything can be said of it; if not, it may have versions that cannot be seen.
     """
 
     name: str
@@ -52,10 +53,11 @@ class Found:
     versions: Mapping[int, Files]
     beside: tuple[Stamp, ...] = ()
     remarks: tuple[str, ...] = ()
+    is_readable: bool = True
 
 
 def scan(root: Path) -> tuple[dict[str, Found], list[str]]:
-    """Every model of a repository, by name, and remarks on what is none.
+    """Every model of a repository, by name, and remarks on what is none; of what cannot be read, the name alone.
 
     Raises:
         OSError: the directory cannot be listed.
@@ -74,7 +76,7 @@ def scan(root: Path) -> tuple[dict[str, Found], list[str]]:
                 f"model passed over model={one.name} reason='{one.name}' is the name of a graph "
                 f"of the pair '{taken[one.name]}'"
             )
-        elif one.versions:
+        elif one.versions or not one.is_readable:
             found[one.name] = one
             for files in one.versions.values():
                 taken.update(dict.fromkeys(files.served, one.name))
@@ -95,13 +97,32 @@ def scan_model(directory: Path) -> Found | None:
         return None
     except OSError as error:
         remark = f"model cannot be read model={name} reason={error.strerror}"
-        return Found(name, directory, {}, remarks=(remark,))
+        return Found(name, directory, {}, remarks=(remark,), is_readable=False)
     remarks = [f"this is no version model={name} name={other!r}" for other in others]
     if not numbers:
         remarks.append(f"model has no version directory model={name}")
     shared = tuple(stamp for stamp in beside if stamp[0] != VERSIONS_FILE)
     files = {number: _files(directory / str(number), shared) for number in numbers}
     return Found(name, directory, files, beside, tuple(remarks))
+
+
+def steady(now: Found, before: Found | None, serving: Mapping[int, Files]) -> Found:
+    """What counts of a directory that somebody may be at work in: what was so at two looks in a row.
+
+    Args:
+        now: what this look found.
+        before: what the last one found.
+        serving: what serves was loaded from: it counts while its files change, and at the first look that misses it.
+    """
+    known = before.versions if before else {}
+    counted = {
+        number: files
+        for number, files in now.versions.items()
+        if files.is_complete and known.get(number) == files
+    }
+    here = now.versions.keys() | known.keys()
+    changing = {number: files for number, files in serving.items() if number in here}
+    return replace(now, versions={**changing, **counted})
 
 
 def said_of(directory: Path) -> Versions:

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from bundle import versions
@@ -16,10 +16,10 @@ from bundle.versions import Versions
 from server import lifecycle
 from server.catalogue import Models, Offer, offers_of
 from server.errors import ModelFailed
-from server.lifecycle import Wanted
+from server.lifecycle import State, Wanted
 from server.model import Loader
 from server.retirement import retire
-from server.scan import Files, Found, said_of
+from server.scan import Files, Found, said_of, steady
 from server.trial import Trial
 
 logger = logging.getLogger(__name__)
@@ -78,13 +78,23 @@ class Upkeep:
         """Whether nothing is left to be told of it."""
         return not self._model.versions
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether nothing of it will answer again, unless it is brought."""
+        return all(each.state is State.UNLOADING for each in self._model.versions.values())
+
     def offers(self) -> dict[str, Offer]:
         """By name, what may be asked for."""
         return offers_of(self.name, self._model, self._problem)
 
     def follow(self, now: Found, before: Found | None) -> None:
         """Bring what a look at the directory found, if anything counts that did not before."""
-        counted = self._steady(now, before)
+        serving = {
+            number: version.files
+            for number, version in self._model.versions.items()
+            if version.model is not None and isinstance(version.files, Files)
+        }
+        counted = steady(now, before, serving)
         if counted.versions and counted != self._brought:
             self.bring(counted)
 
@@ -133,43 +143,28 @@ class Upkeep:
         Args:
             forget: whether to tell nothing of it any longer, rather than that it was unloaded.
         """
+        if not forget and not self.serving:
+            return
         self._is_unloaded = not forget
+        # The same files may come back.
+        self._brought = None
         self._settle(Wanted())
 
     def label(self, found: Found, label: str, number: int | None) -> str:
-        """Move a label, or (None) take it away; why it stayed where it was, or nothing.
-
-        Args:
-            found: the model's directory.
-            label: its name.
-            number: of the version.
-        """
+        """Move a label to a version, or (None) take it away; why it stayed where it was, or nothing."""
         before = dict(self._called)
         self._called[label] = number
-        self.bring(found, retry=True)
+        # What failed before is tried again only if the label waits for it.
+        self.bring(found, retry=number is not None and not self._model.is_ready(number))
+        if self._problem:
+            self._called = before
+            return self._problem
         if number is None or self._model.is_ready(number):
             return ""
-        version = self._model.versions.get(number)
-        reason = version.reason if version else self._problem
+        reason = self._model.versions[number].reason
         self._called = before
         self._settle(self._wanted(found))
         return reason
-
-    def _steady(self, now: Found, before: Found | None) -> Found:
-        """What counts of a directory that somebody may be copying into.
-
-        Versions that are complete and were the same when they were last looked at; one that serves also while its
-        files change, as what it was loaded from.
-        """
-        known = before.versions if before else {}
-        counted: dict[int, Files] = {}
-        for number, files in now.versions.items():
-            version = self._model.versions.get(number)
-            if files.is_complete and known.get(number) == files:
-                counted[number] = files
-            elif version and version.model is not None and isinstance(version.files, Files):
-                counted[number] = version.files
-        return replace(now, versions=counted)
 
     def _wanted(self, found: Found) -> Wanted:
         try:

@@ -1,5 +1,6 @@
 """Versions that come and go in a repository: in process, with real sessions, by call and by polling."""
 
+import errno
 import logging
 import os
 import shutil
@@ -8,6 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 import pytest
@@ -350,6 +352,30 @@ def test_unloaded_model_is_known_and_does_not_answer(publish: Publish, open_hous
     assert house.answering() == "1"
 
 
+def test_unloading_what_is_unloaded_already_changes_nothing(
+    publish: Publish, open_house: Open
+) -> None:
+    publish()
+    house = open_house()
+
+    assert [house.unload(), house.unload(), house.unload()] == [None] * 3
+
+    house.wait_until_left()
+    assert house.repository.entry("affine", "").reason == "unloaded"
+
+
+def test_model_that_failed_is_still_known_once_it_is_unloaded(
+    publish: Publish, open_house: Open
+) -> None:
+    publish(golden=WRONG)
+    house = open_house()
+
+    assert house.unload() is None
+
+    with pytest.raises(ModelNotReady, match="'affine' version 1 is unavailable"):
+        house.answering()
+
+
 def test_model_that_was_not_there_at_the_start_is_loaded_by_name(
     publish: Publish, open_house: Open
 ) -> None:
@@ -456,6 +482,42 @@ def test_label_stays_where_it_was_when_its_version_fails(
     assert house.answering() == "1"
 
 
+@pytest.mark.parametrize("number", [1, None], ids=["set", "taken away"])
+def test_label_stays_while_the_versions_file_is_broken(
+    number: int | None, publish: Publish, models: Path, open_house: Open
+) -> None:
+    """A label that a call was told is set, and is not, would be worse than a refusal."""
+    publish()
+    publish()
+    say(models, 'policy = "all"\n[labels]\ncanary = 2')
+    house = open_house()
+    say(models, "policy = 7")
+
+    failure = house.label("canary", number)
+
+    assert isinstance(failure, LoadFailed) and "versions.toml: policy" in str(failure)
+    assert house.answering(version="canary") == "2"
+    say(models, 'policy = "all"\n[labels]\ncanary = 2')
+    assert house.load() is None
+    assert house.answering(version="canary") == "2"
+
+
+def test_label_moves_without_trying_again_what_failed(
+    publish: Publish, models: Path, open_house: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A rollback waits for nobody: the version it runs away from may take minutes to fail."""
+    publish()
+    publish()
+    publish(golden=WRONG)
+    say(models, 'policy = "all"')
+    house = open_house()
+
+    assert house.label("stable", 1) is None
+
+    assert house.answering() == "1"
+    assert caplog.text.count("model failed model=affine version=3") == 1
+
+
 def test_second_change_of_a_model_is_refused_while_one_is_under_way(
     publish: Publish, open_house: Open
 ) -> None:
@@ -505,6 +567,59 @@ def test_closing_answers_what_waits_to_be_loaded(
 
 
 # By polling
+
+
+class Looks:
+    """A repository's looks at its directory: how often, what they cannot read, and one at a time if need be."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.unreadable: Path | None = None
+        self.are_held = False
+        self._begun: SimpleQueue[None] = SimpleQueue()
+        self._allowed: SimpleQueue[None] = SimpleQueue()
+        listdir, scandir = os.listdir, os.scandir
+
+        def counted(path: Any = ".") -> list[str]:
+            if Path(path) == root:
+                self._begun.put(None)
+                if self.are_held:
+                    self._allowed.get(timeout=HANG_S)
+            return listdir(path)
+
+        def guarded(path: Any = ".") -> Any:
+            if self.unreadable is not None and Path(path) == self.unreadable:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return scandir(path)
+
+        monkeypatch.setattr(os, "listdir", counted)
+        monkeypatch.setattr(os, "scandir", guarded)
+
+    def wait(self, count: int) -> None:
+        """Until so many more have begun, and all but the last have ended."""
+        while not self._begun.empty():
+            self._begun.get()
+        for _ in range(count):
+            self._begun.get(timeout=HANG_S)
+
+    def hold(self) -> None:
+        """Let every look wait before it sees anything."""
+        self.are_held = True
+        self.wait(1)
+
+    def step(self) -> None:
+        """One look, from its beginning to its end."""
+        self._allowed.put(None)
+        self._begun.get(timeout=HANG_S)
+
+    def release(self) -> None:
+        """Hold none any longer."""
+        self.are_held = False
+        self._allowed.put(None)
+
+
+@pytest.fixture
+def looks(models: Path, monkeypatch: pytest.MonkeyPatch) -> Looks:
+    return Looks(models, monkeypatch)
 
 
 def test_poll_takes_a_new_version_and_a_new_model(publish: Publish, open_house: Open) -> None:
@@ -587,6 +702,97 @@ def test_poll_unloads_what_vanished(
         publish(name)
         house.wait_for(name, "1")
     assert caplog.text.count("model vanished model=affine") == 1
+
+
+def test_model_that_vanished_is_told_of_once_and_forgotten(
+    publish: Publish,
+    models: Path,
+    open_house: Open,
+    looks: Looks,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    publish()
+    publish("other")
+    house = open_house(0.01)
+
+    shutil.rmtree(models / "affine")
+    house.wait_for("affine", "1", State.UNAVAILABLE)
+    looks.wait(6)
+
+    assert caplog.text.count("model vanished model=affine") == 1
+    assert [upkeep.name for upkeep in house.repository.upkeeps()] == ["other"]
+
+
+def test_poll_takes_back_what_was_moved_away(
+    publish: Publish, models: Path, open_house: Open, tmp_path: Path
+) -> None:
+    """The very same files: nothing but their coming back tells that they are wanted."""
+    publish()
+    publish("other")
+    house = open_house(0.02)
+    shutil.move(models / "affine", tmp_path / "away")
+    house.wait_for("affine", "1", State.UNAVAILABLE)
+
+    shutil.move(tmp_path / "away", models / "affine")
+
+    house.wait_for("affine", "1")
+
+
+def test_poll_of_a_model_that_cannot_be_read_changes_nothing(
+    publish: Publish, models: Path, open_house: Open, looks: Looks
+) -> None:
+    publish()
+    publish("other")
+    house = open_house(0.01)
+    before = house.repository.get("affine", "")
+
+    looks.unreadable = models / "affine"
+    looks.wait(6)
+    assert house.repository.get("affine", "") is before
+    looks.unreadable = None
+    publish()
+
+    house.wait_for("affine", "2")
+
+
+@pytest.mark.parametrize("what", ["affine", "affine/1"], ids=["model", "version"])
+def test_poll_between_two_moves_changes_nothing(
+    what: str, publish: Publish, models: Path, open_house: Open, looks: Looks
+) -> None:
+    """Who replaces a directory by two renames leaves a moment in which there is none."""
+    publish()
+    publish()
+    publish("other")
+    say(models, 'policy = "all"')
+    house = open_house(0.01)
+    before = house.repository.get("affine", "1")
+    looks.hold()
+
+    shutil.move(models / what, models.parent / "away")
+    looks.step()
+    shutil.move(models.parent / "away", models / what)
+    looks.step()
+    looks.release()
+
+    assert house.repository.get("affine", "1") is before
+
+
+def test_broken_versions_file_is_logged_once(
+    publish: Publish,
+    models: Path,
+    open_house: Open,
+    looks: Looks,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    publish()
+    house = open_house(0.01)
+
+    say(models, "policy = 7")
+    looks.wait(8)
+
+    assert caplog.text.count("versions.toml: policy: expected") == 1
+    assert house.answering() == "1"
 
 
 def test_poll_of_an_emptied_repository_changes_nothing(
