@@ -88,10 +88,15 @@ class Changes:
                 # What it was in the middle of was broken off.
                 failure = Draining("the server is stopping")
             with self._lock:
+                is_ours = name in self._busy
                 self._busy.discard(name)
-            done(failure)
+            if is_ours:
+                done(failure)
 
         self._repository.call(job)
+        if self._repository.is_stopping:
+            # The loading thread may have ended before it came to this: then it is for us to say so.
+            job()
 
     def _known(self, name: str) -> Upkeep:
         upkeep = self._repository.find(name)

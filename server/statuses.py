@@ -26,6 +26,9 @@ STATUS_OF: dict[type[errors.RequestError], grpc.StatusCode] = {
     errors.NotOffered: grpc.StatusCode.UNIMPLEMENTED,
 }
 
+# They travel in a header, of which a client takes 8 KB, and each byte may be written as three.
+_MOST_DETAILS_BYTES = 2000
+
 # Long enough for a queue of the default size to move, short enough not to idle a client.
 _RETRY_PUSHBACK: Metadata = (("grpc-retry-pushback-ms", "100"),)
 
@@ -47,4 +50,11 @@ def refusal_of(error: Exception) -> Refusal:
         logger.error("internal error error_id=%s", error_id, exc_info=error)
         return Refusal(grpc.StatusCode.INTERNAL, f"internal error {error_id}")
     trailers = _RETRY_PUSHBACK if isinstance(error, errors.Overloaded) else ()
-    return Refusal(code, str(error), trailers)
+    return Refusal(code, _shortened(str(error)), trailers)
+
+
+def _shortened(text: str) -> str:
+    data = text.encode(errors="backslashreplace")
+    if len(data) <= _MOST_DETAILS_BYTES:
+        return text
+    return data[:_MOST_DETAILS_BYTES].decode(errors="ignore") + " ..."

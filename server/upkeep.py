@@ -143,12 +143,10 @@ class Upkeep:
         Args:
             forget: whether to tell nothing of it any longer, rather than that it was unloaded.
         """
-        if not forget and not self.serving:
-            return
-        self._is_unloaded = not forget
-        # The same files may come back.
-        self._brought = None
-        self._settle(Wanted())
+        if forget or self.serving:
+            # The same files may come back.
+            self._is_unloaded, self._brought = not forget, None
+            self._settle(Wanted())
 
     def label(self, found: Found, label: str, number: int | None) -> str:
         """Move a label to a version, or (None) take it away; why it stayed where it was, or nothing."""
@@ -161,8 +159,7 @@ class Upkeep:
             return self._problem
         if number is None or self._model.is_ready(number):
             return ""
-        reason = self._model.versions[number].reason
-        self._called = before
+        self._called, reason = before, self._model.versions[number].reason
         self._settle(self._wanted(found))
         return reason
 

@@ -1,6 +1,7 @@
 import inspect
 import logging
 import re
+from urllib.parse import quote
 
 import grpc
 import pytest
@@ -117,3 +118,13 @@ def test_expected_failures_are_not_logged(caplog: pytest.LogCaptureFixture) -> N
 def test_unknown_is_never_a_status() -> None:
     assert grpc.StatusCode.UNKNOWN not in STATUS_OF.values()
     assert Refusal(grpc.StatusCode.OK, "").trailers == ()
+
+
+@pytest.mark.parametrize("letter", ["x", "\u00e9", "\U0001f600"], ids=ascii)
+def test_details_fit_a_header_however_much_there_is_to_say(letter: str) -> None:
+    """Of a model with thousands of versions, say: a client refuses the answer, whatever it says."""
+    refusal = refusal_of(errors.UnknownModel("what matters " + letter * 50_000))
+
+    assert refusal.details.startswith("what matters " + letter) and refusal.details.endswith("...")
+    assert len(quote(refusal.details)) < 8192
+    assert refusal_of(errors.UnknownModel(1000 * "x")).details == 1000 * "x"

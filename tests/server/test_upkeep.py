@@ -40,20 +40,24 @@ WRONG = Golden({"x": np.zeros((1, 4), np.float32)}, {"y": np.zeros((1, 4), np.fl
 PAIR = ("pair", "pair.encoder", "pair.decoder")
 
 
+def loader_of(clock: Clock, registry: CollectorRegistry) -> Loader:
+    return Loader(
+        provider="cpu",
+        threads=1,
+        max_message_bytes=1 << 20,
+        settings=lambda _: ModelSettings(max_queue_rows=8, instances=1),
+        deadlines=Deadlines(clock),
+        metrics=Metrics(registry),
+    )
+
+
 class House:
     """A repository, what it told, and its calls made to wait."""
 
     def __init__(self, root: Path, clock: Clock, poll_interval_s: float | None) -> None:
         self.registry = CollectorRegistry()
         self.told: SimpleQueue[Entry | None] = SimpleQueue()
-        loader = Loader(
-            provider="cpu",
-            threads=1,
-            max_message_bytes=1 << 20,
-            settings=lambda _: ModelSettings(max_queue_rows=8, instances=1),
-            deadlines=Deadlines(clock),
-            metrics=Metrics(self.registry),
-        )
+        loader = loader_of(clock, self.registry)
         self.repository = Repository(
             root,
             loader,
@@ -564,6 +568,28 @@ def test_closing_answers_what_waits_to_be_loaded(
     gate.set()
 
     assert "is stopping" in str(ended.get(timeout=HANG_S))
+
+
+class Stopping(Repository):
+    """Is stopped just when a change was let in: its thread takes no more."""
+
+    def call(self, job: Callable[[], None]) -> None:
+        self.close(HANG_S)
+        super().call(job)
+
+
+def test_change_that_meets_the_end_is_answered_once(
+    models: Path, publish: Publish, clock: Clock
+) -> None:
+    publish()
+    loader = loader_of(clock, CollectorRegistry())
+    repository = Stopping(models, loader, untried(loader), changed=lambda _: None)
+    ended: SimpleQueue[Exception | None] = SimpleQueue()
+
+    Changes(repository).load("affine", ended.put, again=False)
+
+    assert "is stopping" in str(ended.get(timeout=HANG_S))
+    assert ended.empty()
 
 
 # By polling
