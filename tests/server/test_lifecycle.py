@@ -47,6 +47,13 @@ def test_what_is_there_is_not_loaded_again_until_its_files_change() -> None:
     assert to_load(model, Wanted({1: 0, 2: 7}), again=True) == [1]
 
 
+def test_what_was_announced_and_not_loaded_is_loaded() -> None:
+    """At the start every version is told of before the first is loaded."""
+    model = loading(NOTHING, 1, 0, NOW)
+
+    assert to_load(model, Wanted({1: 0})) == [1]
+
+
 def test_newer_version_takes_over_and_the_older_leaves() -> None:
     model, replaced = loaded(serving(1), 2, 0, "v2", NOW)
 
@@ -87,6 +94,14 @@ def test_broken_newer_files_of_a_version_leave_it_serving_with_the_reason() -> N
     assert version.reason == "truncated"
 
 
+def test_newer_files_that_are_mended_leave_no_reason_behind() -> None:
+    model = failed(serving(1), 1, 5, "truncated", NOW)
+
+    model, _ = loaded(model, 1, 6, "v1 again", NOW)
+
+    assert model.versions[1].reason == ""
+
+
 def test_label_moves_when_its_version_serves_and_not_before() -> None:
     model = serving(1, labels={"canary": 1})
     wanted = Wanted({1: 0, 2: 0}, {"canary": 2})
@@ -103,6 +118,24 @@ def test_label_that_waits_keeps_its_old_version_serving() -> None:
     model, leaving = settled(model, Wanted({2: 0}, {"canary": 2}), NOW)
 
     assert (model.labels, leaving, ready(model)) == ({"canary": 1}, {}, {1})
+
+
+def test_label_that_waits_keeps_its_old_version_beside_others_that_serve() -> None:
+    model = failed(serving(1, 2, labels={"canary": 1}), 3, 0, "broken", NOW)
+
+    model, leaving = settled(model, Wanted({2: 0, 3: 0}, {"canary": 3}), NOW)
+
+    assert (model.labels, leaving, ready(model)) == ({"canary": 1}, {}, {1, 2})
+
+
+def test_version_that_is_leaving_is_told_of_until_it_has_left() -> None:
+    wanted = Wanted({2: 0})
+    model, _ = settled(loaded(serving(1), 2, 0, "v2", NOW)[0], wanted, NOW)
+
+    model, leaving = settled(model, wanted, NOW)
+
+    assert leaving == {}
+    assert model.versions[1].state is State.UNLOADING
 
 
 def test_stable_answers_rather_than_the_highest() -> None:

@@ -43,8 +43,8 @@ ROWS = (
     *(f"B{number:02}" for number in range(5, 8)),
     *(f"C{number:02}" for number in range(1, 7)),
     *(f"D{number:02}" for number in range(1, 7)),
-    *(f"E{number:02}" for number in (*range(1, 9), *range(12, 16))),
-    "F14",
+    *(f"E{number:02}" for number in range(1, 17)),
+    *("F03", "F14"),
 )
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
