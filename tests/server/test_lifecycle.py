@@ -128,6 +128,14 @@ def test_label_that_waits_keeps_its_old_version_beside_others_that_serve() -> No
     assert (model.labels, leaving, ready(model)) == ({"canary": 1}, {}, {1, 2})
 
 
+def test_label_does_not_wait_at_a_version_that_does_not_serve() -> None:
+    model, _ = settled(failed(serving(2), 1, 0, "broken", NOW), Wanted({2: 0}, {"canary": 1}), NOW)
+
+    model, _ = settled(failed(model, 3, 0, "broken", NOW), Wanted({2: 0}, {"canary": 3}), NOW)
+
+    assert (model.labels, set(model.versions)) == ({"canary": 3}, {2, 3})
+
+
 def test_version_that_is_leaving_is_told_of_until_it_has_left() -> None:
     wanted = Wanted({2: 0})
     model, _ = settled(loaded(serving(1), 2, 0, "v2", NOW)[0], wanted, NOW)
