@@ -101,11 +101,7 @@ class PairRequest:
         self._model.scheduler.cancel(self)
 
     def _let_go(self) -> None:
-        """Forget the call.
-
-        Rows and request hold each other until the collector comes. Held as long, a call that has ended would count
-        against those that its connection may have open.
-        """
+        """Forget the call: until it is freed, it counts against those that its connection may have open."""
         self._reply, self._encode = NOBODY, _encode_nothing
         for row in self.sources:
             row.told = None

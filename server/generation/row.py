@@ -1,5 +1,6 @@
 """One source on its way to its answers, and the request it belongs to."""
 
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -38,7 +39,6 @@ class Row:
         limit: the most steps.
         search: what is wanted of it.
         arrived_s: when its request came, on the engine's clock.
-        owner: the request it belongs to; None while it is proved that the pair answers.
         attends: whether its answers tell where they looked.
         told: hears each token, where there is one answer and no beam.
         answers: best first, once it has ended.
@@ -51,12 +51,23 @@ class Row:
     limit: int
     search: Search
     arrived_s: float
-    owner: "GenerationRequest | None" = None
     attends: bool = False
     told: Told | None = None
     answers: list[Answer] = field(default_factory=list)
     first_s: float = 0.0
     _open: int = 0
+    # Held by the engine as long as its rows are: were it held here too, only the collector would free the two, and
+    # with them the model that was asked.
+    _owner: "weakref.ref[GenerationRequest] | None" = None
+
+    @property
+    def owner(self) -> "GenerationRequest | None":
+        """The request it belongs to; None while it is proved that the pair answers."""
+        return self._owner() if self._owner else None
+
+    @owner.setter
+    def owner(self, request: "GenerationRequest") -> None:
+        self._owner = weakref.ref(request)
 
     def searches(self, end: int) -> list[Searching]:
         """Begin to look for its answers."""

@@ -1,5 +1,6 @@
 """Requests of an encoder-decoder, from the bytes of a message to those of its answers."""
 
+import gc
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -298,3 +299,17 @@ def test_a_request_that_has_ended_holds_no_call(model: ServedPair, ends: str) ->
 
     assert row.owner is request
     assert gone() is None
+
+
+def test_request_is_freed_without_the_collector(ask: Ask) -> None:
+    """It holds the model: one that was replaced would stay as long."""
+    gc.disable()
+    try:
+        asked = ask([5, 6, 7], [8], is_stream=True)
+        gone = weakref.ref(asked.request)
+
+        del asked
+
+        assert gone() is None
+    finally:
+        gc.enable()

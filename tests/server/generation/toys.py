@@ -102,16 +102,18 @@ def row(
     attends: bool = True,
 ) -> Row:
     search = search or Search()
-    return Row(
+    made = Row(
         number=number,
         inputs={"tokens": np.array(tokens)},
         length=len(tokens),
         limit=limit,
         search=search,
         arrived_s=0.0,
-        owner=owner,
         attends=attends,
     )
+    if owner is not None:
+        made.owner = owner
+    return made
 
 
 def alone(one: Row, *, ends: bool = True) -> list[Answer]:
