@@ -114,10 +114,11 @@ class App:
         handlers = {
             **Servicer(self._repository, self._admission).handlers(),
             **Models(self._repository).handlers(),
+            **Control(
+                Changes(self._repository) if settings.control == "explicit" else None
+            ).handlers(),
             **Tasks(self._admission, self._decoding, silence).handlers(),
         }
-        if settings.control == "explicit":
-            handlers |= Control(Changes(self._repository)).handlers()
         self._transport = _transport(settings, self._with_standard(handlers))
 
     def start(self) -> None:

@@ -14,6 +14,8 @@ from server.scan import Files
 
 # As many digits as fit the wire's signed 64-bit integers, and 0, which no version has.
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
+# A status travels in headers, which are small.
+_MOST_REASON = 500
 
 Models = Mapping[str, ServedModel | ServedPair]
 """What serves a version, by the name that is asked for: one, of a pair three."""
@@ -102,8 +104,9 @@ class Catalogue:
         """
         entry = self.entry(name, version)
         if entry.model is None:
+            reason = f": {entry.reason[:_MOST_REASON]}" if entry.reason else ""
             raise ModelNotReady(
-                f"model {name!r} version {entry.version} is {entry.state.value.lower()}"
+                f"model {name!r} version {entry.version} is {entry.state.value.lower()}{reason}"
             )
         return entry.model
 

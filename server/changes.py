@@ -58,10 +58,16 @@ class Changes:
         self._begin(name, work, done)
 
     def label(self, name: str, label: str, number: int | None, done: Done) -> None:
-        """Move a label of a model, or (None) take it away; its version is loaded if need be."""
+        """Move a label of a model, for as long as the server runs, or (None) end that.
+
+        Its version is loaded if need be, but not the model where somebody unloaded it.
+        """
 
         def work() -> None:
-            reason = self._known(name).label(self._look(name), label, number)
+            upkeep = self._known(name)
+            if upkeep.is_unloaded:
+                raise ModelNotReady(f"model {name!r} is unloaded: load it first")
+            reason = upkeep.label(self._look(name), label, number)
             if reason:
                 version = f" version {number}" if number else ""
                 raise LoadFailed(f"label {label!r} stays: model {name!r}{version}: {reason}")
@@ -71,7 +77,7 @@ class Changes:
 
     def _begin(self, name: str, work: Callable[[], None], done: Done) -> None:
         with self._lock:
-            if self._repository.is_stopping:
+            if self._repository.stopping.is_set():
                 raise Draining("the server is stopping")
             if name in self._busy:
                 raise ModelNotReady(f"model {name!r} is being changed already: try again later")
@@ -80,11 +86,11 @@ class Changes:
         def job() -> None:
             failure: Exception | None = None
             try:
-                if not self._repository.is_stopping:
+                if not self._repository.stopping.is_set():
                     work()
             except Exception as error:  # noqa: BLE001 - whoever asked is told, of a bug too
                 failure = error
-            if self._repository.is_stopping:
+            if self._repository.stopping.is_set():
                 # What it was in the middle of was broken off.
                 failure = Draining("the server is stopping")
             with self._lock:
@@ -94,7 +100,7 @@ class Changes:
                 done(failure)
 
         self._repository.call(job)
-        if self._repository.is_stopping:
+        if self._repository.stopping.is_set():
             # The loading thread may have ended before it came to this: then it is for us to say so.
             job()
 

@@ -52,11 +52,18 @@ class Control:
     """Changes what a server holds.
 
     Args:
-        changes: does it.
+        changes: does it; None where nobody may.
     """
 
-    def __init__(self, changes: Changes) -> None:
-        self._changes = changes
+    def __init__(self, changes: Changes | None) -> None:
+        self._given = changes
+
+    @property
+    def _changes(self) -> Changes:
+        if self._given is None:
+            # The first words are Triton's.
+            raise NotOffered("explicit model load / unload is not allowed: see --control explicit")
+        return self._given
 
     def handlers(self) -> Handlers:
         """By full method name."""

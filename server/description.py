@@ -25,8 +25,8 @@ def metadata(model: ServedModel | ServedPair, versions: Sequence[str]) -> pb.Mod
     )
 
 
-def config(model: ServedModel | ServedPair) -> config_pb.ModelConfig:
-    """The same, without the batch axis, and the limits of batching."""
+def config(model: ServedModel | ServedPair, versions: Sequence[str] = ()) -> config_pb.ModelConfig:
+    """The same, without the batch axis, and the limits of batching; and the versions that answer, if several."""
     has_rows = model.signature.has_rows
     labels = _label_files(model)
     described = config_pb.ModelConfig(
@@ -57,7 +57,10 @@ def config(model: ServedModel | ServedPair) -> config_pb.ModelConfig:
             )
         ],
     )
-    described.version_policy.latest.num_versions = 1
+    if len(versions) > 1:
+        described.version_policy.specific.versions.extend(map(int, versions))
+    else:
+        described.version_policy.latest.num_versions = 1
     described.model_transaction_policy.decoupled = isinstance(model, ServedPair)
     if has_rows:
         batching = described.dynamic_batching

@@ -140,7 +140,7 @@ def settled(model: Model[M], wanted: Wanted, now: float) -> tuple[Model[M], dict
     """
     labels = {name: _labelled(model, name, number) for name, number in wanted.labels.items()}
     answering = _answering(model, wanted, labels) if wanted.versions else None
-    staying = {*wanted.versions, *labels.values(), answering}
+    staying = {*wanted.versions, *labels.values(), answering} if wanted.versions else set()
     versions: dict[int, Version[M]] = {}
     leaving: dict[int, M] = {}
     for number, version in model.versions.items():
@@ -179,13 +179,13 @@ def _labelled(model: Model[M], label: str, number: int) -> int:
 
 
 def _answering(model: Model[M], wanted: Wanted, labels: Mapping[str, int]) -> int | None:
-    if model.is_ready(labels.get(STABLE)):
-        return labels[STABLE]
-    ready = [] if STABLE in labels else [n for n in wanted.versions if model.is_ready(n)]
-    if ready:
-        return max(ready)
-    # Nothing that is wanted can take its place.
-    return model.answering if model.is_ready(model.answering) else None
+    """Who shall answer, if it serves; if not, who did until now; and where that is nobody, the highest that may."""
+    shall = labels.get(STABLE, max(wanted.versions))
+    if model.is_ready(shall):
+        return shall
+    if model.is_ready(model.answering) or STABLE in labels:
+        return model.answering if model.is_ready(model.answering) else None
+    return max((number for number in wanted.versions if model.is_ready(number)), default=None)
 
 
 def _with(model: Model[M], number: int, version: Version[M]) -> Model[M]:

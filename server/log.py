@@ -2,9 +2,12 @@
 
 import json
 import logging
+import re
 import sys
 import time
 import warnings
+
+_FIELD = re.compile(r"(\w+)=%")
 
 
 class _Text(logging.Formatter):
@@ -24,10 +27,11 @@ class _Text(logging.Formatter):
 
 
 class _Json(logging.Formatter):
-    """One object a line; a traceback is one string."""
+    """One object a line, with what follows `key=` as members of their own; a traceback is one string."""
 
     def format(self, record: logging.LogRecord) -> str:
         event: dict[str, object] = {
+            **_fields(record),
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
             + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
@@ -39,6 +43,18 @@ class _Json(logging.Formatter):
         line = json.dumps(event, ensure_ascii=False)
         # Lone surrogates, from file names that are no UTF-8, become escapes of JSON.
         return line.encode("utf-8", "backslashreplace").decode()
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    """The values of an event by the names that its text gives them."""
+    names = _FIELD.findall(record.msg) if isinstance(record.msg, str) else []
+    values = record.args if isinstance(record.args, tuple) else ()
+    if len(names) != len(values):
+        return {}
+    return {
+        name: value if isinstance(value, int | float) else str(value)
+        for name, value in zip(names, values, strict=True)
+    }
 
 
 def configure(log_format: str, level: str) -> None:

@@ -5,11 +5,14 @@ The configuration and the labels lie beside the version directories, as Triton h
 """
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bundle import reader
+from bundle.contract import FILE_NAME
+from bundle.repository import versions
 from server import triton_config
 from server.errors import ModelFailed
 from server.triton_config import TritonConfig
@@ -37,13 +40,27 @@ def read(directory: Path) -> PlainModel:
         BrokenBundle: a file is missing, linked, or too large.
     """
     config = read_config(directory.parent)
+    graph = reader.read_plain(directory, config.file if config else reader.MODEL)
+    _check_siblings(directory)
     if config is None:
-        return PlainModel(reader.read_plain(directory), None, {})
-    graph = reader.read_plain(directory, config.file)
+        return PlainModel(graph, None, {})
     labels = {
         output: _labels(directory.parent, file) for output, file in config.label_files.items()
     }
     return PlainModel(graph, config, labels)
+
+
+def _check_siblings(directory: Path) -> None:
+    """Beside bundles, a directory without a contract is a bundle that has not arrived yet."""
+    try:
+        others = versions(directory.parent)
+    except OSError:
+        return
+    for number in others:
+        if os.path.lexists(directory.parent / str(number) / FILE_NAME):
+            raise ModelFailed(
+                f"{directory.name}: expected {FILE_NAME}, as version {number} of the model has one"
+            )
 
 
 def read_config(model_directory: Path) -> TritonConfig | None:

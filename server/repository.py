@@ -64,7 +64,7 @@ class Repository:
         # None ends the thread.
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._is_loaded = threading.Event()
-        self.is_stopping = False
+        self.stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="weir-loader", daemon=True)
 
     def start(self) -> None:
@@ -103,7 +103,7 @@ class Repository:
 
     def close(self, timeout_s: float) -> bool:
         """Let every model finish what it holds; True if all did in time."""
-        self.is_stopping = True
+        self.stopping.set()
         self._trial.stop()
         self._jobs.put(None)
         upkeeps = list(self._upkeeps.values())
@@ -151,7 +151,7 @@ class Repository:
         for name, one in found.items():
             self.found_or_new(name).announce(one)
         for name, one in found.items():
-            if self.is_stopping:
+            if self.stopping.is_set():
                 return
             self.found_or_new(name).bring(one, is_first=True)
         self._is_loaded.set()
@@ -172,7 +172,7 @@ class Repository:
             elif not upkeep.leaving:
                 self._upkeeps = {key: each for key, each in self._upkeeps.items() if key != name}
         for name, found in now.items():
-            if self.is_stopping:
+            if self.stopping.is_set():
                 return
             self.found_or_new(name).follow(found, before.get(name))
 

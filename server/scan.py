@@ -136,6 +136,12 @@ def said_of(directory: Path) -> Versions:
     return replace(said, policy=config.policy) if config else said
 
 
+def without_root(reason: str, root: Path) -> str:
+    """What went wrong, without the path of the repository: that is nobody's business."""
+    # As `bundle` writes it: without the dots that `Path.absolute` would leave in.
+    return reason.replace(f"{os.path.abspath(root)}{os.sep}", "")  # noqa: PTH100
+
+
 def _beside(directory: Path) -> list[Path]:
     """What all versions of a model share: what is said of them, a Triton configuration, labels."""
     return sorted(

@@ -89,15 +89,22 @@ class Servicer:
     def model_config(self, request: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
         """The same and the batching limits, in Triton's words."""
         model = self._repository.get(request.name, request.version)
-        return pb.ModelConfigResponse(config=description.config(model))
+        versions = self._repository.catalogue.ready_versions(model.name)
+        return pb.ModelConfigResponse(config=description.config(model, versions))
 
     def statistics(self, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
-        """Of one model, or of every one that answers."""
-        if request.name:
+        """Of one version, of every one of a model, or of all that answer."""
+        if request.version:
             models = [self._repository.get(request.name, request.version)]
         else:
-            entries = self._repository.entries()
-            models = [entry.model for entry in entries if entry.model is not None]
+            if request.name:
+                # Unknown, or with nobody who answers: told as that.
+                self._repository.get(request.name, "")
+            models = [
+                entry.model
+                for entry in self._repository.entries()
+                if entry.model is not None and request.name in ("", entry.name)
+            ]
         return pb.ModelStatisticsResponse(
             model_stats=[description.statistics(model) for model in models]
         )

@@ -28,13 +28,15 @@ class Health:
     def __init__(self) -> None:
         # Typed loosely: of grpcio's context it is given only what it uses.
         self._servicer: Any = health.HealthServicer()
-        self._known: set[str] = set()
+        self._known: dict[str, bool] = {}
         self._unknown: set[str] = set()
         self.set("", is_serving=False)
 
     def set(self, name: str, *, is_serving: bool) -> None:
-        """Tell everybody who asks or watches."""
-        self._known.add(name)
+        """Tell everybody who asks or watches; what is no news is not told again."""
+        if self._known.get(name) is is_serving:
+            return
+        self._known[name] = is_serving
         self._servicer.set(name, _STATUSES.SERVING if is_serving else _STATUSES.NOT_SERVING)
 
     def stop(self) -> None:

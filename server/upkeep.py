@@ -4,23 +4,20 @@ Called by one thread alone, `weir-loader`.
 """
 
 import logging
-import os
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundle import versions
-from bundle.errors import BundleError
-from bundle.versions import Versions
 from server import lifecycle
 from server.catalogue import Models, Offer, offers_of
 from server.errors import ModelFailed
 from server.lifecycle import State, Wanted
 from server.model import Loader
 from server.retirement import retire
-from server.scan import Files, Found, said_of, steady
+from server.scan import Files, Found, steady, without_root
 from server.trial import Trial
+from server.wishes import Wishes
 
 logger = logging.getLogger(__name__)
 
@@ -62,11 +59,9 @@ class Upkeep:
         self._shell = shell
         self._model: lifecycle.Model[Models] = lifecycle.Model()
         self._brought: Found | None = None
-        self._said = Versions()
-        # By call: they win over the file's, None takes one away.
-        self._called: dict[str, int | None] = {}
+        self._wishes = Wishes(name)
         self._problem = ""
-        self._is_unloaded = False
+        self.is_unloaded = False
 
     @property
     def serving(self) -> list[Models]:
@@ -120,7 +115,7 @@ class Upkeep:
         Returns:
             Why not all that is wanted serves; nothing where it does.
         """
-        self._is_unloaded = False
+        self.is_unloaded = False
         self.on_disk = tuple(sorted(found.versions, reverse=True))
         self._brought = found
         wanted = self._wanted(found)
@@ -145,37 +140,31 @@ class Upkeep:
         """
         if forget or self.serving:
             # The same files may come back.
-            self._is_unloaded, self._brought = not forget, None
-            self._settle(Wanted())
+            self.is_unloaded, self._brought = not forget, None
+            self._settle(Wanted(labels={} if forget else self._model.labels))
 
     def label(self, found: Found, label: str, number: int | None) -> str:
-        """Move a label to a version, or (None) take it away; why it stayed where it was, or nothing."""
-        before = dict(self._called)
-        self._called[label] = number
+        """Move a label by call, or (None) end that; why it stayed where it was, or nothing.
+
+        Raises:
+            RequestError: there is nothing to be ended.
+        """
+        before = self._wishes.called
+        self._wishes.label(label, number)
         # What failed before is tried again only if the label waits for it.
         self.bring(found, retry=number is not None and not self._model.is_ready(number))
         if self._problem:
-            self._called = before
+            self._wishes.called = before
             return self._problem
         if number is None or self._model.is_ready(number):
             return ""
-        self._called, reason = before, self._model.versions[number].reason
+        self._wishes.called, reason = before, self._model.versions[number].reason
         self._settle(self._wanted(found))
         return reason
 
     def _wanted(self, found: Found) -> Wanted:
-        try:
-            self._said = said_of(found.directory)
-            self._problem = ""
-        except (BundleError, ModelFailed) as error:
-            # What was said before still holds; of a model that never was here, nothing does.
-            self._problem = self._reason_of(error)
-        labels = {**self._said.labels, **self._called}
-        said = Versions(self._said.policy, {name: n for name, n in labels.items() if n is not None})
-        numbers = {*versions.wanted(said, found.versions), *said.labels.values()}
-        if said.policy is not None:
-            numbers.update(said.policy.specific)
-        return Wanted({number: found.versions.get(number) for number in numbers}, said.labels)
+        self._problem = without_root(self._wishes.read(found.directory), self._shell.root)
+        return self._wishes.wanted(found)
 
     def _load(self, loader: Loader | Trial, number: int, files: Hashable) -> str:
         """Load a version and let it serve; why it cannot, or nothing."""
@@ -185,7 +174,7 @@ class Upkeep:
         try:
             models = loader.load(self.name, str(number), shell.root / self.name / str(number))
         except ModelFailed as error:
-            reason = self._reason_of(error)
+            reason = without_root(str(error), shell.root)
         except Exception:
             reason = "internal error, see the server's log"
             logger.exception("loading failed model=%s version=%s", self.name, number)
@@ -205,12 +194,6 @@ class Upkeep:
         shell.publish()
         return reason
 
-    def _reason_of(self, error: Exception) -> str:
-        """What a failure says, without the path of the repository."""
-        # As `bundle` writes it: without the dots that `Path.absolute` would leave in.
-        root = os.path.abspath(self._shell.root)  # noqa: PTH100
-        return str(error).replace(f"{root}{os.sep}", "")
-
     def _fail(self, number: int) -> str:
         """Nobody knows what is wanted: what serves goes on, where nothing does a version says why."""
         if self.serving:
@@ -225,7 +208,9 @@ class Upkeep:
         self._model = lifecycle.failed(self._model, number, files, reason, self._shell.clock())
 
     def _settle(self, wanted: Wanted) -> None:
+        before = self._model
         self._model, leaving = lifecycle.settled(self._model, wanted, self._shell.clock())
+        _log_moves(self.name, before, self._model)
         # Before anything is closed: a request that is refused there finds its successor here.
         self._shell.publish()
         for number, models in leaving.items():
@@ -240,10 +225,23 @@ class Upkeep:
     def _left(self, number: int, models: Models) -> None:
         self.leaving = [each for each in self.leaving if each is not models]
         self._model = lifecycle.left(
-            self._model, number, self._shell.clock(), unloaded=self._is_unloaded
+            self._model, number, self._shell.clock(), unloaded=self.is_unloaded
         )
         if number not in self._model.versions:
             for name in models:
                 self._shell.loader.metrics.forget(name, str(number))
         logger.info("model left model=%s version=%s", self.name, number)
         self._shell.publish()
+
+
+def _log_moves(name: str, before: lifecycle.Model[Models], now: lifecycle.Model[Models]) -> None:
+    """Who asks at three in the morning what answers since when, finds it in the log."""
+    if now.answering != before.answering:
+        logger.info(
+            "another version answers model=%s version=%s before=%s",
+            name, now.answering or "none", before.answering or "none",
+        )  # fmt: skip
+    for label in sorted(before.labels.keys() | now.labels.keys()):
+        old, new = before.labels.get(label, "none"), now.labels.get(label, "none")
+        if old != new:
+            logger.info("label moved model=%s label=%s version=%s before=%s", name, label, new, old)

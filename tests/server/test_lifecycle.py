@@ -102,6 +102,25 @@ def test_newer_files_that_are_mended_leave_no_reason_behind() -> None:
     assert model.versions[1].reason == ""
 
 
+def test_who_answered_goes_on_when_the_newest_fails_though_a_label_keeps_another() -> None:
+    """A canary is not for everybody."""
+    model, _ = loaded(serving(2), 1, 0, "v1", NOW)
+    model = failed(model, 3, 0, "broken", NOW)
+
+    model, leaving = settled(model, Wanted({1: 0, 3: 0}, {"canary": 1}), NOW)
+
+    assert (model.answering, leaving) == (2, {})
+
+
+def test_labels_are_names_of_what_was_unloaded() -> None:
+    model = serving(1, 2, labels={"canary": 1})
+
+    model, leaving = settled(model, Wanted(labels=model.labels), NOW)
+
+    assert (model.labels, model.answering) == ({"canary": 1}, None)
+    assert leaving == {1: "v1", 2: "v2"}
+
+
 def test_label_moves_when_its_version_serves_and_not_before() -> None:
     model = serving(1, labels={"canary": 1})
     wanted = Wanted({1: 0, 2: 0}, {"canary": 2})
@@ -274,7 +293,10 @@ class Lifecycle(RuleBasedStateMachine):
             assert ready(self.model), "what serves goes on until something takes its place"
         candidates = [n for n in wanted.versions if self.model.is_ready(n)]
         if "stable" not in wanted.labels and candidates:
-            assert self.model.answering == max(candidates)
+            if max(wanted.versions) in candidates:
+                assert self.model.answering == max(candidates)
+            else:
+                assert self.model.answering == before.answering or before.answering is None
         for label, number in wanted.labels.items():
             if self.model.is_ready(number):
                 assert self.model.labels[label] == number

@@ -41,8 +41,21 @@ def test_json_is_an_object_a_line(
         "level": "info",
         "logger": "server.test",
         "message": "model ready model=lenet5 seconds=0.50",
+        "model": "lenet5",
+        "seconds": 0.5,
     }
-    assert second["message"] == "model failed model=ä"
+    assert second["message"] == "model failed model=ä" and second["model"] == "ä"
+
+
+def test_json_members_of_an_event_hide_none_of_the_line(
+    logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log.configure("json", "info")
+
+    logger.info("event level=%s message=%s", "high", "hello")
+
+    event = json.loads(capsys.readouterr().err)
+    assert (event["level"], event["message"]) == ("info", "event level=high message=hello")
 
 
 def test_json_time_is_utc_with_milliseconds(

@@ -486,9 +486,8 @@ def test_label_stays_where_it_was_when_its_version_fails(
     assert house.answering() == "1"
 
 
-@pytest.mark.parametrize("number", [1, None], ids=["set", "taken away"])
 def test_label_stays_while_the_versions_file_is_broken(
-    number: int | None, publish: Publish, models: Path, open_house: Open
+    publish: Publish, models: Path, open_house: Open
 ) -> None:
     """A label that a call was told is set, and is not, would be worse than a refusal."""
     publish()
@@ -497,13 +496,91 @@ def test_label_stays_while_the_versions_file_is_broken(
     house = open_house()
     say(models, "policy = 7")
 
-    failure = house.label("canary", number)
+    failure = house.label("canary", 1)
 
     assert isinstance(failure, LoadFailed) and "versions.toml: policy" in str(failure)
     assert house.answering(version="canary") == "2"
     say(models, 'policy = "all"\n[labels]\ncanary = 2')
     assert house.load() is None
     assert house.answering(version="canary") == "2"
+
+
+def test_end_of_a_label_by_call_lets_the_file_count_again(
+    publish: Publish, models: Path, open_house: Open
+) -> None:
+    publish()
+    publish()
+    say(models, 'policy = "all"\n[labels]\nstable = 1')
+    house = open_house()
+    assert house.label("stable", 2) is None
+    by_call = house.answering()
+
+    assert house.label("stable", None) is None
+
+    assert (by_call, house.answering()) == ("2", "1")
+    assert isinstance(house.label("stable", None), InvalidRequest), "it is the file's"
+    unknown = house.label("canray", None)
+    assert isinstance(unknown, UnknownModel) and "no label 'canray' set by call" in str(unknown)
+
+
+def test_label_of_an_unloaded_model_is_refused_and_stays(
+    publish: Publish, open_house: Open
+) -> None:
+    publish()
+    house = open_house()
+    assert house.label("stable", 1) is None
+    assert house.unload() is None
+
+    for number in (1, 7, None):
+        refused = house.label("stable", number)
+        assert isinstance(refused, ModelNotReady) and "load it first" in str(refused)
+
+    with pytest.raises(ModelNotReady, match=r"version 1 is (unloading|unavailable)"):
+        house.answering(version="stable")
+    assert house.load() is None
+    assert house.answering(version="stable") == "1"
+
+
+def test_broken_new_version_takes_nobody_out_beside_a_label(
+    publish: Publish, open_house: Open
+) -> None:
+    publish()
+    publish()
+    house = open_house()
+    assert house.label("canary", 1) is None
+    publish(golden=WRONG)
+
+    assert isinstance(house.load(), LoadFailed)
+
+    assert house.answering() == "2"
+
+
+def test_bundle_of_which_only_the_graph_has_arrived_is_refused(
+    publish: Publish, models: Path, open_house: Open
+) -> None:
+    publish()
+    house = open_house()
+    onnx_models.write_plain(models, "affine", onnx_models.affine(), 2)
+
+    failure = house.load()
+
+    assert isinstance(failure, LoadFailed)
+    assert "2: expected model.json, as version 1 of the model has one" in str(failure)
+    assert house.answering() == "1"
+
+
+def test_moves_are_in_the_log(
+    publish: Publish, open_house: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    publish()
+    publish()
+    house = open_house()
+
+    house.label("stable", 1)
+
+    assert "label moved model=affine label=stable version=1 before=none" in caplog.text
+    assert "another version answers model=affine version=1 before=2" in caplog.text
 
 
 def test_label_moves_without_trying_again_what_failed(
