@@ -108,6 +108,8 @@ class Admission:
             self._check_wanted(arrival)
             message = codec.parse_request(arrival.payload)
             parameters.check_id(message.id)
+            if (trail := arrival.reply.trail) is not None:
+                trail.asks(message.model_name, message.model_version, message.id)
             model = self.find(message.model_name, message.model_version)
             while True:
                 try:

@@ -4,7 +4,8 @@
 
 Threads, all of them: the main thread waits for a signal; `weir-io` (or grpcio's pool) carries calls;
 `weir-run-…` runs models; `weir-decode_…` reads pictures and texts; `weir-deadlines` ends what is late;
-`weir-loader` loads, and each version that leaves has a `weir-retire-…`; `weir-unpack` unpacks large messages; prometheus-client has one that answers scrapes.
+`weir-loader` loads, and each version that leaves has a `weir-retire-…`; `weir-unpack` unpacks large messages; `weir-log` writes the log, and
+`weir-tell` makes lines and spans of requests if that is asked for; prometheus-client has one that answers scrapes.
 """
 
 import gc
@@ -14,6 +15,7 @@ import queue
 import signal
 import sys
 import time
+from contextlib import suppress
 from types import FrameType
 
 from prometheus_client import (
@@ -23,7 +25,7 @@ from prometheus_client import (
     ProcessCollector,
 )
 
-from server import scrape
+from server import log, scrape, telling
 from server.admission import Admission
 from server.catalogue import Entry
 from server.changes import Changes
@@ -33,12 +35,13 @@ from server.control import Control, Models
 from server.deadlines import Deadlines
 from server.decoding import DecodePool
 from server.errors import ConfigError, PortUnavailable
+from server.following import Follower, shares_of
 from server.lifecycle import State
 from server.metrics import Metrics
 from server.model import Loader
 from server.repository import Repository
 from server.servicer import SERVICE as INFERENCE_SERVICE
-from server.servicer import Servicer
+from server.servicer import STREAM_INFER, Servicer
 from server.session import choose_provider
 from server.session import version as onnxruntime_version
 from server.silence import Silence
@@ -111,14 +114,19 @@ class App:
         self._decoding = DecodePool(settings.decode_threads or _cores(), deadlines=self._deadlines)
         self._metrics.watch_decoding(self._decoding.waiting)
         silence = Silence(settings.default_deadline_s, deadlines=self._deadlines)
+        self._teller = telling.open_teller(settings)
+        self._metrics.watch_log(self._lost_lines)
+        follower = self._teller and Follower(self._teller.tell, shares_of(settings))
         handlers = {
-            **Servicer(self._repository, self._admission).handlers(),
+            **Servicer(self._repository, self._admission, follower and follower.reply).handlers(),
             **Models(self._repository).handlers(),
             **Control(
                 Changes(self._repository) if settings.control == "explicit" else None
             ).handlers(),
             **Tasks(self._admission, self._decoding, silence).handlers(),
         }
+        if follower is not None:
+            handlers = dict(follower.over(handlers, but=STREAM_INFER))
         self._transport = _transport(settings, self._with_standard(handlers))
 
     def start(self) -> None:
@@ -136,11 +144,10 @@ class App:
         self._decoding.start()
         self._transport.start()
         self._repository.start()
-        sys.stdout.write(
+        _announce(
             f"weir: serving grpc={settings.host}:{self._transport.port} "
             f"metrics={settings.host}:{self._http.server_port}\n"
         )
-        sys.stdout.flush()
 
     def stop(self) -> None:
         """Say NOT_SERVING, finish what is open within the grace, then let go of everything."""
@@ -153,6 +160,8 @@ class App:
         drained = self._repository.close(max(0.0, end_s - time.monotonic())) and decoded
         self._transport.stop(max(0.0, end_s - time.monotonic()))
         self._deadlines.stop()
+        if self._teller is not None:
+            self._teller.stop()
         self._http.shutdown()
         self._http.server_close()
         logger.info("stopped drained=%s", drained)
@@ -165,6 +174,9 @@ class App:
             )
         return handlers
 
+    def _lost_lines(self) -> int:
+        return log.lost() + (0 if self._teller is None else self._teller.lost)
+
     def _tell_health(self, entry: Entry | None) -> None:
         """A model changed, or (None) the first loading is over."""
         if entry is None:
@@ -174,6 +186,14 @@ class App:
         else:
             self._health.set(entry.name, is_serving=entry.state is State.READY)
         self._health.set("", is_serving=self._repository.is_ready)
+
+
+def _announce(line: str) -> None:
+    """Say something on standard output, if there is one and somebody reads it."""
+    with suppress(OSError):
+        if sys.stdout is not None:
+            sys.stdout.write(line)
+            sys.stdout.flush()
 
 
 def _cores() -> int:
@@ -225,5 +245,4 @@ def serve(settings: Settings) -> None:
     logger.info("stopping grace_s=%g", settings.grace_s)
     app.stop()
     logging.shutdown()
-    sys.stdout.flush()
     os._exit(0)

@@ -24,6 +24,7 @@ _SERVICE_LINK = re.compile(r"(tcp|udp)://")
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Tokens = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
@@ -101,6 +102,16 @@ class Settings(BaseModel):
     log_format: Literal["text", "json"] = Field("text", description="Lines of text, or of JSON.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe event that is logged."
+    )
+    request_log_sample: Share = Field(
+        0.0, description="Share of requests with a line in the log, from 0 for none to 1 for all."
+    )
+    otlp_endpoint: Annotated[str, Field(pattern=r"^https?://[^/\s]+/?$")] | None = Field(
+        None,
+        description="Send traces to this OpenTelemetry collector, such as http://localhost:4317.",
+    )
+    trace_sample: Share = Field(
+        1.0, description="Share of requests traced, of those whose caller does not say."
     )
     models: dict[str, ModelSettings] = Field(
         {}, description="Per model: [models.NAME] tables of the TOML file."

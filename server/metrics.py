@@ -48,6 +48,7 @@ class Metrics(Collector):
     def __init__(self, registry: CollectorRegistry) -> None:
         self._gauges: Callable[[], Iterable[ModelGauges]] = tuple
         self._decode_queue: Callable[[], int] = int
+        self._lost_lines: Callable[[], int] = int
         self._lock = threading.Lock()
         self._models: dict[tuple[str, str], ModelMetrics] = {}
         self._generations: dict[tuple[str, str], GenerationTally] = {}
@@ -61,6 +62,10 @@ class Metrics(Collector):
     def watch_decoding(self, waiting: Callable[[], int]) -> None:
         """Ask this at each scrape for the requests that wait to be decoded."""
         self._decode_queue = waiting
+
+    def watch_log(self, lost: Callable[[], int]) -> None:
+        """Ask this at each scrape for the lines of the log that were lost."""
+        self._lost_lines = lost
 
     def model(self, model: str, version: str) -> ModelMetrics:
         """The numbers of a version; made at its first load and kept through reloads."""
@@ -99,6 +104,12 @@ class Metrics(Collector):
             "weir_decode_queue_requests",
             "Task calls that wait to be made into rows. A rise: more than the cores can read.",
             value=self._decode_queue(),
+        )
+        yield CounterMetricFamily(
+            "weir_log_dropped",
+            "Lines of the log that were not written. A rise: nobody reads it, its disk is full, "
+            "or more requests are logged than can be.",
+            value=self._lost_lines(),
         )
 
 

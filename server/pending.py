@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from server.model import ServedModel
 from server.signature import Fit
 from server.statuses import refusal_of
+from server.trail import Trail
 from server.transport.call import Metadata
 
 Array = NDArray[Any]
@@ -16,6 +17,10 @@ Array = NDArray[Any]
 
 class Reply(Protocol):
     """Where the answer to one request goes: a unary call, or one request's place on a stream."""
+
+    @property
+    def trail(self) -> Trail | None:
+        """What is noted of the request on its way; None: nobody wants to hear of it."""
 
     @property
     def cancelled(self) -> bool:
@@ -35,6 +40,7 @@ class Reply(Protocol):
 class _Nobody:
     """In the place of a caller who has the answer."""
 
+    trail = None
     cancelled = True
 
     def finish(self, *_: object, **__: object) -> bool:
@@ -73,6 +79,7 @@ class InferRequest:
         "length",
         "queued_s",
         "rows",
+        "trail",
     )
 
     def __init__(
@@ -100,6 +107,11 @@ class InferRequest:
         self._encode = encode
         self._model = model
         self._reply = reply
+        self.trail = reply.trail
+        if self.trail is not None:
+            self.trail.waits(
+                model.name, model.version, rows=fit.rows, length=fit.length, queued_s=queued_s
+            )
 
     def submit(self) -> None:
         """Queue it for its model.

@@ -26,8 +26,9 @@ from server.transport.call import Call
 Array = NDArray[Any]
 Model = TypeVar("Model", bound=ServedModel | ServedPair)
 
-# Of every task call alike, and so is the id, 3.
+# Of every task call alike.
 NAME, VERSION = pb.TagRequest.MODEL_NAME_FIELD_NUMBER, pb.TagRequest.MODEL_VERSION_FIELD_NUMBER
+ID = pb.TagRequest.ID_FIELD_NUMBER
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,9 @@ def begin(
     arrived_s = admission.clock()
     model = None
     try:
-        name, version = guard.read_texts(payload, NAME, VERSION)
+        name, version, request_id = guard.read_texts(payload, NAME, VERSION, ID)
+        if call.trail is not None:
+            call.trail.asks(name, version, request_id)
         model = find(name, version)
         check(model)
         deadline_s = arrived_s + admission.left_s(call.time_left_s())

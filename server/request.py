@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from server.collate import Tokens
+from server.trail import Trail
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class Queued(Refusable, Protocol):
         queued_s: since when it waits for nothing but this model.
         deadline_s: never run after this time.
         is_answered: whether its answer reached somebody.
+        trail: what is noted of it; None: nobody wants to hear of it.
     """
 
     rows: int
@@ -51,6 +53,7 @@ class Queued(Refusable, Protocol):
     queued_s: float
     deadline_s: float
     is_answered: bool
+    trail: Trail | None
 
 
 class Request(Queued, Protocol):

@@ -18,6 +18,7 @@ from server.errors import DeadlinePassed
 from server.padding import Padding
 from server.places import Places
 from server.request import BatchTimes, Observer, Request, refuse
+from server.trail import Batch
 
 logger = logging.getLogger(__name__)
 
@@ -64,12 +65,15 @@ class Runner:
     def process(self, batch: list[Request]) -> LastBatch | None:
         """Run a batch and answer it; None if it failed."""
         cut_s = self._clock()
+        noted = _note(batch, cut_s)
         inputs = [request.inputs for request in batch]
         try:
             joined = collate.join(inputs, self._paddings)
             run_s = self._clock()
             outputs = self._run(joined)
             ran_s = self._clock()
+            if noted is not None:
+                noted.run_s, noted.ran_s = run_s, ran_s
             parts = collate.split(outputs, inputs, self._paddings) if self._has_rows else [outputs]
         except Exception as error:  # noqa: BLE001 - the one place where a run may fail
             self._retry_or_fail(batch, error)
@@ -130,3 +134,14 @@ class Runner:
         finally:
             with self._lock:
                 places.answering -= len(here)
+
+
+def _note(batch: Sequence[Request], cut_s: float) -> Batch | None:
+    """Tell those of a batch that are followed what they share; None if none is."""
+    trails = [request.trail for request in batch if request.trail is not None]
+    if not trails:
+        return None
+    noted = Batch(sum(request.rows for request in batch), cut_s)
+    for trail in trails:
+        trail.batch = noted
+    return noted

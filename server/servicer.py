@@ -13,11 +13,13 @@ from server.errors import NotOffered
 from server.lifecycle import State
 from server.pb import inference_pb2 as pb
 from server.repository import Repository
-from server.streams import InferStream
+from server.streams import Follow, InferStream
 from server.transport.call import Call, Handlers, Stream, Unary
 from server.unary import unary
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+
+STREAM_INFER = f"/{SERVICE}/ModelStreamInfer"
 
 _EXTENSIONS = (
     "binary_tensor_data",
@@ -35,11 +37,15 @@ class Servicer:
     Args:
         repository: the models.
         admission: the way to their schedulers.
+        follow: what requests on streams are followed by; see `streams.InferStream`.
     """
 
-    def __init__(self, repository: Repository, admission: Admission) -> None:
+    def __init__(
+        self, repository: Repository, admission: Admission, follow: Follow | None = None
+    ) -> None:
         self._repository = repository
         self._admission = admission
+        self._follow = follow
 
     def handlers(self) -> Handlers:
         """By full method name."""
@@ -53,7 +59,7 @@ class Servicer:
             f"/{SERVICE}/ModelStatistics": unary(pb.ModelStatisticsRequest, self.statistics),
             f"/{SERVICE}/RepositoryIndex": unary(pb.RepositoryIndexRequest, self.index),
             f"/{SERVICE}/ModelInfer": Unary(self.infer),
-            f"/{SERVICE}/ModelStreamInfer": Stream(self.stream_infer),
+            STREAM_INFER: Stream(self.stream_infer),
         }
 
     @property
@@ -128,7 +134,7 @@ class Servicer:
 
     def stream_infer(self, call: Call) -> None:
         """Requests as they come; each answered when it is done."""
-        InferStream(call, self._admission.admit).start()
+        InferStream(call, self._admission.admit, self._follow).start()
 
 
 def _indexed(entry: Entry) -> pb.RepositoryIndexResponse.ModelIndex:

@@ -23,6 +23,7 @@ from server.parameters import check_id
 from server.pb import inference_pb2 as pb
 from server.pending import Reply
 from server.response import as_streamed
+from server.trail import Trail
 from server.transport.call import Call, Metadata
 from server.unread import Unread
 
@@ -43,17 +44,23 @@ class Admit(Protocol):
         """Answer through `reply`, now or later."""
 
 
+Follow = Callable[[Call, Reply, int], Reply]
+"""Follows one request of so many bytes; see `following.Follower.reply`."""
+
+
 class InferStream:
     """One open stream.
 
     Args:
         call: the stream.
         admit: takes each request.
+        follow: what its requests are followed by; None: nobody wants to hear of them.
     """
 
-    def __init__(self, call: Call, admit: Admit) -> None:
+    def __init__(self, call: Call, admit: Admit, follow: Follow | None = None) -> None:
         self._call = call
         self._admit = admit
+        self._follow = follow
         self._ends_on_error = ("triton_grpc_error", "true") in call.metadata
         self._unread = Unread(call)
         self._lock = threading.Lock()
@@ -117,12 +124,19 @@ class InferStream:
             reply = _StreamReply(self, payload)
             self._admit(
                 payload,
-                reply,
+                self._followed(reply, len(payload)),
                 self._call.time_left_s(),
                 lambda cancel: self._admitted(reply, cancel),
                 reply.send_part,
             )
         self._go_on()
+
+    def _followed(self, reply: "_StreamReply", request_bytes: int) -> Reply:
+        if self._follow is None:
+            return reply
+        followed = self._follow(self._call, reply, request_bytes)
+        reply.trail = followed.trail
+        return followed
 
     def _admitted(self, reply: "_StreamReply", cancel: Callable[[], None]) -> None:
         with self._lock:
@@ -155,7 +169,9 @@ class InferStream:
 
 
 class _StreamReply:
-    """Where the answer to one request of a stream goes; see `inference.Reply`."""
+    """Where the answer to one request of a stream goes; see `pending.Reply`."""
+
+    trail: Trail | None = None
 
     def __init__(self, stream: InferStream, payload: bytes) -> None:
         self._stream = stream
@@ -182,6 +198,8 @@ class _StreamReply:
     def send_part(self, message: bytes) -> bool:
         """Send one of several answers, not the last; False if nobody waits."""
         part = as_streamed(message, is_final=False)
+        if self.trail is not None:
+            self.trail.response_bytes += len(part)
         # Sent under the lock: a deadline ends a request from another thread, and no part may follow that.
         with self._lock:
             return not self.is_done and self._stream.send_part(part)

@@ -16,7 +16,7 @@ from server import codec, parameters
 from server.errors import InvalidRequest
 from server.generation.pair import OUTPUT_LENGTHS, OUTPUT_TOKENS
 from server.generation.parameters import read_search
-from server.generation.row import Row
+from server.generation.row import Row, note
 from server.generation.served import SCORES, ServedPair, check_search, outputs_of
 from server.pb import inference_pb2 as pb
 from server.pending import NOBODY, Reply
@@ -69,6 +69,11 @@ class PairRequest:
         self._encode = encode
         self._model = model
         self._reply: Reply = reply
+        self.trail = reply.trail
+        if self.trail is not None:
+            self.trail.waits(
+                model.name, model.version, rows=self.rows, length=self.length, queued_s=queued_s
+            )
         for row in sources:
             row.owner = self
 
@@ -84,6 +89,8 @@ class PairRequest:
     def answer(self) -> None:
         """Encode and send; a caller who left meanwhile counts as cancelled."""
         message = self._encode(self.sources)
+        if self.trail is not None:
+            note(self.trail, self.sources)
         self.is_answered = self._reply.finish(grpc.StatusCode.OK, message=message)
         self._let_go()
         if not self.is_answered:
@@ -92,6 +99,8 @@ class PairRequest:
     def fail(self, error: Exception) -> None:
         """Send the status of a failure."""
         refusal = refusal_of(error)
+        if self.trail is not None:
+            note(self.trail, self.sources)
         self._reply.finish(refusal.code, refusal.details, trailers=refusal.trailers)
         self._let_go()
         self._count(refusal.code)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from server.generation.beam import Beam
 from server.generation.search import Answer, Draw, Frame, Path, Search, Searching, Told
 from server.request import Queued
+from server.trail import Trail
 
 Array = NDArray[Any]
 
@@ -91,6 +92,13 @@ class Row:
         self._open -= 1
         self.answers = sorted([*self.answers, *answers], key=_merit, reverse=True)
         return not self._open
+
+
+def note(trail: Trail, rows: Sequence[Row]) -> None:
+    """How far the rows of a request came."""
+    trail.first_token_s = min((row.first_s for row in rows if row.first_s), default=None)
+    answers = [answer for row in rows for answer in row.answers]
+    trail.steps = max((len(answer.tokens) + answer.is_complete for answer in answers), default=None)
 
 
 def _merit(answer: Answer) -> tuple[bool, float]:

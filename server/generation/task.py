@@ -24,6 +24,7 @@ from server.preparation import Arrived, Material, begin
 from server.reading import Reading, TextReader
 from server.silence import Silence
 from server.texts import read
+from server.trail import Trail
 from server.transport.call import Call, Metadata
 from server.unary import parse
 from server.unread import Unread
@@ -127,6 +128,11 @@ class _StreamEnd:
         self._call = call
 
     @property
+    def trail(self) -> Trail | None:
+        """What is noted of the call."""
+        return self._call.trail
+
+    @property
     def cancelled(self) -> bool:
         """Whether nobody waits for it any longer."""
         return self._call.cancelled
@@ -143,7 +149,7 @@ class _StreamEnd:
         if message is None:
             return self._call.finish(code, details, trailers=trailers)
         if self._call.cancelled:
-            return False
+            return self._call.finish(grpc.StatusCode.CANCELLED)
         self._call.send(message)
         # A caller that has the result need not wait for the status.
         self._call.finish(code, details, trailers=trailers)

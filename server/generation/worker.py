@@ -19,6 +19,7 @@ from server.generation.core import Generation
 from server.generation.metrics import GenerationTally
 from server.generation.row import GenerationRequest, Row
 from server.request import refuse
+from server.trail import Batch
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +116,10 @@ class Worker:
                 self._encode([request])
             return
         queued_s = [started_s - request.queued_s for request in requests]
-        self._tally.encoded(queued_s, self._clock() - started_s, tokens)
+        ended_s = self._clock()
+        self._tally.encoded(queued_s, ended_s - started_s, tokens)
+        if any(request.trail is not None for request in requests):
+            _note(requests, Batch(len(rows), started_s, run_s=started_s, ran_s=ended_s))
 
     def _step(self, joined: Sequence[Row]) -> None:
         started_s = self._clock()
@@ -175,3 +179,10 @@ class Worker:
         """Forget the rows of a request that have not ended."""
         self._generation.drop(request)
         self._tally.dropped(reason, self._open.pop(request, 0))
+
+
+def _note(requests: Sequence[GenerationRequest], batch: Batch) -> None:
+    """Tell those that are followed what they were encoded with."""
+    for request in requests:
+        if request.trail is not None:
+            request.trail.batch = batch

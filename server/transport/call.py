@@ -15,6 +15,8 @@ from typing import Literal, Protocol
 
 import grpc
 
+from server.trail import Trail
+
 logger = logging.getLogger(__name__)
 
 Metadata = tuple[tuple[str, str | bytes], ...]
@@ -34,6 +36,10 @@ class Call(Protocol):
     @property
     def metadata(self) -> Metadata:
         """What the caller sent beside the message."""
+
+    @property
+    def trail(self) -> Trail | None:
+        """What is noted of it on its way; None: nobody wants to hear of it."""
 
     @property
     def cancelled(self) -> bool:

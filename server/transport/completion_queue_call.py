@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from server.trail import Trail
 from server.transport.call import Metadata, guarded
 
 try:
@@ -110,6 +111,8 @@ class CompletionQueueCall:
         "_status",
         "cancelled",
     )
+
+    trail: Trail | None = None
 
     def __init__(self, event: Any, outbox: Outbox) -> None:
         self._call = event.call

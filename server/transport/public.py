@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 
 from server.errors import PortUnavailable
+from server.trail import Trail
 from server.transport.call import STOPPING, Handlers, Limits, Metadata, Stream, Unary, guarded
 
 _MAX_OPEN_CALLS = 512
@@ -22,6 +23,8 @@ _Sent = Callable[[], None] | None
 
 class PublicCall:
     """A call on `grpc.server`; see `Call`."""
+
+    trail: Trail | None = None
 
     def __init__(self, method: str, context: grpc.ServicerContext, messages: Any) -> None:
         self.method = method

@@ -21,6 +21,7 @@ from server.deadlines import Deadlines
 from server.metrics import Metrics
 from server.model import Loader
 from server.repository import Repository
+from server.trail import Trail
 from server.transport.call import Metadata
 from server.trial import Trial
 from tests import onnx_models, pairs
@@ -67,6 +68,7 @@ class FakeCall:
         self, metadata: Metadata = (), *, time_left_s: float | None = None, method: str = "/fake"
     ) -> None:
         self.method = method
+        self.trail: Trail | None = None
         self.peer = "fake"
         self.metadata = metadata
         self.cancelled = False

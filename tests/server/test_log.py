@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from _pytest.capture import CaptureResult
 from PIL import Image
 
 from server import log
@@ -27,15 +28,22 @@ def logger() -> logging.Logger:
     return logging.getLogger("server.test")
 
 
+def written(capfd: pytest.CaptureFixture[str]) -> CaptureResult[str]:
+    """What the log's thread has written, once it has."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+    return capfd.readouterr()
+
+
 def test_json_is_an_object_a_line(
-    logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+    logger: logging.Logger, capfd: pytest.CaptureFixture[str]
 ) -> None:
     log.configure("json", "info")
 
     logger.info("model ready model=%s seconds=%.2f", "lenet5", 0.5)
     logger.warning("model failed model=%s", "ä")
 
-    first, second = (json.loads(line) for line in capsys.readouterr().err.split("\n")[:-1])
+    first, second = (json.loads(line) for line in written(capfd).err.split("\n")[:-1])
     assert first.pop("time")[-1] == "Z"
     assert first == {
         "level": "info",
@@ -59,7 +67,7 @@ def test_json_members_of_an_event_hide_none_of_the_line(
 
 
 def test_json_time_is_utc_with_milliseconds(
-    logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+    logger: logging.Logger, capfd: pytest.CaptureFixture[str]
 ) -> None:
     log.configure("json", "info")
     record = logger.makeRecord("server.test", logging.INFO, "", 0, "event", (), None)
@@ -67,35 +75,35 @@ def test_json_time_is_utc_with_milliseconds(
 
     logger.handle(record)
 
-    assert json.loads(capsys.readouterr().err)["time"] == "2023-11-14T22:13:20.007Z"
+    assert json.loads(written(capfd).err)["time"] == "2023-11-14T22:13:20.007Z"
 
 
 def test_json_newlines_cannot_forge_a_second_line(
-    logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+    logger: logging.Logger, capfd: pytest.CaptureFixture[str]
 ) -> None:
     log.configure("json", "info")
 
     logger.info("event reason=%s", FORGED)
 
-    (line, end) = capsys.readouterr().err.split("\n")
+    (line, end) = written(capfd).err.split("\n")
     assert end == ""
     assert json.loads(line)["message"] == f"event reason={FORGED}"
 
 
 def test_text_newlines_cannot_forge_a_second_line(
-    logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+    logger: logging.Logger, capfd: pytest.CaptureFixture[str]
 ) -> None:
     log.configure("text", "info")
 
     logger.info("event reason=%s", FORGED)
 
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = written(capfd).err.splitlines()
     assert "all is lost" in line
     assert "\x1b" not in line
 
 
 def test_text_is_time_level_logger_and_message(
-    logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+    logger: logging.Logger, capfd: pytest.CaptureFixture[str]
 ) -> None:
     log.configure("text", "info")
 
@@ -104,12 +112,12 @@ def test_text_is_time_level_logger_and_message(
     assert re.fullmatch(
         r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} WARNING server\.test: "
         r"model failed model=ä reason=it's C:\\broken\n",
-        capsys.readouterr().err,
+        written(capfd).err,
     )
 
 
 def test_json_traceback_is_one_string(
-    logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+    logger: logging.Logger, capfd: pytest.CaptureFixture[str]
 ) -> None:
     log.configure("json", "info")
 
@@ -118,7 +126,7 @@ def test_json_traceback_is_one_string(
     except ValueError:
         logger.exception("internal error")
 
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = written(capfd).err.splitlines()
     event = json.loads(line)
     assert event["level"] == "error"
     assert event["traceback"].startswith("Traceback")
@@ -127,14 +135,14 @@ def test_json_traceback_is_one_string(
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_broken_text_is_still_a_line(
-    log_format: str, logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+    log_format: str, logger: logging.Logger, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """File names that are no UTF-8 come as surrogates."""
     log.configure(log_format, "info")
 
     logger.info("event name=%s", "bad\udcff")
 
-    captured = capsys.readouterr().err
+    captured = written(capfd).err
     assert captured.count("\n") == 1
     assert captured.encode("utf-8", "backslashreplace")
     assert "udcff" in ascii(captured)
@@ -146,30 +154,30 @@ def test_broken_text_is_still_a_line(
     ids=["debug", "info", "warning", "error"],
 )
 def test_level_is_the_least_that_is_logged(
-    level: str, expected: int, logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+    level: str, expected: int, logger: logging.Logger, capfd: pytest.CaptureFixture[str]
 ) -> None:
     log.configure("text", level)
 
     for write in (logger.debug, logger.info, logger.warning, logger.error):
         write("event")
 
-    assert len(capsys.readouterr().err.splitlines()) == expected
+    assert len(written(capfd).err.splitlines()) == expected
 
 
 def test_configuring_twice_does_not_double_the_lines(
-    logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+    logger: logging.Logger, capfd: pytest.CaptureFixture[str]
 ) -> None:
     log.configure("json", "info")
     log.configure("text", "info")
 
     logger.info("event")
 
-    captured = capsys.readouterr()
+    captured = written(capfd)
     assert len(captured.err.splitlines()) == 1
     assert captured.out == ""
 
 
-def test_what_a_picture_makes_pillow_warn_of_is_no_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_picture_makes_pillow_warn_of_is_no_line(capfd: pytest.CaptureFixture[str]) -> None:
     broken_exif = b"Exif\0\0II*\0\x08\0\0\0\xff\xff"
     file = io.BytesIO()
     Image.new("RGB", (8, 8)).save(file, "JPEG", exif=broken_exif)
@@ -177,4 +185,4 @@ def test_what_a_picture_makes_pillow_warn_of_is_no_line(capsys: pytest.CaptureFi
 
     Image.open(file).getexif()
 
-    assert capsys.readouterr().err == ""
+    assert written(capfd).err == ""

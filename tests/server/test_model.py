@@ -18,6 +18,7 @@ from server.deadlines import Deadlines
 from server.errors import InvalidRequest, ModelFailed
 from server.metrics import Metrics
 from server.model import Loader, ServedModel
+from server.trail import Trail
 from tests import onnx_models
 from tests.pairs import CONTRACT, DECODER_GOLDEN, ENCODER_GOLDEN
 from tests.server.conftest import AFFINE_GOLDEN, COLOURS
@@ -42,6 +43,7 @@ class Call:
         self.queued_s = 0.0
         self.deadline_s = float("inf")
         self.is_answered = False
+        self.trail: Trail | None = None
         self.done = threading.Event()
         self.outcome: Mapping[str, Array] | Exception = {}
 

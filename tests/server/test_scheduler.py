@@ -19,6 +19,7 @@ from server.padding import Padding
 from server.places import Load
 from server.request import BatchTimes, Request
 from server.scheduler import Scheduler
+from server.trail import Trail
 from tests.server.conftest import Clock
 
 Array = NDArray[Any]
@@ -43,6 +44,7 @@ class Call:
     answer_error: Exception | None = None
     fail_error: Exception | None = None
     is_answered: bool = False
+    trail: Trail | None = None
     outcomes: list[Mapping[str, Array] | Exception] = field(default_factory=list)
 
     def __post_init__(self) -> None:

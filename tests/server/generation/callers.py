@@ -5,6 +5,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 from server.generation.row import Row
+from server.trail import Trail
 
 LATER = 1e9
 
@@ -27,6 +28,7 @@ class Caller:
     answer_error: Exception | None = None
     fail_error: Exception | None = None
     is_answered: bool = False
+    trail: Trail | None = None
     key: Hashable = ()
     length: int = 0
     outcomes: list[str | Exception] = field(default_factory=list)
