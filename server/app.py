@@ -35,7 +35,6 @@ from server.control import Control, Models
 from server.deadlines import Deadlines
 from server.decoding import DecodePool
 from server.errors import ConfigError, PortUnavailable
-from server.following import Follower, shares_of
 from server.lifecycle import State
 from server.metrics import Metrics
 from server.model import Loader
@@ -116,9 +115,11 @@ class App:
         silence = Silence(settings.default_deadline_s, deadlines=self._deadlines)
         self._teller = telling.open_teller(settings)
         self._metrics.watch_log(self._lost_lines)
-        follower = self._teller and Follower(self._teller.tell, shares_of(settings))
+        follower = self._teller.follower(settings) if self._teller else None
         handlers = {
-            **Servicer(self._repository, self._admission, follower and follower.reply).handlers(),
+            **Servicer(
+                self._repository, self._admission, follower.reply if follower else None
+            ).handlers(),
             **Models(self._repository).handlers(),
             **Control(
                 Changes(self._repository) if settings.control == "explicit" else None

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import grpc
 
-from server.config import Settings
 from server.pending import Reply
 from server.trace_context import read_context
 from server.trail import Trail
@@ -33,12 +32,6 @@ class Shares:
 
     logged: float
     traced: float | None
-
-
-def shares_of(settings: Settings) -> Shares:
-    """What the settings ask for."""
-    traced = None if settings.otlp_endpoint is None else settings.trace_sample
-    return Shares(settings.request_log_sample, traced)
 
 
 class Follower:

@@ -37,7 +37,7 @@ def stations(trail: Trail) -> Iterator[Station]:
     batch = trail.batch
     yield Station("queue", trail.queued_s, end_s if batch is None else min(batch.cut_s, end_s))
     if batch is not None and batch.cut_s <= end_s:
-        attributes = {"weir.batch": batch.key, "weir.batch_rows": batch.rows}
+        attributes: dict[str, str | int] = {"weir.batch": batch.key, "weir.batch_rows": batch.rows}
         yield Station("batch", batch.cut_s, end_s, attributes, inner=tuple(_inner(trail, batch)))
 
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from server.config import Settings
 from server.errors import ConfigError
+from server.following import Follower, Shares
 from server.outlet import Outlet
 from server.request_log import RequestLog
 from server.trace_context import TraceContext
@@ -74,6 +75,11 @@ class Teller:
     def lost(self) -> int:
         """Lines that were to be made, and were not."""
         return self._outlet.lost
+
+    def follower(self, settings: Settings) -> Follower:
+        """What lays the trails."""
+        traced = None if self._traces is None else settings.trace_sample
+        return Follower(self.tell, Shares(settings.request_log_sample, traced))
 
     def tell(self, trail: Trail) -> None:
         """A request has ended. Never waits."""

@@ -1,8 +1,12 @@
 import io
 import json
 import logging
+import os
 import re
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from _pytest.capture import CaptureResult
@@ -186,3 +190,121 @@ def test_what_a_picture_makes_pillow_warn_of_is_no_line(capfd: pytest.CaptureFix
     Image.open(file).getexif()
 
     assert written(capfd).err == ""
+
+
+class Pipe:
+    """A pipe in the place of stderr, full to the brim, until a test reads it."""
+
+    def __init__(self) -> None:
+        self.reader, self.writer = os.pipe()
+        os.set_blocking(self.writer, False)
+        self.filling = 0
+        with suppress(BlockingIOError):
+            while True:
+                self.filling += os.write(self.writer, b"." * 4096)
+        os.set_blocking(self.writer, True)
+
+    def configure(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Not in a fixture: pytest sets stderr anew for the test itself."""
+        with os.fdopen(self.writer, "w", closefd=False) as stderr, monkeypatch.context() as patch:
+            patch.setattr(sys, "stderr", stderr)
+            log.configure("json", "info")
+
+    def read_lines(self, count: int) -> list[str]:
+        while self.filling:
+            self.filling -= len(os.read(self.reader, self.filling))
+        with os.fdopen(self.reader, closefd=False) as reader:
+            return [reader.readline() for _ in range(count)]
+
+    def close(self) -> None:
+        # What is left fails at once: nothing may write to this number when it is another file's.
+        os.close(self.reader)
+        logging.getLogger().handlers[0].flush()
+        os.close(self.writer)
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    pipe = Pipe()
+    yield pipe
+    pipe.close()
+
+
+def test_a_pipe_that_nobody_reads_holds_up_nobody(
+    logger: logging.Logger, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe.configure(monkeypatch)
+
+    for number in range(5000):
+        logger.info("event number=%d", number)
+
+    # The thread has one in its hands, or not yet.
+    assert log.lost() in (5000 - 4096, 5000 - 4097)
+    first, second = pipe.read_lines(2)
+    assert json.loads(first)["message"] == "event number=0"
+    assert json.loads(second)["message"] == "event number=1"
+
+
+def test_requests_leave_room_for_rarer_events(
+    logger: logging.Logger, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe.configure(monkeypatch)
+    requests = logging.getLogger(log.REQUESTS)
+
+    for _ in range(4096):
+        requests.info("request")
+    lost = log.lost()
+    logger.warning("model failed")
+
+    assert lost in (4096 - 2049, 4096 - 2050)
+    assert log.lost() == lost
+    assert "model failed" in pipe.read_lines(4096 - lost + 1)[-1]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_disk_costs_its_lines_and_nothing_else(
+    logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        log.configure("text", "info")
+
+        logger.info("event")
+        logger.info("event")
+        logging.getLogger().handlers[0].flush()
+
+    assert log.lost() == 2
+
+
+def test_without_stderr_nothing_is_written_anywhere(
+    logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    log.configure("text", "info")
+
+    logger.info("event")
+
+    assert log.lost() == 0
+
+
+def test_a_request_has_its_fields_in_json(capfd: pytest.CaptureFixture[str]) -> None:
+    log.configure("json", "warning")
+
+    logging.getLogger(log.REQUESTS).info("request", extra={"fields": {"id": FORGED, "rows": 2}})
+
+    (line, end) = written(capfd).err.split("\n")
+    event = json.loads(line)
+    assert (event["message"], event["id"], event["rows"], end) == ("request", FORGED, 2, "")
+
+
+def test_a_request_cannot_write_fields_of_its_own_into_text(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    log.configure("text", "info")
+    fields = {"id": "x status=OK", "name": FORGED, "rows": 2, "peer": "ipv6:[::1]:50"}
+
+    logging.getLogger(log.REQUESTS).info("request", extra={"fields": fields})
+
+    (line,) = written(capfd).err.splitlines()
+    assert ' weir.requests: request id="x status=OK" name="harmless' in line
+    assert line.endswith(" rows=2 peer=ipv6:[::1]:50")
