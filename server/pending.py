@@ -110,7 +110,12 @@ class InferRequest:
         self.trail = reply.trail
         if self.trail is not None:
             self.trail.waits(
-                model.name, model.version, rows=fit.rows, length=fit.length, queued_s=queued_s
+                model.name,
+                model.version,
+                rows=fit.rows,
+                length=fit.length,
+                arrived_s=self.arrived_s,
+                queued_s=queued_s,
             )
 
     def submit(self) -> None:

@@ -32,7 +32,7 @@ def stations(trail: Trail) -> Iterator[Station]:
     end_s = trail.ended_s
     if trail.queued_s is None:
         return
-    if trail.queued_s > trail.began_s:
+    if trail.queued_s > trail.arrived_s:  # a picture or a text
         yield Station("prepare", trail.began_s, trail.queued_s)
     batch = trail.batch
     yield Station("queue", trail.queued_s, end_s if batch is None else min(batch.cut_s, end_s))

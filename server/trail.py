@@ -57,6 +57,7 @@ class Trail:
         model: that was asked for, then the one that was found; likewise its version.
         rows: 0 until the request was held against the model.
         length: entries of the longest row, 0 where that plays no part.
+        arrived_s: when its model's account of it begins.
         queued_s: since when it waited for nothing but its model.
         batch: in which it ran.
         first_token_s: when the first step of its rows was done.
@@ -79,6 +80,7 @@ class Trail:
     version: str = ""
     rows: int = 0
     length: int = 0
+    arrived_s: float = 0.0
     queued_s: float | None = None
     batch: Batch | None = None
     first_token_s: float | None = None
@@ -90,11 +92,20 @@ class Trail:
         """It was unpacked: so far these are only a caller's words."""
         self.model, self.version, self.request_id = map(_tame, (model, version, request_id))
 
-    def waits(self, model: str, version: str, *, rows: int, length: int, queued_s: float) -> None:
+    def waits(
+        self,
+        model: str,
+        version: str,
+        *,
+        rows: int,
+        length: int,
+        arrived_s: float,
+        queued_s: float,
+    ) -> None:
         """It fits a model, and may be queued for it."""
         self.model, self.version = model, version
         self.rows, self.length = rows, length
-        self.queued_s = queued_s
+        self.arrived_s, self.queued_s = arrived_s, queued_s
 
 
 def _tame(text: str) -> str:

@@ -72,7 +72,12 @@ class PairRequest:
         self.trail = reply.trail
         if self.trail is not None:
             self.trail.waits(
-                model.name, model.version, rows=self.rows, length=self.length, queued_s=queued_s
+                model.name,
+                model.version,
+                rows=self.rows,
+                length=self.length,
+                arrived_s=self.arrived_s,
+                queued_s=queued_s,
             )
         for row in sources:
             row.owner = self

@@ -28,6 +28,7 @@ def ended(**own: Any) -> Trail:
         "model": "lenet5",
         "version": "2",
         "rows": 1,
+        "arrived_s": 100.0,
         "queued_s": 100.0,
         "batch": batch,
         "code": grpc.StatusCode.OK,

@@ -72,6 +72,13 @@ class Server:
         """What the server wrote to standard error so far."""
         return self._log.read_text()
 
+    def wait_for_log(self, text: str) -> None:
+        """Return once the log holds a text; it is written a little after what it tells of."""
+        end_s = time.monotonic() + ANSWER_S
+        while text not in self.log():
+            assert time.monotonic() < end_s, f"expected {text!r} in the log:\n{self.log()}"
+            time.sleep(0.005)
+
     def metrics_text(self) -> str:
         """`/metrics` as it is."""
         connection = HTTPConnection(self.metrics, timeout=ANSWER_S)
