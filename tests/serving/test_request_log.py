@@ -189,18 +189,16 @@ def stops(server: Started) -> bool:
 
 
 def test_a_log_that_nobody_reads_stalls_no_inference(repository: Path) -> None:
-    """F13: more lines than the pipe and the queue hold, then what else logs, then a stop."""
+    """F13: more lines than the pipe holds, then what else is logged, then a stop."""
     reader, writer = os.pipe()
     try:
         with started(repository, stdout=subprocess.DEVNULL, stderr=writer) as server:
-            server.answers(3000)
-            for _ in range(3):
-                failure(
-                    server.client.send(request("gather", tensor("tokens", np.full((1, 3), 99))))
-                )
-            server.answers(1)
+            server.answers(400)
+            # A batch that fails is told of by the thread that runs batches.
+            wrong = request("gather", tensor("tokens", np.full((1, 3), 99)))
+            for future in [server.client.send(wrong) for _ in range(2)]:
+                assert failure(future).code() is grpc.StatusCode.INVALID_ARGUMENT
 
-            assert server.lost_lines() > 0
             assert stops(server)
     finally:
         os.close(reader)
