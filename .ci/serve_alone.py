@@ -13,7 +13,7 @@ from weir import Client
 
 def main(weir: str, models: str) -> None:
     """Start `weir serve MODELS` as its own process, and ask for a row and for what a picture shows."""
-    for package in ("torch", "onnx", "sklearn", "matplotlib"):
+    for package in ("torch", "onnx", "sklearn", "matplotlib", "opentelemetry"):
         if importlib.util.find_spec(package):
             sys.exit(f"expected no {package} beside the server")
     command = [weir, "serve", models, "--port", "0", "--metrics-port", "0"]

@@ -29,6 +29,7 @@ def test_server_holds_no_torch_and_nothing_of_ours_but_the_bundle() -> None:
 
     assert {"server", "bundle", "onnxruntime", "grpc"} <= loaded
     assert not loaded & {"torch", "onnx", "export", "training", "weir", "sklearn", "matplotlib"}
+    assert "opentelemetry" not in loaded, "it waits for a collector"
     assert "sentencepiece" not in loaded, "it waits for a bundle that needs it"
 
 
@@ -43,7 +44,11 @@ def test_lowest_packages_import_none_of_ours(package: str) -> None:
 
 @pytest.mark.parametrize(
     ("package", "importer"),
-    [("onnxruntime", "server/session.py"), ("sentencepiece", "server/subwords.py")],
+    [
+        ("onnxruntime", "server/session.py"),
+        ("opentelemetry", "server/traces.py"),
+        ("sentencepiece", "server/subwords.py"),
+    ],
 )
 def test_only_one_module_of_the_server_imports_it(package: str, importer: str) -> None:
     importers = {

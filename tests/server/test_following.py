@@ -23,7 +23,7 @@ class Following:
         self.told: list[Trail] = []
         self.calls: list[Any] = []
         self.follower = Follower(self.told.append, shares, clock=clock, draw=lambda: draw)
-        handlers = {
+        handlers: dict[str, Unary | Stream] = {
             "/unary": Unary(lambda call, _: self.calls.append(call)),
             "/broken": Unary(self._break),
             "/stream": Stream(self.calls.append),

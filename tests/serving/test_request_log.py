@@ -57,7 +57,7 @@ def server(
 def line_of(server: Server, request_id: str) -> dict[str, Any]:
     """The line of a request, once it is written."""
     server.wait_for_log(f'"id": "{request_id}"')
-    lines = [json.loads(line) for line in server.log().splitlines()]
+    lines: list[dict[str, Any]] = [json.loads(line) for line in server.log().splitlines()]
     (found,) = [line for line in lines if line.get("id") == request_id]
     assert found.pop("time").endswith("Z")
     return found
