@@ -60,13 +60,13 @@ def test_json_is_an_object_a_line(
 
 
 def test_json_members_of_an_event_hide_none_of_the_line(
-    logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+    logger: logging.Logger, capfd: pytest.CaptureFixture[str]
 ) -> None:
     log.configure("json", "info")
 
     logger.info("event level=%s message=%s", "high", "hello")
 
-    event = json.loads(capsys.readouterr().err)
+    event = json.loads(written(capfd).err)
     assert (event["level"], event["message"]) == ("info", "event level=high message=hello")
 
 
