@@ -5,6 +5,7 @@
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     from export.pair_spec import PairSpec
     from export.publishing import Published, publish
     from export.spec import ExportSpec
+
+# ONNX Runtime on Linux, since 1.30, would tell Microsoft of each process, session and model, and keep an identifier of
+# the machine; it asks this when it is first imported. Whoever wants that sets it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = ["ExportSpec", "PairSpec", "Published", "publish", "publish_pair"]
 

@@ -1,6 +1,7 @@
 """What may be in a process, and whose names are whose."""
 
 import json
+import os
 import subprocess
 import sys
 from importlib.metadata import distributions, packages_distributions
@@ -31,6 +32,18 @@ def test_server_holds_no_torch_and_nothing_of_ours_but_the_bundle() -> None:
     assert not loaded & {"torch", "onnx", "export", "training", "weir", "sklearn", "matplotlib"}
     assert "opentelemetry" not in loaded, "it waits for a collector"
     assert "sentencepiece" not in loaded, "it waits for a bundle that needs it"
+
+
+@pytest.mark.parametrize("module", ["server.session", "export.publishing"])
+def test_onnx_runtime_tells_nobody_of_us(module: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+
+    subprocess.run(
+        [sys.executable, "-c", f"import {module}"], check=True, cwd=ROOT, env=environment
+    )
+
+    assert not list(tmp_path.rglob("deviceid")), "what it would send is named by this"
 
 
 @pytest.mark.parametrize("package", ["training", "bundle"])
