@@ -9,12 +9,31 @@ BIN := $(VENV)/bin
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I server/pb=protos
 PROTOS := $(sort $(wildcard protos/*.proto protos/*/*/*.proto))
 
-.PHONY: demo test format lint types imports proto check-proto pytest clean
+# Debian's, for `make test-ops`.
+OPS_PROGRAMS := prometheus promtool podman runc catatonit debootstrap iptables
+OPS_PACKAGES := prometheus podman netavark aardvark-dns runc catatonit debootstrap iptables
+
+.PHONY: demo test test-ops format lint types imports proto check-proto pytest clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py
 
 test: lint types imports check-proto pytest
+
+# Dashboards and rules against a real Prometheus and a real server; the image and the stack in real containers.
+test-ops: $(VENV)/installed-ops
+	@for program in $(OPS_PROGRAMS); do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+	if [ -n "$$missing" ]; then \
+	  sudo=$$(test "$$(id -u)" = 0 || echo sudo); \
+	  echo "test-ops: missing:$$missing; installing Debian's packages (and their services)$${sudo:+ with sudo}"; \
+	  $$sudo apt-get update --quiet=2 \
+	    && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes --no-install-recommends $(OPS_PACKAGES); \
+	fi
+	$(BIN)/pytest -m ops tests/ops
+
+$(VENV)/installed-ops: $(VENV)/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --group ops
+	@touch $@
 
 # The environment; made once, and again when what it is made of changes.
 $(VENV)/installed: pyproject.toml constraints.txt
