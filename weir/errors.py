@@ -38,6 +38,10 @@ _NOBODY = re.compile(
     r"(?:failed to connect to all addresses; last error: \w+: (?:ipv[46]:)?"
     r"|errors resolving |DNS resolution failed for )(\S+): "
 )
+# Its words for one that speaks something else, as the port of the metrics does.
+_NO_GRPC = "Failed parsing HTTP/2"
+# Its words for a connection that broke under a call: the process was killed, or the network failed.
+_GONE = re.compile(r"Stream removed|Socket closed|recvmsg:|Connection reset by peer")
 
 
 class WeirError(Exception):
@@ -178,7 +182,12 @@ def from_failure(failure: Failure) -> CallError:
     status = failure.code().name
     message = failure.details() or status.lower().replace("_", " ")
     if status == "UNAVAILABLE" and (nobody := _NOBODY.match(message)):
-        return Unreachable(f"no server answers at {unquote(nobody[1])}")
+        who = unquote(nobody[1])
+        if message.startswith(_NO_GRPC, nobody.end()):
+            return Unreachable(f"what answers at {who} speaks no gRPC")
+        return Unreachable(f"no server answers at {who}")
+    if status in {"UNAVAILABLE", "UNKNOWN"} and _GONE.match(message):
+        return Unavailable(f"the server went away before it answered ({message})")
     retry_after_s = _retry_after_s(failure.trailing_metadata() or ())
     return BY_STATUS.get(status, Unknown)(message, retry_after_s=retry_after_s)
 

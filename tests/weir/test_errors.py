@@ -101,3 +101,33 @@ def test_a_server_that_says_so_itself_is_unavailable() -> None:
 
     assert type(error) is errors.Unavailable
     assert str(error) == "echo: is being loaded"
+
+
+def test_what_speaks_something_else_is_told_from_nobody() -> None:
+    details = (
+        "failed to connect to all addresses; last error: UNAVAILABLE: ipv4:127.0.0.1:8002: Failed "
+        "parsing HTTP/2 (Expected SETTINGS frame as the first frame, got frame type 79)"
+    )
+
+    error = errors.from_failure(Failure(grpc.StatusCode.UNAVAILABLE, details))
+
+    assert type(error) is errors.Unreachable
+    assert str(error) == "what answers at 127.0.0.1:8002 speaks no gRPC"
+
+
+@pytest.mark.parametrize(
+    ("status", "details"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, "Stream removed (Socket closed)"),
+        (grpc.StatusCode.UNAVAILABLE, "Socket closed"),
+        (grpc.StatusCode.UNAVAILABLE, "recvmsg:Connection reset by peer"),
+        (grpc.StatusCode.UNKNOWN, "Stream removed"),
+    ],
+)
+def test_a_server_that_is_killed_under_a_call_went_away(
+    status: grpc.StatusCode, details: str
+) -> None:
+    error = errors.from_failure(Failure(status, details))
+
+    assert type(error) is errors.Unavailable
+    assert str(error) == f"the server went away before it answered ({details})"

@@ -1,0 +1,73 @@
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+import weir
+
+# Takes a call, says so, and answers nothing.
+SILENT = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+import grpc
+
+class Silent(grpc.GenericRpcHandler):
+    def service(self, details):
+        def wait(body, context):
+            print("called", flush=True)
+            threading.Event().wait()
+        return grpc.unary_unary_rpc_method_handler(wait)
+
+server = grpc.server(ThreadPoolExecutor(1), handlers=[Silent()])
+print(server.add_insecure_port("127.0.0.1:0"), flush=True)
+server.start()
+server.wait_for_termination()
+"""
+
+
+@pytest.fixture
+def http() -> Iterator[str]:
+    """A server that speaks HTTP/1."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+class Quiet(BaseHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_server_that_is_killed_under_a_call_went_away() -> None:
+    with subprocess.Popen([sys.executable, "-c", SILENT], stdout=subprocess.PIPE, text=True) as one:
+        assert one.stdout is not None
+        port = one.stdout.readline().strip()
+        with weir.Client(f"127.0.0.1:{port}") as client:
+            answer = client.submit("echo", {"x": [[1]]})
+            assert one.stdout.readline() == "called\n"
+            one.kill()
+            with pytest.raises(weir.Unavailable, match="the server went away before it answered"):
+                answer.result()
+
+
+def test_a_port_that_speaks_something_else_is_told_as_that(http: str) -> None:
+    with weir.Client(http) as client, pytest.raises(weir.Unreachable, match="speaks no gRPC"):
+        client.models()
+
+
+def test_a_port_where_nobody_listens_is_told_as_that() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+
+    with (
+        weir.Client(f"127.0.0.1:{port}") as client,
+        pytest.raises(weir.Unreachable, match=f"no server answers at 127.0.0.1:{port}"),
+    ):
+        client.models()
