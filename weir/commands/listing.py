@@ -10,6 +10,7 @@ from textwrap import indent
 from rich.console import Console
 from rich.text import Text
 
+from bundle.versions import FILE_NAME
 from weir.answers import IndexEntry, ModelInfo
 
 NOT_LOADED = "NOT LOADED"
@@ -106,10 +107,13 @@ def ago(since: datetime, now: datetime) -> str:
 def _model(versions: Sequence[Listed], widths: Mapping[str, int], now: datetime) -> list[Text]:
     name, task, rest = versions[0].name, versions[0].task, versions[0].not_loaded
     lines = [Text.assemble((name, "bold"), (f"  {task}" if task else "", "dim"))]
+    # The server says it of every version, for it concerns them all.
+    ours = {one.reason for one in versions if one.reason.startswith(FILE_NAME)}
+    lines += [Text(indent(reason, _INDENT), _COLOURS["UNAVAILABLE"]) for reason in sorted(ours)]
     for one in versions:
         colour = _COLOURS.get(one.state, "")
         lines.append(_line(_cells(one, now), widths, colour))
-        if one.reason:
+        if one.reason and one.reason not in ours:
             lines.append(Text(indent(one.reason, _INDENT * 2), colour))
     if rest:
         lines.append(Text(f"{_INDENT}on disk, not loaded: {', '.join(rest)}", "dim"))

@@ -60,8 +60,10 @@ def models(
     shown = [one for one in found if one.state == "READY" or not ready]
     if as_json:
         typer.echo(json.dumps(listing.plain(shown)))
-    else:
+    elif shown:
         listing.show(shown, target, Console())
+    else:
+        typer.echo(f"no models {'that are ready ' if ready else ''}at {target}")
 
 
 def load(

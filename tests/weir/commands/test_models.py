@@ -48,6 +48,37 @@ def test_a_reason_of_several_lines_is_indented(weir: Weir, fake: FakeServer) -> 
     assert "\n    first\n      second\n" in done.out
 
 
+def test_a_file_that_concerns_every_version_is_told_of_once(weir: Weir, fake: FakeServer) -> None:
+    good = fake.models.listing.models[0]
+    reason = "versions.toml: policy: expected \"all\", got 'al'"
+    for version in good.versions:
+        version.reason = reason
+
+    done = weir("models", "--target", fake.target)
+
+    assert done.out.count(reason) == 1
+    assert f"good  image-classification\n  {reason}\n  3 " in done.out
+
+
+@pytest.mark.parametrize(
+    ("option", "kept"), [((), 0), (("--ready",), 3)], ids=["empty", "none ready"]
+)
+def test_a_list_of_nothing_says_so(
+    weir: Weir, fake: FakeServer, option: tuple[str, ...], kept: int
+) -> None:
+    for model in fake.models.listing.models:
+        for version in model.versions:
+            version.state = "UNAVAILABLE"
+    del fake.models.listing.models[kept:]
+
+    listed = weir("models", *option, "--target", fake.target)
+    read = weir("models", *option, "--json", "--target", fake.target)
+
+    what = "no models that are ready at" if option else "no models at"
+    assert (listed.code, listed.out) == (0, f"{what} {fake.target}\n")
+    assert (read.code, read.out) == (0, "[]\n")
+
+
 def test_a_listing_fits_eighty_columns(weir: Weir, fake: FakeServer) -> None:
     done = weir("models", "--target", fake.target)
 
