@@ -1,12 +1,14 @@
-"""Which verb a model is for: what a verb says that was given another kind of model."""
+"""What a verb says that was given a model of another kind, or one that is not there."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
-from weir.errors import CallError, InvalidArgument
+from weir.errors import CallError, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
+    from weir.answers import ModelInfo
     from weir.client import Client
 
 _VERBS = {
@@ -20,14 +22,16 @@ _VERBS = {
 
 @contextmanager
 def advised(client: "Client", model: str, verb: str) -> Iterator[None]:
-    """Turn the refusal of a model that is for another verb into that verb's name.
+    """Turn the refusal of a model that is for another verb into that verb's name; and as `listed`.
 
     The server's own words name its calls, which nobody types.
     """
     try:
-        yield
+        with listed(client, model):
+            yield
     except InvalidArgument as error:
-        task = _task_of(client, model)
+        known = models_of(client).get(model)
+        task = known.task if known else ""
         if _VERBS.get(task, verb) == verb:
             raise
         raise InvalidArgument(
@@ -35,9 +39,22 @@ def advised(client: "Client", model: str, verb: str) -> Iterator[None]:
         ) from error
 
 
-def _task_of(client: "Client", model: str) -> str:
-    """What a model is for; empty where the server cannot say."""
+@contextmanager
+def listed(client: "Client", model: str) -> Iterator[None]:
+    """Add to the refusal of an unknown model which ones there are."""
     try:
-        return next((one.task for one in client.models() if one.name == model), "")
+        yield
+    except NotFound as error:
+        known = models_of(client)
+        if not known or model in known:
+            raise
+        names = shorten(", ".join(sorted(known)), 300, placeholder=" …")
+        raise NotFound(f"{error}; there are {names}") from error
+
+
+def models_of(client: "Client") -> "dict[str, ModelInfo]":
+    """What a server holds, by name; nothing where it cannot say."""
+    try:
+        return {one.name: one for one in client.models()}
     except CallError:
-        return ""
+        return {}

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from weir import defaults
+from weir.commands.advice import listed
 from weir.commands.extras import requires
 from weir.commands.options import Target, Timeout, Version, duration_s
 from weir.errors import UsageError, WeirError
@@ -137,7 +138,7 @@ def _request(
     from weir.inputs import parse_inputs
     from weir.wire import infer, infer_request
 
-    with Client(target) as client:
+    with Client(target) as client, listed(client, model):
         metadata = client.metadata(model, version)
     given = parse_inputs(inputs, metadata)
     sizes = payload.parse_shapes(shapes)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from weir import defaults
+from weir.commands.advice import listed
 from weir.commands.evaluation_sets import changes_of, hold_out, questions_of, read_bundle
 from weir.commands.extras import requires
 from weir.commands.options import Target, Timeout, Version
@@ -95,7 +96,8 @@ def evaluate(
     if (changes or quick) and not (read and read.contract.decoding):
         raise UsageError("--target-data … --quick: go with --bundle of a pair, got another or none")
     with Client(target, timeout_s=timeout) as client:
-        metadata = client.metadata(model, version)
+        with listed(client, model):
+            metadata = client.metadata(model, version)
         rows = min(rows, client.config(model, version).config.max_batch_size or rows)
         ask = partial(_answers, client, metadata, version=version, concurrency=concurrency)
         if read is not None and is_measured:

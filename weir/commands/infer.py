@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from weir import defaults
+from weir.commands.advice import listed
 from weir.commands.extras import requires
 from weir.commands.options import AsJson, Target, Timeout, Version
 from weir.errors import UsageError
@@ -44,7 +45,7 @@ def infer(
     with requires("client"):
         from weir.client import Client
         from weir.inputs import parse_inputs
-    with Client(target, timeout_s=timeout) as client:
+    with Client(target, timeout_s=timeout) as client, listed(client, model):
         arrays = parse_inputs(inputs, client.metadata(model, version))
         answer = client.infer(model, arrays, version=version, outputs=outputs)
     if out is not None:

@@ -107,7 +107,9 @@ def test_what_is_wrong_with_every_picture_is_said_once(
     done = weir("classify", tmp_path, "--model", "nobody", "--target", fake.target)
 
     assert done.code == 1
-    assert done.err.strip().splitlines()[-1] == "weir: unknown model 'nobody'"
+    assert done.err.strip().splitlines()[-1] == (
+        "weir: unknown model 'nobody'; there are away, flop, good"
+    )
     assert done.err.count("weir: ") == 1
 
 

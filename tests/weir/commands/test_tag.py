@@ -52,7 +52,7 @@ def test_the_only_model_need_not_be_named(weir: Weir, fake: FakeServer) -> None:
     """The index of the fake holds `echo`, which tags nothing."""
     done = weir("tag", "a", "--target", fake.target)
 
-    assert done.err == "weir: unknown model 'echo'\n"
+    assert done.err == "weir: unknown model 'echo'; there are away, flop, good\n"
 
 
 def test_a_text_that_fails_is_named_and_the_others_are_answered(
@@ -70,7 +70,9 @@ def test_a_text_that_fails_is_named_and_the_others_are_answered(
 def test_what_is_wrong_with_every_text_is_said_once(weir: Weir, fake: FakeServer) -> None:
     done = weir("tag", "a", "b", "c", "--model", "nobody", "--target", fake.target)
 
-    assert done.code == 1 and done.err == "weir: unknown model 'nobody'\n"
+    assert (
+        done.code == 1 and done.err == "weir: unknown model 'nobody'; there are away, flop, good\n"
+    )
 
 
 def test_texts_that_are_not_utf8_are_refused(
