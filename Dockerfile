@@ -1,37 +1,89 @@
-# Two images: `serve`, which holds no torch, and `train`, which holds everything.
+# Two images: `serve`, which holds no torch and no compiler, and `train`, which holds everything.
 #
 #   docker build --target serve --tag weir:serve .
-#   docker run --rm -p 127.0.0.1:8001:8001 -v "$PWD/models:/models:ro" weir:serve
+#   docker build --target serve --tag weir:serve-cuda --build-arg VARIANT=cuda .
+#   docker run --rm --read-only -p 127.0.0.1:8001:8001 -v "$PWD/models:/models:ro" weir:serve
 
-ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+ARG PYTHON_IMAGE=docker.io/library/python:3.11.16-slim-bookworm@sha256:528257d48c1da0dcecc2e725d1ae34498d60c965f1241e39cd6a85a8859bdf84
 
-FROM ${PYTHON_IMAGE} AS build-serve
+FROM ${PYTHON_IMAGE} AS build
+# A failure anywhere in a pipe or a line of commands ends the build.
+SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 WORKDIR /source
-RUN python -m venv /opt/weir
 COPY pyproject.toml constraints.txt README.md LICENSE ./
+# What follows is built on Weir without its code: what it needs is not installed again when that changes.
+RUN pip install --no-cache-dir --constraint constraints.txt hatchling; \
+    python -m venv --without-pip /opt/weir; \
+    mkdir bundle export server training weir; \
+    pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /empty .
+
+FROM build AS build-serve
+# cpu, or cuda: with CUDA's libraries, for x86-64.
+ARG VARIANT=cpu
+COPY deploy/image/cuda-constraints.txt ./
+RUN wheel=$(echo /empty/*.whl); \
+    install() { pip --python /opt/weir/bin/python install --no-cache-dir --constraint constraints.txt "$@"; }; \
+    case "$VARIANT" in \
+      cpu) install "${wheel}[server]"; \
+        # The CPU's provider is inside the runtime; these two want libraries that are not here.
+        rm -f /opt/weir/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime_providers_cuda.so \
+          /opt/weir/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime_providers_tensorrt.so ;; \
+      cuda) install --constraint cuda-constraints.txt "${wheel}[server]" 'onnxruntime-gpu[cuda,cudnn]'; \
+        mkdir /opt/weir/cuda; \
+        ln -s /opt/weir/lib/python3*/site-packages/nvidia/*/lib/*.so* /opt/weir/cuda ;; \
+      *) echo "VARIANT: expected cpu or cuda, got $VARIANT" >&2; exit 1 ;; \
+    esac
 COPY bundle bundle
 COPY export export
 COPY server server
 COPY training training
 COPY weir weir
-RUN /opt/weir/bin/pip install --no-cache-dir --constraint constraints.txt '.[server]'
-
-FROM build-serve AS train
-RUN /opt/weir/bin/pip install --no-cache-dir --constraint constraints.txt '.[all]'
-RUN useradd --uid 10001 --create-home weir
-USER 10001:10001
-WORKDIR /work
-ENV PATH=/opt/weir/bin:$PATH
-ENTRYPOINT ["weir"]
+RUN pip --python /opt/weir/bin/python uninstall --yes --quiet weir; \
+    pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /whole .; \
+    pip --python /opt/weir/bin/python install --no-cache-dir --no-deps /whole/*.whl
 
 FROM ${PYTHON_IMAGE} AS serve
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="weir: serve" \
+      org.opencontainers.image.description="Serves bundles and ONNX files over gRPC, with metrics." \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.revision="$REVISION"
 COPY --from=build-serve /opt/weir /opt/weir
+# A container's own loopback is reached by nobody: what may reach the ports, who publishes them says.
 ENV PATH=/opt/weir/bin:$PATH \
+    LD_LIBRARY_PATH=/opt/weir/cuda \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     WEIR_HOST=0.0.0.0
 USER 10001:10001
 EXPOSE 8001 8002
-HEALTHCHECK --interval=10s --timeout=3s --start-period=30s CMD ["weir", "health"]
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=6s --start-period=60s --retries=3 CMD ["weir", "health", "--timeout", "4"]
 ENTRYPOINT ["weir", "serve"]
 CMD ["/models"]
+
+FROM build AS train
+# As in the Makefile: for example --extra-index-url https://download.pytorch.org/whl/cpu
+ARG PIP_FLAGS=
+# hadolint ignore=SC2086
+RUN wheel=$(echo /empty/*.whl); \
+    pip --python /opt/weir/bin/python install --no-cache-dir --constraint constraints.txt $PIP_FLAGS "${wheel}[all]"
+COPY bundle bundle
+COPY export export
+COPY server server
+COPY training training
+COPY weir weir
+RUN pip --python /opt/weir/bin/python uninstall --yes --quiet weir; \
+    pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /whole .; \
+    pip --python /opt/weir/bin/python install --no-cache-dir --no-deps /whole/*.whl; \
+    useradd --uid 10001 --create-home weir; \
+    install --directory --owner=weir /work
+LABEL org.opencontainers.image.title="weir: train" \
+      org.opencontainers.image.description="Trains networks and exports them to bundles." \
+      org.opencontainers.image.licenses="Apache-2.0"
+ENV PATH=/opt/weir/bin:$PATH \
+    PYTHONUNBUFFERED=1
+USER 10001:10001
+WORKDIR /work
+ENTRYPOINT ["weir"]

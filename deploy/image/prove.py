@@ -1,0 +1,178 @@
+"""Build the image `serve`, start it as docker-compose.yml says, and look at it from outside and inside.
+
+    python -m deploy.image.prove MODELS --model NAME              # with Docker, or Podman where no Docker answers
+    python -m deploy.image.prove MODELS --model NAME --stand-in   # on a base of Debian's, without Docker Hub
+
+Needs `docker` with its compose plugin, or, as root, `podman`, `runc`, `catatonit` and PyPI's podman-compose; for
+--stand-in `debootstrap` too. It leaves two images, weir-proof:serve and weir-proof:base, for the next time.
+"""
+
+import argparse
+import json
+import socket
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from deploy.image.engine import BASE, IMAGE, Engine, do, make_base
+from weir import Client
+
+_READY_WITHIN_S = 60.0
+_GRACE_S = 25.0
+
+
+def expect(what: str, wanted: object, got: object) -> None:
+    """Say that something is as it should be, or end."""
+    if wanted != got:
+        sys.exit(f"{what}: expected {wanted}, got {got}")
+    print(f"ok: {what}: {got}")
+
+
+def call(port: int, model: str) -> None:
+    """Requests for a second, through the published port."""
+    program = [sys.executable, "-m", "weir"]
+    where = ["--target", f"127.0.0.1:{port}"]
+    with Client(where[1]) as client:
+        client.wait_ready(timeout_s=_READY_WITHIN_S)
+    do(*program, "bench", model, *where, "--concurrency", "4", "--duration", "1s")
+    print(f"ok: {model} answers")
+
+
+def prove_contained(engine: Engine, container: str) -> dict[str, int]:
+    """What the server may do where it runs; the sizes of what is installed there."""
+    program = Path(__file__).with_name("inside.py").read_text("utf-8")
+    told: dict[str, Any] = json.loads(engine("exec", "-i", container, "python", "-", text=program))
+    # Podman has these two in memory, whatever is asked of it.
+    writes = set(told["writes"]) - {"/var/tmp", "/run"}
+    expect("its user", 10001, told["user"])
+    expect("its capabilities", 0, told["capabilities"])
+    expect("it may gain privileges", False, told["may gain privileges"])
+    expect("where it may write", {"/tmp"}, writes)
+    expect("it runs what it wrote there", False, told["runs what it wrote to /tmp"])
+    expect("packages that only training needs", [], told["packages"])
+    expect("programs that build", [], told["programs"])
+    sizes: dict[str, int] = told["sizes"]
+    return sizes
+
+
+def prove_healthy(engine: Engine, container: str) -> None:
+    """The image's own health check, run as the engine would."""
+    told = engine("image", "inspect", "--format", "{{json .Config.Healthcheck.Test}}", IMAGE)
+    command = json.loads(told)[1:]
+    expect(" ".join(command), "SERVING", engine("exec", container, *command).strip())
+
+
+def prove_scraped(port: int) -> None:
+    """The page of metrics, through the published port."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as response:
+        lines = response.read().decode().splitlines()
+    counted = [line for line in lines if line.startswith("weir_requests_total") and '"OK"' in line]
+    expect("requests are counted", True, any(float(line.split()[-1]) > 0 for line in counted))
+
+
+def fill(engine: Engine, container: str) -> None:
+    """Take all of /tmp."""
+    engine("exec", container, "sh", "-c", "! cat /dev/zero > /tmp/full 2> /dev/null")
+    free = engine("exec", container, "sh", "-c", "df --output=avail /tmp | tail -n 1")
+    expect("free in /tmp", "0", free.strip())
+
+
+def prove_stopped(engine: Engine, container: str, stop: Callable[[], object]) -> None:
+    """It ends by itself when told to."""
+    started_s = time.monotonic()
+    stop()
+    expect("stopped within its grace", True, time.monotonic() - started_s < _GRACE_S)
+    state = json.loads(engine("container", "inspect", container))[0]["State"]
+    expect("exit code", 0, state["ExitCode"])
+
+
+def prove_bare(engine: Engine, models: Path, model: str, port: int) -> None:
+    """Nothing but the image and models: no HOME, and no place to write to, not even /tmp."""
+    command = ["run", "--detach", "--name", "weir-proof-bare", "--read-only", "--cap-drop", "ALL"]
+    if engine.name == "podman":
+        command += ["--read-only-tmpfs=false"]
+    command += ["--publish", f"127.0.0.1:{port}:8001", "--volume", f"{models}:/models:ro"]
+    command += ["--entrypoint", "env", IMAGE, "--unset", "HOME", "weir", "serve", "/models"]
+    engine(*command)
+    try:
+        call(port, model)
+        prove_stopped(
+            engine, "weir-proof-bare", lambda: engine("stop", "--time", "40", "weir-proof-bare")
+        )
+    finally:
+        engine("rm", "--force", "weir-proof-bare")
+
+
+def print_sizes(engine: Engine, base: str, sizes: dict[str, int]) -> None:
+    """What of the image comes from where, in millions of bytes."""
+    whole, below = (
+        json.loads(engine("image", "inspect", name))[0]["Size"] for name in (IMAGE, base)
+    )
+    print(f"image {whole / 1e6:.0f} MB, of it the base {below / 1e6:.0f} MB")
+    for name, size in sorted(sizes.items(), key=lambda item: -item[1])[:12]:
+        print(f"{size / 1e6:8.1f} MB  {name}")
+    print(f"{sum(sizes.values()) / 1e6:8.1f} MB  all of Python's packages")
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def _container(engine: Engine) -> str:
+    label = "label=com.docker.compose.project=weir-proof"
+    return engine("ps", "--all", "--quiet", "--filter", label).strip()
+
+
+def prove(models: Path, model: str, base: str, folder: Path) -> None:
+    """Build, start, look, stop."""
+    grpc, metrics, bare = _free_ports(3)
+    settings = {"WEIR_PORT": str(grpc), "WEIR_METRICS_PORT": str(metrics)}
+    settings |= {"WEIR_MODELS": str(models), "COMPOSE_PROFILES": "cpu"}
+    engine = Engine(folder, {**settings, **({"PYTHON_IMAGE": base} if base else {})})
+    if base == BASE:
+        make_base(engine, folder)
+    engine.compose("build", "server")
+    try:
+        engine.compose("up", "--detach", "--no-build", "server")
+        container = _container(engine)
+        call(grpc, model)
+        prove_healthy(engine, container)
+        prove_scraped(metrics)
+        sizes = prove_contained(engine, container)
+        fill(engine, container)
+        call(grpc, model)
+        prove_healthy(engine, container)
+        prove_stopped(engine, container, lambda: engine.compose("stop", "server"))
+    finally:
+        engine.compose("down", "--volumes")
+    prove_bare(engine, models, model, bare)
+    if base:
+        print_sizes(engine, base, sizes)
+
+
+def main() -> None:
+    """Read what to prove it with."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("models", type=Path, help="a model repository that any user may read")
+    parser.add_argument("--model", required=True, help="the model of it to call")
+    parser.add_argument("--base", default="", help="instead of the Dockerfile's PYTHON_IMAGE")
+    parser.add_argument(
+        "--stand-in", action="store_const", dest="base", const=BASE, help="make one"
+    )
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        prove(arguments.models.resolve(), arguments.model, arguments.base, Path(folder))
+
+
+if __name__ == "__main__":
+    main()
