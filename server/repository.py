@@ -20,6 +20,7 @@ from pathlib import Path
 
 from server.catalogue import Catalogue, Entry, Offer
 from server.generation.served import ServedPair
+from server.heap import give_back
 from server.lifecycle import State
 from server.metrics import ModelGauges
 from server.model import Loader, ServedModel
@@ -137,8 +138,11 @@ class Repository:
                 job()
             except Exception:  # our bug: the next change still counts on this thread
                 logger.exception("change lost")
+            is_poll = job == self._poll
             # It may be the last that knows a version that left.
             del job
+            if not is_poll:
+                give_back()
 
     def _next(self) -> Callable[[], None] | None:
         try:
