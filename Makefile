@@ -13,7 +13,7 @@ PROTOS := $(sort $(wildcard protos/*.proto protos/*/*/*.proto))
 OPS_PROGRAMS := prometheus promtool podman runc catatonit debootstrap iptables
 OPS_PACKAGES := prometheus podman netavark aardvark-dns runc catatonit debootstrap iptables
 
-.PHONY: demo test test-ops format lint types imports proto check-proto pytest clean
+.PHONY: demo test test-ops format lint types imports proto check-proto metrics-page pytest clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py
@@ -67,6 +67,9 @@ check-proto: $(VENV)/installed
 	       diff -u "$$file" "$$fresh/$$file" \
 	         || { echo "server/pb is not what protos/ says: run 'make proto'"; exit 1; }; \
 	     done
+
+metrics-page: $(VENV)/installed
+	$(BIN)/python -m server.metrics_page > docs/metrics.md.new && mv docs/metrics.md.new docs/metrics.md
 
 pytest: $(VENV)/installed
 	$(BIN)/pytest

@@ -100,7 +100,7 @@ class Admission:
         try:
             self._unpacker.accept(arrival)
         except Overloaded as error:
-            self.refuse(error, reply, None, now)
+            self.refuse(error, reply, None, now, len(payload))
 
     def _unpack(self, arrival: Arrival) -> None:
         model = None
@@ -118,7 +118,7 @@ class Admission:
                 except Draining as error:
                     model = self.successor(error, model, message.model_version)
         except Exception as error:  # noqa: BLE001 - the one place where admission may fail
-            self.refuse(error, arrival.reply, model, arrival.arrived_s)
+            self.refuse(error, arrival.reply, model, arrival.arrived_s, len(arrival.payload))
             return
         arrival.admitted(cancel)
 
@@ -134,6 +134,7 @@ class Admission:
                 send=arrival.send,
                 arrived_s=arrival.arrived_s,
                 deadline_s=arrival.deadline_s,
+                request_bytes=len(arrival.payload),
                 clock=self.clock,
             )
             generated.submit()
@@ -144,6 +145,7 @@ class Admission:
             arrival.reply,
             arrived_s=arrival.arrived_s,
             deadline_s=arrival.deadline_s,
+            request_bytes=len(arrival.payload),
             clock=self.clock,
         )
         request.submit()
@@ -197,11 +199,12 @@ class Admission:
         reply: Reply,
         model: ServedModel | ServedPair | None,
         arrived_s: float,
+        request_bytes: int,
     ) -> None:
         """Answer a request that never reached a queue, and lay it to its model's account."""
         refusal = refusal_of(error)
         reply.finish(refusal.code, refusal.details, trailers=refusal.trailers)
-        if model is None:
-            self._metrics.request_refused(refusal.code.name)
-        else:
-            model.metrics.request_ended(refusal.code.name, self.clock() - arrived_s)
+        numbers = self._metrics.nobody if model is None else model.metrics
+        numbers.request_refused(
+            refusal.code.name, refusal.reason, self.clock() - arrived_s, request_bytes
+        )

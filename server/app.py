@@ -5,7 +5,7 @@
 Threads, all of them: the main thread waits for a signal; `weir-io` (or grpcio's pool) carries calls;
 `weir-run-…` runs models; `weir-decode_…` reads pictures and texts; `weir-deadlines` ends what is late;
 `weir-loader` loads, and each version that leaves has a `weir-retire-…`; `weir-unpack` unpacks large messages; `weir-log` writes the log, and
-`weir-tell` makes lines and spans of requests if that is asked for; prometheus-client has one that answers scrapes.
+`weir-tell` makes lines and spans of requests if that is asked for; `weir-metrics` and its `weir-scrape` answer scrapes.
 """
 
 import gc
@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from importlib.metadata import version as installed_version
 from types import FrameType
 
 from prometheus_client import (
@@ -35,10 +36,12 @@ from server.control import Control, Models
 from server.deadlines import Deadlines
 from server.decoding import DecodePool
 from server.errors import ConfigError, PortUnavailable
+from server.gpu import Gpus
 from server.lifecycle import State
 from server.metrics import Metrics
 from server.model import Loader
 from server.repository import Repository
+from server.server_metrics import Build
 from server.servicer import SERVICE as INFERENCE_SERVICE
 from server.servicer import STREAM_INFER, Servicer
 from server.session import choose_provider
@@ -47,8 +50,8 @@ from server.silence import Silence
 from server.standard import HEALTH_SERVICE, Health, reflection_handlers
 from server.tasks import SERVICE as TASKS_SERVICE
 from server.tasks import Tasks
-from server.transport import completion_queue, public
-from server.transport.call import Handlers, Limits, Transport
+from server.transport.call import Handlers
+from server.transport.choice import open_transport
 from server.trial import Trial
 
 logger = logging.getLogger(__name__)
@@ -82,7 +85,7 @@ class App:
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
         self._deadlines = Deadlines(time.monotonic)
-        self._metrics = Metrics(self._registry)
+        self._metrics = Metrics(self._registry, gpus=Gpus(), triton=settings.triton_metrics)
         loader = Loader(
             provider=provider,
             threads=settings.threads,
@@ -128,7 +131,16 @@ class App:
         }
         if follower is not None:
             handlers = dict(follower.over(handlers, but=STREAM_INFER))
-        self._transport = _transport(settings, self._with_standard(handlers))
+        self._transport = open_transport(settings, self._with_standard(handlers))
+        self._metrics.watch_transport(
+            self._transport,
+            Build(
+                version=installed_version("weir"),
+                onnxruntime=onnxruntime_version(),
+                provider=provider,
+                transport=self._transport.name,
+            ),
+        )
 
     def start(self) -> None:
         """Listen, then begin to load; prints where to one line of standard output."""
@@ -202,22 +214,6 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _transport(settings: Settings, handlers: Handlers) -> Transport:
-    address = f"{settings.host}:{settings.port}"
-    limits = Limits(
-        message_bytes=settings.max_message_bytes,
-        concurrent_streams=settings.max_concurrent_streams,
-    )
-    problem = None if settings.transport == "public" else completion_queue.problem()
-    if problem is not None and settings.transport == "completion-queue":
-        raise ConfigError(f"transport completion-queue: {problem}")
-    if settings.transport == "public" or problem is not None:
-        logger.info("transport chosen transport=public reason=%s", problem or "asked for")
-        return public.PublicTransport(address, handlers, limits)
-    logger.info("transport chosen transport=completion-queue")
-    return completion_queue.CompletionQueueTransport(address, handlers, limits)
 
 
 def serve(settings: Settings) -> None:

@@ -98,6 +98,9 @@ class Settings(BaseModel):
     poll_interval_s: Annotated[float, Field(gt=0, le=86_400)] = Field(
         5.0, description="How often the directory is looked at, with control poll."
     )
+    triton_metrics: bool = Field(
+        False, description="Tell /metrics under Triton's names too, for its dashboards."
+    )
     reflection: bool = Field(True, description="Describe the services to grpcurl and the like.")
     log_format: Literal["text", "json"] = Field("text", description="Lines of text, or of JSON.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

@@ -17,6 +17,7 @@ A leaf is chosen by what the one who gets it should do next.
     │   ├── Cancelled         nothing: the caller is gone
     │   └── NotOffered        do without the feature
     ├── ModelFailed           a model cannot be served; the reason is for its operator
+    │   └── GoldenMismatch    export it again, for this machine; or find out what changed its files
     └── StartError            the server cannot start
         ├── ConfigError       correct the setting it names
         ├── ProviderMissing   choose another execution provider, or install this one
@@ -87,6 +88,16 @@ class ModelFailed(ServerError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(tame(reason))
+
+    @classmethod
+    def of(cls, error: Exception, part: str | None = None) -> "ModelFailed":
+        """The failure of a model, or of a part of it, that another error is; of the same kind if it is one."""
+        kind = type(error) if isinstance(error, ModelFailed) else ModelFailed
+        return kind(f"{part}: {error}" if part else str(error))
+
+
+class GoldenMismatch(ModelFailed):
+    """A model does not give what was recorded when it was exported."""
 
 
 class StartError(ServerError):

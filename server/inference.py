@@ -22,6 +22,7 @@ def read_request(
     *,
     arrived_s: float,
     deadline_s: float,
+    request_bytes: int,
     clock: Callable[[], float],
 ) -> InferRequest:
     """The request of a message, held against the model.
@@ -32,6 +33,7 @@ def read_request(
         reply: where its answer goes.
         arrived_s: when it came.
         deadline_s: after which nobody wants it.
+        request_bytes: of the message.
         clock: of these times.
 
     Raises:
@@ -60,6 +62,7 @@ def read_request(
         arrived_s=arrived_s,
         queued_s=arrived_s,
         deadline_s=deadline_s,
+        request_bytes=request_bytes,
         clock=clock,
     )
 

@@ -1,58 +1,98 @@
-"""Every metric, declared once, on a registry that is passed in.
+"""Every number of the server, given to Prometheus when it asks.
 
 Rules:
-- Labels come from closed sets: models that exist, statuses of gRPC, providers.
+- Labels come from closed sets: models that exist, methods that are served, statuses of gRPC, kinds of failures.
 - The request path adds to plain lists, once per batch where it can; Prometheus's objects are built
   when somebody scrapes. A scrape never holds a lock the request path waits for, but for copying.
 - A model's numbers outlive its reloads.
+
+A metric is declared in the module of its subject, once, for the export and for the page of all (`metrics_page`).
 """
 
 import threading
-from collections import Counter
+import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from server import model_metrics, server_metrics, triton_metrics
+from server.errors import GoldenMismatch, ModelFailed
+from server.families import Subject
 from server.generation import metrics as generation
 from server.generation.metrics import GenerationTally
-from server.tally import HISTOGRAMS, ModelMetrics
+from server.gpu import Gpus
+from server.model_metrics import ModelGauges
+from server.server_metrics import Build
+from server.statuses import REASONS
+from server.tally import ModelMetrics
+from server.transport.call import Transport
 
+_RESULTS = LOADED, LOAD_FAILED, GOLDEN_MISMATCH = "ready", "failed", "golden_mismatch"
 
-@dataclass(frozen=True, slots=True)
-class ModelGauges:
-    """What a model holds at the moment of a scrape."""
-
-    model: str
-    version: str
-    is_ready: bool
-    waiting_requests: int
-    waiting_rows: int
-    running_requests: int
+SUBJECTS = (
+    Subject(
+        "Requests",
+        "Of `ModelInfer`, of each request on a `ModelStreamInfer`, and of the task calls. What is refused before a "
+        "model is found has neither model nor version: nobody can make new series by asking. Reasons are "
+        f"{', '.join(f'`{reason}`' for reason in REASONS)}.",
+        model_metrics.REQUEST_FAMILIES,
+    ),
+    Subject("Batches", "What is computed.", model_metrics.BATCH_FAMILIES),
+    Subject("Encoder-decoders", "Of those alone, beside all of the above.", generation.FAMILIES),
+    Subject(
+        "Models",
+        "A version's numbers outlive its reloads and go with the version. Of a pair of graphs, `NAME`, "
+        "`NAME.encoder` and `NAME.decoder` have numbers of their own; its loads are those of `NAME`.",
+        model_metrics.MODEL_FAMILIES,
+    ),
+    Subject(
+        "Calls",
+        "Of every gRPC method, by gRPC's conventions. `grpc_type` is unary, server_stream or bidi_stream. What gRPC "
+        "itself refuses, such as a message over the limit, counts as Cancelled: the server hears no more of it.",
+        server_metrics.CALL_FAMILIES,
+    ),
+    Subject("Server", "One of each.", server_metrics.SERVER_FAMILIES),
+    Subject(
+        "GPUs",
+        "Where NVIDIA's management library (`libnvidia-ml.so.1`) finds one; elsewhere they are absent.",
+        server_metrics.GPU_FAMILIES,
+    ),
+    Subject(
+        "Triton's names",
+        "With `--triton-metrics`, for dashboards that were made for Triton. Without a type, since they lack "
+        "`_total`; all but the gauges only ever rise. Those of GPUs as above.",
+        (*triton_metrics.FAMILIES, *triton_metrics.GPU_FAMILIES),
+    ),
+)
 
 
 class Metrics(Collector):
-    """All models' numbers, turned into Prometheus's form at each scrape.
+    """All numbers, turned into Prometheus's form at each scrape.
 
     Args:
         registry: where to be found.
+        gpus: of this machine; None: they are not asked.
+        triton: whether to tell everything under Triton's names too.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, registry: CollectorRegistry, *, gpus: Gpus | None = None, triton: bool = False
+    ) -> None:
+        self._gpus = gpus
+        self._triton = triton
         self._gauges: Callable[[], Iterable[ModelGauges]] = tuple
         self._decode_queue: Callable[[], int] = int
         self._lost_lines: Callable[[], int] = int
+        self._transport: Transport | None = None
+        self._build: Build | None = None
         self._lock = threading.Lock()
         self._models: dict[tuple[str, str], ModelMetrics] = {}
         self._generations: dict[tuple[str, str], GenerationTally] = {}
-        self._unattributed: Counter[str] = Counter()
+        self._loads: dict[str, dict[str, int]] = {}
+        # Requests that ended before they could be laid to a model's account.
+        self.nobody = ModelMetrics("", "")
         registry.register(self)
 
     def watch(self, gauges: Callable[[], Iterable[ModelGauges]]) -> None:
@@ -66,6 +106,10 @@ class Metrics(Collector):
     def watch_log(self, lost: Callable[[], int]) -> None:
         """Ask this at each scrape for the lines of the log that were lost."""
         self._lost_lines = lost
+
+    def watch_transport(self, transport: Transport, build: Build) -> None:
+        """Tell of the calls it carries, and of what the server is made of."""
+        self._transport, self._build = transport, build
 
     def model(self, model: str, version: str) -> ModelMetrics:
         """The numbers of a version; made at its first load and kept through reloads."""
@@ -84,115 +128,55 @@ class Metrics(Collector):
             self._models.pop((model, version), None)
             self._generations.pop((model, version), None)
 
-    def request_refused(self, status: str) -> None:
-        """A request ended before it could be laid to a model's account."""
+    def model_known(self, model: str) -> None:
+        """A model's loads are counted from here on."""
         with self._lock:
-            self._unattributed[status] += 1
+            self._loads.setdefault(model, dict.fromkeys(_RESULTS, 0))
+
+    def load_ended(self, model: str, failure: type[ModelFailed] | None) -> None:
+        """A version of a known model was loaded (None), or could not be."""
+        result = LOADED if failure is None else LOAD_FAILED
+        if failure is GoldenMismatch:
+            result = GOLDEN_MISMATCH
+        with self._lock:
+            self._loads[model][result] += 1
+
+    def forget_loads(self, model: str) -> None:
+        """A model is gone with all its versions."""
+        with self._lock:
+            self._loads.pop(model, None)
 
     def collect(self) -> Iterator[Metric]:
         """Everything, for one scrape."""
+        for family in self._families():
+            yield family
+            # The family is text now, which took Python's lock. Whoever waits for it, the I/O thread say, need not
+            # wait until it is taken away, after 5 ms.
+            time.sleep(0)
+
+    def _families(self) -> Iterator[Metric]:
         with self._lock:
             models = list(self._models.values())
             generations = list(self._generations.values())
-            unattributed = dict(self._unattributed)
-        yield from _counters(models, unattributed)
-        yield from _histograms(models)
+            loads = {model: dict(counts) for model, counts in self._loads.items()}
+        held = list(self._gauges())
+        gpus = self._gpus.read() if self._gpus else []
+        yield from model_metrics.counters([self.nobody, *models])
+        yield from model_metrics.histograms(models)
         yield from generation.families(generations)
-        yield from _loads(models)
-        yield from _gauges(list(self._gauges()))
-        yield GaugeMetricFamily(
-            "weir_decode_queue_requests",
-            "Task calls that wait to be made into rows. A rise: more than the cores can read.",
-            value=self._decode_queue(),
-        )
-        yield CounterMetricFamily(
-            "weir_log_dropped",
-            "Lines of the log that were not written. A rise: nobody reads it, its disk is full, "
-            "or more requests are logged than can be.",
-            value=self._lost_lines(),
-        )
+        yield from model_metrics.loads(models, loads)
+        yield from model_metrics.gauges(held)
+        yield from self._of_the_server()
+        yield from server_metrics.gpus(gpus)
+        if self._triton:
+            yield from triton_metrics.families(models, held, gpus)
 
-
-_MODEL = ("model", "version")
-_TOTALS = (
-    ("weir_rows", "Rows computed. A rise: more work done.", "rows"),
-    ("weir_batches", "Runs of the model. A rise faster than rows: smaller batches.", "batches"),
-    (
-        "weir_tokens",
-        "Entries of rows, within their lengths; 0 without lengths. A rise: more work done.",
-        "tokens",
-    ),
-    (
-        "weir_padded_tokens",
-        "The same with what fills rows up. A rise faster than tokens: lengths further apart.",
-        "padded_tokens",
-    ),
-)
-
-
-def _counters(models: list[ModelMetrics], unattributed: dict[str, int]) -> Iterator[Metric]:
-    requests = CounterMetricFamily(
-        "weir_requests",
-        "Requests by the status they ended with; without a model where none was found. "
-        "A rise of any status but OK: see its name.",
-        labels=(*_MODEL, "status"),
-    )
-    totals = [CounterMetricFamily(name, text, labels=_MODEL) for name, text, _ in _TOTALS]
-    for status, count in unattributed.items():
-        requests.add_metric(("", "", status), count)
-    for model in models:
-        labels = (model.model, model.version)
-        with model.lock:
-            statuses = dict(model.statuses)
-            counts = [getattr(model, attribute) for _, _, attribute in _TOTALS]
-        for status, count in statuses.items():
-            requests.add_metric((*labels, status), count)
-        for family, count in zip(totals, counts, strict=True):
-            family.add_metric(labels, count)
-    yield from (requests, *totals)
-
-
-def _histograms(models: list[ModelMetrics]) -> Iterator[Metric]:
-    for name, (_, text) in HISTOGRAMS.items():
-        family = HistogramMetricFamily(name, text, labels=_MODEL)
-        for model in models:
-            with model.lock:
-                buckets, total = model.histograms[name].buckets(), model.histograms[name].total
-            family.add_metric((model.model, model.version), buckets, total)
-        yield family
-
-
-def _loads(models: list[ModelMetrics]) -> Iterator[Metric]:
-    seconds = GaugeMetricFamily(
-        "weir_model_load_seconds",
-        "The last load, with its checks. A rise: a slower start.",
-        labels=_MODEL,
-    )
-    provider = GaugeMetricFamily(
-        "weir_model_provider",
-        "1 for the execution provider the model runs on.",
-        labels=(*_MODEL, "provider"),
-    )
-    for model in models:
-        if model.provider:
-            seconds.add_metric((model.model, model.version), model.load_seconds)
-            provider.add_metric((model.model, model.version, model.provider), 1)
-    yield from (seconds, provider)
-
-
-def _gauges(gauges: list[ModelGauges]) -> Iterator[Metric]:
-    rows = (
-        ("weir_model_ready", "1 while the model answers; 0 is a model to look at.", "is_ready"),
-        ("weir_queue_requests", "Requests that wait. A rise: overload.", "waiting_requests"),
-        ("weir_queue_rows", "Rows that wait. At the limit requests are refused.", "waiting_rows"),
-        (
-            "weir_running_requests",
-            "Requests in a batch that runs. A rise: larger batches, or slower ones.",
-            "running_requests",
-        ),
-    )
-    for name, text, attribute in rows:
-        family = GaugeMetricFamily(name, text, labels=_MODEL)
-        for gauge in gauges:
-            family.add_metric((gauge.model, gauge.version), float(getattr(gauge, attribute)))
-        yield family
+    def _of_the_server(self) -> Iterator[Metric]:
+        yield server_metrics.DECODE_QUEUE.one(self._decode_queue())
+        yield server_metrics.LOG_DROPPED.one(self._lost_lines())
+        if self._build:
+            yield server_metrics.build(self._build)
+        if self._transport:
+            yield from server_metrics.calls(self._transport.calls)
+            if self._transport.io:
+                yield from server_metrics.io(self._transport.io)

@@ -124,7 +124,7 @@ class Loader:
         try:
             models = self._load(name, version, directory)
         except (BundleError, ServerError) as error:
-            raise ModelFailed(str(error)) from error
+            raise ModelFailed.of(error) from error
         for model in models:
             model.scheduler.start()
             with model.metrics.lock:
@@ -186,7 +186,7 @@ class Loader:
             )
             model = replace(model, golden=proof.replay(session, files))
         except ServerError as error:
-            raise ModelFailed(f"{files.part}: {error}" if files.part else str(error)) from error
+            raise ModelFailed.of(error, files.part) from error
         return model, session
 
     def _assemble(self, name: str, version: str, files: Files, session: Session) -> ServedModel:

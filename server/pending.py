@@ -6,9 +6,10 @@ from typing import Any, Protocol
 import grpc
 from numpy.typing import NDArray
 
+from server.errors import Cancelled
 from server.model import ServedModel
 from server.signature import Fit
-from server.statuses import refusal_of
+from server.statuses import REASON_OF, refusal_of
 from server.trail import Trail
 from server.transport.call import Metadata
 
@@ -63,6 +64,7 @@ class InferRequest:
         arrived_s: when the call came.
         queued_s: since when only the model is waited for.
         deadline_s: when its time is over.
+        request_bytes: of the message.
         clock: of these times.
     """
 
@@ -78,6 +80,8 @@ class InferRequest:
         "key",
         "length",
         "queued_s",
+        "request_bytes",
+        "response_bytes",
         "rows",
         "trail",
     )
@@ -93,6 +97,7 @@ class InferRequest:
         arrived_s: float,
         queued_s: float,
         deadline_s: float,
+        request_bytes: int,
         clock: Callable[[], float],
     ) -> None:
         self.inputs = inputs
@@ -103,6 +108,8 @@ class InferRequest:
         self.queued_s = queued_s
         self.deadline_s = deadline_s
         self.is_answered = False
+        self.request_bytes = request_bytes
+        self.response_bytes = 0
         self._clock = clock
         self._encode = encode
         self._model = model
@@ -131,18 +138,21 @@ class InferRequest:
         """Encode and send; a caller who left meanwhile counts as cancelled."""
         message = self._encode(outputs)
         self.is_answered = self._reply.finish(grpc.StatusCode.OK, message=message)
-        if not self.is_answered:
-            self._count(grpc.StatusCode.CANCELLED)
+        if self.is_answered:
+            self.response_bytes = len(message)
+        else:
+            self._count(grpc.StatusCode.CANCELLED.name, REASON_OF[Cancelled])
 
     def fail(self, error: Exception) -> None:
         """Send the status of a failure."""
         refusal = refusal_of(error)
         self._reply.finish(refusal.code, refusal.details, trailers=refusal.trailers)
-        self._count(refusal.code)
+        self._count(refusal.code.name, refusal.reason)
 
     def cancel(self) -> None:
         """The caller is gone."""
         self._model.scheduler.cancel(self)
 
-    def _count(self, code: grpc.StatusCode) -> None:
-        self._model.metrics.request_ended(code.name, self._clock() - self.arrived_s)
+    def _count(self, status: str, reason: str) -> None:
+        seconds = self._clock() - self.arrived_s
+        self._model.metrics.request_refused(status, reason, seconds, self.request_bytes)

@@ -162,7 +162,7 @@ def begin(
         call.on_close(partial(decoding.cancel, job))
         decoding.submit(job)
     except Exception as error:  # noqa: BLE001 - the one place where admission may fail
-        admission.refuse(error, call, model, arrived_s)
+        admission.refuse(error, call, model, arrived_s, len(payload))
 
 
 def check_rows(what: str, count: int, model: ServedModel) -> None:
@@ -196,9 +196,7 @@ class Job(Generic[Model]):
         self._admission = admission
         self._model = model
         self._payload = payload
-        self._find = find
-        self._check = check
-        self._make = make
+        self._find, self._check, self._make = find, check, make
         self._request: Ready | None = None
 
     def work(self) -> None:
@@ -224,7 +222,8 @@ class Job(Generic[Model]):
 
     def fail(self, error: Exception) -> None:
         """Send the status of a failure."""
-        self._admission.refuse(error, self._arrived.call, self._model, self.arrived_s)
+        call = self._arrived.call
+        self._admission.refuse(error, call, self._model, self.arrived_s, self.payload_bytes)
 
     def _made(self, is_wanted: Callable[[], bool]) -> Ready:
         clock = self._admission.clock
@@ -245,5 +244,6 @@ def _request(task: TaskCall, arrived: Arrived, material: Material[ServedModel]) 
         arrived_s=arrived.arrived_s,
         queued_s=material.clock(),
         deadline_s=arrived.deadline_s,
+        request_bytes=len(material.payload),
         clock=material.clock,
     )

@@ -17,7 +17,7 @@ from bundle import reader
 from bundle.contract import FILE_NAME, Contract, Tolerance
 from bundle.golden import Golden
 from server import collate, plain
-from server.errors import ModelFailed
+from server.errors import GoldenMismatch, ModelFailed
 from server.padding import Padding, paddings_of
 from server.reading import TextReader, reader_of
 from server.sequences import rules_of
@@ -110,7 +110,8 @@ def replay(session: Session, files: Files) -> float | None:
     """The greatest difference from what was recorded when the model was exported; of a plain model None.
 
     Raises:
-        ModelFailed: it is more than the tolerance, or nothing was recorded.
+        GoldenMismatch: it is more than the tolerance.
+        ModelFailed: nothing was recorded.
     """
     if files.contract is None:
         return None
@@ -124,7 +125,7 @@ def replay(session: Session, files: Files) -> float | None:
     own, greatest = {}, 0.0
     for name, recorded in files.golden.outputs.items():
         if name not in outputs or outputs[name].shape != recorded.shape:
-            raise ModelFailed(f"golden output {name!r}: expected shape {recorded.shape}")
+            raise GoldenMismatch(f"golden output {name!r}: expected shape {recorded.shape}")
         own[name] = rules.own_part(axes[name], recorded, inputs)
         actual = rules.own_part(axes[name], outputs[name], inputs)
         greatest = max(greatest, _hold(name, actual, own[name], tolerance, session.provider))
@@ -180,7 +181,7 @@ def _hold(name: str, actual: Array, expected: Array, tolerance: Tolerance, provi
     if not np.allclose(
         actual, expected, rtol=tolerance.relative, atol=tolerance.absolute, equal_nan=True
     ):
-        raise ModelFailed(
+        raise GoldenMismatch(
             f"golden output {name!r} differs by {differences.max():.3g} on provider {provider}; "
             f"allowed are {tolerance.absolute:g} and {tolerance.relative:g} of the value"
         )

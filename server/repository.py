@@ -22,8 +22,8 @@ from server.catalogue import Catalogue, Entry, Offer
 from server.generation.served import ServedPair
 from server.heap import give_back
 from server.lifecycle import State
-from server.metrics import ModelGauges
 from server.model import Loader, ServedModel
+from server.model_metrics import ModelGauges
 from server.scan import Found, scan
 from server.trial import Trial
 from server.upkeep import Shell, Upkeep
@@ -129,6 +129,8 @@ class Repository:
         """Likewise; the loading thread alone may ask for a new one."""
         if name not in self._upkeeps:
             self._upkeeps = {**self._upkeeps, name: Upkeep(name, self._shell)}
+        # Also of one that was gone, and comes again.
+        self._shell.loader.metrics.model_known(name)
         return self._upkeeps[name]
 
     def _run(self) -> None:
@@ -207,6 +209,7 @@ class Repository:
             if name not in before or _answer(before[name]) != _answer(offer):
                 self._changed(offer.default)
         for name in before.keys() - offers.keys():
+            self._shell.loader.metrics.forget_loads(name)
             self._changed(replace(before[name].default, state=State.UNAVAILABLE, model=None))
 
 
@@ -223,4 +226,5 @@ def _gauges(entry: Entry) -> ModelGauges:
         waiting_requests=load.waiting_requests if load else 0,
         waiting_rows=load.waiting_rows if load else 0,
         running_requests=load.running_requests if load else 0,
+        queue_limit_rows=(entry.model.settings.max_queue_rows or 1) if entry.model else None,
     )

@@ -44,6 +44,7 @@ class Queued(Refusable, Protocol):
         deadline_s: never run after this time.
         is_answered: whether its answer reached somebody.
         trail: what is noted of it; None: nobody wants to hear of it.
+        request_bytes: of its message.
     """
 
     rows: int
@@ -54,6 +55,11 @@ class Queued(Refusable, Protocol):
     deadline_s: float
     is_answered: bool
     trail: Trail | None
+    request_bytes: int
+
+    @property
+    def response_bytes(self) -> int:
+        """Of what was sent of its answer."""
 
 
 class Request(Queued, Protocol):

@@ -47,7 +47,7 @@ class Health:
         """By full method name."""
         return {
             f"/{HEALTH_SERVICE}/Check": Unary(self._check),
-            f"/{HEALTH_SERVICE}/Watch": Stream(self._watch),
+            f"/{HEALTH_SERVICE}/Watch": Stream(self._watch, kind="server_stream"),
         }
 
     def _check(self, call: Call, payload: bytes) -> None:

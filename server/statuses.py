@@ -1,6 +1,7 @@
 """The one table: expected failures → gRPC statuses. Anything else is our bug, and INTERNAL."""
 
 import logging
+import re
 import uuid
 from dataclasses import dataclass
 
@@ -28,6 +29,10 @@ STATUS_OF: dict[type[errors.RequestError], grpc.StatusCode] = {
 
 # They travel in a header, of which a client takes 8 KB, and each byte may be written as three.
 _MOST_DETAILS_BYTES = 2000
+INTERNAL = "internal"
+REASON_OF = {error: re.sub(r"(?<=.)([A-Z])", r"_\1", error.__name__).lower() for error in STATUS_OF}
+REASONS = (*REASON_OF.values(), INTERNAL)
+"""How failures are called in metrics: `invalid_request`, `unknown_model`, …"""
 
 # Long enough for a queue of the default size to move, short enough not to idle a client.
 _RETRY_PUSHBACK: Metadata = (("grpc-retry-pushback-ms", "100"),)
@@ -35,11 +40,12 @@ _RETRY_PUSHBACK: Metadata = (("grpc-retry-pushback-ms", "100"),)
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """How a failure is told to the caller."""
+    """How a failure is told to the caller, and (`reason`) how it is counted."""
 
     code: grpc.StatusCode
     details: str
     trailers: Metadata = ()
+    reason: str = INTERNAL
 
 
 def refusal_of(error: Exception) -> Refusal:
@@ -50,7 +56,8 @@ def refusal_of(error: Exception) -> Refusal:
         logger.error("internal error error_id=%s", error_id, exc_info=error)
         return Refusal(grpc.StatusCode.INTERNAL, f"internal error {error_id}")
     trailers = _RETRY_PUSHBACK if isinstance(error, errors.Overloaded) else ()
-    return Refusal(code, _shortened(str(error)), trailers)
+    reason = REASON_OF[type(error)]  # type: ignore[index]
+    return Refusal(code, _shortened(str(error)), trailers, reason)
 
 
 def _shortened(text: str) -> str:

@@ -4,69 +4,23 @@ Plain lists and counters under one lock, added to once per batch where that can 
 into Prometheus's form when somebody scrapes.
 """
 
-import math
 import threading
 import time
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from server.collate import Tokens
+from server.histogram import ROWS, SECONDS, Histogram
 from server.request import BatchTimes, Request
 
-SECONDS = (
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-)  # fmt: skip
-ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
-
 HISTOGRAMS = {
-    "weir_request_seconds": (
-        SECONDS,
-        "From a request's arrival to its answer. A rise: look at queue and compute for its cause.",
-    ),
-    "weir_queue_seconds": (
-        SECONDS,
-        "Waiting for a batch to be cut. A rise: more load than the sessions can take.",
-    ),
-    "weir_decode_seconds": (
-        SECONDS,
-        "Decoding and resizing one picture. A rise: larger pictures, or a busier machine.",
-    ),
-    "weir_compute_seconds": (
-        SECONDS,
-        "One run of the model on a batch. A rise: larger batches, or a busier machine.",
-    ),
-    "weir_batch_rows": (
-        ROWS,
-        "Rows of a batch. A rise: more load, or clients that send more rows at once.",
-    ),
+    "weir_request_seconds": SECONDS,
+    "weir_queue_seconds": SECONDS,
+    "weir_decode_seconds": SECONDS,
+    "weir_compute_seconds": SECONDS,
+    "weir_batch_rows": ROWS,
 }
-
-
-class Histogram:
-    """Counts by bucket, and their sum; the caller holds the lock."""
-
-    __slots__ = ("bounds", "counts", "total")
-
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-
-    def add(self, value: float) -> None:
-        """Count a value into the first bucket whose bound is not below it."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative counts by upper bound, as Prometheus wants them."""
-        cumulated = 0
-        pairs = []
-        for bound, count in zip((*self.bounds, math.inf), self.counts, strict=True):
-            cumulated += count
-            pairs.append(("+Inf" if bound == math.inf else str(bound), float(cumulated)))
-        return pairs
 
 
 @dataclass(slots=True)
@@ -99,21 +53,39 @@ class ModelMetrics:
         self.version = version
         self.lock = threading.Lock()
         self.statuses: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
         self.rows = 0
         self.batches = 0
         self.tokens = 0
         self.padded_tokens = 0
-        self.histograms = {name: Histogram(bounds) for name, (bounds, _) in HISTOGRAMS.items()}
+        self.request_bytes = 0
+        self.response_bytes = 0
+        self.histograms = {name: Histogram(bounds) for name, bounds in HISTOGRAMS.items()}
         self.success, self.failure, self.queue = Duration(), Duration(), Duration()
         self.by_batch_size: dict[int, BatchSizeStatistics] = {}
+        # Of all batches, each counted once for every request in it.
+        self.requests_input_s = self.requests_infer_s = self.requests_output_s = 0.0
         self.last_inference_epoch_s = 0.0
         self.load_seconds = 0.0
         self.provider = ""
 
-    def request_ended(self, status: str, seconds: float) -> None:
-        """A request got its status; answered batches are counted by `batch_ended`."""
+    def request_refused(
+        self, status: str, reason: str, seconds: float, request_bytes: int, response_bytes: int = 0
+    ) -> None:
+        """A request ended without an answer; those with one are counted by `batch_ended`.
+
+        Args:
+            status: of gRPC.
+            reason: see `statuses.Refusal`.
+            seconds: since its arrival.
+            request_bytes: of its message.
+            response_bytes: of what was sent of an answer before.
+        """
         with self.lock:
             self.statuses[status] += 1
+            self.reasons[reason] += 1
+            self.request_bytes += request_bytes
+            self.response_bytes += response_bytes
             self.failure.add(seconds)
             self.histograms["weir_request_seconds"].add(seconds)
 
@@ -130,6 +102,8 @@ class ModelMetrics:
         padded_tokens: int,
         total_s: Sequence[float],
         queue_s: Sequence[float],
+        request_bytes: int,
+        response_bytes: int,
         input_s: float,
         infer_s: float,
         output_s: float,
@@ -143,6 +117,8 @@ class ModelMetrics:
             padded_tokens: that were computed for them.
             total_s: of each answered request, from arrival to answer.
             queue_s: of each answered request, from its queueing to the cut.
+            request_bytes: of the messages of the answered requests.
+            response_bytes: of their answers.
             input_s: joining the requests.
             infer_s: running the model.
             output_s: encoding and sending the answers.
@@ -166,11 +142,16 @@ class ModelMetrics:
             self.tokens += tokens
             self.padded_tokens += padded_tokens
             self.batches += 1
+            self.request_bytes += request_bytes
+            self.response_bytes += response_bytes
             self.last_inference_epoch_s = epoch_s
             size = self.by_batch_size.setdefault(rows, BatchSizeStatistics())
             size.compute_input.add(input_s)
             size.compute_infer.add(infer_s)
             size.compute_output.add(output_s)
+            self.requests_input_s += input_s * len(total_s)
+            self.requests_infer_s += infer_s * len(total_s)
+            self.requests_output_s += output_s * len(total_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +169,8 @@ class BatchObserver:
             padded_tokens=tokens.computed,
             total_s=[times.answered_s - request.arrived_s for request in answered],
             queue_s=[times.cut_s - request.queued_s for request in answered],
+            request_bytes=sum([request.request_bytes for request in answered]),
+            response_bytes=sum([request.response_bytes for request in answered]),
             input_s=times.run_s - times.cut_s,
             infer_s=times.ran_s - times.run_s,
             output_s=times.answered_s - times.ran_s,

@@ -40,7 +40,7 @@ class Tasks:
                 f"/{SERVICE}/{name}": Unary(partial(self._start, task))
                 for name, task in _CALLS.items()
             },
-            f"/{SERVICE}/Generate": Stream(self._generate),
+            f"/{SERVICE}/Generate": Stream(self._generate, kind="server_stream"),
         }
 
     def _start(self, task: TaskCall, call: Call, payload: bytes) -> None:

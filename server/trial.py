@@ -29,7 +29,7 @@ from prometheus_client import CollectorRegistry
 
 from server.config import ModelSettings
 from server.deadlines import Deadlines
-from server.errors import ModelFailed, OutOfMemory
+from server.errors import GoldenMismatch, ModelFailed, OutOfMemory
 from server.generation.served import ServedPair
 from server.metrics import Metrics
 from server.model import Loader, ServedModel, served_name
@@ -156,7 +156,7 @@ def _judge(name: str, answer: bytes, exit_code: int) -> None:
     if told["bug"]:
         raise RuntimeError(f"trial of {name}:\n{told['bug']}")
     if told["reason"]:
-        raise ModelFailed(told["reason"])
+        raise (GoldenMismatch if told["mismatch"] else ModelFailed)(told["reason"])
 
 
 def main() -> None:
@@ -187,7 +187,7 @@ def _end_with_parent() -> None:
 
 
 def _attempt(job: dict[str, Any]) -> dict[str, str]:
-    """Why the version cannot be served, and of our own bugs the traceback; empty if it can."""
+    """Why the version cannot be served, what it does not match, and of our own bugs the traceback; empty if it can."""
     try:
         with _limited_memory(None if job["provider"] == "cuda" else job["memory_bytes"]):
             _loader(job).load(job["name"], job["version"], Path(job["directory"]))
@@ -195,10 +195,11 @@ def _attempt(job: dict[str, Any]) -> dict[str, str]:
         reason = str(error) or "it needs more memory than there is"
         if job["memory_bytes"] and _is_for_memory(error):
             reason += f" (load_memory_bytes is {job['memory_bytes']})"
-        return {"reason": reason, "bug": ""}
+        mismatch = "golden" if isinstance(error, GoldenMismatch) else ""
+        return {"reason": reason, "mismatch": mismatch, "bug": ""}
     except Exception:  # noqa: BLE001 - told, and logged by the parent
-        return {"reason": "", "bug": traceback.format_exc()}
-    return {"reason": "", "bug": ""}
+        return {"reason": "", "mismatch": "", "bug": traceback.format_exc()}
+    return {"reason": "", "mismatch": "", "bug": ""}
 
 
 def _is_for_memory(error: BaseException | None) -> bool:

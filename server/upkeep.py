@@ -174,9 +174,9 @@ class Upkeep:
         try:
             models = loader.load(self.name, str(number), shell.root / self.name / str(number))
         except ModelFailed as error:
-            reason = without_root(str(error), shell.root)
+            reason, failure = without_root(str(error), shell.root), type(error)
         except Exception:
-            reason = "internal error, see the server's log"
+            reason, failure = "internal error, see the server's log", ModelFailed
             logger.exception("loading failed model=%s version=%s", self.name, number)
         else:
             for model in models:
@@ -187,10 +187,12 @@ class Upkeep:
             served = {model.name: model for model in models}
             self._model, replaced = lifecycle.loaded(self._model, number, files, served, clock())
             shell.publish()
+            shell.loader.metrics.load_ended(self.name, None)
             if replaced is not None:
                 self._retire(number, replaced)
             return ""
         self._fail_version(number, files, reason)
+        shell.loader.metrics.load_ended(self.name, failure)
         shell.publish()
         return reason
 

@@ -7,36 +7,44 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
+from prometheus_client.core import Metric
 
 from server.collate import Tokens
+from server.families import MODEL, Family
 from server.generation.core import Stepped
-from server.generation.row import Row
-from server.tally import SECONDS, BatchSizeStatistics, Histogram, ModelMetrics
+from server.generation.row import GenerationRequest, Row
+from server.histogram import SECONDS, Histogram
+from server.tally import BatchSizeStatistics, ModelMetrics
 
-_MODEL = ("model", "version")
-_HISTOGRAMS = {
-    "weir_generation_first_token_seconds": (
-        "From a request's arrival to the first step of a row. A rise: rows wait for slots, or for the encoder."
-    ),
-    "weir_generation_token_seconds": (
-        "A row's time from one step to the next. A rise: more rows a step, or a busier machine."
-    ),
-}
-_COUNTERS = {
-    "weir_generation_steps": "Runs of the decoder. A rise faster than tokens: fewer rows share a step.",
-    "weir_generation_tokens": "Tokens of answers, their ends not counted. A rise: more work done.",
-    "weir_generation_finished": (
-        "Rows by why they left: end, limit, cancelled, deadline or failed. "
-        "A rise of limit: answers are cut off; of failed: see the log."
-    ),
-}
-_ACTIVE = "Rows of the decoder in use, each of a beam's. A rise: more requests; at the limit of a batch new ones wait."
+FIRST_TOKEN_SECONDS = Family(
+    "weir_generation_first_token_seconds", "histogram", MODEL, "seconds",
+    "From a request's arrival to the first step of a row.",
+    "rows wait for slots, or for the encoder.",
+)  # fmt: skip
+TOKEN_SECONDS = Family(
+    "weir_generation_token_seconds", "histogram", MODEL, "seconds",
+    "A row's time from one step to the next, its mean.",
+    "more rows a step, or a busier machine.",
+)  # fmt: skip
+STEPS = Family(
+    "weir_generation_steps_total", "counter", MODEL, "steps",
+    "Runs of the decoder.", "more work done; faster than tokens: fewer rows share a step.",
+)  # fmt: skip
+TOKENS = Family(
+    "weir_generation_tokens_total", "counter", MODEL, "tokens",
+    "Tokens of answers, their ends not counted.", "more work done.",
+)  # fmt: skip
+FINISHED = Family(
+    "weir_generation_finished_total", "counter", (*MODEL, "reason"), "rows",
+    "Rows by why they left: end, limit, cancelled, deadline or failed.",
+    "of limit, answers are cut off; of failed, see the log.",
+)  # fmt: skip
+ACTIVE_ROWS = Family(
+    "weir_generation_active_rows", "gauge", MODEL, "rows",
+    "Rows of the decoder in use, each of a beam's.",
+    "more requests; at max_batch_rows new ones wait.",
+)  # fmt: skip
+FAMILIES = (FIRST_TOKEN_SECONDS, TOKEN_SECONDS, STEPS, TOKENS, FINISHED, ACTIVE_ROWS)
 
 
 class GenerationTally:
@@ -80,12 +88,15 @@ class GenerationTally:
             model.histograms["weir_batch_rows"].add(stepped.slots)
             size = model.by_batch_size.setdefault(stepped.slots, BatchSizeStatistics())
             size.compute_infer.add(seconds)
+            model.requests_infer_s += stepped.slots * seconds
 
-    def answered(self, rows: int, seconds: float) -> None:
-        """A request of so many rows got its answer, so long after its arrival."""
+    def answered(self, request: GenerationRequest, seconds: float) -> None:
+        """A request got its answer, so long after its arrival."""
         model = self.model
         with model.lock:
-            model.rows += rows
+            model.rows += request.rows
+            model.request_bytes += request.request_bytes
+            model.response_bytes += request.response_bytes
             model.statuses["OK"] += 1
             model.success.add(seconds)
             model.histograms["weir_request_seconds"].add(seconds)
@@ -111,24 +122,18 @@ class GenerationTally:
 
 def families(tallies: Iterable[GenerationTally]) -> Iterator[Metric]:
     """All of it, for one scrape."""
-    histograms = [
-        HistogramMetricFamily(name, text, labels=_MODEL) for name, text in _HISTOGRAMS.items()
-    ]
-    steps, tokens = (
-        CounterMetricFamily(name, _COUNTERS[name], labels=_MODEL)
-        for name in ("weir_generation_steps", "weir_generation_tokens")
+    first, token = FIRST_TOKEN_SECONDS.histogram(), TOKEN_SECONDS.histogram()
+    steps, tokens, finished, active = (
+        family.values() for family in (STEPS, TOKENS, FINISHED, ACTIVE_ROWS)
     )
-    name = "weir_generation_finished"
-    finished = CounterMetricFamily(name, _COUNTERS[name], labels=(*_MODEL, "reason"))
-    active = GaugeMetricFamily("weir_generation_active_rows", _ACTIVE, labels=_MODEL)
     for tally in tallies:
         labels = (tally.model.model, tally.model.version)
         with tally.model.lock:
-            for family, values in zip(histograms, (tally.first_token, tally.token), strict=True):
+            for family, values in ((first, tally.first_token), (token, tally.token)):
                 family.add_metric(labels, values.buckets(), values.total)
             steps.add_metric(labels, tally.steps)
             tokens.add_metric(labels, tally.tokens)
             active.add_metric(labels, tally.active_rows)
             for reason, count in tally.finished.items():
                 finished.add_metric((*labels, reason), count)
-    yield from (*histograms, steps, tokens, finished, active)
+    yield from (first, token, steps, tokens, finished, active)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bundle.contract import Contract
 from bundle.decoding import Decoding
 from bundle.golden import Golden
-from server.errors import ModelFailed
+from server.errors import GoldenMismatch, ModelFailed
 from server.generation.core import Generation, Run
 from server.generation.row import Row
 from server.generation.search import Search
@@ -165,7 +165,7 @@ def replay(pair: Pair, golden: Golden | None, max_rows: int) -> None:
         for row in rows:
             expected = tokens[row.number, : counts[row.number]].tolist()
             if list(row.answers[0].tokens) != expected:
-                raise ModelFailed(
+                raise GoldenMismatch(
                     f"golden row {row.number}, decoded {how}: expected tokens {expected}, "
                     f"got {list(row.answers[0].tokens)}"
                 )

@@ -5,28 +5,19 @@ token, and a final one with what is left: nothing but its score.
 """
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
 
 import grpc
-import numpy as np
-from numpy.typing import NDArray
 
 from server import codec, parameters
-from server.errors import InvalidRequest
-from server.generation.pair import OUTPUT_LENGTHS, OUTPUT_TOKENS
+from server.errors import Cancelled, InvalidRequest
+from server.generation.answers import Part, Parts, encode_rows
 from server.generation.parameters import read_search
 from server.generation.row import Row, note
-from server.generation.served import SCORES, ServedPair, check_search, outputs_of
+from server.generation.served import ServedPair, check_search
 from server.pb import inference_pb2 as pb
 from server.pending import NOBODY, Reply
-from server.response import Output
-from server.statuses import refusal_of
-
-Array = NDArray[Any]
-
-Part = Callable[[bytes], bool]
-"""Sends a part of the answer on a stream; False if nobody waits."""
+from server.statuses import REASON_OF, refusal_of
 
 
 def _encode_nothing(_: Sequence[Row]) -> bytes:
@@ -43,6 +34,7 @@ class PairRequest:
         encode: writes the answer, of the rows, all of which have ended.
         queued_s: since when only the model is waited for.
         deadline_s: when its time is over.
+        request_bytes: of the message.
         clock: of these times.
     """
 
@@ -55,6 +47,7 @@ class PairRequest:
         encode: Callable[[Sequence[Row]], bytes],
         queued_s: float,
         deadline_s: float,
+        request_bytes: int,
         clock: Callable[[], float],
     ) -> None:
         self.sources = sources
@@ -65,6 +58,8 @@ class PairRequest:
         self.queued_s = queued_s
         self.deadline_s = deadline_s
         self.is_answered = False
+        self.request_bytes = request_bytes
+        self._answer_bytes = 0
         self._clock = clock
         self._encode = encode
         self._model = model
@@ -82,6 +77,11 @@ class PairRequest:
         for row in sources:
             row.owner = self
 
+    @property
+    def response_bytes(self) -> int:
+        """Of what was sent of its answer."""
+        return self._answer_bytes + sum(row.sent_bytes for row in self.sources)
+
     def submit(self) -> None:
         """Queue it for its model.
 
@@ -98,8 +98,10 @@ class PairRequest:
             note(self.trail, self.sources)
         self.is_answered = self._reply.finish(grpc.StatusCode.OK, message=message)
         self._let_go()
-        if not self.is_answered:
-            self._count(grpc.StatusCode.CANCELLED)
+        if self.is_answered:
+            self._answer_bytes = len(message)
+        else:
+            self._count(grpc.StatusCode.CANCELLED.name, REASON_OF[Cancelled])
 
     def fail(self, error: Exception) -> None:
         """Send the status of a failure."""
@@ -108,7 +110,7 @@ class PairRequest:
             note(self.trail, self.sources)
         self._reply.finish(refusal.code, refusal.details, trailers=refusal.trailers)
         self._let_go()
-        self._count(refusal.code)
+        self._count(refusal.code.name, refusal.reason)
 
     def cancel(self) -> None:
         """The caller is gone."""
@@ -120,8 +122,11 @@ class PairRequest:
         for row in self.sources:
             row.told = None
 
-    def _count(self, code: grpc.StatusCode) -> None:
-        self._model.metrics.request_ended(code.name, self._clock() - self.arrived_s)
+    def _count(self, status: str, reason: str) -> None:
+        seconds = self._clock() - self.arrived_s
+        self._model.metrics.request_refused(
+            status, reason, seconds, self.request_bytes, self.response_bytes
+        )
 
 
 def read_request(
@@ -132,6 +137,7 @@ def read_request(
     send: Part | None,
     arrived_s: float,
     deadline_s: float,
+    request_bytes: int,
     clock: Callable[[], float],
 ) -> PairRequest:
     """The request of a message, held against the model.
@@ -143,6 +149,7 @@ def read_request(
         send: puts a part of it on a stream; None: there is none.
         arrived_s: when it came.
         deadline_s: after which nobody wants it.
+        request_bytes: of the message.
         clock: of these times.
 
     Raises:
@@ -164,7 +171,7 @@ def read_request(
     rows = model.pair.rows(inputs, search, arrived_s=arrived_s)
     parts = None
     if send is not None and len(rows) == 1 and search.width == 1:
-        rows[0].told = parts = Parts(model, send, message.id, wanted)
+        rows[0].told = parts = Parts(model, send, message.id, wanted, rows[0])
 
     def encode(rows: Sequence[Row]) -> bytes:
         return encode_rows(model, message.id, wanted, rows, parts.sent if parts else 0)
@@ -176,6 +183,7 @@ def read_request(
         encode=encode,
         queued_s=arrived_s,
         deadline_s=min(deadline_s, arrived_s + (timeout_s or math.inf)),
+        request_bytes=request_bytes,
         clock=clock,
     )
 
@@ -187,60 +195,3 @@ def _wanted(message: pb.ModelInferRequest, model: ServedPair) -> list[str]:
         if parameters.read_classification(output.name, output.parameters) is not None:
             raise InvalidRequest(f"output {output.name!r}: there are no classes to choose from")
     return names
-
-
-def encode_rows(
-    model: ServedPair, request_id: str, wanted: Sequence[str], rows: Sequence[Row], sent: int = 0
-) -> bytes:
-    """A `ModelInferResponse` with the wanted outputs.
-
-    Args:
-        model: that answers.
-        request_id: echoed.
-        wanted: names of outputs.
-        rows: that have ended.
-        sent: tokens of the only row that were sent before, and are not sent again.
-    """
-    outputs = outputs_of(rows, model.pair.decoding.padding)
-    if sent:
-        outputs[OUTPUT_TOKENS] = outputs[OUTPUT_TOKENS][:, sent:]
-        outputs[OUTPUT_LENGTHS] = outputs[OUTPUT_LENGTHS] - sent
-    return model.encoder.encode(request_id, _chosen(model, wanted, outputs))
-
-
-class Parts:
-    """Sends the tokens of one row as they come, each as a `ModelInferResponse` of its own.
-
-    Args:
-        model: that answers.
-        send: puts a part on the stream.
-        request_id: echoed.
-        wanted: names of outputs; `scores` holds the log-probability of the tokens so far.
-    """
-
-    def __init__(
-        self, model: ServedPair, send: Part, request_id: str, wanted: Sequence[str]
-    ) -> None:
-        self.sent = 0
-        self._model = model
-        self._send = send
-        self._request_id = request_id
-        self._wanted = wanted
-        self._total = 0.0
-
-    def __call__(self, token: int, log_probability: float, /) -> None:
-        """One more token."""
-        self.sent += 1
-        self._total += log_probability
-        outputs: dict[str, Array] = {
-            OUTPUT_TOKENS: np.array([[token]], np.int64),
-            OUTPUT_LENGTHS: np.ones(1, np.int64),
-            SCORES: np.array([self._total], np.float32),
-        }
-        chosen = _chosen(self._model, self._wanted, outputs)
-        self._send(self._model.encoder.encode(self._request_id, chosen))
-
-
-def _chosen(model: ServedPair, wanted: Sequence[str], outputs: Mapping[str, Array]) -> list[Output]:
-    specs = model.signature.outputs
-    return [Output(name, specs[name].datatype, outputs[name]) for name in wanted]

@@ -44,6 +44,7 @@ class Row:
         told: hears each token, where there is one answer and no beam.
         answers: best first, once it has ended.
         first_s: when its first step was made, on the engine's clock.
+        sent_bytes: of messages with its tokens.
     """
 
     number: int
@@ -56,6 +57,7 @@ class Row:
     told: Told | None = None
     answers: list[Answer] = field(default_factory=list)
     first_s: float = 0.0
+    sent_bytes: int = 0
     _open: int = 0
     # Held by the engine as long as its rows are: were it held here too, only the collector would free the two, and
     # with them the model that was asked.

@@ -42,7 +42,7 @@ def generate(call: Call, admission: Admission, decoding: DecodePool, silence: Si
 
     def late() -> None:
         error = DeadlinePassed(f"expected one message, none came within {silence.limit_s:g} s")
-        admission.refuse(error, call, None, opened_s)
+        admission.refuse(error, call, None, opened_s, 0)
 
     silence.receive(call, received, late)
 
@@ -90,7 +90,7 @@ def _request(arrived: Arrived, material: Material[ServedPair]) -> PairRequest:
     (row,) = model.pair.rows(inputs, search, arrived_s=arrived.arrived_s)
     row.attends = message.attention
     if search.slots == 1:
-        row.told = _Told(call, model)
+        row.told = _Told(call, model, row)
     return PairRequest(
         model,
         _StreamEnd(call),
@@ -98,6 +98,7 @@ def _request(arrived: Arrived, material: Material[ServedPair]) -> PairRequest:
         encode=partial(_encode, model, message.id, reading),
         queued_s=material.clock(),
         deadline_s=arrived.deadline_s,
+        request_bytes=len(material.payload),
         clock=material.clock,
     )
 
@@ -105,8 +106,9 @@ def _request(arrived: Arrived, material: Material[ServedPair]) -> PairRequest:
 class _Told:
     """Sends each token as it is chosen."""
 
-    def __init__(self, call: Call, model: ServedPair) -> None:
+    def __init__(self, call: Call, model: ServedPair, row: Row) -> None:
         self._call = call
+        self._row = row
         self._unread = Unread(call)
         self._writer = model.writer
         self._draft = model.writer.begin()
@@ -118,7 +120,9 @@ class _Told:
         message.token.token = self._writer.token(token)
         message.token.text = self._draft.add(token)
         message.token.log_probability = log_probability
-        self._unread.send(message.SerializeToString())
+        payload = message.SerializeToString()
+        self._row.sent_bytes += len(payload)
+        self._unread.send(payload)
 
 
 class _StreamEnd:

@@ -160,7 +160,7 @@ class Worker:
         try:
             request.answer()
             if request.is_answered:
-                self._tally.answered(request.rows, self._clock() - request.arrived_s)
+                self._tally.answered(request, self._clock() - request.arrived_s)
         except Exception as error:  # noqa: BLE001 - an answer that cannot be sent is that caller's alone
             refuse(request, error)
 

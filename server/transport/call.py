@@ -16,6 +16,8 @@ from typing import Literal, Protocol
 import grpc
 
 from server.trail import Trail
+from server.transport.io_watch import IoWatch
+from server.transport.tally import Calls
 
 logger = logging.getLogger(__name__)
 
@@ -82,10 +84,10 @@ class Unary:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A method of any number of messages in and out."""
+    """A method of any number of messages in and out, or (`server_stream`) of one in and any number out."""
 
     handle: Callable[[Call], None]
-    kind: Literal["stream"] = "stream"
+    kind: Literal["server_stream", "bidi_stream"] = "bidi_stream"
 
 
 STOPPING = (grpc.StatusCode.UNAVAILABLE, "the server is stopping")
@@ -136,8 +138,20 @@ class Transport(Protocol):
     """A listening gRPC server."""
 
     @property
+    def name(self) -> str:
+        """As `--transport` takes it."""
+
+    @property
     def port(self) -> int:
         """The bound port."""
+
+    @property
+    def calls(self) -> Calls:
+        """What it has carried."""
+
+    @property
+    def io(self) -> IoWatch | None:
+        """Its I/O thread; None where there is not the one."""
 
     def start(self) -> None:
         """Begin to take calls."""

@@ -15,6 +15,7 @@ Rules of the completion queue:
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,10 @@ import grpc
 
 from server.errors import PortUnavailable
 from server.transport.call import STOPPING, Handlers, Limits, Stream, Unary, guarded
-from server.transport.completion_queue_call import NO_FLAGS, CompletionQueueCall, Outbox
+from server.transport.completion_queue_call import NO_FLAGS, CompletionQueueCall
+from server.transport.io_watch import IoWatch
+from server.transport.outbox import Outbox
+from server.transport.tally import Calls
 
 try:
     from grpc._cython import cygrpc  # type: ignore[attr-defined]
@@ -64,8 +68,15 @@ class CompletionQueueTransport:
         PortUnavailable: the address cannot be bound.
     """
 
+    name = "completion-queue"
+
     def __init__(self, address: str, handlers: Handlers, limits: Limits) -> None:
-        self._handlers = {name.encode(): handler for name, handler in handlers.items()}
+        self.calls = Calls({name: handler.kind for name, handler in handlers.items()})
+        self.io = IoWatch()
+        self._methods = {
+            name.encode(): (handler, self.calls.of(name)) for name, handler in handlers.items()
+        }
+        self._unknown = (None, self.calls.unknown)
         self._queue = cygrpc.CompletionQueue()
         self._server = cygrpc.Server(limits.channel_arguments(), False)
         self._server.register_completion_queue(self._queue)
@@ -108,9 +119,11 @@ class CompletionQueueTransport:
 
     def _run(self) -> None:
         self._outbox.adopt_thread()
+        clock, io = time.monotonic, self.io
         event = None
         while True:
             event = self._queue.poll()
+            woke_s = clock()
             tag = event.tag
             if tag is _SHUT_DOWN:
                 break
@@ -118,19 +131,22 @@ class CompletionQueueTransport:
                 if tag is not _NEW_CALL:
                     tag(event)
                 elif event.success:
-                    self._begin(event)
+                    self._begin(event, woke_s)
             except Exception:  # our bug, and one call's; the thread is everybody's
                 logger.exception("event failed")
             event = tag = None
+            io.busy_s += clock() - woke_s
         with self._ending:
             self._server.destroy()
         self._stopped.set()
 
-    def _begin(self, event: Any) -> None:
+    def _begin(self, event: Any, arrived_s: float) -> None:
         if not self._stopping:
             self._ask_for_call()
-        call = CompletionQueueCall(event, self._outbox)
-        handler = self._handlers.get(event.call_details.method)
+        handler, calls = self._methods.get(event.call_details.method, self._unknown)
+        calls.started += 1
+        self.io.latest = event.call
+        call = CompletionQueueCall(event, self._outbox, self.io, calls, arrived_s)
         closed = call.closed if not isinstance(handler, Stream) else self._opened(call)
         event.call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS),), closed)
         if handler is None:

@@ -1,6 +1,5 @@
-"""A call on gRPC core, and the way its answer takes to the wire. See `completion_queue`."""
+"""A call on gRPC core. See `completion_queue`."""
 
-import logging
 import threading
 import time
 from collections import deque
@@ -11,81 +10,23 @@ import grpc
 
 from server.trail import Trail
 from server.transport.call import Metadata, guarded
+from server.transport.io_watch import IoWatch
+from server.transport.outbox import Outbox, ignore
+from server.transport.tally import CANCELLED, MethodCalls, code_of_leaving
 
 try:
     from grpc._cython import cygrpc  # type: ignore[attr-defined]
 except ImportError:  # a grpcio without it is served by the public transport
     cygrpc = None
 
-logger = logging.getLogger(__name__)
-
 NO_FLAGS = 0
 _NOTHING: deque[Any] = deque(maxlen=0)
 _NEVER_S = 1e12
 """Deadlines come as seconds since the epoch; this far away means there is none."""
 
-Operations = tuple[Any, ...]
-
-
-def ignore(_event: Any) -> None:
-    """Tag of operations whose end changes nothing."""
-
 
 def _no_message(_message: bytes | None) -> None:
     """What a call does with a message that nobody asked for."""
-
-
-class Outbox:
-    """Answers of other threads, handed to core by the I/O thread.
-
-    Starting an operation lets go of Python's lock, so while one thread starts its answers and another
-    polls, each answer costs two switches of threads. So only the first answer of a batch is started where
-    it was made. With it goes an empty batch, which core ends at once: its event wakes the I/O thread, which
-    starts the rest. (The end of the answer itself would not do: it comes when the peer has read it.)
-    """
-
-    def __init__(self) -> None:
-        self._waiting: deque[tuple[Any, Operations]] = deque()
-        self._wakes = threading.Event()
-        self._io_thread = 0
-
-    def adopt_thread(self) -> None:
-        """The calling thread is the I/O thread."""
-        self._io_thread = threading.get_ident()
-
-    def start(self, call: Any, operations: Operations) -> None:
-        """Start a call's last operations, here or on the I/O thread."""
-        if threading.get_ident() == self._io_thread:
-            call.start_server_batch(operations, ignore)
-        elif self._wakes.is_set():
-            self._waiting.append((call, operations))
-            if not self._wakes.is_set():
-                # The I/O thread woke meanwhile, and may have found nothing.
-                self._start_waiting()
-        else:
-            self._wakes.set()
-            try:
-                call.start_server_batch((), self._drain)
-            except BaseException:
-                # No event will come of it, and so nobody would wake for the answers after it.
-                self._wakes.clear()
-                raise
-            call.start_server_batch(operations, ignore)
-
-    def _drain(self, _event: Any) -> None:
-        self._wakes.clear()
-        self._start_waiting()
-
-    def _start_waiting(self) -> None:
-        while self._waiting:
-            try:
-                call, operations = self._waiting.popleft()
-            except IndexError:  # another thread took it
-                return
-            try:
-                call.start_server_batch(operations, ignore)
-            except Exception:
-                logger.exception("answer lost")
 
 
 class CompletionQueueCall:
@@ -94,12 +35,19 @@ class CompletionQueueCall:
     Args:
         event: of the new call.
         outbox: through which its answer goes.
+        io: told when it is over.
+        calls: of its method.
+        arrived_s: when it came, on the monotonic clock.
     """
 
     __slots__ = (
+        "_arrived_s",
         "_call",
+        "_calls",
+        "_code",
         "_deadline_s",
         "_ended",
+        "_io",
         "_is_streaming",
         "_lock",
         "_metadata",
@@ -114,9 +62,15 @@ class CompletionQueueCall:
 
     trail: Trail | None = None
 
-    def __init__(self, event: Any, outbox: Outbox) -> None:
+    def __init__(
+        self, event: Any, outbox: Outbox, io: IoWatch, calls: MethodCalls, arrived_s: float
+    ) -> None:
         self._call = event.call
         self._outbox = outbox
+        self._io = io
+        self._calls = calls
+        self._arrived_s = arrived_s
+        self._code = CANCELLED
         self._metadata = event.invocation_metadata
         self._deadline_s = event.call_details.deadline
         self._method: bytes = event.call_details.method
@@ -193,8 +147,9 @@ class CompletionQueueCall:
                 return False
             self._ended = True
             self._on_close = None
+            self._code = code.value[0]
             status = cygrpc.SendStatusFromServerOperation(
-                trailers or None, code.value[0], details.encode(), NO_FLAGS
+                trailers or None, self._code, details.encode(), NO_FLAGS
             )
             if not self._is_streaming:
                 start = cygrpc.SendInitialMetadataOperation(None, NO_FLAGS)
@@ -211,12 +166,18 @@ class CompletionQueueCall:
         return True
 
     def closed(self, event: Any) -> None:
-        """Tag of the close event."""
-        if not event.batch_operations[0].cancelled():
-            return
-        with self._lock:
-            self.cancelled = True
-            callback, self._on_close = self._on_close, None
+        """Tag of the close event, the call's last word."""
+        callback = None
+        open_s = time.monotonic() - self._arrived_s
+        if event.batch_operations[0].cancelled():
+            with self._lock:
+                self.cancelled = True
+                callback, self._on_close = self._on_close, None
+                if not self._ended:
+                    self._code = code_of_leaving(open_s, self.time_left_s())
+        self._calls.ended(self._code, open_s)
+        if self._io.latest is self._call:
+            self._io.latest = None
         if callback is not None:
             callback()
 

@@ -188,12 +188,14 @@ def test_statistics_are_sums_over_requests_and_batches(
             padded_tokens=0,
             total_s=[0.5] * answered,
             queue_s=[0.25] * answered,
+            request_bytes=10,
+            response_bytes=20,
             input_s=0.125,
             infer_s=1.0,
             output_s=0.0625,
             epoch_s=1_700_000_000.25,
         )
-    model.metrics.request_ended("DEADLINE_EXCEEDED", 2.0)
+    model.metrics.request_refused("DEADLINE_EXCEEDED", "deadline_passed", 2.0, 10)
 
     statistics = description.statistics(model)
 

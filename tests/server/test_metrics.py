@@ -8,8 +8,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from server.metrics import Metrics, ModelGauges
-from server.tally import HISTOGRAMS, ROWS, SECONDS, Histogram, ModelMetrics
+from server.errors import GoldenMismatch
+from server.histogram import ROWS, SECONDS, Histogram
+from server.metrics import SUBJECTS, Metrics
+from server.model_metrics import ModelGauges
+from server.tally import HISTOGRAMS, ModelMetrics
 
 
 @pytest.fixture
@@ -46,6 +49,8 @@ def batch(
         padded_tokens=tokens[1],
         total_s=[4 * seconds] * answered,
         queue_s=[seconds] * answered,
+        request_bytes=100 * answered,
+        response_bytes=40 * answered,
         input_s=seconds,
         infer_s=2 * seconds,
         output_s=3 * seconds,
@@ -58,9 +63,9 @@ def test_requests_are_counted_by_model_version_and_status(
 ) -> None:
     lenet = metrics.model("lenet", "1")
     batch(lenet, answered=3)
-    lenet.request_ended("DEADLINE_EXCEEDED", 0.5)
-    lenet.request_ended("DEADLINE_EXCEEDED", 0.5)
-    metrics.request_refused("NOT_FOUND")
+    lenet.request_refused("DEADLINE_EXCEEDED", "deadline_passed", 0.5, 10)
+    lenet.request_refused("DEADLINE_EXCEEDED", "deadline_passed", 0.5, 10)
+    metrics.nobody.request_refused("NOT_FOUND", "unknown_model", 0.5, 10)
 
     requests = {
         tuple(sample.labels[label] for label in ("model", "version", "status")): sample.value
@@ -72,6 +77,39 @@ def test_requests_are_counted_by_model_version_and_status(
         ("lenet", "1", "DEADLINE_EXCEEDED"): 2.0,
         ("", "", "NOT_FOUND"): 1.0,
     }
+
+
+def test_refusals_are_counted_by_their_reason(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    model = metrics.model("m", "1")
+    batch(model)
+    model.request_refused("RESOURCE_EXHAUSTED", "overloaded", 0.5, 10)
+    model.request_refused("RESOURCE_EXHAUSTED", "out_of_memory", 0.5, 10)
+    metrics.nobody.request_refused("NOT_FOUND", "unknown_model", 0.5, 10)
+
+    refusals = {
+        (sample.labels["model"], sample.labels["reason"]): sample.value
+        for sample in scrape(registry)["weir_refusals"].samples
+    }
+    assert refusals == {("m", "overloaded"): 1, ("m", "out_of_memory"): 1, ("", "unknown_model"): 1}
+
+
+def test_bytes_of_answered_and_refused_requests_are_counted(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    model = metrics.model("m", "1")
+    batch(model, answered=2)
+    model.request_refused("CANCELLED", "cancelled", 0.5, 7, response_bytes=3)
+    metrics.nobody.request_refused("NOT_FOUND", "unknown_model", 0.5, 5)
+
+    def bytes_of(model: str, version: str) -> list[float | None]:
+        names = ("weir_request_bytes_total", "weir_response_bytes_total")
+        return [value(registry, name, model=model, version=version) for name in names]
+
+    assert bytes_of("m", "1") == [207, 83]
+    assert bytes_of("", "") == [5, None]
+    assert value(registry, "weir_rows_total", model="", version="") is None
 
 
 def test_rows_and_runs_are_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
@@ -118,7 +156,7 @@ def test_every_ended_request_is_in_the_histogram(
 ) -> None:
     model = metrics.model("m", "1")
     batch(model, answered=5, seconds=0.25)
-    model.request_ended("CANCELLED", 2.0)
+    model.request_refused("CANCELLED", "cancelled", 2.0, 10)
 
     labels = {"model": "m", "version": "1"}
     assert value(registry, "weir_request_seconds_count", **labels) == 6
@@ -163,7 +201,7 @@ def test_exposition_of_histograms_is_read_back(
 
     families = scrape(registry)
 
-    for name, (bounds, _) in HISTOGRAMS.items():
+    for name, bounds in HISTOGRAMS.items():
         family = families[name]
         assert family.type == "histogram"
         buckets = [sample for sample in family.samples if sample.name == f"{name}_bucket"]
@@ -179,7 +217,10 @@ def test_gauges_are_asked_at_each_scrape(metrics: Metrics, registry: CollectorRe
 
     def gauges() -> Iterable[ModelGauges]:
         rows = next(waiting)
-        return [ModelGauges("m", "1", True, 1, rows, 2), ModelGauges("broken", "1", False, 0, 0, 0)]
+        return [
+            ModelGauges("m", "1", True, 1, rows, 2, 8),
+            ModelGauges("broken", "1", False, 0, 0, 0, None),
+        ]
 
     metrics.watch(gauges)
 
@@ -191,6 +232,7 @@ def test_gauges_are_asked_at_each_scrape(metrics: Metrics, registry: CollectorRe
     assert of(first, "weir_model_ready") == {"m": 1, "broken": 0}
     assert of(first, "weir_queue_rows") == {"m": 3, "broken": 0}
     assert of(second, "weir_queue_rows") == {"m": 5, "broken": 0}
+    assert of(first, "weir_queue_limit_rows") == {"m": 8}
     assert of(second, "weir_queue_requests") == {"m": 1, "broken": 0}
     assert of(second, "weir_running_requests") == {"m": 2, "broken": 0}
 
@@ -220,25 +262,76 @@ def test_load_is_told_once_the_model_is_loaded(
     assert value(registry, "weir_model_provider", **labels, provider="cpu") == 1
 
 
+def test_loads_are_counted_by_how_they_ended_from_the_first_word_of_a_model(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    def loads() -> dict[str, float]:
+        samples = scrape(registry)["weir_model_loads"].samples
+        return {sample.labels["result"]: sample.value for sample in samples}
+
+    assert loads() == {}
+    metrics.model_known("m")
+    known = loads()
+    for failure in (None, GoldenMismatch, GoldenMismatch):
+        metrics.load_ended("m", failure)
+    metrics.model_known("m")
+    counted = loads()
+    metrics.forget_loads("m")
+
+    assert known == {"ready": 0, "failed": 0, "golden_mismatch": 0}
+    assert counted == {"ready": 1, "failed": 0, "golden_mismatch": 2}
+    assert loads() == {}
+
+
+def test_lines_that_the_log_dropped_are_told(metrics: Metrics, registry: CollectorRegistry) -> None:
+    assert value(registry, "weir_log_dropped_total") == 0
+
+    metrics.watch_log(lambda: 3)
+
+    assert value(registry, "weir_log_dropped_total") == 3
+
+
+def test_forgotten_version_leaves_nothing(metrics: Metrics, registry: CollectorRegistry) -> None:
+    tally = metrics.generation("m", "1")
+    batch(tally.model)
+    tally.model.request_refused("CANCELLED", "cancelled", 0.5, 7)
+    before = generate_latest(registry)
+
+    metrics.forget("m", "1")
+
+    assert b'version="1"' in before
+    assert b'version="1"' not in generate_latest(registry)
+
+
 def test_numbers_outlive_a_reload(metrics: Metrics) -> None:
     assert metrics.model("m", "1") is metrics.model("m", "1")
     assert metrics.model("m", "1") is not metrics.model("m", "2")
 
 
-def test_every_help_text_says_what_a_value_means(
+def test_every_family_is_declared_once_and_says_what_a_value_means() -> None:
+    families = [family for subject in SUBJECTS for family in subject.families]
+
+    assert len({family.name for family in families}) == len(families)
+    for family in families:
+        assert family.name.startswith(("weir_", "grpc_server_", "nv_")), family
+        assert family.what.endswith(".") and len(family.help) > 15, family
+        assert family.rise == "" or family.rise.endswith("."), family
+        assert family.unit, family
+        if family.kind in ("counter", "histogram"):
+            assert family.rise, family
+
+
+def test_what_is_exported_is_what_is_declared(
     metrics: Metrics, registry: CollectorRegistry
 ) -> None:
-    metrics.model("m", "1")
+    metrics.generation("m", "1")
+    declared = {family.name: family for subject in SUBJECTS for family in subject.families}
 
-    families = scrape(registry)
-
-    assert len(families) == 24
-    for name, family in families.items():
-        assert name.startswith("weir_")
-        text = family.documentation
-        assert text.endswith(".") and len(text) > 20, name
-        if name not in ("weir_model_ready", "weir_model_provider", "weir_queue_rows"):
-            assert "rise" in text, name
+    for family in scrape(registry).values():
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        assert (family.type, family.documentation) == (declared[name].kind, declared[name].help)
+        for sample in family.samples:
+            assert sample.labels.keys() - {"le"} == set(declared[name].labels)
 
 
 def test_names_carry_base_units_and_their_kind(
@@ -256,17 +349,21 @@ def test_labels_come_from_closed_sets(metrics: Metrics, registry: CollectorRegis
     batch(metrics.model("m", "1"))
     before = generate_latest(registry).count(b"\n")
 
+    metrics.nobody.request_refused("NOT_FOUND", "unknown_model", 0.5, 10)
+    once = generate_latest(registry).count(b"\n")
     for _ in range(1000):
-        metrics.request_refused("NOT_FOUND")
+        metrics.nobody.request_refused("NOT_FOUND", "unknown_model", 0.5, 10)
 
-    assert generate_latest(registry).count(b"\n") == before + 1
+    # A status, a reason, and the bytes of the message.
+    assert once == before + 3
+    assert generate_latest(registry).count(b"\n") == once
     labels = {
         label
         for family in scrape(registry).values()
         for sample in family.samples
         for label in sample.labels
     }
-    assert labels <= {"model", "version", "status", "le", "provider"}
+    assert labels <= {"model", "version", "status", "reason", "le", "provider"}
 
 
 def test_counters_add_up_whatever_happens_in_between(
@@ -275,7 +372,7 @@ def test_counters_add_up_whatever_happens_in_between(
     model = metrics.model("m", "1")
     for number in range(50):
         batch(model, rows=1 + number % 3, answered=number % 4)
-        model.request_ended("CANCELLED", 0.001)
+        model.request_refused("CANCELLED", "cancelled", 0.001, 10)
 
     families = scrape(registry)
 

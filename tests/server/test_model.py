@@ -15,7 +15,7 @@ from bundle.golden import Golden
 from bundle.sequences import PaddedAxis, ValueRange
 from server.config import ModelSettings
 from server.deadlines import Deadlines
-from server.errors import InvalidRequest, ModelFailed
+from server.errors import GoldenMismatch, InvalidRequest, ModelFailed
 from server.metrics import Metrics
 from server.model import Loader, ServedModel
 from server.trail import Trail
@@ -44,6 +44,7 @@ class Call:
         self.deadline_s = float("inf")
         self.is_answered = False
         self.trail: Trail | None = None
+        self.request_bytes = self.response_bytes = 0
         self.done = threading.Event()
         self.outcome: Mapping[str, Array] | Exception = {}
 
@@ -344,7 +345,7 @@ def test_rows_must_give_alone_and_in_a_batch_what_was_recorded(
     if is_served:
         assert load(directory).signature.has_rows
     else:
-        with pytest.raises(ModelFailed, match="golden output 'y' differs by 3"):
+        with pytest.raises(GoldenMismatch, match="golden output 'y' differs by 3"):
             load(directory)
 
 

@@ -45,6 +45,8 @@ class Call:
     fail_error: Exception | None = None
     is_answered: bool = False
     trail: Trail | None = None
+    request_bytes: int = 0
+    response_bytes: int = 0
     outcomes: list[Mapping[str, Array] | Exception] = field(default_factory=list)
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from server import errors
 from server.errors import Overloaded, RequestError, ServerError
-from server.statuses import STATUS_OF, Refusal, refusal_of
+from server.statuses import REASONS, STATUS_OF, Refusal, refusal_of
 
 EXPECTED = {
     errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
@@ -58,6 +58,27 @@ def test_failure_has_the_status_of_the_design(
     assert (refusal.code, refusal.details) == (code, "what was expected, what came")
 
 
+def test_every_failure_is_counted_under_a_reason_of_a_closed_set() -> None:
+    assert set(REASONS) == {
+        "overloaded",
+        "invalid_request",
+        "unknown_model",
+        "model_not_ready",
+        "load_failed",
+        "draining",
+        "out_of_memory",
+        "answer_too_large",
+        "answer_unread",
+        "deadline_passed",
+        "cancelled",
+        "not_offered",
+        "internal",
+    }
+    assert refusal_of(Overloaded("full")).reason == "overloaded"
+    assert refusal_of(errors.OutOfMemory("no")).reason == "out_of_memory"
+    assert {refusal_of(error("no")).reason for error in leaves(RequestError)} < set(REASONS)
+
+
 def test_only_overload_asks_to_come_back_and_says_when() -> None:
     assert dict(refusal_of(Overloaded("full")).trailers).keys() == {"grpc-retry-pushback-ms"}
     for error in set(leaves(RequestError)) - {Overloaded}:
@@ -94,7 +115,7 @@ def test_anything_else_is_internal_and_told_by_its_id_alone(
 
     assert refusal.code is grpc.StatusCode.INTERNAL
     found = re.fullmatch(r"internal error ([0-9a-f]{12})", refusal.details)
-    assert found
+    assert found and refusal.reason == "internal"
     assert INTERNAL_TEXT not in refusal.details
     assert refusal.trailers == ()
     assert f"error_id={found[1]}" in caplog.text

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 from bundle.golden import Golden
 from server.config import ModelSettings
 from server.deadlines import Deadlines
-from server.errors import ModelFailed
+from server.errors import GoldenMismatch, ModelFailed
 from server.metrics import Metrics
 from server.model import Loader
 from server.trial import Trial
@@ -135,6 +135,32 @@ def test_reason_of_the_child_is_the_one_that_loading_here_would_give(
         load(make_trial(), directory)
 
     assert str(failed.value).startswith("model.onnx: expected SHA-256 ")
+    assert started.get_nowait().returncode == 0, "the child answered"
+
+
+@pytest.mark.parametrize(
+    ("own", "kind"),
+    [
+        pytest.param({"slope": 3.0}, GoldenMismatch, id="other outputs"),
+        pytest.param({"slope": 2.0, "spoilt": True}, ModelFailed, id="another reason"),
+    ],
+)
+def test_kind_of_a_failure_survives_the_child(
+    own: dict[str, Any],
+    kind: type[ModelFailed],
+    publish: Callable[..., Path],
+    make_trial: Callable[..., Trial],
+    started: "SimpleQueue[subprocess.Popen[bytes]]",
+) -> None:
+    is_spoilt = own.pop("spoilt", False)
+    directory = publish(graph=onnx_models.affine(**own))
+    if is_spoilt:
+        (directory / "model.onnx").write_bytes(b"")
+
+    with pytest.raises(ModelFailed) as failed:
+        load(make_trial(), directory)
+
+    assert type(failed.value) is kind
     assert started.get_nowait().returncode == 0, "the child answered"
 
 

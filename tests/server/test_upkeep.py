@@ -30,7 +30,7 @@ from server.lifecycle import State
 from server.metrics import Metrics
 from server.model import Loader, ServedModel
 from server.repository import Repository
-from tests import onnx_models
+from tests import onnx_models, pairs
 from tests.server.conftest import Clock, untried
 
 # Only ever reached by a test that fails.
@@ -87,6 +87,15 @@ class House:
         ended: SimpleQueue[Exception | None] = SimpleQueue()
         self.changes.label("affine", label, number, ended.put)
         return ended.get(timeout=HANG_S)
+
+    def loads(self, name: str = "affine") -> dict[str, float | None]:
+        """How its loads ended; None of a model that nobody knows."""
+        return {
+            result: self.registry.get_sample_value(
+                "weir_model_loads_total", {"model": name, "result": result}
+            )
+            for result in ("ready", "failed", "golden_mismatch")
+        }
 
     def states(self, name: str = "affine") -> dict[str, State]:
         return {
@@ -340,6 +349,41 @@ def test_numbers_of_a_version_that_left_are_forgotten(publish: Publish, open_hou
     text = generate_latest(house.registry).decode()
     assert 'version="2"' in text
     assert 'version="1"' not in text
+
+
+def test_loads_are_counted_by_how_they_ended(publish: Publish, open_house: Open) -> None:
+    publish()
+    house = open_house()
+    publish(golden=WRONG)
+    house.load()
+    (publish() / "model.onnx").write_bytes(b"")
+    house.load()
+
+    assert house.loads() == {"ready": 1, "failed": 1, "golden_mismatch": 1}
+    assert house.loads("another") == {"ready": None, "failed": None, "golden_mismatch": None}
+
+
+def test_model_that_never_loaded_is_known_to_have_failed(
+    publish: Publish, open_house: Open
+) -> None:
+    publish(golden=WRONG)
+
+    house = open_house()
+
+    assert house.loads() == {"ready": 0, "failed": 0, "golden_mismatch": 1}
+
+
+def test_broken_graph_of_a_pair_is_a_load_of_the_pair(
+    publish_pair: Callable[..., Path], open_house: Open
+) -> None:
+    recorded = pairs.DECODER_GOLDEN
+    changed = {**recorded.outputs, "next_state": recorded.outputs["next_state"] + 1}
+    publish_pair(decoder_golden=Golden(recorded.inputs, changed))
+
+    house = open_house()
+
+    assert house.loads("pair") == {"ready": 0, "failed": 0, "golden_mismatch": 1}
+    assert house.loads("pair.decoder")["ready"] is None
 
 
 def test_unloaded_model_is_known_and_does_not_answer(publish: Publish, open_house: Open) -> None:
@@ -798,6 +842,8 @@ def test_poll_unloads_what_vanished(
     shutil.rmtree(models / "affine")
 
     house.wait_for("affine", "1", State.UNAVAILABLE)
+    house.wait_until_left()
+    assert house.loads()["ready"] is None and house.loads("other")["ready"] == 1
     with pytest.raises((UnknownModel, ModelNotReady)):
         house.answering()
     assert house.answering("other") == "1"

@@ -15,7 +15,9 @@ from server.errors import PortUnavailable
 from server.transport.call import Call, Handlers, Limits, Stream, Transport, Unary
 from server.transport.completion_queue import CompletionQueueTransport
 from server.transport.completion_queue_call import CompletionQueueCall
+from server.transport.io_watch import MOST_DELAY_S
 from server.transport.public import PublicTransport
+from server.transport.tally import CODES
 
 WAIT_S = 30.0
 OK = grpc.StatusCode.OK
@@ -629,3 +631,158 @@ def test_port_in_use_is_refused(transport: str, serve: Serve) -> None:
 
     with pytest.raises(PortUnavailable, match=str(port)):
         make(transport, {}, Limits(), port)
+
+
+# What is counted
+
+
+def counted(transport: Transport, method: str) -> tuple[int, dict[str, int]]:
+    """How many calls of a method arrived, and how they ended."""
+    calls = transport.calls.of(f"/t.Test/{method}")
+    handled = dict(zip(CODES, calls.handled, strict=True))
+    return calls.started, {code: count for code, count in handled.items() if count}
+
+
+def wait_for_counts(transport: Transport, method: str, **ended: int) -> None:
+    """A call is counted when it is over for the server too, just after its caller has the answer."""
+    end_s = time.monotonic() + WAIT_S
+    while (found := counted(transport, method)) != (sum(ended.values()), ended):
+        assert time.monotonic() < end_s, f"{method}: expected {ended}, got {found}"
+        time.sleep(0.002)
+    seconds = transport.calls.of(f"/t.Test/{method}").seconds
+    assert sum(seconds.counts) == sum(ended.values())
+
+
+def refuse(call: Call, _message: bytes) -> None:
+    call.finish(grpc.StatusCode.INVALID_ARGUMENT, "no")
+
+
+def test_every_call_is_counted_by_its_status(serve: Serve) -> None:
+    served = serve(Echo=Unary(echo), Refuse=Unary(refuse), Stream=Stream(echo_stream))
+
+    for _ in range(20):
+        served.unary("Echo")(b"x", timeout=WAIT_S)
+        served.unary("Refuse").future(b"x", timeout=WAIT_S).code()
+    assert list(served.stream("Stream")(iter([b"a", b"b"]), timeout=WAIT_S)) == [b"a", b"b"]
+    for number in range(3):
+        served.unary(f"Nothing{number}").future(b"", timeout=WAIT_S).code()
+
+    wait_for_counts(served.transport, "Echo", OK=20)
+    wait_for_counts(served.transport, "Refuse", InvalidArgument=20)
+    wait_for_counts(served.transport, "Stream", OK=1)
+    wait_for_counts(served.transport, "whatever nobody serves", Unimplemented=3)
+
+
+@pytest.mark.parametrize("kind", ["unary", "stream"])
+def test_open_call_is_started_and_not_handled(serve: Serve, kind: str) -> None:
+    held = Held()
+    served = serve(Unary=Unary(held), Stream=Stream(held))
+    started = (
+        served.unary("Unary").future(b"", timeout=WAIT_S)
+        if kind == "unary"
+        else served.stream("Stream")(iter(()), timeout=WAIT_S)
+    )
+    call = held.next_call()
+
+    open_then = counted(served.transport, kind.title())
+    call.finish(grpc.StatusCode.NOT_FOUND, "no")
+
+    assert started.code() is grpc.StatusCode.NOT_FOUND
+    assert open_then == (1, {})
+    wait_for_counts(served.transport, kind.title(), NotFound=1)
+
+
+@pytest.mark.parametrize("kind", ["unary", "stream"])
+@pytest.mark.parametrize(
+    ("cause", "code"), [("deadline", "DeadlineExceeded"), ("cancellation", "Cancelled")]
+)
+def test_call_whose_caller_left_is_counted_by_why(
+    serve: Serve, kind: str, cause: str, code: str
+) -> None:
+    held = Held()
+    served = serve(Unary=Unary(held), Stream=Stream(held))
+    timeout = 1.0 if cause == "deadline" else WAIT_S
+    started = (
+        served.unary("Unary").future(b"", timeout=timeout)
+        if kind == "unary"
+        else served.stream("Stream")(iter(()), timeout=timeout)
+    )
+    held.next_call()
+    if cause == "cancellation":
+        started.cancel()
+    held.next_close()
+
+    wait_for_counts(served.transport, kind.title(), **{code: 1})
+
+
+def test_kinds_of_calls_are_told(serve: Serve) -> None:
+    served = serve(
+        Echo=Unary(echo),
+        Both=Stream(echo_stream),
+        Watch=Stream(echo_stream, kind="server_stream"),
+    )
+
+    kinds = {calls.method: calls.kind for calls in served.transport.calls.all()}
+
+    assert kinds == {
+        "Echo": "unary",
+        "Both": "bidi_stream",
+        "Watch": "server_stream",
+        "unknown": "unary",
+    }
+
+
+@pytest.fixture
+def held_io() -> Iterator[tuple[Held, CompletionQueueTransport, grpc.Channel]]:
+    """The fast transport with one call open."""
+    held = Held()
+    handlers: Handlers = {"/t.Test/Hold": Unary(held)}
+    transport = CompletionQueueTransport("127.0.0.1:0", handlers, Limits())
+    transport.start()
+    with grpc.insecure_channel(f"127.0.0.1:{transport.port}") as channel:
+        yield held, transport, channel
+    transport.stop(0.0)
+
+
+def test_delay_is_measured_while_a_call_is_open(
+    held_io: tuple[Held, CompletionQueueTransport, grpc.Channel],
+) -> None:
+    held, transport, channel = held_io
+    idle_s = transport.io.delay_s()
+    method: Any = channel.unary_unary("/t.Test/Hold")
+    future = method.future(b"", timeout=WAIT_S)
+    call = held.next_call()
+
+    delays_s = [transport.io.delay_s() for _ in range(100)]
+    call.finish(OK, message=b"")
+    future.result()
+    transport.stop(WAIT_S)
+
+    assert idle_s == 0.0
+    assert min(delays_s) > 0.0 and max(delays_s) <= MOST_DELAY_S
+    assert transport.io.latest is None, "an ended call is kept"
+
+
+def test_delay_of_a_thread_that_does_not_come_is_bounded() -> None:
+    entered, let_go = threading.Event(), threading.Event()
+
+    def block(call: Call, message: bytes) -> None:
+        entered.set()
+        assert let_go.wait(WAIT_S)
+        echo(call, message)
+
+    transport = CompletionQueueTransport("127.0.0.1:0", {"/t.Test/Block": Unary(block)}, Limits())
+    transport.start()
+    with grpc.insecure_channel(f"127.0.0.1:{transport.port}") as channel:
+        method: Any = channel.unary_unary("/t.Test/Block")
+        future = method.future(b"", timeout=WAIT_S)
+        assert entered.wait(WAIT_S)
+        delay_s = transport.io.delay_s()
+        busy_s = transport.io.busy_s
+        let_go.set()
+        future.result()
+    transport.stop(WAIT_S)
+
+    assert delay_s == MOST_DELAY_S
+    # The time in the handler counts as busy once it is over.
+    assert transport.io.busy_s - busy_s >= MOST_DELAY_S

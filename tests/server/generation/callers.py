@@ -29,6 +29,8 @@ class Caller:
     fail_error: Exception | None = None
     is_answered: bool = False
     trail: Trail | None = None
+    request_bytes: int = 0
+    response_bytes: int = 0
     key: Hashable = ()
     length: int = 0
     outcomes: list[str | Exception] = field(default_factory=list)

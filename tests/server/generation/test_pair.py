@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bundle.contract import Contract
 from bundle.golden import Golden
 from bundle.sequences import PaddedAxis
-from server.errors import ModelFailed, ServerError
+from server.errors import GoldenMismatch, ModelFailed, ServerError
 from server.generation.pair import Graph, Pair, make_pair, replay
 from server.generation.search import Answer, Search
 from server.generation.served import outputs_of, signature_of
@@ -72,7 +72,8 @@ def test_other_answers_than_recorded_are_refused(pair: Pair) -> None:
     spoilt = golden(outputs={"output_tokens": np.array([[4, 5], [0, 0]])})
 
     with pytest.raises(
-        ModelFailed, match=r"golden row 0, decoded together: expected tokens \[4, 5\], got \[4, 4\]"
+        GoldenMismatch,
+        match=r"golden row 0, decoded together: expected tokens \[4, 5\], got \[4, 4\]",
     ):
         replay(pair, spoilt, 4)
 
@@ -86,7 +87,7 @@ def test_row_that_answers_otherwise_alone_is_refused(encoder: Graph, decoder: Gr
 
     pair = make_pair(pairs.CONTRACT, encoder, replace(decoder, run=run))
 
-    with pytest.raises(ModelFailed, match="golden row 0, decoded alone"):
+    with pytest.raises(GoldenMismatch, match="golden row 0, decoded alone"):
         replay(pair, pairs.WHOLE_GOLDEN, 4)
 
 

@@ -68,6 +68,7 @@ class Asked:
             send=self._send if is_stream else None,
             arrived_s=clock.now,
             deadline_s=clock.now + 60.0,
+            request_bytes=request.ByteSize(),
             clock=clock,
         )
         self._model = model
@@ -131,6 +132,8 @@ def test_tokens_are_told_one_by_one_on_a_stream_only(ask: Ask, *, is_stream: boo
     assert answers["output_tokens"] == ([[]] if is_stream else [[4, 4]])
     assert answers["output_lengths"] == ([0] if is_stream else [2])
     assert all(part.id == "mine" for part in asked.parts)
+    messages = [*asked.parts, pb.ModelInferResponse.FromString(asked.call.message or b"")]
+    assert asked.request.response_bytes == sum(each.ByteSize() for each in messages)
 
 
 @pytest.mark.parametrize(
@@ -289,6 +292,7 @@ def test_a_request_that_has_ended_holds_no_call(model: ServedPair, ends: str) ->
         encode=lambda _: b"",
         queued_s=0.0,
         deadline_s=1.0,
+        request_bytes=0,
         clock=float,
     )
     del reply

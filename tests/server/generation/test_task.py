@@ -40,6 +40,12 @@ class Generating:
         handlers = Tasks(self.admission, self.pool, self.silence).handlers()
         self._handler = handlers[f"/{SERVICE}/Generate"]
 
+    def wait_until_counted(self) -> None:
+        """What is answered is counted just after."""
+        scheduler = self.backend.repository.get("pair", "").scheduler
+        scheduler.close()
+        assert scheduler.join(HANG_S)
+
     def open(self, call: FakeCall | None = None) -> FakeCall:
         assert isinstance(self._handler, Stream)
         call = call or FakeCall()
@@ -88,6 +94,10 @@ def test_tokens_come_one_by_one_and_then_all_of_it(generating: Generating) -> No
     assert (list(last.result.source), list(last.result.unknown)) == (["a", "b", "?"], ["?"])
     assert [list(each.weights) for each in found.attention] == [[4.0, 5.0, 1.0]] * 3
     assert last.result.id == "mine"
+    sent_bytes, labels = sum(map(len, call.sent)), {"model": "pair", "version": "1"}
+    generating.wait_until_counted()
+    registry = generating.backend.registry
+    assert registry.get_sample_value("weir_response_bytes_total", labels) == sent_bytes
 
 
 @pytest.mark.parametrize(
