@@ -51,7 +51,11 @@ _NOW = Row(
             "Last load took",
             "With its checks. A rise: a slower start of the next server.",
             "s",
-            (Query(f"max by (version) (weir_model_load_seconds{{{_THIS}}})", "version {{version}}"),),
+            (
+                Query(
+                    f"max by (version) (weir_model_load_seconds{{{_THIS}}})", "version {{version}}"
+                ),
+            ),
             kind="stat",
             width=4,
         ),
@@ -138,13 +142,21 @@ _TIME = Row(
             "95 % of runs take less than",
             "One run of the model on a batch. A rise: larger batches, or a busier machine.",
             "s",
-            (Query(quantile(0.95, "weir_compute_seconds", "version", _THIS), "version {{version}}"),),
+            (
+                Query(
+                    quantile(0.95, "weir_compute_seconds", "version", _THIS), "version {{version}}"
+                ),
+            ),
         ),
         Panel(
             "95 % of pictures are decoded in less than",
             "Of models that take pictures. A rise: larger pictures, or a busier machine.",
             "s",
-            (Query(quantile(0.95, "weir_decode_seconds", "version", _THIS), "version {{version}}"),),
+            (
+                Query(
+                    quantile(0.95, "weir_decode_seconds", "version", _THIS), "version {{version}}"
+                ),
+            ),
             no_value="takes no pictures",
         ),
     ),
@@ -226,7 +238,11 @@ _VERSIONS = Row(
             "95 % are faster than, by version",
             "The new one above the old one at the same load: it costs more.",
             "s",
-            (Query(quantile(0.95, "weir_request_seconds", "version", _THIS), "version {{version}}"),),
+            (
+                Query(
+                    quantile(0.95, "weir_request_seconds", "version", _THIS), "version {{version}}"
+                ),
+            ),
         ),
     ),
 )

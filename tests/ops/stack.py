@@ -1,0 +1,91 @@
+"""A Prometheus process with the configuration of `deploy/prometheus`, scraping one server once a second."""
+
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+from deploy.grafana.queries import Prometheus
+
+CONFIG = Path(__file__).parents[2] / "deploy" / "prometheus"
+PATIENCE_S = 60.0
+"""Until whatever has to come has come, on a busy machine."""
+
+
+@contextmanager
+def prometheus(target: str, folder: Path) -> Iterator[Prometheus]:
+    """It, once it is ready; killed at the end.
+
+    Args:
+        target: the server's metrics port, `host:port`.
+        folder: for its data, its configuration and its log.
+    """
+    log = folder / "prometheus.log"
+    command = [
+        "prometheus",
+        f"--config.file={_config(target, folder)}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        "--web.listen-address=127.0.0.1:0",
+    ]
+    with log.open("w") as stderr:
+        process = subprocess.Popen(command, stderr=stderr)
+    try:
+        wait_until(lambda: "Server is ready" in log.read_text(), f"see {log}")
+        match = re.search(r'"Listening on" address=(\S+)', log.read_text())
+        assert match is not None
+        yield Prometheus(f"http://{match[1]}")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_for_scrape(api: Prometheus) -> None:
+    """Return once Prometheus holds a scrape that began after this call."""
+    asked_s = time.time()
+    wait_until(
+        lambda: any(each.values[0] > asked_s for each in api.query('timestamp(up{job="weir"})')),
+        "the server was not scraped",
+    )
+
+
+def wait_for_rules(api: Prometheus) -> None:
+    """Return once every rule was evaluated twice after this call: alerts look at what others record."""
+    for _ in range(2):
+        asked_s = time.time()
+        wait_until(partial(_are_evaluated, api, asked_s), "the rules were not evaluated")
+
+
+def wait_until(is_so: Callable[[], bool], otherwise: str) -> None:
+    """Ask again and again; a failed test if it takes too long."""
+    end_s = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < end_s, otherwise
+        time.sleep(0.05)
+
+
+def _are_evaluated(api: Prometheus, since_s: float) -> bool:
+    return all(
+        datetime.fromisoformat(group["lastEvaluation"]).timestamp() > since_s
+        for group in api.ask("rules")["groups"]
+    )
+
+
+def _config(target: str, folder: Path) -> Path:
+    """The deployed configuration, but for the target and the pace."""
+    text = (CONFIG / "prometheus.yml").read_text("utf-8")
+    changes = {
+        "server:8002": target,
+        "scrape_interval: 5s": "scrape_interval: 1s",
+        "evaluation_interval: 15s": "evaluation_interval: 1s",
+        "rules/*.yml": f"{CONFIG}/rules/*.yml",
+    }
+    for old, new in changes.items():
+        assert text.count(old) == 1, f"prometheus.yml: expected {old!r} once"
+        text = text.replace(old, new)
+    path = folder / "prometheus.yml"
+    path.write_text(text, "utf-8")
+    return path

@@ -1,0 +1,88 @@
+"""Every query of every panel and every part of every rule, against a real Prometheus and a real server."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from deploy.grafana import build
+from deploy.grafana.queries import Prometheus
+from tests.ops.answers import EMPTY_OPERANDS, empty_panels, empty_rules, operands
+from tests.ops.stack import wait_until
+
+pytestmark = pytest.mark.ops
+
+
+def test_every_query_of_every_panel_returns_data(watched: Prometheus) -> None:
+    problems = list(empty_panels(build.FOLDER, watched))
+
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "problem"),
+    [
+        ("weir_running_requests{", "weir_ruining_requests{", "no data"),
+        ('version=~\\"$version\\"', 'edition=\\"$version\\"', "no data"),
+        ("sum by (le)", "sum by (le", "parse error"),
+    ],
+    ids=["metric", "label", "syntax"],
+)
+def test_a_broken_query_is_found(
+    watched: Prometheus, tmp_path: Path, right: str, wrong: str, problem: str
+) -> None:
+    copy = Path(shutil.copytree(build.FOLDER, tmp_path / "dashboards"))
+    page = copy / "model.json"
+    text = page.read_text("utf-8")
+    assert right in text
+    page.write_text(text.replace(right, wrong, 1), "utf-8")
+
+    (found,) = empty_panels(copy, watched)
+
+    assert found.startswith("weir-model: ")
+    assert problem in found
+
+
+def test_every_part_of_every_rule_returns_data(watched: Prometheus) -> None:
+    rules = [rule for group in watched.ask("rules")["groups"] for rule in group["rules"]]
+
+    problems = list(empty_rules((rule["query"] for rule in rules), watched))
+
+    assert len(rules) > 20
+    assert not problems, "\n".join(problems)
+    assert {rule["health"] for rule in rules} == {"ok"}
+
+
+def test_a_broken_rule_is_found(watched: Prometheus) -> None:
+    broken = "(up == 0 and on (job) (weir_no_such_metric > 1)) or absent(up)"
+
+    assert list(empty_rules([broken], watched)) == [
+        "no data: weir_no_such_metric > 1",
+        "no data: absent(up)",
+    ]
+
+
+def test_exceptions_are_parts_of_rules(watched: Prometheus) -> None:
+    rules = [rule for group in watched.ask("rules")["groups"] for rule in group["rules"]]
+    parts = {part for rule in rules for part in operands(rule["query"])}
+
+    assert set(EMPTY_OPERANDS) <= parts
+
+
+def test_alerts_tell_of_what_is_wrong_and_of_nothing_else(watched: Prometheus) -> None:
+    def active() -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {}
+        for alert in watched.ask("alerts")["alerts"]:
+            found.setdefault(alert["labels"]["alertname"], set()).add(
+                alert["labels"].get("model", "")
+            )
+        return found
+
+    wait_until(
+        lambda: "WeirGoldenMismatch" in active(), "no alert of a model that computes nonsense"
+    )
+
+    alerts = active()
+    assert alerts["WeirGoldenMismatch"] == {"liar"}
+    assert alerts["WeirModelFailed"] == {"broken", "liar"}
+    assert not {"WeirDown", "WeirVersionFailed", "WeirQueueFilling"} & set(alerts)
