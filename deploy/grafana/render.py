@@ -1,0 +1,155 @@
+"""Renders dashboards from a Prometheus into one picture, without Grafana.
+
+    python -m deploy.grafana.render overview generation --prometheus http://127.0.0.1:9090 --out page.png
+
+Panels, places and colours are those of the JSON; tables are left out.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from deploy.grafana.drawing import BACKGROUND, PANEL, TEXT, Line, draw
+from deploy.grafana.queries import Json, Prometheus, dashboards, filled, legend
+
+_FOLDER = Path(__file__).parent / "dashboards"
+_VARIABLES = {"model": ".*", "version": ".*", "instance": ".*"}
+_COLUMNS = 24
+_WIDTH_PX, _UNIT_PX, _GAP_PX, _DPI = 1440, 32, 4, 100
+_TITLE_PX, _LEFT_PX, _TIMES_PX, _NAMES_PX = 26, 62, 20, 17
+
+Ask = Callable[[Json], list[Line]]
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What goes where, in Grafana's units: a panel, or a heading."""
+
+    x: int
+    y: float
+    width: int
+    height: float
+    panel: Json
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """As the command line says, or these words of it."""
+    options = _options(words)
+    api = Prometheus(options.prometheus)
+    end_s = options.end or time.time()
+    variables = {**_VARIABLES, "__rate_interval": options.window}
+
+    def ask(panel: Json) -> list[Line]:
+        return [
+            Line(legend(target["legendFormat"], series.labels), series)
+            for target in panel["targets"]
+            for series in api.query_range(
+                filled(target["expr"], variables), end_s - 60 * options.minutes, end_s, options.step
+            )
+        ]
+
+    pages = {page["uid"]: page for page in dashboards(_FOLDER)}
+    placed = list(place([pages[f"weir-{name}"] for name in options.page], options.without))
+    render(placed, ask).savefig(options.out, dpi=_DPI, facecolor=BACKGROUND)
+
+
+def _options(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("page", nargs="+", choices=["overview", "generation", "host"])
+    parser.add_argument("--prometheus", default="http://127.0.0.1:9090")
+    parser.add_argument("--minutes", type=float, default=60.0, help="how much of the past")
+    parser.add_argument("--end", type=float, help="until when, in seconds since 1970; default: now")
+    parser.add_argument("--step", type=float, default=15.0, help="seconds from point to point")
+    parser.add_argument("--window", default="1m", help="what rates are averaged over")
+    parser.add_argument("--without", nargs="*", default=[], help="titles of rows to leave out")
+    parser.add_argument("--out", type=Path, required=True)
+    return parser.parse_args(words)
+
+
+def place(pages: Sequence[Json], without: Sequence[str]) -> Iterator[Placed]:
+    """One page below the other, each under its title, rows of tables and rows that nobody wants closed up."""
+    top = 0.0
+    for page in pages:
+        yield Placed(0, top, _COLUMNS, 1.25, {"type": "row", "title": page["title"]})
+        top += 1.25
+        for panels in _rows(page, without):
+            first = min(panel["gridPos"]["y"] for panel in panels)
+            for panel in panels:
+                at = panel["gridPos"]
+                yield Placed(at["x"], top + at["y"] - first, at["w"], at["h"], panel)
+            top += max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in panels) - first
+
+
+def _rows(page: Json, without: Sequence[str]) -> Iterator[list[Json]]:
+    rows: dict[str, list[Json]] = {}
+    for panel in page["panels"]:
+        if panel["type"] == "row":
+            row = rows.setdefault(panel["title"], [])
+        elif panel["type"] != "table":
+            row.append(panel)
+    return (panels for title, panels in rows.items() if panels and title not in without)
+
+
+def render(placed: Sequence[Placed], ask: Ask) -> Figure:
+    """The picture."""
+    height = max(each.y + each.height for each in placed) * _UNIT_PX
+    figure = Figure(figsize=(_WIDTH_PX / _DPI, height / _DPI))
+    for each in placed:
+        left, top = each.x * _WIDTH_PX / _COLUMNS + _GAP_PX, height - each.y * _UNIT_PX - _GAP_PX
+        width = each.width * _WIDTH_PX / _COLUMNS - 2 * _GAP_PX
+        box = (
+            left,
+            top - each.height * _UNIT_PX + 2 * _GAP_PX,
+            width,
+            each.height * _UNIT_PX - 2 * _GAP_PX,
+        )
+        _panel(figure, each.panel, box, ask)
+    return figure
+
+
+def _panel(figure: Figure, panel: Json, box: tuple[float, float, float, float], ask: Ask) -> None:
+    width_px, height_px = figure.get_size_inches() * _DPI
+    left, bottom, width, height = box
+    is_heading = panel["type"] == "row"
+    if not is_heading:
+        corner = (left / width_px, bottom / height_px)
+        figure.add_artist(
+            Rectangle(corner, width / width_px, height / height_px, color=PANEL, lw=0, zorder=-1)
+        )
+    figure.text(
+        (left + 8) / width_px,
+        (bottom + height - 7) / height_px,
+        panel["title"],
+        color=TEXT,
+        size=13 if is_heading else 10,
+        weight="bold" if is_heading else "medium",
+        va="top",
+    )
+    if is_heading:
+        return
+    lines = ask(panel)
+    left_px, below_px = _margins(panel, lines)
+    inner = (
+        (left + left_px) / width_px,
+        (bottom + below_px) / height_px,
+        (width - left_px - 12) / width_px,
+        (height - below_px - _TITLE_PX) / height_px,
+    )
+    draw(figure.add_axes(inner), panel, lines)
+
+
+def _margins(panel: Json, lines: Sequence[Line]) -> tuple[int, int]:
+    """Left of a picture, for its values, and below it, for its times and names."""
+    if panel["type"] == "stat":
+        return 12, 8
+    names = -(-len(lines) // 3) if panel["type"] == "timeseries" else 0
+    return _LEFT_PX, _TIMES_PX + 8 + names * _NAMES_PX
+
+
+if __name__ == "__main__":
+    main()
