@@ -80,7 +80,7 @@ def _variable(variable: Variable) -> Json:
         "includeAll": variable.is_multiple,
     }
     if variable.is_multiple:
-        made |= {"allValue": ".*", "current": {"text": ["All"], "value": ["$__all"]}}
+        made["current"] = {"text": ["All"], "value": ["$__all"]}
     return made
 
 

@@ -15,7 +15,7 @@ from deploy.grafana.queries import Json, Series
 BACKGROUND, PANEL, TEXT, FAINT = "#111217", "#181B1F", "#CCCCDC", "#34363D"
 _LINES = ("#73BF69", "#5794F2", "#F2CC0C", "#FF780A", "#B877D9", "#E02F44", "#8AB8FF", "#37872D")
 _HEAT = LinearSegmentedColormap.from_list("heat", [PANEL, "#7A3A0C", "#FF9830", "#FFF3D6"])
-_SMALL, _LARGE = 8.5, 19
+_SMALL, _LARGE, _CHARACTERS = 8.5, 19, 56
 _STEPS_S = (10, 30, 60, 300, 900, 3600, 4 * 3600, 86_400, 7 * 86_400)
 
 
@@ -36,6 +36,13 @@ def draw(axes: Axes, panel: Json, lines: Sequence[Line]) -> None:
     axes.axis("off")
     text = panel["fieldConfig"]["defaults"].get("noValue", "no data")
     axes.text(0.5, 0.5, text, color=TEXT, size=_SMALL, ha="center", va="center")
+
+
+def names_a_line(lines: Sequence[Line]) -> int:
+    """How many names there is place for, one after another."""
+    return (
+        max(1, min(4, _CHARACTERS // (4 + max(len(line.name) for line in lines)))) if lines else 1
+    )
 
 
 def _stat(axes: Axes, panel: Json, lines: Sequence[Line]) -> None:
@@ -127,10 +134,10 @@ def _names(axes: Axes, lines: Sequence[Line], colours: Sequence[str]) -> None:
     handles = [axes.plot([], [], color=colour, lw=4)[0] for colour in colours]
     axes.legend(
         handles,
-        [line.name or "(none)" for line in lines],
+        [line.name for line in lines],
         loc="upper left",
         bbox_to_anchor=(-0.02, -0.13),
-        ncols=3,
+        ncols=names_a_line(lines),
         frameon=False,
         fontsize=_SMALL,
         labelcolor=TEXT,

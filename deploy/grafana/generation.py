@@ -126,7 +126,7 @@ _WORK = Row(
 
 GENERATION = Dashboard(
     "generation",
-    "Weir: generation",
+    "Weir generation",
     "How soon the answers of encoder-decoders begin, how fast they go on, and why they end.",
     (_NOW, _ANSWERS, _WORK),
     (Variable("model", "label_values(weir_generation_steps_total, model)", True),),

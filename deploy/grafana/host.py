@@ -186,7 +186,7 @@ _GPU = Row(
 
 HOST = Dashboard(
     "host",
-    "Weir: host and GPU",
+    "Weir host",
     "The process and what it runs on.",
     (_NOW, _PROCESS, _THREADS, _CALLS, _GPU),
     (Variable("instance", 'label_values(up{job="weir"}, instance)', True),),

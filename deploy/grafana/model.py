@@ -249,7 +249,7 @@ _VERSIONS = Row(
 
 MODEL = Dashboard(
     "model",
-    "Weir: one model",
+    "Weir model",
     "Where the time of one model goes, what its batches look like, and its versions side by side.",
     (_NOW, _REQUESTS, _TIME, _BATCHES, _VERSIONS),
     (

@@ -9,6 +9,7 @@ from deploy.grafana.promql import (
     rate,
 )
 
+_BY_MODEL = f'label_replace({rate("weir_requests_total", "model")}, "model", "(none)", "model", "")'
 _FULLNESS = "weir_queue_rows / weir_queue_limit_rows"
 
 _NOW = Row(
@@ -105,9 +106,9 @@ _TRAFFIC = Row(
         ),
         Panel(
             "Requests by model",
-            "Which model the load is for. The line without a name: requests for models that do not exist.",
+            "Which model the load is for. (none): requests that reached no model, as of an unknown name.",
             "reqps",
-            (Query(rate("weir_requests_total", "model"), "{{model}}"),),
+            (Query(_BY_MODEL, "{{model}}"),),
             is_stacked=True,
         ),
         Panel(
@@ -207,7 +208,7 @@ _BUDGET = Row(
 
 OVERVIEW = Dashboard(
     "overview",
-    "Weir: overview",
+    "Weir overview",
     "Is something wrong, since when, and with which model.",
     (_NOW, _ALERTS, _TRAFFIC, _LATENCY, _SATURATION, _BUDGET),
 )

@@ -84,6 +84,18 @@ def filled(expr: str, variables: Mapping[str, str]) -> str:
     return re.sub(r"\$(\w+)", lambda match: variables[match[1]], expr)
 
 
+def choices(api: Prometheus, query: str, variables: Mapping[str, str]) -> list[str]:
+    """What a reader can choose from, where a variable's query is `label_values(series, label)`."""
+    match = _LABEL_VALUES.fullmatch(filled(query, variables))
+    if match is None:
+        raise Refused(f"expected label_values(series, label), got {query}")
+    found: list[str] = api.ask(f"label/{match[2]}/values", **{"match[]": match[1]})
+    return found
+
+
+_LABEL_VALUES = re.compile(r"label_values\((.+), (\w+)\)")
+
+
 def legend(pattern: str, labels: Labels) -> str:
     """How a line is called."""
     return re.sub(r"\{\{(\w+)\}\}", lambda match: labels.get(match[1], ""), pattern)

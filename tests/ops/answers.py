@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from deploy.grafana.queries import Prometheus, Refused, dashboards, filled, panels
+from deploy.grafana.queries import Prometheus, Refused, choices, dashboards, filled, panels
 
 VARIABLES = {
     "weir-model": [{"model": "tagger"}, {"model": "colours"}],
@@ -28,30 +28,21 @@ def empty_panels(folder: Path, api: Prometheus) -> Iterator[str]:
     """A line for every query of every panel, and of every variable, that no choice gives data for."""
     for dashboard in dashboards(folder):
         page = dashboard["uid"]
-        choices = [_COMMON | choice for choice in VARIABLES.get(page, [{}])]
+        chosen = [_COMMON | choice for choice in VARIABLES.get(page, [{}])]
         for variable in dashboard["templating"]["list"]:
             query = variable["query"]["query"]
-            if not all(_values(api, filled(query, choice)) for choice in choices):
+            if not all(choices(api, query, choice) for choice in chosen):
                 yield f"{page}: ${variable['name']}: {query}"
         for panel in panels(dashboard):
             if (page, panel["title"]) in EMPTY_PANELS:
                 continue
             for target in panel["targets"]:
-                problem = _problem(api, [filled(target["expr"], choice) for choice in choices])
+                problem = _problem(api, [filled(target["expr"], choice) for choice in chosen])
                 if problem:
                     yield f"{page}: {panel['title']}: {problem}: {target['expr']}"
 
 
 _COMMON = {"__rate_interval": "1m", "version": ".*", "instance": ".*"}
-_LABEL_VALUES = re.compile(r"label_values\((.+), (\w+)\)")
-
-
-def _values(api: Prometheus, query: str) -> list[str]:
-    """What a reader can choose from."""
-    match = _LABEL_VALUES.fullmatch(query)
-    assert match is not None, f"expected label_values(…, label), got {query}"
-    found: list[str] = api.ask(f"label/{match[2]}/values", **{"match[]": match[1]})
-    return found
 
 
 def empty_rules(exprs: Iterable[str], api: Prometheus) -> Iterator[str]:

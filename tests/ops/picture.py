@@ -25,10 +25,10 @@ ROOT = Path(__file__).parents[2]
 SECONDS = 180.0
 SETTINGS = """
 [models.inception-v1]
-max_queue_rows = 128
+max_queue_rows = 64
 """
 _WORDS = ("weir", "river", "through", "enough", "colonel", "photograph", "steadily", "rhythm")
-_BURST = (75.0, 105.0)
+_BURST = (100.0, 135.0)
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def _pictures(
 
 
 def _say(client: weir.Client, chance: random.Random) -> object:
-    search = weir.Beam(4) if chance.random() < 0.1 else None
+    search = weir.Beam(4) if chance.random() < 0.3 else None
     with client.generate("pronounce", chance.choice(_WORDS), search=search) as generation:
         if chance.random() < 0.08:
             return next(iter(generation), None)
@@ -131,13 +131,13 @@ def _say(client: weir.Client, chance: random.Random) -> object:
 
 _STREAMS = (
     Stream(_swell(15, 90, 60), _pictures("lenet5", 28, (1, 2), 5)),
-    Stream(_burst(8, 60), _pictures("inception-v1", 28, (1, 4, 8), 1.5)),
+    Stream(_burst(8, 110), _pictures("inception-v1", 28, (1, 8, 16), 0.3)),
     Stream(
         _swell(5, 30, 110),
         lambda client, chance: client.tag("stress", [list(chance.choice(_WORDS))]),
     ),
-    Stream(_swell(2, 25, 80), _say),
-    Stream(lambda t: 6.0 if 80 < t < 130 else 0.3, _pictures("lenet5", 27, (1,), 5)),
+    Stream(_swell(4, 50, 80), _say),
+    Stream(lambda t: 6.0 if 70 < t < 120 else 0.3, _pictures("lenet5", 27, (1,), 5)),
     Stream(lambda _: 0.7, _pictures("lenet4", 28, (1,), 5)),
 )
 
