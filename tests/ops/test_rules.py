@@ -49,3 +49,4 @@ def test_alert_says_what_an_operator_needs(alert: str) -> None:
     assert re.search(r"summary: .", rule)
     assert re.search(r"description: .", rule)
     assert f"runbook: docs/operations.md#{alert.lower()}" in rule
+    assert f"\n### {alert}\n" in (CONFIG.parents[1] / "docs" / "operations.md").read_text("utf-8")
