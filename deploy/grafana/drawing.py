@@ -15,8 +15,12 @@ from deploy.grafana.queries import Json, Series
 BACKGROUND, PANEL, TEXT, FAINT = "#111217", "#181B1F", "#CCCCDC", "#34363D"
 _LINES = ("#73BF69", "#5794F2", "#F2CC0C", "#FF780A", "#B877D9", "#E02F44", "#8AB8FF", "#37872D")
 _HEAT = LinearSegmentedColormap.from_list("heat", [PANEL, "#7A3A0C", "#FF9830", "#FFF3D6"])
-_SMALL, _LARGE, _CHARACTERS = 8.5, 19, 56
+_SMALL, _LARGE, _CHARACTERS, _MOST_LINES = 8.5, 19, 56, 5
 _STEPS_S = (10, 30, 60, 300, 900, 3600, 4 * 3600, 86_400, 7 * 86_400)
+
+
+Span = tuple[float, float]
+"""From when to when, in seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +31,22 @@ class Line:
     series: Series
 
 
-def draw(axes: Axes, panel: Json, lines: Sequence[Line]) -> None:
+def draw(axes: Axes, panel: Json, lines: Sequence[Line], span_s: Span) -> None:
     """A panel's content, into axes that are its alone."""
     axes.set_facecolor(PANEL)
-    if lines:
+    if any(math.isfinite(value) for line in lines for value in line.series.values):
         _DRAW[panel["type"]](axes, panel, lines)
+        if panel["type"] != "stat":
+            _times(axes, span_s)
         return
     axes.axis("off")
     text = panel["fieldConfig"]["defaults"].get("noValue", "no data")
     axes.text(0.5, 0.5, text, color=TEXT, size=_SMALL, ha="center", va="center")
+
+
+def lines_of_names(lines: Sequence[Line]) -> int:
+    """How many lines they take; what does not fit into the last goes without a name."""
+    return min(_MOST_LINES, -(-len(lines) // names_a_line(lines)))
 
 
 def names_a_line(lines: Sequence[Line]) -> int:
@@ -64,7 +75,7 @@ def _timeseries(axes: Axes, panel: Json, lines: Sequence[Line]) -> None:
     else:
         for line, colour in zip(lines, colours, strict=True):
             axes.plot(line.series.times_s, line.series.values, color=colour, lw=1.3)
-    highest = max((v for line in lines for v in line.series.values if math.isfinite(v)), default=0)
+    highest = max(v for line in lines for v in line.series.values if math.isfinite(v))
     for step in defaults["thresholds"]["steps"][1:]:
         if (
             defaults["custom"]["thresholdsStyle"]["mode"] == "line"
@@ -112,16 +123,19 @@ def _ticks(axes: Axes, label: Callable[[float], str], ticks: int | None = 4) -> 
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: label(value)))
     if ticks:
         axes.yaxis.set_major_locator(MaxNLocator(ticks))
-    axes.margins(x=0)
-    first_s, last_s = axes.get_xlim()
-    step_s = next((step for step in _STEPS_S if 5 * step >= last_s - first_s), _STEPS_S[-1])
-    axes.xaxis.set_major_locator(MultipleLocator(step_s))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda time_s, _: _clock(time_s, step_s)))
     axes.tick_params(colors=TEXT, labelsize=_SMALL, length=0)
     axes.grid(color=FAINT, lw=0.6)
     axes.set_axisbelow(True)
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+def _times(axes: Axes, span_s: Span) -> None:
+    axes.set_xlim(span_s)
+    length_s = span_s[1] - span_s[0]
+    step_s = next((step for step in _STEPS_S if 5 * step >= length_s), _STEPS_S[-1])
+    axes.xaxis.set_major_locator(MultipleLocator(step_s))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda time_s, _: _clock(time_s, step_s)))
 
 
 def _clock(time_s: float, step_s: float) -> str:
@@ -131,10 +145,11 @@ def _clock(time_s: float, step_s: float) -> str:
 
 def _names(axes: Axes, lines: Sequence[Line], colours: Sequence[str]) -> None:
     """Below the picture, from left to right."""
-    handles = [axes.plot([], [], color=colour, lw=4)[0] for colour in colours]
+    named = lines[: _MOST_LINES * names_a_line(lines)]
+    handles = [axes.plot([], [], color=colour, lw=4)[0] for colour in colours[: len(named)]]
     axes.legend(
         handles,
-        [line.name for line in lines],
+        [line.name for line in named],
         loc="upper left",
         bbox_to_anchor=(-0.02, -0.13),
         ncols=names_a_line(lines),

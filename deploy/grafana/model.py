@@ -22,6 +22,11 @@ from deploy.grafana.promql import (
 
 _THIS = 'model="$model", version=~"$version"'
 
+
+def _by_version(expr: str) -> tuple[Query, ...]:
+    return (Query(expr, "version {{version}}"),)
+
+
 _NOW = Row(
     "Now",
     (
@@ -29,7 +34,7 @@ _NOW = Row(
             "State",
             "Whether each version answers. `weir models` gives the reason of one that does not.",
             "none",
-            (Query(f"max by (version) (weir_model_ready{{{_THIS}}})", "version {{version}}"),),
+            _by_version(f"max by (version) (weir_model_ready{{{_THIS}}})"),
             kind="stat",
             steps=((0, RED), (1, GREEN)),
             words=((0, "not ready"), (1, "ready")),
@@ -51,11 +56,7 @@ _NOW = Row(
             "Last load took",
             "With its checks. A rise: a slower start of the next server.",
             "s",
-            (
-                Query(
-                    f"max by (version) (weir_model_load_seconds{{{_THIS}}})", "version {{version}}"
-                ),
-            ),
+            _by_version(f"max by (version) (weir_model_load_seconds{{{_THIS}}})"),
             kind="stat",
             width=4,
         ),
@@ -63,12 +64,7 @@ _NOW = Row(
             "Loads by result",
             "Since the server started. failed and golden_mismatch: a version was refused; the log says why.",
             "none",
-            (
-                Query(
-                    'sum by (result) (weir_model_loads_total{model="$model"})',
-                    "{{result}}",
-                ),
-            ),
+            (Query('sum by (result) (weir_model_loads_total{model="$model"})', "{{result}}"),),
             kind="stat",
             width=4,
         ),
@@ -136,27 +132,19 @@ _TIME = Row(
             "95 % wait in the queue less than",
             "A rise: more load than the sessions can take.",
             "s",
-            (Query(quantile(0.95, "weir_queue_seconds", "version", _THIS), "version {{version}}"),),
+            _by_version(quantile(0.95, "weir_queue_seconds", "version", _THIS)),
         ),
         Panel(
             "95 % of runs take less than",
             "One run of the model on a batch. A rise: larger batches, or a busier machine.",
             "s",
-            (
-                Query(
-                    quantile(0.95, "weir_compute_seconds", "version", _THIS), "version {{version}}"
-                ),
-            ),
+            _by_version(quantile(0.95, "weir_compute_seconds", "version", _THIS)),
         ),
         Panel(
             "95 % of pictures are decoded in less than",
             "Of models that take pictures. A rise: larger pictures, or a busier machine.",
             "s",
-            (
-                Query(
-                    quantile(0.95, "weir_decode_seconds", "version", _THIS), "version {{version}}"
-                ),
-            ),
+            _by_version(quantile(0.95, "weir_decode_seconds", "version", _THIS)),
             no_value="takes no pictures",
         ),
     ),
@@ -168,7 +156,7 @@ _BATCHES = Row(
             "Rows of a batch, on average",
             "A rise: more load, which is what makes batches large, or callers that send more rows at once.",
             "none",
-            (Query(mean("weir_batch_rows", "version", _THIS), "version {{version}}"),),
+            _by_version(mean("weir_batch_rows", "version", _THIS)),
         ),
         Panel(
             "How large batches are",
@@ -183,18 +171,15 @@ _BATCHES = Row(
             "Share of computed entries that only fill rows up. A rise: lengths further apart, or too few "
             "requests to choose from. Empty for models without lengths.",
             "percentunit",
-            (Query(wasted_share("version", _THIS), "version {{version}}"),),
+            _by_version(wasted_share("version", _THIS)),
             no_value="without lengths",
         ),
         Panel(
             "Rows that wait",
             "By the most that may. At 100 % requests are refused.",
             "percentunit",
-            (
-                Query(
-                    f"weir_queue_rows{{{_THIS}}} / weir_queue_limit_rows{{{_THIS}}}",
-                    "version {{version}}",
-                ),
+            _by_version(
+                f"max by (version) (weir_queue_rows{{{_THIS}}} / weir_queue_limit_rows{{{_THIS}}})"
             ),
             steps=GOOD_BELOW["limit"],
         ),
@@ -225,24 +210,20 @@ _VERSIONS = Row(
             "Requests by version",
             "How traffic is shared: a canary gets what its label says.",
             "reqps",
-            (Query(rate("weir_requests_total", "version", _THIS), "version {{version}}"),),
+            _by_version(rate("weir_requests_total", "version", _THIS)),
             is_stacked=True,
         ),
         Panel(
             "Failed by version",
             "The new one above the old one: roll back (docs/operations.md).",
             "percentunit",
-            (Query(failed_share("version", _THIS), "version {{version}}"),),
+            _by_version(failed_share("version", _THIS)),
         ),
         Panel(
             "95 % are faster than, by version",
             "The new one above the old one at the same load: it costs more.",
             "s",
-            (
-                Query(
-                    quantile(0.95, "weir_request_seconds", "version", _THIS), "version {{version}}"
-                ),
-            ),
+            _by_version(quantile(0.95, "weir_request_seconds", "version", _THIS)),
         ),
     ),
 )

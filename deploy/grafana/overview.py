@@ -3,6 +3,7 @@
 from deploy.grafana.panels import GOOD_BELOW, Dashboard, Panel, Query, Row
 from deploy.grafana.promql import (
     QUANTILES,
+    WINDOW,
     by_bucket,
     failed_share,
     quantile,
@@ -21,17 +22,24 @@ _NOW = Row(
             "none",
             (Query('count(ALERTS{alertstate="firing"}) or vector(0)', "firing"),),
             kind="stat",
-            width=4,
+            width=3,
             steps=GOOD_BELOW["nothing"],
         ),
         Panel(
+            "Models ready",
+            "Versions that answer. A fall that nobody asked for: see the next.",
+            "none",
+            (Query("sum(weir_model_ready)", "ready"),),
+            kind="stat",
+            width=3,
+        ),
+        Panel(
             "Models not ready",
-            "Versions that are known and do not answer: loading, failed, or being unloaded. "
-            "`weir models` says why.",
+            "Versions that are known and do not answer: loading, failed, or unloaded. `weir models` says why.",
             "none",
             (Query("sum(1 - weir_model_ready)", "not ready"),),
             kind="stat",
-            width=4,
+            width=3,
             steps=GOOD_BELOW["nothing"],
         ),
         Panel(
@@ -41,7 +49,7 @@ _NOW = Row(
             "reqps",
             (Query(rate("weir_requests_total"), "requests"),),
             kind="stat",
-            width=4,
+            width=3,
         ),
         Panel(
             "Failed",
@@ -50,7 +58,7 @@ _NOW = Row(
             "percentunit",
             (Query(failed_share(), "failed"),),
             kind="stat",
-            width=4,
+            width=3,
             steps=GOOD_BELOW["budget"],
         ),
         Panel(
@@ -59,7 +67,7 @@ _NOW = Row(
             "s",
             (Query(quantile(0.95, "weir_request_seconds"), "p95"),),
             kind="stat",
-            width=4,
+            width=3,
         ),
         Panel(
             "Fullest queue",
@@ -68,7 +76,17 @@ _NOW = Row(
             "percentunit",
             (Query(f"max({_FULLNESS})", "full"),),
             kind="stat",
-            width=4,
+            width=3,
+            steps=GOOD_BELOW["limit"],
+        ),
+        Panel(
+            "I/O thread busy",
+            "Share of the time in which the one thread that takes calls in was not waiting; of several servers, "
+            "the busiest. Near 100 % every request of every model waits for it.",
+            "percentunit",
+            (Query(f"max(rate(weir_io_busy_seconds_total{WINDOW}))", "busy"),),
+            kind="stat",
+            width=3,
             steps=GOOD_BELOW["limit"],
         ),
     ),
@@ -156,7 +174,7 @@ _SATURATION = Row(
             "Rows that wait, by the most that may. At 100 % requests are refused with RESOURCE_EXHAUSTED. "
             "A rise: more load than the model's sessions can take.",
             "percentunit",
-            (Query(_FULLNESS, "{{model}} {{version}}"),),
+            (Query(f"max by (model, version) ({_FULLNESS})", "{{model}} {{version}}"),),
             steps=GOOD_BELOW["limit"],
         ),
         Panel(
@@ -174,7 +192,7 @@ _SATURATION = Row(
             "percentunit",
             (
                 Query(
-                    "rate(weir_io_busy_seconds_total[$__rate_interval])",
+                    f"rate(weir_io_busy_seconds_total{WINDOW})",
                     "{{instance}}",
                 ),
             ),

@@ -16,16 +16,18 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from deploy.grafana.drawing import BACKGROUND, PANEL, TEXT, Line, draw, names_a_line
+from deploy.grafana.drawing import BACKGROUND, PANEL, TEXT, Line, Span, draw, lines_of_names
 from deploy.grafana.queries import Json, Prometheus, choices, dashboards, filled, legend
 
 _FOLDER = Path(__file__).parent / "dashboards"
 _COLUMNS = 24
 _WIDTH_PX, _UNIT_PX, _GAP_PX, _DPI = 1200, 30, 3, 100
-_SHADES = 96
+_SHADES = 256
 _TITLE_PX, _LEFT_PX, _TIMES_PX, _NAMES_PX = 26, 62, 20, 17
 
 Ask = Callable[[Json], list[Line]]
+Box = tuple[float, float, float, float]
+"""Left, bottom, width, height."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +48,18 @@ def main(words: Sequence[str] | None = None) -> None:
     chosen = [pages[f"weir-{name}"] for name in options.page]
     api = Prometheus(options.prometheus)
     end_s = options.end or time.time()
-    times = (end_s - 60 * options.minutes, end_s, options.step)
+    span_s = (end_s - 60 * options.minutes, end_s)
     variables = _everything(api, chosen) | {"__rate_interval": options.window}
 
     def ask(panel: Json) -> list[Line]:
         return [
             Line(legend(target["legendFormat"], series.labels), series)
             for target in panel["targets"]
-            for series in api.query_range(filled(target["expr"], variables), *times)
+            for series in api.query_range(filled(target["expr"], variables), *span_s, options.step)
         ]
 
     picture = io.BytesIO()
-    figure = render(list(place(chosen, options.without)), ask)
+    figure = render(list(place(chosen, options.without)), ask, span_s)
     figure.savefig(picture, dpi=_DPI, facecolor=BACKGROUND)
     # Of few colours, the file is a third as large.
     Image.open(picture).convert("RGB").quantize(_SHADES).save(options.out, optimize=True)
@@ -109,32 +111,33 @@ def _rows(page: Json, without: Sequence[str]) -> Iterator[list[Json]]:
     return (panels for title, panels in rows.items() if panels and title not in without)
 
 
-def render(placed: Sequence[Placed], ask: Ask) -> Figure:
+def render(placed: Sequence[Placed], ask: Ask, span_s: Span) -> Figure:
     """The picture."""
     height = max(each.y + each.height for each in placed) * _UNIT_PX
     figure = Figure(figsize=(_WIDTH_PX / _DPI, height / _DPI))
     for each in placed:
         left, top = each.x * _WIDTH_PX / _COLUMNS + _GAP_PX, height - each.y * _UNIT_PX - _GAP_PX
         width = each.width * _WIDTH_PX / _COLUMNS - 2 * _GAP_PX
-        box = (
-            left,
-            top - each.height * _UNIT_PX + 2 * _GAP_PX,
-            width,
-            each.height * _UNIT_PX - 2 * _GAP_PX,
-        )
-        _panel(figure, each.panel, box, ask)
+        tall = each.height * _UNIT_PX - 2 * _GAP_PX
+        box = (left, top - tall, width, tall)
+        _title(figure, each.panel, box)
+        if each.panel["type"] != "row":
+            lines = ask(each.panel)
+            axes = figure.add_axes(_inside(figure, box, _margins(each.panel, lines)))
+            draw(axes, each.panel, lines, span_s)
     return figure
 
 
-def _panel(figure: Figure, panel: Json, box: tuple[float, float, float, float], ask: Ask) -> None:
+def _title(figure: Figure, panel: Json, box: Box) -> None:
+    """In the upper left corner; of a panel, on ground of its own."""
     width_px, height_px = figure.get_size_inches() * _DPI
     left, bottom, width, height = box
     is_heading = panel["type"] == "row"
     if not is_heading:
         corner = (left / width_px, bottom / height_px)
-        figure.add_artist(
-            Rectangle(corner, width / width_px, height / height_px, color=PANEL, lw=0, zorder=-1)
-        )
+        ground = Rectangle(corner, width / width_px, height / height_px, color=PANEL, lw=0)
+        ground.set_zorder(-1)
+        figure.add_artist(ground)
     figure.text(
         (left + 8) / width_px,
         (bottom + height - 7) / height_px,
@@ -144,24 +147,26 @@ def _panel(figure: Figure, panel: Json, box: tuple[float, float, float, float], 
         weight="bold" if is_heading else "normal",
         va="top",
     )
-    if is_heading:
-        return
-    lines = ask(panel)
-    left_px, below_px = _margins(panel, lines)
-    inner = (
-        (left + left_px) / width_px,
-        (bottom + below_px) / height_px,
-        (width - left_px - 12) / width_px,
-        (height - below_px - _TITLE_PX) / height_px,
+
+
+def _inside(figure: Figure, box: Box, margins: tuple[int, int]) -> Box:
+    """What is left of a box, in parts of the figure."""
+    width_px, height_px = figure.get_size_inches() * _DPI
+    left, bottom, width, height = box
+    beside, below = margins
+    return (
+        (left + beside) / width_px,
+        (bottom + below) / height_px,
+        (width - beside - 12) / width_px,
+        (height - below - _TITLE_PX) / height_px,
     )
-    draw(figure.add_axes(inner), panel, lines)
 
 
 def _margins(panel: Json, lines: Sequence[Line]) -> tuple[int, int]:
     """Left of a picture, for its values, and below it, for its times and names."""
     if panel["type"] == "stat":
         return 12, 8
-    names = -(-len(lines) // names_a_line(lines)) if panel["type"] == "timeseries" else 0
+    names = lines_of_names(lines) if panel["type"] == "timeseries" else 0
     return _LEFT_PX, _TIMES_PX + 8 + names * _NAMES_PX
 
 

@@ -23,7 +23,7 @@ def lines(panel: dict[str, Any]) -> list[Line]:
 @pytest.mark.parametrize("ask", [lines, lambda _: []], ids=["data", "no data"])
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page["title"])
 def test_every_page_can_be_drawn(page: dict[str, Any], ask: Any) -> None:
-    figure = render(list(place([page], [])), ask)
+    figure = render(list(place([page], [])), ask, (1_800_000_000.0, 1_800_000_060.0))
 
     titles = {text.get_text() for text in figure.texts}
     assert titles >= {panel["title"] for panel in panels(page) if panel["type"] != "table"}
@@ -35,7 +35,7 @@ def test_rows_that_nobody_wants_leave_no_gap() -> None:
 
     placed = list(place([page], rows[1:]))
 
-    assert [each.y for each in placed[1:]] == [1.25] * 6
+    assert [each.y for each in placed[1:]] == [1.25] * 8
     assert placed[0].panel["title"] == page["title"]
 
 
