@@ -23,6 +23,11 @@ _HEIGHTS = {"stat": 4, "table": 6, "timeseries": 8, "heatmap": 8}
 
 Json = dict[str, Any]
 
+_TO_MODEL: Json = {
+    "title": "This model in depth",
+    "url": "/d/weir-model?var-model=${__field.labels.model}&${__url_time_range}",
+}
+
 
 def main() -> None:
     """Write every file anew."""
@@ -60,8 +65,11 @@ def _links() -> Json:
     return {
         "type": "dashboards",
         "title": "Weir",
+        "icon": "dashboard",
+        "tooltip": "",
         "tags": ["weir"],
         "asDropdown": False,
+        "targetBlank": False,
         "includeVars": True,
         "keepTime": True,
     }
@@ -150,6 +158,8 @@ def _defaults(panel: Panel) -> Json:
     }
     if panel.no_value:
         made["noValue"] = panel.no_value
+    if any(query.legend.startswith("{{model}}") for query in panel.queries):
+        made["links"] = [_TO_MODEL]
     if panel.kind == "timeseries":
         made |= {"min": 0, "color": {"mode": "palette-classic"}, "custom": _lines(panel)}
     if panel.kind == "stat":

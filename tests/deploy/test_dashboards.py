@@ -55,6 +55,17 @@ def test_lines_are_told_apart(panel: dict[str, Any]) -> None:
             )
 
 
+@each_panel
+def test_a_models_line_leads_to_the_model(panel: dict[str, Any]) -> None:
+    names_models = any(
+        target["legendFormat"].startswith("{{model}}") for target in panel["targets"]
+    )
+
+    links = panel["fieldConfig"]["defaults"].get("links", [])
+
+    assert [link["url"].split("?")[0] for link in links] == ["/d/weir-model"] * names_models
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page["title"])
 def test_panels_do_not_overlap(page: dict[str, Any]) -> None:
     taken: set[tuple[int, int]] = set()

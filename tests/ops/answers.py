@@ -42,7 +42,7 @@ def empty_panels(folder: Path, api: Prometheus) -> Iterator[str]:
                     yield f"{page}: {panel['title']}: {problem}: {target['expr']}"
 
 
-_COMMON = {"__rate_interval": "1m", "version": ".*", "instance": ".*"}
+_COMMON = {"__rate_interval": "10m", "version": ".*", "instance": ".*"}
 
 
 def empty_rules(exprs: Iterable[str], api: Prometheus) -> Iterator[str]:
