@@ -62,7 +62,7 @@ def main(words: Sequence[str] | None = None) -> None:
     figure = render(list(place(chosen, options.without)), ask, span_s)
     figure.savefig(picture, dpi=_DPI, facecolor=BACKGROUND)
     # Of few colours, the file is a third as large.
-    Image.open(picture).convert("RGB").quantize(_SHADES).save(options.out, optimize=True)
+    Image.open(picture).convert("RGB").quantize(_SHADES, kmeans=4).save(options.out, optimize=True)
 
 
 def _everything(api: Prometheus, pages: Sequence[Json]) -> dict[str, str]:
