@@ -51,6 +51,8 @@ class FakeModels:
     asked: list[Any] = field(default_factory=list)
     time_left_s: float = 0.0
     listing: models_pb.ListModelsResponse = field(default_factory=listing)
+    # What it holds once something was changed.
+    after: models_pb.ListModelsResponse | None = None
 
     def list_models(self, body: bytes, context: grpc.ServicerContext) -> bytes:
         if not self.is_weir:
@@ -81,6 +83,7 @@ class FakeModels:
         self.time_left_s = context.time_remaining() or 0.0
         match name:
             case "good":
+                self.listing = self.after or self.listing
                 return
             case "flop":
                 context.abort(

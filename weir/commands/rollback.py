@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from weir import defaults
+from weir.commands.changing import OTHERWISE, OnDisk, control
 from weir.commands.extras import requires
-from weir.commands.models import OTHERWISE, OnDisk, control
 from weir.commands.options import Target, Timeout
 from weir.errors import UsageError
 

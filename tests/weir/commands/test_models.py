@@ -129,63 +129,8 @@ def test_another_server_is_asked_for_its_index(weir: Weir, fake: FakeServer) -> 
     assert echo["since"] is None and echo["answers"] is None
 
 
-@pytest.mark.parametrize("verb", ["load", "unload", "reload"])
-def test_each_model_gets_its_own_result(weir: Weir, fake: FakeServer, verb: str) -> None:
-    done = weir("models", verb, "flop", "good", "nobody", "busy", "--target", fake.target)
-
-    assert done.code == 1
-    assert done.out == f"good: {verb}ed\n"
-    assert done.err.splitlines() == [
-        "weir: flop: version 1: no graph",
-        "weir: nobody: unknown model 'nobody'",
-        "weir: busy: busy: is being loaded",
-        f"weir: 3 of 4 models could not be {verb}ed",
-    ]
-
-
-def test_a_model_that_loads_is_all_that_is_told(weir: Weir, fake: FakeServer) -> None:
-    done = weir("models", "load", "good", "--target", fake.target)
-
-    assert (done.code, done.out, done.err) == (0, "good: loaded\n", "")
-
-
-def test_a_server_without_control_is_told_once(weir: Weir, fake: FakeServer) -> None:
-    fake.models.takes_control = False
-
-    loaded = weir("models", "load", "good", "flop", "--target", fake.target)
-    labelled = weir("models", "label", "good", "stable=1", "--target", fake.target)
-
-    told = "weir: the server takes no control calls: start it with `weir serve --control explicit`"
-    assert (loaded.code, loaded.out, loaded.err) == (1, "", f"{told}\n")
-    assert (labelled.code, labelled.err) == (1, f"{told}, or give --models\n")
-
-
 def test_an_option_before_a_subcommand_is_refused(weir: Weir, fake: FakeServer) -> None:
     done = weir("models", "--target", fake.target, "load", "good")
 
     assert done.code == 2 and "--target: expected behind load" in done.err
-    assert fake.models.asked == []
-
-
-def test_labels_are_set_and_removed(weir: Weir, fake: FakeServer) -> None:
-    done = weir("models", "label", "good", "stable=2", "canary=", "--target", fake.target)
-
-    assert (done.code, done.out) == (0, "good: stable -> 2\ngood: canary removed\n")
-    first, second = fake.models.asked
-    assert (first.label, first.version) == ("stable", 2)
-    assert (second.label, second.version) == ("canary", 0)
-
-
-def test_a_label_that_cannot_be_set_is_told_beside_the_others(weir: Weir, fake: FakeServer) -> None:
-    done = weir("models", "label", "good", "next=9", "stable=2", "--target", fake.target)
-
-    assert (done.code, done.out) == (1, "good: stable -> 2\n")
-    assert "weir: next: good: no version 9" in done.err
-
-
-@pytest.mark.parametrize("text", ["stable", "=2", "2=1", "a b=1", "stable=0", "stable=x", "a=-1"])
-def test_what_is_no_assignment_is_refused(weir: Weir, fake: FakeServer, text: str) -> None:
-    done = weir("models", "label", "good", "stable=2", text, "--target", fake.target)
-
-    assert done.code == 2
     assert fake.models.asked == []
