@@ -35,13 +35,16 @@ def set_labels(models: Path, name: str, wanted_labels: Mapping[str, int | None])
     """Give labels of a model to versions, or remove them (None).
 
     Raises:
-        UsageError: there is no such model or version, or its `versions.toml` cannot be read or written.
+        UsageError: there is no such model, version or label, or its `versions.toml` cannot be read or written.
     """
     present, said = _look(models, name)
     labels = dict(said.labels)
     for label, version in wanted_labels.items():
+        if version is None and label not in said.labels:
+            listed = ", ".join(sorted(said.labels)) or "none"
+            raise UsageError(f"{name}: expected a label among {listed}, got {label}=")
         if version is None:
-            labels.pop(label, None)
+            del labels[label]
         elif version not in present:
             listed = ", ".join(map(str, present))
             raise UsageError(f"{name}: expected a version among {listed}, got {label}={version}")

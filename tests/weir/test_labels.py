@@ -39,7 +39,7 @@ def test_a_label_that_is_given_twice_is_refused() -> None:
 def test_policy_and_other_labels_stay(models: Path) -> None:
     write(models / "lenet5", Versions(Policy(latest=2), {"stable": 1, "canary": 2, "old": 1}))
 
-    set_labels(models, "lenet5", {"stable": 3, "old": None, "gone": None})
+    set_labels(models, "lenet5", {"stable": 3, "old": None})
 
     assert read(models / "lenet5") == Versions(Policy(latest=2), {"stable": 3, "canary": 2})
 
@@ -55,6 +55,20 @@ def test_a_version_that_is_not_there_gets_no_label(models: Path) -> None:
         set_labels(models, "lenet5", {"canary": 1, "stable": 4})
 
     assert read(models / "lenet5") == Versions()
+
+
+@pytest.mark.parametrize(
+    ("labels", "there"), [({"canary": 2, "stable": 1}, "canary, stable"), ({}, "none")]
+)
+def test_a_label_that_is_not_there_cannot_be_removed(
+    models: Path, labels: dict[str, int], there: str
+) -> None:
+    write(models / "lenet5", Versions(labels=labels))
+
+    with pytest.raises(UsageError, match=f"lenet5: expected a label among {there}, got canray="):
+        set_labels(models, "lenet5", {"stable": 3, "canray": None})
+
+    assert read(models / "lenet5").labels == labels
 
 
 def test_a_file_that_cannot_be_read_is_left_alone(models: Path) -> None:
@@ -82,7 +96,7 @@ def test_a_file_that_cannot_be_written_is_told(
 @pytest.mark.parametrize("name", ["nobody", "..", "a/b", ""])
 def test_a_model_that_is_not_there_is_refused(models: Path, name: str) -> None:
     with pytest.raises(UsageError, match="expected"):
-        set_labels(models, name, {"stable": None})
+        set_labels(models, name, {"stable": 1})
     with pytest.raises(UsageError, match="expected"):
         roll_back(models, name)
 
