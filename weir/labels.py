@@ -7,7 +7,7 @@ Rules:
 - A label is given only to a version that is there.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,17 +68,18 @@ def roll_back(models: Path, name: str) -> tuple[int, int]:
     answering = stable if stable in served else max(served, default=None)
     if answering is None:
         raise UsageError(f"{name}: its versions.toml lets none of its versions answer")
-    older = older_than(name, answering, present)
-    set_labels(models, name, {STABLE: older})
-    return answering, older
+    older = older_than(answering, present)
+    if not older:
+        raise UsageError(
+            f"{name}: version {answering} answers, and on disk none is older than {answering}"
+        )
+    set_labels(models, name, {STABLE: older[0]})
+    return answering, older[0]
 
 
-def older_than(name: str, answering: int, present: Sequence[int]) -> int:
-    """The highest version below the one that answers; UsageError if there is none."""
-    below = [version for version in present if version < answering]
-    if not below:
-        raise UsageError(f"{name}: version {answering} answers, and there is no older one on disk")
-    return max(below)
+def older_than(former: int, present: Iterable[int]) -> list[int]:
+    """The versions below one, the highest first."""
+    return sorted((version for version in present if version < former), reverse=True)
 
 
 def _parse_assignment(text: str) -> tuple[str, int | None]:

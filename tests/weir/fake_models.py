@@ -51,6 +51,8 @@ class FakeModels:
     asked: list[Any] = field(default_factory=list)
     time_left_s: float = 0.0
     listing: models_pb.ListModelsResponse = field(default_factory=listing)
+    # Versions that get no label, as they cannot be loaded.
+    broken: tuple[int, ...] = ()
     # What it holds once something was changed.
     after: models_pb.ListModelsResponse | None = None
 
@@ -73,6 +75,11 @@ class FakeModels:
         request = models_pb.SetLabelRequest.FromString(body)
         if request.version > 3:
             context.abort(grpc.StatusCode.NOT_FOUND, f"good: no version {request.version}")
+        if request.version in self.broken:
+            self.asked.append(request)
+            where = f"model {request.model_name!r} version {request.version}"
+            what = f"label {request.label!r} stays: {where}: no graph"
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, what)
         self._take(request, request.model_name, context)
         return models_pb.SetLabelResponse().SerializeToString()
 

@@ -124,7 +124,7 @@ def test_what_answers_is_followed_by_the_next_lower(
 def test_below_the_lowest_there_is_nothing(models: Path) -> None:
     write(models / "lenet5", Versions(labels={"stable": 1}))
 
-    with pytest.raises(UsageError, match="version 1 answers, and there is no older one"):
+    with pytest.raises(UsageError, match="version 1 answers, and on disk none is older than 1"):
         roll_back(models, "lenet5")
 
 

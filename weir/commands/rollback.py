@@ -1,14 +1,22 @@
-"""`weir rollback`: the version before the one that answers becomes the stable one."""
+"""`weir rollback`: a version before the one that answers becomes the stable one."""
 
-from typing import Annotated
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from weir import defaults
-from weir.commands.changing import OTHERWISE, OnDisk, control
+from weir.commands.advice import listed, models_of
+from weir.commands.changing import OTHERWISE, OnDisk, control, standing
 from weir.commands.extras import requires
+from weir.commands.label import FOR_NOW, when
 from weir.commands.options import Target, Timeout
-from weir.errors import UsageError
+from weir.errors import FailedPrecondition, NotFound, UsageError
+
+if TYPE_CHECKING:
+    from weir.answers import ModelInfo
+    from weir.client import Client
 
 
 def rollback(
@@ -18,36 +26,78 @@ def rollback(
     target: Target = defaults.TARGET,
     timeout: Timeout = defaults.LOADING_S,
 ) -> None:
-    """Let the version below the one that answers answer instead, by the label "stable".
+    """Let the next older version that can be served answer instead, by the label "stable".
 
     For as long as the server runs, or for good with --models.
     """
     if models is None:
-        former, older = _on_server(name, target, timeout)
-        undo = f"weir models label {name} stable="
+        _by_call(name, target, timeout)
     else:
-        from weir.labels import roll_back
-
-        former, older = roll_back(models, name)
-        undo = f"weir models label {name} stable= --models {models}"
-    typer.echo(f"{name}: {former} -> {older}; `{undo}` lets the newest answer again")
+        _on_disk(name, models)
 
 
-def _on_server(name: str, target: str, timeout: float) -> tuple[int, int]:
-    """The version that answered, and the one that does now."""
+def _on_disk(name: str, models: Path) -> None:
+    from weir.labels import roll_back
+
+    former, older = roll_back(models, name)
+    typer.echo(f"{name}: {former} -> {older}")
+    typer.echo(when(name))
+    typer.echo(
+        f"`weir models label {name} stable= --models {models}` lets the newest answer again, "
+        f"`stable=N` version N"
+    )
+
+
+def _by_call(name: str, target: str, timeout: float) -> None:
     with requires("client"):
         from weir.client import Client
-    from bundle.versions import STABLE
-    from weir.labels import older_than
 
     with Client(target) as client, control(OTHERWISE):
-        found = {model.name: model for model in client.models()}
-        if name not in found:
-            listed = ", ".join(sorted(found)) or "none"
-            raise UsageError(f"expected a model among {listed}, got {name!r}")
-        if not found[name].answering:
-            raise UsageError(f"{name}: no version answers, so there is none to go back from")
-        answering = int(found[name].answering)
-        older = older_than(name, answering, [int(version) for version in found[name].on_disk])
-        client.set_label(name, STABLE, older, timeout_s=timeout)
-    return answering, older
+        model = _find(client, name)
+        older = _go_back(client, model, timeout)
+    typer.echo(f"{name}: {model.answering or 'none'} -> {older} ({FOR_NOW})")
+    typer.echo(
+        f"`weir models label {name} stable=` ends that, "
+        f"`weir models label {name} stable=N` lets version N answer"
+    )
+
+
+def _find(client: "Client", name: str) -> "ModelInfo":
+    with listed(client, name):
+        for model in client.models():
+            if model.name == name:
+                return model
+        raise NotFound(f"unknown model {name!r}")
+
+
+def _go_back(client: "Client", model: "ModelInfo", timeout: float) -> int:
+    """Make the next older version that can be served the stable one; FailedPrecondition if none can."""
+    from bundle.versions import STABLE
+
+    for version in _older(model):
+        try:
+            client.set_label(model.name, STABLE, version, timeout_s=timeout)
+        except FailedPrecondition as error:
+            reason = str(error).removeprefix(f"label {STABLE!r} stays: ")
+            sys.stderr.write(f"weir: {' '.join(reason.split())}\n")
+        else:
+            return version
+    now = models_of(client).get(model.name, model)
+    raise FailedPrecondition(
+        f"{model.name}: no older version can be served; as before, {standing(now)}"
+    )
+
+
+def _older(model: "ModelInfo") -> list[int]:
+    """The versions one may go back to, the highest first; UsageError if there is none."""
+    from weir.labels import older_than
+
+    on_disk = [int(version) for version in model.on_disk]
+    # Where none answers, as after a start with a broken one, the newest is what one wants to leave.
+    known = [*on_disk, *(int(one.version) for one in model.versions)]
+    former = int(model.answering) if model.answering else max(known, default=0)
+    older = older_than(former, on_disk)
+    if not older:
+        who = f"version {former}" if model.answering else "no version"
+        raise UsageError(f"{model.name}: {who} answers, and on disk none is older than {former}")
+    return older
