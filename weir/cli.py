@@ -1,8 +1,6 @@
 """`weir`: the one command.
 
-Exit codes: 0 done; 1 it failed, and one line says why; 2 it was asked wrongly; 3 no server there, or
-not ready; 4 it took too long; 5 the server is too busy; 130 Ctrl-C. `serve`, `train` and `export`
-end with codes of their own.
+What its exit codes mean stands in `_EPILOG`, and with those of `serve`, `train` and `export` in docs/serving.md.
 """
 
 import sys
@@ -42,6 +40,10 @@ _EXIT_CODES: dict[type[WeirError], int] = {
     ResourceExhausted: 5,
 }
 
+_EPILOG = (
+    "Exit codes: 0 done; 1 it failed, and one line says why; 2 it was asked wrongly; 3 no server there, "
+    "or not ready; 4 it took too long; 5 the server is too busy; 130 Ctrl-C."
+)
 _START_ONE = ": start one with `weir serve`, or give --target"
 
 
@@ -59,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _app() -> typer.Typer:
     app = typer.Typer(
         help="Train, export and serve networks that share weights.",
+        epilog=_EPILOG,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         add_completion=False,

@@ -13,6 +13,8 @@ from weir.errors import NotFound, Unavailable
 if TYPE_CHECKING:
     from weir.client import Client
 
+_UNKNOWN = "SERVICE_UNKNOWN"
+
 
 def health(
     *,
@@ -23,21 +25,24 @@ def health(
     target: Target = defaults.TARGET,
     timeout: Timeout = defaults.TIMEOUT_S,
 ) -> None:
-    """Say how a server or a model does: exit code 0 if it serves, 1 if not."""
+    """Say how a server or a model does.
+
+    Exit code 0 if it serves, 3 if not or if no server is there, 1 if the server knows no such model.
+    """
     with requires("client"):
         from weir.client import Client
     with Client(target, timeout_s=timeout) as client:
         status = ""
         for status in _changes(client, service) if watch else [_check(client, service)]:
             typer.echo(status)
-    raise typer.Exit(0 if status == "SERVING" else 1)
+    raise typer.Exit({"SERVING": 0, _UNKNOWN: 1}.get(status, 3))
 
 
 def _check(client: "Client", service: str) -> str:
     try:
         return client.health(service)
     except NotFound:
-        return "SERVICE_UNKNOWN"
+        return _UNKNOWN
     except Unavailable as error:
         return f"UNREACHABLE: {error}"
 

@@ -11,8 +11,8 @@ def test_the_exit_code_tells_health(weir: Weir, fake: FakeServer, nobody: str) -
 
     assert (serving.code, serving.out) == (0, "SERVING\n")
     assert (unknown.code, unknown.out) == (1, "SERVICE_UNKNOWN\n")
-    assert (not_serving.code, not_serving.out) == (1, "NOT_SERVING\n")
-    assert unreachable.code == 1 and unreachable.out.startswith("UNREACHABLE")
+    assert (not_serving.code, not_serving.out) == (3, "NOT_SERVING\n")
+    assert unreachable.code == 3 and unreachable.out.startswith("UNREACHABLE")
 
 
 def test_a_watch_prints_each_change_and_ends_with_the_last(weir: Weir, fake: FakeServer) -> None:
