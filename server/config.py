@@ -201,7 +201,8 @@ def _variable(key: str) -> str:
 def _describe(problem: Mapping[str, Any], sources: Mapping[str, str]) -> str:
     keys = [str(key) for key in problem["loc"]]
     if problem["type"] == "missing":
-        return f"{'.'.join(keys)}: expected a value, got none"
+        # The one setting without a default.
+        return "MODELS: expected the model repository, as in `weir serve MODELS`, got none"
     where = ".".join([sources[keys[0]], *keys[1:]]) if keys else "settings"
     if problem["type"] == "extra_forbidden":
         return f"{where}: no such setting"

@@ -38,7 +38,7 @@ def test_all_but_the_models_has_a_default() -> None:
 
 
 def test_models_are_asked_for_by_name() -> None:
-    with pytest.raises(ConfigError, match=r"^models_dir: expected a value, got none$"):
+    with pytest.raises(ConfigError, match=r"^MODELS: expected the model repository, .*, got none$"):
         load({}, {}, None)
 
 

@@ -50,7 +50,11 @@ def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        pytest.param((), "models_dir: expected a value, got none", id="nothing"),
+        pytest.param(
+            (),
+            "MODELS: expected the model repository, as in `weir serve MODELS`, got none",
+            id="nothing",
+        ),
         pytest.param(
             ("models", "--provider", "tpu"),
             "--provider: Input should be 'auto', 'cpu' or 'cuda', got 'tpu'",
