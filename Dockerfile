@@ -59,7 +59,7 @@ ENV PATH=/opt/weir/bin:$PATH \
 USER 10001:10001
 EXPOSE 8001 8002
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=6s --start-period=60s --retries=3 CMD ["weir", "health", "--timeout", "4"]
+HEALTHCHECK --interval=30s --timeout=6s --start-period=60s --retries=3 CMD ["weir", "health", "--timeout", "4"]
 ENTRYPOINT ["weir", "serve"]
 CMD ["/models"]
 
