@@ -68,13 +68,11 @@ def _answers(*command: str) -> bool:
 
 def _podman_settings(folder: Path) -> Path:
     """Containers get no more than this process may have, and Debian 12's crun knows no mixed cgroups."""
-    files, processes = (
-        resource.getrlimit(limit)[1] for limit in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC)
-    )
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     path = folder / "containers.conf"
     path.write_text(
         '[engine]\nruntime = "runc"\nevents_logger = "file"\n'
-        f'[containers]\ndefault_ulimits = ["nofile={files}:{files}", "nproc={processes}:{processes}"]\n'
+        f'[containers]\ndefault_ulimits = ["nofile={files}:{files}", "nproc=4096:4096"]\n'
     )
     return path
 
