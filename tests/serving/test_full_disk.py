@@ -28,7 +28,9 @@ def test_log_on_a_full_disk_stops_nobody(tmp_path: Path) -> None:
             target = server.stdout.readline().split("grpc=")[1].split()[0] if server.stdout else ""
             with Client(target, timeout_s=30) as client:
                 client.wait_ready()
-                answers = [client.infer("affine", {"x": np.ones((1, 4), np.float32)}) for _ in range(3)]
+                answers = [
+                    client.infer("affine", {"x": np.ones((1, 4), np.float32)}) for _ in range(3)
+                ]
         finally:
             server.terminate()
 
