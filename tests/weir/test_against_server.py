@@ -176,11 +176,54 @@ def test_a_model_is_rolled_back_from_a_shell(
         client.wait_ready("who", timeout_s=30)
         with pytest.raises(SystemExit) as ended:
             cli.main(["rollback", "who", "--target", server.target])
-        assert not ended.value.code and capsys.readouterr().out.startswith("who: 2 -> 1;")
+        assert not ended.value.code and capsys.readouterr().out.startswith("who: 2 -> 1 (")
         assert answering(client) == 1
         with pytest.raises(SystemExit) as ended:
             cli.main(["models", "label", "who", "stable=", "--target", server.target])
         assert answering(client) == 2
+
+
+def test_a_start_with_a_broken_version_is_rolled_back_past_the_next_broken_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = tmp_path / "models"
+    for version in (1, 2, 3):
+        onnx_models.write_plain(models, "who", onnx_models.fingerprint(version), version=version)
+    # A server says SERVING if one of its models does.
+    onnx_models.write_plain(models, "affine", onnx_models.affine(3))
+    for version in ("2", "3"):
+        (models / "who" / version / "model.onnx").write_bytes(b"no graph")
+    with (
+        running(models, tmp_path / "log", "--control", "explicit") as server,
+        weir.Client(server.target) as client,
+    ):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["rollback", "who", "--target", server.target])
+
+        told = capsys.readouterr()
+        assert not ended.value.code and told.out.startswith("who: none -> 1 (")
+        assert told.err.startswith("weir: model 'who' version 2: ") and told.err.count("\n") == 1
+        assert answering(client) == 1
+
+
+def test_a_load_from_a_shell_says_what_it_did(
+    controlled: tuple[Server, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    server, models = controlled
+    with weir.Client(server.target) as client:
+        client.wait_ready("who", timeout_s=30)
+    onnx_models.write_plain(models, "who", onnx_models.fingerprint(3), version=3)
+    for verb in ("load", "load", "reload", "unload", "unload"):
+        with pytest.raises(SystemExit):
+            cli.main(["models", verb, "who", "--target", server.target])
+
+    assert capsys.readouterr().out.splitlines() == [
+        "who: loaded 3, unloaded 2; 3 answers",
+        "who: nothing to load; 3 answers",
+        "who: reloaded 3; 3 answers",
+        "who: unloaded 3; none answers",
+        "who: nothing to unload; none answers",
+    ]
 
 
 def test_a_server_without_control_refuses_it(server: Server) -> None:
