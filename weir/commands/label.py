@@ -1,7 +1,7 @@
 """`weir models label`: names for versions, and which of them answers."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,12 +39,24 @@ def label(
 
     wanted = labels.parse_assignments(assignments)
     _remark(given for given, version in wanted.items() if version is not None)
-    if models is not None:
-        labels.set_labels(models, name, wanted)
-        for given, version in wanted.items():
-            typer.echo(_labelled(name, given, version))
-        typer.echo(when(name))
+    if models is None:
+        _by_call(name, wanted, target, timeout)
         return
+    labels.set_labels(models, name, wanted)
+    for given, version in wanted.items():
+        typer.echo(_labelled(name, given, version))
+    typer.echo(when(name))
+
+
+def when(name: str) -> str:
+    """When a server follows what was written into a model's directory."""
+    return (
+        "a server with --control poll follows by itself, one with explicit at "
+        f"`weir models load {name}`, one with none when it starts again"
+    )
+
+
+def _by_call(name: str, wanted: Mapping[str, int | None], target: str, timeout: float) -> None:
     with requires("client"):
         from weir.client import Client
     with Client(target) as client, control(OTHERWISE):
@@ -58,14 +70,6 @@ def label(
             return f"{_labelled(name, given, version)} ({FOR_NOW})"
 
         each(list(wanted), ask, f"labelling {name}", "labels could not be set")
-
-
-def when(name: str) -> str:
-    """When a server follows what was written into a model's directory."""
-    return (
-        "a server with --control poll follows by itself, one with explicit at "
-        f"`weir models load {name}`, one with none when it starts again"
-    )
 
 
 def _ended(client: "Client", name: str, given: str) -> str:
