@@ -199,18 +199,25 @@ class Repository:
         return found
 
     def _publish(self) -> None:
-        """Replace the catalogue, and tell of every name that is answered otherwise than before."""
+        """Replace the catalogue, forget who left it, and tell of every name that is answered otherwise than before."""
         before, offers = self.catalogue.offers, {}
+        known = _versions(self.catalogue)
         # Of two that want one name, the first has it: a pair, whose name is how the other begins.
         for name in sorted(self._upkeeps, reverse=True):
             offers.update(self._upkeeps[name].offers())
         self.catalogue = Catalogue(offers)
+        for name, version in known - _versions(self.catalogue):
+            self._shell.loader.metrics.forget(name, version)
         for name, offer in offers.items():
             if name not in before or _answer(before[name]) != _answer(offer):
                 self._changed(offer.default)
         for name in before.keys() - offers.keys():
             self._shell.loader.metrics.forget_loads(name)
             self._changed(replace(before[name].default, state=State.UNAVAILABLE, model=None))
+
+
+def _versions(catalogue: Catalogue) -> set[tuple[str, str]]:
+    return {(entry.name, entry.version) for entry in catalogue.entries()}
 
 
 def _answer(offer: Offer) -> tuple[str, State]:

@@ -229,9 +229,6 @@ class Upkeep:
         self._model = lifecycle.left(
             self._model, number, self._shell.clock(), unloaded=self.is_unloaded
         )
-        if number not in self._model.versions:
-            for name in models:
-                self._shell.loader.metrics.forget(name, str(number))
         logger.info("model left model=%s version=%s", self.name, number)
         self._shell.publish()
 

@@ -351,6 +351,20 @@ def test_numbers_of_a_version_that_left_are_forgotten(publish: Publish, open_hou
     assert 'version="1"' not in text
 
 
+def test_numbers_of_an_unloaded_version_go_with_it(publish: Publish, open_house: Open) -> None:
+    publish()
+    house = open_house()
+    house.unload()
+    house.wait_until_left()
+    kept = generate_latest(house.registry).decode()
+    publish()
+
+    house.load()
+
+    assert 'weir_rows_total{model="affine",version="1"}' in kept
+    assert 'version="1"' not in generate_latest(house.registry).decode()
+
+
 def test_loads_are_counted_by_how_they_ended(publish: Publish, open_house: Open) -> None:
     publish()
     house = open_house()
