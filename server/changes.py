@@ -8,10 +8,20 @@ from collections.abc import Callable
 
 from bundle.errors import InvalidName
 from bundle.repository import check_name
-from server.errors import Draining, InvalidRequest, LoadFailed, ModelNotReady, UnknownModel
+from server.errors import (
+    Draining,
+    InvalidRequest,
+    LoadFailed,
+    ModelNotReady,
+    Overloaded,
+    UnknownModel,
+)
 from server.repository import Repository
 from server.scan import Found, scan_model
 from server.upkeep import Upkeep
+
+MOST_WAITING = 256
+"""Changes that may be under way; they are done one after the other."""
 
 Done = Callable[[Exception | None], None]
 """Told once how a change ended: with nothing, or with what went wrong."""
@@ -39,6 +49,11 @@ class Changes:
             done: called when it serves, or cannot.
             again: also what serves already from the same files.
         """
+        try:
+            # Before anything is made a path of it.
+            check_name(name)
+        except InvalidName:
+            raise UnknownModel(f"unknown model {name[:128]!r}") from None
 
         def work() -> None:
             found = self._look(name)
@@ -81,6 +96,11 @@ class Changes:
                 raise Draining("the server is stopping")
             if name in self._busy:
                 raise ModelNotReady(f"model {name!r} is being changed already: try again later")
+            # One for each name, and a caller may think up any number of names.
+            if len(self._busy) >= MOST_WAITING:
+                raise Overloaded(
+                    f"{len(self._busy)} changes of models wait, the limit is {MOST_WAITING}"
+                )
             self._busy.add(name)
 
         def job() -> None:
@@ -114,11 +134,6 @@ class Changes:
     def _look(self, name: str) -> Found:
         """A model's directory, as it is now."""
         self._refuse_part(name)
-        try:
-            # Before anything is made a path of it.
-            check_name(name)
-        except InvalidName:
-            raise UnknownModel(f"unknown model {name[:128]!r}") from None
         found = scan_model(self._repository.root / name)
         if found is not None and found.versions:
             return found

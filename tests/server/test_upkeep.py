@@ -17,13 +17,14 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from bundle.golden import Golden
 from server.catalogue import Entry
-from server.changes import Changes
+from server.changes import MOST_WAITING, Changes
 from server.config import ModelSettings
 from server.deadlines import Deadlines
 from server.errors import (
     InvalidRequest,
     LoadFailed,
     ModelNotReady,
+    Overloaded,
     UnknownModel,
 )
 from server.lifecycle import State
@@ -451,15 +452,23 @@ def test_model_that_was_not_there_at_the_start_is_loaded_by_name(
     assert house.answering() == "1"
 
 
-@pytest.mark.parametrize("name", ["unknown", "../affine", "a/../affine", "/etc", "affine\0", ".."])
-def test_load_of_what_is_no_model_is_not_found(
+def test_load_of_what_is_no_model_is_not_found(publish: Publish, open_house: Open) -> None:
+    publish()
+
+    failure = open_house().load("unknown")
+
+    assert isinstance(failure, UnknownModel)
+
+
+@pytest.mark.parametrize("name", ["../affine", "a/../affine", "/etc", "affine\0", "..", "a" * 129])
+def test_load_of_what_is_no_name_is_refused_at_once(
     name: str, publish: Publish, open_house: Open
 ) -> None:
     publish()
+    house = open_house()
 
-    failure = open_house().load(name)
-
-    assert isinstance(failure, UnknownModel)
+    with pytest.raises(UnknownModel):
+        house.load(name)
 
 
 def test_load_of_a_model_whose_directory_is_gone_leaves_it_serving(
@@ -681,6 +690,29 @@ def test_second_change_of_a_model_is_refused_while_one_is_under_way(
 
     assert [ended.get(timeout=HANG_S), ended.get(timeout=HANG_S)] == [None, None]
     assert house.unload() is None
+
+
+def test_more_changes_than_may_wait_are_refused(publish: Publish, open_house: Open) -> None:
+    publish()
+    house = open_house()
+    ended: SimpleQueue[Exception | None] = SimpleQueue()
+    gate, entered = threading.Event(), threading.Event()
+
+    def slow(_: Exception | None) -> None:
+        entered.set()
+        gate.wait(HANG_S)
+
+    # The thread is held in the answer to the first, which then waits no longer itself.
+    house.changes.load("affine", slow, again=False)
+    assert entered.wait(HANG_S)
+    for number in range(MOST_WAITING):
+        house.changes.load(f"unknown{number}", ended.put, again=False)
+    with pytest.raises(Overloaded, match=f"{MOST_WAITING} changes of models wait"):
+        house.changes.load("affine", ended.put, again=False)
+    gate.set()
+
+    assert all(ended.get(timeout=HANG_S) for _ in range(MOST_WAITING))
+    assert house.load() is None
 
 
 def test_closing_answers_what_waits_to_be_loaded(
