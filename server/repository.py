@@ -154,12 +154,10 @@ class Repository:
 
     def _load_all(self) -> None:
         found = {name: one for name, one in (self._scan() or {}).items() if one.versions}
-        for name, one in found.items():
-            self.found_or_new(name).announce(one)
-        for name, one in found.items():
-            if self.stopping.is_set():
-                return
-            self.found_or_new(name).bring(one, is_first=True)
+        self._each(found, lambda name, one: self.found_or_new(name).announce(one))
+        self._each(found, lambda name, one: self.found_or_new(name).bring(one, is_first=True))
+        if self.stopping.is_set():
+            return
         self._is_loaded.set()
         self._changed(None)
         offers = self.catalogue.offers.values()
@@ -177,10 +175,17 @@ class Repository:
                 upkeep.unload(forget=True)
             elif not upkeep.leaving:
                 self._upkeeps = {key: each for key, each in self._upkeeps.items() if key != name}
-        for name, found in now.items():
+        self._each(now, lambda name, one: self.found_or_new(name).follow(one, before.get(name)))
+
+    def _each(self, found: dict[str, Found], bring: Callable[[str, Found], object]) -> None:
+        """Do something for each model, until the server stops."""
+        for name, one in found.items():
             if self.stopping.is_set():
                 return
-            self.found_or_new(name).follow(found, before.get(name))
+            try:
+                bring(name, one)
+            except Exception:  # our bug: the other models still count on this thread
+                logger.exception("model lost model=%s", name)
 
     def _scan(self) -> dict[str, Found] | None:
         """What is on disk; None where it cannot be told, so that nothing changes."""

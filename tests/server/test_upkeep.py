@@ -759,6 +759,30 @@ def test_change_that_meets_the_end_is_answered_once(
     assert ended.empty()
 
 
+def test_model_that_meets_a_bug_takes_no_other_with_it(
+    models: Path, publish: Publish, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish("bad")
+    publish("good")
+    loader = loader_of(clock, CollectorRegistry())
+    is_loaded = threading.Event()
+
+    def changed(entry: Entry | None) -> None:
+        if entry is None:
+            is_loaded.set()
+        elif entry.name == "bad":
+            raise RuntimeError("a bug")
+
+    repository = Repository(models, loader, untried(loader), changed)
+
+    repository.start()
+
+    assert is_loaded.wait(HANG_S)
+    assert repository.get("good", "").version == "1"
+    assert "model lost model=bad" in caplog.text
+    assert repository.close(HANG_S)
+
+
 # By polling
 
 
