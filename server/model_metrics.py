@@ -172,9 +172,11 @@ def loads(
     """How each model's loads ended, and what the last one took."""
     seconds, provider, ended = LOAD_SECONDS.values(), PROVIDER.values(), LOADS.values()
     for model in models:
-        if model.provider:
-            seconds.add_metric((model.model, model.version), model.load_seconds)
-            provider.add_metric((model.model, model.version, model.provider), 1)
+        with model.lock:
+            own, load_seconds = model.provider, model.load_seconds
+        if own:
+            seconds.add_metric((model.model, model.version), load_seconds)
+            provider.add_metric((model.model, model.version, own), 1)
     for name, counts in results.items():
         for result, count in counts.items():
             ended.add_metric((name, result), count)

@@ -105,8 +105,10 @@ def families(
     for one in held:
         pending.add_metric((one.model, one.version), one.waiting_requests)
     for model in models:
-        if model.provider:
-            loads.add_metric((model.model, model.version), model.load_seconds)
+        with model.lock:
+            is_loaded, load_seconds = bool(model.provider), model.load_seconds
+        if is_loaded:
+            loads.add_metric((model.model, model.version), load_seconds)
     yield from (pending, loads)
     yield from _gpus(gpus)
 

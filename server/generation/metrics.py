@@ -129,11 +129,17 @@ def families(tallies: Iterable[GenerationTally]) -> Iterator[Metric]:
     for tally in tallies:
         labels = (tally.model.model, tally.model.version)
         with tally.model.lock:
-            for family, values in ((first, tally.first_token), (token, tally.token)):
-                family.add_metric(labels, values.buckets(), values.total)
-            steps.add_metric(labels, tally.steps)
-            tokens.add_metric(labels, tally.tokens)
-            active.add_metric(labels, tally.active_rows)
-            for reason, count in tally.finished.items():
-                finished.add_metric((*labels, reason), count)
+            observed = ((first, tally.first_token.copy()), (token, tally.token.copy()))
+            counted = (
+                (steps, tally.steps),
+                (tokens, tally.tokens),
+                (active, tally.active_rows),
+            )
+            reasons = dict(tally.finished)
+        for histograms, histogram in observed:
+            histograms.add_metric(labels, histogram.buckets(), histogram.total)
+        for values, count in counted:
+            values.add_metric(labels, count)
+        for reason, count in reasons.items():
+            finished.add_metric((*labels, reason), count)
     yield from (first, token, steps, tokens, finished, active)

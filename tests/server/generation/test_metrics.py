@@ -7,6 +7,7 @@ from server.errors import Cancelled
 from server.generation.core import Stepped
 from server.generation.row import Row
 from server.generation.search import Answer
+from server.histogram import SECONDS, Histogram
 from server.metrics import Metrics
 from tests.server.generation import toys
 from tests.serving.harness import samples
@@ -51,3 +52,21 @@ def test_everything_is_told_under_its_name() -> None:
         if name == "weir_generation_finished_total"
     }
     assert reasons == {"end": 1, "limit": 1, "failed": 1}
+
+
+def test_a_scrape_makes_nothing_while_it_holds_the_lock() -> None:
+    """Of the request path: whoever adds to the numbers waits for that lock."""
+    registry = CollectorRegistry()
+    tally = Metrics(registry).generation("toy", "1")
+    under_lock: list[bool] = []
+
+    class Watched(Histogram):
+        def buckets(self) -> list[tuple[str, float]]:
+            under_lock.append(tally.model.lock.locked())
+            return super().buckets()
+
+    tally.token = Watched(SECONDS)
+
+    generate_latest(registry)
+
+    assert not any(under_lock)
