@@ -61,13 +61,20 @@ class ScrapeServer(ThreadingMixIn, WSGIServer):
         if len(self._open) >= MOST_SCRAPES:
             self.shutdown_request(request)
             return
-        self._open[request] = time.monotonic()
-        threading.Thread(
+        thread = threading.Thread(
             target=self.process_request_thread,
             args=(request, client_address),
             name="weir-scrape",
             daemon=True,
-        ).start()
+        )
+        self._open[request] = time.monotonic()
+        try:
+            thread.start()
+        except (
+            RuntimeError
+        ):  # the system has no more threads: the connection is closed, and counts no longer
+            del self._open[request]
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Answer a connection, and close it."""

@@ -139,6 +139,25 @@ def test_scraper_that_comes_to_no_end_loses_its_place(
     assert caplog.text == "" and capfd.readouterr().err == ""
 
 
+def test_connection_that_gets_no_thread_takes_no_place(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scrape, "MOST_SCRAPES", 1)
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "weir-scrape":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises((OSError, HTTPException)):
+            get(port, "/")
+
+    assert get(port, "/")[0] == 200
+
+
 class Many(Collector):
     """More than the buffers of a connection hold."""
 
