@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 
+from bundle.wording import printable
 from server.outlet import Outlet
 
 _FIELD = re.compile(r"(\w+)=%")
@@ -34,12 +35,7 @@ class _Text(logging.Formatter):
         line = super().formatMessage(record) + "".join(
             f" {name}={_value(value)}" for name, value in _brought(record).items()
         )
-        if line.isprintable():
-            return line
-        return "".join(
-            character if character.isprintable() else character.encode("unicode_escape").decode()
-            for character in line
-        )
+        return printable(line)
 
 
 class _Json(logging.Formatter):
