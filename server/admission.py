@@ -8,7 +8,14 @@ from typing import Any
 from numpy.typing import NDArray
 
 from server import codec, inference, parameters
-from server.errors import Cancelled, DeadlinePassed, Draining, InvalidRequest, Overloaded
+from server.errors import (
+    Cancelled,
+    DeadlinePassed,
+    Draining,
+    InvalidRequest,
+    ModelNotReady,
+    Overloaded,
+)
 from server.generation.request import read_request
 from server.generation.served import ServedPair
 from server.metrics import Metrics
@@ -205,6 +212,8 @@ class Admission:
         refusal = refusal_of(error)
         reply.finish(refusal.code, refusal.details, trailers=refusal.trailers)
         numbers = self._metrics.nobody if model is None else model.metrics
+        if isinstance(error, ModelNotReady) and error.model is not None:
+            numbers = self._metrics.model(*error.model)
         numbers.request_refused(
             refusal.code.name, refusal.reason, self.clock() - arrived_s, request_bytes
         )

@@ -106,7 +106,8 @@ class Catalogue:
         if entry.model is None:
             reason = f": {entry.reason[:_MOST_REASON]}" if entry.reason else ""
             raise ModelNotReady(
-                f"model {name!r} version {entry.version} is {entry.state.value.lower()}{reason}"
+                f"model {name!r} version {entry.version} is {entry.state.value.lower()}{reason}",
+                (entry.name, entry.version),
             )
         return entry.model
 

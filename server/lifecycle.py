@@ -23,6 +23,9 @@ from bundle.versions import STABLE
 
 M = TypeVar("M")
 
+UNLOADED = "unloaded"
+"""The reason of a version that was taken out of service by call."""
+
 
 class State(Enum):
     """Where a version is in its life, in the protocol's words."""
@@ -165,7 +168,7 @@ def left(model: Model[M], number: int, now: float, *, unloaded: bool) -> Model[M
     if version is None or version.state is not State.UNLOADING:
         return model
     if unloaded:
-        return _with(model, number, Version(State.UNAVAILABLE, now, version.files, "unloaded"))
+        return _with(model, number, Version(State.UNAVAILABLE, now, version.files, UNLOADED))
     kept = {key: value for key, value in model.versions.items() if key != number}
     return replace(model, versions=kept)
 

@@ -50,7 +50,7 @@ SUBJECTS = (
     Subject(
         "Calls",
         "Of every gRPC method, by gRPC's conventions. `grpc_type` is unary, server_stream or bidi_stream. What gRPC "
-        "itself refuses, such as a message over the limit, counts as Cancelled: the server hears no more of it.",
+        "itself refuses, such as a message over the limit, may count otherwise than its caller sees: the server hears no more.",
         server_metrics.CALL_FAMILIES,
     ),
     Subject("Server", "One of each.", server_metrics.SERVER_FAMILIES),

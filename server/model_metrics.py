@@ -47,7 +47,7 @@ PADDED_TOKENS = Family(
 )  # fmt: skip
 REQUEST_SECONDS = Family(
     "weir_request_seconds", "histogram", MODEL, "seconds",
-    "From a request's arrival to its end.", "look at queue and compute for its cause.",
+    "From a request's arrival to its answer; what is refused is not in it.", "look at queue and compute for its cause.",
 )  # fmt: skip
 QUEUE_SECONDS = Family(
     "weir_queue_seconds", "histogram", MODEL, "seconds",
@@ -109,6 +109,7 @@ _TOTALS = {
     RESPONSE_BYTES: "response_bytes",
 }
 _HISTOGRAMS = (REQUEST_SECONDS, QUEUE_SECONDS, DECODE_SECONDS, COMPUTE_SECONDS, BATCH_ROWS)
+_FROM_THE_START = ("OK", "INTERNAL", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")
 _GAUGES = {
     READY: "is_ready",
     QUEUE_REQUESTS: "waiting_requests",
@@ -143,6 +144,9 @@ def counters(models: Sequence[ModelMetrics]) -> Iterator[Metric]:
         labels = (model.model, model.version)
         with model.lock:
             statuses, reasons = dict(model.statuses), dict(model.reasons)
+        if model.model:
+            # A series that begins with its first burst has no increase.
+            statuses = dict.fromkeys(_FROM_THE_START, 0) | statuses
             counts = {family: getattr(model, name) for family, name in _TOTALS.items()}
         for status, count in statuses.items():
             requests.add_metric((*labels, status), count)

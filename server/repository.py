@@ -21,7 +21,7 @@ from pathlib import Path
 from server.catalogue import Catalogue, Entry, Offer
 from server.generation.served import ServedPair
 from server.heap import give_back
-from server.lifecycle import State
+from server.lifecycle import UNLOADED, State
 from server.model import Loader, ServedModel
 from server.model_metrics import ModelGauges
 from server.scan import Found, scan
@@ -100,7 +100,8 @@ class Repository:
 
     def gauges(self) -> list[ModelGauges]:
         """What each model holds now, for a scrape."""
-        return [_gauges(entry) for entry in self.entries()]
+        # What was unloaded on purpose is no model to look at.
+        return [_gauges(entry) for entry in self.entries() if entry.reason != UNLOADED]
 
     def close(self, timeout_s: float) -> bool:
         """Let every model finish what it holds; True if all did in time."""

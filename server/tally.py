@@ -86,8 +86,8 @@ class ModelMetrics:
             self.reasons[reason] += 1
             self.request_bytes += request_bytes
             self.response_bytes += response_bytes
+            # Not into the histogram: what is refused at once would make the answers look fast.
             self.failure.add(seconds)
-            self.histograms["weir_request_seconds"].add(seconds)
 
     def picture_decoded(self, seconds: float) -> None:
         """A picture became a row."""

@@ -237,10 +237,15 @@ def _log_moves(name: str, before: lifecycle.Model[Models], now: lifecycle.Model[
     """Who asks at three in the morning what answers since when, finds it in the log."""
     if now.answering != before.answering:
         logger.info(
-            "another version answers model=%s version=%s before=%s",
+            "answering model=%s version=%s before=%s",
             name, now.answering or "none", before.answering or "none",
         )  # fmt: skip
     for label in sorted(before.labels.keys() | now.labels.keys()):
-        old, new = before.labels.get(label, "none"), now.labels.get(label, "none")
+        old, new = before.labels.get(label), now.labels.get(label)
+        # One that points where nothing serves is not there yet, and was not when it goes.
+        old, new = (old if before.is_ready(old) else None), (new if now.is_ready(new) else None)
         if old != new:
-            logger.info("label moved model=%s label=%s version=%s before=%s", name, label, new, old)
+            logger.info(
+                "label moved model=%s label=%s version=%s before=%s",
+                name, label, new or "none", old or "none",
+            )  # fmt: skip

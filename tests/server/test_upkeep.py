@@ -647,7 +647,7 @@ def test_moves_are_in_the_log(
     house.label("stable", 1)
 
     assert "label moved model=affine label=stable version=1 before=none" in caplog.text
-    assert "another version answers model=affine version=1 before=2" in caplog.text
+    assert "answering model=affine version=1 before=2" in caplog.text
 
 
 def test_label_moves_without_trying_again_what_failed(
