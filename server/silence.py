@@ -1,8 +1,8 @@
 """An end for streams that are opened and then say nothing.
 
-A call of one message waits for it as long as a request without a deadline may take; gRPC itself sets no bound where the
-caller set none. `ModelStreamInfer` is not among these: its streams stay open for many requests, and may rest before the
-first as between any two.
+A stream that brings one request waits for it as long as a request without a deadline may take; gRPC itself sets no bound
+where the caller set none. `ModelStreamInfer` is not among these: its streams stay open for many requests, and may rest before
+the first as between any two.
 """
 
 import threading

@@ -31,7 +31,7 @@ _WINDOW = 128
 
 
 class Admit(Protocol):
-    """Checks and queues a request; see `inference.Admission.admit`."""
+    """Checks and queues a request; see `admission.Admission.admit`."""
 
     def __call__(
         self,

@@ -30,8 +30,9 @@ _Read = TypeVar("_Read", bound=Checksummed)
 class Asked(Generic[_Rows]):
     """Rows to ask.
 
-    why: which ones these are, in words.
-    is_other: whether they are none that training measured, as far as the bundle knows.
+    Attributes:
+        why: which ones these are, in words.
+        is_other: whether they are none that training measured, as far as the bundle knows.
     """
 
     rows: _Rows
