@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from bundle.errors import BrokenBundle
-from bundle.wording import printable
+from bundle.wording import printable, shown
 
 _MOST_LINES = 8
 _MOST_CHARACTERS = 200
@@ -31,9 +31,7 @@ def check_keys(text: bytes, file: str) -> None:
         seen = set()
         for name, _ in pairs:
             if name in seen:
-                raise BrokenBundle(
-                    f"{file}: {_shortened(name)}: expected the key once, got it twice"
-                )
+                raise BrokenBundle(f"{file}: {shown(name)}: expected the key once, got it twice")
             seen.add(name)
 
     json.loads(text, object_pairs_hook=check)
@@ -57,9 +55,4 @@ def _described(problem: ErrorDetails, file: str) -> str:
             where = f"{file}: {key}" if problem["loc"] else file
             return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
     expected = problem["msg"].removeprefix("Input should be ")
-    return f"{file}: {key}: expected {expected}, got {_shortened(problem['input'])}"
-
-
-def _shortened(value: object, limit: int = 80) -> str:
-    text = repr(value)
-    return text if len(text) <= limit else text[:limit] + "…"
+    return f"{file}: {key}: expected {expected}, got {shown(problem['input'])}"

@@ -110,7 +110,8 @@ def read(directory: Path) -> Bundle:
         for name in contract.files
     }
     for name, data in files.items():
-        _check_hash(name, contract.files[name], data)
+        if (actual := hashlib.sha256(data).hexdigest()) != contract.files[name]:
+            raise BrokenBundle(f"{name}: expected SHA-256 {contract.files[name]}, got {actual}")
         if name.endswith(".onnx"):
             external_data.refuse(data, name)
     texts = _texts("labels", contract.labels, files)
@@ -223,12 +224,6 @@ def _check_listing(directory: Path, contract: Contract) -> None:
             f"{contracts.FILE_NAME}: files: expected {' and '.join(sorted(expected))} among them, "
             f"got {quoted(sorted(listed))}"
         )
-
-
-def _check_hash(name: str, expected: str, data: bytes) -> None:
-    actual = hashlib.sha256(data).hexdigest()
-    if actual != expected:
-        raise BrokenBundle(f"{name}: expected SHA-256 {expected}, got {actual}")
 
 
 def _texts(

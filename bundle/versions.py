@@ -26,10 +26,14 @@ from typing import TypeGuard
 
 from bundle.errors import InvalidVersions
 from bundle.reader import read_file
+from bundle.wording import shown
 
 FILE_NAME = "versions.toml"
 STABLE = "stable"
 """The label whose version answers a request that names none."""
+
+LABEL_FORM = "up to 64 letters, digits, '_', '-' or '.', a letter or '_' first"
+"""What a label is, for messages."""
 
 _LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -71,7 +75,7 @@ def wanted(versions: Versions, present: Collection[int]) -> list[int]:
 
 
 def is_label(text: object) -> TypeGuard[str]:
-    """Whether something can be a label: up to 64 letters, digits, `_`, `-` or `.`, a letter or `_` first."""
+    """Whether something can be a label, which is `LABEL_FORM`."""
     return isinstance(text, str) and _LABEL.fullmatch(text) is not None
 
 
@@ -94,7 +98,7 @@ def parse(data: bytes) -> Versions:
     except (ValueError, RecursionError) as error:
         raise InvalidVersions(f"{FILE_NAME}: expected TOML: {error}") from error
     if strays := sorted(set(table) - {"policy", "labels"}):
-        raise InvalidVersions(f"{FILE_NAME}: expected policy and labels, got {_shown(strays)}")
+        raise InvalidVersions(f"{FILE_NAME}: expected policy and labels, got {shown(strays)}")
     policy = _policy(table["policy"]) if "policy" in table else None
     return Versions(policy, MappingProxyType(_labels(table.get("labels", {}))))
 
@@ -172,11 +176,7 @@ def _labels(value: object) -> dict[str, int]:
         raise _unexpected("labels", "a table of versions by label", value)
     for label, version in value.items():
         if not is_label(label):
-            raise _unexpected(
-                "labels",
-                "names of up to 64 letters, digits, '_', '-' or '.', a letter first",
-                label,
-            )
+            raise _unexpected("labels", f"names of {LABEL_FORM}", label)
         if not is_version(version):
             raise _unexpected(f"labels.{label}", "a version from 1", version)
     return value
@@ -191,9 +191,4 @@ def _policy_text(policy: Policy) -> str:
 
 
 def _unexpected(key: str, expected: str, got: object) -> InvalidVersions:
-    return InvalidVersions(f"{FILE_NAME}: {key}: expected {expected}, got {_shown(got)}")
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}…"
+    return InvalidVersions(f"{FILE_NAME}: {key}: expected {expected}, got {shown(got)}")

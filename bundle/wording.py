@@ -4,6 +4,7 @@ Names and values are quoted in reasons, which end up in logs, in the server's in
 """
 
 _MOST_CHARACTERS = 2000
+_MOST_SHOWN = 80
 
 
 def tame(message: str) -> str:
@@ -21,6 +22,12 @@ def printable(line: str) -> str:
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in line
     )
+
+
+def shown(value: object) -> str:
+    """A value as Python writes it, so on one line and printable, and not too long."""
+    text = repr(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
 def quoted(names: list[str]) -> str:

@@ -5,7 +5,7 @@ Nothing is done on the transport's thread: a change is answered by `weir-loader`
 
 from collections.abc import Mapping
 
-from bundle.versions import is_label, is_version
+from bundle.versions import LABEL_FORM, is_label, is_version
 from server.catalogue import Entry, Offer
 from server.changes import Changes, Done
 from server.errors import InvalidRequest, NotOffered
@@ -99,10 +99,7 @@ class Control:
         """Move a label, or take it away."""
         _check_target("", request.model_name)
         if not is_label(request.label):
-            raise InvalidRequest(
-                f"label: expected up to 64 letters, digits, '_', '-' or '.', a letter first, "
-                f"got {request.label[:64]!r}"
-            )
+            raise InvalidRequest(f"label: expected {LABEL_FORM}, got {request.label[:64]!r}")
         if request.version and not is_version(request.version):
             raise InvalidRequest(f"version: expected a number from 1, got {request.version}")
         number = request.version or None

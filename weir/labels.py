@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bundle import repository
 from bundle.errors import BundleError
-from bundle.versions import STABLE, Versions, is_label, is_version, read, wanted, write
+from bundle.versions import LABEL_FORM, STABLE, Versions, is_label, is_version, read, wanted, write
 from weir.errors import UsageError
 
 
@@ -86,8 +86,7 @@ def _parse_assignment(text: str) -> tuple[str, int | None]:
     label, equals, number = text.partition("=")
     if not equals or not is_label(label):
         raise UsageError(
-            "expected LABEL=VERSION, or LABEL= to remove it, the label of up to 64 letters, digits, "
-            f"'_', '-' or '.' and no digit first, got {text!r}"
+            f"expected LABEL=VERSION, or LABEL= to remove it, the label of {LABEL_FORM}, got {text!r}"
         )
     is_number = len(number) < 19 and number.isascii() and number.isdecimal()
     version = int(number) if is_number else 0
