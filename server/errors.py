@@ -44,11 +44,7 @@ class UnknownModel(RequestError):
 
 
 class ModelNotReady(RequestError):
-    """The model is known and cannot answer now.
-
-    Attributes:
-        model: its name and version, where a request asked for it.
-    """
+    """The model is known and cannot answer now; `model` is its name and version, where a request asked for it."""
 
     def __init__(self, message: str, model: tuple[str, str] | None = None) -> None:
         super().__init__(message)

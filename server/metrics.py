@@ -114,7 +114,9 @@ class Metrics(Collector):
     def model(self, model: str, version: str) -> ModelMetrics:
         """The numbers of a version; made at its first load and kept through reloads."""
         with self._lock:
-            return self._models.setdefault((model, version), ModelMetrics(model, version))
+            if (model, version) not in self._models:
+                self._models[model, version] = ModelMetrics(model, version)
+            return self._models[model, version]
 
     def generation(self, model: str, version: str) -> GenerationTally:
         """What only an encoder-decoder has, beside the numbers of any model; likewise."""

@@ -144,10 +144,10 @@ def counters(models: Sequence[ModelMetrics]) -> Iterator[Metric]:
         labels = (model.model, model.version)
         with model.lock:
             statuses, reasons = dict(model.statuses), dict(model.reasons)
+            counts = {family: getattr(model, name) for family, name in _TOTALS.items()}
         if model.model:
             # A series that begins with its first burst has no increase.
             statuses = dict.fromkeys(_FROM_THE_START, 0) | statuses
-            counts = {family: getattr(model, name) for family, name in _TOTALS.items()}
         for status, count in statuses.items():
             requests.add_metric((*labels, status), count)
         for reason, count in reasons.items():

@@ -242,7 +242,7 @@ def _log_moves(name: str, before: lifecycle.Model[Models], now: lifecycle.Model[
         )  # fmt: skip
     for label in sorted(before.labels.keys() | now.labels.keys()):
         old, new = before.labels.get(label), now.labels.get(label)
-        # One that points where nothing serves is not there yet, and was not when it goes.
+        # Where nothing serves, a label is not there yet.
         old, new = (old if before.is_ready(old) else None), (new if now.is_ready(new) else None)
         if old != new:
             logger.info(

@@ -191,8 +191,8 @@ def test_a_start_with_a_broken_version_is_rolled_back_past_the_next_broken_one(
         onnx_models.write_plain(models, "who", onnx_models.fingerprint(version), version=version)
     # A server says SERVING if one of its models does.
     onnx_models.write_plain(models, "affine", onnx_models.affine(3))
-    for version in ("2", "3"):
-        (models / "who" / version / "model.onnx").write_bytes(b"no graph")
+    for broken in ("2", "3"):
+        (models / "who" / broken / "model.onnx").write_bytes(b"no graph")
     with (
         running(models, tmp_path / "log", "--control", "explicit") as server,
         weir.Client(server.target) as client,
