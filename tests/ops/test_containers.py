@@ -95,7 +95,16 @@ def test_a_plain_up_takes_the_cpu(services: dict[str, Any]) -> None:
     assert services["server-gpu"]["profiles"] == ["gpu"]
 
 
+def may_start_containers() -> bool:
+    """Whether this process, or sudo, is given what a container is made of: some build machines are not."""
+    sudo = [] if os.geteuid() == 0 else ["sudo"]
+    spaces = ("--mount", "--pid", "--net", "--ipc", "--uts", "--fork")
+    return run(*sudo, "unshare", *spaces, "mount", "-t", "tmpfs", "none", "/mnt").returncode == 0
+
+
 def test_image_serves_as_the_stack_says(tmp_path: Path) -> None:
+    if not may_start_containers():
+        pytest.skip("nobody may make namespaces here, which containers are made of")
     models = tmp_path / "models"
     onnx_models.write_plain(models, "affine", onnx_models.affine())
     sudo = [] if os.geteuid() == 0 else ["sudo"]
