@@ -3,9 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-from numpy.typing import NDArray
+from typing import TypeVar
 
 from server import codec, inference, parameters
 from server.errors import (
@@ -26,7 +24,7 @@ from server.repository import Repository
 from server.statuses import refusal_of
 from server.unpacking import SMALL_BYTES, Unpacker
 
-Array = NDArray[Any]
+Model = TypeVar("Model", bound=ServedModel | ServedPair)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +121,7 @@ class Admission:
                     cancel = self._submit(message, model, arrival)
                     break
                 except Draining as error:
-                    model = self.successor(error, model, message.model_version)
+                    model = successor(error, model, message.model_version, self.find)
         except Exception as error:  # noqa: BLE001 - the one place where admission may fail
             self.refuse(error, arrival.reply, model, arrival.arrived_s, len(arrival.payload))
             return
@@ -171,24 +169,6 @@ class Admission:
             raise Draining("the server is stopping")
         return self._repository.get(name, version)
 
-    def successor(
-        self, error: Draining, model: ServedModel | ServedPair, version: str
-    ) -> ServedModel | ServedPair:
-        """What took the place of a model that was unloaded after it was found.
-
-        Args:
-            error: of its closed queue.
-            model: that was found.
-            version: that was asked for.
-
-        Raises:
-            RequestError: nothing did.
-        """
-        found = self.find(model.name, version)
-        if found is model:
-            raise error
-        return found
-
     def find_graph(self, name: str, version: str) -> ServedModel:
         """Likewise, for a call that a pair cannot answer."""
         model = self.find(name, version)
@@ -217,3 +197,23 @@ class Admission:
         numbers.request_refused(
             refusal.code.name, refusal.reason, self.clock() - arrived_s, request_bytes
         )
+
+
+def successor(
+    error: Draining, model: Model, version: str, find: Callable[[str, str], Model]
+) -> Model:
+    """What took the place of a model that was unloaded after it was found.
+
+    Args:
+        error: of its closed queue.
+        model: that was found.
+        version: that was asked for.
+        find: the model of a name and a version.
+
+    Raises:
+        RequestError: nothing did.
+    """
+    found = find(model.name, version)
+    if found is model:
+        raise error
+    return found

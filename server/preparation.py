@@ -9,22 +9,20 @@ Should the model be unloaded meanwhile, the message is made into rows anew, for 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol
 
 from numpy.typing import NDArray
 
 from server import guard
-from server.admission import Admission
+from server.admission import Admission, Model, successor
 from server.decoding import DecodePool
 from server.errors import Draining, InvalidRequest
-from server.generation.served import ServedPair
 from server.model import ServedModel
 from server.pb.weir.v1 import tasks_pb2 as pb
 from server.pending import InferRequest
 from server.transport.call import Call
 
 Array = NDArray[Any]
-Model = TypeVar("Model", bound=ServedModel | ServedPair)
 
 # Of every task call alike.
 NAME, VERSION = pb.TagRequest.MODEL_NAME_FIELD_NUMBER, pb.TagRequest.MODEL_VERSION_FIELD_NUMBER
@@ -211,8 +209,7 @@ class Job(Generic[Model]):
                 request.submit()
                 break
             except Draining as error:
-                self._admission.successor(error, self._model, self._arrived.version)
-                self._model = self._find(self._model.name, self._arrived.version)
+                self._model = successor(error, self._model, self._arrived.version, self._find)
                 self._check(self._model)
                 request = self._made(lambda: not call.cancelled)
         # The call remembers the job for as long as it is open.
