@@ -6,7 +6,7 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
-PROTOC := $(BIN)/python -m grpc_tools.protoc -I server/pb=protos
+PROTOC := $(BIN)/python -m grpc_tools.protoc -I weir/protocol=protos
 PROTOS := $(sort $(wildcard protos/*.proto protos/*/*/*.proto))
 
 # Debian's, for `make test-ops`.
@@ -63,13 +63,13 @@ proto: $(VENV)/installed
 check-proto: $(VENV)/installed
 	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT \
 	  && $(PROTOC) --python_out="$$fresh" --pyi_out="$$fresh" $(PROTOS) \
-	  && for file in $$(cd "$$fresh" && find server/pb -type f); do \
+	  && for file in $$(cd "$$fresh" && find weir/protocol -type f); do \
 	       diff -u "$$file" "$$fresh/$$file" \
-	         || { echo "server/pb is not what protos/ says: run 'make proto'"; exit 1; }; \
+	         || { echo "weir/protocol is not what protos/ says: run 'make proto'"; exit 1; }; \
 	     done
 
 metrics-page: $(VENV)/installed
-	$(BIN)/python -m server.metrics_page > docs/metrics.md.new && mv docs/metrics.md.new docs/metrics.md
+	$(BIN)/python -m tools.metrics_page > docs/metrics.md.new && mv docs/metrics.md.new docs/metrics.md
 
 pytest: $(VENV)/installed
 	$(BIN)/pytest

@@ -16,12 +16,12 @@ from PIL import Image
 from sklearn.datasets import load_sample_images  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
-from export.images import INPUT, ImageOutputs
-from export.publishing import publish
-from export.spec import ExportSpec
-from export.weights import publish_weights
-from training.models.alexnet import AlexNet
-from training.models.convolution import IMAGENET_MEAN, IMAGENET_STD
+from weir.export.images import INPUT, ImageOutputs
+from weir.export.pretrained import publish_weights
+from weir.export.publishing import publish
+from weir.export.spec import ExportSpec
+from weir.training.models.alexnet import AlexNet
+from weir.training.models.convolution import IMAGENET_MEAN, IMAGENET_STD
 
 PICTURES, TENSORS = "alexnet", "alexnet-fp32"
 SIDE = 224

@@ -12,13 +12,13 @@ import onnx
 from numpy.typing import NDArray
 
 from benchmarks.http2 import messages
-from bundle.contract import FILE_NAME as CONTRACT
-from bundle.contract import Contract, Tolerance
-from bundle.golden import FILE_NAME as GOLDEN
-from bundle.golden import Golden, encode
-from bundle.reader import MODEL
-from bundle.writer import write
-from server.pb import inference_pb2 as pb
+from weir.bundle.contract import FILE_NAME as CONTRACT
+from weir.bundle.contract import Contract, Tolerance
+from weir.bundle.golden import FILE_NAME as GOLDEN
+from weir.bundle.golden import Golden, encode
+from weir.bundle.reader import MODEL
+from weir.bundle.writer import write
+from weir.protocol import inference_pb2 as pb
 
 NAME = "fingerprint"
 _MODULUS = 1_000_003

@@ -13,8 +13,8 @@ from benchmarks.harness import Run, console
 from benchmarks.http2 import messages
 from benchmarks.pictures import Curve, Point
 from benchmarks.servers import Server
-from server.pb import inference_pb2 as pb
 from weir.bench.tally import percentile
+from weir.protocol import inference_pb2 as pb
 
 ONE, WHOLE, STEPS = "one", "whole", "steps"
 SATURATED = "saturated"

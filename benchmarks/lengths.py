@@ -30,7 +30,7 @@ from benchmarks.answers import check_answers
 from benchmarks.generator import Plan
 from benchmarks.harness import Rival, Run, console
 from benchmarks.servers import Server
-from bundle.reader import MODEL
+from weir.bundle.reader import MODEL
 
 WEIR, FIRST_COME, TRITON = RIVALS = "weir", "weir-first-come", "triton"
 TARGET = "at least 4.0 with 64 in flight, and a lower p99"

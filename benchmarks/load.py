@@ -24,8 +24,8 @@ from benchmarks import generator
 from benchmarks.generator import Plan, Record
 from benchmarks.http2 import framed
 from benchmarks.servers import Server
-from server.pb import inference_pb2 as pb
 from weir.bench.tally import percentile
+from weir.protocol import inference_pb2 as pb
 
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 DATATYPES = {"uint8": "UINT8", "int64": "INT64", "float32": "FP32"}

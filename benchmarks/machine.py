@@ -19,7 +19,7 @@ def machine() -> str:
 
 
 def raw_session(graph: Path, threads: int) -> ort.InferenceSession:
-    """A graph in ONNX Runtime alone, with the options of `server.session`."""
+    """A graph in ONNX Runtime alone, with the options of `weir.server.runtime.session`."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -24,9 +24,9 @@ from rich.console import Console
 
 from benchmarks.machine import machine, raw_session
 from benchmarks.servers import Server, serving
-from bundle.reader import MODEL, read
-from bundle.sequences import ValueRange
 from weir import Answer, Client
+from weir.bundle.reader import MODEL, read
+from weir.bundle.sequences import ValueRange
 
 Inputs = dict[str, NDArray[Any]]
 

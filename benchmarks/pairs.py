@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from export.runs import publish_run
-from training.run import part_of, read_record
-from training.seq2seq.numbers import encode
-from training.seq2seq.problem import load_sides, load_test
-from training.seq2seq.recipe import Seq2SeqRecipe
+from weir.export.runs.run import publish_run
+from weir.training.run_directory import part_of, read_record
+from weir.training.seq2seq.experiment import load_sides, load_test
+from weir.training.seq2seq.packed import encode
+from weir.training.seq2seq.recipe import Seq2SeqRecipe
 
 
 def make_bundle(run: Path, models: Path) -> str:

@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import machine, raw_session
-from bundle.contract import Contract
-from bundle.reader import MODEL, Bundle, read
+from weir.bundle.contract import Contract
+from weir.bundle.reader import MODEL, Bundle, read
 
 BATCHES = (1, 32)
 ROUNDS = 5

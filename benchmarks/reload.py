@@ -35,15 +35,15 @@ from benchmarks.load import MODEL_INFER
 from benchmarks.machine import raw_session
 from benchmarks.memory import MOST_GROWTH, resident_mib
 from benchmarks.servers import Server
-from bundle.reader import MODEL
-from export.images import INPUT
-from export.publishing import publish
-from export.spec import ExportSpec
-from server.pb import inference_pb2 as pb
-from training.models.alexnet import AlexNet
 from weir import Client
 from weir.bench.tally import percentile
-from weir.errors import FailedPrecondition
+from weir.bundle.reader import MODEL
+from weir.client.errors import FailedPrecondition
+from weir.export.images import INPUT
+from weir.export.publishing import publish
+from weir.export.spec import ExportSpec
+from weir.protocol import inference_pb2 as pb
+from weir.training.models.alexnet import AlexNet
 
 LARGE = "alexnet32"
 STILL, RELOADING = "serves", "reloads"

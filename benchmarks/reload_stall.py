@@ -32,8 +32,8 @@ from benchmarks.harness import Rival, Run, console
 from benchmarks.lenet import MODEL, graph_of
 from benchmarks.load import MODEL_INFER, Load, Sent
 from benchmarks.servers import Server
-from server.pb import inference_pb2 as pb
 from weir.bench.tally import percentile
+from weir.protocol import inference_pb2 as pb
 
 STILL, RELOADING = "serves", "reloads"
 CLOSED, OPEN = "16 in flight", "open loop"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from weir import Client
-from weir.errors import WeirError
+from weir.client.errors import WeirError
 
 _COUNTED_WITHIN_S = 2.0
 _READY_WITHIN_S = 60.0

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bundle.sequences import PaddedAxis, ValueRange
-from export.publishing import publish
-from export.sequences import LENGTHS, TIME, TOKENS, Tagged, WordOutputs
-from export.spec import ExportSpec
-from training.data import load_text
-from training.data.vocabulary import PAD, Vocabulary
-from training.models.encoders import build_text_tagger
+from weir.bundle.sequences import PaddedAxis, ValueRange
+from weir.export.publishing import publish
+from weir.export.sequences import LENGTHS, TIME, TOKENS, Tagged, WordOutputs
+from weir.export.spec import ExportSpec
+from weir.training.data import load_text
+from weir.training.data.vocabulary import PAD, Vocabulary
+from weir.training.models.factory import build_text_tagger
 
 NAME = "tagger"
 DATA, HIDDEN, WORD_SIZE = "ewt", 256, 100

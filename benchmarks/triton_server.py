@@ -19,7 +19,7 @@ import onnxruntime as ort
 
 from benchmarks import environments
 from benchmarks.servers import Counters, Server, free_ports, listening
-from bundle.reader import MODEL
+from weir.bundle.reader import MODEL
 
 PACKAGE = "nvidia-pytriton"
 COUNTERS = Counters(

@@ -10,12 +10,18 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from bundle import problems
-from bundle.decoding import Decoding, check_decoding
-from bundle.parts import FileName, NotNegative, Part, Positive, Sha256
-from bundle.sequences import PaddedAxis, Tokenisation, ValueRange, check_axes, check_tokenisation
-from bundle.series import Series, check_series
-from bundle.sharing import Sharing
+from weir.bundle import problems
+from weir.bundle.decoding import Decoding, check_decoding
+from weir.bundle.parts import FileName, NotNegative, Part, Positive, Sha256
+from weir.bundle.sequences import (
+    PaddedAxis,
+    Tokenisation,
+    ValueRange,
+    check_axes,
+    check_tokenisation,
+)
+from weir.bundle.series import Series, check_series
+from weir.bundle.sharing import Sharing
 
 FILE_NAME = "model.json"
 FORMAT: Literal[1] = 1

@@ -15,8 +15,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from bundle.parts import Index, NotNegative, Part, Positive
-from bundle.sequences import ValueRange
+from weir.bundle.parts import Index, NotNegative, Part, Positive
+from weir.bundle.sequences import ValueRange
 
 Detokenisation = Literal["spaces", "letters", "subwords"]
 

@@ -13,8 +13,8 @@ when given bytes, and through hard links. So they are looked for here, on the wi
 
 from collections.abc import Iterator
 
-from bundle.errors import BrokenBundle
-from bundle.wording import quoted
+from weir.bundle.errors import BrokenBundle
+from weir.bundle.wording import quoted
 
 # Message type -> field number -> message type of that field, after onnx.proto (IR version 13).
 _FIELDS: dict[str, dict[int, str]] = {

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from bundle.errors import BrokenBundle
+from weir.bundle.errors import BrokenBundle
 
 FILE_NAME = "golden.npz"
 

@@ -6,8 +6,8 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from bundle.errors import BrokenBundle
-from bundle.wording import printable, shown
+from weir.bundle.errors import BrokenBundle
+from weir.bundle.wording import printable, shown
 
 _MOST_LINES = 8
 _MOST_CHARACTERS = 200

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from bundle import contract as contracts
-from bundle import external_data, golden
-from bundle.contract import Contract
-from bundle.errors import BrokenBundle
-from bundle.golden import Golden
-from bundle.wording import quoted
+from weir.bundle import contract as contracts
+from weir.bundle import external_data, golden
+from weir.bundle.contract import Contract
+from weir.bundle.errors import BrokenBundle
+from weir.bundle.golden import Golden
+from weir.bundle.wording import quoted
 
 MODEL = "model.onnx"
 ENCODER, DECODER = "encoder.onnx", "decoder.onnx"

@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from bundle.errors import InvalidName
+from weir.bundle.errors import InvalidName
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 # 18 digits fit the wire's signed 64-bit integers; "0" and "01" are no versions, as in Triton.

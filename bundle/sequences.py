@@ -15,7 +15,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from bundle.parts import FileName, Index, Integer, Part, Positive
+from weir.bundle.parts import FileName, Index, Integer, Part, Positive
 
 
 class PaddedAxis(Part):

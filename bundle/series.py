@@ -12,7 +12,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from bundle.parts import Part, Positive
+from weir.bundle.parts import Part, Positive
 
 Column = Annotated[str, Field(min_length=1)]
 

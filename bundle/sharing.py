@@ -1,6 +1,6 @@
 """What a contract says of how a network shares its weights."""
 
-from bundle.parts import Part, Positive
+from weir.bundle.parts import Part, Positive
 
 
 class Sharing(Part):

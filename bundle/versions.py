@@ -24,9 +24,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TypeGuard
 
-from bundle.errors import InvalidVersions
-from bundle.reader import read_file
-from bundle.wording import shown
+from weir.bundle.errors import InvalidVersions
+from weir.bundle.reader import read_file
+from weir.bundle.wording import shown
 
 FILE_NAME = "versions.toml"
 STABLE = "stable"

@@ -17,11 +17,11 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from bundle import contract as contracts
-from bundle import reader
-from bundle.contract import Contract
-from bundle.errors import BrokenBundle, BundleError, InvalidName, VersionExists
-from bundle.repository import check_name, versions
+from weir.bundle import contract as contracts
+from weir.bundle import reader
+from weir.bundle.contract import Contract
+from weir.bundle.errors import BrokenBundle, BundleError, InvalidName, VersionExists
+from weir.bundle.repository import check_name, versions
 
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 

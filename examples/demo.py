@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.rule import Rule
 
 import weir
-from training.data import load, load_pairs
+from weir.training.data import load, load_pairs
 
 FOLDER = Path(".demo")
 RUNS, MODELS, PICTURES = FOLDER / "runs", FOLDER / "models", FOLDER / "pictures"

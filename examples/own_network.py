@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from export import ExportSpec, publish
+from weir.export import ExportSpec, publish
 
 
 class Distance(nn.Module):

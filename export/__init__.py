@@ -9,10 +9,10 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from export.pair import publish_pair
-    from export.pair_spec import PairSpec
-    from export.publishing import Published, publish
-    from export.spec import ExportSpec
+    from weir.export.publishing import Published, publish
+    from weir.export.seq2seq.publishing import publish_pair
+    from weir.export.seq2seq.spec import PairSpec
+    from weir.export.spec import ExportSpec
 
 # ONNX Runtime on Linux, since 1.30, would tell Microsoft of each process, session and model, and keep an identifier of
 # the machine; it asks this when it is first imported. Whoever wants that sets it to 0.
@@ -21,11 +21,11 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 __all__ = ["ExportSpec", "PairSpec", "Published", "publish", "publish_pair"]
 
 _MODULES = {
-    "ExportSpec": "export.spec",
-    "PairSpec": "export.pair_spec",
-    "Published": "export.publishing",
-    "publish": "export.publishing",
-    "publish_pair": "export.pair",
+    "ExportSpec": "weir.export.spec",
+    "PairSpec": "weir.export.seq2seq.spec",
+    "Published": "weir.export.publishing",
+    "publish": "weir.export.publishing",
+    "publish_pair": "weir.export.seq2seq.publishing",
 }
 
 

@@ -1,4 +1,4 @@
-"""`python -m export RUN --to models/`: publish a trained run, or weights from elsewhere.
+"""`python -m weir.export RUN --to models/`: publish a trained run, or weights from elsewhere.
 
 Exit codes: 0 published; 1 it could not be, and a line says why; 2 wrong usage;
 3 the parity gate is closed: PyTorch and ONNX Runtime disagree, nothing was published;
@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from bundle.contract import Precision
-    from export.publishing import Published
+    from weir.bundle.contract import Precision
+    from weir.export.publishing import Published
 
 EXIT_ERROR = 1
 EXIT_PARITY = 3
@@ -28,7 +28,7 @@ PUBLISHED = "Weights from elsewhere"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-def main(args: list[str] | None = None, prog: str = "python -m export") -> int:
+def main(args: list[str] | None = None, prog: str = "python -m weir.export") -> int:
     """Run the command line with `args`, by default those of the process; returns the exit code."""
     try:
         app(args=args, prog_name=prog)
@@ -120,8 +120,8 @@ def _publish(
     max_accuracy_drop: float,
 ) -> "Published":
     # Imported here, so that --help does not wait for torch.
-    from export.runs import publish_run  # noqa: PLC0415
-    from export.weights import publish_weights  # noqa: PLC0415
+    from weir.export.pretrained import publish_weights  # noqa: PLC0415
+    from weir.export.runs.run import publish_run  # noqa: PLC0415
 
     if isinstance(source, Elsewhere):
         if precision == "int8":
@@ -147,14 +147,14 @@ def _publish(
 
 def _or_exit(publish: Callable[[], "Published"]) -> "Published":
     """Publish; what goes wrong becomes a line and an exit code."""
-    from bundle.errors import BundleError  # noqa: PLC0415
-    from export.errors import (  # noqa: PLC0415
+    from weir.bundle.errors import BundleError  # noqa: PLC0415
+    from weir.export.errors import (  # noqa: PLC0415
         AccuracyError,
         ExportError,
         ParityError,
         WrongWeights,
     )
-    from training.errors import TrainingError  # noqa: PLC0415
+    from weir.training.errors import TrainingError  # noqa: PLC0415
 
     try:
         with Console(stderr=True).status("exporting"):

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.contract import Quantisation
-from export import runtime
-from export.errors import AccuracyError, ExportError
+from weir.bundle.contract import Quantisation
+from weir.export import runtime
+from weir.export.errors import AccuracyError, ExportError
 
 DEFAULT_MAX_DROP = 1.0
 """Points of accuracy, that is percent of the answers."""

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from bundle.contract import Parity, Precision, Provider, Quantisation, Tolerance
-from bundle.golden import Golden
+from weir.bundle.contract import Parity, Precision, Provider, Quantisation, Tolerance
+from weir.bundle.golden import Golden
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

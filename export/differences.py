@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.contract import Tolerance
+from weir.bundle.contract import Tolerance
 
 Array = NDArray[Any]
 

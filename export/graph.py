@@ -9,10 +9,10 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from export.errors import BrokenGraph, NotExportable
-from export.padding import widen
-from export.samples import take
-from export.spec import ExportSpec
+from weir.export.errors import BrokenGraph, NotExportable
+from weir.export.padding import widen
+from weir.export.samples import take
+from weir.export.spec import ExportSpec
 
 # The opset torch's exporter writes by itself; for any other it runs a converter over the graph.
 # ONNX Runtime has CUDA kernels for what it writes; of newer ones, 22 loses the recurrent layers.

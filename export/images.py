@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bundle.sharing import Sharing
-from training.sharing import count_sharing
+from weir.bundle.sharing import Sharing
+from weir.training.weight_sharing import count_sharing
 
 INPUT = "image"
 LOGITS, PROBABILITIES = "logits", "probabilities"

@@ -22,14 +22,14 @@ import torch
 from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from bundle.contract import Quantisation, Tolerance
-from bundle.golden import Golden
-from export import accuracy, runtime
-from export.accuracy import DEFAULT_MAX_DROP
-from export.candidate import Candidate
-from export.errors import ExportError
-from export.padding import select, shrink
-from export.spec import ExportSpec, row_count
+from weir.bundle.contract import Quantisation, Tolerance
+from weir.bundle.golden import Golden
+from weir.export import accuracy, runtime
+from weir.export.accuracy import DEFAULT_MAX_DROP
+from weir.export.candidate import Candidate
+from weir.export.errors import ExportError
+from weir.export.padding import select, shrink
+from weir.export.spec import ExportSpec, row_count
 
 _BATCH_ROWS = 32
 _QUANTISED = ("LSTM", "MatMul", "Gemm")

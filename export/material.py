@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from export.spec import ExportSpec
+from weir.export.spec import ExportSpec
 
 
 @dataclass(frozen=True, slots=True)

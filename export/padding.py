@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from bundle.sequences import PaddedAxis
-from export.errors import ExportError
-from export.spec import ExportSpec
+from weir.bundle.sequences import PaddedAxis
+from weir.export.errors import ExportError
+from weir.export.spec import ExportSpec
 
 Inputs = Mapping[str, Tensor]
 

@@ -19,13 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bundle.contract import Parity, Tolerance
-from export import runtime
-from export.differences import Difference, compare
-from export.errors import ExportError, ParityError
-from export.padding import select, sizes
-from export.samples import BATCH_SIZES
-from export.spec import ExportSpec, row_count
+from weir.bundle.contract import Parity, Tolerance
+from weir.export import runtime
+from weir.export.differences import Difference, compare
+from weir.export.errors import ExportError, ParityError
+from weir.export.padding import select, sizes
+from weir.export.samples import BATCH_SIZES
+from weir.export.spec import ExportSpec, row_count
 
 Array = NDArray[Any]
 Axes = Sequence[str | int]

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from bundle.contract import Provenance
-from training.errors import TrainingError
-from training.run import RunRecord
-from training.seq2seq.recipe import Seq2SeqRecipe
-from training.sequences.recipe import SequenceRecipe
+from weir.bundle.contract import Provenance
+from weir.training.errors import TrainingError
+from weir.training.run_directory import RunRecord
+from weir.training.seq2seq.recipe import Seq2SeqRecipe
+from weir.training.text.recipe import SequenceRecipe
 
 
 def provenance_of(record: RunRecord) -> Provenance:

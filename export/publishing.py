@@ -11,17 +11,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bundle import golden, reader, writer
-from bundle.contract import Contract, Parity, Precision, Quantisation
-from bundle.golden import Golden
-from export import graph, half, int8, int8_dynamic, parity, runtime, samples
-from export.candidate import Candidate
-from export.errors import ExportError
-from export.int8 import Fitting
-from export.int8_dynamic import DynamicFitting
-from export.padding import check_examples
-from export.spec import ExportSpec, row_count
-from export.text_files import lines_of, name_label_files, vocabulary_file
+from weir.bundle import golden, reader, writer
+from weir.bundle.contract import Contract, Parity, Precision, Quantisation
+from weir.bundle.golden import Golden
+from weir.export import fp16, graph, int8_dynamic, int8_static, parity, runtime, samples
+from weir.export.candidate import Candidate
+from weir.export.errors import ExportError
+from weir.export.int8_dynamic import DynamicFitting
+from weir.export.int8_static import Fitting
+from weir.export.padding import check_examples
+from weir.export.spec import ExportSpec, row_count
+from weir.export.text_files import lines_of, name_label_files, vocabulary_file
 
 GOLDEN_ROWS = 4
 _RECORDED_PACKAGES = ("torch", "onnx", "onnxscript", "numpy")
@@ -118,7 +118,7 @@ def _make(
     batches = samples.batches(example_inputs, spec)
     if isinstance(precision, Fitting | DynamicFitting):
         if isinstance(precision, Fitting):
-            reduced = int8.quantise(exact, precision)
+            reduced = int8_static.quantise(exact, precision)
         else:
             reduced = int8_dynamic.quantise(exact, precision, spec)
         # Recorded, not judged: what INT8 may cost is measured in answers, not in digits.
@@ -141,8 +141,8 @@ def export_exact(
 def _in_half(
     exact: Candidate, module: nn.Module, batches: Iterable[dict[str, Tensor]], spec: ExportSpec
 ) -> Candidate:
-    model = half.convert(exact.model)
-    tolerance = half.tolerance(exact.golden)
+    model = fp16.convert(exact.model)
+    tolerance = fp16.tolerance(exact.golden)
     loose = replace(spec, tolerance=tolerance)
     return replace(
         exact,
@@ -150,7 +150,7 @@ def _in_half(
         precision="fp16",
         providers=("cuda",),
         tolerance=tolerance,
-        parity=parity.measure(module, half.simulate(model), batches, loose),
+        parity=parity.measure(module, fp16.simulate(model), batches, loose),
     )
 
 

@@ -2,7 +2,7 @@
 
 import onnxruntime
 
-from export.errors import ExportError
+from weir.export.errors import ExportError
 
 VERSION: str = onnxruntime.__version__
 _PROVIDERS = ["CPUExecutionProvider"]

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from bundle.sequences import PaddedAxis
-from export.padding import position_of, shrink, sizes
-from export.spec import ExportSpec, row_count
+from weir.bundle.sequences import PaddedAxis
+from weir.export.padding import position_of, shrink, sizes
+from weir.export.spec import ExportSpec, row_count
 
 BATCH_SIZES = (1, 2, 3, 8, 32)
 _SEED = 20_241

@@ -6,11 +6,17 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from bundle.contract import Batching, Preprocessing, Provenance, Task, Tolerance
-from bundle.sequences import PaddedAxis, Tokenisation, ValueRange, check_axes, check_tokenisation
-from bundle.series import Series, check_series
-from bundle.sharing import Sharing
-from export.errors import ExportError
+from weir.bundle.contract import Batching, Preprocessing, Provenance, Task, Tolerance
+from weir.bundle.sequences import (
+    PaddedAxis,
+    Tokenisation,
+    ValueRange,
+    check_axes,
+    check_tokenisation,
+)
+from weir.bundle.series import Series, check_series
+from weir.bundle.sharing import Sharing
+from weir.export.errors import ExportError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

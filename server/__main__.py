@@ -1,4 +1,4 @@
-"""`python -m server`, and what `weir serve` calls: one flag for every setting."""
+"""`python -m weir.server`, and what `weir serve` calls: one flag for every setting."""
 
 import inspect
 import os
@@ -9,15 +9,15 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from server import config, log
-from server.config import Settings
-from server.errors import StartError
+from weir.server import config, log
+from weir.server.config import Settings
+from weir.server.errors import StartError
 
 # Told by the argument, or by tables of the file alone.
 _NO_FLAG = ("models_dir", "models")
 
 
-def main(arguments: Sequence[str] | None = None, program: str = "python -m server") -> None:
+def main(arguments: Sequence[str] | None = None, program: str = "python -m weir.server") -> None:
     """Serve until a signal comes.
 
     Args:
@@ -39,7 +39,7 @@ def _run(**given: Any) -> None:
         # and hands each event over to ours: a third of the CPU of an empty call (docs/results.md).
         os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
         # Imported here, also so that --help and a wrong flag are answered at once.
-        from server.app import serve  # noqa: PLC0415
+        from weir.server.app import serve  # noqa: PLC0415
 
         serve(settings)
     except StartError as error:

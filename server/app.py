@@ -26,33 +26,34 @@ from prometheus_client import (
     ProcessCollector,
 )
 
-from server import log, scrape, telling
-from server.admission import Admission
-from server.catalogue import Entry
-from server.changes import Changes
-from server.config import Settings
-from server.control import SERVICE as MODELS_SERVICE
-from server.control import Control, Models
-from server.deadlines import Deadlines
-from server.decoding import DecodePool
-from server.errors import ConfigError, PortUnavailable
-from server.gpu import Gpus
-from server.lifecycle import State
-from server.metrics import Metrics
-from server.model import Loader
-from server.repository import Repository
-from server.server_metrics import Build
-from server.servicer import SERVICE as INFERENCE_SERVICE
-from server.servicer import STREAM_INFER, Servicer
-from server.session import choose_provider
-from server.session import version as onnxruntime_version
-from server.silence import Silence
-from server.standard import HEALTH_SERVICE, Health, reflection_handlers
-from server.tasks import SERVICE as TASKS_SERVICE
-from server.tasks import Tasks
-from server.transport.call import Handlers
-from server.transport.choice import open_transport
-from server.trial import Trial
+from weir.server import log
+from weir.server.config import Settings
+from weir.server.errors import ConfigError, PortUnavailable
+from weir.server.repository.changes import Changes
+from weir.server.repository.load_sandbox import Trial
+from weir.server.repository.loader import Loader
+from weir.server.repository.registry import Entry
+from weir.server.repository.repository import Repository
+from weir.server.repository.version_state import State
+from weir.server.runtime.session import choose_provider
+from weir.server.runtime.session import version as onnxruntime_version
+from weir.server.scheduling.admission import Admission
+from weir.server.scheduling.deadlines import Deadlines
+from weir.server.scheduling.silence import Silence
+from weir.server.services.health import HEALTH_SERVICE, Health, reflection_handlers
+from weir.server.services.inference import SERVICE as INFERENCE_SERVICE
+from weir.server.services.inference import STREAM_INFER, Servicer
+from weir.server.services.model_control import SERVICE as MODELS_SERVICE
+from weir.server.services.model_control import Control, Models
+from weir.server.services.tasks import SERVICE as TASKS_SERVICE
+from weir.server.services.tasks import Tasks
+from weir.server.tasks.worker_pool import DecodePool
+from weir.server.telemetry import exporter, metrics_http
+from weir.server.telemetry.gpu import Gpus
+from weir.server.telemetry.metrics import Metrics
+from weir.server.telemetry.server_stats import Build
+from weir.server.transport.base import Handlers
+from weir.server.transport.choice import open_transport
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ class App:
         self._decoding = DecodePool(settings.decode_threads or _cores(), deadlines=self._deadlines)
         self._metrics.watch_decoding(self._decoding.waiting)
         silence = Silence(settings.default_deadline_s, deadlines=self._deadlines)
-        self._teller = telling.open_teller(settings)
+        self._teller = exporter.open_teller(settings)
         self._metrics.watch_log(self._lost_lines)
         follower = self._teller.follower(settings) if self._teller else None
         handlers = {
@@ -146,7 +147,7 @@ class App:
         """Listen, then begin to load; prints where to one line of standard output."""
         settings = self._settings
         try:
-            self._http = scrape.listen(settings.metrics_port, settings.host, self._registry)
+            self._http = metrics_http.listen(settings.metrics_port, settings.host, self._registry)
         except OSError as error:
             raise PortUnavailable(
                 f"cannot listen on {settings.host}:{settings.metrics_port} for metrics: "

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from server.errors import ConfigError
+from weir.server.errors import ConfigError
 
 _PREFIX = "WEIR_"
 # Read by other parts of Weir, or set by Kubernetes for a service that is called "weir".

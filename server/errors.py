@@ -24,7 +24,7 @@ A leaf is chosen by what the one who gets it should do next.
         └── PortUnavailable   choose another port
 """
 
-from bundle.wording import tame
+from weir.bundle.wording import tame
 
 
 class ServerError(Exception):

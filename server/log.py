@@ -12,8 +12,8 @@ import sys
 import time
 import warnings
 
-from bundle.wording import printable
-from server.outlet import Outlet
+from weir.bundle.wording import printable
+from weir.server.telemetry.background_queue import Outlet
 
 _FIELD = re.compile(r"(\w+)=%")
 REQUESTS = "weir.requests"

@@ -1,8 +1,8 @@
-"""`python -m training`."""
+"""`python -m weir.training`."""
 
 import sys
 
-from training.command import main
+from weir.training.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-from training.data.lines import CONLLU_ENDINGS
-from training.errors import RecipeError
-from training.recipe import Setting
-from training.recipes import AnyRecipe
-from training.seq2seq.cookbook import RECIPES as PAIR_RECIPES
-from training.sequences.recipe import SequenceRecipe
-from training.series.cookbook import RECIPES as SERIES_RECIPES
+from weir.training.data.lines import CONLLU_ENDINGS
+from weir.training.errors import RecipeError
+from weir.training.forecasting.recipes import RECIPES as SERIES_RECIPES
+from weir.training.recipe import Setting
+from weir.training.recipes import AnyRecipe
+from weir.training.seq2seq.recipes import RECIPES as PAIR_RECIPES
+from weir.training.text.recipe import SequenceRecipe
 
 Option: TypeAlias = "Setting | Path"
 

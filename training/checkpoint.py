@@ -17,12 +17,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from training.errors import RunError
-from training.files import apart, write_whole
-from training.loop import State
-from training.progress import Progress
-from training.recipe import explain
-from training.recipes import AnyRecipe
+from weir.training.errors import RunError
+from weir.training.files import apart, write_whole
+from weir.training.loop import State
+from weir.training.progress import Progress
+from weir.training.recipe import explain
+from weir.training.recipes import AnyRecipe
 
 CHECKPOINT = "checkpoint.safetensors"
 

@@ -1,4 +1,4 @@
-"""The command line of training: `python -m training RECIPE …`, which is `weir train RECIPE …` too."""
+"""The command line of training: `python -m weir.training RECIPE …`, which is `weir train RECIPE …` too."""
 
 import logging
 import shlex
@@ -7,20 +7,20 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from training import options
-from training.changes import changes_of, names_in, schedule_of
-from training.errors import DownloadError, InterruptedRunError, TrainingError
-from training.recipes import MADE_FOR
-from training.start import Order, start
-from training.telling import print_result, recipe_table
-from training.watch import Watch
+from weir.training import options
+from weir.training.changes import changes_of, names_in, schedule_of
+from weir.training.console import Watch
+from weir.training.errors import DownloadError, InterruptedRunError, TrainingError
+from weir.training.recipes import MADE_FOR
+from weir.training.start import Order, start
+from weir.training.telling import print_result, recipe_table
 
 FAILED, INTERRUPTED = 2, 130
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-def main(args: list[str] | None = None, prog: str = "python -m training") -> int:
+def main(args: list[str] | None = None, prog: str = "python -m weir.training") -> int:
     """Run the command line.
 
     Args:

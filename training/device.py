@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 
-from training.errors import DeviceError
+from weir.training.errors import DeviceError
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 

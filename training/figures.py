@@ -20,8 +20,8 @@ from matplotlib.ticker import (
 )
 from numpy.typing import NDArray
 
-from training.run import RunRecord
-from training.telling import tested
+from weir.training.run_directory import RunRecord
+from weir.training.telling import tested
 
 LEARNING_CURVE = "learning_curve.png"
 CONFUSION_MATRIX = "confusion_matrix.png"

@@ -4,7 +4,7 @@
 
 What differs between pictures and sequences is a `Task`: batches, and a loss. The loop can be stopped
 between two steps and go on later from exactly there: all it changes is in `State`, which
-`training.checkpoint` writes and reads.
+`weir.training.checkpoint` writes and reads.
 """
 
 import math
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from training.average import follow
-from training.errors import DivergedError, InterruptedRunError
-from training.models.auxiliary import WithAuxiliary
-from training.progress import Progress
-from training.recipe import Recipe
-from training.schedule import learning_rate
+from weir.training.average import follow
+from weir.training.errors import DivergedError, InterruptedRunError
+from weir.training.models.auxiliary import WithAuxiliary
+from weir.training.progress import Progress
+from weir.training.recipe import Recipe
+from weir.training.schedule import learning_rate
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

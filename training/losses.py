@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.loop import NO_TARGET
-from training.pictures.recipe import PictureRecipe
-from training.recipes import AnyRecipe
+from weir.training.images.recipe import PictureRecipe
+from weir.training.loop import NO_TARGET
+from weir.training.recipes import AnyRecipe
 
 RUBBISH_DISTANCE = 20.0
 """The constant j of equation 9: the penalty of the "none of these" class. The paper gives no value."""

@@ -5,10 +5,10 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from training.data import DATA_SETS, PAIR_SETS, TEXT_SETS
-from training.data.series import SERIES_SETS
-from training.device import DeviceName
-from training.recipes import RECIPES
+from weir.training.data import DATA_SETS, PAIR_SETS, TEXT_SETS
+from weir.training.data.series import SERIES_SETS
+from weir.training.device import DeviceName
+from weir.training.recipes import RECIPES
 
 LEARNING = "How to learn"
 PICTURES = "Pictures of a folder"

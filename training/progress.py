@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from training.run import EpochRecord
+from weir.training.run_directory import EpochRecord
 
 
 class Progress(BaseModel):

@@ -5,19 +5,19 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field, ValidationError
 
-from training.errors import RecipeError
-from training.pictures import cookbook as of_pictures
-from training.pictures.recipe import PictureRecipe
-from training.recipe import Recipe, Setting, explain
-from training.seq2seq import cookbook as of_pairs
-from training.seq2seq.recipe import TASKS as PAIR_TASKS
-from training.seq2seq.recipe import Seq2SeqRecipe
-from training.sequences import cookbook as of_sequences
-from training.sequences.recipe import TASKS as SEQUENCE_TASKS
-from training.sequences.recipe import SequenceRecipe
-from training.series import cookbook as of_series
-from training.series.recipe import TASK as SERIES_TASK
-from training.series.recipe import SeriesRecipe
+from weir.training.errors import RecipeError
+from weir.training.forecasting import recipes as of_series
+from weir.training.forecasting.recipe import TASK as SERIES_TASK
+from weir.training.forecasting.recipe import SeriesRecipe
+from weir.training.images import recipes as of_pictures
+from weir.training.images.recipe import PictureRecipe
+from weir.training.recipe import Recipe, Setting, explain
+from weir.training.seq2seq import recipes as of_pairs
+from weir.training.seq2seq.recipe import TASKS as PAIR_TASKS
+from weir.training.seq2seq.recipe import Seq2SeqRecipe
+from weir.training.text import recipes as of_sequences
+from weir.training.text.recipe import TASKS as SEQUENCE_TASKS
+from weir.training.text.recipe import SequenceRecipe
 
 RECIPES = {
     **of_pictures.RECIPES,

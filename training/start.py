@@ -3,19 +3,19 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from training.changes import require_heeded
-from training.checkpoint import CHECKPOINT, read_checkpoint
-from training.data import DATA_SETS, PAIR_SETS, TEXT_SETS
-from training.data.series import SERIES_SETS
-from training.device import DeviceName, choose_device
-from training.errors import RecipeError, RunError
-from training.recipe import Setting
-from training.recipes import MADE_FOR, AnyRecipe, change_recipe, make_recipe, quicken
-from training.run import RECORD, RunRecord, read_record
-from training.sequences.gradient_log import log_gradients
-from training.sequences.problem import SequenceProblem
-from training.sequences.recipe import SequenceRecipe
-from training.train import Watcher, learn, prepare
+from weir.training.changes import require_heeded
+from weir.training.checkpoint import CHECKPOINT, read_checkpoint
+from weir.training.data import DATA_SETS, PAIR_SETS, TEXT_SETS
+from weir.training.data.series import SERIES_SETS
+from weir.training.device import DeviceName, choose_device
+from weir.training.errors import RecipeError, RunError
+from weir.training.recipe import Setting
+from weir.training.recipes import MADE_FOR, AnyRecipe, change_recipe, make_recipe, quicken
+from weir.training.run_directory import RECORD, RunRecord, read_record
+from weir.training.text.experiment import SequenceProblem
+from weir.training.text.gradient_log import log_gradients
+from weir.training.text.recipe import SequenceRecipe
+from weir.training.train import Watcher, learn, prepare
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def start(order: Order, watch: Watcher) -> RunRecord:
     """Train as ordered; an order to resume a finished run gives its record.
 
     Raises:
-        TrainingError: as `training.train` says, and
+        TrainingError: as `weir.training.train` says, and
         RunError: the directory is in use, or there is nothing in it to resume;
         RecipeError: settings that differ from those of the run to resume, or that nothing would heed.
     """

@@ -5,11 +5,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from training.recipes import MADE_FOR, make_recipe
-from training.run import RunRecord
-from training.seq2seq.recipe import Seq2SeqRecipe
-from training.seq2seq.verdict import tell as tell_pairs
-from training.series.scores import tell as tell_series
+from weir.training.forecasting.evaluation import tell as tell_series
+from weir.training.recipes import MADE_FOR, make_recipe
+from weir.training.run_directory import RunRecord
+from weir.training.seq2seq.evaluation import tell as tell_pairs
+from weir.training.seq2seq.recipe import Seq2SeqRecipe
 
 
 def recipe_table() -> Table:

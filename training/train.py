@@ -12,25 +12,25 @@ from typing import Protocol
 
 import torch
 
-from training import checkpoint, device, figures, provenance
-from training.errors import RunError
-from training.loop import Hooks, State, Task, copy_weights, fit
-from training.optimizers import make_optimizer
-from training.pictures.problem import prepare as prepare_pictures
-from training.pictures.recipe import PictureRecipe
-from training.problem import Problem
-from training.progress import Progress
-from training.recipes import AnyRecipe
-from training.run import RunRecord, save_weights, write_record
-from training.seq2seq.problem import prepare as prepare_pairs
-from training.seq2seq.recipe import Seq2SeqRecipe
-from training.sequences.problem import prepare as prepare_sequences
-from training.series.problem import prepare as prepare_series
-from training.series.recipe import SeriesRecipe
+from weir.training import checkpoint, device, figures, provenance
+from weir.training.errors import RunError
+from weir.training.experiment import Problem
+from weir.training.forecasting.experiment import prepare as prepare_series
+from weir.training.forecasting.recipe import SeriesRecipe
+from weir.training.images.experiment import prepare as prepare_pictures
+from weir.training.images.recipe import PictureRecipe
+from weir.training.loop import Hooks, State, Task, copy_weights, fit
+from weir.training.optimization import make_optimizer
+from weir.training.progress import Progress
+from weir.training.recipes import AnyRecipe
+from weir.training.run_directory import RunRecord, save_weights, write_record
+from weir.training.seq2seq.experiment import prepare as prepare_pairs
+from weir.training.seq2seq.recipe import Seq2SeqRecipe
+from weir.training.text.experiment import prepare as prepare_sequences
 
 
 class Watcher(Protocol):
-    """Who looks on: `training.watch.Watch`, or whoever embeds the training."""
+    """Who looks on: `weir.training.console.Watch`, or whoever embeds the training."""
 
     def must_stop(self) -> bool:
         """Asked before each step."""

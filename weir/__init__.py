@@ -8,24 +8,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from weir.answers import (
-        Answer,
-        Class,
-        ClassifiedText,
-        Forecast,
-        Generated,
-        GeneratedToken,
-        Hypothesis,
-        IndexEntry,
-        ModelInfo,
-        ModelMetadata,
-        TaggedToken,
-        TensorMetadata,
-        VersionInfo,
-    )
-    from weir.async_client import AsyncClient
-    from weir.client import Client
-    from weir.errors import (
+    from weir.client.async_client import AsyncClient
+    from weir.client.client import Client
+    from weir.client.errors import (
         Aborted,
         AlreadyExists,
         CallError,
@@ -48,8 +33,23 @@ if TYPE_CHECKING:
         UsageError,
         WeirError,
     )
-    from weir.generating import Beam, Sample
-    from weir.generation import AsyncGeneration, Generation
+    from weir.client.generating import Beam, Sample
+    from weir.client.generation import AsyncGeneration, Generation
+    from weir.client.results import (
+        Answer,
+        Class,
+        ClassifiedText,
+        Forecast,
+        Generated,
+        GeneratedToken,
+        Hypothesis,
+        IndexEntry,
+        ModelInfo,
+        ModelMetadata,
+        TaggedToken,
+        TensorMetadata,
+        VersionInfo,
+    )
 
 __all__ = [
     "Aborted",
@@ -110,11 +110,11 @@ _ANSWERS = (
     "VersionInfo",
 )
 _ELSEWHERE = {
-    "AsyncClient": "weir.async_client",
-    "Client": "weir.client",
-    **dict.fromkeys(_ANSWERS, "weir.answers"),
-    **dict.fromkeys(("Beam", "Sample"), "weir.generating"),
-    **dict.fromkeys(("AsyncGeneration", "Generation"), "weir.generation"),
+    "AsyncClient": "weir.client.async_client",
+    "Client": "weir.client.client",
+    **dict.fromkeys(_ANSWERS, "weir.client.results"),
+    **dict.fromkeys(("Beam", "Sample"), "weir.client.generating"),
+    **dict.fromkeys(("AsyncGeneration", "Generation"), "weir.client.generation"),
 }
 
 
@@ -122,7 +122,7 @@ def __getattr__(name: str) -> object:
     """Import a public name on first use."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_ELSEWHERE.get(name, "weir.errors")), name)
+    return getattr(importlib.import_module(_ELSEWHERE.get(name, "weir.client.errors")), name)
 
 
 def __dir__() -> list[str]:

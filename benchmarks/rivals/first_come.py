@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from server.batching import BatchPolicy
+    from weir.server.scheduling.batching import BatchPolicy
 
 
 def first_come(waiting: Collection[Any], policy: "BatchPolicy") -> list[Any]:
@@ -27,10 +27,10 @@ def first_come(waiting: Collection[Any], policy: "BatchPolicy") -> list[Any]:
 
 def main() -> None:
     """Serve."""
-    # As `server.__main__` has it: read by gRPC core when it is first imported.
+    # As `weir.server.__main__` has it: read by gRPC core when it is first imported.
     os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
-    from server import __main__ as server  # noqa: PLC0415 - see above
-    from server import batching  # noqa: PLC0415
+    from weir.server import __main__ as server  # noqa: PLC0415 - see above
+    from weir.server.scheduling import batching  # noqa: PLC0415
 
     # There is no setting for it: nobody should want it.
     batching.select = first_come

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from benchmarks.rivals.first_come import first_come
 
 if TYPE_CHECKING:
-    from server.generation.core import Run, Stepped
-    from server.generation.row import GenerationRequest, Row
-    from server.generation.search import Searching
-    from server.generation.slots import Layout
+    from weir.server.generation.decoder_batch import Run, Stepped
+    from weir.server.generation.row import GenerationRequest, Row
+    from weir.server.generation.sampling import Searching
+    from weir.server.generation.slots import Layout
 
 Array = NDArray[Any]
 
@@ -35,7 +35,7 @@ class _Member:
 
 
 class WholeRequests:
-    """In the place of `server.generation.core.Generation`, whose methods it has."""
+    """In the place of `weir.server.generation.decoder_batch.Generation`, whose methods it has."""
 
     def __init__(
         self, layout: "Layout", *, encode: "Run", decode: "Run", lengths: str | None
@@ -85,8 +85,8 @@ class WholeRequests:
 
     def step(self) -> "Stepped":
         """One step of every row, those that have ended too; all end with the last."""
-        from server.generation.core import Stepped  # noqa: PLC0415 - as in `main`
-        from server.generation.search import Step  # noqa: PLC0415
+        from weir.server.generation.decoder_batch import Stepped  # noqa: PLC0415 - as in `main`
+        from weir.server.generation.sampling import Step  # noqa: PLC0415
 
         decoding, inputs, slots = self._decoding, self._inputs, self.used_slots
         outputs = self._decode(inputs)
@@ -141,11 +141,11 @@ def stacked(
 
 def main() -> None:
     """Serve."""
-    # As `server.__main__` has it: read by gRPC core when it is first imported.
+    # As `weir.server.__main__` has it: read by gRPC core when it is first imported.
     os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
-    from server import __main__ as server  # noqa: PLC0415 - see above
-    from server import batching  # noqa: PLC0415
-    from server.generation.pair import Pair  # noqa: PLC0415
+    from weir.server import __main__ as server  # noqa: PLC0415 - see above
+    from weir.server.generation.encoder_decoder import Pair  # noqa: PLC0415
+    from weir.server.scheduling import batching  # noqa: PLC0415
 
     def generation(pair: Pair, _capacity: int) -> WholeRequests:
         return WholeRequests(

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from server.generation.pair import OUTPUT_LENGTHS, OUTPUT_TOKENS
-from server.generation.row import Row
-from server.generation.served import SCORES, ServedPair, outputs_of
-from server.response import Output
+from weir.server.generation.encoder_decoder import OUTPUT_LENGTHS, OUTPUT_TOKENS
+from weir.server.generation.row import Row
+from weir.server.generation.served import SCORES, ServedPair, outputs_of
+from weir.server.protocol.response_encoder import Output
 
 Array = NDArray[Any]
 

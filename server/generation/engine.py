@@ -13,16 +13,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from server import batching
-from server.batching import BatchPolicy
-from server.deadlines import Deadlines, why_left
-from server.errors import DeadlinePassed
-from server.generation.core import Generation
-from server.generation.metrics import GenerationTally
-from server.generation.row import GenerationRequest
-from server.generation.worker import Turn, Worker
-from server.places import Load, Places
-from server.request import refuse
+from weir.server.errors import DeadlinePassed
+from weir.server.generation.decoder_batch import Generation
+from weir.server.generation.metrics import GenerationTally
+from weir.server.generation.row import GenerationRequest
+from weir.server.generation.worker import Turn, Worker
+from weir.server.scheduling import batching
+from weir.server.scheduling.batching import BatchPolicy
+from weir.server.scheduling.deadlines import Deadlines, why_left
+from weir.server.scheduling.places import Load, Places
+from weir.server.scheduling.request import refuse
 
 
 class Engine:

@@ -1,6 +1,6 @@
 """The numbers of one encoder-decoder: those of any model, and what only step-wise decoding has.
 
-Added to once a step; turned into Prometheus's form when somebody scrapes, see `server.metrics`.
+Added to once a step; turned into Prometheus's form when somebody scrapes, see `weir.server.telemetry.metrics`.
 """
 
 import time
@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from prometheus_client.core import Metric
 
-from server.collate import Tokens
-from server.families import MODEL, Family
-from server.generation.core import Stepped
-from server.generation.row import GenerationRequest, Row
-from server.histogram import SECONDS, Histogram
-from server.tally import BatchSizeStatistics, ModelMetrics
+from weir.server.generation.decoder_batch import Stepped
+from weir.server.generation.row import GenerationRequest, Row
+from weir.server.runtime.collate import Tokens
+from weir.server.telemetry.families import MODEL, Family
+from weir.server.telemetry.histogram import SECONDS, Histogram
+from weir.server.telemetry.model_stats import BatchSizeStatistics, ModelMetrics
 
 FIRST_TOKEN_SECONDS = Family(
     "weir_generation_first_token_seconds", "histogram", MODEL, "seconds",

@@ -9,10 +9,10 @@ temperature, top_k, seed
 
 from collections.abc import Mapping
 
-from server.errors import InvalidRequest
-from server.generation.search import DEFAULT_LENGTH_POWER, Draw, Search
-from server.parameters import read_integer, read_number
-from server.pb import inference_pb2 as pb
+from weir.protocol import inference_pb2 as pb
+from weir.server.errors import InvalidRequest
+from weir.server.generation.sampling import DEFAULT_LENGTH_POWER, Draw, Search
+from weir.server.protocol.parameters import read_integer, read_number
 
 MAX_SEED = 2**63 - 1
 MAX_LENGTH_POWER = 10.0

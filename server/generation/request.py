@@ -9,15 +9,15 @@ from collections.abc import Callable, Hashable, Sequence
 
 import grpc
 
-from server import codec, parameters
-from server.errors import Cancelled, InvalidRequest
-from server.generation.answers import Part, Parts, encode_rows
-from server.generation.parameters import read_search
-from server.generation.row import Row, note
-from server.generation.served import ServedPair, check_search
-from server.pb import inference_pb2 as pb
-from server.pending import NOBODY, Reply
-from server.statuses import REASON_OF, refusal_of
+from weir.protocol import inference_pb2 as pb
+from weir.server.errors import Cancelled, InvalidRequest
+from weir.server.generation.answers import Part, Parts, encode_rows
+from weir.server.generation.parameters import read_search
+from weir.server.generation.row import Row, note
+from weir.server.generation.served import ServedPair, check_search
+from weir.server.protocol import parameters, request_decoder
+from weir.server.scheduling.pending import NOBODY, Reply
+from weir.server.transport.status import REASON_OF, refusal_of
 
 
 def _encode_nothing(_: Sequence[Row]) -> bytes:
@@ -160,13 +160,13 @@ def read_request(
     check_search(search, model)
     for tensor in message.inputs:
         parameters.check_input(tensor.name, tensor.parameters)
-    forms = codec.forms(message)
+    forms = request_decoder.forms(message)
     model.signature.admit(forms)
-    inputs = codec.decode_inputs(message, forms)
+    inputs = request_decoder.decode_inputs(message, forms)
     model.rules.complete(inputs)
     model.rules.check(inputs)
     if model.settings.non_finite == "reject":
-        codec.check_finite(inputs, forms)
+        request_decoder.check_finite(inputs, forms)
     wanted = _wanted(message, model)
     rows = model.pair.rows(inputs, search, arrived_s=arrived_s)
     parts = None

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from server.generation.beam import Beam
-from server.generation.search import Answer, Draw, Frame, Path, Search, Searching, Told
-from server.request import Queued
-from server.trail import Trail
+from weir.server.generation.beam_search import Beam
+from weir.server.generation.sampling import Answer, Draw, Frame, Path, Search, Searching, Told
+from weir.server.scheduling.request import Queued
+from weir.server.telemetry.request_record import Trail
 
 Array = NDArray[Any]
 

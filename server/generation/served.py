@@ -7,24 +7,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.contract import Contract
-from server.batching import BatchPolicy
-from server.config import ModelSettings
-from server.deadlines import Deadlines
-from server.errors import InvalidRequest
-from server.generation.engine import Engine
-from server.generation.pair import OUTPUT_LENGTHS, OUTPUT_TOKENS, Pair, replay
-from server.generation.row import Row
-from server.generation.search import Search
-from server.limits import max_rows, policy_of
-from server.metrics import Metrics
-from server.proof import Files
-from server.reading import TextReader
-from server.response import STREAM_BYTES, ResponseEncoder
-from server.sequences import SequenceRules
-from server.signature import Signature, TensorSpec
-from server.tally import ModelMetrics
-from server.writing import TextWriter
+from weir.bundle.contract import Contract
+from weir.server.config import ModelSettings
+from weir.server.errors import InvalidRequest
+from weir.server.generation.encoder_decoder import OUTPUT_LENGTHS, OUTPUT_TOKENS, Pair, replay
+from weir.server.generation.engine import Engine
+from weir.server.generation.row import Row
+from weir.server.generation.sampling import Search
+from weir.server.protocol.response_encoder import STREAM_BYTES, ResponseEncoder
+from weir.server.repository.golden_test import Files
+from weir.server.runtime.sequence_rules import SequenceRules
+from weir.server.runtime.signature import Signature, TensorSpec
+from weir.server.scheduling.batching import BatchPolicy
+from weir.server.scheduling.deadlines import Deadlines
+from weir.server.scheduling.limits import max_rows, policy_of
+from weir.server.tasks.detokenizer import TextWriter
+from weir.server.tasks.tokenizer import TextReader
+from weir.server.telemetry.metrics import Metrics
+from weir.server.telemetry.model_stats import ModelMetrics
 
 Array = NDArray[Any]
 

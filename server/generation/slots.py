@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.decoding import Decoding
+from weir.bundle.decoding import Decoding
 
 Array = NDArray[Any]
 

@@ -1,14 +1,14 @@
 """What a `GenerateRequest` asks of a search."""
 
-from server.errors import InvalidRequest
-from server.generation.parameters import (
+from weir.protocol.weir.v1 import tasks_pb2 as pb
+from weir.server.errors import InvalidRequest
+from weir.server.generation.parameters import (
     LEAST_TEMPERATURE,
     MAX_LENGTH_POWER,
     MAX_SEED,
     MAX_TEMPERATURE,
 )
-from server.generation.search import DEFAULT_LENGTH_POWER, Draw, Search
-from server.pb.weir.v1 import tasks_pb2 as pb
+from weir.server.generation.sampling import DEFAULT_LENGTH_POWER, Draw, Search
 
 MAX_SAMPLES = 16
 

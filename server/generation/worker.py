@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from server.errors import InvalidRequest, ServerError
-from server.generation.core import Generation
-from server.generation.metrics import GenerationTally
-from server.generation.row import GenerationRequest, Row
-from server.request import refuse
-from server.trail import Batch
+from weir.server.errors import InvalidRequest, ServerError
+from weir.server.generation.decoder_batch import Generation
+from weir.server.generation.metrics import GenerationTally
+from weir.server.generation.row import GenerationRequest, Row
+from weir.server.scheduling.request import refuse
+from weir.server.telemetry.request_record import Batch
 
 logger = logging.getLogger(__name__)
 

@@ -2,10 +2,10 @@
 
 import logging
 
-from server.config import Settings
-from server.errors import ConfigError
-from server.transport import completion_queue, public
-from server.transport.call import Handlers, Limits, Transport
+from weir.server.config import Settings
+from weir.server.errors import ConfigError
+from weir.server.transport import completion_queue, grpc_server
+from weir.server.transport.base import Handlers, Limits, Transport
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,6 @@ def open_transport(settings: Settings, handlers: Handlers) -> Transport:
         raise ConfigError(f"transport completion-queue: {problem}")
     if settings.transport == "public" or problem is not None:
         logger.info("transport chosen transport=public reason=%s", problem or "asked for")
-        return public.PublicTransport(address, handlers, limits)
+        return grpc_server.PublicTransport(address, handlers, limits)
     logger.info("transport chosen transport=completion-queue")
     return completion_queue.CompletionQueueTransport(address, handlers, limits)

@@ -21,12 +21,12 @@ from typing import Any
 
 import grpc
 
-from server.errors import PortUnavailable
-from server.transport.call import STOPPING, Handlers, Limits, Stream, Unary, guarded
-from server.transport.completion_queue_call import NO_FLAGS, CompletionQueueCall
-from server.transport.io_watch import IoWatch
-from server.transport.outbox import Outbox
-from server.transport.tally import Calls
+from weir.server.errors import PortUnavailable
+from weir.server.transport.base import STOPPING, Handlers, Limits, Stream, Unary, guarded
+from weir.server.transport.call_stats import Calls
+from weir.server.transport.completion_queue_call import NO_FLAGS, CompletionQueueCall
+from weir.server.transport.io_watch import IoWatch
+from weir.server.transport.outbox import Outbox
 
 try:
     from grpc._cython import cygrpc  # type: ignore[attr-defined]

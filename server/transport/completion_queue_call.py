@@ -8,11 +8,11 @@ from typing import Any
 
 import grpc
 
-from server.trail import Trail
-from server.transport.call import Metadata, guarded
-from server.transport.io_watch import IoWatch
-from server.transport.outbox import Outbox, ignore
-from server.transport.tally import CANCELLED, MethodCalls, code_of_leaving
+from weir.server.telemetry.request_record import Trail
+from weir.server.transport.base import Metadata, guarded
+from weir.server.transport.call_stats import CANCELLED, MethodCalls, code_of_leaving
+from weir.server.transport.io_watch import IoWatch
+from weir.server.transport.outbox import Outbox, ignore
 
 try:
     from grpc._cython import cygrpc  # type: ignore[attr-defined]

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from deploy.grafana.queries import Prometheus
+from tests.integration.harness import running
 from tests.ops import stack, world
-from tests.serving.harness import running
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +19,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     settings.write_text(world.SETTINGS)
     flags = ("--config", str(settings))
     with (
-        running(models, folder / "server.log", *flags) as server,
+        running(models, folder / "weir.server.log", *flags) as server,
         stack.prometheus(server.metrics, folder) as api,
     ):
         # Counters that are first seen with a value have no rate: hence the load comes twice.

@@ -18,8 +18,8 @@ import numpy as np
 
 import weir
 from deploy.grafana import render
+from tests.integration.harness import running
 from tests.ops import stack
-from tests.serving.harness import running
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 180.0
@@ -46,7 +46,7 @@ def main() -> None:
         (folder / "weir.toml").write_text(SETTINGS)
         flags = ("--config", str(folder / "weir.toml"))
         with (
-            running(ROOT / ".demo" / "models", folder / "server.log", *flags) as server,
+            running(ROOT / ".demo" / "models", folder / "weir.server.log", *flags) as server,
             stack.prometheus(server.metrics, folder) as api,
         ):
             _drive(server.target)

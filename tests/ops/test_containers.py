@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests import onnx_models
+from tests.helpers import onnx_models
 
 pytestmark = pytest.mark.ops
 

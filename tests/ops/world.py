@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 import weir
-from bundle import writer
-from bundle.contract import Batching, Contract, Preprocessing, Tolerance
-from bundle.golden import FILE_NAME as GOLDEN
-from bundle.golden import Golden, encode
-from tests import onnx_models, pairs, text_models
+from tests.helpers import onnx_models, pairs, text_models
+from weir.bundle import writer
+from weir.bundle.contract import Batching, Contract, Preprocessing, Tolerance
+from weir.bundle.golden import FILE_NAME as GOLDEN
+from weir.bundle.golden import Golden, encode
 
 SETTINGS = """
 # Waits for rows that never come: its queue fills up, and what is in it gets too late.

@@ -5,22 +5,22 @@ Known sets or your own.
 
 from pathlib import Path
 
-from training.data.cifar10 import load_cifar10
-from training.data.cmudict import load_stress
-from training.data.digits import load_digits
-from training.data.folder import load_folder
-from training.data.idx import FASHION_MNIST, MNIST, load_idx
-from training.data.images import ImageData, Split
-from training.data.lines import load_file
-from training.data.multi30k import Language, load_multi30k
-from training.data.pairfile import load_pair_file
-from training.data.pairs import PairData, divide_pairs
-from training.data.pronunciations import load_g014b2b, load_pronunciations
-from training.data.sources import Places
-from training.data.text import SequenceSplit, TextData, divide_text
-from training.data.trec import load_trec
-from training.data.treebank import load_treebank
-from training.errors import DataError
+from weir.training.data.cifar10 import load_cifar10
+from weir.training.data.cmudict import load_stress
+from weir.training.data.digits import load_digits
+from weir.training.data.download import Places
+from weir.training.data.idx import FASHION_MNIST, MNIST, load_idx
+from weir.training.data.image_folder import load_folder
+from weir.training.data.images import ImageData, Split
+from weir.training.data.lines import load_file
+from weir.training.data.multi30k import Language, load_multi30k
+from weir.training.data.pairfile import load_pair_file
+from weir.training.data.pairs import PairData, divide_pairs
+from weir.training.data.pronunciations import load_g014b2b, load_pronunciations
+from weir.training.data.text import SequenceSplit, TextData, divide_text
+from weir.training.data.trec import load_trec
+from weir.training.data.treebank import load_treebank
+from weir.training.errors import DataError
 
 __all__ = [
     "DATA_SETS",
@@ -61,7 +61,7 @@ def load(
     """One split of a data set.
 
     Args:
-        name: one of `DATA_SETS`, or the path of a folder or tar file of images (see `training.data.folder`).
+        name: one of `DATA_SETS`, or the path of a folder or tar file of images (see `weir.training.data.image_folder`).
         split: `train` or `test`; a validation set is taken from `train` by whoever needs one.
         height: in pixels; your own pictures are brought to it, a named set must have it.
         width: likewise.
@@ -98,7 +98,7 @@ def load_text(
     """One split of a text set.
 
     Args:
-        name: one of `TEXT_SETS`, or the path of a file of yours (see `training.data.lines`). Of that a fifth
+        name: one of `TEXT_SETS`, or the path of a file of yours (see `weir.training.data.lines`). Of that a fifth
             is held out as the test set, always the same rows.
         split: `train` or `test`; `dev` too where a set comes with it. Elsewhere a validation set is taken from
             `train` by whoever needs one, see `divide_text`.
@@ -137,7 +137,7 @@ def load_pairs(
     """One split of a set of pairs.
 
     Args:
-        name: one of `PAIR_SETS`, or the path of a file of yours (see `training.data.pairfile`). Of that a fifth
+        name: one of `PAIR_SETS`, or the path of a file of yours (see `weir.training.data.pairfile`). Of that a fifth
             of the sources is held out as the test set, always the same ones.
         split: `train` or `test`; `dev` too of `multi30k`. Elsewhere a validation set is taken from `train` by
             whoever needs one, see `divide_pairs`.

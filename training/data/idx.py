@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.images import ImageData, Split, combine_checksums
-from training.data.sources import Places, RemoteFile, locate
-from training.errors import DataError
+from weir.training.data.download import Places, RemoteFile, locate
+from weir.training.data.images import ImageData, Split, combine_checksums
+from weir.training.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from training.errors import DataError
+from weir.training.errors import DataError
 
 Split = Literal["train", "test"]
 Images = NDArray[np.uint8]

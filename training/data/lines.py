@@ -1,21 +1,21 @@
-"""Your own texts: a file of lines, plain or gzipped (see `training.data.textfile`), in one of three formats.
+"""Your own texts: a file of lines, plain or gzipped (see `weir.training.data.textfile`), in one of three formats.
 
     LABEL<TAB>text to classify          a row a line; told by the tab in the first line
     token/TAG token/TAG token/TAG       a sentence a line, to learn the tags of tokens
-    *.conllu, *.conllu.gz               CoNLL-U (see `training.data.conllu`)
+    *.conllu, *.conllu.gz               CoNLL-U (see `weir.training.data.conllu`)
 
-Blank lines are passed over. A text to classify is cut into tokens by `training.data.tokenise`. Of `token/TAG`
+Blank lines are passed over. A text to classify is cut into tokens by `weir.training.data.tokenise`. Of `token/TAG`
 the last slash parts, so that a token may hold slashes, and only spaces part one from the next.
 """
 
 from pathlib import Path
 
-from training.data.conllu import read_conllu
-from training.data.sources import checksum
-from training.data.text import TextData, TextRow
-from training.data.textfile import Line, read_lines
-from training.data.tokenise import tokenise
-from training.errors import DataError
+from weir.training.data.conllu import read_conllu
+from weir.training.data.download import checksum
+from weir.training.data.text import TextData, TextRow
+from weir.training.data.textfile import Line, read_lines
+from weir.training.data.tokenise import tokenise
+from weir.training.errors import DataError
 
 CONLLU_ENDINGS = (".conllu", ".conllu.gz")
 

@@ -7,12 +7,12 @@ the case they were written. No licence is stated; the photos are for research an
 
 from typing import Literal
 
-from training.data.images import combine_checksums
-from training.data.pairfile import read_parallel
-from training.data.pairs import PairData
-from training.data.sources import Places, RemoteFile, locate
-from training.data.text import SequenceSplit
-from training.errors import DataError
+from weir.training.data.download import Places, RemoteFile, locate
+from weir.training.data.images import combine_checksums
+from weir.training.data.pairfile import read_parallel
+from weir.training.data.pairs import PairData
+from weir.training.data.text import SequenceSplit
+from weir.training.errors import DataError
 
 Language = Literal["de", "en", "fr"]
 

@@ -1,4 +1,4 @@
-"""Your own pairs, in one file or in two, plain or gzipped (see `training.data.textfile`).
+"""Your own pairs, in one file or in two, plain or gzipped (see `weir.training.data.textfile`).
 
     source<TAB>target                   a pair a line; a source that comes again, or a further
                                         column, brings a further target that is accepted
@@ -10,11 +10,11 @@ Blank lines are passed over; of two files, where both are blank.
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.data.images import combine_checksums
-from training.data.pairs import Pair, PairData
-from training.data.sources import checksum
-from training.data.textfile import read_lines
-from training.errors import DataError
+from weir.training.data.download import checksum
+from weir.training.data.images import combine_checksums
+from weir.training.data.pairs import Pair, PairData
+from weir.training.data.textfile import read_lines
+from weir.training.errors import DataError
 
 
 def load_pair_file(path: Path, target_path: Path | None = None) -> PairData:

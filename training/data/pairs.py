@@ -1,7 +1,7 @@
 """Pairs of texts, one to be turned into the other, as every set of pairs here yields them.
 
 A row is a source and every target that is accepted for it: a word has several pronunciations. Texts are kept
-as they are written; how they become tokens differs by side and recipe (see `training.data.segment`).
+as they are written; how they become tokens differs by side and recipe (see `weir.training.data.segment`).
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from training.data.images import Division, Rows, divide
-from training.errors import DataError
+from weir.training.data.images import Division, Rows, divide
+from weir.training.errors import DataError
 
 
 class Pair(NamedTuple):
@@ -92,7 +92,7 @@ class PairData:
 def divide_pairs(data: PairData, share: float, seed: int) -> Division:
     """Hold out a share of the different sources, at least one; rows of one source stay together.
 
-    Depends on nothing but its arguments, as `training.data.images.divide`.
+    Depends on nothing but its arguments, as `weir.training.data.images.divide`.
     """
     numbers: dict[str, int] = {}
     source_of_row = [numbers.setdefault(source, len(numbers)) for source in data.sources]

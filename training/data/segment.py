@@ -5,8 +5,8 @@ white space one space, none at its ends. Then it is cut:
 
     letters     every character is a token, spaces too
     spaces      at spaces: texts that come cut, as phonemes do
-    words       by `training.data.tokenise`; joined with spaces where prose has them
-    subwords    by a sentencepiece model, see `training.data.subwords`
+    words       by `weir.training.data.tokenise`; joined with spaces where prose has them
+    subwords    by a sentencepiece model, see `weir.training.data.subwords`
 
 Of `letters`, `spaces` and `subwords`, joining gives the even text back. Of `words` it is a guess at the
 spacing, and cut again it gives the same tokens.
@@ -19,7 +19,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
-from training.data.subwords import (
+from weir.training.data.subwords import (
     SPACE,
     Kind,
     Processor,
@@ -29,9 +29,9 @@ from training.data.subwords import (
     open_subwords,
     train_subwords,
 )
-from training.data.tokenise import tokenise
-from training.data.vocabulary import BEGIN, END, PAD, Vocabulary
-from training.errors import DataError
+from weir.training.data.tokenise import tokenise
+from weir.training.data.vocabulary import BEGIN, END, PAD, Vocabulary
+from weir.training.errors import DataError
 
 Rule = Literal["letters", "spaces", "words", "subwords"]
 

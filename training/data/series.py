@@ -18,9 +18,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.sources import Places, RemoteFile, checksum, locate
-from training.data.textfile import Line, read_lines
-from training.errors import DataError
+from weir.training.data.download import Places, RemoteFile, checksum, locate
+from weir.training.data.textfile import Line, read_lines
+from weir.training.errors import DataError
 
 SUNSPOTS = "sunspots"
 SUNSPOT_COLUMN = "Sunspots"

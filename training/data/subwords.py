@@ -14,8 +14,8 @@ from typing import Literal
 
 import sentencepiece
 
-from training.data.vocabulary import BEGIN, END, PAD, SPECIAL, UNKNOWN, Vocabulary
-from training.errors import DataError
+from weir.training.data.vocabulary import BEGIN, END, PAD, SPECIAL, UNKNOWN, Vocabulary
+from weir.training.errors import DataError
 
 Kind = Literal["bpe", "unigram"]
 Processor = sentencepiece.SentencePieceProcessor

@@ -6,8 +6,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from training.data.images import Division, Rows, divide
-from training.errors import DataError
+from weir.training.data.images import Division, Rows, divide
+from weir.training.errors import DataError
 
 SequenceSplit = Literal["train", "dev", "test"]
 
@@ -80,7 +80,7 @@ class TextData:
 def divide_text(data: TextData, share: float, seed: int) -> Division:
     """Hold out a share of each class, or of all rows where the set is tagged; at least one row.
 
-    Depends on nothing but its arguments, as `training.data.images.divide`.
+    Depends on nothing but its arguments, as `weir.training.data.images.divide`.
     """
     places = {label: place for place, label in enumerate(data.classes)}
     labels = [0 if data.is_tagged else places[labels[0]] for labels in data.labels]

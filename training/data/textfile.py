@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-from training.errors import DataError
+from weir.training.errors import DataError
 
 
 class Line(NamedTuple):

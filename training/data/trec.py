@@ -2,19 +2,19 @@
 
 X. Li, D. Roth, "Learning Question Classifiers", COLING 2002, with its official split. A line is
 `COARSE:fine question text ?`. The questions come cut at spaces; they are cut anew by
-`training.data.tokenise`, as a server will cut the questions it is asked.
+`weir.training.data.tokenise`, as a server will cut the questions it is asked.
 
 The training file is an ASCII copy (335,826 bytes); the usual one is Latin-1. Questions and classes agree.
 """
 
 import re
 
-from training.data.images import combine_checksums
-from training.data.sources import Places, RemoteFile, locate
-from training.data.text import SequenceSplit, TextData, TextRow
-from training.data.textfile import Line, read_lines
-from training.data.tokenise import tokenise
-from training.errors import DataError
+from weir.training.data.download import Places, RemoteFile, locate
+from weir.training.data.images import combine_checksums
+from weir.training.data.text import SequenceSplit, TextData, TextRow
+from weir.training.data.textfile import Line, read_lines
+from weir.training.data.tokenise import tokenise
+from weir.training.errors import DataError
 
 NAME = "trec"
 TRAIN = RemoteFile(

@@ -5,10 +5,10 @@ split: 12,544 sentences to train on, 2,001 to develop and 2,077 to test, as of 2
 Figures reached with another release are not comparable: tags were corrected from one to the next.
 """
 
-from training.data.conllu import read_conllu
-from training.data.images import combine_checksums
-from training.data.sources import Places, RemoteFile, locate
-from training.data.text import SequenceSplit, TextData
+from weir.training.data.conllu import read_conllu
+from weir.training.data.download import Places, RemoteFile, locate
+from weir.training.data.images import combine_checksums
+from weir.training.data.text import SequenceSplit, TextData
 
 NAME = "ewt"
 FOLDER = "ud-english-ewt"

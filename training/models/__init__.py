@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 from torch import nn
 
-from training.errors import ModelError
-from training.models.alexnet import AlexNet, AlexNetOf2012
-from training.models.inception import InceptionV1
-from training.models.inception_v3 import InceptionV3
-from training.models.lenet import LeNet5, LeNet5Of1998
+from weir.training.errors import ModelError
+from weir.training.models.alexnet import AlexNet, AlexNetOf2012
+from weir.training.models.inception import InceptionV1
+from weir.training.models.inception_v3 import InceptionV3
+from weir.training.models.lenet import LeNet5, LeNet5Of1998
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "lenet5": LeNet5,
@@ -43,7 +43,7 @@ def build(
         width: likewise.
         channels: 1 grey or 3 colours.
         auxiliary: with auxiliary classifiers where the network has them, for training; it then returns
-            `training.models.auxiliary.WithAuxiliary` in training mode.
+            `weir.training.models.auxiliary.WithAuxiliary` in training mode.
 
     Raises:
         ModelError: unknown architecture, or one that does not fit.

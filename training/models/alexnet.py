@@ -10,8 +10,8 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.errors import ModelError
-from training.models.lenet import require_size
+from weir.training.errors import ModelError
+from weir.training.models.lenet import require_size
 
 SMALL_SIDES = range(24, 65)
 """Sides of pictures for which the single tower is built in its small form, in pixels."""

@@ -7,7 +7,7 @@ digits have close codes on purpose: what reads the answers of a whole line can t
 import torch
 from torch import Tensor
 
-from training.errors import ModelError
+from weir.training.errors import ModelError
 
 DIGITS_0_TO_4 = """
 ..###..  ...#...  .####..  .####..  ....##.

@@ -1,6 +1,6 @@
 """The three recurrent cells written out, gate by gate and step by step, to be read.
 
-The networks use torch's own modules (`training.models.recurrent`), which compute the same, faster; the tests
+The networks use torch's own modules (`weir.training.models.recurrent`), which compute the same, faster; the tests
 hold the two together. One letter each: x a step's input, h the hidden state, c an LSTM's memory.
 """
 

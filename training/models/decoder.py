@@ -9,11 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from training.errors import ModelError
-from training.models.attention import AdditiveAttention
-from training.models.decoder_cells import GATES, CellStack, DecoderCell, Parts
-from training.models.encoded import real_steps
-from training.models.spelling import small_embedding
+from weir.training.errors import ModelError
+from weir.training.models.attention import AdditiveAttention
+from weir.training.models.decoder_cells import GATES, CellStack, DecoderCell, Parts
+from weir.training.models.masking import real_steps
+from weir.training.models.spelling import small_embedding
 
 
 class Memory(NamedTuple):
@@ -54,7 +54,7 @@ class Decoder(nn.Module):
 
         log-probabilities = log softmax(V tanh(W [state; context; embedding]))
 
-    Deviations: torch's GRU (see `training.models.cells`); tanh in place of maxout.
+    Deviations: torch's GRU (see `weir.training.models.cells`); tanh in place of maxout.
 
     Args:
         cell: which.

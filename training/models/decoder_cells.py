@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from training.models.recurrent import FORGET_GATE
+from weir.training.models.recurrent import FORGET_GATE
 
 DecoderCell = Literal["gru", "lstm"]
 GATES = {"gru": 3, "lstm": 4}
@@ -16,9 +16,9 @@ Parts = Sequence[Tensor]
 
 
 class CellStack(nn.Module):
-    """Layers of GRU or LSTM cells, one step at a time; equations in `training.models.cells`.
+    """Layers of GRU or LSTM cells, one step at a time; equations in `weir.training.models.cells`.
 
-    Initialisation: as of `training.models.recurrent.Recurrent`.
+    Initialisation: as of `weir.training.models.recurrent.Recurrent`.
 
     Args:
         cell: which.

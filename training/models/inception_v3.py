@@ -8,9 +8,9 @@ weights; every convolution is batch-normalised.
 import torch
 from torch import Tensor, nn
 
-from training.errors import ModelError
-from training.models.auxiliary import WithAuxiliary, drop_auxiliary_weights
-from training.models.convolution import Convolution, from_imagenet
+from weir.training.errors import ModelError
+from weir.training.models.auxiliary import WithAuxiliary, drop_auxiliary_weights
+from weir.training.models.convolution import Convolution, from_imagenet
 
 SMALL_SIDES = range(32, 65)
 """Sides of pictures for which the network is built in its small form, in pixels."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.errors import ModelError
-from training.models.bitmaps import class_codes
+from weir.training.errors import ModelError
+from weir.training.models.bitmaps import class_codes
 
 C3_INPUTS = (
     # Table I, a row for each of the 16 maps of C3: the maps of S2 it sees.

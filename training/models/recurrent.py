@@ -1,6 +1,6 @@
 """A stack of recurrent layers whose answers padding cannot change, in PyTorch and in the exported graph.
 
-The cells are nn.RNN, nn.LSTM and nn.GRU; `training.models.cells` writes them out. PyTorch runs packed
+The cells are nn.RNN, nn.LSTM and nn.GRU; `weir.training.models.cells` writes them out. PyTorch runs packed
 sequences. torch's exporter cannot: it loses the lengths of an LSTM or GRU and unrolls an RNN. So during an
 export each layer states its ONNX operator itself, with the lengths as its input `sequence_lens`.
 """
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from torch.utils._python_dispatch import _disable_current_modes
 
-from training.errors import ModelError
-from training.models.encoded import Encoded, state_at_end, without_padding
+from weir.training.errors import ModelError
+from weir.training.models.masking import Encoded, state_at_end, without_padding
 
 Cell = Literal["rnn", "gru", "lstm"]
 ONNX_OPERATORS = {"rnn": "RNN", "gru": "GRU", "lstm": "LSTM"}

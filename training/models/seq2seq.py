@@ -6,10 +6,10 @@
 import torch
 from torch import Tensor, nn
 
-from training.models.decoder import Decoder, Memory, Step
-from training.models.decoder_cells import DecoderCell
-from training.models.recurrent import Recurrent
-from training.models.spelling import small_embedding
+from weir.training.models.decoder import Decoder, Memory, Step
+from weir.training.models.decoder_cells import DecoderCell
+from weir.training.models.recurrent import Recurrent
+from weir.training.models.spelling import small_embedding
 
 
 class EncoderDecoder(nn.Module):

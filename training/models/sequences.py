@@ -8,11 +8,11 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from training.errors import ModelError
-from training.models.encoded import mean_state
-from training.models.inputs import FrameInputs, WordInputs
-from training.models.recurrent import Recurrent
-from training.models.tdnn import TDNN
+from weir.training.errors import ModelError
+from weir.training.models.embeddings import FrameInputs, WordInputs
+from weir.training.models.masking import mean_state
+from weir.training.models.recurrent import Recurrent
+from weir.training.models.tdnn import TDNN
 
 Encoder = Recurrent | TDNN
 Pool = Literal["last", "mean"]

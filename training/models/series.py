@@ -12,8 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from training.errors import ModelError
-from training.models.recurrent import Cell, Recurrent
+from weir.training.errors import ModelError
+from weir.training.models.recurrent import Cell, Recurrent
 
 Kind = Literal["ar", "narx", "rnn", "gru", "lstm"]
 

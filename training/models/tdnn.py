@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.errors import ModelError
-from training.models.encoded import Encoded, state_at_end, without_padding
+from weir.training.errors import ModelError
+from weir.training.models.masking import Encoded, state_at_end, without_padding
 
 
 class TDNN(nn.Module):

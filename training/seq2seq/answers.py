@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import torch
 
-from training.models.seq2seq import EncoderDecoder
-from training.seq2seq import search
-from training.seq2seq.batches import sources_in_order
-from training.seq2seq.hypotheses import Hypothesis
-from training.seq2seq.numbers import Strip, encode
-from training.seq2seq.recipe import SearchSettings
-from training.seq2seq.sides import Sides
-from training.seq2seq.stepping import steps_of
+from weir.training.models.seq2seq import EncoderDecoder
+from weir.training.seq2seq import search
+from weir.training.seq2seq.batches import sources_in_order
+from weir.training.seq2seq.hypotheses import Hypothesis
+from weir.training.seq2seq.packed import Strip, encode
+from weir.training.seq2seq.recipe import SearchSettings
+from weir.training.seq2seq.sides import Sides
+from weir.training.seq2seq.stepping import steps_of
 
 
 @torch.inference_mode()

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from training.loop import Batch, Task
-from training.losses import Loss
-from training.seeds import Purpose, generator_for
-from training.seq2seq.numbers import Pairs, Strip, take
-from training.seq2seq.recipe import Seq2SeqRecipe
-from training.sequences.batches import EVALUATION_ROWS, group
+from weir.training.loop import Batch, Task
+from weir.training.losses import Loss
+from weir.training.reproducibility import Purpose, generator_for
+from weir.training.seq2seq.packed import Pairs, Strip, take
+from weir.training.seq2seq.recipe import Seq2SeqRecipe
+from weir.training.text.batches import EVALUATION_ROWS, group
 
 
 class SourceBatch(NamedTuple):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from training.models.decoder import Step
+from weir.training.models.decoder import Step
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from training.data.pairs import PairData
-from training.data.subwords import SPACE
-from training.figures import save
-from training.seq2seq.hypotheses import Hypothesis
-from training.seq2seq.sides import Sides
+from weir.training.data.pairs import PairData
+from weir.training.data.subwords import SPACE
+from weir.training.figures import save
+from weir.training.seq2seq.hypotheses import Hypothesis
+from weir.training.seq2seq.sides import Sides
 
 SHOWN = 4
 MOST_TOKENS = 16

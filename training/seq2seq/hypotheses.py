@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """The ids that are no words; by default those of `training.data.vocabulary`."""
+    """The ids that are no words; by default those of `weir.training.data.vocabulary`."""
 
     padding: int = 0
     begin: int = 2
@@ -43,7 +43,7 @@ class Reading:
 
     Attributes:
         marks: which tokens begin and end it.
-        length_power: a of the normalisation, see `training.seq2seq.search`.
+        length_power: a of the normalisation, see `weir.training.seq2seq.search`.
     """
 
     marks: Marks

@@ -4,13 +4,13 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from training.recipe import Recipe, Settings
+from weir.training.recipe import Recipe, Settings
 
 TASKS = ("sequence-to-sequence",)
 
 
 class SideSettings(Settings):
-    """How the texts of one side become tokens, and those numbers (see `training.data.segment`)."""
+    """How the texts of one side become tokens, and those numbers (see `weir.training.data.segment`)."""
 
     rule: Literal["letters", "spaces", "words", "subwords"]
     lower: bool = Field(default=False, description="whether upper and lower case are one")
@@ -33,7 +33,7 @@ class SideSettings(Settings):
 
 
 class CoderSettings(Settings):
-    """The encoder and the decoder, in the words of `training.models.seq2seq`."""
+    """The encoder and the decoder, in the words of `weir.training.models.seq2seq`."""
 
     cell: Literal["gru", "lstm"] = "gru"
     word_size: int = Field(ge=1, description="of the embeddings of both sides")

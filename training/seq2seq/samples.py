@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.data.pairs import PairData
-from training.files import write_whole
-from training.seq2seq.hypotheses import Hypothesis
-from training.seq2seq.sides import Sides
-from training.seq2seq.verdict import references_of, texts_of, tokens_of
+from weir.training.data.pairs import PairData
+from weir.training.files import write_whole
+from weir.training.seq2seq.evaluation import references_of, texts_of, tokens_of
+from weir.training.seq2seq.hypotheses import Hypothesis
+from weir.training.seq2seq.sides import Sides
 
 COUNT = 20
 

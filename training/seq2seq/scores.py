@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sacrebleu.metrics.bleu import BLEU
 
-from training.errors import DataError
+from weir.training.errors import DataError
 
 Tokens = Sequence[str]
 

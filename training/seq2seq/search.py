@@ -12,10 +12,10 @@ Rules:
 import torch
 from torch import Tensor
 
-from training.errors import RecipeError
-from training.seq2seq import beam as beams
-from training.seq2seq.hypotheses import MARKS, Hypothesis, Marks, Reading
-from training.seq2seq.stepping import Stepper
+from weir.training.errors import RecipeError
+from weir.training.seq2seq import beam as beams
+from weir.training.seq2seq.hypotheses import MARKS, Hypothesis, Marks, Reading
+from weir.training.seq2seq.stepping import Stepper
 
 DEFAULT_LENGTH_POWER = 0.6
 """a: Wu et al. found 0.6 to 0.7 best (section 7)."""

@@ -1,18 +1,18 @@
 """Both sides of a run: learnt from the training rows, left in the run directory, read back from it.
 
-vocabulary.source.txt, vocabulary.target.txt    `training.data.vocabulary`
+vocabulary.source.txt, vocabulary.target.txt    `weir.training.data.vocabulary`
 subwords.source.model, subwords.target.model    of a side that is cut into subwords
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.data.pairs import PairData
-from training.data.segment import Segmenter, Side, learn_side
-from training.data.vocabulary import Vocabulary
-from training.errors import RunError
-from training.files import write_whole
-from training.seq2seq.recipe import Seq2SeqRecipe, SideSettings
+from weir.training.data.pairs import PairData
+from weir.training.data.segment import Segmenter, Side, learn_side
+from weir.training.data.vocabulary import Vocabulary
+from weir.training.errors import RunError
+from weir.training.files import write_whole
+from weir.training.seq2seq.recipe import Seq2SeqRecipe, SideSettings
 
 VOCABULARY = "vocabulary.{}.txt"
 SUBWORDS = "subwords.{}.model"

@@ -10,8 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from training.models.decoder import Memory, Step
-from training.models.seq2seq import EncoderDecoder
+from weir.training.models.decoder import Memory, Step
+from weir.training.models.seq2seq import EncoderDecoder
 
 
 class Stepper(Protocol):

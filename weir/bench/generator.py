@@ -23,9 +23,9 @@ from collections.abc import Callable
 
 import grpc
 
-from weir import defaults, errors, wire
 from weir.bench.plan import Plan, due_times_s
 from weir.bench.tally import NOT_SENT, Tally, merge
+from weir.client import defaults, errors, wire
 
 # In an open loop against a server that hangs, calls pile up here until their deadlines; beyond
 # this many on one channel they are not sent, and counted.

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from server.datatypes import DATATYPES
-from weir.answers import Array, ModelMetadata, TensorMetadata
-from weir.errors import UsageError
+from weir.client.errors import UsageError
+from weir.client.results import Array, ModelMetadata, TensorMetadata
+from weir.protocol.datatypes import DATATYPES
 
 
 def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:

@@ -16,7 +16,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from weir.errors import UsageError
+from weir.client.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from threading import BrokenBarrierError
 from weir.bench import generator
 from weir.bench.plan import Plan
 from weir.bench.tally import Tally, merge
-from weir.errors import WeirError
+from weir.client.errors import WeirError
 
 _START_S = 60.0
 

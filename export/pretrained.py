@@ -1,0 +1,222 @@
+"""Published weights as a bundle: what `weir export --weights FILE --recipe NAME` does.
+
+The file is a state dict in torchvision's layout. Nothing in it is run: torch reads it with
+`weights_only`, and safetensors cannot hold code. Its tensors must be exactly the network's; only
+auxiliary classifiers, which serve training alone, are left out.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from sklearn.datasets import load_sample_images  # type: ignore[import-untyped]
+from torch import Tensor, nn
+
+from weir.bundle.contract import Preprocessing, Tolerance
+from weir.export.errors import ExportError, WrongWeights
+from weir.export.images import INPUT, PROBABILITIES, ImageNetwork, ImageOutputs, sharing_of
+from weir.export.publishing import Published, publish
+from weir.export.spec import ExportSpec
+from weir.training.models import MODELS
+from weir.training.models.convolution import IMAGENET_MEAN, IMAGENET_STD
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What the published weights of a network were trained on, and what to leave out of them.
+
+    Attributes:
+        side: of the pictures it takes, in pixels.
+        short_side: to which a picture is resized before its middle is cut out.
+        auxiliary: what the names of auxiliary classifiers' tensors begin with.
+        arguments: what the network must be told to compute as torchvision's does.
+    """
+
+    side: int
+    short_side: int
+    auxiliary: tuple[str, ...] = ()
+    arguments: Mapping[str, bool] | None = None
+
+
+# Sizes as in `torchvision.models.*_Weights.IMAGENET1K_V1.transforms`, all with bilinear resizing.
+LAYOUTS = {
+    "alexnet": Layout(224, 256),
+    "googlenet": Layout(224, 256, ("aux1.", "aux2."), {"transform_input": True}),
+    "inception-v3": Layout(299, 342, ("AuxLogits.",), {"transform_input": True}),
+}
+
+_EXAMPLE_ROWS = 32
+_EXAMPLES = "crops of the two photographs that come with scikit-learn"
+# More names than this are told by the modules they belong to.
+_MOST_NAMES = 24
+
+
+def publish_weights(
+    file: Path,
+    *,
+    recipe: str,
+    labels: Path,
+    to: Path,
+    name: str | None = None,
+    version: int | None = None,
+    precision: Literal["fp32", "fp16"] = "fp32",
+) -> Published:
+    """Publish a network with weights from elsewhere, named after its recipe by default.
+
+    Args:
+        file: of the weights, by `torch.save`, or by safetensors if it is named so.
+        recipe: a key of `LAYOUTS`.
+        labels: a text file, a class a line, in the order of the network's outputs.
+        to: the model repository.
+        name: of the model.
+        version: the next free one by default.
+        precision: not `int8`, since there is no training data to fit it to.
+
+    Raises:
+        WrongWeights: other tensors than the network's; the message names each.
+        ExportError: unknown recipe, a file that cannot be read; or see `publish`.
+        BundleError: see `publish`.
+    """
+    if recipe not in LAYOUTS:
+        raise ExportError(f"recipe: expected {', '.join(LAYOUTS)}, got {recipe!r}")
+    layout = LAYOUTS[recipe]
+    classes = _read_labels(labels)
+    network = MODELS[recipe](
+        classes=len(classes), height=layout.side, width=layout.side, **(layout.arguments or {})
+    )
+    weights = {
+        key: value for key, value in _read(file).items() if not key.startswith(layout.auxiliary)
+    }
+    _check(
+        weights,
+        network,
+        f"{file}: these are not the weights of {recipe} for {len(classes)} classes",
+    )
+    # Counts of training steps are the only tensors that may be absent, and they are not used.
+    network.load_state_dict(weights, strict=False)
+    module = ImageNetwork(network, IMAGENET_MEAN, IMAGENET_STD).eval()
+    images = _photographs(layout.side)
+    spec = ExportSpec(
+        task="image-classification",
+        architecture=recipe,
+        outputs=ImageOutputs._fields,
+        labels=dict.fromkeys(ImageOutputs._fields, classes),
+        preprocessing=Preprocessing(
+            input=INPUT,
+            height=layout.side,
+            width=layout.side,
+            channels=3,
+            resize="short-side",
+            short_side=layout.short_side,
+            output=PROBABILITIES,
+        ),
+        tolerance=_tolerance(module, images),
+        sharing=sharing_of(network, 3, layout.side, layout.side),
+        examples=_EXAMPLES,
+    )
+    return publish(
+        module,
+        {INPUT: images},
+        spec,
+        to=to,
+        name=name or recipe,
+        version=version,
+        precision=precision,
+    )
+
+
+def _read_labels(file: Path) -> list[str]:
+    try:
+        # Editors on Windows put a mark in front, which is no part of the first label.
+        classes = file.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ExportError(f"{file}: expected UTF-8, {error.reason}") from error
+    if not classes or not all(line.strip() for line in classes):
+        raise ExportError(f"{file}: expected a label on each line, got an empty one")
+    return classes
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    """The tensors of a file by name."""
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        found = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except SafetensorError as error:
+        raise ExportError(f"{file}: expected safetensors: {error}") from error
+    except Exception as error:  # torch raises many unrelated classes, and advises to trust the file
+        raise ExportError(
+            f"{file}: expected a state dict by torch.save, tensors and nothing else"
+        ) from error
+    if not isinstance(found, dict) or not all(
+        isinstance(name, str) and isinstance(each, Tensor) for name, each in found.items()
+    ):
+        raise ExportError(f"{file}: expected a state dict, tensors by name")
+    return dict(found)
+
+
+def _check(weights: Mapping[str, Tensor], network: nn.Module, problem: str) -> None:
+    """Raise WrongWeights unless these are the network's tensors, by name and shape."""
+    wanted = network.state_dict()
+    missing = [key for key in wanted if key not in weights and not _is_count(key)]
+    unknown = [key for key in weights if key not in wanted]
+    misshaped = [
+        f"{key} (expected {_shape(wanted[key])}, got {_shape(weights[key])})"
+        for key in wanted
+        if key in weights and weights[key].shape != wanted[key].shape
+    ]
+    kinds = {"missing": missing, "unknown": unknown, "of another shape": misshaped}
+    lines = [f"  {kind}: {_list(names)}" for kind, names in kinds.items() if names]
+    if lines:
+        raise WrongWeights("\n".join([problem, *lines]))
+
+
+def _is_count(key: str) -> bool:
+    """Files made before 2018 lack these, the published ones of GoogLeNet and Inception among them."""
+    return key.endswith(".num_batches_tracked")
+
+
+def _shape(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "a number"
+
+
+def _list(names: Sequence[str]) -> str:
+    if len(names) <= _MOST_NAMES:
+        return ", ".join(names)
+    counts: dict[str, int] = {}
+    for name in names:
+        module = name.partition(".")[0]
+        counts[module] = counts.get(module, 0) + 1
+    return f"{len(names)} tensors: " + ", ".join(
+        f"{module} ({count})" for module, count in counts.items()
+    )
+
+
+def _photographs(side: int) -> Tensor:
+    """(rows, side, side, 3) uint8: random numbers would stir a trained network less than pictures do."""
+    photographs = load_sample_images().images
+    generator = np.random.default_rng(0)
+    crops = []
+    for row in range(_EXAMPLE_ROWS):
+        photograph = photographs[row % len(photographs)]
+        top, left = (generator.integers(0, size - side + 1) for size in photograph.shape[:2])
+        crops.append(photograph[top : top + side, left : left + side])
+    return torch.from_numpy(np.stack(crops))
+
+
+def _tolerance(module: nn.Module, images: Tensor) -> Tolerance:
+    """1e-5, relative to the largest logit.
+
+    Logits of published networks reach 30, and the error of each is a share of what was added up to it:
+    an absolute 1e-5 would ask more of the small ones than FP32 can hold.
+    """
+    with torch.inference_mode():
+        logits: Tensor = module(images[:4]).logits
+    return Tolerance(absolute=1e-5 * max(1.0, float(logits.abs().max())), relative=1e-5)

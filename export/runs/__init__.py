@@ -1,0 +1,1 @@
+"""Run directories of training, published by kind."""

@@ -1,0 +1,170 @@
+"""What of a run on sequences goes into a bundle."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from weir.bundle.sequences import PaddedAxis, Tokenisation
+from weir.export.int8_dynamic import DynamicFitting
+from weir.export.material import Material
+from weir.export.provenance import name_of, provenance_of, random_examples
+from weir.export.sequences import (
+    CHARACTERS,
+    FRAMES,
+    LENGTHS,
+    LETTERS,
+    LOGITS,
+    TIME,
+    TOKENS,
+    Classified,
+    FrameOutputs,
+    Tagged,
+    WordOutputs,
+)
+from weir.export.spec import ExportSpec
+from weir.training.data.vocabulary import PAD, UNKNOWN
+from weir.training.errors import DataError, TrainingError
+from weir.training.loop import Batch
+from weir.training.run_directory import RunRecord, SequenceRecord, part_of
+from weir.training.text.experiment import load_model, load_test, load_vocabularies
+from weir.training.text.packed import Strip, starts_of, take
+from weir.training.text.recipe import SequenceRecipe
+
+MOST_STEPS = 512
+"""Of a row, whatever the training rows had: a bound on what one request may cost."""
+
+_EXAMPLE_ROWS = 64
+
+
+def read(run: Path, record: RunRecord) -> Material:
+    """The network with what its logits say, and test rows; random ones where they cannot be had."""
+    recipe, sequence = part_of(record, SequenceRecipe), part_of(record, SequenceRecord)
+    try:
+        strip = load_test(run, record)
+        within = _servable(strip, record)
+    except TrainingError as error:
+        described = random_examples(record, error)
+        examples = _random_rows(recipe, sequence)
+    else:
+        described = f"test rows of {name_of(record)}"
+        spread = torch.linspace(0, len(within) - 1, min(_EXAMPLE_ROWS, len(within))).long()
+        examples = _named(take(strip, starts_of(strip), within[spread]), sequence)
+    return Material(_served(load_model(run), recipe), examples, _spec(run, record, described))
+
+
+def fitting(run: Path, record: RunRecord, max_drop: float) -> DynamicFitting:
+    """The whole test set, as far as it can be served, to judge INT8 by."""
+    strip = load_test(run, record)
+    whole = take(strip, starts_of(strip), _servable(strip, record))
+    return DynamicFitting(
+        test={
+            name: rows.numpy()
+            for name, rows in _named(whole, part_of(record, SequenceRecord)).items()
+        },
+        test_from=f"test rows of {name_of(record)}",
+        # NO_TARGET is what export calls NO_ANSWER; a class unseen in training can only be missed.
+        answers=whole.targets.numpy(),
+        output=LOGITS,
+        max_drop=max_drop,
+    )
+
+
+def _servable(strip: Strip, record: RunRecord) -> Tensor:
+    """The rows that a server would take: (rows,) indices.
+
+    Raises:
+        DataError: all are too long.
+    """
+    rows = (strip.lengths <= MOST_STEPS).nonzero().flatten()
+    if not len(rows):
+        raise DataError(
+            f"{name_of(record)}: expected a test row of at most {MOST_STEPS} steps, "
+            f"the shortest has {int(strip.lengths.min())}"
+        )
+    return rows
+
+
+def _served(network: nn.Module, recipe: SequenceRecipe) -> nn.Module:
+    if recipe.tokens is None:
+        return FrameOutputs(network)
+    return WordOutputs(network, is_tagging=recipe.task == "tagging")
+
+
+def _named(batch: Batch, sequence: SequenceRecord) -> dict[str, Tensor]:
+    """A batch's tensors by the names of the graph's inputs, in the order of `forward`."""
+    first = FRAMES if sequence.words is None else TOKENS
+    names = (first, LENGTHS, CHARACTERS)[: len(batch.inputs)]
+    return dict(zip(names, batch.inputs, strict=True))
+
+
+def _random_rows(recipe: SequenceRecipe, sequence: SequenceRecord) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(least: int, most: int, *shape: int) -> Tensor:
+        return torch.randint(least, most, shape, generator=generator)
+
+    steps = 20
+    lengths = draw(1, steps + 1, _EXAMPLE_ROWS)
+    lengths[0] = steps
+    if sequence.features is not None:
+        frames = draw(0, 256, _EXAMPLE_ROWS, steps, sequence.features).to(torch.uint8)
+        return {FRAMES: frames, LENGTHS: lengths}
+    rows = {TOKENS: draw(0, sequence.words or 1, _EXAMPLE_ROWS, steps), LENGTHS: lengths}
+    if sequence.characters is not None and recipe.tokens is not None:
+        letters = min(8, recipe.tokens.most_letters)
+        rows[CHARACTERS] = draw(1, sequence.characters, _EXAMPLE_ROWS, steps, letters)
+    return rows
+
+
+def _spec(run: Path, record: RunRecord, examples: str) -> ExportSpec:
+    recipe = part_of(record, SequenceRecipe)
+    is_tagging = recipe.task == "tagging"
+    outputs = Tagged._fields if is_tagging else Classified._fields
+    axes = _axes(record)
+    vocabularies = load_vocabularies(run)
+    return ExportSpec(
+        task=recipe.task,
+        architecture=record.architecture,
+        outputs=outputs,
+        axes=axes,
+        padded_axes=_padded_axes(recipe, axes),
+        labels=dict.fromkeys(outputs[:1] if is_tagging else outputs, record.classes),
+        vocabularies={name: each.entries for name, each in vocabularies.items()},
+        tokenisation=_tokenisation(recipe),
+        examples=examples,
+        training=provenance_of(record),
+        commit=record.commit,
+    )
+
+
+def _axes(record: RunRecord) -> dict[str, dict[int, str]]:
+    sequence = part_of(record, SequenceRecord)
+    first = FRAMES if sequence.words is None else TOKENS
+    axes = {first: {0: "batch", 1: TIME}, LENGTHS: {0: "batch"}}
+    if sequence.characters is not None:
+        axes[CHARACTERS] = {0: "batch", 1: TIME, 2: LETTERS}
+    return axes
+
+
+def _padded_axes(
+    recipe: SequenceRecipe, axes: Mapping[str, Mapping[int, str]]
+) -> dict[str, PaddedAxis]:
+    padding = {name: PAD for name, named in axes.items() if TIME in named.values()}
+    padded = {TIME: PaddedAxis(maximum=MOST_STEPS, lengths=LENGTHS, padding=padding)}
+    if CHARACTERS in axes and recipe.tokens is not None:
+        padded[LETTERS] = PaddedAxis(maximum=recipe.tokens.most_letters, padding={CHARACTERS: PAD})
+    return padded
+
+
+def _tokenisation(recipe: SequenceRecipe) -> Tokenisation | None:
+    tokens = recipe.tokens
+    if tokens is None:
+        return None
+    return Tokenisation(
+        rule=tokens.rule,
+        lower=tokens.lower,
+        unknown=UNKNOWN,
+        characters=CHARACTERS if tokens.spelling else None,
+    )

@@ -1,0 +1,1 @@
+"""Encoder-decoders as bundles of two graphs."""

@@ -1,0 +1,188 @@
+"""Encoder and decoder as one, made of two graphs once each of them is proved.
+
+Its own proof is the last: the recorded sources give the recorded tokens, each by itself, and all of them in one batch
+of unequal lengths that is too small for them, so that rows join and leave between steps.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from weir.bundle.contract import Contract
+from weir.bundle.decoding import Decoding
+from weir.bundle.golden import Golden
+from weir.server.errors import GoldenMismatch, ModelFailed
+from weir.server.generation.decoder_batch import Generation, Run
+from weir.server.generation.row import Row
+from weir.server.generation.sampling import Search
+from weir.server.generation.slots import Layout
+from weir.server.repository.recorded import check_recorded
+from weir.server.runtime.sequence_rules import SequenceRules
+from weir.server.runtime.signature import Signature, TensorSpec
+
+Array = NDArray[Any]
+
+OUTPUT_TOKENS, OUTPUT_LENGTHS = "output_tokens", "output_lengths"
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """One of the two, loaded and proved by itself."""
+
+    run: Run
+    signature: Signature
+    rules: SequenceRules
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Encoder and decoder, and what the contract says of them.
+
+    Attributes:
+        contract: the whole one.
+        lengths: the encoder's input of lengths; None if it has none.
+        timed: its inputs with a time axis, the one that lengths are counted along first.
+    """
+
+    contract: Contract
+    decoding: Decoding
+    encoder: Graph
+    decoder: Graph
+    layout: Layout
+    lengths: str | None
+    timed: Sequence[str]
+
+    def generation(self, capacity: int) -> Generation:
+        """Room for so many rows."""
+        return Generation(
+            self.layout,
+            encode=self.encoder.run,
+            decode=self.decoder.run,
+            lengths=self.lengths,
+            capacity=capacity,
+        )
+
+    def rows(
+        self, inputs: Mapping[str, Array], search: Search, *, arrived_s: float = 0.0
+    ) -> list[Row]:
+        """The rows of a request, each cut to its own length.
+
+        Args:
+            inputs: of the encoder, complete and checked.
+            search: that is wanted of each.
+            arrived_s: when the request came.
+        """
+        count = len(next(iter(inputs.values())))
+        return [self._row(inputs, number, search, arrived_s) for number in range(count)]
+
+    def _row(
+        self, inputs: Mapping[str, Array], number: int, search: Search, arrived_s: float
+    ) -> Row:
+        length = (
+            int(inputs[self.lengths][number])
+            if self.lengths is not None
+            else inputs[self.timed[0]].shape[1]
+        )
+        limit = self.decoding.limit(length)
+        return Row(
+            number=number,
+            inputs={
+                name: array[number, :length] if name in self.timed else array[number]
+                for name, array in inputs.items()
+                if name != self.lengths
+            },
+            length=length,
+            limit=min(limit, search.most_tokens or limit),
+            search=search,
+            arrived_s=arrived_s,
+        )
+
+
+def make_pair(contract: Contract, encoder: Graph, decoder: Graph) -> Pair:
+    """The pair of two graphs that were held against their contract.
+
+    Raises:
+        ModelFailed: it has other axes than batch and one time, or these elsewhere than first and second, or
+            tokens or lengths of another type than INT64.
+    """
+    if contract.decoding is None:
+        raise ModelFailed("contract: expected decoding, got none")
+    if len(contract.padded_axes) != 1:
+        raise ModelFailed(
+            f"padded_axes: expected one for a pair, got {sorted(contract.padded_axes)}"
+        )
+    (name, axis), = contract.padded_axes.items()  # fmt: skip
+    counts = {contract.decoding.previous, contract.decoding.lengths, axis.lengths}
+    for graph in (encoder, decoder):
+        for spec in graph.signature.inputs.values():
+            _check_input(spec, contract.batch_axis, name, is_count=spec.name in counts)
+    timed = [each for each in axis.padding if each in encoder.signature.inputs]
+    lengths = axis.lengths if axis.lengths in encoder.signature.inputs else None
+    if not timed:
+        raise ModelFailed(f"padded_axes: {name}: expected an input of the encoder, got none")
+    return Pair(
+        contract=contract,
+        decoding=contract.decoding,
+        encoder=encoder,
+        decoder=decoder,
+        layout=Layout(contract.decoding, axis.padding),
+        lengths=lengths,
+        timed=timed,
+    )
+
+
+def _check_input(spec: TensorSpec, batch: str | None, time: str, *, is_count: bool) -> None:
+    if time in spec.axes and spec.axes.index(time) != 1:
+        raise ModelFailed(
+            f"input {spec.name!r}: expected axis {time!r} second, got {list(spec.axes)}"
+        )
+    # Along any other axis rows of different sizes would have to share a slot's array.
+    if strays := [
+        axis for axis in spec.axes if not isinstance(axis, int) and axis not in (batch, time)
+    ]:
+        raise ModelFailed(
+            f"input {spec.name!r}: expected no variable axes but {batch!r} and {time!r}, got {strays}"
+        )
+    if is_count and spec.datatype != "INT64":
+        raise ModelFailed(f"input {spec.name!r}: expected INT64, got {spec.datatype}")
+
+
+def replay(pair: Pair, golden: Golden | None, max_rows: int) -> None:
+    """Refuse a pair that no longer gives the tokens that were recorded when it was exported."""
+    if golden is None or not {OUTPUT_TOKENS, OUTPUT_LENGTHS} <= golden.outputs.keys():
+        raise ModelFailed("the bundle has no recorded answers to be held against")
+    check_recorded(golden, pair.encoder.signature, pair.encoder.rules)
+    tokens, counts = golden.outputs[OUTPUT_TOKENS], golden.outputs[OUTPUT_LENGTHS]
+    _check_answers(tokens, counts, len(next(iter(golden.inputs.values()))))
+    together = pair.rows(golden.inputs, Search())
+    _decode(pair.generation(min(max_rows, max(2, len(together) // 2))), together)
+    alone = pair.rows(golden.inputs, Search())
+    for row in alone:
+        _decode(pair.generation(1), [row])
+    for how, rows in (("together", together), ("alone", alone)):
+        for row in rows:
+            expected = tokens[row.number, : counts[row.number]].tolist()
+            if list(row.answers[0].tokens) != expected:
+                raise GoldenMismatch(
+                    f"golden row {row.number}, decoded {how}: expected tokens {expected}, "
+                    f"got {list(row.answers[0].tokens)}"
+                )
+
+
+def _check_answers(tokens: Array, counts: Array, rows: int) -> None:
+    """As many recorded answers as rows went in, (rows, steps), and how long each is, (rows,)."""
+    if tokens.shape[:-1] != (rows,) or counts.shape != (rows,) or counts.dtype.kind not in "iu":
+        raise ModelFailed(
+            f"golden outputs: expected tokens and lengths of {rows} rows, got "
+            f"{tokens.dtype} {tokens.shape} and {counts.dtype} {counts.shape}"
+        )
+
+
+def _decode(generation: Generation, rows: Sequence[Row]) -> None:
+    generation.encode(rows)
+    while generation.is_busy:
+        generation.join()
+        for error in generation.step().failed.values():
+            raise error

@@ -1,0 +1,1 @@
+"""The Open Inference Protocol: messages to numpy arrays and back."""

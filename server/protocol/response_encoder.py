@@ -1,0 +1,189 @@
+"""Answers: numpy → the bytes of protobuf messages.
+
+Answers carry raw contents only: it is all the stock Python client reads.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import Message
+from numpy.typing import NDArray
+
+from weir.protocol import inference_pb2 as pb
+from weir.protocol.datatypes import to_raw
+from weir.protocol.weir.v1 import tasks_pb2 as tasks_pb
+from weir.server.errors import AnswerTooLarge, InvalidRequest
+from weir.server.runtime.signature import Form
+
+Array = NDArray[Any]
+
+_RESPONSE_ID, _RESPONSE_RAW = 3, 6
+_STREAMED_RESPONSE = 2
+# What `as_streamed` puts around an answer; on a stream a message over the limit ends everything.
+STREAM_BYTES = 64
+_MAX_REMEMBERED = 1024
+# Each is a Python string made on the session's thread.
+_MAX_TEXTS = 10_000
+
+
+def _marked(*, is_final: bool) -> bytes:
+    marked = pb.ModelInferResponse()
+    marked.parameters["triton_final_response"].bool_param = is_final
+    return marked.SerializeToString()
+
+
+_FINAL, _NOT_FINAL = _marked(is_final=True), _marked(is_final=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One tensor of an answer."""
+
+    name: str
+    datatype: str
+    array: Array
+
+
+class ResponseEncoder:
+    """Writes the answers of one model.
+
+    All but id and contents of an answer is the same for equal outputs and shapes; it is encoded
+    once and remembered. A protobuf message is the concatenation of its fields, in any order.
+
+    Args:
+        model: its name.
+        version: of it.
+        max_bytes: of an answer.
+    """
+
+    def __init__(self, model: str, version: str, *, max_bytes: int) -> None:
+        self._model = model
+        self._version = version
+        self._max_bytes = max_bytes
+        self._prefixes: dict[tuple[Form, ...], bytes] = {}
+
+    def encode(self, request_id: str, outputs: Sequence[Output]) -> bytes:
+        """A `ModelInferResponse`, its tensors as raw contents in the order of `outputs`.
+
+        Raises:
+            AnswerTooLarge: a client would refuse to read it.
+        """
+        key = tuple([(output.name, output.datatype, output.array.shape) for output in outputs])
+        prefix = self._prefixes.get(key)
+        if prefix is None:
+            prefix = self._prefix(key)
+        pieces = [prefix]
+        if request_id:
+            pieces += _field(_RESPONSE_ID, request_id.encode())
+        for output in outputs:
+            pieces += _field(_RESPONSE_RAW, to_raw(output.array))
+        return self._checked(b"".join(pieces))
+
+    def checked(self, answer: Message) -> bytes:
+        """The bytes of any answer of the model.
+
+        Raises:
+            AnswerTooLarge: a client would refuse to read it.
+        """
+        return self._checked(answer.SerializeToString())
+
+    def _checked(self, message: bytes) -> bytes:
+        if len(message) > self._max_bytes:
+            raise AnswerTooLarge(
+                f"the answer has {len(message)} bytes, the limit is {self._max_bytes}"
+            )
+        return message
+
+    def _prefix(self, key: tuple[Form, ...]) -> bytes:
+        response = pb.ModelInferResponse(model_name=self._model, model_version=self._version)
+        for name, datatype, shape in key:
+            response.outputs.add(name=name, datatype=datatype, shape=shape)
+        if len(self._prefixes) >= _MAX_REMEMBERED:
+            self._prefixes.clear()
+        return self._prefixes.setdefault(key, response.SerializeToString())
+
+
+def as_streamed(response: bytes, *, is_final: bool = True) -> bytes:
+    """A `ModelInferResponse` as a `ModelStreamInferResponse`, the last or another one of its request."""
+    whole = response + (_FINAL if is_final else _NOT_FINAL)
+    return b"".join(_field(_STREAMED_RESPONSE, whole))
+
+
+def classify(array: Array, count: int, labels: Sequence[str] | None) -> Array:
+    """The `classification` extension: the largest values of each row as `value:index:label`.
+
+    Args:
+        array: (…, classes) of numbers; a single axis is one row.
+        count: how many classes to return; more than there are means all.
+        labels: one a class, or None to leave the label out.
+
+    Returns:
+        (…, count) of `bytes`, best first.
+
+    Raises:
+        InvalidRequest: more texts than are written for one request.
+    """
+    texts_wanted = array.size // array.shape[-1] * min(count, array.shape[-1]) if array.size else 0
+    check_classes(texts_wanted)
+    best = _best(array, count)
+    values = np.take_along_axis(array, best, axis=-1)
+    texts = np.empty(best.shape, object)
+    for position in np.ndindex(best.shape):
+        index = int(best[position])
+        label = f":{labels[index]}" if labels and index < len(labels) else ""
+        texts[position] = f"{float(values[position]):f}:{index}{label}".encode()
+    return texts
+
+
+def rank(
+    probabilities: Array, count: int, labels: Sequence[str] | None
+) -> Iterator[list[tasks_pb.ClassifyResponse.Class]]:
+    """The best classes of each row, as the task calls tell them.
+
+    Args:
+        probabilities: (rows, classes).
+        count: how many classes a row gets; more than there are means all.
+        labels: one a class, or None to leave the label out.
+    """
+    best = _best(probabilities, count)
+    values = np.take_along_axis(probabilities, best, axis=-1)
+    for row, row_values in zip(best.tolist(), values.tolist(), strict=True):
+        yield [
+            tasks_pb.ClassifyResponse.Class(
+                label=labels[index] if labels and index < len(labels) else "",
+                index=index,
+                probability=value,
+            )
+            for index, value in zip(row, row_values, strict=True)
+        ]
+
+
+def check_classes(count: int) -> None:
+    """Refuse to write more classes for one request than a thread should be kept by."""
+    if count > _MAX_TEXTS:
+        raise InvalidRequest(
+            f"classification: expected at most {_MAX_TEXTS} classes in all, got {count}"
+        )
+
+
+def _best(array: Array, count: int) -> NDArray[np.intp]:
+    """The indices of each row's largest values, best first; the lower index wins a tie."""
+    return np.argsort(-array.astype(np.float64), axis=-1, kind="stable")[..., :count]
+
+
+def _field(number: int, data: bytes) -> tuple[bytes, bytes, bytes]:
+    """A length-delimited field of a protobuf message, in pieces."""
+    return bytes((number << 3 | 2,)), _varint(len(data)), data
+
+
+def _varint(value: int) -> bytes:
+    if value < 0x80:
+        return bytes((value,))
+    pieces = bytearray()
+    while value >= 0x80:
+        pieces.append(value & 0x7F | 0x80)
+        value >>= 7
+    pieces.append(value)
+    return bytes(pieces)

@@ -1,0 +1,145 @@
+"""Where a contract and its graph must agree, or the model is not served (for sequences: `sequences`)."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from weir.bundle.contract import Contract
+from weir.server.errors import InvalidRequest, ModelFailed
+from weir.server.runtime.session import Session
+from weir.server.runtime.signature import Signature, TensorSpec
+from weir.server.tasks.tokenizer import TextReader
+
+_BATCH_AXES = ("N", "n", "bs")
+_FLOATS = ("FP16", "FP32", "FP64")
+
+
+def check_labels(labels: Mapping[str, Sequence[str]], session: Session) -> None:
+    """Each labelled output exists and has one label a class."""
+    outputs = {spec.name: spec for spec in session.outputs}
+    for name, lines in labels.items():
+        if name not in outputs:
+            raise ModelFailed(f"labels: the graph has no output {name!r}")
+        classes = outputs[name].axes[-1] if outputs[name].axes else None
+        if isinstance(classes, int) and classes != len(lines):
+            raise ModelFailed(
+                f"labels of output {name!r}: expected {classes} lines, got {len(lines)}"
+            )
+
+
+def check_preprocessing(contract: Contract | None, signature: Signature) -> None:
+    """What pictures are made into is what the graph takes, and what is ranked are its probabilities."""
+    preprocessing = contract.preprocessing if contract else None
+    if preprocessing is None:
+        return
+    shape = (1, preprocessing.height, preprocessing.width, preprocessing.channels)
+    try:
+        signature.admit(((preprocessing.input, "UINT8", shape),))
+    except InvalidRequest as error:
+        raise ModelFailed(f"preprocessing: {error}") from error
+    output = signature.outputs.get(preprocessing.output)
+    if output is None or output.datatype not in _FLOATS or len(output.axes) != 2:
+        raise ModelFailed(
+            f"preprocessing: expected an output {preprocessing.output!r} of numbers "
+            f"[batch, classes], got {output.wire_shape() if output else 'none'}"
+        )
+    if not signature.has_rows:
+        raise ModelFailed("preprocessing: expected a model whose requests have rows")
+
+
+def check_series(contract: Contract | None, signature: Signature) -> None:
+    """What a series is made into is what the graph takes, and as many values come out as are told."""
+    series = contract.series if contract else None
+    if series is None:
+        return
+    shape = (1, series.lags, 1 + len(series.exogenous))
+    try:
+        signature.admit(((series.input, "FP32", shape),))
+    except InvalidRequest as error:
+        raise ModelFailed(f"series: {error}") from error
+    output = signature.outputs.get(series.output)
+    if output is None or output.datatype not in _FLOATS or output.axes[1:] != (series.horizon,):
+        raise ModelFailed(
+            f"series: expected an output {series.output!r} of numbers [batch, {series.horizon}], "
+            f"got {output.wire_shape() if output else 'none'}"
+        )
+
+
+def check_texts(reader: TextReader | None, signature: Signature) -> None:
+    """What a text is made into is what the graph takes."""
+    if reader is None:
+        return
+    try:
+        # Read, not looked up: the first text of a caller finds everything at hand.
+        rows = reader.rows([reader.read("a")])
+        signature.admit(tuple((name, "INT64", array.shape) for name, array in rows.items()))
+    except InvalidRequest as error:
+        raise ModelFailed(f"tokenisation: {error}") from error
+
+
+def check_pair(contract: Contract | None, signatures: Sequence[Signature]) -> None:
+    """Two graphs have every tensor that is told of them, and what leaves one can enter the next."""
+    decoding = contract.decoding if contract else None
+    if contract is None or decoding is None:
+        return
+    encoder, decoder = signatures
+    expected = {decoding.previous, *decoding.from_encoder}
+    if decoding.lengths is not None:
+        expected.add(decoding.lengths)
+    if decoder.inputs.keys() != expected:
+        raise ModelFailed(
+            f"decoding: expected {sorted(expected)} as the decoder's inputs, "
+            f"got {sorted(decoder.inputs)}"
+        )
+    for name, output in decoding.from_encoder.items():
+        _check_passed("from_encoder", encoder.outputs.get(output), decoder.inputs[name])
+    for name, output in decoding.from_step.items():
+        _check_passed("from_step", decoder.outputs.get(output), decoder.inputs[name])
+    padded = [{*axis.padding, axis.lengths} for axis in contract.padded_axes.values()]
+    told = {*contract.value_ranges, *contract.vocabularies}.union(*padded)
+    _check_known("inputs of the pair", told, {*encoder.inputs, *decoder.inputs})
+    _check_known("outputs of the pair", contract.labels, {*encoder.outputs, *decoder.outputs})
+    made = (decoding.log_probabilities, decoding.attention)
+    _check_known("outputs of the decoder", made, decoder.outputs)
+
+
+def _check_known(what: str, told: Iterable[str | None], known: Collection[str]) -> None:
+    if strays := [name for name in told if name is not None and name not in known]:
+        raise ModelFailed(f"contract: expected {what}, {sorted(known)}, got {sorted(strays)}")
+
+
+def _check_passed(key: str, output: TensorSpec | None, taken: TensorSpec) -> None:
+    """Raise ModelFailed unless the one may be the other; sizes compare where both are fixed."""
+    fits = output is not None and (
+        output.datatype == taken.datatype
+        and len(output.axes) == len(taken.axes)
+        and all(
+            given == wanted or not (isinstance(given, int) and isinstance(wanted, int))
+            for given, wanted in zip(output.axes, taken.axes, strict=True)
+        )
+    )
+    if not fits:
+        got = "none" if output is None else f"{output.datatype} {list(output.axes)}"
+        raise ModelFailed(
+            f"decoding: {key}: expected an output for {taken.name!r}, "
+            f"{taken.datatype} {list(taken.axes)}, got {got}"
+        )
+
+
+def batch_axis(contract: Contract | None, session: Session) -> str | None:
+    """The contract's word, or for a plain model the first axis, where its name says what it is.
+
+    A first axis of another name is left alone: joined along a time axis, requests would be answered
+    with each other's rows.
+    """
+    first_axes = {
+        spec.axes[0] if spec.axes else None for spec in (*session.inputs, *session.outputs)
+    }
+    if contract is not None:
+        if contract.batch_axis is not None and first_axes != {contract.batch_axis}:
+            raise ModelFailed(
+                f"contract: expected axis {contract.batch_axis!r} first in every tensor, "
+                f"got {sorted(map(str, first_axes))}"
+            )
+        return contract.batch_axis
+    axis = first_axes.pop() if len(first_axes) == 1 else None
+    is_batch = isinstance(axis, str) and ("batch" in axis.lower() or axis in _BATCH_AXES)
+    return str(axis) if is_batch else None

@@ -1,0 +1,248 @@
+"""One version of a model, from its files to a session that has proved itself.
+
+A version is served only after all of this, in this order:
+
+    read      every file, hashed against the contract            (bundle)
+    session   the graph, on the provider that was asked for      (session)
+    warm-up   batches of the sizes that the scheduler will cut   (no first request pays for it)
+    golden    recorded inputs give the recorded outputs          (on this very provider)
+
+A version of two graphs is three models: `NAME.encoder`, `NAME.decoder`, and `NAME`, which decodes step by step. All
+are served, or none.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from weir.bundle.contract import Contract
+from weir.bundle.errors import BundleError
+from weir.server.config import ModelSettings
+from weir.server.errors import ModelFailed, ServerError
+from weir.server.generation.encoder_decoder import Graph, make_pair
+from weir.server.generation.served import ServedPair, serve_pair
+from weir.server.protocol.response_encoder import STREAM_BYTES, ResponseEncoder
+from weir.server.repository import agreement, golden_test, plain, triton_agreement
+from weir.server.repository.golden_test import Files
+from weir.server.repository.recorded import check_recorded
+from weir.server.repository.triton_config import TritonConfig
+from weir.server.repository.warmup import warm_up
+from weir.server.runtime.padding import paddings_of
+from weir.server.runtime.sequence_rules import SequenceRules, rules_of
+from weir.server.runtime.session import Session
+from weir.server.runtime.signature import Signature
+from weir.server.scheduling.batching import BatchPolicy
+from weir.server.scheduling.deadlines import Deadlines
+from weir.server.scheduling.limits import max_rows, policy_of, with_config
+from weir.server.scheduling.scheduler import Scheduler
+from weir.server.tasks.tokenizer import TextReader
+from weir.server.telemetry.metrics import Metrics
+from weir.server.telemetry.model_stats import BatchObserver, ModelMetrics
+
+logger = logging.getLogger(__name__)
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class WantedOutput:
+    """An output to be sent; `classes` is set where its best classes are wanted as text."""
+
+    name: str
+    datatype: str
+    classes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A version that answers. Immutable: a reload makes another one.
+
+    Attributes:
+        name: that requests give, of a pair with `.encoder` or `.decoder`.
+        file: the graph, in the version's directory.
+        contract: of this graph alone; None for a plain model, an ONNX file without one.
+        rules: of its inputs' values.
+        labels: of the outputs that have some, one a class.
+        reader: of texts; None where the contract does not say how, and for a graph of a pair.
+        all_outputs: what a request gets that asks for none in particular.
+        policy: when its batches are cut.
+        settings: the operator's word on it, or else that of a `config.pbtxt`.
+        golden: the greatest difference from the recorded outputs when it was loaded; of a plain model None.
+        config: of a plain model beside a `config.pbtxt`, what that says.
+    """
+
+    name: str
+    version: str
+    file: str
+    contract: Contract | None
+    signature: Signature
+    rules: SequenceRules
+    labels: Mapping[str, Sequence[str]]
+    reader: TextReader | None
+    all_outputs: Sequence[WantedOutput]
+    encoder: ResponseEncoder
+    policy: BatchPolicy
+    settings: ModelSettings
+    provider: str
+    scheduler: Scheduler
+    metrics: ModelMetrics
+    golden: float | None = None
+    config: TritonConfig | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """Loads versions, all in the same way.
+
+    Attributes:
+        provider: `cpu` or `cuda`.
+        threads: inside one operator.
+        max_message_bytes: of an answer.
+        settings: by model name.
+    """
+
+    provider: str
+    threads: int
+    max_message_bytes: int
+    settings: Callable[[str], ModelSettings]
+    deadlines: Deadlines
+    metrics: Metrics
+    clock: Callable[[], float] = time.monotonic
+
+    def load(self, name: str, version: str, directory: Path) -> list[ServedModel | ServedPair]:
+        """The models of a version, started: one, or encoder, decoder and the pair of them.
+
+        Raises:
+            ModelFailed: the reason why it cannot be served; nothing is started then.
+        """
+        started_s = self.clock()
+        try:
+            models = self._load(name, version, directory)
+        except (BundleError, ServerError) as error:
+            raise ModelFailed.of(error) from error
+        for model in models:
+            model.scheduler.start()
+            with model.metrics.lock:
+                model.metrics.load_seconds = self.clock() - started_s
+                model.metrics.provider = model.provider
+        return models
+
+    def _load(self, name: str, version: str, directory: Path) -> list[ServedModel | ServedPair]:
+        graphs = golden_test.read(directory)
+        golden_test.check_provider(graphs[0], self.provider)
+        loaded = [self._prove(name, version, files) for files in graphs]
+        # Of a pair, the encoder reads the texts.
+        agreement.check_texts(graphs[0].reader, loaded[0][0].signature)
+        agreement.check_pair(graphs[0].contract, [model.signature for model, _ in loaded])
+        models: list[ServedModel | ServedPair] = [model for model, _ in loaded]
+        if graphs[0].contract is not None and graphs[0].contract.decoding is not None:
+            encoder, decoder = (
+                Graph(session.run, model.signature, model.rules) for model, session in loaded
+            )
+            pair = make_pair(graphs[0].contract, encoder, decoder)
+            models.append(
+                serve_pair(
+                    pair,
+                    graphs[0],
+                    name,
+                    version,
+                    golden=max(model.golden or 0.0 for model, _ in loaded),
+                    settings=self.settings(name),
+                    provider=self.provider,
+                    max_message_bytes=self.max_message_bytes,
+                    deadlines=self.deadlines,
+                    metrics=self.metrics,
+                    clock=self.clock,
+                )
+            )
+        return models
+
+    def _prove(self, name: str, version: str, files: Files) -> tuple[ServedModel, Session]:
+        """The model of one graph, and its session; of a pair, what fails names the graph."""
+        name = served_name(name, files.part)
+        try:
+            session = Session(
+                files.graph,
+                provider=self.provider,
+                threads=self.threads,
+                has_few_shapes=files.contract is not None and not files.contract.padded_axes,
+            )
+            files = golden_test.of_graph(files, session)
+            model = self._assemble(name, version, files, session)
+            check_recorded(files.golden, model.signature, model.rules)
+            warm_up(
+                session,
+                model.signature,
+                files,
+                name=name,
+                policy=model.policy,
+                paddings=paddings_of(files.contract, session.inputs, session.outputs),
+                clock=self.clock,
+            )
+            model = replace(model, golden=golden_test.replay(session, files))
+        except ServerError as error:
+            raise ModelFailed.of(error, files.part) from error
+        return model, session
+
+    def _assemble(self, name: str, version: str, files: Files, session: Session) -> ServedModel:
+        settings = with_config(self.settings(name), files.config)
+        plain.warn(name, files.config, self.provider)
+        tensors = triton_agreement.tensors_of(files.config, files.contract, session)
+        agreement.check_labels(files.labels, session)
+        rules = rules_of(files.contract, {spec.name: spec for spec in session.inputs})
+        paddings = paddings_of(files.contract, session.inputs, session.outputs)
+        signature = Signature(
+            tensors.inputs,
+            tensors.outputs,
+            batch_axis=tensors.batch_axis,
+            max_rows=max_rows(settings, files.contract),
+            maxima=rules.maxima,
+            optional=[lengths.name for lengths in rules.lengths],
+            length_axis=rules.lengths[0].axis if rules.lengths else None,
+        )
+        agreement.check_preprocessing(files.contract, signature)
+        agreement.check_series(files.contract, signature)
+        policy = policy_of(
+            settings, files.contract, rows=signature.max_rows, provider=session.provider
+        )
+        metrics = self.metrics.model(name, version)
+        scheduler = Scheduler(
+            name,
+            session.run,
+            policy=policy,
+            max_queue_rows=settings.max_queue_rows or 1,
+            instances=settings.instances or 1,
+            has_rows=signature.has_rows,
+            paddings=paddings,
+            deadlines=self.deadlines,
+            observer=BatchObserver(metrics),
+            clock=self.clock,
+        )
+        return ServedModel(
+            name=name,
+            version=version,
+            contract=files.contract,
+            file=files.config.file if files.config else f"{files.part or 'model'}.onnx",
+            signature=signature,
+            rules=rules,
+            labels=files.labels,
+            reader=files.reader if files.part is None else None,
+            all_outputs=[WantedOutput(spec.name, spec.datatype) for spec in session.outputs],
+            encoder=ResponseEncoder(name, version, max_bytes=self.max_message_bytes - STREAM_BYTES),
+            policy=policy,
+            settings=settings,
+            provider=session.provider,
+            scheduler=scheduler,
+            metrics=metrics,
+            config=files.config,
+        )
+
+
+def served_name(name: str, part: str | None) -> str:
+    """What a graph is asked by: the model's name, of a pair with the part's behind it."""
+    return name if part is None else f"{name}.{part}"

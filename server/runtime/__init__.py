@@ -1,0 +1,1 @@
+"""ONNX Runtime sessions and the tensors that go through them."""

@@ -1,0 +1,121 @@
+"""Requests → one padded batch → each request's own part again. Pure: arrays in, arrays out.
+
+Rules:
+- Rows lie on axis 0 of every tensor of a model that has rows (`signature`).
+- Along a padded axis every input is filled up to the batch's size (`padding`), also that of a request
+  that runs alone. Each request brings its lengths with it, so a row knows where it ends.
+- An output that carries a padded axis is cut back along it to the size of the request's own inputs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weir.server.runtime.padding import Padding
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Entries of a batch along its first axis with lengths.
+
+    Attributes:
+        real: within the rows' lengths.
+        computed: with what fills the rows up.
+    """
+
+    real: int = 0
+    computed: int = 0
+
+
+def join(
+    requests: Sequence[Mapping[str, Array]], paddings: Sequence[Padding] = ()
+) -> dict[str, Array]:
+    """The tensors of several requests, one below the other; what needs no change is not copied."""
+    if not paddings:
+        if len(requests) == 1:
+            return dict(requests[0])
+        return {name: np.concatenate([inputs[name] for inputs in requests]) for name in requests[0]}
+    sizes = [padding.padded_size(map(padding.size_of, requests)) for padding in paddings]
+    joined = {}
+    for name in requests[0]:
+        parts = [inputs[name] for inputs in requests]
+        shape, fill = list(parts[0].shape), 0
+        for padding, size in zip(paddings, sizes, strict=True):
+            for position in padding.inputs.get(name, ()):
+                shape[position], fill = size, padding.values[name]
+        joined[name] = _stack(parts, shape[1:], fill)
+    return joined
+
+
+def split(
+    outputs: Mapping[str, Array],
+    requests: Sequence[Mapping[str, Array]],
+    paddings: Sequence[Padding] = (),
+) -> list[dict[str, Array]]:
+    """Each request's part of a batch's outputs, as views.
+
+    Args:
+        outputs: by name, each (rows of all requests, …).
+        requests: the inputs, in the order they were joined.
+        paddings: with which they were joined.
+
+    Raises:
+        ValueError: an output has another size than the batch, so whose its entries are is unknown.
+    """
+    rows = [len(next(iter(inputs.values()))) for inputs in requests]
+    _check(outputs, 0, sum(rows), "rows")
+    parts = []
+    start = 0
+    for count in rows:
+        parts.append({name: array[start : start + count] for name, array in outputs.items()})
+        start += count
+    for padding in paddings:
+        sizes = [padding.size_of(inputs) for inputs in requests]
+        padded_size = padding.padded_size(sizes)
+        for name, positions in padding.outputs.items():
+            for position in positions:
+                _check({name: outputs[name]}, position, padded_size, f"entries on axis {position}")
+            for part, size in zip(parts, sizes, strict=True):
+                part[name] = cut(part[name], positions, size)
+    return parts
+
+
+def cut(array: Array, positions: Sequence[int], size: int) -> Array:
+    """The first entries along some axes, as a view."""
+    for position in positions:
+        array = array[(slice(None),) * position + (slice(size),)]
+    return array
+
+
+def count_tokens(batch: Mapping[str, Array], paddings: Sequence[Padding]) -> Tokens:
+    """What a joined batch holds, and what is computed for it; nothing of a model without lengths."""
+    for padding in paddings:
+        if padding.lengths is not None:
+            lengths = batch[padding.lengths]
+            return Tokens(int(lengths.sum()), len(lengths) * padding.size_of(batch))
+    return Tokens()
+
+
+def _stack(parts: Sequence[Array], shape: Sequence[int], fill: int) -> Array:
+    """Arrays one below the other, each filled up to (rows, *shape)."""
+    if all(part.shape[1:] == tuple(shape) for part in parts):
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    stacked = np.full((sum(map(len, parts)), *shape), fill, parts[0].dtype)
+    start = 0
+    for part in parts:
+        own = tuple(map(slice, part.shape[1:]))
+        stacked[(slice(start, start + len(part)), *own)] = part
+        start += len(part)
+    return stacked
+
+
+def _check(outputs: Mapping[str, Array], position: int, expected: int, what: str) -> None:
+    for name, array in outputs.items():
+        if array.shape[position : position + 1] != (expected,):
+            got = array.shape[position] if array.ndim > position else "none"
+            raise ValueError(f"output {name!r}: expected {expected} {what}, got {got}")

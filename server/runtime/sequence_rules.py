@@ -1,0 +1,166 @@
+"""What a contract says of sequences, held against a request. Pure: arrays in, arrays out.
+
+Rules:
+- How many entries an axis may have is a matter of shapes: `signature` refuses those, before an
+  element is looked at.
+- Values are looked at here, on the admitting thread, before a request may wait: an id beyond the
+  vocabulary would be refused by a CPU in the middle of a batch, and read as zeros on CUDA.
+- A request without an input of lengths says that its rows are full.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weir.bundle.contract import Contract
+from weir.bundle.sequences import PaddedAxis, ValueRange
+from weir.protocol.datatypes import DATATYPES
+from weir.server.errors import InvalidRequest, ModelFailed
+from weir.server.runtime.signature import Axis, TensorSpec
+
+Array = NDArray[Any]
+Inputs = Mapping[str, TensorSpec]
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """An input of lengths, and the axis that they are counted along.
+
+    Attributes:
+        name: of the input [batch].
+        axis: its name in the graph.
+        counted: an input that carries the axis.
+        position: where it does.
+        dtype: of the lengths.
+    """
+
+    name: str
+    axis: str
+    counted: str
+    position: int
+    dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceRules:
+    """What holds for the values of one model's requests; nothing does for most models.
+
+    Attributes:
+        maxima: the most entries along each padded axis, by its name.
+        ranges: of the values of inputs.
+        lengths: inputs that count the entries of each row, and may be left out.
+    """
+
+    maxima: Mapping[str, int]
+    ranges: Mapping[str, ValueRange]
+    lengths: tuple[Lengths, ...]
+
+    def complete(self, inputs: dict[str, Array]) -> None:
+        """Add the lengths that were left out: rows are full."""
+        for each in self.lengths:
+            if each.name not in inputs:
+                shape = inputs[each.counted].shape
+                inputs[each.name] = np.full(shape[0], shape[each.position], each.dtype)
+
+    def check(self, inputs: Mapping[str, Array]) -> None:
+        """Refuse values that the model has no meaning for.
+
+        Raises:
+            InvalidRequest: a value out of its input's range, or a length out of its axis.
+        """
+        for name, bounds in self.ranges.items():
+            _check_range(name, inputs[name], bounds.minimum, bounds.maximum, "values")
+        for each in self.lengths:
+            size = inputs[each.counted].shape[each.position]
+            _check_range(each.name, inputs[each.name], 1, size, "lengths")
+
+    def own_part(self, axes: Sequence[Axis], array: Array, inputs: Mapping[str, Array]) -> Array:
+        """An output with zeros wherever a row has ended: what stands there is nobody's.
+
+        Args:
+            axes: of the output, in the graph.
+            array: (rows, …).
+            inputs: that gave it.
+        """
+        for each in self.lengths:
+            if each.axis not in axes:
+                continue
+            position = axes.index(each.axis)
+            is_own = (
+                np.arange(array.shape[position]) < inputs[each.name][:, None]
+            )  # (rows, entries)
+            others = [place for place in range(1, array.ndim) if place != position]
+            array = np.where(np.expand_dims(is_own, others), array, array.dtype.type(0))
+        return array
+
+
+def rules_of(contract: Contract | None, inputs: Inputs) -> SequenceRules:
+    """The contract's rules, once they fit the graph.
+
+    Raises:
+        ModelFailed: they name an input, an axis or a datatype that the graph does not have.
+    """
+    if contract is None:
+        return SequenceRules({}, {}, ())
+    for name in contract.value_ranges:
+        _check_integers(f"value_ranges: {name}", inputs.get(name))
+    lengths = []
+    for axis, padded in contract.padded_axes.items():
+        _check_carriers(axis, padded, inputs)
+        if padded.lengths is not None:
+            lengths.append(_lengths(axis, padded, inputs, contract.batch_axis))
+    maxima = {axis: padded.maximum for axis, padded in contract.padded_axes.items()}
+    return SequenceRules(maxima, contract.value_ranges, tuple(lengths))
+
+
+def _lengths(axis: str, padded: PaddedAxis, inputs: Inputs, batch_axis: str | None) -> Lengths:
+    name = padded.lengths or ""
+    spec = inputs.get(name)
+    _check_integers(f"padded_axes: {axis}: lengths {name!r}", spec)
+    if spec is None or spec.axes != (batch_axis,):
+        got = "none" if spec is None else list(spec.axes)
+        raise ModelFailed(f"padded_axes: {axis}: expected lengths [{batch_axis}], got {got}")
+    counted = next(iter(padded.padding))
+    return Lengths(
+        name=name,
+        axis=axis,
+        counted=counted,
+        position=inputs[counted].axes.index(axis),
+        dtype=DATATYPES[spec.datatype].dtype,
+    )
+
+
+def _check_carriers(axis: str, padded: PaddedAxis, inputs: Inputs) -> None:
+    carriers = sorted(name for name, spec in inputs.items() if axis in spec.axes)
+    if carriers != sorted(padded.padding):
+        raise ModelFailed(
+            f"padded_axes: {axis}: expected padding for the inputs with that axis, {carriers}, "
+            f"got it for {sorted(padded.padding)}"
+        )
+    for name, value in padded.padding.items():
+        dtype = DATATYPES[inputs[name].datatype].dtype
+        if dtype.kind in "iu":
+            bounds = np.iinfo(dtype.str)
+            if not bounds.min <= value <= bounds.max:
+                raise ModelFailed(
+                    f"padded_axes: {axis}: padding of {name!r}: expected {dtype}, got {value}"
+                )
+
+
+def _check_integers(where: str, spec: TensorSpec | None) -> None:
+    if spec is None or DATATYPES[spec.datatype].dtype.kind not in "iu":
+        got = "none" if spec is None else spec.datatype
+        raise ModelFailed(f"{where}: expected an input of integers, got {got}")
+
+
+def _check_range(name: str, array: Array, least: int, most: int, what: str) -> None:
+    if not array.size:
+        return
+    for value in (int(array.min()), int(array.max())):
+        if not least <= value <= most:
+            raise InvalidRequest(
+                f"input {name!r}: expected {what} from {least} to {most}, got {value}"
+            )

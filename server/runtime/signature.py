@@ -1,0 +1,204 @@
+"""What a model takes and gives, read off its graph; a request is held against it before it may wait.
+
+Rules:
+- A model has rows when its contract names a batch axis and that axis comes first in every input and
+  every output. Without rows its requests run one at a time, in the shapes they came in.
+- Names, counts and shapes are compared before any element is looked at.
+- Axes with the same symbol have the same size throughout a request.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from weir.server.errors import InvalidRequest
+
+MAX_RANK = 8
+_MAX_ELEMENTS = 1 << 40
+_MAX_REMEMBERED = 4096
+
+Form = tuple[str, str, tuple[int, ...]]
+"""Name, datatype and shape of a tensor as it was sent."""
+
+Axis = int | str | None
+"""A fixed size, the name of a variable one, or None for a variable one without a name."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Name, datatype and axes of one input or output, the batch axis included."""
+
+    name: str
+    datatype: str
+    axes: tuple[Axis, ...]
+
+    def wire_shape(self) -> tuple[int, ...]:
+        """The axes as the protocol writes them: -1 is any size."""
+        return tuple(axis if isinstance(axis, int) else -1 for axis in self.axes)
+
+
+class Fit(NamedTuple):
+    """What the scheduler needs to know of a request that fits the model.
+
+    Attributes:
+        rows: how many examples it holds; 1 for a model without rows.
+        key: requests with equal keys may share a batch.
+        length: entries of a row as it was sent, filled up; 0 for a model without lengths.
+    """
+
+    rows: int
+    key: tuple[tuple[str, tuple[int | None, ...]], ...]
+    length: int
+
+
+class Signature:
+    """A model's inputs and outputs, and the check of requests against them.
+
+    Args:
+        inputs: in the graph's order.
+        outputs: in the graph's order.
+        batch_axis: the symbol of the batch axis; None if requests are never put together.
+        max_rows: the most rows of one request, and of one batch.
+        maxima: the most entries along padded axes, by symbol; the least is 1.
+        optional: inputs that a request may leave out, as the server can fill them in.
+        length_axis: the symbol of the padded axis that tells how long a request's rows are.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        *,
+        batch_axis: str | None,
+        max_rows: int,
+        maxima: Mapping[str, int] | None = None,
+        optional: Collection[str] = (),
+        length_axis: str | None = None,
+    ) -> None:
+        self.inputs: Mapping[str, TensorSpec] = {spec.name: spec for spec in inputs}
+        self.outputs: Mapping[str, TensorSpec] = {spec.name: spec for spec in outputs}
+        self.has_rows = (
+            batch_axis is not None
+            and bool(inputs)
+            and all(spec.axes[:1] == (batch_axis,) for spec in (*inputs, *outputs))
+        )
+        self.max_rows = max_rows if self.has_rows else 1
+        self.optional = frozenset(optional)
+        self._maxima = maxima or {}
+        self._length_axis = length_axis
+        self._admitted: dict[tuple[Form, ...], Fit] = {}
+
+    def admit(self, forms: tuple[Form, ...]) -> Fit:
+        """Rows, batch-mates and length of a request, if all about its tensors but their values fits.
+
+        What was admitted once is remembered: a server sees the same few forms all day.
+
+        Raises:
+            InvalidRequest: names, datatypes, ranks, sizes or rows are off.
+        """
+        fit = self._admitted.get(forms)
+        if fit is None:
+            fit = self._admit(forms)
+            if len(self._admitted) >= _MAX_REMEMBERED:
+                self._admitted.clear()
+            self._admitted[forms] = fit
+        return fit
+
+    def check_outputs(self, wanted: Sequence[str]) -> None:
+        """Refuse unknown and repeated requested outputs."""
+        unknown = [name for name in wanted if name not in self.outputs]
+        if unknown:
+            expected = _quoted(self.outputs)
+            raise InvalidRequest(f"unknown outputs: {_quoted(unknown)}; expected {expected}")
+        _check_repeated("outputs", wanted)
+
+    def _admit(self, forms: tuple[Form, ...]) -> Fit:
+        self._check_names([name for name, _, _ in forms])
+        for name, datatype, shape in forms:
+            _check_tensor(self.inputs[name], datatype, shape)
+        sizes = self._check_symbols(forms)
+        if not self.has_rows:
+            return Fit(1, (), 0)
+        rows = forms[0][2][0]
+        if rows < 1:
+            raise InvalidRequest("the request holds no rows: expected 1 or more on axis 0, got 0")
+        if rows > self.max_rows:
+            raise InvalidRequest(f"expected at most {self.max_rows} rows in a request, got {rows}")
+        shapes = {name: self._fixed(name, shape) for name, _, shape in forms}
+        # Once filled in, they look like those that were sent, and the requests may share a batch.
+        shapes |= {name: () for name in self.optional if name not in shapes}
+        length = 0 if self._length_axis is None else sizes[self._length_axis]
+        return Fit(rows, tuple(sorted(shapes.items())), length)
+
+    def _fixed(self, name: str, shape: tuple[int, ...]) -> tuple[int | None, ...]:
+        """A row's shape as far as its batch-mates must have the same: padded axes need not be equal."""
+        axes = self.inputs[name].axes
+        return tuple(
+            None if axis in self._maxima else size
+            for axis, size in zip(axes[1:], shape[1:], strict=True)
+        )
+
+    def _check_names(self, sent: Sequence[str]) -> None:
+        unknown = [name for name in sent if name not in self.inputs]
+        if unknown:
+            expected = _quoted(self.inputs)
+            raise InvalidRequest(f"unknown inputs: {_quoted(unknown)}; expected {expected}")
+        missing = [name for name in self.inputs if name not in sent and name not in self.optional]
+        if missing:
+            raise InvalidRequest(f"missing inputs: {_quoted(missing)}")
+        _check_repeated("inputs", sent)
+
+    def _check_symbols(self, forms: tuple[Form, ...]) -> dict[str, int]:
+        """The size of each axis with a symbol."""
+        sizes: dict[str, tuple[int, str]] = {}
+        for name, _, shape in forms:
+            for axis, size in zip(self.inputs[name].axes, shape, strict=True):
+                if not isinstance(axis, str):
+                    continue
+                first, owner = sizes.setdefault(axis, (size, name))
+                if first != size:
+                    raise InvalidRequest(
+                        f"input {_quote(name)}: axis {_quote(axis)}: expected {first} as in input "
+                        f"{_quote(owner)}, got {size}"
+                    )
+                most = self._maxima.get(axis)
+                if most is not None and not 1 <= size <= most:
+                    raise InvalidRequest(
+                        f"input {_quote(name)}: axis {_quote(axis)}: expected 1 to {most}, got {size}"
+                    )
+        return {axis: size for axis, (size, _) in sizes.items()}
+
+
+def _check_tensor(spec: TensorSpec, datatype: str, shape: tuple[int, ...]) -> None:
+    where = f"input {_quote(spec.name)}"
+    if datatype != spec.datatype:
+        raise InvalidRequest(f"{where}: expected {spec.datatype}, got {_quote(datatype)}")
+    if len(shape) != len(spec.axes):
+        raise InvalidRequest(
+            f"{where}: expected {len(spec.axes)} axes {spec.wire_shape()}, got {len(shape)}"
+        )
+    elements = 1
+    for position, (size, axis) in enumerate(zip(shape, spec.axes, strict=True)):
+        if size < 0 or (isinstance(axis, int) and size != axis):
+            expected = axis if isinstance(axis, int) else "0 or more"
+            raise InvalidRequest(f"{where}: axis {position}: expected {expected}, got {size}")
+        elements *= max(size, 1)
+    if elements > _MAX_ELEMENTS:
+        raise InvalidRequest(f"{where}: shape {list(shape)} is too large")
+
+
+def _check_repeated(what: str, names: Sequence[str]) -> None:
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise InvalidRequest(f"{what} are named twice: {_quoted(repeated)}")
+
+
+def _quote(text: str) -> str:
+    """The text as it may stand in a message: short and printable."""
+    return repr(text if len(text) <= 64 else text[:61] + "...")
+
+
+def _quoted(names: Iterable[str]) -> str:
+    listed = [_quote(name) for name in names]
+    return ", ".join(listed[:8]) + (f" and {len(listed) - 8} more" if len(listed) > 8 else "")

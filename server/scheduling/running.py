@@ -1,0 +1,147 @@
+"""A batch from its cut to its answers, on the thread that cut it.
+
+It is joined, run, split and answered. If the run of several requests fails, each gets a run of its own,
+so that one bad request harms no other. A request that was given up meanwhile is not answered.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from numpy.typing import NDArray
+
+from weir.server.errors import DeadlinePassed
+from weir.server.runtime import collate
+from weir.server.runtime.padding import Padding
+from weir.server.scheduling.batching import LastBatch
+from weir.server.scheduling.places import Places
+from weir.server.scheduling.request import BatchTimes, Observer, Request, refuse
+from weir.server.telemetry.request_record import Batch
+
+logger = logging.getLogger(__name__)
+
+Array = NDArray[Any]
+
+Run = Callable[[Mapping[str, Array]], dict[str, Array]]
+
+
+class Runner:
+    """Runs the batches of one model version.
+
+    Args:
+        name: of the model, for messages.
+        run: computes every output of a batch.
+        has_rows: whether requests may be joined and split at all.
+        paddings: the axes along which they are filled up.
+        places: where the requests are, those of the batch among the running.
+        lock: on the places.
+        observer: told of each batch.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run: Run,
+        *,
+        has_rows: bool,
+        paddings: Sequence[Padding],
+        places: Places[Request],
+        lock: threading.Condition,
+        observer: Observer,
+        clock: Callable[[], float],
+    ) -> None:
+        self._name = name
+        self._run = run
+        self._has_rows = has_rows
+        self._paddings = paddings
+        self._places = places
+        self._lock = lock
+        self._observer = observer
+        self._clock = clock
+
+    def process(self, batch: list[Request]) -> LastBatch | None:
+        """Run a batch and answer it; None if it failed."""
+        cut_s = self._clock()
+        noted = _note(batch, cut_s)
+        inputs = [request.inputs for request in batch]
+        try:
+            joined = collate.join(inputs, self._paddings)
+            run_s = self._clock()
+            outputs = self._run(joined)
+            ran_s = self._clock()
+            if noted is not None:
+                noted.run_s, noted.ran_s = run_s, ran_s
+            parts = collate.split(outputs, inputs, self._paddings) if self._has_rows else [outputs]
+        except Exception as error:  # noqa: BLE001 - the one place where a run may fail
+            self._retry_or_fail(batch, error)
+            return None
+        with self._lock:
+            left_rows = self._places.waiting_rows
+        with self._leaving(batch) as here:
+            self._answer(batch, parts, here)
+            times = BatchTimes(cut_s, run_s, ran_s, self._clock())
+            self._observer.batch_ran(batch, times, collate.count_tokens(joined, self._paddings))
+        rows = sum([request.rows for request in batch])
+        return LastBatch(rows, ran_s - run_s, times.answered_s, left_rows)
+
+    def _retry_or_fail(self, batch: list[Request], error: Exception) -> None:
+        """One bad request must not take its batch-mates down: each gets a run of its own."""
+        if len(batch) == 1:
+            with self._leaving(batch) as here:
+                for request in here:
+                    refuse(request, error)
+            return
+        logger.warning("batch failed, running its requests singly model=%s", self._name)
+        for request in batch:
+            if self._may_run(request):
+                self.process([request])
+
+    def _may_run(self, request: Request) -> bool:
+        """Whether a request of a failed batch is still waited for, and has time for another run."""
+        with self._lock:
+            if request not in self._places.running:
+                return False
+            is_late = request.deadline_s <= self._clock()
+            if is_late:
+                self._places.take(request)
+        if is_late:
+            refuse(request, DeadlinePassed("the deadline passed before its run"))
+        return not is_late
+
+    def _answer(
+        self, batch: list[Request], parts: list[dict[str, Array]], here: set[Request]
+    ) -> None:
+        for request, part in zip(batch, parts, strict=True):
+            if request not in here:
+                continue
+            try:
+                request.answer(part)
+            except Exception as error:  # noqa: BLE001 - an answer that cannot be sent is that caller's alone
+                refuse(request, error)
+
+    @contextmanager
+    def _leaving(self, batch: list[Request]) -> Iterator[set[Request]]:
+        """Take requests out of the running, less those given up meanwhile, to be answered and counted."""
+        places = self._places
+        with self._lock:
+            here = {request for request in batch if places.take(request)}
+            places.answering += len(here)
+        try:
+            yield here
+        finally:
+            with self._lock:
+                places.answering -= len(here)
+
+
+def _note(batch: Sequence[Request], cut_s: float) -> Batch | None:
+    """Tell those of a batch that are followed what they share; None if none is."""
+    trails = [request.trail for request in batch if request.trail is not None]
+    if not trails:
+        return None
+    noted = Batch(sum(request.rows for request in batch), cut_s)
+    for trail in trails:
+        trail.batch = noted
+    return noted

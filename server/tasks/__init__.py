@@ -1,0 +1,1 @@
+"""Images, texts and series to model inputs, and outputs to named results."""

@@ -1,0 +1,87 @@
+"""A line for a request that has ended: what it was, how it ended, and where its time went. Nothing of what it held."""
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from weir.server.log import REQUESTS
+from weir.server.telemetry.request_record import Trail
+from weir.server.telemetry.trace_context import TraceContext
+
+logger = logging.getLogger(REQUESTS)
+
+_MOST_LINES_S = 1000
+
+
+class RequestLog:
+    """Writes lines; used by one thread.
+
+    A flood of refusals must not crowd out the answers, nor the other way round: each has its own bound.
+    """
+
+    def __init__(self) -> None:
+        self._answered, self._failed = Rate(_MOST_LINES_S), Rate(_MOST_LINES_S)
+
+    def write(self, trail: Trail, span: TraceContext | None) -> bool:
+        """Write a line; False if there were too many this second.
+
+        Args:
+            trail: of the request.
+            span: in which it was answered, or its caller's.
+        """
+        rate = self._answered if trail.code is grpc.StatusCode.OK else self._failed
+        if not rate.allows(trail.ended_s):
+            return False
+        logger.info("request", extra={"fields": fields_of(trail, span)})
+        return True
+
+
+@dataclass(slots=True)
+class Rate:
+    """So many in each second of a clock."""
+
+    limit: int
+    second: int = 0
+    used: int = 0
+
+    def allows(self, now: float) -> bool:
+        """Whether one more is within the limit; if so it is counted."""
+        second = math.floor(now)
+        if second != self.second:
+            self.second, self.used = second, 0
+        self.used += 1
+        return self.used <= self.limit
+
+
+def fields_of(trail: Trail, span: TraceContext | None) -> dict[str, Any]:
+    """What the line says, in order; what is not known is left out."""
+    batch, end_s = trail.batch, trail.ended_s
+    cut_s = batch.cut_s if batch else end_s
+    fields = {
+        "method": trail.method,
+        "model": trail.model,
+        "version": trail.version,
+        "status": trail.code.name,
+        "id": trail.request_id,
+        "rows": trail.rows,
+        "length": trail.length,
+        "total_s": _seconds(trail.began_s, end_s),
+        "queue_s": _seconds(trail.queued_s, cut_s),
+        "compute_s": _seconds(batch.run_s, batch.ran_s) if batch else None,
+        "batch_rows": batch.rows if batch else None,
+        "first_token_s": _seconds(trail.began_s, trail.first_token_s),
+        "steps": trail.steps,
+        "request_bytes": trail.request_bytes,
+        "response_bytes": trail.response_bytes,
+        "peer": trail.peer,
+        "trace_id": span.trace_id if span else None,
+        "span_id": span.span_id if span else None,
+    }
+    return {name: value for name, value in fields.items() if value not in (None, "")}
+
+
+def _seconds(start_s: float | None, end_s: float | None) -> float | None:
+    return None if start_s is None or end_s is None else round(end_s - start_s, 6)

@@ -1,0 +1,363 @@
+"""Tiny ONNX models whose answers are known beforehand, for the tests of the server.
+
+Import it as `from tests import onnx_models`. Every function returns a serialized model. Unless its
+docstring says otherwise, a model takes `x`, gives `y`, and its first axis is called `batch`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+from weir.bundle.golden import Golden
+
+Axes = Sequence[int | str | None]
+
+_OPSET = 21
+_IR_VERSION = 10
+_HASH_MODULUS = 1_000_003
+_BURNER_WIDTH = 64
+
+
+def echo(datatype: int = TensorProto.FLOAT, axes: Axes = ("batch", 4)) -> bytes:
+    """y = x, of any ONNX datatype (`TensorProto.…`) and axes."""
+    node = helper.make_node("Identity", ["x"], ["y"])
+    return _model("echo", [node], [_value("x", datatype, axes)], [_value("y", datatype, axes)])
+
+
+def affine(width: int | str = 4, *, slope: float = 2.0, offset: float = 1.0) -> bytes:
+    """y = 2x + 1 in FP32, x and y [batch, width]."""
+    nodes = [
+        helper.make_node("Mul", ["x", "slope"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "offset"], ["y"]),
+    ]
+    constants = [_constant("slope", np.float32(slope)), _constant("offset", np.float32(offset))]
+    axes = ("batch", width)
+    return _model(
+        "affine",
+        nodes,
+        [_value("x", TensorProto.FLOAT, axes)],
+        [_value("y", TensorProto.FLOAT, axes)],
+        constants,
+    )
+
+
+def fingerprint(version: int) -> bytes:
+    """`row` INT64 [batch, n] → `echo` [batch, n], `hash` [batch] (`hash_of`) and `version` [batch].
+
+    Integers only, so exact whatever the batch: it finds mixed rows and stale versions.
+    """
+    nodes = [
+        helper.make_node("Identity", ["row"], ["echo"]),
+        helper.make_node("Shape", ["row"], ["width"], start=1, end=2),
+        helper.make_node("Squeeze", ["width"], ["width_scalar"]),
+        helper.make_node("Range", ["zero", "width_scalar", "one"], ["position"]),
+        helper.make_node("Add", ["position", "one"], ["place"]),
+        # Kept small: the runtime adds INT64 as doubles, exact to 2**53 only.
+        helper.make_node("Mod", ["row", "modulus"], ["rest"]),
+        helper.make_node("Mul", ["rest", "place"], ["weighted"]),
+        helper.make_node("ReduceSum", ["weighted", "last_axis"], ["hash"], keepdims=0),
+        helper.make_node("Shape", ["row"], ["rows"], start=0, end=1),
+        helper.make_node("Expand", ["served_version", "rows"], ["version"]),
+    ]
+    constants = [
+        _constant("zero", np.int64(0)),
+        _constant("one", np.int64(1)),
+        _constant("modulus", np.int64(_HASH_MODULUS)),
+        _constant("last_axis", np.array([1], np.int64)),
+        _constant("served_version", np.array([version], np.int64)),
+    ]
+    return _model(
+        "fingerprint",
+        nodes,
+        [_value("row", TensorProto.INT64, ("batch", "n"))],
+        [
+            _value("echo", TensorProto.INT64, ("batch", "n")),
+            _value("hash", TensorProto.INT64, ("batch",)),
+            _value("version", TensorProto.INT64, ("batch",)),
+        ],
+        constants,
+    )
+
+
+def hash_of(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """What `fingerprint` answers as `hash` for rows (batch, n): an integer a row, (batch,)."""
+    places = np.arange(1, rows.shape[1] + 1, dtype=np.int64)
+    hashes: NDArray[np.int64] = (rows % _HASH_MODULUS * places).sum(axis=1)
+    return hashes
+
+
+def burner() -> bytes:
+    """`iterations` INT64 [batch, 1] → itself as `echo`, and `steps` [batch, 1], the batch's maximum.
+
+    A loop of as many matrix products as the largest number in the batch: the time of a run is the
+    caller's to choose (`iterations_for` measures it).
+    """
+    matrix = _constant("matrix", np.eye(_BURNER_WIDTH, dtype=np.float32))
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["state", "matrix"], ["next_state"]),
+            helper.make_node("Add", ["step", "one"], ["next_step"]),
+            helper.make_node("Identity", ["go_on"], ["still_go_on"]),
+        ],
+        "body",
+        [
+            _value("index", TensorProto.INT64, ()),
+            _value("go_on", TensorProto.BOOL, ()),
+            _value("step", TensorProto.INT64, ()),
+            _value("state", TensorProto.FLOAT, (_BURNER_WIDTH, _BURNER_WIDTH)),
+        ],
+        [
+            _value("still_go_on", TensorProto.BOOL, ()),
+            _value("next_step", TensorProto.INT64, ()),
+            _value("next_state", TensorProto.FLOAT, (_BURNER_WIDTH, _BURNER_WIDTH)),
+        ],
+    )
+    nodes = [
+        helper.make_node("Identity", ["iterations"], ["echo"]),
+        helper.make_node("ReduceMax", ["iterations"], ["most"], keepdims=0),
+        helper.make_node("Loop", ["most", "", "zero", "matrix"], ["count", "last"], body=body),
+        helper.make_node("Shape", ["iterations"], ["shape"]),
+        helper.make_node("Expand", ["count", "shape"], ["steps"]),
+    ]
+    constants = [
+        matrix,
+        _constant("zero", np.int64(0)),
+        _constant("one", np.int64(1)),
+    ]
+    axes = ("batch", 1)
+    return _model(
+        "burner",
+        nodes,
+        [_value("iterations", TensorProto.INT64, axes)],
+        [_value("echo", TensorProto.INT64, axes), _value("steps", TensorProto.INT64, axes)],
+        constants,
+    )
+
+
+def gather(vocabulary: int = 8) -> bytes:
+    """`tokens` INT64 [batch, time] → `y` FP32 [batch, time], the token times ten.
+
+    A token of `vocabulary` or more is refused by the runtime, in the middle of a run.
+    """
+    table = _constant("table", np.arange(vocabulary, dtype=np.float32) * 10)
+    return _model(
+        "gather",
+        [helper.make_node("Gather", ["table", "tokens"], ["y"])],
+        [_value("tokens", TensorProto.INT64, ("batch", "time"))],
+        [_value("y", TensorProto.FLOAT, ("batch", "time"))],
+        [table],
+    )
+
+
+def mean_of_steps() -> bytes:
+    """`tokens` INT64 [batch, time] and `lengths` → `y` FP32 [batch], the mean of all steps.
+
+    What fills a row up counts, so a row in a padded batch does not get what it gets alone.
+    """
+    nodes = [
+        helper.make_node("Cast", ["tokens"], ["steps"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["steps", "time_axis"], ["y"], keepdims=0),
+    ]
+    inputs = [
+        _value("tokens", TensorProto.INT64, ("batch", "time")),
+        _value("lengths", TensorProto.INT64, ("batch",)),
+    ]
+    outputs = [_value("y", TensorProto.FLOAT, ("batch",))]
+    return _model(
+        "mean_of_steps", nodes, inputs, outputs, [_constant("time_axis", np.array([1], np.int64))]
+    )
+
+
+def refuses_zero() -> bytes:
+    """`x` INT64 [batch, 1] → y [batch, 1], the row number 1 - x of a table: 0 is out of its range.
+
+    All other axes are fixed, so a plain model of it is warmed up, and fails with the zeros.
+    """
+    nodes = [
+        helper.make_node("Sub", ["one", "x"], ["index"]),
+        helper.make_node("Gather", ["table", "index"], ["y"]),
+    ]
+    axes = ("batch", 1)
+    return _model(
+        "refuses_zero",
+        nodes,
+        [_value("x", TensorProto.INT64, axes)],
+        [_value("y", TensorProto.INT64, axes)],
+        [_constant("one", np.int64(1)), _constant("table", np.array([7], np.int64))],
+    )
+
+
+def at_most(rows: int) -> bytes:
+    """y = x INT64 [batch, 1]; a batch of more rows is refused by the runtime."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["rows"], start=0, end=1),
+        helper.make_node("Sub", ["rows", "one"], ["last"]),
+        helper.make_node("Gather", ["zeros", "last"], ["zero"]),
+        helper.make_node("Add", ["x", "zero"], ["y"]),
+    ]
+    axes = ("batch", 1)
+    return _model(
+        "at_most",
+        nodes,
+        [_value("x", TensorProto.INT64, axes)],
+        [_value("y", TensorProto.INT64, axes)],
+        [_constant("one", np.array([1], np.int64)), _constant("zeros", np.zeros(rows, np.int64))],
+    )
+
+
+def needing(memory_bytes: int) -> bytes:
+    """y = x FP32 [batch, 4], by way of so many bytes for each row."""
+    nodes = [
+        helper.make_node("Expand", ["x", "shape"], ["many"]),
+        helper.make_node("ReduceMax", ["many"], ["most"], keepdims=0),
+        helper.make_node("Min", ["x", "most"], ["y"]),
+    ]
+    return _model(
+        "needing",
+        nodes,
+        [_value("x", TensorProto.FLOAT, ("batch", 4))],
+        [_value("y", TensorProto.FLOAT, ("batch", 4))],
+        [_constant("shape", np.array([memory_bytes // 16, 1, 4]))],
+    )
+
+
+def wide(weight_bytes: int) -> bytes:
+    """y = x FP32 [batch, n], with so many bytes of weights."""
+    width = weight_bytes // 4
+    return _model(
+        "wide",
+        [helper.make_node("Add", ["x", "zeros"], ["y"])],
+        [_value("x", TensorProto.FLOAT, ("batch", width))],
+        [_value("y", TensorProto.FLOAT, ("batch", width))],
+        [_constant("zeros", np.zeros(width, np.float32))],
+    )
+
+
+def nan_passthrough(width: int = 4) -> bytes:
+    """y = the sum of each row, FP32 [batch, width] → [batch]: a NaN spoils its own row alone."""
+    return _model(
+        "nan_passthrough",
+        [helper.make_node("ReduceSum", ["x", "last_axis"], ["y"], keepdims=0)],
+        [_value("x", TensorProto.FLOAT, ("batch", width))],
+        [_value("y", TensorProto.FLOAT, ("batch",))],
+        [_constant("last_axis", np.array([1], np.int64))],
+    )
+
+
+def arithmetic() -> bytes:
+    """`a` and `b` FP32 [batch, 3] → `sum` and `product` FP32 [batch, 3]."""
+    names = ("a", "b"), ("sum", "product")
+    inputs, outputs = (
+        [_value(name, TensorProto.FLOAT, ("batch", 3)) for name in group] for group in names
+    )
+    nodes = [
+        helper.make_node("Add", ["a", "b"], ["sum"]),
+        helper.make_node("Mul", ["a", "b"], ["product"]),
+    ]
+    return _model("arithmetic", nodes, inputs, outputs)
+
+
+def without_rows() -> bytes:
+    """y = the sum of all of x, FP32 [time, 2] → a scalar: requests cannot be put together."""
+    return _model(
+        "without_rows",
+        [helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)],
+        [_value("x", TensorProto.FLOAT, ("time", 2))],
+        [_value("y", TensorProto.FLOAT, ())],
+    )
+
+
+def sizer() -> bytes:
+    """`size` INT64 [1] → `y` FP32 [n], so many zeros: how much memory a run takes is the caller's."""
+    return _model(
+        "sizer",
+        [helper.make_node("ConstantOfShape", ["size"], ["y"])],
+        [_value("size", TensorProto.INT64, (1,))],
+        [_value("y", TensorProto.FLOAT, ("n",))],
+    )
+
+
+def colours(height: int = 8, width: int = 8) -> bytes:
+    """`image` UINT8 [batch, height, width, 3] → `probabilities` FP32 [batch, 3].
+
+    How red, green and blue a picture is, in shares of its light.
+    """
+    nodes = [
+        helper.make_node("Cast", ["image"], ["light"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["light", "places"], ["sums"], keepdims=0),
+        helper.make_node("ReduceSum", ["sums", "last_axis"], ["total"], keepdims=1),
+        helper.make_node("Max", ["total", "least"], ["divisor"]),
+        helper.make_node("Div", ["sums", "divisor"], ["probabilities"]),
+    ]
+    return _model(
+        "colours",
+        nodes,
+        [_value("image", TensorProto.UINT8, ("batch", height, width, 3))],
+        [_value("probabilities", TensorProto.FLOAT, ("batch", 3))],
+        [
+            _constant("places", np.array([1, 2], np.int64)),
+            _constant("last_axis", np.array([1], np.int64)),
+            _constant("least", np.float32(1)),
+        ],
+    )
+
+
+def pixels(height: int = 8, width: int = 8, channels: int = 3) -> bytes:
+    """`image` UINT8 [batch, height, width, channels] → `values` FP32, one a "class": what it got."""
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"], axis=1),
+        helper.make_node("Cast", ["flat"], ["values"], to=TensorProto.FLOAT),
+    ]
+    return _model(
+        "pixels",
+        nodes,
+        [_value("image", TensorProto.UINT8, ("batch", height, width, channels))],
+        [_value("values", TensorProto.FLOAT, ("batch", height * width * channels))],
+    )
+
+
+def write_plain(root: Path, name: str, model: bytes, version: int = 1) -> Path:
+    """Put a model without a contract into the repository `root`; returns its version directory."""
+    directory = root / name / str(version)
+    directory.mkdir(parents=True)
+    (directory / "model.onnx").write_bytes(model)
+    return directory
+
+
+def _value(name: str, datatype: int, axes: Axes) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, datatype, axes)
+
+
+def _constant(name: str, value: Any) -> TensorProto:
+    return numpy_helper.from_array(np.asarray(value), name)
+
+
+def recorded(graph: bytes, rows: int = 2) -> Golden:
+    """What ONNX Runtime makes of a few pictures of noise, for a graph that takes `image`."""
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    (taken,) = session.get_inputs()
+    image = np.random.default_rng(0).integers(0, 256, (rows, *taken.shape[1:]), np.uint8)
+    names = [output.name for output in session.get_outputs()]
+    outputs = session.run(names, {taken.name: image})
+    return Golden({taken.name: image}, dict(zip(names, outputs, strict=True)))
+
+
+def _model(
+    name: str,
+    nodes: Sequence[NodeProto],
+    inputs: Sequence[ValueInfoProto],
+    outputs: Sequence[ValueInfoProto],
+    constants: Sequence[TensorProto] = (),
+) -> bytes:
+    graph: GraphProto = helper.make_graph(nodes, name, inputs, outputs, constants)
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()

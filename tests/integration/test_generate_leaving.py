@@ -1,0 +1,139 @@
+"""`Generate` calls that do not come to their end: their rows are free, and nobody else notices."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from tests.integration.generation import LISTENED, generate
+from tests.integration.harness import (
+    ANSWER_S,
+    SERVICE,
+    TASKS,
+    Client,
+    Server,
+    request,
+    running,
+    tensor,
+)
+
+ENDLESS = "z"
+
+
+@pytest.fixture
+def client(generating: Server) -> Iterator[Client]:
+    with Client(generating.target) as client:
+        yield client
+
+
+def text_of(call: Any) -> str:
+    """What the last message says."""
+    *_, last = call
+    return str(last.result.hypotheses[0].text)
+
+
+def nothing_until(ended: threading.Event) -> Iterator[bytes]:
+    """The messages of a caller who opens a stream and sends none."""
+    ended.wait()
+    yield from ()
+
+
+def iter_after(rested: threading.Event, message: bytes) -> Iterator[bytes]:
+    """The messages of a caller who opens a stream and sends one much later."""
+    rested.wait()
+    yield message
+
+
+@pytest.mark.parametrize("how", ["cancelled", "deadline"])
+def test_caller_who_leaves_in_mid_answer_frees_its_row_and_harms_nobody(
+    generating: Server, client: Client, how: str
+) -> None:
+    labels = {"model": "endless", "reason": how}
+    before = generating.metric("weir_generation_finished_total", **labels)
+    leaves = generate(client, ENDLESS, timeout=5.0 if how == "deadline" else None)
+    for _ in range(LISTENED):
+        assert next(leaves).token.text == "A"
+
+    beside = generate(client, "abc")
+    if how == "cancelled":
+        leaves.cancel()
+    with pytest.raises(grpc.RpcError):
+        list(leaves)
+
+    assert text_of(beside) == "AA"
+    generating.wait_for_metric(0, "weir_generation_active_rows", model="endless")
+    assert generating.metric("weir_generation_finished_total", **labels) == before + 1
+    assert leaves.code().name == {"cancelled": "CANCELLED", "deadline": "DEADLINE_EXCEEDED"}[how]
+
+
+def test_beam_of_no_width_is_refused_by_name(client: Client) -> None:
+    call = generate(client, "abc", beam={})
+
+    with pytest.raises(grpc.RpcError):
+        list(call)
+
+    assert call.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "beam.width: expected 1 or more, got 0" in call.details()
+
+
+def test_stopping_server_answers_whom_it_can_within_its_grace(
+    encoder_decoders: Path, transport: str, tmp_path: Path
+) -> None:
+    flags = ("--transport", transport, "--grace-s", "5")
+    with (
+        running(encoder_decoders, tmp_path / "log", *flags) as server,
+        Client(server.target) as client,
+    ):
+        silence = threading.Event()
+        open_stream: Any = client.channel.stream_stream(f"/{TASKS}/Generate")
+        silent = open_stream(nothing_until(silence))
+        finishes = generate(client, "az", max_tokens=500)
+        endless = generate(client, ENDLESS)
+        for call in (finishes, endless):
+            assert next(call).token.text == "A"
+
+        server.process.send_signal(signal.SIGTERM)
+
+        assert text_of(finishes) == "A" * 500
+        for call in (endless, silent):
+            with pytest.raises(grpc.RpcError):
+                list(call)
+            assert call.code() is grpc.StatusCode.UNAVAILABLE
+        assert server.ended() == 0
+        silence.set()
+        assert "Traceback" not in server.log()
+
+
+def test_stream_that_never_sends_is_ended_by_the_server(
+    encoder_decoders: Path, transport: str, tmp_path: Path
+) -> None:
+    """One that may take many requests is not."""
+    flags = ("--transport", transport, "--default-deadline-s", "0.5")
+    with (
+        running(encoder_decoders, tmp_path / "log", *flags) as server,
+        Client(server.target) as client,
+    ):
+        resting, spoken = threading.Event(), request("pair", tensor("tokens", np.array([[4]])))
+        many: Any = client.channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
+        stays = many(iter_after(resting, spoken.SerializeToString()))
+        never = threading.Event()
+        open_stream: Any = client.channel.stream_stream(f"/{TASKS}/Generate")
+        silent = open_stream(nothing_until(never))
+        # A deadline of the client's would be another end.
+        gives_up = threading.Timer(ANSWER_S, silent.cancel)
+        gives_up.start()
+
+        with pytest.raises(grpc.RpcError):
+            list(silent)
+        gives_up.cancel()
+        resting.set()
+
+        assert silent.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "expected one message, none came within 0.5 s" in silent.details()
+        assert list(stays) and stays.code() is grpc.StatusCode.OK
+        never.set()

@@ -1,0 +1,788 @@
+"""One suite over both transports: small handlers in this process, a stock gRPC client."""
+
+import gc
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import pytest
+
+from weir.server.errors import PortUnavailable
+from weir.server.transport.base import Call, Handlers, Limits, Stream, Transport, Unary
+from weir.server.transport.call_stats import CODES
+from weir.server.transport.completion_queue import CompletionQueueTransport
+from weir.server.transport.completion_queue_call import CompletionQueueCall
+from weir.server.transport.grpc_server import PublicTransport
+from weir.server.transport.io_watch import MOST_DELAY_S
+
+WAIT_S = 30.0
+OK = grpc.StatusCode.OK
+
+Serve = Callable[..., "Served"]
+
+
+def make(transport: str, handlers: Handlers, limits: Limits, port: int = 0) -> Transport:
+    kind = CompletionQueueTransport if transport == "completion-queue" else PublicTransport
+    return kind(f"127.0.0.1:{port}", handlers, limits)
+
+
+@dataclass
+class Served:
+    """A started transport and a channel to it."""
+
+    transport: Transport
+    channel: grpc.Channel
+
+    def unary(self, method: str) -> Any:
+        return self.channel.unary_unary(f"/t.Test/{method}")
+
+    def stream(self, method: str) -> Any:
+        return self.channel.stream_stream(f"/t.Test/{method}")
+
+
+@pytest.fixture
+def serve(transport: str) -> Iterator[Serve]:
+    """Starts a transport with these handlers, by short name."""
+    started: list[Served] = []
+
+    def start(limits: Limits | None = None, **handlers: Unary | Stream) -> Served:
+        full = {f"/t.Test/{name}": handler for name, handler in handlers.items()}
+        running = make(transport, full, limits or Limits())
+        running.start()
+        # Without probes the client's window stays what it is, so that a slow reader is one.
+        options = [("grpc.max_receive_message_length", -1), ("grpc.http2.bdp_probe", 0)]
+        channel = grpc.insecure_channel(f"127.0.0.1:{running.port}", options)
+        started.append(Served(running, channel))
+        return started[-1]
+
+    yield start
+    for served in started:
+        served.channel.close()
+        served.transport.stop(0.0)
+
+
+@dataclass
+class Held:
+    """A handler that keeps its calls open, and what it saw of them."""
+
+    calls: list[Call] = field(default_factory=list)
+    arrived: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    closes: list[Call] = field(default_factory=list)
+    closed: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+
+    def __call__(self, call: Call, _message: bytes = b"") -> None:
+        call.on_close(lambda: self._closed(call))
+        self.calls.append(call)
+        self.arrived.release()
+
+    def _closed(self, call: Call) -> None:
+        self.closes.append(call)
+        self.closed.release()
+
+    def next_call(self) -> Call:
+        assert self.arrived.acquire(timeout=WAIT_S)
+        return self.calls[-1]
+
+    def next_close(self) -> Call:
+        assert self.closed.acquire(timeout=WAIT_S)
+        return self.closes[-1]
+
+
+def echo(call: Call, message: bytes) -> None:
+    call.finish(OK, message=message)
+
+
+def echo_stream(call: Call) -> None:
+    def received(message: bytes | None) -> None:
+        if message is None:
+            call.finish(OK)
+            return
+        call.send(message)
+        call.receive(received)
+
+    call.receive(received)
+
+
+def status_of(call: Any) -> tuple[grpc.StatusCode, str]:
+    """How a call ended, its messages thrown away."""
+    return call.code(), call.details()
+
+
+# Unary calls
+
+
+@pytest.mark.parametrize("message", [b"", b"x", b"y" * 1_000_000], ids=["empty", "one", "large"])
+def test_unary_call_is_answered(serve: Serve, message: bytes) -> None:
+    served = serve(Echo=Unary(echo))
+
+    assert served.unary("Echo")(message, timeout=WAIT_S) == message
+
+
+def test_answer_may_come_from_any_thread(serve: Serve) -> None:
+    def later(call: Call, message: bytes) -> None:
+        threading.Thread(target=echo, args=(call, message)).start()
+
+    served = serve(Later=Unary(later))
+
+    assert served.unary("Later")(b"x", timeout=WAIT_S) == b"x"
+
+
+def test_concurrent_calls_get_their_own_answers(serve: Serve) -> None:
+    with ThreadPoolExecutor(4) as workers:
+        served = serve(
+            Echo=Unary(lambda call, message: _ignore(workers.submit(echo, call, message)))
+        )
+        futures = [
+            served.unary("Echo").future(b"%d" % number, timeout=WAIT_S) for number in range(300)
+        ]
+        answers = [future.result() for future in futures]
+
+    assert answers == [b"%d" % number for number in range(300)]
+
+
+def _ignore(_value: object) -> None:
+    pass
+
+
+def test_handler_sees_method_peer_and_metadata(serve: Serve) -> None:
+    held = Held()
+    served = serve(Held=Unary(held))
+    future = served.unary("Held").future(
+        b"", timeout=WAIT_S, metadata=(("key", "value"), ("key", "again"), ("raw-bin", b"\x00\xff"))
+    )
+
+    call = held.next_call()
+
+    assert call.method == "/t.Test/Held"
+    assert call.peer.startswith("ipv4:127.0.0.1:")
+    assert {("key", "value"), ("key", "again"), ("raw-bin", b"\x00\xff")} <= set(call.metadata)
+    call.finish(OK, message=b"")
+    assert future.result() == b""
+
+
+@pytest.mark.parametrize("kind", ["unary", "stream"])
+def test_status_details_and_trailers_arrive(serve: Serve, kind: str) -> None:
+    def refuse(call: Call, _message: bytes = b"") -> None:
+        call.finish(
+            grpc.StatusCode.FAILED_PRECONDITION,
+            "not today: größer als 5",
+            trailers=(("retry", "7"), ("raw-bin", b"\x00\xff")),
+        )
+
+    served = serve(Unary=Unary(refuse), Stream=Stream(refuse))
+    if kind == "unary":
+        call = served.unary("Unary").future(b"", timeout=WAIT_S)
+    else:
+        call = served.stream("Stream")(iter(()), timeout=WAIT_S)
+
+    assert status_of(call) == (grpc.StatusCode.FAILED_PRECONDITION, "not today: größer als 5")
+    assert {("retry", "7"), ("raw-bin", b"\x00\xff")} <= set(call.trailing_metadata())
+
+
+def test_trailers_come_with_an_answer_too(serve: Serve) -> None:
+    served = serve(
+        Echo=Unary(
+            lambda call, message: _ignore(call.finish(OK, message=message, trailers=(("a", "b"),)))
+        )
+    )
+    future = served.unary("Echo").future(b"x", timeout=WAIT_S)
+
+    assert future.result() == b"x"
+    assert ("a", "b") in set(future.trailing_metadata())
+
+
+def test_unknown_method_is_unimplemented(serve: Serve) -> None:
+    served = serve(Echo=Unary(echo))
+
+    assert served.unary("Nothing").future(b"", timeout=WAIT_S).code() is (
+        grpc.StatusCode.UNIMPLEMENTED
+    )
+    assert served.unary("Echo")(b"x", timeout=WAIT_S) == b"x"
+
+
+def test_unary_call_without_a_message_is_refused(serve: Serve) -> None:
+    served = serve(Echo=Unary(echo))
+    method: Any = served.channel.stream_unary("/t.Test/Echo")
+
+    code = method.future(iter(()), timeout=WAIT_S).code()
+
+    # grpcio's own server says UNIMPLEMENTED here.
+    assert code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED)
+    assert served.unary("Echo")(b"x", timeout=WAIT_S) == b"x"
+
+
+# Streams
+
+
+def test_stream_answers_in_order(serve: Serve) -> None:
+    served = serve(Echo=Stream(echo_stream))
+    messages = [b"%d" % number for number in range(500)]
+
+    assert list(served.stream("Echo")(iter(messages), timeout=WAIT_S)) == messages
+
+
+def test_stream_is_a_conversation(serve: Serve) -> None:
+    served = serve(Echo=Stream(echo_stream))
+    answered = threading.Semaphore(1)
+
+    def one_at_a_time() -> Iterator[bytes]:
+        for number in range(20):
+            assert answered.acquire(timeout=WAIT_S)
+            yield b"%d" % number
+
+    call = served.stream("Echo")(one_at_a_time(), timeout=WAIT_S)
+    answers = []
+    for answer in call:
+        answers.append(answer)
+        answered.release()
+
+    assert answers == [b"%d" % number for number in range(20)]
+    assert call.code() is OK
+
+
+def test_messages_sent_before_the_status_all_arrive(serve: Serve) -> None:
+    def burst(call: Call) -> None:
+        for number in range(100):
+            call.send(b"%d" % number)
+        call.finish(grpc.StatusCode.ABORTED, "that was all", trailers=(("a", "b"),))
+
+    call = serve(Burst=Stream(burst)).stream("Burst")(iter(()), timeout=WAIT_S)
+    received: list[bytes] = []
+    with pytest.raises(grpc.RpcError):
+        received.extend(call)
+
+    assert received == [b"%d" % number for number in range(100)]
+    assert status_of(call) == (grpc.StatusCode.ABORTED, "that was all")
+
+
+def test_each_sent_message_is_told(serve: Serve) -> None:
+    told: list[int] = []
+
+    def chain(call: Call) -> None:
+        def send(number: int) -> None:
+            def sent() -> None:
+                told.append(number)
+                send(number + 1)
+
+            if number == 50:
+                call.finish(OK)
+            else:
+                call.send(b"%d" % number, sent)
+
+        send(0)
+
+    answers = list(serve(Chain=Stream(chain)).stream("Chain")(iter(()), timeout=WAIT_S))
+
+    assert answers == [b"%d" % number for number in range(50)]
+    assert told == list(range(50))
+
+
+def test_stream_handler_hears_when_the_caller_is_done(serve: Serve) -> None:
+    counts: list[int] = []
+
+    def count(call: Call) -> None:
+        def received(message: bytes | None) -> None:
+            if message is None:
+                call.send(b"%d" % len(counts))
+                call.finish(OK)
+                return
+            counts.append(len(message))
+            call.receive(received)
+
+        call.receive(received)
+
+    call = serve(Count=Stream(count)).stream("Count")(iter([b"a", b"", b"ccc"]), timeout=WAIT_S)
+
+    assert list(call) == [b"3"]
+    assert counts == [1, 0, 3]
+
+
+def test_slow_reader_bounds_what_is_sent(serve: Serve) -> None:
+    total, message = 1000, b"z" * 65_536
+    sent = []
+
+    def flood(call: Call) -> None:
+        def send() -> None:
+            sent.append(1)
+            if len(sent) == total:
+                call.finish(OK)
+            else:
+                call.send(message, send)
+
+        call.send(message, send)
+
+    served = serve(Flood=Stream(flood), Echo=Unary(echo))
+    call = served.stream("Flood")(iter(()), timeout=WAIT_S)
+    next(call)
+    # While nobody reads the stream, others are served; 64 MiB wait at the handler, not in core.
+    for _ in range(200):
+        served.unary("Echo")(b"x", timeout=WAIT_S)
+    sent_early = len(sent)
+    received = 1 + sum(1 for _ in call)
+
+    assert sent_early < total // 10
+    assert received == total
+
+
+# Deadlines and cancellation
+
+
+@pytest.mark.parametrize("kind", ["unary", "stream"])
+def test_handler_sees_the_time_left(serve: Serve, kind: str) -> None:
+    held = Held()
+    served = serve(Unary=Unary(held), Stream=Stream(held))
+
+    def start(timeout: float | None) -> Any:
+        if kind == "unary":
+            return served.unary("Unary").future(b"", timeout=timeout)
+        return served.stream("Stream")(iter(()), timeout=timeout)
+
+    limited = start(1000.0)
+    left_s = held.next_call().time_left_s()
+    unlimited = start(None)
+    none_left_s = held.next_call().time_left_s()
+
+    # On the wire long timeouts are rounded up, by a hundredth.
+    assert left_s is not None and 900 < left_s < 1100
+    assert none_left_s is None
+    limited.cancel()
+    unlimited.cancel()
+
+
+@pytest.mark.parametrize("kind", ["unary", "stream"])
+@pytest.mark.parametrize("cause", ["deadline", "cancellation"])
+def test_close_is_told_once(serve: Serve, kind: str, cause: str) -> None:
+    held = Held()
+    served = serve(Unary=Unary(held), Stream=Stream(held), Echo=Unary(echo))
+    timeout = 1.0 if cause == "deadline" else WAIT_S
+    if kind == "unary":
+        started = served.unary("Unary").future(b"", timeout=timeout)
+    else:
+        started = served.stream("Stream")(iter(()), timeout=timeout)
+    call = held.next_call()
+    if cause == "cancellation":
+        started.cancel()
+
+    assert held.next_close() is call
+    assert call.cancelled
+    assert not call.finish(OK, message=b"too late")
+    late: list[str] = []
+    call.on_close(lambda: late.append("told at once"))
+    assert late == ["told at once"]
+    assert served.unary("Echo")(b"x", timeout=WAIT_S) == b"x"
+    served.transport.stop(WAIT_S)
+    assert len(held.closes) == 1
+    if cause == "deadline":
+        assert started.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_vanished_channel_closes_its_calls(serve: Serve) -> None:
+    held = Held()
+    served = serve(Held=Unary(held))
+    calls = [served.unary("Held").future(b"", timeout=WAIT_S) for _ in range(5)]
+    for _ in calls:
+        held.next_call()
+
+    served.channel.close()
+
+    for _ in calls:
+        held.next_close()
+    assert len({id(call) for call in held.closes}) == 5
+
+
+def test_receive_ends_when_the_caller_is_gone(serve: Serve) -> None:
+    messages: list[bytes | None] = []
+    heard = threading.Semaphore(0)
+
+    def listen(call: Call) -> None:
+        def received(message: bytes | None) -> None:
+            messages.append(message)
+            if message is not None:
+                call.receive(received)
+            heard.release()
+
+        call.receive(received)
+
+    gate = threading.Event()
+
+    def one_then_wait() -> Iterator[bytes]:
+        yield b"first"
+        gate.wait(WAIT_S)
+
+    call = serve(Listen=Stream(listen)).stream("Listen")(one_then_wait(), timeout=WAIT_S)
+    assert heard.acquire(timeout=WAIT_S)
+    call.cancel()
+
+    assert heard.acquire(timeout=WAIT_S)
+    assert messages == [b"first", None]
+    gate.set()
+
+
+@pytest.mark.parametrize("kind", ["unary", "stream"])
+def test_close_is_not_told_after_the_end(serve: Serve, kind: str) -> None:
+    closes: list[str] = []
+
+    def end(call: Call, message: bytes = b"") -> None:
+        call.on_close(lambda: closes.append(call.method))
+        call.finish(OK, message=message if kind == "unary" else None)
+
+    served = serve(Unary=Unary(end), Stream=Stream(end))
+    if kind == "unary":
+        served.unary("Unary")(b"x", timeout=WAIT_S)
+    else:
+        assert list(served.stream("Stream")(iter(()), timeout=WAIT_S)) == []
+    served.channel.close()
+    served.transport.stop(WAIT_S)
+
+    assert closes == []
+
+
+@pytest.mark.parametrize("kind", ["unary", "stream"])
+def test_call_is_finished_once(serve: Serve, kind: str) -> None:
+    held = Held()
+    served = serve(Unary=Unary(held), Stream=Stream(held))
+    if kind == "unary":
+        started = served.unary("Unary").future(b"", timeout=WAIT_S)
+    else:
+        started = served.stream("Stream")(iter(()), timeout=WAIT_S)
+    call = held.next_call()
+    start = threading.Barrier(8)
+
+    def finish(number: int) -> bool:
+        start.wait(WAIT_S)
+        return call.finish(grpc.StatusCode.ABORTED, f"by {number}")
+
+    with ThreadPoolExecutor(8) as racers:
+        won = list(racers.map(finish, range(8)))
+
+    assert sum(won) == 1
+    assert started.details() == f"by {won.index(True)}"
+    assert not call.finish(OK, message=b"again")
+
+
+# Limits
+
+
+def test_message_over_the_limit_is_refused_unseen(serve: Serve) -> None:
+    held = Held()
+    served = serve(Limits(message_bytes=10_000), Held=Unary(held), Echo=Unary(echo))
+
+    code = served.unary("Held").future(b"x" * 10_001, timeout=WAIT_S).code()
+
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert not held.calls
+    assert served.unary("Echo")(b"x" * 10_000, timeout=WAIT_S) == b"x" * 10_000
+
+
+def test_answer_over_the_limit_is_refused(serve: Serve) -> None:
+    def blow_up(call: Call, message: bytes) -> None:
+        call.finish(OK, message=message * 20_000)
+
+    served = serve(Limits(message_bytes=10_000), Blow=Unary(blow_up), Echo=Unary(echo))
+
+    code = served.unary("Blow").future(b"x", timeout=WAIT_S).code()
+
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert served.unary("Echo")(b"x", timeout=WAIT_S) == b"x"
+
+
+def test_stream_message_over_the_limit_ends_the_stream(serve: Serve) -> None:
+    served = serve(Limits(message_bytes=10_000), Echo=Stream(echo_stream))
+
+    answered = threading.Event()
+
+    def messages() -> Iterator[bytes]:
+        yield b"x"
+        answered.wait(WAIT_S)
+        yield b"y" * 10_001
+
+    call = served.stream("Echo")(messages(), timeout=WAIT_S)
+
+    assert next(call) == b"x"
+    answered.set()
+    assert call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_metadata_over_the_limit_is_refused(serve: Serve) -> None:
+    served = serve(Limits(metadata_bytes=4096), Echo=Unary(echo))
+
+    future = served.unary("Echo").future(b"x", timeout=WAIT_S, metadata=(("long", "v" * 20_000),))
+
+    assert future.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert served.unary("Echo")(b"x", timeout=WAIT_S) == b"x"
+
+
+# Handlers that fail
+
+
+@pytest.mark.parametrize("kind", ["unary", "stream", "received"])
+def test_raising_handler_is_internal_without_its_text(
+    serve: Serve, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise RuntimeError("a secret")
+
+    served = serve(
+        unary=Unary(fail),
+        stream=Stream(fail),
+        received=Stream(lambda call: call.receive(fail)),
+        Echo=Unary(echo),
+    )
+    if kind == "unary":
+        started = served.unary(kind).future(b"", timeout=WAIT_S)
+    else:
+        started = served.stream(kind)(iter([b"x"]), timeout=WAIT_S)
+
+    assert status_of(started) == (grpc.StatusCode.INTERNAL, "internal error")
+    assert "a secret" in caplog.text
+    assert served.unary("Echo")(b"x", timeout=WAIT_S) == b"x"
+
+
+# Start and stop
+
+
+def test_graceful_stop_lets_open_calls_finish(serve: Serve) -> None:
+    held = Held()
+    served = serve(Unary=Unary(held))
+    unary = served.unary("Unary").future(b"", timeout=WAIT_S)
+    call = held.next_call()
+    stopping = threading.Thread(target=served.transport.stop, args=(10 * WAIT_S,))
+    stopping.start()
+    refused = _first_refusal(served)
+
+    call.finish(OK, message=b"done")
+    stopping.join(2 * WAIT_S)
+
+    assert unary.result() == b"done"
+    assert not stopping.is_alive(), "the stop waits no longer than for its calls"
+    # Core itself says CANCELLED to a call that crosses its goodbye on the wire.
+    assert refused in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+    assert not held.closes
+
+
+def test_stop_ends_streams_after_what_they_have_sent(serve: Serve) -> None:
+    held = Held()
+    served = serve(Stream=Stream(held))
+    stream = served.stream("Stream")(iter(()), timeout=WAIT_S)
+    call = held.next_call()
+    for number in range(20):
+        call.send(b"%d" % number)
+    received: list[bytes] = []
+
+    def read() -> None:
+        with pytest.raises(grpc.RpcError):
+            received.extend(stream)
+
+    reading = threading.Thread(target=read)
+    reading.start()
+    stopping = threading.Thread(target=served.transport.stop, args=(10 * WAIT_S,))
+    stopping.start()
+    stopping.join(2 * WAIT_S)
+    reading.join(WAIT_S)
+
+    assert not stopping.is_alive()
+    assert received == [b"%d" % number for number in range(20)]
+    assert status_of(stream) == (grpc.StatusCode.UNAVAILABLE, "the server is stopping")
+
+
+def _first_refusal(served: Served) -> grpc.StatusCode:
+    """Call until the transport, which is being stopped in another thread, takes no more calls."""
+    while True:
+        code: grpc.StatusCode = served.unary("Nothing").future(b"", timeout=WAIT_S).code()
+        if code is not grpc.StatusCode.UNIMPLEMENTED:
+            return code
+
+
+def test_stop_cancels_what_is_open_after_the_grace(serve: Serve) -> None:
+    held = Held()
+    served = serve(Unary=Unary(held))
+    started = served.unary("Unary").future(b"", timeout=WAIT_S)
+    call = held.next_call()
+
+    served.transport.stop(0.1)
+
+    assert held.next_close() is call
+    assert started.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+def test_ended_call_is_freed_without_the_garbage_collector(serve: Serve) -> None:
+    # Calls that kept themselves alive until a collection once cost a tenth of the server's CPU.
+    served = serve(Echo=Unary(echo))
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            served.unary("Echo")(b"x", timeout=WAIT_S)
+
+        end_s = time.monotonic() + WAIT_S
+        while any(type(thing) is CompletionQueueCall for thing in gc.get_objects()):
+            assert time.monotonic() < end_s, "calls outlive their end"
+            time.sleep(0.01)
+    finally:
+        gc.enable()
+
+
+def test_port_in_use_is_refused(transport: str, serve: Serve) -> None:
+    port = serve(Echo=Unary(echo)).transport.port
+
+    with pytest.raises(PortUnavailable, match=str(port)):
+        make(transport, {}, Limits(), port)
+
+
+# What is counted
+
+
+def counted(transport: Transport, method: str) -> tuple[int, dict[str, int]]:
+    """How many calls of a method arrived, and how they ended."""
+    calls = transport.calls.of(f"/t.Test/{method}")
+    handled = dict(zip(CODES, calls.handled, strict=True))
+    return calls.started, {code: count for code, count in handled.items() if count}
+
+
+def wait_for_counts(transport: Transport, method: str, **ended: int) -> None:
+    """A call is counted when it is over for the server too, just after its caller has the answer."""
+    end_s = time.monotonic() + WAIT_S
+    while (found := counted(transport, method)) != (sum(ended.values()), ended):
+        assert time.monotonic() < end_s, f"{method}: expected {ended}, got {found}"
+        time.sleep(0.002)
+    seconds = transport.calls.of(f"/t.Test/{method}").seconds
+    assert sum(seconds.counts) == sum(ended.values())
+
+
+def refuse(call: Call, _message: bytes) -> None:
+    call.finish(grpc.StatusCode.INVALID_ARGUMENT, "no")
+
+
+def test_every_call_is_counted_by_its_status(serve: Serve) -> None:
+    served = serve(Echo=Unary(echo), Refuse=Unary(refuse), Stream=Stream(echo_stream))
+
+    for _ in range(20):
+        served.unary("Echo")(b"x", timeout=WAIT_S)
+        served.unary("Refuse").future(b"x", timeout=WAIT_S).code()
+    assert list(served.stream("Stream")(iter([b"a", b"b"]), timeout=WAIT_S)) == [b"a", b"b"]
+    for number in range(3):
+        served.unary(f"Nothing{number}").future(b"", timeout=WAIT_S).code()
+
+    wait_for_counts(served.transport, "Echo", OK=20)
+    wait_for_counts(served.transport, "Refuse", InvalidArgument=20)
+    wait_for_counts(served.transport, "Stream", OK=1)
+    wait_for_counts(served.transport, "whatever nobody serves", Unimplemented=3)
+
+
+@pytest.mark.parametrize("kind", ["unary", "stream"])
+def test_open_call_is_started_and_not_handled(serve: Serve, kind: str) -> None:
+    held = Held()
+    served = serve(Unary=Unary(held), Stream=Stream(held))
+    started = (
+        served.unary("Unary").future(b"", timeout=WAIT_S)
+        if kind == "unary"
+        else served.stream("Stream")(iter(()), timeout=WAIT_S)
+    )
+    call = held.next_call()
+
+    open_then = counted(served.transport, kind.title())
+    call.finish(grpc.StatusCode.NOT_FOUND, "no")
+
+    assert started.code() is grpc.StatusCode.NOT_FOUND
+    assert open_then == (1, {})
+    wait_for_counts(served.transport, kind.title(), NotFound=1)
+
+
+@pytest.mark.parametrize("kind", ["unary", "stream"])
+@pytest.mark.parametrize(
+    ("cause", "code"), [("deadline", "DeadlineExceeded"), ("cancellation", "Cancelled")]
+)
+def test_call_whose_caller_left_is_counted_by_why(
+    serve: Serve, kind: str, cause: str, code: str
+) -> None:
+    held = Held()
+    served = serve(Unary=Unary(held), Stream=Stream(held))
+    timeout = 1.0 if cause == "deadline" else WAIT_S
+    started = (
+        served.unary("Unary").future(b"", timeout=timeout)
+        if kind == "unary"
+        else served.stream("Stream")(iter(()), timeout=timeout)
+    )
+    held.next_call()
+    if cause == "cancellation":
+        started.cancel()
+    held.next_close()
+
+    wait_for_counts(served.transport, kind.title(), **{code: 1})
+
+
+def test_kinds_of_calls_are_told(serve: Serve) -> None:
+    served = serve(
+        Echo=Unary(echo),
+        Both=Stream(echo_stream),
+        Watch=Stream(echo_stream, kind="server_stream"),
+    )
+
+    kinds = {calls.method: calls.kind for calls in served.transport.calls.all()}
+
+    assert kinds == {
+        "Echo": "unary",
+        "Both": "bidi_stream",
+        "Watch": "server_stream",
+        "unknown": "unary",
+    }
+
+
+@pytest.fixture
+def held_io() -> Iterator[tuple[Held, CompletionQueueTransport, grpc.Channel]]:
+    """The fast transport with one call open."""
+    held = Held()
+    handlers: Handlers = {"/t.Test/Hold": Unary(held)}
+    transport = CompletionQueueTransport("127.0.0.1:0", handlers, Limits())
+    transport.start()
+    with grpc.insecure_channel(f"127.0.0.1:{transport.port}") as channel:
+        yield held, transport, channel
+    transport.stop(0.0)
+
+
+def test_delay_is_measured_while_a_call_is_open(
+    held_io: tuple[Held, CompletionQueueTransport, grpc.Channel],
+) -> None:
+    held, transport, channel = held_io
+    idle_s = transport.io.delay_s()
+    method: Any = channel.unary_unary("/t.Test/Hold")
+    future = method.future(b"", timeout=WAIT_S)
+    call = held.next_call()
+
+    delays_s = [transport.io.delay_s() for _ in range(100)]
+    call.finish(OK, message=b"")
+    future.result()
+    transport.stop(WAIT_S)
+
+    assert idle_s == 0.0
+    assert min(delays_s) > 0.0 and max(delays_s) <= MOST_DELAY_S
+    assert transport.io.latest is None, "an ended call is kept"
+
+
+def test_delay_of_a_thread_that_does_not_come_is_bounded() -> None:
+    entered, let_go = threading.Event(), threading.Event()
+
+    def block(call: Call, message: bytes) -> None:
+        entered.set()
+        assert let_go.wait(WAIT_S)
+        echo(call, message)
+
+    transport = CompletionQueueTransport("127.0.0.1:0", {"/t.Test/Block": Unary(block)}, Limits())
+    transport.start()
+    with grpc.insecure_channel(f"127.0.0.1:{transport.port}") as channel:
+        method: Any = channel.unary_unary("/t.Test/Block")
+        future = method.future(b"", timeout=WAIT_S)
+        assert entered.wait(WAIT_S)
+        delay_s = transport.io.delay_s()
+        busy_s = transport.io.busy_s
+        let_go.set()
+        future.result()
+    transport.stop(WAIT_S)
+
+    assert delay_s == MOST_DELAY_S
+    # The time in the handler counts as busy once it is over.
+    assert transport.io.busy_s - busy_s >= MOST_DELAY_S

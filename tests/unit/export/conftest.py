@@ -1,0 +1,70 @@
+"""Small networks to export, and a run that training really wrote."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from weir.export.graph import convert
+from weir.export.spec import ExportSpec
+from weir.training.command import main as train
+
+ROOT = Path(__file__).parents[3]
+
+
+class Linear(nn.Module):
+    """logits (B, 3) of x (B, 4)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.project(x)
+        return logits
+
+
+@pytest.fixture(scope="session")
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return Linear().eval()
+
+
+@pytest.fixture(scope="session")
+def examples() -> dict[str, Tensor]:
+    return {"x": torch.randn(5, 4, generator=torch.Generator().manual_seed(1))}
+
+
+@pytest.fixture(scope="session")
+def spec() -> ExportSpec:
+    return ExportSpec(architecture="linear", outputs=["logits"])
+
+
+@pytest.fixture(scope="session")
+def model(network: nn.Module, examples: dict[str, Tensor], spec: ExportSpec) -> bytes:
+    """The network as an ONNX file."""
+    return convert(network.eval(), examples, spec)
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """LeNet-5 after one epoch of digits."""
+    run = tmp_path_factory.mktemp("runs") / "lenet5"
+    assert train(["lenet5", "--data", "digits", "--epochs", "1", "--out", str(run)]) == 0
+    return run
+
+
+@pytest.fixture
+def python() -> Callable[..., list[str]]:
+    """A command line of this interpreter."""
+    return lambda *args: [sys.executable, "-W", "error", *map(str, args)]
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """For subprocesses, which must find the project installed or not."""
+    return {**os.environ, "PYTHONPATH": str(ROOT)}

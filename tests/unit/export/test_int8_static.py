@@ -1,0 +1,194 @@
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from weir.bundle.reader import read
+from weir.export.errors import AccuracyError
+from weir.export.int8_static import Fitting
+from weir.export.publishing import Published, publish
+from weir.export.runtime import open_session
+from weir.export.spec import ExportSpec
+
+SPEC = ExportSpec(architecture="small", outputs=["logits"])
+
+
+class Small(nn.Module):
+    """logits (B, 3) of images (B, 2, 6, 6)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolve = nn.Conv2d(2, 8, 3, padding=1)
+        self.pool = nn.MaxPool2d(2)
+        self.fc = nn.Linear(72, 3)
+
+    def forward(self, image: Tensor) -> Tensor:
+        # What is done before the first convolution is not quantised.
+        x = self.pool(self.convolve(image / 2.0 + 0.5).relu())
+        logits: Tensor = self.fc(x.flatten(1))
+        return logits
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return Small().eval()
+
+
+@pytest.fixture(scope="module")
+def rows() -> Tensor:
+    return torch.randn(300, 2, 6, 6, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def answers(network: nn.Module, rows: Tensor) -> np.ndarray:
+    """What the network answers, so that it is right every time before it is quantised."""
+    with torch.inference_mode():
+        return network(rows).argmax(dim=1).numpy()  # type: ignore[no-any-return]
+
+
+def fitting(calibration: Tensor, rows: Tensor, answers: np.ndarray, max_drop: float) -> Fitting:
+    return Fitting(
+        calibration={"image": calibration.numpy()},
+        calibration_from="training rows",
+        test={"image": rows.numpy()},
+        test_from="test rows",
+        answers=answers,
+        output="logits",
+        max_drop=max_drop,
+    )
+
+
+@pytest.fixture(scope="module")
+def published(
+    network: nn.Module,
+    rows: Tensor,
+    answers: np.ndarray,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Published:
+    return publish(
+        network,
+        {"image": rows[:40]},
+        SPEC,
+        to=tmp_path_factory.mktemp("models"),
+        name="small",
+        precision=fitting(rows[:200], rows, answers, 2.0),
+    )
+
+
+def test_contract_says_what_it_cost(
+    published: Published, rows: Tensor, answers: np.ndarray
+) -> None:
+    bundle = read(published.path)
+
+    (logits,) = open_session(bundle.model).run(["logits"], {"image": rows.numpy()})
+    cost = bundle.contract.quantisation
+    assert cost is not None and cost == published.quantisation
+    assert cost.before == 1.0
+    assert cost.after == pytest.approx(float((logits.argmax(axis=1) == answers).mean()))
+    assert (cost.calibration, cost.calibration_rows) == ("training rows", 200)
+    assert (cost.test, cost.test_rows) == ("test rows", 300)
+    assert bundle.contract.precision == "int8"
+    assert bundle.contract.providers == ["cpu"]
+
+
+def test_parity_with_pytorch_is_recorded(published: Published) -> None:
+    parity = read(published.path).contract.parity
+
+    assert parity is not None
+    assert 1e-4 < parity.max_absolute < 0.1
+
+
+def test_golden_outputs_are_the_quantised_graphs(published: Published, network: nn.Module) -> None:
+    bundle = read(published.path)
+    golden = bundle.golden()
+    assert golden is not None
+
+    (logits,) = open_session(bundle.model).run(["logits"], dict(golden.inputs))
+
+    np.testing.assert_array_equal(logits, golden.outputs["logits"])
+    with torch.inference_mode():
+        exact = network(torch.from_numpy(golden.inputs["image"])).numpy()
+    assert np.abs(golden.outputs["logits"] - exact).max() > 0.0
+
+
+def test_tolerance_covers_another_way_to_compute_and_no_more(published: Published) -> None:
+    """Unfused, the graph runs in floating point, as far from the fused one as a machine may be."""
+    bundle = read(published.path)
+    golden = bundle.golden()
+    assert golden is not None
+    tolerance = bundle.contract.tolerance
+
+    (logits,) = open_session(bundle.model, is_optimised=False).run(["logits"], dict(golden.inputs))
+
+    np.testing.assert_allclose(
+        logits, golden.outputs["logits"], rtol=tolerance.relative, atol=tolerance.absolute
+    )
+    assert tolerance.absolute < 0.02 * np.ptp(golden.outputs["logits"])
+
+
+def test_weights_are_integers_a_channel_at_a_time_of_seven_bits(published: Published) -> None:
+    model = onnx.load_from_string(read(published.path).model)
+    weights = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+
+    kernels = weights["convolve.weight_quantized"]
+    assert kernels.dtype == np.int8
+    assert np.abs(kernels).max() <= 64
+    assert weights["convolve.weight_scale"].shape == (8,)
+
+
+def test_ends_stay_in_floating_point(published: Published) -> None:
+    graph = onnx.load_from_string(read(published.path).model).graph
+    made_by = {name: node for node in graph.node for name in node.output}
+
+    assert made_by["logits"].op_type == "Gemm"
+    (division,) = (node for node in graph.node if node.op_type == "Div")
+    assert division.input[0] == "image"
+    # Notes of the quantiser's are nobody's business.
+    assert not onnx.load_from_string(read(published.path).model).metadata_props
+
+
+def test_same_data_gives_the_same_file(
+    published: Published, network: nn.Module, rows: Tensor, answers: np.ndarray, tmp_path: Path
+) -> None:
+    again = publish(
+        network,
+        {"image": rows[:40]},
+        SPEC,
+        to=tmp_path,
+        name="small",
+        precision=fitting(rows[:200], rows, answers, 2.0),
+    )
+
+    assert read(again.path).contract.files == read(published.path).contract.files
+
+
+def test_dear_quantisation_is_refused_unless_it_is_allowed(
+    network: nn.Module, rows: Tensor, answers: np.ndarray, tmp_path: Path
+) -> None:
+    # Ranges of rows a hundred times too small cut almost everything off.
+    tiny = rows[:64] / 100.0
+
+    def quantise(max_drop: float) -> Published:
+        return publish(
+            network,
+            {"image": rows[:40]},
+            SPEC,
+            to=tmp_path,
+            name="small",
+            precision=fitting(tiny, rows, answers, max_drop),
+        )
+
+    with pytest.raises(
+        AccuracyError,
+        match=r"int8: accuracy falls from 100\.00% to .*% on 300 test rows, by .* points, "
+        r"allowed are 1 \(--max-accuracy-drop\); nothing was published",
+    ):
+        quantise(1.0)
+    assert list(tmp_path.iterdir()) == []
+
+    cost = quantise(100.0).quantisation
+    assert cost is not None and cost.after < 0.99

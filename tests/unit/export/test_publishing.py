@@ -1,0 +1,249 @@
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.helpers.sequence_networks import CLASSES, TIME, WORDS, Mean, Tagger, class_spec, tag_spec
+from tests.helpers.sequence_networks import examples as sequences
+from weir.bundle.contract import Batching, Provenance
+from weir.bundle.errors import InvalidName, VersionExists
+from weir.bundle.reader import read
+from weir.bundle.repository import versions
+from weir.bundle.sequences import ValueRange
+from weir.export import graph
+from weir.export.errors import ExportError, ParityError
+from weir.export.publishing import publish
+from weir.export.spec import ExportSpec
+
+
+class Diverging(nn.Module):
+    """An exporter's fault, played: the graph computes a little more than the network."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network(x)
+        return logits * 1.001 if torch.onnx.is_in_onnx_export() else logits
+
+
+def test_published_bundle_is_complete(
+    network: nn.Module, examples: dict[str, Tensor], tmp_path: Path
+) -> None:
+    training = Provenance(recipe="r", data="d", data_checksum="c", seed=1, metrics={"loss": 0.5})
+    spec = ExportSpec(
+        architecture="linear",
+        outputs=["logits"],
+        labels={"logits": ["a", "b", "c"]},
+        batching=Batching(max_rows=8),
+        examples="five rows",
+        training=training,
+        commit="abc",
+    )
+
+    published = publish(network, examples, spec, to=tmp_path, name="mine")
+
+    assert published.path == tmp_path / "mine" / "1" and published.version == 1
+    bundle = read(published.path)
+    assert published.size_bytes == sum(len(data) for data in bundle.files.values())
+    contract = bundle.contract
+    assert contract.parity == published.parity
+    assert contract.parity is not None and contract.parity.examples == "five rows"
+    assert (contract.architecture, contract.task, contract.commit) == ("linear", "other", "abc")
+    assert contract.training == training and contract.batching.max_rows == 8
+    assert bundle.labels("logits") == ["a", "b", "c"]
+    assert {"torch", "onnx", "onnxruntime"} <= set(contract.versions)
+
+
+def test_golden_outputs_replay(
+    network: nn.Module, examples: dict[str, Tensor], spec: ExportSpec, tmp_path: Path
+) -> None:
+    bundle = read(publish(network, examples, spec, to=tmp_path, name="mine").path)
+
+    golden = bundle.golden()
+    assert golden is not None
+    np.testing.assert_array_equal(golden.inputs["x"], examples["x"][:4].numpy())
+    session = onnxruntime.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
+    logits = session.run(["logits"], dict(golden.inputs))[0]
+    np.testing.assert_allclose(logits, golden.outputs["logits"], rtol=1e-5, atol=1e-5)
+
+
+def test_network_is_exported_in_eval_mode(
+    network: nn.Module, examples: dict[str, Tensor], spec: ExportSpec, tmp_path: Path
+) -> None:
+    class Dropping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+            self.dropout = nn.Dropout(0.5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            dropped: Tensor = self.dropout(self.network(x))
+            return dropped
+
+    published = publish(Dropping().train(), examples, spec, to=tmp_path, name="mine")
+
+    assert published.parity.max_absolute < 1e-5
+
+
+def test_fault_of_the_exporter_closes_the_gate(
+    network: nn.Module, examples: dict[str, Tensor], spec: ExportSpec, tmp_path: Path
+) -> None:
+    with pytest.raises(ParityError, match="nothing was published"):
+        publish(Diverging(network), examples, spec, to=tmp_path, name="mine")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fault_in_the_graph_closes_the_gate(
+    *,
+    network: nn.Module,
+    examples: dict[str, Tensor],
+    spec: ExportSpec,
+    tmp_path: Path,
+    model: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    faulty = bytearray(model)
+    weight = network.get_parameter("project.weight").detach().numpy().tobytes()
+    assert model.count(weight) == 1
+    faulty[model.index(weight) + 2] ^= 0x40  # one bit of one weight
+    monkeypatch.setattr(graph, "convert", lambda *_: bytes(faulty))
+
+    with pytest.raises(ParityError):
+        publish(network, examples, spec, to=tmp_path, name="mine")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_versions_go_up_and_stay(
+    *,
+    network: nn.Module,
+    examples: dict[str, Tensor],
+    spec: ExportSpec,
+    tmp_path: Path,
+    model: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(graph, "convert", lambda *_: model)
+    for _ in range(2):
+        publish(network, examples, spec, to=tmp_path, name="mine")
+
+    with pytest.raises(VersionExists):
+        publish(network, examples, spec, to=tmp_path, name="mine", version=2)
+    assert publish(network, examples, spec, to=tmp_path, name="mine", version=9).version == 9
+    assert versions(tmp_path / "mine") == [1, 2, 9]
+
+
+def test_outputs_with_the_same_labels_share_a_file(tmp_path: Path) -> None:
+    class Three(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            return x * 1, x * 2, x[:, :1] * 3
+
+    spec = ExportSpec(
+        architecture="three",
+        outputs=["a", "b", "c"],
+        labels={"a": ["x", "y"], "b": ["x", "y"], "c": ["z"]},
+    )
+
+    bundle = read(publish(Three(), {"x": torch.ones(2, 2)}, spec, to=tmp_path, name="m").path)
+
+    assert bundle.contract.labels["a"] == bundle.contract.labels["b"] == "labels.txt"
+    assert (bundle.labels("b"), bundle.labels("c")) == (["x", "y"], ["z"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": {"logits": ["a", "b"]}}, r"got 2 for shape \(4, 3\)"),
+        ({"axes": {"x": {1: "time"}}}, "expected an axis named 'batch'"),
+        ({"axes": {"x": {7: "batch"}}}, "expected axes below 2"),
+    ],
+    ids=["labels", "no-batch", "no-such-axis"],
+)
+def test_contract_that_does_not_fit_is_refused(
+    network: nn.Module,
+    examples: dict[str, Tensor],
+    tmp_path: Path,
+    changes: dict[str, object],
+    message: str,
+) -> None:
+    spec = ExportSpec(architecture="linear", outputs=["logits"], **changes)  # type: ignore[arg-type]
+
+    with pytest.raises(ExportError, match=message):
+        publish(network, examples, spec, to=tmp_path, name="mine")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_inputs(network: nn.Module, spec: ExportSpec, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="at least one tensor"):
+        publish(network, {}, spec, to=tmp_path, name="mine")
+
+
+def test_tensors_elsewhere_are_refused(
+    network: nn.Module, spec: ExportSpec, tmp_path: Path
+) -> None:
+    with pytest.raises(ExportError, match="expected a tensor on the CPU, got meta"):
+        publish(network, {"x": torch.ones(2, 4, device="meta")}, spec, to=tmp_path, name="mine")
+
+
+def test_bad_target_is_refused_before_the_work(
+    network: nn.Module,
+    examples: dict[str, Tensor],
+    spec: ExportSpec,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "mine" / "1").mkdir(parents=True)
+    monkeypatch.delattr(graph, "convert")
+
+    with pytest.raises(InvalidName):
+        publish(network, examples, spec, to=tmp_path, name="../mine")
+    with pytest.raises(VersionExists):
+        publish(network, examples, spec, to=tmp_path, name="mine", version=1)
+
+
+def test_published_network_is_left_in_the_mode_it_was_in(
+    network: nn.Module, examples: dict[str, Tensor], spec: ExportSpec, tmp_path: Path
+) -> None:
+    network.train()
+
+    publish(network, examples, spec, to=str(tmp_path), name="m")
+
+    assert all(part.training for part in network.modules())
+
+
+def test_sequences_are_described(tmp_path: Path) -> None:
+    spec = class_spec()
+
+    bundle = read(publish(Mean(), sequences(), spec, to=tmp_path, name="mean").path)
+
+    contract = bundle.contract
+    assert contract.task == "sequence-classification"
+    assert contract.padded_axes == {"time": TIME}
+    assert contract.value_ranges == {"tokens": ValueRange(maximum=19)}
+    assert contract.tokenisation == spec.tokenisation
+    assert contract.vocabularies == {"tokens": "vocabulary.tokens.txt"}
+    assert bundle.vocabulary("tokens") == WORDS
+    assert bundle.labels("probabilities") == CLASSES
+
+
+def test_recorded_rows_are_padded(tmp_path: Path) -> None:
+    published = publish(
+        Tagger(), sequences(has_letters=True), tag_spec(), to=tmp_path, name="tagger"
+    )
+
+    golden = read(published.path).golden()
+
+    assert golden is not None
+    assert golden.inputs["lengths"].tolist() == [9, 6, 3, 1]
+    assert golden.inputs["characters"].shape[:2] == golden.outputs["tag_ids"].shape == (4, 9)
+
+
+def test_every_input_with_axes_needs_an_example(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"expected those with axes, \['characters'\] too"):
+        publish(Tagger(), sequences(), tag_spec(), to=tmp_path, name="tagger")

@@ -1,0 +1,250 @@
+"""Rows that join and leave between steps get what they get alone, and everybody gets a turn."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from tests.unit.server.generation import toys
+from tests.unit.server.generation.callers import Caller
+from tests.unit.server.generation.toys import Toy, alone, forced, plain, run_out
+from weir.server.errors import AnswerTooLarge
+from weir.server.generation.decoder_batch import Generation
+from weir.server.generation.row import Row
+from weir.server.generation.sampling import Draw, Search
+
+Array = NDArray[Any]
+
+CAPACITY = 6
+
+
+@st.composite
+def searches(draw: st.DrawFn) -> Search:
+    power = draw(st.sampled_from([0.0, 0.6]))
+    match draw(st.sampled_from(["greedy", "beam", "sample"])):
+        case "beam":
+            width = draw(st.integers(2, CAPACITY))
+            return Search(width=width, best=draw(st.integers(1, width)), length_power=power)
+        case "sample":
+            how = Draw(draw(st.sampled_from([0.5, 1.0, 2.0])), draw(st.integers(0, 4)), 7)
+            return Search(best=draw(st.integers(1, CAPACITY)), length_power=power, draw=how)
+    return Search(length_power=power)
+
+
+@st.composite
+def callers(draw: st.DrawFn) -> Caller:
+    search = draw(searches())
+    sources = draw(st.lists(st.lists(st.integers(4, 8), min_size=1, max_size=20), min_size=1, max_size=3))  # fmt: skip
+    limit = draw(st.integers(1, 12))
+    return Caller([toys.row(each, search, limit=limit) for each in sources])
+
+
+events = st.lists(
+    st.one_of(
+        st.tuples(st.just("come"), callers()),
+        st.tuples(st.just("encode"), st.integers(1, 3)),
+        st.tuples(st.just("step")),
+        st.tuples(st.just("drop"), st.integers(0, 9)),
+    ),
+    min_size=5,
+    max_size=40,
+)
+
+
+@given(events)
+def test_every_row_gets_what_it_gets_alone(plan: list[tuple[Any, ...]]) -> None:
+    generation = Toy().generation(CAPACITY)
+    waiting: list[Caller] = []
+    here: list[Caller] = []
+    ended: list[Row] = []
+
+    for kind, *arguments in [*plan, ("encode", 99)]:
+        match kind:
+            case "come":
+                waiting += arguments
+            case "encode" if waiting:
+                batch = waiting[: arguments[0]]
+                generation.encode([row for caller in batch for row in caller.sources])
+                here += batch
+                del waiting[: len(batch)]
+            case "step" if generation.is_busy:
+                ended += toys.step(generation).ended
+            case "drop" if here:
+                leaver = here.pop(arguments[0] % len(here))
+                generation.drop(leaver)
+    for step in run_out(generation):
+        ended += step.ended
+
+    assert generation.used_slots == 0
+    assert len(set(ended)) == len(ended)
+    stayed = [row for caller in here for row in caller.sources]
+    assert set(stayed) <= set(ended)
+    for row in ended:
+        assert plain(row.answers) == plain(alone(row))
+        assert 1 <= len(row.answers) <= row.search.best
+        for answer in row.answers:
+            total, attention = forced(row, answer)
+            assert answer.log_probability == total
+            np.testing.assert_array_equal(answer.attention, attention)
+
+
+def test_equal_seeds_draw_equal_tokens_and_each_row_and_sample_its_own() -> None:
+    def drawn(seed: int, number: int) -> list[tuple[int, ...]]:
+        search = Search(best=3, length_power=0.0, draw=Draw(2.0, 0, seed))
+        row = toys.row([5, 6], search, number=number)
+        generation = Toy(ends=False).generation(3)
+        generation.encode([row])
+        run_out(generation)
+        return [answer.tokens for answer in row.answers]
+
+    first, again, other_seed, other_row = drawn(1, 0), drawn(1, 0), drawn(2, 0), drawn(1, 1)
+
+    assert first == again
+    assert len({*first, *other_seed, *other_row}) == 9
+
+
+def test_samples_are_independent_of_how_many_are_wanted() -> None:
+    def drawn(best: int) -> set[tuple[int, ...]]:
+        row = toys.row([5, 6], Search(best=best, draw=Draw(2.0, 0, 3)))
+        return {answer.tokens for answer in alone(row)}
+
+    assert drawn(1) < drawn(3) < drawn(6)
+
+
+def test_wide_beam_is_not_kept_out_by_small_rows() -> None:
+    """It joins once those before it have left, however many come after it."""
+    generation = Toy(ends=False).generation(4)
+    wide = toys.row([5], Search(width=4))
+    generation.encode([toys.row([4], limit=5) for _ in range(3)])
+    toys.step(generation)
+    generation.encode([wide])
+
+    joined = []
+    for _ in range(8):
+        generation.encode([toys.row([6], limit=5)])
+        joined.append(wide in generation.join())
+        generation.step()
+
+    assert joined.index(True) == 4
+
+
+def test_rows_join_in_their_order() -> None:
+    generation = Toy(ends=False).generation(3)
+    rows = [
+        toys.row([4], Search(width=width) if width > 1 else None, limit=2)
+        for width in (2, 2, 1, 3, 1)
+    ]
+    generation.encode(rows)
+
+    joined = []
+    while generation.is_busy:
+        joined.append(generation.join())
+        generation.step()
+
+    assert [each for each in joined if each] == [rows[:1], rows[1:3], rows[3:4], rows[4:]]
+
+
+def test_freed_slots_are_taken_in_the_next_step() -> None:
+    generation = Toy(ends=False).generation(2)
+    leaver, newcomer = Caller([toys.row([5], Search(width=2))]), Caller([toys.row([6])])
+    generation.encode([*leaver.sources, *newcomer.sources])
+    assert generation.join() == leaver.sources
+    generation.step()
+
+    generation.drop(leaver)
+
+    assert generation.used_slots == 0
+    assert generation.join() == newcomer.sources
+
+
+def test_time_is_no_longer_than_those_who_are_left_need() -> None:
+    toy, times = Toy(ends=False), []
+
+    def decode(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        times.append(inputs["memory"].shape[1])
+        return toy.decode(inputs)
+
+    generation = Generation(
+        toys.LAYOUT, encode=toy.encode, decode=decode, lengths="lengths", capacity=2
+    )
+    generation.encode([toys.row([5] * 20, limit=2), toys.row([6] * 3, limit=4)])
+    run_out(generation)
+
+    assert times == [24, 24, 8, 8]
+
+
+def test_more_rows_are_wanted_only_where_there_is_room_for_them() -> None:
+    generation = Toy(ends=False).generation(2)
+    seen = [generation.wants_rows]
+    generation.encode([toys.row([5]), toys.row([5]), toys.row([5], limit=3)])
+    seen.append(generation.wants_rows)
+    toys.step(generation)
+    seen.append(generation.wants_rows)
+    run_out(generation)
+    seen.append(generation.wants_rows)
+
+    assert seen == [True, False, False, True]
+
+
+def test_step_that_fails_changes_nothing() -> None:
+    toy = Toy()
+    generation = toy.generation(3)
+    rows = [toys.row([5, 6], Search(width=2)), toys.row([4, 4, 4])]
+    generation.encode(rows)
+    toys.step(generation)
+    toy.errors["decode"] = [ValueError("planned")]
+
+    with pytest.raises(ValueError, match="planned"):
+        toys.step(generation)
+    run_out(generation)
+
+    assert [plain(row.answers) for row in rows] == [plain(alone(row)) for row in rows]
+
+
+def test_encoder_that_gives_too_few_rows_leaves_none_ready() -> None:
+    toy = Toy()
+
+    def encode(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return {name: array[:1] for name, array in toy.encode(inputs).items()}
+
+    generation = Generation(
+        toys.LAYOUT, encode=encode, decode=toy.decode, lengths="lengths", capacity=2
+    )
+
+    with pytest.raises(IndexError):
+        generation.encode([toys.row([4]), toys.row([5])])
+
+    assert not generation.is_busy
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_row_that_cannot_go_on_harms_no_other(width: int) -> None:
+    """A caller who cannot be told of a token, or a row without probabilities."""
+    toy = Toy(ends=False)
+    bad, good = toys.row([5], Search(width=width), limit=4), toys.row([6, 7], limit=4)
+
+    def too_large(_token: int, _value: float, /) -> None:
+        raise AnswerTooLarge("planned")
+
+    def decode(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        outputs = toy.decode(inputs)
+        if len(inputs["previous"]) == 3:
+            outputs["log_probabilities"][:2] = np.nan
+        return outputs
+
+    bad.told = too_large
+    generation = Generation(
+        toys.LAYOUT, encode=toy.encode, decode=decode, lengths="lengths", capacity=3
+    )
+    generation.encode([bad, good])
+
+    stepped = toys.step(generation)
+
+    assert list(stepped.failed) == [bad]
+    assert generation.used_slots == 1
+    run_out(generation)
+    assert plain(good.answers) == plain(alone(good, ends=False))

@@ -1,0 +1,270 @@
+"""Two graphs that become a pair, and the proof that they still answer as they did."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.helpers import pairs
+from tests.unit.server.generation import toys
+from weir.bundle.contract import Contract
+from weir.bundle.golden import Golden
+from weir.bundle.sequences import PaddedAxis
+from weir.server.errors import GoldenMismatch, ModelFailed, ServerError
+from weir.server.generation.encoder_decoder import Graph, Pair, make_pair, replay
+from weir.server.generation.sampling import Answer, Search
+from weir.server.generation.served import outputs_of, signature_of
+from weir.server.runtime.sequence_rules import rules_of
+from weir.server.runtime.session import Session
+from weir.server.runtime.signature import Signature, TensorSpec
+
+Array = NDArray[Any]
+
+
+def graph(onnx: bytes, contract: Contract = pairs.CONTRACT) -> Graph:
+    session = Session(onnx, provider="cpu", threads=1)
+    signature = Signature(session.inputs, session.outputs, batch_axis="batch", max_rows=4)
+    own = contract.of_graph({spec.name for spec in session.inputs})
+    return Graph(session.run, signature, rules_of(own, signature.inputs))
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Graph:
+    return graph(pairs.encoder())
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Graph:
+    return graph(pairs.decoder())
+
+
+@pytest.fixture
+def pair(encoder: Graph, decoder: Graph) -> Pair:
+    return make_pair(pairs.CONTRACT, encoder, decoder)
+
+
+def golden(**changes: Any) -> Golden:
+    tokens = pairs.WHOLE_GOLDEN
+    return Golden(
+        {**tokens.inputs, **changes.get("inputs", {})},
+        {**tokens.outputs, **changes.get("outputs", {})},
+    )
+
+
+def respecified(graph: Graph, name: str, **changes: Any) -> Graph:
+    """The graph with another word on one input."""
+    inputs = {**graph.signature.inputs}
+    inputs[name] = replace(inputs[name], **changes)
+    outputs = list(graph.signature.outputs.values())
+    signature = Signature(list(inputs.values()), outputs, batch_axis="batch", max_rows=4)
+    return replace(graph, signature=signature)
+
+
+def test_pair_that_answers_as_it_did_is_taken(pair: Pair) -> None:
+    for max_rows in (1, 2, 4):
+        replay(pair, pairs.WHOLE_GOLDEN, max_rows)
+
+
+def test_other_answers_than_recorded_are_refused(pair: Pair) -> None:
+    spoilt = golden(outputs={"output_tokens": np.array([[4, 5], [0, 0]])})
+
+    with pytest.raises(
+        GoldenMismatch,
+        match=r"golden row 0, decoded together: expected tokens \[4, 5\], got \[4, 4\]",
+    ):
+        replay(pair, spoilt, 4)
+
+
+def test_row_that_answers_otherwise_alone_is_refused(encoder: Graph, decoder: Graph) -> None:
+    def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        outputs = decoder.run(inputs)
+        if inputs["state"].tolist() == [[3.0]]:  # the first step of the first row, alone
+            outputs["log_probabilities"][:, 5] = 9.0
+        return outputs
+
+    pair = make_pair(pairs.CONTRACT, encoder, replace(decoder, run=run))
+
+    with pytest.raises(GoldenMismatch, match="golden row 0, decoded alone"):
+        replay(pair, pairs.WHOLE_GOLDEN, 4)
+
+
+def test_pair_without_probabilities_is_refused(encoder: Graph, decoder: Graph) -> None:
+    def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        outputs = decoder.run(inputs)
+        outputs["log_probabilities"][:] = np.nan
+        return outputs
+
+    pair = make_pair(pairs.CONTRACT, encoder, replace(decoder, run=run))
+
+    with pytest.raises(ServerError, match="no probabilities"):
+        replay(pair, pairs.WHOLE_GOLDEN, 4)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "message"),
+    [
+        (None, "no recorded answers"),
+        (Golden(pairs.WHOLE_GOLDEN.inputs, {}), "no recorded answers"),
+        (
+            Golden(pairs.WHOLE_GOLDEN.inputs, {"output_tokens": np.array([[4, 4], [0, 0]])}),
+            "no recorded answers",
+        ),
+        (
+            Golden({"lengths": np.array([3, 1])}, pairs.WHOLE_GOLDEN.outputs),
+            r"golden inputs: expected \['lengths', 'tokens'\], got \['lengths'\]",
+        ),
+        (Golden({}, pairs.WHOLE_GOLDEN.outputs), "golden inputs"),
+        (
+            Golden(
+                pairs.WHOLE_GOLDEN.inputs,
+                {name: array[:1] for name, array in pairs.WHOLE_GOLDEN.outputs.items()},
+            ),
+            "golden outputs: expected tokens and lengths of 2 rows",
+        ),
+        (
+            Golden(
+                pairs.WHOLE_GOLDEN.inputs,
+                {
+                    name: array.astype(np.float32)
+                    for name, array in pairs.WHOLE_GOLDEN.outputs.items()
+                },
+            ),
+            "golden outputs",
+        ),
+        (
+            Golden(
+                {**pairs.WHOLE_GOLDEN.inputs, "lengths": np.array([3])}, pairs.WHOLE_GOLDEN.outputs
+            ),
+            "golden inputs: expected rows",
+        ),
+    ],
+    ids=[
+        "none",
+        "no outputs",
+        "no lengths of answers",
+        "no tokens",
+        "no inputs",
+        "fewer answers",
+        "lengths that are no integers",
+        "fewer lengths",
+    ],
+)
+def test_recordings_that_prove_nothing_are_refused(
+    pair: Pair, recorded: Golden | None, message: str
+) -> None:
+    with pytest.raises(ModelFailed, match=message):
+        replay(pair, recorded, 4)
+
+
+def axis(**changes: Any) -> PaddedAxis:
+    return pairs.CONTRACT.padded_axes["time"].model_copy(update=changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"padded_axes": {}}, r"expected one for a pair, got \[\]"),
+        (
+            {"padded_axes": {"time": axis(), "letters": axis()}},
+            r"expected one for a pair, got \['letters', 'time'\]",
+        ),
+        (
+            {"padded_axes": {"time": axis(padding={"memory": 0})}},
+            "time: expected an input of the encoder, got none",
+        ),
+        ({"decoding": None}, "expected decoding, got none"),
+    ],
+    ids=["no axis", "two axes", "no input of the encoder", "no decoding"],
+)
+def test_contract_that_no_slots_can_be_made_for_is_refused(
+    encoder: Graph, decoder: Graph, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ModelFailed, match=message):
+        make_pair(pairs.CONTRACT.model_copy(update=changes), encoder, decoder)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "changes", "expected"),
+    [
+        ("decoder", "memory", {"axes": ("batch", 1, "time")}, "axis 'time' second"),
+        ("encoder", "tokens", {"axes": ("time", "batch")}, "axis 'time' second"),
+        ("encoder", "tokens", {"axes": ("batch", "time", "any")}, "no variable axes but 'batch'"),
+        ("decoder", "state", {"axes": ("batch", None)}, "no variable axes but 'batch'"),
+        ("decoder", "previous", {"datatype": "INT32"}, "INT64, got INT32"),
+        ("decoder", "lengths", {"datatype": "INT32"}, "INT64, got INT32"),
+        ("encoder", "lengths", {"datatype": "INT32"}, "INT64, got INT32"),
+    ],
+    ids=[
+        "memory's time",
+        "source's time",
+        "source's other axis",
+        "state's axis",
+        "token",
+        "decoder's lengths",
+        "encoder's lengths",
+    ],
+)
+def test_graph_of_another_form_is_refused(
+    pair: Pair, part: str, name: str, changes: dict[str, Any], expected: str
+) -> None:
+    graphs = {"encoder": pair.encoder, "decoder": pair.decoder}
+    graphs[part] = respecified(graphs[part], name, **changes)
+
+    with pytest.raises(ModelFailed, match=f"'{name}': expected {expected}"):
+        make_pair(pairs.CONTRACT, **graphs)
+
+
+def test_rows_are_cut_to_their_lengths_and_limits(pair: Pair) -> None:
+    inputs = {"tokens": np.array([[5, 6, 7], [8, 0, 0]]), "lengths": np.array([3, 1])}
+
+    rows = pair.rows(inputs, Search(most_tokens=4), arrived_s=7.0)
+
+    assert [row.inputs["tokens"].tolist() for row in rows] == [[5, 6, 7], [8]]
+    assert [list(row.inputs) for row in rows] == [["tokens"]] * 2
+    assert [(row.number, row.length, row.limit, row.arrived_s) for row in rows] == [
+        (0, 3, 4, 7.0), (1, 1, 4, 7.0),
+    ]  # fmt: skip
+    assert [row.limit for row in pair.rows(inputs, Search(most_tokens=99))] == [9, 9]
+
+
+def test_rows_without_lengths_are_full(encoder: Graph, decoder: Graph) -> None:
+    contract = pairs.CONTRACT.model_copy(update={"padded_axes": {"time": axis(lengths=None)}})
+    pair = make_pair(contract, encoder, decoder)
+
+    rows = pair.rows({"tokens": np.array([[5, 6, 7], [8, 1, 0]])}, Search())
+
+    assert [row.length for row in rows] == [3, 3]
+
+
+def test_whole_pair_takes_what_its_encoder_takes_and_gives_answers(pair: Pair) -> None:
+    signature = signature_of(pair, 3)
+
+    assert list(signature.inputs) == ["tokens", "lengths"]
+    assert list(signature.outputs.values()) == [
+        TensorSpec("output_tokens", "INT64", ("batch", "steps")),
+        TensorSpec("output_lengths", "INT64", ("batch",)),
+        TensorSpec("scores", "FP32", ("batch",)),
+    ]
+    assert signature.max_rows == 3 and signature.has_rows
+
+
+def test_answers_of_unequal_length_are_filled_up() -> None:
+    rows = [toys.row([4]) for _ in range(3)]
+    for row, tokens in zip(rows, [(5, 6), (), (7,)], strict=True):
+        row.answers = [Answer(tokens, -1.0, -0.5, True), Answer((1,) * 9, -9.0, -9.0, True)]
+
+    outputs = outputs_of(rows, padding=0)
+
+    assert outputs["output_tokens"].tolist() == [[5, 6], [0, 0], [7, 0]]
+    assert outputs["output_lengths"].tolist() == [2, 0, 1]
+    assert outputs["scores"].dtype == np.float32
+
+
+def test_only_empty_answers_have_no_tokens() -> None:
+    row = toys.row([4])
+    row.answers = [Answer((), -1.0, -1.0, True)]
+
+    assert outputs_of([row], padding=0)["output_tokens"].shape == (1, 0)

@@ -1,0 +1,147 @@
+"""Requests that leave an engine before they are answered: their caller is gone, or their time is over."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.unit.server.generation.world import World, failed_with, has_right_answer, wait_for
+from weir.server.errors import Cancelled, DeadlinePassed
+from weir.server.generation.sampling import Search
+from weir.server.scheduling.places import Load
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    world = World()
+    yield world
+    world.end()
+
+
+def test_leaving_the_queue_makes_room_in_it() -> None:
+    world = World(max_queue_rows=2)
+    world.submit()
+    world.wait_at("encode")
+    leaver = world.submit([5], [5])
+
+    world.engine.cancel(leaver)
+
+    assert failed_with(leaver, Cancelled)
+    assert world.engine.load() == Load(0, 0, 1)
+    world.submit([5], [5])
+    world.end()
+    assert sum(world.rows_of("encode")) == 3
+
+
+def test_cancelled_while_it_is_encoded_takes_no_slot_any_more(world: World) -> None:
+    leaves = world.submit([5], [6], limit=9)
+    world.wait_at("encode")
+
+    world.engine.cancel(leaves)
+
+    assert failed_with(leaves, Cancelled)
+    world.run("encode", "decode")
+    wait_for(lambda: world.tally.finished["cancelled"] == 2)
+    assert world.tally.active_rows == 0
+    assert world.rows_of("decode") == [2]
+
+
+def test_cancelled_while_it_is_decoded_leaves_before_the_next_step(world: World) -> None:
+    stays = world.submit(limit=4)
+    world.wait_at("encode")
+    leaves = world.submit([4], search=Search(width=2), limit=4)
+    world.run("encode", "decode", "encode", "decode")
+    world.wait_at("decode")
+
+    world.engine.cancel(leaves)
+
+    assert failed_with(leaves, Cancelled)
+    world.run("decode", "decode")
+    wait_for(lambda: bool(stays.outcomes))
+    assert world.rows_of("decode") == [1, 3, 3, 1]
+    assert has_right_answer(stays)
+    assert world.tally.finished == {"cancelled": 1, "limit": 1}
+
+
+def test_cancelling_twice_or_too_late_changes_nothing(world: World) -> None:
+    answered = world.submit(limit=1)
+    world.run("encode", "decode")
+    wait_for(lambda: bool(answered.outcomes))
+    cancelled = world.submit()
+    world.wait_at("encode")
+
+    for caller in (answered, cancelled, cancelled):
+        world.engine.cancel(caller)
+
+    assert has_right_answer(answered)
+    assert failed_with(cancelled, Cancelled)
+
+
+def test_cancelling_at_the_deadline_tells_of_the_deadline(world: World) -> None:
+    """A transport reports both in the same way: the call is closed."""
+    caller = world.submit(deadline_s=5.0)
+    world.run("encode")
+    world.wait_at("decode")
+    world.clock.advance(5.0)
+
+    world.engine.cancel(caller)
+
+    assert failed_with(caller, DeadlinePassed)
+    world.run("decode")
+    wait_for(lambda: world.tally.finished == {"deadline": 1})
+
+
+def test_deadline_that_passes_in_the_queue_is_answered_there_and_never_run(world: World) -> None:
+    world.submit()
+    world.wait_at("encode")
+    late, later = world.submit([4, 4], deadline_s=5.0), world.submit([5], deadline_s=9.0)
+    world.clock.advance(6.0)
+
+    assert world.engine.expire(world.clock.now) == 9.0
+
+    assert failed_with(late, DeadlinePassed) and not later.outcomes
+    world.end()
+    assert sum(world.rows_of("encode")) == 2
+
+
+def test_deadline_that_passed_is_seen_before_an_encoding_too(world: World) -> None:
+    world.submit(limit=1)
+    world.wait_at("encode")
+    late = world.submit([4], deadline_s=5.0)
+    world.clock.advance(5.0)
+
+    world.end()
+
+    assert failed_with(late, DeadlinePassed)
+    assert sum(world.rows_of("encode")) == 1
+
+
+def test_deadline_that_passes_between_steps_frees_the_slots(world: World) -> None:
+    late = world.submit([5, 5], [6], deadline_s=5.0, limit=9)
+    world.wait_at("encode")
+    stays = world.submit([7], limit=3)
+    world.run("encode", "decode", "encode", "decode")
+    world.wait_at("decode")
+    world.clock.advance(5.0)
+
+    assert world.engine.expire(world.clock.now) > 5.0
+
+    assert failed_with(late, DeadlinePassed)
+    world.run("decode", "decode")
+    wait_for(lambda: bool(stays.outcomes))
+    assert world.rows_of("decode") == [2, 3, 3, 1]
+    assert has_right_answer(stays)
+    assert world.tally.finished["deadline"] == 2
+
+
+def test_freed_slots_are_taken_by_those_who_wait(world: World) -> None:
+    leaves = world.submit([5], search=Search(width=4), limit=9)
+    world.run("encode", "decode")
+    world.wait_at("decode")
+    comes = world.submit([6], limit=1)
+
+    world.engine.cancel(leaves)
+
+    world.run("decode", "encode", "decode")
+    wait_for(lambda: bool(comes.outcomes))
+    assert world.rows_of("decode") == [4, 4, 1]
+    assert has_right_answer(comes)

@@ -1,0 +1,210 @@
+"""What goes wrong for one request is that request's alone, and everything is counted."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from tests.unit.server.generation import toys
+from tests.unit.server.generation.callers import Caller
+from tests.unit.server.generation.world import (
+    POISON,
+    World,
+    failed_with,
+    has_right_answer,
+    wait_for,
+)
+from weir.server.errors import (
+    AnswerTooLarge,
+    Cancelled,
+    DeadlinePassed,
+    InvalidRequest,
+    OutOfMemory,
+)
+from weir.server.generation.sampling import Search
+from weir.server.generation.worker import StepRefused
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    world = World()
+    yield world
+    world.end()
+
+
+def too_large(_token: int, _log_probability: float, /) -> None:
+    raise AnswerTooLarge("planned")
+
+
+def test_request_that_cannot_be_encoded_harms_no_other(world: World) -> None:
+    world.submit(limit=1)
+    world.wait_at("encode")
+    callers = [world.submit([4], [5]), world.submit([POISON]), world.submit([6])]
+
+    world.end()
+
+    assert failed_with(callers[1], ValueError)
+    assert has_right_answer(callers[0]) and has_right_answer(callers[2])
+    assert world.rows_of("encode") == [1, 4, 2, 1, 1]
+    assert world.tally.finished == {"limit": 4, "failed": 1}
+
+
+def test_tokens_of_sources_are_counted_with_what_fills_them_up(world: World) -> None:
+    world.submit([4], limit=1)
+    world.wait_at("encode")
+    world.submit([4, 5, 6, 7], [5])
+    world.submit([6, 7])
+
+    world.end()
+
+    # One row of 1; then rows of 4, 1 and 2, filled up to 4 each.
+    assert world.rows_of("encode") == [1, 3]
+    assert world.tally.model.tokens == 1 + 4 + 1 + 2
+    assert world.tally.model.padded_tokens == 1 + 3 * 4
+
+
+def test_tokens_of_sources_that_were_encoded_singly_are_counted_once(world: World) -> None:
+    world.submit([4], limit=1)
+    world.wait_at("encode")
+    world.submit([4, 5, 6])
+    world.submit([POISON, 8])
+
+    world.end()
+
+    assert world.rows_of("encode") == [1, 2, 1, 1]
+    assert world.tally.model.tokens == world.tally.model.padded_tokens == 1 + 3
+
+
+def test_step_that_fails_takes_those_who_are_decoded_and_no_other(world: World) -> None:
+    here = [world.submit([5], [6]), world.submit([7], search=Search(width=2))]
+    world.wait_at("encode")
+    world.toy.errors["decode"] = [OutOfMemory("planned")]
+    world.open()
+    wait_for(lambda: any(caller.outcomes for caller in here))
+    after = world.submit([8])
+
+    world.end()
+
+    assert failed_with(here[0], OutOfMemory)
+    assert has_right_answer(after)
+    assert world.tally.finished["failed"] >= 2
+
+
+@pytest.mark.parametrize(
+    ("others", "error"), [(0, InvalidRequest), (1, StepRefused)], ids=["alone", "beside another"]
+)
+def test_values_of_a_step_are_laid_to_a_request_only_if_it_is_alone(
+    world: World, others: int, error: type[Exception]
+) -> None:
+    callers = [world.submit([4], limit=9)]
+    world.wait_at("encode")
+    callers += [world.submit([4], limit=9) for _ in range(others)]
+    world.run("encode", *(["decode", "encode"] * others))
+    world.wait_at("decode")
+    world.toy.errors["decode"] = [InvalidRequest("planned")]
+
+    world.end()
+
+    assert all(failed_with(caller, error) for caller in callers)
+
+
+def test_answer_that_cannot_be_sent_harms_no_other(world: World) -> None:
+    world.submit(limit=1)
+    world.wait_at("encode")
+    bad = world.submit([4], answer_error=AnswerTooLarge("planned"))
+    good = world.submit([5, 5])
+
+    world.end()
+
+    assert failed_with(bad, AnswerTooLarge)
+    assert has_right_answer(good)
+    assert world.tally.model.success.count == 2
+
+
+def test_caller_who_cannot_be_told_of_a_token_harms_no_other(world: World) -> None:
+    world.submit(limit=1)
+    world.wait_at("encode")
+    bad, good = world.caller([4], [5], limit=9), world.submit([6, 6])
+    bad.sources[1].told = too_large
+    world.engine.submit(bad)
+
+    world.end()
+
+    assert failed_with(bad, AnswerTooLarge)
+    assert has_right_answer(good)
+    assert world.rows_of("decode") == [1, 3, 1, 1]
+    assert world.tally.finished == {"limit": 2, "failed": 2}
+
+
+def test_rows_of_one_request_may_end_and_fail_in_the_same_step(world: World) -> None:
+    caller = world.caller([4], [5], [6], limit=1)
+    for row in caller.sources[1:]:
+        row.told = too_large
+    world.engine.submit(caller)
+
+    world.end()
+
+    assert failed_with(caller, AnswerTooLarge)
+    assert world.tally.finished == {"limit": 1, "failed": 2}
+
+
+def test_failure_that_cannot_be_told_harms_no_other(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On any of its ways out: refused in the queue, before an encoding, cancelled, or failed."""
+    world.submit(limit=1)
+    world.wait_at("encode")
+    lost = {"fail_error": OSError("planned")}
+    expired, cut = world.submit([4], deadline_s=1.0, **lost), world.submit([4], deadline_s=2.0, **lost)  # fmt: skip
+    cancelled, poisoned = world.submit([4], **lost), world.submit([POISON], **lost)
+    also_late, good = world.submit([4], deadline_s=1.0), world.submit([5])
+    with caplog.at_level(logging.CRITICAL):
+        world.clock.advance(1.0)
+        world.engine.expire(world.clock.now)
+        world.engine.cancel(cancelled)
+        world.clock.advance(1.0)
+        world.end()
+
+    assert failed_with(cancelled, Cancelled) and failed_with(poisoned, ValueError)
+    assert all(failed_with(caller, DeadlinePassed) for caller in (expired, cut, also_late))
+    assert has_right_answer(good)
+
+
+def test_rows_are_counted_by_why_they_left() -> None:
+    world = World()
+    world.toy.ends = True
+    ends = world.submit([5], limit=50)
+    world.end()
+    (row,) = ends.sources
+
+    assert row.answers[0].is_complete
+    assert world.tally.finished == {"end": 1}
+    assert world.tally.tokens == len(row.answers[0].tokens)
+    assert world.tally.steps == len(row.answers[0].tokens) + 1 == len(world.rows_of("decode"))
+
+
+def test_times_are_those_of_first_token_and_of_each_after_it(world: World) -> None:
+    world.clock.advance(1.0)
+    caller = world.submit(limit=4)
+    for kind in ("encode", "decode", "decode", "decode", "decode"):
+        world.wait_at(kind)
+        world.clock.advance(2.0)
+        world.run(kind)
+    wait_for(lambda: bool(caller.outcomes))
+
+    assert world.tally.first_token.total == 4.0
+    assert world.tally.token.total == pytest.approx(2.0)
+    assert sum(world.tally.token.counts) == sum(world.tally.first_token.counts) == 1
+    assert world.tally.model.success.seconds == 10.0
+
+
+def test_active_rows_are_those_of_beams_too(world: World) -> None:
+    caller: Caller = world.submit([5], search=Search(width=3), limit=2)
+    world.run("encode", "decode")
+    world.wait_at("decode")
+
+    assert world.tally.active_rows == 3
+    world.run("decode")
+    wait_for(lambda: bool(caller.outcomes))
+    wait_for(lambda: world.tally.active_rows == 0)
+    assert toys.plain(caller.sources[0].answers)

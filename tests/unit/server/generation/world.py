@@ -1,0 +1,144 @@
+"""An engine whose graphs wait for the test before each run."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from tests.unit.server.conftest import HANG_S, Clock
+from tests.unit.server.generation import toys
+from tests.unit.server.generation.callers import Caller
+from weir.server.generation.engine import Engine
+from weir.server.generation.metrics import GenerationTally
+from weir.server.generation.sampling import Search
+from weir.server.scheduling.batching import BatchPolicy
+from weir.server.scheduling.deadlines import Deadlines
+from weir.server.scheduling.places import Load
+from weir.server.telemetry.model_stats import ModelMetrics
+
+Array = NDArray[Any]
+
+POISON = 1
+"""A source token with which no batch can be encoded."""
+
+
+class Gated(toys.Toy):
+    """A toy each of whose runs begins when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__(ends=False)
+        self.changed = threading.Condition()
+        self.at: str | None = None
+        self.is_open = False
+
+    def encode(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        if POISON in inputs["tokens"]:
+            self._begin("encode", len(inputs["tokens"]))
+            raise ValueError("poison")
+        return super().encode(inputs)
+
+    def _begin(self, kind: str, rows: int) -> None:
+        with self.changed:
+            self.at = kind
+            self.changed.notify_all()
+            assert self.changed.wait_for(lambda: self.is_open or self.at is None, HANG_S)
+            self.at = None
+            self.changed.notify_all()
+        super()._begin(kind, rows)
+
+
+class World:
+    """An engine, its callers, and a clock that stands still."""
+
+    def __init__(self, *, capacity: int = 4, max_queue_rows: int = 8) -> None:
+        self.clock = Clock(0.0)
+        self.toy = Gated()
+        self.callers: list[Caller] = []
+        self.tally = GenerationTally(ModelMetrics("toy", "1"))
+        self.deadlines = Deadlines(self.clock)
+        self.engine = Engine(
+            "toy",
+            self.toy.generation(capacity),
+            policy=BatchPolicy(capacity),
+            max_queue_rows=max_queue_rows,
+            deadlines=self.deadlines,
+            tally=self.tally,
+            clock=self.clock,
+        )
+        self.engine.start()
+
+    def caller(self, *sources: Sequence[int], **what: Any) -> Caller:
+        """A request that is not submitted yet: of one row, unless it is said otherwise."""
+        search, limit = what.pop("search", Search()), what.pop("limit", 3)
+        rows = [
+            toys.row(tokens, search, number=number, limit=limit)
+            for number, tokens in enumerate(sources or [[5, 6]])
+        ]
+        for row in rows:
+            row.arrived_s = self.clock.now
+        return Caller(rows, arrived_s=self.clock.now, queued_s=self.clock.now, **what)
+
+    def submit(self, *sources: Sequence[int], **what: Any) -> Caller:
+        caller = self.caller(*sources, **what)
+        self.engine.submit(caller)
+        self.callers.append(caller)
+        return caller
+
+    def wait_at(self, kind: str) -> None:
+        """Return once a run of this kind waits for the test."""
+        with self.toy.changed:
+            reached = self.toy.changed.wait_for(lambda: self.toy.at is not None, HANG_S)
+            assert reached and self.toy.at == kind, f"expected {kind}, it is at {self.toy.at}"
+
+    def run(self, *kinds: str) -> None:
+        """Let these runs happen, one after the other."""
+        for kind in kinds:
+            self.wait_at(kind)
+            with self.toy.changed:
+                self.toy.at = None
+                self.toy.changed.notify_all()
+
+    def run_any(self) -> None:
+        """Let the run happen that the engine is at, if anybody waits for one."""
+        wait_for(lambda: self.toy.at is not None or all(caller.outcomes for caller in self.callers))
+        with self.toy.changed:
+            self.toy.at = None
+            self.toy.changed.notify_all()
+
+    def open(self) -> None:
+        """Let every run happen from now on."""
+        with self.toy.changed:
+            self.toy.is_open = True
+            self.toy.changed.notify_all()
+
+    def end(self) -> None:
+        """Let everything here come to its end, and the engine with it."""
+        self.open()
+        self.engine.close()
+        assert self.engine.join(HANG_S), "the engine does not end"
+        assert self.engine.load() == Load(0, 0, 0)
+        assert all(len(caller.outcomes) == 1 for caller in self.callers)
+
+    def rows_of(self, kind: str) -> list[int]:
+        return [rows for each, rows in self.toy.calls if each == kind]
+
+
+def wait_for(happened: Callable[[], bool]) -> None:
+    """What a thread does last it tells nobody, so look again and again."""
+    end_s = time.monotonic() + HANG_S
+    while not happened():
+        assert time.monotonic() < end_s, "what the test waits for does not happen"
+        time.sleep(0.001)
+
+
+def has_right_answer(caller: Caller) -> bool:
+    return caller.outcomes == ["answered"] and all(
+        toys.plain(row.answers) == toys.plain(toys.alone(row, ends=False)) for row in caller.sources
+    )
+
+
+def failed_with(caller: Caller, error: type[Exception]) -> bool:
+    (outcome,) = caller.outcomes
+    return isinstance(outcome, error)

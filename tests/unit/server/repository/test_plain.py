@@ -1,0 +1,131 @@
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import onnx_models
+from weir.bundle.errors import BrokenBundle
+from weir.server.errors import ModelFailed
+from weir.server.repository import plain
+from weir.server.repository.triton_config import TritonConfig
+
+GRAPH = onnx_models.affine()
+LABELLED = 'output [ { name: "y" label_filename: "labels.txt" } ]'
+
+
+@pytest.fixture
+def version(models: Path) -> Path:
+    """A version directory, with nothing beside it yet."""
+    return onnx_models.write_plain(models, "affine", GRAPH)
+
+
+def test_graph_alone(version: Path) -> None:
+    assert plain.read(version) == plain.PlainModel(GRAPH, None, {})
+
+
+def test_labels_lie_beside_the_versions(version: Path) -> None:
+    (version.parent / "config.pbtxt").write_text(LABELLED)
+    (version.parent / "labels.txt").write_bytes("größe\r\neast\n\nwest\n\n\n".encode())
+
+    model = plain.read(version)
+
+    assert model.labels == {"y": ["größe", "east", "", "west"]}
+
+
+def test_graph_has_the_name_that_is_told(version: Path) -> None:
+    (version / "model.onnx").rename(version / "other.onnx")
+    (version.parent / "config.pbtxt").write_text('default_model_filename: "other.onnx"')
+
+    assert plain.read(version).graph == GRAPH
+
+
+def test_name_is_the_directorys(version: Path) -> None:
+    (version.parent / "config.pbtxt").write_text('name: "affine"')
+    assert plain.read_config(version.parent) == TritonConfig()
+
+    (version.parent / "config.pbtxt").write_text('name: "other"')
+    with pytest.raises(ModelFailed, match="expected 'affine'"):
+        plain.read_config(version.parent)
+
+
+def test_repository_may_be_a_link(version: Path, tmp_path: Path) -> None:
+    (version.parent / "config.pbtxt").write_text("max_batch_size: 3")
+    (tmp_path / "link").symlink_to(version.parent.parent)
+
+    config = plain.read_config(tmp_path / "link" / "affine")
+
+    assert config is not None and config.max_batch_size == 3
+
+
+@pytest.mark.parametrize("file", ["config.pbtxt", "labels.txt"])
+def test_unsafe_file_is_refused(file: str, version: Path, tmp_path: Path) -> None:
+    (version.parent / "config.pbtxt").write_text(LABELLED)
+    (version.parent / "labels.txt").write_text("a\nb\nc\nd\n")
+    path, elsewhere = version.parent / file, tmp_path / "elsewhere"
+    path.rename(elsewhere)
+
+    path.symlink_to(elsewhere)
+    with pytest.raises(BrokenBundle, match=f"{file}: expected a regular file, got a link"):
+        plain.read(version)
+
+    path.unlink()
+    os.link(elsewhere, path)
+    with pytest.raises(BrokenBundle, match=f"{file}: expected a file of one name"):
+        plain.read(version)
+
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(BrokenBundle, match=f"{file}: expected a regular file"):
+        plain.read(version)
+
+    path.unlink()
+    with path.open("wb") as huge:
+        huge.truncate(1 << 25)
+    with pytest.raises(BrokenBundle, match=f"{file}: expected at most"):
+        plain.read(version)
+
+
+def test_linked_model_directory_is_refused(version: Path, models: Path) -> None:
+    (version.parent / "config.pbtxt").write_text("max_batch_size: 3")
+    (models / "linked").symlink_to(version.parent)
+
+    with pytest.raises(BrokenBundle, match="expected a directory, got a link"):
+        plain.read_config(models / "linked")
+
+
+def test_missing_labels_are_named(version: Path) -> None:
+    (version.parent / "config.pbtxt").write_text(LABELLED)
+
+    with pytest.raises(ModelFailed, match=r"labels\.txt: expected the labels .* got none"):
+        plain.read(version)
+
+
+def test_labels_of_no_text_are_refused(version: Path) -> None:
+    (version.parent / "config.pbtxt").write_text(LABELLED)
+    (version.parent / "labels.txt").write_bytes(b"a\n\xff\n")
+
+    with pytest.raises(ModelFailed, match=r"labels\.txt: expected UTF-8"):
+        plain.read(version)
+
+
+def test_what_has_no_effect_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    config = TritonConfig(
+        unused=("parameters", "optimization.graph"), providers=frozenset({"cpu", "cuda"})
+    )
+
+    with caplog.at_level(logging.INFO):
+        plain.warn("affine", config, "cpu")
+
+    assert caplog.messages == [
+        "config.pbtxt has fields without effect model=affine fields=parameters, optimization.graph",
+        "config.pbtxt asks for another device model=affine instance_group.kind=KIND_GPU provider=cpu",
+    ]
+
+
+def test_what_has_its_effect_is_none(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        plain.warn("affine", None, "cpu")
+        plain.warn("affine", TritonConfig(providers=frozenset({"cpu"})), "cpu")
+
+    assert caplog.messages == []

@@ -1,0 +1,125 @@
+import pytest
+
+from weir.server.errors import ModelFailed
+from weir.server.repository.triton_agreement import Tensors, hold
+from weir.server.repository.triton_config import TritonConfig, TritonTensor
+from weir.server.runtime.signature import TensorSpec
+
+
+def spec(name: str, *axes: int | str | None, datatype: str = "FP32") -> TensorSpec:
+    return TensorSpec(name, datatype, axes)
+
+
+def held(
+    inputs: list[TensorSpec],
+    outputs: list[TensorSpec],
+    *,
+    max_batch_size: int,
+    told_inputs: tuple[TritonTensor, ...] = (),
+    told_outputs: tuple[TritonTensor, ...] = (),
+) -> Tensors:
+    config = TritonConfig(max_batch_size, told_inputs, told_outputs)
+    return hold(config, max_batch_size, inputs, outputs)
+
+
+def test_first_axes_are_the_batch_axis_whatever_their_names() -> None:
+    tensors = held(
+        [spec("x", None, 4), spec("ids", "N", "time")], [spec("y", "rows")], max_batch_size=8
+    )
+
+    assert tensors.batch_axis == "batch"
+    assert [one.axes for one in tensors.inputs] == [("batch", 4), ("batch", "time")]
+    assert [one.axes for one in tensors.outputs] == [("batch",)]
+
+
+def test_batch_axis_is_none_of_the_other_axes() -> None:
+    tensors = held([spec("x", "rows", "batch")], [spec("y", "rows", "batch_")], max_batch_size=8)
+
+    assert tensors.batch_axis == "batch__"
+    assert tensors.inputs[0].axes == ("batch__", "batch")
+
+
+def test_without_a_batch_size_shapes_are_whole() -> None:
+    tensors = held(
+        [spec("x", "batch", 4)],
+        [spec("y", "batch", 4)],
+        max_batch_size=0,
+        told_inputs=(TritonTensor("x", "FP32", (-1, 4)),),
+    )
+
+    assert tensors == Tensors([spec("x", "batch", 4)], [spec("y", "batch", 4)], None)
+
+
+def test_told_size_takes_the_place_of_a_free_one() -> None:
+    tensors = held(
+        [spec("x", "batch", None, "width"), spec("mask", "batch", "width")],
+        [spec("y", "batch", "width"), spec("z", "batch", None)],
+        max_batch_size=8,
+        told_inputs=(TritonTensor("x", None, (3, 5)), TritonTensor("mask", None, (-1,))),
+        told_outputs=(TritonTensor("z", None, (7,)),),
+    )
+
+    assert [one.axes for one in tensors.inputs] == [("batch", 3, 5), ("batch", 5)]
+    assert [one.axes for one in tensors.outputs] == [("batch", 5), ("batch", 7)]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        pytest.param(TritonTensor("x"), id="nothing but its name"),
+        pytest.param(TritonTensor("x", "FP32"), id="no dims"),
+        pytest.param(TritonTensor("x", None, (-1, 4)), id="any size"),
+        pytest.param(TritonTensor("x", None, (3, 4)), id="the same"),
+    ],
+)
+def test_what_fits_leaves_the_graphs_sizes(told: TritonTensor) -> None:
+    tensors = held([spec("x", "n", 3, 4)], [], max_batch_size=1, told_inputs=(told,))
+
+    assert tensors.inputs[0].axes == ("batch", 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        pytest.param(TritonTensor("z"), "input: expected the graph's x, got z", id="name"),
+        pytest.param(
+            TritonTensor("x", "INT64"),
+            "input 'x': data_type: expected FP32 as in the graph, got INT64",
+            id="datatype",
+        ),
+        pytest.param(
+            TritonTensor("x", None, (3, 5)),
+            r"input 'x': dims: expected \[3, -1, 4\] as in the graph without the batch axis, "
+            r"got \[3, 5\]",
+            id="rank",
+        ),
+        pytest.param(
+            TritonTensor("x", None, (3, 1, 5)),
+            r"expected \[3, -1, 4\] .* got \[3, 1, 5\]",
+            id="size",
+        ),
+    ],
+)
+def test_disagreement_names_tensor_expected_and_got(told: TritonTensor, reason: str) -> None:
+    with pytest.raises(ModelFailed, match=f"^config.pbtxt: .*{reason}"):
+        held([spec("x", "n", 3, None, 4)], [], max_batch_size=1, told_inputs=(told,))
+
+
+def test_outputs_are_held_against_the_graph_too() -> None:
+    with pytest.raises(ModelFailed, match=r"output 'y': dims: expected \[2\] .*, got \[3\]"):
+        held([], [spec("y", 2)], max_batch_size=0, told_outputs=(TritonTensor("y", None, (3,)),))
+
+
+def test_one_symbol_has_one_size() -> None:
+    told = (TritonTensor("a", None, (3,)), TritonTensor("b", None, (4,)))
+
+    with pytest.raises(ModelFailed, match=r"input 'b': dims: expected 3 .*'time'.* got 4"):
+        held([spec("a", "time"), spec("b", "time")], [], max_batch_size=0, told_inputs=told)
+
+
+@pytest.mark.parametrize(
+    "output", [pytest.param(spec("y"), id="scalar"), pytest.param(spec("y", 1, 4), id="fixed")]
+)
+def test_batch_size_needs_a_first_axis_of_any_size(output: TensorSpec) -> None:
+    with pytest.raises(ModelFailed, match=r"max_batch_size 8: expected a first axis .* output 'y'"):
+        held([spec("x", "n", 4)], [output], max_batch_size=8)

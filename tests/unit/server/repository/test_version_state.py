@@ -1,0 +1,343 @@
+"""The state machine of one model's versions, on plain values: files are numbers, what serves is a name."""
+
+from dataclasses import dataclass, field
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    multiple,
+    rule,
+)
+
+from weir.server.repository import version_state
+from weir.server.repository.version_state import (
+    Model,
+    State,
+    Wanted,
+    failed,
+    left,
+    loaded,
+    loading,
+    settled,
+    to_load,
+)
+
+NOW = 100.0
+NOTHING: Model[str] = Model()
+
+
+def serving(*numbers: int, labels: dict[str, int] | None = None) -> Model[str]:
+    """A model some of whose versions serve, from files 0."""
+    model = NOTHING
+    for number in numbers:
+        model, _ = loaded(model, number, 0, f"v{number}", NOW)
+    return settled(model, Wanted(dict.fromkeys(numbers, 0), labels or {}), NOW)[0]
+
+
+def ready(model: Model[str]) -> set[int]:
+    return {number for number in model.versions if model.is_ready(number)}
+
+
+def test_the_one_that_shall_answer_is_loaded_first_then_the_highest() -> None:
+    wanted = Wanted({1: 0, 2: 0, 3: 0}, {"stable": 2, "canary": 3})
+
+    assert to_load(NOTHING, wanted) == [2, 3, 1]
+
+
+def test_what_is_there_is_not_loaded_again_until_its_files_change() -> None:
+    model = failed(serving(1), 2, 7, "broken", NOW)
+
+    assert to_load(model, Wanted({1: 0, 2: 7})) == []
+    assert to_load(model, Wanted({1: 5, 2: 8})) == [2, 1]
+    assert to_load(model, Wanted({1: 0, 2: 7}), retry=True) == [2]
+    assert to_load(model, Wanted({1: 0, 2: 7}), again=True) == [1]
+
+
+def test_what_was_announced_and_not_loaded_is_loaded() -> None:
+    """At the start every version is told of before the first is loaded."""
+    model = loading(NOTHING, 1, 0, NOW)
+
+    assert to_load(model, Wanted({1: 0})) == [1]
+
+
+def test_newer_version_takes_over_and_the_older_leaves() -> None:
+    model, replaced = loaded(serving(1), 2, 0, "v2", NOW)
+
+    model, leaving = settled(model, Wanted({2: 0}), NOW + 1)
+
+    assert replaced is None
+    assert (model.answering, ready(model), leaving) == (2, {2}, {1: "v1"})
+    assert model.versions[1].state is State.UNLOADING
+    assert model.versions[1].since_s == NOW + 1
+    assert set(left(model, 1, NOW, unloaded=False).versions) == {2}
+
+
+def test_older_version_answers_on_when_the_newer_fails() -> None:
+    model = failed(loading(serving(1), 2, 0, NOW), 2, 0, "golden", NOW)
+
+    model, leaving = settled(model, Wanted({2: 0}), NOW)
+
+    assert (model.answering, leaving) == (1, {})
+    assert (model.versions[2].state, model.versions[2].reason) == (State.UNAVAILABLE, "golden")
+
+
+def test_newer_files_of_a_version_replace_it_once_they_are_proved() -> None:
+    model = loading(serving(1), 1, 5, NOW)
+    assert model.is_ready(1)
+
+    model, replaced = loaded(model, 1, 5, "v1 again", NOW + 1)
+
+    assert replaced == "v1"
+    assert (model.versions[1].model, model.versions[1].since_s) == ("v1 again", NOW + 1)
+
+
+def test_broken_newer_files_of_a_version_leave_it_serving_with_the_reason() -> None:
+    model = failed(loading(serving(1), 1, 5, NOW), 1, 5, "truncated", NOW + 1)
+
+    version = settled(model, Wanted({1: 5}), NOW + 1)[0].versions[1]
+
+    assert (version.state, version.model, version.since_s) == (State.READY, "v1", NOW)
+    assert version.reason == "truncated"
+
+
+def test_newer_files_that_are_mended_leave_no_reason_behind() -> None:
+    model = failed(serving(1), 1, 5, "truncated", NOW)
+
+    model, _ = loaded(model, 1, 6, "v1 again", NOW)
+
+    assert model.versions[1].reason == ""
+
+
+def test_who_answered_goes_on_when_the_newest_fails_though_a_label_keeps_another() -> None:
+    """A canary is not for everybody."""
+    model, _ = loaded(serving(2), 1, 0, "v1", NOW)
+    model = failed(model, 3, 0, "broken", NOW)
+
+    model, leaving = settled(model, Wanted({1: 0, 3: 0}, {"canary": 1}), NOW)
+
+    assert (model.answering, leaving) == (2, {})
+
+
+def test_labels_are_names_of_what_was_unloaded() -> None:
+    model = serving(1, 2, labels={"canary": 1})
+
+    model, leaving = settled(model, Wanted(labels=model.labels), NOW)
+
+    assert (model.labels, model.answering) == ({"canary": 1}, None)
+    assert leaving == {1: "v1", 2: "v2"}
+
+
+def test_label_moves_when_its_version_serves_and_not_before() -> None:
+    model = serving(1, labels={"canary": 1})
+    wanted = Wanted({1: 0, 2: 0}, {"canary": 2})
+
+    before, _ = settled(loading(model, 2, 0, NOW), wanted, NOW)
+    after, _ = settled(loaded(before, 2, 0, "v2", NOW)[0], wanted, NOW)
+
+    assert (before.labels, after.labels) == ({"canary": 1}, {"canary": 2})
+
+
+def test_label_that_waits_keeps_its_old_version_serving() -> None:
+    model = failed(serving(1, labels={"canary": 1}), 2, 0, "broken", NOW)
+
+    model, leaving = settled(model, Wanted({2: 0}, {"canary": 2}), NOW)
+
+    assert (model.labels, leaving, ready(model)) == ({"canary": 1}, {}, {1})
+
+
+def test_label_that_waits_keeps_its_old_version_beside_others_that_serve() -> None:
+    model = failed(serving(1, 2, labels={"canary": 1}), 3, 0, "broken", NOW)
+
+    model, leaving = settled(model, Wanted({2: 0, 3: 0}, {"canary": 3}), NOW)
+
+    assert (model.labels, leaving, ready(model)) == ({"canary": 1}, {}, {1, 2})
+
+
+def test_label_does_not_wait_at_a_version_that_does_not_serve() -> None:
+    model, _ = settled(failed(serving(2), 1, 0, "broken", NOW), Wanted({2: 0}, {"canary": 1}), NOW)
+
+    model, _ = settled(failed(model, 3, 0, "broken", NOW), Wanted({2: 0}, {"canary": 3}), NOW)
+
+    assert (model.labels, set(model.versions)) == ({"canary": 3}, {2, 3})
+
+
+def test_version_that_is_leaving_is_told_of_until_it_has_left() -> None:
+    wanted = Wanted({2: 0})
+    model, _ = settled(loaded(serving(1), 2, 0, "v2", NOW)[0], wanted, NOW)
+
+    model, leaving = settled(model, wanted, NOW)
+
+    assert leaving == {}
+    assert model.versions[1].state is State.UNLOADING
+
+
+def test_stable_answers_rather_than_the_highest() -> None:
+    model, _ = settled(serving(1, 2), Wanted({1: 0, 2: 0}, {"stable": 1}), NOW)
+
+    assert model.answering == 1
+
+
+def test_at_the_start_nobody_answers_for_a_stable_that_fails() -> None:
+    """Somebody chose: the highest may be the one he ran away from."""
+    wanted = Wanted({1: 0, 2: 0}, {"stable": 1})
+    model, _ = loaded(NOTHING, 2, 0, "v2", NOW)
+
+    model, _ = settled(failed(model, 1, 0, "broken", NOW), wanted, NOW)
+
+    assert model.answering is None
+    assert ready(model) == {2}
+
+
+def test_who_answered_goes_on_when_a_new_stable_fails() -> None:
+    model = failed(serving(2), 1, 0, "broken", NOW)
+
+    model, leaving = settled(model, Wanted({1: 0, 2: 0}, {"stable": 1}), NOW)
+
+    assert (model.answering, leaving) == (2, {})
+
+
+def test_nothing_wanted_leaves_nothing() -> None:
+    model, leaving = settled(failed(serving(1, 2), 3, 0, "broken", NOW), Wanted(), NOW)
+
+    assert (model.answering, model.labels) == (None, {})
+    assert leaving == {1: "v1", 2: "v2"}
+    assert set(model.versions) == {1, 2}
+    unloaded = left(model, 1, NOW, unloaded=True)
+    assert (unloaded.versions[1].state, unloaded.versions[1].reason) == (
+        State.UNAVAILABLE,
+        "unloaded",
+    )
+
+
+def test_version_that_came_back_while_it_was_leaving_stays() -> None:
+    model, _ = settled(serving(1), Wanted(), NOW)
+
+    assert to_load(model, Wanted({1: 0})) == [1]
+    model, replaced = loaded(loading(model, 1, 0, NOW), 1, 0, "v1 again", NOW)
+
+    assert replaced is None
+    assert left(model, 1, NOW, unloaded=False) == model
+
+
+@dataclass
+class Disk:
+    """What is wanted; a version's files are a number that grows."""
+
+    files: dict[int, int] = field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=dict)
+
+    def wanted(self) -> Wanted:
+        return Wanted(dict(self.files), dict(self.labels))
+
+
+NUMBERS = st.integers(1, 4)
+
+
+class Lifecycle(RuleBasedStateMachine):
+    """Any order of releases, broken ones, labels and removals; nothing that serves is lost."""
+
+    instances = Bundle("instances")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = NOTHING
+        self.disk = Disk()
+        self.made = 0
+        self.alive: set[str] = set()
+
+    @rule(number=NUMBERS)
+    def release(self, number: int) -> None:
+        self.disk.files[number] = self.disk.files.get(number, 0) + 1
+
+    @rule(number=NUMBERS)
+    def remove(self, number: int) -> None:
+        self.disk.files.pop(number, None)
+        self.disk.labels = {k: v for k, v in self.disk.labels.items() if v != number}
+
+    @rule(label=st.sampled_from(["stable", "canary"]), number=st.none() | NUMBERS)
+    def label(self, label: str, number: int | None) -> None:
+        self.disk.labels.pop(label, None)
+        if number in self.disk.files:
+            self.disk.labels[label] = number
+
+    @rule(target=instances, outcomes=st.lists(st.booleans(), max_size=6), again=st.booleans())
+    def bring(self, outcomes: list[bool], again: bool) -> object:  # noqa: FBT001
+        """Load what is to be loaded; some of it fails."""
+        wanted, gone = self.disk.wanted(), []
+        for number in to_load(self.model, wanted, retry=again, again=again):
+            before, answering = ready(self.model), self.model.answering
+            files = wanted.versions[number]
+            self.model = loading(self.model, number, files, NOW)
+            assert ready(self.model) == before
+            if outcomes and outcomes.pop():
+                self.made += 1
+                name = f"{number} #{self.made}"
+                self.alive.add(name)
+                self.model, replaced = loaded(self.model, number, files, name, NOW)
+                if replaced is not None:
+                    gone.append((number, replaced))
+                assert ready(self.model) == before | {number}
+            else:
+                served = {n: v.model for n, v in self.model.versions.items()}
+                self.model = failed(self.model, number, files, "broken", NOW)
+                assert ready(self.model) == before
+                assert all(self.model.versions[n].model == m for n, m in served.items())
+            gone += self.settle(wanted)
+            if answering is not None and wanted.versions:
+                assert self.model.answering is not None
+        gone += self.settle(wanted)
+        assert not to_load(self.model, wanted)
+        return multiple(*gone)
+
+    def settle(self, wanted: Wanted) -> list[tuple[int, str]]:
+        before = self.model
+        self.model, leaving = settled(self.model, wanted, NOW)
+        for number, name in leaving.items():
+            assert before.versions[number].model == name
+            assert number not in wanted.versions
+        if wanted.versions and ready(before):
+            assert ready(self.model), "what serves goes on until something takes its place"
+        candidates = [n for n in wanted.versions if self.model.is_ready(n)]
+        if "stable" not in wanted.labels and candidates:
+            if max(wanted.versions) in candidates:
+                assert self.model.answering == max(candidates)
+            else:
+                assert self.model.answering == before.answering or before.answering is None
+        for label, number in wanted.labels.items():
+            if self.model.is_ready(number):
+                assert self.model.labels[label] == number
+        return list(leaving.items())
+
+    @rule(instance=consumes(instances), unloaded=st.booleans())
+    def let_go(self, instance: tuple[int, str], unloaded: bool) -> None:  # noqa: FBT001
+        number, name = instance
+        before = ready(self.model)
+        self.model = left(self.model, number, NOW, unloaded=unloaded)
+        assert ready(self.model) == before
+        self.alive.remove(name)
+
+    @invariant()
+    def answers_only_what_is_ready(self) -> None:
+        assert self.model.answering is None or self.model.is_ready(self.model.answering)
+
+    @invariant()
+    def serves_exactly_where_it_is_ready(self) -> None:
+        for version in self.model.versions.values():
+            assert (version.model is not None) == (version.state is State.READY)
+
+    @invariant()
+    def is_held_or_was_handed_out(self) -> None:
+        held = {version.model for version in self.model.versions.values() if version.model}
+        assert held <= self.alive, "what was let go does not serve"
+
+
+Lifecycle.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestLifecycle = Lifecycle.TestCase
+
+
+def test_module_knows_no_clock_and_no_thread() -> None:
+    assert not {"threading", "time", "queue"} & set(vars(version_state))

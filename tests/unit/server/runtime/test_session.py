@@ -1,0 +1,302 @@
+import errno
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from tests.helpers import onnx_models
+from weir.protocol.datatypes import DATATYPES
+from weir.server.errors import (
+    InvalidRequest,
+    ModelFailed,
+    OutOfMemory,
+    ProviderMissing,
+    RequestError,
+)
+from weir.server.runtime.session import RunFailed, Session, choose_provider
+from weir.server.runtime.signature import TensorSpec
+
+Array = NDArray[Any]
+
+ONNX_OF = {
+    "BOOL": TensorProto.BOOL,
+    "UINT8": TensorProto.UINT8,
+    "UINT16": TensorProto.UINT16,
+    "UINT32": TensorProto.UINT32,
+    "UINT64": TensorProto.UINT64,
+    "INT8": TensorProto.INT8,
+    "INT16": TensorProto.INT16,
+    "INT32": TensorProto.INT32,
+    "INT64": TensorProto.INT64,
+    "FP16": TensorProto.FLOAT16,
+    "FP32": TensorProto.FLOAT,
+    "FP64": TensorProto.DOUBLE,
+    "BYTES": TensorProto.STRING,
+    "BF16": TensorProto.BFLOAT16,
+}
+
+
+def session(graph: bytes) -> Session:
+    return Session(graph, provider="cpu", threads=1)
+
+
+def elements(datatype: str, shape: tuple[int, ...]) -> Array:
+    """Random bits of the datatype, or texts; read-only, as they come from a message."""
+    count = int(np.prod(shape))
+    if datatype == "BYTES":
+        texts = np.empty(count, object)
+        texts[:] = ["", "ä", "line\nbreak", "x" * 1000][:count] + ["t"] * max(0, count - 4)
+        return texts.reshape(shape)
+    if datatype == "BOOL":
+        return np.array([index % 2 == 0 for index in range(count)], np.bool_).reshape(shape)
+    dtype = DATATYPES[datatype].dtype
+    raw = np.random.default_rng(7).bytes(count * dtype.itemsize)
+    return np.frombuffer(raw, dtype).reshape(shape)
+
+
+def test_every_datatype_has_an_onnx_one() -> None:
+    assert ONNX_OF.keys() == DATATYPES.keys()
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (0, 3), (1, 3)], ids=["2x3", "no rows", "1x3"])
+@pytest.mark.parametrize("datatype", ONNX_OF)
+def test_every_datatype_echoes_bit_by_bit(datatype: str, shape: tuple[int, ...]) -> None:
+    loaded = session(onnx_models.echo(ONNX_OF[datatype], ("batch", 3)))
+    sent = elements(datatype, shape)
+
+    received = loaded.run({"x": sent})["y"]
+
+    assert loaded.inputs == [TensorSpec("x", datatype, ("batch", 3))]
+    assert loaded.outputs == [TensorSpec("y", datatype, ("batch", 3))]
+    assert received.shape == shape
+    if datatype == "BYTES":
+        assert received.tolist() == sent.tolist()
+    else:
+        assert received.dtype == sent.dtype
+        assert received.tobytes() == sent.tobytes()
+
+
+@pytest.mark.parametrize("datatype", ONNX_OF)
+def test_scalars_have_no_axes(datatype: str) -> None:
+    loaded = session(onnx_models.echo(ONNX_OF[datatype], ()))
+
+    received = loaded.run({"x": elements(datatype, ())})["y"]
+
+    assert loaded.inputs[0].axes == ()
+    assert np.shape(received) == ()
+
+
+@pytest.mark.parametrize("datatype", ["BF16", "FP32", "BYTES"])
+def test_arrays_that_are_not_contiguous_are_read_right(datatype: str) -> None:
+    loaded = session(onnx_models.echo(ONNX_OF[datatype], ("batch", 3)))
+    sent = elements(datatype, (4, 3))[::2]
+
+    assert loaded.run({"x": sent})["y"].tolist() == sent.tolist()
+
+
+@pytest.mark.parametrize(
+    ("axes", "expected"),
+    [
+        pytest.param(("batch", 3), ("batch", 3), id="name and size"),
+        pytest.param((None, 3), (None, 3), id="without a name"),
+        pytest.param((1, "time"), (1, "time"), id="fixed first"),
+        pytest.param((0, 2), (0, 2), id="of no elements"),
+    ],
+)
+def test_axes_are_read_off_the_graph(
+    axes: tuple[int | str | None, ...], expected: tuple[int | str | None, ...]
+) -> None:
+    loaded = session(onnx_models.echo(axes=axes))
+
+    assert loaded.inputs[0].axes == expected
+
+
+def test_outputs_come_by_name() -> None:
+    a, b = np.full((2, 3), 3, np.float32), np.full((2, 3), 4, np.float32)
+
+    outputs = session(onnx_models.arithmetic()).run({"b": b, "a": a})
+
+    assert list(outputs) == ["sum", "product"]
+    np.testing.assert_array_equal(outputs["sum"], a + b)
+    np.testing.assert_array_equal(outputs["product"], a * b)
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"not a graph", id="text"),
+        pytest.param(onnx_models.affine()[:-20], id="cut short"),
+        pytest.param(onnx_models.affine().replace(b"Mul", b"Mux"), id="unknown operator"),
+        pytest.param(bytes(1000), id="zeros"),
+    ],
+)
+def test_wrong_graph_fails_the_model_in_one_line(graph: bytes) -> None:
+    with pytest.raises(ModelFailed, match=r"^(ONNX Runtime refuses the graph|tensor): ") as failed:
+        session(graph)
+
+    assert "\n" not in str(failed.value)
+
+
+def test_graph_is_let_go_once_it_is_loaded() -> None:
+    graph = onnx_models.affine()
+    held = sys.getrefcount(graph)
+
+    loaded = session(graph)
+
+    assert loaded.outputs and sys.getrefcount(graph) == held
+
+
+def test_graph_is_loaded_where_no_file_in_memory_can_be_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_name: str) -> int:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(os, "memfd_create", refuse, raising=False)
+
+    loaded = session(onnx_models.affine())
+
+    assert loaded.run({"x": np.ones((1, 4), np.float32)})["y"].tolist() == [[3, 3, 3, 3]]
+
+
+def test_wrong_graph_is_told_without_the_place_it_was_loaded_from() -> None:
+    with pytest.raises(ModelFailed) as failed:
+        session(b"not a graph")
+
+    assert "/proc" not in str(failed.value)
+
+
+def test_type_the_protocol_lacks_fails_the_model() -> None:
+    with pytest.raises(ModelFailed, match=r"tensor 'x' has type .* which cannot be served"):
+        session(onnx_models.echo(TensorProto.FLOAT8E4M3FN))
+
+
+def test_values_the_graph_refuses_are_the_requests_fault(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    loaded = session(onnx_models.gather(8))
+
+    with pytest.raises(InvalidRequest, match=r"^the model cannot compute with these values$"):
+        loaded.run({"tokens": np.array([[8]])})
+
+    assert loaded.run({"tokens": np.array([[7]])})["y"].tolist() == [[70]]
+    # Else every such request would leave lines of the runtime's own in the server's log.
+    assert capfd.readouterr().err == ""
+
+
+def test_run_that_needs_too_much_memory_is_told_apart(capfd: pytest.CaptureFixture[str]) -> None:
+    loaded = session(onnx_models.sizer())
+
+    with pytest.raises(OutOfMemory, match=r"^the run needs more memory than there is$"):
+        loaded.run({"size": np.array([1 << 45])})
+
+    assert loaded.run({"size": np.array([2])})["y"].tolist() == [0, 0]
+    assert capfd.readouterr().err == ""
+
+
+def test_run_of_our_own_making_is_no_request_error() -> None:
+    """Its text may tell of the machine, so it must not reach a caller."""
+    with pytest.raises(RunFailed) as failed:
+        session(onnx_models.affine()).run({})
+
+    assert not isinstance(failed.value, RequestError)
+
+
+def test_a_session_runs_in_several_threads() -> None:
+    loaded = session(onnx_models.fingerprint(3))
+    rows = [np.arange(start, start + 12).reshape(3, 4) for start in range(40)]
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda row: loaded.run({"row": row}), rows))
+
+    for row, result in zip(rows, results, strict=True):
+        np.testing.assert_array_equal(result["echo"], row)
+        np.testing.assert_array_equal(result["hash"], onnx_models.hash_of(row))
+        assert result["version"].tolist() == [3, 3, 3]
+
+
+def test_burner_runs_as_long_as_it_is_told() -> None:
+    """About a second for 130,000 steps; here, that steps are counted and inputs kept apart."""
+    loaded = session(onnx_models.burner())
+
+    outputs = loaded.run({"iterations": np.array([[2000], [5]])})
+
+    assert outputs["echo"].tolist() == [[2000], [5]]
+    assert outputs["steps"].tolist() == [[2000], [2000]]
+
+
+def test_nan_stays_in_its_row() -> None:
+    sent = np.ones((3, 4), np.float32)
+    sent[1, 2] = np.nan
+
+    received = session(onnx_models.nan_passthrough()).run({"x": sent})["y"]
+
+    np.testing.assert_array_equal(received, np.array([4, np.nan, 4], np.float32))
+
+
+def test_session_tells_its_provider() -> None:
+    assert session(onnx_models.affine()).provider == "cpu"
+
+
+def test_cpu_is_taken_where_it_is_wanted() -> None:
+    assert choose_provider("cpu") == "cpu"
+
+
+def has_cuda() -> bool:
+    return choose_provider("auto") == "cuda"
+
+
+without_cuda = pytest.mark.skipif(has_cuda(), reason="this machine has CUDA")
+with_cuda = pytest.mark.skipif(not has_cuda(), reason="this machine has no CUDA")
+
+
+@without_cuda
+def test_auto_falls_back_to_the_cpu() -> None:
+    assert choose_provider("auto") == "cpu"
+
+
+@without_cuda
+def test_cuda_where_there_is_none_is_a_clear_error(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ProviderMissing, match=r"^provider cuda: .*(CUDA|device)"):
+        choose_provider("cuda")
+
+    assert capfd.readouterr().err == ""
+
+
+@without_cuda
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" not in onnxruntime.get_available_providers(),
+    reason="this build of ONNX Runtime has no CUDA",
+)
+def test_session_never_falls_back_silently() -> None:
+    with pytest.raises(ModelFailed):
+        Session(onnx_models.affine(), provider="cuda", threads=1)
+
+
+@with_cuda
+@pytest.mark.parametrize("datatype", ["FP32", "FP16", "INT64", "BOOL", "BF16"])
+def test_cuda_echoes(datatype: str) -> None:
+    loaded = Session(onnx_models.echo(ONNX_OF[datatype], ("batch", 3)), provider="cuda", threads=1)
+    sent = elements(datatype, (2, 3))
+
+    assert loaded.run({"x": sent})["y"].tobytes() == sent.tobytes()
+
+
+def test_importing_the_session_prints_nothing() -> None:
+    command = [
+        sys.executable,
+        "-c",
+        "import weir.server.runtime.session as s; s.choose_provider('auto')",
+    ]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+
+    assert (done.stdout, done.stderr) == ("", "")

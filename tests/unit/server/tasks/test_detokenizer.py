@@ -1,0 +1,71 @@
+"""Ids become text, and what each adds becomes the same text."""
+
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.helpers import pairs
+from weir.bundle.reader import Bundle
+from weir.server.errors import ModelFailed
+from weir.server.tasks.detokenizer import TextWriter, writer_of
+from weir.training.data.segment import Rule, Side, learn_side
+from weir.training.data.vocabulary import SPECIAL
+
+ENTRIES = [*SPECIAL, "a", "b", "\u2581c", "\u2581"]
+IDS = [4, 5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("rule", "additions"),
+    [
+        ("spaces", ["\u2581c", " a", " b", " \u2581"]),
+        ("letters", ["\u2581c", "a", "b", "\u2581"]),
+        ("subwords", ["c", "a", "b", ""]),
+        (None, ["", "", "", ""]),
+    ],
+)
+def test_each_token_adds_its_part(rule: Any, additions: list[str]) -> None:
+    draft = TextWriter(ENTRIES, rule).begin()
+
+    assert [draft.add(each) for each in (6, 4, 5, 7)] == additions
+
+
+def test_spaces_between_pieces_wait_for_what_follows() -> None:
+    draft = TextWriter(ENTRIES, "subwords").begin()
+
+    assert [draft.add(each) for each in (7, 7, 4, 7, 7, 5, 7)] == ["", "", "a", "", "", "  b", ""]
+
+
+@cache
+def learnt(rule: Rule) -> Side:
+    return learn_side(["the cat sat on the mat", "Lower, lowest"] * 5, rule, maximum=60)
+
+
+@pytest.mark.parametrize("rule", ["spaces", "letters", "subwords"])
+@given(ids=st.lists(st.integers(4, 20)))
+def test_the_text_is_that_of_training(rule: Any, ids: list[int]) -> None:
+    side = learnt(rule)
+    known = [each for each in ids if each < len(side.vocabulary)]
+    writer = TextWriter(side.vocabulary.entries, rule)
+
+    assert writer.write(known) == side.text(known)
+    assert [writer.token(each) for each in known] == side.decode(known)
+
+
+def test_tokens_without_a_vocabulary_are_numbers() -> None:
+    writer = TextWriter((), None)
+
+    assert writer.token(12) == "12" and writer.write([12]) == ""
+
+
+def test_bundle_says_how_its_answers_are_written() -> None:
+    contract = pairs.CONTRACT.model_copy(update={"vocabularies": {"previous": "words.txt"}})
+
+    writer = writer_of(Bundle(contract, files={}, texts={"words.txt": ENTRIES}))
+
+    assert writer is not None and writer.token(5) == "b"
+    with pytest.raises(ModelFailed, match="previous: expected 8 entries, got 4"):
+        writer_of(Bundle(contract, files={}, texts={"words.txt": SPECIAL}))

@@ -1,0 +1,244 @@
+"""Texts become the ids that training would have given them."""
+
+import unicodedata
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from weir.bundle.contract import Contract, Tolerance
+from weir.bundle.reader import Bundle
+from weir.bundle.sequences import PaddedAxis, Tokenisation, ValueRange
+from weir.server.errors import InvalidRequest, ModelFailed
+from weir.server.tasks.tokenizer import TextReader, reader_of
+from weir.training.data.segment import Rule, Side, learn_side
+from weir.training.data.tokenise import tokenise
+from weir.training.data.vocabulary import SPECIAL, Vocabulary
+
+WORDS = [*SPECIAL, "the", "cat", "sat", "café", "."]
+LETTERS = [*SPECIAL, *"thecasCT"]
+TIME = PaddedAxis(maximum=5, lengths="lengths", padding={"tokens": 0})
+SPELLING = PaddedAxis(maximum=4, padding={"characters": 0})
+
+
+def reader(rule: Any = "words", *, lower: bool = False, time: PaddedAxis = TIME) -> TextReader:
+    tokenisation = Tokenisation(rule=rule, lower=lower, unknown=1)
+    return TextReader(tokenisation, {"tokens": WORDS}, time=time)
+
+
+def speller() -> TextReader:
+    """One that reads letters too."""
+    return TextReader(
+        Tokenisation(rule="words", lower=True, unknown=1, characters="characters"),
+        {"tokens": WORDS, "characters": LETTERS},
+        time=replace_padding(TIME, "characters"),
+        letters=SPELLING,
+    )
+
+
+def replace_padding(axis: PaddedAxis, name: str) -> PaddedAxis:
+    return axis.model_copy(update={"padding": {**axis.padding, name: 0}})
+
+
+def test_words_are_looked_up_and_what_is_not_there_is_told() -> None:
+    reading = reader().read("the dog sat.")
+
+    assert list(reading.tokens) == ["the", "dog", "sat", "."]
+    assert list(reading.ids) == [4, 1, 6, 8]
+    assert list(reading.is_unknown) == [False, True, False, False]
+    assert reading.unknown == ["dog"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "tokens"),
+    [
+        ("words", ["the", "CAT", ".", "!"]),
+        ("spaces", ["the", "CAT.!"]),
+        ("letters", [*"the CAT.!"]),
+    ],
+)
+def test_each_rule_cuts_its_way(rule: str, tokens: list[str]) -> None:
+    time = TIME.model_copy(update={"maximum": 20})
+
+    assert list(reader(rule, time=time).read(" the\n CAT.! ").tokens) == tokens
+
+
+def test_tokens_are_lowered_for_the_vocabulary_alone() -> None:
+    reading = speller().read("The CAT")
+
+    assert list(reading.tokens) == ["The", "CAT"]
+    assert list(reading.ids) == [4, 5]
+    assert reading.letters == [[11, 5, 6], [10, 1, 11]]
+
+
+def test_letters_end_where_the_model_stops_reading() -> None:
+    (letters,) = speller().read("hehehe").letters
+
+    assert letters == [5, 6, 5, 6]
+
+
+def test_tokens_that_come_cut_are_only_looked_up() -> None:
+    reading = reader().look_up(["the", "cat.", "cafe\u0301", "café"])
+
+    assert list(reading.ids) == [4, 1, 1, 7]
+    assert reading.unknown == ["cat.", "cafe\u0301"]
+
+
+@pytest.mark.parametrize("entry", SPECIAL)
+def test_a_text_cannot_spell_a_special_entry(entry: str) -> None:
+    reading = reader("spaces").read(entry)
+
+    assert list(reading.ids) == [1] and reading.unknown == [entry]
+
+
+def test_rows_are_filled_up() -> None:
+    read = speller()
+
+    rows = read.rows([read.read("the cat"), read.read("sat")])
+
+    assert rows["tokens"].tolist() == [[4, 5], [6, 0]]
+    assert rows["lengths"].tolist() == [2, 1]
+    assert rows["characters"].tolist() == [[[4, 5, 6], [7, 8, 4]], [[9, 8, 4], [0, 0, 0]]]
+    assert {array.dtype for array in rows.values()} == {np.dtype(np.int64)}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected a text with tokens, got none"),
+        (" \n\u3000", "expected a text with tokens, got none"),
+        ("a b c d e f", "expected at most 5 tokens, got 6"),
+        ("a" * 4097, "expected a text of at most 4096 characters, got 4097"),
+        ("a" + "\u0301\u0323" * 33, "expected at most 64 marks after each other, got more"),
+    ],
+    ids=["empty", "blank", "tokens", "characters", "marks"],
+)
+def test_texts_that_are_not_read(text: str, message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        reader().read(text)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        ([], "expected a text with tokens, got none"),
+        (["the", ""], r"tokens\[1\]: expected characters, got none"),
+        (["the"] * 6, "expected at most 5 tokens, got 6"),
+        (["a" * 4000, "b" * 97], "tokens of at most 4096 characters, got 4097"),
+    ],
+    ids=["none", "empty", "tokens", "characters"],
+)
+def test_tokens_that_are_not_read(tokens: list[str], message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        reader().look_up(tokens)
+
+
+def test_no_character_outside_the_marks_is_sorted_by_the_normal_form() -> None:
+    """What is refused in long runs is all that Python could take long to sort."""
+    long = [chr(c) * 65 for c in range(0x110000) if unicodedata.combining(chr(c))]
+
+    for text in long:
+        with pytest.raises(InvalidRequest, match="marks after each other"):
+            reader().read(text)
+
+
+TEXTS = ["the cat sat on the mat", "the dog sat on the log", "Lower, LOWEST; lowly\u2581!"] * 5
+
+
+@cache
+def learnt(rule: Rule, *, lower: bool) -> tuple[Side, TextReader]:
+    """A side of a pair as training learns it, and what reads its bundle."""
+    side = learn_side(TEXTS, rule, lower=lower, maximum=60)
+    reading = TextReader(
+        Tokenisation(rule=rule, lower=lower, unknown=1, model="m" if rule == "subwords" else None),
+        {"tokens": side.vocabulary.entries},
+        time=TIME.model_copy(update={"maximum": 4096}),
+        model=side.segmenter.model,
+        lowers_texts=True,
+    )
+    return side, reading
+
+
+odd = st.lists(st.sampled_from([*"the cat LOW.;'\u2581\u0301\u0323Σς", "İ", "<s>", "漢", "\u3000"]))
+
+
+@pytest.mark.parametrize("rule", ["letters", "spaces", "words", "subwords"])
+@pytest.mark.parametrize("lower", [False, True])
+@given(text=st.one_of(st.text(), odd.map("".join)))
+def test_sources_of_pairs_are_read_as_in_training(rule: Rule, lower: bool, text: str) -> None:  # noqa: FBT001
+    side, reading = learnt(rule, lower=lower)
+    tokens = side.segmenter.split(text)
+
+    if tokens:
+        assert list(reading.read(text).tokens) == tokens
+        assert list(reading.read(text).ids) == side.encode(text)
+    else:
+        with pytest.raises(InvalidRequest, match="got none"):
+            reading.read(text)
+
+
+@given(text=st.one_of(st.text(), odd.map("".join)))
+def test_rows_of_one_graph_are_read_as_in_training(text: str) -> None:
+    vocabulary = Vocabulary((*SPECIAL, "the", "low", "\u03c3", "\u03c2", "i\u0307"))
+    one = TextReader(
+        Tokenisation(rule="words", lower=True, unknown=1),
+        {"tokens": vocabulary.entries},
+        time=TIME.model_copy(update={"maximum": 4096}),
+    )
+    tokens = tokenise(text, lower=False)
+
+    if tokens:
+        assert list(one.read(text).ids) == vocabulary.encode([each.lower() for each in tokens])
+
+
+CONTRACT = Contract(
+    task="tagging",
+    architecture="tagger",
+    padded_axes={"time": replace_padding(TIME, "characters"), "letters": SPELLING},
+    value_ranges={"tokens": ValueRange(maximum=8), "characters": ValueRange(maximum=11)},
+    vocabularies={"tokens": "words.txt", "characters": "letters.txt"},
+    tokenisation=Tokenisation(rule="words", unknown=1, characters="characters"),
+    tolerance=Tolerance(absolute=0, relative=0),
+)
+BUNDLE = Bundle(CONTRACT, files={}, texts={"words.txt": WORDS, "letters.txt": LETTERS})
+
+
+def test_bundle_says_how_it_is_read() -> None:
+    found = reader_of(BUNDLE)
+
+    assert found is not None
+    assert found.read("cat sat").letters == [[7, 8, 4], [9, 8, 4]]
+    assert (
+        reader_of(replace(BUNDLE, contract=CONTRACT.model_copy(update={"tokenisation": None})))
+        is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"value_ranges": {"tokens": ValueRange(maximum=7)}}, "each of 9 entries.*from 0 to 7"),
+        ({"value_ranges": {}}, "'tokens' to take an id for each of 9 entries.*got no range"),
+        (
+            {"tokenisation": Tokenisation(rule="words", unknown=9)},
+            "an id of 'tokens', below 9, got 9",
+        ),
+        ({"padded_axes": {"letters": SPELLING}}, r"one padded axis of 'tokens', got \[\]"),
+        ({"padded_axes": {"time": TIME}}, r"one padded axis of 'characters', got \[\]"),
+    ],
+    ids=["small range", "no range", "unknown", "no time", "no letters"],
+)
+def test_bundle_that_contradicts_itself_is_not_read(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelFailed, match=message):
+        reader_of(replace(BUNDLE, contract=CONTRACT.model_copy(update=changes)))
+
+
+def test_model_of_subwords_that_is_none() -> None:
+    tokenisation = Tokenisation(rule="subwords", unknown=1, model="m")
+
+    with pytest.raises(ModelFailed, match="tokenisation: expected a sentencepiece model, got"):
+        TextReader(tokenisation, {"tokens": WORDS}, time=TIME, model=b"noise")

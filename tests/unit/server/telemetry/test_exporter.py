@@ -1,0 +1,95 @@
+import logging
+import sys
+
+import pytest
+
+from tests.unit.server.trails import PARENT, ended
+from weir.server.config import Settings
+from weir.server.errors import ConfigError
+from weir.server.log import REQUESTS
+from weir.server.telemetry import exporter
+from weir.server.telemetry.exporter import Teller
+from weir.server.telemetry.request_record import Trail
+from weir.server.telemetry.trace_context import TraceContext
+
+SPAN = TraceContext("0" * 31 + "1", "0" * 15 + "2", is_sampled=True)
+
+
+class FakeTraces:
+    def __init__(self) -> None:
+        self.recorded: list[Trail] = []
+        self.is_closed = False
+
+    def record(self, trail: Trail) -> TraceContext:
+        if trail.model == "broken":
+            raise ValueError("planned")
+        self.recorded.append(trail)
+        return SPAN
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.INFO, REQUESTS)
+    return caplog
+
+
+def spans_of(lines: pytest.LogCaptureFixture) -> list[tuple[str | None, str | None]]:
+    fields = [record.__dict__["fields"] for record in lines.records if record.name == REQUESTS]
+    return [(each.get("trace_id"), each.get("span_id")) for each in fields]
+
+
+def test_a_line_names_the_span_in_which_the_request_was_answered(
+    lines: pytest.LogCaptureFixture,
+) -> None:
+    traces = FakeTraces()
+    teller = Teller(traces)
+    both, logged, traced = ended(), ended(is_traced=False), ended(is_logged=False)
+
+    for trail in (both, logged, traced):
+        teller.tell(trail)
+    teller.stop()
+
+    assert traces.recorded == [both, traced]
+    assert spans_of(lines) == [(SPAN.trace_id, SPAN.span_id), (PARENT.trace_id, PARENT.span_id)]
+    assert traces.is_closed
+    assert teller.lost == 0
+
+
+def test_lines_that_are_too_many_are_counted(lines: pytest.LogCaptureFixture) -> None:
+    teller = Teller(None)
+
+    for _ in range(1200):
+        teller.tell(ended())
+    teller.stop()
+
+    assert len(spans_of(lines)) == 1000
+    assert teller.lost == 200
+
+
+def test_a_request_that_cannot_be_told_of_harms_no_other(lines: pytest.LogCaptureFixture) -> None:
+    teller = Teller(FakeTraces())
+
+    teller.tell(ended(model="broken"))
+    teller.tell(ended())
+    teller.stop()
+
+    assert len(spans_of(lines)) == 1
+    assert teller.lost == 1
+    assert "request not told of" in lines.text
+
+
+def test_nothing_is_told_unless_it_is_asked_for() -> None:
+    assert exporter.open_teller(Settings.model_validate({"models_dir": "."})) is None
+
+
+def test_traces_without_their_extra_are_refused_by_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "weir.server.telemetry.tracing", raising=False)
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+
+    with pytest.raises(ConfigError, match=r"otlp_endpoint: .*pip install 'weir\[otel\]'"):
+        exporter.open_traces("http://localhost:4317")

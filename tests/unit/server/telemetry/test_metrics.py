@@ -1,0 +1,403 @@
+import math
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from weir.server.errors import GoldenMismatch
+from weir.server.telemetry.histogram import ROWS, SECONDS, Histogram
+from weir.server.telemetry.metrics import SUBJECTS, Metrics
+from weir.server.telemetry.model_metrics import ModelGauges
+from weir.server.telemetry.model_stats import HISTOGRAMS, ModelMetrics
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def metrics(registry: CollectorRegistry) -> Metrics:
+    return Metrics(registry)
+
+
+def scrape(registry: CollectorRegistry) -> dict[str, Metric]:
+    """What a Prometheus would read, by the family's name."""
+    text = generate_latest(registry).decode()
+    return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None:
+    return registry.get_sample_value(name, labels)
+
+
+def batch(
+    model: ModelMetrics,
+    *,
+    rows: int = 4,
+    tokens: tuple[int, int] = (0, 0),
+    answered: int = 2,
+    seconds: float = 0.25,
+) -> None:
+    model.batch_ended(
+        rows=rows,
+        tokens=tokens[0],
+        padded_tokens=tokens[1],
+        total_s=[4 * seconds] * answered,
+        queue_s=[seconds] * answered,
+        request_bytes=100 * answered,
+        response_bytes=40 * answered,
+        input_s=seconds,
+        infer_s=2 * seconds,
+        output_s=3 * seconds,
+        epoch_s=1e9,
+    )
+
+
+def test_requests_are_counted_by_model_version_and_status(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    lenet = metrics.model("lenet", "1")
+    batch(lenet, answered=3)
+    lenet.request_refused("DEADLINE_EXCEEDED", "deadline_passed", 0.5, 10)
+    lenet.request_refused("DEADLINE_EXCEEDED", "deadline_passed", 0.5, 10)
+    metrics.nobody.request_refused("NOT_FOUND", "unknown_model", 0.5, 10)
+
+    requests = {
+        tuple(sample.labels[label] for label in ("model", "version", "status")): sample.value
+        for sample in scrape(registry)["weir_requests"].samples
+        if sample.name == "weir_requests_total"
+    }
+    assert requests == {
+        ("lenet", "1", "OK"): 3.0,
+        ("lenet", "1", "DEADLINE_EXCEEDED"): 2.0,
+        # There from the start: else a first burst would have no increase.
+        ("lenet", "1", "INTERNAL"): 0.0,
+        ("lenet", "1", "UNAVAILABLE"): 0.0,
+        ("lenet", "1", "RESOURCE_EXHAUSTED"): 0.0,
+        ("", "", "NOT_FOUND"): 1.0,
+    }
+
+
+def test_refusals_are_counted_by_their_reason(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    model = metrics.model("m", "1")
+    batch(model)
+    model.request_refused("RESOURCE_EXHAUSTED", "overloaded", 0.5, 10)
+    model.request_refused("RESOURCE_EXHAUSTED", "out_of_memory", 0.5, 10)
+    metrics.nobody.request_refused("NOT_FOUND", "unknown_model", 0.5, 10)
+
+    refusals = {
+        (sample.labels["model"], sample.labels["reason"]): sample.value
+        for sample in scrape(registry)["weir_refusals"].samples
+    }
+    assert refusals == {("m", "overloaded"): 1, ("m", "out_of_memory"): 1, ("", "unknown_model"): 1}
+
+
+def test_bytes_of_answered_and_refused_requests_are_counted(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    model = metrics.model("m", "1")
+    batch(model, answered=2)
+    model.request_refused("CANCELLED", "cancelled", 0.5, 7, response_bytes=3)
+    metrics.nobody.request_refused("NOT_FOUND", "unknown_model", 0.5, 5)
+
+    def bytes_of(model: str, version: str) -> list[float | None]:
+        names = ("weir_request_bytes_total", "weir_response_bytes_total")
+        return [value(registry, name, model=model, version=version) for name in names]
+
+    assert bytes_of("m", "1") == [207, 83]
+    assert bytes_of("", "") == [5, None]
+    assert value(registry, "weir_rows_total", model="", version="") is None
+
+
+def test_rows_and_runs_are_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
+    model = metrics.model("m", "2")
+    batch(model, rows=4)
+    batch(model, rows=8)
+
+    labels = {"model": "m", "version": "2"}
+    assert value(registry, "weir_rows_total", **labels) == 12
+    assert value(registry, "weir_batches_total", **labels) == 2
+    assert value(registry, "weir_batch_rows_sum", **labels) == 12
+    assert value(registry, "weir_batch_rows_count", **labels) == 2
+
+
+def test_padding_is_what_is_computed_beyond_the_tokens(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    model = metrics.model("tagger", "1")
+    batch(metrics.model("lenet", "1"))
+    batch(model, tokens=(20, 32))
+    batch(model, tokens=(5, 8))
+
+    def totals(**labels: str) -> list[float | None]:
+        names = ("weir_tokens_total", "weir_padded_tokens_total")
+        return [value(registry, name, version="1", **labels) for name in names]
+
+    assert totals(model="tagger") == [25, 40]
+    assert totals(model="lenet") == [0, 0]
+
+
+def test_batch_whose_callers_all_left_is_no_request(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    batch(metrics.model("m", "1"), rows=4, answered=0)
+
+    labels = {"model": "m", "version": "1"}
+    assert value(registry, "weir_batches_total", **labels) == 1
+    assert value(registry, "weir_requests_total", **labels, status="OK") in (None, 0)
+    assert value(registry, "weir_request_seconds_count", **labels) == 0
+
+
+def test_every_answered_request_is_in_the_histogram_and_no_other(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    model = metrics.model("m", "1")
+    batch(model, answered=5, seconds=0.25)
+    model.request_refused("CANCELLED", "cancelled", 2.0, 10)
+
+    labels = {"model": "m", "version": "1"}
+    assert value(registry, "weir_request_seconds_count", **labels) == 5
+    assert value(registry, "weir_request_seconds_sum", **labels) == 5 * 1.0
+    assert value(registry, "weir_queue_seconds_count", **labels) == 5
+    assert value(registry, "weir_compute_seconds_sum", **labels) == 0.5
+
+
+@given(st.lists(st.floats(0, 100, allow_subnormal=False), max_size=30))
+def test_histogram_is_cumulative(values: list[float]) -> None:
+    histogram = Histogram(SECONDS)
+
+    for each in values:
+        histogram.add(each)
+
+    for bound, count in histogram.buckets():
+        assert count == sum(each <= float(bound) for each in values)
+    assert histogram.buckets()[-1] == ("+Inf", len(values))
+    assert histogram.total == pytest.approx(math.fsum(values))
+
+
+@pytest.mark.parametrize("bound", [*SECONDS], ids=str)
+def test_value_on_a_bound_belongs_to_it(bound: float) -> None:
+    histogram = Histogram(SECONDS)
+
+    histogram.add(bound)
+
+    assert dict(histogram.buckets())[str(bound)] == 1
+
+
+def test_bounds_rise_and_begin_where_small_models_are() -> None:
+    for bounds in (SECONDS, ROWS):
+        assert list(bounds) == sorted(set(bounds))
+    assert SECONDS[0] == 0.0005
+    assert ROWS[0] == 1
+
+
+def test_exposition_of_histograms_is_read_back(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    batch(metrics.model("m", "1"), rows=4)
+
+    families = scrape(registry)
+
+    for name, bounds in HISTOGRAMS.items():
+        family = families[name]
+        assert family.type == "histogram"
+        buckets = [sample for sample in family.samples if sample.name == f"{name}_bucket"]
+        assert [float(sample.labels["le"]) for sample in buckets] == [*bounds, math.inf]
+        counts = [sample.value for sample in buckets]
+        assert counts == sorted(counts)
+        (count,) = (sample.value for sample in family.samples if sample.name == f"{name}_count")
+        assert counts[-1] == count
+
+
+def test_gauges_are_asked_at_each_scrape(metrics: Metrics, registry: CollectorRegistry) -> None:
+    waiting = iter([3, 5])
+
+    def gauges() -> Iterable[ModelGauges]:
+        rows = next(waiting)
+        return [
+            ModelGauges("m", "1", True, 1, rows, 2, 8),
+            ModelGauges("broken", "1", False, 0, 0, 0, None),
+        ]
+
+    metrics.watch(gauges)
+
+    first, second = scrape(registry), scrape(registry)
+
+    def of(families: dict[str, Metric], name: str) -> dict[str, float]:
+        return {sample.labels["model"]: sample.value for sample in families[name].samples}
+
+    assert of(first, "weir_model_ready") == {"m": 1, "broken": 0}
+    assert of(first, "weir_queue_rows") == {"m": 3, "broken": 0}
+    assert of(second, "weir_queue_rows") == {"m": 5, "broken": 0}
+    assert of(first, "weir_queue_limit_rows") == {"m": 8}
+    assert of(second, "weir_queue_requests") == {"m": 1, "broken": 0}
+    assert of(second, "weir_running_requests") == {"m": 2, "broken": 0}
+
+
+def test_decoding_is_told(metrics: Metrics, registry: CollectorRegistry) -> None:
+    waiting = iter([3, 5])
+    metrics.watch_decoding(lambda: next(waiting))
+    metrics.model("m", "1").picture_decoded(0.25)
+
+    assert value(registry, "weir_decode_queue_requests") == 3
+    assert value(registry, "weir_decode_queue_requests") == 5
+    metrics.watch_decoding(int)
+    assert value(registry, "weir_decode_seconds_sum", model="m", version="1") == 0.25
+    assert value(registry, "weir_decode_seconds_count", model="m", version="1") == 1
+
+
+def test_load_is_told_once_the_model_is_loaded(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    model = metrics.model("m", "1")
+    assert scrape(registry)["weir_model_load_seconds"].samples == []
+
+    model.load_seconds, model.provider = 1.5, "cpu"
+
+    labels = {"model": "m", "version": "1"}
+    assert value(registry, "weir_model_load_seconds", **labels) == 1.5
+    assert value(registry, "weir_model_provider", **labels, provider="cpu") == 1
+
+
+def test_loads_are_counted_by_how_they_ended_from_the_first_word_of_a_model(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    def loads() -> dict[str, float]:
+        samples = scrape(registry)["weir_model_loads"].samples
+        return {sample.labels["result"]: sample.value for sample in samples}
+
+    assert loads() == {}
+    metrics.model_known("m")
+    known = loads()
+    for failure in (None, GoldenMismatch, GoldenMismatch):
+        metrics.load_ended("m", failure)
+    metrics.model_known("m")
+    counted = loads()
+    metrics.forget_loads("m")
+
+    assert known == {"ready": 0, "failed": 0, "golden_mismatch": 0}
+    assert counted == {"ready": 1, "failed": 0, "golden_mismatch": 2}
+    assert loads() == {}
+
+
+def test_lines_that_the_log_dropped_are_told(metrics: Metrics, registry: CollectorRegistry) -> None:
+    assert value(registry, "weir_log_dropped_total") == 0
+
+    metrics.watch_log(lambda: 3)
+
+    assert value(registry, "weir_log_dropped_total") == 3
+
+
+def test_forgotten_version_leaves_nothing(metrics: Metrics, registry: CollectorRegistry) -> None:
+    tally = metrics.generation("m", "1")
+    batch(tally.model)
+    tally.model.request_refused("CANCELLED", "cancelled", 0.5, 7)
+    before = generate_latest(registry)
+
+    metrics.forget("m", "1")
+
+    assert b'version="1"' in before
+    assert b'version="1"' not in generate_latest(registry)
+
+
+def test_numbers_outlive_a_reload(metrics: Metrics) -> None:
+    assert metrics.model("m", "1") is metrics.model("m", "1")
+    assert metrics.model("m", "1") is not metrics.model("m", "2")
+
+
+def test_every_family_is_declared_once_and_says_what_a_value_means() -> None:
+    families = [family for subject in SUBJECTS for family in subject.families]
+
+    assert len({family.name for family in families}) == len(families)
+    for family in families:
+        assert family.name.startswith(("weir_", "grpc_server_", "nv_")), family
+        assert family.what.endswith(".") and len(family.help) > 15, family
+        assert family.rise == "" or family.rise.endswith("."), family
+        assert family.unit, family
+        if family.kind in ("counter", "histogram"):
+            assert family.rise, family
+
+
+def test_what_is_exported_is_what_is_declared(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    metrics.generation("m", "1")
+    declared = {family.name: family for subject in SUBJECTS for family in subject.families}
+
+    for family in scrape(registry).values():
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        assert (family.type, family.documentation) == (declared[name].kind, declared[name].help)
+        for sample in family.samples:
+            assert sample.labels.keys() - {"le"} == set(declared[name].labels)
+
+
+def test_names_carry_base_units_and_their_kind(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    batch(metrics.model("m", "1"))
+
+    for name, family in scrape(registry).items():
+        assert not name.endswith(("_ms", "_us", "_milliseconds"))
+        if family.type == "counter":
+            assert all(sample.name.endswith("_total") for sample in family.samples)
+
+
+def test_labels_come_from_closed_sets(metrics: Metrics, registry: CollectorRegistry) -> None:
+    batch(metrics.model("m", "1"))
+    before = generate_latest(registry).count(b"\n")
+
+    metrics.nobody.request_refused("NOT_FOUND", "unknown_model", 0.5, 10)
+    once = generate_latest(registry).count(b"\n")
+    for _ in range(1000):
+        metrics.nobody.request_refused("NOT_FOUND", "unknown_model", 0.5, 10)
+
+    # A status, a reason, and the bytes of the message.
+    assert once == before + 3
+    assert generate_latest(registry).count(b"\n") == once
+    labels = {
+        label
+        for family in scrape(registry).values()
+        for sample in family.samples
+        for label in sample.labels
+    }
+    assert labels <= {"model", "version", "status", "reason", "le", "provider"}
+
+
+def test_counters_add_up_whatever_happens_in_between(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    model = metrics.model("m", "1")
+    for number in range(50):
+        batch(model, rows=1 + number % 3, answered=number % 4)
+        model.request_refused("CANCELLED", "cancelled", 0.001, 10)
+
+    families = scrape(registry)
+
+    ended = sum(
+        sample.value
+        for sample in families["weir_requests"].samples
+        if sample.name == "weir_requests_total"
+    )
+    assert ended - 50 == value(registry, "weir_request_seconds_count", model="m", version="1")
+    assert ended == 50 + sum(number % 4 for number in range(50))
+
+
+def test_statistics_of_a_batch_size_are_kept(metrics: Metrics) -> None:
+    model = metrics.model("m", "1")
+    batch(model, rows=4, seconds=0.5)
+    batch(model, rows=4, seconds=0.5)
+    batch(model, rows=2, seconds=0.5)
+
+    assert sorted(model.by_batch_size) == [2, 4]
+    four = model.by_batch_size[4]
+    assert (four.compute_input.count, four.compute_input.seconds) == (2, 1.0)
+    assert (four.compute_infer.count, four.compute_infer.seconds) == (2, 2.0)
+    assert (four.compute_output.count, four.compute_output.seconds) == (2, 3.0)
+    assert model.last_inference_epoch_s == 1e9

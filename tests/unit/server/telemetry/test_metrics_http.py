@@ -1,0 +1,211 @@
+"""The port of `/metrics`, asked over HTTP."""
+
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from http.client import HTTPConnection, HTTPException
+
+import pytest
+from prometheus_client import CollectorRegistry, Gauge, Metric
+from prometheus_client.registry import Collector
+
+from weir.server.telemetry import metrics_http
+
+# Only ever reached by a test that fails.
+HANG_S = 20.0
+
+Listen = Callable[..., int]
+
+
+@pytest.fixture
+def listen() -> Iterator[Listen]:
+    """The port of a started server."""
+    started: list[metrics_http.ScrapeServer] = []
+
+    def listen(registry: CollectorRegistry | None = None, **own: float) -> int:
+        if registry is None:
+            registry = CollectorRegistry()
+            Gauge("level", "Of the water.", registry=registry).set(3)
+        started.append(metrics_http.listen(0, "127.0.0.1", registry, **own))
+        return started[-1].server_port
+
+    yield listen
+    for server in started:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def port(listen: Listen) -> int:
+    return listen()
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[[int], socket.socket]]:
+    """Open a connection."""
+    with ExitStack() as stack:
+        yield lambda port: stack.enter_context(
+            socket.create_connection(("127.0.0.1", port), HANG_S)
+        )
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    connection = HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    body = answer.read().decode()
+    connection.close()
+    return answer.status, body
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/metrics?name[]=level"])
+def test_metrics_are_at_their_path(port: int, path: str) -> None:
+    status, body = get(port, path)
+
+    assert status == 200 and "level 3.0" in body
+
+
+def test_the_root_names_the_path(port: int) -> None:
+    assert get(port, "/") == (200, "weir: metrics are at /metrics\n")
+
+
+@pytest.mark.parametrize("path", ["/metric", "/metrics/", "/metrics/x", "/favicon.ico"])
+def test_any_other_path_is_not_found(port: int, path: str) -> None:
+    status, body = get(port, path)
+
+    assert status == 404 and "/metrics" in body and "level" not in body
+
+
+def scrapers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "weir-scrape"]
+
+
+def ended(thread: threading.Thread) -> bool:
+    thread.join(HANG_S)
+    return not thread.is_alive()
+
+
+def test_scrapers_that_say_nothing_take_a_bounded_number_of_threads(
+    port: int, connect: Callable[[int], socket.socket]
+) -> None:
+    """Row G03."""
+    silent = [connect(port) for _ in range(metrics_http.MOST_SCRAPES)]
+    refused = [connect(port) for _ in range(8)]
+
+    assert [connection.recv(1) for connection in refused] == [b""] * 8, "closed unanswered"
+    assert len(scrapers()) == metrics_http.MOST_SCRAPES
+    for connection in silent:
+        connection.close()
+    assert all(ended(thread) for thread in scrapers())
+    assert get(port, "/metrics")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [
+        pytest.param(b"", id="says nothing"),
+        pytest.param(b"GET /metr", id="stops in the middle"),
+        pytest.param(b"GET /metrics HTTP/1.0\r\n\r\n", id="never reads"),
+    ],
+)
+def test_scraper_that_comes_to_no_end_loses_its_place(
+    asks: bytes,
+    *,
+    listen: Listen,
+    connect: Callable[[int], socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Row G03."""
+    monkeypatch.setattr(metrics_http, "MOST_SCRAPES", 1)
+    registry = CollectorRegistry()
+    registry.register(Many())
+    port = listen(registry, longest_s=0.1)
+
+    with caplog.at_level(logging.INFO):
+        connect(port).sendall(asks)
+        for _ in range(1000):
+            try:
+                status, _ = get(port, "/")
+                break
+            except (OSError, HTTPException):
+                threading.Event().wait(HANG_S / 1000)
+
+    assert status == 200
+    assert caplog.text == "" and capfd.readouterr().err == ""
+
+
+def test_connection_that_gets_no_thread_takes_no_place(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics_http, "MOST_SCRAPES", 1)
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "weir-scrape":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises((OSError, HTTPException)):
+            get(port, "/")
+
+    assert get(port, "/")[0] == 200
+
+
+class Many(Collector):
+    """More than the buffers of a connection hold."""
+
+    def collect(self) -> Iterator[Metric]:
+        yield Metric("many", "x" * 32_000_000, "gauge")
+
+
+class Watched(Collector):
+    """Sees how many are asked at once."""
+
+    def __init__(self) -> None:
+        self.now = self.most = self.asked = 0
+
+    def collect(self) -> Iterator[Metric]:
+        self.now += 1
+        self.asked += 1
+        self.most = max(self.most, self.now)
+        yield Metric("watched", "Text. " * 10_000, "gauge")
+        self.now -= 1
+
+
+def test_answers_are_made_one_at_a_time(listen: Listen) -> None:
+    watched = Watched()
+    registry = CollectorRegistry()
+    registry.register(watched)
+    port = listen(registry)
+
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: get(port, "/metrics")[0], range(20)))
+
+    assert answers == [200] * 20
+    assert (watched.asked, watched.most) == (20, 1)
+
+
+class Broken(Collector):
+    def collect(self) -> Iterator[Metric]:
+        raise ValueError("a bug")
+
+
+def test_scrape_that_fails_is_logged_and_the_next_is_answered(
+    listen: Listen, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = CollectorRegistry()
+    registry.register(Broken())
+    port = listen(registry)
+
+    status, body = get(port, "/metrics")
+
+    assert status == 500 and "bug" not in body
+    assert "scrape failed" in caplog.text
+    assert get(port, "/")[0] == 200

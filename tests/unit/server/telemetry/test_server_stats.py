@@ -1,0 +1,98 @@
+"""What is told of the server as a whole."""
+
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+
+from weir.server.telemetry.metrics import Metrics
+from weir.server.telemetry.server_stats import Build
+from weir.server.transport.call_stats import CODES, UNIMPLEMENTED, Calls
+from weir.server.transport.io_watch import IoWatch
+
+ECHO = {"grpc_type": "unary", "grpc_service": "t.Test", "grpc_method": "Echo"}
+UNKNOWN = {"grpc_type": "unary", "grpc_service": "unknown", "grpc_method": "unknown"}
+
+
+@dataclass
+class FakeTransport:
+    calls: Calls
+    io: IoWatch | None
+    name: str = "fake"
+    port: int = 0
+
+    def start(self) -> None:
+        """Nothing to start."""
+
+    def stop(self, grace_s: float) -> None:
+        """Nothing to stop."""
+
+
+def watched(calls: Calls, io: IoWatch | None = None) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    build = Build(version="1.2", onnxruntime="1.32", provider="cpu", transport="fake")
+    Metrics(registry).watch_transport(FakeTransport(calls, io), build)
+    return registry
+
+
+def test_codes_are_spelt_as_other_servers_spell_them() -> None:
+    assert CODES[:6] == (
+        "OK",
+        "Cancelled",
+        "Unknown",
+        "InvalidArgument",
+        "DeadlineExceeded",
+        "NotFound",
+    )
+    assert (len(CODES), CODES[-1]) == (17, "Unauthenticated")
+
+
+def test_methods_that_were_never_called_are_there_at_zero() -> None:
+    registry = watched(Calls({"/t.Test/Echo": "unary", "/t.Test/Watch": "server_stream"}))
+
+    watch = {"grpc_type": "server_stream", "grpc_service": "t.Test", "grpc_method": "Watch"}
+    for labels in (ECHO, watch, UNKNOWN):
+        assert registry.get_sample_value("grpc_server_started_total", labels) == 0
+        assert registry.get_sample_value("grpc_server_handling_seconds_count", labels) == 0
+        handled = {**labels, "grpc_code": "OK"}
+        assert registry.get_sample_value("grpc_server_handled_total", handled) == 0
+
+
+def test_calls_are_told_by_method_and_code() -> None:
+    calls = Calls({"/t.Test/Echo": "unary"})
+    for method, code in (("/t.Test/Echo", 0), ("/t.Test/Echo", 3), ("/t.Test/No", UNIMPLEMENTED)):
+        calls.of(method).started += 1
+        calls.of(method).ended(code, 0.5)
+    calls.of("/t.Test/Echo").started += 1
+    registry = watched(calls)
+
+    def handled(labels: dict[str, str], code: str) -> float | None:
+        return registry.get_sample_value("grpc_server_handled_total", {**labels, "grpc_code": code})
+
+    assert registry.get_sample_value("grpc_server_started_total", ECHO) == 3
+    assert registry.get_sample_value("grpc_server_started_total", UNKNOWN) == 1
+    assert (handled(ECHO, "OK"), handled(ECHO, "InvalidArgument")) == (1, 1)
+    assert (handled(UNKNOWN, "Unimplemented"), handled(ECHO, "NotFound")) == (1, None)
+    assert registry.get_sample_value("grpc_server_handling_seconds_sum", ECHO) == 1.0
+
+
+def test_unknown_methods_share_one_set_of_labels() -> None:
+    calls = Calls({"/t.Test/Echo": "unary"})
+
+    found = {id(calls.of(f"/t.Test/{number}")) for number in range(1000)}
+
+    assert found == {id(calls.unknown)}
+    assert len(list(calls.all())) == 2
+
+
+def test_transport_without_an_io_thread_tells_nothing_of_one() -> None:
+    without, with_one = watched(Calls({})), watched(Calls({}), IoWatch())
+
+    for name in ("weir_io_busy_seconds_total", "weir_io_delay_seconds"):
+        assert without.get_sample_value(name) is None
+        assert with_one.get_sample_value(name) == 0
+
+
+def test_build_is_told() -> None:
+    labels = {"version": "1.2", "onnxruntime": "1.32", "provider": "cpu", "transport": "fake"}
+
+    assert watched(Calls({})).get_sample_value("weir_build_info", labels) == 1

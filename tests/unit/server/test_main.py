@@ -1,0 +1,129 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from weir.server.config import Settings
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("WEIR_")}
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "weir.server", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**inherited, "COLUMNS": "200", "NO_COLOR": "1", **environment},
+    )
+
+
+def test_help_tells_of_every_setting() -> None:
+    done = run("--help")
+
+    assert done.returncode == 0
+    assert done.stderr == ""
+    for name in Settings.model_fields:
+        if name not in ("models_dir", "models"):
+            assert f"--{name.replace('_', '-')}" in done.stdout
+    assert "--config" in done.stdout
+    assert "MODELS" in done.stdout
+
+
+def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
+    program = (
+        "import sys, weir.server.__main__ as m\n"
+        "try: m.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "sys.exit(any(name in sys.modules for name in ('onnxruntime', 'grpc', 'numpy')))"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=False, timeout=60
+    )
+
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(
+            (),
+            "MODELS: expected the model repository, as in `weir serve MODELS`, got none",
+            id="nothing",
+        ),
+        pytest.param(
+            ("models", "--provider", "tpu"),
+            "--provider: Input should be 'auto', 'cpu' or 'cuda', got 'tpu'",
+            id="choice",
+        ),
+        pytest.param(
+            ("models", "--threads", "0"),
+            "--threads: Input should be greater than or equal to 1, got 0",
+            id="out of bounds",
+        ),
+        pytest.param(
+            ("nowhere/models",),
+            "models_dir: expected a directory, got nowhere/models",
+            id="no such directory",
+        ),
+        pytest.param(
+            ("models", "--config", "nowhere.toml"),
+            "nowhere.toml: No such file or directory",
+            id="no such file",
+        ),
+    ],
+)
+def test_wrong_setting_is_one_line_and_exit_code_2(
+    arguments: tuple[str, ...], message: str
+) -> None:
+    done = run(*arguments)
+
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == f"weir: {message}\n"
+
+
+def test_wrong_settings_are_a_line_each() -> None:
+    done = run("models", "--threads", "0", WEIR_PROT="1")
+
+    assert done.returncode == 2
+    assert sorted(done.stderr.splitlines()) == [
+        "weir: --threads: Input should be greater than or equal to 1, got 0",
+        "weir: WEIR_PROT: no such setting",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(("models", "--prot", "1"), "No such option: --prot", id="unknown flag"),
+        pytest.param(("models", "--port", "x"), "Invalid value for '--port'", id="no number"),
+        pytest.param(("models", "more"), "unexpected extra argument", id="too many arguments"),
+    ],
+)
+def test_wrong_command_line_is_explained_with_exit_code_2(
+    arguments: tuple[str, ...], message: str
+) -> None:
+    done = run(*arguments)
+
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_cuda_that_is_not_there_ends_the_start(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    from weir.server.runtime.session import choose_provider  # noqa: PLC0415
+
+    if choose_provider("auto") == "cuda":
+        pytest.skip("this machine has CUDA")
+
+    done = run(str(tmp_path), "--provider", "cuda", "--port", "0", "--metrics-port", "0")
+
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("weir: provider cuda: ")
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,151 @@
+import inspect
+import logging
+import re
+from urllib.parse import quote
+
+import grpc
+import pytest
+
+from weir.server import errors
+from weir.server.errors import Overloaded, RequestError, ServerError
+from weir.server.transport.status import REASONS, STATUS_OF, Refusal, refusal_of
+
+EXPECTED = {
+    errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.UnknownModel: grpc.StatusCode.NOT_FOUND,
+    errors.ModelNotReady: grpc.StatusCode.UNAVAILABLE,
+    errors.LoadFailed: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.Draining: grpc.StatusCode.UNAVAILABLE,
+    errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.OutOfMemory: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.AnswerTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.AnswerUnread: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.DeadlinePassed: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.Cancelled: grpc.StatusCode.CANCELLED,
+    errors.NotOffered: grpc.StatusCode.UNIMPLEMENTED,
+}
+"""Written down once more, after the design's table."""
+
+INTERNAL_TEXT = "/srv/models/secret.onnx"
+
+
+def leaves(root: type[Exception]) -> list[type[Exception]]:
+    """The server's own: a test may have made others."""
+    children = [each for each in root.__subclasses__() if each.__module__.startswith("weir.server")]
+    return [leaf for child in children for leaf in leaves(child)] if children else [root]
+
+
+def tree() -> list[type[Exception]]:
+    return [
+        member
+        for _, member in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(member, Exception) and member.__module__ == errors.__name__
+    ]
+
+
+def test_every_leaf_of_the_tree_has_exactly_one_status() -> None:
+    assert set(STATUS_OF) == set(leaves(RequestError))
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), EXPECTED.items(), ids=lambda each: str(each).split(".")[-1]
+)
+def test_failure_has_the_status_of_the_design(
+    error: type[RequestError], code: grpc.StatusCode
+) -> None:
+    refusal = refusal_of(error("what was expected, what came"))
+
+    assert (refusal.code, refusal.details) == (code, "what was expected, what came")
+
+
+def test_every_failure_is_counted_under_a_reason_of_a_closed_set() -> None:
+    assert set(REASONS) == {
+        "overloaded",
+        "invalid_request",
+        "unknown_model",
+        "model_not_ready",
+        "load_failed",
+        "draining",
+        "out_of_memory",
+        "answer_too_large",
+        "answer_unread",
+        "deadline_passed",
+        "cancelled",
+        "not_offered",
+        "internal",
+    }
+    assert refusal_of(Overloaded("full")).reason == "overloaded"
+    assert refusal_of(errors.OutOfMemory("no")).reason == "out_of_memory"
+    assert {refusal_of(error("no")).reason for error in leaves(RequestError)} < set(REASONS)
+
+
+def test_only_overload_asks_to_come_back_and_says_when() -> None:
+    assert dict(refusal_of(Overloaded("full")).trailers).keys() == {"grpc-retry-pushback-ms"}
+    for error in set(leaves(RequestError)) - {Overloaded}:
+        assert refusal_of(error("no")).trailers == ()
+
+
+def test_every_error_is_drawn_in_the_tree_and_says_what_for() -> None:
+    drawing = errors.__doc__ or ""
+
+    for error in tree():
+        assert re.search(rf"\b{error.__name__}\b", drawing)
+        assert issubclass(error, ServerError)
+        assert error.__doc__ and error.__doc__.endswith(".")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(ValueError(INTERNAL_TEXT), id="bug"),
+        pytest.param(MemoryError(INTERNAL_TEXT), id="no memory"),
+        pytest.param(errors.ModelFailed(INTERNAL_TEXT), id="expected, but not of requests"),
+        pytest.param(RequestError(INTERNAL_TEXT), id="no leaf"),
+        pytest.param(type("New", (errors.InvalidRequest,), {})(INTERNAL_TEXT), id="leaf of a leaf"),
+        pytest.param(
+            UnicodeDecodeError("utf-8", b"\xff", 0, 1, INTERNAL_TEXT), id="odd constructor"
+        ),
+    ],
+)
+def test_anything_else_is_internal_and_told_by_its_id_alone(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR):
+        refusal = refusal_of(error)
+
+    assert refusal.code is grpc.StatusCode.INTERNAL
+    found = re.fullmatch(r"internal error ([0-9a-f]{12})", refusal.details)
+    assert found and refusal.reason == "internal"
+    assert INTERNAL_TEXT not in refusal.details
+    assert refusal.trailers == ()
+    assert f"error_id={found[1]}" in caplog.text
+    assert INTERNAL_TEXT in caplog.text
+
+
+def test_every_bug_has_an_id_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    refusals = {refusal_of(ValueError("bug")).details for _ in range(10)}
+
+    assert len(refusals) == 10
+
+
+def test_expected_failures_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        for error in leaves(RequestError):
+            refusal_of(error("no"))
+
+    assert caplog.text == ""
+
+
+def test_unknown_is_never_a_status() -> None:
+    assert grpc.StatusCode.UNKNOWN not in STATUS_OF.values()
+    assert Refusal(grpc.StatusCode.OK, "").trailers == ()
+
+
+@pytest.mark.parametrize("letter", ["x", "\u00e9", "\U0001f600"], ids=ascii)
+def test_details_fit_a_header_however_much_there_is_to_say(letter: str) -> None:
+    """Of a model with thousands of versions, say: a client refuses the answer, whatever it says."""
+    refusal = refusal_of(errors.UnknownModel("what matters " + letter * 50_000))
+
+    assert refusal.details.startswith("what matters " + letter) and refusal.details.endswith("...")
+    assert len(quote(refusal.details)) < 8192
+    assert refusal_of(errors.UnknownModel(1000 * "x")).details == 1000 * "x"

@@ -1,0 +1,77 @@
+"""What several tests of training share: a tiny recipe, a tiny folder, and a watcher of nobody."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from weir.training.images.recipe import PictureRecipe
+from weir.training.loop import Task
+from weir.training.progress import Progress
+from weir.training.recipes import make_recipe
+
+
+class Silent:
+    """A watcher without a console that asks to stop after so many steps."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.steps = 0
+        self.stop_after = stop_after
+
+    def must_stop(self) -> bool:
+        return self.stop_after is not None and self.steps >= self.stop_after
+
+    @contextmanager
+    def showing(self, epochs: int, task: Task) -> Iterator[Callable[[Progress], None]]:
+        def report(progress: Progress) -> None:
+            self.steps += bool(progress.step)
+
+        yield report
+
+
+@pytest.fixture
+def silent() -> Callable[..., Silent]:
+    return Silent
+
+
+@pytest.fixture
+def shapes(tmp_path: Path) -> Path:
+    """A folder of two easy classes, 20 pictures each: bright discs left and right of the middle."""
+    folder = tmp_path / "shapes"
+    generator = np.random.default_rng(0)
+    for name, column in (("left", 6), ("right", 20)):
+        (folder / name).mkdir(parents=True)
+        for number in range(20):
+            pixels = generator.integers(0, 40, (28, 28), np.uint8)
+            pixels[10:18, column - 3 : column + 3] = 255
+            Image.fromarray(pixels).save(folder / name / f"{number:02}.png")
+    return folder
+
+
+@pytest.fixture
+def small_recipe(shapes: Path) -> PictureRecipe:
+    """Three epochs of four steps, everything switched on."""
+    recipe = make_recipe(
+        "lenet5",
+        str(shapes),
+        epochs=3,
+        batch_size=8,
+        seed=3,
+        validation_share=0.2,
+        label_smoothing=0.1,
+        optimizer={"learning_rate": 3e-3},
+    )
+    assert isinstance(recipe, PictureRecipe)
+    return recipe
+
+
+@pytest.fixture
+def weir_data() -> Path:
+    """The folder of data sets, where there is one."""
+    if "WEIR_DATA" not in os.environ:
+        pytest.skip("WEIR_DATA names no folder of data sets")
+    return Path(os.environ["WEIR_DATA"])

@@ -1,0 +1,88 @@
+"""Series from CSV files: what is read, and how each broken file is answered."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from weir.training.data.series import load_series
+from weir.training.errors import DataError
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "sales.csv"
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "month,sales,price\n1,10,0.5\n2,-2e1,.25\n",
+        '"month";"sales";"price"\n"1, January";10;0.5\n\n2;"-20";0.25',
+        "month\tsales\tprice\r\n1\t10\t0.5\r\n2\t -20.0 \t+0.25\r\n",
+        '\ufeffmonth,"sales",price\n1,10,0.5\n"2,\nFebruary",-20,0.25\n',
+    ],
+    ids=["commas", "semicolons", "tabs", "mark-and-line-in-quotes"],
+)
+def test_columns_are_found_by_name(tmp_path: Path, text: str) -> None:
+    data = load_series(write(tmp_path, text), "sales", ["price"])
+
+    np.testing.assert_array_equal(data.values, [[10.0, 0.5], [-20.0, 0.25]])
+    assert data.columns == ("sales", "price")
+
+
+def test_a_gzipped_file_of_one_column_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "sales.csv.gz"
+    path.write_bytes(gzip.compress(b"sales\n1\n2\n"))
+
+    assert load_series(str(path), "sales").values.tolist() == [[1.0], [2.0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"sales\.csv: expected a CSV file with a header, found no text"),
+        ("sales,price\n", r"sales\.csv: expected rows below the header, found none"),
+        ("month,price\n1,2\n", "line 1: expected a column 'sales', found none; there are month, price"),
+        ("sales,sales\n1,2\n", "line 1: expected a column 'sales', found 2 of that name"),
+        ("sales,price\n1,2\n3\n", "line 3: expected 2 columns as in the header, found 1"),
+        ("sales,price\n1,2\n,4\n", "line 3, column sales: expected a number, found an empty cell"),
+        ("sales,price\n1,2\n3,dear\n", "line 3, column price: expected a number, found 'dear'"),
+        ("sales;price\n1,5;2\n", "line 2, column sales: expected a number, found '1,5'"),
+        ("sales,price\n1_000,2\n", "line 2, column sales: expected a number, found '1_000'"),
+        ("sales,price\nNaN,2\n", "line 2, column sales: expected a finite number .*, found 'NaN'"),
+        ("sales,price\n-inf,2\n", "expected a finite number of 32 bits, found '-inf'"),
+        ("sales,price\n1e39,2\n", "expected a finite number of 32 bits, found '1e39'"),
+        ('sales,price\n1,2\n"3"x,4\n', "line 3: expected CSV, found"),
+        ('sales,price\n1,2\n3,"4\n', "line 3: expected CSV, found"),
+    ],
+    ids=[
+        "empty", "header-only", "missing", "twice", "short", "blank-cell", "word", "decimal-comma", "underscore",
+        "nan", "inf", "32-bits", "quote", "open-quote",
+    ],
+)  # fmt: skip
+def test_a_broken_file_is_named_with_line_and_column(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        load_series(write(tmp_path, text), "sales", ["price"])
+
+
+def test_without_a_column_the_file_says_which_there_are(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"\(--value\); there are month, sales"):
+        load_series(write(tmp_path, "month,sales\n1,2\n"), None)
+
+
+def test_an_unknown_name_is_answered_with_the_known() -> None:
+    with pytest.raises(DataError, match=r"moonspots: neither a series \(sunspots\) nor a CSV file"):
+        load_series("moonspots", None)
+
+
+@pytest.mark.usefixtures("weir_data")
+def test_the_sunspots_are_all_there() -> None:
+    data = load_series("sunspots", None)
+
+    assert data.values.shape == (2_820, 1) and data.columns == ("Sunspots",)
+    assert (data.values[0, 0], data.values.max()) == (58.0, 253.8)

@@ -1,0 +1,21 @@
+"""Reading encoded sequences without seeing the padding, by hand-made numbers."""
+
+import torch
+
+from weir.training.models.masking import mean_state, real_steps, state_at_end, without_padding
+
+STATES = torch.tensor([[[1.0], [2.0], [3.0]], [[5.0], [torch.nan], [7.0]]])
+LENGTHS = torch.tensor([3, 1])
+
+
+def test_real_steps_are_those_before_the_length() -> None:
+    assert real_steps(LENGTHS, 3).tolist() == [[True, True, True], [True, False, False]]
+
+
+def test_padding_becomes_0_whatever_it_was() -> None:
+    assert without_padding(STATES, LENGTHS).squeeze(2).tolist() == [[1, 2, 3], [5, 0, 0]]
+
+
+def test_end_and_mean_are_those_of_the_real_steps() -> None:
+    assert state_at_end(STATES, LENGTHS).tolist() == [[3], [5]]
+    assert mean_state(STATES, LENGTHS).tolist() == [[2], [5]]

@@ -1,0 +1,57 @@
+"""The letters of words against one word at a time; what padding is and is not."""
+
+import torch
+from torch.nn import functional
+
+from weir.training.models.spelling import Spelling
+
+WORDS: tuple[list[int], ...] = ([3, 1, 4], [1], [5, 9, 2, 6, 5], [])
+LETTERS = 6
+
+
+def made() -> Spelling:
+    torch.manual_seed(0)
+    return Spelling(10, 4, 7)
+
+
+def padded(letters: int) -> torch.Tensor:
+    return torch.tensor([[word + [0] * (letters - len(word)) for word in WORDS]])
+
+
+def test_agrees_with_one_word_at_a_time() -> None:
+    network = made()
+
+    vectors = network(padded(LETTERS))
+
+    assert vectors.shape == (1, len(WORDS), 7)
+    for vector, word in zip(vectors[0], WORDS[:3], strict=False):
+        embedded = network.embedding(torch.tensor(word)).T[None]
+        convolution = network.convolution
+        scores = functional.conv1d(embedded, convolution.weight, convolution.bias, padding=1)
+        torch.testing.assert_close(vector, functional.relu(scores).amax(dim=2)[0])
+
+
+def test_wider_padding_changes_nothing() -> None:
+    network = made()
+
+    torch.testing.assert_close(network(padded(LETTERS)), network(padded(LETTERS + 5)))
+
+
+def test_word_without_letters_is_0() -> None:
+    network = made()
+    with torch.no_grad():
+        for weight in network.convolution.parameters():
+            weight.fill_(1.0)
+
+    assert not network(padded(LETTERS))[0, 3].any()
+
+
+def test_padding_stays_0_in_training() -> None:
+    network = made()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.1)
+
+    network(padded(LETTERS)).sum().backward()
+    optimizer.step()
+
+    assert not network.embedding.weight[0].any()
+    assert network.embedding.weight[1].any()

@@ -1,0 +1,154 @@
+"""The command line, as a user meets it."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from weir.training.checkpoint import CHECKPOINT
+from weir.training.command import main
+from weir.training.run_directory import WEIGHTS, read_record
+
+QUICK = ["--batch-size", "16", "--epochs", "2"]
+
+
+def test_trains_a_folder_and_resuming_the_finished_run_is_harmless(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    order = ["lenet5", "--data", str(shapes), "--out", str(out)]
+
+    first = main([*order, *QUICK, "--learning-rate", "0.004", "--seed", "5"])
+    again = main([*order, "--resume"])
+
+    printed = capsys.readouterr().out
+    record = read_record(out)
+    assert first == again == 0
+    assert printed.count("test accuracy") == 2 and "epoch 2/2: loss" in printed
+    assert (record.seed, record.recipe.epochs, record.recipe.batch_size) == (5, 2, 16)
+    assert record.recipe.optimizer.learning_rate == 0.004
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["lenet"], "error: unknown recipe 'lenet'; there are alexnet, "),
+        (["lenet5", "--data", "/no/such"], "error: /no/such: neither a data set"),
+        (["lenet5", "--epochs", "0"], "error: epochs: Input should be greater than or equal to 1"),
+        (["lenet5", "--learning-rate", "-1"], "error: optimizer.learning_rate: "),
+        (["lenet5", "--resume", "--out", "/no/such"], "error: /no/such: nothing to resume"),
+        (["lenet5", "--height", "32"], "error: digits: pictures are 28 x 28 x 1"),
+        (["lenet5", "--out", "/dev/null/x"], "error: "),
+    ],
+    ids=["recipe", "data", "epochs", "rate", "resume", "size", "out"],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(
+    args: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = [] if "--out" in args else ["--out", str(tmp_path / "run")]
+
+    code = main([*args, *out])
+
+    errors = capsys.readouterr().err
+    assert code == 2
+    assert errors.startswith(message) and errors.count("\n") == 1
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No data at hand, and none to be fetched."""
+    for name, value in {"https_proxy": "http://127.0.0.1:1", "no_proxy": ""}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("WEIR_DATA", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("args", "file", "others"),
+    [
+        (["narx"], "timeseries/monthly-sunspots.csv", "PATH"),
+        (["question", "--data", "trec-fine"], "trec/train_5500.label", "trec, PATH"),
+        (["lenet5", "--data", "mnist"], "mnist/", "digits, fashion-mnist, cifar10, PATH"),
+    ],
+    ids=["default", "named", "pictures"],
+)
+@pytest.mark.usefixtures("offline")
+def test_without_a_network_it_says_where_data_may_come_from(
+    args: list[str],
+    file: str,
+    others: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    code = main([*args, "--out", str(tmp_path / "run")])
+
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert code == 2
+    assert f"put as {file}" in error and "into a folder that WEIR_DATA names" in error
+    assert error.endswith(f"; or say --data with one of: {others}")
+
+
+@pytest.mark.parametrize("args", [[], ["lenet5", "--epochs", "many"], ["lenet5", "--nothing"]])
+def test_wrong_usage_is_exit_code_2(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(args, prog="weir train") == 2
+    assert "weir train" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_where_there_is_none_is_a_clear_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lenet5", "--device", "cuda"]) == 2
+    assert "error: no CUDA device here" in capsys.readouterr().err
+
+
+def test_help_and_list_name_the_recipes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"], prog="weir train") == 0
+    assert main(["--list"]) == 0
+
+    printed = capsys.readouterr().out
+    assert "weir train" in printed and printed.count("lenet5-1998") >= 5
+
+
+def test_a_run_is_not_overwritten_unless_asked(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order = ["lenet5", "--data", str(shapes), "--out", str(tmp_path / "run"), *QUICK]
+    assert main(order) == 0
+
+    refused = main(order)
+    assert refused == 2 and "holds a run already" in capsys.readouterr().err
+    assert main([*order, "--overwrite"]) == 0
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(shapes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    order = ["lenet5", "--data", str(shapes), "--out", str(out), "--batch-size", "1"]
+    whole = [*order, "--epochs", "12", "--seed", "2"]
+    whole[4] = str(tmp_path / "whole")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "weir.training", *order, "--epochs", "12", "--seed", "2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    first_line = process.stdout.readline()
+
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+
+    assert first_line.startswith("epoch 1/12")
+    assert process.returncode == 130
+    assert (out / CHECKPOINT).is_file()
+    command = f"python -m weir.training lenet5 --data {shapes} --out {out} --resume"
+    assert "stopped in epoch" in errors and errors.rstrip().endswith(command)
+    assert main([*command.split()[3:], "--epochs", "9"]) == 2
+    assert main(command.split()[3:]) == 0
+    assert main(whole) == 0
+    one, other = load_file(out / WEIGHTS), load_file(tmp_path / "whole" / WEIGHTS)
+    assert all(torch.equal(one[name], other[name]) for name in one)

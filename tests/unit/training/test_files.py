@@ -1,0 +1,38 @@
+"""What is written: whole files, and tensors that safetensors takes."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load, save
+from torch import nn
+
+from weir.training.files import apart, write_whole
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+
+    write_whole(path, b"old")
+    write_whole(path, b"new")
+
+    assert path.read_bytes() == b"new"
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_tied_weights_are_written_and_read() -> None:
+    """An embedding whose weights are the output's too shares its memory with it."""
+    embedding, output = nn.Embedding(5, 3), nn.Linear(3, 5)
+    output.weight = embedding.weight
+    tied = nn.ModuleDict({"embedding": embedding, "output": output}).state_dict()
+
+    read = load(save(apart(tied)))
+
+    assert all(torch.equal(read[name], tensor) for name, tensor in tied.items())
+
+
+def test_views_are_written_as_what_they_show() -> None:
+    whole = torch.arange(6.0).reshape(2, 3)
+
+    read = load(save(apart({"whole": whole, "turned": whole.T})))
+
+    assert torch.equal(read["turned"], whole.T)

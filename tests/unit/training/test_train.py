@@ -1,0 +1,183 @@
+"""A whole run: what it reaches, and what it leaves behind."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from weir.training.data import load
+from weir.training.errors import DataError, RunError
+from weir.training.figures import CONFUSION_MATRIX, LEARNING_CURVE
+from weir.training.images.experiment import load_data, load_model, prepare
+from weir.training.images.recipe import PictureRecipe
+from weir.training.recipes import change_recipe, make_recipe
+from weir.training.run_directory import (
+    RECORD,
+    WEIGHTS,
+    ImageRecord,
+    RunRecord,
+    part_of,
+    read_record,
+)
+from weir.training.train import Watcher, train
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def run(small_recipe: PictureRecipe, tmp_path: Path, silent: Callable[..., Watcher]) -> Path:
+    """A finished run of the small recipe."""
+    train(small_recipe, tmp_path / "run", CPU, silent(), None)
+    return tmp_path / "run"
+
+
+def test_digits_reach_98_percent_on_held_out_rows(
+    tmp_path: Path, silent: Callable[..., Watcher]
+) -> None:
+    record = train(make_recipe("lenet5", "digits", epochs=15), tmp_path, CPU, silent(), None)
+
+    assert record.test_accuracy is not None and record.test_accuracy >= 0.98
+    assert record.data.train_rows + record.data.validation_rows + record.data.test_rows == 1797
+    assert accuracy_by_the_record(tmp_path) == record.test_accuracy
+
+
+def test_alexnet_learns_the_digits_in_its_small_form(
+    tmp_path: Path, silent: Callable[..., Watcher]
+) -> None:
+    record = train(make_recipe("alexnet", "digits"), tmp_path, CPU, silent(), None)
+
+    assert record.test_accuracy is not None and record.test_accuracy >= 0.95
+    assert accuracy_by_the_record(tmp_path) == record.test_accuracy
+
+
+def test_the_record_says_how_pictures_are_brought_to_size(
+    small_recipe: PictureRecipe, tmp_path: Path, silent: Callable[..., Watcher]
+) -> None:
+    cropping = change_recipe(small_recipe, epochs=1, image={"short_side": 30})
+    assert isinstance(cropping, PictureRecipe)
+
+    stretched = train(small_recipe, tmp_path / "stretched", CPU, silent(), None)
+    cropped = train(cropping, tmp_path / "cropped", CPU, silent(), None)
+
+    assert (part_of(stretched, ImageRecord).resize, part_of(stretched, ImageRecord).short_side) == (
+        "stretch",
+        None,
+    )
+    assert (part_of(cropped, ImageRecord).resize, part_of(cropped, ImageRecord).short_side) == (
+        "short-side",
+        30,
+    )
+    seen = load_data(cropped, "test").images
+    assert not np.array_equal(seen, load_data(stretched, "test").images)
+    np.testing.assert_array_equal(seen, prepare(cropping).held_out.images)
+
+
+def accuracy_by_the_record(run: Path) -> float:
+    """Test accuracy with nothing but the run directory, as the export sees it."""
+    record, network = read_record(run), load_model(run)
+    data = load_data(record, "test")
+    scaled = data.images.astype(np.float32).transpose(0, 3, 1, 2) / 255.0
+    mean, std = (
+        np.array(values, np.float32)[:, None, None]
+        for values in (part_of(record, ImageRecord).mean, part_of(record, ImageRecord).std)
+    )
+    with torch.inference_mode():
+        logits = network(torch.from_numpy((scaled - mean) / std))
+    return float((logits.argmax(dim=1).numpy() == data.labels).mean())
+
+
+def test_1998_learns_with_its_own_loss_and_input_range(
+    tmp_path: Path, silent: Callable[..., Watcher]
+) -> None:
+    record = train(make_recipe("lenet5-1998", "digits", epochs=6), tmp_path, CPU, silent(), None)
+
+    assert (record.epochs[-1].validation_accuracy or 0.0) > 0.85
+    assert (0.0 - part_of(record, ImageRecord).mean[0]) / part_of(record, ImageRecord).std[
+        0
+    ] == pytest.approx(-0.1)
+    assert (1.0 - part_of(record, ImageRecord).mean[0]) / part_of(record, ImageRecord).std[
+        0
+    ] == pytest.approx(1.175)
+
+
+def test_a_run_directory_is_complete(run: Path) -> None:
+    record = read_record(run)
+
+    assert {path.name for path in run.iterdir()} == {
+        WEIGHTS,
+        RECORD,
+        LEARNING_CURVE,
+        CONFUSION_MATRIX,
+    }
+    assert record.test_accuracy == accuracy_by_the_record(run)
+    assert record.classes == ["left", "right"]
+    assert record.versions["torch"] == torch.__version__
+    assert len(record.epochs) == 3 and record.seconds > 0.0
+    assert RunRecord.model_validate_json(record.model_dump_json()) == record
+    for name in (LEARNING_CURVE, CONFUSION_MATRIX):
+        assert (run / name).stat().st_size <= 100_000
+        with Image.open(run / name) as picture:
+            assert min(picture.size) >= 300
+
+
+def test_validation_rows_come_from_training_and_leave_the_test_alone(
+    small_recipe: PictureRecipe,
+) -> None:
+    sets = prepare(small_recipe)
+
+    given = load(small_recipe.data, "train")
+    together = sorted(image.tobytes() for image in (*sets.train.images, *sets.validation.images))
+    assert together == sorted(image.tobytes() for image in given.images)
+    np.testing.assert_array_equal(sets.held_out.images, load(small_recipe.data, "test").images)
+
+
+def test_normalisation_is_that_of_the_training_rows(small_recipe: PictureRecipe) -> None:
+    sets = prepare(small_recipe)
+
+    scaled = sets.train.images / 255.0
+    assert sets.normaliser.mean == pytest.approx((scaled.mean(),))
+    assert sets.normaliser.std == pytest.approx((scaled.std(),))
+
+
+def test_a_broken_test_picture_shows_before_training(
+    small_recipe: PictureRecipe, shapes: Path, tmp_path: Path, silent: Callable[..., Watcher]
+) -> None:
+    for path in shapes.rglob("*.png"):
+        path.write_bytes(b"broken")
+
+    with pytest.raises(DataError, match="unreadable"):
+        train(small_recipe, tmp_path / "run", CPU, silent(), None)
+
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (RECORD, b"{", f"{RECORD}: "),
+        (RECORD, b'{"format": 2}', f"{RECORD}: format: "),
+        (WEIGHTS, b"", f"{WEIGHTS}: not the weights of LeNet5"),
+        (WEIGHTS, None, f"{WEIGHTS}: not the weights of LeNet5"),
+        (RECORD, None, "no finished run here"),
+    ],
+    ids=["no json", "other format", "empty weights", "no weights", "no record"],
+)
+def test_a_broken_run_is_named(run: Path, name: str, content: bytes | None, message: str) -> None:
+    if content is None:
+        (run / name).unlink()
+    else:
+        (run / name).write_bytes(content)
+
+    with pytest.raises(RunError, match=message):
+        load_model(run)
+
+
+def test_data_that_changed_since_is_noticed(run: Path, shapes: Path) -> None:
+    record = read_record(run)
+    (shapes / "left" / "00.png").unlink()
+
+    with pytest.raises(DataError, match="SHA-256 was"):
+        load_data(record, "test")

@@ -1,0 +1,181 @@
+"""The command line on files of a user's own texts."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.sequence_files import write_conllu, write_labelled, write_tagged
+from weir.training.command import main
+from weir.training.run_directory import part_of, read_record
+from weir.training.text.recipe import SequenceRecipe
+
+FEW = ["--epochs", "2", "--batch-size", "8"]
+
+
+def test_tags_are_learnt_from_lines_of_tokens_and_tags(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = write_tagged(tmp_path / "rows.txt"), tmp_path / "run"
+
+    code = main(["stress", "--quick", "--data", str(path), "--out", str(out), *FEW])
+
+    printed = capsys.readouterr()
+    record = read_record(out)
+    assert code == 0 and not printed.err
+    assert record.classes == ["DET", "NOUN", "VERB"]
+    assert record.data.name == str(path) and len(record.epochs) == 2
+    assert "macro f1" in printed.out and "sentence accuracy" in printed.out
+    assert "on 12 rows" in printed.out
+
+
+def test_classes_are_learnt_from_lines_of_label_and_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = write_labelled(tmp_path / "rows.tsv"), tmp_path / "run"
+    shape = ["--cell", "gru", "--hidden", "9", "--layers", "2", "--pool", "last"]
+
+    code = main(["question", "--quick", "--data", str(path), "--out", str(out), *FEW, *shape])
+
+    encoder = part_of(read_record(out), SequenceRecipe).encoder
+    assert code == 0 and "macro f1" in capsys.readouterr().out
+    assert read_record(out).classes == ["cats", "dogs"]
+    assert (encoder.cell, encoder.hidden, encoder.layers, encoder.pool) == ("gru", 9, 2, "last")
+
+
+@pytest.mark.parametrize(
+    ("column", "classes"),
+    [
+        ("upos", ["DET", "NOUN", "VERB"]),
+        ("xpos", ["det", "noun", "verb"]),
+        ("feats:Number", ["Sing", "_"]),
+    ],
+)
+def test_a_column_of_conllu_is_learnt_from_files_of_ones_own(
+    column: str, classes: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    files = [
+        str(write_conllu(tmp_path / f"{name}.conllu", rows, rows))
+        for name, rows in (("train", 30), ("dev", 9), ("test", 8))
+    ]
+
+    order = ["tagger", "--quick", "--data", files[0], "--dev", files[1], "--test", files[2]]
+    code = main([*order, "--column", column, "--out", str(out), *FEW])
+
+    record = read_record(out)
+    assert code == 0 and record.classes == classes
+    data = record.data
+    assert (data.train_rows, data.validation_rows, data.test_rows) == (30, 9, 8)
+
+
+def test_gradient_is_cut_off_where_the_recurrence_has_one_direction(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "run")
+
+    assert (
+        main(["row-digits", "--quick", "--epochs", "1", "--truncate-steps", "7", "--out", out]) == 0
+    )
+    assert main(["question", "--truncate-steps", "7", "--out", f"{out}2"]) == 2
+    assert "truncate_steps goes with a recurrent cell of one direction" in capsys.readouterr().err
+
+
+def test_resumed_with_the_same_files_it_goes_on_and_with_others_it_does_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, dev = write_conllu(tmp_path / "a.conllu"), write_conllu(tmp_path / "b.conllu", 9, 1)
+    order = ["tagger", "--data", str(path), "--out", str(tmp_path / "run")]
+    assert main([*order, "--quick", "--dev", str(dev), *FEW]) == 0
+
+    assert main([*order, "--resume"]) == 0
+    assert main([*order, "--resume", "--dev", str(dev)]) == 0
+    assert main([*order, "--resume", "--dev", str(path)]) == 2
+
+    assert "the run began with dev " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (
+            "a/X b/Y\nbroken\n",
+            "line 2: expected token/TAG with a space between two, found 'broken'",
+        ),
+        ("yes\tsome text\nno\t\n", "line 2: expected LABEL<TAB>text, found 'no\\t'"),
+        ("", "expected lines of text, found none"),
+    ],
+    ids=["tagged", "labelled", "empty"],
+)
+def test_a_broken_file_is_named_with_its_line(
+    content: str, found: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "rows.txt"
+    path.write_text(content)
+
+    code = main(["stress", "--quick", "--data", str(path), "--out", str(tmp_path / "run")])
+
+    errors = capsys.readouterr().err
+    assert code == 2
+    assert errors.startswith(f"error: {path}") and found in errors and errors.count("\n") == 1
+
+
+def test_a_broken_line_of_conllu_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_conllu(tmp_path / "rows.conllu", 2)
+    path.write_text(path.read_text() + "1\tword\n")
+    number = path.read_text().count("\n")
+
+    assert main(["tagger", "--data", str(path), "--out", str(tmp_path / "run")]) == 2
+    assert (
+        capsys.readouterr().err
+        == f"error: {path}, line {number}: expected 10 columns between tabs, found 2\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            ["row-digits", "--height", "32"],
+            "row-digits takes no image, which is of recipes for pic",
+        ),
+        (
+            ["lenet5", "--hidden", "32"],
+            "lenet5 takes no encoder, which is of recipes for sequences",
+        ),
+        (["lenet5", "--column", "xpos"], "lenet5 takes no column, which is of recipes for sequen"),
+        (["lenet5", "--quick"], "lenet5 has no quick form; row-digits, question, tagger, stress"),
+        (["row-digits", "--dev", "x"], "dev goes with tokens"),
+        (["stress", "--pool", "mean"], "pool goes with sequence-class"),
+        (["stress", "--cell", "cnn"], "encoder.cell: Input should be 'rnn', 'gru', 'lstm' or"),
+        (["stress", "--data", "/no/such"], "/no/such: neither a text set (trec, "),
+        (["stress", "--data", "digits"], "digits: neither a text set (trec, "),
+        (["row-digits", "--data", "ewt"], "ewt: neither a data set (digits, "),
+        (
+            ["question", "--column", "xpos"],
+            "--column goes with CoNLL-U (ewt, or files that end with ",
+        ),
+        (
+            ["stress", "--column", "upos"],
+            "--column goes with CoNLL-U (ewt, or files that end with ",
+        ),
+        (["tagger", "--column", "lemma"], "column: expected upos, xpos, deprel or feats:NAME"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(
+    args: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("WEIR_DATA", raising=False)
+    data = [] if args[0] != "tagger" else ["--data", str(write_conllu(tmp_path / "rows.conllu"))]
+
+    code = main([*args, *data, "--out", str(tmp_path / "run")])
+
+    errors = capsys.readouterr().err
+    assert code == 2
+    assert errors.startswith(f"error: {message}") and errors.count("\n") == 1

@@ -1,0 +1,122 @@
+"""A run on sequences: what it leaves behind, and what is read of it again."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.helpers.sequence_files import write_conllu
+from weir.training.errors import DataError, RunError
+from weir.training.figures import CONFUSION_MATRIX, LEARNING_CURVE
+from weir.training.images.experiment import load_model as load_pictures_model
+from weir.training.recipes import make_recipe
+from weir.training.run_directory import RECORD, WEIGHTS, RunRecord, read_record
+from weir.training.text.batches import in_order
+from weir.training.text.experiment import (
+    VOCABULARY,
+    load_model,
+    load_test,
+    load_vocabularies,
+    prepare,
+)
+from weir.training.text.figures import CLASS_TABLE
+from weir.training.text.recipe import SequenceRecipe
+from weir.training.text.scores import answer
+from weir.training.train import Watcher, train
+
+CPU = torch.device("cpu")
+FIGURES = {LEARNING_CURVE, CONFUSION_MATRIX, CLASS_TABLE}
+WORDS, LETTERS = VOCABULARY.format("tokens"), VOCABULARY.format("characters")
+
+
+@pytest.fixture
+def run(tagging: SequenceRecipe, tmp_path: Path, silent: Callable[..., Watcher]) -> Path:
+    """A finished run of a tagger that reads spelling."""
+    train(tagging, tmp_path / "run", CPU, silent(), None)
+    return tmp_path / "run"
+
+
+def test_a_run_directory_is_complete(run: Path, tagging: SequenceRecipe) -> None:
+    record = read_record(run)
+
+    assert {path.name for path in run.iterdir()} == {WEIGHTS, RECORD, WORDS, LETTERS, *FIGURES}
+    assert RunRecord.model_validate_json(record.model_dump_json()) == record
+    assert record.recipe == tagging and record.task == "tagging"
+    assert record.classes == ["DET", "NOUN", "VERB"]
+    assert record.data.train_rows + record.data.validation_rows + record.data.test_rows == 60
+    assert record.image is None and record.sequence is not None
+    sizes = {name: len(entries) for name, entries in load_vocabularies(run).items()}
+    assert sizes == {"tokens": record.sequence.words, "characters": record.sequence.characters}
+    assert set(record.test_metrics) == {"macro_f1", "sentence_accuracy"}
+
+
+def test_what_is_read_again_gives_the_recorded_accuracy(run: Path) -> None:
+    record = read_record(run)
+
+    answers = answer(load_model(run), in_order(load_test(run, record)))
+
+    assert record.test_accuracy is not None
+    assert float((answers.given == answers.right).mean()) == pytest.approx(record.test_accuracy)
+
+
+def test_normalisation_of_frames_is_that_of_the_training_rows() -> None:
+    recipe = make_recipe("row-digits")
+    assert isinstance(recipe, SequenceRecipe)
+
+    problem = prepare(recipe)
+
+    scaled = problem.train.steps.double() / 255.0
+    assert problem.record.mean == pytest.approx(scaled.mean().item())
+    assert problem.record.std == pytest.approx(scaled.std(correction=0).item())
+    assert problem.record.features == 28 and set(problem.train.lengths.tolist()) == {28}
+
+
+def test_data_that_changed_since_are_noticed(run: Path, tagging: SequenceRecipe) -> None:
+    record = read_record(run)
+    write_conllu(Path(tagging.data), seed=9)
+
+    with pytest.raises(DataError, match=r"SHA-256 was .* when the run was trained"):
+        load_test(run, record)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (WORDS, None, rf"{WORDS}: cannot be read"),
+        (WORDS, b"\xff", rf"{WORDS}: cannot be read"),
+        (WORDS, b"<pad>\n<unk>\n<s>\n</s>\n", rf"{WORDS}: expected \d+ entries, found 4"),
+        (LETTERS, b"<pad>\n", rf"{LETTERS}, line 2: expected '<unk>'"),
+    ],
+    ids=["none", "no text", "another", "broken"],
+)
+def test_a_broken_vocabulary_is_named(
+    run: Path, name: str, content: bytes | None, message: str
+) -> None:
+    (run / name).unlink()
+    if content is not None:
+        (run / name).write_bytes(content)
+
+    with pytest.raises((RunError, DataError), match=message):
+        load_vocabularies(run)
+
+
+def test_a_run_of_one_kind_is_not_taken_for_the_other(
+    run: Path, small_recipe: SequenceRecipe, tmp_path: Path, silent: Callable[..., Watcher]
+) -> None:
+    train(small_recipe, tmp_path / "pictures", CPU, silent(), None)
+
+    with pytest.raises(RunError, match="tagger: expected a run on pictures, got tagging"):
+        load_pictures_model(run)
+    with pytest.raises(RunError, match="lenet5: expected a run on sequences, got image-"):
+        load_model(tmp_path / "pictures")
+
+
+def test_weights_of_another_size_are_refused(run: Path) -> None:
+    record = json.loads((run / RECORD).read_text())
+    record["recipe"]["encoder"]["hidden"] += 1
+    (run / RECORD).write_text(json.dumps(record))
+
+    with pytest.raises(RunError, match=f"{WEIGHTS}: not the weights of WordNetwork"):
+        load_model(run)

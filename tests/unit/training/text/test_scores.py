@@ -1,0 +1,70 @@
+"""Scores, against cases small enough to be counted by hand."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from weir.training.loop import NO_TARGET, UNSEEN, Batch
+from weir.training.text.scores import Answers, answer, score, tabulate
+
+
+class Echo(nn.Module):
+    """Answers with the classes it is given."""
+
+    def forward(self, chosen: Tensor) -> Tensor:
+        logits: Tensor = nn.functional.one_hot(chosen, 3).float()
+        return logits
+
+
+def test_padding_is_no_answer_and_an_unseen_class_is_a_miss() -> None:
+    targets = torch.tensor([[0, 1, 2], [1, NO_TARGET, NO_TARGET], [0, UNSEEN, NO_TARGET]])
+    chosen = torch.tensor([[0, 1, 1], [1, 2, 0], [0, 0, 0]])
+
+    answers = answer(Echo(), [Batch((chosen[:2],), targets[:2]), Batch((chosen[2:],), targets[2:])])
+
+    assert answers.right.tolist() == [0, 1, 2, 1, 0, UNSEEN]
+    assert answers.given.tolist() == [0, 1, 1, 1, 0, 0]
+    assert answers.wholly_right is not None
+    assert answers.wholly_right.tolist() == [False, True, False]
+
+
+def test_classified_rows_have_no_sentence_accuracy() -> None:
+    answers = answer(Echo(), [Batch((torch.tensor([0, 2]),), torch.tensor([0, 1]))])
+
+    assert answers.wholly_right is None
+    assert "sentence_accuracy" not in score(answers, 3).metrics
+
+
+@pytest.fixture
+def counted() -> Answers:
+    """Class 0: 2 of 3 found, 2 of 3 answers right; class 1: 1 of 2, 1 of 2; class 3: 0 of 1; one unseen."""
+    return Answers(
+        given=np.array([0, 0, 1, 1, 2, 2, 0]),
+        right=np.array([0, 0, 0, 1, 1, 3, UNSEEN]),
+        wholly_right=np.array([True, False, False, False]),
+    )
+
+
+def test_scores_are_those_counted_by_hand(counted: Answers) -> None:
+    tested = score(counted, 4)
+
+    # F1: 2 x 2 / (3 + 3), 2 x 1 / (2 + 2), 0; class 2 never occurs and does not count.
+    assert tested.accuracy == pytest.approx(3 / 7)
+    assert tested.metrics["macro_f1"] == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)
+    assert tested.metrics["sentence_accuracy"] == pytest.approx(0.25)
+    expected = [[2, 1, 0, 0], [0, 1, 1, 0], [0] * 4, [0, 0, 1, 0]]
+    assert tested.confusions is not None and tested.confusions.tolist() == expected
+
+
+def test_table_has_the_classes_that_occur_the_most_frequent_first(counted: Answers) -> None:
+    table = tabulate(counted, ("noun", "verb", "never", "adverb"))
+
+    assert [(line.label, line.support) for line in table] == [
+        ("noun", 3),
+        ("verb", 2),
+        ("adverb", 1),
+    ]
+    assert table[0].precision == table[0].recall == pytest.approx(2 / 3)
+    assert table[1].precision == table[1].recall == pytest.approx(1 / 2)
+    assert (table[2].precision, table[2].recall, table[2].f1) == (0.0, 0.0, 0.0)

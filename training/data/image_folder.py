@@ -1,0 +1,178 @@
+"""Your own pictures: a folder, or a tar file, with a folder of images for each class.
+
+    shapes/train/circle/*.png   shapes/train/square/*.png
+    shapes/test/circle/*.png    shapes/test/square/*.png     (or `val`)
+
+or, without `train` and `test`, `shapes/circle/*.png`: then a fifth of each class is held out as the test
+set, always the same files. Class names are the folders' names in sorted order. Each picture is turned
+upright, laid on white where it is transparent, converted to grey or RGB, and resized to what the network
+takes. Hidden files are passed over; any other file must be a picture.
+"""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from weir.training.data.file_tree import Tree, open_tree
+from weir.training.data.images import ImageData, Split, divide
+from weir.training.errors import DataError
+
+TEST_SHARE = 0.2
+TEST_SEED = 1998
+NAMED_FILES = 5
+IGNORED = frozenset({"Thumbs.db", "desktop.ini"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """The pictures of one folder of classes, unread."""
+
+    classes: tuple[str, ...]
+    files: list[PurePosixPath]
+    labels: NDArray[np.int64]
+
+    def take(self, rows: NDArray[np.int64]) -> "_Listing":
+        return _Listing(self.classes, [self.files[row] for row in rows], self.labels[rows])
+
+
+def load_folder(
+    place: Path,
+    split: Split,
+    *,
+    height: int,
+    width: int,
+    channels: int,
+    short_side: int | None = None,
+) -> ImageData:
+    """One split of a folder or a tar file, as uint8 (n, height, width, channels).
+
+    Raises:
+        DataError: no pictures, fewer than two classes, classes that differ, or unreadable files (named).
+    """
+    tree = open_tree(place)
+    parts = _list_splits(tree)
+    chosen = parts[split]
+    return ImageData(
+        name=str(place.resolve()),
+        images=_read_all(tree, chosen.files, (width, height), channels, short_side),
+        labels=chosen.labels,
+        classes=chosen.classes,
+        checksum=tree.digest([file for part in parts.values() for file in part.files]),
+    )
+
+
+def _list_splits(tree: Tree) -> dict[Split, _Listing]:
+    """Both splits, as the tree gives them or by ratio."""
+    top = PurePosixPath()
+    if top / "train" not in tree.folders:
+        return _divide(tree, top, _list_classes(tree, top))
+    listing = _list_classes(tree, top / "train")
+    test = next((top / name for name in ("test", "val") if top / name in tree.folders), None)
+    if test is None:
+        return _divide(tree, top / "train", listing)
+    held_out = _list_classes(tree, test)
+    if held_out.classes != listing.classes:
+        raise DataError(
+            f"{tree.place / test}: expected the classes of {tree.place / 'train'}, {', '.join(listing.classes)}; found {', '.join(held_out.classes)}"
+        )
+    return {"train": listing, "test": held_out}
+
+
+def _divide(tree: Tree, folder: PurePosixPath, listing: _Listing) -> dict[Split, _Listing]:
+    for label, name in enumerate(listing.classes):
+        count = int((listing.labels == label).sum())
+        if count < 3:
+            raise DataError(
+                f"{tree.place / folder / name}: expected at least 3 pictures, one each to train, validate and test; found {count}"
+            )
+    division = divide(listing.labels, TEST_SHARE, TEST_SEED)
+    return {"train": listing.take(division.kept), "test": listing.take(division.held_out)}
+
+
+def _list_classes(tree: Tree, folder: PurePosixPath) -> _Listing:
+    """The classes and files of one folder, both sorted by name."""
+    classes = sorted(name for name in tree.folders if name.parent == folder)
+    if len(classes) < 2:
+        raise DataError(
+            f"{tree.place / folder}: expected a folder for each of at least 2 classes, found {len(classes)}"
+        )
+    files: list[PurePosixPath] = []
+    labels: list[int] = []
+    for label, directory in enumerate(classes):
+        found = sorted(
+            name for name in tree.files if name.parent == directory and name.name not in IGNORED
+        )
+        if not found:
+            raise DataError(f"{tree.place / directory}: expected pictures, found none")
+        files += found
+        labels += [label] * len(found)
+    return _Listing(tuple(path.name for path in classes), files, np.array(labels, np.int64))
+
+
+def _read_all(
+    tree: Tree,
+    files: list[PurePosixPath],
+    size: tuple[int, int],
+    channels: int,
+    short_side: int | None,
+) -> NDArray[np.uint8]:
+    """All pictures; what cannot be read is collected, so that one run names every bad file."""
+    images = np.empty((len(files), size[1], size[0], channels), np.uint8)
+    broken: list[str] = []
+    for row, stream in tree.read(files):
+        try:
+            images[row] = read_picture(stream, size, channels, short_side)
+        # What Pillow raises on broken files, by format and by kind of damage.
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Warning):
+            broken.append(str(tree.place / files[row]))
+    if broken:
+        names = ", ".join(broken[:NAMED_FILES])
+        more = f" and {len(broken) - NAMED_FILES} more" if len(broken) > NAMED_FILES else ""
+        raise DataError(f"expected pictures, found {len(broken)} unreadable files: {names}{more}")
+    return images
+
+
+def read_picture(
+    source: Path | BinaryIO, size: tuple[int, int], channels: int, short_side: int | None = None
+) -> NDArray[np.uint8]:
+    """One picture as the network takes it: uint8 (height, width, channels).
+
+    Args:
+        source: a file of any format that Pillow reads.
+        size: width and height.
+        channels: 1 grey or 3 colours.
+        short_side: none stretches the picture to the size; else its short side is made so long, and the
+            size is cut from the middle.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(source) as opened:
+            picture = _convert(ImageOps.exif_transpose(opened), channels)
+    return np.asarray(_fit(picture, size, short_side)).reshape(size[1], size[0], channels)
+
+
+def _convert(picture: Image.Image, channels: int) -> Image.Image:
+    """Any picture to 8 bits, opaque, grey or RGB."""
+    if picture.mode.startswith("I"):
+        # Pillow would clip 16 bits to 8 instead of scaling them.
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.has_transparency_data:
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture.convert("RGBA"))
+    return picture.convert("L" if channels == 1 else "RGB")
+
+
+def _fit(picture: Image.Image, size: tuple[int, int], short_side: int | None) -> Image.Image:
+    """Stretched to (width, height), or resized in proportion and cut from the middle."""
+    if short_side is None:
+        return picture.resize(size, Image.Resampling.BILINEAR)
+    shortest = min(picture.size)
+    width, height = (round(side * short_side / shortest) for side in picture.size)
+    resized = picture.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (width - size[0]) // 2, (height - size[1]) // 2
+    return resized.crop((left, top, left + size[0], top + size[1]))

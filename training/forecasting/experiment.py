@@ -1,0 +1,208 @@
+"""A series as a problem: windows of three parts, a network with its scaling, and what is said of it."""
+
+import functools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from weir.training.data.series import SeriesData, load_series
+from weir.training.experiment import Description, Tested
+from weir.training.forecasting.baselines import AR_LAGS, fit_autoregression, persist
+from weir.training.forecasting.evaluation import naive_error, score
+from weir.training.forecasting.figures import FORECAST, Drawn, draw_forecast
+from weir.training.forecasting.recipe import FED_BACK, SeriesRecipe
+from weir.training.forecasting.windows import Parts, Windows, cut, divide_by_time
+from weir.training.loop import Batch, Task
+from weir.training.models.series import build_forecaster
+from weir.training.reproducibility import Purpose, generator_for
+from weir.training.run_directory import (
+    DataRecord,
+    RunRecord,
+    SeriesRecord,
+    load_weights,
+    part_of,
+    read_record,
+    require_same_data,
+)
+
+EVALUATION_ROWS = 1024
+BASELINE = f"ar{AR_LAGS}"
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesProblem:
+    """A recipe with its data in memory; see `weir.training.experiment.Problem`.
+
+    train, validation: windows of as many targets as the network gives in training: of what reads its own
+        outputs back one, else `horizon`. It is chosen by what it learns.
+    held_out: windows of `horizon` targets.
+    """
+
+    recipe: SeriesRecipe
+    data: SeriesData
+    parts: Parts
+    train: Windows
+    validation: Windows
+    held_out: Windows
+    record: SeriesRecord
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 over the file."""
+        return self.data.checksum
+
+    def build(self) -> nn.Module:
+        """A network with fresh weights."""
+        return build_network(self.recipe, self.record)
+
+    def make_task(self, where: torch.device, *, mixed: bool) -> Task:
+        """Both sets on the device, in batches."""
+        train, validation = self.train.to(where), self.validation.to(where)
+
+        def training(epoch: int, first_step: int) -> Iterator[Batch]:
+            generator = generator_for(self.recipe.seed, Purpose.ORDER, epoch)
+            order = torch.randperm(len(train), generator=generator).to(where)
+            for rows in torch.split(order, self.recipe.batch_size)[first_step:]:
+                yield Batch((train.histories[rows],), train.targets[rows])
+
+        return Task(
+            steps=math.ceil(len(train) / self.recipe.batch_size),
+            training=training,
+            validation=lambda: in_order(validation),
+            loss=functools.partial(scaled_error, std=self.record.std[0]),
+            mixed=mixed,
+            has_classes=False,
+            rows_are="windows",
+        )
+
+    def describe(self) -> Description:
+        """Which series, and what the network takes."""
+        return Description(
+            data=DataRecord(
+                name=self.recipe.data,
+                checksum=self.checksum,
+                train_rows=len(self.train),
+                validation_rows=len(self.validation),
+                test_rows=len(self.held_out),
+            ),
+            classes=(),
+            series=self.record,
+        )
+
+    def leave(self, out: Path) -> None:
+        """Nothing: the scaling is among the weights."""
+
+    def test(self, network: nn.Module, where: torch.device, out: Path) -> Tested:
+        """Forecast from every moment of the test part, beside the baselines, and draw it."""
+        horizon = self.recipe.horizon
+        own = self.data.values[: self.parts.train_end, 0]
+        truth = self.held_out.targets.double().numpy()
+        # Cut for the baselines: they may read further back than the network.
+        before = cut(
+            self.data.values, self.parts.validation_end, len(self.data.values), steps=horizon, window=AR_LAGS
+        ).histories[:, :, 0].double().numpy()  # fmt: skip
+        forecasts = {
+            "": forecast(network, self.held_out.to(where)),
+            BASELINE: fit_autoregression(own, AR_LAGS).forecast(before, horizon),
+            "persistence": persist(before, horizon),
+        }
+        metrics = score(forecasts, truth, naive_error(own))
+        drawn = Drawn(self.recipe.name, self.data, self.parts.validation_end, truth, forecasts)
+        draw_forecast(drawn, out / FORECAST)
+        return Tested(accuracy=None, confusions=None, metrics=metrics)
+
+
+def prepare(recipe: SeriesRecipe) -> SeriesProblem:
+    """Read the series and cut it; the scaling is that of the training part.
+
+    Raises:
+        DataError: data that are not here, broken, too short, or that do not vary.
+    """
+    data = load_series(recipe.data, recipe.value, recipe.exogenous)
+    parts = divide_by_time(data, recipe, least_lags=AR_LAGS)
+    train = data.values[: parts.train_end]
+    steps = 1 if recipe.network.kind in FED_BACK else recipe.horizon
+    make = functools.partial(cut, data.values, window=recipe.network.window)
+    return SeriesProblem(
+        recipe=recipe,
+        data=data,
+        parts=parts,
+        train=make(0, parts.train_end, steps=steps),
+        validation=make(parts.train_end, parts.validation_end, steps=steps),
+        held_out=make(parts.validation_end, len(data.values), steps=recipe.horizon),
+        record=SeriesRecord(
+            columns=list(data.columns),
+            mean=train.mean(axis=0).tolist(),
+            std=train.std(axis=0).tolist(),
+        ),
+    )
+
+
+def build_network(recipe: SeriesRecipe, record: SeriesRecord) -> nn.Module:
+    """With fresh weights, drawn from torch's global generator."""
+    network = recipe.network
+    return build_forecaster(
+        network.kind,
+        mean=record.mean,
+        std=record.std,
+        lags=network.lags,
+        horizon=recipe.horizon,
+        exogenous_lags=network.exogenous_lags,
+        hidden=network.hidden,
+        layers=network.layers,
+        dropout=network.dropout,
+        linear=network.linear,
+    )
+
+
+def scaled_error(forecasts: Tensor, truth: Tensor, *, std: float) -> Tensor:
+    """Mean squared error of forecasts (B, steps or more) of truth (B, steps), by the training part's variance."""
+    return functional.mse_loss(forecasts[:, : truth.shape[1]] / std, truth / std)
+
+
+def in_order(windows: Windows) -> Iterator[Batch]:
+    """Each row once, the earliest first."""
+    for histories, targets in zip(
+        torch.split(windows.histories, EVALUATION_ROWS),
+        torch.split(windows.targets, EVALUATION_ROWS),
+        strict=True,
+    ):
+        yield Batch((histories,), targets)
+
+
+@torch.inference_mode()
+def forecast(network: nn.Module, windows: Windows) -> np.typing.NDArray[np.float64]:
+    """Forecasts (B, horizon) of all rows, in eval mode."""
+    network.eval()
+    ahead = [network(*batch.inputs) for batch in in_order(windows)]
+    return np.asarray(torch.cat(ahead).double().cpu().numpy())
+
+
+def load_model(run: Path) -> nn.Module:
+    """A finished run's network, in eval mode, with its weights, on the CPU.
+
+    Raises:
+        RunError: no such run, one of another kind, or weights that are not the architecture's.
+    """
+    record = read_record(run)
+    return load_weights(
+        run, build_network(part_of(record, SeriesRecipe), part_of(record, SeriesRecord))
+    )
+
+
+def load_test(record: RunRecord) -> Windows:
+    """The test rows of a finished run.
+
+    Raises:
+        DataError: they are not here, or no longer the same.
+        RunError: the run is of another kind.
+    """
+    problem = prepare(part_of(record, SeriesRecipe))
+    require_same_data(record, problem.checksum)
+    return problem.held_out

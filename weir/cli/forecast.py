@@ -1,0 +1,117 @@
+"""`weir forecast`: the values that follow a series in a CSV file."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from weir.cli.advice import advised
+from weir.cli.columns import read_columns
+from weir.cli.drawing import check_picture, save
+from weir.cli.extras import requires
+from weir.cli.options import AsJson, Target, Timeout, Version
+from weir.cli.texts import Model, decoded, model_of, standard_input
+from weir.client import defaults
+from weir.client.errors import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from weir.client.results import Forecast
+
+_LEAST_SHOWN = 60
+_SHOWN_A_STEP = 5
+
+
+def forecast(
+    data: Annotated[
+        str, typer.Argument(metavar="FILE", help="A CSV file; - reads standard input.")
+    ],
+    *,
+    model: Model = "",
+    horizon: Annotated[
+        int, typer.Option(min=0, help="How many values; 0: as many as the model sees ahead.")
+    ] = 0,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option("--column", help="A column to send; else all that hold numbers only."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the series and its forecast, .png or .svg.")
+    ] = None,
+    version: Version = "",
+    target: Target = defaults.TARGET,
+    timeout: Timeout = defaults.TIMEOUT_S,
+    as_json: AsJson = False,
+) -> None:
+    """Forecast the values that follow a series.
+
+    The file has a header line and a row for each moment, the oldest first.
+    """
+    with requires("client"):
+        from weir.client.client import Client
+    series = _read(data, columns or ())
+    check_picture(plot, "--plot")
+    with Client(target, timeout_s=timeout) as client:
+        name = model_of(client, model)
+        # One alone needs no name: whatever the file calls it, it is the model's.
+        sent = next(iter(series.values())) if len(series) == 1 else series
+        with advised(client, name, "forecast"):
+            found = client.forecast(name, sent, horizon=horizon, version=version)
+    if as_json:
+        typer.echo(json.dumps({"name": found.name, "values": found.values.tolist()}))
+    else:
+        Console().print(_table(found, name))
+    if plot is not None:
+        own = sent if isinstance(sent, list) else series[found.name]
+        save(_picture(own, found, name), plot)
+
+
+def _read(data: str, columns: Sequence[str]) -> Mapping[str, list[float]]:
+    if data == "-":
+        return read_columns(standard_input().splitlines(), "standard input", columns)
+    try:
+        content = Path(data).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{data}: {error.strerror or error}") from error
+    return read_columns(decoded(content, data).splitlines(), data, columns)
+
+
+def _table(found: "Forecast", model: str) -> Table:
+    table = Table(title=model)
+    table.add_column("ahead", justify="right")
+    table.add_column(escape(found.name), justify="right")
+    for step, value in enumerate(found.values.tolist(), 1):
+        table.add_row(str(step), f"{value:.6g}")
+    return table
+
+
+def _picture(series: Sequence[float], found: "Forecast", model: str) -> "Figure":
+    """The last moments of the series, and what follows."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    values = found.values.tolist()
+    shown = min(len(series), max(_LEAST_SHOWN, _SHOWN_A_STEP * len(values)))
+    first, last = len(series) - shown, len(series) - 1
+    figure = Figure(figsize=(9.0, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(range(first, last + 1), series[first:], color="black", linewidth=1.2, label="series")
+    # From the last moment on, so that no gap is between the two.
+    ahead = [series[-1], *values]
+    axes.plot(
+        range(last, last + len(ahead)), ahead, color="#d55e00", linewidth=1.6, label="forecast"
+    )
+    axes.plot(range(last + 1, last + len(ahead)), values, "o", color="#d55e00", markersize=3)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("moment, from the first of the file")
+    axes.set_ylabel(found.name, parse_math=False)
+    axes.set_title(f"{model}: {len(values)} ahead", size=10, loc="left", parse_math=False)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    return figure

@@ -1,0 +1,54 @@
+"""`weir health`: how a server, or a model, does."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from weir.cli.extras import requires
+from weir.cli.options import Target, Timeout
+from weir.client import defaults
+from weir.client.errors import NotFound, Unavailable
+
+if TYPE_CHECKING:
+    from weir.client.client import Client
+
+_UNKNOWN = "SERVICE_UNKNOWN"
+
+
+def health(
+    *,
+    service: Annotated[str, typer.Option(help="A model's name; else the server itself.")] = "",
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Print each change until the server goes.")
+    ] = False,
+    target: Target = defaults.TARGET,
+    timeout: Timeout = defaults.TIMEOUT_S,
+) -> None:
+    """Say how a server or a model does.
+
+    Exit code 0 if it serves, 3 if not or if no server is there, 1 if the server knows no such model.
+    """
+    with requires("client"):
+        from weir.client.client import Client
+    with Client(target, timeout_s=timeout) as client:
+        status = ""
+        for status in _changes(client, service) if watch else [_check(client, service)]:
+            typer.echo(status)
+    raise typer.Exit({"SERVING": 0, _UNKNOWN: 1}.get(status, 3))
+
+
+def _check(client: "Client", service: str) -> str:
+    try:
+        return client.health(service)
+    except NotFound:
+        return _UNKNOWN
+    except Unavailable as error:
+        return f"UNREACHABLE: {error}"
+
+
+def _changes(client: "Client", service: str) -> Iterator[str]:
+    try:
+        yield from client.watch(service)
+    except Unavailable as error:
+        yield f"UNREACHABLE: {error}"

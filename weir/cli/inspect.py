@@ -1,0 +1,198 @@
+"""`weir inspect`: what a bundle is, down to how its layers share their weights."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from weir.cli.extras import requires
+from weir.client.errors import MissingExtra, UsageError
+
+if TYPE_CHECKING:
+    from weir.bundle.contract import Contract
+    from weir.bundle.decoding import Decoding
+    from weir.bundle.reader import Bundle
+    from weir.bundle.sharing import Sharing
+    from weir.cli.graph import Graph
+
+
+def inspect(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="DIRECTORY|NAME", help="models/lenet5, models/lenet5/1, or lenet5."),
+    ],
+    *,
+    models: Annotated[
+        Path, typer.Option(help="Where NAME is looked for.", envvar="WEIR_MODELS_DIR")
+    ] = Path("models"),
+) -> None:
+    """Show a bundle: contract, files, parity, and parameters against connections of each graph."""
+    from weir.bundle import reader
+    from weir.bundle.errors import BundleError
+    from weir.cli.model_paths import find_bundle
+
+    directory = find_bundle(Path(model) if Path(model).is_dir() else models / model)
+    console = Console()
+    try:
+        if (directory / "model.json").exists():
+            bundle = reader.read(directory)
+            graphs, axis = bundle.graphs, bundle.contract.batch_axis
+            sharing = bundle.contract.sharing
+            _show_contract(console, directory, bundle)
+        else:
+            graphs, axis = {"model": reader.read_plain(directory)}, "batch"
+            sharing = None
+            console.print(f"{directory}: a plain model, without a contract")
+    except BundleError as error:
+        raise UsageError(f"{directory}: {error}") from error
+    for name, graph in graphs.items():
+        _show_graph(console, graph, axis, sharing, "" if name == "model" else f"{name}: ")
+
+
+def _show_contract(console: Console, directory: Path, bundle: "Bundle") -> None:
+    contract = bundle.contract
+    facts = Table(show_header=False, title=str(directory))
+    for name, value in _facts(contract).items():
+        facts.add_row(name, value)
+    console.print(facts)
+    files = Table("file", "bytes", "SHA-256", title="files, as listed and verified")
+    for name, data in bundle.files.items():
+        files.add_row(name, f"{len(data):,}", contract.files[name][:16] + "…")
+    console.print(files)
+
+
+def _facts(contract: "Contract") -> dict[str, str]:
+    facts = {
+        "task": contract.task,
+        "architecture": contract.architecture,
+        "batch axis": contract.batch_axis or "none: one request at a time",
+        "batches": f"at most {contract.batching.max_rows} rows, "
+        f"waiting at most {contract.batching.max_queue_delay_s:g} s",
+        "tolerance": f"{contract.tolerance.absolute:g} + {contract.tolerance.relative:g} · |value|",
+    }
+    facts |= _input_facts(contract)
+    if decoding := contract.decoding:
+        facts |= _decoding_facts(decoding)
+    return facts | _origin_facts(contract)
+
+
+def _input_facts(contract: "Contract") -> dict[str, str]:
+    facts = {}
+    if pictures := contract.preprocessing:
+        how = (
+            "stretched to"
+            if pictures.short_side is None
+            else f"short side to {pictures.short_side}, cut to the middle"
+        )
+        facts["pictures"] = f"{how} {pictures.height} x {pictures.width} x {pictures.channels}"
+    for axis, padded in contract.padded_axes.items():
+        counted = f", counted by {padded.lengths}" if padded.lengths else ""
+        facts[f"axis {axis}"] = (
+            f"1 to {padded.maximum} in {', '.join(padded.padding)}, padded to the longest{counted}"
+        )
+    for name, bounds in contract.value_ranges.items():
+        words = "ids of its vocabulary, " if name in contract.vocabularies else ""
+        facts[f"values of {name}"] = f"{words}{bounds.minimum} to {bounds.maximum}"
+    if series := contract.series:
+        exogenous = f", beside {', '.join(series.exogenous)}" if series.exogenous else ""
+        facts["series"] = (
+            f"{series.target}, {series.horizon} ahead of the last {series.lags}{exogenous}"
+        )
+    return facts
+
+
+def _origin_facts(contract: "Contract") -> dict[str, str]:
+    facts = {}
+    if parity := contract.parity:
+        facts["parity"] = (
+            f"at most {parity.max_absolute:.2e} absolute, {parity.max_relative:.2e} relative, "
+            f"over {parity.rows:,} rows"
+        )
+        if parity.sequences is not None:
+            facts["parity"] += f"; the same tokens for {parity.sequences:,} sequences"
+    if cost := contract.quantisation:
+        facts["INT8"] = f"{cost.method}, accuracy {cost.before:.2%} before, {cost.after:.2%} after"
+    if training := contract.training:
+        metrics = ", ".join(f"{name} {value:.4g}" for name, value in training.metrics.items())
+        facts["training"] = f"{training.recipe} on {training.data}, seed {training.seed}"
+        facts["metrics"] = metrics or "none"
+    facts["versions"] = ", ".join(f"{name} {text}" for name, text in contract.versions.items())
+    facts["commit"] = contract.commit or "unknown"
+    return facts
+
+
+def _decoding_facts(decoding: "Decoding") -> dict[str, str]:
+    lengths = [] if decoding.lengths is None else [f"{decoding.lengths} of the source"]
+    begun = [f"{name} from {output}" for name, output in decoding.from_encoder.items()]
+    changed = [f"{name} from {output}" for name, output in decoding.from_step.items()]
+    steps = f"at most {decoding.maximum_steps}"
+    if decoding.steps_per_token is not None:
+        steps += (
+            f", and {decoding.extra_steps} + {decoding.steps_per_token:g} for each token "
+            "of the source"
+        )
+    return {
+        "decoder begins with": ", ".join(
+            [f"{decoding.previous} = {decoding.begin}", *begun, *lengths]
+        ),
+        "each next step": ", ".join([f"{decoding.previous} = the token chosen", *changed]),
+        "chosen by": f"{decoding.log_probabilities}, but for {decoding.padding} and {decoding.begin}",
+        "ends with": f"{decoding.end}",
+        "steps": steps,
+        "attention": decoding.attention or "none",
+        "detokenisation": decoding.detokenisation or "none: ids only",
+    }
+
+
+def _show_graph(
+    console: Console,
+    model: bytes,
+    batch_axis: str | None,
+    sharing: "Sharing | None",
+    title: str,
+) -> None:
+    try:
+        with requires("export"):
+            from weir.cli.graph import read_graph
+    except MissingExtra as error:
+        console.print(f"layers cannot be counted: {error}", markup=False)
+        return
+    graph = read_graph(model, batch_axis)
+    tensors = Table("tensor", "name", "type", "shape", title=f"{title}tensors")
+    for kind, group in (("input", graph.inputs), ("output", graph.outputs)):
+        for tensor in group:
+            tensors.add_row(kind, tensor.name, tensor.dtype, " x ".join(map(str, tensor.shape)))
+    console.print(tensors)
+    console.print(_layers(graph, sharing, title))
+
+
+def _layers(graph: "Graph", trained: "Sharing | None", title: str) -> Table:
+    """One row a layer of the graph; connections over parameters is how often each weight is used for one row.
+
+    The sums are those of the network as it was trained, where the contract counts them.
+    """
+    table = Table(
+        "layer",
+        "operator",
+        "output",
+        title=f"{title}weight sharing, for one row",
+        show_footer=True,
+    )
+    for heading in ("parameters", "connections", "sharing"):
+        table.add_column(heading, justify="right")
+    for layer in graph.layers:
+        shape = " x ".join(map(str, layer.output[1:])) or "?"
+        known = layer.connections is not None
+        connections = f"{layer.connections:,}" if known else f"{layer.parameters:,} a step"
+        sharing = f"{layer.positions:,}x" if known else "each step"
+        table.add_row(layer.name, layer.kind, shape, f"{layer.parameters:,}", connections, sharing)
+    counted = graph if trained is None else trained
+    table.columns[0].footer = "all layers" if trained is None else "as trained"
+    table.columns[3].footer = f"{counted.parameters:,}"
+    if counted.connections is not None and counted.parameters:
+        table.columns[4].footer = f"{counted.connections:,}"
+        table.columns[5].footer = f"{counted.connections / counted.parameters:.1f}x"
+    table.caption = f"{graph.constants:,} constants outside layers" if graph.constants else None
+    return table

@@ -1,0 +1,90 @@
+"""`weir`: the one command.
+
+What its exit codes mean stands in `_EPILOG`, and with those of `serve`, `train` and `export` in docs/serving.md.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from weir.cli import launch
+from weir.cli.bench import bench
+from weir.cli.classify import classify
+from weir.cli.classify_text import classify_text
+from weir.cli.evaluate import evaluate
+from weir.cli.forecast import forecast
+from weir.cli.generate import generate
+from weir.cli.health import health
+from weir.cli.infer import infer
+from weir.cli.inspect import inspect
+from weir.cli.models import models_app
+from weir.cli.rollback import rollback
+from weir.cli.tag import tag
+from weir.client.errors import (
+    DeadlineExceeded,
+    MissingExtra,
+    ResourceExhausted,
+    Unavailable,
+    Unreachable,
+    UsageError,
+    WeirError,
+)
+
+_EXIT_CODES: dict[type[WeirError], int] = {
+    UsageError: 2,
+    MissingExtra: 2,
+    Unavailable: 3,
+    Unreachable: 3,
+    DeadlineExceeded: 4,
+    ResourceExhausted: 5,
+}
+
+_EPILOG = (
+    "Exit codes: 0 done; 1 it failed, and one line says why; 2 it was asked wrongly; 3 no server there, "
+    "or not ready; 4 it took too long; 5 the server is too busy; 130 Ctrl-C."
+)
+_START_ONE = ": start one with `weir serve`, or give --target"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and exit; an expected failure is one line on stderr."""
+    try:
+        given = sys.argv[1:] if arguments is None else arguments
+        _app()(args=launch.protected(given), prog_name="weir")
+    except WeirError as error:
+        advice = _START_ONE if isinstance(error, Unreachable) else ""
+        sys.stderr.write(f"weir: {_one_line(error)}{advice}\n")
+        sys.exit(_EXIT_CODES.get(type(error), 1))
+
+
+def _app() -> typer.Typer:
+    app = typer.Typer(
+        help="Train, export and serve networks that share weights.",
+        epilog=_EPILOG,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+    )
+    launch.register(app)
+    for verb in (
+        infer,
+        classify,
+        classify_text,
+        tag,
+        generate,
+        forecast,
+        evaluate,
+        inspect,
+        rollback,
+        health,
+        bench,
+    ):
+        app.command()(verb)
+    app.add_typer(models_app(), name="models")
+    return app
+
+
+def _one_line(error: WeirError) -> str:
+    text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    return text or type(error).__name__

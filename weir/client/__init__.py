@@ -1,0 +1,1 @@
+"""The client: blocking and asyncio."""

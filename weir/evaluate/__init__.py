@@ -1,0 +1,1 @@
+"""Quality of a served model on a test set."""
