@@ -170,7 +170,7 @@ class Steps:
 
 def steps(server: Server) -> Steps:
     """What the server says of padding; Triton, which knows none, says nothing."""
-    return Steps(server.total("weir_tokens_total"), server.total("weir_padded_tokens_total"))
+    return Steps(server.total("weir_input_tokens_total"), server.total("weir_padded_tokens_total"))
 
 
 def report(runs: Sequence[Run]) -> None:

@@ -87,7 +87,7 @@ def main() -> None:
         models = Path(folder)
         questions = prepare(models)
         names = [fingerprint.NAME, LARGE]
-        with servers.serving(models, names, "--control", "explicit") as server:
+        with servers.serving(models, names, "--model-control", "explicit") as server:
             seconds = len(kinds) * given.every
             still = figures(questions, ask(server, questions, given.rate, seconds / 2))
             with ThreadPoolExecutor(1) as pool:

@@ -61,7 +61,9 @@ def main() -> None:
         models = Path(folder)
         shutil.copytree(given.models / MODEL, models / MODEL)
         shutil.copytree(given.large / alexnet.PICTURES, models / alexnet.PICTURES)
-        start = partial(servers.serving, models, [MODEL, alexnet.PICTURES], "--control", "explicit")
+        start = partial(
+            servers.serving, models, [MODEL, alexnet.PICTURES], "--model-control", "explicit"
+        )
         runs = harness.take_turns(
             [Rival(STILL, start), Rival(RELOADING, start)],
             1 if given.quick else given.rounds,

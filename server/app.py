@@ -47,7 +47,7 @@ from weir.server.services.model_control import SERVICE as MODELS_SERVICE
 from weir.server.services.model_control import Control, Models
 from weir.server.services.tasks import SERVICE as TASKS_SERVICE
 from weir.server.services.tasks import Tasks
-from weir.server.tasks.worker_pool import DecodePool
+from weir.server.tasks.worker_pool import WorkerPool
 from weir.server.telemetry import exporter, metrics_http
 from weir.server.telemetry.gpu import Gpus
 from weir.server.telemetry.metrics import Metrics
@@ -105,7 +105,7 @@ class App:
                 memory_bytes=settings.load_memory_bytes,
             ),
             changed=self._tell_health,
-            poll_interval_s=settings.poll_interval_s if settings.control == "poll" else None,
+            poll_interval_s=settings.poll_interval_s if settings.model_control == "poll" else None,
         )
         self._metrics.watch(self._repository.gauges)
         self._admission = Admission(
@@ -114,7 +114,9 @@ class App:
             default_deadline_s=settings.default_deadline_s,
             max_waiting_bytes=_LARGE_MESSAGES * settings.max_message_bytes,
         )
-        self._decoding = DecodePool(settings.decode_threads or _cores(), deadlines=self._deadlines)
+        self._decoding = WorkerPool(
+            settings.preprocessing_threads or _cores(), deadlines=self._deadlines
+        )
         self._metrics.watch_decoding(self._decoding.waiting)
         silence = Silence(settings.default_deadline_s, deadlines=self._deadlines)
         self._teller = exporter.open_teller(settings)
@@ -126,7 +128,7 @@ class App:
             ).handlers(),
             **Models(self._repository).handlers(),
             **Control(
-                Changes(self._repository) if settings.control == "explicit" else None
+                Changes(self._repository) if settings.model_control == "explicit" else None
             ).handlers(),
             **Tasks(self._admission, self._decoding, silence).handlers(),
         }

@@ -61,7 +61,7 @@ class Settings(BaseModel):
         None,
         description="Batches of one model that may run side by side; default: its config.pbtxt's, or 1.",
     )
-    decode_threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+    preprocessing_threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         None,
         description="Pictures and texts that may be made into rows side by side; default: one a core.",
     )
@@ -91,12 +91,12 @@ class Settings(BaseModel):
         16 * 1024 * 1024, description="Largest message, in either direction."
     )
     max_concurrent_streams: Count = Field(1024, description="Open calls of one connection.")
-    control: Literal["none", "poll", "explicit"] = Field(
+    model_control: Literal["none", "poll", "explicit"] = Field(
         "none",
         description="What changes the models that are served: nothing, the directory, or calls.",
     )
     poll_interval_s: Annotated[float, Field(gt=0, le=86_400)] = Field(
-        5.0, description="How often the directory is looked at, with control poll."
+        5.0, description="How often the directory is looked at, with model control poll."
     )
     triton_metrics: bool = Field(
         False, description="Tell /metrics under Triton's names too, for its dashboards."
@@ -106,14 +106,14 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe event that is logged."
     )
-    request_log_sample: Share = Field(
+    access_log_sample_rate: Share = Field(
         0.0, description="Share of requests with a line in the log, from 0 for none to 1 for all."
     )
     otlp_endpoint: Annotated[str, Field(pattern=r"^https?://[^/\s]+/?$")] | None = Field(
         None,
         description="Send traces to this OpenTelemetry collector, such as http://localhost:4317.",
     )
-    trace_sample: Share = Field(
+    trace_sample_rate: Share = Field(
         1.0, description="Share of requests traced, of those whose caller does not say."
     )
     models: dict[str, ModelSettings] = Field(

@@ -7,16 +7,16 @@ A leaf is chosen by what the one who gets it should do next.
     │   ├── InvalidRequest    correct the request
     │   ├── UnknownModel      correct the name or the version
     │   ├── ModelNotReady     try again later, or elsewhere
-    │   ├── LoadFailed        mend the model's files, then load it again
+    │   ├── ModelNotLoaded        mend the model's files, then load it again
     │   ├── Draining          try again elsewhere
     │   ├── Overloaded        back off, then try again
     │   ├── OutOfMemory       send fewer rows
-    │   ├── AnswerTooLarge    send fewer rows, or ask for fewer outputs
-    │   ├── AnswerUnread      read faster, or ask for less at a time
-    │   ├── DeadlinePassed    give it more time
+    │   ├── ResponseTooLarge    send fewer rows, or ask for fewer outputs
+    │   ├── ClientTooSlow      read faster, or ask for less at a time
+    │   ├── DeadlineExceeded    give it more time
     │   ├── Cancelled         nothing: the caller is gone
-    │   └── NotOffered        do without the feature
-    ├── ModelFailed           a model cannot be served; the reason is for its operator
+    │   └── Unsupported        do without the feature
+    ├── ModelLoadError           a model cannot be served; the reason is for its operator
     │   └── GoldenMismatch    export it again, for this machine; or find out what changed its files
     └── StartError            the server cannot start
         ├── ConfigError       correct the setting it names
@@ -51,7 +51,7 @@ class ModelNotReady(RequestError):
         self.model = model
 
 
-class LoadFailed(RequestError):
+class ModelNotLoaded(RequestError):
     """A model could not be brought into service; what served before still does."""
 
 
@@ -67,15 +67,15 @@ class OutOfMemory(RequestError):
     """The run needed more memory than there is."""
 
 
-class AnswerTooLarge(RequestError):
+class ResponseTooLarge(RequestError):
     """The answer is larger than a message may be."""
 
 
-class AnswerUnread(RequestError):
+class ClientTooSlow(RequestError):
     """The caller does not take what the stream holds for it."""
 
 
-class DeadlinePassed(RequestError):
+class DeadlineExceeded(RequestError):
     """The time the request had is over."""
 
 
@@ -83,24 +83,24 @@ class Cancelled(RequestError):
     """The caller hung up."""
 
 
-class NotOffered(RequestError):
+class Unsupported(RequestError):
     """A feature of the protocol that this server leaves out."""
 
 
-class ModelFailed(ServerError):
+class ModelLoadError(ServerError):
     """A model cannot be served; the message, made printable and bounded, is the reason in the index."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(tame(reason))
 
     @classmethod
-    def of(cls, error: Exception, part: str | None = None) -> "ModelFailed":
+    def of(cls, error: Exception, part: str | None = None) -> "ModelLoadError":
         """The failure of a model, or of a part of it, that another error is; of the same kind if it is one."""
-        kind = type(error) if isinstance(error, ModelFailed) else ModelFailed
+        kind = type(error) if isinstance(error, ModelLoadError) else ModelLoadError
         return kind(f"{part}: {error}" if part else str(error))
 
 
-class GoldenMismatch(ModelFailed):
+class GoldenMismatch(ModelLoadError):
     """A model does not give what was recorded when it was exported."""
 
 

@@ -95,7 +95,7 @@ _THREADS = Row(
             "Requests that wait to be decoded",
             "Pictures and texts. A rise: more of them than the cores can read.",
             "none",
-            (Query(f"weir_decode_queue_requests{{{_THIS}}}", "{{instance}}"),),
+            (Query(f"weir_preprocess_queue_requests{{{_THIS}}}", "{{instance}}"),),
         ),
         Panel(
             "Collections of garbage",

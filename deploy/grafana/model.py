@@ -84,7 +84,7 @@ _REQUESTS = Row(
             "Refusals by reason",
             "Requests that were refused, by the kind of error. overloaded: more load than this model can take.",
             "reqps",
-            (Query(rate("weir_refusals_total", "reason", _THIS), "{{reason}}"),),
+            (Query(rate("weir_request_failures_total", "reason", _THIS), "{{reason}}"),),
             is_stacked=True,
         ),
         Panel(
@@ -144,7 +144,7 @@ _TIME = Row(
             "95 % of pictures are decoded in less than",
             "Of models that take pictures. A rise: larger pictures, or a busier machine.",
             "s",
-            _by_version(quantile(0.95, "weir_decode_seconds", "version", _THIS)),
+            _by_version(quantile(0.95, "weir_preprocess_seconds", "version", _THIS)),
             no_value="takes no pictures",
         ),
     ),

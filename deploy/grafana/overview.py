@@ -182,7 +182,7 @@ _SATURATION = Row(
             "Requests that were refused, by the kind of error. overloaded: add capacity, or slow the callers "
             "down. invalid_request and unknown_model: a caller was changed.",
             "reqps",
-            (Query(rate("weir_refusals_total", "reason"), "{{reason}}"),),
+            (Query(rate("weir_request_failures_total", "reason"), "{{reason}}"),),
             is_stacked=True,
         ),
         Panel(

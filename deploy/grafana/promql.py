@@ -38,7 +38,7 @@ def failed_share(by: str = "", where: str = "") -> str:
 
 def wasted_share(by: str = "", where: str = "") -> str:
     """Computed entries that only fill rows up."""
-    real = rate("weir_tokens_total", by, where)
+    real = rate("weir_input_tokens_total", by, where)
     return f"1 - {real} / {rate('weir_padded_tokens_total', by, where)}"
 
 

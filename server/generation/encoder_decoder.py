@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from weir.bundle.contract import Contract
 from weir.bundle.decoding import Decoding
 from weir.bundle.golden import Golden
-from weir.server.errors import GoldenMismatch, ModelFailed
+from weir.server.errors import GoldenMismatch, ModelLoadError
 from weir.server.generation.decoder_batch import Generation, Run
 from weir.server.generation.row import Row
 from weir.server.generation.sampling import Search
@@ -104,13 +104,13 @@ def make_pair(contract: Contract, encoder: Graph, decoder: Graph) -> Pair:
     """The pair of two graphs that were held against their contract.
 
     Raises:
-        ModelFailed: it has other axes than batch and one time, or these elsewhere than first and second, or
+        ModelLoadError: it has other axes than batch and one time, or these elsewhere than first and second, or
             tokens or lengths of another type than INT64.
     """
     if contract.decoding is None:
-        raise ModelFailed("contract: expected decoding, got none")
+        raise ModelLoadError("contract: expected decoding, got none")
     if len(contract.padded_axes) != 1:
-        raise ModelFailed(
+        raise ModelLoadError(
             f"padded_axes: expected one for a pair, got {sorted(contract.padded_axes)}"
         )
     (name, axis), = contract.padded_axes.items()  # fmt: skip
@@ -121,7 +121,7 @@ def make_pair(contract: Contract, encoder: Graph, decoder: Graph) -> Pair:
     timed = [each for each in axis.padding if each in encoder.signature.inputs]
     lengths = axis.lengths if axis.lengths in encoder.signature.inputs else None
     if not timed:
-        raise ModelFailed(f"padded_axes: {name}: expected an input of the encoder, got none")
+        raise ModelLoadError(f"padded_axes: {name}: expected an input of the encoder, got none")
     return Pair(
         contract=contract,
         decoding=contract.decoding,
@@ -135,24 +135,24 @@ def make_pair(contract: Contract, encoder: Graph, decoder: Graph) -> Pair:
 
 def _check_input(spec: TensorSpec, batch: str | None, time: str, *, is_count: bool) -> None:
     if time in spec.axes and spec.axes.index(time) != 1:
-        raise ModelFailed(
+        raise ModelLoadError(
             f"input {spec.name!r}: expected axis {time!r} second, got {list(spec.axes)}"
         )
     # Along any other axis rows of different sizes would have to share a slot's array.
     if strays := [
         axis for axis in spec.axes if not isinstance(axis, int) and axis not in (batch, time)
     ]:
-        raise ModelFailed(
+        raise ModelLoadError(
             f"input {spec.name!r}: expected no variable axes but {batch!r} and {time!r}, got {strays}"
         )
     if is_count and spec.datatype != "INT64":
-        raise ModelFailed(f"input {spec.name!r}: expected INT64, got {spec.datatype}")
+        raise ModelLoadError(f"input {spec.name!r}: expected INT64, got {spec.datatype}")
 
 
 def replay(pair: Pair, golden: Golden | None, max_rows: int) -> None:
     """Refuse a pair that no longer gives the tokens that were recorded when it was exported."""
     if golden is None or not {OUTPUT_TOKENS, OUTPUT_LENGTHS} <= golden.outputs.keys():
-        raise ModelFailed("the bundle has no recorded answers to be held against")
+        raise ModelLoadError("the bundle has no recorded answers to be held against")
     check_recorded(golden, pair.encoder.signature, pair.encoder.rules)
     tokens, counts = golden.outputs[OUTPUT_TOKENS], golden.outputs[OUTPUT_LENGTHS]
     _check_answers(tokens, counts, len(next(iter(golden.inputs.values()))))
@@ -174,7 +174,7 @@ def replay(pair: Pair, golden: Golden | None, max_rows: int) -> None:
 def _check_answers(tokens: Array, counts: Array, rows: int) -> None:
     """As many recorded answers as rows went in, (rows, steps), and how long each is, (rows,)."""
     if tokens.shape[:-1] != (rows,) or counts.shape != (rows,) or counts.dtype.kind not in "iu":
-        raise ModelFailed(
+        raise ModelLoadError(
             f"golden outputs: expected tokens and lengths of {rows} rows, got "
             f"{tokens.dtype} {tokens.shape} and {counts.dtype} {counts.shape}"
         )

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from weir.server.errors import DeadlinePassed
+from weir.server.errors import DeadlineExceeded
 from weir.server.generation.decoder_batch import Generation
 from weir.server.generation.metrics import GenerationTally
 from weir.server.generation.row import GenerationRequest
@@ -119,7 +119,7 @@ class Engine:
                 else:
                     earliest = min(earliest, request.deadline_s)
         for request in late:
-            refuse(request, DeadlinePassed("the request's time is over"))
+            refuse(request, DeadlineExceeded("the request's time is over"))
         return earliest
 
     def _take(self, request: GenerationRequest, reason: str) -> bool:
@@ -154,7 +154,7 @@ class Engine:
                     (batch if request.deadline_s > now else late).append(request)
             places.running.update(batch)
         for request in late:
-            refuse(request, DeadlinePassed("the deadline passed in the queue"))
+            refuse(request, DeadlineExceeded("the deadline passed in the queue"))
         return Turn(gone, batch)
 
     @contextmanager
@@ -172,4 +172,4 @@ class Engine:
 
 
 def _reason_of(error: Exception) -> str:
-    return "deadline" if isinstance(error, DeadlinePassed) else "cancelled"
+    return "deadline" if isinstance(error, DeadlineExceeded) else "cancelled"

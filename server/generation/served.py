@@ -82,7 +82,7 @@ def serve_pair(
     """A pair that gives its recorded answers, with an engine that is not started; see `model.Loader`.
 
     Raises:
-        ModelFailed: it gives other answers.
+        ModelLoadError: it gives other answers.
     """
     rows = max_rows(settings, pair.contract)
     replay(pair, files.whole, rows)

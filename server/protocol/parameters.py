@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from weir.protocol import inference_pb2 as pb
-from weir.server.errors import InvalidRequest, NotOffered
+from weir.server.errors import InvalidRequest, Unsupported
 
 MAX_ID_CHARACTERS = 256
 _MAX_PARAMETERS = 64
@@ -34,7 +34,7 @@ def read_timeout_s(parameters: Parameters) -> float | None:
 
     Raises:
         InvalidRequest: too many, of the wrong type, out of bounds, or reserved.
-        NotOffered: a stateful sequence.
+        Unsupported: a stateful sequence.
     """
     if not parameters:
         return None
@@ -52,7 +52,7 @@ def read_timeout_s(parameters: Parameters) -> float | None:
         elif key.startswith("triton_"):
             raise InvalidRequest(f"parameter {key[:64]!r} is reserved")
         elif key.startswith(_SHARED_MEMORY):
-            raise NotOffered("shared memory is not offered")
+            raise Unsupported("shared memory is not offered")
     return timeout_s
 
 
@@ -60,14 +60,14 @@ def check_input(name: str, parameters: Parameters) -> None:
     """Refuse what an input may not ask for."""
     _check_count(parameters)
     if any(key.startswith(_SHARED_MEMORY) for key in parameters):
-        raise NotOffered(f"input {name!r}: shared memory is not offered")
+        raise Unsupported(f"input {name!r}: shared memory is not offered")
 
 
 def read_classification(name: str, parameters: Parameters) -> int | None:
     """How many classes of an output are wanted as text; None for the tensor itself."""
     _check_count(parameters)
     if any(key.startswith(_SHARED_MEMORY) for key in parameters):
-        raise NotOffered(f"output {name!r}: shared memory is not offered")
+        raise Unsupported(f"output {name!r}: shared memory is not offered")
     parameter = parameters.get("classification")
     if parameter is None:
         return None
@@ -128,6 +128,6 @@ def _refuse_sequence(key: str, parameter: pb.InferParameter) -> None:
     """Clients send id 0, or "", and false flags to say that there is no sequence."""
     _expect(key, parameter, "int64_param", "uint64_param", "string_param", "bool_param")
     if parameter.int64_param or parameter.uint64_param or parameter.string_param:
-        raise NotOffered("stateful sequences are not offered")
+        raise Unsupported("stateful sequences are not offered")
     if parameter.bool_param:
-        raise NotOffered("stateful sequences are not offered")
+        raise Unsupported("stateful sequences are not offered")

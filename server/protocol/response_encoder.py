@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from weir.protocol import inference_pb2 as pb
 from weir.protocol.datatypes import to_raw
 from weir.protocol.weir.v1 import tasks_pb2 as tasks_pb
-from weir.server.errors import AnswerTooLarge, InvalidRequest
+from weir.server.errors import InvalidRequest, ResponseTooLarge
 from weir.server.runtime.signature import Form
 
 Array = NDArray[Any]
@@ -68,7 +68,7 @@ class ResponseEncoder:
         """A `ModelInferResponse`, its tensors as raw contents in the order of `outputs`.
 
         Raises:
-            AnswerTooLarge: a client would refuse to read it.
+            ResponseTooLarge: a client would refuse to read it.
         """
         key = tuple([(output.name, output.datatype, output.array.shape) for output in outputs])
         prefix = self._prefixes.get(key)
@@ -85,13 +85,13 @@ class ResponseEncoder:
         """The bytes of any answer of the model.
 
         Raises:
-            AnswerTooLarge: a client would refuse to read it.
+            ResponseTooLarge: a client would refuse to read it.
         """
         return self._checked(answer.SerializeToString())
 
     def _checked(self, message: bytes) -> bytes:
         if len(message) > self._max_bytes:
-            raise AnswerTooLarge(
+            raise ResponseTooLarge(
                 f"the answer has {len(message)} bytes, the limit is {self._max_bytes}"
             )
         return message

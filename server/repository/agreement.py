@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from weir.bundle.contract import Contract
-from weir.server.errors import InvalidRequest, ModelFailed
+from weir.server.errors import InvalidRequest, ModelLoadError
 from weir.server.runtime.session import Session
 from weir.server.runtime.signature import Signature, TensorSpec
 from weir.server.tasks.tokenizer import TextReader
@@ -17,10 +17,10 @@ def check_labels(labels: Mapping[str, Sequence[str]], session: Session) -> None:
     outputs = {spec.name: spec for spec in session.outputs}
     for name, lines in labels.items():
         if name not in outputs:
-            raise ModelFailed(f"labels: the graph has no output {name!r}")
+            raise ModelLoadError(f"labels: the graph has no output {name!r}")
         classes = outputs[name].axes[-1] if outputs[name].axes else None
         if isinstance(classes, int) and classes != len(lines):
-            raise ModelFailed(
+            raise ModelLoadError(
                 f"labels of output {name!r}: expected {classes} lines, got {len(lines)}"
             )
 
@@ -34,15 +34,15 @@ def check_preprocessing(contract: Contract | None, signature: Signature) -> None
     try:
         signature.admit(((preprocessing.input, "UINT8", shape),))
     except InvalidRequest as error:
-        raise ModelFailed(f"preprocessing: {error}") from error
+        raise ModelLoadError(f"preprocessing: {error}") from error
     output = signature.outputs.get(preprocessing.output)
     if output is None or output.datatype not in _FLOATS or len(output.axes) != 2:
-        raise ModelFailed(
+        raise ModelLoadError(
             f"preprocessing: expected an output {preprocessing.output!r} of numbers "
             f"[batch, classes], got {output.wire_shape() if output else 'none'}"
         )
     if not signature.has_rows:
-        raise ModelFailed("preprocessing: expected a model whose requests have rows")
+        raise ModelLoadError("preprocessing: expected a model whose requests have rows")
 
 
 def check_series(contract: Contract | None, signature: Signature) -> None:
@@ -54,10 +54,10 @@ def check_series(contract: Contract | None, signature: Signature) -> None:
     try:
         signature.admit(((series.input, "FP32", shape),))
     except InvalidRequest as error:
-        raise ModelFailed(f"series: {error}") from error
+        raise ModelLoadError(f"series: {error}") from error
     output = signature.outputs.get(series.output)
     if output is None or output.datatype not in _FLOATS or output.axes[1:] != (series.horizon,):
-        raise ModelFailed(
+        raise ModelLoadError(
             f"series: expected an output {series.output!r} of numbers [batch, {series.horizon}], "
             f"got {output.wire_shape() if output else 'none'}"
         )
@@ -72,7 +72,7 @@ def check_texts(reader: TextReader | None, signature: Signature) -> None:
         rows = reader.rows([reader.read("a")])
         signature.admit(tuple((name, "INT64", array.shape) for name, array in rows.items()))
     except InvalidRequest as error:
-        raise ModelFailed(f"tokenisation: {error}") from error
+        raise ModelLoadError(f"tokenisation: {error}") from error
 
 
 def check_pair(contract: Contract | None, signatures: Sequence[Signature]) -> None:
@@ -85,7 +85,7 @@ def check_pair(contract: Contract | None, signatures: Sequence[Signature]) -> No
     if decoding.lengths is not None:
         expected.add(decoding.lengths)
     if decoder.inputs.keys() != expected:
-        raise ModelFailed(
+        raise ModelLoadError(
             f"decoding: expected {sorted(expected)} as the decoder's inputs, "
             f"got {sorted(decoder.inputs)}"
         )
@@ -103,11 +103,11 @@ def check_pair(contract: Contract | None, signatures: Sequence[Signature]) -> No
 
 def _check_known(what: str, told: Iterable[str | None], known: Collection[str]) -> None:
     if strays := [name for name in told if name is not None and name not in known]:
-        raise ModelFailed(f"contract: expected {what}, {sorted(known)}, got {sorted(strays)}")
+        raise ModelLoadError(f"contract: expected {what}, {sorted(known)}, got {sorted(strays)}")
 
 
 def _check_passed(key: str, output: TensorSpec | None, taken: TensorSpec) -> None:
-    """Raise ModelFailed unless the one may be the other; sizes compare where both are fixed."""
+    """Raise ModelLoadError unless the one may be the other; sizes compare where both are fixed."""
     fits = output is not None and (
         output.datatype == taken.datatype
         and len(output.axes) == len(taken.axes)
@@ -118,7 +118,7 @@ def _check_passed(key: str, output: TensorSpec | None, taken: TensorSpec) -> Non
     )
     if not fits:
         got = "none" if output is None else f"{output.datatype} {list(output.axes)}"
-        raise ModelFailed(
+        raise ModelLoadError(
             f"decoding: {key}: expected an output for {taken.name!r}, "
             f"{taken.datatype} {list(taken.axes)}, got {got}"
         )
@@ -135,7 +135,7 @@ def batch_axis(contract: Contract | None, session: Session) -> str | None:
     }
     if contract is not None:
         if contract.batch_axis is not None and first_axes != {contract.batch_axis}:
-            raise ModelFailed(
+            raise ModelLoadError(
                 f"contract: expected axis {contract.batch_axis!r} first in every tensor, "
                 f"got {sorted(map(str, first_axes))}"
             )

@@ -11,7 +11,7 @@ from weir.bundle.repository import check_name
 from weir.server.errors import (
     Draining,
     InvalidRequest,
-    LoadFailed,
+    ModelNotLoaded,
     ModelNotReady,
     Overloaded,
     UnknownModel,
@@ -59,7 +59,7 @@ class Changes:
             found = self._look(name)
             reason = self._repository.found_or_new(name).bring(found, retry=True, again=again)
             if reason:
-                raise LoadFailed(f"model {name!r}: {reason}")
+                raise ModelNotLoaded(f"model {name!r}: {reason}")
 
         self._begin(name, work, done)
 
@@ -85,7 +85,7 @@ class Changes:
             reason = upkeep.label(self._look(name), label, number)
             if reason:
                 version = f" version {number}" if number else ""
-                raise LoadFailed(f"label {label!r} stays: model {name!r}{version}: {reason}")
+                raise ModelNotLoaded(f"label {label!r} stays: model {name!r}{version}: {reason}")
 
         self._known(name)
         self._begin(name, work, done)
@@ -138,7 +138,7 @@ class Changes:
         if found is not None and found.versions:
             return found
         self._known(name)
-        raise LoadFailed(f"model {name!r} is no longer in the repository; what serves goes on")
+        raise ModelNotLoaded(f"model {name!r} is no longer in the repository; what serves goes on")
 
     def _refuse_part(self, name: str) -> None:
         if name in self._repository.catalogue.offers and self._repository.find(name) is None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from weir.bundle import reader
 from weir.bundle.contract import FILE_NAME, Contract, Tolerance
 from weir.bundle.golden import Golden
-from weir.server.errors import GoldenMismatch, ModelFailed
+from weir.server.errors import GoldenMismatch, ModelLoadError
 from weir.server.repository import plain
 from weir.server.repository.triton_config import TritonConfig
 from weir.server.runtime import collate
@@ -101,7 +101,7 @@ def check_provider(files: Files, provider: str) -> None:
     contract = files.contract
     if contract is not None and provider not in contract.providers:
         served = " or ".join(name.upper() for name in contract.providers)
-        raise ModelFailed(
+        raise ModelLoadError(
             f"precision {contract.precision} is served on {served} only, "
             f"this server runs models on {provider.upper()} (--provider)"
         )
@@ -112,12 +112,12 @@ def replay(session: Session, files: Files) -> float | None:
 
     Raises:
         GoldenMismatch: it is more than the tolerance.
-        ModelFailed: nothing was recorded.
+        ModelLoadError: nothing was recorded.
     """
     if files.contract is None:
         return None
     if files.golden is None or not files.golden.outputs:
-        raise ModelFailed("the bundle has no recorded outputs to be held against")
+        raise ModelLoadError("the bundle has no recorded outputs to be held against")
     tolerance = _tolerance(files.contract, session.provider)
     rules = rules_of(files.contract, {spec.name: spec for spec in session.inputs})
     inputs = files.golden.inputs

@@ -28,7 +28,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from weir.server.config import ModelSettings
-from weir.server.errors import GoldenMismatch, ModelFailed, OutOfMemory
+from weir.server.errors import GoldenMismatch, ModelLoadError, OutOfMemory
 from weir.server.generation.served import ServedPair
 from weir.server.repository.loader import Loader, ServedModel, served_name
 from weir.server.scheduling.deadlines import Deadlines
@@ -61,7 +61,7 @@ class Trial:
         """The models of a version; see `Loader.load`.
 
         Raises:
-            ModelFailed: the reason why it cannot be served, or that the trial went wrong or was stopped.
+            ModelLoadError: the reason why it cannot be served, or that the trial went wrong or was stopped.
         """
         started_s = time.monotonic()
         self._try(name, self._job(name, version, directory))
@@ -103,7 +103,7 @@ class Trial:
                 answer, _ = child.communicate(timeout=self._timeout_s)
             except subprocess.TimeoutExpired:
                 child.kill()
-                raise ModelFailed(
+                raise ModelLoadError(
                     f"tried in a process of its own, it was not loaded within {self._timeout_s:g} s "
                     "(load_timeout_s)"
                 ) from None
@@ -111,7 +111,7 @@ class Trial:
                 with self._lock:
                     self._children.discard(child)
         if self._is_stopped:
-            raise ModelFailed("the server is stopping")
+            raise ModelLoadError("the server is stopping")
         _judge(name, answer, child.returncode)
 
 
@@ -134,7 +134,7 @@ def _started(job: str) -> Iterator["subprocess.Popen[bytes]"]:
         )
     except OSError as error:
         os.close(our_end)
-        raise ModelFailed(f"no process can be started to try it: {error.strerror}") from error
+        raise ModelLoadError(f"no process can be started to try it: {error.strerror}") from error
     finally:
         os.close(its_end)
     with child:
@@ -149,14 +149,14 @@ def _judge(name: str, answer: bytes, exit_code: int) -> None:
     if exit_code < 0:
         cause = signal.Signals(-exit_code).name
         hint = ", perhaps for want of memory" if cause == "SIGKILL" else ""
-        raise ModelFailed(f"the process that tried it was ended by {cause}{hint}")
+        raise ModelLoadError(f"the process that tried it was ended by {cause}{hint}")
     if exit_code > 0 or not answer:
-        raise ModelFailed(f"the process that tried it ended with exit code {exit_code}")
+        raise ModelLoadError(f"the process that tried it ended with exit code {exit_code}")
     told = json.loads(answer)
     if told["bug"]:
         raise RuntimeError(f"trial of {name}:\n{told['bug']}")
     if told["reason"]:
-        raise (GoldenMismatch if told["mismatch"] else ModelFailed)(told["reason"])
+        raise (GoldenMismatch if told["mismatch"] else ModelLoadError)(told["reason"])
 
 
 def main() -> None:
@@ -191,7 +191,7 @@ def _attempt(job: dict[str, Any]) -> dict[str, str]:
     try:
         with _limited_memory(None if job["provider"] == "cuda" else job["memory_bytes"]):
             _loader(job).load(job["name"], job["version"], Path(job["directory"]))
-    except (ModelFailed, MemoryError) as error:
+    except (ModelLoadError, MemoryError) as error:
         reason = str(error) or "it needs more memory than there is"
         if job["memory_bytes"] and _is_for_memory(error):
             reason += f" (load_memory_bytes is {job['memory_bytes']})"

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from weir.bundle.contract import Contract
 from weir.bundle.errors import BundleError
 from weir.server.config import ModelSettings
-from weir.server.errors import ModelFailed, ServerError
+from weir.server.errors import ModelLoadError, ServerError
 from weir.server.generation.encoder_decoder import Graph, make_pair
 from weir.server.generation.served import ServedPair, serve_pair
 from weir.server.protocol.response_encoder import STREAM_BYTES, ResponseEncoder
@@ -118,13 +118,13 @@ class Loader:
         """The models of a version, started: one, or encoder, decoder and the pair of them.
 
         Raises:
-            ModelFailed: the reason why it cannot be served; nothing is started then.
+            ModelLoadError: the reason why it cannot be served; nothing is started then.
         """
         started_s = self.clock()
         try:
             models = self._load(name, version, directory)
         except (BundleError, ServerError) as error:
-            raise ModelFailed.of(error) from error
+            raise ModelLoadError.of(error) from error
         for model in models:
             model.scheduler.start()
             with model.metrics.lock:
@@ -186,7 +186,7 @@ class Loader:
             )
             model = replace(model, golden=golden_test.replay(session, files))
         except ServerError as error:
-            raise ModelFailed.of(error, files.part) from error
+            raise ModelLoadError.of(error, files.part) from error
         return model, session
 
     def _assemble(self, name: str, version: str, files: Files, session: Session) -> ServedModel:

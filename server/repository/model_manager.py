@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
-from weir.server.errors import ModelFailed
+from weir.server.errors import ModelLoadError
 from weir.server.repository import version_state
 from weir.server.repository.load_sandbox import Trial
 from weir.server.repository.loader import Loader
@@ -173,10 +173,10 @@ class Upkeep:
         shell.publish()
         try:
             models = loader.load(self.name, str(number), shell.root / self.name / str(number))
-        except ModelFailed as error:
+        except ModelLoadError as error:
             reason, failure = without_root(str(error), shell.root), type(error)
         except Exception:
-            reason, failure = "internal error, see the server's log", ModelFailed
+            reason, failure = "internal error, see the server's log", ModelLoadError
             logger.exception("loading failed model=%s version=%s", self.name, number)
         else:
             for model in models:

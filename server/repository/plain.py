@@ -13,7 +13,7 @@ from pathlib import Path
 from weir.bundle import reader
 from weir.bundle.contract import FILE_NAME
 from weir.bundle.repository import versions
-from weir.server.errors import ModelFailed
+from weir.server.errors import ModelLoadError
 from weir.server.repository import triton_config
 from weir.server.repository.triton_config import TritonConfig
 
@@ -36,7 +36,7 @@ def read(directory: Path) -> PlainModel:
     """The files of a version directory that has no contract.
 
     Raises:
-        ModelFailed: the configuration or the labels cannot be used.
+        ModelLoadError: the configuration or the labels cannot be used.
         BrokenBundle: a file is missing, linked, or too large.
     """
     config = read_config(directory.parent)
@@ -58,7 +58,7 @@ def _check_siblings(directory: Path) -> None:
         return
     for number in others:
         if os.path.lexists(directory.parent / str(number) / FILE_NAME):
-            raise ModelFailed(
+            raise ModelLoadError(
                 f"{directory.name}: expected {FILE_NAME}, as version {number} of the model has one"
             )
 
@@ -88,11 +88,13 @@ def warn(model_name: str, config: TritonConfig | None, provider: str) -> None:
 def _labels(model_directory: Path, file: str) -> list[str]:
     data = reader.read_beside(model_directory, file, _MAX_LABEL_BYTES)
     if data is None:
-        raise ModelFailed(f"{file}: expected the labels beside the version directories, got none")
+        raise ModelLoadError(
+            f"{file}: expected the labels beside the version directories, got none"
+        )
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ModelFailed(f"{file}: expected UTF-8, {error.reason}") from error
+        raise ModelLoadError(f"{file}: expected UTF-8, {error.reason}") from error
     # Triton counts no labels, so files end in as many blank lines as they like.
     text = text.replace("\r\n", "\n").rstrip("\n")
     return text.split("\n") if text else []

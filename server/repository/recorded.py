@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from weir.bundle.golden import Golden
 from weir.protocol.datatypes import DATATYPES
-from weir.server.errors import InvalidRequest, ModelFailed
+from weir.server.errors import InvalidRequest, ModelLoadError
 from weir.server.runtime.sequence_rules import SequenceRules
 from weir.server.runtime.signature import Form, Signature
 
@@ -15,11 +15,11 @@ Array = NDArray[Any]
 
 
 def check_recorded(golden: Golden | None, signature: Signature, rules: SequenceRules) -> None:
-    """Raise ModelFailed unless all inputs are there, and fit; of rows, there may be any number."""
+    """Raise ModelLoadError unless all inputs are there, and fit; of rows, there may be any number."""
     if golden is None:
         return
     if golden.inputs.keys() != signature.inputs.keys():
-        raise ModelFailed(
+        raise ModelLoadError(
             f"golden inputs: expected {sorted(signature.inputs)}, got {sorted(golden.inputs)}"
         )
     try:
@@ -30,7 +30,7 @@ def check_recorded(golden: Golden | None, signature: Signature, rules: SequenceR
             _check_rows(golden.inputs)
         rules.check(golden.inputs)
     except InvalidRequest as error:
-        raise ModelFailed(f"golden inputs: {error}") from error
+        raise ModelLoadError(f"golden inputs: {error}") from error
 
 
 def _form(name: str, array: Array, signature: Signature) -> Form:

@@ -129,7 +129,7 @@ def said_of(directory: Path) -> Versions:
     """What is said of a model's versions, by Weir's own file or else by Triton's.
 
     Raises:
-        BundleError, ModelFailed: nobody can make anything of a file.
+        BundleError, ModelLoadError: nobody can make anything of a file.
     """
     said = versions.read(directory)
     config = plain.read_config(directory) if said.policy is None else None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from weir.bundle.contract import Contract
 from weir.bundle.wording import quoted
-from weir.server.errors import ModelFailed
+from weir.server.errors import ModelLoadError
 from weir.server.repository.agreement import batch_axis
 from weir.server.repository.triton_config import FILE_NAME, TritonConfig, TritonTensor
 from weir.server.runtime.session import Session
@@ -25,7 +25,7 @@ def tensors_of(config: TritonConfig | None, contract: Contract | None, session: 
     """The tensors of a graph, as its contract, its configuration, or it alone has them.
 
     Raises:
-        ModelFailed: the graph has other tensors than contract or configuration say.
+        ModelLoadError: the graph has other tensors than contract or configuration say.
     """
     if config is None or config.max_batch_size is None:
         # A configuration without a batch size describes no tensors either.
@@ -68,7 +68,7 @@ def _free_symbol(specs: Iterable[TensorSpec]) -> str:
 
 def _with_rows(field: str, spec: TensorSpec, batch: str, max_batch_size: int) -> TensorSpec:
     if not spec.axes or isinstance(spec.axes[0], int):
-        raise ModelFailed(
+        raise ModelLoadError(
             f"{FILE_NAME}: max_batch_size {max_batch_size}: expected a first axis of any size in "
             f"every tensor, got {field} {spec.name!r} {list(spec.wire_shape())}"
         )
@@ -82,7 +82,7 @@ def _narrowed(
     by_name = {tensor.name: tensor for tensor in told}
     names = [spec.name for spec in specs]
     if strays := [name for name in by_name if name not in names]:
-        raise ModelFailed(
+        raise ModelLoadError(
             f"{FILE_NAME}: {field}: expected the graph's {quoted(names)}, got {quoted(strays)}"
         )
     return [
@@ -94,7 +94,7 @@ def _narrowed(
 def _narrow(field: str, spec: TensorSpec, told: TritonTensor, batch: str | None) -> TensorSpec:
     where = f"{FILE_NAME}: {field} {spec.name!r}"
     if told.datatype not in (None, spec.datatype):
-        raise ModelFailed(
+        raise ModelLoadError(
             f"{where}: data_type: expected {spec.datatype} as in the graph, got {told.datatype}"
         )
     if told.dims is None:
@@ -104,7 +104,7 @@ def _narrow(field: str, spec: TensorSpec, told: TritonTensor, batch: str | None)
     if len(axes) != len(told.dims) or not all(map(_fits, told.dims, axes)):
         expected = list(spec.wire_shape()[len(first) :])
         besides = " without the batch axis" if first else " without a batch axis"
-        raise ModelFailed(
+        raise ModelLoadError(
             f"{where}: dims: expected {expected} as in the graph{besides}, got {list(told.dims)}"
         )
     own: tuple[Axis, ...] = tuple(
@@ -125,7 +125,7 @@ def _sizes(free: Sequence[TensorSpec], narrowed: Sequence[TensorSpec]) -> dict[s
             if not isinstance(symbol, str) or not isinstance(size, int):
                 continue
             if sizes.setdefault(symbol, size) != size:
-                raise ModelFailed(
+                raise ModelLoadError(
                     f"{FILE_NAME}: input {before.name!r}: dims: expected {sizes[symbol]} for the "
                     f"graph's axis {symbol!r} as in another input, got {size}"
                 )

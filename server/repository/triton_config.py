@@ -18,7 +18,7 @@ from weir.bundle.versions import Policy, is_version
 from weir.bundle.wording import printable
 from weir.protocol import model_config_pb2 as pb
 from weir.protocol.datatypes import DATATYPES
-from weir.server.errors import ModelFailed
+from weir.server.errors import ModelLoadError
 from weir.server.repository.triton_fields import paths, unused, with_colons
 from weir.server.runtime.signature import MAX_RANK
 
@@ -96,7 +96,7 @@ def parse(data: bytes, model_name: str) -> TritonConfig:
     """What the bytes of a model's `config.pbtxt` say.
 
     Raises:
-        ModelFailed: they are malformed, contradict themselves, or ask for what is not offered.
+        ModelLoadError: they are malformed, contradict themselves, or ask for what is not offered.
     """
     config, found = _read(data)
     _check_offered(config, found, model_name)
@@ -233,8 +233,8 @@ def _within(field: str, number: int, least: int, most: int) -> int:
     return number
 
 
-def _failed(problem: str) -> ModelFailed:
-    return ModelFailed(f"{FILE_NAME}: {problem}")
+def _failed(problem: str) -> ModelLoadError:
+    return ModelLoadError(f"{FILE_NAME}: {problem}")
 
 
 def _quote(text: str) -> str:

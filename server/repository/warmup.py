@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from weir.bundle.golden import Golden
 from weir.protocol.datatypes import DATATYPES
-from weir.server.errors import ModelFailed, OutOfMemory, ServerError
+from weir.server.errors import ModelLoadError, OutOfMemory, ServerError
 from weir.server.repository.golden_test import Files
 from weir.server.runtime import collate
 from weir.server.runtime.padding import Padding
@@ -163,5 +163,5 @@ def _row_bytes(inputs: Mapping[str, Array]) -> int:
 def _repeated(golden: Golden, rows: int) -> dict[str, Array]:
     for name, array in golden.inputs.items():
         if not array.ndim or not array.size:
-            raise ModelFailed(f"golden input {name!r}: expected rows, got shape {array.shape}")
+            raise ModelLoadError(f"golden input {name!r}: expected rows, got shape {array.shape}")
     return {name: array[np.arange(rows) % len(array)] for name, array in golden.inputs.items()}

@@ -5,7 +5,7 @@ from pathlib import Path
 from weir.bundle import versions
 from weir.bundle.errors import BundleError
 from weir.bundle.versions import FILE_NAME, Versions
-from weir.server.errors import InvalidRequest, ModelFailed, UnknownModel
+from weir.server.errors import InvalidRequest, ModelLoadError, UnknownModel
 from weir.server.repository.scan import Found, said_of
 from weir.server.repository.version_state import Wanted
 
@@ -30,7 +30,7 @@ class Wishes:
         """
         try:
             self._said = said_of(directory)
-        except (BundleError, ModelFailed) as error:
+        except (BundleError, ModelLoadError) as error:
             return str(error)
         return ""
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from weir.bundle.contract import Contract
 from weir.bundle.sequences import PaddedAxis, ValueRange
 from weir.protocol.datatypes import DATATYPES
-from weir.server.errors import InvalidRequest, ModelFailed
+from weir.server.errors import InvalidRequest, ModelLoadError
 from weir.server.runtime.signature import Axis, TensorSpec
 
 Array = NDArray[Any]
@@ -101,7 +101,7 @@ def rules_of(contract: Contract | None, inputs: Inputs) -> SequenceRules:
     """The contract's rules, once they fit the graph.
 
     Raises:
-        ModelFailed: they name an input, an axis or a datatype that the graph does not have.
+        ModelLoadError: they name an input, an axis or a datatype that the graph does not have.
     """
     if contract is None:
         return SequenceRules({}, {}, ())
@@ -122,7 +122,7 @@ def _lengths(axis: str, padded: PaddedAxis, inputs: Inputs, batch_axis: str | No
     _check_integers(f"padded_axes: {axis}: lengths {name!r}", spec)
     if spec is None or spec.axes != (batch_axis,):
         got = "none" if spec is None else list(spec.axes)
-        raise ModelFailed(f"padded_axes: {axis}: expected lengths [{batch_axis}], got {got}")
+        raise ModelLoadError(f"padded_axes: {axis}: expected lengths [{batch_axis}], got {got}")
     counted = next(iter(padded.padding))
     return Lengths(
         name=name,
@@ -136,7 +136,7 @@ def _lengths(axis: str, padded: PaddedAxis, inputs: Inputs, batch_axis: str | No
 def _check_carriers(axis: str, padded: PaddedAxis, inputs: Inputs) -> None:
     carriers = sorted(name for name, spec in inputs.items() if axis in spec.axes)
     if carriers != sorted(padded.padding):
-        raise ModelFailed(
+        raise ModelLoadError(
             f"padded_axes: {axis}: expected padding for the inputs with that axis, {carriers}, "
             f"got it for {sorted(padded.padding)}"
         )
@@ -145,7 +145,7 @@ def _check_carriers(axis: str, padded: PaddedAxis, inputs: Inputs) -> None:
         if dtype.kind in "iu":
             bounds = np.iinfo(dtype.str)
             if not bounds.min <= value <= bounds.max:
-                raise ModelFailed(
+                raise ModelLoadError(
                     f"padded_axes: {axis}: padding of {name!r}: expected {dtype}, got {value}"
                 )
 
@@ -153,7 +153,7 @@ def _check_carriers(axis: str, padded: PaddedAxis, inputs: Inputs) -> None:
 def _check_integers(where: str, spec: TensorSpec | None) -> None:
     if spec is None or DATATYPES[spec.datatype].dtype.kind not in "iu":
         got = "none" if spec is None else spec.datatype
-        raise ModelFailed(f"{where}: expected an input of integers, got {got}")
+        raise ModelLoadError(f"{where}: expected an input of integers, got {got}")
 
 
 def _check_range(name: str, array: Array, least: int, most: int, what: str) -> None:

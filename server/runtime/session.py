@@ -28,7 +28,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 from weir.protocol.datatypes import BY_ONNX
 from weir.server.errors import (
     InvalidRequest,
-    ModelFailed,
+    ModelLoadError,
     OutOfMemory,
     ProviderMissing,
     ServerError,
@@ -92,7 +92,7 @@ class Session:
         has_few_shapes: whether it is worth remembering how each shape of the inputs used memory.
 
     Raises:
-        ModelFailed: the graph does not load, or not on that provider.
+        ModelLoadError: the graph does not load, or not on that provider.
         OutOfMemory: it would take more memory than there is.
     """
 
@@ -117,14 +117,14 @@ class Session:
                 )
             self.inputs = _specs("inputs", self._session.get_inputs())
             self.outputs = _specs("outputs", self._session.get_outputs())
-        except ModelFailed:
+        except ModelLoadError:
             raise
         except Exception as error:  # the runtime raises many unrelated classes
             if _NO_MEMORY.search(str(error)):
                 raise OutOfMemory("the graph needs more memory than there is") from error
-            raise ModelFailed(f"ONNX Runtime refuses the graph: {_first_line(error)}") from error
+            raise ModelLoadError(f"ONNX Runtime refuses the graph: {_first_line(error)}") from error
         if self._session.get_providers()[0] != PROVIDERS[provider]:
-            raise ModelFailed(
+            raise ModelLoadError(
                 f"expected provider {PROVIDERS[provider]}, ONNX Runtime took "
                 f"{self._session.get_providers()[0]}"
             )
@@ -206,14 +206,14 @@ def _bits(value: ort.OrtValue) -> Array:
 
 def _specs(what: str, nodes: Sequence[Any]) -> list[TensorSpec]:
     if len(nodes) > _MOST_TENSORS:
-        raise ModelFailed(f"expected at most {_MOST_TENSORS} {what}, got {len(nodes)}")
+        raise ModelLoadError(f"expected at most {_MOST_TENSORS} {what}, got {len(nodes)}")
     return [_spec(node) for node in nodes]
 
 
 def _spec(node: Any) -> TensorSpec:
     row = BY_ONNX.get(node.type)
     if row is None:
-        raise ModelFailed(f"tensor {node.name!r} has type {node.type}, which cannot be served")
+        raise ModelLoadError(f"tensor {node.name!r} has type {node.type}, which cannot be served")
     return TensorSpec(node.name, row.name, tuple(_axis(axis) for axis in node.shape))
 
 
@@ -241,7 +241,7 @@ def _cuda_problem() -> str | None:
         return "the CUDA driver finds no device"
     try:
         Session(_PROBE, provider="cuda", threads=1)
-    except (ModelFailed, OutOfMemory) as error:
+    except (ModelLoadError, OutOfMemory) as error:
         return f"{error} (are the CUDA and cuDNN libraries of onnxruntime-gpu installed?)"
     return None
 

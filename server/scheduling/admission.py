@@ -8,7 +8,7 @@ from typing import TypeVar
 from weir.protocol import inference_pb2 as pb
 from weir.server.errors import (
     Cancelled,
-    DeadlinePassed,
+    DeadlineExceeded,
     Draining,
     InvalidRequest,
     ModelNotReady,
@@ -161,7 +161,7 @@ class Admission:
         if arrival.reply.cancelled:
             raise Cancelled("the caller hung up")
         if len(arrival.payload) > SMALL_BYTES and arrival.deadline_s <= self.clock():
-            raise DeadlinePassed("the deadline passed before the message was unpacked")
+            raise DeadlineExceeded("the deadline passed before the message was unpacked")
 
     def find(self, name: str, version: str) -> ServedModel | ServedPair:
         """The model that answers, unless the server is stopping; see `Repository.get`."""

@@ -111,7 +111,7 @@ def delay_s(
     return oldest_s + policy.max_queue_delay_s - now
 
 
-def linger_s(
+def regroup_wait_s(
     policy: BatchPolicy, last: LastBatch, *, waiting_rows: int, waiting_tokens: int, now: float
 ) -> float:
     """How long to wait for those who were just answered and may ask again; zero or less means no more.

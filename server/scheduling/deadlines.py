@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-from weir.server.errors import Cancelled, DeadlinePassed
+from weir.server.errors import Cancelled, DeadlineExceeded
 
 logger = logging.getLogger(__name__)
 
@@ -18,10 +18,10 @@ logger = logging.getLogger(__name__)
 _ROUNDED_UP = 0.05
 
 
-def why_left(arrived_s: float, deadline_s: float, now: float) -> Cancelled | DeadlinePassed:
+def why_left(arrived_s: float, deadline_s: float, now: float) -> Cancelled | DeadlineExceeded:
     """What became of a caller who is gone at `now`; a transport tells both in the same way."""
     is_late = deadline_s - now <= _ROUNDED_UP * (deadline_s - arrived_s)
-    return DeadlinePassed("the deadline passed") if is_late else Cancelled("the caller hung up")
+    return DeadlineExceeded("the deadline passed") if is_late else Cancelled("the caller hung up")
 
 
 class Expiring(Protocol):

@@ -12,7 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from weir.server.errors import DeadlinePassed
+from weir.server.errors import DeadlineExceeded
 from weir.server.runtime import collate
 from weir.server.runtime.padding import Padding
 from weir.server.scheduling.batching import LastBatch
@@ -108,7 +108,7 @@ class Runner:
             if is_late:
                 self._places.take(request)
         if is_late:
-            refuse(request, DeadlinePassed("the deadline passed before its run"))
+            refuse(request, DeadlineExceeded("the deadline passed before its run"))
         return not is_late
 
     def _answer(

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from weir.server.errors import DeadlinePassed
+from weir.server.errors import DeadlineExceeded
 from weir.server.runtime.padding import Padding
 from weir.server.scheduling import batching
 from weir.server.scheduling.batching import BatchPolicy, LastBatch
@@ -138,7 +138,7 @@ class Scheduler:
                 else:
                     earliest = min(earliest, request.deadline_s)
         for request in late:
-            refuse(request, DeadlinePassed("the request's time is over"))
+            refuse(request, DeadlineExceeded("the request's time is over"))
         return earliest
 
     def _work(self) -> None:
@@ -176,7 +176,7 @@ class Scheduler:
                 # What is left may be due already: another thread has to look.
                 self._condition.notify()
         for request in late:
-            refuse(request, DeadlinePassed("the deadline passed in the queue"))
+            refuse(request, DeadlineExceeded("the deadline passed in the queue"))
         return batch
 
     def _pause_s(self, last: LastBatch | None) -> float | None:
@@ -196,10 +196,10 @@ class Scheduler:
             now=now,
         )
         if last is not None:
-            linger_s = batching.linger_s(
+            regroup_wait_s = batching.regroup_wait_s(
                 self._policy, last, waiting_rows=rows, waiting_tokens=tokens, now=now
             )
-            pause_s = max(pause_s, linger_s)
+            pause_s = max(pause_s, regroup_wait_s)
         return max(pause_s, 0.0)
 
     def _waiting_tokens(self) -> int:

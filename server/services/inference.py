@@ -7,7 +7,7 @@ Every handler runs on the transport's thread and returns at once.
 from importlib.metadata import version as installed_version
 
 from weir.protocol import inference_pb2 as pb
-from weir.server.errors import NotOffered
+from weir.server.errors import Unsupported
 from weir.server.protocol import model_metadata as description
 from weir.server.repository.registry import Entry
 from weir.server.repository.repository import Repository
@@ -118,7 +118,7 @@ class Servicer:
     def index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
         """Every known version with its state and, if it is not ready, the reason."""
         if request.repository_name:
-            raise NotOffered("there is one repository, and it has no name")
+            raise Unsupported("there is one repository, and it has no name")
         entries = self._repository.entries()
         return pb.RepositoryIndexResponse(
             models=[

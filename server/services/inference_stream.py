@@ -93,7 +93,7 @@ class InferStream:
         """Queue one of several answers to a request, not the last; False if nobody waits.
 
         Raises:
-            AnswerUnread: the client does not read.
+            ClientTooSlow: the client does not read.
         """
         if self.cancelled:
             return False

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from weir.bundle.versions import LABEL_FORM, is_label, is_version
 from weir.protocol import inference_pb2 as pb
 from weir.protocol.weir.v1 import models_pb2 as models_pb
-from weir.server.errors import InvalidRequest, NotOffered
+from weir.server.errors import InvalidRequest, Unsupported
 from weir.server.repository.changes import Changes, Done
 from weir.server.repository.model_manager import Upkeep
 from weir.server.repository.registry import Entry, Offer
@@ -62,7 +62,9 @@ class Control:
     def _changes(self) -> Changes:
         if self._given is None:
             # The first words are Triton's.
-            raise NotOffered("explicit model load / unload is not allowed: see --control explicit")
+            raise Unsupported(
+                "explicit model load / unload is not allowed: see --model-control explicit"
+            )
         return self._given
 
     def handlers(self) -> Handlers:
@@ -84,7 +86,7 @@ class Control:
         _check_target(request.repository_name, request.model_name)
         for name in request.parameters:
             if name == "config" or name.startswith("file:"):
-                raise NotOffered(f"parameter {name[:64]!r}: models come from the repository alone")
+                raise Unsupported(f"parameter {name[:64]!r}: models come from the repository alone")
         again = _flag(request.parameters, "reload")
         self._changes.load(request.model_name, done, again=again)
 
@@ -108,7 +110,7 @@ class Control:
 
 def _check_target(repository: str, model: str) -> None:
     if repository:
-        raise NotOffered("there is one repository, and it has no name")
+        raise Unsupported("there is one repository, and it has no name")
     if not model:
         raise InvalidRequest("model name: expected one, got none")
 

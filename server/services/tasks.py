@@ -11,7 +11,7 @@ from weir.server.tasks.image_classification import CLASSIFY
 from weir.server.tasks.tagging import TAG
 from weir.server.tasks.task_call import TaskCall, start
 from weir.server.tasks.text_classification import CLASSIFY_TEXT
-from weir.server.tasks.worker_pool import DecodePool
+from weir.server.tasks.worker_pool import WorkerPool
 from weir.server.transport.base import Call, Handlers, Stream, Unary
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Tasks"].full_name
@@ -28,7 +28,7 @@ class Tasks:
         silence: ends streams that send no message.
     """
 
-    def __init__(self, admission: Admission, decoding: DecodePool, silence: Silence) -> None:
+    def __init__(self, admission: Admission, decoding: WorkerPool, silence: Silence) -> None:
         self._admission = admission
         self._decoding = decoding
         self._silence = silence

@@ -6,7 +6,7 @@ the memory.
 
 import threading
 
-from weir.server.errors import AnswerUnread
+from weir.server.errors import ClientTooSlow
 from weir.server.transport.base import Call
 
 # As many as 128 requests, all that a stream may have open, make of 512 tokens each: some 20 MB.
@@ -29,11 +29,11 @@ class Unread:
         """Queue one more; from any thread.
 
         Raises:
-            AnswerUnread: too many wait already.
+            ClientTooSlow: too many wait already.
         """
         with self._lock:
             if self._count >= MOST_UNREAD:
-                raise AnswerUnread(f"{self._count} tokens of this stream wait to be read")
+                raise ClientTooSlow(f"{self._count} tokens of this stream wait to be read")
             self._count += 1
         self._call.send(message, self._was_taken)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from weir.bundle.decoding import Detokenisation
 from weir.bundle.reader import Bundle
-from weir.server.errors import ModelFailed
+from weir.server.errors import ModelLoadError
 from weir.server.tasks.subwords import SPACE
 
 
@@ -71,7 +71,7 @@ def writer_of(bundle: Bundle) -> TextWriter | None:
     """What writes a bundle's answers, None if it makes no sequences.
 
     Raises:
-        ModelFailed: its vocabulary has no entry for an id that the decoder may choose.
+        ModelLoadError: its vocabulary has no entry for an id that the decoder may choose.
     """
     decoding = bundle.contract.decoding
     if decoding is None:
@@ -79,7 +79,7 @@ def writer_of(bundle: Bundle) -> TextWriter | None:
     entries = bundle.vocabulary(decoding.previous) or []
     ids = bundle.contract.value_ranges[decoding.previous].maximum + 1
     if entries and len(entries) < ids:
-        raise ModelFailed(
+        raise ModelLoadError(
             f"vocabularies: {decoding.previous}: expected {ids} entries, got {len(entries)}"
         )
     return TextWriter(entries, decoding.detokenisation)

@@ -10,7 +10,7 @@ from functools import partial
 import grpc
 
 from weir.protocol.weir.v1 import tasks_pb2 as pb
-from weir.server.errors import DeadlinePassed, InvalidRequest
+from weir.server.errors import DeadlineExceeded, InvalidRequest
 from weir.server.generation.request import PairRequest
 from weir.server.generation.row import Row
 from weir.server.generation.sampling import Answer
@@ -25,12 +25,12 @@ from weir.server.services.unread import Unread
 from weir.server.tasks.task_call import Arrived, Material, begin
 from weir.server.tasks.text import read
 from weir.server.tasks.tokenizer import Reading, TextReader
-from weir.server.tasks.worker_pool import DecodePool
+from weir.server.tasks.worker_pool import WorkerPool
 from weir.server.telemetry.request_record import Trail
 from weir.server.transport.base import Call, Metadata
 
 
-def generate(call: Call, admission: Admission, decoding: DecodePool, silence: Silence) -> None:
+def generate(call: Call, admission: Admission, decoding: WorkerPool, silence: Silence) -> None:
     """Wait for the one message of a `Generate` call. Runs on the transport's thread."""
     opened_s = admission.clock()
 
@@ -41,13 +41,13 @@ def generate(call: Call, admission: Admission, decoding: DecodePool, silence: Si
             _start(call, payload, admission, decoding)
 
     def late() -> None:
-        error = DeadlinePassed(f"expected one message, none came within {silence.limit_s:g} s")
+        error = DeadlineExceeded(f"expected one message, none came within {silence.limit_s:g} s")
         admission.refuse(error, call, None, opened_s, 0)
 
     silence.receive(call, received, late)
 
 
-def _start(call: Call, payload: bytes, admission: Admission, decoding: DecodePool) -> None:
+def _start(call: Call, payload: bytes, admission: Admission, decoding: WorkerPool) -> None:
     """Check a message as far as that is cheap, and queue it to be read."""
 
     def find(name: str, version: str) -> ServedPair:

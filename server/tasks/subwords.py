@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from weir.server.errors import ModelFailed
+from weir.server.errors import ModelLoadError
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
@@ -27,15 +27,17 @@ def open_model(model: bytes) -> SubwordCutter:
     """What cuts by a model.
 
     Raises:
-        ModelFailed: the bytes are no model, or sentencepiece is not installed.
+        ModelLoadError: the bytes are no model, or sentencepiece is not installed.
     """
     try:
         from sentencepiece import SentencePieceProcessor
     except ModuleNotFoundError as error:
-        raise ModelFailed(
+        raise ModelLoadError(
             f"tokenisation: subwords need {error.name}: pip install 'weir[server]'"
         ) from error
     try:
         return SubwordCutter(SentencePieceProcessor(model_proto=model))
     except RuntimeError as error:
-        raise ModelFailed(f"tokenisation: expected a sentencepiece model, got {error}") from error
+        raise ModelLoadError(
+            f"tokenisation: expected a sentencepiece model, got {error}"
+        ) from error

@@ -19,7 +19,7 @@ from weir.server.protocol import message_limits
 from weir.server.repository.loader import ServedModel
 from weir.server.scheduling.admission import Admission, Model, successor
 from weir.server.scheduling.pending import InferRequest
-from weir.server.tasks.worker_pool import DecodePool
+from weir.server.tasks.worker_pool import WorkerPool
 from weir.server.transport.base import Call
 
 Array = NDArray[Any]
@@ -107,7 +107,7 @@ class Ready(Protocol):
 
 
 def start(
-    task: TaskCall, call: Call, payload: bytes, admission: Admission, decoding: DecodePool
+    task: TaskCall, call: Call, payload: bytes, admission: Admission, decoding: WorkerPool
 ) -> None:
     """Check a message as far as that is cheap, and queue it to be prepared.
 
@@ -128,7 +128,7 @@ def begin(
     call: Call,
     payload: bytes,
     admission: Admission,
-    decoding: DecodePool,
+    decoding: WorkerPool,
     *,
     find: Callable[[str, str], Model],
     check: Callable[[Model], None],

@@ -23,7 +23,7 @@ from weir.bundle.contract import Contract
 from weir.bundle.reader import Bundle
 from weir.bundle.sequences import PaddedAxis, Tokenisation
 from weir.bundle.text import all_marks, tokenise
-from weir.server.errors import InvalidRequest, ModelFailed
+from weir.server.errors import InvalidRequest, ModelLoadError
 from weir.server.tasks import subwords
 
 Array = NDArray[Any]
@@ -71,7 +71,7 @@ class TextReader:
         lowers_texts: whether a text is lowered as a whole.
 
     Raises:
-        ModelFailed: the model is broken, or what opens it is not installed.
+        ModelLoadError: the model is broken, or what opens it is not installed.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ def reader_of(bundle: Bundle) -> TextReader | None:
     """What reads a bundle's texts, None if it says nothing of how.
 
     Raises:
-        ModelFailed: its vocabularies, ranges and axes do not fit together.
+        ModelLoadError: its vocabularies, ranges and axes do not fit together.
     """
     contract, tokenisation = bundle.contract, bundle.contract.tokenisation
     if tokenisation is None:
@@ -209,12 +209,12 @@ def _check_entries(contract: Contract, name: str, entries: int) -> None:
     bounds, tokenisation = contract.value_ranges.get(name), contract.tokenisation
     if bounds is None or not (bounds.minimum == 0 and entries <= bounds.maximum + 1):
         got = "no range" if bounds is None else f"values from {bounds.minimum} to {bounds.maximum}"
-        raise ModelFailed(
+        raise ModelLoadError(
             f"tokenisation: expected input {name!r} to take an id for each of {entries} entries "
             f"of its vocabulary, got {got}"
         )
     if tokenisation is not None and tokenisation.unknown >= entries:
-        raise ModelFailed(
+        raise ModelLoadError(
             f"tokenisation: unknown: expected an id of {name!r}, below {entries}, "
             f"got {tokenisation.unknown}"
         )
@@ -228,7 +228,7 @@ def _axis(contract: Contract, name: str, *, beside: str | None = None) -> str:
         if name in padded.padding and axis != beside
     ]
     if len(axes) != 1:
-        raise ModelFailed(f"tokenisation: expected one padded axis of {name!r}, got {axes}")
+        raise ModelLoadError(f"tokenisation: expected one padded axis of {name!r}, got {axes}")
     return axes[0]
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from weir.server.errors import DeadlinePassed, Draining, Overloaded
+from weir.server.errors import DeadlineExceeded, Draining, Overloaded
 from weir.server.scheduling.deadlines import Deadlines, why_left
 from weir.server.scheduling.request import refuse
 
@@ -60,7 +60,7 @@ class DecodeLimits:
     payload_bytes: int = 256 * 1024 * 1024
 
 
-class DecodePool:
+class WorkerPool:
     """Queue and threads.
 
     Args:
@@ -161,7 +161,7 @@ class DecodePool:
                 else:
                     earliest = min(earliest, job.deadline_s)
         for job in late:
-            refuse(job, DeadlinePassed("the request's time is over"))
+            refuse(job, DeadlineExceeded("the request's time is over"))
         return earliest
 
     def _take(self, job: Job) -> bool:
@@ -197,7 +197,7 @@ class DecodePool:
 
     def _process(self, job: Job) -> None:
         if job.deadline_s <= self._clock():
-            failure: Exception | None = DeadlinePassed("the deadline passed in the queue")
+            failure: Exception | None = DeadlineExceeded("the deadline passed in the queue")
         else:
             failure = _failure_of(job.work)
         with self._condition:

@@ -56,7 +56,7 @@ def open_teller(settings: Settings) -> "Teller | None":
     """
     if settings.otlp_endpoint is not None:
         return Teller(open_traces(settings.otlp_endpoint))
-    return Teller(None) if settings.request_log_sample else None
+    return Teller(None) if settings.access_log_sample_rate else None
 
 
 class Teller:
@@ -78,8 +78,8 @@ class Teller:
 
     def follower(self, settings: Settings) -> Follower:
         """What lays the trails."""
-        traced = None if self._traces is None else settings.trace_sample
-        return Follower(self.tell, Shares(settings.request_log_sample, traced))
+        traced = None if self._traces is None else settings.trace_sample_rate
+        return Follower(self.tell, Shares(settings.access_log_sample_rate, traced))
 
     def tell(self, trail: Trail) -> None:
         """A request has ended. Never waits."""

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from weir.server.errors import GoldenMismatch, ModelFailed
+from weir.server.errors import GoldenMismatch, ModelLoadError
 from weir.server.generation import metrics as generation
 from weir.server.generation.metrics import GenerationTally
 from weir.server.telemetry import model_metrics, server_stats, triton_metrics
@@ -135,7 +135,7 @@ class Metrics(Collector):
         with self._lock:
             self._loads.setdefault(model, dict.fromkeys(_RESULTS, 0))
 
-    def load_ended(self, model: str, failure: type[ModelFailed] | None) -> None:
+    def load_ended(self, model: str, failure: type[ModelLoadError] | None) -> None:
         """A version of a known model was loaded (None), or could not be."""
         result = LOADED if failure is None else LOAD_FAILED
         if failure is GoldenMismatch:

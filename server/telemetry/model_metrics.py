@@ -14,7 +14,7 @@ REQUESTS = Family(
     "of OK, more traffic; of any other status, see its name.",
 )  # fmt: skip
 REFUSALS = Family(
-    "weir_refusals_total", "counter", (*MODEL, "reason"), "requests",
+    "weir_request_failures_total", "counter", (*MODEL, "reason"), "requests",
     "Requests that ended with another status than OK, by the kind of failure, which is finer than the status.",
     "see the reason; of `internal`, the log has an error id.",
 )  # fmt: skip
@@ -36,7 +36,7 @@ BATCHES = Family(
     "more work done; faster than rows: smaller batches.",
 )  # fmt: skip
 TOKENS = Family(
-    "weir_tokens_total", "counter", MODEL, "tokens",
+    "weir_input_tokens_total", "counter", MODEL, "tokens",
     "Entries of rows, within their lengths; 0 for a model without lengths. Of an encoder-decoder those of its sources.",
     "more work done.",
 )  # fmt: skip
@@ -55,7 +55,7 @@ QUEUE_SECONDS = Family(
     "more load than the sessions can take.",
 )  # fmt: skip
 DECODE_SECONDS = Family(
-    "weir_decode_seconds", "histogram", MODEL, "seconds",
+    "weir_preprocess_seconds", "histogram", MODEL, "seconds",
     "Decoding and resizing one picture.", "larger pictures, or a busier machine.",
 )  # fmt: skip
 COMPUTE_SECONDS = Family(

@@ -17,7 +17,7 @@ from weir.server.telemetry.histogram import ROWS, SECONDS, Histogram
 HISTOGRAMS = {
     "weir_request_seconds": SECONDS,
     "weir_queue_seconds": SECONDS,
-    "weir_decode_seconds": SECONDS,
+    "weir_preprocess_seconds": SECONDS,
     "weir_compute_seconds": SECONDS,
     "weir_batch_rows": ROWS,
 }
@@ -92,7 +92,7 @@ class ModelMetrics:
     def picture_decoded(self, seconds: float) -> None:
         """A picture became a row."""
         with self.lock:
-            self.histograms["weir_decode_seconds"].add(seconds)
+            self.histograms["weir_preprocess_seconds"].add(seconds)
 
     def batch_ended(
         self,

@@ -39,7 +39,7 @@ IO_DELAY_SECONDS = Family(
     "calls wait before anything is done for them: the thread, or the machine, is too busy.",
 )  # fmt: skip
 DECODE_QUEUE = Family(
-    "weir_decode_queue_requests", "gauge", (), "requests",
+    "weir_preprocess_queue_requests", "gauge", (), "requests",
     "Task calls that wait to be made into rows.", "more than the cores can read.",
 )  # fmt: skip
 LOG_DROPPED = Family(

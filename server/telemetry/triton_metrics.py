@@ -19,7 +19,7 @@ SUCCESS = Family(
 FAILURE = Family(
     "nv_inference_request_failure", "untyped", (*MODEL, "reason"), "requests",
     "Requests that failed: REJECTED (queue full, deadline passed), CANCELED, BACKEND (the run or its answer), OTHER.",
-    "see the reason, and weir_refusals_total, which tells more of them.",
+    "see the reason, and weir_request_failures_total, which tells more of them.",
 )  # fmt: skip
 COUNT = Family(
     "nv_inference_count", "untyped", MODEL, "rows", "Rows computed.", "more work done."
@@ -78,10 +78,10 @@ GPU_FAMILIES = (GPU_UTILIZATION, GPU_TOTAL, GPU_USED)
 _FAILURES = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
 _FAILURE_OF = {
     "overloaded": "REJECTED",
-    "deadline_passed": "REJECTED",
+    "deadline_exceeded": "REJECTED",
     "cancelled": "CANCELED",
     "out_of_memory": "BACKEND",
-    "answer_too_large": "BACKEND",
+    "response_too_large": "BACKEND",
     "internal": "BACKEND",
 }
 _COUNTS: dict[Family, Callable[[ModelMetrics], float]] = {

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import grpc
 
-from weir.server.errors import DeadlinePassed
+from weir.server.errors import DeadlineExceeded
 from weir.server.scheduling.deadlines import why_left
 from weir.server.telemetry.histogram import SECONDS, Histogram
 
@@ -23,7 +23,7 @@ UNIMPLEMENTED: int = grpc.StatusCode.UNIMPLEMENTED.value[0]
 
 def code_of_leaving(open_s: float, left_s: float | None) -> int:
     """Of a call whose caller left after so long, with so much time left: it hung up, or its deadline passed."""
-    if left_s is not None and isinstance(why_left(0.0, open_s + left_s, open_s), DeadlinePassed):
+    if left_s is not None and isinstance(why_left(0.0, open_s + left_s, open_s), DeadlineExceeded):
         return _DEADLINE_EXCEEDED
     return CANCELLED
 

@@ -16,15 +16,15 @@ STATUS_OF: dict[type[errors.RequestError], grpc.StatusCode] = {
     errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     errors.UnknownModel: grpc.StatusCode.NOT_FOUND,
     errors.ModelNotReady: grpc.StatusCode.UNAVAILABLE,
-    errors.LoadFailed: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.ModelNotLoaded: grpc.StatusCode.FAILED_PRECONDITION,
     errors.Draining: grpc.StatusCode.UNAVAILABLE,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.OutOfMemory: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    errors.AnswerTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    errors.AnswerUnread: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    errors.DeadlinePassed: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.ResponseTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.ClientTooSlow: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.Cancelled: grpc.StatusCode.CANCELLED,
-    errors.NotOffered: grpc.StatusCode.UNIMPLEMENTED,
+    errors.Unsupported: grpc.StatusCode.UNIMPLEMENTED,
 }
 
 # They travel in a header, of which a client takes 8 KB, and each byte may be written as three.

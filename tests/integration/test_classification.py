@@ -150,12 +150,12 @@ def test_cancelled_in_the_queue_harms_nobody(client: Client, house: Server) -> N
 
 
 def test_decoding_is_timed_by_model(client: Client, house: Server) -> None:
-    before = house.metric("weir_decode_seconds_count", model="colours")
+    before = house.metric("weir_preprocess_seconds_count", model="colours")
 
     labels(client.classify("colours", png("red"), png("blue")))
 
-    assert house.metric("weir_decode_seconds_count", model="colours") == before + 2
-    assert house.metric("weir_decode_queue_requests") == 0
+    assert house.metric("weir_preprocess_seconds_count", model="colours") == before + 2
+    assert house.metric("weir_preprocess_queue_requests") == 0
 
 
 def test_stop_finishes_what_is_being_decoded(tmp_path: Path, transport: str) -> None:
@@ -163,14 +163,14 @@ def test_stop_finishes_what_is_being_decoded(tmp_path: Path, transport: str) -> 
     for name in ("colours", "patient_colours"):
         write_picture_bundle(models, name, onnx_models.colours(), "probabilities", RGB)
     settings.write_text(SETTINGS)
-    flags = ("--transport", transport, "--config", str(settings), "--decode-threads", "1")
+    flags = ("--transport", transport, "--config", str(settings), "--preprocessing-threads", "1")
     with running(models, tmp_path / "log", *flags) as server, Client(server.target) as client:
         # One waits for batch-mates, one holds the only thread that decodes, and one waits for that.
         queued = client.classify("patient_colours", png("red"))
         server.wait_for_metric(1, "weir_queue_requests", model="patient_colours")
         large = png("blue", (8000, 4000))
         slow = [client.classify("colours", large) for _ in range(2)]
-        server.wait_for_metric(1, "weir_decode_queue_requests")
+        server.wait_for_metric(1, "weir_preprocess_queue_requests")
 
         server.process.send_signal(signal.SIGTERM)
         code = server.ended()

@@ -84,7 +84,7 @@ def test_model_is_described_as_decoupled_and_counted(generating: Server, client:
 
 
 def test_tokens_of_sources_are_counted(generating: Server, client: Client) -> None:
-    names = ("weir_tokens_total", "weir_padded_tokens_total")
+    names = ("weir_input_tokens_total", "weir_padded_tokens_total")
     before = [generating.metric(name, model="pair") for name in names]
 
     client.infer(

@@ -77,7 +77,7 @@ def test_each_caller_of_a_batch_gets_what_it_gets_alone(
     server.wait_for_counts(
         model, before, **grown, **({"CANCELLED": cancelled} if cancelled else {})
     )
-    assert server.metric("weir_tokens_total", model=model) == sum(lengths[: len(batch)])
+    assert server.metric("weir_input_tokens_total", model=model) == sum(lengths[: len(batch)])
     assert server.metric("weir_padded_tokens_total", model=model) == computed
     for answer, expected, tokens in zip(answers, alone, batch, strict=True):
         assert answer["logits"].shape == (1, tokens.size, len(CLASSES))

@@ -96,7 +96,7 @@ def test_build_and_loads_are_told(house: Server, transport: str) -> None:
 
 
 def test_bytes_and_reasons_agree_with_what_was_sent(client: Client, house: Server) -> None:
-    names = ("weir_request_bytes_total", "weir_response_bytes_total", "weir_refusals_total")
+    names = ("weir_request_bytes_total", "weir_response_bytes_total", "weir_request_failures_total")
 
     def totals() -> list[float]:
         return [house.metric(name, model="affine") for name in names]
@@ -110,7 +110,9 @@ def test_bytes_and_reasons_agree_with_what_was_sent(client: Client, house: Serve
 
     grown = [now - then for now, then in zip(totals(), before, strict=True)]
     assert grown == [len(good) + len(bad), len(answer), 1]
-    assert house.metric("weir_refusals_total", model="affine", reason="invalid_request") >= 1
+    assert (
+        house.metric("weir_request_failures_total", model="affine", reason="invalid_request") >= 1
+    )
 
 
 def test_calls_are_told_by_method_and_code(client: Client, house: Server) -> None:

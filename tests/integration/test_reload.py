@@ -186,7 +186,7 @@ def test_reloads_under_load_lose_nothing(
     root: Path, start: Callable[..., Any], transport: str, row: str
 ) -> None:
     with (
-        start("--transport", transport, "--control", "explicit") as server,
+        start("--transport", transport, "--model-control", "explicit") as server,
         Client(server.target) as client,
         asking(server.target) as clients,
     ):
@@ -215,7 +215,7 @@ def test_polled_bundle_that_is_copied_file_by_file_is_served_once_it_is_whole(
 ) -> None:
     ready = write_fingerprint(tmp_path / "elsewhere", 2)
     with (
-        start("--control", "poll", "--poll-interval-s", "0.05") as server,
+        start("--model-control", "poll", "--poll-interval-s", "0.05") as server,
         Client(server.target) as client,
         asking(server.target) as clients,
     ):
@@ -240,7 +240,7 @@ def test_polled_bundle_that_is_copied_file_by_file_is_served_once_it_is_whole(
 def test_model_whose_directory_is_deleted_serves_on(
     root: Path, start: Callable[..., Any], row: str
 ) -> None:
-    with start("--control", "explicit") as server, Client(server.target) as client:
+    with start("--model-control", "explicit") as server, Client(server.target) as client:
         shutil.rmtree(root / "fingerprint")
 
         assert ask(client, np.array([[1]])).result().model_version == "1"
@@ -256,7 +256,7 @@ def test_of_many_changes_at_once_one_wins_and_the_rest_are_told(
     codes: list[grpc.StatusCode] = []
 
     with (
-        start("--transport", transport, "--control", "explicit") as server,
+        start("--transport", transport, "--model-control", "explicit") as server,
         Client(server.target) as client,
     ):
 
@@ -285,7 +285,7 @@ def test_sigterm_while_a_version_is_tried_ends_cleanly(
     root: Path, start: Callable[..., Any], transport: str, row: str
 ) -> None:
     with (
-        start("--transport", transport, "--control", "explicit") as server,
+        start("--transport", transport, "--model-control", "explicit") as server,
         Client(server.target) as client,
     ):
         write_endless(root, 2)
@@ -319,7 +319,7 @@ def test_version_that_never_loads_is_given_up_and_nobody_waits(
     root: Path, start: Callable[..., Any], row: str
 ) -> None:
     with (
-        start("--control", "explicit", "--load-timeout-s", "3") as server,
+        start("--model-control", "explicit", "--load-timeout-s", "3") as server,
         Client(server.target) as client,
     ):
         write_endless(root, 2)
@@ -359,7 +359,7 @@ def test_task_calls_go_to_the_successor(tmp_path: Path, transport: str) -> None:
                 except grpc.RpcError as error:
                     failures.append(str(error))
 
-    flags = ("--transport", transport, "--control", "explicit")
+    flags = ("--transport", transport, "--model-control", "explicit")
     with running(root, tmp_path / "log", *flags) as server, Client(server.target) as client:
         threads = [
             threading.Thread(target=keep_asking, args=(question, server.target))
@@ -377,7 +377,7 @@ def test_task_calls_go_to_the_successor(tmp_path: Path, transport: str) -> None:
 
 
 def test_tritonclient_loads_and_unloads(root: Path, start: Callable[..., Any]) -> None:
-    with start("--control", "explicit") as server:
+    with start("--model-control", "explicit") as server:
         told = triton_client(server)
 
     assert told["index"] == [["fingerprint", "1", "READY"]]

@@ -30,7 +30,7 @@ from weir.protocol import inference_pb2 as pb
 
 SECRET = 0.123456789
 ROW = tensor("x", np.full((2, 4), SECRET, np.float32))
-REQUESTS = ("--request-log-sample", "1", "--log-format", "json", "--log-level", "warning")
+REQUESTS = ("--access-log-sample-rate", "1", "--log-format", "json", "--log-level", "warning")
 
 
 @pytest.fixture(scope="module")

@@ -54,13 +54,13 @@ def server(
     repository: Path, collector: Collector, transport: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """Traces whom the caller traces, and nobody else."""
-    flags = ("--otlp-endpoint", collector.endpoint, "--trace-sample", "0")
+    flags = ("--otlp-endpoint", collector.endpoint, "--trace-sample-rate", "0")
     config = ("--config", str(repository.parent / "weir.toml"), "--transport", transport)
     log = tmp_path_factory.mktemp("log") / "log"
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv(*DELAY)
         environment.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
-        with running(repository, log, *flags, *config, "--request-log-sample", "1") as server:
+        with running(repository, log, *flags, *config, "--access-log-sample-rate", "1") as server:
             yield server
     assert "Traceback" not in server.log()
 

@@ -33,7 +33,7 @@ def control(otherwise: str = "") -> Iterator[None]:
         yield
     except Unimplemented as error:
         raise Unimplemented(
-            f"the server takes no control calls: start it with `weir serve --control explicit`{otherwise}"
+            f"the server takes no control calls: start it with `weir serve --model-control explicit`{otherwise}"
         ) from error
 
 

@@ -51,7 +51,7 @@ def label(
 def when(name: str) -> str:
     """When a server follows what was written into a model's directory."""
     return (
-        "a server with --control poll follows by itself, one with explicit at "
+        "a server with --model-control poll follows by itself, one with explicit at "
         f"`weir models load {name}`, one with none when it starts again"
     )
 

@@ -10,7 +10,7 @@ from weir.server.scheduling.admission import Admission
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.silence import Silence
 from weir.server.services.tasks import SERVICE, Tasks
-from weir.server.tasks.worker_pool import DecodePool
+from weir.server.tasks.worker_pool import WorkerPool
 from weir.server.transport.base import Unary
 
 Answer = TypeVar("Answer", bound=Message)
@@ -37,7 +37,7 @@ class TaskServer:
             clock=clock,
         )
         deadlines = Deadlines(clock)
-        self.pool = DecodePool(1, deadlines=deadlines, clock=clock)
+        self.pool = WorkerPool(1, deadlines=deadlines, clock=clock)
         self.pool.start()
         silence = Silence(60.0, deadlines=deadlines, clock=clock)
         handlers = Tasks(self.admission, self.pool, silence).handlers()

@@ -115,7 +115,7 @@ def controlled(tmp_path: Path) -> Iterator[tuple[Server, Path]]:
     models = tmp_path / "models"
     for version in (1, 2):
         onnx_models.write_plain(models, "who", onnx_models.fingerprint(version), version=version)
-    with running(models, tmp_path / "log", "--control", "explicit") as server:
+    with running(models, tmp_path / "log", "--model-control", "explicit") as server:
         yield server, models
 
 
@@ -194,7 +194,7 @@ def test_a_start_with_a_broken_version_is_rolled_back_past_the_next_broken_one(
     for broken in ("2", "3"):
         (models / "who" / broken / "model.onnx").write_bytes(b"no graph")
     with (
-        running(models, tmp_path / "log", "--control", "explicit") as server,
+        running(models, tmp_path / "log", "--model-control", "explicit") as server,
         weir.Client(server.target) as client,
     ):
         with pytest.raises(SystemExit) as ended:

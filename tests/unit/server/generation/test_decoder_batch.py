@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tests.unit.server.generation import toys
 from tests.unit.server.generation.callers import Caller
 from tests.unit.server.generation.toys import Toy, alone, forced, plain, run_out
-from weir.server.errors import AnswerTooLarge
+from weir.server.errors import ResponseTooLarge
 from weir.server.generation.decoder_batch import Generation
 from weir.server.generation.row import Row
 from weir.server.generation.sampling import Draw, Search
@@ -228,7 +228,7 @@ def test_row_that_cannot_go_on_harms_no_other(width: int) -> None:
     bad, good = toys.row([5], Search(width=width), limit=4), toys.row([6, 7], limit=4)
 
     def too_large(_token: int, _value: float, /) -> None:
-        raise AnswerTooLarge("planned")
+        raise ResponseTooLarge("planned")
 
     def decode(inputs: Mapping[str, Array]) -> dict[str, Array]:
         outputs = toy.decode(inputs)

@@ -13,7 +13,7 @@ from tests.unit.server.generation import toys
 from weir.bundle.contract import Contract
 from weir.bundle.golden import Golden
 from weir.bundle.sequences import PaddedAxis
-from weir.server.errors import GoldenMismatch, ModelFailed, ServerError
+from weir.server.errors import GoldenMismatch, ModelLoadError, ServerError
 from weir.server.generation.encoder_decoder import Graph, Pair, make_pair, replay
 from weir.server.generation.sampling import Answer, Search
 from weir.server.generation.served import outputs_of, signature_of
@@ -155,7 +155,7 @@ def test_pair_without_probabilities_is_refused(encoder: Graph, decoder: Graph) -
 def test_recordings_that_prove_nothing_are_refused(
     pair: Pair, recorded: Golden | None, message: str
 ) -> None:
-    with pytest.raises(ModelFailed, match=message):
+    with pytest.raises(ModelLoadError, match=message):
         replay(pair, recorded, 4)
 
 
@@ -182,7 +182,7 @@ def axis(**changes: Any) -> PaddedAxis:
 def test_contract_that_no_slots_can_be_made_for_is_refused(
     encoder: Graph, decoder: Graph, changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ModelFailed, match=message):
+    with pytest.raises(ModelLoadError, match=message):
         make_pair(pairs.CONTRACT.model_copy(update=changes), encoder, decoder)
 
 
@@ -213,7 +213,7 @@ def test_graph_of_another_form_is_refused(
     graphs = {"encoder": pair.encoder, "decoder": pair.decoder}
     graphs[part] = respecified(graphs[part], name, **changes)
 
-    with pytest.raises(ModelFailed, match=f"'{name}': expected {expected}"):
+    with pytest.raises(ModelLoadError, match=f"'{name}': expected {expected}"):
         make_pair(pairs.CONTRACT, **graphs)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.unit.server.conftest import HANG_S
 from tests.unit.server.generation.world import World, failed_with, has_right_answer
-from weir.server.errors import Cancelled, DeadlinePassed, Draining, Overloaded
+from weir.server.errors import Cancelled, DeadlineExceeded, Draining, Overloaded
 from weir.server.generation.sampling import Search
 from weir.server.scheduling.places import Load
 
@@ -145,7 +145,7 @@ def test_every_request_has_exactly_one_outcome(plan: list[tuple[Any, ...]]) -> N
 
     assert all(
         has_right_answer(caller)
-        or any(failed_with(caller, error) for error in (Cancelled, DeadlinePassed, ValueError))
+        or any(failed_with(caller, error) for error in (Cancelled, DeadlineExceeded, ValueError))
         for caller in world.callers
     )
     assert world.tally.active_rows == 0

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.unit.server.generation.world import World, failed_with, has_right_answer, wait_for
-from weir.server.errors import Cancelled, DeadlinePassed
+from weir.server.errors import Cancelled, DeadlineExceeded
 from weir.server.generation.sampling import Search
 from weir.server.scheduling.places import Load
 
@@ -85,7 +85,7 @@ def test_cancelling_at_the_deadline_tells_of_the_deadline(world: World) -> None:
 
     world.engine.cancel(caller)
 
-    assert failed_with(caller, DeadlinePassed)
+    assert failed_with(caller, DeadlineExceeded)
     world.run("decode")
     wait_for(lambda: world.tally.finished == {"deadline": 1})
 
@@ -98,7 +98,7 @@ def test_deadline_that_passes_in_the_queue_is_answered_there_and_never_run(world
 
     assert world.engine.expire(world.clock.now) == 9.0
 
-    assert failed_with(late, DeadlinePassed) and not later.outcomes
+    assert failed_with(late, DeadlineExceeded) and not later.outcomes
     world.end()
     assert sum(world.rows_of("encode")) == 2
 
@@ -111,7 +111,7 @@ def test_deadline_that_passed_is_seen_before_an_encoding_too(world: World) -> No
 
     world.end()
 
-    assert failed_with(late, DeadlinePassed)
+    assert failed_with(late, DeadlineExceeded)
     assert sum(world.rows_of("encode")) == 1
 
 
@@ -125,7 +125,7 @@ def test_deadline_that_passes_between_steps_frees_the_slots(world: World) -> Non
 
     assert world.engine.expire(world.clock.now) > 5.0
 
-    assert failed_with(late, DeadlinePassed)
+    assert failed_with(late, DeadlineExceeded)
     world.run("decode", "decode")
     wait_for(lambda: bool(stays.outcomes))
     assert world.rows_of("decode") == [2, 3, 3, 1]

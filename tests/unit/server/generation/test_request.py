@@ -13,7 +13,7 @@ from tests.helpers import pairs
 from tests.unit.server.conftest import Backend, Clock, FakeCall
 from weir.bundle.golden import encode
 from weir.protocol import inference_pb2 as pb
-from weir.server.errors import InvalidRequest, NotOffered
+from weir.server.errors import InvalidRequest, Unsupported
 from weir.server.generation.request import PairRequest, read_request
 from weir.server.generation.row import Row
 from weir.server.generation.sampling import Search
@@ -235,7 +235,7 @@ def test_shared_memory_is_refused(model: ServedPair, clock: Clock, where: str) -
     request = message([5], outputs=("scores",))
     getattr(request, where)[0].parameters["shared_memory_region"].string_param = "x"
 
-    with pytest.raises(NotOffered):
+    with pytest.raises(Unsupported):
         Asked(model, request, clock, is_stream=False)
 
 
@@ -300,7 +300,7 @@ def test_a_request_that_has_ended_holds_no_call(model: ServedPair, ends: str) ->
     if ends == "answer":
         request.answer()
     else:
-        request.fail(NotOffered("no"))
+        request.fail(Unsupported("no"))
 
     assert row.owner is request
     assert gone() is None

@@ -15,11 +15,11 @@ from tests.unit.server.generation.world import (
     wait_for,
 )
 from weir.server.errors import (
-    AnswerTooLarge,
     Cancelled,
-    DeadlinePassed,
+    DeadlineExceeded,
     InvalidRequest,
     OutOfMemory,
+    ResponseTooLarge,
 )
 from weir.server.generation.sampling import Search
 from weir.server.generation.worker import StepRefused
@@ -33,7 +33,7 @@ def world() -> Iterator[World]:
 
 
 def too_large(_token: int, _log_probability: float, /) -> None:
-    raise AnswerTooLarge("planned")
+    raise ResponseTooLarge("planned")
 
 
 def test_request_that_cannot_be_encoded_harms_no_other(world: World) -> None:
@@ -111,12 +111,12 @@ def test_values_of_a_step_are_laid_to_a_request_only_if_it_is_alone(
 def test_answer_that_cannot_be_sent_harms_no_other(world: World) -> None:
     world.submit(limit=1)
     world.wait_at("encode")
-    bad = world.submit([4], answer_error=AnswerTooLarge("planned"))
+    bad = world.submit([4], answer_error=ResponseTooLarge("planned"))
     good = world.submit([5, 5])
 
     world.end()
 
-    assert failed_with(bad, AnswerTooLarge)
+    assert failed_with(bad, ResponseTooLarge)
     assert has_right_answer(good)
     assert world.tally.model.success.count == 2
 
@@ -130,7 +130,7 @@ def test_caller_who_cannot_be_told_of_a_token_harms_no_other(world: World) -> No
 
     world.end()
 
-    assert failed_with(bad, AnswerTooLarge)
+    assert failed_with(bad, ResponseTooLarge)
     assert has_right_answer(good)
     assert world.rows_of("decode") == [1, 3, 1, 1]
     assert world.tally.finished == {"limit": 2, "failed": 2}
@@ -144,7 +144,7 @@ def test_rows_of_one_request_may_end_and_fail_in_the_same_step(world: World) -> 
 
     world.end()
 
-    assert failed_with(caller, AnswerTooLarge)
+    assert failed_with(caller, ResponseTooLarge)
     assert world.tally.finished == {"limit": 1, "failed": 2}
 
 
@@ -166,7 +166,7 @@ def test_failure_that_cannot_be_told_harms_no_other(
         world.end()
 
     assert failed_with(cancelled, Cancelled) and failed_with(poisoned, ValueError)
-    assert all(failed_with(caller, DeadlinePassed) for caller in (expired, cut, also_late))
+    assert all(failed_with(caller, DeadlineExceeded) for caller in (expired, cut, also_late))
     assert has_right_answer(good)
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weir.protocol import inference_pb2 as pb
-from weir.server.errors import InvalidRequest, NotOffered
+from weir.server.errors import InvalidRequest, Unsupported
 from weir.server.protocol.parameters import (
     check_id,
     check_input,
@@ -125,17 +125,17 @@ def test_malformed_parameters_are_refused(
     ],
 )
 def test_features_left_out_are_not_offered(refused: dict[str, pb.InferParameter]) -> None:
-    with pytest.raises(NotOffered):
+    with pytest.raises(Unsupported):
         read_timeout_s(refused)
 
 
 def test_input_in_shared_memory_is_not_offered() -> None:
-    with pytest.raises(NotOffered, match="input 'x': shared memory"):
+    with pytest.raises(Unsupported, match="input 'x': shared memory"):
         check_input("x", parameters(shared_memory_region="r", shared_memory_byte_size=4))
 
 
 def test_output_in_shared_memory_is_not_offered() -> None:
-    with pytest.raises(NotOffered, match="output 'y': shared memory"):
+    with pytest.raises(Unsupported, match="output 'y': shared memory"):
         read_classification("y", parameters(shared_memory_region="r"))
 
 
@@ -186,7 +186,7 @@ values = st.one_of(
 def test_any_parameters_pass_or_are_refused(sent: dict[str, pb.InferParameter]) -> None:
     try:
         timeout_s = read_timeout_s(sent)
-    except (InvalidRequest, NotOffered):
+    except (InvalidRequest, Unsupported):
         return
 
     assert timeout_s is None or 0 < timeout_s <= 86_400

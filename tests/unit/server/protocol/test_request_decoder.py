@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from weir.protocol import inference_pb2 as pb
 from weir.protocol.datatypes import DATATYPES, to_raw
 from weir.protocol.weir.v1 import tasks_pb2 as tasks_pb
-from weir.server.errors import AnswerTooLarge, InvalidRequest
+from weir.server.errors import InvalidRequest, ResponseTooLarge
 from weir.server.protocol import request_decoder
 from weir.server.protocol.response_encoder import (
     Output,
@@ -351,7 +351,7 @@ def test_answer_over_the_limit_is_refused_with_the_limit() -> None:
     whole = len(encode([output]))
 
     encode([output], most=whole)
-    with pytest.raises(AnswerTooLarge, match=f"has {whole} bytes, the limit is {whole - 1}"):
+    with pytest.raises(ResponseTooLarge, match=f"has {whole} bytes, the limit is {whole - 1}"):
         encode([output], most=whole - 1)
 
 
@@ -455,5 +455,5 @@ def test_answer_over_the_limit_of_a_message_is_refused() -> None:
     encoder = ResponseEncoder("model", "3", max_bytes=100)
 
     assert encoder.checked(tasks_pb.TagResponse(id="seven")) == b"\x1a\x05seven"
-    with pytest.raises(AnswerTooLarge, match="the answer has 102 bytes, the limit is 100"):
+    with pytest.raises(ResponseTooLarge, match="the answer has 102 bytes, the limit is 100"):
         encoder.checked(tasks_pb.TagResponse(id="a" * 100))

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 from tests.helpers import onnx_models
 from weir.bundle.golden import Golden
 from weir.server.config import ModelSettings
-from weir.server.errors import GoldenMismatch, ModelFailed
+from weir.server.errors import GoldenMismatch, ModelLoadError
 from weir.server.repository.load_sandbox import Trial
 from weir.server.repository.loader import Loader
 from weir.server.scheduling.deadlines import Deadlines
@@ -131,7 +131,7 @@ def test_reason_of_the_child_is_the_one_that_loading_here_would_give(
     directory = publish()
     (directory / "model.onnx").write_bytes(onnx_models.affine(slope=3.0))
 
-    with pytest.raises(ModelFailed) as failed:
+    with pytest.raises(ModelLoadError) as failed:
         load(make_trial(), directory)
 
     assert str(failed.value).startswith("model.onnx: expected SHA-256 ")
@@ -142,12 +142,12 @@ def test_reason_of_the_child_is_the_one_that_loading_here_would_give(
     ("own", "kind"),
     [
         pytest.param({"slope": 3.0}, GoldenMismatch, id="other outputs"),
-        pytest.param({"slope": 2.0, "spoilt": True}, ModelFailed, id="another reason"),
+        pytest.param({"slope": 2.0, "spoilt": True}, ModelLoadError, id="another reason"),
     ],
 )
 def test_kind_of_a_failure_survives_the_child(
     own: dict[str, Any],
-    kind: type[ModelFailed],
+    kind: type[ModelLoadError],
     publish: Callable[..., Path],
     make_trial: Callable[..., Trial],
     started: "SimpleQueue[subprocess.Popen[bytes]]",
@@ -157,7 +157,7 @@ def test_kind_of_a_failure_survives_the_child(
     if is_spoilt:
         (directory / "model.onnx").write_bytes(b"")
 
-    with pytest.raises(ModelFailed) as failed:
+    with pytest.raises(ModelLoadError) as failed:
         load(make_trial(), directory)
 
     assert type(failed.value) is kind
@@ -172,7 +172,7 @@ def test_settings_of_the_model_count_in_the_trial(
         graph=onnx_models.at_most(rows=2), golden=Golden(inputs={"x": rows}, outputs={"y": rows})
     )
 
-    with pytest.raises(ModelFailed, match="cannot compute with these"):
+    with pytest.raises(ModelLoadError, match="cannot compute with these"):
         load(make_trial(), directory)
     (model,) = load(make_trial(max_batch_rows=2), directory)
 
@@ -184,7 +184,7 @@ def test_version_that_never_ends_loading_fails_at_the_time_limit(
     make_trial: Callable[..., Trial],
     started: "SimpleQueue[subprocess.Popen[bytes]]",
 ) -> None:
-    with pytest.raises(ModelFailed, match=r"not loaded within 1\.5 s \(load_timeout_s\)$"):
+    with pytest.raises(ModelLoadError, match=r"not loaded within 1\.5 s \(load_timeout_s\)$"):
         load(make_trial(timeout_s=1.5), endless)
 
     assert started.get_nowait().returncode == -signal.SIGKILL, "ended, and waited for"
@@ -205,7 +205,8 @@ def test_version_that_needs_more_memory_than_its_limit_fails(
     )
 
     with pytest.raises(
-        ModelFailed, match=r"needs more memory than there is \(load_memory_bytes is 1073741824\)$"
+        ModelLoadError,
+        match=r"needs more memory than there is \(load_memory_bytes is 1073741824\)$",
     ):
         load(make_trial(memory_bytes=2**30), directory)
 
@@ -218,7 +219,7 @@ def test_version_whose_files_need_more_memory_than_its_limit_fails(
     graph = onnx_models.wide(20 * 2**20)
     directory = onnx_models.write_plain(models, "plain", graph)
 
-    with pytest.raises(ModelFailed, match="needs more memory than there is"):
+    with pytest.raises(ModelLoadError, match="needs more memory than there is"):
         load(make_trial(memory_bytes=memory_mib * 2**20), directory)
 
 
@@ -250,7 +251,7 @@ def test_child_that_dies_fails_the_version(
 
     started.get(timeout=HANG_S).send_signal(number)
 
-    with pytest.raises(ModelFailed, match=told):
+    with pytest.raises(ModelLoadError, match=told):
         loading.result(HANG_S)
 
 
@@ -279,7 +280,7 @@ def test_version_fails_where_no_process_can_be_started(
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
 
-    with pytest.raises(ModelFailed, match=r"no process .* to try it: No such file"):
+    with pytest.raises(ModelLoadError, match=r"no process .* to try it: No such file"):
         load(make_trial(), publish())
 
 
@@ -296,10 +297,10 @@ def test_stop_ends_what_is_tried_and_nothing_else_begins(
 
     trial.stop()
 
-    with pytest.raises(ModelFailed, match="the server is stopping"):
+    with pytest.raises(ModelLoadError, match="the server is stopping"):
         loading.result(HANG_S)
     assert child.returncode == -signal.SIGKILL
-    with pytest.raises(ModelFailed, match="the server is stopping"):
+    with pytest.raises(ModelLoadError, match="the server is stopping"):
         load(trial, publish())
 
 

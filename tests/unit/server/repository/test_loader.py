@@ -17,7 +17,7 @@ from weir.bundle.contract import Batching, Contract
 from weir.bundle.golden import Golden
 from weir.bundle.sequences import PaddedAxis, ValueRange
 from weir.server.config import ModelSettings
-from weir.server.errors import GoldenMismatch, InvalidRequest, ModelFailed
+from weir.server.errors import GoldenMismatch, InvalidRequest, ModelLoadError
 from weir.server.repository.loader import Loader, ServedModel
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.telemetry.metrics import Metrics
@@ -213,7 +213,7 @@ def test_plain_model_of_any_datatype_warms_up(
 def test_contract_that_names_another_batch_axis_than_the_graph_is_refused(
     publish: Callable[..., Path], load: Load
 ) -> None:
-    with pytest.raises(ModelFailed, match="expected axis 'rows' first in every tensor"):
+    with pytest.raises(ModelLoadError, match="expected axis 'rows' first in every tensor"):
         load(publish(batch_axis="rows"))
 
 
@@ -228,7 +228,7 @@ def test_warm_up_goes_up_to_the_largest_batch(publish: Callable[..., Path], load
     batching = Batching(max_rows=12)
 
     load(publish(graph=onnx_models.at_most(12), golden=golden, batching=batching))
-    with pytest.raises(ModelFailed, match="cannot compute with these values"):
+    with pytest.raises(ModelLoadError, match="cannot compute with these values"):
         load(publish(graph=onnx_models.at_most(11), golden=golden, batching=batching))
 
 
@@ -242,7 +242,7 @@ def test_warm_up_is_nobodys_request(publish: Callable[..., Path], load: Load) ->
 def test_warm_up_that_fails_stops_a_bundle(publish: Callable[..., Path], load: Load) -> None:
     golden = Golden({"tokens": np.array([[9]])}, {"y": np.zeros((1, 1), np.float32)})
 
-    with pytest.raises(ModelFailed, match="cannot compute with these values"):
+    with pytest.raises(ModelLoadError, match="cannot compute with these values"):
         load(publish(graph=onnx_models.gather(8), golden=golden))
 
 
@@ -273,7 +273,7 @@ def test_model_that_no_longer_gives_the_golden_outputs_is_refused(
 ) -> None:
     golden = Golden(AFFINE_GOLDEN.inputs, {"y": np.array(expected, np.float32)})
 
-    with pytest.raises(ModelFailed, match=f"golden output {message}"):
+    with pytest.raises(ModelLoadError, match=f"golden output {message}"):
         load(publish(golden=golden))
 
 
@@ -358,14 +358,14 @@ def test_recorded_rows_without_lengths_are_refused(
         padded_axes={"time": PaddedAxis(maximum=8, lengths="lengths", padding={"tokens": 0})},
     )
 
-    with pytest.raises(ModelFailed, match=r"expected \['lengths', 'tokens'\], got \['tokens'\]"):
+    with pytest.raises(ModelLoadError, match=r"expected \['lengths', 'tokens'\], got \['tokens'\]"):
         load(directory)
 
 
 def test_golden_output_the_graph_lacks_is_refused(publish: Callable[..., Path], load: Load) -> None:
     golden = Golden(AFFINE_GOLDEN.inputs, {"z": np.zeros((2, 4), np.float32)})
 
-    with pytest.raises(ModelFailed, match="golden output 'z'"):
+    with pytest.raises(ModelLoadError, match="golden output 'z'"):
         load(publish(golden=golden))
 
 
@@ -383,7 +383,7 @@ def test_golden_output_the_graph_lacks_is_refused(publish: Callable[..., Path], 
 def test_golden_inputs_that_do_not_fit_the_graph_are_refused(
     inputs: dict[str, Array], publish: Callable[..., Path], load: Load
 ) -> None:
-    with pytest.raises(ModelFailed):
+    with pytest.raises(ModelLoadError):
         load(publish(golden=Golden(inputs, AFFINE_GOLDEN.outputs)))
 
 
@@ -396,7 +396,7 @@ def test_difference_within_the_tolerance_is_allowed(
 
 
 def test_bundle_without_golden_outputs_is_refused(publish: Callable[..., Path], load: Load) -> None:
-    with pytest.raises(ModelFailed, match="no recorded outputs"):
+    with pytest.raises(ModelLoadError, match="no recorded outputs"):
         load(publish(golden=None))
 
 
@@ -414,7 +414,7 @@ def test_damaged_bundle_is_refused(
     directory = publish()
     (directory / file).write_bytes(content)
 
-    with pytest.raises(ModelFailed, match=message):
+    with pytest.raises(ModelLoadError, match=message):
         load(directory)
 
 
@@ -422,14 +422,14 @@ def test_directory_without_a_graph_is_refused(models: Path, load: Load) -> None:
     directory = models / "empty" / "1"
     directory.mkdir(parents=True)
 
-    with pytest.raises(ModelFailed, match=r"model\.onnx: expected a regular file"):
+    with pytest.raises(ModelLoadError, match=r"model\.onnx: expected a regular file"):
         load(directory)
 
 
 def test_failed_load_leaves_no_thread_behind(publish: Callable[..., Path], load: Load) -> None:
     before = threading.active_count()
 
-    with pytest.raises(ModelFailed):
+    with pytest.raises(ModelLoadError):
         load(publish(golden=Golden({}, {})))
 
     assert threading.active_count() == before
@@ -541,7 +541,7 @@ def test_configuration_beside_a_bundle_changes_nothing(
 def test_plain_model_and_its_configuration_must_agree(
     text: str, reason: str, models: Path, load: Load
 ) -> None:
-    with pytest.raises(ModelFailed, match=f"^config.pbtxt: .*{reason}"):
+    with pytest.raises(ModelLoadError, match=f"^config.pbtxt: .*{reason}"):
         load(triton(models, onnx_models.affine(), text))
 
 
@@ -549,7 +549,7 @@ def test_labels_beside_the_versions_are_one_a_class(models: Path, load: Load) ->
     directory = triton(models, onnx_models.affine(), CONFIG)
     (directory.parent / "classes.txt").write_text("a\nb\n")
 
-    with pytest.raises(ModelFailed, match="labels of output 'y': expected 4 lines, got 2"):
+    with pytest.raises(ModelLoadError, match="labels of output 'y': expected 4 lines, got 2"):
         load(directory)
 
 
@@ -587,7 +587,7 @@ def test_batches_are_measured(publish: Callable[..., Path], load: Load) -> None:
 def test_labels_that_do_not_fit_the_output_are_refused(
     publish: Callable[..., Path], load: Load
 ) -> None:
-    with pytest.raises(ModelFailed, match="labels of output 'y': expected 4 lines, got 2"):
+    with pytest.raises(ModelLoadError, match="labels of output 'y': expected 4 lines, got 2"):
         load(publish(labels="a\nb\n"))
 
 
@@ -644,7 +644,7 @@ def test_preprocessing_that_does_not_fit_the_graph_is_refused(
     preprocessing = COLOURS.model_copy(update=changes)
     directory = publish(graph=graph, golden=None, preprocessing=preprocessing)
 
-    with pytest.raises(ModelFailed, match=f"preprocessing: .*{reason}"):
+    with pytest.raises(ModelLoadError, match=f"preprocessing: .*{reason}"):
         load(directory)
 
 
@@ -654,7 +654,7 @@ def test_pictures_need_rows(publish: Callable[..., Path], load: Load) -> None:
     )
 
     with pytest.raises(
-        ModelFailed, match="preprocessing: expected a model whose requests have rows"
+        ModelLoadError, match="preprocessing: expected a model whose requests have rows"
     ):
         load(directory)
 
@@ -663,7 +663,7 @@ def test_half_precision_is_refused_on_a_cpu(publish: Callable[..., Path], load: 
     directory = publish(precision="fp16", providers=["cuda"])
 
     with pytest.raises(
-        ModelFailed,
+        ModelLoadError,
         match=r"^precision fp16 is served on CUDA only, this server runs models on CPU \(--provider\)$",
     ):
         load(directory)
@@ -791,7 +791,7 @@ def test_pair_that_does_not_fit_is_refused_as_a_whole(
 ) -> None:
     before = threading.active_count()
 
-    with pytest.raises(ModelFailed, match=message):
+    with pytest.raises(ModelLoadError, match=message):
         load_all(publish_pair(**own))
 
     assert threading.active_count() == before

@@ -19,7 +19,13 @@ from tests.helpers import onnx_models, pairs
 from tests.unit.server.conftest import Clock, untried
 from weir.bundle.golden import Golden
 from weir.server.config import ModelSettings
-from weir.server.errors import InvalidRequest, LoadFailed, ModelNotReady, Overloaded, UnknownModel
+from weir.server.errors import (
+    InvalidRequest,
+    ModelNotLoaded,
+    ModelNotReady,
+    Overloaded,
+    UnknownModel,
+)
 from weir.server.repository.changes import MOST_WAITING, Changes
 from weir.server.repository.loader import Loader, ServedModel
 from weir.server.repository.registry import Entry
@@ -245,7 +251,7 @@ def test_broken_versions_file_changes_nothing_that_serves(
 
     failure = house.load()
 
-    assert isinstance(failure, LoadFailed) and "versions.toml: labels" in str(failure)
+    assert isinstance(failure, ModelNotLoaded) and "versions.toml: labels" in str(failure)
     assert house.answering() == "1"
     assert "versions.toml: labels" in house.repository.entry("affine", "").reason
 
@@ -279,7 +285,7 @@ def test_load_that_fails_says_why_and_changes_nothing_that_serves(
 
     failure = house.load()
 
-    assert isinstance(failure, LoadFailed)
+    assert isinstance(failure, ModelNotLoaded)
     assert "'affine': version 2: golden output 'y' differs" in str(failure)
     assert house.answering() == "1"
     assert house.states() == {"1": State.READY, "2": State.UNAVAILABLE}
@@ -474,7 +480,7 @@ def test_load_of_a_model_whose_directory_is_gone_leaves_it_serving(
 
     failure = house.load()
 
-    assert isinstance(failure, LoadFailed) and "no longer in the repository" in str(failure)
+    assert isinstance(failure, ModelNotLoaded) and "no longer in the repository" in str(failure)
     assert house.answering() == "1"
 
 
@@ -540,7 +546,7 @@ def test_label_stays_where_it_was_when_its_version_fails(
 
     failure = house.label("stable", number)
 
-    assert isinstance(failure, LoadFailed)
+    assert isinstance(failure, ModelNotLoaded)
     assert f"label 'stable' stays: model 'affine' version {number}: " in str(failure)
     assert house.answering() == house.answering(version="stable") == "1"
     assert house.load() is not None, "version 2 is still broken"
@@ -559,7 +565,7 @@ def test_label_stays_while_the_versions_file_is_broken(
 
     failure = house.label("canary", 1)
 
-    assert isinstance(failure, LoadFailed) and "versions.toml: policy" in str(failure)
+    assert isinstance(failure, ModelNotLoaded) and "versions.toml: policy" in str(failure)
     assert house.answering(version="canary") == "2"
     say(models, 'policy = "all"\n[labels]\ncanary = 2')
     assert house.load() is None
@@ -611,7 +617,7 @@ def test_broken_new_version_takes_nobody_out_beside_a_label(
     assert house.label("canary", 1) is None
     publish(golden=WRONG)
 
-    assert isinstance(house.load(), LoadFailed)
+    assert isinstance(house.load(), ModelNotLoaded)
 
     assert house.answering() == "2"
 
@@ -625,7 +631,7 @@ def test_bundle_of_which_only_the_graph_has_arrived_is_refused(
 
     failure = house.load()
 
-    assert isinstance(failure, LoadFailed)
+    assert isinstance(failure, ModelNotLoaded)
     assert "2: expected model.json, as version 1 of the model has one" in str(failure)
     assert house.answering() == "1"
 

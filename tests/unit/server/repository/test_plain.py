@@ -6,7 +6,7 @@ import pytest
 
 from tests.helpers import onnx_models
 from weir.bundle.errors import BrokenBundle
-from weir.server.errors import ModelFailed
+from weir.server.errors import ModelLoadError
 from weir.server.repository import plain
 from weir.server.repository.triton_config import TritonConfig
 
@@ -45,7 +45,7 @@ def test_name_is_the_directorys(version: Path) -> None:
     assert plain.read_config(version.parent) == TritonConfig()
 
     (version.parent / "config.pbtxt").write_text('name: "other"')
-    with pytest.raises(ModelFailed, match="expected 'affine'"):
+    with pytest.raises(ModelLoadError, match="expected 'affine'"):
         plain.read_config(version.parent)
 
 
@@ -97,7 +97,7 @@ def test_linked_model_directory_is_refused(version: Path, models: Path) -> None:
 def test_missing_labels_are_named(version: Path) -> None:
     (version.parent / "config.pbtxt").write_text(LABELLED)
 
-    with pytest.raises(ModelFailed, match=r"labels\.txt: expected the labels .* got none"):
+    with pytest.raises(ModelLoadError, match=r"labels\.txt: expected the labels .* got none"):
         plain.read(version)
 
 
@@ -105,7 +105,7 @@ def test_labels_of_no_text_are_refused(version: Path) -> None:
     (version.parent / "config.pbtxt").write_text(LABELLED)
     (version.parent / "labels.txt").write_bytes(b"a\n\xff\n")
 
-    with pytest.raises(ModelFailed, match=r"labels\.txt: expected UTF-8"):
+    with pytest.raises(ModelLoadError, match=r"labels\.txt: expected UTF-8"):
         plain.read(version)
 
 

@@ -3,7 +3,7 @@ import pytest
 
 from weir.bundle.golden import Golden
 from weir.bundle.sequences import ValueRange
-from weir.server.errors import ModelFailed
+from weir.server.errors import ModelLoadError
 from weir.server.repository.recorded import check_recorded
 from weir.server.runtime.sequence_rules import Lengths, SequenceRules
 from weir.server.runtime.signature import Signature, TensorSpec
@@ -59,7 +59,7 @@ def test_nothing_recorded_is_nothing_to_check() -> None:
 def test_inputs_that_no_request_may_hold_are_refused(
     inputs: dict[str, np.ndarray], message: str
 ) -> None:
-    with pytest.raises(ModelFailed, match=f"^golden inputs: .*{message}"):
+    with pytest.raises(ModelLoadError, match=f"^golden inputs: .*{message}"):
         check_recorded(Golden(inputs, {}), SEQUENCES, RULES)
 
 
@@ -71,7 +71,7 @@ def test_inputs_without_rows_may_have_any_shape_that_fits() -> None:
     check_recorded(
         Golden({"x": np.ones((9, 2), np.float32)}, {}), signature, SequenceRules({}, {}, ())
     )
-    with pytest.raises(ModelFailed, match="axis 1: expected 2, got 3"):
+    with pytest.raises(ModelLoadError, match="axis 1: expected 2, got 3"):
         check_recorded(
             Golden({"x": np.ones((9, 3), np.float32)}, {}), signature, SequenceRules({}, {}, ())
         )

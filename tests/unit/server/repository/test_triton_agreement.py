@@ -1,6 +1,6 @@
 import pytest
 
-from weir.server.errors import ModelFailed
+from weir.server.errors import ModelLoadError
 from weir.server.repository.triton_agreement import Tensors, hold
 from weir.server.repository.triton_config import TritonConfig, TritonTensor
 from weir.server.runtime.signature import TensorSpec
@@ -101,19 +101,19 @@ def test_what_fits_leaves_the_graphs_sizes(told: TritonTensor) -> None:
     ],
 )
 def test_disagreement_names_tensor_expected_and_got(told: TritonTensor, reason: str) -> None:
-    with pytest.raises(ModelFailed, match=f"^config.pbtxt: .*{reason}"):
+    with pytest.raises(ModelLoadError, match=f"^config.pbtxt: .*{reason}"):
         held([spec("x", "n", 3, None, 4)], [], max_batch_size=1, told_inputs=(told,))
 
 
 def test_outputs_are_held_against_the_graph_too() -> None:
-    with pytest.raises(ModelFailed, match=r"output 'y': dims: expected \[2\] .*, got \[3\]"):
+    with pytest.raises(ModelLoadError, match=r"output 'y': dims: expected \[2\] .*, got \[3\]"):
         held([], [spec("y", 2)], max_batch_size=0, told_outputs=(TritonTensor("y", None, (3,)),))
 
 
 def test_one_symbol_has_one_size() -> None:
     told = (TritonTensor("a", None, (3,)), TritonTensor("b", None, (4,)))
 
-    with pytest.raises(ModelFailed, match=r"input 'b': dims: expected 3 .*'time'.* got 4"):
+    with pytest.raises(ModelLoadError, match=r"input 'b': dims: expected 3 .*'time'.* got 4"):
         held([spec("a", "time"), spec("b", "time")], [], max_batch_size=0, told_inputs=told)
 
 
@@ -121,5 +121,7 @@ def test_one_symbol_has_one_size() -> None:
     "output", [pytest.param(spec("y"), id="scalar"), pytest.param(spec("y", 1, 4), id="fixed")]
 )
 def test_batch_size_needs_a_first_axis_of_any_size(output: TensorSpec) -> None:
-    with pytest.raises(ModelFailed, match=r"max_batch_size 8: expected a first axis .* output 'y'"):
+    with pytest.raises(
+        ModelLoadError, match=r"max_batch_size 8: expected a first axis .* output 'y'"
+    ):
         held([spec("x", "n", 4)], [output], max_batch_size=8)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weir.bundle.versions import Policy
-from weir.server.errors import ModelFailed
+from weir.server.errors import ModelLoadError
 from weir.server.repository import triton_config
 from weir.server.repository.triton_config import MAX_BYTES, TritonConfig, TritonTensor
 
@@ -163,7 +163,7 @@ MALFORMED = {
 def test_malformed_file_is_refused_with_its_place(name: str) -> None:
     data, reason = MALFORMED[name]
 
-    with pytest.raises(ModelFailed, match=f"^config.pbtxt: {reason}") as failure:
+    with pytest.raises(ModelLoadError, match=f"^config.pbtxt: {reason}") as failure:
         triton_config.parse(data, "affine")
 
     assert len(str(failure.value)) < 250
@@ -215,7 +215,7 @@ REFUSED = {
 def test_what_cannot_be_is_refused_with_its_name(name: str) -> None:
     text, reason = REFUSED[name]
 
-    with pytest.raises(ModelFailed, match=f"^config.pbtxt: .*{reason}"):
+    with pytest.raises(ModelLoadError, match=f"^config.pbtxt: .*{reason}"):
         triton_config.parse(text.encode(), "affine")
 
 
@@ -260,7 +260,7 @@ def test_any_bytes_are_a_configuration_or_a_reason(data: bytes) -> None:
     reason = ""
     try:
         triton_config.parse(data, "affine")
-    except ModelFailed as error:
+    except ModelLoadError as error:
         reason = str(error)
 
     assert not reason or reason.startswith("config.pbtxt: ")

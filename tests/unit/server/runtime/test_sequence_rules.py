@@ -18,7 +18,7 @@ from weir.bundle.golden import Golden
 from weir.bundle.sequences import PaddedAxis, ValueRange
 from weir.export.publishing import publish as export
 from weir.protocol import inference_pb2 as pb
-from weir.server.errors import InvalidRequest, ModelFailed
+from weir.server.errors import InvalidRequest, ModelLoadError
 from weir.server.protocol import model_metadata
 from weir.server.runtime import collate
 from weir.server.runtime.padding import paddings_of
@@ -152,7 +152,7 @@ def test_without_a_contract_nothing_is_ruled() -> None:
 def test_contract_that_does_not_fit_the_graph_is_refused(
     changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ModelFailed, match=message):
+    with pytest.raises(ModelLoadError, match=message):
         rules_of(contract(**changes), INPUTS)
 
 
@@ -161,7 +161,7 @@ def test_padding_that_its_input_cannot_hold_is_refused(padding: int) -> None:
     inputs = {**INPUTS, "tokens": TensorSpec("tokens", "INT8", ("batch", "time"))}
     axis = TIME.model_copy(update={"padding": {"tokens": padding, "characters": 0}})
 
-    with pytest.raises(ModelFailed, match=f"padding of 'tokens': expected int8, got {padding}"):
+    with pytest.raises(ModelLoadError, match=f"padding of 'tokens': expected int8, got {padding}"):
         rules_of(contract(padded_axes={"time": axis}, value_ranges={}), inputs)
 
 
@@ -179,7 +179,7 @@ def test_padding_may_be_all_that_its_input_holds(padding: int) -> None:
 def test_range_of_numbers_that_are_no_integers_is_refused() -> None:
     inputs = {**INPUTS, "tokens": TensorSpec("tokens", "FP32", ("batch", "time"))}
 
-    with pytest.raises(ModelFailed, match="tokens: expected an input of integers, got FP32"):
+    with pytest.raises(ModelLoadError, match="tokens: expected an input of integers, got FP32"):
         rules_of(contract(), inputs)
 
 

@@ -15,7 +15,7 @@ from tests.helpers import onnx_models
 from weir.protocol.datatypes import DATATYPES
 from weir.server.errors import (
     InvalidRequest,
-    ModelFailed,
+    ModelLoadError,
     OutOfMemory,
     ProviderMissing,
     RequestError,
@@ -139,7 +139,9 @@ def test_outputs_come_by_name() -> None:
     ],
 )
 def test_wrong_graph_fails_the_model_in_one_line(graph: bytes) -> None:
-    with pytest.raises(ModelFailed, match=r"^(ONNX Runtime refuses the graph|tensor): ") as failed:
+    with pytest.raises(
+        ModelLoadError, match=r"^(ONNX Runtime refuses the graph|tensor): "
+    ) as failed:
         session(graph)
 
     assert "\n" not in str(failed.value)
@@ -168,14 +170,14 @@ def test_graph_is_loaded_where_no_file_in_memory_can_be_made(
 
 
 def test_wrong_graph_is_told_without_the_place_it_was_loaded_from() -> None:
-    with pytest.raises(ModelFailed) as failed:
+    with pytest.raises(ModelLoadError) as failed:
         session(b"not a graph")
 
     assert "/proc" not in str(failed.value)
 
 
 def test_type_the_protocol_lacks_fails_the_model() -> None:
-    with pytest.raises(ModelFailed, match=r"tensor 'x' has type .* which cannot be served"):
+    with pytest.raises(ModelLoadError, match=r"tensor 'x' has type .* which cannot be served"):
         session(onnx_models.echo(TensorProto.FLOAT8E4M3FN))
 
 
@@ -277,7 +279,7 @@ def test_cuda_where_there_is_none_is_a_clear_error(capfd: pytest.CaptureFixture[
     reason="this build of ONNX Runtime has no CUDA",
 )
 def test_session_never_falls_back_silently() -> None:
-    with pytest.raises(ModelFailed):
+    with pytest.raises(ModelLoadError):
         Session(onnx_models.affine(), provider="cuda", threads=1)
 
 

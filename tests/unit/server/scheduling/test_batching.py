@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from weir.server.errors import ConfigError
 from weir.server.runtime.padding import rounded_up
-from weir.server.scheduling.batching import BatchPolicy, LastBatch, delay_s, linger_s, select
+from weir.server.scheduling.batching import BatchPolicy, LastBatch, delay_s, regroup_wait_s, select
 
 
 @dataclass(eq=False)
@@ -153,7 +153,7 @@ def test_session_lingers_for_those_it_answered(
 ) -> None:
     last = LastBatch(rows=8, run_s=1.0, ended_s=10.0, left_rows=8)
 
-    pause_s = linger_s(LINGERING, last, waiting_rows=waiting_rows, waiting_tokens=0, now=now)
+    pause_s = regroup_wait_s(LINGERING, last, waiting_rows=waiting_rows, waiting_tokens=0, now=now)
 
     assert pause_s == pytest.approx(expected)
 
@@ -161,13 +161,13 @@ def test_session_lingers_for_those_it_answered(
 def test_full_batch_waits_for_nobody() -> None:
     last = LastBatch(rows=32, run_s=1.0, ended_s=10.0, left_rows=5)
 
-    assert linger_s(LINGERING, last, waiting_rows=32, waiting_tokens=0, now=10.0) == 0.0
+    assert regroup_wait_s(LINGERING, last, waiting_rows=32, waiting_tokens=0, now=10.0) == 0.0
 
 
 def test_short_runs_are_not_lingered_for() -> None:
     last = LastBatch(rows=8, run_s=0.02, ended_s=10.0, left_rows=0)
 
-    assert linger_s(LINGERING, last, waiting_rows=1, waiting_tokens=0, now=10.0) == 0.0
+    assert regroup_wait_s(LINGERING, last, waiting_rows=1, waiting_tokens=0, now=10.0) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_as_many_tokens_as_a_batch_may_have_are_a_full_one() -> None:
 
     def pauses_s(tokens: int) -> list[float]:
         delay = delay_s(policy, waiting_rows=2, waiting_tokens=tokens, oldest_s=10.0, now=10.0)
-        linger = linger_s(policy, last, waiting_rows=2, waiting_tokens=tokens, now=10.0)
+        linger = regroup_wait_s(policy, last, waiting_rows=2, waiting_tokens=tokens, now=10.0)
         return [delay, linger]
 
     assert pauses_s(63) == [0.5, pytest.approx(0.02)]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.unit.server.conftest import Clock
-from weir.server.errors import Cancelled, DeadlinePassed, Draining, InvalidRequest, Overloaded
+from weir.server.errors import Cancelled, DeadlineExceeded, Draining, InvalidRequest, Overloaded
 from weir.server.runtime.collate import Tokens
 from weir.server.runtime.padding import Padding
 from weir.server.scheduling.batching import BatchPolicy
@@ -396,7 +396,7 @@ def test_cancelling_at_the_deadline_tells_of_the_deadline(world: World) -> None:
 
     world.scheduler.cancel(call)
 
-    assert call.failed_with(DeadlinePassed)
+    assert call.failed_with(DeadlineExceeded)
 
 
 def test_expired_request_never_runs(world: World) -> None:
@@ -408,7 +408,7 @@ def test_expired_request_never_runs(world: World) -> None:
     world.end_run()
     world.wait_for(lambda: len(world.running) == 1)
 
-    assert late.failed_with(DeadlinePassed)
+    assert late.failed_with(DeadlineExceeded)
     assert world.batches == [[1], [in_time.number]]
 
 
@@ -420,7 +420,7 @@ def test_batch_of_expired_requests_alone_is_no_run(world: World) -> None:
     world.end_run()
     world.settle()
 
-    assert all(call.failed_with(DeadlinePassed) for call in late)
+    assert all(call.failed_with(DeadlineExceeded) for call in late)
     assert world.batches == [[1]]
     assert world.scheduler.load() == Load(0, 0, 0)
 
@@ -434,8 +434,8 @@ def test_request_that_expires_while_a_session_is_busy_is_told_at_once(world: Wor
     assert world.scheduler.expire(5.0) == 6.0
     assert world.scheduler.expire(6.0) == 90.0
 
-    assert running.failed_with(DeadlinePassed)
-    assert waiting.failed_with(DeadlinePassed)
+    assert running.failed_with(DeadlineExceeded)
+    assert waiting.failed_with(DeadlineExceeded)
     assert world.scheduler.load() == Load(1, 1, 0)
     world.end_every_run()
     assert patient.has_right_answer
@@ -456,7 +456,7 @@ def test_caller_who_cannot_be_told_that_it_is_late_keeps_nobody_else_from_it(
         world.clock.advance(6.0)
         world.end_every_run()
 
-    assert all(call.failed_with(DeadlinePassed) for call in (*lost, late, cut))
+    assert all(call.failed_with(DeadlineExceeded) for call in (*lost, late, cut))
     assert patient.has_right_answer
 
 
@@ -506,7 +506,7 @@ def test_batch_mates_that_left_are_not_run_again(world: World) -> None:
     assert world.batches == [[1], [2, 3, 4], [stays.number]]
     assert stays.has_right_answer
     assert leaves.failed_with(Cancelled)
-    assert expires.failed_with(DeadlinePassed)
+    assert expires.failed_with(DeadlineExceeded)
 
 
 def test_request_that_expires_during_the_single_runs_is_not_run(world: World) -> None:
@@ -524,7 +524,7 @@ def test_request_that_expires_during_the_single_runs_is_not_run(world: World) ->
 
     assert world.batches == [[1], [2, 3], [2]]
     assert first.has_right_answer
-    assert late.failed_with(DeadlinePassed)
+    assert late.failed_with(DeadlineExceeded)
 
 
 def test_answer_that_cannot_be_sent_fails_its_caller_alone(world: World) -> None:
@@ -797,7 +797,7 @@ def play(world: World, kind: str, *arguments: Any) -> None:
 
 def is_allowed(call: Call) -> bool:
     return call.has_right_answer or any(
-        call.failed_with(error) for error in (Cancelled, DeadlinePassed, ValueError)
+        call.failed_with(error) for error in (Cancelled, DeadlineExceeded, ValueError)
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.server.conftest import FakeCall
 from weir.protocol import inference_pb2 as pb
-from weir.server.errors import AnswerUnread
+from weir.server.errors import ClientTooSlow
 from weir.server.protocol.response_encoder import ResponseEncoder
 from weir.server.scheduling.pending import Reply
 from weir.server.services import unread
@@ -212,7 +212,7 @@ def test_parts_that_nobody_reads_are_so_many_and_no_more(monkeypatch: pytest.Mon
     assert first.tell() and second.tell()
 
     for request in (first, second):
-        with pytest.raises(AnswerUnread):
+        with pytest.raises(ClientTooSlow):
             request.tell()
 
     stream.call.confirm()

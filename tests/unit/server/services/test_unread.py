@@ -1,7 +1,7 @@
 import pytest
 
 from tests.unit.server.conftest import FakeCall
-from weir.server.errors import AnswerUnread
+from weir.server.errors import ClientTooSlow
 from weir.server.services import unread
 from weir.server.services.unread import Unread
 
@@ -15,7 +15,7 @@ def test_caller_who_does_not_read_is_sent_so_much_and_no_more(
     for message in (b"1", b"2", b"3"):
         tokens.send(message)
 
-    with pytest.raises(AnswerUnread, match="3 tokens of this stream wait to be read"):
+    with pytest.raises(ClientTooSlow, match="3 tokens of this stream wait to be read"):
         tokens.send(b"4")
 
     call.confirm()

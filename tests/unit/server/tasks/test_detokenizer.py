@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.helpers import pairs
 from weir.bundle.reader import Bundle
-from weir.server.errors import ModelFailed
+from weir.server.errors import ModelLoadError
 from weir.server.tasks.detokenizer import TextWriter, writer_of
 from weir.training.data.segment import Rule, Side, learn_side
 from weir.training.data.vocabulary import SPECIAL
@@ -67,5 +67,5 @@ def test_bundle_says_how_its_answers_are_written() -> None:
     writer = writer_of(Bundle(contract, files={}, texts={"words.txt": ENTRIES}))
 
     assert writer is not None and writer.token(5) == "b"
-    with pytest.raises(ModelFailed, match="previous: expected 8 entries, got 4"):
+    with pytest.raises(ModelLoadError, match="previous: expected 8 entries, got 4"):
         writer_of(Bundle(contract, files={}, texts={"words.txt": SPECIAL}))

@@ -14,7 +14,7 @@ from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.silence import Silence
 from weir.server.services import unread
 from weir.server.services.tasks import SERVICE, Tasks
-from weir.server.tasks.worker_pool import DecodePool
+from weir.server.tasks.worker_pool import WorkerPool
 from weir.server.transport.base import Stream
 
 OK, INVALID = grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT
@@ -34,7 +34,7 @@ class Generating:
             clock=clock,
         )
         deadlines = Deadlines(clock)
-        self.pool = DecodePool(1, deadlines=deadlines, clock=clock)
+        self.pool = WorkerPool(1, deadlines=deadlines, clock=clock)
         self.pool.start()
         self.silence = Silence(60.0, deadlines=deadlines, clock=clock)
         handlers = Tasks(self.admission, self.pool, self.silence).handlers()

@@ -236,7 +236,7 @@ def test_answered_request_is_counted_and_its_decoding_timed(server: Server) -> N
     assert server.backend.repository.close(HANG_S)
     assert server.count("OK") == 1
     assert server.sample("weir_rows_total") == 2
-    assert server.sample("weir_decode_seconds_count") == 2
+    assert server.sample("weir_preprocess_seconds_count") == 2
 
 
 def test_pictures_of_several_callers_share_a_batch(open_server: Callable[..., Server]) -> None:
@@ -278,7 +278,7 @@ def test_caller_that_leaves_while_decoding_is_dropped(server: Server, gate: Gate
     assert server.count("CANCELLED") == 1
     assert server.backend.repository.close(HANG_S)
     # The leaver's second and third picture were spared.
-    assert server.sample("weir_decode_seconds_count") == 2
+    assert server.sample("weir_preprocess_seconds_count") == 2
     assert server.sample("weir_rows_total") == 1
 
 
@@ -404,7 +404,7 @@ def test_waiting_to_be_decoded_is_not_waiting_for_the_model(
     assert server.backend.repository.close(HANG_S)
     assert server.sample("weir_queue_seconds_sum") == 0.0
     assert server.sample("weir_request_seconds_sum") == 10.0
-    assert server.sample("weir_decode_seconds_sum") == 10.0
+    assert server.sample("weir_preprocess_seconds_sum") == 10.0
 
 
 def test_no_other_module_of_the_server_asks_pillow() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from weir.bundle.contract import Contract, Tolerance
 from weir.bundle.reader import Bundle
 from weir.bundle.sequences import PaddedAxis, Tokenisation, ValueRange
-from weir.server.errors import InvalidRequest, ModelFailed
+from weir.server.errors import InvalidRequest, ModelLoadError
 from weir.server.tasks.tokenizer import TextReader, reader_of
 from weir.training.data.segment import Rule, Side, learn_side
 from weir.training.data.tokenise import tokenise
@@ -233,12 +233,12 @@ def test_bundle_says_how_it_is_read() -> None:
     ids=["small range", "no range", "unknown", "no time", "no letters"],
 )
 def test_bundle_that_contradicts_itself_is_not_read(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ModelFailed, match=message):
+    with pytest.raises(ModelLoadError, match=message):
         reader_of(replace(BUNDLE, contract=CONTRACT.model_copy(update=changes)))
 
 
 def test_model_of_subwords_that_is_none() -> None:
     tokenisation = Tokenisation(rule="subwords", unknown=1, model="m")
 
-    with pytest.raises(ModelFailed, match="tokenisation: expected a sentencepiece model, got"):
+    with pytest.raises(ModelLoadError, match="tokenisation: expected a sentencepiece model, got"):
         TextReader(tokenisation, {"tokens": WORDS}, time=TIME, model=b"noise")

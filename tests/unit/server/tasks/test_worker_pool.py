@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.unit.server.conftest import HANG_S, Clock
-from weir.server.errors import Cancelled, DeadlinePassed, Draining, InvalidRequest, Overloaded
+from weir.server.errors import Cancelled, DeadlineExceeded, Draining, InvalidRequest, Overloaded
 from weir.server.scheduling.deadlines import Deadlines
-from weir.server.tasks.worker_pool import DecodeLimits, DecodePool
+from weir.server.tasks.worker_pool import DecodeLimits, WorkerPool
 
 LATER = 1e9
 
@@ -51,15 +51,15 @@ class Job:
         return outcome
 
 
-OpenPool = Callable[..., DecodePool]
+OpenPool = Callable[..., WorkerPool]
 
 
 @pytest.fixture
 def open_pool(clock: Clock) -> Iterator[OpenPool]:
-    pools: list[DecodePool] = []
+    pools: list[WorkerPool] = []
 
-    def open_pool(threads: int = 1, limits: DecodeLimits | None = None) -> DecodePool:
-        pool = DecodePool(threads, deadlines=Deadlines(clock), limits=limits, clock=clock)
+    def open_pool(threads: int = 1, limits: DecodeLimits | None = None) -> WorkerPool:
+        pool = WorkerPool(threads, deadlines=Deadlines(clock), limits=limits, clock=clock)
         pools.append(pool)
         pool.start()
         return pool
@@ -70,14 +70,14 @@ def open_pool(clock: Clock) -> Iterator[OpenPool]:
         assert pool.join(HANG_S)
 
 
-def submit(pool: DecodePool, job: Job, *, may_end: bool = True) -> Job:
+def submit(pool: WorkerPool, job: Job, *, may_end: bool = True) -> Job:
     if may_end:
         job.may_end.set()
     pool.submit(job)
     return job
 
 
-def occupy(pool: DecodePool) -> Job:
+def occupy(pool: WorkerPool) -> Job:
     """A job that is at work, and keeps its thread until it may end."""
     job = submit(pool, Job(), may_end=False)
     assert job.began.wait(HANG_S)
@@ -193,12 +193,14 @@ def test_caller_that_left_because_its_time_was_over_is_told_so(
 
     pool.cancel(job)
 
-    assert isinstance(job.outcome(), DeadlinePassed)
+    assert isinstance(job.outcome(), DeadlineExceeded)
     running.may_end.set()
 
 
 @pytest.mark.parametrize(
-    ("left_s", "reason"), [(0.02, DeadlinePassed), (0.5, Cancelled)], ids=["just before", "halfway"]
+    ("left_s", "reason"),
+    [(0.02, DeadlineExceeded), (0.5, Cancelled)],
+    ids=["just before", "halfway"],
 )
 def test_caller_is_late_as_soon_as_its_rounded_deadline_passed(
     open_pool: OpenPool, clock: Clock, left_s: float, reason: type[Exception]
@@ -226,8 +228,8 @@ def test_what_is_late_is_answered_while_the_threads_are_busy(
     assert pool.expire(clock.now) == clock.now + 1
     assert pool.expire(clock.now + 2) == clock.now + 3
 
-    assert isinstance(at_work.outcome(), DeadlinePassed)
-    assert isinstance(waiting.outcome(), DeadlinePassed)
+    assert isinstance(at_work.outcome(), DeadlineExceeded)
+    assert isinstance(waiting.outcome(), DeadlineExceeded)
     at_work.may_end.set()
     assert later.outcome() is None
     assert pool.expire(LATER) == float("inf")
@@ -236,7 +238,7 @@ def test_what_is_late_is_answered_while_the_threads_are_busy(
 def test_job_that_is_late_already_is_never_worked_on(open_pool: OpenPool, clock: Clock) -> None:
     job = submit(open_pool(), Job(deadline_s=clock.now))
 
-    assert isinstance(job.outcome(), DeadlinePassed)
+    assert isinstance(job.outcome(), DeadlineExceeded)
     assert not job.began.is_set()
 
 

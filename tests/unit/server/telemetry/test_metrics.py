@@ -63,8 +63,8 @@ def test_requests_are_counted_by_model_version_and_status(
 ) -> None:
     lenet = metrics.model("lenet", "1")
     batch(lenet, answered=3)
-    lenet.request_refused("DEADLINE_EXCEEDED", "deadline_passed", 0.5, 10)
-    lenet.request_refused("DEADLINE_EXCEEDED", "deadline_passed", 0.5, 10)
+    lenet.request_refused("DEADLINE_EXCEEDED", "deadline_exceeded", 0.5, 10)
+    lenet.request_refused("DEADLINE_EXCEEDED", "deadline_exceeded", 0.5, 10)
     metrics.nobody.request_refused("NOT_FOUND", "unknown_model", 0.5, 10)
 
     requests = {
@@ -94,7 +94,7 @@ def test_refusals_are_counted_by_their_reason(
 
     refusals = {
         (sample.labels["model"], sample.labels["reason"]): sample.value
-        for sample in scrape(registry)["weir_refusals"].samples
+        for sample in scrape(registry)["weir_request_failures"].samples
     }
     assert refusals == {("m", "overloaded"): 1, ("m", "out_of_memory"): 1, ("", "unknown_model"): 1}
 
@@ -137,7 +137,7 @@ def test_padding_is_what_is_computed_beyond_the_tokens(
     batch(model, tokens=(5, 8))
 
     def totals(**labels: str) -> list[float | None]:
-        names = ("weir_tokens_total", "weir_padded_tokens_total")
+        names = ("weir_input_tokens_total", "weir_padded_tokens_total")
         return [value(registry, name, version="1", **labels) for name in names]
 
     assert totals(model="tagger") == [25, 40]
@@ -246,11 +246,11 @@ def test_decoding_is_told(metrics: Metrics, registry: CollectorRegistry) -> None
     metrics.watch_decoding(lambda: next(waiting))
     metrics.model("m", "1").picture_decoded(0.25)
 
-    assert value(registry, "weir_decode_queue_requests") == 3
-    assert value(registry, "weir_decode_queue_requests") == 5
+    assert value(registry, "weir_preprocess_queue_requests") == 3
+    assert value(registry, "weir_preprocess_queue_requests") == 5
     metrics.watch_decoding(int)
-    assert value(registry, "weir_decode_seconds_sum", model="m", version="1") == 0.25
-    assert value(registry, "weir_decode_seconds_count", model="m", version="1") == 1
+    assert value(registry, "weir_preprocess_seconds_sum", model="m", version="1") == 0.25
+    assert value(registry, "weir_preprocess_seconds_count", model="m", version="1") == 1
 
 
 def test_load_is_told_once_the_model_is_loaded(

@@ -14,15 +14,15 @@ EXPECTED = {
     errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     errors.UnknownModel: grpc.StatusCode.NOT_FOUND,
     errors.ModelNotReady: grpc.StatusCode.UNAVAILABLE,
-    errors.LoadFailed: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.ModelNotLoaded: grpc.StatusCode.FAILED_PRECONDITION,
     errors.Draining: grpc.StatusCode.UNAVAILABLE,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.OutOfMemory: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    errors.AnswerTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    errors.AnswerUnread: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    errors.DeadlinePassed: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.ResponseTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.ClientTooSlow: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.Cancelled: grpc.StatusCode.CANCELLED,
-    errors.NotOffered: grpc.StatusCode.UNIMPLEMENTED,
+    errors.Unsupported: grpc.StatusCode.UNIMPLEMENTED,
 }
 """Written down once more, after the design's table."""
 
@@ -64,14 +64,14 @@ def test_every_failure_is_counted_under_a_reason_of_a_closed_set() -> None:
         "invalid_request",
         "unknown_model",
         "model_not_ready",
-        "load_failed",
+        "model_not_loaded",
         "draining",
         "out_of_memory",
-        "answer_too_large",
-        "answer_unread",
-        "deadline_passed",
+        "response_too_large",
+        "client_too_slow",
+        "deadline_exceeded",
         "cancelled",
-        "not_offered",
+        "unsupported",
         "internal",
     }
     assert refusal_of(Overloaded("full")).reason == "overloaded"
@@ -99,7 +99,7 @@ def test_every_error_is_drawn_in_the_tree_and_says_what_for() -> None:
     [
         pytest.param(ValueError(INTERNAL_TEXT), id="bug"),
         pytest.param(MemoryError(INTERNAL_TEXT), id="no memory"),
-        pytest.param(errors.ModelFailed(INTERNAL_TEXT), id="expected, but not of requests"),
+        pytest.param(errors.ModelLoadError(INTERNAL_TEXT), id="expected, but not of requests"),
         pytest.param(RequestError(INTERNAL_TEXT), id="no leaf"),
         pytest.param(type("New", (errors.InvalidRequest,), {})(INTERNAL_TEXT), id="leaf of a leaf"),
         pytest.param(

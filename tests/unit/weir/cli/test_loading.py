@@ -64,7 +64,7 @@ def test_a_server_without_control_is_told_once(weir: Weir, fake: FakeServer) -> 
     loaded = weir("models", "load", "good", "flop", "--target", fake.target)
     labelled = weir("models", "label", "good", "stable=1", "--target", fake.target)
 
-    told = "weir: the server takes no control calls: start it with `weir serve --control explicit`"
+    told = "weir: the server takes no control calls: start it with `weir serve --model-control explicit`"
     assert (loaded.code, loaded.out, loaded.err) == (1, "", f"{told}\n")
     assert (labelled.code, labelled.err) == (1, f"{told}, or give --models\n")
 
