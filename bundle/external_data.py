@@ -7,13 +7,13 @@ when given bytes, and through hard links. So they are looked for here, on the wi
   so a file costs time by its number of nodes, not by its size, and memory by its depth alone.
 - A message may be split on the wire and is merged by a parser: each part is looked at, and any
   trace of external data counts, whatever a parser would make of the whole.
-- What a lenient parser would still read (groups, tags beyond 32 bits, nesting deeper than protobuf's own
-  limit) is refused as malformed.
+- Nesting deeper than protobuf's own limit is refused as malformed, as is what `protobuf_wire` refuses.
 """
 
 from collections.abc import Iterator
 
 from weir.bundle.errors import BrokenBundle
+from weir.bundle.protobuf_wire import MalformedError, read_fields
 from weir.bundle.wording import quoted
 
 # Message type -> field number -> message type of that field, after onnx.proto (IR version 13).
@@ -36,7 +36,6 @@ _FIELDS: dict[str, dict[int, str]] = {
 }
 _DATA_LOCATION = 14
 _KEY, _VALUE = 1, 2
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 # Protobuf's own limit, of ONNX Runtime too.
 _MOST_NESTED = 100
 _WITHOUT_LOCATION = "(no location)"
@@ -60,7 +59,7 @@ def locations(model: bytes, file: str = "model") -> list[str]:
     """
     try:
         found = dict.fromkeys(_places(memoryview(model)))
-    except _MalformedError as error:
+    except MalformedError as error:
         raise BrokenBundle(f"{file}: expected an ONNX file, got malformed bytes: {error}") from None
     named = [place for place in found if place != _WITHOUT_LOCATION]
     return named or list(found)
@@ -70,7 +69,7 @@ def _places(model: memoryview) -> Iterator[str]:
     """Each trace of external data, in the order of the file."""
     # The messages that are open, from the outside in: a queue of all that are yet to be read would take a
     # hundred times as much memory as a file of a million empty nodes.
-    opened = [("Model", _fields(model))]
+    opened = [("Model", read_fields(model))]
     while opened:
         kind, fields = opened[-1]
         field = next(fields, None)
@@ -87,52 +86,15 @@ def _places(model: memoryview) -> Iterator[str]:
             yield _location(value)
         elif child is not None:
             if len(opened) > _MOST_NESTED:
-                raise _MalformedError(f"messages nested more than {_MOST_NESTED} deep")
-            opened.append((child, _fields(value)))
-
-
-class _MalformedError(Exception):
-    """The bytes break the protobuf wire format."""
+                raise MalformedError(f"messages nested more than {_MOST_NESTED} deep")
+            opened.append((child, read_fields(value)))
 
 
 def _location(entry: memoryview) -> str:
     """The value of a `location` entry; other entries (offset, length) only say "external"."""
-    texts = {number: bytes(value) for number, value in _fields(entry) if not isinstance(value, int)}
+    texts = {
+        number: bytes(value) for number, value in read_fields(entry) if not isinstance(value, int)
+    }
     if texts.get(_KEY) != b"location":
         return _WITHOUT_LOCATION
     return texts.get(_VALUE, b"").decode(errors="backslashreplace")
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Each field's number, with its integer if it is a varint, or a view of its bytes."""
-    position, end = 0, len(message)
-    while position < end:
-        tag, position = _varint(message, position)
-        number, wire_type = tag >> 3, tag & 7
-        if number == 0 or tag >= 1 << 32:
-            raise _MalformedError(f"tag {tag} at byte {position}")
-        if wire_type == _VARINT:
-            value, position = _varint(message, position)
-            yield number, value
-            continue
-        if wire_type == _LENGTH:
-            length, position = _varint(message, position)
-        elif wire_type in (_FIXED32, _FIXED64):
-            length = 4 if wire_type == _FIXED32 else 8
-        else:
-            raise _MalformedError(f"wire type {wire_type} at byte {position}")
-        if length > end - position:
-            raise _MalformedError(f"a field of {length} bytes where {end - position} are left")
-        if wire_type == _LENGTH:
-            yield number, message[position : position + length]
-        position += length
-
-
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    """A base-128 integer of at most ten bytes, and the position behind it."""
-    result = 0
-    for shift, byte in zip(range(0, 70, 7), message[position : position + 10], strict=False):
-        result |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return result, position + shift // 7 + 1
-    raise _MalformedError(f"an unfinished integer at byte {position}")

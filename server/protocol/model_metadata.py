@@ -62,7 +62,7 @@ def config(model: ServedModel | ServedPair, versions: Sequence[str] = ()) -> con
     else:
         described.version_policy.latest.num_versions = 1
     described.model_transaction_policy.decoupled = isinstance(model, ServedPair)
-    if has_rows:
+    if has_rows and (isinstance(model, ServedPair) or model.scheduler.is_batched):
         batching = described.dynamic_batching
         batching.max_queue_delay_microseconds = round(model.policy.max_queue_delay_s * 1e6)
         batching.default_queue_policy.max_queue_size = model.settings.max_queue_rows or 0

@@ -125,10 +125,9 @@ def _check_passed(key: str, output: TensorSpec | None, taken: TensorSpec) -> Non
 
 
 def batch_axis(contract: Contract | None, session: Session) -> str | None:
-    """The contract's word, or for a plain model the first axis, where its name says what it is.
+    """The contract's word, or for a plain model the first axis, where its name says what it may be.
 
-    A first axis of another name is left alone: joined along a time axis, requests would be answered
-    with each other's rows.
+    The name of a plain model's axis proves nothing (`weir.server.repository.batch_axis`). A first axis of another name is left alone.
     """
     first_axes = {
         spec.axes[0] if spec.axes else None for spec in (*session.inputs, *session.outputs)

@@ -27,7 +27,7 @@ from weir.server.errors import ModelLoadError, ServerError
 from weir.server.generation.encoder_decoder import Graph, make_pair
 from weir.server.generation.served import ServedPair, serve_pair
 from weir.server.protocol.response_encoder import STREAM_BYTES, ResponseEncoder
-from weir.server.repository import agreement, golden_test, plain, triton_agreement
+from weir.server.repository import agreement, batch_axis, golden_test, plain, triton_agreement
 from weir.server.repository.golden_test import Files
 from weir.server.repository.recorded import check_recorded
 from weir.server.repository.triton_config import TritonConfig
@@ -193,6 +193,23 @@ class Loader:
         settings = with_config(self.settings(name), files.config)
         plain.warn(name, files.config, self.provider)
         tensors = triton_agreement.tensors_of(files.config, files.contract, session)
+        rows = max_rows(settings, files.contract)
+        is_batched = True
+        has_named_axis = tensors.batch_axis is not None and bool(tensors.inputs)
+        if files.contract is None and has_named_axis and rows > 1:
+            is_configured = files.config is not None and bool(files.config.max_batch_size)
+            is_batched = batch_axis.is_proved(
+                name,
+                files.graph,
+                session,
+                tensors.inputs,
+                tensors.outputs,
+                is_configured=is_configured,
+                max_rows=rows,
+            )
+            if not is_batched and not is_configured:
+                # Without a configuration nothing but the name says that there are rows at all.
+                tensors = replace(tensors, batch_axis=None)
         agreement.check_labels(files.labels, session)
         rules = rules_of(files.contract, {spec.name: spec for spec in session.inputs})
         paddings = paddings_of(files.contract, session.inputs, session.outputs)
@@ -200,7 +217,7 @@ class Loader:
             tensors.inputs,
             tensors.outputs,
             batch_axis=tensors.batch_axis,
-            max_rows=max_rows(settings, files.contract),
+            max_rows=rows,
             maxima=rules.maxima,
             optional=[lengths.name for lengths in rules.lengths],
             length_axis=rules.lengths[0].axis if rules.lengths else None,
@@ -218,6 +235,9 @@ class Loader:
             max_queue_rows=settings.max_queue_rows or 1,
             instances=settings.instances or 1,
             has_rows=signature.has_rows,
+            # Only a contract promises that.
+            has_fixed_rows=files.contract is not None,
+            is_batched=is_batched,
             paddings=paddings,
             deadlines=self.deadlines,
             observer=BatchObserver(metrics),

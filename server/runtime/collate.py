@@ -14,9 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from weir.bundle.wording import shown
 from weir.server.runtime.padding import Padding
 
 Array = NDArray[Any]
+
+
+class RowCountError(ValueError):
+    """An output has another number of rows than the batch, so whose its rows are is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +70,11 @@ def split(
         paddings: with which they were joined.
 
     Raises:
-        ValueError: an output has another size than the batch, so whose its entries are is unknown.
+        RowCountError: an output has another number of rows than the batch.
+        ValueError: an output has another size than the batch along a padded axis.
     """
     rows = [len(next(iter(inputs.values()))) for inputs in requests]
-    _check(outputs, 0, sum(rows), "rows")
+    check_rows(outputs, sum(rows))
     parts = []
     start = 0
     for count in rows:
@@ -83,6 +89,14 @@ def split(
             for part, size in zip(parts, sizes, strict=True):
                 part[name] = cut(part[name], positions, size)
     return parts
+
+
+def check_rows(outputs: Mapping[str, Array], rows: int) -> None:
+    """Raise RowCountError unless every output has so many rows."""
+    try:
+        _check(outputs, 0, rows, "rows")
+    except ValueError as error:
+        raise RowCountError(str(error)) from None
 
 
 def cut(array: Array, positions: Sequence[int], size: int) -> Array:
@@ -118,4 +132,4 @@ def _check(outputs: Mapping[str, Array], position: int, expected: int, what: str
     for name, array in outputs.items():
         if array.shape[position : position + 1] != (expected,):
             got = array.shape[position] if array.ndim > position else "none"
-            raise ValueError(f"output {name!r}: expected {expected} {what}, got {got}")
+            raise ValueError(f"output {shown(name)}: expected {expected} {what}, got {got}")

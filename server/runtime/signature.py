@@ -1,8 +1,8 @@
 """What a model takes and gives, read off its graph; a request is held against it before it may wait.
 
 Rules:
-- A model has rows when its contract names a batch axis and that axis comes first in every input and
-  every output. Without rows its requests run one at a time, in the shapes they came in.
+- A model has rows when a batch axis is known and comes first in every input and every output. Without rows its
+  requests run one at a time, in the shapes they came in.
 - Names, counts and shapes are compared before any element is looked at.
 - Axes with the same symbol have the same size throughout a request.
 """

@@ -2,6 +2,9 @@
 
 It is joined, run, split and answered. If the run of several requests fails, each gets a run of its own,
 so that one bad request harms no other. A request that was given up meanwhile is not answered.
+
+A run that gives another number of rows than went in shows that the first axis is not the batch axis. None of a batch's
+answer is handed out then, its requests are run alone, and the model is not batched from then on.
 """
 
 import logging
@@ -33,7 +36,10 @@ class Runner:
     Args:
         name: of the model, for messages.
         run: computes every output of a batch.
-        has_rows: whether requests may be joined and split at all.
+        has_rows: whether the first axis of every tensor is that of the rows.
+        has_fixed_rows: whether an answer must have as many rows as its request. Without, the answer to a request that
+            ran alone is handed out whole.
+        is_batched: whether requests may be put together.
         paddings: the axes along which they are filled up.
         places: where the requests are, those of the batch among the running.
         lock: on the places.
@@ -47,6 +53,8 @@ class Runner:
         run: Run,
         *,
         has_rows: bool,
+        has_fixed_rows: bool,
+        is_batched: bool,
         paddings: Sequence[Padding],
         places: Places[Request],
         lock: threading.Condition,
@@ -56,6 +64,8 @@ class Runner:
         self._name = name
         self._run = run
         self._has_rows = has_rows
+        self._has_fixed_rows = has_fixed_rows
+        self.is_batched = is_batched
         self._paddings = paddings
         self._places = places
         self._lock = lock
@@ -74,8 +84,12 @@ class Runner:
             ran_s = self._clock()
             if noted is not None:
                 noted.run_s, noted.ran_s = run_s, ran_s
-            parts = collate.split(outputs, inputs, self._paddings) if self._has_rows else [outputs]
+            parts = self._parts(outputs, inputs)
         except Exception as error:  # noqa: BLE001 - the one place where a run may fail
+            if isinstance(error, collate.RowCountError):
+                self._stop_batching(error)
+            elif len(batch) > 1:
+                logger.warning("batch failed, running its requests singly model=%s", self._name)
             self._retry_or_fail(batch, error)
             return None
         with self._lock:
@@ -87,6 +101,37 @@ class Runner:
         rows = sum([request.rows for request in batch])
         return LastBatch(rows, ran_s - run_s, times.answered_s, left_rows)
 
+    def _parts(
+        self, outputs: dict[str, Array], inputs: Sequence[Mapping[str, Array]]
+    ) -> list[dict[str, Array]]:
+        """Each request's part of the outputs.
+
+        Raises:
+            RowCountError: the outputs cannot be cut into the requests' rows.
+        """
+        if not self._has_rows:
+            return [outputs]
+        if len(inputs) > 1 and not self.is_batched:
+            # Another thread learnt it while this batch ran: that its count is right proves nothing.
+            raise collate.RowCountError("the model is not batched any longer")
+        if len(inputs) > 1 or self._has_fixed_rows:
+            return collate.split(outputs, inputs, self._paddings)
+        if self.is_batched:
+            try:
+                collate.check_rows(outputs, len(next(iter(inputs[0].values()))))
+            except collate.RowCountError as error:
+                self._stop_batching(error)
+        return [outputs]
+
+    def _stop_batching(self, error: collate.RowCountError) -> None:
+        with self._lock:
+            if not self.is_batched:
+                return
+            self.is_batched = False
+            # Requests that wait for a batch to fill are due now.
+            self._lock.notify_all()
+        logger.warning("model is not batched from now on model=%s reason=%s", self._name, error)
+
     def _retry_or_fail(self, batch: list[Request], error: Exception) -> None:
         """One bad request must not take its batch-mates down: each gets a run of its own."""
         if len(batch) == 1:
@@ -94,7 +139,6 @@ class Runner:
                 for request in here:
                     refuse(request, error)
             return
-        logger.warning("batch failed, running its requests singly model=%s", self._name)
         for request in batch:
             if self._may_run(request):
                 self.process([request])

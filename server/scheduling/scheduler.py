@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from weir.server.errors import DeadlineExceeded
 from weir.server.runtime.padding import Padding
@@ -35,7 +36,9 @@ class Scheduler:
         policy: when a batch is cut.
         max_queue_rows: rows that may wait; more are refused at once.
         instances: threads that run batches side by side.
-        has_rows: whether requests may be joined and split at all.
+        has_rows: whether the first axis of every tensor is that of the rows.
+        has_fixed_rows: whether an answer must have as many rows as its request (`running`).
+        is_batched: whether requests may be put together; never again once a run shows that they may not.
         paddings: the axes along which joined requests are filled up.
         deadlines: watches the requests while they are here.
         observer: told of each batch.
@@ -53,11 +56,14 @@ class Scheduler:
         has_rows: bool,
         deadlines: Deadlines,
         observer: Observer,
+        has_fixed_rows: bool = True,
+        is_batched: bool = True,
         paddings: Sequence[Padding] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = name
-        self._policy = policy
+        self._batched = policy
+        self._alone = replace(policy, max_rows=1, max_queue_delay_s=0.0, linger_share=0.0)
         self._max_queue_rows = max_queue_rows
         self._deadlines = deadlines
         self._clock = clock
@@ -67,6 +73,8 @@ class Scheduler:
             name,
             run,
             has_rows=has_rows,
+            has_fixed_rows=has_fixed_rows,
+            is_batched=is_batched,
             paddings=paddings,
             places=self._places,
             lock=self._condition,
@@ -77,6 +85,11 @@ class Scheduler:
             threading.Thread(target=self._work, name=f"weir-run-{name}-{number}", daemon=True)
             for number in range(instances)
         ]
+
+    @property
+    def is_batched(self) -> bool:
+        """Whether requests are put together."""
+        return self._runner.is_batched
 
     def start(self) -> None:
         """Start the session threads."""
@@ -140,6 +153,10 @@ class Scheduler:
         for request in late:
             refuse(request, DeadlineExceeded("the request's time is over"))
         return earliest
+
+    @property
+    def _policy(self) -> BatchPolicy:
+        return self._batched if self._runner.is_batched else self._alone
 
     def _work(self) -> None:
         last: LastBatch | None = None

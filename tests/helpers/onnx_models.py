@@ -239,6 +239,98 @@ def wide(weight_bytes: int) -> bytes:
     )
 
 
+def detector(width: int = 512, *, axis: str | None = "batch") -> bytes:
+    """`x` FP32 [batch, width] → `boxes` FP32 [batch, 1], one for each number above 0, which it holds.
+
+    So its first axis is called the batch axis and is not: a row has any number of boxes.
+    """
+    nodes = [
+        helper.make_node("Greater", ["x", "zero"], ["is_box"]),
+        helper.make_node("NonZero", ["is_box"], ["places"]),
+        helper.make_node("Transpose", ["places"], ["indices"]),
+        helper.make_node("GatherND", ["x", "indices"], ["values"]),
+        helper.make_node("Unsqueeze", ["values", "last_axis"], ["boxes"]),
+    ]
+    return _model(
+        "detector",
+        nodes,
+        [_value("x", TensorProto.FLOAT, (axis, width))],
+        [_value("boxes", TensorProto.FLOAT, (axis, 1))],
+        [_constant("zero", np.float32(0)), _constant("last_axis", np.array([1], np.int64))],
+    )
+
+
+def scattered(width: int = 4) -> bytes:
+    """y = x where x is above 0, else 0, FP32 [batch, width], by way of the places of those numbers.
+
+    A shape inside depends on values; that of y does not.
+    """
+    nodes = [
+        helper.make_node("Greater", ["x", "zero"], ["is_kept"]),
+        helper.make_node("NonZero", ["is_kept"], ["places"]),
+        helper.make_node("Transpose", ["places"], ["indices"]),
+        helper.make_node("GatherND", ["x", "indices"], ["values"]),
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("ConstantOfShape", ["shape"], ["zeros"]),
+        helper.make_node("ScatterND", ["zeros", "indices", "values"], ["y"]),
+    ]
+    axes = ("batch", width)
+    return _model(
+        "scattered",
+        nodes,
+        [_value("x", TensorProto.FLOAT, axes)],
+        [_value("y", TensorProto.FLOAT, axes)],
+        [_constant("zero", np.float32(0))],
+    )
+
+
+def softmax_of_batch(width: int = 4) -> bytes:
+    """y = softmax over the first axis, FP32 [batch, width]: what a row gets depends on its batch-mates."""
+    axes = ("batch", width)
+    return _model(
+        "softmax_of_batch",
+        [helper.make_node("Softmax", ["x"], ["y"], axis=0)],
+        [_value("x", TensorProto.FLOAT, axes)],
+        [_value("y", TensorProto.FLOAT, axes)],
+    )
+
+
+def doubled_above(threshold: float, width: int = 4) -> bytes:
+    """y = x FP32 [batch, width], and all of it once more below where any number is above the threshold."""
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
+        helper.make_node("Greater", ["most", "threshold"], ["is_above"]),
+        helper.make_node("Cast", ["is_above"], ["more"], to=TensorProto.INT64),
+        helper.make_node("Add", ["more", "ones"], ["of_rows"]),
+        helper.make_node("Concat", ["of_rows", "ones"], ["repeats"], axis=0),
+        helper.make_node("Tile", ["x", "repeats"], ["y"]),
+    ]
+    axes = ("batch", width)
+    return _model(
+        "doubled_above",
+        nodes,
+        [_value("x", TensorProto.FLOAT, axes)],
+        [_value("y", TensorProto.FLOAT, axes)],
+        [_constant("threshold", np.float32(threshold)), _constant("ones", np.array([1], np.int64))],
+    )
+
+
+def first_rows(most: int) -> bytes:
+    """y = the first rows of x, at most so many, FP32 [batch, 4]: a larger batch loses the others."""
+    axes = ("batch", 4)
+    return _model(
+        "first_rows",
+        [helper.make_node("Slice", ["x", "start", "end", "axis"], ["y"])],
+        [_value("x", TensorProto.FLOAT, axes)],
+        [_value("y", TensorProto.FLOAT, axes)],
+        [
+            _constant("start", np.array([0], np.int64)),
+            _constant("end", np.array([most], np.int64)),
+            _constant("axis", np.array([0], np.int64)),
+        ],
+    )
+
+
 def nan_passthrough(width: int = 4) -> bytes:
     """y = the sum of each row, FP32 [batch, width] → [batch]: a NaN spoils its own row alone."""
     return _model(

@@ -246,6 +246,45 @@ def test_warm_up_that_fails_stops_a_bundle(publish: Callable[..., Path], load: L
         load(publish(graph=onnx_models.gather(8), golden=golden))
 
 
+def test_plain_model_is_batched_if_its_axis_is_proved(models: Path, load: Load) -> None:
+    model = load(plain(models, onnx_models.affine()))
+
+    assert model.signature.has_rows
+    assert model.scheduler.is_batched
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        pytest.param(onnx_models.detector(4), id="shapes out of values"),
+        pytest.param(onnx_models.softmax_of_batch(), id="mixed rows"),
+    ],
+)
+def test_name_alone_makes_no_rows(graph: bytes, models: Path, load: Load) -> None:
+    model = load(plain(models, graph))
+
+    assert not model.signature.has_rows
+    assert model.policy.max_rows == 1
+
+
+def test_batch_axis_of_a_config_has_to_be_proved_too(models: Path, load: Load) -> None:
+    directory = plain(models, onnx_models.detector(4))
+    (directory.parent / "config.pbtxt").write_text("max_batch_size: 8")
+
+    model = load(directory)
+
+    assert not model.scheduler.is_batched
+    # A request is held against the file nevertheless.
+    assert (model.signature.has_rows, model.signature.max_rows) == (True, 8)
+
+
+def test_contract_is_taken_at_its_word(publish: Callable[..., Path], load: Load) -> None:
+    one = np.array([[1]])
+    golden = Golden({"iterations": one}, {"echo": one, "steps": one})
+
+    assert load(publish(graph=onnx_models.burner(), golden=golden)).scheduler.is_batched
+
+
 def test_warm_up_that_fails_does_not_stop_a_plain_model(
     models: Path, load: Load, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,0 +1,311 @@
+"""Data-dependent shapes: which operators of an ONNX graph make a shape out of the values of its inputs.
+
+Without such an operator, every shape in the graph follows from the shapes of the inputs. With one, an output may have
+another number of rows for each request, whatever its first axis is called.
+
+Rules:
+- For each tensor two things are known: whether its values, and whether its shape, depend on the values of the inputs.
+- An operator that is not listed below counts as one that makes a shape out of values: control flow, sequences,
+  optionals, custom operators.
+- A subgraph is not entered, since every operator that has one counts.
+- A tensor that nothing before its node makes counts as dependent. So does what a local function makes, unless the
+  bodies of all local functions are free of such operators.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from weir.bundle.errors import BrokenBundle
+from weir.bundle.protobuf_wire import MalformedError, read_fields
+
+# Field numbers of onnx.proto.
+_MODEL_GRAPH, _MODEL_FUNCTION = 7, 25
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
+_GRAPH_SPARSE_INITIALIZER, _SPARSE_VALUES = 15, 1
+_FUNCTION_NAME, _FUNCTION_INPUT, _FUNCTION_NODE, _FUNCTION_DOMAIN = 1, 4, 7, 10
+_NODE_INPUT, _NODE_OUTPUT, _NODE_TYPE, _NODE_DOMAIN = 1, 2, 4, 7
+_TENSOR_NAME, _VALUE_NAME = 8, 1
+
+_ML, _MICROSOFT = "ai.onnx.ml", "com.microsoft"
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# The shape of an output follows from the values of an input, and from nothing else if that is a constant.
+_FROM_VALUES = frozenset(("NonMaxSuppression", "NonZero", "StringSplit", "Unique"))
+
+# Of these, the values of the inputs at these positions.
+_SHAPE_INPUTS: Mapping[str, tuple[int, ...]] = {
+    "AffineGrid": (1,),
+    "BlackmanWindow": (0,),
+    "CenterCropPad": (1,),
+    "Col2Im": (1, 2),
+    "Compress": (1,),
+    "ConstantOfShape": (0,),
+    "DFT": (1, 2),
+    "Expand": (1,),
+    "HammingWindow": (0,),
+    "HannWindow": (0,),
+    "MaxUnpool": (2,),
+    "MelWeightMatrix": (0, 1),
+    "OneHot": (1,),
+    "Pad": (1, 3),
+    "Range": (0, 1, 2),
+    "Reshape": (1,),
+    "Resize": (1, 2, 3),
+    "STFT": (1, 3),
+    "Slice": (1, 2, 3, 4),
+    "Split": (1,),
+    "Squeeze": (1,),
+    "Tile": (1, 2),
+    "TopK": (1,),
+    "Unsqueeze": (1,),
+    "Upsample": (1,),
+    **{
+        f"Reduce{name}": (1,)
+        for name in (
+            "L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare",
+        )
+    },
+}  # fmt: skip
+
+# The output has the first input's shape, whatever shapes the others have.
+_SHAPE_OF_FIRST = frozenset(("Scatter", "ScatterElements", "ScatterND", "TensorScatter"))
+
+# The output is the input's shape itself.
+_SHAPES = frozenset(("Shape", "Size"))
+
+# The shape of an output follows from the inputs' shapes and the node's attributes.
+_FROM_SHAPES = _words("""
+    Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh Attention AveragePool BatchNormalization Bernoulli
+    BitCast BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike CausalConvWithState Ceil Celu Clip
+    Concat Constant Conv ConvInteger ConvTranspose Cos Cosh CumProd CumSum DeformConv DepthToSpace DequantizeLinear
+    Det Div Dropout DynamicQuantizeLinear Einsum Elu Equal Erf Exp EyeLike Flatten Floor GRU Gather GatherElements
+    GatherND Gelu Gemm GlobalAveragePool GlobalLpPool GlobalMaxPool Greater GreaterOrEqual GridSample
+    GroupNormalization HardSigmoid HardSwish Hardmax Identity InstanceNormalization IsInf IsNaN LRN LSTM
+    LayerNormalization LeakyRelu Less LessOrEqual LinearAttention Log LogSoftmax LpNormalization LpPool MatMul
+    MatMulInteger Max MaxPool MaxRoiPool Mean MeanVarianceNormalization Min Mish Mod Mul Multinomial Neg
+    NegativeLogLikelihoodLoss Not Or PRelu Pow QLinearConv QLinearMatMul QuantizeLinear RMSNormalization RNN
+    RandomNormal RandomNormalLike RandomUniform RandomUniformLike Reciprocal RegexFullMatch Relu ReverseSequence
+    RoiAlign RotaryEmbedding Round Selu Shrink Sigmoid Sign Sin Sinh Softmax SoftmaxCrossEntropyLoss Softplus
+    Softsign SpaceToDepth Sqrt StringConcat Sub Sum SwiGLU Swish Tan Tanh TfIdfVectorizer ThresholdedRelu Transpose
+    Trilu Where Xor
+    """)
+_FROM_SHAPES_ELSEWHERE: Mapping[str, frozenset[str]] = {
+    _ML: _words("""
+        ArrayFeatureExtractor Binarizer CategoryMapper FeatureVectorizer Imputer LabelEncoder LinearClassifier
+        LinearRegressor Normalizer OneHotEncoder SVMClassifier SVMRegressor Scaler TreeEnsemble
+        TreeEnsembleClassifier TreeEnsembleRegressor
+        """),
+    # What ONNX Runtime's own optimiser and quantiser write.
+    _MICROSOFT: _words("""
+        Attention BiasAdd BiasGelu BiasSoftmax BiasSplitGelu
+        DequantizeLinear DynamicQuantizeLSTM DynamicQuantizeMatMul EmbedLayerNormalization FastGelu FusedConv
+        FusedGemm FusedMatMul FusedMatMulActivation Gelu GroupNorm Inverse MatMulInteger16
+        MatMulIntegerToFloat MatMulNBits MultiHeadAttention NhwcConv NhwcMaxPool QAttention QEmbedLayerNormalization
+        QGemm QLinearAdd QLinearAveragePool QLinearConcat QLinearConv QLinearGlobalAveragePool QLinearLeakyRelu
+        QLinearMul QLinearReduceMean QLinearSigmoid QLinearSoftmax QLinearWhere QuantizeLinear QuickGelu
+        RotaryEmbedding SimplifiedLayerNormalization SkipGroupNorm SkipLayerNormalization
+        SkipSimplifiedLayerNormalization
+        """),
+    "com.microsoft.nchwc": _words("""
+        AveragePool Conv GlobalAveragePool GlobalMaxPool MaxPool ReorderInput ReorderOutput Upsample
+        """),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DataDependentShapes:
+    """What of a graph's shapes depends on the values of its inputs.
+
+    Attributes:
+        operators: types of the operators that make a shape out of values, each once.
+        outputs: names of the graph's outputs with such a shape.
+    """
+
+    operators: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+class _Dependence(NamedTuple):
+    """Whether a tensor's values and its shape depend on the values of the graph's inputs."""
+
+    values: bool
+    shape: bool
+
+
+class _Node(NamedTuple):
+    """A node; an optional input that is left out has an empty name."""
+
+    domain: str
+    type: str
+    inputs: list[bytes]
+    outputs: list[bytes]
+
+
+class _Function(NamedTuple):
+    """A local function of a model."""
+
+    domain: str
+    name: str
+    inputs: list[bytes]
+    body: memoryview
+
+
+_Message = memoryview
+_CONSTANT, _INPUT = _Dependence(values=False, shape=False), _Dependence(values=True, shape=False)
+_UNKNOWN = _Dependence(values=True, shape=True)
+
+
+def find(model: bytes, file: str = "model") -> DataDependentShapes:
+    """The data-dependent shapes of an ONNX file.
+
+    Raises:
+        BrokenBundle: the bytes are no protobuf message.
+    """
+    try:
+        return _find(memoryview(model))
+    except MalformedError as error:
+        raise BrokenBundle(f"{file}: expected an ONNX file, got malformed bytes: {error}") from None
+
+
+def _find(model: _Message) -> DataDependentShapes:
+    functions = [_function(each) for each in _messages(model, _MODEL_FUNCTION)]
+    names = {(each.domain, each.name) for each in functions}
+    found: dict[str, None] = {}
+    for function in functions:
+        tensors = dict.fromkeys(function.inputs, _INPUT)
+        # A call of another function is taken for granted here: that one's body is looked at too.
+        _follow(_nodes(function.body, _FUNCTION_NODE), tensors, found, names, are_clean=True)
+    # A message may come in several parts, which a parser merges.
+    graphs = list(_messages(model, _MODEL_GRAPH))
+    tensors = dict.fromkeys(_names(graphs, _GRAPH_INPUT, _VALUE_NAME), _INPUT)
+    tensors |= dict.fromkeys(_initializers(graphs), _CONSTANT)
+    nodes = (node for graph in graphs for node in _nodes(graph, _GRAPH_NODE))
+    _follow(nodes, tensors, found, names, are_clean=not found)
+    outputs = [
+        name
+        for name in _names(graphs, _GRAPH_OUTPUT, _VALUE_NAME)
+        if tensors.get(name, _UNKNOWN).shape
+    ]
+    return DataDependentShapes(tuple(found), tuple(map(_text, outputs)))
+
+
+def _follow(
+    nodes: Iterable[_Node],
+    tensors: dict[bytes, _Dependence],
+    found: dict[str, None],
+    functions: set[tuple[str, str]],
+    *,
+    are_clean: bool,
+) -> None:
+    """Add what nodes make to the tensors, and the operators that make a shape out of values to those found."""
+    for node in nodes:
+        inputs = [tensors.get(name, _UNKNOWN) if name else _CONSTANT for name in node.inputs]
+        if (node.domain, node.type) in functions:
+            made = _any(inputs) if are_clean else _UNKNOWN
+            is_maker = False
+        else:
+            made, is_maker = _made(node, inputs)
+        if is_maker:
+            found[node.type] = None
+        for name in node.outputs:
+            tensors[name] = made
+
+
+def _made(node: _Node, inputs: Sequence[_Dependence]) -> tuple[_Dependence, bool]:
+    """What a node's outputs depend on, and whether it makes a shape out of values."""
+    every = _any(inputs)
+    if node.domain:
+        is_known = node.type in _FROM_SHAPES_ELSEWHERE.get(node.domain, ())
+        return (every, False) if is_known else (_UNKNOWN, True)
+    if node.type in _SHAPES:
+        return _Dependence(values=every.shape, shape=False), False
+    if node.type in _SHAPE_OF_FIRST:
+        return _Dependence(every.values, shape=inputs[0].shape if inputs else True), False
+    if node.type in _FROM_SHAPES:
+        return every, False
+    if node.type in _FROM_VALUES:
+        makes = every.values
+    elif node.type in _SHAPE_INPUTS:
+        positions = _SHAPE_INPUTS[node.type]
+        makes = any(inputs[place].values for place in positions if place < len(inputs))
+    else:
+        return _UNKNOWN, True
+    return _Dependence(every.values, shape=every.shape or makes), makes
+
+
+def _any(inputs: Iterable[_Dependence]) -> _Dependence:
+    inputs = list(inputs)
+    return _Dependence(any(each.values for each in inputs), any(each.shape for each in inputs))
+
+
+def _function(body: _Message) -> _Function:
+    domain = name = ""
+    inputs = []
+    for number, value in read_fields(body):
+        if isinstance(value, int):
+            continue
+        if number == _FUNCTION_NAME:
+            name = _text(bytes(value))
+        elif number == _FUNCTION_DOMAIN:
+            domain = _domain(value)
+        elif number == _FUNCTION_INPUT:
+            inputs.append(bytes(value))
+    return _Function(domain, name, inputs, body)
+
+
+def _nodes(message: _Message, field: int) -> Iterator[_Node]:
+    """The nodes of a graph or a function, in the order of the file."""
+    for node in _messages(message, field):
+        domain = kind = ""
+        inputs: list[bytes] = []
+        outputs: list[bytes] = []
+        for number, value in read_fields(node):
+            if isinstance(value, int):
+                continue
+            if number == _NODE_INPUT:
+                inputs.append(bytes(value))
+            elif number == _NODE_OUTPUT:
+                outputs.append(bytes(value))
+            elif number == _NODE_TYPE:
+                kind = _text(bytes(value))
+            elif number == _NODE_DOMAIN:
+                domain = _domain(value)
+        yield _Node(domain, kind, inputs, outputs)
+
+
+def _initializers(graphs: Iterable[_Message]) -> Iterator[bytes]:
+    graphs = list(graphs)
+    yield from _names(graphs, _GRAPH_INITIALIZER, _TENSOR_NAME)
+    sparse = [each for graph in graphs for each in _messages(graph, _GRAPH_SPARSE_INITIALIZER)]
+    yield from _names(sparse, _SPARSE_VALUES, _TENSOR_NAME)
+
+
+def _names(messages: Iterable[_Message], field: int, name: int) -> Iterator[bytes]:
+    """The name of each message in a field of some messages."""
+    for message in messages:
+        for child in _messages(message, field):
+            names = [bytes(value) for value in _messages(child, name)]
+            if names:
+                yield names[-1]
+
+
+def _messages(message: _Message, field: int) -> Iterator[_Message]:
+    """The values of a field that have a length: messages, strings."""
+    for number, value in read_fields(message):
+        if number == field and not isinstance(value, int):
+            yield value
+
+
+def _domain(value: _Message) -> str:
+    """A domain's name; the default one has two."""
+    domain = _text(bytes(value))
+    return "" if domain == "ai.onnx" else domain
+
+
+def _text(name: bytes) -> str:
+    return name.decode(errors="backslashreplace")
