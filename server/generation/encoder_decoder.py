@@ -12,13 +12,11 @@ from numpy.typing import NDArray
 
 from weir.bundle.contract import Contract
 from weir.bundle.decoding import Decoding
-from weir.bundle.golden import Golden
-from weir.server.errors import GoldenMismatch, ModelLoadError
+from weir.server.errors import ModelLoadError
 from weir.server.generation.decoder_batch import Generation, Run
 from weir.server.generation.row import Row
 from weir.server.generation.sampling import Search
 from weir.server.generation.slots import Layout
-from weir.server.repository.recorded import check_recorded
 from weir.server.runtime.sequence_rules import SequenceRules
 from weir.server.runtime.signature import Signature, TensorSpec
 
@@ -147,42 +145,3 @@ def _check_input(spec: TensorSpec, batch: str | None, time: str, *, is_count: bo
         )
     if is_count and spec.datatype != "INT64":
         raise ModelLoadError(f"input {spec.name!r}: expected INT64, got {spec.datatype}")
-
-
-def replay(pair: Pair, golden: Golden | None, max_rows: int) -> None:
-    """Refuse a pair that no longer gives the tokens that were recorded when it was exported."""
-    if golden is None or not {OUTPUT_TOKENS, OUTPUT_LENGTHS} <= golden.outputs.keys():
-        raise ModelLoadError("the bundle has no recorded answers to be held against")
-    check_recorded(golden, pair.encoder.signature, pair.encoder.rules)
-    tokens, counts = golden.outputs[OUTPUT_TOKENS], golden.outputs[OUTPUT_LENGTHS]
-    _check_answers(tokens, counts, len(next(iter(golden.inputs.values()))))
-    together = pair.rows(golden.inputs, Search())
-    _decode(pair.generation(min(max_rows, max(2, len(together) // 2))), together)
-    alone = pair.rows(golden.inputs, Search())
-    for row in alone:
-        _decode(pair.generation(1), [row])
-    for how, rows in (("together", together), ("alone", alone)):
-        for row in rows:
-            expected = tokens[row.number, : counts[row.number]].tolist()
-            if list(row.answers[0].tokens) != expected:
-                raise GoldenMismatch(
-                    f"golden row {row.number}, decoded {how}: expected tokens {expected}, "
-                    f"got {list(row.answers[0].tokens)}"
-                )
-
-
-def _check_answers(tokens: Array, counts: Array, rows: int) -> None:
-    """As many recorded answers as rows went in, (rows, steps), and how long each is, (rows,)."""
-    if tokens.shape[:-1] != (rows,) or counts.shape != (rows,) or counts.dtype.kind not in "iu":
-        raise ModelLoadError(
-            f"golden outputs: expected tokens and lengths of {rows} rows, got "
-            f"{tokens.dtype} {tokens.shape} and {counts.dtype} {counts.shape}"
-        )
-
-
-def _decode(generation: Generation, rows: Sequence[Row]) -> None:
-    generation.encode(rows)
-    while generation.is_busy:
-        generation.join()
-        for error in generation.step().failed.values():
-            raise error

@@ -1,6 +1,6 @@
 """An encoder-decoder that answers as a whole, and what it takes and gives."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,20 +10,16 @@ from numpy.typing import NDArray
 from weir.bundle.contract import Contract
 from weir.server.config import ModelSettings
 from weir.server.errors import InvalidRequest
-from weir.server.generation.encoder_decoder import OUTPUT_LENGTHS, OUTPUT_TOKENS, Pair, replay
+from weir.server.generation.encoder_decoder import OUTPUT_LENGTHS, OUTPUT_TOKENS, Pair
 from weir.server.generation.engine import Engine
 from weir.server.generation.row import Row
 from weir.server.generation.sampling import Search
-from weir.server.protocol.response_encoder import STREAM_BYTES, ResponseEncoder
-from weir.server.repository.golden_test import Files
+from weir.server.protocol.response_encoder import ResponseEncoder
 from weir.server.runtime.sequence_rules import SequenceRules
 from weir.server.runtime.signature import Signature, TensorSpec
 from weir.server.scheduling.batching import BatchPolicy
-from weir.server.scheduling.deadlines import Deadlines
-from weir.server.scheduling.limits import max_rows, policy_of
 from weir.server.tasks.detokenizer import TextWriter
 from weir.server.tasks.tokenizer import TextReader
-from weir.server.telemetry.metrics import Metrics
 from weir.server.telemetry.model_stats import ModelMetrics
 
 Array = NDArray[Any]
@@ -63,56 +59,6 @@ class ServedPair:
     metrics: ModelMetrics
     golden: float
     file: str = "encoder.onnx"
-
-
-def serve_pair(
-    pair: Pair,
-    files: Files,
-    name: str,
-    version: str,
-    *,
-    golden: float,
-    settings: ModelSettings,
-    provider: str,
-    max_message_bytes: int,
-    deadlines: Deadlines,
-    metrics: Metrics,
-    clock: Callable[[], float],
-) -> ServedPair:
-    """A pair that gives its recorded answers, with an engine that is not started; see `model.Loader`.
-
-    Raises:
-        ModelLoadError: it gives other answers.
-    """
-    rows = max_rows(settings, pair.contract)
-    replay(pair, files.whole, rows)
-    policy = policy_of(settings, pair.contract, rows=rows, provider=provider)
-    engine = Engine(
-        name,
-        pair.generation(rows),
-        policy=policy,
-        max_queue_rows=settings.max_queue_rows or 1,
-        deadlines=deadlines,
-        tally=metrics.generation(name, version),
-        clock=clock,
-    )
-    return ServedPair(
-        name=name,
-        version=version,
-        contract=pair.contract,
-        pair=pair,
-        signature=signature_of(pair, rows),
-        rules=pair.encoder.rules,
-        reader=files.reader,
-        writer=files.writer or TextWriter([], None),
-        encoder=ResponseEncoder(name, version, max_bytes=max_message_bytes - STREAM_BYTES),
-        policy=policy,
-        settings=settings,
-        provider=provider,
-        scheduler=engine,
-        metrics=metrics.model(name, version),
-        golden=golden,
-    )
 
 
 def signature_of(pair: Pair, max_rows: int) -> Signature:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from weir.protocol import inference_pb2 as pb
 from weir.server.errors import InvalidRequest
 from weir.server.protocol import parameters, request_decoder, response_encoder
-from weir.server.repository.loader import ServedModel, WantedOutput
+from weir.server.repository.served_model import ServedModel, WantedOutput
 from weir.server.scheduling.pending import InferRequest, Reply
 
 Array = NDArray[Any]

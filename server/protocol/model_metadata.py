@@ -6,7 +6,7 @@ from weir.protocol import inference_pb2 as pb
 from weir.protocol import model_config_pb2 as config_pb
 from weir.protocol.datatypes import DATATYPES
 from weir.server.generation.served import ServedPair
-from weir.server.repository.loader import ServedModel
+from weir.server.repository.served_model import ServedModel
 from weir.server.runtime.signature import Signature, TensorSpec
 from weir.server.telemetry.model_stats import Duration
 

@@ -16,13 +16,19 @@ from numpy.typing import NDArray
 from weir.bundle import reader
 from weir.bundle.contract import FILE_NAME, Contract, Tolerance
 from weir.bundle.golden import Golden
-from weir.server.errors import GoldenMismatch, ModelLoadError
+from weir.protocol.datatypes import DATATYPES
+from weir.server.errors import GoldenMismatch, InvalidRequest, ModelLoadError
+from weir.server.generation.decoder_batch import Generation
+from weir.server.generation.encoder_decoder import OUTPUT_LENGTHS, OUTPUT_TOKENS, Pair
+from weir.server.generation.row import Row
+from weir.server.generation.sampling import Search
 from weir.server.repository import plain
 from weir.server.repository.triton_config import TritonConfig
 from weir.server.runtime import collate
 from weir.server.runtime.padding import Padding, paddings_of
-from weir.server.runtime.sequence_rules import rules_of
+from weir.server.runtime.sequence_rules import SequenceRules, rules_of
 from weir.server.runtime.session import Session
+from weir.server.runtime.signature import Form, Signature
 from weir.server.tasks.detokenizer import TextWriter, writer_of
 from weir.server.tasks.tokenizer import TextReader, reader_of
 
@@ -107,6 +113,40 @@ def check_provider(files: Files, provider: str) -> None:
         )
 
 
+def check_inputs(golden: Golden | None, signature: Signature, rules: SequenceRules) -> None:
+    """Raise ModelLoadError unless all inputs are there, and fit; of rows, there may be any number."""
+    if golden is None:
+        return
+    if golden.inputs.keys() != signature.inputs.keys():
+        raise ModelLoadError(
+            f"golden inputs: expected {sorted(signature.inputs)}, got {sorted(golden.inputs)}"
+        )
+    try:
+        signature.admit(
+            tuple(_form(name, array, signature) for name, array in golden.inputs.items())
+        )
+        if signature.has_rows:
+            _check_rows(golden.inputs)
+        rules.check(golden.inputs)
+    except InvalidRequest as error:
+        raise ModelLoadError(f"golden inputs: {error}") from error
+
+
+def _form(name: str, array: Array, signature: Signature) -> Form:
+    """The input as if it were sent, as one row: how many a request may hold is for others to say."""
+    datatype = signature.inputs[name].datatype
+    if array.dtype != DATATYPES[datatype].dtype:
+        datatype = str(array.dtype)
+    shape = array.shape
+    return name, datatype, (1, *shape[1:]) if signature.has_rows and shape else shape
+
+
+def _check_rows(inputs: Mapping[str, Array]) -> None:
+    rows = {name: len(array) for name, array in inputs.items()}
+    if len(set(rows.values())) != 1 or 0 in rows.values():
+        raise InvalidRequest(f"expected rows, in every input as many, got {rows}")
+
+
 def replay(session: Session, files: Files) -> float | None:
     """The greatest difference from what was recorded when the model was exported; of a plain model None.
 
@@ -139,6 +179,45 @@ def replay(session: Session, files: Files) -> float | None:
         rows = _rows(inputs, paddings)
         greatest = max(greatest, _replay_rows(session, rows, own, paddings, tolerance))
     return greatest
+
+
+def replay_pair(pair: Pair, golden: Golden | None, max_rows: int) -> None:
+    """Refuse a pair that no longer gives the tokens that were recorded when it was exported."""
+    if golden is None or not {OUTPUT_TOKENS, OUTPUT_LENGTHS} <= golden.outputs.keys():
+        raise ModelLoadError("the bundle has no recorded answers to be held against")
+    check_inputs(golden, pair.encoder.signature, pair.encoder.rules)
+    tokens, counts = golden.outputs[OUTPUT_TOKENS], golden.outputs[OUTPUT_LENGTHS]
+    _check_answers(tokens, counts, len(next(iter(golden.inputs.values()))))
+    together = pair.rows(golden.inputs, Search())
+    _decode(pair.generation(min(max_rows, max(2, len(together) // 2))), together)
+    alone = pair.rows(golden.inputs, Search())
+    for row in alone:
+        _decode(pair.generation(1), [row])
+    for how, rows in (("together", together), ("alone", alone)):
+        for row in rows:
+            expected = tokens[row.number, : counts[row.number]].tolist()
+            if list(row.answers[0].tokens) != expected:
+                raise GoldenMismatch(
+                    f"golden row {row.number}, decoded {how}: expected tokens {expected}, "
+                    f"got {list(row.answers[0].tokens)}"
+                )
+
+
+def _check_answers(tokens: Array, counts: Array, rows: int) -> None:
+    """As many recorded answers as rows went in, (rows, steps), and how long each is, (rows,)."""
+    if tokens.shape[:-1] != (rows,) or counts.shape != (rows,) or counts.dtype.kind not in "iu":
+        raise ModelLoadError(
+            f"golden outputs: expected tokens and lengths of {rows} rows, got "
+            f"{tokens.dtype} {tokens.shape} and {counts.dtype} {counts.shape}"
+        )
+
+
+def _decode(generation: Generation, rows: Sequence[Row]) -> None:
+    generation.encode(rows)
+    while generation.is_busy:
+        generation.join()
+        for error in generation.step().failed.values():
+            raise error
 
 
 def _replay_rows(

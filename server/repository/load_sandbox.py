@@ -30,7 +30,8 @@ from prometheus_client import CollectorRegistry
 from weir.server.config import ModelSettings
 from weir.server.errors import GoldenMismatch, ModelLoadError, OutOfMemory
 from weir.server.generation.served import ServedPair
-from weir.server.repository.loader import Loader, ServedModel, served_name
+from weir.server.repository.loader import Loader, served_name
+from weir.server.repository.served_model import ServedModel
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.telemetry.metrics import Metrics
 

@@ -13,86 +13,39 @@ are served, or none.
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from weir.bundle.contract import Contract
 from weir.bundle.errors import BundleError
 from weir.server.config import ModelSettings
 from weir.server.errors import ModelLoadError, ServerError
-from weir.server.generation.encoder_decoder import Graph, make_pair
-from weir.server.generation.served import ServedPair, serve_pair
+from weir.server.generation.encoder_decoder import Graph, Pair, make_pair
+from weir.server.generation.engine import Engine
+from weir.server.generation.served import ServedPair, signature_of
 from weir.server.protocol.response_encoder import STREAM_BYTES, ResponseEncoder
 from weir.server.repository import agreement, batch_axis, golden_test, plain, triton_agreement
 from weir.server.repository.golden_test import Files
-from weir.server.repository.recorded import check_recorded
-from weir.server.repository.triton_config import TritonConfig
+from weir.server.repository.served_model import ServedModel, WantedOutput
+from weir.server.repository.triton_config import with_config
 from weir.server.repository.warmup import warm_up
 from weir.server.runtime.padding import paddings_of
-from weir.server.runtime.sequence_rules import SequenceRules, rules_of
+from weir.server.runtime.sequence_rules import rules_of
 from weir.server.runtime.session import Session
 from weir.server.runtime.signature import Signature
-from weir.server.scheduling.batching import BatchPolicy
 from weir.server.scheduling.deadlines import Deadlines
-from weir.server.scheduling.limits import max_rows, policy_of, with_config
+from weir.server.scheduling.limits import max_rows, policy_of
 from weir.server.scheduling.scheduler import Scheduler
-from weir.server.tasks.tokenizer import TextReader
+from weir.server.tasks.detokenizer import TextWriter
 from weir.server.telemetry.metrics import Metrics
-from weir.server.telemetry.model_stats import BatchObserver, ModelMetrics
+from weir.server.telemetry.model_stats import BatchObserver
 
 logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class WantedOutput:
-    """An output to be sent; `classes` is set where its best classes are wanted as text."""
-
-    name: str
-    datatype: str
-    classes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ServedModel:
-    """A version that answers. Immutable: a reload makes another one.
-
-    Attributes:
-        name: that requests give, of a pair with `.encoder` or `.decoder`.
-        file: the graph, in the version's directory.
-        contract: of this graph alone; None for a plain model, an ONNX file without one.
-        rules: of its inputs' values.
-        labels: of the outputs that have some, one a class.
-        reader: of texts; None where the contract does not say how, and for a graph of a pair.
-        all_outputs: what a request gets that asks for none in particular.
-        policy: when its batches are cut.
-        settings: the operator's word on it, or else that of a `config.pbtxt`.
-        golden: the greatest difference from the recorded outputs when it was loaded; of a plain model None.
-        config: of a plain model beside a `config.pbtxt`, what that says.
-    """
-
-    name: str
-    version: str
-    file: str
-    contract: Contract | None
-    signature: Signature
-    rules: SequenceRules
-    labels: Mapping[str, Sequence[str]]
-    reader: TextReader | None
-    all_outputs: Sequence[WantedOutput]
-    encoder: ResponseEncoder
-    policy: BatchPolicy
-    settings: ModelSettings
-    provider: str
-    scheduler: Scheduler
-    metrics: ModelMetrics
-    golden: float | None = None
-    config: TritonConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +99,7 @@ class Loader:
             )
             pair = make_pair(graphs[0].contract, encoder, decoder)
             models.append(
-                serve_pair(
+                _serve_pair(
                     pair,
                     graphs[0],
                     name,
@@ -174,7 +127,7 @@ class Loader:
             )
             files = golden_test.of_graph(files, session)
             model = self._assemble(name, version, files, session)
-            check_recorded(files.golden, model.signature, model.rules)
+            golden_test.check_inputs(files.golden, model.signature, model.rules)
             warm_up(
                 session,
                 model.signature,
@@ -266,3 +219,53 @@ class Loader:
 def served_name(name: str, part: str | None) -> str:
     """What a graph is asked by: the model's name, of a pair with the part's behind it."""
     return name if part is None else f"{name}.{part}"
+
+
+def _serve_pair(
+    pair: Pair,
+    files: Files,
+    name: str,
+    version: str,
+    *,
+    golden: float,
+    settings: ModelSettings,
+    provider: str,
+    max_message_bytes: int,
+    deadlines: Deadlines,
+    metrics: Metrics,
+    clock: Callable[[], float],
+) -> ServedPair:
+    """A pair that gives its recorded answers, with an engine that is not started; see `Loader`.
+
+    Raises:
+        ModelLoadError: it gives other answers.
+    """
+    rows = max_rows(settings, pair.contract)
+    golden_test.replay_pair(pair, files.whole, rows)
+    policy = policy_of(settings, pair.contract, rows=rows, provider=provider)
+    engine = Engine(
+        name,
+        pair.generation(rows),
+        policy=policy,
+        max_queue_rows=settings.max_queue_rows or 1,
+        deadlines=deadlines,
+        tally=metrics.generation(name, version),
+        clock=clock,
+    )
+    return ServedPair(
+        name=name,
+        version=version,
+        contract=pair.contract,
+        pair=pair,
+        signature=signature_of(pair, rows),
+        rules=pair.encoder.rules,
+        reader=files.reader,
+        writer=files.writer or TextWriter([], None),
+        encoder=ResponseEncoder(name, version, max_bytes=max_message_bytes - STREAM_BYTES),
+        policy=policy,
+        settings=settings,
+        provider=provider,
+        scheduler=engine,
+        metrics=metrics.model(name, version),
+        golden=golden,
+    )

@@ -8,8 +8,8 @@ from weir.bundle.versions import STABLE, is_label
 from weir.server.errors import InvalidRequest, ModelNotReady, UnknownModel
 from weir.server.generation.served import ServedPair
 from weir.server.repository import version_state
-from weir.server.repository.loader import ServedModel
 from weir.server.repository.scan import Files
+from weir.server.repository.served_model import ServedModel
 from weir.server.repository.version_state import State
 
 # As many digits as fit the wire's signed 64-bit integers, and 0, which no version has.

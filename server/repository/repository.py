@@ -21,10 +21,11 @@ from pathlib import Path
 from weir.server.generation.served import ServedPair
 from weir.server.repository.heap import give_back
 from weir.server.repository.load_sandbox import Trial
-from weir.server.repository.loader import Loader, ServedModel
+from weir.server.repository.loader import Loader
 from weir.server.repository.model_manager import Shell, Upkeep
 from weir.server.repository.registry import Catalogue, Entry, Offer
 from weir.server.repository.scan import Found, scan
+from weir.server.repository.served_model import ServedModel
 from weir.server.repository.version_state import UNLOADED, State
 from weir.server.telemetry.model_metrics import ModelGauges
 

@@ -18,6 +18,7 @@ from weir.bundle.versions import Policy, is_version
 from weir.bundle.wording import printable
 from weir.protocol import model_config_pb2 as pb
 from weir.protocol.datatypes import DATATYPES
+from weir.server.config import ModelSettings
 from weir.server.errors import ModelLoadError
 from weir.server.repository.triton_fields import paths, unused, with_colons
 from weir.server.runtime.signature import MAX_RANK
@@ -114,6 +115,19 @@ def parse(data: bytes, model_name: str) -> TritonConfig:
         policy=_policy(config.version_policy),
         unused=unused(found),
     )
+
+
+def with_config(settings: ModelSettings, config: TritonConfig | None) -> ModelSettings:
+    """The operator's word, and that of a `config.pbtxt` where the operator has none."""
+    if config is None:
+        return settings
+    own = {
+        "max_batch_rows": config.max_batch_size or None,
+        "max_queue_delay_s": config.max_queue_delay_s,
+        "instances": config.instances,
+    }
+    unset = {name: value for name, value in own.items() if getattr(settings, name) is None}
+    return settings.model_copy(update=unset)
 
 
 def _read(data: bytes) -> tuple[pb.ModelConfig, Collection[str]]:

@@ -17,8 +17,8 @@ from weir.server.errors import (
 from weir.server.generation.request import read_request
 from weir.server.generation.served import ServedPair
 from weir.server.protocol import inference, parameters, request_decoder
-from weir.server.repository.loader import ServedModel
 from weir.server.repository.repository import Repository
+from weir.server.repository.served_model import ServedModel
 from weir.server.scheduling.pending import Reply
 from weir.server.scheduling.unpacking import SMALL_BYTES, Unpacker
 from weir.server.telemetry.metrics import Metrics

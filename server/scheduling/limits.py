@@ -2,26 +2,12 @@
 
 from weir.bundle.contract import Batching, Contract
 from weir.server.config import ModelSettings
-from weir.server.repository.triton_config import TritonConfig
 from weir.server.scheduling.batching import BatchPolicy
 
 _LINGER_SHARE = 0.02
 # Measured on a tagger of 256 units: from 1 to 2 the throughput is the same, below and above it is less.
 # A GPU computes several rows in the time of one, so there full batches come first; how many is a guess.
 _STEP_ROWS = {"cpu": 1.0, "cuda": 64.0}
-
-
-def with_config(settings: ModelSettings, config: TritonConfig | None) -> ModelSettings:
-    """The operator's word, and that of a `config.pbtxt` where the operator has none."""
-    if config is None:
-        return settings
-    own = {
-        "max_batch_rows": config.max_batch_size or None,
-        "max_queue_delay_s": config.max_queue_delay_s,
-        "instances": config.instances,
-    }
-    unset = {name: value for name, value in own.items() if getattr(settings, name) is None}
-    return settings.model_copy(update=unset)
 
 
 def max_rows(settings: ModelSettings, contract: Contract | None) -> int:

@@ -7,7 +7,7 @@ import grpc
 from numpy.typing import NDArray
 
 from weir.server.errors import Cancelled
-from weir.server.repository.loader import ServedModel
+from weir.server.repository.served_model import ServedModel
 from weir.server.runtime.signature import Fit
 from weir.server.telemetry.request_record import Trail
 from weir.server.transport.base import Metadata

@@ -12,7 +12,7 @@ from weir.bundle.series import Series
 from weir.protocol.weir.v1 import tasks_pb2 as pb
 from weir.server.errors import InvalidRequest
 from weir.server.protocol.parameters import check_id
-from weir.server.repository.loader import ServedModel
+from weir.server.repository.served_model import ServedModel
 from weir.server.services.handlers import parse
 from weir.server.tasks.task_call import Material, Prepared, TaskCall
 from weir.server.tasks.text import check_task

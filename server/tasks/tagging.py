@@ -10,7 +10,7 @@ from weir.protocol.weir.v1 import tasks_pb2 as pb
 from weir.server.errors import InvalidRequest
 from weir.server.protocol import message_limits
 from weir.server.protocol.parameters import check_id
-from weir.server.repository.loader import ServedModel
+from weir.server.repository.served_model import ServedModel
 from weir.server.services.handlers import parse
 from weir.server.tasks import text as texts
 from weir.server.tasks.task_call import Material, Prepared, TaskCall, check_rows

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from weir.protocol.weir.v1 import tasks_pb2 as pb
 from weir.server.errors import Draining, InvalidRequest
 from weir.server.protocol import message_limits
-from weir.server.repository.loader import ServedModel
+from weir.server.repository.served_model import ServedModel
 from weir.server.scheduling.admission import Admission, Model, successor
 from weir.server.scheduling.pending import InferRequest
 from weir.server.tasks.worker_pool import WorkerPool

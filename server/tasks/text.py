@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from weir.protocol.weir.v1 import tasks_pb2 as pb
 from weir.server.errors import InvalidRequest
-from weir.server.repository.loader import ServedModel
+from weir.server.repository.served_model import ServedModel
 from weir.server.tasks.tokenizer import Reading, TextReader
 
 Array = NDArray[Any]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from weir.protocol.weir.v1 import tasks_pb2 as pb
 from weir.server.protocol import message_limits, response_encoder
 from weir.server.protocol.parameters import check_id
-from weir.server.repository.loader import ServedModel
+from weir.server.repository.served_model import ServedModel
 from weir.server.services.handlers import parse
 from weir.server.tasks import text
 from weir.server.tasks.image_classification import DEFAULT_TOP_K, check_classes

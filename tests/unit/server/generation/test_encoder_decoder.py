@@ -1,6 +1,5 @@
 """Two graphs that become a pair, and the proof that they still answer as they did."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,10 +10,9 @@ from numpy.typing import NDArray
 from tests.helpers import pairs
 from tests.unit.server.generation import toys
 from weir.bundle.contract import Contract
-from weir.bundle.golden import Golden
 from weir.bundle.sequences import PaddedAxis
-from weir.server.errors import GoldenMismatch, ModelLoadError, ServerError
-from weir.server.generation.encoder_decoder import Graph, Pair, make_pair, replay
+from weir.server.errors import ModelLoadError
+from weir.server.generation.encoder_decoder import Graph, Pair, make_pair
 from weir.server.generation.sampling import Answer, Search
 from weir.server.generation.served import outputs_of, signature_of
 from weir.server.runtime.sequence_rules import rules_of
@@ -46,14 +44,6 @@ def pair(encoder: Graph, decoder: Graph) -> Pair:
     return make_pair(pairs.CONTRACT, encoder, decoder)
 
 
-def golden(**changes: Any) -> Golden:
-    tokens = pairs.WHOLE_GOLDEN
-    return Golden(
-        {**tokens.inputs, **changes.get("inputs", {})},
-        {**tokens.outputs, **changes.get("outputs", {})},
-    )
-
-
 def respecified(graph: Graph, name: str, **changes: Any) -> Graph:
     """The graph with another word on one input."""
     inputs = {**graph.signature.inputs}
@@ -61,102 +51,6 @@ def respecified(graph: Graph, name: str, **changes: Any) -> Graph:
     outputs = list(graph.signature.outputs.values())
     signature = Signature(list(inputs.values()), outputs, batch_axis="batch", max_rows=4)
     return replace(graph, signature=signature)
-
-
-def test_pair_that_answers_as_it_did_is_taken(pair: Pair) -> None:
-    for max_rows in (1, 2, 4):
-        replay(pair, pairs.WHOLE_GOLDEN, max_rows)
-
-
-def test_other_answers_than_recorded_are_refused(pair: Pair) -> None:
-    spoilt = golden(outputs={"output_tokens": np.array([[4, 5], [0, 0]])})
-
-    with pytest.raises(
-        GoldenMismatch,
-        match=r"golden row 0, decoded together: expected tokens \[4, 5\], got \[4, 4\]",
-    ):
-        replay(pair, spoilt, 4)
-
-
-def test_row_that_answers_otherwise_alone_is_refused(encoder: Graph, decoder: Graph) -> None:
-    def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
-        outputs = decoder.run(inputs)
-        if inputs["state"].tolist() == [[3.0]]:  # the first step of the first row, alone
-            outputs["log_probabilities"][:, 5] = 9.0
-        return outputs
-
-    pair = make_pair(pairs.CONTRACT, encoder, replace(decoder, run=run))
-
-    with pytest.raises(GoldenMismatch, match="golden row 0, decoded alone"):
-        replay(pair, pairs.WHOLE_GOLDEN, 4)
-
-
-def test_pair_without_probabilities_is_refused(encoder: Graph, decoder: Graph) -> None:
-    def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
-        outputs = decoder.run(inputs)
-        outputs["log_probabilities"][:] = np.nan
-        return outputs
-
-    pair = make_pair(pairs.CONTRACT, encoder, replace(decoder, run=run))
-
-    with pytest.raises(ServerError, match="no probabilities"):
-        replay(pair, pairs.WHOLE_GOLDEN, 4)
-
-
-@pytest.mark.parametrize(
-    ("recorded", "message"),
-    [
-        (None, "no recorded answers"),
-        (Golden(pairs.WHOLE_GOLDEN.inputs, {}), "no recorded answers"),
-        (
-            Golden(pairs.WHOLE_GOLDEN.inputs, {"output_tokens": np.array([[4, 4], [0, 0]])}),
-            "no recorded answers",
-        ),
-        (
-            Golden({"lengths": np.array([3, 1])}, pairs.WHOLE_GOLDEN.outputs),
-            r"golden inputs: expected \['lengths', 'tokens'\], got \['lengths'\]",
-        ),
-        (Golden({}, pairs.WHOLE_GOLDEN.outputs), "golden inputs"),
-        (
-            Golden(
-                pairs.WHOLE_GOLDEN.inputs,
-                {name: array[:1] for name, array in pairs.WHOLE_GOLDEN.outputs.items()},
-            ),
-            "golden outputs: expected tokens and lengths of 2 rows",
-        ),
-        (
-            Golden(
-                pairs.WHOLE_GOLDEN.inputs,
-                {
-                    name: array.astype(np.float32)
-                    for name, array in pairs.WHOLE_GOLDEN.outputs.items()
-                },
-            ),
-            "golden outputs",
-        ),
-        (
-            Golden(
-                {**pairs.WHOLE_GOLDEN.inputs, "lengths": np.array([3])}, pairs.WHOLE_GOLDEN.outputs
-            ),
-            "golden inputs: expected rows",
-        ),
-    ],
-    ids=[
-        "none",
-        "no outputs",
-        "no lengths of answers",
-        "no tokens",
-        "no inputs",
-        "fewer answers",
-        "lengths that are no integers",
-        "fewer lengths",
-    ],
-)
-def test_recordings_that_prove_nothing_are_refused(
-    pair: Pair, recorded: Golden | None, message: str
-) -> None:
-    with pytest.raises(ModelLoadError, match=message):
-        replay(pair, recorded, 4)
 
 
 def axis(**changes: Any) -> PaddedAxis:

@@ -12,7 +12,8 @@ from tests.unit.server.conftest import Backend, Clock
 from weir.bundle.contract import Batching
 from weir.server.config import ModelSettings
 from weir.server.protocol import model_metadata
-from weir.server.repository.loader import Loader, ServedModel
+from weir.server.repository.loader import Loader
+from weir.server.repository.served_model import ServedModel
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.telemetry.metrics import Metrics
 

@@ -18,7 +18,8 @@ from weir.bundle.golden import Golden
 from weir.bundle.sequences import PaddedAxis, ValueRange
 from weir.server.config import ModelSettings
 from weir.server.errors import GoldenMismatch, InvalidRequest, ModelLoadError
-from weir.server.repository.loader import Loader, ServedModel
+from weir.server.repository.loader import Loader
+from weir.server.repository.served_model import ServedModel
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.telemetry.metrics import Metrics
 from weir.server.telemetry.request_record import Trail

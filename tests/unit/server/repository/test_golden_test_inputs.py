@@ -4,7 +4,7 @@ import pytest
 from weir.bundle.golden import Golden
 from weir.bundle.sequences import ValueRange
 from weir.server.errors import ModelLoadError
-from weir.server.repository.recorded import check_recorded
+from weir.server.repository.golden_test import check_inputs
 from weir.server.runtime.sequence_rules import Lengths, SequenceRules
 from weir.server.runtime.signature import Signature, TensorSpec
 
@@ -29,11 +29,11 @@ RULES = SequenceRules(
 
 
 def test_any_number_of_rows_may_be_recorded() -> None:
-    check_recorded(Golden({"tokens": TOKENS, "lengths": LENGTHS}, {}), SEQUENCES, RULES)
+    check_inputs(Golden({"tokens": TOKENS, "lengths": LENGTHS}, {}), SEQUENCES, RULES)
 
 
 def test_nothing_recorded_is_nothing_to_check() -> None:
-    check_recorded(None, SEQUENCES, RULES)
+    check_inputs(None, SEQUENCES, RULES)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_inputs_that_no_request_may_hold_are_refused(
     inputs: dict[str, np.ndarray], message: str
 ) -> None:
     with pytest.raises(ModelLoadError, match=f"^golden inputs: .*{message}"):
-        check_recorded(Golden(inputs, {}), SEQUENCES, RULES)
+        check_inputs(Golden(inputs, {}), SEQUENCES, RULES)
 
 
 def test_inputs_without_rows_may_have_any_shape_that_fits() -> None:
@@ -68,10 +68,10 @@ def test_inputs_without_rows_may_have_any_shape_that_fits() -> None:
         [TensorSpec("x", "FP32", ("time", 2))], [OUTPUT], batch_axis=None, max_rows=1
     )
 
-    check_recorded(
+    check_inputs(
         Golden({"x": np.ones((9, 2), np.float32)}, {}), signature, SequenceRules({}, {}, ())
     )
     with pytest.raises(ModelLoadError, match="axis 1: expected 2, got 3"):
-        check_recorded(
+        check_inputs(
             Golden({"x": np.ones((9, 3), np.float32)}, {}), signature, SequenceRules({}, {}, ())
         )
