@@ -3,8 +3,8 @@
 import sys
 from collections.abc import Iterator
 
+from weir.server.histogram import ROWS, SECONDS
 from weir.server.telemetry.families import Family, Subject
-from weir.server.telemetry.histogram import ROWS, SECONDS
 from weir.server.telemetry.metrics import SUBJECTS
 
 # Exported by prometheus-client, and so declared here for the page alone.

@@ -20,9 +20,10 @@ from weir.server.generation.row import GenerationRequest
 from weir.server.generation.worker import Turn, Worker
 from weir.server.scheduling import batching
 from weir.server.scheduling.batching import BatchPolicy
-from weir.server.scheduling.deadlines import Deadlines, why_left
+from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.places import Load, Places
 from weir.server.scheduling.request import refuse
+from weir.server.transport.status import closed_error
 
 
 class Engine:
@@ -100,7 +101,7 @@ class Engine:
 
     def cancel(self, request: GenerationRequest) -> None:
         """The caller is gone: its rows leave before the next step."""
-        error = why_left(request.arrived_s, request.deadline_s, self._clock())
+        error = closed_error(request.arrived_s, request.deadline_s, self._clock())
         with self._condition:
             is_ours = self._take(request, _reason_of(error))
         if is_ours:

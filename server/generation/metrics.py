@@ -11,9 +11,9 @@ from prometheus_client.core import Metric
 
 from weir.server.generation.decoder_batch import Stepped
 from weir.server.generation.row import GenerationRequest, Row
+from weir.server.histogram import SECONDS, Histogram
 from weir.server.runtime.collate import Tokens
 from weir.server.telemetry.families import MODEL, Family
-from weir.server.telemetry.histogram import SECONDS, Histogram
 from weir.server.telemetry.model_stats import BatchSizeStatistics, ModelMetrics
 
 FIRST_TOKEN_SECONDS = Family(

@@ -17,7 +17,7 @@ from weir.server.generation.row import Row, note
 from weir.server.generation.served import ServedPair, check_search
 from weir.server.protocol import parameters, request_decoder
 from weir.server.scheduling.pending import NOBODY, Reply
-from weir.server.transport.status import REASON_OF, refusal_of
+from weir.server.transport.status import REASON_OF, status_of
 
 
 def _encode_nothing(_: Sequence[Row]) -> bytes:
@@ -64,9 +64,9 @@ class PairRequest:
         self._encode = encode
         self._model = model
         self._reply: Reply = reply
-        self.trail = reply.trail
-        if self.trail is not None:
-            self.trail.waits(
+        self.record = reply.record
+        if self.record is not None:
+            self.record.waits(
                 model.name,
                 model.version,
                 rows=self.rows,
@@ -94,8 +94,8 @@ class PairRequest:
     def answer(self) -> None:
         """Encode and send; a caller who left meanwhile counts as cancelled."""
         message = self._encode(self.sources)
-        if self.trail is not None:
-            note(self.trail, self.sources)
+        if self.record is not None:
+            note(self.record, self.sources)
         self.is_answered = self._reply.finish(grpc.StatusCode.OK, message=message)
         self._let_go()
         if self.is_answered:
@@ -105,9 +105,9 @@ class PairRequest:
 
     def fail(self, error: Exception) -> None:
         """Send the status of a failure."""
-        refusal = refusal_of(error)
-        if self.trail is not None:
-            note(self.trail, self.sources)
+        refusal = status_of(error)
+        if self.record is not None:
+            note(self.record, self.sources)
         self._reply.finish(refusal.code, refusal.details, trailers=refusal.trailers)
         self._let_go()
         self._count(refusal.code.name, refusal.reason)

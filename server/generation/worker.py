@@ -118,7 +118,7 @@ class Worker:
         queued_s = [started_s - request.queued_s for request in requests]
         ended_s = self._clock()
         self._tally.encoded(queued_s, ended_s - started_s, tokens)
-        if any(request.trail is not None for request in requests):
+        if any(request.record is not None for request in requests):
             _note(requests, Batch(len(rows), started_s, run_s=started_s, ran_s=ended_s))
 
     def _step(self, joined: Sequence[Row]) -> None:
@@ -184,5 +184,5 @@ class Worker:
 def _note(requests: Sequence[GenerationRequest], batch: Batch) -> None:
     """Tell those that are followed what they were encoded with."""
     for request in requests:
-        if request.trail is not None:
-            request.trail.batch = batch
+        if request.record is not None:
+            request.record.batch = batch

@@ -7,10 +7,10 @@ Rules:
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
 from weir.protocol import inference_pb2 as pb
@@ -20,6 +20,7 @@ from weir.server.protocol.message_limits import check_counts
 from weir.server.runtime.signature import MAX_RANK, Form
 
 Array = NDArray[Any]
+M = TypeVar("M", bound=Message)
 
 _BF16_EXPONENT = 0x7F80
 
@@ -31,10 +32,20 @@ def parse_request(payload: bytes) -> pb.ModelInferRequest:
         InvalidRequest: not a `ModelInferRequest`, or one of absurdly many parts.
     """
     check_counts(payload)
+    return parse_message(pb.ModelInferRequest, payload)
+
+
+def parse_message(message_type: type[M], payload: bytes) -> M:
+    """Parse a message of one type.
+
+    Raises:
+        InvalidRequest: the bytes are not such a message.
+    """
     try:
-        return pb.ModelInferRequest.FromString(payload)
+        return message_type.FromString(payload)
     except DecodeError:
-        raise InvalidRequest("the message is no valid ModelInferRequest") from None
+        name = message_type.DESCRIPTOR.name
+        raise InvalidRequest(f"the message is no valid {name}") from None
 
 
 def forms(request: pb.ModelInferRequest) -> tuple[Form, ...]:

@@ -22,7 +22,7 @@ from weir.server.repository.served_model import ServedModel
 from weir.server.scheduling.pending import Reply
 from weir.server.scheduling.unpacking import SMALL_BYTES, Unpacker
 from weir.server.telemetry.metrics import Metrics
-from weir.server.transport.status import refusal_of
+from weir.server.transport.status import status_of
 
 Model = TypeVar("Model", bound=ServedModel | ServedPair)
 
@@ -113,7 +113,7 @@ class Admission:
             self._check_wanted(arrival)
             message = request_decoder.parse_request(arrival.payload)
             parameters.check_id(message.id)
-            if (trail := arrival.reply.trail) is not None:
+            if (trail := arrival.reply.record) is not None:
                 trail.asks(message.model_name, message.model_version, message.id)
             model = self.find(message.model_name, message.model_version)
             while True:
@@ -189,7 +189,7 @@ class Admission:
         request_bytes: int,
     ) -> None:
         """Answer a request that never reached a queue, and lay it to its model's account."""
-        refusal = refusal_of(error)
+        refusal = status_of(error)
         reply.finish(refusal.code, refusal.details, trailers=refusal.trailers)
         numbers = self._metrics.nobody if model is None else model.metrics
         if isinstance(error, ModelNotReady) and error.model is not None:

@@ -9,19 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-from weir.server.errors import Cancelled, DeadlineExceeded
-
 logger = logging.getLogger(__name__)
-
-# gRPC rounds a deadline up on the wire, by about a percent: a caller whose time is over hangs up that
-# much before the server would have called it late.
-_ROUNDED_UP = 0.05
-
-
-def why_left(arrived_s: float, deadline_s: float, now: float) -> Cancelled | DeadlineExceeded:
-    """What became of a caller who is gone at `now`; a transport tells both in the same way."""
-    is_late = deadline_s - now <= _ROUNDED_UP * (deadline_s - arrived_s)
-    return DeadlineExceeded("the deadline passed") if is_late else Cancelled("the caller hung up")
 
 
 class Expiring(Protocol):

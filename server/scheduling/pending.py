@@ -11,7 +11,7 @@ from weir.server.repository.served_model import ServedModel
 from weir.server.runtime.signature import Fit
 from weir.server.telemetry.request_record import Trail
 from weir.server.transport.base import Metadata
-from weir.server.transport.status import REASON_OF, refusal_of
+from weir.server.transport.status import REASON_OF, status_of
 
 Array = NDArray[Any]
 
@@ -20,7 +20,7 @@ class Reply(Protocol):
     """Where the answer to one request goes: a unary call, or one request's place on a stream."""
 
     @property
-    def trail(self) -> Trail | None:
+    def record(self) -> Trail | None:
         """What is noted of the request on its way; None: nobody wants to hear of it."""
 
     @property
@@ -41,7 +41,7 @@ class Reply(Protocol):
 class _Nobody:
     """In the place of a caller who has the answer."""
 
-    trail = None
+    record = None
     cancelled = True
 
     def finish(self, *_: object, **__: object) -> bool:
@@ -80,10 +80,10 @@ class InferRequest:
         "key",
         "length",
         "queued_s",
+        "record",
         "request_bytes",
         "response_bytes",
         "rows",
-        "trail",
     )
 
     def __init__(
@@ -114,9 +114,9 @@ class InferRequest:
         self._encode = encode
         self._model = model
         self._reply = reply
-        self.trail = reply.trail
-        if self.trail is not None:
-            self.trail.waits(
+        self.record = reply.record
+        if self.record is not None:
+            self.record.waits(
                 model.name,
                 model.version,
                 rows=fit.rows,
@@ -145,7 +145,7 @@ class InferRequest:
 
     def fail(self, error: Exception) -> None:
         """Send the status of a failure."""
-        refusal = refusal_of(error)
+        refusal = status_of(error)
         self._reply.finish(refusal.code, refusal.details, trailers=refusal.trailers)
         self._count(refusal.code.name, refusal.reason)
 

@@ -43,7 +43,7 @@ class Queued(Refusable, Protocol):
         queued_s: since when it waits for nothing but this model.
         deadline_s: never run after this time.
         is_answered: whether its answer reached somebody.
-        trail: what is noted of it; None: nobody wants to hear of it.
+        record: what is noted of it; None: nobody wants to hear of it.
         request_bytes: of its message.
     """
 
@@ -54,7 +54,7 @@ class Queued(Refusable, Protocol):
     queued_s: float
     deadline_s: float
     is_answered: bool
-    trail: Trail | None
+    record: Trail | None
     request_bytes: int
 
     @property

@@ -182,7 +182,7 @@ class Runner:
 
 def _note(batch: Sequence[Request], cut_s: float) -> Batch | None:
     """Tell those of a batch that are followed what they share; None if none is."""
-    trails = [request.trail for request in batch if request.trail is not None]
+    trails = [request.record for request in batch if request.record is not None]
     if not trails:
         return None
     noted = Batch(sum(request.rows for request in batch), cut_s)

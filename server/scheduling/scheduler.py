@@ -19,10 +19,11 @@ from weir.server.errors import DeadlineExceeded
 from weir.server.runtime.padding import Padding
 from weir.server.scheduling import batching
 from weir.server.scheduling.batching import BatchPolicy, LastBatch
-from weir.server.scheduling.deadlines import Deadlines, why_left
+from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.places import Load, Places
 from weir.server.scheduling.request import Observer, Request, refuse
 from weir.server.scheduling.running import Run, Runner
+from weir.server.transport.status import closed_error
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +137,7 @@ class Scheduler:
         with self._condition:
             is_ours = self._places.take(request)
         if is_ours:
-            refuse(request, why_left(request.arrived_s, request.deadline_s, self._clock()))
+            refuse(request, closed_error(request.arrived_s, request.deadline_s, self._clock()))
 
     def expire(self, now: float) -> float:
         """Answer every request whose deadline passed; the earliest deadline left, or infinity."""

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import grpc
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
-from weir.server.errors import InvalidRequest
+from weir.server.protocol.request_decoder import parse_message
 from weir.server.transport.base import Call, Unary
-from weir.server.transport.status import refusal_of
+from weir.server.transport.status import status_of
 
 M = TypeVar("M", bound=Message)
 
@@ -18,7 +18,7 @@ def unary(request_type: type[M], method: Callable[[M], Message]) -> Unary:
 
     def handle(call: Call, payload: bytes) -> None:
         try:
-            message = method(parse(request_type, payload))
+            message = method(parse_message(request_type, payload))
         except Exception as error:  # noqa: BLE001 - the one place where these calls may fail
             refuse(call, error)
         else:
@@ -48,27 +48,14 @@ def later(
                 call.finish(grpc.StatusCode.OK, message=answer.SerializeToString())
 
         try:
-            method(parse(request_type, payload), done)
+            method(parse_message(request_type, payload), done)
         except Exception as error:  # noqa: BLE001 - the one place where these calls may fail
             refuse(call, error)
 
     return Unary(handle)
 
 
-def parse(request_type: type[M], payload: bytes) -> M:
-    """A message of its bytes.
-
-    Raises:
-        InvalidRequest: they are none.
-    """
-    try:
-        return request_type.FromString(payload)
-    except DecodeError:
-        name = request_type.DESCRIPTOR.name
-        raise InvalidRequest(f"the message is no valid {name}") from None
-
-
 def refuse(call: Call, error: Exception) -> None:
     """End a call with the status of a failure."""
-    refusal = refusal_of(error)
-    call.finish(refusal.code, refusal.details, trailers=refusal.trailers)
+    status = status_of(error)
+    call.finish(status.code, status.details, trailers=status.trailers)

@@ -3,7 +3,7 @@
 Rules:
 - Answers are matched by id, and may overtake each other.
 - A request may get several; after the last, or after a failure, it gets nothing. If the client does not read
-  them, those that go on fail (`unread`).
+  them, those that go on fail (`backpressure`).
 - A request that fails is answered with an error message; the stream goes on. A client that sends the
   metadata `triton_grpc_error: true` gets the status instead, which ends its stream.
 - At most `_WINDOW` requests of a stream are open, so a client that does not read its answers is not
@@ -23,8 +23,8 @@ from weir.server.protocol.parameters import check_id
 from weir.server.protocol.request_decoder import parse_request
 from weir.server.protocol.response_encoder import as_streamed
 from weir.server.scheduling.pending import Reply
-from weir.server.services.unread import Unread
 from weir.server.telemetry.request_record import Trail
+from weir.server.transport.backpressure import BoundedSender
 from weir.server.transport.base import Call, Metadata
 
 _WINDOW = 128
@@ -62,7 +62,7 @@ class InferStream:
         self._admit = admit
         self._follow = follow
         self._ends_on_error = ("triton_grpc_error", "true") in call.metadata
-        self._unread = Unread(call)
+        self._parts = BoundedSender(call)
         self._lock = threading.Lock()
         self._open = 0
         self._is_receiving = False
@@ -97,7 +97,7 @@ class InferStream:
         """
         if self.cancelled:
             return False
-        self._unread.send(message)
+        self._parts.send(message)
         return True
 
     def refuse(
@@ -135,7 +135,7 @@ class InferStream:
         if self._follow is None:
             return reply
         followed = self._follow(self._call, reply, request_bytes)
-        reply.trail = followed.trail
+        reply.record = followed.record
         return followed
 
     def _admitted(self, reply: "_StreamReply", cancel: Callable[[], None]) -> None:
@@ -171,7 +171,7 @@ class InferStream:
 class _StreamReply:
     """Where the answer to one request of a stream goes; see `pending.Reply`."""
 
-    trail: Trail | None = None
+    record: Trail | None = None
 
     def __init__(self, stream: InferStream, payload: bytes) -> None:
         self._stream = stream
@@ -198,8 +198,8 @@ class _StreamReply:
     def send_part(self, message: bytes) -> bool:
         """Send one of several answers, not the last; False if nobody waits."""
         part = as_streamed(message, is_final=False)
-        if self.trail is not None:
-            self.trail.response_bytes += len(part)
+        if self.record is not None:
+            self.record.response_bytes += len(part)
         # Sent under the lock: a deadline ends a request from another thread, and no part may follow that.
         with self._lock:
             return not self.is_done and self._stream.send_part(part)

@@ -12,8 +12,8 @@ from weir.bundle.series import Series
 from weir.protocol.weir.v1 import tasks_pb2 as pb
 from weir.server.errors import InvalidRequest
 from weir.server.protocol.parameters import check_id
+from weir.server.protocol.request_decoder import parse_message
 from weir.server.repository.served_model import ServedModel
-from weir.server.services.handlers import parse
 from weir.server.tasks.task_call import Material, Prepared, TaskCall
 from weir.server.tasks.text import check_task
 
@@ -33,7 +33,7 @@ def _check(model: ServedModel) -> None:
 
 
 def _prepare(material: Material[ServedModel]) -> Prepared:
-    message, model = parse(pb.ForecastRequest, material.payload), material.model
+    message, model = parse_message(pb.ForecastRequest, material.payload), material.model
     series = _series(model)
     check_id(message.id)
     if message.horizon > series.horizon:

@@ -18,15 +18,15 @@ from weir.server.generation.served import ServedPair, check_search
 from weir.server.generation.wanted import search_of
 from weir.server.protocol import message_limits
 from weir.server.protocol.parameters import check_id
+from weir.server.protocol.request_decoder import parse_message
 from weir.server.scheduling.admission import Admission
 from weir.server.scheduling.silence import Silence
-from weir.server.services.handlers import parse
-from weir.server.services.unread import Unread
 from weir.server.tasks.task_call import Arrived, Material, begin
 from weir.server.tasks.text import read
 from weir.server.tasks.tokenizer import Reading, TextReader
 from weir.server.tasks.worker_pool import WorkerPool
 from weir.server.telemetry.request_record import Trail
+from weir.server.transport.backpressure import BoundedSender
 from weir.server.transport.base import Call, Metadata
 
 
@@ -79,7 +79,7 @@ def _request(arrived: Arrived, material: Material[ServedPair]) -> PairRequest:
     """Unpack, check, and read the text."""
     call, model, reader = arrived.call, material.model, _reader(material.model)
     message_limits.check_texts(material.payload)
-    message = parse(pb.GenerateRequest, material.payload)
+    message = parse_message(pb.GenerateRequest, material.payload)
     check_id(message.id)
     search = search_of(message)
     check_search(search, model)
@@ -109,7 +109,7 @@ class _Told:
     def __init__(self, call: Call, model: ServedPair, row: Row) -> None:
         self._call = call
         self._row = row
-        self._unread = Unread(call)
+        self._sender = BoundedSender(call)
         self._writer = model.writer
         self._draft = model.writer.begin()
 
@@ -122,7 +122,7 @@ class _Told:
         message.token.log_probability = log_probability
         payload = message.SerializeToString()
         self._row.sent_bytes += len(payload)
-        self._unread.send(payload)
+        self._sender.send(payload)
 
 
 class _StreamEnd:
@@ -132,9 +132,10 @@ class _StreamEnd:
         self._call = call
 
     @property
-    def trail(self) -> Trail | None:
+    def record(self) -> Trail | None:
         """What is noted of the call."""
-        return self._call.trail
+        record: Trail | None = self._call.record
+        return record
 
     @property
     def cancelled(self) -> bool:

@@ -12,8 +12,8 @@ from weir.protocol.weir.v1 import tasks_pb2 as pb
 from weir.server.errors import InvalidRequest, ServerError
 from weir.server.protocol import response_encoder
 from weir.server.protocol.parameters import check_id
+from weir.server.protocol.request_decoder import parse_message
 from weir.server.repository.served_model import ServedModel
-from weir.server.services.handlers import parse
 from weir.server.tasks import images
 from weir.server.tasks.task_call import Material, Prepared, TaskCall, check_rows
 
@@ -38,7 +38,7 @@ def _check(model: ServedModel) -> None:
 
 def _prepare(material: Material[ServedModel]) -> Prepared:
     """Unpack, check, and decode one picture after the other."""
-    message, model = parse(pb.ClassifyRequest, material.payload), material.model
+    message, model = parse_message(pb.ClassifyRequest, material.payload), material.model
     chosen = _preprocessing(model)
     check_id(message.id)
     check_rows("pictures", len(message.pictures), model)

@@ -10,8 +10,8 @@ from weir.protocol.weir.v1 import tasks_pb2 as pb
 from weir.server.errors import InvalidRequest
 from weir.server.protocol import message_limits
 from weir.server.protocol.parameters import check_id
+from weir.server.protocol.request_decoder import parse_message
 from weir.server.repository.served_model import ServedModel
-from weir.server.services.handlers import parse
 from weir.server.tasks import text as texts
 from weir.server.tasks.task_call import Material, Prepared, TaskCall, check_rows
 from weir.server.tasks.tokenizer import Reading
@@ -31,7 +31,7 @@ def _check(model: ServedModel) -> None:
 
 def _prepare(material: Material[ServedModel]) -> Prepared:
     message_limits.check_texts(material.payload)
-    message, model = parse(pb.TagRequest, material.payload), material.model
+    message, model = parse_message(pb.TagRequest, material.payload), material.model
     check_id(message.id)
     check_rows("texts", len(message.texts), model)
     reader, output = texts.reader_of(model), texts.scored_output(model, _AXES)

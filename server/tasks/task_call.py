@@ -149,8 +149,8 @@ def begin(
     model = None
     try:
         name, version, request_id = message_limits.read_texts(payload, NAME, VERSION, ID)
-        if call.trail is not None:
-            call.trail.asks(name, version, request_id)
+        if call.record is not None:
+            call.record.asks(name, version, request_id)
         model = find(name, version)
         check(model)
         deadline_s = arrived_s + admission.left_s(call.time_left_s())

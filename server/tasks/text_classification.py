@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from weir.protocol.weir.v1 import tasks_pb2 as pb
 from weir.server.protocol import message_limits, response_encoder
 from weir.server.protocol.parameters import check_id
+from weir.server.protocol.request_decoder import parse_message
 from weir.server.repository.served_model import ServedModel
-from weir.server.services.handlers import parse
 from weir.server.tasks import text
 from weir.server.tasks.image_classification import DEFAULT_TOP_K, check_classes
 from weir.server.tasks.task_call import Material, Prepared, TaskCall, check_rows
@@ -29,7 +29,7 @@ def _check(model: ServedModel) -> None:
 
 def _prepare(material: Material[ServedModel]) -> Prepared:
     message_limits.check_texts(material.payload)
-    message, model = parse(pb.ClassifyTextRequest, material.payload), material.model
+    message, model = parse_message(pb.ClassifyTextRequest, material.payload), material.model
     check_id(message.id)
     check_rows("texts", len(message.texts), model)
     reader, output = text.reader_of(model), text.scored_output(model, _AXES)

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from weir.server.errors import DeadlineExceeded, Draining, Overloaded
-from weir.server.scheduling.deadlines import Deadlines, why_left
+from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.request import refuse
+from weir.server.transport.status import closed_error
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +148,7 @@ class WorkerPool:
         with self._condition:
             is_ours = self._take(job)
         if is_ours:
-            refuse(job, why_left(job.arrived_s, job.deadline_s, self._clock()))
+            refuse(job, closed_error(job.arrived_s, job.deadline_s, self._clock()))
 
     def expire(self, now: float) -> float:
         """Answer every job whose deadline passed; the earliest deadline left, or infinity."""

@@ -130,7 +130,7 @@ class FollowedReply:
     """
 
     def __init__(self, reply: Reply, trail: Trail, end: End) -> None:
-        self.trail = trail
+        self.record = trail
         self._reply = reply
         self._end = end
         self._has_ended = False
@@ -154,9 +154,9 @@ class FollowedReply:
             return is_heard
         self._has_ended = True
         if is_heard and message is not None:
-            self.trail.response_bytes += len(message)
+            self.record.response_bytes += len(message)
         is_lost = code is grpc.StatusCode.OK and not is_heard
-        self._end(self.trail, grpc.StatusCode.CANCELLED if is_lost else code)
+        self._end(self.record, grpc.StatusCode.CANCELLED if is_lost else code)
         return is_heard
 
 
@@ -170,7 +170,7 @@ class FollowedCall:
     """
 
     def __init__(self, call: Call, trail: Trail, end: End) -> None:
-        self.trail = trail
+        self.record = trail
         self.method = trail.method
         self.peer = trail.peer
         self.time_left_s = call.time_left_s
@@ -192,12 +192,12 @@ class FollowedCall:
         """Ask for the message of a stream."""
 
         def received(message: bytes | None) -> None:
-            self.trail.request_bytes += len(message or b"")
+            self.record.request_bytes += len(message or b"")
             callback(message)
 
         self._call.receive(received)
 
     def send(self, message: bytes, sent: Callable[[], None] | None = None) -> None:
         """Send one of several messages."""
-        self.trail.response_bytes += len(message)
+        self.record.response_bytes += len(message)
         self._call.send(message, sent)

@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from weir.server.histogram import ROWS, SECONDS, Histogram
 from weir.server.runtime.collate import Tokens
 from weir.server.scheduling.request import BatchTimes, Request
-from weir.server.telemetry.histogram import ROWS, SECONDS, Histogram
 
 HISTOGRAMS = {
     "weir_request_seconds": SECONDS,
@@ -76,7 +76,7 @@ class ModelMetrics:
 
         Args:
             status: of gRPC.
-            reason: see `statuses.Refusal`.
+            reason: see `transport.status.Status`.
             seconds: since its arrival.
             request_bytes: of its message.
             response_bytes: of what was sent of an answer before.

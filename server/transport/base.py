@@ -11,11 +11,10 @@ Rules, the same for both:
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import grpc
 
-from weir.server.telemetry.request_record import Trail
 from weir.server.transport.call_stats import Calls
 from weir.server.transport.io_watch import IoWatch
 
@@ -40,8 +39,8 @@ class Call(Protocol):
         """What the caller sent beside the message."""
 
     @property
-    def trail(self) -> Trail | None:
-        """What is noted of it on its way; None: nobody wants to hear of it."""
+    def record(self) -> Any:
+        """The request record that an interceptor attached, or None; the transport reads none."""
 
     @property
     def cancelled(self) -> bool:

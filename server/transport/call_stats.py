@@ -7,9 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import grpc
 
-from weir.server.errors import DeadlineExceeded
-from weir.server.scheduling.deadlines import why_left
-from weir.server.telemetry.histogram import SECONDS, Histogram
+from weir.server.histogram import SECONDS, Histogram
 
 # By number, as gRPC's conventions spell them: OK, InvalidArgument, …
 CODES: tuple[str, ...] = tuple(
@@ -17,15 +15,7 @@ CODES: tuple[str, ...] = tuple(
     for code in sorted(grpc.StatusCode, key=lambda code: int(code.value[0]))
 )
 CANCELLED: int = grpc.StatusCode.CANCELLED.value[0]
-_DEADLINE_EXCEEDED: int = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 UNIMPLEMENTED: int = grpc.StatusCode.UNIMPLEMENTED.value[0]
-
-
-def code_of_leaving(open_s: float, left_s: float | None) -> int:
-    """Of a call whose caller left after so long, with so much time left: it hung up, or its deadline passed."""
-    if left_s is not None and isinstance(why_left(0.0, open_s + left_s, open_s), DeadlineExceeded):
-        return _DEADLINE_EXCEEDED
-    return CANCELLED
 
 
 class MethodCalls:

@@ -8,11 +8,11 @@ from typing import Any
 
 import grpc
 
-from weir.server.telemetry.request_record import Trail
 from weir.server.transport.base import Metadata, guarded
-from weir.server.transport.call_stats import CANCELLED, MethodCalls, code_of_leaving
+from weir.server.transport.call_stats import CANCELLED, MethodCalls
 from weir.server.transport.io_watch import IoWatch
 from weir.server.transport.outbox import Outbox, ignore
+from weir.server.transport.status import closed_code
 
 try:
     from grpc._cython import cygrpc  # type: ignore[attr-defined]
@@ -60,7 +60,7 @@ class CompletionQueueCall:
         "cancelled",
     )
 
-    trail: Trail | None = None
+    record = None
 
     def __init__(
         self, event: Any, outbox: Outbox, io: IoWatch, calls: MethodCalls, arrived_s: float
@@ -174,7 +174,7 @@ class CompletionQueueCall:
                 self.cancelled = True
                 callback, self._on_close = self._on_close, None
                 if not self._ended:
-                    self._code = code_of_leaving(open_s, self.time_left_s())
+                    self._code = closed_code(open_s, self.time_left_s()).value[0]
         self._calls.ended(self._code, open_s)
         if self._io.latest is self._call:
             self._io.latest = None

@@ -8,9 +8,9 @@ from typing import Any
 
 import grpc
 
-from weir.server.telemetry.request_record import Trail
 from weir.server.transport.base import Metadata, guarded
-from weir.server.transport.call_stats import CANCELLED, code_of_leaving
+from weir.server.transport.call_stats import CANCELLED
+from weir.server.transport.status import closed_code
 
 _Sent = Callable[[], None] | None
 
@@ -25,7 +25,7 @@ class PublicCall:
         ended: told the number of its status, once.
     """
 
-    trail: Trail | None = None
+    record = None
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ class PublicCall:
                 callback, self._on_close = self._on_close, None
                 self._outgoing.put(None)
                 open_s = time.monotonic() - self._arrived_s
-                self._code = code_of_leaving(open_s, self.time_left_s())
+                self._code = closed_code(open_s, self.time_left_s()).value[0]
         self._tell_end(self._code)
         if callback is not None:
             callback()

@@ -1,4 +1,7 @@
-"""The one table: expected failures → gRPC statuses. Anything else is our bug, and INTERNAL."""
+"""The one table of statuses: which gRPC status each expected failure gets.
+
+Any other exception is a bug: it is logged with an id, and its status is INTERNAL with that id.
+"""
 
 import logging
 import re
@@ -8,11 +11,12 @@ from dataclasses import dataclass
 import grpc
 
 from weir.server import errors
+from weir.server.errors import Cancelled, DeadlineExceeded
 from weir.server.transport.base import Metadata
 
 logger = logging.getLogger(__name__)
 
-STATUS_OF: dict[type[errors.RequestError], grpc.StatusCode] = {
+CODE_OF: dict[type[errors.RequestError], grpc.StatusCode] = {
     errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     errors.UnknownModel: grpc.StatusCode.NOT_FOUND,
     errors.ModelNotReady: grpc.StatusCode.UNAVAILABLE,
@@ -27,20 +31,24 @@ STATUS_OF: dict[type[errors.RequestError], grpc.StatusCode] = {
     errors.Unsupported: grpc.StatusCode.UNIMPLEMENTED,
 }
 
-# They travel in a header, of which a client takes 8 KB, and each byte may be written as three.
-_MOST_DETAILS_BYTES = 2000
+# Details travel in a header. A client accepts 8 KB of headers, and gRPC may write a byte as three.
+_MAX_DETAILS_BYTES = 2000
 INTERNAL = "internal"
-REASON_OF = {error: re.sub(r"(?<=.)([A-Z])", r"_\1", error.__name__).lower() for error in STATUS_OF}
+REASON_OF = {error: re.sub(r"(?<=.)([A-Z])", r"_\1", error.__name__).lower() for error in CODE_OF}
 REASONS = (*REASON_OF.values(), INTERNAL)
-"""How failures are called in metrics: `invalid_request`, `unknown_model`, …"""
+"""The metrics' names for failures: `invalid_request`, `unknown_model`, …"""
 
 # Long enough for a queue of the default size to move, short enough not to idle a client.
 _RETRY_PUSHBACK: Metadata = (("grpc-retry-pushback-ms", "100"),)
 
+# gRPC rounds a deadline up on the wire, by about a percent. A client whose deadline passes
+# therefore closes the call before the server's own clock reaches that deadline.
+_ROUNDED_UP = 0.05
+
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """How a failure is told to the caller, and (`reason`) how it is counted."""
+class Status:
+    """The status of a failed call, and the reason under which metrics count the failure."""
 
     code: grpc.StatusCode
     details: str
@@ -48,20 +56,34 @@ class Refusal:
     reason: str = INTERNAL
 
 
-def refusal_of(error: Exception) -> Refusal:
-    """What the caller hears of a failure; a bug is logged, and told by its id alone."""
-    code = STATUS_OF.get(type(error)) if isinstance(error, errors.RequestError) else None
+def status_of(error: Exception) -> Status:
+    """The status of a failure; logs the error if it is a bug."""
+    code = CODE_OF.get(type(error)) if isinstance(error, errors.RequestError) else None
     if code is None:
         error_id = uuid.uuid4().hex[:12]
         logger.error("internal error error_id=%s", error_id, exc_info=error)
-        return Refusal(grpc.StatusCode.INTERNAL, f"internal error {error_id}")
+        return Status(grpc.StatusCode.INTERNAL, f"internal error {error_id}")
     trailers = _RETRY_PUSHBACK if isinstance(error, errors.Overloaded) else ()
     reason = REASON_OF[type(error)]  # type: ignore[index]
-    return Refusal(code, _shortened(str(error)), trailers, reason)
+    return Status(code, _shortened(str(error)), trailers, reason)
+
+
+def closed_error(arrived_s: float, deadline_s: float, now: float) -> Cancelled | DeadlineExceeded:
+    """The failure of a request whose client closed the call at `now`."""
+    if deadline_s - now <= _ROUNDED_UP * (deadline_s - arrived_s):
+        return DeadlineExceeded("the deadline passed")
+    return Cancelled("the client closed the call")
+
+
+def closed_code(open_s: float, left_s: float | None) -> grpc.StatusCode:
+    """The status of a call that its client closed after `open_s`, `left_s` before its deadline."""
+    if left_s is None:
+        return grpc.StatusCode.CANCELLED
+    return CODE_OF[type(closed_error(0.0, open_s + left_s, open_s))]
 
 
 def _shortened(text: str) -> str:
     data = text.encode(errors="backslashreplace")
-    if len(data) <= _MOST_DETAILS_BYTES:
+    if len(data) <= _MAX_DETAILS_BYTES:
         return text
-    return data[:_MOST_DETAILS_BYTES].decode(errors="ignore") + " ..."
+    return data[:_MAX_DETAILS_BYTES].decode(errors="ignore") + " ..."

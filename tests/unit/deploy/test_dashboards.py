@@ -8,7 +8,7 @@ import pytest
 from deploy.grafana import build
 from deploy.grafana.panels import COLOURS, Dashboard
 from deploy.grafana.queries import dashboards, panels
-from weir.server.transport.status import STATUS_OF
+from weir.server.transport.status import CODE_OF
 
 PAGES = dashboards(build.FOLDER)
 PANELS = [(page["title"], panel) for page in PAGES for panel in panels(page)]
@@ -94,7 +94,7 @@ def test_variables_are_those_that_queries_use(page: dict[str, Any]) -> None:
 
 
 def test_every_status_has_a_colour_of_its_own() -> None:
-    statuses = {code.name for code in STATUS_OF.values()} | {"OK", "INTERNAL"}
+    statuses = {code.name for code in CODE_OF.values()} | {"OK", "INTERNAL"}
     colours = COLOURS["{{status}}"]
 
     assert statuses <= set(colours)

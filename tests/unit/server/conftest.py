@@ -68,7 +68,7 @@ class FakeCall:
         self, metadata: Metadata = (), *, time_left_s: float | None = None, method: str = "/fake"
     ) -> None:
         self.method = method
-        self.trail: Trail | None = None
+        self.record: Trail | None = None
         self.peer = "fake"
         self.metadata = metadata
         self.cancelled = False

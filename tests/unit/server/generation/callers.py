@@ -28,7 +28,7 @@ class Caller:
     answer_error: Exception | None = None
     fail_error: Exception | None = None
     is_answered: bool = False
-    trail: Trail | None = None
+    record: Trail | None = None
     request_bytes: int = 0
     response_bytes: int = 0
     key: Hashable = ()

@@ -9,7 +9,7 @@ from weir.server.errors import Cancelled
 from weir.server.generation.decoder_batch import Stepped
 from weir.server.generation.row import Row
 from weir.server.generation.sampling import Answer
-from weir.server.telemetry.histogram import SECONDS, Histogram
+from weir.server.histogram import SECONDS, Histogram
 from weir.server.telemetry.metrics import Metrics
 
 LABELS = frozenset({("model", "toy"), ("version", "1")})

@@ -276,7 +276,7 @@ def test_failure_is_told_and_counted(ask: Ask, model: ServedPair) -> None:
 def test_a_request_that_has_ended_holds_no_call(model: ServedPair, ends: str) -> None:
     # Rows and request hold each other: without this, calls would stay open until the collector comes.
     class Reply:
-        trail = None
+        record = None
         cancelled = False
 
         def finish(self, *_: object, **__: object) -> bool:

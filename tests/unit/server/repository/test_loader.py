@@ -44,7 +44,7 @@ class Call:
         self.queued_s = 0.0
         self.deadline_s = float("inf")
         self.is_answered = False
-        self.trail: Trail | None = None
+        self.record: Trail | None = None
         self.request_bytes = self.response_bytes = 0
         self.done = threading.Event()
         self.outcome: Mapping[str, Array] | Exception = {}

@@ -44,7 +44,7 @@ class Call:
     answer_error: Exception | None = None
     fail_error: Exception | None = None
     is_answered: bool = False
-    trail: Trail | None = None
+    record: Trail | None = None
     request_bytes: int = 0
     response_bytes: int = 0
     outcomes: list[Mapping[str, Array] | Exception] = field(default_factory=list)

@@ -9,8 +9,8 @@ from weir.protocol import inference_pb2 as pb
 from weir.server.errors import ClientTooSlow
 from weir.server.protocol.response_encoder import ResponseEncoder
 from weir.server.scheduling.pending import Reply
-from weir.server.services import unread
 from weir.server.services.inference_stream import InferStream
+from weir.server.transport import backpressure
 from weir.server.transport.base import Metadata
 
 WINDOW = 128
@@ -206,7 +206,7 @@ def test_only_true_asks_for_statuses(value: str) -> None:
 
 
 def test_parts_that_nobody_reads_are_so_many_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unread, "MOST_UNREAD", 2)
+    monkeypatch.setattr(backpressure, "MAX_UNREAD_MESSAGES", 2)
     stream = Stream()
     first, second = stream.deliver("first"), stream.deliver("second")
     assert first.tell() and second.tell()

@@ -12,9 +12,9 @@ from weir.protocol.weir.v1 import tasks_pb2 as pb
 from weir.server.scheduling.admission import Admission
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.silence import Silence
-from weir.server.services import unread
 from weir.server.services.tasks import SERVICE, Tasks
 from weir.server.tasks.worker_pool import WorkerPool
+from weir.server.transport import backpressure
 from weir.server.transport.base import Stream
 
 OK, INVALID = grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT
@@ -171,7 +171,7 @@ def test_call_without_a_message_is_refused(generating: Generating) -> None:
 def test_caller_who_does_not_read_is_told_so_and_frees_its_row(
     generating: Generating, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unread, "MOST_UNREAD", 50)
+    monkeypatch.setattr(backpressure, "MAX_UNREAD_MESSAGES", 50)
 
     call = generating.send(ENDLESS)
 

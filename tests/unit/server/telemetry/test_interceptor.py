@@ -161,5 +161,5 @@ def test_who_is_followed(
     if expected is None:
         assert call is inner
     else:
-        assert (call.trail.is_logged, call.trail.is_traced) == expected
-        assert (call.trail.parent is None) == (not metadata)
+        assert (call.record.is_logged, call.record.is_traced) == expected
+        assert (call.record.parent is None) == (not metadata)

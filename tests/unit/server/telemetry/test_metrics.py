@@ -9,7 +9,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from weir.server.errors import GoldenMismatch
-from weir.server.telemetry.histogram import ROWS, SECONDS, Histogram
+from weir.server.histogram import ROWS, SECONDS, Histogram
 from weir.server.telemetry.metrics import SUBJECTS, Metrics
 from weir.server.telemetry.model_metrics import ModelGauges
 from weir.server.telemetry.model_stats import HISTOGRAMS, ModelMetrics

@@ -8,7 +8,7 @@ import pytest
 
 from weir.server import errors
 from weir.server.errors import Overloaded, RequestError, ServerError
-from weir.server.transport.status import REASONS, STATUS_OF, Refusal, refusal_of
+from weir.server.transport.status import CODE_OF, REASONS, Status, status_of
 
 EXPECTED = {
     errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
@@ -44,7 +44,7 @@ def tree() -> list[type[Exception]]:
 
 
 def test_every_leaf_of_the_tree_has_exactly_one_status() -> None:
-    assert set(STATUS_OF) == set(leaves(RequestError))
+    assert set(CODE_OF) == set(leaves(RequestError))
 
 
 @pytest.mark.parametrize(
@@ -53,9 +53,9 @@ def test_every_leaf_of_the_tree_has_exactly_one_status() -> None:
 def test_failure_has_the_status_of_the_design(
     error: type[RequestError], code: grpc.StatusCode
 ) -> None:
-    refusal = refusal_of(error("what was expected, what came"))
+    status = status_of(error("what was expected, what came"))
 
-    assert (refusal.code, refusal.details) == (code, "what was expected, what came")
+    assert (status.code, status.details) == (code, "what was expected, what came")
 
 
 def test_every_failure_is_counted_under_a_reason_of_a_closed_set() -> None:
@@ -74,15 +74,15 @@ def test_every_failure_is_counted_under_a_reason_of_a_closed_set() -> None:
         "unsupported",
         "internal",
     }
-    assert refusal_of(Overloaded("full")).reason == "overloaded"
-    assert refusal_of(errors.OutOfMemory("no")).reason == "out_of_memory"
-    assert {refusal_of(error("no")).reason for error in leaves(RequestError)} < set(REASONS)
+    assert status_of(Overloaded("full")).reason == "overloaded"
+    assert status_of(errors.OutOfMemory("no")).reason == "out_of_memory"
+    assert {status_of(error("no")).reason for error in leaves(RequestError)} < set(REASONS)
 
 
 def test_only_overload_asks_to_come_back_and_says_when() -> None:
-    assert dict(refusal_of(Overloaded("full")).trailers).keys() == {"grpc-retry-pushback-ms"}
+    assert dict(status_of(Overloaded("full")).trailers).keys() == {"grpc-retry-pushback-ms"}
     for error in set(leaves(RequestError)) - {Overloaded}:
-        assert refusal_of(error("no")).trailers == ()
+        assert status_of(error("no")).trailers == ()
 
 
 def test_every_error_is_drawn_in_the_tree_and_says_what_for() -> None:
@@ -111,41 +111,41 @@ def test_anything_else_is_internal_and_told_by_its_id_alone(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR):
-        refusal = refusal_of(error)
+        status = status_of(error)
 
-    assert refusal.code is grpc.StatusCode.INTERNAL
-    found = re.fullmatch(r"internal error ([0-9a-f]{12})", refusal.details)
-    assert found and refusal.reason == "internal"
-    assert INTERNAL_TEXT not in refusal.details
-    assert refusal.trailers == ()
+    assert status.code is grpc.StatusCode.INTERNAL
+    found = re.fullmatch(r"internal error ([0-9a-f]{12})", status.details)
+    assert found and status.reason == "internal"
+    assert INTERNAL_TEXT not in status.details
+    assert status.trailers == ()
     assert f"error_id={found[1]}" in caplog.text
     assert INTERNAL_TEXT in caplog.text
 
 
 def test_every_bug_has_an_id_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
-    refusals = {refusal_of(ValueError("bug")).details for _ in range(10)}
+    details = {status_of(ValueError("bug")).details for _ in range(10)}
 
-    assert len(refusals) == 10
+    assert len(details) == 10
 
 
 def test_expected_failures_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         for error in leaves(RequestError):
-            refusal_of(error("no"))
+            status_of(error("no"))
 
     assert caplog.text == ""
 
 
 def test_unknown_is_never_a_status() -> None:
-    assert grpc.StatusCode.UNKNOWN not in STATUS_OF.values()
-    assert Refusal(grpc.StatusCode.OK, "").trailers == ()
+    assert grpc.StatusCode.UNKNOWN not in CODE_OF.values()
+    assert Status(grpc.StatusCode.OK, "").trailers == ()
 
 
 @pytest.mark.parametrize("letter", ["x", "\u00e9", "\U0001f600"], ids=ascii)
 def test_details_fit_a_header_however_much_there_is_to_say(letter: str) -> None:
     """Of a model with thousands of versions, say: a client refuses the answer, whatever it says."""
-    refusal = refusal_of(errors.UnknownModel("what matters " + letter * 50_000))
+    status = status_of(errors.UnknownModel("what matters " + letter * 50_000))
 
-    assert refusal.details.startswith("what matters " + letter) and refusal.details.endswith("...")
-    assert len(quote(refusal.details)) < 8192
-    assert refusal_of(errors.UnknownModel(1000 * "x")).details == 1000 * "x"
+    assert status.details.startswith("what matters " + letter) and status.details.endswith("...")
+    assert len(quote(status.details)) < 8192
+    assert status_of(errors.UnknownModel(1000 * "x")).details == 1000 * "x"

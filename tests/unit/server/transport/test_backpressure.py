@@ -2,16 +2,16 @@ import pytest
 
 from tests.unit.server.conftest import FakeCall
 from weir.server.errors import ClientTooSlow
-from weir.server.services import unread
-from weir.server.services.unread import Unread
+from weir.server.transport import backpressure
+from weir.server.transport.backpressure import BoundedSender
 
 
 def test_caller_who_does_not_read_is_sent_so_much_and_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(unread, "MOST_UNREAD", 3)
+    monkeypatch.setattr(backpressure, "MAX_UNREAD_MESSAGES", 3)
     call = FakeCall()
-    tokens = Unread(call)
+    tokens = BoundedSender(call)
     for message in (b"1", b"2", b"3"):
         tokens.send(message)
 
