@@ -5,7 +5,7 @@
 Threads, all of them: the main thread waits for a signal; `weir-io` (or grpcio's pool) carries calls;
 `weir-run-…` runs models; `weir-decode_…` reads pictures and texts; `weir-deadlines` ends what is late;
 `weir-loader` loads, and each version that leaves has a `weir-retire-…`; `weir-unpack` unpacks large messages; `weir-log` writes the log, and
-`weir-tell` makes lines and spans of requests if that is asked for; `weir-metrics` and its `weir-scrape` answer scrapes.
+`weir-exporter` makes lines and spans of requests if that is asked for; `weir-metrics` and its `weir-scrape` answer scrapes.
 """
 
 import gc
@@ -117,14 +117,16 @@ class App:
         self._decoding = WorkerPool(
             settings.preprocessing_threads or _cores(), deadlines=self._deadlines
         )
-        self._metrics.watch_decoding(self._decoding.waiting)
+        self._metrics.watch_preprocessing(self._decoding.waiting)
         silence = Silence(settings.default_deadline_s, deadlines=self._deadlines)
-        self._teller = exporter.open_teller(settings)
+        self._exporter = exporter.open_exporter(settings)
         self._metrics.watch_log(self._lost_lines)
-        follower = self._teller.follower(settings) if self._teller else None
+        interceptor = self._exporter.interceptor(settings) if self._exporter else None
         handlers = {
             **Servicer(
-                self._repository, self._admission, follower.reply if follower else None
+                self._repository,
+                self._admission,
+                interceptor.intercept_reply if interceptor else None,
             ).handlers(),
             **Models(self._repository).handlers(),
             **Control(
@@ -132,8 +134,8 @@ class App:
             ).handlers(),
             **Tasks(self._admission, self._decoding, silence).handlers(),
         }
-        if follower is not None:
-            handlers = dict(follower.over(handlers, but=STREAM_INFER))
+        if interceptor is not None:
+            handlers = dict(interceptor.intercept(handlers, except_stream=STREAM_INFER))
         self._transport = open_transport(settings, self._with_standard(handlers))
         self._metrics.watch_transport(
             self._transport,
@@ -176,8 +178,8 @@ class App:
         drained = self._repository.close(max(0.0, end_s - time.monotonic())) and decoded
         self._transport.stop(max(0.0, end_s - time.monotonic()))
         self._deadlines.stop()
-        if self._teller is not None:
-            self._teller.stop()
+        if self._exporter is not None:
+            self._exporter.stop()
         self._http.shutdown()
         self._http.server_close()
         logger.info("stopped drained=%s", drained)
@@ -191,7 +193,7 @@ class App:
         return handlers
 
     def _lost_lines(self) -> int:
-        return log.lost() + (0 if self._teller is None else self._teller.lost)
+        return log.dropped() + (0 if self._exporter is None else self._exporter.dropped)
 
     def _tell_health(self, entry: Entry | None) -> None:
         """A model changed, or (None) the first loading is over."""

@@ -13,7 +13,7 @@ import time
 import warnings
 
 from weir.bundle.wording import printable
-from weir.server.telemetry.background_queue import Outlet
+from weir.server.telemetry.background_queue import BackgroundQueue
 
 _FIELD = re.compile(r"(\w+)=%")
 REQUESTS = "weir.requests"
@@ -88,12 +88,12 @@ class _Lines(logging.Handler):
         super().__init__()
         self._descriptor = descriptor
         self._is_torn = False
-        self._outlet = Outlet(self._write, name="weir-log", limit=_MOST_WAITING)
+        self._queue = BackgroundQueue(self._write, name="weir-log", limit=_MOST_WAITING)
 
     @property
-    def lost(self) -> int:
+    def dropped(self) -> int:
         """Lines that were not written."""
-        return self._outlet.lost
+        return self._queue.dropped
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue a line. While nobody reads, lines of requests leave room for those of rarer events."""
@@ -102,13 +102,13 @@ class _Lines(logging.Handler):
         except Exception:  # noqa: BLE001 - logging's own rule: a bad record is reported, not raised
             self.handleError(record)
             return
-        is_left_out = record.name == REQUESTS and self._outlet.is_half_full
-        if is_left_out or not self._outlet.put(line):
-            self._outlet.lose()
+        is_left_out = record.name == REQUESTS and self._queue.is_half_full
+        if is_left_out or not self._queue.put(line):
+            self._queue.drop()
 
     def flush(self) -> None:
         """Wait until what was logged is written, but not for ever."""
-        self._outlet.drain(_LAST_WORDS_S)
+        self._queue.drain(_LAST_WORDS_S)
 
     def _write(self, line: bytes) -> None:
         # After a line that broke off, on a disk that was full, the next begins on a line of its own.
@@ -120,10 +120,10 @@ class _Lines(logging.Handler):
             self._is_torn = bool(rest) and (self._is_torn or len(rest) < len(whole))
 
 
-def lost() -> int:
+def dropped() -> int:
     """Lines of this process's log that were not written."""
     handlers = logging.getLogger().handlers
-    return sum(handler.lost for handler in handlers if isinstance(handler, _Lines))
+    return sum(handler.dropped for handler in handlers if isinstance(handler, _Lines))
 
 
 def configure(log_format: str, level: str) -> None:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 from weir.server.errors import DeadlineExceeded
 from weir.server.generation.decoder_batch import Generation
-from weir.server.generation.metrics import GenerationTally
+from weir.server.generation.metrics import GenerationStats
 from weir.server.generation.row import GenerationRequest
 from weir.server.generation.worker import Turn, Worker
 from weir.server.scheduling import batching
@@ -35,7 +35,7 @@ class Engine:
         policy: which requests are encoded together.
         max_queue_rows: rows that may wait; more are refused at once.
         deadlines: watches the requests while they are here.
-        tally: counts.
+        stats: counts.
         clock: monotonic seconds.
     """
 
@@ -47,7 +47,7 @@ class Engine:
         policy: BatchPolicy,
         max_queue_rows: int,
         deadlines: Deadlines,
-        tally: GenerationTally,
+        stats: GenerationStats,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = name
@@ -58,7 +58,7 @@ class Engine:
         self._condition = threading.Condition(threading.Lock())
         self._places: Places[GenerationRequest] = Places()
         self._gone: dict[GenerationRequest, str] = {}
-        self._worker = Worker(generation, leaving=self._leaving, tally=tally, clock=clock)
+        self._worker = Worker(generation, leaving=self._leaving, stats=stats, clock=clock)
         self._thread = threading.Thread(
             target=self._work, name=f"weir-generate-{name}", daemon=True
         )

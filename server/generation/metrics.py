@@ -14,7 +14,7 @@ from weir.server.generation.row import GenerationRequest, Row
 from weir.server.histogram import SECONDS, Histogram
 from weir.server.runtime.collate import Tokens
 from weir.server.telemetry.families import MODEL, Family
-from weir.server.telemetry.model_stats import BatchSizeStatistics, ModelMetrics
+from weir.server.telemetry.model_stats import BatchSizeStatistics, ModelStats
 
 FIRST_TOKEN_SECONDS = Family(
     "weir_generation_first_token_seconds", "histogram", MODEL, "seconds",
@@ -47,14 +47,14 @@ ACTIVE_ROWS = Family(
 FAMILIES = (FIRST_TOKEN_SECONDS, TOKEN_SECONDS, STEPS, TOKENS, FINISHED, ACTIVE_ROWS)
 
 
-class GenerationTally:
+class GenerationStats:
     """The numbers of one encoder-decoder; every field is read and written under its model's lock.
 
     Args:
         model: the numbers that any model has.
     """
 
-    def __init__(self, model: ModelMetrics) -> None:
+    def __init__(self, model: ModelStats) -> None:
         self.model = model
         self.first_token = Histogram(SECONDS)
         self.token = Histogram(SECONDS)
@@ -120,22 +120,22 @@ class GenerationTally:
             self.token.add((now - row.first_s) / (steps - 1))
 
 
-def families(tallies: Iterable[GenerationTally]) -> Iterator[Metric]:
+def families(tallies: Iterable[GenerationStats]) -> Iterator[Metric]:
     """All of it, for one scrape."""
     first, token = FIRST_TOKEN_SECONDS.histogram(), TOKEN_SECONDS.histogram()
     steps, tokens, finished, active = (
         family.values() for family in (STEPS, TOKENS, FINISHED, ACTIVE_ROWS)
     )
-    for tally in tallies:
-        labels = (tally.model.model, tally.model.version)
-        with tally.model.lock:
-            observed = ((first, tally.first_token.copy()), (token, tally.token.copy()))
+    for stats in tallies:
+        labels = (stats.model.model, stats.model.version)
+        with stats.model.lock:
+            observed = ((first, stats.first_token.copy()), (token, stats.token.copy()))
             counted = (
-                (steps, tally.steps),
-                (tokens, tally.tokens),
-                (active, tally.active_rows),
+                (steps, stats.steps),
+                (tokens, stats.tokens),
+                (active, stats.active_rows),
             )
-            reasons = dict(tally.finished)
+            reasons = dict(stats.finished)
         for histograms, histogram in observed:
             histograms.add_metric(labels, histogram.buckets(), histogram.total)
         for values, count in counted:

@@ -66,7 +66,7 @@ class PairRequest:
         self._reply: Reply = reply
         self.record = reply.record
         if self.record is not None:
-            self.record.waits(
+            self.record.queued(
                 model.name,
                 model.version,
                 rows=self.rows,
@@ -124,7 +124,7 @@ class PairRequest:
 
     def _count(self, status: str, reason: str) -> None:
         seconds = self._clock() - self.arrived_s
-        self._model.metrics.request_refused(
+        self._model.metrics.request_failed(
             status, reason, seconds, self.request_bytes, self.response_bytes
         )
 

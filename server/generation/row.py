@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from weir.server.generation.beam_search import Beam
 from weir.server.generation.sampling import Answer, Draw, Frame, Path, Search, Searching, Told
 from weir.server.scheduling.request import Queued
-from weir.server.telemetry.request_record import Trail
+from weir.server.telemetry.request_record import RequestRecord
 
 Array = NDArray[Any]
 
@@ -96,11 +96,13 @@ class Row:
         return not self._open
 
 
-def note(trail: Trail, rows: Sequence[Row]) -> None:
+def note(record: RequestRecord, rows: Sequence[Row]) -> None:
     """How far the rows of a request came."""
-    trail.first_token_s = min((row.first_s for row in rows if row.first_s), default=None)
+    record.first_token_s = min((row.first_s for row in rows if row.first_s), default=None)
     answers = [answer for row in rows for answer in row.answers]
-    trail.steps = max((len(answer.tokens) + answer.is_complete for answer in answers), default=None)
+    record.steps = max(
+        (len(answer.tokens) + answer.is_complete for answer in answers), default=None
+    )
 
 
 def _merit(answer: Answer) -> tuple[bool, float]:

@@ -20,7 +20,7 @@ from weir.server.runtime.signature import Signature, TensorSpec
 from weir.server.scheduling.batching import BatchPolicy
 from weir.server.tasks.detokenizer import TextWriter
 from weir.server.tasks.tokenizer import TextReader
-from weir.server.telemetry.model_stats import ModelMetrics
+from weir.server.telemetry.model_stats import ModelStats
 
 Array = NDArray[Any]
 
@@ -56,7 +56,7 @@ class ServedPair:
     settings: ModelSettings
     provider: str
     scheduler: Engine
-    metrics: ModelMetrics
+    metrics: ModelStats
     golden: float
     file: str = "encoder.onnx"
 

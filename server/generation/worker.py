@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 from weir.server.errors import InvalidRequest, ServerError
 from weir.server.generation.decoder_batch import Generation
-from weir.server.generation.metrics import GenerationTally
+from weir.server.generation.metrics import GenerationStats
 from weir.server.generation.row import GenerationRequest, Row
 from weir.server.scheduling.request import refuse
-from weir.server.telemetry.request_record import Batch
+from weir.server.telemetry.request_record import BatchRecord
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Worker:
     Args:
         generation: the rows, and the graphs behind them.
         leaving: takes a request out of its place, to be answered meanwhile; False if it was gone already.
-        tally: counts.
+        stats: counts.
         clock: monotonic seconds.
     """
 
@@ -56,12 +56,12 @@ class Worker:
         generation: Generation,
         *,
         leaving: Callable[[GenerationRequest], AbstractContextManager[bool]],
-        tally: GenerationTally,
+        stats: GenerationStats,
         clock: Callable[[], float],
     ) -> None:
         self._generation = generation
         self._leaving = leaving
-        self._tally = tally
+        self._stats = stats
         self._clock = clock
         # How many rows of a request have not ended.
         self._open: dict[GenerationRequest, int] = {}
@@ -83,9 +83,9 @@ class Worker:
         try:
             self._process(turn)
         except Exception as error:  # our bug: those here are lost, the thread must not be
-            logger.exception("step lost model=%s", self._tally.model.model)
+            logger.exception("step lost model=%s", self._stats.model.model)
             self._give_up(error)
-        self._tally.hold(self._generation.used_slots)
+        self._stats.hold(self._generation.used_slots)
 
     def _process(self, turn: Turn) -> None:
         for request in turn.encoded:
@@ -117,9 +117,9 @@ class Worker:
             return
         queued_s = [started_s - request.queued_s for request in requests]
         ended_s = self._clock()
-        self._tally.encoded(queued_s, ended_s - started_s, tokens)
+        self._stats.encoded(queued_s, ended_s - started_s, tokens)
         if any(request.record is not None for request in requests):
-            _note(requests, Batch(len(rows), started_s, run_s=started_s, ran_s=ended_s))
+            _note(requests, BatchRecord(len(rows), started_s, run_s=started_s, ran_s=ended_s))
 
     def _step(self, joined: Sequence[Row]) -> None:
         started_s = self._clock()
@@ -134,7 +134,7 @@ class Worker:
         now = self._clock()
         for row in joined:
             row.first_s = now
-        self._tally.stepped(stepped, joined, now - started_s, now)
+        self._stats.stepped(stepped, joined, now - started_s, now)
         for row in stepped.ended:
             if row.owner is not None:
                 self._end(row.owner)
@@ -160,7 +160,7 @@ class Worker:
         try:
             request.answer()
             if request.is_answered:
-                self._tally.answered(request, self._clock() - request.arrived_s)
+                self._stats.answered(request, self._clock() - request.arrived_s)
         except Exception as error:  # noqa: BLE001 - an answer that cannot be sent is that caller's alone
             refuse(request, error)
 
@@ -178,10 +178,10 @@ class Worker:
     def _drop(self, request: GenerationRequest, reason: str) -> None:
         """Forget the rows of a request that have not ended."""
         self._generation.drop(request)
-        self._tally.dropped(reason, self._open.pop(request, 0))
+        self._stats.dropped(reason, self._open.pop(request, 0))
 
 
-def _note(requests: Sequence[GenerationRequest], batch: Batch) -> None:
+def _note(requests: Sequence[GenerationRequest], batch: BatchRecord) -> None:
     """Tell those that are followed what they were encoded with."""
     for request in requests:
         if request.record is not None:

@@ -249,7 +249,7 @@ def _serve_pair(
         policy=policy,
         max_queue_rows=settings.max_queue_rows or 1,
         deadlines=deadlines,
-        tally=metrics.generation(name, version),
+        stats=metrics.generation(name, version),
         clock=clock,
     )
     return ServedPair(

@@ -12,7 +12,7 @@ from weir.server.runtime.signature import Signature
 from weir.server.scheduling.batching import BatchPolicy
 from weir.server.scheduling.scheduler import Scheduler
 from weir.server.tasks.tokenizer import TextReader
-from weir.server.telemetry.model_stats import ModelMetrics
+from weir.server.telemetry.model_stats import ModelStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,6 @@ class ServedModel:
     settings: ModelSettings
     provider: str
     scheduler: Scheduler
-    metrics: ModelMetrics
+    metrics: ModelStats
     golden: float | None = None
     config: TritonConfig | None = None

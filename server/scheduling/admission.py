@@ -113,8 +113,8 @@ class Admission:
             self._check_wanted(arrival)
             message = request_decoder.parse_request(arrival.payload)
             parameters.check_id(message.id)
-            if (trail := arrival.reply.record) is not None:
-                trail.asks(message.model_name, message.model_version, message.id)
+            if (record := arrival.reply.record) is not None:
+                record.parsed(message.model_name, message.model_version, message.id)
             model = self.find(message.model_name, message.model_version)
             while True:
                 try:
@@ -191,10 +191,10 @@ class Admission:
         """Answer a request that never reached a queue, and lay it to its model's account."""
         refusal = status_of(error)
         reply.finish(refusal.code, refusal.details, trailers=refusal.trailers)
-        numbers = self._metrics.nobody if model is None else model.metrics
+        numbers = self._metrics.unattributed if model is None else model.metrics
         if isinstance(error, ModelNotReady) and error.model is not None:
             numbers = self._metrics.model(*error.model)
-        numbers.request_refused(
+        numbers.request_failed(
             refusal.code.name, refusal.reason, self.clock() - arrived_s, request_bytes
         )
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from weir.server.errors import Cancelled
 from weir.server.repository.served_model import ServedModel
 from weir.server.runtime.signature import Fit
-from weir.server.telemetry.request_record import Trail
+from weir.server.telemetry.request_record import RequestRecord
 from weir.server.transport.base import Metadata
 from weir.server.transport.status import REASON_OF, status_of
 
@@ -20,7 +20,7 @@ class Reply(Protocol):
     """Where the answer to one request goes: a unary call, or one request's place on a stream."""
 
     @property
-    def record(self) -> Trail | None:
+    def record(self) -> RequestRecord | None:
         """What is noted of the request on its way; None: nobody wants to hear of it."""
 
     @property
@@ -116,7 +116,7 @@ class InferRequest:
         self._reply = reply
         self.record = reply.record
         if self.record is not None:
-            self.record.waits(
+            self.record.queued(
                 model.name,
                 model.version,
                 rows=fit.rows,
@@ -155,4 +155,4 @@ class InferRequest:
 
     def _count(self, status: str, reason: str) -> None:
         seconds = self._clock() - self.arrived_s
-        self._model.metrics.request_refused(status, reason, seconds, self.request_bytes)
+        self._model.metrics.request_failed(status, reason, seconds, self.request_bytes)

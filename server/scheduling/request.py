@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from weir.server.runtime.collate import Tokens
-from weir.server.telemetry.request_record import Trail
+from weir.server.telemetry.request_record import RequestRecord
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Queued(Refusable, Protocol):
     queued_s: float
     deadline_s: float
     is_answered: bool
-    record: Trail | None
+    record: RequestRecord | None
     request_bytes: int
 
     @property

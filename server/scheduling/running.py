@@ -21,7 +21,7 @@ from weir.server.runtime.padding import Padding
 from weir.server.scheduling.batching import LastBatch
 from weir.server.scheduling.places import Places
 from weir.server.scheduling.request import BatchTimes, Observer, Request, refuse
-from weir.server.telemetry.request_record import Batch
+from weir.server.telemetry.request_record import BatchRecord
 
 logger = logging.getLogger(__name__)
 
@@ -180,12 +180,12 @@ class Runner:
                 places.answering -= len(here)
 
 
-def _note(batch: Sequence[Request], cut_s: float) -> Batch | None:
+def _note(batch: Sequence[Request], cut_s: float) -> BatchRecord | None:
     """Tell those of a batch that are followed what they share; None if none is."""
-    trails = [request.record for request in batch if request.record is not None]
-    if not trails:
+    records = [request.record for request in batch if request.record is not None]
+    if not records:
         return None
-    noted = Batch(sum(request.rows for request in batch), cut_s)
-    for trail in trails:
-        trail.batch = noted
+    noted = BatchRecord(sum(request.rows for request in batch), cut_s)
+    for record in records:
+        record.batch = noted
     return noted

@@ -23,7 +23,7 @@ from weir.server.protocol.parameters import check_id
 from weir.server.protocol.request_decoder import parse_request
 from weir.server.protocol.response_encoder import as_streamed
 from weir.server.scheduling.pending import Reply
-from weir.server.telemetry.request_record import Trail
+from weir.server.telemetry.request_record import RequestRecord
 from weir.server.transport.backpressure import BoundedSender
 from weir.server.transport.base import Call, Metadata
 
@@ -45,7 +45,7 @@ class Admit(Protocol):
 
 
 Follow = Callable[[Call, Reply, int], Reply]
-"""Follows one request of so many bytes; see `following.Follower.reply`."""
+"""Follows one request of so many bytes; see `following.Interceptor.reply`."""
 
 
 class InferStream:
@@ -171,7 +171,7 @@ class InferStream:
 class _StreamReply:
     """Where the answer to one request of a stream goes; see `pending.Reply`."""
 
-    record: Trail | None = None
+    record: RequestRecord | None = None
 
     def __init__(self, stream: InferStream, payload: bytes) -> None:
         self._stream = stream

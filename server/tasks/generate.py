@@ -25,7 +25,7 @@ from weir.server.tasks.task_call import Arrived, Material, begin
 from weir.server.tasks.text import read
 from weir.server.tasks.tokenizer import Reading, TextReader
 from weir.server.tasks.worker_pool import WorkerPool
-from weir.server.telemetry.request_record import Trail
+from weir.server.telemetry.request_record import RequestRecord
 from weir.server.transport.backpressure import BoundedSender
 from weir.server.transport.base import Call, Metadata
 
@@ -132,9 +132,9 @@ class _StreamEnd:
         self._call = call
 
     @property
-    def record(self) -> Trail | None:
+    def record(self) -> RequestRecord | None:
         """What is noted of the call."""
-        record: Trail | None = self._call.record
+        record: RequestRecord | None = self._call.record
         return record
 
     @property

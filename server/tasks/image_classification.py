@@ -71,7 +71,7 @@ def _decode(
             rows[position] = _read(picture, chosen)
         except ServerError as error:
             raise type(error)(f"pictures[{position}]: {error}") from error
-        material.model.metrics.picture_decoded(material.clock() - started_s)
+        material.model.metrics.request_preprocessed(material.clock() - started_s)
     return rows
 
 

@@ -150,7 +150,7 @@ def begin(
     try:
         name, version, request_id = message_limits.read_texts(payload, NAME, VERSION, ID)
         if call.record is not None:
-            call.record.asks(name, version, request_id)
+            call.record.parsed(name, version, request_id)
         model = find(name, version)
         check(model)
         deadline_s = arrived_s + admission.left_s(call.time_left_s())

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 
 from weir.server.log import REQUESTS
-from weir.server.telemetry.request_record import Trail
+from weir.server.telemetry.request_record import RequestRecord
 from weir.server.telemetry.trace_context import TraceContext
 
 logger = logging.getLogger(REQUESTS)
@@ -16,7 +16,7 @@ logger = logging.getLogger(REQUESTS)
 _MOST_LINES_S = 1000
 
 
-class RequestLog:
+class AccessLog:
     """Writes lines; used by one thread.
 
     A flood of refusals must not crowd out the answers, nor the other way round: each has its own bound.
@@ -25,17 +25,17 @@ class RequestLog:
     def __init__(self) -> None:
         self._answered, self._failed = Rate(_MOST_LINES_S), Rate(_MOST_LINES_S)
 
-    def write(self, trail: Trail, span: TraceContext | None) -> bool:
+    def write(self, record: RequestRecord, span: TraceContext | None) -> bool:
         """Write a line; False if there were too many this second.
 
         Args:
-            trail: of the request.
+            record: of the request.
             span: in which it was answered, or its caller's.
         """
-        rate = self._answered if trail.code is grpc.StatusCode.OK else self._failed
-        if not rate.allows(trail.ended_s):
+        rate = self._answered if record.code is grpc.StatusCode.OK else self._failed
+        if not rate.allows(record.ended_s):
             return False
-        logger.info("request", extra={"fields": fields_of(trail, span)})
+        logger.info("request", extra={"fields": fields_of(record, span)})
         return True
 
 
@@ -56,27 +56,27 @@ class Rate:
         return self.used <= self.limit
 
 
-def fields_of(trail: Trail, span: TraceContext | None) -> dict[str, Any]:
+def fields_of(record: RequestRecord, span: TraceContext | None) -> dict[str, Any]:
     """What the line says, in order; what is not known is left out."""
-    batch, end_s = trail.batch, trail.ended_s
+    batch, end_s = record.batch, record.ended_s
     cut_s = batch.cut_s if batch else end_s
     fields = {
-        "method": trail.method,
-        "model": trail.model,
-        "version": trail.version,
-        "status": trail.code.name,
-        "id": trail.request_id,
-        "rows": trail.rows,
-        "length": trail.length,
-        "total_s": _seconds(trail.began_s, end_s),
-        "queue_s": _seconds(trail.queued_s, cut_s),
+        "method": record.method,
+        "model": record.model,
+        "version": record.version,
+        "status": record.code.name,
+        "id": record.request_id,
+        "rows": record.rows,
+        "length": record.length,
+        "total_s": _seconds(record.began_s, end_s),
+        "queue_s": _seconds(record.queued_s, cut_s),
         "compute_s": _seconds(batch.run_s, batch.ran_s) if batch else None,
         "batch_rows": batch.rows if batch else None,
-        "first_token_s": _seconds(trail.began_s, trail.first_token_s),
-        "steps": trail.steps,
-        "request_bytes": trail.request_bytes,
-        "response_bytes": trail.response_bytes,
-        "peer": trail.peer,
+        "first_token_s": _seconds(record.began_s, record.first_token_s),
+        "steps": record.steps,
+        "request_bytes": record.request_bytes,
+        "response_bytes": record.response_bytes,
+        "peer": record.peer,
         "trace_id": span.trace_id if span else None,
         "span_id": span.span_id if span else None,
     }

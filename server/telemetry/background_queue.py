@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Outlet(Generic[T]):
+class BackgroundQueue(Generic[T]):
     """A bounded queue in front of one thread, which is started at once.
 
     Args:
@@ -26,14 +26,14 @@ class Outlet(Generic[T]):
         self._limit = limit
         self._waiting: SimpleQueue[T | threading.Event] = SimpleQueue()
         self._lock = threading.Lock()
-        self._lost = 0
+        self._dropped = 0
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     @property
-    def lost(self) -> int:
+    def dropped(self) -> int:
         """Items that nobody got."""
         with self._lock:
-            return self._lost
+            return self._dropped
 
     @property
     def is_half_full(self) -> bool:
@@ -48,10 +48,10 @@ class Outlet(Generic[T]):
             self._waiting.put(item)
         return has_room
 
-    def lose(self) -> None:
+    def drop(self) -> None:
         """Count an item that nobody gets."""
         with self._lock:
-            self._lost += 1
+            self._dropped += 1
 
     def drain(self, timeout_s: float) -> bool:
         """Wait until all that was put here is taken; False if that takes longer."""
@@ -68,5 +68,5 @@ class Outlet(Generic[T]):
             try:
                 self._take(item)
             except Exception:  # noqa: BLE001 - a line in the log may be what failed
-                self.lose()
+                self.drop()
             del item

@@ -1,7 +1,7 @@
 """Which requests somebody wants to hear of, and how their end is noticed.
 
-With neither the log of requests nor traces asked for, there is no `Follower`, and calls have the trail None, which is all that
-is looked at on their way. Otherwise a call that is followed is wrapped where it arrives: what ends it ends its trail.
+With neither the log of requests nor traces asked for, there is no `Interceptor`, and calls have the record None, which is all that
+is looked at on their way. Otherwise a call that is followed is wrapped where it arrives: what ends it ends its record.
 
 Every unary call of the inference, task and model services is followed, `Generate`, and each request on a `ModelStreamInfer`
 by itself. The log takes a share of all requests, drawn by lot, whatever becomes of them. Traces take those whose caller traces
@@ -16,13 +16,13 @@ from dataclasses import dataclass
 import grpc
 
 from weir.server.scheduling.pending import Reply
-from weir.server.telemetry.request_record import Trail
+from weir.server.telemetry.request_record import RequestRecord
 from weir.server.telemetry.trace_context import read_context
 from weir.server.transport.base import Call, Handlers, Metadata, Stream, Unary, guarded
 
 
 @dataclass(frozen=True, slots=True)
-class Shares:
+class SampleRates:
     """How many requests are told of, from 0 for none to 1 for all.
 
     Attributes:
@@ -34,47 +34,47 @@ class Shares:
     traced: float | None
 
 
-class Follower:
-    """Lays trails.
+class Interceptor:
+    """Lays records.
 
     Args:
-        tell: hears of each trail once its request has ended; must not wait.
-        shares: of the requests.
+        tell: hears of each record once its request has ended; must not wait.
+        rates: of the requests.
         clock: monotonic seconds.
         draw: a number from 0 up to, not including, 1.
     """
 
     def __init__(
         self,
-        tell: Callable[[Trail], None],
-        shares: Shares,
+        tell: Callable[[RequestRecord], None],
+        rates: SampleRates,
         *,
         clock: Callable[[], float] = time.monotonic,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._tell = tell
-        self._shares = shares
+        self._rates = rates
         self._clock = clock
         self._draw = draw
 
-    def over(self, handlers: Handlers, *, but: str) -> Handlers:
+    def intercept(self, handlers: Handlers, *, except_stream: str) -> Handlers:
         """The same handlers, their calls followed.
 
         Args:
             handlers: by full method name; a stream brings one request.
-            but: the method whose stream brings many.
+            except_stream: the method whose stream brings many.
         """
         return {
-            name: handler if name == but else self._over(handler)
+            name: handler if name == except_stream else self._intercept(handler)
             for name, handler in handlers.items()
         }
 
-    def reply(self, call: Call, reply: Reply, request_bytes: int) -> Reply:
+    def intercept_reply(self, call: Call, reply: Reply, request_bytes: int) -> Reply:
         """Where the answer to one request of a stream goes, followed if it is to be."""
-        trail = self._begin(call, request_bytes)
-        return reply if trail is None else FollowedReply(reply, trail, self._end)
+        record = self._begin(call, request_bytes)
+        return reply if record is None else RecordedReply(reply, record, self._end)
 
-    def _over(self, handler: Unary | Stream) -> Unary | Stream:
+    def _intercept(self, handler: Unary | Stream) -> Unary | Stream:
         if isinstance(handler, Unary):
             unary = handler.handle
 
@@ -87,21 +87,21 @@ class Follower:
         return Stream(lambda call: stream(self._follow(call)))
 
     def _follow(self, call: Call, request_bytes: int = 0) -> Call:
-        trail = self._begin(call, request_bytes)
-        return call if trail is None else FollowedCall(call, trail, self._end)
+        record = self._begin(call, request_bytes)
+        return call if record is None else RecordedCall(call, record, self._end)
 
-    def _begin(self, call: Call, request_bytes: int) -> Trail | None:
-        shares = self._shares
-        is_logged = self._draw() < shares.logged
-        if shares.traced is None and not is_logged:
+    def _begin(self, call: Call, request_bytes: int) -> RequestRecord | None:
+        rates = self._rates
+        is_logged = self._draw() < rates.logged
+        if rates.traced is None and not is_logged:
             return None
         parent = read_context(call.metadata)
-        is_traced = shares.traced is not None and (
-            parent.is_sampled if parent else self._draw() < shares.traced
+        is_traced = rates.traced is not None and (
+            parent.is_sampled if parent else self._draw() < rates.traced
         )
         if not (is_logged or is_traced):
             return None
-        return Trail(
+        return RequestRecord(
             method=call.method,
             peer=call.peer,
             parent=parent,
@@ -112,25 +112,25 @@ class Follower:
             request_bytes=request_bytes,
         )
 
-    def _end(self, trail: Trail, code: grpc.StatusCode) -> None:
-        trail.code, trail.ended_s = code, self._clock()
-        self._tell(trail)
+    def _end(self, record: RequestRecord, code: grpc.StatusCode) -> None:
+        record.code, record.ended_s = code, self._clock()
+        self._tell(record)
 
 
-End = Callable[[Trail, grpc.StatusCode], None]
+End = Callable[[RequestRecord, grpc.StatusCode], None]
 
 
-class FollowedReply:
+class RecordedReply:
     """A reply whose end is told; see `pending.Reply`.
 
     Args:
         reply: that is followed.
-        trail: of its request.
+        record: of its request.
         end: is told of the first end, and of no other.
     """
 
-    def __init__(self, reply: Reply, trail: Trail, end: End) -> None:
-        self.record = trail
+    def __init__(self, reply: Reply, record: RequestRecord, end: End) -> None:
+        self.record = record
         self._reply = reply
         self._end = end
         self._has_ended = False
@@ -160,23 +160,23 @@ class FollowedReply:
         return is_heard
 
 
-class FollowedCall:
+class RecordedCall:
     """A call whose end is told; see `Call`.
 
     Args:
         call: that is followed.
-        trail: of its one request.
+        record: of its one request.
         end: is told of the first end, and of no other.
     """
 
-    def __init__(self, call: Call, trail: Trail, end: End) -> None:
-        self.record = trail
-        self.method = trail.method
-        self.peer = trail.peer
+    def __init__(self, call: Call, record: RequestRecord, end: End) -> None:
+        self.record = record
+        self.method = record.method
+        self.peer = record.peer
         self.time_left_s = call.time_left_s
         self.on_close = call.on_close
         self._call = call
-        self.finish = FollowedReply(call, trail, end).finish
+        self.finish = RecordedReply(call, record, end).finish
 
     @property
     def metadata(self) -> Metadata:

@@ -19,12 +19,12 @@ from prometheus_client.registry import Collector
 
 from weir.server.errors import GoldenMismatch, ModelLoadError
 from weir.server.generation import metrics as generation
-from weir.server.generation.metrics import GenerationTally
+from weir.server.generation.metrics import GenerationStats
 from weir.server.telemetry import model_metrics, server_stats, triton_metrics
 from weir.server.telemetry.families import Subject
 from weir.server.telemetry.gpu import Gpus
 from weir.server.telemetry.model_metrics import ModelGauges
-from weir.server.telemetry.model_stats import ModelMetrics
+from weir.server.telemetry.model_stats import ModelStats
 from weir.server.telemetry.server_stats import Build
 from weir.server.transport.base import Transport
 from weir.server.transport.status import REASONS
@@ -88,18 +88,18 @@ class Metrics(Collector):
         self._transport: Transport | None = None
         self._build: Build | None = None
         self._lock = threading.Lock()
-        self._models: dict[tuple[str, str], ModelMetrics] = {}
-        self._generations: dict[tuple[str, str], GenerationTally] = {}
+        self._models: dict[tuple[str, str], ModelStats] = {}
+        self._generations: dict[tuple[str, str], GenerationStats] = {}
         self._loads: dict[str, dict[str, int]] = {}
         # Requests that ended before they could be laid to a model's account.
-        self.nobody = ModelMetrics("", "")
+        self.unattributed = ModelStats("", "")
         registry.register(self)
 
     def watch(self, gauges: Callable[[], Iterable[ModelGauges]]) -> None:
         """Ask this at each scrape for what the models hold."""
         self._gauges = gauges
 
-    def watch_decoding(self, waiting: Callable[[], int]) -> None:
+    def watch_preprocessing(self, waiting: Callable[[], int]) -> None:
         """Ask this at each scrape for the requests that wait to be decoded."""
         self._decode_queue = waiting
 
@@ -111,18 +111,18 @@ class Metrics(Collector):
         """Tell of the calls it carries, and of what the server is made of."""
         self._transport, self._build = transport, build
 
-    def model(self, model: str, version: str) -> ModelMetrics:
+    def model(self, model: str, version: str) -> ModelStats:
         """The numbers of a version; made at its first load and kept through reloads."""
         with self._lock:
             if (model, version) not in self._models:
-                self._models[model, version] = ModelMetrics(model, version)
+                self._models[model, version] = ModelStats(model, version)
             return self._models[model, version]
 
-    def generation(self, model: str, version: str) -> GenerationTally:
+    def generation(self, model: str, version: str) -> GenerationStats:
         """What only an encoder-decoder has, beside the numbers of any model; likewise."""
         numbers = self.model(model, version)
         with self._lock:
-            return self._generations.setdefault((model, version), GenerationTally(numbers))
+            return self._generations.setdefault((model, version), GenerationStats(numbers))
 
     def forget(self, model: str, version: str) -> None:
         """A version is gone for good: its numbers go too, so that they do not grow with every release."""
@@ -163,7 +163,7 @@ class Metrics(Collector):
             loads = {model: dict(counts) for model, counts in self._loads.items()}
         held = list(self._gauges())
         gpus = self._gpus.read() if self._gpus else []
-        yield from model_metrics.counters([self.nobody, *models])
+        yield from model_metrics.counters([self.unattributed, *models])
         yield from model_metrics.histograms(models)
         yield from generation.families(generations)
         yield from model_metrics.loads(models, loads)

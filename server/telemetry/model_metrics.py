@@ -1,4 +1,4 @@
-"""The metrics of models: declared, and made of a tally's numbers when somebody scrapes."""
+"""The metrics of models: declared, and filled in at each scrape."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from prometheus_client.core import Metric
 
 from weir.server.telemetry.families import MODEL, Family
-from weir.server.telemetry.model_stats import ModelMetrics
+from weir.server.telemetry.model_stats import ModelStats
 
 REQUESTS = Family(
     "weir_requests_total", "counter", (*MODEL, "status"), "requests",
@@ -136,7 +136,7 @@ class ModelGauges:
     queue_limit_rows: int | None
 
 
-def counters(models: Sequence[ModelMetrics]) -> Iterator[Metric]:
+def counters(models: Sequence[ModelStats]) -> Iterator[Metric]:
     """What was counted of each model."""
     requests, refusals = REQUESTS.values(), REFUSALS.values()
     totals = {family: family.values() for family in _TOTALS}
@@ -159,7 +159,7 @@ def counters(models: Sequence[ModelMetrics]) -> Iterator[Metric]:
     yield from (requests, refusals, *totals.values())
 
 
-def histograms(models: Sequence[ModelMetrics]) -> Iterator[Metric]:
+def histograms(models: Sequence[ModelStats]) -> Iterator[Metric]:
     """What was observed of each model."""
     for declared in _HISTOGRAMS:
         family = declared.histogram()
@@ -171,7 +171,7 @@ def histograms(models: Sequence[ModelMetrics]) -> Iterator[Metric]:
 
 
 def loads(
-    models: Sequence[ModelMetrics], results: Mapping[str, Mapping[str, int]]
+    models: Sequence[ModelStats], results: Mapping[str, Mapping[str, int]]
 ) -> Iterator[Metric]:
     """How each model's loads ended, and what the last one took."""
     seconds, provider, ended = LOAD_SECONDS.values(), PROVIDER.values(), LOADS.values()

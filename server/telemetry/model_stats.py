@@ -45,7 +45,7 @@ class BatchSizeStatistics:
     compute_output: Duration = field(default_factory=Duration)
 
 
-class ModelMetrics:
+class ModelStats:
     """The numbers of one model version. Every field is read and written under `lock`."""
 
     def __init__(self, model: str, version: str) -> None:
@@ -69,7 +69,7 @@ class ModelMetrics:
         self.load_seconds = 0.0
         self.provider = ""
 
-    def request_refused(
+    def request_failed(
         self, status: str, reason: str, seconds: float, request_bytes: int, response_bytes: int = 0
     ) -> None:
         """A request ended without an answer; those with one are counted by `batch_ended`.
@@ -89,7 +89,7 @@ class ModelMetrics:
             # Not into the histogram: what is refused at once would make the answers look fast.
             self.failure.add(seconds)
 
-    def picture_decoded(self, seconds: float) -> None:
+    def request_preprocessed(self, seconds: float) -> None:
         """A picture became a row."""
         with self.lock:
             self.histograms["weir_preprocess_seconds"].add(seconds)
@@ -158,7 +158,7 @@ class ModelMetrics:
 class BatchObserver:
     """Adds what the scheduler saw of a batch to its model's numbers."""
 
-    metrics: ModelMetrics
+    metrics: ModelStats
 
     def batch_ran(self, requests: Sequence[Request], times: BatchTimes, tokens: Tokens) -> None:
         """Once per batch."""

@@ -1,8 +1,8 @@
 """What is noted of one request on its way, to be told once it has ended.
 
-A request has a trail only if somebody wants to hear of it (`following`). Times are the server's monotonic seconds, `began_ns`
+A request has a record only if somebody wants to hear of it (`following`). Times are the server's monotonic seconds, `began_ns`
 is the wall clock's word on the first of them. Each station notes what it alone knows; whoever ends the call passes the
-trail on, and nobody reads it before.
+record on, and nobody reads it before.
 """
 
 import random
@@ -21,7 +21,7 @@ def _key() -> str:
 
 
 @dataclass(slots=True, eq=False)
-class Batch:
+class BatchRecord:
     """A run that several requests may share, and with it this object.
 
     Attributes:
@@ -40,7 +40,7 @@ class Batch:
 
 
 @dataclass(slots=True, eq=False)
-class Trail:
+class RequestRecord:
     """One request.
 
     Attributes:
@@ -82,17 +82,17 @@ class Trail:
     length: int = 0
     arrived_s: float = 0.0
     queued_s: float | None = None
-    batch: Batch | None = None
+    batch: BatchRecord | None = None
     first_token_s: float | None = None
     steps: int | None = None
     code: grpc.StatusCode = grpc.StatusCode.UNKNOWN
     ended_s: float = 0.0
 
-    def asks(self, model: str, version: str, request_id: str = "") -> None:
+    def parsed(self, model: str, version: str, request_id: str = "") -> None:
         """It was unpacked: so far these are only a caller's words."""
         self.model, self.version, self.request_id = map(_tame, (model, version, request_id))
 
-    def waits(
+    def queued(
         self,
         model: str,
         version: str,

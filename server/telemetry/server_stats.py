@@ -79,10 +79,10 @@ class Build:
     transport: str
 
 
-def calls(tally: Calls) -> Iterator[Metric]:
+def calls(stats: Calls) -> Iterator[Metric]:
     """Every method's, those that were never called too: a rate needs a zero to rise from."""
     started, handled, seconds = STARTED.values(), HANDLED.values(), HANDLING_SECONDS.histogram()
-    for method in tally.all():
+    for method in stats.all():
         labels = (method.kind, method.service, method.method)
         # What ended before what began, so that no call has ended that has not begun.
         codes, histogram = method.handled.copy(), method.seconds.copy()

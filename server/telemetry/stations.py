@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from weir.server.telemetry.request_record import Batch, Trail
+from weir.server.telemetry.request_record import BatchRecord, RequestRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +12,7 @@ class Station:
 
     Attributes:
         name: what happened.
-        start_s: on the trail's clock.
+        start_s: on the record's clock.
         end_s: likewise.
         attributes: that belong to it.
         events: moments in it, by name.
@@ -27,31 +27,31 @@ class Station:
     inner: tuple["Station", ...] = ()
 
 
-def stations(trail: Trail) -> Iterator[Station]:
+def stations(record: RequestRecord) -> Iterator[Station]:
     """In order; a request that was refused or given up has only those it reached."""
-    end_s = trail.ended_s
-    if trail.queued_s is None:
+    end_s = record.ended_s
+    if record.queued_s is None:
         return
-    if trail.queued_s > trail.arrived_s:  # a picture or a text
-        yield Station("prepare", trail.began_s, trail.queued_s)
-    batch = trail.batch
-    yield Station("queue", trail.queued_s, end_s if batch is None else min(batch.cut_s, end_s))
+    if record.queued_s > record.arrived_s:  # a picture or a text
+        yield Station("prepare", record.began_s, record.queued_s)
+    batch = record.batch
+    yield Station("queue", record.queued_s, end_s if batch is None else min(batch.cut_s, end_s))
     if batch is not None and batch.cut_s <= end_s:
         attributes: dict[str, str | int] = {"weir.batch": batch.key, "weir.batch_rows": batch.rows}
-        yield Station("batch", batch.cut_s, end_s, attributes, inner=tuple(_inner(trail, batch)))
+        yield Station("batch", batch.cut_s, end_s, attributes, inner=tuple(_inner(record, batch)))
 
 
-def _inner(trail: Trail, batch: Batch) -> Iterator[Station]:
+def _inner(record: RequestRecord, batch: BatchRecord) -> Iterator[Station]:
     """The graph's run and, of an encoder-decoder, the steps after it."""
-    end_s = trail.ended_s
+    end_s = record.ended_s
     if batch.run_s is None:
         return
     # A caller that is given up is told so while its batch runs on.
     ran_s = end_s if batch.ran_s is None else min(batch.ran_s, end_s)
     yield Station("compute", min(batch.run_s, end_s), ran_s)
-    if trail.first_token_s is not None:
+    if record.first_token_s is not None:
         attributes: dict[str, str | int] = {}
-        if trail.steps is not None:
-            attributes["weir.steps"] = trail.steps
-        events = {"first token": min(trail.first_token_s, end_s)}
+        if record.steps is not None:
+            attributes["weir.steps"] = record.steps
+        events = {"first token": min(record.first_token_s, end_s)}
         yield Station("decode", ran_s, end_s, attributes, events)

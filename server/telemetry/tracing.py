@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
-from weir.server.telemetry.request_record import Trail
+from weir.server.telemetry.request_record import RequestRecord
 from weir.server.telemetry.stations import Station, stations
 from weir.server.telemetry.trace_context import TraceContext
 
@@ -46,22 +46,22 @@ class Traces:
         self._provider = provider
         self._tracer = provider.get_tracer("weir", installed_version("weir"))
 
-    def record(self, trail: Trail) -> TraceContext:
+    def trace(self, record: RequestRecord) -> TraceContext:
         """Make the spans of a request; the first of them."""
-        offset_ns = trail.began_ns - round(trail.began_s * 1e9)
+        offset_ns = record.began_ns - round(record.began_s * 1e9)
         span = self._tracer.start_span(
-            trail.method.lstrip("/"),
-            context=_parent_of(trail),
+            record.method.lstrip("/"),
+            context=_parent_of(record),
             kind=trace.SpanKind.SERVER,
-            attributes=_attributes_of(trail),
-            start_time=trail.began_ns,
+            attributes=_attributes_of(record),
+            start_time=record.began_ns,
         )
-        if trail.code in _ERRORS:
-            span.set_status(trace.StatusCode.ERROR, trail.code.name)
+        if record.code in _ERRORS:
+            span.set_status(trace.StatusCode.ERROR, record.code.name)
         inside = trace.set_span_in_context(span)
-        for station in stations(trail):
+        for station in stations(record):
             self._record(station, inside, offset_ns)
-        span.end(offset_ns + round(trail.ended_s * 1e9))
+        span.end(offset_ns + round(record.ended_s * 1e9))
         own = span.get_span_context()
         return TraceContext(
             trace.format_trace_id(own.trace_id), trace.format_span_id(own.span_id), is_sampled=True
@@ -98,30 +98,30 @@ def open_traces(endpoint: str) -> Traces:
     return Traces(provider)
 
 
-def _parent_of(trail: Trail) -> Context:
+def _parent_of(record: RequestRecord) -> Context:
     """The caller's span, if it told one; never that of this thread."""
-    if trail.parent is None:
+    if record.parent is None:
         return Context()
     caller = trace.SpanContext(
-        int(trail.parent.trace_id, 16),
-        int(trail.parent.span_id, 16),
+        int(record.parent.trace_id, 16),
+        int(record.parent.span_id, 16),
         is_remote=True,
         trace_flags=trace.TraceFlags(trace.TraceFlags.SAMPLED),
     )
     return trace.set_span_in_context(trace.NonRecordingSpan(caller), Context())
 
 
-def _attributes_of(trail: Trail) -> dict[str, str | int]:
-    service, _, method = trail.method.lstrip("/").rpartition("/")
-    number: int = trail.code.value[0]
+def _attributes_of(record: RequestRecord) -> dict[str, str | int]:
+    service, _, method = record.method.lstrip("/").rpartition("/")
+    number: int = record.code.value[0]
     attributes: dict[str, str | int] = {
         "rpc.system": "grpc",
         "rpc.service": service,
         "rpc.method": method,
         "rpc.grpc.status_code": number,
     }
-    if trail.model:
-        attributes |= {"weir.model": trail.model, "weir.version": trail.version}
-    if trail.rows:
-        attributes["weir.rows"] = trail.rows
+    if record.model:
+        attributes |= {"weir.model": record.model, "weir.version": record.version}
+    if record.rows:
+        attributes["weir.rows"] = record.rows
     return attributes

@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 from weir.server.telemetry.families import MODEL, Family
 from weir.server.telemetry.gpu import Gpu
 from weir.server.telemetry.model_metrics import ModelGauges
-from weir.server.telemetry.model_stats import ModelMetrics
+from weir.server.telemetry.model_stats import ModelStats
 
 SUCCESS = Family(
     "nv_inference_request_success", "untyped", MODEL, "requests", "Requests answered OK.",
@@ -84,7 +84,7 @@ _FAILURE_OF = {
     "response_too_large": "BACKEND",
     "internal": "BACKEND",
 }
-_COUNTS: dict[Family, Callable[[ModelMetrics], float]] = {
+_COUNTS: dict[Family, Callable[[ModelStats], float]] = {
     SUCCESS: lambda model: model.success.count,
     COUNT: lambda model: model.rows,
     EXEC_COUNT: lambda model: model.batches,
@@ -97,7 +97,7 @@ _COUNTS: dict[Family, Callable[[ModelMetrics], float]] = {
 
 
 def families(
-    models: Sequence[ModelMetrics], held: Iterable[ModelGauges], gpus: Iterable[Gpu]
+    models: Sequence[ModelStats], held: Iterable[ModelGauges], gpus: Iterable[Gpu]
 ) -> Iterator[Metric]:
     """All of it, for one scrape."""
     yield from _counts(models)
@@ -113,7 +113,7 @@ def families(
     yield from _gpus(gpus)
 
 
-def _counts(models: Sequence[ModelMetrics]) -> Iterator[Metric]:
+def _counts(models: Sequence[ModelStats]) -> Iterator[Metric]:
     counts = {family: family.values() for family in _COUNTS}
     failures = FAILURE.values()
     for model in models:

@@ -23,7 +23,7 @@ from weir.server.repository.registry import Entry
 from weir.server.repository.repository import Repository
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.telemetry.metrics import Metrics
-from weir.server.telemetry.request_record import Trail
+from weir.server.telemetry.request_record import RequestRecord
 from weir.server.transport.base import Metadata
 
 # Derandomized: the same examples in every run, so that a failure is everybody's failure.
@@ -68,7 +68,7 @@ class FakeCall:
         self, metadata: Metadata = (), *, time_left_s: float | None = None, method: str = "/fake"
     ) -> None:
         self.method = method
-        self.record: Trail | None = None
+        self.record: RequestRecord | None = None
         self.peer = "fake"
         self.metadata = metadata
         self.cancelled = False

@@ -241,7 +241,7 @@ def test_a_pipe_that_nobody_reads_holds_up_nobody(
         logger.info("event number=%d", number)
 
     # The thread has one in its hands, or not yet.
-    assert log.lost() in (5000 - 4096, 5000 - 4097)
+    assert log.dropped() in (5000 - 4096, 5000 - 4097)
     first, second = pipe.read_lines(2)
     assert json.loads(first)["message"] == "event number=0"
     assert json.loads(second)["message"] == "event number=1"
@@ -255,11 +255,11 @@ def test_requests_leave_room_for_rarer_events(
 
     for _ in range(4096):
         requests.info("request")
-    lost = log.lost()
+    lost = log.dropped()
     logger.warning("model failed")
 
     assert lost in (4096 - 2049, 4096 - 2050)
-    assert log.lost() == lost
+    assert log.dropped() == lost
     assert "model failed" in pipe.read_lines(4096 - lost + 1)[-1]
 
 
@@ -275,7 +275,7 @@ def test_a_full_disk_costs_its_lines_and_nothing_else(
         logger.info("event")
         logging.getLogger().handlers[0].flush()
 
-    assert log.lost() == 2
+    assert log.dropped() == 2
 
 
 def test_without_stderr_nothing_is_written_anywhere(
@@ -286,7 +286,7 @@ def test_without_stderr_nothing_is_written_anywhere(
 
     logger.info("event")
 
-    assert log.lost() == 0
+    assert log.dropped() == 0
 
 
 def test_a_request_has_its_fields_in_json(capfd: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 from weir.server.generation.row import Row
-from weir.server.telemetry.request_record import Trail
+from weir.server.telemetry.request_record import RequestRecord
 
 LATER = 1e9
 
@@ -28,7 +28,7 @@ class Caller:
     answer_error: Exception | None = None
     fail_error: Exception | None = None
     is_answered: bool = False
-    record: Trail | None = None
+    record: RequestRecord | None = None
     request_bytes: int = 0
     response_bytes: int = 0
     key: Hashable = ()

@@ -104,7 +104,7 @@ def test_closed_engine_refuses_and_ends_what_it_holds() -> None:
     world.open()
     assert world.engine.join(HANG_S)
     assert has_right_answer(here) and has_right_answer(waits)
-    assert world.tally.active_rows == 0
+    assert world.stats.active_rows == 0
 
 
 def test_closed_engine_ends_where_the_last_caller_leaves() -> None:
@@ -148,7 +148,7 @@ def test_every_request_has_exactly_one_outcome(plan: list[tuple[Any, ...]]) -> N
         or any(failed_with(caller, error) for error in (Cancelled, DeadlineExceeded, ValueError))
         for caller in world.callers
     )
-    assert world.tally.active_rows == 0
+    assert world.stats.active_rows == 0
 
 
 def play(world: World, kind: str, *arguments: Any) -> None:

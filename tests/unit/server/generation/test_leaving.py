@@ -40,8 +40,8 @@ def test_cancelled_while_it_is_encoded_takes_no_slot_any_more(world: World) -> N
 
     assert failed_with(leaves, Cancelled)
     world.run("encode", "decode")
-    wait_for(lambda: world.tally.finished["cancelled"] == 2)
-    assert world.tally.active_rows == 0
+    wait_for(lambda: world.stats.finished["cancelled"] == 2)
+    assert world.stats.active_rows == 0
     assert world.rows_of("decode") == [2]
 
 
@@ -59,7 +59,7 @@ def test_cancelled_while_it_is_decoded_leaves_before_the_next_step(world: World)
     wait_for(lambda: bool(stays.outcomes))
     assert world.rows_of("decode") == [1, 3, 3, 1]
     assert has_right_answer(stays)
-    assert world.tally.finished == {"cancelled": 1, "limit": 1}
+    assert world.stats.finished == {"cancelled": 1, "limit": 1}
 
 
 def test_cancelling_twice_or_too_late_changes_nothing(world: World) -> None:
@@ -87,7 +87,7 @@ def test_cancelling_at_the_deadline_tells_of_the_deadline(world: World) -> None:
 
     assert failed_with(caller, DeadlineExceeded)
     world.run("decode")
-    wait_for(lambda: world.tally.finished == {"deadline": 1})
+    wait_for(lambda: world.stats.finished == {"deadline": 1})
 
 
 def test_deadline_that_passes_in_the_queue_is_answered_there_and_never_run(world: World) -> None:
@@ -130,7 +130,7 @@ def test_deadline_that_passes_between_steps_frees_the_slots(world: World) -> Non
     wait_for(lambda: bool(stays.outcomes))
     assert world.rows_of("decode") == [2, 3, 3, 1]
     assert has_right_answer(stays)
-    assert world.tally.finished["deadline"] == 2
+    assert world.stats.finished["deadline"] == 2
 
 
 def test_freed_slots_are_taken_by_those_who_wait(world: World) -> None:

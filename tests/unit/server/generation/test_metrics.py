@@ -23,14 +23,14 @@ def ended(*answers: Answer, first_s: float = 0.0) -> Row:
 
 def test_everything_is_told_under_its_name() -> None:
     registry = CollectorRegistry()
-    tally = Metrics(registry).generation("toy", "1")
+    stats = Metrics(registry).generation("toy", "1")
     best, cut = Answer((5, 6), -1, -1, True), Answer((5, 6, 7), -2, -2, False)
 
-    tally.stepped(Stepped(3, [], {}), [ended()], 0.5, 1.0)
-    tally.stepped(Stepped(2, [ended(best, cut), ended(cut)], {}), [], 0.5, 4.0)
-    tally.stepped(Stepped(1, [], {toys.row([4]): Cancelled("planned")}), [], 0.5, 4.0)
-    tally.dropped("failed", 1)
-    tally.hold(7)
+    stats.stepped(Stepped(3, [], {}), [ended()], 0.5, 1.0)
+    stats.stepped(Stepped(2, [ended(best, cut), ended(cut)], {}), [], 0.5, 4.0)
+    stats.stepped(Stepped(1, [], {toys.row([4]): Cancelled("planned")}), [], 0.5, 4.0)
+    stats.dropped("failed", 1)
+    stats.hold(7)
     found = samples(generate_latest(registry).decode())
 
     assert {
@@ -57,15 +57,15 @@ def test_everything_is_told_under_its_name() -> None:
 def test_a_scrape_makes_nothing_while_it_holds_the_lock() -> None:
     """Of the request path: whoever adds to the numbers waits for that lock."""
     registry = CollectorRegistry()
-    tally = Metrics(registry).generation("toy", "1")
+    stats = Metrics(registry).generation("toy", "1")
     under_lock: list[bool] = []
 
     class Watched(Histogram):
         def buckets(self) -> list[tuple[str, float]]:
-            under_lock.append(tally.model.lock.locked())
+            under_lock.append(stats.model.lock.locked())
             return super().buckets()
 
-    tally.token = Watched(SECONDS)
+    stats.token = Watched(SECONDS)
 
     generate_latest(registry)
 

@@ -46,7 +46,7 @@ def test_request_that_cannot_be_encoded_harms_no_other(world: World) -> None:
     assert failed_with(callers[1], ValueError)
     assert has_right_answer(callers[0]) and has_right_answer(callers[2])
     assert world.rows_of("encode") == [1, 4, 2, 1, 1]
-    assert world.tally.finished == {"limit": 4, "failed": 1}
+    assert world.stats.finished == {"limit": 4, "failed": 1}
 
 
 def test_tokens_of_sources_are_counted_with_what_fills_them_up(world: World) -> None:
@@ -59,8 +59,8 @@ def test_tokens_of_sources_are_counted_with_what_fills_them_up(world: World) -> 
 
     # One row of 1; then rows of 4, 1 and 2, filled up to 4 each.
     assert world.rows_of("encode") == [1, 3]
-    assert world.tally.model.tokens == 1 + 4 + 1 + 2
-    assert world.tally.model.padded_tokens == 1 + 3 * 4
+    assert world.stats.model.tokens == 1 + 4 + 1 + 2
+    assert world.stats.model.padded_tokens == 1 + 3 * 4
 
 
 def test_tokens_of_sources_that_were_encoded_singly_are_counted_once(world: World) -> None:
@@ -72,7 +72,7 @@ def test_tokens_of_sources_that_were_encoded_singly_are_counted_once(world: Worl
     world.end()
 
     assert world.rows_of("encode") == [1, 2, 1, 1]
-    assert world.tally.model.tokens == world.tally.model.padded_tokens == 1 + 3
+    assert world.stats.model.tokens == world.stats.model.padded_tokens == 1 + 3
 
 
 def test_step_that_fails_takes_those_who_are_decoded_and_no_other(world: World) -> None:
@@ -87,7 +87,7 @@ def test_step_that_fails_takes_those_who_are_decoded_and_no_other(world: World) 
 
     assert failed_with(here[0], OutOfMemory)
     assert has_right_answer(after)
-    assert world.tally.finished["failed"] >= 2
+    assert world.stats.finished["failed"] >= 2
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_answer_that_cannot_be_sent_harms_no_other(world: World) -> None:
 
     assert failed_with(bad, ResponseTooLarge)
     assert has_right_answer(good)
-    assert world.tally.model.success.count == 2
+    assert world.stats.model.success.count == 2
 
 
 def test_caller_who_cannot_be_told_of_a_token_harms_no_other(world: World) -> None:
@@ -133,7 +133,7 @@ def test_caller_who_cannot_be_told_of_a_token_harms_no_other(world: World) -> No
     assert failed_with(bad, ResponseTooLarge)
     assert has_right_answer(good)
     assert world.rows_of("decode") == [1, 3, 1, 1]
-    assert world.tally.finished == {"limit": 2, "failed": 2}
+    assert world.stats.finished == {"limit": 2, "failed": 2}
 
 
 def test_rows_of_one_request_may_end_and_fail_in_the_same_step(world: World) -> None:
@@ -145,7 +145,7 @@ def test_rows_of_one_request_may_end_and_fail_in_the_same_step(world: World) -> 
     world.end()
 
     assert failed_with(caller, ResponseTooLarge)
-    assert world.tally.finished == {"limit": 1, "failed": 2}
+    assert world.stats.finished == {"limit": 1, "failed": 2}
 
 
 def test_failure_that_cannot_be_told_harms_no_other(
@@ -178,9 +178,9 @@ def test_rows_are_counted_by_why_they_left() -> None:
     (row,) = ends.sources
 
     assert row.answers[0].is_complete
-    assert world.tally.finished == {"end": 1}
-    assert world.tally.tokens == len(row.answers[0].tokens)
-    assert world.tally.steps == len(row.answers[0].tokens) + 1 == len(world.rows_of("decode"))
+    assert world.stats.finished == {"end": 1}
+    assert world.stats.tokens == len(row.answers[0].tokens)
+    assert world.stats.steps == len(row.answers[0].tokens) + 1 == len(world.rows_of("decode"))
 
 
 def test_times_are_those_of_first_token_and_of_each_after_it(world: World) -> None:
@@ -192,10 +192,10 @@ def test_times_are_those_of_first_token_and_of_each_after_it(world: World) -> No
         world.run(kind)
     wait_for(lambda: bool(caller.outcomes))
 
-    assert world.tally.first_token.total == 4.0
-    assert world.tally.token.total == pytest.approx(2.0)
-    assert sum(world.tally.token.counts) == sum(world.tally.first_token.counts) == 1
-    assert world.tally.model.success.seconds == 10.0
+    assert world.stats.first_token.total == 4.0
+    assert world.stats.token.total == pytest.approx(2.0)
+    assert sum(world.stats.token.counts) == sum(world.stats.first_token.counts) == 1
+    assert world.stats.model.success.seconds == 10.0
 
 
 def test_active_rows_are_those_of_beams_too(world: World) -> None:
@@ -203,8 +203,8 @@ def test_active_rows_are_those_of_beams_too(world: World) -> None:
     world.run("encode", "decode")
     world.wait_at("decode")
 
-    assert world.tally.active_rows == 3
+    assert world.stats.active_rows == 3
     world.run("decode")
     wait_for(lambda: bool(caller.outcomes))
-    wait_for(lambda: world.tally.active_rows == 0)
+    wait_for(lambda: world.stats.active_rows == 0)
     assert toys.plain(caller.sources[0].answers)

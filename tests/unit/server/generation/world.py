@@ -11,12 +11,12 @@ from tests.unit.server.conftest import HANG_S, Clock
 from tests.unit.server.generation import toys
 from tests.unit.server.generation.callers import Caller
 from weir.server.generation.engine import Engine
-from weir.server.generation.metrics import GenerationTally
+from weir.server.generation.metrics import GenerationStats
 from weir.server.generation.sampling import Search
 from weir.server.scheduling.batching import BatchPolicy
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.places import Load
-from weir.server.telemetry.model_stats import ModelMetrics
+from weir.server.telemetry.model_stats import ModelStats
 
 Array = NDArray[Any]
 
@@ -56,7 +56,7 @@ class World:
         self.clock = Clock(0.0)
         self.toy = Gated()
         self.callers: list[Caller] = []
-        self.tally = GenerationTally(ModelMetrics("toy", "1"))
+        self.stats = GenerationStats(ModelStats("toy", "1"))
         self.deadlines = Deadlines(self.clock)
         self.engine = Engine(
             "toy",
@@ -64,7 +64,7 @@ class World:
             policy=BatchPolicy(capacity),
             max_queue_rows=max_queue_rows,
             deadlines=self.deadlines,
-            tally=self.tally,
+            stats=self.stats,
             clock=self.clock,
         )
         self.engine.start()

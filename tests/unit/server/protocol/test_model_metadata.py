@@ -196,7 +196,7 @@ def test_statistics_are_sums_over_requests_and_batches(
             output_s=0.0625,
             epoch_s=1_700_000_000.25,
         )
-    model.metrics.request_refused("DEADLINE_EXCEEDED", "deadline_exceeded", 2.0, 10)
+    model.metrics.request_failed("DEADLINE_EXCEEDED", "deadline_exceeded", 2.0, 10)
 
     statistics = model_metadata.statistics(model)
 

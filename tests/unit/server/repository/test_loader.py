@@ -22,7 +22,7 @@ from weir.server.repository.loader import Loader
 from weir.server.repository.served_model import ServedModel
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.telemetry.metrics import Metrics
-from weir.server.telemetry.request_record import Trail
+from weir.server.telemetry.request_record import RequestRecord
 
 Array = NDArray[Any]
 Load = Callable[..., ServedModel]
@@ -44,7 +44,7 @@ class Call:
         self.queued_s = 0.0
         self.deadline_s = float("inf")
         self.is_answered = False
-        self.record: Trail | None = None
+        self.record: RequestRecord | None = None
         self.request_bytes = self.response_bytes = 0
         self.done = threading.Event()
         self.outcome: Mapping[str, Array] | Exception = {}

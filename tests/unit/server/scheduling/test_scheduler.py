@@ -20,7 +20,7 @@ from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.places import Load
 from weir.server.scheduling.request import BatchTimes, Request
 from weir.server.scheduling.scheduler import Scheduler
-from weir.server.telemetry.request_record import Trail
+from weir.server.telemetry.request_record import RequestRecord
 
 Array = NDArray[Any]
 
@@ -44,7 +44,7 @@ class Call:
     answer_error: Exception | None = None
     fail_error: Exception | None = None
     is_answered: bool = False
-    record: Trail | None = None
+    record: RequestRecord | None = None
     request_bytes: int = 0
     response_bytes: int = 0
     outcomes: list[Mapping[str, Array] | Exception] = field(default_factory=list)

@@ -3,9 +3,9 @@ import logging
 import grpc
 import pytest
 
-from tests.unit.server.trails import PARENT, ended
+from tests.unit.server.records import PARENT, ended
 from weir.server.log import REQUESTS
-from weir.server.telemetry.access_log import Rate, RequestLog, fields_of
+from weir.server.telemetry.access_log import AccessLog, Rate, fields_of
 
 
 def test_a_line_says_what_it_was_how_it_ended_and_where_its_time_went() -> None:
@@ -70,7 +70,7 @@ def test_so_many_in_a_second_and_no_more() -> None:
 def test_a_flood_of_refusals_does_not_crowd_out_the_answers(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    log = RequestLog()
+    log = AccessLog()
     refused = ended(code=grpc.StatusCode.RESOURCE_EXHAUSTED)
 
     with caplog.at_level(logging.INFO, REQUESTS):

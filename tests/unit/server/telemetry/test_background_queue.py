@@ -1,7 +1,7 @@
 import threading
 from collections.abc import Callable
 
-from weir.server.telemetry.background_queue import Outlet
+from weir.server.telemetry.background_queue import BackgroundQueue
 
 HANG_S = 20.0
 
@@ -20,45 +20,45 @@ class Slow:
         self.taken.append(item)
 
 
-def outlet_of(take: Callable[[int], None], limit: int = 100) -> Outlet[int]:
-    return Outlet(take, name="test-outlet", limit=limit)
+def queue_of(take: Callable[[int], None], limit: int = 100) -> BackgroundQueue[int]:
+    return BackgroundQueue(take, name="test-queue", limit=limit)
 
 
 def test_items_are_taken_in_order_on_a_thread_of_its_own() -> None:
     taken: list[tuple[int, str]] = []
-    outlet = outlet_of(lambda item: taken.append((item, threading.current_thread().name)))
+    queue = queue_of(lambda item: taken.append((item, threading.current_thread().name)))
 
-    assert all(outlet.put(number) for number in range(10))
+    assert all(queue.put(number) for number in range(10))
 
-    assert outlet.drain(HANG_S)
-    assert taken == [(number, "test-outlet") for number in range(10)]
+    assert queue.drain(HANG_S)
+    assert taken == [(number, "test-queue") for number in range(10)]
 
 
 def test_who_puts_does_not_wait_and_hears_when_there_is_no_room() -> None:
     slow = Slow()
-    outlet = outlet_of(slow.take, limit=4)
-    outlet.put(0)
+    queue = queue_of(slow.take, limit=4)
+    queue.put(0)
     assert slow.is_at_work.wait(HANG_S)
 
-    has_room = [outlet.put(number) for number in range(1, 7)]
+    has_room = [queue.put(number) for number in range(1, 7)]
 
     assert has_room == [True] * 4 + [False] * 2
-    assert outlet.is_half_full
+    assert queue.is_half_full
     slow.may_go_on.set()
-    assert outlet.drain(HANG_S)
+    assert queue.drain(HANG_S)
     assert slow.taken == [0, 1, 2, 3, 4]
-    assert not outlet.is_half_full
+    assert not queue.is_half_full
 
 
 def test_waiting_for_what_takes_too_long_is_given_up() -> None:
     slow = Slow()
-    outlet = outlet_of(slow.take)
-    outlet.put(0)
+    queue = queue_of(slow.take)
+    queue.put(0)
 
-    assert not outlet.drain(0.01)
+    assert not queue.drain(0.01)
 
     slow.may_go_on.set()
-    assert outlet.drain(HANG_S)
+    assert queue.drain(HANG_S)
 
 
 def test_an_item_that_cannot_be_taken_is_lost_and_the_next_is_not() -> None:
@@ -69,10 +69,10 @@ def test_an_item_that_cannot_be_taken_is_lost_and_the_next_is_not() -> None:
             raise OSError("disk full")
         taken.append(item)
 
-    outlet = outlet_of(take)
+    queue = queue_of(take)
     for number in range(3):
-        outlet.put(number)
+        queue.put(number)
 
-    assert outlet.drain(HANG_S)
+    assert queue.drain(HANG_S)
     assert taken == [0, 2]
-    assert outlet.lost == 1
+    assert queue.dropped == 1

@@ -3,13 +3,13 @@ import sys
 
 import pytest
 
-from tests.unit.server.trails import PARENT, ended
+from tests.unit.server.records import PARENT, ended
 from weir.server.config import Settings
 from weir.server.errors import ConfigError
 from weir.server.log import REQUESTS
 from weir.server.telemetry import exporter
-from weir.server.telemetry.exporter import Teller
-from weir.server.telemetry.request_record import Trail
+from weir.server.telemetry.exporter import RequestExporter
+from weir.server.telemetry.request_record import RequestRecord
 from weir.server.telemetry.trace_context import TraceContext
 
 SPAN = TraceContext("0" * 31 + "1", "0" * 15 + "2", is_sampled=True)
@@ -17,13 +17,13 @@ SPAN = TraceContext("0" * 31 + "1", "0" * 15 + "2", is_sampled=True)
 
 class FakeTraces:
     def __init__(self) -> None:
-        self.recorded: list[Trail] = []
+        self.recorded: list[RequestRecord] = []
         self.is_closed = False
 
-    def record(self, trail: Trail) -> TraceContext:
-        if trail.model == "broken":
+    def trace(self, record: RequestRecord) -> TraceContext:
+        if record.model == "broken":
             raise ValueError("planned")
-        self.recorded.append(trail)
+        self.recorded.append(record)
         return SPAN
 
     def close(self) -> None:
@@ -45,44 +45,44 @@ def test_a_line_names_the_span_in_which_the_request_was_answered(
     lines: pytest.LogCaptureFixture,
 ) -> None:
     traces = FakeTraces()
-    teller = Teller(traces)
+    request_exporter = RequestExporter(traces)
     both, logged, traced = ended(), ended(is_traced=False), ended(is_logged=False)
 
-    for trail in (both, logged, traced):
-        teller.tell(trail)
-    teller.stop()
+    for record in (both, logged, traced):
+        request_exporter.export(record)
+    request_exporter.stop()
 
     assert traces.recorded == [both, traced]
     assert spans_of(lines) == [(SPAN.trace_id, SPAN.span_id), (PARENT.trace_id, PARENT.span_id)]
     assert traces.is_closed
-    assert teller.lost == 0
+    assert request_exporter.dropped == 0
 
 
 def test_lines_that_are_too_many_are_counted(lines: pytest.LogCaptureFixture) -> None:
-    teller = Teller(None)
+    request_exporter = RequestExporter(None)
 
     for _ in range(1200):
-        teller.tell(ended())
-    teller.stop()
+        request_exporter.export(ended())
+    request_exporter.stop()
 
     assert len(spans_of(lines)) == 1000
-    assert teller.lost == 200
+    assert request_exporter.dropped == 200
 
 
 def test_a_request_that_cannot_be_told_of_harms_no_other(lines: pytest.LogCaptureFixture) -> None:
-    teller = Teller(FakeTraces())
+    request_exporter = RequestExporter(FakeTraces())
 
-    teller.tell(ended(model="broken"))
-    teller.tell(ended())
-    teller.stop()
+    request_exporter.export(ended(model="broken"))
+    request_exporter.export(ended())
+    request_exporter.stop()
 
     assert len(spans_of(lines)) == 1
-    assert teller.lost == 1
+    assert request_exporter.dropped == 1
     assert "request not told of" in lines.text
 
 
 def test_nothing_is_told_unless_it_is_asked_for() -> None:
-    assert exporter.open_teller(Settings.model_validate({"models_dir": "."})) is None
+    assert exporter.open_exporter(Settings.model_validate({"models_dir": "."})) is None
 
 
 def test_traces_without_their_extra_are_refused_by_its_name(

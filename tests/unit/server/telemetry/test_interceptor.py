@@ -6,30 +6,30 @@ import pytest
 
 from tests.unit.server.conftest import Clock, FakeCall
 from weir.server.scheduling.pending import Reply
-from weir.server.telemetry.interceptor import Follower, Shares
-from weir.server.telemetry.request_record import Trail
+from weir.server.telemetry.interceptor import Interceptor, SampleRates
+from weir.server.telemetry.request_record import RequestRecord
 from weir.server.transport.base import Call, Stream, Unary
 
 OK, CANCELLED = grpc.StatusCode.OK, grpc.StatusCode.CANCELLED
 SAMPLED = (("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),)
 NOT_SAMPLED = (("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"),)
-LOGGED = Shares(logged=1.0, traced=None)
+LOGGED = SampleRates(logged=1.0, traced=None)
 
 
 class Following:
-    """Handlers of a follower, what they are called with, and what is told of it."""
+    """Handlers of a interceptor, what they are called with, and what is told of it."""
 
-    def __init__(self, clock: Clock, shares: Shares, draw: float = 0.5) -> None:
-        self.told: list[Trail] = []
+    def __init__(self, clock: Clock, rates: SampleRates, draw: float = 0.5) -> None:
+        self.told: list[RequestRecord] = []
         self.calls: list[Any] = []
-        self.follower = Follower(self.told.append, shares, clock=clock, draw=lambda: draw)
+        self.interceptor = Interceptor(self.told.append, rates, clock=clock, draw=lambda: draw)
         handlers: dict[str, Unary | Stream] = {
             "/unary": Unary(lambda call, _: self.calls.append(call)),
             "/broken": Unary(self._break),
             "/stream": Stream(self.calls.append),
             "/many": Stream(self.calls.append),
         }
-        self.handlers = self.follower.over(handlers, but="/many")
+        self.handlers = self.interceptor.intercept(handlers, except_stream="/many")
 
     def call(self, method: str = "/unary", call: FakeCall | None = None) -> Any:
         """What a handler gets of a call of four bytes."""
@@ -47,7 +47,7 @@ class Following:
 
 @pytest.fixture
 def following(clock: Clock) -> Callable[..., Following]:
-    return lambda shares=LOGGED, draw=0.5: Following(clock, shares, draw)
+    return lambda rates=LOGGED, draw=0.5: Following(clock, rates, draw)
 
 
 def test_a_call_is_told_of_once_it_has_ended(
@@ -61,10 +61,10 @@ def test_a_call_is_told_of_once_it_has_ended(
     assert call.finish(OK, message=b"answer", trailers=(("key", "value"),))
     assert not call.finish(OK)
 
-    (trail,) = world.told
-    assert (trail.method, trail.peer, trail.code) == ("/unary", "fake", OK)
-    assert (trail.request_bytes, trail.response_bytes) == (4, 6)
-    assert trail.ended_s - trail.began_s == 0.25
+    (record,) = world.told
+    assert (record.method, record.peer, record.code) == ("/unary", "fake", OK)
+    assert (record.request_bytes, record.response_bytes) == (4, 6)
+    assert record.ended_s - record.began_s == 0.25
     assert (inner.code, inner.message, inner.trailers) == (OK, b"answer", (("key", "value"),))
 
 
@@ -73,7 +73,7 @@ def test_a_failure_is_told_by_its_status(following: Callable[..., Following]) ->
 
     world.call().finish(grpc.StatusCode.NOT_FOUND, "no such model")
 
-    assert [trail.code.name for trail in world.told] == ["NOT_FOUND"]
+    assert [record.code.name for record in world.told] == ["NOT_FOUND"]
 
 
 def test_an_answer_that_nobody_waits_for_is_a_cancelled_request(
@@ -85,7 +85,7 @@ def test_an_answer_that_nobody_waits_for_is_a_cancelled_request(
 
     assert not call.finish(OK, message=b"answer")
 
-    assert [(trail.code, trail.response_bytes) for trail in world.told] == [(CANCELLED, 0)]
+    assert [(record.code, record.response_bytes) for record in world.told] == [(CANCELLED, 0)]
 
 
 def test_a_handler_that_fails_is_told_of(following: Callable[..., Following]) -> None:
@@ -93,7 +93,7 @@ def test_a_handler_that_fails_is_told_of(following: Callable[..., Following]) ->
 
     world.call("/broken")
 
-    assert [trail.code.name for trail in world.told] == ["INTERNAL"]
+    assert [record.code.name for record in world.told] == ["INTERNAL"]
 
 
 def test_a_stream_of_one_request_counts_all_it_brings_and_sends(
@@ -110,8 +110,8 @@ def test_a_stream_of_one_request_counts_all_it_brings_and_sends(
     call.finish(OK)
 
     assert got == [b"question"]
-    (trail,) = world.told
-    assert (trail.request_bytes, trail.response_bytes) == (8, 8)
+    (record,) = world.told
+    assert (record.request_bytes, record.response_bytes) == (8, 8)
 
 
 def test_of_a_stream_of_many_each_request_is_told_of(following: Callable[..., Following]) -> None:
@@ -119,7 +119,7 @@ def test_of_a_stream_of_many_each_request_is_told_of(following: Callable[..., Fo
     assert world.call("/many", stream) is stream
     replies: list[Reply] = [FakeCall(), FakeCall()]
 
-    first, second = (world.follower.reply(stream, reply, 7) for reply in replies)
+    first, second = (world.interceptor.intercept_reply(stream, reply, 7) for reply in replies)
     second.finish(grpc.StatusCode.INVALID_ARGUMENT)
     first.finish(OK, message=b"answer")
 
@@ -130,17 +130,17 @@ def test_of_a_stream_of_many_each_request_is_told_of(following: Callable[..., Fo
 
 
 @pytest.mark.parametrize(
-    ("shares", "metadata", "draw", "expected"),
+    ("rates", "metadata", "draw", "expected"),
     [
-        (Shares(0.0, None), SAMPLED, 0.0, None),
-        (Shares(1.0, None), SAMPLED, 0.99, (True, False)),
-        (Shares(0.5, None), (), 0.49, (True, False)),
-        (Shares(0.5, None), (), 0.5, None),
-        (Shares(0.0, 1.0), (), 0.99, (False, True)),
-        (Shares(0.0, 0.1), (), 0.1, None),
-        (Shares(0.0, 0.0), SAMPLED, 0.5, (False, True)),
-        (Shares(0.0, 1.0), NOT_SAMPLED, 0.0, None),
-        (Shares(1.0, 1.0), NOT_SAMPLED, 0.0, (True, False)),
+        (SampleRates(0.0, None), SAMPLED, 0.0, None),
+        (SampleRates(1.0, None), SAMPLED, 0.99, (True, False)),
+        (SampleRates(0.5, None), (), 0.49, (True, False)),
+        (SampleRates(0.5, None), (), 0.5, None),
+        (SampleRates(0.0, 1.0), (), 0.99, (False, True)),
+        (SampleRates(0.0, 0.1), (), 0.1, None),
+        (SampleRates(0.0, 0.0), SAMPLED, 0.5, (False, True)),
+        (SampleRates(0.0, 1.0), NOT_SAMPLED, 0.0, None),
+        (SampleRates(1.0, 1.0), NOT_SAMPLED, 0.0, (True, False)),
     ],
     ids=[
         "nobody asks", "log of all", "drawn for the log", "not drawn for the log", "traces of all",
@@ -149,12 +149,12 @@ def test_of_a_stream_of_many_each_request_is_told_of(following: Callable[..., Fo
 )  # fmt: skip
 def test_who_is_followed(
     following: Callable[..., Following],
-    shares: Shares,
+    rates: SampleRates,
     metadata: tuple[tuple[str, str], ...],
     draw: float,
     expected: tuple[bool, bool] | None,
 ) -> None:
-    world, inner = following(shares, draw), FakeCall(metadata)
+    world, inner = following(rates, draw), FakeCall(metadata)
 
     call = world.call(call=inner)
 

@@ -12,7 +12,7 @@ from weir.server.errors import GoldenMismatch
 from weir.server.histogram import ROWS, SECONDS, Histogram
 from weir.server.telemetry.metrics import SUBJECTS, Metrics
 from weir.server.telemetry.model_metrics import ModelGauges
-from weir.server.telemetry.model_stats import HISTOGRAMS, ModelMetrics
+from weir.server.telemetry.model_stats import HISTOGRAMS, ModelStats
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None
 
 
 def batch(
-    model: ModelMetrics,
+    model: ModelStats,
     *,
     rows: int = 4,
     tokens: tuple[int, int] = (0, 0),
@@ -63,9 +63,9 @@ def test_requests_are_counted_by_model_version_and_status(
 ) -> None:
     lenet = metrics.model("lenet", "1")
     batch(lenet, answered=3)
-    lenet.request_refused("DEADLINE_EXCEEDED", "deadline_exceeded", 0.5, 10)
-    lenet.request_refused("DEADLINE_EXCEEDED", "deadline_exceeded", 0.5, 10)
-    metrics.nobody.request_refused("NOT_FOUND", "unknown_model", 0.5, 10)
+    lenet.request_failed("DEADLINE_EXCEEDED", "deadline_exceeded", 0.5, 10)
+    lenet.request_failed("DEADLINE_EXCEEDED", "deadline_exceeded", 0.5, 10)
+    metrics.unattributed.request_failed("NOT_FOUND", "unknown_model", 0.5, 10)
 
     requests = {
         tuple(sample.labels[label] for label in ("model", "version", "status")): sample.value
@@ -88,9 +88,9 @@ def test_refusals_are_counted_by_their_reason(
 ) -> None:
     model = metrics.model("m", "1")
     batch(model)
-    model.request_refused("RESOURCE_EXHAUSTED", "overloaded", 0.5, 10)
-    model.request_refused("RESOURCE_EXHAUSTED", "out_of_memory", 0.5, 10)
-    metrics.nobody.request_refused("NOT_FOUND", "unknown_model", 0.5, 10)
+    model.request_failed("RESOURCE_EXHAUSTED", "overloaded", 0.5, 10)
+    model.request_failed("RESOURCE_EXHAUSTED", "out_of_memory", 0.5, 10)
+    metrics.unattributed.request_failed("NOT_FOUND", "unknown_model", 0.5, 10)
 
     refusals = {
         (sample.labels["model"], sample.labels["reason"]): sample.value
@@ -104,8 +104,8 @@ def test_bytes_of_answered_and_refused_requests_are_counted(
 ) -> None:
     model = metrics.model("m", "1")
     batch(model, answered=2)
-    model.request_refused("CANCELLED", "cancelled", 0.5, 7, response_bytes=3)
-    metrics.nobody.request_refused("NOT_FOUND", "unknown_model", 0.5, 5)
+    model.request_failed("CANCELLED", "cancelled", 0.5, 7, response_bytes=3)
+    metrics.unattributed.request_failed("NOT_FOUND", "unknown_model", 0.5, 5)
 
     def bytes_of(model: str, version: str) -> list[float | None]:
         names = ("weir_request_bytes_total", "weir_response_bytes_total")
@@ -160,7 +160,7 @@ def test_every_answered_request_is_in_the_histogram_and_no_other(
 ) -> None:
     model = metrics.model("m", "1")
     batch(model, answered=5, seconds=0.25)
-    model.request_refused("CANCELLED", "cancelled", 2.0, 10)
+    model.request_failed("CANCELLED", "cancelled", 2.0, 10)
 
     labels = {"model": "m", "version": "1"}
     assert value(registry, "weir_request_seconds_count", **labels) == 5
@@ -243,12 +243,12 @@ def test_gauges_are_asked_at_each_scrape(metrics: Metrics, registry: CollectorRe
 
 def test_decoding_is_told(metrics: Metrics, registry: CollectorRegistry) -> None:
     waiting = iter([3, 5])
-    metrics.watch_decoding(lambda: next(waiting))
-    metrics.model("m", "1").picture_decoded(0.25)
+    metrics.watch_preprocessing(lambda: next(waiting))
+    metrics.model("m", "1").request_preprocessed(0.25)
 
     assert value(registry, "weir_preprocess_queue_requests") == 3
     assert value(registry, "weir_preprocess_queue_requests") == 5
-    metrics.watch_decoding(int)
+    metrics.watch_preprocessing(int)
     assert value(registry, "weir_preprocess_seconds_sum", model="m", version="1") == 0.25
     assert value(registry, "weir_preprocess_seconds_count", model="m", version="1") == 1
 
@@ -296,9 +296,9 @@ def test_lines_that_the_log_dropped_are_told(metrics: Metrics, registry: Collect
 
 
 def test_forgotten_version_leaves_nothing(metrics: Metrics, registry: CollectorRegistry) -> None:
-    tally = metrics.generation("m", "1")
-    batch(tally.model)
-    tally.model.request_refused("CANCELLED", "cancelled", 0.5, 7)
+    stats = metrics.generation("m", "1")
+    batch(stats.model)
+    stats.model.request_failed("CANCELLED", "cancelled", 0.5, 7)
     before = generate_latest(registry)
 
     metrics.forget("m", "1")
@@ -353,10 +353,10 @@ def test_labels_come_from_closed_sets(metrics: Metrics, registry: CollectorRegis
     batch(metrics.model("m", "1"))
     before = generate_latest(registry).count(b"\n")
 
-    metrics.nobody.request_refused("NOT_FOUND", "unknown_model", 0.5, 10)
+    metrics.unattributed.request_failed("NOT_FOUND", "unknown_model", 0.5, 10)
     once = generate_latest(registry).count(b"\n")
     for _ in range(1000):
-        metrics.nobody.request_refused("NOT_FOUND", "unknown_model", 0.5, 10)
+        metrics.unattributed.request_failed("NOT_FOUND", "unknown_model", 0.5, 10)
 
     # A status, a reason, and the bytes of the message.
     assert once == before + 3
@@ -376,7 +376,7 @@ def test_counters_add_up_whatever_happens_in_between(
     model = metrics.model("m", "1")
     for number in range(50):
         batch(model, rows=1 + number % 3, answered=number % 4)
-        model.request_refused("CANCELLED", "cancelled", 0.001, 10)
+        model.request_failed("CANCELLED", "cancelled", 0.001, 10)
 
     families = scrape(registry)
 

@@ -1,11 +1,11 @@
 import pytest
 
-from tests.unit.server.trails import ended
-from weir.server.telemetry.request_record import Batch, Trail
+from tests.unit.server.records import ended
+from weir.server.telemetry.request_record import BatchRecord, RequestRecord
 from weir.server.telemetry.stations import Station, stations
 
 
-def told(trail: Trail) -> list[str]:
+def told(record: RequestRecord) -> list[str]:
     """Each station as `name begin-end` in milliseconds, inner ones after a dot."""
 
     def lines(station: Station, prefix: str = "") -> list[str]:
@@ -13,7 +13,7 @@ def told(trail: Trail) -> list[str]:
         own = f"{prefix}{station.name} {begin_ms}-{end_ms}"
         return [own, *(line for inner in station.inner for line in lines(inner, "."))]
 
-    return [line for station in stations(trail) for line in lines(station)]
+    return [line for station in stations(record) for line in lines(station)]
 
 
 def test_a_request_waits_and_runs_in_a_batch() -> None:
@@ -24,7 +24,7 @@ def test_batch_mates_share_a_key_and_the_rows() -> None:
     (_, batch) = stations(ended())
 
     assert batch.attributes == {"weir.batch": "00000000000000aa", "weir.batch_rows": 3}
-    assert Batch(1, 0.0).key != Batch(1, 0.0).key
+    assert BatchRecord(1, 0.0).key != BatchRecord(1, 0.0).key
 
 
 def test_a_picture_is_prepared_first() -> None:
@@ -32,10 +32,10 @@ def test_a_picture_is_prepared_first() -> None:
 
 
 def test_an_encoder_decoder_makes_steps_after_its_encoder_ran() -> None:
-    trail = ended(first_token_s=100.033, steps=7)
+    record = ended(first_token_s=100.033, steps=7)
 
-    assert told(trail) == ["queue 0-10", "batch 10-35", ".compute 11-31", ".decode 31-35"]
-    (_, batch) = stations(trail)
+    assert told(record) == ["queue 0-10", "batch 10-35", ".compute 11-31", ".decode 31-35"]
+    (_, batch) = stations(record)
     assert batch.inner[1].attributes == {"weir.steps": 7}
     assert batch.inner[1].events == {"first token": 100.033}
 
@@ -45,8 +45,11 @@ def test_an_encoder_decoder_makes_steps_after_its_encoder_ran() -> None:
     [
         ({"queued_s": None, "batch": None}, []),
         ({"batch": None}, ["queue 0-35"]),
-        ({"batch": Batch(3, 100.010)}, ["queue 0-10", "batch 10-35"]),
-        ({"batch": Batch(3, 100.010, 100.011)}, ["queue 0-10", "batch 10-35", ".compute 11-35"]),
+        ({"batch": BatchRecord(3, 100.010)}, ["queue 0-10", "batch 10-35"]),
+        (
+            {"batch": BatchRecord(3, 100.010, 100.011)},
+            ["queue 0-10", "batch 10-35", ".compute 11-35"],
+        ),
         # Told of its deadline while its batch ran on.
         ({"ended_s": 100.020}, ["queue 0-10", "batch 10-20", ".compute 11-20"]),
         ({"ended_s": 100.005}, ["queue 0-5"]),

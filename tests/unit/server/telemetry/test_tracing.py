@@ -5,19 +5,19 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from tests.unit.server.trails import BEGAN_NS, PARENT, ended
-from weir.server.telemetry.request_record import Trail
+from tests.unit.server.records import BEGAN_NS, PARENT, ended
+from weir.server.telemetry.request_record import RequestRecord
 from weir.server.telemetry.tracing import Traces
 
 MS = 1_000_000
 
 
-def spans_of(trail: Trail) -> list[ReadableSpan]:
+def spans_of(record: RequestRecord) -> list[ReadableSpan]:
     """In the order in which they ended: the whole request is the last."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    own = Traces(provider).record(trail)
+    own = Traces(provider).trace(record)
     spans = list(exporter.get_finished_spans())
     assert spans[-1].context is not None
     assert spans[-1].context.span_id == int(own.span_id, 16)

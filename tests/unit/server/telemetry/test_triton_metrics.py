@@ -5,7 +5,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from weir.server.telemetry.metrics import Metrics
 from weir.server.telemetry.model_metrics import ModelGauges
-from weir.server.telemetry.model_stats import ModelMetrics
+from weir.server.telemetry.model_stats import ModelStats
 from weir.server.transport.status import REASONS
 
 LABELS = {"model": "m", "version": "1"}
@@ -16,7 +16,7 @@ def registry() -> CollectorRegistry:
     return CollectorRegistry()
 
 
-def batch(model: ModelMetrics, *, rows: int, answered: int) -> None:
+def batch(model: ModelStats, *, rows: int, answered: int) -> None:
     model.batch_ended(
         rows=rows,
         tokens=0,
@@ -63,7 +63,7 @@ def test_counts_and_durations_are_told_as_triton_does(registry: CollectorRegistr
 def test_every_failure_has_one_of_tritons_reasons(registry: CollectorRegistry) -> None:
     model = Metrics(registry, triton=True).model("m", "1")
     for reason in REASONS:
-        model.request_refused("X", reason, 0.5, 10)
+        model.request_failed("X", reason, 0.5, 10)
 
     failures = {
         reason: registry.get_sample_value(

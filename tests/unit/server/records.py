@@ -4,16 +4,16 @@ from typing import Any
 
 import grpc
 
-from weir.server.telemetry.request_record import Batch, Trail
+from weir.server.telemetry.request_record import BatchRecord, RequestRecord
 from weir.server.telemetry.trace_context import TraceContext
 
 PARENT = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", is_sampled=True)
 BEGAN_NS = 1_700_000_000_000_000_000
 
 
-def ended(**own: Any) -> Trail:
+def ended(**own: Any) -> RequestRecord:
     """One row that waited 10 ms, ran for 20 ms with two others, and was answered after 35 ms."""
-    batch = Batch(3, cut_s=100.010, run_s=100.011, ran_s=100.031, key="00000000000000aa")
+    batch = BatchRecord(3, cut_s=100.010, run_s=100.011, ran_s=100.031, key="00000000000000aa")
     values: dict[str, Any] = {
         "method": "/inference.GRPCInferenceService/ModelInfer",
         "peer": "ipv4:127.0.0.1:50000",
@@ -35,4 +35,4 @@ def ended(**own: Any) -> Trail:
         "ended_s": 100.035,
         **own,
     }
-    return Trail(**values)
+    return RequestRecord(**values)
