@@ -1,236 +1,183 @@
-"""What `make demo` runs: train, export, serve and call a real network, each as a user would.
+"""The program of `make demo`: train, export, serve and call four networks, as a user does.
 
-LeNet-5 and a small Inception learn scikit-learn's handwritten digits; a GRU the stress of English words and an
-encoder-decoder their pronunciation, from the CMU Pronouncing Dictionary. Nothing needs a download. LeNet-5 is then
-sent tensors, Inception PNG files, the GRU phonemes, and the encoder-decoder letters, first step by step, then as a
-stream. Everything lands in `.demo/`: runs, bundles, pictures.
+LeNet-5 and a small Inception learn scikit-learn's handwritten digits. A GRU learns the stress of
+English words, an encoder-decoder their pronunciation, both from the CMU Pronouncing Dictionary.
+Nothing needs a download. Runs, bundles, pictures and the commands' output land in `.demo/`.
 """
 
-import io
+import json
 import shutil
 import signal
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 from rich.console import Console
-from rich.rule import Rule
+from rich.table import Table
 
 import weir
-from weir.training.data import load, load_pairs
+from weir.training.data import load
 
 FOLDER = Path(".demo")
-RUNS, MODELS, PICTURES = FOLDER / "runs", FOLDER / "models", FOLDER / "pictures"
-LEAST_ACCURACY = 0.98
-_SHOWN_PICTURES = 4
-_MOST_PHONEMES = 16
+RUNS, MODELS, PICTURES, LOG = (FOLDER / name for name in ("runs", "models", "pictures", "log.txt"))
 WORDS = {
     "photograph": "F OW T AH G R AE F",
-    "photographer": "F AH T AA G R AH F ER",
     "photographic": "F OW T AH G R AE F IH K",
-    "banana": "B AH N AE N AH",
 }
-"""One family of words whose stress moves, and their phonemes."""
-_SHADES = " .:-=+*#%@"
-_METRICS = ("weir_requests_total", "weir_rows_total", "weir_batches_total", "weir_model_ready")
+"""Words of one family whose stress moves, and their phonemes."""
 
-console = Console()
+console = Console(highlight=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
-    """Where the server of the demo listens."""
+class Network:
+    """One network of the demo.
 
-    target: str
-    metrics: str
+    Attributes:
+        recipe: of `weir train`, and the name of the model.
+        task: shown in the table.
+        data: of `weir train` and `weir evaluate`.
+        least_accuracy: on the test set; the demo fails below it.
+        train_flags: further flags of `weir train`.
+        evaluate_flags: further flags of `weir evaluate`.
+    """
+
+    recipe: str
+    task: str
+    data: str
+    least_accuracy: float
+    train_flags: Sequence[str] = ()
+    evaluate_flags: Sequence[str] = ()
+
+
+NETWORKS = (
+    Network("lenet5", "digits of tensors", "digits", 0.98),
+    Network("inception-v1", "digits of PNG files", "digits", 0.98),
+    Network("stress", "stress of words", "cmudict-stress", 0.94, ["--quick"]),
+    Network(
+        "pronounce", "letters to phonemes", "cmudict-pronounce", 0.5,
+        ["--quick"], ["--quick"],
+    ),
+)  # fmt: skip
 
 
 def main() -> None:
-    """Train and export each network, then serve them all and call each its own way."""
+    """Train and export each network, serve all of them, evaluate and call each."""
     shutil.rmtree(FOLDER, ignore_errors=True)
-    for recipe in ("lenet5", "inception-v1"):
-        out = str(RUNS / recipe)
-        run("train", recipe, "--data", "digits", "--out", out)
-        run("export", out, "--to", str(MODELS))
-    for recipe in ("stress", "pronounce"):
-        out = str(RUNS / recipe)
-        run("train", recipe, "--quick", "--out", out)
-        run("export", out, "--to", str(MODELS))
-    with serving(MODELS) as server:
-        infer(server)
-        classify(server)
-        evaluate(server)
-        words = pronounce(server)
-        show_metrics(server)
-        tag(server)
-        speak(server, words[-1])
-    console.print(f"\n[green]done[/]: see {FOLDER}/")
+    FOLDER.mkdir()
+    console.print("[bold]1. Train[/]: each command below leaves a run directory with weights.")
+    for network in NETWORKS:
+        out = str(RUNS / network.recipe)
+        run("train", network.recipe, "--data", network.data, *network.train_flags, "--out", out)
+    console.print(
+        "\n[bold]2. Export[/]: a run becomes an ONNX bundle, "
+        "if ONNX Runtime computes what PyTorch computes."
+    )
+    for network in NETWORKS:
+        run("export", str(RUNS / network.recipe), "--to", str(MODELS))
+    console.print(
+        "\n[bold]3. Serve[/]: one process loads the four bundles, replays their recorded answers "
+        "and listens."
+    )
+    with serving() as target:
+        console.print(
+            "\n[bold]4. Evaluate[/]: every row of the test sets goes through the server; "
+            "its accuracy must be the one of training."
+        )
+        for network in NETWORKS:
+            bundle = str(MODELS / network.recipe / "1")
+            run("evaluate", network.recipe, "--data", network.data, *network.evaluate_flags,
+                "--bundle", bundle, "--target", target)  # fmt: skip
+        console.print("\n[bold]5. Call[/]: one call each, by the Python client.")
+        calls = call(target)
+    console.print(results(calls))
+    console.print(
+        f"\nThe output of every command is in {LOG}. Next, in two terminals:\n\n"
+        f"  .venv/bin/weir serve {MODELS}\n"
+        f"  .venv/bin/weir classify {PICTURES} --model inception-v1\n"
+    )
 
 
 def run(*arguments: str) -> None:
-    """Run one `weir` command, and stop the demo if it fails."""
-    console.print(Rule("weir " + " ".join(arguments)))
+    """Run one `weir` command, its output into the log; end the demo if it fails."""
+    line = " ".join(("weir", *arguments))
     started_s = time.monotonic()
-    subprocess.run([_weir(), *arguments], check=True)
-    console.print(f"[dim]{time.monotonic() - started_s:.1f} s[/]")
+    with console.status(line), LOG.open("a") as log:
+        log.write(f"\n$ {line}\n")
+        log.flush()
+        done = subprocess.run([_weir(), *arguments], stdout=log, stderr=log, check=False)
+    console.print(f"  {line}  [dim]{time.monotonic() - started_s:.1f} s[/]", soft_wrap=True)
+    if done.returncode:
+        console.print("".join(LOG.read_text().splitlines(keepends=True)[-20:]), markup=False)
+        sys.exit(f"demo: `{line}` ended with exit code {done.returncode}")
 
 
 @contextmanager
-def serving(models: Path) -> Iterator[Server]:
-    """`weir serve` as its own process, stopped as an operator stops it."""
-    command = [_weir(), "serve", str(models), "--port", "0", "--metrics-port", "0"]
-    console.print(Rule("weir serve " + str(models)))
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+def serving() -> Iterator[str]:
+    """`weir serve` as a process of its own; its gRPC address once all models are ready."""
+    arguments = ["serve", str(MODELS), "--port", "0", "--metrics-port", "0"]
+    started_s = time.monotonic()
+    with (
+        LOG.open("a") as log,
+        subprocess.Popen(
+            [_weir(), *arguments], stdout=subprocess.PIPE, stderr=log, text=True
+        ) as process,
+    ):
         try:
             line = process.stdout.readline() if process.stdout else ""
-            console.print(line.strip())
-            places = dict(word.split("=") for word in line.split() if "=" in word)
-            yield Server(places["grpc"], places["metrics"])
+            target = dict(word.split("=") for word in line.split() if "=" in word)["grpc"]
+            with weir.Client(target) as client:
+                client.wait_ready(timeout_s=60)
+            seconds = time.monotonic() - started_s
+            console.print(f"  weir {' '.join(arguments)}  [dim]ready after {seconds:.1f} s[/]")
+            yield target
         finally:
             process.send_signal(signal.SIGTERM)
     if process.returncode:
-        sys.exit(f"the server ended with exit code {process.returncode}")
-    console.print("server stopped cleanly")
+        sys.exit(f"demo: the server ended with exit code {process.returncode}")
 
 
-def infer(server: Server) -> None:
-    """Send every held-out digit to LeNet-5 as a tensor, one a call."""
+def call(target: str) -> dict[str, str]:
+    """Call each model once; what was asked and answered, by recipe."""
     digits = load("digits", split="test")
-    with weir.Client(server.target) as client:
-        client.wait_ready("lenet5")
-        started_s = time.monotonic()
-        answers = [client.submit("lenet5", {"image": image[None]}) for image in digits.images]
-        probabilities = np.concatenate([answer.result()["probabilities"] for answer in answers])
-        seconds = time.monotonic() - started_s
-    guesses = probabilities.argmax(axis=1)
-    for index in range(3):
-        draw(digits.images[index], int(guesses[index]), float(probabilities[index].max()))
-    console.print(f"one digit a call, {len(guesses) / seconds:,.0f} calls/s")
-    require("lenet5", float((guesses == digits.labels).mean()))
-
-
-def classify(server: Server) -> None:
-    """Send every held-out digit to Inception as a PNG file; the server decodes and names it."""
-    digits = load("digits", split="test")
-    files = [encode_png(image) for image in digits.images]
     PICTURES.mkdir()
-    for number, file in enumerate(files[:_SHOWN_PICTURES]):
-        (PICTURES / f"digit-{number}.png").write_bytes(file)
-    with weir.Client(server.target) as client:
-        client.wait_ready("inception-v1")
-        best = [client.classify("inception-v1", [file], top=1)[0][0] for file in files]
-    run(
-        *("classify", str(PICTURES), "--model", "inception-v1", "--top", "2"),
-        *("--target", server.target),
-    )
-    right = [found.index == label for found, label in zip(best, digits.labels, strict=True)]
-    require("inception-v1", float(np.mean(right)))
-
-
-def evaluate(server: Server) -> None:
-    """Hold the served tagger against a test set of words."""
-    run("evaluate", "stress", *("--data", "cmudict-stress"),
-        *("--bundle", str(MODELS / "stress" / "1")), *("--target", server.target))  # fmt: skip
-
-
-def pronounce(server: Server) -> list[str]:
-    """Pronounce words of the held-out ones: the encoder once, then the decoder once for each phoneme.
-
-    Returns the words.
-    """
-    bundle = MODELS / "pronounce" / "1"
-    letters, phonemes = (
-        (bundle / f"vocabulary.{name}.txt").read_text().splitlines()
-        for name in ("tokens", "previous")
-    )
-    held_out = load_pairs("cmudict-pronounce", "test")
-    short = [row for row, word in enumerate(held_out.sources) if 4 <= len(word) <= 6]
-    rows = short[:: len(short) // 8][:8]
-    spelt = [[letters.index(letter) for letter in held_out.sources[row]] for row in rows]
-    with weir.Client(server.target) as client:
-        client.wait_ready("pronounce.decoder")
-        spoken = decode(client, spelt, begin=phonemes.index("<s>"), end=phonemes.index("</s>"))
-    for row, ids in zip(rows, spoken, strict=True):
-        said = " ".join(phonemes[number] for number in ids)
-        expected = " or ".join(held_out.references[row])
-        mark = "[green]right[/]" if said in held_out.references[row] else "[yellow]wrong[/]"
-        console.print(f"{held_out.sources[row]:<9}{said:<22}{expected:<30}{mark}")
-    return [held_out.sources[row] for row in rows]
-
-
-def decode(client: weir.Client, spelt: list[list[int]], *, begin: int, end: int) -> list[list[int]]:
-    """The likeliest token at every step, for all rows at once, up to each row's end."""
-    lengths = np.array([len(row) for row in spelt])
-    tokens = np.array([row + [0] * (lengths.max() - len(row)) for row in spelt])
-    memory = client.infer("pronounce.encoder", {"tokens": tokens, "lengths": lengths})
-    state, previous = memory["state"], np.full(len(spelt), begin)
-    kept = {"memory": memory["memory"], "keys": memory["keys"], "lengths": lengths}
-    steps = []
-    for _ in range(_MOST_PHONEMES):
-        step = client.infer("pronounce.decoder", {"previous": previous, "state": state, **kept})
-        state, previous = step["next_state"], step["log_probabilities"].argmax(axis=1)
-        steps.append(previous)
-    answers = np.stack(steps, axis=1).tolist()
-    return [row[: row.index(end)] if end in row else row for row in answers]
-
-
-def tag(server: Server) -> None:
-    """Ask where English words are stressed, all in one call: phonemes in, a tag for each out."""
-    console.print(Rule("tags, by client.tag"))
-    with weir.Client(server.target) as client:
+    for number, image in enumerate(digits.images[:4]):
+        Image.fromarray(image[:, :, 0]).save(PICTURES / f"digit-{number}.png")
+    with weir.Client(target) as client:
+        answer = client.infer("lenet5", {"image": digits.images[:1]})["probabilities"][0]
+        best = client.classify("inception-v1", [PICTURES / "digit-0.png"], top=1)[0][0]
         tagged = client.tag("stress", list(WORDS.values()))
-    for word, tokens in zip(WORDS, tagged, strict=True):
-        said = " ".join(each.text + each.tag.replace("-", "") for each in tokens)
-        console.print(f"{word:<13}{said}", highlight=False)
+        spoken = client.generate("pronounce", "banana").result().hypotheses[0]
+    stressed = (
+        f"{word}: {' '.join(token.text + token.tag.replace('-', '') for token in tokens)}"
+        for word, tokens in zip(WORDS, tagged, strict=True)
+    )
+    return {
+        "lenet5": f"one digit → {answer.argmax()} ({answer.max():.0%})",
+        "inception-v1": f"digit-0.png → {best.label} ({best.score:.0%})",
+        "stress": "\n".join(stressed),
+        "pronounce": f"banana → {spoken.text}",
+    }
 
 
-def speak(server: Server, word: str) -> None:
-    """Pronounce a word, phoneme by phoneme as the server makes them."""
-    console.print(Rule("a stream, by client.generate"))
-    console.print(f"{word}: ", end="", highlight=False)
-    with weir.Client(server.target) as client, client.generate("pronounce", word) as spoken:
-        for token in spoken:
-            console.print(token.text, end="", highlight=False)
-        best = spoken.result().hypotheses[0]
-    console.print(f"  (score {best.score:.2f})", highlight=False)
-
-
-def encode_png(image: np.ndarray) -> bytes:
-    """A picture (height, width, 1) as a PNG file."""
-    file = io.BytesIO()
-    Image.fromarray(image[:, :, 0]).save(file, "PNG")
-    return file.getvalue()
-
-
-def require(model: str, accuracy: float) -> None:
-    """Say how many of the held-out digits were right, and stop the demo if they were too few."""
-    console.print(f"{model}: accuracy {accuracy:.2%} on the held-out digits, as served")
-    if accuracy < LEAST_ACCURACY:
-        sys.exit(f"expected an accuracy of {LEAST_ACCURACY:.0%} or more, got {accuracy:.2%}")
-
-
-def draw(image: np.ndarray, label: int, probability: float) -> None:
-    """A picture in characters, two a pixel, and what the network takes it for."""
-    for row in image[::2, :, 0]:
-        line = "".join(_SHADES[int(pixel) * len(_SHADES) // 256] for pixel in row)
-        console.print(line, highlight=False, markup=False)
-    console.print(f"[bold]{label}[/] with probability {probability:.4f}\n")
-
-
-def show_metrics(server: Server) -> None:
-    """A few lines of what Prometheus would scrape."""
-    console.print(Rule(f"http://{server.metrics}/metrics"))
-    with urllib.request.urlopen(f"http://{server.metrics}/metrics") as response:
-        for line in response.read().decode().splitlines():
-            if line.startswith(_METRICS):
-                console.print(line, highlight=False, markup=False)
+def results(calls: dict[str, str]) -> Table:
+    """The table at the end; ends the demo if an accuracy is too low."""
+    table = Table("model", "task", "accuracy", "one call")
+    for network in NETWORKS:
+        record = json.loads((RUNS / network.recipe / "run.json").read_text())
+        accuracy = record["test_accuracy"]
+        if accuracy < network.least_accuracy:
+            sys.exit(
+                f"demo: {network.recipe}: expected an accuracy of {network.least_accuracy:.0%} "
+                f"or more, got {accuracy:.2%}"
+            )
+        table.add_row(network.recipe, network.task, f"{accuracy:.2%}", calls[network.recipe])
+    return table
 
 
 def _weir() -> str:
