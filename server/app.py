@@ -3,7 +3,7 @@
     metrics → transport (listening, NOT_SERVING) → loader → SERVING → … → drain → stop
 
 Threads, all of them: the main thread waits for a signal; `weir-io` (or grpcio's pool) carries calls;
-`weir-run-…` runs models; `weir-decode_…` reads pictures and texts; `weir-deadlines` ends what is late;
+`weir-run-…` runs models; `weir-preprocess_…` reads pictures and texts; `weir-deadlines` ends what is late;
 `weir-loader` loads, and each version that leaves has a `weir-retire-…`; `weir-unpack` unpacks large messages; `weir-log` writes the log, and
 `weir-exporter` makes lines and spans of requests if that is asked for; `weir-metrics` and its `weir-scrape` answer scrapes.
 """
@@ -40,6 +40,7 @@ from weir.server.runtime.session import version as onnxruntime_version
 from weir.server.scheduling.admission import Admission
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.silence import Silence
+from weir.server.scheduling.worker_pool import WorkerPool
 from weir.server.services.health import HEALTH_SERVICE, Health, reflection_handlers
 from weir.server.services.inference import SERVICE as INFERENCE_SERVICE
 from weir.server.services.inference import STREAM_INFER, Servicer
@@ -47,7 +48,6 @@ from weir.server.services.model_control import SERVICE as MODELS_SERVICE
 from weir.server.services.model_control import Control, Models
 from weir.server.services.tasks import SERVICE as TASKS_SERVICE
 from weir.server.services.tasks import Tasks
-from weir.server.tasks.worker_pool import WorkerPool
 from weir.server.telemetry import exporter, metrics_http
 from weir.server.telemetry.gpu import Gpus
 from weir.server.telemetry.metrics import Metrics

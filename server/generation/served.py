@@ -14,12 +14,12 @@ from weir.server.generation.encoder_decoder import OUTPUT_LENGTHS, OUTPUT_TOKENS
 from weir.server.generation.engine import Engine
 from weir.server.generation.row import Row
 from weir.server.generation.sampling import Search
+from weir.server.preprocessing.detokenizer import Detokenizer
+from weir.server.preprocessing.tokenizer import Tokenizer
 from weir.server.protocol.response_encoder import ResponseEncoder
 from weir.server.runtime.sequence_rules import SequenceRules
 from weir.server.runtime.signature import Signature, TensorSpec
 from weir.server.scheduling.batching import BatchPolicy
-from weir.server.tasks.detokenizer import TextWriter
-from weir.server.tasks.tokenizer import TextReader
 from weir.server.telemetry.model_stats import ModelStats
 
 Array = NDArray[Any]
@@ -36,8 +36,8 @@ class ServedPair:
         contract: the whole one.
         signature: the encoder's inputs, and what is made of them.
         rules: of the inputs' values.
-        reader: of texts; None where the contract does not say how.
-        writer: of answers.
+        tokenizer: of texts; None where the contract does not say how.
+        detokenizer: of answers.
         policy: how many rows may be encoded, and decoded, together.
         scheduler: in whose place the engine stands.
         golden: the greater of its graphs' differences from what was recorded; its tokens do not differ.
@@ -49,8 +49,8 @@ class ServedPair:
     pair: Pair
     signature: Signature
     rules: SequenceRules
-    reader: TextReader | None
-    writer: TextWriter
+    tokenizer: Tokenizer | None
+    detokenizer: Detokenizer
     encoder: ResponseEncoder
     policy: BatchPolicy
     settings: ModelSettings

@@ -4,9 +4,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from weir.bundle.contract import Contract
 from weir.server.errors import InvalidRequest, ModelLoadError
+from weir.server.preprocessing.tokenizer import Tokenizer
 from weir.server.runtime.session import Session
 from weir.server.runtime.signature import Signature, TensorSpec
-from weir.server.tasks.tokenizer import TextReader
 
 _BATCH_AXES = ("N", "n", "bs")
 _FLOATS = ("FP16", "FP32", "FP64")
@@ -63,13 +63,13 @@ def check_series(contract: Contract | None, signature: Signature) -> None:
         )
 
 
-def check_texts(reader: TextReader | None, signature: Signature) -> None:
+def check_texts(tokenizer: Tokenizer | None, signature: Signature) -> None:
     """What a text is made into is what the graph takes."""
-    if reader is None:
+    if tokenizer is None:
         return
     try:
         # Read, not looked up: the first text of a caller finds everything at hand.
-        rows = reader.rows([reader.read("a")])
+        rows = tokenizer.rows([tokenizer.tokenize("a")])
         signature.admit(tuple((name, "INT64", array.shape) for name, array in rows.items()))
     except InvalidRequest as error:
         raise ModelLoadError(f"tokenisation: {error}") from error

@@ -22,6 +22,8 @@ from weir.server.generation.decoder_batch import Generation
 from weir.server.generation.encoder_decoder import OUTPUT_LENGTHS, OUTPUT_TOKENS, Pair
 from weir.server.generation.row import Row
 from weir.server.generation.sampling import Search
+from weir.server.preprocessing.detokenizer import Detokenizer, detokenizer_of
+from weir.server.preprocessing.tokenizer import Tokenizer, tokenizer_of
 from weir.server.repository import plain
 from weir.server.repository.triton_config import TritonConfig
 from weir.server.runtime import collate
@@ -29,8 +31,6 @@ from weir.server.runtime.padding import Padding, paddings_of
 from weir.server.runtime.sequence_rules import SequenceRules, rules_of
 from weir.server.runtime.session import Session
 from weir.server.runtime.signature import Form, Signature
-from weir.server.tasks.detokenizer import TextWriter, writer_of
-from weir.server.tasks.tokenizer import TextReader, reader_of
 
 Array = NDArray[Any]
 
@@ -45,8 +45,8 @@ class Files:
     Attributes:
         part: of a pair, `encoder` or `decoder`.
         contract: of a pair the whole one, until `of_graph`.
-        reader: of texts, of a pair that of the whole.
-        writer: of a pair's answers.
+        tokenizer: of texts, of a pair that of the whole.
+        detokenizer: of a pair's answers.
         whole: of a pair, what both graphs together answered.
         config: of a plain model, what Triton's `config.pbtxt` says.
     """
@@ -56,8 +56,8 @@ class Files:
     contract: Contract | None
     golden: Golden | None
     labels: Mapping[str, Sequence[str]]
-    reader: TextReader | None = None
-    writer: TextWriter | None = None
+    tokenizer: Tokenizer | None = None
+    detokenizer: Detokenizer | None = None
     whole: Golden | None = None
     config: TritonConfig | None = None
 
@@ -73,7 +73,7 @@ def read(directory: Path) -> list[Files]:
         return [Files(None, model.graph, None, None, model.labels, config=model.config)]
     bundle = reader.read(directory)
     labels = {output: bundle.labels(output) or [] for output in bundle.contract.labels}
-    texts, answers = reader_of(bundle), writer_of(bundle)
+    texts, answers = tokenizer_of(bundle), detokenizer_of(bundle)
     parts = (None,) if bundle.contract.decoding is None else tuple(bundle.graphs)
     return [
         Files(

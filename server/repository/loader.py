@@ -26,6 +26,7 @@ from weir.server.errors import ModelLoadError, ServerError
 from weir.server.generation.encoder_decoder import Graph, Pair, make_pair
 from weir.server.generation.engine import Engine
 from weir.server.generation.served import ServedPair, signature_of
+from weir.server.preprocessing.detokenizer import Detokenizer
 from weir.server.protocol.response_encoder import STREAM_BYTES, ResponseEncoder
 from weir.server.repository import agreement, batch_axis, golden_test, plain, triton_agreement
 from weir.server.repository.golden_test import Files
@@ -39,7 +40,6 @@ from weir.server.runtime.signature import Signature
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.limits import max_rows, policy_of
 from weir.server.scheduling.scheduler import Scheduler
-from weir.server.tasks.detokenizer import TextWriter
 from weir.server.telemetry.metrics import Metrics
 from weir.server.telemetry.model_stats import BatchObserver
 
@@ -90,7 +90,7 @@ class Loader:
         golden_test.check_provider(graphs[0], self.provider)
         loaded = [self._prove(name, version, files) for files in graphs]
         # Of a pair, the encoder reads the texts.
-        agreement.check_texts(graphs[0].reader, loaded[0][0].signature)
+        agreement.check_texts(graphs[0].tokenizer, loaded[0][0].signature)
         agreement.check_pair(graphs[0].contract, [model.signature for model, _ in loaded])
         models: list[ServedModel | ServedPair] = [model for model, _ in loaded]
         if graphs[0].contract is not None and graphs[0].contract.decoding is not None:
@@ -204,7 +204,7 @@ class Loader:
             signature=signature,
             rules=rules,
             labels=files.labels,
-            reader=files.reader if files.part is None else None,
+            tokenizer=files.tokenizer if files.part is None else None,
             all_outputs=[WantedOutput(spec.name, spec.datatype) for spec in session.outputs],
             encoder=ResponseEncoder(name, version, max_bytes=self.max_message_bytes - STREAM_BYTES),
             policy=policy,
@@ -259,8 +259,8 @@ def _serve_pair(
         pair=pair,
         signature=signature_of(pair, rows),
         rules=pair.encoder.rules,
-        reader=files.reader,
-        writer=files.writer or TextWriter([], None),
+        tokenizer=files.tokenizer,
+        detokenizer=files.detokenizer or Detokenizer([], None),
         encoder=ResponseEncoder(name, version, max_bytes=max_message_bytes - STREAM_BYTES),
         policy=policy,
         settings=settings,

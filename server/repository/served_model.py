@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from weir.bundle.contract import Contract
 from weir.server.config import ModelSettings
+from weir.server.preprocessing.tokenizer import Tokenizer
 from weir.server.protocol.response_encoder import ResponseEncoder
 from weir.server.repository.triton_config import TritonConfig
 from weir.server.runtime.sequence_rules import SequenceRules
 from weir.server.runtime.signature import Signature
 from weir.server.scheduling.batching import BatchPolicy
 from weir.server.scheduling.scheduler import Scheduler
-from weir.server.tasks.tokenizer import TextReader
 from weir.server.telemetry.model_stats import ModelStats
 
 
@@ -34,7 +34,7 @@ class ServedModel:
         contract: of this graph alone; None for a plain model, an ONNX file without one.
         rules: of its inputs' values.
         labels: of the outputs that have some, one a class.
-        reader: of texts; None where the contract does not say how, and for a graph of a pair.
+        tokenizer: of texts; None where the contract does not say how, and for a graph of a pair.
         all_outputs: what a request gets that asks for none in particular.
         policy: when its batches are cut.
         settings: the operator's word on it, or else that of a `config.pbtxt`.
@@ -49,7 +49,7 @@ class ServedModel:
     signature: Signature
     rules: SequenceRules
     labels: Mapping[str, Sequence[str]]
-    reader: TextReader | None
+    tokenizer: Tokenizer | None
     all_outputs: Sequence[WantedOutput]
     encoder: ResponseEncoder
     policy: BatchPolicy

@@ -5,13 +5,13 @@ from functools import partial
 from weir.protocol.weir.v1 import tasks_pb2 as pb
 from weir.server.scheduling.admission import Admission
 from weir.server.scheduling.silence import Silence
+from weir.server.scheduling.worker_pool import WorkerPool
 from weir.server.tasks.forecasting import FORECAST
 from weir.server.tasks.generate import generate
 from weir.server.tasks.image_classification import CLASSIFY
 from weir.server.tasks.tagging import TAG
 from weir.server.tasks.task_call import TaskCall, start
 from weir.server.tasks.text_classification import CLASSIFY_TEXT
-from weir.server.tasks.worker_pool import WorkerPool
 from weir.server.transport.base import Call, Handlers, Stream, Unary
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Tasks"].full_name

@@ -16,15 +16,16 @@ from weir.server.generation.row import Row
 from weir.server.generation.sampling import Answer
 from weir.server.generation.served import ServedPair, check_search
 from weir.server.generation.wanted import search_of
+from weir.server.preprocessing.detokenizer import DetokenizerStream
+from weir.server.preprocessing.tokenizer import TokenizedText, Tokenizer
 from weir.server.protocol import message_limits
 from weir.server.protocol.parameters import check_id
 from weir.server.protocol.request_decoder import parse_message
 from weir.server.scheduling.admission import Admission
 from weir.server.scheduling.silence import Silence
+from weir.server.scheduling.worker_pool import WorkerPool
 from weir.server.tasks.task_call import Arrived, Material, begin
 from weir.server.tasks.text import read
-from weir.server.tasks.tokenizer import Reading, TextReader
-from weir.server.tasks.worker_pool import WorkerPool
 from weir.server.telemetry.request_record import RequestRecord
 from weir.server.transport.backpressure import BoundedSender
 from weir.server.transport.base import Call, Metadata
@@ -66,13 +67,13 @@ def _check(model: ServedPair) -> None:
     _reader(model)
 
 
-def _reader(model: ServedPair) -> TextReader:
-    if model.reader is None:
+def _reader(model: ServedPair) -> Tokenizer:
+    if model.tokenizer is None:
         raise InvalidRequest(
             f"model {model.name!r} takes no texts: its bundle says nothing of how to read them "
             "(tokenisation)"
         )
-    return model.reader
+    return model.tokenizer
 
 
 def _request(arrived: Arrived, material: Material[ServedPair]) -> PairRequest:
@@ -110,15 +111,15 @@ class _Told:
         self._call = call
         self._row = row
         self._sender = BoundedSender(call)
-        self._writer = model.writer
-        self._draft = model.writer.begin()
+        self._detokenizer = model.detokenizer
+        self._stream = DetokenizerStream(model.detokenizer)
 
     def __call__(self, token: int, log_probability: float, /) -> None:
         if self._call.cancelled:
             return
         message = pb.GenerateResponse()
-        message.token.token = self._writer.token(token)
-        message.token.text = self._draft.add(token)
+        message.token.token = self._detokenizer.token(token)
+        message.token.text = self._stream.add(token)
         message.token.log_probability = log_probability
         payload = message.SerializeToString()
         self._row.sent_bytes += len(payload)
@@ -161,7 +162,9 @@ class _StreamEnd:
         return True
 
 
-def _encode(model: ServedPair, request_id: str, reading: Reading, rows: Sequence[Row]) -> bytes:
+def _encode(
+    model: ServedPair, request_id: str, reading: TokenizedText, rows: Sequence[Row]
+) -> bytes:
     """The last message of a stream."""
     message = pb.GenerateResponse()
     result = message.result
@@ -174,8 +177,8 @@ def _encode(model: ServedPair, request_id: str, reading: Reading, rows: Sequence
 
 
 def _fill(hypothesis: pb.GenerateResponse.Hypothesis, answer: Answer, model: ServedPair) -> None:
-    hypothesis.text = model.writer.write(answer.tokens)
-    hypothesis.tokens.extend(map(model.writer.token, answer.tokens))
+    hypothesis.text = model.detokenizer.text(answer.tokens)
+    hypothesis.tokens.extend(map(model.detokenizer.token, answer.tokens))
     hypothesis.log_probability = answer.log_probability
     hypothesis.score = answer.score
     hypothesis.is_complete = answer.is_complete

@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 
 from weir.protocol.weir.v1 import tasks_pb2 as pb
 from weir.server.errors import InvalidRequest
+from weir.server.preprocessing.tokenizer import TokenizedText
 from weir.server.protocol import message_limits
 from weir.server.protocol.parameters import check_id
 from weir.server.protocol.request_decoder import parse_message
 from weir.server.repository.served_model import ServedModel
 from weir.server.tasks import text as texts
 from weir.server.tasks.task_call import Material, Prepared, TaskCall, check_rows
-from weir.server.tasks.tokenizer import Reading
 
 Array = NDArray[Any]
 
@@ -25,7 +25,7 @@ _MOST_TOKENS = 10_000
 
 def _check(model: ServedModel) -> None:
     texts.check_task(model, "tagging")
-    texts.reader_of(model)
+    texts.tokenizer_of(model)
     texts.scored_output(model, _AXES)
 
 
@@ -34,7 +34,7 @@ def _prepare(material: Material[ServedModel]) -> Prepared:
     message, model = parse_message(pb.TagRequest, material.payload), material.model
     check_id(message.id)
     check_rows("texts", len(message.texts), model)
-    reader, output = texts.reader_of(model), texts.scored_output(model, _AXES)
+    reader, output = texts.tokenizer_of(model), texts.scored_output(model, _AXES)
     readings = texts.read_all(message.texts, reader)
     if (tokens := sum(len(reading.ids) for reading in readings)) > _MOST_TOKENS:
         raise InvalidRequest(
@@ -51,7 +51,7 @@ def _encode(
     model: ServedModel,
     output: str,
     request_id: str,
-    readings: Sequence[Reading],
+    readings: Sequence[TokenizedText],
     outputs: Mapping[str, Array],
 ) -> bytes:
     answer = pb.TagResponse(model_name=model.name, model_version=model.version, id=request_id)

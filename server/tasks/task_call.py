@@ -19,7 +19,7 @@ from weir.server.protocol import message_limits
 from weir.server.repository.served_model import ServedModel
 from weir.server.scheduling.admission import Admission, Model, successor
 from weir.server.scheduling.pending import InferRequest
-from weir.server.tasks.worker_pool import WorkerPool
+from weir.server.scheduling.worker_pool import WorkerPool
 from weir.server.transport.base import Call
 
 Array = NDArray[Any]

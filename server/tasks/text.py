@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from weir.protocol.weir.v1 import tasks_pb2 as pb
 from weir.server.errors import InvalidRequest
+from weir.server.preprocessing.tokenizer import TokenizedText, Tokenizer
 from weir.server.repository.served_model import ServedModel
-from weir.server.tasks.tokenizer import Reading, TextReader
 
 Array = NDArray[Any]
 
@@ -24,18 +24,18 @@ def check_task(model: ServedModel, task: str) -> None:
         raise InvalidRequest(f"model {model.name!r}: expected the task {task}, got {found}")
 
 
-def reader_of(model: ServedModel) -> TextReader:
+def tokenizer_of(model: ServedModel) -> Tokenizer:
     """What reads a model's texts.
 
     Raises:
         InvalidRequest: it takes none.
     """
-    if model.reader is None:
+    if model.tokenizer is None:
         raise InvalidRequest(
             f"model {model.name!r} takes no texts: its bundle says nothing of how to cut them "
             "(tokenisation)"
         )
-    return model.reader
+    return model.tokenizer
 
 
 def scored_output(model: ServedModel, axes: Sequence[str]) -> str:
@@ -72,7 +72,7 @@ def probabilities(output: str, scores: Array) -> Array:
     return result
 
 
-def read_all(texts: Sequence[pb.Text], reader: TextReader) -> list[Reading]:
+def read_all(texts: Sequence[pb.Text], reader: Tokenizer) -> list[TokenizedText]:
     """Texts as their model sees them; what fails names the text."""
     readings = []
     for position, text in enumerate(texts):
@@ -83,15 +83,15 @@ def read_all(texts: Sequence[pb.Text], reader: TextReader) -> list[Reading]:
     return readings
 
 
-def read(text: pb.Text, reader: TextReader) -> Reading:
+def read(text: pb.Text, reader: Tokenizer) -> TokenizedText:
     """One text, whole or in tokens.
 
     Raises:
-        InvalidRequest: see `TextReader`.
+        InvalidRequest: see `Tokenizer`.
     """
     match text.WhichOneof("content"):
         case "text":
-            return reader.read(text.text)
+            return reader.tokenize(text.text)
         case "tokens":
             return reader.look_up(list(text.tokens.tokens))
     raise InvalidRequest("expected text or tokens, got neither")

@@ -7,6 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from weir.protocol.weir.v1 import tasks_pb2 as pb
+from weir.server.preprocessing.tokenizer import TokenizedText
 from weir.server.protocol import message_limits, response_encoder
 from weir.server.protocol.parameters import check_id
 from weir.server.protocol.request_decoder import parse_message
@@ -14,7 +15,6 @@ from weir.server.repository.served_model import ServedModel
 from weir.server.tasks import text
 from weir.server.tasks.image_classification import DEFAULT_TOP_K, check_classes
 from weir.server.tasks.task_call import Material, Prepared, TaskCall, check_rows
-from weir.server.tasks.tokenizer import Reading
 
 Array = NDArray[Any]
 
@@ -23,7 +23,7 @@ _AXES = ("batch", "classes")
 
 def _check(model: ServedModel) -> None:
     text.check_task(model, "sequence-classification")
-    text.reader_of(model)
+    text.tokenizer_of(model)
     text.scored_output(model, _AXES)
 
 
@@ -32,7 +32,7 @@ def _prepare(material: Material[ServedModel]) -> Prepared:
     message, model = parse_message(pb.ClassifyTextRequest, material.payload), material.model
     check_id(message.id)
     check_rows("texts", len(message.texts), model)
-    reader, output = text.reader_of(model), text.scored_output(model, _AXES)
+    reader, output = text.tokenizer_of(model), text.scored_output(model, _AXES)
     top_k = message.top_k or DEFAULT_TOP_K
     check_classes(model, output, len(message.texts), top_k)
     readings = text.read_all(message.texts, reader)
@@ -50,7 +50,7 @@ def _encode(
     outputs: Mapping[str, Array],
     *,
     top_k: int,
-    readings: Sequence[Reading],
+    readings: Sequence[TokenizedText],
 ) -> bytes:
     answer = pb.ClassifyTextResponse(
         model_name=model.name, model_version=model.version, id=request_id

@@ -71,7 +71,7 @@ def test_lowest_packages_import_none_of_ours(statement: str, expected: set[str])
     [
         ("onnxruntime", "server/runtime/session.py"),
         ("opentelemetry", "server/telemetry/tracing.py"),
-        ("sentencepiece", "server/tasks/subwords.py"),
+        ("sentencepiece", "server/preprocessing/tokenizer.py"),
     ],
 )
 def test_only_one_module_of_the_server_imports_it(package: str, importer: str) -> None:

@@ -9,8 +9,8 @@ from tests.unit.server.conftest import Backend, Clock, FakeCall
 from weir.server.scheduling.admission import Admission
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.silence import Silence
+from weir.server.scheduling.worker_pool import WorkerPool
 from weir.server.services.tasks import SERVICE, Tasks
-from weir.server.tasks.worker_pool import WorkerPool
 from weir.server.transport.base import Unary
 
 Answer = TypeVar("Answer", bound=Message)

@@ -34,23 +34,23 @@ def test_both_graphs_of_a_pair_know_how_its_texts_are_read_and_written(
 
     encoder, decoder = golden_test.read(directory)
 
-    assert encoder.reader is not None and encoder.writer is not None
-    assert encoder.reader is decoder.reader and encoder.writer is decoder.writer
-    assert list(encoder.reader.read("Fax").ids) == [9, 4, 1]
-    assert encoder.writer.write([4, 7]) == "A D"
+    assert encoder.tokenizer is not None and encoder.detokenizer is not None
+    assert encoder.tokenizer is decoder.tokenizer and encoder.detokenizer is decoder.detokenizer
+    assert list(encoder.tokenizer.tokenize("Fax").ids) == [9, 4, 1]
+    assert encoder.detokenizer.text([4, 7]) == "A D"
 
 
 def test_pair_that_takes_ids_only_has_neither_words(publish_pair: Callable[..., Path]) -> None:
     encoder, _ = golden_test.read(publish_pair())
 
-    assert encoder.reader is None
-    assert encoder.writer is not None and encoder.writer.token(4) == "4"
+    assert encoder.tokenizer is None
+    assert encoder.detokenizer is not None and encoder.detokenizer.token(4) == "4"
 
 
 def test_bundle_of_one_graph_writes_nothing(publish: Callable[..., Path]) -> None:
     (files,) = golden_test.read(publish())
 
-    assert files.reader is None and files.writer is None
+    assert files.tokenizer is None and files.detokenizer is None
 
 
 @pytest.mark.parametrize(
@@ -87,4 +87,4 @@ def test_pair_whose_texts_fit_is_served(
 
     backend = open_backend()
 
-    assert backend.repository.get("pair.encoder", "").reader is None, "the whole pair's, not its"
+    assert backend.repository.get("pair.encoder", "").tokenizer is None, "the whole pair's, not its"

@@ -12,8 +12,8 @@ from weir.protocol.weir.v1 import tasks_pb2 as pb
 from weir.server.scheduling.admission import Admission
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.silence import Silence
+from weir.server.scheduling.worker_pool import WorkerPool
 from weir.server.services.tasks import SERVICE, Tasks
-from weir.server.tasks.worker_pool import WorkerPool
 from weir.server.transport import backpressure
 from weir.server.transport.base import Stream
 

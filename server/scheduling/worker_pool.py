@@ -1,10 +1,10 @@
-"""What takes long before a request can be queued for its model: a bounded queue, and threads behind it.
+"""Worker pool: a bounded queue of jobs that prepare requests for their models, and its threads.
 
-Threads: `weir-decode_<n>`, one per core. The transport's threads add and cancel, `weir-deadlines`
-expires. They meet under one lock that is held to move references and never while something is decoded.
+Threads: `weir-preprocess_<n>`, one per core. The transport's threads submit and cancel, `weir-deadlines`
+expires. They meet under one lock that is held to move references and never while a job runs.
 
-A job is in exactly one place: waiting, at work, or gone. Whoever takes it out of that place is the one
-who goes on with it, or answers it: so it is answered once, as in `scheduler`.
+A job is in exactly one place: waiting, running, or gone. The thread that takes a job out of its place
+continues or answers it, so it is answered once, as in `scheduler`.
 """
 
 import logging
@@ -27,10 +27,10 @@ class Job(Protocol):
     """One request until it is ready for its model.
 
     Attributes:
-        payload_bytes: what it holds on to while it waits.
+        payload_bytes: memory that it holds while it waits.
         arrived_s: when the call came.
-        deadline_s: never worked on after this time.
-        is_wanted: set to False, from any thread, once somebody answered it: work may stop.
+        deadline_s: never run after this time.
+        is_wanted: False, from any thread, once the request is answered: `work` may stop early.
     """
 
     payload_bytes: int
@@ -39,22 +39,22 @@ class Job(Protocol):
     is_wanted: bool
 
     def work(self) -> None:
-        """What takes long, on a thread of the pool."""
+        """Preprocess the request, on a thread of the pool."""
 
     def proceed(self) -> None:
-        """Go on to the model; called after `work`, if the request is still wanted."""
+        """Queue the request for its model; called after `work` if it is still wanted."""
 
     def fail(self, error: Exception) -> None:
-        """Say why it cannot go on."""
+        """Send the status of a failure."""
 
 
 @dataclass(frozen=True, slots=True)
-class DecodeLimits:
-    """What may wait in front of the threads.
+class PoolLimits:
+    """Bounds of the queue.
 
     Attributes:
-        jobs: that wait.
-        payload_bytes: that they hold together.
+        jobs: most waiting jobs.
+        payload_bytes: most bytes that waiting jobs hold together.
     """
 
     jobs: int = 256
@@ -65,9 +65,9 @@ class WorkerPool:
     """Queue and threads.
 
     Args:
-        threads: that work side by side.
-        deadlines: watches the jobs while they are here.
-        limits: of the queue; what does not fit is refused at once.
+        threads: number of threads.
+        deadlines: expires jobs that are late.
+        limits: of the queue; a job beyond them is refused at once.
         clock: monotonic seconds.
     """
 
@@ -76,19 +76,19 @@ class WorkerPool:
         threads: int,
         *,
         deadlines: Deadlines,
-        limits: DecodeLimits | None = None,
+        limits: PoolLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._deadlines = deadlines
-        self._limits = limits or DecodeLimits()
+        self._limits = limits or PoolLimits()
         self._clock = clock
         self._condition = threading.Condition(threading.Lock())
         self._waiting: OrderedDict[Job, None] = OrderedDict()
         self._waiting_bytes = 0
-        self._at_work: set[Job] = set()
+        self._running: set[Job] = set()
         self._closed = False
         self._threads = [
-            threading.Thread(target=self._run, name=f"weir-decode_{number}", daemon=True)
+            threading.Thread(target=self._run, name=f"weir-preprocess_{number}", daemon=True)
             for number in range(threads)
         ]
 
@@ -99,7 +99,7 @@ class WorkerPool:
             thread.start()
 
     def close(self) -> None:
-        """Refuse new jobs; the threads end once what waits is done."""
+        """Refuse new jobs; the threads end once the waiting jobs are done."""
         with self._condition:
             self._closed = True
             self._condition.notify_all()
@@ -115,7 +115,7 @@ class WorkerPool:
         return ended
 
     def waiting(self) -> int:
-        """How many jobs wait for a thread."""
+        """Number of waiting jobs."""
         with self._condition:
             return len(self._waiting)
 
@@ -129,14 +129,15 @@ class WorkerPool:
         with self._condition:
             if self._closed:
                 raise Draining("the server is stopping")
-            # Into an empty queue every job fits: refused there, it would be refused for ever.
+            # An empty queue takes a job of any size, which would otherwise never be taken.
             if self._waiting and (
                 len(self._waiting) >= self._limits.jobs
                 or self._waiting_bytes + job.payload_bytes > self._limits.payload_bytes
             ):
                 raise Overloaded(
-                    f"{len(self._waiting)} requests of {self._waiting_bytes} bytes wait to be "
-                    f"decoded, the limits are {self._limits.jobs} and {self._limits.payload_bytes}"
+                    f"{len(self._waiting)} requests of {self._waiting_bytes} bytes wait for "
+                    f"preprocessing, the limits are {self._limits.jobs} and "
+                    f"{self._limits.payload_bytes}"
                 )
             self._waiting[job] = None
             self._waiting_bytes += job.payload_bytes
@@ -144,18 +145,18 @@ class WorkerPool:
         self._deadlines.expect(job.deadline_s)
 
     def cancel(self, job: Job) -> None:
-        """The caller is gone: free the job's place."""
+        """Free the job's place: the caller is gone."""
         with self._condition:
             is_ours = self._take(job)
         if is_ours:
             refuse(job, closed_error(job.arrived_s, job.deadline_s, self._clock()))
 
     def expire(self, now: float) -> float:
-        """Answer every job whose deadline passed; the earliest deadline left, or infinity."""
+        """Fail every job whose deadline passed; returns the earliest deadline left, or infinity."""
         earliest = float("inf")
         late = []
         with self._condition:
-            for job in (*self._waiting, *self._at_work):
+            for job in (*self._waiting, *self._running):
                 if job.deadline_s <= now:
                     self._take(job)
                     late.append(job)
@@ -166,12 +167,12 @@ class WorkerPool:
         return earliest
 
     def _take(self, job: Job) -> bool:
-        """Remove a job from wherever it is, under the lock; False if it is gone already."""
+        """Remove a job from its place, under the lock; False if it is gone already."""
         if job in self._waiting:
             del self._waiting[job]
             self._waiting_bytes -= job.payload_bytes
-        elif job in self._at_work:
-            self._at_work.remove(job)
+        elif job in self._running:
+            self._running.remove(job)
         else:
             return False
         job.is_wanted = False
@@ -181,11 +182,11 @@ class WorkerPool:
         while (job := self._next()) is not None:
             try:
                 self._process(job)
-            except Exception:  # our bug: that job is lost, its thread must not be
-                logger.exception("job lost")
+            except Exception:  # our bug: the thread goes on with the next job
+                logger.exception("preprocessing job lost")
 
     def _next(self) -> Job | None:
-        """Wait for a job and move it to those at work; None when closed and empty."""
+        """Wait for a job and move it to the running; None when closed and empty."""
         with self._condition:
             while not self._waiting:
                 if self._closed:
@@ -193,7 +194,7 @@ class WorkerPool:
                 self._condition.wait()
             job, _ = self._waiting.popitem(last=False)
             self._waiting_bytes -= job.payload_bytes
-            self._at_work.add(job)
+            self._running.add(job)
             return job
 
     def _process(self, job: Job) -> None:
@@ -204,7 +205,7 @@ class WorkerPool:
         with self._condition:
             is_ours = self._take(job)
         if is_ours and failure is None:
-            # The model's own queue may refuse it.
+            # The model's queue may refuse it.
             failure = _failure_of(job.proceed)
         if is_ours and failure is not None:
             refuse(job, failure)
@@ -213,6 +214,6 @@ class WorkerPool:
 def _failure_of(step: Callable[[], None]) -> Exception | None:
     try:
         step()
-    except Exception as error:  # noqa: BLE001 - each kind of failure is its caller's
+    except Exception as error:  # noqa: BLE001 - any failure is sent to the caller
         return error
     return None

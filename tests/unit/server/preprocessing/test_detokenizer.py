@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.helpers import pairs
 from weir.bundle.reader import Bundle
 from weir.server.errors import ModelLoadError
-from weir.server.tasks.detokenizer import TextWriter, writer_of
+from weir.server.preprocessing.detokenizer import Detokenizer, DetokenizerStream, detokenizer_of
 from weir.training.data.segment import Rule, Side, learn_side
 from weir.training.data.vocabulary import SPECIAL
 
@@ -28,15 +28,15 @@ IDS = [4, 5, 6, 7]
     ],
 )
 def test_each_token_adds_its_part(rule: Any, additions: list[str]) -> None:
-    draft = TextWriter(ENTRIES, rule).begin()
+    stream = DetokenizerStream(Detokenizer(ENTRIES, rule))
 
-    assert [draft.add(each) for each in (6, 4, 5, 7)] == additions
+    assert [stream.add(each) for each in (6, 4, 5, 7)] == additions
 
 
 def test_spaces_between_pieces_wait_for_what_follows() -> None:
-    draft = TextWriter(ENTRIES, "subwords").begin()
+    stream = DetokenizerStream(Detokenizer(ENTRIES, "subwords"))
 
-    assert [draft.add(each) for each in (7, 7, 4, 7, 7, 5, 7)] == ["", "", "a", "", "", "  b", ""]
+    assert [stream.add(each) for each in (7, 7, 4, 7, 7, 5, 7)] == ["", "", "a", "", "", "  b", ""]
 
 
 @cache
@@ -49,23 +49,23 @@ def learnt(rule: Rule) -> Side:
 def test_the_text_is_that_of_training(rule: Any, ids: list[int]) -> None:
     side = learnt(rule)
     known = [each for each in ids if each < len(side.vocabulary)]
-    writer = TextWriter(side.vocabulary.entries, rule)
+    detokenizer = Detokenizer(side.vocabulary.entries, rule)
 
-    assert writer.write(known) == side.text(known)
-    assert [writer.token(each) for each in known] == side.decode(known)
+    assert detokenizer.text(known) == side.text(known)
+    assert [detokenizer.token(each) for each in known] == side.decode(known)
 
 
 def test_tokens_without_a_vocabulary_are_numbers() -> None:
-    writer = TextWriter((), None)
+    detokenizer = Detokenizer((), None)
 
-    assert writer.token(12) == "12" and writer.write([12]) == ""
+    assert detokenizer.token(12) == "12" and detokenizer.text([12]) == ""
 
 
 def test_bundle_says_how_its_answers_are_written() -> None:
     contract = pairs.CONTRACT.model_copy(update={"vocabularies": {"previous": "words.txt"}})
 
-    writer = writer_of(Bundle(contract, files={}, texts={"words.txt": ENTRIES}))
+    detokenizer = detokenizer_of(Bundle(contract, files={}, texts={"words.txt": ENTRIES}))
 
-    assert writer is not None and writer.token(5) == "b"
+    assert detokenizer is not None and detokenizer.token(5) == "b"
     with pytest.raises(ModelLoadError, match="previous: expected 8 entries, got 4"):
-        writer_of(Bundle(contract, files={}, texts={"words.txt": SPECIAL}))
+        detokenizer_of(Bundle(contract, files={}, texts={"words.txt": SPECIAL}))

@@ -7,7 +7,7 @@ import pytest
 from tests.unit.server.conftest import HANG_S, Clock
 from weir.server.errors import Cancelled, DeadlineExceeded, Draining, InvalidRequest, Overloaded
 from weir.server.scheduling.deadlines import Deadlines
-from weir.server.tasks.worker_pool import DecodeLimits, WorkerPool
+from weir.server.scheduling.worker_pool import PoolLimits, WorkerPool
 
 LATER = 1e9
 
@@ -58,7 +58,7 @@ OpenPool = Callable[..., WorkerPool]
 def open_pool(clock: Clock) -> Iterator[OpenPool]:
     pools: list[WorkerPool] = []
 
-    def open_pool(threads: int = 1, limits: DecodeLimits | None = None) -> WorkerPool:
+    def open_pool(threads: int = 1, limits: PoolLimits | None = None) -> WorkerPool:
         pool = WorkerPool(threads, deadlines=Deadlines(clock), limits=limits, clock=clock)
         pools.append(pool)
         pool.start()
@@ -88,7 +88,7 @@ def test_job_is_worked_on_by_a_named_thread_and_goes_on(open_pool: OpenPool) -> 
     job = submit(open_pool(), Job())
 
     assert job.outcome() is None
-    assert job.thread == "weir-decode_0"
+    assert job.thread == "weir-preprocess_0"
 
 
 def test_jobs_are_worked_on_side_by_side(open_pool: OpenPool) -> None:
@@ -96,7 +96,7 @@ def test_jobs_are_worked_on_side_by_side(open_pool: OpenPool) -> None:
 
     jobs = [occupy(pool), occupy(pool)]
 
-    assert {job.thread for job in jobs} == {"weir-decode_0", "weir-decode_1"}
+    assert {job.thread for job in jobs} == {"weir-preprocess_0", "weir-preprocess_1"}
     for job in jobs:
         job.may_end.set()
         assert job.outcome() is None
@@ -131,11 +131,11 @@ def test_bug_in_telling_a_failure_loses_no_thread(
 
 
 def test_full_queue_refuses_at_once(open_pool: OpenPool) -> None:
-    pool = open_pool(limits=DecodeLimits(jobs=2))
+    pool = open_pool(limits=PoolLimits(jobs=2))
     running = occupy(pool)
     waiting = [submit(pool, Job()), submit(pool, Job())]
 
-    with pytest.raises(Overloaded, match="2 requests of 2 bytes wait to be decoded"):
+    with pytest.raises(Overloaded, match="2 requests of 2 bytes wait for preprocessing"):
         pool.submit(Job())
 
     assert pool.waiting() == 2
@@ -145,7 +145,7 @@ def test_full_queue_refuses_at_once(open_pool: OpenPool) -> None:
 
 
 def test_queue_is_bounded_in_bytes_too(open_pool: OpenPool) -> None:
-    pool = open_pool(limits=DecodeLimits(payload_bytes=100))
+    pool = open_pool(limits=PoolLimits(payload_bytes=100))
     running = occupy(pool)
     large = submit(pool, Job(payload_bytes=1000))
 

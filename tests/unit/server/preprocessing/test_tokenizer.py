@@ -14,7 +14,7 @@ from weir.bundle.contract import Contract, Tolerance
 from weir.bundle.reader import Bundle
 from weir.bundle.sequences import PaddedAxis, Tokenisation, ValueRange
 from weir.server.errors import InvalidRequest, ModelLoadError
-from weir.server.tasks.tokenizer import TextReader, reader_of
+from weir.server.preprocessing.tokenizer import Tokenizer, tokenizer_of
 from weir.training.data.segment import Rule, Side, learn_side
 from weir.training.data.tokenise import tokenise
 from weir.training.data.vocabulary import SPECIAL, Vocabulary
@@ -25,18 +25,18 @@ TIME = PaddedAxis(maximum=5, lengths="lengths", padding={"tokens": 0})
 SPELLING = PaddedAxis(maximum=4, padding={"characters": 0})
 
 
-def reader(rule: Any = "words", *, lower: bool = False, time: PaddedAxis = TIME) -> TextReader:
+def tokenizer(rule: Any = "words", *, lower: bool = False, time: PaddedAxis = TIME) -> Tokenizer:
     tokenisation = Tokenisation(rule=rule, lower=lower, unknown=1)
-    return TextReader(tokenisation, {"tokens": WORDS}, time=time)
+    return Tokenizer(tokenisation, {"tokens": WORDS}, time=time)
 
 
-def speller() -> TextReader:
+def spelling_tokenizer() -> Tokenizer:
     """One that reads letters too."""
-    return TextReader(
+    return Tokenizer(
         Tokenisation(rule="words", lower=True, unknown=1, characters="characters"),
         {"tokens": WORDS, "characters": LETTERS},
         time=replace_padding(TIME, "characters"),
-        letters=SPELLING,
+        characters=SPELLING,
     )
 
 
@@ -45,7 +45,7 @@ def replace_padding(axis: PaddedAxis, name: str) -> PaddedAxis:
 
 
 def test_words_are_looked_up_and_what_is_not_there_is_told() -> None:
-    reading = reader().read("the dog sat.")
+    reading = tokenizer().tokenize("the dog sat.")
 
     assert list(reading.tokens) == ["the", "dog", "sat", "."]
     assert list(reading.ids) == [4, 1, 6, 8]
@@ -64,25 +64,25 @@ def test_words_are_looked_up_and_what_is_not_there_is_told() -> None:
 def test_each_rule_cuts_its_way(rule: str, tokens: list[str]) -> None:
     time = TIME.model_copy(update={"maximum": 20})
 
-    assert list(reader(rule, time=time).read(" the\n CAT.! ").tokens) == tokens
+    assert list(tokenizer(rule, time=time).tokenize(" the\n CAT.! ").tokens) == tokens
 
 
 def test_tokens_are_lowered_for_the_vocabulary_alone() -> None:
-    reading = speller().read("The CAT")
+    reading = spelling_tokenizer().tokenize("The CAT")
 
     assert list(reading.tokens) == ["The", "CAT"]
     assert list(reading.ids) == [4, 5]
-    assert reading.letters == [[11, 5, 6], [10, 1, 11]]
+    assert reading.characters == [[11, 5, 6], [10, 1, 11]]
 
 
 def test_letters_end_where_the_model_stops_reading() -> None:
-    (letters,) = speller().read("hehehe").letters
+    (letters,) = spelling_tokenizer().tokenize("hehehe").characters
 
     assert letters == [5, 6, 5, 6]
 
 
 def test_tokens_that_come_cut_are_only_looked_up() -> None:
-    reading = reader().look_up(["the", "cat.", "cafe\u0301", "café"])
+    reading = tokenizer().look_up(["the", "cat.", "cafe\u0301", "café"])
 
     assert list(reading.ids) == [4, 1, 1, 7]
     assert reading.unknown == ["cat.", "cafe\u0301"]
@@ -90,15 +90,15 @@ def test_tokens_that_come_cut_are_only_looked_up() -> None:
 
 @pytest.mark.parametrize("entry", SPECIAL)
 def test_a_text_cannot_spell_a_special_entry(entry: str) -> None:
-    reading = reader("spaces").read(entry)
+    reading = tokenizer("spaces").tokenize(entry)
 
     assert list(reading.ids) == [1] and reading.unknown == [entry]
 
 
 def test_rows_are_filled_up() -> None:
-    read = speller()
+    read = spelling_tokenizer()
 
-    rows = read.rows([read.read("the cat"), read.read("sat")])
+    rows = read.rows([read.tokenize("the cat"), read.tokenize("sat")])
 
     assert rows["tokens"].tolist() == [[4, 5], [6, 0]]
     assert rows["lengths"].tolist() == [2, 1]
@@ -113,13 +113,13 @@ def test_rows_are_filled_up() -> None:
         (" \n\u3000", "expected a text with tokens, got none"),
         ("a b c d e f", "expected at most 5 tokens, got 6"),
         ("a" * 4097, "expected a text of at most 4096 characters, got 4097"),
-        ("a" + "\u0301\u0323" * 33, "expected at most 64 marks after each other, got more"),
+        ("a" + "\u0301\u0323" * 33, "expected at most 64 consecutive marks, got more"),
     ],
     ids=["empty", "blank", "tokens", "characters", "marks"],
 )
 def test_texts_that_are_not_read(text: str, message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
-        reader().read(text)
+        tokenizer().tokenize(text)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_texts_that_are_not_read(text: str, message: str) -> None:
 )
 def test_tokens_that_are_not_read(tokens: list[str], message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
-        reader().look_up(tokens)
+        tokenizer().look_up(tokens)
 
 
 def test_no_character_outside_the_marks_is_sorted_by_the_normal_form() -> None:
@@ -142,22 +142,22 @@ def test_no_character_outside_the_marks_is_sorted_by_the_normal_form() -> None:
     long = [chr(c) * 65 for c in range(0x110000) if unicodedata.combining(chr(c))]
 
     for text in long:
-        with pytest.raises(InvalidRequest, match="marks after each other"):
-            reader().read(text)
+        with pytest.raises(InvalidRequest, match="consecutive marks"):
+            tokenizer().tokenize(text)
 
 
 TEXTS = ["the cat sat on the mat", "the dog sat on the log", "Lower, LOWEST; lowly\u2581!"] * 5
 
 
 @cache
-def learnt(rule: Rule, *, lower: bool) -> tuple[Side, TextReader]:
+def learnt(rule: Rule, *, lower: bool) -> tuple[Side, Tokenizer]:
     """A side of a pair as training learns it, and what reads its bundle."""
     side = learn_side(TEXTS, rule, lower=lower, maximum=60)
-    reading = TextReader(
+    reading = Tokenizer(
         Tokenisation(rule=rule, lower=lower, unknown=1, model="m" if rule == "subwords" else None),
         {"tokens": side.vocabulary.entries},
         time=TIME.model_copy(update={"maximum": 4096}),
-        model=side.segmenter.model,
+        subwords=side.segmenter.model,
         lowers_texts=True,
     )
     return side, reading
@@ -174,17 +174,17 @@ def test_sources_of_pairs_are_read_as_in_training(rule: Rule, lower: bool, text:
     tokens = side.segmenter.split(text)
 
     if tokens:
-        assert list(reading.read(text).tokens) == tokens
-        assert list(reading.read(text).ids) == side.encode(text)
+        assert list(reading.tokenize(text).tokens) == tokens
+        assert list(reading.tokenize(text).ids) == side.encode(text)
     else:
         with pytest.raises(InvalidRequest, match="got none"):
-            reading.read(text)
+            reading.tokenize(text)
 
 
 @given(text=st.one_of(st.text(), odd.map("".join)))
 def test_rows_of_one_graph_are_read_as_in_training(text: str) -> None:
     vocabulary = Vocabulary((*SPECIAL, "the", "low", "\u03c3", "\u03c2", "i\u0307"))
-    one = TextReader(
+    one = Tokenizer(
         Tokenisation(rule="words", lower=True, unknown=1),
         {"tokens": vocabulary.entries},
         time=TIME.model_copy(update={"maximum": 4096}),
@@ -192,7 +192,7 @@ def test_rows_of_one_graph_are_read_as_in_training(text: str) -> None:
     tokens = tokenise(text, lower=False)
 
     if tokens:
-        assert list(one.read(text).ids) == vocabulary.encode([each.lower() for each in tokens])
+        assert list(one.tokenize(text).ids) == vocabulary.encode([each.lower() for each in tokens])
 
 
 CONTRACT = Contract(
@@ -208,12 +208,12 @@ BUNDLE = Bundle(CONTRACT, files={}, texts={"words.txt": WORDS, "letters.txt": LE
 
 
 def test_bundle_says_how_it_is_read() -> None:
-    found = reader_of(BUNDLE)
+    found = tokenizer_of(BUNDLE)
 
     assert found is not None
-    assert found.read("cat sat").letters == [[7, 8, 4], [9, 8, 4]]
+    assert found.tokenize("cat sat").characters == [[7, 8, 4], [9, 8, 4]]
     assert (
-        reader_of(replace(BUNDLE, contract=CONTRACT.model_copy(update={"tokenisation": None})))
+        tokenizer_of(replace(BUNDLE, contract=CONTRACT.model_copy(update={"tokenisation": None})))
         is None
     )
 
@@ -234,11 +234,11 @@ def test_bundle_says_how_it_is_read() -> None:
 )
 def test_bundle_that_contradicts_itself_is_not_read(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelLoadError, match=message):
-        reader_of(replace(BUNDLE, contract=CONTRACT.model_copy(update=changes)))
+        tokenizer_of(replace(BUNDLE, contract=CONTRACT.model_copy(update=changes)))
 
 
 def test_model_of_subwords_that_is_none() -> None:
     tokenisation = Tokenisation(rule="subwords", unknown=1, model="m")
 
     with pytest.raises(ModelLoadError, match="tokenisation: expected a sentencepiece model, got"):
-        TextReader(tokenisation, {"tokens": WORDS}, time=TIME, model=b"noise")
+        Tokenizer(tokenisation, {"tokens": WORDS}, time=TIME, subwords=b"noise")

@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from weir.bundle.contract import Preprocessing
 from weir.server.errors import InvalidRequest, OutOfMemory
-from weir.server.tasks.images import read_encoded, read_raw
+from weir.server.preprocessing.images import read_encoded, read_raw
 from weir.training.data.image_folder import read_picture
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)

@@ -1,0 +1,268 @@
+"""Tokenizer: texts → ids, as a bundle's `tokenisation` says. Pure.
+
+Rules:
+- A text is split as in training. For a single graph each token is lowered by itself. For an
+  encoder-decoder the text is lowered as a whole (only a Greek sigma differs), and each run of white
+  space is one space.
+- Tokens that the client has split are only looked up.
+- A text cannot spell the vocabulary's special entries: such a token is unknown.
+- The cost of a text is bounded before it is read: Python normalises consecutive marks in time
+  quadratic in their number, and holds the GIL meanwhile.
+"""
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weir.bundle.contract import Contract
+from weir.bundle.reader import Bundle
+from weir.bundle.sequences import PaddedAxis, Tokenisation
+from weir.bundle.text import all_marks, tokenise
+from weir.server.errors import InvalidRequest, ModelLoadError
+
+if TYPE_CHECKING:
+    from sentencepiece import SentencePieceProcessor
+
+Array = NDArray[Any]
+
+SPECIAL = frozenset(("<pad>", "<unk>", "<s>", "</s>"))
+"""Entries of a vocabulary that are no text."""
+SUBWORD_SPACE = "\u2581"
+"""Stands for white space in a subword; in a text it counts as white space."""
+
+_CHARACTERS_PER_TOKEN = 32
+_MIN_CHARACTERS = 4096
+_MAX_MARKS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedText:
+    """A text as a model reads it.
+
+    Attributes:
+        tokens: as they were split.
+        ids: one a token.
+        characters: the ids of each token's characters; empty where the model reads none.
+        is_unknown: whether the vocabulary lacks a token; one a token.
+    """
+
+    tokens: Sequence[str]
+    ids: Sequence[int]
+    characters: Sequence[Sequence[int]]
+    is_unknown: Sequence[bool]
+
+    @property
+    def unknown(self) -> list[str]:
+        """The tokens that the vocabulary lacks, in the order of the text."""
+        pairs = zip(self.tokens, self.is_unknown, strict=True)
+        return [token for token, is_unknown in pairs if is_unknown]
+
+
+class Tokenizer:
+    """The tokenizer of one bundle; safe to use from several threads.
+
+    Args:
+        tokenisation: of the contract.
+        vocabularies: the entries of the inputs that it names.
+        time: the axis of tokens.
+        characters: the axis of a token's characters, where the model reads them.
+        subwords: a sentencepiece model.
+        lowers_texts: whether a text is lowered as a whole.
+
+    Raises:
+        ModelLoadError: the sentencepiece model is broken, or sentencepiece is not installed.
+    """
+
+    def __init__(
+        self,
+        tokenisation: Tokenisation,
+        vocabularies: Mapping[str, Sequence[str]],
+        *,
+        time: PaddedAxis,
+        characters: PaddedAxis | None = None,
+        subwords: bytes | None = None,
+        lowers_texts: bool = False,
+    ) -> None:
+        self.tokenisation = tokenisation
+        self._time = time
+        self._characters = characters
+        self._max_characters = max(_MIN_CHARACTERS, _CHARACTERS_PER_TOKEN * time.maximum)
+        self._lowers_texts = lowers_texts
+        self._ids = _ids_of(vocabularies[tokenisation.tokens])
+        name = tokenisation.characters
+        self._character_ids = {} if name is None else _ids_of(vocabularies[name])
+        self._subwords = None if subwords is None else _open_subwords(subwords)
+
+    def tokenize(self, text: str) -> TokenizedText:
+        """Split a text and look its tokens up.
+
+        Raises:
+            InvalidRequest: the text has no tokens, too many tokens, or too many characters.
+        """
+        if len(text) > self._max_characters:
+            raise InvalidRequest(
+                f"expected a text of at most {self._max_characters} characters, got {len(text)}"
+            )
+        if _too_many_marks().search(text):
+            raise InvalidRequest(f"expected at most {_MAX_MARKS} consecutive marks, got more")
+        if self._lowers_texts and self.tokenisation.lower:
+            text = text.lower()
+        return self.look_up(self._split(text))
+
+    def look_up(self, tokens: Sequence[str]) -> TokenizedText:
+        """Look up tokens that are split already.
+
+        Raises:
+            InvalidRequest: there are no tokens, too many, an empty one, or too many characters.
+        """
+        if not tokens:
+            raise InvalidRequest("expected a text with tokens, got none")
+        if len(tokens) > self._time.maximum:
+            raise InvalidRequest(f"expected at most {self._time.maximum} tokens, got {len(tokens)}")
+        if not all(tokens):
+            raise InvalidRequest(f"tokens[{list(tokens).index('')}]: expected characters, got none")
+        if (characters := sum(map(len, tokens))) > self._max_characters:
+            raise InvalidRequest(
+                f"expected tokens of at most {self._max_characters} characters, got {characters}"
+            )
+        unknown = self.tokenisation.unknown
+        lowered = [token.lower() for token in tokens] if self.tokenisation.lower else tokens
+        found = [self._ids.get(token) for token in lowered]
+        return TokenizedText(
+            tokens=tokens,
+            ids=[unknown if each is None else each for each in found],
+            characters=[self._spell(token) for token in tokens] if self._characters else [],
+            is_unknown=[each in (None, unknown) for each in found],
+        )
+
+    def rows(self, texts: Sequence[TokenizedText]) -> dict[str, Array]:
+        """The model's inputs: each text is a row, padded to the longest.
+
+        Returns:
+            Tokens (rows, T), their lengths (rows,) where the model takes them, characters
+            (rows, T, L) where it reads them.
+        """
+        name, spelling = self.tokenisation.tokens, self.tokenisation.characters
+        lengths = np.array([len(text.ids) for text in texts])
+        shape = (len(texts), int(lengths.max()))
+        inputs = {name: np.full(shape, self._time.padding[name])}
+        if self._time.lengths is not None:
+            inputs[self._time.lengths] = lengths
+        for row, text in enumerate(texts):
+            inputs[name][row, : len(text.ids)] = text.ids
+        if spelling is not None and self._characters is not None:
+            inputs[spelling] = _spelled_rows(texts, shape, self._characters.padding[spelling])
+        return inputs
+
+    def _split(self, text: str) -> list[str]:
+        rule = self.tokenisation.rule
+        if rule == "words":
+            return tokenise(text)
+        normal = unicodedata.normalize("NFC", text)
+        if self._subwords is not None:
+            spaced = " ".join(normal.replace(SUBWORD_SPACE, " ").split())
+            # A run of characters that the model never saw is one piece.
+            pieces: list[str] = self._subwords.encode(spaced, out_type=str)
+            return pieces
+        words = normal.split()
+        return words if rule == "spaces" else list(" ".join(words))
+
+    def _spell(self, token: str) -> list[int]:
+        limit = self._characters.maximum if self._characters else 0
+        unknown = self.tokenisation.unknown
+        return [self._character_ids.get(character, unknown) for character in token[:limit]]
+
+
+def _spelled_rows(texts: Sequence[TokenizedText], shape: tuple[int, int], padding: int) -> Array:
+    longest = max(len(characters) for text in texts for characters in text.characters)
+    rows = np.full((*shape, longest), padding)
+    for row, text in enumerate(texts):
+        for position, characters in enumerate(text.characters):
+            rows[row, position, : len(characters)] = characters
+    return rows
+
+
+def tokenizer_of(bundle: Bundle) -> Tokenizer | None:
+    """The tokenizer of a bundle; None if its contract has no `tokenisation`.
+
+    Raises:
+        ModelLoadError: vocabularies, value ranges and axes do not fit together.
+    """
+    contract, tokenisation = bundle.contract, bundle.contract.tokenisation
+    if tokenisation is None:
+        return None
+    names = [name for name in (tokenisation.tokens, tokenisation.characters) if name is not None]
+    vocabularies = {name: bundle.vocabulary(name) or [] for name in names}
+    for name, entries in vocabularies.items():
+        _check_entries(contract, name, len(entries))
+    time = _axis(contract, tokenisation.tokens)
+    spelling = tokenisation.characters
+    return Tokenizer(
+        tokenisation,
+        vocabularies,
+        time=contract.padded_axes[time],
+        characters=(
+            contract.padded_axes[_axis(contract, spelling, other_than=time)] if spelling else None
+        ),
+        subwords=bundle.subwords,
+        lowers_texts=contract.decoding is not None,
+    )
+
+
+def _open_subwords(model: bytes) -> "SentencePieceProcessor":
+    # The only importer of sentencepiece: a server whose bundles need none runs without it.
+    try:
+        from sentencepiece import SentencePieceProcessor
+    except ModuleNotFoundError as error:
+        raise ModelLoadError(
+            f"tokenisation: subwords need {error.name}: pip install 'weir[server]'"
+        ) from error
+    try:
+        return SentencePieceProcessor(model_proto=model)
+    except RuntimeError as error:
+        raise ModelLoadError(
+            f"tokenisation: expected a sentencepiece model, got {error}"
+        ) from error
+
+
+def _check_entries(contract: Contract, name: str, entries: int) -> None:
+    bounds, tokenisation = contract.value_ranges.get(name), contract.tokenisation
+    if bounds is None or not (bounds.minimum == 0 and entries <= bounds.maximum + 1):
+        got = "no range" if bounds is None else f"values from {bounds.minimum} to {bounds.maximum}"
+        raise ModelLoadError(
+            f"tokenisation: expected input {name!r} to take an id for each of {entries} entries "
+            f"of its vocabulary, got {got}"
+        )
+    if tokenisation is not None and tokenisation.unknown >= entries:
+        raise ModelLoadError(
+            f"tokenisation: unknown: expected an id of {name!r}, below {entries}, "
+            f"got {tokenisation.unknown}"
+        )
+
+
+def _axis(contract: Contract, name: str, *, other_than: str | None = None) -> str:
+    """The one padded axis of an input, other than a given one."""
+    axes = [
+        axis
+        for axis, padded in contract.padded_axes.items()
+        if name in padded.padding and axis != other_than
+    ]
+    if len(axes) != 1:
+        raise ModelLoadError(f"tokenisation: expected one padded axis of {name!r}, got {axes}")
+    return axes[0]
+
+
+def _ids_of(entries: Sequence[str]) -> dict[str, int]:
+    """The id of each entry that a text may spell."""
+    return {entry: index for index, entry in enumerate(entries) if entry not in SPECIAL}
+
+
+@cache
+def _too_many_marks() -> re.Pattern[str]:
+    return re.compile(f"[{all_marks()}]{{{_MAX_MARKS + 1}}}")
