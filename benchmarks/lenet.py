@@ -78,7 +78,7 @@ def graph_of(models: Path) -> Path:
 
 def rivals(models: Path, work: Path) -> list[Rival]:
     """Every server, in the order of a round."""
-    public = partial(servers.serving, models, [MODEL], "--transport", "public")
+    public = partial(servers.serving, models, [MODEL], "--transport", "grpc-server")
     return [
         Rival(WEIR, partial(servers.serving, models, [MODEL])),
         Rival(TRITON, partial(triton_server.serving, work, models, [MODEL], max_rows=_MAX_ROWS)),

@@ -52,8 +52,10 @@ from weir.server.telemetry import exporter, metrics_http
 from weir.server.telemetry.gpu import Gpus
 from weir.server.telemetry.metrics import Metrics
 from weir.server.telemetry.server_stats import Build
-from weir.server.transport.base import Handlers
-from weir.server.transport.choice import open_transport
+from weir.server.transport import completion_queue
+from weir.server.transport.base import Handlers, Limits, Transport
+from weir.server.transport.completion_queue import CompletionQueueTransport
+from weir.server.transport.grpc_server import GrpcServerTransport
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +138,7 @@ class App:
         }
         if interceptor is not None:
             handlers = dict(interceptor.intercept(handlers, except_stream=STREAM_INFER))
-        self._transport = open_transport(settings, self._with_standard(handlers))
+        self._transport = _open_transport(settings, self._with_standard(handlers))
         self._metrics.watch_transport(
             self._transport,
             Build(
@@ -212,6 +214,28 @@ def _announce(line: str) -> None:
         if sys.stdout is not None:
             sys.stdout.write(line)
             sys.stdout.flush()
+
+
+def _open_transport(settings: Settings, handlers: Handlers) -> Transport:
+    """The fastest transport that works, or the one of the settings; bound, not started.
+
+    Raises:
+        ConfigError: the transport of the settings does not work with the installed grpcio.
+        PortUnavailable: the address cannot be bound.
+    """
+    address = f"{settings.host}:{settings.port}"
+    limits = Limits(
+        message_bytes=settings.max_message_bytes,
+        concurrent_streams=settings.max_concurrent_streams,
+    )
+    problem = "set" if settings.transport == "grpc-server" else completion_queue.problem()
+    if problem is None:
+        logger.info("transport chosen transport=completion-queue")
+        return CompletionQueueTransport(address, handlers, limits)
+    if settings.transport == "completion-queue":
+        raise ConfigError(f"transport completion-queue: {problem}")
+    logger.info("transport chosen transport=grpc-server reason=%s", problem)
+    return GrpcServerTransport(address, handlers, limits)
 
 
 def _cores() -> int:

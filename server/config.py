@@ -53,7 +53,7 @@ class Settings(BaseModel):
     provider: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="ONNX Runtime execution provider."
     )
-    transport: Literal["auto", "completion-queue", "public"] = Field(
+    transport: Literal["auto", "completion-queue", "grpc-server"] = Field(
         "auto", description="auto takes completion-queue where grpcio is of a tested version."
     )
     threads: Count = Field(1, description="Threads inside one operator of a model.")

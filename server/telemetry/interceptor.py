@@ -18,7 +18,8 @@ import grpc
 from weir.server.scheduling.pending import Reply
 from weir.server.telemetry.request_record import RequestRecord
 from weir.server.telemetry.trace_context import read_context
-from weir.server.transport.base import Call, Handlers, Metadata, Stream, Unary, guarded
+from weir.server.transport.base import Call, Handlers, Metadata, Stream, Unary
+from weir.server.transport.status import guarded
 
 
 @dataclass(frozen=True, slots=True)

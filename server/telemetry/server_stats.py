@@ -7,8 +7,8 @@ from prometheus_client.core import Metric
 
 from weir.server.telemetry.families import Family
 from weir.server.telemetry.gpu import Gpu
-from weir.server.transport.call_stats import CODES, Calls
-from weir.server.transport.io_watch import IoWatch
+from weir.server.transport.base import IoStats
+from weir.server.transport.call_stats import CODES, CallStats
 
 _METHOD = ("grpc_type", "grpc_service", "grpc_method")
 
@@ -29,13 +29,13 @@ HANDLING_SECONDS = Family(
 IO_BUSY_SECONDS = Family(
     "weir_io_busy_seconds_total", "counter", (), "seconds",
     "Time in which the I/O thread did not wait for an event; its rate is the share of a core, at most 1. "
-    "Absent with the transport `public`, which has no such thread.",
+    "Absent with the transport `grpc-server`, which has no such thread.",
     "more calls, or larger ones; near 1 the thread is the limit, and another server is needed.",
 )  # fmt: skip
 IO_DELAY_SECONDS = Family(
     "weir_io_delay_seconds", "gauge", (), "seconds",
     "How long an event waited for the I/O thread at this scrape; 0 while no call is open, at most 0.2. "
-    "Absent with the transport `public`.",
+    "Absent with the transport `grpc-server`.",
     "calls wait before anything is done for them: the thread, or the machine, is too busy.",
 )  # fmt: skip
 DECODE_QUEUE = Family(
@@ -79,7 +79,7 @@ class Build:
     transport: str
 
 
-def calls(stats: Calls) -> Iterator[Metric]:
+def calls(stats: CallStats) -> Iterator[Metric]:
     """Every method's, those that were never called too: a rate needs a zero to rise from."""
     started, handled, seconds = STARTED.values(), HANDLED.values(), HANDLING_SECONDS.histogram()
     for method in stats.all():
@@ -94,7 +94,7 @@ def calls(stats: Calls) -> Iterator[Metric]:
     yield from (started, handled, seconds)
 
 
-def io(watch: IoWatch) -> Iterator[Metric]:
+def io(watch: IoStats) -> Iterator[Metric]:
     """How busy the I/O thread is."""
     yield IO_DELAY_SECONDS.one(watch.delay_s())
     yield IO_BUSY_SECONDS.one(watch.busy_s)

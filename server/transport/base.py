@@ -1,24 +1,20 @@
-"""What a handler sees of a call, and what a transport is. Two implementations stand beside it.
+"""The interface of a transport: calls, handlers and limits; `completion_queue` and `grpc_server` are two.
 
 Rules, the same for both:
 - A handler runs on a transport's thread and returns at once; it may answer later, from any thread.
 - A call is finished once: the first `finish` wins, later ones do nothing and return False.
-- `on_close` fires at most once, when the caller is gone or its deadline passed; never after `finish`.
-- A unary handler gets its message with the call. A stream handler asks for each message, and hears
-  None when the caller will send no more, or is gone.
+- `on_close` fires at most once, when the client is gone or its deadline passed; never after `finish`.
+- A unary handler gets its message with the call. A stream handler asks for each message, and gets
+  None when the client sends no more or is gone.
 """
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import grpc
 
-from weir.server.transport.call_stats import Calls
-from weir.server.transport.io_watch import IoWatch
-
-logger = logging.getLogger(__name__)
+from weir.server.transport.call_stats import CallStats
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -32,28 +28,28 @@ class Call(Protocol):
 
     @property
     def peer(self) -> str:
-        """Where it comes from, for logs."""
+        """The client's address, for logs."""
 
     @property
     def metadata(self) -> Metadata:
-        """What the caller sent beside the message."""
+        """The client's metadata."""
 
     @property
     def record(self) -> Any:
-        """The request record that an interceptor attached, or None; the transport reads none."""
+        """The request record that an interceptor attached, or None; no transport reads it."""
 
     @property
     def cancelled(self) -> bool:
-        """Whether the caller is gone or its deadline passed."""
+        """Whether the client is gone or its deadline passed."""
 
     def time_left_s(self) -> float | None:
-        """Seconds until the caller's deadline; None if it set none."""
+        """Seconds until the client's deadline; None if it set none."""
 
     def on_close(self, callback: Callable[[], None]) -> None:
-        """Ask to be told when nobody waits any longer; at once if that is so already."""
+        """Set the callback for a client that is gone; called at once if it is gone already."""
 
     def receive(self, callback: Callable[[bytes | None], None]) -> None:
-        """Stream: ask for the next message. One may be asked for at a time."""
+        """Stream: receive the next message. At most one receive may be open at a time."""
 
     def send(self, message: bytes, sent: Callable[[], None] | None = None) -> None:
         """Stream: send a message, in order; `sent` fires when the next one may be handed over."""
@@ -69,13 +65,13 @@ class Call(Protocol):
         """End the call with a status, and before it the answer of a unary call.
 
         Returns:
-            Whether this was the call's end; False if it had ended before, or nobody waits.
+            True if this ended the call; False if it had ended before or the client is gone.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Unary:
-    """A method of one message in and one out."""
+    """The handler of a method with one message in and one out."""
 
     handle: Callable[[Call, bytes], None]
     kind: Literal["unary"] = "unary"
@@ -83,27 +79,24 @@ class Unary:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A method of any number of messages in and out, or (`server_stream`) of one in and any number out."""
+    """The handler of a stream: any number of messages out, and in unless it is a `server_stream`."""
 
     handle: Callable[[Call], None]
     kind: Literal["server_stream", "bidi_stream"] = "bidi_stream"
 
-
-STOPPING = (grpc.StatusCode.UNAVAILABLE, "the server is stopping")
-"""How a stream ends that is open when its server stops."""
 
 Handlers = Mapping[str, Unary | Stream]
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one connection or message may cost.
+    """Limits of a connection and of its messages.
 
     Attributes:
         message_bytes: of one message, in either direction.
         metadata_bytes: of a call's metadata.
         concurrent_streams: open calls of one connection; more wait at the client.
-        handshake_timeout_s: for a connection that says nothing.
+        handshake_timeout_s: for a connection that sends nothing.
     """
 
     message_bytes: int = 16 * 1024 * 1024
@@ -124,13 +117,15 @@ class Limits:
         )
 
 
-def guarded(call: Call, handle: Callable[..., None], *arguments: object) -> None:
-    """Run a handler; it maps its own errors, and one that escapes must end its call, not a thread."""
-    try:
-        handle(*arguments)
-    except Exception:
-        logger.exception("handler failed method=%s", call.method)
-        call.finish(grpc.StatusCode.INTERNAL, "internal error")
+class IoStats(Protocol):
+    """Statistics of a transport's I/O thread."""
+
+    @property
+    def busy_s(self) -> float:
+        """Time in which the thread did not wait for an event."""
+
+    def delay_s(self) -> float:
+        """How long an event waits for the thread now; 0 if no call is open."""
 
 
 class Transport(Protocol):
@@ -138,19 +133,19 @@ class Transport(Protocol):
 
     @property
     def name(self) -> str:
-        """As `--transport` takes it."""
+        """The value of `--transport`."""
 
     @property
     def port(self) -> int:
         """The bound port."""
 
     @property
-    def calls(self) -> Calls:
-        """What it has carried."""
+    def calls(self) -> CallStats:
+        """Statistics of its calls."""
 
     @property
-    def io(self) -> IoWatch | None:
-        """Its I/O thread; None where there is not the one."""
+    def io(self) -> IoStats | None:
+        """Its I/O thread; None if it has more than one."""
 
     def start(self) -> None:
         """Begin to take calls."""
@@ -158,6 +153,6 @@ class Transport(Protocol):
     def stop(self, grace_s: float) -> None:
         """Take no more calls, wait for open ones, cancel what is left after the grace.
 
-        Streams are ended, UNAVAILABLE, after what they were given to send: one that idles, such as
-        somebody's watch of our health, would hold up every stop for the whole grace.
+        An open stream ends with UNAVAILABLE after its queued messages. Otherwise a stream that
+        idles, such as a health watch, would hold up every stop for the whole grace.
         """

@@ -1,44 +1,58 @@
 """The fast transport: gRPC core driven directly through grpcio's completion queue.
 
-Thread: `weir-io`, the only one that polls. It starts every handler and every callback of this module
-and never blocks. Answers come from whichever thread has them, through an `Outbox`.
+Thread: `weir-io`, the only one that polls. It starts every handler and every callback of this
+module, and never blocks. Other threads send answers through the `_Outbox`.
 
-The module is private to grpcio, hence the range of versions it was tested with, checked before use
-(`problem`). grpcio's own server is built on the same calls.
+grpcio keeps these calls private; its own server is built on them. They are therefore used only with
+the tested versions of grpcio (`problem`).
 
 Rules of the completion queue:
 - Each operation batch ends in one event, whose tag is called with it.
 - A call has at most one receive and one send under way at a time.
-- The close event comes once, at the end of each call; it is cancelled when nobody waits.
-- An event holds its call; it is dropped before the next poll, or a finished call keeps core awake.
+- Each call gets one close event, at its end. The event is cancelled if the client is gone.
+- An event holds its call. It is dropped before the next poll, or a finished call keeps core awake.
 """
 
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import grpc
 
-from weir.server.errors import PortUnavailable
-from weir.server.transport.base import STOPPING, Handlers, Limits, Stream, Unary, guarded
-from weir.server.transport.call_stats import Calls
-from weir.server.transport.completion_queue_call import NO_FLAGS, CompletionQueueCall
-from weir.server.transport.io_watch import IoWatch
-from weir.server.transport.outbox import Outbox
+from weir.server.errors import InvalidRequest, PortUnavailable, Unsupported
+from weir.server.transport.base import (
+    Handlers,
+    Limits,
+    Metadata,
+    Stream,
+    Unary,
+)
+from weir.server.transport.call_stats import CallStats, MethodStats
+from weir.server.transport.status import STOPPING, closed_code, fail, guarded
 
 try:
     from grpc._cython import cygrpc  # type: ignore[attr-defined]
-except ImportError:  # a grpcio without it is served by the public transport
+except ImportError:  # a grpcio without it is served by grpc_server
     cygrpc = None
 
 logger = logging.getLogger(__name__)
 
 FIRST_TESTED, FIRST_UNTESTED = (1, 81), (1, 86)
+MAX_DELAY_S = 0.2
+"""The upper bound of a measured delay; no measurement waits longer."""
+
+Operations = tuple[Any, ...]
 
 _NEW_CALL, _SHUT_DOWN = "new call", "shut down"
-_CALLS_ASKED_FOR = 128
+_REQUESTED_CALLS = 128
+_NO_FLAGS = 0
+_NOTHING: deque[Any] = deque(maxlen=0)
+# Core gives a deadline in seconds since the epoch; one beyond this means that there is none.
+_NO_DEADLINE_S = 1e12
 
 
 def problem() -> str | None:
@@ -57,7 +71,7 @@ def problem() -> str | None:
 
 
 class CompletionQueueTransport:
-    """A server on gRPC core; see `Transport`.
+    """A server on gRPC core; see `base.Transport`.
 
     Args:
         address: `host:port`; port 0 binds a free one.
@@ -71,8 +85,8 @@ class CompletionQueueTransport:
     name = "completion-queue"
 
     def __init__(self, address: str, handlers: Handlers, limits: Limits) -> None:
-        self.calls = Calls({name: handler.kind for name, handler in handlers.items()})
-        self.io = IoWatch()
+        self.calls = CallStats({name: handler.kind for name, handler in handlers.items()})
+        self.io = IoThread()
         self._methods = {
             name.encode(): (handler, self.calls.of(name)) for name, handler in handlers.items()
         }
@@ -88,33 +102,33 @@ class CompletionQueueTransport:
             raise PortUnavailable(f"cannot listen on {address}: is the port in use?")
         self._stopped = threading.Event()
         # Core is still inside `shutdown` when its event comes: destroyed then, it would crash.
-        self._ending = threading.Lock()
-        self._stopping = False
-        self._streams: set[CompletionQueueCall] = set()
-        self._outbox = Outbox()
+        self._shutdown_lock = threading.Lock()
+        self._is_stopping = False
+        self._outbox = _Outbox()
         self._thread = threading.Thread(target=self._run, name="weir-io", daemon=True)
 
     def start(self) -> None:
         """Begin to take calls."""
         self._server.start()
-        for _ in range(_CALLS_ASKED_FOR):
-            self._ask_for_call()
+        for _ in range(_REQUESTED_CALLS):
+            self._request_call()
         self._thread.start()
 
     def stop(self, grace_s: float) -> None:
         """Take no more calls, wait for open ones, cancel what is left after the grace."""
-        self._stopping = True
-        with self._ending:
+        self._is_stopping = True
+        with self._shutdown_lock:
             self._server.shutdown(self._queue, _SHUT_DOWN)
-        for call in self._streams.copy():
-            call.finish(*STOPPING)
+        for call in self.io.open_calls.copy():
+            if call.is_stream:
+                fail(call, STOPPING)
         if not self._stopped.wait(grace_s):
-            with self._ending:
+            with self._shutdown_lock:
                 self._server.cancel_all_calls()
             self._stopped.wait(1.0)
         self._thread.join(1.0)
 
-    def _ask_for_call(self) -> None:
+    def _request_call(self) -> None:
         self._server.request_call(self._queue, self._queue, _NEW_CALL)
 
     def _run(self) -> None:
@@ -132,47 +146,337 @@ class CompletionQueueTransport:
                     tag(event)
                 elif event.success:
                     self._begin(event, woke_s)
-            except Exception:  # our bug, and one call's; the thread is everybody's
-                logger.exception("event failed")
+            except Exception:  # a bug, in one call; the thread serves all calls
+                logger.exception("transport event failed")
             event = tag = None
             io.busy_s += clock() - woke_s
-        with self._ending:
+        with self._shutdown_lock:
             self._server.destroy()
         self._stopped.set()
 
     def _begin(self, event: Any, arrived_s: float) -> None:
-        if not self._stopping:
-            self._ask_for_call()
-        handler, calls = self._methods.get(event.call_details.method, self._unknown)
-        calls.started += 1
-        self.io.latest = event.call
-        call = CompletionQueueCall(event, self._outbox, self.io, calls, arrived_s)
-        closed = call.closed if not isinstance(handler, Stream) else self._opened(call)
-        event.call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS),), closed)
+        if not self._is_stopping:
+            self._request_call()
+        handler, stats = self._methods.get(event.call_details.method, self._unknown)
+        stats.started += 1
+        is_stream = isinstance(handler, Stream)
+        call = CompletionQueueCall(
+            event, self._outbox, self.io.open_calls, stats, arrived_s, is_stream=is_stream
+        )
+        self.io.open_calls.add(call)
+        event.call.start_server_batch(
+            (cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), call.closed
+        )
         if handler is None:
-            call.finish(grpc.StatusCode.UNIMPLEMENTED, f"unknown method {call.method[:200]}")
+            fail(call, Unsupported(f"unknown method {call.method[:200]}"))
         elif isinstance(handler, Unary):
-            self._receive_unary(call, handler)
+            _receive_unary(call, handler)
         else:
             guarded(call, handler.handle, call)
-            if self._stopping:
-                call.finish(*STOPPING)
+            if self._is_stopping:
+                fail(call, STOPPING)
 
-    def _opened(self, call: CompletionQueueCall) -> Callable[[Any], None]:
-        """Keep a stream in mind until its close event, whose tag is returned."""
 
-        def closed(event: Any) -> None:
-            self._streams.discard(call)
-            call.closed(event)
+def _receive_unary(call: "CompletionQueueCall", handler: Unary) -> None:
+    def received(message: bytes | None) -> None:
+        if message is not None:
+            handler.handle(call, message)
+        else:
+            fail(call, InvalidRequest("expected one message, got none"))
 
-        self._streams.add(call)
-        return closed
+    call.receive(received)
 
-    def _receive_unary(self, call: CompletionQueueCall, handler: Unary) -> None:
-        def received(message: bytes | None) -> None:
-            if message is not None:
-                handler.handle(call, message)
+
+class CompletionQueueCall:
+    """A call on gRPC core; see `base.Call`.
+
+    Args:
+        event: of the new call.
+        outbox: sends the answer.
+        open_calls: holds this call until it is closed.
+        stats: of its method.
+        arrived_s: its arrival, on the monotonic clock.
+        is_stream: whether its method is a stream.
+    """
+
+    __slots__ = (
+        "_arrived_s",
+        "_call",
+        "_code",
+        "_deadline_s",
+        "_has_ended",
+        "_is_streaming",
+        "_lock",
+        "_metadata",
+        "_method",
+        "_on_close",
+        "_on_message",
+        "_open_calls",
+        "_outbox",
+        "_outgoing",
+        "_stats",
+        "_status",
+        "cancelled",
+        "is_stream",
+    )
+
+    record = None
+
+    def __init__(
+        self,
+        event: Any,
+        outbox: "_Outbox",
+        open_calls: "set[CompletionQueueCall]",
+        stats: MethodStats,
+        arrived_s: float,
+        *,
+        is_stream: bool,
+    ) -> None:
+        self.is_stream = is_stream
+        self._call = event.call
+        self._outbox = outbox
+        self._open_calls = open_calls
+        self._stats = stats
+        self._arrived_s = arrived_s
+        self._code = grpc.StatusCode.CANCELLED
+        self._metadata = event.invocation_metadata
+        self._deadline_s = event.call_details.deadline
+        self._method: bytes = event.call_details.method
+        self.cancelled = False
+        self._lock = threading.Lock()
+        self._has_ended = False
+        self._on_close: Callable[[], None] | None = None
+        self._on_message: Callable[[bytes | None], None] = _drop_message
+        # Streams only: whether metadata went out, messages not yet sent, the status that waits.
+        self._is_streaming = False
+        self._outgoing: deque[tuple[bytes, Callable[[], None] | None]] = _NOTHING
+        self._status: Operations = ()
+
+    @property
+    def method(self) -> str:
+        """The full name, `/package.Service/Method`."""
+        return self._method.decode("ascii", "replace")
+
+    @property
+    def peer(self) -> str:
+        """The client's address, for logs."""
+        return str(self._call.peer().decode("ascii", "replace"))
+
+    @property
+    def metadata(self) -> Metadata:
+        """The client's metadata."""
+        return tuple((key, value) for key, value in self._metadata)
+
+    def time_left_s(self) -> float | None:
+        """Seconds until the client's deadline; None if it set none."""
+        return self._deadline_s - time.time() if self._deadline_s < _NO_DEADLINE_S else None
+
+    def on_close(self, callback: Callable[[], None]) -> None:
+        """Set the callback for a client that is gone."""
+        with self._lock:
+            if not self.cancelled:
+                # An ended call gets no callback, and one that is kept would keep the call.
+                if not self._has_ended:
+                    self._on_close = callback
+                return
+        callback()
+
+    def receive(self, callback: Callable[[bytes | None], None]) -> None:
+        """Receive the stream's next message, or the one of a unary call."""
+        self._on_message = callback
+        self._call.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), self._received)
+
+    def send(self, message: bytes, sent: Callable[[], None] | None = None) -> None:
+        """Queue a message of the stream."""
+        with self._lock:
+            if self._has_ended:
+                return
+            if not self._is_streaming:
+                self._is_streaming = True
+                self._outgoing = deque()
+                self._call.start_server_batch(
+                    (cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS),), _ignore
+                )
+            self._outgoing.append((message, sent))
+            if len(self._outgoing) == 1:
+                self._send_first()
+
+    def finish(
+        self,
+        code: grpc.StatusCode,
+        details: str = "",
+        *,
+        message: bytes | None = None,
+        trailers: Metadata = (),
+    ) -> bool:
+        """End the call; the queued messages of a stream go out before."""
+        with self._lock:
+            if self._has_ended or self.cancelled:
+                return False
+            self._has_ended = True
+            self._on_close = None
+            self._code = code
+            status = cygrpc.SendStatusFromServerOperation(
+                trailers or None, code.value[0], details.encode(), _NO_FLAGS
+            )
+            if not self._is_streaming:
+                start = cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS)
+                operations = (
+                    (start, status)
+                    if message is None
+                    else (start, cygrpc.SendMessageOperation(message, _NO_FLAGS), status)
+                )
+                self._outbox.start(self._call, operations)
+            elif self._outgoing:
+                self._status = (status,)
             else:
-                call.finish(grpc.StatusCode.INVALID_ARGUMENT, "expected one message, got none")
+                self._call.start_server_batch((status,), _ignore)
+        return True
 
-        call.receive(received)
+    def closed(self, event: Any) -> None:
+        """Tag of the close event, the last of the call."""
+        callback = None
+        open_s = time.monotonic() - self._arrived_s
+        if event.batch_operations[0].cancelled():
+            with self._lock:
+                self.cancelled = True
+                callback, self._on_close = self._on_close, None
+                if not self._has_ended:
+                    self._code = closed_code(open_s, self.time_left_s())
+        self._stats.ended(self._code, open_s)
+        self._open_calls.discard(self)
+        if callback is not None:
+            callback()
+
+    def start_probe(self, tag: Callable[[Any], None]) -> None:
+        """Put an empty operation batch on the call; core ends it at once."""
+        self._call.start_server_batch((), tag)
+
+    def _received(self, event: Any) -> None:
+        # Dropped at once: a callback that is kept ties the call to itself until the garbage
+        # collector finds it.
+        callback, self._on_message = self._on_message, _drop_message
+        guarded(self, callback, event.batch_operations[0].message())
+
+    def _send_first(self) -> None:
+        """Hand the oldest queued message to core; under the lock."""
+        message, _ = self._outgoing[0]
+        self._call.start_server_batch(
+            (cygrpc.SendMessageOperation(message, _NO_FLAGS),), self._message_sent
+        )
+
+    def _message_sent(self, event: Any) -> None:
+        with self._lock:
+            _, sent = self._outgoing.popleft()
+            if not event.success:
+                self._outgoing.clear()
+            elif self._outgoing:
+                self._send_first()
+            elif self._status:
+                self._call.start_server_batch(self._status, _ignore)
+        if sent is not None:
+            sent()
+
+
+class IoThread:
+    """The state of the I/O thread; only that thread writes, a scrape of the metrics reads.
+
+    Attributes:
+        busy_s: time in which the thread did not wait for an event.
+        open_calls: calls that have not been closed.
+    """
+
+    __slots__ = ("busy_s", "open_calls")
+
+    def __init__(self) -> None:
+        self.busy_s = 0.0
+        self.open_calls: set[CompletionQueueCall] = set()
+
+    def delay_s(self) -> float:
+        """How long an event waits for the thread now, at most `MAX_DELAY_S`; 0 if no call is open.
+
+        It puts an empty operation batch on an open call. Core ends the batch at once, and its event
+        waits in the same queue as all others.
+        """
+        arrived_s: list[float] = []
+        arrived = threading.Event()
+
+        def tag(_event: Any) -> None:
+            arrived_s.append(time.monotonic())
+            arrived.set()
+
+        sent_s = time.monotonic()
+        if not self._start_probe(tag):
+            return 0.0
+        return arrived_s[0] - sent_s if arrived.wait(MAX_DELAY_S) else MAX_DELAY_S
+
+    def _start_probe(self, tag: Callable[[Any], None]) -> bool:
+        """Put the batch on any open call; False if there is none."""
+        for call in self.open_calls.copy():
+            # A call that has just ended, or whose server stops, takes no batch.
+            with suppress(Exception):
+                call.start_probe(tag)
+                return True
+        return False
+
+
+class _Outbox:
+    """Answers of other threads, handed to core by the I/O thread.
+
+    Starting an operation releases Python's lock. If one thread starts its answers while another
+    polls, each answer costs two switches of threads. Therefore only the first answer of a batch is
+    started by the thread that made it. An empty operation batch goes with it: core ends it at once,
+    and its event wakes the I/O thread, which starts the rest. (The event of the answer itself comes
+    too late: when the peer has read it.)
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Any, Operations]] = deque()
+        self._wakes = threading.Event()
+        self._io_thread = 0
+
+    def adopt_thread(self) -> None:
+        """Make the calling thread the I/O thread."""
+        self._io_thread = threading.get_ident()
+
+    def start(self, call: Any, operations: Operations) -> None:
+        """Start a call's last operations, here or on the I/O thread."""
+        if threading.get_ident() == self._io_thread:
+            call.start_server_batch(operations, _ignore)
+        elif self._wakes.is_set():
+            self._waiting.append((call, operations))
+            if not self._wakes.is_set():
+                # The I/O thread woke meanwhile, and may have found nothing.
+                self._start_waiting()
+        else:
+            self._wakes.set()
+            try:
+                call.start_server_batch((), self._drain)
+            except BaseException:
+                # No event follows, so nothing would wake the I/O thread for later answers.
+                self._wakes.clear()
+                raise
+            call.start_server_batch(operations, _ignore)
+
+    def _drain(self, _event: Any) -> None:
+        self._wakes.clear()
+        self._start_waiting()
+
+    def _start_waiting(self) -> None:
+        while self._waiting:
+            try:
+                call, operations = self._waiting.popleft()
+            except IndexError:  # another thread took it
+                return
+            try:
+                call.start_server_batch(operations, _ignore)
+            except Exception:
+                logger.exception("answer lost")
+
+
+def _ignore(_event: Any) -> None:
+    """Tag of operations whose end changes nothing."""
+
+
+def _drop_message(_message: bytes | None) -> None:
+    """Receives a message that no callback waits for."""

@@ -1,26 +1,30 @@
-"""The plain transport: grpcio's public `grpc.server`. The fallback, and the yardstick.
+"""The portable transport: grpcio's public `grpc.server`. The fallback, and the reference in benchmarks.
 
-Threads: grpcio's pool, `weir-grpc_<n>`. An open unary call holds one of them until it is answered;
-an open stream holds one that sends and starts one that reads.
+Threads: grpcio's pool, `weir-grpc_<n>`. An open unary call holds one of them until it is answered.
+An open stream holds one that sends, and starts one that reads, `weir-read`.
 """
 
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 
 from weir.server.errors import PortUnavailable
-from weir.server.transport.base import STOPPING, Handlers, Limits, Stream, Unary, guarded
-from weir.server.transport.call_stats import UNIMPLEMENTED, Calls
-from weir.server.transport.grpc_server_call import PublicCall
+from weir.server.transport.base import Handlers, Limits, Metadata, Stream, Unary
+from weir.server.transport.call_stats import CallStats
+from weir.server.transport.status import STOPPING, closed_code, fail, guarded
 
 _MAX_OPEN_CALLS = 512
 
+_Sent = Callable[[], None] | None
 
-class PublicTransport:
-    """A server on `grpc.server`; see `Transport`.
+
+class GrpcServerTransport:
+    """A server on `grpc.server`; see `base.Transport`.
 
     Args:
         address: `host:port`; port 0 binds a free one.
@@ -31,11 +35,11 @@ class PublicTransport:
         PortUnavailable: the address cannot be bound.
     """
 
-    name = "public"
+    name = "grpc-server"
     io = None
 
     def __init__(self, address: str, handlers: Handlers, limits: Limits) -> None:
-        self.calls = Calls({name: handler.kind for name, handler in handlers.items()})
+        self.calls = CallStats({name: handler.kind for name, handler in handlers.items()})
         self._dispatch = _Dispatch(handlers, self.calls)
         pool = ThreadPoolExecutor(_MAX_OPEN_CALLS, thread_name_prefix="weir-grpc")
         self._server = grpc.server(
@@ -63,13 +67,13 @@ class PublicTransport:
 class _Dispatch(grpc.GenericRpcHandler):
     """Finds the handler of a method."""
 
-    def __init__(self, handlers: Handlers, calls: Calls) -> None:
+    def __init__(self, handlers: Handlers, calls: CallStats) -> None:
         self._handlers = handlers
         self._calls = calls
         # Calls begin and end on many threads.
-        self._counting = threading.Lock()
-        self._streams: set[PublicCall] = set()
-        self._stopping = False
+        self._stats_lock = threading.Lock()
+        self._streams: set[GrpcServerCall] = set()
+        self._is_stopping = False
 
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
@@ -77,33 +81,34 @@ class _Dispatch(grpc.GenericRpcHandler):
         method = str(handler_call_details.method)
         handler = self._handlers.get(method)
         if handler is None:
-            self._begun(method)(UNIMPLEMENTED)
+            # grpcio itself answers this status.
+            self._begin(method)(grpc.StatusCode.UNIMPLEMENTED)
             return None
         if isinstance(handler, Unary):
             return self._unary(method, handler)
         return self._stream(method, handler)
 
     def end_streams(self) -> None:
-        """End every open stream, and each that still comes."""
-        self._stopping = True
+        """End every open stream, and each that opens later."""
+        self._is_stopping = True
         for call in self._streams.copy():
-            call.finish(*STOPPING)
+            fail(call, STOPPING)
 
-    def _begun(self, method: str) -> Callable[[int], None]:
-        """Count a call; what is to be told its status at its end."""
-        calls, arrived_s = self._calls.of(method), time.monotonic()
+    def _begin(self, method: str) -> Callable[[grpc.StatusCode], None]:
+        """Count a call; returns what counts its end."""
+        stats, arrived_s = self._calls.of(method), time.monotonic()
 
-        def ended(code: int) -> None:
-            with self._counting:
-                calls.ended(code, time.monotonic() - arrived_s)
+        def ended(code: grpc.StatusCode) -> None:
+            with self._stats_lock:
+                stats.ended(code, time.monotonic() - arrived_s)
 
-        with self._counting:
-            calls.started += 1
+        with self._stats_lock:
+            stats.started += 1
         return ended
 
     def _unary(self, method: str, handler: Unary) -> "grpc.RpcMethodHandler[bytes, bytes]":
         def behaviour(message: bytes, context: grpc.ServicerContext) -> bytes:
-            call = PublicCall(method, context, iter(()), self._begun(method))
+            call = GrpcServerCall(method, context, iter(()), self._begin(method))
             guarded(call, handler.handle, call, message)
             return next(call.answers(), b"")
 
@@ -111,13 +116,146 @@ class _Dispatch(grpc.GenericRpcHandler):
 
     def _stream(self, method: str, handler: Stream) -> "grpc.RpcMethodHandler[bytes, bytes]":
         def behaviour(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-            call = PublicCall(method, context, messages, self._begun(method))
+            call = GrpcServerCall(method, context, messages, self._begin(method))
             self._streams.add(call)
             if not context.add_callback(lambda: self._streams.discard(call)):
                 self._streams.discard(call)
             guarded(call, handler.handle, call)
-            if self._stopping:
-                call.finish(*STOPPING)
+            if self._is_stopping:
+                fail(call, STOPPING)
             return call.answers()
 
         return grpc.stream_stream_rpc_method_handler(behaviour)
+
+
+class GrpcServerCall:
+    """A call on `grpc.server`; see `base.Call`.
+
+    Args:
+        method: the full name.
+        context: grpcio's context of the call.
+        messages: from the client.
+        ended: called once, with the status.
+    """
+
+    record = None
+
+    def __init__(
+        self,
+        method: str,
+        context: grpc.ServicerContext,
+        messages: Any,
+        ended: Callable[[grpc.StatusCode], None],
+    ) -> None:
+        self.method = method
+        self._context = context
+        self._count_end = ended
+        self._arrived_s = time.monotonic()
+        self._code = grpc.StatusCode.CANCELLED
+        self._incoming: queue.SimpleQueue[Callable[[bytes | None], None]] = queue.SimpleQueue()
+        # Messages to send, then None.
+        self._outgoing: queue.SimpleQueue[tuple[bytes, _Sent] | None] = queue.SimpleQueue()
+        self._messages = messages
+        self._lock = threading.Lock()
+        self._has_ended = False
+        self._on_close: Callable[[], None] | None = None
+        self._reader: threading.Thread | None = None
+        self.cancelled = False
+        if not context.add_callback(self._closed):
+            self._closed()
+
+    @property
+    def peer(self) -> str:
+        """The client's address, for logs."""
+        return str(self._context.peer())
+
+    @property
+    def metadata(self) -> Metadata:
+        """The client's metadata."""
+        return tuple((key, value) for key, value in self._context.invocation_metadata())
+
+    def time_left_s(self) -> float | None:
+        """Seconds until the client's deadline; None if it set none."""
+        left_s = self._context.time_remaining()
+        return None if left_s is None or left_s > 1e9 else left_s
+
+    def on_close(self, callback: Callable[[], None]) -> None:
+        """Set the callback for a client that is gone."""
+        with self._lock:
+            if not self.cancelled:
+                if not self._has_ended:
+                    self._on_close = callback
+                return
+        callback()
+
+    def receive(self, callback: Callable[[bytes | None], None]) -> None:
+        """Receive the stream's next message."""
+        if self._reader is None:
+            self._reader = threading.Thread(target=self._read, name="weir-read", daemon=True)
+            self._reader.start()
+        self._incoming.put(callback)
+
+    def send(self, message: bytes, sent: Callable[[], None] | None = None) -> None:
+        """Queue a message of the stream."""
+        with self._lock:
+            if not self._has_ended:
+                self._outgoing.put((message, sent))
+
+    def finish(
+        self,
+        code: grpc.StatusCode,
+        details: str = "",
+        *,
+        message: bytes | None = None,
+        trailers: Metadata = (),
+    ) -> bool:
+        """End the call; the queued messages of a stream go out before."""
+        with self._lock:
+            if self._has_ended or self.cancelled:
+                return False
+            self._has_ended = True
+            self._on_close = None
+            self._code = code
+            self._context.set_code(code)
+            self._context.set_details(details)
+            if trailers:
+                self._context.set_trailing_metadata(trailers)
+            if message is not None:
+                self._outgoing.put((message, None))
+            self._outgoing.put(None)
+        return True
+
+    def answers(self) -> Iterator[bytes]:
+        """The messages to send, until the call is finished or its client is gone."""
+        while (item := self._outgoing.get()) is not None:
+            message, sent = item
+            yield message
+            if sent is not None:
+                sent()
+
+    def _closed(self) -> None:
+        """Called by grpcio at the end of every call."""
+        # Ends the reading thread, even while it waits.
+        self._incoming.put(lambda _: None)
+        callback = None
+        with self._lock:
+            if not self._has_ended:
+                self.cancelled = True
+                callback, self._on_close = self._on_close, None
+                self._outgoing.put(None)
+                open_s = time.monotonic() - self._arrived_s
+                self._code = closed_code(open_s, self.time_left_s())
+        self._count_end(self._code)
+        if callback is not None:
+            callback()
+
+    def _read(self) -> None:
+        while True:
+            callback = self._incoming.get()
+            try:
+                message = next(self._messages, None)
+            except grpc.RpcError:
+                message = None
+            guarded(self, callback, message)
+            if message is None:
+                return

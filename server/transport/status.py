@@ -6,13 +6,14 @@ Any other exception is a bug: it is logged with an id, and its status is INTERNA
 import logging
 import re
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import grpc
 
 from weir.server import errors
-from weir.server.errors import Cancelled, DeadlineExceeded
-from weir.server.transport.base import Metadata
+from weir.server.errors import Cancelled, DeadlineExceeded, Draining
+from weir.server.transport.base import Call, Metadata
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,9 @@ REASONS = (*REASON_OF.values(), INTERNAL)
 # Long enough for a queue of the default size to move, short enough not to idle a client.
 _RETRY_PUSHBACK: Metadata = (("grpc-retry-pushback-ms", "100"),)
 
+STOPPING = Draining("the server is stopping")
+"""The failure of a stream that is open when its server stops."""
+
 # gRPC rounds a deadline up on the wire, by about a percent. A client whose deadline passes
 # therefore closes the call before the server's own clock reaches that deadline.
 _ROUNDED_UP = 0.05
@@ -66,6 +70,20 @@ def status_of(error: Exception) -> Status:
     trailers = _RETRY_PUSHBACK if isinstance(error, errors.Overloaded) else ()
     reason = REASON_OF[type(error)]  # type: ignore[index]
     return Status(code, _shortened(str(error)), trailers, reason)
+
+
+def fail(call: Call, error: Exception) -> None:
+    """End a call with the status of a failure."""
+    status = status_of(error)
+    call.finish(status.code, status.details, trailers=status.trailers)
+
+
+def guarded(call: Call, handle: Callable[..., None], *arguments: object) -> None:
+    """Run a handler; an exception that escapes it ends its call, not the thread."""
+    try:
+        handle(*arguments)
+    except Exception as error:  # noqa: BLE001 - a transport's thread serves other calls too
+        fail(call, error)
 
 
 def closed_error(arrived_s: float, deadline_s: float, now: float) -> Cancelled | DeadlineExceeded:

@@ -73,7 +73,7 @@ max_queue_delay_s = 86400
 """
 
 
-@pytest.fixture(scope="session", params=["completion-queue", "public"])
+@pytest.fixture(scope="session", params=["completion-queue", "grpc-server"])
 def transport(request: pytest.FixtureRequest) -> str:
     """The name of a transport, as `--transport` takes it."""
     return str(request.param)

@@ -34,7 +34,7 @@ from weir.protocol import inference_pb2 as pb
 from weir.server.services.inference import Servicer
 from weir.server.transport.base import Limits, Transport
 from weir.server.transport.completion_queue import CompletionQueueTransport
-from weir.server.transport.grpc_server import PublicTransport
+from weir.server.transport.grpc_server import GrpcServerTransport
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "faults.md"
 ROWS = (
@@ -643,7 +643,7 @@ def test_bug_is_internal_with_an_id_and_no_text(
 ) -> None:
     buggy: Any = Buggy()
     handlers = Servicer(buggy, buggy).handlers()
-    kind = CompletionQueueTransport if transport == "completion-queue" else PublicTransport
+    kind = CompletionQueueTransport if transport == "completion-queue" else GrpcServerTransport
     server: Transport = kind("127.0.0.1:0", handlers, Limits())
     server.start()
     with Client(f"127.0.0.1:{server.port}") as client:

@@ -48,7 +48,7 @@ def declared() -> dict[str, str]:
 
 def test_page_describes_what_a_server_tells_and_nothing_else(house: Server, transport: str) -> None:
     page = {name: kind for name, kind in declared().items() if name not in GPU | TRITON}
-    if transport == "public":
+    if transport == "grpc-server":
         page = {name: kind for name, kind in page.items() if name not in IO}
 
     told = {name: kind for name, kind in exported(house).items() if name not in GPU}

@@ -2,21 +2,31 @@
 
 from dataclasses import dataclass
 
+import grpc
 from prometheus_client import CollectorRegistry
 
 from weir.server.telemetry.metrics import Metrics
 from weir.server.telemetry.server_stats import Build
-from weir.server.transport.call_stats import CODES, UNIMPLEMENTED, Calls
-from weir.server.transport.io_watch import IoWatch
+from weir.server.transport.base import IoStats
+from weir.server.transport.call_stats import CODES, CallStats
 
 ECHO = {"grpc_type": "unary", "grpc_service": "t.Test", "grpc_method": "Echo"}
 UNKNOWN = {"grpc_type": "unary", "grpc_service": "unknown", "grpc_method": "unknown"}
 
 
+class IdleIo:
+    """An I/O thread that has had no event."""
+
+    busy_s = 0.0
+
+    def delay_s(self) -> float:
+        return 0.0
+
+
 @dataclass
 class FakeTransport:
-    calls: Calls
-    io: IoWatch | None
+    calls: CallStats
+    io: IoStats | None
     name: str = "fake"
     port: int = 0
 
@@ -27,7 +37,7 @@ class FakeTransport:
         """Nothing to stop."""
 
 
-def watched(calls: Calls, io: IoWatch | None = None) -> CollectorRegistry:
+def watched(calls: CallStats, io: IoStats | None = None) -> CollectorRegistry:
     registry = CollectorRegistry()
     build = Build(version="1.2", onnxruntime="1.32", provider="cpu", transport="fake")
     Metrics(registry).watch_transport(FakeTransport(calls, io), build)
@@ -47,7 +57,7 @@ def test_codes_are_spelt_as_other_servers_spell_them() -> None:
 
 
 def test_methods_that_were_never_called_are_there_at_zero() -> None:
-    registry = watched(Calls({"/t.Test/Echo": "unary", "/t.Test/Watch": "server_stream"}))
+    registry = watched(CallStats({"/t.Test/Echo": "unary", "/t.Test/Watch": "server_stream"}))
 
     watch = {"grpc_type": "server_stream", "grpc_service": "t.Test", "grpc_method": "Watch"}
     for labels in (ECHO, watch, UNKNOWN):
@@ -58,8 +68,12 @@ def test_methods_that_were_never_called_are_there_at_zero() -> None:
 
 
 def test_calls_are_told_by_method_and_code() -> None:
-    calls = Calls({"/t.Test/Echo": "unary"})
-    for method, code in (("/t.Test/Echo", 0), ("/t.Test/Echo", 3), ("/t.Test/No", UNIMPLEMENTED)):
+    calls = CallStats({"/t.Test/Echo": "unary"})
+    for method, code in (
+        ("/t.Test/Echo", grpc.StatusCode.OK),
+        ("/t.Test/Echo", grpc.StatusCode.INVALID_ARGUMENT),
+        ("/t.Test/No", grpc.StatusCode.UNIMPLEMENTED),
+    ):
         calls.of(method).started += 1
         calls.of(method).ended(code, 0.5)
     calls.of("/t.Test/Echo").started += 1
@@ -76,7 +90,7 @@ def test_calls_are_told_by_method_and_code() -> None:
 
 
 def test_unknown_methods_share_one_set_of_labels() -> None:
-    calls = Calls({"/t.Test/Echo": "unary"})
+    calls = CallStats({"/t.Test/Echo": "unary"})
 
     found = {id(calls.of(f"/t.Test/{number}")) for number in range(1000)}
 
@@ -85,7 +99,7 @@ def test_unknown_methods_share_one_set_of_labels() -> None:
 
 
 def test_transport_without_an_io_thread_tells_nothing_of_one() -> None:
-    without, with_one = watched(Calls({})), watched(Calls({}), IoWatch())
+    without, with_one = watched(CallStats({})), watched(CallStats({}), IdleIo())
 
     for name in ("weir_io_busy_seconds_total", "weir_io_delay_seconds"):
         assert without.get_sample_value(name) is None
@@ -95,4 +109,4 @@ def test_transport_without_an_io_thread_tells_nothing_of_one() -> None:
 def test_build_is_told() -> None:
     labels = {"version": "1.2", "onnxruntime": "1.32", "provider": "cpu", "transport": "fake"}
 
-    assert watched(Calls({})).get_sample_value("weir_build_info", labels) == 1
+    assert watched(CallStats({})).get_sample_value("weir_build_info", labels) == 1
