@@ -1,4 +1,4 @@
-"""Weir's public face: the clients and their errors.
+"""The public interface of Weir: the clients, their results and their errors.
 
 Names are imported on first use, so that `import weir` and `weir --help` load neither gRPC nor
 numpy.
@@ -33,8 +33,7 @@ if TYPE_CHECKING:
         UsageError,
         WeirError,
     )
-    from weir.client.generating import Beam, Sample
-    from weir.client.generation import AsyncGeneration, Generation
+    from weir.client.generation import AsyncGeneration, Beam, Generation, Sample
     from weir.client.results import (
         Answer,
         Class,
@@ -94,7 +93,7 @@ __all__ = [
     "WeirError",
 ]
 
-_ANSWERS = (
+_RESULTS = (
     "Answer",
     "Class",
     "ClassifiedText",
@@ -109,12 +108,11 @@ _ANSWERS = (
     "TensorMetadata",
     "VersionInfo",
 )
-_ELSEWHERE = {
+_MODULES = {
     "AsyncClient": "weir.client.async_client",
     "Client": "weir.client.client",
-    **dict.fromkeys(_ANSWERS, "weir.client.results"),
-    **dict.fromkeys(("Beam", "Sample"), "weir.client.generating"),
-    **dict.fromkeys(("AsyncGeneration", "Generation"), "weir.client.generation"),
+    **dict.fromkeys(_RESULTS, "weir.client.results"),
+    **dict.fromkeys(("AsyncGeneration", "Beam", "Generation", "Sample"), "weir.client.generation"),
 }
 
 
@@ -122,7 +120,7 @@ def __getattr__(name: str) -> object:
     """Import a public name on first use."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_ELSEWHERE.get(name, "weir.client.errors")), name)
+    return getattr(importlib.import_module(_MODULES.get(name, "weir.client.errors")), name)
 
 
 def __dir__() -> list[str]:

@@ -25,7 +25,7 @@ import grpc
 
 from weir.bench.plan import Plan, due_times_s
 from weir.bench.tally import NOT_SENT, Tally, merge
-from weir.client import defaults, errors, wire
+from weir.client import defaults, errors, rpc
 
 # In an open loop against a server that hangs, calls pile up here until their deadlines; beyond
 # this many on one channel they are not sent, and counted.
@@ -92,7 +92,7 @@ class _Lane:
         # Without a pool of its own a channel to the same target would share its connection.
         pool = ("grpc.use_local_subchannel_pool", 1)
         self._channel = grpc.insecure_channel(
-            plan.target, [*wire.channel_options(defaults.MAX_MESSAGE_BYTES), pool]
+            plan.target, [*rpc.channel_options(defaults.MAX_MESSAGE_BYTES), pool]
         )
         self._call: grpc.UnaryUnaryMultiCallable[bytes, bytes]
         self._call = self._channel.unary_unary(plan.path)

@@ -136,7 +136,7 @@ def _request(
     from weir.bench import payload
     from weir.cli.inputs import parse_inputs
     from weir.client.client import Client
-    from weir.client.wire import infer, infer_request
+    from weir.client.rpc import infer, infer_request
 
     with Client(target) as client, listed(client, model):
         metadata = client.metadata(model, version)

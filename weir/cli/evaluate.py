@@ -189,7 +189,7 @@ def _accuracy(
     answers: Iterator["Answer"], metadata: "ModelMetadata", questions: "list[Question]"
 ) -> float:
     """Print the share of right answers, and how fast they came."""
-    from weir.client.wire import ranked_output
+    from weir.client.rpc import ranked_output
     from weir.evaluate.questions import count_right
 
     names = [tensor.name for tensor in metadata.outputs]

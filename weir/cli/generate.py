@@ -24,8 +24,7 @@ from weir.client import defaults
 from weir.client.errors import InvalidArgument, UsageError
 
 if TYPE_CHECKING:
-    from weir.client.generating import Beam, Sample
-    from weir.client.generation import Generation
+    from weir.client.generation import Beam, Generation, Sample
     from weir.client.results import Generated, Hypothesis
 
 # How the server begins what it says of a text alone; of an option it says the name first.
@@ -126,7 +125,7 @@ def _search(
         UsageError: they contradict each other.
     """
     with requires("client"):
-        from weir.client.generating import Beam, Sample
+        from weir.client.generation import Beam, Sample
     own = {"--temperature": temperature, "--top-k": top_k, "--seed": seed}
     if not sample and (strays := [key for key, value in own.items() if value is not None]):
         raise UsageError(f"{strays[0]}: expected --sample with it")

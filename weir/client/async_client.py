@@ -1,7 +1,7 @@
-"""The client for asyncio: the methods of `weir.Client`, awaited.
+"""The asyncio client: the methods of `weir.Client`, awaited.
 
-What goes over the wire, and how answers are read, is shared with `Client`; this is grpc.aio around
-it. A client belongs to the event loop it is made in.
+Requests, results and the handling of failures are those of `Client`. A client belongs to the event
+loop that it was made in.
 """
 
 import asyncio
@@ -12,23 +12,17 @@ from typing import Self, Unpack
 
 import grpc
 
-from weir.client import calls, defaults, errors, operations, results, wire
-from weir.client.async_connection import AsyncConnection
-from weir.client.connection import Inputs
-from weir.client.defaults import LOADING_S
-from weir.client.generating import GENERATE, GenerateOptions, generate_request
-from weir.client.generation import AsyncGeneration
-from weir.client.pictures import Picture, classify, load
-from weir.client.series import Columns, forecast
-from weir.client.texts import Text, classify_text, tag
+from weir.client import defaults, errors, results, rpc, tasks
+from weir.client.connection import AsyncConnection, CallContext
+from weir.client.generation import GENERATE, AsyncGeneration, GenerateOptions, generate_request
+from weir.client.streaming import stream_answers_async
 from weir.protocol import inference_pb2 as pb
 
 
 class AsyncClient:
-    """Calls a server of the Open Inference Protocol from asyncio.
+    """An asyncio client of the Open Inference Protocol; close it, or use it in an `async with`.
 
-    Arguments, errors and deadlines are those of `weir.Client`. Close it, or use it in an
-    `async with`.
+    Arguments, errors and deadlines are those of `weir.Client`.
     """
 
     def __init__(
@@ -41,9 +35,8 @@ class AsyncClient:
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         self.target = target
-        self._connection = AsyncConnection(
-            target, timeout_s, max_message_bytes, metadata, credentials
-        )
+        context = CallContext(timeout_s, metadata)
+        self._connection = AsyncConnection(target, context, max_message_bytes, credentials)
 
     async def __aenter__(self) -> Self:
         return self
@@ -58,184 +51,194 @@ class AsyncClient:
     async def infer(
         self,
         model: str,
-        inputs: Inputs,
+        inputs: rpc.Inputs,
         *,
         timeout_s: float | None = None,
-        **options: Unpack[wire.InferOptions],
+        **options: Unpack[rpc.InferOptions],
     ) -> results.Answer:
-        """Run a model on arrays by input name, or on one array if it has one input."""
-        named = await self._connection.named(model, options.get("version", ""), inputs)
-        request = wire.infer_request(model, named, **options)
-        return await self._connection.unary(wire.infer(request), timeout_s)
+        """Run a model on arrays by input name, or on one array if the model has one input."""
+        request = await self._request(model, inputs, **options)
+        return await self._connection.unary(rpc.infer(request), timeout_s)
 
     def stream(
         self,
         model: str,
-        requests: Iterable[Inputs] | AsyncIterable[Inputs],
+        requests: Iterable[rpc.Inputs] | AsyncIterable[rpc.Inputs],
         *,
         timeout_s: float = math.inf,
         in_flight: int = 64,
-        **options: Unpack[wire.InferOptions],
+        **options: Unpack[rpc.InferOptions],
     ) -> AsyncGenerator[results.Answer, None]:
         """Send many requests over one stream and yield their answers in the requests' order.
 
-        At most `in_flight` requests are read from `requests` ahead of the answer being waited for.
-        A request that fails raises when its turn comes, and that ends the stream: as the leaf of
-        its status, or as Unknown if the server tells none. The requests get ids of their own.
+        At most `in_flight` requests are read from `requests` ahead of the next answer. The error of
+        a request raises when its answer is due, and ends the stream: as the leaf of its status, or
+        as Unknown if the server sends no status. The client sets the requests' ids.
         """
 
-        async def build(inputs: Inputs) -> pb.ModelInferRequest:
-            named = await self._connection.named(model, options.get("version", ""), inputs)
-            return wire.infer_request(model, named, **options)
+        async def build(inputs: rpc.Inputs) -> pb.ModelInferRequest:
+            return await self._request(model, inputs, **options)
 
-        return self._connection.exchange(requests, build, timeout_s, in_flight)
+        return stream_answers_async(
+            self._connection, requests, build, timeout_s=timeout_s, in_flight=in_flight
+        )
 
     async def classify(
         self,
         model: str,
-        pictures: Iterable[Picture],
+        pictures: Iterable[tasks.Picture],
         *,
         top: int = 5,
-        version: wire.Version = "",
+        version: rpc.Version = "",
         timeout_s: float | None = None,
     ) -> list[list[results.Class]]:
         """The `top` most probable classes of each picture, best first, in one call."""
         # Files are read on a thread: a slow disk must not hold up the event loop.
-        loaded = await asyncio.to_thread(load, pictures)
-        return await self._connection.unary(
-            classify(model, loaded, top=top, version=version), timeout_s
-        )
+        messages = await asyncio.to_thread(tasks.picture_messages, pictures)
+        call = tasks.classify(model, messages, top=top, version=version)
+        return await self._connection.unary(call, timeout_s)
 
     async def tag(
         self,
         model: str,
-        texts: Iterable[Text],
+        texts: Iterable[tasks.Text],
         *,
-        version: wire.Version = "",
+        version: rpc.Version = "",
         timeout_s: float | None = None,
     ) -> list[list[results.TaggedToken]]:
         """The tag of every token of each text, in one call."""
-        return await self._connection.unary(tag(model, texts, version=version), timeout_s)
+        return await self._connection.unary(tasks.tag(model, texts, version=version), timeout_s)
 
     async def classify_text(
         self,
         model: str,
-        texts: Iterable[Text],
+        texts: Iterable[tasks.Text],
         *,
         top: int = 5,
-        version: wire.Version = "",
+        version: rpc.Version = "",
         timeout_s: float | None = None,
     ) -> list[results.ClassifiedText]:
         """The `top` most probable classes of each text, best first, in one call; texts as `tag`."""
-        call = classify_text(model, texts, top=top, version=version)
+        call = tasks.classify_text(model, texts, top=top, version=version)
         return await self._connection.unary(call, timeout_s)
 
     def generate(
         self,
         model: str,
-        text: Text,
+        text: tasks.Text,
         *,
         timeout_s: float | None = None,
         **options: Unpack[GenerateOptions],
     ) -> AsyncGeneration:
-        """What an encoder-decoder makes of a text: `async for` its tokens, or await its `result()`.
+        """Generate from a text: `async for` its tokens, or await its `result()`.
 
-        The call itself is not awaited.
+        This method itself is not awaited.
         """
         body = generate_request(model, text, **options)
-        return AsyncGeneration(self._connection.stream(GENERATE, body, timeout_s))
+        call = self._connection.unary_stream(GENERATE, body, timeout_s)
+        return AsyncGeneration(call, self._connection.context)
 
     async def forecast(
         self,
         model: str,
-        columns: Columns,
+        columns: tasks.Columns,
         *,
         horizon: int = 0,
-        version: wire.Version = "",
+        version: rpc.Version = "",
         timeout_s: float | None = None,
     ) -> results.Forecast:
-        """The `horizon` values that follow a series, by default as many as the model sees ahead."""
-        call = forecast(model, columns, horizon=horizon, version=version)
+        """Forecast the next `horizon` values of a series; 0 takes the model's own horizon."""
+        call = tasks.forecast(model, columns, horizon=horizon, version=version)
         return await self._connection.unary(call, timeout_s)
 
     async def rank(
         self,
         model: str,
-        inputs: Inputs,
+        inputs: rpc.Inputs,
         *,
         top: int = 5,
         output: str = "",
-        version: wire.Version = "",
+        version: rpc.Version = "",
         timeout_s: float | None = None,
     ) -> list[list[results.Class]]:
-        """The `top` classes of each row, best first, of `probabilities` or the output named."""
-        call = await self._connection.rank(model, inputs, top=top, output=output, version=version)
+        """The `top` classes of each row, best first, ranked by `output` or `probabilities`."""
+        output = output or rpc.ranked_output(await self._connection.metadata_of(model, version))
+        named = await self._connection.named(model, version, inputs)
+        call = rpc.rank(model, named, top=top, output=output, version=version)
         return await self._connection.unary(call, timeout_s)
 
-    async def metadata(self, model: str, version: wire.Version = "") -> results.ModelMetadata:
+    async def metadata(self, model: str, version: rpc.Version = "") -> results.ModelMetadata:
         """Names, datatypes and shapes of a model's tensors."""
-        return await self._connection.unary(calls.metadata(model, version))
+        return await self._connection.unary(rpc.metadata(model, version))
 
     async def server_metadata(self) -> pb.ServerMetadataResponse:
-        """The server's name, version and extensions, in the protocol's own message."""
-        return await self._connection.unary(calls.server_metadata())
+        """The server's name, version and extensions, as the protocol's message."""
+        return await self._connection.unary(rpc.server_metadata())
 
-    async def config(self, model: str, version: wire.Version = "") -> pb.ModelConfigResponse:
-        """A model's configuration, in the protocol's own message."""
-        return await self._connection.unary(calls.config(model, version))
+    async def config(self, model: str, version: rpc.Version = "") -> pb.ModelConfigResponse:
+        """A model's configuration, as the protocol's message."""
+        return await self._connection.unary(rpc.config(model, version))
 
     async def statistics(
-        self, model: str = "", version: wire.Version = ""
+        self, model: str = "", version: rpc.Version = ""
     ) -> pb.ModelStatisticsResponse:
-        """Counts and durations of a model, or of all, in the protocol's own message."""
-        return await self._connection.unary(calls.statistics(model, version))
+        """Counts and durations of one model or of all, as the protocol's message."""
+        return await self._connection.unary(rpc.statistics(model, version))
 
     async def index(self, *, ready: bool = False) -> tuple[results.IndexEntry, ...]:
-        """Every model the server knows, or only those that are ready."""
-        return await self._connection.unary(calls.index(ready=ready))
+        """Every model of the repository index, or only the ready ones."""
+        return await self._connection.unary(rpc.index(ready=ready))
 
     async def models(self) -> list[results.ModelInfo]:
-        """Every model with its versions: their states, labels and proofs. Only Weir tells that."""
-        return await self._connection.unary(operations.models())
+        """Every model with its versions: states, labels, parity. An extension of Weir's servers."""
+        return await self._connection.unary(rpc.models())
 
-    async def load(self, model: str, *, reload: bool = False, timeout_s: float = LOADING_S) -> None:
-        """Bring what is on disk of a model into service; with `reload` also what is unchanged."""
-        await self._connection.unary(operations.load(model, reload=reload), timeout_s)
+    async def load(
+        self, model: str, *, reload: bool = False, timeout_s: float = defaults.LOADING_S
+    ) -> None:
+        """Load a model's versions from disk; with `reload` unchanged versions too."""
+        await self._connection.unary(rpc.load(model, reload=reload), timeout_s)
 
-    async def unload(self, model: str, *, timeout_s: float = LOADING_S) -> None:
-        """Take a model out of service; what it has been asked already is answered."""
-        await self._connection.unary(operations.unload(model), timeout_s)
+    async def unload(self, model: str, *, timeout_s: float = defaults.LOADING_S) -> None:
+        """Unload a model; requests already admitted are answered."""
+        await self._connection.unary(rpc.unload(model), timeout_s)
 
     async def set_label(
-        self, model: str, label: str, version: int | None, *, timeout_s: float = LOADING_S
+        self, model: str, label: str, version: int | None, *, timeout_s: float = defaults.LOADING_S
     ) -> None:
-        """Give a label to a version, which is loaded first if it does not serve; None removes it."""
-        await self._connection.unary(operations.set_label(model, label, version), timeout_s)
+        """Give a label to a version, which is loaded first if need be; None removes the label."""
+        await self._connection.unary(rpc.set_label(model, label, version), timeout_s)
 
     async def is_live(self) -> bool:
-        """Whether the server answers at all."""
-        return await self._connection.holds(calls.server_live())
+        """Whether the server is live."""
+        return await self._connection.holds(rpc.server_live())
 
     async def is_ready(self) -> bool:
-        """Whether the server takes work."""
-        return await self._connection.holds(calls.server_ready())
+        """Whether the server is ready."""
+        return await self._connection.holds(rpc.server_ready())
 
-    async def model_ready(self, model: str, version: wire.Version = "") -> bool:
-        """Whether a model can answer now; an unknown one cannot."""
-        return await self._connection.holds(calls.model_ready(model, version))
+    async def model_ready(self, model: str, version: rpc.Version = "") -> bool:
+        """Whether a model is ready; False for an unknown model."""
+        return await self._connection.holds(rpc.model_ready(model, version))
 
     async def health(self, service: str = "") -> str:
-        """SERVING or NOT_SERVING, of a model by name or of the server."""
-        return await self._connection.unary(calls.health(service))
+        """The health of a model by name, or of the server: SERVING or NOT_SERVING."""
+        return await self._connection.unary(rpc.health(service))
 
     def watch(self, service: str = "", *, timeout_s: float = math.inf) -> AsyncGenerator[str, None]:
-        """The health of a service, now and at each change, until the server closes the stream."""
+        """Yield a service's health, now and at each change; waits until the server is reachable."""
         return self._connection.watch(service, timeout_s)
 
     async def wait_ready(self, model: str = "", *, timeout_s: float = 60.0) -> None:
-        """Return once a model, or the server, serves; DeadlineExceeded if it does not in time."""
+        """Wait until a model, or the server, is ready; DeadlineExceeded at the timeout."""
         async with aclosing(self.watch(model, timeout_s=timeout_s)) as changes:
             async for status in changes:
-                if status == calls.SERVING:
+                if status == rpc.SERVING:
                     return
         raise errors.Unavailable(f"{self.target}: the server stopped before it was ready")
+
+    async def _request(
+        self, model: str, inputs: rpc.Inputs, **options: Unpack[rpc.InferOptions]
+    ) -> pb.ModelInferRequest:
+        named = await self._connection.named(model, options.get("version", ""), inputs)
+        return rpc.infer_request(model, named, **options)

@@ -1,129 +1,263 @@
-"""One channel to a server, and what every call over it has in common."""
+"""The gRPC channel of a client, blocking and asyncio, and the state that all its calls share.
 
-from collections.abc import Generator, Iterable, Mapping
+Both connections use one `CallContext`, so a failed call has the same effect however it was made.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from concurrent.futures import Future
-from typing import TypeVar, Unpack
+from types import TracebackType
+from typing import Protocol, TypeVar
 
 import grpc
 from numpy.typing import ArrayLike
 
-from weir.client import calls, errors, wire
-from weir.client.generation import Stream
-from weir.client.results import Answer, Class, ModelMetadata
-from weir.client.streaming import stream_answers
-from weir.client.submission import submit
-from weir.client.watching import watch
+from weir.client import errors, rpc
+from weir.client.results import ModelMetadata
 
-Inputs = Mapping[str, ArrayLike] | ArrayLike
 Result = TypeVar("Result")
+# Readiness calls that end so count as "not ready".
+_NOT_READY = (errors.Unavailable, errors.NotFound, errors.DeadlineExceeded)
+
+
+class Stream(Protocol):
+    """An open call with a stream of responses."""
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+    def cancel(self) -> bool:
+        """End the call."""
+
+
+class CallContext:
+    """State shared by all calls of a client: request metadata, default timeout, metadata cache.
+
+    `with context:` surrounds each call. It raises a gRPC failure as its `CallError`, and any
+    `CallError` empties the metadata cache: another version with other tensors may serve by now.
+    Threads need no lock: the cache is replaced, never emptied in place, so a lookup that holds the
+    old cache finishes on it.
+    """
+
+    def __init__(self, timeout_s: float | None, metadata: Mapping[str, str] | None) -> None:
+        self.metadata = tuple((metadata or {}).items())
+        self.cache: dict[tuple[str, rpc.Version], ModelMetadata] = {}
+        self._timeout_s = timeout_s
+
+    def limit_s(self, timeout_s: float | None) -> float | None:
+        """The timeout of a call as gRPC takes it."""
+        return rpc.limit(timeout_s, self._timeout_s)
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, grpc.RpcError | errors.CallError):
+            self.cache = {}
+        if isinstance(error, grpc.RpcError):
+            raise errors.from_failure(error) from error
 
 
 class Connection:
-    """A channel with a client's deadline and metadata; arguments as of `weir.Client`."""
+    """A blocking channel; arguments as of `weir.Client`."""
 
     def __init__(
         self,
         target: str,
-        timeout_s: float | None,
+        context: CallContext,
         max_message_bytes: int,
-        metadata: Mapping[str, str] | None,
         credentials: grpc.ChannelCredentials | None,
     ) -> None:
-        self._metadata = tuple((metadata or {}).items())
-        self._timeout_s = timeout_s
-        options = wire.channel_options(max_message_bytes)
+        self.context = context
+        options = rpc.channel_options(max_message_bytes)
         self._channel = (
             grpc.insecure_channel(target, options)
             if credentials is None
             else grpc.secure_channel(target, credentials, options)
         )
-        self._known: dict[tuple[str, str], ModelMetadata] = {}
 
     def close(self) -> None:
         """Close the channel; calls still running are cancelled."""
         self._channel.close()
 
-    def unary(self, call: wire.Call[Result], timeout_s: float | None = None) -> Result:
-        """Make a call and wait for its answer."""
+    def unary(self, call: rpc.Call[Result], timeout_s: float | None = None) -> Result:
+        """Make a call and wait for its result."""
         method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(call.path)
-        try:
-            body = method(call.body, timeout=self._limit_s(timeout_s), metadata=self._metadata)
-        except grpc.RpcError as error:
-            # Another version may answer by now, with other tensors.
-            self._known.clear()
-            raise errors.from_failure(error) from error
-        return call.read(body)
+        limit_s, metadata = self.context.limit_s(timeout_s), self.context.metadata
+        with self.context:
+            return call.read(method(call.body, timeout=limit_s, metadata=metadata))
 
-    def holds(self, call: wire.Call[bool]) -> bool:
-        """What a call says; not so where nobody can be asked."""
+    def submit(self, call: rpc.Call[Result], timeout_s: float | None) -> Future[Result]:
+        """Start a call; cancelling the future before the response arrives cancels the call.
+
+        gRPC's thread sets the result.
+        """
+        method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(call.path)
+        running = method.future(
+            call.body, timeout=self.context.limit_s(timeout_s), metadata=self.context.metadata
+        )
+        future: Future[Result] = Future()
+
+        def cancel(done: Future[Result]) -> None:
+            if done.cancelled():
+                running.cancel()
+
+        def finish(_: "grpc.Future[bytes]") -> None:
+            # False if the future was cancelled: then nothing waits for the outcome.
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                with self.context:
+                    result = call.read(running.result())
+            except grpc.FutureCancelledError:
+                future.set_exception(errors.Cancelled("the client was closed"))
+            except errors.WeirError as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        future.add_done_callback(cancel)
+        running.add_done_callback(finish)
+        return future
+
+    def unary_stream(
+        self, path: str, body: bytes, timeout_s: float | None, *, wait_for_ready: bool = False
+    ) -> Stream:
+        """Open a call with one request and a stream of responses."""
+        method: grpc.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(path)
+        return method(
+            body,
+            timeout=self.context.limit_s(timeout_s),
+            metadata=self.context.metadata,
+            wait_for_ready=wait_for_ready,
+        )
+
+    def stream_stream(self, path: str, bodies: Iterator[bytes], timeout_s: float | None) -> Stream:
+        """Open a call with a stream of requests and a stream of responses."""
+        method: grpc.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(path)
+        limit_s = self.context.limit_s(timeout_s)
+        return method(bodies, timeout=limit_s, metadata=self.context.metadata)
+
+    def holds(self, call: rpc.Call[bool]) -> bool:
+        """The result of a readiness call; False if the server or the model is not there."""
         try:
             return self.unary(call)
-        except (errors.Unavailable, errors.NotFound, errors.DeadlineExceeded):
+        except _NOT_READY:
             return False
 
-    def stream(self, path: str, body: bytes, timeout_s: float | None) -> Stream:
-        """Open a call of one request and many answers."""
-        method: grpc.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(path)
-        return method(body, timeout=self._limit_s(timeout_s), metadata=self._metadata)
-
-    def exchange(
-        self,
-        model: str,
-        requests: Iterable[Inputs],
-        timeout_s: float,
-        in_flight: int,
-        **options: Unpack[wire.InferOptions],
-    ) -> Generator[Answer, None, None]:
-        """Many requests over one stream, their answers in order."""
-        version = options.get("version", "")
-        built = (
-            wire.infer_request(model, self.named(model, version, inputs), **options)
-            for inputs in requests
-        )
-        return stream_answers(
-            self._channel,
-            built,
-            timeout_s=self._limit_s(timeout_s),
-            metadata=self._metadata,
-            in_flight=in_flight,
-        )
-
-    def submit(self, call: wire.Call[Result], timeout_s: float | None) -> Future[Result]:
-        """Make a call without waiting for it."""
-        return submit(self._channel, call, self._limit_s(timeout_s), self._metadata)
-
     def watch(self, service: str, timeout_s: float | None) -> Generator[str, None, None]:
-        """The health of a service as it changes."""
-        limit_s = self._limit_s(timeout_s)
-        return watch(self._channel, service, timeout_s=limit_s, metadata=self._metadata)
+        """Yield the health of a service, now and at each change."""
+        with self.context:
+            call = self.unary_stream(
+                rpc.WATCH, rpc.health_request(service), timeout_s, wait_for_ready=True
+            )
+            try:
+                for body in call:
+                    yield rpc.read_health(body)
+            finally:
+                call.cancel()
 
-    def infer(
-        self, model: str, inputs: Inputs, **options: Unpack[wire.InferOptions]
-    ) -> wire.Call[Answer]:
-        """The call of `ModelInfer`."""
-        named = self.named(model, options.get("version", ""), inputs)
-        return wire.infer(wire.infer_request(model, named, **options))
-
-    def named(self, model: str, version: wire.Version, inputs: Inputs) -> Mapping[str, ArrayLike]:
-        """Arrays by the names of the model's inputs."""
+    def named(
+        self, model: str, version: rpc.Version, inputs: rpc.Inputs
+    ) -> Mapping[str, ArrayLike]:
+        """Arrays by input name; fetches the model's metadata only for an array without a name."""
         if isinstance(inputs, Mapping):
             return inputs
-        return wire.only_input(self.metadata_of(model, version), inputs)
+        return rpc.only_input(self.metadata_of(model, version), inputs)
 
-    def metadata_of(self, model: str, version: wire.Version) -> ModelMetadata:
-        """A model's tensors, asked for once per client."""
-        key = (model, str(version))
-        if key not in self._known:
-            self._known[key] = self.unary(calls.metadata(model, version))
-        return self._known[key]
+    def metadata_of(self, model: str, version: rpc.Version) -> ModelMetadata:
+        """A model's tensors, from the cache or from the server."""
+        cache, key = self.context.cache, (model, str(version))
+        found = cache.get(key)
+        if found is None:
+            found = cache[key] = self.unary(rpc.metadata(model, version))
+        return found
 
-    def rank(
-        self, model: str, inputs: Inputs, *, top: int, output: str, version: wire.Version
-    ) -> wire.Call[list[list[Class]]]:
-        """The call for the best classes of each row."""
-        output = output or wire.ranked_output(self.metadata_of(model, version))
-        named = self.named(model, version, inputs)
-        return wire.rank(model, named, top=top, output=output, version=version)
 
-    def _limit_s(self, timeout_s: float | None) -> float | None:
-        return wire.limit(timeout_s, self._timeout_s)
+class AsyncConnection:
+    """A channel of grpc.aio; arguments and methods as of `Connection`."""
+
+    def __init__(
+        self,
+        target: str,
+        context: CallContext,
+        max_message_bytes: int,
+        credentials: grpc.ChannelCredentials | None,
+    ) -> None:
+        self.context = context
+        options = rpc.channel_options(max_message_bytes)
+        self._channel = (
+            grpc.aio.insecure_channel(target, options)
+            if credentials is None
+            else grpc.aio.secure_channel(target, credentials, options)
+        )
+
+    async def close(self) -> None:
+        """Close the channel; calls still running are cancelled."""
+        await self._channel.close()
+
+    async def unary(self, call: rpc.Call[Result], timeout_s: float | None = None) -> Result:
+        """Make a call and wait for its result."""
+        method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+        method = self._channel.unary_unary(call.path)
+        limit_s, metadata = self.context.limit_s(timeout_s), self.context.metadata
+        with self.context:
+            return call.read(await method(call.body, timeout=limit_s, metadata=metadata))
+
+    def unary_stream(
+        self, path: str, body: bytes, timeout_s: float | None, *, wait_for_ready: bool = False
+    ) -> "grpc.aio.UnaryStreamCall[bytes, bytes]":
+        """Open a call with one request and a stream of responses."""
+        method: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(path)
+        return method(
+            body,
+            timeout=self.context.limit_s(timeout_s),
+            metadata=self.context.metadata,
+            wait_for_ready=wait_for_ready,
+        )
+
+    def stream_stream(
+        self, path: str, bodies: AsyncIterator[bytes], timeout_s: float | None
+    ) -> "grpc.aio.StreamStreamCall[bytes, bytes]":
+        """Open a call with a stream of requests and a stream of responses."""
+        method: grpc.aio.StreamStreamMultiCallable[bytes, bytes]
+        method = self._channel.stream_stream(path)
+        limit_s = self.context.limit_s(timeout_s)
+        return method(bodies, timeout=limit_s, metadata=self.context.metadata)
+
+    async def holds(self, call: rpc.Call[bool]) -> bool:
+        """The result of a readiness call; False if the server or the model is not there."""
+        try:
+            return await self.unary(call)
+        except _NOT_READY:
+            return False
+
+    async def watch(self, service: str, timeout_s: float | None) -> AsyncGenerator[str, None]:
+        """Yield the health of a service, now and at each change."""
+        with self.context:
+            call = self.unary_stream(
+                rpc.WATCH, rpc.health_request(service), timeout_s, wait_for_ready=True
+            )
+            try:
+                async for body in call:
+                    yield rpc.read_health(body)
+            finally:
+                call.cancel()
+
+    async def named(
+        self, model: str, version: rpc.Version, inputs: rpc.Inputs
+    ) -> Mapping[str, ArrayLike]:
+        """Arrays by input name; fetches the model's metadata only for an array without a name."""
+        if isinstance(inputs, Mapping):
+            return inputs
+        return rpc.only_input(await self.metadata_of(model, version), inputs)
+
+    async def metadata_of(self, model: str, version: rpc.Version) -> ModelMetadata:
+        """A model's tensors, from the cache or from the server."""
+        cache, key = self.context.cache, (model, str(version))
+        found = cache.get(key)
+        if found is None:
+            found = cache[key] = await self.unary(rpc.metadata(model, version))
+        return found

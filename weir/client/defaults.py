@@ -1,8 +1,8 @@
-"""What is used where nothing is said. Imports nothing, so that `weir --help` is instant."""
+"""Default arguments of the clients. Imports nothing, so that `weir --help` is instant."""
 
 TARGET = "127.0.0.1:8001"
 TIMEOUT_S = 30.0
-# Of calls that are answered when a model is loaded: a large one is read, hashed, run and replayed.
+# For calls that load a model: a large one is read, hashed, warmed up and golden-tested first.
 LOADING_S = 300.0
 
 # gRPC's own limit is 4 MiB, less than a batch of photographs.

@@ -1,29 +1,29 @@
-"""What goes wrong for those who call a server, or type a command.
+"""Errors of the clients and the command line, grouped by what the caller should do next.
 
     WeirError
-    ├── UsageError               say it differently; the message tells how
+    ├── UsageError               correct the arguments as the message says
     ├── MissingExtra             install the part of Weir that the message names
-    └── CallError                a call came back without an answer
+    └── CallError                a call failed
         ├── InvalidArgument      correct the request
         ├── NotFound             correct the name or the version
         ├── OutOfRange           correct the request
-        ├── Unimplemented        do without the feature
+        ├── Unimplemented        use another feature, or another server
         ├── Unauthenticated      present a credential
         ├── PermissionDenied     present another credential
         ├── ResourceExhausted    wait `retry_after_s`, then try again; or send less
-        ├── Unavailable          try again, or another server
+        ├── Unavailable          try again, or try another server
         │   └── Unreachable      start a server, or correct its address
         ├── Aborted              try again
-        ├── DeadlineExceeded     give it more time
-        ├── Cancelled            nothing: the caller itself gave up
-        ├── AlreadyExists        nothing: it is done
+        ├── DeadlineExceeded     raise the timeout
+        ├── Cancelled            nothing: the caller cancelled
+        ├── AlreadyExists        nothing: the work is done
         ├── FailedPrecondition   change the server's state first
-        ├── Internal             report it, with the error id in the message
+        ├── Internal             report it, with the error id of the message
         ├── DataLoss             report it
-        └── Unknown              the server did not say which of these it is
+        └── Unknown              the server sent no status
 
-One leaf for each status of gRPC, and one more for what only a client can see. This module imports nothing, so that a command can report what is
-missing before anything is installed.
+Each gRPC status has one leaf. `Unreachable` is the only leaf that only a client can detect. This
+module imports no third-party package, so that a command can report a missing one.
 """
 
 import re
@@ -33,34 +33,34 @@ from urllib.parse import unquote
 
 PUSHBACK = "grpc-retry-pushback-ms"
 
-# gRPC's own words for a server that is not there, up to the address that was tried.
-_NOBODY = re.compile(
+# gRPC's message for an unreachable server, up to the address.
+_UNREACHABLE = re.compile(
     r"(?:failed to connect to all addresses; last error: \w+: (?:ipv[46]:)?"
     r"|errors resolving |DNS resolution failed for )(\S+): "
 )
-# Its words for one that speaks something else, as the port of the metrics does.
+# Its message for a server with another protocol, for instance the metrics port.
 _NO_GRPC = "Failed parsing HTTP/2"
-# Its words for a connection that broke under a call: the process was killed, or the network failed.
-_GONE = re.compile(r"Stream removed|Socket closed|recvmsg:|Connection reset by peer")
+# Its messages for a connection lost during a call: the process or the network failed.
+_CONNECTION_LOST = re.compile(r"Stream removed|Socket closed|recvmsg:|Connection reset by peer")
 
 
 class WeirError(Exception):
-    """Anything expected that goes wrong in this package."""
+    """Base of all expected errors of this package."""
 
 
 class UsageError(WeirError):
-    """What was asked for cannot be done as it was asked."""
+    """The arguments are invalid."""
 
 
 class MissingExtra(WeirError):
-    """A part of Weir that is not installed is needed."""
+    """An extra that is not installed is needed."""
 
 
 class CallError(WeirError):
-    """A call came back without an answer.
+    """A call failed.
 
     Attributes:
-        retry_after_s: how long the server asks to wait before the next try, None if it does not.
+        retry_after_s: the server's delay before a retry; None if it gave none.
     """
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
@@ -77,7 +77,7 @@ class NotFound(CallError):
 
 
 class OutOfRange(CallError):
-    """A value lies outside what the server takes."""
+    """A value is outside the range that the server accepts."""
 
 
 class Unimplemented(CallError):
@@ -85,7 +85,7 @@ class Unimplemented(CallError):
 
 
 class Unauthenticated(CallError):
-    """The server wants a credential and got none, or a wrong one."""
+    """The server got no credential, or a wrong one."""
 
 
 class PermissionDenied(CallError):
@@ -97,19 +97,19 @@ class ResourceExhausted(CallError):
 
 
 class Unavailable(CallError):
-    """No server there, the model is not ready, or the server is about to stop."""
+    """The server is unreachable or stopping, or the model is not ready."""
 
 
 class Unreachable(Unavailable):
-    """No server answers there."""
+    """No server answers at the address."""
 
 
 class Aborted(CallError):
-    """The server gave the call up half-way."""
+    """The server aborted the call."""
 
 
 class DeadlineExceeded(CallError):
-    """The answer did not come in time."""
+    """The call exceeded its deadline."""
 
 
 class Cancelled(CallError):
@@ -117,7 +117,7 @@ class Cancelled(CallError):
 
 
 class AlreadyExists(CallError):
-    """What was to be made exists."""
+    """The thing to create exists."""
 
 
 class FailedPrecondition(CallError):
@@ -125,7 +125,7 @@ class FailedPrecondition(CallError):
 
 
 class Internal(CallError):
-    """A fault in the server, or an answer that breaks the protocol."""
+    """A bug in the server, or a response that breaks the protocol."""
 
 
 class DataLoss(CallError):
@@ -133,7 +133,7 @@ class DataLoss(CallError):
 
 
 class Unknown(CallError):
-    """The server did not say what kind of failure it was."""
+    """The server sent no status, or an unknown one."""
 
 
 BY_STATUS: dict[str, type[CallError]] = {
@@ -162,7 +162,7 @@ class _Status(Protocol):
 
 
 class Failure(Protocol):
-    """What grpc's and grpc.aio's errors have in common."""
+    """The interface that errors of grpc and grpc.aio share."""
 
     def code(self) -> _Status:
         """The status."""
@@ -178,22 +178,22 @@ class Failure(Protocol):
 
 
 def from_failure(failure: Failure) -> CallError:
-    """The leaf for the status a call ended with, with the server's message and hint."""
+    """The leaf for a call's status, with the server's message and retry delay."""
     status = failure.code().name
     message = failure.details() or status.lower().replace("_", " ")
-    if status == "UNAVAILABLE" and (nobody := _NOBODY.match(message)):
-        who = unquote(nobody[1])
-        if message.startswith(_NO_GRPC, nobody.end()):
-            return Unreachable(f"what answers at {who} speaks no gRPC")
-        return Unreachable(f"no server answers at {who}")
-    if status in {"UNAVAILABLE", "UNKNOWN"} and _GONE.match(message):
-        return Unavailable(f"the server went away before it answered ({message})")
+    if status == "UNAVAILABLE" and (found := _UNREACHABLE.match(message)):
+        address = unquote(found[1])
+        if message.startswith(_NO_GRPC, found.end()):
+            return Unreachable(f"the server at {address} speaks no gRPC")
+        return Unreachable(f"no server answers at {address}")
+    if status in {"UNAVAILABLE", "UNKNOWN"} and _CONNECTION_LOST.match(message):
+        return Unavailable(f"the connection was lost before the answer ({message})")
     retry_after_s = _retry_after_s(failure.trailing_metadata() or ())
     return BY_STATUS.get(status, Unknown)(message, retry_after_s=retry_after_s)
 
 
 def _retry_after_s(trailers: Iterable[object]) -> float | None:
-    """The pushback among the trailers; a negative one, "do not try again", is none."""
+    """The retry pushback of the trailers; None if absent or negative ("do not retry")."""
     pairs = dict(cast("Iterable[tuple[str, str | bytes]]", trailers))
     try:
         pushback_ms = int(pairs.get(PUSHBACK, -1))

@@ -1,4 +1,4 @@
-"""What callers get back: small immutable values."""
+"""Results of calls: small immutable values."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +13,9 @@ Parameter = bool | int | float | str
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer(Mapping[str, Array]):
-    """The outputs of one request by name, and which model gave them.
+    """The outputs of an inference request by name, with the model and version that ran.
 
-    Arrays of numbers view the received message and are read-only; BYTES are arrays of `bytes`.
+    Numeric arrays view the received message and are read-only; BYTES are arrays of `bytes`.
     """
 
     model: str
@@ -36,9 +36,9 @@ class Answer(Mapping[str, Array]):
 
 @dataclass(frozen=True, slots=True)
 class Class:
-    """One of the top k classes of a row or picture; `label` is empty if the model has no labels.
+    """One of the top k classes of a row, picture or text; `label` is empty without labels.
 
-    `score` is the value of the output that was ranked: of pictures, always the probability.
+    `score` is the value of the ranked output; for task calls the probability.
     """
 
     score: float
@@ -48,7 +48,7 @@ class Class:
 
 @dataclass(frozen=True, slots=True)
 class ClassifiedText:
-    """The best classes of a text, and those of its tokens that the model has never seen."""
+    """The top classes of a text, and its out-of-vocabulary tokens."""
 
     classes: Sequence[Class]
     unknown: Sequence[str]
@@ -56,7 +56,7 @@ class ClassifiedText:
 
 @dataclass(frozen=True, slots=True)
 class TaggedToken:
-    """A token of a text with its likeliest tag; `is_unknown` if the model has never seen it."""
+    """A token of a text with its likeliest tag; `is_unknown` marks one out of vocabulary."""
 
     text: str
     tag: str
@@ -66,7 +66,7 @@ class TaggedToken:
 
 @dataclass(frozen=True, slots=True)
 class GeneratedToken:
-    """A token as it is made: as it stands in the vocabulary, and what it adds to the text so far."""
+    """A generated token: its vocabulary entry, and the text that it appends."""
 
     token: str
     text: str
@@ -75,11 +75,12 @@ class GeneratedToken:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hypothesis:
-    """One answer to a text.
+    """One generated sequence.
 
-    `log_probability` is the sum over its tokens and its end, `score` the same, divided for its
-    length. `is_complete` is False where a limit cut it off. `attention` (steps, source tokens), each
-    step's sums to 1, the end's too; None if it was not asked for or the model looks nowhere.
+    `log_probability` is the sum over its tokens and its end; `score` is that sum after length
+    normalisation. `is_complete` is False if the token limit truncated it. `attention` (steps,
+    source tokens) sums to 1 in each step, the end's included; None if it was not requested or the
+    model has no attention.
     """
 
     text: str
@@ -92,9 +93,9 @@ class Hypothesis:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Generated:
-    """What came of a text: hypotheses, best first, and what the text was cut into.
+    """The result of a generation: hypotheses, best first, and the tokens of the source.
 
-    `unknown` are those of the `source` tokens that the model has never seen.
+    `unknown` lists the `source` tokens that are out of vocabulary.
     """
 
     model: str
@@ -105,13 +106,13 @@ class Generated:
 
     @property
     def text(self) -> str:
-        """The best hypothesis as a text."""
+        """The text of the best hypothesis."""
         return self.hypotheses[0].text
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Forecast:
-    """The values that follow a series, the nearest first, and the name of its column."""
+    """The forecast of a series, the nearest value first, and the name of its column."""
 
     name: str
     values: NDArray[np.float64]
@@ -119,7 +120,7 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class TensorMetadata:
-    """An input or output; -1 in `shape` is an axis of any size, the batch axis included."""
+    """An input or output tensor; -1 in `shape` is an axis of any size, such as the batch axis."""
 
     name: str
     datatype: str
@@ -128,7 +129,7 @@ class TensorMetadata:
 
 @dataclass(frozen=True, slots=True)
 class ModelMetadata:
-    """What a model takes and gives."""
+    """The input and output tensors of a model."""
 
     name: str
     versions: tuple[str, ...]
@@ -139,7 +140,7 @@ class ModelMetadata:
 
 @dataclass(frozen=True, slots=True)
 class IndexEntry:
-    """One version of a model in the server's repository, and why it is not ready."""
+    """One version in the repository index; `reason` says why it is not ready."""
 
     name: str
     version: str
@@ -149,12 +150,12 @@ class IndexEntry:
 
 @dataclass(frozen=True, slots=True)
 class VersionInfo:
-    """One version of a model that serves, is about to, or failed to.
+    """One version of a model that is loaded, loading, unloading or failed.
 
-    `state` is READY, LOADING, UNLOADING or UNAVAILABLE; `reason` says why it is not ready, or why its newer
-    files were not taken; `since` is when it came into this state. `provider` is empty unless it is ready.
-    `parity` is the largest difference from PyTorch when it was exported, `golden` the largest from its
-    recorded outputs when the server loaded it; None where nobody measured.
+    `state` is READY, LOADING, UNLOADING or UNAVAILABLE, since the time `since`. `reason` says why
+    it is not ready, or why its changed files were rejected. `provider` is empty unless it is ready.
+    `parity` is the largest difference from PyTorch at export, `golden` the largest difference from
+    the recorded outputs at loading; None without a measurement.
     """
 
     version: str
@@ -171,8 +172,8 @@ class VersionInfo:
 class ModelInfo:
     """A model of a server, its versions the highest first.
 
-    `answering` is the version that a request gets which names none, and `task` what that is made for; both
-    are empty where no version answers. `on_disk` are all versions of which there is a directory.
+    `answering` is the default version, which answers requests without a version, and `task` its
+    task; both are empty if no version is ready. `on_disk` lists all version directories.
     """
 
     name: str

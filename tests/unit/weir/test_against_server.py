@@ -20,7 +20,7 @@ from tests.integration.harness import Server, running
 from weir.bench import generator
 from weir.bench.plan import Plan
 from weir.cli import main as cli
-from weir.client.wire import infer, infer_request
+from weir.client.rpc import infer, infer_request
 
 ROWS = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
 

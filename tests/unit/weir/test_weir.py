@@ -7,6 +7,8 @@ import pytest
 import weir
 from weir.client import errors
 
+ROOT = Path(__file__).parents[3]
+STRANGE = {"weir.server", "weir.training", "weir.export", "weir.bundle", "onnxruntime", "torch"}
 HEAVY = {"grpc", "numpy", "onnx", "onnxruntime", "torch", "google.protobuf"}
 
 
@@ -39,7 +41,24 @@ def test_nothing_heavy_is_imported_before_it_is_needed(what: str) -> None:
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parents[3],
+        cwd=ROOT,
     )
 
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["Client", "AsyncClient", "Generation", "Answer", "CallError"])
+def test_the_client_imports_no_server_and_sets_no_environment_variable(name: str) -> None:
+    code = f"""
+import json, os, sys
+before = dict(os.environ)
+from weir import {name}
+strays = {STRANGE!r} & {{".".join(module.split(".")[:2]) for module in sys.modules}}
+print(json.dumps([sorted(strays), before == dict(os.environ)]))
+"""
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+
+    assert done.stdout.strip() == "[[], true]"

@@ -6,11 +6,11 @@ from tests.unit.weir.fake_server import FakeServer
 from weir.bench import generator, processes
 from weir.bench.plan import Plan
 from weir.bench.tally import Tally
-from weir.client import wire
+from weir.client import rpc
 
 
 def plan(target: str, model: str = "echo", **changes: object) -> Plan:
-    call = wire.infer(wire.infer_request(model, {"x": np.array([[3, 4]])}))
+    call = rpc.infer(rpc.infer_request(model, {"x": np.array([[3, 4]])}))
     load: dict[str, object] = {"concurrency": 4, "requests": 40, "warmup_s": 0.02, "timeout_s": 5.0}
     return Plan(target=target, path=call.path, body=call.body, **{**load, **changes})  # type: ignore[arg-type]
 

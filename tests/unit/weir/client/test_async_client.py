@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import weir
+from tests.unit.weir import fake_server
 from tests.unit.weir.fake_server import FakeServer
 from weir import AsyncClient
 
@@ -110,6 +111,34 @@ def test_questions_are_answered_as_by_the_other_client(fake: FakeServer) -> None
 
     run(fake, steps)
     assert len(fake.models.asked) == 4
+
+
+FAILING: dict[str, Callable[[AsyncClient], Awaitable[object]]] = {
+    "infer": lambda client: client.infer("nobody", {"x": PAIR}),
+    "stream": lambda client: anext(client.stream("refuse", [PAIR])),
+    "generate": lambda client: client.generate("nobody", "a").result(),
+    "watch": lambda client: anext(client.watch("stuck", timeout_s=-1)),
+    "broken answer": lambda client: client.infer("mute", PAIR),
+}
+
+
+@pytest.mark.parametrize("fail", FAILING.values(), ids=FAILING.keys())
+def test_a_failed_call_of_any_kind_empties_the_metadata_cache(
+    fake: FakeServer,
+    monkeypatch: pytest.MonkeyPatch,
+    fail: Callable[[AsyncClient], Awaitable[object]],
+) -> None:
+    async def steps(client: AsyncClient) -> None:
+        await client.infer("echo", PAIR)
+        monkeypatch.setitem(fake_server.MODELS, "echo", ["renamed"])
+        await client.infer("echo", PAIR)
+        with pytest.raises(weir.CallError):
+            await fail(client)
+        await client.infer("echo", PAIR)
+
+    run(fake, steps)
+    sent = [each.inputs[0].name for each in fake.requests if each.model_name == "echo"]
+    assert sent == ["x", "x", "renamed"]
 
 
 def test_both_clients_offer_the_same_methods() -> None:

@@ -1,5 +1,5 @@
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from datetime import UTC, datetime
 from pathlib import Path
@@ -251,18 +251,59 @@ def test_a_version_is_a_number_or_a_label(
     assert fake.pictures[-1].model_version == sent
 
 
-def test_a_call_that_fails_has_the_client_look_at_a_models_tensors_again(
-    client: Client, fake: FakeServer, monkeypatch: pytest.MonkeyPatch
+REFUSED = {"status": "INVALID_ARGUMENT"}
+FAILING: dict[str, Callable[[Client], object]] = {
+    "infer": lambda client: client.infer("refuse", PAIR, parameters=REFUSED),
+    "submit": lambda client: client.submit("refuse", PAIR, parameters=REFUSED).result(5),
+    "stream": lambda client: list(client.stream("refuse", [PAIR])),
+    "stream of no server's model": lambda client: list(client.stream("nobody", [PAIR])),
+    "generate": lambda client: client.generate("nobody", "a").result(),
+    "watch": lambda client: list(client.watch("stuck", timeout_s=-1)),
+    "broken answer": lambda client: client.infer("mute", PAIR),
+}
+
+
+@pytest.mark.parametrize("fail", FAILING.values(), ids=FAILING.keys())
+def test_a_failed_call_of_any_kind_empties_the_metadata_cache(
+    client: Client,
+    fake: FakeServer,
+    monkeypatch: pytest.MonkeyPatch,
+    fail: Callable[[Client], object],
 ) -> None:
     client.infer("echo", PAIR)
     monkeypatch.setitem(fake_server.MODELS, "echo", ["renamed"])
     client.infer("echo", PAIR)
-    with pytest.raises(weir.InvalidArgument):
-        client.infer("refuse", PAIR, parameters={"status": "INVALID_ARGUMENT"})
+    with pytest.raises(weir.CallError):
+        fail(client)
     client.infer("echo", PAIR)
 
     sent = [each.inputs[0].name for each in fake.requests if each.model_name == "echo"]
     assert sent == ["x", "x", "renamed"]
+
+
+class RacingName(str):
+    """A model's name; each lookup of it lets a call of another thread fail first."""
+
+    __slots__ = ("client",)
+    client: Client
+
+    def __hash__(self) -> int:
+        def fail() -> None:
+            with pytest.raises(weir.NotFound):
+                self.client.health("nobody")
+
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+        return super().__hash__()
+
+
+def test_a_failed_call_in_one_thread_leaves_the_lookup_of_another_alone(client: Client) -> None:
+    name = RacingName("echo")
+    name.client = client
+
+    for _ in range(3):
+        np.testing.assert_array_equal(client.infer(name, PAIR)["y"], PAIR)
 
 
 def test_models_are_listed_with_all_there_is_to_tell(client: Client) -> None:

@@ -45,7 +45,7 @@ class Quiet(BaseHTTPRequestHandler):
         pass
 
 
-def test_a_server_that_is_killed_under_a_call_went_away() -> None:
+def test_a_server_killed_during_a_call_is_a_lost_connection() -> None:
     with subprocess.Popen([sys.executable, "-c", SILENT], stdout=subprocess.PIPE, text=True) as one:
         assert one.stdout is not None
         port = one.stdout.readline().strip()
@@ -53,16 +53,16 @@ def test_a_server_that_is_killed_under_a_call_went_away() -> None:
             answer = client.submit("echo", {"x": [[1]]})
             assert one.stdout.readline() == "called\n"
             one.kill()
-            with pytest.raises(weir.Unavailable, match="the server went away before it answered"):
+            with pytest.raises(weir.Unavailable, match="the connection was lost before the answer"):
                 answer.result()
 
 
-def test_a_port_that_speaks_something_else_is_told_as_that(http: str) -> None:
+def test_a_port_with_another_protocol_is_reported_as_such(http: str) -> None:
     with weir.Client(http) as client, pytest.raises(weir.Unreachable, match="speaks no gRPC"):
         client.models()
 
 
-def test_a_port_where_nobody_listens_is_told_as_that() -> None:
+def test_a_closed_port_is_reported_as_unreachable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = held.getsockname()[1]
 

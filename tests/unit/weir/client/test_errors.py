@@ -73,15 +73,15 @@ def test_a_failure_without_words_is_told_by_its_status() -> None:
         ),
         (
             (
-                "failed to connect to all addresses; last error: FAILED_PRECONDITION: unix:/a.sock: "
-                "connect failed: addr: unix:/a.sock error: No such file or directory"
+                "failed to connect to all addresses; last error: FAILED_PRECONDITION: "
+                "unix:/a.sock: connect failed: addr: unix:/a.sock error: No such file or directory"
             ),
             "unix:/a.sock",
         ),
         (
             (
-                "errors resolving no.host:1: [field:hostname lookup error:address lookup failed for "
-                "no.host:1: Domain name not found]"
+                "errors resolving no.host:1: [field:hostname lookup error:address lookup failed "
+                "for no.host:1: Domain name not found]"
             ),
             "no.host:1",
         ),
@@ -112,7 +112,7 @@ def test_what_speaks_something_else_is_told_from_nobody() -> None:
     error = errors.from_failure(Failure(grpc.StatusCode.UNAVAILABLE, details))
 
     assert type(error) is errors.Unreachable
-    assert str(error) == "what answers at 127.0.0.1:8002 speaks no gRPC"
+    assert str(error) == "the server at 127.0.0.1:8002 speaks no gRPC"
 
 
 @pytest.mark.parametrize(
@@ -130,4 +130,4 @@ def test_a_server_that_is_killed_under_a_call_went_away(
     error = errors.from_failure(Failure(status, details))
 
     assert type(error) is errors.Unavailable
-    assert str(error) == f"the server went away before it answered ({details})"
+    assert str(error) == f"the connection was lost before the answer ({details})"

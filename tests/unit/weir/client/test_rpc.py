@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from weir.client import wire
+from weir.client import rpc
 from weir.client.errors import Internal, InvalidArgument
 from weir.client.results import Class, ModelMetadata, Parameter, TensorMetadata
 from weir.protocol import inference_pb2 as pb
@@ -30,7 +30,7 @@ def test_every_array_of_numbers_comes_back_as_it_went(data: st.DataObject, datat
     shapes = arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=3)
     array = data.draw(arrays.arrays(dtype, shapes))
 
-    back = wire.read_answer(echoed(wire.infer_request("m", {"x": array})))["x"]
+    back = rpc.read_answer(echoed(rpc.infer_request("m", {"x": array})))["x"]
 
     assert back.dtype == dtype
     np.testing.assert_array_equal(back, array)
@@ -40,7 +40,7 @@ def test_every_array_of_numbers_comes_back_as_it_went(data: st.DataObject, datat
 def test_every_array_of_bytes_comes_back_as_it_went(elements: list[bytes]) -> None:
     array = np.array(elements, object)
 
-    back = wire.read_answer(echoed(wire.infer_request("m", {"x": array})))["x"]
+    back = rpc.read_answer(echoed(rpc.infer_request("m", {"x": array})))["x"]
 
     assert back.tolist() == elements
 
@@ -51,14 +51,14 @@ def test_every_array_of_bytes_comes_back_as_it_went(elements: list[bytes]) -> No
     ids=["transposed", "big-endian", "list", "scalar"],
 )
 def test_layout_and_byte_order_do_not_matter(array: object) -> None:
-    back = wire.read_answer(echoed(wire.infer_request("m", {"x": np.asarray(array)})))["x"]
+    back = rpc.read_answer(echoed(rpc.infer_request("m", {"x": np.asarray(array)})))["x"]
 
     np.testing.assert_array_equal(back, np.asarray(array))
 
 
 def test_a_dtype_without_a_datatype_is_refused_naming_the_input() -> None:
     with pytest.raises(InvalidArgument, match="input 'x': dtype complex128"):
-        wire.infer_request("m", {"x": np.zeros(1, complex)})
+        rpc.infer_request("m", {"x": np.zeros(1, complex)})
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_dtype_without_a_datatype_is_refused_naming_the_input() -> None:
     ],
 )
 def test_a_parameter_travels_in_the_field_of_its_type(value: Parameter, field: str) -> None:
-    request = wire.infer_request("m", {}, parameters={"key": value})
+    request = rpc.infer_request("m", {}, parameters={"key": value})
 
     assert request.parameters["key"].WhichOneof("parameter_choice") == field
     assert getattr(request.parameters["key"], field) == value
@@ -83,18 +83,18 @@ def test_parameters_of_an_answer_are_plain_values() -> None:
     answer.parameters["final"].bool_param = True
     answer.parameters["none"].Clear()
 
-    parameters = wire.read_answer(answer.SerializeToString()).parameters
+    parameters = rpc.read_answer(answer.SerializeToString()).parameters
 
     assert parameters == {"final": True, "none": ""}
 
 
 def test_no_wanted_outputs_means_all() -> None:
-    assert not wire.infer_request("m", {}).outputs
-    assert not wire.infer_request("m", {}, outputs=None).outputs
+    assert not rpc.infer_request("m", {}).outputs
+    assert not rpc.infer_request("m", {}, outputs=None).outputs
 
 
 def test_top_goes_with_each_wanted_output() -> None:
-    request = wire.infer_request("m", {}, outputs=["a", "b"], top=3)
+    request = rpc.infer_request("m", {}, outputs=["a", "b"], top=3)
 
     assert [o.parameters["classification"].int64_param for o in request.outputs] == [3, 3]
 
@@ -110,7 +110,7 @@ def _broken(kind: str) -> bytes:
 @pytest.mark.parametrize("kind", ["missing", "datatype", "size"])
 def test_an_answer_that_breaks_the_protocol_is_internal(kind: str) -> None:
     with pytest.raises(Internal):
-        wire.read_answer(_broken(kind))
+        rpc.read_answer(_broken(kind))
 
 
 def test_classes_are_read_with_and_without_labels() -> None:
@@ -119,7 +119,7 @@ def test_classes_are_read_with_and_without_labels() -> None:
     entries = [b"0.75:3:cat: tabby", b"0.25:1"]
     answer.raw_output_contents.append(b"".join(len(e).to_bytes(4, "little") + e for e in entries))
 
-    call = wire.rank("model", {"x": [1]}, top=2, output="y", version="")
+    call = rpc.rank("model", {"x": [1]}, top=2, output="y", version="")
     rows = call.read(answer.SerializeToString())
 
     assert rows == [[Class(0.75, 3, "cat: tabby"), Class(0.25, 1, "")]]
@@ -135,12 +135,12 @@ def _metadata(inputs: list[str], outputs: list[str]) -> ModelMetadata:
 @pytest.mark.parametrize("inputs", [[], ["a", "b"]])
 def test_one_array_fits_only_a_model_of_one_input(inputs: list[str]) -> None:
     with pytest.raises(InvalidArgument, match="by name"):
-        wire.only_input(_metadata(inputs, ["y"]), 1)
+        rpc.only_input(_metadata(inputs, ["y"]), 1)
 
 
 def test_probabilities_are_ranked_before_any_other_output() -> None:
-    assert wire.ranked_output(_metadata(["x"], ["logits", "probabilities"])) == "probabilities"
-    assert wire.ranked_output(_metadata(["x"], ["scores", "more"])) == "scores"
+    assert rpc.ranked_output(_metadata(["x"], ["logits", "probabilities"])) == "probabilities"
+    assert rpc.ranked_output(_metadata(["x"], ["scores", "more"])) == "scores"
 
 
 @pytest.mark.parametrize(
@@ -150,4 +150,4 @@ def test_probabilities_are_ranked_before_any_other_output() -> None:
 def test_a_calls_own_deadline_comes_before_the_clients(
     own_s: float | None, clients_s: float | None, expected: float | None
 ) -> None:
-    assert wire.limit(own_s, clients_s) == expected
+    assert rpc.limit(own_s, clients_s) == expected

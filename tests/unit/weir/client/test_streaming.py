@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weir.client.errors import Internal, NotFound, Unavailable
-from weir.client.ordering import InOrder
 from weir.client.results import Answer
+from weir.client.streaming import InOrder
 
 
 def answer(number: int) -> Answer:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from weir.client import pictures
+from weir.client import tasks
 from weir.client.errors import Internal, UsageError
 from weir.client.results import Class
 from weir.protocol.weir.v1 import tasks_pb2 as pb
@@ -17,7 +17,7 @@ SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 4), st.sampled_from([1, 3, 
 
 @given(arrays.arrays(np.uint8, SHAPES))
 def test_pixels_travel_row_by_row(array: np.ndarray) -> None:
-    (message,) = pictures.load([array])
+    (message,) = tasks.picture_messages([array])
 
     raw = message.raw
     back = np.frombuffer(raw.values, np.uint8).reshape(raw.height, raw.width, raw.channels)
@@ -25,7 +25,7 @@ def test_pixels_travel_row_by_row(array: np.ndarray) -> None:
 
 
 def test_grey_needs_no_axis_of_channels() -> None:
-    (message,) = pictures.load([np.zeros((2, 3), np.uint8)])
+    (message,) = tasks.picture_messages([np.zeros((2, 3), np.uint8)])
 
     assert (message.raw.height, message.raw.width, message.raw.channels) == (2, 3, 1)
 
@@ -33,13 +33,13 @@ def test_grey_needs_no_axis_of_channels() -> None:
 def test_layout_does_not_matter() -> None:
     array = np.arange(24, dtype=np.uint8).reshape(3, 2, 4).transpose(1, 0, 2)
 
-    (message,) = pictures.load([array])
+    (message,) = tasks.picture_messages([array])
 
     assert message.raw.values == np.ascontiguousarray(array).tobytes()
 
 
 def test_a_batch_of_arrays_is_several_pictures() -> None:
-    assert len(pictures.load(np.zeros((5, 2, 3, 3), np.uint8))) == 5
+    assert len(tasks.picture_messages(np.zeros((5, 2, 3, 3), np.uint8))) == 5
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_batch_of_arrays_is_several_pictures() -> None:
 )
 def test_one_picture_is_no_list_of_pictures(one: Any) -> None:
     with pytest.raises(UsageError, match="put it into a list"):
-        pictures.load(one)
+        tasks.picture_messages(one)
 
 
 @pytest.mark.parametrize(
@@ -64,16 +64,16 @@ def test_one_picture_is_no_list_of_pictures(one: Any) -> None:
 )
 def test_an_array_that_is_no_picture_is_refused(array: Any) -> None:
     with pytest.raises(UsageError, match="expected a uint8 array"):
-        pictures.load([array])
+        tasks.picture_messages([array])
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"none\.jpg: No such file"):
-        pictures.load([tmp_path / "none.jpg"])
+        tasks.picture_messages([tmp_path / "none.jpg"])
 
 
 def test_the_call_is_the_services() -> None:
-    call = pictures.classify("m", [pb.Picture(encoded=b"p")], top=2, version="7")
+    call = tasks.classify("m", [pb.Picture(encoded=b"p")], top=2, version="7")
 
     assert call.path == "/weir.v1.Tasks/Classify"
     assert pb.ClassifyRequest.FromString(call.body) == pb.ClassifyRequest(
@@ -84,11 +84,11 @@ def test_the_call_is_the_services() -> None:
 @pytest.mark.parametrize("top", [-1, 0, 2**32])
 def test_no_number_of_classes_is_refused(top: int) -> None:
     with pytest.raises(UsageError, match=f"top: expected 1 to 4294967295, got {top}"):
-        pictures.classify("m", [], top=top, version="")
+        tasks.classify("m", [], top=top, version="")
 
 
 def test_the_answer_is_read_in_its_order() -> None:
-    call = pictures.classify("m", [pb.Picture(), pb.Picture()], top=2, version="")
+    call = tasks.classify("m", [pb.Picture(), pb.Picture()], top=2, version="")
     answer = pb.ClassifyResponse()
     answer.results.add().classes.add(label="cat", index=7, probability=0.5)
     answer.results.add()
@@ -98,7 +98,7 @@ def test_the_answer_is_read_in_its_order() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"\xff"], ids=["too few results", "no message"])
 def test_an_answer_that_breaks_the_protocol_is_internal(body: bytes) -> None:
-    call = pictures.classify("m", [pb.Picture()], top=2, version="")
+    call = tasks.classify("m", [pb.Picture()], top=2, version="")
 
     with pytest.raises(Internal):
         call.read(body)
