@@ -111,7 +111,7 @@ class App:
         )
         self._metrics.watch(self._repository.gauges)
         self._admission = Admission(
-            self._repository,
+            self._repository.get,
             self._metrics,
             default_deadline_s=settings.default_deadline_s,
             max_waiting_bytes=_LARGE_MESSAGES * settings.max_message_bytes,

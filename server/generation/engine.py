@@ -21,8 +21,8 @@ from weir.server.generation.worker import Turn, Worker
 from weir.server.scheduling import batching
 from weir.server.scheduling.batching import BatchPolicy
 from weir.server.scheduling.deadlines import Deadlines
-from weir.server.scheduling.places import Load, Places
-from weir.server.scheduling.request import refuse
+from weir.server.scheduling.places import Places
+from weir.server.scheduling.request import Load, refuse
 from weir.server.transport.status import closed_error
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from weir.protocol import inference_pb2 as pb
 from weir.server.errors import InvalidRequest
 from weir.server.generation.sampling import DEFAULT_LENGTH_POWER, Draw, Search
-from weir.server.protocol.parameters import read_integer, read_number
+from weir.server.protocol.request_decoder import read_integer, read_number
 
 MAX_SEED = 2**63 - 1
 MAX_LENGTH_POWER = 10.0

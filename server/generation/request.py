@@ -11,12 +11,13 @@ import grpc
 
 from weir.protocol import inference_pb2 as pb
 from weir.server.errors import Cancelled, InvalidRequest
-from weir.server.generation.answers import Part, Parts, encode_rows
+from weir.server.generation.answers import Parts, encode_rows
 from weir.server.generation.parameters import read_search
 from weir.server.generation.row import Row, note
 from weir.server.generation.served import ServedPair, check_search
-from weir.server.protocol import parameters, request_decoder
-from weir.server.scheduling.pending import NOBODY, Reply
+from weir.server.protocol import request_decoder
+from weir.server.scheduling.request import CLOSED_REPLY, ReceivedRequest
+from weir.server.telemetry.request_record import Reply
 from weir.server.transport.status import REASON_OF, status_of
 
 
@@ -118,7 +119,7 @@ class PairRequest:
 
     def _let_go(self) -> None:
         """Forget the call: until it is freed, it counts against those that its connection may have open."""
-        self._reply, self._encode = NOBODY, _encode_nothing
+        self._reply, self._encode = CLOSED_REPLY, _encode_nothing
         for row in self.sources:
             row.told = None
 
@@ -130,61 +131,42 @@ class PairRequest:
 
 
 def read_request(
-    message: pb.ModelInferRequest,
-    model: ServedPair,
-    reply: Reply,
-    *,
-    send: Part | None,
-    arrived_s: float,
-    deadline_s: float,
-    request_bytes: int,
-    clock: Callable[[], float],
+    message: pb.ModelInferRequest, model: ServedPair, received: ReceivedRequest
 ) -> PairRequest:
-    """The request of a message, held against the model.
+    """Decode and check a message.
 
     Args:
         message: as it came.
         model: that it names.
-        reply: where its answer goes.
-        send: puts a part of it on a stream; None: there is none.
-        arrived_s: when it came.
-        deadline_s: after which nobody wants it.
-        request_bytes: of the message.
-        clock: of these times.
+        received: the request that it is of.
 
     Raises:
-        InvalidRequest: anything about it is off.
+        InvalidRequest: the message does not fit the model.
     """
-    timeout_s = parameters.read_timeout_s(message.parameters)
     search = read_search(message.parameters)
     check_search(search, model)
-    for tensor in message.inputs:
-        parameters.check_input(tensor.name, tensor.parameters)
-    forms = request_decoder.forms(message)
-    model.signature.admit(forms)
-    inputs = request_decoder.decode_inputs(message, forms)
-    model.rules.complete(inputs)
-    model.rules.check(inputs)
-    if model.settings.non_finite == "reject":
-        request_decoder.check_finite(inputs, forms)
+    decoded = request_decoder.decode_request(
+        message, model.signature, model.rules, finite_only=model.settings.non_finite == "reject"
+    )
     wanted = _wanted(message, model)
-    rows = model.pair.rows(inputs, search, arrived_s=arrived_s)
+    arrived_s = received.arrived_s
+    rows = model.pair.rows(decoded.inputs, search, arrived_s=arrived_s)
     parts = None
-    if send is not None and len(rows) == 1 and search.width == 1:
-        rows[0].told = parts = Parts(model, send, message.id, wanted, rows[0])
+    if received.send is not None and len(rows) == 1 and search.width == 1:
+        rows[0].told = parts = Parts(model, received.send, message.id, wanted, rows[0])
 
     def encode(rows: Sequence[Row]) -> bytes:
         return encode_rows(model, message.id, wanted, rows, parts.sent if parts else 0)
 
     return PairRequest(
         model,
-        reply,
+        received.reply,
         sources=rows,
         encode=encode,
         queued_s=arrived_s,
-        deadline_s=min(deadline_s, arrived_s + (timeout_s or math.inf)),
-        request_bytes=request_bytes,
-        clock=clock,
+        deadline_s=min(received.deadline_s, arrived_s + (decoded.timeout_s or math.inf)),
+        request_bytes=len(received.payload),
+        clock=received.clock,
     )
 
 
@@ -192,6 +174,6 @@ def _wanted(message: pb.ModelInferRequest, model: ServedPair) -> list[str]:
     names = [output.name for output in message.outputs] or list(model.signature.outputs)
     model.signature.check_outputs(names)
     for output in message.outputs:
-        if parameters.read_classification(output.name, output.parameters) is not None:
+        if request_decoder.read_classification(output.name, output.parameters) is not None:
             raise InvalidRequest(f"output {output.name!r}: there are no classes to choose from")
     return names

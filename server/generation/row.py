@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from weir.server.generation.beam_search import Beam
 from weir.server.generation.sampling import Answer, Draw, Frame, Path, Search, Searching, Told
-from weir.server.scheduling.request import Queued
+from weir.server.scheduling.request import QueuedRequest
 from weir.server.telemetry.request_record import RequestRecord
 
 Array = NDArray[Any]
 
 
-class GenerationRequest(Queued, Protocol):
+class GenerationRequest(QueuedRequest, Protocol):
     """A call that waits for the answers of its rows. It gets exactly one of `answer` and `fail`.
 
     Attributes:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weir.bundle.contract import Contract
+from weir.protocol import inference_pb2 as pb
 from weir.server.config import ModelSettings
 from weir.server.errors import InvalidRequest
 from weir.server.generation.encoder_decoder import OUTPUT_LENGTHS, OUTPUT_TOKENS, Pair
@@ -16,10 +17,12 @@ from weir.server.generation.row import Row
 from weir.server.generation.sampling import Search
 from weir.server.preprocessing.detokenizer import Detokenizer
 from weir.server.preprocessing.tokenizer import Tokenizer
+from weir.server.protocol.model_metadata import ModelDescription
 from weir.server.protocol.response_encoder import ResponseEncoder
 from weir.server.runtime.sequence_rules import SequenceRules
 from weir.server.runtime.signature import Signature, TensorSpec
 from weir.server.scheduling.batching import BatchPolicy
+from weir.server.scheduling.request import ReadyRequest, ReceivedRequest
 from weir.server.telemetry.model_stats import ModelStats
 
 Array = NDArray[Any]
@@ -59,6 +62,34 @@ class ServedPair:
     metrics: ModelStats
     golden: float
     file: str = "encoder.onnx"
+
+    @property
+    def description(self) -> ModelDescription:
+        """The properties that metadata and configuration report."""
+        return ModelDescription(
+            name=self.name,
+            file=self.file,
+            signature=self.signature,
+            max_batch_rows=self.policy.max_rows,
+            max_queue_delay_s=self.policy.max_queue_delay_s,
+            max_queue_rows=self.settings.max_queue_rows or 0,
+            instances=self.settings.instances or 1,
+            provider=self.provider,
+            label_files=self.contract.labels,
+            is_batched=True,
+            is_decoupled=True,
+        )
+
+    def request(self, message: pb.ModelInferRequest, received: ReceivedRequest) -> ReadyRequest:
+        """Decode and check a message; the request is not queued yet.
+
+        Raises:
+            InvalidRequest: the message does not fit the model.
+        """
+        # The request names its model, so the two modules need each other.
+        from weir.server.generation.request import read_request  # noqa: PLC0415
+
+        return read_request(message, self, received)
 
 
 def signature_of(pair: Pair, max_rows: int) -> Signature:

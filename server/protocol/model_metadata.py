@@ -1,21 +1,47 @@
-"""A model told in the protocol's words: metadata, configuration, statistics."""
+"""Metadata, configuration and statistics of a model, as messages of the protocol."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from weir.protocol import inference_pb2 as pb
 from weir.protocol import model_config_pb2 as config_pb
 from weir.protocol.datatypes import DATATYPES
-from weir.server.generation.served import ServedPair
-from weir.server.repository.served_model import ServedModel
 from weir.server.runtime.signature import Signature, TensorSpec
-from weir.server.telemetry.model_stats import Duration
+from weir.server.telemetry.model_stats import Duration, ModelStats
 
 # Triton's name for ONNX models; some clients look at it.
 PLATFORM = "onnxruntime_onnx"
 
 
-def metadata(model: ServedModel | ServedPair, versions: Sequence[str]) -> pb.ModelMetadataResponse:
-    """Names, datatypes and shapes, the batch axis included; and every version that answers."""
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """The properties of a model that metadata and configuration report.
+
+    Attributes:
+        file: the graph, in the version's directory.
+        max_queue_rows: 0 if it is not set.
+        instances: batches that run side by side.
+        provider: `cpu` or `cuda`.
+        label_files: the file of each output's labels.
+        is_batched: whether requests are put together.
+        is_decoupled: whether one request may get several answers.
+    """
+
+    name: str
+    file: str
+    signature: Signature
+    max_batch_rows: int
+    max_queue_delay_s: float
+    max_queue_rows: int
+    instances: int
+    provider: str
+    label_files: Mapping[str, str]
+    is_batched: bool
+    is_decoupled: bool
+
+
+def metadata(model: ModelDescription, versions: Sequence[str]) -> pb.ModelMetadataResponse:
+    """Names, datatypes and shapes, the batch axis included, and the ready versions."""
     return pb.ModelMetadataResponse(
         name=model.name,
         versions=versions,
@@ -25,30 +51,32 @@ def metadata(model: ServedModel | ServedPair, versions: Sequence[str]) -> pb.Mod
     )
 
 
-def config(model: ServedModel | ServedPair, versions: Sequence[str] = ()) -> config_pb.ModelConfig:
-    """The same, without the batch axis, and the limits of batching; and the versions that answer, if several."""
+def config(model: ModelDescription, versions: Sequence[str] = ()) -> config_pb.ModelConfig:
+    """Names, datatypes and shapes without the batch axis, and the batching limits.
+
+    The ready versions are listed if there are several.
+    """
     has_rows = model.signature.has_rows
-    labels = _label_files(model)
     described = config_pb.ModelConfig(
         name=model.name,
         platform=PLATFORM,
         backend="onnxruntime",
         default_model_filename=model.file,
-        max_batch_size=model.policy.max_rows if has_rows else 0,
+        max_batch_size=model.max_batch_rows if has_rows else 0,
         input=[_input(spec, model.signature) for spec in model.signature.inputs.values()],
         output=[
             config_pb.ModelOutput(
                 name=spec.name,
                 data_type=_config_type(spec),
                 dims=_dims(spec, has_rows=has_rows),
-                label_filename=labels.get(spec.name, ""),
+                label_filename=model.label_files.get(spec.name, ""),
             )
             for spec in model.signature.outputs.values()
         ],
         instance_group=[
             config_pb.ModelInstanceGroup(
                 name=model.name,
-                count=model.settings.instances or 1,
+                count=model.instances,
                 kind=(
                     config_pb.ModelInstanceGroup.KIND_GPU
                     if model.provider == "cuda"
@@ -61,17 +89,16 @@ def config(model: ServedModel | ServedPair, versions: Sequence[str] = ()) -> con
         described.version_policy.specific.versions.extend(map(int, versions))
     else:
         described.version_policy.latest.num_versions = 1
-    described.model_transaction_policy.decoupled = isinstance(model, ServedPair)
-    if has_rows and (isinstance(model, ServedPair) or model.scheduler.is_batched):
+    described.model_transaction_policy.decoupled = model.is_decoupled
+    if has_rows and model.is_batched:
         batching = described.dynamic_batching
-        batching.max_queue_delay_microseconds = round(model.policy.max_queue_delay_s * 1e6)
-        batching.default_queue_policy.max_queue_size = model.settings.max_queue_rows or 0
+        batching.max_queue_delay_microseconds = round(model.max_queue_delay_s * 1e6)
+        batching.default_queue_policy.max_queue_size = model.max_queue_rows
     return described
 
 
-def statistics(model: ServedModel | ServedPair) -> pb.ModelStatistics:
-    """Counts and durations since the model was first loaded."""
-    metrics = model.metrics
+def statistics(metrics: ModelStats) -> pb.ModelStatistics:
+    """Counts and durations of a version since it was first loaded."""
     with metrics.lock:
         sizes = sorted(metrics.by_batch_size.items())
         computed = {
@@ -79,8 +106,8 @@ def statistics(model: ServedModel | ServedPair) -> pb.ModelStatistics:
             for part in ("compute_input", "compute_infer", "compute_output")
         }
         return pb.ModelStatistics(
-            name=model.name,
-            version=model.version,
+            name=metrics.model,
+            version=metrics.version,
             last_inference=round(metrics.last_inference_epoch_s * 1000),
             inference_count=metrics.rows,
             execution_count=metrics.batches,
@@ -100,12 +127,6 @@ def statistics(model: ServedModel | ServedPair) -> pb.ModelStatistics:
                 for rows, size in sizes
             ],
         )
-
-
-def _label_files(model: ServedModel | ServedPair) -> Mapping[str, str]:
-    if isinstance(model, ServedModel) and model.config is not None:
-        return model.config.label_files
-    return model.contract.labels if model.contract else {}
 
 
 def _tensor(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:

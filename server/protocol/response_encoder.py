@@ -3,7 +3,7 @@
 Answers carry raw contents only: it is all the stock Python client reads.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,15 @@ class Output:
     array: Array
 
 
+@dataclass(frozen=True, slots=True)
+class RequestedOutput:
+    """An output that a request asks for; with `classes` set, its best classes as text."""
+
+    name: str
+    datatype: str
+    classes: int | None = None
+
+
 class ResponseEncoder:
     """Writes the answers of one model.
 
@@ -81,6 +90,25 @@ class ResponseEncoder:
             pieces += _field(_RESPONSE_RAW, to_raw(output.array))
         return self._checked(b"".join(pieces))
 
+    def encode_requested(
+        self,
+        request_id: str,
+        requested: Sequence[RequestedOutput],
+        labels: Mapping[str, Sequence[str]],
+        outputs: Mapping[str, Array],
+    ) -> bytes:
+        """A `ModelInferResponse` with the requested ones of a model's outputs.
+
+        `labels` holds one text a class, by output.
+
+        Raises:
+            ResponseTooLarge: a client would refuse to read it.
+            InvalidRequest: more classes than are written for one request.
+        """
+        return self.encode(
+            request_id, [_output(each, outputs[each.name], labels) for each in requested]
+        )
+
     def checked(self, answer: Message) -> bytes:
         """The bytes of any answer of the model.
 
@@ -103,6 +131,15 @@ class ResponseEncoder:
         if len(self._prefixes) >= _MAX_REMEMBERED:
             self._prefixes.clear()
         return self._prefixes.setdefault(key, response.SerializeToString())
+
+
+def _output(
+    requested: RequestedOutput, array: Array, labels: Mapping[str, Sequence[str]]
+) -> Output:
+    if requested.classes is None:
+        return Output(requested.name, requested.datatype, array)
+    texts = classify(array, requested.classes, labels.get(requested.name))
+    return Output(requested.name, "BYTES", texts)
 
 
 def as_streamed(response: bytes, *, is_final: bool = True) -> bytes:

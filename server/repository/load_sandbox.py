@@ -29,10 +29,9 @@ from prometheus_client import CollectorRegistry
 
 from weir.server.config import ModelSettings
 from weir.server.errors import GoldenMismatch, ModelLoadError, OutOfMemory
-from weir.server.generation.served import ServedPair
 from weir.server.repository.loader import Loader, served_name
-from weir.server.repository.served_model import ServedModel
 from weir.server.scheduling.deadlines import Deadlines
+from weir.server.scheduling.request import Model
 from weir.server.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -58,7 +57,7 @@ class Trial:
         self._children: set[subprocess.Popen[bytes]] = set()
         self._is_stopped = False
 
-    def load(self, name: str, version: str, directory: Path) -> list[ServedModel | ServedPair]:
+    def load(self, name: str, version: str, directory: Path) -> list[Model]:
         """The models of a version; see `Loader.load`.
 
         Raises:

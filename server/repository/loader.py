@@ -13,7 +13,7 @@ are served, or none.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,9 @@ from weir.server.generation.encoder_decoder import Graph, Pair, make_pair
 from weir.server.generation.engine import Engine
 from weir.server.generation.served import ServedPair, signature_of
 from weir.server.preprocessing.detokenizer import Detokenizer
-from weir.server.protocol.response_encoder import STREAM_BYTES, ResponseEncoder
+from weir.server.protocol.response_encoder import STREAM_BYTES, RequestedOutput, ResponseEncoder
 from weir.server.repository import agreement, batch_axis, golden_test, plain, triton_agreement
 from weir.server.repository.golden_test import Files
-from weir.server.repository.served_model import ServedModel, WantedOutput
 from weir.server.repository.triton_config import with_config
 from weir.server.repository.warmup import warm_up
 from weir.server.runtime.padding import paddings_of
@@ -39,9 +38,10 @@ from weir.server.runtime.session import Session
 from weir.server.runtime.signature import Signature
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.limits import max_rows, policy_of
+from weir.server.scheduling.request import Model
 from weir.server.scheduling.scheduler import Scheduler
+from weir.server.scheduling.served_model import ServedModel
 from weir.server.telemetry.metrics import Metrics
-from weir.server.telemetry.model_stats import BatchObserver
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Loader:
     metrics: Metrics
     clock: Callable[[], float] = time.monotonic
 
-    def load(self, name: str, version: str, directory: Path) -> list[ServedModel | ServedPair]:
+    def load(self, name: str, version: str, directory: Path) -> list[Model]:
         """The models of a version, started: one, or encoder, decoder and the pair of them.
 
         Raises:
@@ -85,14 +85,14 @@ class Loader:
                 model.metrics.provider = model.provider
         return models
 
-    def _load(self, name: str, version: str, directory: Path) -> list[ServedModel | ServedPair]:
+    def _load(self, name: str, version: str, directory: Path) -> list[Model]:
         graphs = golden_test.read(directory)
         golden_test.check_provider(graphs[0], self.provider)
         loaded = [self._prove(name, version, files) for files in graphs]
         # Of a pair, the encoder reads the texts.
         agreement.check_texts(graphs[0].tokenizer, loaded[0][0].signature)
         agreement.check_pair(graphs[0].contract, [model.signature for model, _ in loaded])
-        models: list[ServedModel | ServedPair] = [model for model, _ in loaded]
+        models: list[Model] = [model for model, _ in loaded]
         if graphs[0].contract is not None and graphs[0].contract.decoding is not None:
             encoder, decoder = (
                 Graph(session.run, model.signature, model.rules) for model, session in loaded
@@ -193,7 +193,7 @@ class Loader:
             is_batched=is_batched,
             paddings=paddings,
             deadlines=self.deadlines,
-            observer=BatchObserver(metrics),
+            observer=metrics.batch_ran,
             clock=self.clock,
         )
         return ServedModel(
@@ -204,16 +204,22 @@ class Loader:
             signature=signature,
             rules=rules,
             labels=files.labels,
+            label_files=_label_files(files),
             tokenizer=files.tokenizer if files.part is None else None,
-            all_outputs=[WantedOutput(spec.name, spec.datatype) for spec in session.outputs],
+            all_outputs=[RequestedOutput(spec.name, spec.datatype) for spec in session.outputs],
             encoder=ResponseEncoder(name, version, max_bytes=self.max_message_bytes - STREAM_BYTES),
             policy=policy,
             settings=settings,
             provider=session.provider,
             scheduler=scheduler,
             metrics=metrics,
-            config=files.config,
         )
+
+
+def _label_files(files: Files) -> Mapping[str, str]:
+    if files.config is not None:
+        return files.config.label_files
+    return files.contract.labels if files.contract else {}
 
 
 def served_name(name: str, part: str | None) -> str:

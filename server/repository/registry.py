@@ -6,18 +6,17 @@ from dataclasses import dataclass, field
 
 from weir.bundle.versions import STABLE, is_label
 from weir.server.errors import InvalidRequest, ModelNotReady, UnknownModel
-from weir.server.generation.served import ServedPair
 from weir.server.repository import version_state
 from weir.server.repository.scan import Files
-from weir.server.repository.served_model import ServedModel
 from weir.server.repository.version_state import State
+from weir.server.scheduling.request import Model
 
 # As many digits as fit the wire's signed 64-bit integers, and 0, which no version has.
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 # A status travels in headers, which are small.
 _MOST_REASON = 500
 
-Models = Mapping[str, ServedModel | ServedPair]
+Models = Mapping[str, Model]
 """What serves a version, by the name that is asked for: one, of a pair three."""
 
 
@@ -35,7 +34,7 @@ class Entry:
     version: str
     state: State
     reason: str = ""
-    model: ServedModel | ServedPair | None = None
+    model: Model | None = None
     since_s: float = 0.0
     labels: tuple[str, ...] = ()
 
@@ -96,7 +95,7 @@ class Catalogue:
             raise UnknownModel(f"model {name!r} has no {what} {version}; it has {known}")
         return entry
 
-    def get(self, name: str, version: str) -> ServedModel | ServedPair:
+    def get(self, name: str, version: str) -> Model:
         """The model that answers a request; see `entry`.
 
         Raises:

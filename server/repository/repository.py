@@ -18,15 +18,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from weir.server.generation.served import ServedPair
 from weir.server.repository.heap import give_back
 from weir.server.repository.load_sandbox import Trial
 from weir.server.repository.loader import Loader
 from weir.server.repository.model_manager import Shell, Upkeep
 from weir.server.repository.registry import Catalogue, Entry, Offer
 from weir.server.repository.scan import Found, scan
-from weir.server.repository.served_model import ServedModel
 from weir.server.repository.version_state import UNLOADED, State
+from weir.server.scheduling.request import Model
 from weir.server.telemetry.model_metrics import ModelGauges
 
 logger = logging.getLogger(__name__)
@@ -89,7 +88,7 @@ class Repository:
         """What is known of a model; see `Catalogue.entry`."""
         return self.catalogue.entry(name, version)
 
-    def get(self, name: str, version: str) -> ServedModel | ServedPair:
+    def get(self, name: str, version: str) -> Model:
         """The model that answers a request; see `Catalogue.get`."""
         return self.catalogue.get(name, version)
 

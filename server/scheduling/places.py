@@ -5,19 +5,9 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from weir.server.errors import Draining, Overloaded
-from weir.server.scheduling.request import Queued
+from weir.server.scheduling.request import Load, QueuedRequest
 
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """How much a scheduler holds at this moment."""
-
-    waiting_requests: int
-    waiting_rows: int
-    running_requests: int
-
-
-R = TypeVar("R", bound=Queued)
+R = TypeVar("R", bound=QueuedRequest)
 
 
 @dataclass(slots=True)

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from weir.server.errors import DeadlineExceeded
 from weir.server.runtime import collate
+from weir.server.runtime.collate import Tokens
 from weir.server.runtime.padding import Padding
 from weir.server.scheduling.batching import LastBatch
 from weir.server.scheduling.places import Places
-from weir.server.scheduling.request import BatchTimes, Observer, Request, refuse
+from weir.server.scheduling.request import InferRequest, refuse
+from weir.server.telemetry.model_stats import BatchTimes
 from weir.server.telemetry.request_record import BatchRecord
 
 logger = logging.getLogger(__name__)
@@ -28,6 +30,9 @@ logger = logging.getLogger(__name__)
 Array = NDArray[Any]
 
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
+
+Observer = Callable[[Sequence[InferRequest], BatchTimes, Tokens], None]
+"""Counts a batch once it is answered; see `ModelStats.batch_ran`."""
 
 
 class Runner:
@@ -43,7 +48,7 @@ class Runner:
         paddings: the axes along which they are filled up.
         places: where the requests are, those of the batch among the running.
         lock: on the places.
-        observer: told of each batch.
+        observer: counts each batch.
         clock: monotonic seconds.
     """
 
@@ -56,7 +61,7 @@ class Runner:
         has_fixed_rows: bool,
         is_batched: bool,
         paddings: Sequence[Padding],
-        places: Places[Request],
+        places: Places[InferRequest],
         lock: threading.Condition,
         observer: Observer,
         clock: Callable[[], float],
@@ -72,7 +77,7 @@ class Runner:
         self._observer = observer
         self._clock = clock
 
-    def process(self, batch: list[Request]) -> LastBatch | None:
+    def process(self, batch: list[InferRequest]) -> LastBatch | None:
         """Run a batch and answer it; None if it failed."""
         cut_s = self._clock()
         noted = _note(batch, cut_s)
@@ -97,7 +102,7 @@ class Runner:
         with self._leaving(batch) as here:
             self._answer(batch, parts, here)
             times = BatchTimes(cut_s, run_s, ran_s, self._clock())
-            self._observer.batch_ran(batch, times, collate.count_tokens(joined, self._paddings))
+            self._observer(batch, times, collate.count_tokens(joined, self._paddings))
         rows = sum([request.rows for request in batch])
         return LastBatch(rows, ran_s - run_s, times.answered_s, left_rows)
 
@@ -132,7 +137,7 @@ class Runner:
             self._lock.notify_all()
         logger.warning("model is not batched from now on model=%s reason=%s", self._name, error)
 
-    def _retry_or_fail(self, batch: list[Request], error: Exception) -> None:
+    def _retry_or_fail(self, batch: list[InferRequest], error: Exception) -> None:
         """One bad request must not take its batch-mates down: each gets a run of its own."""
         if len(batch) == 1:
             with self._leaving(batch) as here:
@@ -143,7 +148,7 @@ class Runner:
             if self._may_run(request):
                 self.process([request])
 
-    def _may_run(self, request: Request) -> bool:
+    def _may_run(self, request: InferRequest) -> bool:
         """Whether a request of a failed batch is still waited for, and has time for another run."""
         with self._lock:
             if request not in self._places.running:
@@ -156,7 +161,7 @@ class Runner:
         return not is_late
 
     def _answer(
-        self, batch: list[Request], parts: list[dict[str, Array]], here: set[Request]
+        self, batch: list[InferRequest], parts: list[dict[str, Array]], here: set[InferRequest]
     ) -> None:
         for request, part in zip(batch, parts, strict=True):
             if request not in here:
@@ -167,7 +172,7 @@ class Runner:
                 refuse(request, error)
 
     @contextmanager
-    def _leaving(self, batch: list[Request]) -> Iterator[set[Request]]:
+    def _leaving(self, batch: list[InferRequest]) -> Iterator[set[InferRequest]]:
         """Take requests out of the running, less those given up meanwhile, to be answered and counted."""
         places = self._places
         with self._lock:
@@ -180,7 +185,7 @@ class Runner:
                 places.answering -= len(here)
 
 
-def _note(batch: Sequence[Request], cut_s: float) -> BatchRecord | None:
+def _note(batch: Sequence[InferRequest], cut_s: float) -> BatchRecord | None:
     """Tell those of a batch that are followed what they share; None if none is."""
     records = [request.record for request in batch if request.record is not None]
     if not records:

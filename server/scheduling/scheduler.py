@@ -20,9 +20,9 @@ from weir.server.runtime.padding import Padding
 from weir.server.scheduling import batching
 from weir.server.scheduling.batching import BatchPolicy, LastBatch
 from weir.server.scheduling.deadlines import Deadlines
-from weir.server.scheduling.places import Load, Places
-from weir.server.scheduling.request import Observer, Request, refuse
-from weir.server.scheduling.running import Run, Runner
+from weir.server.scheduling.places import Places
+from weir.server.scheduling.request import InferRequest, Load, refuse
+from weir.server.scheduling.running import Observer, Run, Runner
 from weir.server.transport.status import closed_error
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Scheduler:
         is_batched: whether requests may be put together; never again once a run shows that they may not.
         paddings: the axes along which joined requests are filled up.
         deadlines: watches the requests while they are here.
-        observer: told of each batch.
+        observer: counts each batch.
         clock: monotonic seconds.
     """
 
@@ -69,7 +69,7 @@ class Scheduler:
         self._deadlines = deadlines
         self._clock = clock
         self._condition = threading.Condition(threading.Lock())
-        self._places: Places[Request] = Places()
+        self._places: Places[InferRequest] = Places()
         self._runner = Runner(
             name,
             run,
@@ -119,7 +119,7 @@ class Scheduler:
         with self._condition:
             return self._places.load()
 
-    def submit(self, request: Request) -> None:
+    def submit(self, request: InferRequest) -> None:
         """Queue a request.
 
         Raises:
@@ -132,7 +132,7 @@ class Scheduler:
                 self._condition.notify()
         self._deadlines.expect(request.deadline_s)
 
-    def cancel(self, request: Request) -> None:
+    def cancel(self, request: InferRequest) -> None:
         """The caller is gone: free the request's place. A batch that runs is not disturbed."""
         with self._condition:
             is_ours = self._places.take(request)
@@ -172,9 +172,9 @@ class Scheduler:
             except Exception:  # our bug: that batch is lost, its thread must not be
                 logger.exception("batch lost model=%s", self._name)
 
-    def _next_batch(self, last: LastBatch | None) -> list[Request] | None:
+    def _next_batch(self, last: LastBatch | None) -> list[InferRequest] | None:
         """Wait for a batch and move it to the running; None when closed and empty."""
-        late: list[Request] = []
+        late: list[InferRequest] = []
         with self._condition:
             places = self._places
             while (pause_s := self._pause_s(last)) != 0.0:

@@ -8,7 +8,7 @@ from importlib.metadata import version as installed_version
 
 from weir.protocol import inference_pb2 as pb
 from weir.server.errors import Unsupported
-from weir.server.protocol import model_metadata as description
+from weir.server.protocol import model_metadata
 from weir.server.repository.registry import Entry
 from weir.server.repository.repository import Repository
 from weir.server.repository.version_state import State
@@ -90,13 +90,15 @@ class Servicer:
     def model_metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
         """Names, datatypes and shapes."""
         model = self._repository.get(request.name, request.version)
-        return description.metadata(model, self._repository.catalogue.ready_versions(model.name))
+        return model_metadata.metadata(
+            model.description, self._repository.catalogue.ready_versions(model.name)
+        )
 
     def model_config(self, request: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
         """The same and the batching limits, in Triton's words."""
         model = self._repository.get(request.name, request.version)
         versions = self._repository.catalogue.ready_versions(model.name)
-        return pb.ModelConfigResponse(config=description.config(model, versions))
+        return pb.ModelConfigResponse(config=model_metadata.config(model.description, versions))
 
     def statistics(self, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
         """Of one version, of every one of a model, or of all that answer."""
@@ -112,7 +114,7 @@ class Servicer:
                 if entry.model is not None and request.name in ("", entry.name)
             ]
         return pb.ModelStatisticsResponse(
-            model_stats=[description.statistics(model) for model in models]
+            model_stats=[model_metadata.statistics(model.metrics) for model in models]
         )
 
     def index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:

@@ -19,11 +19,9 @@ import grpc
 
 from weir.protocol import inference_pb2 as pb
 from weir.server.errors import InvalidRequest
-from weir.server.protocol.parameters import check_id
-from weir.server.protocol.request_decoder import parse_request
+from weir.server.protocol.request_decoder import check_id, parse_request
 from weir.server.protocol.response_encoder import as_streamed
-from weir.server.scheduling.pending import Reply
-from weir.server.telemetry.request_record import RequestRecord
+from weir.server.telemetry.request_record import Reply, RequestRecord
 from weir.server.transport.backpressure import BoundedSender
 from weir.server.transport.base import Call, Metadata
 

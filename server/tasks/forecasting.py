@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from weir.bundle.series import Series
 from weir.protocol.weir.v1 import tasks_pb2 as pb
 from weir.server.errors import InvalidRequest
-from weir.server.protocol.parameters import check_id
-from weir.server.protocol.request_decoder import parse_message
-from weir.server.repository.served_model import ServedModel
+from weir.server.protocol.request_decoder import check_id, parse_message
+from weir.server.scheduling.served_model import ServedModel
 from weir.server.tasks.task_call import Material, Prepared, TaskCall
 from weir.server.tasks.text import check_task
 

@@ -19,8 +19,7 @@ from weir.server.generation.wanted import search_of
 from weir.server.preprocessing.detokenizer import DetokenizerStream
 from weir.server.preprocessing.tokenizer import TokenizedText, Tokenizer
 from weir.server.protocol import message_limits
-from weir.server.protocol.parameters import check_id
-from weir.server.protocol.request_decoder import parse_message
+from weir.server.protocol.request_decoder import check_id, parse_message
 from weir.server.scheduling.admission import Admission
 from weir.server.scheduling.silence import Silence
 from weir.server.scheduling.worker_pool import WorkerPool

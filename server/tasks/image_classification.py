@@ -12,9 +12,8 @@ from weir.protocol.weir.v1 import tasks_pb2 as pb
 from weir.server.errors import InvalidRequest, ServerError
 from weir.server.preprocessing import images
 from weir.server.protocol import response_encoder
-from weir.server.protocol.parameters import check_id
-from weir.server.protocol.request_decoder import parse_message
-from weir.server.repository.served_model import ServedModel
+from weir.server.protocol.request_decoder import check_id, parse_message
+from weir.server.scheduling.served_model import ServedModel
 from weir.server.tasks.task_call import Material, Prepared, TaskCall, check_rows
 
 Array = NDArray[Any]

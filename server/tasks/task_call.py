@@ -9,16 +9,16 @@ Should the model be unloaded meanwhile, the message is made into rows anew, for 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, Protocol
+from typing import Any, Generic
 
 from numpy.typing import NDArray
 
 from weir.protocol.weir.v1 import tasks_pb2 as pb
 from weir.server.errors import Draining, InvalidRequest
 from weir.server.protocol import message_limits
-from weir.server.repository.served_model import ServedModel
-from weir.server.scheduling.admission import Admission, Model, successor
-from weir.server.scheduling.pending import InferRequest
+from weir.server.scheduling.admission import Admission, M, successor
+from weir.server.scheduling.request import InferRequest, ReadyRequest
+from weir.server.scheduling.served_model import ServedModel
 from weir.server.scheduling.worker_pool import WorkerPool
 from weir.server.transport.base import Call
 
@@ -45,7 +45,7 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class Material(Generic[Model]):
+class Material(Generic[M]):
     """What a message is prepared with.
 
     Attributes:
@@ -56,7 +56,7 @@ class Material(Generic[Model]):
     """
 
     payload: bytes
-    model: Model
+    model: M
     is_wanted: Callable[[], bool]
     clock: Callable[[], float]
 
@@ -91,21 +91,6 @@ class TaskCall:
     prepare: Callable[[Material[ServedModel]], Prepared]
 
 
-class Ready(Protocol):
-    """A request of a model."""
-
-    def submit(self) -> None:
-        """Queue it.
-
-        Raises:
-            Overloaded: it does not fit into the queue.
-            Draining: its model is being unloaded.
-        """
-
-    def cancel(self) -> None:
-        """The caller is gone: free its place."""
-
-
 def start(
     task: TaskCall, call: Call, payload: bytes, admission: Admission, decoding: WorkerPool
 ) -> None:
@@ -130,9 +115,9 @@ def begin(
     admission: Admission,
     decoding: WorkerPool,
     *,
-    find: Callable[[str, str], Model],
-    check: Callable[[Model], None],
-    make: Callable[[Arrived, Material[Model]], Ready],
+    find: Callable[[str, str], M],
+    check: Callable[[M], None],
+    make: Callable[[Arrived, Material[M]], ReadyRequest],
 ) -> None:
     """Queue a message to be made into a request.
 
@@ -172,19 +157,19 @@ def check_rows(what: str, count: int, model: ServedModel) -> None:
         raise InvalidRequest(f"{what}: expected at most {most} in a request, got {count}")
 
 
-class Job(Generic[Model]):
+class Job(Generic[M]):
     """A request until its rows are there; see `begin` and `decoding.Job`."""
 
     def __init__(
         self,
         arrived: Arrived,
         payload: bytes,
-        model: Model,
+        model: M,
         admission: Admission,
         *,
-        find: Callable[[str, str], Model],
-        check: Callable[[Model], None],
-        make: Callable[[Arrived, Material[Model]], Ready],
+        find: Callable[[str, str], M],
+        check: Callable[[M], None],
+        make: Callable[[Arrived, Material[M]], ReadyRequest],
     ) -> None:
         self.payload_bytes = len(payload)
         self.arrived_s = arrived.arrived_s
@@ -195,7 +180,7 @@ class Job(Generic[Model]):
         self._model = model
         self._payload = payload
         self._find, self._check, self._make = find, check, make
-        self._request: Ready | None = None
+        self._request: ReadyRequest | None = None
 
     def work(self) -> None:
         """Make a request of the message."""
@@ -222,7 +207,7 @@ class Job(Generic[Model]):
         call = self._arrived.call
         self._admission.refuse(error, call, self._model, self.arrived_s, self.payload_bytes)
 
-    def _made(self, is_wanted: Callable[[], bool]) -> Ready:
+    def _made(self, is_wanted: Callable[[], bool]) -> ReadyRequest:
         clock = self._admission.clock
         return self._make(self._arrived, Material(self._payload, self._model, is_wanted, clock))
 
@@ -233,7 +218,8 @@ def _request(task: TaskCall, arrived: Arrived, material: Material[ServedModel]) 
         tuple((name, prepared.datatype, array.shape) for name, array in prepared.inputs.items())
     )
     return InferRequest(
-        model,
+        model.scheduler,
+        model.metrics,
         arrived.call,
         inputs=prepared.inputs,
         fit=fit,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from weir.protocol.weir.v1 import tasks_pb2 as pb
 from weir.server.errors import InvalidRequest
 from weir.server.preprocessing.tokenizer import TokenizedText, Tokenizer
-from weir.server.repository.served_model import ServedModel
+from weir.server.scheduling.served_model import ServedModel
 
 Array = NDArray[Any]
 

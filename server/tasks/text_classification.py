@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 from weir.protocol.weir.v1 import tasks_pb2 as pb
 from weir.server.preprocessing.tokenizer import TokenizedText
 from weir.server.protocol import message_limits, response_encoder
-from weir.server.protocol.parameters import check_id
-from weir.server.protocol.request_decoder import parse_message
-from weir.server.repository.served_model import ServedModel
+from weir.server.protocol.request_decoder import check_id, parse_message
+from weir.server.scheduling.served_model import ServedModel
 from weir.server.tasks import text
 from weir.server.tasks.image_classification import DEFAULT_TOP_K, check_classes
 from weir.server.tasks.task_call import Material, Prepared, TaskCall, check_rows

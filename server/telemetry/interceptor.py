@@ -15,8 +15,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from weir.server.scheduling.pending import Reply
-from weir.server.telemetry.request_record import RequestRecord
+from weir.server.telemetry.request_record import Reply, RequestRecord
 from weir.server.telemetry.trace_context import read_context
 from weir.server.transport.base import Call, Handlers, Metadata, Stream, Unary
 from weir.server.transport.status import guarded

@@ -9,10 +9,10 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from weir.server.histogram import ROWS, SECONDS, Histogram
 from weir.server.runtime.collate import Tokens
-from weir.server.scheduling.request import BatchTimes, Request
 
 HISTOGRAMS = {
     "weir_request_seconds": SECONDS,
@@ -21,6 +21,44 @@ HISTOGRAMS = {
     "weir_compute_seconds": SECONDS,
     "weir_batch_rows": ROWS,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class BatchTimes:
+    """When a batch was cut, run and answered, in seconds on the scheduler's clock."""
+
+    cut_s: float
+    run_s: float
+    ran_s: float
+    answered_s: float
+
+
+class CountedRequest(Protocol):
+    """The numbers of a request that its batch adds to the model's."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the request."""
+
+    @property
+    def arrived_s(self) -> float:
+        """When the call came."""
+
+    @property
+    def queued_s(self) -> float:
+        """Since when it waited for its model alone."""
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the caller received the answer."""
+
+    @property
+    def request_bytes(self) -> int:
+        """Size of its message."""
+
+    @property
+    def response_bytes(self) -> int:
+        """Size of its answer."""
 
 
 @dataclass(slots=True)
@@ -72,7 +110,7 @@ class ModelStats:
     def request_failed(
         self, status: str, reason: str, seconds: float, request_bytes: int, response_bytes: int = 0
     ) -> None:
-        """A request ended without an answer; those with one are counted by `batch_ended`.
+        """A request ended without an answer; those with one are counted by `batch_ran`.
 
         Args:
             status: of gRPC.
@@ -94,36 +132,20 @@ class ModelStats:
         with self.lock:
             self.histograms["weir_preprocess_seconds"].add(seconds)
 
-    def batch_ended(
-        self,
-        *,
-        rows: int,
-        tokens: int,
-        padded_tokens: int,
-        total_s: Sequence[float],
-        queue_s: Sequence[float],
-        request_bytes: int,
-        response_bytes: int,
-        input_s: float,
-        infer_s: float,
-        output_s: float,
-        epoch_s: float,
+    def batch_ran(
+        self, requests: Sequence[CountedRequest], times: BatchTimes, tokens: Tokens
     ) -> None:
-        """A batch was run and these of its requests were answered OK.
-
-        Args:
-            rows: of the batch that ran.
-            tokens: of its rows, within their lengths; 0 for a model without lengths.
-            padded_tokens: that were computed for them.
-            total_s: of each answered request, from arrival to answer.
-            queue_s: of each answered request, from its queueing to the cut.
-            request_bytes: of the messages of the answered requests.
-            response_bytes: of their answers.
-            input_s: joining the requests.
-            infer_s: running the model.
-            output_s: encoding and sending the answers.
-            epoch_s: wall-clock time.
-        """
+        """Count a batch whose requests were answered, or given up while it ran."""
+        rows = sum([request.rows for request in requests])
+        answered = [request for request in requests if request.is_answered]
+        count = len(answered)
+        total_s = [times.answered_s - request.arrived_s for request in answered]
+        queue_s = [times.cut_s - request.queued_s for request in answered]
+        request_bytes = sum([request.request_bytes for request in answered])
+        response_bytes = sum([request.response_bytes for request in answered])
+        input_s, infer_s = times.run_s - times.cut_s, times.ran_s - times.run_s
+        output_s = times.answered_s - times.ran_s
+        epoch_s = time.time()
         with self.lock:
             totals, queues = (
                 self.histograms["weir_request_seconds"],
@@ -135,12 +157,12 @@ class ModelStats:
                 queues.add(value)
             self.histograms["weir_compute_seconds"].add(infer_s)
             self.histograms["weir_batch_rows"].add(rows)
-            self.statuses["OK"] += len(total_s)
-            self.success.add(sum(total_s), len(total_s))
-            self.queue.add(sum(queue_s), len(queue_s))
+            self.statuses["OK"] += count
+            self.success.add(sum(total_s), count)
+            self.queue.add(sum(queue_s), count)
             self.rows += rows
-            self.tokens += tokens
-            self.padded_tokens += padded_tokens
+            self.tokens += tokens.real
+            self.padded_tokens += tokens.computed
             self.batches += 1
             self.request_bytes += request_bytes
             self.response_bytes += response_bytes
@@ -149,30 +171,6 @@ class ModelStats:
             size.compute_input.add(input_s)
             size.compute_infer.add(infer_s)
             size.compute_output.add(output_s)
-            self.requests_input_s += input_s * len(total_s)
-            self.requests_infer_s += infer_s * len(total_s)
-            self.requests_output_s += output_s * len(total_s)
-
-
-@dataclass(frozen=True, slots=True)
-class BatchObserver:
-    """Adds what the scheduler saw of a batch to its model's numbers."""
-
-    metrics: ModelStats
-
-    def batch_ran(self, requests: Sequence[Request], times: BatchTimes, tokens: Tokens) -> None:
-        """Once per batch."""
-        answered = [request for request in requests if request.is_answered]
-        self.metrics.batch_ended(
-            rows=sum(request.rows for request in requests),
-            tokens=tokens.real,
-            padded_tokens=tokens.computed,
-            total_s=[times.answered_s - request.arrived_s for request in answered],
-            queue_s=[times.cut_s - request.queued_s for request in answered],
-            request_bytes=sum([request.request_bytes for request in answered]),
-            response_bytes=sum([request.response_bytes for request in answered]),
-            input_s=times.run_s - times.cut_s,
-            infer_s=times.ran_s - times.run_s,
-            output_s=times.answered_s - times.ran_s,
-            epoch_s=time.time(),
-        )
+            self.requests_input_s += input_s * count
+            self.requests_infer_s += infer_s * count
+            self.requests_output_s += output_s * count

@@ -7,11 +7,13 @@ record on, and nobody reads it before.
 
 import random
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import grpc
 
 from weir.bundle.wording import printable
 from weir.server.telemetry.trace_context import TraceContext
+from weir.server.transport.base import Metadata
 
 _MOST_CHARACTERS = 256
 
@@ -106,6 +108,28 @@ class RequestRecord:
         self.model, self.version = model, version
         self.rows, self.length = rows, length
         self.arrived_s, self.queued_s = arrived_s, queued_s
+
+
+class Reply(Protocol):
+    """Where the answer to one request goes: a unary call, or one request's place on a stream."""
+
+    @property
+    def record(self) -> RequestRecord | None:
+        """The record of the request; None if neither log nor tracing wants one."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the caller is gone."""
+
+    def finish(
+        self,
+        code: grpc.StatusCode,
+        details: str = "",
+        *,
+        message: bytes | None = None,
+        trailers: Metadata = (),
+    ) -> bool:
+        """Send a `ModelInferResponse`, or a status; False if the caller is gone."""
 
 
 def _tame(text: str) -> str:

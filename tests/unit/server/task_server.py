@@ -30,7 +30,7 @@ class TaskServer:
         self.backend = backend
         self.model = model
         self.admission = Admission(
-            backend.repository,
+            backend.repository.get,
             backend.metrics,
             default_deadline_s=60.0,
             max_waiting_bytes=1 << 20,

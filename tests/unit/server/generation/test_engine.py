@@ -13,7 +13,7 @@ from tests.unit.server.conftest import HANG_S
 from tests.unit.server.generation.world import World, failed_with, has_right_answer
 from weir.server.errors import Cancelled, DeadlineExceeded, Draining, Overloaded
 from weir.server.generation.sampling import Search
-from weir.server.scheduling.places import Load
+from weir.server.scheduling.request import Load
 
 
 @pytest.fixture

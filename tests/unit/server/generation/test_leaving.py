@@ -7,7 +7,7 @@ import pytest
 from tests.unit.server.generation.world import World, failed_with, has_right_answer, wait_for
 from weir.server.errors import Cancelled, DeadlineExceeded
 from weir.server.generation.sampling import Search
-from weir.server.scheduling.places import Load
+from weir.server.scheduling.request import Load
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from weir.server.generation.request import PairRequest, read_request
 from weir.server.generation.row import Row
 from weir.server.generation.sampling import Search
 from weir.server.generation.served import ServedPair
+from weir.server.scheduling.request import ReceivedRequest
 
 OK = grpc.StatusCode.OK
 
@@ -61,16 +62,16 @@ class Asked:
     ) -> None:
         self.call = FakeCall()
         self.parts: list[pb.ModelInferResponse] = []
-        self.request: PairRequest = read_request(
-            request,
-            model,
-            self.call,
-            send=self._send if is_stream else None,
+        received = ReceivedRequest(
+            payload=request.SerializeToString(),
+            reply=self.call,
             arrived_s=clock.now,
             deadline_s=clock.now + 60.0,
-            request_bytes=request.ByteSize(),
+            admitted=self.call.on_close,
+            send=self._send if is_stream else None,
             clock=clock,
         )
+        self.request: PairRequest = read_request(request, model, received)
         self._model = model
 
     def _send(self, part: bytes) -> bool:

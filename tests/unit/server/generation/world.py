@@ -15,7 +15,7 @@ from weir.server.generation.metrics import GenerationStats
 from weir.server.generation.sampling import Search
 from weir.server.scheduling.batching import BatchPolicy
 from weir.server.scheduling.deadlines import Deadlines
-from weir.server.scheduling.places import Load
+from weir.server.scheduling.request import Load
 from weir.server.telemetry.model_stats import ModelStats
 
 Array = NDArray[Any]

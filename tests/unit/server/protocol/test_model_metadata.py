@@ -1,3 +1,4 @@
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,14 @@ from onnx import TensorProto
 from prometheus_client import CollectorRegistry
 
 from tests.helpers import onnx_models
+from tests.unit.server.batches import batch_ran
 from tests.unit.server.conftest import Backend, Clock
 from weir.bundle.contract import Batching
 from weir.server.config import ModelSettings
 from weir.server.protocol import model_metadata
 from weir.server.repository.loader import Loader
-from weir.server.repository.served_model import ServedModel
 from weir.server.scheduling.deadlines import Deadlines
+from weir.server.scheduling.served_model import ServedModel
 from weir.server.telemetry.metrics import Metrics
 
 Load = Callable[[Path], ServedModel]
@@ -51,7 +53,7 @@ def as_dict(message: Any) -> dict[str, Any]:
 def test_metadata_of_a_bundle(publish: Callable[..., Path], load: Load) -> None:
     model = load(publish(version=3))
 
-    assert as_dict(model_metadata.metadata(model, ["3"])) == {
+    assert as_dict(model_metadata.metadata(model.description, ["3"])) == {
         "name": "affine",
         "versions": ["3"],
         "platform": "onnxruntime_onnx",
@@ -71,7 +73,7 @@ def test_config_of_a_bundle_leaves_the_batch_axis_out(
         )
     )
 
-    assert as_dict(model_metadata.config(model)) == {
+    assert as_dict(model_metadata.config(model.description)) == {
         "name": "affine",
         "platform": "onnxruntime_onnx",
         "backend": "onnxruntime",
@@ -96,7 +98,7 @@ def test_config_of_a_graph_of_a_pair(
 ) -> None:
     publish_pair("pair")
 
-    config = model_metadata.config(open_backend().repository.get("pair.decoder", ""))
+    config = model_metadata.config(open_backend().repository.get("pair.decoder", "").description)
 
     assert (config.name, config.default_model_filename) == ("pair.decoder", "decoder.onnx")
     assert {one.name: list(one.dims) for one in config.input} == {
@@ -111,13 +113,13 @@ def test_config_of_a_graph_of_a_pair(
 def test_config_of_a_model_without_rows_has_no_batching(models: Path, load: Load) -> None:
     model = load(onnx_models.write_plain(models, "plain", onnx_models.without_rows()))
 
-    config = model_metadata.config(model)
+    config = model_metadata.config(model.description)
 
     assert config.max_batch_size == 0
     assert list(config.input[0].dims) == [-1, 2]
     assert list(config.output[0].dims) == []
     assert not config.HasField("dynamic_batching")
-    assert list(model_metadata.metadata(model, ["1"]).inputs[0].shape) == [-1, 2]
+    assert list(model_metadata.metadata(model.description, ["1"]).inputs[0].shape) == [-1, 2]
 
 
 def test_config_tells_what_a_config_pbtxt_says(models: Path, load: Load) -> None:
@@ -134,7 +136,7 @@ def test_config_tells_what_a_config_pbtxt_says(models: Path, load: Load) -> None
         """
     )
 
-    config = as_dict(model_metadata.config(load(directory)))
+    config = as_dict(model_metadata.config(load(directory).description))
 
     assert config["max_batch_size"] == 6
     assert config["default_model_filename"] == "echo.onnx"
@@ -160,10 +162,10 @@ def test_datatypes_have_both_of_their_names(
     graph = onnx_models.echo(datatype, ("batch", None, "time"))
     model = load(onnx_models.write_plain(models, "plain", graph))
 
-    assert as_dict(model_metadata.metadata(model, ["1"]))["inputs"] == [
+    assert as_dict(model_metadata.metadata(model.description, ["1"]))["inputs"] == [
         {"name": "x", "datatype": name, "shape": ["-1", "-1", "-1"]}
     ]
-    assert as_dict(model_metadata.config(model))["input"] == [
+    assert as_dict(model_metadata.config(model.description))["input"] == [
         {"name": "x", "data_type": config_name, "dims": ["-1", "-1"]}
     ]
 
@@ -172,33 +174,34 @@ def test_every_input_of_the_config_is_in_the_metadata(models: Path, load: Load) 
     """perf_analyzer insists on it."""
     model = load(onnx_models.write_plain(models, "plain", onnx_models.arithmetic()))
 
-    metadata, config = model_metadata.metadata(model, ["1"]), model_metadata.config(model)
+    metadata, config = (
+        model_metadata.metadata(model.description, ["1"]),
+        model_metadata.config(model.description),
+    )
 
     assert [each.name for each in config.input] == [each.name for each in metadata.inputs]
     assert [each.name for each in config.output] == ["sum", "product"]
 
 
 def test_statistics_are_sums_over_requests_and_batches(
-    publish: Callable[..., Path], load: Load
+    publish: Callable[..., Path], load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load(publish(version=3))
+    monkeypatch.setattr(time, "time", lambda: 1_700_000_000.25)
     for rows, answered in [(4, 3), (2, 2), (4, 4)]:
-        model.metrics.batch_ended(
+        batch_ran(
+            model.metrics,
             rows=rows,
-            tokens=0,
-            padded_tokens=0,
-            total_s=[0.5] * answered,
-            queue_s=[0.25] * answered,
-            request_bytes=10,
-            response_bytes=20,
+            answered=answered,
+            total_s=0.5,
+            queue_s=0.25,
             input_s=0.125,
             infer_s=1.0,
             output_s=0.0625,
-            epoch_s=1_700_000_000.25,
         )
     model.metrics.request_failed("DEADLINE_EXCEEDED", "deadline_exceeded", 2.0, 10)
 
-    statistics = model_metadata.statistics(model)
+    statistics = model_metadata.statistics(model.metrics)
 
     assert (statistics.name, statistics.version) == ("affine", "3")
     assert statistics.last_inference == 1_700_000_000_250
@@ -223,7 +226,7 @@ def test_statistics_are_sums_over_requests_and_batches(
 
 
 def test_statistics_of_an_unused_model_are_zero(publish: Callable[..., Path], load: Load) -> None:
-    statistics = model_metadata.statistics(load(publish()))
+    statistics = model_metadata.statistics(load(publish()).metrics)
 
     assert statistics.last_inference == statistics.inference_count == 0
     assert statistics.inference_stats.queue.count == 0

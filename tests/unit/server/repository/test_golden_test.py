@@ -10,6 +10,7 @@ from tests.helpers import pairs
 from tests.unit.server.conftest import Backend
 from weir.bundle.sequences import Tokenisation
 from weir.server.repository import golden_test
+from weir.server.scheduling.served_model import ServedModel
 from weir.training.data.vocabulary import SPECIAL
 
 SOURCE, TARGET = [*SPECIAL, *"abcdef"], [*SPECIAL, *"ABCD"]
@@ -87,4 +88,6 @@ def test_pair_whose_texts_fit_is_served(
 
     backend = open_backend()
 
-    assert backend.repository.get("pair.encoder", "").tokenizer is None, "the whole pair's, not its"
+    encoder = backend.repository.get("pair.encoder", "")
+    assert isinstance(encoder, ServedModel)
+    assert encoder.tokenizer is None, "the whole pair's, not its"

@@ -19,8 +19,9 @@ from weir.bundle.sequences import PaddedAxis, ValueRange
 from weir.server.config import ModelSettings
 from weir.server.errors import GoldenMismatch, InvalidRequest, ModelLoadError
 from weir.server.repository.loader import Loader
-from weir.server.repository.served_model import ServedModel
 from weir.server.scheduling.deadlines import Deadlines
+from weir.server.scheduling.request import InferRequest
+from weir.server.scheduling.served_model import ServedModel
 from weir.server.telemetry.metrics import Metrics
 from weir.server.telemetry.request_record import RequestRecord
 
@@ -32,7 +33,7 @@ LoadAll = Callable[..., list[Any]]
 HANG_S = 20.0
 
 
-class Call:
+class Call(InferRequest):
     """A fake request."""
 
     def __init__(self, inputs: Mapping[str, Array], rows: int = 1) -> None:
@@ -567,7 +568,9 @@ def test_configuration_beside_a_bundle_changes_nothing(
     directory = publish()
     (directory.parent / "config.pbtxt").write_text("max_batch_size: nonsense")
 
-    assert load(directory).config is None
+    model = load(directory)
+
+    assert (model.file, model.label_files) == ("model.onnx", {})
 
 
 @pytest.mark.parametrize(

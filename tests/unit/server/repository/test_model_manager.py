@@ -30,9 +30,9 @@ from weir.server.repository.changes import MOST_WAITING, Changes
 from weir.server.repository.loader import Loader
 from weir.server.repository.registry import Entry
 from weir.server.repository.repository import Repository
-from weir.server.repository.served_model import ServedModel
 from weir.server.repository.version_state import State
 from weir.server.scheduling.deadlines import Deadlines
+from weir.server.scheduling.served_model import ServedModel
 from weir.server.telemetry.metrics import Metrics
 
 # Only ever reached by a test that fails.

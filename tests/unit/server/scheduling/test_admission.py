@@ -26,7 +26,7 @@ def affine_request(rows: int = 1, request_id: str = "", **fields: object) -> pb.
 
 def admission_of(backend: Backend, clock: Clock) -> Admission:
     return Admission(
-        backend.repository,
+        backend.repository.get,
         backend.metrics,
         default_deadline_s=60.0,
         max_waiting_bytes=1 << 20,

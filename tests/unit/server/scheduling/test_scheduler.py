@@ -17,9 +17,9 @@ from weir.server.runtime.collate import Tokens
 from weir.server.runtime.padding import Padding
 from weir.server.scheduling.batching import BatchPolicy
 from weir.server.scheduling.deadlines import Deadlines
-from weir.server.scheduling.places import Load
-from weir.server.scheduling.request import BatchTimes, Request
+from weir.server.scheduling.request import InferRequest, Load
 from weir.server.scheduling.scheduler import Scheduler
+from weir.server.telemetry.model_stats import BatchTimes, CountedRequest
 from weir.server.telemetry.request_record import RequestRecord
 
 Array = NDArray[Any]
@@ -30,7 +30,7 @@ LATER = 1e9
 
 
 @dataclass(eq=False)
-class Call:
+class Call(InferRequest):
     """A fake request: its rows hold its number, so that an answer shows whose it is."""
 
     world: "World"
@@ -126,7 +126,7 @@ class World:
             has_rows=True,
             paddings=[PADDING],
             deadlines=Deadlines(self.clock),
-            observer=self,
+            observer=self._observe,
             clock=self.clock,
         )
         self.scheduler.start()
@@ -145,7 +145,13 @@ class World:
             raise run.error
         return {"y": -inputs["x"]}
 
-    def batch_ran(self, requests: Sequence[Request], times: BatchTimes, tokens: Tokens) -> None:
+    def _observe(self, *batch: Any) -> None:
+        # Looked up at each batch: tests replace it.
+        self.batch_ran(*batch)
+
+    def batch_ran(
+        self, requests: Sequence[CountedRequest], times: BatchTimes, tokens: Tokens
+    ) -> None:
         with self.changed:
             numbers = [call.number for call in requests if isinstance(call, Call)]
             self.observed.append((numbers, times))
@@ -550,7 +556,7 @@ def test_model_that_gives_another_number_of_rows_answers_nobody_wrongly() -> Non
         instances=1,
         has_rows=True,
         deadlines=Deadlines(world.clock),
-        observer=world,
+        observer=world.batch_ran,
         clock=world.clock,
     )
     calls = [world.call(rows=2) for _ in range(2)]
@@ -590,7 +596,7 @@ class Boxes:
             has_fixed_rows=False,
             is_batched=is_batched,
             deadlines=Deadlines(world.clock),
-            observer=world,
+            observer=world.batch_ran,
             clock=world.clock,
         )
 
@@ -691,7 +697,7 @@ def test_batch_that_runs_while_batching_ends_is_run_singly() -> None:
         has_rows=True,
         has_fixed_rows=False,
         deadlines=Deadlines(world.clock),
-        observer=world,
+        observer=world.batch_ran,
         clock=world.clock,
     )
     calls = [world.call() for _ in range(4)]
@@ -812,7 +818,7 @@ def test_delay_is_real_time_too() -> None:
         instances=1,
         has_rows=True,
         deadlines=Deadlines(world.clock),
-        observer=world,
+        observer=world.batch_ran,
     )
     scheduler.start()
 
@@ -863,7 +869,7 @@ def test_model_without_rows_gets_its_inputs_and_outputs_whole() -> None:
         instances=1,
         has_rows=False,
         deadlines=Deadlines(world.clock),
-        observer=world,
+        observer=world.batch_ran,
         clock=world.clock,
     )
     scheduler.start()
@@ -953,7 +959,9 @@ def test_requests_are_running_until_they_are_counted() -> None:
     seen: list[int] = []
 
     class Watching(World):
-        def batch_ran(self, requests: Sequence[Request], times: BatchTimes, tokens: Tokens) -> None:
+        def batch_ran(
+            self, requests: Sequence[CountedRequest], times: BatchTimes, tokens: Tokens
+        ) -> None:
             seen.append(self.scheduler.load().running_requests)
             super().batch_ran(requests, times, tokens)
 

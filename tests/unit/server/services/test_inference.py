@@ -34,7 +34,7 @@ class Server:
 
     def __init__(self, backend: Backend, clock: Clock) -> None:
         self.admission = Admission(
-            backend.repository,
+            backend.repository.get,
             backend.metrics,
             default_deadline_s=60.0,
             max_waiting_bytes=1 << 20,

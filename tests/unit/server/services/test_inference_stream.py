@@ -8,8 +8,8 @@ from tests.unit.server.conftest import FakeCall
 from weir.protocol import inference_pb2 as pb
 from weir.server.errors import ClientTooSlow
 from weir.server.protocol.response_encoder import ResponseEncoder
-from weir.server.scheduling.pending import Reply
 from weir.server.services.inference_stream import InferStream
+from weir.server.telemetry.request_record import Reply
 from weir.server.transport import backpressure
 from weir.server.transport.base import Metadata
 

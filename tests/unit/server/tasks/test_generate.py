@@ -27,7 +27,7 @@ class Generating:
     def __init__(self, backend: Backend, clock: Clock) -> None:
         self.backend = backend
         self.admission = Admission(
-            backend.repository,
+            backend.repository.get,
             backend.metrics,
             default_deadline_s=60.0,
             max_waiting_bytes=1 << 20,

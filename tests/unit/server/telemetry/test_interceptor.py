@@ -5,9 +5,8 @@ import grpc
 import pytest
 
 from tests.unit.server.conftest import Clock, FakeCall
-from weir.server.scheduling.pending import Reply
 from weir.server.telemetry.interceptor import Interceptor, SampleRates
-from weir.server.telemetry.request_record import RequestRecord
+from weir.server.telemetry.request_record import Reply, RequestRecord
 from weir.server.transport.base import Call, Stream, Unary
 
 OK, CANCELLED = grpc.StatusCode.OK, grpc.StatusCode.CANCELLED

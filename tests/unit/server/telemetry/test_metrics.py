@@ -1,4 +1,5 @@
 import math
+import time
 from collections.abc import Iterable
 
 import pytest
@@ -8,6 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.unit.server.batches import batch_ran
 from weir.server.errors import GoldenMismatch
 from weir.server.histogram import ROWS, SECONDS, Histogram
 from weir.server.telemetry.metrics import SUBJECTS, Metrics
@@ -43,18 +45,18 @@ def batch(
     answered: int = 2,
     seconds: float = 0.25,
 ) -> None:
-    model.batch_ended(
+    batch_ran(
+        model,
         rows=rows,
-        tokens=tokens[0],
-        padded_tokens=tokens[1],
-        total_s=[4 * seconds] * answered,
-        queue_s=[seconds] * answered,
-        request_bytes=100 * answered,
-        response_bytes=40 * answered,
+        answered=answered,
+        tokens=tokens,
+        total_s=4 * seconds,
+        queue_s=seconds,
+        request_bytes=100,
+        response_bytes=40,
         input_s=seconds,
         infer_s=2 * seconds,
         output_s=3 * seconds,
-        epoch_s=1e9,
     )
 
 
@@ -389,7 +391,10 @@ def test_counters_add_up_whatever_happens_in_between(
     assert ended == 50 + sum(number % 4 for number in range(50))
 
 
-def test_statistics_of_a_batch_size_are_kept(metrics: Metrics) -> None:
+def test_statistics_of_a_batch_size_are_kept(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1e9)
     model = metrics.model("m", "1")
     batch(model, rows=4, seconds=0.5)
     batch(model, rows=4, seconds=0.5)

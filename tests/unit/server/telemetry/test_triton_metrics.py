@@ -3,6 +3,7 @@
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from tests.unit.server.batches import batch_ran
 from weir.server.telemetry.metrics import Metrics
 from weir.server.telemetry.model_metrics import ModelGauges
 from weir.server.telemetry.model_stats import ModelStats
@@ -17,18 +18,15 @@ def registry() -> CollectorRegistry:
 
 
 def batch(model: ModelStats, *, rows: int, answered: int) -> None:
-    model.batch_ended(
+    batch_ran(
+        model,
         rows=rows,
-        tokens=0,
-        padded_tokens=0,
-        total_s=[1.0] * answered,
-        queue_s=[0.25] * answered,
-        request_bytes=0,
-        response_bytes=0,
+        answered=answered,
+        total_s=1.0,
+        queue_s=0.25,
         input_s=0.125,
         infer_s=0.5,
         output_s=0.0625,
-        epoch_s=1e9,
     )
 
 

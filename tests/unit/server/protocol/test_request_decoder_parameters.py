@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from weir.protocol import inference_pb2 as pb
 from weir.server.errors import InvalidRequest, Unsupported
-from weir.server.protocol.parameters import (
+from weir.server.protocol.request_decoder import (
     check_id,
     check_input,
     read_classification,
