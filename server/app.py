@@ -41,13 +41,13 @@ from weir.server.scheduling.admission import Admission
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.silence import Silence
 from weir.server.scheduling.worker_pool import WorkerPool
-from weir.server.services.health import HEALTH_SERVICE, Health, reflection_handlers
+from weir.server.services.health import HEALTH_SERVICE, HealthService, reflection_handlers
 from weir.server.services.inference import SERVICE as INFERENCE_SERVICE
-from weir.server.services.inference import STREAM_INFER, Servicer
+from weir.server.services.inference import STREAM_INFER, InferenceService
 from weir.server.services.model_control import SERVICE as MODELS_SERVICE
-from weir.server.services.model_control import Control, Models
+from weir.server.services.model_control import ModelControlService
 from weir.server.services.tasks import SERVICE as TASKS_SERVICE
-from weir.server.services.tasks import Tasks
+from weir.server.services.tasks import TasksService
 from weir.server.telemetry import exporter, metrics_http
 from weir.server.telemetry.gpu import Gpus
 from weir.server.telemetry.metrics import Metrics
@@ -97,7 +97,7 @@ class App:
             deadlines=self._deadlines,
             metrics=self._metrics,
         )
-        self._health = Health()
+        self._health = HealthService()
         self._repository = Repository(
             settings.models_dir,
             loader,
@@ -125,16 +125,16 @@ class App:
         self._metrics.watch_log(self._lost_lines)
         interceptor = self._exporter.interceptor(settings) if self._exporter else None
         handlers = {
-            **Servicer(
+            **InferenceService(
                 self._repository,
                 self._admission,
                 interceptor.intercept_reply if interceptor else None,
             ).handlers(),
-            **Models(self._repository).handlers(),
-            **Control(
-                Changes(self._repository) if settings.model_control == "explicit" else None
+            **ModelControlService(
+                self._repository,
+                Changes(self._repository) if settings.model_control == "explicit" else None,
             ).handlers(),
-            **Tasks(self._admission, self._decoding, silence).handlers(),
+            **TasksService(self._admission, self._decoding, silence).handlers(),
         }
         if interceptor is not None:
             handlers = dict(interceptor.intercept(handlers, except_stream=STREAM_INFER))

@@ -1,4 +1,4 @@
-"""A call of one message and one answer, from its bytes to its bytes."""
+"""Unary handlers: parse a request, call a method, send its response or the failure's status."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -8,54 +8,48 @@ from google.protobuf.message import Message
 
 from weir.server.protocol.request_decoder import parse_message
 from weir.server.transport.base import Call, Unary
-from weir.server.transport.status import status_of
+from weir.server.transport.status import fail
 
 M = TypeVar("M", bound=Message)
 
 
 def unary(request_type: type[M], method: Callable[[M], Message]) -> Unary:
-    """A handler that parses, calls, and maps failures to statuses."""
+    """A handler whose method returns the response."""
 
     def handle(call: Call, payload: bytes) -> None:
         try:
-            message = method(parse_message(request_type, payload))
-        except Exception as error:  # noqa: BLE001 - the one place where these calls may fail
-            refuse(call, error)
+            response = method(parse_message(request_type, payload))
+        except Exception as error:  # noqa: BLE001 - every failure becomes a status
+            fail(call, error)
         else:
-            call.finish(grpc.StatusCode.OK, message=message.SerializeToString())
+            call.finish(grpc.StatusCode.OK, message=response.SerializeToString())
 
     return Unary(handle)
 
 
-def later(
+def deferred(
     request_type: type[M],
     method: Callable[[M, Callable[[Exception | None], None]], None],
-    answer: Message,
+    response: Message,
 ) -> Unary:
-    """Likewise, for a method that is done later, and says so from any thread: with nothing, or with what failed.
+    """A handler whose method ends later, on any thread, with a callback.
 
     Args:
-        request_type: of the message.
-        method: begins; what it raises ends the call too.
-        answer: of a call that went well.
+        request_type: of the request.
+        method: starts the work. It calls its second argument with None or with the failure.
+        response: sent on success.
     """
 
     def handle(call: Call, payload: bytes) -> None:
         def done(error: Exception | None) -> None:
             if error is not None:
-                refuse(call, error)
+                fail(call, error)
             else:
-                call.finish(grpc.StatusCode.OK, message=answer.SerializeToString())
+                call.finish(grpc.StatusCode.OK, message=response.SerializeToString())
 
         try:
             method(parse_message(request_type, payload), done)
-        except Exception as error:  # noqa: BLE001 - the one place where these calls may fail
-            refuse(call, error)
+        except Exception as error:  # noqa: BLE001 - every failure becomes a status
+            fail(call, error)
 
     return Unary(handle)
-
-
-def refuse(call: Call, error: Exception) -> None:
-    """End a call with the status of a failure."""
-    status = status_of(error)
-    call.finish(status.code, status.details, trailers=status.trailers)

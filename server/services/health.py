@@ -1,7 +1,6 @@
-"""gRPC's own services on our transport: health and reflection.
+"""gRPC's standard services on Weir's transports: health checking and server reflection.
 
-Their behaviour is that of grpcio-health-checking and grpcio-reflection; this module only hands
-messages over.
+grpcio-health-checking and grpcio-reflection implement them; this module passes their messages.
 """
 
 from collections.abc import Callable
@@ -12,7 +11,10 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from weir.server.errors import InvalidRequest
+from weir.server.protocol.request_decoder import parse_message
 from weir.server.transport.base import Call, Handlers, Stream, Unary
+from weir.server.transport.status import fail
 
 HEALTH_SERVICE = health.SERVICE_NAME
 REFLECTION_SERVICE = reflection.SERVICE_NAME
@@ -22,29 +24,29 @@ _MAX_NAME_CHARACTERS = 128
 _MAX_UNKNOWN_NAMES = 1024
 
 
-class Health:
+class HealthService:
     """`grpc.health.v1`: the server under the empty name, each model under its own."""
 
     def __init__(self) -> None:
-        # Typed loosely: of grpcio's context it is given only what it uses.
+        # Typed loosely: it gets a context with only the methods that it uses.
         self._servicer: Any = health.HealthServicer()
         self._known: dict[str, bool] = {}
         self._unknown: set[str] = set()
         self.set("", is_serving=False)
 
     def set(self, name: str, *, is_serving: bool) -> None:
-        """Tell everybody who asks or watches; what is no news is not told again."""
+        """Set the status of a name, and send it to its watches if it changed."""
         if self._known.get(name) is is_serving:
             return
         self._known[name] = is_serving
         self._servicer.set(name, _STATUSES.SERVING if is_serving else _STATUSES.NOT_SERVING)
 
     def stop(self) -> None:
-        """NOT_SERVING for every name, for good."""
+        """Set every name to NOT_SERVING; later changes have no effect."""
         self._servicer.enter_graceful_shutdown()
 
     def handlers(self) -> Handlers:
-        """By full method name."""
+        """The service's handlers, by full method name."""
         return {
             f"/{HEALTH_SERVICE}/Check": Unary(self._check),
             f"/{HEALTH_SERVICE}/Watch": Stream(self._watch, kind="server_stream"),
@@ -65,18 +67,18 @@ class Health:
 
         def received(payload: bytes | None) -> None:
             if payload is None:
-                call.finish(grpc.StatusCode.INVALID_ARGUMENT, "expected a request, got none")
+                fail(call, InvalidRequest("expected a request, got none"))
+                return
+            request = _health_request(payload)
+            if self._may_watch(request.service):
+                self._servicer.Watch(request, _Context(call), send)
             else:
-                request = _health_request(payload)
-                if self._may_watch(request.service):
-                    self._servicer.Watch(request, _Context(call), send)
-                else:
-                    send(health_pb2.HealthCheckResponse(status=_STATUSES.SERVICE_UNKNOWN))
+                send(health_pb2.HealthCheckResponse(status=_STATUSES.SERVICE_UNKNOWN))
 
         call.receive(received)
 
     def _may_watch(self, name: str) -> bool:
-        """The servicer keeps each name it was ever asked for: names nobody has are few and short."""
+        """Bound the unknown names: the servicer keeps each name that was ever watched."""
         if name in self._known:
             return True
         if len(name) > _MAX_NAME_CHARACTERS or len(self._unknown) >= _MAX_UNKNOWN_NAMES:
@@ -86,7 +88,7 @@ class Health:
 
 
 class _Context:
-    """As much of grpcio's servicer context as the health servicer uses."""
+    """The part of grpcio's servicer context that the health servicer uses."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
@@ -104,13 +106,13 @@ def _health_request(payload: bytes) -> health_pb2.HealthCheckRequest:
     try:
         return health_pb2.HealthCheckRequest.FromString(payload)
     except DecodeError:
-        # What cannot be read asks for a service that does not exist.
+        # A malformed request counts as one for a service that does not exist.
         return health_pb2.HealthCheckRequest(service="?")
 
 
 def reflection_handlers(services: tuple[str, ...]) -> Handlers:
-    """Describes these services, and itself, to whoever asks."""
-    servicer = reflection.ReflectionServicer((*services, REFLECTION_SERVICE))
+    """The handlers of the reflection service, which describes these services and itself."""
+    servicer: Any = reflection.ReflectionServicer((*services, REFLECTION_SERVICE))
 
     def start(call: Call) -> None:
         def received(payload: bytes | None) -> None:
@@ -118,22 +120,15 @@ def reflection_handlers(services: tuple[str, ...]) -> Handlers:
                 call.finish(grpc.StatusCode.OK)
                 return
             try:
-                response = _reflect(servicer, payload)
-            except DecodeError:
-                call.finish(
-                    grpc.StatusCode.INVALID_ARGUMENT,
-                    "the message is no valid ServerReflectionRequest",
-                )
+                request = parse_message(reflection_pb2.ServerReflectionRequest, payload)
+            except InvalidRequest as error:
+                fail(call, error)
                 return
-            # The next question is read once this answer is: a caller who reads none asks no more.
+            response = next(servicer.ServerReflectionInfo(iter([request]), None))
+            # The next request is read once this response is sent: a client that does not read
+            # is not read from.
             call.send(response.SerializeToString(), lambda: call.receive(received))
 
         call.receive(received)
 
     return {f"/{REFLECTION_SERVICE}/ServerReflectionInfo": Stream(start)}
-
-
-def _reflect(servicer: Any, payload: bytes) -> Any:
-    """The one answer to one question."""
-    request = reflection_pb2.ServerReflectionRequest.FromString(payload)
-    return next(servicer.ServerReflectionInfo(iter([request]), None))

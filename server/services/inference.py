@@ -1,7 +1,7 @@
-"""The inference service: one short method per call of Open Inference Protocol v2.
+"""`inference.GRPCInferenceService`: one short method per call of the Open Inference Protocol v2.
 
-Calls that are not here are answered UNIMPLEMENTED by the transport, which finds no handler.
-Every handler runs on the transport's thread and returns at once.
+The transport answers a call without a handler with UNIMPLEMENTED. `model_control` holds the calls
+that load and unload models. Every handler runs on the transport's thread and returns at once.
 """
 
 from importlib.metadata import version as installed_version
@@ -14,7 +14,7 @@ from weir.server.repository.repository import Repository
 from weir.server.repository.version_state import State
 from weir.server.scheduling.admission import Admission
 from weir.server.services.handlers import unary
-from weir.server.services.inference_stream import Follow, InferStream
+from weir.server.services.inference_stream import InferStream, InterceptReply
 from weir.server.transport.base import Call, Handlers, Stream, Unary
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
@@ -31,24 +31,24 @@ _EXTENSIONS = (
 )
 
 
-class Servicer:
-    """Answers the calls of `inference.GRPCInferenceService`.
+class InferenceService:
+    """`inference.GRPCInferenceService`.
 
     Args:
         repository: the models.
-        admission: the way to their schedulers.
-        follow: what requests on streams are followed by; see `streams.InferStream`.
+        admission: admits requests to the models' schedulers.
+        intercept: wraps the reply to each request of a stream; None: no interceptor.
     """
 
     def __init__(
-        self, repository: Repository, admission: Admission, follow: Follow | None = None
+        self, repository: Repository, admission: Admission, intercept: InterceptReply | None = None
     ) -> None:
         self._repository = repository
         self._admission = admission
-        self._follow = follow
+        self._intercept = intercept
 
     def handlers(self) -> Handlers:
-        """By full method name."""
+        """The service's handlers, by full method name."""
         return {
             f"/{SERVICE}/ServerLive": unary(pb.ServerLiveRequest, self.server_live),
             f"/{SERVICE}/ServerReady": unary(pb.ServerReadyRequest, self.server_ready),
@@ -64,49 +64,49 @@ class Servicer:
 
     @property
     def is_ready(self) -> bool:
-        """Whether requests are welcome."""
+        """Whether the models are loaded and the server is not stopping."""
         return self._repository.is_ready and not self._admission.is_draining
 
     def server_live(self, _request: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
-        """The process answers, and that is all this says."""
+        """Live as long as the process answers."""
         return pb.ServerLiveResponse(live=True)
 
     def server_ready(self, _request: pb.ServerReadyRequest) -> pb.ServerReadyResponse:
-        """Models are loaded, and the server is not stopping."""
+        """Ready if the models are loaded and the server is not stopping."""
         return pb.ServerReadyResponse(ready=self.is_ready)
 
     def server_metadata(self, _request: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
-        """Name, version, extensions."""
+        """The server's name, version and extensions."""
         return pb.ServerMetadataResponse(
             name="weir", version=installed_version("weir"), extensions=_EXTENSIONS
         )
 
     def model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
-        """False for a model that is known and cannot answer; NOT_FOUND for an unknown one."""
+        """Whether a known model can answer; an unknown one is NOT_FOUND."""
         entry = self._repository.entry(request.name, request.version)
         ready = entry.state is State.READY and not self._admission.is_draining
         return pb.ModelReadyResponse(ready=ready)
 
     def model_metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
-        """Names, datatypes and shapes."""
+        """Names, datatypes and shapes of the inputs and outputs."""
         model = self._repository.get(request.name, request.version)
         return model_metadata.metadata(
             model.description, self._repository.catalogue.ready_versions(model.name)
         )
 
     def model_config(self, request: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
-        """The same and the batching limits, in Triton's words."""
+        """The metadata and the batching limits as Triton's model configuration."""
         model = self._repository.get(request.name, request.version)
         versions = self._repository.catalogue.ready_versions(model.name)
         return pb.ModelConfigResponse(config=model_metadata.config(model.description, versions))
 
     def statistics(self, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
-        """Of one version, of every one of a model, or of all that answer."""
+        """Statistics of one version, of all versions of a model, or of all models."""
         if request.version:
             models = [self._repository.get(request.name, request.version)]
         else:
             if request.name:
-                # Unknown, or with nobody who answers: told as that.
+                # Raises if the model is unknown or has no version that is ready.
                 self._repository.get(request.name, "")
             models = [
                 entry.model
@@ -118,28 +118,30 @@ class Servicer:
         )
 
     def index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
-        """Every known version with its state and, if it is not ready, the reason."""
+        """Every known version with its state, and the reason if it is not ready."""
         if request.repository_name:
-            raise Unsupported("there is one repository, and it has no name")
+            raise Unsupported(
+                f"repository name: expected none, got {request.repository_name[:64]!r}"
+            )
         entries = self._repository.entries()
         return pb.RepositoryIndexResponse(
             models=[
-                _indexed(entry)
+                _index_entry(entry)
                 for entry in entries
                 if entry.state is State.READY or not request.ready
             ]
         )
 
     def infer(self, call: Call, payload: bytes) -> None:
-        """One request; answered by the thread that runs its batch."""
+        """Admit one request; the thread that runs its batch sends the answer."""
         self._admission.admit(payload, call, call.time_left_s(), call.on_close)
 
     def stream_infer(self, call: Call) -> None:
-        """Requests as they come; each answered when it is done."""
-        InferStream(call, self._admission.admit, self._follow).start()
+        """Open a stream of requests; see `inference_stream`."""
+        InferStream(call, self._admission.admit, self._intercept).start()
 
 
-def _indexed(entry: Entry) -> pb.RepositoryIndexResponse.ModelIndex:
+def _index_entry(entry: Entry) -> pb.RepositoryIndexResponse.ModelIndex:
     return pb.RepositoryIndexResponse.ModelIndex(
         name=entry.name, version=entry.version, state=entry.state.value, reason=entry.reason
     )

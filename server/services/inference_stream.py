@@ -1,14 +1,14 @@
-"""`ModelStreamInfer`: several requests on one stream, answered as they get done.
+"""`ModelStreamInfer`: several requests on one stream, each answered when it is done.
 
 Rules:
-- Answers are matched by id, and may overtake each other.
-- A request may get several; after the last, or after a failure, it gets nothing. If the client does not read
-  them, those that go on fail (`backpressure`).
-- A request that fails is answered with an error message; the stream goes on. A client that sends the
-  metadata `triton_grpc_error: true` gets the status instead, which ends its stream.
-- At most `_WINDOW` requests of a stream are open, so a client that does not read its answers is not
-  read from either.
-- The stream ends once the client has no more to send and every answer is out.
+- Answers carry the id of their request and may overtake each other.
+- A request may get several answers. After the last one, or after a failure, it gets none.
+- A failed request is answered with an error message, and the stream goes on. If the client sends
+  the metadata `triton_grpc_error: true`, the failure ends the stream with its status instead.
+- Backpressure: a stream has at most `_MAX_OPEN_REQUESTS` open requests, so a client that does not
+  read its answers is not read from. Requests with several answers fail if the client does not read
+  them (`backpressure`).
+- The stream ends when the client sends no more and every answer is sent.
 """
 
 import threading
@@ -25,11 +25,11 @@ from weir.server.telemetry.request_record import Reply, RequestRecord
 from weir.server.transport.backpressure import BoundedSender
 from weir.server.transport.base import Call, Metadata
 
-_WINDOW = 128
+_MAX_OPEN_REQUESTS = 128
 
 
 class Admit(Protocol):
-    """Checks and queues a request; see `admission.Admission.admit`."""
+    """Admits a request; see `admission.Admission.admit`."""
 
     def __call__(
         self,
@@ -39,11 +39,11 @@ class Admit(Protocol):
         admitted: Callable[[Callable[[], None]], None],
         send: Callable[[bytes], bool] | None = None,
     ) -> None:
-        """Answer through `reply`, now or later."""
+        """Check and queue a request; its answer goes to `reply`, now or later."""
 
 
-Follow = Callable[[Call, Reply, int], Reply]
-"""Follows one request of so many bytes; see `following.Interceptor.reply`."""
+InterceptReply = Callable[[Call, Reply, int], Reply]
+"""Wraps the reply to a request of so many bytes; see `interceptor.Interceptor.intercept_reply`."""
 
 
 class InferStream:
@@ -51,35 +51,35 @@ class InferStream:
 
     Args:
         call: the stream.
-        admit: takes each request.
-        follow: what its requests are followed by; None: nobody wants to hear of them.
+        admit: admits each request.
+        intercept: wraps the reply to each request; None: no interceptor.
     """
 
-    def __init__(self, call: Call, admit: Admit, follow: Follow | None = None) -> None:
+    def __init__(self, call: Call, admit: Admit, intercept: InterceptReply | None = None) -> None:
         self._call = call
         self._admit = admit
-        self._follow = follow
+        self._intercept = intercept
         self._ends_on_error = ("triton_grpc_error", "true") in call.metadata
-        self._parts = BoundedSender(call)
+        self._part_sender = BoundedSender(call)
         self._lock = threading.Lock()
-        self._open = 0
+        self._open_requests = 0
         self._is_receiving = False
-        self._has_ended = False
-        self._is_over = False
+        self._is_client_done = False
+        self._has_failed = False
         self._cancels: dict[_StreamReply, Callable[[], None]] = {}
 
     def start(self) -> None:
-        """Ask for the first request."""
+        """Receive the first request."""
         self._call.on_close(self._closed)
-        self._go_on()
+        self._continue()
 
     @property
     def cancelled(self) -> bool:
-        """Whether nobody reads this stream any longer."""
-        return self._is_over or self._call.cancelled
+        """Whether the client is gone or the stream has ended."""
+        return self._has_failed or self._call.cancelled
 
     def send(self, reply: "_StreamReply", message: bytes) -> bool:
-        """Queue the answer to one request; False if nobody waits."""
+        """Queue the last answer to a request; False if the client is gone."""
         with self._lock:
             self._cancels.pop(reply, None)
         if self.cancelled:
@@ -88,53 +88,53 @@ class InferStream:
         return True
 
     def send_part(self, message: bytes) -> bool:
-        """Queue one of several answers to a request, not the last; False if nobody waits.
+        """Queue an answer that is not the last; False if the client is gone.
 
         Raises:
-            ClientTooSlow: the client does not read.
+            ClientTooSlow: too many answers wait to be read.
         """
         if self.cancelled:
             return False
-        self._parts.send(message)
+        self._part_sender.send(message)
         return True
 
-    def refuse(
+    def fail(
         self, reply: "_StreamReply", code: grpc.StatusCode, details: str, trailers: Metadata
     ) -> None:
-        """Answer one request with its failure."""
+        """Answer a request with its failure."""
         if self._ends_on_error:
-            self._is_over = True
+            self._has_failed = True
             self._call.finish(code, details, trailers=trailers)
             self._closed()
             return
         response = pb.ModelStreamInferResponse(error_message=details)
         response.infer_response.id = reply.request_id()
-        # The protocol has only a text here; clients that know this parameter raise the right error.
+        # The protocol has only a text here. Weir's clients take the status from this parameter.
         response.infer_response.parameters["grpc_status"].string_param = code.name
         self.send(reply, response.SerializeToString())
 
     def _received(self, payload: bytes | None) -> None:
         with self._lock:
             self._is_receiving = False
-            self._has_ended = payload is None
-            self._open += payload is not None
+            self._is_client_done = payload is None
+            self._open_requests += payload is not None
         if payload is not None:
             reply = _StreamReply(self, payload)
             self._admit(
                 payload,
-                self._followed(reply, len(payload)),
+                self._intercepted(reply, len(payload)),
                 self._call.time_left_s(),
                 lambda cancel: self._admitted(reply, cancel),
                 reply.send_part,
             )
-        self._go_on()
+        self._continue()
 
-    def _followed(self, reply: "_StreamReply", request_bytes: int) -> Reply:
-        if self._follow is None:
+    def _intercepted(self, reply: "_StreamReply", request_bytes: int) -> Reply:
+        if self._intercept is None:
             return reply
-        followed = self._follow(self._call, reply, request_bytes)
-        reply.record = followed.record
-        return followed
+        intercepted = self._intercept(self._call, reply, request_bytes)
+        reply.record = intercepted.record
+        return intercepted
 
     def _admitted(self, reply: "_StreamReply", cancel: Callable[[], None]) -> None:
         with self._lock:
@@ -145,18 +145,21 @@ class InferStream:
 
     def _sent(self) -> None:
         with self._lock:
-            self._open -= 1
-        self._go_on()
+            self._open_requests -= 1
+        self._continue()
 
-    def _go_on(self) -> None:
-        """Ask for the next request, or end the stream, if it is time for either."""
+    def _continue(self) -> None:
+        """Receive the next request, or end the stream, if either is due."""
         with self._lock:
-            is_over = self._has_ended and not self._open
-            asks = not (self._has_ended or self._is_receiving) and self._open < _WINDOW
-            self._is_receiving |= asks
-        if is_over:
+            is_done = self._is_client_done and not self._open_requests
+            receives = (
+                not (self._is_client_done or self._is_receiving)
+                and self._open_requests < _MAX_OPEN_REQUESTS
+            )
+            self._is_receiving |= receives
+        if is_done:
             self._call.finish(grpc.StatusCode.OK)
-        elif asks:
+        elif receives:
             self._call.receive(self._received)
 
     def _closed(self) -> None:
@@ -167,7 +170,7 @@ class InferStream:
 
 
 class _StreamReply:
-    """Where the answer to one request of a stream goes; see `pending.Reply`."""
+    """The reply to one request of a stream; see `pending.Reply`."""
 
     record: RequestRecord | None = None
 
@@ -185,30 +188,31 @@ class _StreamReply:
         message: bytes | None = None,
         trailers: Metadata = (),
     ) -> bool:
-        """Send the answer, or the failure; False if nobody waits."""
+        """Send the last answer or the failure; False if the client is gone."""
         with self._lock:
             self.is_done = True
         if message is not None:
             return self._stream.send(self, as_streamed(message))
-        self._stream.refuse(self, code, details, trailers)
+        self._stream.fail(self, code, details, trailers)
         return True
 
     def send_part(self, message: bytes) -> bool:
-        """Send one of several answers, not the last; False if nobody waits."""
+        """Send an answer that is not the last; False if the client is gone."""
         part = as_streamed(message, is_final=False)
         if self.record is not None:
             self.record.response_bytes += len(part)
-        # Sent under the lock: a deadline ends a request from another thread, and no part may follow that.
+        # Sent under the lock: a deadline may end the request on another thread, and no part may
+        # follow its end.
         with self._lock:
             return not self.is_done and self._stream.send_part(part)
 
     @property
     def cancelled(self) -> bool:
-        """Whether the stream's caller is gone."""
+        """Whether the client is gone or the stream has ended."""
         return self._stream.cancelled
 
     def request_id(self) -> str:
-        """The id of the request that failed, as far as it can be read."""
+        """The id of the request; empty if it cannot be parsed."""
         try:
             request_id = parse_request(self._payload).id
             check_id(request_id)

@@ -1,6 +1,6 @@
-"""What is served, told and changed: `weir.v1.Models`, and the calls of the inference protocol that load and unload.
+"""Model control: `weir.v1.Models`, and the inference service's calls that load and unload models.
 
-Nothing is done on the transport's thread: a change is answered by `weir-loader`, when it is done.
+No call blocks the transport's thread: the thread `weir-loader` makes a change and answers it.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from weir.server.repository.model_manager import Upkeep
 from weir.server.repository.registry import Entry, Offer
 from weir.server.repository.repository import Repository
 from weir.server.repository.version_state import State
-from weir.server.services.handlers import later, unary
+from weir.server.services.handlers import deferred, unary
 from weir.server.services.inference import SERVICE as INFERENCE_SERVICE
 from weir.server.transport.base import Handlers
 
@@ -23,119 +23,106 @@ SERVICE = models_pb.DESCRIPTOR.services_by_name["Models"].full_name
 Parameters = Mapping[str, pb.ModelRepositoryParameter]
 
 
-class Models:
-    """Tells what a server holds.
+class ModelControlService:
+    """`weir.v1.Models`, `RepositoryModelLoad` and `RepositoryModelUnload`.
 
     Args:
         repository: the models.
+        changes: makes changes; None if clients may make none.
     """
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, changes: Changes | None) -> None:
         self._repository = repository
+        self._changes = changes
 
     def handlers(self) -> Handlers:
-        """By full method name."""
-        return {f"/{SERVICE}/ListModels": unary(models_pb.ListModelsRequest, self.list)}
-
-    def list(self, _request: models_pb.ListModelsRequest) -> models_pb.ListModelsResponse:
-        """Every model with its versions."""
-        # One look at both: a model may vanish meanwhile.
-        upkeeps, offers = self._repository.upkeeps(), self._repository.catalogue.offers
-        return models_pb.ListModelsResponse(
-            models=[
-                _told(upkeep, offers[upkeep.name]) for upkeep in upkeeps if upkeep.name in offers
-            ]
-        )
-
-
-class Control:
-    """Changes what a server holds.
-
-    Args:
-        changes: does it; None where nobody may.
-    """
-
-    def __init__(self, changes: Changes | None) -> None:
-        self._given = changes
-
-    @property
-    def _changes(self) -> Changes:
-        if self._given is None:
-            # The first words are Triton's.
-            raise Unsupported(
-                "explicit model load / unload is not allowed: see --model-control explicit"
-            )
-        return self._given
-
-    def handlers(self) -> Handlers:
-        """By full method name."""
+        """The service's handlers, by full method name."""
         return {
-            f"/{INFERENCE_SERVICE}/RepositoryModelLoad": later(
+            f"/{SERVICE}/ListModels": unary(models_pb.ListModelsRequest, self.list),
+            f"/{INFERENCE_SERVICE}/RepositoryModelLoad": deferred(
                 pb.RepositoryModelLoadRequest, self.load, pb.RepositoryModelLoadResponse()
             ),
-            f"/{INFERENCE_SERVICE}/RepositoryModelUnload": later(
+            f"/{INFERENCE_SERVICE}/RepositoryModelUnload": deferred(
                 pb.RepositoryModelUnloadRequest, self.unload, pb.RepositoryModelUnloadResponse()
             ),
-            f"/{SERVICE}/SetLabel": later(
+            f"/{SERVICE}/SetLabel": deferred(
                 models_pb.SetLabelRequest, self.set_label, models_pb.SetLabelResponse()
             ),
         }
 
+    def list(self, _request: models_pb.ListModelsRequest) -> models_pb.ListModelsResponse:
+        """Every model with its versions."""
+        # Both are read once: a model may be removed meanwhile.
+        upkeeps, offers = self._repository.upkeeps(), self._repository.catalogue.offers
+        return models_pb.ListModelsResponse(
+            models=[
+                _model(upkeep, offers[upkeep.name]) for upkeep in upkeeps if upkeep.name in offers
+            ]
+        )
+
     def load(self, request: pb.RepositoryModelLoadRequest, done: Done) -> None:
-        """Bring what is on disk of a model into service."""
+        """Load a model from disk and serve it."""
         _check_target(request.repository_name, request.model_name)
         for name in request.parameters:
             if name == "config" or name.startswith("file:"):
                 raise Unsupported(f"parameter {name[:64]!r}: models come from the repository alone")
         again = _flag(request.parameters, "reload")
-        self._changes.load(request.model_name, done, again=again)
+        self._allowed().load(request.model_name, done, again=again)
 
     def unload(self, request: pb.RepositoryModelUnloadRequest, done: Done) -> None:
-        """Take a model out of service."""
+        """Unload a model."""
         _check_target(request.repository_name, request.model_name)
-        # Of Triton's ensembles; here no model depends on another.
+        # Triton's parameter for ensembles; here no model depends on another.
         _flag(request.parameters, "unload_dependents")
-        self._changes.unload(request.model_name, done)
+        self._allowed().unload(request.model_name, done)
 
     def set_label(self, request: models_pb.SetLabelRequest, done: Done) -> None:
-        """Move a label, or take it away."""
+        """Set a label to a version, or remove it."""
         _check_target("", request.model_name)
         if not is_label(request.label):
             raise InvalidRequest(f"label: expected {LABEL_FORM}, got {request.label[:64]!r}")
         if request.version and not is_version(request.version):
             raise InvalidRequest(f"version: expected a number from 1, got {request.version}")
         number = request.version or None
-        self._changes.label(request.model_name, request.label, number, done)
+        self._allowed().label(request.model_name, request.label, number, done)
+
+    def _allowed(self) -> Changes:
+        if self._changes is None:
+            # The first words are Triton's.
+            raise Unsupported(
+                "explicit model load / unload is not allowed: see --model-control explicit"
+            )
+        return self._changes
 
 
 def _check_target(repository: str, model: str) -> None:
     if repository:
-        raise Unsupported("there is one repository, and it has no name")
+        raise Unsupported(f"repository name: expected none, got {repository[:64]!r}")
     if not model:
         raise InvalidRequest("model name: expected one, got none")
 
 
 def _flag(parameters: Parameters, known: str) -> bool:
-    """The one parameter that is known."""
+    """The value of the only known parameter; False if it is absent."""
     for name, value in parameters.items():
         if name != known or value.WhichOneof("parameter_choice") != "bool_param":
             raise InvalidRequest(f"parameters: expected {known!r} as a bool, got {name[:64]!r}")
     return parameters[known].bool_param if known in parameters else False
 
 
-def _told(upkeep: Upkeep, offer: Offer) -> models_pb.Model:
+def _model(upkeep: Upkeep, offer: Offer) -> models_pb.Model:
     answering = offer.default if offer.default.state is State.READY else None
     contract = answering.model.contract if answering and answering.model else None
     return models_pb.Model(
         name=upkeep.name,
         task=contract.task if contract else "",
         answering=answering.version if answering else "",
-        versions=map(_told_version, offer.versions.values()),
+        versions=map(_version, offer.versions.values()),
         on_disk=map(str, upkeep.on_disk),
     )
 
 
-def _told_version(entry: Entry) -> models_pb.Version:
+def _version(entry: Entry) -> models_pb.Version:
     model = entry.model
     parity = model.contract.parity if model and model.contract else None
     return models_pb.Version(

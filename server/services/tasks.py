@@ -1,4 +1,4 @@
-"""The task calls: `weir.v1.Tasks`, answered by the threads that run their batches."""
+"""`weir.v1.Tasks`: a model's task on pictures, texts or series instead of tensors."""
 
 from functools import partial
 
@@ -19,22 +19,22 @@ SERVICE = pb.DESCRIPTOR.services_by_name["Tasks"].full_name
 _CALLS = {"Classify": CLASSIFY, "ClassifyText": CLASSIFY_TEXT, "Forecast": FORECAST, "Tag": TAG}
 
 
-class Tasks:
-    """Answers the calls of `weir.v1.Tasks`.
+class TasksService:
+    """`weir.v1.Tasks`.
 
     Args:
-        admission: the way to the models' schedulers.
-        decoding: where pictures and texts become rows.
-        silence: ends streams that send no message.
+        admission: admits requests to their models' schedulers.
+        pool: preprocesses pictures and texts.
+        silence: ends streams whose client sends no message.
     """
 
-    def __init__(self, admission: Admission, decoding: WorkerPool, silence: Silence) -> None:
+    def __init__(self, admission: Admission, pool: WorkerPool, silence: Silence) -> None:
         self._admission = admission
-        self._decoding = decoding
+        self._pool = pool
         self._silence = silence
 
     def handlers(self) -> Handlers:
-        """By full method name."""
+        """The service's handlers, by full method name."""
         return {
             **{
                 f"/{SERVICE}/{name}": Unary(partial(self._start, task))
@@ -44,7 +44,7 @@ class Tasks:
         }
 
     def _start(self, task: TaskCall, call: Call, payload: bytes) -> None:
-        start(task, call, payload, self._admission, self._decoding)
+        start(task, call, payload, self._admission, self._pool)
 
     def _generate(self, call: Call) -> None:
-        generate(call, self._admission, self._decoding, self._silence)
+        generate(call, self._admission, self._pool, self._silence)

@@ -1,9 +1,10 @@
-"""The interface of a transport: calls, handlers and limits; `completion_queue` and `grpc_server` are two.
+"""The interface of a transport: calls, handlers, limits. Two modules implement it.
 
 Rules, the same for both:
 - A handler runs on a transport's thread and returns at once; it may answer later, from any thread.
 - A call is finished once: the first `finish` wins, later ones do nothing and return False.
-- `on_close` fires at most once, when the client is gone or its deadline passed; never after `finish`.
+- `on_close` fires at most once, when the client is gone or its deadline passed. It never fires
+  after `finish`.
 - A unary handler gets its message with the call. A stream handler asks for each message, and gets
   None when the client sends no more or is gone.
 """
@@ -79,7 +80,7 @@ class Unary:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """The handler of a stream: any number of messages out, and in unless it is a `server_stream`."""
+    """The handler of a stream; a `server_stream` gets one message, a `bidi_stream` any number."""
 
     handle: Callable[[Call], None]
     kind: Literal["server_stream", "bidi_stream"] = "bidi_stream"

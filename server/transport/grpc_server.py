@@ -1,4 +1,4 @@
-"""The portable transport: grpcio's public `grpc.server`. The fallback, and the reference in benchmarks.
+"""The portable transport: grpcio's public `grpc.server`; it works with any grpcio.
 
 Threads: grpcio's pool, `weir-grpc_<n>`. An open unary call holds one of them until it is answered.
 An open stream holds one that sends, and starts one that reads, `weir-read`.

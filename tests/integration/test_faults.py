@@ -31,7 +31,7 @@ from tests.integration.harness import (
     tensor,
 )
 from weir.protocol import inference_pb2 as pb
-from weir.server.services.inference import Servicer
+from weir.server.services.inference import InferenceService
 from weir.server.transport.base import Limits, Transport
 from weir.server.transport.completion_queue import CompletionQueueTransport
 from weir.server.transport.grpc_server import GrpcServerTransport
@@ -642,7 +642,7 @@ def test_bug_is_internal_with_an_id_and_no_text(
     transport: str, method: str, row: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     buggy: Any = Buggy()
-    handlers = Servicer(buggy, buggy).handlers()
+    handlers = InferenceService(buggy, buggy).handlers()
     kind = CompletionQueueTransport if transport == "completion-queue" else GrpcServerTransport
     server: Transport = kind("127.0.0.1:0", handlers, Limits())
     server.start()

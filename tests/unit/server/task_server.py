@@ -10,7 +10,7 @@ from weir.server.scheduling.admission import Admission
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.silence import Silence
 from weir.server.scheduling.worker_pool import WorkerPool
-from weir.server.services.tasks import SERVICE, Tasks
+from weir.server.services.tasks import SERVICE, TasksService
 from weir.server.transport.base import Unary
 
 Answer = TypeVar("Answer", bound=Message)
@@ -40,7 +40,7 @@ class TaskServer:
         self.pool = WorkerPool(1, deadlines=deadlines, clock=clock)
         self.pool.start()
         silence = Silence(60.0, deadlines=deadlines, clock=clock)
-        handlers = Tasks(self.admission, self.pool, silence).handlers()
+        handlers = TasksService(self.admission, self.pool, silence).handlers()
         self.handler = handlers[f"/{SERVICE}/{method}"]
 
     def send(self, message: Message | bytes, call: FakeCall | None = None) -> FakeCall:

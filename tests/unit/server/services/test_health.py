@@ -7,7 +7,7 @@ from tests.unit.server.conftest import FakeCall
 from weir.server.services.health import (
     HEALTH_SERVICE,
     REFLECTION_SERVICE,
-    Health,
+    HealthService,
     reflection_handlers,
 )
 from weir.server.transport.base import Stream, Unary
@@ -18,11 +18,11 @@ SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
 @pytest.fixture
-def health() -> Health:
-    return Health()
+def health() -> HealthService:
+    return HealthService()
 
 
-def check(health: Health, service: str) -> FakeCall:
+def check(health: HealthService, service: str) -> FakeCall:
     call = FakeCall()
     handler = health.handlers()[f"/{HEALTH_SERVICE}/Check"]
     assert isinstance(handler, Unary)
@@ -30,13 +30,13 @@ def check(health: Health, service: str) -> FakeCall:
     return call
 
 
-def status(health: Health, service: str) -> int:
+def status(health: HealthService, service: str) -> int:
     call = check(health, service)
     assert call.code is grpc.StatusCode.OK and call.message is not None
     return health_pb2.HealthCheckResponse.FromString(call.message).status
 
 
-def watch(health: Health, service: str) -> FakeCall:
+def watch(health: HealthService, service: str) -> FakeCall:
     call = FakeCall()
     handler = health.handlers()[f"/{HEALTH_SERVICE}/Watch"]
     assert isinstance(handler, Stream)
@@ -49,11 +49,11 @@ def seen(call: FakeCall) -> list[int]:
     return [health_pb2.HealthCheckResponse.FromString(message).status for message in call.sent]
 
 
-def test_server_that_starts_is_not_serving(health: Health) -> None:
+def test_server_that_starts_is_not_serving(health: HealthService) -> None:
     assert status(health, "") == NOT_SERVING
 
 
-def test_server_and_models_have_their_own_status(health: Health) -> None:
+def test_server_and_models_have_their_own_status(health: HealthService) -> None:
     health.set("", is_serving=True)
     health.set("lenet5", is_serving=False)
 
@@ -61,11 +61,11 @@ def test_server_and_models_have_their_own_status(health: Health) -> None:
     assert status(health, "lenet5") == NOT_SERVING
 
 
-def test_unknown_name_is_not_found(health: Health) -> None:
+def test_unknown_name_is_not_found(health: HealthService) -> None:
     assert check(health, "other").code is grpc.StatusCode.NOT_FOUND
 
 
-def test_bytes_that_are_no_request_are_not_found(health: Health) -> None:
+def test_bytes_that_are_no_request_are_not_found(health: HealthService) -> None:
     call = FakeCall()
     handler = health.handlers()[f"/{HEALTH_SERVICE}/Check"]
     assert isinstance(handler, Unary)
@@ -75,7 +75,7 @@ def test_bytes_that_are_no_request_are_not_found(health: Health) -> None:
     assert call.code is grpc.StatusCode.NOT_FOUND
 
 
-def test_watch_tells_of_every_change(health: Health) -> None:
+def test_watch_tells_of_every_change(health: HealthService) -> None:
     call = watch(health, "lenet5")
 
     health.set("lenet5", is_serving=True)
@@ -86,7 +86,7 @@ def test_watch_tells_of_every_change(health: Health) -> None:
     assert call.code is None
 
 
-def test_watch_of_a_caller_that_left_is_over(health: Health) -> None:
+def test_watch_of_a_caller_that_left_is_over(health: HealthService) -> None:
     call = watch(health, "")
 
     call.close()
@@ -95,7 +95,7 @@ def test_watch_of_a_caller_that_left_is_over(health: Health) -> None:
     assert seen(call) == [NOT_SERVING]
 
 
-def test_stopping_is_told_to_everybody_and_for_good(health: Health) -> None:
+def test_stopping_is_told_to_everybody_and_for_good(health: HealthService) -> None:
     health.set("", is_serving=True)
     health.set("lenet5", is_serving=True)
     call = watch(health, "lenet5")
@@ -136,7 +136,7 @@ def test_reflection_reads_no_question_before_its_answer_is_out() -> None:
 
 @pytest.mark.parametrize("name", ["x" * 129, "nobody"], ids=["too long", "one too many"])
 def test_watching_a_name_nobody_has_costs_nothing_for_good(name: str) -> None:
-    health = Health()
+    health = HealthService()
     for number in range(1024):
         watch(health, f"unknown-{number}")
 

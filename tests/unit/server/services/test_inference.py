@@ -12,7 +12,7 @@ from tests.unit.server.conftest import AFFINE_GOLDEN, Backend, Clock, FakeCall
 from weir.bundle.golden import Golden
 from weir.protocol import inference_pb2 as pb
 from weir.server.scheduling.admission import Admission
-from weir.server.services.inference import SERVICE, Servicer
+from weir.server.services.inference import SERVICE, InferenceService
 from weir.server.transport.base import Stream, Unary
 
 M = TypeVar("M", bound=Message)
@@ -41,7 +41,7 @@ class Server:
             clock=clock,
         )
         self.admission.start()
-        self.handlers = Servicer(backend.repository, self.admission).handlers()
+        self.handlers = InferenceService(backend.repository, self.admission).handlers()
 
     def handle(self, method: str, payload: bytes) -> FakeCall:
         call = FakeCall(method=f"/{SERVICE}/{method}")

@@ -1,7 +1,7 @@
 from typing import Any
 
 from weir.protocol.weir.v1 import tasks_pb2 as pb
-from weir.server.services.tasks import SERVICE, Tasks
+from weir.server.services.tasks import SERVICE, TasksService
 
 
 def test_calls_are_those_of_the_service() -> None:
@@ -9,7 +9,7 @@ def test_calls_are_those_of_the_service() -> None:
 
     assert SERVICE == "weir.v1.Tasks"
     nothing: Any = None
-    assert set(Tasks(nothing, nothing, nothing).handlers()) == {
+    assert set(TasksService(nothing, nothing, nothing).handlers()) == {
         f"/{SERVICE}/{name}" for name in methods
     }
 

@@ -13,7 +13,7 @@ from weir.server.scheduling.admission import Admission
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.silence import Silence
 from weir.server.scheduling.worker_pool import WorkerPool
-from weir.server.services.tasks import SERVICE, Tasks
+from weir.server.services.tasks import SERVICE, TasksService
 from weir.server.transport import backpressure
 from weir.server.transport.base import Stream
 
@@ -37,7 +37,7 @@ class Generating:
         self.pool = WorkerPool(1, deadlines=deadlines, clock=clock)
         self.pool.start()
         self.silence = Silence(60.0, deadlines=deadlines, clock=clock)
-        handlers = Tasks(self.admission, self.pool, self.silence).handlers()
+        handlers = TasksService(self.admission, self.pool, self.silence).handlers()
         self._handler = handlers[f"/{SERVICE}/Generate"]
 
     def wait_until_counted(self) -> None:
