@@ -170,7 +170,7 @@ class InferStream:
 
 
 class _StreamReply:
-    """The reply to one request of a stream; see `pending.Reply`."""
+    """The reply to one request of a stream; see `request_record.Reply`."""
 
     record: RequestRecord | None = None
 
