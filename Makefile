@@ -6,14 +6,16 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
-PROTOC := $(BIN)/python -m grpc_tools.protoc -I weir/protocol=protos
-PROTOS := $(sort $(wildcard protos/*.proto protos/*/*/*.proto))
+# Tests run on all cores; a file's tests stay together, and with them their servers and exports.
+PYTEST := $(BIN)/pytest --numprocesses auto --dist loadfile
+
+BUF := 1.75.0
 
 # Debian's, for `make test-ops`.
 OPS_PROGRAMS := prometheus promtool podman runc catatonit debootstrap iptables
 OPS_PACKAGES := prometheus podman netavark aardvark-dns runc catatonit debootstrap iptables
 
-.PHONY: demo test test-ops format lint types imports proto check-proto metrics-page pytest clean
+.PHONY: demo test quick test-ops buf format lint types imports proto check-proto metrics-page pytest clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py
@@ -58,21 +60,25 @@ imports: $(VENV)/installed
 	$(BIN)/lint-imports
 
 proto: $(VENV)/installed
-	$(PROTOC) --python_out=. --pyi_out=. $(PROTOS)
+	$(BIN)/python -m tools.protos
 
 check-proto: $(VENV)/installed
-	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT \
-	  && $(PROTOC) --python_out="$$fresh" --pyi_out="$$fresh" $(PROTOS) \
-	  && for file in $$(cd "$$fresh" && find weir/protocol -type f); do \
-	       diff -u "$$file" "$$fresh/$$file" \
-	         || { echo "weir/protocol is not what protos/ says: run 'make proto'"; exit 1; }; \
-	     done
+	$(BIN)/python -m tools.protos --check
+
+# Lint of protos/, and no change that breaks clients of the published wire (protos/wire.binpb). Needs npm.
+buf:
+	npx --yes @bufbuild/buf@$(BUF) lint protos
+	npx --yes @bufbuild/buf@$(BUF) breaking protos --against protos/wire.binpb
 
 metrics-page: $(VENV)/installed
 	$(BIN)/python -m tools.metrics_page > docs/metrics.md.new && mv docs/metrics.md.new docs/metrics.md
 
 pytest: $(VENV)/installed
-	$(BIN)/pytest
+	$(PYTEST)
+
+# Under a minute: lint, types, and the unit tests of what changed.
+quick: lint types
+	$(PYTEST) $$($(BIN)/python -m tools.quick_tests)
 
 clean:
 	rm -rf $(VENV) .demo build dist

@@ -29,7 +29,7 @@ from benchmarks.http2 import framed
 from benchmarks.load import MODEL_INFER, Load, Outcome, infer_body, measure, require_h2load
 from benchmarks.machine import busy_cores, machine, raw_session
 from benchmarks.servers import serving
-from weir.protocol.weir.v1 import tasks_pb2
+from weir.protocol import tasks_pb2
 
 RAW, FORMS = "raw ONNX Runtime", ("UINT8", "FP32", "JPEG")
 STREAMS = 16

@@ -1,6 +1,6 @@
 """What a `GenerateRequest` asks of a search."""
 
-from weir.protocol.weir.v1 import tasks_pb2 as pb
+from weir.protocol import tasks_pb2 as pb
 from weir.server.errors import InvalidRequest
 from weir.server.generation.parameters import (
     LEAST_TEMPERATURE,

@@ -12,8 +12,8 @@ from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from weir.protocol import inference_pb2 as pb
+from weir.protocol import tasks_pb2 as tasks_pb
 from weir.protocol.datatypes import to_raw
-from weir.protocol.weir.v1 import tasks_pb2 as tasks_pb
 from weir.server.errors import InvalidRequest, ResponseTooLarge
 from weir.server.runtime.signature import Form
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from weir.bundle.versions import LABEL_FORM, is_label, is_version
 from weir.protocol import inference_pb2 as pb
-from weir.protocol.weir.v1 import models_pb2 as models_pb
+from weir.protocol import models_pb2 as models_pb
 from weir.server.errors import InvalidRequest, Unsupported
 from weir.server.repository.changes import Changes, Done
 from weir.server.repository.model_manager import Upkeep

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from weir.protocol.weir.v1 import tasks_pb2 as pb
+from weir.protocol import tasks_pb2 as pb
 from weir.server.scheduling.admission import Admission
 from weir.server.scheduling.silence import Silence
 from weir.server.scheduling.worker_pool import WorkerPool

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weir.bundle.series import Series
-from weir.protocol.weir.v1 import tasks_pb2 as pb
+from weir.protocol import tasks_pb2 as pb
 from weir.server.errors import InvalidRequest
 from weir.server.protocol.request_decoder import check_id, parse_message
 from weir.server.scheduling.served_model import ServedModel

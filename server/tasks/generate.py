@@ -9,7 +9,7 @@ from functools import partial
 
 import grpc
 
-from weir.protocol.weir.v1 import tasks_pb2 as pb
+from weir.protocol import tasks_pb2 as pb
 from weir.server.errors import DeadlineExceeded, InvalidRequest
 from weir.server.generation.request import PairRequest
 from weir.server.generation.row import Row

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weir.bundle.contract import Preprocessing
-from weir.protocol.weir.v1 import tasks_pb2 as pb
+from weir.protocol import tasks_pb2 as pb
 from weir.server.errors import InvalidRequest, ServerError
 from weir.server.preprocessing import images
 from weir.server.protocol import response_encoder

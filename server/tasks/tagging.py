@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from weir.protocol.weir.v1 import tasks_pb2 as pb
+from weir.protocol import tasks_pb2 as pb
 from weir.server.errors import InvalidRequest
 from weir.server.preprocessing.tokenizer import TokenizedText
 from weir.server.protocol import message_limits

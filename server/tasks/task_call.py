@@ -13,7 +13,7 @@ from typing import Any, Generic
 
 from numpy.typing import NDArray
 
-from weir.protocol.weir.v1 import tasks_pb2 as pb
+from weir.protocol import tasks_pb2 as pb
 from weir.server.errors import Draining, InvalidRequest
 from weir.server.protocol import message_limits
 from weir.server.scheduling.admission import Admission, M, successor

@@ -19,7 +19,7 @@ from weir.bundle.reader import read
 from weir.export.seq2seq.publishing import publish_pair
 from weir.export.seq2seq.spec import PairSpec
 from weir.protocol import inference_pb2 as pb
-from weir.protocol.weir.v1 import tasks_pb2 as tasks_pb
+from weir.protocol import tasks_pb2 as tasks_pb
 
 LISTENED = 5
 """Tokens read of an endless answer."""

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
 from weir.protocol import inference_pb2 as pb
-from weir.protocol.weir.v1 import tasks_pb2 as tasks_pb
+from weir.protocol import tasks_pb2 as tasks_pb
 
 Array = NDArray[Any]
 Labels = frozenset[tuple[str, str]]

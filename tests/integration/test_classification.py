@@ -23,7 +23,7 @@ from tests.integration.harness import (
     running,
     tensor,
 )
-from weir.protocol.weir.v1 import tasks_pb2 as pb
+from weir.protocol import tasks_pb2 as pb
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 NAMES = list(COLOURS)

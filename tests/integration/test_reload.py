@@ -40,7 +40,7 @@ from weir.bundle.golden import FILE_NAME as GOLDEN
 from weir.bundle.golden import Golden, encode
 from weir.bundle.writer import write
 from weir.protocol import inference_pb2 as pb
-from weir.protocol.weir.v1 import models_pb2 as models_pb
+from weir.protocol import models_pb2 as models_pb
 
 MODELS = "weir.v1.Models"
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE

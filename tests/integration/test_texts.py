@@ -13,7 +13,7 @@ import weir
 from tests.helpers import text_models
 from tests.integration.harness import ANSWER_S, TASKS, Client, Server, failure, tensor
 from weir.cli import main as cli
-from weir.protocol.weir.v1 import tasks_pb2 as pb
+from weir.protocol import tasks_pb2 as pb
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 

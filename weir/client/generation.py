@@ -14,7 +14,7 @@ from weir.client.errors import Internal, UsageError
 from weir.client.results import Generated, GeneratedToken, Hypothesis
 from weir.client.rpc import Version, parse
 from weir.client.tasks import SERVICE, Text, text_message
-from weir.protocol.weir.v1 import tasks_pb2 as pb
+from weir.protocol import tasks_pb2 as pb
 
 GENERATE = f"/{SERVICE}/Generate"
 # The wire carries 64 bits; many random number generators take a signed seed.

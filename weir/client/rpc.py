@@ -34,8 +34,8 @@ from weir.client.results import (
     VersionInfo,
 )
 from weir.protocol import inference_pb2 as pb
+from weir.protocol import models_pb2 as models_pb
 from weir.protocol.datatypes import DATATYPES, datatype_of, from_raw, to_raw
-from weir.protocol.weir.v1 import models_pb2 as models_pb
 
 Result = TypeVar("Result")
 Received = TypeVar("Received", bound=Message)

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from weir.client.errors import Internal, UsageError
 from weir.client.results import Class, ClassifiedText, Forecast, TaggedToken
 from weir.client.rpc import Call, Version, parse
-from weir.protocol.weir.v1 import tasks_pb2 as pb
+from weir.protocol import tasks_pb2 as pb
 
 SERVICE = "weir.v1.Tasks"
 

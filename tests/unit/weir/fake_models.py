@@ -10,7 +10,7 @@ import grpc
 from google.protobuf.message import Message
 
 from weir.protocol import inference_pb2 as pb
-from weir.protocol.weir.v1 import models_pb2 as models_pb
+from weir.protocol import models_pb2 as models_pb
 
 SINCE_MS = 1_795_000_000_250
 

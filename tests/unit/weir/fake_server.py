@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from tests.unit.weir.fake_models import FakeModels
 from tests.unit.weir.fake_tasks import FakeTasks
 from weir.protocol import inference_pb2 as pb
+from weir.protocol import tasks_pb2 as tasks_pb
 from weir.protocol.datatypes import datatype_of, from_raw, to_raw
-from weir.protocol.weir.v1 import tasks_pb2 as tasks_pb
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 MODELS = {

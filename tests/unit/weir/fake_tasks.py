@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 
-from weir.protocol.weir.v1 import tasks_pb2 as pb
+from weir.protocol import tasks_pb2 as pb
 
 
 @dataclass

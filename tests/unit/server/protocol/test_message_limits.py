@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weir.protocol import inference_pb2 as pb
-from weir.protocol.weir.v1 import tasks_pb2 as tasks_pb
+from weir.protocol import tasks_pb2 as tasks_pb
 from weir.server.errors import InvalidRequest
 from weir.server.protocol import message_limits
 from weir.server.protocol.message_limits import SMALL_BYTES, check_counts, check_texts, read_texts

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from weir.protocol import inference_pb2 as pb
+from weir.protocol import tasks_pb2 as tasks_pb
 from weir.protocol.datatypes import DATATYPES, to_raw
-from weir.protocol.weir.v1 import tasks_pb2 as tasks_pb
 from weir.server.errors import InvalidRequest, ResponseTooLarge
 from weir.server.protocol import request_decoder
 from weir.server.protocol.response_encoder import (

@@ -11,7 +11,7 @@ from tests.helpers import text_models
 from tests.unit.server.conftest import HANG_S, Backend, Clock
 from tests.unit.server.task_server import TaskServer
 from weir.bundle.series import Series
-from weir.protocol.weir.v1 import tasks_pb2 as pb
+from weir.protocol import tasks_pb2 as pb
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 SALES, PRICE = [9.0, 1.0, 2.0, 3.0], [9.0, 0.25, 0.5, 0.75]

@@ -8,7 +8,7 @@ import pytest
 
 from tests.helpers import pairs
 from tests.unit.server.conftest import HANG_S, Backend, Clock, FakeCall
-from weir.protocol.weir.v1 import tasks_pb2 as pb
+from weir.protocol import tasks_pb2 as pb
 from weir.server.scheduling.admission import Admission
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.silence import Silence

@@ -13,7 +13,7 @@ from tests.helpers import onnx_models
 from tests.unit.server.conftest import COLOURS, HANG_S, Backend, Clock, FakeCall
 from tests.unit.server.task_server import TaskServer
 from weir.bundle.contract import Preprocessing
-from weir.protocol.weir.v1 import tasks_pb2 as pb
+from weir.protocol import tasks_pb2 as pb
 from weir.server.scheduling.worker_pool import Job
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT

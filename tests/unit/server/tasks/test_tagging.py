@@ -11,7 +11,7 @@ from tests.helpers import text_models
 from tests.unit.server.conftest import HANG_S, Backend, Clock
 from tests.unit.server.task_server import TaskServer
 from weir.bundle.sequences import Tokenisation
-from weir.protocol.weir.v1 import tasks_pb2 as pb
+from weir.protocol import tasks_pb2 as pb
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 

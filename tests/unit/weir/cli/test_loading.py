@@ -3,7 +3,7 @@ import pytest
 from tests.unit.weir.cli.shell import Weir
 from tests.unit.weir.fake_models import SINCE_MS
 from tests.unit.weir.fake_server import FakeServer
-from weir.protocol.weir.v1 import models_pb2 as models_pb
+from weir.protocol import models_pb2 as models_pb
 
 
 @pytest.mark.parametrize("verb", ["load", "unload", "reload"])

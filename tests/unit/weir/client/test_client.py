@@ -13,7 +13,7 @@ from tests.unit.weir.fake_server import FakeServer
 from weir import Client
 from weir.client import errors
 from weir.protocol import inference_pb2 as pb
-from weir.protocol.weir.v1 import models_pb2 as models_pb
+from weir.protocol import models_pb2 as models_pb
 
 PAIR = np.array([[3, 4]])
 

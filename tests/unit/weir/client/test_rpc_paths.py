@@ -4,7 +4,7 @@ from grpc_health.v1 import health_pb2
 
 from weir.client import rpc
 from weir.protocol import inference_pb2 as pb
-from weir.protocol.weir.v1 import models_pb2 as models_pb
+from weir.protocol import models_pb2 as models_pb
 
 EVERY_CALL: list[rpc.Call[Any]] = [
     rpc.metadata("m"),

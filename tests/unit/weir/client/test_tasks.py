@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 from weir.client import tasks
 from weir.client.errors import Internal, UsageError
 from weir.client.results import Class
-from weir.protocol.weir.v1 import tasks_pb2 as pb
+from weir.protocol import tasks_pb2 as pb
 
 SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 4), st.sampled_from([1, 3, 4]))
 

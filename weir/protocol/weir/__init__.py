@@ -1,1 +1,0 @@
-"""Code generated from `protos/weir/`; `make proto` writes it, nobody edits it."""
