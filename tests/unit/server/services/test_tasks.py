@@ -1,6 +1,6 @@
 from typing import Any
 
-from weir.protocol.weir.v1 import tasks_pb2 as pb
+from weir.protocol import tasks_pb2 as pb
 from weir.server.services.tasks import SERVICE, TasksService
 
 
