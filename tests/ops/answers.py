@@ -1,31 +1,32 @@
-"""Which queries of dashboards and rules a Prometheus has no answer to."""
+"""Finds queries of dashboards and rules for which Prometheus has no data."""
 
 import math
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from deploy.grafana.queries import Prometheus, Refused, choices, dashboards, filled, panels
+from tests.helpers.dashboards import dashboards, panels
+from tests.ops.prometheus_api import Prometheus, QueryError, choices, filled
 
 VARIABLES = {
     "weir-model": [{"model": "tagger"}, {"model": "colours"}],
     "weir-generation": [{"model": "speller"}],
 }
-"""By dashboard, the choices of a reader that are tried: a panel must have data for one of them."""
+"""Variable values to try, by dashboard: a panel must have data for at least one."""
 
 EMPTY_PANELS = {
-    ("weir-host", "GPU memory in use"): "there may be no GPU",
-    ("weir-host", "GPU busy"): "there may be no GPU",
+    ("weir-host", "GPU memory utilisation"): "the machine may have no GPU",
+    ("weir-host", "GPU utilisation"): "the machine may have no GPU",
 }
 EMPTY_OPERANDS = {
-    'absent(up{job="weir"})': "the server is there",
+    'absent(up{job="weir"})': "the server is up",
     "weir_model_loads_total offset 1h": "the server is younger than an hour",
 }
-"""What may be without data, and why."""
+"""Queries that may have no data, with the reason."""
 
 
 def empty_panels(folder: Path, api: Prometheus) -> Iterator[str]:
-    """A line for every query of every panel, and of every variable, that no choice gives data for."""
+    """A line for each panel query and each variable without data."""
     for dashboard in dashboards(folder):
         page = dashboard["uid"]
         chosen = [_COMMON | choice for choice in VARIABLES.get(page, [{}])]
@@ -46,7 +47,7 @@ _COMMON = {"__rate_interval": "10m", "version": ".*", "instance": ".*"}
 
 
 def empty_rules(exprs: Iterable[str], api: Prometheus) -> Iterator[str]:
-    """A line for every part of a rule that has no data, compared or not."""
+    """A line for each operand of a rule without data; comparisons are ignored."""
     for expr in exprs:
         for operand in operands(expr):
             if operand in EMPTY_OPERANDS:
@@ -61,15 +62,15 @@ _COMPARISON = re.compile(r" (==|!=|>=|<=|>|<) (?!bool)")
 
 def _problem(api: Prometheus, exprs: list[str]) -> str:
     try:
-        answers = [series for expr in exprs for series in api.query(expr)]
-    except Refused as error:
+        values = [value for expr in exprs for value in api.query(expr)]
+    except QueryError as error:
         return str(error)
-    has_data = any(not math.isnan(value) for series in answers for value in series.values)
+    has_data = not all(math.isnan(value) for value in values)
     return "" if has_data else "no data"
 
 
 def operands(expr: str) -> Iterator[str]:
-    """What `and`, `or` and `unless` join, to any depth; `on (…)` left out."""
+    """The operands of `and`, `or` and `unless` at any depth, without `on (…)`."""
     parts = list(_split(expr.strip()))
     if len(parts) > 1:
         for part in parts:
@@ -86,7 +87,7 @@ _JOIN = re.compile(r"\s(?:and|or|unless)\s+(?:on\s*\([^)]*\)\s*)?")
 
 
 def _split(expr: str) -> Iterator[str]:
-    """At the joins outside all brackets."""
+    """Split an expression at the joins outside all brackets."""
     start = 0
     for match in _JOIN.finditer(expr):
         before = expr[: match.start()]
@@ -97,7 +98,7 @@ def _split(expr: str) -> Iterator[str]:
 
 
 def _closing(expr: str) -> int:
-    """Where the bracket that an expression starts with is closed."""
+    """Index of the bracket that closes the first one."""
     depth = 0
     for position, character in enumerate(expr):
         depth += (character == "(") - (character == ")")

@@ -1,17 +1,17 @@
-"""A real server under a load in which everything happens, and a real Prometheus that watched it."""
+"""A real server under a load of every kind of request, and a real Prometheus that scraped it."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from deploy.grafana.queries import Prometheus
 from tests.integration.harness import running
 from tests.ops import stack, world
+from tests.ops.prometheus_api import Prometheus
 
 
 @pytest.fixture(scope="session")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """It holds scrapes from before, amid and after the load, and has evaluated its rules since."""
+    """Its scrapes cover the time before, during and after the load; its rules are evaluated."""
     folder = tmp_path_factory.mktemp("watched")
     models = folder / "models"
     world.publish(models)
@@ -22,7 +22,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
         running(models, folder / "weir.server.log", *flags) as server,
         stack.prometheus(server.metrics, folder) as api,
     ):
-        # Counters that are first seen with a value have no rate: hence the load comes twice.
+        # A counter whose first sample is not 0 has no rate, so the load runs twice.
         for _ in range(2):
             world.load(server.target)
             stack.wait_for_scrape(api)

@@ -1,4 +1,4 @@
-"""A Prometheus process with the configuration of `deploy/prometheus`, scraping one server once a second."""
+"""A Prometheus process with the configuration of `deploy/prometheus`, which scrapes one server every second."""
 
 import re
 import subprocess
@@ -9,16 +9,16 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from deploy.grafana.queries import Prometheus
+from tests.ops.prometheus_api import Prometheus
 
 CONFIG = Path(__file__).parents[2] / "deploy" / "prometheus"
 PATIENCE_S = 60.0
-"""Until whatever has to come has come, on a busy machine."""
+"""Limit of each wait, on a busy machine."""
 
 
 @contextmanager
 def prometheus(target: str, folder: Path) -> Iterator[Prometheus]:
-    """It, once it is ready; killed at the end.
+    """Start Prometheus and yield its API once it is ready; kill it at the end.
 
     Args:
         target: the server's metrics port, `host:port`.
@@ -47,20 +47,20 @@ def wait_for_scrape(api: Prometheus) -> None:
     """Return once Prometheus holds a scrape that began after this call."""
     asked_s = time.time()
     wait_until(
-        lambda: any(each.values[0] > asked_s for each in api.query('timestamp(up{job="weir"})')),
+        lambda: any(at_s > asked_s for at_s in api.query('timestamp(up{job="weir"})')),
         "the server was not scraped",
     )
 
 
 def wait_for_rules(api: Prometheus) -> None:
-    """Return once every rule was evaluated twice after this call: alerts look at what others record."""
+    """Return once every rule was evaluated twice after this call; alerts read recorded series."""
     for _ in range(2):
         asked_s = time.time()
         wait_until(partial(_are_evaluated, api, asked_s), "the rules were not evaluated")
 
 
 def wait_until(is_so: Callable[[], bool], otherwise: str) -> None:
-    """Ask again and again; a failed test if it takes too long."""
+    """Poll until the condition holds; fail the test after `PATIENCE_S`."""
     end_s = time.monotonic() + PATIENCE_S
     while not is_so():
         assert time.monotonic() < end_s, otherwise
@@ -75,7 +75,7 @@ def _are_evaluated(api: Prometheus, since_s: float) -> bool:
 
 
 def _config(target: str, folder: Path) -> Path:
-    """The deployed configuration, but for the target and the pace."""
+    """The deployed configuration with another target and shorter intervals."""
     text = (CONFIG / "prometheus.yml").read_text("utf-8")
     changes = {
         "server:8002": target,

@@ -1,20 +1,20 @@
-"""Every query of every panel and every part of every rule, against a real Prometheus and a real server."""
+"""Every panel query and every rule operand returns data from a real Prometheus."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 
-from deploy.grafana import build
-from deploy.grafana.queries import Prometheus
 from tests.ops.answers import EMPTY_OPERANDS, empty_panels, empty_rules, operands
+from tests.ops.prometheus_api import Prometheus, filled
 from tests.ops.stack import wait_until
+from tools.dashboards.grafana_json import FOLDER
 
 pytestmark = pytest.mark.ops
 
 
 def test_every_query_of_every_panel_returns_data(watched: Prometheus) -> None:
-    problems = list(empty_panels(build.FOLDER, watched))
+    problems = list(empty_panels(FOLDER, watched))
 
     assert not problems, "\n".join(problems)
 
@@ -31,7 +31,7 @@ def test_every_query_of_every_panel_returns_data(watched: Prometheus) -> None:
 def test_a_broken_query_is_found(
     watched: Prometheus, tmp_path: Path, right: str, wrong: str, problem: str
 ) -> None:
-    copy = Path(shutil.copytree(build.FOLDER, tmp_path / "dashboards"))
+    copy = Path(shutil.copytree(FOLDER, tmp_path / "dashboards"))
     page = copy / "model.json"
     text = page.read_text("utf-8")
     assert right in text
@@ -41,6 +41,16 @@ def test_a_broken_query_is_found(
 
     assert found.startswith("weir-model: ")
     assert problem in found
+
+
+def test_variables_of_a_query_are_filled_in() -> None:
+    expr = 'rate(weir_rows_total{model="$model"}[$__rate_interval])'
+
+    assert filled(expr, {"model": "lenet5", "__rate_interval": "1m"}) == (
+        'rate(weir_rows_total{model="lenet5"}[1m])'
+    )
+    with pytest.raises(KeyError):
+        filled(expr, {"model": "lenet5"})
 
 
 def test_every_part_of_every_rule_returns_data(watched: Prometheus) -> None:
@@ -69,7 +79,7 @@ def test_exceptions_are_parts_of_rules(watched: Prometheus) -> None:
     assert set(EMPTY_OPERANDS) <= parts
 
 
-def test_alerts_tell_of_what_is_wrong_and_of_nothing_else(watched: Prometheus) -> None:
+def test_only_the_expected_alerts_fire(watched: Prometheus) -> None:
     def active() -> dict[str, set[str]]:
         found: dict[str, set[str]] = {}
         for alert in watched.ask("alerts")["alerts"]:
@@ -79,7 +89,7 @@ def test_alerts_tell_of_what_is_wrong_and_of_nothing_else(watched: Prometheus) -
         return found
 
     wait_until(
-        lambda: "WeirGoldenMismatch" in active(), "no alert of a model that computes nonsense"
+        lambda: "WeirGoldenMismatch" in active(), "no alert for the model with wrong outputs"
     )
 
     alerts = active()

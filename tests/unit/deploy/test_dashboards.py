@@ -1,16 +1,24 @@
-"""The dashboards as files: what the description makes, and what whoever reads them needs."""
+"""The dashboard files: equal to the builder's output, valid, and readable."""
 
+import copy
+import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from grafana_foundation_sdk.cog import plugins
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard as SdkDashboard
 
-from deploy.grafana import build
-from deploy.grafana.panels import COLOURS, Dashboard
-from deploy.grafana.queries import dashboards, panels
+from tests.helpers.dashboards import dashboards, panels
+from tools.dashboards import grafana_json
+from tools.dashboards.panels import COLOURS, Dashboard
 from weir.server.transport.status import CODE_OF
 
-PAGES = dashboards(build.FOLDER)
+plugins.register_default_plugins()
+
+PAGES = dashboards(grafana_json.FOLDER)
 PANELS = [(page["title"], panel) for page in PAGES for panel in panels(page)]
 each_panel = pytest.mark.parametrize(
     "panel",
@@ -19,21 +27,56 @@ each_panel = pytest.mark.parametrize(
 )
 
 
-@pytest.mark.parametrize("dashboard", build.DASHBOARDS, ids=lambda each: each.name)
-def test_file_is_what_the_description_makes(dashboard: Dashboard) -> None:
-    path = build.FOLDER / f"{dashboard.name}.json"
+@pytest.mark.parametrize("dashboard", grafana_json.DASHBOARDS, ids=lambda each: each.name)
+def test_file_is_the_builders_output(dashboard: Dashboard) -> None:
+    path = grafana_json.FOLDER / f"{dashboard.name}.json"
 
-    assert path.read_text("utf-8") == build.text_of(dashboard), "run python -m deploy.grafana.build"
+    assert path.read_text("utf-8") == grafana_json.text_of(dashboard), (
+        "run python -m tools.dashboards"
+    )
 
 
 def test_there_are_no_other_files() -> None:
-    names = {path.stem for path in build.FOLDER.iterdir()}
+    names = {path.stem for path in grafana_json.FOLDER.iterdir()}
 
-    assert names == {dashboard.name for dashboard in build.DASHBOARDS}
+    assert names == {dashboard.name for dashboard in grafana_json.DASHBOARDS}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page["title"])
+def test_grafanas_own_model_knows_every_field(page: dict[str, Any]) -> None:
+    parsed = SdkDashboard.from_json(page)
+
+    again = json.loads(json.dumps(parsed, cls=JSONEncoder))
+
+    assert list(differences(page, again, "dashboard")) == []
+
+
+def test_unknown_field_is_found() -> None:
+    page = copy.deepcopy(PAGES[0])
+    page["panels"][1]["options"]["colourMode"] = "value"
+
+    again = json.loads(json.dumps(SdkDashboard.from_json(page), cls=JSONEncoder))
+
+    assert list(differences(page, again, "dashboard")) == ["dashboard.panels.1.options.colourMode"]
+
+
+def differences(ours: Any, theirs: Any, path: str) -> Iterator[str]:
+    """Paths of our JSON that a round trip through the SDK changes or drops."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key, value in ours.items():
+            if key in theirs:
+                yield from differences(value, theirs[key], f"{path}.{key}")
+            elif value is not None:
+                yield f"{path}.{key}"
+    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        for index, (own, other) in enumerate(zip(ours, theirs, strict=True)):
+            yield from differences(own, other, f"{path}.{index}")
+    elif ours != theirs:
+        yield path
 
 
 @each_panel
-def test_panel_says_what_it_shows(panel: dict[str, Any]) -> None:
+def test_panel_has_title_description_unit_and_queries(panel: dict[str, Any]) -> None:
     assert panel["title"]
     assert len(panel["description"]) > 20
     assert panel["fieldConfig"]["defaults"]["unit"]
@@ -41,7 +84,7 @@ def test_panel_says_what_it_shows(panel: dict[str, Any]) -> None:
 
 
 @each_panel
-def test_lines_are_told_apart(panel: dict[str, Any]) -> None:
+def test_lines_have_distinct_legends(panel: dict[str, Any]) -> None:
     legends = [target["legendFormat"] for target in panel["targets"]]
 
     assert len(set(legends)) == len(legends)
@@ -51,12 +94,12 @@ def test_lines_are_told_apart(panel: dict[str, Any]) -> None:
         grouped = re.search(r"by \(([\w, ]+)\)", target["expr"])
         if grouped:
             assert named <= set(grouped[1].split(", ")), (
-                "a legend names a label that is summed away"
+                "a legend names a label that the query drops"
             )
 
 
 @each_panel
-def test_a_models_line_leads_to_the_model(panel: dict[str, Any]) -> None:
+def test_line_of_a_model_links_to_its_dashboard(panel: dict[str, Any]) -> None:
     names_models = any(
         target["legendFormat"].startswith("{{model}}") for target in panel["targets"]
     )
@@ -83,7 +126,7 @@ def test_panels_do_not_overlap(page: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page["title"])
-def test_variables_are_those_that_queries_use(page: dict[str, Any]) -> None:
+def test_declared_variables_are_the_used_ones(page: dict[str, Any]) -> None:
     exprs = [target["expr"] for panel in panels(page) for target in panel["targets"]]
     declared = page["templating"]["list"]
     used = set(
@@ -93,7 +136,7 @@ def test_variables_are_those_that_queries_use(page: dict[str, Any]) -> None:
     assert used - {"__rate_interval"} == {each["name"] for each in declared}
 
 
-def test_every_status_has_a_colour_of_its_own() -> None:
+def test_every_status_has_its_own_colour() -> None:
     statuses = {code.name for code in CODE_OF.values()} | {"OK", "INTERNAL"}
     colours = COLOURS["{{status}}"]
 
@@ -101,7 +144,7 @@ def test_every_status_has_a_colour_of_its_own() -> None:
     assert len(set(colours.values())) == len(colours)
 
 
-def test_status_is_coloured_alike_under_both_names() -> None:
+def test_status_has_one_colour_under_both_spellings() -> None:
     camel_case = {
         re.sub(r"_?([A-Z])([A-Z]*)", lambda word: word[1] + word[2].lower(), name).replace(
             "Ok", "OK"

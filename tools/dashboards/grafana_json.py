@@ -1,22 +1,22 @@
-"""Writes the dashboards' JSON: `python -m deploy.grafana.build`, from the top of the repository.
+"""Grafana's JSON of a dashboard.
 
-The JSON is what Grafana reads and what is committed; a test holds it against what this makes.
+The JSON files are committed, because Grafana reads them. A test compares them with this output.
 """
 
 import json
 from pathlib import Path
 from typing import Any
 
-from deploy.grafana.generation import GENERATION
-from deploy.grafana.host import HOST
-from deploy.grafana.model import MODEL
-from deploy.grafana.overview import OVERVIEW
-from deploy.grafana.panels import COLOURS, GREEN, Dashboard, Panel, Row, Variable
+from tools.dashboards.generation import GENERATION
+from tools.dashboards.host import HOST
+from tools.dashboards.model import MODEL
+from tools.dashboards.overview import OVERVIEW
+from tools.dashboards.panels import COLOURS, GREEN, Dashboard, Panel, Row, Variable
 
 DASHBOARDS = (OVERVIEW, MODEL, GENERATION, HOST)
-FOLDER = Path(__file__).parent / "dashboards"
+FOLDER = Path(__file__).parents[2] / "deploy" / "grafana" / "dashboards"
 
-_SCHEMA = 39  # Grafana 11's; 12 reads it too
+_SCHEMA = 39  # written by Grafana 11, read by Grafana 12 too
 _SOURCE = {"type": "prometheus", "uid": "prometheus"}
 _COLUMNS = 24
 _HEIGHTS = {"stat": 4, "table": 6, "timeseries": 8, "heatmap": 8}
@@ -24,20 +24,13 @@ _HEIGHTS = {"stat": 4, "table": 6, "timeseries": 8, "heatmap": 8}
 Json = dict[str, Any]
 
 _TO_MODEL: Json = {
-    "title": "This model in depth",
+    "title": "Dashboard of this model",
     "url": "/d/weir-model?var-model=${__field.labels.model}&${__url_time_range}",
 }
 
 
-def main() -> None:
-    """Write every file anew."""
-    FOLDER.mkdir(exist_ok=True)
-    for dashboard in DASHBOARDS:
-        (FOLDER / f"{dashboard.name}.json").write_text(text_of(dashboard), "utf-8")
-
-
 def text_of(dashboard: Dashboard) -> str:
-    """A file's content."""
+    """The content of the dashboard's file."""
     return json.dumps(_dashboard(dashboard), indent=1) + "\n"
 
 
@@ -49,7 +42,7 @@ def _dashboard(dashboard: Dashboard) -> Json:
         "tags": ["weir"],
         "schemaVersion": _SCHEMA,
         "editable": False,
-        "graphTooltip": 1,  # one crosshair on all panels
+        "graphTooltip": 1,  # one crosshair shared by all panels
         "refresh": "10s",
         "time": {"from": "now-1h", "to": "now"},
         "timezone": "",
@@ -61,7 +54,7 @@ def _dashboard(dashboard: Dashboard) -> Json:
 
 
 def _links() -> Json:
-    """To the other pages, with the time that is looked at."""
+    """Links to the other dashboards, which keep the time range and the variables."""
     return {
         "type": "dashboards",
         "title": "Weir",
@@ -82,7 +75,7 @@ def _variable(variable: Variable) -> Json:
         "label": variable.name,
         "datasource": _SOURCE,
         "query": {"query": variable.query, "refId": variable.name},
-        "refresh": 2,  # whenever the time is changed: models come and go
+        "refresh": 2,  # on each change of the time range, because models come and go
         "sort": 1,
         "multi": variable.is_multiple,
         "includeAll": variable.is_multiple,
@@ -118,7 +111,7 @@ def _panel(panel: Panel, identity: int, position: Json) -> Json:
         "type": panel.kind,
         "id": identity,
         "title": panel.title,
-        "description": panel.meaning,
+        "description": panel.description,
         "datasource": _SOURCE,
         "gridPos": position,
         "targets": [
@@ -127,7 +120,7 @@ def _panel(panel: Panel, identity: int, position: Json) -> Json:
         ],
         "fieldConfig": {"defaults": _defaults(panel), "overrides": _overrides(panel)},
         "options": _options(panel),
-        **({"transformations": [_columns()]} if panel.kind == "table" else {}),
+        **({"transformations": [_hidden_columns()]} if panel.kind == "table" else {}),
     }
 
 
@@ -150,11 +143,11 @@ def _defaults(panel: Panel) -> Json:
         {"color": colour, "value": value if index else None}
         for index, (value, colour) in enumerate(panel.steps or ((0, GREEN),))
     ]
-    words = {str(value): {"text": text} for value, text in panel.words}
+    names = {str(value): {"text": text} for value, text in panel.value_names}
     made: Json = {
         "unit": panel.unit,
         "thresholds": {"mode": "absolute", "steps": steps},
-        "mappings": [{"type": "value", "options": words}] if words else [],
+        "mappings": [{"type": "value", "options": names}] if names else [],
     }
     if panel.no_value:
         made["noValue"] = panel.no_value
@@ -220,10 +213,6 @@ def _options(panel: Panel) -> Json:
     return {"showHeader": True, "cellHeight": "sm"}
 
 
-def _columns() -> Json:
-    """Of a table: what says nothing here is left out."""
+def _hidden_columns() -> Json:
+    """Hide the columns of a table that hold no information here."""
     return {"id": "organize", "options": {"excludeByName": {"Time": True, "Value": True}}}
-
-
-if __name__ == "__main__":
-    main()

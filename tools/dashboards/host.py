@@ -1,28 +1,29 @@
-"""The process and what it runs on, with a row for GPUs."""
+"""The server process, its threads, its gRPC calls, and the GPUs."""
 
-from deploy.grafana.panels import GOOD_BELOW, GREEN, RED, Dashboard, Panel, Query, Row, Variable
-from deploy.grafana.promql import WINDOW, quantile, rate
+from tools.dashboards.panels import GREEN, RED, THRESHOLDS, Dashboard, Panel, Query, Row, Variable
+from tools.dashboards.promql import WINDOW, quantile, rate
 
 _THIS = 'job="weir", instance=~"$instance"'
 _NO_GPU = "no GPU"
-"""Said in the panels that are empty in order where NVML finds no GPU."""
+"""Shown by the GPU panels if NVML finds no GPU."""
 
-_NOW = Row(
-    "Server",
+_SUMMARY = Row(
+    "Summary",
     (
         Panel(
-            "Up",
-            "Whether Prometheus reaches the metrics port.",
+            "Status",
+            "Whether Prometheus can scrape the server's metrics port.",
             "none",
             (Query(f"up{{{_THIS}}}", "{{instance}}"),),
             kind="stat",
             width=6,
             steps=((0, RED), (1, GREEN)),
-            words=((0, "down"), (1, "up")),
+            value_names=((0, "down"), (1, "up")),
         ),
         Panel(
-            "Runs for",
-            "Since the process started. A small number that nobody explains: it was restarted; see the log.",
+            "Uptime",
+            "Time since the process started. If it is unexpectedly short, the process restarted; "
+            "see the log.",
             "s",
             (Query(f"time() - process_start_time_seconds{{{_THIS}}}", "{{instance}}"),),
             kind="stat",
@@ -30,7 +31,7 @@ _NOW = Row(
         ),
         Panel(
             "Version",
-            "Of Weir and of ONNX Runtime, the provider that was asked for, and the transport.",
+            "Version of Weir and of ONNX Runtime, requested execution provider, and transport.",
             "none",
             (
                 Query(
@@ -48,20 +49,20 @@ _PROCESS = Row(
     "Process",
     (
         Panel(
-            "CPU",
-            "Cores in use. At the number of cores of the machine everything gets slower.",
+            "CPU usage",
+            "CPU cores in use. If it reaches the machine's number of cores, latency rises.",
             "none",
             (Query(f"rate(process_cpu_seconds_total{{{_THIS}}}{WINDOW})", "{{instance}}"),),
         ),
         Panel(
-            "Memory",
-            "Resident. A rise that does not end, with the same models: a leak; keep it and tell us.",
+            "Memory usage",
+            "Resident memory. If it keeps rising with the same models, report a memory leak.",
             "bytes",
             (Query(f"process_resident_memory_bytes{{{_THIS}}}", "{{instance}}"),),
         ),
         Panel(
-            "Open files, by the most there may be",
-            "Connections count too. At 100 % no caller gets in.",
+            "File descriptor utilisation",
+            "Open files and connections divided by the limit. At 100 % no client can connect.",
             "percentunit",
             (
                 Query(
@@ -69,7 +70,7 @@ _PROCESS = Row(
                     "{{instance}}",
                 ),
             ),
-            steps=GOOD_BELOW["limit"],
+            steps=THRESHOLDS["limit"],
         ),
     ),
 )
@@ -77,29 +78,30 @@ _THREADS = Row(
     "Threads",
     (
         Panel(
-            "I/O thread busy",
-            "Share of the time in which the one thread that takes calls in was not waiting. Near 100 % every "
-            "request waits for it.",
+            "I/O thread utilisation",
+            "Share of time the I/O thread is busy. Near 100 % every request waits for this thread.",
             "percentunit",
             (Query(f"rate(weir_io_busy_seconds_total{{{_THIS}}}{WINDOW})", "{{instance}}"),),
-            steps=GOOD_BELOW["limit"],
+            steps=THRESHOLDS["limit"],
         ),
         Panel(
-            "I/O thread's delay",
-            "How long an event waited for that thread, measured at each scrape. A rise: it is saturated, or the "
-            "machine has no core for it.",
+            "I/O thread delay",
+            "Time an event waits for the I/O thread, measured at each scrape. A rise means that "
+            "the thread is saturated, or that no core is free for it.",
             "s",
             (Query(f"weir_io_delay_seconds{{{_THIS}}}", "{{instance}}"),),
         ),
         Panel(
-            "Requests that wait to be decoded",
-            "Pictures and texts. A rise: more of them than the cores can read.",
+            "Preprocessing queue",
+            "Requests with images or texts that wait for preprocessing. A rise means that the "
+            "cores cannot keep up.",
             "none",
             (Query(f"weir_preprocess_queue_requests{{{_THIS}}}", "{{instance}}"),),
         ),
         Panel(
-            "Collections of garbage",
-            "Python's, by generation. A rise of generation 2 stops every thread for longer.",
+            "Garbage collections per second",
+            "Python's garbage collections by generation. A collection of generation 2 pauses every "
+            "thread the longest.",
             "ops",
             (
                 Query(
@@ -109,14 +111,16 @@ _THREADS = Row(
             ),
         ),
         Panel(
-            "Objects collected",
-            "In cycles. A rise that traffic does not explain: something makes cycles.",
+            "Garbage-collected objects per second",
+            "Objects freed from reference cycles. A rise without more traffic: the code creates "
+            "cycles.",
             "ops",
             (Query(rate("python_gc_objects_collected_total", "", _THIS), "objects"),),
         ),
         Panel(
-            "Log lines dropped",
-            "Of the request log, since its reader is slower than it. Serving does not wait for it.",
+            "Dropped log lines per second",
+            "Log lines that were not written, because the log's reader is too slow. Requests do "
+            "not wait for the log.",
             "ops",
             (Query(rate("weir_log_dropped_total", "instance", _THIS), "{{instance}}"),),
         ),
@@ -126,8 +130,8 @@ _CALLS = Row(
     "gRPC",
     (
         Panel(
-            "Calls by method",
-            "Started. unknown: nobody serves what was asked for.",
+            "Calls per second by method",
+            "Started calls. unknown: the server does not have the method.",
             "reqps",
             (
                 Query(
@@ -137,15 +141,15 @@ _CALLS = Row(
             ),
         ),
         Panel(
-            "Calls by code",
-            "Ended, of every method, health and reflection among them.",
+            "Calls per second by status code",
+            "Finished calls of every method, with health checks and reflection.",
             "reqps",
             (Query(rate("grpc_server_handled_total", "grpc_code", _THIS), "{{grpc_code}}"),),
             is_stacked=True,
         ),
         Panel(
-            "95 % of calls end within, by method",
-            "Streams last as long as their callers keep them open.",
+            "Call duration p95 by method",
+            "Time from a call's arrival to its end. A stream lasts until the client closes it.",
             "s",
             (
                 Query(
@@ -157,25 +161,28 @@ _CALLS = Row(
     ),
 )
 _GPU = Row(
-    "GPU (empty where there is none)",
+    "GPU",
     (
         Panel(
-            "GPU memory in use",
-            "By all processes on the GPU. Near 100 % models fail to load, and runs end with RESOURCE_EXHAUSTED.",
+            "GPU memory utilisation",
+            "Memory in use by all processes on the GPU. Near 100 % models fail to load and "
+            "requests end with RESOURCE_EXHAUSTED.",
             "percentunit",
             (
                 Query(
-                    f"weir_gpu_memory_used_bytes{{{_THIS}}} / weir_gpu_memory_total_bytes{{{_THIS}}}",
+                    f"weir_gpu_memory_used_bytes{{{_THIS}}} / "
+                    f"weir_gpu_memory_total_bytes{{{_THIS}}}",
                     "GPU {{gpu}}",
                 ),
             ),
             width=12,
-            steps=GOOD_BELOW["limit"],
+            steps=THRESHOLDS["limit"],
             no_value=_NO_GPU,
         ),
         Panel(
-            "GPU busy",
-            "Share of the time in which a kernel ran. Low while queues grow: the host is what is slow.",
+            "GPU utilisation",
+            "Share of time a kernel runs on the GPU. If it is low while queues grow, the host is "
+            "the bottleneck.",
             "percentunit",
             (Query(f"weir_gpu_utilization_ratio{{{_THIS}}}", "GPU {{gpu}}"),),
             width=12,
@@ -187,7 +194,7 @@ _GPU = Row(
 HOST = Dashboard(
     "host",
     "Weir host",
-    "The process and what it runs on.",
-    (_NOW, _PROCESS, _THREADS, _CALLS, _GPU),
+    "The server process, its threads, its gRPC calls, and the GPUs.",
+    (_SUMMARY, _PROCESS, _THREADS, _CALLS, _GPU),
     (Variable("instance", 'label_values(up{job="weir"}, instance)', True),),
 )

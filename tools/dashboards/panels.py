@@ -1,7 +1,6 @@
-"""What a dashboard is made of, as plain values; `build` makes Grafana's JSON of them.
+"""The parts of a dashboard as plain values; `grafana_json` converts them.
 
-A panel's `meaning` is what whoever is woken by an alert reads under its "i": what is drawn, and what a
-rise of it says.
+A panel's description states what the panel shows and what a rise means.
 """
 
 from dataclasses import dataclass
@@ -55,21 +54,21 @@ COLOURS = {
     "p95": {"p95": ORANGE},
     "p99": {"p99": RED},
 }
-"""By a query's legend: the colours of its lines, the same on every dashboard. Other lines get any."""
+"""Line colours by the legend of the query, the same on every dashboard."""
 
 Step = tuple[float, str]
-GOOD_BELOW: dict[str, tuple[Step, ...]] = {
+THRESHOLDS: dict[str, tuple[Step, ...]] = {
     "nothing": ((0, GREEN), (1, RED)),
     "budget": ((0, GREEN), (0.001, ORANGE), (0.0144, RED)),
     "limit": ((0, GREEN), (0.5, ORANGE), (0.8, RED)),
     "burn rate": ((0, GREEN), (14.4, RED)),
 }
-"""Colours from a value on: of counts that should be zero, of shares of failures, of what is full at 1, and so on."""
+"""Threshold steps: each colour applies from its value upwards."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One expression, and how its lines are called."""
+    """One PromQL expression and the legend of its lines."""
 
     expr: str
     legend: str = ""
@@ -77,31 +76,31 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One picture.
+    """One panel.
 
     Args:
-        unit: Grafana's name of it.
-        steps: colours from a value on, for a `stat`; drawn as lines in a `timeseries`.
-        words: what a value of a `stat` is called.
-        no_value: said in place of "No data" where emptiness is in order.
+        unit: Grafana's identifier of the unit.
+        steps: thresholds; colours of a `stat`, lines in a `timeseries`.
+        value_names: texts that replace the values of a `stat`.
+        no_value: text in place of "No data", for a panel that may be empty.
     """
 
     title: str
-    meaning: str
+    description: str
     unit: str
     queries: tuple[Query, ...]
     kind: Literal["timeseries", "stat", "heatmap", "table"] = "timeseries"
     width: int = 8
     is_stacked: bool = False
     steps: tuple[Step, ...] = ()
-    words: tuple[tuple[float, str], ...] = ()
+    value_names: tuple[tuple[float, str], ...] = ()
     shows_name: bool = False
     no_value: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Panels on one subject, side by side; what does not fit into 24 columns goes below."""
+    """Panels on one subject, side by side; they wrap after 24 columns."""
 
     title: str
     panels: tuple[Panel, ...]
@@ -109,7 +108,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """What a reader chooses at the top: a label's values, one or several of them."""
+    """A variable that the viewer sets: one or several values of a label."""
 
     name: str
     query: str
@@ -118,7 +117,7 @@ class Variable:
 
 @dataclass(frozen=True, slots=True)
 class Dashboard:
-    """One page; `name` is its file's, and its address is `weir-<name>`."""
+    """One dashboard; its file is `<name>.json`, its uid `weir-<name>`."""
 
     name: str
     title: str
