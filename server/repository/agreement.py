@@ -8,7 +8,6 @@ from weir.server.preprocessing.tokenizer import Tokenizer
 from weir.server.runtime.session import Session
 from weir.server.runtime.signature import Signature, TensorSpec
 
-_BATCH_AXES = ("N", "n", "bs")
 _FLOATS = ("FP16", "FP32", "FP64")
 
 
@@ -122,23 +121,3 @@ def _check_passed(key: str, output: TensorSpec | None, taken: TensorSpec) -> Non
             f"decoding: {key}: expected an output for {taken.name!r}, "
             f"{taken.datatype} {list(taken.axes)}, got {got}"
         )
-
-
-def batch_axis(contract: Contract | None, session: Session) -> str | None:
-    """The contract's word, or for a plain model the first axis, where its name says what it may be.
-
-    The name of a plain model's axis proves nothing (`weir.server.repository.batch_axis`). A first axis of another name is left alone.
-    """
-    first_axes = {
-        spec.axes[0] if spec.axes else None for spec in (*session.inputs, *session.outputs)
-    }
-    if contract is not None:
-        if contract.batch_axis is not None and first_axes != {contract.batch_axis}:
-            raise ModelLoadError(
-                f"contract: expected axis {contract.batch_axis!r} first in every tensor, "
-                f"got {sorted(map(str, first_axes))}"
-            )
-        return contract.batch_axis
-    axis = first_axes.pop() if len(first_axes) == 1 else None
-    is_batch = isinstance(axis, str) and ("batch" in axis.lower() or axis in _BATCH_AXES)
-    return str(axis) if is_batch else None

@@ -20,9 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weir.bundle import data_dependent_shapes
+from weir.bundle.contract import Contract
 from weir.bundle.wording import quoted, shown
 from weir.protocol.datatypes import DATATYPES
-from weir.server.errors import OutOfMemory, ServerError
+from weir.server.errors import ModelLoadError, OutOfMemory, ServerError
+from weir.server.repository import triton
+from weir.server.repository.triton import Tensors, TritonConfig
 from weir.server.runtime import collate
 from weir.server.runtime.session import Session
 from weir.server.runtime.signature import TensorSpec
@@ -32,6 +35,7 @@ logger = logging.getLogger(__name__)
 Array = NDArray[Any]
 Row = Mapping[str, Array]
 
+_NAMES = ("N", "n", "bs")
 # Of a free axis besides the batch axis: a sequence, a picture, a large picture, and what only few graphs take.
 _SIZES = (8, 32, 256, 1, 2, 3)
 # Least and greatest integer, and the greatest of UINT8, which are often pictures. An id beyond a vocabulary is an
@@ -47,6 +51,32 @@ _TF32_TOLERANCE = 1e-2
 
 class _UnprovedError(Exception):
     """The axis is not proved to be the batch axis; the message says why."""
+
+
+def tensors_of(contract: Contract | None, config: TritonConfig | None, session: Session) -> Tensors:
+    """The tensors of a graph, with the batch axis that its contract, its configuration or its names say.
+
+    The name of a plain model's axis proves nothing: `is_proved` is needed too. A first axis of
+    another name is left alone.
+
+    Raises:
+        ModelLoadError: the graph has other tensors than contract or configuration.
+    """
+    if config is not None and config.max_batch_size is not None:
+        return triton.narrow(config, config.max_batch_size, session.inputs, session.outputs)
+    first_axes = {
+        spec.axes[0] if spec.axes else None for spec in (*session.inputs, *session.outputs)
+    }
+    if contract is not None:
+        if contract.batch_axis is not None and first_axes != {contract.batch_axis}:
+            raise ModelLoadError(
+                f"contract: expected axis {contract.batch_axis!r} first in every tensor, "
+                f"got {sorted(map(str, first_axes))}"
+            )
+        return Tensors(session.inputs, session.outputs, contract.batch_axis)
+    axis = first_axes.pop() if len(first_axes) == 1 else None
+    is_batch = isinstance(axis, str) and ("batch" in axis.lower() or axis in _NAMES)
+    return Tensors(session.inputs, session.outputs, str(axis) if is_batch else None)
 
 
 def is_proved(

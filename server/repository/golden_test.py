@@ -24,8 +24,8 @@ from weir.server.generation.row import Row
 from weir.server.generation.sampling import Search
 from weir.server.preprocessing.detokenizer import Detokenizer, detokenizer_of
 from weir.server.preprocessing.tokenizer import Tokenizer, tokenizer_of
-from weir.server.repository import plain
-from weir.server.repository.triton_config import TritonConfig
+from weir.server.repository import triton
+from weir.server.repository.triton import TritonConfig
 from weir.server.runtime import collate
 from weir.server.runtime.padding import Padding, paddings_of
 from weir.server.runtime.sequence_rules import SequenceRules, rules_of
@@ -69,7 +69,7 @@ def read(directory: Path) -> list[Files]:
     """
     # A link that leads nowhere is a contract too, and refused as one.
     if not os.path.lexists(directory / FILE_NAME):
-        model = plain.read(directory)
+        model = triton.read(directory)
         return [Files(None, model.graph, None, None, model.labels, config=model.config)]
     bundle = reader.read(directory)
     labels = {output: bundle.labels(output) or [] for output in bundle.contract.labels}

@@ -28,9 +28,8 @@ from weir.server.generation.engine import Engine
 from weir.server.generation.served import ServedPair, signature_of
 from weir.server.preprocessing.detokenizer import Detokenizer
 from weir.server.protocol.response_encoder import STREAM_BYTES, RequestedOutput, ResponseEncoder
-from weir.server.repository import agreement, batch_axis, golden_test, plain, triton_agreement
+from weir.server.repository import agreement, batch_axis, golden_test, triton
 from weir.server.repository.golden_test import Files
-from weir.server.repository.triton_config import with_config
 from weir.server.repository.warmup import warm_up
 from weir.server.runtime.padding import paddings_of
 from weir.server.runtime.sequence_rules import rules_of
@@ -143,9 +142,10 @@ class Loader:
         return model, session
 
     def _assemble(self, name: str, version: str, files: Files, session: Session) -> ServedModel:
-        settings = with_config(self.settings(name), files.config)
-        plain.warn(name, files.config, self.provider)
-        tensors = triton_agreement.tensors_of(files.config, files.contract, session)
+        settings = triton.with_config(self.settings(name), files.config)
+        if files.config is not None:
+            triton.warn(name, files.config, self.provider)
+        tensors = batch_axis.tensors_of(files.contract, files.config, session)
         rows = max_rows(settings, files.contract)
         is_batched = True
         has_named_axis = tensors.batch_axis is not None and bool(tensors.inputs)

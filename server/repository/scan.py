@@ -15,9 +15,9 @@ from weir.bundle.repository import check_name, strays
 from weir.bundle.repository import versions as version_numbers
 from weir.bundle.versions import FILE_NAME as VERSIONS_FILE
 from weir.bundle.versions import Versions
-from weir.server.repository import plain
+from weir.server.repository import triton
 from weir.server.repository.loader import served_name
-from weir.server.repository.triton_config import FILE_NAME as TRITON_FILE
+from weir.server.repository.triton import FILE_NAME as TRITON_FILE
 
 Stamp = tuple[str, int, int, int]
 
@@ -132,7 +132,7 @@ def said_of(directory: Path) -> Versions:
         BundleError, ModelLoadError: nobody can make anything of a file.
     """
     said = versions.read(directory)
-    config = plain.read_config(directory) if said.policy is None else None
+    config = triton.read_config(directory) if said.policy is None else None
     return replace(said, policy=config.policy) if config else said
 
 

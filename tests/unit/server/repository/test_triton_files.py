@@ -7,8 +7,8 @@ import pytest
 from tests.helpers import onnx_models
 from weir.bundle.errors import BrokenBundle
 from weir.server.errors import ModelLoadError
-from weir.server.repository import plain
-from weir.server.repository.triton_config import TritonConfig
+from weir.server.repository import triton
+from weir.server.repository.triton import TritonConfig
 
 GRAPH = onnx_models.affine()
 LABELLED = 'output [ { name: "y" label_filename: "labels.txt" } ]'
@@ -21,39 +21,39 @@ def version(models: Path) -> Path:
 
 
 def test_graph_alone(version: Path) -> None:
-    assert plain.read(version) == plain.PlainModel(GRAPH, None, {})
+    assert triton.read(version) == triton.PlainModel(GRAPH, None, {})
 
 
 def test_labels_lie_beside_the_versions(version: Path) -> None:
     (version.parent / "config.pbtxt").write_text(LABELLED)
     (version.parent / "labels.txt").write_bytes("größe\r\neast\n\nwest\n\n\n".encode())
 
-    model = plain.read(version)
+    model = triton.read(version)
 
     assert model.labels == {"y": ["größe", "east", "", "west"]}
 
 
-def test_graph_has_the_name_that_is_told(version: Path) -> None:
+def test_graph_has_the_configured_name(version: Path) -> None:
     (version / "model.onnx").rename(version / "other.onnx")
     (version.parent / "config.pbtxt").write_text('default_model_filename: "other.onnx"')
 
-    assert plain.read(version).graph == GRAPH
+    assert triton.read(version).graph == GRAPH
 
 
 def test_name_is_the_directorys(version: Path) -> None:
     (version.parent / "config.pbtxt").write_text('name: "affine"')
-    assert plain.read_config(version.parent) == TritonConfig()
+    assert triton.read_config(version.parent) == TritonConfig()
 
     (version.parent / "config.pbtxt").write_text('name: "other"')
     with pytest.raises(ModelLoadError, match="expected 'affine'"):
-        plain.read_config(version.parent)
+        triton.read_config(version.parent)
 
 
 def test_repository_may_be_a_link(version: Path, tmp_path: Path) -> None:
     (version.parent / "config.pbtxt").write_text("max_batch_size: 3")
     (tmp_path / "link").symlink_to(version.parent.parent)
 
-    config = plain.read_config(tmp_path / "link" / "affine")
+    config = triton.read_config(tmp_path / "link" / "affine")
 
     assert config is not None and config.max_batch_size == 3
 
@@ -67,23 +67,23 @@ def test_unsafe_file_is_refused(file: str, version: Path, tmp_path: Path) -> Non
 
     path.symlink_to(elsewhere)
     with pytest.raises(BrokenBundle, match=f"{file}: expected a regular file, got a link"):
-        plain.read(version)
+        triton.read(version)
 
     path.unlink()
     os.link(elsewhere, path)
     with pytest.raises(BrokenBundle, match=f"{file}: expected a file of one name"):
-        plain.read(version)
+        triton.read(version)
 
     path.unlink()
     os.mkfifo(path)
     with pytest.raises(BrokenBundle, match=f"{file}: expected a regular file"):
-        plain.read(version)
+        triton.read(version)
 
     path.unlink()
     with path.open("wb") as huge:
         huge.truncate(1 << 25)
     with pytest.raises(BrokenBundle, match=f"{file}: expected at most"):
-        plain.read(version)
+        triton.read(version)
 
 
 def test_linked_model_directory_is_refused(version: Path, models: Path) -> None:
@@ -91,14 +91,14 @@ def test_linked_model_directory_is_refused(version: Path, models: Path) -> None:
     (models / "linked").symlink_to(version.parent)
 
     with pytest.raises(BrokenBundle, match="expected a directory, got a link"):
-        plain.read_config(models / "linked")
+        triton.read_config(models / "linked")
 
 
 def test_missing_labels_are_named(version: Path) -> None:
     (version.parent / "config.pbtxt").write_text(LABELLED)
 
     with pytest.raises(ModelLoadError, match=r"labels\.txt: expected the labels .* got none"):
-        plain.read(version)
+        triton.read(version)
 
 
 def test_labels_of_no_text_are_refused(version: Path) -> None:
@@ -106,26 +106,28 @@ def test_labels_of_no_text_are_refused(version: Path) -> None:
     (version.parent / "labels.txt").write_bytes(b"a\n\xff\n")
 
     with pytest.raises(ModelLoadError, match=r"labels\.txt: expected UTF-8"):
-        plain.read(version)
+        triton.read(version)
 
 
-def test_what_has_no_effect_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_fields_without_effect_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     config = TritonConfig(
-        unused=("parameters", "optimization.graph"), providers=frozenset({"cpu", "cuda"})
+        unused=("parameters", "optimization.graph"),
+        undeclared="max_batch_sise (line 3)",
+        providers=frozenset({"cpu", "cuda"}),
     )
 
     with caplog.at_level(logging.INFO):
-        plain.warn("affine", config, "cpu")
+        triton.warn("affine", config, "cpu")
 
     assert caplog.messages == [
         "config.pbtxt has fields without effect model=affine fields=parameters, optimization.graph",
+        "config.pbtxt has unknown fields model=affine first=max_batch_sise (line 3)",
         "config.pbtxt asks for another device model=affine instance_group.kind=KIND_GPU provider=cpu",
     ]
 
 
-def test_what_has_its_effect_is_none(caplog: pytest.LogCaptureFixture) -> None:
+def test_configuration_that_has_its_effect_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        plain.warn("affine", None, "cpu")
-        plain.warn("affine", TritonConfig(providers=frozenset({"cpu"})), "cpu")
+        triton.warn("affine", TritonConfig(providers=frozenset({"cpu"})), "cpu")
 
     assert caplog.messages == []

@@ -1,8 +1,7 @@
 import pytest
 
 from weir.server.errors import ModelLoadError
-from weir.server.repository.triton_agreement import Tensors, hold
-from weir.server.repository.triton_config import TritonConfig, TritonTensor
+from weir.server.repository.triton import Tensors, TritonConfig, TritonTensor, narrow
 from weir.server.runtime.signature import TensorSpec
 
 
@@ -10,20 +9,20 @@ def spec(name: str, *axes: int | str | None, datatype: str = "FP32") -> TensorSp
     return TensorSpec(name, datatype, axes)
 
 
-def held(
+def narrowed(
     inputs: list[TensorSpec],
     outputs: list[TensorSpec],
     *,
     max_batch_size: int,
-    told_inputs: tuple[TritonTensor, ...] = (),
-    told_outputs: tuple[TritonTensor, ...] = (),
+    inputs_config: tuple[TritonTensor, ...] = (),
+    outputs_config: tuple[TritonTensor, ...] = (),
 ) -> Tensors:
-    config = TritonConfig(max_batch_size, told_inputs, told_outputs)
-    return hold(config, max_batch_size, inputs, outputs)
+    config = TritonConfig(max_batch_size, inputs_config, outputs_config)
+    return narrow(config, max_batch_size, inputs, outputs)
 
 
 def test_first_axes_are_the_batch_axis_whatever_their_names() -> None:
-    tensors = held(
+    tensors = narrowed(
         [spec("x", None, 4), spec("ids", "N", "time")], [spec("y", "rows")], max_batch_size=8
     )
 
@@ -33,30 +32,32 @@ def test_first_axes_are_the_batch_axis_whatever_their_names() -> None:
 
 
 def test_batch_axis_is_none_of_the_other_axes() -> None:
-    tensors = held([spec("x", "rows", "batch")], [spec("y", "rows", "batch_")], max_batch_size=8)
+    tensors = narrowed(
+        [spec("x", "rows", "batch")], [spec("y", "rows", "batch_")], max_batch_size=8
+    )
 
     assert tensors.batch_axis == "batch__"
     assert tensors.inputs[0].axes == ("batch__", "batch")
 
 
 def test_without_a_batch_size_shapes_are_whole() -> None:
-    tensors = held(
+    tensors = narrowed(
         [spec("x", "batch", 4)],
         [spec("y", "batch", 4)],
         max_batch_size=0,
-        told_inputs=(TritonTensor("x", "FP32", (-1, 4)),),
+        inputs_config=(TritonTensor("x", "FP32", (-1, 4)),),
     )
 
     assert tensors == Tensors([spec("x", "batch", 4)], [spec("y", "batch", 4)], None)
 
 
-def test_told_size_takes_the_place_of_a_free_one() -> None:
-    tensors = held(
+def test_configured_size_takes_the_place_of_a_free_one() -> None:
+    tensors = narrowed(
         [spec("x", "batch", None, "width"), spec("mask", "batch", "width")],
         [spec("y", "batch", "width"), spec("z", "batch", None)],
         max_batch_size=8,
-        told_inputs=(TritonTensor("x", None, (3, 5)), TritonTensor("mask", None, (-1,))),
-        told_outputs=(TritonTensor("z", None, (7,)),),
+        inputs_config=(TritonTensor("x", None, (3, 5)), TritonTensor("mask", None, (-1,))),
+        outputs_config=(TritonTensor("z", None, (7,)),),
     )
 
     assert [one.axes for one in tensors.inputs] == [("batch", 3, 5), ("batch", 5)]
@@ -64,7 +65,7 @@ def test_told_size_takes_the_place_of_a_free_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "told",
+    "configured",
     [
         pytest.param(TritonTensor("x"), id="nothing but its name"),
         pytest.param(TritonTensor("x", "FP32"), id="no dims"),
@@ -72,14 +73,14 @@ def test_told_size_takes_the_place_of_a_free_one() -> None:
         pytest.param(TritonTensor("x", None, (3, 4)), id="the same"),
     ],
 )
-def test_what_fits_leaves_the_graphs_sizes(told: TritonTensor) -> None:
-    tensors = held([spec("x", "n", 3, 4)], [], max_batch_size=1, told_inputs=(told,))
+def test_what_fits_leaves_the_graphs_sizes(configured: TritonTensor) -> None:
+    tensors = narrowed([spec("x", "n", 3, 4)], [], max_batch_size=1, inputs_config=(configured,))
 
     assert tensors.inputs[0].axes == ("batch", 3, 4)
 
 
 @pytest.mark.parametrize(
-    ("told", "reason"),
+    ("configured", "reason"),
     [
         pytest.param(TritonTensor("z"), "input: expected the graph's x, got z", id="name"),
         pytest.param(
@@ -100,21 +101,25 @@ def test_what_fits_leaves_the_graphs_sizes(told: TritonTensor) -> None:
         ),
     ],
 )
-def test_disagreement_names_tensor_expected_and_got(told: TritonTensor, reason: str) -> None:
+def test_disagreement_names_tensor_expected_and_got(configured: TritonTensor, reason: str) -> None:
     with pytest.raises(ModelLoadError, match=f"^config.pbtxt: .*{reason}"):
-        held([spec("x", "n", 3, None, 4)], [], max_batch_size=1, told_inputs=(told,))
+        narrowed([spec("x", "n", 3, None, 4)], [], max_batch_size=1, inputs_config=(configured,))
 
 
-def test_outputs_are_held_against_the_graph_too() -> None:
+def test_outputs_are_checked_against_the_graph_too() -> None:
     with pytest.raises(ModelLoadError, match=r"output 'y': dims: expected \[2\] .*, got \[3\]"):
-        held([], [spec("y", 2)], max_batch_size=0, told_outputs=(TritonTensor("y", None, (3,)),))
+        narrowed(
+            [], [spec("y", 2)], max_batch_size=0, outputs_config=(TritonTensor("y", None, (3,)),)
+        )
 
 
 def test_one_symbol_has_one_size() -> None:
-    told = (TritonTensor("a", None, (3,)), TritonTensor("b", None, (4,)))
+    configured = (TritonTensor("a", None, (3,)), TritonTensor("b", None, (4,)))
 
     with pytest.raises(ModelLoadError, match=r"input 'b': dims: expected 3 .*'time'.* got 4"):
-        held([spec("a", "time"), spec("b", "time")], [], max_batch_size=0, told_inputs=told)
+        narrowed(
+            [spec("a", "time"), spec("b", "time")], [], max_batch_size=0, inputs_config=configured
+        )
 
 
 @pytest.mark.parametrize(
@@ -124,4 +129,4 @@ def test_batch_size_needs_a_first_axis_of_any_size(output: TensorSpec) -> None:
     with pytest.raises(
         ModelLoadError, match=r"max_batch_size 8: expected a first axis .* output 'y'"
     ):
-        held([spec("x", "n", 4)], [output], max_batch_size=8)
+        narrowed([spec("x", "n", 4)], [output], max_batch_size=8)

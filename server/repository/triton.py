@@ -1,0 +1,517 @@
+"""Plain model in Triton's repository layout: an ONNX graph without a contract, and its `config.pbtxt`.
+
+The configuration and the labels lie beside the version directories:
+`<models>/<name>/config.pbtxt`, `<models>/<name>/<version>/model.onnx`.
+
+Rules:
+
+- Fields without effect are named in one warning. Of the fields that `model_config.proto` does not
+  declare, the first is named.
+- A field is refused if without it requests would have other shapes, or other numbers of responses.
+- A file that describes inputs or outputs and no `max_batch_size` means 0, as in Triton.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from google.protobuf import text_format
+from google.protobuf.message import Message
+
+from weir.bundle import reader
+from weir.bundle.contract import FILE_NAME as CONTRACT_FILE
+from weir.bundle.repository import versions
+from weir.bundle.versions import Policy, is_version
+from weir.bundle.wording import printable, quoted
+from weir.protocol import model_config_pb2 as pb
+from weir.protocol.datatypes import DATATYPES
+from weir.server.config import ModelSettings
+from weir.server.errors import ModelLoadError
+from weir.server.runtime.signature import MAX_RANK, Axis, TensorSpec
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME = "config.pbtxt"
+MAX_BYTES = 1 << 20
+
+# The parser copies the line that it is in for every value: 1 MiB of values on one took it 110 s.
+_MAX_LINE = 16_384
+_MAX_LABEL_BYTES = 1 << 24
+_MAX_ROWS = 1_000_000
+_MAX_DELAY_US = 86_400 * 10**6
+# Each is a thread; an operator may set more.
+_MAX_INSTANCES = 1024
+_MAX_QUOTED = 120
+_DATATYPES = {row.config: row.name for row in DATATYPES.values()}
+_PROVIDERS = {pb.ModelInstanceGroup.KIND_GPU: "cuda", pb.ModelInstanceGroup.KIND_CPU: "cpu"}
+_KINDS = {"cuda": "KIND_GPU", "cpu": "KIND_CPU"}
+_BACKENDS = ("", "onnxruntime")
+_PLATFORMS = ("", "onnxruntime_onnx")
+
+_REFUSED = {
+    "sequence_batching": "sequences of requests are not supported",
+    "ensemble_scheduling": "ensembles are not supported",
+    "batch_input": "inputs that the server makes of a batch are not supported",
+    "batch_output": "outputs that the server cuts out of a batch are not supported",
+    "input.reshape": "reshaping is not supported, and without it the graph gets other shapes",
+    "output.reshape": "reshaping is not supported, and without it the client gets other shapes",
+}
+_USED = frozenset(
+    (
+        "name", "platform", "backend", "max_batch_size", "default_model_filename",
+        "input.name", "input.data_type", "input.dims", "input.allow_ragged_batch",
+        "output.name", "output.data_type", "output.dims", "output.label_filename",
+        "dynamic_batching.max_queue_delay_microseconds",
+        "instance_group.count", "instance_group.kind",
+        "version_policy.latest.num_versions", "version_policy.all", "version_policy.specific.versions",
+        "model_transaction_policy.decoupled",
+    )
+)  # fmt: skip
+# Messages whose fields are named one by one.
+_ENTERED = frozenset(
+    ("optimization", *(path.rsplit(".", end)[0] for path in _USED for end in (1, 2)))
+)
+_PLACE = re.compile(r"\d+:\d+ : (?:'.*': )?", re.DOTALL)
+_UNDECLARED = re.compile(r'Message type "([\w.]+)" has no field named "(\w+)"')
+
+
+@dataclass(frozen=True, slots=True)
+class TritonTensor:
+    """An input or output in the configuration; None where the configuration says nothing.
+
+    Attributes:
+        name: of the graph's tensor.
+        datatype: in the protocol's words.
+        dims: without the batch axis where the model has one; -1 is any size.
+        label_file: beside the version directories; of an output.
+    """
+
+    name: str
+    datatype: str | None = None
+    dims: tuple[int, ...] | None = None
+    label_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TritonConfig:
+    """Configuration of a plain model; None where the file says nothing.
+
+    Attributes:
+        max_batch_size: 0: the model has no batch axis, and its dims are whole shapes.
+        file: the graph's, in the version directory.
+        instances: of all groups together.
+        providers: of the groups, `cpu` or `cuda`.
+        policy: which versions are served.
+        unused: declared fields without effect, as dotted paths.
+        undeclared: the first field that is not declared, with its line.
+    """
+
+    max_batch_size: int | None = None
+    inputs: tuple[TritonTensor, ...] = ()
+    outputs: tuple[TritonTensor, ...] = ()
+    file: str = reader.MODEL
+    max_queue_delay_s: float | None = None
+    instances: int | None = None
+    providers: frozenset[str] = frozenset()
+    policy: Policy | None = None
+    unused: tuple[str, ...] = ()
+    undeclared: str | None = None
+
+    @property
+    def label_files(self) -> dict[str, str]:
+        """The file with the labels of each output that has some."""
+        return {one.name: one.label_file for one in self.outputs if one.label_file is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class PlainModel:
+    """Files of a plain model's version; `config` is None without a `config.pbtxt`."""
+
+    graph: bytes
+    config: TritonConfig | None
+    labels: Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensors:
+    """Tensors that requests are checked against: the graph's, with the sizes that are configured."""
+
+    inputs: Sequence[TensorSpec]
+    outputs: Sequence[TensorSpec]
+    batch_axis: str | None
+
+
+def read(directory: Path) -> PlainModel:
+    """Read a version directory that has no contract.
+
+    Raises:
+        ModelLoadError: the configuration or the labels cannot be used.
+        BrokenBundle: a file is missing, linked, or too large.
+    """
+    config = read_config(directory.parent)
+    graph = reader.read_plain(directory, config.file if config else reader.MODEL)
+    _check_siblings(directory)
+    files = config.label_files if config else {}
+    labels = {output: _read_labels(directory.parent, file) for output, file in files.items()}
+    return PlainModel(graph, config, labels)
+
+
+def read_config(model_directory: Path) -> TritonConfig | None:
+    """Read a model's `config.pbtxt`; None if there is none. Raises as `read` does."""
+    data = reader.read_beside(model_directory, FILE_NAME, MAX_BYTES)
+    return None if data is None else parse(data, model_directory.name)
+
+
+def parse(data: bytes, model_name: str) -> TritonConfig:
+    """Parse the bytes of a model's `config.pbtxt`.
+
+    Raises:
+        ModelLoadError: they are malformed, contradict themselves, or need an unsupported feature.
+    """
+    config, undeclared = _parse_text(data)
+    found = dict.fromkeys(_paths(config))
+    _check_supported(config, found, model_name)
+    max_batch_size = _within("max_batch_size", config.max_batch_size, 0, _MAX_ROWS)
+    is_sized = config.HasField("max_batch_size") or bool(config.input or config.output)
+    providers = (_PROVIDERS.get(group.kind) for group in config.instance_group)
+    return TritonConfig(
+        max_batch_size=max_batch_size if is_sized else None,
+        inputs=_tensors("input", config.input),
+        outputs=_tensors("output", config.output),
+        file=_file("default_model_filename", config.default_model_filename) or reader.MODEL,
+        max_queue_delay_s=_delay_s(config),
+        instances=_instances(config.instance_group),
+        providers=frozenset(provider for provider in providers if provider is not None),
+        policy=_policy(config.version_policy),
+        unused=tuple(path for path in found if path not in _USED),
+        undeclared=undeclared,
+    )
+
+
+def with_config(settings: ModelSettings, config: TritonConfig | None) -> ModelSettings:
+    """Settings of a model; the configuration's values where the operator sets none."""
+    if config is None:
+        return settings
+    own = {
+        "max_batch_rows": config.max_batch_size or None,
+        "max_queue_delay_s": config.max_queue_delay_s,
+        "instances": config.instances,
+    }
+    unset = {name: value for name, value in own.items() if getattr(settings, name) is None}
+    return settings.model_copy(update=unset)
+
+
+def warn(model_name: str, config: TritonConfig, provider: str) -> None:
+    """Log the parts of a configuration that have no effect."""
+    if config.unused:
+        logger.warning(
+            "config.pbtxt has fields without effect model=%s fields=%s",
+            model_name, ", ".join(config.unused),
+        )  # fmt: skip
+    if config.undeclared:
+        logger.warning(
+            "config.pbtxt has unknown fields model=%s first=%s", model_name, config.undeclared
+        )
+    for other in sorted(config.providers - {provider}):
+        logger.warning(
+            "config.pbtxt asks for another device model=%s instance_group.kind=%s provider=%s",
+            model_name, _KINDS[other], provider,
+        )  # fmt: skip
+
+
+def narrow(
+    config: TritonConfig,
+    max_batch_size: int,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+) -> Tensors:
+    """The graph's tensors in the sizes that are configured; their first axis is the batch axis if rows are.
+
+    A symbol whose size the configuration fixes for an input has that size everywhere.
+
+    Raises:
+        ModelLoadError: the graph has other tensors than the configuration.
+    """
+    batch = None
+    if max_batch_size:
+        batch = _free_symbol([*inputs, *outputs])
+        inputs = [_with_rows("input", spec, batch, max_batch_size) for spec in inputs]
+        outputs = [_with_rows("output", spec, batch, max_batch_size) for spec in outputs]
+    narrowed = _narrow_all("input", inputs, config.inputs, batch)
+    sizes = _sizes(inputs, narrowed)
+    return Tensors(
+        [_fix(spec, sizes) for spec in narrowed],
+        _narrow_all("output", [_fix(spec, sizes) for spec in outputs], config.outputs, batch),
+        batch,
+    )
+
+
+def _check_siblings(directory: Path) -> None:
+    """Beside bundles, a directory without a contract is a bundle that is not complete yet."""
+    try:
+        others = versions(directory.parent)
+    except OSError:
+        return
+    for number in others:
+        if os.path.lexists(directory.parent / str(number) / CONTRACT_FILE):
+            raise ModelLoadError(
+                f"{directory.name}: expected {CONTRACT_FILE}, as version {number} of the model has one"
+            )
+
+
+def _read_labels(model_directory: Path, file: str) -> list[str]:
+    data = reader.read_beside(model_directory, file, _MAX_LABEL_BYTES)
+    if data is None:
+        raise ModelLoadError(
+            f"{file}: expected the labels beside the version directories, got none"
+        )
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ModelLoadError(f"{file}: expected UTF-8, {error.reason}") from error
+    # Triton does not count labels, so a file may end in blank lines.
+    text = text.replace("\r\n", "\n").rstrip("\n")
+    return text.split("\n") if text else []
+
+
+def _parse_text(data: bytes) -> tuple[pb.ModelConfig, str | None]:
+    """The message, and the first field that is not declared, with its line."""
+    if len(data) > MAX_BYTES:
+        raise _failed(f"expected at most {MAX_BYTES} bytes, got {len(data)}")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise _failed(f"line {line}: expected UTF-8, {error.reason}") from error
+    for number, content in enumerate(text.split("\n"), 1):
+        if len(content) > _MAX_LINE:
+            raise _failed(f"line {number}: expected at most {_MAX_LINE} characters")
+    try:
+        return text_format.Parse(text, pb.ModelConfig()), None
+    except text_format.ParseError as error:
+        refusal = error
+    try:
+        message = text_format.Parse(text, pb.ModelConfig(), allow_unknown_field=True)
+    except text_format.ParseError as error:
+        # The parser gives no line for a field that is not declared.
+        place = error.GetLine()
+        where = "a field without effect" if place is None else f"line {place}"
+        raise _failed(f"{where}: {_shown(_PLACE.sub('', str(error), count=1))}") from error
+    except RecursionError:
+        raise _failed("expected fewer levels of nesting") from None
+    return message, _undeclared(refusal)
+
+
+def _undeclared(refusal: text_format.ParseError) -> str | None:
+    """The field that the strict parser refused; None in contents that are not declared at all."""
+    match = _UNDECLARED.search(str(refusal))
+    if match is None or match[1] == pb.Unread.DESCRIPTOR.full_name:
+        return None
+    return f"{_shown(match[2])} (line {refusal.GetLine()})"
+
+
+def _paths(message: Message, prefix: str = "") -> Iterator[str]:
+    """The dotted path of each field that is set."""
+    for field, value in message.ListFields():
+        path = prefix + field.name
+        if path in _USED or path not in _ENTERED:
+            yield path
+        else:
+            for each in value if field.is_repeated else (value,):
+                yield from _paths(each, f"{path}.")
+
+
+def _check_supported(config: pb.ModelConfig, found: Iterable[str], model_name: str) -> None:
+    if config.name not in ("", model_name):
+        raise _failed(
+            f"name: expected {model_name!r} as the directory's, got {_quote(config.name)}"
+        )
+    for field, known in (("backend", _BACKENDS), ("platform", _PLATFORMS)):
+        value = getattr(config, field)
+        if value not in known:
+            raise _failed(
+                f"{field}: expected {known[1]!r}, as only ONNX models are served, got {_quote(value)}"
+            )
+    for path, reason in _REFUSED.items():
+        if path in found:
+            raise _failed(f"{path}: {reason}")
+    if config.model_transaction_policy.decoupled:
+        raise _failed(
+            "model_transaction_policy.decoupled: several responses to a request are not supported"
+        )
+    for tensor in config.input:
+        if tensor.allow_ragged_batch:
+            raise _failed(
+                f"input {_quote(tensor.name)}: allow_ragged_batch: rows of unequal shapes are not joined"
+            )
+
+
+def _tensors(
+    field: str, configured: Sequence[pb.ModelInput] | Sequence[pb.ModelOutput]
+) -> tuple[TritonTensor, ...]:
+    tensors: dict[str, TritonTensor] = {}
+    for each in configured:
+        where = f"{field} {_quote(each.name)}"
+        if not each.name:
+            raise _failed(f"{field}: expected a name, got none")
+        if each.name in tensors:
+            raise _failed(f"{where} is described twice")
+        if each.data_type and each.data_type not in _DATATYPES:
+            raise _failed(f"{where}: data_type: expected a known one, got {each.data_type}")
+        if strays := [size for size in each.dims if size < 1 and size != -1]:
+            raise _failed(f"{where}: dims: expected sizes from 1, or -1, got {strays[0]}")
+        if len(each.dims) > MAX_RANK:
+            raise _failed(f"{where}: dims: expected at most {MAX_RANK} sizes, got {len(each.dims)}")
+        tensors[each.name] = TritonTensor(
+            name=each.name,
+            datatype=_DATATYPES.get(each.data_type),
+            dims=tuple(each.dims) or None,
+            label_file=_file(f"{where}: label_filename", getattr(each, "label_filename", "")),
+        )
+    return tuple(tensors.values())
+
+
+def _delay_s(config: pb.ModelConfig) -> float | None:
+    field = "dynamic_batching.max_queue_delay_microseconds"
+    delay_us = _within(
+        field, config.dynamic_batching.max_queue_delay_microseconds, 0, _MAX_DELAY_US
+    )
+    return delay_us / 1e6 if delay_us else None
+
+
+def _instances(groups: Sequence[pb.ModelInstanceGroup]) -> int | None:
+    """A group without a count is one instance."""
+    if not groups:
+        return None
+    counts = [_within("instance_group.count", group.count, 0, _MAX_INSTANCES) for group in groups]
+    total = sum(count or 1 for count in counts)
+    return _within("instance_group.count of all groups", total, 1, _MAX_INSTANCES)
+
+
+def _policy(policy: pb.ModelVersionPolicy) -> Policy | None:
+    match policy.WhichOneof("policy_choice"):
+        case "latest":
+            field, latest = "version_policy.latest.num_versions", policy.latest.num_versions
+            return Policy(latest=_within(field, latest, 1, 2**32 - 1))
+        case "specific":
+            numbers = tuple(policy.specific.versions)
+            if not numbers or not all(map(is_version, numbers)):
+                expected = "version_policy.specific.versions: expected versions from 1"
+                raise _failed(f"{expected}, got {_shown(str(list(numbers)))}")
+            return Policy(specific=numbers)
+        case "all":
+            return Policy()
+    return None
+
+
+def _file(field: str, name: str) -> str | None:
+    """A file name without directories; None for no name."""
+    if name in (".", "..") or re.search(r"[/\\\0]", name):
+        raise _failed(
+            f"{field}: expected the name of a file, without directories, got {_quote(name)}"
+        )
+    return name or None
+
+
+def _within(field: str, number: int, least: int, most: int) -> int:
+    if not least <= number <= most:
+        raise _failed(f"{field}: expected {least} to {most}, got {number}")
+    return number
+
+
+def _free_symbol(specs: Iterable[TensorSpec]) -> str:
+    """A name for the batch axis that no other axis has: its own may be missing, or differ."""
+    taken = {axis for spec in specs for axis in spec.axes[1:]}
+    name = "batch"
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _with_rows(field: str, spec: TensorSpec, batch: str, max_batch_size: int) -> TensorSpec:
+    if not spec.axes or isinstance(spec.axes[0], int):
+        raise _failed(
+            f"max_batch_size {max_batch_size}: expected a first axis of any size in "
+            f"every tensor, got {field} {spec.name!r} {list(spec.wire_shape())}"
+        )
+    return replace(spec, axes=(batch, *spec.axes[1:]))
+
+
+def _narrow_all(
+    field: str, specs: Sequence[TensorSpec], configured: Sequence[TritonTensor], batch: str | None
+) -> list[TensorSpec]:
+    """The tensors with the configured sizes in place of free ones."""
+    by_name = {tensor.name: tensor for tensor in configured}
+    names = [spec.name for spec in specs]
+    if strays := [name for name in by_name if name not in names]:
+        raise _failed(f"{field}: expected the graph's {quoted(names)}, got {quoted(strays)}")
+    return [
+        _narrow(field, spec, by_name[spec.name], batch) if spec.name in by_name else spec
+        for spec in specs
+    ]
+
+
+def _narrow(
+    field: str, spec: TensorSpec, configured: TritonTensor, batch: str | None
+) -> TensorSpec:
+    where = f"{field} {spec.name!r}"
+    if configured.datatype not in (None, spec.datatype):
+        raise _failed(
+            f"{where}: data_type: expected {spec.datatype} as in the graph, got {configured.datatype}"
+        )
+    dims = configured.dims
+    if dims is None:
+        return spec
+    first = () if batch is None else spec.axes[:1]
+    axes = spec.axes[len(first) :]
+    if len(axes) != len(dims) or not all(map(_fits, dims, axes)):
+        expected = list(spec.wire_shape()[len(first) :])
+        besides = " without the batch axis" if first else " without a batch axis"
+        raise _failed(
+            f"{where}: dims: expected {expected} as in the graph{besides}, got {list(dims)}"
+        )
+    own: tuple[Axis, ...] = tuple(
+        axis if size == -1 else size for size, axis in zip(dims, axes, strict=True)
+    )
+    return replace(spec, axes=(*first, *own))
+
+
+def _fits(size: int, axis: Axis) -> bool:
+    return size == -1 or not isinstance(axis, int) or size == axis
+
+
+def _sizes(free: Sequence[TensorSpec], narrowed: Sequence[TensorSpec]) -> dict[str, int]:
+    """The size of each symbol that the configuration fixes."""
+    sizes: dict[str, int] = {}
+    for before, after in zip(free, narrowed, strict=True):
+        for symbol, size in zip(before.axes, after.axes, strict=True):
+            if not isinstance(symbol, str) or not isinstance(size, int):
+                continue
+            if sizes.setdefault(symbol, size) != size:
+                raise _failed(
+                    f"input {before.name!r}: dims: expected {sizes[symbol]} for the "
+                    f"graph's axis {symbol!r} as in another input, got {size}"
+                )
+    return sizes
+
+
+def _fix(spec: TensorSpec, sizes: Mapping[str, int]) -> TensorSpec:
+    axes = tuple(sizes.get(axis, axis) if isinstance(axis, str) else axis for axis in spec.axes)
+    return replace(spec, axes=axes)
+
+
+def _failed(problem: str) -> ModelLoadError:
+    return ModelLoadError(f"{FILE_NAME}: {problem}")
+
+
+def _quote(text: str) -> str:
+    return repr(text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}...")
+
+
+def _shown(text: str) -> str:
+    """The text on one line, shortened."""
+    line = printable(text[:_MAX_QUOTED])
+    return line if len(text) <= _MAX_QUOTED else f"{line}..."
