@@ -38,8 +38,7 @@ from weir.server.repository.version_state import State
 from weir.server.runtime.session import choose_provider
 from weir.server.runtime.session import version as onnxruntime_version
 from weir.server.scheduling.admission import Admission
-from weir.server.scheduling.deadlines import Deadlines
-from weir.server.scheduling.silence import Silence
+from weir.server.scheduling.deadlines import Deadlines, IdleTimeout
 from weir.server.scheduling.worker_pool import WorkerPool
 from weir.server.services.health import HEALTH_SERVICE, HealthService, reflection_handlers
 from weir.server.services.inference import SERVICE as INFERENCE_SERVICE
@@ -120,7 +119,7 @@ class App:
             settings.preprocessing_threads or _cores(), deadlines=self._deadlines
         )
         self._metrics.watch_preprocessing(self._decoding.waiting)
-        silence = Silence(settings.default_deadline_s, deadlines=self._deadlines)
+        idle_timeout = IdleTimeout(settings.default_deadline_s, deadlines=self._deadlines)
         self._exporter = exporter.open_exporter(settings)
         self._metrics.watch_log(self._lost_lines)
         interceptor = self._exporter.interceptor(settings) if self._exporter else None
@@ -134,7 +133,7 @@ class App:
                 self._repository,
                 Changes(self._repository) if settings.model_control == "explicit" else None,
             ).handlers(),
-            **TasksService(self._admission, self._decoding, silence).handlers(),
+            **TasksService(self._admission, self._decoding, idle_timeout).handlers(),
         }
         if interceptor is not None:
             handlers = dict(interceptor.intercept(handlers, except_stream=STREAM_INFER))

@@ -21,8 +21,8 @@ from weir.server.generation.worker import Turn, Worker
 from weir.server.scheduling import batching
 from weir.server.scheduling.batching import BatchPolicy
 from weir.server.scheduling.deadlines import Deadlines
-from weir.server.scheduling.places import Places
 from weir.server.scheduling.request import Load, refuse
+from weir.server.scheduling.scheduler import RequestQueue
 from weir.server.transport.status import closed_error
 
 
@@ -50,13 +50,11 @@ class Engine:
         stats: GenerationStats,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._name = name
         self._policy = policy
-        self._max_queue_rows = max_queue_rows
         self._deadlines = deadlines
         self._clock = clock
         self._condition = threading.Condition(threading.Lock())
-        self._places: Places[GenerationRequest] = Places()
+        self._queue: RequestQueue[GenerationRequest] = RequestQueue(name, max_queue_rows)
         self._gone: dict[GenerationRequest, str] = {}
         self._worker = Worker(generation, leaving=self._leaving, stats=stats, clock=clock)
         self._thread = threading.Thread(
@@ -71,7 +69,7 @@ class Engine:
     def close(self) -> None:
         """Refuse new requests; the thread ends once what is here is answered."""
         with self._condition:
-            self._places.closed = True
+            self._queue.is_closed = True
             self._condition.notify_all()
 
     def join(self, timeout_s: float) -> bool:
@@ -85,7 +83,7 @@ class Engine:
     def load(self) -> Load:
         """What waits and what is decoded."""
         with self._condition:
-            return self._places.load()
+            return self._queue.load()
 
     def submit(self, request: GenerationRequest) -> None:
         """Queue a request.
@@ -95,7 +93,7 @@ class Engine:
             Draining: the engine is closed.
         """
         with self._condition:
-            self._places.put(request, name=self._name, max_rows=self._max_queue_rows)
+            self._queue.put(request)
             self._condition.notify()
         self._deadlines.expect(request.deadline_s)
 
@@ -109,24 +107,18 @@ class Engine:
 
     def expire(self, now: float) -> float:
         """Answer every request whose deadline passed; the earliest deadline left, or infinity."""
-        earliest = float("inf")
-        late = []
         with self._condition:
-            places = self._places
-            for request in (*places.waiting, *places.running):
-                if request.deadline_s <= now:
-                    self._take(request, "deadline")
-                    late.append(request)
-                else:
-                    earliest = min(earliest, request.deadline_s)
+            late, earliest = self._queue.late(now)
+            for request in late:
+                self._take(request, "deadline")
         for request in late:
             refuse(request, DeadlineExceeded("the request's time is over"))
         return earliest
 
     def _take(self, request: GenerationRequest, reason: str) -> bool:
         """Remove a request from wherever it is, under the lock; its rows are dropped by the thread."""
-        was_running = request in self._places.running
-        if not self._places.take(request):
+        was_running = request in self._queue.running
+        if not self._queue.take(request):
             return False
         if was_running:
             self._gone[request] = reason
@@ -142,18 +134,18 @@ class Engine:
         late: list[GenerationRequest] = []
         batch: list[GenerationRequest] = []
         with self._condition:
-            places, worker = self._places, self._worker
-            while not (places.waiting or self._gone or worker.is_busy):
-                if places.closed:
+            queue, worker = self._queue, self._worker
+            while not (queue.waiting or self._gone or worker.is_busy):
+                if queue.is_closed:
                     return None
                 self._condition.wait()
             gone, self._gone = self._gone, {}
             if worker.wants_requests:
                 now = self._clock()
-                for request in batching.select(places.waiting, self._policy):
-                    places.take(request)
+                for request in batching.select(queue.waiting, self._policy):
+                    queue.take(request)
                     (batch if request.deadline_s > now else late).append(request)
-            places.running.update(batch)
+            queue.running.update(batch)
         for request in late:
             refuse(request, DeadlineExceeded("the deadline passed in the queue"))
         return Turn(gone, batch)
@@ -161,15 +153,15 @@ class Engine:
     @contextmanager
     def _leaving(self, request: GenerationRequest) -> Iterator[bool]:
         """Take a request out of the running, to be answered; False if others did meanwhile."""
-        places = self._places
+        queue = self._queue
         with self._condition:
-            is_ours = places.take(request)
-            places.answering += is_ours
+            is_ours = queue.take(request)
+            queue.answering += is_ours
         try:
             yield is_ours
         finally:
             with self._condition:
-                places.answering -= is_ours
+                queue.answering -= is_ours
 
 
 def _reason_of(error: Exception) -> str:

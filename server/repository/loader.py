@@ -35,8 +35,8 @@ from weir.server.runtime.padding import paddings_of
 from weir.server.runtime.sequence_rules import rules_of
 from weir.server.runtime.session import Session
 from weir.server.runtime.signature import Signature
+from weir.server.scheduling.batching import max_rows, policy_of
 from weir.server.scheduling.deadlines import Deadlines
-from weir.server.scheduling.limits import max_rows, policy_of
 from weir.server.scheduling.request import Model
 from weir.server.scheduling.scheduler import Scheduler
 from weir.server.scheduling.served_model import ServedModel

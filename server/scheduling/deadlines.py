@@ -1,26 +1,31 @@
-"""One thread that answers requests whose time is over while a session is busy elsewhere.
+"""Deadlines of requests, and the idle timeout of streams that wait for one message.
 
-It sleeps until the earliest deadline it knows of. A request with an earlier one wakes it, so nothing
-is polled; a request answered in time costs it nothing.
+Thread: `weir-deadlines`, which sleeps until the earliest deadline it knows of. A request with an
+earlier one wakes it, so nothing is polled; a request answered in time costs it nothing.
 """
 
 import logging
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import takewhile
 from typing import Protocol
+
+from weir.server.transport.base import Call
 
 logger = logging.getLogger(__name__)
 
 
 class Expiring(Protocol):
-    """Something that holds requests with deadlines."""
+    """A queue of requests with deadlines."""
 
     def expire(self, now: float) -> float:
-        """Answer what is due; return the earliest deadline left, or infinity."""
+        """Fail every request that is late; return the earliest deadline left, or infinity."""
 
 
 class Deadlines:
-    """The thread `weir-deadlines`.
+    """Expires late requests while the sessions are busy.
 
     Args:
         clock: monotonic seconds, the clock of every deadline.
@@ -47,18 +52,18 @@ class Deadlines:
             self._thread.join()
 
     def watch(self, queue: Expiring) -> None:
-        """Ask this queue too, from now on."""
+        """Expire this queue's requests from now on."""
         with self._condition:
             self._queues.append(queue)
 
     def forget(self, queue: Expiring) -> None:
-        """Ask this queue no longer, if it was asked."""
+        """Stop watching a queue, if it is watched."""
         with self._condition:
             if queue in self._queues:
                 self._queues.remove(queue)
 
     def expect(self, deadline_s: float) -> None:
-        """A deadline was added somewhere; wake in time for it."""
+        """Wake in time for a deadline that was added to a queue."""
         if deadline_s < self._wake_s:
             with self._condition:
                 self._wake_s = min(self._wake_s, deadline_s)
@@ -72,11 +77,74 @@ class Deadlines:
                     self._condition.wait(min(left_s, threading.TIMEOUT_MAX))
                 if self._stopped:
                     return
-                # What arrives from here on lowers it again by itself.
+                # A deadline added from here on lowers it again.
                 self._wake_s = float("inf")
                 queues = list(self._queues)
             for queue in queues:
                 try:
                     self.expect(queue.expire(self._clock()))
-                except Exception:  # our bug: the other queues still count on this thread
-                    logger.exception("deadlines of a queue lost")
+                except Exception:  # our bug: the other queues still depend on this thread
+                    logger.exception("queue not expired")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _IdleStream:
+    deadline_s: float
+    ended: Callable[[], None]
+
+
+class IdleTimeout:
+    """Ends streams that are open and send no message.
+
+    gRPC itself sets no bound to a call without a deadline, so such a stream waits for its one message
+    as long as a request without a deadline may take. `ModelStreamInfer` has no idle timeout: its
+    streams stay open for many requests, and may rest before the first as between any two.
+
+    Args:
+        limit_s: how long the message may take.
+        deadlines: wakes at the timeout.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self, limit_s: float, *, deadlines: Deadlines, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.limit_s = limit_s
+        self._deadlines = deadlines
+        self._clock = clock
+        self._lock = threading.Lock()
+        # All may wait equally long, so the first is the next to be late.
+        self._waiting: dict[_IdleStream, None] = {}
+        deadlines.watch(self)
+
+    def receive(
+        self, call: Call, received: Callable[[bytes | None], None], ended: Callable[[], None]
+    ) -> None:
+        """Receive the message of a stream; `ended` is called if none comes in time."""
+        if call.time_left_s() is not None:  # gRPC ends it
+            call.receive(received)
+            return
+        with self._lock:
+            stream = _IdleStream(self._clock() + self.limit_s, ended)
+            self._waiting[stream] = None
+
+        def in_time(payload: bytes | None) -> None:
+            with self._lock:
+                is_in_time = stream in self._waiting
+                self._waiting.pop(stream, None)
+            if is_in_time:
+                received(payload)
+
+        self._deadlines.expect(stream.deadline_s)
+        call.receive(in_time)
+
+    def expire(self, now: float) -> float:
+        """End the streams that sent no message in time; the earliest deadline left, or infinity."""
+        with self._lock:
+            late = list(takewhile(lambda each: each.deadline_s <= now, self._waiting))
+            for stream in late:
+                del self._waiting[stream]
+            earliest = next(iter(self._waiting), None)
+        for stream in late:
+            stream.ended()
+        return float("inf") if earliest is None else earliest.deadline_s

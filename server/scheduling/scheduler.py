@@ -1,35 +1,119 @@
-"""One per model: a bounded queue in front, session threads behind.
+"""Scheduler of one model version: a bounded request queue, and session threads that run batches.
 
-Threads: `weir-run-<model>-<n>`, one per instance, each of which cuts a batch, and runs and answers it
-(`running`).
-The transport's threads add and cancel, `weir-deadlines` expires. They meet in the queue, under one
-lock that is held to move references and never while something runs.
+Threads: `weir-run-<model>-<n>`, one per instance, each of which cuts, runs and answers batches. The
+transport's threads submit and cancel, `weir-deadlines` expires. They share the request queue under one
+lock, which is held to move references and never while a batch runs.
 
-A request is in exactly one place: waiting, running, or gone. Whoever takes it out of that place is
-the one who answers it, so it is answered once.
+Rules:
+- A request is in exactly one place: waiting, running, or gone. The thread that takes it out of its
+  place answers it, so it is answered once.
+- If the run of several requests fails, each of them gets a run of its own, so that a bad request
+  harms no other. A request that was cancelled or expired meanwhile is not run again.
+- Outputs with another number of rows than the inputs show that the first axis is not the batch axis.
+  No part of that answer is sent: the requests are run alone, and the model is not batched from then on.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
 
-from weir.server.errors import DeadlineExceeded
+from numpy.typing import NDArray
+
+from weir.server.errors import DeadlineExceeded, Draining, Overloaded
+from weir.server.runtime import collate
+from weir.server.runtime.collate import Tokens
 from weir.server.runtime.padding import Padding
 from weir.server.scheduling import batching
 from weir.server.scheduling.batching import BatchPolicy, LastBatch
 from weir.server.scheduling.deadlines import Deadlines
-from weir.server.scheduling.places import Places
-from weir.server.scheduling.request import InferRequest, Load, refuse
-from weir.server.scheduling.running import Observer, Run, Runner
+from weir.server.scheduling.request import InferRequest, Load, QueuedRequest, refuse
+from weir.server.telemetry.model_stats import BatchTimes
+from weir.server.telemetry.request_record import BatchRecord
 from weir.server.transport.status import closed_error
 
 logger = logging.getLogger(__name__)
 
+Array = NDArray[Any]
+
+Run = Callable[[Mapping[str, Array]], dict[str, Array]]
+"""Computes every output of a batch; see `Session.run`."""
+
+Observer = Callable[[Sequence[InferRequest], BatchTimes, Tokens], None]
+"""Counts a batch once it is answered; see `ModelStats.batch_ran`."""
+
+R = TypeVar("R", bound=QueuedRequest)
+
+
+@dataclass(slots=True)
+class RequestQueue(Generic[R]):
+    """The waiting and the running requests of a model. Every access is under the owner's lock.
+
+    Attributes:
+        name: of the model, for messages.
+        max_rows: most rows that may wait.
+        answering: requests that have run, but are not yet answered and counted.
+    """
+
+    name: str
+    max_rows: int
+    waiting: OrderedDict[R, None] = field(default_factory=OrderedDict)
+    running: set[R] = field(default_factory=set)
+    answering: int = 0
+    waiting_rows: int = 0
+    is_closed: bool = False
+
+    def put(self, request: R) -> None:
+        """Add a request to those that wait.
+
+        Raises:
+            Overloaded: its rows do not fit.
+            Draining: the queue is closed.
+        """
+        if self.is_closed:
+            raise Draining(f"model {self.name!r} is being unloaded")
+        # An empty queue takes a request of any size, which would otherwise never be taken.
+        if self.waiting and self.waiting_rows + request.rows > self.max_rows:
+            raise Overloaded(
+                f"model {self.name!r}: {self.waiting_rows} rows wait, the limit is {self.max_rows}"
+            )
+        self.waiting[request] = None
+        self.waiting_rows += request.rows
+
+    def take(self, request: R) -> bool:
+        """Remove a request from its place; False if it is gone already."""
+        if request in self.waiting:
+            del self.waiting[request]
+            self.waiting_rows -= request.rows
+            return True
+        if request in self.running:
+            self.running.remove(request)
+            return True
+        return False
+
+    def late(self, now: float) -> tuple[list[R], float]:
+        """The requests whose deadline passed, and the earliest deadline of the others, or infinity."""
+        earliest = float("inf")
+        late = []
+        for request in (*self.waiting, *self.running):
+            if request.deadline_s <= now:
+                late.append(request)
+            else:
+                earliest = min(earliest, request.deadline_s)
+        return late, earliest
+
+    def load(self) -> Load:
+        """How much it holds."""
+        running = len(self.running) + self.answering
+        return Load(len(self.waiting), self.waiting_rows, running)
+
 
 class Scheduler:
-    """Queue and threads of one model version.
+    """Request queue and session threads of one model version.
 
     Args:
         name: of the model, for thread names and messages.
@@ -38,10 +122,11 @@ class Scheduler:
         max_queue_rows: rows that may wait; more are refused at once.
         instances: threads that run batches side by side.
         has_rows: whether the first axis of every tensor is that of the rows.
-        has_fixed_rows: whether an answer must have as many rows as its request (`running`).
-        is_batched: whether requests may be put together; never again once a run shows that they may not.
-        paddings: the axes along which joined requests are filled up.
-        deadlines: watches the requests while they are here.
+        has_fixed_rows: whether an answer must have as many rows as its request. If not, the outputs
+            of a request that ran alone are sent whole.
+        is_batched: whether requests may share a batch; False for ever once a run disproves it.
+        paddings: the axes along which joined requests are padded.
+        deadlines: expires the requests while they are here.
         observer: counts each batch.
         clock: monotonic seconds.
     """
@@ -63,34 +148,23 @@ class Scheduler:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = name
+        self._run = run
         self._batched = policy
-        self._alone = replace(policy, max_rows=1, max_queue_delay_s=0.0, linger_share=0.0)
-        self._max_queue_rows = max_queue_rows
+        self._alone = replace(policy, max_rows=1, max_queue_delay_s=0.0, regroup_share=0.0)
+        self._has_rows = has_rows
+        self._has_fixed_rows = has_fixed_rows
+        self.is_batched = is_batched
+        self._paddings = paddings
         self._deadlines = deadlines
+        self._observer = observer
         self._clock = clock
         self._condition = threading.Condition(threading.Lock())
-        self._places: Places[InferRequest] = Places()
-        self._runner = Runner(
-            name,
-            run,
-            has_rows=has_rows,
-            has_fixed_rows=has_fixed_rows,
-            is_batched=is_batched,
-            paddings=paddings,
-            places=self._places,
-            lock=self._condition,
-            observer=observer,
-            clock=clock,
-        )
+        self._queue: RequestQueue[InferRequest] = RequestQueue(name, max_queue_rows)
+        self._idle_threads = 0
         self._threads = [
             threading.Thread(target=self._work, name=f"weir-run-{name}-{number}", daemon=True)
             for number in range(instances)
         ]
-
-    @property
-    def is_batched(self) -> bool:
-        """Whether requests are put together."""
-        return self._runner.is_batched
 
     def start(self) -> None:
         """Start the session threads."""
@@ -99,9 +173,9 @@ class Scheduler:
             thread.start()
 
     def close(self) -> None:
-        """Refuse new requests; the threads end once what waits is answered."""
+        """Refuse new requests; the threads end once the waiting ones are answered."""
         with self._condition:
-            self._places.closed = True
+            self._queue.is_closed = True
             self._condition.notify_all()
 
     def join(self, timeout_s: float) -> bool:
@@ -115,9 +189,9 @@ class Scheduler:
         return ended
 
     def load(self) -> Load:
-        """What waits and what runs."""
+        """Waiting and running requests."""
         with self._condition:
-            return self._places.load()
+            return self._queue.load()
 
     def submit(self, request: InferRequest) -> None:
         """Queue a request.
@@ -127,37 +201,27 @@ class Scheduler:
             Draining: the scheduler is closed.
         """
         with self._condition:
-            self._places.put(request, name=self._name, max_rows=self._max_queue_rows)
-            if self._places.idle_threads:
+            self._queue.put(request)
+            if self._idle_threads:
                 self._condition.notify()
         self._deadlines.expect(request.deadline_s)
 
     def cancel(self, request: InferRequest) -> None:
-        """The caller is gone: free the request's place. A batch that runs is not disturbed."""
+        """Free the place of a request whose caller is gone; a running batch is not disturbed."""
         with self._condition:
-            is_ours = self._places.take(request)
+            is_ours = self._queue.take(request)
         if is_ours:
             refuse(request, closed_error(request.arrived_s, request.deadline_s, self._clock()))
 
     def expire(self, now: float) -> float:
-        """Answer every request whose deadline passed; the earliest deadline left, or infinity."""
-        earliest = float("inf")
-        late = []
+        """Fail every request whose deadline passed; the earliest deadline left, or infinity."""
         with self._condition:
-            places = self._places
-            for request in (*places.waiting, *places.running):
-                if request.deadline_s <= now:
-                    places.take(request)
-                    late.append(request)
-                else:
-                    earliest = min(earliest, request.deadline_s)
+            late, earliest = self._queue.late(now)
+            for request in late:
+                self._queue.take(request)
         for request in late:
             refuse(request, DeadlineExceeded("the request's time is over"))
         return earliest
-
-    @property
-    def _policy(self) -> BatchPolicy:
-        return self._batched if self._runner.is_batched else self._alone
 
     def _work(self) -> None:
         last: LastBatch | None = None
@@ -168,60 +232,178 @@ class Scheduler:
             last = None
             try:
                 if batch:
-                    last = self._runner.process(batch)
-            except Exception:  # our bug: that batch is lost, its thread must not be
+                    last = self._process(batch)
+            except Exception:  # our bug: the thread goes on with the next batch
                 logger.exception("batch lost model=%s", self._name)
 
     def _next_batch(self, last: LastBatch | None) -> list[InferRequest] | None:
-        """Wait for a batch and move it to the running; None when closed and empty."""
-        late: list[InferRequest] = []
+        """Wait for a batch and move it to the running requests; None when closed and empty."""
         with self._condition:
-            places = self._places
+            queue = self._queue
             while (pause_s := self._pause_s(last)) != 0.0:
-                if pause_s is None and places.closed:
+                if pause_s is None and queue.is_closed:
                     return None
-                places.idle_threads += 1
+                self._idle_threads += 1
                 self._condition.wait(pause_s)
-                places.idle_threads -= 1
+                self._idle_threads -= 1
             cut_s = self._clock()
-            batch = batching.select(places.waiting, self._policy)
+            batch = batching.select(queue.waiting, self._policy)
             for request in batch:
-                places.take(request)
+                queue.take(request)
             late = [request for request in batch if request.deadline_s <= cut_s]
             batch = [request for request in batch if request.deadline_s > cut_s]
-            places.running.update(batch)
-            if places.waiting and places.idle_threads:
-                # What is left may be due already: another thread has to look.
+            queue.running.update(batch)
+            if queue.waiting and self._idle_threads:
+                # The requests left may be due already: another thread has to look.
                 self._condition.notify()
         for request in late:
             refuse(request, DeadlineExceeded("the deadline passed in the queue"))
         return batch
 
+    @property
+    def _policy(self) -> BatchPolicy:
+        return self._batched if self.is_batched else self._alone
+
     def _pause_s(self, last: LastBatch | None) -> float | None:
         """How long to wait: None for a request, zero when a batch is due."""
-        places = self._places
-        if not places.waiting:
+        queue, policy = self._queue, self._policy
+        if not queue.waiting:
             return None
-        if places.closed:
+        if queue.is_closed:
             return 0.0
-        oldest = next(iter(places.waiting))
-        now, rows, tokens = self._clock(), places.waiting_rows, self._waiting_tokens()
+        now, rows = self._clock(), queue.waiting_rows
+        # Without a limit on tokens their number plays no part.
+        tokens = (
+            0
+            if policy.max_tokens is None
+            else sum(request.rows * request.length for request in queue.waiting)
+        )
         pause_s = batching.delay_s(
-            self._policy,
+            policy,
             waiting_rows=rows,
             waiting_tokens=tokens,
-            oldest_s=oldest.queued_s,
+            oldest_s=next(iter(queue.waiting)).queued_s,
             now=now,
         )
         if last is not None:
             regroup_wait_s = batching.regroup_wait_s(
-                self._policy, last, waiting_rows=rows, waiting_tokens=tokens, now=now
+                policy, last, waiting_rows=rows, waiting_tokens=tokens, now=now
             )
             pause_s = max(pause_s, regroup_wait_s)
         return max(pause_s, 0.0)
 
-    def _waiting_tokens(self) -> int:
-        """Entries of all that waits; of no interest where they have no limit."""
-        if self._policy.max_tokens is None:
-            return 0
-        return sum(request.rows * request.length for request in self._places.waiting)
+    def _process(self, batch: list[InferRequest]) -> LastBatch | None:
+        """Run a batch and answer it; None if it failed."""
+        cut_s = self._clock()
+        record = _record(batch, cut_s)
+        inputs = [request.inputs for request in batch]
+        try:
+            joined = collate.join(inputs, self._paddings)
+            run_s = self._clock()
+            outputs = self._run(joined)
+            ran_s = self._clock()
+            if record is not None:
+                record.run_s, record.ran_s = run_s, ran_s
+            parts = self._parts(outputs, inputs)
+        except Exception as error:  # noqa: BLE001 - the one place where a run may fail
+            if isinstance(error, collate.RowCountError):
+                self._stop_batching(error)
+            elif len(batch) > 1:
+                logger.warning("batch failed, running its requests singly model=%s", self._name)
+            self._retry_or_fail(batch, error)
+            return None
+        with self._condition:
+            left_rows = self._queue.waiting_rows
+        with self._leaving(batch) as taken:
+            for request, part in zip(batch, parts, strict=True):
+                if request in taken:
+                    _answer(request, part)
+            times = BatchTimes(cut_s, run_s, ran_s, self._clock())
+            self._observer(batch, times, collate.count_tokens(joined, self._paddings))
+        rows = sum([request.rows for request in batch])
+        return LastBatch(rows, ran_s - run_s, times.answered_s, left_rows)
+
+    def _parts(
+        self, outputs: dict[str, Array], inputs: Sequence[Mapping[str, Array]]
+    ) -> list[dict[str, Array]]:
+        """Each request's part of the outputs.
+
+        Raises:
+            RowCountError: the outputs cannot be split into the requests' rows.
+        """
+        if not self._has_rows:
+            return [outputs]
+        if len(inputs) > 1 and not self.is_batched:
+            # Another thread stopped batching while this batch ran: a right row count proves nothing.
+            raise collate.RowCountError("the model is not batched any longer")
+        if len(inputs) > 1 or self._has_fixed_rows:
+            return collate.split(outputs, inputs, self._paddings)
+        if self.is_batched:
+            try:
+                collate.check_rows(outputs, len(next(iter(inputs[0].values()))))
+            except collate.RowCountError as error:
+                self._stop_batching(error)
+        return [outputs]
+
+    def _stop_batching(self, error: collate.RowCountError) -> None:
+        with self._condition:
+            if not self.is_batched:
+                return
+            self.is_batched = False
+            # Requests that wait for a batch to fill are due now.
+            self._condition.notify_all()
+        logger.warning("model is not batched from now on model=%s reason=%s", self._name, error)
+
+    def _retry_or_fail(self, batch: list[InferRequest], error: Exception) -> None:
+        """Run each request of a failed batch alone; fail a request that ran alone."""
+        if len(batch) == 1:
+            with self._leaving(batch) as taken:
+                for request in taken:
+                    refuse(request, error)
+            return
+        for request in batch:
+            if self._may_run(request):
+                self._process([request])
+
+    def _may_run(self, request: InferRequest) -> bool:
+        """Whether a request of a failed batch still runs, and has time left for another run."""
+        with self._condition:
+            if request not in self._queue.running:
+                return False
+            is_late = request.deadline_s <= self._clock()
+            if is_late:
+                self._queue.take(request)
+        if is_late:
+            refuse(request, DeadlineExceeded("the deadline passed before its run"))
+        return not is_late
+
+    @contextmanager
+    def _leaving(self, batch: list[InferRequest]) -> Iterator[set[InferRequest]]:
+        """Take requests out of the running ones; yields those taken, to be answered and counted."""
+        queue = self._queue
+        with self._condition:
+            taken = {request for request in batch if queue.take(request)}
+            queue.answering += len(taken)
+        try:
+            yield taken
+        finally:
+            with self._condition:
+                queue.answering -= len(taken)
+
+
+def _answer(request: InferRequest, part: dict[str, Array]) -> None:
+    try:
+        request.answer(part)
+    except Exception as error:  # noqa: BLE001 - an answer that cannot be sent fails this request alone
+        refuse(request, error)
+
+
+def _record(batch: Sequence[InferRequest], cut_s: float) -> BatchRecord | None:
+    """The record that the recorded requests of a batch share; None if there are none."""
+    records = [request.record for request in batch if request.record is not None]
+    if not records:
+        return None
+    shared = BatchRecord(sum(request.rows for request in batch), cut_s)
+    for record in records:
+        record.batch = shared
+    return shared

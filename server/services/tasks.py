@@ -4,7 +4,7 @@ from functools import partial
 
 from weir.protocol import tasks_pb2 as pb
 from weir.server.scheduling.admission import Admission
-from weir.server.scheduling.silence import Silence
+from weir.server.scheduling.deadlines import IdleTimeout
 from weir.server.scheduling.worker_pool import WorkerPool
 from weir.server.tasks.forecasting import FORECAST
 from weir.server.tasks.generate import generate
@@ -25,13 +25,13 @@ class TasksService:
     Args:
         admission: admits requests to their models' schedulers.
         pool: preprocesses pictures and texts.
-        silence: ends streams whose client sends no message.
+        idle_timeout: ends streams whose client sends no message.
     """
 
-    def __init__(self, admission: Admission, pool: WorkerPool, silence: Silence) -> None:
+    def __init__(self, admission: Admission, pool: WorkerPool, idle_timeout: IdleTimeout) -> None:
         self._admission = admission
         self._pool = pool
-        self._silence = silence
+        self._idle_timeout = idle_timeout
 
     def handlers(self) -> Handlers:
         """The service's handlers, by full method name."""
@@ -47,4 +47,4 @@ class TasksService:
         start(task, call, payload, self._admission, self._pool)
 
     def _generate(self, call: Call) -> None:
-        generate(call, self._admission, self._pool, self._silence)
+        generate(call, self._admission, self._pool, self._idle_timeout)

@@ -21,7 +21,7 @@ from weir.server.preprocessing.tokenizer import TokenizedText, Tokenizer
 from weir.server.protocol import message_limits
 from weir.server.protocol.request_decoder import check_id, parse_message
 from weir.server.scheduling.admission import Admission
-from weir.server.scheduling.silence import Silence
+from weir.server.scheduling.deadlines import IdleTimeout
 from weir.server.scheduling.worker_pool import WorkerPool
 from weir.server.tasks.task_call import Arrived, Material, begin
 from weir.server.tasks.text import read
@@ -30,7 +30,9 @@ from weir.server.transport.backpressure import BoundedSender
 from weir.server.transport.base import Call, Metadata
 
 
-def generate(call: Call, admission: Admission, decoding: WorkerPool, silence: Silence) -> None:
+def generate(
+    call: Call, admission: Admission, decoding: WorkerPool, idle_timeout: IdleTimeout
+) -> None:
     """Wait for the one message of a `Generate` call. Runs on the transport's thread."""
     opened_s = admission.clock()
 
@@ -41,10 +43,12 @@ def generate(call: Call, admission: Admission, decoding: WorkerPool, silence: Si
             _start(call, payload, admission, decoding)
 
     def late() -> None:
-        error = DeadlineExceeded(f"expected one message, none came within {silence.limit_s:g} s")
+        error = DeadlineExceeded(
+            f"expected one message, none came within {idle_timeout.limit_s:g} s"
+        )
         admission.refuse(error, call, None, opened_s, 0)
 
-    silence.receive(call, received, late)
+    idle_timeout.receive(call, received, late)
 
 
 def _start(call: Call, payload: bytes, admission: Admission, decoding: WorkerPool) -> None:

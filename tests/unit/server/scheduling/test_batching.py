@@ -135,7 +135,7 @@ def test_without_a_delay_a_batch_is_due_at_once() -> None:
     assert delay_s(BatchPolicy(), waiting_rows=1, waiting_tokens=0, oldest_s=10.0, now=10.0) <= 0
 
 
-LINGERING = BatchPolicy(max_rows=32, linger_share=0.02)
+REGROUPING = BatchPolicy(max_rows=32, regroup_share=0.02)
 
 
 @pytest.mark.parametrize(
@@ -148,12 +148,12 @@ LINGERING = BatchPolicy(max_rows=32, linger_share=0.02)
         pytest.param(32, 10.0, 0.0, id="full"),
     ],
 )
-def test_session_lingers_for_those_it_answered(
+def test_session_waits_for_the_callers_it_answered(
     waiting_rows: int, now: float, expected: float
 ) -> None:
     last = LastBatch(rows=8, run_s=1.0, ended_s=10.0, left_rows=8)
 
-    pause_s = regroup_wait_s(LINGERING, last, waiting_rows=waiting_rows, waiting_tokens=0, now=now)
+    pause_s = regroup_wait_s(REGROUPING, last, waiting_rows=waiting_rows, waiting_tokens=0, now=now)
 
     assert pause_s == pytest.approx(expected)
 
@@ -161,13 +161,13 @@ def test_session_lingers_for_those_it_answered(
 def test_full_batch_waits_for_nobody() -> None:
     last = LastBatch(rows=32, run_s=1.0, ended_s=10.0, left_rows=5)
 
-    assert regroup_wait_s(LINGERING, last, waiting_rows=32, waiting_tokens=0, now=10.0) == 0.0
+    assert regroup_wait_s(REGROUPING, last, waiting_rows=32, waiting_tokens=0, now=10.0) == 0.0
 
 
-def test_short_runs_are_not_lingered_for() -> None:
+def test_session_does_not_wait_after_short_runs() -> None:
     last = LastBatch(rows=8, run_s=0.02, ended_s=10.0, left_rows=0)
 
-    assert regroup_wait_s(LINGERING, last, waiting_rows=1, waiting_tokens=0, now=10.0) == 0.0
+    assert regroup_wait_s(REGROUPING, last, waiting_rows=1, waiting_tokens=0, now=10.0) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -186,13 +186,13 @@ def test_limits_that_never_cut_a_batch_are_refused(
 
 
 def test_as_many_tokens_as_a_batch_may_have_are_a_full_one() -> None:
-    policy = BatchPolicy(32, 0.5, linger_share=0.02, max_tokens=64)
+    policy = BatchPolicy(32, 0.5, regroup_share=0.02, max_tokens=64)
     last = LastBatch(rows=8, run_s=1.0, ended_s=10.0, left_rows=8)
 
     def pauses_s(tokens: int) -> list[float]:
         delay = delay_s(policy, waiting_rows=2, waiting_tokens=tokens, oldest_s=10.0, now=10.0)
-        linger = regroup_wait_s(policy, last, waiting_rows=2, waiting_tokens=tokens, now=10.0)
-        return [delay, linger]
+        regroup = regroup_wait_s(policy, last, waiting_rows=2, waiting_tokens=tokens, now=10.0)
+        return [delay, regroup]
 
     assert pauses_s(63) == [0.5, pytest.approx(0.02)]
     assert pauses_s(64) == [0.0, 0.0]

@@ -117,7 +117,7 @@ class World:
             policy=BatchPolicy(
                 int(policy.get("max_rows", 8)),
                 policy.get("max_queue_delay_s", 0.0),
-                policy.get("linger_share", 0.0),
+                policy.get("regroup_share", 0.0),
                 max_tokens=int(policy["max_tokens"]) if "max_tokens" in policy else None,
                 step_rows=2.0,
             ),
@@ -978,9 +978,9 @@ def test_requests_are_running_until_they_are_counted() -> None:
 
 
 @pytest.mark.parametrize("comes_back", [True, False], ids=["comes back", "stays away"])
-def test_session_lingers_for_the_caller_it_answered(*, comes_back: bool) -> None:
+def test_session_waits_for_the_caller_it_answered(*, comes_back: bool) -> None:
     """Two callers who ask again once they are answered end up in one batch, not in turns."""
-    world = World(linger_share=0.02)
+    world = World(regroup_share=0.02)
     first = world.submit_and_run()
     second = world.submit()
     world.clock.advance(10.0)

@@ -10,8 +10,7 @@ from tests.helpers import pairs
 from tests.unit.server.conftest import HANG_S, Backend, Clock, FakeCall
 from weir.protocol import tasks_pb2 as pb
 from weir.server.scheduling.admission import Admission
-from weir.server.scheduling.deadlines import Deadlines
-from weir.server.scheduling.silence import Silence
+from weir.server.scheduling.deadlines import Deadlines, IdleTimeout
 from weir.server.scheduling.worker_pool import WorkerPool
 from weir.server.services.tasks import SERVICE, TasksService
 from weir.server.transport import backpressure
@@ -36,8 +35,8 @@ class Generating:
         deadlines = Deadlines(clock)
         self.pool = WorkerPool(1, deadlines=deadlines, clock=clock)
         self.pool.start()
-        self.silence = Silence(60.0, deadlines=deadlines, clock=clock)
-        handlers = TasksService(self.admission, self.pool, self.silence).handlers()
+        self.idle_timeout = IdleTimeout(60.0, deadlines=deadlines, clock=clock)
+        handlers = TasksService(self.admission, self.pool, self.idle_timeout).handlers()
         self._handler = handlers[f"/{SERVICE}/Generate"]
 
     def wait_until_counted(self) -> None:
@@ -185,11 +184,11 @@ def test_stream_without_a_message_is_ended_in_time(generating: Generating, clock
     clock.advance(59.0)
     later = generating.open()
 
-    assert generating.silence.expire(clock.now) == clock.now + 1.0
+    assert generating.idle_timeout.expire(clock.now) == clock.now + 1.0
     assert [each.code for each in (call, later)] == [None, None]
 
     clock.advance(1.0)
-    assert generating.silence.expire(clock.now) == clock.now + 59.0
+    assert generating.idle_timeout.expire(clock.now) == clock.now + 59.0
     ended = grpc.StatusCode.DEADLINE_EXCEEDED
     assert [each.code for each in (call, later)] == [ended, None]
     assert call.details == "expected one message, none came within 60 s"
@@ -202,7 +201,7 @@ def test_stream_that_sent_its_message_is_not_silent(generating: Generating, cloc
     call = generating.send("ab")
     assert call.wait_until_finished() is OK
 
-    assert generating.silence.expire(clock.now + 1e6) == float("inf")
+    assert generating.idle_timeout.expire(clock.now + 1e6) == float("inf")
 
 
 def test_stream_with_a_deadline_of_its_own_is_left_to_it(
@@ -210,7 +209,7 @@ def test_stream_with_a_deadline_of_its_own_is_left_to_it(
 ) -> None:
     call = generating.open(FakeCall(time_left_s=300.0))
 
-    assert generating.silence.expire(clock.now + 100.0) == float("inf")
+    assert generating.idle_timeout.expire(clock.now + 100.0) == float("inf")
 
     call.deliver(asked("ab"))
     assert call.wait_until_finished() is OK
@@ -219,4 +218,4 @@ def test_stream_with_a_deadline_of_its_own_is_left_to_it(
 def test_stream_whose_caller_is_gone_is_not_silent(generating: Generating, clock: Clock) -> None:
     generating.open().deliver(None)
 
-    assert generating.silence.expire(clock.now) == float("inf")
+    assert generating.idle_timeout.expire(clock.now) == float("inf")
