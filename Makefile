@@ -15,7 +15,7 @@ BUF := 1.75.0
 OPS_PROGRAMS := prometheus promtool podman runc catatonit debootstrap iptables
 OPS_PACKAGES := prometheus podman netavark aardvark-dns runc catatonit debootstrap iptables
 
-.PHONY: demo test quick test-ops buf format lint types imports proto check-proto metrics-page pytest clean
+.PHONY: demo test quick test-ops buf format lint types imports proto check-proto metrics-page settings-page pytest clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py
@@ -72,6 +72,9 @@ buf:
 
 metrics-page: $(VENV)/installed
 	$(BIN)/python -m tools.metrics_page > docs/metrics.md.new && mv docs/metrics.md.new docs/metrics.md
+
+settings-page: $(VENV)/installed
+	$(BIN)/python -m tools.settings_page > docs/settings.md.new && mv docs/settings.md.new docs/settings.md
 
 pytest: $(VENV)/installed
 	$(PYTEST)

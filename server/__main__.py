@@ -13,16 +13,16 @@ from weir.server import config, log
 from weir.server.config import Settings
 from weir.server.errors import StartError
 
-# Told by the argument, or by tables of the file alone.
+# The first is an argument; the second has only tables of the file.
 _NO_FLAG = ("models_dir", "models")
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "python -m weir.server") -> None:
-    """Serve until a signal comes.
+    """Serve until a signal arrives.
 
     Args:
-        arguments: of the command line; None takes the process's own.
-        program: how the user called it, for the help.
+        arguments: of the command line; None for the process's own.
+        program: the name of the command, for the help.
     """
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command(help="Serve every model of a directory over gRPC, with metrics.")(_command())
@@ -35,10 +35,10 @@ def _run(**given: Any) -> None:
     try:
         settings = config.load(flags, os.environ, path)
         log.configure(settings.log_format, settings.log_level)
-        # Read by gRPC core when it is first imported. Left to itself, core polls with threads of its own
-        # and hands each event over to ours: a third of the CPU of an empty call (docs/results.md).
+        # gRPC core reads this when it is first imported. By default core polls with its own threads
+        # and hands each event to ours: a third of the CPU of an empty call (docs/results.md).
         os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
-        # Imported here, also so that --help and a wrong flag are answered at once.
+        # Imported late, also so that --help and a wrong flag are answered at once.
         from weir.server.app import serve  # noqa: PLC0415
 
         serve(settings)
@@ -48,7 +48,7 @@ def _run(**given: Any) -> None:
 
 
 def _command() -> Any:
-    """`_run` with a signature made of the settings: their names, types, defaults and descriptions."""
+    """`_run` with a signature made of the settings' names, types, defaults and descriptions."""
 
     def command(**given: Any) -> None:
         _run(**given)
@@ -83,7 +83,7 @@ def _command() -> Any:
             if field.annotation is bool
             else f"--{_flag(name)}",
             help=field.description,
-            show_default=field.default is not None and str(field.default),
+            show_default=config.default_of(name),
             metavar="|".join(get_args(field.annotation)) if _is_choice(field.annotation) else None,
         )
         parameters.append(
@@ -107,7 +107,7 @@ def _is_choice(annotation: Any) -> bool:
 
 
 def _plain(annotation: Any) -> Any:
-    """The type a flag is read as; bounds and choices are checked with all other sources'."""
+    """The type of a flag; `Settings` checks bounds and choices, as for all other sources."""
     kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not type(None)]
     kind = str if _is_choice(annotation) else kinds[0]
     return (get_args(kind)[0] if get_origin(kind) is Annotated else kind) | None

@@ -1,7 +1,7 @@
-"""Every setting of the server, read once, into one object that checks itself.
+"""The server's settings: read once, into one object that checks itself.
 
-Sources, the first that speaks wins: flags, environment (`WEIR_` + the name in capitals), the TOML
-file of `--config`, the default. A key nobody knows is refused, wherever it stands.
+Sources, in order of precedence: flags, environment (`WEIR_` + the name in capitals), the TOML file
+of `--config`, the default. An unknown key is an error in every source.
 """
 
 import re
@@ -15,21 +15,27 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from weir.server.errors import ConfigError
 
 _PREFIX = "WEIR_"
-# Read by other parts of Weir, or set by Kubernetes for a service that is called "weir".
-_NOT_OURS = re.compile(
+# Read by other parts of Weir, or set by Kubernetes for a service named "weir".
+_NOT_SETTINGS = re.compile(
     r"WEIR_(DATA|TARGET|CONFIG|(\w+_)?SERVICE_(HOST|PORT\w*)|(\w+_)?PORT_\d+_\w+)"
 )
 _SERVICE_LINK = re.compile(r"(tcp|udp)://")
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
+Timeout = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
-Share = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(ge=0, le=1)]
 Tokens = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
+def _unset(default: str, description: str) -> Any:
+    """A setting that has no value of its own by default; `default` describes what holds then."""
+    return Field(None, description=description, json_schema_extra={"default": default})
+
+
 class ModelSettings(BaseModel):
-    """What an operator may say of one model; what is left out comes from its bundle."""
+    """Settings of one model; an absent one is taken from its bundle."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,7 +44,11 @@ class ModelSettings(BaseModel):
     max_queue_delay_s: Seconds | None = None
     max_queue_rows: Count | None = None
     instances: Count | None = None
-    non_finite: Literal["pass", "reject"] = "pass"
+    non_finite: Literal["pass", "reject"] = Field(
+        "pass",
+        description="What happens to inputs with NaN or infinity: pass computes with them, reject "
+        "refuses the request.",
+    )
 
 
 class Settings(BaseModel):
@@ -46,78 +56,88 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    models_dir: Path = Field(description="The model repository.")
+    models_dir: Path = Field(description="Directory of the model repository.")
     host: str = Field("127.0.0.1", description="Address to listen on, for gRPC and metrics.")
     port: Port = Field(8001, description="gRPC port; 0 picks a free one.")
-    metrics_port: Port = Field(8002, description="Port of /metrics; 0 picks a free one.")
+    metrics_port: Port = Field(8002, description="HTTP port of /metrics; 0 picks a free one.")
     provider: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="ONNX Runtime execution provider."
+        "auto", description="ONNX Runtime execution provider; auto takes cuda if it works."
     )
     transport: Literal["auto", "completion-queue", "grpc-server"] = Field(
-        "auto", description="auto takes completion-queue where grpcio is of a tested version."
+        "auto",
+        description="gRPC implementation; auto takes completion-queue (fast) if the grpcio version "
+        "is a tested one, otherwise grpc-server (at most 512 open calls).",
     )
-    threads: Count = Field(1, description="Threads inside one operator of a model.")
-    instances: Count | None = Field(
-        None,
-        description="Batches of one model that may run side by side; default: its config.pbtxt's, or 1.",
+    threads: Count = Field(1, description="Threads within one operator of a model.")
+    instances: Count | None = _unset(
+        "the config.pbtxt's, or 1", "Batches of one model that run at the same time."
     )
-    preprocessing_threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
-        None,
-        description="Pictures and texts that may be made into rows side by side; default: one a core.",
+    preprocessing_threads: Annotated[int, Field(ge=1, le=1024)] | None = _unset(
+        "one per usable core",
+        "Threads that preprocess pictures and texts; a picture of 32 million pixels takes up to "
+        "0.5 GB meanwhile.",
     )
-    max_batch_rows: Count | None = Field(
-        None, description="Most rows of a batch, and of a request; default: the bundle's, or 32."
+    max_batch_rows: Count | None = _unset(
+        "the bundle's or the config.pbtxt's, or 32", "Maximum rows of a batch, and of a request."
     )
-    max_batch_tokens: Tokens | None = Field(
-        None,
-        description="Most entries of a batch of sequences, with what fills its rows up; "
-        "default: the bundle's, or no limit.",
+    max_batch_tokens: Tokens | None = _unset(
+        "the bundle's, or no limit",
+        "Maximum tokens of a batch of sequences: its rows times the padded length. A longer "
+        "request runs alone.",
     )
-    max_queue_delay_s: Seconds | None = Field(
-        None, description="How long a batch may wait to fill; default: the bundle's, or 0."
+    max_queue_delay_s: Seconds | None = _unset(
+        "the bundle's or the config.pbtxt's, or 0", "Seconds that a batch may wait for more rows."
     )
-    max_queue_rows: Count = Field(1024, description="Rows of a model that may wait.")
-    default_deadline_s: Annotated[float, Field(gt=0, le=86_400)] = Field(
-        60.0, description="Time for a request whose client sets no deadline."
+    max_queue_rows: Count = Field(
+        1024, description="Rows of a model that may wait; further requests are refused."
     )
-    load_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = Field(
-        120.0, description="Time for the trial of a version that is loaded beside others."
+    default_deadline_s: Timeout = Field(
+        60.0,
+        description="Seconds for a request whose client sets no deadline, and for the message of a "
+        "Generate stream to arrive.",
     )
-    load_memory_bytes: Annotated[int, Field(ge=2**20, le=2**50)] | None = Field(
-        None, description="Memory that a version may take in that trial; default: no limit."
+    load_timeout_s: Timeout = Field(
+        120.0,
+        description="Seconds for the trial load of a version that is loaded while others serve.",
     )
-    grace_s: Seconds = Field(25.0, description="Time for open requests at a stop.")
+    load_memory_bytes: Annotated[int, Field(ge=2**20, le=2**50)] | None = _unset(
+        "no limit", "Memory of that trial load (Linux, provider cpu)."
+    )
+    grace_s: Seconds = Field(25.0, description="Seconds for open requests when the server stops.")
     max_message_bytes: Annotated[int, Field(ge=4096, le=2**31 - 1)] = Field(
-        16 * 1024 * 1024, description="Largest message, in either direction."
+        16 * 1024 * 1024, description="Maximum size of a message, in either direction."
     )
-    max_concurrent_streams: Count = Field(1024, description="Open calls of one connection.")
+    max_concurrent_streams: Count = Field(1024, description="Maximum open calls of one connection.")
     model_control: Literal["none", "poll", "explicit"] = Field(
         "none",
-        description="What changes the models that are served: nothing, the directory, or calls.",
+        description="What loads and unloads models after the start: none, poll (changes in the "
+        "directory) or explicit (calls of clients).",
     )
-    poll_interval_s: Annotated[float, Field(gt=0, le=86_400)] = Field(
-        5.0, description="How often the directory is looked at, with model control poll."
+    poll_interval_s: Timeout = Field(
+        5.0, description="Seconds between two scans of the directory, with model control poll."
     )
     triton_metrics: bool = Field(
-        False, description="Tell /metrics under Triton's names too, for its dashboards."
+        False, description="Export metrics under Triton's names too, for its dashboards."
     )
-    reflection: bool = Field(True, description="Describe the services to grpcurl and the like.")
-    log_format: Literal["text", "json"] = Field("text", description="Lines of text, or of JSON.")
+    reflection: bool = Field(
+        True, description="Serve gRPC reflection, which tools such as grpcurl use."
+    )
+    log_format: Literal["text", "json"] = Field("text", description="Format of a log line.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severe event that is logged."
+        "info", description="Minimum level of a logged event."
     )
-    access_log_sample_rate: Share = Field(
-        0.0, description="Share of requests with a line in the log, from 0 for none to 1 for all."
+    access_log_sample_rate: Rate = Field(
+        0.0, description="Share of requests with a line in the access log, from 0 to 1."
     )
-    otlp_endpoint: Annotated[str, Field(pattern=r"^https?://[^/\s]+/?$")] | None = Field(
-        None,
-        description="Send traces to this OpenTelemetry collector, such as http://localhost:4317.",
+    otlp_endpoint: Annotated[str, Field(pattern=r"^https?://[^/\s]+/?$")] | None = _unset(
+        "no traces",
+        "OpenTelemetry collector that traces are sent to, such as http://localhost:4317.",
     )
-    trace_sample_rate: Share = Field(
-        1.0, description="Share of requests traced, of those whose caller does not say."
+    trace_sample_rate: Rate = Field(
+        1.0, description="Share of requests that are traced if their client does not decide it."
     )
     models: dict[str, ModelSettings] = Field(
-        {}, description="Per model: [models.NAME] tables of the TOML file."
+        {}, description="Settings of single models: [models.NAME] tables of the TOML file."
     )
 
     @model_validator(mode="after")
@@ -127,7 +147,7 @@ class Settings(BaseModel):
         return self
 
     def for_model(self, name: str) -> ModelSettings:
-        """The operator's word on one model: its own table first, the general settings then."""
+        """The settings of one model: its own table, then the general settings."""
         own = self.models.get(name, ModelSettings())
         return ModelSettings(
             max_batch_rows=own.max_batch_rows or self.max_batch_rows,
@@ -141,18 +161,27 @@ class Settings(BaseModel):
         )
 
 
+def default_of(name: str) -> str:
+    """The default of a setting, in words."""
+    field = Settings.model_fields[name]
+    if isinstance(field.json_schema_extra, dict):
+        return str(field.json_schema_extra["default"])
+    return f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
+
+
 def load(flags: Mapping[str, Any], environment: Mapping[str, str], config: Path | None) -> Settings:
     """Merge the sources.
 
     Args:
         flags: by field name; only those that were given.
-        environment: usually `os.environ`.
-        config: a TOML file, or None for `WEIR_CONFIG`, if set.
+        environment: usually `os.environ`. An empty variable counts as absent.
+        config: a TOML file; None for the one of `WEIR_CONFIG`, if set.
 
     Raises:
-        ConfigError: a line for every setting that is unknown, malformed or out of bounds.
+        ConfigError: one line for each setting that is unknown, malformed or out of bounds.
     """
-    path = config or (Path(environment["WEIR_CONFIG"]) if "WEIR_CONFIG" in environment else None)
+    named = environment.get("WEIR_CONFIG")
+    path = config or (Path(named) if named else None)
     from_file = _read_file(path) if path else {}
     from_environment = _read_environment(environment)
     values = {**from_file, **from_environment, **flags}
@@ -178,13 +207,13 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def _read_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Values by setting; a variable that is none stays under its own name, to be refused by it."""
+    """Values by setting; an unknown variable keeps its own name, for the error message."""
     values = {}
     for name, value in environment.items():
         if (
             not value
             or not name.startswith(_PREFIX)
-            or _NOT_OURS.fullmatch(name)
+            or _NOT_SETTINGS.fullmatch(name)
             or _SERVICE_LINK.match(value)
         ):
             continue
@@ -201,7 +230,7 @@ def _variable(key: str) -> str:
 def _describe(problem: Mapping[str, Any], sources: Mapping[str, str]) -> str:
     keys = [str(key) for key in problem["loc"]]
     if problem["type"] == "missing":
-        # The one setting without a default.
+        # The only setting without a default.
         return "MODELS: expected the model repository, as in `weir serve MODELS`, got none"
     where = ".".join([sources[keys[0]], *keys[1:]]) if keys else "settings"
     if problem["type"] == "extra_forbidden":

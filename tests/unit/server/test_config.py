@@ -155,6 +155,10 @@ def test_wrong_variable_is_refused_by_its_name(environment: dict[str, str], expe
     "environment",
     [
         pytest.param({"WEIR_PORT": "", "WEIR_PROT": ""}, id="empty"),
+        pytest.param({"WEIR_CONFIG": ""}, id="empty name of a file"),
+        pytest.param(
+            {f"WEIR_{name.upper()}": "" for name in Settings.model_fields}, id="all empty"
+        ),
         pytest.param(
             {
                 "WEIR_SERVICE_HOST": "10.0.0.7",
