@@ -44,11 +44,13 @@ class ModelSettings(BaseModel):
     max_queue_delay_s: Seconds | None = None
     max_queue_rows: Count | None = None
     instances: Count | None = None
-    non_finite: Literal["pass", "reject"] = Field(
-        "pass",
-        description="What happens to inputs with NaN or infinity: pass computes with them, reject "
-        "refuses the request.",
-    )
+    non_finite: Annotated[
+        Literal["pass", "reject"],
+        Field(
+            description="What happens to inputs with NaN or infinity: pass computes with them, "
+            "reject refuses the request."
+        ),
+    ] = "pass"
 
 
 class Settings(BaseModel):
