@@ -1,4 +1,4 @@
-"""A line for a request that has ended: what it was, how it ended, and where its time went. Nothing of what it held."""
+"""The access log: one line for each recorded request, without the request's data."""
 
 import logging
 import math
@@ -8,47 +8,46 @@ from typing import Any
 import grpc
 
 from weir.server.log import REQUESTS
-from weir.server.telemetry.request_record import RequestRecord
-from weir.server.telemetry.trace_context import TraceContext
+from weir.server.telemetry.request_record import RequestRecord, TraceContext
 
 logger = logging.getLogger(REQUESTS)
 
-_MOST_LINES_S = 1000
+_MAX_LINES_PER_S = 1000
 
 
 class AccessLog:
-    """Writes lines; used by one thread.
+    """Writes the lines; used by one thread.
 
-    A flood of refusals must not crowd out the answers, nor the other way round: each has its own bound.
+    Successful and failed requests have separate limits, so that neither crowds out the other.
     """
 
     def __init__(self) -> None:
-        self._answered, self._failed = Rate(_MOST_LINES_S), Rate(_MOST_LINES_S)
+        self._succeeded, self._failed = RateLimit(_MAX_LINES_PER_S), RateLimit(_MAX_LINES_PER_S)
 
     def write(self, record: RequestRecord, span: TraceContext | None) -> bool:
-        """Write a line; False if there were too many this second.
+        """Write a line; False if the limit of this second is reached.
 
         Args:
-            record: of the request.
-            span: in which it was answered, or its caller's.
+            record: the record of the request.
+            span: the request's span; without traces, the caller's span.
         """
-        rate = self._answered if record.code is grpc.StatusCode.OK else self._failed
-        if not rate.allows(record.ended_s):
+        limit = self._succeeded if record.code is grpc.StatusCode.OK else self._failed
+        if not limit.allows(record.ended_s):
             return False
         logger.info("request", extra={"fields": fields_of(record, span)})
         return True
 
 
 @dataclass(slots=True)
-class Rate:
-    """So many in each second of a clock."""
+class RateLimit:
+    """A limit of events in each second of a clock."""
 
     limit: int
     second: int = 0
     used: int = 0
 
     def allows(self, now: float) -> bool:
-        """Whether one more is within the limit; if so it is counted."""
+        """Count an event; False if the limit of this second is reached."""
         second = math.floor(now)
         if second != self.second:
             self.second, self.used = second, 0
@@ -57,7 +56,7 @@ class Rate:
 
 
 def fields_of(record: RequestRecord, span: TraceContext | None) -> dict[str, Any]:
-    """What the line says, in order; what is not known is left out."""
+    """The fields of a line in order, without unknown ones."""
     batch, end_s = record.batch, record.ended_s
     cut_s = batch.cut_s if batch else end_s
     fields = {

@@ -1,7 +1,6 @@
-"""What is written somewhere slow, off the threads that must not wait for it.
+"""A bounded queue in front of one thread that writes, so that no other thread waits for a slow disk.
 
-A disk may be full, a pipe unread: whoever has something to say puts it here and goes on. What finds no room is lost
-and counted.
+An item that finds the queue full is dropped and counted.
 """
 
 import threading
@@ -13,12 +12,12 @@ T = TypeVar("T")
 
 
 class BackgroundQueue(Generic[T]):
-    """A bounded queue in front of one thread, which is started at once.
+    """A bounded queue whose items one thread processes; the thread starts at once.
 
     Args:
-        take: is given each item on that thread; what it raises loses the item.
+        take: processes an item on that thread; an item whose processing raises is dropped.
         name: of the thread.
-        limit: items that may wait.
+        limit: the most items that may wait.
     """
 
     def __init__(self, take: Callable[[T], None], *, name: str, limit: int) -> None:
@@ -31,30 +30,31 @@ class BackgroundQueue(Generic[T]):
 
     @property
     def dropped(self) -> int:
-        """Items that nobody got."""
+        """Number of dropped items."""
         with self._lock:
             return self._dropped
 
     @property
     def is_half_full(self) -> bool:
-        """Whether what matters less should be left out."""
+        """Whether the caller should keep back less important items."""
         return self._waiting.qsize() > self._limit // 2
 
     def put(self, item: T) -> bool:
-        """Hand an item over, without waiting; False if there is no room, which is the caller's to count."""
-        # Several threads may pass this together and overfill the queue by as many items: no lock is worth that.
+        """Queue an item without waiting; False if the queue is full. The caller counts the drop."""
+        # Threads that pass this check together overfill the queue by one item each. A lock would
+        # cost more than those items.
         has_room = self._waiting.qsize() < self._limit
         if has_room:
             self._waiting.put(item)
         return has_room
 
     def drop(self) -> None:
-        """Count an item that nobody gets."""
+        """Count a dropped item."""
         with self._lock:
             self._dropped += 1
 
     def drain(self, timeout_s: float) -> bool:
-        """Wait until all that was put here is taken; False if that takes longer."""
+        """Wait until every queued item is processed; False after the timeout."""
         reached = threading.Event()
         self._waiting.put(reached)
         return reached.wait(timeout_s)
@@ -67,6 +67,6 @@ class BackgroundQueue(Generic[T]):
                 continue
             try:
                 self._take(item)
-            except Exception:  # noqa: BLE001 - a line in the log may be what failed
+            except Exception:  # noqa: BLE001 - writing a log line about it might fail too
                 self.drop()
             del item

@@ -1,33 +1,34 @@
-"""Which requests somebody wants to hear of, and how their end is noticed.
+"""The interceptor: selects requests for the access log and for traces, and records them.
 
-With neither the log of requests nor traces asked for, there is no `Interceptor`, and calls have the record None, which is all that
-is looked at on their way. Otherwise a call that is followed is wrapped where it arrives: what ends it ends its record.
+If neither is configured, there is no interceptor and every request's record is None. Otherwise a
+selected call is wrapped when it arrives, and the wrapper exports the record when the call ends.
 
-Every unary call of the inference, task and model services is followed, `Generate`, and each request on a `ModelStreamInfer`
-by itself. The log takes a share of all requests, drawn by lot, whatever becomes of them. Traces take those whose caller traces
-them (`traceparent` with the flag "sampled"), none of those whose caller decided not to, and a share of the others.
+The interceptor covers every unary call of the inference, task and model services, `Generate`, and
+each request on a `ModelStreamInfer`. The access log takes a random share of all requests. Traces take
+every request whose caller samples its trace (`traceparent` with the flag "sampled"), none whose
+caller does not sample it, and a random share of the requests without a `traceparent`.
 """
 
 import random
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import grpc
 
-from weir.server.telemetry.request_record import Reply, RequestRecord
-from weir.server.telemetry.trace_context import read_context
+from weir.server.telemetry.request_record import Reply, RequestRecord, read_context
 from weir.server.transport.base import Call, Handlers, Metadata, Stream, Unary
 from weir.server.transport.status import guarded
 
 
 @dataclass(frozen=True, slots=True)
 class SampleRates:
-    """How many requests are told of, from 0 for none to 1 for all.
+    """Shares of the requests to record, from 0 to 1.
 
     Attributes:
-        logged: of all requests.
-        traced: of those whose caller leaves it to the server; None: no request is traced.
+        logged: share of all requests that the access log gets.
+        traced: share of the requests without a `traceparent` that are traced; None: no traces.
     """
 
     logged: float
@@ -35,34 +36,34 @@ class SampleRates:
 
 
 class Interceptor:
-    """Lays records.
+    """Attaches a record to each selected request.
 
     Args:
-        tell: hears of each record once its request has ended; must not wait.
-        rates: of the requests.
+        export: receives each record once its request has ended; must not block.
+        rates: shares of the requests to record.
         clock: monotonic seconds.
-        draw: a number from 0 up to, not including, 1.
+        draw: a random number in [0, 1).
     """
 
     def __init__(
         self,
-        tell: Callable[[RequestRecord], None],
+        export: Callable[[RequestRecord], None],
         rates: SampleRates,
         *,
         clock: Callable[[], float] = time.monotonic,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        self._tell = tell
+        self._export = export
         self._rates = rates
         self._clock = clock
         self._draw = draw
 
     def intercept(self, handlers: Handlers, *, except_stream: str) -> Handlers:
-        """The same handlers, their calls followed.
+        """Wrap handlers so that their calls are recorded.
 
         Args:
-            handlers: by full method name; a stream brings one request.
-            except_stream: the method whose stream brings many.
+            handlers: by full method name; each stream carries one request.
+            except_stream: the method whose stream carries many requests; see `intercept_reply`.
         """
         return {
             name: handler if name == except_stream else self._intercept(handler)
@@ -70,7 +71,7 @@ class Interceptor:
         }
 
     def intercept_reply(self, call: Call, reply: Reply, request_bytes: int) -> Reply:
-        """Where the answer to one request of a stream goes, followed if it is to be."""
+        """Wrap the reply to one request of a stream, if the request is selected."""
         record = self._begin(call, request_bytes)
         return reply if record is None else RecordedReply(reply, record, self._end)
 
@@ -79,14 +80,14 @@ class Interceptor:
             unary = handler.handle
 
             def handle(call: Call, payload: bytes) -> None:
-                followed = self._follow(call, len(payload))
-                guarded(followed, unary, followed, payload)
+                recorded = self._record(call, len(payload))
+                guarded(recorded, unary, recorded, payload)
 
             return Unary(handle)
         stream = handler.handle
-        return Stream(lambda call: stream(self._follow(call)))
+        return Stream(lambda call: stream(self._record(call)))
 
-    def _follow(self, call: Call, request_bytes: int = 0) -> Call:
+    def _record(self, call: Call, request_bytes: int = 0) -> Call:
         record = self._begin(call, request_bytes)
         return call if record is None else RecordedCall(call, record, self._end)
 
@@ -114,30 +115,32 @@ class Interceptor:
 
     def _end(self, record: RequestRecord, code: grpc.StatusCode) -> None:
         record.code, record.ended_s = code, self._clock()
-        self._tell(record)
+        self._export(record)
 
 
 End = Callable[[RequestRecord, grpc.StatusCode], None]
 
 
 class RecordedReply:
-    """A reply whose end is told; see `pending.Reply`.
+    """A reply that exports the request's record when it is finished.
 
     Args:
-        reply: that is followed.
-        record: of its request.
-        end: is told of the first end, and of no other.
+        reply: the wrapped reply.
+        record: the record of its request.
+        end: called once, by the first `finish`.
     """
 
     def __init__(self, reply: Reply, record: RequestRecord, end: End) -> None:
         self.record = record
         self._reply = reply
         self._end = end
+        # An answer and a deadline may finish a reply on two threads at once.
+        self._lock = threading.Lock()
         self._has_ended = False
 
     @property
     def cancelled(self) -> bool:
-        """Whether nobody waits for it any longer."""
+        """Whether the client no longer waits."""
         return self._reply.cancelled
 
     def finish(
@@ -148,25 +151,25 @@ class RecordedReply:
         message: bytes | None = None,
         trailers: Metadata = (),
     ) -> bool:
-        """Send the answer, or a status, and tell of it."""
-        is_heard = self._reply.finish(code, details, message=message, trailers=trailers)
-        if self._has_ended:
-            return is_heard
-        self._has_ended = True
-        if is_heard and message is not None:
-            self.record.response_bytes += len(message)
-        is_lost = code is grpc.StatusCode.OK and not is_heard
-        self._end(self.record, grpc.StatusCode.CANCELLED if is_lost else code)
-        return is_heard
+        """Send the answer or a status, and export the record."""
+        is_sent = self._reply.finish(code, details, message=message, trailers=trailers)
+        with self._lock:
+            is_first, self._has_ended = not self._has_ended, True
+        if is_first:
+            if is_sent and message is not None:
+                self.record.response_bytes += len(message)
+            is_lost = code is grpc.StatusCode.OK and not is_sent
+            self._end(self.record, grpc.StatusCode.CANCELLED if is_lost else code)
+        return is_sent
 
 
 class RecordedCall:
-    """A call whose end is told; see `Call`.
+    """A call that exports the request's record when it ends; see `Call`.
 
     Args:
-        call: that is followed.
-        record: of its one request.
-        end: is told of the first end, and of no other.
+        call: the wrapped call.
+        record: the record of its only request.
+        end: called once, when the call ends.
     """
 
     def __init__(self, call: Call, record: RequestRecord, end: End) -> None:
@@ -180,16 +183,16 @@ class RecordedCall:
 
     @property
     def metadata(self) -> Metadata:
-        """What the caller sent beside the message."""
+        """Metadata of the client."""
         return self._call.metadata
 
     @property
     def cancelled(self) -> bool:
-        """Whether the caller is gone or its deadline passed."""
+        """Whether the client is gone or its deadline passed."""
         return self._call.cancelled
 
     def receive(self, callback: Callable[[bytes | None], None]) -> None:
-        """Ask for the message of a stream."""
+        """Receive the next message of a stream."""
 
         def received(message: bytes | None) -> None:
             self.record.request_bytes += len(message or b"")

@@ -1,71 +1,105 @@
-"""What is noted of one request on its way, to be told once it has ended.
+"""The record of one request for the access log and for traces, with the trace context of its call.
 
-A request has a record only if somebody wants to hear of it (`following`). Times are the server's monotonic seconds, `began_ns`
-is the wall clock's word on the first of them. Each station notes what it alone knows; whoever ends the call passes the
-record on, and nobody reads it before.
+A request has a record only if the interceptor selected it; otherwise its record is None. Times are
+monotonic seconds of the server's clock; `began_ns` is the wall-clock time of `began_s`. Each part of
+the server sets the fields that it knows. The exporter reads the record once the request has ended.
 """
 
 import random
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import grpc
 
 from weir.bundle.wording import printable
-from weir.server.telemetry.trace_context import TraceContext
 from weir.server.transport.base import Metadata
 
-_MOST_CHARACTERS = 256
+_MAX_CHARACTERS = 256
+_TRACEPARENT = re.compile(
+    r"(?!ff)(?P<version>[0-9a-f]{2})-(?!0{32})(?P<trace_id>[0-9a-f]{32})"
+    r"-(?!0{16})(?P<span_id>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})(?P<more>-.*)?"
+)
+_SAMPLED = 1
 
 
-def _key() -> str:
+@dataclass(frozen=True, slots=True)
+class TraceContext:
+    """A span's identity in the W3C trace context: https://www.w3.org/TR/trace-context/.
+
+    Attributes:
+        trace_id: 32 hexadecimal digits.
+        span_id: 16 hexadecimal digits.
+        is_sampled: whether the caller records the span.
+    """
+
+    trace_id: str
+    span_id: str
+    is_sampled: bool
+
+
+def read_context(metadata: Iterable[tuple[str, str | bytes]]) -> TraceContext | None:
+    """The caller's span; None without exactly one well-formed `traceparent`."""
+    values = [value for key, value in metadata if key == "traceparent"]
+    if len(values) != 1 or not isinstance(values[0], str):
+        return None
+    found = _TRACEPARENT.fullmatch(values[0])
+    # Later versions of the format may add fields; version 00 has none.
+    if found is None or (found["version"] == "00" and found["more"]):
+        return None
+    is_sampled = bool(int(found["flags"], 16) & _SAMPLED)
+    return TraceContext(found["trace_id"], found["span_id"], is_sampled)
+
+
+def _batch_key() -> str:
     return f"{random.getrandbits(64):016x}"
 
 
 @dataclass(slots=True, eq=False)
 class BatchRecord:
-    """A run that several requests may share, and with it this object.
+    """The times of a batch; the records of its requests share this object.
 
     Attributes:
-        rows: of all requests.
-        cut_s: when it left the queue.
-        run_s: when the graph began; None: not yet.
-        ran_s: when the graph was done; likewise.
-        key: tells it from every other.
+        rows: of all requests in the batch.
+        cut_s: when the batch left the queue.
+        run_s: when the graph started; None before that.
+        ran_s: when the graph finished; None before that.
+        key: identifies the batch.
     """
 
     rows: int
     cut_s: float
     run_s: float | None = None
     ran_s: float | None = None
-    key: str = field(default_factory=_key)
+    key: str = field(default_factory=_batch_key)
 
 
 @dataclass(slots=True, eq=False)
 class RequestRecord:
-    """One request.
+    """The record of one request.
 
     Attributes:
         method: the full name, `/package.Service/Method`.
-        peer: where it came from.
-        parent: the caller's span, if it told one.
-        is_logged: whether the log hears of it.
-        is_traced: whether it becomes spans.
-        began_ns: nanoseconds since the epoch.
-        began_s: the same moment.
-        request_bytes: of its message.
-        response_bytes: of all messages that answer it.
-        request_id: the caller's own.
-        model: that was asked for, then the one that was found; likewise its version.
-        rows: 0 until the request was held against the model.
-        length: entries of the longest row, 0 where that plays no part.
-        arrived_s: when its model's account of it begins.
-        queued_s: since when it waited for nothing but its model.
-        batch: in which it ran.
-        first_token_s: when the first step of its rows was done.
-        steps: of its longest answer, for an encoder-decoder.
-        code: how it ended.
-        ended_s: when.
+        peer: address of the client.
+        parent: the caller's span, or None.
+        is_logged: whether the access log gets a line.
+        is_traced: whether spans are sent.
+        began_ns: wall-clock time of arrival, in nanoseconds since the epoch.
+        began_s: the same moment on the server's clock.
+        request_bytes: size of its message.
+        response_bytes: size of all messages that answer it.
+        request_id: the id that the client chose.
+        model: the requested name, then the name of the model that was found; same for `version`.
+        rows: 0 until the request is checked against the model.
+        length: tokens of the longest row; 0 for a model without lengths.
+        arrived_s: start of the request's latency in the metrics.
+        queued_s: start of its time in the queue.
+        batch: the batch in which it ran.
+        first_token_s: end of the decoder's first step.
+        steps: decoder steps of its longest answer.
+        code: its final status.
+        ended_s: when it ended.
     """
 
     method: str
@@ -91,8 +125,8 @@ class RequestRecord:
     ended_s: float = 0.0
 
     def parsed(self, model: str, version: str, request_id: str = "") -> None:
-        """It was unpacked: so far these are only a caller's words."""
-        self.model, self.version, self.request_id = map(_tame, (model, version, request_id))
+        """Set what the message asks for; the texts are untrusted."""
+        self.model, self.version, self.request_id = map(_escape, (model, version, request_id))
 
     def queued(
         self,
@@ -104,22 +138,22 @@ class RequestRecord:
         arrived_s: float,
         queued_s: float,
     ) -> None:
-        """It fits a model, and may be queued for it."""
+        """Set what is known once the request has passed the model's checks."""
         self.model, self.version = model, version
         self.rows, self.length = rows, length
         self.arrived_s, self.queued_s = arrived_s, queued_s
 
 
 class Reply(Protocol):
-    """Where the answer to one request goes: a unary call, or one request's place on a stream."""
+    """The way back to the client: a unary call, or one request's place on a stream."""
 
     @property
     def record(self) -> RequestRecord | None:
-        """The record of the request; None if neither log nor tracing wants one."""
+        """The record of the request, or None."""
 
     @property
     def cancelled(self) -> bool:
-        """Whether the caller is gone."""
+        """Whether the client no longer waits."""
 
     def finish(
         self,
@@ -129,8 +163,8 @@ class Reply(Protocol):
         message: bytes | None = None,
         trailers: Metadata = (),
     ) -> bool:
-        """Send a `ModelInferResponse`, or a status; False if the caller is gone."""
+        """Send a `ModelInferResponse`, or a status; False if the client no longer waits."""
 
 
-def _tame(text: str) -> str:
-    return printable(text[:_MOST_CHARACTERS])
+def _escape(text: str) -> str:
+    return printable(text[:_MAX_CHARACTERS])

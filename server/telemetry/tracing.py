@@ -1,14 +1,16 @@
-"""Requests → OpenTelemetry's spans, sent to a collector over OTLP: the only importer of opentelemetry.
+"""Traces: a recorded request becomes OpenTelemetry spans, which are sent to a collector over OTLP.
 
-That is the extra `otel`; this module is imported only where there is a collector.
+Only this module imports opentelemetry (the extra `otel`); it is imported only if a collector is
+configured. Spans are created once the request has ended, from the times in its record.
 
-Spans are made once a request has ended, from times that were noted anyway. Thread: the SDK's own, which sends them, and keeps
-a bounded number while the collector is slow or down.
+Thread: OpenTelemetry's own, which sends the spans and drops them if the collector is slow or down.
 
-What the SDK reads from the environment (`OTEL_RESOURCE_ATTRIBUTES`, `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_BSP_…`) holds; who is
-sampled, the server decides.
+The SDK reads its environment variables (`OTEL_RESOURCE_ATTRIBUTES`, `OTEL_EXPORTER_OTLP_HEADERS`,
+`OTEL_BSP_…`), but the server decides which requests are sampled.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from importlib.metadata import version as installed_version
 
 import grpc
@@ -20,11 +22,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
-from weir.server.telemetry.request_record import RequestRecord
-from weir.server.telemetry.stations import Station, stations
-from weir.server.telemetry.trace_context import TraceContext
+from weir.server.telemetry.request_record import BatchRecord, RequestRecord, TraceContext
 
-# The server's fault, or its limits: https://opentelemetry.io/docs/specs/semconv/rpc/grpc/.
+# Errors of the server: https://opentelemetry.io/docs/specs/semconv/rpc/grpc/.
 _ERRORS = (
     grpc.StatusCode.UNKNOWN,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -35,11 +35,63 @@ _ERRORS = (
 )
 
 
-class Traces:
-    """Makes spans; used by one thread.
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A phase of a request, which becomes a span.
+
+    Attributes:
+        name: of the span.
+        start_s: on the record's clock.
+        end_s: on the record's clock.
+        attributes: of the span.
+        events: moments within the span, by name.
+        inner: phases within this one.
+    """
+
+    name: str
+    start_s: float
+    end_s: float
+    attributes: dict[str, str | int] = field(default_factory=dict)
+    events: dict[str, float] = field(default_factory=dict)
+    inner: tuple["Phase", ...] = ()
+
+
+def phases(record: RequestRecord) -> Iterator[Phase]:
+    """The phases that a request reached, in order."""
+    end_s = record.ended_s
+    if record.queued_s is None:
+        return
+    if record.queued_s > record.arrived_s:  # an image or a text was preprocessed
+        yield Phase("preprocess", record.began_s, record.queued_s)
+    batch = record.batch
+    yield Phase("queue", record.queued_s, end_s if batch is None else min(batch.cut_s, end_s))
+    if batch is not None and batch.cut_s <= end_s:
+        attributes: dict[str, str | int] = {"weir.batch": batch.key, "weir.batch_rows": batch.rows}
+        inner = tuple(_batch_phases(record, batch))
+        yield Phase("batch", batch.cut_s, end_s, attributes, inner=inner)
+
+
+def _batch_phases(record: RequestRecord, batch: BatchRecord) -> Iterator[Phase]:
+    """The run of the graph; for an encoder-decoder, also the decoder steps after it."""
+    end_s = record.ended_s
+    if batch.run_s is None:
+        return
+    # A request that passes its deadline ends while its batch still runs.
+    ran_s = end_s if batch.ran_s is None else min(batch.ran_s, end_s)
+    yield Phase("compute", min(batch.run_s, end_s), ran_s)
+    if record.first_token_s is not None:
+        attributes: dict[str, str | int] = {}
+        if record.steps is not None:
+            attributes["weir.steps"] = record.steps
+        events = {"first token": min(record.first_token_s, end_s)}
+        yield Phase("decode", ran_s, end_s, attributes, events)
+
+
+class OpenTelemetryTracer:
+    """Creates the spans of requests; used by one thread.
 
     Args:
-        provider: of tracers, with what they are sent by.
+        provider: holds the processor that sends the spans.
     """
 
     def __init__(self, provider: TracerProvider) -> None:
@@ -47,7 +99,7 @@ class Traces:
         self._tracer = provider.get_tracer("weir", installed_version("weir"))
 
     def trace(self, record: RequestRecord) -> TraceContext:
-        """Make the spans of a request; the first of them."""
+        """Create the spans of a request and return its root span."""
         offset_ns = record.began_ns - round(record.began_s * 1e9)
         span = self._tracer.start_span(
             record.method.lstrip("/"),
@@ -58,9 +110,9 @@ class Traces:
         )
         if record.code in _ERRORS:
             span.set_status(trace.StatusCode.ERROR, record.code.name)
-        inside = trace.set_span_in_context(span)
-        for station in stations(record):
-            self._record(station, inside, offset_ns)
+        context = trace.set_span_in_context(span)
+        for phase in phases(record):
+            self._trace_phase(phase, context, offset_ns)
         span.end(offset_ns + round(record.ended_s * 1e9))
         own = span.get_span_context()
         return TraceContext(
@@ -68,38 +120,38 @@ class Traces:
         )
 
     def close(self) -> None:
-        """Send what is left; may take as long as the SDK waits for a collector."""
+        """Send the remaining spans; may block as long as the SDK waits for a collector."""
         self._provider.shutdown()
 
-    def _record(self, station: Station, inside: Context, offset_ns: int) -> None:
+    def _trace_phase(self, phase: Phase, context: Context, offset_ns: int) -> None:
         span = self._tracer.start_span(
-            station.name,
-            context=inside,
-            attributes=station.attributes,
-            start_time=offset_ns + round(station.start_s * 1e9),
+            phase.name,
+            context=context,
+            attributes=phase.attributes,
+            start_time=offset_ns + round(phase.start_s * 1e9),
         )
-        for name, moment_s in station.events.items():
+        for name, moment_s in phase.events.items():
             span.add_event(name, timestamp=offset_ns + round(moment_s * 1e9))
-        for inner in station.inner:
-            self._record(inner, trace.set_span_in_context(span), offset_ns)
-        span.end(offset_ns + round(station.end_s * 1e9))
+        for inner in phase.inner:
+            self._trace_phase(inner, trace.set_span_in_context(span), offset_ns)
+        span.end(offset_ns + round(phase.end_s * 1e9))
 
 
-def open_traces(endpoint: str) -> Traces:
-    """Spans for the collector at `http://host:port`, or `https://…`."""
+def open_tracer(endpoint: str) -> OpenTelemetryTracer:
+    """A tracer for the collector at `http://host:port`, or `https://…`."""
     own = Resource.create({"service.name": "weir", "service.version": installed_version("weir")})
-    # What the environment says of the service stands above that.
+    # Environment variables override the server's own resource attributes.
     provider = TracerProvider(
         sampler=ALWAYS_ON,
         resource=own.merge(OTELResourceDetector().detect()),
         shutdown_on_exit=False,
     )
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
-    return Traces(provider)
+    return OpenTelemetryTracer(provider)
 
 
 def _parent_of(record: RequestRecord) -> Context:
-    """The caller's span, if it told one; never that of this thread."""
+    """The caller's span; empty without one. The current span of this thread is never the parent."""
     if record.parent is None:
         return Context()
     caller = trace.SpanContext(

@@ -151,7 +151,7 @@ def test_a_stream_of_tokens_tells_of_the_first_and_of_the_steps(
     spans = spans_of(collector, trace_id, 6)
 
     assert set(spans) == {
-        "weir.v1.Tasks/Generate", "prepare", "queue", "batch", "compute", "decode",
+        "weir.v1.Tasks/Generate", "preprocess", "queue", "batch", "compute", "decode",
     }  # fmt: skip
     best = result.hypotheses[0]
     assert attributes(spans["decode"]) == {"weir.steps": len(best.tokens) + best.is_complete}

@@ -4,8 +4,7 @@ from typing import Any
 
 import grpc
 
-from weir.server.telemetry.request_record import BatchRecord, RequestRecord
-from weir.server.telemetry.trace_context import TraceContext
+from weir.server.telemetry.request_record import BatchRecord, RequestRecord, TraceContext
 
 PARENT = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", is_sampled=True)
 BEGAN_NS = 1_700_000_000_000_000_000

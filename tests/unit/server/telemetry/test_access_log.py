@@ -5,10 +5,10 @@ import pytest
 
 from tests.unit.server.records import PARENT, ended
 from weir.server.log import REQUESTS
-from weir.server.telemetry.access_log import AccessLog, Rate, fields_of
+from weir.server.telemetry.access_log import AccessLog, RateLimit, fields_of
 
 
-def test_a_line_says_what_it_was_how_it_ended_and_where_its_time_went() -> None:
+def test_line_has_request_status_and_times() -> None:
     assert fields_of(ended(), PARENT) == {
         "method": "/inference.GRPCInferenceService/ModelInfer",
         "model": "lenet5",
@@ -29,13 +29,13 @@ def test_a_line_says_what_it_was_how_it_ended_and_where_its_time_went() -> None:
     }
 
 
-def test_an_encoder_decoder_tells_of_its_first_token_and_its_steps() -> None:
+def test_line_of_an_encoder_decoder_has_first_token_and_steps() -> None:
     fields = fields_of(ended(first_token_s=100.033, steps=7), None)
 
     assert (fields["first_token_s"], fields["steps"]) == (0.033, 7)
 
 
-def test_what_is_not_known_is_left_out() -> None:
+def test_unknown_fields_are_left_out() -> None:
     refused = ended(
         queued_s=None, batch=None, request_id="", model="", version="", rows=0,
         code=grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -53,21 +53,21 @@ def test_what_is_not_known_is_left_out() -> None:
     }
 
 
-def test_a_request_that_never_ran_has_waited_until_it_ended() -> None:
+def test_request_that_never_ran_waited_until_it_ended() -> None:
     fields = fields_of(ended(batch=None, code=grpc.StatusCode.DEADLINE_EXCEEDED), None)
 
     assert fields["queue_s"] == fields["total_s"] == 0.035
 
 
-def test_so_many_in_a_second_and_no_more() -> None:
-    rate = Rate(2)
+def test_limit_allows_its_number_in_each_second() -> None:
+    limit = RateLimit(2)
 
-    assert [rate.allows(now) for now in (5.0, 5.1, 5.9, 6.0, 6.5, 6.6)] == [
+    assert [limit.allows(now) for now in (5.0, 5.1, 5.9, 6.0, 6.5, 6.6)] == [
         True, True, False, True, True, False,
     ]  # fmt: skip
 
 
-def test_a_flood_of_refusals_does_not_crowd_out_the_answers(
+def test_failed_requests_do_not_crowd_out_successful_ones(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     log = AccessLog()

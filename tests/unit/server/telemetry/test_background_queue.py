@@ -7,7 +7,7 @@ HANG_S = 20.0
 
 
 class Slow:
-    """Takes an item, and no other until the test lets go of it."""
+    """Processes an item only when the test releases it."""
 
     def __init__(self) -> None:
         self.taken: list[int] = []
@@ -24,7 +24,7 @@ def queue_of(take: Callable[[int], None], limit: int = 100) -> BackgroundQueue[i
     return BackgroundQueue(take, name="test-queue", limit=limit)
 
 
-def test_items_are_taken_in_order_on_a_thread_of_its_own() -> None:
+def test_items_are_processed_in_order_on_one_thread() -> None:
     taken: list[tuple[int, str]] = []
     queue = queue_of(lambda item: taken.append((item, threading.current_thread().name)))
 
@@ -34,7 +34,7 @@ def test_items_are_taken_in_order_on_a_thread_of_its_own() -> None:
     assert taken == [(number, "test-queue") for number in range(10)]
 
 
-def test_who_puts_does_not_wait_and_hears_when_there_is_no_room() -> None:
+def test_put_returns_at_once_and_false_if_the_queue_is_full() -> None:
     slow = Slow()
     queue = queue_of(slow.take, limit=4)
     queue.put(0)
@@ -50,7 +50,7 @@ def test_who_puts_does_not_wait_and_hears_when_there_is_no_room() -> None:
     assert not queue.is_half_full
 
 
-def test_waiting_for_what_takes_too_long_is_given_up() -> None:
+def test_drain_stops_at_its_timeout() -> None:
     slow = Slow()
     queue = queue_of(slow.take)
     queue.put(0)
@@ -61,7 +61,7 @@ def test_waiting_for_what_takes_too_long_is_given_up() -> None:
     assert queue.drain(HANG_S)
 
 
-def test_an_item_that_cannot_be_taken_is_lost_and_the_next_is_not() -> None:
+def test_item_that_raises_is_dropped_and_the_next_is_processed() -> None:
     taken: list[int] = []
 
     def take(item: int) -> None:

@@ -9,13 +9,12 @@ from weir.server.errors import ConfigError
 from weir.server.log import REQUESTS
 from weir.server.telemetry import exporter
 from weir.server.telemetry.exporter import RequestExporter
-from weir.server.telemetry.request_record import RequestRecord
-from weir.server.telemetry.trace_context import TraceContext
+from weir.server.telemetry.request_record import RequestRecord, TraceContext
 
 SPAN = TraceContext("0" * 31 + "1", "0" * 15 + "2", is_sampled=True)
 
 
-class FakeTraces:
+class FakeTracer:
     def __init__(self) -> None:
         self.recorded: list[RequestRecord] = []
         self.is_closed = False
@@ -41,24 +40,24 @@ def spans_of(lines: pytest.LogCaptureFixture) -> list[tuple[str | None, str | No
     return [(each.get("trace_id"), each.get("span_id")) for each in fields]
 
 
-def test_a_line_names_the_span_in_which_the_request_was_answered(
+def test_line_names_the_requests_span(
     lines: pytest.LogCaptureFixture,
 ) -> None:
-    traces = FakeTraces()
-    request_exporter = RequestExporter(traces)
+    tracer = FakeTracer()
+    request_exporter = RequestExporter(tracer)
     both, logged, traced = ended(), ended(is_traced=False), ended(is_logged=False)
 
     for record in (both, logged, traced):
         request_exporter.export(record)
     request_exporter.stop()
 
-    assert traces.recorded == [both, traced]
+    assert tracer.recorded == [both, traced]
     assert spans_of(lines) == [(SPAN.trace_id, SPAN.span_id), (PARENT.trace_id, PARENT.span_id)]
-    assert traces.is_closed
+    assert tracer.is_closed
     assert request_exporter.dropped == 0
 
 
-def test_lines_that_are_too_many_are_counted(lines: pytest.LogCaptureFixture) -> None:
+def test_lines_over_the_limit_are_counted(lines: pytest.LogCaptureFixture) -> None:
     request_exporter = RequestExporter(None)
 
     for _ in range(1200):
@@ -69,8 +68,8 @@ def test_lines_that_are_too_many_are_counted(lines: pytest.LogCaptureFixture) ->
     assert request_exporter.dropped == 200
 
 
-def test_a_request_that_cannot_be_told_of_harms_no_other(lines: pytest.LogCaptureFixture) -> None:
-    request_exporter = RequestExporter(FakeTraces())
+def test_request_that_cannot_be_exported_harms_no_other(lines: pytest.LogCaptureFixture) -> None:
+    request_exporter = RequestExporter(FakeTracer())
 
     request_exporter.export(ended(model="broken"))
     request_exporter.export(ended())
@@ -78,18 +77,18 @@ def test_a_request_that_cannot_be_told_of_harms_no_other(lines: pytest.LogCaptur
 
     assert len(spans_of(lines)) == 1
     assert request_exporter.dropped == 1
-    assert "request not told of" in lines.text
+    assert "request export failed" in lines.text
 
 
-def test_nothing_is_told_unless_it_is_asked_for() -> None:
+def test_no_exporter_without_access_log_and_traces() -> None:
     assert exporter.open_exporter(Settings.model_validate({"models_dir": "."})) is None
 
 
-def test_traces_without_their_extra_are_refused_by_its_name(
+def test_traces_without_the_extra_are_a_config_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delitem(sys.modules, "weir.server.telemetry.tracing", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
 
     with pytest.raises(ConfigError, match=r"otlp_endpoint: .*pip install 'weir\[otel\]'"):
-        exporter.open_traces("http://localhost:4317")
+        exporter.open_tracer("http://localhost:4317")

@@ -1,10 +1,15 @@
+import sys
+import threading
+import time
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import grpc
 import pytest
 
-from tests.unit.server.conftest import Clock, FakeCall
+from tests.unit.server.conftest import HANG_S, Clock, FakeCall
+from weir.server.telemetry import interceptor
 from weir.server.telemetry.interceptor import Interceptor, SampleRates
 from weir.server.telemetry.request_record import Reply, RequestRecord
 from weir.server.transport.base import Call, Stream, Unary
@@ -15,13 +20,13 @@ NOT_SAMPLED = (("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba9
 LOGGED = SampleRates(logged=1.0, traced=None)
 
 
-class Following:
-    """Handlers of a interceptor, what they are called with, and what is told of it."""
+class World:
+    """Intercepted handlers, the calls they receive, and the exported records."""
 
     def __init__(self, clock: Clock, rates: SampleRates, draw: float = 0.5) -> None:
-        self.told: list[RequestRecord] = []
+        self.exported: list[RequestRecord] = []
         self.calls: list[Any] = []
-        self.interceptor = Interceptor(self.told.append, rates, clock=clock, draw=lambda: draw)
+        self.interceptor = Interceptor(self.exported.append, rates, clock=clock, draw=lambda: draw)
         handlers: dict[str, Unary | Stream] = {
             "/unary": Unary(lambda call, _: self.calls.append(call)),
             "/broken": Unary(self._break),
@@ -31,7 +36,7 @@ class Following:
         self.handlers = self.interceptor.intercept(handlers, except_stream="/many")
 
     def call(self, method: str = "/unary", call: FakeCall | None = None) -> Any:
-        """What a handler gets of a call of four bytes."""
+        """Call a handler with four bytes; the call that it receives."""
         call = call or FakeCall(method=method)
         handler = self.handlers[method]
         if isinstance(handler, Unary):
@@ -45,60 +50,60 @@ class Following:
 
 
 @pytest.fixture
-def following(clock: Clock) -> Callable[..., Following]:
-    return lambda rates=LOGGED, draw=0.5: Following(clock, rates, draw)
+def open_world(clock: Clock) -> Callable[..., World]:
+    return lambda rates=LOGGED, draw=0.5: World(clock, rates, draw)
 
 
-def test_a_call_is_told_of_once_it_has_ended(
-    following: Callable[..., Following], clock: Clock
+def test_record_is_exported_once_the_call_has_ended(
+    open_world: Callable[..., World], clock: Clock
 ) -> None:
-    world, inner = following(), FakeCall(method="/unary")
+    world, inner = open_world(), FakeCall(method="/unary")
     call = world.call(call=inner)
     clock.now += 0.25
-    assert not world.told
+    assert not world.exported
 
     assert call.finish(OK, message=b"answer", trailers=(("key", "value"),))
     assert not call.finish(OK)
 
-    (record,) = world.told
+    (record,) = world.exported
     assert (record.method, record.peer, record.code) == ("/unary", "fake", OK)
     assert (record.request_bytes, record.response_bytes) == (4, 6)
     assert record.ended_s - record.began_s == 0.25
     assert (inner.code, inner.message, inner.trailers) == (OK, b"answer", (("key", "value"),))
 
 
-def test_a_failure_is_told_by_its_status(following: Callable[..., Following]) -> None:
-    world = following()
+def test_failure_is_recorded_with_its_status(open_world: Callable[..., World]) -> None:
+    world = open_world()
 
     world.call().finish(grpc.StatusCode.NOT_FOUND, "no such model")
 
-    assert [record.code.name for record in world.told] == ["NOT_FOUND"]
+    assert [record.code.name for record in world.exported] == ["NOT_FOUND"]
 
 
-def test_an_answer_that_nobody_waits_for_is_a_cancelled_request(
-    following: Callable[..., Following],
+def test_answer_after_the_client_left_is_a_cancelled_request(
+    open_world: Callable[..., World],
 ) -> None:
-    world, inner = following(), FakeCall()
+    world, inner = open_world(), FakeCall()
     call = world.call(call=inner)
     inner.close()
 
     assert not call.finish(OK, message=b"answer")
 
-    assert [(record.code, record.response_bytes) for record in world.told] == [(CANCELLED, 0)]
+    assert [(record.code, record.response_bytes) for record in world.exported] == [(CANCELLED, 0)]
 
 
-def test_a_handler_that_fails_is_told_of(following: Callable[..., Following]) -> None:
-    world = following()
+def test_handler_that_raises_is_recorded(open_world: Callable[..., World]) -> None:
+    world = open_world()
 
     world.call("/broken")
 
-    assert [record.code.name for record in world.told] == ["INTERNAL"]
+    assert [record.code.name for record in world.exported] == ["INTERNAL"]
 
 
-def test_a_stream_of_one_request_counts_all_it_brings_and_sends(
-    following: Callable[..., Following],
+def test_stream_of_one_request_counts_all_its_bytes(
+    open_world: Callable[..., World],
 ) -> None:
-    world, inner = following(), FakeCall(method="/stream")
+    world, inner = open_world(), FakeCall(method="/stream")
     call = world.call("/stream", inner)
     got: list[bytes | None] = []
 
@@ -109,12 +114,12 @@ def test_a_stream_of_one_request_counts_all_it_brings_and_sends(
     call.finish(OK)
 
     assert got == [b"question"]
-    (record,) = world.told
+    (record,) = world.exported
     assert (record.request_bytes, record.response_bytes) == (8, 8)
 
 
-def test_of_a_stream_of_many_each_request_is_told_of(following: Callable[..., Following]) -> None:
-    world, stream = following(), FakeCall(method="/many")
+def test_each_request_of_a_stream_is_recorded(open_world: Callable[..., World]) -> None:
+    world, stream = open_world(), FakeCall(method="/many")
     assert world.call("/many", stream) is stream
     replies: list[Reply] = [FakeCall(), FakeCall()]
 
@@ -122,7 +127,7 @@ def test_of_a_stream_of_many_each_request_is_told_of(following: Callable[..., Fo
     second.finish(grpc.StatusCode.INVALID_ARGUMENT)
     first.finish(OK, message=b"answer")
 
-    assert [(each.method, each.code.name, each.request_bytes) for each in world.told] == [
+    assert [(each.method, each.code.name, each.request_bytes) for each in world.exported] == [
         ("/many", "INVALID_ARGUMENT", 7),
         ("/many", "OK", 7),
     ]
@@ -146,14 +151,14 @@ def test_of_a_stream_of_many_each_request_is_told_of(following: Callable[..., Fo
         "not drawn for traces", "caller traces", "caller does not", "caller does not, but the log",
     ],
 )  # fmt: skip
-def test_who_is_followed(
-    following: Callable[..., Following],
+def test_requests_are_selected_by_rate_and_traceparent(
+    open_world: Callable[..., World],
     rates: SampleRates,
     metadata: tuple[tuple[str, str], ...],
     draw: float,
     expected: tuple[bool, bool] | None,
 ) -> None:
-    world, inner = following(rates, draw), FakeCall(metadata)
+    world, inner = open_world(rates, draw), FakeCall(metadata)
 
     call = world.call(call=inner)
 
@@ -162,3 +167,29 @@ def test_who_is_followed(
     else:
         assert (call.record.is_logged, call.record.is_traced) == expected
         assert (call.record.parent is None) == (not metadata)
+
+
+def test_two_threads_that_finish_a_call_export_it_once(open_world: Callable[..., World]) -> None:
+    """Each thread pauses at every instruction, so that both are between the check and the change."""
+    world = open_world()
+    call, start = world.call(), threading.Barrier(2)
+
+    def pause(frame: FrameType, _event: str, _argument: object) -> Any:
+        if frame.f_code.co_filename == interceptor.__file__:
+            frame.f_trace_opcodes = True
+            time.sleep(0.001)
+            return pause
+        return None
+
+    def finish(code: grpc.StatusCode) -> None:
+        start.wait(HANG_S)
+        sys.settrace(pause)
+        call.finish(code)
+
+    threads = [threading.Thread(target=finish, args=(code,)) for code in (OK, CANCELLED)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(HANG_S)
+
+    assert len(world.exported) == 1

@@ -7,17 +7,17 @@ from opentelemetry.trace import StatusCode
 
 from tests.unit.server.records import BEGAN_NS, PARENT, ended
 from weir.server.telemetry.request_record import RequestRecord
-from weir.server.telemetry.tracing import Traces
+from weir.server.telemetry.tracing import OpenTelemetryTracer
 
 MS = 1_000_000
 
 
 def spans_of(record: RequestRecord) -> list[ReadableSpan]:
-    """In the order in which they ended: the whole request is the last."""
+    """The spans in the order in which they ended; the last is the whole request."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    own = Traces(provider).trace(record)
+    own = OpenTelemetryTracer(provider).trace(record)
     spans = list(exporter.get_finished_spans())
     assert spans[-1].context is not None
     assert spans[-1].context.span_id == int(own.span_id, 16)
@@ -47,7 +47,7 @@ def test_a_request_belongs_to_its_callers_trace() -> None:
     assert whole.parent.is_remote
 
 
-def test_a_request_without_a_caller_begins_a_trace() -> None:
+def test_request_without_traceparent_starts_a_trace() -> None:
     assert spans_of(ended(parent=None))[-1].parent is None
 
 
@@ -63,7 +63,5 @@ def test_a_request_without_a_caller_begins_a_trace() -> None:
     ],
     ids=lambda value: value.name,
 )
-def test_only_what_the_server_is_to_blame_for_is_an_error(
-    code: grpc.StatusCode, status: StatusCode
-) -> None:
+def test_only_server_faults_are_errors(code: grpc.StatusCode, status: StatusCode) -> None:
     assert spans_of(ended(code=code))[-1].status.status_code is status

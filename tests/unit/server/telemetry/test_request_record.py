@@ -1,6 +1,6 @@
 import pytest
 
-from weir.server.telemetry.trace_context import TraceContext, read_context
+from weir.server.telemetry.request_record import TraceContext, read_context
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -9,13 +9,13 @@ TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
     ("flags", "is_sampled"),
     [("01", True), ("00", False), ("03", True), ("fe", False)],
 )
-def test_the_callers_span_and_whether_it_is_recorded(flags: str, is_sampled: bool) -> None:  # noqa: FBT001
+def test_traceparent_gives_the_callers_span_and_sampling(flags: str, is_sampled: bool) -> None:  # noqa: FBT001
     metadata = (("user-agent", "x"), ("traceparent", f"00-{TRACE}-{SPAN}-{flags}"))
 
     assert read_context(metadata) == TraceContext(TRACE, SPAN, is_sampled)
 
 
-def test_a_later_version_may_say_more() -> None:
+def test_later_version_may_have_more_fields() -> None:
     metadata = (("traceparent", f"01-{TRACE}-{SPAN}-01-more-of-it"),)
 
     assert read_context(metadata) == TraceContext(TRACE, SPAN, is_sampled=True)
@@ -39,11 +39,11 @@ def test_a_later_version_may_say_more() -> None:
     ],
     ids=ascii,
 )
-def test_what_is_malformed_is_no_context(value: str | bytes) -> None:
+def test_malformed_traceparent_is_ignored(value: str | bytes) -> None:
     assert read_context((("traceparent", value),)) is None
 
 
-def test_two_parents_are_none() -> None:
+def test_two_traceparents_are_ignored() -> None:
     header = ("traceparent", f"00-{TRACE}-{SPAN}-01")
 
     assert read_context((header, header)) is None
