@@ -1,11 +1,28 @@
-"""The server as a whole: started in order, stopped in reverse.
+"""The server as a whole: built, started and stopped in a fixed order.
 
-    metrics → transport (listening, NOT_SERVING) → loader → SERVING → … → drain → stop
+    bind ports → start threads → serve, NOT_SERVING → load models → SERVING → … → drain → stop
 
-Threads, all of them: the main thread waits for a signal; `weir-io` (or grpcio's pool) carries calls;
-`weir-run-…` runs models; `weir-preprocess_…` reads pictures and texts; `weir-deadlines` ends what is late;
-`weir-loader` loads, and each version that leaves has a `weir-retire-…`; `weir-unpack` unpacks large messages; `weir-log` writes the log, and
-`weir-exporter` makes lines and spans of requests if that is asked for; `weir-metrics` and its `weir-scrape` answer scrapes.
+Threads:
+
+    main                  waits for a signal
+    weir-io               carries all calls (transport completion-queue)
+    weir-grpc_N           carry one call each (transport grpc-server)
+    weir-read             reads one stream (transport grpc-server)
+    weir-unpack           decodes large requests
+    weir-preprocess_N     preprocess pictures and texts
+    weir-run-MODEL-N      run a model's batches
+    weir-generate-MODEL   runs an encoder-decoder's steps
+    weir-deadlines        ends requests whose deadline has passed
+    weir-loader           loads and unloads models
+    weir-retire-MODEL-N   waits for the last requests of an unloaded version
+    weir-log              writes the log
+    weir-exporter         writes access log lines and spans
+    weir-exporter-stop    sends the last spans
+    weir-metrics          accepts connections of /metrics
+    weir-scrape           answers one of them
+
+Libraries have threads of their own: ONNX Runtime's operators, gRPC core's timers, OpenTelemetry's
+export.
 """
 
 import gc
@@ -15,8 +32,9 @@ import queue
 import signal
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from importlib.metadata import version as installed_version
+from pathlib import Path
 from types import FrameType
 
 from prometheus_client import (
@@ -35,6 +53,7 @@ from weir.server.repository.loader import Loader
 from weir.server.repository.registry import Entry
 from weir.server.repository.repository import Repository
 from weir.server.repository.version_state import State
+from weir.server.runtime.cores import usable_cores
 from weir.server.runtime.session import choose_provider
 from weir.server.runtime.session import version as onnxruntime_version
 from weir.server.scheduling.admission import Admission
@@ -50,6 +69,7 @@ from weir.server.services.tasks import TasksService
 from weir.server.telemetry import exporter, metrics_http
 from weir.server.telemetry.gpu import Gpus
 from weir.server.telemetry.metrics import Metrics
+from weir.server.telemetry.metrics_http import ScrapeServer
 from weir.server.telemetry.server_stats import Build
 from weir.server.transport import completion_queue
 from weir.server.transport.base import Handlers, Limits, Transport
@@ -58,199 +78,17 @@ from weir.server.transport.grpc_server import GrpcServerTransport
 
 logger = logging.getLogger(__name__)
 
-# Messages of the largest size that may wait to be unpacked.
+# Messages of the largest size that may wait to be decoded.
 _LARGE_MESSAGES = 4
-
-
-class App:
-    """Every part of a server, wired.
-
-    Args:
-        settings: complete and checked.
-
-    Raises:
-        StartError: the configuration cannot be served on this machine.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        if not settings.models_dir.is_dir():
-            raise ConfigError(f"models_dir: expected a directory, got {settings.models_dir}")
-        if not os.access(settings.models_dir, os.R_OK | os.X_OK):
-            raise ConfigError(f"models_dir: may not be read: {settings.models_dir}")
-        self._settings = settings
-        provider = choose_provider(settings.provider)
-        logger.info(
-            "provider chosen wanted=%s provider=%s onnxruntime=%s",
-            settings.provider, provider, onnxruntime_version(),
-        )  # fmt: skip
-        self._registry = CollectorRegistry()
-        for collector in (ProcessCollector, PlatformCollector, GCCollector):
-            collector(registry=self._registry)
-        self._deadlines = Deadlines(time.monotonic)
-        self._metrics = Metrics(self._registry, gpus=Gpus(), triton=settings.triton_metrics)
-        loader = Loader(
-            provider=provider,
-            threads=settings.threads,
-            max_message_bytes=settings.max_message_bytes,
-            settings=settings.for_model,
-            deadlines=self._deadlines,
-            metrics=self._metrics,
-        )
-        self._health = HealthService()
-        self._repository = Repository(
-            settings.models_dir,
-            loader,
-            Trial(
-                loader,
-                timeout_s=settings.load_timeout_s,
-                memory_bytes=settings.load_memory_bytes,
-            ),
-            changed=self._tell_health,
-            poll_interval_s=settings.poll_interval_s if settings.model_control == "poll" else None,
-        )
-        self._metrics.watch(self._repository.gauges)
-        self._admission = Admission(
-            self._repository.get,
-            self._metrics,
-            default_deadline_s=settings.default_deadline_s,
-            max_waiting_bytes=_LARGE_MESSAGES * settings.max_message_bytes,
-        )
-        self._decoding = WorkerPool(
-            settings.preprocessing_threads or _cores(), deadlines=self._deadlines
-        )
-        self._metrics.watch_preprocessing(self._decoding.waiting)
-        idle_timeout = IdleTimeout(settings.default_deadline_s, deadlines=self._deadlines)
-        self._exporter = exporter.open_exporter(settings)
-        self._metrics.watch_log(self._lost_lines)
-        interceptor = self._exporter.interceptor(settings) if self._exporter else None
-        handlers = {
-            **InferenceService(
-                self._repository,
-                self._admission,
-                interceptor.intercept_reply if interceptor else None,
-            ).handlers(),
-            **ModelControlService(
-                self._repository,
-                Changes(self._repository) if settings.model_control == "explicit" else None,
-            ).handlers(),
-            **TasksService(self._admission, self._decoding, idle_timeout).handlers(),
-        }
-        if interceptor is not None:
-            handlers = dict(interceptor.intercept(handlers, except_stream=STREAM_INFER))
-        self._transport = _open_transport(settings, self._with_standard(handlers))
-        self._metrics.watch_transport(
-            self._transport,
-            Build(
-                version=installed_version("weir"),
-                onnxruntime=onnxruntime_version(),
-                provider=provider,
-                transport=self._transport.name,
-            ),
-        )
-
-    def start(self) -> None:
-        """Listen, then begin to load; prints where to one line of standard output."""
-        settings = self._settings
-        try:
-            self._http = metrics_http.listen(settings.metrics_port, settings.host, self._registry)
-        except OSError as error:
-            raise PortUnavailable(
-                f"cannot listen on {settings.host}:{settings.metrics_port} for metrics: "
-                f"{error.strerror or error}"
-            ) from None
-        self._deadlines.start()
-        self._admission.start()
-        self._decoding.start()
-        self._transport.start()
-        self._repository.start()
-        _announce(
-            f"weir: serving grpc={settings.host}:{self._transport.port} "
-            f"metrics={settings.host}:{self._http.server_port}\n"
-        )
-
-    def stop(self) -> None:
-        """Say NOT_SERVING, finish what is open within the grace, then let go of everything."""
-        end_s = time.monotonic() + self._settings.grace_s
-        self._health.stop()
-        self._admission.drain()
-        # First: what is being decoded still has to go through its model.
-        self._decoding.close()
-        decoded = self._decoding.join(max(0.0, end_s - time.monotonic()))
-        drained = self._repository.close(max(0.0, end_s - time.monotonic())) and decoded
-        self._transport.stop(max(0.0, end_s - time.monotonic()))
-        self._deadlines.stop()
-        if self._exporter is not None:
-            self._exporter.stop()
-        self._http.shutdown()
-        self._http.server_close()
-        logger.info("stopped drained=%s", drained)
-
-    def _with_standard(self, handlers: Handlers) -> Handlers:
-        handlers = {**handlers, **self._health.handlers()}
-        if self._settings.reflection:
-            handlers |= reflection_handlers(
-                (INFERENCE_SERVICE, TASKS_SERVICE, MODELS_SERVICE, HEALTH_SERVICE)
-            )
-        return handlers
-
-    def _lost_lines(self) -> int:
-        return log.dropped() + (0 if self._exporter is None else self._exporter.dropped)
-
-    def _tell_health(self, entry: Entry | None) -> None:
-        """A model changed, or (None) the first loading is over."""
-        if entry is None:
-            known = {known.name for known in self._repository.entries()}
-            for name in sorted(self._settings.models.keys() - known):
-                logger.warning("settings for a model that is not there model=%s", name)
-        else:
-            self._health.set(entry.name, is_serving=entry.state is State.READY)
-        self._health.set("", is_serving=self._repository.is_ready)
-
-
-def _announce(line: str) -> None:
-    """Say something on standard output, if there is one and somebody reads it."""
-    with suppress(OSError):
-        if sys.stdout is not None:
-            sys.stdout.write(line)
-            sys.stdout.flush()
-
-
-def _open_transport(settings: Settings, handlers: Handlers) -> Transport:
-    """The fastest transport that works, or the one of the settings; bound, not started.
-
-    Raises:
-        ConfigError: the transport of the settings does not work with the installed grpcio.
-        PortUnavailable: the address cannot be bound.
-    """
-    address = f"{settings.host}:{settings.port}"
-    limits = Limits(
-        message_bytes=settings.max_message_bytes,
-        concurrent_streams=settings.max_concurrent_streams,
-    )
-    problem = "set" if settings.transport == "grpc-server" else completion_queue.problem()
-    if problem is None:
-        logger.info("transport chosen transport=completion-queue")
-        return CompletionQueueTransport(address, handlers, limits)
-    if settings.transport == "completion-queue":
-        raise ConfigError(f"transport completion-queue: {problem}")
-    logger.info("transport chosen transport=grpc-server reason=%s", problem)
-    return GrpcServerTransport(address, handlers, limits)
-
-
-def _cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; a second signal ends the process at once.
 
-    Does not return: threads that are still in a run must not hold up the exit.
+    Does not return: a thread that is still in a run must not hold up the exit.
     """
     app = App(settings)
-    # Not an Event: the signal may interrupt its `wait` while that holds the lock `set` needs.
+    # Not an Event: a signal may interrupt `wait` while it holds the lock that `set` needs.
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
     is_stopping = False
 
@@ -264,10 +102,223 @@ def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     app.start()
-    # What lives now lives for good: the collector need not look at it again.
+    # Objects that exist now live as long as the process; the collector need not visit them.
     gc.freeze()
     signals.get()
-    logger.info("stopping grace_s=%g", settings.grace_s)
+    logger.info("server stopping grace_s=%g", settings.grace_s)
     app.stop()
     logging.shutdown()
     os._exit(0)
+
+
+class App:
+    """Every part of a server, wired.
+
+    Args:
+        settings: complete and checked.
+
+    Raises:
+        StartError: the settings cannot be served on this machine.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        _check_models_dir(settings.models_dir)
+        self._settings = settings
+        self._provider = _choose_provider(settings)
+        self._registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self._registry)
+        self._metrics = Metrics(self._registry, gpus=Gpus(), triton=settings.triton_metrics)
+        self._deadlines = Deadlines(time.monotonic)
+        self._health = HealthService()
+        self._repository = self._build_repository()
+        self._admission = Admission(
+            self._repository.get,
+            self._metrics,
+            default_deadline_s=settings.default_deadline_s,
+            max_waiting_bytes=_LARGE_MESSAGES * settings.max_message_bytes,
+        )
+        self._pool = WorkerPool(
+            settings.preprocessing_threads or usable_cores(), deadlines=self._deadlines
+        )
+        self._exporter = exporter.open_exporter(settings)
+        self._handlers = self._build_handlers()
+        self._metrics.watch(self._repository.gauges)
+        self._metrics.watch_preprocessing(self._pool.waiting)
+        self._metrics.watch_log(self._dropped_lines)
+
+    def start(self) -> None:
+        """Bind the ports, start every part, and announce the ports on standard output.
+
+        If a part fails to start, the parts that have started are closed.
+
+        Raises:
+            StartError: a port cannot be bound, or the transport cannot be used.
+        """
+        with ExitStack() as started:
+            self._transport = _open_transport(self._settings, self._handlers)
+            started.callback(self._transport.stop, 0.0)
+            self._watch_transport()
+            self._http = _open_metrics_http(self._settings, self._registry)
+            started.callback(self._close_http)
+            self._deadlines.start()
+            started.callback(self._deadlines.stop)
+            self._admission.start()
+            self._pool.start()
+            started.callback(self._pool.close)
+            self._transport.start()
+            self._repository.start()
+            started.pop_all()
+        _announce(
+            f"weir: serving grpc={self._settings.host}:{self._transport.port} "
+            f"metrics={self._settings.host}:{self._http.server_port}\n"
+        )
+
+    def stop(self) -> None:
+        """Set NOT_SERVING, finish open requests within the grace, then stop every part."""
+        end_s = time.monotonic() + self._settings.grace_s
+        self._health.stop()
+        self._admission.drain()
+        # The pool stops before the models: a preprocessed request still has to run.
+        self._pool.close()
+        preprocessed = self._pool.join(max(0.0, end_s - time.monotonic()))
+        drained = self._repository.close(max(0.0, end_s - time.monotonic())) and preprocessed
+        self._transport.stop(max(0.0, end_s - time.monotonic()))
+        self._deadlines.stop()
+        if self._exporter is not None:
+            self._exporter.stop()
+        self._close_http()
+        logger.info("server stopped drained=%s", drained)
+
+    def _build_repository(self) -> Repository:
+        settings = self._settings
+        loader = Loader(
+            provider=self._provider,
+            threads=settings.threads,
+            max_message_bytes=settings.max_message_bytes,
+            settings=settings.for_model,
+            deadlines=self._deadlines,
+            metrics=self._metrics,
+        )
+        trial = Trial(
+            loader, timeout_s=settings.load_timeout_s, memory_bytes=settings.load_memory_bytes
+        )
+        return Repository(
+            settings.models_dir,
+            loader,
+            trial,
+            changed=self._update_health,
+            poll_interval_s=settings.poll_interval_s if settings.model_control == "poll" else None,
+        )
+
+    def _build_handlers(self) -> Handlers:
+        """The handlers of every service, by full method name."""
+        settings, repository = self._settings, self._repository
+        interceptor = self._exporter.interceptor(settings) if self._exporter else None
+        inference = InferenceService(
+            repository, self._admission, interceptor.intercept_reply if interceptor else None
+        )
+        changes = Changes(repository) if settings.model_control == "explicit" else None
+        idle_timeout = IdleTimeout(settings.default_deadline_s, deadlines=self._deadlines)
+        handlers: Handlers = {
+            **inference.handlers(),
+            **ModelControlService(repository, changes).handlers(),
+            **TasksService(self._admission, self._pool, idle_timeout).handlers(),
+        }
+        if interceptor is not None:
+            handlers = interceptor.intercept(handlers, except_stream=STREAM_INFER)
+        services = (INFERENCE_SERVICE, TASKS_SERVICE, MODELS_SERVICE, HEALTH_SERVICE)
+        return {
+            **handlers,
+            **self._health.handlers(),
+            **(reflection_handlers(services) if settings.reflection else {}),
+        }
+
+    def _watch_transport(self) -> None:
+        self._metrics.watch_transport(
+            self._transport,
+            Build(
+                version=installed_version("weir"),
+                onnxruntime=onnxruntime_version(),
+                provider=self._provider,
+                transport=self._transport.name,
+            ),
+        )
+
+    def _close_http(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+
+    def _dropped_lines(self) -> int:
+        return log.dropped() + (0 if self._exporter is None else self._exporter.dropped)
+
+    def _update_health(self, entry: Entry | None) -> None:
+        """Set the health of a model that changed; None: the first loading has ended."""
+        if entry is None:
+            known = {known.name for known in self._repository.entries()}
+            for name in sorted(self._settings.models.keys() - known):
+                logger.warning("settings for an unknown model model=%s", name)
+        else:
+            self._health.set(entry.name, is_serving=entry.state is State.READY)
+        self._health.set("", is_serving=self._repository.is_ready)
+
+
+def _check_models_dir(directory: Path) -> None:
+    if not directory.is_dir():
+        raise ConfigError(f"models_dir: expected a directory, got {directory}")
+    if not os.access(directory, os.R_OK | os.X_OK):
+        raise ConfigError(f"models_dir: expected a directory that can be read, got {directory}")
+
+
+def _choose_provider(settings: Settings) -> str:
+    provider = choose_provider(settings.provider)
+    logger.info(
+        "provider chosen setting=%s provider=%s onnxruntime=%s",
+        settings.provider, provider, onnxruntime_version(),
+    )  # fmt: skip
+    return provider
+
+
+def _open_transport(settings: Settings, handlers: Handlers) -> Transport:
+    """Bind the transport of the settings; `auto` is the fastest that works.
+
+    Raises:
+        ConfigError: the transport cannot be used with the installed grpcio.
+        PortUnavailable: the address cannot be bound.
+    """
+    address = f"{settings.host}:{settings.port}"
+    limits = Limits(
+        message_bytes=settings.max_message_bytes,
+        concurrent_streams=settings.max_concurrent_streams,
+    )
+    problem = "setting" if settings.transport == "grpc-server" else completion_queue.problem()
+    if problem is None:
+        logger.info("transport chosen transport=completion-queue")
+        return CompletionQueueTransport(address, handlers, limits)
+    if settings.transport == "completion-queue":
+        raise ConfigError(f"transport completion-queue: {problem}")
+    logger.info("transport chosen transport=grpc-server reason=%s", problem)
+    return GrpcServerTransport(address, handlers, limits)
+
+
+def _open_metrics_http(settings: Settings, registry: CollectorRegistry) -> ScrapeServer:
+    """Serve /metrics.
+
+    Raises:
+        PortUnavailable: the address cannot be bound.
+    """
+    try:
+        return metrics_http.listen(settings.metrics_port, settings.host, registry)
+    except OSError as error:
+        raise PortUnavailable(
+            f"cannot listen on {settings.host}:{settings.metrics_port} for metrics: "
+            f"{error.strerror or error}"
+        ) from None
+
+
+def _announce(line: str) -> None:
+    """Write a line to standard output, if there is one that is read."""
+    with suppress(OSError):
+        if sys.stdout is not None:
+            sys.stdout.write(line)
+            sys.stdout.flush()

@@ -117,6 +117,10 @@ class CompletionQueueTransport:
     def stop(self, grace_s: float) -> None:
         """Take no more calls, wait for open ones, cancel what is left after the grace."""
         self._is_stopping = True
+        if self._thread.ident is None:
+            # Core closes the port of a started server only.
+            self._server.start()
+            self._thread.start()
         with self._shutdown_lock:
             self._server.shutdown(self._queue, _SHUT_DOWN)
         for call in self.io.open_calls.copy():

@@ -40,6 +40,7 @@ class GrpcServerTransport:
 
     def __init__(self, address: str, handlers: Handlers, limits: Limits) -> None:
         self.calls = CallStats({name: handler.kind for name, handler in handlers.items()})
+        self._is_started = False
         self._dispatch = _Dispatch(handlers, self.calls)
         pool = ThreadPoolExecutor(_MAX_OPEN_CALLS, thread_name_prefix="weir-grpc")
         self._server = grpc.server(
@@ -55,10 +56,14 @@ class GrpcServerTransport:
 
     def start(self) -> None:
         """Begin to take calls."""
+        self._is_started = True
         self._server.start()
 
     def stop(self, grace_s: float) -> None:
         """Take no more calls, wait for open ones, cancel what is left after the grace."""
+        if not self._is_started:
+            # grpcio closes the port of a started server only.
+            self.start()
         stopped = self._server.stop(grace_s)
         self._dispatch.end_streams()
         stopped.wait(grace_s + 1.0)
