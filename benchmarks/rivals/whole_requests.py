@@ -9,7 +9,7 @@ have to come out before it serves. Greedy search only.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from benchmarks.rivals.first_come import first_come
 
 if TYPE_CHECKING:
-    from weir.server.generation.decoder_batch import Run, Stepped
-    from weir.server.generation.row import GenerationRequest, Row
-    from weir.server.generation.sampling import Searching
+    from weir.server.generation.decoder_batch import Row, Run, StepResult
+    from weir.server.generation.sampling import TokenSearch
     from weir.server.generation.slots import Layout
 
 Array = NDArray[Any]
@@ -30,12 +29,12 @@ Array = NDArray[Any]
 @dataclass(slots=True, eq=False)
 class _Member:
     row: "Row"
-    searching: "Searching"
+    searching: "TokenSearch"
     place: int
 
 
 class WholeRequests:
-    """In the place of `weir.server.generation.decoder_batch.Generation`, whose methods it has."""
+    """In the place of `weir.server.generation.decoder_batch.DecoderBatch`, whose methods it has."""
 
     def __init__(
         self, layout: "Layout", *, encode: "Run", decode: "Run", lengths: str | None
@@ -72,7 +71,7 @@ class WholeRequests:
         self._open = [
             _Member(row, searching, place)
             for place, row in enumerate(rows)
-            for searching in row.searches(decoding.end)
+            for searching in row.start_searches(decoding.end)
         ]
         if len(self._open) != count or any(each.searching.slots > 1 for each in self._open):
             raise ValueError("expected one greedy search a row")
@@ -83,10 +82,10 @@ class WholeRequests:
         joined, self._joined = self._joined, []
         return joined
 
-    def step(self) -> "Stepped":
+    def step(self) -> "StepResult":
         """One step of every row, those that have ended too; all end with the last."""
-        from weir.server.generation.decoder_batch import Stepped  # noqa: PLC0415 - as in `main`
-        from weir.server.generation.sampling import Step  # noqa: PLC0415
+        from weir.server.generation.decoder_batch import StepResult  # noqa: PLC0415 - as in `main`
+        from weir.server.generation.sampling import DecoderStep  # noqa: PLC0415
 
         decoding, inputs, slots = self._decoding, self._inputs, self.used_slots
         outputs = self._decode(inputs)
@@ -97,16 +96,16 @@ class WholeRequests:
         inputs[decoding.previous] = tokens
         inputs.update({name: outputs[output] for name, output in decoding.from_step.items()})
         attention = outputs[decoding.attention] if decoding.attention else None
-        self._advance(Step(log_probabilities, tokens.tolist(), values.tolist(), attention))
+        self._advance(DecoderStep(log_probabilities, tokens.tolist(), values.tolist(), attention))
         if self._open:
-            return Stepped(slots, (), {})
+            return StepResult(slots, (), {})
         self.used_slots = 0
-        return Stepped(slots, self._ended, {})
+        return StepResult(slots, self._ended, {})
 
-    def drop(self, owner: "GenerationRequest") -> None:
-        """Forget the rows of an owner; the batch goes on without answering them."""
-        self._open = [each for each in self._open if each.row.owner is not owner]
-        self._ended = [row for row in self._ended if row.owner is not owner]
+    def drop(self, rows: "Collection[Row]") -> None:
+        """Forget rows; the batch goes on without answering them."""
+        self._open = [each for each in self._open if each.row not in rows]
+        self._ended = [row for row in self._ended if row not in rows]
         if not self._open and not self._ended:
             self.used_slots = 0
 
@@ -115,7 +114,7 @@ class WholeRequests:
         for member in self._open:
             if member.searching.advance(step, [member.place]) is not None:
                 going_on.append(member)
-            elif member.row.found(member.searching.answers):
+            elif member.row.search_done(member.searching.hypotheses):
                 self._ended.append(member.row)
         self._open = going_on
 
@@ -144,20 +143,20 @@ def main() -> None:
     # As `weir.server.__main__` has it: read by gRPC core when it is first imported.
     os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
     from weir.server import __main__ as server  # noqa: PLC0415 - see above
-    from weir.server.generation.encoder_decoder import Pair  # noqa: PLC0415
+    from weir.server.generation.encoder_decoder import EncoderDecoder  # noqa: PLC0415
     from weir.server.scheduling import batching  # noqa: PLC0415
 
-    def generation(pair: Pair, _capacity: int) -> WholeRequests:
+    def decoder_batch(graphs: EncoderDecoder, _capacity: int) -> WholeRequests:
         return WholeRequests(
-            pair.layout,
-            encode=pair.encoder.run,
-            decode=pair.decoder.run,
-            lengths=pair.lengths,
+            graphs.layout,
+            encode=graphs.encoder.run,
+            decode=graphs.decoder.run,
+            lengths=graphs.lengths,
         )
 
     # There are no settings for it in the server, where nobody should want it.
     batching.select = first_come
-    Pair.generation = generation  # type: ignore[method-assign, assignment]
+    EncoderDecoder.decoder_batch = decoder_batch  # type: ignore[method-assign, assignment]
     server.main()
 
 

@@ -1,24 +1,35 @@
-"""The rows of one encoder-decoder, between two steps. Pure: no lock, no clock, no runtime.
+"""Decoder batch of an encoder-decoder: rows join and leave between steps (continuous batching). Pure.
 
 Rules:
-- A row is encoded once, in a batch; it then waits for room, and is decoded step by step until its answers are there.
-- Rows join in the order they were encoded in. One that wants more slots than are free holds up those behind it, or
-  many small ones would keep it out for ever.
-- More rows may be encoded at a time than there is room for: where one row leaves, one that is ready takes its place, and
-  the encoder runs in batches too. It is asked again only when there is room and nobody is ready.
-- Between two runs of the encoder there is at least one step, if there is anything to step.
+- A row is encoded once, in a batch. It then waits for free slots, and is decoded step by step until
+  its hypotheses are complete.
+- Rows join in the order in which they were encoded. A row that needs more slots than are free blocks
+  those behind it; otherwise many small rows would keep it out for ever.
+- More rows may be encoded than fit: a ready row takes the slots of a row that leaves, and the encoder
+  runs in batches too. The encoder runs again only if slots are free and no row is ready.
+- At least one step runs between two runs of the encoder, if any row can be stepped.
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from weir.server.generation.row import GenerationRequest, Row
-from weir.server.generation.sampling import LIKELIEST, Searching, Step
+from weir.bundle import beam_search as rules
+from weir.server.generation.beam_search import BeamSearch
+from weir.server.generation.sampling import (
+    GREEDY,
+    DecoderStep,
+    Hypothesis,
+    Sampler,
+    SearchContext,
+    TokenCallback,
+    TokenSearch,
+)
+from weir.server.generation.sampling_parameters import SamplingParameters, SearchParameters
 from weir.server.generation.slots import Layout, Slots
 from weir.server.runtime.collate import Tokens
 
@@ -27,20 +38,87 @@ Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
 @dataclass(slots=True, eq=False)
+class Row:
+    """One source sequence and its hypotheses.
+
+    Attributes:
+        number: its position in the request.
+        inputs: of the encoder, without the batch axis: (length, …) with a time axis, else (…).
+        length: of the source.
+        limit: most steps.
+        search: parameters of its search.
+        arrived_s: when its request arrived, on the engine's clock.
+        wants_attention: whether its hypotheses hold attention.
+        on_token: called with each token; only for one hypothesis without a beam.
+        hypotheses: best first, once it is done.
+        first_step_s: when its first step ended, on the engine's clock.
+        sent_bytes: of messages with its tokens.
+    """
+
+    number: int
+    inputs: Mapping[str, Array]
+    length: int
+    limit: int
+    search: SearchParameters
+    arrived_s: float
+    wants_attention: bool = False
+    on_token: TokenCallback | None = None
+    hypotheses: list[Hypothesis] = field(default_factory=list)
+    first_step_s: float = 0.0
+    sent_bytes: int = 0
+    _running: int = 0
+
+    def start_searches(self, end: int) -> list[TokenSearch]:
+        """The searches of the row: one for each sample, or one in all."""
+        search = self.search
+        source_tokens = self.length if self.wants_attention else None
+        context = SearchContext(end, self.limit, search.length_power, source_tokens)
+        if search.sampling is not None:
+            searches: list[TokenSearch] = [
+                Sampler(
+                    context,
+                    self.on_token,
+                    search.sampling,
+                    _generator(search.sampling, self.number, sample),
+                )
+                for sample in range(search.n_best)
+            ]
+        elif search.width > 1:
+            searches = [BeamSearch(context, search.width, search.n_best)]
+        else:
+            searches = [Sampler(context, self.on_token)]
+        self._running = len(searches)
+        return searches
+
+    def search_done(self, hypotheses: Sequence[Hypothesis]) -> bool:
+        """Add the hypotheses of one search; True once all searches are done."""
+        self._running -= 1
+        self.hypotheses = rules.ranked([*self.hypotheses, *hypotheses])
+        return not self._running
+
+
+def _generator(sampling: SamplingParameters, row: int, sample: int) -> np.random.Generator:
+    """A random stream for each row and sample of a request, independent of other requests."""
+    return np.random.Generator(np.random.PCG64([sampling.seed, row, sample]))
+
+
+@dataclass(slots=True, eq=False)
 class _Active:
+    """A running search and its slots."""
+
     row: Row
-    searching: Searching
+    search: TokenSearch
     at: list[int]
 
 
 @dataclass(frozen=True, slots=True)
-class Stepped:
-    """What one step came to.
+class StepResult:
+    """Result of one step.
 
     Attributes:
-        slots: that were computed.
-        ended: rows whose answers are there.
-        failed: rows that left because they cannot go on, and why.
+        slots: number of computed slots.
+        ended: rows that are done.
+        failed: rows that left with a failure.
     """
 
     slots: int
@@ -48,15 +126,15 @@ class Stepped:
     failed: Mapping[Row, Exception]
 
 
-class Generation:
+class DecoderBatch:
     """Rows that are encoded, and rows that are decoded together.
 
     Args:
-        layout: of the pair.
+        layout: of the decoder's inputs.
         encode: runs the encoder.
         decode: runs the decoder, once a step.
         lengths: the encoder's input of lengths; None if it has none.
-        capacity: slots.
+        capacity: number of slots.
     """
 
     def __init__(
@@ -74,24 +152,24 @@ class Generation:
 
     @property
     def wants_rows(self) -> bool:
-        """Whether there is room that nobody who is encoded will take."""
+        """Whether slots are free that no encoded row will take."""
         return self._slots.free > 0 and not self._ready
 
     @property
     def is_busy(self) -> bool:
-        """Whether there is anything to step."""
+        """Whether any row can be stepped."""
         return bool(self._active or self._ready)
 
     @property
     def used_slots(self) -> int:
-        """Rows of the decoder in use."""
+        """Number of slots in use."""
         return self._slots.used
 
     def encode(self, rows: Sequence[Row]) -> Tokens:
-        """Run the encoder over some rows; they are ready then. What their sources held, and what was computed.
+        """Run the encoder over rows, which are ready then; returns their real and computed tokens.
 
         Raises:
-            Exception: whatever the run raises; none of them is ready then.
+            Exception: of the run; no row is ready then.
         """
         outputs = self._encode(_stacked(rows, self._layout.padding, self._lengths))
         self._ready += [(row, self._memory(outputs, place, row)) for place, row in enumerate(rows)]
@@ -101,41 +179,41 @@ class Generation:
         return Tokens(sum(lengths), len(rows) * max(lengths))
 
     def join(self) -> list[Row]:
-        """Let in who is ready and fits; the rows that the next step is the first for."""
+        """Move ready rows into free slots; returns the rows whose first step is next."""
         joined = []
         while self._ready and self._ready[0][0].search.slots <= self._slots.free:
             row, memory = self._ready.popleft()
-            for searching in row.searches(self._decoding.end):
-                at = self._slots.place(memory, row.length, searching.slots)
-                active = _Active(row, searching, at)
+            for search in row.start_searches(self._decoding.end):
+                at = self._slots.place(memory, row.length, search.slots)
+                active = _Active(row, search, at)
                 self._active.append(active)
                 self._by_slot.extend([active] * len(at))
             joined.append(row)
         return joined
 
-    def step(self) -> Stepped:
-        """Make one step of those who were let in.
+    def step(self) -> StepResult:
+        """Run the decoder once over all slots.
 
         Raises:
-            Exception: whatever the run raises; nothing has changed.
+            Exception: of the run; nothing has changed then.
         """
         outputs = self._decode(self._slots.inputs())
         slots = self._slots.used
         step = self._read(outputs)
-        self._slots.go_on(np.array(step.tokens, np.int64), outputs)
+        self._slots.advance(np.array(step.tokens, np.int64), outputs)
         done, failed = self._advance(step, outputs)
-        ended = [each.row for each in done if each.row.found(each.searching.answers)]
+        ended = [each.row for each in done if each.row.search_done(each.search.hypotheses)]
         stuck = (each for each in self._active if each.row in failed and each not in done)
         self._leave([*done, *stuck])
-        return Stepped(slots, ended, failed)
+        return StepResult(slots, ended, failed)
 
-    def drop(self, owner: GenerationRequest) -> None:
-        """Forget the rows of an owner that have not ended."""
-        self._ready = deque(each for each in self._ready if each[0].owner is not owner)
-        self._leave([active for active in self._active if active.row.owner is owner])
+    def drop(self, rows: Collection[Row]) -> None:
+        """Remove those of the rows that are not done."""
+        self._ready = deque(each for each in self._ready if each[0] not in rows)
+        self._leave([active for active in self._active if active.row in rows])
 
     def _memory(self, outputs: Mapping[str, Array], place: int, row: Row) -> dict[str, Array]:
-        """What the encoder gave for one row of its batch."""
+        """The encoder's outputs for one row of its batch, by input of the decoder."""
         return {
             name: outputs[output][place, : row.length]
             if name in self._layout.padding
@@ -143,32 +221,32 @@ class Generation:
             for name, output in self._decoding.from_encoder.items()
         }
 
-    def _read(self, outputs: Mapping[str, Array]) -> Step:
+    def _read(self, outputs: Mapping[str, Array]) -> DecoderStep:
         decoding = self._decoding
         log_probabilities = outputs[decoding.log_probabilities]  # (slots, tokens)
         log_probabilities[:, [decoding.padding, decoding.begin]] = -np.inf
         tokens = log_probabilities.argmax(axis=1)  # (slots,)
         values = log_probabilities[np.arange(len(tokens)), tokens]  # (slots,)
         attention = outputs[decoding.attention] if decoding.attention else None
-        return Step(log_probabilities, tokens.tolist(), values.tolist(), attention)
+        return DecoderStep(log_probabilities, tokens.tolist(), values.tolist(), attention)
 
     def _advance(
-        self, step: Step, outputs: Mapping[str, Array]
+        self, step: DecoderStep, outputs: Mapping[str, Array]
     ) -> tuple[list[_Active], dict[Row, Exception]]:
-        """Tell every search of a step: those that are done, and rows that cannot go on."""
+        """Advance every search by a step; returns those that are done, and rows that failed."""
         done: list[_Active] = []
         failed: dict[Row, Exception] = {}
         for active in self._active:
             try:
-                move = active.searching.advance(step, active.at)
-            except Exception as error:  # noqa: BLE001 - no probabilities, or a caller who cannot be told: one row's alone
+                continuation = active.search.advance(step, active.at)
+            except Exception as error:  # noqa: BLE001 - fails one row alone
                 failed[active.row] = error
                 continue
-            if move is None:
+            if continuation is None:
                 done.append(active)
-            elif move is not LIKELIEST:
-                parents = [active.at[parent] for parent in move.parents]
-                self._slots.redirect(active.at, move.tokens, parents, outputs)
+            elif continuation is not GREEDY:
+                parents = [active.at[parent] for parent in continuation.parents]
+                self._slots.redirect(active.at, continuation.tokens, parents, outputs)
         return done, failed
 
     def _leave(self, gone: Sequence[_Active]) -> None:
@@ -177,20 +255,20 @@ class Generation:
         leaving = set(gone)
         self._active = [each for each in self._active if each not in leaving]
         for active in gone:
-            # From the back: a slot that moves is never one of those still to be freed here.
+            # From the last slot: the one that moves is then never one that is still to be freed.
             for slot in sorted(active.at, reverse=True):
                 last = self._slots.leave(slot)
                 moved = self._by_slot.pop()
                 if slot != last:
                     self._by_slot[slot] = moved
                     moved.at[moved.at.index(last)] = slot
-        self._slots.tighten()
+        self._slots.shrink()
 
 
 def _stacked(
     rows: Sequence[Row], padding: Mapping[str, int], lengths: str | None
 ) -> dict[str, Array]:
-    """The encoder's inputs of some rows, the shorter ones filled up to the longest."""
+    """The encoder's inputs of rows, padded to the longest."""
     longest = max(row.length for row in rows)
     inputs = {}
     for name, first in rows[0].inputs.items():

@@ -1,9 +1,10 @@
-"""Encoder and decoder as one, made of two graphs once each of them is proved.
+"""Encoder-decoder: two graphs as one model whose answers are decoded step by step.
 
-Its own proof is the last: the recorded sources give the recorded tokens, each by itself, and all of them in one batch
-of unequal lengths that is too small for them, so that rows join and leave between steps.
+`EncoderDecoder` joins the two graphs. `EncoderDecoderModel` is the served version: its engine, and the
+way from a `ModelInfer` message to a request.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,22 +13,31 @@ from numpy.typing import NDArray
 
 from weir.bundle.contract import Contract
 from weir.bundle.decoding import Decoding
-from weir.server.errors import ModelLoadError
-from weir.server.generation.decoder_batch import Generation, Run
-from weir.server.generation.row import Row
-from weir.server.generation.sampling import Search
+from weir.protocol import inference_pb2 as pb
+from weir.server.config import ModelSettings
+from weir.server.errors import InvalidRequest, ModelLoadError
+from weir.server.generation.decoder_batch import DecoderBatch, Row, Run
+from weir.server.generation.engine import Engine
+from weir.server.generation.request import OUTPUTS, GenerationRequest, InferResponse
+from weir.server.generation.sampling_parameters import SearchParameters, read_parameters
 from weir.server.generation.slots import Layout
+from weir.server.preprocessing.detokenizer import Detokenizer
+from weir.server.preprocessing.tokenizer import Tokenizer
+from weir.server.protocol import request_decoder
+from weir.server.protocol.model_metadata import ModelDescription
+from weir.server.protocol.response_encoder import ResponseEncoder
 from weir.server.runtime.sequence_rules import SequenceRules
 from weir.server.runtime.signature import Signature, TensorSpec
+from weir.server.scheduling.batching import BatchPolicy
+from weir.server.scheduling.request import ReceivedRequest
+from weir.server.telemetry.model_stats import ModelStats
 
 Array = NDArray[Any]
-
-OUTPUT_TOKENS, OUTPUT_LENGTHS = "output_tokens", "output_lengths"
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """One of the two, loaded and proved by itself."""
+    """One of the two graphs, loaded and verified by itself."""
 
     run: Run
     signature: Signature
@@ -35,13 +45,13 @@ class Graph:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """Encoder and decoder, and what the contract says of them.
+class EncoderDecoder:
+    """The two graphs and how rows pass through them.
 
     Attributes:
-        contract: the whole one.
+        contract: of both graphs.
         lengths: the encoder's input of lengths; None if it has none.
-        timed: its inputs with a time axis, the one that lengths are counted along first.
+        timed: the encoder's inputs with a time axis; lengths count the entries of the first.
     """
 
     contract: Contract
@@ -52,9 +62,9 @@ class Pair:
     lengths: str | None
     timed: Sequence[str]
 
-    def generation(self, capacity: int) -> Generation:
-        """Room for so many rows."""
-        return Generation(
+    def decoder_batch(self, capacity: int) -> DecoderBatch:
+        """An empty decoder batch with so many slots."""
+        return DecoderBatch(
             self.layout,
             encode=self.encoder.run,
             decode=self.decoder.run,
@@ -63,20 +73,20 @@ class Pair:
         )
 
     def rows(
-        self, inputs: Mapping[str, Array], search: Search, *, arrived_s: float = 0.0
+        self, inputs: Mapping[str, Array], search: SearchParameters, *, arrived_s: float = 0.0
     ) -> list[Row]:
         """The rows of a request, each cut to its own length.
 
         Args:
             inputs: of the encoder, complete and checked.
-            search: that is wanted of each.
-            arrived_s: when the request came.
+            search: of each row.
+            arrived_s: when the request arrived.
         """
         count = len(next(iter(inputs.values())))
         return [self._row(inputs, number, search, arrived_s) for number in range(count)]
 
     def _row(
-        self, inputs: Mapping[str, Array], number: int, search: Search, arrived_s: float
+        self, inputs: Mapping[str, Array], number: int, search: SearchParameters, arrived_s: float
     ) -> Row:
         length = (
             int(inputs[self.lengths][number])
@@ -92,24 +102,39 @@ class Pair:
                 if name != self.lengths
             },
             length=length,
-            limit=min(limit, search.most_tokens or limit),
+            limit=min(limit, search.max_tokens or limit),
             search=search,
             arrived_s=arrived_s,
         )
 
+    def signature(self, max_rows: int) -> Signature:
+        """The encoder's inputs, and the outputs of decoding."""
+        encoder, batch = self.encoder.signature, self.contract.batch_axis
+        return Signature(
+            list(encoder.inputs.values()),
+            [
+                TensorSpec(name, datatype, (batch, *axes))
+                for name, (datatype, axes) in OUTPUTS.items()
+            ],
+            batch_axis=batch,
+            max_rows=max_rows,
+            maxima=self.encoder.rules.maxima,
+            optional=encoder.optional,
+        )
 
-def make_pair(contract: Contract, encoder: Graph, decoder: Graph) -> Pair:
-    """The pair of two graphs that were held against their contract.
+
+def join_graphs(contract: Contract, encoder: Graph, decoder: Graph) -> EncoderDecoder:
+    """Join two graphs that fit their contract.
 
     Raises:
-        ModelLoadError: it has other axes than batch and one time, or these elsewhere than first and second, or
-            tokens or lengths of another type than INT64.
+        ModelLoadError: an input has a variable axis besides batch (first) and one time axis (second),
+            or tokens or lengths are not INT64.
     """
     if contract.decoding is None:
         raise ModelLoadError("contract: expected decoding, got none")
     if len(contract.padded_axes) != 1:
         raise ModelLoadError(
-            f"padded_axes: expected one for a pair, got {sorted(contract.padded_axes)}"
+            f"padded_axes: expected one for an encoder-decoder, got {sorted(contract.padded_axes)}"
         )
     (name, axis), = contract.padded_axes.items()  # fmt: skip
     counts = {contract.decoding.previous, contract.decoding.lengths, axis.lengths}
@@ -120,7 +145,7 @@ def make_pair(contract: Contract, encoder: Graph, decoder: Graph) -> Pair:
     lengths = axis.lengths if axis.lengths in encoder.signature.inputs else None
     if not timed:
         raise ModelLoadError(f"padded_axes: {name}: expected an input of the encoder, got none")
-    return Pair(
+    return EncoderDecoder(
         contract=contract,
         decoding=contract.decoding,
         encoder=encoder,
@@ -136,12 +161,122 @@ def _check_input(spec: TensorSpec, batch: str | None, time: str, *, is_count: bo
         raise ModelLoadError(
             f"input {spec.name!r}: expected axis {time!r} second, got {list(spec.axes)}"
         )
-    # Along any other axis rows of different sizes would have to share a slot's array.
+    # Rows that differ along another axis could not share one array of slots.
     if strays := [
         axis for axis in spec.axes if not isinstance(axis, int) and axis not in (batch, time)
     ]:
         raise ModelLoadError(
-            f"input {spec.name!r}: expected no variable axes but {batch!r} and {time!r}, got {strays}"
+            f"input {spec.name!r}: expected no variable axes but {batch!r} and {time!r}, "
+            f"got {strays}"
         )
     if is_count and spec.datatype != "INT64":
         raise ModelLoadError(f"input {spec.name!r}: expected INT64, got {spec.datatype}")
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderDecoderModel:
+    """A served version of an encoder-decoder; see `scheduling.request.Model`. Immutable.
+
+    Attributes:
+        contract: of both graphs.
+        signature: the encoder's inputs, and the outputs of decoding.
+        rules: of the inputs' values.
+        tokenizer: None if the contract has no `tokenisation`.
+        policy: how many rows are encoded, and decoded, together.
+        golden: the greater of its graphs' differences from the recorded outputs at load. Its tokens
+            do not differ.
+    """
+
+    name: str
+    version: str
+    contract: Contract
+    graphs: EncoderDecoder
+    signature: Signature
+    rules: SequenceRules
+    tokenizer: Tokenizer | None
+    detokenizer: Detokenizer
+    encoder: ResponseEncoder
+    policy: BatchPolicy
+    settings: ModelSettings
+    provider: str
+    scheduler: Engine
+    metrics: ModelStats
+    golden: float
+    file: str = "encoder.onnx"
+
+    @property
+    def description(self) -> ModelDescription:
+        """The properties that metadata and configuration report."""
+        return ModelDescription(
+            name=self.name,
+            file=self.file,
+            signature=self.signature,
+            max_batch_rows=self.policy.max_rows,
+            max_queue_delay_s=self.policy.max_queue_delay_s,
+            max_queue_rows=self.settings.max_queue_rows or 0,
+            instances=self.settings.instances or 1,
+            provider=self.provider,
+            label_files=self.contract.labels,
+            is_batched=True,
+            is_decoupled=True,
+        )
+
+    def request(
+        self, message: pb.ModelInferRequest, received: ReceivedRequest
+    ) -> GenerationRequest:
+        """Decode and check a message; the request is not queued yet.
+
+        Raises:
+            InvalidRequest: the message does not fit the model.
+        """
+        search = read_parameters(message.parameters)
+        self.check_search(search)
+        decoded = request_decoder.decode_request(
+            message, self.signature, self.rules, finite_only=self.settings.non_finite == "reject"
+        )
+        requested = _requested_outputs(message, self.signature)
+        arrived_s, timeout_s = received.arrived_s, decoded.timeout_s or math.inf
+        rows = self.graphs.rows(decoded.inputs, search, arrived_s=arrived_s)
+        sends_tokens = received.send is not None and len(rows) == 1 and search.width == 1
+        response = InferResponse(
+            self.encoder,
+            self.graphs.decoding.padding,
+            message.id,
+            requested,
+            received.send if sends_tokens else None,
+        )
+        if sends_tokens:
+            rows[0].on_token = response.send_token
+        return GenerationRequest(
+            self.scheduler,
+            self.metrics,
+            received.reply,
+            sources=rows,
+            response=response,
+            queued_s=arrived_s,
+            deadline_s=min(received.deadline_s, arrived_s + timeout_s),
+            request_bytes=len(received.payload),
+            clock=received.clock,
+        )
+
+    def check_search(self, search: SearchParameters) -> None:
+        """Refuse a search that needs more slots than the model has.
+
+        Raises:
+            InvalidRequest: the beam is too wide, or there are too many samples.
+        """
+        if search.slots > self.policy.max_rows:
+            what = "results" if search.sampling else "beam_width"
+            raise InvalidRequest(
+                f"{what}: expected at most {self.policy.max_rows}, as model {self.name!r} decodes "
+                f"so many rows together, got {search.slots}"
+            )
+
+
+def _requested_outputs(message: pb.ModelInferRequest, signature: Signature) -> list[str]:
+    names = [output.name for output in message.outputs] or list(signature.outputs)
+    signature.check_outputs(names)
+    for output in message.outputs:
+        if request_decoder.read_classification(output.name, output.parameters) is not None:
+            raise InvalidRequest(f"output {output.name!r}: there are no classes to choose from")
+    return names

@@ -1,48 +1,62 @@
-"""The thread of one encoder-decoder: a bounded queue in front, a `worker` behind.
+"""Engine of one encoder-decoder: a bounded queue, and the thread that encodes, steps and answers.
 
-Thread: `weir-generate-<model>`, which encodes, steps and answers. The transport's threads add and cancel,
-`weir-deadlines` expires. They meet in the queue, under one lock that is held to move references and never while a
-graph runs.
+Thread: `weir-generate-<model>`. The transport's threads submit and cancel, `weir-deadlines` expires.
+They meet in the queue, under one lock that is held to move references and never while a graph runs.
 
-A request is in one place: waiting, running (encoded, or being decoded), or gone. Whoever takes it out of its place
-answers it, so it is answered once. One that is taken while it runs leaves its slots before the next step.
+Rules:
+- A request is in one place: waiting, running (encoded or being decoded), or gone. The thread that takes
+  it out of its place answers it, so it is answered once. A request that is cancelled or expires while
+  it runs leaves its slots before the next step.
+- A request that cannot be encoded, or whose answer cannot be sent, fails alone.
+- If a decoder step fails, every request in the batch fails: all were checked before they were queued,
+  so none is known to be the cause. Only a request that is alone is reported as invalid.
+- An answer is sent just before the next run, or at once if there is none. A run releases the GIL, so
+  the transport's thread, which an answer wakes, works meanwhile. Sent earlier, the two threads would
+  wait for each other.
 """
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from weir.server.errors import DeadlineExceeded
-from weir.server.generation.decoder_batch import Generation
-from weir.server.generation.metrics import GenerationStats
-from weir.server.generation.row import GenerationRequest
-from weir.server.generation.worker import Turn, Worker
+from weir.server.errors import DeadlineExceeded, InvalidRequest, ServerError
+from weir.server.generation.decoder_batch import DecoderBatch, Row
+from weir.server.generation.request import GenerationRequest
 from weir.server.scheduling import batching
 from weir.server.scheduling.batching import BatchPolicy
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.request import Load, refuse
 from weir.server.scheduling.scheduler import RequestQueue
+from weir.server.telemetry.generation_stats import FinishedRow, GenerationStats
+from weir.server.telemetry.request_record import BatchRecord
 from weir.server.transport.status import closed_error
+
+logger = logging.getLogger(__name__)
+
+
+class DecoderStepFailed(ServerError):
+    """A step's values are invalid for the graph, and several requests may be the cause."""
 
 
 class Engine:
-    """Queue and thread of one encoder-decoder; it takes a scheduler's place.
+    """Queue and thread of one encoder-decoder.
 
     Args:
         name: of the model, for the thread's name and for messages.
-        generation: the rows, and the graphs behind them.
+        batch: the rows that are encoded and decoded.
         policy: which requests are encoded together.
-        max_queue_rows: rows that may wait; more are refused at once.
-        deadlines: watches the requests while they are here.
-        stats: counts.
+        max_queue_rows: most waiting rows; a request beyond them is refused at once.
+        deadlines: expires requests that are late.
+        stats: counters.
         clock: monotonic seconds.
     """
 
     def __init__(
         self,
         name: str,
-        generation: Generation,
+        batch: DecoderBatch,
         *,
         policy: BatchPolicy,
         max_queue_rows: int,
@@ -52,14 +66,21 @@ class Engine:
     ) -> None:
         self._policy = policy
         self._deadlines = deadlines
+        self._stats = stats
         self._clock = clock
         self._condition = threading.Condition(threading.Lock())
         self._queue: RequestQueue[GenerationRequest] = RequestQueue(name, max_queue_rows)
-        self._gone: dict[GenerationRequest, str] = {}
-        self._worker = Worker(generation, leaving=self._leaving, stats=stats, clock=clock)
+        # Requests that left while they ran, and why; their rows are still in the batch.
+        self._left: dict[GenerationRequest, str] = {}
         self._thread = threading.Thread(
             target=self._work, name=f"weir-generate-{name}", daemon=True
         )
+        # Of the thread alone: the rows' requests, how many rows of a request are not done, and
+        # requests that are done, to be answered before the next run.
+        self._batch = batch
+        self._request_of: dict[Row, GenerationRequest] = {}
+        self._open_rows: dict[GenerationRequest, int] = {}
+        self._done: list[GenerationRequest] = []
 
     def start(self) -> None:
         """Start the thread."""
@@ -67,7 +88,7 @@ class Engine:
         self._thread.start()
 
     def close(self) -> None:
-        """Refuse new requests; the thread ends once what is here is answered."""
+        """Refuse new requests; the thread ends once all queued requests are answered."""
         with self._condition:
             self._queue.is_closed = True
             self._condition.notify_all()
@@ -81,7 +102,7 @@ class Engine:
         return ended
 
     def load(self) -> Load:
-        """What waits and what is decoded."""
+        """Waiting and running requests."""
         with self._condition:
             return self._queue.load()
 
@@ -98,15 +119,16 @@ class Engine:
         self._deadlines.expect(request.deadline_s)
 
     def cancel(self, request: GenerationRequest) -> None:
-        """The caller is gone: its rows leave before the next step."""
+        """Remove a request whose caller is gone; its rows leave before the next step."""
         error = closed_error(request.arrived_s, request.deadline_s, self._clock())
+        reason = "deadline" if isinstance(error, DeadlineExceeded) else "cancelled"
         with self._condition:
-            is_ours = self._take(request, _reason_of(error))
+            is_ours = self._take(request, reason)
         if is_ours:
             refuse(request, error)
 
     def expire(self, now: float) -> float:
-        """Answer every request whose deadline passed; the earliest deadline left, or infinity."""
+        """Fail every request whose deadline passed; returns the earliest deadline left, or infinity."""
         with self._condition:
             late, earliest = self._queue.late(now)
             for request in late:
@@ -116,43 +138,158 @@ class Engine:
         return earliest
 
     def _take(self, request: GenerationRequest, reason: str) -> bool:
-        """Remove a request from wherever it is, under the lock; its rows are dropped by the thread."""
+        """Remove a request from its place, under the lock; the thread drops its rows."""
         was_running = request in self._queue.running
         if not self._queue.take(request):
             return False
         if was_running:
-            self._gone[request] = reason
+            self._left[request] = reason
             self._condition.notify()
         return True
 
     def _work(self) -> None:
-        while (turn := self._next()) is not None:
-            self._worker.process(turn)
+        while (work := self._next()) is not None:
+            try:
+                self._process(*work)
+            except Exception as error:  # our bug: the thread goes on with the next requests
+                logger.exception("decoder batch lost model=%s", self._stats.model.model)
+                self._fail_all(error)
+            self._stats.set_active_rows(self._batch.used_slots)
 
-    def _next(self) -> Turn | None:
-        """Wait until there is something to do; None when closed and empty."""
+    def _next(self) -> tuple[list[GenerationRequest], dict[GenerationRequest, str]] | None:
+        """Wait for requests to encode, for those that left, or for a step; None when closed."""
         late: list[GenerationRequest] = []
-        batch: list[GenerationRequest] = []
+        selected: list[GenerationRequest] = []
         with self._condition:
-            queue, worker = self._queue, self._worker
-            while not (queue.waiting or self._gone or worker.is_busy):
+            queue = self._queue
+            while not (queue.waiting or self._left or self._batch.is_busy):
                 if queue.is_closed:
                     return None
                 self._condition.wait()
-            gone, self._gone = self._gone, {}
-            if worker.wants_requests:
+            left, self._left = self._left, {}
+            if self._batch.wants_rows:
                 now = self._clock()
                 for request in batching.select(queue.waiting, self._policy):
                     queue.take(request)
-                    (batch if request.deadline_s > now else late).append(request)
-            queue.running.update(batch)
+                    (selected if request.deadline_s > now else late).append(request)
+            queue.running.update(selected)
         for request in late:
             refuse(request, DeadlineExceeded("the deadline passed in the queue"))
-        return Turn(gone, batch)
+        return selected, left
+
+    def _process(
+        self, requests: Sequence[GenerationRequest], left: Mapping[GenerationRequest, str]
+    ) -> None:
+        """Drop the rows that left, encode requests, run one step, and answer what is done."""
+        for request, reason in left.items():
+            self._drop(request, reason)
+        for request in requests:
+            self._open_rows[request] = len(request.sources)
+            self._request_of.update((row, request) for row in request.sources)
+        if requests:
+            self._answer_done()
+            self._encode(requests)
+        if self._batch.is_busy:
+            joined = self._batch.join()
+            self._answer_done()
+            self._step(joined)
+        if not self._batch.is_busy:
+            self._answer_done()
+
+    def _encode(self, requests: Sequence[GenerationRequest]) -> None:
+        """Encode requests together; if that fails, each alone, so that a bad one harms no other."""
+        rows = [row for request in requests for row in request.sources]
+        started_s = self._clock()
+        try:
+            tokens = self._batch.encode(rows)
+        except Exception as error:  # noqa: BLE001 - the one place where an encoding may fail
+            if len(requests) == 1:
+                self._fail(requests[0], error)
+                return
+            for request in requests:
+                self._encode([request])
+            return
+        queued_s = [started_s - request.queued_s for request in requests]
+        ended_s = self._clock()
+        self._stats.encoded(queued_s, ended_s - started_s, tokens)
+        records = [request.record for request in requests if request.record is not None]
+        if records:
+            batch = BatchRecord(len(rows), started_s, run_s=started_s, ran_s=ended_s)
+            for record in records:
+                record.batch = batch
+
+    def _step(self, joined: Sequence[Row]) -> None:
+        started_s = self._clock()
+        try:
+            result = self._batch.step()
+        except Exception as error:  # noqa: BLE001 - the one place where a step may fail
+            is_ambiguous = isinstance(error, InvalidRequest) and len(self._open_rows) > 1
+            self._fail_all(DecoderStepFailed(str(error)) if is_ambiguous else error)
+            return
+        now = self._clock()
+        for row in joined:
+            row.first_step_s = now
+        self._stats.stepped(
+            result.slots,
+            now - started_s,
+            first_token_s=[now - row.arrived_s for row in joined],
+            finished=[_finished(row, now) for row in result.ended],
+        )
+        for row in result.ended:
+            self._row_done(row)
+        for row, failure in result.failed.items():
+            # The failure of another row may have removed the request already.
+            if row in self._request_of:
+                self._fail(self._request_of[row], failure)
+
+    def _row_done(self, row: Row) -> None:
+        request = self._request_of.pop(row)
+        self._open_rows[request] -= 1
+        if not self._open_rows[request]:
+            del self._open_rows[request]
+            self._done.append(request)
+
+    def _answer_done(self) -> None:
+        done, self._done = self._done, []
+        for request in done:
+            with self._leaving(request) as is_ours:
+                if is_ours:
+                    self._answer(request)
+
+    def _answer(self, request: GenerationRequest) -> None:
+        try:
+            request.answer()
+            if request.is_answered:
+                self._stats.answered(
+                    self._clock() - request.arrived_s,
+                    rows=request.rows,
+                    request_bytes=request.request_bytes,
+                    response_bytes=request.response_bytes,
+                )
+        except Exception as error:  # noqa: BLE001 - an unsendable answer fails its request alone
+            refuse(request, error)
+
+    def _fail_all(self, error: Exception) -> None:
+        self._answer_done()
+        for request in list(self._open_rows):
+            self._fail(request, error)
+
+    def _fail(self, request: GenerationRequest, error: Exception) -> None:
+        self._drop(request, "failed")
+        with self._leaving(request) as is_ours:
+            if is_ours:
+                refuse(request, error)
+
+    def _drop(self, request: GenerationRequest, reason: str) -> None:
+        """Remove the rows of a request that are not done."""
+        self._batch.drop(request.sources)
+        for row in request.sources:
+            self._request_of.pop(row, None)
+        self._stats.dropped(reason, self._open_rows.pop(request, 0))
 
     @contextmanager
     def _leaving(self, request: GenerationRequest) -> Iterator[bool]:
-        """Take a request out of the running, to be answered; False if others did meanwhile."""
+        """Take a request out of the running, to answer it; False if it is gone already."""
         queue = self._queue
         with self._condition:
             is_ours = queue.take(request)
@@ -164,5 +301,10 @@ class Engine:
                 queue.answering -= is_ours
 
 
-def _reason_of(error: Exception) -> str:
-    return "deadline" if isinstance(error, DeadlineExceeded) else "cancelled"
+def _finished(row: Row, now: float) -> FinishedRow:
+    return FinishedRow(
+        is_complete=row.hypotheses[0].is_complete,
+        tokens=sum(len(each.tokens) for each in row.hypotheses),
+        steps=max(each.steps for each in row.hypotheses),
+        decode_s=now - row.first_step_s,
+    )

@@ -1,51 +1,84 @@
-"""A request for answers of an encoder-decoder, from its tensors to its reply.
+"""Request of an encoder-decoder in its engine, and the `ModelInfer` messages that answer it.
 
-A unary call gets one answer. On a stream, a request of one row that is not searched with a beam gets an answer for each
-token, and a final one with what is left: nothing but its score.
+A unary call gets one message. On a stream, a request of one row without a beam gets a message for each
+token, and a last one with its score.
 """
 
-import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Protocol
 
 import grpc
+import numpy as np
+from numpy.typing import NDArray
 
-from weir.protocol import inference_pb2 as pb
-from weir.server.errors import Cancelled, InvalidRequest
-from weir.server.generation.answers import Parts, encode_rows
-from weir.server.generation.parameters import read_search
-from weir.server.generation.row import Row, note
-from weir.server.generation.served import ServedPair, check_search
-from weir.server.protocol import request_decoder
-from weir.server.scheduling.request import CLOSED_REPLY, ReceivedRequest
+from weir.server.errors import Cancelled
+from weir.server.generation.decoder_batch import Row
+from weir.server.protocol.response_encoder import Output, ResponseEncoder
+from weir.server.scheduling.request import CLOSED_REPLY
+from weir.server.telemetry.model_stats import ModelStats
 from weir.server.telemetry.request_record import Reply
 from weir.server.transport.status import REASON_OF, status_of
 
+Array = NDArray[Any]
 
-def _encode_nothing(_: Sequence[Row]) -> bytes:
-    return b""
+OUTPUT_TOKENS, OUTPUT_LENGTHS, SCORES = "output_tokens", "output_lengths", "scores"
+OUTPUTS = {
+    OUTPUT_TOKENS: ("INT64", ("steps",)),
+    OUTPUT_LENGTHS: ("INT64", ()),
+    SCORES: ("FP32", ()),
+}
+"""Datatype of each output, and its axes after the batch axis."""
+
+SendPart = Callable[[bytes], bool]
+"""Sends a message of a stream that is not the last; False if the caller is gone."""
 
 
-class PairRequest:
-    """A request on its way through an engine; see `row.GenerationRequest`.
+class GenerationQueue(Protocol):
+    """The queue of an encoder-decoder; see `engine.Engine`."""
+
+    def submit(self, request: "GenerationRequest") -> None:
+        """Queue a request."""
+
+    def cancel(self, request: "GenerationRequest") -> None:
+        """Remove a request whose caller is gone."""
+
+
+class GenerationResponse(Protocol):
+    """Writes the messages that answer a request.
+
+    Attributes:
+        sent_bytes: of messages that were sent before the last.
+    """
+
+    sent_bytes: int
+
+    def encode(self, rows: Sequence[Row]) -> bytes:
+        """The last message, from rows that are done."""
+
+
+class GenerationRequest:
+    """A request in the engine of an encoder-decoder. It gets exactly one of `answer` and `fail`.
 
     Args:
-        model: whose engine.
-        reply: where the answer goes.
+        queue: of its model.
+        stats: of its model.
+        reply: where the last message goes.
         sources: its rows.
-        encode: writes the answer, of the rows, all of which have ended.
-        queued_s: since when only the model is waited for.
-        deadline_s: when its time is over.
-        request_bytes: of the message.
+        response: writes the messages.
+        queued_s: since when it waits for the model alone.
+        deadline_s: never run after this time.
+        request_bytes: size of the message.
         clock: of these times.
     """
 
     def __init__(
         self,
-        model: ServedPair,
+        queue: GenerationQueue,
+        stats: ModelStats,
         reply: Reply,
         *,
         sources: Sequence[Row],
-        encode: Callable[[Sequence[Row]], bytes],
+        response: GenerationResponse,
         queued_s: float,
         deadline_s: float,
         request_bytes: int,
@@ -60,120 +93,142 @@ class PairRequest:
         self.deadline_s = deadline_s
         self.is_answered = False
         self.request_bytes = request_bytes
-        self._answer_bytes = 0
+        self.response_bytes = 0
         self._clock = clock
-        self._encode = encode
-        self._model = model
+        self._queue = queue
+        self._stats = stats
         self._reply: Reply = reply
+        self._response: GenerationResponse | None = response
         self.record = reply.record
         if self.record is not None:
             self.record.queued(
-                model.name,
-                model.version,
+                stats.model,
+                stats.version,
                 rows=self.rows,
                 length=self.length,
                 arrived_s=self.arrived_s,
                 queued_s=queued_s,
             )
-        for row in sources:
-            row.owner = self
-
-    @property
-    def response_bytes(self) -> int:
-        """Of what was sent of its answer."""
-        return self._answer_bytes + sum(row.sent_bytes for row in self.sources)
 
     def submit(self) -> None:
-        """Queue it for its model.
+        """Queue the request for its model.
 
         Raises:
             Overloaded: it does not fit into the queue.
             Draining: the model is being unloaded.
         """
-        self._model.scheduler.submit(self)
+        self._queue.submit(self)
+
+    def cancel(self) -> None:
+        """Remove the request, as its caller is gone."""
+        self._queue.cancel(self)
 
     def answer(self) -> None:
-        """Encode and send; a caller who left meanwhile counts as cancelled."""
-        message = self._encode(self.sources)
-        if self.record is not None:
-            note(self.record, self.sources)
+        """Encode and send the last message; a caller that left counts as cancelled."""
+        message = self._response.encode(self.sources) if self._response else b""
+        self._record_steps()
         self.is_answered = self._reply.finish(grpc.StatusCode.OK, message=message)
-        self._let_go()
+        self._release()
         if self.is_answered:
-            self._answer_bytes = len(message)
+            self.response_bytes += len(message)
         else:
-            self._count(grpc.StatusCode.CANCELLED.name, REASON_OF[Cancelled])
+            self._count_failure(grpc.StatusCode.CANCELLED.name, REASON_OF[Cancelled])
 
     def fail(self, error: Exception) -> None:
         """Send the status of a failure."""
-        refusal = status_of(error)
-        if self.record is not None:
-            note(self.record, self.sources)
-        self._reply.finish(refusal.code, refusal.details, trailers=refusal.trailers)
-        self._let_go()
-        self._count(refusal.code.name, refusal.reason)
+        status = status_of(error)
+        self._record_steps()
+        self._reply.finish(status.code, status.details, trailers=status.trailers)
+        self._release()
+        self._count_failure(status.code.name, status.reason)
 
-    def cancel(self) -> None:
-        """The caller is gone."""
-        self._model.scheduler.cancel(self)
+    def _record_steps(self) -> None:
+        if self.record is None:
+            return
+        firsts = [row.first_step_s for row in self.sources if row.first_step_s]
+        self.record.first_token_s = min(firsts, default=None)
+        steps = [each.steps for row in self.sources for each in row.hypotheses]
+        self.record.steps = max(steps, default=None)
 
-    def _let_go(self) -> None:
-        """Forget the call: until it is freed, it counts against those that its connection may have open."""
-        self._reply, self._encode = CLOSED_REPLY, _encode_nothing
+    def _release(self) -> None:
+        """Drop the call: until it is freed, it counts against its connection's open calls."""
+        if self._response is not None:
+            self.response_bytes = self._response.sent_bytes
+        self._reply, self._response = CLOSED_REPLY, None
         for row in self.sources:
-            row.told = None
+            row.on_token = None
 
-    def _count(self, status: str, reason: str) -> None:
+    def _count_failure(self, status: str, reason: str) -> None:
         seconds = self._clock() - self.arrived_s
-        self._model.metrics.request_failed(
-            status, reason, seconds, self.request_bytes, self.response_bytes
+        self._stats.request_failed(status, reason, seconds, self.request_bytes, self.response_bytes)
+
+
+class InferResponse:
+    """Writes the `ModelInferResponse`s of one request; see `GenerationResponse`.
+
+    Args:
+        encoder: of the model.
+        padding: fills short rows of `output_tokens`.
+        request_id: echoed.
+        requested: names of outputs. In the message of a token, `scores` is the sum of
+            log-probabilities so far.
+        send: None: tokens are not sent one by one.
+    """
+
+    def __init__(
+        self,
+        encoder: ResponseEncoder,
+        padding: int,
+        request_id: str,
+        requested: Sequence[str],
+        send: SendPart | None = None,
+    ) -> None:
+        self.sent_bytes = 0
+        self._sent_tokens = 0
+        self._total = 0.0
+        self._encoder = encoder
+        self._padding = padding
+        self._request_id = request_id
+        self._requested = requested
+        self._send = send
+
+    def send_token(self, token: int, log_probability: float) -> None:
+        """Send one token in a message of its own."""
+        if self._send is None:
+            return
+        self._sent_tokens += 1
+        self._total += log_probability
+        message = self._encode(
+            {
+                OUTPUT_TOKENS: np.array([[token]], np.int64),
+                OUTPUT_LENGTHS: np.ones(1, np.int64),
+                SCORES: np.array([self._total], np.float32),
+            }
+        )
+        self.sent_bytes += len(message)
+        self._send(message)
+
+    def encode(self, rows: Sequence[Row]) -> bytes:
+        """The last message: the best hypothesis of each row, without tokens that were sent."""
+        outputs = outputs_of(rows, self._padding)
+        if sent := self._sent_tokens:
+            outputs[OUTPUT_TOKENS] = outputs[OUTPUT_TOKENS][:, sent:]
+            outputs[OUTPUT_LENGTHS] = outputs[OUTPUT_LENGTHS] - sent
+        return self._encode(outputs)
+
+    def _encode(self, outputs: Mapping[str, Array]) -> bytes:
+        return self._encoder.encode(
+            self._request_id,
+            [Output(name, OUTPUTS[name][0], outputs[name]) for name in self._requested],
         )
 
 
-def read_request(
-    message: pb.ModelInferRequest, model: ServedPair, received: ReceivedRequest
-) -> PairRequest:
-    """Decode and check a message.
-
-    Args:
-        message: as it came.
-        model: that it names.
-        received: the request that it is of.
-
-    Raises:
-        InvalidRequest: the message does not fit the model.
-    """
-    search = read_search(message.parameters)
-    check_search(search, model)
-    decoded = request_decoder.decode_request(
-        message, model.signature, model.rules, finite_only=model.settings.non_finite == "reject"
-    )
-    wanted = _wanted(message, model)
-    arrived_s = received.arrived_s
-    rows = model.pair.rows(decoded.inputs, search, arrived_s=arrived_s)
-    parts = None
-    if received.send is not None and len(rows) == 1 and search.width == 1:
-        rows[0].told = parts = Parts(model, received.send, message.id, wanted, rows[0])
-
-    def encode(rows: Sequence[Row]) -> bytes:
-        return encode_rows(model, message.id, wanted, rows, parts.sent if parts else 0)
-
-    return PairRequest(
-        model,
-        received.reply,
-        sources=rows,
-        encode=encode,
-        queued_s=arrived_s,
-        deadline_s=min(received.deadline_s, arrived_s + (decoded.timeout_s or math.inf)),
-        request_bytes=len(received.payload),
-        clock=received.clock,
-    )
-
-
-def _wanted(message: pb.ModelInferRequest, model: ServedPair) -> list[str]:
-    names = [output.name for output in message.outputs] or list(model.signature.outputs)
-    model.signature.check_outputs(names)
-    for output in message.outputs:
-        if request_decoder.read_classification(output.name, output.parameters) is not None:
-            raise InvalidRequest(f"output {output.name!r}: there are no classes to choose from")
-    return names
+def outputs_of(rows: Sequence[Row], padding: int) -> dict[str, Array]:
+    """The best hypothesis of each row, as tensors."""
+    best = [row.hypotheses[0] for row in rows]
+    counts = np.array([len(each.tokens) for each in best], np.int64)
+    tokens = np.full((len(rows), int(counts.max())), padding, np.int64)
+    for row, each in enumerate(best):
+        tokens[row, : len(each.tokens)] = each.tokens
+    scores = np.array([each.score for each in best], np.float32)
+    return {OUTPUT_TOKENS: tokens, OUTPUT_LENGTHS: counts, SCORES: scores}

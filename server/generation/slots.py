@@ -1,11 +1,11 @@
-"""The rows that are decoded together, in arrays that stay where they are. Pure: arrays in, arrays out.
+"""Slots: the state of rows that are decoded together, in arrays that stay in place. Pure.
 
 Rules:
-- Rows lie in slots 0 to `used`, without a gap, so that a step reads the first part of each array as it is.
-- A row that leaves is replaced by the last one: one row is copied, the others stay.
-- All rows are padded to one time, a little more than the longest needs. Only when that changes is everything laid
-  out anew, into one of two stores that take turns.
-- The stores never shrink. Each is at most as large as all slots with the longest row there was, which is at most the
+- Rows occupy slots 0 to `used` without a gap, so that a step reads the first part of each array.
+- The last row moves into the slot of a row that leaves: one row is copied, the others stay.
+- All rows are padded to one time, slightly above the longest row's. Only when it changes are arrays
+  laid out again, into one of two buffers that alternate.
+- Buffers never shrink. Each holds at most all slots with the longest row so far, which is at most the
   contract's maximum of the padded axis.
 """
 
@@ -21,32 +21,32 @@ from weir.bundle.decoding import Decoding
 
 Array = NDArray[Any]
 
-# Measured: a few moments more cost attention less than laying all out anew costs.
+# Measured: attention over a few more entries costs less than laying out the arrays again.
 _TIME_STEP = 8
-# Laid out anew for less time only if that saves half of it.
-_WORTH = 0.5
+# Laid out again for a shorter time only if that saves half of it.
+_SHRINK_RATIO = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What the decoder reads, and where it comes from.
+    """The decoder's inputs and where they come from.
 
     Attributes:
-        decoding: the contract's word on the pair.
-        padding: of inputs with a time axis, which is axis 1, what fills it up.
+        decoding: of the contract.
+        padding: the padding value of each input with a time axis, which is axis 1.
     """
 
     decoding: Decoding
     padding: Mapping[str, int]
 
 
-class _Store:
+class _SlotArray:
     """The values of one input of the decoder, for every slot.
 
     Args:
-        first: what the encoder gave for some row, (time, …) or (…): the shape of all.
-        capacity: how many slots.
-        padding: of the time; None if it has none.
+        first: the encoder's output for a row, (time, …) or (…); all rows have this shape.
+        capacity: number of slots.
+        padding: of the time axis; None without one.
     """
 
     def __init__(self, first: Array, capacity: int, padding: int | None) -> None:
@@ -54,42 +54,42 @@ class _Store:
         self._rest = first.shape if padding is None else first.shape[1:]
         self._capacity = capacity
         self._padding = padding
-        self._flat = [np.empty(0, self._dtype), np.empty(0, self._dtype)]
-        self.array = self._view(0)
+        self._buffers = [np.empty(0, self._dtype), np.empty(0, self._dtype)]
+        self.data = self._view(0)
 
     def _view(self, time: int) -> Array:
-        """The other of the two flat stores as (capacity, time, …)."""
+        """The other of the two buffers as (capacity, time, …)."""
         shape = (self._capacity, *(() if self._padding is None else (time,)), *self._rest)
         size = math.prod(shape)
-        if len(self._flat[1]) < size:
-            self._flat[1] = np.empty(size, self._dtype)
-        self._flat.reverse()
-        return self._flat[0][:size].reshape(shape)
+        if len(self._buffers[1]) < size:
+            self._buffers[1] = np.empty(size, self._dtype)
+        self._buffers.reverse()
+        return self._buffers[0][:size].reshape(shape)
 
     def lay_out(self, time: int, used: int) -> None:
-        """Give every row so much time; what one does not need may be cut."""
+        """Change the length of the time axis; padding may be cut off."""
         if self._padding is None:
             return
-        before, self.array = self.array, self._view(time)
+        before, self.data = self.data, self._view(time)
         kept = min(time, before.shape[1])
-        self.array[:used, :kept] = before[:used, :kept]
-        self.array[:used, kept:] = self._padding
+        self.data[:used, :kept] = before[:used, :kept]
+        self.data[:used, kept:] = self._padding
 
     def put(self, slot: int, value: Array) -> None:
         """Write one row's values."""
         if self._padding is None:
-            self.array[slot] = value
+            self.data[slot] = value
             return
-        self.array[slot, : len(value)] = value
-        self.array[slot, len(value) :] = self._padding
+        self.data[slot, : len(value)] = value
+        self.data[slot, len(value) :] = self._padding
 
 
 class Slots:
-    """Places for so many rows.
+    """The slots of a decoder batch.
 
     Args:
-        layout: of the pair.
-        capacity: how many slots.
+        layout: of the decoder's inputs.
+        capacity: number of slots.
     """
 
     def __init__(self, layout: Layout, capacity: int) -> None:
@@ -98,68 +98,68 @@ class Slots:
         self.capacity = capacity
         self.used = 0
         self.time = 0
-        self._stores: dict[str, _Store] = {}
+        self._arrays: dict[str, _SlotArray] = {}
         self._previous = np.zeros(capacity, np.int64)
         self._lengths = np.zeros(capacity, np.int64)
 
     @property
     def free(self) -> int:
-        """How many more rows there is room for."""
+        """Number of free slots."""
         return self.capacity - self.used
 
     def place(self, memory: Mapping[str, Array], length: int, count: int) -> list[int]:
         """Put a row into `count` slots, each with its own copy.
 
         Args:
-            memory: what the encoder gave for it, by input of the decoder: (time, …) or (…).
+            memory: the encoder's outputs for it, by input of the decoder: (time, …) or (…).
             length: of its source.
-            count: at most as many as are `free`.
+            count: at most `free`.
 
         Raises:
-            Exception: there is no memory for it, or it has another form than the rows before; no slot is taken.
+            Exception: memory is exhausted, or the shape differs from other rows; no slot is taken.
         """
         if length > self.time:
             self._lay_out(_rounded(length))
         slots = list(range(self.used, self.used + count))
         for name, value in memory.items():
-            store = self._stores.get(name) or self._add(name, value)
+            array = self._arrays.get(name) or self._add(name, value)
             for slot in slots:
-                store.put(slot, value)
+                array.put(slot, value)
         self._previous[slots] = self._decoding.begin
         self._lengths[slots] = length
         self.used += count
         return slots
 
     def leave(self, slot: int) -> int:
-        """Free a slot; returns the one whose row now stands there, itself if it was the last."""
+        """Free a slot; returns the slot whose row moved there, or itself if it was the last."""
         last = self.used - 1
         if slot != last:
-            for store in self._stores.values():
-                store.array[slot] = store.array[last]
+            for array in self._arrays.values():
+                array.data[slot] = array.data[last]
             self._previous[slot] = self._previous[last]
             self._lengths[slot] = self._lengths[last]
         self.used = last
         return last
 
-    def tighten(self) -> None:
-        """Lay out anew if the longest row left needs far less time; to be called when rows have left."""
+    def shrink(self) -> None:
+        """Shorten the time axis if the longest row needs far less; called after rows have left."""
         wanted = _rounded(int(self._lengths[: self.used].max())) if self.used else 0
-        if wanted <= _WORTH * self.time:
+        if wanted <= _SHRINK_RATIO * self.time:
             self._lay_out(wanted)
 
     def inputs(self) -> dict[str, Array]:
-        """What the decoder reads at the next step, of the slots in use."""
-        inputs = {name: store.array[: self.used] for name, store in self._stores.items()}
+        """The decoder's inputs for the next step, of the slots in use."""
+        inputs = {name: array.data[: self.used] for name, array in self._arrays.items()}
         inputs[self._decoding.previous] = self._previous[: self.used]
         if self._decoding.lengths is not None:
             inputs[self._decoding.lengths] = self._lengths[: self.used]
         return inputs
 
-    def go_on(self, tokens: Array, outputs: Mapping[str, Array]) -> None:
-        """Every slot goes on with its token and with the state that the step left in it."""
+    def advance(self, tokens: Array, outputs: Mapping[str, Array]) -> None:
+        """Give every slot its next token, and the state that the step returned for it."""
         self._previous[: self.used] = tokens
         for name, output in self._decoding.from_step.items():
-            self._stores[name].array[: self.used] = outputs[output]
+            self._arrays[name].data[: self.used] = outputs[output]
 
     def redirect(
         self,
@@ -168,20 +168,20 @@ class Slots:
         parents: Sequence[int],
         outputs: Mapping[str, Array],
     ) -> None:
-        """Some slots go on otherwise: with these tokens, after the states of these slots."""
+        """Give some slots other tokens, and the states of other slots."""
         self._previous[slots] = tokens
         for name, output in self._decoding.from_step.items():
-            self._stores[name].array[slots] = outputs[output][parents]
+            self._arrays[name].data[slots] = outputs[output][parents]
 
-    def _add(self, name: str, first: Array) -> _Store:
-        store = _Store(first, self.capacity, self._padding.get(name))
-        store.lay_out(self.time, 0)
-        self._stores[name] = store
-        return store
+    def _add(self, name: str, first: Array) -> _SlotArray:
+        array = _SlotArray(first, self.capacity, self._padding.get(name))
+        array.lay_out(self.time, 0)
+        self._arrays[name] = array
+        return array
 
     def _lay_out(self, time: int) -> None:
-        for store in self._stores.values():
-            store.lay_out(time, self.used)
+        for array in self._arrays.values():
+            array.lay_out(time, self.used)
         self.time = time
 
 

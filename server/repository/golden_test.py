@@ -18,10 +18,10 @@ from weir.bundle.contract import FILE_NAME, Contract, Tolerance
 from weir.bundle.golden import Golden
 from weir.protocol.datatypes import DATATYPES
 from weir.server.errors import GoldenMismatch, InvalidRequest, ModelLoadError
-from weir.server.generation.decoder_batch import Generation
-from weir.server.generation.encoder_decoder import OUTPUT_LENGTHS, OUTPUT_TOKENS, Pair
-from weir.server.generation.row import Row
-from weir.server.generation.sampling import Search
+from weir.server.generation.decoder_batch import DecoderBatch, Row
+from weir.server.generation.encoder_decoder import EncoderDecoder
+from weir.server.generation.request import OUTPUT_LENGTHS, OUTPUT_TOKENS
+from weir.server.generation.sampling_parameters import SearchParameters
 from weir.server.preprocessing.detokenizer import Detokenizer, detokenizer_of
 from weir.server.preprocessing.tokenizer import Tokenizer, tokenizer_of
 from weir.server.repository import triton
@@ -181,25 +181,25 @@ def replay(session: Session, files: Files) -> float | None:
     return greatest
 
 
-def replay_pair(pair: Pair, golden: Golden | None, max_rows: int) -> None:
+def replay_pair(pair: EncoderDecoder, golden: Golden | None, max_rows: int) -> None:
     """Refuse a pair that no longer gives the tokens that were recorded when it was exported."""
     if golden is None or not {OUTPUT_TOKENS, OUTPUT_LENGTHS} <= golden.outputs.keys():
         raise ModelLoadError("the bundle has no recorded answers to be held against")
     check_inputs(golden, pair.encoder.signature, pair.encoder.rules)
     tokens, counts = golden.outputs[OUTPUT_TOKENS], golden.outputs[OUTPUT_LENGTHS]
     _check_answers(tokens, counts, len(next(iter(golden.inputs.values()))))
-    together = pair.rows(golden.inputs, Search())
-    _decode(pair.generation(min(max_rows, max(2, len(together) // 2))), together)
-    alone = pair.rows(golden.inputs, Search())
+    together = pair.rows(golden.inputs, SearchParameters())
+    _decode(pair.decoder_batch(min(max_rows, max(2, len(together) // 2))), together)
+    alone = pair.rows(golden.inputs, SearchParameters())
     for row in alone:
-        _decode(pair.generation(1), [row])
+        _decode(pair.decoder_batch(1), [row])
     for how, rows in (("together", together), ("alone", alone)):
         for row in rows:
             expected = tokens[row.number, : counts[row.number]].tolist()
-            if list(row.answers[0].tokens) != expected:
+            if list(row.hypotheses[0].tokens) != expected:
                 raise GoldenMismatch(
                     f"golden row {row.number}, decoded {how}: expected tokens {expected}, "
-                    f"got {list(row.answers[0].tokens)}"
+                    f"got {list(row.hypotheses[0].tokens)}"
                 )
 
 
@@ -212,7 +212,7 @@ def _check_answers(tokens: Array, counts: Array, rows: int) -> None:
         )
 
 
-def _decode(generation: Generation, rows: Sequence[Row]) -> None:
+def _decode(generation: DecoderBatch, rows: Sequence[Row]) -> None:
     generation.encode(rows)
     while generation.is_busy:
         generation.join()

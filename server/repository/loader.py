@@ -23,9 +23,13 @@ from numpy.typing import NDArray
 from weir.bundle.errors import BundleError
 from weir.server.config import ModelSettings
 from weir.server.errors import ModelLoadError, ServerError
-from weir.server.generation.encoder_decoder import Graph, Pair, make_pair
+from weir.server.generation.encoder_decoder import (
+    EncoderDecoder,
+    EncoderDecoderModel,
+    Graph,
+    join_graphs,
+)
 from weir.server.generation.engine import Engine
-from weir.server.generation.served import ServedPair, signature_of
 from weir.server.preprocessing.detokenizer import Detokenizer
 from weir.server.protocol.response_encoder import STREAM_BYTES, RequestedOutput, ResponseEncoder
 from weir.server.repository import agreement, batch_axis, golden_test, triton
@@ -96,7 +100,7 @@ class Loader:
             encoder, decoder = (
                 Graph(session.run, model.signature, model.rules) for model, session in loaded
             )
-            pair = make_pair(graphs[0].contract, encoder, decoder)
+            pair = join_graphs(graphs[0].contract, encoder, decoder)
             models.append(
                 _serve_pair(
                     pair,
@@ -228,7 +232,7 @@ def served_name(name: str, part: str | None) -> str:
 
 
 def _serve_pair(
-    pair: Pair,
+    pair: EncoderDecoder,
     files: Files,
     name: str,
     version: str,
@@ -240,7 +244,7 @@ def _serve_pair(
     deadlines: Deadlines,
     metrics: Metrics,
     clock: Callable[[], float],
-) -> ServedPair:
+) -> EncoderDecoderModel:
     """A pair that gives its recorded answers, with an engine that is not started; see `Loader`.
 
     Raises:
@@ -251,19 +255,19 @@ def _serve_pair(
     policy = policy_of(settings, pair.contract, rows=rows, provider=provider)
     engine = Engine(
         name,
-        pair.generation(rows),
+        pair.decoder_batch(rows),
         policy=policy,
         max_queue_rows=settings.max_queue_rows or 1,
         deadlines=deadlines,
         stats=metrics.generation(name, version),
         clock=clock,
     )
-    return ServedPair(
+    return EncoderDecoderModel(
         name=name,
         version=version,
         contract=pair.contract,
-        pair=pair,
-        signature=signature_of(pair, rows),
+        graphs=pair,
+        signature=pair.signature(rows),
         rules=pair.encoder.rules,
         tokenizer=files.tokenizer,
         detokenizer=files.detokenizer or Detokenizer([], None),

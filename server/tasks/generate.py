@@ -5,17 +5,15 @@ the same way through the engine as those of a `ModelInfer`.
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 import grpc
 
 from weir.protocol import tasks_pb2 as pb
 from weir.server.errors import DeadlineExceeded, InvalidRequest
-from weir.server.generation.request import PairRequest
-from weir.server.generation.row import Row
-from weir.server.generation.sampling import Answer
-from weir.server.generation.served import ServedPair, check_search
-from weir.server.generation.wanted import search_of
+from weir.server.generation.decoder_batch import Row
+from weir.server.generation.encoder_decoder import EncoderDecoderModel
+from weir.server.generation.request import GenerationRequest
+from weir.server.generation.sampling_parameters import read_message
 from weir.server.preprocessing.detokenizer import DetokenizerStream
 from weir.server.preprocessing.tokenizer import TokenizedText, Tokenizer
 from weir.server.protocol import message_limits
@@ -24,8 +22,7 @@ from weir.server.scheduling.admission import Admission
 from weir.server.scheduling.deadlines import IdleTimeout
 from weir.server.scheduling.worker_pool import WorkerPool
 from weir.server.tasks.task_call import Arrived, Material, begin
-from weir.server.tasks.text import read
-from weir.server.telemetry.request_record import RequestRecord
+from weir.server.tasks.text import tokenize
 from weir.server.transport.backpressure import BoundedSender
 from weir.server.transport.base import Call, Metadata
 
@@ -54,9 +51,9 @@ def generate(
 def _start(call: Call, payload: bytes, admission: Admission, decoding: WorkerPool) -> None:
     """Check a message as far as that is cheap, and queue it to be read."""
 
-    def find(name: str, version: str) -> ServedPair:
+    def find(name: str, version: str) -> EncoderDecoderModel:
         model = admission.find(name, version)
-        if not isinstance(model, ServedPair):
+        if not isinstance(model, EncoderDecoderModel):
             raise InvalidRequest(
                 f"model {name!r} makes no sequences of sequences: its bundle is one graph"
             )
@@ -66,11 +63,11 @@ def _start(call: Call, payload: bytes, admission: Admission, decoding: WorkerPoo
     begin(call, payload, admission, decoding, find=find, check=_check, make=_request)
 
 
-def _check(model: ServedPair) -> None:
-    _reader(model)
+def _check(model: EncoderDecoderModel) -> None:
+    _tokenizer(model)
 
 
-def _reader(model: ServedPair) -> Tokenizer:
+def _tokenizer(model: EncoderDecoderModel) -> Tokenizer:
     if model.tokenizer is None:
         raise InvalidRequest(
             f"model {model.name!r} takes no texts: its bundle says nothing of how to read them "
@@ -79,27 +76,29 @@ def _reader(model: ServedPair) -> Tokenizer:
     return model.tokenizer
 
 
-def _request(arrived: Arrived, material: Material[ServedPair]) -> PairRequest:
-    """Unpack, check, and read the text."""
-    call, model, reader = arrived.call, material.model, _reader(material.model)
+def _request(arrived: Arrived, material: Material[EncoderDecoderModel]) -> GenerationRequest:
+    """Parse and check the message, and tokenize its text."""
+    model, tokenizer = material.model, _tokenizer(material.model)
     message_limits.check_texts(material.payload)
     message = parse_message(pb.GenerateRequest, material.payload)
     check_id(message.id)
-    search = search_of(message)
-    check_search(search, model)
-    reading = read(message.text, reader)
-    inputs = reader.rows([reading])
+    search = read_message(message)
+    model.check_search(search)
+    source = tokenize(message.text, tokenizer)
+    inputs = tokenizer.rows([source])
     model.rules.complete(inputs)
     model.rules.check(inputs)
-    (row,) = model.pair.rows(inputs, search, arrived_s=arrived.arrived_s)
-    row.attends = message.attention
+    (row,) = model.graphs.rows(inputs, search, arrived_s=arrived.arrived_s)
+    row.wants_attention = message.attention
+    stream = GenerateStream(arrived.call, model, message.id, source)
     if search.slots == 1:
-        row.told = _Told(call, model, row)
-    return PairRequest(
-        model,
-        _StreamEnd(call),
+        row.on_token = stream.send_token
+    return GenerationRequest(
+        model.scheduler,
+        model.metrics,
+        stream,
         sources=[row],
-        encode=partial(_encode, model, message.id, reading),
+        response=stream,
         queued_s=material.clock(),
         deadline_s=arrived.deadline_s,
         request_bytes=len(material.payload),
@@ -107,44 +106,63 @@ def _request(arrived: Arrived, material: Material[ServedPair]) -> PairRequest:
     )
 
 
-class _Told:
-    """Sends each token as it is chosen."""
+class GenerateStream:
+    """The stream of one `Generate` call: a message for each token, the result, and the status.
 
-    def __init__(self, call: Call, model: ServedPair, row: Row) -> None:
+    It is the request's `Reply` and its `GenerationResponse`.
+    """
+
+    def __init__(
+        self, call: Call, model: EncoderDecoderModel, request_id: str, source: TokenizedText
+    ) -> None:
+        self.sent_bytes = 0
+        self.record = call.record
         self._call = call
-        self._row = row
         self._sender = BoundedSender(call)
-        self._detokenizer = model.detokenizer
-        self._stream = DetokenizerStream(model.detokenizer)
-
-    def __call__(self, token: int, log_probability: float, /) -> None:
-        if self._call.cancelled:
-            return
-        message = pb.GenerateResponse()
-        message.token.token = self._detokenizer.token(token)
-        message.token.text = self._stream.add(token)
-        message.token.log_probability = log_probability
-        payload = message.SerializeToString()
-        self._row.sent_bytes += len(payload)
-        self._sender.send(payload)
-
-
-class _StreamEnd:
-    """A call whose answer is the last message of a stream; see `pending.Reply`."""
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
-
-    @property
-    def record(self) -> RequestRecord | None:
-        """What is noted of the call."""
-        record: RequestRecord | None = self._call.record
-        return record
+        self._model = model
+        self._text = DetokenizerStream(model.detokenizer)
+        self._request_id = request_id
+        self._source = source
 
     @property
     def cancelled(self) -> bool:
-        """Whether nobody waits for it any longer."""
+        """Whether the client closed the call."""
         return self._call.cancelled
+
+    def send_token(self, token: int, log_probability: float) -> None:
+        """Send a token as it is chosen."""
+        if self._call.cancelled:
+            return
+        message = pb.GenerateResponse()
+        message.token.token = self._model.detokenizer.token(token)
+        message.token.text = self._text.add(token)
+        message.token.log_probability = log_probability
+        payload = message.SerializeToString()
+        self.sent_bytes += len(payload)
+        self._sender.send(payload)
+
+    def encode(self, rows: Sequence[Row]) -> bytes:
+        """The last message, with the hypotheses of the one row."""
+        model, source = self._model, self._source
+        message = pb.GenerateResponse()
+        result = message.result
+        result.model_name, result.model_version, result.id = (
+            model.name,
+            model.version,
+            self._request_id,
+        )
+        result.source.extend(source.tokens)
+        result.unknown.extend(source.unknown)
+        for each in rows[0].hypotheses:
+            hypothesis = result.hypotheses.add()
+            hypothesis.text = model.detokenizer.text(each.tokens)
+            hypothesis.tokens.extend(map(model.detokenizer.token, each.tokens))
+            hypothesis.log_probability = each.log_probability
+            hypothesis.score = each.score
+            hypothesis.is_complete = each.is_complete
+            for weights in each.attention if each.attention is not None else ():
+                hypothesis.attention.add(weights=weights.tolist())
+        return model.encoder.checked(message)
 
     def finish(
         self,
@@ -154,36 +172,12 @@ class _StreamEnd:
         message: bytes | None = None,
         trailers: Metadata = (),
     ) -> bool:
-        """Send the result, or a status alone; False if nobody waits."""
+        """Send the result, or a status alone; False if the client is gone."""
         if message is None:
             return self._call.finish(code, details, trailers=trailers)
         if self._call.cancelled:
             return self._call.finish(grpc.StatusCode.CANCELLED)
         self._call.send(message)
-        # A caller that has the result need not wait for the status.
+        # A client that has the result need not wait for the status.
         self._call.finish(code, details, trailers=trailers)
         return True
-
-
-def _encode(
-    model: ServedPair, request_id: str, reading: TokenizedText, rows: Sequence[Row]
-) -> bytes:
-    """The last message of a stream."""
-    message = pb.GenerateResponse()
-    result = message.result
-    result.model_name, result.model_version, result.id = model.name, model.version, request_id
-    result.source.extend(reading.tokens)
-    result.unknown.extend(reading.unknown)
-    for answer in rows[0].answers:
-        _fill(result.hypotheses.add(), answer, model)
-    return model.encoder.checked(message)
-
-
-def _fill(hypothesis: pb.GenerateResponse.Hypothesis, answer: Answer, model: ServedPair) -> None:
-    hypothesis.text = model.detokenizer.text(answer.tokens)
-    hypothesis.tokens.extend(map(model.detokenizer.token, answer.tokens))
-    hypothesis.log_probability = answer.log_probability
-    hypothesis.score = answer.score
-    hypothesis.is_complete = answer.is_complete
-    for weights in answer.attention if answer.attention is not None else ():
-        hypothesis.attention.add(weights=weights.tolist())

@@ -34,7 +34,7 @@ def _prepare(material: Material[ServedModel]) -> Prepared:
     check_id(message.id)
     check_rows("texts", len(message.texts), model)
     reader, output = texts.tokenizer_of(model), texts.scored_output(model, _AXES)
-    readings = texts.read_all(message.texts, reader)
+    readings = texts.tokenize_all(message.texts, reader)
     if (tokens := sum(len(reading.ids) for reading in readings)) > _MOST_TOKENS:
         raise InvalidRequest(
             f"texts: expected at most {_MOST_TOKENS} tokens in a request, got {tokens}"

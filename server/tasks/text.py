@@ -72,18 +72,18 @@ def probabilities(output: str, scores: Array) -> Array:
     return result
 
 
-def read_all(texts: Sequence[pb.Text], reader: Tokenizer) -> list[TokenizedText]:
+def tokenize_all(texts: Sequence[pb.Text], reader: Tokenizer) -> list[TokenizedText]:
     """Texts as their model sees them; what fails names the text."""
     readings = []
     for position, text in enumerate(texts):
         try:
-            readings.append(read(text, reader))
+            readings.append(tokenize(text, reader))
         except InvalidRequest as error:
             raise InvalidRequest(f"texts[{position}]: {error}") from error
     return readings
 
 
-def read(text: pb.Text, reader: Tokenizer) -> TokenizedText:
+def tokenize(text: pb.Text, reader: Tokenizer) -> TokenizedText:
     """One text, whole or in tokens.
 
     Raises:

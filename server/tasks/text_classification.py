@@ -34,7 +34,7 @@ def _prepare(material: Material[ServedModel]) -> Prepared:
     reader, output = text.tokenizer_of(model), text.scored_output(model, _AXES)
     top_k = message.top_k or DEFAULT_TOP_K
     check_classes(model, output, len(message.texts), top_k)
-    readings = text.read_all(message.texts, reader)
+    readings = text.tokenize_all(message.texts, reader)
     return Prepared(
         inputs=reader.rows(readings),
         datatype="INT64",

@@ -18,10 +18,9 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from weir.server.errors import GoldenMismatch, ModelLoadError
-from weir.server.generation import metrics as generation
-from weir.server.generation.metrics import GenerationStats
-from weir.server.telemetry import model_metrics, server_stats, triton_metrics
+from weir.server.telemetry import generation_stats, model_metrics, server_stats, triton_metrics
 from weir.server.telemetry.families import Subject
+from weir.server.telemetry.generation_stats import GenerationStats
 from weir.server.telemetry.gpu import Gpus
 from weir.server.telemetry.model_metrics import ModelGauges
 from weir.server.telemetry.model_stats import ModelStats
@@ -40,7 +39,9 @@ SUBJECTS = (
         model_metrics.REQUEST_FAMILIES,
     ),
     Subject("Batches", "What is computed.", model_metrics.BATCH_FAMILIES),
-    Subject("Encoder-decoders", "Of those alone, beside all of the above.", generation.FAMILIES),
+    Subject(
+        "Encoder-decoders", "Of those alone, beside all of the above.", generation_stats.FAMILIES
+    ),
     Subject(
         "Models",
         "A version's numbers outlive its reloads and go with the version. Of a pair of graphs, `NAME`, "
@@ -165,7 +166,7 @@ class Metrics(Collector):
         gpus = self._gpus.read() if self._gpus else []
         yield from model_metrics.counters([self.unattributed, *models])
         yield from model_metrics.histograms(models)
-        yield from generation.families(generations)
+        yield from generation_stats.families(generations)
         yield from model_metrics.loads(models, loads)
         yield from model_metrics.gauges(held)
         yield from self._of_the_server()

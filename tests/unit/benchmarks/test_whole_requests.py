@@ -8,9 +8,8 @@ import pytest
 
 from benchmarks.rivals.whole_requests import WholeRequests
 from tests.helpers import pairs
-from weir.server.generation.decoder_batch import Generation
-from weir.server.generation.row import Row
-from weir.server.generation.sampling import Search
+from weir.server.generation.decoder_batch import DecoderBatch, Row
+from weir.server.generation.sampling_parameters import SearchParameters
 from weir.server.generation.slots import Layout
 
 DECODING = pairs.CONTRACT.decoding
@@ -28,9 +27,9 @@ def runner(graph: bytes) -> Callable[..., dict[str, np.ndarray]]:
     return lambda inputs: dict(zip(names, session.run(names, dict(inputs)), strict=True))
 
 
-def rows(search: Search | None = None) -> list[Row]:
+def rows(search: SearchParameters | None = None) -> list[Row]:
     return [
-        Row(number, {"tokens": np.array(source)}, len(source), 9, search or Search(), 0.0)
+        Row(number, {"tokens": np.array(source)}, len(source), 9, search or SearchParameters(), 0.0)
         for number, source in enumerate(SOURCES)
     ]
 
@@ -47,7 +46,7 @@ def test_answers_are_those_of_step_level_batches() -> None:
     while ours.is_busy:
         ours.step()
 
-    steps = Generation(
+    steps = DecoderBatch(
         layout(),
         encode=runner(pairs.encoder()),
         decode=runner(pairs.decoder()),
@@ -59,7 +58,7 @@ def test_answers_are_those_of_step_level_batches() -> None:
         steps.join()
         steps.step()
 
-    assert [row.answers for row in batch] == [row.answers for row in theirs]
+    assert [row.hypotheses for row in batch] == [row.hypotheses for row in theirs]
 
 
 def test_every_row_is_computed_and_waited_for_until_the_last_has_ended() -> None:
@@ -85,12 +84,11 @@ def test_a_batch_nobody_waits_for_is_over() -> None:
     generation.encode(batch)
     generation.step()
 
-    # Rows of no request belong to the same owner: none.
-    generation.drop(None)  # type: ignore[arg-type]
+    generation.drop(batch)
 
     assert generation.wants_rows
 
 
 def test_only_greedy_search_is_offered() -> None:
     with pytest.raises(ValueError, match="greedy"):
-        whole().encode(rows(Search(width=2)))
+        whole().encode(rows(SearchParameters(width=2)))

@@ -1,46 +1,45 @@
-"""A fake request, and what became of it."""
+"""A request of an engine without a call: it records what became of it."""
 
 import threading
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Sequence
 
-from weir.server.generation.row import Row
-from weir.server.telemetry.request_record import RequestRecord
+from weir.server.generation.decoder_batch import Row
+from weir.server.generation.request import GenerationRequest
 
 LATER = 1e9
 
 
-@dataclass(eq=False)
-class Caller:
-    """A request of some rows, which it owns from now on.
+class Caller(GenerationRequest):
+    """A request of some rows.
+
+    Args:
+        answer_error: raised by `answer`.
+        fail_error: raised by `fail`, after the outcome is recorded.
 
     Attributes:
-        answer_error: raised where it should be answered.
-        fail_error: raised where it should be told of a failure, after it was.
-        outcomes: what it got: "answered", or why it was not.
+        outcomes: "answered", or the failure.
         changed: notified of each outcome.
     """
 
-    sources: Sequence[Row]
-    arrived_s: float = 0.0
-    queued_s: float = 0.0
-    deadline_s: float = LATER
-    answer_error: Exception | None = None
-    fail_error: Exception | None = None
-    is_answered: bool = False
-    record: RequestRecord | None = None
-    request_bytes: int = 0
-    response_bytes: int = 0
-    key: Hashable = ()
-    length: int = 0
-    outcomes: list[str | Exception] = field(default_factory=list)
-    changed: threading.Condition = field(default_factory=threading.Condition)
-    on_answer: Callable[[], None] | None = None
-
-    def __post_init__(self) -> None:
-        self.rows = len(self.sources)
-        for row in self.sources:
-            row.owner = self
+    def __init__(
+        self,
+        sources: Sequence[Row],
+        *,
+        arrived_s: float = 0.0,
+        queued_s: float = 0.0,
+        deadline_s: float = LATER,
+        answer_error: Exception | None = None,
+        fail_error: Exception | None = None,
+    ) -> None:
+        self.sources, self.rows = sources, len(sources)
+        self.arrived_s, self.queued_s, self.deadline_s = arrived_s, queued_s, deadline_s
+        self.key: Hashable = ()
+        self.length = self.request_bytes = self.response_bytes = 0
+        self.is_answered = False
+        self.record = None
+        self.answer_error, self.fail_error = answer_error, fail_error
+        self.outcomes: list[str | Exception] = []
+        self.changed = threading.Condition()
 
     def answer(self) -> None:
         if self.answer_error is not None:

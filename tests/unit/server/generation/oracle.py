@@ -10,11 +10,18 @@ import torch
 from torch import Tensor
 
 from tests.helpers.encoder_decoders import network, sources
-from weir.server.generation.sampling import LIKELIEST, Answer, Frame, Move, Searching, Step
+from weir.server.generation.sampling import (
+    GREEDY,
+    Continuation,
+    DecoderStep,
+    Hypothesis,
+    SearchContext,
+    TokenSearch,
+)
 from weir.training.models.decoder import Memory
 from weir.training.models.seq2seq import EncoderDecoder
+from weir.training.seq2seq import hypotheses as theirs
 from weir.training.seq2seq import search as training
-from weir.training.seq2seq.hypotheses import Hypothesis
 from weir.training.seq2seq.stepping import steps_of
 
 PAD, BEGIN, END = 0, 2, 3
@@ -50,12 +57,12 @@ class Case:
         with torch.inference_mode():
             return self.network.encode(tokens, lengths), lengths
 
-    def greedy(self) -> list[Hypothesis]:
+    def greedy(self) -> list[theirs.Hypothesis]:
         memory, lengths = self.encoded
         step = steps_of(self.network, memory, lengths)
         return training.greedy(step, memory.state, self._limits, length_power=self.length_power)
 
-    def beam(self, width: int, best: int) -> list[list[Hypothesis]]:
+    def beam(self, width: int, best: int) -> list[list[theirs.Hypothesis]]:
         memory, lengths = self.encoded
         step = steps_of(self.network, memory, lengths)
         return training.beam(
@@ -67,7 +74,7 @@ class Case:
             length_power=self.length_power,
         )
 
-    def answers(self, begin: Callable[[Frame], Searching]) -> list[list[Answer]]:
+    def answers(self, begin: Callable[[SearchContext], TokenSearch]) -> list[list[Hypothesis]]:
         """What the server's search makes of each row, alone."""
         _, lengths = self.encoded
         return [self._answer(row, int(lengths[row]), begin) for row in range(ROWS)]
@@ -76,8 +83,10 @@ class Case:
     def _limits(self) -> Tensor:
         return torch.full((ROWS,), self.limit)
 
-    def _answer(self, row: int, length: int, begin: Callable[[Frame], Searching]) -> list[Answer]:
-        searching = begin(Frame(END, self.limit, self.length_power, length))
+    def _answer(
+        self, row: int, length: int, begin: Callable[[SearchContext], TokenSearch]
+    ) -> list[Hypothesis]:
+        searching = begin(SearchContext(END, self.limit, self.length_power, length))
         memory, lengths = self.encoded
         rows = torch.full((searching.slots,), row)
         make = steps_of(self.network, memory, lengths)
@@ -88,29 +97,29 @@ class Case:
             taken = as_step(made.log_probabilities, made.attention)
             move = searching.advance(taken, range(searching.slots))
             if move is None:
-                return searching.answers
-            if move is LIKELIEST:
-                move = Move(taken.tokens[:1], (0,))
+                return searching.hypotheses
+            if move is GREEDY:
+                move = Continuation(taken.tokens[:1], (0,))
             previous, state = torch.tensor(move.tokens), made.state[list(move.parents)]
         raise AssertionError(f"row {row}: more than {self.limit} steps")
 
 
-def as_step(log_probabilities: Tensor, attention: Tensor | None) -> Step:
+def as_step(log_probabilities: Tensor, attention: Tensor | None) -> DecoderStep:
     table = log_probabilities.numpy().copy()
     table[:, [PAD, BEGIN]] = -np.inf
     tokens = table.argmax(axis=1)
     values = table[np.arange(len(tokens)), tokens]
     seen = None if attention is None else attention.numpy()
-    return Step(table, tokens.tolist(), values.tolist(), seen)
+    return DecoderStep(table, tokens.tolist(), values.tolist(), seen)
 
 
 def assert_same(
-    answers: Sequence[Sequence[Answer]], wanted: Sequence[Sequence[Hypothesis]]
+    answers: Sequence[Sequence[Hypothesis]], wanted: Sequence[Sequence[theirs.Hypothesis]]
 ) -> None:
-    for own, theirs in zip(answers, wanted, strict=True):
-        assert [each.tokens for each in own] == [each.tokens for each in theirs]
-        assert [each.is_complete for each in own] == [each.is_complete for each in theirs]
-        for answer, hypothesis in zip(own, theirs, strict=True):
+    for own, trained in zip(answers, wanted, strict=True):
+        assert [each.tokens for each in own] == [each.tokens for each in trained]
+        assert [each.is_complete for each in own] == [each.is_complete for each in trained]
+        for answer, hypothesis in zip(own, trained, strict=True):
             assert_close(answer.log_probability, hypothesis.log_probability)
             assert_close(answer.score, hypothesis.score)
             if hypothesis.attention is None:

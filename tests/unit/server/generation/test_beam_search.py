@@ -9,26 +9,26 @@ from hypothesis import strategies as st
 
 from tests.unit.server.generation import oracle
 from weir.server.errors import InvalidRequest
-from weir.server.generation.beam_search import Beam
-from weir.server.generation.sampling import Answer, Frame, Move, Step
+from weir.server.generation.beam_search import BeamSearch
+from weir.server.generation.sampling import Continuation, DecoderStep, Hypothesis, SearchContext
 
 PAD, BEGIN, END = 0, 2, 3
-FRAME = Frame(END, 4, 0.0)
+FRAME = SearchContext(END, 4, 0.0)
 
 
-def step(*log_probabilities: object, attention: object = None) -> Step:
+def step(*log_probabilities: object, attention: object = None) -> DecoderStep:
     table = np.array(log_probabilities, np.float64)
     table[:, [PAD, BEGIN]] = -np.inf
     seen = None if attention is None else np.array(attention, np.float64)
-    return Step(table, (), (), seen)
+    return DecoderStep(table, (), (), seen)
 
 
-def run(beam: Beam, tables: Sequence[object]) -> list[Answer]:
+def run(beam: BeamSearch, tables: Sequence[object]) -> list[Hypothesis]:
     """The answers, the same table of V numbers for each hypothesis at a step."""
     at = range(beam.slots)
     for table in tables:
         if beam.advance(step(*[table] * beam.slots), at) is None:
-            return beam.answers
+            return beam.hypotheses
     raise AssertionError("it does not end")
 
 
@@ -37,7 +37,7 @@ def run(beam: Beam, tables: Sequence[object]) -> list[Answer]:
 def test_answers_are_those_of_training(form: dict[str, object], width: int) -> None:
     case = oracle.Case(form)
 
-    answers = case.answers(lambda frame: Beam(frame, width, width))
+    answers = case.answers(lambda frame: BeamSearch(frame, width, width))
 
     oracle.assert_same(answers, case.beam(width, width))
 
@@ -47,14 +47,14 @@ def test_answers_are_those_of_training(form: dict[str, object], width: int) -> N
 def test_limits_and_powers_are_those_of_training(limit: int, length_power: float) -> None:
     case = oracle.Case({}, limit=limit, length_power=length_power)
 
-    answers = case.answers(lambda frame: Beam(frame, 4, 2))
+    answers = case.answers(lambda frame: BeamSearch(frame, 4, 2))
 
     oracle.assert_same(answers, case.beam(4, 2))
 
 
 def test_beam_wider_than_the_vocabulary_finds_every_answer_there_is() -> None:
     """Of one word besides the end there are five answers of up to four steps."""
-    beam = Beam(FRAME, 5, 5)
+    beam = BeamSearch(FRAME, 5, 5)
 
     answers = run(beam, [[0, -1, 0, -2]] * 4)
 
@@ -64,16 +64,16 @@ def test_beam_wider_than_the_vocabulary_finds_every_answer_there_is() -> None:
 
 
 def test_of_equals_the_first_hypothesis_and_token_go_on() -> None:
-    beam = Beam(FRAME, 3, 3)
+    beam = BeamSearch(FRAME, 3, 3)
 
     moves = [beam.advance(step(*[[0, -1, 0, -9, -1, -1]] * 3), range(3)) for _ in range(2)]
 
-    assert moves == [Move([1, 4, 5], [0, 0, 0]), Move([1, 4, 5], [0, 0, 0])]
+    assert moves == [Continuation([1, 4, 5], [0, 0, 0]), Continuation([1, 4, 5], [0, 0, 0])]
 
 
 def test_states_follow_their_hypotheses_through_any_slots() -> None:
     """Slots are given by the caller; what comes back are places in the beam."""
-    beam = Beam(FRAME, 2, 2)
+    beam = BeamSearch(FRAME, 2, 2)
     nothing, likely = [-50.0] * 6, [-50, -50, -50, -50, -1, -2]
 
     first = beam.advance(step(nothing, nothing, likely, nothing), [2, 0])
@@ -81,12 +81,12 @@ def test_states_follow_their_hypotheses_through_any_slots() -> None:
         step([-50, -3, -50, -50, -50, -50], nothing, [-50, -9, -50, -50, -9, -50], nothing), [2, 0]
     )
 
-    assert first == Move([4, 5], [0, 0])
-    assert second == Move([1, 1], [1, 0])
+    assert first == Continuation([4, 5], [0, 0])
+    assert second == Continuation([1, 1], [1, 0])
 
 
 def test_attention_is_that_of_the_hypothesis_and_of_its_own_source() -> None:
-    beam = Beam(Frame(END, 3, 0.0, source_tokens=2), 2, 2)
+    beam = BeamSearch(SearchContext(END, 3, 0.0, source_tokens=2), 2, 2)
     rows = [[-9, -9, -9, -9, -1, -2], [-9, -1, -9, -9, -9, -9], [-9, -9, -9, -1, -9, -9]]
 
     beam.advance(step(rows[0], rows[0], attention=[[1, 1, 7], [2, 2, 7]]), [0, 1])
@@ -95,7 +95,7 @@ def test_attention_is_that_of_the_hypothesis_and_of_its_own_source() -> None:
 
     found = {
         each.tokens: None if each.attention is None else each.attention[:, 0].tolist()
-        for each in beam.answers
+        for each in beam.hypotheses
     }
     assert found == {(4,): [1, 3], (5, 1): [1, 4, 5]}
 
@@ -103,14 +103,14 @@ def test_attention_is_that_of_the_hypothesis_and_of_its_own_source() -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf], ids=str)
 @pytest.mark.parametrize("good_steps", [0, 1])
 def test_row_without_probabilities_is_refused(bad: float, good_steps: int) -> None:
-    beam = Beam(FRAME, 3, 2)
+    beam = BeamSearch(FRAME, 3, 2)
 
     with pytest.raises(InvalidRequest, match="no probabilities"):
         run(beam, [[-3, -1, -2, -99, -1, -2]] * good_steps + [[bad] * 6] * 4)
 
 
 def test_answers_found_before_the_probabilities_ran_out_count() -> None:
-    answers = run(Beam(FRAME, 3, 2), [[0, -1, 0, -2, -3], [np.nan] * 5])
+    answers = run(BeamSearch(FRAME, 3, 2), [[0, -1, 0, -2, -3], [np.nan] * 5])
 
     assert [each.tokens for each in answers] == [()]
 
@@ -123,7 +123,7 @@ def test_answers_found_before_the_probabilities_ran_out_count() -> None:
 )
 def test_every_beam_ends_with_answers(width: int, limit: int, words: int, random: object) -> None:
     generator = np.random.default_rng(random.getrandbits(32))  # type: ignore[attr-defined]
-    beam = Beam(Frame(END, limit, 0.6), width, width)
+    beam = BeamSearch(SearchContext(END, limit, 0.6), width, width)
 
     for _ in range(limit):
         table = generator.choice([-np.inf, -4.0, -2.0, -1.0], size=(width, words))
@@ -131,8 +131,8 @@ def test_every_beam_ends_with_answers(width: int, limit: int, words: int, random
         if beam.advance(step(*table), range(width)) is None:
             break
 
-    assert 1 <= len(beam.answers) <= width
-    tokens = [token for answer in beam.answers for token in answer.tokens]
+    assert 1 <= len(beam.hypotheses) <= width
+    tokens = [token for answer in beam.hypotheses for token in answer.tokens]
     assert not {PAD, BEGIN, END} & set(tokens)
-    assert len({each.tokens for each in beam.answers}) == len(beam.answers)
-    assert all(np.isfinite(each.log_probability) for each in beam.answers)
+    assert len({each.tokens for each in beam.hypotheses}) == len(beam.hypotheses)
+    assert all(np.isfinite(each.log_probability) for each in beam.hypotheses)

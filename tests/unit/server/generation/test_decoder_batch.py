@@ -13,9 +13,10 @@ from tests.unit.server.generation import toys
 from tests.unit.server.generation.callers import Caller
 from tests.unit.server.generation.toys import Toy, alone, forced, plain, run_out
 from weir.server.errors import ResponseTooLarge
-from weir.server.generation.decoder_batch import Generation
-from weir.server.generation.row import Row
-from weir.server.generation.sampling import Draw, Search
+from weir.server.generation.beam_search import BeamSearch
+from weir.server.generation.decoder_batch import DecoderBatch, Row
+from weir.server.generation.sampling import Hypothesis, Sampler
+from weir.server.generation.sampling_parameters import SamplingParameters, SearchParameters
 
 Array = NDArray[Any]
 
@@ -23,16 +24,22 @@ CAPACITY = 6
 
 
 @st.composite
-def searches(draw: st.DrawFn) -> Search:
+def searches(draw: st.DrawFn) -> SearchParameters:
     power = draw(st.sampled_from([0.0, 0.6]))
     match draw(st.sampled_from(["greedy", "beam", "sample"])):
         case "beam":
             width = draw(st.integers(2, CAPACITY))
-            return Search(width=width, best=draw(st.integers(1, width)), length_power=power)
+            return SearchParameters(
+                width=width, n_best=draw(st.integers(1, width)), length_power=power
+            )
         case "sample":
-            how = Draw(draw(st.sampled_from([0.5, 1.0, 2.0])), draw(st.integers(0, 4)), 7)
-            return Search(best=draw(st.integers(1, CAPACITY)), length_power=power, draw=how)
-    return Search(length_power=power)
+            how = SamplingParameters(
+                draw(st.sampled_from([0.5, 1.0, 2.0])), draw(st.integers(0, 4)), 7
+            )
+            return SearchParameters(
+                n_best=draw(st.integers(1, CAPACITY)), length_power=power, sampling=how
+            )
+    return SearchParameters(length_power=power)
 
 
 @st.composite
@@ -75,7 +82,7 @@ def test_every_row_gets_what_it_gets_alone(plan: list[tuple[Any, ...]]) -> None:
                 ended += toys.step(generation).ended
             case "drop" if here:
                 leaver = here.pop(arguments[0] % len(here))
-                generation.drop(leaver)
+                generation.drop(leaver.sources)
     for step in run_out(generation):
         ended += step.ended
 
@@ -84,9 +91,9 @@ def test_every_row_gets_what_it_gets_alone(plan: list[tuple[Any, ...]]) -> None:
     stayed = [row for caller in here for row in caller.sources]
     assert set(stayed) <= set(ended)
     for row in ended:
-        assert plain(row.answers) == plain(alone(row))
-        assert 1 <= len(row.answers) <= row.search.best
-        for answer in row.answers:
+        assert plain(row.hypotheses) == plain(alone(row))
+        assert 1 <= len(row.hypotheses) <= row.search.n_best
+        for answer in row.hypotheses:
             total, attention = forced(row, answer)
             assert answer.log_probability == total
             np.testing.assert_array_equal(answer.attention, attention)
@@ -94,12 +101,14 @@ def test_every_row_gets_what_it_gets_alone(plan: list[tuple[Any, ...]]) -> None:
 
 def test_equal_seeds_draw_equal_tokens_and_each_row_and_sample_its_own() -> None:
     def drawn(seed: int, number: int) -> list[tuple[int, ...]]:
-        search = Search(best=3, length_power=0.0, draw=Draw(2.0, 0, seed))
+        search = SearchParameters(
+            n_best=3, length_power=0.0, sampling=SamplingParameters(2.0, 0, seed)
+        )
         row = toys.row([5, 6], search, number=number)
         generation = Toy(ends=False).generation(3)
         generation.encode([row])
         run_out(generation)
-        return [answer.tokens for answer in row.answers]
+        return [answer.tokens for answer in row.hypotheses]
 
     first, again, other_seed, other_row = drawn(1, 0), drawn(1, 0), drawn(2, 0), drawn(1, 1)
 
@@ -109,7 +118,9 @@ def test_equal_seeds_draw_equal_tokens_and_each_row_and_sample_its_own() -> None
 
 def test_samples_are_independent_of_how_many_are_wanted() -> None:
     def drawn(best: int) -> set[tuple[int, ...]]:
-        row = toys.row([5, 6], Search(best=best, draw=Draw(2.0, 0, 3)))
+        row = toys.row(
+            [5, 6], SearchParameters(n_best=best, sampling=SamplingParameters(2.0, 0, 3))
+        )
         return {answer.tokens for answer in alone(row)}
 
     assert drawn(1) < drawn(3) < drawn(6)
@@ -118,7 +129,7 @@ def test_samples_are_independent_of_how_many_are_wanted() -> None:
 def test_wide_beam_is_not_kept_out_by_small_rows() -> None:
     """It joins once those before it have left, however many come after it."""
     generation = Toy(ends=False).generation(4)
-    wide = toys.row([5], Search(width=4))
+    wide = toys.row([5], SearchParameters(width=4))
     generation.encode([toys.row([4], limit=5) for _ in range(3)])
     toys.step(generation)
     generation.encode([wide])
@@ -135,7 +146,7 @@ def test_wide_beam_is_not_kept_out_by_small_rows() -> None:
 def test_rows_join_in_their_order() -> None:
     generation = Toy(ends=False).generation(3)
     rows = [
-        toys.row([4], Search(width=width) if width > 1 else None, limit=2)
+        toys.row([4], SearchParameters(width=width) if width > 1 else None, limit=2)
         for width in (2, 2, 1, 3, 1)
     ]
     generation.encode(rows)
@@ -150,12 +161,12 @@ def test_rows_join_in_their_order() -> None:
 
 def test_freed_slots_are_taken_in_the_next_step() -> None:
     generation = Toy(ends=False).generation(2)
-    leaver, newcomer = Caller([toys.row([5], Search(width=2))]), Caller([toys.row([6])])
+    leaver, newcomer = Caller([toys.row([5], SearchParameters(width=2))]), Caller([toys.row([6])])
     generation.encode([*leaver.sources, *newcomer.sources])
     assert generation.join() == leaver.sources
     generation.step()
 
-    generation.drop(leaver)
+    generation.drop(leaver.sources)
 
     assert generation.used_slots == 0
     assert generation.join() == newcomer.sources
@@ -168,7 +179,7 @@ def test_time_is_no_longer_than_those_who_are_left_need() -> None:
         times.append(inputs["memory"].shape[1])
         return toy.decode(inputs)
 
-    generation = Generation(
+    generation = DecoderBatch(
         toys.LAYOUT, encode=toy.encode, decode=decode, lengths="lengths", capacity=2
     )
     generation.encode([toys.row([5] * 20, limit=2), toys.row([6] * 3, limit=4)])
@@ -193,7 +204,7 @@ def test_more_rows_are_wanted_only_where_there_is_room_for_them() -> None:
 def test_step_that_fails_changes_nothing() -> None:
     toy = Toy()
     generation = toy.generation(3)
-    rows = [toys.row([5, 6], Search(width=2)), toys.row([4, 4, 4])]
+    rows = [toys.row([5, 6], SearchParameters(width=2)), toys.row([4, 4, 4])]
     generation.encode(rows)
     toys.step(generation)
     toy.errors["decode"] = [ValueError("planned")]
@@ -202,7 +213,7 @@ def test_step_that_fails_changes_nothing() -> None:
         toys.step(generation)
     run_out(generation)
 
-    assert [plain(row.answers) for row in rows] == [plain(alone(row)) for row in rows]
+    assert [plain(row.hypotheses) for row in rows] == [plain(alone(row)) for row in rows]
 
 
 def test_encoder_that_gives_too_few_rows_leaves_none_ready() -> None:
@@ -211,7 +222,7 @@ def test_encoder_that_gives_too_few_rows_leaves_none_ready() -> None:
     def encode(inputs: Mapping[str, Array]) -> dict[str, Array]:
         return {name: array[:1] for name, array in toy.encode(inputs).items()}
 
-    generation = Generation(
+    generation = DecoderBatch(
         toys.LAYOUT, encode=encode, decode=toy.decode, lengths="lengths", capacity=2
     )
 
@@ -225,7 +236,7 @@ def test_encoder_that_gives_too_few_rows_leaves_none_ready() -> None:
 def test_row_that_cannot_go_on_harms_no_other(width: int) -> None:
     """A caller who cannot be told of a token, or a row without probabilities."""
     toy = Toy(ends=False)
-    bad, good = toys.row([5], Search(width=width), limit=4), toys.row([6, 7], limit=4)
+    bad, good = toys.row([5], SearchParameters(width=width), limit=4), toys.row([6, 7], limit=4)
 
     def too_large(_token: int, _value: float, /) -> None:
         raise ResponseTooLarge("planned")
@@ -236,8 +247,8 @@ def test_row_that_cannot_go_on_harms_no_other(width: int) -> None:
             outputs["log_probabilities"][:2] = np.nan
         return outputs
 
-    bad.told = too_large
-    generation = Generation(
+    bad.on_token = too_large
+    generation = DecoderBatch(
         toys.LAYOUT, encode=toy.encode, decode=decode, lengths="lengths", capacity=3
     )
     generation.encode([bad, good])
@@ -247,4 +258,29 @@ def test_row_that_cannot_go_on_harms_no_other(width: int) -> None:
     assert list(stepped.failed) == [bad]
     assert generation.used_slots == 1
     run_out(generation)
-    assert plain(good.answers) == plain(alone(good, ends=False))
+    assert plain(good.hypotheses) == plain(alone(good, ends=False))
+
+
+@pytest.mark.parametrize(
+    ("search", "kinds"),
+    [(SearchParameters(), [Sampler]), (SearchParameters(width=3, n_best=2), [BeamSearch]), (SearchParameters(n_best=3, sampling=SamplingParameters()), [Sampler] * 3)],
+    ids=["greedy", "beam", "samples"],
+)  # fmt: skip
+def test_slots_of_a_search_are_those_its_row_takes(
+    search: SearchParameters, kinds: list[type]
+) -> None:
+    searches = toys.row([4], search).start_searches(toys.END)
+
+    assert [type(each) for each in searches] == kinds
+    assert sum(each.slots for each in searches) == search.slots
+
+
+def test_row_has_ended_with_its_last_search_and_its_best_answer_is_first() -> None:
+    row = toys.row([4], SearchParameters(n_best=3, sampling=SamplingParameters()))
+    row.start_searches(toys.END)
+    cut, poor, good = (Hypothesis((), 0.0, -1, False), Hypothesis((), 0.0, -5, True), Hypothesis((), 0.0, -2, True))  # fmt: skip
+
+    ended = [row.search_done([answer]) for answer in (cut, poor, good)]
+
+    assert ended == [False, False, True]
+    assert row.hypotheses == [good, poor, cut]

@@ -12,9 +12,10 @@ from tests.unit.server.generation import toys
 from weir.bundle.contract import Contract
 from weir.bundle.sequences import PaddedAxis
 from weir.server.errors import ModelLoadError
-from weir.server.generation.encoder_decoder import Graph, Pair, make_pair
-from weir.server.generation.sampling import Answer, Search
-from weir.server.generation.served import outputs_of, signature_of
+from weir.server.generation.encoder_decoder import EncoderDecoder, Graph, join_graphs
+from weir.server.generation.request import outputs_of
+from weir.server.generation.sampling import Hypothesis
+from weir.server.generation.sampling_parameters import SearchParameters
 from weir.server.runtime.sequence_rules import rules_of
 from weir.server.runtime.session import Session
 from weir.server.runtime.signature import Signature, TensorSpec
@@ -40,8 +41,8 @@ def decoder() -> Graph:
 
 
 @pytest.fixture
-def pair(encoder: Graph, decoder: Graph) -> Pair:
-    return make_pair(pairs.CONTRACT, encoder, decoder)
+def pair(encoder: Graph, decoder: Graph) -> EncoderDecoder:
+    return join_graphs(pairs.CONTRACT, encoder, decoder)
 
 
 def respecified(graph: Graph, name: str, **changes: Any) -> Graph:
@@ -60,10 +61,10 @@ def axis(**changes: Any) -> PaddedAxis:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"padded_axes": {}}, r"expected one for a pair, got \[\]"),
+        ({"padded_axes": {}}, r"expected one for an encoder-decoder, got \[\]"),
         (
             {"padded_axes": {"time": axis(), "letters": axis()}},
-            r"expected one for a pair, got \['letters', 'time'\]",
+            r"expected one for an encoder-decoder, got \['letters', 'time'\]",
         ),
         (
             {"padded_axes": {"time": axis(padding={"memory": 0})}},
@@ -77,7 +78,7 @@ def test_contract_that_no_slots_can_be_made_for_is_refused(
     encoder: Graph, decoder: Graph, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ModelLoadError, match=message):
-        make_pair(pairs.CONTRACT.model_copy(update=changes), encoder, decoder)
+        join_graphs(pairs.CONTRACT.model_copy(update=changes), encoder, decoder)
 
 
 @pytest.mark.parametrize(
@@ -102,39 +103,39 @@ def test_contract_that_no_slots_can_be_made_for_is_refused(
     ],
 )
 def test_graph_of_another_form_is_refused(
-    pair: Pair, part: str, name: str, changes: dict[str, Any], expected: str
+    pair: EncoderDecoder, part: str, name: str, changes: dict[str, Any], expected: str
 ) -> None:
     graphs = {"encoder": pair.encoder, "decoder": pair.decoder}
     graphs[part] = respecified(graphs[part], name, **changes)
 
     with pytest.raises(ModelLoadError, match=f"'{name}': expected {expected}"):
-        make_pair(pairs.CONTRACT, **graphs)
+        join_graphs(pairs.CONTRACT, **graphs)
 
 
-def test_rows_are_cut_to_their_lengths_and_limits(pair: Pair) -> None:
+def test_rows_are_cut_to_their_lengths_and_limits(pair: EncoderDecoder) -> None:
     inputs = {"tokens": np.array([[5, 6, 7], [8, 0, 0]]), "lengths": np.array([3, 1])}
 
-    rows = pair.rows(inputs, Search(most_tokens=4), arrived_s=7.0)
+    rows = pair.rows(inputs, SearchParameters(max_tokens=4), arrived_s=7.0)
 
     assert [row.inputs["tokens"].tolist() for row in rows] == [[5, 6, 7], [8]]
     assert [list(row.inputs) for row in rows] == [["tokens"]] * 2
     assert [(row.number, row.length, row.limit, row.arrived_s) for row in rows] == [
         (0, 3, 4, 7.0), (1, 1, 4, 7.0),
     ]  # fmt: skip
-    assert [row.limit for row in pair.rows(inputs, Search(most_tokens=99))] == [9, 9]
+    assert [row.limit for row in pair.rows(inputs, SearchParameters(max_tokens=99))] == [9, 9]
 
 
 def test_rows_without_lengths_are_full(encoder: Graph, decoder: Graph) -> None:
     contract = pairs.CONTRACT.model_copy(update={"padded_axes": {"time": axis(lengths=None)}})
-    pair = make_pair(contract, encoder, decoder)
+    pair = join_graphs(contract, encoder, decoder)
 
-    rows = pair.rows({"tokens": np.array([[5, 6, 7], [8, 1, 0]])}, Search())
+    rows = pair.rows({"tokens": np.array([[5, 6, 7], [8, 1, 0]])}, SearchParameters())
 
     assert [row.length for row in rows] == [3, 3]
 
 
-def test_whole_pair_takes_what_its_encoder_takes_and_gives_answers(pair: Pair) -> None:
-    signature = signature_of(pair, 3)
+def test_whole_pair_takes_what_its_encoder_takes_and_gives_answers(pair: EncoderDecoder) -> None:
+    signature = pair.signature(3)
 
     assert list(signature.inputs) == ["tokens", "lengths"]
     assert list(signature.outputs.values()) == [
@@ -148,7 +149,10 @@ def test_whole_pair_takes_what_its_encoder_takes_and_gives_answers(pair: Pair) -
 def test_answers_of_unequal_length_are_filled_up() -> None:
     rows = [toys.row([4]) for _ in range(3)]
     for row, tokens in zip(rows, [(5, 6), (), (7,)], strict=True):
-        row.answers = [Answer(tokens, -1.0, -0.5, True), Answer((1,) * 9, -9.0, -9.0, True)]
+        row.hypotheses = [
+            Hypothesis(tokens, -1.0, -0.5, True),
+            Hypothesis((1,) * 9, -9.0, -9.0, True),
+        ]
 
     outputs = outputs_of(rows, padding=0)
 
@@ -159,6 +163,6 @@ def test_answers_of_unequal_length_are_filled_up() -> None:
 
 def test_only_empty_answers_have_no_tokens() -> None:
     row = toys.row([4])
-    row.answers = [Answer((), -1.0, -1.0, True)]
+    row.hypotheses = [Hypothesis((), -1.0, -1.0, True)]
 
     assert outputs_of([row], padding=0)["output_tokens"].shape == (1, 0)

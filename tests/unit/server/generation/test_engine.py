@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.unit.server.conftest import HANG_S
 from tests.unit.server.generation.world import World, failed_with, has_right_answer
 from weir.server.errors import Cancelled, DeadlineExceeded, Draining, Overloaded
-from weir.server.generation.sampling import Search
+from weir.server.generation.sampling_parameters import SearchParameters
 from weir.server.scheduling.request import Load
 
 
@@ -158,7 +158,7 @@ def play(world: World, kind: str, *arguments: Any) -> None:
             sources = [[4 + number] * (number + 1) for number in range(rows)]
             deadline_s = world.clock.now + patience
             with suppress(Overloaded, Draining):
-                world.submit(*sources, search=Search(width=width), deadline_s=deadline_s)
+                world.submit(*sources, search=SearchParameters(width=width), deadline_s=deadline_s)
         case "cancel" if world.callers:
             world.engine.cancel(world.callers[arguments[0] % len(world.callers)])
         case "advance":

@@ -2,7 +2,7 @@
 
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -14,10 +14,10 @@ from tests.unit.server.conftest import Backend, Clock, FakeCall
 from weir.bundle.golden import encode
 from weir.protocol import inference_pb2 as pb
 from weir.server.errors import InvalidRequest, Unsupported
-from weir.server.generation.request import PairRequest, read_request
-from weir.server.generation.row import Row
-from weir.server.generation.sampling import Search
-from weir.server.generation.served import ServedPair
+from weir.server.generation.decoder_batch import Row
+from weir.server.generation.encoder_decoder import EncoderDecoderModel
+from weir.server.generation.request import GenerationRequest
+from weir.server.generation.sampling_parameters import SearchParameters
 from weir.server.scheduling.request import ReceivedRequest
 
 OK = grpc.StatusCode.OK
@@ -30,9 +30,9 @@ def backend(publish_pair: Callable[..., Any], open_backend: Callable[..., Backen
 
 
 @pytest.fixture
-def model(backend: Backend) -> ServedPair:
+def model(backend: Backend) -> EncoderDecoderModel:
     model = backend.repository.get("pair", "")
-    assert isinstance(model, ServedPair)
+    assert isinstance(model, EncoderDecoderModel)
     return model
 
 
@@ -58,7 +58,12 @@ class Asked:
     """A request that was read, its call, and the parts that were sent."""
 
     def __init__(
-        self, model: ServedPair, request: pb.ModelInferRequest, clock: Clock, *, is_stream: bool
+        self,
+        model: EncoderDecoderModel,
+        request: pb.ModelInferRequest,
+        clock: Clock,
+        *,
+        is_stream: bool,
     ) -> None:
         self.call = FakeCall()
         self.parts: list[pb.ModelInferResponse] = []
@@ -71,7 +76,7 @@ class Asked:
             send=self._send if is_stream else None,
             clock=clock,
         )
-        self.request: PairRequest = read_request(request, model, received)
+        self.request: GenerationRequest = model.request(request, received)
         self._model = model
 
     def _send(self, part: bytes) -> bool:
@@ -86,7 +91,7 @@ class Asked:
 
 
 @pytest.fixture
-def ask(model: ServedPair, clock: Clock) -> Callable[..., Asked]:
+def ask(model: EncoderDecoderModel, clock: Clock) -> Callable[..., Asked]:
     def ask(*sources: list[int], is_stream: bool = False, **what: Any) -> Asked:
         return Asked(model, message(*sources, **what), clock, is_stream=is_stream)
 
@@ -210,7 +215,7 @@ def test_numbers_that_are_not_finite_are_refused_where_the_operator_says_so(
     encoder = {"encoder.onnx": pairs.hearing_encoder()}
     publish_pair("hears", contract=pairs.HEARING, **encoder, **goldens)
     model = open_backend(non_finite=policy).repository.get("hears", "")
-    assert isinstance(model, ServedPair)
+    assert isinstance(model, EncoderDecoderModel)
     request = pb.ModelInferRequest(model_name="hears")
     request.inputs.add(name="sounds", datatype="FP32", shape=[1, 2])
     request.raw_input_contents.append(np.array([[1, np.nan]], "<f4").tobytes())
@@ -223,7 +228,7 @@ def test_numbers_that_are_not_finite_are_refused_where_the_operator_says_so(
             Asked(model, request, clock, is_stream=False)
 
 
-def test_classes_are_refused(model: ServedPair, clock: Clock) -> None:
+def test_classes_are_refused(model: EncoderDecoderModel, clock: Clock) -> None:
     request = message([5], outputs=("scores",))
     request.outputs[0].parameters["classification"].int64_param = 1
 
@@ -232,7 +237,7 @@ def test_classes_are_refused(model: ServedPair, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("where", ["inputs", "outputs"])
-def test_shared_memory_is_refused(model: ServedPair, clock: Clock, where: str) -> None:
+def test_shared_memory_is_refused(model: EncoderDecoderModel, clock: Clock, where: str) -> None:
     request = message([5], outputs=("scores",))
     getattr(request, where)[0].parameters["shared_memory_region"].string_param = "x"
 
@@ -251,7 +256,7 @@ def test_timeout_shortens_the_deadline(
     assert ask([5], timeout=timeout_us).request.deadline_s == clock.now + seconds
 
 
-def test_caller_who_left_is_counted_as_cancelled(ask: Ask, model: ServedPair) -> None:
+def test_caller_who_left_is_counted_as_cancelled(ask: Ask, model: EncoderDecoderModel) -> None:
     asked = ask([5, 6])
     asked.call.cancelled = True
 
@@ -264,7 +269,7 @@ def test_caller_who_left_is_counted_as_cancelled(ask: Ask, model: ServedPair) ->
     assert model.metrics.success.count == 0
 
 
-def test_failure_is_told_and_counted(ask: Ask, model: ServedPair) -> None:
+def test_failure_is_told_and_counted(ask: Ask, model: EncoderDecoderModel) -> None:
     asked = ask([5, 6])
 
     asked.request.fail(InvalidRequest("planned"))
@@ -273,24 +278,31 @@ def test_failure_is_told_and_counted(ask: Ask, model: ServedPair) -> None:
     assert model.metrics.statuses == {"INVALID_ARGUMENT": 1}
 
 
+class EmptyResponse:
+    sent_bytes = 0
+
+    def encode(self, _: Sequence[Row]) -> bytes:
+        return b""
+
+
 @pytest.mark.parametrize("ends", ["answer", "fail"])
-def test_a_request_that_has_ended_holds_no_call(model: ServedPair, ends: str) -> None:
+def test_a_request_that_has_ended_holds_no_call(model: EncoderDecoderModel, ends: str) -> None:
     # Rows and request hold each other: without this, calls would stay open until the collector comes.
-    class Reply:
+    class HeldReply:
         record = None
         cancelled = False
 
         def finish(self, *_: object, **__: object) -> bool:
             return True
 
-    reply = Reply()
+    reply = HeldReply()
     gone = weakref.ref(reply)
-    row = Row(0, {}, 1, 1, Search(), 0.0)
-    request = PairRequest(
-        model,
+    request = GenerationRequest(
+        model.scheduler,
+        model.metrics,
         reply,
-        sources=[row],
-        encode=lambda _: b"",
+        sources=[Row(0, {}, 1, 1, SearchParameters(), 0.0)],
+        response=EmptyResponse(),
         queued_s=0.0,
         deadline_s=1.0,
         request_bytes=0,
@@ -303,7 +315,6 @@ def test_a_request_that_has_ended_holds_no_call(model: ServedPair, ends: str) ->
     else:
         request.fail(Unsupported("no"))
 
-    assert row.owner is request
     assert gone() is None
 
 

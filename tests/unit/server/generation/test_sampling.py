@@ -7,16 +7,23 @@ from hypothesis import strategies as st
 
 from tests.unit.server.generation import oracle
 from weir.server.errors import InvalidRequest
-from weir.server.generation.sampling import LIKELIEST, Draw, Frame, Path, Step, draw_token
+from weir.server.generation.sampling import (
+    GREEDY,
+    DecoderStep,
+    Sampler,
+    SearchContext,
+    sample_token,
+)
+from weir.server.generation.sampling_parameters import SamplingParameters
 
 LOG_PROBABILITIES = np.log(np.array([0.05, 0.4, 0.15, 0.3, 0.1]))
 
 
-def step(*log_probabilities: object) -> Step:
+def step(*log_probabilities: object) -> DecoderStep:
     table = np.array(log_probabilities, np.float32)
     tokens = table.argmax(axis=1)
     values = table[np.arange(len(table)), tokens]
-    return Step(table, tokens.tolist(), values.tolist(), None)
+    return DecoderStep(table, tokens.tolist(), values.tolist(), None)
 
 
 @oracle.every_network
@@ -27,36 +34,40 @@ def test_greedy_answers_are_those_of_training(
 ) -> None:
     case = oracle.Case(form, limit=limit, length_power=length_power)
 
-    answers = case.answers(Path)
+    answers = case.answers(Sampler)
 
     oracle.assert_same(answers, [[each] for each in case.greedy()])
 
 
 def test_token_is_told_as_it_is_chosen_and_the_end_is_not() -> None:
     told: list[tuple[int, float]] = []
-    path = Path(Frame(end=1, limit=5, length_power=0.0), lambda *each: told.append(each))
+    path = Sampler(SearchContext(end=1, limit=5, length_power=0.0), lambda *each: told.append(each))
 
     moves = [
         path.advance(step(scores), [0]) for scores in ([-2, -3, -1], [-1, -3, -2], [-3, 0, -2])
     ]
 
-    assert moves == [LIKELIEST, LIKELIEST, None]
+    assert moves == [GREEDY, GREEDY, None]
     assert told == [(2, -1.0), (0, -1.0)]
-    assert path.answers[0].tokens == (2, 0)
-    assert path.answers[0].is_complete and path.answers[0].log_probability == -2.0
+    assert path.hypotheses[0].tokens == (2, 0)
+    assert path.hypotheses[0].is_complete and path.hypotheses[0].log_probability == -2.0
 
 
 def test_of_equals_the_first_is_taken() -> None:
-    path = Path(Frame(end=0, limit=1, length_power=0.0))
+    path = Sampler(SearchContext(end=0, limit=1, length_power=0.0))
 
     assert path.advance(step([-2, -1, -1]), [0]) is None
-    assert path.answers[0].tokens == (1,)
+    assert path.hypotheses[0].tokens == (1,)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf], ids=str)
-@pytest.mark.parametrize("draw", [None, Draw(), Draw(top_k=2)], ids=["greedy", "draw", "top-k"])
-def test_row_without_probabilities_is_refused(bad: float, draw: Draw | None) -> None:
-    path = Path(Frame(9, 3, 0.6), draw=draw, generator=np.random.default_rng(0))
+@pytest.mark.parametrize(
+    "draw",
+    [None, SamplingParameters(), SamplingParameters(top_k=2)],
+    ids=["greedy", "draw", "top-k"],
+)
+def test_row_without_probabilities_is_refused(bad: float, draw: SamplingParameters | None) -> None:
+    path = Sampler(SearchContext(9, 3, 0.6), sampling=draw, generator=np.random.default_rng(0))
     assert path.advance(step([-1, -2, -3, -4]), [0]) is not None
 
     with pytest.raises(InvalidRequest, match="no probabilities"):
@@ -66,22 +77,24 @@ def test_row_without_probabilities_is_refused(bad: float, draw: Draw | None) -> 
 @pytest.mark.parametrize(
     ("draw", "probabilities"),
     [
-        (Draw(), np.exp(LOG_PROBABILITIES)),
-        (Draw(temperature=0.5), np.exp(LOG_PROBABILITIES) ** 2),
-        (Draw(temperature=3.0), np.exp(LOG_PROBABILITIES) ** (1 / 3)),
-        (Draw(top_k=2), np.array([0, 0.4, 0, 0.3, 0])),
-        (Draw(temperature=0.5, top_k=3), np.array([0, 0.4, 0.15, 0.3, 0]) ** 2),
-        (Draw(top_k=9), np.exp(LOG_PROBABILITIES)),
-        (Draw(top_k=1), np.array([0, 1, 0, 0, 0])),
-        (Draw(temperature=0.01), np.array([0, 1, 0, 0, 0])),
+        (SamplingParameters(), np.exp(LOG_PROBABILITIES)),
+        (SamplingParameters(temperature=0.5), np.exp(LOG_PROBABILITIES) ** 2),
+        (SamplingParameters(temperature=3.0), np.exp(LOG_PROBABILITIES) ** (1 / 3)),
+        (SamplingParameters(top_k=2), np.array([0, 0.4, 0, 0.3, 0])),
+        (SamplingParameters(temperature=0.5, top_k=3), np.array([0, 0.4, 0.15, 0.3, 0]) ** 2),
+        (SamplingParameters(top_k=9), np.exp(LOG_PROBABILITIES)),
+        (SamplingParameters(top_k=1), np.array([0, 1, 0, 0, 0])),
+        (SamplingParameters(temperature=0.01), np.array([0, 1, 0, 0, 0])),
     ],
     ids=["plain", "cold", "hot", "top 2", "cold top 3", "top of all", "top 1", "frozen"],
 )
-def test_draws_follow_the_probabilities(draw: Draw, probabilities: np.ndarray) -> None:
+def test_draws_follow_the_probabilities(
+    draw: SamplingParameters, probabilities: np.ndarray
+) -> None:
     count = 20_000
     generator = np.random.default_rng(1)
 
-    drawn = [draw_token(LOG_PROBABILITIES, draw, generator) for _ in range(count)]
+    drawn = [sample_token(LOG_PROBABILITIES, draw, generator) for _ in range(count)]
 
     wanted = probabilities / probabilities.sum()
     found = np.bincount(drawn, minlength=5) / count
@@ -92,7 +105,7 @@ def test_draws_follow_the_probabilities(draw: Draw, probabilities: np.ndarray) -
 def test_top_k_of_equals_are_the_first() -> None:
     generator = np.random.default_rng(0)
 
-    drawn = {draw_token(np.zeros(6), Draw(top_k=2), generator) for _ in range(200)}
+    drawn = {sample_token(np.zeros(6), SamplingParameters(top_k=2), generator) for _ in range(200)}
 
     assert drawn == {0, 1}
 
@@ -103,7 +116,7 @@ def test_top_k_are_those_that_a_stable_sort_puts_first(scores: list[int], top_k:
     wanted = set(np.argsort(-table, kind="stable")[:top_k].tolist())
     generator = np.random.default_rng(0)
 
-    drawn = {draw_token(table, Draw(100.0, top_k), generator) for _ in range(300)}
+    drawn = {sample_token(table, SamplingParameters(100.0, top_k), generator) for _ in range(300)}
 
     assert drawn == wanted
 
@@ -118,7 +131,7 @@ def test_ends_of_the_range_are_tokens_that_may_be_drawn(drawn: float, token: int
 
     table = np.log(np.array([1e-300, 1, 1, 1e-300])) - [np.inf, 0, 0, np.inf]
 
-    assert draw_token(table, Draw(), Fixed(np.random.PCG64())) == token
+    assert sample_token(table, SamplingParameters(), Fixed(np.random.PCG64())) == token
 
 
 @given(
@@ -132,6 +145,6 @@ def test_what_cannot_be_is_never_drawn(
 ) -> None:
     table = np.array([-np.inf, *scores, -np.inf], np.float32)
 
-    token = draw_token(table, Draw(temperature, top_k), np.random.default_rng(seed))
+    token = sample_token(table, SamplingParameters(temperature, top_k), np.random.default_rng(seed))
 
     assert 1 <= token <= len(scores)

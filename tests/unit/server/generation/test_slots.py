@@ -61,7 +61,7 @@ class Model:
         if not self.rows:
             return
         tokens, states = self._step(seed)
-        self.slots.go_on(tokens, {"next_state": states})
+        self.slots.advance(tokens, {"next_state": states})
         for row, token, state in zip(self.rows, tokens, states, strict=True):
             row |= {"previous": token, "state": state}
 
@@ -106,7 +106,7 @@ def test_every_row_keeps_its_values(plan: list[tuple[Any, ...]]) -> None:
             case "leave":
                 model.leave(*arguments)
             case "tighten":
-                model.slots.tighten()
+                model.slots.shrink()
             case "go on":
                 model.go_on(*arguments)
             case "redirect":
@@ -130,9 +130,9 @@ def test_memory_stays_where_it_is_while_rows_come_and_go() -> None:
 
     for length in (1, 8, 3):
         slots.place(memory_of(length), length, 1)
-        slots.go_on(np.zeros(3, np.int64), {"next_state": np.ones((3, 1))})
+        slots.advance(np.zeros(3, np.int64), {"next_state": np.ones((3, 1))})
         slots.leave(1)
-        slots.tighten()
+        slots.shrink()
 
     assert address(slots) == before
 
@@ -155,7 +155,7 @@ def test_time_shrinks_only_where_it_pays(left: int, time: int) -> None:
     slots.place(memory_of(40), 40, 1)
 
     slots.leave(1)
-    slots.tighten()
+    slots.shrink()
 
     assert slots.time == time
 
@@ -172,7 +172,7 @@ def test_stores_are_bounded_by_the_longest_row_there_was() -> None:
         if slots.used == capacity:
             slots.leave(int(generator.integers(capacity)))
             slots.leave(0)
-            slots.tighten()
+            slots.shrink()
     kept_bytes, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
@@ -188,7 +188,7 @@ def test_stores_that_are_large_enough_take_turns_for_good() -> None:
         slots.place(memory_of(length), length, 1)
         if slots.used > 1:
             slots.leave(0)
-        slots.tighten()
+        slots.shrink()
         return address(slots)
 
     for length in (64, 8, 16, 64):  # each store was the larger one once

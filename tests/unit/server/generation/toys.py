@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weir.bundle.decoding import Decoding
-from weir.server.generation.decoder_batch import Generation, Stepped
-from weir.server.generation.row import GenerationRequest, Row
-from weir.server.generation.sampling import Answer, Search
+from weir.server.generation.decoder_batch import DecoderBatch, Row, StepResult
+from weir.server.generation.sampling import Hypothesis
+from weir.server.generation.sampling_parameters import SearchParameters
 from weir.server.generation.slots import Layout
 
 Array = NDArray[Any]
@@ -49,8 +49,8 @@ class Toy:
     calls: list[tuple[str, int]] = field(default_factory=list)
     errors: dict[str, list[Exception]] = field(default_factory=dict)
 
-    def generation(self, capacity: int) -> Generation:
-        return Generation(
+    def generation(self, capacity: int) -> DecoderBatch:
+        return DecoderBatch(
             LAYOUT, encode=self.encode, decode=self.decode, lengths="lengths", capacity=capacity
         )
 
@@ -94,38 +94,34 @@ class Toy:
 
 def row(
     tokens: Sequence[int],
-    search: Search | None = None,
+    search: SearchParameters | None = None,
     *,
     number: int = 0,
     limit: int = 12,
-    owner: GenerationRequest | None = None,
     attends: bool = True,
 ) -> Row:
-    search = search or Search()
-    made = Row(
+    search = search or SearchParameters()
+    return Row(
         number=number,
         inputs={"tokens": np.array(tokens)},
         length=len(tokens),
         limit=limit,
         search=search,
         arrived_s=0.0,
-        attends=attends,
+        wants_attention=attends,
     )
-    if owner is not None:
-        made.owner = owner
-    return made
 
 
-def alone(one: Row, *, ends: bool = True) -> list[Answer]:
+def alone(one: Row, *, ends: bool = True) -> list[Hypothesis]:
     """What a row like this gets when nobody else is there."""
     copy = row(one.inputs["tokens"].tolist(), one.search, number=one.number, limit=one.limit)
     generation = Toy(ends).generation(one.search.slots)
     generation.encode([copy])
     run_out(generation)
-    return copy.answers
+    return copy.hypotheses
 
 
-def forced(one: Row, answer: Answer) -> tuple[float, Array]:
+def forced(one: Row, answer: Hypothesis) -> tuple[float, Array]:
     """The log-probability that the graphs give the tokens of an answer, and where they look."""
     toy, lengths = Toy(), np.array([one.length])
     memory = toy.encode({"tokens": one.inputs["tokens"][None], "lengths": lengths})
@@ -139,13 +135,13 @@ def forced(one: Row, answer: Answer) -> tuple[float, Array]:
     return total, np.array(attention)
 
 
-def step(generation: Generation) -> Stepped:
+def step(generation: DecoderBatch) -> StepResult:
     """Let in who fits, and make a step."""
     generation.join()
     return generation.step()
 
 
-def run_out(generation: Generation) -> list[Stepped]:
+def run_out(generation: DecoderBatch) -> list[StepResult]:
     """Step until nothing is left."""
     steps = []
     while generation.is_busy:
@@ -154,7 +150,7 @@ def run_out(generation: Generation) -> list[Stepped]:
     return steps
 
 
-def plain(answers: Sequence[Answer]) -> list[tuple[Any, ...]]:
+def plain(answers: Sequence[Hypothesis]) -> list[tuple[Any, ...]]:
     """Answers as values that compare exactly."""
     return [
         (each.tokens, each.log_probability, each.score, each.is_complete)

@@ -11,11 +11,11 @@ from tests.unit.server.conftest import HANG_S, Clock
 from tests.unit.server.generation import toys
 from tests.unit.server.generation.callers import Caller
 from weir.server.generation.engine import Engine
-from weir.server.generation.metrics import GenerationStats
-from weir.server.generation.sampling import Search
+from weir.server.generation.sampling_parameters import SearchParameters
 from weir.server.scheduling.batching import BatchPolicy
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.request import Load
+from weir.server.telemetry.generation_stats import GenerationStats
 from weir.server.telemetry.model_stats import ModelStats
 
 Array = NDArray[Any]
@@ -71,7 +71,7 @@ class World:
 
     def caller(self, *sources: Sequence[int], **what: Any) -> Caller:
         """A request that is not submitted yet: of one row, unless it is said otherwise."""
-        search, limit = what.pop("search", Search()), what.pop("limit", 3)
+        search, limit = what.pop("search", SearchParameters()), what.pop("limit", 3)
         rows = [
             toys.row(tokens, search, number=number, limit=limit)
             for number, tokens in enumerate(sources or [[5, 6]])
@@ -135,7 +135,8 @@ def wait_for(happened: Callable[[], bool]) -> None:
 
 def has_right_answer(caller: Caller) -> bool:
     return caller.outcomes == ["answered"] and all(
-        toys.plain(row.answers) == toys.plain(toys.alone(row, ends=False)) for row in caller.sources
+        toys.plain(row.hypotheses) == toys.plain(toys.alone(row, ends=False))
+        for row in caller.sources
     )
 
 

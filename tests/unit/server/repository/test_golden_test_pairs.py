@@ -12,7 +12,7 @@ from tests.helpers import pairs
 from weir.bundle.contract import Contract
 from weir.bundle.golden import Golden
 from weir.server.errors import GoldenMismatch, ModelLoadError, ServerError
-from weir.server.generation.encoder_decoder import Graph, Pair, make_pair
+from weir.server.generation.encoder_decoder import EncoderDecoder, Graph, join_graphs
 from weir.server.repository.golden_test import replay_pair
 from weir.server.runtime.sequence_rules import rules_of
 from weir.server.runtime.session import Session
@@ -39,8 +39,8 @@ def decoder() -> Graph:
 
 
 @pytest.fixture
-def pair(encoder: Graph, decoder: Graph) -> Pair:
-    return make_pair(pairs.CONTRACT, encoder, decoder)
+def pair(encoder: Graph, decoder: Graph) -> EncoderDecoder:
+    return join_graphs(pairs.CONTRACT, encoder, decoder)
 
 
 def golden(**changes: Any) -> Golden:
@@ -51,12 +51,12 @@ def golden(**changes: Any) -> Golden:
     )
 
 
-def test_pair_that_answers_as_it_did_is_taken(pair: Pair) -> None:
+def test_pair_that_answers_as_it_did_is_taken(pair: EncoderDecoder) -> None:
     for max_rows in (1, 2, 4):
         replay_pair(pair, pairs.WHOLE_GOLDEN, max_rows)
 
 
-def test_other_answers_than_recorded_are_refused(pair: Pair) -> None:
+def test_other_answers_than_recorded_are_refused(pair: EncoderDecoder) -> None:
     spoilt = golden(outputs={"output_tokens": np.array([[4, 5], [0, 0]])})
 
     with pytest.raises(
@@ -73,7 +73,7 @@ def test_row_that_answers_otherwise_alone_is_refused(encoder: Graph, decoder: Gr
             outputs["log_probabilities"][:, 5] = 9.0
         return outputs
 
-    pair = make_pair(pairs.CONTRACT, encoder, replace(decoder, run=run))
+    pair = join_graphs(pairs.CONTRACT, encoder, replace(decoder, run=run))
 
     with pytest.raises(GoldenMismatch, match="golden row 0, decoded alone"):
         replay_pair(pair, pairs.WHOLE_GOLDEN, 4)
@@ -85,7 +85,7 @@ def test_pair_without_probabilities_is_refused(encoder: Graph, decoder: Graph) -
         outputs["log_probabilities"][:] = np.nan
         return outputs
 
-    pair = make_pair(pairs.CONTRACT, encoder, replace(decoder, run=run))
+    pair = join_graphs(pairs.CONTRACT, encoder, replace(decoder, run=run))
 
     with pytest.raises(ServerError, match="no probabilities"):
         replay_pair(pair, pairs.WHOLE_GOLDEN, 4)
@@ -141,7 +141,7 @@ def test_pair_without_probabilities_is_refused(encoder: Graph, decoder: Graph) -
     ],
 )
 def test_recordings_that_prove_nothing_are_refused(
-    pair: Pair, recorded: Golden | None, message: str
+    pair: EncoderDecoder, recorded: Golden | None, message: str
 ) -> None:
     with pytest.raises(ModelLoadError, match=message):
         replay_pair(pair, recorded, 4)

@@ -120,10 +120,13 @@ def test_several_answers_come_at_once(
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"n_best": 2}, "n_best, greedily: expected 1, got 2"),
+        ({"n_best": 2}, "n_best of a greedy search: expected 1, got 2"),
         ({"beam": pb.GenerateRequest.Beam()}, "beam.width: expected 1 or more, got 0"),
         ({"beam": pb.GenerateRequest.Beam(width=5)}, "beam_width: expected at most 4"),
-        ({"beam": pb.GenerateRequest.Beam(width=2), "n_best": 3}, "of a beam: expected 1 to 2"),
+        (
+            {"beam": pb.GenerateRequest.Beam(width=2), "n_best": 3},
+            "of a beam search: expected 1 to 2",
+        ),
         ({"beam": pb.GenerateRequest.Beam(width=2, length_power=-1)}, "beam.length_power"),
         ({"sample": pb.GenerateRequest.Sample(), "n_best": 17}, "of samples: expected 1 to 16"),
         ({"sample": pb.GenerateRequest.Sample(), "n_best": 5}, "results: expected at most 4"),

@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.server.generation.world import World, failed_with, has_right_answer, wait_for
 from weir.server.errors import Cancelled, DeadlineExceeded
-from weir.server.generation.sampling import Search
+from weir.server.generation.sampling_parameters import SearchParameters
 from weir.server.scheduling.request import Load
 
 
@@ -48,7 +48,7 @@ def test_cancelled_while_it_is_encoded_takes_no_slot_any_more(world: World) -> N
 def test_cancelled_while_it_is_decoded_leaves_before_the_next_step(world: World) -> None:
     stays = world.submit(limit=4)
     world.wait_at("encode")
-    leaves = world.submit([4], search=Search(width=2), limit=4)
+    leaves = world.submit([4], search=SearchParameters(width=2), limit=4)
     world.run("encode", "decode", "encode", "decode")
     world.wait_at("decode")
 
@@ -134,7 +134,7 @@ def test_deadline_that_passes_between_steps_frees_the_slots(world: World) -> Non
 
 
 def test_freed_slots_are_taken_by_those_who_wait(world: World) -> None:
-    leaves = world.submit([5], search=Search(width=4), limit=9)
+    leaves = world.submit([5], search=SearchParameters(width=4), limit=9)
     world.run("encode", "decode")
     world.wait_at("decode")
     comes = world.submit([6], limit=1)

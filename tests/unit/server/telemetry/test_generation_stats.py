@@ -4,33 +4,24 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
 from tests.integration.harness import samples
-from tests.unit.server.generation import toys
-from weir.server.errors import Cancelled
-from weir.server.generation.decoder_batch import Stepped
-from weir.server.generation.row import Row
-from weir.server.generation.sampling import Answer
 from weir.server.histogram import SECONDS, Histogram
+from weir.server.telemetry.generation_stats import FinishedRow
 from weir.server.telemetry.metrics import Metrics
 
 LABELS = frozenset({("model", "toy"), ("version", "1")})
 
 
-def ended(*answers: Answer, first_s: float = 0.0) -> Row:
-    row = toys.row([4])
-    row.answers, row.first_s = list(answers), first_s
-    return row
-
-
 def test_everything_is_told_under_its_name() -> None:
     registry = CollectorRegistry()
     stats = Metrics(registry).generation("toy", "1")
-    best, cut = Answer((5, 6), -1, -1, True), Answer((5, 6, 7), -2, -2, False)
+    complete = FinishedRow(is_complete=True, tokens=5, steps=3, decode_s=4.0)
+    cut = FinishedRow(is_complete=False, tokens=3, steps=3, decode_s=4.0)
 
-    stats.stepped(Stepped(3, [], {}), [ended()], 0.5, 1.0)
-    stats.stepped(Stepped(2, [ended(best, cut), ended(cut)], {}), [], 0.5, 4.0)
-    stats.stepped(Stepped(1, [], {toys.row([4]): Cancelled("planned")}), [], 0.5, 4.0)
+    stats.stepped(3, 0.5, first_token_s=[1.0], finished=[])
+    stats.stepped(2, 0.5, first_token_s=[], finished=[complete, cut])
+    stats.stepped(1, 0.5, first_token_s=[], finished=[])
     stats.dropped("failed", 1)
-    stats.hold(7)
+    stats.set_active_rows(7)
     found = samples(generate_latest(registry).decode())
 
     assert {

@@ -21,8 +21,8 @@ from weir.server.errors import (
     OutOfMemory,
     ResponseTooLarge,
 )
-from weir.server.generation.sampling import Search
-from weir.server.generation.worker import StepRefused
+from weir.server.generation.engine import DecoderStepFailed
+from weir.server.generation.sampling_parameters import SearchParameters
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_tokens_of_sources_that_were_encoded_singly_are_counted_once(world: Worl
 
 
 def test_step_that_fails_takes_those_who_are_decoded_and_no_other(world: World) -> None:
-    here = [world.submit([5], [6]), world.submit([7], search=Search(width=2))]
+    here = [world.submit([5], [6]), world.submit([7], search=SearchParameters(width=2))]
     world.wait_at("encode")
     world.toy.errors["decode"] = [OutOfMemory("planned")]
     world.open()
@@ -91,7 +91,9 @@ def test_step_that_fails_takes_those_who_are_decoded_and_no_other(world: World) 
 
 
 @pytest.mark.parametrize(
-    ("others", "error"), [(0, InvalidRequest), (1, StepRefused)], ids=["alone", "beside another"]
+    ("others", "error"),
+    [(0, InvalidRequest), (1, DecoderStepFailed)],
+    ids=["alone", "beside another"],
 )
 def test_values_of_a_step_are_laid_to_a_request_only_if_it_is_alone(
     world: World, others: int, error: type[Exception]
@@ -125,7 +127,7 @@ def test_caller_who_cannot_be_told_of_a_token_harms_no_other(world: World) -> No
     world.submit(limit=1)
     world.wait_at("encode")
     bad, good = world.caller([4], [5], limit=9), world.submit([6, 6])
-    bad.sources[1].told = too_large
+    bad.sources[1].on_token = too_large
     world.engine.submit(bad)
 
     world.end()
@@ -139,7 +141,7 @@ def test_caller_who_cannot_be_told_of_a_token_harms_no_other(world: World) -> No
 def test_rows_of_one_request_may_end_and_fail_in_the_same_step(world: World) -> None:
     caller = world.caller([4], [5], [6], limit=1)
     for row in caller.sources[1:]:
-        row.told = too_large
+        row.on_token = too_large
     world.engine.submit(caller)
 
     world.end()
@@ -177,10 +179,10 @@ def test_rows_are_counted_by_why_they_left() -> None:
     world.end()
     (row,) = ends.sources
 
-    assert row.answers[0].is_complete
+    assert row.hypotheses[0].is_complete
     assert world.stats.finished == {"end": 1}
-    assert world.stats.tokens == len(row.answers[0].tokens)
-    assert world.stats.steps == len(row.answers[0].tokens) + 1 == len(world.rows_of("decode"))
+    assert world.stats.tokens == len(row.hypotheses[0].tokens)
+    assert world.stats.steps == len(row.hypotheses[0].tokens) + 1 == len(world.rows_of("decode"))
 
 
 def test_times_are_those_of_first_token_and_of_each_after_it(world: World) -> None:
@@ -199,7 +201,7 @@ def test_times_are_those_of_first_token_and_of_each_after_it(world: World) -> No
 
 
 def test_active_rows_are_those_of_beams_too(world: World) -> None:
-    caller: Caller = world.submit([5], search=Search(width=3), limit=2)
+    caller: Caller = world.submit([5], search=SearchParameters(width=3), limit=2)
     world.run("encode", "decode")
     world.wait_at("decode")
 
@@ -207,4 +209,4 @@ def test_active_rows_are_those_of_beams_too(world: World) -> None:
     world.run("decode")
     wait_for(lambda: bool(caller.outcomes))
     wait_for(lambda: world.stats.active_rows == 0)
-    assert toys.plain(caller.sources[0].answers)
+    assert toys.plain(caller.sources[0].hypotheses)

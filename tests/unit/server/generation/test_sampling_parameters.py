@@ -2,10 +2,14 @@
 
 import pytest
 
+from weir.bundle.beam_search import DEFAULT_LENGTH_POWER
 from weir.protocol import inference_pb2 as pb
 from weir.server.errors import InvalidRequest
-from weir.server.generation.parameters import read_search
-from weir.server.generation.sampling import DEFAULT_LENGTH_POWER, Draw, Search
+from weir.server.generation.sampling_parameters import (
+    SamplingParameters,
+    SearchParameters,
+    read_parameters,
+)
 
 
 def parameters(**values: object) -> dict[str, pb.InferParameter]:
@@ -19,25 +23,25 @@ def parameters(**values: object) -> dict[str, pb.InferParameter]:
 @pytest.mark.parametrize(
     ("given", "wanted"),
     [
-        ({}, Search()),
-        ({"max_tokens": 5}, Search(most_tokens=5)),
-        ({"beam_width": 1}, Search()),
-        ({"beam_width": 4, "length_power": 0.0}, Search(width=4, length_power=0.0)),
-        ({"length_power": 1}, Search(length_power=1.0)),
-        ({"seed": 0}, Search(draw=Draw())),
-        ({"top_k": 3}, Search(draw=Draw(top_k=3))),
-        ({"temperature": 2}, Search(draw=Draw(temperature=2.0))),
+        ({}, SearchParameters()),
+        ({"max_tokens": 5}, SearchParameters(max_tokens=5)),
+        ({"beam_width": 1}, SearchParameters()),
+        ({"beam_width": 4, "length_power": 0.0}, SearchParameters(width=4, length_power=0.0)),
+        ({"length_power": 1}, SearchParameters(length_power=1.0)),
+        ({"seed": 0}, SearchParameters(sampling=SamplingParameters())),
+        ({"top_k": 3}, SearchParameters(sampling=SamplingParameters(top_k=3))),
+        ({"temperature": 2}, SearchParameters(sampling=SamplingParameters(temperature=2.0))),
         (
             {"temperature": 0.5, "top_k": 0, "seed": 2**63 - 1, "beam_width": 1},
-            Search(draw=Draw(0.5, 0, 2**63 - 1)),
+            SearchParameters(sampling=SamplingParameters(0.5, 0, 2**63 - 1)),
         ),
-        ({"something_else": "x"}, Search()),
+        ({"something_else": "x"}, SearchParameters()),
     ],
     ids=str,
 )
-def test_search_is_read(given: dict[str, object], wanted: Search) -> None:
-    assert read_search(parameters(**given)) == wanted
-    assert Search().length_power == DEFAULT_LENGTH_POWER
+def test_search_is_read(given: dict[str, object], wanted: SearchParameters) -> None:
+    assert read_parameters(parameters(**given)) == wanted
+    assert SearchParameters().length_power == DEFAULT_LENGTH_POWER
 
 
 @pytest.mark.parametrize(
@@ -63,7 +67,7 @@ def test_search_is_read(given: dict[str, object], wanted: Search) -> None:
         ({"top_k": 1.5}, "'top_k'"),
         ({"seed": -1}, "'seed'"),
         ({"seed": "1"}, "'seed'"),
-        ({"beam_width": 2, "seed": 1}, "beam_width: expected 1 or none where tokens are drawn"),
+        ({"beam_width": 2, "seed": 1}, "beam_width: expected 1 or none where tokens are sampled"),
         ({"beam_width": 2, "top_k": 0}, "got 2"),
     ],
     ids=str,
@@ -72,14 +76,16 @@ def test_value_of_the_wrong_type_or_out_of_bounds_is_refused(
     given: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        read_search(parameters(**given))
+        read_parameters(parameters(**given))
 
     assert message in str(caught.value)
 
 
 def test_seed_may_be_unsigned_and_not_too_large() -> None:
-    assert read_search({"seed": pb.InferParameter(uint64_param=5)}).draw == Draw(seed=5)
+    assert read_parameters(
+        {"seed": pb.InferParameter(uint64_param=5)}
+    ).sampling == SamplingParameters(seed=5)
     with pytest.raises(InvalidRequest, match="'seed'"):
-        read_search({"seed": pb.InferParameter(uint64_param=2**63)})
+        read_parameters({"seed": pb.InferParameter(uint64_param=2**63)})
     with pytest.raises(InvalidRequest, match="got None"):
-        read_search({"seed": pb.InferParameter()})
+        read_parameters({"seed": pb.InferParameter()})

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from tests.unit.server.generation import oracle, toys
 from tests.unit.server.generation.toys import Toy, run_out
-from weir.server.generation.row import Row
-from weir.server.generation.sampling import Search
+from weir.server.generation.decoder_batch import Row
+from weir.server.generation.sampling_parameters import SearchParameters
 from weir.training.models.decoder import Step
 from weir.training.seq2seq import search as training
 from weir.training.seq2seq.hypotheses import Hypothesis
@@ -46,7 +46,7 @@ def answer_of_training(row: Row, width: int) -> list[Hypothesis]:
 @pytest.mark.parametrize("widths", [[1], [2], [5], [3, 1, 4, 2, 1]], ids=str)
 def test_rows_decoded_together_get_the_answers_of_training(widths: Sequence[int]) -> None:
     rows = [
-        toys.row(source, Search(width=width, best=width))
+        toys.row(source, SearchParameters(width=width, n_best=width))
         for source, width in zip(SOURCES, list(widths) * 5, strict=False)
     ]
     generation = Toy().generation(7)
@@ -55,4 +55,4 @@ def test_rows_decoded_together_get_the_answers_of_training(widths: Sequence[int]
     run_out(generation)
 
     wanted = [answer_of_training(row, row.search.width) for row in rows]
-    oracle.assert_same([row.answers for row in rows], wanted)
+    oracle.assert_same([row.hypotheses for row in rows], wanted)

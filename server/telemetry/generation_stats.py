@@ -1,16 +1,15 @@
-"""The numbers of one encoder-decoder: those of any model, and what only step-wise decoding has.
+"""Statistics of one encoder-decoder beside those of any model, and their Prometheus metrics.
 
-Added to once a step; turned into Prometheus's form when somebody scrapes, see `weir.server.telemetry.metrics`.
+The engine adds to plain numbers once a step; `telemetry.metrics` exports them at a scrape.
 """
 
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from prometheus_client.core import Metric
 
-from weir.server.generation.decoder_batch import Stepped
-from weir.server.generation.row import GenerationRequest, Row
 from weir.server.histogram import SECONDS, Histogram
 from weir.server.runtime.collate import Tokens
 from weir.server.telemetry.families import MODEL, Family
@@ -47,11 +46,28 @@ ACTIVE_ROWS = Family(
 FAMILIES = (FIRST_TOKEN_SECONDS, TOKEN_SECONDS, STEPS, TOKENS, FINISHED, ACTIVE_ROWS)
 
 
+@dataclass(frozen=True, slots=True)
+class FinishedRow:
+    """A row whose search is done.
+
+    Attributes:
+        is_complete: whether its best hypothesis ends with the end token.
+        tokens: of all its hypotheses.
+        steps: of its longest hypothesis.
+        decode_s: from its first step to its last.
+    """
+
+    is_complete: bool
+    tokens: int
+    steps: int
+    decode_s: float
+
+
 class GenerationStats:
-    """The numbers of one encoder-decoder; every field is read and written under its model's lock.
+    """Counters of one encoder-decoder; its model's lock guards every field.
 
     Args:
-        model: the numbers that any model has.
+        model: the counters that any model has.
     """
 
     def __init__(self, model: ModelStats) -> None:
@@ -64,7 +80,7 @@ class GenerationStats:
         self.active_rows = 0
 
     def encoded(self, queued_s: Sequence[float], seconds: float, tokens: Tokens) -> None:
-        """Some requests were encoded, after so long in the queue; their sources held so many tokens."""
+        """Count a run of the encoder: the queue time of each request, and the sources' tokens."""
         model = self.model
         with model.lock:
             for value in queued_s:
@@ -74,54 +90,66 @@ class GenerationStats:
             model.tokens += tokens.real
             model.padded_tokens += tokens.computed
 
-    def stepped(self, stepped: Stepped, joined: Sequence[Row], seconds: float, now: float) -> None:
-        """A step was made, the first of those who joined; it took so long and ended now."""
+    def stepped(
+        self,
+        slots: int,
+        seconds: float,
+        *,
+        first_token_s: Sequence[float],
+        finished: Sequence[FinishedRow],
+    ) -> None:
+        """Count a step of the decoder.
+
+        Args:
+            slots: in use.
+            seconds: it took.
+            first_token_s: since arrival, of each row whose first step it was.
+            finished: rows whose last step it was.
+        """
         model = self.model
         with model.lock:
-            for row in joined:
-                self.first_token.add(now - row.arrived_s)
-            for row in stepped.ended:
-                self._ended(row, now)
+            for value in first_token_s:
+                self.first_token.add(value)
+            for row in finished:
+                self.finished["end" if row.is_complete else "limit"] += 1
+                self.tokens += row.tokens
+                if row.steps > 1:
+                    self.token.add(row.decode_s / (row.steps - 1))
             self.steps += 1
             model.batches += 1
             model.histograms["weir_compute_seconds"].add(seconds)
-            model.histograms["weir_batch_rows"].add(stepped.slots)
-            size = model.by_batch_size.setdefault(stepped.slots, BatchSizeStatistics())
+            model.histograms["weir_batch_rows"].add(slots)
+            size = model.by_batch_size.setdefault(slots, BatchSizeStatistics())
             size.compute_infer.add(seconds)
-            model.requests_infer_s += stepped.slots * seconds
+            model.requests_infer_s += slots * seconds
 
-    def answered(self, request: GenerationRequest, seconds: float) -> None:
-        """A request got its answer, so long after its arrival."""
+    def answered(
+        self, seconds: float, *, rows: int, request_bytes: int, response_bytes: int
+    ) -> None:
+        """Count an answered request; `seconds` since its arrival."""
         model = self.model
         with model.lock:
-            model.rows += request.rows
-            model.request_bytes += request.request_bytes
-            model.response_bytes += request.response_bytes
+            model.rows += rows
+            model.request_bytes += request_bytes
+            model.response_bytes += response_bytes
             model.statuses["OK"] += 1
             model.success.add(seconds)
             model.histograms["weir_request_seconds"].add(seconds)
             model.last_inference_epoch_s = time.time()
 
     def dropped(self, reason: str, rows: int) -> None:
-        """Rows left before they had ended."""
+        """Count rows that left before they were done."""
         with self.model.lock:
             self.finished[reason] += rows
 
-    def hold(self, active_rows: int) -> None:
-        """So many rows of the decoder are in use from now on."""
+    def set_active_rows(self, rows: int) -> None:
+        """Set the number of slots in use."""
         with self.model.lock:
-            self.active_rows = active_rows
-
-    def _ended(self, row: Row, now: float) -> None:
-        self.finished["end" if row.answers[0].is_complete else "limit"] += 1
-        steps = max(len(answer.tokens) + answer.is_complete for answer in row.answers)
-        self.tokens += sum(len(answer.tokens) for answer in row.answers)
-        if steps > 1:
-            self.token.add((now - row.first_s) / (steps - 1))
+            self.active_rows = rows
 
 
 def families(tallies: Iterable[GenerationStats]) -> Iterator[Metric]:
-    """All of it, for one scrape."""
+    """The metrics of all encoder-decoders, for one scrape."""
     first, token = FIRST_TOKEN_SECONDS.histogram(), TOKEN_SECONDS.histogram()
     steps, tokens, finished, active = (
         family.values() for family in (STEPS, TOKENS, FINISHED, ACTIVE_ROWS)
