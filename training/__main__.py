@@ -1,8 +1,328 @@
-"""`python -m weir.training`."""
+"""The command line of training: `python -m weir.training RECIPE …` and `weir train RECIPE …`.
 
+The options for a recipe's settings are derived from the fields of the recipe classes that carry a
+`CliOption`: name, type, help and group.
+"""
+
+import functools
+import inspect
+import logging
+import shlex
 import sys
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 
-from weir.training.command import main
+import typer
+from pydantic.fields import FieldInfo
+from rich.console import Console
+
+from weir.training.console import ConsoleMonitor, print_result, recipe_table
+from weir.training.data import DATA_SETS, PAIR_SETS, TEXT_SETS
+from weir.training.data.series import SERIES_SETS
+from weir.training.errors import DownloadError, InterruptedRunError, TrainingError
+from weir.training.recipe import CliOption, Setting, Settings
+from weir.training.recipes import KINDS, MADE_FOR, RECIPES, class_of
+from weir.training.reproducibility import DeviceName
+from weir.training.train import TrainingOptions, run_training
+
+FAILED, INTERRUPTED = 2, 130
+
+COMMON_PANEL = "How to learn"
+PANELS = {
+    "images": "Pictures of a folder",
+    "sequences": "Sequences",
+    "pairs": "Sequence to sequence",
+    "series": "Series",
+}
+"""Help groups of the settings, by the first kind of recipe that has them."""
+
+Word: TypeAlias = str | int | float | bool | Path | tuple[float, float]
+"""An option's value, as typer reads it."""
+
+
+def main(args: list[str] | None = None, prog: str = "python -m weir.training") -> int:
+    """Run the command line.
+
+    Args:
+        args: arguments without the program's name; None takes the process's.
+        prog: the program's name in the help.
+
+    Returns:
+        The exit code: 0 done, 2 a user error, 130 interrupted.
+    """
+    logging.basicConfig(format="%(message)s")
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(_command())
+    try:
+        typer.main.get_command(app)(args=args, prog_name=prog, obj=prog)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0
+
+
+def _print_recipes(is_given: bool) -> None:  # noqa: FBT001  typer calls it with a position
+    if is_given:
+        Console().print(recipe_table())
+        raise typer.Exit
+
+
+def _command() -> Any:
+    """Build the command: its own parameters, and one for each setting with a `CliOption`."""
+
+    def command(
+        context: typer.Context,
+        recipe: Annotated[str, typer.Argument(help=f"One of: {', '.join(RECIPES)}.")],
+        *,
+        data: Annotated[
+            str | None,
+            typer.Option(
+                metavar="NAME|PATH",
+                help=f"Pictures: {', '.join(DATA_SETS)}, or a folder or tar file with a folder of "
+                f"images for each class. Texts: {', '.join(TEXT_SETS)}, or a file of "
+                f"LABEL<TAB>text, of token/TAG, or CoNLL-U. Pairs: {', '.join(PAIR_SETS)}, or a "
+                "file of source<TAB>target, or of sources beside --target-data. Series: "
+                f"{', '.join(SERIES_SETS)}, or a CSV file with a header. Default: the first that "
+                "--list shows.",
+            ),
+        ] = None,
+        out: Annotated[
+            Path | None, typer.Option(help="The run directory. Default: runs/RECIPE-DATA.")
+        ] = None,
+        device: Annotated[
+            DeviceName, typer.Option(help="auto takes CUDA if it is available.")
+        ] = "auto",
+        resume: Annotated[
+            bool, typer.Option("--resume", help="Resume the interrupted run in --out.")
+        ] = False,
+        overwrite: Annotated[
+            bool, typer.Option("--overwrite", help="Replace the run in --out.")
+        ] = False,
+        list_recipes: Annotated[
+            bool,
+            typer.Option(
+                "--list", callback=_print_recipes, is_eager=True, help="Show all recipes."
+            ),
+        ] = False,
+        quick: Annotated[
+            bool,
+            typer.Option(
+                "--quick",
+                help="Fewer rows and a smaller network: about a minute.",
+                rich_help_panel=PANELS["sequences"],
+            ),
+        ] = False,
+        log_gradients: Annotated[
+            bool,
+            typer.Option(
+                "--log-gradients",
+                help="Draw the gradient norm by time lag of RNN, GRU and LSTM on these data.",
+                rich_help_panel=PANELS["sequences"],
+            ),
+        ] = False,
+        **settings: Word | None,
+    ) -> None:
+        """Train a network and write a run directory: weights, record and figures.
+
+        Ctrl-C stops after the current step and leaves a checkpoint. --resume continues from it and
+        reaches the same weights.
+        """
+        del list_recipes
+        options = TrainingOptions(
+            recipe, data, out, device, resume, overwrite, quick, log_gradients
+        )
+        raise typer.Exit(_train(options, settings, str(context.obj)))
+
+    signature = inspect.signature(command)
+    own = [each for each in signature.parameters.values() if each.kind != each.VAR_KEYWORD]
+    settings = [_parameter(name, uses) for name, uses in _settings().items()]
+    # Typer shows groups in the order of their first options.
+    last = own.index(signature.parameters["quick"])
+    command.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*own[:last], *settings, *own[last:]]
+    )
+    return command
+
+
+def _train(options: TrainingOptions, settings: Mapping[str, Word | None], prog: str) -> int:
+    """Train; print an expected failure as one line, and return the exit code."""
+    console, errors = Console(), Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+    monitor = ConsoleMonitor(console)
+    try:
+        options = replace(options, changes=changes_of(options.recipe, settings))
+        with monitor.signals():
+            record = run_training(options, monitor)
+    except InterruptedRunError as error:
+        errors.print(f"{error}; to go on:\n  {_resume_command(options, prog)}")
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        errors.print(
+            "stopped at once; the checkpoint of the last epoch, if any, goes on with:\n"
+            f"  {_resume_command(options, prog)}"
+        )
+        return INTERRUPTED
+    except (TrainingError, OSError) as error:
+        errors.print(f"error: {error}{_other_data(error, options)}")
+        return FAILED
+    print_result(console, record, options.directory)
+    return 0
+
+
+def _other_data(error: Exception, options: TrainingOptions) -> str:
+    """Name the recipe's other data sets after a failed download; a resumed run keeps its own."""
+    if not isinstance(error, DownloadError) or options.resume:
+        return ""
+    made_for = MADE_FOR[options.recipe]
+    others = (name for name in made_for if name != (options.data or made_for[0]))
+    return f"; or say --data with one of: {', '.join(others)}"
+
+
+def _resume_command(options: TrainingOptions, prog: str) -> str:
+    data = ["--data", options.data] if options.data else []
+    device = ["--device", options.device] if options.device != "auto" else []
+    words = [options.recipe, *data, "--out", str(options.directory), *device, "--resume"]
+    return f"{prog} {shlex.join(words)}"
+
+
+def changes_of(recipe: str, settings: Mapping[str, Word | None]) -> dict[str, Setting]:
+    """Return the changes of a recipe that the options ask for, each in its group.
+
+    A setting that the recipe lacks keeps the group of the recipes that have it, so that the error
+    can name them.
+
+    Args:
+        recipe: its name.
+        settings: by name; None for options that are not given.
+
+    Raises:
+        RecipeError: unknown recipe.
+    """
+    kind = class_of(recipe)
+    changes: dict[str, Any] = {}
+    for name, word in settings.items():
+        if word is None:
+            continue
+        uses = _settings()[name]
+        use = next((use for use in uses if KINDS[use.kind] is kind), uses[0])
+        group = changes
+        for part in use.groups:
+            group = group.setdefault(part, {})
+        group[name] = _setting_of(word, use.field)
+    return changes
+
+
+def _setting_of(word: Word, field: FieldInfo) -> Setting:
+    annotation = field.annotation
+    if isinstance(word, Path):
+        # In full, so that the run is readable from any directory.
+        return str(word.resolve())
+    if isinstance(word, str) and get_origin(annotation) is tuple:
+        return tuple(name.strip() for name in word.split(","))
+    if isinstance(word, tuple):
+        return dict(zip(_members(annotation), word, strict=True))
+    return word
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """A setting with a `CliOption` in one kind of recipe; groups lead to it from the top."""
+
+    kind: str
+    groups: tuple[str, ...]
+    field: FieldInfo
+    option: CliOption
+
+
+@functools.cache
+def _settings() -> dict[str, list[_Use]]:
+    """All settings with a `CliOption`, by name."""
+    found: dict[str, list[_Use]] = {}
+    for kind, recipe in KINDS.items():
+        for name, use in _uses(kind, recipe):
+            found.setdefault(name, []).append(use)
+    return found
+
+
+def _uses(kind: str, settings: Any, groups: tuple[str, ...] = ()) -> Iterator[tuple[str, _Use]]:
+    for name, field in _members(settings).items():
+        option = next((each for each in field.metadata if isinstance(each, CliOption)), None)
+        if option:
+            yield name, _Use(kind, groups, field, option)
+        else:
+            yield from _uses(kind, field.annotation, (*groups, name))
+
+
+def _members(annotation: Any) -> dict[str, FieldInfo]:
+    """Return the fields of a group of settings; none for other types."""
+    is_group = isinstance(annotation, type) and issubclass(annotation, Settings)
+    return annotation.model_fields if is_group else {}
+
+
+def _parameter(name: str, uses: list[_Use]) -> inspect.Parameter:
+    """Return the command's parameter for a setting; the recipe checks its bounds later."""
+    field, option = uses[0].field, uses[0].option
+    flag = f"--{option.flag or name.replace('_', '-')}"
+    panel = COMMON_PANEL if len(uses) == len(KINDS) else PANELS[uses[0].kind]
+    typer_option = typer.Option(
+        flag,
+        metavar=option.metavar or _metavar(uses),
+        help=_help(uses),
+        rich_help_panel=panel,
+        # A flag turns a setting that is on by default off.
+        callback=(lambda is_given: None if is_given is None else False)
+        if field.default is True
+        else None,
+    )
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[_word_type(field.annotation, option) | None, typer_option],
+    )
+
+
+def _word_type(annotation: Any, option: CliOption) -> Any:
+    """Return the type that typer reads for a field's type."""
+    if option.is_file:
+        return Path
+    if members := _members(annotation):
+        return types.GenericAlias(tuple, tuple(each.annotation for each in members.values()))
+    if get_origin(annotation) is Literal:
+        return type(get_args(annotation)[0])
+    if get_origin(annotation) is tuple:
+        return str
+    kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+    return kinds[0] if kinds else annotation
+
+
+def _metavar(uses: list[_Use]) -> str | None:
+    """Name the value if it is a file, a choice or a group; typer names other types itself."""
+    annotation = uses[0].field.annotation
+    if uses[0].option.is_file:
+        return "FILE"
+    if members := _members(annotation):
+        return " ".join(members).upper()
+    if get_origin(annotation) is Literal:
+        choices = [str(choice) for use in uses for choice in get_args(use.field.annotation)]
+        return "|".join(dict.fromkeys(choices))
+    return None
+
+
+def _help(uses: list[_Use]) -> str:
+    """Join the descriptions; each names its kinds of recipes if they differ."""
+    kinds: dict[str, list[str]] = {}
+    for use in uses:
+        if use.field.description:
+            kinds.setdefault(use.field.description, []).append(use.kind)
+    texts = list(kinds)
+    if len(kinds) > 1:
+        texts = [f"{' and '.join(names)}: {text}" for text, names in kinds.items()]
+    return " ".join(f"{text[0].upper()}{text[1:]}." for text in texts)
+
 
 if __name__ == "__main__":
     sys.exit(main())

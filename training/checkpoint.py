@@ -1,10 +1,11 @@
-"""The checkpoint of an unfinished run: one safetensors file, replaced whole after every epoch.
+"""The checkpoint of an unfinished run: one safetensors file, replaced after every epoch.
 
-    network.*      the weights as they are          best.*    those of the best epoch
-    optimizer.N.*  the optimiser's memory of parameter N      random.*  torch's global generators
+    network.*      the current weights              average.*  their moving average
+    best.*         the weights of the best epoch    random.*   states of torch's global generators
+    optimizer.N.*  the optimiser's state of parameter N
     metadata       `CheckpointNote` as JSON
 
-It is one file, so that weights and numbers can never be of two different moments. Nothing is pickled.
+One file, so that weights and counters are always of the same step. Nothing is pickled.
 """
 
 from collections.abc import Mapping
@@ -18,17 +19,16 @@ from safetensors.torch import save
 from torch import Tensor
 
 from weir.training.errors import RunError
-from weir.training.files import apart, write_whole
-from weir.training.loop import State
-from weir.training.progress import Progress
+from weir.training.loop import Progress, TrainingState
 from weir.training.recipe import explain
 from weir.training.recipes import AnyRecipe
+from weir.training.run_directory import unshare, write_atomically
 
 CHECKPOINT = "checkpoint.safetensors"
 
 
 class CheckpointNote(BaseModel):
-    """What a resumed run must agree with, and how far it had come; unknown keys are errors."""
+    """The run's recipe, data and progress, for resuming; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -39,14 +39,16 @@ class CheckpointNote(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint as read."""
+    """A checkpoint in moment."""
 
     note: CheckpointNote
     tensors: dict[str, Tensor]
 
 
-def write_checkpoint(run: Path, state: State, recipe: AnyRecipe, data_checksum: str) -> None:
-    """Write the state into the run directory, whole or not at all."""
+def write_checkpoint(
+    run: Path, state: TrainingState, recipe: AnyRecipe, data_checksum: str
+) -> None:
+    """Write the state into the run directory."""
     note = CheckpointNote(recipe=recipe, data_checksum=data_checksum, progress=state.progress)
     tensors = {
         **_under("network", state.network.state_dict()),
@@ -54,16 +56,18 @@ def write_checkpoint(run: Path, state: State, recipe: AnyRecipe, data_checksum: 
         **_under("best", state.best),
         **_under("random", _generator_states()),
     }
-    for index, memory in state.optimizer.state_dict()["state"].items():
-        tensors |= _under(f"optimizer.{index}", memory)
-    write_whole(run / CHECKPOINT, save(apart(tensors), metadata={"note": note.model_dump_json()}))
+    for index, moment in state.optimizer.state_dict()["state"].items():
+        tensors |= _under(f"optimizer.{index}", moment)
+    write_atomically(
+        run / CHECKPOINT, save(unshare(tensors), metadata={"note": note.model_dump_json()})
+    )
 
 
 def read_checkpoint(run: Path) -> Checkpoint:
     """Read a run directory's checkpoint.
 
     Raises:
-        RunError: there is none, or it is broken.
+        RunError: the checkpoint is missing or broken.
     """
     path = run / CHECKPOINT
     if not path.is_file():
@@ -78,22 +82,22 @@ def read_checkpoint(run: Path) -> Checkpoint:
         raise RunError(f"{path}: expected a checkpoint, found {error}") from error
 
 
-def restore(state: State, checkpoint: Checkpoint) -> None:
-    """Put a freshly made state back to where the checkpoint was taken.
+def restore(state: TrainingState, checkpoint: Checkpoint) -> None:
+    """Load a checkpoint into a fresh state.
 
     Raises:
-        RunError: the checkpoint belongs to another network.
+        RunError: the checkpoint is of another network.
     """
-    memories: dict[int, dict[str, Tensor]] = {}
+    moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _below("optimizer", checkpoint.tensors).items():
         index, key = name.split(".", 1)
-        memories.setdefault(int(index), {})[key] = tensor
+        moments.setdefault(int(index), {})[key] = tensor
     groups = state.optimizer.state_dict()["param_groups"]
     try:
         state.network.load_state_dict(_below("network", checkpoint.tensors))
         if state.average is not None:
             state.average.load_state_dict(_below("average", checkpoint.tensors))
-        state.optimizer.load_state_dict({"state": memories, "param_groups": groups})
+        state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
     except (RuntimeError, ValueError) as error:
         raise RunError(f"the checkpoint is of another network: {error}") from error
     state.best = _below("best", checkpoint.tensors)
@@ -102,12 +106,12 @@ def restore(state: State, checkpoint: Checkpoint) -> None:
 
 
 def remove_checkpoint(run: Path) -> None:
-    """Forget the checkpoint of a run that is finished."""
+    """Remove the checkpoint of a finished run."""
     (run / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _generator_states() -> dict[str, Tensor]:
-    """The global generators: networks with dropout draw from them."""
+    """States of the global generators, which dropout draws from."""
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()

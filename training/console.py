@@ -1,10 +1,11 @@
-"""What a person sees of a run, and how they stop it: a progress bar, a line an epoch, Ctrl-C."""
+"""The console of a run: progress bar, one line per epoch, stop signals, and the final summary."""
 
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
@@ -17,9 +18,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bar
+from rich.table import Table
 
-from weir.training.loop import Task
-from weir.training.progress import Progress
+from weir.training.forecasting.evaluation import summarise as summarise_forecasts
+from weir.training.loop import Progress, Task
+from weir.training.recipes import MADE_FOR, make_recipe
+from weir.training.run_directory import RunRecord
+from weir.training.seq2seq.evaluation import tell as summarise_pairs
+from weir.training.seq2seq.recipe import Seq2SeqRecipe
 
 COLUMNS: tuple[ProgressColumn, ...] = (
     TextColumn("epoch {task.fields[epoch]}"),
@@ -33,24 +39,23 @@ COLUMNS: tuple[ProgressColumn, ...] = (
 )
 
 
-class Watch:
-    """One person at one console. The first Ctrl-C (or SIGTERM) asks to stop, a second one insists."""
+class ConsoleMonitor:
+    """Shows a run on a console and turns Ctrl-C and SIGTERM into a request to stop.
+
+    The first signal requests a stop after the current step; the second interrupts at once.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._stop = threading.Event()
 
     def must_stop(self) -> bool:
-        """True once somebody asked for it."""
+        """Return whether a stop is requested."""
         return self._stop.is_set()
-
-    def ask_to_stop(self) -> None:
-        """Stop after the running step."""
-        self._stop.set()
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Take Ctrl-C and SIGTERM as a wish to stop; elsewhere than in the main thread, change nothing."""
+        """Handle SIGINT and SIGTERM while open; outside the main thread, do nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -58,7 +63,7 @@ class Watch:
         def handle(_number: int, _frame: FrameType | None) -> None:
             if self._stop.is_set():
                 raise KeyboardInterrupt
-            self.ask_to_stop()
+            self._stop.set()
 
         before = {
             number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)
@@ -71,7 +76,7 @@ class Watch:
 
     @contextmanager
     def showing(self, epochs: int, task: Task) -> Iterator[Callable[[Progress], None]]:
-        """Show a bar over all steps of the run; gives the function that moves it."""
+        """Show a progress bar over all steps while open; yields the function that updates it."""
         with Bar(*COLUMNS, console=self._console, disable=not self._console.is_terminal) as bar:
             shown = bar.add_task(
                 "", total=epochs * task.steps, epoch="", loss=0.0, accuracy="", speed=""
@@ -92,16 +97,17 @@ class Watch:
                     )
                 elif progress.epoch != printed:
                     printed = progress.epoch
-                    bar.console.print(_line(progress, epochs), highlight=False, soft_wrap=True)
+                    line = _epoch_line(progress, epochs)
+                    bar.console.print(line, highlight=False, soft_wrap=True)
 
             yield report
 
 
 class Speed:
-    """Rows and targets a second, since this sitting's first step of the epoch.
+    """Throughput in rows and targets per second, since this session's first step of the epoch.
 
     Args:
-        task: says what they are called.
+        task: names rows and targets.
         clock: monotonic seconds.
     """
 
@@ -112,7 +118,7 @@ class Speed:
         self._began_s, self._rows, self._targets = 0.0, 0, 0
 
     def of(self, progress: Progress) -> str:
-        """In words; nothing before the second step."""
+        """Return the throughput as text; empty before the second step."""
         now = self._clock()
         if progress.epoch != self._epoch:
             self._epoch, self._began_s = progress.epoch, now
@@ -126,12 +132,60 @@ class Speed:
         return words
 
 
-def _line(progress: Progress, epochs: int) -> str:
+def _epoch_line(progress: Progress, epochs: int) -> str:
     last = progress.history[-1]
     best = ", best" if progress.best_epoch == last.epoch else ""
-    right = "" if last.accuracy is None else f", accuracy {last.accuracy:.2%}"
-    known = "" if last.validation_accuracy is None else f", {last.validation_accuracy:.2%}"
+    accuracy = "" if last.accuracy is None else f", accuracy {last.accuracy:.2%}"
+    validation = "" if last.validation_accuracy is None else f", {last.validation_accuracy:.2%}"
     return (
-        f"epoch {last.epoch}/{epochs}: loss {last.loss:.4f}{right}; "
-        f"validation {last.validation_loss:.4f}{known}{best}"
+        f"epoch {last.epoch}/{epochs}: loss {last.loss:.4f}{accuracy}; "
+        f"validation {last.validation_loss:.4f}{validation}{best}"
     )
+
+
+def recipe_table() -> Table:
+    """List every recipe with each of its data sets."""
+    table = Table("recipe", "data", "epochs", "batch size", "optimizer", "learning rate")
+    for name, sets in MADE_FOR.items():
+        for data in sets:
+            recipe = make_recipe(name, data)
+            rate = f"{recipe.optimizer.learning_rate:g}"
+            sizes = (str(recipe.epochs), str(recipe.batch_size))
+            table.add_row(name, data, *sizes, recipe.optimizer.kind, rate)
+    return table
+
+
+def print_result(console: Console, record: RunRecord, out: Path) -> None:
+    """Print the test result, the size of the test set and the run directory."""
+    best = record.epochs[record.best_epoch - 1]
+    rows = "pictures" if record.image else "rows"
+    validated = (
+        f"loss {best.validation_loss:.4f}"
+        if best.validation_accuracy is None
+        else f"{best.validation_accuracy:.2%}"
+    )
+    # Names of data, classes and columns may contain brackets.
+    console.print(
+        f"{summarise_test(record)} on {record.data.test_rows:,} {rows} "
+        f"(validation {validated} in epoch {best.epoch} of {len(record.epochs)}, "
+        f"{record.seconds:.1f} s)",
+        *(f"{name}: {text}" for name, text in record.test_notes.items()),
+        f"run: {out}",
+        sep="\n",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def summarise_test(record: RunRecord) -> str:
+    """Describe the test result in the measures of the run's task."""
+    if record.series:
+        return summarise_forecasts(record.test_metrics)
+    if isinstance(record.recipe, Seq2SeqRecipe):
+        return summarise_pairs(record.test_metrics, record.recipe)
+    accuracy = "not tested" if record.test_accuracy is None else f"{record.test_accuracy:.2%}"
+    more = "".join(
+        f", {name.replace('_', ' ')} {value:.2%}" for name, value in record.test_metrics.items()
+    )
+    return f"test accuracy {accuracy}{more}"

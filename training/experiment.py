@@ -1,4 +1,4 @@
-"""What is learnt from what: the part of a run that depends on its kind: pictures, sequences, pairs or series."""
+"""The interface of an experiment: everything in a run that depends on its kind."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from weir.training.run_directory import (
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """A problem's own part of the record of its run."""
+    """The experiment's part of the run's record."""
 
     data: DataRecord
     classes: tuple[str, ...]
@@ -33,13 +33,13 @@ class Description:
 
 
 @dataclass(frozen=True, slots=True)
-class Tested:
-    """What a network answers on the test set.
+class Evaluation:
+    """The network's scores on the test set.
 
-    accuracy: the share of the answers that are right; none where they are numbers.
-    confusions: how often class `row` was taken for class `column`, (classes, classes); likewise.
-    metrics: what else there is to say, by the field's names.
-    notes: by which settings that was measured, as `RunRecord.test_notes`.
+    accuracy: None if targets are numbers.
+    confusions: counts (classes, classes) by true class and answer; None if targets are no classes.
+    metrics: further measures, by the field's names.
+    notes: see `RunRecord.test_notes`.
     """
 
     accuracy: float | None
@@ -48,28 +48,28 @@ class Tested:
     notes: dict[str, str] = field(default_factory=dict)
 
 
-class Problem(Protocol):
+class Experiment(Protocol):
     """A recipe with its data in memory."""
 
     @property
     def recipe(self) -> AnyRecipe:
-        """By which it was prepared."""
+        """The recipe that the data were prepared by."""
 
     @property
     def checksum(self) -> str:
-        """SHA-256 over the source files of its data."""
+        """SHA-256 over the source files of the data."""
 
     def build(self) -> nn.Module:
-        """A network with fresh weights, drawn from torch's global generator."""
+        """Build the network with fresh weights from torch's global generator."""
 
-    def make_task(self, where: torch.device, *, mixed: bool) -> Task:
-        """The batches and the loss, on a device."""
+    def make_task(self, device: torch.device, *, mixed: bool) -> Task:
+        """Return the batches, on a device, and the loss."""
 
     def describe(self) -> Description:
-        """Its part of the record."""
+        """Return the experiment's part of the record."""
 
-    def leave(self, out: Path) -> None:
-        """Write into the run directory what a network needs beside weights and record."""
+    def write_files(self, out: Path) -> None:
+        """Write what the network needs beside its weights and record into the run directory."""
 
-    def test(self, network: nn.Module, where: torch.device, out: Path) -> Tested:
-        """Answer the test set, and draw what is to be seen beside curve and confusions."""
+    def test(self, network: nn.Module, device: torch.device, out: Path) -> Evaluation:
+        """Evaluate the network on the test set, and draw the figures of this kind."""

@@ -1,6 +1,6 @@
-"""The two pictures of a run: how it learnt, and what it confuses.
+"""The figures of a run: learning curve and confusion matrix.
 
-Names are shown as they are: a label of two dollar signs is no formula.
+Names are drawn literally: matplotlib must not parse dollar signs as formulas.
 """
 
 import math
@@ -20,21 +20,21 @@ from matplotlib.ticker import (
 )
 from numpy.typing import NDArray
 
+from weir.training.console import summarise_test
 from weir.training.run_directory import RunRecord
-from weir.training.telling import tested
 
 LEARNING_CURVE = "learning_curve.png"
 CONFUSION_MATRIX = "confusion_matrix.png"
 TRAINING, VALIDATION, BEST = "#0072b2", "#d55e00", "#666666"
-"""From the Okabe-Ito palette, which everybody can tell apart."""
+"""From the Okabe-Ito palette, which colour-blind readers can distinguish."""
 LABELLED_CLASSES = 25
-"""More classes than this and numbers in the cells could not be read."""
+"""Most classes with readable labels and numbers in the cells."""
 
 
 def draw_learning_curve(record: RunRecord, path: Path) -> None:
-    """Loss and accuracy by epoch, training against validation; the kept epoch is marked.
+    """Draw loss and accuracy by epoch, training against validation; the best epoch is marked.
 
-    Of a series, the root of the loss in the series' own unit instead of both.
+    A series has the RMSE in its own unit instead of both.
     """
     if record.series is not None:
         _draw_error_curve(record, record.series.std[0], path)
@@ -71,14 +71,14 @@ def _draw_error_curve(record: RunRecord, std: float, path: Path) -> None:
         [std * math.sqrt(epoch.loss) for epoch in record.epochs],
         [std * math.sqrt(epoch.validation_loss) for epoch in record.epochs],
     )
-    axes.set_ylabel("RMSE (over the steps that are learnt)")
+    axes.set_ylabel("RMSE (over the trained steps)")
     axes.legend(loc="upper right")
     figure.suptitle(_title(record), parse_math=False)
     save(figure, path)
 
 
 def draw_confusion_matrix(record: RunRecord, counts: NDArray[np.int64], path: Path) -> None:
-    """Test rows by true class (down) and answer (across), coloured by their share of the true class."""
+    """Draw test rows by true class (row) and answer (column), coloured by share of the class."""
     size = len(record.classes)
     side = min(max(4.5, 2.2 + 0.55 * size), 12.0)
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
@@ -107,7 +107,7 @@ def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG."""
     FigureCanvasAgg(figure)
     with warnings.catch_warnings():
-        # A label's script that the font lacks shows as boxes; a warning for each letter helps nobody.
+        # Letters that the font lacks show as boxes; a warning for each would be noise.
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
         figure.savefig(path, dpi=100, bbox_inches="tight", pad_inches=0.1)
 
@@ -133,5 +133,6 @@ def _label_cells(axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float
 
 
 def _title(record: RunRecord) -> str:
-    told = f", {tested(record)}" if record.test_accuracy is not None or record.series else ""
-    return f"{record.recipe.name} on {Path(record.data.name).name}{told}"
+    title = f"{record.recipe.name} on {Path(record.data.name).name}"
+    is_tested = record.test_accuracy is not None or record.series
+    return f"{title}, {summarise_test(record)}" if is_tested else title

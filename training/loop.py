@@ -1,10 +1,10 @@
-"""The training loop, which knows no data set and no kind of network.
+"""The training loop. It knows no data set and no architecture.
 
-    fit → (train the epoch → validate → keep the best → save), until epochs or patience are spent
+    fit → (train an epoch → validate → keep the best weights → save) until epochs or patience end
 
-What differs between pictures and sequences is a `Task`: batches, and a loss. The loop can be stopped
-between two steps and go on later from exactly there: all it changes is in `State`, which
-`weir.training.checkpoint` writes and reads.
+A `Task` holds what differs between images, sequences, pairs and series: batches and a loss. The
+loop can stop between two steps and resume from exactly there: everything it changes is in
+`TrainingState`, which `weir.training.checkpoint` writes and reads.
 """
 
 import math
@@ -13,24 +13,19 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from weir.training.average import follow
 from weir.training.errors import DivergedError, InterruptedRunError
 from weir.training.models.auxiliary import WithAuxiliary
-from weir.training.progress import Progress
+from weir.training.optimization import NO_TARGET, Loss, learning_rate, update_average
 from weir.training.recipe import Recipe
-from weir.training.schedule import learning_rate
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-
-
-NO_TARGET, UNSEEN = -100, -1
+from weir.training.run_directory import EpochRecord
 
 
 @dataclass(frozen=True, slots=True)
-class Partners:
-    """What each row was mixed with: the partner's targets, and the row's own share of the mixture."""
+class MixupPartners:
+    """The targets of each row's mixup partner, and the row's own share of the mixture."""
 
     targets: Tensor
     share: float
@@ -38,29 +33,29 @@ class Partners:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows trained together: the network's arguments, and the class of each target, or its number.
+    """Rows trained together: the network's arguments, and each target's class or number.
 
-    A class of `NO_TARGET` fills a shorter row up and counts for nothing; one of `UNSEEN`, a class that the
-    training data lacks, can only be missed.
+    The class `NO_TARGET` is padding and counts for nothing. The class `UNSEEN` is missing from the
+    training data and always counts as an error.
     """
 
     inputs: tuple[Tensor, ...]
     targets: Tensor
-    partners: Partners | None = None
+    partners: MixupPartners | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is learnt.
+    """What the loop optimises: the batches and the loss.
 
     steps: batches of one epoch.
-    training: (epoch, first step) to that epoch's batches from that step on, always the same ones.
+    training: (epoch, first step) to that epoch's batches from that step on; always the same ones.
     validation: one pass over the validation rows.
     loss: (logits, targets) to a mean over the targets.
-    auxiliary_weight: of the loss of each auxiliary classifier, where the network has some in training.
-    mixed: run the forward passes of training in bfloat16 where that is safe.
-    has_classes: whether targets are classes, so that right answers count; numbers are judged by their loss alone.
-    rows_are: what a row is called, for who looks on; `targets_are`, what a target is, if a row has several.
+    auxiliary_weight: factor of each auxiliary classifier's loss, if the network has some.
+    mixed: whether the forward passes of training run in bfloat16, where that is safe.
+    has_classes: whether targets are classes and have an accuracy; numbers have a loss only.
+    rows_are, targets_are: what progress calls a row and, if a row has several, a target.
     """
 
     steps: int
@@ -74,12 +69,78 @@ class Task:
     targets_are: str | None = None
 
 
-@dataclass(slots=True)
-class State:
-    """All that training changes.
+class Progress(BaseModel):
+    """Counters of a run, written into each checkpoint as JSON.
 
-    best: the weights after epoch `progress.best_epoch`; of the average, where there is one.
-    average: follows the network, where the recipe averages weights; it is what is validated and kept.
+    Sums are over the targets of the current epoch.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    epoch: int = Field(default=0, description="finished epochs")
+    step: int = Field(default=0, description="finished steps of the current epoch")
+    learning_rate: float = Field(default=0.0, description="of the last step")
+    loss_sum: float = 0.0
+    right: int = 0
+    targets: int = 0
+    rows: int = 0
+    epoch_seconds: float = 0.0
+    best_epoch: int = Field(default=0, description="from 1; 0 before the first")
+    history: list[EpochRecord] = []
+
+    @property
+    def loss(self) -> float:
+        """Mean training loss of the epoch so far."""
+        return self.loss_sum / max(self.targets, 1)
+
+    @property
+    def accuracy(self) -> float:
+        """Accuracy on the epoch's augmented targets so far."""
+        return self.right / max(self.targets, 1)
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in training and validation, over all sessions."""
+        return sum(record.seconds for record in self.history) + self.epoch_seconds
+
+    def close_epoch(self, validation_loss: float, validation_accuracy: float | None) -> bool:
+        """Append the epoch to the history and start the next; return whether it is the best.
+
+        The best epoch has the highest validation accuracy. Equal accuracies, and targets that are
+        numbers, are compared by the lower loss.
+        """
+        self.epoch += 1
+        record = EpochRecord(
+            epoch=self.epoch,
+            learning_rate=self.learning_rate,
+            loss=self.loss,
+            accuracy=None if validation_accuracy is None else self.accuracy,
+            validation_loss=validation_loss,
+            validation_accuracy=validation_accuracy,
+            seconds=self.epoch_seconds,
+        )
+        is_best = self.best_epoch == 0 or _is_better(record, self.history[self.best_epoch - 1])
+        self.history.append(record)
+        if is_best:
+            self.best_epoch = self.epoch
+        self.step, self.loss_sum, self.right, self.targets, self.rows = 0, 0.0, 0, 0, 0
+        self.epoch_seconds = 0.0
+        return is_best
+
+
+def _is_better(record: EpochRecord, best: EpochRecord) -> bool:
+    return (record.validation_accuracy or 0.0, -record.validation_loss) > (
+        best.validation_accuracy or 0.0,
+        -best.validation_loss,
+    )
+
+
+@dataclass(slots=True)
+class TrainingState:
+    """Everything that training changes.
+
+    best: the weights after epoch `progress.best_epoch`; the averaged ones if there is an average.
+    average: moving average of the network's weights, if the recipe asks for one.
     """
 
     network: nn.Module
@@ -89,69 +150,68 @@ class State:
     average: nn.Module | None = None
 
     @property
-    def judged(self) -> nn.Module:
-        """The network that is validated and kept."""
+    def evaluated(self) -> nn.Module:
+        """The network that is validated and kept: the average, if there is one."""
         return self.network if self.average is None else self.average
 
 
 @dataclass(frozen=True, slots=True)
-class Hooks:
-    """Where the loop meets the outside: asked before each step, told after it, called after each epoch."""
+class Callbacks:
+    """What the loop calls: before each step, after each step or epoch, and after each epoch."""
 
     must_stop: Callable[[], bool]
     report: Callable[[Progress], None]
-    save: Callable[[State], None]
+    save: Callable[[TrainingState], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Mean loss over the targets, and the share that was right, where they are classes."""
+    """Mean loss over the targets, and their accuracy if they are classes."""
 
     loss: float
     accuracy: float | None
 
 
-def fit(state: State, task: Task, recipe: Recipe, hooks: Hooks) -> None:
-    """Train until the recipe's epochs are done or its patience is spent.
+def fit(state: TrainingState, task: Task, recipe: Recipe, callbacks: Callbacks) -> None:
+    """Train until the recipe's epochs or its patience end.
 
     Raises:
-        InterruptedRunError: asked to stop; the state was saved after the last finished step.
-        DivergedError: the loss is no longer a number.
+        InterruptedRunError: a stop is requested; the state is saved after the last finished step.
+        DivergedError: the loss is not finite.
     """
-    while not is_finished(state.progress, recipe):
+    progress = state.progress
+    while progress.epoch < recipe.epochs and progress.epoch - progress.best_epoch < recipe.patience:
         started = time.perf_counter()
-        is_whole = _train_epoch(state, task, recipe, hooks)
-        score = validate(state.judged, task) if is_whole else None
-        state.progress.epoch_seconds += time.perf_counter() - started
-        if score is None:
-            hooks.save(state)
-            raise InterruptedRunError(
-                f"stopped in epoch {state.progress.epoch + 1} after step {state.progress.step}"
+        is_whole = _train_epoch(state, task, recipe, callbacks)
+        score = None
+        if is_whole:
+            score = evaluate(
+                state.evaluated, task.validation(), task.loss, has_classes=task.has_classes
             )
-        if state.progress.close_epoch(score.loss, score.accuracy):
-            state.best = copy_weights(state.judged)
-        hooks.save(state)
-        hooks.report(state.progress)
+        progress.epoch_seconds += time.perf_counter() - started
+        if score is None:
+            callbacks.save(state)
+            raise InterruptedRunError(
+                f"stopped in epoch {progress.epoch + 1} after step {progress.step}"
+            )
+        if progress.close_epoch(score.loss, score.accuracy):
+            state.best = copy_weights(state.evaluated)
+        callbacks.save(state)
+        callbacks.report(progress)
 
 
-def is_finished(progress: Progress, recipe: Recipe) -> bool:
-    """True when no further epoch is due."""
-    waited = progress.epoch - progress.best_epoch
-    return progress.epoch >= recipe.epochs or waited >= recipe.patience
-
-
-def _train_epoch(state: State, task: Task, recipe: Recipe, hooks: Hooks) -> bool:
-    """The steps of the running epoch that are still due; false when asked to stop before the last."""
+def _train_epoch(state: TrainingState, task: Task, recipe: Recipe, callbacks: Callbacks) -> bool:
+    """Run the epoch's remaining steps; return False if a stop is requested before the last."""
     state.network.train()
     for batch in task.training(state.progress.epoch, state.progress.step):
-        if hooks.must_stop():
+        if callbacks.must_stop():
             return False
         _train_step(state, batch, task, recipe)
-        hooks.report(state.progress)
+        callbacks.report(state.progress)
     return True
 
 
-def _train_step(state: State, batch: Batch, task: Task, recipe: Recipe) -> None:
+def _train_step(state: TrainingState, batch: Batch, task: Task, recipe: Recipe) -> None:
     """Forward, backward, clip, update, average, count."""
     progress, settings = state.progress, recipe.optimizer
     done = progress.epoch * task.steps + progress.step
@@ -164,18 +224,20 @@ def _train_step(state: State, batch: Batch, task: Task, recipe: Recipe) -> None:
     for group in state.optimizer.param_groups:
         group["lr"] = progress.learning_rate
     with torch.autocast(batch.targets.device.type, torch.bfloat16, enabled=task.mixed):
-        answer = _split(state.network(*batch.inputs))
-    logits = answer.logits.float()
-    loss = mixed_loss(logits, batch, task)
-    whole = loss
-    for auxiliary in answer.auxiliary:
-        whole = whole + task.auxiliary_weight * mixed_loss(auxiliary.float(), batch, task)
+        output: Tensor | WithAuxiliary = state.network(*batch.inputs)
+    if not isinstance(output, WithAuxiliary):
+        output = WithAuxiliary(output, ())
+    logits = output.logits.float()
+    loss = mixup_loss(logits, batch, task)
+    total = loss
+    for auxiliary in output.auxiliary:
+        total = total + task.auxiliary_weight * mixup_loss(auxiliary.float(), batch, task)
     state.optimizer.zero_grad()
-    whole.backward()  # type: ignore[no-untyped-call]
+    total.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(state.network.parameters(), settings.clip_norm)
     state.optimizer.step()
     if state.average is not None:
-        follow(state.average, state.network, decay=recipe.average_decay, step=done)
+        update_average(state.average, state.network, decay=recipe.average_decay, step=done)
     targets = count_targets(batch.targets)
     progress.loss_sum += _finite(loss) * targets
     if task.has_classes:
@@ -185,22 +247,13 @@ def _train_step(state: State, batch: Batch, task: Task, recipe: Recipe) -> None:
     progress.step += 1
 
 
-def mixed_loss(logits: Tensor, batch: Batch, task: Task) -> Tensor:
-    """The task's loss; of mixed rows, that of their own targets and their partners' in their shares."""
+def mixup_loss(logits: Tensor, batch: Batch, task: Task) -> Tensor:
+    """The task's loss; mixed rows weigh their own and their partners' by their shares."""
     own = task.loss(logits, batch.targets)
     if batch.partners is None:
         return own
     share = batch.partners.share
     return share * own + (1.0 - share) * task.loss(logits, batch.partners.targets)
-
-
-def _split(answer: Tensor | WithAuxiliary) -> WithAuxiliary:
-    return answer if isinstance(answer, WithAuxiliary) else WithAuxiliary(answer, ())
-
-
-def validate(network: nn.Module, task: Task) -> Score:
-    """Score the network on the task's validation rows."""
-    return evaluate(network, task.validation(), task.loss, has_classes=task.has_classes)
 
 
 @torch.inference_mode()
@@ -221,19 +274,19 @@ def evaluate(
 
 
 def count_right(logits: Tensor, targets: Tensor) -> int:
-    """How many targets have the highest logit; logits (..., classes), targets (...)."""
+    """Count the targets with the highest logit; logits (..., classes), targets (...)."""
     return int((logits.argmax(dim=-1) == targets).sum())
 
 
 def count_targets(targets: Tensor) -> int:
-    """How many there are, without those that fill up; of numbers, none does."""
+    """Count the targets without padding; numbers have none."""
     if targets.is_floating_point():
         return targets.numel()
     return int((targets != NO_TARGET).sum())
 
 
 def copy_weights(network: nn.Module) -> dict[str, Tensor]:
-    """The network's weights as they are now, on the CPU, untouched by further training."""
+    """Copy the network's current weights to the CPU."""
     return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
 
 

@@ -1,47 +1,70 @@
-"""What all recipes have in common: the settings of learning, whatever is learnt.
+"""The settings that all recipes share.
 
-A recipe is a value. It is written whole into `run.json`, so that a run can be repeated from its record alone.
+A recipe is an immutable value. `run.json` holds all of it, so that the record alone suffices to
+repeat a run.
 """
 
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Setting: TypeAlias = "str | int | float | bool | tuple[str, ...] | Mapping[str, Setting] | None"
 
 
+@dataclass(frozen=True, slots=True)
+class CliOption:
+    """Marks a setting that `weir train` offers as an option; its help is the description.
+
+    flag: without leading dashes; None: the setting's name.
+    metavar: name of the value in the help; None: derived from the type.
+    is_file: whether the value is a path, which the recipe holds in full.
+    """
+
+    flag: str | None = None
+    metavar: str | None = None
+    is_file: bool = False
+
+
 class Settings(BaseModel):
-    """Values checked once and never changed; unknown keys are errors."""
+    """Validated, immutable settings; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class OptimizerSettings(Settings):
-    """How weights are updated, and the schedule: linear warm-up, then a cosine down to zero."""
+    """The optimiser and its schedule: linear warm-up, then a cosine down to zero."""
 
     kind: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = Field(gt=0.0, description="the peak, reached at the end of warm-up")
+    learning_rate: Annotated[float, CliOption()] = Field(
+        gt=0.0, description="the peak rate, reached at the end of warm-up"
+    )
     weight_decay: float = Field(default=0.0, ge=0.0)
     momentum: float = Field(default=0.9, ge=0.0, lt=1.0, description="sgd only")
     warmup_share: float = Field(default=0.1, ge=0.0, lt=1.0, description="share of all steps")
-    clip_norm: float = Field(default=1.0, gt=0.0, description="bound of the gradient's norm")
+    clip_norm: float = Field(default=1.0, gt=0.0, description="largest norm of the gradient")
 
 
 class Recipe(Settings):
-    """All that decides a run, beside the machine it runs on and what is particular to its kind."""
+    """The settings of a run that every kind of recipe has."""
 
     name: str
     architecture: str
     data: str
-    seed: int = Field(default=0, ge=0, lt=2**32)
+    seed: Annotated[int, CliOption()] = Field(
+        default=0, ge=0, lt=2**32, description="decides weights, row order and augmentation"
+    )
     optimizer: OptimizerSettings
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     average_decay: float = Field(
-        default=0.0, ge=0.0, lt=1.0, description="of the weights kept over the steps; 0: no average"
+        default=0.0,
+        ge=0.0,
+        lt=1.0,
+        description="decay of the moving average of the weights; 0: no average",
     )
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
+    epochs: Annotated[int, CliOption()] = Field(ge=1, description="most passes over the data")
+    batch_size: Annotated[int, CliOption()] = Field(ge=1, description="rows of a step")
     validation_share: float = Field(default=0.1, gt=0.0, lt=1.0)
     patience: int = Field(
         default=10,
@@ -49,20 +72,22 @@ class Recipe(Settings):
         description="epochs without a better validation accuracy, or loss, before stopping",
     )
     cpu_threads: int | None = Field(
-        default=None, ge=1, description="none: one a core; the weights' last bits depend on it"
+        default=None,
+        ge=1,
+        description="none: one a core; the last bits of the weights depend on it",
     )
-    mixed_precision: bool = Field(default=True, description="where the device has bfloat16")
+    mixed_precision: bool = Field(default=True, description="use bfloat16 if the device has it")
     cpu_bfloat16: bool = Field(
-        default=False, description="on CPUs that have it too; small networks gain nothing from it"
+        default=False, description="use it on CPUs too; small networks gain nothing from it"
     )
 
 
 def explain(error: ValidationError) -> str:
-    """One line for a failed validation: field, what was expected, what came."""
+    """Describe a failed validation in one line: field, expected, got."""
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"])
     if first["type"] == "value_error":
-        # Our own words on settings that do not go together; what came would be all of them.
-        said = first["msg"].removeprefix("Value error, ")
-        return f"{field}: {said}" if field else said
+        # Raised by a validator of ours; its input is the whole group, too much to show.
+        message = first["msg"].removeprefix("Value error, ")
+        return f"{field}: {message}" if field else message
     return f"{field or 'settings'}: {first['msg']}, got {first['input']!r}"

@@ -1,95 +1,107 @@
-"""The recipes by name, with their defaults for each data set, and how a caller changes them."""
+"""The registry of recipes: by name, with defaults for each data set, and how they are changed."""
 
 from collections.abc import Mapping
 from typing import Annotated, TypeAlias
 
 from pydantic import Field, ValidationError
 
+from weir.training.data.lines import CONLLU_ENDINGS
 from weir.training.errors import RecipeError
-from weir.training.forecasting import recipes as of_series
-from weir.training.forecasting.recipe import TASK as SERIES_TASK
-from weir.training.forecasting.recipe import SeriesRecipe
-from weir.training.images import recipes as of_pictures
-from weir.training.images.recipe import PictureRecipe
+from weir.training.forecasting import recipes as forecasting
+from weir.training.forecasting.recipes import SeriesRecipe
+from weir.training.images import recipes as images
+from weir.training.images.recipes import ImageRecipe
 from weir.training.recipe import Recipe, Setting, explain
-from weir.training.seq2seq import recipes as of_pairs
-from weir.training.seq2seq.recipe import TASKS as PAIR_TASKS
+from weir.training.seq2seq import recipes as seq2seq
 from weir.training.seq2seq.recipe import Seq2SeqRecipe
-from weir.training.text import recipes as of_sequences
-from weir.training.text.recipe import TASKS as SEQUENCE_TASKS
+from weir.training.text import recipes as text
 from weir.training.text.recipe import SequenceRecipe
 
-RECIPES = {
-    **of_pictures.RECIPES,
-    **of_sequences.RECIPES,
-    **of_pairs.RECIPES,
-    **of_series.RECIPES,
-}
-"""By name, a function of the data set that gives the settings."""
+RECIPES = {**images.RECIPES, **text.RECIPES, **seq2seq.RECIPES, **forecasting.RECIPES}
+"""By name, a function from the data set to the settings."""
 
-MADE_FOR = {
-    **of_pictures.MADE_FOR,
-    **of_sequences.MADE_FOR,
-    **of_pairs.MADE_FOR,
-    **of_series.MADE_FOR,
-}
-"""By name, the data sets a recipe is made for, its default first; PATH stands for data of yours."""
+MADE_FOR = {**images.MADE_FOR, **text.MADE_FOR, **seq2seq.MADE_FOR, **forecasting.MADE_FOR}
+"""By name, the recipe's data sets, the default first; PATH is the user's own data."""
 
 AnyRecipe: TypeAlias = Annotated[
-    PictureRecipe | SequenceRecipe | Seq2SeqRecipe | SeriesRecipe, Field(discriminator="task")
+    ImageRecipe | SequenceRecipe | Seq2SeqRecipe | SeriesRecipe, Field(discriminator="task")
 ]
 
-
-KINDS: dict[str, type[Recipe]] = {
-    "pictures": PictureRecipe,
+KINDS: dict[str, type[AnyRecipe]] = {
+    "images": ImageRecipe,
     "sequences": SequenceRecipe,
     "pairs": Seq2SeqRecipe,
     "series": SeriesRecipe,
 }
-"""By what they are for."""
+"""The classes of recipes, by their kind of data."""
+
+_CLASSES: dict[str, type[AnyRecipe]] = {
+    **dict.fromkeys(images.RECIPES, ImageRecipe),
+    **dict.fromkeys(text.RECIPES, SequenceRecipe),
+    **dict.fromkeys(seq2seq.RECIPES, Seq2SeqRecipe),
+    **dict.fromkeys(forecasting.RECIPES, SeriesRecipe),
+}
+
+_OF_ONE_DATA_SET = {
+    "stress": ("--with-stress", "cmudict-pronounce"),
+    "source_language": ("--source-language", "multi30k"),
+    "target_language": ("--target-language", "multi30k"),
+}
+"""By setting, its option and the only data set that it applies to."""
+_TREEBANK = "ewt"
+
+
+def class_of(name: str) -> type[AnyRecipe]:
+    """Return the class of a named recipe.
+
+    Raises:
+        RecipeError: unknown name.
+    """
+    if name not in _CLASSES:
+        raise RecipeError(f"unknown recipe {name!r}; there are {', '.join(sorted(RECIPES))}")
+    return _CLASSES[name]
 
 
 def make_recipe(name: str, data: str | None = None, **changes: Setting) -> AnyRecipe:
-    """The named recipe with its defaults for a data set.
+    """Return the named recipe with its defaults for a data set.
 
     Args:
         name: a key of `RECIPES`.
-        data: a data set's name, or the path of your own; none takes the recipe's first.
-        **changes: top-level settings put in place of the defaults; a mapping changes only its keys.
+        data: a data set's name or the path of the user's own data; None takes the recipe's first.
+        **changes: settings to replace; a mapping replaces only its own keys.
 
     Raises:
-        RecipeError: unknown name, or a setting out of its range; names field, bound and value.
+        RecipeError: unknown name, or an invalid setting; names field, bound and value.
     """
-    if name not in RECIPES:
-        raise RecipeError(f"unknown recipe {name!r}; there are {', '.join(sorted(RECIPES))}")
+    kind = class_of(name)
     data = data or MADE_FOR[name][0]
-    recipe = _validate({"name": name, "data": data, **RECIPES[name](data)})
+    recipe = _validate(kind, {"name": name, "data": data, **RECIPES[name](data)})
     return change_recipe(recipe, **changes)
 
 
 def quicken(recipe: AnyRecipe) -> AnyRecipe:
-    """The recipe's form for tests and demonstrations, under a minute long.
+    """Return the recipe's quick form for tests and demos, which trains in under a minute.
 
     Raises:
-        RecipeError: it has none.
+        RecipeError: the recipe has none.
     """
-    quick = {**of_sequences.QUICK, **of_pairs.QUICK, **of_series.QUICK}
+    quick = {**text.QUICK, **seq2seq.QUICK, **forecasting.QUICK}
     if recipe.name not in quick:
         raise RecipeError(f"{recipe.name} has no quick form; {', '.join(quick)} have one")
     return change_recipe(recipe, **quick[recipe.name])
 
 
 def change_recipe(recipe: AnyRecipe, **changes: Setting) -> AnyRecipe:
-    """The recipe with other settings, under the rules of `make_recipe`.
+    """Return the recipe with other settings, as `make_recipe` describes.
 
-    An encoder of convolutions in place of a recurrent one brings its own depth and pooling along.
+    A change to a convolutional encoder also sets that encoder's own depth and pooling.
     """
     settings = recipe.model_dump()
     encoder = changes.get("encoder")
     if isinstance(encoder, Mapping) and encoder.get("cell") == "tdnn":
         pool = {} if recipe.task == "tagging" else {"pool": "mean"}
-        settings = _merged(settings, {"encoder": {**of_sequences.TDNN, **pool}})
-    return _validate(_merged(settings, changes))
+        settings = _merged(settings, {"encoder": {**text.TDNN, **pool}})
+    return _validate(type(recipe), _merged(settings, changes))
 
 
 def _merged(settings: Mapping[str, Setting], changes: Mapping[str, Setting]) -> dict[str, Setting]:
@@ -103,27 +115,50 @@ def _merged(settings: Mapping[str, Setting], changes: Mapping[str, Setting]) -> 
     return merged
 
 
-def _validate(settings: Mapping[str, Setting]) -> AnyRecipe:
-    kind: type[AnyRecipe] = PictureRecipe
-    if settings.get("task") in SEQUENCE_TASKS:
-        kind = SequenceRecipe
-    elif settings.get("task") in PAIR_TASKS:
-        kind = Seq2SeqRecipe
-    elif settings.get("task") == SERIES_TASK:
-        kind = SeriesRecipe
+def _validate(kind: type[AnyRecipe], settings: Mapping[str, Setting]) -> AnyRecipe:
     try:
         return kind.model_validate(settings)
     except ValidationError as error:
-        _refuse_others(kind, settings)
+        _refuse_settings_of_other_kinds(kind, settings)
         raise RecipeError(explain(error)) from error
 
 
-def _refuse_others(kind: type[Recipe], settings: Mapping[str, Setting]) -> None:
-    """Say so where a recipe is given a setting of other kinds."""
+def _refuse_settings_of_other_kinds(kind: type[Recipe], settings: Mapping[str, Setting]) -> None:
     for name in settings:
         owners = [what for what, other in KINDS.items() if name in other.model_fields]
         if owners and name not in kind.model_fields:
             raise RecipeError(
-                f"{settings['name']} takes no {name}, which is of recipes for {' and '.join(owners)}, "
-                f"got {settings[name]!r}"
+                f"{settings['name']} takes no {name}, which is of recipes for "
+                f"{' and '.join(owners)}, got {settings[name]!r}"
             )
+
+
+def require_applicable(recipe: AnyRecipe, changes: Mapping[str, Setting]) -> None:
+    """Refuse a change that has no effect on this data set or network.
+
+    Only new options are checked: records of runs with such settings stay readable.
+
+    Raises:
+        RecipeError: names the option, what it goes with, and what it got.
+    """
+    for name, (option, data) in _OF_ONE_DATA_SET.items():
+        if name in changes and recipe.data != data:
+            raise RecipeError(f"{option} goes with {data}, got it for {recipe.data}")
+    if "column" in changes and isinstance(recipe, SequenceRecipe):
+        require_conllu(recipe.data, recipe.dev, recipe.test)
+    network = changes.get("network")
+    if isinstance(network, Mapping) and "hidden" in network and recipe.architecture == "ar":
+        raise RecipeError(f"--hidden goes with networks of hidden units, got it for {recipe.name}")
+
+
+def require_conllu(*data: str | None) -> None:
+    """Refuse --column if none of the data sets is CoNLL-U.
+
+    Raises:
+        RecipeError: names the first data set.
+    """
+    if not any(each and (each == _TREEBANK or each.endswith(CONLLU_ENDINGS)) for each in data):
+        raise RecipeError(
+            f"--column goes with CoNLL-U ({_TREEBANK}, or files that end with "
+            f"{' or '.join(CONLLU_ENDINGS)}), got it for {data[0]}"
+        )

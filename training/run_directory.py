@@ -1,14 +1,16 @@
-"""A run directory: what training leaves behind, and the one way to read it.
+"""The run directory: what training leaves behind, and how it is read and written.
 
     weights.safetensors     the weights of the best validation epoch
     run.json                `RunRecord`
-    vocabulary.*.txt        of what reads words, `weir.training.data.vocabulary`
+    vocabulary.*.txt        of networks that read words, see `weir.training.data.vocabulary`
     learning_curve.png, confusion_matrix.png, forecast.png, …
 
-Nothing in it is pickled, so a run from elsewhere can be read without running its code.
+Nothing in it is pickled: reading a foreign run executes none of its code. Each file is replaced as
+a whole.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -18,7 +20,6 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from weir.training.errors import DataError, RunError
-from weir.training.files import apart, write_whole
 from weir.training.recipe import explain
 from weir.training.recipes import KINDS, AnyRecipe
 
@@ -27,13 +28,13 @@ RECORD = "run.json"
 
 
 class Record(BaseModel):
-    """A part of `run.json`; unknown keys are errors."""
+    """Base of the parts of `run.json`; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class DataRecord(Record):
-    """Which data were used, and the proof."""
+    """The data set of a run, and its checksum."""
 
     name: str = Field(description="a data set's name, or the absolute path of a folder or file")
     checksum: str = Field(description="SHA-256 over the source files")
@@ -43,7 +44,7 @@ class DataRecord(Record):
 
 
 class ImageRecord(Record):
-    """What the network takes: normalised = (uint8 / 255 - mean) / std, a mean and std a channel."""
+    """The input of an image network: normalised = (uint8 / 255 - mean) / std, by channel."""
 
     height: int
     width: int
@@ -52,40 +53,43 @@ class ImageRecord(Record):
     std: list[float]
     resize: Literal["stretch", "short-side"] = Field(
         default="stretch",
-        description="how a picture of any size is brought to this one; short-side: in proportion, bilinear, then the middle",
+        description="how images of any size are resized, bilinear; short-side: in proportion, "
+        "then the centre is cropped",
     )
-    short_side: int | None = Field(default=None, description="its length, with short-side")
+    short_side: int | None = Field(default=None, description="in pixels, with short-side")
 
 
 class SequenceRecord(Record):
-    """What the network takes: tokens of vocabularies, or frames of bytes, normalised in the network itself."""
+    """The input of a sequence network: tokens, or frames of bytes that it normalises itself."""
 
-    words: int | None = Field(default=None, description="in the vocabulary; none: frames")
-    characters: int | None = Field(default=None, description="likewise; none: spelling is not read")
+    words: int | None = Field(default=None, description="vocabulary size; none: frames")
+    characters: int | None = Field(
+        default=None, description="size of the character vocabulary; none: characters are not read"
+    )
     features: int | None = Field(default=None, description="bytes of a frame; none: tokens")
-    mean: float = Field(default=0.0, description="of the training frames, as a share of 255")
-    std: float = Field(default=1.0, description="likewise")
+    mean: float = Field(default=0.0, description="of the training frames, divided by 255")
+    std: float = Field(default=1.0, description="of the training frames, divided by 255")
 
 
 class SeriesRecord(Record):
-    """What the network takes: values as they were measured, scaled in the network itself."""
+    """The input of a forecasting network: raw values, which it scales itself."""
 
-    columns: list[str] = Field(description="the one that is forecast first")
+    columns: list[str] = Field(description="the forecast column is the first")
     mean: list[float] = Field(description="of each column's training part")
-    std: list[float] = Field(description="likewise")
+    std: list[float] = Field(description="of each column's training part")
 
 
 class PairRecord(Record):
-    """What the network takes and gives: tokens of two vocabularies."""
+    """The vocabulary sizes of a sequence-to-sequence network."""
 
     source_words: int
     target_words: int
 
 
 class EpochRecord(Record):
-    """One pass over the training rows, as distorted, and what validation said after it.
+    """One epoch: training scores on augmented rows, and the validation scores after it.
 
-    Accuracies are none where targets are numbers.
+    Accuracies are None if targets are numbers.
     """
 
     epoch: int = Field(description="from 1")
@@ -98,9 +102,9 @@ class EpochRecord(Record):
 
 
 class RunRecord(Record):
-    """All there is to know about a run.
+    """The content of `run.json`.
 
-    `test_accuracy` is none until the one test is done, and where targets are numbers.
+    `test_accuracy` is None before the test, and if targets are numbers.
     """
 
     format: Literal[1] = 1
@@ -124,19 +128,19 @@ class RunRecord(Record):
     commit: str | None
     device: str
     epochs: list[EpochRecord]
-    best_epoch: int = Field(description="whose weights were kept")
+    best_epoch: int = Field(description="the epoch of the kept weights")
     test_accuracy: float | None
-    test_metrics: dict[str, float] = Field(default={}, description="what else was measured")
+    test_metrics: dict[str, float] = Field(default={}, description="further measures by name")
     test_notes: dict[str, str] = Field(
-        default={}, description="by which settings, where a field signs them: of BLEU, sacrebleu's"
+        default={}, description="how they were measured, such as sacrebleu's signature"
     )
     seconds: float
 
 
 _Part = TypeVar("_Part", bound=BaseModel)
-_LEARNT_FROM: dict[type[BaseModel], str] = {
+_KIND_NAMES: dict[type[BaseModel], str] = {
     **{kind: name for name, kind in KINDS.items()},
-    ImageRecord: "pictures",
+    ImageRecord: "images",
     SequenceRecord: "sequences",
     PairRecord: "pairs",
     SeriesRecord: "series",
@@ -147,7 +151,7 @@ def read_record(run: Path) -> RunRecord:
     """Read a run's record.
 
     Raises:
-        RunError: no such run, or its record is broken.
+        RunError: the run is missing, or its record is broken.
     """
     path = run / RECORD
     try:
@@ -161,7 +165,7 @@ def read_record(run: Path) -> RunRecord:
 
 
 def part_of(record: RunRecord, kind: type[_Part]) -> _Part:
-    """A run's recipe, or what its network takes, of the kind that is asked for.
+    """Return the run's recipe, or the record of its input, if it has the given class.
 
     Raises:
         RunError: the run is of another kind.
@@ -170,26 +174,26 @@ def part_of(record: RunRecord, kind: type[_Part]) -> _Part:
         if isinstance(part, kind):
             return part
     raise RunError(
-        f"{record.recipe.name}: expected a run on {_LEARNT_FROM[kind]}, got {record.task}"
+        f"{record.recipe.name}: expected a run on {_KIND_NAMES[kind]}, got {record.task}"
     )
 
 
 def write_record(run: Path, record: RunRecord) -> None:
-    """Write a run's record, whole or not at all."""
+    """Write a run's record."""
     text = json.dumps(record.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
-    write_whole(run / RECORD, text.encode())
+    write_atomically(run / RECORD, text.encode())
 
 
 def save_weights(run: Path, weights: dict[str, Tensor]) -> None:
-    """Write a run's weights, whole or not at all."""
-    write_whole(run / WEIGHTS, save(apart(weights)))
+    """Write a run's weights."""
+    write_atomically(run / WEIGHTS, save(unshare(weights)))
 
 
 def load_weights(run: Path, network: nn.Module) -> nn.Module:
-    """The run's weights, put into a network of its architecture; in eval mode.
+    """Load the run's weights into a network of its architecture, in eval mode.
 
     Raises:
-        RunError: weights that are not the network's.
+        RunError: the weights do not fit the network.
     """
     path = run / WEIGHTS
     try:
@@ -200,12 +204,31 @@ def load_weights(run: Path, network: nn.Module) -> nn.Module:
 
 
 def require_same_data(record: RunRecord, checksum: str) -> None:
-    """Refuse data that are no longer those a run was trained on.
+    """Refuse data that changed since the run was trained.
 
     Raises:
         DataError: names both checksums.
     """
     if checksum != record.data.checksum:
         raise DataError(
-            f"{record.data.name}: SHA-256 was {record.data.checksum} when the run was trained, is {checksum}"
+            f"{record.data.name}: SHA-256 was {record.data.checksum} when the run was trained, "
+            f"is {checksum}"
         )
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a temporary file and rename it: readers see the old file or the new one."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_bytes(content)
+    part.replace(path)
+
+
+def unshare(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give each tensor its own memory, as safetensors requires; tied weights share theirs."""
+    seen: set[int] = set()
+    separate = {}
+    for name, tensor in tensors.items():
+        address = tensor.untyped_storage().data_ptr()
+        separate[name] = tensor.clone() if address in seen else tensor
+        seen.add(address)
+    return {name: tensor.contiguous() for name, tensor in separate.items()}

@@ -1,101 +1,194 @@
-"""One run from beginning to end: data → network → loop → test → run directory.
+"""A training run from its options to its run directory: data → network → loop → test → files.
 
-The weights kept are those of the epoch that did best on the validation rows. The test set is measured once,
-with those weights, after training.
+The weights kept are those of the best epoch on the validation rows. The test set is evaluated
+once, with those weights, after training.
 """
 
 import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
-from weir.training import checkpoint, device, figures, provenance
-from weir.training.errors import RunError
-from weir.training.experiment import Problem
+from weir.training import figures, reproducibility
+from weir.training.checkpoint import (
+    CHECKPOINT,
+    Checkpoint,
+    read_checkpoint,
+    remove_checkpoint,
+    restore,
+    write_checkpoint,
+)
+from weir.training.data import DATA_SETS, PAIR_SETS, TEXT_SETS
+from weir.training.data.series import SERIES_SETS
+from weir.training.errors import RecipeError, RunError
+from weir.training.experiment import Experiment
 from weir.training.forecasting.experiment import prepare as prepare_series
-from weir.training.forecasting.recipe import SeriesRecipe
-from weir.training.images.experiment import prepare as prepare_pictures
-from weir.training.images.recipe import PictureRecipe
-from weir.training.loop import Hooks, State, Task, copy_weights, fit
+from weir.training.forecasting.recipes import SeriesRecipe
+from weir.training.images.experiment import prepare as prepare_images
+from weir.training.images.recipes import ImageRecipe
+from weir.training.loop import Callbacks, Progress, Task, TrainingState, copy_weights, fit
 from weir.training.optimization import make_optimizer
-from weir.training.progress import Progress
-from weir.training.recipes import AnyRecipe
-from weir.training.run_directory import RunRecord, save_weights, write_record
+from weir.training.recipe import Setting
+from weir.training.recipes import (
+    MADE_FOR,
+    AnyRecipe,
+    change_recipe,
+    make_recipe,
+    quicken,
+    require_applicable,
+)
+from weir.training.reproducibility import DeviceName, choose_device
+from weir.training.run_directory import (
+    RECORD,
+    RunRecord,
+    read_record,
+    save_weights,
+    write_record,
+)
 from weir.training.seq2seq.experiment import prepare as prepare_pairs
 from weir.training.seq2seq.recipe import Seq2SeqRecipe
+from weir.training.text.experiment import SequenceExperiment
 from weir.training.text.experiment import prepare as prepare_sequences
+from weir.training.text.gradient_log import log_gradients
+from weir.training.text.recipe import SequenceRecipe
 
 
-class Watcher(Protocol):
-    """Who looks on: `weir.training.console.Watch`, or whoever embeds the training."""
+class Monitor(Protocol):
+    """Follows a run and may stop it, as `weir.training.console.ConsoleMonitor` does."""
 
     def must_stop(self) -> bool:
-        """Asked before each step."""
+        """Return whether to stop; called before each step."""
 
     def showing(
         self, epochs: int, task: Task
     ) -> AbstractContextManager[Callable[[Progress], None]]:
-        """Entered around the loop; gives what is called after each step and each epoch."""
+        """Open for the whole loop; yields the function to call after each step and epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOptions:
+    """Options of a run; None leaves a setting to the recipe, or to the checkpoint."""
+
+    recipe: str
+    data: str | None = None
+    out: Path | None = None
+    device: DeviceName = "auto"
+    resume: bool = False
+    overwrite: bool = False
+    quick: bool = False
+    log_gradients: bool = False
+    changes: dict[str, Setting] = field(default_factory=dict)
+
+    @property
+    def directory(self) -> Path:
+        """The run directory."""
+        data = self.data or MADE_FOR.get(self.recipe, ("",))[0]
+        return self.out or Path("runs") / f"{self.recipe}-{Path(data).name}"
+
+
+def run_training(options: TrainingOptions, monitor: Monitor) -> RunRecord:
+    """Train with these options; resuming a finished run returns its record.
+
+    Raises:
+        TrainingError: as `train_experiment` says, and
+        RunError: the directory is in use, or holds nothing to resume;
+        RecipeError: settings that differ from those of the resumed run, or that have no effect.
+    """
+    for option, is_given in (("quick", options.quick), ("overwrite", options.overwrite)):
+        if is_given and options.resume:
+            raise RecipeError(
+                f"--{option} goes with a run that begins, got --resume too; a resumed run keeps "
+                "its settings"
+            )
+    device = choose_device(options.device)
+    out = options.directory
+    if options.resume and (out / RECORD).is_file() and not (out / CHECKPOINT).is_file():
+        return _read_finished(options)
+    if not options.resume and not options.overwrite:
+        _require_unused(out)
+    resumed = read_checkpoint(out) if options.resume else None
+    recipe = _require_same_recipe(options, resumed.note.recipe) if resumed else _recipe_of(options)
+    if options.log_gradients and not isinstance(recipe, SequenceRecipe):
+        raise RecipeError(f"{recipe.name}: gradients by time lag are of sequences only")
+    experiment = prepare(recipe)
+    record = train_experiment(experiment, out, device, monitor, resumed)
+    if options.log_gradients and isinstance(experiment, SequenceExperiment):
+        log_gradients(experiment, out)
+    return record
+
+
+def _read_finished(options: TrainingOptions) -> RunRecord:
+    record = read_record(options.directory)
+    _require_same_recipe(options, record.recipe)
+    if options.log_gradients:
+        raise RunError(
+            f"{options.directory}: --log-gradients goes with a training, this run is finished"
+        )
+    return record
+
+
+def _recipe_of(options: TrainingOptions) -> AnyRecipe:
+    recipe = make_recipe(options.recipe, _full_path(options.data) if options.data else None)
+    if options.quick:
+        recipe = quicken(recipe)
+    recipe = change_recipe(recipe, **options.changes)
+    require_applicable(recipe, options.changes)
+    return recipe
+
+
+def _full_path(data: str) -> str:
+    """A data set's name as it is; a path in full, so that the run is readable from anywhere."""
+    named = (*DATA_SETS, *TEXT_SETS, *PAIR_SETS, *SERIES_SETS)
+    return data if data in named else str(Path(data).resolve())
+
+
+def _require_same_recipe(options: TrainingOptions, began: AnyRecipe) -> AnyRecipe:
+    """Return the recipe that the run began with; refuse options that differ from it."""
+    data = {"data": _full_path(options.data)} if options.data else {}
+    requested = change_recipe(began, name=options.recipe, **data, **options.changes)
+    require_applicable(requested, options.changes)
+    before, now = began.model_dump(), requested.model_dump()
+    for key, value in before.items():
+        if now[key] != value:
+            raise RecipeError(
+                f"{options.directory}: the run began with {key} {value}, asked for {now[key]}; "
+                "a resumed run keeps its settings"
+            )
+    return began
+
+
+def _require_unused(out: Path) -> None:
+    used = [name for name in (RECORD, CHECKPOINT) if (out / name).exists()]
+    if used:
+        raise RunError(
+            f"{out}: holds a run already ({used[0]}); name another --out, or add --resume or "
+            "--overwrite"
+        )
 
 
 def train(
     recipe: AnyRecipe,
     out: Path,
-    where: torch.device,
-    watch: Watcher,
-    resumed: checkpoint.Checkpoint | None,
+    device: torch.device,
+    monitor: Monitor,
+    resumed: Checkpoint | None,
 ) -> RunRecord:
-    """Read the data and train by a recipe; of a resumed run, the checkpoint's. See `learn`."""
-    return learn(prepare(recipe), out, where, watch, resumed)
+    """Prepare the recipe's data and train; see `train_experiment`."""
+    return train_experiment(prepare(recipe), out, device, monitor, resumed)
 
 
-def learn(
-    problem: Problem,
-    out: Path,
-    where: torch.device,
-    watch: Watcher,
-    resumed: checkpoint.Checkpoint | None,
-) -> RunRecord:
-    """Train and leave a complete run directory.
+def prepare(recipe: AnyRecipe) -> Experiment:
+    """Read all of the recipe's data, so that a broken file shows before the training.
 
-    Args:
-        problem: as `prepare` gave it.
-        out: made if need be; a run already in it stays whole until this one is finished.
-        where: computes there.
-        watch: is told of progress, and may ask to stop.
-        resumed: where to go on from, or none to begin.
-
-    Raises:
-        InterruptedRunError: stopped, with a checkpoint in `out`.
-        DataError, ModelError, DivergedError: as their docstrings say.
+    Arithmetic is made deterministic first: sums over the data are part of the run too.
     """
-    recipe = problem.recipe
-    state = begin(problem, where)
-    if resumed:
-        _require_same_data(problem, resumed)
-        checkpoint.restore(state, resumed)
-    task = problem.make_task(where, mixed=_is_mixed(recipe, where))
-    out.mkdir(parents=True, exist_ok=True)
-
-    def save(reached: State) -> None:
-        checkpoint.write_checkpoint(out, reached, recipe, problem.checksum)
-
-    with watch.showing(recipe.epochs, task) as report:
-        fit(state, task, recipe, Hooks(watch.must_stop, report, save))
-    return finish(state, problem, out, where)
-
-
-def prepare(recipe: AnyRecipe) -> Problem:
-    """Read the recipe's data, all of them, so that a broken file shows before the training.
-
-    Arithmetic is settled first: sums over the data belong to the run as well.
-    """
-    device.settle_arithmetic(recipe.cpu_threads)
-    if isinstance(recipe, PictureRecipe):
-        return prepare_pictures(recipe)
+    reproducibility.make_deterministic(recipe.cpu_threads)
+    if isinstance(recipe, ImageRecipe):
+        return prepare_images(recipe)
     if isinstance(recipe, SeriesRecipe):
         return prepare_series(recipe)
     if isinstance(recipe, Seq2SeqRecipe):
@@ -103,49 +196,81 @@ def prepare(recipe: AnyRecipe) -> Problem:
     return prepare_sequences(recipe)
 
 
-def begin(problem: Problem, where: torch.device) -> State:
-    """A fresh network and optimiser; the seed decides the weights."""
-    recipe = problem.recipe
+def train_experiment(
+    experiment: Experiment,
+    out: Path,
+    device: torch.device,
+    monitor: Monitor,
+    resumed: Checkpoint | None,
+) -> RunRecord:
+    """Train and leave a complete run directory.
+
+    Args:
+        experiment: from `prepare`.
+        out: created if missing; an earlier run in it stays whole until this one is finished.
+        device: where to compute.
+        monitor: receives progress, and may stop the run.
+        resumed: the checkpoint to resume; None starts a new run.
+
+    Raises:
+        InterruptedRunError: the run is stopped, with a checkpoint in `out`.
+        DataError, ModelError, DivergedError: as their docstrings say.
+    """
+    recipe = experiment.recipe
+    state = _initialise(experiment, device)
+    if resumed:
+        before = resumed.note.data_checksum
+        if experiment.checksum != before:
+            raise RunError(
+                f"{recipe.data}: SHA-256 was {before} when the run began, "
+                f"is {experiment.checksum}; begin anew"
+            )
+        restore(state, resumed)
+    wants_mixed = recipe.mixed_precision and (device.type == "cuda" or recipe.cpu_bfloat16)
+    is_mixed = wants_mixed and reproducibility.has_bfloat16(device)
+    task = experiment.make_task(device, mixed=is_mixed)
+    out.mkdir(parents=True, exist_ok=True)
+
+    def save(reached: TrainingState) -> None:
+        write_checkpoint(out, reached, recipe, experiment.checksum)
+
+    with monitor.showing(recipe.epochs, task) as report:
+        fit(state, task, recipe, Callbacks(monitor.must_stop, report, save))
+    return _finish(state, experiment, out, device)
+
+
+def _initialise(experiment: Experiment, device: torch.device) -> TrainingState:
+    """Build the network, with weights from the recipe's seed, and its optimiser."""
+    recipe = experiment.recipe
     torch.manual_seed(recipe.seed)
-    network = problem.build().to(where)
+    network = experiment.build().to(device)
     optimizer = make_optimizer(network, recipe.optimizer)
     average = copy.deepcopy(network) if recipe.average_decay else None
-    return State(network, optimizer, copy_weights(network), Progress(), average)
+    return TrainingState(network, optimizer, copy_weights(network), Progress(), average)
 
 
-def _is_mixed(recipe: AnyRecipe, where: torch.device) -> bool:
-    is_wanted = recipe.mixed_precision and (where.type == "cuda" or recipe.cpu_bfloat16)
-    return is_wanted and device.has_mixed_precision(where)
-
-
-def finish(state: State, problem: Problem, out: Path, where: torch.device) -> RunRecord:
-    """Write the weights and the record, test once, record that, and draw the figures."""
-    record = _describe(state.progress, problem, where)
+def _finish(
+    state: TrainingState, experiment: Experiment, out: Path, device: torch.device
+) -> RunRecord:
+    """Write the weights and the record, test once, record the result, and draw the figures."""
+    record = _make_record(state.progress, experiment, device)
     save_weights(out, state.best)
     state.network.load_state_dict(state.best)
-    problem.leave(out)
+    experiment.write_files(out)
     write_record(out, record)
-    tested = problem.test(state.network, where, out)
-    record.test_accuracy, record.test_metrics = tested.accuracy, tested.metrics
-    record.test_notes = tested.notes
+    evaluation = experiment.test(state.network, device, out)
+    record.test_accuracy, record.test_metrics = evaluation.accuracy, evaluation.metrics
+    record.test_notes = evaluation.notes
     write_record(out, record)
     figures.draw_learning_curve(record, out / figures.LEARNING_CURVE)
-    if tested.confusions is not None:
-        figures.draw_confusion_matrix(record, tested.confusions, out / figures.CONFUSION_MATRIX)
-    checkpoint.remove_checkpoint(out)
+    if evaluation.confusions is not None:
+        figures.draw_confusion_matrix(record, evaluation.confusions, out / figures.CONFUSION_MATRIX)
+    remove_checkpoint(out)
     return record
 
 
-def _require_same_data(problem: Problem, resumed: checkpoint.Checkpoint) -> None:
-    before = resumed.note.data_checksum
-    if problem.checksum != before:
-        raise RunError(
-            f"{problem.recipe.data}: SHA-256 was {before} when the run began, is {problem.checksum}; begin anew"
-        )
-
-
-def _describe(progress: Progress, problem: Problem, where: torch.device) -> RunRecord:
-    recipe, described = problem.recipe, problem.describe()
+def _make_record(progress: Progress, experiment: Experiment, device: torch.device) -> RunRecord:
+    recipe, described = experiment.recipe, experiment.describe()
     return RunRecord(
         recipe=recipe,
         architecture=recipe.architecture,
@@ -157,9 +282,9 @@ def _describe(progress: Progress, problem: Problem, where: torch.device) -> RunR
         sequence=described.sequence,
         series=described.series,
         pairs=described.pairs,
-        versions=provenance.versions(),
-        commit=provenance.commit(),
-        device=device.describe(where),
+        versions=reproducibility.versions(),
+        commit=reproducibility.commit(),
+        device=reproducibility.device_name(device),
         epochs=progress.history,
         best_epoch=progress.best_epoch,
         test_accuracy=None,

@@ -14,7 +14,7 @@ from weir.export.provenance import name_of, provenance_of, random_examples
 from weir.export.spec import ExportSpec
 from weir.training.errors import TrainingError
 from weir.training.forecasting.experiment import load_model, load_test
-from weir.training.forecasting.recipe import SeriesRecipe
+from weir.training.forecasting.recipes import SeriesRecipe
 from weir.training.run_directory import RunRecord, SeriesRecord, part_of
 
 HISTORY, FORECAST = "history", "forecast"

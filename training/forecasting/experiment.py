@@ -1,4 +1,4 @@
-"""A series as a problem: windows of three parts, a network with its scaling, and what is said of it."""
+"""The forecasting experiment: windows of a series, network with scaling, and evaluation."""
 
 import functools
 import math
@@ -12,11 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from weir.training.data.series import SeriesData, load_series
-from weir.training.experiment import Description, Tested
-from weir.training.forecasting.baselines import AR_LAGS, fit_autoregression, persist
-from weir.training.forecasting.evaluation import naive_error, score
-from weir.training.forecasting.figures import FORECAST, Drawn, draw_forecast
-from weir.training.forecasting.recipe import FED_BACK, SeriesRecipe
+from weir.training.experiment import Description, Evaluation
+from weir.training.forecasting.evaluation import (
+    AR_LAGS,
+    fit_autoregression,
+    naive_error,
+    persist,
+    score,
+)
+from weir.training.forecasting.figures import FORECAST, ForecastFigure, draw_forecast
+from weir.training.forecasting.recipes import FED_BACK, SeriesRecipe
 from weir.training.forecasting.windows import Parts, Windows, cut, divide_by_time
 from weir.training.loop import Batch, Task
 from weir.training.models.series import build_forecaster
@@ -36,11 +41,11 @@ BASELINE = f"ar{AR_LAGS}"
 
 
 @dataclass(frozen=True, slots=True)
-class SeriesProblem:
-    """A recipe with its data in memory; see `weir.training.experiment.Problem`.
+class SeriesExperiment:
+    """A recipe with its series in memory; see `weir.training.experiment.Experiment`.
 
-    train, validation: windows of as many targets as the network gives in training: of what reads its own
-        outputs back one, else `horizon`. It is chosen by what it learns.
+    train, validation: windows of as many targets as the network outputs in training: 1 if it feeds
+        its outputs back, else `horizon`. Validation uses the same loss as training.
     held_out: windows of `horizon` targets.
     """
 
@@ -58,16 +63,16 @@ class SeriesProblem:
         return self.data.checksum
 
     def build(self) -> nn.Module:
-        """A network with fresh weights."""
+        """Build the network with fresh weights."""
         return build_network(self.recipe, self.record)
 
-    def make_task(self, where: torch.device, *, mixed: bool) -> Task:
-        """Both sets on the device, in batches."""
-        train, validation = self.train.to(where), self.validation.to(where)
+    def make_task(self, device: torch.device, *, mixed: bool) -> Task:
+        """Return the batches, on the device, and the loss."""
+        train, validation = self.train.to(device), self.validation.to(device)
 
         def training(epoch: int, first_step: int) -> Iterator[Batch]:
             generator = generator_for(self.recipe.seed, Purpose.ORDER, epoch)
-            order = torch.randperm(len(train), generator=generator).to(where)
+            order = torch.randperm(len(train), generator=generator).to(device)
             for rows in torch.split(order, self.recipe.batch_size)[first_step:]:
                 yield Batch((train.histories[rows],), train.targets[rows])
 
@@ -82,7 +87,7 @@ class SeriesProblem:
         )
 
     def describe(self) -> Description:
-        """Which series, and what the network takes."""
+        """Describe the data and the network's input."""
         return Description(
             data=DataRecord(
                 name=self.recipe.data,
@@ -95,41 +100,43 @@ class SeriesProblem:
             series=self.record,
         )
 
-    def leave(self, out: Path) -> None:
-        """Nothing: the scaling is among the weights."""
+    def write_files(self, out: Path) -> None:
+        """Write nothing: the weights contain the scaling."""
 
-    def test(self, network: nn.Module, where: torch.device, out: Path) -> Tested:
-        """Forecast from every moment of the test part, beside the baselines, and draw it."""
+    def test(self, network: nn.Module, device: torch.device, out: Path) -> Evaluation:
+        """Forecast the test part from each time step, compare with the baselines, and draw."""
         horizon = self.recipe.horizon
         own = self.data.values[: self.parts.train_end, 0]
         truth = self.held_out.targets.double().numpy()
-        # Cut for the baselines: they may read further back than the network.
-        before = cut(
-            self.data.values, self.parts.validation_end, len(self.data.values), steps=horizon, window=AR_LAGS
-        ).histories[:, :, 0].double().numpy()  # fmt: skip
+        # Cut again: the baselines may read further back than the network.
+        first, end = self.parts.validation_end, len(self.data.values)
+        windows = cut(self.data.values, first, end, steps=horizon, window=AR_LAGS)
+        before = windows.histories[:, :, 0].double().numpy()
         forecasts = {
-            "": forecast(network, self.held_out.to(where)),
+            "": forecast(network, self.held_out.to(device)),
             BASELINE: fit_autoregression(own, AR_LAGS).forecast(before, horizon),
             "persistence": persist(before, horizon),
         }
         metrics = score(forecasts, truth, naive_error(own))
-        drawn = Drawn(self.recipe.name, self.data, self.parts.validation_end, truth, forecasts)
-        draw_forecast(drawn, out / FORECAST)
-        return Tested(accuracy=None, confusions=None, metrics=metrics)
+        figure = ForecastFigure(
+            self.recipe.name, self.data, self.parts.validation_end, truth, forecasts
+        )
+        draw_forecast(figure, out / FORECAST)
+        return Evaluation(accuracy=None, confusions=None, metrics=metrics)
 
 
-def prepare(recipe: SeriesRecipe) -> SeriesProblem:
-    """Read the series and cut it; the scaling is that of the training part.
+def prepare(recipe: SeriesRecipe) -> SeriesExperiment:
+    """Read the series and cut it into windows; the training part decides the scaling.
 
     Raises:
-        DataError: data that are not here, broken, too short, or that do not vary.
+        DataError: the data are missing, broken, too short, or do not vary.
     """
     data = load_series(recipe.data, recipe.value, recipe.exogenous)
     parts = divide_by_time(data, recipe, least_lags=AR_LAGS)
     train = data.values[: parts.train_end]
     steps = 1 if recipe.network.kind in FED_BACK else recipe.horizon
     make = functools.partial(cut, data.values, window=recipe.network.window)
-    return SeriesProblem(
+    return SeriesExperiment(
         recipe=recipe,
         data=data,
         parts=parts,
@@ -145,7 +152,7 @@ def prepare(recipe: SeriesRecipe) -> SeriesProblem:
 
 
 def build_network(recipe: SeriesRecipe, record: SeriesRecord) -> nn.Module:
-    """With fresh weights, drawn from torch's global generator."""
+    """Build the network with fresh weights from torch's global generator."""
     network = recipe.network
     return build_forecaster(
         network.kind,
@@ -162,12 +169,12 @@ def build_network(recipe: SeriesRecipe, record: SeriesRecord) -> nn.Module:
 
 
 def scaled_error(forecasts: Tensor, truth: Tensor, *, std: float) -> Tensor:
-    """Mean squared error of forecasts (B, steps or more) of truth (B, steps), by the training part's variance."""
+    """Mean squared error of forecasts (B, steps or more), divided by the training variance."""
     return functional.mse_loss(forecasts[:, : truth.shape[1]] / std, truth / std)
 
 
 def in_order(windows: Windows) -> Iterator[Batch]:
-    """Each row once, the earliest first."""
+    """Yield each row once, the earliest first."""
     for histories, targets in zip(
         torch.split(windows.histories, EVALUATION_ROWS),
         torch.split(windows.targets, EVALUATION_ROWS),
@@ -178,17 +185,17 @@ def in_order(windows: Windows) -> Iterator[Batch]:
 
 @torch.inference_mode()
 def forecast(network: nn.Module, windows: Windows) -> np.typing.NDArray[np.float64]:
-    """Forecasts (B, horizon) of all rows, in eval mode."""
+    """Forecast all rows in eval mode: (B, horizon)."""
     network.eval()
     ahead = [network(*batch.inputs) for batch in in_order(windows)]
     return np.asarray(torch.cat(ahead).double().cpu().numpy())
 
 
 def load_model(run: Path) -> nn.Module:
-    """A finished run's network, in eval mode, with its weights, on the CPU.
+    """Load a finished run's network, in eval mode, on the CPU.
 
     Raises:
-        RunError: no such run, one of another kind, or weights that are not the architecture's.
+        RunError: the run is missing or of another kind, or the weights do not fit.
     """
     record = read_record(run)
     return load_weights(
@@ -197,12 +204,12 @@ def load_model(run: Path) -> nn.Module:
 
 
 def load_test(record: RunRecord) -> Windows:
-    """The test rows of a finished run.
+    """Load the test rows of a finished run.
 
     Raises:
-        DataError: they are not here, or no longer the same.
+        DataError: the data are missing or changed.
         RunError: the run is of another kind.
     """
-    problem = prepare(part_of(record, SeriesRecipe))
-    require_same_data(record, problem.checksum)
-    return problem.held_out
+    experiment = prepare(part_of(record, SeriesRecipe))
+    require_same_data(record, experiment.checksum)
+    return experiment.held_out

@@ -1,4 +1,4 @@
-"""What a network forecast where it was tested, beside what came, as a picture."""
+"""The forecast figure: measured values, forecasts of network and baselines, and their errors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from weir.training.figures import save
 from weir.training.forecasting.evaluation import rmse_by_lead
 
 FORECAST = "forecast.png"
-MOST_MOMENTS = 600
-"""More could not be told apart; the last ones are shown."""
+SHOWN_STEPS = 600
+"""The last time steps are shown; more would be indistinguishable."""
 
-# From the Okabe-Ito palette, which everybody can tell apart.
+# From the Okabe-Ito palette, which colour-blind readers can distinguish.
 _COLOURS = {"": "#d55e00", "persistence": "#999999"}
 _BASELINE, _TRUTH = "#0072b2", "#000000"
 
@@ -26,14 +26,14 @@ Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """What there is to draw.
+class ForecastFigure:
+    """The content of the figure.
 
     name: of the recipe.
     data: the whole series.
-    first: the moment of the first value that was held out.
-    truth: (B, horizon), row b from the moment `first` + b on.
-    forecasts: likewise, by who made them; the network's name is empty.
+    first: time step of the first test value.
+    truth: (B, horizon), row b from time step `first` + b on.
+    forecasts: likewise, by the model's name; the network's name is empty.
     """
 
     name: str
@@ -43,25 +43,25 @@ class Drawn:
     forecasts: Mapping[str, Numbers]
 
 
-def draw_forecast(drawn: Drawn, path: Path) -> None:
-    """The held-out values with forecasts one step and `horizon` steps ahead, and the error by step."""
-    horizon = drawn.truth.shape[1]
+def draw_forecast(content: ForecastFigure, path: Path) -> None:
+    """Draw the test values with forecasts 1 and `horizon` steps ahead, and the error by step."""
+    horizon = content.truth.shape[1]
     figure = Figure(figsize=(11, 6.2), layout="constrained")
     grid = figure.add_gridspec(2, 2, width_ratios=[2.4, 1.0])
     near, errors = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[:, 1])
     far = figure.add_subplot(grid[1, 0], sharex=near, sharey=near)
-    _draw_lead(near, drawn, 1)
-    _draw_lead(far, drawn, horizon)
-    far.set_xlabel("moment, from the first of the file")
-    for who, forecasts in drawn.forecasts.items():
+    _draw_lead(near, content, 1)
+    _draw_lead(far, content, horizon)
+    far.set_xlabel("time step, from the start of the file")
+    for model, forecasts in content.forecasts.items():
         leads = np.arange(1, horizon + 1)
         marker = "o" if horizon == 1 else "."
         errors.plot(
             leads,
-            rmse_by_lead(forecasts, drawn.truth),
-            color=_colour(who),
+            rmse_by_lead(forecasts, content.truth),
+            color=_colour(model),
             marker=marker,
-            label=who or drawn.name,
+            label=model or content.name,
         )
     errors.set_ylim(bottom=0.0)
     errors.set_xlabel("steps ahead")
@@ -69,26 +69,26 @@ def draw_forecast(drawn: Drawn, path: Path) -> None:
     errors.xaxis.set_major_locator(MaxNLocator(integer=True))
     errors.grid(alpha=0.3)
     errors.legend(loc="lower right")
-    figure.suptitle(f"{drawn.name} on {Path(drawn.data.name).name}")
+    figure.suptitle(f"{content.name} on {Path(content.data.name).name}")
     save(figure, path)
 
 
-def _draw_lead(axes: Axes, drawn: Drawn, lead: int) -> None:
-    """What was forecast `lead` steps before, against the moment it was for."""
-    moments = np.arange(len(drawn.truth)) + drawn.first + lead - 1
-    shown = slice(-MOST_MOMENTS, None)
-    axes.plot(moments[shown], drawn.truth[shown, lead - 1], color=_TRUTH, lw=0.9, label="measured")
-    # Persistence is the truth moved to the right: one more line that shows nothing new.
-    for who in [who for who in drawn.forecasts if who != "persistence"][::-1]:
-        line = drawn.forecasts[who][shown, lead - 1]
+def _draw_lead(axes: Axes, content: ForecastFigure, lead: int) -> None:
+    """Draw the forecasts made `lead` steps before, at the time step they are for."""
+    steps = np.arange(len(content.truth)) + content.first + lead - 1
+    shown = slice(-SHOWN_STEPS, None)
+    axes.plot(steps[shown], content.truth[shown, lead - 1], color=_TRUTH, lw=0.9, label="measured")
+    # Persistence is the measured line moved to the right and would add nothing.
+    for model in [name for name in content.forecasts if name != "persistence"][::-1]:
+        line = content.forecasts[model][shown, lead - 1]
         axes.plot(
-            moments[shown], line, color=_colour(who), lw=1.1, alpha=0.9, label=who or drawn.name
+            steps[shown], line, color=_colour(model), lw=1.1, alpha=0.9, label=model or content.name
         )
     axes.set_title(f"{lead} step{'s' * (lead > 1)} ahead", fontsize="medium")
-    axes.set_ylabel(drawn.data.columns[0])
+    axes.set_ylabel(content.data.columns[0])
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left", ncols=3, fontsize="small")
 
 
-def _colour(who: str) -> str:
-    return _COLOURS.get(who, _BASELINE)
+def _colour(model: str) -> str:
+    return _COLOURS.get(model, _BASELINE)

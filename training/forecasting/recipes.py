@@ -1,9 +1,94 @@
-"""The recipes of series: for each a function of the data set, which gives what differs from the defaults."""
+"""Recipes of forecasting: one column of a series, some steps ahead.
+
+Each recipe is a function from the data set to the settings that differ from the defaults.
+"""
 
 from collections.abc import Callable
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
 
 from weir.training.data.series import SERIES_SETS, SUNSPOT_COLUMN, SUNSPOTS
-from weir.training.recipe import Setting
+from weir.training.recipe import CliOption, Recipe, Setting, Settings
+
+TASK = "forecasting"
+FED_BACK = ("ar", "narx")
+"""The kinds that forecast one step and feed their own outputs back."""
+
+
+class ForecasterSettings(Settings):
+    """The network of a forecaster."""
+
+    kind: Literal["ar", "narx", "rnn", "gru", "lstm"] = Field(
+        description="a linear map of them, a perceptron of them, or a recurrent cell"
+    )
+    lags: Annotated[int, CliOption()] = Field(
+        ge=1, le=4096, description="number of past values that the network reads"
+    )
+    exogenous_lags: Annotated[int | None, CliOption()] = Field(
+        default=None,
+        ge=1,
+        le=4096,
+        description="past values of exogenous columns, for ar and narx; none: as many as lags",
+    )
+    hidden: Annotated[int, CliOption()] = Field(
+        default=16, ge=1, description="units of a layer; ar has none"
+    )
+    layers: Annotated[int, CliOption()] = Field(
+        default=1, ge=1, le=16, description="recurrent layers"
+    )
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    linear: bool = Field(
+        default=True, description="add a linear map, for levels that training never saw"
+    )
+
+    @model_validator(mode="after")
+    def _cells_read_every_column_alike(self) -> Self:
+        if self.exogenous_lags is not None and self.kind not in FED_BACK:
+            raise ValueError("exogenous_lags goes with ar and narx")
+        if self.layers > 1 and self.kind in FED_BACK:
+            raise ValueError("layers goes with recurrent cells")
+        return self
+
+    @property
+    def window(self) -> int:
+        """Time steps of the network's input."""
+        return max(self.lags, self.exogenous_lags or 0)
+
+
+class SeriesRecipe(Recipe):
+    """Recipe of a forecaster.
+
+    Rows are split by time: training rows first, then validation rows, then test rows.
+    """
+
+    task: Literal["forecasting"]
+    network: ForecasterSettings
+    value: Annotated[str | None, CliOption(metavar="COLUMN")] = Field(
+        default=None, description="column to forecast; none: the one of the named data set"
+    )
+    exogenous: Annotated[tuple[str, ...], CliOption(metavar="COLUMN,…")] = Field(
+        default=(), description="columns that the forecast may depend on"
+    )
+    horizon: Annotated[int, CliOption()] = Field(
+        default=12, ge=1, le=512, description="number of steps to forecast"
+    )
+    test_share: float = Field(
+        default=0.2, gt=0.0, lt=1.0, description="share of the rows, at the end"
+    )
+
+    @model_validator(mode="after")
+    def _parts_and_columns_are_different(self) -> Self:
+        if self.validation_share + self.test_share >= 1.0:
+            raise ValueError("validation_share and test_share must leave rows to train on")
+        columns = [*self.exogenous, *([self.value] if self.value else [])]
+        if len(set(columns)) < len(columns):
+            raise ValueError(f"value and exogenous must be different columns, got {columns}")
+        if self.label_smoothing:
+            raise ValueError("label_smoothing must be 0: numbers are no labels")
+        if self.network.exogenous_lags is not None and not self.exogenous:
+            raise ValueError("exogenous_lags goes with exogenous columns")
+        return self
 
 
 def _recipe(
@@ -20,40 +105,44 @@ def _recipe(
         "batch_size": 64,
         "patience": 100,
         "average_decay": 0.98,
-        # Numbers of 8 bits are no measurements; and a step's matrices are small.
+        # bfloat16 has 8 significant bits, too few for measurements.
         "mixed_precision": False,
+        # The matrices of a step are small.
         "cpu_threads": 1,
     }
 
 
 def ar(data: str) -> dict[str, Setting]:
-    """A linear map of the last values. It learns by the same loop as the others, so validation may stop it before the fit of least squares."""
+    """Autoregression: a linear map of past values.
+
+    The common loop trains it, so validation may stop it before the least-squares fit.
+    """
     return _recipe(data, {"kind": "ar", "lags": 36}, 1e-2, 50)
 
 
 def narx(data: str) -> dict[str, Setting]:
-    """A perceptron of the last values, with a linear map beside it."""
+    """NARX: a perceptron of past values, plus a linear map."""
     network: dict[str, Setting] = {"kind": "narx", "lags": 36, "hidden": 32, "dropout": 0.3}
     return _recipe(data, network, 2e-3, 50)
 
 
-def _cells(kind: str) -> Callable[[str], dict[str, Setting]]:
-    def of_cells(data: str) -> dict[str, Setting]:
+def _recurrent(kind: str) -> Callable[[str], dict[str, Setting]]:
+    def recurrent(data: str) -> dict[str, Setting]:
         network: dict[str, Setting] = {"kind": kind, "lags": 48, "hidden": 32, "dropout": 0.3}
         return _recipe(data, network, 4e-3, 25)
 
-    return of_cells
+    return recurrent
 
 
 RECIPES: dict[str, Callable[[str], dict[str, Setting]]] = {
     "ar": ar,
     "narx": narx,
-    "series-rnn": _cells("rnn"),
-    "series-gru": _cells("gru"),
-    "series-lstm": _cells("lstm"),
+    "series-rnn": _recurrent("rnn"),
+    "series-gru": _recurrent("gru"),
+    "series-lstm": _recurrent("lstm"),
 }
 MADE_FOR = dict.fromkeys(RECIPES, (*SERIES_SETS, "PATH"))
-"""The data sets of each recipe, its default first; PATH stands for a file of yours."""
+"""The data sets of each recipe, the default first; PATH is the user's own file."""
 
 
 def _quick(lags: int, epochs: int) -> dict[str, Setting]:
@@ -63,4 +152,4 @@ def _quick(lags: int, epochs: int) -> dict[str, Setting]:
 QUICK: dict[str, dict[str, Setting]] = {
     name: _quick(24, 10 if name in {"ar", "narx"} else 4) for name in RECIPES
 }
-"""What the quick form changes: seconds on one core, for tests and the demo."""
+"""Changes of the quick form, for tests and the demo: seconds on one core."""

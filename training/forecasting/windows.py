@@ -1,10 +1,11 @@
-"""A series cut by time into three parts, and the windows of it that rows are made of.
+"""Windows of a series: rows for training, validation and test, split by time.
 
-    origin                the moment of the first value that is forecast
-    history, (T, F)       the T moments before it: all that a forecast may know
-    targets, (steps,)     the values from it on
+    origin                time step of the first forecast value
+    history, (T, F)       the T time steps before the origin, the input of a forecast
+    targets, (steps,)     the values from the origin on
 
-A part's targets lie all within it. The history of its first rows reaches into the part before: the past is known.
+All targets of a part lie within it. The history of its first rows reaches into the part before,
+since the past is known.
 """
 
 from dataclasses import dataclass
@@ -16,12 +17,12 @@ from torch import Tensor
 
 from weir.training.data.series import SeriesData
 from weir.training.errors import DataError
-from weir.training.forecasting.recipe import SeriesRecipe
+from weir.training.forecasting.recipes import SeriesRecipe
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Where training ends, and where validation does, in moments from the first."""
+    """The ends of the training and the validation part, in time steps from the start."""
 
     train_end: int
     validation_end: int
@@ -29,30 +30,30 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Rows of one part: histories (B, T, F) and targets (B, steps), both float32, as measured."""
+    """Rows of one part: histories (B, T, F) and targets (B, steps), float32, unscaled."""
 
     histories: Tensor
     targets: Tensor
 
     def __len__(self) -> int:
-        """How many rows."""
+        """Number of rows."""
         return len(self.targets)
 
-    def to(self, where: torch.device) -> "Windows":
-        """The same on a device."""
-        return Windows(self.histories.to(where), self.targets.to(where))
+    def to(self, device: torch.device) -> "Windows":
+        """Move the rows to a device."""
+        return Windows(self.histories.to(device), self.targets.to(device))
 
 
 def divide_by_time(data: SeriesData, recipe: SeriesRecipe, *, least_lags: int) -> Parts:
-    """Cut by the recipe's shares.
+    """Split the series by the recipe's shares.
 
     Args:
-        data: all of it.
-        recipe: whose shares, lags and horizon count.
-        least_lags: that training must leave room for, whatever the network's lags.
+        data: the whole series.
+        recipe: gives the shares, lags and horizon.
+        least_lags: lags that the training part must have room for, besides the network's own.
 
     Raises:
-        DataError: a part is too short for one row, or a column does not vary in the training part.
+        DataError: a part is too short for one row, or a training column does not vary.
     """
     count = len(data.values)
     test, validation = round(recipe.test_share * count), round(recipe.validation_share * count)
@@ -65,19 +66,20 @@ def divide_by_time(data: SeriesData, recipe: SeriesRecipe, *, least_lags: int) -
     ):
         if rows < needed:
             raise DataError(
-                f"{data.name}: expected at least {needed} rows to {name} on, for {window} lags and a horizon of "
-                f"{recipe.horizon}, found {rows} of {count}"
+                f"{data.name}: expected at least {needed} rows to {name} on, for {window} lags and "
+                f"a horizon of {recipe.horizon}, found {rows} of {count}"
             )
     for column, values in zip(data.columns, data.values[:train].T, strict=True):
         if values.std() <= 1e-6 * np.abs(values).max():
             raise DataError(
-                f"{data.name}, column {column}: expected values that vary, found {values[0]:g} in all {train} rows to train on"
+                f"{data.name}, column {column}: expected values that vary, found {values[0]:g} in "
+                f"all {train} rows to train on"
             )
     return Parts(train, train + validation)
 
 
 def cut(values: NDArray[np.float64], first: int, end: int, *, steps: int, window: int) -> Windows:
-    """All rows whose targets lie in [first, end) and whose history exists."""
+    """Cut all rows with targets in [first, end) and a complete history."""
     origins = np.arange(max(first, window), end - steps + 1)
     histories = values[origins[:, None] + np.arange(-window, 0)]  # (B, T, F)
     targets = values[origins[:, None] + np.arange(steps), 0]  # (B, steps)

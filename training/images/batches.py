@@ -1,4 +1,4 @@
-"""Pictures in memory → batches of distorted, normalised ones."""
+"""Batches of augmented, normalised images."""
 
 import math
 from collections.abc import Iterator
@@ -9,13 +9,10 @@ from torch import Tensor
 
 from weir.training.data import ImageData
 from weir.training.data.images import Images
-from weir.training.images.augmentation import distort
-from weir.training.images.colour import shift_colours
-from weir.training.images.crop import crop, cut_out
-from weir.training.images.mixup import mix
-from weir.training.images.recipe import Augmentation, PictureRecipe
+from weir.training.images.augmentation import crop, cut_out, distort, mix, shift_colours
+from weir.training.images.recipes import Augmentation, ImageRecipe
 from weir.training.loop import Batch, Task
-from weir.training.losses import choose_loss
+from weir.training.optimization import choose_loss
 from weir.training.reproducibility import Purpose, generator_for
 
 EVALUATION_ROWS = 512
@@ -29,24 +26,24 @@ class Normaliser:
     std: tuple[float, ...]
 
     def apply(self, scaled: Tensor) -> Tensor:
-        """(B, C, H, W) of 0 to 1 to the same, normalised."""
+        """Normalise (B, C, H, W) of 0 to 1."""
         mean = torch.tensor(self.mean, device=scaled.device)[:, None, None]
         std = torch.tensor(self.std, device=scaled.device)[:, None, None]
         return (scaled - mean) / std
 
 
-def measure_normaliser(images: Images, recipe: PictureRecipe) -> Normaliser:
-    """The recipe's own, or the mean and standard deviation of these pictures' channels.
+def measure_normaliser(images: Images, recipe: ImageRecipe) -> Normaliser:
+    """Return the recipe's normalisation, or measure these images' mean and std by channel.
 
     Args:
         images: uint8 (n, height, width, channels).
-        recipe: whose `normalisation`, where it has one, is taken for every channel.
+        recipe: its `normalisation`, if any, applies to every channel.
     """
     channels = images.shape[3]
     if recipe.normalisation:
         fixed = recipe.normalisation
         return Normaliser((fixed.mean,) * channels, (fixed.std,) * channels)
-    # Sums over the 256 values are exact and need no copy of the pictures in floating point.
+    # Sums over the 256 values are exact and need no floating-point copy of the images.
     values = torch.arange(256, dtype=torch.float64) / 255.0
     means, stds = [], []
     for channel in range(channels):
@@ -54,34 +51,34 @@ def measure_normaliser(images: Images, recipe: PictureRecipe) -> Normaliser:
         shares = torch.bincount(pixels, minlength=256).double() / len(pixels)
         mean = float(values @ shares)
         means.append(mean)
-        # Pictures of a single colour would divide by 0.
+        # Images of a single colour would divide by 0.
         stds.append(max(float(((values - mean) ** 2) @ shares) ** 0.5, 1.0 / 255.0))
     return Normaliser(tuple(means), tuple(stds))
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
+class ImageRows:
     """One split on the device: uint8 (n, C, H, W) and labels (n,)."""
 
     images: Tensor
     labels: Tensor
 
 
-def to_device(data: ImageData, device: torch.device) -> Pictures:
-    """Move a split, channels first."""
+def to_device(data: ImageData, device: torch.device) -> ImageRows:
+    """Move a split to the device, channels first."""
     images = torch.from_numpy(data.images).permute(0, 3, 1, 2).contiguous()
-    return Pictures(images.to(device), torch.from_numpy(data.labels).to(device))
+    return ImageRows(images.to(device), torch.from_numpy(data.labels).to(device))
 
 
 def make_task(
-    train: Pictures,
-    validation: Pictures,
+    train: ImageRows,
+    validation: ImageRows,
     normaliser: Normaliser,
-    recipe: PictureRecipe,
+    recipe: ImageRecipe,
     *,
     mixed: bool,
 ) -> Task:
-    """The recipe's task on these pictures."""
+    """Return the recipe's task on these images."""
 
     def training(epoch: int, first_step: int) -> Iterator[Batch]:
         order = torch.randperm(
@@ -104,24 +101,24 @@ def make_task(
 
 
 def _make_batch(
-    pictures: Pictures,
+    images: ImageRows,
     rows: Tensor,
     normaliser: Normaliser,
     bounds: Augmentation,
     generator: torch.Generator,
 ) -> Batch:
-    moved = crop(pictures.images[rows], bounds, generator)  # (B, C, H, W)
+    moved = crop(images.images[rows], bounds, generator)  # (B, C, H, W)
     lit = shift_colours(moved.float() / 255.0, bounds, generator)
     inputs = normaliser.apply(distort(lit, bounds, generator))
-    batch = Batch((cut_out(inputs, bounds, generator),), pictures.labels[rows])
+    batch = Batch((cut_out(inputs, bounds, generator),), images.labels[rows])
     return mix(batch, bounds.mixup_alpha, generator)
 
 
-def in_order(pictures: Pictures, normaliser: Normaliser) -> Iterator[Batch]:
-    """Each picture once, as it is."""
+def in_order(rows: ImageRows, normaliser: Normaliser) -> Iterator[Batch]:
+    """Yield each image once, without augmentation."""
     for images, labels in zip(
-        torch.split(pictures.images, EVALUATION_ROWS),
-        torch.split(pictures.labels, EVALUATION_ROWS),
+        torch.split(rows.images, EVALUATION_ROWS),
+        torch.split(rows.labels, EVALUATION_ROWS),
         strict=True,
     ):
         yield Batch((normaliser.apply(images.float() / 255.0),), labels)

@@ -1,14 +1,17 @@
-"""Image classification as a problem: both splits, their normalisation, and what is said of them."""
+"""The image-classification experiment: data, normalisation, network and evaluation."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from weir.training.data import ImageData, Split, load
 from weir.training.data.images import divide
-from weir.training.experiment import Description, Tested
+from weir.training.experiment import Description, Evaluation
 from weir.training.images.batches import (
     Normaliser,
     in_order,
@@ -16,9 +19,8 @@ from weir.training.images.batches import (
     measure_normaliser,
     to_device,
 )
-from weir.training.images.evaluation import count_confusions
-from weir.training.images.recipe import PictureRecipe
-from weir.training.loop import Task
+from weir.training.images.recipes import ImageRecipe
+from weir.training.loop import Batch, Task
 from weir.training.models import build
 from weir.training.reproducibility import Purpose, derive_seed
 from weir.training.run_directory import (
@@ -33,10 +35,10 @@ from weir.training.run_directory import (
 
 
 @dataclass(frozen=True, slots=True)
-class PictureProblem:
-    """The three sets of a run, and how their pictures are normalised; see `weir.training.experiment.Problem`."""
+class ImageExperiment:
+    """A recipe with its images in memory; see `weir.training.experiment.Experiment`."""
 
-    recipe: PictureRecipe
+    recipe: ImageRecipe
     train: ImageData
     validation: ImageData
     held_out: ImageData
@@ -48,7 +50,7 @@ class PictureProblem:
         return self.train.checksum
 
     def build(self) -> nn.Module:
-        """A network with fresh weights."""
+        """Build the network with fresh weights."""
         recipe = self.recipe
         network = build(
             recipe.architecture,
@@ -62,13 +64,13 @@ class PictureProblem:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network
 
-    def make_task(self, where: torch.device, *, mixed: bool) -> Task:
-        """Both sets on the device, in batches."""
-        train, validation = to_device(self.train, where), to_device(self.validation, where)
+    def make_task(self, device: torch.device, *, mixed: bool) -> Task:
+        """Return the batches, on the device, and the loss."""
+        train, validation = to_device(self.train, device), to_device(self.validation, device)
         return make_task(train, validation, self.normaliser, self.recipe, mixed=mixed)
 
     def describe(self) -> Description:
-        """Which pictures, and how they are brought to the network."""
+        """Describe the data and the network's input."""
         image = self.recipe.image
         return Description(
             data=DataRecord(
@@ -87,20 +89,20 @@ class PictureProblem:
             ),
         )
 
-    def leave(self, out: Path) -> None:
-        """Nothing: weights and record are all it takes."""
+    def write_files(self, out: Path) -> None:
+        """Write nothing: weights and record suffice."""
 
-    def test(self, network: nn.Module, where: torch.device, out: Path) -> Tested:  # noqa: ARG002
-        """Count the answers to the test pictures."""
-        batches = in_order(to_device(self.held_out, where), self.normaliser)
-        confusions = count_confusions(network, batches, len(self.train.classes))
-        return Tested(float(confusions.trace() / confusions.sum()), confusions)
+    def test(self, network: nn.Module, device: torch.device, out: Path) -> Evaluation:  # noqa: ARG002
+        """Count the answers to the test images."""
+        batches = in_order(to_device(self.held_out, device), self.normaliser)
+        confusions = _count_confusions(network, batches, len(self.train.classes))
+        return Evaluation(float(confusions.trace() / confusions.sum()), confusions)
 
 
-def prepare(recipe: PictureRecipe) -> PictureProblem:
-    """Load both splits, and take the validation rows from the training split.
+def prepare(recipe: ImageRecipe) -> ImageExperiment:
+    """Load both splits, and split the validation rows off the training split.
 
-    The test set is read here, unused, so that a broken file shows before the training and not after it.
+    The test set is loaded already here, so that a broken file shows before the training.
     """
     size = recipe.image
     given, held_out = (
@@ -118,7 +120,7 @@ def prepare(recipe: PictureRecipe) -> PictureProblem:
         given.labels, recipe.validation_share, derive_seed(recipe.seed, Purpose.DIVISION)
     )
     kept = given.take(division.kept)
-    return PictureProblem(
+    return ImageExperiment(
         recipe=recipe,
         train=kept,
         validation=given.take(division.held_out),
@@ -127,13 +129,27 @@ def prepare(recipe: PictureRecipe) -> PictureProblem:
     )
 
 
-def load_model(run: Path) -> nn.Module:
-    """A finished run's network, in eval mode, with its weights, on the CPU.
+@torch.inference_mode()
+def _count_confusions(
+    network: nn.Module, batches: Iterable[Batch], classes: int
+) -> NDArray[np.int64]:
+    """Count test rows by true class (row) and answer (column): (classes, classes)."""
+    network.eval()
+    counts = torch.zeros(classes * classes, dtype=torch.int64)
+    for batch in batches:
+        logits: Tensor = network(*batch.inputs)
+        cells = batch.targets * classes + logits.argmax(dim=1)
+        counts += torch.bincount(cells.cpu(), minlength=classes * classes)
+    return counts.view(classes, classes).numpy()
 
-    It takes normalised float32 pictures (B, C, H, W) and returns logits (B, classes).
+
+def load_model(run: Path) -> nn.Module:
+    """Load a finished run's network, in eval mode, on the CPU.
+
+    It takes normalised float32 images (B, C, H, W) and returns logits (B, classes).
 
     Raises:
-        RunError: no such run, one of another kind, or weights that are not the architecture's.
+        RunError: the run is missing or of another kind, or the weights do not fit.
     """
     record = read_record(run)
     image = part_of(record, ImageRecord)
@@ -148,11 +164,11 @@ def load_model(run: Path) -> nn.Module:
 
 
 def load_data(record: RunRecord, split: Split) -> ImageData:
-    """The pictures a run was trained or tested on, in the form its network takes.
+    """Load the images that a run was trained or tested on, as its network takes them.
 
     Raises:
-        DataError: they are not here, or no longer the same.
-        RunError: a run of another kind.
+        DataError: the images are missing or changed.
+        RunError: the run is of another kind.
     """
     image = part_of(record, ImageRecord)
     data = load(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from weir.training.loop import Batch, Task
-from weir.training.losses import Loss
+from weir.training.optimization import Loss
 from weir.training.reproducibility import Purpose, generator_for
 from weir.training.seq2seq.packed import Pairs, Strip, take
 from weir.training.seq2seq.recipe import Seq2SeqRecipe

@@ -7,7 +7,7 @@ knows none. BLEU is of the references as they were written.
 from collections.abc import Mapping, Sequence
 
 from weir.training.data.pairs import PairData
-from weir.training.experiment import Tested
+from weir.training.experiment import Evaluation
 from weir.training.seq2seq.hypotheses import Hypothesis
 from weir.training.seq2seq.recipe import Seq2SeqRecipe
 from weir.training.seq2seq.scores import bleu, exact_accuracy, token_error_rate
@@ -23,7 +23,7 @@ def judge(
     data: PairData,
     sides: Sides,
     recipe: Seq2SeqRecipe,
-) -> Tested:
+) -> Evaluation:
     """Each search in the recipe's own terms; the accuracy is the share of greedy outputs that are right."""
     searches = {GREEDY: greedy} if beam is None else {GREEDY: greedy, BEAM: beam}
     references = references_of(data, sides)
@@ -39,7 +39,7 @@ def judge(
             tokens = tokens_of(found, sides)
             metrics[f"word_error_rate{search}"] = 1.0 - exact_accuracy(tokens, references)
             metrics[f"token_error_rate{search}"] = token_error_rate(tokens, references)
-    return Tested(accuracy, None, metrics, notes)
+    return Evaluation(accuracy, None, metrics, notes)
 
 
 def tell(metrics: Mapping[str, float], recipe: Seq2SeqRecipe) -> str:

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from weir.training.data.pairs import PairData
-from weir.training.experiment import Description, Tested
+from weir.training.experiment import Description, Evaluation
 from weir.training.loop import Task
-from weir.training.losses import choose_loss
 from weir.training.models.seq2seq import EncoderDecoder
+from weir.training.optimization import choose_loss
 from weir.training.run_directory import (
     DataRecord,
     PairRecord,
@@ -35,8 +35,8 @@ ATTENTION = "attention.png"
 
 
 @dataclass(frozen=True, slots=True)
-class Seq2SeqProblem:
-    """A recipe with its data in memory; see `weir.training.experiment.Problem`."""
+class Seq2SeqExperiment:
+    """A recipe with its data in memory; see `weir.training.experiment.Experiment`."""
 
     recipe: Seq2SeqRecipe
     train: Pairs
@@ -68,11 +68,11 @@ class Seq2SeqProblem:
             pairs=self._record(),
         )
 
-    def leave(self, out: Path) -> None:
+    def write_files(self, out: Path) -> None:
         """Write how both sides are cut and numbered."""
         write_sides(self.sides, out)
 
-    def test(self, network: nn.Module, where: torch.device, out: Path) -> Tested:
+    def test(self, network: nn.Module, where: torch.device, out: Path) -> Evaluation:
         """Answer the test set, greedily and by beam; leave samples and a picture of the attention."""
         if not isinstance(network, EncoderDecoder):
             raise TypeError(network)
@@ -99,7 +99,7 @@ class Seq2SeqProblem:
         )
 
 
-def prepare(recipe: Seq2SeqRecipe) -> Seq2SeqProblem:
+def prepare(recipe: Seq2SeqRecipe) -> Seq2SeqExperiment:
     """Read all three sets, and learn both sides from the training rows.
 
     Raises:
@@ -107,7 +107,7 @@ def prepare(recipe: Seq2SeqRecipe) -> Seq2SeqProblem:
     """
     sets = read_pairs(recipe)
     sides = learn_sides(sets.train, recipe)
-    return Seq2SeqProblem(
+    return Seq2SeqExperiment(
         recipe=recipe,
         train=fitting(to_pairs(sets.train, sides), recipe),
         validation=to_pairs(sets.validation, sides),

@@ -10,7 +10,8 @@ from weir.training.data.pairs import PairData
 from weir.training.data.segment import Side
 from weir.training.data.vocabulary import BEGIN, END, PAD
 from weir.training.errors import DataError
-from weir.training.loop import NO_TARGET, Batch
+from weir.training.loop import Batch
+from weir.training.optimization import NO_TARGET
 from weir.training.seq2seq.recipe import Seq2SeqRecipe
 from weir.training.seq2seq.sides import Sides
 

@@ -1,10 +1,10 @@
 """Recipes of sequence to sequence: two sides, a network between them, and how outputs are searched and scored."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from weir.training.recipe import Recipe, Settings
+from weir.training.recipe import CliOption, Recipe, Settings
 
 TASKS = ("sequence-to-sequence",)
 
@@ -35,13 +35,19 @@ class SideSettings(Settings):
 class CoderSettings(Settings):
     """The encoder and the decoder, in the words of `weir.training.models.seq2seq`."""
 
-    cell: Literal["gru", "lstm"] = "gru"
+    cell: Annotated[Literal["gru", "lstm"], CliOption()] = "gru"
     word_size: int = Field(ge=1, description="of the embeddings of both sides")
-    hidden: int = Field(ge=1, description="units of a layer; of the encoder, in each direction")
-    layers: int = Field(default=1, ge=1, le=16, description="of the encoder")
+    hidden: Annotated[int, CliOption()] = Field(
+        ge=1, description="units of a layer; of the encoder, in each direction"
+    )
+    layers: Annotated[int, CliOption()] = Field(
+        default=1, ge=1, le=16, description="layers of the encoder"
+    )
     decoder_layers: int = Field(default=1, ge=1, le=16)
     bidirectional: bool = Field(default=True, description="the encoder reads from both ends")
-    attends: bool = Field(default=True, description="no: the decoder has the last state only")
+    attends: Annotated[bool, CliOption("no-attention")] = Field(
+        default=True, description="without attention, the decoder has the last state only"
+    )
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     is_tied: bool = Field(
         default=False, description="the output's weights are the target's embedding"
@@ -65,7 +71,9 @@ class ForcingSettings(Settings):
 class SearchSettings(Settings):
     """How an output is searched in evaluation, beside the greedy one."""
 
-    beam_width: int = Field(default=4, ge=1)
+    beam_width: Annotated[int, CliOption("beam")] = Field(
+        default=4, ge=1, description="hypotheses of the beam search in the test; 1: greedy only"
+    )
     length_power: float = Field(
         default=0.6,
         ge=0.0,
@@ -81,23 +89,39 @@ class Seq2SeqRecipe(Recipe):
     source: SideSettings
     target: SideSettings
     coder: CoderSettings
-    forcing: ForcingSettings = ForcingSettings()
+    forcing: Annotated[ForcingSettings, CliOption("teacher-forcing")] = Field(
+        default=ForcingSettings(),
+        description="share of previous tokens that are the target's, not the network's own, at "
+        "the start and the end of the run; without it: 1 1",
+    )
     search: SearchSettings = SearchSettings()
     score: Literal["errors", "bleu"] = Field(
         description="errors: of whole outputs and of their tokens; bleu: lower-cased"
     )
-    stress: bool = Field(default=False, description="whether phonemes of CMUdict keep it")
-    source_language: Literal["de", "en", "fr"] = Field(default="de", description="of multi30k")
-    target_language: Literal["de", "en", "fr"] = Field(default="en", description="likewise")
-    target_data: str | None = Field(
-        default=None, description="a file of targets; none: `data` has them beside its sources"
+    stress: Annotated[bool, CliOption("with-stress")] = Field(
+        default=False, description="keep the stress marks of cmudict-pronounce's phonemes"
     )
-    dev: str | None = Field(
-        default=None, description="a file to validate on; none: a share of the training sources"
+    source_language: Annotated[Literal["de", "en", "fr"], CliOption()] = Field(
+        default="de", description="of multi30k; without it: de"
     )
-    dev_target: str | None = Field(default=None, description="its targets, in a file of their own")
-    test: str | None = Field(default=None, description="a file to test on; none: see `data`")
-    test_target: str | None = Field(default=None, description="likewise")
+    target_language: Annotated[Literal["de", "en", "fr"], CliOption()] = Field(
+        default="en", description="of multi30k; without it: en"
+    )
+    target_data: Annotated[str | None, CliOption(is_file=True)] = Field(
+        default=None, description="targets of --data, line by line; none: after a tab in --data"
+    )
+    dev: Annotated[str | None, CliOption(is_file=True)] = Field(
+        default=None, description="validation file; none: a share of the training rows"
+    )
+    dev_target: Annotated[str | None, CliOption(is_file=True)] = Field(
+        default=None, description="targets of --dev, line by line; none: after a tab in --dev"
+    )
+    test: Annotated[str | None, CliOption(is_file=True)] = Field(
+        default=None, description="test file; none: the one of the data set, or --dev"
+    )
+    test_target: Annotated[str | None, CliOption(is_file=True)] = Field(
+        default=None, description="targets of --test, line by line; none: after a tab in --test"
+    )
     most_characters: int | None = Field(
         default=None, ge=1, description="of a source; longer ones are in none of the sets"
     )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from weir.training.data.pairs import PairData
-from weir.training.files import write_whole
+from weir.training.run_directory import write_atomically
 from weir.training.seq2seq.evaluation import references_of, texts_of, tokens_of
 from weir.training.seq2seq.hypotheses import Hypothesis
 from weir.training.seq2seq.sides import Sides
@@ -30,7 +30,7 @@ def leave_samples(found: Sequence[Hypothesis], data: PairData, sides: Sides, pat
         for mark, rows in (("right", good), ("wrong", bad))
         for row in rows
     ]
-    write_whole(path, "".join(f"{line}\n" for line in lines).encode())
+    write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
 
 
 def _spread(rows: Sequence[int], count: int) -> list[int]:

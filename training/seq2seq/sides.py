@@ -11,7 +11,7 @@ from weir.training.data.pairs import PairData
 from weir.training.data.segment import Segmenter, Side, learn_side
 from weir.training.data.vocabulary import Vocabulary
 from weir.training.errors import RunError
-from weir.training.files import write_whole
+from weir.training.run_directory import write_atomically
 from weir.training.seq2seq.recipe import Seq2SeqRecipe, SideSettings
 
 VOCABULARY = "vocabulary.{}.txt"
@@ -41,9 +41,9 @@ def learn_sides(train: PairData, recipe: Seq2SeqRecipe) -> Sides:
 def write_sides(sides: Sides, out: Path) -> None:
     """Leave both in a run directory."""
     for name, side in (("source", sides.source), ("target", sides.target)):
-        write_whole(out / VOCABULARY.format(name), side.vocabulary.lines().encode())
+        write_atomically(out / VOCABULARY.format(name), side.vocabulary.lines().encode())
         if side.segmenter.model is not None:
-            write_whole(out / SUBWORDS.format(name), side.segmenter.model)
+            write_atomically(out / SUBWORDS.format(name), side.segmenter.model)
 
 
 def read_sides(run: Path, recipe: Seq2SeqRecipe) -> Sides:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from weir.training.loop import Batch, Task
-from weir.training.losses import Loss
+from weir.training.optimization import Loss
 from weir.training.reproducibility import Purpose, generator_for
 from weir.training.text.packed import Strip, starts_of, take
 from weir.training.text.recipe import SequenceRecipe

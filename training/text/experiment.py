@@ -10,10 +10,9 @@ from torch import nn
 from weir.training.data import ImageData
 from weir.training.data.vocabulary import Vocabulary
 from weir.training.errors import RunError
-from weir.training.experiment import Description, Tested
-from weir.training.files import write_whole
+from weir.training.experiment import Description, Evaluation
 from weir.training.loop import Task
-from weir.training.losses import choose_loss
+from weir.training.optimization import choose_loss
 from weir.training.run_directory import (
     DataRecord,
     RunRecord,
@@ -22,6 +21,7 @@ from weir.training.run_directory import (
     part_of,
     read_record,
     require_same_data,
+    write_atomically,
 )
 from weir.training.text.batches import in_order, make_task
 from weir.training.text.figures import CLASS_TABLE, draw_class_table
@@ -36,8 +36,8 @@ VOCABULARY = "vocabulary.{}.txt"
 
 
 @dataclass(frozen=True, slots=True)
-class SequenceProblem:
-    """A recipe with its data in memory; see `weir.training.experiment.Problem`.
+class SequenceExperiment:
+    """A recipe with its data in memory; see `weir.training.experiment.Experiment`.
 
     vocabularies: by input, none where the steps are frames.
     """
@@ -74,12 +74,12 @@ class SequenceProblem:
             sequence=self.record,
         )
 
-    def leave(self, out: Path) -> None:
+    def write_files(self, out: Path) -> None:
         """Write the vocabularies."""
         for name, vocabulary in self.vocabularies.items():
-            write_whole(out / VOCABULARY.format(name), vocabulary.lines().encode())
+            write_atomically(out / VOCABULARY.format(name), vocabulary.lines().encode())
 
-    def test(self, network: nn.Module, where: torch.device, out: Path) -> Tested:
+    def test(self, network: nn.Module, where: torch.device, out: Path) -> Evaluation:
         """Answer the test set, and draw the table of classes."""
         answers = answer(network, in_order(self.held_out.to(where)))
         tested = score(answers, len(self.classes))
@@ -88,7 +88,7 @@ class SequenceProblem:
         return tested
 
 
-def prepare(recipe: SequenceRecipe) -> SequenceProblem:
+def prepare(recipe: SequenceRecipe) -> SequenceExperiment:
     """Read all three sets; vocabularies and classes are those of the training rows.
 
     Raises:
@@ -97,7 +97,7 @@ def prepare(recipe: SequenceRecipe) -> SequenceProblem:
     return _of_frames(recipe) if recipe.tokens is None else _of_texts(recipe, recipe.tokens)
 
 
-def _of_texts(recipe: SequenceRecipe, settings: TokenSettings) -> SequenceProblem:
+def _of_texts(recipe: SequenceRecipe, settings: TokenSettings) -> SequenceExperiment:
     texts = read_texts(recipe)
     vocabularies = build_vocabularies(texts.train.rows, settings)
     classes = texts.train.classes
@@ -106,7 +106,7 @@ def _of_texts(recipe: SequenceRecipe, settings: TokenSettings) -> SequenceProble
         for data in (texts.train, texts.validation, texts.test)
     )
     sizes = {name: len(vocabulary) for name, vocabulary in vocabularies.items()}
-    return SequenceProblem(
+    return SequenceExperiment(
         recipe=recipe,
         train=train,
         validation=validation,
@@ -118,10 +118,10 @@ def _of_texts(recipe: SequenceRecipe, settings: TokenSettings) -> SequenceProble
     )
 
 
-def _of_frames(recipe: SequenceRecipe) -> SequenceProblem:
+def _of_frames(recipe: SequenceRecipe) -> SequenceExperiment:
     pictures = read_pictures(recipe)
     train = pictures.train
-    return SequenceProblem(
+    return SequenceExperiment(
         recipe=recipe,
         train=to_rows(train),
         validation=to_rows(pictures.validation),

@@ -13,13 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from weir.training.losses import choose_loss
 from weir.training.models.recurrent import Cell, Recurrent
 from weir.training.models.sequences import FrameNetwork, WordNetwork
-from weir.training.optimization import make_optimizer
+from weir.training.optimization import choose_loss, make_optimizer
 from weir.training.recipes import change_recipe
 from weir.training.text.batches import make_task
-from weir.training.text.experiment import SequenceProblem
+from weir.training.text.experiment import SequenceExperiment
 from weir.training.text.gradients import draw_gradients, norms_by_lag
 from weir.training.text.network import build_network
 from weir.training.text.packed import starts_of, take
@@ -33,7 +32,7 @@ _ROWS = 64
 Curves = dict[str, NDArray[np.float64]]
 
 
-def log_gradients(problem: SequenceProblem, out: Path) -> None:
+def log_gradients(problem: SequenceExperiment, out: Path) -> None:
     """Draw `gradients.png` into a run directory.
 
     Args:
@@ -50,7 +49,7 @@ def log_gradients(problem: SequenceProblem, out: Path) -> None:
     draw_gradients({"before training": before, f"after {STEPS} steps": after}, out / GRADIENTS)
 
 
-def _build(problem: SequenceProblem, cell: Cell) -> nn.Module:
+def _build(problem: SequenceExperiment, cell: Cell) -> nn.Module:
     encoder = {"cell": cell, "bidirectional": False, "truncate_steps": None, "dropout": 0.0}
     recipe = change_recipe(problem.recipe, encoder=encoder)
     if not isinstance(recipe, SequenceRecipe):
@@ -59,7 +58,7 @@ def _build(problem: SequenceProblem, cell: Cell) -> nn.Module:
     return build_network(recipe, problem.record, len(problem.classes))
 
 
-def _train(network: nn.Module, problem: SequenceProblem) -> None:
+def _train(network: nn.Module, problem: SequenceExperiment) -> None:
     """The first steps of a training, at the recipe's highest rate."""
     recipe = problem.recipe
     loss = choose_loss(recipe)
@@ -75,7 +74,7 @@ def _train(network: nn.Module, problem: SequenceProblem) -> None:
         optimizer.step()
 
 
-def _measure(network: nn.Module, problem: SequenceProblem) -> NDArray[np.float64]:
+def _measure(network: nn.Module, problem: SequenceExperiment) -> NDArray[np.float64]:
     """Norms by lag over the longest rows of the validation set."""
     strip = problem.validation
     longest = torch.argsort(strip.lengths, descending=True, stable=True)[:_ROWS]

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from weir.training.data.text import TextData
 from weir.training.data.vocabulary import PAD, UNKNOWN, Vocabulary
-from weir.training.loop import NO_TARGET, UNSEEN, Batch
+from weir.training.loop import Batch
+from weir.training.optimization import NO_TARGET, UNSEEN
 from weir.training.text.recipe import TokenSettings
 
 

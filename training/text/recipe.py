@@ -1,10 +1,10 @@
 """Recipes of sequences: one class for a whole one, or one for each of its steps."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from weir.training.recipe import Recipe, Settings
+from weir.training.recipe import CliOption, Recipe, Settings
 
 COLUMN = "upos"
 TASKS = ("sequence-classification", "tagging")
@@ -13,20 +13,24 @@ TASKS = ("sequence-classification", "tagging")
 class EncoderSettings(Settings):
     """What reads the steps, and how a class is made of its states."""
 
-    cell: Literal["rnn", "gru", "lstm", "tdnn"] = Field(
-        description="tdnn: dilated convolutions over time, in place of a recurrent cell"
+    cell: Annotated[Literal["rnn", "gru", "lstm", "tdnn"], CliOption()] = Field(
+        description="a recurrent cell, or tdnn: dilated convolutions over time"
     )
-    hidden: int = Field(ge=1, description="units of a layer, in each direction")
-    layers: int = Field(default=1, ge=1, le=16)
+    hidden: Annotated[int, CliOption()] = Field(
+        ge=1, description="units of a layer, in each direction"
+    )
+    layers: Annotated[int, CliOption()] = Field(
+        default=1, ge=1, le=16, description="recurrent layers"
+    )
     bidirectional: bool = False
     dropout: float = Field(
         default=0.0, ge=0.0, lt=1.0, description="on vectors of words, between layers, on states"
     )
-    pool: Literal["last", "mean"] = Field(
-        default="last", description="of which states the class of a whole sequence is made"
+    pool: Annotated[Literal["last", "mean"], CliOption()] = Field(
+        default="last", description="classify a sequence by its last state or by the mean"
     )
-    truncate_steps: int | None = Field(
-        default=None, ge=1, description="through how many steps the gradient flows at most"
+    truncate_steps: Annotated[int | None, CliOption()] = Field(
+        default=None, ge=1, description="most steps that the gradient flows back through"
     )
 
 
@@ -58,11 +62,15 @@ class SequenceRecipe(Recipe):
     task: Literal["sequence-classification", "tagging"]
     encoder: EncoderSettings
     tokens: TokenSettings | None = Field(default=None, description="none: the steps are numbers")
-    column: str = Field(default=COLUMN, description="of a CoNLL-U file: what is tagged")
-    dev: str | None = Field(
-        default=None, description="a file to validate on; none: a share of the training rows"
+    column: Annotated[str, CliOption()] = Field(
+        default=COLUMN, description="tags of a CoNLL-U file: upos, xpos, deprel or feats:NAME"
     )
-    test: str | None = Field(default=None, description="a file to test on; none: see `data`")
+    dev: Annotated[str | None, CliOption(is_file=True)] = Field(
+        default=None, description="validation file; none: a share of the training rows"
+    )
+    test: Annotated[str | None, CliOption(is_file=True)] = Field(
+        default=None, description="test file; none: the one of the data set, or --dev"
+    )
     most_rows: int | None = Field(
         default=None, ge=2, description="of the training data, drawn by the seed; none: all"
     )

@@ -14,8 +14,9 @@ from sklearn.metrics import (  # type: ignore[import-untyped]
 )
 from torch import Tensor, nn
 
-from weir.training.experiment import Tested
-from weir.training.loop import NO_TARGET, Batch
+from weir.training.experiment import Evaluation
+from weir.training.loop import Batch
+from weir.training.optimization import NO_TARGET
 
 Numbers = NDArray[np.int64]
 
@@ -65,7 +66,7 @@ def answer(network: nn.Module, batches: Iterable[Batch]) -> Answers:
     )
 
 
-def score(answers: Answers, classes: int) -> Tested:
+def score(answers: Answers, classes: int) -> Evaluation:
     """Accuracy over the targets, macro F1 over the classes that occur, and whole sentences."""
     metrics = {
         "macro_f1": float(
@@ -82,7 +83,7 @@ def score(answers: Answers, classes: int) -> Tested:
         metrics["sentence_accuracy"] = float(answers.wholly_right.mean())
     known = answers.right >= 0
     counts = confusion_matrix(answers.right[known], answers.given[known], labels=range(classes))
-    return Tested(float(accuracy_score(answers.right, answers.given)), counts, metrics)
+    return Evaluation(float(accuracy_score(answers.right, answers.given)), counts, metrics)
 
 
 def tabulate(answers: Answers, classes: Sequence[str]) -> list[ClassScore]:

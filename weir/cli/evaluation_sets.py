@@ -30,9 +30,9 @@ def questions_of(
 ) -> "QuestionSet":
     """The test set as requests, in the form the model takes."""
     with requires("train"):
-        from weir.training.changes import require_conllu
         from weir.training.data import load
         from weir.training.errors import TrainingError
+        from weir.training.recipes import require_conllu
     from weir.evaluate.questions import input_of, of_pictures, of_sequences
 
     try:

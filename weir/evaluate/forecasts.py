@@ -15,7 +15,7 @@ from weir.client.errors import WeirError
 from weir.evaluate.questions import Question
 from weir.training.forecasting.evaluation import naive_error, score
 from weir.training.forecasting.experiment import prepare
-from weir.training.forecasting.recipe import SeriesRecipe
+from weir.training.forecasting.recipes import SeriesRecipe
 from weir.training.recipes import make_recipe
 
 if TYPE_CHECKING:

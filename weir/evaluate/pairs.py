@@ -15,14 +15,13 @@ from weir.bundle.decoding import Detokenisation
 from weir.client.errors import UsageError, WeirError
 from weir.evaluate.asked import Asked, choose
 from weir.evaluate.questions import Question
-from weir.training.changes import require_heeded
 from weir.training.data import PAIR_SETS, PairData
 from weir.training.data.segment import Segmenter, Side
 from weir.training.data.subwords import joined
 from weir.training.data.vocabulary import PAD, Vocabulary
 from weir.training.errors import DataError
 from weir.training.recipe import Setting
-from weir.training.recipes import make_recipe, quicken
+from weir.training.recipes import make_recipe, quicken, require_applicable
 from weir.training.seq2seq.packed import Strip, encode
 from weir.training.seq2seq.recipe import Seq2SeqRecipe
 from weir.training.seq2seq.recipes import RECIPES
@@ -136,7 +135,7 @@ def _asked(
     named = contract.training.recipe if contract.training else ""
     # Which one matters to the quick form alone.
     recipe = make_recipe(named if named in RECIPES else "translate", data, **changes)
-    require_heeded(recipe, changes)
+    require_applicable(recipe, changes)
     if is_quick:
         recipe = quicken(recipe)
     if not isinstance(recipe, Seq2SeqRecipe):

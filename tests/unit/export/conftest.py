@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from weir.export.graph import convert
 from weir.export.spec import ExportSpec
-from weir.training.command import main as train
+from weir.training.__main__ import main as train
 
 ROOT = Path(__file__).parents[3]
 

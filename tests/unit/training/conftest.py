@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from weir.training.images.recipe import PictureRecipe
-from weir.training.loop import Task
-from weir.training.progress import Progress
+from weir.training.images.recipes import ImageRecipe
+from weir.training.loop import Progress, Task
 from weir.training.recipes import make_recipe
 
 
@@ -53,7 +52,7 @@ def shapes(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def small_recipe(shapes: Path) -> PictureRecipe:
+def small_recipe(shapes: Path) -> ImageRecipe:
     """Three epochs of four steps, everything switched on."""
     recipe = make_recipe(
         "lenet5",
@@ -65,7 +64,7 @@ def small_recipe(shapes: Path) -> PictureRecipe:
         label_smoothing=0.1,
         optimizer={"learning_rate": 3e-3},
     )
-    assert isinstance(recipe, PictureRecipe)
+    assert isinstance(recipe, ImageRecipe)
     return recipe
 
 

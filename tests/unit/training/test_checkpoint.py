@@ -13,13 +13,13 @@ from weir.training.errors import InterruptedRunError, RunError
 from weir.training.images.experiment import load_model
 from weir.training.recipes import AnyRecipe, change_recipe, make_recipe
 from weir.training.run_directory import WEIGHTS, RunRecord
-from weir.training.train import Watcher, train
+from weir.training.train import Monitor, train
 
 CPU = torch.device("cpu")
 
 
 def run_in_pieces(
-    recipe: AnyRecipe, out: Path, pieces: list[int], silent: Callable[..., Watcher]
+    recipe: AnyRecipe, out: Path, pieces: list[int], silent: Callable[..., Monitor]
 ) -> RunRecord:
     """Train, stopping after so many steps each time, then to the end."""
     resumed = None
@@ -37,7 +37,7 @@ def run_in_pieces(
 def test_interrupted_and_resumed_is_bit_identical(
     small_recipe: AnyRecipe,
     tmp_path: Path,
-    silent: Callable[..., Watcher],
+    silent: Callable[..., Monitor],
     pieces: list[int],
     kind: str,
 ) -> None:
@@ -57,7 +57,7 @@ def test_interrupted_and_resumed_is_bit_identical(
 
 
 def test_the_average_and_the_heads_go_on_as_well(
-    shapes: Path, tmp_path: Path, silent: Callable[..., Watcher]
+    shapes: Path, tmp_path: Path, silent: Callable[..., Monitor]
 ) -> None:
     recipe = make_recipe(
         "inception-v1",
@@ -78,7 +78,7 @@ def test_the_average_and_the_heads_go_on_as_well(
 
 
 def test_another_seed_gives_other_weights(
-    small_recipe: AnyRecipe, tmp_path: Path, silent: Callable[..., Watcher]
+    small_recipe: AnyRecipe, tmp_path: Path, silent: Callable[..., Monitor]
 ) -> None:
     train(small_recipe, tmp_path / "a", CPU, silent(), None)
     train(change_recipe(small_recipe, seed=4), tmp_path / "b", CPU, silent(), None)
@@ -88,7 +88,7 @@ def test_another_seed_gives_other_weights(
 
 
 def test_a_checkpoint_goes_with_its_data_and_its_network(
-    small_recipe: AnyRecipe, shapes: Path, tmp_path: Path, silent: Callable[..., Watcher]
+    small_recipe: AnyRecipe, shapes: Path, tmp_path: Path, silent: Callable[..., Monitor]
 ) -> None:
     with pytest.raises(InterruptedRunError):
         train(small_recipe, tmp_path / "run", CPU, silent(stop_after=1), None)
@@ -103,7 +103,7 @@ def test_a_checkpoint_goes_with_its_data_and_its_network(
 
 
 def test_a_broken_checkpoint_is_named(
-    small_recipe: AnyRecipe, tmp_path: Path, silent: Callable[..., Watcher]
+    small_recipe: AnyRecipe, tmp_path: Path, silent: Callable[..., Monitor]
 ) -> None:
     with pytest.raises(RunError, match="nothing to resume"):
         read_checkpoint(tmp_path)
@@ -119,7 +119,7 @@ def test_a_broken_checkpoint_is_named(
 @pytest.mark.parametrize("pieces", [[1], [13, 2], [12]], ids=["first", "twice", "last of epoch"])
 @pytest.mark.parametrize("name", ["tagger", "question"])
 def test_sequences_resumed_are_bit_identical(
-    name: str, pieces: list[int], tmp_path: Path, silent: Callable[..., Watcher]
+    name: str, pieces: list[int], tmp_path: Path, silent: Callable[..., Monitor]
 ) -> None:
     write = {"tagger": write_tagged, "question": write_labelled}[name]
     recipe = make_recipe(

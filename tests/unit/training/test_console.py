@@ -5,9 +5,8 @@ from io import StringIO
 
 from rich.console import Console
 
-from weir.training.console import Speed, Watch
-from weir.training.loop import Batch, Task
-from weir.training.progress import Progress
+from weir.training.console import ConsoleMonitor, Speed
+from weir.training.loop import Batch, Progress, Task
 
 
 def nothing(*_: int) -> Iterator[Batch]:
@@ -69,7 +68,7 @@ def test_bar_shows_the_speed_and_each_epoch_is_a_line() -> None:
     console = Console(file=screen, force_terminal=True, width=160, color_system=None)
     progress = Progress(step=1, rows=8, targets=40, loss_sum=40.0, right=20)
 
-    with Watch(console).showing(2, task("tokens")) as report:
+    with ConsoleMonitor(console).showing(2, task("tokens")) as report:
         report(progress)
         report(progress.model_copy(update={"step": 2, "rows": 16, "targets": 80}))
         progress.close_epoch(0.5, 0.75)

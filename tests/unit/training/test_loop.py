@@ -12,31 +12,28 @@ from torch.nn import functional
 
 from weir.training.errors import DivergedError
 from weir.training.loop import (
-    NO_TARGET,
-    UNSEEN,
     Batch,
-    Hooks,
-    State,
+    Callbacks,
+    Progress,
     Task,
+    TrainingState,
     copy_weights,
     count_right,
     count_targets,
     evaluate,
     fit,
 )
-from weir.training.losses import cross_entropy
 from weir.training.models.auxiliary import WithAuxiliary
-from weir.training.optimization import make_optimizer
-from weir.training.progress import Progress
+from weir.training.optimization import NO_TARGET, UNSEEN, cross_entropy, make_optimizer
 from weir.training.recipe import Setting
 from weir.training.recipes import AnyRecipe, change_recipe, make_recipe
 
 
-def make_state(recipe: AnyRecipe) -> State:
+def make_state(recipe: AnyRecipe) -> TrainingState:
     torch.manual_seed(0)
     network = nn.Linear(2, 2)
     optimizer = make_optimizer(network, recipe.optimizer)
-    return State(network, optimizer, copy_weights(network), Progress())
+    return TrainingState(network, optimizer, copy_weights(network), Progress())
 
 
 def separable(count: int) -> Batch:
@@ -55,7 +52,9 @@ def make_task(validation: Batch, loss: float = 1.0) -> Task:
     return Task(2, training, lambda: iter([validation]), weighted)
 
 
-HOOKS = Hooks(must_stop=lambda: False, report=lambda _progress: None, save=lambda _state: None)
+CALLBACKS = Callbacks(
+    must_stop=lambda: False, report=lambda _progress: None, save=lambda _state: None
+)
 
 
 def recipe(**changes: Setting) -> AnyRecipe:
@@ -66,14 +65,14 @@ def recipe(**changes: Setting) -> AnyRecipe:
 def test_learns_what_can_be_learnt() -> None:
     state = make_state(recipe())
 
-    fit(state, make_task(separable(64)), recipe(), HOOKS)
+    fit(state, make_task(separable(64)), recipe(), CALLBACKS)
 
     assert state.progress.epoch == 20
     assert (state.progress.history[-1].validation_accuracy or 0.0) > 0.95
     assert state.progress.history[-1].loss < state.progress.history[0].loss
 
 
-def test_numbers_are_judged_by_their_loss_alone() -> None:
+def test_numbers_are_compared_by_their_loss_alone() -> None:
     points = separable(64).inputs[0]
     batch = Batch((points,), points @ torch.tensor([[1.0, 0.0], [2.0, -100.0]]))
 
@@ -83,7 +82,7 @@ def test_numbers_are_judged_by_their_loss_alone() -> None:
     task = Task(2, training, lambda: iter([batch]), functional.mse_loss, has_classes=False)
     state = make_state(recipe())
 
-    fit(state, task, recipe(), HOOKS)
+    fit(state, task, recipe(), CALLBACKS)
 
     history = state.progress.history
     losses = [record.validation_loss for record in history]
@@ -96,7 +95,7 @@ def test_stops_when_validation_accuracy_no_longer_grows() -> None:
     upside_down = Batch(wrong.inputs, 1 - wrong.targets)
     state = make_state(recipe(patience=3))
 
-    fit(state, make_task(upside_down), recipe(patience=3), HOOKS)
+    fit(state, make_task(upside_down), recipe(patience=3), CALLBACKS)
 
     accuracies = [record.validation_accuracy or 0.0 for record in state.progress.history]
     training = [record.accuracy or 0.0 for record in state.progress.history]
@@ -111,7 +110,7 @@ def test_the_weights_kept_are_those_of_the_best_epoch() -> None:
     validation = Batch(wrong.inputs, 1 - wrong.targets)
     task = make_task(validation)
     state = make_state(recipe(patience=3))
-    fit(state, task, recipe(patience=3), HOOKS)
+    fit(state, task, recipe(patience=3), CALLBACKS)
     kept = nn.Linear(2, 2)
     kept.load_state_dict(state.best)
 
@@ -150,7 +149,7 @@ def test_gradients_are_clipped_by_norm() -> None:
     state = make_state(settings)
     before = copy_weights(state.network)
 
-    fit(state, make_task(separable(8), loss=1e6), settings, HOOKS)
+    fit(state, make_task(separable(8), loss=1e6), settings, CALLBACKS)
 
     moved = [
         (now - before[name]).square().sum() for name, now in state.network.state_dict().items()
@@ -161,7 +160,7 @@ def test_gradients_are_clipped_by_norm() -> None:
 
 def test_a_loss_that_is_no_number_ends_the_run() -> None:
     with pytest.raises(DivergedError, match="the loss became nan; try a lower learning rate"):
-        fit(make_state(recipe()), make_task(separable(8), loss=float("nan")), recipe(), HOOKS)
+        fit(make_state(recipe()), make_task(separable(8), loss=float("nan")), recipe(), CALLBACKS)
 
 
 def test_bfloat16_forward_passes_train_too() -> None:
@@ -169,7 +168,7 @@ def test_bfloat16_forward_passes_train_too() -> None:
     mixed = Task(task.steps, task.training, task.validation, task.loss, mixed=True)
     state = make_state(recipe())
 
-    fit(state, mixed, recipe(), HOOKS)
+    fit(state, mixed, recipe(), CALLBACKS)
 
     assert (state.progress.history[-1].validation_accuracy or 0.0) > 0.9
     assert all(weight.dtype == torch.float32 for weight in state.best.values())
@@ -198,12 +197,12 @@ def test_auxiliary_losses_are_weighed_and_not_reported() -> None:
     network = Headed()
     for head in (network.aux1, network.aux2):
         head.load_state_dict(network.fc.state_dict())
-    state = State(network, make_optimizer(network, settings.optimizer), {}, Progress())
+    state = TrainingState(network, make_optimizer(network, settings.optimizer), {}, Progress())
     task = replace(make_task(separable(32)), steps=1, auxiliary_weight=0.3)
     before = copy_weights(network)
     alone = functional.cross_entropy(network.fc(separable(32).inputs[0]), separable(32).targets)
 
-    fit(state, replace(task, training=lambda _e, _s: iter([separable(32)])), settings, HOOKS)
+    fit(state, replace(task, training=lambda _e, _s: iter([separable(32)])), settings, CALLBACKS)
 
     moved = {name: now - before[name] for name, now in copy_weights(network).items()}
     torch.testing.assert_close(moved["aux1.weight"], moved["fc.weight"] * 0.3)
@@ -217,7 +216,7 @@ def test_the_average_is_what_is_validated_and_kept() -> None:
     state.average = copy.deepcopy(state.network)
     task = make_task(separable(64))
 
-    fit(state, task, settings, HOOKS)
+    fit(state, task, settings, CALLBACKS)
 
     last = state.progress.history[-1]
     assert evaluate(state.average, [separable(64)], task.loss).loss == last.validation_loss
@@ -250,7 +249,7 @@ def test_an_epoch_of_tags_counts_rows_and_targets_by_themselves() -> None:
     def report(progress: Progress) -> None:
         seen.append((progress.rows, progress.targets))
 
-    fit(state, task, settings, replace(HOOKS, report=report))
+    fit(state, task, settings, replace(CALLBACKS, report=report))
 
     logits = state.network(*batch.inputs)
     last = state.progress.history[0]

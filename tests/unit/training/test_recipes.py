@@ -6,10 +6,10 @@ from pydantic import TypeAdapter
 from weir.training.data import DATA_SETS, TEXT_SETS
 from weir.training.errors import RecipeError
 from weir.training.images import recipes as of_pictures
-from weir.training.images.recipe import PictureRecipe
+from weir.training.images.recipes import ImageRecipe
 from weir.training.models import MODELS
 from weir.training.recipe import Setting
-from weir.training.recipes import AnyRecipe, change_recipe, make_recipe, quicken
+from weir.training.recipes import AnyRecipe, change_recipe, make_recipe, quicken, require_applicable
 from weir.training.text import recipes as of_sequences
 from weir.training.text.recipe import SequenceRecipe
 
@@ -57,7 +57,7 @@ def test_a_nested_change_keeps_the_other_settings() -> None:
 
     assert after.optimizer.learning_rate == 0.5
     assert after.optimizer.weight_decay == before.optimizer.weight_decay
-    assert isinstance(before, PictureRecipe) and isinstance(after, PictureRecipe)
+    assert isinstance(before, ImageRecipe) and isinstance(after, ImageRecipe)
     assert after.augmentation == before.augmentation
 
 
@@ -94,3 +94,16 @@ def test_convolutions_bring_their_own_depth_and_pooling() -> None:
     assert (recipe.encoder.layers, recipe.encoder.hidden, recipe.encoder.pool) == (4, 64, "mean")
     assert (told.encoder.layers, told.encoder.pool) == (2, "last")
     assert isinstance(tagging, SequenceRecipe) and tagging.encoder.layers == 4
+
+
+def test_units_are_refused_where_a_network_has_none() -> None:
+    changes: dict[str, Setting] = {"network": {"hidden": 8}}
+
+    with pytest.raises(RecipeError, match="--hidden goes with networks of hidden units, got it f"):
+        require_applicable(change_recipe(make_recipe("ar"), **changes), changes)
+
+
+def test_a_column_is_heeded_if_any_of_the_files_is_conllu() -> None:
+    recipe = make_recipe("tagger", "rows.txt", dev="dev.conllu.gz")
+
+    require_applicable(recipe, {"column": "xpos"})

@@ -1,6 +1,8 @@
-"""A whole run: what it reaches, and what it leaves behind."""
+"""A whole run: options, accuracy, and the run directory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.helpers.sequence_files import write_labelled
 from weir.training.data import load
-from weir.training.errors import DataError, RunError
+from weir.training.errors import DataError, RecipeError, RunError
 from weir.training.figures import CONFUSION_MATRIX, LEARNING_CURVE
 from weir.training.images.experiment import load_data, load_model, prepare
-from weir.training.images.recipe import PictureRecipe
+from weir.training.images.recipes import ImageRecipe
+from weir.training.loop import Progress, Task
+from weir.training.recipe import Setting
 from weir.training.recipes import change_recipe, make_recipe
 from weir.training.run_directory import (
     RECORD,
@@ -22,20 +27,21 @@ from weir.training.run_directory import (
     part_of,
     read_record,
 )
-from weir.training.train import Watcher, train
+from weir.training.text.gradient_log import GRADIENTS
+from weir.training.train import Monitor, TrainingOptions, run_training, train
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def run(small_recipe: PictureRecipe, tmp_path: Path, silent: Callable[..., Watcher]) -> Path:
+def run(small_recipe: ImageRecipe, tmp_path: Path, silent: Callable[..., Monitor]) -> Path:
     """A finished run of the small recipe."""
     train(small_recipe, tmp_path / "run", CPU, silent(), None)
     return tmp_path / "run"
 
 
 def test_digits_reach_98_percent_on_held_out_rows(
-    tmp_path: Path, silent: Callable[..., Watcher]
+    tmp_path: Path, silent: Callable[..., Monitor]
 ) -> None:
     record = train(make_recipe("lenet5", "digits", epochs=15), tmp_path, CPU, silent(), None)
 
@@ -45,7 +51,7 @@ def test_digits_reach_98_percent_on_held_out_rows(
 
 
 def test_alexnet_learns_the_digits_in_its_small_form(
-    tmp_path: Path, silent: Callable[..., Watcher]
+    tmp_path: Path, silent: Callable[..., Monitor]
 ) -> None:
     record = train(make_recipe("alexnet", "digits"), tmp_path, CPU, silent(), None)
 
@@ -54,10 +60,10 @@ def test_alexnet_learns_the_digits_in_its_small_form(
 
 
 def test_the_record_says_how_pictures_are_brought_to_size(
-    small_recipe: PictureRecipe, tmp_path: Path, silent: Callable[..., Watcher]
+    small_recipe: ImageRecipe, tmp_path: Path, silent: Callable[..., Monitor]
 ) -> None:
     cropping = change_recipe(small_recipe, epochs=1, image={"short_side": 30})
-    assert isinstance(cropping, PictureRecipe)
+    assert isinstance(cropping, ImageRecipe)
 
     stretched = train(small_recipe, tmp_path / "stretched", CPU, silent(), None)
     cropped = train(cropping, tmp_path / "cropped", CPU, silent(), None)
@@ -90,7 +96,7 @@ def accuracy_by_the_record(run: Path) -> float:
 
 
 def test_1998_learns_with_its_own_loss_and_input_range(
-    tmp_path: Path, silent: Callable[..., Watcher]
+    tmp_path: Path, silent: Callable[..., Monitor]
 ) -> None:
     record = train(make_recipe("lenet5-1998", "digits", epochs=6), tmp_path, CPU, silent(), None)
 
@@ -124,7 +130,7 @@ def test_a_run_directory_is_complete(run: Path) -> None:
 
 
 def test_validation_rows_come_from_training_and_leave_the_test_alone(
-    small_recipe: PictureRecipe,
+    small_recipe: ImageRecipe,
 ) -> None:
     sets = prepare(small_recipe)
 
@@ -134,7 +140,7 @@ def test_validation_rows_come_from_training_and_leave_the_test_alone(
     np.testing.assert_array_equal(sets.held_out.images, load(small_recipe.data, "test").images)
 
 
-def test_normalisation_is_that_of_the_training_rows(small_recipe: PictureRecipe) -> None:
+def test_normalisation_is_that_of_the_training_rows(small_recipe: ImageRecipe) -> None:
     sets = prepare(small_recipe)
 
     scaled = sets.train.images / 255.0
@@ -143,7 +149,7 @@ def test_normalisation_is_that_of_the_training_rows(small_recipe: PictureRecipe)
 
 
 def test_a_broken_test_picture_shows_before_training(
-    small_recipe: PictureRecipe, shapes: Path, tmp_path: Path, silent: Callable[..., Watcher]
+    small_recipe: ImageRecipe, shapes: Path, tmp_path: Path, silent: Callable[..., Monitor]
 ) -> None:
     for path in shapes.rglob("*.png"):
         path.write_bytes(b"broken")
@@ -181,3 +187,64 @@ def test_data_that_changed_since_is_noticed(run: Path, shapes: Path) -> None:
 
     with pytest.raises(DataError, match="SHA-256 was"):
         load_data(record, "test")
+
+
+class Remover:
+    """A watcher that takes the data away as soon as the training begins."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+
+    def must_stop(self) -> bool:
+        return False
+
+    @contextmanager
+    def showing(self, epochs: int, task: Task) -> Iterator[Callable[[Progress], None]]:
+        self.data.unlink()
+        yield lambda progress: None
+
+
+def options_for(data: Path) -> TrainingOptions:
+    changes: dict[str, Setting] = {"epochs": 1, "encoder": {"hidden": 4}}
+    return TrainingOptions("question", str(data), data.parent / "run", changes=changes)
+
+
+def test_gradients_are_logged_of_the_data_that_were_trained_on(tmp_path: Path) -> None:
+    data = write_labelled(tmp_path / "rows.tsv", 20)
+
+    run_training(replace(options_for(data), log_gradients=True), Remover(data))
+
+    assert (tmp_path / "run" / GRADIENTS).stat().st_size > 1000
+
+
+def test_what_goes_with_a_new_run_is_refused_where_one_is_resumed(tmp_path: Path) -> None:
+    data = write_labelled(tmp_path / "rows.tsv", 20)
+    resumed = replace(options_for(data), resume=True)
+
+    for option, options in (
+        ("quick", replace(resumed, quick=True)),
+        ("overwrite", replace(resumed, overwrite=True)),
+    ):
+        with pytest.raises(RecipeError, match=f"--{option} goes with a run that begins, got --res"):
+            run_training(options, Remover(data))
+
+
+def test_what_nothing_heeds_is_refused_of_a_resumed_run_too(tmp_path: Path) -> None:
+    """Even where it is what the run began with."""
+    data = write_labelled(tmp_path / "rows.tsv", 20)
+    options = options_for(data)
+    run_training(options, Remover(data))
+
+    with pytest.raises(RecipeError, match="--column goes with CoNLL-U"):
+        run_training(
+            replace(options, resume=True, changes={**options.changes, "column": "upos"}),
+            Remover(data),
+        )
+
+
+def test_gradients_of_a_finished_run_are_refused(tmp_path: Path) -> None:
+    data = write_labelled(tmp_path / "rows.tsv", 20)
+    run_training(options_for(data), Remover(data))
+
+    with pytest.raises(RunError, match="--log-gradients goes with a training, this run is fini"):
+        run_training(replace(options_for(data), resume=True, log_gradients=True), Remover(data))

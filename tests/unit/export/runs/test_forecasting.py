@@ -15,7 +15,7 @@ from weir.export.publishing import publish
 from weir.export.runs import forecasting
 from weir.export.runs.run import publish_run
 from weir.export.spec import ExportSpec
-from weir.training.command import main as train
+from weir.training.__main__ import main as train
 from weir.training.errors import DataError
 from weir.training.forecasting.experiment import load_model, load_test
 from weir.training.models.series import build_forecaster

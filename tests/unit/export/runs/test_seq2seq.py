@@ -10,7 +10,7 @@ from weir.bundle.sequences import Tokenisation
 from weir.export.errors import ExportError
 from weir.export.runs.run import publish_run
 from weir.export.seq2seq.spec import PairSpec
-from weir.training.command import main as train
+from weir.training.__main__ import main as train
 from weir.training.data.subwords import cut, open_subwords
 from weir.training.seq2seq.experiment import load_sides
 

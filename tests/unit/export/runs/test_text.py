@@ -15,7 +15,7 @@ from weir.bundle.reader import Bundle, read
 from weir.bundle.sequences import PaddedAxis, Tokenisation, ValueRange
 from weir.export.runs.run import publish_run
 from weir.export.runs.text import MOST_STEPS
-from weir.training.command import main as train
+from weir.training.__main__ import main as train
 from weir.training.data.vocabulary import UNKNOWN
 from weir.training.errors import DataError
 from weir.training.run_directory import read_record

@@ -9,20 +9,19 @@ import torch
 from PIL import Image
 from torch import nn
 
-from weir.training.command import main
+from weir.training.__main__ import main
 from weir.training.data.series import load_series
 from weir.training.errors import DataError, RecipeError, RunError
 from weir.training.figures import CONFUSION_MATRIX, LEARNING_CURVE
-from weir.training.forecasting.baselines import fit_autoregression
+from weir.training.forecasting.evaluation import fit_autoregression
 from weir.training.forecasting.experiment import forecast, load_model, load_test, prepare
 from weir.training.forecasting.figures import FORECAST
-from weir.training.forecasting.recipe import SeriesRecipe
-from weir.training.forecasting.recipes import RECIPES
+from weir.training.forecasting.recipes import RECIPES, SeriesRecipe
 from weir.training.models.series import FedBack, Forecaster
 from weir.training.recipe import Setting
 from weir.training.recipes import make_recipe, quicken
 from weir.training.run_directory import RunRecord, read_record
-from weir.training.train import Watcher, train
+from weir.training.train import Monitor, train
 
 CPU = torch.device("cpu")
 
@@ -59,11 +58,11 @@ def linear_of(run: Path) -> nn.Linear:
 
 
 @pytest.fixture
-def watcher(silent: Callable[..., Watcher]) -> Watcher:
+def watcher(silent: Callable[..., Monitor]) -> Monitor:
     return silent()
 
 
-def test_ar_learns_what_least_squares_finds(tmp_path: Path, watcher: Watcher) -> None:
+def test_ar_learns_what_least_squares_finds(tmp_path: Path, watcher: Monitor) -> None:
     values = second_order(3000)
     changes: dict[str, Setting] = {"network": {"lags": 2}, "optimizer": {"weight_decay": 0.0}}
     recipe = make("ar", write(tmp_path, values), **changes)
@@ -77,7 +76,7 @@ def test_ar_learns_what_least_squares_finds(tmp_path: Path, watcher: Watcher) ->
 
 
 def test_a_linear_trend_is_forecast_beyond_what_training_saw(
-    tmp_path: Path, watcher: Watcher
+    tmp_path: Path, watcher: Monitor
 ) -> None:
     data = write(tmp_path, 5.0 + 2.0 * np.arange(400.0))
     changes: dict[str, Setting] = {"network": {"lags": 2}, "optimizer": {"weight_decay": 0.0}}
@@ -89,7 +88,7 @@ def test_a_linear_trend_is_forecast_beyond_what_training_saw(
     assert record.test_metrics["rmse_12"] < 0.05 * record.test_metrics["persistence_rmse_12"]
 
 
-def test_narx_uses_the_other_column(tmp_path: Path, watcher: Watcher) -> None:
+def test_narx_uses_the_other_column(tmp_path: Path, watcher: Monitor) -> None:
     cause = np.random.default_rng(0).standard_normal(1500)
     # The square of the cause: no linear map can tell.
     effect = np.concatenate([[0.0], cause[:-1] ** 2]) + 10.0
@@ -164,7 +163,7 @@ def test_its_pictures_are_drawn_and_small(finished: Path) -> None:
 
 
 def test_the_same_seed_gives_the_same_weights(
-    tmp_path: Path, silent: Callable[..., Watcher]
+    tmp_path: Path, silent: Callable[..., Monitor]
 ) -> None:
     recipe = make("narx", write(tmp_path, second_order(300)), epochs=2, seed=4)
 
@@ -222,7 +221,7 @@ def test_quick_form_reads_less(name: str) -> None:
 
 
 @pytest.mark.usefixtures("weir_data")
-def test_ar_beats_the_baselines_on_the_sunspots(tmp_path: Path, watcher: Watcher) -> None:
+def test_ar_beats_the_baselines_on_the_sunspots(tmp_path: Path, watcher: Monitor) -> None:
     record: RunRecord = train(make_recipe("ar"), tmp_path / "run", CPU, watcher, None)
 
     metrics = record.test_metrics
@@ -232,7 +231,7 @@ def test_ar_beats_the_baselines_on_the_sunspots(tmp_path: Path, watcher: Watcher
 
 
 @pytest.mark.usefixtures("weir_data")
-def test_the_baseline_has_the_errors_that_numpy_gives(tmp_path: Path, watcher: Watcher) -> None:
+def test_the_baseline_has_the_errors_that_numpy_gives(tmp_path: Path, watcher: Monitor) -> None:
     recipe = make_recipe("ar", epochs=1)
     metrics = train(recipe, tmp_path / "run", CPU, watcher, None).test_metrics
     values = load_series("sunspots", None).values[:, 0]

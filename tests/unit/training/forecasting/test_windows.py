@@ -5,7 +5,7 @@ import pytest
 
 from weir.training.data.series import SeriesData
 from weir.training.errors import DataError
-from weir.training.forecasting.recipe import SeriesRecipe
+from weir.training.forecasting.recipes import SeriesRecipe
 from weir.training.forecasting.windows import cut, divide_by_time
 from weir.training.recipe import Setting
 from weir.training.recipes import make_recipe

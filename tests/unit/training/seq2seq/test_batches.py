@@ -3,7 +3,7 @@
 import torch
 
 from weir.training.loop import Batch
-from weir.training.losses import cross_entropy
+from weir.training.optimization import cross_entropy
 from weir.training.seq2seq.batches import in_order, make_task, sources_in_order
 from weir.training.seq2seq.packed import Pairs, Strip
 from weir.training.seq2seq.recipe import ForcingSettings, Seq2SeqRecipe

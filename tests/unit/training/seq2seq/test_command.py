@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from weir.training.command import main
+from weir.training.__main__ import main
 from weir.training.run_directory import part_of, read_record
 from weir.training.seq2seq.experiment import ATTENTION
 from weir.training.seq2seq.recipe import Seq2SeqRecipe
@@ -141,7 +141,7 @@ def test_two_files_that_do_not_go_together_are_named(
             ["pronounce", "--lags", "3"],
             "pronounce takes no network, which is of recipes for series",
         ),
-        (["pronounce", "--height", "3"], "pronounce takes no image, which is of recipes for pict"),
+        (["pronounce", "--height", "3"], "pronounce takes no image, which is of recipes for imag"),
         (["pronounce", "--column", "x"], "pronounce takes no column, which is of recipes for seq"),
         (["pronounce", "--log-gradients"], "pronounce: gradients by time lag are of sequences"),
         (["question", "--lags", "3"], "question takes no network, which is of recipes for series"),

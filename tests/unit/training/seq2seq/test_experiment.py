@@ -25,7 +25,7 @@ from weir.training.seq2seq.experiment import (
 from weir.training.seq2seq.recipe import Seq2SeqRecipe
 from weir.training.seq2seq.sides import VOCABULARY
 from weir.training.text.experiment import load_model as load_sequence_model
-from weir.training.train import Watcher, train
+from weir.training.train import Monitor, train
 
 CPU = torch.device("cpu")
 SIDES = {VOCABULARY.format("source"), VOCABULARY.format("target")}
@@ -45,7 +45,7 @@ def small(recipe: Seq2SeqRecipe) -> Seq2SeqRecipe:
 
 
 @pytest.fixture
-def run(small: Seq2SeqRecipe, tmp_path: Path, silent: Callable[..., Watcher]) -> Path:
+def run(small: Seq2SeqRecipe, tmp_path: Path, silent: Callable[..., Monitor]) -> Path:
     train(small, tmp_path / "run", CPU, silent(), None)
     return tmp_path / "run"
 
@@ -98,7 +98,7 @@ def test_sides_are_learnt_from_training_rows_only(
 
 
 def test_a_beam_of_one_searches_greedily_only(
-    small: Seq2SeqRecipe, tmp_path: Path, silent: Callable[..., Watcher]
+    small: Seq2SeqRecipe, tmp_path: Path, silent: Callable[..., Monitor]
 ) -> None:
     record = train(
         changed(small, search={"beam_width": 1}, epochs=1), tmp_path, CPU, silent(), None
@@ -108,7 +108,7 @@ def test_a_beam_of_one_searches_greedily_only(
 
 
 def test_resumed_with_draws_of_its_own_it_ends_as_uninterrupted(
-    small: Seq2SeqRecipe, run: Path, tmp_path: Path, silent: Callable[..., Watcher]
+    small: Seq2SeqRecipe, run: Path, tmp_path: Path, silent: Callable[..., Monitor]
 ) -> None:
     out = tmp_path / "resumed"
 
@@ -134,7 +134,7 @@ def test_it_learns_to_spell_in_capitals(
     changes: dict[str, object],
     most_errors: float,
     tmp_path: Path,
-    silent: Callable[..., Watcher],
+    silent: Callable[..., Monitor],
 ) -> None:
     path = tmp_path / "words.tsv"
     texts = [a + b + c for a in "abcd" for b in "abcd" for c in "abcd"]
@@ -159,7 +159,7 @@ def test_it_learns_to_spell_in_capitals(
 
 
 def test_quick_pronouncer_learns_something_of_cmudict(
-    tmp_path: Path, silent: Callable[..., Watcher]
+    tmp_path: Path, silent: Callable[..., Monitor]
 ) -> None:
     quick = change_recipe(
         quicken(make_recipe("pronounce")),
@@ -186,7 +186,7 @@ def test_data_that_changed_since_are_noticed(run: Path, words: Path) -> None:
 
 
 def test_a_run_of_one_kind_is_not_taken_for_another(
-    run: Path, small_recipe: Seq2SeqRecipe, tmp_path: Path, silent: Callable[..., Watcher]
+    run: Path, small_recipe: Seq2SeqRecipe, tmp_path: Path, silent: Callable[..., Monitor]
 ) -> None:
     pictures = tmp_path / "pictures"
     train(small_recipe, pictures, CPU, silent(), None)

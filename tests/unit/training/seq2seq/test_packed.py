@@ -7,7 +7,7 @@ from weir.training.data.pairs import PairData
 from weir.training.data.segment import learn_side
 from weir.training.data.vocabulary import BEGIN, END, PAD, UNKNOWN
 from weir.training.errors import DataError
-from weir.training.loop import NO_TARGET
+from weir.training.optimization import NO_TARGET
 from weir.training.seq2seq.packed import Pairs, Strip, fitting, take, to_pairs
 from weir.training.seq2seq.recipe import Seq2SeqRecipe
 from weir.training.seq2seq.sides import Sides

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from weir.training.data.vocabulary import UNKNOWN
 from weir.training.loop import Batch
-from weir.training.losses import choose_loss
+from weir.training.optimization import choose_loss
 from weir.training.text.batches import EVALUATION_ROWS, group, in_order, make_task
 from weir.training.text.experiment import prepare
 from weir.training.text.packed import Strip

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.sequence_files import write_conllu, write_labelled, write_tagged
-from weir.training.command import main
+from weir.training.__main__ import main
 from weir.training.run_directory import part_of, read_record
 from weir.training.text.recipe import SequenceRecipe
 
@@ -138,7 +138,7 @@ def test_a_broken_line_of_conllu_is_named(
     [
         (
             ["row-digits", "--height", "32"],
-            "row-digits takes no image, which is of recipes for pic",
+            "row-digits takes no image, which is of recipes for images",
         ),
         (
             ["lenet5", "--hidden", "32"],

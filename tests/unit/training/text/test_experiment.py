@@ -24,7 +24,7 @@ from weir.training.text.experiment import (
 from weir.training.text.figures import CLASS_TABLE
 from weir.training.text.recipe import SequenceRecipe
 from weir.training.text.scores import answer
-from weir.training.train import Watcher, train
+from weir.training.train import Monitor, train
 
 CPU = torch.device("cpu")
 FIGURES = {LEARNING_CURVE, CONFUSION_MATRIX, CLASS_TABLE}
@@ -32,7 +32,7 @@ WORDS, LETTERS = VOCABULARY.format("tokens"), VOCABULARY.format("characters")
 
 
 @pytest.fixture
-def run(tagging: SequenceRecipe, tmp_path: Path, silent: Callable[..., Watcher]) -> Path:
+def run(tagging: SequenceRecipe, tmp_path: Path, silent: Callable[..., Monitor]) -> Path:
     """A finished run of a tagger that reads spelling."""
     train(tagging, tmp_path / "run", CPU, silent(), None)
     return tmp_path / "run"
@@ -103,11 +103,11 @@ def test_a_broken_vocabulary_is_named(
 
 
 def test_a_run_of_one_kind_is_not_taken_for_the_other(
-    run: Path, small_recipe: SequenceRecipe, tmp_path: Path, silent: Callable[..., Watcher]
+    run: Path, small_recipe: SequenceRecipe, tmp_path: Path, silent: Callable[..., Monitor]
 ) -> None:
     train(small_recipe, tmp_path / "pictures", CPU, silent(), None)
 
-    with pytest.raises(RunError, match="tagger: expected a run on pictures, got tagging"):
+    with pytest.raises(RunError, match="tagger: expected a run on images, got tagging"):
         load_pictures_model(run)
     with pytest.raises(RunError, match="lenet5: expected a run on sequences, got image-"):
         load_model(tmp_path / "pictures")

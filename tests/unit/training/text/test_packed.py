@@ -5,7 +5,7 @@ import torch
 
 from weir.training.data.text import TextData
 from weir.training.data.vocabulary import PAD, UNKNOWN
-from weir.training.loop import NO_TARGET, UNSEEN
+from weir.training.optimization import NO_TARGET, UNSEEN
 from weir.training.text.packed import Strip, build_vocabularies, starts_of, take, to_strip
 from weir.training.text.recipe import TokenSettings
 

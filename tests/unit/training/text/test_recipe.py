@@ -21,7 +21,7 @@ from weir.training.recipes import make_recipe
         ("stress", {"encoder": {"cell": "cnn"}}, "encoder.cell: .*'rnn', 'gru', 'lstm' or 'tdnn'"),
         ("stress", {"tokens": {"size": 0}}, "tokens.size: "),
         ("stress", {"most_rows": 1}, "most_rows: "),
-        ("stress", {"image": {"height": 9}}, "stress takes no image, .* of recipes for pictures"),
+        ("stress", {"image": {"height": 9}}, "stress takes no image, .* of recipes for images"),
         (
             "lenet5",
             {"dev": "/a"},

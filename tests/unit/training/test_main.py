@@ -1,4 +1,4 @@
-"""The command line, as a user meets it."""
+"""The command line, and the options it derives from the recipes."""
 
 import os
 import signal
@@ -10,8 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from weir.training.__main__ import changes_of, main
 from weir.training.checkpoint import CHECKPOINT
-from weir.training.command import main
+from weir.training.recipes import (
+    RECIPES,
+    change_recipe,
+    make_recipe,
+)
 from weir.training.run_directory import WEIGHTS, read_record
 
 QUICK = ["--batch-size", "16", "--epochs", "2"]
@@ -152,3 +157,42 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(shapes: Path, tmp_path
     assert main(whole) == 0
     one, other = load_file(out / WEIGHTS), load_file(tmp_path / "whole" / WEIGHTS)
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "group"),
+    [("question", "encoder"), ("pronounce", "coder"), ("narx", "network"), ("lenet5", "encoder")],
+)
+def test_the_shape_of_a_network_goes_to_the_group_that_describes_it(
+    recipe: str, group: str
+) -> None:
+    assert changes_of(recipe, {"hidden": 8, "layers": None}) == {group: {"hidden": 8}}
+
+
+def test_what_is_left_out_changes_nothing() -> None:
+    for name in RECIPES:
+        recipe = make_recipe(name)
+        assert change_recipe(recipe, **changes_of(name, {"seed": None, "lags": None})) == recipe
+
+
+def test_each_setting_goes_to_its_group_and_files_are_named_in_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    changes = changes_of(
+        "pronounce",
+        {"seed": 3, "attends": False, "cell": "lstm", "beam_width": 2, "dev": Path("a.tsv")},
+    )
+
+    assert changes == {
+        "seed": 3,
+        "coder": {"attends": False, "cell": "lstm"},
+        "search": {"beam_width": 2},
+        "dev": str(tmp_path / "a.tsv"),
+    }
+
+
+def test_columns_stand_between_commas() -> None:
+    assert changes_of("narx", {"exogenous": "a, b c,d"}) == {"exogenous": ("a", "b c", "d")}
+    assert changes_of("narx", {"exogenous": None}) == {}

@@ -6,14 +6,14 @@ import torch
 from safetensors.torch import load, save
 from torch import nn
 
-from weir.training.files import apart, write_whole
+from weir.training.run_directory import unshare, write_atomically
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "file"
 
-    write_whole(path, b"old")
-    write_whole(path, b"new")
+    write_atomically(path, b"old")
+    write_atomically(path, b"new")
 
     assert path.read_bytes() == b"new"
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
@@ -25,7 +25,7 @@ def test_tied_weights_are_written_and_read() -> None:
     output.weight = embedding.weight
     tied = nn.ModuleDict({"embedding": embedding, "output": output}).state_dict()
 
-    read = load(save(apart(tied)))
+    read = load(save(unshare(tied)))
 
     assert all(torch.equal(read[name], tensor) for name, tensor in tied.items())
 
@@ -33,6 +33,6 @@ def test_tied_weights_are_written_and_read() -> None:
 def test_views_are_written_as_what_they_show() -> None:
     whole = torch.arange(6.0).reshape(2, 3)
 
-    read = load(save(apart({"whole": whole, "turned": whole.T})))
+    read = load(save(unshare({"whole": whole, "turned": whole.T})))
 
     assert torch.equal(read["turned"], whole.T)
