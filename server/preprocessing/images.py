@@ -1,12 +1,12 @@
-"""Pictures as they come → the rows a model was trained on. Pure: bytes in, pixels out.
+"""Pictures as received → pixels as a model was trained on them. Pure: bytes in, pixels out.
 
 Rules:
-- The bytes say what they are; JPEG and PNG are read, and no decoder of another format is ever asked.
-- What a picture would cost is read off its header before a pixel is decoded.
-- The pixels are those of `weir.training.data.image_folder.read_picture`, to the last one: turned upright as EXIF
-  says, 16 bits cut to 8, laid on white where transparent, made grey or RGB, then resized. A colour profile
-  changes nothing. Of an animated PNG the first frame counts.
-- Whatever Pillow makes of damaged bytes is the sender's to correct, and told without Pillow's words.
+- The format is read from the bytes. JPEG and PNG are supported; no other decoder is ever called.
+- The cost of a picture is read from its header before a pixel is decompressed.
+- The pixels are exactly those of `weir.training.data.image_folder.read_picture`: turned upright by
+  EXIF, 16 bits cut to 8, on white where transparent, converted to grey or RGB, then resized. Colour
+  profiles are ignored. Of an animated PNG the first frame is read.
+- Any error of Pillow on damaged bytes is an invalid request; Pillow's text is not sent.
 """
 
 import io
@@ -23,19 +23,20 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from weir.bundle.contract import Preprocessing
+from weir.bundle.image_geometry import centre_crop, short_side_size
 from weir.server.errors import InvalidRequest, OutOfMemory
 
 Pixels = NDArray[np.uint8]
 
 MAX_PIXELS = 32_000_000
-# As in a JPEG. To resize a line takes room in proportion to its length: 30 million pixels took a gigabyte.
+# A JPEG's own limit. Resizing needs memory in proportion to a line: 30 million pixels took 1 GB.
 _MAX_SIDE = 65_535
-# Pillow reads chunks and segments one by one in Python. Sixteen megabytes of picture are 2,048 chunks.
+# Pillow reads chunks and segments one by one in Python. A picture of 16 MB has 2,048 chunks.
 _MAX_PARTS = 16_384
-# It joins the EXIF of several segments by copying all that came before. One segment is the rule.
+# Pillow joins the EXIF of several segments by repeated copies. One segment is usual.
 _MAX_EXIF_PARTS = 100
-# A progressive JPEG walks through all of its pixels once a scan: sixteen megabytes of empty scans would
-# keep a thread for an hour. Encoders write about ten.
+# A progressive JPEG passes over all pixels once a scan: 16 MB of empty scans would occupy a thread for
+# an hour. Encoders write about ten.
 _MAX_SCANS = 100
 
 _PNG, _JPEG = "PNG", "JPEG"
@@ -52,7 +53,7 @@ _SIGNATURES = (
     (re.compile(rb"....ftyp(hei|mif|msf)", re.DOTALL), "HEIF"),
     (re.compile(rb"\s*<(svg|\?xml)"), "SVG"),
 )
-# Fill bytes, stuffed bytes and restarts are no markers of their own.
+# Fill bytes, stuffed bytes and restarts are not markers.
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 _START_OF_SCAN, _END_OF_IMAGE, _APP1 = 0xDA, 0xD9, 0xE1
 _WITHOUT_LENGTH = (0x01, 0xD8, _END_OF_IMAGE)
@@ -70,36 +71,36 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def read_encoded(data: bytes, preprocessing: Preprocessing) -> Pixels:
-    """A JPEG or PNG file as the model takes it: (height, width, channels).
+    """The pixels of a JPEG or PNG file as the model takes them: (height, width, channels).
 
     Raises:
         InvalidRequest: another format, too large, damaged or cut short.
-        OutOfMemory: there is no room for its pixels.
+        OutOfMemory: its pixels do not fit into memory.
     """
     kind = _format(data)
     if kind == _PNG:
         _check_chunks(data)
     else:
         _check_segments(data)
-    with _told_if_out_of_memory():
+    with _memory_errors():
         return _prepare(_decode(data, kind), preprocessing)
 
 
 def read_raw(
     values: bytes, *, height: int, width: int, channels: int, preprocessing: Preprocessing
 ) -> Pixels:
-    """Decoded pixels as the model takes them, as if they had come in a PNG.
+    """Raw pixels as the model takes them, as if they had come in a PNG.
 
     Args:
         values: a byte each, (height, width, channels).
         height: of the picture.
         width: of the picture.
         channels: 1 for grey, 3 for RGB, 4 for RGB and alpha.
-        preprocessing: what the model takes.
+        preprocessing: of the contract.
 
     Raises:
-        InvalidRequest: too large, or not exactly so many values.
-        OutOfMemory: there is no room for its pixels.
+        InvalidRequest: too large, or the number of values does not fit.
+        OutOfMemory: its pixels do not fit into memory.
     """
     mode = _MODES.get(channels)
     if mode is None:
@@ -111,12 +112,12 @@ def read_raw(
             f"expected {expected_bytes} values for {height} x {width} x {channels}, "
             f"got {len(values)}"
         )
-    with _told_if_out_of_memory():
+    with _memory_errors():
         return _prepare(Image.frombytes(mode, (width, height), values), preprocessing)
 
 
 @contextmanager
-def _told_if_out_of_memory() -> Iterator[None]:
+def _memory_errors() -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
@@ -133,7 +134,7 @@ def _format(data: bytes) -> str:
 
 
 def _check_chunks(data: bytes) -> None:
-    """Refuse a PNG of absurdly many parts."""
+    """Refuse a PNG of too many chunks."""
     chunks, position = 0, 8
     while position < len(data):
         chunks += 1
@@ -143,10 +144,10 @@ def _check_chunks(data: bytes) -> None:
 
 
 def _check_segments(data: bytes) -> None:
-    """Refuse a JPEG of absurdly many parts.
+    """Refuse a JPEG of too many segments or scans.
 
-    Ahead of the first scan each byte between two segments counts as one: Pillow looks at them one by one,
-    and goes on past an end of image.
+    Before the first scan each byte between two segments counts as one: Pillow reads them one by one,
+    also past an end of image.
     """
     parts = exif_parts = scans = 0
     position = 2
@@ -170,10 +171,10 @@ def _check_segments(data: bytes) -> None:
 
 
 def _decode(data: bytes, kind: str) -> Image.Image:
-    """The picture's pixels, upright.
+    """The picture, upright.
 
-    The decoder is called by its own name: `Image.open` would ask about other formats, and warn by way
-    of a filter that all threads share.
+    The format's class is called directly: `Image.open` tries other formats, and changes warning
+    filters that all threads share.
     """
     file = io.BytesIO(data)
     try:
@@ -211,7 +212,7 @@ def _convert(image: Image.Image, channels: int) -> Image.Image:
         wide: NDArray[Any] = np.asarray(image)
         image = Image.fromarray((wide >> 8).astype(np.uint8))
     if image.has_transparency_data:
-        # What lies under full transparency is arbitrary.
+        # The colour of fully transparent pixels is arbitrary.
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
     return image.convert(_MODES[channels])
@@ -221,19 +222,11 @@ def _resize(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     width, height = preprocessing.width, preprocessing.height
     if preprocessing.short_side is None:
         return image.resize((width, height), Image.Resampling.BILINEAR)
-    size = _short_side_size(image.size, preprocessing.short_side)
+    size = short_side_size(image.size, preprocessing.short_side)
     if size[0] * size[1] > MAX_PIXELS:
         raise InvalidRequest(
             f"{image.width} x {image.height} pixels are too narrow: with a short side of "
             f"{preprocessing.short_side} they would be {size[0]} x {size[1]}"
         )
     resized = image.resize(size, Image.Resampling.BILINEAR)
-    left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    return resized.crop((left, top, left + width, top + height))
-
-
-def _short_side_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
-    """Width and height in proportion, the shorter of them as asked."""
-    width, height = size
-    short = min(size)
-    return round(width * short_side / short), round(height * short_side / short)
+    return resized.crop(centre_crop(size, (width, height)))
