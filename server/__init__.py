@@ -1,7 +1,7 @@
-"""The server: gRPC in front, ONNX Runtime behind, batching between, metrics beside."""
+"""The inference server: gRPC, batching, ONNX Runtime, metrics."""
 
 import os
 
-# ONNX Runtime on Linux, since 1.30, would tell Microsoft of each process, session and model, and keep an identifier of
-# the machine; it asks this when it is first imported. Whoever wants that sets it to 0.
+# ONNX Runtime on Linux, since 1.30, reports each process, session and model to Microsoft, and keeps
+# an identifier of the machine. It reads this variable when it is first imported; 0 turns it on.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

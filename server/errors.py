@@ -1,27 +1,27 @@
-"""The tree of expected failures. It knows no protocol: `statuses` holds the table of statuses.
+"""The tree of expected failures. `transport.status` maps them to gRPC statuses.
 
-A leaf is chosen by what the one who gets it should do next.
+A leaf is chosen by what its receiver should do next.
 
     ServerError
-    ├── RequestError          one request is answered with it; the server goes on
-    │   ├── InvalidRequest    correct the request
-    │   ├── UnknownModel      correct the name or the version
-    │   ├── ModelNotReady     try again later, or elsewhere
-    │   ├── ModelNotLoaded        mend the model's files, then load it again
-    │   ├── Draining          try again elsewhere
-    │   ├── Overloaded        back off, then try again
-    │   ├── OutOfMemory       send fewer rows
-    │   ├── ResponseTooLarge    send fewer rows, or ask for fewer outputs
-    │   ├── ClientTooSlow      read faster, or ask for less at a time
-    │   ├── DeadlineExceeded    give it more time
-    │   ├── Cancelled         nothing: the caller is gone
-    │   └── Unsupported        do without the feature
-    ├── ModelLoadError           a model cannot be served; the reason is for its operator
-    │   └── GoldenMismatch    export it again, for this machine; or find out what changed its files
-    └── StartError            the server cannot start
-        ├── ConfigError       correct the setting it names
-        ├── ProviderMissing   choose another execution provider, or install this one
-        └── PortUnavailable   choose another port
+    ├── RequestError            one request fails; the server goes on
+    │   ├── InvalidRequest      correct the request
+    │   ├── UnknownModel        correct the name or the version
+    │   ├── ModelNotReady       try again later, or another server
+    │   ├── ModelNotLoaded      repair the model's files, then load it again
+    │   ├── Draining            try another server
+    │   ├── Overloaded          back off, then try again
+    │   ├── OutOfMemory         send fewer rows
+    │   ├── ResponseTooLarge    send fewer rows, or request fewer outputs
+    │   ├── ClientTooSlow       read faster, or request less at a time
+    │   ├── DeadlineExceeded    set a longer deadline
+    │   ├── Cancelled           nothing: the client is gone
+    │   └── Unsupported         do without the feature
+    ├── ModelLoadError          a model cannot be served; the message is for its operator
+    │   └── GoldenMismatch      export it again, for this machine, or find what changed its files
+    └── StartError              the server cannot start
+        ├── ConfigError         correct the setting that the message names
+        ├── ProviderMissing     choose another execution provider, or install this one
+        └── PortUnavailable     choose another port
 """
 
 from weir.bundle.wording import tame
@@ -32,7 +32,7 @@ class ServerError(Exception):
 
 
 class RequestError(ServerError):
-    """One request fails; every other one is unaffected."""
+    """One request fails; all others are unaffected."""
 
 
 class InvalidRequest(RequestError):
@@ -40,11 +40,11 @@ class InvalidRequest(RequestError):
 
 
 class UnknownModel(RequestError):
-    """No model of that name, or no such version of it."""
+    """There is no model of that name, or no such version of it."""
 
 
 class ModelNotReady(RequestError):
-    """The model is known and cannot answer now; `model` is its name and version, where a request asked for it."""
+    """The model is known and cannot answer now; `model` is its name and version, if known."""
 
     def __init__(self, message: str, model: tuple[str, str] | None = None) -> None:
         super().__init__(message)
@@ -52,7 +52,7 @@ class ModelNotReady(RequestError):
 
 
 class ModelNotLoaded(RequestError):
-    """A model could not be brought into service; what served before still does."""
+    """A model or a label could not be loaded; the versions that served before still do."""
 
 
 class Draining(RequestError):
@@ -64,44 +64,44 @@ class Overloaded(RequestError):
 
 
 class OutOfMemory(RequestError):
-    """The run needed more memory than there is."""
+    """The run needs more memory than there is."""
 
 
 class ResponseTooLarge(RequestError):
-    """The answer is larger than a message may be."""
+    """The response is larger than a message may be."""
 
 
 class ClientTooSlow(RequestError):
-    """The caller does not take what the stream holds for it."""
+    """Too many messages of a stream wait for the client to read them."""
 
 
 class DeadlineExceeded(RequestError):
-    """The time the request had is over."""
+    """The deadline of the request has passed."""
 
 
 class Cancelled(RequestError):
-    """The caller hung up."""
+    """The client closed the call."""
 
 
 class Unsupported(RequestError):
-    """A feature of the protocol that this server leaves out."""
+    """This server does not offer a feature of the protocol."""
 
 
 class ModelLoadError(ServerError):
-    """A model cannot be served; the message, made printable and bounded, is the reason in the index."""
+    """A model cannot be served; the repository index shows the message, printable and bounded."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(tame(reason))
 
     @classmethod
     def of(cls, error: Exception, part: str | None = None) -> "ModelLoadError":
-        """The failure of a model, or of a part of it, that another error is; of the same kind if it is one."""
+        """Convert an error of a model, or of a part of it; a ModelLoadError keeps its class."""
         kind = type(error) if isinstance(error, ModelLoadError) else ModelLoadError
         return kind(f"{part}: {error}" if part else str(error))
 
 
 class GoldenMismatch(ModelLoadError):
-    """A model does not give what was recorded when it was exported."""
+    """A model's outputs differ from those recorded at its export."""
 
 
 class StartError(ServerError):
@@ -113,7 +113,7 @@ class ConfigError(StartError):
 
 
 class ProviderMissing(StartError):
-    """The execution provider that was asked for does not work on this machine."""
+    """The execution provider of the settings does not work on this machine."""
 
 
 class PortUnavailable(StartError):

@@ -1,17 +1,18 @@
-"""Counts by bucket, added to on the request path; plain lists, without Prometheus."""
+"""Histograms that the request path writes: plain lists, without Prometheus."""
 
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
 
 SECONDS = (
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
+    0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 )  # fmt: skip
 ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 
 
 class Histogram:
-    """Counts by bucket, and their sum; one thread at a time adds."""
+    """Counts of values by bucket, and their sum; one thread at a time writes."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -26,13 +27,13 @@ class Histogram:
         self.total += value
 
     def copy(self) -> "Histogram":
-        """As it is now, to be read at leisure."""
+        """A copy of the current state."""
         copy = Histogram(self.bounds)
         copy.counts, copy.total = self.counts.copy(), self.total
         return copy
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative counts by upper bound, as Prometheus wants them."""
+        """Cumulative counts by upper bound, as Prometheus expects them."""
         cumulated = 0
         pairs = []
         for bound, count in zip((*self.bounds, math.inf), self.counts, strict=True):

@@ -1,4 +1,4 @@
-"""`python -m tools.settings_page`: prints docs/settings.md from the settings' declarations."""
+"""Settings page: `python -m tools.settings_page` prints docs/settings.md."""
 
 import sys
 from collections.abc import Iterator
@@ -8,10 +8,11 @@ from weir.server.config import ModelSettings, Settings, default_of
 _HEAD = """# Settings
 
 Settings of `weir serve`.
-The first source that has a setting wins: the flag, the environment variable, the TOML file of `--config`, the default.
+Sources, in order of precedence: flag, environment variable, TOML file of `--config`, default.
 In the TOML file, a setting has its flag's name with underscores, such as `max_queue_rows = 2048`.
 An unknown setting is an error in every source.
-An empty environment variable counts as absent, and so does one that Kubernetes sets for a service named "weir".
+An empty environment variable counts as absent.
+So does a variable that Kubernetes sets for a service named "weir".
 `make settings-page` generates this page from the server's declarations.
 
 | flag | environment variable | default | meaning |

@@ -651,7 +651,7 @@ def counted(transport: Transport, method: str) -> tuple[int, dict[str, int]]:
 def wait_for_counts(
     transport: Transport, method: str, *, started: int | None = None, **ended: int
 ) -> None:
-    """A call is counted when it is over for the server too, just after its caller has the answer."""
+    """Wait for these counts: the server counts a call just after the client has its answer."""
     end_s = time.monotonic() + WAIT_S
     expected = (sum(ended.values()) if started is None else started, ended)
     while (found := counted(transport, method)) != expected:
