@@ -211,8 +211,11 @@ class Repository:
         # Of two that want one name, the first has it: a pair, whose name is how the other begins.
         for name in sorted(self._upkeeps, reverse=True):
             offers.update(self._upkeeps[name].offers())
-        self.catalogue = Catalogue(offers)
-        for name, version in known - _versions(self.catalogue):
+        now = Catalogue(offers)
+        for name, version in _versions(now) - known:
+            self._shell.loader.metrics.model(name, version)
+        self.catalogue = now
+        for name, version in known - _versions(now):
             self._shell.loader.metrics.forget(name, version)
         for name, offer in offers.items():
             if name not in before or _answer(before[name]) != _answer(offer):

@@ -141,7 +141,7 @@ class Admission:
         reply.finish(refusal.code, refusal.details, trailers=refusal.trailers)
         numbers = self._metrics.unattributed if model is None else model.metrics
         if isinstance(error, ModelNotReady) and error.model is not None:
-            numbers = self._metrics.model(*error.model)
+            numbers = self._metrics.find(*error.model)
         numbers.request_failed(
             refusal.code.name, refusal.reason, self.clock() - arrived_s, request_bytes
         )

@@ -113,11 +113,16 @@ class Metrics(Collector):
         self._transport, self._build = transport, build
 
     def model(self, model: str, version: str) -> ModelStats:
-        """The numbers of a version; made at its first load and kept through reloads."""
+        """The statistics of a version; created when the repository finds it, kept by reloads."""
         with self._lock:
             if (model, version) not in self._models:
                 self._models[model, version] = ModelStats(model, version)
             return self._models[model, version]
+
+    def find(self, model: str, version: str) -> ModelStats:
+        """The statistics of a version; `unattributed` if it has been removed meanwhile."""
+        with self._lock:
+            return self._models.get((model, version), self.unattributed)
 
     def generation(self, model: str, version: str) -> GenerationStats:
         """What only an encoder-decoder has, beside the numbers of any model; likewise."""

@@ -309,6 +309,20 @@ def test_forgotten_version_leaves_nothing(metrics: Metrics, registry: CollectorR
     assert b'version="1"' not in generate_latest(registry)
 
 
+def test_late_refusal_does_not_bring_back_a_removed_version(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    metrics.model("m", "1").request_failed("UNAVAILABLE", "model_not_ready", 0.5, 7)
+    assert metrics.find("m", "1") is metrics.model("m", "1")
+
+    metrics.forget("m", "1")
+    metrics.find("m", "1").request_failed("UNAVAILABLE", "model_not_ready", 0.5, 7)
+
+    assert b'version="1"' not in generate_latest(registry)
+    labels = {"model": "", "version": "", "status": "UNAVAILABLE"}
+    assert value(registry, "weir_requests_total", **labels) == 1
+
+
 def test_numbers_outlive_a_reload(metrics: Metrics) -> None:
     assert metrics.model("m", "1") is metrics.model("m", "1")
     assert metrics.model("m", "1") is not metrics.model("m", "2")
