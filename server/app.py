@@ -14,7 +14,7 @@ Threads:
     weir-generate-MODEL   runs an encoder-decoder's steps
     weir-deadlines        ends requests whose deadline has passed
     weir-loader           loads and unloads models
-    weir-retire-MODEL-N   waits for the last requests of an unloaded version
+    weir-drain-MODEL-N    waits for the last requests of an unloaded version
     weir-log              writes the log
     weir-exporter         writes access log lines and spans
     weir-exporter-stop    sends the last spans
@@ -47,8 +47,7 @@ from prometheus_client import (
 from weir.server import log
 from weir.server.config import Settings
 from weir.server.errors import ConfigError, PortUnavailable
-from weir.server.repository.changes import Changes
-from weir.server.repository.load_sandbox import Trial
+from weir.server.repository.load_sandbox import LoadSandbox
 from weir.server.repository.loader import Loader
 from weir.server.repository.registry import Entry
 from weir.server.repository.repository import Repository
@@ -200,13 +199,13 @@ class App:
             deadlines=self._deadlines,
             metrics=self._metrics,
         )
-        trial = Trial(
+        sandbox = LoadSandbox(
             loader, timeout_s=settings.load_timeout_s, memory_bytes=settings.load_memory_bytes
         )
         return Repository(
             settings.models_dir,
             loader,
-            trial,
+            sandbox,
             changed=self._update_health,
             poll_interval_s=settings.poll_interval_s if settings.model_control == "poll" else None,
         )
@@ -218,11 +217,11 @@ class App:
         inference = InferenceService(
             repository, self._admission, interceptor.intercept_reply if interceptor else None
         )
-        changes = Changes(repository) if settings.model_control == "explicit" else None
+        is_explicit = settings.model_control == "explicit"
         idle_timeout = IdleTimeout(settings.default_deadline_s, deadlines=self._deadlines)
         handlers: Handlers = {
             **inference.handlers(),
-            **ModelControlService(repository, changes).handlers(),
+            **ModelControlService(repository, is_explicit=is_explicit).handlers(),
             **TasksService(self._admission, self._pool, idle_timeout).handlers(),
         }
         if interceptor is not None:
@@ -255,7 +254,7 @@ class App:
     def _update_health(self, entry: Entry | None) -> None:
         """Set the health of a model that changed; None: the first loading has ended."""
         if entry is None:
-            known = {known.name for known in self._repository.entries()}
+            known = {known.name for known in self._repository.registry.entries()}
             for name in sorted(self._settings.models.keys() - known):
                 logger.warning("settings for an unknown model model=%s", name)
         else:

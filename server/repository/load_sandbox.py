@@ -40,7 +40,7 @@ _NICENESS = 10
 _MOST_TEXT = 8000
 
 
-class Trial:
+class LoadSandbox:
     """Loads a version as `loader` does, once a child has.
 
     Args:

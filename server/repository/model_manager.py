@@ -1,252 +1,327 @@
-"""One model, kept as its directory and its operator want it: what `lifecycle` says, done.
+"""Model manager: brings one model to its desired state, by loading, replacing and draining versions.
 
-Called by one thread alone, `weir-loader`.
+Threads:
+- `weir-loader` makes every call.
+- `weir-drain-<model>-<version>` lives as long as an unloaded version has requests. The session is
+  freed with its last reference, which is after its last run: a session that was freed under a run
+  would take the process down.
 """
 
+import ctypes
 import logging
+import threading
 import time
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
-from weir.server.errors import ModelLoadError
+from weir.bundle import versions
+from weir.bundle.errors import BundleError
+from weir.bundle.versions import FILE_NAME, Versions
+from weir.server.errors import InvalidRequest, ModelLoadError, UnknownModel
 from weir.server.repository import version_state
-from weir.server.repository.load_sandbox import Trial
+from weir.server.repository.load_sandbox import LoadSandbox
 from weir.server.repository.loader import Loader
-from weir.server.repository.registry import Models, Offer, offers_of
-from weir.server.repository.retirement import retire
-from weir.server.repository.scan import Files, Found, steady, without_root
-from weir.server.repository.version_state import State, Wanted
-from weir.server.repository.wishes import Wishes
+from weir.server.repository.registry import LoadedVersion, ModelVersions, entries_of
+from weir.server.repository.scan import (
+    ModelDirectory,
+    VersionFiles,
+    debounce,
+    read_policy,
+    without_root,
+)
+from weir.server.repository.version_state import Desired, ModelStatus, State
 
 logger = logging.getLogger(__name__)
 
+_DRAIN_WARNING_S = 60.0
 
-@dataclass(frozen=True, slots=True)
-class Shell:
-    """What an upkeep works with.
 
-    Attributes:
+class ModelManager:
+    """The versions of one model directory.
+
+    Args:
+        name: of the directory.
         root: of the repository.
         loader: loads one version.
-        trial: likewise, once a process of its own has.
-        publish: told that what the model offers has changed.
-        call: has the loading thread do something, soon.
+        sandbox: the same, after a process of its own loaded it.
+        publish: called after each change of state.
+        run_soon: queues a function for the loading thread.
         clock: seconds since 1970.
     """
 
-    root: Path
-    loader: Loader
-    trial: Trial
-    publish: Callable[[], None]
-    call: Callable[[Callable[[], None]], None]
-    clock: Callable[[], float] = time.time
-
-
-class Upkeep:
-    """The versions of one model, and the sessions behind them.
-
-    Args:
-        name: of the model's directory.
-        shell: around it.
-    """
-
-    def __init__(self, name: str, shell: Shell) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        root: Path,
+        loader: Loader,
+        sandbox: LoadSandbox,
+        publish: Callable[[], None],
+        run_soon: Callable[[Callable[[], None]], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.name = name
-        self.on_disk: tuple[int, ...] = ()
-        # Left the catalogue, and not yet let go.
-        self.leaving: list[Models] = []
-        self._shell = shell
-        self._model: version_state.Model[Models] = version_state.Model()
-        self._brought: Found | None = None
-        self._wishes = Wishes(name)
-        self._problem = ""
+        # No longer in the registry, and not yet unloaded.
+        self.draining: list[LoadedVersion] = []
         self.is_unloaded = False
+        self._root = root
+        self._loader = loader
+        self._sandbox = sandbox
+        self._publish = publish
+        self._run_soon = run_soon
+        self._clock = clock
+        self._status: ModelStatus[LoadedVersion] = ModelStatus()
+        self._directory: ModelDirectory | None = None
+        self._on_disk: tuple[int, ...] = ()
+        self._policy = Versions()
+        # Set by call; they override the file's while the server runs.
+        self._labels: Mapping[str, int] = {}
+        self._desired = Desired()
+        self._to_load: list[int] = []
+        # Why the policy cannot be read.
+        self._problem = ""
 
     @property
-    def serving(self) -> list[Models]:
-        """What answers, of every version."""
-        return [version.model for version in self._model.versions.values() if version.model]
+    def serving(self) -> list[LoadedVersion]:
+        """The versions that serve."""
+        return [version.model for version in self._status.versions.values() if version.model]
 
     @property
     def is_gone(self) -> bool:
-        """Whether nothing is left to be told of it."""
-        return not self._model.versions
+        """Whether it has no version in any state."""
+        return not self._status.versions
 
     @property
-    def is_leaving(self) -> bool:
-        """Whether nothing of it will answer again, unless it is brought."""
-        return all(each.state is State.UNLOADING for each in self._model.versions.values())
+    def is_unloading(self) -> bool:
+        """Whether all its versions are being unloaded."""
+        return all(each.state is State.UNLOADING for each in self._status.versions.values())
 
-    def offers(self) -> dict[str, Offer]:
-        """By name, what may be asked for."""
-        return offers_of(self.name, self._model, self._problem)
+    def entries(self) -> dict[str, ModelVersions]:
+        """Its part of the registry, by the names in requests."""
+        return entries_of(self.name, self._on_disk, self._status, self._problem)
 
-    def follow(self, now: Found, before: Found | None) -> None:
-        """Bring what a look at the directory found, if anything counts that did not before."""
+    def follow(self, now: ModelDirectory, before: ModelDirectory | None) -> None:
+        """Reconcile with the latest scan, if it differs from the last one that counted."""
         serving = {
             number: version.files
-            for number, version in self._model.versions.items()
-            if version.model is not None and isinstance(version.files, Files)
+            for number, version in self._status.versions.items()
+            if version.model is not None and isinstance(version.files, VersionFiles)
         }
-        counted = steady(now, before, serving)
-        if counted.versions and counted != self._brought:
-            self.bring(counted)
+        counted = debounce(now, before, serving)
+        if counted.versions and counted != self._directory:
+            self.plan(counted)
+            self.reconcile()
 
-    def announce(self, found: Found) -> None:
-        """Tell of what is about to be loaded."""
-        wanted = self._wanted(found)
-        for number in () if self._problem else version_state.to_load(self._model, wanted):
-            files = wanted.versions[number]
-            self._model = version_state.loading(self._model, number, files, self._shell.clock())
-        self._shell.publish()
-
-    def bring(
-        self, found: Found, *, retry: bool = False, again: bool = False, is_first: bool = False
-    ) -> str:
-        """Load what is wanted and not there, let go of what is not wanted.
+    def plan(self, directory: ModelDirectory, *, retry: bool = False, again: bool = False) -> None:
+        """Read the desired state, and mark the versions to load as LOADING.
 
         Args:
-            found: the model's directory.
-            retry: load also what failed, from the same files.
-            again: load also what serves, from the same files.
-            is_first: whether nothing serves yet that a load could harm: none is tried before then.
-
-        Returns:
-            Why not all that is wanted serves; nothing where it does.
+            directory: the model's.
+            retry: load also files that failed.
+            again: load also files that serve.
         """
         self.is_unloaded = False
-        self.on_disk = tuple(sorted(found.versions, reverse=True))
-        self._brought = found
-        wanted = self._wanted(found)
+        self._directory = directory
+        self._on_disk = tuple(sorted(directory.versions, reverse=True))
+        self._problem = self._read_policy(directory.path)
+        self._desired = self._desired_state(directory)
+        self._to_load = []
+        if not self._problem:
+            self._to_load = version_state.to_load(
+                self._status, self._desired, retry=retry, again=again
+            )
+        status, now = self._status, self._clock()
+        for number in self._to_load:
+            files = self._desired.versions[number]
+            status = version_state.mark_loading(status, number, files, now)
+        if status is not self._status:
+            self._status = status
+            self._publish()
+
+    def reconcile(self, *, sandboxed: bool = True) -> str:
+        """Load the planned versions, one after the other, and unload those that are not desired.
+
+        Args:
+            sandboxed: load each version in a process of its own first. Before the first model
+                serves, a load can harm none.
+
+        Returns:
+            Why a desired version does not serve; empty if all do.
+        """
         if self._problem:
-            return self._fail(max(found.versions))
-        reasons = []
-        for number in version_state.to_load(self._model, wanted, retry=retry, again=again):
-            loader = self._shell.loader if is_first else self._shell.trial
-            reason = self._load(loader, number, wanted.versions[number])
-            if reason:
-                reasons.append(f"version {number}: {reason}")
-            # At once: the next one may take long.
-            self._settle(wanted)
-        self._settle(wanted)
+            return self._keep_without_policy()
+        if not self._to_load:
+            self._settle()
+        reasons = [
+            f"version {number}: {reason}"
+            for number in self._to_load
+            if (reason := self._load(self._sandbox if sandboxed else self._loader, number))
+        ]
         return "; ".join(reasons)
 
     def unload(self, *, forget: bool) -> None:
-        """Take every version out of service.
+        """Unload every version.
 
         Args:
-            forget: whether to tell nothing of it any longer, rather than that it was unloaded.
+            forget: remove them from the registry, instead of keeping them as unloaded.
         """
         if forget or self.serving:
             # The same files may come back.
-            self.is_unloaded, self._brought = not forget, None
-            self._settle(Wanted(labels={} if forget else self._model.labels))
+            self.is_unloaded, self._directory = not forget, None
+            self._desired = Desired(labels={} if forget else self._status.labels)
+            self._settle()
 
-    def label(self, found: Found, label: str, number: int | None) -> str:
-        """Move a label by call, or (None) end that; why it stayed where it was, or nothing.
+    def set_label(self, directory: ModelDirectory, label: str, number: int | None) -> str:
+        """Set a label by call, or (None) return it to the file; why it did not move, or empty.
 
         Raises:
-            RequestError: there is nothing to be ended.
+            RequestError: no call set the label that is to be removed.
         """
-        before = self._wishes.called
-        self._wishes.label(label, number)
-        # What failed before is tried again only if the label waits for it.
-        self.bring(found, retry=number is not None and not self._model.is_ready(number))
+        before, self._labels = self._labels, self._labels_with(label, number)
+        # A version that failed is loaded again only if the label needs it.
+        self.plan(directory, retry=number is not None and not self._status.is_ready(number))
+        self.reconcile()
         if self._problem:
-            self._wishes.called = before
+            self._labels = before
             return self._problem
-        if number is None or self._model.is_ready(number):
+        if number is None or self._status.is_ready(number):
             return ""
-        self._wishes.called, reason = before, self._model.versions[number].reason
-        self._settle(self._wanted(found))
+        reason = self._status.versions[number].reason
+        self._labels = before
+        self._desired = self._desired_state(directory)
+        self._settle()
         return reason
 
-    def _wanted(self, found: Found) -> Wanted:
-        self._problem = without_root(self._wishes.read(found.directory), self._shell.root)
-        return self._wishes.wanted(found)
-
-    def _load(self, loader: Loader | Trial, number: int, files: Hashable) -> str:
-        """Load a version and let it serve; why it cannot, or nothing."""
-        shell, clock = self._shell, self._shell.clock
-        self._model = version_state.loading(self._model, number, files, clock())
-        shell.publish()
+    def _read_policy(self, path: Path) -> str:
+        """Read policy and labels of the directory; if that fails, keep the last and return the reason."""
         try:
-            models = loader.load(self.name, str(number), shell.root / self.name / str(number))
+            self._policy = read_policy(path)
+        except (BundleError, ModelLoadError) as error:
+            return without_root(str(error), self._root)
+        return ""
+
+    def _desired_state(self, directory: ModelDirectory) -> Desired:
+        """Versions and labels to serve, including versions that are named and not on disk."""
+        policy = self._policy.policy
+        labels = {**self._policy.labels, **self._labels}
+        wanted = versions.wanted(Versions(policy, labels), directory.versions)
+        numbers = {*wanted, *labels.values(), *(policy.specific if policy else ())}
+        return Desired({number: directory.versions.get(number) for number in numbers}, labels)
+
+    def _labels_with(self, label: str, number: int | None) -> dict[str, int]:
+        if number is not None:
+            return {**self._labels, label: number}
+        if label in self._labels:
+            return {name: other for name, other in self._labels.items() if name != label}
+        if label in self._policy.labels:
+            raise InvalidRequest(
+                f"label {label!r} is set in the model's {FILE_NAME}: change it there"
+            )
+        known = ", ".join(sorted(self._labels)) or "none"
+        raise UnknownModel(
+            f"model {self.name!r} has no label {label[:64]!r} set by call; it has {known}"
+        )
+
+    def _load(self, loader: Loader | LoadSandbox, number: int) -> str:
+        """Load a version and serve it; why it failed, or empty."""
+        files, reason, failure = self._desired.versions[number], "", None
+        replaced: LoadedVersion | None = None
+        try:
+            models = loader.load(self.name, str(number), self._root / self.name / str(number))
         except ModelLoadError as error:
-            reason, failure = without_root(str(error), shell.root), type(error)
+            reason, failure = without_root(str(error), self._root), type(error)
         except Exception:
             reason, failure = "internal error, see the server's log", ModelLoadError
-            logger.exception("loading failed model=%s version=%s", self.name, number)
+            logger.exception("version load crashed model=%s version=%s", self.name, number)
         else:
             for model in models:
                 logger.info(
-                    "model ready model=%s version=%s provider=%s seconds=%.2f",
+                    "version loaded model=%s version=%s provider=%s seconds=%.2f",
                     model.name, number, model.provider, model.metrics.load_seconds,
                 )  # fmt: skip
-            served = {model.name: model for model in models}
-            self._model, replaced = version_state.loaded(
-                self._model, number, files, served, clock()
+            self._status, replaced = version_state.mark_ready(
+                self._status, number, files, {model.name: model for model in models}, self._clock()
             )
-            shell.publish()
-            shell.loader.metrics.load_ended(self.name, None)
-            if replaced is not None:
-                self._retire(number, replaced)
-            return ""
-        self._fail_version(number, files, reason)
-        shell.loader.metrics.load_ended(self.name, failure)
-        shell.publish()
+        if failure is not None:
+            self._mark_failed(number, files, reason)
+        self._loader.metrics.load_ended(self.name, failure)
+        self._settle({number: replaced} if replaced is not None else {})
         return reason
 
-    def _fail(self, number: int) -> str:
-        """Nobody knows what is wanted: what serves goes on, where nothing does a version says why."""
+    def _keep_without_policy(self) -> str:
+        """The policy cannot be read: what serves goes on; if nothing does, the highest version shows why."""
         if self.serving:
-            logger.warning("model stays as it is model=%s reason=%s", self.name, self._problem)
+            logger.warning("model unchanged model=%s reason=%s", self.name, self._problem)
         else:
-            self._fail_version(number, None, self._problem)
-        self._shell.publish()
+            self._mark_failed(max(self._on_disk), None, self._problem)
+        self._publish()
         return self._problem
 
-    def _fail_version(self, number: int, files: Hashable, reason: str) -> None:
-        logger.warning("model failed model=%s version=%s reason=%s", self.name, number, reason)
-        self._model = version_state.failed(self._model, number, files, reason, self._shell.clock())
-
-    def _settle(self, wanted: Wanted) -> None:
-        before = self._model
-        self._model, leaving = version_state.settled(self._model, wanted, self._shell.clock())
-        _log_moves(self.name, before, self._model)
-        # Before anything is closed: a request that is refused there finds its successor here.
-        self._shell.publish()
-        for number, models in leaving.items():
-            self._retire(number, models)
-
-    def _retire(self, number: int, models: Models) -> None:
-        self.leaving.append(models)
-        retire(
-            self.name, number, models, lambda: self._shell.call(lambda: self._left(number, models))
+    def _mark_failed(self, number: int, files: Hashable, reason: str) -> None:
+        logger.warning(
+            "version load failed model=%s version=%s reason=%s", self.name, number, reason
         )
+        self._status = version_state.mark_failed(self._status, number, files, reason, self._clock())
 
-    def _left(self, number: int, models: Models) -> None:
-        self.leaving = [each for each in self.leaving if each is not models]
-        self._model = version_state.left(
-            self._model, number, self._shell.clock(), unloaded=self.is_unloaded
+    def _settle(self, replaced: Mapping[int, LoadedVersion] = MappingProxyType({})) -> None:
+        """Move labels and default, publish, and drain what no longer serves."""
+        before = self._status
+        self._status, leaving = version_state.settle(before, self._desired, self._clock())
+        _log_moves(self.name, before, self._status)
+        # Before any queue is closed: a request that is refused there finds its successor.
+        self._publish()
+        for number, version in (*replaced.items(), *leaving.items()):
+            self.draining.append(version)
+            threading.Thread(
+                target=self._drain,
+                args=(number, version),
+                name=f"weir-drain-{self.name}-{number}",
+                daemon=True,
+            ).start()
+
+    def _drain(self, number: int, version: LoadedVersion) -> None:
+        """Close the version's queues and wait for its requests; runs on a thread of its own."""
+        for model in version.values():
+            model.scheduler.close()
+        for model in version.values():
+            while not model.scheduler.join(_DRAIN_WARNING_S):
+                logger.warning("version still has requests model=%s version=%s", self.name, number)
+        self._run_soon(lambda: self._drained(number, version))
+
+    def _drained(self, number: int, version: LoadedVersion) -> None:
+        self.draining = [each for each in self.draining if each is not version]
+        self._status = version_state.mark_unloaded(
+            self._status, number, self._clock(), keep=self.is_unloaded
         )
-        logger.info("model left model=%s version=%s", self.name, number)
-        self._shell.publish()
+        logger.info("version unloaded model=%s version=%s", self.name, number)
+        self._publish()
+
+
+def trim_heap() -> None:
+    """Return freed memory to the system; without effect unless the C library is GNU's.
+
+    The weights of an unloaded version lie between small blocks that stay, and the library keeps
+    such gaps. Another way is to have it take all large blocks from the system by itself
+    (`mallopt`), but then each run of a model without an arena takes a quarter more time.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _log_moves(
-    name: str, before: version_state.Model[Models], now: version_state.Model[Models]
+    name: str, before: ModelStatus[LoadedVersion], now: ModelStatus[LoadedVersion]
 ) -> None:
-    """Who asks at three in the morning what answers since when, finds it in the log."""
-    if now.answering != before.answering:
+    """Log a new default version and labels that moved."""
+    if now.default != before.default:
         logger.info(
-            "answering model=%s version=%s before=%s",
-            name, now.answering or "none", before.answering or "none",
+            "default version changed model=%s version=%s before=%s",
+            name, now.default or "none", before.default or "none",
         )  # fmt: skip
     for label in sorted(before.labels.keys() | now.labels.keys()):
         old, new = before.labels.get(label), now.labels.get(label)
-        # Where nothing serves, a label is not there yet.
+        # A label counts only if its version serves.
         old, new = (old if before.is_ready(old) else None), (new if now.is_ready(new) else None)
         if old != new:
             logger.info(

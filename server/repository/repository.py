@@ -1,13 +1,13 @@
-"""The models of one directory: found at the start, and followed.
+"""Model repository: loads the models of one directory, and follows it or takes changes by call.
 
-Thread: `weir-loader`, the only one that loads and unloads. Everybody else reads a catalogue, which is replaced as a
-whole by one assignment: a lookup takes no lock.
+Thread: `weir-loader`, the only one that loads and unloads. Other threads read the registry, which
+one assignment replaces as a whole.
 
-Three ways to change what is served:
+Model control has three modes:
 
-    none       what is there at the start, and that is all
-    poll       the directory is looked at again and again
-    explicit   by call (`changes`)
+    none       the models at the start, and no changes
+    poll       the directory is scanned again and again
+    explicit   changes by call: load, unload, set a label
 """
 
 import logging
@@ -18,134 +18,253 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from weir.server.repository.heap import give_back
-from weir.server.repository.load_sandbox import Trial
+from weir.bundle.errors import InvalidName
+from weir.bundle.repository import check_name
+from weir.server.errors import (
+    Draining,
+    InvalidRequest,
+    ModelNotLoaded,
+    ModelNotReady,
+    Overloaded,
+    UnknownModel,
+)
+from weir.server.repository.load_sandbox import LoadSandbox
 from weir.server.repository.loader import Loader
-from weir.server.repository.model_manager import Shell, Upkeep
-from weir.server.repository.registry import Catalogue, Entry, Offer
-from weir.server.repository.scan import Found, scan
+from weir.server.repository.model_manager import ModelManager, trim_heap
+from weir.server.repository.registry import Entry, ModelVersions, Registry
+from weir.server.repository.scan import ModelDirectory, scan, scan_model
 from weir.server.repository.version_state import UNLOADED, State
 from weir.server.scheduling.request import Model
 from weir.server.telemetry.model_metrics import ModelGauges
 
 logger = logging.getLogger(__name__)
 
+MOST_WAITING = 256
+"""Changes by call that may wait; they are made one after the other."""
+
+Done = Callable[[Exception | None], None]
+"""Called once when a change ends, with None or with the failure."""
+
 
 class Repository:
-    """Which models exist and which version of each answers.
+    """The models of one directory.
 
-    A pair of graphs is three names, `NAME`, `NAME.encoder` and `NAME.decoder`, which change together.
+    A pair of graphs has three names, `NAME`, `NAME.encoder` and `NAME.decoder`, which change together.
 
     Args:
         root: holds `<name>/<version>/`.
         loader: loads one version.
-        trial: likewise, for what is loaded beside others that serve.
-        changed: told of every name whose answer changes, and (None) when the first loading is over.
-        poll_interval_s: how often to look at the directory again; None: never.
+        sandbox: the same for versions that are loaded while others serve.
+        changed: called with each name whose default version changes, and with None when the first
+            loading is over.
+        poll_interval_s: between two scans of the directory; None: no scan after the first.
     """
 
     def __init__(
         self,
         root: Path,
         loader: Loader,
-        trial: Trial,
+        sandbox: LoadSandbox,
         changed: Callable[[Entry | None], None],
         *,
         poll_interval_s: float | None = None,
     ) -> None:
-        self.root = root
-        self._trial = trial
+        self.registry = Registry()
+        self._root = root
+        self._loader = loader
+        self._sandbox = sandbox
         self._changed = changed
         self._poll_interval_s = poll_interval_s
-        self.catalogue = Catalogue()
-        self._shell = Shell(root, loader, trial, self._publish, self.call)
-        self._upkeeps: dict[str, Upkeep] = {}
-        self._found: dict[str, Found] = {}
+        self._managers: dict[str, ModelManager] = {}
+        self._scanned: dict[str, ModelDirectory] = {}
         self._remarks: set[str] = set()
+        self._lock = threading.Lock()
+        # Names with a change by call that has not ended.
+        self._changing: set[str] = set()
         # None ends the thread.
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._is_loaded = threading.Event()
-        self.stopping = threading.Event()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="weir-loader", daemon=True)
 
     def start(self) -> None:
-        """Begin to load what is in the directory, in the background."""
+        """Begin to load the models of the directory, in the background."""
         self._thread.start()
 
     @property
     def is_ready(self) -> bool:
-        """Whether the first loading is over, and left something that answers if there was any."""
-        offers = self.catalogue.offers.values()
+        """Whether the first loading is over, and a model serves if there is any."""
+        models = self.registry.models.values()
         return self._is_loaded.is_set() and (
-            not offers or any(offer.default.state is State.READY for offer in offers)
+            not models or any(model.default.state is State.READY for model in models)
         )
 
-    def entries(self) -> list[Entry]:
-        """Every known version, by name, the highest first."""
-        return self.catalogue.entries()
-
-    def entry(self, name: str, version: str) -> Entry:
-        """What is known of a model; see `Catalogue.entry`."""
-        return self.catalogue.entry(name, version)
-
     def get(self, name: str, version: str) -> Model:
-        """The model that answers a request; see `Catalogue.get`."""
-        return self.catalogue.get(name, version)
-
-    def upkeeps(self) -> list[Upkeep]:
-        """The models by their directories' names; only to be asked."""
-        # One look: the loading thread may replace them meanwhile.
-        upkeeps = self._upkeeps
-        return [upkeeps[name] for name in sorted(upkeeps) if not upkeeps[name].is_gone]
+        """The model that serves a version now; see `Registry.get`."""
+        return self.registry.get(name, version)
 
     def gauges(self) -> list[ModelGauges]:
-        """What each model holds now, for a scrape."""
-        # What was unloaded on purpose is no model to look at.
-        return [_gauges(entry) for entry in self.entries() if entry.reason != UNLOADED]
+        """The load of each model, for a scrape; without versions that a call unloaded."""
+        return [_gauges(entry) for entry in self.registry.entries() if entry.reason != UNLOADED]
+
+    def load(self, name: str, done: Done, *, again: bool) -> None:
+        """Load a model from disk and serve it.
+
+        Args:
+            name: of its directory.
+            done: called when it serves, or cannot.
+            again: load also files that serve.
+
+        Raises:
+            RequestError: the change cannot begin.
+        """
+        try:
+            # Before the name becomes part of a path.
+            check_name(name)
+        except InvalidName:
+            raise UnknownModel(f"unknown model {name[:128]!r}") from None
+
+        def work() -> None:
+            directory = self._scan_model(name)
+            manager = self._known_or_new(name)
+            manager.plan(directory, retry=True, again=again)
+            if reason := manager.reconcile():
+                raise ModelNotLoaded(f"model {name!r}: {reason}")
+
+        self._begin(name, work, done)
+
+    def unload(self, name: str, done: Done) -> None:
+        """Unload a model; requests in its queue are answered.
+
+        Raises:
+            RequestError: the change cannot begin.
+        """
+        self._known(name)
+        self._begin(name, lambda: self._known(name).unload(forget=False), done)
+
+    def set_label(self, name: str, label: str, number: int | None, done: Done) -> None:
+        """Move a label of a model while the server runs, or (None) return it to the file.
+
+        Its version is loaded if necessary, unless a call unloaded the model.
+
+        Raises:
+            RequestError: the change cannot begin.
+        """
+
+        def work() -> None:
+            manager = self._known(name)
+            if manager.is_unloaded:
+                raise ModelNotReady(f"model {name!r} is unloaded: load it first")
+            if reason := manager.set_label(self._scan_model(name), label, number):
+                version = f" version {number}" if number else ""
+                raise ModelNotLoaded(f"label {label!r} stays: model {name!r}{version}: {reason}")
+
+        self._known(name)
+        self._begin(name, work, done)
 
     def close(self, timeout_s: float) -> bool:
-        """Let every model finish what it holds; True if all did in time."""
-        self.stopping.set()
-        self._trial.stop()
+        """Let every model answer its requests; True if all did in time."""
+        self._stopping.set()
+        self._sandbox.stop()
         self._jobs.put(None)
-        upkeeps = list(self._upkeeps.values())
-        versions = [each for upkeep in upkeeps for each in (*upkeep.serving, *upkeep.leaving)]
-        schedulers = [model.scheduler for models in versions for model in models.values()]
+        versions = [
+            version
+            for manager in self._managers.values()
+            for version in (*manager.serving, *manager.draining)
+        ]
+        schedulers = [model.scheduler for version in versions for model in version.values()]
         for scheduler in schedulers:
             scheduler.close()
         end_s = time.monotonic() + timeout_s
         ended = [scheduler.join(max(0.0, end_s - time.monotonic())) for scheduler in schedulers]
         return all(ended)
 
-    def call(self, job: Callable[[], None]) -> None:
-        """Have the loading thread do something, after what it is asked for already."""
+    def run_soon(self, job: Callable[[], None]) -> None:
+        """Queue a function for the loading thread."""
         self._jobs.put(job)
 
-    def find(self, name: str) -> Upkeep | None:
-        """The model of a directory; None where there is none, or none any longer."""
-        upkeep = self._upkeeps.get(name)
-        return None if upkeep is None or upkeep.is_gone else upkeep
+    def _begin(self, name: str, work: Callable[[], None], done: Done) -> None:
+        """Queue a change by call, one at a time for each model."""
+        with self._lock:
+            if self._stopping.is_set():
+                raise Draining("the server is stopping")
+            if name in self._changing:
+                raise ModelNotReady(f"model {name!r} is being changed already: try again later")
+            # One for each name, and a client may make up any number of names.
+            if len(self._changing) >= MOST_WAITING:
+                raise Overloaded(
+                    f"{len(self._changing)} changes of models wait, the limit is {MOST_WAITING}"
+                )
+            self._changing.add(name)
 
-    def found_or_new(self, name: str) -> Upkeep:
-        """Likewise; the loading thread alone may ask for a new one."""
-        if name not in self._upkeeps:
-            self._upkeeps = {**self._upkeeps, name: Upkeep(name, self._shell)}
-        # Also of one that was gone, and comes again.
-        self._shell.loader.metrics.model_known(name)
-        return self._upkeeps[name]
+        def job() -> None:
+            failure: Exception | None = None
+            try:
+                if not self._stopping.is_set():
+                    work()
+            except Exception as error:  # noqa: BLE001 - the caller gets it, also a bug
+                failure = error
+            if self._stopping.is_set():
+                # The stop interrupted the change.
+                failure = Draining("the server is stopping")
+            with self._lock:
+                is_ours = name in self._changing
+                self._changing.discard(name)
+            if is_ours:
+                done(failure)
+
+        self.run_soon(job)
+        if self._stopping.is_set():
+            # The loading thread may have ended without this job: then this thread answers.
+            job()
+
+    def _known(self, name: str) -> ModelManager:
+        """The manager of a directory that has versions in any state."""
+        manager = self._managers.get(name)
+        if manager is not None and not manager.is_gone:
+            return manager
+        if name in self.registry.models:
+            raise InvalidRequest(f"model {name!r} is a graph of a pair: name the pair")
+        raise UnknownModel(f"unknown model {name[:128]!r}")
+
+    def _known_or_new(self, name: str) -> ModelManager:
+        if name not in self._managers:
+            manager = ModelManager(
+                name,
+                root=self._root,
+                loader=self._loader,
+                sandbox=self._sandbox,
+                publish=self._publish,
+                run_soon=self.run_soon,
+            )
+            # Other threads read it.
+            self._managers = {**self._managers, name: manager}
+        # Also for one that was gone, and comes back.
+        self._loader.metrics.model_known(name)
+        return self._managers[name]
+
+    def _scan_model(self, name: str) -> ModelDirectory:
+        """A model's directory, as it is now."""
+        if name in self.registry.models:
+            self._known(name)
+        directory = scan_model(self._root / name)
+        if directory is not None and directory.versions:
+            return directory
+        self._known(name)
+        raise ModelNotLoaded(f"model {name!r} is no longer in the repository; what serves goes on")
 
     def _run(self) -> None:
         self._load_all()
         while (job := self._next()) is not None:
             try:
                 job()
-            except Exception:  # our bug: the next change still counts on this thread
-                logger.exception("change lost")
+            except Exception:  # our bug: the thread must make the next change
+                logger.exception("repository change crashed")
             is_poll = job == self._poll
-            # It may be the last that knows a version that left.
+            # It may hold the last reference to an unloaded version.
             del job
             if not is_poll:
-                give_back()
+                trim_heap()
 
     def _next(self) -> Callable[[], None] | None:
         try:
@@ -155,82 +274,84 @@ class Repository:
 
     def _load_all(self) -> None:
         found = {name: one for name, one in (self._scan() or {}).items() if one.versions}
-        self._each(found, lambda name, one: self.found_or_new(name).announce(one))
-        self._each(found, lambda name, one: self.found_or_new(name).bring(one, is_first=True))
-        if self.stopping.is_set():
+        self._each(found, lambda name, one: self._known_or_new(name).plan(one))
+        self._each(found, lambda name, _: self._managers[name].reconcile(sandboxed=False))
+        if self._stopping.is_set():
             return
         self._is_loaded.set()
         self._changed(None)
-        offers = self.catalogue.offers.values()
-        ready = sum(offer.default.state is State.READY for offer in offers)
-        logger.info("models loaded ready=%d failed=%d", ready, len(offers) - ready)
+        models = self.registry.models.values()
+        ready = sum(model.default.state is State.READY for model in models)
+        logger.info("models loaded ready=%d failed=%d", ready, len(models) - ready)
 
     def _poll(self) -> None:
-        before, now = self._found, self._scan()
+        before, now = self._scanned, self._scan()
         if now is None:
             return
-        for name in self._upkeeps.keys() - now.keys() - before.keys():
-            upkeep = self._upkeeps[name]
-            if not upkeep.is_leaving:
-                logger.info("model vanished model=%s", name)
-                upkeep.unload(forget=True)
-            elif not upkeep.leaving:
-                self._upkeeps = {key: each for key, each in self._upkeeps.items() if key != name}
-        self._each(now, lambda name, one: self.found_or_new(name).follow(one, before.get(name)))
+        for name in self._managers.keys() - now.keys() - before.keys():
+            manager = self._managers[name]
+            if not manager.is_unloading:
+                logger.info("model directory removed model=%s", name)
+                manager.unload(forget=True)
+            elif not manager.draining:
+                self._managers = {key: each for key, each in self._managers.items() if key != name}
+        self._each(now, lambda name, one: self._known_or_new(name).follow(one, before.get(name)))
 
-    def _each(self, found: dict[str, Found], bring: Callable[[str, Found], object]) -> None:
-        """Do something for each model, until the server stops."""
-        for name, one in found.items():
-            if self.stopping.is_set():
+    def _each(
+        self, found: dict[str, ModelDirectory], step: Callable[[str, ModelDirectory], object]
+    ) -> None:
+        """Do a step for each model, until the server stops."""
+        for name, directory in found.items():
+            if self._stopping.is_set():
                 return
             try:
-                bring(name, one)
-            except Exception:  # our bug: the other models still count on this thread
-                logger.exception("model lost model=%s", name)
+                step(name, directory)
+            except Exception:  # our bug: the thread must go on with the other models
+                logger.exception("model change crashed model=%s", name)
 
-    def _scan(self) -> dict[str, Found] | None:
-        """What is on disk; None where it cannot be told, so that nothing changes."""
+    def _scan(self) -> dict[str, ModelDirectory] | None:
+        """The models on disk; None if the scan fails, so that nothing changes."""
         try:
-            found, remarks = scan(self.root)
+            found, remarks = scan(self._root)
         except OSError as error:
-            found, remarks = None, [f"repository cannot be read reason={error.strerror}"]
-        if found == {} and self._found:
-            # A volume that came off looks like this.
-            found, remarks = None, ["repository is empty, what serves goes on"]
+            found, remarks = None, [f"repository unreadable reason={error.strerror}"]
+        if found == {} and self._scanned:
+            # An unmounted volume looks like this.
+            found, remarks = None, ["repository is empty, models stay loaded"]
         for remark in sorted(set(remarks) - self._remarks):
             logger.warning("%s", remark)
         self._remarks = set(remarks)
         if found is not None:
-            self._found = found
+            self._scanned = found
         return found
 
     def _publish(self) -> None:
-        """Replace the catalogue, forget who left it, and tell of every name that is answered otherwise than before."""
-        before, offers = self.catalogue.offers, {}
-        known = _versions(self.catalogue)
-        # Of two that want one name, the first has it: a pair, whose name is how the other begins.
-        for name in sorted(self._upkeeps, reverse=True):
-            offers.update(self._upkeeps[name].offers())
-        now = Catalogue(offers)
-        for name, version in _versions(now) - known:
-            self._shell.loader.metrics.model(name, version)
-        self.catalogue = now
-        for name, version in known - _versions(now):
-            self._shell.loader.metrics.forget(name, version)
-        for name, offer in offers.items():
-            if name not in before or _answer(before[name]) != _answer(offer):
-                self._changed(offer.default)
-        for name in before.keys() - offers.keys():
-            self._shell.loader.metrics.forget_loads(name)
-            self._changed(replace(before[name].default, state=State.UNAVAILABLE, model=None))
+        """Replace the registry, drop the metrics of removed versions, and report changed defaults."""
+        before, models = self.registry, dict[str, ModelVersions]()
+        # If two directories serve one name, a pair comes before one with the name of its graph.
+        for name in sorted(self._managers, reverse=True):
+            models.update(self._managers[name].entries())
+        now = Registry(models)
+        for name, version in _versions(now) - _versions(before):
+            self._loader.metrics.model(name, version)
+        self.registry = now
+        for name, version in _versions(before) - _versions(now):
+            self._loader.metrics.forget(name, version)
+        for name, model in models.items():
+            if name not in before.models or _served(before.models[name]) != _served(model):
+                self._changed(model.default)
+        for name in before.models.keys() - models.keys():
+            self._loader.metrics.forget_loads(name)
+            gone = before.models[name].default
+            self._changed(replace(gone, state=State.UNAVAILABLE, model=None))
 
 
-def _versions(catalogue: Catalogue) -> set[tuple[str, str]]:
-    return {(entry.name, entry.version) for entry in catalogue.entries()}
+def _versions(registry: Registry) -> set[tuple[str, str]]:
+    return {(entry.name, entry.version) for entry in registry.entries()}
 
 
-def _answer(offer: Offer) -> tuple[str, State]:
-    return offer.default.version, offer.default.state
+def _served(model: ModelVersions) -> tuple[str, State]:
+    return model.default.version, model.default.state
 
 
 def _gauges(entry: Entry) -> ModelGauges:

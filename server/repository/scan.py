@@ -1,6 +1,6 @@
-"""What a model repository holds on disk: names, versions, and whether their files changed.
+"""Scan of a model repository on disk: names, versions, and whether their files changed.
 
-Only names and the files' status are looked at; what is in them, the loader reads, and proves.
+Only names and the files' status are read; the loader reads and verifies the contents.
 """
 
 import os
@@ -17,19 +17,18 @@ from weir.bundle.versions import FILE_NAME as VERSIONS_FILE
 from weir.bundle.versions import Versions
 from weir.server.repository import triton
 from weir.server.repository.loader import served_name
-from weir.server.repository.triton import FILE_NAME as TRITON_FILE
 
 Stamp = tuple[str, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
-    """The files of a version; equal where nothing changed.
+class VersionFiles:
+    """The files of a version; equal if nothing changed.
 
     Attributes:
-        served: the names it is asked by: one, of a pair three.
+        served: its names in requests: one, or three of a pair.
         stamps: name, inode, size and time of change of each file.
-        is_complete: whether nobody is still copying it, as far as names tell.
+        is_complete: whether it is copied completely, as far as names tell.
     """
 
     served: tuple[str, ...]
@@ -38,134 +37,137 @@ class Files:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A directory that is a model.
+class ModelDirectory:
+    """A model's directory.
 
     Attributes:
         versions: by number.
-        beside: the stamps of the files that lie beside them: what is said of the versions, labels.
-        remarks: what an operator should know of the rest that is in it.
-        is_readable: whether anything can be said of it; if not, it may have versions that cannot be seen.
+        beside: the stamps of the files beside the versions: policy, labels, configuration.
+        remarks: for the operator, on the rest of its contents.
+        is_readable: if not, it may have versions that the scan cannot see.
     """
 
     name: str
-    directory: Path
-    versions: Mapping[int, Files]
+    path: Path
+    versions: Mapping[int, VersionFiles]
     beside: tuple[Stamp, ...] = ()
     remarks: tuple[str, ...] = ()
     is_readable: bool = True
 
 
-def scan(root: Path) -> tuple[dict[str, Found], list[str]]:
-    """Every model of a repository, by name, and remarks on what is none; of what cannot be read, the name alone.
+def scan(root: Path) -> tuple[dict[str, ModelDirectory], list[str]]:
+    """The models of a repository by name, and remarks; a model that cannot be read has no versions.
 
     Raises:
         OSError: the directory cannot be listed.
     """
-    found: dict[str, Found] = {}
+    found: dict[str, ModelDirectory] = {}
     taken: dict[str, str] = {}
     remarks: list[str] = []
-    for directory in sorted(root.iterdir()):
-        one = scan_model(directory)
-        if one is None:
+    for path in sorted(root.iterdir()):
+        model = scan_model(path)
+        if model is None:
             continue
-        remarks.extend(one.remarks)
-        if one.name in taken:
-            # A pair comes first: its name is how the other begins.
+        remarks.extend(model.remarks)
+        if model.name in taken:
+            # A pair's directory is sorted before that of its graph's name, which it begins.
             remarks.append(
-                f"model passed over model={one.name} reason='{one.name}' is the name of a graph "
-                f"of the pair '{taken[one.name]}'"
+                f"model directory ignored model={model.name} reason='{model.name}' is the name of "
+                f"a graph of the pair '{taken[model.name]}'"
             )
-        elif one.versions or not one.is_readable:
-            found[one.name] = one
-            for files in one.versions.values():
-                taken.update(dict.fromkeys(files.served, one.name))
+        elif model.versions or not model.is_readable:
+            found[model.name] = model
+            for files in model.versions.values():
+                taken.update(dict.fromkeys(files.served, model.name))
     return found, remarks
 
 
-def scan_model(directory: Path) -> Found | None:
-    """One model, perhaps without versions; None for what is none."""
-    name = directory.name
+def scan_model(path: Path) -> ModelDirectory | None:
+    """One model, perhaps without versions; None if the directory cannot be a model's."""
+    name = path.name
     try:
         check_name(name)
-        if not directory.is_dir():
+        if not path.is_dir():
             return None
-        numbers = version_numbers(directory)
-        others = strays(directory)
-        beside = _stamps(_beside(directory))
+        numbers = version_numbers(path)
+        others = strays(path)
+        beside = _stamps(_files_beside(path))
     except InvalidName:
         return None
     except OSError as error:
-        remark = f"model cannot be read model={name} reason={error.strerror}"
-        return Found(name, directory, {}, remarks=(remark,), is_readable=False)
-    remarks = [f"this is no version model={name} name={other!r}" for other in others]
+        remark = f"model directory unreadable model={name} reason={error.strerror}"
+        return ModelDirectory(name, path, {}, remarks=(remark,), is_readable=False)
+    remarks = [f"not a version directory model={name} name={other!r}" for other in others]
     if not numbers:
         remarks.append(f"model has no version directory model={name}")
     shared = tuple(stamp for stamp in beside if stamp[0] != VERSIONS_FILE)
-    files = {number: _files(directory / str(number), shared) for number in numbers}
-    return Found(name, directory, files, beside, tuple(remarks))
+    files = {number: _version_files(path / str(number), shared) for number in numbers}
+    return ModelDirectory(name, path, files, beside, tuple(remarks))
 
 
-def steady(now: Found, before: Found | None, serving: Mapping[int, Files]) -> Found:
-    """What counts of a directory that somebody may be at work in: what was so at two looks in a row.
+def debounce(
+    now: ModelDirectory, before: ModelDirectory | None, serving: Mapping[int, VersionFiles]
+) -> ModelDirectory:
+    """The directory without what is still being written: a version counts if two scans agree on it.
 
     Args:
-        now: what this look found.
-        before: what the last one found.
-        serving: what serves was loaded from: it counts while its files change, and at the first look that misses it.
+        now: the latest scan.
+        before: the scan before it.
+        serving: the files that served versions were loaded from. They count while their
+            files change, and at the first scan that does not find them.
     """
     known = before.versions if before else {}
-    counted = {
+    unchanged = {
         number: files
         for number, files in now.versions.items()
         if files.is_complete and known.get(number) == files
     }
-    here = now.versions.keys() | known.keys()
-    changing = {number: files for number, files in serving.items() if number in here}
-    return replace(now, versions={**changing, **counted})
+    present = now.versions.keys() | known.keys()
+    changing = {number: files for number, files in serving.items() if number in present}
+    return replace(now, versions={**changing, **unchanged})
 
 
-def said_of(directory: Path) -> Versions:
-    """What is said of a model's versions, by Weir's own file or else by Triton's.
+def read_policy(model_directory: Path) -> Versions:
+    """The version policy and labels of a model: by `versions.toml`, or else by `config.pbtxt`.
 
     Raises:
-        BundleError, ModelLoadError: nobody can make anything of a file.
+        BundleError, ModelLoadError: a file is malformed.
     """
-    said = versions.read(directory)
-    config = triton.read_config(directory) if said.policy is None else None
-    return replace(said, policy=config.policy) if config else said
+    policy = versions.read(model_directory)
+    config = triton.read_config(model_directory) if policy.policy is None else None
+    return replace(policy, policy=config.policy) if config else policy
 
 
 def without_root(reason: str, root: Path) -> str:
-    """What went wrong, without the path of the repository: that is nobody's business."""
+    """A reason without the path of the repository, which clients must not see."""
     # As `bundle` writes it: without the dots that `Path.absolute` would leave in.
     return reason.replace(f"{os.path.abspath(root)}{os.sep}", "")  # noqa: PTH100
 
 
-def _beside(directory: Path) -> list[Path]:
-    """What all versions of a model share: what is said of them, a Triton configuration, labels."""
+def _files_beside(path: Path) -> list[Path]:
+    """The files that all versions of a model share."""
     return sorted(
-        path for path in directory.iterdir() if not path.name.startswith(".") and not path.is_dir()
+        each for each in path.iterdir() if not each.name.startswith(".") and not each.is_dir()
     )
 
 
-def _files(directory: Path, beside: tuple[Stamp, ...]) -> Files:
-    """The files of a version, of a plain one with those that lie beside it."""
-    parts = ("encoder", "decoder", None) if reader.is_pair(directory) else (None,)
-    served = tuple(served_name(directory.parent.name, part) for part in parts)
+def _version_files(path: Path, beside: tuple[Stamp, ...]) -> VersionFiles:
+    """The files of a version; for a plain model, with the files beside it."""
+    parts = ("encoder", "decoder", None) if reader.is_pair(path) else (None,)
+    served = tuple(served_name(path.parent.name, part) for part in parts)
     try:
-        stamps = _stamps(sorted(directory.iterdir()))
+        stamps = _stamps(sorted(path.iterdir()))
     except OSError:
-        # Whatever it is, the loader will say it.
-        return Files(served, (), is_complete=False)
+        # The loader reports the reason.
+        return VersionFiles(served, (), is_complete=False)
     if any(name == FILE_NAME for name, *_ in stamps):
-        return Files(served, stamps, is_complete=True)
-    is_configured = any(name == TRITON_FILE for name, *_ in beside)
-    return Files(served, (*beside, *stamps), is_complete=is_configured)
+        return VersionFiles(served, stamps, is_complete=True)
+    is_configured = any(name == triton.FILE_NAME for name, *_ in beside)
+    return VersionFiles(served, (*beside, *stamps), is_complete=is_configured)
 
 
 def _stamps(paths: list[Path]) -> tuple[Stamp, ...]:
-    """Of those that exist."""
+    """The stamps of the files that exist."""
     stamps = []
     for path in paths:
         if os.path.lexists(path):

@@ -1,17 +1,17 @@
-"""The versions of one model: which serve, which are loaded, which leave. Pure; `repository` does what it says.
+"""State machine of one model's versions. Pure: `model_manager` does what it decides.
 
-    wanted ──> LOADING ──> READY ──> UNLOADING ──> gone, or UNAVAILABLE: unloaded
-                  │          ^ │
-                  v          │ v  newer files of a version that serves: it stays READY
-            UNAVAILABLE      └─┘  until they are proved, and for good if they are not
+    desired ──> LOADING ──> READY ──> UNLOADING ──> removed, or UNAVAILABLE: unloaded
+                   │          ^ │
+                   v          │ v  newer files of a version that serves: it stays READY
+             UNAVAILABLE      └─┘  until they are verified, and for good if they fail
 
 Rules, each a property of the tests:
 
-- What serves goes on serving until what takes its place is READY. A load that fails changes nothing but the reason.
-- Who answers a request that names no version is READY, or nobody.
+- A version serves until the version that replaces it is READY. A failed load changes only the reason.
+- The default version, which answers a request without a version, is READY; or there is none.
 - A label moves when the version it moves to is READY, and not before.
-- Files that failed are not tried again until they change, or somebody asks for it.
-- A version that left the models that serve is handed out once, to be let go.
+- Files that failed are loaded again only if they change, or if a call asks for it.
+- A version that leaves the served versions is handed out once, to be unloaded.
 """
 
 from collections.abc import Hashable, Mapping
@@ -24,11 +24,11 @@ from weir.bundle.versions import STABLE
 M = TypeVar("M")
 
 UNLOADED = "unloaded"
-"""The reason of a version that was taken out of service by call."""
+"""The reason of a version that a call unloaded."""
 
 
 class State(Enum):
-    """Where a version is in its life, in the protocol's words."""
+    """State of a version, in the protocol's words."""
 
     LOADING = "LOADING"
     READY = "READY"
@@ -37,14 +37,14 @@ class State(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Version(Generic[M]):
-    """One version that is known.
+class VersionStatus(Generic[M]):
+    """Status of one version.
 
     Attributes:
-        since_s: when it came into this state.
-        reason: why it is not ready, or why its newer files were not taken.
-        files: that it was last loaded from, or tried with; equal where nothing changed.
-        model: what answers; only where it is READY.
+        since_s: when it entered this state.
+        reason: why it is not ready, or why its newer files were refused.
+        files: of its last load; equal if nothing changed.
+        model: only if it is READY.
     """
 
     state: State
@@ -55,11 +55,11 @@ class Version(Generic[M]):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is to serve.
+class Desired:
+    """Desired state of one model.
 
     Attributes:
-        versions: by number, the files there are of each.
+        versions: the versions to serve, with the files of each.
         labels: the version of each.
     """
 
@@ -68,83 +68,87 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Model(Generic[M]):
-    """The versions of one model.
+class ModelStatus(Generic[M]):
+    """Status of one model.
 
     Attributes:
         versions: by number.
-        labels: the version that answers to each, or will.
-        answering: the version that answers where none is named.
+        labels: the version of each; it may not be ready yet.
+        default: the version that answers a request without a version.
     """
 
-    versions: Mapping[int, Version[M]] = field(default_factory=dict)
+    versions: Mapping[int, VersionStatus[M]] = field(default_factory=dict)
     labels: Mapping[str, int] = field(default_factory=dict)
-    answering: int | None = None
+    default: int | None = None
 
     def is_ready(self, number: int | None) -> bool:
-        """Whether a version answers."""
+        """Whether a version serves."""
         version = None if number is None else self.versions.get(number)
         return version is not None and version.state is State.READY
 
 
 def to_load(
-    model: Model[M], wanted: Wanted, *, retry: bool = False, again: bool = False
+    model: ModelStatus[M], desired: Desired, *, retry: bool = False, again: bool = False
 ) -> list[int]:
-    """The versions to be loaded, in this order: first the one that shall answer, then the highest.
+    """The versions to load, in this order: the stable one, then from the highest.
 
     Args:
-        model: as it is.
-        wanted: as it should be.
+        model: its current status.
+        desired: its desired state.
         retry: also files that failed before.
         again: also files that serve.
     """
     numbers = [
         number
-        for number, files in wanted.versions.items()
+        for number, files in desired.versions.items()
         if (again if model.is_ready(number) else retry)
         or number not in model.versions
         or model.versions[number].state in (State.LOADING, State.UNLOADING)
         or model.versions[number].files != files
     ]
-    stable = wanted.labels.get(STABLE)
+    stable = desired.labels.get(STABLE)
     return sorted(numbers, key=lambda number: (number != stable, -number))
 
 
-def loading(model: Model[M], number: int, files: Hashable, now: float) -> Model[M]:
-    """A version is about to be loaded; one that serves goes on."""
+def mark_loading(model: ModelStatus[M], number: int, files: Hashable, now: float) -> ModelStatus[M]:
+    """The status before a version is loaded; a version that serves stays READY."""
     if model.is_ready(number):
         return model
-    return _with(model, number, Version(State.LOADING, now, files))
+    return _with(model, number, VersionStatus(State.LOADING, now, files))
 
 
-def loaded(
-    model: Model[M], number: int, files: Hashable, served: M, now: float
-) -> tuple[Model[M], M | None]:
-    """A version proved itself and serves; with what served under its number, to be let go."""
+def mark_ready(
+    model: ModelStatus[M], number: int, files: Hashable, served: M, now: float
+) -> tuple[ModelStatus[M], M | None]:
+    """The status after a version was verified, and the model that it replaces."""
     before = model.versions.get(number)
-    after = _with(model, number, Version(State.READY, now, files, model=served))
+    after = _with(model, number, VersionStatus(State.READY, now, files, model=served))
     return after, before.model if before else None
 
 
-def failed(model: Model[M], number: int, files: Hashable, reason: str, now: float) -> Model[M]:
-    """A version could not be loaded; what served under its number goes on."""
+def mark_failed(
+    model: ModelStatus[M], number: int, files: Hashable, reason: str, now: float
+) -> ModelStatus[M]:
+    """The status after a load failed; the model that serves under this number goes on."""
     if model.is_ready(number):
         version = replace(model.versions[number], files=files, reason=reason)
     else:
-        version = Version(State.UNAVAILABLE, now, files, reason)
+        version = VersionStatus(State.UNAVAILABLE, now, files, reason)
     return _with(model, number, version)
 
 
-def settled(model: Model[M], wanted: Wanted, now: float) -> tuple[Model[M], dict[int, M]]:
-    """After the loading: labels move, another version answers, and who is not wanted leaves.
+def settle(
+    model: ModelStatus[M], desired: Desired, now: float
+) -> tuple[ModelStatus[M], dict[int, M]]:
+    """Move labels and the default version to what is ready, and release versions not desired.
 
     Returns:
-        The model, and by number what leaves: no request finds it any longer.
+        The status, and by number the models to unload: no request finds them any longer.
     """
-    labels = {name: _labelled(model, name, number) for name, number in wanted.labels.items()}
-    answering = _answering(model, wanted, labels) if wanted.versions else None
-    staying = {*wanted.versions, *labels.values(), answering} if wanted.versions else set()
-    versions: dict[int, Version[M]] = {}
+    labels = {name: _labelled(model, name, number) for name, number in desired.labels.items()}
+    default = _default(model, desired, labels) if desired.versions else None
+    staying = {*desired.versions, *labels.values(), default} if desired.versions else set()
+    versions: dict[int, VersionStatus[M]] = {}
     leaving: dict[int, M] = {}
     for number, version in model.versions.items():
         if number in staying or version.state is State.UNLOADING:
@@ -152,44 +156,49 @@ def settled(model: Model[M], wanted: Wanted, now: float) -> tuple[Model[M], dict
         elif version.model is not None:
             leaving[number] = version.model
             versions[number] = replace(version, state=State.UNLOADING, since_s=now, model=None)
-    return Model(versions, labels, answering), leaving
+    return ModelStatus(versions, labels, default), leaving
 
 
-def left(model: Model[M], number: int, now: float, *, unloaded: bool) -> Model[M]:
-    """A version that was leaving has let go of everything.
+def mark_unloaded(model: ModelStatus[M], number: int, now: float, *, keep: bool) -> ModelStatus[M]:
+    """The status after a version was drained; a version that is loaded again meanwhile stays.
 
     Args:
-        model: as it is.
-        number: of the version; one that came back meanwhile is not touched.
+        model: its current status.
+        number: of the version.
         now: the time.
-        unloaded: whether to remember it as unloaded, rather than to forget it.
+        keep: keep the version as UNAVAILABLE, instead of removing it.
     """
     version = model.versions.get(number)
     if version is None or version.state is not State.UNLOADING:
         return model
-    if unloaded:
-        return _with(model, number, Version(State.UNAVAILABLE, now, version.files, UNLOADED))
+    if keep:
+        return _with(model, number, VersionStatus(State.UNAVAILABLE, now, version.files, UNLOADED))
     kept = {key: value for key, value in model.versions.items() if key != number}
     return replace(model, versions=kept)
 
 
-def _labelled(model: Model[M], label: str, number: int) -> int:
-    """Where a label is: at its new version once that serves, where it was until then."""
+def _labelled(model: ModelStatus[M], label: str, number: int) -> int:
+    """The version of a label: the new one if it is ready, else the old one if that is."""
     before = model.labels.get(label)
     if model.is_ready(number) or before is None or not model.is_ready(before):
         return number
     return before
 
 
-def _answering(model: Model[M], wanted: Wanted, labels: Mapping[str, int]) -> int | None:
-    """Who shall answer, if it serves; if not, who did until now; and where that is nobody, the highest that may."""
-    shall = labels.get(STABLE, max(wanted.versions))
-    if model.is_ready(shall):
-        return shall
-    if model.is_ready(model.answering) or STABLE in labels:
-        return model.answering if model.is_ready(model.answering) else None
-    return max((number for number in wanted.versions if model.is_ready(number)), default=None)
+def _default(model: ModelStatus[M], desired: Desired, labels: Mapping[str, int]) -> int | None:
+    """The stable or highest version if it is ready, else the current default, else the highest ready one.
+
+    If there is a stable version, no other replaces it.
+    """
+    preferred = labels.get(STABLE, max(desired.versions))
+    if model.is_ready(preferred):
+        return preferred
+    if model.is_ready(model.default):
+        return model.default
+    if STABLE in labels:
+        return None
+    return max((number for number in desired.versions if model.is_ready(number)), default=None)
 
 
-def _with(model: Model[M], number: int, version: Version[M]) -> Model[M]:
+def _with(model: ModelStatus[M], number: int, version: VersionStatus[M]) -> ModelStatus[M]:
     return replace(model, versions={**model.versions, number: version})

@@ -83,7 +83,7 @@ class InferenceService:
 
     def model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
         """Whether a known model can answer; an unknown one is NOT_FOUND."""
-        entry = self._repository.entry(request.name, request.version)
+        entry = self._repository.registry.entry(request.name, request.version)
         ready = entry.state is State.READY and not self._admission.is_draining
         return pb.ModelReadyResponse(ready=ready)
 
@@ -91,13 +91,13 @@ class InferenceService:
         """Names, datatypes and shapes of the inputs and outputs."""
         model = self._repository.get(request.name, request.version)
         return model_metadata.metadata(
-            model.description, self._repository.catalogue.ready_versions(model.name)
+            model.description, self._repository.registry.ready_versions(model.name)
         )
 
     def model_config(self, request: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
         """The metadata and the batching limits as Triton's model configuration."""
         model = self._repository.get(request.name, request.version)
-        versions = self._repository.catalogue.ready_versions(model.name)
+        versions = self._repository.registry.ready_versions(model.name)
         return pb.ModelConfigResponse(config=model_metadata.config(model.description, versions))
 
     def statistics(self, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
@@ -110,7 +110,7 @@ class InferenceService:
                 self._repository.get(request.name, "")
             models = [
                 entry.model
-                for entry in self._repository.entries()
+                for entry in self._repository.registry.entries()
                 if entry.model is not None and request.name in ("", entry.name)
             ]
         return pb.ModelStatisticsResponse(
@@ -123,7 +123,7 @@ class InferenceService:
             raise Unsupported(
                 f"repository name: expected none, got {request.repository_name[:64]!r}"
             )
-        entries = self._repository.entries()
+        entries = self._repository.registry.entries()
         return pb.RepositoryIndexResponse(
             models=[
                 _index_entry(entry)

@@ -9,10 +9,8 @@ from weir.bundle.versions import LABEL_FORM, is_label, is_version
 from weir.protocol import inference_pb2 as pb
 from weir.protocol import models_pb2 as models_pb
 from weir.server.errors import InvalidRequest, Unsupported
-from weir.server.repository.changes import Changes, Done
-from weir.server.repository.model_manager import Upkeep
-from weir.server.repository.registry import Entry, Offer
-from weir.server.repository.repository import Repository
+from weir.server.repository.registry import Entry, ModelVersions
+from weir.server.repository.repository import Done, Repository
 from weir.server.repository.version_state import State
 from weir.server.services.handlers import deferred, unary
 from weir.server.services.inference import SERVICE as INFERENCE_SERVICE
@@ -28,12 +26,12 @@ class ModelControlService:
 
     Args:
         repository: the models.
-        changes: makes changes; None if clients may make none.
+        is_explicit: whether clients may make changes.
     """
 
-    def __init__(self, repository: Repository, changes: Changes | None) -> None:
+    def __init__(self, repository: Repository, *, is_explicit: bool) -> None:
         self._repository = repository
-        self._changes = changes
+        self._is_explicit = is_explicit
 
     def handlers(self) -> Handlers:
         """The service's handlers, by full method name."""
@@ -52,11 +50,13 @@ class ModelControlService:
 
     def list(self, _request: models_pb.ListModelsRequest) -> models_pb.ListModelsResponse:
         """Every model with its versions."""
-        # Both are read once: a model may be removed meanwhile.
-        upkeeps, offers = self._repository.upkeeps(), self._repository.catalogue.offers
+        models = self._repository.registry.models
         return models_pb.ListModelsResponse(
+            # A pair is listed once, by the name of its directory.
             models=[
-                _model(upkeep, offers[upkeep.name]) for upkeep in upkeeps if upkeep.name in offers
+                _model(name, models[name])
+                for name in sorted(models)
+                if models[name].directory == name
             ]
         )
 
@@ -67,14 +67,14 @@ class ModelControlService:
             if name == "config" or name.startswith("file:"):
                 raise Unsupported(f"parameter {name[:64]!r}: models come from the repository alone")
         again = _flag(request.parameters, "reload")
-        self._allowed().load(request.model_name, done, again=again)
+        self._changeable().load(request.model_name, done, again=again)
 
     def unload(self, request: pb.RepositoryModelUnloadRequest, done: Done) -> None:
         """Unload a model."""
         _check_target(request.repository_name, request.model_name)
         # Triton's parameter for ensembles; here no model depends on another.
         _flag(request.parameters, "unload_dependents")
-        self._allowed().unload(request.model_name, done)
+        self._changeable().unload(request.model_name, done)
 
     def set_label(self, request: models_pb.SetLabelRequest, done: Done) -> None:
         """Set a label to a version, or remove it."""
@@ -84,15 +84,15 @@ class ModelControlService:
         if request.version and not is_version(request.version):
             raise InvalidRequest(f"version: expected a number from 1, got {request.version}")
         number = request.version or None
-        self._allowed().label(request.model_name, request.label, number, done)
+        self._changeable().set_label(request.model_name, request.label, number, done)
 
-    def _allowed(self) -> Changes:
-        if self._changes is None:
+    def _changeable(self) -> Repository:
+        if not self._is_explicit:
             # The first words are Triton's.
             raise Unsupported(
                 "explicit model load / unload is not allowed: see --model-control explicit"
             )
-        return self._changes
+        return self._repository
 
 
 def _check_target(repository: str, model: str) -> None:
@@ -110,15 +110,15 @@ def _flag(parameters: Parameters, known: str) -> bool:
     return parameters[known].bool_param if known in parameters else False
 
 
-def _model(upkeep: Upkeep, offer: Offer) -> models_pb.Model:
-    answering = offer.default if offer.default.state is State.READY else None
-    contract = answering.model.contract if answering and answering.model else None
+def _model(name: str, model: ModelVersions) -> models_pb.Model:
+    default = model.default if model.default.state is State.READY else None
+    contract = default.model.contract if default and default.model else None
     return models_pb.Model(
-        name=upkeep.name,
+        name=name,
         task=contract.task if contract else "",
-        answering=answering.version if answering else "",
-        versions=map(_version, offer.versions.values()),
-        on_disk=map(str, upkeep.on_disk),
+        answering=default.version if default else "",
+        versions=map(_version, model.versions.values()),
+        on_disk=map(str, model.on_disk),
     )
 
 

@@ -74,7 +74,7 @@ def test_bad_model_fails_with_a_reason(
     assert len(entry.reason) < 2100
     told = [line for line in server.log().splitlines() if f" model={bad.name} " in line]
     assert len(told) == 1
-    assert "model failed" in told[0]
+    assert "version load failed" in told[0]
 
 
 @pytest.mark.parametrize("row", ["E08"])

@@ -17,7 +17,7 @@ from weir.bundle import writer
 from weir.bundle.contract import Batching, Contract, Preprocessing, Tolerance
 from weir.bundle.golden import Golden, encode
 from weir.server.config import ModelSettings
-from weir.server.repository.load_sandbox import Trial
+from weir.server.repository.load_sandbox import LoadSandbox
 from weir.server.repository.loader import Loader
 from weir.server.repository.registry import Entry
 from weir.server.repository.repository import Repository
@@ -221,7 +221,7 @@ COLOURS = Preprocessing(
 """What `onnx_models.colours` takes and gives."""
 
 
-class Untried(Trial):
+class Untried(LoadSandbox):
     """Loads at once: what a trial finds is tested where it is."""
 
     def __init__(self, loader: Loader) -> None:
@@ -229,7 +229,7 @@ class Untried(Trial):
         self.load = loader.load  # type: ignore[method-assign]
 
 
-def untried(loader: Loader) -> Trial:
+def untried(loader: Loader) -> LoadSandbox:
     """In the place of a trial of a loader."""
     return Untried(loader)
 

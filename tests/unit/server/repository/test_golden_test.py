@@ -76,7 +76,7 @@ def test_pair_whose_texts_do_not_fit_is_not_served(
 ) -> None:
     publish_pair(contract=CONTRACT.model_copy(update=changes), **files)
 
-    entry = open_backend().repository.entry("pair.encoder", "")
+    entry = open_backend().repository.registry.entry("pair.encoder", "")
 
     assert entry.model is None and reason in entry.reason
 

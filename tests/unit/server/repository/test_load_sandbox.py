@@ -21,7 +21,7 @@ from tests.helpers import onnx_models
 from weir.bundle.golden import Golden
 from weir.server.config import ModelSettings
 from weir.server.errors import GoldenMismatch, ModelLoadError
-from weir.server.repository.load_sandbox import Trial
+from weir.server.repository.load_sandbox import LoadSandbox
 from weir.server.repository.loader import Loader
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.telemetry.metrics import Metrics
@@ -39,11 +39,11 @@ ENDLESS = Golden(
 
 
 @pytest.fixture
-def make_trial(clock: Callable[[], float]) -> Iterator[Callable[..., Trial]]:
+def make_trial(clock: Callable[[], float]) -> Iterator[Callable[..., LoadSandbox]]:
     """A trial of a loader of this process; what it loaded is closed at the end."""
     loaded: list[Any] = []
 
-    class Kept(Trial):
+    class Kept(LoadSandbox):
         def load(self, *arguments: Any) -> list[Any]:
             models = super().load(*arguments)
             loaded.extend(models)
@@ -54,7 +54,7 @@ def make_trial(clock: Callable[[], float]) -> Iterator[Callable[..., Trial]]:
         memory_bytes: int | None = None,
         max_message_bytes: Any = 1 << 20,
         **settings: Any,
-    ) -> Trial:
+    ) -> LoadSandbox:
         own = ModelSettings(**{"max_queue_rows": 64, "instances": 1, **settings})
         loader = Loader(
             provider="cpu",
@@ -97,18 +97,18 @@ def load_aside() -> Iterator[Callable[..., "Future[Any]"]]:
     """Load a version in a thread of its own."""
     with ThreadPoolExecutor() as pool:
 
-        def load_aside(trial: Trial, directory: Path) -> "Future[Any]":
+        def load_aside(trial: LoadSandbox, directory: Path) -> "Future[Any]":
             return pool.submit(load, trial, directory)
 
         yield load_aside
 
 
-def load(trial: Trial, directory: Path) -> list[Any]:
+def load(trial: LoadSandbox, directory: Path) -> list[Any]:
     return trial.load(directory.parent.name, directory.name, directory)
 
 
 def test_version_that_passes_is_loaded_here(
-    publish: Callable[..., Path], make_trial: Callable[..., Trial]
+    publish: Callable[..., Path], make_trial: Callable[..., LoadSandbox]
 ) -> None:
     (model,) = load(make_trial(), publish())
 
@@ -116,7 +116,7 @@ def test_version_that_passes_is_loaded_here(
 
 
 def test_pair_that_passes_is_loaded_here(
-    publish_pair: Callable[..., Path], make_trial: Callable[..., Trial]
+    publish_pair: Callable[..., Path], make_trial: Callable[..., LoadSandbox]
 ) -> None:
     models = load(make_trial(), publish_pair())
 
@@ -125,7 +125,7 @@ def test_pair_that_passes_is_loaded_here(
 
 def test_reason_of_the_child_is_the_one_that_loading_here_would_give(
     publish: Callable[..., Path],
-    make_trial: Callable[..., Trial],
+    make_trial: Callable[..., LoadSandbox],
     started: "SimpleQueue[subprocess.Popen[bytes]]",
 ) -> None:
     directory = publish()
@@ -149,7 +149,7 @@ def test_kind_of_a_failure_survives_the_child(
     own: dict[str, Any],
     kind: type[ModelLoadError],
     publish: Callable[..., Path],
-    make_trial: Callable[..., Trial],
+    make_trial: Callable[..., LoadSandbox],
     started: "SimpleQueue[subprocess.Popen[bytes]]",
 ) -> None:
     is_spoilt = own.pop("spoilt", False)
@@ -165,7 +165,7 @@ def test_kind_of_a_failure_survives_the_child(
 
 
 def test_settings_of_the_model_count_in_the_trial(
-    publish: Callable[..., Path], make_trial: Callable[..., Trial]
+    publish: Callable[..., Path], make_trial: Callable[..., LoadSandbox]
 ) -> None:
     rows = np.array([[1], [2]])
     directory = publish(
@@ -181,7 +181,7 @@ def test_settings_of_the_model_count_in_the_trial(
 
 def test_version_that_never_ends_loading_fails_at_the_time_limit(
     endless: Path,
-    make_trial: Callable[..., Trial],
+    make_trial: Callable[..., LoadSandbox],
     started: "SimpleQueue[subprocess.Popen[bytes]]",
 ) -> None:
     with pytest.raises(ModelLoadError, match=r"not loaded within 1\.5 s \(load_timeout_s\)$"):
@@ -195,7 +195,7 @@ def test_version_that_never_ends_loading_fails_at_the_time_limit(
 def test_version_that_needs_more_memory_than_its_limit_fails(
     publish: Callable[..., Path],
     models: Path,
-    make_trial: Callable[..., Trial],
+    make_trial: Callable[..., LoadSandbox],
     *,
     is_bundle: bool,
 ) -> None:
@@ -214,7 +214,7 @@ def test_version_that_needs_more_memory_than_its_limit_fails(
 @linux
 @pytest.mark.parametrize("memory_mib", [5, 25], ids=["to read", "to load"])
 def test_version_whose_files_need_more_memory_than_its_limit_fails(
-    memory_mib: int, models: Path, make_trial: Callable[..., Trial]
+    memory_mib: int, models: Path, make_trial: Callable[..., LoadSandbox]
 ) -> None:
     graph = onnx_models.wide(20 * 2**20)
     directory = onnx_models.write_plain(models, "plain", graph)
@@ -225,7 +225,7 @@ def test_version_whose_files_need_more_memory_than_its_limit_fails(
 
 @linux
 def test_version_within_its_memory_limit_is_loaded(
-    publish: Callable[..., Path], make_trial: Callable[..., Trial]
+    publish: Callable[..., Path], make_trial: Callable[..., LoadSandbox]
 ) -> None:
     assert load(make_trial(memory_bytes=2**30), publish())
 
@@ -240,7 +240,7 @@ def test_version_within_its_memory_limit_is_loaded(
 )
 def test_child_that_dies_fails_the_version(
     endless: Path,
-    make_trial: Callable[..., Trial],
+    make_trial: Callable[..., LoadSandbox],
     started: "SimpleQueue[subprocess.Popen[bytes]]",
     load_aside: Callable[..., "Future[Any]"],
     *,
@@ -257,7 +257,7 @@ def test_child_that_dies_fails_the_version(
 
 def test_child_imports_what_this_process_does_wherever_that_stands(
     publish: Callable[..., Path],
-    make_trial: Callable[..., Trial],
+    make_trial: Callable[..., LoadSandbox],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -269,14 +269,16 @@ def test_child_imports_what_this_process_does_wherever_that_stands(
 
 
 def test_bug_in_the_child_is_told_as_one(
-    publish: Callable[..., Path], make_trial: Callable[..., Trial]
+    publish: Callable[..., Path], make_trial: Callable[..., LoadSandbox]
 ) -> None:
     with pytest.raises(RuntimeError, match=r"(?s)trial of affine:.*TypeError"):
         load(make_trial(max_message_bytes="many"), publish())
 
 
 def test_version_fails_where_no_process_can_be_started(
-    publish: Callable[..., Path], make_trial: Callable[..., Trial], monkeypatch: pytest.MonkeyPatch
+    publish: Callable[..., Path],
+    make_trial: Callable[..., LoadSandbox],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
 
@@ -287,7 +289,7 @@ def test_version_fails_where_no_process_can_be_started(
 def test_stop_ends_what_is_tried_and_nothing_else_begins(
     endless: Path,
     publish: Callable[..., Path],
-    make_trial: Callable[..., Trial],
+    make_trial: Callable[..., LoadSandbox],
     started: "SimpleQueue[subprocess.Popen[bytes]]",
     load_aside: Callable[..., "Future[Any]"],
 ) -> None:
@@ -307,7 +309,7 @@ def test_stop_ends_what_is_tried_and_nothing_else_begins(
 @linux
 def test_child_gives_way_to_what_serves(
     endless: Path,
-    make_trial: Callable[..., Trial],
+    make_trial: Callable[..., LoadSandbox],
     started: "SimpleQueue[subprocess.Popen[bytes]]",
     load_aside: Callable[..., "Future[Any]"],
 ) -> None:
@@ -329,7 +331,7 @@ def test_child_gives_way_to_what_serves(
 @linux
 def test_child_inherits_no_sockets(
     endless: Path,
-    make_trial: Callable[..., Trial],
+    make_trial: Callable[..., LoadSandbox],
     started: "SimpleQueue[subprocess.Popen[bytes]]",
     load_aside: Callable[..., "Future[Any]"],
 ) -> None:
@@ -353,7 +355,7 @@ from weir.server.config import ModelSettings
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.telemetry.metrics import Metrics
 from weir.server.repository.loader import Loader
-from weir.server.repository.load_sandbox import Trial
+from weir.server.repository.load_sandbox import LoadSandbox
 
 class Told(subprocess.Popen):
     def __init__(self, *arguments, **options):
@@ -365,7 +367,7 @@ loader = Loader(
     provider="cpu", threads=1, max_message_bytes=1 << 20, settings=lambda _: ModelSettings(),
     deadlines=Deadlines(lambda: 0.0), metrics=Metrics(CollectorRegistry()),
 )
-Trial(loader, timeout_s=600, memory_bytes=None).load("endless", "1", Path(sys.argv[1]))
+LoadSandbox(loader, timeout_s=600, memory_bytes=None).load("endless", "1", Path(sys.argv[1]))
 """
 
 

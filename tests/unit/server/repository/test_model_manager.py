@@ -26,10 +26,9 @@ from weir.server.errors import (
     Overloaded,
     UnknownModel,
 )
-from weir.server.repository.changes import MOST_WAITING, Changes
 from weir.server.repository.loader import Loader
 from weir.server.repository.registry import Entry
-from weir.server.repository.repository import Repository
+from weir.server.repository.repository import MOST_WAITING, Repository
 from weir.server.repository.version_state import State
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.served_model import ServedModel
@@ -67,7 +66,6 @@ class House:
             changed=self.told.put,
             poll_interval_s=poll_interval_s,
         )
-        self.changes = Changes(self.repository)
         self.repository.start()
         while self.told.get(timeout=HANG_S) is not None:
             pass
@@ -77,17 +75,17 @@ class House:
 
     def load(self, name: str = "affine", *, again: bool = False) -> Exception | None:
         ended: SimpleQueue[Exception | None] = SimpleQueue()
-        self.changes.load(name, ended.put, again=again)
+        self.repository.load(name, ended.put, again=again)
         return ended.get(timeout=HANG_S)
 
     def unload(self, name: str = "affine") -> Exception | None:
         ended: SimpleQueue[Exception | None] = SimpleQueue()
-        self.changes.unload(name, ended.put)
+        self.repository.unload(name, ended.put)
         return ended.get(timeout=HANG_S)
 
     def label(self, label: str, number: int | None) -> Exception | None:
         ended: SimpleQueue[Exception | None] = SimpleQueue()
-        self.changes.label("affine", label, number, ended.put)
+        self.repository.set_label("affine", label, number, ended.put)
         return ended.get(timeout=HANG_S)
 
     def loads(self, name: str = "affine") -> dict[str, float | None]:
@@ -102,16 +100,14 @@ class House:
     def states(self, name: str = "affine") -> dict[str, State]:
         return {
             entry.version: entry.state
-            for entry in self.repository.entries()
+            for entry in self.repository.registry.entries()
             if entry.name == name and entry.state is not State.UNLOADING
         }
 
     def wait_until_left(self) -> None:
-        """Until what leaves has let go of everything; each question passes through the loading thread."""
-        while any(upkeep.leaving for upkeep in self.repository.upkeeps()):
-            self.load("unknown")
+        """Until every version that is unloaded is drained, and the loading thread knows it."""
         for thread in threading.enumerate():
-            if thread.name.startswith("weir-retire-"):
+            if thread.name.startswith("weir-drain-"):
                 thread.join(HANG_S)
         self.load("unknown")
 
@@ -197,7 +193,7 @@ def test_label_is_a_name_for_a_version(publish: Publish, models: Path, open_hous
 
     assert house.answering(version="canary") == "2"
     assert house.answering(version="stable") == house.answering() == "1"
-    labels = {entry.version: entry.labels for entry in house.repository.entries()}
+    labels = {entry.version: entry.labels for entry in house.repository.registry.entries()}
     assert labels == {"1": ("stable",), "2": ("canary",)}
     with pytest.raises(UnknownModel, match="has no label beta; it has 2, 1, canary, stable"):
         house.answering(version="beta")
@@ -215,7 +211,7 @@ def test_version_that_is_asked_for_and_not_there_is_told(
     assert house.answering() == "1"
     with pytest.raises(ModelNotReady, match="version 7 is unavailable"):
         house.answering(version="canary")
-    reason = house.repository.entry("affine", "7").reason
+    reason = house.repository.registry.entry("affine", "7").reason
     assert "affine/7" in reason and "No such file" in reason and str(models) not in reason
 
 
@@ -228,7 +224,7 @@ def test_broken_versions_file_is_the_reason_and_loads_nothing(
     house = open_house()
 
     assert house.states() == {"1": State.UNAVAILABLE}
-    assert "versions.toml: policy: expected" in house.repository.entry("affine", "").reason
+    assert "versions.toml: policy: expected" in house.repository.registry.entry("affine", "").reason
 
 
 def test_mended_versions_file_is_taken(publish: Publish, models: Path, open_house: Open) -> None:
@@ -254,7 +250,7 @@ def test_broken_versions_file_changes_nothing_that_serves(
 
     assert isinstance(failure, ModelNotLoaded) and "versions.toml: labels" in str(failure)
     assert house.answering() == "1"
-    assert "versions.toml: labels" in house.repository.entry("affine", "").reason
+    assert "versions.toml: labels" in house.repository.registry.entry("affine", "").reason
 
 
 # By call
@@ -411,7 +407,7 @@ def test_unloaded_model_is_known_and_does_not_answer(publish: Publish, open_hous
 
     with pytest.raises(ModelNotReady, match="'affine' version 1 is unavailable"):
         house.answering()
-    assert house.repository.entry("affine", "").reason == "unloaded"
+    assert house.repository.registry.entry("affine", "").reason == "unloaded"
     assert house.load() is None
     assert house.answering() == "1"
 
@@ -425,7 +421,7 @@ def test_unloading_what_is_unloaded_already_changes_nothing(
     assert [house.unload(), house.unload(), house.unload()] == [None] * 3
 
     house.wait_until_left()
-    assert house.repository.entry("affine", "").reason == "unloaded"
+    assert house.repository.registry.entry("affine", "").reason == "unloaded"
 
 
 def test_model_that_failed_is_still_known_once_it_is_unloaded(
@@ -648,7 +644,7 @@ def test_moves_are_in_the_log(
     house.label("stable", 1)
 
     assert "label moved model=affine label=stable version=1 before=none" in caplog.text
-    assert "answering model=affine version=1 before=2" in caplog.text
+    assert "default version changed model=affine version=1 before=2" in caplog.text
 
 
 def test_label_moves_without_trying_again_what_failed(
@@ -664,7 +660,7 @@ def test_label_moves_without_trying_again_what_failed(
     assert house.label("stable", 1) is None
 
     assert house.answering() == "1"
-    assert caplog.text.count("model failed model=affine version=3") == 1
+    assert caplog.text.count("version load failed model=affine version=3") == 1
 
 
 def test_second_change_of_a_model_is_refused_while_one_is_under_way(
@@ -682,11 +678,11 @@ def test_second_change_of_a_model_is_refused_while_one_is_under_way(
         ended.put(error)
 
     # The thread is held in the answer to the first, so that the second waits in line.
-    house.changes.load("other", slow, again=True)
+    house.repository.load("other", slow, again=True)
     assert entered.wait(HANG_S)
-    house.changes.load("affine", ended.put, again=True)
+    house.repository.load("affine", ended.put, again=True)
     with pytest.raises(ModelNotReady, match="is being changed already"):
-        house.changes.unload("affine", ended.put)
+        house.repository.unload("affine", ended.put)
     gate.set()
 
     assert [ended.get(timeout=HANG_S), ended.get(timeout=HANG_S)] == [None, None]
@@ -704,12 +700,12 @@ def test_more_changes_than_may_wait_are_refused(publish: Publish, open_house: Op
         gate.wait(HANG_S)
 
     # The thread is held in the answer to the first, which then waits no longer itself.
-    house.changes.load("affine", slow, again=False)
+    house.repository.load("affine", slow, again=False)
     assert entered.wait(HANG_S)
     for number in range(MOST_WAITING):
-        house.changes.load(f"unknown{number}", ended.put, again=False)
+        house.repository.load(f"unknown{number}", ended.put, again=False)
     with pytest.raises(Overloaded, match=f"{MOST_WAITING} changes of models wait"):
-        house.changes.load("affine", ended.put, again=False)
+        house.repository.load("affine", ended.put, again=False)
     gate.set()
 
     assert all(ended.get(timeout=HANG_S) for _ in range(MOST_WAITING))
@@ -728,9 +724,9 @@ def test_closing_answers_what_waits_to_be_loaded(
         entered.set()
         gate.wait(HANG_S)
 
-    house.changes.load("unknown", slow, again=False)
+    house.repository.load("unknown", slow, again=False)
     assert entered.wait(HANG_S)
-    house.changes.load("affine", ended.put, again=True)
+    house.repository.load("affine", ended.put, again=True)
 
     assert house.repository.close(HANG_S)
     gate.set()
@@ -741,9 +737,9 @@ def test_closing_answers_what_waits_to_be_loaded(
 class Stopping(Repository):
     """Is stopped just when a change was let in: its thread takes no more."""
 
-    def call(self, job: Callable[[], None]) -> None:
+    def run_soon(self, job: Callable[[], None]) -> None:
         self.close(HANG_S)
-        super().call(job)
+        super().run_soon(job)
 
 
 def test_change_that_meets_the_end_is_answered_once(
@@ -754,7 +750,7 @@ def test_change_that_meets_the_end_is_answered_once(
     repository = Stopping(models, loader, untried(loader), changed=lambda _: None)
     ended: SimpleQueue[Exception | None] = SimpleQueue()
 
-    Changes(repository).load("affine", ended.put, again=False)
+    repository.load("affine", ended.put, again=False)
 
     assert "is stopping" in str(ended.get(timeout=HANG_S))
     assert ended.empty()
@@ -780,7 +776,7 @@ def test_model_that_meets_a_bug_takes_no_other_with_it(
 
     assert is_loaded.wait(HANG_S)
     assert repository.get("good", "").version == "1"
-    assert "model lost model=bad" in caplog.text
+    assert "model change crashed model=bad" in caplog.text
     assert repository.close(HANG_S)
 
 
@@ -921,7 +917,7 @@ def test_poll_unloads_what_vanished(
     for name in ("first", "second"):
         publish(name)
         house.wait_for(name, "1")
-    assert caplog.text.count("model vanished model=affine") == 1
+    assert caplog.text.count("model directory removed model=affine") == 1
 
 
 def test_model_that_vanished_is_told_of_once_and_forgotten(
@@ -940,8 +936,8 @@ def test_model_that_vanished_is_told_of_once_and_forgotten(
     house.wait_for("affine", "1", State.UNAVAILABLE)
     looks.wait(6)
 
-    assert caplog.text.count("model vanished model=affine") == 1
-    assert [upkeep.name for upkeep in house.repository.upkeeps()] == ["other"]
+    assert caplog.text.count("model directory removed model=affine") == 1
+    assert list(house.repository.registry.models) == ["other"]
 
 
 def test_poll_takes_back_what_was_moved_away(
@@ -1057,7 +1053,7 @@ def test_failed_files_are_tried_once(
         publish(name)
         house.wait_for(name, "1")
 
-    assert caplog.text.count("model failed model=affine version=2") == 1
+    assert caplog.text.count("version load failed model=affine version=2") == 1
 
 
 def test_policy_of_a_triton_configuration_counts_where_there_is_no_other(

@@ -75,7 +75,7 @@ WRONG = Golden({"x": np.zeros((1, 4), np.float32)}, {"y": np.zeros((1, 4), np.fl
 
 
 def states(repository: Repository) -> dict[str, tuple[str, State]]:
-    return {entry.name: (entry.version, entry.state) for entry in repository.entries()}
+    return {entry.name: (entry.version, entry.state) for entry in repository.registry.entries()}
 
 
 def test_highest_version_is_served(publish: Callable[..., Path], open_repository: Open) -> None:
@@ -117,8 +117,8 @@ def test_broken_model_is_unavailable_and_the_others_serve(
     assert repository.is_ready
     with pytest.raises(ModelNotReady, match="'broken' version 1 is unavailable"):
         repository.get("broken", "")
-    assert "golden output 'y' differs" in repository.entry("broken", "").reason
-    assert "model failed model=broken version=1 reason=golden output" in caplog.text
+    assert "golden output 'y' differs" in repository.registry.entry("broken", "").reason
+    assert "version load failed model=broken version=1 reason=golden output" in caplog.text
 
 
 def hide_behind_a_link(path: Path) -> None:
@@ -148,7 +148,7 @@ def test_reason_is_told_without_a_path_of_this_machine(
     break_it(publish("broken"))
     root = models / ".." / models.name if roundabout else models
 
-    entry = open_repository(root).entry("broken", "")
+    entry = open_repository(root).registry.entry("broken", "")
 
     assert entry.state is State.UNAVAILABLE
     assert len(entry.reason) > 10
@@ -166,7 +166,7 @@ def test_reason_is_told_without_a_path_for_a_relative_root(
     (publish("broken") / "extra").write_text("x")
     monkeypatch.chdir(models.parent)
 
-    entry = open_repository(Path(models.name)).entry("broken", "")
+    entry = open_repository(Path(models.name)).registry.entry("broken", "")
 
     assert entry.reason == "broken/1: files present but not listed: 'extra'"
 
@@ -204,7 +204,7 @@ def test_bug_while_loading_is_unavailable_without_its_text(
     repository.start()
     assert listener.is_loaded.wait(HANG_S)
 
-    entry = repository.entry("affine", "")
+    entry = repository.registry.entry("affine", "")
     assert (entry.state, entry.reason) == (
         State.UNAVAILABLE,
         "internal error, see the server's log",
@@ -267,7 +267,7 @@ def test_empty_repository_is_ready(open_repository: Open) -> None:
     repository = open_repository()
 
     assert repository.is_ready
-    assert repository.entries() == []
+    assert repository.registry.entries() == []
 
 
 @pytest.mark.parametrize(
@@ -349,13 +349,13 @@ def test_what_is_no_model_is_ignored(
     assert states(repository) == {"affine": ("1", State.READY)}
     assert "model has no version directory model=no_version" in caplog.text
     for name in ("01", "-1", "1 "):
-        assert f"this is no version model=affine name={name!r}" in caplog.text
+        assert f"not a version directory model=affine name={name!r}" in caplog.text
 
 
 def test_half_written_version_is_not_seen(models: Path, open_repository: Open) -> None:
     (models / "affine" / ".publishing-x").mkdir(parents=True)
 
-    assert open_repository().entries() == []
+    assert open_repository().registry.entries() == []
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -394,13 +394,13 @@ def test_pair_is_three_entries_by_name(
 
     repository = open_repository()
 
-    assert [entry.name for entry in repository.entries()] == [
+    assert [entry.name for entry in repository.registry.entries()] == [
         "pair",
         "pair-more",
         "pair.decoder",
         "pair.encoder",
     ]
-    assert all(entry.state is State.READY for entry in repository.entries())
+    assert all(entry.state is State.READY for entry in repository.registry.entries())
     assert repository.get("pair.decoder", "1").name == "pair.decoder"
     assert {gauge.model for gauge in repository.gauges()} == set(states(repository))
     ready = [entry.name for entry in listener.changes if entry.state is State.READY]
@@ -447,7 +447,7 @@ def test_pair_with_one_broken_graph_is_unavailable_as_a_whole(
     repository = open_repository()
 
     assert states(repository) == dict.fromkeys(PAIR, ("1", State.UNAVAILABLE))
-    for entry in repository.entries():
+    for entry in repository.registry.entries():
         assert entry.reason.startswith(f"{changed_file}: expected SHA-256")
 
 
@@ -458,7 +458,7 @@ def test_pair_that_lacks_a_graph_is_still_three_entries(
 
     repository = open_repository()
 
-    assert {entry.name: entry.reason for entry in repository.entries()} == dict.fromkeys(
+    assert {entry.name: entry.reason for entry in repository.registry.entries()} == dict.fromkeys(
         PAIR, "pair/1: files listed but missing: encoder.onnx"
     )
 
@@ -479,7 +479,7 @@ def test_directory_with_the_name_of_a_graph_of_a_pair_is_passed_over(
     assert "tokens" in repository.get("pair.encoder", "").description.signature.inputs
     for name in ("pair.encoder", "pair.decoder"):
         assert (
-            f"model passed over model={name} reason='{name}' is the name of a graph of the "
+            f"model directory ignored model={name} reason='{name}' is the name of a graph of the "
             "pair 'pair'"
         ) in caplog.text
 

@@ -15,198 +15,200 @@ from hypothesis.stateful import (
 
 from weir.server.repository import version_state
 from weir.server.repository.version_state import (
-    Model,
+    Desired,
+    ModelStatus,
     State,
-    Wanted,
-    failed,
-    left,
-    loaded,
-    loading,
-    settled,
+    mark_failed,
+    mark_loading,
+    mark_ready,
+    mark_unloaded,
+    settle,
     to_load,
 )
 
 NOW = 100.0
-NOTHING: Model[str] = Model()
+NOTHING: ModelStatus[str] = ModelStatus()
 
 
-def serving(*numbers: int, labels: dict[str, int] | None = None) -> Model[str]:
+def serving(*numbers: int, labels: dict[str, int] | None = None) -> ModelStatus[str]:
     """A model some of whose versions serve, from files 0."""
     model = NOTHING
     for number in numbers:
-        model, _ = loaded(model, number, 0, f"v{number}", NOW)
-    return settled(model, Wanted(dict.fromkeys(numbers, 0), labels or {}), NOW)[0]
+        model, _ = mark_ready(model, number, 0, f"v{number}", NOW)
+    return settle(model, Desired(dict.fromkeys(numbers, 0), labels or {}), NOW)[0]
 
 
-def ready(model: Model[str]) -> set[int]:
+def ready(model: ModelStatus[str]) -> set[int]:
     return {number for number in model.versions if model.is_ready(number)}
 
 
 def test_the_one_that_shall_answer_is_loaded_first_then_the_highest() -> None:
-    wanted = Wanted({1: 0, 2: 0, 3: 0}, {"stable": 2, "canary": 3})
+    wanted = Desired({1: 0, 2: 0, 3: 0}, {"stable": 2, "canary": 3})
 
     assert to_load(NOTHING, wanted) == [2, 3, 1]
 
 
 def test_what_is_there_is_not_loaded_again_until_its_files_change() -> None:
-    model = failed(serving(1), 2, 7, "broken", NOW)
+    model = mark_failed(serving(1), 2, 7, "broken", NOW)
 
-    assert to_load(model, Wanted({1: 0, 2: 7})) == []
-    assert to_load(model, Wanted({1: 5, 2: 8})) == [2, 1]
-    assert to_load(model, Wanted({1: 0, 2: 7}), retry=True) == [2]
-    assert to_load(model, Wanted({1: 0, 2: 7}), again=True) == [1]
+    assert to_load(model, Desired({1: 0, 2: 7})) == []
+    assert to_load(model, Desired({1: 5, 2: 8})) == [2, 1]
+    assert to_load(model, Desired({1: 0, 2: 7}), retry=True) == [2]
+    assert to_load(model, Desired({1: 0, 2: 7}), again=True) == [1]
 
 
 def test_what_was_announced_and_not_loaded_is_loaded() -> None:
     """At the start every version is told of before the first is loaded."""
-    model = loading(NOTHING, 1, 0, NOW)
+    model = mark_loading(NOTHING, 1, 0, NOW)
 
-    assert to_load(model, Wanted({1: 0})) == [1]
+    assert to_load(model, Desired({1: 0})) == [1]
 
 
 def test_newer_version_takes_over_and_the_older_leaves() -> None:
-    model, replaced = loaded(serving(1), 2, 0, "v2", NOW)
+    model, replaced = mark_ready(serving(1), 2, 0, "v2", NOW)
 
-    model, leaving = settled(model, Wanted({2: 0}), NOW + 1)
+    model, leaving = settle(model, Desired({2: 0}), NOW + 1)
 
     assert replaced is None
-    assert (model.answering, ready(model), leaving) == (2, {2}, {1: "v1"})
+    assert (model.default, ready(model), leaving) == (2, {2}, {1: "v1"})
     assert model.versions[1].state is State.UNLOADING
     assert model.versions[1].since_s == NOW + 1
-    assert set(left(model, 1, NOW, unloaded=False).versions) == {2}
+    assert set(mark_unloaded(model, 1, NOW, keep=False).versions) == {2}
 
 
 def test_older_version_answers_on_when_the_newer_fails() -> None:
-    model = failed(loading(serving(1), 2, 0, NOW), 2, 0, "golden", NOW)
+    model = mark_failed(mark_loading(serving(1), 2, 0, NOW), 2, 0, "golden", NOW)
 
-    model, leaving = settled(model, Wanted({2: 0}), NOW)
+    model, leaving = settle(model, Desired({2: 0}), NOW)
 
-    assert (model.answering, leaving) == (1, {})
+    assert (model.default, leaving) == (1, {})
     assert (model.versions[2].state, model.versions[2].reason) == (State.UNAVAILABLE, "golden")
 
 
 def test_newer_files_of_a_version_replace_it_once_they_are_proved() -> None:
-    model = loading(serving(1), 1, 5, NOW)
+    model = mark_loading(serving(1), 1, 5, NOW)
     assert model.is_ready(1)
 
-    model, replaced = loaded(model, 1, 5, "v1 again", NOW + 1)
+    model, replaced = mark_ready(model, 1, 5, "v1 again", NOW + 1)
 
     assert replaced == "v1"
     assert (model.versions[1].model, model.versions[1].since_s) == ("v1 again", NOW + 1)
 
 
 def test_broken_newer_files_of_a_version_leave_it_serving_with_the_reason() -> None:
-    model = failed(loading(serving(1), 1, 5, NOW), 1, 5, "truncated", NOW + 1)
+    model = mark_failed(mark_loading(serving(1), 1, 5, NOW), 1, 5, "truncated", NOW + 1)
 
-    version = settled(model, Wanted({1: 5}), NOW + 1)[0].versions[1]
+    version = settle(model, Desired({1: 5}), NOW + 1)[0].versions[1]
 
     assert (version.state, version.model, version.since_s) == (State.READY, "v1", NOW)
     assert version.reason == "truncated"
 
 
 def test_newer_files_that_are_mended_leave_no_reason_behind() -> None:
-    model = failed(serving(1), 1, 5, "truncated", NOW)
+    model = mark_failed(serving(1), 1, 5, "truncated", NOW)
 
-    model, _ = loaded(model, 1, 6, "v1 again", NOW)
+    model, _ = mark_ready(model, 1, 6, "v1 again", NOW)
 
     assert model.versions[1].reason == ""
 
 
 def test_who_answered_goes_on_when_the_newest_fails_though_a_label_keeps_another() -> None:
     """A canary is not for everybody."""
-    model, _ = loaded(serving(2), 1, 0, "v1", NOW)
-    model = failed(model, 3, 0, "broken", NOW)
+    model, _ = mark_ready(serving(2), 1, 0, "v1", NOW)
+    model = mark_failed(model, 3, 0, "broken", NOW)
 
-    model, leaving = settled(model, Wanted({1: 0, 3: 0}, {"canary": 1}), NOW)
+    model, leaving = settle(model, Desired({1: 0, 3: 0}, {"canary": 1}), NOW)
 
-    assert (model.answering, leaving) == (2, {})
+    assert (model.default, leaving) == (2, {})
 
 
 def test_labels_are_names_of_what_was_unloaded() -> None:
     model = serving(1, 2, labels={"canary": 1})
 
-    model, leaving = settled(model, Wanted(labels=model.labels), NOW)
+    model, leaving = settle(model, Desired(labels=model.labels), NOW)
 
-    assert (model.labels, model.answering) == ({"canary": 1}, None)
+    assert (model.labels, model.default) == ({"canary": 1}, None)
     assert leaving == {1: "v1", 2: "v2"}
 
 
 def test_label_moves_when_its_version_serves_and_not_before() -> None:
     model = serving(1, labels={"canary": 1})
-    wanted = Wanted({1: 0, 2: 0}, {"canary": 2})
+    wanted = Desired({1: 0, 2: 0}, {"canary": 2})
 
-    before, _ = settled(loading(model, 2, 0, NOW), wanted, NOW)
-    after, _ = settled(loaded(before, 2, 0, "v2", NOW)[0], wanted, NOW)
+    before, _ = settle(mark_loading(model, 2, 0, NOW), wanted, NOW)
+    after, _ = settle(mark_ready(before, 2, 0, "v2", NOW)[0], wanted, NOW)
 
     assert (before.labels, after.labels) == ({"canary": 1}, {"canary": 2})
 
 
 def test_label_that_waits_keeps_its_old_version_serving() -> None:
-    model = failed(serving(1, labels={"canary": 1}), 2, 0, "broken", NOW)
+    model = mark_failed(serving(1, labels={"canary": 1}), 2, 0, "broken", NOW)
 
-    model, leaving = settled(model, Wanted({2: 0}, {"canary": 2}), NOW)
+    model, leaving = settle(model, Desired({2: 0}, {"canary": 2}), NOW)
 
     assert (model.labels, leaving, ready(model)) == ({"canary": 1}, {}, {1})
 
 
 def test_label_that_waits_keeps_its_old_version_beside_others_that_serve() -> None:
-    model = failed(serving(1, 2, labels={"canary": 1}), 3, 0, "broken", NOW)
+    model = mark_failed(serving(1, 2, labels={"canary": 1}), 3, 0, "broken", NOW)
 
-    model, leaving = settled(model, Wanted({2: 0, 3: 0}, {"canary": 3}), NOW)
+    model, leaving = settle(model, Desired({2: 0, 3: 0}, {"canary": 3}), NOW)
 
     assert (model.labels, leaving, ready(model)) == ({"canary": 1}, {}, {1, 2})
 
 
 def test_label_does_not_wait_at_a_version_that_does_not_serve() -> None:
-    model, _ = settled(failed(serving(2), 1, 0, "broken", NOW), Wanted({2: 0}, {"canary": 1}), NOW)
+    model, _ = settle(
+        mark_failed(serving(2), 1, 0, "broken", NOW), Desired({2: 0}, {"canary": 1}), NOW
+    )
 
-    model, _ = settled(failed(model, 3, 0, "broken", NOW), Wanted({2: 0}, {"canary": 3}), NOW)
+    model, _ = settle(mark_failed(model, 3, 0, "broken", NOW), Desired({2: 0}, {"canary": 3}), NOW)
 
     assert (model.labels, set(model.versions)) == ({"canary": 3}, {2, 3})
 
 
 def test_version_that_is_leaving_is_told_of_until_it_has_left() -> None:
-    wanted = Wanted({2: 0})
-    model, _ = settled(loaded(serving(1), 2, 0, "v2", NOW)[0], wanted, NOW)
+    wanted = Desired({2: 0})
+    model, _ = settle(mark_ready(serving(1), 2, 0, "v2", NOW)[0], wanted, NOW)
 
-    model, leaving = settled(model, wanted, NOW)
+    model, leaving = settle(model, wanted, NOW)
 
     assert leaving == {}
     assert model.versions[1].state is State.UNLOADING
 
 
 def test_stable_answers_rather_than_the_highest() -> None:
-    model, _ = settled(serving(1, 2), Wanted({1: 0, 2: 0}, {"stable": 1}), NOW)
+    model, _ = settle(serving(1, 2), Desired({1: 0, 2: 0}, {"stable": 1}), NOW)
 
-    assert model.answering == 1
+    assert model.default == 1
 
 
 def test_at_the_start_nobody_answers_for_a_stable_that_fails() -> None:
     """Somebody chose: the highest may be the one he ran away from."""
-    wanted = Wanted({1: 0, 2: 0}, {"stable": 1})
-    model, _ = loaded(NOTHING, 2, 0, "v2", NOW)
+    wanted = Desired({1: 0, 2: 0}, {"stable": 1})
+    model, _ = mark_ready(NOTHING, 2, 0, "v2", NOW)
 
-    model, _ = settled(failed(model, 1, 0, "broken", NOW), wanted, NOW)
+    model, _ = settle(mark_failed(model, 1, 0, "broken", NOW), wanted, NOW)
 
-    assert model.answering is None
+    assert model.default is None
     assert ready(model) == {2}
 
 
 def test_who_answered_goes_on_when_a_new_stable_fails() -> None:
-    model = failed(serving(2), 1, 0, "broken", NOW)
+    model = mark_failed(serving(2), 1, 0, "broken", NOW)
 
-    model, leaving = settled(model, Wanted({1: 0, 2: 0}, {"stable": 1}), NOW)
+    model, leaving = settle(model, Desired({1: 0, 2: 0}, {"stable": 1}), NOW)
 
-    assert (model.answering, leaving) == (2, {})
+    assert (model.default, leaving) == (2, {})
 
 
 def test_nothing_wanted_leaves_nothing() -> None:
-    model, leaving = settled(failed(serving(1, 2), 3, 0, "broken", NOW), Wanted(), NOW)
+    model, leaving = settle(mark_failed(serving(1, 2), 3, 0, "broken", NOW), Desired(), NOW)
 
-    assert (model.answering, model.labels) == (None, {})
+    assert (model.default, model.labels) == (None, {})
     assert leaving == {1: "v1", 2: "v2"}
     assert set(model.versions) == {1, 2}
-    unloaded = left(model, 1, NOW, unloaded=True)
+    unloaded = mark_unloaded(model, 1, NOW, keep=True)
     assert (unloaded.versions[1].state, unloaded.versions[1].reason) == (
         State.UNAVAILABLE,
         "unloaded",
@@ -214,13 +216,13 @@ def test_nothing_wanted_leaves_nothing() -> None:
 
 
 def test_version_that_came_back_while_it_was_leaving_stays() -> None:
-    model, _ = settled(serving(1), Wanted(), NOW)
+    model, _ = settle(serving(1), Desired(), NOW)
 
-    assert to_load(model, Wanted({1: 0})) == [1]
-    model, replaced = loaded(loading(model, 1, 0, NOW), 1, 0, "v1 again", NOW)
+    assert to_load(model, Desired({1: 0})) == [1]
+    model, replaced = mark_ready(mark_loading(model, 1, 0, NOW), 1, 0, "v1 again", NOW)
 
     assert replaced is None
-    assert left(model, 1, NOW, unloaded=False) == model
+    assert mark_unloaded(model, 1, NOW, keep=False) == model
 
 
 @dataclass
@@ -230,8 +232,8 @@ class Disk:
     files: dict[int, int] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
 
-    def wanted(self) -> Wanted:
-        return Wanted(dict(self.files), dict(self.labels))
+    def wanted(self) -> Desired:
+        return Desired(dict(self.files), dict(self.labels))
 
 
 NUMBERS = st.integers(1, 4)
@@ -269,33 +271,33 @@ class Lifecycle(RuleBasedStateMachine):
         """Load what is to be loaded; some of it fails."""
         wanted, gone = self.disk.wanted(), []
         for number in to_load(self.model, wanted, retry=again, again=again):
-            before, answering = ready(self.model), self.model.answering
+            before, answering = ready(self.model), self.model.default
             files = wanted.versions[number]
-            self.model = loading(self.model, number, files, NOW)
+            self.model = mark_loading(self.model, number, files, NOW)
             assert ready(self.model) == before
             if outcomes and outcomes.pop():
                 self.made += 1
                 name = f"{number} #{self.made}"
                 self.alive.add(name)
-                self.model, replaced = loaded(self.model, number, files, name, NOW)
+                self.model, replaced = mark_ready(self.model, number, files, name, NOW)
                 if replaced is not None:
                     gone.append((number, replaced))
                 assert ready(self.model) == before | {number}
             else:
                 served = {n: v.model for n, v in self.model.versions.items()}
-                self.model = failed(self.model, number, files, "broken", NOW)
+                self.model = mark_failed(self.model, number, files, "broken", NOW)
                 assert ready(self.model) == before
                 assert all(self.model.versions[n].model == m for n, m in served.items())
             gone += self.settle(wanted)
             if answering is not None and wanted.versions:
-                assert self.model.answering is not None
+                assert self.model.default is not None
         gone += self.settle(wanted)
         assert not to_load(self.model, wanted)
         return multiple(*gone)
 
-    def settle(self, wanted: Wanted) -> list[tuple[int, str]]:
+    def settle(self, wanted: Desired) -> list[tuple[int, str]]:
         before = self.model
-        self.model, leaving = settled(self.model, wanted, NOW)
+        self.model, leaving = settle(self.model, wanted, NOW)
         for number, name in leaving.items():
             assert before.versions[number].model == name
             assert number not in wanted.versions
@@ -304,9 +306,9 @@ class Lifecycle(RuleBasedStateMachine):
         candidates = [n for n in wanted.versions if self.model.is_ready(n)]
         if "stable" not in wanted.labels and candidates:
             if max(wanted.versions) in candidates:
-                assert self.model.answering == max(candidates)
+                assert self.model.default == max(candidates)
             else:
-                assert self.model.answering == before.answering or before.answering is None
+                assert self.model.default == before.default or before.default is None
         for label, number in wanted.labels.items():
             if self.model.is_ready(number):
                 assert self.model.labels[label] == number
@@ -316,13 +318,13 @@ class Lifecycle(RuleBasedStateMachine):
     def let_go(self, instance: tuple[int, str], unloaded: bool) -> None:  # noqa: FBT001
         number, name = instance
         before = ready(self.model)
-        self.model = left(self.model, number, NOW, unloaded=unloaded)
+        self.model = mark_unloaded(self.model, number, NOW, keep=unloaded)
         assert ready(self.model) == before
         self.alive.remove(name)
 
     @invariant()
     def answers_only_what_is_ready(self) -> None:
-        assert self.model.answering is None or self.model.is_ready(self.model.answering)
+        assert self.model.default is None or self.model.is_ready(self.model.default)
 
     @invariant()
     def serves_exactly_where_it_is_ready(self) -> None:

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from tests.unit.server.conftest import AFFINE_GOLDEN, Backend, Clock, FakeCall
 from weir.bundle.golden import Golden
 from weir.protocol import inference_pb2 as pb
+from weir.server.repository.registry import Registry
 from weir.server.scheduling.admission import Admission
 from weir.server.services.inference import SERVICE, InferenceService
 from weir.server.transport.base import Stream, Unary
@@ -221,10 +222,10 @@ def test_bug_in_a_call_is_internal_and_told_by_its_id(
 ) -> None:
     backend = open_backend()
 
-    def entries() -> None:
+    def entries(_: Registry) -> None:
         raise RuntimeError("/secret/path")
 
-    monkeypatch.setattr(backend.repository, "entries", entries)
+    monkeypatch.setattr(Registry, "entries", entries)
 
     with caplog.at_level(logging.ERROR):
         code, details = Server(backend, clock).refuse(

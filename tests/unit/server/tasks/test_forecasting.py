@@ -131,4 +131,4 @@ def test_series_that_does_not_fit_its_graph_is_not_served(
 ) -> None:
     text_models.write_forecaster(models, series=series)
 
-    assert open_backend().repository.entry("forecaster", "").reason == reason
+    assert open_backend().repository.registry.entry("forecaster", "").reason == reason

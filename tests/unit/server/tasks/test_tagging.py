@@ -181,6 +181,6 @@ def test_bundle_whose_texts_do_not_fit_its_graph_is_not_served(
 ) -> None:
     text_models.write_tagger(models, **changes)
 
-    entry = open_backend().repository.entry("tagger", "")
+    entry = open_backend().repository.registry.entry("tagger", "")
 
     assert entry.model is None and reason in entry.reason

@@ -6,7 +6,7 @@ import pytest
 
 PROGRAM = """
 import ctypes
-from weir.server.repository.heap import give_back
+from weir.server.repository.model_manager import trim_heap
 
 def resident_bytes():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
@@ -20,7 +20,7 @@ block, small = library.malloc(8 << 20), library.malloc(64 << 10)
 ctypes.memset(block, 1, 8 << 20)
 library.free(block)
 before = resident_bytes()
-give_back()
+trim_heap()
 print(before - resident_bytes())
 """
 
