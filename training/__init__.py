@@ -1,1 +1,1 @@
-"""Trains the networks: models, data, recipes and the loop; writes run directories."""
+"""Training: networks, data sets, recipes and the training loop; writes run directories."""

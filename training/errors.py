@@ -1,10 +1,10 @@
-"""Failures a user of the trainer can expect, chosen by what to do next.
+"""Expected failures of training; the class says what the user should do next.
 
 TrainingError
 ├── DataError        fix the data set
-├── DownloadError    try again, or bring the files
+├── DownloadError    try again, or provide the files
 ├── RecipeError      correct the command
-├── ModelError       choose another network or other pictures
+├── ModelError       choose another network or other images
 ├── DeviceError      choose another device
 ├── RunError         name another run directory
 ├── DivergedError    lower the learning rate
@@ -13,27 +13,27 @@ TrainingError
 
 
 class TrainingError(Exception):
-    """Training cannot go on for a reason its user can act upon."""
+    """Base of the expected failures of training."""
 
 
 class DataError(TrainingError):
-    """A data set is missing, broken or not what its name promises; fix its files."""
+    """A data set is missing, broken or of another kind; fix its files."""
 
 
 class DownloadError(TrainingError):
-    """A file could not be fetched whole; try again, or put it into the folder WEIR_DATA names."""
+    """A download failed; try again, or put the file into the folder that WEIR_DATA names."""
 
 
 class RecipeError(TrainingError):
-    """No such recipe, or a setting out of its range; correct the command."""
+    """The recipe is unknown or a setting is invalid; correct the command."""
 
 
 class ModelError(TrainingError):
-    """The network does not fit these classes or pictures; choose others."""
+    """The network does not fit these classes or images; choose others."""
 
 
 class DeviceError(TrainingError):
-    """The device asked for is not here; choose another."""
+    """The requested device is not available; choose another."""
 
 
 class RunError(TrainingError):
@@ -41,7 +41,7 @@ class RunError(TrainingError):
 
 
 class DivergedError(TrainingError):
-    """The loss is no longer a number; lower the learning rate."""
+    """The loss is not finite; lower the learning rate."""
 
 
 class InterruptedRunError(TrainingError):

@@ -1,7 +1,8 @@
 """What makes a run repeatable: seeds, the device and its arithmetic, versions and commit.
 
-Row order and augmentation of every step are drawn from (seed, purpose, epoch, step). A resumed run
-therefore draws the same numbers as an uninterrupted one, and no generator's state is saved for them.
+Row order and augmentation of every step are drawn from (seed, purpose, epoch, step). A resumed
+run therefore draws the same numbers as an uninterrupted one. No generator's state is saved for
+them.
 """
 
 import enum

@@ -155,7 +155,7 @@ def _require_same_recipe(options: TrainingOptions, began: AnyRecipe) -> AnyRecip
     for key, value in before.items():
         if now[key] != value:
             raise RecipeError(
-                f"{options.directory}: the run began with {key} {value}, asked for {now[key]}; "
+                f"{options.directory}: the run began with {key} {value}, got {now[key]}; "
                 "a resumed run keeps its settings"
             )
     return began

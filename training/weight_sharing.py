@@ -1,9 +1,9 @@
-"""Parameters against connections: how much a network shares its weights over space.
+"""Weight sharing: counts of parameters, connections and multiply-adds by layer.
 
-A connection is one use of one weight (or bias) for one output unit. LeNet-5 of 1998 makes 340,908
-connections with 60,000 free parameters; a network that shares nothing has as many of the one as of the other.
+A connection is one use of one weight or bias for one output unit. LeNet-5 of 1998 has 340,908
+connections and 60,000 free parameters; a network without weight sharing has as many of both.
 
-Multiply-adds are what papers give as a network's cost: the uses of the weights, without biases, of its
+Multiply-adds are the usual cost of a network in papers: the uses of weights, without biases, in
 convolutions and fully connected layers.
 """
 
@@ -19,15 +19,15 @@ from weir.training.errors import ModelError
 
 @runtime_checkable
 class CountsConnections(Protocol):
-    """A layer of our own that knows its connections."""
+    """A layer that counts its own connections."""
 
     def connections(self, output: Tensor) -> int:
-        """Connections for one row, given an output (1, ...)."""
+        """Return the connections for one row, from an output (1, ...)."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerCount:
-    """One layer: its name and type, the shape of its output for one row, and its counts."""
+    """The counts of one layer, and the shape of its output for one row."""
 
     name: str
     kind: str
@@ -37,14 +37,14 @@ class LayerCount:
 
 
 def count_sharing(network: nn.Module, shape: tuple[int, ...]) -> list[LayerCount]:
-    """Count every layer that has weights or pools, in the order in which they run.
+    """Count each layer with weights or pooling, in the order in which they run.
 
     Args:
-        network: any image network; it is run once, in eval mode, and left as it was.
+        network: an image network; it runs once, in eval mode, and is left unchanged.
         shape: of one row, (C, H, W).
 
     Raises:
-        ModelError: a layer has parameters and it is not known how it connects.
+        ModelError: a layer with parameters is of an unknown type.
     """
     counts: list[LayerCount] = []
     hooks = {
@@ -58,10 +58,10 @@ def count_sharing(network: nn.Module, shape: tuple[int, ...]) -> list[LayerCount
 
 
 def count_multiply_adds(network: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
-    """Multiply-adds of one row by layer, in the order in which the layers run.
+    """Count the multiply-adds of one row by layer, in the order in which the layers run.
 
     Args:
-        network: of plain convolutions and fully connected layers; left as it was.
+        network: of plain convolutions and fully connected layers; it is left unchanged.
         shape: of one row, (C, H, W).
     """
     counts: dict[str, int] = {}
@@ -80,7 +80,7 @@ def count_multiply_adds(network: nn.Module, shape: tuple[int, ...]) -> dict[str,
 def _run_hooked(
     network: nn.Module, shape: tuple[int, ...], hooks: Mapping[nn.Module, "_Hook"]
 ) -> None:
-    """Run one row of zeros, in eval mode, and leave the network as it was."""
+    """Run one row of zeros with hooks, in eval mode, and restore the network."""
     handles = [layer.register_forward_hook(hook) for layer, hook in hooks.items()]
     was_training = network.training
     try:
@@ -108,12 +108,12 @@ class _Hook(Protocol):
 
 
 def free_parameters(module: nn.Module) -> int:
-    """Numbers that training may change."""
+    """Count the trainable parameters."""
     return sum(tensor.numel() for tensor in module.parameters() if tensor.requires_grad)
 
 
 def _connections(layer: nn.Module, source: Tensor, output: Tensor) -> int:
-    """Connections of one layer for one row; 0 for a layer that connects nothing, such as an activation."""
+    """Count one layer's connections for one row; 0 for activations and the like."""
     units = output[0].numel()
     if isinstance(layer, CountsConnections):
         return layer.connections(output)

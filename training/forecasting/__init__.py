@@ -1,1 +1,1 @@
-"""Series: the next values of a column, from its last ones and from those of other columns."""
+"""Forecasting: the next values of a column, from its past and that of other columns."""

@@ -1,4 +1,4 @@
-"""Forecast errors by lead time, and the baselines: persistence and a least-squares autoregression."""
+"""Forecast errors by lead time; baselines: persistence and a least-squares autoregression."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
