@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from weir.bundle.image_geometry import centre_crop, short_side_size
 from weir.training.data.file_tree import Tree, open_tree
 from weir.training.data.images import ImageData, Split, divide
 from weir.training.errors import DataError
@@ -171,8 +172,5 @@ def _fit(picture: Image.Image, size: tuple[int, int], short_side: int | None) ->
     """Stretched to (width, height), or resized in proportion and cut from the middle."""
     if short_side is None:
         return picture.resize(size, Image.Resampling.BILINEAR)
-    shortest = min(picture.size)
-    width, height = (round(side * short_side / shortest) for side in picture.size)
-    resized = picture.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (width - size[0]) // 2, (height - size[1]) // 2
-    return resized.crop((left, top, left + size[0], top + size[1]))
+    resized = picture.resize(short_side_size(picture.size, short_side), Image.Resampling.BILINEAR)
+    return resized.crop(centre_crop(resized.size, size))

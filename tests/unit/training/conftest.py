@@ -1,4 +1,4 @@
-"""What several tests of training share: a tiny recipe, a tiny folder, and a watcher of nobody."""
+"""Fixtures of the training tests: a small recipe, a small folder, and a silent monitor."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from weir.training.recipes import make_recipe
 
 
 class Silent:
-    """A watcher without a console that asks to stop after so many steps."""
+    """A monitor without a console that stops the run after so many steps."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.steps = 0
@@ -53,7 +53,7 @@ def shapes(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small_recipe(shapes: Path) -> ImageRecipe:
-    """Three epochs of four steps, everything switched on."""
+    """Three epochs of four steps, with every setting in use."""
     recipe = make_recipe(
         "lenet5",
         str(shapes),
@@ -70,7 +70,7 @@ def small_recipe(shapes: Path) -> ImageRecipe:
 
 @pytest.fixture
 def weir_data() -> Path:
-    """The folder of data sets, where there is one."""
+    """The folder of data sets, if there is one."""
     if "WEIR_DATA" not in os.environ:
         pytest.skip("WEIR_DATA names no folder of data sets")
     return Path(os.environ["WEIR_DATA"])

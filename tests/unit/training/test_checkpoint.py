@@ -1,4 +1,4 @@
-"""Interrupt and resume: the same weights as if nothing had happened."""
+"""Interrupt and resume: the same weights as without an interruption."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,12 +21,12 @@ CPU = torch.device("cpu")
 def run_in_pieces(
     recipe: AnyRecipe, out: Path, pieces: list[int], silent: Callable[..., Monitor]
 ) -> RunRecord:
-    """Train, stopping after so many steps each time, then to the end."""
+    """Train, stopping after each number of steps, then to the end."""
     resumed = None
     for steps in pieces:
         with pytest.raises(InterruptedRunError):
             train(recipe, out, CPU, silent(stop_after=steps), resumed)
-        # The generators of a new process would stand elsewhere.
+        # The generators of a new process have another state.
         torch.manual_seed(99)
         resumed = read_checkpoint(out)
     return train(recipe, out, CPU, silent(), resumed)

@@ -1,4 +1,4 @@
-"""What who looks on is told."""
+"""The console output of a run."""
 
 from collections.abc import Iterator
 from io import StringIO
@@ -28,12 +28,12 @@ def test_speed_is_measured_from_the_first_step_of_the_epoch() -> None:
     seconds = iter([100.0, 102.0, 104.0])
     speed = Speed(task("tokens"), clock=lambda: next(seconds))
 
-    told = [
+    shown_speeds = [
         speed.of(Progress(epoch=0, step=step, rows=10 * step, targets=5000 * step))
         for step in (1, 2, 3)
     ]
 
-    assert told == ["", "5 sentences/s, 2,500 tokens/s", "5 sentences/s, 2,500 tokens/s"]
+    assert shown_speeds == ["", "5 sentences/s, 2,500 tokens/s", "5 sentences/s, 2,500 tokens/s"]
 
 
 def test_speed_of_a_resumed_epoch_counts_this_sitting_only() -> None:
@@ -51,9 +51,9 @@ def test_speed_begins_anew_with_each_epoch() -> None:
     speed.of(Progress(epoch=0, step=1, rows=10))
     speed.of(Progress(epoch=0, step=2, rows=20))
 
-    told = [speed.of(Progress(epoch=1, step=step, rows=10 * step)) for step in (1, 2)]
+    shown_speeds = [speed.of(Progress(epoch=1, step=step, rows=10 * step)) for step in (1, 2)]
 
-    assert told == ["", "5 sentences/s"]
+    assert shown_speeds == ["", "5 sentences/s"]
 
 
 def test_speed_survives_a_clock_that_stands_still() -> None:

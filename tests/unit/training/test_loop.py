@@ -1,4 +1,4 @@
-"""The loop, on a task so small that its numbers can be foreseen."""
+"""The training loop, on a task with predictable numbers."""
 
 import copy
 import functools

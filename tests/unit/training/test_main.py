@@ -66,7 +66,7 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No data at hand, and none to be fetched."""
+    """No local data, and no network to download from."""
     for name, value in {"https_proxy": "http://127.0.0.1:1", "no_proxy": ""}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -118,7 +118,7 @@ def test_help_and_list_name_the_recipes(capsys: pytest.CaptureFixture[str]) -> N
     assert "weir train" in printed and printed.count("lenet5-1998") >= 5
 
 
-def test_a_run_is_not_overwritten_unless_asked(
+def test_a_run_is_overwritten_only_with_the_option(
     shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     order = ["lenet5", "--data", str(shapes), "--out", str(tmp_path / "run"), *QUICK]

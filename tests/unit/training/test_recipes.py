@@ -1,4 +1,4 @@
-"""Recipes: what may be changed, and what is refused with which words."""
+"""Recipes: defaults, changes, and refused settings."""
 
 import pytest
 from pydantic import TypeAdapter
@@ -87,12 +87,12 @@ def test_an_unknown_recipe_is_answered_with_the_known() -> None:
 
 def test_convolutions_bring_their_own_depth_and_pooling() -> None:
     recipe = make_recipe("row-digits", encoder={"cell": "tdnn"})
-    told = make_recipe("row-digits", encoder={"cell": "tdnn", "layers": 2, "pool": "last"})
+    changed = make_recipe("row-digits", encoder={"cell": "tdnn", "layers": 2, "pool": "last"})
     tagging = make_recipe("tagger", encoder={"cell": "tdnn"})
 
-    assert isinstance(recipe, SequenceRecipe) and isinstance(told, SequenceRecipe)
+    assert isinstance(recipe, SequenceRecipe) and isinstance(changed, SequenceRecipe)
     assert (recipe.encoder.layers, recipe.encoder.hidden, recipe.encoder.pool) == (4, 64, "mean")
-    assert (told.encoder.layers, told.encoder.pool) == (2, "last")
+    assert (changed.encoder.layers, changed.encoder.pool) == (2, "last")
     assert isinstance(tagging, SequenceRecipe) and tagging.encoder.layers == 4
 
 

@@ -1,4 +1,4 @@
-"""What is written: whole files, and tensors that safetensors takes."""
+"""Atomic writes, and tensors in the form that safetensors needs."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
 
 
 def test_tied_weights_are_written_and_read() -> None:
-    """An embedding whose weights are the output's too shares its memory with it."""
+    """Tied weights of embedding and output share their memory."""
     embedding, output = nn.Embedding(5, 3), nn.Linear(3, 5)
     output.weight = embedding.weight
     tied = nn.ModuleDict({"embedding": embedding, "output": output}).state_dict()

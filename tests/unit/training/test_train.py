@@ -82,7 +82,7 @@ def test_the_record_says_how_pictures_are_brought_to_size(
 
 
 def accuracy_by_the_record(run: Path) -> float:
-    """Test accuracy with nothing but the run directory, as the export sees it."""
+    """Test accuracy from the run directory alone, as the export computes it."""
     record, network = read_record(run), load_model(run)
     data = load_data(record, "test")
     scaled = data.images.astype(np.float32).transpose(0, 3, 1, 2) / 255.0
@@ -190,7 +190,7 @@ def test_data_that_changed_since_is_noticed(run: Path, shapes: Path) -> None:
 
 
 class Remover:
-    """A watcher that takes the data away as soon as the training begins."""
+    """A monitor that removes the data when the training begins."""
 
     def __init__(self, data: Path) -> None:
         self.data = data
@@ -230,7 +230,7 @@ def test_what_goes_with_a_new_run_is_refused_where_one_is_resumed(tmp_path: Path
 
 
 def test_what_nothing_heeds_is_refused_of_a_resumed_run_too(tmp_path: Path) -> None:
-    """Even where it is what the run began with."""
+    """Even if the run began with the same value."""
     data = write_labelled(tmp_path / "rows.tsv", 20)
     options = options_for(data)
     run_training(options, Remover(data))

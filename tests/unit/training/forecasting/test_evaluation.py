@@ -37,8 +37,9 @@ def test_metrics_are_named_by_model_measure_and_lead() -> None:
     metrics = score({"": GIVEN, "ar9": TRUTH}, TRUTH, 2.0)
 
     assert list(metrics) == [
-        "rmse_1", "rmse_2", "mase_1", "mase_2", "ar9_rmse_1", "ar9_rmse_2", "ar9_mase_1", "ar9_mase_2",
-    ]  # fmt: skip
+        *("rmse_1", "rmse_2", "mase_1", "mase_2"),
+        *("ar9_rmse_1", "ar9_rmse_2", "ar9_mase_1", "ar9_mase_2"),
+    ]
     assert metrics["ar9_rmse_2"] == 0.0
     assert summarise(metrics).splitlines()[0] == "test RMSE 1 ahead 1.414 (ar9 0)"
 

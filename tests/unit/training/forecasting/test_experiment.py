@@ -1,4 +1,4 @@
-"""Whole runs on series: what is learnt, and what is left behind."""
+"""Whole forecasting runs: accuracy, record, figures and refused settings."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -58,16 +58,16 @@ def linear_of(run: Path) -> nn.Linear:
 
 
 @pytest.fixture
-def watcher(silent: Callable[..., Monitor]) -> Monitor:
+def monitor(silent: Callable[..., Monitor]) -> Monitor:
     return silent()
 
 
-def test_ar_learns_what_least_squares_finds(tmp_path: Path, watcher: Monitor) -> None:
+def test_ar_learns_what_least_squares_finds(tmp_path: Path, monitor: Monitor) -> None:
     values = second_order(3000)
     changes: dict[str, Setting] = {"network": {"lags": 2}, "optimizer": {"weight_decay": 0.0}}
     recipe = make("ar", write(tmp_path, values), **changes)
 
-    train(recipe, tmp_path / "run", CPU, watcher, None)
+    train(recipe, tmp_path / "run", CPU, monitor, None)
 
     learnt = linear_of(tmp_path / "run").weight[0].detach().numpy()
     fitted = fit_autoregression(values[:2100], 2)
@@ -76,21 +76,21 @@ def test_ar_learns_what_least_squares_finds(tmp_path: Path, watcher: Monitor) ->
 
 
 def test_a_linear_trend_is_forecast_beyond_what_training_saw(
-    tmp_path: Path, watcher: Monitor
+    tmp_path: Path, monitor: Monitor
 ) -> None:
     data = write(tmp_path, 5.0 + 2.0 * np.arange(400.0))
     changes: dict[str, Setting] = {"network": {"lags": 2}, "optimizer": {"weight_decay": 0.0}}
 
-    record = train(make("ar", data, **changes), tmp_path / "run", CPU, watcher, None)
+    record = train(make("ar", data, **changes), tmp_path / "run", CPU, monitor, None)
 
     assert record.test_metrics["ar9_rmse_12"] < 1e-3
     assert record.test_metrics["rmse_1"] < 0.05 * record.test_metrics["persistence_rmse_1"]
     assert record.test_metrics["rmse_12"] < 0.05 * record.test_metrics["persistence_rmse_12"]
 
 
-def test_narx_uses_the_other_column(tmp_path: Path, watcher: Monitor) -> None:
+def test_narx_uses_the_other_column(tmp_path: Path, monitor: Monitor) -> None:
     cause = np.random.default_rng(0).standard_normal(1500)
-    # The square of the cause: no linear map can tell.
+    # The square of the cause: a linear map cannot use it.
     effect = np.concatenate([[0.0], cause[:-1] ** 2]) + 10.0
     data = write(tmp_path, effect, cause)
     changes: dict[str, Setting] = {
@@ -99,12 +99,17 @@ def test_narx_uses_the_other_column(tmp_path: Path, watcher: Monitor) -> None:
         "optimizer": {"learning_rate": 1e-2},
     }
 
-    blind = train(make("narx", data, network={"lags": 2}, horizon=1), tmp_path / "a", CPU, watcher, None)  # fmt: skip
-    seeing = train(make("narx", data, exogenous=("u",), **changes), tmp_path / "b", CPU, watcher, None)  # fmt: skip
+    without = make("narx", data, network={"lags": 2}, horizon=1)
+    blind = train(without, tmp_path / "a", CPU, monitor, None)
+    seeing = train(
+        make("narx", data, exogenous=("u",), **changes), tmp_path / "b", CPU, monitor, None
+    )
 
     assert seeing.test_metrics["rmse_1"] < 0.3 * blind.test_metrics["rmse_1"]
     assert set(seeing.test_metrics) == {
-        f"{who}{measure}_1" for who in ("", "ar9_", "persistence_") for measure in ("rmse", "mase")
+        f"{model}{measure}_1"
+        for model in ("", "ar9_", "persistence_")
+        for measure in ("rmse", "mase")
     }
 
 
@@ -131,7 +136,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def test_a_run_is_told_by_its_record(finished: Path) -> None:
+def test_the_record_describes_the_run(finished: Path) -> None:
     record = read_record(finished)
 
     assert (record.task, record.architecture, record.classes) == ("forecasting", "series-lstm", [])
@@ -193,7 +198,10 @@ def test_a_run_of_another_kind_is_refused(finished: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"network": {"kind": "lstm", "exogenous_lags": 2}}, "exogenous_lags goes with ar and narx"),
+        (
+            {"network": {"kind": "lstm", "exogenous_lags": 2}},
+            "exogenous_lags goes with ar and narx",
+        ),
         ({"network": {"layers": 2}}, "layers goes with recurrent cells"),
         ({"network": {"exogenous_lags": 2}}, "exogenous_lags goes with exogenous columns"),
         ({"exogenous": ("u", "y")}, "must be different columns"),
@@ -203,8 +211,18 @@ def test_a_run_of_another_kind_is_refused(finished: Path) -> None:
         ({"horizon": 0}, "horizon: Input should be greater than or equal to 1"),
         ({"network": {"cell": "lstm"}}, "network.cell: Extra inputs are not permitted"),
     ],
-    ids=["cell-lags", "layers", "no-columns", "same", "twice", "shares", "labels", "horizon", "cell"],
-)  # fmt: skip
+    ids=[
+        "cell-lags",
+        "layers",
+        "no-columns",
+        "same",
+        "twice",
+        "shares",
+        "labels",
+        "horizon",
+        "cell",
+    ],
+)
 def test_a_bad_setting_is_named(changes: dict[str, Setting], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         make("narx", "/my.csv", **changes)
@@ -221,19 +239,19 @@ def test_quick_form_reads_less(name: str) -> None:
 
 
 @pytest.mark.usefixtures("weir_data")
-def test_ar_beats_the_baselines_on_the_sunspots(tmp_path: Path, watcher: Monitor) -> None:
-    record: RunRecord = train(make_recipe("ar"), tmp_path / "run", CPU, watcher, None)
+def test_ar_beats_the_baselines_on_the_sunspots(tmp_path: Path, monitor: Monitor) -> None:
+    record: RunRecord = train(make_recipe("ar"), tmp_path / "run", CPU, monitor, None)
 
     metrics = record.test_metrics
-    for who in ("ar9", "persistence"):
+    for model in ("ar9", "persistence"):
         for measure in ("rmse_1", "rmse_12", "mase_1", "mase_12"):
-            assert metrics[measure] < metrics[f"{who}_{measure}"]
+            assert metrics[measure] < metrics[f"{model}_{measure}"]
 
 
 @pytest.mark.usefixtures("weir_data")
-def test_the_baseline_has_the_errors_that_numpy_gives(tmp_path: Path, watcher: Monitor) -> None:
+def test_the_baseline_has_the_errors_that_numpy_gives(tmp_path: Path, monitor: Monitor) -> None:
     recipe = make_recipe("ar", epochs=1)
-    metrics = train(recipe, tmp_path / "run", CPU, watcher, None).test_metrics
+    metrics = train(recipe, tmp_path / "run", CPU, monitor, None).test_metrics
     values = load_series("sunspots", None).values[:, 0]
 
     windows = np.lib.stride_tricks.sliding_window_view(values, 10)

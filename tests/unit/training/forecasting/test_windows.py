@@ -1,4 +1,4 @@
-"""Cutting by time: nothing of a later part is seen in an earlier one."""
+"""Splits by time: no earlier part contains values of a later one."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def recipe(**changes: Setting) -> SeriesRecipe:
 
 
 def counting(count: int) -> SeriesData:
-    """Moment t has the value t, and 100 + t in the other column."""
+    """Time step t has the value t, and 100 + t in the other column."""
     moments = np.arange(count, dtype=np.float64)
     return SeriesData("my.csv", ("y", "u"), np.column_stack([moments, 100 + moments]), "0")
 

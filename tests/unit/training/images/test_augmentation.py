@@ -31,7 +31,7 @@ def dot(row: int, column: int, height: int = 20, width: int = 30) -> Tensor:
 
 
 def centre(picture: Tensor) -> tuple[float, float]:
-    """Where the light is, in pixels."""
+    """Centre of brightness, in pixels."""
     rows, columns = picture.sum(dim=1), picture.sum(dim=0)
     return (
         float((rows @ torch.arange(len(rows)).float()) / rows.sum()),
@@ -114,7 +114,7 @@ def test_contrast_keeps_the_mean_between_black_and_white() -> None:
     brightness = shifted.mean(dim=(1, 2, 3)) / 0.5
     contrast = (shifted[:, 0, 0, 1] - shifted[:, 0, 0, 0]) / 0.2 / brightness
     assert 0.8 <= float(contrast.min()) < 0.82 and 1.18 < float(contrast.max()) <= 1.2001
-    # Each picture draws its own: the two factors are not the same number.
+    # Brightness and contrast are drawn separately.
     assert float((brightness - contrast).abs().max()) > 0.1
 
 
@@ -124,7 +124,7 @@ def test_saturation_turns_a_colour_about_its_own_grey() -> None:
     grey = shifted @ torch.tensor([0.299, 0.587, 0.114])
     distances = (shifted[:, 0] - shifted[:, 1]) / grey
     usual = 0.2 / (0.4 + 0.2 * 0.299)
-    # Contrast moves a picture of one colour too, towards its mean over the channels.
+    # Contrast also moves a single colour, towards its mean over the channels.
     assert float(distances.min()) < 0.6 * usual and float(distances.max()) > 1.4 * usual
 
 
@@ -146,7 +146,7 @@ def test_the_same_seed_shifts_colours_alike() -> None:
 
 
 def numbered(count: int, height: int = 5, width: int = 6) -> Tensor:
-    """Pictures whose every pixel says where it was: (count, 2, height, width) of row and column."""
+    """Pictures of pixel coordinates: (count, 2, height, width) of row and column."""
     rows = torch.arange(height)[:, None].expand(height, width)
     columns = torch.arange(width)[None].expand(height, width)
     return torch.stack([rows, columns]).to(torch.uint8).expand(count, -1, -1, -1)
@@ -232,7 +232,7 @@ def test_each_row_holds_its_own_share_and_its_partners(seed: int) -> None:
 
 
 def test_loss_is_that_of_soft_targets() -> None:
-    """Cross entropy is linear in its targets: two hard ones in shares are one soft one."""
+    """Cross-entropy is linear in its targets: a weighted sum of hard targets is a soft one."""
     mixed = mix(batch(), 1.0, torch.Generator().manual_seed(3))
     assert mixed.partners is not None
     logits = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
