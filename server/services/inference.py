@@ -32,13 +32,7 @@ _EXTENSIONS = (
 
 
 class InferenceService:
-    """`inference.GRPCInferenceService`.
-
-    Args:
-        repository: the models.
-        admission: admits requests to the models' schedulers.
-        intercept: wraps the reply to each request of a stream; None: no interceptor.
-    """
+    """`GRPCInferenceService`; `intercept` wraps the reply to each request of a stream."""
 
     def __init__(
         self, repository: Repository, admission: Admission, intercept: InterceptReply | None = None

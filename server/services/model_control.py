@@ -22,12 +22,7 @@ Parameters = Mapping[str, pb.ModelRepositoryParameter]
 
 
 class ModelControlService:
-    """`weir.v1.Models`, `RepositoryModelLoad` and `RepositoryModelUnload`.
-
-    Args:
-        repository: the models.
-        is_explicit: whether clients may make changes.
-    """
+    """`Models`, and model control; clients may change models only if `is_explicit`."""
 
     def __init__(self, repository: Repository, *, is_explicit: bool) -> None:
         self._repository = repository

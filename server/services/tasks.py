@@ -20,13 +20,7 @@ _CALLS = {"Classify": CLASSIFY, "ClassifyText": CLASSIFY_TEXT, "Forecast": FOREC
 
 
 class TasksService:
-    """`weir.v1.Tasks`.
-
-    Args:
-        admission: admits requests to their models' schedulers.
-        pool: preprocesses pictures and texts.
-        idle_timeout: ends streams whose client sends no message.
-    """
+    """`Tasks`; `idle_timeout` ends streams whose client sends no message."""
 
     def __init__(self, admission: Admission, pool: WorkerPool, idle_timeout: IdleTimeout) -> None:
         self._admission = admission

@@ -14,11 +14,7 @@ MAX_UNREAD_MESSAGES = 65_536
 
 
 class BoundedSender:
-    """Sends messages on a stream while its client reads them.
-
-    Args:
-        call: the stream.
-    """
+    """Sends messages on a stream while its client reads them."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
@@ -33,7 +29,7 @@ class BoundedSender:
         """
         with self._lock:
             if self._unread >= MAX_UNREAD_MESSAGES:
-                raise ClientTooSlow(f"{self._unread} tokens of this stream wait to be read")
+                raise ClientTooSlow(f"{self._unread} messages of this stream wait to be read")
             self._unread += 1
         self._call.send(message, self._sent)
 

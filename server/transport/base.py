@@ -5,8 +5,8 @@ Rules, the same for both:
 - A call is finished once: the first `finish` wins, later ones do nothing and return False.
 - `on_close` fires at most once, when the client is gone or its deadline passed. It never fires
   after `finish`.
-- A unary handler gets its message with the call. A stream handler asks for each message, and gets
-  None when the client sends no more or is gone.
+- A unary handler gets its message with the call. A stream handler receives each
+  message by a call of `receive`, and None when the client sends no more or is gone.
 """
 
 from collections.abc import Callable, Mapping
@@ -130,7 +130,11 @@ class IoStats(Protocol):
 
 
 class Transport(Protocol):
-    """A listening gRPC server."""
+    """A gRPC server, bound to an address.
+
+    It is made from `host:port` (port 0 is a free one), the handlers by full method name, and the
+    limits. It raises PortUnavailable if the address cannot be bound.
+    """
 
     @property
     def name(self) -> str:

@@ -17,12 +17,7 @@ CODES: tuple[str, ...] = tuple(
 
 
 class MethodStats:
-    """Statistics of one method; one thread at a time writes.
-
-    Args:
-        name: the full name, `/package.Service/Method`.
-        kind: `unary`, `server_stream` or `bidi_stream`.
-    """
+    """Statistics of one method, by its full name and kind; one thread at a time writes."""
 
     __slots__ = ("handled", "kind", "method", "seconds", "service", "started")
 
@@ -41,11 +36,7 @@ class MethodStats:
 
 
 class CallStats:
-    """Statistics of every method.
-
-    Args:
-        kinds: of the methods with a handler, by full name.
-    """
+    """Statistics of every method; `kinds` are those of the methods with a handler, by full name."""
 
     def __init__(self, kinds: Mapping[str, str]) -> None:
         self.unknown = MethodStats("/unknown/unknown", "unary")

@@ -24,13 +24,7 @@ from typing import Any
 import grpc
 
 from weir.server.errors import InvalidRequest, PortUnavailable, Unsupported
-from weir.server.transport.base import (
-    Handlers,
-    Limits,
-    Metadata,
-    Stream,
-    Unary,
-)
+from weir.server.transport.base import Handlers, Limits, Metadata, Stream, Unary
 from weir.server.transport.call_stats import CallStats, MethodStats
 from weir.server.transport.status import STOPPING, closed_code, fail, guarded
 
@@ -71,16 +65,7 @@ def problem() -> str | None:
 
 
 class CompletionQueueTransport:
-    """A server on gRPC core; see `base.Transport`.
-
-    Args:
-        address: `host:port`; port 0 binds a free one.
-        handlers: by full method name.
-        limits: set on every connection.
-
-    Raises:
-        PortUnavailable: the address cannot be bound.
-    """
+    """A server on gRPC core; see `base.Transport`."""
 
     name = "completion-queue"
 
@@ -192,16 +177,7 @@ def _receive_unary(call: "CompletionQueueCall", handler: Unary) -> None:
 
 
 class CompletionQueueCall:
-    """A call on gRPC core; see `base.Call`.
-
-    Args:
-        event: of the new call.
-        outbox: sends the answer.
-        open_calls: holds this call until it is closed.
-        stats: of its method.
-        arrived_s: its arrival, on the monotonic clock.
-        is_stream: whether its method is a stream.
-    """
+    """A call on gRPC core; see `base.Call`. `open_calls` holds it until it is closed."""
 
     __slots__ = (
         "_arrived_s",

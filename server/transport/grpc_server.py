@@ -24,16 +24,7 @@ _Sent = Callable[[], None] | None
 
 
 class GrpcServerTransport:
-    """A server on `grpc.server`; see `base.Transport`.
-
-    Args:
-        address: `host:port`; port 0 binds a free one.
-        handlers: by full method name.
-        limits: set on every connection.
-
-    Raises:
-        PortUnavailable: the address cannot be bound.
-    """
+    """A server on `grpc.server`; see `base.Transport`."""
 
     name = "grpc-server"
     io = None
@@ -134,14 +125,7 @@ class _Dispatch(grpc.GenericRpcHandler):
 
 
 class GrpcServerCall:
-    """A call on `grpc.server`; see `base.Call`.
-
-    Args:
-        method: the full name.
-        context: grpcio's context of the call.
-        messages: from the client.
-        ended: called once, with the status.
-    """
+    """A call on `grpc.server`; see `base.Call`. It calls `ended` once, with its status."""
 
     record = None
 

@@ -15,7 +15,7 @@ def test_caller_who_does_not_read_is_sent_so_much_and_no_more(
     for message in (b"1", b"2", b"3"):
         tokens.send(message)
 
-    with pytest.raises(ClientTooSlow, match="3 tokens of this stream wait to be read"):
+    with pytest.raises(ClientTooSlow, match="3 messages of this stream wait to be read"):
         tokens.send(b"4")
 
     call.confirm()
