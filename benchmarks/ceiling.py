@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.table import Table
 
 from benchmarks import harness, load, servers
-from benchmarks.generator import Plan
+from benchmarks.generator import Schedule
 from benchmarks.harness import Rival, Run, console
 from benchmarks.http2 import framed
 from benchmarks.load import Load, Sent
@@ -54,13 +54,17 @@ def measure(server: Server, calls: int) -> Iterator[tuple[str, Mapping[str, floa
             shape = Load(EMPTY, body, connections, IN_FLIGHT // connections)
             yield case_of("h2load", connections), _of(load.send(server, shape, calls), calls)
     for connections in CONNECTIONS:
-        plan = Plan(server.target, EMPTY, [framed(b"")], [0] * calls, IN_FLIGHT, (), connections)
-        sent = load.seen(load.send_varied(plan))
+        schedule = Schedule(
+            server.target, EMPTY, [framed(b"")], [0] * calls, IN_FLIGHT, (), connections
+        )
+        sent = load.seen(load.send_varied(schedule))
         yield case_of("generator.py", connections), _of(sent, calls)
     for rate in RATES:
         count = min(calls, 4 * rate)
         due_s = load.due_times_s(rate, count, seed=0)
-        record = load.send_varied(Plan(server.target, EMPTY, [framed(b"")], [0] * count, 1, due_s))
+        record = load.send_varied(
+            Schedule(server.target, EMPTY, [framed(b"")], [0] * count, 1, due_s)
+        )
         late_ms = ((record.sent_s - record.began_s) * 1000).tolist()
         figures = _of(load.seen(record), count)
         yield (

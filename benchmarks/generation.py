@@ -36,7 +36,7 @@ from benchmarks.generation_report import (
     latencies,
     report,
 )
-from benchmarks.generator import Plan
+from benchmarks.generator import Schedule
 from benchmarks.harness import Rival, Run
 from benchmarks.servers import Server
 
@@ -83,13 +83,13 @@ def ask(run: Path, models: Path) -> Asked:
     return Asked(model, bodies)
 
 
-def plan_of(
+def schedule_of(
     asked: Asked, server: Server, calls: int, *, seed: int, rate_per_s: float | None = None
-) -> Plan:
+) -> Schedule:
     """So many sources in random order: a number of them at once, or each at a random time."""
     orders, count = np.random.default_rng(seed), len(asked.bodies)
     passes = [orders.permutation(count) for _ in range(-(-calls // count))]
-    return Plan(
+    return Schedule(
         target=server.target,
         path=load.MODEL_INFER,
         bodies=asked.bodies,
@@ -142,13 +142,13 @@ def saturate(
     asked: Asked, rival: str, server: Server, seconds: float
 ) -> Iterator[tuple[str, Mapping[str, float]]]:
     """As many calls as it takes, at once."""
-    trial = load.send_varied(plan_of(asked, server, _TRIAL_CALLS, seed=0))
+    trial = load.send_varied(schedule_of(asked, server, _TRIAL_CALLS, seed=0))
     calls = max(_TRIAL_CALLS, int(seconds * _TRIAL_CALLS / load.seen(trial).seconds))
-    plan, before = plan_of(asked, server, calls, seed=1), Work.of(server, asked.model)
+    schedule, before = schedule_of(asked, server, calls, seed=1), Work.of(server, asked.model)
 
     def sending() -> load.Sent:
-        record = load.send_varied(plan)
-        asked.keep(rival, plan, record)
+        record = load.send_varied(schedule)
+        asked.keep(rival, schedule, record)
         return load.seen(record)
 
     outcome = load.watch(server, calls, sending)
@@ -165,15 +165,15 @@ def arrive(
     seconds: float,
 ) -> Iterator[tuple[str, Mapping[str, float]]]:
     """Calls at random times, more and more of them."""
-    load.send_varied(plan_of(asked, server, _TRIAL_CALLS, seed=0))
+    load.send_varied(schedule_of(asked, server, _TRIAL_CALLS, seed=0))
     for number, share in enumerate(shares):
         rate_per_s = share * limits[WHOLE]
         if rate_per_s > _MOST_LOAD * limits[rival]:
             return
         calls = int(rate_per_s * seconds)
-        plan = plan_of(asked, server, calls, seed=number + 2, rate_per_s=rate_per_s)
-        record = load.send_open(plan)
-        asked.keep(rival, plan, record)
+        schedule = schedule_of(asked, server, calls, seed=number + 2, rate_per_s=rate_per_s)
+        record = load.send_open(schedule)
+        asked.keep(rival, schedule, record)
         yield case_of(share), {"rate_per_s": rate_per_s, **latencies(record)}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from rich.table import Table
 
 from benchmarks import harness
-from benchmarks.generator import Plan, Record
+from benchmarks.generator import Record, Schedule
 from benchmarks.harness import Run, console
 from benchmarks.http2 import messages
 from benchmarks.pictures import Curve, Point
@@ -37,10 +37,10 @@ class Asked:
     bodies: Sequence[bytes]
     answers: dict[str, dict[int, tuple[int, ...]]] = field(default_factory=dict)
 
-    def keep(self, rival: str, plan: Plan, record: Record) -> None:
+    def keep(self, rival: str, schedule: Schedule, record: Record) -> None:
         """Remember what a server answered."""
         kept = self.answers.setdefault(rival, {})
-        for source, answer in zip(plan.order, record.answers, strict=True):
+        for source, answer in zip(schedule.order, record.answers, strict=True):
             if answer:
                 kept[source] = tokens_of(answer)
 

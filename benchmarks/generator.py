@@ -1,6 +1,6 @@
 """A process that calls a server with bodies of its choice, and notes when each call began and ended.
 
-    python -m benchmarks.generator PLAN OUTCOME
+    python -m benchmarks.generator SCHEDULE RECORD
 
 `load.send_varied` starts it. Unlike h2load it sends a different body with every call, reads streams, and can
 send at given times whatever the server does. One thread; calls take turns on the connections. In a closed loop
@@ -31,7 +31,7 @@ _clock = time.perf_counter
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Schedule:
     """Which calls, and when.
 
     Attributes:
@@ -55,7 +55,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What became of the calls, each array in the order of the plan; times in seconds from the start.
+    """What became of the calls, each array in the order of the schedule; times in seconds from the start.
 
     Attributes:
         began_s: when a call was sent, in an open loop when it was due.
@@ -75,15 +75,16 @@ class Record:
 
 
 class Generator:
-    """Makes the calls of a plan."""
+    """Makes the calls of a schedule."""
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._count = len(plan.order)
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
+        self._count = len(schedule.order)
         self._connections = [
-            Connection(plan.target, plan.path, plan.bodies) for _ in range(plan.connections)
+            Connection(schedule.target, schedule.path, schedule.bodies)
+            for _ in range(schedule.connections)
         ]
-        self._sockets = [_connect(plan.target) for _ in self._connections]
+        self._sockets = [_connect(schedule.target) for _ in self._connections]
         self._streams: list[dict[int, int]] = [{} for _ in self._connections]
         self._next = self._ended = 0
         self._sent, self._first, self._end = (np.full(self._count, np.nan) for _ in range(3))
@@ -92,8 +93,8 @@ class Generator:
     def run(self) -> Record:
         """Make every call and wait for its end."""
         cpu_s, self._start_s = time.process_time(), _clock()
-        if not self._plan.due_s:
-            for number in range(min(self._plan.in_flight, self._count)):
+        if not self._schedule.due_s:
+            for number in range(min(self._schedule.in_flight, self._count)):
                 self._call(number % len(self._sockets))
         while self._ended < self._count:
             pause_s = self._send_due()
@@ -101,13 +102,13 @@ class Generator:
             self._read(pause_s)
         for each in self._sockets:
             each.close()
-        began = np.array(self._plan.due_s) if self._plan.due_s else self._sent
+        began = np.array(self._schedule.due_s) if self._schedule.due_s else self._sent
         cpu_s = time.process_time() - cpu_s
         return Record(began, self._sent, self._first, self._end, self._answers, cpu_s)
 
     def _send_due(self) -> float:
         """Send what is due in an open loop; how long until the next is."""
-        due_s = self._plan.due_s
+        due_s = self._schedule.due_s
         if not due_s or self._next == self._count:
             return SILENCE_S
         while (early_s := due_s[self._next] - (_clock() - self._start_s)) <= 0:
@@ -119,7 +120,7 @@ class Generator:
     def _call(self, lane: int) -> None:
         number = self._next
         self._next += 1
-        stream = self._connections[lane].call(self._plan.order[number])
+        stream = self._connections[lane].call(self._schedule.order[number])
         self._streams[lane][stream] = number
         self._sent[number] = _clock() - self._start_s
 
@@ -150,28 +151,28 @@ class Generator:
             self._end[number] = now_s
             self._answers[number] = answer
             self._ended += 1
-            if not self._plan.due_s and self._next < self._count:
+            if not self._schedule.due_s and self._next < self._count:
                 self._call(lane)
 
 
-def write_plan(plan: Plan, path: Path) -> None:
-    """Put a plan into a file."""
+def write_schedule(schedule: Schedule, path: Path) -> None:
+    """Put a schedule into a file."""
     np.savez(
         path,
-        target=plan.target,
-        path=plan.path,
-        order=np.array(plan.order, np.int64),
-        in_flight=plan.in_flight,
-        due_s=np.array(plan.due_s, np.float64),
-        connections=plan.connections,
-        **_packed(plan.bodies),
+        target=schedule.target,
+        path=schedule.path,
+        order=np.array(schedule.order, np.int64),
+        in_flight=schedule.in_flight,
+        due_s=np.array(schedule.due_s, np.float64),
+        connections=schedule.connections,
+        **_packed(schedule.bodies),
     )
 
 
-def read_plan(path: Path) -> Plan:
-    """The plan of a file."""
+def read_schedule(path: Path) -> Schedule:
+    """The schedule of a file."""
     with np.load(path) as file:
-        return Plan(
+        return Schedule(
             target=str(file["target"]),
             path=str(file["path"]),
             bodies=_unpacked(file),
@@ -228,9 +229,9 @@ def _connect(target: str) -> socket.socket:
 
 
 def main() -> None:
-    """Read the plan, run it, write the record."""
-    plan, record = map(Path, sys.argv[1:])
-    generator = Generator(read_plan(plan))
+    """Read the schedule, run it, write the record."""
+    schedule, record = map(Path, sys.argv[1:])
+    generator = Generator(read_schedule(schedule))
     gc.disable()
     write_record(generator.run(), record)
 

@@ -27,7 +27,7 @@ from rich.table import Table
 
 from benchmarks import harness, load, pictures, servers, tagger, triton_server
 from benchmarks.answers import check_answers
-from benchmarks.generator import Plan
+from benchmarks.generator import Schedule
 from benchmarks.harness import Rival, Run, console
 from benchmarks.servers import Server
 from weir.bundle.reader import MODEL
@@ -117,9 +117,9 @@ class Task:
         shape = (1, 1) if self.is_column else (1,)
         return {"tokens": sentence[np.newaxis], "lengths": np.full(shape, len(sentence), np.int64)}
 
-    def plan(self, order: Sequence[int], in_flight: int, connections: int) -> Plan:
+    def schedule(self, order: Sequence[int], in_flight: int, connections: int) -> Schedule:
         """Sentences in this order, so many at once."""
-        return Plan(
+        return Schedule(
             target=self.server.target,
             path=load.MODEL_INFER,
             bodies=[load.infer_body(self.model, **self.inputs(each)) for each in self.sentences],
@@ -136,17 +136,19 @@ def measure(
     requests = [task.inputs(each) for each in task.sentences[:_CHECKED]]
     check_answers(task.server, task.model, task.graph, requests)
     warm_up = shuffled(len(task.sentences), passes, seed=0)[:_WARM_UP_CALLS]
-    load.send_varied(task.plan(warm_up, in_flight[0], connections))
+    load.send_varied(task.schedule(warm_up, in_flight[0], connections))
     for number, calls in enumerate(in_flight):
-        plan = task.plan(shuffled(len(task.sentences), passes, seed=number), calls, connections)
+        schedule = task.schedule(
+            shuffled(len(task.sentences), passes, seed=number), calls, connections
+        )
         before = steps(task.server)
-        outcome = load.watch(task.server, len(plan.order), partial(_send, plan))
+        outcome = load.watch(task.server, len(schedule.order), partial(_send, schedule))
         waste = before.waste_until(steps(task.server))
         yield f"{calls} in flight", {**asdict(outcome), "waste": waste}
 
 
-def _send(plan: Plan) -> load.Sent:
-    return load.seen(load.send_varied(plan))
+def _send(schedule: Schedule) -> load.Sent:
+    return load.seen(load.send_varied(schedule))
 
 
 def shuffled(rows: int, passes: int, *, seed: int) -> list[int]:

@@ -14,16 +14,17 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import generator
-from benchmarks.generator import Plan, Record
+from benchmarks.generator import Record, Schedule
 from benchmarks.http2 import framed
 from benchmarks.servers import Server
+from weir.bench.plan import arrival_times_s
 from weir.bench.tally import percentile
 from weir.protocol import inference_pb2 as pb
 
@@ -112,23 +113,23 @@ def send(server: Server, load: Load, calls: int) -> Sent:
     return Sent([int(line.split("\t")[2]) / 1000 for line in lines], seconds, cpu_s)
 
 
-def send_varied(plan: Plan) -> Record:
-    """The calls of a plan.
+def send_varied(schedule: Schedule) -> Record:
+    """Make the calls of a schedule.
 
     Raises:
         SystemExit: one was not answered, so that the run is void.
     """
-    record = send_open(plan)
+    record = send_open(schedule)
     if refused := sum(not answer for answer in record.answers):
-        sys.exit(f"run void: {refused} of {len(plan.order)} calls were not answered OK")
+        sys.exit(f"run void: {refused} of {len(schedule.order)} calls were not answered OK")
     return record
 
 
-def send_open(plan: Plan) -> Record:
+def send_open(schedule: Schedule) -> Record:
     """The same, where refusals are part of the answer."""
     with tempfile.TemporaryDirectory() as folder:
-        files = Path(folder) / "plan.npz", Path(folder) / "record.npz"
-        generator.write_plan(plan, files[0])
+        files = Path(folder) / "schedule.npz", Path(folder) / "record.npz"
+        generator.write_schedule(schedule, files[0])
         command = [sys.executable, "-m", "benchmarks.generator", *map(str, files)]
         subprocess.run(command, check=True)
         return generator.read_record(files[1])
@@ -142,8 +143,7 @@ def seen(record: Record) -> Sent:
 
 def due_times_s(rate_per_s: float, calls: int, seed: int) -> list[float]:
     """When each call of a Poisson process is due; the same seed gives the same times."""
-    gaps = np.random.default_rng(seed).exponential(1 / rate_per_s, calls)
-    return [float(each) for each in np.cumsum(gaps)]
+    return list(islice(arrival_times_s(rate_per_s, seed), calls))
 
 
 def measure(server: Server, load: Load, *, trial_calls: int, seconds: float) -> Outcome:

@@ -28,7 +28,7 @@ from rich.table import Table
 
 from benchmarks import fingerprint, harness, load, servers
 from benchmarks.fingerprint import Kind
-from benchmarks.generator import Plan, Record
+from benchmarks.generator import Record, Schedule
 from benchmarks.harness import Run, console
 from benchmarks.http2 import messages
 from benchmarks.load import MODEL_INFER
@@ -149,7 +149,7 @@ def ask(server: Server, questions: Sequence[Question], rate_per_s: float, second
     due_s = load.due_times_s(rate_per_s, int(rate_per_s * seconds), seed=0)
     bodies = [question.body for question in questions]
     order = [number % len(bodies) for number in range(len(due_s))]
-    return load.send_open(Plan(server.target, MODEL_INFER, bodies, order, due_s=due_s))
+    return load.send_open(Schedule(server.target, MODEL_INFER, bodies, order, due_s=due_s))
 
 
 def figures(questions: Sequence[Question], record: Record) -> dict[str, float]:

@@ -27,7 +27,7 @@ import numpy as np
 from rich.table import Table
 
 from benchmarks import alexnet, harness, load, servers
-from benchmarks.generator import Plan
+from benchmarks.generator import Schedule
 from benchmarks.harness import Rival, Run, console
 from benchmarks.lenet import MODEL, graph_of
 from benchmarks.load import MODEL_INFER, Load, Sent
@@ -90,9 +90,9 @@ def measure(
         check_answered(server, 2 * _TRIAL_CALLS + calls)
         yield CLOSED, figures(sent, loads_s)
     due_s = load.due_times_s(rate_per_s, int(rate_per_s * seconds), seed=0)
-    plan = Plan(server.target, MODEL_INFER, [body], [0] * len(due_s), due_s=due_s)
+    schedule = Schedule(server.target, MODEL_INFER, [body], [0] * len(due_s), due_s=due_s)
     with reloading(server, rival.name == RELOADING) as loads_s:
-        sent = load.seen(load.send_varied(plan))
+        sent = load.seen(load.send_varied(schedule))
     yield OPEN, figures(sent, loads_s)
 
 

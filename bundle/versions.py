@@ -16,7 +16,6 @@ Rules:
 
 import os
 import re
-import tempfile
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -36,7 +35,6 @@ LABEL_FORM = "up to 64 letters, digits, '_', '-' or '.', a letter or '_' first"
 """What a label is, for messages."""
 
 _LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 # As many digits as a version's directory may have.
 _MAX_VERSION = 10**18 - 1
 _MAX_FILE_BYTES = 1 << 20
@@ -103,18 +101,6 @@ def parse(data: bytes) -> Versions:
     return Versions(policy, MappingProxyType(_labels(table.get("labels", {}))))
 
 
-def dump(versions: Versions) -> str:
-    """The text of a `versions.toml` that says this."""
-    lines = [] if versions.policy is None else [f"policy = {_policy_text(versions.policy)}"]
-    if versions.labels:
-        lines += [""] if lines else []
-        lines += ["[labels]"]
-    for label, version in versions.labels.items():
-        key = label if _BARE_KEY.fullmatch(label) else f'"{label}"'
-        lines.append(f"{key} = {version}")
-    return "".join(f"{line}\n" for line in lines)
-
-
 def read(model_directory: Path) -> Versions:
     """What a model's `versions.toml` says; nothing where there is none.
 
@@ -126,27 +112,6 @@ def read(model_directory: Path) -> Versions:
     if not os.path.lexists(path):
         return Versions()
     return parse(read_file(path, _MAX_FILE_BYTES))
-
-
-def write(model_directory: Path, versions: Versions) -> None:
-    """Replace a model's `versions.toml`: a reader sees the old one or the new one.
-
-    Comments of the old one are lost.
-    """
-    text = dump(versions)
-    parse(text.encode())
-    descriptor, beside = tempfile.mkstemp(prefix=f".{FILE_NAME}-", dir=model_directory)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        # A server usually runs as somebody else.
-        Path(beside).chmod(0o644)
-        Path(beside).replace(model_directory / FILE_NAME)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise
 
 
 def _policy(value: object) -> Policy:
@@ -180,14 +145,6 @@ def _labels(value: object) -> dict[str, int]:
         if not is_version(version):
             raise _unexpected(f"labels.{label}", "a version from 1", version)
     return value
-
-
-def _policy_text(policy: Policy) -> str:
-    if policy.latest is not None:
-        return f"{{ latest = {policy.latest} }}"
-    if policy.specific:
-        return f"{{ specific = [{', '.join(map(str, policy.specific))}] }}"
-    return '"all"'
 
 
 def _unexpected(key: str, expected: str, got: object) -> InvalidVersions:

@@ -1,1 +1,1 @@
-"""Load against a running server: closed loop or open loop, one process or several."""
+"""Load generator: closed loop or open loop, in one process or several."""

@@ -1,25 +1,29 @@
-"""Makes the calls of a plan and measures them.
+"""Load generator: makes the calls of a plan, in one process or several, and measures them.
 
-The request is serialised once; answers are taken as bytes and not parsed. Each channel has one
-thread, gRPC's own, on which a call's end is recorded and, in a closed loop, the next call started.
-An open loop is paced by the thread that called `run`; it sleeps between calls.
+The request is serialised once; responses are not parsed. Each channel has one thread, gRPC's own,
+which records a call's end and, in a closed loop, starts the next call. In an open loop the thread
+of `run_here` paces the calls; it sleeps between them.
 
-What it costs, on 2 cores shared with an echo server on gRPC core's completion queue (grpcio 1.85,
-3 KB requests, best of six): 32 in flight 15,400 calls/s at 53 µs of CPU each, 1 in flight 5,300 at
+Cost on 2 cores shared with an echo server on gRPC core's completion queue (grpcio 1.85, 3 KB
+requests, best of six): 32 in flight 15,400 calls/s at 53 µs of CPU each, 1 in flight 5,300 at
 107 µs, 32 over 4 connections 11,000. An open loop wakes up for each call: 173 µs at 2,000 calls/s,
-sent 0.6 ms late at p99, and 7 ms at 5,000. The report says how late; `processes` help where there
-are cores.
+sent 0.6 ms late at p99, and 7 ms at 5,000. The report states the lateness; more processes reduce it
+if there are cores for them.
 
-Side by side in one run, 32 in flight: this 15,000 calls/s at 61 µs, blocking calls from 32 threads
-9,000 at 129 µs, grpc.aio 17,800 at 58 µs. The last lost with 1 in flight (2,450 against 3,030), and
-its timers are a millisecond wide. Calls on grpcio's private `cygrpc.Channel` reached 22,800 at
-38 µs: a server faster than this is to be loaded with `h2load`.
+Alternatives, in the same run with 32 in flight: this generator 15,000 calls/s at 61 µs, blocking
+calls from 32 threads 9,000 at 129 µs, grpc.aio 17,800 at 58 µs. grpc.aio was slower with 1 in
+flight (2,450 against 3,030), and its timers have a resolution of a millisecond. Calls on grpcio's
+private `cygrpc.Channel` reached 22,800 at 38 µs: measure a faster server with `h2load`.
 """
 
 import itertools
+import multiprocessing
+import signal
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
 
 import grpc
 
@@ -27,69 +31,99 @@ from weir.bench.plan import Plan, due_times_s
 from weir.bench.tally import NOT_SENT, Tally, merge
 from weir.client import defaults, errors, rpc
 
-# In an open loop against a server that hangs, calls pile up here until their deadlines; beyond
-# this many on one channel they are not sent, and counted.
+# If the server hangs, the calls of an open loop pile up until their deadlines. Beyond this number on
+# one channel they are counted as not sent.
 MAX_IN_FLIGHT = 10_000
+
+_BARRIER_TIMEOUT_S = 60.0
 
 _clock = time.perf_counter
 
 
-def run(plan: Plan, wait: Callable[[], object] = lambda: None) -> Tally:
-    """Make every call of the plan and return what was measured.
-
-    `wait` is called between connecting and starting; several processes meet there.
+def run(plan: Plan, processes: int) -> Tally:
+    """Make the plan's calls, divided among processes; a single process is this one.
 
     Raises:
-        CallError: the first call on a channel failed, so that the rest would be of no use.
+        CallError: the first call on a channel failed.
+        WeirError: a process ended without a result.
     """
-    lanes = [_Lane(plan) for _ in range(plan.connections)]
+    if processes == 1:
+        return run_here(plan)
+    # gRPC does not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(processes)
+    started, receivers = [], []
+    for share in plan.shares(processes):
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=_work, args=(share, barrier, sender), daemon=True)
+        process.start()
+        sender.close()
+        started.append(process)
+        receivers.append(receiver)
     try:
-        for lane in lanes:
-            lane.connect()
+        return merge(_checked([_receive(receiver) for receiver in receivers]))
+    finally:
+        for process in started:
+            process.terminate()
+            process.join()
+
+
+def run_here(plan: Plan, wait: Callable[[], object] = lambda: None) -> Tally:
+    """Make the plan's calls from this process.
+
+    `wait` runs between connecting and starting: there processes wait for each other.
+
+    Raises:
+        CallError: the first call on a channel failed, so the others would fail too.
+    """
+    channels = [_MeasuredChannel(plan) for _ in range(plan.connections)]
+    try:
+        for channel in channels:
+            channel.connect()
         wait()
         load = _closed_loop if plan.rate_per_s is None else _open_loop
-        load(plan, lanes, _clock() + plan.warmup_s)
-        for lane in lanes:
-            lane.drain()
+        load(plan, channels, _clock() + plan.warmup_s)
+        for channel in channels:
+            channel.drain()
     finally:
-        for lane in lanes:
-            lane.close()
-    return merge(lane.tally for lane in lanes)
+        for channel in channels:
+            channel.close()
+    return merge(channel.tally for channel in channels)
 
 
-def _closed_loop(plan: Plan, lanes: list["_Lane"], measured_from: float) -> None:
+def _closed_loop(plan: Plan, channels: list["_MeasuredChannel"], measured_from: float) -> None:
     numbers = itertools.count()
     until = measured_from + plan.duration_s
 
-    def is_wanted(now: float) -> bool:
+    def is_due(now: float) -> bool:
         if now < measured_from:
             return True
         # `next` of a counter is atomic, so the channels' threads share it without a lock.
         return next(numbers) < plan.requests if plan.requests else now < until
 
-    lane_of = itertools.cycle(lanes)
+    next_channel = itertools.cycle(channels)
     for _ in range(plan.concurrency):
-        next(lane_of).chain(measured_from, is_wanted)
+        next(next_channel).chain(measured_from, is_due)
 
 
-def _open_loop(plan: Plan, lanes: list["_Lane"], measured_from: float) -> None:
-    lane_of = itertools.cycle(lanes)
+def _open_loop(plan: Plan, channels: list["_MeasuredChannel"], measured_from: float) -> None:
+    next_channel = itertools.cycle(channels)
     for due_s in due_times_s(plan):
         due = measured_from + due_s
         if (early_s := due - _clock()) > 0:
             time.sleep(early_s)
-        next(lane_of).once(measured_from, due)
+        next(next_channel).once(measured_from, due)
 
 
-class _Lane:
-    """One channel, with a connection of its own, and what was measured on it.
+class _MeasuredChannel:
+    """A channel with its own connection, and the measurements of its calls.
 
     Attributes:
         tally: written by the channel's thread, but for the lateness of sending.
     """
 
     def __init__(self, plan: Plan) -> None:
-        # Without a pool of its own a channel to the same target would share its connection.
+        # Without a local pool, channels to the same target share one connection.
         pool = ("grpc.use_local_subchannel_pool", 1)
         self._channel = grpc.insecure_channel(
             plan.target, [*rpc.channel_options(defaults.MAX_MESSAGE_BYTES), pool]
@@ -105,18 +139,18 @@ class _Lane:
         self.tally = Tally()
 
     def connect(self) -> None:
-        """Make the first call, unmeasured; it brings the connection up and tries the request."""
+        """Make an unmeasured first call, which opens the connection and tests the request."""
         try:
             self._call(self._plan.body, timeout=self._plan.timeout_s)
         except grpc.RpcError as error:
             raise errors.from_failure(error) from error
 
-    def chain(self, measured_from: float, is_wanted: Callable[[float], bool]) -> None:
-        """Call, and again at each end, as long as more is wanted."""
+    def chain(self, measured_from: float, is_due: Callable[[float], bool]) -> None:
+        """Make calls one after the other until `is_due` is false."""
         self._started += 1
 
         def start(now: float) -> None:
-            if self._is_closed or not is_wanted(now):
+            if self._is_closed or not is_due(now):
                 self._finish()
                 return
             call = self._call.future(self._plan.body, timeout=self._plan.timeout_s)
@@ -130,7 +164,7 @@ class _Lane:
         start(_clock())
 
     def once(self, measured_from: float, due: float) -> None:
-        """Call once; the latency counts from `due`."""
+        """Make one call; its latency counts from `due`."""
         if self._started - self._finished >= MAX_IN_FLIGHT:
             self.tally.errors[NOT_SENT] += due >= measured_from
             return
@@ -146,14 +180,14 @@ class _Lane:
         call.add_done_callback(end)
 
     def drain(self) -> None:
-        """Return when every call has ended, each at its deadline at the latest."""
+        """Wait until every call has ended, at the latest at its deadline."""
         self._is_draining = True
         if self._finished == self._started:
             return
         self._drained.wait()
 
     def close(self) -> None:
-        """Close the channel; calls in flight end now, and no others follow."""
+        """Close the channel: calls in flight are cancelled and no others start."""
         self._is_closed = True
         self._channel.close()
 
@@ -169,6 +203,36 @@ class _Lane:
 
     def _finish(self) -> None:
         self._finished += 1
-        # `drain` sets its flag before it compares, so one of the two sees the last call end.
+        # `drain` sets its flag before it compares, so this method or `drain` sees the last end.
         if self._is_draining and self._finished == self._started:
             self._drained.set()
+
+
+def _work(plan: Plan, barrier: Barrier, sender: "Connection[object, object]") -> None:
+    # Ctrl-C reaches the whole process group; the parent terminates its children itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        sender.send(run_here(plan, lambda: barrier.wait(_BARRIER_TIMEOUT_S)))
+    except errors.WeirError as error:
+        sender.send(error)
+        barrier.abort()
+    except threading.BrokenBarrierError:
+        sender.send(None)
+
+
+def _receive(receiver: "Connection[object, object]") -> object:
+    try:
+        return receiver.recv()
+    except EOFError:
+        return None
+
+
+def _checked(results: list[object]) -> list[Tally]:
+    """The tallies of all processes; the error of one if a process failed."""
+    tallies = [result for result in results if isinstance(result, Tally)]
+    if len(tallies) == len(results):
+        return tallies
+    for result in results:
+        if isinstance(result, errors.WeirError):
+            raise result
+    raise errors.WeirError("a process of the load generator ended without a result")

@@ -1,4 +1,4 @@
-"""What the load consists of: one request, from the user's arrays or made after the metadata."""
+"""The request of a load: the user's arrays, and random arrays for the other inputs."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +10,7 @@ from weir.protocol.datatypes import DATATYPES
 
 
 def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Dimensions by input from `name:28,28,1`; UsageError if they are none."""
+    """Dimensions by input name from `name:28,28,1`; UsageError for another form."""
     shapes = {}
     for text in texts:
         name, _, dimensions = text.rpartition(":")
@@ -31,14 +31,14 @@ def complete(
     shapes: Mapping[str, tuple[int, ...]],
     seed: int,
 ) -> dict[str, Array]:
-    """The given arrays, and made-up ones for the inputs that are missing.
+    """The given arrays, and random ones for the other inputs.
 
     Args:
         given: arrays by input name; they are not repeated to `rows`.
-        metadata: what the model takes.
+        metadata: the model's tensors.
         rows: the size of a variable first axis.
         shapes: dimensions of inputs with other variable axes, with or without the first axis.
-        seed: of the made-up values.
+        seed: of the random values.
     """
     names = {tensor.name for tensor in metadata.inputs}
     if unknown := sorted((set(given) | set(shapes)) - names):
@@ -47,13 +47,13 @@ def complete(
     return {
         tensor.name: given[tensor.name]
         if tensor.name in given
-        else _make_up(tensor, _shape(tensor, rows, shapes.get(tensor.name)), values)
+        else _random_array(tensor, _shape(tensor, rows, shapes.get(tensor.name)), values)
         for tensor in metadata.inputs
     }
 
 
 def row_count(arrays: Mapping[str, Array], metadata: ModelMetadata) -> int:
-    """Rows of a request: the size of a variable first axis, 1 if no input has one."""
+    """Rows of a request: the size of a variable first axis; 1 without one."""
     for tensor in metadata.inputs:
         if tensor.shape[:1] == (-1,) and arrays[tensor.name].ndim:
             return int(arrays[tensor.name].shape[0])
@@ -73,8 +73,10 @@ def _shape(tensor: TensorMetadata, rows: int, given: tuple[int, ...] | None) -> 
     return first + rest
 
 
-def _make_up(tensor: TensorMetadata, shape: tuple[int, ...], values: np.random.Generator) -> Array:
-    """Noise for pixels and real numbers; 1 for wider integers, which are mostly indices."""
+def _random_array(
+    tensor: TensorMetadata, shape: tuple[int, ...], values: np.random.Generator
+) -> Array:
+    """Random bytes and floats; ones for wider integers, which are mostly ids."""
     dtype = DATATYPES[tensor.datatype].dtype
     if tensor.datatype == "BYTES":
         return np.full(shape, b"weir", object)

@@ -1,13 +1,13 @@
-"""What load is wanted, and when its calls are due. Pure: no clock, no network.
+"""Load plan: which calls to make, and when. Pure: no clock, no network.
 
 Two kinds of load answer two questions:
 
-- *Closed loop*: exactly `concurrency` calls are in flight, each replaced when it is answered. It
-  shows what the server can do; a slow server is asked less, so its latency looks better than users
-  would find it.
-- *Open loop*: calls come at `rate_per_s` whatever the server does, at the random times of a Poisson
-  process, and latency counts from the time a call was due, not from when it could be sent. It shows
-  what users would find.
+- *Closed loop*: exactly `concurrency` calls are in flight, each replaced when it ends. It measures
+  the server's throughput. A slow server gets fewer calls, so its latency looks better than users
+  would see it.
+- *Open loop*: calls arrive at `rate_per_s`, at the random times of a Poisson process, whatever the
+  server does. Latency counts from the time a call was due, not from its sending. It measures the
+  latency that users would see.
 """
 
 import dataclasses
@@ -21,20 +21,20 @@ from weir.client.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One load: which request, how many, for how long.
+    """One load: its request, rate and duration.
 
     Attributes:
         target: the server's `host:port`.
         path: the method.
         body: the request, the same each time.
         concurrency: calls in flight in a closed loop.
-        connections: channels the calls are spread over.
-        duration_s: how long calls are measured, unless `requests` says how many.
-        requests: how many calls are measured.
-        rate_per_s: of an open loop; None for a closed one.
-        warmup_s: calls before this are made but not measured.
-        timeout_s: deadline of each call.
-        seed: of the open loop's times.
+        connections: number of channels that share the calls.
+        duration_s: how long calls are measured, unless `requests` is given.
+        requests: number of calls to measure.
+        rate_per_s: arrival rate of an open loop; None for a closed loop.
+        warmup_s: how long calls are made before measuring.
+        timeout_s: of each call.
+        seed: of the open loop's arrival times.
     """
 
     target: str
@@ -65,7 +65,7 @@ class Plan:
             )
 
     def shares(self, processes: int) -> list["Plan"]:
-        """This load divided among processes; together they make it."""
+        """The load divided among processes."""
         if processes < 1:
             raise UsageError(f"processes must be at least 1, got {processes}")
         scarce = {"concurrency": self.concurrency, "requests": self.requests}
@@ -88,27 +88,30 @@ class Plan:
 
 
 def _part(whole: int, number: int, parts: int) -> int:
-    """How many of `whole` things the part with this number gets; the parts add up."""
+    """The size of the part with this number; the parts sum to `whole`."""
     return whole // parts + (number < whole % parts)
 
 
 def due_times_s(plan: Plan) -> Iterator[float]:
     """When each call of an open loop is due, in seconds from the start of measuring.
 
-    Times before 0 are warm-up. Gaps are exponential with mean 1 / rate, so that arrivals are a
-    Poisson process; the same seed gives the same times.
+    Times before 0 are warm-up.
     """
     if plan.rate_per_s is None:
         raise UsageError("a closed loop has no due times")
-    gaps = random.Random(plan.seed)
-    rate_per_s = plan.rate_per_s
-    times_s = itertools.accumulate(
-        (gaps.expovariate(rate_per_s) for _ in itertools.count()), initial=-plan.warmup_s
-    )
-    next(times_s)
     measured = 0
-    for time_s in times_s:
+    for arrival_s in arrival_times_s(plan.rate_per_s, plan.seed):
+        time_s = arrival_s - plan.warmup_s
         measured += time_s >= 0
         if measured > plan.requests if plan.requests else time_s >= plan.duration_s:
             return
         yield time_s
+
+
+def arrival_times_s(rate_per_s: float, seed: int) -> Iterator[float]:
+    """Arrival times of a Poisson process, without end: exponential gaps of mean 1 / rate.
+
+    The same seed gives the same times.
+    """
+    gaps = random.Random(seed)
+    return itertools.accumulate(gaps.expovariate(rate_per_s) for _ in itertools.count())

@@ -1,4 +1,4 @@
-"""A load's result for people, as a table, and for programs, as JSON."""
+"""Report of a load: a table, and a JSON record."""
 
 import dataclasses
 import os
@@ -16,7 +16,7 @@ _PACKAGES = ("weir", "grpcio", "protobuf", "numpy")
 
 
 def table(summary: Summary) -> Table:
-    """The numbers one reads first."""
+    """A table of throughput, latency and errors."""
     grid = Table("measure", "value")
     grid.columns[1].justify = "right"
     grid.add_row("calls answered", f"{summary.answered:,}")
@@ -34,7 +34,7 @@ def table(summary: Summary) -> Table:
 def record(
     plan: Plan, summary: Summary, *, rows: int, processes: int, command: Sequence[str]
 ) -> dict[str, object]:
-    """Everything a published number needs: command, machine, versions, load and result."""
+    """The JSON record of a result: command, machine, versions, load and result."""
     load = dataclasses.asdict(plan)
     load["request_bytes"] = len(load.pop("body"))
     return {
@@ -51,7 +51,7 @@ def record(
 
 
 def _processor() -> str:
-    """The processor's name; where Linux keeps it, or else the architecture."""
+    """The processor's name on Linux, else the architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,7 +1,7 @@
-"""What was measured, and what it comes to. Pure: numbers in, numbers out.
+"""Measurements of calls, and their summary. Pure: numbers in, numbers out.
 
-Percentiles are nearest-rank over the calls that were answered: p99 is a latency that some call had,
-and 99 % had no more. Calls that failed are counted by status and have no part in them.
+Percentiles are nearest-rank over the successful calls: p99 is the latency of some call, and 99 % of
+the calls had at most that. Failed calls are counted by status and are not part of percentiles.
 """
 
 import math
@@ -14,8 +14,8 @@ import numpy as np
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 NOT_SENT = "NOT_SENT"
-OF_LOAD = frozenset({"RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", NOT_SENT})
-"""What becomes of calls where there are too many: to see that is what a load is made for."""
+OVERLOAD = frozenset({"RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", NOT_SENT})
+"""Statuses that overload causes, which a load test may provoke on purpose."""
 
 
 def _doubles() -> "array[float]":
@@ -29,7 +29,7 @@ class Tally:
     Attributes:
         ends_s: when each answered call ended, from the start of measuring.
         latencies_s: how long it took; in an open loop, from when it was due.
-        lateness_s: open loop: how much later than due each call was sent.
+        lateness_s: open loop: sending time minus due time of each call.
         errors: failed calls by status.
     """
 
@@ -41,16 +41,16 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a load came to.
+    """The result of a load.
 
     Attributes:
-        answered: calls that were answered.
+        answered: number of successful calls.
         errors: failed calls by status.
-        elapsed_s: the time that `calls_per_s` counts over.
-        calls_per_s: answers within that time, a second.
-        rows_per_s: the same in rows.
-        latency_s: by name: `mean`, `p50` … `p99.9`, `max`; empty if nothing was answered.
-        lateness_p99_s: open loop: how late the generator itself was; None for a closed loop.
+        elapsed_s: the time that `calls_per_s` refers to.
+        calls_per_s: successful calls per second within that time.
+        rows_per_s: rows per second within that time.
+        latency_s: by name: `mean`, `p50` … `p99.9`, `max`; empty without a successful call.
+        lateness_p99_s: open loop: lateness of the generator itself; None for a closed loop.
     """
 
     answered: int
@@ -63,12 +63,12 @@ class Summary:
 
     @property
     def failures(self) -> dict[str, int]:
-        """Calls that failed for another reason than the load, as where the server went away."""
-        return {status: count for status, count in self.errors.items() if status not in OF_LOAD}
+        """Calls that failed for another reason than overload, by status."""
+        return {status: count for status, count in self.errors.items() if status not in OVERLOAD}
 
 
 def merge(tallies: Iterable[Tally]) -> Tally:
-    """Several tallies as one."""
+    """The sum of several tallies."""
     whole = Tally()
     for tally in tallies:
         whole.ends_s.extend(tally.ends_s)
@@ -82,10 +82,10 @@ def summarise(tally: Tally, *, duration_s: float | None, rows: int) -> Summary:
     """Throughput and latency of a load.
 
     Args:
-        tally: everything that was measured.
-        duration_s: how long calls were started; answers after that count as latency but not as
-            throughput. None for a fixed number of calls: then the last answer ends the time.
-        rows: rows a request.
+        tally: all measurements.
+        duration_s: how long calls were started; later answers count for latency, not throughput.
+            None for a fixed number of calls: then the last answer ends the time.
+        rows: per request.
     """
     ends_s = np.asarray(tally.ends_s)
     elapsed_s = duration_s or float(ends_s.max(initial=0.0))
@@ -103,7 +103,7 @@ def summarise(tally: Tally, *, duration_s: float | None, rows: int) -> Summary:
 
 
 def latency(latencies_s: Sequence[float]) -> dict[str, float]:
-    """Mean, percentiles and maximum by name; empty if there is nothing to measure."""
+    """Mean, percentiles and maximum by name; empty without values."""
     if not len(latencies_s):
         return {}
     named = {f"p{rank:g}": percentile(latencies_s, rank) for rank in PERCENTILES}
@@ -111,7 +111,7 @@ def latency(latencies_s: Sequence[float]) -> dict[str, float]:
 
 
 def percentile(values: Sequence[float], rank: float) -> float:
-    """The smallest value that at least `rank` percent of the values do not exceed."""
-    # Rounded, because 99.9 % of 1000 is 999.0000000000001 to a computer.
+    """The smallest value that is at least as large as `rank` percent of the values."""
+    # Rounded, because 99.9 % of 1000 is 999.0000000000001 in floating point.
     position = math.ceil(round(rank * len(values) / 100, 6)) - 1
     return float(np.partition(np.asarray(values), position)[position])

@@ -1,5 +1,5 @@
-"""The verbs of `weir`, a module each or for a few that belong together.
+"""The verbs of `weir`, one module each, and what they share.
 
-What a verb needs is imported inside it, so that `weir --help` is instant and a part that is not
-installed is missed only by the verbs that need it.
+A verb imports its dependencies inside its function. So `weir --help` is instant, and a missing
+extra affects only the verbs that need it.
 """

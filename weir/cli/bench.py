@@ -1,4 +1,4 @@
-"""`weir bench`: load against a running server."""
+"""`weir bench`: load test of a running server."""
 
 import json
 import sys
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from weir.cli.advice import listed
-from weir.cli.extras import requires
+from weir.cli.error_hints import requires, suggest_models
 from weir.cli.options import Target, Timeout, Version, duration_s
 from weir.client import defaults
 from weir.client.errors import UsageError, WeirError
@@ -30,7 +29,7 @@ def bench(
         int, typer.Option("--concurrency", "-c", help="Calls in flight.", rich_help_panel=LOAD)
     ] = 32,
     connections: Annotated[
-        int, typer.Option(help="Connections they are spread over.", rich_help_panel=LOAD)
+        int, typer.Option(help="Connections that share the calls.", rich_help_panel=LOAD)
     ] = 1,
     duration: Annotated[
         str, typer.Option("--duration", "-d", help="How long to measure.", rich_help_panel=LOAD)
@@ -38,31 +37,35 @@ def bench(
     requests: Annotated[
         int | None,
         typer.Option(
-            "--requests", "-n", help="Measure so many calls instead.", rich_help_panel=LOAD
+            "--requests", "-n", help="Measure this number of calls instead.", rich_help_panel=LOAD
         ),
     ] = None,
     rate: Annotated[
         float | None,
         typer.Option(
-            help="Open loop: so many calls a second, at random times, whatever the server does.",
+            help="Open loop: calls per second, at random times that ignore the server's pace.",
             rich_help_panel=LOAD,
         ),
     ] = None,
     warmup: Annotated[
-        str, typer.Option(help="Unmeasured calls before.", rich_help_panel=LOAD)
+        str, typer.Option(help="How long to call before measuring.", rich_help_panel=LOAD)
     ] = "1s",
     processes: Annotated[
-        int, typer.Option(help="Processes to divide the load among.", rich_help_panel=LOAD)
+        int, typer.Option(help="Processes that share the load.", rich_help_panel=LOAD)
     ] = 1,
-    seed: Annotated[int, typer.Option(help="Of random data and times.", rich_help_panel=LOAD)] = 0,
-    rows: Annotated[int, typer.Option(min=1, help="Rows a request.", rich_help_panel=REQUEST)] = 1,
+    seed: Annotated[
+        int, typer.Option(help="Seed of random data and times.", rich_help_panel=LOAD)
+    ] = 0,
+    rows: Annotated[
+        int, typer.Option(min=1, help="Rows per request.", rich_help_panel=REQUEST)
+    ] = 1,
     inputs: Annotated[
         list[str] | None,
         typer.Option(
             "--input",
             "-i",
             metavar="NAME=VALUE",
-            help="A .npy file or a JSON array; without it, random data.",
+            help="A .npy file or a JSON array; by default random data.",
             rich_help_panel=REQUEST,
         ),
     ] = None,
@@ -85,10 +88,10 @@ def bench(
 
     Closed loop by default: exactly --concurrency calls in flight. With --rate an open loop:
     latency counts from the time a call was due, so a stall shows in every call that it delayed.
-    Exit code 1 if nothing was answered, or calls failed for another reason than the load.
+    Exit code 1 if no call succeeded, or calls failed for another reason than overload.
     """
     with requires("client"):
-        from weir.bench import processes as workers
+        from weir.bench.generator import run
         from weir.bench.plan import Plan
         from weir.bench.tally import summarise
     request = _request(
@@ -107,7 +110,7 @@ def bench(
         timeout_s=timeout,
         seed=seed,
     )
-    measured = workers.run(plan, processes)
+    measured = run(plan, processes)
     measured_s = None if requests else plan.duration_s
     summary = summarise(measured, duration_s=measured_s, rows=request.rows)
     _report(plan, summary, request, processes, as_json)
@@ -132,13 +135,13 @@ def _request(
     rows: int,
     seed: int,
 ) -> _Request:
-    """The one request that is sent over and over."""
+    """The request that every call sends."""
     from weir.bench import payload
     from weir.cli.inputs import parse_inputs
     from weir.client.client import Client
     from weir.client.rpc import infer, infer_request
 
-    with Client(target) as client, listed(client, model):
+    with Client(target) as client, suggest_models(client, model):
         metadata = client.metadata(model, version)
     given = parse_inputs(inputs, metadata)
     sizes = payload.parse_shapes(shapes)
@@ -175,8 +178,8 @@ def _require_answers(summary: "Summary") -> None:
     failures = summary.failures if summary.answered else summary.errors
     if failures or not summary.answered:
         calls = summary.answered + sum(summary.errors.values())
-        told = ", ".join(f"{status} {count:,}" for status, count in sorted(failures.items()))
-        raise WeirError(f"of {calls:,} calls failed: {told or 'none, for none ended'}")
+        counts = ", ".join(f"{status} {count:,}" for status, count in sorted(failures.items()))
+        raise WeirError(f"of {calls:,} calls failed: {counts or 'none, for none ended'}")
 
 
 def _write(out: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""`weir classify`: what pictures show, from a shell."""
+"""`weir classify`: the most probable classes of pictures."""
 
 import json
 from collections.abc import Iterable
@@ -10,9 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from weir.cli.advice import advised
-from weir.cli.extras import requires
-from weir.cli.many import Outcome, ask_all, raise_failures
+from weir.cli.error_hints import requires, suggest_verb
+from weir.cli.fan_out import Outcome, call_each, raise_failures
 from weir.cli.options import AsJson, Target, Timeout, Version
 from weir.client import defaults
 from weir.client.errors import UsageError
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
     from weir.client.results import Class
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
-# How the server begins what it says of the one picture of a request.
-_OWN = "pictures[0]: "
+# Prefix of the server's messages about the only picture of a request.
+_PICTURE_PREFIX = "pictures[0]: "
 
 
 def classify(
@@ -32,7 +31,7 @@ def classify(
     ],
     *,
     model: Annotated[str, typer.Option(help="The model's name.")],
-    top: Annotated[int, typer.Option(min=1, help="How many classes a picture gets.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="Number of classes per picture.")] = 5,
     concurrency: Annotated[
         int, typer.Option("--concurrency", "-c", min=1, help="Pictures in flight.")
     ] = 16,
@@ -41,29 +40,35 @@ def classify(
     timeout: Timeout = defaults.TIMEOUT_S,
     as_json: AsJson = False,
 ) -> None:
-    """Say what pictures show.
+    """Classify pictures.
 
-    A picture that cannot be read is named and passed over. Exit code 1 if there was one.
+    A picture that fails is reported and skipped. Exit code 1 if a picture failed.
     """
     with requires("client"):
         from weir.client.client import Client
     files = _files(paths)
     with Client(target, timeout_s=timeout) as client:
 
-        def ask(path: Path) -> "list[Class]":
+        def call(path: Path) -> "list[Class]":
             return client.classify(model, [path], top=top, version=version)[0]
 
-        with advised(client, model, "classify"):
-            outcomes = ask_all(ask, files, concurrency=concurrency, own=_OWN, doing="classifying")
+        with suggest_verb(client, model, "classify"):
+            outcomes = call_each(
+                call,
+                files,
+                concurrency=concurrency,
+                item_prefix=_PICTURE_PREFIX,
+                progress="classifying",
+            )
     if as_json:
-        typer.echo(json.dumps([_plain(outcome) for outcome in outcomes]))
+        typer.echo(json.dumps([_to_json(outcome) for outcome in outcomes]))
     else:
         Console().print(_table(outcomes, model))
     raise_failures(outcomes, "pictures could not be classified")
 
 
 def _files(paths: Iterable[Path]) -> list[Path]:
-    """The files meant: themselves, and the pictures of folders in the order of their names."""
+    """The files of the arguments; a folder stands for its pictures, sorted by name."""
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
@@ -81,12 +86,12 @@ def _is_picture(file: Path, folder: Path) -> bool:
     return file.suffix.lower() in _SUFFIXES and not is_hidden and file.is_file()
 
 
-def _plain(outcome: "Outcome[Path, list[Class]]") -> dict[str, object]:
-    if outcome.answer is None:
+def _to_json(outcome: "Outcome[Path, list[Class]]") -> dict[str, object]:
+    if outcome.result is None:
         return {"picture": str(outcome.item), "error": outcome.failure}
     classes = [
         {"label": chosen.label, "index": chosen.index, "probability": chosen.score}
-        for chosen in outcome.answer
+        for chosen in outcome.result
     ]
     return {"picture": str(outcome.item), "classes": classes}
 
@@ -98,7 +103,7 @@ def _table(outcomes: "list[Outcome[Path, list[Class]]]", model: str) -> Table:
     table.add_column("probability", justify="right")
     for outcome in outcomes:
         name = escape(str(outcome.item))
-        classes = outcome.answer or []
+        classes = outcome.result or []
         if outcome.failure:
             table.add_row(name, f"[red]{escape(outcome.failure)}[/]", "", end_section=True)
         for rank, chosen in enumerate(classes, 1):

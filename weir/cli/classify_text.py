@@ -1,4 +1,4 @@
-"""`weir classify-text`: what kind of text each is, from a shell."""
+"""`weir classify-text`: the most probable classes of texts."""
 
 import json
 from collections.abc import Sequence
@@ -9,12 +9,20 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from weir.cli.advice import advised
-from weir.cli.extras import requires
-from weir.cli.many import Outcome, ask_all, raise_failures
-from weir.cli.options import AsJson, Target, Timeout, Version
-from weir.cli.tag import OWN
-from weir.cli.texts import Concurrency, Model, Texts, model_of, texts_of
+from weir.cli.error_hints import requires, suggest_verb
+from weir.cli.fan_out import Outcome, call_each, raise_failures
+from weir.cli.options import (
+    AsJson,
+    Concurrency,
+    Model,
+    Target,
+    Texts,
+    Timeout,
+    Version,
+    model_name,
+)
+from weir.cli.tag import TEXT_PREFIX
+from weir.cli.text_inputs import read_texts
 from weir.client import defaults
 
 if TYPE_CHECKING:
@@ -25,43 +33,49 @@ def classify_text(
     texts: Texts,
     *,
     model: Model = "",
-    top: Annotated[int, typer.Option(min=1, help="How many classes a text gets.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="Number of classes per text.")] = 5,
     concurrency: Concurrency = 16,
     version: Version = "",
     target: Target = defaults.TARGET,
     timeout: Timeout = defaults.TIMEOUT_S,
     as_json: AsJson = False,
 ) -> None:
-    """Say what kind of text each is.
+    """Classify texts.
 
-    A text that cannot be classified is named and passed over. Exit code 1 if there was one.
+    A text that fails is reported and skipped. Exit code 1 if a text failed.
     """
     with requires("client"):
         from weir.client.client import Client
-    given = texts_of(texts)
+    given = read_texts(texts)
     with Client(target, timeout_s=timeout) as client:
-        name = model_of(client, model)
+        name = model_name(client, model)
 
-        def ask(text: str) -> "ClassifiedText":
+        def call(text: str) -> "ClassifiedText":
             return client.classify_text(name, [text], top=top, version=version)[0]
 
-        with advised(client, name, "classify-text"):
-            outcomes = ask_all(ask, given, concurrency=concurrency, own=OWN, doing="classifying")
+        with suggest_verb(client, name, "classify-text"):
+            outcomes = call_each(
+                call,
+                given,
+                concurrency=concurrency,
+                item_prefix=TEXT_PREFIX,
+                progress="classifying",
+            )
     if as_json:
-        typer.echo(json.dumps([_plain(outcome) for outcome in outcomes], ensure_ascii=False))
+        typer.echo(json.dumps([_to_json(outcome) for outcome in outcomes], ensure_ascii=False))
     else:
         Console().print(_table(outcomes, name))
     raise_failures(outcomes, "texts could not be classified")
 
 
-def _plain(outcome: "Outcome[str, ClassifiedText]") -> dict[str, object]:
-    if outcome.answer is None:
+def _to_json(outcome: "Outcome[str, ClassifiedText]") -> dict[str, object]:
+    if outcome.result is None:
         return {"text": outcome.item, "error": outcome.failure}
     classes = [
         {"label": chosen.label, "index": chosen.index, "probability": chosen.score}
-        for chosen in outcome.answer.classes
+        for chosen in outcome.result.classes
     ]
-    return {"text": outcome.item, "classes": classes, "unknown": list(outcome.answer.unknown)}
+    return {"text": outcome.item, "classes": classes, "unknown": list(outcome.result.unknown)}
 
 
 def _table(outcomes: "Sequence[Outcome[str, ClassifiedText]]", model: str) -> Table:
@@ -71,11 +85,11 @@ def _table(outcomes: "Sequence[Outcome[str, ClassifiedText]]", model: str) -> Ta
     table.add_column("probability", justify="right")
     table.add_column("never seen", overflow="fold")
     for outcome in outcomes:
-        if outcome.answer is None:
+        if outcome.result is None:
             table.add_row(escape(outcome.item), f"[red]{escape(outcome.failure)}[/]", "", "")
         else:
-            unknown = escape(" ".join(outcome.answer.unknown))
-            for rank, chosen in enumerate(outcome.answer.classes):
+            unknown = escape(" ".join(outcome.result.unknown))
+            for rank, chosen in enumerate(outcome.result.classes):
                 table.add_row(
                     "" if rank else escape(outcome.item),
                     escape(chosen.label or str(chosen.index)),

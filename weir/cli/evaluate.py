@@ -1,8 +1,8 @@
-"""`weir evaluate`: how good a *served* model is on a test set: what training measured must come out."""
+"""`weir evaluate`: the quality of a served model on a test set, compared with training's."""
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -12,24 +12,23 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from weir.cli.advice import listed
-from weir.cli.evaluation_sets import changes_of, hold_out, questions_of, read_bundle
-from weir.cli.extras import requires
+from weir.cli.error_hints import requires, suggest_models
 from weir.cli.options import Target, Timeout, Version
 from weir.client import defaults
 from weir.client.errors import UsageError, WeirError
 
 if TYPE_CHECKING:
     from weir.bundle.contract import Contract
+    from weir.bundle.reader import Bundle
     from weir.client.client import Client
     from weir.client.results import Answer, ModelMetadata
-    from weir.evaluate.questions import HeldOut, Question, QuestionSet
+    from weir.evaluate.test_set import ClassifiedSet, LabelledRequest, MeasuredSet, RequestSet
 
-# Rows whose best two classes tie to the last digits may fall either way.
+# Rows whose best two classes tie to the last digits may differ.
 TOLERANCE = 0.0005
-# Dynamic INT8 scales a batch as a whole: with other batch-mates, other rows come out otherwise.
+# Dynamic INT8 scales the whole batch, so a row's result depends on the other rows.
 DYNAMIC_TOLERANCE = 0.01
-PAIRS = "Of pairs, as their training was told"
+PAIRS = "For pairs, as in their training run"
 
 
 def evaluate(
@@ -39,122 +38,202 @@ def evaluate(
         str,
         typer.Option(
             metavar="NAME|PATH",
-            help="digits, mnist, trec, ewt, multi30k, sunspots, …, or a folder or file of yours.",
+            help="digits, mnist, trec, ewt, multi30k, sunspots, …, or your own folder or file.",
         ),
     ],
     expect: Annotated[
-        float | None, typer.Option(min=0, max=1, help="The accuracy that should come out.")
+        float | None, typer.Option(min=0, max=1, help="The expected accuracy.")
     ] = None,
     bundle: Annotated[
         Path | None,
-        typer.Option(help="Prepare the data as this bundle says, and expect what it recorded."),
+        typer.Option(help="Preprocess as this bundle says, and expect the accuracy it records."),
     ] = None,
     column: Annotated[
         str | None,
-        typer.Option(help="Of CoNLL-U: upos, xpos, deprel or feats:NAME; without it: upos."),
+        typer.Option(help="For CoNLL-U: upos, xpos, deprel or feats:NAME; by default upos."),
     ] = None,
     target_data: Annotated[
         Path | None,
         typer.Option(help="The targets of --data, line by line.", rich_help_panel=PAIRS),
     ] = None,
     source_language: Annotated[
-        str | None, typer.Option(help="Of multi30k: de, en or fr.", rich_help_panel=PAIRS)
+        str | None, typer.Option(help="For multi30k: de, en or fr.", rich_help_panel=PAIRS)
     ] = None,
     target_language: Annotated[
-        str | None, typer.Option(help="Likewise.", rich_help_panel=PAIRS)
+        str | None, typer.Option(help="For multi30k: de, en or fr.", rich_help_panel=PAIRS)
     ] = None,
     with_stress: Annotated[
         bool,
-        typer.Option("--with-stress", help="Of cmudict-pronounce.", rich_help_panel=PAIRS),
+        typer.Option("--with-stress", help="For cmudict-pronounce.", rich_help_panel=PAIRS),
     ] = False,
     quick: Annotated[
         bool,
-        typer.Option("--quick", help="It tested on short sources.", rich_help_panel=PAIRS),
+        typer.Option(
+            "--quick", help="The run was quick: it tested on short sources.", rich_help_panel=PAIRS
+        ),
     ] = False,
     version: Version = "",
-    rows: Annotated[int, typer.Option(min=1, help="Rows a request.")] = 32,
+    rows: Annotated[int, typer.Option(min=1, help="Rows per request.")] = 32,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight.")] = 8,
     target: Target = defaults.TARGET,
     timeout: Timeout = defaults.TIMEOUT_S,
 ) -> None:
-    """Send a test set to a server and print how good its answers are.
+    """Send a test set to a server and print the quality of its answers.
 
-    That is the accuracy; of a series RMSE and MASE; of pairs, answered greedily, error rates or BLEU.
+    The measure is the accuracy; for series RMSE and MASE; for pairs, with greedy search, error rates
+    or BLEU.
 
-    Of the texts or pairs that the bundle was trained on, what training held out is asked; of other files all.
+    Of a file that the bundle was trained on, only the held-out rows are sent; of another file all.
 
-    Exit code 1 if it is not the expected one: --expect, or what training measured on the same rows.
+    Exit code 1 if the result differs from --expect, or from training's result on the same rows.
     """
     with requires("client"):
         from weir.client.client import Client
-    read = read_bundle(bundle) if bundle is not None else None
+    read = _read_bundle(bundle) if bundle is not None else None
     is_measured = read is not None and bool(read.contract.series or read.contract.decoding)
     if read is not None and is_measured and expect is not None:
         raise UsageError(f"--expect: {read.contract.task} has no accuracy, got {expect:g}")
     expected = _recorded(read.contract) if read and not is_measured and expect is None else expect
-    changes = changes_of(target_data, source_language, target_language, with_stress=with_stress)
+    changes = _pair_settings(target_data, source_language, target_language, with_stress=with_stress)
     if (changes or quick) and not (read and read.contract.decoding):
-        raise UsageError("--target-data … --quick: go with --bundle of a pair, got another or none")
+        raise UsageError(
+            "--target-data … --quick: expected --bundle of an encoder-decoder, got another or none"
+        )
     with Client(target, timeout_s=timeout) as client:
-        with listed(client, model):
+        with suggest_models(client, model):
             metadata = client.metadata(model, version)
         rows = min(rows, client.config(model, version).config.max_batch_size or rows)
-        ask = partial(_answers, client, metadata, version=version, concurrency=concurrency)
+        infer = partial(_answers, client, metadata, version=version, concurrency=concurrency)
         if read is not None and is_measured:
-            held_out = hold_out(data, read, changes, is_quick=quick, rows=rows)
-            _announce(held_out)
-            _judge(held_out, list(ask(held_out.questions)), read.contract)
+            measured = _measured_set(data, read, changes, is_quick=quick, rows=rows)
+            _print_origin(measured)
+            _compare_scores(measured, list(infer(measured.requests)), read.contract)
             return
-        asked = questions_of(data, metadata, read, column=column, rows=rows)
-        _announce(asked)
-        accuracy = _accuracy(ask(asked.questions), metadata, asked.questions)
+        classified = _classified_set(data, metadata, read, column=column, rows=rows)
+        _print_origin(classified)
+        accuracy = _print_accuracy(infer(classified.requests), metadata, classified.requests)
     if expected is None:
         return
-    if asked.is_other and expect is None:
-        Console(highlight=False).print(_aside(f"{expected:.4f}"))
+    if classified.is_unseen and expect is None:
+        Console(highlight=False).print(_recorded_note(f"{expected:.4f}"))
         return
     cost = read.contract.quantisation if read else None
     is_dynamic = cost is not None and cost.method == "dynamic"
-    _compare(accuracy, expected, DYNAMIC_TOLERANCE if is_dynamic else TOLERANCE)
+    _compare_accuracy(accuracy, expected, DYNAMIC_TOLERANCE if is_dynamic else TOLERANCE)
 
 
-def _announce(asked: "QuestionSet | HeldOut") -> None:
-    """Say how many rows are asked, and which."""
-    count = sum(len(question.answers) for question in asked.questions)
+def _read_bundle(directory: Path) -> "Bundle":
+    from weir.bundle.errors import BundleError
+    from weir.bundle.reader import read
+    from weir.cli.model_directory import find_bundle
+
+    try:
+        return read(find_bundle(directory))
+    except (BundleError, OSError) as error:
+        raise UsageError(f"{directory}: {error}") from error
+
+
+def _pair_settings(
+    target_data: Path | None,
+    source_language: str | None,
+    target_language: str | None,
+    *,
+    with_stress: bool,
+) -> dict[str, str | bool]:
+    """The settings of a pair recipe that were given."""
+    settings = {
+        "target_data": str(target_data.resolve()) if target_data else None,
+        "source_language": source_language,
+        "target_language": target_language,
+        "stress": with_stress or None,
+    }
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _classified_set(
+    data: str, metadata: "ModelMetadata", bundle: "Bundle | None", *, column: str | None, rows: int
+) -> "ClassifiedSet":
+    """A test set of classes, preprocessed for the model."""
+    with requires("train"):
+        from weir.training.data import load
+        from weir.training.errors import TrainingError
+        from weir.training.recipes import require_conllu
+    from weir.evaluate.classification import input_of, of_pictures, of_sequences
+
+    try:
+        if column is not None:
+            require_conllu(data)
+        if bundle is not None and bundle.contract.padded_axes:
+            return of_sequences(data, bundle, column, rows)
+        name = input_of(metadata)
+        _, height, width, channels = metadata.inputs[0].shape
+        preprocessing = bundle.contract.preprocessing if bundle else None
+        short_side = preprocessing.short_side if preprocessing else None
+        pictures = load(
+            data, "test", height=height, width=width, channels=channels, short_side=short_side
+        )
+    except TrainingError as error:
+        raise UsageError(str(error)) from error
+    return of_pictures(pictures, name, rows)
+
+
+def _measured_set(
+    data: str,
+    bundle: "Bundle",
+    changes: "Mapping[str, str | bool]",
+    *,
+    is_quick: bool,
+    rows: int,
+) -> "MeasuredSet":
+    """The test set of a series or of pairs."""
+    with requires("train"):
+        from weir.evaluate import forecasting, seq2seq
+        from weir.training.errors import TrainingError
+
+    try:
+        if bundle.contract.series is not None:
+            return forecasting.hold_out(data, bundle.contract.series, rows)
+        return seq2seq.hold_out(data, bundle, changes, is_quick=is_quick, rows=rows)
+    except TrainingError as error:
+        raise UsageError(str(error)) from error
+
+
+def _print_origin(test_set: "RequestSet") -> None:
+    count = sum(len(request.targets) for request in test_set.requests)
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"asking {count:,} rows: {asked.why}")
+    console.print(f"asking {count:,} rows: {test_set.origin}")
 
 
-def _aside(recorded: str) -> str:
+def _recorded_note(recorded: str) -> str:
     return f"training had {recorded} on its own test rows"
 
 
-def _judge(held_out: "HeldOut", answers: "list[Answer]", contract: "Contract") -> None:
-    """Print each measure, and hold it against what training recorded of the same rows."""
+def _compare_scores(test_set: "MeasuredSet", answers: "list[Answer]", contract: "Contract") -> None:
+    """Print each score; WeirError if it differs from training's score of the same rows."""
     recorded = contract.training.metrics if contract.training else {}
-    tolerance = held_out.tolerance
+    tolerance = test_set.tolerance
     console = Console(highlight=False, soft_wrap=True)
-    measured = held_out.measure(answers)
+    measured = test_set.measure(answers)
     for name, value in measured.items():
         expected = recorded.get(f"test_{name}")
-        is_other = expected is not None and held_out.is_other
+        is_unseen = expected is not None and test_set.is_unseen
         console.print(
-            f"{name} {value:.6g}" + (f"   {_aside(f'{expected:.6g}')}" if is_other else "")
+            f"{name} {value:.6g}" + (f"   {_recorded_note(f'{expected:.6g}')}" if is_unseen else "")
         )
-        if expected is None or is_other:
+        if expected is None or is_unseen:
             continue
         if abs(value - expected) > tolerance.absolute + tolerance.relative * abs(expected):
-            # The bundle does not say which form its run had.
+            # The bundle does not record whether its run was quick.
             hint = (
                 "; --quick goes with runs that had it, and no others" if contract.decoding else ""
             )
             raise WeirError(f"expected {name} {expected:.6g}, got {value:.6g}{hint}")
-    if not held_out.is_other and any(f"test_{name}" in recorded for name in measured):
+    if not test_set.is_unseen and any(f"test_{name}" in recorded for name in measured):
         console.print("as expected")
 
 
 def _recorded(contract: "Contract") -> float | None:
-    """The test accuracy that was measured last; None if the weights were trained elsewhere."""
+    """The test accuracy that the bundle records; None without a training record."""
     if contract.quantisation is not None:
         return contract.quantisation.after
     if contract.training is None:
@@ -167,7 +246,7 @@ def _recorded(contract: "Contract") -> float | None:
 def _answers(
     client: "Client",
     metadata: "ModelMetadata",
-    questions: "list[Question]",
+    requests: "list[LabelledRequest]",
     *,
     version: str,
     concurrency: int,
@@ -175,41 +254,41 @@ def _answers(
     """The answers in order, with `concurrency` requests in flight."""
     pending: deque[Future[Answer]] = deque()
     console = Console(stderr=True)
-    for question in track(
-        questions, "asking", console=console, transient=True, disable=not console.is_terminal
+    for request in track(
+        requests, "asking", console=console, transient=True, disable=not console.is_terminal
     ):
         if len(pending) == concurrency:
             yield pending.popleft().result()
-        pending.append(client.submit(metadata.name, question.inputs, version=version))
+        pending.append(client.submit(metadata.name, request.inputs, version=version))
     for future in pending:
         yield future.result()
 
 
-def _accuracy(
-    answers: Iterator["Answer"], metadata: "ModelMetadata", questions: "list[Question]"
+def _print_accuracy(
+    answers: Iterator["Answer"], metadata: "ModelMetadata", requests: "list[LabelledRequest]"
 ) -> float:
-    """Print the share of right answers, and how fast they came."""
+    """Print and return the accuracy, with the throughput."""
     from weir.client.rpc import ranked_output
-    from weir.evaluate.questions import count_right
+    from weir.evaluate.classification import count_right
 
     names = [tensor.name for tensor in metadata.outputs]
     output = "tag_ids" if "tag_ids" in names else ranked_output(metadata)
     began = time.perf_counter()
     right = sum(
-        count_right(question, answer[output])
-        for question, answer in zip(questions, answers, strict=True)
+        count_right(request, answer[output])
+        for request, answer in zip(requests, answers, strict=True)
     )
     elapsed_s = time.perf_counter() - began
-    asked = sum(question.asked for question in questions)
-    answered_rows = sum(len(question.answers) for question in questions)
+    targets = sum(request.target_count for request in requests)
+    rows = sum(len(request.targets) for request in requests)
     Console(highlight=False).print(
-        f"accuracy {right / asked:.4f} ({right:,} of {asked:,})   "
-        f"{answered_rows / elapsed_s:,.0f} rows/s"
+        f"accuracy {right / targets:.4f} ({right:,} of {targets:,})   "
+        f"{rows / elapsed_s:,.0f} rows/s"
     )
-    return right / asked
+    return right / targets
 
 
-def _compare(accuracy: float, expected: float, tolerance: float) -> None:
+def _compare_accuracy(accuracy: float, expected: float, tolerance: float) -> None:
     difference = accuracy - expected
     if abs(difference) > tolerance:
         raise WeirError(f"expected accuracy {expected:.4f}, got {accuracy:.4f} ({difference:+.4f})")

@@ -1,4 +1,4 @@
-"""`weir forecast`: the values that follow a series in a CSV file."""
+"""`weir forecast`: the forecast of a series in a CSV file."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from weir.cli.advice import advised
-from weir.cli.columns import read_columns
-from weir.cli.drawing import check_picture, save
-from weir.cli.extras import requires
-from weir.cli.options import AsJson, Target, Timeout, Version
-from weir.cli.texts import Model, decoded, model_of, standard_input
+from weir.cli.error_hints import requires, suggest_verb
+from weir.cli.figures import require_figure_path, save
+from weir.cli.options import AsJson, Model, Target, Timeout, Version, model_name
+from weir.cli.text_inputs import decode_utf8, read_columns, read_standard_input
 from weir.client import defaults
 from weir.client.errors import UsageError
 
@@ -24,8 +22,8 @@ if TYPE_CHECKING:
 
     from weir.client.results import Forecast
 
-_LEAST_SHOWN = 60
-_SHOWN_A_STEP = 5
+_MIN_STEPS_SHOWN = 60
+_STEPS_SHOWN_PER_FORECAST = 5
 
 
 def forecast(
@@ -35,33 +33,34 @@ def forecast(
     *,
     model: Model = "",
     horizon: Annotated[
-        int, typer.Option(min=0, help="How many values; 0: as many as the model sees ahead.")
+        int, typer.Option(min=0, help="Number of values; 0: the model's own horizon.")
     ] = 0,
     columns: Annotated[
         list[str] | None,
-        typer.Option("--column", help="A column to send; else all that hold numbers only."),
+        typer.Option("--column", help="A column to send; by default every numeric column."),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw the series and its forecast, .png or .svg.")
+        Path | None,
+        typer.Option(help="Draw the series and its forecast into this .png or .svg file."),
     ] = None,
     version: Version = "",
     target: Target = defaults.TARGET,
     timeout: Timeout = defaults.TIMEOUT_S,
     as_json: AsJson = False,
 ) -> None:
-    """Forecast the values that follow a series.
+    """Forecast the next values of a series.
 
-    The file has a header line and a row for each moment, the oldest first.
+    The file has a header line and one row per time step, the oldest first.
     """
     with requires("client"):
         from weir.client.client import Client
     series = _read(data, columns or ())
-    check_picture(plot, "--plot")
+    require_figure_path(plot, "--plot")
     with Client(target, timeout_s=timeout) as client:
-        name = model_of(client, model)
-        # One alone needs no name: whatever the file calls it, it is the model's.
+        name = model_name(client, model)
+        # A single column needs no name: it is the model's column, whatever the file calls it.
         sent = next(iter(series.values())) if len(series) == 1 else series
-        with advised(client, name, "forecast"):
+        with suggest_verb(client, name, "forecast"):
             found = client.forecast(name, sent, horizon=horizon, version=version)
     if as_json:
         typer.echo(json.dumps({"name": found.name, "values": found.values.tolist()}))
@@ -69,17 +68,17 @@ def forecast(
         Console().print(_table(found, name))
     if plot is not None:
         own = sent if isinstance(sent, list) else series[found.name]
-        save(_picture(own, found, name), plot)
+        save(_figure(own, found, name), plot)
 
 
 def _read(data: str, columns: Sequence[str]) -> Mapping[str, list[float]]:
     if data == "-":
-        return read_columns(standard_input().splitlines(), "standard input", columns)
+        return read_columns(read_standard_input().splitlines(), "standard input", columns)
     try:
         content = Path(data).read_bytes()
     except OSError as error:
         raise UsageError(f"{data}: {error.strerror or error}") from error
-    return read_columns(decoded(content, data).splitlines(), data, columns)
+    return read_columns(decode_utf8(content, data).splitlines(), data, columns)
 
 
 def _table(found: "Forecast", model: str) -> Table:
@@ -91,25 +90,25 @@ def _table(found: "Forecast", model: str) -> Table:
     return table
 
 
-def _picture(series: Sequence[float], found: "Forecast", model: str) -> "Figure":
-    """The last moments of the series, and what follows."""
+def _figure(series: Sequence[float], found: "Forecast", model: str) -> "Figure":
+    """The end of the series and its forecast."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     values = found.values.tolist()
-    shown = min(len(series), max(_LEAST_SHOWN, _SHOWN_A_STEP * len(values)))
+    shown = min(len(series), max(_MIN_STEPS_SHOWN, _STEPS_SHOWN_PER_FORECAST * len(values)))
     first, last = len(series) - shown, len(series) - 1
     figure = Figure(figsize=(9.0, 4.0), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(range(first, last + 1), series[first:], color="black", linewidth=1.2, label="series")
-    # From the last moment on, so that no gap is between the two.
+    # The forecast line starts at the last value, so that the lines join.
     ahead = [series[-1], *values]
     axes.plot(
         range(last, last + len(ahead)), ahead, color="#d55e00", linewidth=1.6, label="forecast"
     )
     axes.plot(range(last + 1, last + len(ahead)), values, "o", color="#d55e00", markersize=3)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("moment, from the first of the file")
+    axes.set_xlabel("time step, from the start of the file")
     axes.set_ylabel(found.name, parse_math=False)
     axes.set_title(f"{model}: {len(values)} ahead", size=10, loc="left", parse_math=False)
     axes.grid(alpha=0.25)

@@ -1,4 +1,4 @@
-"""`weir generate`: what an encoder-decoder makes of a text, its tokens as they come."""
+"""`weir generate`: text from text by an encoder-decoder, token by token."""
 
 import json
 import sys
@@ -13,13 +13,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from weir.cli.advice import advised
-from weir.cli.attention import TooWide, attention_picture, print_attention, visible
-from weir.cli.drawing import check_picture, save
-from weir.cli.extras import requires
-from weir.cli.many import Outcome, patiently, raise_failures
-from weir.cli.options import AsJson, Target, Timeout, Version
-from weir.cli.texts import Model, Texts, model_of, texts_of
+from weir.cli.error_hints import requires, suggest_verb
+from weir.cli.fan_out import Outcome, raise_failures, with_retries
+from weir.cli.figures import (
+    TooWide,
+    attention_figure,
+    print_attention,
+    require_figure_path,
+    save,
+    visible,
+)
+from weir.cli.options import AsJson, Model, Target, Texts, Timeout, Version, model_name
+from weir.cli.text_inputs import read_texts
 from weir.client import defaults
 from weir.client.errors import InvalidArgument, UsageError
 
@@ -27,13 +32,13 @@ if TYPE_CHECKING:
     from weir.client.generation import Beam, Generation, Sample
     from weir.client.results import Generated, Hypothesis
 
-# How the server begins what it says of a text alone; of an option it says the name first.
-_OWN = "expected "
+# Prefix of the server's messages about the text; messages about an option start with its name.
+_TEXT_PREFIX = "expected "
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
-    """What is printed of an answer, and whether it is also drawn into a file."""
+class _Output:
+    """Which parts of a result are printed, and whether a figure is saved too."""
 
     is_quiet: bool
     attention: bool
@@ -45,39 +50,42 @@ def generate(
     *,
     model: Model = "",
     beam: Annotated[
-        int | None, typer.Option(min=1, metavar="WIDTH", help="Search with a beam.")
+        int | None, typer.Option(min=1, metavar="WIDTH", help="Use beam search.")
     ] = None,
-    sample: Annotated[bool, typer.Option("--sample", help="Draw tokens by chance.")] = False,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Sample tokens by their probabilities.")
+    ] = False,
     temperature: Annotated[
-        float | None, typer.Option(help="Of --sample: above 1 more daring, below less.")
+        float | None,
+        typer.Option(help="With --sample: above 1 flattens the distribution, below sharpens it."),
     ] = None,
     top_k: Annotated[
-        int | None, typer.Option(min=1, help="Of --sample: only among so many likeliest.")
+        int | None, typer.Option(min=1, help="With --sample: draw among the k likeliest tokens.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Of --sample: equal seeds draw equal tokens.")
+        int | None, typer.Option(min=0, help="With --sample: equal seeds draw equal tokens.")
     ] = None,
     n_best: Annotated[
-        int, typer.Option(min=1, help="Of --beam or --sample: how many answers are wanted.")
+        int, typer.Option(min=1, help="With --beam or --sample: number of hypotheses.")
     ] = 1,
     max_tokens: Annotated[
-        int, typer.Option(min=0, help="Most tokens of an answer; 0: as the bundle says.")
+        int, typer.Option(min=0, help="Token limit of a hypothesis; 0: the bundle's limit.")
     ] = 0,
     attention: Annotated[
-        bool, typer.Option("--attention", help="Draw where each step looked.")
+        bool, typer.Option("--attention", help="Print the attention heat map.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Draw it into this picture too, .png or .svg.")
+        Path | None, typer.Option(help="Save the heat map as this .png or .svg file.")
     ] = None,
     version: Version = "",
     target: Target = defaults.TARGET,
     timeout: Timeout = defaults.TIMEOUT_S,
     as_json: AsJson = False,
 ) -> None:
-    """Make a text of a text, and show each token as it comes.
+    """Generate a text from a text, and print each token as it arrives.
 
-    Of several texts, or lines of standard input, each gets a line. A text that cannot be answered is named
-    and passed over, its line stays empty. Exit code 1 if there was one.
+    Each text, or line of standard input, gets one output line. A text that fails is reported and
+    its line stays empty. Exit code 1 if a text failed.
     """
     with requires("client"):
         from weir.client.client import Client
@@ -86,13 +94,13 @@ def generate(
         raise UsageError(
             f"--n-best: expected --beam or --sample with it, greedily there is 1, got {n_best}"
         )
-    given = texts_of(texts)
-    check_picture(out, "--out")
+    given = read_texts(texts)
+    require_figure_path(out, "--out")
     if out is not None and len(given) > 1:
         raise UsageError(f"--out: expected one text to draw, got {len(given)}")
     with Client(target, timeout_s=timeout) as client:
-        name = model_of(client, model)
-        ask = partial(
+        name = model_name(client, model)
+        call = partial(
             client.generate,
             name,
             search=search,
@@ -101,14 +109,14 @@ def generate(
             attention=attention or out is not None,
             version=version,
         )
-        shown = _Shown(is_quiet=as_json, attention=attention, is_drawn=out is not None)
-        with advised(client, name, "generate"):
-            outcomes = [_outcome(ask, text, shown) for text in given]
+        output = _Output(is_quiet=as_json, attention=attention, is_drawn=out is not None)
+        with suggest_verb(client, name, "generate"):
+            outcomes = [_outcome(call, text, output) for text in given]
     if as_json:
-        typer.echo(json.dumps(list(map(_plain, outcomes)), ensure_ascii=False))
+        typer.echo(json.dumps(list(map(_to_json, outcomes)), ensure_ascii=False))
     raise_failures(outcomes, "texts could not be answered")
-    if out is not None and (only := outcomes[0].answer):
-        save(attention_picture(only), out)
+    if out is not None and (only := outcomes[0].result):
+        save(attention_figure(only), out)
 
 
 def _search(
@@ -119,11 +127,7 @@ def _search(
     top_k: int | None,
     seed: int | None,
 ) -> "Beam | Sample | None":
-    """How tokens are chosen, as the options say.
-
-    Raises:
-        UsageError: they contradict each other.
-    """
+    """The search of the options; UsageError if they contradict each other."""
     with requires("client"):
         from weir.client.generation import Beam, Sample
     own = {"--temperature": temperature, "--top-k": top_k, "--seed": seed}
@@ -137,48 +141,48 @@ def _search(
 
 
 def _outcome(
-    ask: "Callable[[str], Generation]", text: str, shown: _Shown
+    call: "Callable[[str], Generation]", text: str, output: _Output
 ) -> "Outcome[str, Generated]":
-    """What came of a text; a failure that is not this text's alone raises."""
+    """The outcome of a text; a failure that concerns all texts raises."""
     try:
-        return Outcome(text, patiently(lambda: _show(ask(text), shown)))
+        return Outcome(text, with_retries(lambda: _show(call(text), output)))
     except InvalidArgument as error:
-        if not str(error).startswith(_OWN):
+        if not str(error).startswith(_TEXT_PREFIX):
             raise
-        if not shown.is_quiet:
+        if not output.is_quiet:
             sys.stdout.write("\n")
         return Outcome(text, failure=str(error))
 
 
-def _show(generation: "Generation", shown: _Shown) -> "Generated":
-    """Print an answer while it comes; what it says about itself goes to standard error."""
+def _show(generation: "Generation", output: _Output) -> "Generated":
+    """Print a result while it arrives; warnings go to standard error."""
     text = ""
     for token in generation:
         text += token.text
-        if not shown.is_quiet:
+        if not output.is_quiet:
             sys.stdout.write(token.text)
             sys.stdout.flush()
     result = generation.result()
-    if shown.is_quiet:
+    if output.is_quiet:
         return result
     if len(result.hypotheses) > 1:
         Console().print(_table(result))
     else:
-        # A beam has no tokens to show before its end.
+        # A beam search streams no tokens.
         sys.stdout.write(result.text.removeprefix(text) + "\n")
         sys.stdout.flush()
-    _tell(result)
-    if shown.attention:
+    _print_warnings(result)
+    if output.attention:
         try:
             print_attention(result, Console())
         except TooWide as error:
-            if not shown.is_drawn:
+            if not output.is_drawn:
                 raise
             sys.stderr.write(f"weir: {error}\n")
     return result
 
 
-def _tell(result: "Generated") -> None:
+def _print_warnings(result: "Generated") -> None:
     if result.unknown:
         sys.stderr.write(f"weir: never seen: {' '.join(map(visible, result.unknown))}\n")
     if not result.hypotheses[0].is_complete:
@@ -193,20 +197,20 @@ def _table(result: "Generated") -> Table:
     return table
 
 
-def _plain(outcome: "Outcome[str, Generated]") -> dict[str, Any]:
-    result = outcome.answer
+def _to_json(outcome: "Outcome[str, Generated]") -> dict[str, Any]:
+    result = outcome.result
     if result is None:
         return {"text": outcome.item, "error": outcome.failure}
     return {
         "model": result.model,
         "version": result.version,
-        "hypotheses": list(map(_plain_hypothesis, result.hypotheses)),
+        "hypotheses": list(map(_hypothesis_to_json, result.hypotheses)),
         "source": list(result.source),
         "unknown": list(result.unknown),
     }
 
 
-def _plain_hypothesis(one: "Hypothesis") -> dict[str, Any]:
+def _hypothesis_to_json(one: "Hypothesis") -> dict[str, Any]:
     plain = {
         "text": one.text,
         "tokens": list(one.tokens),

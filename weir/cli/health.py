@@ -1,11 +1,11 @@
-"""`weir health`: how a server, or a model, does."""
+"""`weir health`: the health of a server or of a model."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from weir.cli.extras import requires
+from weir.cli.error_hints import requires
 from weir.cli.options import Target, Timeout
 from weir.client import defaults
 from weir.client.errors import NotFound, Unavailable
@@ -18,16 +18,16 @@ _UNKNOWN = "SERVICE_UNKNOWN"
 
 def health(
     *,
-    service: Annotated[str, typer.Option(help="A model's name; else the server itself.")] = "",
+    service: Annotated[str, typer.Option(help="A model's name; by default the server.")] = "",
     watch: Annotated[
-        bool, typer.Option("--watch", help="Print each change until the server goes.")
+        bool, typer.Option("--watch", help="Print each change until the server stops.")
     ] = False,
     target: Target = defaults.TARGET,
     timeout: Timeout = defaults.TIMEOUT_S,
 ) -> None:
-    """Say how a server or a model does.
+    """Print the health of a server or a model.
 
-    Exit code 0 if it serves, 3 if not or if no server is there, 1 if the server knows no such model.
+    Exit code 0 if it serves, 3 if not or if the server is unreachable, 1 if the model is unknown.
     """
     with requires("client"):
         from weir.client.client import Client

@@ -1,4 +1,4 @@
-"""`weir infer`: one request from a shell."""
+"""`weir infer`: one inference request."""
 
 import json
 from pathlib import Path
@@ -8,8 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from weir.cli.advice import listed
-from weir.cli.extras import requires
+from weir.cli.error_hints import requires, suggest_models
 from weir.cli.options import AsJson, Target, Timeout, Version
 from weir.client import defaults
 from weir.client.errors import UsageError
@@ -27,11 +26,12 @@ def infer(
             "--input",
             "-i",
             metavar="NAME=VALUE",
-            help="A .npy file or a JSON array; NAME= may be left out if there is one input.",
+            help="A .npy file or a JSON array; NAME= is optional for a model of one input.",
         ),
     ],
     outputs: Annotated[
-        list[str] | None, typer.Option("--output", "-o", help="A wanted output; else all.")
+        list[str] | None,
+        typer.Option("--output", "-o", help="An output to request; by default all."),
     ] = None,
     version: Version = "",
     target: Target = defaults.TARGET,
@@ -39,24 +39,24 @@ def infer(
     as_json: AsJson = False,
     out: Annotated[Path | None, typer.Option(help="Write the outputs to this .npz file.")] = None,
 ) -> None:
-    """Send one request and show its answer."""
+    """Send one inference request and print its answer."""
     if out is not None and out.suffix != ".npz":
         raise UsageError(f"--out: expected a name that ends in .npz, got {out}")
     with requires("client"):
         from weir.cli.inputs import parse_inputs
         from weir.client.client import Client
-    with Client(target, timeout_s=timeout) as client, listed(client, model):
+    with Client(target, timeout_s=timeout) as client, suggest_models(client, model):
         arrays = parse_inputs(inputs, client.metadata(model, version))
         answer = client.infer(model, arrays, version=version, outputs=outputs)
     if out is not None:
         _save(answer, out)
     if as_json:
-        typer.echo(json.dumps(_plain(answer)))
+        typer.echo(json.dumps(_to_json(answer)))
     else:
         Console().print(_table(answer))
 
 
-def _plain(answer: "Answer") -> dict[str, object]:
+def _to_json(answer: "Answer") -> dict[str, object]:
     return {
         "model": answer.model,
         "version": answer.version,
@@ -93,7 +93,7 @@ def _readable(array: "Array") -> object:
 def _save(answer: "Answer", out: Path) -> None:
     import numpy as np
 
-    # An array of objects could only be pickled; text of one width can be stored as it is.
+    # An object array would need pickle; a fixed-width bytes array does not.
     arrays = {
         name: array.astype("S") if array.dtype == object else array
         for name, array in answer.items()

@@ -1,4 +1,4 @@
-"""Arrays from what is typed at a shell: `name=file.npy`, or `name=` and JSON."""
+"""Arrays from command-line arguments: `name=file.npy`, or `name=` and JSON."""
 
 import json
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from weir.protocol.datatypes import DATATYPES
 def parse_inputs(texts: Sequence[str], metadata: ModelMetadata) -> dict[str, Array]:
     """Arrays by input name; the name may be left out for a model of one input.
 
-    JSON takes the datatype the model wants; a file keeps its own.
+    JSON values get the input's datatype; a file keeps its own.
 
     Raises:
-        UsageError: no such input, no such file, or something that is no array of that datatype.
+        UsageError: an unknown input, an unreadable file, or a value of another datatype.
     """
     tensors = {tensor.name: tensor for tensor in metadata.inputs}
     arrays: dict[str, Array] = {}
@@ -54,7 +54,7 @@ def _read(text: str, tensor: TensorMetadata) -> Array:
         raise UsageError(f"input {tensor.name!r}: expected {tensor.datatype}, got {text!r}")
     with np.errstate(invalid="ignore", over="ignore"):
         array = given.astype(dtype)
-    # A number must not become another one: 1.5 or 300 is no UINT8.
+    # A conversion must not change a number: 1.5 and 300 are no UINT8.
     if dtype.kind in "iub" and not np.array_equal(array, given):
         raise UsageError(f"input {tensor.name!r}: {text} does not fit {tensor.datatype}")
     return array

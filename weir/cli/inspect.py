@@ -1,4 +1,4 @@
-"""`weir inspect`: what a bundle is, down to how its layers share their weights."""
+"""`weir inspect`: the contract, files and weight sharing of a bundle."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from weir.cli.extras import requires
+from weir.cli.error_hints import requires
 from weir.client.errors import MissingExtra, UsageError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from weir.bundle.decoding import Decoding
     from weir.bundle.reader import Bundle
     from weir.bundle.sharing import Sharing
-    from weir.cli.graph import Graph
+    from weir.cli.weight_sharing import Graph
 
 
 def inspect(
@@ -25,13 +25,13 @@ def inspect(
     ],
     *,
     models: Annotated[
-        Path, typer.Option(help="Where NAME is looked for.", envvar="WEIR_MODELS_DIR")
+        Path, typer.Option(help="The folder that holds NAME.", envvar="WEIR_MODELS_DIR")
     ] = Path("models"),
 ) -> None:
-    """Show a bundle: contract, files, parity, and parameters against connections of each graph."""
+    """Show a bundle: contract, files, parity, and the parameters and connections of each graph."""
     from weir.bundle import reader
     from weir.bundle.errors import BundleError
-    from weir.cli.model_paths import find_bundle
+    from weir.cli.model_directory import find_bundle
 
     directory = find_bundle(Path(model) if Path(model).is_dir() else models / model)
     console = Console()
@@ -155,7 +155,7 @@ def _show_graph(
 ) -> None:
     try:
         with requires("export"):
-            from weir.cli.graph import read_graph
+            from weir.cli.weight_sharing import read_graph
     except MissingExtra as error:
         console.print(f"layers cannot be counted: {error}", markup=False)
         return
@@ -169,9 +169,9 @@ def _show_graph(
 
 
 def _layers(graph: "Graph", trained: "Sharing | None", title: str) -> Table:
-    """One row a layer of the graph; connections over parameters is how often each weight is used for one row.
+    """A table row per layer; connections / parameters is how often each weight is used for one row.
 
-    The sums are those of the network as it was trained, where the contract counts them.
+    The sums are those of the trained network if the contract records them.
     """
     table = Table(
         "layer",

@@ -1,6 +1,6 @@
-"""`weir serve`, `weir train`, `weir export`: the programs of the other packages, under one name.
+"""`weir serve`, `weir train` and `weir export`: the programs of the other packages.
 
-They read their own arguments, `--help` included; nothing is interpreted here.
+Each parses its own arguments, `--help` included.
 """
 
 import importlib
@@ -8,21 +8,21 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from weir.cli.extras import requires
+from weir.cli.error_hints import requires
 
 PROGRAMS = {
     "serve": ("weir.server", "Serve every model of a directory over gRPC, with metrics."),
-    "train": ("weir.training", "Train a network by a recipe; leaves a run directory."),
-    "export": ("weir.export", "Turn a run into an ONNX bundle, once both compute the same."),
+    "train": ("weir.training", "Train a network by a recipe; writes a run directory."),
+    "export": ("weir.export", "Export a run as an ONNX bundle, once a parity check passes."),
 }
 _EXTRAS = {"serve": "server", "train": "train", "export": "export"}
-_UNTOUCHED = {"allow_extra_args": True}
+_PASS_THROUGH = {"allow_extra_args": True}
 
 
 def register(app: typer.Typer) -> None:
     """Add the three verbs."""
     for verb, (_, summary) in PROGRAMS.items():
-        app.command(verb, help=summary, add_help_option=False, context_settings=_UNTOUCHED)(
+        app.command(verb, help=summary, add_help_option=False, context_settings=_PASS_THROUGH)(
             _verb(verb)
         )
 
@@ -35,13 +35,13 @@ def _verb(verb: str) -> Callable[[typer.Context], None]:
 
 
 def protected(arguments: Sequence[str]) -> list[str]:
-    """The command line with what follows one of the three verbs marked as none of our options."""
+    """The command line with `--` after one of the three verbs, so that its options pass through."""
     verb, rest = list(arguments[:1]), list(arguments[1:])
     return [*verb, "--", *rest] if verb and verb[0] in PROGRAMS else [*verb, *rest]
 
 
 def launch(verb: str, arguments: list[str]) -> None:
-    """Run another package's program with these arguments, and end with its exit code."""
+    """Run a verb's program with its arguments and exit with its exit code."""
     package, _ = PROGRAMS[verb]
     with requires(_EXTRAS[verb]):
         main = importlib.import_module(f"{package}.__main__").main

@@ -1,6 +1,6 @@
-"""`weir`: the one command.
+"""`weir`: the command with all verbs.
 
-What its exit codes mean stands in `_EPILOG`, and with those of `serve`, `train` and `export` in docs/serving.md.
+`_EPILOG` explains its exit codes; docs/serving.md adds those of `serve`, `train` and `export`.
 """
 
 import sys
@@ -41,14 +41,14 @@ _EXIT_CODES: dict[type[WeirError], int] = {
 }
 
 _EPILOG = (
-    "Exit codes: 0 done; 1 it failed, and one line says why; 2 it was asked wrongly; 3 no server there, "
-    "or not ready; 4 it took too long; 5 the server is too busy; 130 Ctrl-C."
+    "Exit codes: 0 success; 1 failure, explained in one line; 2 wrong usage; 3 server unreachable "
+    "or not ready; 4 timeout; 5 server overloaded; 130 Ctrl-C."
 )
 _START_ONE = ": start one with `weir serve`, or give --target"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command and exit; an expected failure is one line on stderr."""
+    """Run the command and exit; an expected failure prints one line to stderr."""
     try:
         given = sys.argv[1:] if arguments is None else arguments
         _app()(args=launch.protected(given), prog_name="weir")

@@ -1,4 +1,4 @@
-"""`weir rollback`: a version before the one that answers becomes the stable one."""
+"""`weir rollback`: an older version becomes the stable one."""
 
 import sys
 from pathlib import Path
@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from weir.cli.advice import listed, models_of
-from weir.cli.changing import OTHERWISE, OnDisk, control, standing
-from weir.cli.extras import requires
-from weir.cli.label import FOR_NOW, when
+from weir.cli.error_hints import (
+    models_by_name,
+    requires,
+    suggest_model_control,
+    suggest_models,
+)
+from weir.cli.models import OR_ON_DISK, UNTIL_STOP, OnDisk, serving_summary, when_effective
 from weir.cli.options import Target, Timeout
 from weir.client import defaults
 from weir.client.errors import FailedPrecondition, NotFound, UsageError
@@ -26,9 +29,9 @@ def rollback(
     target: Target = defaults.TARGET,
     timeout: Timeout = defaults.LOADING_S,
 ) -> None:
-    """Let the next older version that can be served answer instead, by the label "stable".
+    """Give the label "stable" to the next older version that loads, so that it answers.
 
-    For as long as the server runs, or for good with --models.
+    Lasts until the server stops, or for good with --models.
     """
     if models is None:
         _by_call(name, target, timeout)
@@ -37,25 +40,25 @@ def rollback(
 
 
 def _on_disk(name: str, models: Path) -> None:
-    from weir.cli.labels import roll_back
+    from weir.cli.model_directory import roll_back
 
     former, older = roll_back(models, name)
     typer.echo(f"{name}: {former} -> {older}")
-    typer.echo(when(name))
+    typer.echo(when_effective(name))
     typer.echo(
         f"`weir models label {name} stable= --models {models}` lets the newest answer again, "
         f"`stable=N` version N"
     )
 
 
-def _by_call(name: str, target: str, timeout: float) -> None:
+def _by_call(name: str, target: str, timeout_s: float) -> None:
     with requires("client"):
         from weir.client.client import Client
 
-    with Client(target) as client, control(OTHERWISE):
+    with Client(target) as client, suggest_model_control(OR_ON_DISK):
         model = _find(client, name)
-        older = _go_back(client, model, timeout)
-    typer.echo(f"{name}: {model.answering or 'none'} -> {older} ({FOR_NOW})")
+        older = _label_older(client, model, timeout_s)
+    typer.echo(f"{name}: {model.answering or 'none'} -> {older} ({UNTIL_STOP})")
     typer.echo(
         f"`weir models label {name} stable=` ends that, "
         f"`weir models label {name} stable=N` lets version N answer"
@@ -63,41 +66,43 @@ def _by_call(name: str, target: str, timeout: float) -> None:
 
 
 def _find(client: "Client", name: str) -> "ModelInfo":
-    with listed(client, name):
+    with suggest_models(client, name):
         for model in client.models():
             if model.name == name:
                 return model
         raise NotFound(f"unknown model {name!r}")
 
 
-def _go_back(client: "Client", model: "ModelInfo", timeout: float) -> int:
-    """Make the next older version that can be served the stable one; FailedPrecondition if none can."""
+def _label_older(client: "Client", model: "ModelInfo", timeout_s: float) -> int:
+    """Label the next older version that loads; FailedPrecondition if none loads."""
     from weir.bundle.versions import STABLE
 
     for version in _older(model):
         try:
-            client.set_label(model.name, STABLE, version, timeout_s=timeout)
+            client.set_label(model.name, STABLE, version, timeout_s=timeout_s)
         except FailedPrecondition as error:
             reason = str(error).removeprefix(f"label {STABLE!r} stays: ")
             sys.stderr.write(f"weir: {' '.join(reason.split())}\n")
         else:
             return version
-    now = models_of(client).get(model.name, model)
+    now = models_by_name(client).get(model.name, model)
     raise FailedPrecondition(
-        f"{model.name}: no older version can be served; as before, {standing(now)}"
+        f"{model.name}: no older version can be served; as before, {serving_summary(now)}"
     )
 
 
 def _older(model: "ModelInfo") -> list[int]:
-    """The versions one may go back to, the highest first; UsageError if there is none."""
-    from weir.cli.labels import older_than
+    """The versions older than the default one, the highest first; UsageError if there is none."""
+    from weir.cli.model_directory import older_than
 
     on_disk = [int(version) for version in model.on_disk]
-    # Where none answers, as after a start with a broken one, the newest is what one wants to leave.
-    known = [*on_disk, *(int(one.version) for one in model.versions)]
+    # Without a default version, as after a start with a broken one, start below the newest.
+    known = [*on_disk, *(int(each.version) for each in model.versions)]
     former = int(model.answering) if model.answering else max(known, default=0)
     older = older_than(former, on_disk)
     if not older:
-        who = f"version {former}" if model.answering else "no version"
-        raise UsageError(f"{model.name}: {who} answers, and on disk none is older than {former}")
+        default = f"version {former}" if model.answering else "no version"
+        raise UsageError(
+            f"{model.name}: {default} answers, and on disk none is older than {former}"
+        )
     return older

@@ -1,4 +1,4 @@
-"""`weir tag`: a tag for each token of a text, from a shell."""
+"""`weir tag`: the tag of each token of texts."""
 
 import json
 from collections.abc import Sequence
@@ -9,17 +9,26 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from weir.cli.advice import advised
-from weir.cli.extras import requires
-from weir.cli.many import Outcome, ask_all, raise_failures
-from weir.cli.options import AsJson, Target, Timeout, Version
-from weir.cli.texts import Concurrency, Model, Texts, model_of, texts_of
+from weir.cli.error_hints import requires, suggest_verb
+from weir.cli.fan_out import Outcome, call_each, raise_failures
+from weir.cli.options import (
+    AsJson,
+    Concurrency,
+    Model,
+    Target,
+    Texts,
+    Timeout,
+    Version,
+    model_name,
+)
+from weir.cli.text_inputs import read_texts
 from weir.client import defaults
 
 if TYPE_CHECKING:
     from weir.client.results import TaggedToken
 
-OWN = "texts[0]: "
+# Prefix of the server's messages about the only text of a request.
+TEXT_PREFIX = "texts[0]: "
 
 
 def tag(
@@ -34,28 +43,34 @@ def tag(
 ) -> None:
     """Tag each token of texts.
 
-    A text that cannot be tagged is named and passed over. Exit code 1 if there was one.
+    A text that fails is reported and skipped. Exit code 1 if a text failed.
     """
     with requires("client"):
         from weir.client.client import Client
-    given = texts_of(texts)
+    given = read_texts(texts)
     with Client(target, timeout_s=timeout) as client:
-        name = model_of(client, model)
+        name = model_name(client, model)
 
-        def ask(text: str) -> "list[TaggedToken]":
+        def call(text: str) -> "list[TaggedToken]":
             return client.tag(name, [text], version=version)[0]
 
-        with advised(client, name, "tag"):
-            outcomes = ask_all(ask, given, concurrency=concurrency, own=OWN, doing="tagging")
+        with suggest_verb(client, name, "tag"):
+            outcomes = call_each(
+                call,
+                given,
+                concurrency=concurrency,
+                item_prefix=TEXT_PREFIX,
+                progress="tagging",
+            )
     if as_json:
-        typer.echo(json.dumps([_plain(outcome) for outcome in outcomes], ensure_ascii=False))
+        typer.echo(json.dumps([_to_json(outcome) for outcome in outcomes], ensure_ascii=False))
     else:
         Console().print(_table(outcomes, name))
     raise_failures(outcomes, "texts could not be tagged")
 
 
-def _plain(outcome: "Outcome[str, list[TaggedToken]]") -> dict[str, object]:
-    if outcome.answer is None:
+def _to_json(outcome: "Outcome[str, list[TaggedToken]]") -> dict[str, object]:
+    if outcome.result is None:
         return {"text": outcome.item, "error": outcome.failure}
     tokens = [
         {
@@ -64,7 +79,7 @@ def _plain(outcome: "Outcome[str, list[TaggedToken]]") -> dict[str, object]:
             "probability": token.probability,
             "is_unknown": token.is_unknown,
         }
-        for token in outcome.answer
+        for token in outcome.result
     ]
     return {"text": outcome.item, "tokens": tokens}
 
@@ -76,9 +91,9 @@ def _table(outcomes: "Sequence[Outcome[str, list[TaggedToken]]]", model: str) ->
     table.add_column("probability", justify="right")
     table.add_column("")
     for outcome in outcomes:
-        if outcome.answer is None:
+        if outcome.result is None:
             table.add_row(f"[red]{escape(outcome.failure)}[/]", "", "", "")
-        for token in outcome.answer or ():
+        for token in outcome.result or ():
             table.add_row(
                 escape(token.text),
                 escape(token.tag),

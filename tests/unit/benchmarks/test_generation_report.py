@@ -1,7 +1,7 @@
 import numpy as np
 
 from benchmarks.generation_report import Asked, Work, latencies, tokens_of
-from benchmarks.generator import Plan, Record
+from benchmarks.generator import Record, Schedule
 from benchmarks.http2 import framed
 from weir.protocol import inference_pb2 as pb
 
@@ -27,9 +27,9 @@ def test_tokens_are_read_up_to_the_answers_length() -> None:
 
 def test_answers_are_compared_by_source_where_both_servers_gave_one() -> None:
     asked = Asked("pronounce", [b"a", b"b", b"c"])
-    plan = Plan("", "", asked.bodies, [2, 0, 1])
-    asked.keep("whole", plan, record([answer([1]), answer([2]), b""], [1, 1, 1]))
-    asked.keep("steps", plan, record([answer([1]), answer([3]), answer([4])], [1, 1, 1]))
+    schedule = Schedule("", "", asked.bodies, [2, 0, 1])
+    asked.keep("whole", schedule, record([answer([1]), answer([2]), b""], [1, 1, 1]))
+    asked.keep("steps", schedule, record([answer([1]), answer([3]), answer([4])], [1, 1, 1]))
 
     assert asked.differing("steps", "whole") == (1, 2)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import generator
-from benchmarks.generator import Generator, Plan
+from benchmarks.generator import Generator, Schedule
 from benchmarks.http2 import framed, messages
 
 ECHO, REFUSE, COUNT = "/test.Service/Echo", "/test.Service/Refuse", "/test.Service/Count"
@@ -46,9 +46,9 @@ BODIES = [framed(b"x" * size) for size in (0, 10, 1000, 60_000)]
 @pytest.mark.parametrize("connections", [1, 3])
 def test_a_closed_loop_gets_the_answer_to_each_call(target: str, connections: int) -> None:
     order = [0, 1, 2, 3, 2, 1, 0] * 10
-    plan = Plan(target, ECHO, BODIES, order, in_flight=8, connections=connections)
+    schedule = Schedule(target, ECHO, BODIES, order, in_flight=8, connections=connections)
 
-    record = Generator(plan).run()
+    record = Generator(schedule).run()
 
     assert record.answers == [BODIES[each] for each in order]
     assert (record.sent_s <= record.first_s).all() and (record.first_s <= record.ended_s).all()
@@ -57,9 +57,9 @@ def test_a_closed_loop_gets_the_answer_to_each_call(target: str, connections: in
 
 @pytest.mark.parametrize("in_flight", [1, 4])
 def test_a_closed_loop_has_no_more_calls_open_than_it_should(target: str, in_flight: int) -> None:
-    plan = Plan(target, ECHO, BODIES[:1], [0] * 30, in_flight=in_flight)
+    schedule = Schedule(target, ECHO, BODIES[:1], [0] * 30, in_flight=in_flight)
 
-    record = Generator(plan).run()
+    record = Generator(schedule).run()
 
     began, ended = np.sort(record.sent_s), np.sort(record.ended_s)
     assert (began[in_flight:] >= ended[: len(ended) - in_flight]).all()
@@ -67,9 +67,9 @@ def test_a_closed_loop_has_no_more_calls_open_than_it_should(target: str, in_fli
 
 def test_an_open_loop_sends_when_calls_are_due_and_counts_from_then(target: str) -> None:
     due_s = [0.0, 0.0, 0.01, 0.05]
-    plan = Plan(target, ECHO, BODIES, [0, 1, 2, 3], due_s=due_s)
+    schedule = Schedule(target, ECHO, BODIES, [0, 1, 2, 3], due_s=due_s)
 
-    record = Generator(plan).run()
+    record = Generator(schedule).run()
 
     assert record.began_s.tolist() == due_s
     assert (record.sent_s >= record.began_s).all()
@@ -77,26 +77,26 @@ def test_an_open_loop_sends_when_calls_are_due_and_counts_from_then(target: str)
 
 
 def test_refused_calls_end_without_an_answer(target: str) -> None:
-    record = Generator(Plan(target, REFUSE, BODIES, [0, 1], in_flight=2)).run()
+    record = Generator(Schedule(target, REFUSE, BODIES, [0, 1], in_flight=2)).run()
 
     assert record.answers == [b"", b""]
     assert np.isnan(record.first_s).all() and np.isfinite(record.ended_s).all()
 
 
 def test_streams_are_read_to_their_end(target: str) -> None:
-    record = Generator(Plan(target, COUNT, [framed(b"3"), framed(b"5")], [0, 1])).run()
+    record = Generator(Schedule(target, COUNT, [framed(b"3"), framed(b"5")], [0, 1])).run()
 
     assert [len(messages(answer)) for answer in record.answers] == [3, 5]
     assert messages(record.answers[0]) == [b"0", b"1", b"2"]
 
 
-def test_plans_and_records_survive_their_files(target: str, tmp_path: Path) -> None:
-    plan = Plan(target, ECHO, BODIES, [0, 3, 1], due_s=[0.0, 0.01, 0.02], connections=2)
+def test_schedules_and_records_survive_their_files(target: str, tmp_path: Path) -> None:
+    schedule = Schedule(target, ECHO, BODIES, [0, 3, 1], due_s=[0.0, 0.01, 0.02], connections=2)
 
-    generator.write_plan(plan, tmp_path / "plan.npz")
-    assert generator.read_plan(tmp_path / "plan.npz") == plan
+    generator.write_schedule(schedule, tmp_path / "schedule.npz")
+    assert generator.read_schedule(tmp_path / "schedule.npz") == schedule
 
-    record = Generator(plan).run()
+    record = Generator(schedule).run()
     generator.write_record(record, tmp_path / "record.npz")
     read = generator.read_record(tmp_path / "record.npz")
     assert read.answers == record.answers

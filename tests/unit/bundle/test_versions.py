@@ -1,5 +1,3 @@
-import os
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,13 +8,11 @@ from weir.bundle.errors import BrokenBundle, InvalidVersions
 from weir.bundle.versions import (
     Policy,
     Versions,
-    dump,
     is_label,
     is_version,
     parse,
     read,
     wanted,
-    write,
 )
 
 ALL, LATEST = Policy(), Policy(latest=2)
@@ -26,10 +22,6 @@ labels = st.dictionaries(names_of_labels, numbers, max_size=4)
 policies = st.none() | st.builds(
     Policy, latest=st.none() | st.integers(1, 99), specific=st.just(())
 ) | st.builds(Policy, specific=st.lists(numbers, min_size=1, max_size=5).map(tuple))  # fmt: skip
-
-
-def names(directory: Path) -> list[str]:
-    return [path.name for path in directory.iterdir()]
 
 
 def test_everything_can_be_said() -> None:
@@ -103,18 +95,6 @@ def test_what_toml_refuses_is_refused(text: bytes) -> None:
         parse(text)
 
 
-@given(st.builds(Versions, policies, labels))
-def test_what_is_written_reads_the_same(versions: Versions) -> None:
-    assert parse(dump(versions).encode()) == versions
-
-
-def test_what_is_written_is_plain_to_people() -> None:
-    text = dump(Versions(Policy(specific=(1, 3)), {"stable": 1, "v1.2": 3}))
-
-    assert text == 'policy = { specific = [1, 3] }\n\n[labels]\nstable = 1\n"v1.2" = 3\n'
-    assert dump(Versions()) == ""
-
-
 @pytest.mark.parametrize(
     ("versions", "expected"),
     [
@@ -178,37 +158,3 @@ def test_a_file_of_pure_size_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(BrokenBundle, match="at most 1048576 bytes"):
         read(tmp_path)
-
-
-def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
-    (tmp_path / "versions.toml").write_text("# mine\n")
-    versions = Versions(LATEST, {"stable": 1})
-
-    write(tmp_path, versions)
-
-    assert read(tmp_path) == versions
-    assert names(tmp_path) == ["versions.toml"]
-    assert (tmp_path / "versions.toml").stat().st_mode & 0o777 == 0o644
-
-
-def test_a_file_that_nobody_could_read_again_is_not_written(tmp_path: Path) -> None:
-    with pytest.raises(InvalidVersions):
-        write(tmp_path, Versions(labels={"1": 1}))
-
-    assert names(tmp_path) == []
-
-
-def test_a_write_that_fails_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(_: int) -> None:
-        raise OSError("the disk is full")
-
-    (tmp_path / "versions.toml").write_text("[labels]\nstable = 1\n")
-    monkeypatch.setattr(os, "fsync", fail)
-
-    with pytest.raises(OSError, match="full"):
-        write(tmp_path, Versions())
-
-    assert names(tmp_path) == ["versions.toml"]
-    assert tomllib.loads((tmp_path / "versions.toml").read_text()) == {"labels": {"stable": 1}}

@@ -237,7 +237,9 @@ def test_a_load_is_answered_without_an_error(server: Server) -> None:
 
     call = infer(infer_request("affine", {"x": ROWS}))
 
-    tally = generator.run(Plan(server.target, call.path, call.body, requests=500, warmup_s=0.05))
+    tally = generator.run_here(
+        Plan(server.target, call.path, call.body, requests=500, warmup_s=0.05)
+    )
 
     assert len(tally.latencies_s) == 500 and not tally.errors
 

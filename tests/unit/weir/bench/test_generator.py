@@ -3,7 +3,7 @@ import pytest
 
 import weir
 from tests.unit.weir.fake_server import FakeServer
-from weir.bench import generator, processes
+from weir.bench import generator
 from weir.bench.plan import Plan
 from weir.bench.tally import Tally
 from weir.client import rpc
@@ -22,21 +22,21 @@ def check(tally: Tally, answered: int) -> None:
 
 @pytest.mark.parametrize("connections", [1, 3])
 def test_a_closed_loop_makes_so_many_calls(fake: FakeServer, connections: int) -> None:
-    tally = generator.run(plan(fake.target, connections=connections))
+    tally = generator.run_here(plan(fake.target, connections=connections))
 
     check(tally, 40)
     assert not tally.errors and not tally.lateness_s
 
 
 def test_a_closed_loop_ends_after_its_time(fake: FakeServer) -> None:
-    tally = generator.run(plan(fake.target, requests=None, duration_s=0.1))
+    tally = generator.run_here(plan(fake.target, requests=None, duration_s=0.1))
 
     check(tally, len(tally.ends_s))
     assert max(end - took for end, took in zip(tally.ends_s, tally.latencies_s, strict=True)) < 0.1
 
 
 def test_an_open_loop_makes_the_calls_that_are_due(fake: FakeServer) -> None:
-    tally = generator.run(plan(fake.target, rate_per_s=400.0, connections=2))
+    tally = generator.run_here(plan(fake.target, rate_per_s=400.0, connections=2))
 
     check(tally, 40)
     assert len(tally.lateness_s) == 40 and min(tally.lateness_s) >= 0
@@ -44,20 +44,20 @@ def test_an_open_loop_makes_the_calls_that_are_due(fake: FakeServer) -> None:
 
 def test_a_request_that_is_refused_is_not_repeated(fake: FakeServer) -> None:
     with pytest.raises(weir.NotFound, match="nobody"):
-        generator.run(plan(fake.target, model="nobody"))
+        generator.run_here(plan(fake.target, model="nobody"))
 
 
 def test_calls_that_fail_later_are_counted_by_status(fake: FakeServer) -> None:
-    tally = generator.run(plan(fake.target, model="flaky", concurrency=1))
+    tally = generator.run_here(plan(fake.target, model="flaky", concurrency=1))
 
     assert tally.errors == {"UNAVAILABLE": 20}
     check(tally, 20)
 
 
 def test_several_processes_share_the_calls(fake: FakeServer) -> None:
-    check(processes.run(plan(fake.target), 2), 40)
+    check(generator.run(plan(fake.target), 2), 40)
 
 
 def test_an_error_of_a_process_is_told_by_this_one(fake: FakeServer) -> None:
     with pytest.raises(weir.NotFound, match="nobody"):
-        processes.run(plan(fake.target, model="nobody"), 2)
+        generator.run(plan(fake.target, model="nobody"), 2)

@@ -172,7 +172,7 @@ def test_a_series_is_asked_with_its_bundle_and_without_an_accuracy(
     lacking = weir(*order, "--bundle", other)
 
     assert without.code == expecting.code == lacking.code == 2
-    assert "say --bundle" in without.err
+    assert "needs --bundle" in without.err
     assert "forecasting has no accuracy" in expecting.err
     assert "expected a column 'price', found none" in lacking.err
 
@@ -333,10 +333,10 @@ def test_pairs_that_do_not_fit_are_refused(weir: Weir, fake: FakeServer, tmp_pat
         for name, options in {
             "--expect": ["--data", data, "--bundle", bundle, "--expect", 0.5],
             "neither a set of pairs": ["--data", "no/such", "--bundle", bundle],
-            "does not say how texts become ids": ["--data", data, "--bundle", ids_only],
-            "tokens of another bundle": ["--data", data, "--bundle", smaller],
-            "say --bundle": ["--data", data],
-            "go with --bundle of a pair": ["--data", data, "--quick"],
+            "expected a bundle with tokenization rules": ["--data", data, "--bundle", ids_only],
+            "expected token ids of the bundle's vocabulary": ["--data", data, "--bundle", smaller],
+            "needs --bundle": ["--data", data],
+            "expected --bundle of an encoder-decoder": ["--data", data, "--quick"],
             "--with-stress goes with": ["--data", data, "--bundle", bundle, "--with-stress"],
         }.items()
     }

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from weir.cli.attention import attention_picture, print_attention
+from weir.cli.figures import attention_figure, print_attention
 from weir.client.errors import WeirError
 from weir.client.results import Generated, Hypothesis
 
@@ -48,7 +48,7 @@ def test_long_tokens_are_cut_short_and_a_space_is_seen() -> None:
 
 
 def test_picture_has_a_label_for_each_token() -> None:
-    figure = attention_picture(answer(["one", "$x$"], ["b"], [[0.2, 0.8], [0.5, 0.5]]))
+    figure = attention_figure(answer(["one", "$x$"], ["b"], [[0.2, 0.8], [0.5, 0.5]]))
 
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["one", "$x$"]
@@ -57,5 +57,5 @@ def test_picture_has_a_label_for_each_token() -> None:
 
 
 def test_model_that_looks_nowhere_says_so() -> None:
-    with pytest.raises(WeirError, match="model: it looks nowhere"):
+    with pytest.raises(WeirError, match="model: the model has no attention"):
         printed(answer(["a"], ["b"], None))

@@ -19,9 +19,7 @@ def test_a_model_for_another_verb_is_told_by_that_verb(
     done = weir(verb, what, "--model", "good", "--target", fake.target)
 
     assert done.code == 1
-    assert (
-        done.err == "weir: model 'good' is for image-classification: ask it with `weir classify`\n"
-    )
+    assert done.err == "weir: model 'good' is for image-classification: use `weir classify`\n"
 
 
 def test_pictures_for_a_model_of_texts_are_told_its_verb(
@@ -32,7 +30,7 @@ def test_pictures_for_a_model_of_texts_are_told_its_verb(
 
     done = weir("classify", tmp_path, "--model", "good", "--target", fake.target)
 
-    assert done.err.startswith("weir: model 'good' is for tagging: ask it with `weir tag`")
+    assert done.err.startswith("weir: model 'good' is for tagging: use `weir tag`")
 
 
 @pytest.mark.parametrize("task", ["tagging", "other", ""])

@@ -1,4 +1,4 @@
-"""Many questions at once, each with its own outcome."""
+"""Fan-out: one call per item, many at a time, each with its own outcome."""
 
 import sys
 import time
@@ -13,54 +13,56 @@ from rich.progress import track
 from weir.client.errors import InvalidArgument, ResourceExhausted, UsageError, WeirError
 
 Item = TypeVar("Item")
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
-_TRIES = 20
+_ATTEMPTS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome(Generic[Item, Answer]):
-    """What came of one: an answer, or why there is none."""
+class Outcome(Generic[Item, Result]):
+    """The result of one item's call, or the reason of its failure."""
 
     item: Item
-    answer: Answer | None = None
+    result: Result | None = None
     failure: str = ""
 
 
-def ask_all(
-    ask: Callable[[Item], Answer],
+def call_each(
+    call: Callable[[Item], Result],
     items: Sequence[Item],
     *,
     concurrency: int,
-    own: str,
-    doing: str,
-) -> list[Outcome[Item, Answer]]:
-    """Every item's outcome, in order; a failure that is not one item's alone raises.
+    item_prefix: str,
+    progress: str,
+) -> list[Outcome[Item, Result]]:
+    """Call the server for each item and return the outcomes in order.
+
+    A failure that concerns all items raises.
 
     Args:
-        ask: asks a server about one.
-        items: to be asked about.
-        concurrency: how many are asked about at once.
-        own: how the server begins what it says of the one item of a request.
-        doing: what the progress bar says.
+        call: makes one item's call.
+        items: arguments of the calls.
+        concurrency: calls in flight.
+        item_prefix: prefix of the server's messages that concern one item only.
+        progress: title of the progress bar.
     """
 
-    def one(item: Item) -> Outcome[Item, Answer]:
+    def outcome(item: Item) -> Outcome[Item, Result]:
         try:
-            return Outcome(item, patiently(lambda: ask(item)))
+            return Outcome(item, with_retries(lambda: call(item)))
         except (UsageError, ResourceExhausted) as error:
             return Outcome(item, failure=str(error).removeprefix(f"{item}: "))
         except InvalidArgument as error:
-            if not str(error).startswith(own):
+            if not str(error).startswith(item_prefix):
                 raise
-            return Outcome(item, failure=str(error).removeprefix(own))
+            return Outcome(item, failure=str(error).removeprefix(item_prefix))
 
     console = Console(stderr=True)
     with ThreadPoolExecutor(min(concurrency, len(items))) as threads:
         return list(
             track(
-                threads.map(one, items),
-                doing,
+                threads.map(outcome, items),
+                progress,
                 total=len(items),
                 console=console,
                 transient=True,
@@ -69,25 +71,25 @@ def ask_all(
         )
 
 
-def patiently(ask: Callable[[], Answer]) -> Answer:
-    """Ask again when the server is full and says when to come back."""
-    for _ in range(_TRIES - 1):
+def with_retries(call: Callable[[], Result]) -> Result:
+    """Repeat a call that the server rejects as overloaded, after the delay that it gives."""
+    for _ in range(_ATTEMPTS - 1):
         try:
-            return ask()
+            return call()
         except ResourceExhausted as error:
             if error.retry_after_s is None:
                 raise
             time.sleep(error.retry_after_s)
-    return ask()
+    return call()
 
 
-def raise_failures(outcomes: Sequence[Outcome[Item, Answer]], what: str) -> None:
-    """Name those that failed on standard error; WeirError if there are any."""
+def raise_failures(outcomes: Sequence[Outcome[Item, Result]], summary: str) -> None:
+    """Print each failure to standard error; WeirError with their number if there are any."""
     failed = [outcome for outcome in outcomes if outcome.failure]
     for outcome in failed:
         sys.stderr.write(f"weir: {_shortened(str(outcome.item))}: {outcome.failure}\n")
     if failed:
-        raise WeirError(f"{len(failed)} of {len(outcomes)} {what}")
+        raise WeirError(f"{len(failed)} of {len(outcomes)} {summary}")
 
 
 def _shortened(text: str, limit: int = 200) -> str:

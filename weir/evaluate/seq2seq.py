@@ -1,6 +1,6 @@
-"""The test set of pairs as requests, and what a server's greedy answers to them score.
+"""Test set of pairs: their sources as requests, and the scores of a server's greedy answers.
 
-Needs the extra `train`, so it is imported where it is used.
+Needs the extra `train`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,8 +13,7 @@ import torch
 from weir.bundle.contract import Tolerance
 from weir.bundle.decoding import Detokenisation
 from weir.client.errors import UsageError, WeirError
-from weir.evaluate.asked import Asked, choose
-from weir.evaluate.questions import Question
+from weir.evaluate.test_set import LabelledRequest, Selection, select_rows
 from weir.training.data import PAIR_SETS, PairData
 from weir.training.data.segment import Segmenter, Side
 from weir.training.data.subwords import joined
@@ -37,36 +36,36 @@ TOKENS, LENGTHS = "output_tokens", "output_lengths"
 
 
 @dataclass(frozen=True, slots=True)
-class PairTest:
-    """Requests, sources of like length together, and what their answers are scored by.
+class PairSet:
+    """Requests sorted by source length, and their references; others as of `RequestSet`.
 
-    questions: their answers are rows of `data`.
-    vocabulary: of the answers' tokens.
-    rule: how these are joined.
-    why, is_other: as `asked.Asked` says.
+    Attributes:
+        requests: the targets are row indices of `data`.
+        vocabulary: of the generated tokens.
+        rule: the detokenization rule.
     """
 
-    questions: list[Question]
+    requests: list[LabelledRequest]
     data: PairData
     vocabulary: Vocabulary
     rule: Detokenisation
-    why: str
-    is_other: bool
+    origin: str
+    is_unseen: bool
 
     @property
     def tolerance(self) -> Tolerance:
-        """Rows whose two likeliest tokens tie to the last digits may go either way. BLEU is out of 100."""
+        """Room for rows whose two likeliest tokens tie to the last digits; BLEU is out of 100."""
         return Tolerance(absolute=0.05 if self.rule == "subwords" else 0.0005, relative=0.0)
 
     def measure(self, answers: Sequence["Answer"]) -> dict[str, float]:
-        """BLEU of subwords, else word and token error rates, named as training names them.
+        """BLEU for subwords, else word and token error rates.
 
         Raises:
-            WeirError: answers of another model than the bundle's.
+            WeirError: another model than the bundle's answered.
         """
         outputs: list[list[str]] = [[] for _ in range(len(self.data))]
-        for question, answer in zip(self.questions, answers, strict=True):
-            for row, tokens in zip(question.answers.tolist(), self._read(answer), strict=True):
+        for request, answer in zip(self.requests, answers, strict=True):
+            for row, tokens in zip(request.targets.tolist(), self._read(answer), strict=True):
                 outputs[row] = tokens
         if self.rule == "subwords":
             scored = bleu(list(map(joined, outputs)), self.data.references, lower=True)
@@ -90,65 +89,69 @@ class PairTest:
             ]
         except DataError as error:
             raise WeirError(
-                f"{answer.model}: answers with tokens of another bundle: {error}"
+                f"{answer.model}: expected token ids of the bundle's vocabulary: {error}"
             ) from error
 
 
 def hold_out(
     data: str, bundle: "Bundle", changes: Mapping[str, Setting], *, is_quick: bool, rows: int
-) -> PairTest:
-    """The pairs that recipes test on, their sources in the numbers of the bundle's vocabulary.
+) -> PairSet:
+    """The test pairs of a recipe on `data`, their sources as ids of the bundle's vocabulary.
 
     Args:
-        data: a set's name or a file.
-        bundle: of a pair.
-        changes: settings of the data, as the run had them.
-        is_quick: whether the run was in its quick form, which tests on short sources.
-        rows: of a request.
+        data: the name of a data set, or a file.
+        bundle: of an encoder-decoder.
+        changes: the run's settings of the data.
+        is_quick: whether the run was quick, which tests on short sources.
+        rows: per request.
 
     Raises:
         TrainingError: the data cannot be read.
-        UsageError: the bundle takes or gives ids only.
+        UsageError: the bundle has no tokenization or detokenization.
     """
     contract = bundle.contract
     tokenisation, decoding = contract.tokenisation, contract.decoding
     if tokenisation is None or decoding is None or decoding.detokenisation is None:
-        raise UsageError(f"{contract.architecture}: the bundle does not say how texts become ids")
-    asked = _asked(data, contract, changes, is_quick=is_quick)
-    pairs = asked.rows
+        raise UsageError(
+            f"{contract.architecture}: expected a bundle with tokenization rules, got one of ids only"
+        )
+    selected = _select(data, contract, changes, is_quick=is_quick)
+    pairs = selected.rows
     segmenter = Segmenter(tokenisation.rule, tokenisation.lower, bundle.subwords)
     source = Side(segmenter, _vocabulary(bundle, tokenisation.tokens))
     strip = Strip.of(encode(pairs.sources, source, pairs.name))
-    questions = []
+    requests = []
     for chosen in torch.split(torch.argsort(strip.lengths, stable=True), rows):
         inputs = {"tokens": strip.take(chosen, PAD), "lengths": strip.lengths[chosen]}
         numbers = {name: tensor.numpy() for name, tensor in inputs.items()}
-        questions.append(Question(numbers, chosen.numpy()))
+        requests.append(LabelledRequest(numbers, chosen.numpy()))
     vocabulary = _vocabulary(bundle, decoding.previous)
     rule = decoding.detokenisation
-    return PairTest(questions, pairs, vocabulary, rule, asked.why, asked.is_other)
+    return PairSet(requests, pairs, vocabulary, rule, selected.origin, selected.is_unseen)
 
 
-def _asked(
+def _select(
     data: str, contract: "Contract", changes: Mapping[str, Setting], *, is_quick: bool
-) -> Asked[PairData]:
+) -> Selection[PairData]:
     named = contract.training.recipe if contract.training else ""
-    # Which one matters to the quick form alone.
+    # The recipe matters to the quick form only.
     recipe = make_recipe(named if named in RECIPES else "translate", data, **changes)
     require_applicable(recipe, changes)
     if is_quick:
         recipe = quicken(recipe)
     if not isinstance(recipe, Seq2SeqRecipe):
         raise TypeError(recipe)
-    asked = choose(
+    selected = select_rows(
         data,
         PAIR_SETS,
         contract.training.data_checksum if contract.training else None,
-        whole=partial(read_whole, recipe),
-        held_out=lambda: read_pairs(recipe).test,
+        read_all=partial(read_whole, recipe),
+        read_test=lambda: read_pairs(recipe).test,
     )
     most = recipe.most_characters
-    return asked if most is None else replace(asked, why=f"{asked.why}, up to {most} characters")
+    if most is None:
+        return selected
+    return replace(selected, origin=f"{selected.origin}, up to {most} characters")
 
 
 def _vocabulary(bundle: "Bundle", name: str) -> Vocabulary:

@@ -1,4 +1,4 @@
-"""Which rows of a file of texts are asked, and what they are held against."""
+"""The rows of a text file that are sent, and their targets."""
 
 from pathlib import Path
 
@@ -10,7 +10,8 @@ from tests.helpers.sequence_files import write_labelled, write_tagged
 from weir.bundle.contract import Provenance
 from weir.bundle.reader import Bundle, read
 from weir.client.errors import UsageError
-from weir.evaluate.questions import QuestionSet, of_sequences
+from weir.evaluate.classification import of_sequences
+from weir.evaluate.test_set import ClassifiedSet
 from weir.training.data import load_text
 from weir.training.data.download import checksum
 from weir.training.errors import TrainingError
@@ -21,45 +22,45 @@ def tagger(root: Path, digest: str) -> Bundle:
     return read(text_models.write_tagger(root, training=training))
 
 
-def count(asked: QuestionSet) -> int:
-    return sum(len(question.answers) for question in asked.questions)
+def count(selected: ClassifiedSet) -> int:
+    return sum(len(request.targets) for request in selected.requests)
 
 
 def test_of_the_file_that_was_trained_on_what_was_held_out_is_asked(tmp_path: Path) -> None:
     data = write_tagged(tmp_path / "rows.txt", 60)
 
-    asked = of_sequences(str(data), tagger(tmp_path, checksum(data)), None, 7)
+    selected = of_sequences(str(data), tagger(tmp_path, checksum(data)), None, 7)
 
-    assert count(asked) == len(load_text(str(data), "test").rows) == 12
-    assert asked.why == f"what training held out of {data}" and not asked.is_other
+    assert count(selected) == len(load_text(str(data), "test").rows) == 12
+    assert selected.origin == f"what training held out of {data}" and not selected.is_unseen
 
 
 @pytest.mark.parametrize("rows", [1, 2, 60])
 def test_any_other_file_is_asked_whole(tmp_path: Path, rows: int) -> None:
     trained, other = write_tagged(tmp_path / "a.txt"), write_tagged(tmp_path / "b.txt", rows, 5)
 
-    asked = of_sequences(str(other), tagger(tmp_path, checksum(trained)), None, 7)
+    selected = of_sequences(str(other), tagger(tmp_path, checksum(trained)), None, 7)
 
-    assert count(asked) == rows and asked.is_other
-    assert asked.why == f"all of {other}, which the bundle was not trained on"
+    assert count(selected) == rows and selected.is_unseen
+    assert selected.origin == f"all of {other}, which the bundle was not trained on"
 
 
 def test_a_file_is_other_to_a_bundle_that_was_trained_elsewhere(tmp_path: Path) -> None:
     data = write_tagged(tmp_path / "rows.txt", 2)
 
-    asked = of_sequences(str(data), read(text_models.write_tagger(tmp_path)), None, 7)
+    selected = of_sequences(str(data), read(text_models.write_tagger(tmp_path)), None, 7)
 
-    assert count(asked) == 2 and asked.is_other
+    assert count(selected) == 2 and selected.is_unseen
 
 
 def test_rows_are_in_the_numbers_of_the_bundle(tmp_path: Path) -> None:
     data = tmp_path / "rows.txt"
     data.write_text("the/DET cat/NOUN\nfoo/VERB\n")
 
-    (question,) = of_sequences(str(data), tagger(tmp_path, "c"), None, 7).questions
+    (request,) = of_sequences(str(data), tagger(tmp_path, "c"), None, 7).requests
 
-    np.testing.assert_array_equal(question.inputs["tokens"], [[1, 0], [4, 5]])
-    np.testing.assert_array_equal(question.answers, [[2, -100], [0, 1]])
+    np.testing.assert_array_equal(request.inputs["tokens"], [[1, 0], [4, 5]])
+    np.testing.assert_array_equal(request.targets, [[2, -100], [0, 1]])
 
 
 def test_files_that_cannot_be_asked_are_refused(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""The held-out part of a series as requests, and how far a server's forecasts of it are off.
+"""Test set of a series: its held-out part as requests, and the errors of a server's forecasts.
 
-Needs the extra `train`, so it is imported where it is used.
+Needs the extra `train`.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from weir.bundle.contract import Tolerance
 from weir.client.errors import WeirError
-from weir.evaluate.questions import Question
+from weir.evaluate.test_set import LabelledRequest
 from weir.training.forecasting.evaluation import naive_error, score
 from weir.training.forecasting.experiment import prepare
 from weir.training.forecasting.recipes import SeriesRecipe
@@ -24,21 +24,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class SeriesTest:
-    """Requests in the order of time, and what forecasts are measured by.
+class SeriesSet:
+    """Requests in time order, and the true values; other attributes as of `RequestSet`.
 
-    output: the model's, that holds them.
-    truth: (rows, horizon), in the series' own unit.
-    scale: of MASE, from the part that was trained on.
-    why, is_other: as `asked.Asked` says; of any file the end is asked, since the beginning scales MASE.
+    The rows are the end of any file, since its beginning scales MASE.
+
+    Attributes:
+        output: the model's output that holds the forecasts.
+        truth: (rows, horizon), in the series' unit.
+        scale: of MASE, from the training part.
     """
 
-    questions: list[Question]
-    why: str
+    requests: list[LabelledRequest]
+    origin: str
     output: str
     truth: NDArray[np.float64]
     scale: float
-    is_other: bool = False
+    is_unseen: bool = False
 
     @property
     def tolerance(self) -> Tolerance:
@@ -46,19 +48,15 @@ class SeriesTest:
         return Tolerance(absolute=0.0, relative=1e-4)
 
     def measure(self, answers: Sequence["Answer"]) -> dict[str, float]:
-        """RMSE and MASE of the forecasts (rows, horizon) of all requests, named as training names them.
-
-        Raises:
-            WeirError: forecasts of another shape.
-        """
+        """RMSE and MASE of all forecasts; WeirError for forecasts of another shape."""
         found = np.concatenate([answer[self.output] for answer in answers]).astype(np.float64)
         if found.shape != self.truth.shape:
             raise WeirError(f"expected forecasts of shape {self.truth.shape}, got {found.shape}")
         return score({"": found}, self.truth, self.scale)
 
 
-def hold_out(data: str, series: "Series", rows: int) -> SeriesTest:
-    """The part that recipes test on, by their own shares, so many rows a request.
+def hold_out(data: str, series: "Series", rows: int) -> SeriesSet:
+    """The test part of a recipe on `data`, `rows` per request.
 
     Raises:
         TrainingError: the data cannot be read, or lack a column.
@@ -75,10 +73,12 @@ def hold_out(data: str, series: "Series", rows: int) -> SeriesTest:
         raise TypeError(recipe)
     problem = prepare(recipe)
     histories, truth = problem.held_out.histories.numpy(), problem.held_out.targets.double().numpy()
-    questions = [
-        Question({series.input: histories[first : first + rows]}, truth[first : first + rows])
+    requests = [
+        LabelledRequest(
+            {series.input: histories[first : first + rows]}, truth[first : first + rows]
+        )
         for first in range(0, len(truth), rows)
     ]
     scale = naive_error(problem.data.values[: problem.parts.train_end, 0])
-    why = f"the end of {data}, as recipes divide it"
-    return SeriesTest(questions, why, series.output, truth, scale)
+    origin = f"the end of {data}, as recipes divide it"
+    return SeriesSet(requests, origin, series.output, truth, scale)

@@ -1,6 +1,6 @@
 import pytest
 
-from weir.cli.columns import read_columns
+from weir.cli.text_inputs import read_columns
 from weir.client.errors import UsageError
 
 

@@ -4,14 +4,14 @@ import pytest
 
 from tests.unit.weir.cli.shell import Weir
 from tests.unit.weir.fake_server import FakeServer
-from weir.cli.label import FOR_NOW
+from weir.cli.models import UNTIL_STOP
 
 
 def test_labels_are_set_and_removed(weir: Weir, fake: FakeServer) -> None:
     done = weir("models", "label", "good", "stable=2", "old=", "--target", fake.target)
 
     assert (done.code, done.err) == (0, "")
-    assert done.out == f"good: stable -> 2 ({FOR_NOW})\ngood: old removed\n"
+    assert done.out == f"good: stable -> 2 ({UNTIL_STOP})\ngood: old removed\n"
     first, second = fake.models.asked
     assert (first.label, first.version) == ("stable", 2)
     assert (second.label, second.version) == ("old", 0)
@@ -73,7 +73,7 @@ def test_what_looks_like_a_misspelt_stable_gets_a_remark(
 def test_a_label_that_cannot_be_set_is_told_beside_the_others(weir: Weir, fake: FakeServer) -> None:
     done = weir("models", "label", "good", "next=9", "stable=2", "--target", fake.target)
 
-    assert (done.code, done.out) == (1, f"good: stable -> 2 ({FOR_NOW})\n")
+    assert (done.code, done.out) == (1, f"good: stable -> 2 ({UNTIL_STOP})\n")
     assert "weir: next: good: no version 9" in done.err
 
 

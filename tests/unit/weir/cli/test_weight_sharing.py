@@ -3,7 +3,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from weir.cli.graph import Layer, read_graph
+from weir.cli.weight_sharing import Layer, read_graph
 
 FLOAT = onnx.TensorProto.FLOAT
 

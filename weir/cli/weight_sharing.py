@@ -1,9 +1,9 @@
-"""Parameters against connections: how far each layer of an ONNX graph shares its weights.
+"""Weight sharing of an ONNX graph: parameters and connections of each layer.
 
 A *connection* is one use of one parameter for one row. A convolution uses each of its parameters at
-every output position, a recurrent layer at every time step, a dense layer once. Connections over
-parameters is how often a weight is shared. Taps on padding count as connections, as in LeCun et al.
-(1998). Needs the package `onnx`.
+every output position, a recurrent layer at every time step, a dense layer once. The ratio of
+connections to parameters is how often a weight is shared. Taps on padding count as connections, as
+in LeCun et al. (1998). Needs the package `onnx`.
 """
 
 import math
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-# For each kind of layer, the inputs that may be its parameters.
+# By operator, the positions of the inputs that may be parameters.
 _LAYERS = {
     "Conv": (1, 2),
     "ConvTranspose": (1, 2),
@@ -30,7 +30,7 @@ Shape = tuple[int | str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
+class GraphTensor:
     """An input or output of the graph; an axis of any size has a name instead of a number."""
 
     name: str
@@ -40,14 +40,14 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer with parameters, however many nodes of the graph use the same ones alike.
+    """A layer with parameters; nodes that use the same parameters in the same way are one layer.
 
     Attributes:
-        name: of its first parameter.
+        name: name of its first parameter.
         kind: the ONNX operator.
-        parameters: how many numbers it learnt.
-        output: its output's shape for one row; an axis of any size has a name.
-        positions: how often each parameter is used for one row; None if that depends on the input.
+        parameters: number of learnt values.
+        output: the output's shape for one row; an axis of any size has a name.
+        positions: uses of each parameter for one row; None if that depends on the input.
     """
 
     name: str
@@ -64,22 +64,22 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """What can be read off a graph.
+    """The tensors, layers and sizes of a graph.
 
     Attributes:
-        parameters: of all layers; what several layers share is counted once.
-        constants: real numbers in the graph that belong to no layer, such as normalisation.
+        parameters: of all layers; shared ones are counted once.
+        constants: floating-point values that belong to no layer, such as normalisation.
     """
 
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    inputs: tuple[GraphTensor, ...]
+    outputs: tuple[GraphTensor, ...]
     layers: tuple[Layer, ...]
     parameters: int
     constants: int
 
     @property
     def connections(self) -> int | None:
-        """Of all layers; None if that depends on the input."""
+        """Connections of all layers; None if that depends on the input."""
         each = [layer.connections for layer in self.layers]
         known = [connections for connections in each if connections is not None]
         return sum(known) if len(known) == len(each) else None
@@ -103,13 +103,13 @@ def read_graph(model: bytes, batch_axis: str | None) -> Graph:
 
 
 def _shapes_of_one_row(model: bytes, batch_axis: str | None) -> dict[str, Shape]:
-    """The shape of every tensor when one row is computed."""
+    """The shape of every tensor for a batch of one row."""
     one_row = onnx.load_model_from_string(model)
     for value in one_row.graph.input:
         for dimension in value.type.tensor_type.shape.dim:
             if batch_axis is not None and dimension.dim_param == batch_axis:
                 dimension.dim_value = 1
-    # What is written there was inferred for any number of rows.
+    # The stored shapes were inferred for any number of rows.
     one_row.graph.ClearField("value_info")
     for value in one_row.graph.output:
         value.type.tensor_type.ClearField("shape")
@@ -130,7 +130,7 @@ def _parameters(node: NodeProto, initialised: Mapping[str, TensorProto]) -> list
 def _layers(
     graph: GraphProto, initialised: Mapping[str, TensorProto], shapes: Mapping[str, Shape]
 ) -> tuple[Layer, ...]:
-    """All layers in the graph's order; one that was unrolled over time, a node a step, is one layer."""
+    """All layers in the graph's order; one unrolled over time (a node per step) is one layer."""
     found: dict[tuple[object, ...], Layer] = {}
     for node in graph.node:
         names = _parameters(node, initialised)
@@ -171,9 +171,9 @@ def _product(sizes: Sequence[int | str]) -> int | None:
     return math.prod(known) if len(known) == len(sizes) else None
 
 
-def _tensor(value: ValueInfoProto) -> Tensor:
+def _tensor(value: ValueInfoProto) -> GraphTensor:
     dtype = TensorProto.DataType.Name(value.type.tensor_type.elem_type)
-    return Tensor(value.name, dtype, _shape(value))
+    return GraphTensor(value.name, dtype, _shape(value))
 
 
 def _shape(value: ValueInfoProto) -> Shape:

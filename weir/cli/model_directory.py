@@ -1,0 +1,178 @@
+"""A model's directory on disk: its newest bundle, and the labels in its versions.toml.
+
+`weir models label --models` and `weir rollback --models` edit labels without a server. Rules:
+
+- The only file written is `<models>/<name>/versions.toml`, replaced as a whole.
+- The edit changes the labels' lines only: comments, order and policy stay.
+- A label is given only to a version on disk.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, MutableMapping
+from pathlib import Path
+
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
+
+from weir.bundle import repository
+from weir.bundle.errors import BundleError
+from weir.bundle.versions import (
+    FILE_NAME,
+    LABEL_FORM,
+    STABLE,
+    Versions,
+    is_label,
+    is_version,
+    parse,
+    read,
+    wanted,
+)
+from weir.client.errors import UsageError
+
+
+def find_bundle(path: Path) -> Path:
+    """The version directory at `path`, or the newest one in a model's directory there.
+
+    Raises:
+        UsageError: `path` is neither.
+    """
+    if (path / "model.onnx").exists() or (path / "model.json").exists():
+        return path
+    found = repository.versions(path)
+    if not found:
+        raise UsageError(f"{path}: neither a bundle nor a directory of versions")
+    return path / str(found[-1])
+
+
+def parse_assignments(texts: Iterable[str]) -> dict[str, int | None]:
+    """Versions by label from `stable=2`; None from `stable=`, which removes the label.
+
+    Raises:
+        UsageError: a text has another form, or two have the same label.
+    """
+    labels: dict[str, int | None] = {}
+    for label, version in map(_parse_assignment, texts):
+        if label in labels:
+            raise UsageError(f"{label}: expected once, got it twice")
+        labels[label] = version
+    return labels
+
+
+def set_labels(models: Path, name: str, changes: Mapping[str, int | None]) -> None:
+    """Give labels of a model to versions, or remove them (None).
+
+    Raises:
+        UsageError: the model, a version or a label does not exist, or versions.toml cannot be read,
+            edited or written.
+    """
+    present, current = _read_directory(models, name)
+    labels = dict(current.labels)
+    for label, version in changes.items():
+        if version is None and label not in current.labels:
+            listed = ", ".join(sorted(current.labels)) or "none"
+            raise UsageError(f"{name}: expected a label among {listed}, got {label}=")
+        if version is None:
+            del labels[label]
+        elif version not in present:
+            listed = ", ".join(map(str, present))
+            raise UsageError(f"{name}: expected a version among {listed}, got {label}={version}")
+        else:
+            labels[label] = version
+    path = models / name / FILE_NAME
+    try:
+        text = path.read_bytes().decode() if path.exists() else ""
+        edited = _edit_labels(text, changes)
+        if parse(edited.encode()) != Versions(current.policy, labels):
+            raise UsageError(f"{path}: cannot be edited in this form; edit it by hand")
+        _replace(path, edited)
+    except TOMLKitError as error:
+        raise UsageError(f"{path}: cannot be edited: {error}; edit it by hand") from error
+    except OSError as error:
+        raise UsageError(f"{models / name}: {error.strerror or error}") from error
+
+
+def roll_back(models: Path, name: str) -> tuple[int, int]:
+    """Give `stable` to the version below the default one; returns the former and the new version.
+
+    Raises:
+        UsageError: as `set_labels`, or there is no older version.
+    """
+    present, current = _read_directory(models, name)
+    stable = current.labels.get(STABLE)
+    served = wanted(current, present)
+    answering = stable if stable in served else max(served, default=None)
+    if answering is None:
+        raise UsageError(f"{name}: its versions.toml lets none of its versions answer")
+    older = older_than(answering, present)
+    if not older:
+        raise UsageError(
+            f"{name}: version {answering} answers, and on disk none is older than {answering}"
+        )
+    set_labels(models, name, {STABLE: older[0]})
+    return answering, older[0]
+
+
+def older_than(version: int, present: Iterable[int]) -> list[int]:
+    """The versions below `version`, the highest first."""
+    return sorted((each for each in present if each < version), reverse=True)
+
+
+def _parse_assignment(text: str) -> tuple[str, int | None]:
+    label, equals, number = text.partition("=")
+    if not equals or not is_label(label):
+        raise UsageError(
+            f"expected LABEL=VERSION, or LABEL= to remove it, the label of {LABEL_FORM}, "
+            f"got {text!r}"
+        )
+    is_number = len(number) < 19 and number.isascii() and number.isdecimal()
+    version = int(number) if is_number else 0
+    if number and not is_version(version):
+        raise UsageError(f"{label}: expected a version from 1, got {number!r}")
+    return label, version or None
+
+
+def _read_directory(models: Path, name: str) -> tuple[list[int], Versions]:
+    """A model's versions on disk, and the content of its versions.toml."""
+    try:
+        repository.check_name(name)
+        present = repository.versions(models / name)
+        if not present:
+            raise UsageError(f"{models / name}: expected a directory of versions, got none")
+        return present, read(models / name)
+    except BundleError as error:
+        raise UsageError(f"{name}: {error}") from error
+    except OSError as error:
+        raise UsageError(f"{models / name}: {error.strerror}") from error
+
+
+def _edit_labels(text: str, changes: Mapping[str, int | None]) -> str:
+    """The text of a versions.toml with labels changed; everything else stays as it is."""
+    document = tomlkit.parse(text)
+    if "labels" not in document:
+        document.add("labels", tomlkit.table())
+    labels = document["labels"]
+    if not isinstance(labels, MutableMapping):
+        raise TypeError(labels)
+    for label, version in changes.items():
+        if version is None:
+            del labels[label]
+        else:
+            labels[label] = version
+    return tomlkit.dumps(document)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Replace a file: a reader sees the old content or the new one."""
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        # The server usually runs as another user.
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
