@@ -8,13 +8,11 @@ from weir.server.errors import (
     Cancelled,
     DeadlineExceeded,
     Draining,
-    InvalidRequest,
     ModelNotReady,
     Overloaded,
 )
 from weir.server.protocol import request_decoder
 from weir.server.scheduling.request import Model, ReceivedRequest
-from weir.server.scheduling.served_model import ServedModel
 from weir.server.scheduling.unpacking import SMALL_BYTES, Unpacker
 from weir.server.telemetry.metrics import Metrics
 from weir.server.telemetry.request_record import Reply
@@ -116,13 +114,6 @@ class Admission:
         if self.is_draining:
             raise Draining("the server is stopping")
         return self._find_model(name, version)
-
-    def find_graph(self, name: str, version: str) -> ServedModel:
-        """Likewise, for a call that a pair cannot answer."""
-        model = self.find(name, version)
-        if not isinstance(model, ServedModel):
-            raise InvalidRequest(f"model {name!r} makes sequences of sequences: ask Generate")
-        return model
 
     def left_s(self, time_left_s: float | None) -> float:
         """The time a request has: its caller's, or the server's own word where that sets none."""

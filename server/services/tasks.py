@@ -2,21 +2,28 @@
 
 from functools import partial
 
+import grpc
+
 from weir.protocol import tasks_pb2 as pb
+from weir.server.errors import DeadlineExceeded
 from weir.server.scheduling.admission import Admission
 from weir.server.scheduling.deadlines import IdleTimeout
 from weir.server.scheduling.worker_pool import WorkerPool
-from weir.server.tasks.forecasting import FORECAST
+from weir.server.tasks.forecasting import forecast
 from weir.server.tasks.generate import generate
-from weir.server.tasks.image_classification import CLASSIFY
-from weir.server.tasks.tagging import TAG
-from weir.server.tasks.task_call import TaskCall, start
-from weir.server.tasks.text_classification import CLASSIFY_TEXT
+from weir.server.tasks.image_classification import classify
+from weir.server.tasks.task_call import Task, start
+from weir.server.tasks.text import classify_text, tag
 from weir.server.transport.base import Call, Handlers, Stream, Unary
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Tasks"].full_name
 
-_CALLS = {"Classify": CLASSIFY, "ClassifyText": CLASSIFY_TEXT, "Forecast": FORECAST, "Tag": TAG}
+_TASKS: dict[str, Task] = {
+    "Classify": classify,
+    "ClassifyText": classify_text,
+    "Forecast": forecast,
+    "Tag": tag,
+}
 
 
 class TasksService:
@@ -32,13 +39,28 @@ class TasksService:
         return {
             **{
                 f"/{SERVICE}/{name}": Unary(partial(self._start, task))
-                for name, task in _CALLS.items()
+                for name, task in _TASKS.items()
             },
             f"/{SERVICE}/Generate": Stream(self._generate, kind="server_stream"),
         }
 
-    def _start(self, task: TaskCall, call: Call, payload: bytes) -> None:
-        start(task, call, payload, self._admission, self._pool)
+    def _start(self, task: Task, call: Call, payload: bytes) -> None:
+        start(call, payload, task, self._admission, self._pool)
 
     def _generate(self, call: Call) -> None:
-        generate(call, self._admission, self._pool, self._idle_timeout)
+        """Wait for the one message of a `Generate` call."""
+        opened_s = self._admission.clock()
+
+        def received(payload: bytes | None) -> None:
+            if payload is None:
+                call.finish(grpc.StatusCode.INVALID_ARGUMENT, "expected one message, got none")
+            else:
+                # The client's time left is read in here: it may pause between call and message.
+                self._start(generate, call, payload)
+
+        def late() -> None:
+            limit_s = self._idle_timeout.limit_s
+            error = DeadlineExceeded(f"expected one message, none came within {limit_s:g} s")
+            self._admission.refuse(error, call, None, opened_s, 0)
+
+        self._idle_timeout.receive(call, received, late)

@@ -1,4 +1,4 @@
-"""`Forecast`: the last moments of a series in, the values that follow out."""
+"""Forecasting (`Forecast`): the recent values of a series in, the values that follow out."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,43 +12,43 @@ from weir.bundle.series import Series
 from weir.protocol import tasks_pb2 as pb
 from weir.server.errors import InvalidRequest
 from weir.server.protocol.request_decoder import check_id, parse_message
+from weir.server.scheduling.request import InferRequest, Model
 from weir.server.scheduling.served_model import ServedModel
-from weir.server.tasks.task_call import Material, Prepared, TaskCall
-from weir.server.tasks.text import check_task
+from weir.server.tasks.task_call import (
+    Preprocess,
+    TaskCall,
+    check_task,
+    infer_request,
+    single_graph,
+)
 
 Array = NDArray[Any]
 
 
-def _series(model: ServedModel) -> Series:
-    check_task(model, "forecasting")
-    series = model.contract.series if model.contract else None
+def forecast(model: Model) -> Preprocess:
+    """`Forecast` on a model; see `task_call.Task`."""
+    graph = single_graph(model)
+    check_task(graph, "forecasting")
+    series = graph.contract.series if graph.contract else None
     if series is None:
-        raise InvalidRequest(f"model {model.name!r}: its bundle does not say which series it reads")
-    return series
+        raise InvalidRequest(f"model {model.name!r} forecasts no series: its bundle has no series")
+    return partial(_preprocess, graph, series)
 
 
-def _check(model: ServedModel) -> None:
-    _series(model)
-
-
-def _prepare(material: Material[ServedModel]) -> Prepared:
-    message, model = parse_message(pb.ForecastRequest, material.payload), material.model
-    series = _series(model)
+def _preprocess(model: ServedModel, series: Series, call: TaskCall) -> InferRequest:
+    message = parse_message(pb.ForecastRequest, call.payload)
     check_id(message.id)
     if message.horizon > series.horizon:
         raise InvalidRequest(
-            f"horizon: expected at most {series.horizon}, as far as the model sees, "
-            f"got {message.horizon}"
+            f"horizon: expected at most {series.horizon}, the model's own, got {message.horizon}"
         )
-    return Prepared(
-        inputs={series.input: _history(message.columns, series)[None]},
-        datatype="FP32",
-        encode=partial(_encode, model, series, message.id, message.horizon or series.horizon),
-    )
+    encode = partial(_encode, model, series, message.id, message.horizon or series.horizon)
+    history = _history(message.columns, series)
+    return infer_request(call, model, {series.input: history[None]}, "FP32", encode)
 
 
 def _history(columns: Sequence[pb.Column], series: Series) -> Array:
-    """The last moments of the columns in the model's order: (lags, columns)."""
+    """The last values of the columns, in the model's order: (lags, columns)."""
     wanted = [series.target, *series.exogenous]
     sent = [column.name for column in columns]
     if sent == [""] and len(wanted) == 1:
@@ -58,19 +58,19 @@ def _history(columns: Sequence[pb.Column], series: Series) -> Array:
     counts = {name: len(by_name[name].values) for name in wanted}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{count} of {name!r}" for name, count in counts.items())
-        raise InvalidRequest(f"columns: expected as many moments in each, got {listed}")
+        raise InvalidRequest(f"columns: expected equally many values in each, got {listed}")
     if counts[series.target] < series.lags:
         raise InvalidRequest(
-            f"columns: expected {series.lags} moments or more, got {counts[series.target]}"
+            f"columns: expected {series.lags} values or more, got {counts[series.target]}"
         )
     history = np.empty((series.lags, len(wanted)), np.float32)
-    for place, name in enumerate(wanted):
-        history[:, place] = _last(name, by_name[name], series.lags)
+    for column, name in enumerate(wanted):
+        history[:, column] = _last(name, by_name[name], series.lags)
     return history
 
 
 def _last(name: str, column: pb.Column, lags: int) -> Array:
-    """The last values of a column, in the precision that the model takes."""
+    """The last values of a column, as float32."""
     values = np.array(column.values[-lags:], np.float64)
     with np.errstate(over="ignore"):
         narrow = values.astype(np.float32)
@@ -78,14 +78,14 @@ def _last(name: str, column: pb.Column, lags: int) -> Array:
     if broken.size:
         place = len(column.values) - lags + int(broken[0])
         raise InvalidRequest(
-            f"columns: {name!r}: expected finite numbers of 32 bits, "
+            f"columns: {name!r}: expected finite 32-bit numbers, "
             f"got {values[broken[0]]:g} at values[{place}]"
         )
     return narrow
 
 
 def _check_names(sent: Sequence[str], wanted: Sequence[str]) -> None:
-    """Refuse columns that are missing or sent twice; a table may have others, which are passed over."""
+    """Refuse columns that are missing or repeated; other columns of a table are ignored."""
     counts = Counter(sent)
     for name in wanted:
         if not counts[name]:
@@ -102,14 +102,11 @@ def _encode(
     horizon: int,
     outputs: Mapping[str, Array],
 ) -> bytes:
-    answer = pb.ForecastResponse(
+    response = pb.ForecastResponse(
         model_name=model.name,
         model_version=model.version,
         id=request_id,
         name=series.target,
         values=outputs[series.output][0, :horizon].tolist(),
     )
-    return model.encoder.checked(answer)
-
-
-FORECAST = TaskCall(_check, _prepare)
+    return model.encoder.checked(response)

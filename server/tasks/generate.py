@@ -1,15 +1,12 @@
-"""From one `GenerateRequest` to its stream of answers: a text in, tokens as they come, and all of it at the end.
-
-The model is found, and refused, before anything waits. Then the text is read on a thread of `decoding`, and its row takes
-the same way through the engine as those of a `ModelInfer`.
-"""
+"""Text generation (`Generate`): a text in, tokens as they are chosen, and the whole result at the end."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import grpc
 
 from weir.protocol import tasks_pb2 as pb
-from weir.server.errors import DeadlineExceeded, InvalidRequest
+from weir.server.errors import InvalidRequest
 from weir.server.generation.decoder_batch import Row
 from weir.server.generation.encoder_decoder import EncoderDecoderModel
 from weir.server.generation.request import GenerationRequest
@@ -18,69 +15,27 @@ from weir.server.preprocessing.detokenizer import DetokenizerStream
 from weir.server.preprocessing.tokenizer import TokenizedText, Tokenizer
 from weir.server.protocol import message_limits
 from weir.server.protocol.request_decoder import check_id, parse_message
-from weir.server.scheduling.admission import Admission
-from weir.server.scheduling.deadlines import IdleTimeout
-from weir.server.scheduling.worker_pool import WorkerPool
-from weir.server.tasks.task_call import Arrived, Material, begin
-from weir.server.tasks.text import tokenize
+from weir.server.scheduling.request import Model
+from weir.server.tasks.task_call import Preprocess, TaskCall
+from weir.server.tasks.text import tokenize, tokenizer_of
 from weir.server.transport.backpressure import BoundedSender
 from weir.server.transport.base import Call, Metadata
 
 
-def generate(
-    call: Call, admission: Admission, decoding: WorkerPool, idle_timeout: IdleTimeout
-) -> None:
-    """Wait for the one message of a `Generate` call. Runs on the transport's thread."""
-    opened_s = admission.clock()
-
-    def received(payload: bytes | None) -> None:
-        if payload is None:
-            call.finish(grpc.StatusCode.INVALID_ARGUMENT, "expected one message, got none")
-        else:
-            _start(call, payload, admission, decoding)
-
-    def late() -> None:
-        error = DeadlineExceeded(
-            f"expected one message, none came within {idle_timeout.limit_s:g} s"
-        )
-        admission.refuse(error, call, None, opened_s, 0)
-
-    idle_timeout.receive(call, received, late)
-
-
-def _start(call: Call, payload: bytes, admission: Admission, decoding: WorkerPool) -> None:
-    """Check a message as far as that is cheap, and queue it to be read."""
-
-    def find(name: str, version: str) -> EncoderDecoderModel:
-        model = admission.find(name, version)
-        if not isinstance(model, EncoderDecoderModel):
-            raise InvalidRequest(
-                f"model {name!r} makes no sequences of sequences: its bundle is one graph"
-            )
-        return model
-
-    # Only now: a caller may take its time between call and message, and what is left to it is asked for in there.
-    begin(call, payload, admission, decoding, find=find, check=_check, make=_request)
-
-
-def _check(model: EncoderDecoderModel) -> None:
-    _tokenizer(model)
-
-
-def _tokenizer(model: EncoderDecoderModel) -> Tokenizer:
-    if model.tokenizer is None:
+def generate(model: Model) -> Preprocess:
+    """`Generate` on a model; see `task_call.Task`."""
+    if not isinstance(model, EncoderDecoderModel):
         raise InvalidRequest(
-            f"model {model.name!r} takes no texts: its bundle says nothing of how to read them "
-            "(tokenisation)"
+            f"model {model.name!r} is a single graph: Generate needs an encoder-decoder"
         )
-    return model.tokenizer
+    return partial(_preprocess, model, tokenizer_of(model.name, model.tokenizer))
 
 
-def _request(arrived: Arrived, material: Material[EncoderDecoderModel]) -> GenerationRequest:
-    """Parse and check the message, and tokenize its text."""
-    model, tokenizer = material.model, _tokenizer(material.model)
-    message_limits.check_texts(material.payload)
-    message = parse_message(pb.GenerateRequest, material.payload)
+def _preprocess(
+    model: EncoderDecoderModel, tokenizer: Tokenizer, call: TaskCall
+) -> GenerationRequest:
+    message_limits.check_texts(call.payload)
+    message = parse_message(pb.GenerateRequest, call.payload)
     check_id(message.id)
     search = read_message(message)
     model.check_search(search)
@@ -88,9 +43,9 @@ def _request(arrived: Arrived, material: Material[EncoderDecoderModel]) -> Gener
     inputs = tokenizer.rows([source])
     model.rules.complete(inputs)
     model.rules.check(inputs)
-    (row,) = model.graphs.rows(inputs, search, arrived_s=arrived.arrived_s)
+    (row,) = model.graphs.rows(inputs, search, arrived_s=call.arrived_s)
     row.wants_attention = message.attention
-    stream = GenerateStream(arrived.call, model, message.id, source)
+    stream = GenerateStream(call.call, model, message.id, source)
     if search.slots == 1:
         row.on_token = stream.send_token
     return GenerationRequest(
@@ -99,10 +54,10 @@ def _request(arrived: Arrived, material: Material[EncoderDecoderModel]) -> Gener
         stream,
         sources=[row],
         response=stream,
-        queued_s=material.clock(),
-        deadline_s=arrived.deadline_s,
-        request_bytes=len(material.payload),
-        clock=material.clock,
+        queued_s=call.clock(),
+        deadline_s=call.deadline_s,
+        request_bytes=call.payload_bytes,
+        clock=call.clock,
     )
 
 

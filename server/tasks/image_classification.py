@@ -1,4 +1,4 @@
-"""`Classify`: pictures in, the names of what they show out."""
+"""Image classification (`Classify`): pictures in, their likeliest classes out."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -13,64 +13,69 @@ from weir.server.errors import InvalidRequest, ServerError
 from weir.server.preprocessing import images
 from weir.server.protocol import response_encoder
 from weir.server.protocol.request_decoder import check_id, parse_message
+from weir.server.scheduling.request import InferRequest, Model
 from weir.server.scheduling.served_model import ServedModel
-from weir.server.tasks.task_call import Material, Prepared, TaskCall, check_rows
+from weir.server.tasks.task_call import (
+    Preprocess,
+    TaskCall,
+    check_rows,
+    infer_request,
+    single_graph,
+)
 
 Array = NDArray[Any]
 
 DEFAULT_TOP_K = 5
 
 
-def _preprocessing(model: ServedModel) -> Preprocessing:
-    preprocessing = model.contract.preprocessing if model.contract else None
+def classify(model: Model) -> Preprocess:
+    """`Classify` on a model; see `task_call.Task`."""
+    graph = single_graph(model)
+    preprocessing = graph.contract.preprocessing if graph.contract else None
     if preprocessing is None:
         raise InvalidRequest(
-            f"model {model.name!r} takes no pictures: its bundle says nothing of how to "
-            "prepare them (preprocessing)"
+            f"model {model.name!r} takes no pictures: its bundle has no preprocessing"
         )
-    return preprocessing
+    return partial(_preprocess, graph, preprocessing)
 
 
-def _check(model: ServedModel) -> None:
-    _preprocessing(model)
-
-
-def _prepare(material: Material[ServedModel]) -> Prepared:
-    """Unpack, check, and decode one picture after the other."""
-    message, model = parse_message(pb.ClassifyRequest, material.payload), material.model
-    chosen = _preprocessing(model)
+def _preprocess(model: ServedModel, preprocessing: Preprocessing, call: TaskCall) -> InferRequest:
+    message = parse_message(pb.ClassifyRequest, call.payload)
     check_id(message.id)
     check_rows("pictures", len(message.pictures), model)
-    top_k = message.top_k or DEFAULT_TOP_K
-    check_classes(model, chosen.output, len(message.pictures), top_k)
-    return Prepared(
-        inputs={chosen.input: _decode(message, chosen, material)},
-        datatype="UINT8",
-        encode=partial(_encode, model, chosen.output, message.id, top_k),
+    output, top_k = preprocessing.output, message.top_k or DEFAULT_TOP_K
+    check_classes(model, output, len(message.pictures), top_k)
+    return infer_request(
+        call,
+        model,
+        {preprocessing.input: _pixels(message, preprocessing, model, call)},
+        "UINT8",
+        partial(_encode, model, output, message.id, top_k),
     )
 
 
 def check_classes(model: ServedModel, output: str, rows: int, top_k: int) -> None:
-    """Refuse a request for more classes than are written for one."""
+    """Refuse a request for more classes than an answer may hold."""
     classes = model.signature.outputs[output].axes[1]
     each = min(top_k, classes) if isinstance(classes, int) else top_k
     response_encoder.check_classes(rows * each)
 
 
-def _decode(
-    message: pb.ClassifyRequest, chosen: Preprocessing, material: Material[ServedModel]
+def _pixels(
+    message: pb.ClassifyRequest, preprocessing: Preprocessing, model: ServedModel, call: TaskCall
 ) -> Array:
-    rows = np.empty((len(message.pictures), chosen.height, chosen.width, chosen.channels), np.uint8)
+    """The pictures of a message, one after the other: (pictures, height, width, channels)."""
+    height, width, channels = preprocessing.height, preprocessing.width, preprocessing.channels
+    rows = np.empty((len(message.pictures), height, width, channels), np.uint8)
     for position, picture in enumerate(message.pictures):
-        if not material.is_wanted():
-            # Answered meanwhile: what is still missing would be decoded for nobody.
+        if call.is_over:
             break
-        started_s = material.clock()
+        started_s = call.clock()
         try:
-            rows[position] = _read(picture, chosen)
+            rows[position] = _read(picture, preprocessing)
         except ServerError as error:
             raise type(error)(f"pictures[{position}]: {error}") from error
-        material.model.metrics.request_preprocessed(material.clock() - started_s)
+        model.metrics.request_preprocessed(call.clock() - started_s)
     return rows
 
 
@@ -97,10 +102,9 @@ def _encode(
     top_k: int,
     outputs: Mapping[str, Array],
 ) -> bytes:
-    answer = pb.ClassifyResponse(model_name=model.name, model_version=model.version, id=request_id)
+    response = pb.ClassifyResponse(
+        model_name=model.name, model_version=model.version, id=request_id
+    )
     for classes in response_encoder.rank(outputs[output], top_k, model.labels.get(output)):
-        answer.results.add(classes=classes)
-    return model.encoder.checked(answer)
-
-
-CLASSIFY = TaskCall(_check, _prepare)
+        response.results.add(classes=classes)
+    return model.encoder.checked(response)

@@ -1,155 +1,168 @@
-"""A task call from its message to its model's queue: what all of them have in common.
+"""Task call: one message of `weir.v1.Tasks`, from its bytes to a request in its model's queue.
 
-The model is found, and refused, before anything waits. Then the message is made into rows on a thread of
-`decoding`, and they take the same way through the scheduler as those of a `ModelInfer`.
+The model is found, and its task checked, before the call waits for anything. Then a thread of the worker
+pool preprocesses the message into a request, which joins those of `ModelInfer` in the same queue.
 
-Should the model be unloaded meanwhile, the message is made into rows anew, for the one that took its place.
+If the model is unloaded meanwhile, the message is preprocessed again for the version that replaced it.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic
+from typing import Any
 
 from numpy.typing import NDArray
 
 from weir.protocol import tasks_pb2 as pb
 from weir.server.errors import Draining, InvalidRequest
 from weir.server.protocol import message_limits
-from weir.server.scheduling.admission import Admission, M, successor
-from weir.server.scheduling.request import InferRequest, ReadyRequest
+from weir.server.scheduling.admission import Admission, successor
+from weir.server.scheduling.request import InferRequest, Model, ReadyRequest
 from weir.server.scheduling.served_model import ServedModel
 from weir.server.scheduling.worker_pool import WorkerPool
 from weir.server.transport.base import Call
 
 Array = NDArray[Any]
 
-# Of every task call alike.
-NAME, VERSION = pb.TagRequest.MODEL_NAME_FIELD_NUMBER, pb.TagRequest.MODEL_VERSION_FIELD_NUMBER
-ID = pb.TagRequest.ID_FIELD_NUMBER
+# Every message of the service has these fields.
+_NAME, _VERSION, _ID = (
+    pb.TagRequest.MODEL_NAME_FIELD_NUMBER,
+    pb.TagRequest.MODEL_VERSION_FIELD_NUMBER,
+    pb.TagRequest.ID_FIELD_NUMBER,
+)
+
+Preprocess = Callable[["TaskCall"], ReadyRequest]
+"""Parses and preprocesses a task call for one model; runs on a thread of the pool."""
+
+Task = Callable[[Model], Preprocess]
+"""A task: how its calls are preprocessed for a model. Raises InvalidRequest if the model lacks it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """Rows ready for a model.
-
-    Attributes:
-        inputs: by name, as many rows in each.
-        datatype: of all of them, on the wire.
-        encode: writes the answer, of the model's outputs.
-    """
-
-    inputs: Mapping[str, Array]
-    datatype: str
-    encode: Callable[[Mapping[str, Array]], bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Material(Generic[M]):
-    """What a message is prepared with.
-
-    Attributes:
-        payload: the message.
-        model: that it names.
-        is_wanted: whether somebody still waits.
-        clock: monotonic seconds.
-    """
-
-    payload: bytes
-    model: M
-    is_wanted: Callable[[], bool]
-    clock: Callable[[], float]
-
-
-@dataclass(frozen=True, slots=True)
-class Arrived:
-    """A task call that came.
-
-    Attributes:
-        call: to be answered.
-        version: of the model, as it was asked for.
-        arrived_s: when.
-        deadline_s: when its time is over.
-    """
-
-    call: Call
-    version: str
-    arrived_s: float
-    deadline_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class TaskCall:
-    """One of the calls.
-
-    Attributes:
-        check: raises InvalidRequest for a model that does not do it; on the transport's thread.
-        prepare: makes rows of a message; on a thread of the pool.
-    """
-
-    check: Callable[[ServedModel], None]
-    prepare: Callable[[Material[ServedModel]], Prepared]
-
-
-def start(
-    task: TaskCall, call: Call, payload: bytes, admission: Admission, decoding: WorkerPool
-) -> None:
-    """Check a message as far as that is cheap, and queue it to be prepared.
-
-    Runs on the transport's thread: nothing here looks into a picture or a text.
-    """
-    begin(
-        call,
-        payload,
-        admission,
-        decoding,
-        find=admission.find_graph,
-        check=task.check,
-        make=partial(_request, task),
-    )
-
-
-def begin(
-    call: Call,
-    payload: bytes,
-    admission: Admission,
-    decoding: WorkerPool,
-    *,
-    find: Callable[[str, str], M],
-    check: Callable[[M], None],
-    make: Callable[[Arrived, Material[M]], ReadyRequest],
-) -> None:
-    """Queue a message to be made into a request.
+    """A task call until its request is queued; a job of the worker pool.
 
     Args:
         call: to be answered.
         payload: its message.
-        admission: gives it its time, and counts it if it fails.
-        decoding: whose threads make the request.
-        find: the model of a name and a version.
-        check: raises InvalidRequest for a model that does not do it.
-        make: the request of a message.
+        task: of the method.
+        model: that the message names.
+        version: as the message names it.
+        admission: refuses the call, and finds the model that replaces an unloaded one.
+        arrived_s: when the message arrived.
+        deadline_s: of the call.
+
+    Raises:
+        InvalidRequest: the model lacks the task.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        payload: bytes,
+        task: Task,
+        model: Model,
+        *,
+        version: str,
+        admission: Admission,
+        arrived_s: float,
+        deadline_s: float,
+    ) -> None:
+        self.call = call
+        self.payload = payload
+        self.payload_bytes = len(payload)
+        self.arrived_s = arrived_s
+        self.deadline_s = deadline_s
+        self.is_wanted = True
+        self.clock = admission.clock
+        self._is_proceeding = False
+        self._version = version
+        self._admission = admission
+        self._task = task
+        self._model = model
+        self._preprocess = task(model)
+        self._request: ReadyRequest | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the call is answered or closed: preprocessing may stop."""
+        # The pool drops `is_wanted` too when it hands the call over.
+        return self.call.cancelled if self._is_proceeding else not self.is_wanted
+
+    def work(self) -> None:
+        """Preprocess the message."""
+        self._request = self._preprocess(self)
+
+    def proceed(self) -> None:
+        """Queue the request for its model."""
+        self._is_proceeding = True
+        request, self._request = self._request, None
+        while request is not None:
+            try:
+                request.submit()
+                break
+            except Draining as error:
+                find = self._admission.find
+                self._model = successor(error, self._model, self._version, find)
+                self._preprocess = self._task(self._model)
+                request = self._preprocess(self)
+        # The call holds this object as long as it is open.
+        self.payload = b""
+        if request is not None:
+            self.call.on_close(request.cancel)
+
+    def fail(self, error: Exception) -> None:
+        """Send the status of a failure."""
+        self._admission.refuse(error, self.call, self._model, self.arrived_s, self.payload_bytes)
+
+
+def start(call: Call, payload: bytes, task: Task, admission: Admission, pool: WorkerPool) -> None:
+    """Check a task call and queue it for preprocessing; a failure is sent to its client.
+
+    Runs on the transport's thread: pictures and texts are not read here.
     """
     arrived_s = admission.clock()
     model = None
     try:
-        name, version, request_id = message_limits.read_texts(payload, NAME, VERSION, ID)
+        name, version, request_id = message_limits.read_texts(payload, _NAME, _VERSION, _ID)
         if call.record is not None:
             call.record.parsed(name, version, request_id)
-        model = find(name, version)
-        check(model)
-        deadline_s = arrived_s + admission.left_s(call.time_left_s())
-        arrived = Arrived(call, version, arrived_s, deadline_s)
-        job = Job(arrived, payload, model, admission, find=find, check=check, make=make)
-        # Before it is queued: a job that is done at once asks for the same word on its request.
-        call.on_close(partial(decoding.cancel, job))
-        decoding.submit(job)
-    except Exception as error:  # noqa: BLE001 - the one place where admission may fail
+        model = admission.find(name, version)
+        task_call = TaskCall(
+            call,
+            payload,
+            task,
+            model,
+            version=version,
+            admission=admission,
+            arrived_s=arrived_s,
+            deadline_s=arrived_s + admission.left_s(call.time_left_s()),
+        )
+        # Before it is queued: a call that is done at once sets `on_close` to cancel its request.
+        call.on_close(partial(pool.cancel, task_call))
+        pool.submit(task_call)
+    except Exception as error:  # noqa: BLE001 - the one place where a task call may be refused
         admission.refuse(error, call, model, arrived_s, len(payload))
 
 
+def single_graph(model: Model) -> ServedModel:
+    """The model, if it is a single graph.
+
+    Raises:
+        InvalidRequest: it is an encoder-decoder.
+    """
+    if not isinstance(model, ServedModel):
+        raise InvalidRequest(f"model {model.name!r} is an encoder-decoder: use Generate")
+    return model
+
+
+def check_task(model: ServedModel, task: str) -> None:
+    """Refuse a model whose contract names another task."""
+    found = model.contract.task if model.contract else "none: it has no contract"
+    if found != task:
+        raise InvalidRequest(f"model {model.name!r}: expected the task {task}, got {found}")
+
+
 def check_rows(what: str, count: int, model: ServedModel) -> None:
-    """Refuse a request of no rows, or of more than fit into a batch."""
+    """Refuse a request without rows, or with more than fit into a batch."""
     most = model.signature.max_rows
     if not count:
         raise InvalidRequest(f"{what}: expected 1 or more, got 0")
@@ -157,76 +170,35 @@ def check_rows(what: str, count: int, model: ServedModel) -> None:
         raise InvalidRequest(f"{what}: expected at most {most} in a request, got {count}")
 
 
-class Job(Generic[M]):
-    """A request until its rows are there; see `begin` and `decoding.Job`."""
+def infer_request(
+    call: TaskCall,
+    model: ServedModel,
+    inputs: Mapping[str, Array],
+    datatype: str,
+    encode: Callable[[Mapping[str, Array]], bytes],
+) -> InferRequest:
+    """The request of a preprocessed call.
 
-    def __init__(
-        self,
-        arrived: Arrived,
-        payload: bytes,
-        model: M,
-        admission: Admission,
-        *,
-        find: Callable[[str, str], M],
-        check: Callable[[M], None],
-        make: Callable[[Arrived, Material[M]], ReadyRequest],
-    ) -> None:
-        self.payload_bytes = len(payload)
-        self.arrived_s = arrived.arrived_s
-        self.deadline_s = arrived.deadline_s
-        self.is_wanted = True
-        self._arrived = arrived
-        self._admission = admission
-        self._model = model
-        self._payload = payload
-        self._find, self._check, self._make = find, check, make
-        self._request: ReadyRequest | None = None
-
-    def work(self) -> None:
-        """Make a request of the message."""
-        self._request = self._made(lambda: self.is_wanted)
-
-    def proceed(self) -> None:
-        """Queue the request for the model."""
-        call, request, self._request = self._arrived.call, self._request, None
-        while request is not None:
-            try:
-                request.submit()
-                break
-            except Draining as error:
-                self._model = successor(error, self._model, self._arrived.version, self._find)
-                self._check(self._model)
-                request = self._made(lambda: not call.cancelled)
-        # The call remembers the job for as long as it is open.
-        self._payload = b""
-        if request is not None:
-            call.on_close(request.cancel)
-
-    def fail(self, error: Exception) -> None:
-        """Send the status of a failure."""
-        call = self._arrived.call
-        self._admission.refuse(error, call, self._model, self.arrived_s, self.payload_bytes)
-
-    def _made(self, is_wanted: Callable[[], bool]) -> ReadyRequest:
-        clock = self._admission.clock
-        return self._make(self._arrived, Material(self._payload, self._model, is_wanted, clock))
-
-
-def _request(task: TaskCall, arrived: Arrived, material: Material[ServedModel]) -> InferRequest:
-    prepared, model = task.prepare(material), material.model
+    Args:
+        call: that is answered.
+        model: a single graph.
+        inputs: by name, all with the same number of rows.
+        datatype: of every input, as the protocol names it.
+        encode: writes the answer from the model's outputs.
+    """
     fit = model.signature.admit(
-        tuple((name, prepared.datatype, array.shape) for name, array in prepared.inputs.items())
+        tuple((name, datatype, array.shape) for name, array in inputs.items())
     )
     return InferRequest(
         model.scheduler,
         model.metrics,
-        arrived.call,
-        inputs=prepared.inputs,
+        call.call,
+        inputs=inputs,
         fit=fit,
-        encode=prepared.encode,
-        arrived_s=arrived.arrived_s,
-        queued_s=material.clock(),
-        deadline_s=arrived.deadline_s,
-        request_bytes=len(material.payload),
-        clock=material.clock,
+        encode=encode,
+        arrived_s=call.arrived_s,
+        queued_s=call.clock(),
+        deadline_s=call.deadline_s,
+        request_bytes=call.payload_bytes,
+        clock=call.clock,
     )

@@ -1,6 +1,7 @@
-"""What the calls that take texts have in common: which models they are for, and how a text is read."""
+"""Text tasks: classification of texts (`ClassifyText`) and tagging of their tokens (`Tag`)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,44 +10,161 @@ from numpy.typing import NDArray
 from weir.protocol import tasks_pb2 as pb
 from weir.server.errors import InvalidRequest
 from weir.server.preprocessing.tokenizer import TokenizedText, Tokenizer
+from weir.server.protocol import message_limits, response_encoder
+from weir.server.protocol.request_decoder import check_id, parse_message
+from weir.server.scheduling.request import InferRequest, Model
 from weir.server.scheduling.served_model import ServedModel
+from weir.server.tasks.image_classification import DEFAULT_TOP_K, check_classes
+from weir.server.tasks.task_call import (
+    Preprocess,
+    TaskCall,
+    check_rows,
+    check_task,
+    infer_request,
+    single_graph,
+)
 
 Array = NDArray[Any]
 
 PROBABILITIES = "probabilities"
 _FLOATS = ("FP16", "FP32", "FP64")
+# Each is a message that the session's thread builds.
+_MAX_TAGGED_TOKENS = 10_000
 
 
-def check_task(model: ServedModel, task: str) -> None:
-    """Refuse a model that does something else."""
-    found = model.contract.task if model.contract else "none: it has no contract"
-    if found != task:
-        raise InvalidRequest(f"model {model.name!r}: expected the task {task}, got {found}")
+def classify_text(model: Model) -> Preprocess:
+    """`ClassifyText` on a model; see `task_call.Task`."""
+    graph = single_graph(model)
+    check_task(graph, "sequence-classification")
+    tokenizer = tokenizer_of(model.name, graph.tokenizer)
+    output = _scored_output(graph, ("batch", "classes"))
+    return partial(_preprocess_classification, graph, tokenizer, output)
 
 
-def tokenizer_of(model: ServedModel) -> Tokenizer:
-    """What reads a model's texts.
+def tag(model: Model) -> Preprocess:
+    """`Tag` on a model; see `task_call.Task`."""
+    graph = single_graph(model)
+    check_task(graph, "tagging")
+    tokenizer = tokenizer_of(model.name, graph.tokenizer)
+    output = _scored_output(graph, ("batch", "time", "tags"))
+    return partial(_preprocess_tagging, graph, tokenizer, output)
+
+
+def tokenizer_of(name: str, tokenizer: Tokenizer | None) -> Tokenizer:
+    """The tokenizer of a model.
 
     Raises:
-        InvalidRequest: it takes none.
+        InvalidRequest: it has none.
     """
-    if model.tokenizer is None:
-        raise InvalidRequest(
-            f"model {model.name!r} takes no texts: its bundle says nothing of how to cut them "
-            "(tokenisation)"
-        )
-    return model.tokenizer
+    if tokenizer is None:
+        raise InvalidRequest(f"model {name!r} takes no texts: its bundle has no tokenisation")
+    return tokenizer
 
 
-def scored_output(model: ServedModel, axes: Sequence[str]) -> str:
-    """The output that says how likely each class is: `probabilities`, or else the one with labels.
-
-    Args:
-        model: whose.
-        axes: of the output, in words.
+def tokenize(text: pb.Text, tokenizer: Tokenizer) -> TokenizedText:
+    """Tokenize a text that is whole, or split into tokens.
 
     Raises:
-        InvalidRequest: it has none of numbers with such axes.
+        InvalidRequest: see `Tokenizer`.
+    """
+    match text.WhichOneof("content"):
+        case "text":
+            return tokenizer.tokenize(text.text)
+        case "tokens":
+            return tokenizer.look_up(list(text.tokens.tokens))
+    raise InvalidRequest("expected text or tokens, got neither")
+
+
+def _preprocess_classification(
+    model: ServedModel, tokenizer: Tokenizer, output: str, call: TaskCall
+) -> InferRequest:
+    message_limits.check_texts(call.payload)
+    message = parse_message(pb.ClassifyTextRequest, call.payload)
+    check_id(message.id)
+    check_rows("texts", len(message.texts), model)
+    top_k = message.top_k or DEFAULT_TOP_K
+    check_classes(model, output, len(message.texts), top_k)
+    texts = _tokenize_all(message.texts, tokenizer)
+    encode = partial(_encode_classes, model, output, message.id, top_k=top_k, texts=texts)
+    return infer_request(call, model, tokenizer.rows(texts), "INT64", encode)
+
+
+def _encode_classes(
+    model: ServedModel,
+    output: str,
+    request_id: str,
+    outputs: Mapping[str, Array],
+    *,
+    top_k: int,
+    texts: Sequence[TokenizedText],
+) -> bytes:
+    response = pb.ClassifyTextResponse(
+        model_name=model.name, model_version=model.version, id=request_id
+    )
+    likely = _probabilities(output, outputs[output])
+    ranked = response_encoder.rank(likely, top_k, model.labels.get(output))
+    for text, classes in zip(texts, ranked, strict=True):
+        response.results.add(classes=classes, unknown=text.unknown)
+    return model.encoder.checked(response)
+
+
+def _preprocess_tagging(
+    model: ServedModel, tokenizer: Tokenizer, output: str, call: TaskCall
+) -> InferRequest:
+    message_limits.check_texts(call.payload)
+    message = parse_message(pb.TagRequest, call.payload)
+    check_id(message.id)
+    check_rows("texts", len(message.texts), model)
+    texts = _tokenize_all(message.texts, tokenizer)
+    if (tokens := sum(len(text.ids) for text in texts)) > _MAX_TAGGED_TOKENS:
+        raise InvalidRequest(
+            f"texts: expected at most {_MAX_TAGGED_TOKENS} tokens in a request, got {tokens}"
+        )
+    encode = partial(_encode_tags, model, output, message.id, texts)
+    return infer_request(call, model, tokenizer.rows(texts), "INT64", encode)
+
+
+def _encode_tags(
+    model: ServedModel,
+    output: str,
+    request_id: str,
+    texts: Sequence[TokenizedText],
+    outputs: Mapping[str, Array],
+) -> bytes:
+    response = pb.TagResponse(model_name=model.name, model_version=model.version, id=request_id)
+    labels = model.labels.get(output) or ()
+    for row, text in enumerate(texts):
+        likely = _probabilities(output, outputs[output][row, : len(text.ids)])
+        best = likely.argmax(axis=-1)  # (tokens,)
+        tokens = response.results.add().tokens
+        for token, tag_id, probability, is_unknown in zip(
+            text.tokens, best.tolist(), likely.max(axis=-1).tolist(), text.is_unknown, strict=True
+        ):
+            tokens.add(
+                text=token,
+                tag=labels[tag_id] if tag_id < len(labels) else str(tag_id),
+                probability=probability,
+                is_unknown=is_unknown,
+            )
+    return model.encoder.checked(response)
+
+
+def _tokenize_all(texts: Sequence[pb.Text], tokenizer: Tokenizer) -> list[TokenizedText]:
+    """Tokenize texts; a failure names the text."""
+    tokenized = []
+    for position, text in enumerate(texts):
+        try:
+            tokenized.append(tokenize(text, tokenizer))
+        except InvalidRequest as error:
+            raise InvalidRequest(f"texts[{position}]: {error}") from error
+    return tokenized
+
+
+def _scored_output(model: ServedModel, axes: Sequence[str]) -> str:
+    """The output with a score for each class: `probabilities`, one with labels, or `logits`.
+
+    Raises:
+        InvalidRequest: no such output has floats and these axes.
     """
     for name in (PROBABILITIES, *model.labels, "logits"):
         spec = model.signature.outputs.get(name)
@@ -57,41 +175,11 @@ def scored_output(model: ServedModel, axes: Sequence[str]) -> str:
     )
 
 
-def probabilities(output: str, scores: Array) -> Array:
-    """Scores as probabilities: those of `probabilities` are some already, of others softmax is taken.
-
-    Args:
-        output: its name.
-        scores: (…, classes).
-    """
+def _probabilities(output: str, scores: Array) -> Array:
+    """Probabilities of scores (…, classes): the softmax, unless the output is `probabilities`."""
     if output == PROBABILITIES:
         return scores
     wide = scores.astype(np.float64)
     powers = np.exp(wide - wide.max(axis=-1, keepdims=True))
     result: Array = powers / powers.sum(axis=-1, keepdims=True)
     return result
-
-
-def tokenize_all(texts: Sequence[pb.Text], reader: Tokenizer) -> list[TokenizedText]:
-    """Texts as their model sees them; what fails names the text."""
-    readings = []
-    for position, text in enumerate(texts):
-        try:
-            readings.append(tokenize(text, reader))
-        except InvalidRequest as error:
-            raise InvalidRequest(f"texts[{position}]: {error}") from error
-    return readings
-
-
-def tokenize(text: pb.Text, reader: Tokenizer) -> TokenizedText:
-    """One text, whole or in tokens.
-
-    Raises:
-        InvalidRequest: see `Tokenizer`.
-    """
-    match text.WhichOneof("content"):
-        case "text":
-            return reader.tokenize(text.text)
-        case "tokens":
-            return reader.look_up(list(text.tokens.tokens))
-    raise InvalidRequest("expected text or tokens, got neither")

@@ -73,23 +73,23 @@ REFUSED = {
     ),
     "unequal": (
         of(("sales", SALES), ("price", PRICE[1:])),
-        "columns: expected as many moments in each, got 4 of 'sales', 3 of 'price'",
+        "columns: expected equally many values in each, got 4 of 'sales', 3 of 'price'",
     ),
     "few": (
         of(("sales", SALES[:2]), ("price", PRICE[:2])),
-        "columns: expected 3 moments or more, got 2",
+        "columns: expected 3 values or more, got 2",
     ),
     "nan": (
         of(("sales", SALES), ("price", [*PRICE[:2], NAN, 1.0])),
-        "columns: 'price': expected finite numbers of 32 bits, got nan at values[2]",
+        "columns: 'price': expected finite 32-bit numbers, got nan at values[2]",
     ),
     "large": (
         of(("sales", [*SALES[:3], LARGE]), ("price", PRICE)),
-        "columns: 'sales': expected finite numbers of 32 bits, got 1e+300 at values[3]",
+        "columns: 'sales': expected finite 32-bit numbers, got 1e+300 at values[3]",
     ),
     "horizon": (
         of(("sales", SALES), ("price", PRICE), horizon=3),
-        "horizon: expected at most 2, as far as the model sees, got 3",
+        "horizon: expected at most 2, the model's own, got 3",
     ),
     "task": (
         of(("sales", SALES), model_name="classifier"),

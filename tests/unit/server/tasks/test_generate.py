@@ -137,7 +137,7 @@ def test_several_answers_come_at_once(
         ({"text": "a" * 17}, "expected at most 16 tokens, got 17"),
         ({"id": "\n"}, "id: expected printable characters"),
         ({"model_name": "silent"}, "takes no texts"),
-        ({"model_name": "pair.encoder"}, "its bundle is one graph"),
+        ({"model_name": "pair.encoder"}, "is a single graph: Generate needs"),
     ],
     ids=str,
 )

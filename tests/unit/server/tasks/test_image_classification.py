@@ -179,10 +179,7 @@ REFUSED = {
     ),
     "model of numbers": (
         encoded(png(RED), model_name="affine"),
-        (
-            "model 'affine' takes no pictures: its bundle says nothing of how to prepare them "
-            "(preprocessing)"
-        ),
+        ("model 'affine' takes no pictures: its bundle has no preprocessing"),
     ),
 }
 

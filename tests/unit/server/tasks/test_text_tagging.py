@@ -148,7 +148,7 @@ def test_plain_model_and_one_without_tokenisation_say_so(
     server = TaskServer(open_backend(), clock, "Tag", "tagger")
 
     assert server.refuse(of_texts("cat"))[1] == (
-        "model 'tagger' takes no texts: its bundle says nothing of how to cut them (tokenisation)"
+        "model 'tagger' takes no texts: its bundle has no tokenisation"
     )
     assert server.refuse(of_texts("cat", model_name="affine"))[1] == (
         "model 'affine': expected the task tagging, got other"
