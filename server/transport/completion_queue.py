@@ -44,6 +44,7 @@ Operations = tuple[Any, ...]
 _NEW_CALL, _SHUT_DOWN = "new call", "shut down"
 _REQUESTED_CALLS = 128
 _NO_FLAGS = 0
+_CANCELLED: int = grpc.StatusCode.CANCELLED.value[0]
 _NOTHING: deque[Any] = deque(maxlen=0)
 # Core gives a deadline in seconds since the epoch; one beyond this means that there is none.
 _NO_DEADLINE_S = 1e12
@@ -218,7 +219,7 @@ class CompletionQueueCall:
         self._open_calls = open_calls
         self._stats = stats
         self._arrived_s = arrived_s
-        self._code = grpc.StatusCode.CANCELLED
+        self._code = _CANCELLED
         self._metadata = event.invocation_metadata
         self._deadline_s = event.call_details.deadline
         self._method: bytes = event.call_details.method
@@ -295,9 +296,9 @@ class CompletionQueueCall:
                 return False
             self._has_ended = True
             self._on_close = None
-            self._code = code
+            self._code = code.value[0]
             status = cygrpc.SendStatusFromServerOperation(
-                trailers or None, code.value[0], details.encode(), _NO_FLAGS
+                trailers or None, self._code, details.encode(), _NO_FLAGS
             )
             if not self._is_streaming:
                 start = cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS)
@@ -322,7 +323,7 @@ class CompletionQueueCall:
                 self.cancelled = True
                 callback, self._on_close = self._on_close, None
                 if not self._has_ended:
-                    self._code = closed_code(open_s, self.time_left_s())
+                    self._code = closed_code(open_s, self.time_left_s()).value[0]
         self._stats.ended(self._code, open_s)
         self._open_calls.discard(self)
         if callback is not None:

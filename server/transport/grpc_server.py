@@ -96,7 +96,7 @@ class _Dispatch(grpc.GenericRpcHandler):
 
         def ended(code: grpc.StatusCode) -> None:
             with self._stats_lock:
-                stats.ended(code, time.monotonic() - arrived_s)
+                stats.ended(code.value[0], time.monotonic() - arrived_s)
 
         with self._stats_lock:
             stats.started += 1

@@ -75,7 +75,7 @@ def test_calls_are_told_by_method_and_code() -> None:
         ("/t.Test/No", grpc.StatusCode.UNIMPLEMENTED),
     ):
         calls.of(method).started += 1
-        calls.of(method).ended(code, 0.5)
+        calls.of(method).ended(code.value[0], 0.5)
     calls.of("/t.Test/Echo").started += 1
     registry = watched(calls)
 
