@@ -8,7 +8,7 @@ Threads:
     weir-io               carries all calls (transport completion-queue)
     weir-grpc_N           carry one call each (transport grpc-server)
     weir-read             reads one stream (transport grpc-server)
-    weir-unpack           decodes large requests
+    weir-parse_0          parses large requests
     weir-preprocess_N     preprocess pictures and texts
     weir-run-MODEL-N      run a model's batches
     weir-generate-MODEL   runs an encoder-decoder's steps
@@ -57,7 +57,7 @@ from weir.server.runtime.session import choose_provider
 from weir.server.runtime.session import version as onnxruntime_version
 from weir.server.scheduling.admission import Admission
 from weir.server.scheduling.deadlines import Deadlines, IdleTimeout
-from weir.server.scheduling.worker_pool import WorkerPool
+from weir.server.scheduling.worker_pool import PoolLimits, WorkerPool
 from weir.server.services.health import HEALTH_SERVICE, HealthService, reflection_handlers
 from weir.server.services.inference import SERVICE as INFERENCE_SERVICE
 from weir.server.services.inference import STREAM_INFER, InferenceService
@@ -77,8 +77,9 @@ from weir.server.transport.grpc_server import GrpcServerTransport
 
 logger = logging.getLogger(__name__)
 
-# Messages of the largest size that may wait to be decoded.
-_LARGE_MESSAGES = 4
+# Requests, and messages of the largest size, that may wait to be parsed.
+_PARSE_REQUESTS = 1024
+_PARSE_MESSAGES = 4
 
 
 def serve(settings: Settings) -> None:
@@ -131,11 +132,19 @@ class App:
         self._deadlines = Deadlines(time.monotonic)
         self._health = HealthService()
         self._repository = self._build_repository()
+        # One thread, as parsing holds the GIL. A pool apart from preprocessing: tensors that take
+        # milliseconds do not wait behind pictures that take seconds.
+        self._parse_pool = WorkerPool(
+            1,
+            name="weir-parse",
+            deadlines=self._deadlines,
+            limits=PoolLimits(_PARSE_REQUESTS, _PARSE_MESSAGES * settings.max_message_bytes),
+        )
         self._admission = Admission(
             self._repository.get,
             self._metrics,
+            self._parse_pool,
             default_deadline_s=settings.default_deadline_s,
-            max_waiting_bytes=_LARGE_MESSAGES * settings.max_message_bytes,
         )
         self._pool = WorkerPool(
             settings.preprocessing_threads or usable_cores(), deadlines=self._deadlines
@@ -162,9 +171,9 @@ class App:
             started.callback(self._close_http)
             started.callback(self._deadlines.stop)
             self._deadlines.start()
-            self._admission.start()
-            started.callback(self._pool.close)
-            self._pool.start()
+            for pool in (self._parse_pool, self._pool):
+                started.callback(pool.close)
+                pool.start()
             self._transport.start()
             self._repository.start()
             started.pop_all()
@@ -178,10 +187,12 @@ class App:
         end_s = time.monotonic() + self._settings.grace_s
         self._health.stop()
         self._admission.drain()
-        # The pool stops before the models: a preprocessed request still has to run.
-        self._pool.close()
-        preprocessed = self._pool.join(max(0.0, end_s - time.monotonic()))
-        drained = self._repository.close(max(0.0, end_s - time.monotonic())) and preprocessed
+        # The pools stop before the models: a preprocessed request still has to run.
+        drained = True
+        for pool in (self._parse_pool, self._pool):
+            pool.close()
+            drained &= pool.join(max(0.0, end_s - time.monotonic()))
+        drained &= self._repository.close(max(0.0, end_s - time.monotonic()))
         self._transport.stop(max(0.0, end_s - time.monotonic()))
         self._deadlines.stop()
         if self._exporter is not None:

@@ -20,13 +20,21 @@ from numpy.typing import NDArray
 from weir.protocol import inference_pb2 as pb
 from weir.protocol.datatypes import DATATYPES, Datatype, from_raw
 from weir.server.errors import InvalidRequest, Unsupported
-from weir.server.protocol.message_limits import check_counts
+from weir.server.protocol.message_limits import (
+    INLINE_ELEMENTS,
+    SMALL_BYTES,
+    check_counts,
+    has_few_parts,
+)
 from weir.server.protocol.response_encoder import RequestedOutput
 from weir.server.runtime.sequence_rules import SequenceRules
 from weir.server.runtime.signature import MAX_RANK, Fit, Form, Signature
 
 Array = NDArray[Any]
 M = TypeVar("M", bound=Message)
+
+INLINE_BYTES = 256 * 1024
+"""A larger message is parsed by a worker: megabytes take milliseconds."""
 
 _BF16_EXPONENT = 0x7F80
 MAX_ID_CHARACTERS = 256
@@ -63,6 +71,20 @@ def parse_request(payload: bytes) -> pb.ModelInferRequest:
     """
     check_counts(payload)
     return parse_message(pb.ModelInferRequest, payload)
+
+
+def parse_inline(payload: bytes) -> pb.ModelInferRequest | None:
+    """A request that is parsed and decoded in little time; None if that is a worker's task.
+
+    Raises:
+        InvalidRequest: not a `ModelInferRequest`.
+    """
+    if len(payload) > INLINE_BYTES or not has_few_parts(payload):
+        return None
+    message = parse_message(pb.ModelInferRequest, payload)
+    if len(payload) > SMALL_BYTES and _python_elements(message) > INLINE_ELEMENTS:
+        return None
+    return message
 
 
 def parse_message(message_type: type[M], payload: bytes) -> M:
@@ -253,6 +275,16 @@ def read_number(parameters: Parameters, key: str, least: float, most: float) -> 
     if not least <= value <= most:
         raise InvalidRequest(f"parameter {key!r}: expected {least:g} to {most:g}, got {value:g}")
     return value
+
+
+def _python_elements(message: pb.ModelInferRequest) -> int:
+    """Declared elements that are decoded one by one: texts, and all that is not raw."""
+    is_raw = bool(message.raw_input_contents)
+    return sum(
+        math.prod(tensor.shape)
+        for tensor in message.inputs
+        if (not is_raw or tensor.datatype == "BYTES") and len(tensor.shape) <= MAX_RANK
+    )
 
 
 def _form(tensor: pb.ModelInferRequest.InferInputTensor) -> Form:

@@ -1,19 +1,20 @@
-"""From a call to its place in a model's queue."""
+"""Admission control: from a message to a request in its model's queue, or to a refusal.
+
+A small message is parsed and decoded on the transport's thread. A large one, and one of many elements,
+waits in a bounded queue for a worker, with its deadline running; if its caller leaves, it is not
+parsed at all.
+"""
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
-from weir.server.errors import (
-    Cancelled,
-    DeadlineExceeded,
-    Draining,
-    ModelNotReady,
-    Overloaded,
-)
+from weir.protocol import inference_pb2 as pb
+from weir.server.errors import Cancelled, Draining, ModelNotReady
 from weir.server.protocol import request_decoder
 from weir.server.scheduling.request import Model, ReceivedRequest
-from weir.server.scheduling.unpacking import SMALL_BYTES, Unpacker
+from weir.server.scheduling.worker_pool import WorkerPool
 from weir.server.telemetry.metrics import Metrics
 from weir.server.telemetry.request_record import Reply
 from weir.server.transport.status import status_of
@@ -22,13 +23,13 @@ M = TypeVar("M", bound=Model)
 
 
 class Admission:
-    """Admits requests to the schedulers of their models.
+    """Admits requests to the queues of their models.
 
     Args:
         find_model: the model of a name and a version; see `Repository.get`.
-        metrics: counts what is refused before one is found.
-        default_deadline_s: for a caller that sets none.
-        max_waiting_bytes: of large messages that wait to be unpacked.
+        metrics: counts refused requests.
+        pool: parses large messages.
+        default_deadline_s: for a request without a deadline.
         clock: monotonic seconds.
     """
 
@@ -36,21 +37,17 @@ class Admission:
         self,
         find_model: Callable[[str, str], Model],
         metrics: Metrics,
+        pool: WorkerPool,
         *,
         default_deadline_s: float,
-        max_waiting_bytes: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._find_model = find_model
         self._metrics = metrics
+        self._pool = pool
         self._default_deadline_s = default_deadline_s
         self.clock = clock
-        self._unpacker = Unpacker(self._unpack, max_waiting_bytes=max_waiting_bytes)
         self.is_draining = False
-
-    def start(self) -> None:
-        """Start the thread that unpacks large messages."""
-        self._unpacker.start()
 
     def drain(self) -> None:
         """Refuse new requests from now on."""
@@ -70,44 +67,44 @@ class Admission:
             payload: a `ModelInferRequest`.
             reply: where the answer goes.
             time_left_s: until the caller's own deadline, or None.
-            admitted: called with what frees the request's place when its caller leaves.
-            send: puts a part of the answer on a stream; None where there is none.
+            admitted: called with the function that cancels the request, wherever it waits.
+            send: puts a part of the answer on a stream; None for a unary call.
         """
         now = self.clock()
         deadline_s = now + self.left_s(time_left_s)
-        arrival = ReceivedRequest(payload, reply, now, deadline_s, admitted, send, self.clock)
+        received = ReceivedRequest(payload, reply, now, deadline_s, admitted, send, self.clock)
         try:
-            self._unpacker.accept(arrival)
-        except Overloaded as error:
+            message = request_decoder.parse_inline(payload)
+            if message is None:
+                job = _ParseJob(self, received)
+                # Before it is queued: once it is parsed, `admitted` is called for its request.
+                admitted(partial(self._pool.cancel, job))
+                self._pool.submit(job)
+                return
+        except Exception as error:  # noqa: BLE001 - any failure is sent to the caller
             self.refuse(error, reply, None, now, len(payload))
+            return
+        self.queue(message, received)
 
-    def _unpack(self, arrival: ReceivedRequest) -> None:
+    def queue(self, message: pb.ModelInferRequest, received: ReceivedRequest) -> None:
+        """Decode a parsed message and queue it for its model; every failure is sent to its caller."""
         model = None
         try:
-            self._check_wanted(arrival)
-            message = request_decoder.parse_request(arrival.payload)
             request_decoder.check_id(message.id)
-            if (record := arrival.reply.record) is not None:
+            if (record := received.reply.record) is not None:
                 record.parsed(message.model_name, message.model_version, message.id)
             model = self.find(message.model_name, message.model_version)
             while True:
                 try:
-                    request = model.request(message, arrival)
+                    request = model.request(message, received)
                     request.submit()
                     break
                 except Draining as error:
                     model = successor(error, model, message.model_version, self.find)
-        except Exception as error:  # noqa: BLE001 - the one place where admission may fail
-            self.refuse(error, arrival.reply, model, arrival.arrived_s, len(arrival.payload))
+        except Exception as error:  # noqa: BLE001 - any failure is sent to the caller
+            self.refuse(error, received.reply, model, received.arrived_s, len(received.payload))
             return
-        arrival.admitted(request.cancel)
-
-    def _check_wanted(self, arrival: ReceivedRequest) -> None:
-        """A large message may have waited longer than its caller."""
-        if arrival.reply.cancelled:
-            raise Cancelled("the caller hung up")
-        if len(arrival.payload) > SMALL_BYTES and arrival.deadline_s <= self.clock():
-            raise DeadlineExceeded("the deadline passed before the message was unpacked")
+        received.admitted(request.cancel)
 
     def find(self, name: str, version: str) -> Model:
         """The model that answers, unless the server is stopping; see `Repository.get`."""
@@ -116,7 +113,7 @@ class Admission:
         return self._find_model(name, version)
 
     def left_s(self, time_left_s: float | None) -> float:
-        """The time a request has: its caller's, or the server's own word where that sets none."""
+        """The time that a request has: its caller's, or the server's default."""
         return self._default_deadline_s if time_left_s is None else time_left_s
 
     def refuse(
@@ -127,28 +124,58 @@ class Admission:
         arrived_s: float,
         request_bytes: int,
     ) -> None:
-        """Answer a request that never reached a queue, and lay it to its model's account."""
-        refusal = status_of(error)
-        reply.finish(refusal.code, refusal.details, trailers=refusal.trailers)
-        numbers = self._metrics.unattributed if model is None else model.metrics
+        """Send the failure of a request that reached no queue, and count it for its model."""
+        status = status_of(error)
+        reply.finish(status.code, status.details, trailers=status.trailers)
         if isinstance(error, ModelNotReady) and error.model is not None:
-            numbers = self._metrics.find(*error.model)
-        numbers.request_failed(
-            refusal.code.name, refusal.reason, self.clock() - arrived_s, request_bytes
+            stats = self._metrics.find(*error.model)
+        else:
+            stats = self._metrics.unattributed if model is None else model.metrics
+        stats.request_failed(
+            status.code.name, status.reason, self.clock() - arrived_s, request_bytes
         )
 
 
+class _ParseJob:
+    """A message that waits to be parsed by a worker; see `worker_pool.Job`."""
+
+    def __init__(self, admission: Admission, received: ReceivedRequest) -> None:
+        self.payload_bytes = len(received.payload)
+        self.arrived_s = received.arrived_s
+        self.deadline_s = received.deadline_s
+        self.is_wanted = True
+        self._admission = admission
+        self._received = received
+        self._message: pb.ModelInferRequest | None = None
+
+    def work(self) -> None:
+        """Parse the message."""
+        if self._received.reply.cancelled:
+            raise Cancelled("the client closed the call")
+        self._message = request_decoder.parse_request(self._received.payload)
+
+    def proceed(self) -> None:
+        """Decode the message and queue it for its model."""
+        if self._message is not None:
+            self._admission.queue(self._message, self._received)
+
+    def fail(self, error: Exception) -> None:
+        """Send the status of a failure."""
+        received = self._received
+        self._admission.refuse(error, received.reply, None, received.arrived_s, self.payload_bytes)
+
+
 def successor(error: Draining, model: M, version: str, find: Callable[[str, str], M]) -> M:
-    """What took the place of a model that was unloaded after it was found.
+    """The model that replaced another one, which was unloaded after it was found.
 
     Args:
         error: of its closed queue.
         model: that was found.
-        version: that was asked for.
+        version: that the request names.
         find: the model of a name and a version.
 
     Raises:
-        RequestError: nothing did.
+        RequestError: no model replaced it.
     """
     found = find(model.name, version)
     if found is model:

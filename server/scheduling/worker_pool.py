@@ -1,7 +1,7 @@
 """Worker pool: a bounded queue of jobs that prepare requests for their models, and its threads.
 
-Threads: `weir-preprocess_<n>`, one per core. The transport's threads submit and cancel, `weir-deadlines`
-expires. They meet under one lock that is held to move references and never while a job runs.
+Threads: `<name>_<n>`. The transport's threads submit and cancel, `weir-deadlines` expires. They share
+one lock, which is held to move references and never while a job runs.
 
 A job is in exactly one place: waiting, running, or gone. The thread that takes a job out of its place
 continues or answers it, so it is answered once, as in `scheduler`.
@@ -39,7 +39,7 @@ class Job(Protocol):
     is_wanted: bool
 
     def work(self) -> None:
-        """Preprocess the request, on a thread of the pool."""
+        """Parse or preprocess the request, on a thread of the pool."""
 
     def proceed(self) -> None:
         """Queue the request for its model; called after `work` if it is still wanted."""
@@ -66,6 +66,7 @@ class WorkerPool:
 
     Args:
         threads: number of threads.
+        name: of the threads.
         deadlines: expires jobs that are late.
         limits: of the queue; a job beyond them is refused at once.
         clock: monotonic seconds.
@@ -76,6 +77,7 @@ class WorkerPool:
         threads: int,
         *,
         deadlines: Deadlines,
+        name: str = "weir-preprocess",
         limits: PoolLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -88,7 +90,7 @@ class WorkerPool:
         self._running: set[Job] = set()
         self._closed = False
         self._threads = [
-            threading.Thread(target=self._run, name=f"weir-preprocess_{number}", daemon=True)
+            threading.Thread(target=self._run, name=f"{name}_{number}", daemon=True)
             for number in range(threads)
         ]
 
@@ -135,9 +137,8 @@ class WorkerPool:
                 or self._waiting_bytes + job.payload_bytes > self._limits.payload_bytes
             ):
                 raise Overloaded(
-                    f"{len(self._waiting)} requests of {self._waiting_bytes} bytes wait for "
-                    f"preprocessing, the limits are {self._limits.jobs} and "
-                    f"{self._limits.payload_bytes}"
+                    f"{len(self._waiting)} requests of {self._waiting_bytes} bytes wait for a "
+                    f"worker, the limits are {self._limits.jobs} and {self._limits.payload_bytes}"
                 )
             self._waiting[job] = None
             self._waiting_bytes += job.payload_bytes
@@ -183,7 +184,7 @@ class WorkerPool:
             try:
                 self._process(job)
             except Exception:  # our bug: the thread goes on with the next job
-                logger.exception("preprocessing job lost")
+                logger.exception("job lost")
 
     def _next(self) -> Job | None:
         """Wait for a job and move it to the running; None when closed and empty."""

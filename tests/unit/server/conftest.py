@@ -22,6 +22,7 @@ from weir.server.repository.loader import Loader
 from weir.server.repository.registry import Entry
 from weir.server.repository.repository import Repository
 from weir.server.scheduling.deadlines import Deadlines
+from weir.server.scheduling.worker_pool import WorkerPool
 from weir.server.telemetry.metrics import Metrics
 from weir.server.telemetry.request_record import RequestRecord
 from weir.server.transport.base import Metadata
@@ -241,6 +242,13 @@ class Backend:
     repository: Repository
     metrics: Metrics
     registry: CollectorRegistry
+
+
+def parse_pool(clock: Clock) -> WorkerPool:
+    """The worker that parses large messages."""
+    pool = WorkerPool(1, name="weir-parse", deadlines=Deadlines(clock), clock=clock)
+    pool.start()
+    return pool
 
 
 @pytest.fixture

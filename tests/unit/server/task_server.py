@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from tests.unit.server.conftest import Backend, Clock, FakeCall
+from tests.unit.server.conftest import Backend, Clock, FakeCall, parse_pool
 from weir.server.scheduling.admission import Admission
 from weir.server.scheduling.deadlines import Deadlines, IdleTimeout
 from weir.server.scheduling.worker_pool import WorkerPool
@@ -31,8 +31,8 @@ class TaskServer:
         self.admission = Admission(
             backend.repository.get,
             backend.metrics,
+            parse_pool(clock),
             default_deadline_s=60.0,
-            max_waiting_bytes=1 << 20,
             clock=clock,
         )
         deadlines = Deadlines(clock)

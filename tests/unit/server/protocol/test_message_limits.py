@@ -13,7 +13,14 @@ from weir.protocol import inference_pb2 as pb
 from weir.protocol import tasks_pb2 as tasks_pb
 from weir.server.errors import InvalidRequest
 from weir.server.protocol import message_limits
-from weir.server.protocol.message_limits import SMALL_BYTES, check_counts, check_texts, read_texts
+from weir.server.protocol.message_limits import (
+    INLINE_ELEMENTS,
+    SMALL_BYTES,
+    check_counts,
+    check_texts,
+    has_few_parts,
+    read_texts,
+)
 
 # What an honest request needs, and then some.
 MAX_STEPS = 400_000
@@ -94,6 +101,26 @@ def test_cost_is_bounded_whatever_the_size(payload: bytes) -> None:
             check_counts(payload)
 
     assert steps_of(check) < MAX_STEPS
+
+
+@pytest.mark.parametrize("payload", PARTS.values(), ids=PARTS.keys())
+def test_message_of_many_parts_is_not_counted_to_its_end(payload: bytes) -> None:
+    def count() -> None:
+        with suppress(InvalidRequest):
+            assert not has_few_parts(payload)
+
+    assert steps_of(count) < 8 * INLINE_ELEMENTS
+
+
+@pytest.mark.parametrize(
+    ("strings", "is_few"),
+    [pytest.param(4096, True, id="few"), pytest.param(4097, False, id="many")],
+)
+def test_message_has_few_parts_up_to_a_limit(strings: int, is_few: bool) -> None:  # noqa: FBT001
+    payload = field(5, field(5, EMPTY_STRING * strings))
+
+    assert has_few_parts(payload) is is_few
+    check_counts(payload)
 
 
 def test_refusal_names_the_part() -> None:

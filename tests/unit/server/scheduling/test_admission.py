@@ -6,11 +6,18 @@ import grpc
 import numpy as np
 import pytest
 from onnx import TensorProto
+from prometheus_client import CollectorRegistry
 
 from tests.helpers import onnx_models
-from tests.unit.server.conftest import HANG_S, Backend, Clock, FakeCall
+from tests.unit.server.conftest import HANG_S, Backend, Clock, FakeCall, parse_pool
 from weir.protocol import inference_pb2 as pb
+from weir.server.errors import ModelNotReady
+from weir.server.protocol import request_decoder
 from weir.server.scheduling.admission import Admission
+from weir.server.scheduling.deadlines import Deadlines
+from weir.server.scheduling.request import Model
+from weir.server.scheduling.worker_pool import PoolLimits, WorkerPool
+from weir.server.telemetry.metrics import Metrics
 
 OpenBackend = Callable[..., Backend]
 # Long enough for a queue to be looked at: nothing is cut before the test closes it.
@@ -28,8 +35,8 @@ def admission_of(backend: Backend, clock: Clock) -> Admission:
     return Admission(
         backend.repository.get,
         backend.metrics,
+        parse_pool(clock),
         default_deadline_s=60.0,
-        max_waiting_bytes=1 << 20,
         clock=clock,
     )
 
@@ -367,3 +374,143 @@ def test_non_finite_numbers_are_the_operators_choice(  # noqa: PLR0917 - half ar
     else:
         assert call.code is grpc.StatusCode.INVALID_ARGUMENT
         assert call.details == "input 'x': expected finite numbers, got NaN or infinity"
+
+
+class ParsePool:
+    """A pool whose jobs run when the test says so."""
+
+    def __init__(self, clock: Clock, limits: PoolLimits | None = None) -> None:
+        self.deadlines = Deadlines(clock)
+        self.pool = WorkerPool(1, deadlines=self.deadlines, limits=limits, clock=clock)
+
+    def run(self) -> None:
+        self.pool.start()
+
+
+LARGE = request_decoder.INLINE_BYTES + 1
+
+
+def large_request() -> pb.ModelInferRequest:
+    message = affine_request(1)
+    # Ignored by the server, and enough for a worker.
+    message.parameters["comment"].string_param = "x" * LARGE
+    return message
+
+
+@pytest.fixture
+def parsing(clock: Clock) -> ParsePool:
+    return ParsePool(clock)
+
+
+def with_pool(backend: Backend, clock: Clock, parsing: ParsePool) -> Admission:
+    return Admission(
+        backend.repository.get,
+        backend.metrics,
+        parsing.pool,
+        default_deadline_s=60.0,
+        clock=clock,
+    )
+
+
+def test_large_message_waits_for_a_worker(
+    backend: Backend, clock: Clock, parsing: ParsePool
+) -> None:
+    call = admit(with_pool(backend, clock, parsing), large_request())
+
+    assert (parsing.pool.waiting(), call.code) == (1, None)
+    parsing.run()
+    assert floats(answer_of(call)) == (1, 3, 5, 7)
+
+
+def test_more_large_messages_than_may_wait_are_refused_at_once(
+    backend: Backend, clock: Clock
+) -> None:
+    parsing = ParsePool(clock, PoolLimits(payload_bytes=3 * LARGE))
+    admission = with_pool(backend, clock, parsing)
+    calls = [admit(admission, large_request()) for _ in range(3)]
+
+    assert [call.code for call in calls] == [None, None, grpc.StatusCode.RESOURCE_EXHAUSTED]
+    assert "bytes wait for a worker" in calls[2].details
+    assert count(backend, "RESOURCE_EXHAUSTED", model="", version="") == 1
+
+
+def test_caller_that_left_frees_its_place_before_the_parser(
+    backend: Backend, clock: Clock, parsing: ParsePool
+) -> None:
+    call = admit(with_pool(backend, clock, parsing), large_request())
+
+    call.close()
+
+    assert parsing.pool.waiting() == 0
+    assert count(backend, "CANCELLED", model="", version="") == 1
+
+
+def test_deadline_passes_before_the_parser(
+    backend: Backend, clock: Clock, parsing: ParsePool
+) -> None:
+    call = admit(with_pool(backend, clock, parsing), large_request(), FakeCall(time_left_s=1.0))
+    clock.advance(1.0)
+
+    parsing.pool.expire(clock.now)
+
+    assert call.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert parsing.pool.waiting() == 0
+
+
+def test_large_message_that_is_none_is_refused(
+    backend: Backend, clock: Clock, parsing: ParsePool
+) -> None:
+    call = FakeCall()
+    with_pool(backend, clock, parsing).admit(b"\xff" * LARGE, call, None, call.on_close)
+
+    parsing.run()
+
+    assert call.wait_until_finished() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_request_of_many_texts_is_no_work_for_the_transport_thread(
+    models: Path, open_backend: OpenBackend, clock: Clock, parsing: ParsePool
+) -> None:
+    """65,000 empty strings are fewer than 256 KiB, and hold a thread for 30 ms and more."""
+    texts = 65_000
+    onnx_models.write_plain(models, "echo", onnx_models.echo(TensorProto.STRING, ("batch", "n")))
+    admission = with_pool(open_backend(), clock, parsing)
+    raw = pb.ModelInferRequest(model_name="echo", raw_input_contents=[bytes(4 * texts)])
+    raw.inputs.add(name="x", datatype="BYTES", shape=[1, texts])
+    typed = pb.ModelInferRequest(model_name="echo")
+    typed.inputs.add(name="x", datatype="BYTES", shape=[1, texts])
+    typed.inputs[0].contents.bytes_contents.extend([b""] * texts)
+    calls = [admit(admission, message) for message in (raw, typed)]
+
+    assert (parsing.pool.waiting(), [call.code for call in calls]) == (2, [None, None])
+
+    parsing.run()
+    assert all(len(answer_of(call).raw_output_contents[0]) == 4 * texts for call in calls)
+
+
+@pytest.mark.parametrize("leaves", [True, False], ids=["version leaves", "version stays"])
+def test_refusal_makes_no_numbers_of_a_version_that_left(clock: Clock, *, leaves: bool) -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    metrics.model("affine", "1")
+
+    def find_model(name: str, version: str) -> Model:
+        if leaves:
+            metrics.forget(name, "1")
+        raise ModelNotReady(f"{name} {version} is loading", (name, "1"))
+
+    admission = Admission(
+        find_model, metrics, ParsePool(clock).pool, default_deadline_s=60.0, clock=clock
+    )
+
+    call = admit(admission, affine_request())
+
+    assert call.code is grpc.StatusCode.UNAVAILABLE
+    counted = {
+        (sample.labels["model"], sample.labels["version"])
+        for family in registry.collect()
+        if family.name == "weir_requests"
+        for sample in family.samples
+        if sample.value
+    }
+    assert counted == {("", "") if leaves else ("affine", "1")}

@@ -102,6 +102,19 @@ def test_jobs_are_worked_on_side_by_side(open_pool: OpenPool) -> None:
         assert job.outcome() is None
 
 
+def test_one_thread_takes_jobs_in_the_order_of_their_arrival(open_pool: OpenPool) -> None:
+    pool = open_pool(1)
+    jobs = [Job() for _ in range(4)]
+    for job in jobs:
+        pool.submit(job)
+
+    for number, job in enumerate(jobs):
+        assert job.began.wait(HANG_S)
+        assert not any(later.began.is_set() for later in jobs[number + 1 :])
+        job.may_end.set()
+        assert job.outcome() is None
+
+
 @pytest.mark.parametrize("stage", ["work_error", "proceed_error"])
 def test_job_that_fails_is_told_and_the_next_goes_on(open_pool: OpenPool, stage: str) -> None:
     pool = open_pool()
@@ -135,7 +148,7 @@ def test_full_queue_refuses_at_once(open_pool: OpenPool) -> None:
     running = occupy(pool)
     waiting = [submit(pool, Job()), submit(pool, Job())]
 
-    with pytest.raises(Overloaded, match="2 requests of 2 bytes wait for preprocessing"):
+    with pytest.raises(Overloaded, match="2 requests of 2 bytes wait for a worker"):
         pool.submit(Job())
 
     assert pool.waiting() == 2

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from google.protobuf.message import Message
 
-from tests.unit.server.conftest import AFFINE_GOLDEN, Backend, Clock, FakeCall
+from tests.unit.server.conftest import AFFINE_GOLDEN, Backend, Clock, FakeCall, parse_pool
 from weir.bundle.golden import Golden
 from weir.protocol import inference_pb2 as pb
 from weir.server.repository.registry import Registry
@@ -37,11 +37,10 @@ class Server:
         self.admission = Admission(
             backend.repository.get,
             backend.metrics,
+            parse_pool(clock),
             default_deadline_s=60.0,
-            max_waiting_bytes=1 << 20,
             clock=clock,
         )
-        self.admission.start()
         self.handlers = InferenceService(backend.repository, self.admission).handlers()
 
     def handle(self, method: str, payload: bytes) -> FakeCall:
@@ -251,7 +250,7 @@ def test_infer_answers(rows: int, server: Server) -> None:
     assert response.raw_output_contents[0] == np.ones((rows, 4), "<f4").tobytes()
 
 
-def test_large_message_is_unpacked_by_a_thread_of_its_own(server: Server) -> None:
+def test_large_message_is_parsed_by_a_worker(server: Server) -> None:
     """Its refusal comes from there, after the handler returned."""
     request = pb.ModelInferRequest(model_name="affine")
     request.inputs.add(name="x", datatype="FP32", shape=[1 << 16, 4])

@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from tests.helpers import pairs
-from tests.unit.server.conftest import HANG_S, Backend, Clock, FakeCall
+from tests.unit.server.conftest import HANG_S, Backend, Clock, FakeCall, parse_pool
 from weir.protocol import tasks_pb2 as pb
 from weir.server.scheduling.admission import Admission
 from weir.server.scheduling.deadlines import Deadlines, IdleTimeout
@@ -28,8 +28,8 @@ class Generating:
         self.admission = Admission(
             backend.repository.get,
             backend.metrics,
+            parse_pool(clock),
             default_deadline_s=60.0,
-            max_waiting_bytes=1 << 20,
             clock=clock,
         )
         deadlines = Deadlines(clock)
