@@ -82,7 +82,7 @@ def test_start_announces_both_ports_and_stop_ends_every_thread(
 
     found = re.fullmatch(r"weir: serving grpc=127.0.0.1:(\d+) metrics=127.0.0.1:(\d+)\n", announced)
     assert found
-    wait_until(lambda: own_threads() <= before | {"weir-unpack"}, "threads after a stop")
+    wait_until(lambda: own_threads() <= before, "threads after a stop")
     assert is_free(int(found[1])) and is_free(int(found[2]))
 
 
@@ -114,7 +114,7 @@ def test_part_that_fails_to_start_closes_those_before_it(
         make(transport=transport, port=port).start()
 
     assert is_free(port)
-    wait_until(lambda: own_threads() <= before | {"weir-unpack"}, "threads after a failed start")
+    wait_until(lambda: own_threads() <= before, "threads after a failed start")
 
 
 def test_grpc_port_in_use_starts_nothing(make: Make, taken_port: int) -> None:

@@ -244,7 +244,7 @@ def test_text_that_is_none_is_refused() -> None:
 
 
 def test_texts_of_absurdly_many_fields_are_refused() -> None:
-    """Sooner than those of a message that is unpacked elsewhere: the transport's thread looks at them."""
+    """Sooner than those of a message that a worker parses: the transport's thread looks at them."""
     payload = field(1, b"model") + field(4, b"") * 2_000_000
 
     with pytest.raises(InvalidRequest, match="too many fields"):
