@@ -2,10 +2,8 @@
 
 from functools import partial
 
-import grpc
-
 from weir.protocol import tasks_pb2 as pb
-from weir.server.errors import DeadlineExceeded
+from weir.server.errors import DeadlineExceeded, InvalidRequest
 from weir.server.scheduling.admission import Admission
 from weir.server.scheduling.deadlines import IdleTimeout
 from weir.server.scheduling.worker_pool import WorkerPool
@@ -15,6 +13,7 @@ from weir.server.tasks.image_classification import classify
 from weir.server.tasks.task_call import Task, start
 from weir.server.tasks.text import classify_text, tag
 from weir.server.transport.base import Call, Handlers, Stream, Unary
+from weir.server.transport.status import fail
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Tasks"].full_name
 
@@ -53,7 +52,7 @@ class TasksService:
 
         def received(payload: bytes | None) -> None:
             if payload is None:
-                call.finish(grpc.StatusCode.INVALID_ARGUMENT, "expected one message, got none")
+                fail(call, InvalidRequest("expected one message, got none"))
             else:
                 # The client's time left is read in here: it may pause between call and message.
                 self._start(generate, call, payload)

@@ -6,9 +6,19 @@ from urllib.parse import quote
 import grpc
 import pytest
 
+from tests.unit.server.conftest import FakeCall
 from weir.server import errors
 from weir.server.errors import Overloaded, RequestError, ServerError
-from weir.server.transport.status import CODE_OF, REASONS, Status, status_of
+from weir.server.transport.status import (
+    CODE_OF,
+    REASONS,
+    Status,
+    closed_code,
+    closed_error,
+    fail,
+    guarded,
+    status_of,
+)
 
 EXPECTED = {
     errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
@@ -149,3 +159,44 @@ def test_details_fit_a_header_however_much_there_is_to_say(letter: str) -> None:
     assert status.details.startswith("what matters " + letter) and status.details.endswith("...")
     assert len(quote(status.details)) < 8192
     assert status_of(errors.UnknownModel(1000 * "x")).details == 1000 * "x"
+
+
+@pytest.mark.parametrize(
+    ("open_s", "left_s", "code"),
+    [
+        pytest.param(1.0, None, grpc.StatusCode.CANCELLED, id="no deadline"),
+        pytest.param(1.0, 9.0, grpc.StatusCode.CANCELLED, id="well before the deadline"),
+        pytest.param(10.0, 0.0, grpc.StatusCode.DEADLINE_EXCEEDED, id="at the deadline"),
+        pytest.param(9.95, 0.1, grpc.StatusCode.DEADLINE_EXCEEDED, id="a deadline rounded up"),
+        pytest.param(10.0, -1.0, grpc.StatusCode.DEADLINE_EXCEEDED, id="after the deadline"),
+    ],
+)
+def test_closed_call_is_late_or_cancelled(
+    open_s: float, left_s: float | None, code: grpc.StatusCode
+) -> None:
+    assert closed_code(open_s, left_s) is code
+    if left_s is not None:
+        error = closed_error(100.0, 100.0 + open_s + left_s, 100.0 + open_s)
+        assert status_of(error).code is code
+
+
+def test_failure_ends_its_call_with_status_details_and_trailers() -> None:
+    call = FakeCall()
+
+    fail(call, Overloaded("full"))
+
+    assert (call.code, call.details) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "full")
+    assert dict(call.trailers).keys() == {"grpc-retry-pushback-ms"}
+
+
+def test_exception_of_a_handler_ends_its_call_alone(caplog: pytest.LogCaptureFixture) -> None:
+    def handle(_call: object, message: bytes) -> None:
+        raise RuntimeError(f"{message!r} {INTERNAL_TEXT}")
+
+    call = FakeCall()
+
+    guarded(call, handle, call, b"x")
+
+    assert call.code is grpc.StatusCode.INTERNAL
+    assert INTERNAL_TEXT not in call.details
+    assert INTERNAL_TEXT in caplog.text
