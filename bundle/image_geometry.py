@@ -1,4 +1,4 @@
-"""Geometry of the resize and the crop in a contract's `preprocessing`, for training and the server. Pure."""
+"""Picture geometry of a contract's `preprocessing`: resize and crop. Pure."""
 
 Size = tuple[int, int]
 """Width and height, in pixels."""

@@ -89,7 +89,7 @@ class BeamSearch:
         return step.attention[list(at), : self._context.source_tokens]  # (K, T), a copy
 
     def _path(self, hypothesis: int, newest: Array | None) -> tuple[list[int], list[Array]]:
-        """The tokens that led to a hypothesis, and the attention of each step, `newest` the last."""
+        """Tokens of a hypothesis, and the attention of each step; `newest` is the last."""
         tokens: list[int] = []
         attention = [] if newest is None else [newest[hypothesis]]
         for link in reversed(self._links):

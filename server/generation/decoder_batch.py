@@ -1,12 +1,12 @@
-"""Decoder batch of an encoder-decoder: rows join and leave between steps (continuous batching). Pure.
+"""Decoder batch: continuous batching, in which rows join and leave between steps. Pure.
 
 Rules:
 - A row is encoded once, in a batch. It then waits for free slots, and is decoded step by step until
   its hypotheses are complete.
-- Rows join in the order in which they were encoded. A row that needs more slots than are free blocks
-  those behind it; otherwise many small rows would keep it out for ever.
-- More rows may be encoded than fit: a ready row takes the slots of a row that leaves, and the encoder
-  runs in batches too. The encoder runs again only if slots are free and no row is ready.
+- Rows join in the order in which they were encoded. A row that needs more slots than are free
+  blocks those behind it; otherwise many small rows would keep it out for ever.
+- More rows may be encoded than fit: a ready row takes the slots of a row that leaves, and the
+  encoder runs in batches too. The encoder runs again only if slots are free and no row is ready.
 - At least one step runs between two runs of the encoder, if any row can be stepped.
 """
 

@@ -1,7 +1,7 @@
 """Encoder-decoder: two graphs as one model whose answers are decoded step by step.
 
-`EncoderDecoder` joins the two graphs. `EncoderDecoderModel` is the served version: its engine, and the
-way from a `ModelInfer` message to a request.
+`EncoderDecoder` joins the two graphs. `EncoderDecoderModel` is the served version: its engine, and
+the way from a `ModelInfer` message to a request.
 """
 
 import math
@@ -127,8 +127,8 @@ def join_graphs(contract: Contract, encoder: Graph, decoder: Graph) -> EncoderDe
     """Join two graphs that fit their contract.
 
     Raises:
-        ModelLoadError: an input has a variable axis besides batch (first) and one time axis (second),
-            or tokens or lengths are not INT64.
+        ModelLoadError: an input has a variable axis besides batch (first) and one time axis
+        (second), or tokens or lengths are not INT64.
     """
     if contract.decoding is None:
         raise ModelLoadError("contract: expected decoding, got none")

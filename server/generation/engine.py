@@ -1,18 +1,19 @@
 """Engine of one encoder-decoder: a bounded queue, and the thread that encodes, steps and answers.
 
-Thread: `weir-generate-<model>`. The transport's threads submit and cancel, `weir-deadlines` expires.
-They meet in the queue, under one lock that is held to move references and never while a graph runs.
+Thread: `weir-generate-<model>`. The transport's threads submit and cancel, `weir-deadlines`
+expires. They meet in the queue, under one lock that is held to move references and never while a
+graph runs.
 
 Rules:
-- A request is in one place: waiting, running (encoded or being decoded), or gone. The thread that takes
-  it out of its place answers it, so it is answered once. A request that is cancelled or expires while
-  it runs leaves its slots before the next step.
+- A request is in one place: waiting, running (encoded or being decoded), or gone. The thread that
+  takes it out of its place answers it, so it is answered once. A request that is cancelled or
+  expires while it runs leaves its slots before the next step.
 - A request that cannot be encoded, or whose answer cannot be sent, fails alone.
-- If a decoder step fails, every request in the batch fails: all were checked before they were queued,
-  so none is known to be the cause. Only a request that is alone is reported as invalid.
-- An answer is sent just before the next run, or at once if there is none. A run releases the GIL, so
-  the transport's thread, which an answer wakes, works meanwhile. Sent earlier, the two threads would
-  wait for each other.
+- If a decoder step fails, every request in the batch fails: all were checked before they were
+  queued, so none is known to be the cause. Only a request that is alone is reported as invalid.
+- An answer is sent just before the next run, or at once if there is none. A run releases the GIL,
+  so the transport's thread, which an answer wakes, works meanwhile. Sent earlier, the two threads
+  would wait for each other.
 """
 
 import logging
@@ -128,7 +129,7 @@ class Engine:
             refuse(request, error)
 
     def expire(self, now: float) -> float:
-        """Fail every request whose deadline passed; returns the earliest deadline left, or infinity."""
+        """Fail every request that is late; returns the earliest deadline left, or infinity."""
         with self._condition:
             late, earliest = self._queue.late(now)
             for request in late:

@@ -1,7 +1,7 @@
 """Request of an encoder-decoder in its engine, and the `ModelInfer` messages that answer it.
 
-A unary call gets one message. On a stream, a request of one row without a beam gets a message for each
-token, and a last one with its score.
+A unary call gets one message. On a stream, a request of one row without a beam gets a message for
+each token, and a last one with its score.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence

@@ -1,7 +1,8 @@
 """Greedy search and sampling of one hypothesis, step by step. Pure: arrays in, tokens out.
 
 Rules, the same as in training's search:
-- Padding and begin are never chosen. A hypothesis ends with the end token, or is cut off at its limit.
+- Padding and begin are never chosen. A hypothesis ends with the end token, or is cut off at its
+  limit.
 - Sums of log-probabilities are double precision. Scores are normalised by `bundle.beam_search`.
 - A sampled token depends on the seed and on its own row, never on other rows of the batch.
 - If the network gives a row no probabilities (NaN, for example), the row fails.
@@ -98,7 +99,7 @@ class SearchContext:
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """How a search continues: the token of each of its slots, and the slot whose state it follows."""
+    """How a search continues: each slot's token, and the slot whose state it follows."""
 
     tokens: Sequence[int]
     parents: Sequence[int]

@@ -5,8 +5,8 @@ Rules:
 - The last row moves into the slot of a row that leaves: one row is copied, the others stay.
 - All rows are padded to one time, slightly above the longest row's. Only when it changes are arrays
   laid out again, into one of two buffers that alternate.
-- Buffers never shrink. Each holds at most all slots with the longest row so far, which is at most the
-  contract's maximum of the padded axis.
+- Buffers never shrink. Each holds at most all slots with the longest row so far, which is at most
+  the contract's maximum of the padded axis.
 """
 
 import math

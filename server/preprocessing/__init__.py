@@ -1,1 +1,1 @@
-"""Pictures and texts to arrays, and ids back to text: pure functions of bytes, texts and a contract."""
+"""Pictures and texts to arrays, and ids back to text: pure functions of data and a contract."""

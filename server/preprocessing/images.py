@@ -35,8 +35,8 @@ _MAX_SIDE = 65_535
 _MAX_PARTS = 16_384
 # Pillow joins the EXIF of several segments by repeated copies. One segment is usual.
 _MAX_EXIF_PARTS = 100
-# A progressive JPEG passes over all pixels once a scan: 16 MB of empty scans would occupy a thread for
-# an hour. Encoders write about ten.
+# A progressive JPEG passes over all pixels once a scan: 16 MB of empty scans would occupy a thread
+# for an hour. Encoders write about ten.
 _MAX_SCANS = 100
 
 _PNG, _JPEG = "PNG", "JPEG"
@@ -146,8 +146,8 @@ def _check_chunks(data: bytes) -> None:
 def _check_segments(data: bytes) -> None:
     """Refuse a JPEG of too many segments or scans.
 
-    Before the first scan each byte between two segments counts as one: Pillow reads them one by one,
-    also past an end of image.
+    Before the first scan each byte between two segments counts as one: Pillow reads them one by
+    one, also past an end of image.
     """
     parts = exif_parts = scans = 0
     position = 2

@@ -1,10 +1,10 @@
 """Worker pool: a bounded queue of jobs that prepare requests for their models, and its threads.
 
-Threads: `<name>_<n>`. The transport's threads submit and cancel, `weir-deadlines` expires. They share
-one lock, which is held to move references and never while a job runs.
+Threads: `<name>_<n>`. The transport's threads submit and cancel, `weir-deadlines` expires. They
+share one lock, which is held to move references and never while a job runs.
 
-A job is in exactly one place: waiting, running, or gone. The thread that takes a job out of its place
-continues or answers it, so it is answered once, as in `scheduler`.
+A job is in exactly one place: waiting, running, or gone. The thread that takes a job out of its
+place continues or answers it, so it is answered once, as in `scheduler`.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Text generation (`Generate`): a text in, tokens as they are chosen, and the whole result at the end."""
+"""Text generation (`Generate`): a text in, tokens as they are chosen, then the result."""
 
 from collections.abc import Sequence
 from functools import partial

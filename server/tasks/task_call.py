@@ -1,9 +1,11 @@
 """Task call: one message of `weir.v1.Tasks`, from its bytes to a request in its model's queue.
 
-The model is found, and its task checked, before the call waits for anything. Then a thread of the worker
-pool preprocesses the message into a request, which joins those of `ModelInfer` in the same queue.
+The model is found, and its task checked, before the call waits for anything. Then a thread of the
+worker pool preprocesses the message into a request, which joins those of `ModelInfer` in the same
+queue.
 
-If the model is unloaded meanwhile, the message is preprocessed again for the version that replaced it.
+If the model is unloaded meanwhile, the message is preprocessed again for the version that replaced
+it.
 """
 
 from collections.abc import Callable, Mapping
@@ -34,7 +36,10 @@ Preprocess = Callable[["TaskCall"], ReadyRequest]
 """Parses and preprocesses a task call for one model; runs on a thread of the pool."""
 
 Task = Callable[[Model], Preprocess]
-"""A task: how its calls are preprocessed for a model. Raises InvalidRequest if the model lacks it."""
+"""Resolves a task for a model: how its calls are preprocessed.
+
+It raises InvalidRequest if the model lacks the task.
+"""
 
 
 class TaskCall:

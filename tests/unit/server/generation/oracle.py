@@ -27,7 +27,8 @@ from weir.training.seq2seq.stepping import steps_of
 PAD, BEGIN, END = 0, 2, 3
 ROWS = 12
 
-# Sums of float32 log-probabilities of a batch and of a row alone, which torch adds up in another order.
+# Sums of float32 log-probabilities of a batch and of a row alone, which torch adds up in another
+# order.
 TOLERANCE = 2e-5
 
 FORMS: dict[str, dict[str, object]] = {

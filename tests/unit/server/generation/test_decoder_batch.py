@@ -45,7 +45,8 @@ def searches(draw: st.DrawFn) -> SearchParameters:
 @st.composite
 def callers(draw: st.DrawFn) -> Caller:
     search = draw(searches())
-    sources = draw(st.lists(st.lists(st.integers(4, 8), min_size=1, max_size=20), min_size=1, max_size=3))  # fmt: skip
+    tokens = st.lists(st.integers(4, 8), min_size=1, max_size=20)
+    sources = draw(st.lists(tokens, min_size=1, max_size=3))
     limit = draw(st.integers(1, 12))
     return Caller([toys.row(each, search, limit=limit) for each in sources])
 
@@ -263,9 +264,13 @@ def test_row_that_cannot_go_on_harms_no_other(width: int) -> None:
 
 @pytest.mark.parametrize(
     ("search", "kinds"),
-    [(SearchParameters(), [Sampler]), (SearchParameters(width=3, n_best=2), [BeamSearch]), (SearchParameters(n_best=3, sampling=SamplingParameters()), [Sampler] * 3)],
+    [
+        (SearchParameters(), [Sampler]),
+        (SearchParameters(width=3, n_best=2), [BeamSearch]),
+        (SearchParameters(n_best=3, sampling=SamplingParameters()), [Sampler] * 3),
+    ],
     ids=["greedy", "beam", "samples"],
-)  # fmt: skip
+)
 def test_slots_of_a_search_are_those_its_row_takes(
     search: SearchParameters, kinds: list[type]
 ) -> None:
@@ -278,7 +283,8 @@ def test_slots_of_a_search_are_those_its_row_takes(
 def test_row_has_ended_with_its_last_search_and_its_best_answer_is_first() -> None:
     row = toys.row([4], SearchParameters(n_best=3, sampling=SamplingParameters()))
     row.start_searches(toys.END)
-    cut, poor, good = (Hypothesis((), 0.0, -1, False), Hypothesis((), 0.0, -5, True), Hypothesis((), 0.0, -2, True))  # fmt: skip
+    cut = Hypothesis((), 0.0, -1, is_complete=False)
+    poor, good = (Hypothesis((), 0.0, score, is_complete=True) for score in (-5, -2))
 
     ended = [row.search_done([answer]) for answer in (cut, poor, good)]
 

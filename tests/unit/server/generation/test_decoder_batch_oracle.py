@@ -34,7 +34,8 @@ def answer_of_training(row: Row, width: int) -> list[Hypothesis]:
                 "lengths": np.repeat(lengths, count),
             }
         )
-        return Step(*(torch.from_numpy(made[name]) for name in ("log_probabilities", "next_state", "attention")))  # fmt: skip
+        names = ("log_probabilities", "next_state", "attention")
+        return Step(*(torch.from_numpy(made[name]) for name in names))
 
     state, limits = torch.from_numpy(encoded["state"]), torch.tensor([row.limit])
     if width == 1:

@@ -157,7 +157,8 @@ def test_failure_that_cannot_be_told_harms_no_other(
     world.submit(limit=1)
     world.wait_at("encode")
     lost = {"fail_error": OSError("planned")}
-    expired, cut = world.submit([4], deadline_s=1.0, **lost), world.submit([4], deadline_s=2.0, **lost)  # fmt: skip
+    expired = world.submit([4], deadline_s=1.0, **lost)
+    cut = world.submit([4], deadline_s=2.0, **lost)
     cancelled, poisoned = world.submit([4], **lost), world.submit([POISON], **lost)
     also_late, good = world.submit([4], deadline_s=1.0), world.submit([5])
     with caplog.at_level(logging.CRITICAL):

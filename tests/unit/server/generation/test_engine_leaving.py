@@ -1,4 +1,4 @@
-"""Requests that leave an engine before they are answered: their caller is gone, or their time is over."""
+"""Requests that leave an engine before they are answered: cancelled, or late."""
 
 from collections.abc import Iterator
 

@@ -287,7 +287,8 @@ class EmptyResponse:
 
 @pytest.mark.parametrize("ends", ["answer", "fail"])
 def test_a_request_that_has_ended_holds_no_call(model: EncoderDecoderModel, ends: str) -> None:
-    # Rows and request hold each other: without this, calls would stay open until the collector comes.
+    # Rows and request hold each other: without this, calls would stay open until the collector
+    # comes.
     class HeldReply:
         record = None
         cancelled = False

@@ -1,6 +1,7 @@
 """An encoder-decoder in whole numbers: what a row gets depends on that row alone, to the last bit.
 
-It also looks at what it is given: padding that is not padding, or a length that is not the row's, is an error.
+It also looks at what it is given: padding that is not padding, or a length that is not the row's,
+is an error.
 """
 
 from collections.abc import Mapping, Sequence

@@ -152,10 +152,14 @@ def test_pixels_are_those_of_training(data: bytes, form: Preprocessing) -> None:
     width=st.integers(1, 90),
     height=st.integers(1, 90),
     form=st.builds(
-        lambda height, width, more: preprocessing(height, width, 3, more and max(height, width) + more),
-        st.integers(1, 30), st.integers(1, 30), st.none() | st.integers(1, 30),
+        lambda height, width, more: preprocessing(
+            height, width, 3, more and max(height, width) + more
+        ),
+        st.integers(1, 30),
+        st.integers(1, 30),
+        st.none() | st.integers(1, 30),
     ),
-)  # fmt: skip
+)
 def test_pixels_are_those_of_training_in_any_size(
     width: int, height: int, form: Preprocessing
 ) -> None:
@@ -254,8 +258,12 @@ def test_raw_pixels_that_are_no_picture_are_refused(
 ) -> None:
     with pytest.raises(InvalidRequest, match=says):
         read_raw(
-            bytes(values), height=height, width=width, channels=channels, preprocessing=FORMS["stretched"]
-        )  # fmt: skip
+            bytes(values),
+            height=height,
+            width=width,
+            channels=channels,
+            preprocessing=FORMS["stretched"],
+        )
 
 
 @pytest.mark.parametrize("kind", ["GIF", "TIFF", "WEBP", "EPS", "BMP", "PDF", "AVIF"])
@@ -388,7 +396,7 @@ EXIF_PART = b"\xff\xe1\x00\x08Exif\0\0"
 )
 @pytest.mark.parametrize("rest", [FILES["RGB JPEG"][2:], b""], ids=["with a picture", "alone"])
 def test_jpeg_whose_header_is_endless_is_refused(header: bytes, rest: bytes) -> None:
-    """Pillow goes through all of it in Python: sixteen megabytes kept a thread for half a minute."""
+    """Pillow reads all of it in Python: 16 MB kept a thread for half a minute."""
     with pytest.raises(InvalidRequest, match=r"at most 16384 segments, 100 of EXIF.* got more"):
         read_encoded(b"\xff\xd8" + header + rest, FORMS["stretched"])
 

@@ -218,7 +218,7 @@ def test_caller_that_left_because_its_time_was_over_is_told_so(
 def test_caller_is_late_as_soon_as_its_rounded_deadline_passed(
     open_pool: OpenPool, clock: Clock, left_s: float, reason: type[Exception]
 ) -> None:
-    """gRPC adds a percent to a deadline on its way: the caller leaves before the server's own is over."""
+    """gRPC adds a percent to a deadline on the wire: the client closes before the server's ends."""
     pool = open_pool()
     running = occupy(pool)
     job = submit(pool, Job(arrived_s=clock.now - 1.0 + left_s, deadline_s=clock.now + left_s))
