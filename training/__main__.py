@@ -10,7 +10,7 @@ import logging
 import shlex
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
@@ -55,7 +55,7 @@ def main(args: list[str] | None = None, prog: str = "python -m weir.training") -
     """
     logging.basicConfig(format="%(message)s")
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(_command())
+    app.command()(_with_settings(train_command))
     try:
         typer.main.get_command(app)(args=args, prog_name=prog, obj=prog)
     except SystemExit as ended:
@@ -71,81 +71,64 @@ def _print_recipes(is_given: bool) -> None:  # noqa: FBT001  typer calls it with
         raise typer.Exit
 
 
-def _command() -> Any:
-    """Build the command: its own parameters, and one for each setting with a `CliOption`."""
+def train_command(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Argument(help=f"One of: {', '.join(RECIPES)}.")],
+    *,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|PATH",
+            help=f"Pictures: {', '.join(DATA_SETS)}, or a folder or tar file with a folder of "
+            f"images for each class. Texts: {', '.join(TEXT_SETS)}, or a file of "
+            f"LABEL<TAB>text, of token/TAG, or CoNLL-U. Pairs: {', '.join(PAIR_SETS)}, or a "
+            "file of source<TAB>target, or of sources beside --target-data. Series: "
+            f"{', '.join(SERIES_SETS)}, or a CSV file with a header. Default: the first that "
+            "--list shows.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run directory. Default: runs/RECIPE-DATA.")
+    ] = None,
+    device: Annotated[
+        DeviceName, typer.Option(help="auto takes CUDA if it is available.")
+    ] = "auto",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Resume the interrupted run in --out.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run in --out.")
+    ] = False,
+    list_recipes: Annotated[
+        bool,
+        typer.Option("--list", callback=_print_recipes, is_eager=True, help="Show all recipes."),
+    ] = False,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="Fewer rows and a smaller network: about a minute.",
+            rich_help_panel=PANELS["sequences"],
+        ),
+    ] = False,
+    log_gradients: Annotated[
+        bool,
+        typer.Option(
+            "--log-gradients",
+            help="Draw the gradient norm by time lag of RNN, GRU and LSTM on these data.",
+            rich_help_panel=PANELS["sequences"],
+        ),
+    ] = False,
+    **settings: Word | None,
+) -> None:
+    """Train a network and write a run directory: weights, record and figures.
 
-    def command(
-        context: typer.Context,
-        recipe: Annotated[str, typer.Argument(help=f"One of: {', '.join(RECIPES)}.")],
-        *,
-        data: Annotated[
-            str | None,
-            typer.Option(
-                metavar="NAME|PATH",
-                help=f"Pictures: {', '.join(DATA_SETS)}, or a folder or tar file with a folder of "
-                f"images for each class. Texts: {', '.join(TEXT_SETS)}, or a file of "
-                f"LABEL<TAB>text, of token/TAG, or CoNLL-U. Pairs: {', '.join(PAIR_SETS)}, or a "
-                "file of source<TAB>target, or of sources beside --target-data. Series: "
-                f"{', '.join(SERIES_SETS)}, or a CSV file with a header. Default: the first that "
-                "--list shows.",
-            ),
-        ] = None,
-        out: Annotated[
-            Path | None, typer.Option(help="The run directory. Default: runs/RECIPE-DATA.")
-        ] = None,
-        device: Annotated[
-            DeviceName, typer.Option(help="auto takes CUDA if it is available.")
-        ] = "auto",
-        resume: Annotated[
-            bool, typer.Option("--resume", help="Resume the interrupted run in --out.")
-        ] = False,
-        overwrite: Annotated[
-            bool, typer.Option("--overwrite", help="Replace the run in --out.")
-        ] = False,
-        list_recipes: Annotated[
-            bool,
-            typer.Option(
-                "--list", callback=_print_recipes, is_eager=True, help="Show all recipes."
-            ),
-        ] = False,
-        quick: Annotated[
-            bool,
-            typer.Option(
-                "--quick",
-                help="Fewer rows and a smaller network: about a minute.",
-                rich_help_panel=PANELS["sequences"],
-            ),
-        ] = False,
-        log_gradients: Annotated[
-            bool,
-            typer.Option(
-                "--log-gradients",
-                help="Draw the gradient norm by time lag of RNN, GRU and LSTM on these data.",
-                rich_help_panel=PANELS["sequences"],
-            ),
-        ] = False,
-        **settings: Word | None,
-    ) -> None:
-        """Train a network and write a run directory: weights, record and figures.
-
-        Ctrl-C stops after the current step and leaves a checkpoint. --resume continues from it and
-        reaches the same weights.
-        """
-        del list_recipes
-        options = TrainingOptions(
-            recipe, data, out, device, resume, overwrite, quick, log_gradients
-        )
-        raise typer.Exit(_train(options, settings, str(context.obj)))
-
-    signature = inspect.signature(command)
-    own = [each for each in signature.parameters.values() if each.kind != each.VAR_KEYWORD]
-    settings = [_parameter(name, uses) for name, uses in _settings().items()]
-    # Typer shows groups in the order of their first options.
-    last = own.index(signature.parameters["quick"])
-    command.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[*own[:last], *settings, *own[last:]]
-    )
-    return command
+    Ctrl-C stops after the current step and leaves a checkpoint. --resume continues from it and
+    reaches the same weights.
+    """
+    del list_recipes
+    options = TrainingOptions(recipe, data, out, device, resume, overwrite, quick, log_gradients)
+    raise typer.Exit(_train(options, settings, str(context.obj)))
 
 
 def _train(options: TrainingOptions, settings: Mapping[str, Word | None], prog: str) -> int:
@@ -225,6 +208,23 @@ def _setting_of(word: Word, field: FieldInfo) -> Setting:
     if isinstance(word, tuple):
         return dict(zip(_members(annotation), word, strict=True))
     return word
+
+
+def _with_settings(function: Callable[..., None]) -> Callable[..., None]:
+    """Replace the function's `**settings` by a parameter for each setting with a `CliOption`."""
+
+    @functools.wraps(function)
+    def command(**given: Any) -> None:
+        function(**given)
+
+    signature = inspect.signature(function)
+    own = [each for each in signature.parameters.values() if each.kind != each.VAR_KEYWORD]
+    settings = [_parameter(name, uses) for name, uses in _settings().items()]
+    # Typer shows groups in the order of their first options.
+    last = own.index(signature.parameters["quick"])
+    parameters = [*own[:last], *settings, *own[last:]]
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return command
 
 
 @dataclass(frozen=True, slots=True)

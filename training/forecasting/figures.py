@@ -8,11 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
 from weir.training.data.series import SeriesData
 from weir.training.figures import save
-from weir.training.forecasting.evaluation import rmse_by_lead
+from weir.training.forecasting.evaluation import Numbers, rmse_by_lead
 
 FORECAST = "forecast.png"
 SHOWN_STEPS = 600
@@ -21,8 +20,6 @@ SHOWN_STEPS = 600
 # From the Okabe-Ito palette, which colour-blind readers can distinguish.
 _COLOURS = {"": "#d55e00", "persistence": "#999999"}
 _BASELINE, _TRUTH = "#0072b2", "#000000"
-
-Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
