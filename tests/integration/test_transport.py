@@ -262,13 +262,13 @@ def test_messages_sent_before_the_status_all_arrive(serve: Serve) -> None:
     assert status_of(call) == (grpc.StatusCode.ABORTED, "that was all")
 
 
-def test_each_sent_message_is_told(serve: Serve) -> None:
-    told: list[int] = []
+def test_each_sent_message_calls_back(serve: Serve) -> None:
+    sent_numbers: list[int] = []
 
     def chain(call: Call) -> None:
         def send(number: int) -> None:
             def sent() -> None:
-                told.append(number)
+                sent_numbers.append(number)
                 send(number + 1)
 
             if number == 50:
@@ -281,10 +281,10 @@ def test_each_sent_message_is_told(serve: Serve) -> None:
     answers = list(serve(Chain=Stream(chain)).stream("Chain")(iter(()), timeout=WAIT_S))
 
     assert answers == [b"%d" % number for number in range(50)]
-    assert told == list(range(50))
+    assert sent_numbers == list(range(50))
 
 
-def test_stream_handler_hears_when_the_caller_is_done(serve: Serve) -> None:
+def test_stream_handler_receives_none_when_the_client_is_done(serve: Serve) -> None:
     counts: list[int] = []
 
     def count(call: Call) -> None:
@@ -321,7 +321,7 @@ def test_slow_reader_bounds_what_is_sent(serve: Serve) -> None:
     served = serve(Flood=Stream(flood), Echo=Unary(echo))
     call = served.stream("Flood")(iter(()), timeout=WAIT_S)
     next(call)
-    # While nobody reads the stream, others are served; 64 MiB wait at the handler, not in core.
+    # While the stream is not read, others are served; 64 MiB wait in the handler, not in core.
     for _ in range(200):
         served.unary("Echo")(b"x", timeout=WAIT_S)
     sent_early = len(sent)
@@ -358,7 +358,7 @@ def test_handler_sees_the_time_left(serve: Serve, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["unary", "stream"])
 @pytest.mark.parametrize("cause", ["deadline", "cancellation"])
-def test_close_is_told_once(serve: Serve, kind: str, cause: str) -> None:
+def test_close_fires_once(serve: Serve, kind: str, cause: str) -> None:
     held = Held()
     served = serve(Unary=Unary(held), Stream=Stream(held), Echo=Unary(echo))
     timeout = 1.0 if cause == "deadline" else WAIT_S
@@ -374,8 +374,8 @@ def test_close_is_told_once(serve: Serve, kind: str, cause: str) -> None:
     assert call.cancelled
     assert not call.finish(OK, message=b"too late")
     late: list[str] = []
-    call.on_close(lambda: late.append("told at once"))
-    assert late == ["told at once"]
+    call.on_close(lambda: late.append("at once"))
+    assert late == ["at once"]
     assert served.unary("Echo")(b"x", timeout=WAIT_S) == b"x"
     served.transport.stop(WAIT_S)
     assert len(held.closes) == 1
@@ -397,7 +397,7 @@ def test_vanished_channel_closes_its_calls(serve: Serve) -> None:
     assert len({id(call) for call in held.closes}) == 5
 
 
-def test_receive_ends_when_the_caller_is_gone(serve: Serve) -> None:
+def test_receive_ends_when_the_client_is_gone(serve: Serve) -> None:
     messages: list[bytes | None] = []
     heard = threading.Semaphore(0)
 
@@ -426,7 +426,7 @@ def test_receive_ends_when_the_caller_is_gone(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("kind", ["unary", "stream"])
-def test_close_is_not_told_after_the_end(serve: Serve, kind: str) -> None:
+def test_close_does_not_fire_after_the_end(serve: Serve, kind: str) -> None:
     closes: list[str] = []
 
     def end(call: Call, message: bytes = b"") -> None:
@@ -678,7 +678,7 @@ def test_every_call_is_counted_by_its_status(serve: Serve) -> None:
     wait_for_counts(served.transport, "Echo", OK=20)
     wait_for_counts(served.transport, "Refuse", InvalidArgument=20)
     wait_for_counts(served.transport, "Stream", OK=1)
-    wait_for_counts(served.transport, "whatever nobody serves", Unimplemented=3)
+    wait_for_counts(served.transport, "no such method", Unimplemented=3)
 
 
 @pytest.mark.parametrize("kind", ["unary", "stream"])
@@ -704,7 +704,7 @@ def test_open_call_is_started_and_not_handled(serve: Serve, kind: str) -> None:
 @pytest.mark.parametrize(
     ("cause", "code"), [("deadline", "DeadlineExceeded"), ("cancellation", "Cancelled")]
 )
-def test_call_whose_caller_left_is_counted_by_why(
+def test_closed_call_is_counted_as_late_or_cancelled(
     serve: Serve, kind: str, cause: str, code: str
 ) -> None:
     held = Held()
@@ -723,7 +723,7 @@ def test_call_whose_caller_left_is_counted_by_why(
     wait_for_counts(served.transport, kind.title(), **{code: 1})
 
 
-def test_kinds_of_calls_are_told(serve: Serve) -> None:
+def test_kinds_of_methods_are_counted_apart(serve: Serve) -> None:
     served = serve(
         Echo=Unary(echo),
         Both=Stream(echo_stream),

@@ -23,7 +23,7 @@ Make = Callable[..., App]
 
 @pytest.fixture
 def make(models: Path) -> Make:
-    """An app on an empty repository; port 0 unless told otherwise."""
+    """An app on an empty repository; both ports are 0 by default."""
 
     def make(**own: Any) -> App:
         values = {"models_dir": models, "port": 0, "metrics_port": 0, "grace_s": 1.0, **own}

@@ -27,7 +27,7 @@ def settings(**given_settings: Any) -> Settings:
     return load({**MODELS, **given_settings}, {}, None)
 
 
-def test_all_but_the_models_has_a_default() -> None:
+def test_every_setting_but_the_models_has_a_default() -> None:
     defaults = settings()
 
     assert defaults.models_dir == Path("models")
@@ -37,7 +37,7 @@ def test_all_but_the_models_has_a_default() -> None:
     assert defaults.threads == 1
 
 
-def test_models_are_asked_for_by_name() -> None:
+def test_missing_models_argument_is_named() -> None:
     with pytest.raises(ConfigError, match=r"^MODELS: expected the model repository, .*, got none$"):
         load({}, {}, None)
 
@@ -51,7 +51,7 @@ def test_models_are_asked_for_by_name() -> None:
         pytest.param(set(), 8001, id="then default"),
     ],
 )
-def test_first_source_that_speaks_wins(
+def test_first_source_with_a_value_wins(
     sources: set[str], expected: int, write: Callable[..., Path]
 ) -> None:
     flags = {**MODELS, "port": 1} if "flag" in sources else MODELS
@@ -187,7 +187,7 @@ def test_wrong_variable_is_refused_by_its_name(environment: dict[str, str], expe
         ),
         pytest.param({"WEIR_PORT": "udp://10.0.0.7:53"}, id="udp"),
         pytest.param({"WEIR_DATA": "/data", "WEIR_TARGET": "somewhere"}, id="other parts of Weir"),
-        pytest.param({"PORT": "1", "WEIRD": "2", "HOME": "/"}, id="somebody else's"),
+        pytest.param({"PORT": "1", "WEIRD": "2", "HOME": "/"}, id="other programs"),
     ],
 )
 def test_variables_that_are_no_settings_are_left_alone(environment: dict[str, str]) -> None:
@@ -269,12 +269,12 @@ max_queue_rows = 9
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        pytest.param("lenet", (4, 64, 0.0, 1024, 2), id="own table, zero is a word"),
+        pytest.param("lenet", (4, 64, 0.0, 1024, 2), id="own table, zero counts"),
         pytest.param("dotted.name", (16, 512, 0.5, 9, 2), id="dotted name"),
         pytest.param("other", (16, 512, 0.5, 1024, 2), id="no table"),
     ],
 )
-def test_models_own_table_comes_first(
+def test_own_table_of_a_model_comes_first(
     name: str, expected: tuple[object, ...], write: Callable[..., Path]
 ) -> None:
     own = load({}, {}, write(TABLES)).for_model(name)
@@ -285,7 +285,7 @@ def test_models_own_table_comes_first(
     ) == expected  # fmt: skip
 
 
-def test_without_a_word_the_bundle_decides() -> None:
+def test_absent_settings_are_left_to_the_bundle() -> None:
     own = settings().for_model("any")
 
     assert own == ModelSettings(

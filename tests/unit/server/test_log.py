@@ -232,7 +232,7 @@ def pipe() -> Iterator[Pipe]:
     pipe.close()
 
 
-def test_a_pipe_that_nobody_reads_holds_up_nobody(
+def test_an_unread_pipe_delays_no_logging_thread(
     logger: logging.Logger, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipe.configure(monkeypatch)

@@ -20,7 +20,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_help_tells_of_every_setting() -> None:
+def test_help_lists_every_setting() -> None:
     done = run("--help")
 
     assert done.returncode == 0

@@ -165,7 +165,7 @@ def test_repeated_bytes_pass_or_are_an_invalid_request(noise: bytes, size: int) 
         pytest.param(field(5, b"\x2a\x7f"), id="field past the end of an input"),
     ],
 )
-def test_bytes_that_are_no_message_are_refused(end: bytes) -> None:
+def test_malformed_message_is_refused(end: bytes) -> None:
     with pytest.raises(InvalidRequest, match="no valid protobuf"):
         check_counts(field(7, bytes(PADDING)) + end)
 

@@ -49,7 +49,7 @@ def seen(call: FakeCall) -> list[int]:
     return [health_pb2.HealthCheckResponse.FromString(message).status for message in call.sent]
 
 
-def test_server_that_starts_is_not_serving(health: HealthService) -> None:
+def test_new_server_is_not_serving(health: HealthService) -> None:
     assert status(health, "") == NOT_SERVING
 
 
@@ -65,7 +65,7 @@ def test_unknown_name_is_not_found(health: HealthService) -> None:
     assert check(health, "other").code is grpc.StatusCode.NOT_FOUND
 
 
-def test_bytes_that_are_no_request_are_not_found(health: HealthService) -> None:
+def test_malformed_request_is_not_found(health: HealthService) -> None:
     call = FakeCall()
     handler = health.handlers()[f"/{HEALTH_SERVICE}/Check"]
     assert isinstance(handler, Unary)
@@ -75,7 +75,7 @@ def test_bytes_that_are_no_request_are_not_found(health: HealthService) -> None:
     assert call.code is grpc.StatusCode.NOT_FOUND
 
 
-def test_watch_tells_of_every_change(health: HealthService) -> None:
+def test_watch_sends_every_change(health: HealthService) -> None:
     call = watch(health, "lenet5")
 
     health.set("lenet5", is_serving=True)
@@ -86,7 +86,7 @@ def test_watch_tells_of_every_change(health: HealthService) -> None:
     assert call.code is None
 
 
-def test_watch_of_a_caller_that_left_is_over(health: HealthService) -> None:
+def test_watch_ends_when_its_client_is_gone(health: HealthService) -> None:
     call = watch(health, "")
 
     call.close()
@@ -95,7 +95,7 @@ def test_watch_of_a_caller_that_left_is_over(health: HealthService) -> None:
     assert seen(call) == [NOT_SERVING]
 
 
-def test_stopping_is_told_to_everybody_and_for_good(health: HealthService) -> None:
+def test_stop_sets_every_name_to_not_serving_for_good(health: HealthService) -> None:
     health.set("", is_serving=True)
     health.set("lenet5", is_serving=True)
     call = watch(health, "lenet5")
@@ -120,7 +120,7 @@ def reflect(*requests: bytes) -> FakeCall:
     return call
 
 
-def test_reflection_reads_no_question_before_its_answer_is_out() -> None:
+def test_reflection_reads_no_request_before_the_response_is_sent() -> None:
     request = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
     call = FakeCall()
     handler = reflection_handlers(())[f"/{REFLECTION_SERVICE}/ServerReflectionInfo"]
@@ -134,8 +134,8 @@ def test_reflection_reads_no_question_before_its_answer_is_out() -> None:
     assert call.is_asked_for_more
 
 
-@pytest.mark.parametrize("name", ["x" * 129, "nobody"], ids=["too long", "one too many"])
-def test_watching_a_name_nobody_has_costs_nothing_for_good(name: str) -> None:
+@pytest.mark.parametrize("name", ["x" * 129, "unknown"], ids=["too long", "one too many"])
+def test_unknown_names_that_are_watched_are_bounded(name: str) -> None:
     health = HealthService()
     for number in range(1024):
         watch(health, f"unknown-{number}")
@@ -171,7 +171,7 @@ def test_reflection_describes_a_service() -> None:
     assert response.file_descriptor_response.file_descriptor_proto
 
 
-def test_reflection_ends_with_its_caller() -> None:
+def test_reflection_ends_with_its_client() -> None:
     call = reflect()
 
     call.deliver(None)
@@ -179,5 +179,5 @@ def test_reflection_ends_with_its_caller() -> None:
     assert call.code is grpc.StatusCode.OK
 
 
-def test_reflection_refuses_bytes_that_are_no_request() -> None:
+def test_reflection_refuses_a_malformed_request() -> None:
     assert reflect(b"\xff").code is grpc.StatusCode.INVALID_ARGUMENT

@@ -104,7 +104,7 @@ def test_draining_server_is_live_but_not_ready(server: Server) -> None:
         pytest.param("broken", "", False, id="known and not ready"),
     ],
 )
-def test_ready_is_asked_by_model(
+def test_ready_is_per_model(
     name: str,
     version: str,
     ready: bool,  # noqa: FBT001
@@ -173,7 +173,7 @@ def test_model_is_described(server: Server) -> None:
     assert (config.name, config.max_batch_size) == ("affine", 32)
 
 
-def test_index_tells_of_every_model_and_why_one_does_not_answer(server: Server) -> None:
+def test_index_lists_every_model_and_why_one_is_not_ready(server: Server) -> None:
     index = server.ask("RepositoryIndex", pb.RepositoryIndexRequest(), pb.RepositoryIndexResponse)
 
     rows = {each.name: (each.version, each.state) for each in index.models}
@@ -206,14 +206,14 @@ def test_statistics_of_all_leave_the_broken_out(server: Server) -> None:
 
 
 @pytest.mark.parametrize("method", [*REQUIRED, *OFFERED_TOO[1:]])
-def test_bytes_that_are_no_message_are_refused(method: str, server: Server) -> None:
+def test_malformed_message_is_refused(method: str, server: Server) -> None:
     call = server.handle(method, b"\xff\xff")
 
     assert call.wait_until_finished() is grpc.StatusCode.INVALID_ARGUMENT
     assert call.details == f"the message is no valid {method}Request"
 
 
-def test_bug_in_a_call_is_internal_and_told_by_its_id(
+def test_bug_in_a_call_is_internal_and_sends_its_id(
     open_backend: Callable[[], Backend],
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,

@@ -98,8 +98,8 @@ def test_parts_are_not_final_and_leave_the_request_open() -> None:
 
 
 @pytest.mark.parametrize("how", ["answered", "refused", "caller gone"])
-def test_no_part_follows_the_last_word(how: str) -> None:
-    """A deadline is told of by another thread than the one that makes tokens."""
+def test_no_part_follows_the_last_answer(how: str) -> None:
+    """A deadline ends a request on another thread than the one that makes tokens."""
     stream = Stream()
     request = stream.deliver("only")
     if how == "answered":
@@ -108,13 +108,13 @@ def test_no_part_follows_the_last_word(how: str) -> None:
         request.refuse()
     else:
         stream.call.close()
-    told = len(stream.call.sent)
+    sent_messages = len(stream.call.sent)
 
     assert not request.tell()
-    assert len(stream.call.sent) == told
+    assert len(stream.call.sent) == sent_messages
 
 
-def test_failed_request_is_told_and_the_stream_goes_on() -> None:
+def test_failed_request_gets_its_error_and_the_stream_goes_on() -> None:
     stream = Stream()
     bad, good = stream.deliver("bad"), stream.deliver("good")
 
@@ -129,7 +129,7 @@ def test_failed_request_is_told_and_the_stream_goes_on() -> None:
     assert stream.call.is_asked_for_more
 
 
-def test_failure_ends_the_stream_of_a_client_that_asks_for_statuses() -> None:
+def test_failure_ends_the_stream_of_a_client_that_requests_statuses() -> None:
     stream = Stream(metadata=(("triton_grpc_error", "true"),))
     bad, mate = stream.deliver("bad"), stream.deliver("mate")
 
@@ -187,7 +187,7 @@ def test_client_that_leaves_cancels_what_is_open() -> None:
     assert opened.is_cancelled
 
 
-def test_answer_to_a_client_that_left_reaches_nobody() -> None:
+def test_answer_to_a_client_that_is_gone_is_not_sent() -> None:
     stream = Stream()
     request = stream.deliver("late")
     stream.call.cancelled = True
@@ -196,7 +196,7 @@ def test_answer_to_a_client_that_left_reaches_nobody() -> None:
 
 
 @pytest.mark.parametrize("value", ["false", "1", ""])
-def test_only_true_asks_for_statuses(value: str) -> None:
+def test_only_true_requests_statuses(value: str) -> None:
     stream = Stream(metadata=(("triton_grpc_error", value),))
 
     stream.deliver("bad").refuse()
@@ -205,7 +205,7 @@ def test_only_true_asks_for_statuses(value: str) -> None:
     assert len(stream.call.sent) == 1
 
 
-def test_parts_that_nobody_reads_are_so_many_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unread_parts_of_all_requests_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backpressure, "MAX_UNREAD_MESSAGES", 2)
     stream = Stream()
     first, second = stream.deliver("first"), stream.deliver("second")

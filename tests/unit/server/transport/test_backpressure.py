@@ -6,7 +6,7 @@ from weir.server.transport import backpressure
 from weir.server.transport.backpressure import BoundedSender
 
 
-def test_caller_who_does_not_read_is_sent_so_much_and_no_more(
+def test_unread_messages_of_a_stream_are_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(backpressure, "MAX_UNREAD_MESSAGES", 3)

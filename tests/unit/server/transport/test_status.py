@@ -89,13 +89,13 @@ def test_every_failure_is_counted_under_a_reason_of_a_closed_set() -> None:
     assert {status_of(error("no")).reason for error in leaves(RequestError)} < set(REASONS)
 
 
-def test_only_overload_asks_to_come_back_and_says_when() -> None:
+def test_only_overload_names_a_time_to_retry() -> None:
     assert dict(status_of(Overloaded("full")).trailers).keys() == {"grpc-retry-pushback-ms"}
     for error in set(leaves(RequestError)) - {Overloaded}:
         assert status_of(error("no")).trailers == ()
 
 
-def test_every_error_is_drawn_in_the_tree_and_says_what_for() -> None:
+def test_every_error_is_in_the_tree_and_has_a_docstring() -> None:
     drawing = errors.__doc__ or ""
 
     for error in tree():
@@ -117,7 +117,7 @@ def test_every_error_is_drawn_in_the_tree_and_says_what_for() -> None:
         ),
     ],
 )
-def test_anything_else_is_internal_and_told_by_its_id_alone(
+def test_any_other_error_is_internal_and_sends_only_its_id(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR):
