@@ -21,7 +21,7 @@ from weir.export.pretrained import publish_weights
 from weir.export.publishing import publish
 from weir.export.spec import ExportSpec
 from weir.training.models.alexnet import AlexNet
-from weir.training.models.convolution import IMAGENET_MEAN, IMAGENET_STD
+from weir.training.models.layers import IMAGENET_MEAN, IMAGENET_STD
 
 PICTURES, TENSORS = "alexnet", "alexnet-fp32"
 SIDE = 224

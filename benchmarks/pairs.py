@@ -9,7 +9,7 @@ from weir.export.runs.run import publish_run
 from weir.training.run_directory import part_of, read_record
 from weir.training.seq2seq.experiment import load_sides, load_test
 from weir.training.seq2seq.packed import encode
-from weir.training.seq2seq.recipe import Seq2SeqRecipe
+from weir.training.seq2seq.recipes import Seq2SeqRecipe
 
 
 def make_bundle(run: Path, models: Path) -> str:

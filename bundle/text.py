@@ -1,19 +1,18 @@
-r"""How a text becomes words: what `words` means in a contract's `tokenisation`.
+r"""The tokenisation rule `words`: how training and the server split a text into tokens.
 
-Training cuts by the same rule (`weir.training.data.tokenise`, which imports none of ours, so it is written there
-again); a test holds the two against each other. The rule is complete:
+Rules:
 
 1. The text is put into Unicode normal form C.
-2. From left to right, the first of these that fits, as long as it can be, is a token:
-   - a Han, Hiragana or Katakana character with the marks after it, for there no spaces part words;
+2. From left to right, the longest match of the first alternative that fits is a token:
+   - a Han, Hiragana or Katakana character with the marks after it (no spaces separate words there);
    - a word: a run of letters, digits, underscores (Python's `\w`) and marks;
    - any other character with the marks after it, unless it is white space (`\s`).
-3. White space parts tokens and is dropped.
+3. White space separates tokens and is dropped.
 
-Marks are the characters of Unicode's general category M, vowel signs and accents, and the two joiners
-U+200C and U+200D. So `don't stop!` gives `don ' t stop !`, the same as `don 't stop !` does: text that was
-already cut, as treebanks have it, is cut like running text. Thai, Lao, Khmer and Burmese, which write words
-without spaces too, stay whole phrases. Unicode's tables are those of the Python that runs.
+Marks are the characters of Unicode's general category M (vowel signs and accents) and the two joiners
+U+200C and U+200D. `don't stop!` gives `don ' t stop !`, and so does `don 't stop !`: text that comes
+split, as in treebanks, is split like running text. Thai, Lao, Khmer and Burmese also write words
+without spaces; their phrases stay whole. Unicode's tables are those of the running Python.
 """
 
 import re
@@ -21,14 +20,17 @@ import unicodedata
 from functools import cache
 from itertools import groupby
 
-CHARACTERS = "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
-"""Han, Hiragana and Katakana, as a part of a regular expression's set."""
+CHARACTERS = (
+    "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\uff66-\uff9f\U00020000-\U0003ffff"
+)
+"""Han, Hiragana and Katakana, as part of a regular expression's set."""
 JOINERS = "\u200c\u200d"
 _MARKS_FROM, _MARKS_UNTIL, _SELECTORS = 0x300, 0x20000, "\U000e0100-\U000e01ef"
 
 
 def tokenise(text: str) -> list[str]:
-    """The words and marks of a text, in normal form C; none of a text that is blank."""
+    """Split a text into tokens in normal form C; a blank text has none."""
     return _pattern().findall(unicodedata.normalize("NFC", text))
 
 
@@ -42,7 +44,10 @@ def _pattern() -> re.Pattern[str]:
 
 @cache
 def all_marks() -> str:
-    """The marks as ranges of a regular expression's set; past U+1FFFF, which takes long to look through, there are selectors only."""
+    """All marks, as ranges of a regular expression's set.
+
+    Past U+1FFFF the only marks are the variation selectors; a search there would take long.
+    """
     codes = [
         code
         for code in range(_MARKS_FROM, _MARKS_UNTIL)

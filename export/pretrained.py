@@ -23,7 +23,7 @@ from weir.export.images import INPUT, PROBABILITIES, ImageNetwork, ImageOutputs,
 from weir.export.publishing import Published, publish
 from weir.export.spec import ExportSpec
 from weir.training.models import MODELS
-from weir.training.models.convolution import IMAGENET_MEAN, IMAGENET_STD
+from weir.training.models.layers import IMAGENET_MEAN, IMAGENET_STD
 
 
 @dataclass(frozen=True, slots=True)

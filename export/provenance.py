@@ -5,8 +5,8 @@ from pathlib import Path
 from weir.bundle.contract import Provenance
 from weir.training.errors import TrainingError
 from weir.training.run_directory import RunRecord
-from weir.training.seq2seq.recipe import Seq2SeqRecipe
-from weir.training.text.recipe import SequenceRecipe
+from weir.training.seq2seq.recipes import Seq2SeqRecipe
+from weir.training.text.recipes import SequenceRecipe
 
 
 def provenance_of(record: RunRecord) -> Provenance:

@@ -24,8 +24,8 @@ from weir.training.forecasting.evaluation import summarise as summarise_forecast
 from weir.training.loop import Progress, Task
 from weir.training.recipes import MADE_FOR, make_recipe
 from weir.training.run_directory import RunRecord
-from weir.training.seq2seq.evaluation import tell as summarise_pairs
-from weir.training.seq2seq.recipe import Seq2SeqRecipe
+from weir.training.seq2seq.evaluation import summarise as summarise_pairs
+from weir.training.seq2seq.recipes import Seq2SeqRecipe
 
 COLUMNS: tuple[ProgressColumn, ...] = (
     TextColumn("epoch {task.fields[epoch]}"),

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from weir.training.errors import DivergedError, InterruptedRunError
-from weir.training.models.auxiliary import WithAuxiliary
+from weir.training.models.layers import WithAuxiliary
 from weir.training.optimization import NO_TARGET, Loss, learning_rate, update_average
 from weir.training.recipe import Recipe
 from weir.training.run_directory import EpochRecord

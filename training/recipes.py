@@ -5,7 +5,7 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field, ValidationError
 
-from weir.training.data.lines import CONLLU_ENDINGS
+from weir.training.data.text_files import CONLLU_ENDINGS
 from weir.training.errors import RecipeError
 from weir.training.forecasting import recipes as forecasting
 from weir.training.forecasting.recipes import SeriesRecipe
@@ -13,9 +13,9 @@ from weir.training.images import recipes as images
 from weir.training.images.recipes import ImageRecipe
 from weir.training.recipe import Recipe, Setting, explain
 from weir.training.seq2seq import recipes as seq2seq
-from weir.training.seq2seq.recipe import Seq2SeqRecipe
+from weir.training.seq2seq.recipes import Seq2SeqRecipe
 from weir.training.text import recipes as text
-from weir.training.text.recipe import SequenceRecipe
+from weir.training.text.recipes import SequenceRecipe
 
 RECIPES = {**images.RECIPES, **text.RECIPES, **seq2seq.RECIPES, **forecasting.RECIPES}
 """By name, a function from the data set to the settings."""

@@ -50,11 +50,11 @@ from weir.training.run_directory import (
     write_record,
 )
 from weir.training.seq2seq.experiment import prepare as prepare_pairs
-from weir.training.seq2seq.recipe import Seq2SeqRecipe
+from weir.training.seq2seq.recipes import Seq2SeqRecipe
 from weir.training.text.experiment import SequenceExperiment
 from weir.training.text.experiment import prepare as prepare_sequences
-from weir.training.text.gradient_log import log_gradients
-from weir.training.text.recipe import SequenceRecipe
+from weir.training.text.gradients import log_gradients
+from weir.training.text.recipes import SequenceRecipe
 
 
 class Monitor(Protocol):

@@ -14,13 +14,14 @@ from weir.export.publishing import Published
 from weir.export.seq2seq.publishing import MOST_SEQUENCES, publish_pair
 from weir.export.seq2seq.spec import PairSpec
 from weir.export.sequences import LENGTHS, TOKENS
+from weir.training.data.tokenizer import Sides
 from weir.training.data.vocabulary import UNKNOWN
 from weir.training.errors import TrainingError
 from weir.training.run_directory import PairRecord, RunRecord, part_of
 from weir.training.seq2seq.experiment import load_model, load_sides, load_test
-from weir.training.seq2seq.packed import Strip, encode
-from weir.training.seq2seq.recipe import Seq2SeqRecipe, SideSettings
-from weir.training.seq2seq.sides import Sides
+from weir.training.seq2seq.packed import encode
+from weir.training.seq2seq.recipes import Seq2SeqRecipe, SideSettings
+from weir.training.text.packed import PackedRows
 
 SUBWORDS = "subwords.tokens.model"
 
@@ -68,8 +69,8 @@ def _examples(sources: list[str], sides: Sides, record: RunRecord) -> dict[str, 
     most = part_of(record, Seq2SeqRecipe).source.most_tokens
     ids = [each for each in encode(sources, sides.source, name_of(record)) if len(each) <= most]
     places = torch.linspace(0, len(ids) - 1, min(MOST_SEQUENCES, len(ids))).long().tolist()
-    strip = Strip.of([ids[place] for place in places])
-    return {TOKENS: strip.take(torch.arange(len(strip)), 0), LENGTHS: strip.lengths}
+    packed = PackedRows.of_ids([ids[place] for place in places])
+    return {TOKENS: packed.take(torch.arange(len(packed)), 0), LENGTHS: packed.lengths}
 
 
 def _random_sources(record: RunRecord) -> dict[str, Tensor]:
@@ -91,7 +92,7 @@ def _spec(record: RunRecord, sides: Sides, examples: str) -> PairSpec:
         source_vocabulary=sides.source.vocabulary.entries,
         target_vocabulary=sides.target.vocabulary.entries,
         tokenisation=_tokenisation(recipe.source),
-        subwords=sides.source.segmenter.model,
+        subwords=sides.source.tokenizer.model,
         detokenisation=_DETOKENISATION[recipe.target.rule],
         examples=examples,
         training=provenance_of(record),

@@ -29,8 +29,8 @@ from weir.training.errors import DataError, TrainingError
 from weir.training.loop import Batch
 from weir.training.run_directory import RunRecord, SequenceRecord, part_of
 from weir.training.text.experiment import load_model, load_test, load_vocabularies
-from weir.training.text.packed import Strip, starts_of, take
-from weir.training.text.recipe import SequenceRecipe
+from weir.training.text.packed import Sequences
+from weir.training.text.recipes import SequenceRecipe
 
 MOST_STEPS = 512
 """Of a row, whatever the training rows had: a bound on what one request may cost."""
@@ -42,22 +42,22 @@ def read(run: Path, record: RunRecord) -> Material:
     """The network with what its logits say, and test rows; random ones where they cannot be had."""
     recipe, sequence = part_of(record, SequenceRecipe), part_of(record, SequenceRecord)
     try:
-        strip = load_test(run, record)
-        within = _servable(strip, record)
+        packed = load_test(run, record)
+        within = _servable(packed, record)
     except TrainingError as error:
         described = random_examples(record, error)
         examples = _random_rows(recipe, sequence)
     else:
         described = f"test rows of {name_of(record)}"
         spread = torch.linspace(0, len(within) - 1, min(_EXAMPLE_ROWS, len(within))).long()
-        examples = _named(take(strip, starts_of(strip), within[spread]), sequence)
+        examples = _named(packed.take(within[spread]), sequence)
     return Material(_served(load_model(run), recipe), examples, _spec(run, record, described))
 
 
 def fitting(run: Path, record: RunRecord, max_drop: float) -> DynamicFitting:
     """The whole test set, as far as it can be served, to judge INT8 by."""
-    strip = load_test(run, record)
-    whole = take(strip, starts_of(strip), _servable(strip, record))
+    packed = load_test(run, record)
+    whole = packed.take(_servable(packed, record))
     return DynamicFitting(
         test={
             name: rows.numpy()
@@ -71,17 +71,17 @@ def fitting(run: Path, record: RunRecord, max_drop: float) -> DynamicFitting:
     )
 
 
-def _servable(strip: Strip, record: RunRecord) -> Tensor:
+def _servable(packed: Sequences, record: RunRecord) -> Tensor:
     """The rows that a server would take: (rows,) indices.
 
     Raises:
         DataError: all are too long.
     """
-    rows = (strip.lengths <= MOST_STEPS).nonzero().flatten()
+    rows = (packed.lengths <= MOST_STEPS).nonzero().flatten()
     if not len(rows):
         raise DataError(
             f"{name_of(record)}: expected a test row of at most {MOST_STEPS} steps, "
-            f"the shortest has {int(strip.lengths.min())}"
+            f"the shortest has {int(packed.lengths.min())}"
         )
     return rows
 

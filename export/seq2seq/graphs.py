@@ -15,9 +15,7 @@ from weir.bundle.decoding import Decoding
 from weir.export.sequences import LENGTHS, TIME, TOKENS
 from weir.training.models.decoder import Memory, Step
 from weir.training.models.seq2seq import EncoderDecoder
-from weir.training.seq2seq.hypotheses import Hypothesis, Marks
-from weir.training.seq2seq.search import greedy
-from weir.training.seq2seq.stepping import Picked, Stepper
+from weir.training.seq2seq.search import CachedRows, Hypothesis, SpecialTokens, Stepper, greedy
 
 PREVIOUS, STATE, MEMORY, KEYS, CONTEXT = "previous", "state", "memory", "keys", "context"
 LOG_PROBABILITIES, NEXT_STATE, ATTENTION = "log_probabilities", "next_state", "attention"
@@ -124,9 +122,9 @@ def limits_of(decoding: Decoding, lengths: Tensor) -> Tensor:
     return torch.tensor([decoding.limit(length) for length in lengths.tolist()])
 
 
-def marks_of(decoding: Decoding) -> Marks:
+def marks_of(decoding: Decoding) -> SpecialTokens:
     """The ids that are no words."""
-    return Marks(padding=decoding.padding, begin=decoding.begin, end=decoding.end)
+    return SpecialTokens(padding=decoding.padding, begin=decoding.begin, end=decoding.end)
 
 
 def _steps(
@@ -141,7 +139,7 @@ def _steps(
     }
     if decoding.lengths is not None:
         kept[decoding.lengths] = lengths
-    pick = Picked(list(kept.values()))
+    pick = CachedRows(list(kept.values()))
     wanted = [decoding.log_probabilities, decoding.from_step[changing]]
     if decoding.attention is not None:
         wanted.append(decoding.attention)

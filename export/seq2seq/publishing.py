@@ -42,9 +42,7 @@ from weir.export.seq2seq.spec import PairSpec
 from weir.export.sequences import LENGTHS, TIME, TOKENS
 from weir.export.text_files import lines_of, vocabulary_file
 from weir.training.models.seq2seq import EncoderDecoder
-from weir.training.seq2seq.hypotheses import Hypothesis
-from weir.training.seq2seq.search import greedy
-from weir.training.seq2seq.stepping import steps_of
+from weir.training.seq2seq.search import Hypothesis, greedy, stepper_of
 
 MOST_SEQUENCES = 200
 """Example inputs that are answered by network and graphs, token for token."""
@@ -187,7 +185,7 @@ def _answers(
     lengths = inputs[LENGTHS]
     with torch.no_grad():
         memory = network.encode(inputs[TOKENS], lengths)
-    step = steps_of(network, memory, lengths)
+    step = stepper_of(network, memory, lengths)
     return greedy(step, memory.state, limits_of(decoding, lengths), marks_of(decoding))
 
 

@@ -17,11 +17,10 @@ from weir.bundle.sequences import Tokenisation
 from weir.cli import main as cli
 from weir.export.seq2seq.publishing import publish_pair
 from weir.export.seq2seq.spec import PairSpec
-from weir.training.data.pairfile import load_pair_file
+from weir.training.data.pairs import load_pair_file
 from weir.training.models.seq2seq import EncoderDecoder
 from weir.training.seq2seq import search
-from weir.training.seq2seq.hypotheses import Hypothesis
-from weir.training.seq2seq.stepping import steps_of
+from weir.training.seq2seq.search import Hypothesis, stepper_of
 
 TEXTS = ["abc", "hgfedc", "a", "Fade BAD"]
 WIDTH = 3
@@ -76,7 +75,7 @@ def best(model: EncoderDecoder, text: str, *, width: int = 1) -> Hypothesis:
     lengths = torch.tensor([len(ids)])
     with torch.no_grad():
         memory = model.encode(torch.tensor([ids]), lengths)
-        step = steps_of(model, memory, lengths)
+        step = stepper_of(model, memory, lengths)
         limits = torch.tensor([MOST])
         if width == 1:
             return search.greedy(step, memory.state, limits)[0]

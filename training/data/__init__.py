@@ -1,25 +1,23 @@
-"""The data sets by name: `load` gives one split of pictures, `load_text` of texts, `load_pairs` of pairs of them.
+"""Registry of data sets: `load` reads a split of pictures, `load_text` of texts, `load_pairs` of pairs.
 
-Known sets or your own.
+A name is that of a known set, or the path of the user's own data.
 """
 
 from pathlib import Path
 
 from weir.training.data.cifar10 import load_cifar10
-from weir.training.data.cmudict import load_stress
+from weir.training.data.cmudict import load_g014b2b, load_pronunciations, load_stress
+from weir.training.data.conllu import load_treebank
 from weir.training.data.digits import load_digits
-from weir.training.data.download import Places
+from weir.training.data.download import DataFolders
 from weir.training.data.idx import FASHION_MNIST, MNIST, load_idx
 from weir.training.data.image_folder import load_folder
 from weir.training.data.images import ImageData, Split
-from weir.training.data.lines import load_file
 from weir.training.data.multi30k import Language, load_multi30k
-from weir.training.data.pairfile import load_pair_file
-from weir.training.data.pairs import PairData, divide_pairs
-from weir.training.data.pronunciations import load_g014b2b, load_pronunciations
+from weir.training.data.pairs import PairData, divide_pairs, load_pair_file
 from weir.training.data.text import SequenceSplit, TextData, divide_text
+from weir.training.data.text_files import load_file
 from weir.training.data.trec import load_trec
-from weir.training.data.treebank import load_treebank
 from weir.training.errors import DataError
 
 __all__ = [
@@ -38,13 +36,13 @@ __all__ = [
 
 IDX_SOURCES = {source.name: source for source in (MNIST, FASHION_MNIST)}
 DATA_SETS = ("digits", *IDX_SOURCES, "cifar10")
-"""The names `load` knows; any other is taken for the path of a folder or a tar file."""
+"""The names of image sets; `load` takes any other name for a folder or a tar file."""
 
 TEXT_SETS = ("trec", "trec-fine", "ewt", "cmudict-stress")
-"""The names `load_text` knows; any other is taken for the path of a file."""
+"""The names of text sets; `load_text` takes any other name for a file."""
 
 PAIR_SETS = ("cmudict-pronounce", "g014b2b", "multi30k")
-"""The names `load_pairs` knows; any other is taken for the path of a file."""
+"""The names of pair sets; `load_pairs` takes any other name for a file."""
 OWN_TEST_SHARE = 0.2
 OWN_TEST_SEED = 1998
 
@@ -58,34 +56,35 @@ def load(
     channels: int = 1,
     short_side: int | None = None,
 ) -> ImageData:
-    """One split of a data set.
+    """Load one split of an image set.
 
     Args:
-        name: one of `DATA_SETS`, or the path of a folder or tar file of images (see `weir.training.data.image_folder`).
-        split: `train` or `test`; a validation set is taken from `train` by whoever needs one.
-        height: in pixels; your own pictures are brought to it, a named set must have it.
-        width: likewise.
-        channels: 1 grey or 3 colours, likewise.
-        short_side: of your own pictures, before their middle is cut out; none stretches them.
+        name: one of `DATA_SETS`, or the path of a folder or tar file of images (see
+            `weir.training.data.image_folder`).
+        split: `train` or `test`; the caller takes a validation set from `train`.
+        height: in pixels; the user's pictures are resized to it, a named set must have it.
+        width: see `height`.
+        channels: 1 grey or 3 colours; see `height`.
+        short_side: of the user's pictures, before the centre crop; None stretches them.
 
     Raises:
         DataError: unknown name, or broken files.
-        DownloadError: files that are neither here nor could be fetched.
+        DownloadError: files are not present and could not be downloaded.
     """
     if name not in DATA_SETS:
-        place = Path(name)
-        if not place.exists():
+        root = Path(name)
+        if not root.exists():
             known = ", ".join(DATA_SETS)
             raise DataError(f"{name}: neither a data set ({known}) nor a folder or tar file")
         return load_folder(
-            place, split, height=height, width=width, channels=channels, short_side=short_side
+            root, split, height=height, width=width, channels=channels, short_side=short_side
         )
     if name == "digits":
         data = load_digits(split)
     elif name == "cifar10":
-        data = load_cifar10(split, Places.from_environment())
+        data = load_cifar10(split, DataFolders.from_environment())
     else:
-        data = load_idx(IDX_SOURCES[name], split, Places.from_environment())
+        data = load_idx(IDX_SOURCES[name], split, DataFolders.from_environment())
     if data.images.shape[1:] != (height, width, channels):
         found = " x ".join(str(size) for size in data.images.shape[1:])
         raise DataError(f"{name}: pictures are {found}, expected {height} x {width} x {channels}")
@@ -95,31 +94,31 @@ def load(
 def load_text(
     name: str, split: SequenceSplit = "train", *, lower: bool = False, column: str = "upos"
 ) -> TextData:
-    """One split of a text set.
+    """Load one split of a text set.
 
     Args:
-        name: one of `TEXT_SETS`, or the path of a file of yours (see `weir.training.data.lines`). Of that a fifth
-            is held out as the test set, always the same rows.
-        split: `train` or `test`; `dev` too where a set comes with it. Elsewhere a validation set is taken from
-            `train` by whoever needs one, see `divide_text`.
-        lower: whether a text to classify is made lower case; tokens that come cut stay as they are.
-        column: of CoNLL-U, which tag: `upos`, `xpos`, `deprel` or `feats:NAME`.
+        name: one of `TEXT_SETS`, or the path of a file (see `weir.training.data.text_files`). A fifth
+            of a file is held out as the test set, always the same rows.
+        split: `train` or `test`; also `dev` for a set that has one. For other sets the caller takes a
+            validation set from `train`, see `divide_text`.
+        lower: whether a text to classify is made lower case; tokens that come split stay as they are.
+        column: of CoNLL-U, the tag: `upos`, `xpos`, `deprel` or `feats:NAME`.
 
     Raises:
-        DataError: unknown name, a split there is not, or broken files.
-        DownloadError: files that are neither here nor could be fetched.
+        DataError: unknown name, unknown split, or broken files.
+        DownloadError: files are not present and could not be downloaded.
     """
     if name in ("trec", "trec-fine"):
-        places = Places.from_environment()
-        return load_trec(split, places, is_fine=name == "trec-fine", lower=lower)
+        folders = DataFolders.from_environment()
+        return load_trec(split, folders, is_fine=name == "trec-fine", lower=lower)
     if name == "ewt":
-        return load_treebank(split, Places.from_environment(), column=column)
+        return load_treebank(split, DataFolders.from_environment(), column=column)
     if name == "cmudict-stress":
         return load_stress(split)
     if not Path(name).is_file():
         raise DataError(f"{name}: neither a text set ({', '.join(TEXT_SETS)}) nor a file")
     if split == "dev":
-        raise DataError(f"{name}: expected the split train or test, found dev")
+        raise DataError(f"{name}: expected the split train or test, got dev")
     data = load_file(Path(name), lower=lower, column=column)
     division = divide_text(data, OWN_TEST_SHARE, OWN_TEST_SEED)
     return data.take(division.kept if split == "train" else division.held_out)
@@ -134,32 +133,32 @@ def load_pairs(
     source_language: Language = "de",
     target_language: Language = "en",
 ) -> PairData:
-    """One split of a set of pairs.
+    """Load one split of a set of pairs.
 
     Args:
-        name: one of `PAIR_SETS`, or the path of a file of yours (see `weir.training.data.pairfile`). Of that a fifth
-            of the sources is held out as the test set, always the same ones.
-        split: `train` or `test`; `dev` too of `multi30k`. Elsewhere a validation set is taken from `train` by
-            whoever needs one, see `divide_pairs`.
-        target_data: the path of a file of targets, where yours has the sources only.
-        stress: whether the phonemes of `cmudict-pronounce` keep it.
+        name: one of `PAIR_SETS`, or the path of a file (see `weir.training.data.pairs`). A fifth of a
+            file's sources is held out as the test set, always the same ones.
+        split: `train` or `test`; also `dev` for `multi30k`. For other sets the caller takes a
+            validation set from `train`, see `divide_pairs`.
+        target_data: the path of a file of targets, if `name` is a file of sources only.
+        stress: whether the phonemes of `cmudict-pronounce` keep their stress.
         source_language: of `multi30k`.
-        target_language: likewise.
+        target_language: of `multi30k`.
 
     Raises:
-        DataError: unknown name, a split there is not, or broken files.
-        DownloadError: files that are neither here nor could be fetched.
+        DataError: unknown name, unknown split, or broken files.
+        DownloadError: files are not present and could not be downloaded.
     """
     if name in PAIR_SETS and target_data is not None:
-        raise DataError(f"{name}: has its own targets, found {target_data} too")
+        raise DataError(f"{name}: has its own targets, got {target_data} too")
     if name == "cmudict-pronounce":
         return load_pronunciations(split, stress=stress)
     if name == "g014b2b":
-        return load_g014b2b(split, Places.from_environment())
+        return load_g014b2b(split, DataFolders.from_environment())
     if name == "multi30k":
         return load_multi30k(
             split,
-            Places.from_environment(),
+            DataFolders.from_environment(),
             source_language=source_language,
             target_language=target_language,
         )
@@ -170,9 +169,9 @@ def _load_own_pairs(name: str, split: SequenceSplit, target_data: str | None) ->
     if not Path(name).is_file():
         raise DataError(f"{name}: neither a set of pairs ({', '.join(PAIR_SETS)}) nor a file")
     if target_data is not None and not Path(target_data).is_file():
-        raise DataError(f"{target_data}: expected a file of targets, found none")
+        raise DataError(f"{target_data}: expected a file of targets, got none")
     if split == "dev":
-        raise DataError(f"{name}: expected the split train or test, found dev")
+        raise DataError(f"{name}: expected the split train or test, got dev")
     data = load_pair_file(Path(name), Path(target_data) if target_data is not None else None)
     division = divide_pairs(data, OWN_TEST_SHARE, OWN_TEST_SEED)
     return data.take(division.kept if split == "train" else division.held_out)

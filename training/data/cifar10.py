@@ -1,14 +1,14 @@
-"""CIFAR-10: 50,000 pictures to train on and 10,000 to test, 32 x 32 in colour, ten classes.
+"""CIFAR-10: 50,000 pictures for training and 10,000 for test, 32 x 32 in colour, ten classes.
 
-A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. The folder `cifar10` of each
-place (see `weir.training.data.download`) is looked into for, in this order:
+A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. The folder `cifar10` of
+each data folder (see `weir.training.data.download`) is searched for, in this order:
 
     cifar-10-images.tar.gz                      JPEG files, train/CLASS/*.jpg and test/CLASS/*.jpg
     cifar-10-binary.tar.gz                      the official archive of the binary batches
     data_batch_1.bin ... 5, test_batch.bin      the batches themselves, each gzipped or not
 
-JPEG pixels are not the original ones: what is reached with them is to be published as "CIFAR-10, JPEG copy".
-Decoded pictures are kept in the cache, under the checksum of what they come from.
+JPEG pixels differ from the original ones, so results with them are those of "CIFAR-10, JPEG copy".
+Decoded pictures are kept in the cache, under the checksum of their source files.
 """
 
 import gzip
@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from weir.training.data.archive import Member, read_members
-from weir.training.data.download import Places, RemoteFile, checksum, locate
+from weir.training.data.download import DataFolders, RemoteFile, checksum, locate
+from weir.training.data.file_tree import Member, read_members
 from weir.training.data.images import ImageData, Images, Labels, Split, combine_checksums
 from weir.training.errors import DataError
 
@@ -67,31 +67,29 @@ class Decoded:
     labels: Labels
 
 
-def load_cifar10(split: Split, places: Places) -> ImageData:
+def load_cifar10(split: Split, folders: DataFolders) -> ImageData:
     """Find, decode (once) and read one split.
 
     Raises:
         DataError: a file is broken, or pictures are missing.
-        DownloadError: there is nothing here, and it could not be fetched.
+        DownloadError: no file is present, and the archive could not be downloaded.
     """
-    files = _find(places)
+    files = _find(folders)
     digest = combine_checksums((path.name, checksum(path)) for path in files)
-    kept = places.cache / NAME / "decoded" / digest
+    kept = folders.cache / NAME / "decoded" / digest
     if not kept.is_dir():
-        _keep(kept, {each: _decode(files, each) for each in ROWS})
+        _store(kept, {each: _decode(files, each) for each in ROWS})
     try:
         images, labels = (np.load(kept / f"{split}-{part}.npy") for part in ("images", "labels"))
     except (OSError, EOFError, ValueError) as error:
-        raise DataError(f"{kept}: broken, remove it to have it made anew: {error}") from error
+        raise DataError(f"{kept}: broken, remove it to decode it again: {error}") from error
     return ImageData(NAME, images, labels, CLASSES, digest)
 
 
-def _find(places: Places) -> list[Path]:
-    """The files of the first form that is here; the official archive, fetched, where none is."""
-    for place in (places.folder, places.cache):
-        folder = place / NAME if place else None
-        if folder is None:
-            continue
+def _find(folders: DataFolders) -> list[Path]:
+    """The files of the first form that is present; otherwise the official archive, downloaded."""
+    for parent in filter(None, (folders.folder, folders.cache)):
+        folder = parent / NAME
         if (folder / PICTURES).is_file():
             return [folder / PICTURES]
         if (folder / BINARY.name).is_file():
@@ -99,15 +97,15 @@ def _find(places: Places) -> list[Path]:
         batches = [_plain_or_gzipped(folder / name) for names in BATCHES.values() for name in names]
         if all(path.is_file() for path in batches):
             return batches
-    return [locate(NAME, BINARY, places)]
+    return [locate(NAME, BINARY, folders)]
 
 
 def _plain_or_gzipped(path: Path) -> Path:
     return path if path.is_file() else path.with_name(f"{path.name}.gz")
 
 
-def _keep(kept: Path, splits: dict[Split, Decoded]) -> None:
-    """Write the decoded splits beside the place and rename: they are there whole or not at all."""
+def _store(kept: Path, splits: dict[Split, Decoded]) -> None:
+    """Write the decoded splits to a temporary folder and rename it: all files appear, or none."""
     kept.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=kept.parent, ignore_cleanup_errors=True) as folder:
         part = Path(folder) / "part"
@@ -120,7 +118,7 @@ def _keep(kept: Path, splits: dict[Split, Decoded]) -> None:
 
 
 def _decode(files: list[Path], split: Split) -> Decoded:
-    logger.info("decoding %s: %s", NAME, split)
+    logger.info("decoding data set data=%s split=%s", NAME, split)
     if files[0].name == PICTURES:
         decoded = _decode_pictures(files[0], split)
     else:
@@ -129,13 +127,13 @@ def _decode(files: list[Path], split: Split) -> Decoded:
     if (counts != ROWS[split] // len(CLASSES)).any():
         raise DataError(
             f"{files[0]}: expected {ROWS[split] // len(CLASSES)} pictures of each class to {split}, "
-            f"found {', '.join(map(str, counts))}"
+            f"got {', '.join(map(str, counts))}"
         )
     return decoded
 
 
 def _decode_pictures(path: Path, split: Split) -> Decoded:
-    """Of a tar of JPEG files, in the order of their names: the tar's own order says nothing."""
+    """Decode a tar of JPEG files, in the order of their names; the tar's order is arbitrary."""
     pictures: dict[str, NDArray[np.uint8]] = {}
     for member in read_members(path):
         parts = PurePosixPath(member.name).parts
@@ -152,16 +150,17 @@ def _read_jpeg(path: Path, member: Member) -> NDArray[np.uint8]:
         with Image.open(io.BytesIO(member.content), formats=("JPEG", "PNG")) as opened:
             pixels = np.asarray(opened.convert("RGB"))
     except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: {member.name}: expected a JPEG picture, found {error}") from error
+        raise DataError(f"{path}: {member.name}: expected a JPEG picture, got {error}") from error
     if pixels.shape != (SIDE, SIDE, 3):
         raise DataError(
-            f"{path}: {member.name}: expected {SIDE} x {SIDE} pixels, found {pixels.shape[0]} x {pixels.shape[1]}"
+            f"{path}: {member.name}: expected {SIDE} x {SIDE} pixels, "
+            f"got {pixels.shape[0]} x {pixels.shape[1]}"
         )
     return pixels
 
 
 def _decode_batches(files: list[Path], split: Split) -> Decoded:
-    """Of binary batches, in the official order."""
+    """Decode binary batches, in the official order."""
     found = dict(_read_batches(files, split))
     missing = [name for name in BATCHES[split] if name not in found]
     if missing:
@@ -170,12 +169,12 @@ def _decode_batches(files: list[Path], split: Split) -> Decoded:
     planes = records[:, 1:].reshape(-1, 3, SIDE, SIDE)  # (n, 3, 32, 32)
     labels = records[:, 0].astype(np.int64)
     if len(labels) and labels.max() >= len(CLASSES):
-        raise DataError(f"{files[0]}: expected labels of 0 to 9, found {labels.max()}")
+        raise DataError(f"{files[0]}: expected labels of 0 to 9, got {labels.max()}")
     return Decoded(np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), labels)
 
 
 def _read_batches(files: list[Path], split: Split) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Each batch of the split by its name, as records (n, 3073)."""
+    """Yield each batch of the split: name and records (n, 3073)."""
     if files[0].name == BINARY.name:
         for member in read_members(files[0]):
             name = PurePosixPath(member.name).name
@@ -192,12 +191,12 @@ def _read_batches(files: list[Path], split: Split) -> Iterator[tuple[str, NDArra
                     _records(path, gzip.decompress(content) if path.suffix == ".gz" else content),
                 )
             except (OSError, EOFError, zlib.error) as error:
-                raise DataError(f"{path}: expected a batch of pictures, found {error}") from error
+                raise DataError(f"{path}: expected a batch of pictures, got {error}") from error
 
 
 def _records(path: Path, content: bytes) -> NDArray[np.uint8]:
     if len(content) % RECORD_BYTES:
         raise DataError(
-            f"{path}: expected records of {RECORD_BYTES} bytes, found {len(content)} bytes"
+            f"{path}: expected records of {RECORD_BYTES} bytes, got {len(content)} bytes"
         )
     return np.frombuffer(content, np.uint8).reshape(-1, RECORD_BYTES)

@@ -1,7 +1,7 @@
-"""scikit-learn's digits: 1,797 handwritten digits that come with the package and need no download.
+"""scikit-learn's digits: 1,797 handwritten digits that are part of the package and need no download.
 
 Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits" (UCI, 1998), its test part:
-8 x 8 pictures of 0 to 16. A fifth of each class is held out as the test set, always the same rows.
+8 x 8 pictures with values of 0 to 16. A fifth of each class is the test set, always the same rows.
 """
 
 import hashlib
@@ -17,11 +17,11 @@ TEST_SHARE = 0.2
 TEST_SEED = 1998
 SIDE = 28
 MARGIN = 2
-"""Background around the enlarged digit, as MNIST has it: distortions then lose no ink."""
+"""Background around the enlarged digit, as in MNIST: augmentation then cuts nothing off."""
 
 
 def load_digits(split: Split) -> ImageData:
-    """One split, as uint8 pictures (n, 28, 28, 1) of white ink on black."""
+    """Load one split: uint8 pictures (n, 28, 28, 1), white on black."""
     bunch = read_digits()
     labels = bunch.target.astype(np.int64)
     division = divide(labels, TEST_SHARE, TEST_SEED)
@@ -39,7 +39,7 @@ def load_digits(split: Split) -> ImageData:
 def _enlarge(
     picture: np.ndarray[tuple[int, int], np.dtype[np.float64]],
 ) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
-    """(8, 8) of 0 to 16 to (28, 28, 1) of 0 to 255."""
+    """Scale (8, 8) of 0 to 16 to (28, 28, 1) of 0 to 255."""
     grey = np.rint(picture * (255.0 / 16.0)).astype(np.uint8)
     inside = SIDE - 2 * MARGIN
     large = Image.fromarray(grey).resize((inside, inside), Image.Resampling.BILINEAR)

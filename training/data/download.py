@@ -1,12 +1,13 @@
-"""Where the files of a data set come from: a folder of yours, the cache, or the canonical download.
+"""Files of data sets: found in a folder, in the cache, or downloaded and verified.
 
-In this order, for each file:
-1. the folder that the environment variable WEIR_DATA names;
+The search order for each file:
+1. the folder in the environment variable WEIR_DATA;
 2. `weir/data` under the user's cache directory;
-3. a download over HTTPS into that cache, announced, and renamed into place only once its SHA-256 is right.
+3. a download over HTTPS into that cache. It is logged, and the file is renamed into place only after
+   its SHA-256 matches.
 
-A file that is found but has another checksum is an error, never a reason to look further. In 1 and 2 a file
-may also lie gzipped, with `.gz` after its name; the checksum is then that of what is in it.
+A file with another checksum is an error; the search does not continue. In 1 and 2 a file may also be
+gzipped, with `.gz` after its name; the checksum is then that of its content.
 """
 
 import gzip
@@ -35,7 +36,7 @@ TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file of a data set: its canonical address, and the proof that it is the right one."""
+    """A file of a data set: its canonical address, and the size and checksum it must have."""
 
     url: str
     size_bytes: int
@@ -43,28 +44,30 @@ class RemoteFile:
 
     @property
     def name(self) -> str:
-        """Its name without the folder."""
+        """The file name without its folder."""
         return self.url.rsplit("/", 1)[-1]
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
-    """The folders that are looked into."""
+class DataFolders:
+    """The folders that are searched for files: the user's, then the cache."""
 
     folder: Path | None
     cache: Path
 
     @staticmethod
-    def from_environment(environment: Mapping[str, str] = os.environ) -> "Places":
-        """What WEIR_DATA and the platform's cache convention say.
+    def from_environment(environment: Mapping[str, str] = os.environ) -> "DataFolders":
+        """The folders given by WEIR_DATA and by the platform's cache convention.
 
         Raises:
-            DataError: WEIR_DATA names no folder.
+            DataError: WEIR_DATA is not a folder.
         """
         named = environment.get("WEIR_DATA")
         if named and not Path(named).is_dir():
-            raise DataError(f"WEIR_DATA: expected a folder, found none at {named}")
-        return Places(Path(named) if named else None, _user_cache(environment) / "weir" / "data")
+            raise DataError(f"WEIR_DATA: expected a folder, got none at {named}")
+        return DataFolders(
+            Path(named) if named else None, _user_cache(environment) / "weir" / "data"
+        )
 
 
 def _user_cache(environment: Mapping[str, str]) -> Path:
@@ -75,20 +78,20 @@ def _user_cache(environment: Mapping[str, str]) -> Path:
     return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
-def locate(data: str, file: RemoteFile, places: Places) -> Path:
-    """The verified file on this machine, plain or gzipped, downloaded if need be.
+def locate(data: str, file: RemoteFile, folders: DataFolders) -> Path:
+    """Find a verified file, plain or gzipped; download it if it is not present.
 
     Raises:
-        DataError: a file of this name is here, but it is another one.
-        DownloadError: it is not here and could not be fetched whole.
+        DataError: a file of this name is present and has another checksum.
+        DownloadError: the file is not present and could not be downloaded.
     """
-    for folder in filter(None, (places.folder, places.cache)):
+    for folder in filter(None, (folders.folder, folders.cache)):
         for name in (file.name, f"{file.name}.gz"):
             path = folder / data / name
             if path.is_file():
                 _require_checksum(path, file)
                 return path
-    path = places.cache / data / file.name
+    path = folders.cache / data / file.name
     try:
         download(file, path)
     except DownloadError as error:
@@ -107,7 +110,7 @@ def checksum(path: Path) -> str:
 def _require_checksum(path: Path, file: RemoteFile) -> None:
     found = checksum(path) if path.name == file.name else _unpacked_checksum(path)
     if found != file.sha256:
-        raise DataError(f"{path}: expected SHA-256 {file.sha256}, found {found}")
+        raise DataError(f"{path}: expected SHA-256 {file.sha256}, got {found}")
 
 
 def _unpacked_checksum(path: Path) -> str:
@@ -115,20 +118,22 @@ def _unpacked_checksum(path: Path) -> str:
         with gzip.open(path) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: expected a gzip file, found {error}") from error
+        raise DataError(f"{path}: expected a gzip file, got {error}") from error
 
 
 def download(file: RemoteFile, path: Path) -> None:
-    """Fetch a file to `path`; it appears there whole and verified, or not at all.
+    """Download a file to `path`; it appears there complete and verified, or not at all.
 
     Raises:
-        DownloadError: no connection, or not the file that was expected.
+        DownloadError: no connection, or the content is not the expected file.
     """
     address = urlsplit(file.url)
     if address.scheme != "https" and address.hostname != "127.0.0.1":
         raise DownloadError(f"{file.url}: expected an https address")
-    # A warning, because those are shown even where nobody set logging up: never silent.
-    logger.warning("downloading %s (%.1f MB) to %s", file.url, file.size_bytes / 1e6, path)
+    # A warning, because warnings are shown even without a logging configuration.
+    logger.warning(
+        "downloading data file url=%s size_mb=%.1f path=%s", file.url, file.size_bytes / 1e6, path
+    )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, part = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".part", dir=path.parent)
@@ -143,7 +148,7 @@ def download(file: RemoteFile, path: Path) -> None:
 
 
 def _fetch(file: RemoteFile, stream: BinaryIO) -> None:
-    """Copy the file into the stream, and no byte more than it has."""
+    """Copy the response into the stream, at most one byte more than the file has."""
     digest = hashlib.sha256()
     left = file.size_bytes + 1
     with urllib.request.urlopen(file.url, timeout=TIMEOUT_S) as answer:  # noqa: S310  checked above
@@ -155,5 +160,5 @@ def _fetch(file: RemoteFile, stream: BinaryIO) -> None:
         found = file.size_bytes + 1 - left
         raise DownloadError(
             f"{file.url}: expected {file.size_bytes} bytes with SHA-256 {file.sha256}, "
-            f"found {found} bytes with {digest.hexdigest()}"
+            f"got {found} bytes with {digest.hexdigest()}"
         )

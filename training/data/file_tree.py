@@ -1,58 +1,93 @@
-"""Where pictures lie: a folder, or a tar file with the same in it, read alike.
+"""Trees of files in a folder or in a tar file, read alike.
 
-Names are relative to the place, hidden ones are passed over. A tar's one outermost folder is looked into as
-if it were the tar, and nothing is unpacked to disk.
+Names are relative to the root, and hidden ones are skipped. If a tar file has a single outermost
+folder, the tree begins inside it. Tar files are read as a stream and never unpacked to disk.
 """
 
 import io
+import tarfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
-from weir.training.data.archive import list_members, read_members
 from weir.training.data.download import checksum
 from weir.training.data.images import combine_checksums
+from weir.training.errors import DataError
 
 SPLITS = frozenset({"train", "test", "val"})
 DEPTH = 3
 """Split, class, file."""
 
 
-class Opened(NamedTuple):
-    """A file that was asked for: its place in the question, and its content."""
+class OpenedFile(NamedTuple):
+    """A requested file: its index in the request, and its content."""
 
     row: int
     stream: BinaryIO
 
 
+class Member(NamedTuple):
+    """A file in a tar: its name there, and its content."""
+
+    name: str
+    content: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """What is there, unread.
+    """The names in a folder or tar file, and functions that read them.
 
-    place: the folder or the tar file.
+    root: the folder or the tar file.
     folders, files: relative to it.
-    read: gives the files asked for, once each, in an order of its own.
-    digest: the SHA-256 that stands for these files.
+    read: yields the requested files, once each, in any order.
+    digest: the SHA-256 of the given files; for a tar, that of the whole tar.
     """
 
-    place: Path
+    root: Path
     folders: frozenset[PurePosixPath]
     files: frozenset[PurePosixPath]
-    read: Callable[[Sequence[PurePosixPath]], Iterator[Opened]]
+    read: Callable[[Sequence[PurePosixPath]], Iterator[OpenedFile]]
     digest: Callable[[Sequence[PurePosixPath]], str]
 
 
-def open_tree(place: Path) -> Tree:
+def open_tree(root: Path) -> Tree:
     """List a folder or a tar file.
 
     Raises:
         DataError: a file that is no tar file.
     """
-    return _open_folder(place) if place.is_dir() else _open_tar(place)
+    return _open_folder(root) if root.is_dir() else _open_tar(root)
 
 
-def _open_folder(place: Path) -> Tree:
+def read_members(path: Path) -> Iterator[Member]:
+    """Read the files in a tar, in its order; links and devices are skipped.
+
+    Raises:
+        DataError: no tar file, or a truncated one.
+    """
+    try:
+        # A stream: seeking in a gzipped tar would read it again from the start.
+        with tarfile.open(path, "r|*") as tar:
+            for member in tar:
+                stream = tar.extractfile(member) if member.isreg() else None
+                if stream is not None:
+                    yield Member(member.name, stream.read())
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        raise DataError(f"{path}: expected a tar file, got {error}") from error
+
+
+def _list_members(path: Path) -> list[str]:
+    """The names of the files that `read_members` reads; same errors."""
+    try:
+        with tarfile.open(path) as tar:
+            return [member.name for member in tar if member.isreg()]
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        raise DataError(f"{path}: expected a tar file, got {error}") from error
+
+
+def _open_folder(root: Path) -> Tree:
     folders: set[PurePosixPath] = set()
     files: set[PurePosixPath] = set()
 
@@ -67,32 +102,32 @@ def _open_folder(place: Path) -> Tree:
                 folders.add(name)
                 walk(path, name)
 
-    def read(names: Sequence[PurePosixPath]) -> Iterator[Opened]:
+    def read(names: Sequence[PurePosixPath]) -> Iterator[OpenedFile]:
         for row, name in enumerate(names):
-            with (place / name).open("rb") as stream:
-                yield Opened(row, stream)
+            with (root / name).open("rb") as stream:
+                yield OpenedFile(row, stream)
 
     def digest(names: Sequence[PurePosixPath]) -> str:
-        return combine_checksums((str(name), checksum(place / name)) for name in names)
+        return combine_checksums((str(name), checksum(root / name)) for name in names)
 
-    walk(place, PurePosixPath())
-    return Tree(place, frozenset(folders), frozenset(files), read, digest)
+    walk(root, PurePosixPath())
+    return Tree(root, frozenset(folders), frozenset(files), read, digest)
 
 
-def _open_tar(place: Path) -> Tree:
-    paths = [PurePosixPath(name) for name in list_members(place)]
+def _open_tar(root: Path) -> Tree:
+    paths = [PurePosixPath(name) for name in _list_members(root)]
     seen = [path for path in paths if not any(part.startswith(".") for part in path.parts)]
     outer = {path.parts[0] for path in seen if path.parts}
     skipped = 1 if len(outer) == 1 and not outer & SPLITS else 0
     files = frozenset(PurePosixPath(*path.parts[skipped:]) for path in seen)
     folders = frozenset(parent for file in files for parent in file.parents if parent.parts)
 
-    def read(names: Sequence[PurePosixPath]) -> Iterator[Opened]:
+    def read(names: Sequence[PurePosixPath]) -> Iterator[OpenedFile]:
         rows = {name: row for row, name in enumerate(names)}
-        for member in read_members(place):
-            # A name that comes twice counts once, as it does when a tar is unpacked.
+        for member in read_members(root):
+            # A repeated name counts once, as when a tar is unpacked.
             row = rows.pop(PurePosixPath(*PurePosixPath(member.name).parts[skipped:]), None)
             if row is not None:
-                yield Opened(row, io.BytesIO(member.content))
+                yield OpenedFile(row, io.BytesIO(member.content))
 
-    return Tree(place, folders, files, read, lambda _names: checksum(place))
+    return Tree(root, folders, files, read, lambda _names: checksum(root))

@@ -1,6 +1,6 @@
-"""The idx format of MNIST and its relatives, and the data sets that come in it.
+"""The idx format, and the data sets in it: MNIST and Fashion-MNIST.
 
-An idx file is `00 00 08 n`, then n big-endian 32-bit sizes, then that many bytes; here always gzipped.
+An idx file is `00 00 08 n`, then n big-endian 32-bit sizes, then the bytes; here always gzipped.
 """
 
 import gzip
@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from weir.training.data.download import Places, RemoteFile, locate
+from weir.training.data.download import DataFolders, RemoteFile, locate
 from weir.training.data.images import ImageData, Split, combine_checksums
 from weir.training.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
 class IdxSource:
-    """A data set of four idx files, in one folder of this name."""
+    """A data set of four idx files, in a folder with the name of the set."""
 
     name: str
     classes: tuple[str, ...]
@@ -30,18 +30,18 @@ class IdxSource:
 
     @property
     def files(self) -> tuple[RemoteFile, ...]:
-        """All four."""
+        """All four files."""
         return (self.train_images, self.train_labels, self.test_images, self.test_labels)
 
 
-def load_idx(source: IdxSource, split: Split, places: Places) -> ImageData:
+def load_idx(source: IdxSource, split: Split, folders: DataFolders) -> ImageData:
     """Find, verify and read one split.
 
     Raises:
         DataError: a file is broken, or not the canonical one.
-        DownloadError: a file is nowhere here and could not be fetched.
+        DownloadError: a file is not present and could not be downloaded.
     """
-    paths = {file: locate(source.name, file, places) for file in source.files}
+    paths = {file: locate(source.name, file, folders) for file in source.files}
     train = split == "train"
     images = read_idx(paths[source.train_images if train else source.test_images], dimensions=3)
     labels = read_idx(paths[source.train_labels if train else source.test_labels], dimensions=1)
@@ -55,26 +55,27 @@ def load_idx(source: IdxSource, split: Split, places: Places) -> ImageData:
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """The array in a gzipped idx file of unsigned bytes.
+    """Read the array in a gzipped idx file of unsigned bytes.
 
     Raises:
-        DataError: names the file, what was expected and what was found.
+        DataError: the file is broken; the message names it.
     """
     try:
         content = gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: expected a gzip file, found {error}") from error
+        raise DataError(f"{path}: expected a gzip file, got {error}") from error
     start = 4 + 4 * dimensions
     magic = bytes((0, 0, 8, dimensions))
     if content[:4] != magic or len(content) < start:
         raise DataError(
-            f"{path}: expected an idx header {magic.hex()} and {dimensions} sizes, found {content[:start].hex() or 'nothing'}"
+            f"{path}: expected an idx header {magic.hex()} and {dimensions} sizes, "
+            f"got {content[:start].hex() or 'nothing'}"
         )
     shape = struct.unpack(f">{dimensions}I", content[4:start])
     expected = int(np.prod(shape, dtype=object))
     if len(content) - start != expected:
         raise DataError(
-            f"{path}: expected {expected} bytes for shape {shape}, found {len(content) - start}"
+            f"{path}: expected {expected} bytes for shape {shape}, got {len(content) - start}"
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()
 

@@ -1,12 +1,12 @@
-"""Your own pictures: a folder, or a tar file, with a folder of images for each class.
+"""Pictures of the user: a folder, or a tar file, with a folder of images for each class.
 
     shapes/train/circle/*.png   shapes/train/square/*.png
     shapes/test/circle/*.png    shapes/test/square/*.png     (or `val`)
 
-or, without `train` and `test`, `shapes/circle/*.png`: then a fifth of each class is held out as the test
-set, always the same files. Class names are the folders' names in sorted order. Each picture is turned
-upright, laid on white where it is transparent, converted to grey or RGB, and resized to what the network
-takes. Hidden files are passed over; any other file must be a picture.
+or, without `train` and `test`, `shapes/circle/*.png`: a fifth of each class is then the test set,
+always the same files. Class names are the folders' names in sorted order. Each picture is turned
+upright as its EXIF data say, composed onto white if it is transparent, converted to grey or RGB, and
+resized to the input of the network. Hidden files are skipped; any other file must be a picture.
 """
 
 import warnings
@@ -31,7 +31,7 @@ IGNORED = frozenset({"Thumbs.db", "desktop.ini"})
 
 @dataclass(frozen=True, slots=True)
 class _Listing:
-    """The pictures of one folder of classes, unread."""
+    """The file names and labels of one split."""
 
     classes: tuple[str, ...]
     files: list[PurePosixPath]
@@ -42,7 +42,7 @@ class _Listing:
 
 
 def load_folder(
-    place: Path,
+    root: Path,
     split: Split,
     *,
     height: int,
@@ -50,16 +50,17 @@ def load_folder(
     channels: int,
     short_side: int | None = None,
 ) -> ImageData:
-    """One split of a folder or a tar file, as uint8 (n, height, width, channels).
+    """Load one split of a folder or a tar file: uint8 (n, height, width, channels).
 
     Raises:
-        DataError: no pictures, fewer than two classes, classes that differ, or unreadable files (named).
+        DataError: no pictures, fewer than two classes, different classes in the splits, or
+            unreadable files, which the message names.
     """
-    tree = open_tree(place)
+    tree = open_tree(root)
     parts = _list_splits(tree)
     chosen = parts[split]
     return ImageData(
-        name=str(place.resolve()),
+        name=str(root.resolve()),
         images=_read_all(tree, chosen.files, (width, height), channels, short_side),
         labels=chosen.labels,
         classes=chosen.classes,
@@ -68,7 +69,7 @@ def load_folder(
 
 
 def _list_splits(tree: Tree) -> dict[Split, _Listing]:
-    """Both splits, as the tree gives them or by ratio."""
+    """Both splits, from their folders or by a stratified split."""
     top = PurePosixPath()
     if top / "train" not in tree.folders:
         return _divide(tree, top, _list_classes(tree, top))
@@ -79,7 +80,8 @@ def _list_splits(tree: Tree) -> dict[Split, _Listing]:
     held_out = _list_classes(tree, test)
     if held_out.classes != listing.classes:
         raise DataError(
-            f"{tree.place / test}: expected the classes of {tree.place / 'train'}, {', '.join(listing.classes)}; found {', '.join(held_out.classes)}"
+            f"{tree.root / test}: expected the classes of {tree.root / 'train'}, "
+            f"{', '.join(listing.classes)}; got {', '.join(held_out.classes)}"
         )
     return {"train": listing, "test": held_out}
 
@@ -89,18 +91,20 @@ def _divide(tree: Tree, folder: PurePosixPath, listing: _Listing) -> dict[Split,
         count = int((listing.labels == label).sum())
         if count < 3:
             raise DataError(
-                f"{tree.place / folder / name}: expected at least 3 pictures, one each to train, validate and test; found {count}"
+                f"{tree.root / folder / name}: expected at least 3 pictures, "
+                f"one each to train, validate and test; got {count}"
             )
     division = divide(listing.labels, TEST_SHARE, TEST_SEED)
     return {"train": listing.take(division.kept), "test": listing.take(division.held_out)}
 
 
 def _list_classes(tree: Tree, folder: PurePosixPath) -> _Listing:
-    """The classes and files of one folder, both sorted by name."""
+    """List the classes and files of one folder, both sorted by name."""
     classes = sorted(name for name in tree.folders if name.parent == folder)
     if len(classes) < 2:
         raise DataError(
-            f"{tree.place / folder}: expected a folder for each of at least 2 classes, found {len(classes)}"
+            f"{tree.root / folder}: expected a folder for each of at least 2 classes, "
+            f"got {len(classes)}"
         )
     files: list[PurePosixPath] = []
     labels: list[int] = []
@@ -109,7 +113,7 @@ def _list_classes(tree: Tree, folder: PurePosixPath) -> _Listing:
             name for name in tree.files if name.parent == directory and name.name not in IGNORED
         )
         if not found:
-            raise DataError(f"{tree.place / directory}: expected pictures, found none")
+            raise DataError(f"{tree.root / directory}: expected pictures, got none")
         files += found
         labels += [label] * len(found)
     return _Listing(tuple(path.name for path in classes), files, np.array(labels, np.int64))
@@ -122,33 +126,33 @@ def _read_all(
     channels: int,
     short_side: int | None,
 ) -> NDArray[np.uint8]:
-    """All pictures; what cannot be read is collected, so that one run names every bad file."""
+    """Read all pictures; unreadable files are collected, so that one error names several."""
     images = np.empty((len(files), size[1], size[0], channels), np.uint8)
     broken: list[str] = []
     for row, stream in tree.read(files):
         try:
             images[row] = read_picture(stream, size, channels, short_side)
-        # What Pillow raises on broken files, by format and by kind of damage.
+        # All that Pillow raises on broken files, depending on format and damage.
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Warning):
-            broken.append(str(tree.place / files[row]))
+            broken.append(str(tree.root / files[row]))
     if broken:
         names = ", ".join(broken[:NAMED_FILES])
         more = f" and {len(broken) - NAMED_FILES} more" if len(broken) > NAMED_FILES else ""
-        raise DataError(f"expected pictures, found {len(broken)} unreadable files: {names}{more}")
+        raise DataError(f"expected pictures, got {len(broken)} unreadable files: {names}{more}")
     return images
 
 
 def read_picture(
     source: Path | BinaryIO, size: tuple[int, int], channels: int, short_side: int | None = None
 ) -> NDArray[np.uint8]:
-    """One picture as the network takes it: uint8 (height, width, channels).
+    """Read one picture as the network's input: uint8 (height, width, channels).
 
     Args:
         source: a file of any format that Pillow reads.
         size: width and height.
         channels: 1 grey or 3 colours.
-        short_side: none stretches the picture to the size; else its short side is made so long, and the
-            size is cut from the middle.
+        short_side: the length in pixels that the short side is resized to before the size is cropped
+            from the centre. None stretches the picture to the size.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -158,7 +162,7 @@ def read_picture(
 
 
 def _convert(picture: Image.Image, channels: int) -> Image.Image:
-    """Any picture to 8 bits, opaque, grey or RGB."""
+    """Convert any picture to 8 bits, opaque, grey or RGB."""
     if picture.mode.startswith("I"):
         # Pillow would clip 16 bits to 8 instead of scaling them.
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
@@ -169,7 +173,7 @@ def _convert(picture: Image.Image, channels: int) -> Image.Image:
 
 
 def _fit(picture: Image.Image, size: tuple[int, int], short_side: int | None) -> Image.Image:
-    """Stretched to (width, height), or resized in proportion and cut from the middle."""
+    """Stretch to (width, height), or resize in proportion and crop the centre."""
     if short_side is None:
         return picture.resize(size, Image.Resampling.BILINEAR)
     resized = picture.resize(short_side_size(picture.size, short_side), Image.Resampling.BILINEAR)

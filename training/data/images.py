@@ -1,4 +1,4 @@
-"""Pictures with labels, as every data set here yields them, and how a set is cut in two."""
+"""Image sets: pictures with labels, stratified splits, and checksums of data sets."""
 
 import hashlib
 from collections.abc import Iterable
@@ -37,11 +37,12 @@ class ImageData:
             )
         if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
             raise DataError(
-                f"{self.name}: labels must be 0 to {len(self.classes) - 1}, got {self.labels.min()} to {self.labels.max()}"
+                f"{self.name}: labels must be 0 to {len(self.classes) - 1}, "
+                f"got {self.labels.min()} to {self.labels.max()}"
             )
 
     def take(self, rows: Rows) -> "ImageData":
-        """The same set with these rows only, in this order."""
+        """The given rows, in the given order."""
         return ImageData(
             self.name, self.images[rows], self.labels[rows], self.classes, self.checksum
         )
@@ -49,16 +50,16 @@ class ImageData:
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """Rows kept and rows held out, both ascending."""
+    """The rows that are kept and the rows that are held out, both ascending."""
 
     kept: Rows
     held_out: Rows
 
 
 def divide(labels: Labels, share: float, seed: int) -> Division:
-    """Hold out a share of each class, at least one row of a class that has two.
+    """Stratified split: hold out a share of each class, at least one row of a class that has two.
 
-    Depends on nothing but its arguments: the same labels are always divided alike.
+    Deterministic: the result depends on the arguments only.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
     held_out: list[Rows] = []
@@ -71,20 +72,20 @@ def divide(labels: Labels, share: float, seed: int) -> Division:
 
 
 def draw_rows(count: int, most: int | None, seed: int) -> Rows | None:
-    """Which of so many rows are kept where no more than `most` are wanted, ascending; none: all of them."""
+    """Draw `most` of `count` rows, ascending; None if all rows are kept."""
     if most is None or most >= count:
         return None
     return np.sort(np.random.default_rng(seed).permutation(count)[:most])
 
 
 def joint_checksum(train: str, dev: str, test: str) -> str:
-    """Of three sets; of three out of the same files, theirs."""
+    """The checksum of three sets; if all three come from the same files, that of the files."""
     if train == dev == test:
         return train
     return combine_checksums([("train", train), ("dev", dev), ("test", test)])
 
 
 def combine_checksums(files: Iterable[tuple[str, str]]) -> str:
-    """One SHA-256 for several files: over `checksum  name` lines in the order of the names."""
+    """One SHA-256 for several files: over `checksum  name` lines sorted by name."""
     lines = "".join(f"{checksum}  {name}\n" for name, checksum in sorted(files))
     return hashlib.sha256(lines.encode()).hexdigest()

@@ -1,73 +1,53 @@
-"""Your own texts: a file of lines, plain or gzipped (see `weir.training.data.textfile`), in one of three formats.
+"""Text files as lines: UTF-8, gzipped if the name ends with `.gz`.
 
-    LABEL<TAB>text to classify          a row a line; told by the tab in the first line
-    token/TAG token/TAG token/TAG       a sentence a line, to learn the tags of tokens
-    *.conllu, *.conllu.gz               CoNLL-U (see `weir.training.data.conllu`)
-
-Blank lines are passed over. A text to classify is cut into tokens by `weir.training.data.tokenise`. Of `token/TAG`
-the last slash parts, so that a token may hold slashes, and only spaces part one from the next.
+A line ends with a line feed, or with a carriage return and a line feed. Nothing else breaks lines,
+because a token may contain U+0085 or U+2028. A byte order mark at the beginning is skipped.
 """
 
+import gzip
+import zlib
 from pathlib import Path
+from typing import NamedTuple
 
-from weir.training.data.conllu import read_conllu
-from weir.training.data.download import checksum
-from weir.training.data.text import TextData, TextRow
-from weir.training.data.textfile import Line, read_lines
-from weir.training.data.tokenise import tokenise
 from weir.training.errors import DataError
 
-CONLLU_ENDINGS = (".conllu", ".conllu.gz")
+
+class Line(NamedTuple):
+    """One line without its line end, and its place: `FILE, line NUMBER`."""
+
+    place: str
+    text: str
 
 
-def load_file(path: Path, *, lower: bool = False, column: str = "upos") -> TextData:
-    """All rows of a file.
-
-    Args:
-        path: in one of the formats above.
-        lower: whether a text to classify is made lower case; tokens that come cut stay as they are.
-        column: of CoNLL-U, see `read_conllu`.
+def read_lines(path: Path) -> list[Line]:
+    """Read all lines of a file.
 
     Raises:
-        DataError: names the file, the line, what was expected and what came.
+        DataError: the file cannot be read, has the ending `.gz` but is no gzip file, or is not UTF-8.
     """
-    if path.name.endswith(CONLLU_ENDINGS):
-        rows, is_tagged = read_conllu(path, column=column), True
-    else:
-        lines = [line for line in read_lines(path) if line.text.strip()]
-        if not lines:
-            raise DataError(f"{path}: expected lines of text, found none")
-        is_tagged = "\t" not in lines[0].text
-        rows = [
-            _read_tagged(line, is_first=line is lines[0])
-            if is_tagged
-            else _read_labelled(line, lower=lower)
-            for line in lines
-        ]
-    return TextData.of(str(path.resolve()), rows, is_tagged=is_tagged, checksum=checksum(path))
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        expected = "a gzip file" if path.suffix == ".gz" else "a text file"
+        raise DataError(f"{path}: expected {expected}, got {error}") from error
+    texts = _decode(path, content).split("\n")
+    if not texts[-1]:
+        del texts[-1]
+    return [
+        Line(f"{path}, line {number}", text.removesuffix("\r"))
+        for number, text in enumerate(texts, 1)
+    ]
 
 
-def _read_labelled(line: Line, *, lower: bool) -> TextRow:
-    label, _, text = line.text.partition("\t")
-    tokens = tokenise(text, lower=lower)
-    if not (label.strip() and tokens):
-        raise DataError(f"{line.place}: expected LABEL<TAB>text, found {line.text!r}")
-    return TextRow(tuple(tokens), (label.strip(),))
-
-
-def _read_tagged(line: Line, *, is_first: bool) -> TextRow:
-    tokens: list[str] = []
-    tags: list[str] = []
-    for pair in line.text.split(" "):
-        if not pair:
-            continue
-        token, _, tag = pair.rpartition("/")
-        if not (token and tag) or "\t" in pair:
-            # The first line is also read so because it has no tab, which may be what is wrong.
-            or_labelled = "LABEL<TAB>text (there is no tab) or " if is_first else ""
-            raise DataError(
-                f"{line.place}: expected {or_labelled}token/TAG with a space between two, found {pair!r}"
-            )
-        tokens.append(token)
-        tags.append(tag)
-    return TextRow(tuple(tokens), tuple(tags))
+def _decode(path: Path, content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        # Positions in the error count from after the byte order mark, which `object` lacks too.
+        before, byte = error.object[: error.start], error.object[error.start]
+        number = before.count(b"\n") + 1
+        raise DataError(
+            f"{path}, line {number}: expected UTF-8, got the byte 0x{byte:02x}"
+        ) from error

@@ -1,16 +1,15 @@
-"""Multi30k: descriptions of photos, and their translations, between English, German and French.
+"""Multi30k: captions of photos with translations, between English, German and French.
 
-D. Elliott et al., "Multi30K: Multilingual English-German Image Descriptions", 2016; French by D. Elliott et
-al., 2017. 29,000 sentences to train on, 1,014 to develop and the 1,000 of `test_2016_flickr`, untokenised, in
-the case they were written. No licence is stated; the photos are for research and education.
+D. Elliott et al., "Multi30K: Multilingual English-German Image Descriptions", 2016; French by D. Elliott
+et al., 2017. 29,000 sentences for training, 1,014 for development and the 1,000 of `test_2016_flickr`,
+untokenised, in original case. No licence is stated; the photos are for research and education.
 """
 
 from typing import Literal
 
-from weir.training.data.download import Places, RemoteFile, locate
+from weir.training.data.download import DataFolders, RemoteFile, locate
 from weir.training.data.images import combine_checksums
-from weir.training.data.pairfile import read_parallel
-from weir.training.data.pairs import PairData
+from weir.training.data.pairs import PairData, read_parallel
 from weir.training.data.text import SequenceSplit
 from weir.training.errors import DataError
 
@@ -69,21 +68,21 @@ FILES: dict[tuple[SequenceSplit, Language], RemoteFile] = {
 
 def load_multi30k(
     split: SequenceSplit,
-    places: Places,
+    folders: DataFolders,
     *,
     source_language: Language = "de",
     target_language: Language = "en",
 ) -> PairData:
-    """Find, verify and read one split; a row a sentence.
+    """Find, verify and read one split; one row per sentence.
 
     Raises:
-        DataError: one language twice, or a file that is not the canonical one.
-        DownloadError: a file is nowhere here and could not be fetched.
+        DataError: twice the same language, or a file is not the canonical one.
+        DownloadError: a file is not present and could not be downloaded.
     """
     if source_language == target_language:
-        raise DataError(f"{NAME}: expected two languages, found {source_language} twice")
+        raise DataError(f"{NAME}: expected two languages, got {source_language} twice")
     languages: tuple[Language, Language] = (source_language, target_language)
-    source, target = (locate(NAME, FILES[split, language], places) for language in languages)
+    source, target = (locate(NAME, FILES[split, language], folders) for language in languages)
     files = (file for (_, language), file in FILES.items() if language in languages)
     return PairData.of(
         f"{NAME}-{source_language}-{target_language}",

@@ -1,10 +1,11 @@
-"""Series: the columns of a CSV file as numbers in the order of time, plain or gzipped.
+"""Time series: columns of a CSV file, plain or gzipped, as numbers in the order of time.
 
     "Month","Sunspots"        a header line names the columns, quoted or not
-    "1749-01",58.0            a row for each moment, the oldest first
+    "1749-01",58.0            one row per time step, the oldest first
 
-Commas, semicolons or tabs part the columns, whichever the header line has most of. Only the columns that are
-asked for are read; each of their cells holds one finite number with a decimal point. Blank lines are passed over.
+Commas, semicolons or tabs separate the columns, whichever is most frequent in the header line. Only
+the requested columns are read; each of their cells is one finite number with a decimal point. Blank
+lines are skipped.
 """
 
 import csv
@@ -18,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from weir.training.data.download import Places, RemoteFile, checksum, locate
-from weir.training.data.textfile import Line, read_lines
+from weir.training.data.download import DataFolders, RemoteFile, checksum, locate
+from weir.training.data.lines import Line, read_lines
 from weir.training.errors import DataError
 
 SUNSPOTS = "sunspots"
@@ -31,7 +32,7 @@ FILE = RemoteFile(
     "c4ec8cc57d9f6fb6ecdb3e1f37f25b6f4badd5124c55931052b0cd2fc3bc71f3",
 )
 SERIES_SETS = (SUNSPOTS,)
-"""The names `load_series` knows; any other is taken for the path of a file."""
+"""The names of series sets; `load_series` takes any other name for a path."""
 
 _DELIMITERS = (",", ";", "\t")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -43,8 +44,8 @@ _GREATEST = float(np.finfo(np.float32).max)
 class SeriesData:
     """Columns of one file.
 
-    columns: their names, the one to forecast first.
-    values: (moments, columns), from the oldest.
+    columns: their names, the column to forecast first.
+    values: (steps, columns), the oldest first.
     checksum: SHA-256 over the file.
     """
 
@@ -60,19 +61,20 @@ class _Row(NamedTuple):
 
 
 def load_series(name: str, value: str | None, exogenous: Sequence[str] = ()) -> SeriesData:
-    """The columns of a set or of a file of yours.
+    """Load columns of a named set or of a CSV file.
 
     Args:
         name: one of `SERIES_SETS`, or the path of a CSV file.
-        value: the column to forecast; none: of a named set its own, of a file an error that lists what there is.
-        exogenous: other columns, that the value may depend on.
+        value: the column to forecast. None: the default column of a named set; for a file an error
+            that lists its columns.
+        exogenous: other columns that the value may depend on.
 
     Raises:
-        DataError: unknown name, or a broken file: names file, line, column, what was expected and what came.
-        DownloadError: a file that is neither here nor could be fetched.
+        DataError: unknown name, or a broken file; the message names file, line and column.
+        DownloadError: the file is not present and could not be downloaded.
     """
     if name == SUNSPOTS:
-        path = locate(FOLDER, FILE, Places.from_environment())
+        path = locate(FOLDER, FILE, DataFolders.from_environment())
         columns = (value or SUNSPOT_COLUMN, *exogenous)
         return SeriesData(name, columns, read_columns(path, columns), FILE.sha256)
     path = Path(name)
@@ -86,10 +88,10 @@ def load_series(name: str, value: str | None, exogenous: Sequence[str] = ()) -> 
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> NDArray[np.float64]:
-    """Numbers (moments, columns) of a CSV file.
+    """Read columns of a CSV file: (steps, columns).
 
     Raises:
-        DataError: names the file, the line, the column, what was expected and what came.
+        DataError: the file is broken; the message names file, line and column.
     """
     rows = _rows(path)
     header = next(rows)
@@ -98,16 +100,16 @@ def read_columns(path: Path, columns: Sequence[str]) -> NDArray[np.float64]:
         [_read_number(row, at, header) for at in chosen] for row in rows if _is_whole(row, header)
     ]
     if not values:
-        raise DataError(f"{path}: expected rows below the header, found none")
+        raise DataError(f"{path}: expected rows below the header, got none")
     return np.array(values, np.float64)
 
 
 def _rows(path: Path) -> Iterator[_Row]:
-    """The header, then each row that is not blank."""
+    """Yield the header, then each row that is not blank."""
     lines = read_lines(path)
     first = next((line for line in lines if line.text.strip()), None)
     if first is None:
-        raise DataError(f"{path}: expected a CSV file with a header, found no text")
+        raise DataError(f"{path}: expected a CSV file with a header, got no text")
     reader = csv.reader(
         [line.text for line in lines], delimiter=_choose_delimiter(first), strict=True
     )
@@ -116,7 +118,7 @@ def _rows(path: Path) -> Iterator[_Row]:
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            raise DataError(f"{path}, line {number}: expected CSV, found {error}") from error
+            raise DataError(f"{path}, line {number}: expected CSV, got {error}") from error
         if cells is None:
             return
         if any(cell.strip() for cell in cells):
@@ -138,7 +140,8 @@ def _find(header: _Row, column: str) -> int:
     if count != 1:
         found = "none" if count == 0 else f"{count} of that name"
         raise DataError(
-            f"{header.place}: expected a column {column!r}, found {found}; there are {', '.join(header.cells)}"
+            f"{header.place}: expected a column {column!r}, got {found}; "
+            f"there are {', '.join(header.cells)}"
         )
     return header.cells.index(column)
 
@@ -146,7 +149,8 @@ def _find(header: _Row, column: str) -> int:
 def _is_whole(row: _Row, header: _Row) -> bool:
     if len(row.cells) != len(header.cells):
         raise DataError(
-            f"{row.place}: expected {len(header.cells)} columns as in the header, found {len(row.cells)}"
+            f"{row.place}: expected {len(header.cells)} columns as in the header, "
+            f"got {len(row.cells)}"
         )
     return True
 
@@ -159,7 +163,7 @@ def _read_number(row: _Row, at: int, header: _Row) -> float:
             return value
     elif not _NOT_FINITE.fullmatch(cell):
         found = repr(cell) if cell else "an empty cell"
-        raise DataError(f"{row.place}, column {header.cells[at]}: expected a number, found {found}")
+        raise DataError(f"{row.place}, column {header.cells[at]}: expected a number, got {found}")
     raise DataError(
-        f"{row.place}, column {header.cells[at]}: expected a finite number of 32 bits, found {cell!r}"
+        f"{row.place}, column {header.cells[at]}: expected a finite number of 32 bits, got {cell!r}"
     )

@@ -1,4 +1,4 @@
-"""Rows of tokens with labels, as every text set here yields them, and how a set is cut in two."""
+"""Text sets: rows of tokens with labels, and a stratified split of them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ SequenceSplit = Literal["train", "dev", "test"]
 
 
 class TextRow(NamedTuple):
-    """One example, as the readers of files yield it."""
+    """One example, as the readers of files return it."""
 
     tokens: tuple[str, ...]
     labels: tuple[str, ...]
@@ -24,8 +24,8 @@ class TextData:
     """One split of a text set.
 
     rows: the tokens of each row.
-    labels: of each row; one for each token where the set is tagged, else exactly one.
-    is_tagged: whether tokens are labelled, or rows.
+    labels: of each row: one per token if the set is tagged, otherwise exactly one.
+    is_tagged: whether the labels belong to tokens (True) or to rows.
     checksum: SHA-256 over the source files of all splits.
     """
 
@@ -42,16 +42,17 @@ class TextData:
             )
         for number, (tokens, labels) in enumerate(zip(self.rows, self.labels, strict=True)):
             if not tokens:
-                raise DataError(f"{self.name}, row {number}: expected tokens, found none")
+                raise DataError(f"{self.name}, row {number}: expected tokens, got none")
             expected = len(tokens) if self.is_tagged else 1
             if len(labels) != expected:
                 raise DataError(
-                    f"{self.name}, row {number}: expected {expected} labels for {len(tokens)} tokens, found {len(labels)}"
+                    f"{self.name}, row {number}: expected {expected} labels for "
+                    f"{len(tokens)} tokens, got {len(labels)}"
                 )
 
     @staticmethod
     def of(name: str, rows: Iterable[TextRow], *, is_tagged: bool, checksum: str) -> "TextData":
-        """A set of rows that a reader yielded."""
+        """The set of the given rows."""
         found = tuple(rows)
         return TextData(
             name=name,
@@ -63,11 +64,11 @@ class TextData:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The labels that occur, sorted; another split may lack some, or have others."""
+        """The labels that occur in this split, sorted; other splits may have others."""
         return tuple(sorted({label for labels in self.labels for label in labels}))
 
     def take(self, rows: Rows) -> "TextData":
-        """The same set with these rows only, in this order."""
+        """The given rows, in the given order."""
         return TextData(
             self.name,
             tuple(self.rows[row] for row in rows),
@@ -78,9 +79,9 @@ class TextData:
 
 
 def divide_text(data: TextData, share: float, seed: int) -> Division:
-    """Hold out a share of each class, or of all rows where the set is tagged; at least one row.
+    """Hold out a share of each class, or of all rows if the set is tagged; at least one row.
 
-    Depends on nothing but its arguments, as `weir.training.data.images.divide`.
+    Deterministic, see `weir.training.data.images.divide`.
     """
     places = {label: place for place, label in enumerate(data.classes)}
     labels = [0 if data.is_tagged else places[labels[0]] for labels in data.labels]

@@ -1,24 +1,25 @@
-"""TREC questions: 5,452 to train on and 500 to test, by what is asked for; 6 coarse or 50 fine classes.
+"""TREC questions: 5,452 for training and 500 for test, in 6 coarse or 50 fine classes.
 
 X. Li, D. Roth, "Learning Question Classifiers", COLING 2002, with its official split. A line is
-`COARSE:fine question text ?`. The questions come cut at spaces; they are cut anew by
-`weir.training.data.tokenise`, as a server will cut the questions it is asked.
+`COARSE:fine question text ?`. The questions come split at spaces. They are split again by
+`weir.bundle.text`, because the server splits the texts of its requests by that rule.
 
-The training file is an ASCII copy (335,826 bytes); the usual one is Latin-1. Questions and classes agree.
+The training file is an ASCII copy (335,826 bytes) of the usual Latin-1 file. Questions and classes agree.
 """
 
 import re
 
-from weir.training.data.download import Places, RemoteFile, locate
+from weir.bundle.text import tokenise
+from weir.training.data.download import DataFolders, RemoteFile, locate
 from weir.training.data.images import combine_checksums
+from weir.training.data.lines import Line, read_lines
 from weir.training.data.text import SequenceSplit, TextData, TextRow
-from weir.training.data.textfile import Line, read_lines
-from weir.training.data.tokenise import tokenise
 from weir.training.errors import DataError
 
 NAME = "trec"
 TRAIN = RemoteFile(
-    "https://raw.githubusercontent.com/trangnt08/q_class_en/3ffc1b21503e89e5eab6bf12ab9eb46d16a14851/data/train_5500.label",
+    "https://raw.githubusercontent.com/trangnt08/q_class_en/"
+    "3ffc1b21503e89e5eab6bf12ab9eb46d16a14851/data/train_5500.label",
     335_826,
     "f96f211c9d180d3fa25b1841febd9be6f0a6fc65e5b6a99344b5946163b35009",
 )
@@ -31,23 +32,23 @@ _LINE = re.compile(r"(?P<coarse>[A-Z]+):(?P<fine>[a-z]+) (?P<question>.*\S.*)")
 
 
 def load_trec(
-    split: SequenceSplit, places: Places, *, is_fine: bool = False, lower: bool = False
+    split: SequenceSplit, folders: DataFolders, *, is_fine: bool = False, lower: bool = False
 ) -> TextData:
     """Find, verify and read one split.
 
     Args:
         split: `train` or `test`; there is no `dev`.
-        places: where to look.
-        is_fine: 50 classes, as `NUM:dist`, instead of the 6 before the colon.
+        folders: searched for the files.
+        is_fine: 50 classes, such as `NUM:dist`, instead of the 6 before the colon.
         lower: whether the questions are made lower case.
 
     Raises:
-        DataError: a split there is not, or a file that is not the canonical one.
-        DownloadError: a file is nowhere here and could not be fetched.
+        DataError: unknown split, or a file is not the canonical one.
+        DownloadError: a file is not present and could not be downloaded.
     """
     if split == "dev":
-        raise DataError(f"{NAME}: expected the split train or test, found dev")
-    path = locate(NAME, TRAIN if split == "train" else TEST, places)
+        raise DataError(f"{NAME}: expected the split train or test, got dev")
+    path = locate(NAME, TRAIN if split == "train" else TEST, folders)
     rows = [_read_question(line, is_fine=is_fine, lower=lower) for line in read_lines(path)]
     digest = combine_checksums((file.name, file.sha256) for file in (TRAIN, TEST))
     name = f"{NAME}-fine" if is_fine else NAME
@@ -57,6 +58,7 @@ def load_trec(
 def _read_question(line: Line, *, is_fine: bool, lower: bool) -> TextRow:
     match = _LINE.fullmatch(line.text)
     if match is None:
-        raise DataError(f"{line.place}: expected COARSE:fine and a question, found {line.text!r}")
+        raise DataError(f"{line.place}: expected COARSE:fine and a question, got {line.text!r}")
     label = f"{match['coarse']}:{match['fine']}" if is_fine else match["coarse"]
-    return TextRow(tuple(tokenise(match["question"], lower=lower)), (label,))
+    question = match["question"].lower() if lower else match["question"]
+    return TextRow(tuple(tokenise(question)), (label,))

@@ -1,12 +1,12 @@
-"""Tokens and their numbers, as the embedding of a network sees them.
+"""Vocabularies: tokens and their ids, and the text file that stores them.
 
-The text file form has one entry a line; an entry's id is the number of lines above it. Lines end with a
-line feed, the last one too, and the first four are the special entries:
+The text file has one entry per line; an entry's id is the number of lines above it. Every line, the
+last included, ends with a line feed. The first four lines are the special entries:
 
-    <pad>     0    fills a batch up; no token has it
-    <unk>     1    any token that is no entry
-    <s>       2    where a decoder begins
-    </s>      3    where a decoder ends
+    <pad>     0    padding of a batch; no token has it
+    <unk>     1    any token without an entry
+    <s>       2    begin of a decoder's output
+    </s>      3    end of a decoder's output
 """
 
 from collections import Counter
@@ -24,7 +24,7 @@ SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
 class Vocabulary:
     """Entries in the order of their ids, the special ones first.
 
-    Each is a line of its own in the text file: not empty, without line breaks, and there once.
+    Each entry is one line of the text file: not empty, without line breaks, and unique.
     """
 
     entries: tuple[str, ...]
@@ -36,12 +36,12 @@ class Vocabulary:
     def build(
         sequences: Iterable[Iterable[str]], *, minimum_count: int = 1, maximum: int | None = None
     ) -> "Vocabulary":
-        """The tokens of a training set, most frequent first, those of one frequency in sorted order.
+        """Build the vocabulary of a training set: most frequent tokens first, ties sorted.
 
         Args:
             sequences: rows of tokens.
-            minimum_count: a token that comes less often is left out.
-            maximum: of entries, the special ones counted; none keeps all.
+            minimum_count: rarer tokens get no entry.
+            maximum: number of entries, the special ones included; None keeps all.
 
         Raises:
             DataError: a token is empty or has a line break.
@@ -49,7 +49,7 @@ class Vocabulary:
         counts = Counter(token for sequence in sequences for token in sequence)
         ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
         frequent = [token for token, count in ranked if count >= minimum_count]
-        # A text may spell a special entry; it is not given that entry's meaning.
+        # A text may contain the spelling of a special entry; it does not get that entry's id.
         entries = (*SPECIAL, *(token for token in frequent if token not in SPECIAL))
         return Vocabulary(entries if maximum is None else entries[: max(maximum, len(SPECIAL))])
 
@@ -57,14 +57,14 @@ class Vocabulary:
         return len(self.entries)
 
     def encode(self, tokens: Iterable[str]) -> list[int]:
-        """The ids of tokens; never PAD, BEGIN or END, even where a text spells them."""
+        """The ids of tokens; never PAD, BEGIN or END, even if a text contains their spelling."""
         return [self._ids.get(token, UNKNOWN) for token in tokens]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
-        """The entries of ids, special ones as they are written.
+        """The entries of ids, special entries included.
 
         Raises:
-            DataError: an id that no entry has.
+            DataError: an id has no entry.
         """
         found = list(ids)
         for each in found:
@@ -78,19 +78,19 @@ class Vocabulary:
 
     @staticmethod
     def parse(content: str, source: str) -> "Vocabulary":
-        """Read the content of a text file back.
+        """Parse the content of a text file.
 
         Args:
-            content: what `lines` gave, its line ends untouched.
+            content: the result of `lines`, with the same line ends.
             source: the file's name, for errors.
 
         Raises:
-            DataError: names the file, the line, what was expected and what came.
+            DataError: the content is broken; the message names file and line.
         """
         *entries, rest = content.split("\n")
         if rest:
             raise DataError(
-                f"{source}, line {len(entries) + 1}: expected a line feed at its end, found none"
+                f"{source}, line {len(entries) + 1}: expected a line feed at its end, got none"
             )
         _check(tuple(entries), source, "line")
         return Vocabulary(tuple(entries))
@@ -102,23 +102,21 @@ class Vocabulary:
 
 
 def _check(entries: tuple[str, ...], source: str, unit: str) -> None:
-    """Refuse what could not be written and read back; a line is counted from 1, an entry is an id."""
+    """Reject entries that a text file cannot store; lines count from 1, entries are ids."""
     first = 1 if unit == "line" else 0
     for place, special in enumerate(SPECIAL):
         found = repr(entries[place]) if place < len(entries) else "nothing"
         if found != repr(special):
-            raise DataError(
-                f"{source}, {unit} {first + place}: expected {special!r}, found {found}"
-            )
+            raise DataError(f"{source}, {unit} {first + place}: expected {special!r}, got {found}")
     seen: dict[str, int] = {}
     for place, entry in enumerate(entries, first):
-        # Every break that any reader knows, so that all readers count the same lines.
+        # Every line break that any reader knows, so that all readers count the same lines.
         if entry.splitlines() != [entry]:
             raise DataError(
-                f"{source}, {unit} {place}: expected text without line breaks, found {entry!r}"
+                f"{source}, {unit} {place}: expected text without line breaks, got {entry!r}"
             )
         if seen.setdefault(entry, place) != place:
             raise DataError(
                 f"{source}, {unit} {place}: expected each entry once, "
-                f"found {entry!r} of {unit} {seen[entry]} again"
+                f"got {entry!r} of {unit} {seen[entry]} again"
             )

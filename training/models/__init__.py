@@ -43,7 +43,7 @@ def build(
         width: likewise.
         channels: 1 grey or 3 colours.
         auxiliary: with auxiliary classifiers where the network has them, for training; it then returns
-            `weir.training.models.auxiliary.WithAuxiliary` in training mode.
+            `weir.training.models.layers.WithAuxiliary` in training mode.
 
     Raises:
         ModelError: unknown architecture, or one that does not fit.

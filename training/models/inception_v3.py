@@ -9,8 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from weir.training.errors import ModelError
-from weir.training.models.auxiliary import WithAuxiliary, drop_auxiliary_weights
-from weir.training.models.convolution import Convolution, from_imagenet
+from weir.training.models.layers import (
+    Convolution,
+    WithAuxiliary,
+    drop_auxiliary_weights,
+    from_imagenet,
+)
 
 SMALL_SIDES = range(32, 65)
 """Sides of pictures for which the network is built in its small form, in pixels."""

@@ -1,38 +1,28 @@
-"""Which pairs share a batch: sources of like length, and among those targets of like length."""
+"""Batches of pairs: sources of similar length, and among those targets of similar length."""
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from weir.training.loop import Batch, Task
 from weir.training.optimization import Loss
 from weir.training.reproducibility import Purpose, generator_for
-from weir.training.seq2seq.packed import Pairs, Strip, take
-from weir.training.seq2seq.recipe import Seq2SeqRecipe
-from weir.training.text.batches import EVALUATION_ROWS, group
-
-
-class SourceBatch(NamedTuple):
-    """Sources to be answered: which rows they are (B,), tokens (B, T), lengths (B,)."""
-
-    rows: Tensor
-    tokens: Tensor
-    lengths: Tensor
+from weir.training.seq2seq.packed import PackedPairs
+from weir.training.seq2seq.recipes import Seq2SeqRecipe
+from weir.training.text.batches import group_by_length, shortest_first
 
 
 def make_task(
-    train: Pairs, validation: Pairs, recipe: Seq2SeqRecipe, loss: Loss, *, mixed: bool
+    train: PackedPairs, validation: PackedPairs, recipe: Seq2SeqRecipe, loss: Loss, *, mixed: bool
 ) -> Task:
-    """The recipe's task on these pairs."""
+    """The recipe's training task on these pairs."""
     order = train.order
     steps = math.ceil(len(train) / recipe.batch_size)
 
     def training(epoch: int, first_step: int) -> Iterator[Batch]:
         generator = generator_for(recipe.seed, Purpose.ORDER, epoch)
-        batches = group(order, recipe.batch_size, generator)
+        batches = group_by_length(order, recipe.batch_size, generator)
         for step, rows in enumerate(batches[first_step:], start=first_step):
             share = recipe.forcing.share((epoch + step / steps) / recipe.epochs)
             forced = None
@@ -40,7 +30,7 @@ def make_task(
                 drawn = generator_for(recipe.seed, Purpose.DISTORTION, epoch, step)
                 shape = (len(rows), int(train.targets.lengths[rows].max()) + 1)
                 forced = torch.rand(shape, generator=drawn) < share
-            yield take(train, rows, forced)
+            yield train.take(rows, forced)
 
     return Task(
         steps=steps,
@@ -53,13 +43,7 @@ def make_task(
     )
 
 
-def in_order(pairs: Pairs) -> Iterator[Batch]:
+def in_order(pairs: PackedPairs) -> Iterator[Batch]:
     """Each pair once, the shortest first."""
-    for rows in torch.split(torch.argsort(pairs.order, stable=True), EVALUATION_ROWS):
-        yield take(pairs, rows)
-
-
-def sources_in_order(sources: Strip, batch_size: int = EVALUATION_ROWS) -> Iterator[SourceBatch]:
-    """Each source once, the shortest first, to be answered without its target."""
-    for rows in torch.split(torch.argsort(sources.lengths, stable=True), batch_size):
-        yield SourceBatch(rows, sources.take(rows, 0), sources.lengths[rows])
+    for rows in shortest_first(pairs.order):
+        yield pairs.take(rows)

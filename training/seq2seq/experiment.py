@@ -1,4 +1,9 @@
-"""Pairs of texts as a problem: both sides learnt from the training rows, a network between them, and its scores."""
+"""The sequence-to-sequence experiment: data, both sides, network, test, and their files in a run.
+
+vocabulary.source.txt, vocabulary.target.txt    `weir.training.data.vocabulary`
+subwords.source.model, subwords.target.model    of a side that is split into subwords
+samples.txt, attention.png                      outputs on the test set
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +12,9 @@ import torch
 from torch import nn
 
 from weir.training.data.pairs import PairData
+from weir.training.data.tokenizer import Side, Sides, Tokenizer, learn_side
+from weir.training.data.vocabulary import Vocabulary
+from weir.training.errors import RunError
 from weir.training.experiment import Description, Evaluation
 from weir.training.loop import Task
 from weir.training.models.seq2seq import EncoderDecoder
@@ -19,28 +27,28 @@ from weir.training.run_directory import (
     part_of,
     read_record,
     require_same_data,
+    write_atomically,
 )
-from weir.training.seq2seq.answers import answer
 from weir.training.seq2seq.batches import make_task
-from weir.training.seq2seq.evaluation import judge
+from weir.training.seq2seq.evaluation import generate, score, write_samples
 from weir.training.seq2seq.figures import draw_attention
-from weir.training.seq2seq.packed import Pairs, fitting, to_pairs
-from weir.training.seq2seq.recipe import Seq2SeqRecipe
-from weir.training.seq2seq.samples import leave_samples
-from weir.training.seq2seq.sides import Sides, learn_sides, read_sides, write_sides
+from weir.training.seq2seq.packed import PackedPairs, drop_long, pack
+from weir.training.seq2seq.recipes import Seq2SeqRecipe, SideSettings
 from weir.training.seq2seq.splits import read_pairs
 
+VOCABULARY = "vocabulary.{}.txt"
+SUBWORDS = "subwords.{}.model"
 SAMPLES = "samples.txt"
 ATTENTION = "attention.png"
 
 
 @dataclass(frozen=True, slots=True)
 class Seq2SeqExperiment:
-    """A recipe with its data in memory; see `weir.training.experiment.Experiment`."""
+    """A recipe with its data in memory; implements `weir.training.experiment.Experiment`."""
 
     recipe: Seq2SeqRecipe
-    train: Pairs
-    validation: Pairs
+    train: PackedPairs
+    validation: PackedPairs
     held_out: PairData
     sides: Sides
     checksum: str
@@ -50,12 +58,12 @@ class Seq2SeqExperiment:
         return build_network(self.recipe, self._record())
 
     def make_task(self, where: torch.device, *, mixed: bool) -> Task:
-        """Both sets on the device, in batches."""
+        """The training task on a device."""
         train, validation = self.train.to(where), self.validation.to(where)
         return make_task(train, validation, self.recipe, choose_loss(self.recipe), mixed=mixed)
 
     def describe(self) -> Description:
-        """Which pairs, and how large the vocabularies are."""
+        """The data set and the sizes of the vocabularies."""
         return Description(
             data=DataRecord(
                 name=self.recipe.data,
@@ -69,28 +77,27 @@ class Seq2SeqExperiment:
         )
 
     def write_files(self, out: Path) -> None:
-        """Write how both sides are cut and numbered."""
+        """Write vocabularies and subword models of both sides."""
         write_sides(self.sides, out)
 
     def test(self, network: nn.Module, where: torch.device, out: Path) -> Evaluation:
-        """Answer the test set, greedily and by beam; leave samples and a picture of the attention."""
+        """Score greedy and beam search on the test set; write samples and the attention figure."""
         if not isinstance(network, EncoderDecoder):
             raise TypeError(network)
-        # Step by step and row by row, a search gains nothing from a GPU here.
+        # A search makes many small steps, for which a GPU is no faster than the CPU.
         network = network.to("cpu")
-        widths = {1, self.recipe.search.beam_width}
-        found = {
-            width: answer(
+        outputs = {
+            width: generate(
                 network, self.held_out.sources, self.sides, self.recipe.search, width=width
             )
-            for width in widths
+            for width in {1, self.recipe.search.beam_width}
         }
-        greedy, beam = found.pop(1), next(iter(found.values()), None)
-        leave_samples(greedy, self.held_out, self.sides, out / SAMPLES)
+        greedy, beam = outputs.pop(1), next(iter(outputs.values()), None)
+        write_samples(greedy, self.held_out, self.sides, out / SAMPLES)
         if network.attends:
             draw_attention(greedy, self.held_out, self.sides, out / ATTENTION)
         network.to(where)
-        return judge(greedy, beam, self.held_out, self.sides, self.recipe)
+        return score(greedy, beam, self.held_out, self.sides, self.recipe)
 
     def _record(self) -> PairRecord:
         return PairRecord(
@@ -103,14 +110,14 @@ def prepare(recipe: Seq2SeqRecipe) -> Seq2SeqExperiment:
     """Read all three sets, and learn both sides from the training rows.
 
     Raises:
-        DataError: data that are not here or broken.
+        DataError: the data are missing or broken.
     """
     sets = read_pairs(recipe)
     sides = learn_sides(sets.train, recipe)
     return Seq2SeqExperiment(
         recipe=recipe,
-        train=fitting(to_pairs(sets.train, sides), recipe),
-        validation=to_pairs(sets.validation, sides),
+        train=drop_long(pack(sets.train, sides), recipe),
+        validation=pack(sets.validation, sides),
         held_out=sets.test,
         sides=sides,
         checksum=sets.checksum,
@@ -118,7 +125,7 @@ def prepare(recipe: Seq2SeqRecipe) -> Seq2SeqExperiment:
 
 
 def build_network(recipe: Seq2SeqRecipe, record: PairRecord) -> EncoderDecoder:
-    """The network a recipe asks for, with fresh weights."""
+    """Build the recipe's network with fresh weights."""
     return EncoderDecoder(
         source_words=record.source_words,
         target_words=record.target_words,
@@ -127,10 +134,10 @@ def build_network(recipe: Seq2SeqRecipe, record: PairRecord) -> EncoderDecoder:
 
 
 def load_model(run: Path) -> EncoderDecoder:
-    """A finished run's network, in eval mode, with its weights, on the CPU.
+    """Load the network of a finished run, in eval mode, on the CPU.
 
     Raises:
-        RunError: no such run, one of another kind, or weights that are not the architecture's.
+        RunError: no run, a run of another kind, or weights that do not fit the architecture.
     """
     record = read_record(run)
     network = build_network(part_of(record, Seq2SeqRecipe), part_of(record, PairRecord))
@@ -139,10 +146,10 @@ def load_model(run: Path) -> EncoderDecoder:
 
 
 def load_test(record: RunRecord) -> PairData:
-    """The test pairs of a finished run.
+    """Load the test pairs of a finished run.
 
     Raises:
-        DataError: they are not here, or no longer the same.
+        DataError: the data are missing, or have changed since the run.
         RunError: a run of another kind.
     """
     sets = read_pairs(part_of(record, Seq2SeqRecipe))
@@ -151,5 +158,62 @@ def load_test(record: RunRecord) -> PairData:
 
 
 def load_sides(run: Path) -> Sides:
-    """How a finished run cuts and numbers both sides; errors as `load_model`."""
+    """Load tokenizers and vocabularies of a finished run.
+
+    Raises:
+        RunError: a file cannot be read; also as `load_model`.
+        DataError: a file is broken.
+    """
     return read_sides(run, part_of(read_record(run), Seq2SeqRecipe))
+
+
+def learn_sides(train: PairData, recipe: Seq2SeqRecipe) -> Sides:
+    """Learn both sides from the training rows only.
+
+    Raises:
+        DataError: a vocabulary cannot be learned.
+    """
+    return Sides(
+        source=_learn_side(list(train.sources), recipe.source),
+        target=_learn_side([pair.target for pair in train.pairs()], recipe.target),
+    )
+
+
+def write_sides(sides: Sides, out: Path) -> None:
+    """Write vocabularies and subword models of both sides into a run directory."""
+    for name, side in (("source", sides.source), ("target", sides.target)):
+        write_atomically(out / VOCABULARY.format(name), side.vocabulary.lines().encode())
+        if side.tokenizer.model is not None:
+            write_atomically(out / SUBWORDS.format(name), side.tokenizer.model)
+
+
+def read_sides(run: Path, recipe: Seq2SeqRecipe) -> Sides:
+    """Read the files of `write_sides`; errors as `load_sides`."""
+    return Sides(
+        source=_read_side(run, "source", recipe.source),
+        target=_read_side(run, "target", recipe.target),
+    )
+
+
+def _learn_side(texts: list[str], settings: SideSettings) -> Side:
+    return learn_side(
+        texts,
+        settings.rule,
+        lower=settings.lower,
+        minimum_count=settings.minimum_count,
+        maximum=settings.maximum,
+        kind=settings.kind,
+    )
+
+
+def _read_side(run: Path, name: str, settings: SideSettings) -> Side:
+    path = run / VOCABULARY.format(name)
+    try:
+        vocabulary = Vocabulary.parse(path.read_bytes().decode(), str(path))
+        model = None
+        if settings.rule == "subwords":
+            path = run / SUBWORDS.format(name)
+            model = path.read_bytes()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: cannot be read: {error}") from error
+    return Side(Tokenizer(settings.rule, settings.lower, model), vocabulary)

@@ -1,4 +1,4 @@
-"""Where the decoder looks: a matrix for each of a few outputs, source across, output down."""
+"""The attention figure: a matrix of weights for each of a few outputs, source by output."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,58 +8,52 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from weir.training.data.pairs import PairData
-from weir.training.data.subwords import SPACE
+from weir.training.data.tokenizer import SPACE, Sides
 from weir.training.figures import save
-from weir.training.seq2seq.hypotheses import Hypothesis
-from weir.training.seq2seq.sides import Sides
+from weir.training.seq2seq.search import Hypothesis
 
 SHOWN = 4
 MOST_TOKENS = 16
-"""Of either side: more labels could not be read."""
+"""Of either side: more labels would not be readable."""
 _TITLE_LETTERS = 58
 
 
-def draw_attention(found: Sequence[Hypothesis], data: PairData, sides: Sides, path: Path) -> None:
-    """Four outputs that came to their end, from the longest quarter of those that can still be read.
+def draw_attention(outputs: Sequence[Hypothesis], data: PairData, sides: Sides, path: Path) -> None:
+    """Draw four complete outputs, from the longest quarter of those that are readable.
 
-    Where there is none, no picture is left.
+    Writes nothing if there is none.
     """
-    shown = chosen(found, [sides.source.segmenter.split(source) for source in data.sources])
+    shown = choose(outputs, [sides.source.tokenizer.split(source) for source in data.sources])
     if not shown:
         return
     figure = Figure(figsize=(12.0, 12.0), layout="constrained")
     panels = figure.subplots(2, 2, squeeze=False).flatten()
     for axes, row in zip(panels, shown, strict=False):
-        output, attention = sides.target.decode(found[row].tokens), found[row].attention
+        output, attention = sides.target.decode(outputs[row].tokens), outputs[row].attention
         if attention is not None:
-            _draw(axes, attention, sides.source.segmenter.split(data.sources[row]), output)
-            _entitle(axes, data.sources[row], sides.target.text(found[row].tokens))
+            _draw(axes, attention, sides.source.tokenizer.split(data.sources[row]), output)
+            _entitle(axes, data.sources[row], sides.target.text(outputs[row].tokens))
     for axes in panels[len(shown) :]:
         axes.set_axis_off()
-    figure.suptitle("where each step of the output looks, in % of its attention", size=12)
+    figure.suptitle("attention weights of each output step, in %", size=12)
     save(figure, path)
 
 
-def chosen(found: Sequence[Hypothesis], sources: Sequence[Sequence[str]]) -> list[int]:
-    """The rows that are shown, the longest output first.
-
-    Args:
-        found: with the attention of each step.
-        sources: the tokens of each row.
-    """
+def choose(outputs: Sequence[Hypothesis], sources: Sequence[Sequence[str]]) -> list[int]:
+    """The rows to draw, the longest output first, by outputs and source tokens of each row."""
     rows = [
         row
-        for row, (hypothesis, source) in enumerate(zip(found, sources, strict=True))
+        for row, (hypothesis, source) in enumerate(zip(outputs, sources, strict=True))
         if hypothesis.is_complete
         and 1 <= len(hypothesis.tokens) <= MOST_TOKENS
         and len(source) <= MOST_TOKENS
     ]
-    rows.sort(key=lambda row: -len(found[row].tokens))
+    rows.sort(key=lambda row: -len(outputs[row].tokens))
     return rows[:: max(1, len(rows) // (4 * SHOWN))][:SHOWN]
 
 
 def _draw(axes: Axes, attention: Tensor, source: list[str], output: list[str]) -> None:
-    weights = attention[:, : len(source)].numpy()  # (n, T), the end's step the last
+    weights = attention[:, : len(source)].numpy()  # (n, T), the end step last
     axes.imshow(weights, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
     across, down = _labels(source), [*_labels(output), "(end)"]
     is_long = max(map(len, across)) > 2
@@ -78,7 +72,7 @@ def _draw(axes: Axes, attention: Tensor, source: list[str], output: list[str]) -
 
 
 def _labels(tokens: Sequence[str]) -> list[str]:
-    """Tokens as they are read: no mark where a subword begins a word, a hyphen where it goes one on."""
+    """Tokens as labels: a subword that continues a word gets a hyphen, one that begins it no mark."""
     if not any(token.startswith(SPACE) for token in tokens):
         return [token if token.strip() else "␣" for token in tokens]
     return [_label(token) for token in tokens]

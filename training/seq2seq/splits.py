@@ -1,4 +1,4 @@
-"""The three sets of a run on pairs, as they are read."""
+"""The training, validation and test sets of a run on pairs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,19 +7,18 @@ import numpy as np
 
 from weir.training.data import PAIR_SETS, PairData, SequenceSplit, load_pairs
 from weir.training.data.images import draw_rows, joint_checksum
-from weir.training.data.pairfile import load_pair_file
-from weir.training.data.pairs import divide_pairs
+from weir.training.data.pairs import divide_pairs, load_pair_file
 from weir.training.errors import DataError
 from weir.training.reproducibility import Purpose, derive_seed
-from weir.training.seq2seq.recipe import Seq2SeqRecipe
+from weir.training.seq2seq.recipes import Seq2SeqRecipe
 
 WITH_DEV = ("multi30k",)
-"""The sets that come with rows to validate on."""
+"""The sets that come with validation rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class PairSets:
-    """Rows to learn from, to choose the best epoch by, and to test on once."""
+    """Rows for training, for choosing the best epoch, and for the test."""
 
     train: PairData
     validation: PairData
@@ -28,13 +27,13 @@ class PairSets:
 
 
 def read_pairs(recipe: Seq2SeqRecipe) -> PairSets:
-    """All three sets; what the recipe names no file for is held out of `data`.
+    """Read all three sets; a set without a file of its own is held out of `data`.
 
-    With a file to validate on and none to test on, that one is tested on too: the scores are then of rows that
-    the epoch was chosen by.
+    With a validation file and no test file, the validation file is the test set too. The scores are then
+    those of rows that the epoch was chosen by.
 
     Raises:
-        DataError: a file that is not here or broken, or a set without rows.
+        DataError: a file is missing or broken, or a set has no rows.
     """
     given = _train(recipe)
     dev, test = _file(recipe.dev, recipe.dev_target), _file(recipe.test, recipe.test_target)
@@ -54,15 +53,15 @@ def read_pairs(recipe: Seq2SeqRecipe) -> PairSets:
 
 
 def read_whole(recipe: Seq2SeqRecipe) -> PairData:
-    """All rows of the caller's file, as it would be tested on, under the same conditions."""
+    """Read all rows of the user's file as a test set; errors as `read_pairs`."""
     own = _file(recipe.data, recipe.target_data)
     if own is None:
-        raise DataError(f"{recipe.data}: expected a file, found none")
+        raise DataError(f"{recipe.data}: expected a file, got none")
     return _shortened(own, recipe)
 
 
 def _train(recipe: Seq2SeqRecipe) -> PairData:
-    """The rows to learn from: all of a file of the caller's that is not needed for more than that."""
+    """The training rows: all of the user's file if another set has a file of its own."""
     is_whole = recipe.data not in PAIR_SETS and (recipe.dev or recipe.test)
     own = _file(recipe.data, recipe.target_data) if is_whole else None
     return own or _split(recipe, "train")
@@ -84,22 +83,22 @@ def _file(name: str | None, target: str | None) -> PairData | None:
         return None
     for each in filter(None, (name, target)):
         if not Path(each).is_file():
-            raise DataError(f"{each}: expected a file, found none")
+            raise DataError(f"{each}: expected a file, got none")
     return load_pair_file(Path(name), Path(target) if target else None)
 
 
 def _shortened(data: PairData, recipe: Seq2SeqRecipe) -> PairData:
-    """Without the sources that are longer than the recipe wants them."""
+    """The rows whose source is within the recipe's limit of characters."""
     most = recipe.most_characters
     if most is not None:
         lengths = np.array([len(source) for source in data.sources], np.int64)
         data = data.take(np.flatnonzero(lengths <= most))
     if not len(data):
-        raise DataError(f"{data.name}: expected sources of up to {most} characters, found none")
+        raise DataError(f"{data.name}: expected sources of up to {most} characters, got none")
     return data
 
 
 def _thinned(data: PairData, recipe: Seq2SeqRecipe) -> PairData:
-    """As many training rows as the recipe wants."""
+    """The recipe's number of training rows."""
     rows = draw_rows(len(data), recipe.most_rows, derive_seed(recipe.seed, Purpose.DIVISION, 1))
     return data if rows is None else data.take(rows)

@@ -1,4 +1,4 @@
-"""Sequences as a problem: three sets of numbers, a network that fits them, and what is said of it."""
+"""The experiment on sequences: data, network and test of a classifier or tagger, and its vocabularies."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,9 +9,16 @@ from torch import nn
 
 from weir.training.data import ImageData
 from weir.training.data.vocabulary import Vocabulary
-from weir.training.errors import RunError
+from weir.training.errors import ModelError, RunError
 from weir.training.experiment import Description, Evaluation
 from weir.training.loop import Task
+from weir.training.models.factory import (
+    EncoderOptions,
+    LetterOptions,
+    build_frame_classifier,
+    build_text_classifier,
+    build_text_tagger,
+)
 from weir.training.optimization import choose_loss
 from weir.training.run_directory import (
     DataRecord,
@@ -25,27 +32,26 @@ from weir.training.run_directory import (
 )
 from weir.training.text.batches import in_order, make_task
 from weir.training.text.figures import CLASS_TABLE, draw_class_table
-from weir.training.text.network import build_network
-from weir.training.text.packed import Strip, build_vocabularies, to_strip
-from weir.training.text.recipe import SequenceRecipe, TokenSettings
-from weir.training.text.scores import answer, score, tabulate
+from weir.training.text.packed import PackedRows, Sequences, build_vocabularies, pack
+from weir.training.text.recipes import SequenceRecipe, TokenSettings
+from weir.training.text.scores import predict, score, tabulate
 from weir.training.text.splits import read_pictures, read_texts
 
 VOCABULARY = "vocabulary.{}.txt"
-"""Of an input, in a run directory as in a bundle."""
+"""File name of an input's vocabulary, in a run directory and in a bundle."""
 
 
 @dataclass(frozen=True, slots=True)
 class SequenceExperiment:
-    """A recipe with its data in memory; see `weir.training.experiment.Experiment`.
+    """A recipe with its data in memory; implements `weir.training.experiment.Experiment`.
 
-    vocabularies: by input, none where the steps are frames.
+    vocabularies: by input; empty if the steps are frames.
     """
 
     recipe: SequenceRecipe
-    train: Strip
-    validation: Strip
-    held_out: Strip
+    train: Sequences
+    validation: Sequences
+    held_out: Sequences
     classes: tuple[str, ...]
     checksum: str
     record: SequenceRecord
@@ -56,12 +62,12 @@ class SequenceExperiment:
         return build_network(self.recipe, self.record, len(self.classes))
 
     def make_task(self, where: torch.device, *, mixed: bool) -> Task:
-        """Both sets on the device, in batches."""
+        """The training task on a device."""
         train, validation = self.train.to(where), self.validation.to(where)
         return make_task(train, validation, self.recipe, choose_loss(self.recipe), mixed=mixed)
 
     def describe(self) -> Description:
-        """Which sequences, and what the network takes."""
+        """The data set, the classes and the sizes of the inputs."""
         return Description(
             data=DataRecord(
                 name=self.recipe.data,
@@ -80,19 +86,19 @@ class SequenceExperiment:
             write_atomically(out / VOCABULARY.format(name), vocabulary.lines().encode())
 
     def test(self, network: nn.Module, where: torch.device, out: Path) -> Evaluation:
-        """Answer the test set, and draw the table of classes."""
-        answers = answer(network, in_order(self.held_out.to(where)))
-        tested = score(answers, len(self.classes))
+        """Score the test set, and draw the class table."""
+        found = predict(network, in_order(self.held_out.to(where)))
+        tested = score(found, len(self.classes))
         title = f"{self.recipe.name} on {Path(self.recipe.data).name}"
-        draw_class_table(tabulate(answers, self.classes), title, out / CLASS_TABLE)
+        draw_class_table(tabulate(found, self.classes), title, out / CLASS_TABLE)
         return tested
 
 
 def prepare(recipe: SequenceRecipe) -> SequenceExperiment:
-    """Read all three sets; vocabularies and classes are those of the training rows.
+    """Read all three sets; vocabularies and classes come from the training rows.
 
     Raises:
-        DataError: data that are not here, broken, or labelled in another way than the task needs.
+        DataError: the data are missing or broken, or their labels do not fit the task.
     """
     return _of_frames(recipe) if recipe.tokens is None else _of_texts(recipe, recipe.tokens)
 
@@ -102,7 +108,7 @@ def _of_texts(recipe: SequenceRecipe, settings: TokenSettings) -> SequenceExperi
     vocabularies = build_vocabularies(texts.train.rows, settings)
     classes = texts.train.classes
     train, validation, held_out = (
-        to_strip(data, classes, vocabularies, settings)
+        pack(data, classes, vocabularies, settings)
         for data in (texts.train, texts.validation, texts.test)
     )
     sizes = {name: len(vocabulary) for name, vocabulary in vocabularies.items()}
@@ -123,9 +129,9 @@ def _of_frames(recipe: SequenceRecipe) -> SequenceExperiment:
     train = pictures.train
     return SequenceExperiment(
         recipe=recipe,
-        train=to_rows(train),
-        validation=to_rows(pictures.validation),
-        held_out=to_rows(pictures.test),
+        train=pack_rows(train),
+        validation=pack_rows(pictures.validation),
+        held_out=pack_rows(pictures.test),
         classes=train.classes,
         checksum=train.checksum,
         record=SequenceRecord(
@@ -137,22 +143,22 @@ def _of_frames(recipe: SequenceRecipe) -> SequenceExperiment:
     )
 
 
-def to_rows(data: ImageData) -> Strip:
-    """Grey pictures as sequences of their rows, from the top."""
+def pack_rows(data: ImageData) -> Sequences:
+    """Pack grey pictures as sequences of their pixel rows, from the top."""
     count, height, width, _ = data.images.shape
-    return Strip(
-        steps=torch.from_numpy(data.images.reshape(count * height, width)),
-        lengths=torch.full((count,), height),
+    frames = torch.from_numpy(data.images.reshape(count * height, width))  # (n·H, W)
+    return Sequences(
+        rows=PackedRows.of(frames, torch.full((count,), height)),
         targets=torch.from_numpy(data.labels),
         is_tagged=False,
     )
 
 
 def load_model(run: Path) -> nn.Module:
-    """A finished run's network, in eval mode, with its weights, on the CPU.
+    """Load the network of a finished run, in eval mode, on the CPU.
 
     Raises:
-        RunError: no such run, one of another kind, or weights that are not the architecture's.
+        RunError: no run, a run of another kind, or weights that do not fit the architecture.
     """
     record = read_record(run)
     network = build_network(
@@ -161,29 +167,29 @@ def load_model(run: Path) -> nn.Module:
     return load_weights(run, network)
 
 
-def load_test(run: Path, record: RunRecord) -> Strip:
-    """The test rows of a finished run, in its own numbers.
+def load_test(run: Path, record: RunRecord) -> Sequences:
+    """Load the test rows of a finished run, encoded by its vocabularies.
 
     Raises:
-        DataError: they are not here, or no longer the same.
-        RunError: the run's vocabularies cannot be read, or it is of another kind.
+        DataError: the data are missing, or have changed since the run.
+        RunError: the run's vocabularies cannot be read, or the run is of another kind.
     """
     recipe = part_of(record, SequenceRecipe)
     if recipe.tokens is None:
         pictures = read_pictures(recipe)
         require_same_data(record, pictures.test.checksum)
-        return to_rows(pictures.test)
+        return pack_rows(pictures.test)
     texts = read_texts(recipe)
     require_same_data(record, texts.checksum)
-    return to_strip(texts.test, record.classes, load_vocabularies(run), recipe.tokens)
+    return pack(texts.test, record.classes, load_vocabularies(run), recipe.tokens)
 
 
 def load_vocabularies(run: Path) -> dict[str, Vocabulary]:
-    """A finished run's vocabularies, by input.
+    """Load the vocabularies of a finished run, by input.
 
     Raises:
-        RunError: one cannot be read, or is not the run's.
-        DataError: one is broken.
+        RunError: a file cannot be read, or has another number of entries than the run.
+        DataError: a file is broken.
     """
     sequence = part_of(read_record(run), SequenceRecord)
     sizes = {"tokens": sequence.words, "characters": sequence.characters}
@@ -195,5 +201,75 @@ def load_vocabularies(run: Path) -> dict[str, Vocabulary]:
         except (OSError, UnicodeDecodeError) as error:
             raise RunError(f"{path}: cannot be read: {error}") from error
         if len(found[name]) != sizes[name]:
-            raise RunError(f"{path}: expected {sizes[name]} entries, found {len(found[name])}")
+            raise RunError(f"{path}: expected {sizes[name]} entries, got {len(found[name])}")
     return found
+
+
+def build_network(recipe: SequenceRecipe, record: SequenceRecord, classes: int) -> nn.Module:
+    """Build the recipe's network with fresh weights, drawn from torch's global generator.
+
+    Args:
+        recipe: settings of the network.
+        record: sizes that depend on the data.
+        classes: number of classes.
+
+    Raises:
+        ModelError: settings that do not fit each other.
+    """
+    encoder, tokens = recipe.encoder, recipe.tokens
+    options: EncoderOptions = {
+        "layers": encoder.layers,
+        "bidirectional": encoder.bidirectional,
+        "dropout": encoder.dropout,
+        "truncate_steps": encoder.truncate_steps,
+    }
+    if tokens is None or record.words is None:
+        if record.features is None or recipe.task == "tagging":
+            raise ModelError(f"{recipe.name}: expected frames to classify, or tokens")
+        return build_frame_classifier(
+            encoder.cell,
+            features=record.features,
+            mean=record.mean,
+            std=record.std,
+            classes=classes,
+            hidden=encoder.hidden,
+            pool=encoder.pool,
+            head_dropout=encoder.dropout,
+            **options,
+        )
+    return _of_words(recipe, record, classes, options)
+
+
+def _of_words(
+    recipe: SequenceRecipe, record: SequenceRecord, classes: int, options: EncoderOptions
+) -> nn.Module:
+    encoder, tokens = recipe.encoder, recipe.tokens
+    if tokens is None or record.words is None:
+        raise ModelError(f"{recipe.name}: expected words")
+    letters: LetterOptions = {
+        "characters": record.characters or 0,
+        "character_size": tokens.letter_size,
+        "spelling_width": tokens.spelling_width,
+    }
+    if recipe.task == "tagging":
+        return build_text_tagger(
+            encoder.cell,
+            words=record.words,
+            classes=classes,
+            word_size=tokens.size,
+            hidden=encoder.hidden,
+            head_dropout=encoder.dropout,
+            letters=letters,
+            **options,
+        )
+    return build_text_classifier(
+        encoder.cell,
+        words=record.words,
+        classes=classes,
+        word_size=tokens.size,
+        hidden=encoder.hidden,
+        pool=encoder.pool,
+        head_dropout=encoder.dropout,
+        letters=letters,
+        **options,
+    )

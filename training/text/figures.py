@@ -1,4 +1,4 @@
-"""The table of classes of a run on sequences, as a picture."""
+"""The class table of a run on sequences, as a figure."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +10,13 @@ from weir.training.text.scores import ClassScore
 
 CLASS_TABLE = "classes.png"
 MOST_CLASSES = 60
-"""More could not be read; the rarest are left out, and the title says so."""
+"""More rows would not be readable; the rarest are left out, and the title says so."""
 
 _HEADINGS = ("class", "precision", "recall", "F1", "support")
 
 
 def draw_class_table(table: Sequence[ClassScore], title: str, path: Path) -> None:
-    """Precision, recall, F1 and support of each class, the most frequent first, F1 as a bar behind."""
+    """Draw precision, recall, F1 and support per class, most frequent first; bars show F1."""
     shown = table[:MOST_CLASSES]
     figure = Figure(figsize=(6.4, 1.0 + 0.26 * (len(shown) + 1)), layout="constrained")
     axes = figure.subplots()

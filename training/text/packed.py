@@ -1,11 +1,12 @@
-"""Sequences as numbers in memory, end to end, and the padded batches that are taken from them.
+"""Packed rows: sequences of unequal length in one tensor, and the padded batches taken from them.
 
-Rows are of unequal length, so a split is one long strip of steps and the length of each row. A word is kept
-as the index of its form, the way it is written, because ids and letters are the same wherever it occurs.
+A split is one long tensor of steps and the length of each row. A word is stored as the index of its
+written form, because its id and its letters are the same wherever it occurs.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,15 +15,72 @@ from weir.training.data.text import TextData
 from weir.training.data.vocabulary import PAD, UNKNOWN, Vocabulary
 from weir.training.loop import Batch
 from weir.training.optimization import NO_TARGET, UNSEEN
-from weir.training.text.recipe import TokenSettings
+from weir.training.text.recipes import TokenSettings
+
+
+class PaddedIndex(NamedTuple):
+    """Indices that gather a padded batch, on the device of the rows.
+
+    at: (B, T) int64, index of each step; 0 beyond a row's length.
+    is_real: (B, T) bool, True where a step is real.
+    """
+
+    at: Tensor
+    is_real: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class PackedRows:
+    """Rows of unequal length in one tensor, one after the other.
+
+    steps: (steps of all rows, ...).
+    lengths, starts: (rows,) int64, on the CPU; the length and the first step of each row.
+    """
+
+    steps: Tensor
+    lengths: Tensor
+    starts: Tensor
+
+    @staticmethod
+    def of(steps: Tensor, lengths: Tensor) -> "PackedRows":
+        """Rows with these lengths, in the order of `steps`."""
+        return PackedRows(steps, lengths, torch.cumsum(lengths, 0) - lengths)
+
+    @staticmethod
+    def of_ids(rows: Sequence[Sequence[int]]) -> "PackedRows":
+        """Rows of ids, of any length."""
+        lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
+        ids = torch.tensor([each for row in rows for each in row], dtype=torch.int64)
+        return PackedRows.of(ids, lengths)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def to(self, device: torch.device) -> "PackedRows":
+        """The same rows on a device; lengths stay on the CPU, where packing needs them."""
+        return replace(self, steps=self.steps.to(device))
+
+    def index(self, rows: Tensor) -> PaddedIndex:
+        """Index a batch of rows (B,), given on the CPU, as long as the longest of them."""
+        lengths = self.lengths[rows]
+        columns = torch.arange(int(lengths.max()))[None]  # (1, T)
+        is_real = columns < lengths[:, None]  # (B, T)
+        at = torch.where(is_real, self.starts[rows][:, None] + columns, 0)  # (B, T)
+        return PaddedIndex(at.to(self.steps.device), is_real.to(self.steps.device))
+
+    def take(self, rows: Tensor, fill: int) -> Tensor:
+        """Rows (B,) of ids as one matrix (B, T), with `fill` beyond a row's length."""
+        at, is_real = self.index(rows)
+        return torch.where(is_real, self.steps[at], fill)  # (B, T)
 
 
 @dataclass(frozen=True, slots=True)
 class Forms:
-    """Every different way a word is written, the first one being padding.
+    """Every written form of a word; the first form is padding.
 
-    ids: (forms,) int64, of the words' vocabulary.
-    letters: (forms, L) int64, of the letters' vocabulary, 0 beyond a word's end; none where they are not read.
+    ids: (forms,) int64, in the vocabulary of words.
+    letters: (forms, L) int64, in the vocabulary of letters, 0 beyond a word's end; None if the network
+        reads no letters.
     """
 
     ids: Tensor
@@ -30,120 +88,113 @@ class Forms:
 
 
 @dataclass(frozen=True, slots=True)
-class Strip:
-    """One split.
+class Sequences:
+    """One split of sequences with their targets.
 
-    steps: (steps,) int64, indices into `forms`; or (steps, features) uint8, frames.
-    lengths: (rows,) int64.
-    targets: (rows,) int64, or (steps,) where every step has one, `is_tagged`.
-    forms: none where the steps are frames.
+    rows: steps (steps,) int64, indices into `forms`; or (steps, features) uint8, frames.
+    targets: (rows,) int64; if `is_tagged`, (steps,).
+    forms: None if the steps are frames.
     """
 
-    steps: Tensor
-    lengths: Tensor
+    rows: PackedRows
     targets: Tensor
     is_tagged: bool
     forms: Forms | None = None
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self.rows)
 
-    def to(self, device: torch.device) -> "Strip":
-        """The same on a device; lengths stay, as packing wants them on the CPU."""
+    @property
+    def lengths(self) -> Tensor:
+        """(rows,) int64, on the CPU."""
+        return self.rows.lengths
+
+    def to(self, device: torch.device) -> "Sequences":
+        """The same split on a device; lengths stay on the CPU."""
         forms = self.forms
         if forms is not None:
             letters = forms.letters.to(device) if forms.letters is not None else None
             forms = Forms(forms.ids.to(device), letters)
         return replace(
-            self, steps=self.steps.to(device), targets=self.targets.to(device), forms=forms
+            self, rows=self.rows.to(device), targets=self.targets.to(device), forms=forms
         )
 
+    def take(self, rows: Tensor, hidden: Tensor | None = None) -> Batch:
+        """Rows as one padded batch.
 
-def take(strip: Strip, starts: Tensor, rows: Tensor, hidden: Tensor | None = None) -> Batch:
-    """Rows as one padded batch.
+        Args:
+            rows: (B,) indices, on the CPU.
+            hidden: (T,) or (B, T) bool, words that are replaced by UNKNOWN; None hides none.
 
-    Args:
-        strip: to take from.
-        starts: (rows of the strip,) where each row's steps begin.
-        rows: (B,) indices, on the CPU.
-        hidden: (longest of these rows,) or (B, T) bool: words to be shown as unknown; none hides none.
-
-    Returns:
-        inputs: tokens (B, T) and lengths (B,), and letters (B, T, L) where they are read; or frames
-        (B, T, features) and lengths. Targets (B,) or (B, T).
-    """
-    lengths = strip.lengths[rows]
-    places = torch.arange(int(lengths.max()))[None]  # (1, T)
-    is_real = places < lengths[:, None]  # (B, T)
-    at = torch.where(is_real, starts[rows][:, None] + places, 0).to(strip.steps.device)
-    is_real = is_real.to(strip.steps.device)
-    if strip.is_tagged:
-        targets = torch.where(is_real, strip.targets[at], NO_TARGET)  # (B, T)
-    else:
-        targets = strip.targets[rows.to(strip.targets.device)]  # (B,)
-    if strip.forms is None:
-        frames = strip.steps[at] * is_real[:, :, None]  # (B, T, features)
-        return Batch((frames, lengths), targets)
-    forms = torch.where(is_real, strip.steps[at], 0)  # (B, T)
-    tokens = strip.forms.ids[forms]  # (B, T)
-    if hidden is not None:
-        tokens = torch.where(hidden.to(tokens.device) & is_real, UNKNOWN, tokens)
-    if strip.forms.letters is None:
-        return Batch((tokens, lengths), targets)
-    letters = strip.forms.letters[forms]  # (B, T, most letters)
-    longest = max(int((letters != PAD).sum(dim=2).max()), 1)
-    return Batch((tokens, lengths, letters[:, :, :longest]), targets)
-
-
-def starts_of(strip: Strip) -> Tensor:
-    """Where each row's steps begin: (rows,)."""
-    return torch.cumsum(strip.lengths, 0) - strip.lengths
+        Returns:
+            inputs: tokens (B, T) and lengths (B,), and letters (B, T, L) if the network reads them; or
+            frames (B, T, features) and lengths. Targets (B,) or (B, T).
+        """
+        lengths, (at, is_real) = self.lengths[rows], self.rows.index(rows)
+        if self.is_tagged:
+            targets = torch.where(is_real, self.targets[at], NO_TARGET)  # (B, T)
+        else:
+            targets = self.targets[rows.to(self.targets.device)]  # (B,)
+        if self.forms is None:
+            frames = self.rows.steps[at] * is_real[:, :, None]  # (B, T, features)
+            return Batch((frames, lengths), targets)
+        forms = torch.where(is_real, self.rows.steps[at], 0)  # (B, T)
+        tokens = self.forms.ids[forms]  # (B, T)
+        if hidden is not None:
+            tokens = torch.where(hidden.to(tokens.device) & is_real, UNKNOWN, tokens)
+        if self.forms.letters is None:
+            return Batch((tokens, lengths), targets)
+        letters = self.forms.letters[forms]  # (B, T, most letters)
+        longest = max(int((letters != PAD).sum(dim=2).max()), 1)
+        return Batch((tokens, lengths, letters[:, :, :longest]), targets)
 
 
 def build_vocabularies(
     rows: Iterable[Sequence[str]], settings: TokenSettings
 ) -> dict[str, Vocabulary]:
-    """By input: of the words, and of the letters where they are read; of the training rows only."""
+    """Build the vocabulary of each input from the training rows: words, and letters if read."""
     rows = list(rows)
-    shown = ([_shown(token, settings) for token in row] for row in rows)
-    found = {"tokens": Vocabulary.build(shown, minimum_count=settings.minimum_count)}
+    words = ([_entry(token, settings) for token in row] for row in rows)
+    built = {"tokens": Vocabulary.build(words, minimum_count=settings.minimum_count)}
     if settings.spelling:
-        found["characters"] = Vocabulary.build(token for row in rows for token in row)
-    return found
+        built["characters"] = Vocabulary.build(token for row in rows for token in row)
+    return built
 
 
-def to_strip(
+def pack(
     data: TextData,
     classes: Sequence[str],
     vocabularies: Mapping[str, Vocabulary],
     settings: TokenSettings,
-) -> Strip:
-    """A split of texts as numbers; a label that is no class becomes `UNSEEN`."""
+) -> Sequences:
+    """Pack a split of texts; a label that is not in `classes` becomes `UNSEEN`."""
     forms: dict[str, int] = {}
     steps = [forms.setdefault(token, len(forms) + 1) for row in data.rows for token in row]
-    ids = vocabularies["tokens"].encode([_shown(token, settings) for token in forms])
+    ids = vocabularies["tokens"].encode([_entry(token, settings) for token in forms])
     numbers = {label: number for number, label in enumerate(classes)}
     labels = [numbers.get(label, UNSEEN) for row in data.labels for label in row]
-    return Strip(
-        steps=torch.tensor(steps),
-        lengths=torch.tensor([len(row) for row in data.rows]),
+    return Sequences(
+        rows=PackedRows.of(torch.tensor(steps), torch.tensor([len(row) for row in data.rows])),
         targets=torch.tensor(labels),
         is_tagged=data.is_tagged,
         forms=Forms(
-            torch.tensor([PAD, *ids]), _spell(list(forms), vocabularies.get("characters"), settings)
+            torch.tensor([PAD, *ids]),
+            _letters(list(forms), vocabularies.get("characters"), settings),
         ),
     )
 
 
-def _spell(forms: list[str], letters: Vocabulary | None, settings: TokenSettings) -> Tensor | None:
-    """The ids of each word's letters, of its beginning where it has too many; first of no word."""
-    if letters is None:
+def _letters(
+    forms: list[str], vocabulary: Vocabulary | None, settings: TokenSettings
+) -> Tensor | None:
+    """Letter ids (forms + 1, L), the first row padding; words that are too long are truncated."""
+    if vocabulary is None:
         return None
-    spelt = [[], *(letters.encode(form[: settings.most_letters]) for form in forms)]
-    longest = max(map(len, spelt))
-    return torch.tensor([[*ids, *[PAD] * (longest - len(ids))] for ids in spelt])
+    ids = [[], *(vocabulary.encode(form[: settings.most_letters]) for form in forms)]
+    longest = max(map(len, ids))
+    return torch.tensor([[*each, *[PAD] * (longest - len(each))] for each in ids])
 
 
-def _shown(token: str, settings: TokenSettings) -> str:
-    """A word as its vocabulary knows it."""
+def _entry(token: str, settings: TokenSettings) -> str:
+    """The spelling under which a word is looked up in the vocabulary."""
     return token.lower() if settings.lower else token

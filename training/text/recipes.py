@@ -1,8 +1,103 @@
-"""The recipes of sequences: for each a function of the data set, which gives what differs from the defaults."""
+"""Recipes of sequence classification and tagging: settings of encoder and tokens, and named recipes.
+
+A named recipe is a function of the data set; it returns what differs from the defaults.
+"""
 
 from collections.abc import Callable
+from typing import Annotated, Literal, Self
 
-from weir.training.recipe import Setting
+from pydantic import Field, model_validator
+
+from weir.training.recipe import CliOption, Recipe, Setting, Settings
+
+COLUMN = "upos"
+TASKS = ("sequence-classification", "tagging")
+
+
+class EncoderSettings(Settings):
+    """The encoder of the steps, and the pooling of its states."""
+
+    cell: Annotated[Literal["rnn", "gru", "lstm", "tdnn"], CliOption()] = Field(
+        description="a recurrent cell, or tdnn: dilated convolutions over time"
+    )
+    hidden: Annotated[int, CliOption()] = Field(ge=1, description="units of a layer, per direction")
+    layers: Annotated[int, CliOption()] = Field(
+        default=1, ge=1, le=16, description="recurrent layers"
+    )
+    bidirectional: bool = False
+    dropout: float = Field(
+        default=0.0, ge=0.0, lt=1.0, description="on word vectors, between layers, on states"
+    )
+    pool: Annotated[Literal["last", "mean"], CliOption()] = Field(
+        default="last", description="classify a sequence by its last state or by the mean"
+    )
+    truncate_steps: Annotated[int | None, CliOption()] = Field(
+        default=None, ge=1, description="most steps that the gradient flows back through"
+    )
+
+
+class TokenSettings(Settings):
+    """How words or other tokens become vectors; absent for sequences of numbers."""
+
+    rule: Literal["words", "spaces"] = Field(
+        default="words", description="tokenisation of texts when the model is served"
+    )
+    size: int = Field(ge=1, description="size of a word embedding")
+    lower: bool = Field(default=False, description="the vocabulary is lower case")
+    minimum_count: int = Field(
+        default=1, ge=1, description="rarer words of the training data are unknown"
+    )
+    unknown_share: float = Field(
+        default=0.0, ge=0.0, lt=1.0, description="share of words replaced by unknown in training"
+    )
+    spelling: bool = Field(default=False, description="the network reads the letters of words too")
+    letter_size: int = Field(default=32, ge=1, description="size of a letter embedding")
+    spelling_width: int = Field(default=64, ge=1)
+    most_letters: int = Field(
+        default=24, ge=1, description="letters of a word; the rest is not read"
+    )
+
+
+class SequenceRecipe(Recipe):
+    """A training run of a sequence classifier or tagger."""
+
+    task: Literal["sequence-classification", "tagging"]
+    encoder: EncoderSettings
+    tokens: TokenSettings | None = Field(default=None, description="none: the steps are numbers")
+    column: Annotated[str, CliOption()] = Field(
+        default=COLUMN, description="tags of a CoNLL-U file: upos, xpos, deprel or feats:NAME"
+    )
+    dev: Annotated[str | None, CliOption(is_file=True)] = Field(
+        default=None, description="validation file; none: a share of the training rows"
+    )
+    test: Annotated[str | None, CliOption(is_file=True)] = Field(
+        default=None, description="test file; none: the one of the data set, or --dev"
+    )
+    most_rows: int | None = Field(
+        default=None, ge=2, description="training rows, drawn by the seed; none: all"
+    )
+
+    @model_validator(mode="after")
+    def _files_are_of_tokens(self) -> Self:
+        given = {
+            "dev": self.dev,
+            "test": self.test,
+            "column": self.column if self.column != COLUMN else None,
+        }
+        for name, value in given.items():
+            if value is not None and self.tokens is None:
+                raise ValueError(f"{name} goes with tokens: {self.name} reads the rows of pictures")
+        if self.encoder.pool != "last" and self.task == "tagging":
+            raise ValueError(f"pool goes with sequence-classification: {self.name} tags each step")
+        return self
+
+    @model_validator(mode="after")
+    def _truncation_needs_one_direction(self) -> Self:
+        encoder = self.encoder
+        if encoder.truncate_steps and (encoder.bidirectional or encoder.cell == "tdnn"):
+            raise ValueError("truncate_steps goes with a recurrent cell of one direction")
+        return self
+
 
 MADE_FOR = {
     "row-digits": ("digits", "mnist", "fashion-mnist"),
@@ -10,7 +105,7 @@ MADE_FOR = {
     "tagger": ("ewt", "PATH"),
     "stress": ("cmudict-stress", "PATH"),
 }
-"""The data sets of each recipe, its default first; PATH stands for a file of yours."""
+"""The data sets of each recipe, the default first; PATH stands for a file of the user."""
 
 ADAM: dict[str, Setting] = {"kind": "adamw", "learning_rate": 2e-3, "weight_decay": 1e-2}
 # One thread, as for LeNet: a step's matrices are small.
@@ -23,7 +118,7 @@ COMMON: dict[str, Setting] = {
 
 
 def row_digits(data: str) -> dict[str, Setting]:
-    """A digit read row by row: 28 steps of 28 numbers, then one class."""
+    """Digits read row by row: 28 steps of 28 numbers, then one class."""
     is_small = data == "digits"
     return {
         **COMMON,
@@ -38,7 +133,7 @@ def row_digits(data: str) -> dict[str, Setting]:
 
 
 def question(data: str) -> dict[str, Setting]:
-    """What a question asks for: words both ways, their states averaged."""
+    """Question classification: bidirectional LSTM over words, mean of its states."""
     return {
         **COMMON,
         "task": "sequence-classification",
@@ -65,7 +160,7 @@ def question(data: str) -> dict[str, Setting]:
 
 
 def tagger(_data: str) -> dict[str, Setting]:
-    """Parts of speech: words and their spelling, read both ways (X. Ma, E. Hovy, ACL 2016, without the CRF)."""
+    """Part-of-speech tagging by words and letters (X. Ma, E. Hovy, ACL 2016, without the CRF)."""
     return {
         **COMMON,
         "task": "tagging",
@@ -93,7 +188,7 @@ def tagger(_data: str) -> dict[str, Setting]:
 
 
 def stress(_data: str) -> dict[str, Setting]:
-    """Which syllables of a word are stressed: one tag a phoneme."""
+    """Stress of syllables: one tag per phoneme."""
     return {
         **COMMON,
         "task": "tagging",
@@ -121,9 +216,9 @@ RECIPES: dict[str, Callable[[str], dict[str, Setting]]] = {
 
 
 TDNN: dict[str, Setting] = {"layers": 4, "hidden": 64}
-"""Of an encoder of convolutions, unless it is told otherwise: delays of 1, 2, 4 and 8 steps, and a width at which it
-costs less than the recurrent ones. Classes are made of the mean of its states, since the last one has seen but its
-neighbours."""
+"""Defaults of a TDNN encoder: delays of 1, 2, 4 and 8 steps, and fewer units than a recurrent one.
+
+Pooling is `mean`, because the last state of a TDNN depends on its neighbours only."""
 
 
 def _quick(epochs: int, rows: int, hidden: int, batch_size: int) -> dict[str, Setting]:
@@ -143,4 +238,4 @@ QUICK: dict[str, dict[str, Setting]] = {
     "tagger": _quick(4, 2000, 64, 16),
     "stress": _quick(5, 20_000, 64, 64),
 }
-"""What the quick form changes: under a minute on one core, for tests and the demo."""
+"""Changes of the quick form: under a minute on one core, for tests and the demo."""

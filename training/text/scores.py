@@ -1,4 +1,4 @@
-"""What a network answers on sequences, scored in the field's own terms by scikit-learn."""
+"""Scores of sequence classifiers and taggers, computed by scikit-learn."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,21 +22,20 @@ Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    """Answers and what was right, (targets,) each; a right class may be one that training lacked (-1).
+class Predictions:
+    """Predicted and true classes, (targets,) each; a class unseen in training is -1.
 
-    wholly_right: (rows,) bool for each sentence that was tagged, whether every tag was right; none where
-    sentences are classified.
+    correct_rows: (rows,) bool, whether all tags of a row are correct; None for classification.
     """
 
-    given: Numbers
-    right: Numbers
-    wholly_right: NDArray[np.bool_] | None
+    predicted: Numbers
+    expected: Numbers
+    correct_rows: NDArray[np.bool_] | None
 
 
 @dataclass(frozen=True, slots=True)
 class ClassScore:
-    """One line of the table of classes."""
+    """Scores of one class."""
 
     label: str
     precision: float
@@ -46,50 +45,50 @@ class ClassScore:
 
 
 @torch.inference_mode()
-def answer(network: nn.Module, batches: Iterable[Batch]) -> Answers:
-    """Ask the network, in eval mode."""
+def predict(network: nn.Module, batches: Iterable[Batch]) -> Predictions:
+    """Run the network in eval mode over all batches."""
     network.eval()
-    given: list[Tensor] = []
-    right: list[Tensor] = []
-    wholly: list[Tensor] = []
+    predicted: list[Tensor] = []
+    expected: list[Tensor] = []
+    correct_rows: list[Tensor] = []
     for batch in batches:
         chosen = network(*batch.inputs).argmax(dim=-1)
         is_target = batch.targets != NO_TARGET
-        given.append(chosen[is_target].cpu())
-        right.append(batch.targets[is_target].cpu())
+        predicted.append(chosen[is_target].cpu())
+        expected.append(batch.targets[is_target].cpu())
         if batch.targets.ndim > 1:
-            wholly.append(((chosen == batch.targets) | ~is_target).all(dim=1).cpu())
-    return Answers(
-        given=torch.cat(given).numpy(),
-        right=torch.cat(right).numpy(),
-        wholly_right=torch.cat(wholly).numpy() if wholly else None,
+            correct_rows.append(((chosen == batch.targets) | ~is_target).all(dim=1).cpu())
+    return Predictions(
+        predicted=torch.cat(predicted).numpy(),
+        expected=torch.cat(expected).numpy(),
+        correct_rows=torch.cat(correct_rows).numpy() if correct_rows else None,
     )
 
 
-def score(answers: Answers, classes: int) -> Evaluation:
-    """Accuracy over the targets, macro F1 over the classes that occur, and whole sentences."""
+def score(found: Predictions, classes: int) -> Evaluation:
+    """Accuracy, macro F1 over the classes that occur, and for tagging sentence accuracy."""
     metrics = {
         "macro_f1": float(
             f1_score(
-                answers.right,
-                answers.given,
-                labels=np.unique(answers.right[answers.right >= 0]),
+                found.expected,
+                found.predicted,
+                labels=np.unique(found.expected[found.expected >= 0]),
                 average="macro",
                 zero_division=0.0,
             )
         )
     }
-    if answers.wholly_right is not None:
-        metrics["sentence_accuracy"] = float(answers.wholly_right.mean())
-    known = answers.right >= 0
-    counts = confusion_matrix(answers.right[known], answers.given[known], labels=range(classes))
-    return Evaluation(float(accuracy_score(answers.right, answers.given)), counts, metrics)
+    if found.correct_rows is not None:
+        metrics["sentence_accuracy"] = float(found.correct_rows.mean())
+    known = found.expected >= 0
+    counts = confusion_matrix(found.expected[known], found.predicted[known], labels=range(classes))
+    return Evaluation(float(accuracy_score(found.expected, found.predicted)), counts, metrics)
 
 
-def tabulate(answers: Answers, classes: Sequence[str]) -> list[ClassScore]:
-    """Every class that occurs, the most frequent first."""
+def tabulate(found: Predictions, classes: Sequence[str]) -> list[ClassScore]:
+    """Scores of every class that occurs, the most frequent first."""
     columns = precision_recall_fscore_support(
-        answers.right, answers.given, labels=range(len(classes)), zero_division=0.0
+        found.expected, found.predicted, labels=range(len(classes)), zero_division=0.0
     )
     table = [
         ClassScore(label, float(precision), float(recall), float(f1), int(support))

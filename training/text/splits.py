@@ -1,23 +1,23 @@
-"""The three sets of a run on sequences, as they are read: texts, or pictures to be read row by row."""
+"""The training, validation and test sets of a run on sequences: texts, or rows of pictures."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from weir.training.data import TEXT_SETS, ImageData, TextData, load, load_text
 from weir.training.data.images import Rows, divide, draw_rows, joint_checksum
-from weir.training.data.lines import load_file
 from weir.training.data.text import divide_text
+from weir.training.data.text_files import load_file
 from weir.training.errors import DataError
 from weir.training.reproducibility import Purpose, derive_seed
-from weir.training.text.recipe import SequenceRecipe
+from weir.training.text.recipes import SequenceRecipe
 
 WITH_DEV = ("ewt",)
-"""The sets that come with rows to validate on."""
+"""The sets that come with validation rows."""
 
 
 @dataclass(frozen=True, slots=True)
-class Texts:
-    """Rows to learn from, to choose the best epoch by, and to test on once."""
+class TextSets:
+    """Rows for training, for choosing the best epoch, and for the test."""
 
     train: TextData
     validation: TextData
@@ -26,22 +26,22 @@ class Texts:
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
-    """The same of pictures."""
+class PictureSets:
+    """Pictures for training, for choosing the best epoch, and for the test."""
 
     train: ImageData
     validation: ImageData
     test: ImageData
 
 
-def read_texts(recipe: SequenceRecipe) -> Texts:
-    """All three sets; what the recipe names no file for is held out of `data`.
+def read_texts(recipe: SequenceRecipe) -> TextSets:
+    """Read all three sets; a set without a file of its own is held out of `data`.
 
-    With a file to validate on and none to test on, that one is tested on too: the accuracy is then of rows
-    that the epoch was chosen by.
+    With a validation file and no test file, the validation file is the test set too. The accuracy is then
+    that of rows that the epoch was chosen by.
 
     Raises:
-        DataError: a file that is not here or broken, too few rows, or labels of another kind than the task's.
+        DataError: a file is missing or broken, too few rows, or labels that do not fit the task.
     """
     given, dev, test = _train(recipe), _file(recipe, recipe.dev), _file(recipe, recipe.test)
     test = test or (dev if recipe.data not in TEXT_SETS else None) or _split(recipe, "test")
@@ -61,7 +61,7 @@ def read_texts(recipe: SequenceRecipe) -> Texts:
     train = given if kept is None else given.take(kept)
     for data in (dev, test):
         _require_known(data, train)
-    return Texts(
+    return TextSets(
         train=train,
         validation=dev,
         test=test,
@@ -69,11 +69,11 @@ def read_texts(recipe: SequenceRecipe) -> Texts:
     )
 
 
-def read_pictures(recipe: SequenceRecipe) -> Pictures:
-    """Grey pictures of 28 x 28, the validation rows taken from the training split.
+def read_pictures(recipe: SequenceRecipe) -> PictureSets:
+    """Read grey pictures of 28 x 28; the validation rows come from the training split.
 
     Raises:
-        DataError: no such set, or broken files.
+        DataError: unknown set, or broken files.
     """
     given, test = (load(recipe.data, split) for split in ("train", "test"))
     division = divide(
@@ -81,11 +81,11 @@ def read_pictures(recipe: SequenceRecipe) -> Pictures:
     )
     kept = _thinned(len(division.kept), recipe)
     rows = division.kept if kept is None else division.kept[kept]
-    return Pictures(given.take(rows), given.take(division.held_out), test)
+    return PictureSets(given.take(rows), given.take(division.held_out), test)
 
 
 def _train(recipe: SequenceRecipe) -> TextData:
-    """The rows to learn from: all of a file of the caller's that is not needed for more than that."""
+    """The training rows: all of the user's file if another set has a file of its own."""
     is_whole = recipe.data not in TEXT_SETS and (recipe.dev or recipe.test)
     own = _file(recipe, recipe.data) if is_whole else None
     return own or _split(recipe, "train")
@@ -102,7 +102,7 @@ def _file(recipe: SequenceRecipe, name: str | None) -> TextData | None:
     if name is None:
         return None
     if not Path(name).is_file():
-        raise DataError(f"{name}: expected a file, found none")
+        raise DataError(f"{name}: expected a file, got none")
     return load_file(Path(name), column=recipe.column)
 
 
@@ -111,18 +111,18 @@ def _require_kind(data: TextData, recipe: SequenceRecipe) -> None:
         wanted, found = "a label for each row", "one for each token"
         if recipe.task == "tagging":
             wanted, found = found.replace("one", "a tag"), wanted
-        raise DataError(f"{data.name}: {recipe.name} needs {wanted}, found {found}")
+        raise DataError(f"{data.name}: {recipe.name} needs {wanted}, got {found}")
 
 
 def _require_known(data: TextData, train: TextData) -> None:
-    """Refuse rows none of which could be answered rightly; some may be of classes that training lacks."""
+    """Require a label that training has; other labels may be unknown."""
     if set(data.classes).isdisjoint(train.classes):
         raise DataError(
             f"{data.name}: expected labels of the training rows, as {train.classes[0]!r}, "
-            f"found others only, as {data.classes[0]!r}"
+            f"got others only, as {data.classes[0]!r}"
         )
 
 
 def _thinned(count: int, recipe: SequenceRecipe) -> Rows | None:
-    """Which training rows are kept where the recipe wants fewer."""
+    """The training rows to keep if the recipe limits their number, else None."""
     return draw_rows(count, recipe.most_rows, derive_seed(recipe.seed, Purpose.DIVISION, 1))

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from weir.bundle.reader import Bundle
     from weir.client.results import ModelMetadata
     from weir.training.data import ImageData, TextData
-    from weir.training.text.packed import Strip
-    from weir.training.text.recipe import TokenSettings
+    from weir.training.text.packed import Sequences
+    from weir.training.text.recipes import TokenSettings
 
 
 def of_pictures(data: "ImageData", input_name: str, rows: int) -> ClassifiedSet:
@@ -42,44 +42,41 @@ def of_sequences(data: str, bundle: "Bundle", column: str | None, rows: int) -> 
     """
     import torch
 
-    from weir.training.text.packed import starts_of, take
-
-    selected = _select_strip(data, bundle, column)
-    strip = selected.rows
-    starts = starts_of(strip)
-    names = ["frames" if strip.forms is None else "tokens", "lengths", "characters"]
+    selected = _select_sequences(data, bundle, column)
+    packed = selected.rows
+    names = ["frames" if packed.forms is None else "tokens", "lengths", "characters"]
     requests = []
-    for chosen in torch.split(torch.argsort(strip.lengths, stable=True), rows):
-        batch = take(strip, starts, chosen)
+    for chosen in torch.split(torch.argsort(packed.lengths, stable=True), rows):
+        batch = packed.take(chosen)
         inputs = {name: tensor.numpy() for name, tensor in zip(names, batch.inputs, strict=False)}
         requests.append(LabelledRequest(inputs, batch.targets.numpy()))
     return ClassifiedSet(requests, selected.origin, selected.is_unseen)
 
 
-def _select_strip(data: str, bundle: "Bundle", column: str | None) -> "Selection[Strip]":
+def _select_sequences(data: str, bundle: "Bundle", column: str | None) -> "Selection[Sequences]":
     from weir.training.data import load
     from weir.training.data.vocabulary import Vocabulary
-    from weir.training.text.experiment import to_rows
-    from weir.training.text.packed import to_strip
+    from weir.training.text.experiment import pack_rows
+    from weir.training.text.packed import pack
 
     contract = bundle.contract
     if not contract.vocabularies:
-        return Selection(to_rows(load(data, "test")), f"the test set of {data}")
+        return Selection(pack_rows(load(data, "test")), f"the test set of {data}")
     texts = _select_texts(data, bundle, column)
     entries = {name: bundle.vocabulary(name) or [] for name in contract.vocabularies}
-    strip = to_strip(
+    packed = pack(
         texts.rows,
         bundle.labels("logits") or [],
         {name: Vocabulary(tuple(lines)) for name, lines in entries.items()},
         _settings(bundle),
     )
-    return Selection(strip, texts.origin, texts.is_unseen)
+    return Selection(packed, texts.origin, texts.is_unseen)
 
 
 def _select_texts(data: str, bundle: "Bundle", column: str | None) -> "Selection[TextData]":
     """The texts to send, labelled for the bundle's task."""
     from weir.training.data import TEXT_SETS, load_text
-    from weir.training.data.lines import load_file
+    from weir.training.data.text_files import load_file
 
     contract, of_conllu = bundle.contract, column or "upos"
     selected = select_rows(
@@ -101,7 +98,7 @@ def _select_texts(data: str, bundle: "Bundle", column: str | None) -> "Selection
 
 def _settings(bundle: "Bundle") -> "TokenSettings":
     """The tokenization settings of the contract."""
-    from weir.training.text.recipe import TokenSettings
+    from weir.training.text.recipes import TokenSettings
 
     contract = bundle.contract
     letters = contract.padded_axes.get("letters")

@@ -15,17 +15,16 @@ from weir.bundle.decoding import Detokenisation
 from weir.client.errors import UsageError, WeirError
 from weir.evaluate.test_set import LabelledRequest, Selection, select_rows
 from weir.training.data import PAIR_SETS, PairData
-from weir.training.data.segment import Segmenter, Side
-from weir.training.data.subwords import joined
+from weir.training.data.tokenizer import Side, Tokenizer, join_subwords
 from weir.training.data.vocabulary import PAD, Vocabulary
 from weir.training.errors import DataError
 from weir.training.recipe import Setting
 from weir.training.recipes import make_recipe, quicken, require_applicable
-from weir.training.seq2seq.packed import Strip, encode
-from weir.training.seq2seq.recipe import Seq2SeqRecipe
-from weir.training.seq2seq.recipes import RECIPES
-from weir.training.seq2seq.scores import bleu, token_error_rate, word_error_rate
+from weir.training.seq2seq.evaluation import bleu, token_error_rate, word_error_rate
+from weir.training.seq2seq.packed import encode
+from weir.training.seq2seq.recipes import RECIPES, Seq2SeqRecipe
 from weir.training.seq2seq.splits import read_pairs, read_whole
+from weir.training.text.packed import PackedRows
 
 if TYPE_CHECKING:
     from weir.bundle.contract import Contract
@@ -68,9 +67,9 @@ class PairSet:
             for row, tokens in zip(request.targets.tolist(), self._read(answer), strict=True):
                 outputs[row] = tokens
         if self.rule == "subwords":
-            scored = bleu(list(map(joined, outputs)), self.data.references, lower=True)
+            scored = bleu(list(map(join_subwords, outputs)), self.data.references, lower=True)
             return {"bleu": scored.score}
-        split = Segmenter(self.rule).split
+        split = Tokenizer(self.rule).split
         references = [[split(text) for text in accepted] for accepted in self.data.references]
         return {
             "word_error_rate": word_error_rate(outputs, references),
@@ -117,12 +116,12 @@ def hold_out(
         )
     selected = _select(data, contract, changes, is_quick=is_quick)
     pairs = selected.rows
-    segmenter = Segmenter(tokenisation.rule, tokenisation.lower, bundle.subwords)
-    source = Side(segmenter, _vocabulary(bundle, tokenisation.tokens))
-    strip = Strip.of(encode(pairs.sources, source, pairs.name))
+    tokenizer = Tokenizer(tokenisation.rule, tokenisation.lower, bundle.subwords)
+    source = Side(tokenizer, _vocabulary(bundle, tokenisation.tokens))
+    packed = PackedRows.of_ids(encode(pairs.sources, source, pairs.name))
     requests = []
-    for chosen in torch.split(torch.argsort(strip.lengths, stable=True), rows):
-        inputs = {"tokens": strip.take(chosen, PAD), "lengths": strip.lengths[chosen]}
+    for chosen in torch.split(torch.argsort(packed.lengths, stable=True), rows):
+        inputs = {"tokens": packed.take(chosen, PAD), "lengths": packed.lengths[chosen]}
         numbers = {name: tensor.numpy() for name, tensor in inputs.items()}
         requests.append(LabelledRequest(numbers, chosen.numpy()))
     vocabulary = _vocabulary(bundle, decoding.previous)

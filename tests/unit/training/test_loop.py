@@ -23,7 +23,7 @@ from weir.training.loop import (
     evaluate,
     fit,
 )
-from weir.training.models.auxiliary import WithAuxiliary
+from weir.training.models.layers import WithAuxiliary
 from weir.training.optimization import NO_TARGET, UNSEEN, cross_entropy, make_optimizer
 from weir.training.recipe import Setting
 from weir.training.recipes import AnyRecipe, change_recipe, make_recipe

@@ -11,7 +11,7 @@ from weir.training.models import MODELS
 from weir.training.recipe import Setting
 from weir.training.recipes import AnyRecipe, change_recipe, make_recipe, quicken, require_applicable
 from weir.training.text import recipes as of_sequences
-from weir.training.text.recipe import SequenceRecipe
+from weir.training.text.recipes import SequenceRecipe
 
 PICTURES = [(name, data) for name in of_pictures.RECIPES for data in (*DATA_SETS, "/my/pictures")]
 SEQUENCES = [(name, data) for name in of_sequences.RECIPES for data in (*TEXT_SETS, "/my/text")]

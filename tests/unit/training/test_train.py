@@ -27,7 +27,7 @@ from weir.training.run_directory import (
     part_of,
     read_record,
 )
-from weir.training.text.gradient_log import GRADIENTS
+from weir.training.text.gradients import GRADIENTS
 from weir.training.train import Monitor, TrainingOptions, run_training, train
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ from weir.export.errors import ExportError
 from weir.export.runs.run import publish_run
 from weir.export.seq2seq.spec import PairSpec
 from weir.training.__main__ import main as train
-from weir.training.data.subwords import cut, open_subwords
+from weir.training.data.tokenizer import open_subwords, split_subwords
 from weir.training.seq2seq.experiment import load_sides
 
 SMALL = ["--quick", "--epochs", "1", "--hidden", "8"]
@@ -49,8 +49,8 @@ def test_model_of_subwords_is_that_of_the_run(tmp_path: Path) -> None:
     run, bundle = publish("translate", tmp_path)
 
     assert bundle.subwords is not None
-    pieces = cut(open_subwords(bundle.subwords), "abc cab")
-    assert pieces == load_sides(run).source.segmenter.split("ABC  cab")
+    pieces = split_subwords(open_subwords(bundle.subwords), "abc cab")
+    assert pieces == load_sides(run).source.tokenizer.split("ABC  cab")
     assert set(pieces) <= set(bundle.vocabulary("tokens") or [])
 
 

@@ -20,7 +20,6 @@ from weir.training.data.vocabulary import UNKNOWN
 from weir.training.errors import DataError
 from weir.training.run_directory import read_record
 from weir.training.text.experiment import load_model, load_test, load_vocabularies
-from weir.training.text.packed import starts_of, take
 
 TOLERANCE = 1e-5
 """Sums of at most some hundred float32 products of size 1, in another order."""
@@ -146,8 +145,8 @@ def test_parity_and_provenance_are_recorded(name: str, trained: dict[str, Traine
 @every_run
 def test_test_rows_are_served_as_torch_answers_them(name: str, trained: dict[str, Trained]) -> None:
     run, _, bundle = trained[name]
-    strip = load_test(run, read_record(run))
-    batch = take(strip, starts_of(strip), torch.arange(len(strip)))
+    packed = load_test(run, read_record(run))
+    batch = packed.take(torch.arange(len(packed)))
     inputs = ("frames" if name == "row-digits" else "tokens", "lengths", "characters")
     with torch.inference_mode():
         expected = load_model(run)(*batch.inputs).numpy()

@@ -24,8 +24,7 @@ from weir.export.seq2seq.spec import PairSpec
 from weir.export.spec import ExportSpec
 from weir.training.models.decoder import Memory, Step
 from weir.training.models.seq2seq import EncoderDecoder
-from weir.training.seq2seq.search import greedy
-from weir.training.seq2seq.stepping import steps_of
+from weir.training.seq2seq.search import greedy, stepper_of
 
 SPEC = PairSpec(
     architecture="gru",
@@ -181,7 +180,7 @@ def test_padding_changes_nothing_in_the_graphs(form: dict[str, object], publish:
         own = (batch["tokens"][row : row + 1, :length], batch["lengths"][row : row + 1])
         with torch.no_grad():
             memory = model.encode(*own)
-        (alone,) = greedy(steps_of(model, memory, own[1]), memory.state, torch.tensor([12]))
+        (alone,) = greedy(stepper_of(model, memory, own[1]), memory.state, torch.tensor([12]))
         assert together[row].tokens == alone.tokens
         if alone.attention is not None:
             looked = together[row].attention

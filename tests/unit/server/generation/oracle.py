@@ -20,9 +20,8 @@ from weir.server.generation.sampling import (
 )
 from weir.training.models.decoder import Memory
 from weir.training.models.seq2seq import EncoderDecoder
-from weir.training.seq2seq import hypotheses as theirs
 from weir.training.seq2seq import search as training
-from weir.training.seq2seq.stepping import steps_of
+from weir.training.seq2seq.search import stepper_of
 
 PAD, BEGIN, END = 0, 2, 3
 ROWS = 12
@@ -58,14 +57,14 @@ class Case:
         with torch.inference_mode():
             return self.network.encode(tokens, lengths), lengths
 
-    def greedy(self) -> list[theirs.Hypothesis]:
+    def greedy(self) -> list[training.Hypothesis]:
         memory, lengths = self.encoded
-        step = steps_of(self.network, memory, lengths)
+        step = stepper_of(self.network, memory, lengths)
         return training.greedy(step, memory.state, self._limits, length_power=self.length_power)
 
-    def beam(self, width: int, best: int) -> list[list[theirs.Hypothesis]]:
+    def beam(self, width: int, best: int) -> list[list[training.Hypothesis]]:
         memory, lengths = self.encoded
-        step = steps_of(self.network, memory, lengths)
+        step = stepper_of(self.network, memory, lengths)
         return training.beam(
             step,
             memory.state,
@@ -90,7 +89,7 @@ class Case:
         searching = begin(SearchContext(END, self.limit, self.length_power, length))
         memory, lengths = self.encoded
         rows = torch.full((searching.slots,), row)
-        make = steps_of(self.network, memory, lengths)
+        make = stepper_of(self.network, memory, lengths)
         state, previous = memory.state[rows], torch.full_like(rows, BEGIN)
         # One step more than there may be: a search that goes on is a failed test, not a hang.
         for _ in range(self.limit + 1):
@@ -115,7 +114,7 @@ def as_step(log_probabilities: Tensor, attention: Tensor | None) -> DecoderStep:
 
 
 def assert_same(
-    answers: Sequence[Sequence[Hypothesis]], wanted: Sequence[Sequence[theirs.Hypothesis]]
+    answers: Sequence[Sequence[Hypothesis]], wanted: Sequence[Sequence[training.Hypothesis]]
 ) -> None:
     for own, trained in zip(answers, wanted, strict=True):
         assert [each.tokens for each in own] == [each.tokens for each in trained]

@@ -13,7 +13,7 @@ from weir.server.generation.decoder_batch import Row
 from weir.server.generation.sampling_parameters import SearchParameters
 from weir.training.models.decoder import Step
 from weir.training.seq2seq import search as training
-from weir.training.seq2seq.hypotheses import Hypothesis
+from weir.training.seq2seq.search import Hypothesis
 
 SOURCES = ([5, 8, 4], [6], [7, 7, 5, 4, 8, 6], [8, 8], [4, 5, 6, 7, 8])
 

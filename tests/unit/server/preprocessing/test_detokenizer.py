@@ -11,7 +11,7 @@ from tests.helpers import pairs
 from weir.bundle.reader import Bundle
 from weir.server.errors import ModelLoadError
 from weir.server.preprocessing.detokenizer import Detokenizer, DetokenizerStream, detokenizer_of
-from weir.training.data.segment import Rule, Side, learn_side
+from weir.training.data.tokenizer import Rule, Side, learn_side
 from weir.training.data.vocabulary import SPECIAL
 
 ENTRIES = [*SPECIAL, "a", "b", "\u2581c", "\u2581"]

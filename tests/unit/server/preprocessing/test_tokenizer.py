@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from weir.bundle.contract import Contract, Tolerance
 from weir.bundle.reader import Bundle
 from weir.bundle.sequences import PaddedAxis, Tokenisation, ValueRange
+from weir.bundle.text import tokenise
 from weir.server.errors import InvalidRequest, ModelLoadError
 from weir.server.preprocessing.tokenizer import Tokenizer, tokenizer_of
-from weir.training.data.segment import Rule, Side, learn_side
-from weir.training.data.tokenise import tokenise
+from weir.training.data.tokenizer import Rule, Side, learn_side
 from weir.training.data.vocabulary import SPECIAL, Vocabulary
 
 WORDS = [*SPECIAL, "the", "cat", "sat", "café", "."]
@@ -157,7 +157,7 @@ def learnt(rule: Rule, *, lower: bool) -> tuple[Side, Tokenizer]:
         Tokenisation(rule=rule, lower=lower, unknown=1, model="m" if rule == "subwords" else None),
         {"tokens": side.vocabulary.entries},
         time=TIME.model_copy(update={"maximum": 4096}),
-        subwords=side.segmenter.model,
+        subwords=side.tokenizer.model,
         lowers_texts=True,
     )
     return side, reading
@@ -171,7 +171,7 @@ odd = st.lists(st.sampled_from([*"the cat LOW.;'\u2581\u0301\u0323Σς", "İ", "
 @given(text=st.one_of(st.text(), odd.map("".join)))
 def test_sources_of_pairs_are_read_as_in_training(rule: Rule, lower: bool, text: str) -> None:  # noqa: FBT001
     side, reading = learnt(rule, lower=lower)
-    tokens = side.segmenter.split(text)
+    tokens = side.tokenizer.split(text)
 
     if tokens:
         assert list(reading.tokenize(text).tokens) == tokens
@@ -189,7 +189,7 @@ def test_rows_of_one_graph_are_read_as_in_training(text: str) -> None:
         {"tokens": vocabulary.entries},
         time=TIME.model_copy(update={"maximum": 4096}),
     )
-    tokens = tokenise(text, lower=False)
+    tokens = tokenise(text)
 
     if tokens:
         assert list(one.tokenize(text).ids) == vocabulary.encode([each.lower() for each in tokens])

@@ -12,7 +12,7 @@ from PIL import Image
 
 from weir.training.data import cifar10, load
 from weir.training.data.cifar10 import CLASSES, load_cifar10
-from weir.training.data.download import Places, RemoteFile, checksum
+from weir.training.data.download import DataFolders, RemoteFile, checksum
 from weir.training.data.images import Split
 from weir.training.errors import DataError, DownloadError
 
@@ -26,12 +26,12 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
+def places(tmp_path: Path) -> DataFolders:
     (tmp_path / "named" / "cifar10").mkdir(parents=True)
-    return Places(tmp_path / "named", tmp_path / "cache")
+    return DataFolders(tmp_path / "named", tmp_path / "cache")
 
 
-def folder(places: Places) -> Path:
+def folder(places: DataFolders) -> Path:
     assert places.folder is not None
     return places.folder / "cifar10"
 
@@ -71,7 +71,7 @@ def jpegs() -> dict[str, bytes]:
 
 @pytest.mark.parametrize("form", ["archive", "batches", "gzipped"])
 def test_binary_batches_are_read_in_their_order(
-    places: Places, form: str, monkeypatch: pytest.MonkeyPatch
+    places: DataFolders, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if form == "archive":
         path = folder(places) / "cifar-10-binary.tar.gz"
@@ -93,7 +93,7 @@ def test_binary_batches_are_read_in_their_order(
     assert train.classes == CLASSES and train.checksum == test.checksum
 
 
-def test_jpegs_are_read_class_by_class_and_decoded_once(places: Places) -> None:
+def test_jpegs_are_read_class_by_class_and_decoded_once(places: DataFolders) -> None:
     path = folder(places) / "cifar-10-images.tar.gz"
     write_tar(path, dict(sorted(jpegs().items(), reverse=True)))
 
@@ -115,7 +115,7 @@ def test_jpegs_are_read_class_by_class_and_decoded_once(places: Places) -> None:
     assert [p.name for p in (places.cache / "cifar10" / "decoded").iterdir()] == [train.checksum]
 
 
-def test_a_broken_cache_is_named(places: Places) -> None:
+def test_a_broken_cache_is_named(places: DataFolders) -> None:
     write_tar(folder(places) / "cifar-10-images.tar.gz", jpegs())
     kept = places.cache / "cifar10" / "decoded" / load_cifar10("test", places).checksum
     (kept / "test-images.npy").write_bytes(b"no array")
@@ -124,7 +124,7 @@ def test_a_broken_cache_is_named(places: Places) -> None:
         load_cifar10("test", places)
 
 
-def test_another_file_is_decoded_anew(places: Places) -> None:
+def test_another_file_is_decoded_anew(places: DataFolders) -> None:
     path = folder(places) / "cifar-10-images.tar.gz"
     write_tar(path, jpegs())
     before = load_cifar10("test", places)
@@ -145,14 +145,14 @@ def test_another_file_is_decoded_anew(places: Places) -> None:
         (
             "pictures/train/cat/0003.jpg",
             None,
-            r"expected 10 pictures of each class to train, found ",
+            r"expected 10 pictures of each class to train, got ",
         ),
-        ("pictures/train/cat/9999.jpg", "64", r"9999.jpg: expected 32 x 32 pixels, found 64 x 64"),
+        ("pictures/train/cat/9999.jpg", "64", r"9999.jpg: expected 32 x 32 pixels, got 64 x 64"),
     ],
     ids=["broken", "missing", "another size"],
 )
 def test_a_tar_that_is_not_the_set_is_refused(
-    places: Places, name: str, content: bytes | str | None, message: str
+    places: DataFolders, name: str, content: bytes | str | None, message: str
 ) -> None:
     files = jpegs()
     if content is None:
@@ -174,14 +174,14 @@ def test_a_tar_that_is_not_the_set_is_refused(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (batches()["test_batch.bin"][:-1], "test_batch.bin: expected records of 3073 bytes, found"),
-        (records(20)[:-1].tobytes(), "expected 2 pictures of each class to test, found"),
-        (b"\x0b" + batches()["test_batch.bin"][1:], "expected labels of 0 to 9, found 11"),
+        (batches()["test_batch.bin"][:-1], "test_batch.bin: expected records of 3073 bytes, got"),
+        (records(20)[:-1].tobytes(), "expected 2 pictures of each class to test, got"),
+        (b"\x0b" + batches()["test_batch.bin"][1:], "expected labels of 0 to 9, got 11"),
     ],
     ids=["cut short", "a row missing", "a wrong label"],
 )
 def test_batches_that_are_not_the_set_are_refused(
-    places: Places, content: bytes, message: str
+    places: DataFolders, content: bytes, message: str
 ) -> None:
     for name, whole in batches().items():
         (folder(places) / name).write_bytes(content if name == "test_batch.bin" else whole)
@@ -190,15 +190,15 @@ def test_batches_that_are_not_the_set_are_refused(
         load_cifar10("test", places)
 
 
-def test_a_broken_archive_is_named(places: Places) -> None:
+def test_a_broken_archive_is_named(places: DataFolders) -> None:
     (folder(places) / "cifar-10-images.tar.gz").write_bytes(b"no tar")
 
-    with pytest.raises(DataError, match=r"cifar-10-images.tar.gz: expected a tar file, found"):
+    with pytest.raises(DataError, match=r"cifar-10-images.tar.gz: expected a tar file, got"):
         load_cifar10("train", places)
 
 
 def test_an_incomplete_set_of_batches_is_fetched_instead(
-    places: Places, monkeypatch: pytest.MonkeyPatch
+    places: DataFolders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder(places) / "data_batch_1.bin").write_bytes(batches()["data_batch_1.bin"])
     monkeypatch.setattr(cifar10, "BINARY", RemoteFile("http://127.0.0.1:1/cifar.tar.gz", 1, ""))

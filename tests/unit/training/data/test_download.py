@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from weir.training.data.download import Places, RemoteFile, locate
+from weir.training.data.download import DataFolders, RemoteFile, locate
 from weir.training.errors import DataError, DownloadError
 
 CONTENT = b"sixteen bytes..."
@@ -47,7 +47,7 @@ def remote(url: str) -> RemoteFile:
 def test_a_missing_file_is_downloaded_announced_and_kept(
     site: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    places = Places(None, tmp_path / "cache")
+    places = DataFolders(None, tmp_path / "cache")
 
     with caplog.at_level(logging.WARNING):
         first = locate("set", remote(f"{site}/good"), places)
@@ -62,7 +62,7 @@ def test_a_missing_file_is_downloaded_announced_and_kept(
 def test_a_download_that_is_not_the_file_leaves_nothing(
     site: str, tmp_path: Path, name: str
 ) -> None:
-    places = Places(None, tmp_path / "cache")
+    places = DataFolders(None, tmp_path / "cache")
 
     with pytest.raises(DownloadError, match=f"{site}/{name}"):
         locate("set", remote(f"{site}/{name}"), places)
@@ -72,12 +72,12 @@ def test_a_download_that_is_not_the_file_leaves_nothing(
 
 def test_no_server_is_a_download_error(tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="could not be fetched"):
-        locate("set", remote("http://127.0.0.1:1/good"), Places(None, tmp_path))
+        locate("set", remote("http://127.0.0.1:1/good"), DataFolders(None, tmp_path))
 
 
 def test_plain_http_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="expected an https address"):
-        locate("set", remote("http://example.invalid/good"), Places(None, tmp_path))
+        locate("set", remote("http://example.invalid/good"), DataFolders(None, tmp_path))
 
 
 def test_the_named_folder_comes_before_the_cache(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_the_named_folder_comes_before_the_cache(tmp_path: Path) -> None:
         (tmp_path / place / "set").mkdir(parents=True)
         (tmp_path / place / "set" / "good").write_bytes(CONTENT)
 
-    found = locate("set", remote("x://y/good"), Places(tmp_path / "named", tmp_path / "cache"))
+    found = locate("set", remote("x://y/good"), DataFolders(tmp_path / "named", tmp_path / "cache"))
 
     assert found == tmp_path / "named" / "set" / "good"
 
@@ -94,31 +94,31 @@ def test_another_file_of_the_name_is_an_error_not_a_reason_to_look_further(tmp_p
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "good").write_bytes(b"other")
 
-    with pytest.raises(DataError, match=f"expected SHA-256 {DIGEST}, found"):
-        locate("set", remote("x://y/good"), Places(tmp_path, tmp_path / "cache"))
+    with pytest.raises(DataError, match=f"expected SHA-256 {DIGEST}, got"):
+        locate("set", remote("x://y/good"), DataFolders(tmp_path, tmp_path / "cache"))
 
 
 def test_a_gzipped_file_is_known_by_what_is_in_it(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     packed = tmp_path / "set" / "good.gz"
-    places = Places(tmp_path, tmp_path / "cache")
+    places = DataFolders(tmp_path, tmp_path / "cache")
 
     packed.write_bytes(gzip.compress(CONTENT, 1))
     assert locate("set", remote("x://y/good"), places) == packed
 
     packed.write_bytes(gzip.compress(b"other"))
-    with pytest.raises(DataError, match=f"expected SHA-256 {DIGEST}, found"):
+    with pytest.raises(DataError, match=f"expected SHA-256 {DIGEST}, got"):
         locate("set", remote("x://y/good"), places)
 
     packed.write_bytes(CONTENT)
-    with pytest.raises(DataError, match=r"good\.gz: expected a gzip file, found"):
+    with pytest.raises(DataError, match=r"good\.gz: expected a gzip file, got"):
         locate("set", remote("x://y/good"), places)
 
 
 def test_the_environment_names_the_places(tmp_path: Path) -> None:
     both = {"WEIR_DATA": str(tmp_path), "XDG_CACHE_HOME": "/c", "LOCALAPPDATA": "/c"}
 
-    assert Places.from_environment(both).folder == tmp_path
-    assert Places.from_environment({}).folder is None
-    with pytest.raises(DataError, match="WEIR_DATA: expected a folder, found none at /no/such"):
-        Places.from_environment({"WEIR_DATA": "/no/such"})
+    assert DataFolders.from_environment(both).folder == tmp_path
+    assert DataFolders.from_environment({}).folder is None
+    with pytest.raises(DataError, match="WEIR_DATA: expected a folder, got none at /no/such"):
+        DataFolders.from_environment({"WEIR_DATA": "/no/such"})

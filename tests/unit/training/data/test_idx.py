@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from weir.training.data import load
-from weir.training.data.download import Places, RemoteFile
+from weir.training.data.download import DataFolders, RemoteFile
 from weir.training.data.idx import IdxSource, load_idx, read_idx
 from weir.training.errors import DataError
 
@@ -33,17 +33,17 @@ def test_reads_what_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"not gzip", "expected a gzip file, found"),
-        (gzip.compress(b"\0\0\x08\x01" + bytes(40))[:-9], "expected a gzip file, found"),
-        (gzip.compress(b""), "found nothing"),
+        (b"not gzip", "expected a gzip file, got"),
+        (gzip.compress(b"\0\0\x08\x01" + bytes(40))[:-9], "expected a gzip file, got"),
+        (gzip.compress(b""), "got nothing"),
         (
             gzip.compress(b"\0\0\x08\x01\0\0\0\x02ab"),
-            "expected an idx header 00000803 and 3 sizes, found 000008010000000",
+            "expected an idx header 00000803 and 3 sizes, got 000008010000000",
         ),
-        (gzip.compress(b"\0\0\x0d\x03" + bytes(12)), "found 00000d03"),
+        (gzip.compress(b"\0\0\x0d\x03" + bytes(12)), "got 00000d03"),
         (
             gzip.compress(b"\0\0\x08\x03" + struct.pack(">3I", 2, 2, 2) + b"1234567"),
-            r"expected 8 bytes for shape \(2, 2, 2\), found 7",
+            r"expected 8 bytes for shape \(2, 2, 2\), got 7",
         ),
         (
             gzip.compress(b"\0\0\x08\x03" + struct.pack(">3I", *[2**32 - 1] * 3)),
@@ -80,7 +80,7 @@ def tiny_source(folder: Path) -> IdxSource:
 
 def test_both_splits_have_the_documented_form(tmp_path: Path) -> None:
     source = tiny_source(tmp_path)
-    places = Places(tmp_path, tmp_path / "cache")
+    places = DataFolders(tmp_path, tmp_path / "cache")
 
     train, test = load_idx(source, "train", places), load_idx(source, "test", places)
 

@@ -93,10 +93,10 @@ def test_unreadable_files_are_all_named(shapes: Path) -> None:
 
 def test_what_is_no_set_of_classes_is_refused(tmp_path: Path, shapes: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="at least 2 classes, found 0"):
+    with pytest.raises(DataError, match="at least 2 classes, got 0"):
         load(str(tmp_path / "empty"))
     (shapes / "void").mkdir()
-    with pytest.raises(DataError, match="void: expected pictures, found none"):
+    with pytest.raises(DataError, match="void: expected pictures, got none"):
         load(str(shapes))
     paint(shapes / "void" / "one.png", (0, 0, 0))
     with pytest.raises(DataError, match="void: expected at least 3 pictures"):
@@ -109,7 +109,7 @@ def test_test_classes_must_be_those_of_training(tmp_path: Path) -> None:
     for name in ("train/a", "train/b", "test/a", "test/c"):
         paint(tmp_path / name / "0.png", (0, 0, 0))
 
-    with pytest.raises(DataError, match=r"expected the classes of .*, a, b; found a, c"):
+    with pytest.raises(DataError, match=r"expected the classes of .*, a, b; got a, c"):
         load(str(tmp_path))
 
 
@@ -149,7 +149,7 @@ def test_a_tar_with_splits_and_broken_pictures_names_them(tmp_path: Path) -> Non
 def test_a_file_that_is_no_tar_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(b"no tar")
 
-    with pytest.raises(DataError, match=r"x\.tar: expected a tar file, found"):
+    with pytest.raises(DataError, match=r"x\.tar: expected a tar file, got"):
         load(str(tmp_path / "x.tar"))
 
 

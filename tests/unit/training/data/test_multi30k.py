@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from weir.training.data import load_pairs, multi30k
-from weir.training.data.download import Places, RemoteFile, checksum
+from weir.training.data.download import DataFolders, RemoteFile, checksum
 from weir.training.data.multi30k import Language, load_multi30k
 from weir.training.errors import DataError
 
 
 @pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataFolders:
     """Two sentences to train on, in two languages."""
     folder = tmp_path / "multi30k"
     folder.mkdir()
@@ -23,10 +23,10 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
         url = f"https://nowhere.invalid/{path.name}"
         files["train", language] = RemoteFile(url, path.stat().st_size, checksum(path))
     monkeypatch.setattr(multi30k, "FILES", files)
-    return Places(tmp_path, tmp_path / "cache")
+    return DataFolders(tmp_path, tmp_path / "cache")
 
 
-def test_german_to_english_unless_told(places: Places) -> None:
+def test_german_to_english_unless_told(places: DataFolders) -> None:
     data = load_multi30k("train", places)
     back = load_multi30k("train", places, source_language="en", target_language="de")
 
@@ -35,8 +35,8 @@ def test_german_to_english_unless_told(places: Places) -> None:
     assert (data.name, back.name) == ("multi30k-de-en", "multi30k-en-de")
 
 
-def test_one_language_twice_is_refused(places: Places) -> None:
-    with pytest.raises(DataError, match="multi30k: expected two languages, found de twice"):
+def test_one_language_twice_is_refused(places: DataFolders) -> None:
+    with pytest.raises(DataError, match="multi30k: expected two languages, got de twice"):
         load_multi30k("train", places, target_language="de")
 
 

@@ -26,9 +26,9 @@ def test_rows_are_taken_in_the_order_asked_for() -> None:
 @pytest.mark.parametrize(
     ("tokens", "labels", "is_tagged", "message"),
     [
-        ((), (), True, "x, row 1: expected tokens, found none"),
-        (("a", "b"), ("A",), True, "x, row 1: expected 2 labels for 2 tokens, found 1"),
-        (("a", "b"), ("A", "B"), False, "x, row 1: expected 1 labels for 2 tokens, found 2"),
+        ((), (), True, "x, row 1: expected tokens, got none"),
+        (("a", "b"), ("A",), True, "x, row 1: expected 2 labels for 2 tokens, got 1"),
+        (("a", "b"), ("A", "B"), False, "x, row 1: expected 1 labels for 2 tokens, got 2"),
     ],
     ids=["empty row", "too few tags", "too many labels"],
 )

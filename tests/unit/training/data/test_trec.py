@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from weir.training.data import load_text, trec
-from weir.training.data.download import Places, RemoteFile, checksum
+from weir.training.data.download import DataFolders, RemoteFile, checksum
 from weir.training.data.trec import load_trec
 from weir.training.errors import DataError
 
 
 @pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataFolders:
     """A set of two questions to train and a broken one to test."""
     folder = tmp_path / "trec"
     folder.mkdir()
@@ -24,10 +24,10 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
         path.write_text(text)
         file = RemoteFile(f"https://nowhere.invalid/{name}", len(text), checksum(path))
         monkeypatch.setattr(trec, name, file)
-    return Places(tmp_path, tmp_path / "cache")
+    return DataFolders(tmp_path, tmp_path / "cache")
 
 
-def test_questions_are_cut_and_labelled(places: Places) -> None:
+def test_questions_are_cut_and_labelled(places: DataFolders) -> None:
     data = load_trec("train", places)
 
     assert data.rows[1] == ("Who", "'", "s", "he", "?")
@@ -35,19 +35,17 @@ def test_questions_are_cut_and_labelled(places: Places) -> None:
     assert data.name == "trec" and data.classes == ("HUM", "NUM")
 
 
-def test_fine_classes_and_lower_case_are_options(places: Places) -> None:
+def test_fine_classes_and_lower_case_are_options(places: DataFolders) -> None:
     data = load_trec("train", places, is_fine=True, lower=True)
 
     assert data.rows[0][5:8] == ("denver", "to", "aspen")
     assert data.labels == (("NUM:dist",), ("HUM:ind",)) and data.name == "trec-fine"
 
 
-def test_what_is_no_question_is_named(places: Places) -> None:
-    with pytest.raises(
-        DataError, match=r"TEST, line 2: expected COARSE:fine and a question, found"
-    ):
+def test_what_is_no_question_is_named(places: DataFolders) -> None:
+    with pytest.raises(DataError, match=r"TEST, line 2: expected COARSE:fine and a question, got"):
         load_trec("test", places)
-    with pytest.raises(DataError, match="trec: expected the split train or test, found dev"):
+    with pytest.raises(DataError, match="trec: expected the split train or test, got dev"):
         load_trec("dev", places)
 
 

@@ -53,13 +53,13 @@ def test_known_tokens_and_the_file_come_back(rows: list[list[str]]) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", r"v\.txt, line 1: expected '<pad>', found nothing"),
-        ("<pad>\n<unk>\n<s>\n", r"line 4: expected '</s>', found nothing"),
-        ("<pad>\r\n<unk>\r\n", r"line 1: expected '<pad>', found '<pad>\\r'"),
-        (HEAD + "a\nb", r"line 6: expected a line feed at its end, found none"),
-        (HEAD + "a\n\nb\n", r"line 6: expected text without line breaks, found ''"),
-        (HEAD + "a\x85\n", r"line 5: expected text without line breaks, found 'a\\x85'"),
-        (HEAD + "a\nb\na\n", r"line 7: expected each entry once, found 'a' of line 5 again"),
+        ("", r"v\.txt, line 1: expected '<pad>', got nothing"),
+        ("<pad>\n<unk>\n<s>\n", r"line 4: expected '</s>', got nothing"),
+        ("<pad>\r\n<unk>\r\n", r"line 1: expected '<pad>', got '<pad>\\r'"),
+        (HEAD + "a\nb", r"line 6: expected a line feed at its end, got none"),
+        (HEAD + "a\n\nb\n", r"line 6: expected text without line breaks, got ''"),
+        (HEAD + "a\x85\n", r"line 5: expected text without line breaks, got 'a\\x85'"),
+        (HEAD + "a\nb\na\n", r"line 7: expected each entry once, got 'a' of line 5 again"),
     ],
     ids=["empty", "short", "carriage returns", "cut", "blank line", "odd break", "twice"],
 )

@@ -68,7 +68,7 @@ def test_alexnet_of_2012_has_the_published_parameters_and_multiply_adds() -> Non
     counts = count_multiply_adds(network, (3, 224, 224))
 
     assert free_parameters(network) == 60_965_224
-    # Places times kernels times weights a kernel, from figure 2: each tower sees half in 2, 4 and 5.
+    # DataFolders times kernels times weights a kernel, from figure 2: each tower sees half in 2, 4 and 5.
     assert counts == {
         "conv1": 55**2 * 96 * 11**2 * 3,
         "conv2": 27**2 * 256 * 5**2 * 48,

@@ -10,9 +10,8 @@ from torch.nn import functional
 from tests.unit.training import layouts
 from weir.training.errors import ModelError
 from weir.training.models import build
-from weir.training.models.auxiliary import WithAuxiliary
-from weir.training.models.convolution import IMAGENET_MEAN, IMAGENET_STD
 from weir.training.models.inception import InceptionV1
+from weir.training.models.layers import IMAGENET_MEAN, IMAGENET_STD, WithAuxiliary
 from weir.training.weight_sharing import count_multiply_adds, count_sharing, free_parameters
 
 SIDE = 224

@@ -8,7 +8,7 @@ from torch.nn import functional
 from tests.unit.training import layouts
 from weir.training.errors import ModelError
 from weir.training.models import build
-from weir.training.models.auxiliary import WithAuxiliary
+from weir.training.models.layers import WithAuxiliary
 from weir.training.weight_sharing import count_multiply_adds, count_sharing, free_parameters
 
 

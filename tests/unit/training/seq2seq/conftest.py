@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from weir.training.seq2seq.recipe import Seq2SeqRecipe
-from weir.training.seq2seq.recipes import RECIPES
+from weir.training.seq2seq.recipes import RECIPES, Seq2SeqRecipe
 
 WORDS = ("ab", "abc", "b", "ba", "bab", "c", "ca", "cab", "cc", "cca")
 

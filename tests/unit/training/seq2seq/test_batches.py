@@ -4,17 +4,19 @@ import torch
 
 from weir.training.loop import Batch
 from weir.training.optimization import cross_entropy
-from weir.training.seq2seq.batches import in_order, make_task, sources_in_order
-from weir.training.seq2seq.packed import Pairs, Strip
-from weir.training.seq2seq.recipe import ForcingSettings, Seq2SeqRecipe
+from weir.training.seq2seq.batches import in_order, make_task
+from weir.training.seq2seq.packed import PackedPairs
+from weir.training.seq2seq.recipes import ForcingSettings, Seq2SeqRecipe
+from weir.training.text.batches import shortest_first
+from weir.training.text.packed import PackedRows
 
 
-def some_pairs(count: int = 50) -> Pairs:
+def some_pairs(count: int = 50) -> PackedPairs:
     generator = torch.Generator().manual_seed(1)
     lengths = torch.randint(1, 7, (2, count), generator=generator).tolist()
     # A row's first id is its own.
     sources = [[10 + row, *[4] * (n - 1)] for row, n in enumerate(lengths[0])]
-    return Pairs(Strip.of(sources), Strip.of([[5] * n for n in lengths[1]]))
+    return PackedPairs(PackedRows.of_ids(sources), PackedRows.of_ids([[5] * n for n in lengths[1]]))
 
 
 def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -79,9 +81,10 @@ def test_validation_has_each_pair_once_the_shortest_first() -> None:
 def test_sources_come_with_their_rows() -> None:
     sources = some_pairs().sources
 
-    batches = list(sources_in_order(sources, 16))
+    batches = list(shortest_first(sources.lengths, 16))
 
-    assert [len(batch.rows) for batch in batches] == [16, 16, 16, 2]
-    for batch in batches:
-        assert torch.equal(batch.tokens[:, 0], batch.rows + 10)
-        assert torch.equal((batch.tokens != 0).sum(1), batch.lengths)
+    assert [len(rows) for rows in batches] == [16, 16, 16, 2]
+    for rows in batches:
+        tokens = sources.take(rows, 0)
+        assert torch.equal(tokens[:, 0], rows + 10)
+        assert torch.equal((tokens != 0).sum(1), sources.lengths[rows])

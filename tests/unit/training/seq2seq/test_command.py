@@ -8,7 +8,7 @@ import pytest
 from weir.training.__main__ import main
 from weir.training.run_directory import part_of, read_record
 from weir.training.seq2seq.experiment import ATTENTION
-from weir.training.seq2seq.recipe import Seq2SeqRecipe
+from weir.training.seq2seq.recipes import Seq2SeqRecipe
 
 FEW = ["--epochs", "2", "--batch-size", "8"]
 SMALL = ["--hidden", "8", "--beam", "2"]
@@ -90,9 +90,9 @@ def test_bleu_is_printed_with_its_signature(
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        ("ab\tA B\nbroken\n", "line 2: expected source<TAB>target, found 'broken'"),
-        ("ab\tA B\n\nba\t\n", "line 3: expected source<TAB>target, found 'ba\\t'"),
-        ("", "expected pairs of text, found none"),
+        ("ab\tA B\nbroken\n", "line 2: expected source<TAB>target, got 'broken'"),
+        ("ab\tA B\n\nba\t\n", "line 3: expected source<TAB>target, got 'ba\\t'"),
+        ("", "expected pairs of text, got none"),
     ],
     ids=["no tab", "no target", "empty"],
 )
@@ -122,9 +122,9 @@ def test_two_files_that_do_not_go_together_are_named(
     assert main([*order, str(tmp_path / "none")]) == 2
 
     assert capsys.readouterr().err.splitlines() == [
-        f"error: {short}: expected 2 lines, as {sources} has, found 1",
-        f"error: {blank}, line 2: expected what goes with 'y', found ''",
-        f"error: {tmp_path / 'none'}: expected a file of targets, found none",
+        f"error: {short}: expected 2 lines, as {sources} has, got 1",
+        f"error: {blank}, line 2: expected what goes with 'y', got ''",
+        f"error: {tmp_path / 'none'}: expected a file of targets, got none",
     ]
 
 
@@ -149,7 +149,7 @@ def test_two_files_that_do_not_go_together_are_named(
         (["pronounce", "--cell", "tdnn"], "coder.cell: Input should be 'gru' or 'lstm', got 'tdn"),
         (["pronounce", "--beam", "0"], "search.beam_width: Input should be greater than or equal"),
         (["pronounce", "--dev-target", "x"], "dev_target goes with dev"),
-        (["pronounce", "--target-data", "x"], "cmudict-pronounce: has its own targets, found /"),
+        (["pronounce", "--target-data", "x"], "cmudict-pronounce: has its own targets, got /"),
         (["pronounce", "--teacher-forcing", "1", "2"], "forcing.end: Input should be less than or"),
         (
             ["lenet5", "--teacher-forcing", "1", "0"],
@@ -172,9 +172,9 @@ def test_two_files_that_do_not_go_together_are_named(
             "--with-stress goes with cmudict-pronounce, got it for multi30k",
         ),
         (["translate", "--source-language", "es"], "source_language: Input should be 'de', 'en' "),
-        (["translate", "--target-language", "de"], "multi30k: expected two languages, found de"),
+        (["translate", "--target-language", "de"], "multi30k: expected two languages, got de"),
         (["pronounce", "--data", "/no/such"], "/no/such: neither a set of pairs (cmudict-pronoun"),
-        (["pronounce", "--test", "/no/such"], "/no/such: expected a file, found none"),
+        (["pronounce", "--test", "/no/such"], "/no/such: expected a file, got none"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -9,21 +9,25 @@ import torch
 from torch import nn
 
 from weir.training.checkpoint import read_checkpoint
+from weir.training.data.pairs import PairData
 from weir.training.errors import DataError, InterruptedRunError, RunError
 from weir.training.figures import LEARNING_CURVE
 from weir.training.recipes import change_recipe, make_recipe, quicken
 from weir.training.run_directory import RECORD, WEIGHTS, RunRecord, read_record
-from weir.training.seq2seq.answers import answer
+from weir.training.seq2seq.evaluation import generate
 from weir.training.seq2seq.experiment import (
     ATTENTION,
     SAMPLES,
+    VOCABULARY,
+    learn_sides,
     load_model,
     load_sides,
     load_test,
     prepare,
+    read_sides,
+    write_sides,
 )
-from weir.training.seq2seq.recipe import Seq2SeqRecipe
-from weir.training.seq2seq.sides import VOCABULARY
+from weir.training.seq2seq.recipes import QUICK, RECIPES, Seq2SeqRecipe
 from weir.training.text.experiment import load_model as load_sequence_model
 from weir.training.train import Monitor, train
 
@@ -78,7 +82,7 @@ def test_what_is_read_again_gives_the_recorded_scores(run: Path) -> None:
 
     assert isinstance(record.recipe, Seq2SeqRecipe)
     for width, name in ((1, "word_error_rate"), (2, "word_error_rate_beam")):
-        found = answer(network, data.sources, sides, record.recipe.search, width=width)
+        found = generate(network, data.sources, sides, record.recipe.search, width=width)
         texts = [sides.target.text(each.tokens) for each in found]
         wrong = [text not in own for text, own in zip(texts, data.references, strict=True)]
         assert record.test_metrics[name] == pytest.approx(sum(wrong) / len(wrong))
@@ -210,3 +214,35 @@ def test_weights_of_another_size_are_refused(run: Path) -> None:
 def test_only_a_network_of_its_own_kind_is_tested(small: Seq2SeqRecipe, tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         prepare(small).test(nn.Linear(1, 1), CPU, tmp_path)
+
+
+DATA = PairData("x", ("ein Hund", "zwei Hunde"), (("a dog",), ("two dogs", "2 dogs")), "0")
+
+
+def recipe_of(name: str) -> Seq2SeqRecipe:
+    return Seq2SeqRecipe.model_validate({**RECIPES[name]("x"), "name": name, "data": "x"})
+
+
+@pytest.mark.parametrize("name", sorted(QUICK))
+def test_sides_come_back_from_a_run_directory(name: str, tmp_path: Path) -> None:
+    recipe = recipe_of(name)
+    sides = learn_sides(DATA, recipe)
+
+    write_sides(sides, tmp_path)
+
+    assert read_sides(tmp_path, recipe) == sides
+    assert sides.source.text(sides.source.encode("ein Hund")) == "ein hund"
+
+
+def test_all_accepted_targets_are_learnt_from() -> None:
+    assert "2" in learn_sides(DATA, recipe_of("pronounce")).target.vocabulary.entries
+
+
+@pytest.mark.parametrize("missing", ["vocabulary.target.txt", "subwords.source.model"])
+def test_a_missing_file_is_named(missing: str, tmp_path: Path) -> None:
+    recipe = recipe_of("translate")
+    write_sides(learn_sides(DATA, recipe), tmp_path)
+    (tmp_path / missing).unlink()
+
+    with pytest.raises(RunError, match=f"{missing}: cannot be read"):
+        read_sides(tmp_path, recipe)

@@ -7,11 +7,10 @@ import torch
 from PIL import Image
 
 from weir.training.data.pairs import PairData
-from weir.training.seq2seq.figures import MOST_TOKENS, chosen, draw_attention
-from weir.training.seq2seq.hypotheses import Hypothesis
-from weir.training.seq2seq.recipe import Seq2SeqRecipe
-from weir.training.seq2seq.recipes import RECIPES
-from weir.training.seq2seq.sides import learn_sides
+from weir.training.seq2seq.experiment import learn_sides
+from weir.training.seq2seq.figures import MOST_TOKENS, choose, draw_attention
+from weir.training.seq2seq.recipes import RECIPES, Seq2SeqRecipe
+from weir.training.seq2seq.search import Hypothesis
 
 DATA = PairData("x", ("ein $Hund$", "zwei Hunde"), (("a $dog$",), ("two dogs",)), "0")
 
@@ -28,7 +27,7 @@ def test_the_longest_that_can_be_read_are_chosen() -> None:
     found[3] = hypothesis([4] * 5, 2, is_complete=False)
     sources = [["a"]] * 6 + [["a"] * (MOST_TOKENS + 1)]
 
-    assert chosen(found, sources) == [1, 5, 0]
+    assert choose(found, sources) == [1, 5, 0]
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from weir.training.data.pairs import PairData
-from weir.training.data.segment import learn_side
+from weir.training.data.tokenizer import Sides, learn_side
 from weir.training.data.vocabulary import BEGIN, END, PAD, UNKNOWN
 from weir.training.errors import DataError
 from weir.training.optimization import NO_TARGET
-from weir.training.seq2seq.packed import Pairs, Strip, fitting, take, to_pairs
-from weir.training.seq2seq.recipe import Seq2SeqRecipe
-from weir.training.seq2seq.sides import Sides
+from weir.training.seq2seq.packed import PackedPairs, drop_long, pack
+from weir.training.seq2seq.recipes import Seq2SeqRecipe
+from weir.training.text.packed import PackedRows
 
 DATA = PairData("x", ("ab", "c", "abc"), (("A B",), ("K", "S K S"), ("A",)), "0")
 
@@ -22,17 +22,17 @@ def sides() -> Sides:
 
 
 def test_every_target_is_a_pair(sides: Sides) -> None:
-    pairs = to_pairs(DATA, sides)
+    pairs = pack(DATA, sides)
 
     assert len(pairs) == 4
-    assert pairs.sources.ids.tolist() == [4, 5, 6, 6, 4, 5, 6]
+    assert pairs.sources.steps.tolist() == [4, 5, 6, 6, 4, 5, 6]
     assert pairs.sources.lengths.tolist() == [2, 1, 1, 3]
-    assert pairs.targets.ids.tolist() == [4, 7, 5, 6, 5, 6, 4]
+    assert pairs.targets.steps.tolist() == [4, 7, 5, 6, 5, 6, 4]
     assert pairs.targets.lengths.tolist() == [2, 1, 3, 1]
 
 
 def test_a_batch_is_padded_and_moved_by_one(sides: Sides) -> None:
-    batch = take(to_pairs(DATA, sides), torch.tensor([3, 2]))
+    batch = pack(DATA, sides).take(torch.tensor([3, 2]))
 
     tokens, lengths, previous = batch.inputs
     assert tokens.tolist() == [[4, 5, 6], [6, PAD, PAD]]
@@ -44,7 +44,7 @@ def test_a_batch_is_padded_and_moved_by_one(sides: Sides) -> None:
 def test_what_is_forced_goes_with_the_inputs(sides: Sides) -> None:
     forced = torch.tensor([[True, False]])
 
-    *_, given = take(to_pairs(DATA, sides), torch.tensor([3]), forced).inputs
+    *_, given = pack(DATA, sides).take(torch.tensor([3]), forced).inputs
 
     assert given is forced
 
@@ -56,10 +56,10 @@ def test_batches_hold_what_was_encoded() -> None:
         [torch.randint(4, 30, (count,), generator=generator).tolist() for count in side]
         for side in counts
     ]
-    pairs = Pairs(Strip.of(rows[0]), Strip.of(rows[1]))
+    pairs = PackedPairs(PackedRows.of_ids(rows[0]), PackedRows.of_ids(rows[1]))
 
     chosen = torch.randperm(40, generator=generator)[:17]
-    batch = take(pairs, chosen)
+    batch = pairs.take(chosen)
 
     for place, row in enumerate(chosen.tolist()):
         source, target = rows[0][row], rows[1][row]
@@ -72,27 +72,30 @@ def test_batches_hold_what_was_encoded() -> None:
 
 
 def test_order_is_by_source_then_by_target(sides: Sides) -> None:
-    pairs = to_pairs(DATA, sides)
+    pairs = pack(DATA, sides)
 
     # Lengths: (2, 2), (1, 1), (1, 3), (3, 1).
     assert torch.argsort(pairs.order).tolist() == [1, 2, 0, 3]
 
 
 def test_tokens_without_an_entry_are_unknown(sides: Sides) -> None:
-    pairs = to_pairs(PairData("x", ("az",), (("A Q",),), "0"), sides)
+    pairs = pack(PairData("x", ("az",), (("A Q",),), "0"), sides)
 
-    assert pairs.sources.ids.tolist() == [4, UNKNOWN] and pairs.targets.ids.tolist() == [4, UNKNOWN]
+    assert pairs.sources.steps.tolist() == [4, UNKNOWN] and pairs.targets.steps.tolist() == [
+        4,
+        UNKNOWN,
+    ]
 
 
 def test_a_text_without_tokens_is_named(sides: Sides) -> None:
     blank = Sides(learn_side(["a"], "subwords", maximum=20), sides.target)
 
-    with pytest.raises(DataError, match="x: expected a text with tokens, found '\u2581'"):
-        to_pairs(PairData("x", ("\u2581",), (("A",),), "0"), blank)
+    with pytest.raises(DataError, match="x: expected a text with tokens, got '\u2581'"):
+        pack(PairData("x", ("\u2581",), (("A",),), "0"), blank)
 
 
 def test_long_pairs_are_left_out(sides: Sides, recipe: Seq2SeqRecipe) -> None:
-    pairs = to_pairs(DATA, sides)
+    pairs = pack(DATA, sides)
 
     def bounded(source: int, target: int) -> Seq2SeqRecipe:
         return recipe.model_copy(
@@ -102,8 +105,8 @@ def test_long_pairs_are_left_out(sides: Sides, recipe: Seq2SeqRecipe) -> None:
             }
         )
 
-    kept = fitting(pairs, bounded(2, 2))
-    assert kept.sources.ids.tolist() == [4, 5, 6] and kept.targets.ids.tolist() == [4, 7, 5]
-    assert fitting(pairs, bounded(3, 3)).sources.ids.tolist() == pairs.sources.ids.tolist()
-    with pytest.raises(DataError, match="expected pairs of up to 1 and 1 tokens, found none"):
-        fitting(Pairs(Strip.of([[4, 5]]), Strip.of([[4]])), bounded(1, 1))
+    kept = drop_long(pairs, bounded(2, 2))
+    assert kept.sources.steps.tolist() == [4, 5, 6] and kept.targets.steps.tolist() == [4, 7, 5]
+    assert drop_long(pairs, bounded(3, 3)).sources.steps.tolist() == pairs.sources.steps.tolist()
+    with pytest.raises(DataError, match="expected pairs of up to 1 and 1 tokens, got none"):
+        drop_long(PackedPairs(PackedRows.of_ids([[4, 5]]), PackedRows.of_ids([[4]])), bounded(1, 1))

@@ -11,9 +11,7 @@ from torch import Tensor
 from tests.helpers.encoder_decoders import network, sources
 from weir.training.errors import RecipeError
 from weir.training.models.decoder import Step
-from weir.training.seq2seq.hypotheses import Hypothesis
-from weir.training.seq2seq.search import beam, greedy
-from weir.training.seq2seq.stepping import Picked, steps_of
+from weir.training.seq2seq.search import CachedRows, Hypothesis, beam, greedy, stepper_of
 
 WORDS = 6
 PADDING, BEGIN, END = 0, 2, 3
@@ -176,7 +174,7 @@ def test_rows_of_a_network_keep_their_memory(form: dict[str, object]) -> None:
     model, (tokens, lengths) = network(**form), sources()
     limits = lengths + 3
     memory = model.encode(tokens, lengths)
-    step = steps_of(model, memory, lengths)
+    step = stepper_of(model, memory, lengths)
 
     greedily = greedy(step, memory.state, limits)
     beamed = beam(step, memory.state, limits, width=3)
@@ -184,7 +182,7 @@ def test_rows_of_a_network_keep_their_memory(form: dict[str, object]) -> None:
     for row in range(len(lengths)):
         own = (tokens[row : row + 1, : lengths[row]], lengths[row : row + 1])
         alone = model.encode(*own)
-        bound = steps_of(model, alone, own[1])
+        bound = stepper_of(model, alone, own[1])
         (ours,) = greedy(bound, alone.state, limits[row : row + 1])
         ((ours_beamed,),) = beam(bound, alone.state, limits[row : row + 1], width=3)
         same(ours, greedily[row])
@@ -198,7 +196,7 @@ def same(ours: Hypothesis, theirs: Hypothesis) -> None:
 
 
 def test_rows_are_picked_once_for_each_change() -> None:
-    pick, rows = Picked([torch.arange(4), None]), torch.tensor([2, 0])
+    pick, rows = CachedRows([torch.arange(4), None]), torch.tensor([2, 0])
 
     first_picked = pick(rows)
     (again, _), (other, none) = pick(rows), pick(torch.tensor([3]))

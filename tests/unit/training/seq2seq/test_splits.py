@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from weir.training.errors import DataError
-from weir.training.seq2seq.recipe import Seq2SeqRecipe
+from weir.training.seq2seq.recipes import Seq2SeqRecipe
 from weir.training.seq2seq.splits import PairSets, read_pairs
 
 
@@ -32,7 +32,7 @@ def test_files_of_ones_own_are_taken_whole(recipe: Seq2SeqRecipe, tmp_path: Path
 
     assert len(train) == 10 and validation == test == {"x", "y"}
     assert read_pairs(changed).checksum != read_pairs(recipe).checksum
-    with pytest.raises(DataError, match="nowhere: expected a file, found none"):
+    with pytest.raises(DataError, match="nowhere: expected a file, got none"):
         read_pairs(recipe.model_copy(update={"test": "nowhere"}))
 
 
@@ -55,5 +55,5 @@ def test_long_sources_and_further_rows_are_left_out(recipe: Seq2SeqRecipe) -> No
 
     assert max(len(word) for words in sources(short) for word in words) == 2
     assert len(few.train) == 3 and sources(few)[1:] == sources(read_pairs(recipe))[1:]
-    with pytest.raises(DataError, match="expected sources of up to 0 characters, found none"):
+    with pytest.raises(DataError, match="expected sources of up to 0 characters, got none"):
         read_pairs(recipe.model_copy(update={"most_characters": 0}))

@@ -7,7 +7,7 @@ import pytest
 from tests.helpers.sequence_files import write_conllu, write_labelled
 from weir.training.recipe import Setting
 from weir.training.recipes import change_recipe, make_recipe, quicken
-from weir.training.text.recipe import SequenceRecipe
+from weir.training.text.recipes import SequenceRecipe
 
 
 def quick(name: str, data: str | None = None, **changes: Setting) -> SequenceRecipe:

@@ -9,10 +9,10 @@ from torch import Tensor
 from weir.training.data.vocabulary import UNKNOWN
 from weir.training.loop import Batch
 from weir.training.optimization import choose_loss
-from weir.training.text.batches import EVALUATION_ROWS, group, in_order, make_task
+from weir.training.text.batches import EVALUATION_ROWS, group_by_length, in_order, make_task
 from weir.training.text.experiment import prepare
-from weir.training.text.packed import Strip
-from weir.training.text.recipe import SequenceRecipe
+from weir.training.text.packed import PackedRows, Sequences
+from weir.training.text.recipes import SequenceRecipe
 
 LENGTHS = torch.randint(1, 60, (1013,), generator=torch.Generator().manual_seed(0))
 
@@ -28,7 +28,7 @@ def padding(batches: list[Tensor]) -> int:
 
 @pytest.mark.parametrize("batch_size", [1, 7, 32, 1013, 5000])
 def test_every_row_comes_once_in_full_batches_and_one_rest(batch_size: int) -> None:
-    batches = group(LENGTHS, batch_size, seeded(1))
+    batches = group_by_length(LENGTHS, batch_size, seeded(1))
 
     assert Counter(torch.cat(batches).tolist()) == Counter(range(len(LENGTHS)))
     sizes = Counter(len(rows) for rows in batches)
@@ -37,7 +37,7 @@ def test_every_row_comes_once_in_full_batches_and_one_rest(batch_size: int) -> N
 
 
 def test_order_is_the_seeds() -> None:
-    one, same, other = (group(LENGTHS, 16, seeded(seed)) for seed in (1, 1, 2))
+    one, same, other = (group_by_length(LENGTHS, 16, seeded(seed)) for seed in (1, 1, 2))
 
     assert all(map(torch.equal, one, same))
     assert not all(map(torch.equal, one, other))
@@ -46,11 +46,11 @@ def test_order_is_the_seeds() -> None:
 def test_far_less_is_padded_than_in_a_random_order() -> None:
     unsorted = list(torch.split(torch.randperm(len(LENGTHS), generator=seeded(1)), 16))
 
-    assert padding(group(LENGTHS, 16, seeded(1))) < 0.2 * padding(unsorted)
+    assert padding(group_by_length(LENGTHS, 16, seeded(1))) < 0.2 * padding(unsorted)
 
 
 def test_batches_are_not_sorted_by_length() -> None:
-    longest = [int(LENGTHS[rows].max()) for rows in group(LENGTHS, 16, seeded(1))]
+    longest = [int(LENGTHS[rows].max()) for rows in group_by_length(LENGTHS, 16, seeded(1))]
 
     assert longest != sorted(longest)
 
@@ -59,9 +59,10 @@ def test_evaluation_takes_each_row_once_with_its_own_target() -> None:
     count = EVALUATION_ROWS + 44
     lengths = LENGTHS[:count]
     steps = torch.arange(count).repeat_interleave(lengths)[:, None] % 251
-    strip = Strip(steps.to(torch.uint8), lengths, torch.arange(count), is_tagged=False)
+    rows = PackedRows.of(steps.to(torch.uint8), lengths)
+    packed = Sequences(rows, torch.arange(count), is_tagged=False)
 
-    batches = list(in_order(strip))
+    batches = list(in_order(packed))
 
     assert [len(batch.targets) for batch in batches] == [EVALUATION_ROWS, 44]
     assert sorted(torch.cat([batch.targets for batch in batches]).tolist()) == list(range(count))

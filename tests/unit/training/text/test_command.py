@@ -7,7 +7,7 @@ import pytest
 from tests.helpers.sequence_files import write_conllu, write_labelled, write_tagged
 from weir.training.__main__ import main
 from weir.training.run_directory import part_of, read_record
-from weir.training.text.recipe import SequenceRecipe
+from weir.training.text.recipes import SequenceRecipe
 
 FEW = ["--epochs", "2", "--batch-size", "8"]
 
@@ -99,10 +99,10 @@ def test_resumed_with_the_same_files_it_goes_on_and_with_others_it_does_not(
     [
         (
             "a/X b/Y\nbroken\n",
-            "line 2: expected token/TAG with a space between two, found 'broken'",
+            "line 2: expected token/TAG with a space between two, got 'broken'",
         ),
-        ("yes\tsome text\nno\t\n", "line 2: expected LABEL<TAB>text, found 'no\\t'"),
-        ("", "expected lines of text, found none"),
+        ("yes\tsome text\nno\t\n", "line 2: expected LABEL<TAB>text, got 'no\\t'"),
+        ("", "expected lines of text, got none"),
     ],
     ids=["tagged", "labelled", "empty"],
 )
@@ -129,7 +129,7 @@ def test_a_broken_line_of_conllu_is_named(
     assert main(["tagger", "--data", str(path), "--out", str(tmp_path / "run")]) == 2
     assert (
         capsys.readouterr().err
-        == f"error: {path}, line {number}: expected 10 columns between tabs, found 2\n"
+        == f"error: {path}, line {number}: expected 10 columns between tabs, got 2\n"
     )
 
 

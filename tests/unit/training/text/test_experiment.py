@@ -8,22 +8,24 @@ import pytest
 import torch
 
 from tests.helpers.sequence_files import write_conllu
-from weir.training.errors import DataError, RunError
+from weir.training.errors import DataError, ModelError, RunError
 from weir.training.figures import CONFUSION_MATRIX, LEARNING_CURVE
 from weir.training.images.experiment import load_model as load_pictures_model
+from weir.training.recipe import Setting
 from weir.training.recipes import make_recipe
-from weir.training.run_directory import RECORD, WEIGHTS, RunRecord, read_record
+from weir.training.run_directory import RECORD, WEIGHTS, RunRecord, SequenceRecord, read_record
 from weir.training.text.batches import in_order
 from weir.training.text.experiment import (
     VOCABULARY,
+    build_network,
     load_model,
     load_test,
     load_vocabularies,
     prepare,
 )
 from weir.training.text.figures import CLASS_TABLE
-from weir.training.text.recipe import SequenceRecipe
-from weir.training.text.scores import answer
+from weir.training.text.recipes import SequenceRecipe
+from weir.training.text.scores import predict
 from weir.training.train import Monitor, train
 
 CPU = torch.device("cpu")
@@ -55,10 +57,10 @@ def test_a_run_directory_is_complete(run: Path, tagging: SequenceRecipe) -> None
 def test_what_is_read_again_gives_the_recorded_accuracy(run: Path) -> None:
     record = read_record(run)
 
-    answers = answer(load_model(run), in_order(load_test(run, record)))
+    found = predict(load_model(run), in_order(load_test(run, record)))
 
     assert record.test_accuracy is not None
-    assert float((answers.given == answers.right).mean()) == pytest.approx(record.test_accuracy)
+    assert float((found.predicted == found.expected).mean()) == pytest.approx(record.test_accuracy)
 
 
 def test_normalisation_of_frames_is_that_of_the_training_rows() -> None:
@@ -67,7 +69,7 @@ def test_normalisation_of_frames_is_that_of_the_training_rows() -> None:
 
     problem = prepare(recipe)
 
-    scaled = problem.train.steps.double() / 255.0
+    scaled = problem.train.rows.steps.double() / 255.0
     assert problem.record.mean == pytest.approx(scaled.mean().item())
     assert problem.record.std == pytest.approx(scaled.std(correction=0).item())
     assert problem.record.features == 28 and set(problem.train.lengths.tolist()) == {28}
@@ -86,7 +88,7 @@ def test_data_that_changed_since_are_noticed(run: Path, tagging: SequenceRecipe)
     [
         (WORDS, None, rf"{WORDS}: cannot be read"),
         (WORDS, b"\xff", rf"{WORDS}: cannot be read"),
-        (WORDS, b"<pad>\n<unk>\n<s>\n</s>\n", rf"{WORDS}: expected \d+ entries, found 4"),
+        (WORDS, b"<pad>\n<unk>\n<s>\n</s>\n", rf"{WORDS}: expected \d+ entries, got 4"),
         (LETTERS, b"<pad>\n", rf"{LETTERS}, line 2: expected '<unk>'"),
     ],
     ids=["none", "no text", "another", "broken"],
@@ -120,3 +122,51 @@ def test_weights_of_another_size_are_refused(run: Path) -> None:
 
     with pytest.raises(RunError, match=f"{WEIGHTS}: not the weights of WordNetwork"):
         load_model(run)
+
+
+WORD_SIZES = SequenceRecord(words=50, characters=20)
+FRAMES = SequenceRecord(features=28, mean=0.1, std=0.3)
+
+
+def of(name: str, **changes: Setting) -> SequenceRecipe:
+    recipe = make_recipe(name, None, **changes)
+    assert isinstance(recipe, SequenceRecipe)
+    return recipe
+
+
+@pytest.mark.parametrize(("cell", "gates"), [("rnn", 1), ("gru", 3), ("lstm", 4)])
+def test_frames_network_has_the_cells_parameters_and_a_head(cell: str, gates: int) -> None:
+    hidden = 12
+    network = build_network(of("row-digits", encoder={"cell": cell, "hidden": hidden}), FRAMES, 10)
+
+    cells = gates * hidden * (28 + hidden + 2)
+    count = sum(weight.numel() for weight in network.parameters())
+    assert count == cells + 10 * (hidden + 1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"layers": 3},
+        {"cell": "tdnn"},
+        {"bidirectional": False},
+        {"bidirectional": False, "truncate_steps": 2},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(("name", "shape"), [("tagger", (2, 3, 7)), ("question", (2, 7))])
+def test_words_network_answers_for_each_step_or_each_row(
+    name: str, shape: tuple[int, ...], changes: dict[str, Setting]
+) -> None:
+    network = build_network(of(name, encoder={"hidden": 8, **changes}), WORD_SIZES, 7)
+    tokens, letters = torch.randint(1, 50, (2, 3)), torch.randint(1, 20, (2, 3, 4))
+
+    assert network(tokens, torch.tensor([3, 1]), letters).shape == shape
+
+
+def test_tagging_of_frames_is_refused() -> None:
+    recipe = of("row-digits", task="tagging")
+
+    with pytest.raises(ModelError, match="row-digits: expected frames to classify, or tokens"):
+        build_network(recipe, FRAMES, 10)

@@ -6,8 +6,8 @@ import torch
 from weir.training.data.text import TextData
 from weir.training.data.vocabulary import PAD, UNKNOWN
 from weir.training.optimization import NO_TARGET, UNSEEN
-from weir.training.text.packed import Strip, build_vocabularies, starts_of, take, to_strip
-from weir.training.text.recipe import TokenSettings
+from weir.training.text.packed import PackedRows, Sequences, build_vocabularies, pack
+from weir.training.text.recipes import TokenSettings
 
 ROWS = (("The", "cat", "sat"), ("a",), ("The", "caterpillar"), ("a", "a", "the", "cat"))
 TAGS = (("D", "N", "V"), ("D",), ("D", "N"), ("D", "D", "D", "?"))
@@ -20,13 +20,13 @@ def tagged() -> TextData:
     return TextData("tiny", ROWS, TAGS, is_tagged=True, checksum="0")
 
 
-def strip_of(settings: TokenSettings = SPELLING) -> Strip:
-    return to_strip(tagged(), CLASSES, build_vocabularies(ROWS, settings), settings)
+def packed_with(settings: TokenSettings = SPELLING) -> Sequences:
+    return pack(tagged(), CLASSES, build_vocabularies(ROWS, settings), settings)
 
 
 @chosen
 def test_a_batch_of_words_is_what_a_loop_makes_of_the_texts(rows: list[int]) -> None:
-    vocabularies, strip = build_vocabularies(ROWS, SPELLING), strip_of()
+    vocabularies, packed = build_vocabularies(ROWS, SPELLING), packed_with()
     steps = max(len(ROWS[row]) for row in rows)
     letters = max(min(len(word), 5) for row in rows for word in ROWS[row])
     tokens = torch.full((len(rows), steps), PAD)
@@ -39,7 +39,7 @@ def test_a_batch_of_words_is_what_a_loop_makes_of_the_texts(rows: list[int]) -> 
             for at, letter in enumerate(word[:5]):
                 spelt[place, step, at] = vocabularies["characters"].encode([letter])[0]
 
-    batch = take(strip, starts_of(strip), torch.tensor(rows))
+    batch = packed.take(torch.tensor(rows))
 
     assert torch.equal(batch.inputs[0], tokens)
     assert batch.inputs[1].tolist() == [len(ROWS[row]) for row in rows]
@@ -51,14 +51,13 @@ def test_a_batch_of_words_is_what_a_loop_makes_of_the_texts(rows: list[int]) -> 
 def test_a_batch_of_frames_is_what_a_loop_makes_of_them(rows: list[int]) -> None:
     lengths = [2, 5, 1, 3]
     sequences = [torch.randint(1, 256, (length, 4), dtype=torch.uint8) for length in lengths]
-    strip = Strip(
-        torch.cat(sequences), torch.tensor(lengths), torch.arange(4) * 10, is_tagged=False
-    )
+    frame_rows = PackedRows.of(torch.cat(sequences), torch.tensor(lengths))
+    packed = Sequences(frame_rows, torch.arange(4) * 10, is_tagged=False)
     frames = torch.zeros(len(rows), max(lengths[row] for row in rows), 4, dtype=torch.uint8)
     for place, row in enumerate(rows):
         frames[place, : lengths[row]] = sequences[row]
 
-    batch = take(strip, starts_of(strip), torch.tensor(rows))
+    batch = packed.take(torch.tensor(rows))
 
     assert batch.inputs[0].dtype == torch.uint8 and torch.equal(batch.inputs[0], frames)
     assert batch.inputs[1].tolist() == [lengths[row] for row in rows]
@@ -66,12 +65,12 @@ def test_a_batch_of_frames_is_what_a_loop_makes_of_them(rows: list[int]) -> None
 
 
 def test_hidden_words_are_unknown_and_keep_their_letters() -> None:
-    strip = strip_of()
+    packed = packed_with()
     rows = torch.tensor([0, 1])
-    shown = take(strip, starts_of(strip), rows)
+    shown = packed.take(rows)
 
-    batch = take(strip, starts_of(strip), rows, torch.tensor([[True, False, True], [False] * 3]))
-    everything = take(strip, starts_of(strip), rows, torch.ones(3, dtype=torch.bool))
+    batch = packed.take(rows, torch.tensor([[True, False, True], [False] * 3]))
+    everything = packed.take(rows, torch.ones(3, dtype=torch.bool))
 
     tokens = shown.inputs[0].clone()
     tokens[0, [0, 2]] = UNKNOWN
@@ -81,11 +80,11 @@ def test_hidden_words_are_unknown_and_keep_their_letters() -> None:
 
 
 def test_without_spelling_there_are_no_letters() -> None:
-    strip = strip_of(TokenSettings(size=4))
+    packed = packed_with(TokenSettings(size=4))
 
-    batch = take(strip, starts_of(strip), torch.tensor([0, 3]))
+    batch = packed.take(torch.tensor([0, 3]))
 
-    assert strip.forms is not None and strip.forms.letters is None
+    assert packed.forms is not None and packed.forms.letters is None
     assert len(batch.inputs) == 2
 
 
@@ -103,9 +102,9 @@ def test_vocabularies_are_of_what_the_network_is_shown() -> None:
 
 def test_words_and_labels_of_another_split_that_training_lacks() -> None:
     other = TextData("other", (("The", "zebra"),), (("D", "X"),), is_tagged=True, checksum="0")
-    strip = to_strip(other, CLASSES, build_vocabularies(ROWS, SPELLING), SPELLING)
+    packed = pack(other, CLASSES, build_vocabularies(ROWS, SPELLING), SPELLING)
 
-    batch = take(strip, starts_of(strip), torch.tensor([0]))
+    batch = packed.take(torch.tensor([0]))
 
     assert batch.inputs[0][0, 1] == UNKNOWN and batch.inputs[0][0, 0] > UNKNOWN
     assert batch.inputs[2][0, 1, 0] == UNKNOWN  # z

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from weir.training.loop import Batch
 from weir.training.optimization import NO_TARGET, UNSEEN
-from weir.training.text.scores import Answers, answer, score, tabulate
+from weir.training.text.scores import Predictions, predict, score, tabulate
 
 
 class Echo(nn.Module):
-    """Answers with the classes it is given."""
+    """Predictions with the classes it is given."""
 
     def forward(self, chosen: Tensor) -> Tensor:
         logits: Tensor = nn.functional.one_hot(chosen, 3).float()
@@ -22,32 +22,34 @@ def test_padding_is_no_answer_and_an_unseen_class_is_a_miss() -> None:
     targets = torch.tensor([[0, 1, 2], [1, NO_TARGET, NO_TARGET], [0, UNSEEN, NO_TARGET]])
     chosen = torch.tensor([[0, 1, 1], [1, 2, 0], [0, 0, 0]])
 
-    answers = answer(Echo(), [Batch((chosen[:2],), targets[:2]), Batch((chosen[2:],), targets[2:])])
+    answers = predict(
+        Echo(), [Batch((chosen[:2],), targets[:2]), Batch((chosen[2:],), targets[2:])]
+    )
 
-    assert answers.right.tolist() == [0, 1, 2, 1, 0, UNSEEN]
-    assert answers.given.tolist() == [0, 1, 1, 1, 0, 0]
-    assert answers.wholly_right is not None
-    assert answers.wholly_right.tolist() == [False, True, False]
+    assert answers.expected.tolist() == [0, 1, 2, 1, 0, UNSEEN]
+    assert answers.predicted.tolist() == [0, 1, 1, 1, 0, 0]
+    assert answers.correct_rows is not None
+    assert answers.correct_rows.tolist() == [False, True, False]
 
 
 def test_classified_rows_have_no_sentence_accuracy() -> None:
-    answers = answer(Echo(), [Batch((torch.tensor([0, 2]),), torch.tensor([0, 1]))])
+    answers = predict(Echo(), [Batch((torch.tensor([0, 2]),), torch.tensor([0, 1]))])
 
-    assert answers.wholly_right is None
+    assert answers.correct_rows is None
     assert "sentence_accuracy" not in score(answers, 3).metrics
 
 
 @pytest.fixture
-def counted() -> Answers:
+def counted() -> Predictions:
     """Class 0: 2 of 3 found, 2 of 3 answers right; class 1: 1 of 2, 1 of 2; class 3: 0 of 1; one unseen."""
-    return Answers(
-        given=np.array([0, 0, 1, 1, 2, 2, 0]),
-        right=np.array([0, 0, 0, 1, 1, 3, UNSEEN]),
-        wholly_right=np.array([True, False, False, False]),
+    return Predictions(
+        predicted=np.array([0, 0, 1, 1, 2, 2, 0]),
+        expected=np.array([0, 0, 0, 1, 1, 3, UNSEEN]),
+        correct_rows=np.array([True, False, False, False]),
     )
 
 
-def test_scores_are_those_counted_by_hand(counted: Answers) -> None:
+def test_scores_are_those_counted_by_hand(counted: Predictions) -> None:
     tested = score(counted, 4)
 
     # F1: 2 x 2 / (3 + 3), 2 x 1 / (2 + 2), 0; class 2 never occurs and does not count.
@@ -58,7 +60,7 @@ def test_scores_are_those_counted_by_hand(counted: Answers) -> None:
     assert tested.confusions is not None and tested.confusions.tolist() == expected
 
 
-def test_table_has_the_classes_that_occur_the_most_frequent_first(counted: Answers) -> None:
+def test_table_has_the_classes_that_occur_the_most_frequent_first(counted: Predictions) -> None:
     table = tabulate(counted, ("noun", "verb", "never", "adverb"))
 
     assert [(line.label, line.support) for line in table] == [

@@ -8,11 +8,11 @@ from tests.helpers.sequence_files import write_conllu, write_labelled, write_tag
 from tests.unit.training.text.conftest import quick
 from weir.training.data import load
 from weir.training.errors import DataError
-from weir.training.text.recipe import SequenceRecipe
-from weir.training.text.splits import Texts, read_pictures, read_texts
+from weir.training.text.recipes import SequenceRecipe
+from weir.training.text.splits import TextSets, read_pictures, read_texts
 
 
-def rows_of(texts: Texts) -> list[tuple[str, ...]]:
+def rows_of(texts: TextSets) -> list[tuple[str, ...]]:
     return [row for part in (texts.train, texts.validation, texts.test) for row in part.rows]
 
 
@@ -93,9 +93,9 @@ def test_pictures_are_parted_without_loss() -> None:
         ("question", "a\tone\nb\tother\n", {}, "too few rows to hold some out"),
         ("stress", "a/X b/Y\n", {}, "too few rows to hold some out"),
         ("stress", "a/X\nb/Y\n", {}, "too few rows to hold some out"),
-        ("tagger", "a\tone\nb\tother\n", {}, "tagger needs a tag for each token, found a label"),
-        ("question", "a/X\n", {}, "question needs a label for each row, found one for each token"),
-        ("stress", "a/X\n", {"dev": "/no/such"}, "/no/such: expected a file, found none"),
+        ("tagger", "a\tone\nb\tother\n", {}, "tagger needs a tag for each token, got a label"),
+        ("question", "a/X\n", {}, "question needs a label for each row, got one for each token"),
+        ("stress", "a/X\n", {"dev": "/no/such"}, "/no/such: expected a file, got none"),
     ],
     ids=["a row a class", "a sentence", "two sentences", "labelled", "tagged", "no dev"],
 )

@@ -16,8 +16,8 @@ from weir.bundle.sequences import Tokenisation
 from weir.bundle.series import Series
 from weir.training.data import load, load_pairs
 from weir.training.data.download import checksum
-from weir.training.data.pairfile import load_pair_file
-from weir.training.seq2seq.scores import token_error_rate
+from weir.training.data.pairs import load_pair_file
+from weir.training.seq2seq.evaluation import token_error_rate
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ def test_a_series_is_asked_with_its_bundle_and_without_an_accuracy(
     assert without.code == expecting.code == lacking.code == 2
     assert "needs --bundle" in without.err
     assert "forecasting has no accuracy" in expecting.err
-    assert "expected a column 'price', found none" in lacking.err
+    assert "expected a column 'price', got none" in lacking.err
 
 
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")

@@ -72,7 +72,7 @@ def test_files_that_cannot_be_asked_are_refused(tmp_path: Path) -> None:
 
     for name, error, message in (
         ("missing", TrainingError, "missing: neither a text set"),
-        ("empty", TrainingError, "empty: expected lines of text, found none"),
+        ("empty", TrainingError, "empty: expected lines of text, got none"),
         ("broken", TrainingError, "line 2: expected token/TAG"),
         ("others", UsageError, "others: expected labels such as DET, got ART"),
         ("labelled", UsageError, "labelled: not the kind of data"),

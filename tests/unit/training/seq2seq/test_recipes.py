@@ -7,8 +7,14 @@ from pydantic import ValidationError
 
 from weir.training.data import PAIR_SETS
 from weir.training.recipe import Setting
-from weir.training.seq2seq.recipe import TASKS, ForcingSettings, Seq2SeqRecipe
-from weir.training.seq2seq.recipes import MADE_FOR, QUICK, RECIPES
+from weir.training.seq2seq.recipes import (
+    MADE_FOR,
+    QUICK,
+    RECIPES,
+    TASKS,
+    ForcingSettings,
+    Seq2SeqRecipe,
+)
 
 
 def make(name: str, data: str, **changes: Setting) -> Seq2SeqRecipe:

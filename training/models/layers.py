@@ -1,5 +1,7 @@
 """What the Inception networks share: their convolution, and the input their published weights expect."""
 
+from typing import NamedTuple
+
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -37,3 +39,21 @@ def from_imagenet(image: Tensor) -> Tensor:
     mean = image.new_tensor(IMAGENET_MEAN)[:, None, None]
     std = image.new_tensor(IMAGENET_STD)[:, None, None]
     return (image * std + mean - 0.5) / 0.5
+
+
+class WithAuxiliary(NamedTuple):
+    """What a network with auxiliary classifiers returns in training: logits (B, classes) of each."""
+
+    logits: Tensor
+    auxiliary: tuple[Tensor, ...]
+
+
+def drop_auxiliary_weights(
+    network: nn.Module, state: dict[str, Tensor], _prefix: str, *_others: object
+) -> None:
+    """A load_state_dict pre-hook: weights of auxiliary classifiers the network does not have are no error."""
+    heads = {name for name, _ in network.named_children() if name.lower().startswith("aux")}
+    for name in list(state):
+        head = name.partition(".")[0]
+        if head.lower().startswith("aux") and head not in heads:
+            del state[name]

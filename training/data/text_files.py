@@ -1,0 +1,73 @@
+"""Text files of the user, plain or gzipped, in one of three formats.
+
+    LABEL<TAB>text to classify          a row per line; recognised by the tab in the first line
+    token/TAG token/TAG token/TAG       a sentence per line, with the tag of each token
+    *.conllu, *.conllu.gz               CoNLL-U (see `weir.training.data.conllu`)
+
+Blank lines are skipped. A text to classify is split into tokens by `weir.bundle.text`. In `token/TAG`
+the last slash separates, so a token may contain slashes. Only spaces separate one pair from the next.
+"""
+
+from pathlib import Path
+
+from weir.bundle.text import tokenise
+from weir.training.data.conllu import read_conllu
+from weir.training.data.download import checksum
+from weir.training.data.lines import Line, read_lines
+from weir.training.data.text import TextData, TextRow
+from weir.training.errors import DataError
+
+CONLLU_ENDINGS = (".conllu", ".conllu.gz")
+
+
+def load_file(path: Path, *, lower: bool = False, column: str = "upos") -> TextData:
+    """Read all rows of a file.
+
+    Args:
+        path: in one of the formats above.
+        lower: whether a text to classify is made lower case; tokens that come split stay as they are.
+        column: of CoNLL-U, see `read_conllu`.
+
+    Raises:
+        DataError: the file is broken; the message names file and line.
+    """
+    if path.name.endswith(CONLLU_ENDINGS):
+        rows, is_tagged = read_conllu(path, column=column), True
+    else:
+        lines = [line for line in read_lines(path) if line.text.strip()]
+        if not lines:
+            raise DataError(f"{path}: expected lines of text, got none")
+        is_tagged = "\t" not in lines[0].text
+        rows = [
+            _read_tagged(line, is_first=line is lines[0])
+            if is_tagged
+            else _read_labelled(line, lower=lower)
+            for line in lines
+        ]
+    return TextData.of(str(path.resolve()), rows, is_tagged=is_tagged, checksum=checksum(path))
+
+
+def _read_labelled(line: Line, *, lower: bool) -> TextRow:
+    label, _, text = line.text.partition("\t")
+    tokens = tokenise(text.lower() if lower else text)
+    if not (label.strip() and tokens):
+        raise DataError(f"{line.place}: expected LABEL<TAB>text, got {line.text!r}")
+    return TextRow(tuple(tokens), (label.strip(),))
+
+
+def _read_tagged(line: Line, *, is_first: bool) -> TextRow:
+    tokens: list[str] = []
+    tags: list[str] = []
+    for pair in line.text.split(" "):
+        if not pair:
+            continue
+        token, _, tag = pair.rpartition("/")
+        if not (token and tag) or "\t" in pair:
+            # The first line is read as tagged because it has no tab; the missing tab may be the error.
+            or_labelled = "LABEL<TAB>text (there is no tab) or " if is_first else ""
+            raise DataError(
+                f"{line.place}: expected {or_labelled}token/TAG with a space between two, got {pair!r}"
+            )
+        tokens.append(token)
+        tags.append(tag)
+    return TextRow(tuple(tokens), tuple(tags))
