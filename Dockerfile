@@ -14,7 +14,7 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 # What follows is built on Weir without its code: what it needs is not installed again when that changes.
 RUN pip install --no-cache-dir --constraint constraints.txt hatchling; \
     python -m venv --without-pip /opt/weir; \
-    mkdir bundle export server training weir; \
+    mkdir weir; \
     pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /empty .
 
 FROM build AS build-serve

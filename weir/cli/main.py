@@ -64,7 +64,6 @@ def _app() -> typer.Typer:
         epilog=_EPILOG,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
-        add_completion=False,
     )
     launch.register(app)
     for verb in (

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -113,3 +114,27 @@ def test_the_module_is_the_command() -> None:
     )
 
     assert "Usage: weir" in done.stdout and done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("weir mod", ["models"]),
+        ("weir models l", ["label", "load"]),
+        ("weir infer --ti", ["--timeout"]),
+    ],
+)
+def test_a_shell_can_complete_verbs_and_options(words: str, expected: list[str]) -> None:
+    position = str(len(words.split()) - 1)
+    completing = {"_WEIR_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": position}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "weir"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[4],
+        env={**os.environ, **completing},
+    )
+
+    assert sorted(done.stdout.split()) == expected and done.stderr == ""
