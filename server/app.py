@@ -146,13 +146,13 @@ class App:
             self._parse_pool,
             default_deadline_s=settings.default_deadline_s,
         )
-        self._pool = WorkerPool(
+        self._preprocess_pool = WorkerPool(
             settings.preprocessing_threads or usable_cores(), deadlines=self._deadlines
         )
         self._exporter = exporter.open_exporter(settings)
         self._handlers = self._build_handlers()
         self._metrics.watch(self._repository.gauges)
-        self._metrics.watch_preprocessing(self._pool.waiting)
+        self._metrics.watch_preprocessing(self._preprocess_pool.waiting)
         self._metrics.watch_log(self._dropped_lines)
 
     def start(self) -> None:
@@ -171,7 +171,7 @@ class App:
             started.callback(self._close_http)
             started.callback(self._deadlines.stop)
             self._deadlines.start()
-            for pool in (self._parse_pool, self._pool):
+            for pool in (self._parse_pool, self._preprocess_pool):
                 started.callback(pool.close)
                 pool.start()
             self._transport.start()
@@ -188,9 +188,11 @@ class App:
         self._health.stop()
         self._admission.drain()
         # The pools stop before the models: a preprocessed request still has to run.
-        drained = True
-        for pool in (self._parse_pool, self._pool):
+        pools = (self._parse_pool, self._preprocess_pool)
+        for pool in pools:
             pool.close()
+        drained = True
+        for pool in pools:
             drained &= pool.join(max(0.0, end_s - time.monotonic()))
         drained &= self._repository.close(max(0.0, end_s - time.monotonic()))
         self._transport.stop(max(0.0, end_s - time.monotonic()))
@@ -233,7 +235,7 @@ class App:
         handlers: Handlers = {
             **inference.handlers(),
             **ModelControlService(repository, is_explicit=is_explicit).handlers(),
-            **TasksService(self._admission, self._pool, idle_timeout).handlers(),
+            **TasksService(self._admission, self._preprocess_pool, idle_timeout).handlers(),
         }
         if interceptor is not None:
             handlers = interceptor.intercept(handlers, except_stream=STREAM_INFER)
