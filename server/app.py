@@ -66,10 +66,9 @@ from weir.server.services.model_control import ModelControlService
 from weir.server.services.tasks import SERVICE as TASKS_SERVICE
 from weir.server.services.tasks import TasksService
 from weir.server.telemetry import exporter, metrics_http
-from weir.server.telemetry.gpu import Gpus
 from weir.server.telemetry.metrics import Metrics
 from weir.server.telemetry.metrics_http import ScrapeServer
-from weir.server.telemetry.server_stats import Build
+from weir.server.telemetry.server_stats import Build, Gpus
 from weir.server.transport import completion_queue
 from weir.server.transport.base import Handlers, Limits, Transport
 from weir.server.transport.completion_queue import CompletionQueueTransport

@@ -35,7 +35,7 @@ from weir.server.repository.registry import Entry, ModelVersions, Registry
 from weir.server.repository.scan import ModelDirectory, scan, scan_model
 from weir.server.repository.version_state import UNLOADED, State
 from weir.server.scheduling.request import Model
-from weir.server.telemetry.model_metrics import ModelGauges
+from weir.server.telemetry.model_stats import ModelGauges
 
 logger = logging.getLogger(__name__)
 

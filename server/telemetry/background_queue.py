@@ -1,4 +1,4 @@
-"""A bounded queue in front of one thread that writes, so that no other thread waits for a slow disk.
+"""A bounded queue in front of one thread, so that no other thread waits for a slow disk.
 
 An item that finds the queue full is dropped and counted.
 """

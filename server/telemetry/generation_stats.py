@@ -12,36 +12,37 @@ from prometheus_client.core import Metric
 
 from weir.server.histogram import SECONDS, Histogram
 from weir.server.runtime.collate import Tokens
-from weir.server.telemetry.families import MODEL, Family
+from weir.server.telemetry.metric_family import MODEL, Family
 from weir.server.telemetry.model_stats import BatchSizeStatistics, ModelStats
 
 FIRST_TOKEN_SECONDS = Family(
     "weir_generation_first_token_seconds", "histogram", MODEL, "seconds",
-    "From a request's arrival to the first step of a row.",
-    "rows wait for slots, or for the encoder.",
+    "Time to first token: from a request's arrival to the end of a row's first step.",
+    "that rows wait for a decoder slot, or for the encoder.",
 )  # fmt: skip
 TOKEN_SECONDS = Family(
     "weir_generation_token_seconds", "histogram", MODEL, "seconds",
-    "A row's time from one step to the next, its mean.",
-    "more rows a step, or a busier machine.",
+    "Inter-token latency: a row's average time from one step to the next.",
+    "more rows per step, or a slower machine.",
 )  # fmt: skip
 STEPS = Family(
     "weir_generation_steps_total", "counter", MODEL, "steps",
-    "Runs of the decoder.", "more work done; faster than tokens: fewer rows share a step.",
+    "Runs of the decoder.",
+    "more work. If it rises faster than the tokens, fewer rows share a step.",
 )  # fmt: skip
 TOKENS = Family(
     "weir_generation_tokens_total", "counter", MODEL, "tokens",
-    "Tokens of answers, their ends not counted.", "more work done.",
+    "Generated tokens, without end tokens.", "more work.",
 )  # fmt: skip
 FINISHED = Family(
     "weir_generation_finished_total", "counter", (*MODEL, "reason"), "rows",
-    "Rows by why they left: end, limit, cancelled, deadline or failed.",
-    "of limit, answers are cut off; of failed, see the log.",
+    "Finished rows by reason: end, limit, cancelled, deadline or failed.",
+    "more finished rows. For limit, answers are cut off; for failed, see the log.",
 )  # fmt: skip
 ACTIVE_ROWS = Family(
     "weir_generation_active_rows", "gauge", MODEL, "rows",
-    "Rows of the decoder in use, each of a beam's.",
-    "more requests; at max_batch_rows new ones wait.",
+    "Rows in the decoder; each beam counts.",
+    "more load. At max_batch_rows new rows wait.",
 )  # fmt: skip
 FAMILIES = (FIRST_TOKEN_SECONDS, TOKEN_SECONDS, STEPS, TOKENS, FINISHED, ACTIVE_ROWS)
 
@@ -148,13 +149,13 @@ class GenerationStats:
             self.active_rows = rows
 
 
-def families(tallies: Iterable[GenerationStats]) -> Iterator[Metric]:
+def families(models: Iterable[GenerationStats]) -> Iterator[Metric]:
     """The metrics of all encoder-decoders, for one scrape."""
-    first, token = FIRST_TOKEN_SECONDS.histogram(), TOKEN_SECONDS.histogram()
+    first, token = FIRST_TOKEN_SECONDS.new_histogram(), TOKEN_SECONDS.new_histogram()
     steps, tokens, finished, active = (
-        family.values() for family in (STEPS, TOKENS, FINISHED, ACTIVE_ROWS)
+        family.new() for family in (STEPS, TOKENS, FINISHED, ACTIVE_ROWS)
     )
-    for stats in tallies:
+    for stats in models:
         labels = (stats.model.model, stats.model.version)
         with stats.model.lock:
             observed = ((first, stats.first_token.copy()), (token, stats.token.copy()))

@@ -4,9 +4,9 @@ If neither is configured, there is no interceptor and every request's record is 
 selected call is wrapped when it arrives, and the wrapper exports the record when the call ends.
 
 The interceptor covers every unary call of the inference, task and model services, `Generate`, and
-each request on a `ModelStreamInfer`. The access log takes a random share of all requests. Traces take
-every request whose caller samples its trace (`traceparent` with the flag "sampled"), none whose
-caller does not sample it, and a random share of the requests without a `traceparent`.
+each request on a `ModelStreamInfer`. The access log takes a random share of all requests. Traces
+take every request whose caller samples its trace (`traceparent` with the flag "sampled"), none
+whose caller does not sample it, and a random share of the requests without a `traceparent`.
 """
 
 import random

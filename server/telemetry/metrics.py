@@ -1,12 +1,12 @@
-"""Every number of the server, given to Prometheus when it asks.
+"""All metrics of the server, exported to Prometheus at each scrape.
 
 Rules:
-- Labels come from closed sets: models that exist, methods that are served, statuses of gRPC, kinds of failures.
-- The request path adds to plain lists, once per batch where it can; Prometheus's objects are built
-  when somebody scrapes. A scrape never holds a lock the request path waits for, but for copying.
-- A model's numbers outlive its reloads.
+- Labels come from closed sets: known models, served methods, gRPC statuses, kinds of failures.
+- The request path adds to plain numbers, once per batch where possible. Prometheus objects are
+  built at the scrape, which holds a lock of the request path only while it copies numbers.
+- The statistics of a version survive its reloads.
 
-A metric is declared in the module of its subject, once, for the export and for the page of all (`metrics_page`).
+Each metric is declared once, in the module of its statistics.
 """
 
 import threading
@@ -18,64 +18,66 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from weir.server.errors import GoldenMismatch, ModelLoadError
-from weir.server.telemetry import generation_stats, model_metrics, server_stats, triton_metrics
-from weir.server.telemetry.families import Subject
+from weir.server.telemetry import generation_stats, model_stats, server_stats, triton_metrics
 from weir.server.telemetry.generation_stats import GenerationStats
-from weir.server.telemetry.gpu import Gpus
-from weir.server.telemetry.model_metrics import ModelGauges
-from weir.server.telemetry.model_stats import ModelStats
-from weir.server.telemetry.server_stats import Build
+from weir.server.telemetry.metric_family import MetricGroup
+from weir.server.telemetry.model_stats import ModelGauges, ModelStats
+from weir.server.telemetry.server_stats import Build, Gpus
 from weir.server.transport.base import Transport
 from weir.server.transport.status import REASONS
 
 _RESULTS = LOADED, LOAD_FAILED, GOLDEN_MISMATCH = "ready", "failed", "golden_mismatch"
 
-SUBJECTS = (
-    Subject(
+GROUPS = (
+    MetricGroup(
         "Requests",
-        "Of `ModelInfer`, of each request on a `ModelStreamInfer`, and of the task calls. What is refused before a "
-        "model is found has neither model nor version: nobody can make new series by asking. Reasons are "
-        f"{', '.join(f'`{reason}`' for reason in REASONS)}.",
-        model_metrics.REQUEST_FAMILIES,
+        "`ModelInfer`, each request on a `ModelStreamInfer`, and the task calls. A request that "
+        "fails before its model is found has an empty model and version, so that clients cannot "
+        f"create series. Reasons are {', '.join(f'`{reason}`' for reason in REASONS)}.",
+        model_stats.REQUEST_FAMILIES,
     ),
-    Subject("Batches", "What is computed.", model_metrics.BATCH_FAMILIES),
-    Subject(
-        "Encoder-decoders", "Of those alone, beside all of the above.", generation_stats.FAMILIES
+    MetricGroup("Batches", "The work of the models.", model_stats.BATCH_FAMILIES),
+    MetricGroup(
+        "Encoder-decoders",
+        "Only encoder-decoders have these, in addition to the metrics above.",
+        generation_stats.FAMILIES,
     ),
-    Subject(
+    MetricGroup(
         "Models",
-        "A version's numbers outlive its reloads and go with the version. Of a pair of graphs, `NAME`, "
-        "`NAME.encoder` and `NAME.decoder` have numbers of their own; its loads are those of `NAME`.",
-        model_metrics.MODEL_FAMILIES,
+        "The metrics of a version survive its reloads and are removed with the version. "
+        "An encoder-decoder `NAME` has metrics for `NAME`, `NAME.encoder` and `NAME.decoder`; "
+        "its loads count under `NAME`.",
+        model_stats.MODEL_FAMILIES,
     ),
-    Subject(
+    MetricGroup(
         "Calls",
-        "Of every gRPC method, by gRPC's conventions. `grpc_type` is unary, server_stream or bidi_stream. What gRPC "
-        "itself refuses, such as a message over the limit, may count otherwise than its caller sees: the server hears no more.",
+        "Every gRPC method, under the usual names of gRPC servers. `grpc_type` is unary, "
+        "server_stream or bidi_stream. A call that gRPC itself rejects, such as a message over the "
+        "size limit, may have another status here than at the client.",
         server_stats.CALL_FAMILIES,
     ),
-    Subject("Server", "One of each.", server_stats.SERVER_FAMILIES),
-    Subject(
+    MetricGroup("Server", "One series per server.", server_stats.SERVER_FAMILIES),
+    MetricGroup(
         "GPUs",
-        "Where NVIDIA's management library (`libnvidia-ml.so.1`) finds one; elsewhere they are absent.",
+        "Read with NVIDIA's management library (NVML); absent without a GPU or its driver.",
         server_stats.GPU_FAMILIES,
     ),
-    Subject(
+    MetricGroup(
         "Triton's names",
-        "With `--triton-metrics`, for dashboards that were made for Triton. Without a type, since they lack "
-        "`_total`; all but the gauges only ever rise. Those of GPUs as above.",
+        "With `--triton-metrics`, for dashboards made for Triton. All but the gauges are counters; "
+        "they have no type, because their names lack `_total`.",
         (*triton_metrics.FAMILIES, *triton_metrics.GPU_FAMILIES),
     ),
 )
 
 
 class Metrics(Collector):
-    """All numbers, turned into Prometheus's form at each scrape.
+    """Collects all statistics at each scrape.
 
     Args:
-        registry: where to be found.
-        gpus: of this machine; None: they are not asked.
-        triton: whether to tell everything under Triton's names too.
+        registry: registers this collector.
+        gpus: the GPUs of this machine; None: no GPU metrics.
+        triton: whether to export the metrics under Triton's names too.
     """
 
     def __init__(
@@ -84,32 +86,32 @@ class Metrics(Collector):
         self._gpus = gpus
         self._triton = triton
         self._gauges: Callable[[], Iterable[ModelGauges]] = tuple
-        self._decode_queue: Callable[[], int] = int
-        self._lost_lines: Callable[[], int] = int
+        self._preprocess_queue: Callable[[], int] = int
+        self._dropped_lines: Callable[[], int] = int
         self._transport: Transport | None = None
         self._build: Build | None = None
         self._lock = threading.Lock()
         self._models: dict[tuple[str, str], ModelStats] = {}
         self._generations: dict[tuple[str, str], GenerationStats] = {}
         self._loads: dict[str, dict[str, int]] = {}
-        # Requests that ended before they could be laid to a model's account.
+        # Requests that failed before their model was found.
         self.unattributed = ModelStats("", "")
         registry.register(self)
 
     def watch(self, gauges: Callable[[], Iterable[ModelGauges]]) -> None:
-        """Ask this at each scrape for what the models hold."""
+        """Call this at each scrape for the state of the models."""
         self._gauges = gauges
 
     def watch_preprocessing(self, waiting: Callable[[], int]) -> None:
-        """Ask this at each scrape for the requests that wait to be decoded."""
-        self._decode_queue = waiting
+        """Call this at each scrape for the number of requests that wait for preprocessing."""
+        self._preprocess_queue = waiting
 
-    def watch_log(self, lost: Callable[[], int]) -> None:
-        """Ask this at each scrape for the lines of the log that were lost."""
-        self._lost_lines = lost
+    def watch_log(self, dropped: Callable[[], int]) -> None:
+        """Call this at each scrape for the number of dropped log lines."""
+        self._dropped_lines = dropped
 
     def watch_transport(self, transport: Transport, build: Build) -> None:
-        """Tell of the calls it carries, and of what the server is made of."""
+        """Export the statistics of a transport, and what identifies the server."""
         self._transport, self._build = transport, build
 
     def model(self, model: str, version: str) -> ModelStats:
@@ -125,24 +127,24 @@ class Metrics(Collector):
             return self._models.get((model, version), self.unattributed)
 
     def generation(self, model: str, version: str) -> GenerationStats:
-        """What only an encoder-decoder has, beside the numbers of any model; likewise."""
-        numbers = self.model(model, version)
+        """The statistics that only an encoder-decoder has; created and kept like `model`'s."""
+        stats = self.model(model, version)
         with self._lock:
-            return self._generations.setdefault((model, version), GenerationStats(numbers))
+            return self._generations.setdefault((model, version), GenerationStats(stats))
 
     def forget(self, model: str, version: str) -> None:
-        """A version is gone for good: its numbers go too, so that they do not grow with every release."""
+        """Remove the statistics of a removed version, so that series do not accumulate."""
         with self._lock:
             self._models.pop((model, version), None)
             self._generations.pop((model, version), None)
 
     def model_known(self, model: str) -> None:
-        """A model's loads are counted from here on."""
+        """Start to count the loads of a model."""
         with self._lock:
             self._loads.setdefault(model, dict.fromkeys(_RESULTS, 0))
 
     def load_ended(self, model: str, failure: type[ModelLoadError] | None) -> None:
-        """A version of a known model was loaded (None), or could not be."""
+        """Count a load of a known model; `failure` is None if it succeeded."""
         result = LOADED if failure is None else LOAD_FAILED
         if failure is GoldenMismatch:
             result = GOLDEN_MISMATCH
@@ -150,16 +152,16 @@ class Metrics(Collector):
             self._loads[model][result] += 1
 
     def forget_loads(self, model: str) -> None:
-        """A model is gone with all its versions."""
+        """Remove the load counts of a removed model."""
         with self._lock:
             self._loads.pop(model, None)
 
     def collect(self) -> Iterator[Metric]:
-        """Everything, for one scrape."""
+        """All families, for one scrape."""
         for family in self._families():
             yield family
-            # The family is text now, which took Python's lock. Whoever waits for it, the I/O thread say, need not
-            # wait until it is taken away, after 5 ms.
+            # Formatting a family holds Python's lock. A thread that waits for the lock, such as the
+            # I/O thread, gets it here instead of after the switch interval of 5 ms.
             time.sleep(0)
 
     def _families(self) -> Iterator[Metric]:
@@ -167,21 +169,21 @@ class Metrics(Collector):
             models = list(self._models.values())
             generations = list(self._generations.values())
             loads = {model: dict(counts) for model, counts in self._loads.items()}
-        held = list(self._gauges())
+        gauges = list(self._gauges())
         gpus = self._gpus.read() if self._gpus else []
-        yield from model_metrics.counters([self.unattributed, *models])
-        yield from model_metrics.histograms(models)
+        yield from model_stats.counters([self.unattributed, *models])
+        yield from model_stats.histograms(models)
         yield from generation_stats.families(generations)
-        yield from model_metrics.loads(models, loads)
-        yield from model_metrics.gauges(held)
-        yield from self._of_the_server()
+        yield from model_stats.loads(models, loads)
+        yield from model_stats.gauges(gauges)
+        yield from self._server_families()
         yield from server_stats.gpus(gpus)
         if self._triton:
-            yield from triton_metrics.families(models, held, gpus)
+            yield from triton_metrics.families(models, gauges, gpus)
 
-    def _of_the_server(self) -> Iterator[Metric]:
-        yield server_stats.DECODE_QUEUE.one(self._decode_queue())
-        yield server_stats.LOG_DROPPED.one(self._lost_lines())
+    def _server_families(self) -> Iterator[Metric]:
+        yield server_stats.PREPROCESS_QUEUE.single(self._preprocess_queue())
+        yield server_stats.LOG_DROPPED.single(self._dropped_lines())
         if self._build:
             yield server_stats.build(self._build)
         if self._transport:

@@ -1,13 +1,14 @@
-"""The port that Prometheus scrapes: `/metrics`, a line at `/` that names it, and nothing else.
+"""The HTTP port that Prometheus scrapes: `/metrics`, a line at `/` that names it, and nothing else.
 
-prometheus-client's own server would answer any path with all metrics, and start as many threads as are asked of it.
+prometheus-client's own server answers every path with all metrics and starts a thread for every
+connection, without a limit.
 
-Threads: `weir-metrics` accepts connections; each is answered by a `weir-scrape` of its own.
+Threads: `weir-metrics` accepts connections; one thread `weir-scrape` per connection answers it.
 
 Rules:
-- At most `MOST_SCRAPES` connections are open; one more is closed unanswered.
-- One that takes longer than `longest_s` in all, to ask or to read, is closed.
-- One answer is made at a time: many who ask at once take no more of Python's lock than one does.
+- At most `MAX_SCRAPES` connections are open; another one is closed without an answer.
+- A connection that takes longer than `timeout_s` in total is closed.
+- One answer is built at a time, so that many scrapes hold Python's lock no longer than one.
 """
 
 import io
@@ -18,7 +19,7 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from socketserver import ThreadingMixIn
+from socketserver import TCPServer, ThreadingMixIn
 from typing import Any, TextIO
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -28,37 +29,45 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 logger = logging.getLogger(__name__)
 
 METRICS = "/metrics"
-MOST_SCRAPES = 32
-_LONGEST_S = 10.0
+MAX_SCRAPES = 32
+_TIMEOUT_S = 10.0
 
 
 class ScrapeServer(ThreadingMixIn, WSGIServer):
-    """Answers scrapes.
+    """The HTTP server for scrapes.
 
     Args:
-        host: to listen on.
+        host: the address to listen on.
         port: 0 takes a free one.
-        longest_s: that a connection may take.
+        timeout_s: the longest time that a connection may take.
 
     Raises:
-        OSError: the port cannot be had.
+        OSError: the port is not available.
     """
 
     daemon_threads = True
-    # As many may come at once as find room: one that did not would try again only after a second.
-    request_queue_size = MOST_SCRAPES
+    # The backlog holds as many connections as are served. A connection that does not fit into it
+    # is retried by the client's system only after a second.
+    request_queue_size = MAX_SCRAPES
 
-    def __init__(self, host: str, port: int, longest_s: float) -> None:
+    def __init__(self, host: str, port: int, timeout_s: float) -> None:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         self.address_family, _, _, _, address = found[0]
-        self._longest_s = longest_s
-        # By connection, when it came. Only the accepting thread adds.
+        self._timeout_s = timeout_s
+        # The time of arrival by connection. Only the accepting thread adds entries.
         self._open: dict[Any, float] = {}
         super().__init__((str(address[0]), port), _Handler)
 
+    def server_bind(self) -> None:
+        """Bind the port without HTTPServer's reverse look-up of the host name, which may block."""
+        TCPServer.server_bind(self)
+        host, self.server_port = self.server_address[:2]
+        self.server_name = str(host)
+        self.setup_environ()
+
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Start a thread for a connection, if there is room for it."""
-        if len(self._open) >= MOST_SCRAPES:
+        """Start a thread for a connection, or close it if too many are open."""
+        if len(self._open) >= MAX_SCRAPES:
             self.shutdown_request(request)
             return
         thread = threading.Thread(
@@ -70,69 +79,67 @@ class ScrapeServer(ThreadingMixIn, WSGIServer):
         self._open[request] = time.monotonic()
         try:
             thread.start()
-        except (
-            RuntimeError
-        ):  # the system has no more threads: the connection is closed, and counts no longer
+        except RuntimeError:  # the system has no more threads; the caller closes the connection
             del self._open[request]
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer a connection, and close it."""
+        """Answer a connection and close it."""
         try:
             super().process_request_thread(request, client_address)
         finally:
             del self._open[request]
 
     def service_actions(self) -> None:
-        """Between two looks for connections: end those that take too long."""
-        late_s = time.monotonic() - self._longest_s
+        """Close the connections that are past their timeout; called every half second."""
+        late_s = time.monotonic() - self._timeout_s
         for request, since_s in list(self._open.items()):
             if since_s < late_s:
                 with suppress(OSError):  # it has just ended by itself
                     request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, _request: Any, _client_address: Any) -> None:
-        """A connection that broke off is nobody's concern; what fails in an answer is logged there."""
-        logger.debug("scrape broken off reason=%s", sys.exc_info()[1])
+        """Log a broken connection at DEBUG; `answer` logs other errors."""
+        logger.debug("scrape aborted reason=%s", sys.exc_info()[1])
 
 
 class _Handler(WSGIRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name it has there
-        """Log nothing: a scrape comes every few seconds."""
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        """Log nothing: a scrape arrives every few seconds."""
 
     def get_stderr(self) -> TextIO:
-        """Where a traceback goes of a connection that broke off in an answer: nowhere."""
+        """Discard the traceback of a connection that broke during an answer."""
         return io.StringIO()
 
 
 def listen(
-    port: int, host: str, registry: CollectorRegistry, *, longest_s: float = _LONGEST_S
+    port: int, host: str, registry: CollectorRegistry, *, timeout_s: float = _TIMEOUT_S
 ) -> ScrapeServer:
-    """Answer scrapes, on threads of its own.
+    """Start to answer scrapes on a background thread.
 
     Args:
         port: 0 takes a free one.
-        host: to listen on.
-        registry: whose metrics are told.
-        longest_s: that a connection may take.
+        host: the address to listen on.
+        registry: holds the metrics.
+        timeout_s: the longest time that a connection may take.
 
     Raises:
-        OSError: the port cannot be had.
+        OSError: the port is not available.
     """
-    server = ScrapeServer(host, port, longest_s)
-    server.set_app(_at_its_path(make_wsgi_app(registry)))
+    server = ScrapeServer(host, port, timeout_s)
+    server.set_app(_only_at_its_path(make_wsgi_app(registry)))
     threading.Thread(target=server.serve_forever, name="weir-metrics", daemon=True).start()
     return server
 
 
-def _at_its_path(metrics: WSGIApplication) -> WSGIApplication:
-    making = threading.Lock()
+def _only_at_its_path(metrics: WSGIApplication) -> WSGIApplication:
+    building = threading.Lock()
 
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
         if path == METRICS:
             try:
-                with making:
+                with building:
                     return metrics(environ, start_response)
             except Exception:
                 logger.exception("scrape failed")

@@ -1,8 +1,8 @@
 """The record of one request for the access log and for traces, with the trace context of its call.
 
 A request has a record only if the interceptor selected it; otherwise its record is None. Times are
-monotonic seconds of the server's clock; `began_ns` is the wall-clock time of `began_s`. Each part of
-the server sets the fields that it knows. The exporter reads the record once the request has ended.
+monotonic seconds of the server's clock; `began_ns` is the wall-clock time of `began_s`. Each part
+of the server sets the fields that it knows. The exporter reads the record once the request has ended.
 """
 
 import random

@@ -1,12 +1,14 @@
-"""The metrics of the server as a whole: calls, the I/O thread, the log, GPUs, the build."""
+"""Metrics of the whole server: calls, I/O thread, preprocessing, log, build and GPUs."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
+import pynvml
 from prometheus_client.core import Metric
 
-from weir.server.telemetry.families import Family
-from weir.server.telemetry.gpu import Gpu
+from weir.server.telemetry.metric_family import Family
 from weir.server.transport.base import IoStats
 from weir.server.transport.call_stats import CODES, CallStats
 
@@ -14,64 +16,66 @@ _METHOD = ("grpc_type", "grpc_service", "grpc_method")
 
 STARTED = Family(
     "grpc_server_started_total", "counter", _METHOD, "calls",
-    "Calls that arrived, of every method; a method that nobody serves is `unknown`.", "more traffic.",
+    "Calls that arrived, by method. Methods that the server does not have count as `unknown`.",
+    "more traffic.",
 )  # fmt: skip
 HANDLED = Family(
     "grpc_server_handled_total", "counter", (*_METHOD, "grpc_code"), "calls",
-    "Calls that ended, by their status. Less than started: the difference is open.",
-    "of OK, more traffic; of any other status, see its name.",
+    "Calls that ended, by status. The difference to the started calls is the open calls.",
+    "more traffic for OK, and more failures of that kind for any other status.",
 )  # fmt: skip
 HANDLING_SECONDS = Family(
     "grpc_server_handling_seconds", "histogram", _METHOD, "seconds",
-    "From a call's arrival to its end; of a stream, as long as it was open.",
-    "slower answers, or streams that stay open longer.",
+    "Duration of a call, from its arrival to its end. A stream lasts as long as it is open.",
+    "slower answers, or longer streams.",
 )  # fmt: skip
 IO_BUSY_SECONDS = Family(
     "weir_io_busy_seconds_total", "counter", (), "seconds",
-    "Time in which the I/O thread did not wait for an event; its rate is the share of a core, at most 1. "
-    "Absent with the transport `grpc-server`, which has no such thread.",
-    "more calls, or larger ones; near 1 the thread is the limit, and another server is needed.",
+    "Time in which the I/O thread was not waiting for an event. Its rate is the utilisation of the "
+    "thread, at most 1. Absent with the transport `grpc-server`, which has no such thread.",
+    "more or larger calls. Near 1 the thread is the bottleneck; add another server.",
 )  # fmt: skip
 IO_DELAY_SECONDS = Family(
     "weir_io_delay_seconds", "gauge", (), "seconds",
-    "How long an event waited for the I/O thread at this scrape; 0 while no call is open, at most 0.2. "
-    "Absent with the transport `grpc-server`.",
-    "calls wait before anything is done for them: the thread, or the machine, is too busy.",
+    "Time that an event waits for the I/O thread, measured at the scrape; 0 while no call is open, "
+    "at most 0.2. Absent with the transport `grpc-server`.",
+    "that every call waits for the I/O thread, because the thread or the machine is too busy.",
 )  # fmt: skip
-DECODE_QUEUE = Family(
+PREPROCESS_QUEUE = Family(
     "weir_preprocess_queue_requests", "gauge", (), "requests",
-    "Task calls that wait to be made into rows.", "more than the cores can read.",
+    "Task calls that wait for preprocessing.", "more load than the cores can preprocess.",
 )  # fmt: skip
 LOG_DROPPED = Family(
     "weir_log_dropped_total", "counter", (), "lines",
-    "Lines of the log that were not written, so that no request waits for it.",
-    "nobody reads it, its disk is full, or more requests are logged than can be.",
+    "Log lines that were dropped, because no request waits for the log.",
+    "that the log's reader is too slow, its disk is full, or the access log is too large.",
 )  # fmt: skip
 BUILD_INFO = Family(
     "weir_build_info", "gauge", ("version", "onnxruntime", "provider", "transport"), "1",
-    "1, with what this server is made of.",
+    "1; the labels are the versions, the execution provider and the transport.",
 )  # fmt: skip
 GPU_MEMORY_USED = Family(
     "weir_gpu_memory_used_bytes", "gauge", ("gpu",), "bytes",
-    "Memory in use on a GPU, by all processes.", "more or larger models; near the total, runs fail.",
+    "GPU memory in use by all processes.",
+    "more or larger models. Near the total, runs fail.",
 )  # fmt: skip
 GPU_MEMORY_TOTAL = Family(
-    "weir_gpu_memory_total_bytes", "gauge", ("gpu",), "bytes", "Memory of a GPU."
+    "weir_gpu_memory_total_bytes", "gauge", ("gpu",), "bytes", "Size of the GPU's memory."
 )  # fmt: skip
 GPU_UTILIZATION = Family(
     "weir_gpu_utilization_ratio", "gauge", ("gpu",), "0 to 1",
-    "Share of time in which a GPU computed anything, of the last sample period.",
-    "more work; near 1 it may be the limit.",
+    "Share of the last sample period in which a kernel ran on the GPU.",
+    "more work. Near 1 the GPU may be the bottleneck.",
 )  # fmt: skip
 
 CALL_FAMILIES = (STARTED, HANDLED, HANDLING_SECONDS)
-SERVER_FAMILIES = (IO_BUSY_SECONDS, IO_DELAY_SECONDS, DECODE_QUEUE, LOG_DROPPED, BUILD_INFO)
+SERVER_FAMILIES = (IO_BUSY_SECONDS, IO_DELAY_SECONDS, PREPROCESS_QUEUE, LOG_DROPPED, BUILD_INFO)
 GPU_FAMILIES = (GPU_MEMORY_USED, GPU_MEMORY_TOTAL, GPU_UTILIZATION)
 
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What a server is made of."""
+    """Versions and settings that identify a server."""
 
     version: str
     onnxruntime: str
@@ -80,11 +84,11 @@ class Build:
 
 
 def calls(stats: CallStats) -> Iterator[Metric]:
-    """Every method's, those that were never called too: a rate needs a zero to rise from."""
-    started, handled, seconds = STARTED.values(), HANDLED.values(), HANDLING_SECONDS.histogram()
+    """The calls of every method. A method without calls has zeros, so that its rate starts at 0."""
+    started, handled, seconds = STARTED.new(), HANDLED.new(), HANDLING_SECONDS.new_histogram()
     for method in stats.all():
         labels = (method.kind, method.service, method.method)
-        # What ended before what began, so that no call has ended that has not begun.
+        # Ended calls are read before started ones, so that they are never more.
         codes, histogram = method.handled.copy(), method.seconds.copy()
         started.add_metric(labels, method.started)
         seconds.add_metric(labels, histogram.buckets(), histogram.total)
@@ -94,22 +98,75 @@ def calls(stats: CallStats) -> Iterator[Metric]:
     yield from (started, handled, seconds)
 
 
-def io(watch: IoStats) -> Iterator[Metric]:
-    """How busy the I/O thread is."""
-    yield IO_DELAY_SECONDS.one(watch.delay_s())
-    yield IO_BUSY_SECONDS.one(watch.busy_s)
+def io(stats: IoStats) -> Iterator[Metric]:
+    """Delay and utilisation of the I/O thread."""
+    yield IO_DELAY_SECONDS.single(stats.delay_s())
+    yield IO_BUSY_SECONDS.single(stats.busy_s)
 
 
 def build(info: Build) -> Metric:
-    """What this server is made of."""
-    family = BUILD_INFO.values()
+    """The versions and settings of this server."""
+    family = BUILD_INFO.new()
     family.add_metric((info.version, info.onnxruntime, info.provider, info.transport), 1)
     return family
 
 
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU at a scrape; a value that NVML does not report is None.
+
+    Attributes:
+        index: NVML's number of the GPU.
+        uuid: its permanent identity.
+        utilization: share of time in which a kernel ran, from 0 to 1.
+    """
+
+    index: str
+    uuid: str
+    used_bytes: int | None
+    total_bytes: int | None
+    utilization: float | None
+
+
+class Gpus:
+    """The GPUs of this machine, read with NVIDIA's management library (NVML).
+
+    Without the library, a driver or a GPU there are none, which is no error.
+    """
+
+    def __init__(self) -> None:
+        self._handles: list[tuple[str, str, Any]] = []
+        try:
+            pynvml.nvmlInit()
+            count = pynvml.nvmlDeviceGetCount()
+        except pynvml.NVMLError:
+            return
+        for index in range(count):
+            try:
+                handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+                uuid = pynvml.nvmlDeviceGetUUID(handle)
+            except pynvml.NVMLError:  # another user's GPU, or one that failed
+                continue
+            self._handles.append((str(index), uuid, handle))
+
+    def read(self) -> list[Gpu]:
+        """Memory and utilisation of each GPU, now."""
+        return [_read(*each) for each in self._handles]
+
+
+def _read(index: str, uuid: str, handle: Any) -> Gpu:
+    used_bytes = total_bytes = utilization = None
+    with suppress(pynvml.NVMLError):
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+        used_bytes, total_bytes = memory.used, memory.total
+    with suppress(pynvml.NVMLError):  # not reported in MIG mode
+        utilization = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+    return Gpu(index, uuid, used_bytes, total_bytes, utilization)
+
+
 def gpus(found: Iterable[Gpu]) -> Iterator[Metric]:
-    """Nothing where there are none."""
-    used, total, utilization = (family.values() for family in GPU_FAMILIES)
+    """The metrics of the GPUs; no families without GPUs."""
+    used, total, utilization = (family.new() for family in GPU_FAMILIES)
     for gpu in found:
         for family, value in (
             (used, gpu.used_bytes),

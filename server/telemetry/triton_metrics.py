@@ -1,77 +1,83 @@
-"""The metrics of Triton, for dashboards that were made for it (`--triton-metrics`).
+"""Metrics under Triton's names, for dashboards made for Triton (`--triton-metrics`).
 
-Their names lack `_total`, which prometheus-client appends to each counter: so they are told without a type.
+Triton's counters lack the suffix `_total`, which prometheus-client adds to every counter. They are
+therefore exported without a type.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from prometheus_client.core import Metric
 
-from weir.server.telemetry.families import MODEL, Family
-from weir.server.telemetry.gpu import Gpu
-from weir.server.telemetry.model_metrics import ModelGauges
-from weir.server.telemetry.model_stats import ModelStats
+from weir.server.telemetry.metric_family import MODEL, Family
+from weir.server.telemetry.model_stats import ModelGauges, ModelStats
+from weir.server.telemetry.server_stats import Gpu
 
 SUCCESS = Family(
-    "nv_inference_request_success", "untyped", MODEL, "requests", "Requests answered OK.",
-    "more traffic.",
+    "nv_inference_request_success", "untyped", MODEL, "requests",
+    "Requests that ended with OK.", "more traffic.",
 )  # fmt: skip
 FAILURE = Family(
     "nv_inference_request_failure", "untyped", (*MODEL, "reason"), "requests",
-    "Requests that failed: REJECTED (queue full, deadline passed), CANCELED, BACKEND (the run or its answer), OTHER.",
-    "see the reason, and weir_request_failures_total, which tells more of them.",
+    "Failed requests: REJECTED (queue full, deadline passed), CANCELED, "
+    "BACKEND (the run or its answer) or OTHER.",
+    "more failures. weir_request_failures_total has finer reasons.",
 )  # fmt: skip
 COUNT = Family(
-    "nv_inference_count", "untyped", MODEL, "rows", "Rows computed.", "more work done."
+    "nv_inference_count", "untyped", MODEL, "rows", "Computed rows.", "more work."
 )  # fmt: skip
 EXEC_COUNT = Family(
     "nv_inference_exec_count", "untyped", MODEL, "batches", "Runs of the model.",
-    "more work done; faster than rows: smaller batches.",
+    "more work. If it rises faster than the rows, batches get smaller.",
 )  # fmt: skip
 REQUEST_US = Family(
     "nv_inference_request_duration_us", "untyped", MODEL, "microseconds",
-    "Time of answered requests, all together.", "faster than their count: slower answers.",
+    "Total latency of all successful requests.",
+    "more traffic. If it rises faster than the request count, answers get slower.",
 )  # fmt: skip
 QUEUE_US = Family(
     "nv_inference_queue_duration_us", "untyped", MODEL, "microseconds",
-    "Of that, in the queue.", "faster than requests: overload.",
+    "Total time of requests in the queue.",
+    "more traffic. If it rises faster than the request count: overload.",
 )  # fmt: skip
 INPUT_US = Family(
     "nv_inference_compute_input_duration_us", "untyped", MODEL, "microseconds",
-    "Of that, joining requests to a batch; a batch counts for each of its requests.",
-    "faster than requests: larger inputs.",
+    "Total time to join requests to batches. A batch's time counts once per request.",
+    "more traffic. If it rises faster than the request count, inputs get larger.",
 )  # fmt: skip
 INFER_US = Family(
     "nv_inference_compute_infer_duration_us", "untyped", MODEL, "microseconds",
-    "Of that, running the model; likewise. Of an encoder-decoder, its steps, for each row in use.",
-    "faster than requests: larger batches, or a busier machine.",
+    "Total time of model runs. A batch's time counts once per request; "
+    "for an encoder-decoder, a step's time counts once per active row.",
+    "more traffic. If it rises faster than the request count: larger batches, or a slower machine.",
 )  # fmt: skip
 OUTPUT_US = Family(
     "nv_inference_compute_output_duration_us", "untyped", MODEL, "microseconds",
-    "Of that, encoding and sending answers; likewise.", "faster than requests: larger answers.",
+    "Total time to encode and send answers. A batch's time counts once per request.",
+    "more traffic. If it rises faster than the request count, answers get larger.",
 )  # fmt: skip
 PENDING = Family(
-    "nv_inference_pending_request_count", "gauge", MODEL, "requests", "Requests that wait.",
+    "nv_inference_pending_request_count", "gauge", MODEL, "requests", "Waiting requests.",
     "overload.",
 )  # fmt: skip
 LOAD_SECS = Family(
-    "nv_model_load_duration_secs", "gauge", MODEL, "seconds", "The last load, with its checks.",
-    "a slower start.",
+    "nv_model_load_duration_secs", "gauge", MODEL, "seconds",
+    "Duration of the last load, with its checks.", "a slower start.",
 )  # fmt: skip
 GPU_UTILIZATION = Family(
     "nv_gpu_utilization", "gauge", ("gpu_uuid",), "0 to 1",
-    "Share of time in which a GPU computed anything.", "more work.",
+    "Share of the last sample period in which a kernel ran on the GPU.", "more work.",
 )  # fmt: skip
 GPU_TOTAL = Family(
-    "nv_gpu_memory_total_bytes", "gauge", ("gpu_uuid",), "bytes", "Memory of a GPU."
+    "nv_gpu_memory_total_bytes", "gauge", ("gpu_uuid",), "bytes", "Size of the GPU's memory."
 )  # fmt: skip
 GPU_USED = Family(
-    "nv_gpu_memory_used_bytes", "gauge", ("gpu_uuid",), "bytes", "Memory in use on a GPU.",
-    "more or larger models.",
+    "nv_gpu_memory_used_bytes", "gauge", ("gpu_uuid",), "bytes",
+    "GPU memory in use by all processes.", "more or larger models.",
 )  # fmt: skip
 
 FAMILIES = (
-    SUCCESS, FAILURE, COUNT, EXEC_COUNT, REQUEST_US, QUEUE_US, INPUT_US, INFER_US, OUTPUT_US, PENDING, LOAD_SECS,
+    SUCCESS, FAILURE, COUNT, EXEC_COUNT, REQUEST_US, QUEUE_US, INPUT_US, INFER_US, OUTPUT_US,
+    PENDING, LOAD_SECS,
 )  # fmt: skip
 GPU_FAMILIES = (GPU_UTILIZATION, GPU_TOTAL, GPU_USED)
 
@@ -97,13 +103,13 @@ _COUNTS: dict[Family, Callable[[ModelStats], float]] = {
 
 
 def families(
-    models: Sequence[ModelStats], held: Iterable[ModelGauges], gpus: Iterable[Gpu]
+    models: Sequence[ModelStats], gauges: Iterable[ModelGauges], gpus: Iterable[Gpu]
 ) -> Iterator[Metric]:
-    """All of it, for one scrape."""
+    """All metrics under Triton's names, for one scrape."""
     yield from _counts(models)
-    pending, loads = PENDING.values(), LOAD_SECS.values()
-    for one in held:
-        pending.add_metric((one.model, one.version), one.waiting_requests)
+    pending, loads = PENDING.new(), LOAD_SECS.new()
+    for gauge in gauges:
+        pending.add_metric((gauge.model, gauge.version), gauge.waiting_requests)
     for model in models:
         with model.lock:
             is_loaded, load_seconds = bool(model.provider), model.load_seconds
@@ -114,8 +120,8 @@ def families(
 
 
 def _counts(models: Sequence[ModelStats]) -> Iterator[Metric]:
-    counts = {family: family.values() for family in _COUNTS}
-    failures = FAILURE.values()
+    counts = {family: family.new() for family in _COUNTS}
+    failures = FAILURE.new()
     for model in models:
         labels = (model.model, model.version)
         with model.lock:
@@ -132,7 +138,7 @@ def _counts(models: Sequence[ModelStats]) -> Iterator[Metric]:
 
 
 def _gpus(gpus: Iterable[Gpu]) -> Iterator[Metric]:
-    utilization, total, used = (family.values() for family in GPU_FAMILIES)
+    utilization, total, used = (family.new() for family in GPU_FAMILIES)
     for gpu in gpus:
         for family, value in (
             (utilization, gpu.utilization),

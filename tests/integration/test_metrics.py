@@ -25,7 +25,7 @@ from tests.integration.harness import (
 from tools.metrics_page import PAGE
 from weir.protocol import inference_pb2 as pb
 from weir.server.telemetry import server_stats, triton_metrics
-from weir.server.telemetry.metrics_http import MOST_SCRAPES
+from weir.server.telemetry.metrics_http import MAX_SCRAPES
 
 X = np.arange(4, dtype=np.float32).reshape(1, 4)
 GOOD = tensor("x", X)
@@ -225,7 +225,7 @@ def test_scrapers_that_never_read_disturb_nobody(
     before = threads_of(house)
 
     with ExitStack() as stack:
-        for _ in range(2 * MOST_SCRAPES):
+        for _ in range(2 * MAX_SCRAPES):
             connection = stack.enter_context(socket.create_connection((host, int(port)), ANSWER_S))
             connection.sendall(asks)
         answers = [client.infer("affine", GOOD)["y"] for _ in range(100)]
@@ -233,7 +233,7 @@ def test_scrapers_that_never_read_disturb_nobody(
 
     for answer in answers:
         np.testing.assert_array_equal(answer, 2 * X + 1)
-    assert threads - before < 2 * MOST_SCRAPES
+    assert threads - before < 2 * MAX_SCRAPES
 
 
 def threads_of(server: Server) -> int:

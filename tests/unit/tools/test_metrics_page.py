@@ -14,6 +14,6 @@ def test_page_is_what_the_code_declares() -> None:
 def test_every_family_has_a_line_of_six_fields() -> None:
     lines = [line for line in page().splitlines() if line.startswith("| `")]
 
-    names = [family.name for subject in PAGE for family in subject.families]
+    names = [family.name for group in PAGE for family in group.families]
     assert [line.split("`")[1] for line in lines] == names
     assert {line.count("|") for line in lines} == {7}

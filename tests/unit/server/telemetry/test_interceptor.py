@@ -170,7 +170,7 @@ def test_requests_are_selected_by_rate_and_traceparent(
 
 
 def test_two_threads_that_finish_a_call_export_it_once(open_world: Callable[..., World]) -> None:
-    """Each thread pauses at every instruction, so that both are between the check and the change."""
+    """Each thread pauses at every instruction: both are between the check and the change."""
     world = open_world()
     call, start = world.call(), threading.Barrier(2)
 

@@ -12,9 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.unit.server.batches import batch_ran
 from weir.server.errors import GoldenMismatch
 from weir.server.histogram import ROWS, SECONDS, Histogram
-from weir.server.telemetry.metrics import SUBJECTS, Metrics
-from weir.server.telemetry.model_metrics import ModelGauges
-from weir.server.telemetry.model_stats import HISTOGRAMS, ModelStats
+from weir.server.telemetry.metrics import GROUPS, Metrics
+from weir.server.telemetry.model_stats import HISTOGRAMS, ModelGauges, ModelStats
 
 
 @pytest.fixture
@@ -28,7 +27,7 @@ def metrics(registry: CollectorRegistry) -> Metrics:
 
 
 def scrape(registry: CollectorRegistry) -> dict[str, Metric]:
-    """What a Prometheus would read, by the family's name."""
+    """The families that Prometheus reads, by name."""
     text = generate_latest(registry).decode()
     return {family.name: family for family in text_string_to_metric_families(text)}
 
@@ -77,7 +76,7 @@ def test_requests_are_counted_by_model_version_and_status(
     assert requests == {
         ("lenet", "1", "OK"): 3.0,
         ("lenet", "1", "DEADLINE_EXCEEDED"): 2.0,
-        # There from the start: else a first burst would have no increase.
+        # They exist from the start, so that a first burst has an increase.
         ("lenet", "1", "INTERNAL"): 0.0,
         ("lenet", "1", "UNAVAILABLE"): 0.0,
         ("lenet", "1", "RESOURCE_EXHAUSTED"): 0.0,
@@ -85,9 +84,7 @@ def test_requests_are_counted_by_model_version_and_status(
     }
 
 
-def test_refusals_are_counted_by_their_reason(
-    metrics: Metrics, registry: CollectorRegistry
-) -> None:
+def test_failures_are_counted_by_reason(metrics: Metrics, registry: CollectorRegistry) -> None:
     model = metrics.model("m", "1")
     batch(model)
     model.request_failed("RESOURCE_EXHAUSTED", "overloaded", 0.5, 10)
@@ -101,7 +98,7 @@ def test_refusals_are_counted_by_their_reason(
     assert refusals == {("m", "overloaded"): 1, ("m", "out_of_memory"): 1, ("", "unknown_model"): 1}
 
 
-def test_bytes_of_answered_and_refused_requests_are_counted(
+def test_bytes_of_answered_and_failed_requests_are_counted(
     metrics: Metrics, registry: CollectorRegistry
 ) -> None:
     model = metrics.model("m", "1")
@@ -130,9 +127,7 @@ def test_rows_and_runs_are_counted(metrics: Metrics, registry: CollectorRegistry
     assert value(registry, "weir_batch_rows_count", **labels) == 2
 
 
-def test_padding_is_what_is_computed_beyond_the_tokens(
-    metrics: Metrics, registry: CollectorRegistry
-) -> None:
+def test_padded_tokens_include_the_padding(metrics: Metrics, registry: CollectorRegistry) -> None:
     model = metrics.model("tagger", "1")
     batch(metrics.model("lenet", "1"))
     batch(model, tokens=(20, 32))
@@ -146,7 +141,7 @@ def test_padding_is_what_is_computed_beyond_the_tokens(
     assert totals(model="lenet") == [0, 0]
 
 
-def test_batch_whose_callers_all_left_is_no_request(
+def test_batch_without_answered_requests_counts_no_request(
     metrics: Metrics, registry: CollectorRegistry
 ) -> None:
     batch(metrics.model("m", "1"), rows=4, answered=0)
@@ -157,7 +152,7 @@ def test_batch_whose_callers_all_left_is_no_request(
     assert value(registry, "weir_request_seconds_count", **labels) == 0
 
 
-def test_every_answered_request_is_in_the_histogram_and_no_other(
+def test_histograms_have_the_answered_requests_only(
     metrics: Metrics, registry: CollectorRegistry
 ) -> None:
     model = metrics.model("m", "1")
@@ -193,7 +188,7 @@ def test_value_on_a_bound_belongs_to_it(bound: float) -> None:
     assert dict(histogram.buckets())[str(bound)] == 1
 
 
-def test_bounds_rise_and_begin_where_small_models_are() -> None:
+def test_bounds_are_sorted_and_start_low_enough_for_small_models() -> None:
     for bounds in (SECONDS, ROWS):
         assert list(bounds) == sorted(set(bounds))
     assert SECONDS[0] == 0.0005
@@ -218,7 +213,7 @@ def test_exposition_of_histograms_is_read_back(
         assert counts[-1] == count
 
 
-def test_gauges_are_asked_at_each_scrape(metrics: Metrics, registry: CollectorRegistry) -> None:
+def test_gauges_are_read_at_each_scrape(metrics: Metrics, registry: CollectorRegistry) -> None:
     waiting = iter([3, 5])
 
     def gauges() -> Iterable[ModelGauges]:
@@ -243,7 +238,7 @@ def test_gauges_are_asked_at_each_scrape(metrics: Metrics, registry: CollectorRe
     assert of(second, "weir_running_requests") == {"m": 2, "broken": 0}
 
 
-def test_decoding_is_told(metrics: Metrics, registry: CollectorRegistry) -> None:
+def test_preprocessing_is_exported(metrics: Metrics, registry: CollectorRegistry) -> None:
     waiting = iter([3, 5])
     metrics.watch_preprocessing(lambda: next(waiting))
     metrics.model("m", "1").request_preprocessed(0.25)
@@ -255,7 +250,7 @@ def test_decoding_is_told(metrics: Metrics, registry: CollectorRegistry) -> None
     assert value(registry, "weir_preprocess_seconds_count", model="m", version="1") == 1
 
 
-def test_load_is_told_once_the_model_is_loaded(
+def test_load_is_exported_once_the_model_is_loaded(
     metrics: Metrics, registry: CollectorRegistry
 ) -> None:
     model = metrics.model("m", "1")
@@ -268,7 +263,7 @@ def test_load_is_told_once_the_model_is_loaded(
     assert value(registry, "weir_model_provider", **labels, provider="cpu") == 1
 
 
-def test_loads_are_counted_by_how_they_ended_from_the_first_word_of_a_model(
+def test_loads_are_counted_by_result_from_zero(
     metrics: Metrics, registry: CollectorRegistry
 ) -> None:
     def loads() -> dict[str, float]:
@@ -289,7 +284,7 @@ def test_loads_are_counted_by_how_they_ended_from_the_first_word_of_a_model(
     assert loads() == {}
 
 
-def test_lines_that_the_log_dropped_are_told(metrics: Metrics, registry: CollectorRegistry) -> None:
+def test_dropped_log_lines_are_exported(metrics: Metrics, registry: CollectorRegistry) -> None:
     assert value(registry, "weir_log_dropped_total") == 0
 
     metrics.watch_log(lambda: 3)
@@ -328,24 +323,24 @@ def test_numbers_outlive_a_reload(metrics: Metrics) -> None:
     assert metrics.model("m", "1") is not metrics.model("m", "2")
 
 
-def test_every_family_is_declared_once_and_says_what_a_value_means() -> None:
-    families = [family for subject in SUBJECTS for family in subject.families]
+def test_every_family_is_declared_once_with_description_and_meaning() -> None:
+    families = [family for group in GROUPS for family in group.families]
 
     assert len({family.name for family in families}) == len(families)
     for family in families:
         assert family.name.startswith(("weir_", "grpc_server_", "nv_")), family
-        assert family.what.endswith(".") and len(family.help) > 15, family
+        assert family.description.endswith(".") and len(family.help) > 15, family
         assert family.rise == "" or family.rise.endswith("."), family
         assert family.unit, family
         if family.kind in ("counter", "histogram"):
             assert family.rise, family
 
 
-def test_what_is_exported_is_what_is_declared(
+def test_exported_families_are_the_declared_ones(
     metrics: Metrics, registry: CollectorRegistry
 ) -> None:
     metrics.generation("m", "1")
-    declared = {family.name: family for subject in SUBJECTS for family in subject.families}
+    declared = {family.name: family for group in GROUPS for family in group.families}
 
     for family in scrape(registry).values():
         name = f"{family.name}_total" if family.type == "counter" else family.name

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from weir.server.telemetry import metrics_http
 
-# Only ever reached by a test that fails.
+# Reached only by a test that fails.
 HANG_S = 20.0
 
 Listen = Callable[..., int]
@@ -79,6 +79,19 @@ def test_any_other_path_is_not_found(port: int, path: str) -> None:
     assert status == 404 and "/metrics" in body and "level" not in body
 
 
+def test_start_does_not_look_the_host_name_up(
+    listen: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name server that does not answer would block the start."""
+
+    def look_up(_name: str = "") -> str:
+        raise AssertionError("the host name is looked up")
+
+    monkeypatch.setattr(socket, "getfqdn", look_up)
+
+    assert get(listen(), "/metrics")[0] == 200
+
+
 def scrapers() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "weir-scrape"]
 
@@ -88,15 +101,15 @@ def ended(thread: threading.Thread) -> bool:
     return not thread.is_alive()
 
 
-def test_scrapers_that_say_nothing_take_a_bounded_number_of_threads(
+def test_silent_scrapers_take_a_bounded_number_of_threads(
     port: int, connect: Callable[[int], socket.socket]
 ) -> None:
     """Row G03."""
-    silent = [connect(port) for _ in range(metrics_http.MOST_SCRAPES)]
+    silent = [connect(port) for _ in range(metrics_http.MAX_SCRAPES)]
     refused = [connect(port) for _ in range(8)]
 
     assert [connection.recv(1) for connection in refused] == [b""] * 8, "closed unanswered"
-    assert len(scrapers()) == metrics_http.MOST_SCRAPES
+    assert len(scrapers()) == metrics_http.MAX_SCRAPES
     for connection in silent:
         connection.close()
     assert all(ended(thread) for thread in scrapers())
@@ -111,7 +124,7 @@ def test_scrapers_that_say_nothing_take_a_bounded_number_of_threads(
         pytest.param(b"GET /metrics HTTP/1.0\r\n\r\n", id="never reads"),
     ],
 )
-def test_scraper_that_comes_to_no_end_loses_its_place(
+def test_scraper_past_its_timeout_is_closed(
     asks: bytes,
     *,
     listen: Listen,
@@ -121,10 +134,10 @@ def test_scraper_that_comes_to_no_end_loses_its_place(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """Row G03."""
-    monkeypatch.setattr(metrics_http, "MOST_SCRAPES", 1)
+    monkeypatch.setattr(metrics_http, "MAX_SCRAPES", 1)
     registry = CollectorRegistry()
     registry.register(Many())
-    port = listen(registry, longest_s=0.1)
+    port = listen(registry, timeout_s=0.1)
 
     with caplog.at_level(logging.INFO):
         connect(port).sendall(asks)
@@ -139,10 +152,10 @@ def test_scraper_that_comes_to_no_end_loses_its_place(
     assert caplog.text == "" and capfd.readouterr().err == ""
 
 
-def test_connection_that_gets_no_thread_takes_no_place(
+def test_connection_without_a_thread_does_not_count_as_open(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metrics_http, "MOST_SCRAPES", 1)
+    monkeypatch.setattr(metrics_http, "MAX_SCRAPES", 1)
     start = threading.Thread.start
 
     def refuse(thread: threading.Thread) -> None:
@@ -159,14 +172,14 @@ def test_connection_that_gets_no_thread_takes_no_place(
 
 
 class Many(Collector):
-    """More than the buffers of a connection hold."""
+    """A page larger than the buffers of a connection."""
 
     def collect(self) -> Iterator[Metric]:
         yield Metric("many", "x" * 32_000_000, "gauge")
 
 
 class Watched(Collector):
-    """Sees how many are asked at once."""
+    """Counts concurrent scrapes."""
 
     def __init__(self) -> None:
         self.now = self.most = self.asked = 0
@@ -179,7 +192,7 @@ class Watched(Collector):
         self.now -= 1
 
 
-def test_answers_are_made_one_at_a_time(listen: Listen) -> None:
+def test_answers_are_built_one_at_a_time(listen: Listen) -> None:
     watched = Watched()
     registry = CollectorRegistry()
     registry.register(watched)

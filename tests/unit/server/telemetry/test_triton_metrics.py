@@ -5,8 +5,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from tests.unit.server.batches import batch_ran
 from weir.server.telemetry.metrics import Metrics
-from weir.server.telemetry.model_metrics import ModelGauges
-from weir.server.telemetry.model_stats import ModelStats
+from weir.server.telemetry.model_stats import ModelGauges, ModelStats
 from weir.server.transport.status import REASONS
 
 LABELS = {"model": "m", "version": "1"}
