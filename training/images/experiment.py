@@ -19,7 +19,7 @@ from weir.training.images.batches import (
     measure_normaliser,
     to_device,
 )
-from weir.training.images.recipes import ImageRecipe
+from weir.training.images.recipes import ImageRecipe, ImageSize
 from weir.training.loop import Batch, Task
 from weir.training.models import build
 from weir.training.reproducibility import Purpose, derive_seed
@@ -104,18 +104,8 @@ def prepare(recipe: ImageRecipe) -> ImageExperiment:
 
     The test set is loaded already here, so that a broken file shows before the training.
     """
-    size = recipe.image
-    given, held_out = (
-        load(
-            recipe.data,
-            split,
-            height=size.height,
-            width=size.width,
-            channels=size.channels,
-            short_side=size.short_side,
-        )
-        for split in ("train", "test")
-    )
+    size = recipe.image.model_dump()
+    given, held_out = (load(recipe.data, split, **size) for split in ("train", "test"))
     division = divide(
         given.labels, recipe.validation_share, derive_seed(recipe.seed, Purpose.DIVISION)
     )
@@ -171,13 +161,7 @@ def load_data(record: RunRecord, split: Split) -> ImageData:
         RunError: the run is of another kind.
     """
     image = part_of(record, ImageRecord)
-    data = load(
-        record.data.name,
-        split=split,
-        height=image.height,
-        width=image.width,
-        channels=image.channels,
-        short_side=image.short_side,
-    )
+    size = image.model_dump(include=set(ImageSize.model_fields))
+    data = load(record.data.name, split, **size)
     require_same_data(record, data.checksum)
     return data

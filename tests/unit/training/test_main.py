@@ -1,6 +1,7 @@
 """The command line, and the options it derives from the recipes."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -108,6 +109,28 @@ def test_wrong_usage_is_exit_code_2(args: list[str], capsys: pytest.CaptureFixtu
 def test_cuda_where_there_is_none_is_a_clear_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lenet5", "--device", "cuda"]) == 2
     assert "error: no CUDA device here" in capsys.readouterr().err
+
+
+FLAGS = """
+    --data --out --device --resume --overwrite --list --quick --log-gradients
+    --epochs --batch-size --learning-rate --seed
+    --height --width --channels --short-side
+    --cell --hidden --layers --pool --truncate-steps --column --dev --test
+    --target-data --dev-target --test-target --with-stress --source-language --target-language
+    --teacher-forcing --beam --no-attention
+    --value --exogenous --lags --exogenous-lags --horizon
+"""
+
+
+def test_help_lists_every_option(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+    assert main(["--help"]) == 0
+
+    listed = set(re.findall(r"│\s+(--[a-z-]+)", capsys.readouterr().out))
+    assert listed == {*FLAGS.split(), "--help"}
 
 
 def test_help_and_list_name_the_recipes(capsys: pytest.CaptureFixture[str]) -> None:
