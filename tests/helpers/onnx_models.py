@@ -355,6 +355,14 @@ def arithmetic() -> bytes:
     return _model("arithmetic", nodes, inputs, outputs)
 
 
+def unequal_sum(name: str) -> bytes:
+    """y = a + b, FP32 [batch, n] and [batch, m]: it fails unless n = m; `name` is its node's."""
+    node = helper.make_node("Add", ["a", "b"], ["y"], name=name)
+    ends = [("a", "n"), ("b", "m"), ("y", "k")]
+    a, b, y = (_value(end, TensorProto.FLOAT, ("batch", axis)) for end, axis in ends)
+    return _model("unequal_sum", [node], [a, b], [y])
+
+
 def without_rows() -> bytes:
     """y = the sum of all of x, FP32 [time, 2] → a scalar: requests cannot be put together."""
     return _model(

@@ -3,13 +3,14 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
 from tests.helpers import onnx_models
 from weir.protocol.datatypes import DATATYPES
@@ -19,6 +20,7 @@ from weir.server.errors import (
     OutOfMemory,
     ProviderMissing,
     RequestError,
+    ServerError,
 )
 from weir.server.runtime.session import RunFailed, Session, choose_provider
 from weir.server.runtime.signature import TensorSpec
@@ -202,6 +204,162 @@ def test_run_that_needs_too_much_memory_is_told_apart(capfd: pytest.CaptureFixtu
 
     assert loaded.run({"size": np.array([2])})["y"].tolist() == [0, 0]
     assert capfd.readouterr().err == ""
+
+
+def failing_node(name: str, error: type[Exception], code: str, message: str) -> Exception:
+    """What ONNX Runtime raises for a node; checked against it by the tests with graphs."""
+    return error(
+        f"[ONNXRuntimeError] : {code} : Non-zero status code returned while running Add node. "
+        f"Name:'{name}' Status Message: {message}"
+    )
+
+
+class FakeInference:
+    """Stands in for `InferenceSession`: its runs fail as the test says."""
+
+    created: ClassVar[list[dict[str, Any]]] = []
+    error: ClassVar[Exception] = ValueError()
+
+    def __init__(self, *_: object, **options: Any) -> None:
+        self._options = options
+        self.created.append(options)
+
+    def get_inputs(self) -> list[object]:
+        return []
+
+    get_outputs = get_inputs
+
+    def get_providers(self) -> list[str]:
+        return list(self._options["providers"])
+
+    def run(self, *_: object) -> None:
+        raise self.error
+
+
+def outcome_of(error: Exception, monkeypatch: pytest.MonkeyPatch) -> type[Exception]:
+    monkeypatch.setattr(onnxruntime, "InferenceSession", FakeInference)
+    monkeypatch.setattr(FakeInference, "error", error)
+    with pytest.raises(ServerError) as failed:
+        session(b"").run({})
+    return type(failed.value)
+
+
+@pytest.mark.parametrize("name", ["alloc", "out of memory", "std::bad_alloc", "it's 'quoted'"])
+def test_name_of_a_node_is_no_sign_of_its_failure(name: str) -> None:
+    loaded = session(onnx_models.unequal_sum(name))
+
+    with pytest.raises(InvalidRequest, match=r"^the model cannot compute with these inputs$"):
+        loaded.run({"a": np.ones((1, 3), np.float32), "b": np.ones((1, 4), np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "message", "expected"),
+    [
+        pytest.param(Fail, "1 : FAIL", "MatMul dimension mismatch", InvalidRequest, id="MatMul"),
+        pytest.param(
+            Fail,
+            "1 : FAIL",
+            "shape_helper.h:84 ReshapeHelper(const onnxruntime::TensorShape&) The input tensor cannot "
+            "be reshaped to the requested shape. Input shape:{6}, requested shape:{-1,4}",
+            InvalidRequest,
+            id="Reshape",
+        ),
+        pytest.param(
+            Fail,
+            "1 : FAIL",
+            "GatherElements op: Out of range value in index tensor",
+            InvalidRequest,
+            id="GatherElements",
+        ),
+        pytest.param(
+            RuntimeException, "6 : RUNTIME_EXCEPTION", "stod", InvalidRequest, id="Cast of a text"
+        ),
+        pytest.param(Fail, "1 : FAIL", "Missing Input: weight", RunFailed, id="unknown, of a node"),
+        pytest.param(
+            RuntimeException,
+            "6 : RUNTIME_EXCEPTION",
+            "CUDA failure 700: an illegal memory access was encountered ; GPU=0 ; expr=shape ;",
+            RunFailed,
+            id="device",
+        ),
+        pytest.param(
+            RuntimeException,
+            "6 : RUNTIME_EXCEPTION",
+            "CUDNN failure 5000: CUDNN_STATUS_EXECUTION_FAILED ; dimension ;",
+            RunFailed,
+            id="cuDNN",
+        ),
+        pytest.param(
+            RuntimeException, "6 : RUNTIME_EXCEPTION", "std::bad_alloc", OutOfMemory, id="bad_alloc"
+        ),
+        pytest.param(
+            Fail,
+            "1 : FAIL",
+            "bfc_arena.cc:360 Failed to allocate memory for requested buffer of size 70368744177664",
+            OutOfMemory,
+            id="arena",
+        ),
+        pytest.param(
+            RuntimeException,
+            "6 : RUNTIME_EXCEPTION",
+            "CUDA failure 2: out of memory ; GPU=0 ; expr=cudaMalloc((void**)&p, size);",
+            OutOfMemory,
+            id="GPU memory",
+        ),
+        pytest.param(
+            Fail,
+            "1 : FAIL",
+            "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0 ;",
+            OutOfMemory,
+            id="cuBLAS memory",
+        ),
+        pytest.param(
+            Fail, "1 : FAIL", "The allocator of the pool is closed", RunFailed, id="an allocator"
+        ),
+    ],
+)
+def test_failure_of_a_node_is_the_clients_where_its_input_is_the_cause(
+    kind: type[Exception],
+    code: str,
+    message: str,
+    expected: type[Exception],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    error = failing_node("alloc", kind, code, message)
+
+    assert outcome_of(error, monkeypatch) is expected
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(InvalidArgument("Unexpected input data type"), id="a type the server let in"),
+        pytest.param(InvalidArgument("Got invalid dimensions for input: x"), id="a shape"),
+        pytest.param(Fail("the thread pool has no shape"), id="no node"),
+        pytest.param(KeyError("shape"), id="Python"),
+    ],
+)
+def test_failure_outside_the_nodes_is_the_servers(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert outcome_of(error, monkeypatch) is RunFailed
+
+
+@pytest.mark.parametrize(
+    ("provider", "expected"),
+    [("cpu", {}), ("cuda", {"use_tf32": "0", "cudnn_conv_algo_search": "DEFAULT"})],
+)
+def test_session_is_created_with_the_options_of_its_provider(
+    provider: str, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "InferenceSession", FakeInference)
+    created: list[dict[str, Any]] = []
+    monkeypatch.setattr(FakeInference, "created", created)
+
+    loaded = Session(b"", provider=provider, threads=1)
+
+    assert loaded.provider == provider
+    assert [each["provider_options"] for each in created] == [[expected]]
 
 
 def test_run_of_our_own_making_is_no_request_error() -> None:
