@@ -27,7 +27,7 @@ from weir.server.preprocessing.tokenizer import Tokenizer, tokenizer_of
 from weir.server.repository import triton
 from weir.server.repository.triton import TritonConfig
 from weir.server.runtime import collate
-from weir.server.runtime.padding import Padding, paddings_of
+from weir.server.runtime.collate import Padding, paddings_of
 from weir.server.runtime.sequence_rules import SequenceRules, rules_of
 from weir.server.runtime.session import Session
 from weir.server.runtime.signature import Form, Signature

@@ -35,7 +35,7 @@ from weir.server.protocol.response_encoder import STREAM_BYTES, RequestedOutput,
 from weir.server.repository import agreement, batch_axis, golden_test, triton
 from weir.server.repository.golden_test import Files
 from weir.server.repository.warmup import warm_up
-from weir.server.runtime.padding import paddings_of
+from weir.server.runtime.collate import paddings_of
 from weir.server.runtime.sequence_rules import rules_of
 from weir.server.runtime.session import Session
 from weir.server.runtime.signature import Signature

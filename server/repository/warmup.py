@@ -21,7 +21,7 @@ from weir.protocol.datatypes import DATATYPES
 from weir.server.errors import ModelLoadError, OutOfMemory, ServerError
 from weir.server.repository.golden_test import Files
 from weir.server.runtime import collate
-from weir.server.runtime.padding import Padding
+from weir.server.runtime.collate import Padding
 from weir.server.runtime.session import Session
 from weir.server.runtime.signature import Signature
 from weir.server.scheduling.batching import BatchPolicy

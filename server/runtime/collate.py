@@ -1,27 +1,59 @@
-"""Requests → one padded batch → each request's own part again. Pure: arrays in, arrays out.
+"""Collate: requests → one padded batch → each request's own part again. Pure: arrays in, arrays out.
 
 Rules:
 - Rows lie on axis 0 of every tensor of a model that has rows (`signature`).
-- Along a padded axis every input is filled up to the batch's size (`padding`), also that of a request
-  that runs alone. Each request brings its lengths with it, so a row knows where it ends.
+- Along a padded axis every input is padded to the batch's size, also that of a request that runs
+  alone. Each request brings its lengths, so a row's end is known.
+- A batch is as long as its longest row, rounded up to one of few sizes: memory and kernels that one
+  batch needed then serve the next. Below 16 a size is exact, above it at most an eighth is added.
 - An output that carries a padded axis is cut back along it to the size of the request's own inputs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from weir.bundle.contract import Contract
 from weir.bundle.wording import shown
-from weir.server.runtime.padding import Padding
+from weir.server.runtime.signature import TensorSpec
 
 Array = NDArray[Any]
 
 
 class RowCountError(ValueError):
-    """An output has another number of rows than the batch, so whose its rows are is unknown."""
+    """An output has another number of rows than the batch, so it cannot be split."""
+
+
+@dataclass(frozen=True, slots=True)
+class Padding:
+    """A padded axis, and its positions in the tensors.
+
+    Attributes:
+        maximum: the most entries of a row.
+        inputs: the axis's positions in each input that carries it.
+        values: the padding value of each of those inputs.
+        outputs: the axis's positions in each output that is cut back along it.
+        lengths: the input [batch] of the rows' lengths, or None.
+    """
+
+    maximum: int
+    inputs: Mapping[str, tuple[int, ...]]
+    values: Mapping[str, int]
+    outputs: Mapping[str, tuple[int, ...]]
+    lengths: str | None
+
+    def size_of(self, inputs: Mapping[str, Array]) -> int:
+        """The axis's size in these tensors."""
+        name, positions = next(iter(self.inputs.items()))
+        size: int = inputs[name].shape[positions[0]]
+        return size
+
+    def padded_size(self, sizes: Iterable[int]) -> int:
+        """The axis's size in a batch of requests of these sizes."""
+        return min(rounded_up(max(sizes)), self.maximum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +62,42 @@ class Tokens:
 
     Attributes:
         real: within the rows' lengths.
-        computed: with what fills the rows up.
+        computed: padding included.
     """
 
     real: int = 0
     computed: int = 0
 
 
+def paddings_of(
+    contract: Contract | None, inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]
+) -> tuple[Padding, ...]:
+    """Every padded axis of a graph that the contract fits (`sequence_rules.rules_of`)."""
+    if contract is None:
+        return ()
+    inputs, outputs = list(inputs), list(outputs)
+    return tuple(
+        Padding(
+            maximum=padded.maximum,
+            inputs=_positions(axis, inputs),
+            values=padded.padding,
+            outputs=_positions(axis, outputs),
+            lengths=padded.lengths,
+        )
+        for axis, padded in contract.padded_axes.items()
+    )
+
+
+def rounded_up(length: int) -> int:
+    """The least size not below a length of 1 or more; there are eight sizes to a power of two."""
+    step = 1 << max(0, length.bit_length() - 4)
+    return -(-length // step) * step
+
+
 def join(
     requests: Sequence[Mapping[str, Array]], paddings: Sequence[Padding] = ()
 ) -> dict[str, Array]:
-    """The tensors of several requests, one below the other; what needs no change is not copied."""
+    """The tensors of several requests, one below the other; arrays are copied only where needed."""
     if not paddings:
         if len(requests) == 1:
             return dict(requests[0])
@@ -67,7 +124,7 @@ def split(
     Args:
         outputs: by name, each (rows of all requests, …).
         requests: the inputs, in the order they were joined.
-        paddings: with which they were joined.
+        paddings: as they were joined.
 
     Raises:
         RowCountError: an output has another number of rows than the batch.
@@ -107,7 +164,7 @@ def cut(array: Array, positions: Sequence[int], size: int) -> Array:
 
 
 def count_tokens(batch: Mapping[str, Array], paddings: Sequence[Padding]) -> Tokens:
-    """What a joined batch holds, and what is computed for it; nothing of a model without lengths."""
+    """The tokens of a joined batch; zero for a model without lengths."""
     for padding in paddings:
         if padding.lengths is not None:
             lengths = batch[padding.lengths]
@@ -115,8 +172,16 @@ def count_tokens(batch: Mapping[str, Array], paddings: Sequence[Padding]) -> Tok
     return Tokens()
 
 
+def _positions(axis: str, specs: Iterable[TensorSpec]) -> dict[str, tuple[int, ...]]:
+    return {
+        spec.name: tuple(place for place, each in enumerate(spec.axes) if each == axis)
+        for spec in specs
+        if axis in spec.axes
+    }
+
+
 def _stack(parts: Sequence[Array], shape: Sequence[int], fill: int) -> Array:
-    """Arrays one below the other, each filled up to (rows, *shape)."""
+    """Arrays one below the other, each padded to (rows, *shape)."""
     if all(part.shape[1:] == tuple(shape) for part in parts):
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
     stacked = np.full((sum(map(len, parts)), *shape), fill, parts[0].dtype)

@@ -23,7 +23,7 @@ from typing import Protocol, TypeVar
 from weir.bundle.contract import Batching, Contract
 from weir.server.config import ModelSettings
 from weir.server.errors import ConfigError
-from weir.server.runtime.padding import rounded_up
+from weir.server.runtime.collate import rounded_up
 
 _REGROUP_SHARE = 0.02
 # A shorter wait costs more than it can gain.

@@ -26,8 +26,7 @@ from numpy.typing import NDArray
 
 from weir.server.errors import DeadlineExceeded, Draining, Overloaded
 from weir.server.runtime import collate
-from weir.server.runtime.collate import Tokens
-from weir.server.runtime.padding import Padding
+from weir.server.runtime.collate import Padding, Tokens
 from weir.server.scheduling import batching
 from weir.server.scheduling.batching import BatchPolicy, LastBatch
 from weir.server.scheduling.deadlines import Deadlines

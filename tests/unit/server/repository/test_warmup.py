@@ -9,7 +9,7 @@ from tests.unit.server.conftest import Clock
 from weir.bundle.golden import Golden
 from weir.server.repository.golden_test import Files
 from weir.server.repository.warmup import warm_up
-from weir.server.runtime.padding import Padding
+from weir.server.runtime.collate import Padding
 from weir.server.runtime.signature import Signature, TensorSpec
 from weir.server.scheduling.batching import BatchPolicy
 

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from weir.server.runtime.collate import Tokens, count_tokens, join, split
-from weir.server.runtime.padding import Padding
+from weir.server.runtime.collate import Padding, Tokens, count_tokens, join, split
 
 Array = NDArray[Any]
 

@@ -21,7 +21,7 @@ from weir.protocol import inference_pb2 as pb
 from weir.server.errors import InvalidRequest, ModelLoadError
 from weir.server.protocol import model_metadata
 from weir.server.runtime import collate
-from weir.server.runtime.padding import paddings_of
+from weir.server.runtime.collate import paddings_of
 from weir.server.runtime.sequence_rules import SequenceRules, rules_of
 from weir.server.runtime.session import Session
 from weir.server.runtime.signature import TensorSpec

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weir.server.errors import ConfigError
-from weir.server.runtime.padding import rounded_up
+from weir.server.runtime.collate import rounded_up
 from weir.server.scheduling.batching import BatchPolicy, LastBatch, delay_s, regroup_wait_s, select
 
 

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from tests.unit.server.conftest import Clock
 from weir.server.errors import Cancelled, DeadlineExceeded, Draining, InvalidRequest, Overloaded
-from weir.server.runtime.collate import Tokens
-from weir.server.runtime.padding import Padding
+from weir.server.runtime.collate import Padding, Tokens
 from weir.server.scheduling.batching import BatchPolicy
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.request import InferRequest, Load

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from weir.bundle.contract import Contract, Tolerance
 from weir.bundle.sequences import PaddedAxis
-from weir.server.runtime.padding import Padding, paddings_of, rounded_up
+from weir.server.runtime.collate import Padding, paddings_of, rounded_up
 from weir.server.runtime.signature import TensorSpec
 
 INPUTS = [
