@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/ceiling.py [--json FILE]
 
 A server measured near these rates was measured together with its generator. `ServerLive`, an empty message both ways,
-from `h2load` and from `benchmarks/generator.py`, 128 in flight over 1 and over 16 connections; then the generator's
+from `h2load` and from `benchmarks/lib/load_generator.py`, 128 in flight over 1 and over 16 connections; then the generator's
 open loop, and how late it sends.
 """
 
@@ -14,12 +14,12 @@ from pathlib import Path
 
 from rich.table import Table
 
-from benchmarks import harness, load, servers
-from benchmarks.generator import Schedule
-from benchmarks.harness import Rival, Run, console
-from benchmarks.http2 import framed
-from benchmarks.load import Load, Sent
-from benchmarks.servers import Server
+from benchmarks.lib import harness, load, servers
+from benchmarks.lib.harness import Rival, Run, console
+from benchmarks.lib.http2 import framed
+from benchmarks.lib.load import Load, Sent
+from benchmarks.lib.load_generator import Schedule
+from benchmarks.lib.servers import Server
 from weir.bench.tally import percentile
 
 EMPTY = "/inference.GRPCInferenceService/ServerLive"

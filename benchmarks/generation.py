@@ -23,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import harness, load, pairs, pictures, servers
-from benchmarks.generation_report import (
+from benchmarks.lib import charts, encoder_decoders, harness, load, servers
+from benchmarks.lib.generation_report import (
     ONE,
     SATURATED,
     STEPS,
@@ -36,9 +36,9 @@ from benchmarks.generation_report import (
     latencies,
     report,
 )
-from benchmarks.generator import Schedule
-from benchmarks.harness import Rival, Run
-from benchmarks.servers import Server
+from benchmarks.lib.harness import Rival, Run
+from benchmarks.lib.load_generator import Schedule
+from benchmarks.lib.servers import Server
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.25, 1.5)
 MAX_ROWS = 32
@@ -68,17 +68,17 @@ def main() -> None:
         runs += [replace(each, case=f"{asked.model}, {each.case}") for each in found]
     harness.write(given.json, told, runs)
     if given.picture:
-        pictures.curves(
+        charts.curves(
             given.picture, panels, x_label="calls a second", y_label="latency, ms: p50 and p99"
         )
 
 
 def ask(run: Path, models: Path) -> Asked:
     """A run's bundle, made if it is not there yet, and its test sources."""
-    model = pairs.make_bundle(run, models)
+    model = encoder_decoders.make_bundle(run, models)
     bodies = [
         load.infer_body(model, tokens=each[np.newaxis], lengths=np.array([len(each)]))
-        for each in pairs.sources(run)
+        for each in encoder_decoders.sources(run)
     ]
     return Asked(model, bodies)
 

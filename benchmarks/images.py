@@ -23,12 +23,12 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from benchmarks import alexnet
-from benchmarks.harness import console
-from benchmarks.http2 import framed
-from benchmarks.load import MODEL_INFER, Load, Outcome, infer_body, measure, require_h2load
-from benchmarks.machine import busy_cores, machine, raw_session
-from benchmarks.servers import serving
+from benchmarks.lib import alexnet
+from benchmarks.lib.harness import console
+from benchmarks.lib.http2 import framed
+from benchmarks.lib.load import MODEL_INFER, Load, Outcome, infer_body, measure, require_h2load
+from benchmarks.lib.machine import busy_cores, machine, raw_session
+from benchmarks.lib.servers import serving
 from weir.protocol import tasks_pb2
 
 RAW, FORMS = "raw ONNX Runtime", ("UINT8", "FP32", "JPEG")

@@ -5,7 +5,7 @@
 Load comes from `h2load` with a prepared LeNet-5 request. Before a server is measured its answers are compared with
 ONNX Runtime's alone, and every call has to be counted by it as answered OK, or the run is void. Triton and
 MLServer are installed on the first run, in environments of their own under `--work` (400 MB): see
-`triton_server.py` and `ml_server.py` for how they are set up.
+`triton.py` and `mlserver.py` for how they are set up.
 
 CPU outside the session is the server's CPU time per call less what raw ONNX Runtime needs for a row at the mean
 batch size of that run.
@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from benchmarks import harness, load, ml_server, pictures, servers, triton_server
-from benchmarks.answers import check_answers
-from benchmarks.harness import Rival, Run, console
-from benchmarks.load import MODEL_INFER, Load
-from benchmarks.machine import raw_session
-from benchmarks.servers import Server
+from benchmarks.lib import charts, harness, load, mlserver, servers, triton
+from benchmarks.lib.answer_check import check_answers
+from benchmarks.lib.harness import Rival, Run, console
+from benchmarks.lib.load import MODEL_INFER, Load
+from benchmarks.lib.machine import raw_session
+from benchmarks.lib.servers import Server
 
 MODEL = "lenet5"
 WEIR, PUBLIC, TRITON, MLSERVER = "weir", "weir-public", "triton", "mlserver"
@@ -81,9 +81,9 @@ def rivals(models: Path, work: Path) -> list[Rival]:
     public = partial(servers.serving, models, [MODEL], "--transport", "grpc-server")
     return [
         Rival(WEIR, partial(servers.serving, models, [MODEL])),
-        Rival(TRITON, partial(triton_server.serving, work, models, [MODEL], max_rows=_MAX_ROWS)),
+        Rival(TRITON, partial(triton.serving, work, models, [MODEL], max_rows=_MAX_ROWS)),
         Rival(PUBLIC, public),
-        Rival(MLSERVER, partial(ml_server.serving, work, models, MODEL, max_rows=_MAX_ROWS)),
+        Rival(MLSERVER, partial(mlserver.serving, work, models, MODEL, max_rows=_MAX_ROWS)),
     ]
 
 
@@ -170,7 +170,7 @@ def row(raw: Mapping[int, float], runs: Sequence[Run], rival: str, case: str) ->
 
 def draw(path: Path, runs: Sequence[Run], shapes: Sequence[tuple[int, int]]) -> None:
     """Throughput and latency of each server."""
-    pictures.bars(
+    charts.bars(
         path,
         runs,
         rivals=list(dict.fromkeys(run.rival for run in runs)),

@@ -25,11 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from benchmarks import harness, load, pictures, servers, tagger, triton_server
-from benchmarks.answers import check_answers
-from benchmarks.generator import Schedule
-from benchmarks.harness import Rival, Run, console
-from benchmarks.servers import Server
+from benchmarks.lib import charts, harness, load, servers, tagger, triton
+from benchmarks.lib.answer_check import check_answers
+from benchmarks.lib.harness import Rival, Run, console
+from benchmarks.lib.load_generator import Schedule
+from benchmarks.lib.servers import Server
 from weir.bundle.reader import MODEL
 
 WEIR, FIRST_COME, TRITON = RIVALS = "weir", "weir-first-come", "triton"
@@ -64,7 +64,7 @@ def main() -> None:
     report(runs)
     harness.write(given.json, told, runs)
     if given.picture:
-        pictures.bars(
+        charts.bars(
             given.picture,
             runs,
             rivals=list(RIVALS),
@@ -79,7 +79,7 @@ def rivals(models: Path, work: Path) -> list[Rival]:
         Rival(WEIR, partial(servers.serving, models, [tagger.NAME])),
         Rival(
             TRITON,
-            partial(triton_server.serving, work, models, [tagger.NAME], max_rows=_MAX_ROWS),
+            partial(triton.serving, work, models, [tagger.NAME], max_rows=_MAX_ROWS),
         ),
         Rival(
             FIRST_COME,

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from benchmarks.machine import machine, raw_session
-from benchmarks.servers import Server, serving
+from benchmarks.lib.machine import machine, raw_session
+from benchmarks.lib.servers import Server, serving
 from weir import Answer, Client
 from weir.bundle.reader import MODEL, read
 from weir.bundle.sequences import ValueRange

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import machine, raw_session
+from benchmarks.lib.machine import machine, raw_session
 from weir.bundle.contract import Contract
 from weir.bundle.reader import MODEL, Bundle, read
 

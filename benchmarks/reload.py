@@ -26,15 +26,15 @@ import torch
 from numpy.typing import NDArray
 from rich.table import Table
 
-from benchmarks import fingerprint, harness, load, servers
-from benchmarks.fingerprint import Kind
-from benchmarks.generator import Record, Schedule
-from benchmarks.harness import Run, console
-from benchmarks.http2 import messages
-from benchmarks.load import MODEL_INFER
-from benchmarks.machine import raw_session
+from benchmarks.lib import fingerprint, harness, load, servers
+from benchmarks.lib.fingerprint import Kind
+from benchmarks.lib.harness import Run, console
+from benchmarks.lib.http2 import messages
+from benchmarks.lib.load import MODEL_INFER
+from benchmarks.lib.load_generator import Record, Schedule
+from benchmarks.lib.machine import raw_session
+from benchmarks.lib.servers import Server
 from benchmarks.memory import MOST_GROWTH, resident_mib
-from benchmarks.servers import Server
 from weir import Client
 from weir.bench.tally import percentile
 from weir.bundle.reader import MODEL

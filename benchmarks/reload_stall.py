@@ -26,12 +26,12 @@ import grpc
 import numpy as np
 from rich.table import Table
 
-from benchmarks import alexnet, harness, load, servers
-from benchmarks.generator import Schedule
-from benchmarks.harness import Rival, Run, console
 from benchmarks.lenet import MODEL, graph_of
-from benchmarks.load import MODEL_INFER, Load, Sent
-from benchmarks.servers import Server
+from benchmarks.lib import alexnet, harness, load, servers
+from benchmarks.lib.harness import Rival, Run, console
+from benchmarks.lib.load import MODEL_INFER, Load, Sent
+from benchmarks.lib.load_generator import Schedule
+from benchmarks.lib.servers import Server
 from weir.bench.tally import percentile
 from weir.protocol import inference_pb2 as pb
 

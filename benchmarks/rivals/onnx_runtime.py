@@ -1,6 +1,6 @@
 """Any ONNX graph behind MLServer: a custom runtime, as its documentation shows one.
 
-Copied by `benchmarks/ml_server.py` beside `model.onnx` and `model-settings.json`. MLServer's adaptive batching
+Copied by `benchmarks/lib/mlserver.py` beside `model.onnx` and `model-settings.json`. MLServer's adaptive batching
 puts requests together before `predict` sees them. A run is short, so it happens in the event loop.
 """
 

@@ -1,6 +1,6 @@
 """Any ONNX graph behind Triton's Python backend: one run of ONNX Runtime over what Triton hands over.
 
-Copied by `benchmarks/triton_server.py` into the model repository, beside `model.onnx`. Triton's dynamic batcher
+Copied by `benchmarks/lib/triton.py` into the model repository, beside `model.onnx`. Triton's dynamic batcher
 hands over requests of equal shapes only (it has no padding; `allow_ragged_batch` leaves that to the model).
 """
 

@@ -6,9 +6,9 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from benchmarks import fingerprint
-from benchmarks.fingerprint import Kind
-from benchmarks.http2 import framed
+from benchmarks.lib import fingerprint
+from benchmarks.lib.fingerprint import Kind
+from benchmarks.lib.http2 import framed
 from benchmarks.reload import schedule
 from weir.bundle import reader
 from weir.bundle.errors import BundleError

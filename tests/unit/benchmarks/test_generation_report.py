@@ -1,8 +1,8 @@
 import numpy as np
 
-from benchmarks.generation_report import Asked, Work, latencies, tokens_of
-from benchmarks.generator import Record, Schedule
-from benchmarks.http2 import framed
+from benchmarks.lib.generation_report import Asked, Work, latencies, tokens_of
+from benchmarks.lib.http2 import framed
+from benchmarks.lib.load_generator import Record, Schedule
 from weir.protocol import inference_pb2 as pb
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import harness
-from benchmarks.harness import Rival, Run
-from benchmarks.servers import WEIR, Server
+from benchmarks.lib import harness
+from benchmarks.lib.harness import Rival, Run
+from benchmarks.lib.servers import WEIR, Server
 
 SERVER = Server(pid=1, target="", metrics="", counters=WEIR)
 

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.http2 import MAX_BODY_BYTES, PREFACE, Broken, Connection, Event, framed, messages
+from benchmarks.lib.http2 import (
+    MAX_BODY_BYTES,
+    PREFACE,
+    Broken,
+    Connection,
+    Event,
+    framed,
+    messages,
+)
 
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 END_STREAM = ACK = 1

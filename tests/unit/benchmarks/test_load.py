@@ -1,8 +1,8 @@
 import numpy as np
 
-from benchmarks import load
-from benchmarks.generator import Record
-from benchmarks.http2 import messages
+from benchmarks.lib import load
+from benchmarks.lib.http2 import messages
+from benchmarks.lib.load_generator import Record
 from weir.protocol import inference_pb2 as pb
 
 

@@ -2,7 +2,7 @@ import os
 import subprocess
 import sys
 
-from benchmarks import servers
+from benchmarks.lib import servers
 
 PAGE = """# HELP weir_requests_total Answered.
 weir_requests_total{model="a",status="OK"} 3.0

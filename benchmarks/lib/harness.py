@@ -16,9 +16,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import environments
-from benchmarks.machine import busy_cores, machine
-from benchmarks.servers import Server
+from benchmarks.lib import virtual_environments
+from benchmarks.lib.machine import busy_cores, machine
+from benchmarks.lib.servers import Server
 
 console = Console(width=150)
 
@@ -97,7 +97,10 @@ def arguments(description: str, *, rounds: int) -> argparse.ArgumentParser:
     parser.add_argument("--picture", type=Path, metavar="FILE", help="a chart, as PNG")
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument(
-        "--work", type=Path, default=environments.default_folder(), help="for the rivals' programs"
+        "--work",
+        type=Path,
+        default=virtual_environments.default_folder(),
+        help="for the rivals' programs",
     )
     parser.add_argument(
         "--quick", action="store_true", help="one short round, to see that all of it works"

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from benchmarks import environments
-from benchmarks.servers import Counters, Server, free_ports, listening
+from benchmarks.lib import virtual_environments
+from benchmarks.lib.servers import Counters, Server, free_ports, listening
 from weir.bundle.reader import MODEL
 
 PACKAGE = "mlserver"
@@ -26,14 +26,16 @@ COUNTERS = Counters(
     batches="onnx_run_seconds_count",
     computed="onnx_run_seconds_sum",
 )
-_RIVAL = Path(__file__).parent / "rivals" / "onnx_runtime.py"
+_RIVAL = Path(__file__).parents[1] / "rivals" / "onnx_runtime.py"
 _MAX_BATCH_TIME_S = 0.02
 
 
 @contextmanager
 def serving(work: Path, models: Path, name: str, *, max_rows: int) -> Iterator[Server]:
     """MLServer on the graph of a bundle, once it is ready; arguments as of `triton_server.serving`."""
-    python = environments.make(work / "mlserver", [[PACKAGE, f"onnxruntime=={ort.__version__}"]])
+    python = virtual_environments.make(
+        work / "mlserver", [[PACKAGE, f"onnxruntime=={ort.__version__}"]]
+    )
     grpc, metrics, http = free_ports(3)
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "models"

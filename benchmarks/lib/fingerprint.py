@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from benchmarks.http2 import messages
+from benchmarks.lib.http2 import messages
 from weir.bundle.contract import FILE_NAME as CONTRACT
 from weir.bundle.contract import Contract, Tolerance
 from weir.bundle.golden import FILE_NAME as GOLDEN

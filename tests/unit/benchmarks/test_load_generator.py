@@ -8,9 +8,9 @@ import grpc
 import numpy as np
 import pytest
 
-from benchmarks import generator
-from benchmarks.generator import Generator, Schedule
-from benchmarks.http2 import framed, messages
+from benchmarks.lib import load_generator
+from benchmarks.lib.http2 import framed, messages
+from benchmarks.lib.load_generator import Generator, Schedule
 
 ECHO, REFUSE, COUNT = "/test.Service/Echo", "/test.Service/Refuse", "/test.Service/Count"
 
@@ -93,11 +93,11 @@ def test_streams_are_read_to_their_end(target: str) -> None:
 def test_schedules_and_records_survive_their_files(target: str, tmp_path: Path) -> None:
     schedule = Schedule(target, ECHO, BODIES, [0, 3, 1], due_s=[0.0, 0.01, 0.02], connections=2)
 
-    generator.write_schedule(schedule, tmp_path / "schedule.npz")
-    assert generator.read_schedule(tmp_path / "schedule.npz") == schedule
+    load_generator.write_schedule(schedule, tmp_path / "schedule.npz")
+    assert load_generator.read_schedule(tmp_path / "schedule.npz") == schedule
 
     record = Generator(schedule).run()
-    generator.write_record(record, tmp_path / "record.npz")
-    read = generator.read_record(tmp_path / "record.npz")
+    load_generator.write_record(record, tmp_path / "record.npz")
+    read = load_generator.read_record(tmp_path / "record.npz")
     assert read.answers == record.answers
     assert (read.ended_s == record.ended_s).all() and read.cpu_s == record.cpu_s

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.machine import raw_session
-from benchmarks.servers import Server
+from benchmarks.lib.machine import raw_session
+from benchmarks.lib.servers import Server
 from weir import Client
 
 _TOLERANCE = 1e-5

@@ -1,8 +1,8 @@
 from pathlib import Path
 
-from benchmarks import pictures
-from benchmarks.harness import Run, Spread
-from benchmarks.pictures import Curve, Point
+from benchmarks.lib import charts
+from benchmarks.lib.charts import Curve, Point
+from benchmarks.lib.harness import Run, Spread
 
 PNG = b"\x89PNG"
 
@@ -15,7 +15,7 @@ def test_bars_are_drawn_of_what_was_measured(tmp_path: Path) -> None:
         Run("mlserver", "many", 0, {"rate": 1.0, "p50": 40.0}),
     ]
 
-    pictures.bars(
+    charts.bars(
         tmp_path / "bars.png",
         runs,
         rivals=["weir", "mlserver"],
@@ -33,7 +33,7 @@ def test_curves_are_drawn_also_of_servers_without_a_point(tmp_path: Path) -> Non
         Curve("one, p50", [], 1, is_dashed=False),
     ]
 
-    pictures.curves(
+    charts.curves(
         tmp_path / "curves.png", {"pronounce": drawn}, x_label="calls a second", y_label="ms"
     )
 

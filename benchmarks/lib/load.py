@@ -1,7 +1,7 @@
 """Load for any server of the Open Inference Protocol, and what it came to.
 
 Two generators, each a process of its own; nothing is pinned to a core. `h2load` (Debian: nghttp2-client) repeats
-one body as fast as anything does. `benchmarks/generator.py` sends bodies that differ, and at times of its choice.
+one body as fast as anything does. `benchmarks/lib/load_generator.py` sends bodies that differ, and at times of its choice.
 A run counts only if the server answered each of its calls with OK: of h2load's calls the server's own counter says
 so, of the others the answer itself.
 """
@@ -20,10 +20,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from benchmarks import generator
-from benchmarks.generator import Record, Schedule
-from benchmarks.http2 import framed
-from benchmarks.servers import Server
+from benchmarks.lib import load_generator
+from benchmarks.lib.http2 import framed
+from benchmarks.lib.load_generator import Record, Schedule
+from benchmarks.lib.servers import Server
 from weir.bench.plan import arrival_times_s
 from weir.bench.tally import percentile
 from weir.protocol import inference_pb2 as pb
@@ -129,10 +129,10 @@ def send_open(schedule: Schedule) -> Record:
     """The same, where refusals are part of the answer."""
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder) / "schedule.npz", Path(folder) / "record.npz"
-        generator.write_schedule(schedule, files[0])
-        command = [sys.executable, "-m", "benchmarks.generator", *map(str, files)]
+        load_generator.write_schedule(schedule, files[0])
+        command = [sys.executable, "-m", "benchmarks.lib.load_generator", *map(str, files)]
         subprocess.run(command, check=True)
-        return generator.read_record(files[1])
+        return load_generator.read_record(files[1])
 
 
 def seen(record: Record) -> Sent:

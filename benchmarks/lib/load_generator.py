@@ -1,6 +1,6 @@
 """A process that calls a server with bodies of its choice, and notes when each call began and ended.
 
-    python -m benchmarks.generator SCHEDULE RECORD
+    python -m benchmarks.lib.load_generator SCHEDULE RECORD
 
 `load.send_varied` starts it. Unlike h2load it sends a different body with every call, reads streams, and can
 send at given times whatever the server does. One thread; calls take turns on the connections. In a closed loop
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.http2 import Connection
+from benchmarks.lib.http2 import Connection
 
 SILENCE_S = 120.0
 _READ_BYTES = 2**18

@@ -1,4 +1,4 @@
-from benchmarks.triton_server import Tensor, config
+from benchmarks.lib.triton import Tensor, config
 
 
 def test_a_graph_is_described_in_tritons_words() -> None:

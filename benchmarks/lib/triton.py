@@ -17,8 +17,8 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from benchmarks import environments
-from benchmarks.servers import Counters, Server, free_ports, listening
+from benchmarks.lib import virtual_environments
+from benchmarks.lib.servers import Counters, Server, free_ports, listening
 from weir.bundle.reader import MODEL
 
 PACKAGE = "nvidia-pytriton"
@@ -29,7 +29,7 @@ COUNTERS = Counters(
     computed="nv_inference_compute_infer_duration_us",
     computed_unit_s=1e-6,
 )
-_RIVAL = Path(__file__).parent / "rivals" / "triton_model.py"
+_RIVAL = Path(__file__).parents[1] / "rivals" / "triton_model.py"
 _DATATYPES = {
     "tensor(uint8)": "TYPE_UINT8",
     "tensor(int64)": "TYPE_INT64",
@@ -106,8 +106,8 @@ def _install(folder: Path) -> Path:
     """The wheel, without what its Python package needs, and what the model needs."""
     # The same ONNX Runtime as Weir's. Of numpy 2 the stub knows no layout, and answers with no bytes.
     runtime = f"onnxruntime=={'.'.join(ort.__version__.split('.')[:3])}"
-    environments.make(folder, [["--no-deps", PACKAGE], ["numpy<2", runtime]])
-    packages = environments.site_packages(folder)
+    virtual_environments.make(folder, [["--no-deps", PACKAGE], ["numpy<2", runtime]])
+    packages = virtual_environments.site_packages(folder)
     server = packages / "pytriton" / "tritonserver"
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     stub = server / "python_backend_stubs" / version / "triton_python_backend_stub"

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from benchmarks.harness import Run, Spread, spread
+from benchmarks.lib.harness import Run, Spread, spread
 
 _INCHES, _DPI = (10.0, 4.5), 120
 

@@ -7,12 +7,12 @@ from typing import Self
 import numpy as np
 from rich.table import Table
 
-from benchmarks import harness
-from benchmarks.generator import Record, Schedule
-from benchmarks.harness import Run, console
-from benchmarks.http2 import messages
-from benchmarks.pictures import Curve, Point
-from benchmarks.servers import Server
+from benchmarks.lib import harness
+from benchmarks.lib.charts import Curve, Point
+from benchmarks.lib.harness import Run, console
+from benchmarks.lib.http2 import messages
+from benchmarks.lib.load_generator import Record, Schedule
+from benchmarks.lib.servers import Server
 from weir.bench.tally import percentile
 from weir.protocol import inference_pb2 as pb
 
