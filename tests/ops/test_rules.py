@@ -1,4 +1,4 @@
-"""Configuration and rules before promtool, and what each alert has to have."""
+"""Configuration and rules, checked with promtool; each alert is tested and documented."""
 
 import re
 import subprocess
@@ -25,7 +25,7 @@ def test_configuration_loads_the_rules() -> None:
 
 
 @pytest.mark.parametrize("path", TESTS, ids=[path.stem for path in TESTS])
-def test_rules_do_what_their_tests_say(path: Path) -> None:
+def test_rules_pass_their_promtool_tests(path: Path) -> None:
     promtool("test", "rules", path)
 
 
@@ -41,7 +41,7 @@ def test_alert_is_tested_firing_and_silent(alert: str) -> None:
 
 
 @pytest.mark.parametrize("alert", ALERTS)
-def test_alert_says_what_an_operator_needs(alert: str) -> None:
+def test_alert_has_severity_texts_and_runbook(alert: str) -> None:
     text = (CONFIG / "rules" / "alerts.yml").read_text("utf-8")
     (rule,) = re.findall(rf"- alert: {alert}\n(.*?)(?=\n\n|\Z)", text, re.DOTALL)
 

@@ -56,7 +56,7 @@ def test_onnx_runtime_tells_nobody_of_us(module: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("statement", "expected"),
     [
-        ("import weir.training.__main__", {"weir.training"}),
+        ("import weir.training.__main__", {"weir.training", "weir.bundle"}),
         ("import weir.bundle.writer", {"weir.bundle"}),
         ("import weir; weir.Client", {"weir.client", "weir.protocol"}),
     ],
