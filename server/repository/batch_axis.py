@@ -1,19 +1,20 @@
-"""Batch axis proof: whether requests of a plain model may share a batch. A name proves nothing.
+"""Batch axis of a graph: named by contract, `config.pbtxt` or graph, and proved for a plain model.
 
-Two proofs are needed, and both are made when the model is loaded:
+The name of an axis proves nothing. Requests of a plain model share a batch only after two proofs:
 
-    form     no shape in the graph is made out of the values of the inputs    (weir.bundle.data_dependent_shapes)
-    run      rows of different content, and a row of zeros: one row gives one row, several rows give as many,
-             and each equals what it is alone
+    form     no shape in the graph depends on the values of its inputs (`data_dependent_shapes`)
+    run      rows of different content, and a row of zeros: one row gives one row, several rows give
+             as many, and each equals its result alone
 
-A run alone proves nothing about other values, and the form alone nothing about rows that are mixed. Where a
-`config.pbtxt` names a batch axis, operators inside the graph may make shapes out of values, but no output may have
-such a shape, and the run is still needed.
+A run alone proves nothing about other values, and the form alone nothing about rows that are mixed.
+If a `config.pbtxt` names a batch axis, shapes inside the graph may depend on values, but no output
+may have such a shape, and the run is still needed.
 """
 
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,15 +37,16 @@ Array = NDArray[Any]
 Row = Mapping[str, Array]
 
 _NAMES = ("N", "n", "bs")
-# Of a free axis besides the batch axis: a sequence, a picture, a large picture, and what only few graphs take.
+# Sizes to try for a free axis besides the batch axis: a sequence, a picture, a large picture, and sizes that few
+# graphs take.
 _SIZES = (8, 32, 256, 1, 2, 3)
-# Least and greatest integer, and the greatest of UINT8, which are often pictures. An id beyond a vocabulary is an
-# error at best, so they are small.
+# Least and greatest integer, and the greatest UINT8, which is often a pixel. They are small, since an id beyond a
+# vocabulary is an error at best.
 _INTEGERS = ((0, 3, 255), (0, 1, 1), (1, 2, 2))
-# Of a row's inputs: a graph may name any size.
+# Limit of a row's inputs: a graph may name any size.
 _MOST_ROW_BYTES = 1 << 26
-# Of the greatest value of a row and output: a batch is summed in another order than a row alone. On CUDA, FP32 is
-# multiplied as TF32, with 10 bits.
+# Relative to the greatest value of a row and output: a batch is summed in another order than a row alone. On CUDA,
+# FP32 is multiplied as TF32, with 10 bits.
 _TOLERANCES = {"FP64": 1e-6, "FP32": 1e-3, "FP16": 2e-2, "BF16": 5e-2}
 _TF32_TOLERANCE = 1e-2
 
@@ -53,30 +55,39 @@ class _UnprovedError(Exception):
     """The axis is not proved to be the batch axis; the message says why."""
 
 
-def tensors_of(contract: Contract | None, config: TritonConfig | None, session: Session) -> Tensors:
-    """The tensors of a graph, with the batch axis that its contract, its configuration or its names say.
-
-    The name of a plain model's axis proves nothing: `is_proved` is needed too. A first axis of
-    another name is left alone.
+def resolve(
+    name: str,
+    graph: bytes,
+    session: Session,
+    contract: Contract | None,
+    config: TritonConfig | None,
+    *,
+    max_rows: int,
+) -> Tensors:
+    """The tensors of a graph with its batch axis; of a plain model it is proved.
 
     Raises:
         ModelLoadError: the graph has other tensors than contract or configuration.
+        OutOfMemory: see `is_proved`.
     """
-    if config is not None and config.max_batch_size is not None:
-        return triton.narrow(config, config.max_batch_size, session.inputs, session.outputs)
-    first_axes = {
-        spec.axes[0] if spec.axes else None for spec in (*session.inputs, *session.outputs)
-    }
-    if contract is not None:
-        if contract.batch_axis is not None and first_axes != {contract.batch_axis}:
-            raise ModelLoadError(
-                f"contract: expected axis {contract.batch_axis!r} first in every tensor, "
-                f"got {sorted(map(str, first_axes))}"
-            )
-        return Tensors(session.inputs, session.outputs, contract.batch_axis)
-    axis = first_axes.pop() if len(first_axes) == 1 else None
-    is_batch = isinstance(axis, str) and ("batch" in axis.lower() or axis in _NAMES)
-    return Tensors(session.inputs, session.outputs, str(axis) if is_batch else None)
+    tensors = _named(contract, config, session)
+    if contract is not None or tensors.batch_axis is None or not tensors.inputs or max_rows < 2:
+        return tensors
+    is_configured = config is not None and bool(config.max_batch_size)
+    if is_proved(
+        name,
+        graph,
+        session,
+        tensors.inputs,
+        tensors.outputs,
+        is_configured=is_configured,
+        max_rows=max_rows,
+    ):
+        return tensors
+    # Without a configuration, only the name says that there are rows at all.
+    return replace(
+        tensors, is_batched=False, batch_axis=tensors.batch_axis if is_configured else None
+    )
 
 
 def is_proved(
@@ -89,15 +100,15 @@ def is_proved(
     is_configured: bool,
     max_rows: int,
 ) -> bool:
-    """Whether the first axis of all tensors is the batch axis; the log says so, or why not.
+    """Whether the first axis of all tensors is the batch axis; the result is logged.
 
     Args:
         name: of the model.
         graph: the ONNX file.
-        session: of it.
+        session: of the graph.
         inputs: with the sizes that requests must have.
-        outputs: likewise.
-        is_configured: whether a `config.pbtxt` says that it is the batch axis.
+        outputs: of the graph.
+        is_configured: whether a `config.pbtxt` names the batch axis.
         max_rows: of a batch.
 
     Raises:
@@ -118,6 +129,25 @@ def is_proved(
         return True
     logger.warning("model is not batched model=%s reason=%s", name, reason)
     return False
+
+
+def _named(contract: Contract | None, config: TritonConfig | None, session: Session) -> Tensors:
+    """The tensors with the batch axis that contract, configuration or graph name."""
+    if config is not None and config.max_batch_size is not None:
+        return triton.narrow(config, config.max_batch_size, session.inputs, session.outputs)
+    first_axes = {
+        spec.axes[0] if spec.axes else None for spec in (*session.inputs, *session.outputs)
+    }
+    if contract is not None:
+        if contract.batch_axis is not None and first_axes != {contract.batch_axis}:
+            raise ModelLoadError(
+                f"contract: expected axis {contract.batch_axis!r} first in every tensor, "
+                f"got {sorted(map(str, first_axes))}"
+            )
+        return Tensors(session.inputs, session.outputs, contract.batch_axis)
+    axis = first_axes.pop() if len(first_axes) == 1 else None
+    is_batch = isinstance(axis, str) and ("batch" in axis.lower() or axis in _NAMES)
+    return Tensors(session.inputs, session.outputs, str(axis) if is_batch else None)
 
 
 def _check_form(graph: bytes, *, is_configured: bool) -> None:
@@ -167,7 +197,7 @@ def _check_runs(
 def _rows(
     session: Session, inputs: Sequence[TensorSpec]
 ) -> tuple[list[Row], list[Mapping[str, Array]]]:
-    """Two or three rows that the graph takes, and what each gives alone."""
+    """Two or three rows that the graph takes, and the outputs of each alone."""
     for candidates in _candidates(inputs):
         rows: list[Row] = []
         alone: list[Mapping[str, Array]] = []
@@ -177,7 +207,7 @@ def _rows(
             except OutOfMemory:
                 raise
             except ServerError:
-                # A made-up row may hold no values for this graph.
+                # A made-up row may have invalid values for this graph.
                 continue
             _check_counts(outputs, 1)
             rows.append(row)
@@ -253,7 +283,7 @@ def _bf16(values: NDArray[np.float32]) -> Array:
 
 
 def _tolerance(datatype: str, provider: str) -> float | None:
-    """As a share of the greatest value; None where values must be equal."""
+    """The tolerance relative to the greatest value; None if values must be equal."""
     if datatype == "FP32" and provider == "cuda":
         return _TF32_TOLERANCE
     return _TOLERANCES.get(datatype)
@@ -266,7 +296,7 @@ def _is_equal(datatype: str, alone: Array, together: Array, tolerance: float | N
         return np.array_equal(alone, together)
     expected, actual = _numbers(datatype, alone), _numbers(datatype, together)
     greatest = np.abs(expected[np.isfinite(expected)]).max(initial=0.0)
-    # The last summand is for what is zero alone, and next to zero in a batch.
+    # The last summand allows for values that are zero alone, and next to zero in a batch.
     allowed = tolerance * greatest + 0.01 * tolerance
     return np.allclose(actual, expected, rtol=0.0, atol=allowed, equal_nan=True)
 

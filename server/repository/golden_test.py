@@ -1,20 +1,17 @@
-"""What a version is read from, and the proof each graph of it gives before it may answer.
+"""Golden test: a loaded graph gives the outputs that were recorded when it was exported.
 
-Recorded inputs must give the recorded outputs, on this very provider: all together as they were recorded,
-and where rows differ in length also each alone, and all in one batch put together as the scheduler does.
+It runs on the provider that will serve: on all recorded rows together, and if rows have lengths, also
+on each row alone and on all rows in one batch that the scheduler would make. An encoder-decoder pair
+has a golden test of its own, after those of its graphs.
 """
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from weir.bundle import reader
-from weir.bundle.contract import FILE_NAME, Contract, Tolerance
+from weir.bundle.contract import Contract, Tolerance
 from weir.bundle.golden import Golden
 from weir.protocol.datatypes import DATATYPES
 from weir.server.errors import GoldenMismatch, InvalidRequest, ModelLoadError
@@ -22,10 +19,6 @@ from weir.server.generation.decoder_batch import DecoderBatch, Row
 from weir.server.generation.encoder_decoder import EncoderDecoder
 from weir.server.generation.request import OUTPUT_LENGTHS, OUTPUT_TOKENS
 from weir.server.generation.sampling_parameters import SearchParameters
-from weir.server.preprocessing.detokenizer import Detokenizer, detokenizer_of
-from weir.server.preprocessing.tokenizer import Tokenizer, tokenizer_of
-from weir.server.repository import triton
-from weir.server.repository.triton import TritonConfig
 from weir.server.runtime import collate
 from weir.server.runtime.collate import Padding, paddings_of
 from weir.server.runtime.sequence_rules import SequenceRules, rules_of
@@ -34,87 +27,16 @@ from weir.server.runtime.signature import Form, Signature
 
 Array = NDArray[Any]
 
-# Another provider sums in another order: what counts there is that the result is not broken.
+# Another provider sums in another order: there the test only finds broken results.
 _OTHER_PROVIDER = Tolerance(absolute=1e-3, relative=1e-3)
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
-    """What is read of a version directory for one of its graphs.
-
-    Attributes:
-        part: of a pair, `encoder` or `decoder`.
-        contract: of a pair the whole one, until `of_graph`.
-        tokenizer: of texts, of a pair that of the whole.
-        detokenizer: of a pair's answers.
-        whole: of a pair, what both graphs together answered.
-        config: of a plain model, what Triton's `config.pbtxt` says.
-    """
-
-    part: str | None
-    graph: bytes
-    contract: Contract | None
-    golden: Golden | None
-    labels: Mapping[str, Sequence[str]]
-    tokenizer: Tokenizer | None = None
-    detokenizer: Detokenizer | None = None
-    whole: Golden | None = None
-    config: TritonConfig | None = None
-
-
-def read(directory: Path) -> list[Files]:
-    """A bundle's files, each verified, for its graph or for each of its two.
-
-    Of a directory without a contract, the graph, and what a `config.pbtxt` adds to it.
-    """
-    # A link that leads nowhere is a contract too, and refused as one.
-    if not os.path.lexists(directory / FILE_NAME):
-        model = triton.read(directory)
-        return [Files(None, model.graph, None, None, model.labels, config=model.config)]
-    bundle = reader.read(directory)
-    labels = {output: bundle.labels(output) or [] for output in bundle.contract.labels}
-    texts, answers = tokenizer_of(bundle), detokenizer_of(bundle)
-    parts = (None,) if bundle.contract.decoding is None else tuple(bundle.graphs)
-    return [
-        Files(
-            part,
-            bundle.graphs[part or "model"],
-            bundle.contract,
-            bundle.golden(part),
-            labels,
-            texts,
-            answers,
-            bundle.golden() if part else None,
-        )
-        for part in parts
-    ]
-
-
-def of_graph(files: Files, session: Session) -> Files:
-    """The same, with what contract and labels say of the session's graph alone, if it is one of two."""
-    if files.contract is None or files.contract.decoding is None:
-        return files
-    outputs = {spec.name for spec in session.outputs}
-    return replace(
-        files,
-        contract=files.contract.of_graph({spec.name for spec in session.inputs}),
-        labels={name: lines for name, lines in files.labels.items() if name in outputs},
-    )
-
-
-def check_provider(files: Files, provider: str) -> None:
-    """Refuse a bundle whose precision this provider cannot compute in, or only slowly."""
-    contract = files.contract
-    if contract is not None and provider not in contract.providers:
-        served = " or ".join(name.upper() for name in contract.providers)
-        raise ModelLoadError(
-            f"precision {contract.precision} is served on {served} only, "
-            f"this server runs models on {provider.upper()} (--provider)"
-        )
-
-
 def check_inputs(golden: Golden | None, signature: Signature, rules: SequenceRules) -> None:
-    """Raise ModelLoadError unless all inputs are there, and fit; of rows, there may be any number."""
+    """Check that recorded inputs are a request of the model; the number of rows is not limited.
+
+    Raises:
+        ModelLoadError: inputs are missing or do not fit.
+    """
     if golden is None:
         return
     if golden.inputs.keys() != signature.inputs.keys():
@@ -132,8 +54,70 @@ def check_inputs(golden: Golden | None, signature: Signature, rules: SequenceRul
         raise ModelLoadError(f"golden inputs: {error}") from error
 
 
+def replay(session: Session, contract: Contract, golden: Golden | None) -> float:
+    """Run a graph on the recorded inputs; the greatest difference from the recorded outputs.
+
+    Raises:
+        GoldenMismatch: the difference exceeds the tolerance.
+        ModelLoadError: no outputs were recorded.
+    """
+    if golden is None or not golden.outputs:
+        raise ModelLoadError("the bundle has no recorded outputs")
+    tolerance = _tolerance(contract, session.provider)
+    rules = rules_of(contract, {spec.name: spec for spec in session.inputs})
+    inputs = golden.inputs
+    axes = {spec.name: spec.axes for spec in session.outputs}
+    outputs = session.run(inputs)
+    own, greatest = {}, 0.0
+    for name, recorded in golden.outputs.items():
+        if name not in outputs or outputs[name].shape != recorded.shape:
+            raise GoldenMismatch(f"golden output {name!r}: expected shape {recorded.shape}")
+        own[name] = rules.own_part(axes[name], recorded, inputs)
+        actual = rules.own_part(axes[name], outputs[name], inputs)
+        greatest = max(greatest, _compare(name, actual, own[name], tolerance, session.provider))
+    paddings = paddings_of(contract, session.inputs, session.outputs)
+    if any(padding.lengths for padding in paddings):
+        if contract.precision == "int8":
+            # The quantisation ranges depend on the batch. The tolerance allows for that in scores,
+            # but of two nearly equal scores another may be the greatest.
+            own = {name: array for name, array in own.items() if array.dtype.kind == "f"}
+        rows = _rows(inputs, paddings)
+        greatest = max(greatest, _replay_rows(session, rows, own, paddings, tolerance))
+    return greatest
+
+
+def replay_pair(pair: EncoderDecoder, golden: Golden | None, max_rows: int) -> None:
+    """Decode the recorded sources, each alone and all in a batch smaller than their number.
+
+    In that batch, rows join and leave between steps.
+
+    Raises:
+        GoldenMismatch: the tokens are not the recorded ones.
+        ModelLoadError: no outputs were recorded.
+    """
+    if golden is None or not {OUTPUT_TOKENS, OUTPUT_LENGTHS} <= golden.outputs.keys():
+        raise ModelLoadError("the bundle has no recorded outputs of the pair")
+    check_inputs(golden, pair.encoder.signature, pair.encoder.rules)
+    tokens, counts = golden.outputs[OUTPUT_TOKENS], golden.outputs[OUTPUT_LENGTHS]
+    _check_tokens(tokens, counts, len(next(iter(golden.inputs.values()))))
+    together = pair.rows(golden.inputs, SearchParameters())
+    _decode(pair.decoder_batch(min(max_rows, max(2, len(together) // 2))), together)
+    alone = pair.rows(golden.inputs, SearchParameters())
+    for row in alone:
+        _decode(pair.decoder_batch(1), [row])
+    for how, rows in (("together", together), ("alone", alone)):
+        for row in rows:
+            expected = tokens[row.number, : counts[row.number]].tolist()
+            actual = list(row.hypotheses[0].tokens)
+            if actual != expected:
+                raise GoldenMismatch(
+                    f"golden row {row.number}, decoded {how}: expected tokens {expected}, "
+                    f"got {actual}"
+                )
+
+
 def _form(name: str, array: Array, signature: Signature) -> Form:
-    """The input as if it were sent, as one row: how many a request may hold is for others to say."""
+    """The input as a request of one row, since a request's row limit does not apply."""
     datatype = signature.inputs[name].datatype
     if array.dtype != DATATYPES[datatype].dtype:
         datatype = str(array.dtype)
@@ -144,80 +128,7 @@ def _form(name: str, array: Array, signature: Signature) -> Form:
 def _check_rows(inputs: Mapping[str, Array]) -> None:
     rows = {name: len(array) for name, array in inputs.items()}
     if len(set(rows.values())) != 1 or 0 in rows.values():
-        raise InvalidRequest(f"expected rows, in every input as many, got {rows}")
-
-
-def replay(session: Session, files: Files) -> float | None:
-    """The greatest difference from what was recorded when the model was exported; of a plain model None.
-
-    Raises:
-        GoldenMismatch: it is more than the tolerance.
-        ModelLoadError: nothing was recorded.
-    """
-    if files.contract is None:
-        return None
-    if files.golden is None or not files.golden.outputs:
-        raise ModelLoadError("the bundle has no recorded outputs to be held against")
-    tolerance = _tolerance(files.contract, session.provider)
-    rules = rules_of(files.contract, {spec.name: spec for spec in session.inputs})
-    inputs = files.golden.inputs
-    axes = {spec.name: spec.axes for spec in session.outputs}
-    outputs = session.run(inputs)
-    own, greatest = {}, 0.0
-    for name, recorded in files.golden.outputs.items():
-        if name not in outputs or outputs[name].shape != recorded.shape:
-            raise GoldenMismatch(f"golden output {name!r}: expected shape {recorded.shape}")
-        own[name] = rules.own_part(axes[name], recorded, inputs)
-        actual = rules.own_part(axes[name], outputs[name], inputs)
-        greatest = max(greatest, _hold(name, actual, own[name], tolerance, session.provider))
-    paddings = paddings_of(files.contract, session.inputs, session.outputs)
-    if any(padding.lengths for padding in paddings):
-        if files.contract.precision == "int8":
-            # Its ranges are those of the batch. The tolerance allows for that in the scores; of two that
-            # are as good as equal, another may then be the greatest.
-            own = {name: array for name, array in own.items() if array.dtype.kind == "f"}
-        rows = _rows(inputs, paddings)
-        greatest = max(greatest, _replay_rows(session, rows, own, paddings, tolerance))
-    return greatest
-
-
-def replay_pair(pair: EncoderDecoder, golden: Golden | None, max_rows: int) -> None:
-    """Refuse a pair that no longer gives the tokens that were recorded when it was exported."""
-    if golden is None or not {OUTPUT_TOKENS, OUTPUT_LENGTHS} <= golden.outputs.keys():
-        raise ModelLoadError("the bundle has no recorded answers to be held against")
-    check_inputs(golden, pair.encoder.signature, pair.encoder.rules)
-    tokens, counts = golden.outputs[OUTPUT_TOKENS], golden.outputs[OUTPUT_LENGTHS]
-    _check_answers(tokens, counts, len(next(iter(golden.inputs.values()))))
-    together = pair.rows(golden.inputs, SearchParameters())
-    _decode(pair.decoder_batch(min(max_rows, max(2, len(together) // 2))), together)
-    alone = pair.rows(golden.inputs, SearchParameters())
-    for row in alone:
-        _decode(pair.decoder_batch(1), [row])
-    for how, rows in (("together", together), ("alone", alone)):
-        for row in rows:
-            expected = tokens[row.number, : counts[row.number]].tolist()
-            if list(row.hypotheses[0].tokens) != expected:
-                raise GoldenMismatch(
-                    f"golden row {row.number}, decoded {how}: expected tokens {expected}, "
-                    f"got {list(row.hypotheses[0].tokens)}"
-                )
-
-
-def _check_answers(tokens: Array, counts: Array, rows: int) -> None:
-    """As many recorded answers as rows went in, (rows, steps), and how long each is, (rows,)."""
-    if tokens.shape[:-1] != (rows,) or counts.shape != (rows,) or counts.dtype.kind not in "iu":
-        raise ModelLoadError(
-            f"golden outputs: expected tokens and lengths of {rows} rows, got "
-            f"{tokens.dtype} {tokens.shape} and {counts.dtype} {counts.shape}"
-        )
-
-
-def _decode(generation: DecoderBatch, rows: Sequence[Row]) -> None:
-    generation.encode(rows)
-    while generation.is_busy:
-        generation.join()
-        for error in generation.step().failed.values():
-            raise error
+        raise InvalidRequest(f"expected the same number of rows in every input, got {rows}")
 
 
 def _replay_rows(
@@ -227,7 +138,7 @@ def _replay_rows(
     paddings: Sequence[Padding],
     tolerance: Tolerance,
 ) -> float:
-    """Rows in their own lengths, all in one batch and each alone, cut apart again: the greatest difference."""
+    """Run rows in their own lengths, all in one batch and each alone; the greatest difference."""
     numbers, greatest = range(len(rows)), 0.0
     for batch in (numbers, *([number] for number in numbers)):
         requests = [rows[number] for number in batch]
@@ -235,7 +146,7 @@ def _replay_rows(
         for number, part in zip(batch, collate.split(outputs, requests, paddings), strict=True):
             for name, values in recorded.items():
                 own = (slice(number, number + 1), *map(slice, part[name].shape[1:]))
-                difference = _hold(name, part[name], values[own], tolerance, session.provider)
+                difference = _compare(name, part[name], values[own], tolerance, session.provider)
                 greatest = max(greatest, difference)
     return greatest
 
@@ -254,9 +165,11 @@ def _rows(inputs: Mapping[str, Array], paddings: Sequence[Padding]) -> list[dict
     return rows
 
 
-def _hold(name: str, actual: Array, expected: Array, tolerance: Tolerance, provider: str) -> float:
-    """The greatest difference, of values that are numbers in both."""
-    with np.errstate(invalid="ignore"):  # infinity less infinity
+def _compare(
+    name: str, actual: Array, expected: Array, tolerance: Tolerance, provider: str
+) -> float:
+    """The greatest difference between values that are numbers in both."""
+    with np.errstate(invalid="ignore"):  # infinity - infinity
         differences = np.abs(actual.astype(np.float64) - expected)
     if not np.allclose(
         actual, expected, rtol=tolerance.relative, atol=tolerance.absolute, equal_nan=True
@@ -269,7 +182,7 @@ def _hold(name: str, actual: Array, expected: Array, tolerance: Tolerance, provi
 
 
 def _tolerance(contract: Contract, provider: str) -> Tolerance:
-    """The contract's, or on another provider than the one it was made on the wider of the two."""
+    """The contract's tolerance; on another provider than the exporter's, at least the wide one."""
     own = contract.tolerance
     if provider == "cpu":
         return own
@@ -277,3 +190,20 @@ def _tolerance(contract: Contract, provider: str) -> Tolerance:
         absolute=max(own.absolute, _OTHER_PROVIDER.absolute),
         relative=max(own.relative, _OTHER_PROVIDER.relative),
     )
+
+
+def _check_tokens(tokens: Array, counts: Array, rows: int) -> None:
+    """Check the recorded tokens, (rows, steps), and their lengths, (rows,)."""
+    if tokens.shape[:-1] != (rows,) or counts.shape != (rows,) or counts.dtype.kind not in "iu":
+        raise ModelLoadError(
+            f"golden outputs: expected tokens and lengths of {rows} rows, got "
+            f"{tokens.dtype} {tokens.shape} and {counts.dtype} {counts.shape}"
+        )
+
+
+def _decode(batch: DecoderBatch, rows: Sequence[Row]) -> None:
+    batch.encode(rows)
+    while batch.is_busy:
+        batch.join()
+        for error in batch.step().failed.values():
+            raise error

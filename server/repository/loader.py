@@ -1,26 +1,27 @@
-"""One version of a model, from its files to a session that has proved itself.
+"""Loader: one version of a model, from its files to served models.
 
-A version is served only after all of this, in this order:
+A version is served only after these steps, in this order:
 
-    read      every file, hashed against the contract            (bundle)
-    session   the graph, on the provider that was asked for      (session)
-    warm-up   batches of the sizes that the scheduler will cut   (no first request pays for it)
-    golden    recorded inputs give the recorded outputs          (on this very provider)
+    read         every file, hashed against the contract              (bundle)
+    session      the graph, on the chosen provider                    (session)
+    batch axis   of a plain model: rows may share a batch             (batch_axis)
+    warm-up      batches of the sizes that the scheduler will make    (warmup)
+    golden test  recorded inputs give the recorded outputs            (golden_test)
 
-A version of two graphs is three models: `NAME.encoder`, `NAME.decoder`, and `NAME`, which decodes step by step. All
-are served, or none.
+A version of two graphs is three models: `NAME.encoder`, `NAME.decoder`, and `NAME`, which decodes
+step by step. All of them are served, or none.
 """
 
-import logging
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from numpy.typing import NDArray
-
+from weir.bundle import reader
+from weir.bundle.contract import FILE_NAME, Contract
 from weir.bundle.errors import BundleError
+from weir.bundle.golden import Golden
 from weir.server.config import ModelSettings
 from weir.server.errors import ModelLoadError, ServerError
 from weir.server.generation.encoder_decoder import (
@@ -30,13 +31,14 @@ from weir.server.generation.encoder_decoder import (
     join_graphs,
 )
 from weir.server.generation.engine import Engine
-from weir.server.preprocessing.detokenizer import Detokenizer
+from weir.server.preprocessing.detokenizer import Detokenizer, detokenizer_of
+from weir.server.preprocessing.tokenizer import Tokenizer, tokenizer_of
 from weir.server.protocol.response_encoder import STREAM_BYTES, RequestedOutput, ResponseEncoder
-from weir.server.repository import agreement, batch_axis, golden_test, triton
-from weir.server.repository.golden_test import Files
+from weir.server.repository import batch_axis, contract_check, golden_test, triton
+from weir.server.repository.triton import Tensors, TritonConfig
 from weir.server.repository.warmup import warm_up
 from weir.server.runtime.collate import paddings_of
-from weir.server.runtime.sequence_rules import rules_of
+from weir.server.runtime.sequence_rules import SequenceRules, rules_of
 from weir.server.runtime.session import Session
 from weir.server.runtime.signature import Signature
 from weir.server.scheduling.batching import max_rows, policy_of
@@ -46,19 +48,96 @@ from weir.server.scheduling.scheduler import Scheduler
 from weir.server.scheduling.served_model import ServedModel
 from weir.server.telemetry.metrics import Metrics
 
-logger = logging.getLogger(__name__)
 
-Array = NDArray[Any]
+@dataclass(frozen=True, slots=True)
+class GraphFiles:
+    """Files of one graph of a version.
+
+    Attributes:
+        part: `encoder` or `decoder` of a pair.
+        contract: None for a plain model; of a pair the whole one, until `for_session`.
+        tokenizer: of the version.
+        detokenizer: of a pair's output tokens.
+        pair_golden: the recorded inputs and outputs of both graphs together.
+        config: of a plain model in Triton's layout.
+    """
+
+    part: str | None
+    graph: bytes
+    contract: Contract | None
+    golden: Golden | None
+    labels: Mapping[str, Sequence[str]]
+    tokenizer: Tokenizer | None = None
+    detokenizer: Detokenizer | None = None
+    pair_golden: Golden | None = None
+    config: TritonConfig | None = None
+
+    @property
+    def file(self) -> str:
+        """The name of the graph's file."""
+        return self.config.file if self.config else f"{self.part or 'model'}.onnx"
+
+    @property
+    def label_files(self) -> Mapping[str, str]:
+        """The file with the labels of each output, as the model's configuration names it."""
+        if self.config is not None:
+            return self.config.label_files
+        return self.contract.labels if self.contract else {}
+
+    def for_session(self, session: Session) -> "GraphFiles":
+        """The files with the part of contract and labels that is about the session's graph."""
+        if self.contract is None or self.contract.decoding is None:
+            return self
+        outputs = {spec.name for spec in session.outputs}
+        return replace(
+            self,
+            contract=self.contract.of_graph({spec.name for spec in session.inputs}),
+            labels={name: lines for name, lines in self.labels.items() if name in outputs},
+        )
+
+
+def read(directory: Path) -> list[GraphFiles]:
+    """Read a version directory: its graph, or each of its two; a bundle's files are verified.
+
+    Raises:
+        BundleError, ModelLoadError: a file is missing, malformed or changed.
+    """
+    # A link that leads nowhere is a contract too, and refused as one.
+    if not os.path.lexists(directory / FILE_NAME):
+        model = triton.read(directory)
+        return [GraphFiles(None, model.graph, None, None, model.labels, config=model.config)]
+    bundle = reader.read(directory)
+    labels = {output: bundle.labels(output) or [] for output in bundle.contract.labels}
+    tokenizer, detokenizer = tokenizer_of(bundle), detokenizer_of(bundle)
+    parts = (None,) if bundle.contract.decoding is None else tuple(bundle.graphs)
+    return [
+        GraphFiles(
+            part,
+            bundle.graphs[part or "model"],
+            bundle.contract,
+            bundle.golden(part),
+            labels,
+            tokenizer,
+            detokenizer,
+            bundle.golden() if part else None,
+        )
+        for part in parts
+    ]
+
+
+def served_name(name: str, part: str | None) -> str:
+    """The name of a graph in requests: the model's, with the part of a pair after it."""
+    return name if part is None else f"{name}.{part}"
 
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """Loads versions, all in the same way.
+    """Loads versions.
 
     Attributes:
         provider: `cpu` or `cuda`.
         threads: inside one operator.
-        max_message_bytes: of an answer.
+        max_message_bytes: of a response.
         settings: by model name.
     """
 
@@ -71,55 +150,57 @@ class Loader:
     clock: Callable[[], float] = time.monotonic
 
     def load(self, name: str, version: str, directory: Path) -> list[Model]:
-        """The models of a version, started: one, or encoder, decoder and the pair of them.
+        """Load and start the models of a version: one, or encoder, decoder and the pair of them.
 
         Raises:
-            ModelLoadError: the reason why it cannot be served; nothing is started then.
+            ModelLoadError: the version cannot be served; none of its models is started.
         """
         started_s = self.clock()
         try:
             models = self._load(name, version, directory)
         except (BundleError, ServerError) as error:
             raise ModelLoadError.of(error) from error
+        self._start(models)
         for model in models:
-            model.scheduler.start()
             with model.metrics.lock:
                 model.metrics.load_seconds = self.clock() - started_s
                 model.metrics.provider = model.provider
         return models
 
+    def _start(self, models: Sequence[Model]) -> None:
+        """Start the schedulers; if one of them fails, close those that are started."""
+        try:
+            for model in models:
+                model.scheduler.start()
+        except BaseException:
+            for model in models:
+                model.scheduler.close()
+                # `join` cannot: not all threads are started.
+                self.deadlines.forget(model.scheduler)
+            raise
+
     def _load(self, name: str, version: str, directory: Path) -> list[Model]:
-        graphs = golden_test.read(directory)
-        golden_test.check_provider(graphs[0], self.provider)
-        loaded = [self._prove(name, version, files) for files in graphs]
-        # Of a pair, the encoder reads the texts.
-        agreement.check_texts(graphs[0].tokenizer, loaded[0][0].signature)
-        agreement.check_pair(graphs[0].contract, [model.signature for model, _ in loaded])
+        graphs = read(directory)
+        contract = graphs[0].contract
+        contract_check.check_provider(contract, self.provider)
+        loaded = [self._load_graph(name, version, files) for files in graphs]
+        # The first graph of a pair is the encoder, which takes the text.
+        contract_check.check_tokenizer(graphs[0].tokenizer, loaded[0][0].signature)
+        contract_check.check_pair(contract, [model.signature for model, _ in loaded])
         models: list[Model] = [model for model, _ in loaded]
-        if graphs[0].contract is not None and graphs[0].contract.decoding is not None:
+        if contract is not None and contract.decoding is not None:
             encoder, decoder = (
                 Graph(session.run, model.signature, model.rules) for model, session in loaded
             )
-            pair = join_graphs(graphs[0].contract, encoder, decoder)
-            models.append(
-                _serve_pair(
-                    pair,
-                    graphs[0],
-                    name,
-                    version,
-                    golden=max(model.golden or 0.0 for model, _ in loaded),
-                    settings=self.settings(name),
-                    provider=self.provider,
-                    max_message_bytes=self.max_message_bytes,
-                    deadlines=self.deadlines,
-                    metrics=self.metrics,
-                    clock=self.clock,
-                )
-            )
+            pair = join_graphs(contract, encoder, decoder)
+            golden = max(model.golden or 0.0 for model, _ in loaded)
+            models.append(self._serve_pair(name, version, graphs[0], pair, golden))
         return models
 
-    def _prove(self, name: str, version: str, files: Files) -> tuple[ServedModel, Session]:
-        """The model of one graph, and its session; of a pair, what fails names the graph."""
+    def _load_graph(
+        self, name: str, version: str, files: GraphFiles
+    ) -> tuple[ServedModel, Session]:
+        """The verified model of one graph, and its session; a failure names the graph of a pair."""
         name = served_name(name, files.part)
         try:
             session = Session(
@@ -128,59 +209,40 @@ class Loader:
                 threads=self.threads,
                 has_few_shapes=files.contract is not None and not files.contract.padded_axes,
             )
-            files = golden_test.of_graph(files, session)
-            model = self._assemble(name, version, files, session)
+            files = files.for_session(session)
+            model = self._serve(name, version, files, session)
             golden_test.check_inputs(files.golden, model.signature, model.rules)
             warm_up(
                 session,
                 model.signature,
-                files,
+                files.golden,
                 name=name,
+                is_plain=files.contract is None,
                 policy=model.policy,
                 paddings=paddings_of(files.contract, session.inputs, session.outputs),
                 clock=self.clock,
             )
-            model = replace(model, golden=golden_test.replay(session, files))
+            if files.contract is not None:
+                golden = golden_test.replay(session, files.contract, files.golden)
+                model = replace(model, golden=golden)
         except ServerError as error:
             raise ModelLoadError.of(error, files.part) from error
         return model, session
 
-    def _assemble(self, name: str, version: str, files: Files, session: Session) -> ServedModel:
+    def _serve(self, name: str, version: str, files: GraphFiles, session: Session) -> ServedModel:
+        """The model of one graph, not yet verified; its scheduler is not started."""
         settings = triton.with_config(self.settings(name), files.config)
         if files.config is not None:
             triton.warn(name, files.config, self.provider)
-        tensors = batch_axis.tensors_of(files.contract, files.config, session)
         rows = max_rows(settings, files.contract)
-        is_batched = True
-        has_named_axis = tensors.batch_axis is not None and bool(tensors.inputs)
-        if files.contract is None and has_named_axis and rows > 1:
-            is_configured = files.config is not None and bool(files.config.max_batch_size)
-            is_batched = batch_axis.is_proved(
-                name,
-                files.graph,
-                session,
-                tensors.inputs,
-                tensors.outputs,
-                is_configured=is_configured,
-                max_rows=rows,
-            )
-            if not is_batched and not is_configured:
-                # Without a configuration nothing but the name says that there are rows at all.
-                tensors = replace(tensors, batch_axis=None)
-        agreement.check_labels(files.labels, session)
-        rules = rules_of(files.contract, {spec.name: spec for spec in session.inputs})
-        paddings = paddings_of(files.contract, session.inputs, session.outputs)
-        signature = Signature(
-            tensors.inputs,
-            tensors.outputs,
-            batch_axis=tensors.batch_axis,
-            max_rows=rows,
-            maxima=rules.maxima,
-            optional=[lengths.name for lengths in rules.lengths],
-            length_axis=rules.lengths[0].axis if rules.lengths else None,
+        tensors = batch_axis.resolve(
+            name, files.graph, session, files.contract, files.config, max_rows=rows
         )
-        agreement.check_preprocessing(files.contract, signature)
-        agreement.check_series(files.contract, signature)
+        contract_check.check_labels(files.labels, session)
+        rules = rules_of(files.contract, {spec.name: spec for spec in session.inputs})
+        signature = _signature(tensors, rules, rows)
+        contract_check.check_preprocessing(files.contract, signature)
+        contract_check.check_series(files.contract, signature)
         policy = policy_of(
             settings, files.contract, rows=signature.max_rows, provider=session.provider
         )
@@ -194,8 +256,8 @@ class Loader:
             has_rows=signature.has_rows,
             # Only a contract promises that.
             has_fixed_rows=files.contract is not None,
-            is_batched=is_batched,
-            paddings=paddings,
+            is_batched=tensors.is_batched,
+            paddings=paddings_of(files.contract, session.inputs, session.outputs),
             deadlines=self.deadlines,
             observer=metrics.batch_ran,
             clock=self.clock,
@@ -204,14 +266,14 @@ class Loader:
             name=name,
             version=version,
             contract=files.contract,
-            file=files.config.file if files.config else f"{files.part or 'model'}.onnx",
+            file=files.file,
             signature=signature,
             rules=rules,
             labels=files.labels,
-            label_files=_label_files(files),
+            label_files=files.label_files,
             tokenizer=files.tokenizer if files.part is None else None,
             all_outputs=[RequestedOutput(spec.name, spec.datatype) for spec in session.outputs],
-            encoder=ResponseEncoder(name, version, max_bytes=self.max_message_bytes - STREAM_BYTES),
+            encoder=self._encoder(name, version),
             policy=policy,
             settings=settings,
             provider=session.provider,
@@ -219,63 +281,52 @@ class Loader:
             metrics=metrics,
         )
 
+    def _serve_pair(
+        self, name: str, version: str, files: GraphFiles, pair: EncoderDecoder, golden: float
+    ) -> EncoderDecoderModel:
+        """The verified model of a pair; its engine is not started."""
+        settings = self.settings(name)
+        rows = max_rows(settings, pair.contract)
+        golden_test.replay_pair(pair, files.pair_golden, rows)
+        policy = policy_of(settings, pair.contract, rows=rows, provider=self.provider)
+        engine = Engine(
+            name,
+            pair.decoder_batch(rows),
+            policy=policy,
+            max_queue_rows=settings.max_queue_rows or 1,
+            deadlines=self.deadlines,
+            stats=self.metrics.generation(name, version),
+            clock=self.clock,
+        )
+        return EncoderDecoderModel(
+            name=name,
+            version=version,
+            contract=pair.contract,
+            graphs=pair,
+            signature=pair.signature(rows),
+            rules=pair.encoder.rules,
+            tokenizer=files.tokenizer,
+            detokenizer=files.detokenizer or Detokenizer([], None),
+            encoder=self._encoder(name, version),
+            policy=policy,
+            settings=settings,
+            provider=self.provider,
+            scheduler=engine,
+            metrics=self.metrics.model(name, version),
+            golden=golden,
+        )
 
-def _label_files(files: Files) -> Mapping[str, str]:
-    if files.config is not None:
-        return files.config.label_files
-    return files.contract.labels if files.contract else {}
+    def _encoder(self, name: str, version: str) -> ResponseEncoder:
+        return ResponseEncoder(name, version, max_bytes=self.max_message_bytes - STREAM_BYTES)
 
 
-def served_name(name: str, part: str | None) -> str:
-    """What a graph is asked by: the model's name, of a pair with the part's behind it."""
-    return name if part is None else f"{name}.{part}"
-
-
-def _serve_pair(
-    pair: EncoderDecoder,
-    files: Files,
-    name: str,
-    version: str,
-    *,
-    golden: float,
-    settings: ModelSettings,
-    provider: str,
-    max_message_bytes: int,
-    deadlines: Deadlines,
-    metrics: Metrics,
-    clock: Callable[[], float],
-) -> EncoderDecoderModel:
-    """A pair that gives its recorded answers, with an engine that is not started; see `Loader`.
-
-    Raises:
-        ModelLoadError: it gives other answers.
-    """
-    rows = max_rows(settings, pair.contract)
-    golden_test.replay_pair(pair, files.whole, rows)
-    policy = policy_of(settings, pair.contract, rows=rows, provider=provider)
-    engine = Engine(
-        name,
-        pair.decoder_batch(rows),
-        policy=policy,
-        max_queue_rows=settings.max_queue_rows or 1,
-        deadlines=deadlines,
-        stats=metrics.generation(name, version),
-        clock=clock,
-    )
-    return EncoderDecoderModel(
-        name=name,
-        version=version,
-        contract=pair.contract,
-        graphs=pair,
-        signature=pair.signature(rows),
-        rules=pair.encoder.rules,
-        tokenizer=files.tokenizer,
-        detokenizer=files.detokenizer or Detokenizer([], None),
-        encoder=ResponseEncoder(name, version, max_bytes=max_message_bytes - STREAM_BYTES),
-        policy=policy,
-        settings=settings,
-        provider=provider,
-        scheduler=engine,
-        metrics=metrics.model(name, version),
-        golden=golden,
+def _signature(tensors: Tensors, rules: SequenceRules, rows: int) -> Signature:
+    return Signature(
+        tensors.inputs,
+        tensors.outputs,
+        batch_axis=tensors.batch_axis,
+        max_rows=rows,
+        maxima=rules.maxima,
+        optional=[lengths.name for lengths in rules.lengths],
+        length_axis=rules.lengths[0].axis if rules.lengths else None,
     )

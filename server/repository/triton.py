@@ -137,11 +137,17 @@ class PlainModel:
 
 @dataclass(frozen=True, slots=True)
 class Tensors:
-    """Tensors that requests are checked against: the graph's, with the sizes that are configured."""
+    """Tensors that requests are checked against: the graph's, with the sizes that are configured.
+
+    Attributes:
+        batch_axis: the first axis of every tensor; None if requests have no rows.
+        is_batched: whether requests may share a batch.
+    """
 
     inputs: Sequence[TensorSpec]
     outputs: Sequence[TensorSpec]
     batch_axis: str | None
+    is_batched: bool = True
 
 
 def read(directory: Path) -> PlainModel:

@@ -1,10 +1,10 @@
-"""Runs before the first request, so that it finds memory and kernels in place.
+"""Warm-up: runs before the first request, so that memory and kernels are in place.
 
-Where rows have one size: every batch size the scheduler will cut, doubled up to the largest. Where they
-differ in length: one row and a full batch at each doubled length, up to the first that holds the longest
-recorded row, for two seconds at most. The lengths in between need nothing that the next longer one did not
-(`session`), and to hold memory for full batches of the longest rows allowed would be waste: of a tagger,
-720 MB for 512 tokens, 140 for 64.
+If all rows have one size: every batch size that the scheduler will make, doubled up to the largest. If
+rows have lengths: one row and a full batch at each doubled length, up to the first that holds the
+longest recorded row, for two seconds at most. The lengths in between need nothing that the next longer
+one does not (`session`). To hold memory for full batches of the longest allowed rows would be waste: a
+tagger takes 720 MB for 512 tokens, 140 MB for 64.
 """
 
 import logging
@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from weir.bundle.golden import Golden
 from weir.protocol.datatypes import DATATYPES
 from weir.server.errors import ModelLoadError, OutOfMemory, ServerError
-from weir.server.repository.golden_test import Files
 from weir.server.runtime import collate
 from weir.server.runtime.collate import Padding
 from weir.server.runtime.session import Session
@@ -32,34 +31,34 @@ Array = NDArray[Any]
 
 _LEAST_LENGTH = 8
 _MOST_S = 2.0
-# Of a batch's inputs: a graph may name any size, and a contract any number of rows.
+# Limit of a batch's inputs: a graph may name any size, and a contract any number of rows.
 _MOST_BYTES = 1 << 28
 
 
 def warm_up(
     session: Session,
     signature: Signature,
-    files: Files,
+    golden: Golden | None,
     *,
     name: str,
+    is_plain: bool,
     policy: BatchPolicy,
     paddings: Sequence[Padding] = (),
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Run a model on recorded inputs, or on zeros where all axes but the rows' are fixed.
+    """Run a model on recorded inputs, or on zeros if all axes but the rows' are fixed.
 
     Raises:
-        ServerError: of a bundle; of a plain model, zeros may be no values for it.
+        ServerError: a run fails. Of a plain model it is logged: zeros may be invalid values for it.
         OutOfMemory: of any model.
     """
-    has_lengths = files.golden is not None and any(padding.lengths for padding in paddings)
     try:
-        if files.golden is not None and has_lengths:
-            _run_lengths(session, files.golden, policy, paddings, clock)
+        if golden is not None and any(padding.lengths for padding in paddings):
+            _run_lengths(session, golden, policy, paddings, clock)
         else:
-            _run_rows(session, signature, files.golden, paddings)
+            _run_rows(session, signature, golden, paddings)
     except ServerError as error:
-        if files.contract is not None or isinstance(error, OutOfMemory):
+        if not is_plain or isinstance(error, OutOfMemory):
             raise
         logger.warning("warm-up failed model=%s reason=%s", name, error)
 
@@ -85,7 +84,7 @@ def _run_lengths(
     paddings: Sequence[Padding],
     clock: Callable[[], float],
 ) -> None:
-    """Doubled lengths, until the next would be too much: it takes twice as long as the last."""
+    """Run doubled lengths, until the next one, which takes twice as long, would exceed the time."""
     started_s = now = clock()
     for length in _lengths(golden, paddings):
         most = policy.max_rows if policy.max_tokens is None else policy.max_tokens // length
@@ -116,7 +115,7 @@ def _lengths(golden: Golden, paddings: Sequence[Padding]) -> Iterator[int]:
 def _stretched(
     inputs: Mapping[str, Array], paddings: Sequence[Padding], length: int
 ) -> dict[str, Array]:
-    """The same rows, cut or repeated to another length, and full."""
+    """The rows cut or repeated to another length, without padding."""
     stretched = dict(inputs)
     for padding in paddings:
         if padding.lengths is None:
@@ -125,16 +124,16 @@ def _stretched(
         for name, positions in padding.inputs.items():
             for position in positions:
                 array = stretched[name]
-                places = np.arange(size) % array.shape[position]
-                stretched[name] = array.take(places, axis=position)
+                indices = np.arange(size) % array.shape[position]
+                stretched[name] = array.take(indices, axis=position)
         stretched[padding.lengths] = np.full_like(stretched[padding.lengths], size)
     return stretched
 
 
 def _inputs(signature: Signature, golden: Golden | None, rows: int) -> dict[str, Array] | None:
-    """Recorded inputs, repeated to so many rows, or zeros where all other axes are fixed.
+    """Recorded inputs, repeated to so many rows, or zeros if all other axes are fixed.
 
-    None where there are no zeros to make, or more bytes than a warm-up is worth.
+    None if an axis is free, or if the inputs are larger than a warm-up may make them.
     """
     if golden is not None:
         if not signature.has_rows:

@@ -14,7 +14,7 @@ from weir.bundle import reader
 from weir.bundle.errors import BundleError
 from weir.bundle.reader import MODEL
 from weir.protocol import inference_pb2 as pb
-from weir.server.repository import golden_test
+from weir.server.repository import loader
 
 ROWS = np.array([[1, 2, 3], [-4, 2**40, 6]])
 
@@ -64,7 +64,7 @@ def test_a_good_bundle_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [Kind.BROKEN, Kind.HALF_COPIED])
 def test_a_bad_bundle_is_refused_wherever_it_breaks(kind: Kind, seed: int, tmp_path: Path) -> None:
     with pytest.raises(BundleError):
-        golden_test.read(publish(tmp_path, kind, seed))
+        loader.read(publish(tmp_path, kind, seed))
 
 
 def test_the_schedule_holds_every_kind_in_an_order_that_does_not_change() -> None:

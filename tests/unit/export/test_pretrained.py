@@ -14,7 +14,7 @@ from weir.export import samples
 from weir.export.errors import ExportError, WrongWeights
 from weir.export.images import ImageNetwork
 from weir.export.pretrained import publish_weights
-from weir.server.repository import golden_test
+from weir.server.repository import golden_test, loader
 from weir.server.runtime.session import Session
 from weir.training.models import MODELS
 
@@ -75,9 +75,10 @@ def test_published_layout_loads_exports_and_serves(
 
     path = publish(weights, recipe)
 
-    (files,) = golden_test.read(path)
+    (files,) = loader.read(path)
     session = Session(files.graph, provider="cpu", threads=1)
-    golden_test.replay(session, files)
+    assert files.contract is not None
+    golden_test.replay(session, files.contract, files.golden)
     images = np.random.default_rng(2).integers(0, 256, (2, side, side, 3), np.uint8)
     served = session.run({"image": images})["logits"]
     expected = _torch_logits(recipe, side, weights, images)

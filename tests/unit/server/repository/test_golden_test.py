@@ -1,93 +1,80 @@
-"""What is read of a bundle before it is proved."""
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
+import numpy as np
 import pytest
 
-from tests.helpers import pairs
-from tests.unit.server.conftest import Backend
-from weir.bundle.sequences import Tokenisation
-from weir.server.repository import golden_test
-from weir.server.scheduling.served_model import ServedModel
-from weir.training.data.vocabulary import SPECIAL
+from weir.bundle.golden import Golden
+from weir.bundle.sequences import ValueRange
+from weir.server.errors import ModelLoadError
+from weir.server.repository.golden_test import check_inputs
+from weir.server.runtime.sequence_rules import Lengths, SequenceRules
+from weir.server.runtime.signature import Signature, TensorSpec
 
-SOURCE, TARGET = [*SPECIAL, *"abcdef"], [*SPECIAL, *"ABCD"]
-CONTRACT = pairs.CONTRACT.model_copy(
-    update={
-        "vocabularies": {"tokens": "tokens.txt", "previous": "previous.txt"},
-        "tokenisation": Tokenisation(rule="letters", lower=True, unknown=1),
-        "decoding": pairs.CONTRACT.decoding
-        and pairs.CONTRACT.decoding.model_copy(update={"detokenisation": "spaces"}),
-    }
+TOKENS = np.array([[1, 2], [3, 0]])
+LENGTHS = np.array([2, 1])
+
+OUTPUT = TensorSpec("y", "FP32", ("batch", 3))
+SEQUENCES = Signature(
+    [TensorSpec("tokens", "INT64", ("batch", "time")), TensorSpec("lengths", "INT64", ("batch",))],
+    [OUTPUT],
+    batch_axis="batch",
+    max_rows=1,
+    maxima={"time": 4},
+    optional=["lengths"],
+    length_axis="time",
+)
+RULES = SequenceRules(
+    {"time": 4},
+    {"tokens": ValueRange(maximum=7)},
+    (Lengths("lengths", "time", "tokens", 1, np.dtype(np.int64)),),
 )
 
 
-def texts_of(source: list[str], target: list[str]) -> dict[str, bytes]:
-    return {"tokens.txt": "\n".join(source).encode(), "previous.txt": "\n".join(target).encode()}
+def test_any_number_of_rows_may_be_recorded() -> None:
+    check_inputs(Golden({"tokens": TOKENS, "lengths": LENGTHS}, {}), SEQUENCES, RULES)
 
 
-def test_both_graphs_of_a_pair_know_how_its_texts_are_read_and_written(
-    publish_pair: Callable[..., Path],
-) -> None:
-    directory = publish_pair(contract=CONTRACT, **texts_of(SOURCE, TARGET))
-
-    encoder, decoder = golden_test.read(directory)
-
-    assert encoder.tokenizer is not None and encoder.detokenizer is not None
-    assert encoder.tokenizer is decoder.tokenizer and encoder.detokenizer is decoder.detokenizer
-    assert list(encoder.tokenizer.tokenize("Fax").ids) == [9, 4, 1]
-    assert encoder.detokenizer.text([4, 7]) == "A D"
-
-
-def test_pair_that_takes_ids_only_has_neither_words(publish_pair: Callable[..., Path]) -> None:
-    encoder, _ = golden_test.read(publish_pair())
-
-    assert encoder.tokenizer is None
-    assert encoder.detokenizer is not None and encoder.detokenizer.token(4) == "4"
-
-
-def test_bundle_of_one_graph_writes_nothing(publish: Callable[..., Path]) -> None:
-    (files,) = golden_test.read(publish())
-
-    assert files.tokenizer is None and files.detokenizer is None
+def test_nothing_recorded_is_nothing_to_check() -> None:
+    check_inputs(None, SEQUENCES, RULES)
 
 
 @pytest.mark.parametrize(
-    ("files", "changes", "reason"),
+    ("inputs", "message"),
     [
-        (texts_of([*SOURCE, "g"], TARGET), {}, "an id for each of 11 entries"),
-        (texts_of(SOURCE, TARGET[:-1]), {}, "vocabularies: previous: expected 8 entries, got 7"),
+        ({}, r"expected \['lengths', 'tokens'\], got \[\]"),
+        ({"tokens": TOKENS}, r"got \['tokens'\]"),
+        ({"tokens": TOKENS, "lengths": LENGTHS, "x": LENGTHS}, r"got \['lengths', 'tokens', 'x'\]"),
+        ({"tokens": TOKENS.astype(np.int32), "lengths": LENGTHS}, "expected INT64, got 'int32'"),
+        ({"tokens": TOKENS.astype(bool), "lengths": LENGTHS}, "expected INT64, got 'bool'"),
+        ({"tokens": TOKENS[0], "lengths": LENGTHS}, "'tokens': expected 2 axes"),
+        ({"tokens": np.array(1), "lengths": LENGTHS}, "'tokens': expected 2 axes"),
+        ({"tokens": TOKENS, "lengths": np.array(1)}, "'lengths': expected 1 axes"),
+        ({"tokens": np.ones((2, 5), np.int64), "lengths": LENGTHS}, "expected 1 to 4, got 5"),
+        ({"tokens": TOKENS[:, :0], "lengths": LENGTHS}, "expected 1 to 4, got 0"),
         (
-            texts_of(SOURCE, TARGET),
-            {"tokenisation": Tokenisation(rule="letters", unknown=1, tokens="previous")},
-            "tokenisation: expected one padded axis of 'previous', got []",
+            {"tokens": TOKENS, "lengths": LENGTHS[:1]},
+            "expected the same number of rows in every input",
         ),
+        ({"tokens": TOKENS[:0], "lengths": LENGTHS[:0]}, "expected the same number of rows"),
+        ({"tokens": TOKENS, "lengths": LENGTHS - 1}, "expected lengths from 1 to 2, got 0"),
+        ({"tokens": TOKENS, "lengths": LENGTHS + 1}, "expected lengths from 1 to 2, got 3"),
+        ({"tokens": TOKENS + 5, "lengths": LENGTHS}, "expected values from 0 to 7, got 8"),
     ],
-    ids=["source", "target", "input"],
 )
-def test_pair_whose_texts_do_not_fit_is_not_served(
-    files: dict[str, bytes],
-    changes: dict[str, Any],
-    reason: str,
-    publish_pair: Callable[..., Path],
-    open_backend: Callable[..., Backend],
+def test_inputs_that_no_request_may_hold_are_refused(
+    inputs: dict[str, np.ndarray], message: str
 ) -> None:
-    publish_pair(contract=CONTRACT.model_copy(update=changes), **files)
-
-    entry = open_backend().repository.registry.entry("pair.encoder", "")
-
-    assert entry.model is None and reason in entry.reason
+    with pytest.raises(ModelLoadError, match=f"^golden inputs: .*{message}"):
+        check_inputs(Golden(inputs, {}), SEQUENCES, RULES)
 
 
-def test_pair_whose_texts_fit_is_served(
-    publish_pair: Callable[..., Path], open_backend: Callable[..., Backend]
-) -> None:
-    publish_pair(contract=CONTRACT, **texts_of(SOURCE, TARGET))
+def test_inputs_without_rows_may_have_any_shape_that_fits() -> None:
+    signature = Signature(
+        [TensorSpec("x", "FP32", ("time", 2))], [OUTPUT], batch_axis=None, max_rows=1
+    )
 
-    backend = open_backend()
-
-    encoder = backend.repository.get("pair.encoder", "")
-    assert isinstance(encoder, ServedModel)
-    assert encoder.tokenizer is None, "the whole pair's, not its"
+    check_inputs(
+        Golden({"x": np.ones((9, 2), np.float32)}, {}), signature, SequenceRules({}, {}, ())
+    )
+    with pytest.raises(ModelLoadError, match="axis 1: expected 2, got 3"):
+        check_inputs(
+            Golden({"x": np.ones((9, 3), np.float32)}, {}), signature, SequenceRules({}, {}, ())
+        )

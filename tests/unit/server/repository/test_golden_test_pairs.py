@@ -94,11 +94,11 @@ def test_pair_without_probabilities_is_refused(encoder: Graph, decoder: Graph) -
 @pytest.mark.parametrize(
     ("recorded", "message"),
     [
-        (None, "no recorded answers"),
-        (Golden(pairs.WHOLE_GOLDEN.inputs, {}), "no recorded answers"),
+        (None, "no recorded outputs of the pair"),
+        (Golden(pairs.WHOLE_GOLDEN.inputs, {}), "no recorded outputs of the pair"),
         (
             Golden(pairs.WHOLE_GOLDEN.inputs, {"output_tokens": np.array([[4, 4], [0, 0]])}),
-            "no recorded answers",
+            "no recorded outputs of the pair",
         ),
         (
             Golden({"lengths": np.array([3, 1])}, pairs.WHOLE_GOLDEN.outputs),
@@ -126,7 +126,7 @@ def test_pair_without_probabilities_is_refused(encoder: Graph, decoder: Graph) -
             Golden(
                 {**pairs.WHOLE_GOLDEN.inputs, "lengths": np.array([3])}, pairs.WHOLE_GOLDEN.outputs
             ),
-            "golden inputs: expected rows",
+            "golden inputs: expected the same number of rows",
         ),
     ],
     ids=[

@@ -1,5 +1,7 @@
+import gc
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,11 @@ from weir.bundle.golden import Golden
 from weir.bundle.sequences import PaddedAxis, ValueRange
 from weir.server.config import ModelSettings
 from weir.server.errors import GoldenMismatch, InvalidRequest, ModelLoadError
+from weir.server.generation.engine import Engine
 from weir.server.repository.loader import Loader
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.request import InferRequest
+from weir.server.scheduling.scheduler import Scheduler
 from weir.server.scheduling.served_model import ServedModel
 from weir.server.telemetry.metrics import Metrics
 from weir.server.telemetry.request_record import RequestRecord
@@ -73,6 +77,7 @@ def metrics() -> Metrics:
 def load_all(metrics: Metrics, clock: Callable[[], float]) -> Iterator[LoadAll]:
     """Load a version directory; what was loaded is closed at the end."""
     loaded: list[Any] = []
+    deadlines = Deadlines(clock)
 
     def load_all(directory: Path, **settings: Any) -> list[Any]:
         own = ModelSettings(**{"max_queue_rows": 64, "instances": 1, **settings})
@@ -81,7 +86,7 @@ def load_all(metrics: Metrics, clock: Callable[[], float]) -> Iterator[LoadAll]:
             threads=1,
             max_message_bytes=1 << 20,
             settings=lambda _: own,
-            deadlines=Deadlines(clock),
+            deadlines=deadlines,
             metrics=metrics,
         )
         models = loader.load(directory.parent.name, directory.name, directory)
@@ -474,6 +479,36 @@ def test_failed_load_leaves_no_thread_behind(publish: Callable[..., Path], load:
         load(publish(golden=Golden({}, {})))
 
     assert threading.active_count() == before
+
+
+def test_scheduler_that_does_not_start_closes_those_that_are_started(
+    publish_pair: Callable[..., Path],
+    load_all: LoadAll,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = set(threading.enumerate())
+    started: list[weakref.ref[Scheduler]] = []
+    start = Scheduler.start
+
+    def recorded(scheduler: Scheduler) -> None:
+        start(scheduler)
+        started.append(weakref.ref(scheduler))
+
+    def refused(_: Engine) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Scheduler, "start", recorded)
+    monkeypatch.setattr(Engine, "start", refused)
+
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        load_all(publish_pair(), instances=2)
+
+    assert len(started) == 2
+    for thread in set(threading.enumerate()) - before:
+        thread.join(HANG_S)
+        assert not thread.is_alive()
+    gc.collect()
+    assert [scheduler() for scheduler in started] == [None, None], "the deadlines know them"
 
 
 def triton(models: Path, graph: bytes, config: str) -> Path:

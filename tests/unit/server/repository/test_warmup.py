@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from tests.unit.server.conftest import Clock
 from weir.bundle.golden import Golden
-from weir.server.repository.golden_test import Files
 from weir.server.repository.warmup import warm_up
 from weir.server.runtime.collate import Padding
 from weir.server.runtime.signature import Signature, TensorSpec
@@ -66,8 +65,9 @@ def warmed(
     warm_up(
         session,
         Signature(INPUTS, [], batch_axis="batch", max_rows=4),
-        Files(None, b"", None, golden, {}),
+        golden,
         name="tagger",
+        is_plain=True,
         policy=BatchPolicy(4, **limits),
         paddings=[TIME, LETTERS],
         clock=clock,
@@ -134,8 +134,9 @@ def rows_warmed(inputs: list[TensorSpec], golden: Golden | None, *paddings: Padd
     warm_up(
         session,
         Signature(inputs, [], batch_axis="batch", max_rows=1_000_000),
-        Files(None, b"", None, golden, {}),
+        golden,
         name="wide",
+        is_plain=True,
         policy=BatchPolicy(1_000_000),
         paddings=paddings,
         clock=lambda: 10.0 * len(session.rows),

@@ -1,4 +1,7 @@
-"""Where a contract and its graph must agree, or the model is not served (for sequences: `sequences`)."""
+"""Contract check: a contract must agree with its graph and the server, or the model is not served.
+
+Rules on the values of sequences are checked in `runtime.sequence_rules`.
+"""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -11,8 +14,18 @@ from weir.server.runtime.signature import Signature, TensorSpec
 _FLOATS = ("FP16", "FP32", "FP64")
 
 
+def check_provider(contract: Contract | None, provider: str) -> None:
+    """Refuse a bundle whose precision the provider does not compute in, or only slowly."""
+    if contract is not None and provider not in contract.providers:
+        served = " or ".join(name.upper() for name in contract.providers)
+        raise ModelLoadError(
+            f"precision {contract.precision} is served on {served} only, "
+            f"this server runs models on {provider.upper()} (--provider)"
+        )
+
+
 def check_labels(labels: Mapping[str, Sequence[str]], session: Session) -> None:
-    """Each labelled output exists and has one label a class."""
+    """Check that each labelled output exists and has one label per class."""
     outputs = {spec.name: spec for spec in session.outputs}
     for name, lines in labels.items():
         if name not in outputs:
@@ -25,7 +38,7 @@ def check_labels(labels: Mapping[str, Sequence[str]], session: Session) -> None:
 
 
 def check_preprocessing(contract: Contract | None, signature: Signature) -> None:
-    """What pictures are made into is what the graph takes, and what is ranked are its probabilities."""
+    """Check that the graph takes preprocessed pictures and gives the output that is ranked."""
     preprocessing = contract.preprocessing if contract else None
     if preprocessing is None:
         return
@@ -45,7 +58,7 @@ def check_preprocessing(contract: Contract | None, signature: Signature) -> None
 
 
 def check_series(contract: Contract | None, signature: Signature) -> None:
-    """What a series is made into is what the graph takes, and as many values come out as are told."""
+    """Check that the graph takes preprocessed series and gives as many values as the horizon has."""
     series = contract.series if contract else None
     if series is None:
         return
@@ -62,12 +75,12 @@ def check_series(contract: Contract | None, signature: Signature) -> None:
         )
 
 
-def check_texts(tokenizer: Tokenizer | None, signature: Signature) -> None:
-    """What a text is made into is what the graph takes."""
+def check_tokenizer(tokenizer: Tokenizer | None, signature: Signature) -> None:
+    """Check that the graph takes tokenized text."""
     if tokenizer is None:
         return
     try:
-        # Read, not looked up: the first text of a caller finds everything at hand.
+        # This text is really tokenized, so that the first request finds every table built.
         rows = tokenizer.rows([tokenizer.tokenize("a")])
         signature.admit(tuple((name, "INT64", array.shape) for name, array in rows.items()))
     except InvalidRequest as error:
@@ -75,7 +88,7 @@ def check_texts(tokenizer: Tokenizer | None, signature: Signature) -> None:
 
 
 def check_pair(contract: Contract | None, signatures: Sequence[Signature]) -> None:
-    """Two graphs have every tensor that is told of them, and what leaves one can enter the next."""
+    """Check that a pair's graphs have every tensor of the contract, and that passed tensors fit."""
     decoding = contract.decoding if contract else None
     if contract is None or decoding is None:
         return
@@ -93,20 +106,20 @@ def check_pair(contract: Contract | None, signatures: Sequence[Signature]) -> No
     for name, output in decoding.from_step.items():
         _check_passed("from_step", decoder.outputs.get(output), decoder.inputs[name])
     padded = [{*axis.padding, axis.lengths} for axis in contract.padded_axes.values()]
-    told = {*contract.value_ranges, *contract.vocabularies}.union(*padded)
-    _check_known("inputs of the pair", told, {*encoder.inputs, *decoder.inputs})
+    named = {*contract.value_ranges, *contract.vocabularies}.union(*padded)
+    _check_known("inputs of the pair", named, {*encoder.inputs, *decoder.inputs})
     _check_known("outputs of the pair", contract.labels, {*encoder.outputs, *decoder.outputs})
     made = (decoding.log_probabilities, decoding.attention)
     _check_known("outputs of the decoder", made, decoder.outputs)
 
 
-def _check_known(what: str, told: Iterable[str | None], known: Collection[str]) -> None:
-    if strays := [name for name in told if name is not None and name not in known]:
+def _check_known(what: str, named: Iterable[str | None], known: Collection[str]) -> None:
+    if strays := [name for name in named if name is not None and name not in known]:
         raise ModelLoadError(f"contract: expected {what}, {sorted(known)}, got {sorted(strays)}")
 
 
 def _check_passed(key: str, output: TensorSpec | None, taken: TensorSpec) -> None:
-    """Raise ModelLoadError unless the one may be the other; sizes compare where both are fixed."""
+    """Check that an output can be passed as an input; sizes count only if both are fixed."""
     fits = output is not None and (
         output.datatype == taken.datatype
         and len(output.axes) == len(taken.axes)
