@@ -23,7 +23,7 @@ from weir.training.console import ConsoleMonitor, print_result, recipe_table
 from weir.training.data import DATA_SETS, PAIR_SETS, TEXT_SETS
 from weir.training.data.series import SERIES_SETS
 from weir.training.errors import DownloadError, InterruptedRunError, TrainingError
-from weir.training.recipe import CliOption, Setting, Settings
+from weir.training.recipe import CliOption, Setting, Settings, cli_option
 from weir.training.recipes import KINDS, MADE_FOR, RECIPES, class_of
 from weir.training.reproducibility import DeviceName
 from weir.training.train import TrainingOptions, run_training
@@ -249,8 +249,7 @@ def _settings() -> dict[str, list[_Use]]:
 
 def _uses(kind: str, settings: Any, groups: tuple[str, ...] = ()) -> Iterator[tuple[str, _Use]]:
     for name, field in _members(settings).items():
-        option = next((each for each in field.metadata if isinstance(each, CliOption)), None)
-        if option:
+        if option := cli_option(field):
             yield name, _Use(kind, groups, field, option)
         else:
             yield from _uses(kind, field.annotation, (*groups, name))
@@ -265,10 +264,9 @@ def _members(annotation: Any) -> dict[str, FieldInfo]:
 def _parameter(name: str, uses: list[_Use]) -> inspect.Parameter:
     """Return the command's parameter for a setting; the recipe checks its bounds later."""
     field, option = uses[0].field, uses[0].option
-    flag = f"--{option.flag or name.replace('_', '-')}"
     panel = COMMON_PANEL if len(uses) == len(KINDS) else PANELS[uses[0].kind]
     typer_option = typer.Option(
-        flag,
+        option.long_flag(name),
         metavar=option.metavar or _metavar(uses),
         help=_help(uses),
         rich_help_panel=panel,

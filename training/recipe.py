@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 Setting: TypeAlias = "str | int | float | bool | tuple[str, ...] | Mapping[str, Setting] | None"
 
@@ -20,11 +21,22 @@ class CliOption:
     flag: without leading dashes; None: the setting's name.
     metavar: name of the value in the help; None: derived from the type.
     is_file: whether the value is a path, which the recipe holds in full.
+    data_set: the only data set that the setting applies to; None: any.
     """
 
     flag: str | None = None
     metavar: str | None = None
     is_file: bool = False
+    data_set: str | None = None
+
+    def long_flag(self, name: str) -> str:
+        """Return the option for the named setting, with its dashes."""
+        return f"--{self.flag or name.replace('_', '-')}"
+
+
+def cli_option(field: FieldInfo) -> CliOption | None:
+    """Return a setting's `CliOption`, if it has one."""
+    return next((each for each in field.metadata if isinstance(each, CliOption)), None)
 
 
 class Settings(BaseModel):

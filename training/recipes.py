@@ -11,7 +11,7 @@ from weir.training.forecasting import recipes as forecasting
 from weir.training.forecasting.recipes import SeriesRecipe
 from weir.training.images import recipes as images
 from weir.training.images.recipes import ImageRecipe
-from weir.training.recipe import Recipe, Setting, explain
+from weir.training.recipe import Recipe, Setting, cli_option, explain
 from weir.training.seq2seq import recipes as seq2seq
 from weir.training.seq2seq.recipes import Seq2SeqRecipe
 from weir.training.text import recipes as text
@@ -42,12 +42,6 @@ _CLASSES: dict[str, type[AnyRecipe]] = {
     **dict.fromkeys(forecasting.RECIPES, SeriesRecipe),
 }
 
-_OF_ONE_DATA_SET = {
-    "stress": ("--with-stress", "cmudict-pronounce"),
-    "source_language": ("--source-language", "multi30k"),
-    "target_language": ("--target-language", "multi30k"),
-}
-"""By setting, its option and the only data set that it applies to."""
 _TREEBANK = "ewt"
 
 
@@ -141,9 +135,11 @@ def require_applicable(recipe: AnyRecipe, changes: Mapping[str, Setting]) -> Non
     Raises:
         RecipeError: names the option, what it goes with, and what it got.
     """
-    for name, (option, data) in _OF_ONE_DATA_SET.items():
-        if name in changes and recipe.data != data:
-            raise RecipeError(f"{option} goes with {data}, got it for {recipe.data}")
+    for name, field in type(recipe).model_fields.items():
+        option = cli_option(field)
+        if name in changes and option and option.data_set not in (None, recipe.data):
+            flag = option.long_flag(name)
+            raise RecipeError(f"{flag} goes with {option.data_set}, got it for {recipe.data}")
     if "column" in changes and isinstance(recipe, SequenceRecipe):
         require_conllu(recipe.data, recipe.dev, recipe.test)
     network = changes.get("network")

@@ -11,7 +11,6 @@ from pydantic import Field, model_validator
 from weir.training.data.series import SERIES_SETS, SUNSPOT_COLUMN, SUNSPOTS
 from weir.training.recipe import CliOption, Recipe, Setting, Settings
 
-TASK = "forecasting"
 FED_BACK = ("ar", "narx")
 """The kinds that forecast one step and feed their own outputs back."""
 

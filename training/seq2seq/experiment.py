@@ -57,9 +57,9 @@ class Seq2SeqExperiment:
         """A network with fresh weights."""
         return build_network(self.recipe, self._record())
 
-    def make_task(self, where: torch.device, *, mixed: bool) -> Task:
+    def make_task(self, device: torch.device, *, mixed: bool) -> Task:
         """The training task on a device."""
-        train, validation = self.train.to(where), self.validation.to(where)
+        train, validation = self.train.to(device), self.validation.to(device)
         return make_task(train, validation, self.recipe, choose_loss(self.recipe), mixed=mixed)
 
     def describe(self) -> Description:
@@ -80,7 +80,7 @@ class Seq2SeqExperiment:
         """Write vocabularies and subword models of both sides."""
         write_sides(self.sides, out)
 
-    def test(self, network: nn.Module, where: torch.device, out: Path) -> Evaluation:
+    def test(self, network: nn.Module, device: torch.device, out: Path) -> Evaluation:
         """Score greedy and beam search on the test set; write samples and the attention figure."""
         if not isinstance(network, EncoderDecoder):
             raise TypeError(network)
@@ -96,7 +96,7 @@ class Seq2SeqExperiment:
         write_samples(greedy, self.held_out, self.sides, out / SAMPLES)
         if network.attends:
             draw_attention(greedy, self.held_out, self.sides, out / ATTENTION)
-        network.to(where)
+        network.to(device)
         return score(greedy, beam, self.held_out, self.sides, self.recipe)
 
     def _record(self) -> PairRecord:

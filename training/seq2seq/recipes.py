@@ -10,8 +10,6 @@ from pydantic import Field, model_validator
 
 from weir.training.recipe import CliOption, Recipe, Setting, Settings
 
-TASKS = ("sequence-to-sequence",)
-
 
 class SideSettings(Settings):
     """Tokenizer and vocabulary of one side (see `weir.training.data.tokenizer`)."""
@@ -104,13 +102,13 @@ class Seq2SeqRecipe(Recipe):
     score: Literal["errors", "bleu"] = Field(
         description="errors: word and token error rates; bleu: on lower-case texts"
     )
-    stress: Annotated[bool, CliOption("with-stress")] = Field(
+    stress: Annotated[bool, CliOption("with-stress", data_set="cmudict-pronounce")] = Field(
         default=False, description="keep the stress marks of cmudict-pronounce's phonemes"
     )
-    source_language: Annotated[Literal["de", "en", "fr"], CliOption()] = Field(
+    source_language: Annotated[Literal["de", "en", "fr"], CliOption(data_set="multi30k")] = Field(
         default="de", description="source language of multi30k; without it: de"
     )
-    target_language: Annotated[Literal["de", "en", "fr"], CliOption()] = Field(
+    target_language: Annotated[Literal["de", "en", "fr"], CliOption(data_set="multi30k")] = Field(
         default="en", description="target language of multi30k; without it: en"
     )
     target_data: Annotated[str | None, CliOption(is_file=True)] = Field(

@@ -61,9 +61,9 @@ class SequenceExperiment:
         """A network with fresh weights."""
         return build_network(self.recipe, self.record, len(self.classes))
 
-    def make_task(self, where: torch.device, *, mixed: bool) -> Task:
+    def make_task(self, device: torch.device, *, mixed: bool) -> Task:
         """The training task on a device."""
-        train, validation = self.train.to(where), self.validation.to(where)
+        train, validation = self.train.to(device), self.validation.to(device)
         return make_task(train, validation, self.recipe, choose_loss(self.recipe), mixed=mixed)
 
     def describe(self) -> Description:
@@ -85,9 +85,9 @@ class SequenceExperiment:
         for name, vocabulary in self.vocabularies.items():
             write_atomically(out / VOCABULARY.format(name), vocabulary.lines().encode())
 
-    def test(self, network: nn.Module, where: torch.device, out: Path) -> Evaluation:
+    def test(self, network: nn.Module, device: torch.device, out: Path) -> Evaluation:
         """Score the test set, and draw the class table."""
-        found = predict(network, in_order(self.held_out.to(where)))
+        found = predict(network, in_order(self.held_out.to(device)))
         tested = score(found, len(self.classes))
         title = f"{self.recipe.name} on {Path(self.recipe.data).name}"
         draw_class_table(tabulate(found, self.classes), title, out / CLASS_TABLE)

@@ -11,7 +11,6 @@ from pydantic import Field, model_validator
 from weir.training.recipe import CliOption, Recipe, Setting, Settings
 
 COLUMN = "upos"
-TASKS = ("sequence-classification", "tagging")
 
 
 class EncoderSettings(Settings):
