@@ -1,8 +1,8 @@
 """Message limits: the parts of a message, counted in its raw bytes before protobuf parses it.
 
-A 4 MiB message of empty inputs costs protobuf 160 MiB and seconds of Python. Counting its fields and
-stopping at the limit costs microseconds. Small messages are not counted: they cannot hold enough parts
-to do harm.
+A 4 MiB message of empty inputs costs protobuf 160 MiB and seconds of Python. Counting its fields
+and stopping at the limit costs microseconds. Small messages are not counted: they cannot hold
+enough parts to do harm.
 
 The wire format, as far as it is needed: a field is a varint key (number << 3 | type) followed by a
 varint (type 0), 8 bytes (1), a varint length and that many bytes (2), or 4 bytes (5).

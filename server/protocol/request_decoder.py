@@ -50,11 +50,11 @@ Parameters = Mapping[str, pb.InferParameter]
 
 @dataclass(frozen=True, slots=True)
 class DecodedRequest:
-    """A request's tensors, held against its model.
+    """A request's tensors, checked against its model.
 
     Attributes:
         inputs: by name, with the inputs that the server fills in.
-        fit: what the model's signature says of them.
+        fit: their rows, batch key and length.
         timeout_s: the request's own timeout, or None.
     """
 
@@ -67,7 +67,7 @@ def parse_request(payload: bytes) -> pb.ModelInferRequest:
     """A request from its bytes.
 
     Raises:
-        InvalidRequest: not a `ModelInferRequest`, or one of absurdly many parts.
+        InvalidRequest: not a `ModelInferRequest`, or one of too many parts.
     """
     check_counts(payload)
     return parse_message(pb.ModelInferRequest, payload)
@@ -143,7 +143,7 @@ def requested_outputs(message: pb.ModelInferRequest, signature: Signature) -> li
 
 
 def forms(request: pb.ModelInferRequest) -> tuple[Form, ...]:
-    """Name, datatype and shape of each input, as far as their number of axes is sane.
+    """Name, datatype and shape of each input.
 
     Raises:
         InvalidRequest: an input has more axes than any tensor could have.
@@ -155,7 +155,7 @@ def decode_inputs(request: pb.ModelInferRequest, forms: tuple[Form, ...]) -> dic
     """The elements of the request's tensors.
 
     Args:
-        request: whose elements are read.
+        request: the message.
         forms: of its inputs, admitted by the model's signature.
 
     Raises:
@@ -178,7 +178,7 @@ def decode_inputs(request: pb.ModelInferRequest, forms: tuple[Form, ...]) -> dic
 
 
 def check_finite(inputs: Mapping[str, Array], forms: tuple[Form, ...]) -> None:
-    """Refuse NaN and infinity, for a model whose operator does not want them."""
+    """Refuse NaN and infinity."""
     for name, datatype, _ in forms:
         array = inputs[name]
         if datatype == "BF16":
@@ -192,7 +192,7 @@ def check_finite(inputs: Mapping[str, Array], forms: tuple[Form, ...]) -> None:
 
 
 def check_id(request_id: str) -> None:
-    """Refuse ids that would make a mess of a log."""
+    """Refuse ids that are too long for a log line, or not printable."""
     if len(request_id) > MAX_ID_CHARACTERS:
         raise InvalidRequest(
             f"id: expected at most {MAX_ID_CHARACTERS} characters, got {len(request_id)}"
@@ -202,10 +202,10 @@ def check_id(request_id: str) -> None:
 
 
 def read_timeout_s(parameters: Parameters) -> float | None:
-    """Check a request's parameters; unknown ones are the client's own business.
+    """Check a request's parameters; unknown ones are ignored.
 
     Returns:
-        What `timeout` leaves the request to wait and run; None if it leaves the deadline alone.
+        The time that `timeout` leaves the request to wait and run; None without one.
 
     Raises:
         InvalidRequest: too many, of the wrong type, out of bounds, or reserved.
@@ -232,14 +232,14 @@ def read_timeout_s(parameters: Parameters) -> float | None:
 
 
 def check_input(name: str, parameters: Parameters) -> None:
-    """Refuse what an input may not ask for."""
+    """Refuse parameters that are not supported on an input."""
     _check_count(parameters)
     if any(key.startswith(_SHARED_MEMORY) for key in parameters):
         raise Unsupported(f"input {name!r}: shared memory is not offered")
 
 
 def read_classification(name: str, parameters: Parameters) -> int | None:
-    """How many classes of an output are wanted as text; None for the tensor itself."""
+    """The number of classes to send instead of an output's tensor, as text; None if unset."""
     _check_count(parameters)
     if any(key.startswith(_SHARED_MEMORY) for key in parameters):
         raise Unsupported(f"output {name!r}: shared memory is not offered")
@@ -253,7 +253,7 @@ def read_classification(name: str, parameters: Parameters) -> int | None:
 
 
 def read_integer(parameters: Parameters, key: str, least: int, most: int) -> int | None:
-    """A whole number that a request may give; None if it does not.
+    """A request's parameter that is a whole number; None if it is absent.
 
     Raises:
         InvalidRequest: of another type, or out of bounds.
@@ -267,7 +267,7 @@ def read_integer(parameters: Parameters, key: str, least: int, most: int) -> int
 
 
 def read_number(parameters: Parameters, key: str, least: float, most: float) -> float | None:
-    """A number that a request may give, whole or not; likewise."""
+    """A request's parameter that is a number, whole or not; None if it is absent."""
     if key not in parameters:
         return None
     kind = _expect(key, parameters[key], "double_param", "int64_param", "uint64_param")
@@ -348,7 +348,7 @@ def _checked_bool(name: str, array: Array) -> Array:
 
 
 def _text(name: str, array: Any) -> Array:
-    """ONNX strings are text: bytes are decoded here, or refused."""
+    """The elements as text, as ONNX strings are text; bytes that are none are refused."""
     texts = np.empty(array.shape, object)
     for position in np.ndindex(array.shape):
         try:
@@ -384,7 +384,7 @@ def _integer(key: str, parameter: pb.InferParameter, most: int) -> int:
 
 
 def _refuse_sequence(key: str, parameter: pb.InferParameter) -> None:
-    """Clients send id 0, or "", and false flags to say that there is no sequence."""
+    """Refuse a stateful sequence; id 0 or "" and false flags mean that there is none."""
     _expect(key, parameter, "int64_param", "uint64_param", "string_param", "bool_param")
     if parameter.int64_param or parameter.uint64_param or parameter.string_param:
         raise Unsupported("stateful sequences are not offered")

@@ -1,6 +1,6 @@
-"""Answers: numpy → the bytes of protobuf messages.
+"""Response encoder: numpy → the bytes of protobuf messages.
 
-Answers carry raw contents only: it is all the stock Python client reads.
+Responses carry raw contents only: Triton's Python client reads no others.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,10 +21,10 @@ Array = NDArray[Any]
 
 _RESPONSE_ID, _RESPONSE_RAW = 3, 6
 _STREAMED_RESPONSE = 2
-# What `as_streamed` puts around an answer; on a stream a message over the limit ends everything.
+# The most that `as_streamed` adds; on a stream a message over the limit ends every request.
 STREAM_BYTES = 64
 _MAX_REMEMBERED = 1024
-# Each is a Python string made on the session's thread.
+# Each is a Python string, made on the session's thread.
 _MAX_TEXTS = 10_000
 
 
@@ -39,7 +39,7 @@ _FINAL, _NOT_FINAL = _marked(is_final=True), _marked(is_final=False)
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One tensor of an answer."""
+    """One tensor of a response."""
 
     name: str
     datatype: str
@@ -56,15 +56,15 @@ class RequestedOutput:
 
 
 class ResponseEncoder:
-    """Writes the answers of one model.
+    """Encodes the responses of one model.
 
-    All but id and contents of an answer is the same for equal outputs and shapes; it is encoded
+    For equal outputs and shapes, everything but the id and the contents is the same; it is encoded
     once and remembered. A protobuf message is the concatenation of its fields, in any order.
 
     Args:
-        model: its name.
-        version: of it.
-        max_bytes: of an answer.
+        model: name of the model.
+        version: of the model.
+        max_bytes: of a response.
     """
 
     def __init__(self, model: str, version: str, *, max_bytes: int) -> None:
@@ -110,7 +110,7 @@ class ResponseEncoder:
         )
 
     def checked(self, answer: Message) -> bytes:
-        """The bytes of any answer of the model.
+        """The bytes of any response of the model.
 
         Raises:
             ResponseTooLarge: a client would refuse to read it.
@@ -143,7 +143,10 @@ def _output(
 
 
 def as_streamed(response: bytes, *, is_final: bool = True) -> bytes:
-    """A `ModelInferResponse` as a `ModelStreamInferResponse`, the last or another one of its request."""
+    """A `ModelInferResponse` as a `ModelStreamInferResponse`.
+
+    `is_final`: whether it is the last response to its request.
+    """
     whole = response + (_FINAL if is_final else _NOT_FINAL)
     return b"".join(_field(_STREAMED_RESPONSE, whole))
 
@@ -153,14 +156,14 @@ def classify(array: Array, count: int, labels: Sequence[str] | None) -> Array:
 
     Args:
         array: (…, classes) of numbers; a single axis is one row.
-        count: how many classes to return; more than there are means all.
+        count: classes to return; more than there are means all.
         labels: one a class, or None to leave the label out.
 
     Returns:
         (…, count) of `bytes`, best first.
 
     Raises:
-        InvalidRequest: more texts than are written for one request.
+        InvalidRequest: more classes than are written for one request.
     """
     texts_wanted = array.size // array.shape[-1] * min(count, array.shape[-1]) if array.size else 0
     check_classes(texts_wanted)
@@ -177,11 +180,11 @@ def classify(array: Array, count: int, labels: Sequence[str] | None) -> Array:
 def rank(
     probabilities: Array, count: int, labels: Sequence[str] | None
 ) -> Iterator[list[tasks_pb.ClassifyResponse.Class]]:
-    """The best classes of each row, as the task calls tell them.
+    """The best classes of each row, as messages of the task calls.
 
     Args:
         probabilities: (rows, classes).
-        count: how many classes a row gets; more than there are means all.
+        count: classes of a row; more than there are means all.
         labels: one a class, or None to leave the label out.
     """
     best = _best(probabilities, count)
@@ -198,7 +201,7 @@ def rank(
 
 
 def check_classes(count: int) -> None:
-    """Refuse to write more classes for one request than a thread should be kept by."""
+    """Refuse a request for more classes than may occupy a thread."""
     if count > _MAX_TEXTS:
         raise InvalidRequest(
             f"classification: expected at most {_MAX_TEXTS} classes in all, got {count}"

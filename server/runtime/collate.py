@@ -1,4 +1,4 @@
-"""Collate: requests → one padded batch → each request's own part again. Pure: arrays in, arrays out.
+"""Collate: requests → one padded batch → each request's own part again. Pure.
 
 Rules:
 - Rows lie on axis 0 of every tensor of a model that has rows (`signature`).
@@ -174,7 +174,7 @@ def count_tokens(batch: Mapping[str, Array], paddings: Sequence[Padding]) -> Tok
 
 def _positions(axis: str, specs: Iterable[TensorSpec]) -> dict[str, tuple[int, ...]]:
     return {
-        spec.name: tuple(place for place, each in enumerate(spec.axes) if each == axis)
+        spec.name: tuple(position for position, each in enumerate(spec.axes) if each == axis)
         for spec in specs
         if axis in spec.axes
     }

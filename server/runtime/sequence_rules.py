@@ -1,11 +1,11 @@
-"""What a contract says of sequences, held against a request. Pure: arrays in, arrays out.
+"""Sequence rules: a contract's ranges of values and lengths, checked for each request. Pure.
 
 Rules:
-- How many entries an axis may have is a matter of shapes: `signature` refuses those, before an
-  element is looked at.
-- Values are looked at here, on the admitting thread, before a request may wait: an id beyond the
-  vocabulary would be refused by a CPU in the middle of a batch, and read as zeros on CUDA.
-- A request without an input of lengths says that its rows are full.
+- The number of entries of an axis is a matter of shapes: `signature` checks it before an element is
+  read.
+- Values are checked here before a request is queued. In a batch the CPU would refuse an id beyond
+  the vocabulary, and CUDA would read zeros for it.
+- A request without an input of lengths has full rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,14 +27,13 @@ Inputs = Mapping[str, TensorSpec]
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """An input of lengths, and the axis that they are counted along.
+    """An input of lengths, and the axis along which they count.
 
     Attributes:
         name: of the input [batch].
-        axis: its name in the graph.
+        axis: the axis's name in the graph.
         counted: an input that carries the axis.
-        position: where it does.
-        dtype: of the lengths.
+        position: the axis's position in that input.
     """
 
     name: str
@@ -46,12 +45,12 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class SequenceRules:
-    """What holds for the values of one model's requests; nothing does for most models.
+    """The rules for the values of one model's requests; most models have none.
 
     Attributes:
         maxima: the most entries along each padded axis, by its name.
-        ranges: of the values of inputs.
-        lengths: inputs that count the entries of each row, and may be left out.
+        ranges: of values, by input.
+        lengths: inputs that count the entries of each row; a request may leave them out.
     """
 
     maxima: Mapping[str, int]
@@ -59,14 +58,14 @@ class SequenceRules:
     lengths: tuple[Lengths, ...]
 
     def complete(self, inputs: dict[str, Array]) -> None:
-        """Add the lengths that were left out: rows are full."""
+        """Add the lengths that a request left out: its rows are full."""
         for each in self.lengths:
             if each.name not in inputs:
                 shape = inputs[each.counted].shape
                 inputs[each.name] = np.full(shape[0], shape[each.position], each.dtype)
 
     def check(self, inputs: Mapping[str, Array]) -> None:
-        """Refuse values that the model has no meaning for.
+        """Refuse values that have no meaning for the model.
 
         Raises:
             InvalidRequest: a value out of its input's range, or a length out of its axis.
@@ -78,12 +77,12 @@ class SequenceRules:
             _check_range(each.name, inputs[each.name], 1, size, "lengths")
 
     def own_part(self, axes: Sequence[Axis], array: Array, inputs: Mapping[str, Array]) -> Array:
-        """An output with zeros wherever a row has ended: what stands there is nobody's.
+        """An output with zeros past each row's end, where values have no meaning.
 
         Args:
             axes: of the output, in the graph.
             array: (rows, …).
-            inputs: that gave it.
+            inputs: of the run.
         """
         for each in self.lengths:
             if each.axis not in axes:
@@ -92,7 +91,7 @@ class SequenceRules:
             is_own = (
                 np.arange(array.shape[position]) < inputs[each.name][:, None]
             )  # (rows, entries)
-            others = [place for place in range(1, array.ndim) if place != position]
+            others = [other for other in range(1, array.ndim) if other != position]
             array = np.where(np.expand_dims(is_own, others), array, array.dtype.type(0))
         return array
 

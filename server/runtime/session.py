@@ -49,11 +49,11 @@ _SOURCE = re.compile(r"Load model from /proc/self/fd/\d+ failed: ?")
 # More do not fit into a request (`message_limits`), and a run of a hundred thousand takes minutes.
 _MOST_TENSORS = 1024
 
-# With TF32, ONNX Runtime's default, outputs differ from the CPU's by 1e-3; without it by 1e-6, and our
-# models are no slower. With the default EXHAUSTIVE, each change of the batch size costs 600 to 900 ms
-# for Inception v1 and 30 ms for LeNet-5: 23 calls/s with 32 in flight. HEURISTIC: 150 ms, 106 calls/s.
-# DEFAULT: 50 ms, 268 calls/s, though a steady shape takes 3.1 ms instead of 1.5 to 2.0 ms. Measured
-# with ONNX Runtime 1.31.1 on an H100 80GB, driver 580.
+# With TF32, ONNX Runtime's default, outputs differ from the CPU's by 1e-3; without it by 1e-6, and
+# our models are no slower. With the default EXHAUSTIVE, each change of the batch size costs 600 to
+# 900 ms for Inception v1 and 30 ms for LeNet-5: 23 calls/s with 32 in flight. HEURISTIC: 150 ms,
+# 106 calls/s. DEFAULT: 50 ms, 268 calls/s, though a steady shape takes 3.1 ms instead of 1.5 to 2.0
+# ms. Measured with ONNX Runtime 1.31.1 on an H100 80GB, driver 580.
 CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "DEFAULT"}
 
 # What ONNX Runtime writes in front of a node's own message; a node may have any name.
@@ -68,8 +68,8 @@ _OUT_OF_MEMORY = re.compile(
     r"|(CUDNN|CUBLAS|CUFFT)_(STATUS_)?ALLOC_FAILED"
 )
 _DEVICE_FAILED = re.compile(r"\b(CUDA|CUDNN|CUBLAS|CUFFT)[_ ](failure|error)", re.IGNORECASE)
-# Words of the nodes that check their inputs: the broadcasting of Add, Reshape, MatMul, Concat, Split,
-# TopK, GatherElements, …; `sto…` is a Cast of a text that is no number.
+# Words of the nodes that check their inputs: the broadcasting of Add, Reshape, MatMul, Concat,
+# Split, TopK, GatherElements, …; `sto…` is a Cast of a text that is no number.
 _INPUT_REFUSED = re.compile(
     r"\b(axis|axes|broadcast(ed)?|channels|dimensions?|index|indices|mismatch(ed)?|out of bounds"
     r"|out of range|rank|reshaped|shapes?|shape\.Size\(\)|size overflowed|split|sto[a-z]{1,3})\b",
@@ -92,18 +92,18 @@ def version() -> str:
     return str(ort.__version__)
 
 
-def choose_provider(wanted: str) -> str:
+def choose_provider(setting: str) -> str:
     """The provider to use for `auto`, `cpu` or `cuda`: `cpu` or `cuda`.
 
     Raises:
-        ProviderMissing: `cuda` is wanted and does not work here; the message says why.
+        ProviderMissing: the setting is `cuda`, which does not work here; the message says why.
     """
-    if wanted == "cpu":
+    if setting == "cpu":
         return "cpu"
     problem = _cuda_problem()
     if problem is None:
         return "cuda"
-    if wanted == "cuda":
+    if setting == "cuda":
         raise ProviderMissing(f"provider cuda: {problem}")
     return "cpu"
 
@@ -126,8 +126,8 @@ class Session:
         self, graph: bytes, *, provider: str, threads: int, has_few_shapes: bool = True
     ) -> None:
         options = ort.SessionOptions()
-        # Remembered shapes are never freed. A tagger took 55 MB over 10,000 batches of any size, and
-        # was no faster; on a picture it saves one of 55 microseconds.
+        # Remembered shapes are never freed. A tagger took 55 MB over 10,000 batches of any size,
+        # and was no faster; on a picture it saves one of 55 microseconds.
         options.enable_mem_pattern = has_few_shapes
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -196,7 +196,7 @@ class Session:
 
 
 def _run_error(error: Exception) -> ServerError:
-    """The failure of a run, by who can mend it: the client, the operator, or a developer.
+    """The failure of a run: the client's, a lack of memory, or the server's.
 
     ONNX Runtime gives input that a node refuses either of two codes. INVALID_ARGUMENT from a node
     always means its input. FAIL and RUNTIME_EXCEPTION mean anything, so the text decides.
@@ -217,8 +217,8 @@ def _run_error(error: Exception) -> ServerError:
 def _source(graph: bytes) -> Iterator[str | bytes]:
     """The source that ONNX Runtime loads: the path of a file in memory, where the system has those.
 
-    It copies bytes under the GIL, 0.15 s for the 244 MB of AlexNet, and its Python class keeps them as
-    long as the session lives. It reads a file without either.
+    It copies bytes under the GIL, 0.15 s for the 244 MB of AlexNet, and its Python class keeps them
+    as long as the session lives. It reads a file without either.
     """
     if not _HAS_MEMORY_FILES:
         yield graph
@@ -255,7 +255,7 @@ def _spec(node: Any) -> TensorSpec:
 
 
 def _axis(axis: Any) -> Axis:
-    """An axis of a dimension in ONNX Runtime: a size, a symbol, or None (also negative, or empty)."""
+    """The axis of ONNX Runtime's dimension: a size, a symbol, or None (negative or empty too)."""
     if isinstance(axis, int):
         return axis if axis >= 0 else None
     return str(axis) if axis else None

@@ -1,9 +1,9 @@
-"""What a model takes and gives, read off its graph; a request is held against it before it may wait.
+"""Signature: inputs and outputs of a model; each request is checked against it before it is queued.
 
 Rules:
-- A model has rows when a batch axis is known and comes first in every input and every output. Without rows its
-  requests run one at a time, in the shapes they came in.
-- Names, counts and shapes are compared before any element is looked at.
+- A model has rows if a batch axis is known and comes first in every input and every output. Without
+  rows its requests run one at a time, in their own shapes.
+- Names, counts and shapes are compared before any element is read.
 - Axes with the same symbol have the same size throughout a request.
 """
 
@@ -34,17 +34,17 @@ class TensorSpec:
     axes: tuple[Axis, ...]
 
     def wire_shape(self) -> tuple[int, ...]:
-        """The axes as the protocol writes them: -1 is any size."""
+        """The axes in the protocol's form: -1 is any size."""
         return tuple(axis if isinstance(axis, int) else -1 for axis in self.axes)
 
 
 class Fit(NamedTuple):
-    """What the scheduler needs to know of a request that fits the model.
+    """The properties of a request that fits its model, as the scheduler needs them.
 
     Attributes:
-        rows: how many examples it holds; 1 for a model without rows.
+        rows: examples in the request; 1 for a model without rows.
         key: requests with equal keys may share a batch.
-        length: entries of a row as it was sent, filled up; 0 for a model without lengths.
+        length: entries of a row as sent, padding included; 0 for a model without lengths.
     """
 
     rows: int
@@ -58,11 +58,11 @@ class Signature:
     Args:
         inputs: in the graph's order.
         outputs: in the graph's order.
-        batch_axis: the symbol of the batch axis; None if requests are never put together.
+        batch_axis: the symbol of the batch axis; None if requests never share a batch.
         max_rows: the most rows of one request, and of one batch.
         maxima: the most entries along padded axes, by symbol; the least is 1.
         optional: inputs that a request may leave out, as the server can fill them in.
-        length_axis: the symbol of the padded axis that tells how long a request's rows are.
+        length_axis: the symbol of the padded axis whose size is a request's length.
     """
 
     def __init__(
@@ -90,9 +90,9 @@ class Signature:
         self._admitted: dict[tuple[Form, ...], Fit] = {}
 
     def admit(self, forms: tuple[Form, ...]) -> Fit:
-        """Rows, batch-mates and length of a request, if all about its tensors but their values fits.
+        """Check everything about a request's tensors but their values.
 
-        What was admitted once is remembered: a server sees the same few forms all day.
+        Admitted forms are remembered: a server gets the same few forms all day.
 
         Raises:
             InvalidRequest: names, datatypes, ranks, sizes or rows are off.
@@ -105,13 +105,13 @@ class Signature:
             self._admitted[forms] = fit
         return fit
 
-    def check_outputs(self, wanted: Sequence[str]) -> None:
+    def check_outputs(self, names: Sequence[str]) -> None:
         """Refuse unknown and repeated requested outputs."""
-        unknown = [name for name in wanted if name not in self.outputs]
+        unknown = [name for name in names if name not in self.outputs]
         if unknown:
             expected = _quoted(self.outputs)
             raise InvalidRequest(f"unknown outputs: {_quoted(unknown)}; expected {expected}")
-        _check_repeated("outputs", wanted)
+        _check_repeated("outputs", names)
 
     def _admit(self, forms: tuple[Form, ...]) -> Fit:
         self._check_names([name for name, _, _ in forms])
@@ -126,13 +126,13 @@ class Signature:
         if rows > self.max_rows:
             raise InvalidRequest(f"expected at most {self.max_rows} rows in a request, got {rows}")
         shapes = {name: self._fixed(name, shape) for name, _, shape in forms}
-        # Once filled in, they look like those that were sent, and the requests may share a batch.
+        # Once filled in they equal those that were sent, so the requests may share a batch.
         shapes |= {name: () for name in self.optional if name not in shapes}
         length = 0 if self._length_axis is None else sizes[self._length_axis]
         return Fit(rows, tuple(sorted(shapes.items())), length)
 
     def _fixed(self, name: str, shape: tuple[int, ...]) -> tuple[int | None, ...]:
-        """A row's shape as far as its batch-mates must have the same: padded axes need not be equal."""
+        """A row's shape as batch-mates must share it; None for padded axes, which may differ."""
         axes = self.inputs[name].axes
         return tuple(
             None if axis in self._maxima else size
@@ -165,7 +165,8 @@ class Signature:
                 most = self._maxima.get(axis)
                 if most is not None and not 1 <= size <= most:
                     raise InvalidRequest(
-                        f"input {_quote(name)}: axis {_quote(axis)}: expected 1 to {most}, got {size}"
+                        f"input {_quote(name)}: axis {_quote(axis)}: "
+                        f"expected 1 to {most}, got {size}"
                     )
         return {axis: size for axis, (size, _) in sizes.items()}
 
@@ -195,7 +196,7 @@ def _check_repeated(what: str, names: Sequence[str]) -> None:
 
 
 def _quote(text: str) -> str:
-    """The text as it may stand in a message: short and printable."""
+    """The text, short and printable."""
     return repr(text if len(text) <= 64 else text[:61] + "...")
 
 

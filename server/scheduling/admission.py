@@ -1,8 +1,8 @@
 """Admission control: from a message to a request in its model's queue, or to a refusal.
 
-A small message is parsed and decoded on the transport's thread. A large one, and one of many elements,
-waits in a bounded queue for a worker, with its deadline running; if its caller leaves, it is not
-parsed at all.
+A small message is parsed and decoded on the transport's thread. A large one, and one of many
+elements, waits in a bounded queue for a worker, with its deadline running; if its caller leaves, it
+is not parsed at all.
 """
 
 import time
@@ -87,7 +87,7 @@ class Admission:
         self.queue(message, received)
 
     def queue(self, message: pb.ModelInferRequest, received: ReceivedRequest) -> None:
-        """Decode a parsed message and queue it for its model; every failure is sent to its caller."""
+        """Decode a message and queue it for its model; every failure is sent to its caller."""
         model = None
         try:
             request_decoder.check_id(message.id)

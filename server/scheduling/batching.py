@@ -5,15 +5,15 @@ Rules:
 - A request is never split, and its batch-mates have the same key.
 - Requests of one key are taken in the order of their arrival. The first that does not fit ends the
   batch, so that small requests do not overtake a large one for ever.
-- Where requests have lengths, all rows of a batch are computed as long as its longest. The batch-mates
-  are then those nearest in length, shorter and longer, as many as make a real entry cheapest; of equal
-  length the older goes first. As each batch takes the oldest request, a request waits for no more
-  batches than there were requests before it.
+- Where requests have lengths, all rows of a batch are computed as long as its longest. The
+  batch-mates are then those nearest in length, shorter and longer, as many as make a real entry
+  cheapest; of equal length the older goes first. As each batch takes the oldest request, a request
+  waits for no more batches than there were requests before it.
 - A batch is cut when a session is free and the batch is full, or its oldest request has waited
   `max_queue_delay_s`. With a delay of zero, load alone makes batches larger: they grow while the
   session is busy.
-- After a long run the session waits for a small share of it, until the callers it answered are back.
-  Without that wait, callers in a closed loop split into two halves that take turns.
+- After a long run the session waits for a small share of it, until the callers it answered are
+  back. Without that wait, callers in a closed loop split into two halves that take turns.
 """
 
 from collections.abc import Collection, Hashable
@@ -28,8 +28,9 @@ from weir.server.runtime.collate import rounded_up
 _REGROUP_SHARE = 0.02
 # A shorter wait costs more than it can gain.
 _MIN_REGROUP_WAIT_S = 0.0005
-# Measured on a tagger of 256 units: from 1 to 2 the throughput is the same, below and above it is less.
-# A GPU computes several rows in the time of one, so full batches come first there; 64 is a guess.
+# Measured on a tagger of 256 units: from 1 to 2 the throughput is the same, below and above it is
+# less. A GPU computes several rows in the time of one, so full batches come first there; 64 is a
+# guess.
 _STEP_ROWS = {"cpu": 1.0, "cuda": 64.0}
 
 
@@ -182,8 +183,8 @@ def select(waiting: Collection[W], policy: BatchPolicy) -> list[W]:
 def _select_by_length(oldest: W, waiting: Collection[W], policy: BatchPolicy) -> list[W]:
     """The oldest request with those nearest in length, such that a real entry costs least.
 
-    The more longer requests a batch takes, the fewer shorter ones are worth their padding. Both of its
-    ends therefore move in one direction only, and each request is compared once or twice.
+    The more longer requests a batch takes, the fewer shorter ones are worth their padding. Both of
+    its ends therefore move in one direction only, and each request is compared once or twice.
     """
     mates = [each for each in waiting if each.key == oldest.key and each is not oldest]
     longer = sorted([each for each in mates if each.length >= oldest.length], key=_length)

@@ -96,9 +96,10 @@ class _IdleStream:
 class IdleTimeout:
     """Ends streams that are open and send no message.
 
-    gRPC itself sets no bound to a call without a deadline, so such a stream waits for its one message
-    as long as a request without a deadline may take. `ModelStreamInfer` has no idle timeout: its
-    streams stay open for many requests, and may rest before the first as between any two.
+    gRPC itself sets no bound to a call without a deadline, so such a stream waits for its one
+    message as long as a request without a deadline may take. `ModelStreamInfer` has no idle
+    timeout: its streams stay open for many requests, and may rest before the first as between any
+    two.
 
     Args:
         limit_s: how long the message may take.

@@ -1,16 +1,17 @@
 """Scheduler of one model version: a bounded request queue, and session threads that run batches.
 
 Threads: `weir-run-<model>-<n>`, one per instance, each of which cuts, runs and answers batches. The
-transport's threads submit and cancel, `weir-deadlines` expires. They share the request queue under one
-lock, which is held to move references and never while a batch runs.
+transport's threads submit and cancel, `weir-deadlines` expires. They share the request queue under
+one lock, which is held to move references and never while a batch runs.
 
 Rules:
 - A request is in exactly one place: waiting, running, or gone. The thread that takes it out of its
   place answers it, so it is answered once.
 - If the run of several requests fails, each of them gets a run of its own, so that a bad request
   harms no other. A request that was cancelled or expired meanwhile is not run again.
-- Outputs with another number of rows than the inputs show that the first axis is not the batch axis.
-  No part of that answer is sent: the requests are run alone, and the model is not batched from then on.
+- Outputs with another number of rows than the inputs show that the first axis is not the batch
+  axis. No part of that answer is sent: the requests are run alone, and the model is not batched
+  from then on.
 """
 
 import logging
@@ -95,7 +96,7 @@ class RequestQueue(Generic[R]):
         return False
 
     def late(self, now: float) -> tuple[list[R], float]:
-        """The requests whose deadline passed, and the earliest deadline of the others, or infinity."""
+        """The requests that are late, and the earliest deadline of the others, or infinity."""
         earliest = float("inf")
         late = []
         for request in (*self.waiting, *self.running):
@@ -304,7 +305,7 @@ class Scheduler:
             if record is not None:
                 record.run_s, record.ran_s = run_s, ran_s
             parts = self._parts(outputs, inputs)
-        except Exception as error:  # noqa: BLE001 - the one place where a run may fail
+        except Exception as error:  # noqa: BLE001 - any failure of a run is handled here
             if isinstance(error, collate.RowCountError):
                 self._stop_batching(error)
             elif len(batch) > 1:
@@ -333,7 +334,8 @@ class Scheduler:
         if not self._has_rows:
             return [outputs]
         if len(inputs) > 1 and not self.is_batched:
-            # Another thread stopped batching while this batch ran: a right row count proves nothing.
+            # Another thread stopped batching while this batch ran: a right row count proves
+            # nothing.
             raise collate.RowCountError("the model is not batched any longer")
         if len(inputs) > 1 or self._has_fixed_rows:
             return collate.split(outputs, inputs, self._paddings)

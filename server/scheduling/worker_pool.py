@@ -42,7 +42,7 @@ class Job(Protocol):
         """Parse or preprocess the request, on a thread of the pool."""
 
     def proceed(self) -> None:
-        """Queue the request for its model; called after `work` if it is still wanted."""
+        """Queue the request for its model; called after `work`, unless it is answered."""
 
     def fail(self, error: Exception) -> None:
         """Send the status of a failure."""

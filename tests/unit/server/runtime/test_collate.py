@@ -17,7 +17,7 @@ DTYPES = ("<f4", "<f2", "<i8", "u1", "?", "O")
 
 @st.composite
 def batches(draw: st.DrawFn) -> list[dict[str, NDArray[np.generic]]]:
-    """Requests of the same tensors, of one to four rows each; every element is unlike the others."""
+    """Requests of the same tensors, of one to four rows each; all elements differ."""
     dtype = draw(st.sampled_from(DTYPES))
     shapes = draw(st.lists(st.lists(st.integers(0, 3), max_size=2), min_size=1, max_size=3))
     start = 0

@@ -98,7 +98,7 @@ PADDING = Padding(
 
 
 class World:
-    """A scheduler, and what is around it: every step waits for the test, every wait for an event."""
+    """A scheduler and its world: every step waits for the test, every wait for an event."""
 
     def __init__(self, *, instances: int = 1, max_queue_rows: int = 100, **policy: float) -> None:
         self.changed = threading.Condition(threading.RLock())
