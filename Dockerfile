@@ -1,4 +1,4 @@
-# Two images: `serve`, which holds no torch and no compiler, and `train`, which holds everything.
+# Two images: `serve`, without torch and compilers, and `train`, with everything.
 #
 #   docker build --target serve --tag weir:serve .
 #   docker build --target serve --tag weir:serve-cuda --build-arg VARIANT=cuda .
@@ -7,25 +7,25 @@
 ARG PYTHON_IMAGE=docker.io/library/python:3.11.16-slim-bookworm@sha256:528257d48c1da0dcecc2e725d1ae34498d60c965f1241e39cd6a85a8859bdf84
 
 FROM ${PYTHON_IMAGE} AS build
-# A failure anywhere in a pipe or a line of commands ends the build.
+# A failure of any command, also within a pipe, fails the build.
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 WORKDIR /source
 COPY pyproject.toml constraints.txt README.md LICENSE ./
-# What follows is built on Weir without its code: what it needs is not installed again when that changes.
+# A wheel without code has the dependencies: a change of the code does not install them again.
 RUN pip install --no-cache-dir --constraint constraints.txt hatchling; \
     python -m venv --without-pip /opt/weir; \
     mkdir weir; \
     pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /empty .
 
 FROM build AS build-serve
-# cpu, or cuda: with CUDA's libraries, for x86-64.
+# cpu, or cuda with CUDA's libraries for x86-64.
 ARG VARIANT=cpu
 COPY deploy/image/cuda-constraints.txt ./
 RUN wheel=$(echo /empty/*.whl); \
     install() { pip --python /opt/weir/bin/python install --no-cache-dir --constraint constraints.txt "$@"; }; \
     case "$VARIANT" in \
       cpu) install "${wheel}[server]"; \
-        # The CPU's provider is inside the runtime; these two want libraries that are not here.
+        # The runtime contains the CPU provider. These two need CUDA's libraries.
         rm -f /opt/weir/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime_providers_cuda.so \
           /opt/weir/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime_providers_tensorrt.so ;; \
       cuda) install --constraint cuda-constraints.txt "${wheel}[server]" 'onnxruntime-gpu[cuda,cudnn]'; \
@@ -50,7 +50,7 @@ LABEL org.opencontainers.image.title="weir: serve" \
       org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.revision="$REVISION"
 COPY --from=build-serve /opt/weir /opt/weir
-# A container's own loopback is reached by nobody: what may reach the ports, who publishes them says.
+# A container's loopback cannot be reached from outside; published ports decide what can connect.
 ENV PATH=/opt/weir/bin:$PATH \
     LD_LIBRARY_PATH=/opt/weir/cuda \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -1,4 +1,4 @@
-"""Docker or Podman, and what stands in for the base image where Docker Hub is not reached."""
+"""The container engine, Docker or Podman, and a base image that needs no Docker Hub."""
 
 import os
 import resource
@@ -15,11 +15,11 @@ _PACKAGES = "ca-certificates,python-is-python3,python3,python3-pip,python3-venv"
 
 
 class Engine:
-    """Docker or Podman: what builds, runs and composes.
+    """Builds images and runs containers and the stack, with Docker or Podman.
 
     Args:
-        folder: for its settings.
-        settings: what docker-compose.yml reads from the environment.
+        folder: holds the engine's settings.
+        settings: environment variables that docker-compose.yml reads.
     """
 
     def __init__(self, folder: Path, settings: dict[str, str]) -> None:
@@ -31,21 +31,21 @@ class Engine:
         else:
             self._compose = [str(Path(sys.executable).with_name("podman-compose"))]
             self._environment |= {
-                "BUILDAH_FORMAT": "docker",  # the other one knows no HEALTHCHECK
+                "BUILDAH_FORMAT": "docker",  # the OCI format has no HEALTHCHECK
                 "CONTAINERS_CONF": str(_podman_settings(folder)),
             }
-            # It refuses options that it does not know.
+            # Podman rejects unknown driver options.
             stack += "networks: {front: {driver_opts: !reset null}}\n"
         override = folder / "override.yml"
         override.write_text(stack)
         self._compose += ["-p", "weir-proof", "-f", "docker-compose.yml", "-f", str(override)]
 
     def __call__(self, *arguments: str, text: str | None = None) -> str:
-        """What a command of the engine prints."""
+        """Run a command of the engine and return its output."""
         return self._run([self.name, *arguments], text)
 
     def compose(self, *arguments: str) -> None:
-        """Do something with the stack, which is a project of its own here."""
+        """Run a command of compose, in a project separate from the deployed stack."""
         self._run([*self._compose, *arguments], None)
 
     def _run(self, command: list[str], text: str | None) -> str:
@@ -67,7 +67,10 @@ def _answers(*command: str) -> bool:
 
 
 def _podman_settings(folder: Path) -> Path:
-    """Containers get no more than this process may have, and Debian 12's crun knows no mixed cgroups."""
+    """Settings for Podman: this process's limits, and runc.
+
+    crun of Debian 12 does not work with mixed cgroups.
+    """
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     path = folder / "containers.conf"
     path.write_text(
@@ -78,12 +81,13 @@ def _podman_settings(folder: Path) -> Path:
 
 
 def make_base(engine: Engine, folder: Path) -> None:
-    """Debian with its Python, in the place of Docker Hub's, unless it was made before."""
+    """Build a base image from Debian's packages, unless it exists."""
     if _answers(engine.name, "image", "inspect", BASE):
         return
     tree = folder / "base"
     do("debootstrap", "--variant=minbase", f"--include={_PACKAGES}", "bookworm", str(tree), _DEBIAN)
-    # The base of Docker Hub lets pip install; and what this machine's pip trusts, that one's has to.
+    # Like in Docker Hub's image, pip may install. The image trusts the same certificates as this
+    # machine and uses the same package index.
     (tree / "usr/lib/python3.11/EXTERNALLY-MANAGED").unlink()
     for name in ("etc/ssl/certs/ca-certificates.crt", "etc/pip.conf"):
         if Path("/", name).exists():
@@ -95,7 +99,7 @@ def make_base(engine: Engine, folder: Path) -> None:
 
 
 def do(*command: str) -> None:
-    """A command that has to succeed."""
+    """Run a command; exit if it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         sys.exit(f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")

@@ -1,6 +1,6 @@
-"""Run in a container of the image `serve`: print as JSON what its processes are and may do.
+"""Runs in a container of the image `serve`: prints the permissions of its processes as JSON.
 
-Only the standard library: the image holds nothing else of what tests need.
+It uses only the standard library, because the image has no test packages.
 """
 
 import json
@@ -35,7 +35,7 @@ def _may_run_from(folder: str) -> bool:
 
 
 def _sizes() -> dict[str, int]:
-    """Bytes of what is installed, by its name among Python's packages."""
+    """Sizes of the installed Python packages in bytes."""
     places = Path(sys.prefix).glob("lib/python3*/site-packages/*")
     return {place.name: _bytes(place) for place in places}
 
@@ -46,9 +46,9 @@ def _bytes(place: Path) -> int:
 
 
 def main() -> None:
-    """Look, and tell."""
+    """Print the report."""
     status = _status()
-    told = {
+    report = {
         "user": int(status["Uid"].split()[0]),
         "capabilities": int(status["CapBnd"], 16) | int(status["CapEff"], 16),
         "may gain privileges": status["NoNewPrivs"] != "1",
@@ -65,13 +65,13 @@ def main() -> None:
             )
             if _may_write(folder)
         ],
-        "runs what it wrote to /tmp": _may_run_from("/tmp"),
+        "runs programs from /tmp": _may_run_from("/tmp"),
         "packages": [name for name in ("torch", "onnx", "pytest") if find_spec(name)],
         "programs": [name for name in ("cc", "gcc", "c++", "make", "git") if shutil.which(name)],
         "sizes": _sizes(),
         "environment": sorted(name for name in os.environ if name.startswith("WEIR_")),
     }
-    sys.stdout.write(json.dumps(told))
+    sys.stdout.write(json.dumps(report))
 
 
 if __name__ == "__main__":

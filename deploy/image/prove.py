@@ -1,10 +1,11 @@
-"""Build the image `serve`, start it as docker-compose.yml says, and look at it from outside and inside.
+"""Build the image `serve`, start it with docker-compose.yml, and check it from outside and inside.
 
-    python -m deploy.image.prove MODELS --model NAME              # with Docker, or Podman where no Docker answers
-    python -m deploy.image.prove MODELS --model NAME --stand-in   # on a base of Debian's, without Docker Hub
+    python -m deploy.image.prove MODELS --model NAME              # with Docker, or else Podman
+    python -m deploy.image.prove MODELS --model NAME --stand-in   # on Debian, without Docker Hub
 
-Needs `docker` with its compose plugin, or, as root, `podman`, `runc`, `catatonit` and PyPI's podman-compose; for
---stand-in `debootstrap` too. It leaves two images, weir-proof:serve and weir-proof:base, for the next time.
+Needs `docker` with its compose plugin, or, as root, `podman`, `runc`, `catatonit` and
+podman-compose from PyPI; with --stand-in also `debootstrap`. Two images remain for the next run:
+weir-proof:serve and weir-proof:base.
 """
 
 import argparse
@@ -26,14 +27,14 @@ _GRACE_S = 25.0
 
 
 def expect(what: str, wanted: object, got: object) -> None:
-    """Say that something is as it should be, or end."""
+    """Print that a value is as expected, or exit."""
     if wanted != got:
         sys.exit(f"{what}: expected {wanted}, got {got}")
     print(f"ok: {what}: {got}")
 
 
 def call(port: int, model: str) -> None:
-    """Requests for a second, through the published port."""
+    """Send requests for a second through the published port."""
     program = [sys.executable, "-m", "weir"]
     where = ["--target", f"127.0.0.1:{port}"]
     with Client(where[1]) as client:
@@ -43,31 +44,33 @@ def call(port: int, model: str) -> None:
 
 
 def prove_contained(engine: Engine, container: str) -> dict[str, int]:
-    """What the server may do where it runs; the sizes of what is installed there."""
+    """Check the container's permissions; the sizes of its packages."""
     program = Path(__file__).with_name("inside.py").read_text("utf-8")
-    told: dict[str, Any] = json.loads(engine("exec", "-i", container, "python", "-", text=program))
-    # Podman has these two in memory, whatever is asked of it.
-    writes = set(told["writes"]) - {"/var/tmp", "/run"}
-    expect("its user", 10001, told["user"])
-    expect("its capabilities", 0, told["capabilities"])
-    expect("it may gain privileges", False, told["may gain privileges"])
+    report: dict[str, Any] = json.loads(
+        engine("exec", "-i", container, "python", "-", text=program)
+    )
+    # Podman always mounts these two in memory.
+    writes = set(report["writes"]) - {"/var/tmp", "/run"}
+    expect("its user", 10001, report["user"])
+    expect("its capabilities", 0, report["capabilities"])
+    expect("it may gain privileges", False, report["may gain privileges"])
     expect("where it may write", {"/tmp"}, writes)
-    expect("it runs what it wrote there", False, told["runs what it wrote to /tmp"])
-    expect("packages that only training needs", [], told["packages"])
-    expect("programs that build", [], told["programs"])
-    sizes: dict[str, int] = told["sizes"]
+    expect("it runs programs from /tmp", False, report["runs programs from /tmp"])
+    expect("packages that only training needs", [], report["packages"])
+    expect("programs that build", [], report["programs"])
+    sizes: dict[str, int] = report["sizes"]
     return sizes
 
 
 def prove_healthy(engine: Engine, container: str) -> None:
-    """The image's own health check, run as the engine would."""
-    told = engine("image", "inspect", "--format", "{{json .Config.Healthcheck.Test}}", IMAGE)
-    command = json.loads(told)[1:]
+    """Run the image's health check as the engine does."""
+    found = engine("image", "inspect", "--format", "{{json .Config.Healthcheck.Test}}", IMAGE)
+    command = json.loads(found)[1:]
     expect(" ".join(command), "SERVING", engine("exec", container, *command).strip())
 
 
 def prove_scraped(port: int) -> None:
-    """The page of metrics, through the published port."""
+    """Read the metrics through the published port."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as response:
         lines = response.read().decode().splitlines()
     counted = [line for line in lines if line.startswith("weir_requests_total") and '"OK"' in line]
@@ -75,14 +78,14 @@ def prove_scraped(port: int) -> None:
 
 
 def fill(engine: Engine, container: str) -> None:
-    """Take all of /tmp."""
+    """Fill /tmp."""
     engine("exec", container, "sh", "-c", "! cat /dev/zero > /tmp/full 2> /dev/null")
     free = engine("exec", container, "sh", "-c", "df --output=avail /tmp | tail -n 1")
     expect("free in /tmp", "0", free.strip())
 
 
 def prove_stopped(engine: Engine, container: str, stop: Callable[[], object]) -> None:
-    """It ends by itself when told to."""
+    """Check that the container stops within its grace period."""
     started_s = time.monotonic()
     stop()
     expect("stopped within its grace", True, time.monotonic() - started_s < _GRACE_S)
@@ -91,7 +94,7 @@ def prove_stopped(engine: Engine, container: str, stop: Callable[[], object]) ->
 
 
 def prove_bare(engine: Engine, models: Path, model: str, port: int) -> None:
-    """Nothing but the image and models: no HOME, and no place to write to, not even /tmp."""
+    """Check the image without HOME and without any writable folder, not even /tmp."""
     command = ["run", "--detach", "--name", "weir-proof-bare", "--read-only", "--cap-drop", "ALL"]
     if engine.name == "podman":
         command += ["--read-only-tmpfs=false"]
@@ -108,7 +111,7 @@ def prove_bare(engine: Engine, models: Path, model: str, port: int) -> None:
 
 
 def print_sizes(engine: Engine, base: str, sizes: dict[str, int]) -> None:
-    """What of the image comes from where, in millions of bytes."""
+    """Print the sizes of the image, its base and its largest packages in MB."""
     whole, below = (
         json.loads(engine("image", "inspect", name))[0]["Size"] for name in (IMAGE, base)
     )
@@ -132,7 +135,7 @@ def _container(engine: Engine) -> str:
 
 
 def prove(models: Path, model: str, base: str, folder: Path) -> None:
-    """Build, start, look, stop."""
+    """Build the image, start it, check it, and stop it."""
     grpc, metrics, bare = _free_ports(3)
     settings = {"WEIR_PORT": str(grpc), "WEIR_METRICS_PORT": str(metrics)}
     settings |= {"WEIR_MODELS": str(models), "COMPOSE_PROFILES": "cpu"}
@@ -159,15 +162,21 @@ def prove(models: Path, model: str, base: str, folder: Path) -> None:
 
 
 def main() -> None:
-    """Read what to prove it with."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("models", type=Path, help="a model repository that any user may read")
-    parser.add_argument("--model", required=True, help="the model of it to call")
-    parser.add_argument("--base", default="", help="instead of the Dockerfile's PYTHON_IMAGE")
+    parser.add_argument("models", type=Path, help="a model repository that every user may read")
+    parser.add_argument("--model", required=True, help="the model to call")
     parser.add_argument(
-        "--stand-in", action="store_const", dest="base", const=BASE, help="make one"
+        "--base", default="", help="base image in place of the Dockerfile's PYTHON_IMAGE"
+    )
+    parser.add_argument(
+        "--stand-in",
+        action="store_const",
+        dest="base",
+        const=BASE,
+        help="build a base image from Debian's packages",
     )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

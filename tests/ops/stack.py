@@ -1,4 +1,4 @@
-"""A Prometheus process with the configuration of `deploy/prometheus`, which scrapes one server every second."""
+"""A Prometheus process with the configuration of `deploy/prometheus`, which scrapes one server."""
 
 import re
 import subprocess

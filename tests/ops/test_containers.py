@@ -1,4 +1,4 @@
-"""The image and the stack: linted, held against the published schema, built, started and looked at."""
+"""The image and the stack: linted, checked against the compose schema, built and run."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from tests.helpers import onnx_models
 
 pytestmark = pytest.mark.ops
 
-yaml = pytest.importorskip("yaml", reason="make test-ops brings it")
+yaml = pytest.importorskip("yaml", reason="installed by make test-ops")
 
 ROOT = Path(__file__).parents[2]
 STACK = ROOT / "docker-compose.yml"
@@ -31,28 +31,28 @@ def against_schema(stack: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def services() -> dict[str, Any]:
-    told: dict[str, Any] = yaml.safe_load(STACK.read_text("utf-8"))["services"]
-    return told
+    found: dict[str, Any] = yaml.safe_load(STACK.read_text("utf-8"))["services"]
+    return found
 
 
-def test_dockerfile_is_as_hadolint_wants_it() -> None:
+def test_dockerfile_passes_hadolint() -> None:
     linted = run(PROGRAMS / "hadolint", "Dockerfile")
 
     assert linted.returncode == 0, linted.stdout
 
 
-def test_stack_is_as_the_compose_specification_wants_it() -> None:
-    held = against_schema(STACK)
+def test_stack_follows_the_compose_specification() -> None:
+    checked = against_schema(STACK)
 
-    assert held.returncode == 0, held.stdout
+    assert checked.returncode == 0, checked.stdout
 
 
 @pytest.mark.parametrize("wrong", ["read_onyl: true", "mem_limit: [1g]", "ports: 8001"])
-def test_a_slip_in_the_stack_is_found(wrong: str, tmp_path: Path) -> None:
-    slipped = tmp_path / "docker-compose.yml"
-    slipped.write_text(f"services: {{server: {{image: weir, {wrong}}}}}")
+def test_wrong_field_in_the_stack_is_found(wrong: str, tmp_path: Path) -> None:
+    wrong_stack = tmp_path / "docker-compose.yml"
+    wrong_stack.write_text(f"services: {{server: {{image: weir, {wrong}}}}}")
 
-    assert against_schema(slipped).returncode != 0
+    assert against_schema(wrong_stack).returncode != 0
 
 
 def test_every_service_is_contained(services: dict[str, Any]) -> None:
@@ -73,7 +73,7 @@ def test_ports_are_published_on_loopback_only(services: dict[str, Any]) -> None:
     assert {name for name, each in ports.items() if each} == {"server", "server-gpu", "grafana"}
 
 
-def test_images_of_others_are_named_by_version_and_digest(services: dict[str, Any]) -> None:
+def test_third_party_images_have_version_and_digest(services: dict[str, Any]) -> None:
     for name in ("prometheus", "grafana"):
         assert "@sha256:" in services[name]["image"], name
         assert ":latest" not in services[name]["image"], name
@@ -89,22 +89,22 @@ def test_dockerfile_and_stack_name_the_same_base(services: dict[str, Any]) -> No
     assert services["server"]["build"]["args"]["PYTHON_IMAGE"] == f"${{PYTHON_IMAGE:-{base}}}"
 
 
-def test_a_plain_up_takes_the_cpu(services: dict[str, Any]) -> None:
+def test_default_profile_is_the_cpu(services: dict[str, Any]) -> None:
     assert "COMPOSE_PROFILES=cpu" in (ROOT / ".env").read_text("utf-8").splitlines()
     assert services["server"]["profiles"] == ["cpu"]
     assert services["server-gpu"]["profiles"] == ["gpu"]
 
 
 def may_start_containers() -> bool:
-    """Whether this process, or sudo, is given what a container is made of: some build machines are not."""
+    """Whether this process, or sudo, may create namespaces; some build machines forbid it."""
     sudo = [] if os.geteuid() == 0 else ["sudo"]
     spaces = ("--mount", "--pid", "--net", "--ipc", "--uts", "--fork")
     return run(*sudo, "unshare", *spaces, "mount", "-t", "tmpfs", "none", "/mnt").returncode == 0
 
 
-def test_image_serves_as_the_stack_says(tmp_path: Path) -> None:
+def test_image_serves_in_the_stack(tmp_path: Path) -> None:
     if not may_start_containers():
-        pytest.skip("nobody may make namespaces here, which containers are made of")
+        pytest.skip("this machine does not allow the namespaces that containers need")
     models = tmp_path / "models"
     onnx_models.write_plain(models, "affine", onnx_models.affine())
     sudo = [] if os.geteuid() == 0 else ["sudo"]
@@ -115,5 +115,5 @@ def test_image_serves_as_the_stack_says(tmp_path: Path) -> None:
 
     assert proved.returncode == 0, proved.stdout + proved.stderr
     assert proved.stdout.count("ok: exit code: 0") == 2, (
-        "as the stack says, and with nothing at all"
+        "once in the stack, and once without writable folders"
     )

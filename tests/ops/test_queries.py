@@ -93,6 +93,6 @@ def test_only_the_expected_alerts_fire(watched: Prometheus) -> None:
     )
 
     alerts = active()
-    assert alerts["WeirGoldenMismatch"] == {"liar"}
-    assert alerts["WeirModelFailed"] == {"broken", "liar"}
+    assert alerts["WeirGoldenMismatch"] == {"mismatch"}
+    assert alerts["WeirModelFailed"] == {"broken", "mismatch"}
     assert not {"WeirDown", "WeirVersionFailed", "WeirQueueFilling"} & set(alerts)

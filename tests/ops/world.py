@@ -1,4 +1,4 @@
-"""Small models of every kind, two of them bad, and a load in which everything happens that is counted."""
+"""Small models of every kind, two of them broken, and a load that moves every metric."""
 
 from concurrent.futures import Future
 from contextlib import suppress
@@ -14,7 +14,7 @@ from weir.bundle.golden import FILE_NAME as GOLDEN
 from weir.bundle.golden import Golden, encode
 
 SETTINGS = """
-# Waits for rows that never come: its queue fills up, and what is in it gets too late.
+# Waits for rows that never arrive: its queue fills up and its requests miss their deadline.
 [models.patient]
 max_batch_rows = 3
 max_queue_rows = 2
@@ -26,7 +26,7 @@ _LENGTHS = ("cat", "the cat sat", "the the the", "sat the cat the cat")
 
 
 def publish(models: Path) -> None:
-    """A repository: `affine`, `patient`, `colours`, `tagger`, `classifier`, `speller`, `broken`, `liar`."""
+    """Write `affine`, `patient`, `colours`, `tagger`, `classifier`, `speller`, `broken`, `mismatch`."""
     for name in ("affine", "patient"):
         onnx_models.write_plain(models, name, onnx_models.affine())
     graph = onnx_models.colours()
@@ -46,7 +46,7 @@ def publish(models: Path) -> None:
     data = bytearray((_affine(models, "broken", offset=1) / "model.onnx").read_bytes())
     data[len(data) // 2] ^= 1
     (models / "broken" / "1" / "model.onnx").write_bytes(data)
-    _affine(models, "liar", offset=3)
+    _affine(models, "mismatch", offset=3)
 
 
 _RGB = b"red\ngreen\nblue\n"
@@ -62,7 +62,7 @@ _COLOURS = Contract(
 
 
 def _affine(models: Path, name: str, offset: int) -> Path:
-    """A bundle of `y = 2x + 1`, recorded as `y = 2x + offset`."""
+    """Write a bundle of `y = 2x + 1` whose recorded outputs are `2x + offset`."""
     x = np.arange(8, dtype=np.float32).reshape(2, 4)
     files = {
         "model.onnx": onnx_models.affine(),
@@ -75,15 +75,15 @@ def _affine(models: Path, name: str, offset: int) -> Path:
 
 
 def load(target: str) -> None:
-    """A few hundred good requests, and every kind of bad one."""
+    """Send a few hundred valid requests, and every kind of failing one."""
     with weir.Client(target) as client:
         for _ in range(20):
-            _good(client)
-        _faulty(client)
+            _valid(client)
+        _failing(client)
         _overloading(client)
 
 
-def _good(client: weir.Client) -> None:
+def _valid(client: weir.Client) -> None:
     answers: list[Future[weir.Answer]] = [
         client.submit("affine", {"x": np.ones((rows, 4), np.float32)}) for rows in (1, 2, 5)
     ]
@@ -98,16 +98,16 @@ def _good(client: weir.Client) -> None:
         answer.result()
 
 
-def _faulty(client: weir.Client) -> None:
+def _failing(client: weir.Client) -> None:
     x = {"x": np.ones((1, 4), np.float32)}
     with suppress(weir.InvalidArgument):
         client.infer("affine", {"y": x["x"]})
     with suppress(weir.InvalidArgument):
         client.tag("tagger", [""])
-    for model in ("nobody", "nothing"):
+    for model in ("unknown", "missing"):
         with suppress(weir.NotFound):
             client.infer(model, x)
-    for model in ("broken", "liar"):
+    for model in ("broken", "mismatch"):
         with suppress(weir.Unavailable):
             client.infer(model, x)
     client.submit("patient", x).cancel()
@@ -116,7 +116,7 @@ def _faulty(client: weir.Client) -> None:
 
 
 def _overloading(client: weir.Client) -> None:
-    """One waits until it is too late; for the others there is no place."""
+    """One request misses its deadline; the others find the queue full."""
     x = {"x": np.ones((2, 4), np.float32)}
     for answer in [client.submit("patient", x, timeout_s=0.5) for _ in range(4)]:
         with suppress(weir.ResourceExhausted, weir.DeadlineExceeded):
