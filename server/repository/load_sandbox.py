@@ -1,14 +1,14 @@
-"""Tries a version in a process of its own before it is loaded beside others that serve.
+"""Load sandbox: loads a version in a process of its own, before it is loaded beside others that serve.
 
-A load may crash its process, never end, or take all memory there is. Here it does so where nobody is served: a
-child reads and proves the version as this process will (`model.Loader`), and tells how that ended. Only then is
-it loaded here, from files that are read and proved once more.
+A load may crash its process, never end, or take all memory. Here it does so in a child process, which
+reads and verifies the version as this process will (`loader`) and returns the result. Only then is the
+version loaded here, from files that are read and verified once more.
 
 Rules:
-- The child has a time limit and, where one is set, a memory limit.
-- It ends with the process that started it: at the end of its standard input, of which that one holds the other end.
-- It inherits nothing else but the pipe of its answer, and what libraries print there is dropped.
-- Its turn on a core comes after everything that serves, and where memory runs out, it is ended first.
+- The child has a time limit and, if one is set, a memory limit.
+- It ends with the process that started it: its standard input ends, whose other end is held here.
+- It inherits only the pipe of its result; what libraries print there is dropped.
+- It runs only when no serving thread needs the core, and if memory runs out, it is killed first.
 """
 
 import json
@@ -41,7 +41,7 @@ _MOST_TEXT = 8000
 
 
 class LoadSandbox:
-    """Loads a version as `loader` does, once a child has.
+    """Loads a version as `loader` does, after a child process has.
 
     Args:
         loader: of this process.
@@ -58,21 +58,21 @@ class LoadSandbox:
         self._is_stopped = False
 
     def load(self, name: str, version: str, directory: Path) -> list[Model]:
-        """The models of a version; see `Loader.load`.
+        """Load and start the models of a version; see `Loader.load`.
 
         Raises:
-            ModelLoadError: the reason why it cannot be served, or that the trial went wrong or was stopped.
+            ModelLoadError: the version cannot be served, or the child failed or was stopped.
         """
         started_s = time.monotonic()
-        self._try(name, self._job(name, version, directory))
+        self._verify(name, self._job(name, version, directory))
         logger.info(
-            "model tried model=%s version=%s seconds=%.2f",
+            "version verified in sandbox model=%s version=%s seconds=%.2f",
             name, version, time.monotonic() - started_s,
         )  # fmt: skip
         return self._loader.load(name, version, directory)
 
     def stop(self) -> None:
-        """End every trial, also those that are yet to begin."""
+        """End every child, also those that are yet to start."""
         with self._lock:
             self._is_stopped = True
             for child in self._children:
@@ -93,18 +93,19 @@ class LoadSandbox:
             }
         )
 
-    def _try(self, name: str, job: str) -> None:
+    def _verify(self, name: str, job: str) -> None:
+        """Run a child; raise its failure."""
         with _started(job) as child:
             with self._lock:
                 self._children.add(child)
                 if self._is_stopped:
                     child.kill()
             try:
-                answer, _ = child.communicate(timeout=self._timeout_s)
+                result, _ = child.communicate(timeout=self._timeout_s)
             except subprocess.TimeoutExpired:
                 child.kill()
                 raise ModelLoadError(
-                    f"tried in a process of its own, it was not loaded within {self._timeout_s:g} s "
+                    f"load sandbox: expected the load to end within {self._timeout_s:g} s "
                     "(load_timeout_s)"
                 ) from None
             finally:
@@ -112,69 +113,71 @@ class LoadSandbox:
                     self._children.discard(child)
         if self._is_stopped:
             raise ModelLoadError("the server is stopping")
-        _judge(name, answer, child.returncode)
+        _raise_failure(name, result, child.returncode)
 
 
 @contextmanager
 def _started(job: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """A child at its job; it has ended when this has."""
-    # What this process imports, the child imports: the working directory, say, is not looked into first.
+    """A child at work; on exit it has ended."""
+    # The child imports what this process imports: not from the working directory first, for example.
     command = [sys.executable, "-P", "-m", "weir.server.repository.load_sandbox", job]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    its_end, our_end = os.pipe()
+    child_end, own_end = os.pipe()
     try:
         child = subprocess.Popen(  # noqa: S603 - this program itself
             command,
-            stdin=its_end,
+            stdin=child_end,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environment,
-            # A signal from the keyboard is for this process.
+            # A signal from the keyboard must not reach it.
             start_new_session=True,
         )
     except OSError as error:
-        os.close(our_end)
-        raise ModelLoadError(f"no process can be started to try it: {error.strerror}") from error
+        os.close(own_end)
+        raise ModelLoadError(
+            f"load sandbox: no process can be started: {error.strerror}"
+        ) from error
     finally:
-        os.close(its_end)
+        os.close(child_end)
     with child:
         try:
             yield child
         finally:
-            os.close(our_end)
+            os.close(own_end)
 
 
-def _judge(name: str, answer: bytes, exit_code: int) -> None:
-    """Raise what went wrong in the child, if anything did."""
+def _raise_failure(name: str, result: bytes, exit_code: int) -> None:
+    """Raise the failure of a child, if it failed."""
     if exit_code < 0:
         cause = signal.Signals(-exit_code).name
-        hint = ", perhaps for want of memory" if cause == "SIGKILL" else ""
-        raise ModelLoadError(f"the process that tried it was ended by {cause}{hint}")
-    if exit_code > 0 or not answer:
-        raise ModelLoadError(f"the process that tried it ended with exit code {exit_code}")
-    told = json.loads(answer)
-    if told["bug"]:
-        raise RuntimeError(f"trial of {name}:\n{told['bug']}")
-    if told["reason"]:
-        raise (GoldenMismatch if told["mismatch"] else ModelLoadError)(told["reason"])
+        hint = ", perhaps for lack of memory" if cause == "SIGKILL" else ""
+        raise ModelLoadError(f"load sandbox: the process was killed by {cause}{hint}")
+    if exit_code > 0 or not result:
+        raise ModelLoadError(f"load sandbox: the process ended with exit code {exit_code}")
+    failure = json.loads(result)
+    if failure["bug"]:
+        raise RuntimeError(f"load sandbox of {name}:\n{failure['bug']}")
+    if failure["reason"]:
+        raise (GoldenMismatch if failure["mismatch"] else ModelLoadError)(failure["reason"])
 
 
 def main() -> None:
-    """The child: load, and tell how it ended."""
+    """Run as the child: load the version and write the result."""
     threading.Thread(target=_end_with_parent, name="weir-parent", daemon=True).start()
     job = json.loads(sys.argv[1])
-    # Whatever else is printed goes where standard error goes.
-    answers = os.fdopen(os.dup(1), "w")
+    # Other output goes where standard error goes.
+    results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    _step_back()
-    told = _attempt(job)
-    answers.write(json.dumps({key: text[-_MOST_TEXT:] for key, text in told.items()}))
-    answers.flush()
+    _lower_priority()
+    result = _load(job)
+    results.write(json.dumps({key: text[-_MOST_TEXT:] for key, text in result.items()}))
+    results.flush()
     os._exit(0)
 
 
-def _step_back() -> None:
-    """Let everybody else go first; and if memory runs out, be the one that the system ends."""
+def _lower_priority() -> None:
+    """Let other processes run first, and be killed first if memory runs out."""
     if hasattr(os, "nice"):
         os.nice(_NICENESS)
     with suppress(OSError):
@@ -186,26 +189,26 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _attempt(job: dict[str, Any]) -> dict[str, str]:
-    """Why the version cannot be served, what it does not match, and of our own bugs the traceback; empty if it can."""
+def _load(job: dict[str, Any]) -> dict[str, str]:
+    """Load the version; the reason of a failure, its kind, and the traceback of a bug, or empty texts."""
     try:
         with _limited_memory(None if job["provider"] == "cuda" else job["memory_bytes"]):
             _loader(job).load(job["name"], job["version"], Path(job["directory"]))
     except (ModelLoadError, MemoryError) as error:
         reason = str(error) or "it needs more memory than there is"
-        if job["memory_bytes"] and _is_for_memory(error):
+        if job["memory_bytes"] and _is_memory_error(error):
             reason += f" (load_memory_bytes is {job['memory_bytes']})"
         mismatch = "golden" if isinstance(error, GoldenMismatch) else ""
         return {"reason": reason, "mismatch": mismatch, "bug": ""}
-    except Exception:  # noqa: BLE001 - told, and logged by the parent
+    except Exception:  # noqa: BLE001 - the parent logs it
         return {"reason": "", "mismatch": "", "bug": traceback.format_exc()}
     return {"reason": "", "mismatch": "", "bug": ""}
 
 
-def _is_for_memory(error: BaseException | None) -> bool:
-    """Whether it is, or came of, a want of memory."""
+def _is_memory_error(error: BaseException | None) -> bool:
+    """Whether the error, or a cause of it, is a lack of memory."""
     return error is not None and (
-        isinstance(error, (MemoryError, OutOfMemory)) or _is_for_memory(error.__cause__)
+        isinstance(error, (MemoryError, OutOfMemory)) or _is_memory_error(error.__cause__)
     )
 
 
@@ -223,11 +226,11 @@ def _loader(job: dict[str, Any]) -> Loader:
 
 @contextmanager
 def _limited_memory(extra_bytes: int | None) -> Iterator[None]:
-    """So much address space beyond what is in use; without effect but on Linux."""
+    """Limit the address space to what is in use and `extra_bytes` more; on Linux only."""
     if extra_bytes is None or sys.platform != "linux":
         yield
         return
-    import resource  # noqa: PLC0415 - not everywhere
+    import resource  # noqa: PLC0415 - on Unix only
 
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)

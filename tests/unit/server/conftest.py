@@ -222,17 +222,17 @@ COLOURS = Preprocessing(
 """What `onnx_models.colours` takes and gives."""
 
 
-class Untried(LoadSandbox):
-    """Loads at once: what a trial finds is tested where it is."""
+class Unsandboxed(LoadSandbox):
+    """Loads without a child process, which has tests of its own."""
 
     def __init__(self, loader: Loader) -> None:
         super().__init__(loader, timeout_s=1.0, memory_bytes=None)
         self.load = loader.load  # type: ignore[method-assign]
 
 
-def untried(loader: Loader) -> LoadSandbox:
-    """In the place of a trial of a loader."""
-    return Untried(loader)
+def unsandboxed(loader: Loader) -> LoadSandbox:
+    """In place of a load sandbox."""
+    return Unsandboxed(loader)
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,7 @@ def open_backend(models: Path, clock: Clock) -> Iterator[Callable[..., Backend]]
             if entry is None:
                 is_loaded.set()
 
-        repository = Repository(models, loader, untried(loader), changed=changed)
+        repository = Repository(models, loader, unsandboxed(loader), changed=changed)
         opened.append(repository)
         repository.start()
         assert is_loaded.wait(HANG_S)

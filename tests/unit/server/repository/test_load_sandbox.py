@@ -1,4 +1,4 @@
-"""What a version can do to the process that tries it, and what is told of it. The children are real."""
+"""What a version can do to the process that loads it. The children are real processes."""
 
 import os
 import select
@@ -39,8 +39,8 @@ ENDLESS = Golden(
 
 
 @pytest.fixture
-def make_trial(clock: Callable[[], float]) -> Iterator[Callable[..., LoadSandbox]]:
-    """A trial of a loader of this process; what it loaded is closed at the end."""
+def make_sandbox(clock: Callable[[], float]) -> Iterator[Callable[..., LoadSandbox]]:
+    """A sandbox for a loader of this process; what it loaded is closed at the end."""
     loaded: list[Any] = []
 
     class Kept(LoadSandbox):
@@ -49,7 +49,7 @@ def make_trial(clock: Callable[[], float]) -> Iterator[Callable[..., LoadSandbox
             loaded.extend(models)
             return models
 
-    def make_trial(
+    def make_sandbox(
         timeout_s: float = LONG_S,
         memory_bytes: int | None = None,
         max_message_bytes: Any = 1 << 20,
@@ -66,7 +66,7 @@ def make_trial(clock: Callable[[], float]) -> Iterator[Callable[..., LoadSandbox
         )
         return Kept(loader, timeout_s=timeout_s, memory_bytes=memory_bytes)
 
-    yield make_trial
+    yield make_sandbox
     for model in loaded:
         model.scheduler.close()
         assert model.scheduler.join(HANG_S)
@@ -97,42 +97,42 @@ def load_aside() -> Iterator[Callable[..., "Future[Any]"]]:
     """Load a version in a thread of its own."""
     with ThreadPoolExecutor() as pool:
 
-        def load_aside(trial: LoadSandbox, directory: Path) -> "Future[Any]":
-            return pool.submit(load, trial, directory)
+        def load_aside(sandbox: LoadSandbox, directory: Path) -> "Future[Any]":
+            return pool.submit(load, sandbox, directory)
 
         yield load_aside
 
 
-def load(trial: LoadSandbox, directory: Path) -> list[Any]:
-    return trial.load(directory.parent.name, directory.name, directory)
+def load(sandbox: LoadSandbox, directory: Path) -> list[Any]:
+    return sandbox.load(directory.parent.name, directory.name, directory)
 
 
 def test_version_that_passes_is_loaded_here(
-    publish: Callable[..., Path], make_trial: Callable[..., LoadSandbox]
+    publish: Callable[..., Path], make_sandbox: Callable[..., LoadSandbox]
 ) -> None:
-    (model,) = load(make_trial(), publish())
+    (model,) = load(make_sandbox(), publish())
 
     assert (model.name, model.version, model.golden) == ("affine", "1", 0.0)
 
 
 def test_pair_that_passes_is_loaded_here(
-    publish_pair: Callable[..., Path], make_trial: Callable[..., LoadSandbox]
+    publish_pair: Callable[..., Path], make_sandbox: Callable[..., LoadSandbox]
 ) -> None:
-    models = load(make_trial(), publish_pair())
+    models = load(make_sandbox(), publish_pair())
 
     assert [model.name for model in models] == ["pair.encoder", "pair.decoder", "pair"]
 
 
 def test_reason_of_the_child_is_the_one_that_loading_here_would_give(
     publish: Callable[..., Path],
-    make_trial: Callable[..., LoadSandbox],
+    make_sandbox: Callable[..., LoadSandbox],
     started: "SimpleQueue[subprocess.Popen[bytes]]",
 ) -> None:
     directory = publish()
     (directory / "model.onnx").write_bytes(onnx_models.affine(slope=3.0))
 
     with pytest.raises(ModelLoadError) as failed:
-        load(make_trial(), directory)
+        load(make_sandbox(), directory)
 
     assert str(failed.value).startswith("model.onnx: expected SHA-256 ")
     assert started.get_nowait().returncode == 0, "the child answered"
@@ -149,7 +149,7 @@ def test_kind_of_a_failure_survives_the_child(
     own: dict[str, Any],
     kind: type[ModelLoadError],
     publish: Callable[..., Path],
-    make_trial: Callable[..., LoadSandbox],
+    make_sandbox: Callable[..., LoadSandbox],
     started: "SimpleQueue[subprocess.Popen[bytes]]",
 ) -> None:
     is_spoilt = own.pop("spoilt", False)
@@ -158,14 +158,14 @@ def test_kind_of_a_failure_survives_the_child(
         (directory / "model.onnx").write_bytes(b"")
 
     with pytest.raises(ModelLoadError) as failed:
-        load(make_trial(), directory)
+        load(make_sandbox(), directory)
 
     assert type(failed.value) is kind
     assert started.get_nowait().returncode == 0, "the child answered"
 
 
-def test_settings_of_the_model_count_in_the_trial(
-    publish: Callable[..., Path], make_trial: Callable[..., LoadSandbox]
+def test_settings_of_the_model_count_in_the_sandbox(
+    publish: Callable[..., Path], make_sandbox: Callable[..., LoadSandbox]
 ) -> None:
     rows = np.array([[1], [2]])
     directory = publish(
@@ -173,19 +173,19 @@ def test_settings_of_the_model_count_in_the_trial(
     )
 
     with pytest.raises(ModelLoadError, match="cannot compute with these"):
-        load(make_trial(), directory)
-    (model,) = load(make_trial(max_batch_rows=2), directory)
+        load(make_sandbox(), directory)
+    (model,) = load(make_sandbox(max_batch_rows=2), directory)
 
     assert model.signature.max_rows == 2
 
 
 def test_version_that_never_ends_loading_fails_at_the_time_limit(
     endless: Path,
-    make_trial: Callable[..., LoadSandbox],
+    make_sandbox: Callable[..., LoadSandbox],
     started: "SimpleQueue[subprocess.Popen[bytes]]",
 ) -> None:
-    with pytest.raises(ModelLoadError, match=r"not loaded within 1\.5 s \(load_timeout_s\)$"):
-        load(make_trial(timeout_s=1.5), endless)
+    with pytest.raises(ModelLoadError, match=r"to end within 1\.5 s \(load_timeout_s\)$"):
+        load(make_sandbox(timeout_s=1.5), endless)
 
     assert started.get_nowait().returncode == -signal.SIGKILL, "ended, and waited for"
 
@@ -195,7 +195,7 @@ def test_version_that_never_ends_loading_fails_at_the_time_limit(
 def test_version_that_needs_more_memory_than_its_limit_fails(
     publish: Callable[..., Path],
     models: Path,
-    make_trial: Callable[..., LoadSandbox],
+    make_sandbox: Callable[..., LoadSandbox],
     *,
     is_bundle: bool,
 ) -> None:
@@ -208,56 +208,56 @@ def test_version_that_needs_more_memory_than_its_limit_fails(
         ModelLoadError,
         match=r"needs more memory than there is \(load_memory_bytes is 1073741824\)$",
     ):
-        load(make_trial(memory_bytes=2**30), directory)
+        load(make_sandbox(memory_bytes=2**30), directory)
 
 
 @linux
 @pytest.mark.parametrize("memory_mib", [5, 25], ids=["to read", "to load"])
 def test_version_whose_files_need_more_memory_than_its_limit_fails(
-    memory_mib: int, models: Path, make_trial: Callable[..., LoadSandbox]
+    memory_mib: int, models: Path, make_sandbox: Callable[..., LoadSandbox]
 ) -> None:
     graph = onnx_models.wide(20 * 2**20)
     directory = onnx_models.write_plain(models, "plain", graph)
 
     with pytest.raises(ModelLoadError, match="needs more memory than there is"):
-        load(make_trial(memory_bytes=memory_mib * 2**20), directory)
+        load(make_sandbox(memory_bytes=memory_mib * 2**20), directory)
 
 
 @linux
 def test_version_within_its_memory_limit_is_loaded(
-    publish: Callable[..., Path], make_trial: Callable[..., LoadSandbox]
+    publish: Callable[..., Path], make_sandbox: Callable[..., LoadSandbox]
 ) -> None:
-    assert load(make_trial(memory_bytes=2**30), publish())
+    assert load(make_sandbox(memory_bytes=2**30), publish())
 
 
 @pytest.mark.parametrize(
-    ("number", "told"),
+    ("number", "message"),
     [
-        (signal.SIGSEGV, "was ended by SIGSEGV$"),
-        (signal.SIGKILL, "was ended by SIGKILL, perhaps for want of memory$"),
+        (signal.SIGSEGV, "was killed by SIGSEGV$"),
+        (signal.SIGKILL, "was killed by SIGKILL, perhaps for lack of memory$"),
     ],
     ids=["crash", "killed"],
 )
 def test_child_that_dies_fails_the_version(
     endless: Path,
-    make_trial: Callable[..., LoadSandbox],
+    make_sandbox: Callable[..., LoadSandbox],
     started: "SimpleQueue[subprocess.Popen[bytes]]",
     load_aside: Callable[..., "Future[Any]"],
     *,
     number: signal.Signals,
-    told: str,
+    message: str,
 ) -> None:
-    loading = load_aside(make_trial(), endless)
+    loading = load_aside(make_sandbox(), endless)
 
     started.get(timeout=HANG_S).send_signal(number)
 
-    with pytest.raises(ModelLoadError, match=told):
+    with pytest.raises(ModelLoadError, match=message):
         loading.result(HANG_S)
 
 
 def test_child_imports_what_this_process_does_wherever_that_stands(
     publish: Callable[..., Path],
-    make_trial: Callable[..., LoadSandbox],
+    make_sandbox: Callable[..., LoadSandbox],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -265,56 +265,58 @@ def test_child_imports_what_this_process_does_wherever_that_stands(
     (tmp_path / "weir" / "__init__.py").write_text("raise SystemExit('of the working directory')")
     monkeypatch.chdir(tmp_path)
 
-    assert load(make_trial(), publish())
+    assert load(make_sandbox(), publish())
 
 
-def test_bug_in_the_child_is_told_as_one(
-    publish: Callable[..., Path], make_trial: Callable[..., LoadSandbox]
+def test_bug_in_the_child_is_raised_as_one(
+    publish: Callable[..., Path], make_sandbox: Callable[..., LoadSandbox]
 ) -> None:
-    with pytest.raises(RuntimeError, match=r"(?s)trial of affine:.*TypeError"):
-        load(make_trial(max_message_bytes="many"), publish())
+    with pytest.raises(RuntimeError, match=r"(?s)load sandbox of affine:.*TypeError"):
+        load(make_sandbox(max_message_bytes="many"), publish())
 
 
 def test_version_fails_where_no_process_can_be_started(
     publish: Callable[..., Path],
-    make_trial: Callable[..., LoadSandbox],
+    make_sandbox: Callable[..., LoadSandbox],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
 
-    with pytest.raises(ModelLoadError, match=r"no process .* to try it: No such file"):
-        load(make_trial(), publish())
+    with pytest.raises(
+        ModelLoadError, match=r"load sandbox: no process can be started: No such file"
+    ):
+        load(make_sandbox(), publish())
 
 
-def test_stop_ends_what_is_tried_and_nothing_else_begins(
+def test_stop_ends_what_is_loaded_and_nothing_else_begins(
     endless: Path,
     publish: Callable[..., Path],
-    make_trial: Callable[..., LoadSandbox],
+    make_sandbox: Callable[..., LoadSandbox],
     started: "SimpleQueue[subprocess.Popen[bytes]]",
     load_aside: Callable[..., "Future[Any]"],
 ) -> None:
-    trial = make_trial()
-    loading = load_aside(trial, endless)
+    sandbox = make_sandbox()
+    loading = load_aside(sandbox, endless)
     child = started.get(timeout=HANG_S)
 
-    trial.stop()
+    sandbox.stop()
 
     with pytest.raises(ModelLoadError, match="the server is stopping"):
         loading.result(HANG_S)
     assert child.returncode == -signal.SIGKILL
     with pytest.raises(ModelLoadError, match="the server is stopping"):
-        load(trial, publish())
+        load(sandbox, publish())
 
 
 @linux
 def test_child_gives_way_to_what_serves(
     endless: Path,
-    make_trial: Callable[..., LoadSandbox],
+    make_sandbox: Callable[..., LoadSandbox],
     started: "SimpleQueue[subprocess.Popen[bytes]]",
     load_aside: Callable[..., "Future[Any]"],
 ) -> None:
-    trial = make_trial()
-    loading = load_aside(trial, endless)
+    sandbox = make_sandbox()
+    loading = load_aside(sandbox, endless)
     child = started.get(timeout=HANG_S)
     ranks = Path(f"/proc/{child.pid}/oom_score_adj")
     end_s = time.monotonic() + HANG_S
@@ -322,7 +324,7 @@ def test_child_gives_way_to_what_serves(
     while ranks.read_text() != "1000\n" and time.monotonic() < end_s:
         assert not loading.done()
     niceness, rank = os.getpriority(os.PRIO_PROCESS, child.pid), ranks.read_text()
-    trial.stop()
+    sandbox.stop()
 
     assert niceness > os.getpriority(os.PRIO_PROCESS, 0)
     assert rank == "1000\n"
@@ -331,18 +333,18 @@ def test_child_gives_way_to_what_serves(
 @linux
 def test_child_inherits_no_sockets(
     endless: Path,
-    make_trial: Callable[..., LoadSandbox],
+    make_sandbox: Callable[..., LoadSandbox],
     started: "SimpleQueue[subprocess.Popen[bytes]]",
     load_aside: Callable[..., "Future[Any]"],
 ) -> None:
-    trial = make_trial()
+    sandbox = make_sandbox()
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.set_inheritable(True)
-        load_aside(trial, endless)
+        load_aside(sandbox, endless)
         child = started.get(timeout=HANG_S)
         held = [str(each.readlink()) for each in Path(f"/proc/{child.pid}/fd").iterdir()]
 
-    trial.stop()
+    sandbox.stop()
 
     assert held and not [each for each in held if each.startswith("socket:")]
 

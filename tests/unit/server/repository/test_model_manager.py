@@ -16,7 +16,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from tests.helpers import onnx_models, pairs
-from tests.unit.server.conftest import Clock, untried
+from tests.unit.server.conftest import Clock, unsandboxed
 from weir.bundle.golden import Golden
 from weir.server.config import ModelSettings
 from weir.server.errors import (
@@ -62,7 +62,7 @@ class House:
         self.repository = Repository(
             root,
             loader,
-            untried(loader),
+            unsandboxed(loader),
             changed=self.told.put,
             poll_interval_s=poll_interval_s,
         )
@@ -747,7 +747,7 @@ def test_change_that_meets_the_end_is_answered_once(
 ) -> None:
     publish()
     loader = loader_of(clock, CollectorRegistry())
-    repository = Stopping(models, loader, untried(loader), changed=lambda _: None)
+    repository = Stopping(models, loader, unsandboxed(loader), changed=lambda _: None)
     ended: SimpleQueue[Exception | None] = SimpleQueue()
 
     repository.load("affine", ended.put, again=False)
@@ -770,7 +770,7 @@ def test_model_that_meets_a_bug_takes_no_other_with_it(
         elif entry.name == "bad":
             raise RuntimeError("a bug")
 
-    repository = Repository(models, loader, untried(loader), changed)
+    repository = Repository(models, loader, unsandboxed(loader), changed)
 
     repository.start()
 

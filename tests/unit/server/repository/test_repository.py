@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from tests.helpers import onnx_models
-from tests.unit.server.conftest import Clock, untried
+from tests.unit.server.conftest import Clock, unsandboxed
 from weir.bundle.golden import Golden
 from weir.server.config import ModelSettings
 from weir.server.errors import InvalidRequest, ModelNotReady, UnknownModel
@@ -59,7 +59,7 @@ def open_repository(models: Path, listener: Listener, clock: Clock) -> Iterator[
             deadlines=Deadlines(clock),
             metrics=Metrics(CollectorRegistry()),
         )
-        repository = Repository(root, loader, untried(loader), changed=listener)
+        repository = Repository(root, loader, unsandboxed(loader), changed=listener)
         opened.append(repository)
         repository.start()
         assert listener.is_loaded.wait(HANG_S)
@@ -199,7 +199,7 @@ def test_bug_while_loading_is_unavailable_without_its_text(
         deadlines=Deadlines(clock),
         metrics=Metrics(CollectorRegistry()),
     )
-    repository = Repository(models, loader, untried(loader), changed=listener)
+    repository = Repository(models, loader, unsandboxed(loader), changed=listener)
 
     repository.start()
     assert listener.is_loaded.wait(HANG_S)
@@ -253,7 +253,7 @@ def test_repository_is_not_ready_before_everything_is_loaded(
         deadlines=Deadlines(clock),
         metrics=Metrics(CollectorRegistry()),
     )
-    repository = Repository(models, loader, untried(loader), changed=changed)
+    repository = Repository(models, loader, unsandboxed(loader), changed=changed)
 
     repository.start()
     assert done.wait(HANG_S)
@@ -428,7 +428,7 @@ def test_models_of_a_pair_become_ready_together(
         deadlines=Deadlines(clock),
         metrics=Metrics(CollectorRegistry()),
     )
-    repository = Repository(models, loader, untried(loader), changed=changed)
+    repository = Repository(models, loader, unsandboxed(loader), changed=changed)
 
     repository.start()
     assert done.wait(HANG_S)
