@@ -1,13 +1,14 @@
-"""Finds what an ONNX file would load from other files, before any runtime sees it.
+"""External data of an ONNX file: finds references to other files, before a runtime reads it.
 
 ONNX Runtime resolves references to external data by itself: relative to its working directory
-when given bytes, and through hard links. So they are looked for here, on the wire bytes:
+when given bytes, and through hard links. This module finds them in the wire bytes:
 
-- Only messages that can hold a tensor are entered; everything else is skipped by its length,
+- Only messages that can hold a tensor are entered. Every other message is skipped by its length,
   so a file costs time by its number of nodes, not by its size, and memory by its depth alone.
-- A message may be split on the wire and is merged by a parser: each part is looked at, and any
-  trace of external data counts, whatever a parser would make of the whole.
-- Nesting deeper than protobuf's own limit is refused as malformed, as is what `protobuf_wire` refuses.
+- A message may be split on the wire, and a parser merges its parts. Each part is read, and any
+  sign of external data counts, whatever the merged message would say.
+- Nesting deeper than protobuf's own limit is malformed, as is everything that `protobuf_wire`
+  refuses.
 """
 
 from collections.abc import Iterator
@@ -42,33 +43,33 @@ _WITHOUT_LOCATION = "(no location)"
 
 
 def refuse(model: bytes, file: str) -> None:
-    """Raise BrokenBundle, naming the places, if `model` refers to data outside itself."""
-    places = locations(model, file)
-    if places:
+    """Raise BrokenBundle, naming the locations, if `model` refers to data outside itself."""
+    found = locations(model, file)
+    if found:
         raise BrokenBundle(
             f"{file}: expected all weights inside the file, got external data in "
-            + quoted([repr(place) for place in places])
+            + quoted([repr(location) for location in found])
         )
 
 
 def locations(model: bytes, file: str = "model") -> list[str]:
-    """Where the tensors of an ONNX file lie outside it, each location once.
+    """The locations of an ONNX file's external data, each once.
 
     Raises:
         BrokenBundle: the bytes are no protobuf message.
     """
     try:
-        found = dict.fromkeys(_places(memoryview(model)))
+        found = dict.fromkeys(_locations(memoryview(model)))
     except MalformedError as error:
         raise BrokenBundle(f"{file}: expected an ONNX file, got malformed bytes: {error}") from None
-    named = [place for place in found if place != _WITHOUT_LOCATION]
+    named = [location for location in found if location != _WITHOUT_LOCATION]
     return named or list(found)
 
 
-def _places(model: memoryview) -> Iterator[str]:
-    """Each trace of external data, in the order of the file."""
-    # The messages that are open, from the outside in: a queue of all that are yet to be read would take a
-    # hundred times as much memory as a file of a million empty nodes.
+def _locations(model: memoryview) -> Iterator[str]:
+    """The location of each sign of external data, in the order of the file."""
+    # The open messages, from the outside in: a queue of all unread messages would take a hundred
+    # times as much memory as a file of a million empty nodes.
     opened = [("Model", read_fields(model))]
     while opened:
         kind, fields = opened[-1]
@@ -79,7 +80,7 @@ def _places(model: memoryview) -> Iterator[str]:
         number, value = field
         child = _FIELDS[kind].get(number)
         if isinstance(value, int):
-            # Any value but the default: how a parser truncates others is not our bet.
+            # Any value but the default: parsers differ in how they truncate others.
             if kind == "Tensor" and number == _DATA_LOCATION and value != 0:
                 yield _WITHOUT_LOCATION
         elif child == "ExternalData":

@@ -37,16 +37,16 @@ Array = NDArray[Any]
 Row = Mapping[str, Array]
 
 _NAMES = ("N", "n", "bs")
-# Sizes to try for a free axis besides the batch axis: a sequence, a picture, a large picture, and sizes that few
-# graphs take.
+# Sizes to try for a free axis besides the batch axis: a sequence, a picture, a large picture, and
+# sizes that few graphs take.
 _SIZES = (8, 32, 256, 1, 2, 3)
-# Least and greatest integer, and the greatest UINT8, which is often a pixel. They are small, since an id beyond a
-# vocabulary is an error at best.
+# Least and greatest integer, and the greatest UINT8, which is often a pixel. They are small, since
+# an id beyond a vocabulary is an error at best.
 _INTEGERS = ((0, 3, 255), (0, 1, 1), (1, 2, 2))
 # Limit of a row's inputs: a graph may name any size.
 _MOST_ROW_BYTES = 1 << 26
-# Relative to the greatest value of a row and output: a batch is summed in another order than a row alone. On CUDA,
-# FP32 is multiplied as TF32, with 10 bits.
+# Relative to the greatest value of a row and output: a batch is summed in another order than a row
+# alone. On CUDA, FP32 is multiplied as TF32, with 10 bits.
 _TOLERANCES = {"FP64": 1e-6, "FP32": 1e-3, "FP16": 2e-2, "BF16": 5e-2}
 _TF32_TOLERANCE = 1e-2
 
@@ -225,7 +225,7 @@ def _check_counts(outputs: Mapping[str, Array], rows: int) -> None:
 
 
 def _candidates(inputs: Sequence[TensorSpec]) -> Iterator[list[Row]]:
-    """Rows to try: two of different content, one of zeros; by size of free axes, then by range of integers."""
+    """Rows to try: two of different content, one of zeros; by axis size, then by integer range."""
     for size in _SIZES if _has_free_axes(inputs) else (1,):
         shapes = {
             spec.name: (1, *(axis if isinstance(axis, int) else size for axis in spec.axes[1:]))

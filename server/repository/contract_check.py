@@ -58,7 +58,7 @@ def check_preprocessing(contract: Contract | None, signature: Signature) -> None
 
 
 def check_series(contract: Contract | None, signature: Signature) -> None:
-    """Check that the graph takes preprocessed series and gives as many values as the horizon has."""
+    """Check that the graph takes preprocessed series and gives a value per step of the horizon."""
     series = contract.series if contract else None
     if series is None:
         return

@@ -1,8 +1,8 @@
 """Golden test: a loaded graph gives the outputs that were recorded when it was exported.
 
-It runs on the provider that will serve: on all recorded rows together, and if rows have lengths, also
-on each row alone and on all rows in one batch that the scheduler would make. An encoder-decoder pair
-has a golden test of its own, after those of its graphs.
+It runs on the provider that will serve: on all recorded rows together, and if rows have lengths,
+also on each row alone and on all rows in one batch as the scheduler makes it. An encoder-decoder
+pair has a golden test of its own, after those of its graphs.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,8 @@
-"""Load sandbox: loads a version in a process of its own, before it is loaded beside others that serve.
+"""Load sandbox: loads a version in a process of its own before this process loads it.
 
-A load may crash its process, never end, or take all memory. Here it does so in a child process, which
-reads and verifies the version as this process will (`loader`) and returns the result. Only then is the
-version loaded here, from files that are read and verified once more.
+A load may crash its process, never end, or take all memory. Here it does so in a child process,
+which reads and verifies the version as this process will (`loader`) and returns the result. Only
+then is the version loaded here, from files that are read and verified once more.
 
 Rules:
 - The child has a time limit and, if one is set, a memory limit.
@@ -119,7 +119,7 @@ class LoadSandbox:
 @contextmanager
 def _started(job: str) -> Iterator["subprocess.Popen[bytes]"]:
     """A child at work; on exit it has ended."""
-    # The child imports what this process imports: not from the working directory first, for example.
+    # The child imports from the same places, so not from the working directory first.
     command = [sys.executable, "-P", "-m", "weir.server.repository.load_sandbox", job]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     child_end, own_end = os.pipe()
@@ -190,7 +190,7 @@ def _end_with_parent() -> None:
 
 
 def _load(job: dict[str, Any]) -> dict[str, str]:
-    """Load the version; the reason of a failure, its kind, and the traceback of a bug, or empty texts."""
+    """Load the version; reason and kind of a failure, the traceback of a bug, or empty texts."""
     try:
         with _limited_memory(None if job["provider"] == "cuda" else job["memory_bytes"]):
             _loader(job).load(job["name"], job["version"], Path(job["directory"]))

@@ -1,4 +1,4 @@
-"""Model manager: brings one model to its desired state, by loading, replacing and draining versions.
+"""Model manager: brings one model to its desired state; loads, replaces and drains versions.
 
 Threads:
 - `weir-loader` makes every call.
@@ -194,7 +194,7 @@ class ModelManager:
         return reason
 
     def _read_policy(self, path: Path) -> str:
-        """Read policy and labels of the directory; if that fails, keep the last and return the reason."""
+        """Read policy and labels; if that fails, keep the last ones and return the reason."""
         try:
             self._policy = read_policy(path)
         except (BundleError, ModelLoadError) as error:
@@ -250,7 +250,7 @@ class ModelManager:
         return reason
 
     def _keep_without_policy(self) -> str:
-        """The policy cannot be read: what serves goes on; if nothing does, the highest version shows why."""
+        """Keep what serves while the policy is malformed; else the highest version shows why."""
         if self.serving:
             logger.warning("model unchanged model=%s reason=%s", self.name, self._problem)
         else:

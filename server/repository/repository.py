@@ -49,7 +49,8 @@ Done = Callable[[Exception | None], None]
 class Repository:
     """The models of one directory.
 
-    A pair of graphs has three names, `NAME`, `NAME.encoder` and `NAME.decoder`, which change together.
+    A pair of graphs has three names, `NAME`, `NAME.encoder` and `NAME.decoder`, which change
+    together.
 
     Args:
         root: holds `<name>/<version>/`.
@@ -326,7 +327,7 @@ class Repository:
         return found
 
     def _publish(self) -> None:
-        """Replace the registry, drop the metrics of removed versions, and report changed defaults."""
+        """Replace the registry, drop metrics of removed versions, and report changed defaults."""
         before, models = self.registry, dict[str, ModelVersions]()
         # If two directories serve one name, a pair comes before one with the name of its graph.
         for name in sorted(self._managers, reverse=True):

@@ -1,4 +1,4 @@
-"""Plain model in Triton's repository layout: an ONNX graph without a contract, and its `config.pbtxt`.
+"""Plain model in Triton's layout: an ONNX graph without a contract, and its `config.pbtxt`.
 
 The configuration and the labels lie beside the version directories:
 `<models>/<name>/config.pbtxt`, `<models>/<name>/<version>/model.onnx`.
@@ -66,8 +66,8 @@ _USED = frozenset(
         "output.name", "output.data_type", "output.dims", "output.label_filename",
         "dynamic_batching.max_queue_delay_microseconds",
         "instance_group.count", "instance_group.kind",
-        "version_policy.latest.num_versions", "version_policy.all", "version_policy.specific.versions",
-        "model_transaction_policy.decoupled",
+        "version_policy.latest.num_versions", "version_policy.all",
+        "version_policy.specific.versions", "model_transaction_policy.decoupled",
     )
 )  # fmt: skip
 # Messages whose fields are named one by one.
@@ -234,7 +234,7 @@ def narrow(
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
 ) -> Tensors:
-    """The graph's tensors in the sizes that are configured; their first axis is the batch axis if rows are.
+    """The graph's tensors in the configured sizes; with a batch size, the first axis is the batch.
 
     A symbol whose size the configuration fixes for an input has that size everywhere.
 
@@ -264,7 +264,8 @@ def _check_siblings(directory: Path) -> None:
     for number in others:
         if os.path.lexists(directory.parent / str(number) / CONTRACT_FILE):
             raise ModelLoadError(
-                f"{directory.name}: expected {CONTRACT_FILE}, as version {number} of the model has one"
+                f"{directory.name}: expected {CONTRACT_FILE}, "
+                f"as version {number} of the model has one"
             )
 
 
@@ -339,7 +340,8 @@ def _check_supported(config: pb.ModelConfig, found: Iterable[str], model_name: s
         value = getattr(config, field)
         if value not in known:
             raise _failed(
-                f"{field}: expected {known[1]!r}, as only ONNX models are served, got {_quote(value)}"
+                f"{field}: expected {known[1]!r}, as only ONNX models are served, "
+                f"got {_quote(value)}"
             )
     for path, reason in _REFUSED.items():
         if path in found:
@@ -351,7 +353,8 @@ def _check_supported(config: pb.ModelConfig, found: Iterable[str], model_name: s
     for tensor in config.input:
         if tensor.allow_ragged_batch:
             raise _failed(
-                f"input {_quote(tensor.name)}: allow_ragged_batch: rows of unequal shapes are not joined"
+                f"input {_quote(tensor.name)}: allow_ragged_batch: rows of unequal shapes are "
+                "not joined"
             )
 
 
@@ -466,7 +469,8 @@ def _narrow(
     where = f"{field} {spec.name!r}"
     if configured.datatype not in (None, spec.datatype):
         raise _failed(
-            f"{where}: data_type: expected {spec.datatype} as in the graph, got {configured.datatype}"
+            f"{where}: data_type: expected {spec.datatype} as in the graph, "
+            f"got {configured.datatype}"
         )
     dims = configured.dims
     if dims is None:

@@ -7,7 +7,8 @@
 
 Rules, each a property of the tests:
 
-- A version serves until the version that replaces it is READY. A failed load changes only the reason.
+- A version serves until the version that replaces it is READY. A failed load changes only the
+  reason.
 - The default version, which answers a request without a version, is READY; or there is none.
 - A label moves when the version it moves to is READY, and not before.
 - Files that failed are loaded again only if they change, or if a call asks for it.
@@ -186,9 +187,9 @@ def _labelled(model: ModelStatus[M], label: str, number: int) -> int:
 
 
 def _default(model: ModelStatus[M], desired: Desired, labels: Mapping[str, int]) -> int | None:
-    """The stable or highest version if it is ready, else the current default, else the highest ready one.
+    """The stable or highest version if ready, else the current default, else the highest ready one.
 
-    If there is a stable version, no other replaces it.
+    If there is a stable version, the highest one does not replace it.
     """
     preferred = labels.get(STABLE, max(desired.versions))
     if model.is_ready(preferred):

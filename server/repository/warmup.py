@@ -1,10 +1,10 @@
 """Warm-up: runs before the first request, so that memory and kernels are in place.
 
-If all rows have one size: every batch size that the scheduler will make, doubled up to the largest. If
-rows have lengths: one row and a full batch at each doubled length, up to the first that holds the
-longest recorded row, for two seconds at most. The lengths in between need nothing that the next longer
-one does not (`session`). To hold memory for full batches of the longest allowed rows would be waste: a
-tagger takes 720 MB for 512 tokens, 140 MB for 64.
+If all rows have one size: every batch size that the scheduler will make, doubled up to the largest.
+If rows have lengths: one row and a full batch at each doubled length, up to the first that holds
+the longest recorded row, for two seconds at most. The lengths in between need nothing that the next
+longer one does not (`session`). To hold memory for full batches of the longest allowed rows would
+be waste: a tagger takes 720 MB for 512 tokens, 140 MB for 64.
 """
 
 import logging

@@ -109,7 +109,7 @@ def test_no_batch_is_larger_than_batches_may_be() -> None:
 
 
 class Rounding:
-    """A session of `y = x` whose batches differ from rows alone by a share of the greatest value."""
+    """A session of `y = x` whose batches differ from rows alone, by a share of the greatest."""
 
     provider = "cpu"
 

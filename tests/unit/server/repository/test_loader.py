@@ -742,7 +742,8 @@ def test_half_precision_is_refused_on_a_cpu(publish: Callable[..., Path], load: 
 
     with pytest.raises(
         ModelLoadError,
-        match=r"^precision fp16 is served on CUDA only, this server runs models on CPU \(--provider\)$",
+        match=r"^precision fp16 is served on CUDA only, this server runs models on CPU "
+        r"\(--provider\)$",
     ):
         load(directory)
 

@@ -1,4 +1,4 @@
-"""Versions that come and go in a repository: in process, with real sessions, by call and by polling."""
+"""Versions loaded and unloaded in a repository, with real sessions, by call and by polling."""
 
 import errno
 import logging
@@ -784,7 +784,7 @@ def test_model_that_meets_a_bug_takes_no_other_with_it(
 
 
 class Looks:
-    """A repository's looks at its directory: how often, what they cannot read, and one at a time if need be."""
+    """The scans of a repository: counted, held, and with a directory that they cannot read."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.unreadable: Path | None = None

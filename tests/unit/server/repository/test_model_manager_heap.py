@@ -14,7 +14,7 @@ def resident_bytes():
 library = ctypes.CDLL(None)
 library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 library.free.argtypes = [ctypes.c_void_p]
-# After the first is freed, the next of its size lies in the heap, here below a small one that stays.
+# After the first is freed, the next of its size lies in the heap, below a small one that stays.
 library.free(library.malloc(8 << 20))
 block, small = library.malloc(8 << 20), library.malloc(64 << 10)
 ctypes.memset(block, 1, 8 << 20)

@@ -122,7 +122,10 @@ def test_fields_without_effect_are_logged(caplog: pytest.LogCaptureFixture) -> N
     assert caplog.messages == [
         "config.pbtxt has fields without effect model=affine fields=parameters, optimization.graph",
         "config.pbtxt has unknown fields model=affine first=max_batch_sise (line 3)",
-        "config.pbtxt asks for another device model=affine instance_group.kind=KIND_GPU provider=cpu",
+        (
+            "config.pbtxt asks for another device model=affine instance_group.kind=KIND_GPU "
+            "provider=cpu"
+        ),
     ]
 
 

@@ -1,4 +1,4 @@
-"""The state machine of one model's versions, on plain values: files are numbers, what serves is a name."""
+"""The state machine of versions, on plain values: files are numbers, a model is a name."""
 
 from dataclasses import dataclass, field
 
