@@ -49,12 +49,16 @@ def write_checkpoint(
     run: Path, state: TrainingState, recipe: AnyRecipe, data_checksum: str
 ) -> None:
     """Write the state into the run directory."""
+    # Dropout draws from the global generators.
+    generators = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        generators["cuda"] = torch.cuda.get_rng_state()
     note = CheckpointNote(recipe=recipe, data_checksum=data_checksum, progress=state.progress)
     tensors = {
         **_under("network", state.network.state_dict()),
         **_under("average", state.average.state_dict() if state.average else {}),
         **_under("best", state.best),
-        **_under("random", _generator_states()),
+        **_under("random", generators),
     }
     for index, moment in state.optimizer.state_dict()["state"].items():
         tensors |= _under(f"optimizer.{index}", moment)
@@ -102,26 +106,15 @@ def restore(state: TrainingState, checkpoint: Checkpoint) -> None:
         raise RunError(f"the checkpoint is of another network: {error}") from error
     state.best = _below("best", checkpoint.tensors)
     state.progress = checkpoint.note.progress
-    _set_generators(_below("random", checkpoint.tensors))
+    generators = _below("random", checkpoint.tensors)
+    torch.set_rng_state(generators["cpu"])
+    if "cuda" in generators and torch.cuda.is_available():
+        torch.cuda.set_rng_state(generators["cuda"])
 
 
 def remove_checkpoint(run: Path) -> None:
     """Remove the checkpoint of a finished run."""
     (run / CHECKPOINT).unlink(missing_ok=True)
-
-
-def _generator_states() -> dict[str, Tensor]:
-    """States of the global generators, which dropout draws from."""
-    states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
-    return states
-
-
-def _set_generators(states: dict[str, Tensor]) -> None:
-    torch.set_rng_state(states["cpu"])
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"])
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

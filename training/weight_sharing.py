@@ -1,13 +1,10 @@
-"""Weight sharing: counts of parameters, connections and multiply-adds by layer.
+"""Weight sharing: counts of parameters and connections by layer.
 
 A connection is one use of one weight or bias for one output unit. LeNet-5 of 1998 has 340,908
 connections and 60,000 free parameters; a network without weight sharing has as many of both.
-
-Multiply-adds are the usual cost of a network in papers: the uses of weights, without biases, in
-convolutions and fully connected layers.
 """
 
-from collections.abc import Mapping
+import functools
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -47,41 +44,19 @@ def count_sharing(network: nn.Module, shape: tuple[int, ...]) -> list[LayerCount
         ModelError: a layer with parameters is of an unknown type.
     """
     counts: list[LayerCount] = []
-    hooks = {
-        layer: _counter(name, counts)
+
+    def count(name: str, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        connections = _connections(layer, inputs[0], output)
+        parameters = free_parameters(layer)
+        if connections or parameters:
+            kind = type(layer).__name__
+            counts.append(LayerCount(name, kind, tuple(output.shape[1:]), parameters, connections))
+
+    handles = [
+        layer.register_forward_hook(functools.partial(count, name))
         for name, layer in network.named_modules()
         if isinstance(layer, CountsConnections) or not list(layer.children())
-    }
-    _run_hooked(network, shape, hooks)
-    _require_complete(network, counts)
-    return counts
-
-
-def count_multiply_adds(network: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
-    """Count the multiply-adds of one row by layer, in the order in which the layers run.
-
-    Args:
-        network: of plain convolutions and fully connected layers; it is left unchanged.
-        shape: of one row, (C, H, W).
-    """
-    counts: dict[str, int] = {}
-
-    def counter(name: str) -> "_Hook":
-        def hook(layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                counts[name] = output[0].numel() * layer.weight[0].numel()
-
-        return hook
-
-    _run_hooked(network, shape, {layer: counter(name) for name, layer in network.named_modules()})
-    return counts
-
-
-def _run_hooked(
-    network: nn.Module, shape: tuple[int, ...], hooks: Mapping[nn.Module, "_Hook"]
-) -> None:
-    """Run one row of zeros with hooks, in eval mode, and restore the network."""
-    handles = [layer.register_forward_hook(hook) for layer, hook in hooks.items()]
+    ]
     was_training = network.training
     try:
         with torch.no_grad():
@@ -90,21 +65,10 @@ def _run_hooked(
         network.train(was_training)
         for handle in handles:
             handle.remove()
-
-
-def _counter(name: str, counts: list[LayerCount]) -> "_Hook":
-    def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        connections = _connections(layer, inputs[0], output)
-        parameters = free_parameters(layer)
-        if connections or parameters:
-            kind = type(layer).__name__
-            counts.append(LayerCount(name, kind, tuple(output.shape[1:]), parameters, connections))
-
-    return hook
-
-
-class _Hook(Protocol):
-    def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, /) -> None: ...
+    counted, total = sum(layer.parameters for layer in counts), free_parameters(network)
+    if counted != total:
+        raise ModelError(f"{type(network).__name__}: {counted} of {total} parameters are in layers")
+    return counts
 
 
 def free_parameters(module: nn.Module) -> int:
@@ -130,10 +94,3 @@ def _connections(layer: nn.Module, source: Tensor, output: Tensor) -> int:
     if free_parameters(layer):
         raise ModelError(f"{type(layer).__name__}: it is not known how this layer connects")
     return 0
-
-
-def _require_complete(network: nn.Module, counts: list[LayerCount]) -> None:
-    counted = sum(layer.parameters for layer in counts)
-    total = free_parameters(network)
-    if counted != total:
-        raise ModelError(f"{type(network).__name__}: {counted} of {total} parameters are in layers")

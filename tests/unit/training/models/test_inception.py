@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests.helpers.multiply_adds import count_multiply_adds
 from tests.unit.training import layouts
 from weir.training.errors import ModelError
 from weir.training.models import build
 from weir.training.models.inception import InceptionV1
 from weir.training.models.layers import IMAGENET_MEAN, IMAGENET_STD, WithAuxiliary
-from weir.training.weight_sharing import count_multiply_adds, count_sharing, free_parameters
+from weir.training.weight_sharing import count_sharing, free_parameters
 
 SIDE = 224
 

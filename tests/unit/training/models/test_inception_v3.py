@@ -5,11 +5,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests.helpers.multiply_adds import count_multiply_adds
 from tests.unit.training import layouts
 from weir.training.errors import ModelError
 from weir.training.models import build
 from weir.training.models.layers import WithAuxiliary
-from weir.training.weight_sharing import count_multiply_adds, count_sharing, free_parameters
+from weir.training.weight_sharing import count_sharing, free_parameters
 
 
 def build_full(architecture: str, *, auxiliary: bool = False) -> nn.Module:
