@@ -1,10 +1,11 @@
-"""What the load generators can do, and what they cost: calls of Weir that compute nothing.
+"""Rate and cost of the load generators, measured with calls that compute nothing.
 
     .venv/bin/python benchmarks/ceiling.py [--json FILE]
 
-A server measured near these rates was measured together with its generator. `ServerLive`, an empty message both ways,
-from `h2load` and from `benchmarks/lib/load_generator.py`, 128 in flight over 1 and over 16 connections; then the generator's
-open loop, and how late it sends.
+A result near these rates measures the generator as well as the server. The call is `ServerLive`,
+an empty message both ways. It comes from `h2load` and from `benchmarks/lib/load_generator.py`, with
+128 in flight over 1 and over 16 connections. Then the generator's open loop is measured, and how
+late it sends.
 """
 
 import tempfile
@@ -28,13 +29,13 @@ WEIR = "weir"
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, print tables and write the JSON file."""
     parser = harness.arguments(__doc__.splitlines()[0], rounds=3)
     parser.add_argument("--calls", type=int, default=50_000)
     given = parser.parse_args()
     load.require_h2load()
     rounds, calls = (1, 5000) if given.quick else (given.rounds, given.calls)
-    told = harness.start()
+    environment = harness.start()
     with tempfile.TemporaryDirectory() as models:
         runs = harness.take_turns(
             [Rival(WEIR, partial(servers.serving, Path(models), []))],
@@ -42,7 +43,7 @@ def main() -> None:
             lambda _, server: measure(server, calls),
         )
     report(runs)
-    harness.write(given.json, told, runs)
+    harness.write(given.json, environment, runs)
 
 
 def measure(server: Server, calls: int) -> Iterator[tuple[str, Mapping[str, float]]]:
@@ -74,7 +75,7 @@ def measure(server: Server, calls: int) -> Iterator[tuple[str, Mapping[str, floa
 
 
 def case_of(name: str, connections: int) -> str:
-    """A generator and its connections in words."""
+    """The name of a case: generator and connections."""
     return f"{name}, {IN_FLIGHT} over {connections}"
 
 

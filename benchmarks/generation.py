@@ -1,19 +1,22 @@
-"""Encoder-decoders under load: one request at a time, whole batches, or batches that are joined step by step.
+"""Encoder-decoders under load: single requests, whole batches, or continuous batching.
 
-    WEIR_DATA=... .venv/bin/python benchmarks/generation.py runs/pronounce runs/translate [--json FILE] [--picture FILE]
+    WEIR_DATA=... .venv/bin/python benchmarks/generation.py runs/pronounce runs/translate \
+        [--json FILE] [--picture FILE]
 
-Takes finished runs of `weir train pronounce --data g014b2b` and `weir train translate --data multi30k` (`--quick` ones
-will do to try it), exports them to `.bench/`, and asks for their test sources in random order, one a call, greedily.
-Three servers with the same graphs, transport and checks (`rivals/whole_requests.py`), so that only scheduling differs:
+The arguments are finished runs of `weir train pronounce --data g014b2b` and `weir train translate
+--data multi30k`; `--quick` runs are enough for a trial. They are exported to `.bench/`. The calls
+send their test sources in random order, one per call, with greedy search. Three servers have the
+same graphs, transport and checks (`rivals/whole_requests.py`), so that only the scheduling differs:
 
-- `one`: a request at a time.
-- `whole`: up to 32 requests are collected when the batch before is done, and answered when the last has ended.
-- `steps`: Weir as it comes. Up to 32 rows; each joins and leaves between two steps.
+- `one`: one request at a time.
+- `whole`: up to 32 requests are collected when a batch ends, and answered when their last row ends.
+- `steps`: Weir unchanged. Up to 32 rows; each joins and leaves between two steps.
 
-First each is saturated, with 64 calls in flight: its throughput. Then calls arrive as a Poisson process, at shares
-of what `whole` could do (times drawn beforehand, the same for all; latency counts from when a call was due).
-Servers take turns in every round; none is asked for more than a tenth above its own throughput, where calls would
-only wait longer and longer. In the end the answers of all are compared, token by token.
+First each server is saturated with 64 calls in flight, which gives its throughput. Then calls
+arrive as a Poisson process, at multiples of the throughput of `whole`. The arrival times are the
+same for all servers; latency counts from when a call was due. Servers take turns in every round.
+None gets more than 1.1 times its own throughput, where the queue would only grow. At the end the
+answers of all servers are compared, token by token.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,7 +52,7 @@ _QUICK_SHARES, _QUICK_SECONDS = (0.5, 1.0), 2.0
 
 
 def main() -> None:
-    """Measure, then print tables and, if asked, write everything down."""
+    """Measure, print tables and write the JSON file."""
     parser = harness.arguments(__doc__.splitlines()[0], rounds=3)
     parser.add_argument("training_runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--models", type=Path, default=Path(".bench/models"))
@@ -58,7 +61,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.quick:
         given.rounds, given.shares, given.seconds = 1, _QUICK_SHARES, _QUICK_SECONDS
-    told, runs = harness.start(), []
+    environment, runs = harness.start(), []
     panels = {}
     for path in given.training_runs:
         asked = ask(path, given.models)
@@ -66,7 +69,7 @@ def main() -> None:
         report(asked, found)
         panels[asked.model] = curves(found, given.shares)
         runs += [replace(each, case=f"{asked.model}, {each.case}") for each in found]
-    harness.write(given.json, told, runs)
+    harness.write(given.json, environment, runs)
     if given.picture:
         charts.curves(
             given.picture, panels, x_label="calls a second", y_label="latency, ms: p50 and p99"
@@ -74,7 +77,7 @@ def main() -> None:
 
 
 def ask(run: Path, models: Path) -> Asked:
-    """A run's bundle, made if it is not there yet, and its test sources."""
+    """A run's bundle, published if it is absent, and its test sources."""
     model = encoder_decoders.make_bundle(run, models)
     bodies = [
         load.infer_body(model, tokens=each[np.newaxis], lengths=np.array([len(each)]))
@@ -86,7 +89,7 @@ def ask(run: Path, models: Path) -> Asked:
 def schedule_of(
     asked: Asked, server: Server, calls: int, *, seed: int, rate_per_s: float | None = None
 ) -> Schedule:
-    """So many sources in random order: a number of them at once, or each at a random time."""
+    """A schedule of sources in random order: closed loop, or an open loop at a rate."""
     orders, count = np.random.default_rng(seed), len(asked.bodies)
     passes = [orders.permutation(count) for _ in range(-(-calls // count))]
     return Schedule(
@@ -100,7 +103,7 @@ def schedule_of(
 
 
 def rivals(models: Path, model: str) -> list[Rival]:
-    """Every server, in the order of a round."""
+    """The servers, in the order of a round."""
     whole = "benchmarks.rivals.whole_requests"
     return [
         Rival(STEPS, partial(servers.serving, models, [model], "--max-batch-rows", str(MAX_ROWS))),
@@ -119,7 +122,7 @@ def rivals(models: Path, model: str) -> list[Rival]:
 def take_turns(
     models: Path, asked: Asked, rounds: int, shares: Sequence[float], seconds: float
 ) -> list[Run]:
-    """Saturate every server, round by round, then load it likewise."""
+    """Saturate every server, round by round, then load each at several rates."""
     found = harness.take_turns(
         rivals(models, asked.model),
         rounds,
@@ -141,7 +144,7 @@ def take_turns(
 def saturate(
     asked: Asked, rival: str, server: Server, seconds: float
 ) -> Iterator[tuple[str, Mapping[str, float]]]:
-    """As many calls as it takes, at once."""
+    """Closed loop: the throughput of a server."""
     trial = load.send_varied(schedule_of(asked, server, _TRIAL_CALLS, seed=0))
     calls = max(_TRIAL_CALLS, int(seconds * _TRIAL_CALLS / load.seen(trial).seconds))
     schedule, before = schedule_of(asked, server, calls, seed=1), Work.of(server, asked.model)
@@ -164,7 +167,7 @@ def arrive(
     limits: Mapping[str, float],
     seconds: float,
 ) -> Iterator[tuple[str, Mapping[str, float]]]:
-    """Calls at random times, more and more of them."""
+    """Open loops at rising rates."""
     load.send_varied(schedule_of(asked, server, _TRIAL_CALLS, seed=0))
     for number, share in enumerate(shares):
         rate_per_s = share * limits[WHOLE]

@@ -1,14 +1,15 @@
-"""AlexNet, one 224 x 224 picture a call: Weir beside raw ONNX Runtime, and three forms of the picture.
+"""AlexNet, one 224 x 224 picture per call: Weir beside raw ONNX Runtime, in three input forms.
 
     .venv/bin/python benchmarks/images.py [--json FILE] [--threads 1 2] [--seconds 8] [--rounds 3]
 
-Raw ONNX Runtime has the server's options and threads, and the batch size that is best for it, found
-beforehand. It and the three forms then take turns, round by round, for so many seconds each; a ratio is
-of neighbours in a round. The forms: what a graph without normalisation takes (FP32), pixels (UINT8), and a
-JPEG file of quality 90 for `weir.v1.Tasks/Classify`, which the server decodes and, as the published weights
-ask, resizes to 256 and cuts to 224. Pictures are the middles of scikit-learn's photographs, in turn.
+Raw ONNX Runtime has the server's options and threads, and its best batch size, which is measured
+first. It and the three forms then take turns, round by round, for the given seconds each. A ratio
+compares neighbours in a round. The forms are: normalised pixels (FP32), pixels (UINT8), and a JPEG
+file of quality 90 for `weir.v1.Tasks/Classify`. The server preprocesses the JPEG as the published
+weights require: resize to 256, crop to 224. The pictures are centre crops of scikit-learn's
+photographs, in turn.
 
-The bundles are made on the first run, two minutes and 490 MB under `.bench/`.
+The first run makes the bundles, which takes two minutes and 490 MB under `.bench/`.
 """
 
 import argparse
@@ -37,13 +38,13 @@ TARGET = 0.95
 _BATCHES = (1, 2, 4, 8, 16, 32)
 _SWEEP_SHARE = 0.25
 _TRIAL_CALLS = 3 * STREAMS
-# More than this of other work, and two threads would measure the other work.
+# With more other load than this, two threads would measure that load too.
 _QUIET_CORES = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """ONNX Runtime without a server, in one round."""
+    """Throughput of ONNX Runtime without a server, in one round."""
 
     rows_per_s: float
     cpu_us: float
@@ -51,7 +52,7 @@ class Raw:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What followed upon each other, with the same number of threads; sizes and outcomes by form."""
+    """Neighbouring measurements with the same number of threads; sizes and results by form."""
 
     threads: int
     batch_rows: int
@@ -61,7 +62,7 @@ class Round:
 
 
 def main() -> None:
-    """Measure, then print a table and, if asked, write everything down."""
+    """Measure, print tables and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", type=Path, default=Path(".bench/models"))
     parser.add_argument("--json", type=Path)
@@ -97,7 +98,7 @@ def main() -> None:
 
 
 def sweep(models: Path, threads: int, seconds: float, rounds: int) -> dict[int, float]:
-    """Rows a second of raw ONNX Runtime by batch size; the sizes take turns, medians count."""
+    """Rows per second of raw ONNX Runtime by batch size; the sizes take turns, medians count."""
     console.print(f"[dim]{threads} thread(s): raw ONNX Runtime, batches of {_BATCHES}[/]")
     runner = RawRunner(models, threads)
     rates: dict[int, list[float]] = {rows: [] for rows in _BATCHES}
@@ -108,7 +109,7 @@ def sweep(models: Path, threads: int, seconds: float, rounds: int) -> dict[int, 
 
 
 class RawRunner:
-    """AlexNet in ONNX Runtime alone, fed with photographs."""
+    """AlexNet in raw ONNX Runtime, on photographs."""
 
     def __init__(self, models: Path, threads: int) -> None:
         graph = models / alexnet.PICTURES / "1" / "model.onnx"
@@ -117,7 +118,7 @@ class RawRunner:
         self._pictures = np.stack([pictures[row % len(pictures)] for row in range(max(_BATCHES))])
 
     def run(self, rows: int, seconds: float) -> Raw:
-        """Run one batch again and again, once unmeasured."""
+        """Run one batch repeatedly, after one unmeasured run."""
         inputs = {"image": self._pictures[:rows]}
         self._session.run(None, inputs)
         runs, cpu_s, started_s = 0, time.process_time(), time.perf_counter()
@@ -131,7 +132,7 @@ class RawRunner:
 def take_turns(
     models: Path, *, threads: int, batch_rows: int, seconds: float, rounds: int
 ) -> list[Round]:
-    """Every round; the server idles while ONNX Runtime runs alone."""
+    """Every round; the server is idle while raw ONNX Runtime runs."""
     names = (alexnet.PICTURES, alexnet.TENSORS)
     runner = RawRunner(models, threads)
     measured = []
@@ -151,7 +152,7 @@ def take_turns(
 
 
 def loads(folder: Path, number: int) -> dict[str, Load]:
-    """A photograph in each form; the next round has the next photograph."""
+    """A photograph in each form; the next round takes the next photograph."""
     pictures = alexnet.photographs()
     picture = pictures[number % len(pictures)]
     classify = tasks_pb2.ClassifyRequest(
@@ -172,7 +173,7 @@ def loads(folder: Path, number: int) -> dict[str, Load]:
 
 
 def report(sweeps: dict[int, dict[int, float]], rounds: list[Round], busy: float) -> None:
-    """Medians over the rounds, the spread of the throughput behind them."""
+    """Medians over the rounds, and the spread of the throughput."""
     console.print(machine(), highlight=False)
     generator_cores = max(
         outcome.generator_cpu_us * outcome.calls_per_s / 1e6
@@ -206,7 +207,7 @@ def report(sweeps: dict[int, dict[int, float]], rounds: list[Round], busy: float
 
 
 def raw_cells(rounds: list[Round]) -> list[str]:
-    """The line of ONNX Runtime alone."""
+    """The table row of raw ONNX Runtime."""
     rates = [each.raw.rows_per_s for each in rounds]
     cpu_us = statistics.median(each.raw.cpu_us for each in rounds)
     return [
@@ -216,7 +217,7 @@ def raw_cells(rounds: list[Round]) -> list[str]:
 
 
 def form_cells(rounds: list[Round], form: str) -> list[str]:
-    """The line of one form of a picture."""
+    """The table row of one input form."""
     outcomes = [each.outcomes[form] for each in rounds]
 
     def median(name: str) -> float:
@@ -240,7 +241,7 @@ def form_cells(rounds: list[Round], form: str) -> list[str]:
 
 
 def ratio_to_raw(measured: Round, form: str) -> float:
-    """Rows a second through the server, of those without one in the same round."""
+    """The server's rows per second relative to raw ONNX Runtime in the same round."""
     return measured.outcomes[form].calls_per_s / measured.raw.rows_per_s
 
 

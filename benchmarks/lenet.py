@@ -1,14 +1,15 @@
-"""How fast is one picture a call? Weir on both of its transports, Triton and MLServer on the same graph.
+"""LeNet-5, one picture per call: Weir on both transports, Triton and MLServer, on one graph.
 
-    make demo && .venv/bin/python benchmarks/lenet.py [--rivals weir triton] [--json FILE] [--picture FILE]
+    make demo && .venv/bin/python benchmarks/lenet.py [--rivals weir triton] [--json FILE] \
+        [--picture FILE]
 
-Load comes from `h2load` with a prepared LeNet-5 request. Before a server is measured its answers are compared with
-ONNX Runtime's alone, and every call has to be counted by it as answered OK, or the run is void. Triton and
-MLServer are installed on the first run, in environments of their own under `--work` (400 MB): see
-`triton.py` and `mlserver.py` for how they are set up.
+`h2load` sends a prepared LeNet-5 request. Before a server is measured its answers are compared with
+raw ONNX Runtime. A run is void unless the server counts every call as answered OK. The first run
+installs Triton and MLServer in their own environments under `--work` (400 MB); see `lib/triton.py`
+and `lib/mlserver.py` for their settings.
 
-CPU outside the session is the server's CPU time per call less what raw ONNX Runtime needs for a row at the mean
-batch size of that run.
+"CPU outside session" is the server's CPU time per call minus the time that raw ONNX Runtime needs
+for a row at that run's mean batch size.
 """
 
 import sys
@@ -32,7 +33,7 @@ from benchmarks.lib.servers import Server
 MODEL = "lenet5"
 WEIR, PUBLIC, TRITON, MLSERVER = "weir", "weir-public", "triton", "mlserver"
 TARGETS = (
-    # Figure, case, rival, and what Weir's is to be of the rival's.
+    # Figure, case, rival, and the target ratio of Weir's figure to the rival's.
     ("calls_per_s", (1, 128), TRITON, "at least 1.5"),
     ("calls_per_s", (16, 8), TRITON, "at least 1.5"),
     ("calls_per_s", (1, 128), MLSERVER, "at least 8"),
@@ -40,7 +41,7 @@ TARGETS = (
     ("p50_ms", (1, 1), TRITON, "at most 0.6"),
     ("calls_per_s", (8, 16), PUBLIC, "more than 1"),
 )
-# Connections and calls open on each.
+# Connections, and open calls on each.
 SHAPES = ((1, 1), (8, 4), (1, 128), (8, 16), (16, 8))
 _QUICK_SHAPES = ((1, 1), (16, 8))
 _BATCHES = (1, 2, 4, 8, 16, 32, 64)
@@ -48,7 +49,7 @@ _MAX_ROWS = 32
 
 
 def main() -> None:
-    """Measure, then print a table and, if asked, write everything down."""
+    """Measure, print tables and write the JSON file."""
     parser = harness.arguments(__doc__.splitlines()[0], rounds=3)
     parser.add_argument("--models", type=Path, default=Path(".demo/models"))
     parser.add_argument("--rivals", nargs="+", default=[WEIR, PUBLIC, TRITON, MLSERVER])
@@ -57,7 +58,7 @@ def main() -> None:
     load.require_h2load()
     if not (graph := graph_of(given.models)).is_file():
         sys.exit(f"{graph} is missing: run `make demo` first")
-    told = harness.start()
+    environment = harness.start()
     raw = measure_raw(graph)
     shapes, seconds = (_QUICK_SHAPES, 0.5) if given.quick else (SHAPES, given.seconds)
     runs = harness.take_turns(
@@ -66,18 +67,18 @@ def main() -> None:
         lambda rival, server: measure(server, graph, shapes_of(rival, shapes), seconds),
     )
     report(raw, runs)
-    harness.write(given.json, {**told, "raw_us_per_row": raw}, runs)
+    harness.write(given.json, {**environment, "raw_us_per_row": raw}, runs)
     if given.picture:
         draw(given.picture, runs, shapes)
 
 
 def graph_of(models: Path) -> Path:
-    """LeNet-5 in a repository."""
+    """A repository with the LeNet-5 bundle."""
     return models / MODEL / "1" / "model.onnx"
 
 
 def rivals(models: Path, work: Path) -> list[Rival]:
-    """Every server, in the order of a round."""
+    """The servers, in the order of a round."""
     public = partial(servers.serving, models, [MODEL], "--transport", "grpc-server")
     return [
         Rival(WEIR, partial(servers.serving, models, [MODEL])),
@@ -88,12 +89,12 @@ def rivals(models: Path, work: Path) -> list[Rival]:
 
 
 def shapes_of(rival: Rival, shapes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """What a server is asked: MLServer, set up for many callers, would let a single one wait."""
+    """The loads of a server: MLServer, tuned for many callers, delays a single one."""
     return [shape for shape in shapes if rival.name != MLSERVER or shape != (1, 1)]
 
 
 def measure_raw(graph: Path) -> dict[int, float]:
-    """Microseconds per row of ONNX Runtime alone, one thread, by batch size: the best of 30."""
+    """Microseconds per row of raw ONNX Runtime, one thread, by batch size: the best of 30."""
     session = raw_session(graph, threads=1)
     result = {}
     for rows in _BATCHES:
@@ -111,7 +112,7 @@ def measure_raw(graph: Path) -> dict[int, float]:
 def measure(
     server: Server, graph: Path, shapes: Sequence[tuple[int, int]], seconds: float
 ) -> Iterator[tuple[str, Mapping[str, float]]]:
-    """Every shape of load against one server process."""
+    """Every load against one server process."""
     picture = np.random.default_rng(0).integers(0, 256, (1, 28, 28, 1), np.uint8)
     check_answers(server, MODEL, graph, [{"image": picture}])
     with tempfile.TemporaryDirectory() as folder:
@@ -126,13 +127,13 @@ def measure(
 
 
 def case_of(shape: tuple[int, int]) -> str:
-    """A shape of load in words."""
+    """The name of a load."""
     connections, streams = shape
     return f"{connections * streams} over {connections}"
 
 
 def report(raw: Mapping[int, float], runs: Sequence[Run]) -> None:
-    """Medians over the rounds, the spread of the throughput, and the ratios that have a target."""
+    """Medians and spreads over the rounds, and the ratios that have a target."""
     best = min(raw, key=lambda rows: raw[rows])
     console.print(f"raw ONNX Runtime, 1 thread: {1e6 / raw[best]:,.0f} rows/s in batches of {best}")
     table = Table(
@@ -151,7 +152,7 @@ def report(raw: Mapping[int, float], runs: Sequence[Run]) -> None:
 
 
 def row(raw: Mapping[int, float], runs: Sequence[Run], rival: str, case: str) -> list[str]:
-    """One line of the table."""
+    """One row of the table."""
     batch, cpu_us = (
         harness.spread(runs, rival, case, each).median for each in ("mean_batch_rows", "cpu_us")
     )
@@ -169,7 +170,7 @@ def row(raw: Mapping[int, float], runs: Sequence[Run], rival: str, case: str) ->
 
 
 def draw(path: Path, runs: Sequence[Run], shapes: Sequence[tuple[int, int]]) -> None:
-    """Throughput and latency of each server."""
+    """A chart of throughput and latency of each server."""
     charts.bars(
         path,
         runs,

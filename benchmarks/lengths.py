@@ -1,19 +1,21 @@
 """Sentences of any length: Weir, Weir with first-come batches, and Triton, on one graph.
 
-    WEIR_DATA=... .venv/bin/python benchmarks/lengths.py [--in-flight 16 64 256] [--json FILE] [--picture FILE]
+    WEIR_DATA=... .venv/bin/python benchmarks/lengths.py [--in-flight 16 64 256] [--json FILE] \
+        [--picture FILE]
 
-The test sentences of UD English-EWT (2,077 of 1 to 81 words, 12 on average), one a call, through a BiLSTM of 256
-units a direction with random weights (`tagger.py`). Each server gets the same whole passes over them, in the same random
-order, in a closed loop; batches of up to 32 rows, one session, one thread. Every answer is read, and some are compared
-with ONNX Runtime's beforehand.
+The calls send the test sentences of UD English-EWT (2,077 of 1 to 81 words, 12 on average), one per
+call, to a BiLSTM of 256 units per direction with random weights (`lib/tagger.py`). Each server gets
+the same passes over them, in the same random order, in a closed loop. It has batches of up to 32
+rows, one session and one thread. Every answer is read, and some are compared with raw ONNX Runtime
+first.
 
-- `weir`: as it comes.
-- `weir-first-come`: the same server with batches of whoever waits longest (`rivals/first_come.py`).
-- `triton`: its Python backend around the same graph, dynamic batching on. Triton never puts unequal shapes together, unless
-  `allow_ragged_batch` leaves all of padding and cutting to the model's author.
+- `weir`: unchanged.
+- `weir-first-come`: the same server with first-come batches (`rivals/first_come.py`).
+- `triton`: its Python backend around the same graph, with dynamic batching. Triton does not batch
+  unequal shapes, unless `allow_ragged_batch` leaves padding to the model's author.
 
-Padding waste is the share of computed steps that belong to no word. The bundle is made on the first run, under
-`.bench/`; Triton is installed by it, under `--work`.
+Padding waste is the share of computed steps that belong to no word. The first run makes the bundle
+under `.bench/` and installs Triton under `--work`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +41,7 @@ _CHECKED, _WARM_UP_CALLS, _QUICK_SENTENCES = 20, 500, 300
 
 
 def main() -> None:
-    """Measure, then print a table and, if asked, write everything down."""
+    """Measure, print tables and write the JSON file."""
     parser = harness.arguments(__doc__.splitlines()[0], rounds=3)
     parser.add_argument("--models", type=Path, default=Path(".bench/models"))
     parser.add_argument("--in-flight", type=int, nargs="+", default=[16, 64, 256])
@@ -50,7 +52,7 @@ def main() -> None:
     sentences = tagger.sentences()
     if given.quick:
         sentences, given.passes, given.rounds = sentences[:_QUICK_SENTENCES], 1, 1
-    told = harness.start()
+    environment = harness.start()
     runs = harness.take_turns(
         rivals(given.models, given.work),
         given.rounds,
@@ -62,7 +64,7 @@ def main() -> None:
         ),
     )
     report(runs)
-    harness.write(given.json, told, runs)
+    harness.write(given.json, environment, runs)
     if given.picture:
         charts.bars(
             given.picture,
@@ -74,7 +76,7 @@ def main() -> None:
 
 
 def rivals(models: Path, work: Path) -> list[Rival]:
-    """Every server, in the order of a round."""
+    """The servers, in the order of a round."""
     return [
         Rival(WEIR, partial(servers.serving, models, [tagger.NAME])),
         Rival(
@@ -91,18 +93,18 @@ def rivals(models: Path, work: Path) -> list[Rival]:
 def task_of(
     rival: Rival, server: Server, models: Path, sentences: Sequence[NDArray[np.int64]]
 ) -> "Task":
-    """What a rival is asked, once it runs."""
+    """The requests of a rival, once it runs."""
     graph = models / tagger.NAME / "1" / MODEL
     return Task(server, tagger.NAME, graph, sentences, is_column=rival.name == TRITON)
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A server that runs, and what it is asked.
+    """A running server and its requests.
 
     Attributes:
-        model: its name for the tagger.
-        graph: of it.
+        model: its name of the tagger.
+        graph: the tagger's file.
         is_column: whether it takes lengths as [batch, 1].
     """
 
@@ -113,12 +115,12 @@ class Task:
     is_column: bool
 
     def inputs(self, sentence: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
-        """One sentence as a request's tensors."""
+        """The request tensors of one sentence."""
         shape = (1, 1) if self.is_column else (1,)
         return {"tokens": sentence[np.newaxis], "lengths": np.full(shape, len(sentence), np.int64)}
 
     def schedule(self, order: Sequence[int], in_flight: int, connections: int) -> Schedule:
-        """Sentences in this order, so many at once."""
+        """A closed loop over sentences in this order."""
         return Schedule(
             target=self.server.target,
             path=load.MODEL_INFER,
@@ -132,7 +134,7 @@ class Task:
 def measure(
     task: Task, in_flight: Sequence[int], *, connections: int, passes: int
 ) -> Iterator[tuple[str, Mapping[str, float]]]:
-    """Every number of calls in flight against one server process."""
+    """Every number of calls in flight, against one server process."""
     requests = [task.inputs(each) for each in task.sentences[:_CHECKED]]
     check_answers(task.server, task.model, task.graph, requests)
     warm_up = shuffled(len(task.sentences), passes, seed=0)[:_WARM_UP_CALLS]
@@ -152,26 +154,26 @@ def _send(schedule: Schedule) -> load.Sent:
 
 
 def shuffled(rows: int, passes: int, *, seed: int) -> list[int]:
-    """Whole passes over the rows, each in an order of its own."""
+    """Passes over the rows, each in a random order."""
     orders = np.random.default_rng(seed)
     return [int(row) for _ in range(passes) for row in orders.permutation(rows)]
 
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """How many steps a server computed so far, and how many of them were words."""
+    """Steps that a server computed so far, and how many of them were words."""
 
     words: float
     computed: float
 
     def waste_until(self, later: "Steps") -> float:
-        """The share of the steps since then that were none; 0 of a server that pads nothing."""
+        """The share of padding among the steps since `before`; 0 for a server without padding."""
         computed = later.computed - self.computed
         return 1 - (later.words - self.words) / computed if computed else 0.0
 
 
 def steps(server: Server) -> Steps:
-    """What the server says of padding; Triton, which knows none, says nothing."""
+    """The server's count of padding; Triton counts none."""
     return Steps(server.total("weir_input_tokens_total"), server.total("weir_padded_tokens_total"))
 
 
@@ -195,7 +197,7 @@ def report(runs: Sequence[Run]) -> None:
 
 
 def row(runs: Sequence[Run], rival: str, case: str) -> list[str]:
-    """One line of the table."""
+    """One row of the table."""
 
     def of(figure: str) -> harness.Spread:
         return harness.spread(runs, rival, case, figure)

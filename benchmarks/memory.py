@@ -1,9 +1,10 @@
-"""Does the server's memory creep when no two requests are of one shape?
+"""Memory growth of a server whose requests all have different shapes.
 
-    .venv/bin/python benchmarks/memory.py models/tagger/1 [--requests 10000] [--longest 64] [--json FILE]
+    .venv/bin/python benchmarks/memory.py models/tagger/1 [--requests 10000] [--longest 64] \
+        [--json FILE]
 
-A server process answers requests of random lengths, 16 at once, of one row each. What it holds after the
-first thousand may have grown by a tenth at the end; beyond that this exits with 1.
+A server answers requests of random lengths and one row, 16 at a time. Exits with 1 if its memory
+grows by more than a tenth after the first thousand requests.
 """
 
 import argparse
@@ -44,7 +45,7 @@ console = Console(width=100)
 
 
 def main() -> None:
-    """Ask, watch, and judge."""
+    """Send requests, read the memory, and compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundle", type=Path, help="the version's directory")
     parser.add_argument("--requests", type=int, default=10_000)
@@ -70,7 +71,7 @@ def main() -> None:
 
 
 def watch(server: Server, name: str, requests: Iterator[Inputs], count: int) -> list[float]:
-    """What the server holds when loaded, after the warm-up, and after every thousand of `count`."""
+    """Memory after loading, after the warm-up, and after every thousand of `count` requests."""
     sizes_mib = [resident_mib(server.pid)]
     with Client(server.target) as client:
         for start in range(-WARM_UP, count, 1000):
@@ -82,7 +83,7 @@ def watch(server: Server, name: str, requests: Iterator[Inputs], count: int) -> 
 
 
 def ask(client: Client, name: str, requests: Iterable[Inputs]) -> None:
-    """Send each and wait for its answer, 16 at a time."""
+    """Send the requests, 16 at a time, and wait for their answers."""
     waiting: deque[Future[Answer]] = deque()
     for inputs in requests:
         if len(waiting) == IN_FLIGHT:
@@ -93,13 +94,13 @@ def ask(client: Client, name: str, requests: Iterable[Inputs]) -> None:
 
 
 def resident_mib(pid: int) -> float:
-    """The memory of a process that is in use and not swapped."""
+    """Resident memory of a process, unswapped."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
 
 
 def random_requests(directory: Path, longest: int) -> Iterator[Inputs]:
-    """Rows of random sizes along every padded axis, of values within their ranges; for ever."""
+    """Endless rows with random sizes of every padded axis and values within their ranges."""
     contract = read(directory).contract
     tensors = raw_session(directory / MODEL, threads=1).get_inputs()
     lengths = {axis.lengths for axis in contract.padded_axes.values()}

@@ -1,9 +1,11 @@
-"""Two bundles of one network in different precisions, side by side: accuracy, speed, size.
+"""Two bundles of one network in different precisions: accuracy, speed and size.
 
-    .venv/bin/python benchmarks/precision.py models/inception-v1/1 models/inception-v1/2 [--json FILE]
+    .venv/bin/python benchmarks/precision.py models/inception-v1/1 models/inception-v1/2 \
+        [--json FILE]
 
-Accuracies are those that the export measured on the test set and wrote into the contract. Speed is that of
-raw ONNX Runtime on one thread, on the bundles' own golden rows; the bundles take turns, round by round.
+The accuracies are those that the export measured on the test set and recorded in the contract. The
+speed is that of raw ONNX Runtime on one thread, on the bundles' golden rows; the bundles take
+turns, round by round.
 """
 
 import argparse
@@ -34,19 +36,19 @@ console = Console(width=120)
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Rows a second of one bundle at one batch size, in every round."""
+    """Rows per second of one bundle at one batch size, by round."""
 
     batch_rows: int
     rows_per_s: list[float]
 
     def text(self) -> str:
-        """The median, and the spread."""
+        """The median with the spread."""
         middle = statistics.median(self.rows_per_s)
         return f"{middle:,.0f} ({min(self.rows_per_s):,.0f} to {max(self.rows_per_s):,.0f})"
 
 
 def main() -> None:
-    """Measure, then print a table and, if asked, write everything down."""
+    """Measure, print tables and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundles", type=Path, nargs=2)
     parser.add_argument("--json", type=Path)
@@ -64,7 +66,7 @@ def main() -> None:
 
 
 def take_turns(sessions: list[ort.InferenceSession], bundles: list[Bundle]) -> list[list[Speed]]:
-    """For each bundle its speed at every batch size."""
+    """The speed of each bundle at every batch size."""
     speeds = [[Speed(rows, []) for rows in BATCHES] for _ in bundles]
     for _ in range(ROUNDS):
         for measured, session, bundle in zip(speeds, sessions, bundles, strict=True):
@@ -75,7 +77,7 @@ def take_turns(sessions: list[ort.InferenceSession], bundles: list[Bundle]) -> l
 
 
 def golden_rows(bundle: Bundle, rows: int) -> dict[str, NDArray[Any]]:
-    """The recorded inputs, repeated to so many rows."""
+    """The recorded inputs, repeated to this number of rows."""
     golden = bundle.golden()
     if golden is None:
         sys.exit("expected a bundle with golden rows")
@@ -93,7 +95,7 @@ def run(session: ort.InferenceSession, inputs: dict[str, NDArray[Any]], rows: in
 
 
 def accuracy(contract: Contract) -> float | None:
-    """Of the graph in the bundle, on the test set."""
+    """The accuracy of the graph in the bundle, on the test set."""
     if contract.quantisation is not None:
         return contract.quantisation.after
     return contract.training.metrics.get("test_accuracy") if contract.training else None

@@ -1,15 +1,16 @@
-"""Is anything lost, wrong, or left behind while models are replaced under load?
+"""Hot reload under load: lost calls, wrong answers, and memory that stays behind.
 
     .venv/bin/python benchmarks/reload.py [--json FILE] [--every 4] [--rate 300]
 
-A server in explicit mode holds two models: a fingerprint, which tells its version in every row, and AlexNet for
-pictures of 32 pixels with random weights, 8 MB. Both are asked in turn, at a steady mean rate (open loop). At first
-nothing changes; then, every few seconds, a new version of the fingerprint is loaded, and after it AlexNet once more.
-Of the fingerprint's versions 50 are good, 10 broken and 5 half copied, in an order that is drawn: the good ones have
-to be taken, the others refused. Every answer is looked at.
+A server with `--model-control explicit` holds two models: a fingerprint model, whose rows contain
+its version, and AlexNet for pictures of 32 pixels with random weights (8 MB). An open loop calls
+both in turn. At first nothing changes. Then every few seconds a new fingerprint version is loaded,
+and AlexNet is reloaded. Of the fingerprint's versions 50 are good, 10 are broken and 5 are half
+copied, in random order. The server must load the good ones and reject the others. Every answer is
+checked.
 
-What the server holds is read just before the next change. Between the fifth good version and the last its memory may
-grow by a tenth; after more than that, a failure, or a wrong answer this exits with 1.
+Memory is read just before each change. Between the fifth good version and the last it may grow by a
+tenth. Exits with 1 after more growth, a failed call or a wrong answer.
 """
 
 import statistics
@@ -57,7 +58,7 @@ _TOLERANCE = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked, framed, and the judge of its answers."""
+    """The request bodies, framed, and the check of their answers."""
 
     body: bytes
     is_right: Callable[[bytes], bool]
@@ -65,7 +66,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A change, how long its two loads took, and what the server held just before the next."""
+    """A change, the duration of its two loads, and the memory just before the next change."""
 
     kind: str
     load_s: float
@@ -76,13 +77,13 @@ class Step:
 
 
 def main() -> None:
-    """Measure, print what was found and, if asked, write everything down."""
+    """Measure, print tables and write the JSON file."""
     parser = harness.arguments(__doc__.splitlines()[0], rounds=1)
     parser.add_argument("--every", type=float, default=4.0, help="seconds from change to change")
     parser.add_argument("--rate", type=float, default=300.0, help="calls a second")
     given = parser.parse_args()
     kinds = schedule(_QUICK_COUNTS if given.quick else _COUNTS)
-    told = harness.start()
+    environment = harness.start()
     with tempfile.TemporaryDirectory() as folder:
         models = Path(folder)
         questions = prepare(models)
@@ -98,19 +99,19 @@ def main() -> None:
                 reloading = figures(questions, asking.result())
     runs = [Run("weir", STILL, 0, still), Run("weir", RELOADING, 0, reloading)]
     growth = report(runs, steps)
-    harness.write(given.json, {**told, "steps": [asdict(step) for step in steps]}, runs)
+    harness.write(given.json, {**environment, "steps": [asdict(step) for step in steps]}, runs)
     lost = any(run.figures[figure] for run in runs for figure in ("failures", "mismatches"))
     sys.exit(lost or growth > MOST_GROWTH)
 
 
 def schedule(counts: Mapping[Kind, int]) -> list[Kind]:
-    """What becomes of each version, in an order that is always the same."""
+    """The kind of each version, in an order that is always the same."""
     kinds = [kind for kind, count in counts.items() for _ in range(count)]
     return [kinds[place] for place in np.random.default_rng(0).permutation(len(kinds))]
 
 
 def prepare(models: Path) -> list[Question]:
-    """Publish the first version of both models; what is asked of them, in turn."""
+    """Publish the first version of both models; returns the request bodies in turn."""
     random = np.random.default_rng(0)
     fingerprint.publish(models, 1, Kind.GOOD, random)
     torch.manual_seed(0)
@@ -145,7 +146,7 @@ def _of_picture(image: NDArray[np.float32], logits: NDArray[np.float32]) -> Ques
 
 
 def ask(server: Server, questions: Sequence[Question], rate_per_s: float, seconds: float) -> Record:
-    """Every question in turn, again and again for so long."""
+    """Call with every request in turn for a number of seconds."""
     due_s = load.due_times_s(rate_per_s, int(rate_per_s * seconds), seed=0)
     bodies = [question.body for question in questions]
     order = [number % len(bodies) for number in range(len(due_s))]
@@ -153,7 +154,7 @@ def ask(server: Server, questions: Sequence[Question], rate_per_s: float, second
 
 
 def figures(questions: Sequence[Question], record: Record) -> dict[str, float]:
-    """What the answers come to."""
+    """The check of all answers."""
     latencies_ms = load.seen(record).latencies_ms
     answered = [
         (questions[number % len(questions)], answer)
@@ -170,10 +171,10 @@ def figures(questions: Sequence[Question], record: Record) -> dict[str, float]:
 
 
 def changes(server: Server, models: Path, kinds: Sequence[Kind], every_s: float) -> Iterator[Step]:
-    """Load a version of each kind, and the large model again.
+    """Load a version of each kind, and reload the large model.
 
     Raises:
-        SystemExit: what had to be taken was refused, or the other way round.
+        SystemExit: the server rejected a good version, or loaded a bad one.
     """
     random, began_s, serving = np.random.default_rng(0), time.monotonic(), 1
     with Client(server.target) as client:
@@ -186,7 +187,8 @@ def changes(server: Server, models: Path, kinds: Sequence[Kind], every_s: float)
             answer = client.infer(fingerprint.NAME, np.array([[1]]))
             if is_taken != (kind is Kind.GOOD) or answer.version != str(serving):
                 sys.exit(
-                    f"version {number + 2}, {kind.value}: taken: {is_taken}, {answer.version} answers"
+                    f"version {number + 2}, {kind.value}: loaded: {is_taken}, "
+                    f"{answer.version} answers"
                 )
             client.load(LARGE, reload=True)
             large_s = time.monotonic() - started_s - load_s
@@ -209,8 +211,9 @@ def _held(pid: int) -> tuple[float, int, int]:
 
 
 def report(runs: Sequence[Run], steps: Sequence[Step]) -> float:
-    """Print everything; the share by which the server's memory grew after the warm-up."""
-    table = Table("while the server", "requests", "failures", "mismatches", "p50 ms", "p99 ms", "longest ms")  # fmt: skip
+    """Print all results; returns the memory growth after the warm-up as a share."""
+    heads = ("requests", "failures", "mismatches", "p50 ms", "p99 ms", "longest ms")
+    table = Table("while the server", *heads)
     for run in runs:
         counts = (f"{run.figures[each]:,}" for each in ("requests", "failures", "mismatches"))
         times = (f"{run.figures[f'p{each}_ms']:.2f}" for each in (50, 99, 100))
@@ -220,7 +223,8 @@ def report(runs: Sequence[Run], steps: Sequence[Step]) -> float:
     held = Table("after", "MiB", "files", "threads")
     for number in (WARM_UP, len(good)):
         step = good[number - 1]
-        held.add_row(f"{number} good versions", f"{step.resident_mib:.1f}", str(step.files), str(step.threads))  # fmt: skip
+        figures = (f"{step.resident_mib:.1f}", str(step.files), str(step.threads))
+        held.add_row(f"{number} good versions", *figures)
     console.print(held)
     load_s, large_s = ([getattr(step, each) for step in good] for each in ("load_s", "large_s"))
     for name, times_s in ((fingerprint.NAME, load_s), (LARGE, large_s)):

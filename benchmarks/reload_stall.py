@@ -1,14 +1,15 @@
-"""Does loading a large model hurt a small one that serves? LeNet-5 under load while AlexNet is loaded again and again.
+"""A small model under load while a large one loads: LeNet-5 while AlexNet is reloaded.
 
-    make demo && .venv/bin/python benchmarks/reload_stall.py [--json FILE] [--seconds 20] [--rounds 3]
+    make demo && .venv/bin/python benchmarks/reload_stall.py [--json FILE] [--seconds 20] \
+        [--rounds 3]
 
-Two servers with both models take turns, round by round: one serves, the other meanwhile reloads AlexNet by
-`RepositoryModelLoad`, one load after another until the load ends. Two kinds of load, one picture a call: a closed
-loop of 16 in flight (h2load), and an open loop at a steady mean rate, whose latencies count from when a call was
-due, so that a pause meets all the calls that fall into it. Server, generator, and the loading share the machine's
-cores: what the loading computes is taken from the others.
+Two servers with both models take turns, round by round. One only serves; the other also reloads
+AlexNet by `RepositoryModelLoad`, one load after the other until the calls end. There are two loads,
+one picture per call: a closed loop of 16 in flight (h2load), and an open loop, whose latency counts
+from when a call was due, so that a pause shows in every call that it delays. Server, generator and
+loading share the cores, so the loading slows the others.
 
-AlexNet's bundle is made on the first run, a minute and 244 MB under `.bench/`.
+The first run makes AlexNet's bundle, which takes a minute and 244 MB under `.bench/`.
 """
 
 import shutil
@@ -44,7 +45,7 @@ _PERCENTILES = (50, 99, 99.9, 100)
 
 
 def main() -> None:
-    """Measure, then print a table and, if asked, write everything down."""
+    """Measure, print tables and write the JSON file."""
     parser = harness.arguments(__doc__.splitlines()[0], rounds=3)
     parser.add_argument("--models", type=Path, default=Path(".demo/models"), help="with LeNet-5")
     parser.add_argument("--large", type=Path, default=Path(".bench/models"), help="with AlexNet")
@@ -55,7 +56,7 @@ def main() -> None:
     if not graph_of(given.models).is_file():
         sys.exit(f"{graph_of(given.models)} is missing: run `make demo` first")
     alexnet.make_bundles(given.large)
-    told = harness.start()
+    environment = harness.start()
     seconds = 3.0 if given.quick else given.seconds
     with tempfile.TemporaryDirectory() as folder:
         models = Path(folder)
@@ -70,13 +71,13 @@ def main() -> None:
             lambda rival, server: measure(rival, server, given.rate, seconds),
         )
     report(runs)
-    harness.write(given.json, told, runs)
+    harness.write(given.json, environment, runs)
 
 
 def measure(
     rival: Rival, server: Server, rate_per_s: float, seconds: float
 ) -> Iterator[tuple[str, Mapping[str, float]]]:
-    """Both kinds of load against one server process, which reloads meanwhile, or not."""
+    """Both loads against one server process, with or without reloads."""
     picture = np.random.default_rng(0).integers(0, 256, (1, 28, 28, 1), np.uint8)
     body = load.infer_body(MODEL, image=picture)
     with tempfile.TemporaryDirectory() as folder:
@@ -97,14 +98,14 @@ def measure(
 
 
 def check_answered(server: Server, calls: int) -> None:
-    """Leave unless the server, which nobody else asks, answered so many calls OK since it started."""
+    """Exit unless the server answered exactly this number of calls OK since its start."""
     if (answered := server.answered(calls)) != calls:
         sys.exit(f"run void: of {calls} calls {answered:.0f} were answered OK")
 
 
 @contextmanager
 def reloading(server: Server, wanted: bool) -> Iterator[list[float]]:  # noqa: FBT001 - one of two
-    """Reload AlexNet again and again meanwhile, if that is wanted; how long each load took.
+    """Reload AlexNet in a loop if `wanted`; the durations of the loads.
 
     Raises:
         grpc.RpcError: a load failed.
@@ -137,7 +138,7 @@ def _reload(server: Server, loads_s: list[float], is_over: threading.Event) -> N
 
 
 def figures(sent: Sent, loads_s: list[float]) -> dict[str, float]:
-    """What one run came to."""
+    """The result of one run."""
     return {
         "calls_per_s": len(sent.latencies_ms) / sent.seconds,
         **{f"p{each}_ms": percentile(sent.latencies_ms, each) for each in _PERCENTILES},
@@ -148,9 +149,19 @@ def figures(sent: Sent, loads_s: list[float]) -> dict[str, float]:
 
 def report(runs: list[Run]) -> None:
     """Medians over the rounds with their spread, and ratios within rounds."""
-    table = Table("load", "server", "calls/s", "p50 ms", "p99 ms", "p99.9 ms", "longest ms", "loads", "s each")  # fmt: skip
-    forms = {"calls_per_s": ",.0f", "p50_ms": ".2f", "p99_ms": ".2f", "p99.9_ms": ".1f", "p100_ms": ".0f",
-             "loads": ".0f", "load_s": ".1f"}  # fmt: skip
+    table = Table(
+        *("load", "server", "calls/s", "p50 ms", "p99 ms", "p99.9 ms", "longest ms", "loads"),
+        "s each",
+    )
+    forms = {
+        "calls_per_s": ",.0f",
+        "p50_ms": ".2f",
+        "p99_ms": ".2f",
+        "p99.9_ms": ".1f",
+        "p100_ms": ".0f",
+        "loads": ".0f",
+        "load_s": ".1f",
+    }
     for case in (CLOSED, OPEN):
         for rival in (STILL, RELOADING):
             found = (

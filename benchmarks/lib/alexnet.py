@@ -1,8 +1,8 @@
-"""AlexNet for benchmarks: two bundles with random weights, and photographs for them to look at.
+"""AlexNet for benchmarks: two bundles with random weights, and photographs as inputs.
 
-`alexnet` takes pictures as `weir export --weights` makes it: uint8, normalised in the graph.
-`alexnet-fp32` takes what a client has to send to a graph without that: normalised float32.
-Speed does not depend on the weights.
+`alexnet` takes pictures as `weir export --weights` publishes it: uint8, normalised in the graph.
+`alexnet-fp32` takes normalised float32, which a graph without normalisation needs. The speed does
+not depend on the weights.
 """
 
 import io
@@ -30,7 +30,7 @@ _JPEG_QUALITY = 90
 
 
 class _Normalised(nn.Module):
-    """AlexNet as it is trained: image float32 (B, 3, H, W), normalised by the caller."""
+    """AlexNet for training: image float32 (B, 3, H, W), normalised by the caller."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class _Normalised(nn.Module):
 
 
 def make_bundles(models: Path) -> None:
-    """Publish what is not there yet; a minute each, 244 MB each."""
+    """Publish the bundles that are absent; each takes a minute and 244 MB."""
     torch.manual_seed(0)
     network = AlexNet(classes=_CLASSES, height=SIDE, width=SIDE).eval()
     if not (models / PICTURES).exists():
@@ -55,7 +55,7 @@ def make_bundles(models: Path) -> None:
 
 
 def photographs() -> list[NDArray[np.uint8]]:
-    """The middles of scikit-learn's two photographs: (224, 224, 3) each."""
+    """Centre crops of scikit-learn's two photographs: (224, 224, 3) each."""
     crops = []
     for photograph in load_sample_images().images:
         top, left = ((size - SIDE) // 2 for size in photograph.shape[:2])
@@ -64,7 +64,7 @@ def photographs() -> list[NDArray[np.uint8]]:
 
 
 def normalise(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(224, 224, 3) as `alexnet-fp32` takes it: (1, 3, 224, 224)."""
+    """The input (1, 3, 224, 224) of `alexnet-fp32` from a picture (224, 224, 3)."""
     mean, std = np.array((IMAGENET_MEAN, IMAGENET_STD), np.float32)
     scaled = (picture.astype(np.float32) / 255 - mean) / std
     return np.ascontiguousarray(scaled.transpose(2, 0, 1)[np.newaxis], np.float32)

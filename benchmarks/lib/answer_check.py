@@ -1,4 +1,4 @@
-"""Whether a server answers rightly: nothing is measured of one that does not."""
+"""Answer check: a server is measured only if its answers equal raw ONNX Runtime."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ _TOLERANCE = 1e-5
 def check_answers(
     server: Server, model: str, graph: Path, requests: Sequence[Mapping[str, NDArray[Any]]]
 ) -> None:
-    """Compare a server's answers, one request at a time, with ONNX Runtime's alone.
+    """Compare a server's answers, one request at a time, with raw ONNX Runtime.
 
     Raises:
         SystemExit: they differ.
@@ -35,7 +35,8 @@ def check_answers(
             for name, expected in zip(names, session.run(names, inputs), strict=True):
                 if not _are_close(outputs[name], expected):
                     sys.exit(
-                        f"{server.target}: {model}: {name}: expected {expected}, got {outputs[name]}"
+                        f"{server.target}: {model}: {name}: "
+                        f"expected {expected}, got {outputs[name]}"
                     )
 
 

@@ -1,4 +1,4 @@
-"""Charts of benchmarks."""
+"""Charts of benchmark results."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,14 +14,14 @@ _INCHES, _DPI = (10.0, 4.5), 120
 
 
 class Point(NamedTuple):
-    """One place on a curve; the spread is of the rounds."""
+    """One point of a curve, with its spread over the rounds."""
 
     x: float
     y: Spread
 
 
 class Curve(NamedTuple):
-    """A line through points; those of one colour belong together."""
+    """A curve through points; related curves share a colour."""
 
     name: str
     points: Sequence[Point]
@@ -37,14 +37,14 @@ def bars(
     cases: Sequence[str],
     figures: Mapping[str, str],
 ) -> None:
-    """A panel a figure, a group of bars a case, a bar a rival; whiskers from the least to the most.
+    """Bar chart: a panel per figure, a group per case, a bar per rival; whiskers show the range.
 
     Args:
         path: of the PNG.
-        runs: what was measured.
+        runs: the measurements.
         rivals: in the order of a group.
         cases: in the order of the groups.
-        figures: by name, what the panel's axis says.
+        figures: the axis title of each panel by figure.
     """
     picture, panels = _panels(len(figures))
     width, measured = 0.8 / len(rivals), {(run.rival, run.case) for run in runs}
@@ -70,7 +70,7 @@ def bars(
 def curves(
     path: Path, panels: Mapping[str, Sequence[Curve]], *, x_label: str, y_label: str
 ) -> None:
-    """A panel a title, in each its curves; the y axis is logarithmic."""
+    """Line chart: a panel per title with its curves; the y axis is logarithmic."""
     picture, axes = _panels(len(panels))
     for axis, (title, drawn) in zip(axes, panels.items(), strict=True):
         for curve in drawn:

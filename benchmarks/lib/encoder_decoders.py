@@ -1,4 +1,4 @@
-"""Encoder-decoders for benchmarks: bundles of finished runs, and the test sources they are asked about."""
+"""Encoder-decoders for benchmarks: bundles of finished runs, and their test sources."""
 
 from pathlib import Path
 
@@ -13,14 +13,14 @@ from weir.training.seq2seq.recipes import Seq2SeqRecipe
 
 
 def make_bundle(run: Path, models: Path) -> str:
-    """Publish a run under its own name, if that is not there yet; the name."""
+    """Publish a run under its own name if it is absent; returns the name."""
     if not (models / run.name).exists():
         publish_run(run, to=models, name=run.name)
     return run.name
 
 
 def sources(run: Path) -> list[NDArray[np.int64]]:
-    """The test set, each different source once, as long as the network is used to."""
+    """The distinct test sources that are not longer than the training limit."""
     record = read_record(run)
     most = part_of(record, Seq2SeqRecipe).source.most_tokens
     rows = encode(load_test(record).sources, load_sides(run).source, run.name)

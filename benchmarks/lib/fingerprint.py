@@ -1,7 +1,7 @@
-"""A model that says which version it is in every row; bundles of it, good and bad, and the judge of its answers.
+"""Fingerprint model, whose rows contain its version; good and bad bundles of it, and a check.
 
-Integers only, so exact whatever the batch: it finds rows that were mixed up and versions that are called by
-another's number.
+It computes with integers only, so its answers are exact in every batch. The check finds mixed-up
+rows and wrong version numbers.
 """
 
 from enum import Enum
@@ -25,7 +25,8 @@ _MODULUS = 1_000_003
 _GRAPH = """
 <ir_version: 10, opset_import: ["" : 21]>
 fingerprint (int64[batch, n] row) => (int64[batch, n] echo, int64[batch] hash, int64[batch] version)
-<int64 zero = {{0}}, int64 one = {{1}}, int64 modulus = {{{modulus}}}, int64[1] last = {{1}}, int64[1] served = {{{version}}}>
+<int64 zero = {{0}}, int64 one = {{1}}, int64 modulus = {{{modulus}}},
+ int64[1] last = {{1}}, int64[1] served = {{{version}}}>
 {{
     echo = Identity(row)
     width = Shape <start = 1, end = 2> (row)
@@ -44,7 +45,7 @@ Rows = NDArray[np.int64]
 
 
 class Kind(Enum):
-    """What becomes of a bundle before it is loaded."""
+    """The kind of a bundle: good, broken or half copied."""
 
     GOOD = "good"
     BROKEN = "broken"
@@ -52,7 +53,7 @@ class Kind(Enum):
 
 
 def publish(models: Path, version: int, kind: Kind, random: np.random.Generator) -> None:
-    """Put a version into a repository; of one that is not good, where it breaks is drawn."""
+    """Write a version into a repository; the place of damage in a bad one is random."""
     rows = np.array([[1, 2, 3], [4, 5, 6]])
     outputs = {"echo": rows, "hash": hash_of(rows), "version": np.full(2, version)}
     tolerance = Tolerance(absolute=0.0, relative=0.0)
@@ -67,20 +68,20 @@ def publish(models: Path, version: int, kind: Kind, random: np.random.Generator)
 
 
 def hash_of(rows: Rows) -> Rows:
-    """What the model answers as `hash` for rows (B, N): an integer a row, (B,)."""
+    """The model's `hash` of rows (B, N): one integer per row, (B,)."""
     hashes: Rows = (rows % _MODULUS * np.arange(1, rows.shape[1] + 1)).sum(axis=1)
     return hashes
 
 
 def is_right(answer: bytes, rows: Rows) -> bool:
-    """Whether an answer holds these rows' values, and those of the version that it names."""
+    """Whether an answer holds these rows' values and those of the version that it names."""
     (message,) = messages(answer)
-    told = pb.ModelInferResponse.FromString(message)
-    named = int(told.model_version)
+    response = pb.ModelInferResponse.FromString(message)
+    named = int(response.model_version)
     expected = {"echo": rows, "hash": hash_of(rows), "version": np.full(len(rows), named)}
     got = {
         output.name: np.frombuffer(raw, np.int64).reshape(output.shape)
-        for output, raw in zip(told.outputs, told.raw_output_contents, strict=True)
+        for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)
     }
     return got.keys() == expected.keys() and all(
         np.array_equal(got[name], values) for name, values in expected.items()
@@ -94,7 +95,7 @@ def _flip_a_bit(path: Path, random: np.random.Generator) -> None:
 
 
 def _break_off(directory: Path, random: np.random.Generator) -> None:
-    """Leave what there is of a copy that has come into the middle of a file."""
+    """Truncate a copy in the middle of a file."""
     names = [MODEL, GOLDEN, CONTRACT]
     last = int(random.integers(len(names)))
     path = directory / names[last]

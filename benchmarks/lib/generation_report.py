@@ -1,4 +1,4 @@
-"""What `generation.py` found, told: throughput, latency against load, work done for nothing, answers that differ."""
+"""Report of `generation.py`: throughput, latency against load, wasted steps, differing answers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,11 +26,11 @@ _TARGETS = (
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A model, and what it is asked.
+    """A model and its requests.
 
     Attributes:
         bodies: a request for each source.
-        answers: of each server by source, as far as they came.
+        answers: by server and source, as far as there are any.
     """
 
     model: str
@@ -38,14 +38,14 @@ class Asked:
     answers: dict[str, dict[int, tuple[int, ...]]] = field(default_factory=dict)
 
     def keep(self, rival: str, schedule: Schedule, record: Record) -> None:
-        """Remember what a server answered."""
+        """Record the answers of a server."""
         kept = self.answers.setdefault(rival, {})
         for source, answer in zip(schedule.order, record.answers, strict=True):
             if answer:
                 kept[source] = tokens_of(answer)
 
     def differing(self, rival: str, other: str) -> tuple[int, int]:
-        """How many sources two servers answered differently, of how many that both answered."""
+        """Number of sources that two servers answered differently, and that both answered."""
         ours, theirs = self.answers[rival], self.answers[other]
         both = ours.keys() & theirs.keys()
         return sum(ours[source] != theirs[source] for source in both), len(both)
@@ -53,7 +53,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What the decoder did so far: runs, rows in them, and rows that made a token or an end."""
+    """Counters of the decoder: runs, their rows, and the rows that made a token or an end."""
 
     steps: float
     rows: float
@@ -61,7 +61,7 @@ class Work:
 
     @classmethod
     def of(cls, server: Server, model: str) -> Self:
-        """What a server counted."""
+        """A server's counters."""
         having = f'model="{model}"'
         made = ("weir_generation_tokens_total", "weir_generation_finished_total")
         return cls(
@@ -71,7 +71,7 @@ class Work:
         )
 
     def until(self, later: "Work") -> dict[str, float]:
-        """What was done since then: rows a step, and the share of them computed for nothing."""
+        """The difference since `before`: rows per step, and the share of wasted rows."""
         rows = later.rows - self.rows
         return {
             "rows_a_step": rows / (later.steps - self.steps),
@@ -80,7 +80,7 @@ class Work:
 
 
 def tokens_of(answer: bytes) -> tuple[int, ...]:
-    """Of the only row of an answer."""
+    """The tokens of the only row of an answer."""
     response = pb.ModelInferResponse.FromString(messages(answer)[0])
     contents = zip(response.outputs, response.raw_output_contents, strict=True)
     raw = {output.name: data for output, data in contents}
@@ -89,7 +89,7 @@ def tokens_of(answer: bytes) -> tuple[int, ...]:
 
 
 def latencies(record: Record) -> dict[str, float]:
-    """Of the calls that were answered, the share that was, and how late the generator itself was."""
+    """Latency of the answered calls, their share, and the lateness of the generator."""
     answered = np.array([bool(answer) for answer in record.answers])
     taken_ms = ((record.ended_s - record.began_s) * 1000)[answered].tolist()
     return {
@@ -101,12 +101,12 @@ def latencies(record: Record) -> dict[str, float]:
 
 
 def case_of(share: float) -> str:
-    """A load in words: a multiple of what `whole` could do."""
+    """The name of a load: a multiple of the throughput of `whole`."""
     return f"load {share:g}"
 
 
 def report(asked: Asked, runs: Sequence[Run]) -> None:
-    """Medians and spreads over the rounds, the ratios that have a target, and whether answers agree."""
+    """Medians and spreads over the rounds, ratios with a target, and whether answers agree."""
     console.print(_throughput(asked.model, runs))
     console.print(_latency(asked.model, runs))
     measured = {(run.rival, run.case) for run in runs}
@@ -120,7 +120,7 @@ def report(asked: Asked, runs: Sequence[Run]) -> None:
 
 
 def curves(runs: Sequence[Run], shares: Sequence[float]) -> list[Curve]:
-    """Latency against load, of each server p50 and p99."""
+    """Chart of latency against load, p50 and p99 of each server."""
     measured = {(run.rival, run.case) for run in runs}
     drawn = []
     for colour, rival in enumerate((ONE, WHOLE, STEPS)):

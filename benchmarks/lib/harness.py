@@ -1,8 +1,9 @@
-"""How a benchmark here is run and told: rivals take turns, round by round, and medians and ratios are of rounds.
+"""Benchmark harness: rivals take turns, round by round; results are medians and ratios of rounds.
 
-In each round every rival starts as a process of its own, is measured in every case, and stops before the next one
-starts: A B C A B C. A ratio compares two rivals within one round, so that what slows the machine for a while slows
-both; of the rounds' ratios the median is told, with the least and the greatest.
+In each round every rival starts as a process of its own, is measured in every case, and stops
+before the next one starts: A B C A B C. A ratio compares two rivals within one round, so that a
+slow phase of the machine affects both. The harness reports the median, the minimum and the maximum
+of the rounds' ratios.
 """
 
 import argparse
@@ -25,7 +26,7 @@ console = Console(width=150)
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """A server to be measured; `start` gives it while it runs."""
+    """A server to measure; `start` runs it."""
 
     name: str
     start: Callable[[], AbstractContextManager[Server]]
@@ -33,7 +34,7 @@ class Rival:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one rival did in one case in one round: figures by name."""
+    """The figures of one rival in one case in one round, by name."""
 
     rival: str
     case: str
@@ -43,7 +44,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Of one figure over the rounds."""
+    """The median and the range of one figure over the rounds."""
 
     median: float
     least: float
@@ -63,8 +64,8 @@ def take_turns(
 
     Args:
         rivals: in the order of a round.
-        rounds: how many.
-        measure: the cases of a rival that runs, each with its figures.
+        rounds: their number.
+        measure: yields the cases of a running rival with their figures.
     """
     runs = []
     for number in range(rounds):
@@ -82,7 +83,7 @@ def spread(runs: Iterable[Run], rival: str, case: str, figure: str) -> Spread:
 
 
 def ratio(runs: Sequence[Run], figure: str, *, case: str, of: str, to: str) -> Spread:
-    """A figure of one rival as a multiple of another's in the same round."""
+    """The ratio of a figure of two rivals within a round."""
     ours, theirs = (
         {run.round: run.figures[figure] for run in runs if (run.rival, run.case) == (name, case)}
         for name in (of, to)
@@ -91,7 +92,7 @@ def ratio(runs: Sequence[Run], figure: str, *, case: str, of: str, to: str) -> S
 
 
 def arguments(description: str, *, rounds: int) -> argparse.ArgumentParser:
-    """The flags that every benchmark of servers has."""
+    """The options of every server benchmark."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, metavar="FILE", help="every run, to this file")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="a chart, as PNG")
@@ -109,23 +110,24 @@ def arguments(description: str, *, rounds: int) -> argparse.ArgumentParser:
 
 
 def start() -> dict[str, object]:
-    """What has to be told beside the figures; called before anything runs."""
-    told = {
+    """Machine, command and other load, printed and returned; call it before anything runs."""
+    environment = {
         "machine": machine(),
         "command": sys.argv,
         "busy_cores_before": round(busy_cores(), 2),
     }
     console.print(
-        f"{told['machine']}\nother work kept {told['busy_cores_before']} cores busy beforehand",
+        f"{environment['machine']}\n"
+        f"other load kept {environment['busy_cores_before']} cores busy beforehand",
         highlight=False,
     )
-    return told
+    return environment
 
 
-def write(path: Path | None, told: Mapping[str, object], runs: Sequence[Run]) -> None:
-    """Everything that was measured, to a file, if one is wanted."""
+def write(path: Path | None, environment: Mapping[str, object], runs: Sequence[Run]) -> None:
+    """Write all measurements to a file, if one is given."""
     if path:
-        document = {**told, "runs": [asdict(run) for run in runs]}
+        document = {**environment, "runs": [asdict(run) for run in runs]}
         path.write_text(json.dumps(document, indent=1) + "\n")
 
 

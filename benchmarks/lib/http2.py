@@ -1,13 +1,13 @@
-"""gRPC calls as bytes of HTTP/2, and answers from bytes: no socket, no clock.
+"""HTTP/2 for gRPC calls: bytes to send from calls, events from received bytes. No socket, no clock.
 
-As much of RFC 9113 as one side of a benchmark needs, so that a call costs the generator a tenth of what it costs
-through grpcio:
+It covers the part of RFC 9113 that one side of a benchmark needs. So a call costs the generator a
+tenth of a call through grpcio:
 
-- Every call's headers are the same bytes: literals, nothing in a table.
-- Of what comes, headers are not decoded. A gRPC server that refuses a call sends no message, so a call that ended
-  with a message was answered, and one without was not.
-- What a call holds is known beforehand, so it goes out as a whole, once the connection's window has room for it and
-  fewer calls are open than the server allows.
+- The headers of every call are the same bytes: literals, without a dynamic table.
+- Received headers are not decoded. A gRPC server that rejects a call sends no message, so a call
+  with a message was answered, and one without was rejected.
+- The content of a call is known beforehand. It is sent as a whole once the connection's window has
+  room for it and the number of open calls is below the server's limit.
 """
 
 import struct
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 MAX_BODY_BYTES = 65_535
-"""What any server's stream takes without being asked."""
+"""The initial window of a stream."""
 
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 _END_STREAM, _ACK, _END_HEADERS = 1, 1, 4
@@ -29,23 +29,23 @@ _HEAD = struct.Struct(">HBBBI")
 
 
 class Event(NamedTuple):
-    """Something that came for a call: its first bytes (`answer` is None), or its end, with all of them."""
+    """An event of a call: its first bytes (`answer` is None), or its end with all bytes."""
 
     stream: int
     answer: bytes | None
 
 
 class Broken(Exception):
-    """The server ended the connection."""
+    """The server closed the connection."""
 
 
 class Connection:
-    """One connection's bytes, both ways.
+    """The bytes of one connection, both ways.
 
     Args:
-        authority: the server's place, for the headers.
+        authority: the server's address, for the headers.
         path: the method.
-        bodies: messages, each framed as gRPC sends it; several for a call that sends a stream.
+        bodies: framed messages; several for a call that streams requests.
     """
 
     def __init__(self, authority: str, path: str, bodies: Sequence[bytes]) -> None:
@@ -66,7 +66,7 @@ class Connection:
         self._open: dict[int, list[bytes]] = {}
 
     def call(self, body: int) -> int:
-        """Begin a call with one of the bodies; the number of its stream."""
+        """Begin a call with one of the bodies; returns its stream number."""
         stream = self._next_stream
         self._next_stream += 2
         frames = [_frame(_HEADERS, _END_HEADERS, stream, self._headers)]
@@ -76,7 +76,7 @@ class Connection:
         return stream
 
     def outgoing(self) -> bytes:
-        """What may be sent now, taken out."""
+        """The bytes that may be sent now; removes them."""
         while (
             self._held
             and self._held[0][1] <= self._window
@@ -90,10 +90,10 @@ class Connection:
         return data
 
     def received(self, data: bytes) -> list[Event]:
-        """What these bytes mean for the calls.
+        """The events in received bytes.
 
         Raises:
-            Broken: the server says goodbye.
+            Broken: the server sent GOAWAY.
         """
         data = self._rest + data
         events: list[Event] = []
@@ -115,7 +115,7 @@ class Connection:
             self._take_answer(kind, flags, stream, payload, events)
         elif kind == _SETTINGS and not flags & _ACK:
             settings = dict(struct.iter_unpack(">HI", payload))
-            # A server counts a call a moment longer than its caller can, and refuses one too many.
+            # A server counts a call slightly longer than its caller, and rejects one too many.
             allowed = settings.get(_MAX_CONCURRENT_STREAMS, self._most_open)
             self._most_open = allowed - allowed // 8
             self._outgoing.append(_frame(_SETTINGS, _ACK, 0, b""))
@@ -165,7 +165,7 @@ def headers(authority: str, path: str) -> bytes:
 
 
 def framed(message: bytes) -> bytes:
-    """A message as gRPC sends it."""
+    """A message framed for gRPC."""
     return struct.pack(">BI", 0, len(message)) + message
 
 
@@ -191,7 +191,7 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 def _pieces(body: bytes) -> list[tuple[bytes, int]]:
-    """A body cut to frames, the last of which says that no more comes."""
+    """The DATA frames of a body; the last one ends the stream."""
     starts = range(0, len(body), _FRAME_BYTES)
     return [
         (body[start : start + _FRAME_BYTES], _END_STREAM if start == starts[-1] else 0)

@@ -1,9 +1,9 @@
-"""Load for any server of the Open Inference Protocol, and what it came to.
+"""Load for any server of the Open Inference Protocol, and its result.
 
-Two generators, each a process of its own; nothing is pinned to a core. `h2load` (Debian: nghttp2-client) repeats
-one body as fast as anything does. `benchmarks/lib/load_generator.py` sends bodies that differ, and at times of its choice.
-A run counts only if the server answered each of its calls with OK: of h2load's calls the server's own counter says
-so, of the others the answer itself.
+There are two generators, each a process of its own and not pinned to a core. `h2load` (Debian:
+nghttp2-client) repeats one body at the highest rate. `lib/load_generator.py` sends different bodies
+at given times. A run counts only if the server answered every call with OK. For h2load the server's
+counter shows that, for the other generator the answers do.
 """
 
 import resource
@@ -34,13 +34,13 @@ DATATYPES = {"uint8": "UINT8", "int64": "INT64", "float32": "FP32"}
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What h2load sends, and how many at once.
+    """A load of h2load.
 
     Attributes:
         path: the method.
-        body: a file with the request, framed as gRPC sends it.
+        body: a file with the framed request.
         connections: of the generator.
-        streams: calls open on each connection.
+        streams: open calls on each connection.
     """
 
     path: str
@@ -51,11 +51,11 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What a generator saw.
+    """Measurements of a generator.
 
     Attributes:
         seconds: from the first call to the last answer.
-        cpu_s: the generator's.
+        cpu_s: the generator's CPU time.
     """
 
     latencies_ms: Sequence[float]
@@ -68,9 +68,9 @@ class Outcome:
     """One run of a load generator against one server.
 
     Attributes:
-        cpu_us: the server's CPU time a call.
-        compute_us: time in runs of the model a call, by the wall clock.
-        generator_cpu_us: the generator's CPU time a call.
+        cpu_us: the server's CPU time per call.
+        compute_us: wall-clock time in runs of the model per call.
+        generator_cpu_us: the generator's CPU time per call.
     """
 
     seconds: float
@@ -84,13 +84,13 @@ class Outcome:
 
 
 def require_h2load() -> None:
-    """Leave with a hint if there is no load generator."""
+    """Exit with a hint if h2load is not installed."""
     if shutil.which("h2load") is None:
         sys.exit("h2load is missing: install nghttp2-client")
 
 
 def infer_body(model: str, **inputs: NDArray[Any]) -> bytes:
-    """A `ModelInferRequest`, framed."""
+    """A framed `ModelInferRequest`."""
     request = pb.ModelInferRequest(model_name=model)
     for name, array in inputs.items():
         request.inputs.add(name=name, datatype=DATATYPES[str(array.dtype)], shape=array.shape)
@@ -99,7 +99,7 @@ def infer_body(model: str, **inputs: NDArray[Any]) -> bytes:
 
 
 def send(server: Server, load: Load, calls: int) -> Sent:
-    """So many calls from h2load."""
+    """Send a number of calls by h2load."""
     with tempfile.NamedTemporaryFile() as log:
         command = [
             "h2load", "-n", str(calls), "-c", str(load.connections), "-m", str(load.streams),
@@ -117,7 +117,7 @@ def send_varied(schedule: Schedule) -> Record:
     """Make the calls of a schedule.
 
     Raises:
-        SystemExit: one was not answered, so that the run is void.
+        SystemExit: a call was not answered, so the run is void.
     """
     record = send_open(schedule)
     if refused := sum(not answer for answer in record.answers):
@@ -126,7 +126,7 @@ def send_varied(schedule: Schedule) -> Record:
 
 
 def send_open(schedule: Schedule) -> Record:
-    """The same, where refusals are part of the answer."""
+    """Make the calls of a schedule; rejected calls are allowed."""
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder) / "schedule.npz", Path(folder) / "record.npz"
         load_generator.write_schedule(schedule, files[0])
@@ -136,7 +136,7 @@ def send_open(schedule: Schedule) -> Record:
 
 
 def seen(record: Record) -> Sent:
-    """A record in the words of `Sent`."""
+    """The measurements of a record."""
     latencies_ms = (record.ended_s - record.began_s) * 1000
     return Sent(latencies_ms.tolist(), float(record.ended_s.max()), record.cpu_s)
 
@@ -147,7 +147,7 @@ def due_times_s(rate_per_s: float, calls: int, seed: int) -> list[float]:
 
 
 def measure(server: Server, load: Load, *, trial_calls: int, seconds: float) -> Outcome:
-    """A short run of h2load to learn the rate, then one of about so many seconds."""
+    """A short run of h2load measures the rate, then one of about `seconds` is measured."""
     expected = server.answered(0) + trial_calls
     rate = trial_calls / send(server, load, trial_calls).seconds
     if (ok := server.answered(expected)) != expected:
@@ -158,10 +158,10 @@ def measure(server: Server, load: Load, *, trial_calls: int, seconds: float) -> 
 
 
 def watch(server: Server, calls: int, sending: Callable[[], Sent]) -> Outcome:
-    """Send, and read the server's figures before and after.
+    """Send calls, and read the server's counters before and after.
 
     Raises:
-        SystemExit: the server did not count so many answers.
+        SystemExit: the server counted another number of answers.
     """
     ok, batches, computed_s = server.answered(0), server.batches(), server.computed_s()
     cpu_s = server.cpu_s()
@@ -183,6 +183,6 @@ def watch(server: Server, calls: int, sending: Callable[[], Sent]) -> Outcome:
 
 
 def _children_cpu_s() -> float:
-    """CPU time of ended children: the generator's runs, for the server has not ended."""
+    """CPU time of ended child processes: the generator's, since the server still runs."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime

@@ -1,13 +1,13 @@
-"""A process that calls a server with bodies of its choice, and notes when each call began and ended.
+"""Load generator process: calls with different bodies at given times; records start and end.
 
     python -m benchmarks.lib.load_generator SCHEDULE RECORD
 
-`load.send_varied` starts it. Unlike h2load it sends a different body with every call, reads streams, and can
-send at given times whatever the server does. One thread; calls take turns on the connections. In a closed loop
-the next call starts when one ends, on the same connection; in an open loop each is due at a time that was drawn
-beforehand, and its latency counts from then, however late it was sent.
+`load.send_varied` starts it. Unlike h2load it sends a different body with every call, reads
+streams, and sends at given times whatever the server does. It has one thread; calls take turns on
+the connections. In a closed loop the next call starts when one ends, on the same connection. In an
+open loop the latency of a call counts from when it was due, however late it was sent.
 
-What it costs itself, and how fast and how punctual it can be: `benchmarks/ceiling.py`.
+`benchmarks/ceiling.py` measures its rate, cost and lateness.
 """
 
 import gc
@@ -32,16 +32,16 @@ _clock = time.perf_counter
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Which calls, and when.
+    """The calls to make, and when.
 
     Attributes:
         target: `host:port`.
         path: the method.
-        bodies: framed; what calls may send.
-        order: for each call which of the bodies.
+        bodies: framed request bodies.
+        order: the index of each call's body.
         in_flight: of a closed loop.
-        due_s: of an open loop, when each call is due, from the start; empty in a closed loop.
-        connections: that are used.
+        due_s: of an open loop, when each call is due, from the start; empty for a closed loop.
+        connections: their number.
     """
 
     target: str
@@ -55,15 +55,15 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What became of the calls, each array in the order of the schedule; times in seconds from the start.
+    """Results of the calls, in the order of the schedule; times in seconds from the start.
 
     Attributes:
-        began_s: when a call was sent, in an open loop when it was due.
+        began_s: when a call was sent; in an open loop, when it was due.
         sent_s: when it was sent.
-        first_s: when its first bytes came, NaN if none did.
+        first_s: when its first bytes arrived, NaN without any.
         ended_s: when it ended.
-        answers: what came.
-        cpu_s: of this process, meanwhile.
+        answers: the received bytes.
+        cpu_s: CPU time of this process.
     """
 
     began_s: NDArray[np.float64]
@@ -107,7 +107,7 @@ class Generator:
         return Record(began, self._sent, self._first, self._end, self._answers, cpu_s)
 
     def _send_due(self) -> float:
-        """Send what is due in an open loop; how long until the next is."""
+        """Send the calls that are due in an open loop; the time until the next one."""
         due_s = self._schedule.due_s
         if not due_s or self._next == self._count:
             return SILENCE_S
@@ -156,7 +156,7 @@ class Generator:
 
 
 def write_schedule(schedule: Schedule, path: Path) -> None:
-    """Put a schedule into a file."""
+    """Write a schedule to a file."""
     np.savez(
         path,
         target=schedule.target,
@@ -170,7 +170,7 @@ def write_schedule(schedule: Schedule, path: Path) -> None:
 
 
 def read_schedule(path: Path) -> Schedule:
-    """The schedule of a file."""
+    """Read a schedule from a file."""
     with np.load(path) as file:
         return Schedule(
             target=str(file["target"]),
@@ -184,7 +184,7 @@ def read_schedule(path: Path) -> Schedule:
 
 
 def write_record(record: Record, path: Path) -> None:
-    """Put a record into a file."""
+    """Write a record to a file."""
     np.savez(
         path,
         began_s=record.began_s,
@@ -197,7 +197,7 @@ def write_record(record: Record, path: Path) -> None:
 
 
 def read_record(path: Path) -> Record:
-    """The record of a file."""
+    """Read a record from a file."""
     with np.load(path) as file:
         return Record(
             began_s=file["began_s"],

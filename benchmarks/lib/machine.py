@@ -1,4 +1,4 @@
-"""Where something was measured, and what ONNX Runtime does there alone."""
+"""The machine of a measurement, and raw ONNX Runtime on it."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ import onnxruntime as ort
 
 
 def machine() -> str:
-    """Where this was measured."""
+    """Cores, Python and package versions."""
     return (
         f"{os.cpu_count()} cores {platform.machine()}, Python {platform.python_version()}, "
         f"grpcio {grpc.__version__}, onnxruntime {ort.__version__}, weir {version('weir')}"
@@ -19,7 +19,7 @@ def machine() -> str:
 
 
 def raw_session(graph: Path, threads: int) -> ort.InferenceSession:
-    """A graph in ONNX Runtime alone, with the options of `weir.server.runtime.session`."""
+    """A session of raw ONNX Runtime with the options of `weir.server.runtime.session`."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -29,14 +29,14 @@ def raw_session(graph: Path, threads: int) -> ort.InferenceSession:
 
 
 def busy_cores(seconds: float = 1.0) -> float:
-    """How many cores the machine keeps busy at present."""
+    """Number of cores that are busy now."""
     before = _busy_s()
     time.sleep(seconds)
     return (_busy_s() - before) / seconds
 
 
 def _busy_s() -> float:
-    """CPU time of all cores so far, but for idling, waiting for disks, and being a guest twice."""
+    """CPU time of all cores so far, without idle and I/O wait; guest time counts once."""
     fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
     user, nice, system, _idle, _iowait, *interrupts_and_steal = fields[:8]
     return (user + nice + system + sum(interrupts_and_steal)) / os.sysconf("SC_CLK_TCK")

@@ -1,8 +1,8 @@
-"""MLServer as a rival, around the graph of a bundle: a custom runtime with adaptive batching.
+"""MLServer as a rival: a custom runtime around a bundle's graph, with adaptive batching.
 
-ONNX Runtime on the CPU (`rivals/onnx_runtime.py`), one process, one thread, batches as large as the bundle's.
-A batch that is not full is waited for 20 ms: of 1, 5 and 20 that answers most with 128 in flight. A caller by itself
-would wait as long each time, so it is to be measured with many only.
+ONNX Runtime on the CPU (`rivals/onnx_runtime.py`), one process, one thread, the bundle's batch
+size. A partial batch waits 20 ms: of 1, 5 and 20 ms that gives the highest throughput with 128 in
+flight. A single caller would wait as long each time, so measure it with many callers only.
 """
 
 import json
@@ -32,7 +32,7 @@ _MAX_BATCH_TIME_S = 0.02
 
 @contextmanager
 def serving(work: Path, models: Path, name: str, *, max_rows: int) -> Iterator[Server]:
-    """MLServer on the graph of a bundle, once it is ready; arguments as of `triton_server.serving`."""
+    """MLServer with the graph of a bundle, once it is ready; arguments as of `triton.serving`."""
     python = virtual_environments.make(
         work / "mlserver", [[PACKAGE, f"onnxruntime=={ort.__version__}"]]
     )
@@ -53,7 +53,7 @@ def serving(work: Path, models: Path, name: str, *, max_rows: int) -> Iterator[S
 
 
 def model_settings(name: str, max_rows: int) -> dict[str, object]:
-    """What MLServer is told of the model."""
+    """MLServer's settings of the model."""
     return {
         "name": name,
         "implementation": f"{_RIVAL.stem}.OnnxRuntime",

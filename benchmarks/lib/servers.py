@@ -1,4 +1,4 @@
-"""A server as its own process, and what may be read of it from outside: its counters and its CPU time."""
+"""A server process, and its metrics and CPU time as seen from outside."""
 
 import os
 import socket
@@ -23,14 +23,14 @@ _STOPPED_WITHIN_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What a kind of server calls its own figures on its page of metrics.
+    """Names of a server's metrics.
 
     Attributes:
         answered: calls answered OK.
-        answered_having: a text that tells those samples from others of the same name.
+        answered_having: a text in those samples that other samples of the name lack.
         batches: runs of the model.
-        computed: time in them.
-        computed_unit_s: of that time.
+        computed: time in runs of the model.
+        computed_unit_s: the unit of that time.
     """
 
     answered: str
@@ -45,7 +45,7 @@ WEIR = Counters("weir_requests_total", '"OK"', "weir_batches_total", "weir_compu
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server process; `metrics` is the place of its page of metrics."""
+    """A running server process; `metrics` is the address of its metrics page."""
 
     pid: int
     target: str
@@ -53,12 +53,12 @@ class Server:
     counters: Counters
 
     def total(self, metric: str, having: str = "") -> float:
-        """The sum of a counter's samples, of those that hold a text."""
+        """The sum of the counter's samples that contain a text."""
         with urllib.request.urlopen(f"http://{self.metrics}/metrics") as response:
             return total(response.read().decode(), metric, having)
 
     def answered(self, expected: float) -> float:
-        """Calls answered OK so far; a batch is counted a moment after its answers were sent."""
+        """Calls answered OK so far; a batch is counted shortly after its answers."""
         counters, end_s = self.counters, time.perf_counter() + _COUNTED_WITHIN_S
         while (
             count := self.total(counters.answered, counters.answered_having)
@@ -71,16 +71,16 @@ class Server:
         return self.total(self.counters.batches)
 
     def computed_s(self) -> float:
-        """Time in them so far."""
+        """Time in runs of the model so far."""
         return self.total(self.counters.computed) * self.counters.computed_unit_s
 
     def cpu_s(self) -> float:
-        """User and system time so far, of the process and of those it started."""
+        """User and system time so far, of the process and its children."""
         return sum(map(_cpu_s, family(self.pid)))
 
 
 def total(page: str, metric: str, having: str = "") -> float:
-    """The sum of a metric's samples on a page, of those that hold a text."""
+    """The sum of a metric's samples on a page that contain a text."""
     return sum(
         float(line.split()[-1])
         for line in page.splitlines()
@@ -89,10 +89,10 @@ def total(page: str, metric: str, having: str = "") -> float:
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that descend from it."""
+    """A process and all its descendants."""
     children: dict[int, list[int]] = {}
     for place in Path("/proc").glob("[0-9]*/stat"):
-        # It may have ended since it was listed.
+        # The process may have ended meanwhile.
         with suppress(FileNotFoundError, ProcessLookupError):
             children.setdefault(int(_fields(place)[1]), []).append(int(place.parent.name))
     found = [pid]
@@ -107,7 +107,7 @@ def _cpu_s(pid: int) -> float:
 
 
 def _fields(stat: Path) -> list[str]:
-    """Of a process, from its state on: what stands before may hold blanks."""
+    """The fields of /proc/PID/stat after the name, which may contain blanks."""
     return stat.read_text().rpartition(")")[2].split()
 
 
@@ -115,7 +115,7 @@ def _fields(stat: Path) -> list[str]:
 def serving(
     models: Path, names: Sequence[str], *flags: str, module: str = "server"
 ) -> Iterator[Server]:
-    """`weir serve` on the CPU, once these models are ready; another module may serve in its way."""
+    """`weir serve` on the CPU, once these models are ready; `module` may replace the server."""
     command = [
         sys.executable, "-m", module, str(models), *flags,
         "--port", "0", "--metrics-port", "0", "--provider", "cpu", "--log-level", "warning",
@@ -143,7 +143,7 @@ def listening(
     environment: Mapping[str, str],
     log: Path,
 ) -> Iterator[Server]:
-    """A server that was told where to listen, once these models are ready; what it prints goes to `log`."""
+    """A server with given ports, once these models are ready; its output goes to `log`."""
     with (
         log.open("w") as file,
         subprocess.Popen(command, stdout=file, stderr=file, env=dict(environment)) as process,
@@ -160,7 +160,7 @@ def listening(
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens on."""
+    """Free ports of this machine."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     try:
         return [each.getsockname()[1] for each in sockets]
@@ -170,7 +170,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def _wait_ready(target: str, names: Sequence[str], process: "subprocess.Popen[Any]") -> None:
-    """Ask again and again: not every server lets itself be watched."""
+    """Poll until ready: not every server can be watched."""
     end_s = time.monotonic() + _READY_WITHIN_S
     with Client(target) as client:
         while not _are_ready(client, names):

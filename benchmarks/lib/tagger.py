@@ -1,7 +1,7 @@
-"""A tagger for benchmarks, with random weights, and the sentences it is asked about.
+"""Tagger for benchmarks, with random weights, and the test sentences.
 
-A BiLSTM of 256 units in each direction over words, 100 numbers each, and the 17 tags of UD English-EWT; no letters.
-Speed does not depend on the weights.
+A BiLSTM of 256 units per direction over words of 100 numbers, with the 17 tags of UD English-EWT
+and without letters. The speed does not depend on the weights.
 """
 
 from pathlib import Path
@@ -25,14 +25,14 @@ _EXAMPLES = 64
 
 
 def sentences() -> list[NDArray[np.int64]]:
-    """The test set, a row of ids each, as a tagger of this training set numbers them."""
+    """The test set as id rows of the training set's vocabulary."""
     vocabulary = _vocabulary()
     rows = load_text(DATA, "test").rows
     return [np.array(vocabulary.encode(token.lower() for token in row), np.int64) for row in rows]
 
 
 def make_bundle(models: Path) -> None:
-    """Publish it, if it is not there yet."""
+    """Publish the tagger if it is absent."""
     if (models / NAME).exists():
         return
     torch.manual_seed(0)

@@ -1,8 +1,8 @@
 """Triton as a rival: the server of the `nvidia-pytriton` wheel, around the graph of a bundle.
 
-Its Python backend runs ONNX Runtime on the CPU (`rivals/triton_model.py`): one instance, one thread, dynamic
-batching on, batches as large as the bundle's. The wheel brings the server; everything else it needs is said in
-`_environment`.
+Its Python backend runs ONNX Runtime on the CPU (`rivals/triton_model.py`): one instance, one
+thread, dynamic batching, the bundle's batch size. The wheel contains the server; `_environment`
+installs what else it needs.
 """
 
 import os
@@ -39,7 +39,7 @@ _DATATYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """An input or output of a graph: its type in ONNX's words, and its axes behind the batch, -1 if any."""
+    """An input or output of a graph: ONNX type, and axes after the batch, -1 if any size."""
 
     name: str
     datatype: str
@@ -48,13 +48,13 @@ class Tensor:
 
 @contextmanager
 def serving(work: Path, models: Path, names: Sequence[str], *, max_rows: int) -> Iterator[Server]:
-    """Triton on the graphs of these bundles, once they are ready.
+    """Triton with the graphs of these bundles, once they are ready.
 
     Args:
-        work: folder for its environment.
+        work: folder of its environment.
         models: the repository of bundles.
-        names: of those that are served, version 1 of each.
-        max_rows: of a batch.
+        names: of the models, version 1 of each.
+        max_rows: the batch size.
     """
     packages = _install(work / "triton")
     grpc, metrics = free_ports(2)
@@ -78,7 +78,7 @@ def serving(work: Path, models: Path, names: Sequence[str], *, max_rows: int) ->
 
 
 def config(name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], max_rows: int) -> str:
-    """The `config.pbtxt` of a graph whose first axis is always the batch."""
+    """The `config.pbtxt` of a graph whose first axis is the batch."""
     entries = [_entry("input", each) for each in inputs] + [_entry("output", x) for x in outputs]
     return "\n".join(
         [
@@ -93,7 +93,7 @@ def config(name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], max_r
 
 
 def _entry(kind: str, tensor: Tensor) -> str:
-    """A tensor without axes of its own is sent as [batch, 1]: Triton knows no other way to say it."""
+    """A tensor entry; one without axes is sent as [batch, 1], as Triton requires."""
     sizes = ", ".join(map(str, tensor.sizes)) or "1"
     reshape = "" if tensor.sizes else " reshape { shape: [ ] }"
     datatype = _DATATYPES[tensor.datatype]
@@ -103,8 +103,8 @@ def _entry(kind: str, tensor: Tensor) -> str:
 
 
 def _install(folder: Path) -> Path:
-    """The wheel, without what its Python package needs, and what the model needs."""
-    # The same ONNX Runtime as Weir's. Of numpy 2 the stub knows no layout, and answers with no bytes.
+    """An environment with the wheel, without its own requirements, and with those of the model."""
+    # The same ONNX Runtime as Weir's. The stub cannot read numpy 2's layout and sends no bytes.
     runtime = f"onnxruntime=={'.'.join(ort.__version__.split('.')[:3])}"
     virtual_environments.make(folder, [["--no-deps", PACKAGE], ["numpy<2", runtime]])
     packages = virtual_environments.site_packages(folder)

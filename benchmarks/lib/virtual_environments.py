@@ -1,4 +1,4 @@
-"""Where rivals live: a virtual environment for each, made once in a folder outside the tree."""
+"""Virtual environments of the rivals, each made once in a folder outside the tree."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ def default_folder() -> Path:
 
 
 def make(folder: Path, installs: Sequence[Sequence[str]]) -> Path:
-    """An environment of this Python's version; where it is complete already, nothing is done.
+    """A virtual environment of this Python; a complete one is reused.
 
     Args:
         folder: of the environment.
@@ -38,6 +38,6 @@ def make(folder: Path, installs: Sequence[Sequence[str]]) -> Path:
 
 
 def site_packages(folder: Path) -> Path:
-    """Where the packages of an environment lie."""
+    """The site-packages of an environment."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     return folder / "lib" / f"python{version}" / "site-packages"

@@ -1,8 +1,8 @@
-"""Weir's server with first-come batches: whoever waits longest, however long their sentences.
+"""Weir's server with first-come batching: the oldest requests, whatever their lengths.
 
     python -m benchmarks.rivals.first_come MODELS [any flag of weir serve]
 
-What a server does that pads but does not look at lengths. Only this differs from Weir.
+This is the batching of a server that pads but ignores lengths. Nothing else differs from Weir.
 """
 
 import os
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def first_come(waiting: Collection[Any], policy: "BatchPolicy") -> list[Any]:
-    """The oldest requests of one key, up to the most rows."""
+    """The oldest requests of one key, up to the row limit."""
     batch: list[Any] = []
     rows = 0
     for request in waiting:
@@ -27,12 +27,12 @@ def first_come(waiting: Collection[Any], policy: "BatchPolicy") -> list[Any]:
 
 def main() -> None:
     """Serve."""
-    # As `weir.server.__main__` has it: read by gRPC core when it is first imported.
+    # As in `weir.server.__main__`: gRPC core reads it when it is first imported.
     os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
     from weir.server import __main__ as server  # noqa: PLC0415 - see above
     from weir.server.scheduling import batching  # noqa: PLC0415
 
-    # There is no setting for it: nobody should want it.
+    # The server has no setting for this worse policy.
     batching.select = first_come
     server.main()
 

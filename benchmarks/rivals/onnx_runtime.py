@@ -1,7 +1,7 @@
-"""Any ONNX graph behind MLServer: a custom runtime, as its documentation shows one.
+"""MLServer runtime for any ONNX graph, as its documentation shows one.
 
-Copied by `benchmarks/lib/mlserver.py` beside `model.onnx` and `model-settings.json`. MLServer's adaptive batching
-puts requests together before `predict` sees them. A run is short, so it happens in the event loop.
+`benchmarks/lib/mlserver.py` copies it beside `model.onnx` and `model-settings.json`. MLServer's
+adaptive batching merges requests before `predict`. A run is short, so it happens in the event loop.
 """
 
 import mlserver  # type: ignore[import-not-found]
@@ -11,7 +11,7 @@ from prometheus_client import Summary
 
 
 class OnnxRuntime(mlserver.MLModel):  # type: ignore[misc]
-    """What MLServer calls."""
+    """The runtime that MLServer calls."""
 
     async def load(self) -> bool:
         """Load the graph, on one thread, with the options that Weir sets."""
@@ -25,7 +25,7 @@ class OnnxRuntime(mlserver.MLModel):  # type: ignore[misc]
         return True
 
     async def predict(self, payload: mlserver.types.InferenceRequest) -> object:
-        """Answer one request, or what several were merged into."""
+        """Answer one request, or the merge of several."""
         inputs = {each.name: NumpyCodec.decode_input(each) for each in payload.inputs}
         with self._runs.time():
             outputs = self._session.run(self._outputs, inputs)

@@ -1,7 +1,8 @@
-"""Any ONNX graph behind Triton's Python backend: one run of ONNX Runtime over what Triton hands over.
+"""Model of Triton's Python backend for any ONNX graph: one run per batch of Triton.
 
-Copied by `benchmarks/lib/triton.py` into the model repository, beside `model.onnx`. Triton's dynamic batcher
-hands over requests of equal shapes only (it has no padding; `allow_ragged_batch` leaves that to the model).
+`benchmarks/lib/triton.py` copies it into the model repository, beside `model.onnx`. Triton's
+dynamic batcher batches requests of equal shapes only. It has no padding; `allow_ragged_batch`
+leaves padding to the model.
 """
 
 import os
@@ -9,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# The interpreter inside Triton knows the site-packages of nobody.
+# The interpreter inside Triton has no site-packages.
 sys.path.insert(0, os.environ["PYTHONPATH"].split(os.pathsep)[0])
 
 import numpy as np
@@ -18,7 +19,7 @@ import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
 
 class TritonPythonModel:
-    """What Triton calls."""
+    """The model that Triton calls."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the graph, on one thread, with the options that Weir sets."""

@@ -1,11 +1,11 @@
-"""Weir's server with another way to decode: batches of requests that nobody joins or leaves.
+"""Weir's server without continuous batching: a batch is decoded as a whole.
 
     python -m benchmarks.rivals.whole_requests MODELS --max-batch-rows 32 [any flag of weir serve]
 
-What a server does that knows nothing of steps: it collects a batch when the one before is done, first come, first served, encodes it, and steps
-until the last of its rows has ended; then all are answered. With batches of one row it is one request at a time. Only this
-differs from Weir: transport, checks, queue, sessions and encoding are the same code, and the bundle's recorded answers
-have to come out before it serves. Greedy search only.
+It collects a batch, first come, first served, when the previous one is done, encodes it, and steps
+until its last row has ended; then all requests are answered. With batches of one row it decodes one
+request at a time. Nothing else differs from Weir: transport, checks, queue, sessions and encoding
+are the same code, and the golden test runs before the bundle serves. Greedy search only.
 """
 
 import os
@@ -34,7 +34,7 @@ class _Member:
 
 
 class WholeRequests:
-    """In the place of `weir.server.generation.decoder_batch.DecoderBatch`, whose methods it has."""
+    """Replacement for `weir.server.generation.decoder_batch.DecoderBatch`, with its methods."""
 
     def __init__(
         self, layout: "Layout", *, encode: "Run", decode: "Run", lengths: str | None
@@ -52,12 +52,12 @@ class WholeRequests:
 
     @property
     def wants_rows(self) -> bool:
-        """Only once the batch is done."""
+        """Rows join only when the batch is done."""
         return not self.is_busy
 
     @property
     def is_busy(self) -> bool:
-        """Whether a batch is here."""
+        """Whether a batch is running."""
         return self.used_slots > 0
 
     def encode(self, rows: "Sequence[Row]") -> None:
@@ -78,12 +78,12 @@ class WholeRequests:
         self._joined, self._ended, self.used_slots = list(rows), [], count
 
     def join(self) -> "list[Row]":
-        """The rows that the next step is the first for."""
+        """The rows whose first step is the next one."""
         joined, self._joined = self._joined, []
         return joined
 
     def step(self) -> "StepResult":
-        """One step of every row, those that have ended too; all end with the last."""
+        """One step of every row, ended ones included; all rows end with the last."""
         from weir.server.generation.decoder_batch import StepResult  # noqa: PLC0415 - as in `main`
         from weir.server.generation.sampling import DecoderStep  # noqa: PLC0415
 
@@ -103,7 +103,7 @@ class WholeRequests:
         return StepResult(slots, self._ended, {})
 
     def drop(self, rows: "Collection[Row]") -> None:
-        """Forget rows; the batch goes on without answering them."""
+        """Remove rows; the batch continues without answering them."""
         self._open = [each for each in self._open if each.row not in rows]
         self._ended = [row for row in self._ended if row not in rows]
         if not self._open and not self._ended:
@@ -122,7 +122,7 @@ class WholeRequests:
 def stacked(
     rows: "Sequence[Row]", padding: Mapping[str, int], lengths: str | None
 ) -> dict[str, Array]:
-    """The encoder's inputs of some rows, the shorter ones filled up to the longest."""
+    """The encoder's inputs of rows, padded to the longest."""
     longest = max(row.length for row in rows)
     inputs = {}
     for name, first in rows[0].inputs.items():
@@ -140,7 +140,7 @@ def stacked(
 
 def main() -> None:
     """Serve."""
-    # As `weir.server.__main__` has it: read by gRPC core when it is first imported.
+    # As in `weir.server.__main__`: gRPC core reads it when it is first imported.
     os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
     from weir.server import __main__ as server  # noqa: PLC0415 - see above
     from weir.server.generation.encoder_decoder import EncoderDecoder  # noqa: PLC0415
@@ -154,7 +154,7 @@ def main() -> None:
             lengths=graphs.lengths,
         )
 
-    # There are no settings for it in the server, where nobody should want it.
+    # The server has no setting for this worse scheduling.
     batching.select = first_come
     EncoderDecoder.decoder_batch = decoder_batch  # type: ignore[method-assign, assignment]
     server.main()

@@ -1,7 +1,8 @@
 """Weir is one importable package: own folders named like its parts do no harm.
 
-Every case runs in a folder with packages `server`, `export`, `training`, `bundle` and `protos` whose
-import fails, once with Weir from a wheel in a fresh environment and once with the installed one.
+Every case runs in a folder with packages `server`, `export`, `training`, `bundle` and `protos`
+whose import fails: once with Weir from a wheel in a fresh environment, once with the editable
+install.
 """
 
 import importlib.util
@@ -146,8 +147,8 @@ def installed(
         timeout=LIMIT_S,
     )
     (packages,) = (root / "lib").glob("python3*/site-packages")
-    # Dependencies come from this environment. Its own .pth file, which leads to the checkout, is not
-    # read again there, and the new environment's packages stand before it.
+    # Dependencies come from this environment. The .pth files in it, which lead to the checkout, are
+    # not processed, and the new environment's own packages come first.
     borrowed = [path for path in sys.path if path.endswith("site-packages")]
     (packages / "borrowed.pth").write_text("".join(f"{path}\n" for path in borrowed))
     return Installation(python, packages / "weir", folder)

@@ -31,8 +31,8 @@ from weir.bench.plan import Plan, due_times_s
 from weir.bench.tally import NOT_SENT, Tally, merge
 from weir.client import defaults, errors, rpc
 
-# If the server hangs, the calls of an open loop pile up until their deadlines. Beyond this number on
-# one channel they are counted as not sent.
+# If the server hangs, the calls of an open loop pile up until their deadlines. Calls beyond this
+# number on one channel are counted as not sent.
 MAX_IN_FLIGHT = 10_000
 
 _BARRIER_TIMEOUT_S = 60.0

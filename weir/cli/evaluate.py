@@ -80,8 +80,8 @@ def evaluate(
 ) -> None:
     """Send a test set to a server and print the quality of its answers.
 
-    The measure is the accuracy; for series RMSE and MASE; for pairs, with greedy search, error rates
-    or BLEU.
+    The measure is the accuracy; for series RMSE and MASE; for pairs, with greedy search, error
+    rates or BLEU.
 
     Of a file that the bundle was trained on, only the held-out rows are sent; of another file all.
 

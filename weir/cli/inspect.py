@@ -138,7 +138,8 @@ def _decoding_facts(decoding: "Decoding") -> dict[str, str]:
             [f"{decoding.previous} = {decoding.begin}", *begun, *lengths]
         ),
         "each next step": ", ".join([f"{decoding.previous} = the token chosen", *changed]),
-        "chosen by": f"{decoding.log_probabilities}, but for {decoding.padding} and {decoding.begin}",
+        "chosen by": f"{decoding.log_probabilities}, but for {decoding.padding} "
+        f"and {decoding.begin}",
         "ends with": f"{decoding.end}",
         "steps": steps,
         "attention": decoding.attention or "none",

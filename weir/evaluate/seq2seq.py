@@ -112,7 +112,8 @@ def hold_out(
     tokenisation, decoding = contract.tokenisation, contract.decoding
     if tokenisation is None or decoding is None or decoding.detokenisation is None:
         raise UsageError(
-            f"{contract.architecture}: expected a bundle with tokenization rules, got one of ids only"
+            f"{contract.architecture}: expected a bundle with tokenization rules, "
+            "got one of ids only"
         )
     selected = _select(data, contract, changes, is_quick=is_quick)
     pairs = selected.rows

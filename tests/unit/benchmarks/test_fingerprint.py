@@ -1,4 +1,4 @@
-"""The judge of the reload benchmark: bundles that have to be refused are, and wrong answers are found."""
+"""Fingerprint model: bad bundles are rejected, and wrong answers are found."""
 
 from pathlib import Path
 

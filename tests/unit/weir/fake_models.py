@@ -1,6 +1,6 @@
-"""The calls of the fake server about its models, which are named after what becomes of them.
+"""Model control of the fake server; the models' names say how their calls end.
 
-`good` loads and unloads, `flop` fails to load, `busy` is being loaded by somebody else, any other is unknown.
+`good` loads and unloads, `flop` fails to load, another caller loads `busy`, any other is unknown.
 """
 
 from dataclasses import dataclass, field

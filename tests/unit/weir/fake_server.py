@@ -1,13 +1,14 @@
-"""A small server of the protocol, on the public `grpc.server`, that the client's tests call.
+"""A small server of the protocol, on the public `grpc.server`, for the client's tests.
 
-Its models are named after what they do: `echo` returns its one input, `sum` adds two, `refuse`
-ends each call with the status that the request's parameter `status` names, `whisper` does
-so on a stream without telling the status, `stuck` never answers, `mute` answers what is no message, `threes` takes
-pictures and calls each of them a three, `steady` forecasts the last value of a series twice,
-`mirror` answers a sequence with itself, `flaky` refuses every second call.
+Its models are named after their behaviour: `echo` returns its one input, `sum` adds two, `refuse`
+ends each call with the status in the request's parameter `status`, `whisper` does so on a stream
+without a status, `stuck` never answers, `mute` answers with invalid bytes, `threes` classifies
+every picture as a three, `steady` forecasts the last value of a series twice, `mirror` answers a sequence
+with itself, `flaky` rejects every second call.
 
-`Classify` names a picture by its size in bytes, and refuses those that begin with "broken"; a "crowded"
-one is refused twice before it is answered. Texts and series are for `fake_tasks`, control for `fake_models`.
+`Classify` names a picture by its size in bytes, and rejects those that begin with "broken"; it
+rejects a "crowded" one twice before it answers. `fake_tasks` handles texts and series,
+`fake_models` model control.
 """
 
 import itertools

@@ -1,8 +1,10 @@
-"""The calls of the fake server that take texts and series; its models are named after what they do.
+"""Text and series calls of the fake server; its models are named after their behaviour.
 
-`shouts` tags a token LOUD or quiet, `moods` classifies a text by how many tokens it has, `reverse` makes
-a text of its letters, the last first, `rising` goes on from the last value. A token with an x is unknown, and to `generate` a space.
-The text "too long" is refused, to `generate` "crowded" is once. `stuck` never ends, `short` ends without a result, `mute` answers what is no message, `good` is for something else.
+`shouts` tags a token LOUD or quiet, `moods` classifies a text by its number of tokens, `reverse`
+generates a text's letters in reverse order, `rising` continues from the last value. A token with an
+x is unknown; for `generate` a space is too. The text "too long" is rejected; `generate` rejects
+"crowded" once. `stuck` never ends, `short` ends without a result, `mute` answers with invalid bytes,
+`good` has another task.
 """
 
 import threading

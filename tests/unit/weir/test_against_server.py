@@ -111,7 +111,7 @@ def test_everything_else_can_be_asked(server: Server) -> None:
 
 @pytest.fixture
 def controlled(tmp_path: Path) -> Iterator[tuple[Server, Path]]:
-    """A server that takes control calls, and its repository: two versions of a model that knows its own."""
+    """A server with model control, and its repository: two versions of a fingerprint model."""
     models = tmp_path / "models"
     for version in (1, 2):
         onnx_models.write_plain(models, "who", onnx_models.fingerprint(version), version=version)
@@ -120,7 +120,7 @@ def controlled(tmp_path: Path) -> Iterator[tuple[Server, Path]]:
 
 
 def answering(client: weir.Client, version: str | int = "") -> int:
-    """Which version of the model says that it answered, and agrees with what stands on the answer."""
+    """The version in the answer's rows, which must equal the version of the response."""
     answer = client.infer("who", {"row": np.array([[1, 2]])}, version=version)
     assert answer.version == str(answer["version"][0])
     return int(answer.version)

@@ -1,4 +1,4 @@
-"""How the tests of the verbs type a command."""
+"""Runs commands for the tests of the verbs."""
 
 import io
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command left: exit code and both streams."""
+    """The result of a command: exit code and both output streams."""
 
     code: int
     out: str
@@ -21,5 +21,5 @@ class Weir(Protocol):
 
 
 def standard_input(content: bytes) -> io.TextIOWrapper:
-    """What `sys.stdin` is where these bytes stand on it, in a terminal of another encoding than UTF-8."""
+    """A `sys.stdin` with these bytes, in a terminal with another encoding than UTF-8."""
     return io.TextIOWrapper(io.BytesIO(content), encoding="ascii")

@@ -212,7 +212,7 @@ def pair_of(
 
 
 def write_pairs(path: Path, spell: Callable[[str], str]) -> tuple[list[str], list[str]]:
-    """A file of pairs, of which every third is another than `mirror` answers; those that are tested on."""
+    """A file of pairs, every third wrong for `mirror`; returns the pairs of the test part."""
     right = {source: spell(source) for source in SOURCES}
     lines = {s: right[s] if row % 3 else spell("aacb") for row, s in enumerate(SOURCES)}
     path.write_text("".join(f"{source}\t{target}\n" for source, target in lines.items()))

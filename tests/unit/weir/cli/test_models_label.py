@@ -32,8 +32,8 @@ def test_a_label_on_disk_is_told_with_when_it_counts(
 
     assert (done.code, done.err) == (0, "")
     assert done.out == (
-        "lenet5: stable -> 2\na server with --model-control poll follows by itself, one with explicit "
-        "at `weir models load lenet5`, one with none when it starts again\n"
+        "lenet5: stable -> 2\na server with --model-control poll follows by itself, one with "
+        "explicit at `weir models load lenet5`, one with none when it starts again\n"
     )
 
 

@@ -64,13 +64,16 @@ def test_a_server_without_control_is_told_once(weir: Weir, fake: FakeServer) -> 
     loaded = weir("models", "load", "good", "flop", "--target", fake.target)
     labelled = weir("models", "label", "good", "stable=1", "--target", fake.target)
 
-    told = "weir: the server takes no control calls: start it with `weir serve --model-control explicit`"
+    told = (
+        "weir: the server takes no control calls: "
+        "start it with `weir serve --model-control explicit`"
+    )
     assert (loaded.code, loaded.out, loaded.err) == (1, "", f"{told}\n")
     assert (labelled.code, labelled.err) == (1, f"{told}, or give --models\n")
 
 
 def _holding(serving: dict[str, int]) -> models_pb.ListModelsResponse:
-    """The model `good` with these versions, each so many milliseconds younger than in the fake's list."""
+    """The model `good` with these versions, each later than in the fake's list by milliseconds."""
     answer = models_pb.ListModelsResponse()
     good = answer.models.add(name="good", answering=max(serving, default=""))
     for version, later_ms in serving.items():
