@@ -77,12 +77,12 @@ def started(monkeypatch: pytest.MonkeyPatch) -> "SimpleQueue[subprocess.Popen[by
     """Every child, as it starts."""
     children: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
 
-    class Told(subprocess.Popen[bytes]):
+    class Recorded(subprocess.Popen[bytes]):
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options)
             children.put(self)
 
-    monkeypatch.setattr(subprocess, "Popen", Told)
+    monkeypatch.setattr(subprocess, "Popen", Recorded)
     return children
 
 
@@ -359,12 +359,12 @@ from weir.server.telemetry.metrics import Metrics
 from weir.server.repository.loader import Loader
 from weir.server.repository.load_sandbox import LoadSandbox
 
-class Told(subprocess.Popen):
+class Recorded(subprocess.Popen):
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
         print(self.pid, flush=True)
 
-subprocess.Popen = Told
+subprocess.Popen = Recorded
 loader = Loader(
     provider="cpu", threads=1, max_message_bytes=1 << 20, settings=lambda _: ModelSettings(),
     deadlines=Deadlines(lambda: 0.0), metrics=Metrics(CollectorRegistry()),

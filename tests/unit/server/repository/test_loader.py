@@ -140,7 +140,7 @@ def test_loaded_model_answers(publish: Callable[..., Path], load: Load) -> None:
     np.testing.assert_array_equal(call.outputs()["y"], AFFINE_GOLDEN.outputs["y"])
 
 
-def test_operators_word_goes_before_the_bundles(publish: Callable[..., Path], load: Load) -> None:
+def test_operators_setting_overrides_the_bundles(publish: Callable[..., Path], load: Load) -> None:
     directory = publish(batching=Batching(max_rows=16, max_queue_delay_s=0.25))
 
     model = load(directory, max_batch_rows=4, max_queue_delay_s=0.0)
@@ -239,7 +239,7 @@ def test_warm_up_goes_up_to_the_largest_batch(publish: Callable[..., Path], load
         load(publish(graph=onnx_models.at_most(11), golden=golden, batching=batching))
 
 
-def test_warm_up_is_nobodys_request(publish: Callable[..., Path], load: Load) -> None:
+def test_warm_up_is_not_counted_as_a_request(publish: Callable[..., Path], load: Load) -> None:
     model = load(publish())
 
     assert (model.metrics.batches, model.metrics.rows) == (0, 0)
@@ -281,7 +281,7 @@ def test_batch_axis_of_a_config_has_to_be_proved_too(models: Path, load: Load) -
     model = load(directory)
 
     assert not model.scheduler.is_batched
-    # A request is held against the file nevertheless.
+    # A request is checked against the file nevertheless.
     assert (model.signature.has_rows, model.signature.max_rows) == (True, 8)
 
 
@@ -542,7 +542,7 @@ def test_plain_model_is_served_as_its_configuration_says(
     assert model.labels == {"y": ["a", "b", "c", "d"]}
 
 
-def test_operators_word_goes_before_the_configurations(models: Path, load: Load) -> None:
+def test_operators_setting_overrides_the_configurations(models: Path, load: Load) -> None:
     directory = triton(
         models, onnx_models.echo(axes=("n", 4)), CONFIG.replace('label_filename: "classes.txt"', "")
     )
@@ -577,7 +577,7 @@ def test_rows_on_an_axis_without_a_name_are_joined(models: Path, load: Load) -> 
     model = load(triton(models, graph, "max_batch_size: 4"), max_queue_delay_s=86400.0)
     calls = [
         Call({"x": np.full((2, 3), number, np.float32)}, rows=2) for number in range(2)
-    ]  # a full batch, or nobody is answered
+    ]  # a full batch, or no request is answered
 
     for call in calls:
         model.scheduler.submit(call)
@@ -586,7 +586,7 @@ def test_rows_on_an_axis_without_a_name_are_joined(models: Path, load: Load) -> 
         np.testing.assert_array_equal(call.outputs()["y"], np.full((2, 3), float(number)))
 
 
-def test_request_is_held_against_the_size_that_is_told(models: Path, load: Load) -> None:
+def test_request_is_held_against_the_size_that_is_with_decoding(models: Path, load: Load) -> None:
     graph = onnx_models.echo(axes=("batch", "time"))
     text = 'max_batch_size: 4 input { name: "x" dims: [ 6 ] }'
 
@@ -788,7 +788,7 @@ def test_graphs_of_a_pair_answer_by_themselves(
             np.testing.assert_array_equal(call.outputs()[name], expected)
 
 
-def told(**changes: Any) -> Contract:
+def with_decoding(**changes: Any) -> Contract:
     """The pair's contract, with another word on decoding."""
     assert CONTRACT.decoding is not None
     return CONTRACT.model_copy(update={"decoding": CONTRACT.decoding.model_copy(update=changes)})
@@ -817,27 +817,27 @@ SPOILT_STEP = Golden(
             {"decoder_golden": None}, "^decoder: the bundle has no recorded outputs", id="no golden"
         ),
         pytest.param(
-            {"contract": told(lengths=None)},
+            {"contract": with_decoding(lengths=None)},
             r"expected \['memory', 'previous', 'state'\] as the decoder's inputs, got \['lengths'",
             id="decoder's inputs",
         ),
         pytest.param(
-            {"contract": told(from_encoder={"memory": "keys", "state": "state"})},
+            {"contract": with_decoding(from_encoder={"memory": "keys", "state": "state"})},
             r"from_encoder: expected an output for 'memory', FP32 \['batch', 'time', 1\], got none",
             id="no such output",
         ),
         pytest.param(
-            {"contract": told(from_step=SWAPPED, log_probabilities="next_state")},
+            {"contract": with_decoding(from_step=SWAPPED, log_probabilities="next_state")},
             r"from_step: expected an output for 'state', .* got FP32 \['batch', 8\]",
             id="another size",
         ),
         pytest.param(
-            {"contract": told(from_encoder={"memory": "state", "state": "state"})},
+            {"contract": with_decoding(from_encoder={"memory": "state", "state": "state"})},
             r"from_encoder: expected an output for 'memory', .* got FP32 \['batch', 1\]",
             id="another rank",
         ),
         pytest.param(
-            {"contract": told(attention="weights")},
+            {"contract": with_decoding(attention="weights")},
             r"expected outputs of the decoder, .* got \['weights'\]",
             id="attention",
         ),
@@ -856,7 +856,7 @@ SPOILT_STEP = Golden(
             id="labels of neither",
         ),
         pytest.param(
-            {"contract": told(maximum_steps=1)},
+            {"contract": with_decoding(maximum_steps=1)},
             r"^golden row 0, decoded together: expected tokens \[4, 4\], got \[4\]",
             id="answers of both",
         ),

@@ -17,7 +17,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from tests.helpers import onnx_models, pairs
 from tests.unit.server.conftest import Clock, unsandboxed
+from weir.bundle import versions
 from weir.bundle.golden import Golden
+from weir.bundle.versions import Versions
 from weir.server.config import ModelSettings
 from weir.server.errors import (
     InvalidRequest,
@@ -26,8 +28,9 @@ from weir.server.errors import (
     Overloaded,
     UnknownModel,
 )
+from weir.server.repository import repository
 from weir.server.repository.loader import Loader
-from weir.server.repository.registry import Entry
+from weir.server.repository.registry import Entry, Registry
 from weir.server.repository.repository import MOST_WAITING, Repository
 from weir.server.repository.version_state import State
 from weir.server.scheduling.deadlines import Deadlines
@@ -52,22 +55,22 @@ def loader_of(clock: Clock, registry: CollectorRegistry) -> Loader:
     )
 
 
-class House:
-    """A repository, what it told, and its calls made to wait."""
+class Harness:
+    """A repository, the changes it reported, and its calls made synchronous."""
 
     def __init__(self, root: Path, clock: Clock, poll_interval_s: float | None) -> None:
         self.registry = CollectorRegistry()
-        self.told: SimpleQueue[Entry | None] = SimpleQueue()
+        self.events: SimpleQueue[Entry | None] = SimpleQueue()
         loader = loader_of(clock, self.registry)
         self.repository = Repository(
             root,
             loader,
             unsandboxed(loader),
-            changed=self.told.put,
+            changed=self.events.put,
             poll_interval_s=poll_interval_s,
         )
         self.repository.start()
-        while self.told.get(timeout=HANG_S) is not None:
+        while self.events.get(timeout=HANG_S) is not None:
             pass
 
     def answering(self, name: str = "affine", version: str = "") -> str:
@@ -89,7 +92,7 @@ class House:
         return ended.get(timeout=HANG_S)
 
     def loads(self, name: str = "affine") -> dict[str, float | None]:
-        """How its loads ended; None of a model that nobody knows."""
+        """How its loads ended; None for an unknown model."""
         return {
             result: self.registry.get_sample_value(
                 "weir_model_loads_total", {"model": name, "result": result}
@@ -104,7 +107,7 @@ class House:
             if entry.name == name and entry.state is not State.UNLOADING
         }
 
-    def wait_until_left(self) -> None:
+    def wait_until_drained(self) -> None:
         """Until every version that is unloaded is drained, and the loading thread knows it."""
         for thread in threading.enumerate():
             if thread.name.startswith("weir-drain-"):
@@ -114,7 +117,7 @@ class House:
     def wait_for(self, name: str, version: str, state: State = State.READY) -> Entry:
         """Until a name is answered so."""
         while True:
-            entry = self.told.get(timeout=HANG_S)
+            entry = self.events.get(timeout=HANG_S)
             if entry is not None and (entry.name, entry.version, entry.state) == (
                 name,
                 version,
@@ -124,20 +127,20 @@ class House:
 
 
 @pytest.fixture
-def open_house(models: Path, clock: Clock) -> Iterator[Callable[..., House]]:
-    opened: list[House] = []
+def open_harness(models: Path, clock: Clock) -> Iterator[Callable[..., Harness]]:
+    opened: list[Harness] = []
 
-    def open_house(poll_interval_s: float | None = None) -> House:
-        opened.append(House(models, clock, poll_interval_s))
+    def open_harness(poll_interval_s: float | None = None) -> Harness:
+        opened.append(Harness(models, clock, poll_interval_s))
         return opened[-1]
 
-    yield open_house
-    for house in opened:
-        assert house.repository.close(HANG_S)
+    yield open_harness
+    for harness in opened:
+        assert harness.repository.close(HANG_S)
 
 
 Publish = Callable[..., Path]
-Open = Callable[..., House]
+Open = Callable[..., Harness]
 
 
 def say(models: Path, text: str, name: str = "affine") -> None:
@@ -172,503 +175,551 @@ def release(publish: Publish, models: Path) -> Callable[[str], None]:
     ],
     ids=["none", "all", "latest", "specific", "stable", "canary"],
 )
-def test_policy_and_labels_say_what_is_served_and_who_answers(
-    text: str, served: set[str], answering: str, release: Callable[[str], None], open_house: Open
+def test_policy_and_labels_choose_served_and_default_versions(
+    text: str, served: set[str], answering: str, release: Callable[[str], None], open_harness: Open
 ) -> None:
     release(text)
 
-    house = open_house()
+    harness = open_harness()
 
-    assert set(house.states()) == served
-    assert set(house.states().values()) == {State.READY}
-    assert house.answering() == answering
+    assert set(harness.states()) == served
+    assert set(harness.states().values()) == {State.READY}
+    assert harness.answering() == answering
 
 
-def test_label_is_a_name_for_a_version(publish: Publish, models: Path, open_house: Open) -> None:
+def test_label_is_a_name_for_a_version(publish: Publish, models: Path, open_harness: Open) -> None:
     publish()
     publish()
     say(models, "[labels]\nstable = 1\ncanary = 2")
 
-    house = open_house()
+    harness = open_harness()
 
-    assert house.answering(version="canary") == "2"
-    assert house.answering(version="stable") == house.answering() == "1"
-    labels = {entry.version: entry.labels for entry in house.repository.registry.entries()}
+    assert harness.answering(version="canary") == "2"
+    assert harness.answering(version="stable") == harness.answering() == "1"
+    labels = {entry.version: entry.labels for entry in harness.repository.registry.entries()}
     assert labels == {"1": ("stable",), "2": ("canary",)}
     with pytest.raises(UnknownModel, match="has no label beta; it has 2, 1, canary, stable"):
-        house.answering(version="beta")
+        harness.answering(version="beta")
 
 
-def test_version_that_is_asked_for_and_not_there_is_told(
-    publish: Publish, models: Path, open_house: Open
+def test_desired_version_that_is_not_on_disk_is_unavailable(
+    publish: Publish, models: Path, open_harness: Open
 ) -> None:
     publish()
     say(models, "[labels]\ncanary = 7")
 
-    house = open_house()
+    harness = open_harness()
 
-    assert house.states() == {"1": State.READY, "7": State.UNAVAILABLE}
-    assert house.answering() == "1"
+    assert harness.states() == {"1": State.READY, "7": State.UNAVAILABLE}
+    assert harness.answering() == "1"
     with pytest.raises(ModelNotReady, match="version 7 is unavailable"):
-        house.answering(version="canary")
-    reason = house.repository.registry.entry("affine", "7").reason
+        harness.answering(version="canary")
+    reason = harness.repository.registry.entry("affine", "7").reason
     assert "affine/7" in reason and "No such file" in reason and str(models) not in reason
 
 
 def test_broken_versions_file_is_the_reason_and_loads_nothing(
-    publish: Publish, models: Path, open_house: Open
+    publish: Publish, models: Path, open_harness: Open
 ) -> None:
     publish()
     say(models, "policy = 7")
 
-    house = open_house()
+    harness = open_harness()
 
-    assert house.states() == {"1": State.UNAVAILABLE}
-    assert "versions.toml: policy: expected" in house.repository.registry.entry("affine", "").reason
+    assert harness.states() == {"1": State.UNAVAILABLE}
+    assert (
+        "versions.toml: policy: expected" in harness.repository.registry.entry("affine", "").reason
+    )
 
 
-def test_mended_versions_file_is_taken(publish: Publish, models: Path, open_house: Open) -> None:
+def test_mended_versions_file_is_taken(publish: Publish, models: Path, open_harness: Open) -> None:
     publish()
     say(models, "policy = 7")
-    house = open_house()
+    harness = open_harness()
 
     say(models, 'policy = "all"')
 
-    assert house.load() is None
-    assert house.states() == {"1": State.READY}
+    assert harness.load() is None
+    assert harness.states() == {"1": State.READY}
 
 
 def test_broken_versions_file_changes_nothing_that_serves(
-    publish: Publish, models: Path, open_house: Open
+    publish: Publish, models: Path, open_harness: Open
 ) -> None:
     publish()
-    house = open_house()
+    harness = open_harness()
     publish()
     say(models, "[labels]\n1 = 1")
 
-    failure = house.load()
+    failure = harness.load()
 
     assert isinstance(failure, ModelNotLoaded) and "versions.toml: labels" in str(failure)
-    assert house.answering() == "1"
-    assert "versions.toml: labels" in house.repository.registry.entry("affine", "").reason
+    assert harness.answering() == "1"
+    assert "versions.toml: labels" in harness.repository.registry.entry("affine", "").reason
 
 
 # By call
 
 
 def test_load_takes_the_newer_version_and_lets_the_older_go(
-    publish: Publish, open_house: Open
+    publish: Publish, open_harness: Open
 ) -> None:
     publish()
-    house = open_house()
-    old = house.repository.get("affine", "")
+    harness = open_harness()
+    old = harness.repository.get("affine", "")
     publish(graph=onnx_models.affine(slope=2.0))
 
-    assert house.load() is None
+    assert harness.load() is None
 
-    assert house.answering() == "2"
-    house.wait_until_left()
+    assert harness.answering() == "2"
+    harness.wait_until_drained()
     assert old.scheduler.join(0.0)
     with pytest.raises(UnknownModel, match="has no version 1; it has 2"):
-        house.repository.get("affine", "1")
+        harness.repository.get("affine", "1")
+
+
+def test_registry_is_published_once_for_each_change_of_state(
+    publish: Publish, open_harness: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish()
+    harness = open_harness()
+    publish()
+    published: list[dict[str, str]] = []
+
+    def recorded(models: Any) -> Registry:
+        registry = Registry(models)
+        published.append({entry.version: entry.state.name for entry in registry.entries()})
+        return registry
+
+    monkeypatch.setattr(repository, "Registry", recorded)
+
+    assert harness.load() is None
+    harness.wait_until_drained()
+
+    assert published == [
+        {"1": "READY", "2": "LOADING"},
+        {"1": "UNLOADING", "2": "READY"},
+        {"2": "READY"},
+    ]
+
+
+def test_versions_file_is_read_once_at_the_start(
+    publish: Publish, models: Path, open_harness: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish()
+    say(models, 'policy = "all"')
+    paths: list[Path] = []
+    read = versions.read
+
+    def recorded(path: Path) -> Versions:
+        paths.append(path)
+        return read(path)
+
+    monkeypatch.setattr(versions, "read", recorded)
+
+    open_harness()
+
+    assert paths == [models / "affine"]
 
 
 def test_load_that_fails_says_why_and_changes_nothing_that_serves(
-    publish: Publish, open_house: Open
+    publish: Publish, open_harness: Open
 ) -> None:
     publish()
-    house = open_house()
+    harness = open_harness()
     publish(golden=WRONG)
 
-    failure = house.load()
+    failure = harness.load()
 
     assert isinstance(failure, ModelNotLoaded)
     assert "'affine': version 2: golden output 'y' differs" in str(failure)
-    assert house.answering() == "1"
-    assert house.states() == {"1": State.READY, "2": State.UNAVAILABLE}
+    assert harness.answering() == "1"
+    assert harness.states() == {"1": State.READY, "2": State.UNAVAILABLE}
 
 
-def test_load_of_what_serves_does_nothing_unless_it_is_asked_to(
-    publish: Publish, open_house: Open
+def test_load_of_a_served_version_does_nothing_without_reload(
+    publish: Publish, open_harness: Open
 ) -> None:
     publish()
-    house = open_house()
-    before = house.repository.get("affine", "")
+    harness = open_harness()
+    before = harness.repository.get("affine", "")
 
-    assert house.load() is None
-    unchanged = house.repository.get("affine", "")
-    assert house.load(again=True) is None
-    after = house.repository.get("affine", "")
+    assert harness.load() is None
+    unchanged = harness.repository.get("affine", "")
+    assert harness.load(again=True) is None
+    after = harness.repository.get("affine", "")
 
     assert unchanged is before and after is not before
     assert before.scheduler.join(HANG_S)
 
 
 def test_changed_files_of_a_version_replace_it(
-    publish: Publish, models: Path, open_house: Open
+    publish: Publish, models: Path, open_harness: Open
 ) -> None:
     onnx_models.write_plain(models, "plain", onnx_models.affine(slope=2.0))
-    house = open_house()
-    before = house.repository.get("plain", "")
+    harness = open_harness()
+    before = harness.repository.get("plain", "")
     graph = models / "plain" / "1" / "model.onnx"
     graph.write_bytes(onnx_models.affine(slope=3.0))
     # Written within the clock's resolution, it would look the same.
     os.utime(graph, (1.0, 1.0))
 
-    assert house.load("plain") is None
+    assert harness.load("plain") is None
 
-    assert house.repository.get("plain", "") is not before
-    assert house.states("plain") == {"1": State.READY}
+    assert harness.repository.get("plain", "") is not before
+    assert harness.states("plain") == {"1": State.READY}
 
 
-def test_session_of_a_version_that_left_is_freed(publish: Publish, open_house: Open) -> None:
+def test_session_of_a_version_that_left_is_freed(publish: Publish, open_harness: Open) -> None:
     publish()
-    house = open_house()
-    model = house.repository.get("affine", "")
+    harness = open_harness()
+    model = harness.repository.get("affine", "")
     assert isinstance(model, ServedModel)
     gone = weakref.finalize(model.signature, lambda: None)
     publish()
 
-    assert house.load() is None
-    house.wait_until_left()
+    assert harness.load() is None
+    harness.wait_until_drained()
     del model
 
     assert not gone.alive
 
 
-def test_numbers_of_a_version_that_left_are_forgotten(publish: Publish, open_house: Open) -> None:
+def test_numbers_of_a_version_that_left_are_forgotten(publish: Publish, open_harness: Open) -> None:
     publish()
-    house = open_house()
+    harness = open_harness()
     publish()
 
-    house.load()
-    house.wait_until_left()
+    harness.load()
+    harness.wait_until_drained()
 
-    text = generate_latest(house.registry).decode()
+    text = generate_latest(harness.registry).decode()
     assert 'version="2"' in text
     assert 'version="1"' not in text
 
 
-def test_numbers_of_an_unloaded_version_go_with_it(publish: Publish, open_house: Open) -> None:
+def test_numbers_of_an_unloaded_version_go_with_it(publish: Publish, open_harness: Open) -> None:
     publish()
-    house = open_house()
-    house.unload()
-    house.wait_until_left()
-    kept = generate_latest(house.registry).decode()
+    harness = open_harness()
+    harness.unload()
+    harness.wait_until_drained()
+    kept = generate_latest(harness.registry).decode()
     publish()
 
-    house.load()
+    harness.load()
 
     assert 'weir_rows_total{model="affine",version="1"}' in kept
-    assert 'version="1"' not in generate_latest(house.registry).decode()
+    assert 'version="1"' not in generate_latest(harness.registry).decode()
 
 
-def test_loads_are_counted_by_how_they_ended(publish: Publish, open_house: Open) -> None:
+def test_loads_are_counted_by_how_they_ended(publish: Publish, open_harness: Open) -> None:
     publish()
-    house = open_house()
+    harness = open_harness()
     publish(golden=WRONG)
-    house.load()
+    harness.load()
     (publish() / "model.onnx").write_bytes(b"")
-    house.load()
+    harness.load()
 
-    assert house.loads() == {"ready": 1, "failed": 1, "golden_mismatch": 1}
-    assert house.loads("another") == {"ready": None, "failed": None, "golden_mismatch": None}
+    assert harness.loads() == {"ready": 1, "failed": 1, "golden_mismatch": 1}
+    assert harness.loads("another") == {"ready": None, "failed": None, "golden_mismatch": None}
 
 
 def test_model_that_never_loaded_is_known_to_have_failed(
-    publish: Publish, open_house: Open
+    publish: Publish, open_harness: Open
 ) -> None:
     publish(golden=WRONG)
 
-    house = open_house()
+    harness = open_harness()
 
-    assert house.loads() == {"ready": 0, "failed": 0, "golden_mismatch": 1}
+    assert harness.loads() == {"ready": 0, "failed": 0, "golden_mismatch": 1}
 
 
 def test_broken_graph_of_a_pair_is_a_load_of_the_pair(
-    publish_pair: Callable[..., Path], open_house: Open
+    publish_pair: Callable[..., Path], open_harness: Open
 ) -> None:
     recorded = pairs.DECODER_GOLDEN
     changed = {**recorded.outputs, "next_state": recorded.outputs["next_state"] + 1}
     publish_pair(decoder_golden=Golden(recorded.inputs, changed))
 
-    house = open_house()
+    harness = open_harness()
 
-    assert house.loads("pair") == {"ready": 0, "failed": 0, "golden_mismatch": 1}
-    assert house.loads("pair.decoder")["ready"] is None
+    assert harness.loads("pair") == {"ready": 0, "failed": 0, "golden_mismatch": 1}
+    assert harness.loads("pair.decoder")["ready"] is None
 
 
-def test_unloaded_model_is_known_and_does_not_answer(publish: Publish, open_house: Open) -> None:
+def test_unloaded_model_is_known_and_does_not_answer(publish: Publish, open_harness: Open) -> None:
     publish()
-    house = open_house()
+    harness = open_harness()
 
-    assert house.unload() is None
-    house.wait_until_left()
+    assert harness.unload() is None
+    harness.wait_until_drained()
 
     with pytest.raises(ModelNotReady, match="'affine' version 1 is unavailable"):
-        house.answering()
-    assert house.repository.registry.entry("affine", "").reason == "unloaded"
-    assert house.load() is None
-    assert house.answering() == "1"
+        harness.answering()
+    assert harness.repository.registry.entry("affine", "").reason == "unloaded"
+    assert harness.load() is None
+    assert harness.answering() == "1"
 
 
 def test_unloading_what_is_unloaded_already_changes_nothing(
-    publish: Publish, open_house: Open
+    publish: Publish, open_harness: Open
 ) -> None:
     publish()
-    house = open_house()
+    harness = open_harness()
 
-    assert [house.unload(), house.unload(), house.unload()] == [None] * 3
+    assert [harness.unload(), harness.unload(), harness.unload()] == [None] * 3
 
-    house.wait_until_left()
-    assert house.repository.registry.entry("affine", "").reason == "unloaded"
+    harness.wait_until_drained()
+    assert harness.repository.registry.entry("affine", "").reason == "unloaded"
 
 
 def test_model_that_failed_is_still_known_once_it_is_unloaded(
-    publish: Publish, open_house: Open
+    publish: Publish, open_harness: Open
 ) -> None:
     publish(golden=WRONG)
-    house = open_house()
+    harness = open_harness()
 
-    assert house.unload() is None
+    assert harness.unload() is None
 
     with pytest.raises(ModelNotReady, match="'affine' version 1 is unavailable"):
-        house.answering()
+        harness.answering()
 
 
 def test_model_that_was_not_there_at_the_start_is_loaded_by_name(
-    publish: Publish, open_house: Open
+    publish: Publish, open_harness: Open
 ) -> None:
-    house = open_house()
+    harness = open_harness()
     with pytest.raises(UnknownModel):
-        house.answering()
+        harness.answering()
     publish()
 
-    assert house.load() is None
+    assert harness.load() is None
 
-    assert house.answering() == "1"
+    assert harness.answering() == "1"
 
 
-def test_load_of_what_is_no_model_is_not_found(publish: Publish, open_house: Open) -> None:
+def test_load_of_what_is_no_model_is_not_found(publish: Publish, open_harness: Open) -> None:
     publish()
 
-    failure = open_house().load("unknown")
+    failure = open_harness().load("unknown")
 
     assert isinstance(failure, UnknownModel)
 
 
 @pytest.mark.parametrize("name", ["../affine", "a/../affine", "/etc", "affine\0", "..", "a" * 129])
 def test_load_of_what_is_no_name_is_refused_at_once(
-    name: str, publish: Publish, open_house: Open
+    name: str, publish: Publish, open_harness: Open
 ) -> None:
     publish()
-    house = open_house()
+    harness = open_harness()
 
     with pytest.raises(UnknownModel):
-        house.load(name)
+        harness.load(name)
 
 
 def test_load_of_a_model_whose_directory_is_gone_leaves_it_serving(
-    publish: Publish, models: Path, open_house: Open
+    publish: Publish, models: Path, open_harness: Open
 ) -> None:
     publish()
-    house = open_house()
+    harness = open_harness()
     shutil.rmtree(models / "affine")
 
-    failure = house.load()
+    failure = harness.load()
 
     assert isinstance(failure, ModelNotLoaded) and "no longer in the repository" in str(failure)
-    assert house.answering() == "1"
+    assert harness.answering() == "1"
 
 
-def test_part_of_a_pair_is_not_loaded_alone(publish_pair: Publish, open_house: Open) -> None:
+def test_part_of_a_pair_is_not_loaded_alone(publish_pair: Publish, open_harness: Open) -> None:
     publish_pair()
-    house = open_house()
+    harness = open_harness()
 
-    assert isinstance(house.load("pair.encoder"), InvalidRequest)
+    assert isinstance(harness.load("pair.encoder"), InvalidRequest)
     with pytest.raises(InvalidRequest, match="is a graph of a pair: name the pair"):
-        house.unload("pair.decoder")
-    assert house.unload("pair") is None
+        harness.unload("pair.decoder")
+    assert harness.unload("pair") is None
     for name in PAIR:
         with pytest.raises(ModelNotReady):
-            house.answering(name)
+            harness.answering(name)
 
 
 def test_new_version_of_a_pair_takes_over_with_all_its_names(
-    publish_pair: Publish, open_house: Open
+    publish_pair: Publish, open_harness: Open
 ) -> None:
     publish_pair()
-    house = open_house()
+    harness = open_harness()
     publish_pair()
 
-    assert house.load("pair") is None
+    assert harness.load("pair") is None
 
-    assert [house.answering(name) for name in PAIR] == ["2", "2", "2"]
+    assert [harness.answering(name) for name in PAIR] == ["2", "2", "2"]
 
 
-def test_label_by_call_moves_and_loads_what_it_needs(publish: Publish, open_house: Open) -> None:
+def test_label_by_call_moves_and_loads_what_it_needs(publish: Publish, open_harness: Open) -> None:
     for _ in range(3):
         publish()
-    house = open_house()
+    harness = open_harness()
 
-    assert house.label("stable", 2) is None
-    moved = house.answering()
-    assert house.label("stable", None) is None
+    assert harness.label("stable", 2) is None
+    moved = harness.answering()
+    assert harness.label("stable", None) is None
 
-    assert (moved, house.answering()) == ("2", "3")
+    assert (moved, harness.answering()) == ("2", "3")
     with pytest.raises(UnknownModel):
-        house.answering(version="stable")
+        harness.answering(version="stable")
 
 
-def test_label_by_call_wins_over_the_file(publish: Publish, models: Path, open_house: Open) -> None:
+def test_label_by_call_wins_over_the_file(
+    publish: Publish, models: Path, open_harness: Open
+) -> None:
     publish()
     publish()
     say(models, "[labels]\nstable = 1")
-    house = open_house()
+    harness = open_harness()
 
-    assert house.label("stable", 2) is None
-    assert house.load() is None
+    assert harness.label("stable", 2) is None
+    assert harness.load() is None
 
-    assert house.answering() == "2"
+    assert harness.answering() == "2"
 
 
 @pytest.mark.parametrize("number", [2, 9], ids=["broken", "not there"])
 def test_label_stays_where_it_was_when_its_version_fails(
-    number: int, publish: Publish, open_house: Open
+    number: int, publish: Publish, open_harness: Open
 ) -> None:
     publish()
-    house = open_house()
-    house.label("stable", 1)
+    harness = open_harness()
+    harness.label("stable", 1)
     publish(golden=WRONG)
 
-    failure = house.label("stable", number)
+    failure = harness.label("stable", number)
 
     assert isinstance(failure, ModelNotLoaded)
     assert f"label 'stable' stays: model 'affine' version {number}: " in str(failure)
-    assert house.answering() == house.answering(version="stable") == "1"
-    assert house.load() is not None, "version 2 is still broken"
-    assert house.answering() == "1"
+    assert harness.answering() == harness.answering(version="stable") == "1"
+    assert harness.load() is not None, "version 2 is still broken"
+    assert harness.answering() == "1"
 
 
 def test_label_stays_while_the_versions_file_is_broken(
-    publish: Publish, models: Path, open_house: Open
+    publish: Publish, models: Path, open_harness: Open
 ) -> None:
-    """A label that a call was told is set, and is not, would be worse than a refusal."""
+    """A call that reports success without setting the label would be worse than a refusal."""
     publish()
     publish()
     say(models, 'policy = "all"\n[labels]\ncanary = 2')
-    house = open_house()
+    harness = open_harness()
     say(models, "policy = 7")
 
-    failure = house.label("canary", 1)
+    failure = harness.label("canary", 1)
 
     assert isinstance(failure, ModelNotLoaded) and "versions.toml: policy" in str(failure)
-    assert house.answering(version="canary") == "2"
+    assert harness.answering(version="canary") == "2"
     say(models, 'policy = "all"\n[labels]\ncanary = 2')
-    assert house.load() is None
-    assert house.answering(version="canary") == "2"
+    assert harness.load() is None
+    assert harness.answering(version="canary") == "2"
 
 
 def test_end_of_a_label_by_call_lets_the_file_count_again(
-    publish: Publish, models: Path, open_house: Open
+    publish: Publish, models: Path, open_harness: Open
 ) -> None:
     publish()
     publish()
     say(models, 'policy = "all"\n[labels]\nstable = 1')
-    house = open_house()
-    assert house.label("stable", 2) is None
-    by_call = house.answering()
+    harness = open_harness()
+    assert harness.label("stable", 2) is None
+    by_call = harness.answering()
 
-    assert house.label("stable", None) is None
+    assert harness.label("stable", None) is None
 
-    assert (by_call, house.answering()) == ("2", "1")
-    assert isinstance(house.label("stable", None), InvalidRequest), "it is the file's"
-    unknown = house.label("canray", None)
+    assert (by_call, harness.answering()) == ("2", "1")
+    assert isinstance(harness.label("stable", None), InvalidRequest), "it is the file's"
+    unknown = harness.label("canray", None)
     assert isinstance(unknown, UnknownModel) and "no label 'canray' set by call" in str(unknown)
 
 
 def test_label_of_an_unloaded_model_is_refused_and_stays(
-    publish: Publish, open_house: Open
+    publish: Publish, open_harness: Open
 ) -> None:
     publish()
-    house = open_house()
-    assert house.label("stable", 1) is None
-    assert house.unload() is None
+    harness = open_harness()
+    assert harness.label("stable", 1) is None
+    assert harness.unload() is None
 
     for number in (1, 7, None):
-        refused = house.label("stable", number)
+        refused = harness.label("stable", number)
         assert isinstance(refused, ModelNotReady) and "load it first" in str(refused)
 
     with pytest.raises(ModelNotReady, match=r"version 1 is (unloading|unavailable)"):
-        house.answering(version="stable")
-    assert house.load() is None
-    assert house.answering(version="stable") == "1"
+        harness.answering(version="stable")
+    assert harness.load() is None
+    assert harness.answering(version="stable") == "1"
 
 
-def test_broken_new_version_takes_nobody_out_beside_a_label(
-    publish: Publish, open_house: Open
+def test_broken_new_version_beside_a_label_keeps_the_default(
+    publish: Publish, open_harness: Open
 ) -> None:
     publish()
     publish()
-    house = open_house()
-    assert house.label("canary", 1) is None
+    harness = open_harness()
+    assert harness.label("canary", 1) is None
     publish(golden=WRONG)
 
-    assert isinstance(house.load(), ModelNotLoaded)
+    assert isinstance(harness.load(), ModelNotLoaded)
 
-    assert house.answering() == "2"
+    assert harness.answering() == "2"
 
 
 def test_bundle_of_which_only_the_graph_has_arrived_is_refused(
-    publish: Publish, models: Path, open_house: Open
+    publish: Publish, models: Path, open_harness: Open
 ) -> None:
     publish()
-    house = open_house()
+    harness = open_harness()
     onnx_models.write_plain(models, "affine", onnx_models.affine(), 2)
 
-    failure = house.load()
+    failure = harness.load()
 
     assert isinstance(failure, ModelNotLoaded)
     assert "2: expected model.json, as version 1 of the model has one" in str(failure)
-    assert house.answering() == "1"
+    assert harness.answering() == "1"
 
 
 def test_moves_are_in_the_log(
-    publish: Publish, open_house: Open, caplog: pytest.LogCaptureFixture
+    publish: Publish, open_harness: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     publish()
     publish()
-    house = open_house()
+    harness = open_harness()
 
-    house.label("stable", 1)
+    harness.label("stable", 1)
 
     assert "label moved model=affine label=stable version=1 before=none" in caplog.text
     assert "default version changed model=affine version=1 before=2" in caplog.text
 
 
 def test_label_moves_without_trying_again_what_failed(
-    publish: Publish, models: Path, open_house: Open, caplog: pytest.LogCaptureFixture
+    publish: Publish, models: Path, open_harness: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A rollback waits for nobody: the version it runs away from may take minutes to fail."""
+    """A rollback does not wait: the version that it replaces may take minutes to fail."""
     publish()
     publish()
     publish(golden=WRONG)
     say(models, 'policy = "all"')
-    house = open_house()
+    harness = open_harness()
 
-    assert house.label("stable", 1) is None
+    assert harness.label("stable", 1) is None
 
-    assert house.answering() == "1"
+    assert harness.answering() == "1"
     assert caplog.text.count("version load failed model=affine version=3") == 1
 
 
 def test_second_change_of_a_model_is_refused_while_one_is_under_way(
-    publish: Publish, open_house: Open
+    publish: Publish, open_harness: Open
 ) -> None:
     publish()
     publish("other")
-    house = open_house()
+    harness = open_harness()
     ended: SimpleQueue[Exception | None] = SimpleQueue()
     gate, entered = threading.Event(), threading.Event()
 
@@ -678,20 +729,20 @@ def test_second_change_of_a_model_is_refused_while_one_is_under_way(
         ended.put(error)
 
     # The thread is held in the answer to the first, so that the second waits in line.
-    house.repository.load("other", slow, again=True)
+    harness.repository.load("other", slow, again=True)
     assert entered.wait(HANG_S)
-    house.repository.load("affine", ended.put, again=True)
+    harness.repository.load("affine", ended.put, again=True)
     with pytest.raises(ModelNotReady, match="is being changed already"):
-        house.repository.unload("affine", ended.put)
+        harness.repository.unload("affine", ended.put)
     gate.set()
 
     assert [ended.get(timeout=HANG_S), ended.get(timeout=HANG_S)] == [None, None]
-    assert house.unload() is None
+    assert harness.unload() is None
 
 
-def test_more_changes_than_may_wait_are_refused(publish: Publish, open_house: Open) -> None:
+def test_more_changes_than_may_wait_are_refused(publish: Publish, open_harness: Open) -> None:
     publish()
-    house = open_house()
+    harness = open_harness()
     ended: SimpleQueue[Exception | None] = SimpleQueue()
     gate, entered = threading.Event(), threading.Event()
 
@@ -700,23 +751,23 @@ def test_more_changes_than_may_wait_are_refused(publish: Publish, open_house: Op
         gate.wait(HANG_S)
 
     # The thread is held in the answer to the first, which then waits no longer itself.
-    house.repository.load("affine", slow, again=False)
+    harness.repository.load("affine", slow, again=False)
     assert entered.wait(HANG_S)
     for number in range(MOST_WAITING):
-        house.repository.load(f"unknown{number}", ended.put, again=False)
+        harness.repository.load(f"unknown{number}", ended.put, again=False)
     with pytest.raises(Overloaded, match=f"{MOST_WAITING} changes of models wait"):
-        house.repository.load("affine", ended.put, again=False)
+        harness.repository.load("affine", ended.put, again=False)
     gate.set()
 
     assert all(ended.get(timeout=HANG_S) for _ in range(MOST_WAITING))
-    assert house.load() is None
+    assert harness.load() is None
 
 
 def test_closing_answers_what_waits_to_be_loaded(
     publish: Publish, models: Path, clock: Clock
 ) -> None:
     publish()
-    house = House(models, clock, None)
+    harness = Harness(models, clock, None)
     ended: SimpleQueue[Exception | None] = SimpleQueue()
     gate, entered = threading.Event(), threading.Event()
 
@@ -724,11 +775,11 @@ def test_closing_answers_what_waits_to_be_loaded(
         entered.set()
         gate.wait(HANG_S)
 
-    house.repository.load("unknown", slow, again=False)
+    harness.repository.load("unknown", slow, again=False)
     assert entered.wait(HANG_S)
-    house.repository.load("affine", ended.put, again=True)
+    harness.repository.load("affine", ended.put, again=True)
 
-    assert house.repository.close(HANG_S)
+    assert harness.repository.close(HANG_S)
     gate.set()
 
     assert "is stopping" in str(ended.get(timeout=HANG_S))
@@ -836,153 +887,153 @@ def looks(models: Path, monkeypatch: pytest.MonkeyPatch) -> Looks:
     return Looks(models, monkeypatch)
 
 
-def test_poll_takes_a_new_version_and_a_new_model(publish: Publish, open_house: Open) -> None:
+def test_poll_takes_a_new_version_and_a_new_model(publish: Publish, open_harness: Open) -> None:
     publish()
-    house = open_house(0.02)
+    harness = open_harness(0.02)
 
     publish()
     publish("another")
 
-    house.wait_for("affine", "2")
-    house.wait_for("another", "1")
-    assert house.answering() == "2"
+    harness.wait_for("affine", "2")
+    harness.wait_for("another", "1")
+    assert harness.answering() == "2"
 
 
 def test_poll_leaves_a_half_copied_bundle_alone(
-    publish: Publish, models: Path, open_house: Open, tmp_path: Path
+    publish: Publish, models: Path, open_harness: Open, tmp_path: Path
 ) -> None:
     """Copied file by file, the contract last, or first."""
     publish()
     publish()
     (models / "affine" / "2").rename(tmp_path / "ready")
-    house = open_house(0.02)
+    harness = open_harness(0.02)
 
     (models / "affine" / "2").mkdir()
     shutil.copy(tmp_path / "ready" / "model.onnx", models / "affine" / "2")
     publish("polled")
-    house.wait_for("polled", "1")
-    assert house.states() == {"1": State.READY}, "seen, and not taken"
+    harness.wait_for("polled", "1")
+    assert harness.states() == {"1": State.READY}, "seen, and not taken"
     for path in (tmp_path / "ready").iterdir():
         shutil.copy(path, models / "affine" / "2")
 
-    house.wait_for("affine", "2")
+    harness.wait_for("affine", "2")
 
 
 def test_poll_takes_a_plain_model_only_beside_a_configuration(
-    publish: Publish, models: Path, open_house: Open
+    publish: Publish, models: Path, open_harness: Open
 ) -> None:
     publish()
-    house = open_house(0.02)
+    harness = open_harness(0.02)
 
     onnx_models.write_plain(models, "plain", onnx_models.affine())
     publish("polled")
-    house.wait_for("polled", "1")
+    harness.wait_for("polled", "1")
     with pytest.raises(UnknownModel):
-        house.answering("plain")
+        harness.answering("plain")
     (models / "plain" / "config.pbtxt").write_text("")
 
-    house.wait_for("plain", "1")
+    harness.wait_for("plain", "1")
 
 
 def test_poll_keeps_the_older_version_when_the_newer_fails(
-    publish: Publish, open_house: Open
+    publish: Publish, open_harness: Open
 ) -> None:
     publish()
-    house = open_house(0.02)
+    harness = open_harness(0.02)
 
     publish(golden=WRONG)
     publish("polled")
-    house.wait_for("polled", "1")
+    harness.wait_for("polled", "1")
 
-    assert house.answering() == "1"
-    assert house.states() == {"1": State.READY, "2": State.UNAVAILABLE}
+    assert harness.answering() == "1"
+    assert harness.states() == {"1": State.READY, "2": State.UNAVAILABLE}
 
 
-def test_poll_unloads_what_vanished(
-    publish: Publish, models: Path, open_house: Open, caplog: pytest.LogCaptureFixture
+def test_poll_unloads_a_removed_model(
+    publish: Publish, models: Path, open_harness: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     publish()
     publish("other")
-    house = open_house(0.02)
+    harness = open_harness(0.02)
 
     shutil.rmtree(models / "affine")
 
-    house.wait_for("affine", "1", State.UNAVAILABLE)
-    house.wait_until_left()
-    assert house.loads()["ready"] is None and house.loads("other")["ready"] == 1
+    harness.wait_for("affine", "1", State.UNAVAILABLE)
+    harness.wait_until_drained()
+    assert harness.loads()["ready"] is None and harness.loads("other")["ready"] == 1
     with pytest.raises((UnknownModel, ModelNotReady)):
-        house.answering()
-    assert house.answering("other") == "1"
+        harness.answering()
+    assert harness.answering("other") == "1"
     for name in ("first", "second"):
         publish(name)
-        house.wait_for(name, "1")
+        harness.wait_for(name, "1")
     assert caplog.text.count("model directory removed model=affine") == 1
 
 
-def test_model_that_vanished_is_told_of_once_and_forgotten(
+def test_removed_model_is_logged_once_and_forgotten(
     publish: Publish,
     models: Path,
-    open_house: Open,
+    open_harness: Open,
     looks: Looks,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
     publish()
     publish("other")
-    house = open_house(0.01)
+    harness = open_harness(0.01)
 
     shutil.rmtree(models / "affine")
-    house.wait_for("affine", "1", State.UNAVAILABLE)
+    harness.wait_for("affine", "1", State.UNAVAILABLE)
     looks.wait(6)
 
     assert caplog.text.count("model directory removed model=affine") == 1
-    assert list(house.repository.registry.models) == ["other"]
+    assert list(harness.repository.registry.models) == ["other"]
 
 
 def test_poll_takes_back_what_was_moved_away(
-    publish: Publish, models: Path, open_house: Open, tmp_path: Path
+    publish: Publish, models: Path, open_harness: Open, tmp_path: Path
 ) -> None:
-    """The very same files: nothing but their coming back tells that they are wanted."""
+    """The same files: only their return shows that they are desired."""
     publish()
     publish("other")
-    house = open_house(0.02)
+    harness = open_harness(0.02)
     shutil.move(models / "affine", tmp_path / "away")
-    house.wait_for("affine", "1", State.UNAVAILABLE)
+    harness.wait_for("affine", "1", State.UNAVAILABLE)
 
     shutil.move(tmp_path / "away", models / "affine")
 
-    house.wait_for("affine", "1")
+    harness.wait_for("affine", "1")
 
 
 def test_poll_of_a_model_that_cannot_be_read_changes_nothing(
-    publish: Publish, models: Path, open_house: Open, looks: Looks
+    publish: Publish, models: Path, open_harness: Open, looks: Looks
 ) -> None:
     publish()
     publish("other")
-    house = open_house(0.01)
-    before = house.repository.get("affine", "")
+    harness = open_harness(0.01)
+    before = harness.repository.get("affine", "")
 
     looks.unreadable = models / "affine"
     looks.wait(6)
-    assert house.repository.get("affine", "") is before
+    assert harness.repository.get("affine", "") is before
     looks.unreadable = None
     publish()
 
-    house.wait_for("affine", "2")
+    harness.wait_for("affine", "2")
 
 
 @pytest.mark.parametrize("what", ["affine", "affine/1"], ids=["model", "version"])
 def test_poll_between_two_moves_changes_nothing(
-    what: str, publish: Publish, models: Path, open_house: Open, looks: Looks
+    what: str, publish: Publish, models: Path, open_harness: Open, looks: Looks
 ) -> None:
-    """Who replaces a directory by two renames leaves a moment in which there is none."""
+    """Replacing a directory by two renames leaves a moment in which there is none."""
     publish()
     publish()
     publish("other")
     say(models, 'policy = "all"')
-    house = open_house(0.01)
-    before = house.repository.get("affine", "1")
+    harness = open_harness(0.01)
+    before = harness.repository.get("affine", "1")
     looks.hold()
 
     shutil.move(models / what, models.parent / "away")
@@ -991,83 +1042,83 @@ def test_poll_between_two_moves_changes_nothing(
     looks.step()
     looks.release()
 
-    assert house.repository.get("affine", "1") is before
+    assert harness.repository.get("affine", "1") is before
 
 
 def test_broken_versions_file_is_logged_once(
     publish: Publish,
     models: Path,
-    open_house: Open,
+    open_harness: Open,
     looks: Looks,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     publish()
-    house = open_house(0.01)
+    harness = open_harness(0.01)
 
     say(models, "policy = 7")
     looks.wait(8)
 
     assert caplog.text.count("versions.toml: policy: expected") == 1
-    assert house.answering() == "1"
+    assert harness.answering() == "1"
 
 
 def test_poll_of_an_emptied_repository_changes_nothing(
-    publish: Publish, models: Path, open_house: Open, caplog: pytest.LogCaptureFixture
+    publish: Publish, models: Path, open_harness: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A volume that came off looks like this."""
     publish()
-    house = open_house(0.02)
+    harness = open_harness(0.02)
     shutil.move(models / "affine", models.parent / "affine")
     for _ in range(1000):
         if "repository is empty" in caplog.text:
             break
         threading.Event().wait(HANG_S / 1000)
 
-    answering = house.answering()
+    answering = harness.answering()
     shutil.move(models.parent / "affine", models / "affine")
     publish()
 
     assert answering == "1"
-    house.wait_for("affine", "2")
+    harness.wait_for("affine", "2")
     assert caplog.text.count("repository is empty") == 1
 
 
-def test_poll_follows_the_versions_file(publish: Publish, models: Path, open_house: Open) -> None:
+def test_poll_follows_the_versions_file(publish: Publish, models: Path, open_harness: Open) -> None:
     publish()
     publish()
-    house = open_house(0.02)
+    harness = open_harness(0.02)
 
     say(models, "[labels]\nstable = 1")
 
-    house.wait_for("affine", "1")
-    assert house.answering(version="2") == "2"
+    harness.wait_for("affine", "1")
+    assert harness.answering(version="2") == "2"
 
 
 def test_failed_files_are_tried_once(
-    publish: Publish, open_house: Open, caplog: pytest.LogCaptureFixture
+    publish: Publish, open_harness: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     publish()
-    house = open_house(0.02)
+    harness = open_harness(0.02)
     publish(golden=WRONG)
     for name in ("first", "second", "third"):
         publish(name)
-        house.wait_for(name, "1")
+        harness.wait_for(name, "1")
 
     assert caplog.text.count("version load failed model=affine version=2") == 1
 
 
 def test_policy_of_a_triton_configuration_counts_where_there_is_no_other(
-    models: Path, open_house: Open
+    models: Path, open_harness: Open
 ) -> None:
     for version in (1, 2, 3):
         onnx_models.write_plain(models, "plain", onnx_models.affine(), version)
     config = models / "plain" / "config.pbtxt"
     config.write_text("version_policy { specific { versions: [1, 2] } }")
-    house = open_house()
-    own = set(house.states("plain"))
+    harness = open_harness()
+    own = set(harness.states("plain"))
 
     say(models, 'policy = "all"', "plain")
 
     assert own == {"1", "2"}
-    assert house.load("plain") is None
-    assert set(house.states("plain")) == {"1", "2", "3"}
+    assert harness.load("plain") is None
+    assert set(harness.states("plain")) == {"1", "2", "3"}

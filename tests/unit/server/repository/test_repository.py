@@ -27,7 +27,7 @@ HANG_S = 20.0
 
 
 class Listener:
-    """Told of every change; the test waits for the last."""
+    """Records every change; the test waits for the last."""
 
     def __init__(self) -> None:
         self.changes: list[Entry] = []
@@ -138,7 +138,7 @@ BREAKAGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("roundabout", [False, True], ids=["plain root", "root with dots"])
 @pytest.mark.parametrize("break_it", BREAKAGES.values(), ids=BREAKAGES.keys())
-def test_reason_is_told_without_a_path_of_this_machine(
+def test_reason_has_no_path_of_this_machine(
     break_it: Callable[[Path], object],
     roundabout: bool,  # noqa: FBT001
     publish: Callable[..., Path],
@@ -157,7 +157,7 @@ def test_reason_is_told_without_a_path_of_this_machine(
     assert str(models.parent) not in entry.reason
 
 
-def test_reason_is_told_without_a_path_for_a_relative_root(
+def test_reason_has_no_path_for_a_relative_root(
     publish: Callable[..., Path],
     models: Path,
     open_repository: Open,

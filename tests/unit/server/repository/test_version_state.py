@@ -42,13 +42,13 @@ def ready(model: ModelStatus[str]) -> set[int]:
     return {number for number in model.versions if model.is_ready(number)}
 
 
-def test_the_one_that_shall_answer_is_loaded_first_then_the_highest() -> None:
-    wanted = Desired({1: 0, 2: 0, 3: 0}, {"stable": 2, "canary": 3})
+def test_stable_version_is_loaded_first_then_the_highest() -> None:
+    desired = Desired({1: 0, 2: 0, 3: 0}, {"stable": 2, "canary": 3})
 
-    assert to_load(NOTHING, wanted) == [2, 3, 1]
+    assert to_load(NOTHING, desired) == [2, 3, 1]
 
 
-def test_what_is_there_is_not_loaded_again_until_its_files_change() -> None:
+def test_version_is_not_loaded_again_until_its_files_change() -> None:
     model = mark_failed(serving(1), 2, 7, "broken", NOW)
 
     assert to_load(model, Desired({1: 0, 2: 7})) == []
@@ -57,14 +57,14 @@ def test_what_is_there_is_not_loaded_again_until_its_files_change() -> None:
     assert to_load(model, Desired({1: 0, 2: 7}), again=True) == [1]
 
 
-def test_what_was_announced_and_not_loaded_is_loaded() -> None:
-    """At the start every version is told of before the first is loaded."""
+def test_version_that_is_only_marked_as_loading_is_loaded() -> None:
+    """At the start every version is LOADING before the first is loaded."""
     model = mark_loading(NOTHING, 1, 0, NOW)
 
     assert to_load(model, Desired({1: 0})) == [1]
 
 
-def test_newer_version_takes_over_and_the_older_leaves() -> None:
+def test_newer_version_becomes_default_and_the_older_is_unloaded() -> None:
     model, replaced = mark_ready(serving(1), 2, 0, "v2", NOW)
 
     model, leaving = settle(model, Desired({2: 0}), NOW + 1)
@@ -76,7 +76,7 @@ def test_newer_version_takes_over_and_the_older_leaves() -> None:
     assert set(mark_unloaded(model, 1, NOW, keep=False).versions) == {2}
 
 
-def test_older_version_answers_on_when_the_newer_fails() -> None:
+def test_older_version_stays_default_when_the_newer_fails() -> None:
     model = mark_failed(mark_loading(serving(1), 2, 0, NOW), 2, 0, "golden", NOW)
 
     model, leaving = settle(model, Desired({2: 0}), NOW)
@@ -85,7 +85,7 @@ def test_older_version_answers_on_when_the_newer_fails() -> None:
     assert (model.versions[2].state, model.versions[2].reason) == (State.UNAVAILABLE, "golden")
 
 
-def test_newer_files_of_a_version_replace_it_once_they_are_proved() -> None:
+def test_newer_files_of_a_version_replace_it_once_they_are_verified() -> None:
     model = mark_loading(serving(1), 1, 5, NOW)
     assert model.is_ready(1)
 
@@ -112,8 +112,8 @@ def test_newer_files_that_are_mended_leave_no_reason_behind() -> None:
     assert model.versions[1].reason == ""
 
 
-def test_who_answered_goes_on_when_the_newest_fails_though_a_label_keeps_another() -> None:
-    """A canary is not for everybody."""
+def test_default_stays_when_the_newest_fails_though_a_label_keeps_another() -> None:
+    """A canary must not become the default."""
     model, _ = mark_ready(serving(2), 1, 0, "v1", NOW)
     model = mark_failed(model, 3, 0, "broken", NOW)
 
@@ -122,7 +122,7 @@ def test_who_answered_goes_on_when_the_newest_fails_though_a_label_keeps_another
     assert (model.default, leaving) == (2, {})
 
 
-def test_labels_are_names_of_what_was_unloaded() -> None:
+def test_labels_stay_at_unloaded_versions() -> None:
     model = serving(1, 2, labels={"canary": 1})
 
     model, leaving = settle(model, Desired(labels=model.labels), NOW)
@@ -133,15 +133,15 @@ def test_labels_are_names_of_what_was_unloaded() -> None:
 
 def test_label_moves_when_its_version_serves_and_not_before() -> None:
     model = serving(1, labels={"canary": 1})
-    wanted = Desired({1: 0, 2: 0}, {"canary": 2})
+    desired = Desired({1: 0, 2: 0}, {"canary": 2})
 
-    before, _ = settle(mark_loading(model, 2, 0, NOW), wanted, NOW)
-    after, _ = settle(mark_ready(before, 2, 0, "v2", NOW)[0], wanted, NOW)
+    before, _ = settle(mark_loading(model, 2, 0, NOW), desired, NOW)
+    after, _ = settle(mark_ready(before, 2, 0, "v2", NOW)[0], desired, NOW)
 
     assert (before.labels, after.labels) == ({"canary": 1}, {"canary": 2})
 
 
-def test_label_that_waits_keeps_its_old_version_serving() -> None:
+def test_pending_label_keeps_its_old_version_serving() -> None:
     model = mark_failed(serving(1, labels={"canary": 1}), 2, 0, "broken", NOW)
 
     model, leaving = settle(model, Desired({2: 0}, {"canary": 2}), NOW)
@@ -149,7 +149,7 @@ def test_label_that_waits_keeps_its_old_version_serving() -> None:
     assert (model.labels, leaving, ready(model)) == ({"canary": 1}, {}, {1})
 
 
-def test_label_that_waits_keeps_its_old_version_beside_others_that_serve() -> None:
+def test_pending_label_keeps_its_old_version_beside_others_that_serve() -> None:
     model = mark_failed(serving(1, 2, labels={"canary": 1}), 3, 0, "broken", NOW)
 
     model, leaving = settle(model, Desired({2: 0, 3: 0}, {"canary": 3}), NOW)
@@ -167,34 +167,34 @@ def test_label_does_not_wait_at_a_version_that_does_not_serve() -> None:
     assert (model.labels, set(model.versions)) == ({"canary": 3}, {2, 3})
 
 
-def test_version_that_is_leaving_is_told_of_until_it_has_left() -> None:
-    wanted = Desired({2: 0})
-    model, _ = settle(mark_ready(serving(1), 2, 0, "v2", NOW)[0], wanted, NOW)
+def test_unloading_version_is_known_until_it_is_unloaded() -> None:
+    desired = Desired({2: 0})
+    model, _ = settle(mark_ready(serving(1), 2, 0, "v2", NOW)[0], desired, NOW)
 
-    model, leaving = settle(model, wanted, NOW)
+    model, leaving = settle(model, desired, NOW)
 
     assert leaving == {}
     assert model.versions[1].state is State.UNLOADING
 
 
-def test_stable_answers_rather_than_the_highest() -> None:
+def test_stable_is_the_default_rather_than_the_highest() -> None:
     model, _ = settle(serving(1, 2), Desired({1: 0, 2: 0}, {"stable": 1}), NOW)
 
     assert model.default == 1
 
 
-def test_at_the_start_nobody_answers_for_a_stable_that_fails() -> None:
-    """Somebody chose: the highest may be the one he ran away from."""
-    wanted = Desired({1: 0, 2: 0}, {"stable": 1})
+def test_at_the_start_no_version_replaces_a_stable_that_fails() -> None:
+    """An operator chose it: the highest may be the version to avoid."""
+    desired = Desired({1: 0, 2: 0}, {"stable": 1})
     model, _ = mark_ready(NOTHING, 2, 0, "v2", NOW)
 
-    model, _ = settle(mark_failed(model, 1, 0, "broken", NOW), wanted, NOW)
+    model, _ = settle(mark_failed(model, 1, 0, "broken", NOW), desired, NOW)
 
     assert model.default is None
     assert ready(model) == {2}
 
 
-def test_who_answered_goes_on_when_a_new_stable_fails() -> None:
+def test_default_stays_when_a_new_stable_fails() -> None:
     model = mark_failed(serving(2), 1, 0, "broken", NOW)
 
     model, leaving = settle(model, Desired({1: 0, 2: 0}, {"stable": 1}), NOW)
@@ -202,7 +202,7 @@ def test_who_answered_goes_on_when_a_new_stable_fails() -> None:
     assert (model.default, leaving) == (2, {})
 
 
-def test_nothing_wanted_leaves_nothing() -> None:
+def test_empty_desired_state_unloads_every_version() -> None:
     model, leaving = settle(mark_failed(serving(1, 2), 3, 0, "broken", NOW), Desired(), NOW)
 
     assert (model.default, model.labels) == (None, {})
@@ -215,7 +215,7 @@ def test_nothing_wanted_leaves_nothing() -> None:
     )
 
 
-def test_version_that_came_back_while_it_was_leaving_stays() -> None:
+def test_version_that_is_loaded_again_while_unloading_stays() -> None:
     model, _ = settle(serving(1), Desired(), NOW)
 
     assert to_load(model, Desired({1: 0})) == [1]
@@ -227,12 +227,12 @@ def test_version_that_came_back_while_it_was_leaving_stays() -> None:
 
 @dataclass
 class Disk:
-    """What is wanted; a version's files are a number that grows."""
+    """What is desired; a version's files are a number that grows."""
 
     files: dict[int, int] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
 
-    def wanted(self) -> Desired:
+    def desired(self) -> Desired:
         return Desired(dict(self.files), dict(self.labels))
 
 
@@ -269,10 +269,10 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(target=instances, outcomes=st.lists(st.booleans(), max_size=6), again=st.booleans())
     def bring(self, outcomes: list[bool], again: bool) -> object:  # noqa: FBT001
         """Load what is to be loaded; some of it fails."""
-        wanted, gone = self.disk.wanted(), []
-        for number in to_load(self.model, wanted, retry=again, again=again):
+        desired, gone = self.disk.desired(), []
+        for number in to_load(self.model, desired, retry=again, again=again):
             before, answering = ready(self.model), self.model.default
-            files = wanted.versions[number]
+            files = desired.versions[number]
             self.model = mark_loading(self.model, number, files, NOW)
             assert ready(self.model) == before
             if outcomes and outcomes.pop():
@@ -288,34 +288,34 @@ class Lifecycle(RuleBasedStateMachine):
                 self.model = mark_failed(self.model, number, files, "broken", NOW)
                 assert ready(self.model) == before
                 assert all(self.model.versions[n].model == m for n, m in served.items())
-            gone += self.settle(wanted)
-            if answering is not None and wanted.versions:
+            gone += self.settle(desired)
+            if answering is not None and desired.versions:
                 assert self.model.default is not None
-        gone += self.settle(wanted)
-        assert not to_load(self.model, wanted)
+        gone += self.settle(desired)
+        assert not to_load(self.model, desired)
         return multiple(*gone)
 
-    def settle(self, wanted: Desired) -> list[tuple[int, str]]:
+    def settle(self, desired: Desired) -> list[tuple[int, str]]:
         before = self.model
-        self.model, leaving = settle(self.model, wanted, NOW)
+        self.model, leaving = settle(self.model, desired, NOW)
         for number, name in leaving.items():
             assert before.versions[number].model == name
-            assert number not in wanted.versions
-        if wanted.versions and ready(before):
+            assert number not in desired.versions
+        if desired.versions and ready(before):
             assert ready(self.model), "what serves goes on until something takes its place"
-        candidates = [n for n in wanted.versions if self.model.is_ready(n)]
-        if "stable" not in wanted.labels and candidates:
-            if max(wanted.versions) in candidates:
+        candidates = [n for n in desired.versions if self.model.is_ready(n)]
+        if "stable" not in desired.labels and candidates:
+            if max(desired.versions) in candidates:
                 assert self.model.default == max(candidates)
             else:
                 assert self.model.default == before.default or before.default is None
-        for label, number in wanted.labels.items():
+        for label, number in desired.labels.items():
             if self.model.is_ready(number):
                 assert self.model.labels[label] == number
         return list(leaving.items())
 
     @rule(instance=consumes(instances), unloaded=st.booleans())
-    def let_go(self, instance: tuple[int, str], unloaded: bool) -> None:  # noqa: FBT001
+    def unload(self, instance: tuple[int, str], unloaded: bool) -> None:  # noqa: FBT001
         number, name = instance
         before = ready(self.model)
         self.model = mark_unloaded(self.model, number, NOW, keep=unloaded)
@@ -334,7 +334,7 @@ class Lifecycle(RuleBasedStateMachine):
     @invariant()
     def is_held_or_was_handed_out(self) -> None:
         held = {version.model for version in self.model.versions.values() if version.model}
-        assert held <= self.alive, "what was let go does not serve"
+        assert held <= self.alive, "an unloaded model does not serve"
 
 
 Lifecycle.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
