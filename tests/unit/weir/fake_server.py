@@ -3,8 +3,8 @@
 Its models are named after their behaviour: `echo` returns its one input, `sum` adds two, `refuse`
 ends each call with the status in the request's parameter `status`, `whisper` does so on a stream
 without a status, `stuck` never answers, `mute` answers with invalid bytes, `threes` classifies
-every picture as a three, `steady` forecasts the last value of a series twice, `mirror` answers a sequence
-with itself, `flaky` rejects every second call.
+every picture as a three, `steady` forecasts the last value of a series twice, `mirror` answers a
+sequence with itself, `flaky` rejects every second call.
 
 `Classify` names a picture by its size in bytes, and rejects those that begin with "broken"; it
 rejects a "crowded" one twice before it answers. `fake_tasks` handles texts and series,

@@ -1,10 +1,10 @@
 """Text and series calls of the fake server; its models are named after their behaviour.
 
 `shouts` tags a token LOUD or quiet, `moods` classifies a text by its number of tokens, `reverse`
-generates a text's letters in reverse order, `rising` continues from the last value. A token with an
-x is unknown; for `generate` a space is too. The text "too long" is rejected; `generate` rejects
-"crowded" once. `stuck` never ends, `short` ends without a result, `mute` answers with invalid bytes,
-`good` has another task.
+generates a text's letters in reverse order, `rising` continues from the last value. A token with
+an x is unknown; for `generate` a space is too. The text "too long" is rejected; `generate` rejects
+"crowded" once. `stuck` never ends, `short` ends without a result, `mute` answers with invalid
+bytes, `good` has another task.
 """
 
 import threading
