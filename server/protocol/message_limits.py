@@ -49,6 +49,8 @@ def check_counts(payload: bytes) -> None:
         InvalidRequest: too many inputs, outputs, parameters, axes or typed strings, or bytes that
             are no protobuf message.
     """
+    if len(payload) <= SMALL_BYTES:
+        return
     parts = _Budget(f"fields in the request, expected at most {_MAX_FIELDS}", _MAX_FIELDS)
     typed = _Budget(
         f"typed elements, expected at most {_MAX_TYPED_FIELDS}: send many as raw_input_contents",
@@ -63,6 +65,8 @@ def has_few_parts(payload: bytes) -> bool:
     Raises:
         InvalidRequest: an input has too many axes, or the bytes are no protobuf message.
     """
+    if len(payload) <= SMALL_BYTES:
+        return True
     parts, typed = _Budget("parts", INLINE_ELEMENTS), _Budget("elements", INLINE_ELEMENTS)
     try:
         _count_request(payload, parts, typed)
@@ -74,8 +78,6 @@ def has_few_parts(payload: bytes) -> bool:
 
 
 def _count_request(payload: bytes, parts: _Budget, typed: _Budget) -> None:
-    if len(payload) <= SMALL_BYTES:
-        return
     view = memoryview(payload)
     for number, start, end in _fields(view, 0, len(view), parts):
         if number == _INPUTS:

@@ -10,8 +10,7 @@ Rules:
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
@@ -22,7 +21,6 @@ from weir.protocol.datatypes import DATATYPES, Datatype, from_raw
 from weir.server.errors import InvalidRequest, Unsupported
 from weir.server.protocol.message_limits import (
     INLINE_ELEMENTS,
-    SMALL_BYTES,
     check_counts,
     has_few_parts,
 )
@@ -48,8 +46,7 @@ _EMPTY_FINAL = "triton_enable_empty_final_response"
 Parameters = Mapping[str, pb.InferParameter]
 
 
-@dataclass(frozen=True, slots=True)
-class DecodedRequest:
+class DecodedRequest(NamedTuple):
     """A request's tensors, checked against its model.
 
     Attributes:
@@ -74,7 +71,7 @@ def parse_request(payload: bytes) -> pb.ModelInferRequest:
 
 
 def parse_inline(payload: bytes) -> pb.ModelInferRequest | None:
-    """A request that is parsed and decoded in little time; None if that is a worker's task.
+    """Parse a request that takes little time to decode; None for another, which takes a worker.
 
     Raises:
         InvalidRequest: not a `ModelInferRequest`.
@@ -82,7 +79,8 @@ def parse_inline(payload: bytes) -> pb.ModelInferRequest | None:
     if len(payload) > INLINE_BYTES or not has_few_parts(payload):
         return None
     message = parse_message(pb.ModelInferRequest, payload)
-    if len(payload) > SMALL_BYTES and _python_elements(message) > INLINE_ELEMENTS:
+    # A text takes four bytes or more.
+    if len(payload) > 4 * INLINE_ELEMENTS and _python_elements(message) > INLINE_ELEMENTS:
         return None
     return message
 
@@ -278,13 +276,13 @@ def read_number(parameters: Parameters, key: str, least: float, most: float) -> 
 
 
 def _python_elements(message: pb.ModelInferRequest) -> int:
-    """Declared elements that are decoded one by one: texts, and all that is not raw."""
-    is_raw = bool(message.raw_input_contents)
-    return sum(
-        math.prod(tensor.shape)
-        for tensor in message.inputs
-        if (not is_raw or tensor.datatype == "BYTES") and len(tensor.shape) <= MAX_RANK
-    )
+    """Declared elements that are decoded one by one: texts, and all that are not raw."""
+    is_raw = len(message.raw_input_contents) > 0
+    elements = 0
+    for tensor in message.inputs:
+        if (not is_raw or tensor.datatype == "BYTES") and len(tensor.shape) <= MAX_RANK:
+            elements += math.prod(tensor.shape)
+    return elements
 
 
 def _form(tensor: pb.ModelInferRequest.InferInputTensor) -> Form:

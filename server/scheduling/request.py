@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 Array = NDArray[Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class ReceivedRequest:
     """A request as received, before it is decoded.
 

@@ -315,9 +315,7 @@ class Scheduler:
         with self._condition:
             left_rows = self._queue.waiting_rows
         with self._leaving(batch) as taken:
-            for request, part in zip(batch, parts, strict=True):
-                if request in taken:
-                    _answer(request, part)
+            _answer(batch, parts, taken)
             times = BatchTimes(cut_s, run_s, ran_s, self._clock())
             self._observer(batch, times, collate.count_tokens(joined, self._paddings))
         rows = sum([request.rows for request in batch])
@@ -392,11 +390,16 @@ class Scheduler:
                 queue.answering -= len(taken)
 
 
-def _answer(request: InferRequest, part: dict[str, Array]) -> None:
-    try:
-        request.answer(part)
-    except Exception as error:  # noqa: BLE001 - an answer that cannot be sent fails this request alone
-        refuse(request, error)
+def _answer(
+    batch: list[InferRequest], parts: list[dict[str, Array]], taken: set[InferRequest]
+) -> None:
+    for request, part in zip(batch, parts, strict=True):
+        if request not in taken:
+            continue
+        try:
+            request.answer(part)
+        except Exception as error:  # noqa: BLE001 - an answer that cannot be sent fails it alone
+            refuse(request, error)
 
 
 def _record(batch: Sequence[InferRequest], cut_s: float) -> BatchRecord | None:

@@ -173,31 +173,14 @@ class BatchTimes:
 
 
 class CountedRequest(Protocol):
-    """The part of a request that the statistics read."""
+    """The part of a request that its batch adds to the model's numbers."""
 
-    @property
-    def rows(self) -> int:
-        """Rows of the request."""
-
-    @property
-    def arrived_s(self) -> float:
-        """When the call arrived."""
-
-    @property
-    def queued_s(self) -> float:
-        """When it entered the model's queue."""
-
-    @property
-    def is_answered(self) -> bool:
-        """Whether the client received the answer."""
-
-    @property
-    def request_bytes(self) -> int:
-        """Size of its message."""
-
-    @property
-    def response_bytes(self) -> int:
-        """Size of its answer."""
+    rows: int
+    arrived_s: float
+    queued_s: float
+    is_answered: bool
+    request_bytes: int
+    response_bytes: int
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ from weir.server.runtime.collate import Tokens
 from weir.server.telemetry.model_stats import BatchTimes, ModelStats
 
 
-@dataclass(frozen=True)
+@dataclass
 class CountedRequest:
     """The numbers of a request, as `ModelStats` reads them."""
 
