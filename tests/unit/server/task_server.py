@@ -16,7 +16,7 @@ Answer = TypeVar("Answer", bound=Message)
 
 
 class TaskServer:
-    """One of the calls, and what it left.
+    """One of the calls, and the metrics that it leaves.
 
     Args:
         backend: the models.

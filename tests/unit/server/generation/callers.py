@@ -1,4 +1,4 @@
-"""A request of an engine without a call: it records what became of it."""
+"""A request of an engine that records its outcome instead of answering a call."""
 
 import threading
 from collections.abc import Hashable, Sequence

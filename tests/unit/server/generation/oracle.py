@@ -75,7 +75,7 @@ class Case:
         )
 
     def answers(self, begin: Callable[[SearchContext], TokenSearch]) -> list[list[Hypothesis]]:
-        """What the server's search makes of each row, alone."""
+        """The hypotheses of the server's search for each row alone."""
         _, lengths = self.encoded
         return [self._answer(row, int(lengths[row]), begin) for row in range(ROWS)]
 
@@ -91,7 +91,7 @@ class Case:
         rows = torch.full((searching.slots,), row)
         make = stepper_of(self.network, memory, lengths)
         state, previous = memory.state[rows], torch.full_like(rows, BEGIN)
-        # One step more than there may be: a search that goes on is a failed test, not a hang.
+        # One step above the limit: an endless search fails the test instead of hanging.
         for _ in range(self.limit + 1):
             made = make(previous, state, rows)
             taken = as_step(made.log_probabilities, made.attention)

@@ -1,4 +1,4 @@
-"""Beams against PyTorch's, over networks and over tables of numbers."""
+"""Beam search against training's, over networks and over tables of numbers."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,7 @@ def step(*log_probabilities: object, attention: object = None) -> DecoderStep:
 
 
 def run(beam: BeamSearch, tables: Sequence[object]) -> list[Hypothesis]:
-    """The answers, the same table of V numbers for each hypothesis at a step."""
+    """The hypotheses, with the same table (V,) for every hypothesis of a step."""
     at = range(beam.slots)
     for table in tables:
         if beam.advance(step(*[table] * beam.slots), at) is None:
@@ -52,8 +52,8 @@ def test_limits_and_powers_are_those_of_training(limit: int, length_power: float
     oracle.assert_same(answers, case.beam(4, 2))
 
 
-def test_beam_wider_than_the_vocabulary_finds_every_answer_there_is() -> None:
-    """Of one word besides the end there are five answers of up to four steps."""
+def test_beam_wider_than_the_vocabulary_finds_every_hypothesis() -> None:
+    """One word besides the end makes five hypotheses of up to four steps."""
     beam = BeamSearch(FRAME, 5, 5)
 
     answers = run(beam, [[0, -1, 0, -2]] * 4)
@@ -63,7 +63,7 @@ def test_beam_wider_than_the_vocabulary_finds_every_answer_there_is() -> None:
     assert [each.is_complete for each in answers] == [True, True, True, True, False]
 
 
-def test_of_equals_the_first_hypothesis_and_token_go_on() -> None:
+def test_among_equals_the_first_hypothesis_and_token_are_continued() -> None:
     beam = BeamSearch(FRAME, 3, 3)
 
     moves = [beam.advance(step(*[[0, -1, 0, -9, -1, -1]] * 3), range(3)) for _ in range(2)]
@@ -72,7 +72,7 @@ def test_of_equals_the_first_hypothesis_and_token_go_on() -> None:
 
 
 def test_states_follow_their_hypotheses_through_any_slots() -> None:
-    """Slots are given by the caller; what comes back are places in the beam."""
+    """Slots are passed in; parents are positions in the beam."""
     beam = BeamSearch(FRAME, 2, 2)
     nothing, likely = [-50.0] * 6, [-50, -50, -50, -50, -1, -2]
 
@@ -109,7 +109,7 @@ def test_row_without_probabilities_is_refused(bad: float, good_steps: int) -> No
         run(beam, [[-3, -1, -2, -99, -1, -2]] * good_steps + [[bad] * 6] * 4)
 
 
-def test_answers_found_before_the_probabilities_ran_out_count() -> None:
+def test_hypotheses_complete_before_probabilities_end_are_kept() -> None:
     answers = run(BeamSearch(FRAME, 3, 2), [[0, -1, 0, -2, -3], [np.nan] * 5])
 
     assert [each.tokens for each in answers] == [()]
@@ -121,7 +121,9 @@ def test_answers_found_before_the_probabilities_ran_out_count() -> None:
     st.integers(4, 7),
     st.randoms(use_true_random=False),
 )
-def test_every_beam_ends_with_answers(width: int, limit: int, words: int, random: object) -> None:
+def test_every_beam_ends_with_hypotheses(
+    width: int, limit: int, words: int, random: object
+) -> None:
     generator = np.random.default_rng(random.getrandbits(32))  # type: ignore[attr-defined]
     beam = BeamSearch(SearchContext(END, limit, 0.6), width, width)
 

@@ -1,4 +1,4 @@
-"""Rows that join and leave between steps get what they get alone, and everybody gets a turn."""
+"""Rows that join and leave between steps get the same hypotheses as alone, and none starves."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -64,7 +64,7 @@ events = st.lists(
 
 
 @given(events)
-def test_every_row_gets_what_it_gets_alone(plan: list[tuple[Any, ...]]) -> None:
+def test_every_row_gets_the_hypotheses_that_it_gets_alone(plan: list[tuple[Any, ...]]) -> None:
     generation = Toy().generation(CAPACITY)
     waiting: list[Caller] = []
     here: list[Caller] = []
@@ -100,7 +100,7 @@ def test_every_row_gets_what_it_gets_alone(plan: list[tuple[Any, ...]]) -> None:
             np.testing.assert_array_equal(answer.attention, attention)
 
 
-def test_equal_seeds_draw_equal_tokens_and_each_row_and_sample_its_own() -> None:
+def test_equal_seeds_sample_equal_tokens_and_rows_and_samples_differ() -> None:
     def drawn(seed: int, number: int) -> list[tuple[int, ...]]:
         search = SearchParameters(
             n_best=3, length_power=0.0, sampling=SamplingParameters(2.0, 0, seed)
@@ -127,8 +127,8 @@ def test_samples_are_independent_of_how_many_are_wanted() -> None:
     assert drawn(1) < drawn(3) < drawn(6)
 
 
-def test_wide_beam_is_not_kept_out_by_small_rows() -> None:
-    """It joins once those before it have left, however many come after it."""
+def test_wide_beam_is_not_starved_by_small_rows() -> None:
+    """It joins once the rows before it have left, however many rows follow it."""
     generation = Toy(ends=False).generation(4)
     wide = toys.row([5], SearchParameters(width=4))
     generation.encode([toys.row([4], limit=5) for _ in range(3)])
@@ -173,7 +173,7 @@ def test_freed_slots_are_taken_in_the_next_step() -> None:
     assert generation.join() == newcomer.sources
 
 
-def test_time_is_no_longer_than_those_who_are_left_need() -> None:
+def test_time_axis_is_as_long_as_the_remaining_rows_need() -> None:
     toy, times = Toy(ends=False), []
 
     def decode(inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -189,7 +189,7 @@ def test_time_is_no_longer_than_those_who_are_left_need() -> None:
     assert times == [24, 24, 8, 8]
 
 
-def test_more_rows_are_wanted_only_where_there_is_room_for_them() -> None:
+def test_rows_are_wanted_only_while_slots_are_free() -> None:
     generation = Toy(ends=False).generation(2)
     seen = [generation.wants_rows]
     generation.encode([toys.row([5]), toys.row([5]), toys.row([5], limit=3)])
@@ -217,7 +217,7 @@ def test_step_that_fails_changes_nothing() -> None:
     assert [plain(row.hypotheses) for row in rows] == [plain(alone(row)) for row in rows]
 
 
-def test_encoder_that_gives_too_few_rows_leaves_none_ready() -> None:
+def test_encoder_that_returns_too_few_rows_leaves_none_ready() -> None:
     toy = Toy()
 
     def encode(inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -234,8 +234,8 @@ def test_encoder_that_gives_too_few_rows_leaves_none_ready() -> None:
 
 
 @pytest.mark.parametrize("width", [1, 2])
-def test_row_that_cannot_go_on_harms_no_other(width: int) -> None:
-    """A caller who cannot be told of a token, or a row without probabilities."""
+def test_row_that_fails_harms_no_other(width: int) -> None:
+    """A token that cannot be sent, or a row without probabilities."""
     toy = Toy(ends=False)
     bad, good = toys.row([5], SearchParameters(width=width), limit=4), toys.row([6, 7], limit=4)
 
@@ -271,16 +271,14 @@ def test_row_that_cannot_go_on_harms_no_other(width: int) -> None:
     ],
     ids=["greedy", "beam", "samples"],
 )
-def test_slots_of_a_search_are_those_its_row_takes(
-    search: SearchParameters, kinds: list[type]
-) -> None:
+def test_row_takes_the_slots_of_its_search(search: SearchParameters, kinds: list[type]) -> None:
     searches = toys.row([4], search).start_searches(toys.END)
 
     assert [type(each) for each in searches] == kinds
     assert sum(each.slots for each in searches) == search.slots
 
 
-def test_row_has_ended_with_its_last_search_and_its_best_answer_is_first() -> None:
+def test_row_is_done_with_its_last_search_and_its_best_hypothesis_is_first() -> None:
     row = toys.row([4], SearchParameters(n_best=3, sampling=SamplingParameters()))
     row.start_searches(toys.END)
     cut = Hypothesis((), 0.0, -1, is_complete=False)

@@ -1,4 +1,4 @@
-"""Rows in slots against PyTorch's search over the same graphs, which has none."""
+"""Rows in slots against training's search over the same graphs."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ SOURCES = ([5, 8, 4], [6], [7, 7, 5, 4, 8, 6], [8, 8], [4, 5, 6, 7, 8])
 
 
 def answer_of_training(row: Row, width: int) -> list[Hypothesis]:
-    """What training's beam makes of one row, greedily where it is 1 wide."""
+    """The hypotheses of training's search for one row; a width of 1 is greedy search."""
     toy, source = Toy(), row.inputs["tokens"]
     lengths = np.array([row.length])
     encoded = toy.encode({"tokens": source[None], "lengths": lengths})

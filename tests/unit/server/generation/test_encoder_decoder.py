@@ -1,4 +1,4 @@
-"""Two graphs that become a pair, and the proof that they still answer as they did."""
+"""Two graphs that become one encoder-decoder."""
 
 from dataclasses import replace
 from typing import Any
@@ -46,7 +46,7 @@ def pair(encoder: Graph, decoder: Graph) -> EncoderDecoder:
 
 
 def respecified(graph: Graph, name: str, **changes: Any) -> Graph:
-    """The graph with another word on one input."""
+    """The graph with another specification of one input."""
     inputs = {**graph.signature.inputs}
     inputs[name] = replace(inputs[name], **changes)
     outputs = list(graph.signature.outputs.values())
@@ -74,7 +74,7 @@ def axis(**changes: Any) -> PaddedAxis:
     ],
     ids=["no axis", "two axes", "no input of the encoder", "no decoding"],
 )
-def test_contract_that_no_slots_can_be_made_for_is_refused(
+def test_contract_that_does_not_fit_slots_is_refused(
     encoder: Graph, decoder: Graph, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ModelLoadError, match=message):
@@ -102,7 +102,7 @@ def test_contract_that_no_slots_can_be_made_for_is_refused(
         "encoder's lengths",
     ],
 )
-def test_graph_of_another_form_is_refused(
+def test_graph_with_other_axes_or_types_is_refused(
     pair: EncoderDecoder, part: str, name: str, changes: dict[str, Any], expected: str
 ) -> None:
     graphs = {"encoder": pair.encoder, "decoder": pair.decoder}
@@ -134,7 +134,9 @@ def test_rows_without_lengths_are_full(encoder: Graph, decoder: Graph) -> None:
     assert [row.length for row in rows] == [3, 3]
 
 
-def test_whole_pair_takes_what_its_encoder_takes_and_gives_answers(pair: EncoderDecoder) -> None:
+def test_signature_has_the_encoders_inputs_and_the_outputs_of_decoding(
+    pair: EncoderDecoder,
+) -> None:
     signature = pair.signature(3)
 
     assert list(signature.inputs) == ["tokens", "lengths"]
@@ -146,7 +148,7 @@ def test_whole_pair_takes_what_its_encoder_takes_and_gives_answers(pair: Encoder
     assert signature.max_rows == 3 and signature.has_rows
 
 
-def test_answers_of_unequal_length_are_filled_up() -> None:
+def test_hypotheses_of_unequal_length_are_padded() -> None:
     rows = [toys.row([4]) for _ in range(3)]
     for row, tokens in zip(rows, [(5, 6), (), (7,)], strict=True):
         row.hypotheses = [
@@ -161,7 +163,7 @@ def test_answers_of_unequal_length_are_filled_up() -> None:
     assert outputs["scores"].dtype == np.float32
 
 
-def test_only_empty_answers_have_no_tokens() -> None:
+def test_only_empty_hypotheses_have_no_tokens() -> None:
     row = toys.row([4])
     row.hypotheses = [Hypothesis((), -1.0, -1.0, True)]
 

@@ -1,4 +1,4 @@
-"""An encoder-decoder's queue and thread: who waits, who is decoded, who is refused and when."""
+"""The engine's queue and thread: which requests wait, run, and are refused."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,7 +23,7 @@ def world() -> Iterator[World]:
     world.end()
 
 
-def test_request_is_answered_once_all_its_rows_have_ended(world: World) -> None:
+def test_request_is_answered_once_all_its_rows_are_done(world: World) -> None:
     caller = world.submit([5, 6], [4], [7, 7, 7], limit=3)
 
     world.run("encode", "decode", "decode")
@@ -34,7 +34,7 @@ def test_request_is_answered_once_all_its_rows_have_ended(world: World) -> None:
     assert has_right_answer(caller)
 
 
-def test_late_request_joins_those_who_are_decoded(world: World) -> None:
+def test_later_request_joins_the_running_batch(world: World) -> None:
     first = world.submit(limit=4)
     world.run("encode", "decode")
     world.wait_at("decode")
@@ -77,7 +77,7 @@ def test_full_queue_refuses_at_once_and_with_the_limit() -> None:
 
 
 def test_request_larger_than_the_queue_waits_alone() -> None:
-    """Told to come back later it would come back for ever."""
+    """It would never fit, however often it is retried."""
     world = World(max_queue_rows=2)
     world.submit()
     world.wait_at("encode")
@@ -90,7 +90,7 @@ def test_request_larger_than_the_queue_waits_alone() -> None:
     assert has_right_answer(large)
 
 
-def test_closed_engine_refuses_and_ends_what_it_holds() -> None:
+def test_closed_engine_refuses_new_requests_and_answers_the_others() -> None:
     world = World()
     here = world.submit(limit=5)
     world.wait_at("encode")
@@ -107,7 +107,7 @@ def test_closed_engine_refuses_and_ends_what_it_holds() -> None:
     assert world.stats.active_rows == 0
 
 
-def test_closed_engine_ends_where_the_last_caller_leaves() -> None:
+def test_closed_engine_ends_when_the_last_request_is_cancelled() -> None:
     world = World()
     caller = world.submit(limit=9)
     world.run("encode")

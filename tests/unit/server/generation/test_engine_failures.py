@@ -1,4 +1,4 @@
-"""What goes wrong for one request is that request's alone, and everything is counted."""
+"""The failure of a request harms no other, and every outcome is counted."""
 
 import logging
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ def test_request_that_cannot_be_encoded_harms_no_other(world: World) -> None:
     assert world.stats.finished == {"limit": 4, "failed": 1}
 
 
-def test_tokens_of_sources_are_counted_with_what_fills_them_up(world: World) -> None:
+def test_tokens_of_sources_are_counted_with_their_padding(world: World) -> None:
     world.submit([4], limit=1)
     world.wait_at("encode")
     world.submit([4, 5, 6, 7], [5])
@@ -57,7 +57,7 @@ def test_tokens_of_sources_are_counted_with_what_fills_them_up(world: World) -> 
 
     world.end()
 
-    # One row of 1; then rows of 4, 1 and 2, filled up to 4 each.
+    # One row of 1; then rows of 4, 1 and 2, padded to 4 each.
     assert world.rows_of("encode") == [1, 3]
     assert world.stats.model.tokens == 1 + 4 + 1 + 2
     assert world.stats.model.padded_tokens == 1 + 3 * 4
@@ -75,7 +75,7 @@ def test_tokens_of_sources_that_were_encoded_singly_are_counted_once(world: Worl
     assert world.stats.model.tokens == world.stats.model.padded_tokens == 1 + 3
 
 
-def test_step_that_fails_takes_those_who_are_decoded_and_no_other(world: World) -> None:
+def test_failed_step_fails_the_running_requests_and_no_other(world: World) -> None:
     here = [world.submit([5], [6]), world.submit([7], search=SearchParameters(width=2))]
     world.wait_at("encode")
     world.toy.errors["decode"] = [OutOfMemory("planned")]
@@ -95,7 +95,7 @@ def test_step_that_fails_takes_those_who_are_decoded_and_no_other(world: World) 
     [(0, InvalidRequest), (1, DecoderStepFailed)],
     ids=["alone", "beside another"],
 )
-def test_values_of_a_step_are_laid_to_a_request_only_if_it_is_alone(
+def test_invalid_values_of_a_step_are_reported_only_to_a_request_alone(
     world: World, others: int, error: type[Exception]
 ) -> None:
     callers = [world.submit([4], limit=9)]
@@ -123,7 +123,7 @@ def test_answer_that_cannot_be_sent_harms_no_other(world: World) -> None:
     assert world.stats.model.success.count == 2
 
 
-def test_caller_who_cannot_be_told_of_a_token_harms_no_other(world: World) -> None:
+def test_token_that_cannot_be_sent_harms_no_other_request(world: World) -> None:
     world.submit(limit=1)
     world.wait_at("encode")
     bad, good = world.caller([4], [5], limit=9), world.submit([6, 6])
@@ -138,7 +138,7 @@ def test_caller_who_cannot_be_told_of_a_token_harms_no_other(world: World) -> No
     assert world.stats.finished == {"limit": 2, "failed": 2}
 
 
-def test_rows_of_one_request_may_end_and_fail_in_the_same_step(world: World) -> None:
+def test_rows_of_one_request_end_and_fail_in_the_same_step(world: World) -> None:
     caller = world.caller([4], [5], [6], limit=1)
     for row in caller.sources[1:]:
         row.on_token = too_large
@@ -150,10 +150,10 @@ def test_rows_of_one_request_may_end_and_fail_in_the_same_step(world: World) -> 
     assert world.stats.finished == {"limit": 1, "failed": 2}
 
 
-def test_failure_that_cannot_be_told_harms_no_other(
+def test_failure_that_cannot_be_sent_harms_no_other(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """On any of its ways out: refused in the queue, before an encoding, cancelled, or failed."""
+    """In every place: expired in the queue, late before an encoding, cancelled, or failed."""
     world.submit(limit=1)
     world.wait_at("encode")
     lost = {"fail_error": OSError("planned")}
@@ -173,7 +173,7 @@ def test_failure_that_cannot_be_told_harms_no_other(
     assert has_right_answer(good)
 
 
-def test_rows_are_counted_by_why_they_left() -> None:
+def test_finished_rows_are_counted_by_reason() -> None:
     world = World()
     world.toy.ends = True
     ends = world.submit([5], limit=50)
@@ -186,7 +186,7 @@ def test_rows_are_counted_by_why_they_left() -> None:
     assert world.stats.steps == len(row.hypotheses[0].tokens) + 1 == len(world.rows_of("decode"))
 
 
-def test_times_are_those_of_first_token_and_of_each_after_it(world: World) -> None:
+def test_time_to_first_token_and_inter_token_latency_are_observed(world: World) -> None:
     world.clock.advance(1.0)
     caller = world.submit(limit=4)
     for kind in ("encode", "decode", "decode", "decode", "decode"):
@@ -201,7 +201,7 @@ def test_times_are_those_of_first_token_and_of_each_after_it(world: World) -> No
     assert world.stats.model.success.seconds == 10.0
 
 
-def test_active_rows_are_those_of_beams_too(world: World) -> None:
+def test_active_rows_include_those_of_beams(world: World) -> None:
     caller: Caller = world.submit([5], search=SearchParameters(width=3), limit=2)
     world.run("encode", "decode")
     world.wait_at("decode")

@@ -17,7 +17,7 @@ def world() -> Iterator[World]:
     world.end()
 
 
-def test_leaving_the_queue_makes_room_in_it() -> None:
+def test_cancelled_request_frees_its_place_in_the_queue() -> None:
     world = World(max_queue_rows=2)
     world.submit()
     world.wait_at("encode")
@@ -32,7 +32,7 @@ def test_leaving_the_queue_makes_room_in_it() -> None:
     assert sum(world.rows_of("encode")) == 3
 
 
-def test_cancelled_while_it_is_encoded_takes_no_slot_any_more(world: World) -> None:
+def test_request_cancelled_during_its_encoding_takes_no_slot(world: World) -> None:
     leaves = world.submit([5], [6], limit=9)
     world.wait_at("encode")
 
@@ -45,7 +45,7 @@ def test_cancelled_while_it_is_encoded_takes_no_slot_any_more(world: World) -> N
     assert world.rows_of("decode") == [2]
 
 
-def test_cancelled_while_it_is_decoded_leaves_before_the_next_step(world: World) -> None:
+def test_request_cancelled_during_decoding_leaves_before_the_next_step(world: World) -> None:
     stays = world.submit(limit=4)
     world.wait_at("encode")
     leaves = world.submit([4], search=SearchParameters(width=2), limit=4)
@@ -76,8 +76,8 @@ def test_cancelling_twice_or_too_late_changes_nothing(world: World) -> None:
     assert failed_with(cancelled, Cancelled)
 
 
-def test_cancelling_at_the_deadline_tells_of_the_deadline(world: World) -> None:
-    """A transport reports both in the same way: the call is closed."""
+def test_cancellation_at_the_deadline_is_reported_as_the_deadline(world: World) -> None:
+    """A transport reports both as a closed call."""
     caller = world.submit(deadline_s=5.0)
     world.run("encode")
     world.wait_at("decode")
@@ -90,7 +90,7 @@ def test_cancelling_at_the_deadline_tells_of_the_deadline(world: World) -> None:
     wait_for(lambda: world.stats.finished == {"deadline": 1})
 
 
-def test_deadline_that_passes_in_the_queue_is_answered_there_and_never_run(world: World) -> None:
+def test_request_that_is_late_in_the_queue_is_never_run(world: World) -> None:
     world.submit()
     world.wait_at("encode")
     late, later = world.submit([4, 4], deadline_s=5.0), world.submit([5], deadline_s=9.0)
@@ -103,7 +103,7 @@ def test_deadline_that_passes_in_the_queue_is_answered_there_and_never_run(world
     assert sum(world.rows_of("encode")) == 2
 
 
-def test_deadline_that_passed_is_seen_before_an_encoding_too(world: World) -> None:
+def test_late_request_is_not_encoded(world: World) -> None:
     world.submit(limit=1)
     world.wait_at("encode")
     late = world.submit([4], deadline_s=5.0)
@@ -115,7 +115,7 @@ def test_deadline_that_passed_is_seen_before_an_encoding_too(world: World) -> No
     assert sum(world.rows_of("encode")) == 1
 
 
-def test_deadline_that_passes_between_steps_frees_the_slots(world: World) -> None:
+def test_request_that_is_late_between_steps_frees_its_slots(world: World) -> None:
     late = world.submit([5, 5], [6], deadline_s=5.0, limit=9)
     world.wait_at("encode")
     stays = world.submit([7], limit=3)
@@ -133,7 +133,7 @@ def test_deadline_that_passes_between_steps_frees_the_slots(world: World) -> Non
     assert world.stats.finished["deadline"] == 2
 
 
-def test_freed_slots_are_taken_by_those_who_wait(world: World) -> None:
+def test_waiting_request_takes_freed_slots(world: World) -> None:
     leaves = world.submit([5], search=SearchParameters(width=4), limit=9)
     world.run("encode", "decode")
     world.wait_at("decode")

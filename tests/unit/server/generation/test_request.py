@@ -1,4 +1,4 @@
-"""Requests of an encoder-decoder, from the bytes of a message to those of its answers."""
+"""Requests of an encoder-decoder, from a message to the messages that answer it."""
 
 import gc
 import weakref
@@ -39,7 +39,7 @@ def model(backend: Backend) -> EncoderDecoderModel:
 def message(
     *sources: list[int], outputs: tuple[str, ...] = (), request_id: str = "", **parameters: int
 ) -> pb.ModelInferRequest:
-    """A request of rows, the shorter ones filled up with zeros."""
+    """A request of rows, padded with zeros."""
     longest = max(map(len, sources))
     tokens = np.array([[*row, *[0] * (longest - len(row))] for row in sources], "<i8")
     lengths = np.array([len(row) for row in sources], "<i8")
@@ -55,7 +55,7 @@ def message(
 
 
 class Asked:
-    """A request that was read, its call, and the parts that were sent."""
+    """A decoded request, its call, and the parts that were sent."""
 
     def __init__(
         self,
@@ -120,14 +120,14 @@ def test_rows_are_answered_in_one_message_under_the_id(ask: Ask) -> None:
     assert answers["output_lengths"] == [2, 0, 1]
 
 
-def test_outputs_that_are_asked_for_come_in_that_order(ask: Ask) -> None:
+def test_requested_outputs_are_sent_in_their_order(ask: Ask) -> None:
     response = ask([5, 6, 7], outputs=("scores", "output_tokens")).answer()
 
     assert list(tensors(response)) == ["scores", "output_tokens"]
 
 
 @pytest.mark.parametrize("is_stream", [True, False], ids=["stream", "unary"])
-def test_tokens_are_told_one_by_one_on_a_stream_only(ask: Ask, *, is_stream: bool) -> None:
+def test_tokens_are_sent_one_by_one_on_a_stream_only(ask: Ask, *, is_stream: bool) -> None:
     asked = ask([5, 6, 7], is_stream=is_stream, request_id="mine")
 
     answers = tensors(asked.answer())
@@ -147,7 +147,7 @@ def test_tokens_are_told_one_by_one_on_a_stream_only(ask: Ask, *, is_stream: boo
     [([[5, 6], [7]], {}), ([[5, 6, 7]], {"beam_width": 2})],
     ids=["two rows", "a beam"],
 )
-def test_what_has_no_next_token_is_told_in_one_piece(
+def test_several_rows_and_beams_are_answered_in_one_message(
     ask: Ask, sources: list[list[int]], parameters: dict[str, int]
 ) -> None:
     asked = ask(*sources, is_stream=True, **parameters)
@@ -158,7 +158,7 @@ def test_what_has_no_next_token_is_told_in_one_piece(
     assert sum(answers["output_lengths"]) > 0
 
 
-def test_parts_hold_the_outputs_that_are_asked_for(ask: Ask) -> None:
+def test_parts_hold_the_requested_outputs(ask: Ask) -> None:
     asked = ask([5, 6, 7], is_stream=True, outputs=("scores",))
 
     asked.answer()
@@ -177,7 +177,7 @@ def test_parts_hold_the_outputs_that_are_asked_for(ask: Ask) -> None:
     ],
     ids=["wide beam", "unknown output", "output twice", "no tokens", "timeout"],
 )
-def test_what_is_off_is_named(ask: Ask, what: dict[str, Any], text: str) -> None:
+def test_invalid_parameter_is_named(ask: Ask, what: dict[str, Any], text: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         ask([5, 6], **what)
 
@@ -205,7 +205,7 @@ def test_sources_that_break_the_contract_are_refused(
 
 
 @pytest.mark.parametrize("policy", ["pass", "reject"])
-def test_numbers_that_are_not_finite_are_refused_where_the_operator_says_so(
+def test_non_finite_numbers_are_refused_if_the_settings_say_so(
     publish_pair: Callable[..., Any],
     open_backend: Callable[..., Backend],
     clock: Clock,
@@ -256,7 +256,7 @@ def test_timeout_shortens_the_deadline(
     assert ask([5], timeout=timeout_us).request.deadline_s == clock.now + seconds
 
 
-def test_caller_who_left_is_counted_as_cancelled(ask: Ask, model: EncoderDecoderModel) -> None:
+def test_client_that_left_is_counted_as_cancelled(ask: Ask, model: EncoderDecoderModel) -> None:
     asked = ask([5, 6])
     asked.call.cancelled = True
 
@@ -269,7 +269,7 @@ def test_caller_who_left_is_counted_as_cancelled(ask: Ask, model: EncoderDecoder
     assert model.metrics.success.count == 0
 
 
-def test_failure_is_told_and_counted(ask: Ask, model: EncoderDecoderModel) -> None:
+def test_failure_is_sent_and_counted(ask: Ask, model: EncoderDecoderModel) -> None:
     asked = ask([5, 6])
 
     asked.request.fail(InvalidRequest("planned"))
@@ -286,7 +286,7 @@ class EmptyResponse:
 
 
 @pytest.mark.parametrize("ends", ["answer", "fail"])
-def test_a_request_that_has_ended_holds_no_call(model: EncoderDecoderModel, ends: str) -> None:
+def test_finished_request_holds_no_call(model: EncoderDecoderModel, ends: str) -> None:
     # Rows and request hold each other: without this, calls would stay open until the collector
     # comes.
     class HeldReply:
@@ -320,7 +320,7 @@ def test_a_request_that_has_ended_holds_no_call(model: EncoderDecoderModel, ends
 
 
 def test_request_is_freed_without_the_collector(ask: Ask) -> None:
-    """It holds the model: one that was replaced would stay as long."""
+    """It holds the model, which would stay in memory after a reload."""
     gc.disable()
     try:
         asked = ask([5, 6, 7], [8], is_stream=True)

@@ -1,4 +1,4 @@
-"""Greedy answers against PyTorch's search, and draws against their probabilities."""
+"""Greedy search against training's, and samples against their probabilities."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_greedy_answers_are_those_of_training(
     oracle.assert_same(answers, [[each] for each in case.greedy()])
 
 
-def test_token_is_told_as_it_is_chosen_and_the_end_is_not() -> None:
+def test_callback_gets_each_token_except_the_end() -> None:
     told: list[tuple[int, float]] = []
     path = Sampler(SearchContext(end=1, limit=5, length_power=0.0), lambda *each: told.append(each))
 
@@ -53,7 +53,7 @@ def test_token_is_told_as_it_is_chosen_and_the_end_is_not() -> None:
     assert path.hypotheses[0].is_complete and path.hypotheses[0].log_probability == -2.0
 
 
-def test_of_equals_the_first_is_taken() -> None:
+def test_among_equals_the_first_is_chosen() -> None:
     path = Sampler(SearchContext(end=0, limit=1, length_power=0.0))
 
     assert path.advance(step([-2, -1, -1]), [0]) is None
@@ -88,7 +88,7 @@ def test_row_without_probabilities_is_refused(bad: float, draw: SamplingParamete
     ],
     ids=["plain", "cold", "hot", "top 2", "cold top 3", "top of all", "top 1", "frozen"],
 )
-def test_draws_follow_the_probabilities(
+def test_samples_follow_the_probabilities(
     draw: SamplingParameters, probabilities: np.ndarray
 ) -> None:
     count = 20_000
@@ -98,7 +98,7 @@ def test_draws_follow_the_probabilities(
 
     wanted = probabilities / probabilities.sum()
     found = np.bincount(drawn, minlength=5) / count
-    # Four standard deviations of a share; none at all for what may not be drawn.
+    # Four standard deviations of a share; none for impossible tokens.
     assert (np.abs(found - wanted) <= 4 * np.sqrt(wanted * (1 - wanted) / count)).all()
 
 
@@ -124,7 +124,7 @@ def test_top_k_are_those_that_a_stable_sort_puts_first(scores: list[int], top_k:
 @pytest.mark.parametrize(
     ("drawn", "token"), [(0.0, 1), (0.5, 2), (1 - 2**-53, 2)], ids=["least", "border", "most"]
 )
-def test_ends_of_the_range_are_tokens_that_may_be_drawn(drawn: float, token: int) -> None:
+def test_ends_of_the_range_are_possible_tokens(drawn: float, token: int) -> None:
     class Fixed(np.random.Generator):
         def random(self, *_: object, **__: object) -> float:  # type: ignore[override]
             return drawn
@@ -140,7 +140,7 @@ def test_ends_of_the_range_are_tokens_that_may_be_drawn(drawn: float, token: int
     st.sampled_from([0.01, 0.5, 1.0, 100.0]),
     st.integers(0, 2**63 - 1),
 )
-def test_what_cannot_be_is_never_drawn(
+def test_impossible_token_is_never_sampled(
     scores: list[float], top_k: int, temperature: float, seed: int
 ) -> None:
     table = np.array([-np.inf, *scores, -np.inf], np.float32)

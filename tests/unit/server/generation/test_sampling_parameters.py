@@ -1,4 +1,4 @@
-"""What a request may ask of the search, in the protocol's parameters."""
+"""Search parameters of a request, from the protocol's parameters."""
 
 import pytest
 

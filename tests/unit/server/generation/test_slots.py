@@ -1,4 +1,4 @@
-"""Slots against a plain dictionary: every row keeps its values, whoever comes and goes."""
+"""Slots against plain lists: every row keeps its values while others come and go."""
 
 import tracemalloc
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ plans = st.lists(
 
 
 class Model:
-    """What is said of each slot, in plain lists."""
+    """The same slots as plain lists."""
 
     def __init__(self) -> None:
         self.slots = Slots(toys.LAYOUT, CAPACITY)
@@ -123,7 +123,7 @@ def address(slots: Slots) -> int:
     return pointer
 
 
-def test_memory_stays_where_it_is_while_rows_come_and_go() -> None:
+def test_arrays_stay_in_place_while_rows_come_and_go() -> None:
     slots = Slots(toys.LAYOUT, 4)
     slots.place(memory_of(8), 8, 2)
     before = address(slots)
@@ -137,7 +137,7 @@ def test_memory_stays_where_it_is_while_rows_come_and_go() -> None:
     assert address(slots) == before
 
 
-def test_step_reads_the_stores_themselves() -> None:
+def test_step_reads_the_arrays_without_a_copy() -> None:
     slots = Slots(toys.LAYOUT, 4)
     slots.place(memory_of(8), 8, 3)
 
@@ -149,7 +149,7 @@ def test_step_reads_the_stores_themselves() -> None:
 
 
 @pytest.mark.parametrize(("left", "time"), [(40, 40), (32, 40), (17, 40), (16, 16), (5, 8)])
-def test_time_shrinks_only_where_it_pays(left: int, time: int) -> None:
+def test_time_axis_shrinks_only_if_that_saves_half(left: int, time: int) -> None:
     slots = Slots(toys.LAYOUT, 2)
     slots.place(memory_of(left), left, 1)
     slots.place(memory_of(40), 40, 1)
@@ -160,8 +160,8 @@ def test_time_shrinks_only_where_it_pays(left: int, time: int) -> None:
     assert slots.time == time
 
 
-def test_stores_are_bounded_by_the_longest_row_there_was() -> None:
-    """Two of each, neither larger than all slots at that time, however many lengths there were."""
+def test_buffers_are_bounded_by_the_longest_row_so_far() -> None:
+    """Two buffers each, neither larger than all slots with the longest row."""
     longest, width, capacity = 64, 1000, 3
     slots, generator = Slots(toys.LAYOUT, capacity), np.random.default_rng(0)
     lengths = [longest, *generator.integers(1, longest + 1, 300).tolist()]
@@ -180,11 +180,11 @@ def test_stores_are_bounded_by_the_longest_row_there_was() -> None:
     assert kept_bytes < 2.05 * store_bytes
 
 
-def test_stores_that_are_large_enough_take_turns_for_good() -> None:
+def test_buffers_that_are_large_enough_alternate() -> None:
     slots, generator = Slots(toys.LAYOUT, 2), np.random.default_rng(0)
 
     def address_with(length: int) -> int:
-        """Where the memory lies, laid out for one row of this length."""
+        """The address of the array, laid out for one row of this length."""
         slots.place(memory_of(length), length, 1)
         if slots.used > 1:
             slots.leave(0)

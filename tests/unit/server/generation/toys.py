@@ -1,7 +1,6 @@
-"""An encoder-decoder in whole numbers: what a row gets depends on that row alone, to the last bit.
+"""An encoder-decoder in whole numbers: a row's hypotheses depend on that row alone, bit for bit.
 
-It also looks at what it is given: padding that is not padding, or a length that is not the row's,
-is an error.
+It also checks its inputs: wrong padding or a wrong length is an error.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,7 +37,7 @@ LAYOUT = Layout(DECODING, {"tokens": TOKEN_PAD, "memory": MEMORY_PAD})
 
 @dataclass
 class Toy:
-    """Both graphs, and what ran.
+    """Both graphs, and a log of their runs.
 
     Attributes:
         ends: whether an answer may come to its end by itself.
@@ -63,7 +62,7 @@ class Toy:
         assert lengths.max() == tokens.shape[1], "more time than the longest needs"
         places = np.arange(1, tokens.shape[1] + 1)
         state = np.where(is_own, tokens * places, 0).sum(axis=1) % _PRIME
-        # Beyond its end a row's memory is anything but padding: nobody may read it.
+        # Beyond its end a row's memory is not padding, so that reading it shows.
         memory = np.where(is_own, tokens, 500)[..., None].astype(np.float64)  # (B, T, 1)
         return {"memory": memory, "state": state[:, None]}
 
@@ -76,7 +75,7 @@ class Toy:
         source = np.where(is_own, memory, 0).sum(axis=1).astype(np.int64)
         state = (state * 31 + previous * 7 + source) % _PRIME  # (B,)
         scores = -((state[:, None] * np.arange(3, 3 + WORDS) ** 2) % 61) / 16 - 0.125  # (B, V)
-        # Enough for no two answers to be as likely: an oracle may break ties otherwise.
+        # No two hypotheses are equally likely: an oracle may break ties otherwise.
         scores -= ((state[:, None] * 7 + np.arange(WORDS) * 131) % 997) * 1.7e-6
         if not self.ends:
             scores[:, END] = -np.inf
@@ -114,7 +113,7 @@ def row(
 
 
 def alone(one: Row, *, ends: bool = True) -> list[Hypothesis]:
-    """What a row like this gets when nobody else is there."""
+    """The hypotheses of an equal row alone in a batch."""
     copy = row(one.inputs["tokens"].tolist(), one.search, number=one.number, limit=one.limit)
     generation = Toy(ends).generation(one.search.slots)
     generation.encode([copy])
@@ -123,7 +122,7 @@ def alone(one: Row, *, ends: bool = True) -> list[Hypothesis]:
 
 
 def forced(one: Row, answer: Hypothesis) -> tuple[float, Array]:
-    """The log-probability that the graphs give the tokens of an answer, and where they look."""
+    """Log-probability and attention that the graphs give the tokens of a hypothesis."""
     toy, lengths = Toy(), np.array([one.length])
     memory = toy.encode({"tokens": one.inputs["tokens"][None], "lengths": lengths})
     given = {"memory": memory["memory"], "lengths": lengths}
@@ -137,7 +136,7 @@ def forced(one: Row, answer: Hypothesis) -> tuple[float, Array]:
 
 
 def step(generation: DecoderBatch) -> StepResult:
-    """Let in who fits, and make a step."""
+    """Let ready rows join, and make a step."""
     generation.join()
     return generation.step()
 
@@ -152,7 +151,7 @@ def run_out(generation: DecoderBatch) -> list[StepResult]:
 
 
 def plain(answers: Sequence[Hypothesis]) -> list[tuple[Any, ...]]:
-    """Answers as values that compare exactly."""
+    """Hypotheses as values that compare exactly."""
     return [
         (each.tokens, each.log_probability, each.score, each.is_complete)
         + (() if each.attention is None else (each.attention.tolist(),))

@@ -25,7 +25,7 @@ POISON = 1
 
 
 class Gated(toys.Toy):
-    """A toy each of whose runs begins when the test says so."""
+    """A toy whose runs wait for the test."""
 
     def __init__(self) -> None:
         super().__init__(ends=False)
@@ -50,7 +50,7 @@ class Gated(toys.Toy):
 
 
 class World:
-    """An engine, its callers, and a clock that stands still."""
+    """An engine, its requests, and a clock that stands still."""
 
     def __init__(self, *, capacity: int = 4, max_queue_rows: int = 8) -> None:
         self.clock = Clock(0.0)
@@ -70,7 +70,7 @@ class World:
         self.engine.start()
 
     def caller(self, *sources: Sequence[int], **what: Any) -> Caller:
-        """A request that is not submitted yet: of one row, unless it is said otherwise."""
+        """A request that is not submitted yet; by default of one row."""
         search, limit = what.pop("search", SearchParameters()), what.pop("limit", 3)
         rows = [
             toys.row(tokens, search, number=number, limit=limit)
@@ -101,7 +101,7 @@ class World:
                 self.toy.changed.notify_all()
 
     def run_any(self) -> None:
-        """Let the run happen that the engine is at, if anybody waits for one."""
+        """Let the engine's next run happen, if any request waits for one."""
         wait_for(lambda: self.toy.at is not None or all(caller.outcomes for caller in self.callers))
         with self.toy.changed:
             self.toy.at = None
@@ -114,7 +114,7 @@ class World:
             self.toy.changed.notify_all()
 
     def end(self) -> None:
-        """Let everything here come to its end, and the engine with it."""
+        """Let every request and then the engine end."""
         self.open()
         self.engine.close()
         assert self.engine.join(HANG_S), "the engine does not end"
@@ -126,7 +126,7 @@ class World:
 
 
 def wait_for(happened: Callable[[], bool]) -> None:
-    """What a thread does last it tells nobody, so look again and again."""
+    """Poll until a condition holds: the last action of a thread notifies no test."""
     end_s = time.monotonic() + HANG_S
     while not happened():
         assert time.monotonic() < end_s, "what the test waits for does not happen"

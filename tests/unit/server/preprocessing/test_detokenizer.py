@@ -1,4 +1,4 @@
-"""Ids become text, and what each adds becomes the same text."""
+"""Ids become text, whole and token by token."""
 
 from functools import cache
 from typing import Any
@@ -33,7 +33,7 @@ def test_each_token_adds_its_part(rule: Any, additions: list[str]) -> None:
     assert [stream.add(each) for each in (6, 4, 5, 7)] == additions
 
 
-def test_spaces_between_pieces_wait_for_what_follows() -> None:
+def test_spaces_between_subwords_wait_for_more_text() -> None:
     stream = DetokenizerStream(Detokenizer(ENTRIES, "subwords"))
 
     assert [stream.add(each) for each in (7, 7, 4, 7, 7, 5, 7)] == ["", "", "a", "", "", "  b", ""]
@@ -61,7 +61,7 @@ def test_tokens_without_a_vocabulary_are_numbers() -> None:
     assert detokenizer.token(12) == "12" and detokenizer.text([12]) == ""
 
 
-def test_bundle_says_how_its_answers_are_written() -> None:
+def test_detokenizer_of_a_bundle() -> None:
     contract = pairs.CONTRACT.model_copy(update={"vocabularies": {"previous": "words.txt"}})
 
     detokenizer = detokenizer_of(Bundle(contract, files={}, texts={"words.txt": ENTRIES}))

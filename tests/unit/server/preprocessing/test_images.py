@@ -46,7 +46,7 @@ def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def noise(height: int = 20, width: int = 31, *, seed: int = 0) -> Image.Image:
-    """Smooth enough that JPEG keeps it, rough enough that a shift by a pixel shows."""
+    """Smooth enough for JPEG, rough enough that a shift by a pixel shows."""
     generator = np.random.default_rng(seed)
     rough = generator.integers(0, 256, (height // 4 + 1, width // 4 + 1, 4), np.uint8)
     return Image.fromarray(rough).resize((width, height), Image.Resampling.BICUBIC)
@@ -71,7 +71,7 @@ def chunk(name: bytes, content: bytes) -> bytes:
 
 
 def header_png(width: int, height: int) -> bytes:
-    """A PNG that says how large it is, and holds nothing."""
+    """A PNG of a header without pixels."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
@@ -170,7 +170,7 @@ def test_pixels_are_those_of_training_in_any_size(
 
 
 CORNERS: NDArray[np.uint8] = np.array([[RED, GREEN], [BLUE, WHITE]], np.uint8)
-# What the camera saw, given how it stored it: by the table of EXIF 2.32, tag 0x0112.
+# The upright picture for each stored orientation, by the table of EXIF 2.32, tag 0x0112.
 TURNED = {
     1: CORNERS,
     2: CORNERS[:, ::-1],
@@ -204,7 +204,7 @@ def test_orientation_that_does_not_exist_turns_nothing() -> None:
         pytest.param(Image.new("LA", (2, 2), (0, 51)), (204, 204, 204), id="grey"),
     ],
 )
-def test_transparent_is_laid_on_white(image: Image.Image, expected: tuple[int, ...]) -> None:
+def test_transparent_pixels_become_white(image: Image.Image, expected: tuple[int, ...]) -> None:
     pixels = read_encoded(encode(image), preprocessing(1, 1))
 
     assert tuple(pixels[0, 0]) == expected
@@ -221,7 +221,7 @@ def test_sixteen_bits_become_their_upper_eight() -> None:
 @pytest.mark.parametrize(
     ("size", "left", "top"), [((40, 20), 10, 0), ((20, 40), 0, 10), ((41, 20), 10, 0)]
 )
-def test_middle_is_cut_out(size: tuple[int, int], left: int, top: int) -> None:
+def test_centre_is_cropped(size: tuple[int, int], left: int, top: int) -> None:
     image = noise(size[1], size[0]).convert("RGB")
 
     pixels = read_encoded(encode(image), preprocessing(20, 20, 3, 20))
@@ -253,7 +253,7 @@ def test_raw_pixels_are_treated_like_those_of_a_file(mode: str, form: Preprocess
         pytest.param(2**32 - 1, 2**32 - 1, 3, 3, "at most 32000000 pixels", id="largest"),
     ],
 )
-def test_raw_pixels_that_are_no_picture_are_refused(
+def test_invalid_raw_pixels_are_refused(
     height: int, width: int, channels: int, values: int, says: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=says):
@@ -289,14 +289,14 @@ def test_other_formats_are_refused_by_name(kind: str) -> None:
         ),
     ],
 )
-def test_what_is_no_picture_is_refused(data: bytes, says: str) -> None:
+def test_data_without_a_picture_is_refused(data: bytes, says: str) -> None:
     with pytest.raises(InvalidRequest, match=says):
         read_encoded(data, FORMS["stretched"])
 
 
 @pytest.mark.parametrize("name", ["RGB PNG", "RGB JPEG", "progressive JPEG", "palette PNG"])
 def test_picture_cut_short_is_refused_or_whole(name: str) -> None:
-    """Of a PNG the end may be missing that holds no pixels."""
+    """A PNG may lack its end, which holds no pixels."""
     data, form = FILES[name], FORMS["stretched"]
     whole = read_encoded(data, form)
 
@@ -409,7 +409,7 @@ def test_few_fill_bytes_are_no_harm() -> None:
     np.testing.assert_array_equal(pixels, read_encoded(data, FORMS["stretched"]))
 
 
-def test_what_looks_like_scans_in_a_comment_is_none() -> None:
+def test_markers_in_a_comment_are_no_scans() -> None:
     data = encode(noise().convert("RGB"), "JPEG", comment=b"\xff\xda" * 1000)
 
     assert read_encoded(data, FORMS["stretched"]).shape == (8, 8, 3)
@@ -443,7 +443,7 @@ def test_bomb_in_a_text_or_profile_is_refused_or_unread(name: bytes) -> None:
 
 
 def test_bomb_in_the_exif_takes_no_memory() -> None:
-    """A thousand tags, each of which is the same half megabyte."""
+    """A thousand tags that share one value of half a megabyte."""
     tags, value_bytes = 1000, 500_000
     entries = b"".join(struct.pack("<HHII", tag, 1, value_bytes, 0) for tag in range(1, tags + 1))
     directory = b"II*\0" + struct.pack("<IH", 8, tags) + entries + bytes(4 + value_bytes)
@@ -464,7 +464,7 @@ def test_bomb_in_the_exif_takes_no_memory() -> None:
     [(PngImageFile, "load"), (Image.Image, "convert"), (Image.Image, "resize")],
     ids=["decode", "convert", "resize"],
 )
-def test_memory_that_is_not_there_is_told_as_such(
+def test_exhausted_memory_is_out_of_memory(
     monkeypatch: pytest.MonkeyPatch, owner: type, name: str
 ) -> None:
     def fail(*_arguments: object) -> None:
@@ -476,7 +476,7 @@ def test_memory_that_is_not_there_is_told_as_such(
         read_encoded(FILES["RGB PNG"], FORMS["stretched"])
 
 
-def test_memory_that_is_not_there_for_raw_pixels_is_told_as_such(
+def test_exhausted_memory_for_raw_pixels_is_out_of_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*_arguments: object) -> None:

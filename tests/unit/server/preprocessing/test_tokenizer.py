@@ -1,4 +1,4 @@
-"""Texts become the ids that training would have given them."""
+"""Texts become the ids that training gives them."""
 
 import unicodedata
 from dataclasses import replace
@@ -31,7 +31,7 @@ def tokenizer(rule: Any = "words", *, lower: bool = False, time: PaddedAxis = TI
 
 
 def spelling_tokenizer() -> Tokenizer:
-    """One that reads letters too."""
+    """A tokenizer of a model that reads characters too."""
     return Tokenizer(
         Tokenisation(rule="words", lower=True, unknown=1, characters="characters"),
         {"tokens": WORDS, "characters": LETTERS},
@@ -44,7 +44,7 @@ def replace_padding(axis: PaddedAxis, name: str) -> PaddedAxis:
     return axis.model_copy(update={"padding": {**axis.padding, name: 0}})
 
 
-def test_words_are_looked_up_and_what_is_not_there_is_told() -> None:
+def test_words_are_looked_up_and_unknown_ones_are_marked() -> None:
     reading = tokenizer().tokenize("the dog sat.")
 
     assert list(reading.tokens) == ["the", "dog", "sat", "."]
@@ -61,7 +61,7 @@ def test_words_are_looked_up_and_what_is_not_there_is_told() -> None:
         ("letters", [*"the CAT.!"]),
     ],
 )
-def test_each_rule_cuts_its_way(rule: str, tokens: list[str]) -> None:
+def test_each_rule_splits_its_own_way(rule: str, tokens: list[str]) -> None:
     time = TIME.model_copy(update={"maximum": 20})
 
     assert list(tokenizer(rule, time=time).tokenize(" the\n CAT.! ").tokens) == tokens
@@ -75,13 +75,13 @@ def test_tokens_are_lowered_for_the_vocabulary_alone() -> None:
     assert reading.characters == [[11, 5, 6], [10, 1, 11]]
 
 
-def test_letters_end_where_the_model_stops_reading() -> None:
+def test_characters_of_a_token_are_bounded() -> None:
     (letters,) = spelling_tokenizer().tokenize("hehehe").characters
 
     assert letters == [5, 6, 5, 6]
 
 
-def test_tokens_that_come_cut_are_only_looked_up() -> None:
+def test_split_tokens_are_only_looked_up() -> None:
     reading = tokenizer().look_up(["the", "cat.", "cafe\u0301", "café"])
 
     assert list(reading.ids) == [4, 1, 1, 7]
@@ -95,7 +95,7 @@ def test_a_text_cannot_spell_a_special_entry(entry: str) -> None:
     assert list(reading.ids) == [1] and reading.unknown == [entry]
 
 
-def test_rows_are_filled_up() -> None:
+def test_rows_are_padded() -> None:
     read = spelling_tokenizer()
 
     rows = read.rows([read.tokenize("the cat"), read.tokenize("sat")])
@@ -117,7 +117,7 @@ def test_rows_are_filled_up() -> None:
     ],
     ids=["empty", "blank", "tokens", "characters", "marks"],
 )
-def test_texts_that_are_not_read(text: str, message: str) -> None:
+def test_invalid_text_is_refused(text: str, message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         tokenizer().tokenize(text)
 
@@ -132,13 +132,13 @@ def test_texts_that_are_not_read(text: str, message: str) -> None:
     ],
     ids=["none", "empty", "tokens", "characters"],
 )
-def test_tokens_that_are_not_read(tokens: list[str], message: str) -> None:
+def test_invalid_tokens_are_refused(tokens: list[str], message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         tokenizer().look_up(tokens)
 
 
 def test_no_character_outside_the_marks_is_sorted_by_the_normal_form() -> None:
-    """What is refused in long runs is all that Python could take long to sort."""
+    """Every character that Python's normalisation sorts is refused in long runs."""
     long = [chr(c) * 65 for c in range(0x110000) if unicodedata.combining(chr(c))]
 
     for text in long:
@@ -151,7 +151,7 @@ TEXTS = ["the cat sat on the mat", "the dog sat on the log", "Lower, LOWEST; low
 
 @cache
 def learnt(rule: Rule, *, lower: bool) -> tuple[Side, Tokenizer]:
-    """A side of a pair as training learns it, and what reads its bundle."""
+    """A side of parallel texts as training learns it, and the tokenizer of its bundle."""
     side = learn_side(TEXTS, rule, lower=lower, maximum=60)
     reading = Tokenizer(
         Tokenisation(rule=rule, lower=lower, unknown=1, model="m" if rule == "subwords" else None),
@@ -169,7 +169,11 @@ odd = st.lists(st.sampled_from([*"the cat LOW.;'\u2581\u0301\u0323Σς", "İ", "
 @pytest.mark.parametrize("rule", ["letters", "spaces", "words", "subwords"])
 @pytest.mark.parametrize("lower", [False, True])
 @given(text=st.one_of(st.text(), odd.map("".join)))
-def test_sources_of_pairs_are_read_as_in_training(rule: Rule, lower: bool, text: str) -> None:  # noqa: FBT001
+def test_sources_of_encoder_decoders_are_tokenized_as_in_training(
+    rule: Rule,
+    lower: bool,  # noqa: FBT001
+    text: str,
+) -> None:
     side, reading = learnt(rule, lower=lower)
     tokens = side.tokenizer.split(text)
 
@@ -182,7 +186,7 @@ def test_sources_of_pairs_are_read_as_in_training(rule: Rule, lower: bool, text:
 
 
 @given(text=st.one_of(st.text(), odd.map("".join)))
-def test_rows_of_one_graph_are_read_as_in_training(text: str) -> None:
+def test_texts_of_single_graphs_are_tokenized_as_in_training(text: str) -> None:
     vocabulary = Vocabulary((*SPECIAL, "the", "low", "\u03c3", "\u03c2", "i\u0307"))
     one = Tokenizer(
         Tokenisation(rule="words", lower=True, unknown=1),
@@ -207,7 +211,7 @@ CONTRACT = Contract(
 BUNDLE = Bundle(CONTRACT, files={}, texts={"words.txt": WORDS, "letters.txt": LETTERS})
 
 
-def test_bundle_says_how_it_is_read() -> None:
+def test_tokenizer_of_a_bundle() -> None:
     found = tokenizer_of(BUNDLE)
 
     assert found is not None
@@ -232,12 +236,12 @@ def test_bundle_says_how_it_is_read() -> None:
     ],
     ids=["small range", "no range", "unknown", "no time", "no letters"],
 )
-def test_bundle_that_contradicts_itself_is_not_read(changes: dict[str, Any], message: str) -> None:
+def test_contradictory_bundle_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelLoadError, match=message):
         tokenizer_of(replace(BUNDLE, contract=CONTRACT.model_copy(update=changes)))
 
 
-def test_model_of_subwords_that_is_none() -> None:
+def test_broken_subword_model_is_refused() -> None:
     tokenisation = Tokenisation(rule="subwords", unknown=1, model="m")
 
     with pytest.raises(ModelLoadError, match="tokenisation: expected a sentencepiece model, got"):

@@ -34,7 +34,7 @@ def of(*columns: tuple[str, list[float]], **fields: Any) -> pb.ForecastRequest:
     return pb.ForecastRequest(**{"model_name": "forecaster", "columns": given, **fields})
 
 
-def test_the_last_moments_are_read_whatever_the_order_of_columns(server: TaskServer) -> None:
+def test_the_last_values_are_read_in_any_order_of_columns(server: TaskServer) -> None:
     answer = server.ask(of(("price", PRICE), ("sales", SALES), id="seven"), pb.ForecastResponse)
 
     assert (answer.model_name, answer.model_version, answer.id) == ("forecaster", "1", "seven")
@@ -42,13 +42,13 @@ def test_the_last_moments_are_read_whatever_the_order_of_columns(server: TaskSer
     assert list(answer.values) == [3.75, 1.0]
 
 
-def test_as_many_values_as_wanted(server: TaskServer) -> None:
+def test_horizon_of_the_request_bounds_the_values(server: TaskServer) -> None:
     answer = server.ask(of(("price", PRICE), ("sales", SALES), horizon=1), pb.ForecastResponse)
 
     assert list(answer.values) == [3.75]
 
 
-def test_columns_that_the_model_does_not_read_are_passed_over(server: TaskServer) -> None:
+def test_columns_that_the_model_does_not_read_are_ignored(server: TaskServer) -> None:
     wanted = server.ask(of(("sales", SALES), ("price", PRICE)), pb.ForecastResponse)
 
     answer = server.ask(
@@ -106,7 +106,7 @@ def test_wrong_request_is_refused(
     assert server.refuse(message) == (INVALID, details)
 
 
-def test_what_is_broken_before_the_moments_that_are_read_harms_nobody(server: TaskServer) -> None:
+def test_non_finite_values_before_the_lags_are_ignored(server: TaskServer) -> None:
     answer = server.ask(of(("sales", [NAN, *SALES]), ("price", [NAN, *PRICE])), pb.ForecastResponse)
 
     assert list(answer.values) == [3.75, 1.0]

@@ -1,4 +1,4 @@
-"""`Generate`, from its one message to its last."""
+"""`Generate`, from its one message to its result."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,7 +21,7 @@ ENDLESS = "z"
 
 
 class Generating:
-    """The call, over a pair that answers with a letter less than it is sent, or without end."""
+    """`Generate` on an encoder-decoder that answers one letter less than its text, or endlessly."""
 
     def __init__(self, backend: Backend, clock: Clock) -> None:
         self.backend = backend
@@ -40,7 +40,7 @@ class Generating:
         self._handler = handlers[f"/{SERVICE}/Generate"]
 
     def wait_until_counted(self) -> None:
-        """What is answered is counted just after."""
+        """Wait for the count that follows the answer."""
         scheduler = self.backend.repository.get("pair", "").scheduler
         scheduler.close()
         assert scheduler.join(HANG_S)
@@ -82,7 +82,7 @@ def generating(
     assert generating.pool.join(HANG_S)
 
 
-def test_tokens_come_one_by_one_and_then_all_of_it(generating: Generating) -> None:
+def test_each_token_is_sent_before_the_result(generating: Generating) -> None:
     call = generating.send("ab?", id="mine", attention=True)
 
     assert call.wait_until_finished() is OK, call.details
@@ -107,7 +107,7 @@ def test_tokens_come_one_by_one_and_then_all_of_it(generating: Generating) -> No
     ],
     ids=["beam", "samples"],
 )
-def test_several_answers_come_at_once(
+def test_several_hypotheses_are_sent_at_once(
     generating: Generating, fields: dict[str, Any], count: int
 ) -> None:
     call = generating.send("abc", **fields)
@@ -141,7 +141,7 @@ def test_several_answers_come_at_once(
     ],
     ids=str,
 )
-def test_message_that_asks_for_too_much_is_refused(
+def test_message_out_of_bounds_is_refused(
     generating: Generating, fields: dict[str, Any], message: str
 ) -> None:
     call = generating.open()
@@ -170,7 +170,7 @@ def test_call_without_a_message_is_refused(generating: Generating) -> None:
     assert (call.code, call.details) == (INVALID, "expected one message, got none")
 
 
-def test_caller_who_does_not_read_is_told_so_and_frees_its_row(
+def test_client_that_reads_too_slowly_fails_and_frees_its_row(
     generating: Generating, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backpressure, "MAX_UNREAD_MESSAGES", 50)
@@ -182,7 +182,9 @@ def test_caller_who_does_not_read_is_told_so_and_frees_its_row(
     assert generating.send("ab").wait_until_finished() is OK
 
 
-def test_stream_without_a_message_is_ended_in_time(generating: Generating, clock: Clock) -> None:
+def test_stream_without_a_message_reaches_the_idle_timeout(
+    generating: Generating, clock: Clock
+) -> None:
     call = generating.open()
     clock.advance(59.0)
     later = generating.open()
@@ -200,16 +202,14 @@ def test_stream_without_a_message_is_ended_in_time(generating: Generating, clock
     assert not call.sent
 
 
-def test_stream_that_sent_its_message_is_not_silent(generating: Generating, clock: Clock) -> None:
+def test_stream_that_sent_its_message_is_not_idle(generating: Generating, clock: Clock) -> None:
     call = generating.send("ab")
     assert call.wait_until_finished() is OK
 
     assert generating.idle_timeout.expire(clock.now + 1e6) == float("inf")
 
 
-def test_stream_with_a_deadline_of_its_own_is_left_to_it(
-    generating: Generating, clock: Clock
-) -> None:
+def test_stream_with_a_deadline_has_no_idle_timeout(generating: Generating, clock: Clock) -> None:
     call = generating.open(FakeCall(time_left_s=300.0))
 
     assert generating.idle_timeout.expire(clock.now + 100.0) == float("inf")
@@ -218,7 +218,7 @@ def test_stream_with_a_deadline_of_its_own_is_left_to_it(
     assert call.wait_until_finished() is OK
 
 
-def test_stream_whose_caller_is_gone_is_not_silent(generating: Generating, clock: Clock) -> None:
+def test_stream_whose_client_is_gone_is_not_idle(generating: Generating, clock: Clock) -> None:
     generating.open().deliver(None)
 
     assert generating.idle_timeout.expire(clock.now) == float("inf")

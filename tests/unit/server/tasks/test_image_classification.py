@@ -33,14 +33,14 @@ def encoded(*files: bytes, **fields: Any) -> pb.ClassifyRequest:
 
 
 class Server(TaskServer):
-    """`Classify` over a repository of one model of pictures and one of numbers."""
+    """`Classify` on a repository of a model of pictures and a model of numbers."""
 
     def name(self, message: pb.ClassifyRequest) -> pb.ClassifyResponse:
         return self.ask(message, pb.ClassifyResponse)
 
 
 class Gate:
-    """Holds the decoding of every picture up until a test opens it."""
+    """Blocks the preprocessing of every picture until the test opens it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.began = threading.Semaphore(0)
@@ -106,7 +106,7 @@ def server(open_server: Callable[..., Server]) -> Server:
     return open_server()
 
 
-def test_pictures_are_named_in_their_order(server: Server) -> None:
+def test_pictures_are_classified_in_their_order(server: Server) -> None:
     answer = server.name(encoded(png(BLUE), png(RED), id="seven", top_k=1))
 
     assert (answer.model_name, answer.model_version, answer.id) == ("colours", "1", "seven")
@@ -117,7 +117,7 @@ def test_pictures_are_named_in_their_order(server: Server) -> None:
 
 
 @pytest.mark.parametrize(("top_k", "expected"), [(0, 3), (1, 1), (2, 2), (3, 3), (2**32 - 1, 3)])
-def test_as_many_classes_as_wanted(server: Server, top_k: int, expected: int) -> None:
+def test_top_k_bounds_the_classes(server: Server, top_k: int, expected: int) -> None:
     (result,) = server.name(encoded(png((255, 85, 0)), top_k=top_k)).results
 
     probabilities = [each.probability for each in result.classes]
@@ -125,7 +125,7 @@ def test_as_many_classes_as_wanted(server: Server, top_k: int, expected: int) ->
     assert probabilities == pytest.approx([0.75, 0.25, 0.0][:expected])
 
 
-def test_five_classes_are_given_where_nothing_is_said(
+def test_five_classes_are_the_default(
     open_server: Callable[..., Server],
 ) -> None:
     preprocessing = COLOURS.model_copy(update={"output": "values"})
@@ -214,7 +214,7 @@ def test_request_without_a_model_is_counted_without_one(
     assert server.count(code.name, "") == 1
 
 
-def test_more_classes_than_are_worth_writing_are_refused(
+def test_too_many_classes_in_a_request_are_refused(
     open_server: Callable[..., Server],
 ) -> None:
     size = {"height": 64, "width": 64, "output": "values"}
@@ -227,7 +227,7 @@ def test_more_classes_than_are_worth_writing_are_refused(
     )
 
 
-def test_answered_request_is_counted_and_its_decoding_timed(server: Server) -> None:
+def test_answered_request_is_counted_and_its_preprocessing_timed(server: Server) -> None:
     server.name(encoded(png(RED), png(GREEN)))
 
     assert server.backend.repository.close(HANG_S)
@@ -236,7 +236,7 @@ def test_answered_request_is_counted_and_its_decoding_timed(server: Server) -> N
     assert server.sample("weir_preprocess_seconds_count") == 2
 
 
-def test_pictures_of_several_callers_share_a_batch(open_server: Callable[..., Server]) -> None:
+def test_pictures_of_several_requests_share_a_batch(open_server: Callable[..., Server]) -> None:
     server = open_server(**PATIENT, max_batch_rows=4)
 
     calls = [server.send(encoded(png(colour), top_k=1)) for colour in (RED, GREEN, BLUE, RED)]
@@ -255,7 +255,7 @@ def test_pictures_of_several_callers_share_a_batch(open_server: Callable[..., Se
     assert server.sample("weir_batches_total") == 1
 
 
-def test_nothing_is_decoded_on_the_callers_thread(server: Server, gate: Gate) -> None:
+def test_no_picture_is_read_on_the_transports_thread(server: Server, gate: Gate) -> None:
     call = server.send(encoded(png(RED)))
 
     gate.wait()
@@ -264,7 +264,7 @@ def test_nothing_is_decoded_on_the_callers_thread(server: Server, gate: Gate) ->
     assert call.wait_until_finished() is grpc.StatusCode.OK
 
 
-def test_caller_that_leaves_while_decoding_is_dropped(server: Server, gate: Gate) -> None:
+def test_request_cancelled_during_preprocessing_is_dropped(server: Server, gate: Gate) -> None:
     leaver = server.send(encoded(*[png(RED)] * 3))
     gate.wait()
 
@@ -274,12 +274,12 @@ def test_caller_that_leaves_while_decoding_is_dropped(server: Server, gate: Gate
     assert server.name(encoded(png(GREEN), top_k=1)).results[0].classes[0].label == "green"
     assert server.count("CANCELLED") == 1
     assert server.backend.repository.close(HANG_S)
-    # The leaver's second and third picture were spared.
+    # The second and third picture of the cancelled request were not read.
     assert server.sample("weir_preprocess_seconds_count") == 2
     assert server.sample("weir_rows_total") == 1
 
 
-def test_caller_that_leaves_in_the_models_queue_frees_its_place(
+def test_request_cancelled_in_the_models_queue_frees_its_place(
     open_server: Callable[..., Server],
 ) -> None:
     server = open_server(**PATIENT)
@@ -295,7 +295,7 @@ def test_caller_that_leaves_in_the_models_queue_frees_its_place(
     assert server.count("CANCELLED") == 1
 
 
-def test_job_done_before_its_caller_is_thanked_can_still_be_cancelled(
+def test_job_that_is_done_at_once_can_still_be_cancelled(
     open_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = open_server(**PATIENT)
@@ -313,13 +313,13 @@ def test_job_done_before_its_caller_is_thanked_can_still_be_cancelled(
     assert server.count("CANCELLED") == 1
 
 
-def test_caller_that_left_between_the_queues_is_noticed(
+def test_request_cancelled_between_the_queues_is_dropped(
     open_server: Callable[..., Server], gate: Gate
 ) -> None:
     server = open_server(**PATIENT)
     call = server.send(encoded(png(RED)))
     gate.wait()
-    # Gone without a word to the pool, as if this came just after it let go.
+    # The pool is not notified, as if the client left just after the pool handed the call over.
     call.cancelled = True
     gate.open()
     server.pool.close()
@@ -332,7 +332,7 @@ def test_caller_that_left_between_the_queues_is_noticed(
 @pytest.mark.parametrize(
     ("time_left_s", "expected_s"), [(None, 60.0), (5.0, 5.0), (90.0, 90.0)], ids=str
 )
-def test_deadline_holds_while_decoding(
+def test_deadline_holds_during_preprocessing(
     server: Server, gate: Gate, clock: Clock, time_left_s: float | None, expected_s: float
 ) -> None:
     call = server.send(encoded(png(RED)), FakeCall(time_left_s=time_left_s))
@@ -360,7 +360,9 @@ def test_deadline_holds_in_the_models_queue(
     assert call.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-def test_full_queue_of_the_model_is_told_with_pushback(open_server: Callable[..., Server]) -> None:
+def test_full_queue_of_the_model_is_refused_with_pushback(
+    open_server: Callable[..., Server],
+) -> None:
     server = open_server(**PATIENT, max_queue_rows=1)
     waiting = server.send(encoded(png(RED)))
 
@@ -372,7 +374,7 @@ def test_full_queue_of_the_model_is_told_with_pushback(open_server: Callable[...
     assert waiting.wait_until_finished() is grpc.StatusCode.OK
 
 
-def test_draining_server_takes_nothing_new_and_finishes_what_it_has(
+def test_draining_server_refuses_new_calls_and_finishes_the_others(
     server: Server, gate: Gate
 ) -> None:
     accepted = server.send(encoded(png(RED)))
@@ -389,9 +391,7 @@ def test_draining_server_takes_nothing_new_and_finishes_what_it_has(
     assert accepted.wait_until_finished() is grpc.StatusCode.OK
 
 
-def test_waiting_to_be_decoded_is_not_waiting_for_the_model(
-    server: Server, gate: Gate, clock: Clock
-) -> None:
+def test_queue_time_of_the_pool_is_not_the_models(server: Server, gate: Gate, clock: Clock) -> None:
     call = server.send(encoded(png(RED)))
     gate.wait()
     clock.advance(10.0)
@@ -404,7 +404,7 @@ def test_waiting_to_be_decoded_is_not_waiting_for_the_model(
     assert server.sample("weir_preprocess_seconds_sum") == 10.0
 
 
-def test_no_other_module_of_the_server_asks_pillow() -> None:
+def test_no_other_module_of_the_server_imports_pillow() -> None:
     importers = [
         path.name
         for path in (Path(__file__).parents[4] / "server").rglob("*.py")
@@ -415,7 +415,7 @@ def test_no_other_module_of_the_server_asks_pillow() -> None:
 
 
 def test_probabilities_are_those_of_the_models_own_call(server: Server) -> None:
-    """The same rows through the scheduler, by hand."""
+    """The same rows, submitted to the scheduler by the test."""
     generator = np.random.default_rng(3)
     picture = generator.integers(0, 256, (8, 8, 3), np.uint8)
     message = pb.ClassifyRequest(model_name="colours")

@@ -1,4 +1,4 @@
-"""`ClassifyText`: every text its classes, and what is unknown is told."""
+"""`ClassifyText`: each text gets its classes and its unknown tokens."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_texts_of_any_length_are_classified_in_their_order(server: TaskServer) -
     assert [list(result.unknown) for result in answer.results] == [["dog"], [], ["Cat"]]
 
 
-def test_all_classes_come_where_nothing_is_said(server: TaskServer) -> None:
+def test_all_classes_are_sent_by_default(server: TaskServer) -> None:
     (result,) = server.ask(of_texts("cat"), pb.ClassifyTextResponse).results
 
     assert [each.label for each in result.classes] == ["animal", "article", "deed"]

@@ -1,4 +1,4 @@
-"""`Tag`: every token its tag, and what is unknown is told."""
+"""`Tag`: each token gets its tag, and unknown tokens are marked."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,7 +65,7 @@ def test_every_token_is_tagged_as_it_is_spelt(server: TaskServer) -> None:
     assert probabilities == pytest.approx([text_models.CERTAIN] * 5, rel=1e-6)
 
 
-def test_tokens_that_come_cut_stay_as_they_are(server: TaskServer) -> None:
+def test_tokens_that_the_client_split_stay_as_they_are(server: TaskServer) -> None:
     answer = server.ask(of_tokens("the", "cat sat", "<s>"), pb.TagResponse)
 
     assert [(text, is_unknown) for text, _, is_unknown in tagged(answer)[0]] == [
@@ -140,7 +140,7 @@ def test_request_of_too_many_tokens_is_refused(
     server.pool.close()
 
 
-def test_plain_model_and_one_without_tokenisation_say_so(
+def test_plain_model_and_model_without_tokenisation_are_refused(
     models: Path, open_backend: Callable[..., Backend], clock: Clock, publish: Callable[..., Path]
 ) -> None:
     text_models.write_tagger(models, tokenisation=None)
