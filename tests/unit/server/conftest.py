@@ -1,4 +1,4 @@
-"""What the tests of the server share: seeded properties, a clock that stands still, a small bundle."""
+"""Shared by the tests of the server: seeded properties, a fixed clock, small bundles."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ from weir.server.telemetry.metrics import Metrics
 from weir.server.telemetry.request_record import RequestRecord
 from weir.server.transport.base import Metadata
 
-# Derandomized: the same examples in every run, so that a failure is everybody's failure.
+# Derandomized: every run has the same examples, so a failure is reproducible.
 settings.register_profile("weir", derandomize=True, deadline=None, database=None)
 settings.load_profile("weir")
 
