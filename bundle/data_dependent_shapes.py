@@ -1,15 +1,15 @@
-"""Data-dependent shapes: which operators of an ONNX graph make a shape out of the values of its inputs.
+"""Data-dependent shapes of an ONNX graph: operators that make a shape out of the inputs' values.
 
-Without such an operator, every shape in the graph follows from the shapes of the inputs. With one, an output may have
-another number of rows for each request, whatever its first axis is called.
+Without such an operator, every shape in the graph follows from the shapes of the inputs. With one,
+an output may have another number of rows for each request, whatever its first axis is called.
 
 Rules:
-- For each tensor two things are known: whether its values, and whether its shape, depend on the values of the inputs.
-- An operator that is not listed below counts as one that makes a shape out of values: control flow, sequences,
-  optionals, custom operators.
+- Each tensor has two properties: its values, and its shape, may depend on the values of the inputs.
+- An operator that is not listed below counts as one that makes a shape out of values: control flow,
+  sequences, optionals, custom operators.
 - A subgraph is not entered, since every operator that has one counts.
-- A tensor that nothing before its node makes counts as dependent. So does what a local function makes, unless the
-  bodies of all local functions are free of such operators.
+- A tensor that no node before makes counts as dependent. So does the output of a local function,
+  unless the bodies of all local functions are free of such operators.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# The shape of an output follows from the values of an input, and from nothing else if that is a constant.
+# The shape of an output follows from the values of an input; it is fixed if the input is constant.
 _FROM_VALUES = frozenset(("NonMaxSuppression", "NonZero", "StringSplit", "Unique"))
 
 # Of these, the values of the inputs at these positions.
@@ -80,36 +80,38 @@ _SHAPES = frozenset(("Shape", "Size"))
 
 # The shape of an output follows from the inputs' shapes and the node's attributes.
 _FROM_SHAPES = _words("""
-    Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh Attention AveragePool BatchNormalization Bernoulli
-    BitCast BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike CausalConvWithState Ceil Celu Clip
-    Concat Constant Conv ConvInteger ConvTranspose Cos Cosh CumProd CumSum DeformConv DepthToSpace DequantizeLinear
-    Det Div Dropout DynamicQuantizeLinear Einsum Elu Equal Erf Exp EyeLike Flatten Floor GRU Gather GatherElements
-    GatherND Gelu Gemm GlobalAveragePool GlobalLpPool GlobalMaxPool Greater GreaterOrEqual GridSample
-    GroupNormalization HardSigmoid HardSwish Hardmax Identity InstanceNormalization IsInf IsNaN LRN LSTM
-    LayerNormalization LeakyRelu Less LessOrEqual LinearAttention Log LogSoftmax LpNormalization LpPool MatMul
-    MatMulInteger Max MaxPool MaxRoiPool Mean MeanVarianceNormalization Min Mish Mod Mul Multinomial Neg
-    NegativeLogLikelihoodLoss Not Or PRelu Pow QLinearConv QLinearMatMul QuantizeLinear RMSNormalization RNN
-    RandomNormal RandomNormalLike RandomUniform RandomUniformLike Reciprocal RegexFullMatch Relu ReverseSequence
-    RoiAlign RotaryEmbedding Round Selu Shrink Sigmoid Sign Sin Sinh Softmax SoftmaxCrossEntropyLoss Softplus
-    Softsign SpaceToDepth Sqrt StringConcat Sub Sum SwiGLU Swish Tan Tanh TfIdfVectorizer ThresholdedRelu Transpose
-    Trilu Where Xor
+    Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh Attention AveragePool
+    BatchNormalization Bernoulli BitCast BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast
+    CastLike CausalConvWithState Ceil Celu Clip Concat Constant Conv ConvInteger ConvTranspose Cos
+    Cosh CumProd CumSum DeformConv DepthToSpace DequantizeLinear Det Div Dropout
+    DynamicQuantizeLinear Einsum Elu Equal Erf Exp EyeLike Flatten Floor GRU Gather GatherElements
+    GatherND Gelu Gemm GlobalAveragePool GlobalLpPool GlobalMaxPool Greater GreaterOrEqual
+    GridSample GroupNormalization HardSigmoid HardSwish Hardmax Identity InstanceNormalization IsInf
+    IsNaN LRN LSTM LayerNormalization LeakyRelu Less LessOrEqual LinearAttention Log LogSoftmax
+    LpNormalization LpPool MatMul MatMulInteger Max MaxPool MaxRoiPool Mean
+    MeanVarianceNormalization Min Mish Mod Mul Multinomial Neg NegativeLogLikelihoodLoss Not Or
+    PRelu Pow QLinearConv QLinearMatMul QuantizeLinear RMSNormalization RNN RandomNormal
+    RandomNormalLike RandomUniform RandomUniformLike Reciprocal RegexFullMatch Relu ReverseSequence
+    RoiAlign RotaryEmbedding Round Selu Shrink Sigmoid Sign Sin Sinh Softmax SoftmaxCrossEntropyLoss
+    Softplus Softsign SpaceToDepth Sqrt StringConcat Sub Sum SwiGLU Swish Tan Tanh TfIdfVectorizer
+    ThresholdedRelu Transpose Trilu Where Xor
     """)
 _FROM_SHAPES_ELSEWHERE: Mapping[str, frozenset[str]] = {
     _ML: _words("""
-        ArrayFeatureExtractor Binarizer CategoryMapper FeatureVectorizer Imputer LabelEncoder LinearClassifier
-        LinearRegressor Normalizer OneHotEncoder SVMClassifier SVMRegressor Scaler TreeEnsemble
-        TreeEnsembleClassifier TreeEnsembleRegressor
+        ArrayFeatureExtractor Binarizer CategoryMapper FeatureVectorizer Imputer LabelEncoder
+        LinearClassifier LinearRegressor Normalizer OneHotEncoder SVMClassifier SVMRegressor Scaler
+        TreeEnsemble TreeEnsembleClassifier TreeEnsembleRegressor
         """),
     # What ONNX Runtime's own optimiser and quantiser write.
     _MICROSOFT: _words("""
-        Attention BiasAdd BiasGelu BiasSoftmax BiasSplitGelu
-        DequantizeLinear DynamicQuantizeLSTM DynamicQuantizeMatMul EmbedLayerNormalization FastGelu FusedConv
-        FusedGemm FusedMatMul FusedMatMulActivation Gelu GroupNorm Inverse MatMulInteger16
-        MatMulIntegerToFloat MatMulNBits MultiHeadAttention NhwcConv NhwcMaxPool QAttention QEmbedLayerNormalization
-        QGemm QLinearAdd QLinearAveragePool QLinearConcat QLinearConv QLinearGlobalAveragePool QLinearLeakyRelu
-        QLinearMul QLinearReduceMean QLinearSigmoid QLinearSoftmax QLinearWhere QuantizeLinear QuickGelu
-        RotaryEmbedding SimplifiedLayerNormalization SkipGroupNorm SkipLayerNormalization
-        SkipSimplifiedLayerNormalization
+        Attention BiasAdd BiasGelu BiasSoftmax BiasSplitGelu DequantizeLinear DynamicQuantizeLSTM
+        DynamicQuantizeMatMul EmbedLayerNormalization FastGelu FusedConv FusedGemm FusedMatMul
+        FusedMatMulActivation Gelu GroupNorm Inverse MatMulInteger16 MatMulIntegerToFloat
+        MatMulNBits MultiHeadAttention NhwcConv NhwcMaxPool QAttention QEmbedLayerNormalization
+        QGemm QLinearAdd QLinearAveragePool QLinearConcat QLinearConv QLinearGlobalAveragePool
+        QLinearLeakyRelu QLinearMul QLinearReduceMean QLinearSigmoid QLinearSoftmax QLinearWhere
+        QuantizeLinear QuickGelu RotaryEmbedding SimplifiedLayerNormalization SkipGroupNorm
+        SkipLayerNormalization SkipSimplifiedLayerNormalization
         """),
     "com.microsoft.nchwc": _words("""
         AveragePool Conv GlobalAveragePool GlobalMaxPool MaxPool ReorderInput ReorderOutput Upsample
@@ -119,7 +121,7 @@ _FROM_SHAPES_ELSEWHERE: Mapping[str, frozenset[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class DataDependentShapes:
-    """What of a graph's shapes depends on the values of its inputs.
+    """Shapes of a graph that depend on the values of its inputs.
 
     Attributes:
         operators: types of the operators that make a shape out of values, each once.
@@ -178,7 +180,7 @@ def _find(model: _Message) -> DataDependentShapes:
     found: dict[str, None] = {}
     for function in functions:
         tensors = dict.fromkeys(function.inputs, _INPUT)
-        # A call of another function is taken for granted here: that one's body is looked at too.
+        # A call of another function counts as free of them here: that body is checked too.
         _follow(_nodes(function.body, _FUNCTION_NODE), tensors, found, names, are_clean=True)
     # A message may come in several parts, which a parser merges.
     graphs = list(_messages(model, _MODEL_GRAPH))
@@ -202,7 +204,7 @@ def _follow(
     *,
     are_clean: bool,
 ) -> None:
-    """Add what nodes make to the tensors, and the operators that make a shape out of values to those found."""
+    """Add the outputs of nodes to `tensors`, and operators that make a shape of values to `found`."""
     for node in nodes:
         inputs = [tensors.get(name, _UNKNOWN) if name else _CONSTANT for name in node.inputs]
         if (node.domain, node.type) in functions:
@@ -217,7 +219,7 @@ def _follow(
 
 
 def _made(node: _Node, inputs: Sequence[_Dependence]) -> tuple[_Dependence, bool]:
-    """What a node's outputs depend on, and whether it makes a shape out of values."""
+    """The dependence of a node's outputs, and whether it makes a shape out of values."""
     every = _any(inputs)
     if node.domain:
         is_known = node.type in _FROM_SHAPES_ELSEWHERE.get(node.domain, ())

@@ -1,6 +1,6 @@
-"""Reader of protobuf's wire format: the fields of a message, without its declaration.
+"""Protobuf wire format: reads the fields of a message without its declaration.
 
-What a lenient parser would still read (groups, tags beyond 32 bits) is refused as malformed.
+Groups and tags beyond 32 bits, which a lenient parser would still read, are refused as malformed.
 """
 
 from collections.abc import Iterator
