@@ -204,7 +204,7 @@ def _follow(
     *,
     are_clean: bool,
 ) -> None:
-    """Add the outputs of nodes to `tensors`, and operators that make a shape of values to `found`."""
+    """Add outputs of nodes to `tensors`, and operators that make a shape of values to `found`."""
     for node in nodes:
         inputs = [tensors.get(name, _UNKNOWN) if name else _CONSTANT for name in node.inputs]
         if (node.domain, node.type) in functions:
