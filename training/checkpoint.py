@@ -83,7 +83,7 @@ def read_checkpoint(run: Path) -> Checkpoint:
     except ValidationError as error:
         raise RunError(f"{path}: {explain(error)}") from error
     except (OSError, SafetensorError) as error:
-        raise RunError(f"{path}: expected a checkpoint, found {error}") from error
+        raise RunError(f"{path}: expected a checkpoint, got {error}") from error
 
 
 def restore(state: TrainingState, checkpoint: Checkpoint) -> None:

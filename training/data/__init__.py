@@ -86,8 +86,8 @@ def load(
     else:
         data = load_idx(IDX_SOURCES[name], split, DataFolders.from_environment())
     if data.images.shape[1:] != (height, width, channels):
-        found = " x ".join(str(size) for size in data.images.shape[1:])
-        raise DataError(f"{name}: pictures are {found}, expected {height} x {width} x {channels}")
+        got = " x ".join(str(size) for size in data.images.shape[1:])
+        raise DataError(f"{name}: expected pictures of {height} x {width} x {channels}, got {got}")
     return data
 
 

@@ -67,12 +67,12 @@ def divide_by_time(data: SeriesData, recipe: SeriesRecipe, *, least_lags: int) -
         if rows < needed:
             raise DataError(
                 f"{data.name}: expected at least {needed} rows to {name} on, for {window} lags and "
-                f"a horizon of {recipe.horizon}, found {rows} of {count}"
+                f"a horizon of {recipe.horizon}, got {rows} of {count}"
             )
     for column, values in zip(data.columns, data.values[:train].T, strict=True):
         if values.std() <= 1e-6 * np.abs(values).max():
             raise DataError(
-                f"{data.name}, column {column}: expected values that vary, found {values[0]:g} in "
+                f"{data.name}, column {column}: expected values that vary, got {values[0]:g} in "
                 f"all {train} rows to train on"
             )
     return Parts(train, train + validation)

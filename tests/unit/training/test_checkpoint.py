@@ -112,7 +112,7 @@ def test_a_broken_checkpoint_is_named(
     path = tmp_path / CHECKPOINT
     path.write_bytes(path.read_bytes()[:-100])
 
-    with pytest.raises(RunError, match=rf"{CHECKPOINT}: expected a checkpoint, found"):
+    with pytest.raises(RunError, match=rf"{CHECKPOINT}: expected a checkpoint, got"):
         read_checkpoint(tmp_path)
 
 

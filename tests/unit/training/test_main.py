@@ -48,7 +48,10 @@ def test_trains_a_folder_and_resuming_the_finished_run_is_harmless(
         (["lenet5", "--epochs", "0"], "error: epochs: Input should be greater than or equal to 1"),
         (["lenet5", "--learning-rate", "-1"], "error: optimizer.learning_rate: "),
         (["lenet5", "--resume", "--out", "/no/such"], "error: /no/such: nothing to resume"),
-        (["lenet5", "--height", "32"], "error: digits: pictures are 28 x 28 x 1"),
+        (
+            ["lenet5", "--height", "32"],
+            "error: digits: expected pictures of 32 x 28 x 1, got 28 x 28 x 1",
+        ),
         (["lenet5", "--out", "/dev/null/x"], "error: "),
     ],
     ids=["recipe", "data", "epochs", "rate", "resume", "size", "out"],

@@ -49,7 +49,7 @@ def test_labels_must_fit_the_classes() -> None:
 
 
 def test_a_named_set_is_not_resized() -> None:
-    with pytest.raises(DataError, match="pictures are 28 x 28 x 1, expected 32 x 32 x 1"):
+    with pytest.raises(DataError, match="expected pictures of 32 x 32 x 1, got 28 x 28 x 1"):
         load("digits", height=32, width=32)
 
 

@@ -46,9 +46,9 @@ def test_the_first_rows_wait_for_their_history() -> None:
 @pytest.mark.parametrize(
     ("count", "changes", "message"),
     [
-        (11, {}, "at least 12 rows to train on, for 9 lags and a horizon of 2, found 8 of 11"),
-        (19, {"validation_share": 0.04}, "at least 2 rows to validate on, .* found 1 of 19"),
-        (19, {"test_share": 0.04}, "at least 2 rows to test on, .* found 1 of 19"),
+        (11, {}, "at least 12 rows to train on, for 9 lags and a horizon of 2, got 8 of 11"),
+        (19, {"validation_share": 0.04}, "at least 2 rows to validate on, .* got 1 of 19"),
+        (19, {"test_share": 0.04}, "at least 2 rows to test on, .* got 1 of 19"),
     ],
     ids=["train", "validate", "test"],
 )
@@ -61,5 +61,5 @@ def test_a_column_that_does_not_vary_is_refused() -> None:
     data = counting(100)
     data.values[:70, 1] = 7.0
 
-    with pytest.raises(DataError, match="column u: expected values that vary, found 7 in all 70"):
+    with pytest.raises(DataError, match="column u: expected values that vary, got 7 in all 70"):
         divide_by_time(data, recipe(), least_lags=1)
