@@ -1,4 +1,4 @@
-"""An OpenTelemetry collector in the test's own process, as far as a test needs one."""
+"""A minimal OpenTelemetry collector within the test's process."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ _HANG_S = 30.0
 
 
 class Collector:
-    """Spans that came, and the resources they are of."""
+    """The received spans and their resources."""
 
     def __init__(self) -> None:
         self.endpoint = ""
@@ -33,14 +33,14 @@ class Collector:
         return service.ExportTraceServiceResponse()
 
     def wait_for(self, is_there: Callable[[list[Span]], bool]) -> list[Span]:
-        """Everything that came, once this holds of it."""
+        """Wait until a condition holds for the received spans; all of them."""
         with self._changed:
             assert self._changed.wait_for(lambda: is_there(self._spans), _HANG_S), self._spans
             return list(self._spans)
 
 
 def attributes(holder: object) -> dict[str, object]:
-    """Of a span, an event or a resource, as plain values."""
+    """The attributes of a span, an event or a resource as plain values."""
     pairs = holder.attributes  # type: ignore[attr-defined]
     return {pair.key: getattr(pair.value, str(pair.value.WhichOneof("value"))) for pair in pairs}
 

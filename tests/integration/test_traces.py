@@ -42,7 +42,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def collector(transport: str) -> Iterator[Collector]:
-    """One for each transport: the tests count on spans they have not seen before."""
+    """One collector per transport: the tests rely on spans that no earlier test sent."""
     del transport
     collector = Collector()
     with collecting(collector):
@@ -53,7 +53,7 @@ def collector(transport: str) -> Iterator[Collector]:
 def server(
     repository: Path, collector: Collector, transport: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """Traces whom the caller traces, and nobody else."""
+    """A server that traces only the requests whose caller traces them."""
     flags = ("--otlp-endpoint", collector.endpoint, "--trace-sample-rate", "0")
     config = ("--config", str(repository.parent / "weir.toml"), "--transport", transport)
     log = tmp_path_factory.mktemp("log") / "log"
@@ -66,12 +66,12 @@ def server(
 
 
 def traced(server: Server, trace_id: str, flags: str = "01") -> weir.Client:
-    """A client whose calls are parts of a trace."""
+    """A client whose calls belong to a trace."""
     return weir.Client(server.target, metadata={"traceparent": f"00-{trace_id}-{PARENT}-{flags}"})
 
 
 def spans_of(collector: Collector, trace_id: str, count: int) -> dict[str, Span]:
-    """The spans of a trace by name, once there are so many."""
+    """Wait for so many spans of a trace; the spans by name."""
 
     def of_trace(spans: list[Span]) -> list[Span]:
         return [span for span in spans if span.trace_id.hex() == trace_id]
@@ -81,7 +81,7 @@ def spans_of(collector: Collector, trace_id: str, count: int) -> dict[str, Span]
     return {span.name: span for span in spans}
 
 
-def test_a_request_is_a_span_of_its_callers_trace_and_its_stations_are_inside(
+def test_request_is_a_span_of_its_callers_trace_with_its_phases_inside(
     server: Server, collector: Collector
 ) -> None:
     before_ns = time.time_ns()
@@ -115,7 +115,7 @@ def test_a_request_is_a_span_of_its_callers_trace_and_its_stations_are_inside(
     assert collector.resources[0]["deployment.environment.name"] == "test"
 
 
-def test_batch_mates_of_two_traces_share_a_batch(server: Server, collector: Collector) -> None:
+def test_requests_of_two_traces_share_a_batch(server: Server, collector: Collector) -> None:
     traces = ("a" * 32, "b" * 32)
     clients = [traced(server, trace_id) for trace_id in traces]
 
@@ -129,21 +129,17 @@ def test_batch_mates_of_two_traces_share_a_batch(server: Server, collector: Coll
         client.close()
 
 
-def test_a_refused_request_is_one_span_with_its_status(
-    server: Server, collector: Collector
-) -> None:
+def test_failed_request_is_one_span_with_its_status(server: Server, collector: Collector) -> None:
     trace_id = "c" * 32
     with traced(server, trace_id) as client, pytest.raises(weir.CallError):
-        client.infer("nobody", {"x": ROW["x"]})
+        client.infer("unknown", {"x": ROW["x"]})
 
     # The client first asks for the model's inputs.
     (span,) = spans_of(collector, trace_id, 1).values()
     assert attributes(span)["rpc.grpc.status_code"] == grpc.StatusCode.NOT_FOUND.value[0]
 
 
-def test_a_stream_of_tokens_tells_of_the_first_and_of_the_steps(
-    server: Server, collector: Collector
-) -> None:
+def test_stream_of_tokens_has_first_token_and_steps(server: Server, collector: Collector) -> None:
     trace_id = "d" * 32
     with traced(server, trace_id) as client:
         result = client.generate("endless", "abc", max_tokens=5).result()
@@ -161,7 +157,7 @@ def test_a_stream_of_tokens_tells_of_the_first_and_of_the_steps(
     assert decode.start_time_unix_nano <= event.time_unix_nano <= decode.end_time_unix_nano
 
 
-def test_requests_of_one_stream_are_spans_each(server: Server, collector: Collector) -> None:
+def test_each_request_of_a_stream_is_a_span(server: Server, collector: Collector) -> None:
     trace_id = "e" * 32
     with traced(server, trace_id) as client:
         assert len(list(client.stream("affine", [ROW, ROW]))) == 2
@@ -169,7 +165,7 @@ def test_requests_of_one_stream_are_spans_each(server: Server, collector: Collec
     spans_of(collector, trace_id, 8)
 
 
-def test_whom_the_caller_does_not_trace_is_not_traced_but_logged_with_its_trace(
+def test_unsampled_request_is_logged_with_its_trace_but_not_traced(
     server: Server, collector: Collector
 ) -> None:
     with traced(server, "f" * 32, flags="00") as client:
@@ -185,7 +181,7 @@ def test_whom_the_caller_does_not_trace_is_not_traced_but_logged_with_its_trace(
 
 
 def stop_with(endpoint: str, repository: Path, log: Path) -> float:
-    """Seconds that a stop took of a server with a collector that takes nothing."""
+    """Seconds until a server with an unusable collector has stopped."""
     with running(repository, log, "--otlp-endpoint", endpoint) as server:
         with Client(server.target) as client:
             for _ in range(50):
@@ -197,7 +193,7 @@ def stop_with(endpoint: str, repository: Path, log: Path) -> float:
         return time.monotonic() - started_s
 
 
-def test_a_collector_that_is_down_harms_nobody(repository: Path, tmp_path: Path) -> None:
+def test_collector_that_is_down_harms_no_request(repository: Path, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -205,7 +201,7 @@ def test_a_collector_that_is_down_harms_nobody(repository: Path, tmp_path: Path)
     assert stop_with(endpoint, repository, tmp_path / "log") < ANSWER_S / 2
 
 
-def test_a_collector_that_never_answers_harms_nobody(repository: Path, tmp_path: Path) -> None:
+def test_collector_that_never_answers_harms_no_request(repository: Path, tmp_path: Path) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -214,7 +210,7 @@ def test_a_collector_that_never_answers_harms_nobody(repository: Path, tmp_path:
         assert stop_with(endpoint, repository, tmp_path / "log") < ANSWER_S / 2
 
 
-def test_without_the_extra_a_server_with_a_collector_does_not_start(
+def test_server_with_a_collector_needs_the_extra(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = "raise ModuleNotFoundError('planned', name='opentelemetry')\n"

@@ -1,4 +1,4 @@
-"""A request that has ended, for those who are told of it."""
+"""The record of a request that has ended."""
 
 from typing import Any
 

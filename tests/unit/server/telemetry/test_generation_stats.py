@@ -46,7 +46,7 @@ def test_everything_is_told_under_its_name() -> None:
 
 
 def test_a_scrape_makes_nothing_while_it_holds_the_lock() -> None:
-    """Of the request path: whoever adds to the numbers waits for that lock."""
+    """The request path waits for that lock."""
     registry = CollectorRegistry()
     stats = Metrics(registry).generation("toy", "1")
     under_lock: list[bool] = []

@@ -1,4 +1,4 @@
-"""What is told of the server as a whole."""
+"""The metrics of the whole server."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ UNKNOWN = {"grpc_type": "unary", "grpc_service": "unknown", "grpc_method": "unkn
 
 
 class IdleIo:
-    """An I/O thread that has had no event."""
+    """An I/O thread without events."""
 
     busy_s = 0.0
 
@@ -44,7 +44,7 @@ def watched(calls: CallStats, io: IoStats | None = None) -> CollectorRegistry:
     return registry
 
 
-def test_codes_are_spelt_as_other_servers_spell_them() -> None:
+def test_codes_have_the_spelling_of_other_grpc_servers() -> None:
     assert CODES[:6] == (
         "OK",
         "Cancelled",
@@ -56,7 +56,7 @@ def test_codes_are_spelt_as_other_servers_spell_them() -> None:
     assert (len(CODES), CODES[-1]) == (17, "Unauthenticated")
 
 
-def test_methods_that_were_never_called_are_there_at_zero() -> None:
+def test_methods_without_calls_have_zeros() -> None:
     registry = watched(CallStats({"/t.Test/Echo": "unary", "/t.Test/Watch": "server_stream"}))
 
     watch = {"grpc_type": "server_stream", "grpc_service": "t.Test", "grpc_method": "Watch"}
@@ -67,7 +67,7 @@ def test_methods_that_were_never_called_are_there_at_zero() -> None:
         assert registry.get_sample_value("grpc_server_handled_total", handled) == 0
 
 
-def test_calls_are_told_by_method_and_code() -> None:
+def test_calls_are_counted_by_method_and_code() -> None:
     calls = CallStats({"/t.Test/Echo": "unary"})
     for method, code in (
         ("/t.Test/Echo", grpc.StatusCode.OK),
@@ -98,7 +98,7 @@ def test_unknown_methods_share_one_set_of_labels() -> None:
     assert len(list(calls.all())) == 2
 
 
-def test_transport_without_an_io_thread_tells_nothing_of_one() -> None:
+def test_transport_without_an_io_thread_has_no_io_metrics() -> None:
     without, with_one = watched(CallStats({})), watched(CallStats({}), IdleIo())
 
     for name in ("weir_io_busy_seconds_total", "weir_io_delay_seconds"):
@@ -106,7 +106,7 @@ def test_transport_without_an_io_thread_tells_nothing_of_one() -> None:
         assert with_one.get_sample_value(name) == 0
 
 
-def test_build_is_told() -> None:
+def test_build_is_exported() -> None:
     labels = {"version": "1.2", "onnxruntime": "1.32", "provider": "cpu", "transport": "fake"}
 
     assert watched(CallStats({})).get_sample_value("weir_build_info", labels) == 1

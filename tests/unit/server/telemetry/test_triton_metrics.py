@@ -1,4 +1,4 @@
-"""Triton's names for what was counted."""
+"""The metrics under Triton's names."""
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -29,7 +29,7 @@ def batch(model: ModelStats, *, rows: int, answered: int) -> None:
     )
 
 
-def test_counts_and_durations_are_told_as_triton_does(registry: CollectorRegistry) -> None:
+def test_counts_and_durations_are_those_of_triton(registry: CollectorRegistry) -> None:
     metrics = Metrics(registry, triton=True)
     metrics.watch(lambda: [ModelGauges("m", "1", True, 3, 5, 1, 8)])
     model = metrics.model("m", "1")
@@ -37,7 +37,7 @@ def test_counts_and_durations_are_told_as_triton_does(registry: CollectorRegistr
     batch(model, rows=2, answered=1)
     model.load_seconds, model.provider = 1.5, "cpu"
 
-    told = {
+    found = {
         name: registry.get_sample_value(name, LABELS)
         for name in (
             "nv_inference_request_success",
@@ -54,7 +54,7 @@ def test_counts_and_durations_are_told_as_triton_does(registry: CollectorRegistr
     }
 
     # A batch of two requests counts twice in what requests spend: there it is a mean per request.
-    assert list(told.values()) == [3, 6, 2, 3e6, 0.75e6, 0.375e6, 1.5e6, 0.1875e6, 3, 1.5]
+    assert list(found.values()) == [3, 6, 2, 3e6, 0.75e6, 0.375e6, 1.5e6, 0.1875e6, 3, 1.5]
 
 
 def test_every_failure_has_one_of_tritons_reasons(registry: CollectorRegistry) -> None:
@@ -77,7 +77,7 @@ def test_every_failure_has_one_of_tritons_reasons(registry: CollectorRegistry) -
     }
 
 
-def test_names_have_no_suffix_and_failures_are_there_at_zero(registry: CollectorRegistry) -> None:
+def test_names_have_no_suffix_and_failures_start_at_zero(registry: CollectorRegistry) -> None:
     Metrics(registry, triton=True).model("m", "1")
 
     text = generate_latest(registry).decode()
@@ -86,7 +86,7 @@ def test_names_have_no_suffix_and_failures_are_there_at_zero(registry: Collector
     assert text.count("nv_inference_request_failure{") == 4
 
 
-def test_nothing_of_it_is_told_unless_it_is_asked_for(registry: CollectorRegistry) -> None:
+def test_tritons_names_are_absent_by_default(registry: CollectorRegistry) -> None:
     Metrics(registry).model("m", "1")
 
     assert b"nv_" not in generate_latest(registry)

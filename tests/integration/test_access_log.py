@@ -1,4 +1,4 @@
-"""Lines of requests, and a log that cannot be written: catalogue F10 and F13."""
+"""The access log, and a log that cannot be written: rows F10 and F13 of the catalogue."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def server(
 
 
 def line_of(server: Server, request_id: str) -> dict[str, Any]:
-    """The line of a request, once it is written."""
+    """Wait for the line of a request."""
     server.wait_for_log(f'"id": "{request_id}"')
     lines: list[dict[str, Any]] = [json.loads(line) for line in server.log().splitlines()]
     (found,) = [line for line in lines if line.get("id") == request_id]
@@ -63,7 +63,7 @@ def line_of(server: Server, request_id: str) -> dict[str, Any]:
     return found
 
 
-def test_an_answered_request_is_a_line_without_what_it_held(server: Server) -> None:
+def test_answered_request_has_a_line_without_its_data(server: Server) -> None:
     with Client(server.target) as client:
         message = request("affine", ROW, id="answered")
         answer = client.send(message).result()
@@ -90,7 +90,7 @@ def test_an_answered_request_is_a_line_without_what_it_held(server: Server) -> N
     }
 
 
-def test_a_refused_request_is_a_line_too(server: Server) -> None:
+def test_failed_request_has_a_line(server: Server) -> None:
     with Client(server.target) as client:
         failure(client.send(request("no\nbody" * 100, ROW, id="refused")))
 
@@ -101,7 +101,7 @@ def test_a_refused_request_is_a_line_too(server: Server) -> None:
     assert not line.keys() & {"queue_s", "compute_s", "batch_rows", "version"}
 
 
-def test_each_request_of_a_stream_is_a_line(server: Server) -> None:
+def test_each_request_of_a_stream_has_a_line(server: Server) -> None:
     messages = [request("affine", ROW, id=f"streamed-{number}") for number in range(2)]
     with Client(server.target) as client:
         sent = iter([message.SerializeToString() for message in messages])
@@ -112,7 +112,7 @@ def test_each_request_of_a_stream_is_a_line(server: Server) -> None:
         assert (line["method"].rpartition("/")[2], line["status"]) == ("ModelStreamInfer", "OK")
 
 
-def test_other_calls_are_lines_and_health_is_not(server: Server) -> None:
+def test_other_calls_have_lines_and_health_checks_do_not(server: Server) -> None:
     with Client(server.target) as client:
         client.ask("ServerLive", pb.ServerLiveRequest(), pb.ServerLiveResponse)
         client.health()
@@ -134,7 +134,7 @@ def test_off_by_default(repository: Path, tmp_path: Path) -> None:
 
 
 class Started:
-    """A server whose output goes where the test says, on ports that were free a moment ago."""
+    """A server with the given output streams, on free ports."""
 
     def __init__(self, repository: Path, stack: ExitStack, **output: Any) -> None:
         ports = [_free_port(stack) for _ in range(2)]
@@ -156,7 +156,7 @@ class Started:
         return samples(text)["weir_log_dropped_total", frozenset()]
 
     def answers(self, count: int) -> None:
-        """Ask so many requests, all at once."""
+        """Send so many requests at once."""
         futures = [self.client.send(request("affine", ROW)) for _ in range(count)]
         for future in futures:
             assert future.result().model_name == "affine"
@@ -170,7 +170,7 @@ def _free_port(stack: ExitStack) -> int:
 
 @contextmanager
 def started(repository: Path, **output: Any) -> Iterator[Started]:
-    """Such a server, ready."""
+    """Start such a server and wait until it is ready."""
     with ExitStack() as stack:
         server = Started(repository, stack, **output)
     try:
@@ -188,13 +188,13 @@ def stops(server: Started) -> bool:
     return server.process.wait(ANSWER_S) == 0
 
 
-def test_a_log_that_nobody_reads_stalls_no_inference(repository: Path) -> None:
-    """F13: more lines than the pipe holds, then what else is logged, then a stop."""
+def test_log_without_a_reader_stalls_no_inference(repository: Path) -> None:
+    """F13: more lines than the pipe holds, then other log lines, then a stop."""
     reader, writer = os.pipe()
     try:
         with started(repository, stdout=subprocess.DEVNULL, stderr=writer) as server:
             server.answers(400)
-            # A batch that fails is told of by the thread that runs batches.
+            # The thread that runs batches logs a failed batch.
             wrong = request("gather", tensor("tokens", np.full((1, 3), 99)))
             for future in [server.client.send(wrong) for _ in range(2)]:
                 assert failure(future).code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -206,7 +206,7 @@ def test_a_log_that_nobody_reads_stalls_no_inference(repository: Path) -> None:
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
-def test_a_reader_that_is_gone_stalls_nothing(repository: Path, stream: str) -> None:
+def test_closed_log_stalls_nothing(repository: Path, stream: str) -> None:
     """F13: every write fails from the start."""
     reader, writer = os.pipe()
     os.close(reader)
@@ -218,8 +218,8 @@ def test_a_reader_that_is_gone_stalls_nothing(repository: Path, stream: str) -> 
         assert stops(server)
 
 
-def test_a_server_without_any_output_serves(repository: Path) -> None:
-    """F13: both are closed; what is opened next gets their numbers, and must not be written to."""
+def test_server_without_output_streams_serves(repository: Path) -> None:
+    """F13: both streams are closed. The next opened files get their numbers and stay unwritten."""
     with started(repository, redirect=">&- 2>&-") as server:
         server.answers(10)
 
@@ -228,7 +228,7 @@ def test_a_server_without_any_output_serves(repository: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_a_full_disk_costs_the_log_alone(repository: Path) -> None:
+def test_full_disk_affects_the_log_only(repository: Path) -> None:
     """F10."""
     with started(repository, redirect=">/dev/full 2>/dev/full") as server:
         server.answers(10)
