@@ -26,12 +26,23 @@ CHARACTERS = (
 )
 """Han, Hiragana and Katakana, as part of a regular expression's set."""
 JOINERS = "\u200c\u200d"
+SUBWORD_SPACE = "\u2581"
+"""Stands for white space in a subword; in a text it counts as white space."""
 _MARKS_FROM, _MARKS_UNTIL, _SELECTORS = 0x300, 0x20000, "\U000e0100-\U000e01ef"
 
 
 def tokenise(text: str) -> list[str]:
     """Split a text into tokens in normal form C; a blank text has none."""
     return _pattern().findall(unicodedata.normalize("NFC", text))
+
+
+def normalise(text: str, *, is_subwords: bool = False) -> str:
+    """The text that `letters`, `spaces` and `subwords` split.
+
+    It is in normal form C; each run of white space is one space, and there is none at its ends.
+    """
+    normal = unicodedata.normalize("NFC", text)
+    return " ".join((normal.replace(SUBWORD_SPACE, " ") if is_subwords else normal).split())
 
 
 @cache

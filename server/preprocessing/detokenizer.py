@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from weir.bundle.decoding import Detokenisation
 from weir.bundle.reader import Bundle
+from weir.bundle.text import SUBWORD_SPACE
 from weir.server.errors import ModelLoadError
-from weir.server.preprocessing.tokenizer import SUBWORD_SPACE
 
 
 class Detokenizer:

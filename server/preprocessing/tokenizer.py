@@ -11,7 +11,6 @@ Rules:
 """
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from weir.bundle.contract import Contract
 from weir.bundle.reader import Bundle
 from weir.bundle.sequences import PaddedAxis, Tokenisation
-from weir.bundle.text import all_marks, tokenise
+from weir.bundle.text import all_marks, normalise, tokenise
 from weir.server.errors import InvalidRequest, ModelLoadError
 
 if TYPE_CHECKING:
@@ -33,8 +32,6 @@ Array = NDArray[Any]
 
 SPECIAL = frozenset(("<pad>", "<unk>", "<s>", "</s>"))
 """Entries of a vocabulary that are no text."""
-SUBWORD_SPACE = "\u2581"
-"""Stands for white space in a subword; in a text it counts as white space."""
 
 _CHARACTERS_PER_TOKEN = 32
 _MIN_CHARACTERS = 4096
@@ -164,14 +161,14 @@ class Tokenizer:
         rule = self.tokenisation.rule
         if rule == "words":
             return tokenise(text)
-        normal = unicodedata.normalize("NFC", text)
         if self._subwords is not None:
-            spaced = " ".join(normal.replace(SUBWORD_SPACE, " ").split())
             # A run of characters that the model never saw is one piece.
-            pieces: list[str] = self._subwords.encode(spaced, out_type=str)
+            pieces: list[str] = self._subwords.encode(
+                normalise(text, is_subwords=True), out_type=str
+            )
             return pieces
-        words = normal.split()
-        return words if rule == "spaces" else list(" ".join(words))
+        normal = normalise(text)
+        return normal.split() if rule == "spaces" else list(normal)
 
     def _spell(self, token: str) -> list[int]:
         limit = self._characters.maximum if self._characters else 0

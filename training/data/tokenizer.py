@@ -20,7 +20,6 @@ become a text again without the library.
 """
 
 import io
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,7 +28,7 @@ from typing import Literal
 
 import sentencepiece
 
-from weir.bundle.text import tokenise
+from weir.bundle.text import SUBWORD_SPACE, normalise, tokenise
 from weir.training.data.vocabulary import BEGIN, END, PAD, SPECIAL, UNKNOWN, Vocabulary
 from weir.training.errors import DataError
 
@@ -37,8 +36,6 @@ Rule = Literal["letters", "spaces", "words", "subwords"]
 SubwordKind = Literal["bpe", "unigram"]
 SubwordModel = sentencepiece.SentencePieceProcessor
 
-SPACE = "\u2581"
-"""Stands for white space in a piece; in a text it is taken for white space too."""
 CLOSING = frozenset(".,;:!?%)]}\u2026\u00bb\u201c\u201d")
 OPENING = frozenset("([{\u00ab\u201e\u00bf\u00a1$")
 JOINING = frozenset("'\u2019-/")
@@ -247,12 +244,11 @@ def split_subwords(model: SubwordModel, text: str) -> list[str]:
 
 def join_subwords(pieces: Iterable[str]) -> str:
     """The text of subword pieces."""
-    return "".join(pieces).replace(SPACE, " ").strip()
+    return "".join(pieces).replace(SUBWORD_SPACE, " ").strip()
 
 
 def _normalise(text: str, rule: Rule, *, lower: bool) -> str:
-    normal = unicodedata.normalize("NFC", text.lower() if lower else text)
-    return " ".join((normal.replace(SPACE, " ") if rule == "subwords" else normal).split())
+    return normalise(text.lower() if lower else text, is_subwords=rule == "subwords")
 
 
 def _join_words(tokens: Sequence[str]) -> str:

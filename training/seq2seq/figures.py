@@ -7,8 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from weir.bundle.text import SUBWORD_SPACE
 from weir.training.data.pairs import PairData
-from weir.training.data.tokenizer import SPACE, Sides
+from weir.training.data.tokenizer import Sides
 from weir.training.figures import save
 from weir.training.seq2seq.search import Hypothesis
 
@@ -73,14 +74,14 @@ def _draw(axes: Axes, attention: Tensor, source: list[str], output: list[str]) -
 
 def _labels(tokens: Sequence[str]) -> list[str]:
     """Tokens as labels: a subword that continues a word gets a hyphen, one that begins it no mark."""
-    if not any(token.startswith(SPACE) for token in tokens):
+    if not any(token.startswith(SUBWORD_SPACE) for token in tokens):
         return [token if token.strip() else "␣" for token in tokens]
     return [_label(token) for token in tokens]
 
 
 def _label(subword: str) -> str:
-    if subword.startswith(SPACE):
-        return subword.removeprefix(SPACE) or "␣"
+    if subword.startswith(SUBWORD_SPACE):
+        return subword.removeprefix(SUBWORD_SPACE) or "␣"
     return f"-{subword}" if subword[:1].isalnum() else subword
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weir.bundle.text import tokenise
+from weir.bundle.text import normalise, tokenise
 
 REAL = [
     "What's up, Doc? It costs $3.50 -- or 20% off!",
@@ -132,3 +132,18 @@ def test_every_mark_stays_with_its_word() -> None:
     for mark in marks:
         word = unicodedata.normalize("NFC", f"a{mark}b")
         assert tokenise(word) == [word], hex(ord(mark))
+
+
+@pytest.mark.parametrize(
+    ("text", "is_subwords", "expected"),
+    [
+        (" a\n\u3000b\t", False, "a b"),
+        ("e\u0301", False, "\u00e9"),
+        ("a\u2581b", False, "a\u2581b"),
+        ("\u2581a\u2581\u2581b", True, "a b"),
+        (" \n", False, ""),
+    ],
+    ids=["white space", "normal form", "not subwords", "subwords", "blank"],
+)
+def test_normalised_text(text: str, is_subwords: bool, expected: str) -> None:  # noqa: FBT001
+    assert normalise(text, is_subwords=is_subwords) == expected
