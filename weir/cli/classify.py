@@ -1,7 +1,7 @@
 """`weir classify`: the most probable classes of pictures."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -89,11 +89,14 @@ def _is_picture(file: Path, folder: Path) -> bool:
 def _to_json(outcome: "Outcome[Path, list[Class]]") -> dict[str, object]:
     if outcome.result is None:
         return {"picture": str(outcome.item), "error": outcome.failure}
-    classes = [
-        {"label": chosen.label, "index": chosen.index, "probability": chosen.score}
-        for chosen in outcome.result
+    return {"picture": str(outcome.item), "classes": classes_to_json(outcome.result)}
+
+
+def classes_to_json(classes: "Sequence[Class]") -> list[dict[str, object]]:
+    """Classes for JSON, of pictures and of texts."""
+    return [
+        {"label": each.label, "index": each.index, "probability": each.score} for each in classes
     ]
-    return {"picture": str(outcome.item), "classes": classes}
 
 
 def _table(outcomes: "list[Outcome[Path, list[Class]]]", model: str) -> Table:

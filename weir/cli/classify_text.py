@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from weir.cli.classify import classes_to_json
 from weir.cli.error_hints import requires, suggest_verb
 from weir.cli.fan_out import Outcome, call_each, raise_failures
 from weir.cli.options import (
@@ -71,10 +72,7 @@ def classify_text(
 def _to_json(outcome: "Outcome[str, ClassifiedText]") -> dict[str, object]:
     if outcome.result is None:
         return {"text": outcome.item, "error": outcome.failure}
-    classes = [
-        {"label": chosen.label, "index": chosen.index, "probability": chosen.score}
-        for chosen in outcome.result.classes
-    ]
+    classes = classes_to_json(outcome.result.classes)
     return {"text": outcome.item, "classes": classes, "unknown": list(outcome.result.unknown)}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 from rich.console import Console
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from weir.bundle.reader import Bundle
     from weir.client.client import Client
     from weir.client.results import Answer, ModelMetadata
-    from weir.evaluate.test_set import ClassifiedSet, LabelledRequest, MeasuredSet, RequestSet
+    from weir.evaluate.forecasting import SeriesSet
+    from weir.evaluate.seq2seq import PairSet
+    from weir.evaluate.test_set import ClassifiedSet, LabelledRequest
+
+    MeasuredSet: TypeAlias = SeriesSet | PairSet
 
 # Rows whose best two classes tie to the last digits may differ.
 TOLERANCE = 0.0005
@@ -198,7 +202,7 @@ def _measured_set(
         raise UsageError(str(error)) from error
 
 
-def _print_origin(test_set: "RequestSet") -> None:
+def _print_origin(test_set: "ClassifiedSet | MeasuredSet") -> None:
     count = sum(len(request.targets) for request in test_set.requests)
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     console.print(f"asking {count:,} rows: {test_set.origin}")

@@ -84,11 +84,7 @@ def load(
 
     Exit code 1 if a model could not be loaded.
     """
-
-    def change(client: "Client", name: str) -> None:
-        client.load(name, timeout_s=timeout)
-
-    _change_each(names, target, "load", change)
+    _change_each(names, target, "load", lambda c, name: c.load(name, timeout_s=timeout))
 
 
 def unload(
@@ -98,11 +94,7 @@ def unload(
 
     Exit code 1 if a model could not be unloaded.
     """
-
-    def change(client: "Client", name: str) -> None:
-        client.unload(name, timeout_s=timeout)
-
-    _change_each(names, target, "unload", change)
+    _change_each(names, target, "unload", lambda c, name: c.unload(name, timeout_s=timeout))
 
 
 def reload(
@@ -112,11 +104,9 @@ def reload(
 
     Exit code 1 if a model could not be loaded.
     """
-
-    def change(client: "Client", name: str) -> None:
-        client.load(name, reload=True, timeout_s=timeout)
-
-    _change_each(names, target, "reload", change)
+    _change_each(
+        names, target, "reload", lambda c, name: c.load(name, reload=True, timeout_s=timeout)
+    )
 
 
 def label(

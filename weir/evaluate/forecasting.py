@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SeriesSet:
-    """Requests in time order, and the true values; other attributes as of `RequestSet`.
+    """Requests in time order, and the true values; other attributes as of `ClassifiedSet`.
 
     The rows are the end of any file, since its beginning scales MASE.
 

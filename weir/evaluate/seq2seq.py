@@ -36,7 +36,7 @@ TOKENS, LENGTHS = "output_tokens", "output_lengths"
 
 @dataclass(frozen=True, slots=True)
 class PairSet:
-    """Requests sorted by source length, and their references; others as of `RequestSet`.
+    """Requests sorted by source length, and their references; others as of `ClassifiedSet`.
 
     Attributes:
         requests: the targets are row indices of `data`.

@@ -8,16 +8,12 @@
 The bundle's checksum of its training data tells the files apart.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from weir.bundle.contract import Tolerance
-    from weir.client.results import Answer
 
 NO_TARGET = -100
 """Target of the padding behind a sentence."""
@@ -42,41 +38,15 @@ class LabelledRequest:
         return int((self.targets != NO_TARGET).sum())
 
 
-class RequestSet(Protocol):
-    """Requests of a test set.
+@dataclass(frozen=True, slots=True)
+class ClassifiedSet:
+    """A test set of classes, each answer right or wrong.
 
     Attributes:
         requests: in the order to send them.
         origin: which rows these are, for the user.
         is_unseen: whether training measured other rows than these, as far as the bundle knows.
     """
-
-    @property
-    def requests(self) -> list[LabelledRequest]: ...  # noqa: D102
-
-    @property
-    def origin(self) -> str: ...  # noqa: D102
-
-    @property
-    def is_unseen(self) -> bool: ...  # noqa: D102
-
-
-class MeasuredSet(RequestSet, Protocol):
-    """A test set whose answers are scored together, not counted as right or wrong."""
-
-    @property
-    def tolerance(self) -> "Tolerance":
-        """The largest accepted difference from training's scores."""
-        ...
-
-    def measure(self, answers: Sequence["Answer"]) -> dict[str, float]:
-        """Scores of all answers, named as in training; WeirError for outputs of another kind."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class ClassifiedSet:
-    """A test set of classes, each answer right or wrong; attributes as of `RequestSet`."""
 
     requests: list[LabelledRequest]
     origin: str
@@ -98,7 +68,7 @@ _Read = TypeVar("_Read", bound=Checksummed)
 
 @dataclass(frozen=True, slots=True)
 class Selection(Generic[Rows]):
-    """Rows to send; `origin` and `is_unseen` as of `RequestSet`."""
+    """Rows to send; `origin` and `is_unseen` as of `ClassifiedSet`."""
 
     rows: Rows
     origin: str
