@@ -122,7 +122,7 @@ def test_config_of_a_model_without_rows_has_no_batching(models: Path, load: Load
     assert list(model_metadata.metadata(model.description, ["1"]).inputs[0].shape) == [-1, 2]
 
 
-def test_config_tells_what_a_config_pbtxt_says(models: Path, load: Load) -> None:
+def test_config_has_the_fields_of_a_config_pbtxt(models: Path, load: Load) -> None:
     directory = onnx_models.write_plain(models, "plain", onnx_models.echo(axes=("n", None)))
     (directory / "model.onnx").rename(directory / "echo.onnx")
     (directory.parent / "classes.txt").write_text("a\nb\nc\n")

@@ -437,7 +437,7 @@ def classes_of(probabilities: Any, *arguments: Any) -> list[list[tuple[str, int,
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_classes_of_each_row_are_told_best_first(dtype: type[np.floating[Any]]) -> None:
+def test_classes_of_each_row_come_best_first(dtype: type[np.floating[Any]]) -> None:
     probabilities = np.array([[0.25, 0.5, 0.125], [0.75, 0.0, 0.75]], dtype)
 
     classes = classes_of(probabilities, 2, ["a", "b"])
@@ -445,7 +445,7 @@ def test_classes_of_each_row_are_told_best_first(dtype: type[np.floating[Any]]) 
     assert classes == [[("b", 1, 0.5), ("a", 0, 0.25)], [("a", 0, 0.75), ("", 2, 0.75)]]
 
 
-def test_all_classes_are_told_where_more_are_wanted() -> None:
+def test_all_classes_come_if_more_are_requested() -> None:
     classes = classes_of(np.array([[0.25, 0.75]]), 2**32 - 1, None)
 
     assert classes == [[("", 1, 0.75), ("", 0, 0.25)]]

@@ -109,7 +109,7 @@ def sentences(draw: st.DrawFn) -> dict[str, NDArray[np.generic]]:
 
 
 def model(inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """Sees padding through lengths alone, and puts what nobody asked for beyond them."""
+    """Reads lengths alone, and writes garbage beyond them."""
     tokens, characters, lengths = inputs["tokens"], inputs["characters"], inputs["lengths"]
     is_own = np.arange(tokens.shape[1]) < lengths[:, None]  # (rows, time)
     spelt = np.where(characters == 9, 0, characters).sum(axis=2)  # (rows, time)

@@ -108,7 +108,7 @@ def test_lengths_that_were_sent_stay() -> None:
         pytest.param(("batch", 3), [[1, 1, 1], [1, 1, 1]], id="none"),
     ],
 )
-def test_what_stands_beyond_a_row_is_nobodys(axes: Any, expected: list[list[int]]) -> None:
+def test_entries_past_a_rows_end_are_zero(axes: Any, expected: list[list[int]]) -> None:
     array = np.array([[1, 1, np.nan], [1, np.nan, np.inf]])
     own = np.where(np.isfinite(array), array, 1.0) if axes[1] == 3 else array
 

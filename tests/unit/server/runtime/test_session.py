@@ -171,7 +171,7 @@ def test_graph_is_loaded_where_no_file_in_memory_can_be_made(
     assert loaded.run({"x": np.ones((1, 4), np.float32)})["y"].tolist() == [[3, 3, 3, 3]]
 
 
-def test_wrong_graph_is_told_without_the_place_it_was_loaded_from() -> None:
+def test_refusal_of_a_graph_does_not_name_the_file_in_memory() -> None:
     with pytest.raises(ModelLoadError) as failed:
         session(b"not a graph")
 
@@ -196,7 +196,7 @@ def test_values_the_graph_refuses_are_the_requests_fault(
     assert capfd.readouterr().err == ""
 
 
-def test_run_that_needs_too_much_memory_is_told_apart(capfd: pytest.CaptureFixture[str]) -> None:
+def test_run_that_needs_too_much_memory_is_out_of_memory(capfd: pytest.CaptureFixture[str]) -> None:
     loaded = session(onnx_models.sizer())
 
     with pytest.raises(OutOfMemory, match=r"^the run needs more memory than there is$"):
@@ -383,7 +383,7 @@ def test_a_session_runs_in_several_threads() -> None:
         assert result["version"].tolist() == [3, 3, 3]
 
 
-def test_burner_runs_as_long_as_it_is_told() -> None:
+def test_burner_runs_as_many_steps_as_its_input_says() -> None:
     """About a second for 130,000 steps; here, that steps are counted and inputs kept apart."""
     loaded = session(onnx_models.burner())
 
@@ -402,7 +402,7 @@ def test_nan_stays_in_its_row() -> None:
     np.testing.assert_array_equal(received, np.array([4, np.nan, 4], np.float32))
 
 
-def test_session_tells_its_provider() -> None:
+def test_session_has_its_provider() -> None:
     assert session(onnx_models.affine()).provider == "cpu"
 
 

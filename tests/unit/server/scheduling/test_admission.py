@@ -314,7 +314,7 @@ def test_answer_over_the_limit_is_refused(
     assert "the limit is 1048512" in call.details
 
 
-def test_values_the_model_refuses_are_told_as_such(
+def test_values_that_the_model_refuses_are_invalid(
     models: Path, open_backend: OpenBackend, clock: Clock
 ) -> None:
     onnx_models.write_plain(models, "gather", onnx_models.gather(8))

@@ -158,7 +158,7 @@ def test_session_waits_for_the_callers_it_answered(
     assert pause_s == pytest.approx(expected)
 
 
-def test_full_batch_waits_for_nobody() -> None:
+def test_full_batch_does_not_wait() -> None:
     last = LastBatch(rows=32, run_s=1.0, ended_s=10.0, left_rows=5)
 
     assert regroup_wait_s(REGROUPING, last, waiting_rows=32, waiting_tokens=0, now=10.0) == 0.0
@@ -259,7 +259,9 @@ def test_batch_of_sentences_holds_the_oldest_of_one_key_within_limits(
 
 
 @given(sentences, budgets)
-def test_nobody_left_lies_between_two_in_length(queue: list[Waiting], policy: BatchPolicy) -> None:
+def test_no_waiting_request_lies_between_two_in_length(
+    queue: list[Waiting], policy: BatchPolicy
+) -> None:
     batch = select(queue, policy)
 
     lengths = sorted(request.length for request in batch)
@@ -300,7 +302,7 @@ def length_of(request: Waiting) -> int:
 
 
 @given(sentences, st.lists(sentences, max_size=12), budgets)
-def test_nobody_starves(
+def test_no_request_starves(
     queue: list[Waiting], arrivals: list[list[Waiting]], policy: BatchPolicy
 ) -> None:
     """A request waits for at most as many batches as there were requests before it."""

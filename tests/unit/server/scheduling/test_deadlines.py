@@ -14,7 +14,7 @@ NEVER = float("inf")
 
 
 class Expiring:
-    """A fake queue: tells when it was asked, and answers what it was told to."""
+    """A fake queue: records its calls of `expire`, and returns what the test sets."""
 
     def __init__(self, *deadlines_s: float) -> None:
         self.asked_at: Queue[float] = Queue()
@@ -76,7 +76,7 @@ def test_the_next_deadline_of_a_queue_is_kept(deadlines: Deadlines, clock: Clock
         assert queue.asked_at.get(timeout=HANG_S) == clock.now
 
 
-def test_nobody_is_asked_before_it_is_time(deadlines: Deadlines, clock: Clock) -> None:
+def test_no_queue_is_expired_before_a_deadline(deadlines: Deadlines, clock: Clock) -> None:
     early, woken = Expiring(), Expiring()
     deadlines.watch(early)
     deadlines.expect(clock.now + 1e6)

@@ -84,7 +84,7 @@ def occupy(pool: WorkerPool) -> Job:
     return job
 
 
-def test_job_is_worked_on_by_a_named_thread_and_goes_on(open_pool: OpenPool) -> None:
+def test_job_runs_on_a_named_thread_and_proceeds(open_pool: OpenPool) -> None:
     job = submit(open_pool(), Job())
 
     assert job.outcome() is None
@@ -116,7 +116,7 @@ def test_one_thread_takes_jobs_in_the_order_of_their_arrival(open_pool: OpenPool
 
 
 @pytest.mark.parametrize("stage", ["work_error", "proceed_error"])
-def test_job_that_fails_is_told_and_the_next_goes_on(open_pool: OpenPool, stage: str) -> None:
+def test_job_that_fails_does_not_stop_the_next(open_pool: OpenPool, stage: str) -> None:
     pool = open_pool()
     error = InvalidRequest("broken")
 
@@ -127,7 +127,7 @@ def test_job_that_fails_is_told_and_the_next_goes_on(open_pool: OpenPool, stage:
     assert good.outcome() is None
 
 
-def test_bug_in_telling_a_failure_loses_no_thread(
+def test_bug_in_sending_a_failure_loses_no_thread(
     open_pool: OpenPool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = open_pool()
@@ -184,7 +184,7 @@ def test_cancelled_in_the_queue_is_never_worked_on(open_pool: OpenPool) -> None:
     assert not gone.began.is_set()
 
 
-def test_cancelled_at_work_is_told_that_nobody_wants_it(open_pool: OpenPool) -> None:
+def test_job_cancelled_while_it_runs_is_not_wanted(open_pool: OpenPool) -> None:
     pool = open_pool()
     job = occupy(pool)
 
@@ -197,9 +197,7 @@ def test_cancelled_at_work_is_told_that_nobody_wants_it(open_pool: OpenPool) -> 
     assert len(job.outcomes) == 1
 
 
-def test_caller_that_left_because_its_time_was_over_is_told_so(
-    open_pool: OpenPool, clock: Clock
-) -> None:
+def test_caller_that_left_at_its_deadline_exceeded_it(open_pool: OpenPool, clock: Clock) -> None:
     pool = open_pool()
     running = occupy(pool)
     job = submit(pool, Job(deadline_s=clock.now))
