@@ -1,4 +1,7 @@
-"""Unary handlers: parse a request, call a method, send its response or the failure's status."""
+"""Unary handlers: parse a request, call a method, send its response.
+
+A method's failure ends the call with its status (`transport.status.guarded`).
+"""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -17,12 +20,8 @@ def unary(request_type: type[M], method: Callable[[M], Message]) -> Unary:
     """A handler whose method returns the response."""
 
     def handle(call: Call, payload: bytes) -> None:
-        try:
-            response = method(parse_message(request_type, payload))
-        except Exception as error:  # noqa: BLE001 - every failure becomes a status
-            fail(call, error)
-        else:
-            call.finish(grpc.StatusCode.OK, message=response.SerializeToString())
+        response = method(parse_message(request_type, payload))
+        call.finish(grpc.StatusCode.OK, message=response.SerializeToString())
 
     return Unary(handle)
 
@@ -47,9 +46,6 @@ def deferred(
             else:
                 call.finish(grpc.StatusCode.OK, message=response.SerializeToString())
 
-        try:
-            method(parse_message(request_type, payload), done)
-        except Exception as error:  # noqa: BLE001 - every failure becomes a status
-            fail(call, error)
+        method(parse_message(request_type, payload), done)
 
     return Unary(handle)

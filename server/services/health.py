@@ -14,7 +14,6 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from weir.server.errors import InvalidRequest
 from weir.server.protocol.request_decoder import parse_message
 from weir.server.transport.base import Call, Handlers, Stream, Unary
-from weir.server.transport.status import fail
 
 HEALTH_SERVICE = health.SERVICE_NAME
 REFLECTION_SERVICE = reflection.SERVICE_NAME
@@ -67,8 +66,7 @@ class HealthService:
 
         def received(payload: bytes | None) -> None:
             if payload is None:
-                fail(call, InvalidRequest("expected a request, got none"))
-                return
+                raise InvalidRequest("expected a request, got none")
             request = _health_request(payload)
             if self._may_watch(request.service):
                 self._servicer.Watch(request, _Context(call), send)
@@ -119,11 +117,7 @@ def reflection_handlers(services: tuple[str, ...]) -> Handlers:
             if payload is None:
                 call.finish(grpc.StatusCode.OK)
                 return
-            try:
-                request = parse_message(reflection_pb2.ServerReflectionRequest, payload)
-            except InvalidRequest as error:
-                fail(call, error)
-                return
+            request = parse_message(reflection_pb2.ServerReflectionRequest, payload)
             response = next(servicer.ServerReflectionInfo(iter([request]), None))
             # The next request is read once this response is sent: a client that does not read
             # is not read from.

@@ -2,6 +2,7 @@
 
 Rules, the same for both:
 - A handler runs on a transport's thread and returns at once; it may answer later, from any thread.
+- An exception of a handler, or of a `receive` callback, ends its call with a status (`status`).
 - A call is finished once: the first `finish` wins, later ones do nothing and return False.
 - `on_close` fires at most once, when the client is gone or its deadline passed. It never fires
   after `finish`.

@@ -169,10 +169,9 @@ class CompletionQueueTransport:
 
 def _receive_unary(call: "CompletionQueueCall", handler: Unary) -> None:
     def received(message: bytes | None) -> None:
-        if message is not None:
-            handler.handle(call, message)
-        else:
-            fail(call, InvalidRequest("expected one message, got none"))
+        if message is None:
+            raise InvalidRequest("expected one message, got none")
+        handler.handle(call, message)
 
     call.receive(received)
 

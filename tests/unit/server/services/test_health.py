@@ -11,6 +11,7 @@ from weir.server.services.health import (
     reflection_handlers,
 )
 from weir.server.transport.base import Stream, Unary
+from weir.server.transport.status import guarded
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -114,7 +115,7 @@ def reflect(*requests: bytes) -> FakeCall:
     assert isinstance(handler, Stream)
     handler.handle(call)
     for request in requests:
-        call.deliver(request)
+        guarded(call, call.deliver, request)  # as a transport does
         if call.confirmations:
             call.confirm()
     return call

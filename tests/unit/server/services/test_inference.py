@@ -15,6 +15,7 @@ from weir.server.repository.registry import Registry
 from weir.server.scheduling.admission import Admission
 from weir.server.services.inference import SERVICE, InferenceService
 from weir.server.transport.base import Stream, Unary
+from weir.server.transport.status import guarded
 
 M = TypeVar("M", bound=Message)
 
@@ -47,7 +48,7 @@ class Server:
         call = FakeCall(method=f"/{SERVICE}/{method}")
         handler = self.handlers[call.method]
         assert isinstance(handler, Unary)
-        handler.handle(call, payload)
+        guarded(call, handler.handle, call, payload)  # as a transport does
         return call
 
     def ask(self, method: str, request: Message, response_type: type[M]) -> M:
