@@ -34,7 +34,7 @@ def test_answers_are_compared_by_source_where_both_servers_gave_one() -> None:
     assert asked.differing("steps", "whole") == (1, 2)
 
 
-def test_latency_is_of_the_answered_calls_and_the_share_of_them_is_told() -> None:
+def test_latency_covers_answered_calls_and_their_share_is_reported() -> None:
     found = latencies(record([answer([1]), b"", answer([2]), answer([3])], [0.1, 9.0, 0.2, 0.3]))
 
     assert (round(found["p50_ms"]), round(found["p99_ms"])) == (200, 300)

@@ -65,7 +65,7 @@ def test_everything_measured_is_written_down(tmp_path: Path) -> None:
     ]
 
 
-def test_nothing_is_written_unless_asked_for() -> None:
+def test_nothing_is_written_without_a_path() -> None:
     harness.write(None, {}, [])
 
 

@@ -13,7 +13,7 @@ weir_batches_total{model="a"} 2.0
 """
 
 
-def test_a_metric_is_the_sum_of_the_samples_asked_for() -> None:
+def test_a_metric_is_the_sum_of_the_matching_samples() -> None:
     assert servers.total(PAGE, "weir_requests_total", '"OK"') == 7
     assert servers.total(PAGE, "weir_batches_total") == 2
     assert servers.total(PAGE, "nv_inference_exec_count") == 0

@@ -79,7 +79,7 @@ def test_every_row_is_computed_and_waited_for_until_the_last_has_ended() -> None
     assert generation.wants_rows and not generation.used_slots
 
 
-def test_a_batch_nobody_waits_for_is_over() -> None:
+def test_a_batch_without_waiting_requests_ends() -> None:
     generation, batch = whole(), rows()
     generation.encode(batch)
     generation.step()

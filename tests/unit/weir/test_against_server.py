@@ -98,7 +98,7 @@ def test_pictures_are_classified(server: Server) -> None:
     assert of_file[0].score > 0.99
 
 
-def test_everything_else_can_be_asked(server: Server) -> None:
+def test_every_other_query_is_answered(server: Server) -> None:
     with weir.Client(server.target) as client:
         assert client.is_live() and client.is_ready() and client.model_ready("affine")
         assert client.metadata("affine").inputs == (weir.TensorMetadata("x", "FP32", (-1, 3)),)
@@ -126,7 +126,7 @@ def answering(client: weir.Client, version: str | int = "") -> int:
     return int(answer.version)
 
 
-def test_a_canary_is_asked_by_its_label_and_promoted(controlled: tuple[Server, Path]) -> None:
+def test_a_canary_is_called_by_its_label_and_promoted(controlled: tuple[Server, Path]) -> None:
     server, models = controlled
     with weir.Client(server.target) as client:
         client.wait_ready("who", timeout_s=30)

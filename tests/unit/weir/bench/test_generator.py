@@ -58,6 +58,6 @@ def test_several_processes_share_the_calls(fake: FakeServer) -> None:
     check(generator.run(plan(fake.target), 2), 40)
 
 
-def test_an_error_of_a_process_is_told_by_this_one(fake: FakeServer) -> None:
+def test_an_error_of_a_child_process_raises_here(fake: FakeServer) -> None:
     with pytest.raises(weir.NotFound, match="nobody"):
         generator.run(plan(fake.target, model="nobody"), 2)

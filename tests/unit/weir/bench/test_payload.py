@@ -46,7 +46,7 @@ def test_variable_axes_take_the_sizes_given(dimensions: tuple[int, ...]) -> None
     assert complete({}, metadata, rows=4, shapes={"x": dimensions}, seed=0)["x"].shape == (4, 28, 1)
 
 
-def test_variable_axes_without_a_size_are_asked_for() -> None:
+def test_variable_axes_without_a_size_are_an_error() -> None:
     metadata = model(TensorMetadata("x", "UINT8", (-1, -1, 1)))
 
     with pytest.raises(UsageError, match="--shape x:N,N"):

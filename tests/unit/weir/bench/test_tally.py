@@ -63,7 +63,7 @@ def test_tallies_merge_into_one() -> None:
     assert list(whole.lateness_s) == [3, 3] and whole.errors == {"A": 3, "B": 1}
 
 
-def test_lateness_is_told_of_open_loops_only() -> None:
+def test_only_open_loops_report_lateness() -> None:
     late = Tally(lateness_s=array("d", [0.001] * 99 + [0.5]))
 
     assert summarise(late, duration_s=1.0, rows=1).lateness_p99_s == 0.001

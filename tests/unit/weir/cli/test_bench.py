@@ -42,9 +42,7 @@ def test_what_cannot_be_done_is_one_line(weir: Weir, fake: FakeServer, nobody: s
         assert done.err.startswith("weir: ") and len(done.err.splitlines()) == 1
 
 
-def test_calls_that_the_server_fails_are_told_and_are_exit_code_1(
-    weir: Weir, fake: FakeServer
-) -> None:
+def test_failed_calls_are_reported_with_exit_code_1(weir: Weir, fake: FakeServer) -> None:
     done = weir("bench", "flaky", *QUICK, "--json", "-", "--target", fake.target)
 
     assert done.code == 1

@@ -27,7 +27,7 @@ def test_classes_are_shown_as_a_table(weir: Weir, fake: FakeServer, folder: Path
     assert "│ 4 " in done.out, "a class without a label is told by its number"
 
 
-def test_json_is_printed_where_asked_for(weir: Weir, fake: FakeServer, folder: Path) -> None:
+def test_json_is_printed_with_the_option(weir: Weir, fake: FakeServer, folder: Path) -> None:
     picture = folder / "a.png"
 
     done = weir(
@@ -87,7 +87,7 @@ def test_failures_stand_in_the_json_too(weir: Weir, fake: FakeServer, folder: Pa
     assert done.code == 1
 
 
-def test_a_crowded_server_is_asked_again(weir: Weir, fake: FakeServer, tmp_path: Path) -> None:
+def test_an_overloaded_server_is_called_again(weir: Weir, fake: FakeServer, tmp_path: Path) -> None:
     picture = tmp_path / "a.png"
     picture.write_bytes(b"crowded")
 
@@ -113,7 +113,7 @@ def test_what_is_wrong_with_every_picture_is_said_once(
     assert done.err.count("weir: ") == 1
 
 
-def test_where_nobody_listens_the_code_says_so(weir: Weir, nobody: str, folder: Path) -> None:
+def test_an_unreachable_server_has_its_exit_code(weir: Weir, nobody: str, folder: Path) -> None:
     done = weir("classify", folder / "a.png", "--model", "threes", "--target", nobody)
 
     assert done.code == 3

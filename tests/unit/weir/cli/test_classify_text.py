@@ -14,7 +14,7 @@ def test_classes_are_shown_as_a_table(weir: Weir, fake: FakeServer) -> None:
     assert "│ 4 " in done.out, "a class without a label is told by its number"
 
 
-def test_json_is_printed_where_asked_for(weir: Weir, fake: FakeServer) -> None:
+def test_json_is_printed_with_the_option(weir: Weir, fake: FakeServer) -> None:
     done = weir(
         "classify-text", "a x", "--model", "moods", "--top", 1, "--json", "--target", fake.target
     )

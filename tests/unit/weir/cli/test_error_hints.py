@@ -10,7 +10,7 @@ TENSOR = ("--input", "[[1, 2]]")
 
 
 @pytest.mark.parametrize("verb", ["tag", "classify-text", "generate", "forecast"])
-def test_a_model_for_another_verb_is_told_by_that_verb(
+def test_a_model_for_another_verb_suggests_that_verb(
     weir: Weir, fake: FakeServer, tmp_path: Path, verb: str
 ) -> None:
     (tmp_path / "sales.csv").write_text("sales\n1\n2\n")
@@ -22,7 +22,7 @@ def test_a_model_for_another_verb_is_told_by_that_verb(
     assert done.err == "weir: model 'good' is for image-classification: use `weir classify`\n"
 
 
-def test_pictures_for_a_model_of_texts_are_told_its_verb(
+def test_pictures_for_a_text_model_suggest_its_verb(
     weir: Weir, fake: FakeServer, tmp_path: Path
 ) -> None:
     fake.models.listing.models[0].task = "tagging"
@@ -44,7 +44,7 @@ def test_a_refusal_for_another_reason_keeps_its_words(
     assert done.err == "weir: model 'good' is for something else\n"
 
 
-def test_a_server_that_cannot_say_has_its_own_words_told(weir: Weir, fake: FakeServer) -> None:
+def test_a_server_without_tasks_keeps_its_own_message(weir: Weir, fake: FakeServer) -> None:
     fake.models.is_weir = False
 
     done = weir("tag", "a text", "--model", "good", "--target", fake.target)
@@ -63,7 +63,7 @@ def test_a_server_that_cannot_say_has_its_own_words_told(weir: Weir, fake: FakeS
     ],
     ids=lambda command: command[0],
 )
-def test_an_unknown_model_is_told_with_those_that_are_there(
+def test_an_unknown_model_lists_the_models_of_the_server(
     weir: Weir, fake: FakeServer, command: tuple[str, ...]
 ) -> None:
     done = weir(*command, "--target", fake.target)
@@ -80,9 +80,7 @@ def test_what_is_known_and_not_found_keeps_its_words(weir: Weir, fake: FakeServe
     assert done.err == "weir: unknown model 'nobody'\n"
 
 
-def test_a_server_that_does_not_list_its_models_has_its_own_words_told(
-    weir: Weir, fake: FakeServer
-) -> None:
+def test_a_server_without_a_model_list_keeps_its_own_message(weir: Weir, fake: FakeServer) -> None:
     fake.models.is_weir = False
 
     done = weir("infer", "nobody", *TENSOR, "--target", fake.target)

@@ -160,7 +160,7 @@ def test_errors_of_a_series_are_those_of_the_served_model(
     assert done[imported].code == 0 and "expected" not in done[imported].out
 
 
-def test_a_series_is_asked_with_its_bundle_and_without_an_accuracy(
+def test_a_series_needs_its_bundle_and_has_no_accuracy(
     weir: Weir, fake: FakeServer, sales: Path, tmp_path: Path
 ) -> None:
     order = ["evaluate", "steady", "--data", sales, "--target", fake.target]
@@ -270,7 +270,7 @@ def test_answers_of_subwords_are_scored_by_bleu(
     assert (done.code, done.out) == (0, f"bleu {score:.6g}\nas expected\n")
 
 
-def test_a_file_that_was_not_trained_on_is_asked_whole(
+def test_a_file_that_was_not_trained_on_is_sent_whole(
     weir: Weir, fake: FakeServer, tmp_path: Path
 ) -> None:
     """What training measured is of other rows, and so no expectation."""
@@ -304,9 +304,7 @@ def test_targets_may_lie_in_a_file_of_their_own(
     assert "word_error_rate 0\n" in done.out
 
 
-def test_a_quick_run_is_asked_its_short_sources(
-    weir: Weir, fake: FakeServer, tmp_path: Path
-) -> None:
+def test_a_quick_run_gets_its_short_sources(weir: Weir, fake: FakeServer, tmp_path: Path) -> None:
     """Of `pronounce`, six letters; what is longer would all be wrong here."""
     data = tmp_path / "pairs.tsv"
     short = "".join(f"{source}\t{' '.join(source.upper())}\n" for source in SOURCES)

@@ -79,7 +79,7 @@ def test_series_and_forecast_are_drawn(
     ],
     ids=["file", "plot", "column"],
 )
-def test_what_cannot_be_asked_is_a_mistake_of_the_caller(
+def test_unusable_test_sets_are_usage_errors(
     weir: Weir, fake: FakeServer, data: Path, arguments: list[str], message: str
 ) -> None:
     given = [str(data) if each == "DATA" else each for each in arguments]

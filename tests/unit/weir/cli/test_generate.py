@@ -23,7 +23,7 @@ def test_tokens_are_written_as_they_come(
     assert done.code == 4 and done.out.strip() == "cba"
 
 
-def test_what_was_never_seen_or_cut_off_is_told_aside(weir: Weir, fake: FakeServer) -> None:
+def test_unknown_tokens_and_truncation_are_warnings(weir: Weir, fake: FakeServer) -> None:
     done = weir("generate", "xab", "--max-tokens", 2, "--model", "reverse", "--target", fake.target)
 
     assert done.out == "ba\n"
@@ -55,7 +55,7 @@ def test_several_answers_are_a_table(weir: Weir, fake: FakeServer) -> None:
     assert "-0.5000" in done.out and "-1.5000" in done.out and done.out.count("cba") == 2
 
 
-def test_samples_are_drawn_as_asked(weir: Weir, fake: FakeServer) -> None:
+def test_samples_follow_the_options(weir: Weir, fake: FakeServer) -> None:
     options = ("--sample", "--temperature", 0.5, "--top-k", 3, "--seed", 7)
 
     weir("generate", "abc", *options, "--model", "reverse", "--target", fake.target)
@@ -64,7 +64,7 @@ def test_samples_are_drawn_as_asked(weir: Weir, fake: FakeServer) -> None:
     assert (sample.temperature, sample.top_k, sample.seed) == (0.5, 3, 7)
 
 
-def test_json_is_printed_where_asked_for(weir: Weir, fake: FakeServer) -> None:
+def test_json_is_printed_with_the_option(weir: Weir, fake: FakeServer) -> None:
     done = weir(
         "generate", "ab", "--json", "--attention", "--model", "reverse", "--target", fake.target
     )
@@ -124,7 +124,7 @@ def test_what_is_wrong_with_every_text_is_said_once(weir: Weir, fake: FakeServer
     assert done.code == 1 and done.err == "weir: beam_width: expected at most 32, got 99\n"
 
 
-def test_a_full_server_is_asked_again(weir: Weir, fake: FakeServer) -> None:
+def test_a_full_server_is_called_again(weir: Weir, fake: FakeServer) -> None:
     done = weir("generate", "crowded", "--model", "reverse", "--target", fake.target)
 
     assert (done.code, done.out) == (0, "dedworc\n")
@@ -196,7 +196,7 @@ def test_options_that_contradict_each_other(
     assert not fake.tasks.requests
 
 
-def test_without_matplotlib_the_extra_is_named_before_anything_is_asked(
+def test_without_matplotlib_the_extra_is_named_before_any_call(
     weir: Weir, fake: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)

@@ -2,7 +2,7 @@ from tests.unit.weir.cli.shell import Weir
 from tests.unit.weir.fake_server import FakeServer
 
 
-def test_the_exit_code_tells_health(weir: Weir, fake: FakeServer, nobody: str) -> None:
+def test_the_exit_code_reports_health(weir: Weir, fake: FakeServer, nobody: str) -> None:
     serving = weir("health", "--target", fake.target)
     unknown = weir("health", "--service", "nobody", "--target", fake.target)
     fake.health = ["NOT_SERVING"]

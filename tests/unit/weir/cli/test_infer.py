@@ -57,9 +57,7 @@ def test_text_is_kept_without_pickle(weir: Weir, fake: FakeServer, tmp_path: Pat
         assert kept["y"].tolist() == [b"weir"]
 
 
-def test_what_was_asked_wrongly_is_one_line_and_code_2(
-    weir: Weir, fake: FakeServer, tmp_path: Path
-) -> None:
+def test_wrong_usage_is_one_line_and_code_2(weir: Weir, fake: FakeServer, tmp_path: Path) -> None:
     for arguments in (["-i", "hello"], ["-i", "[[1, 2]]", "--out", "answer.txt"]):
         done = weir("infer", "echo", *arguments, "--target", fake.target)
 

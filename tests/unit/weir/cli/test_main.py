@@ -44,7 +44,7 @@ def test_each_kind_of_failure_has_its_exit_code(
     assert capsys.readouterr().err.startswith("weir: so")
 
 
-def test_a_failure_of_several_lines_is_told_in_one(
+def test_a_failure_of_several_lines_is_printed_in_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> None:
@@ -56,7 +56,7 @@ def test_a_failure_of_several_lines_is_told_in_one(
     assert capsys.readouterr().err == "weir: first; second\n"
 
 
-def test_a_server_that_is_not_there_is_told_with_what_to_do(
+def test_an_unreachable_server_is_reported_with_advice(
     nobody: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert outcome("models", "--target", nobody) == 3

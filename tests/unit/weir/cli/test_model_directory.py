@@ -186,7 +186,7 @@ def test_a_file_that_cannot_be_read_is_left_alone(models: Path) -> None:
     assert file.read_text() == "policy = 'some'  # mine"
 
 
-def test_a_file_that_cannot_be_written_is_told(
+def test_a_file_that_cannot_be_written_is_an_error(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: int) -> None:
@@ -237,7 +237,7 @@ def test_below_the_lowest_there_is_nothing(models: Path) -> None:
         roll_back(models, "lenet5")
 
 
-def test_a_policy_that_lets_nothing_answer_is_told(models: Path) -> None:
+def test_a_policy_that_lets_nothing_answer_is_an_error(models: Path) -> None:
     write(models / "lenet5", "policy.specific = [7]")
 
     with pytest.raises(UsageError, match="lets none of its versions answer"):

@@ -48,7 +48,7 @@ def test_a_reason_of_several_lines_is_indented(weir: Weir, fake: FakeServer) -> 
     assert "\n    first\n      second\n" in done.out
 
 
-def test_a_file_that_concerns_every_version_is_told_of_once(weir: Weir, fake: FakeServer) -> None:
+def test_an_error_in_versions_toml_is_listed_once(weir: Weir, fake: FakeServer) -> None:
     good = fake.models.listing.models[0]
     reason = "versions.toml: policy: expected \"all\", got 'al'"
     for version in good.versions:
@@ -111,13 +111,13 @@ def test_models_can_be_read_by_a_program(weir: Weir, fake: FakeServer) -> None:
     }
 
 
-def test_only_ready_versions_are_listed_if_so_asked(weir: Weir, fake: FakeServer) -> None:
+def test_only_ready_versions_are_listed_with_the_option(weir: Weir, fake: FakeServer) -> None:
     done = weir("models", "--ready", "--json", "--target", fake.target)
 
     assert [(one["name"], one["version"]) for one in json.loads(done.out)] == [("good", "2")]
 
 
-def test_another_server_is_asked_for_its_index(weir: Weir, fake: FakeServer) -> None:
+def test_another_server_lists_its_index(weir: Weir, fake: FakeServer) -> None:
     fake.models.is_weir = False
 
     shown = weir("models", "--target", fake.target)

@@ -23,7 +23,7 @@ def test_a_label_that_the_file_sets_counts_again(weir: Weir, fake: FakeServer) -
     assert done.out == "good: canary -> 3, as its versions.toml says\n"
 
 
-def test_a_label_on_disk_is_told_with_when_it_counts(
+def test_a_label_on_disk_is_printed_with_its_effect(
     weir: Weir, tmp_path: Path, nobody: str
 ) -> None:
     (tmp_path / "lenet5" / "2").mkdir(parents=True)
@@ -70,7 +70,9 @@ def test_what_looks_like_a_misspelt_stable_gets_a_remark(
     assert (on_disk.code, on_disk.err) == (0, remark)
 
 
-def test_a_label_that_cannot_be_set_is_told_beside_the_others(weir: Weir, fake: FakeServer) -> None:
+def test_a_label_that_cannot_be_set_is_reported_beside_the_others(
+    weir: Weir, fake: FakeServer
+) -> None:
     done = weir("models", "label", "good", "next=9", "stable=2", "--target", fake.target)
 
     assert (done.code, done.out) == (1, f"good: stable -> 2 ({UNTIL_STOP})\n")

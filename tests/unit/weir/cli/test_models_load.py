@@ -31,7 +31,7 @@ def test_each_model_gets_its_own_result(weir: Weir, fake: FakeServer, verb: str)
     ],
     ids=["beside", "instead", "nothing", "anew", "unloaded"],
 )
-def test_what_was_done_and_what_answers_now_is_told(
+def test_the_change_and_the_default_version_are_printed(
     weir: Weir, fake: FakeServer, verb: str, serving: dict[str, int], told: str
 ) -> None:
     fake.models.after = _holding(serving)
@@ -41,9 +41,7 @@ def test_what_was_done_and_what_answers_now_is_told(
     assert (done.code, done.out, done.err) == (0, f"good: {told}\n", "")
 
 
-def test_a_server_that_does_not_list_its_models_did_what_it_was_told(
-    weir: Weir, fake: FakeServer
-) -> None:
+def test_a_server_without_a_model_list_reports_success(weir: Weir, fake: FakeServer) -> None:
     fake.models.is_weir = False
 
     done = weir("models", "load", "good", "--target", fake.target)
@@ -51,14 +49,14 @@ def test_a_server_that_does_not_list_its_models_did_what_it_was_told(
     assert (done.code, done.out, done.err) == (0, "good: loaded\n", "")
 
 
-def test_a_model_that_is_named_twice_is_asked_for_once(weir: Weir, fake: FakeServer) -> None:
+def test_a_model_that_is_named_twice_is_loaded_once(weir: Weir, fake: FakeServer) -> None:
     done = weir("models", "reload", "good", "flop", "good", "flop", "--target", fake.target)
 
     assert [request.model_name for request in fake.models.asked] == ["good", "flop"]
     assert done.err.endswith("weir: 1 of 2 models could not be reloaded\n")
 
 
-def test_a_server_without_control_is_told_once(weir: Weir, fake: FakeServer) -> None:
+def test_disabled_model_control_is_reported_once(weir: Weir, fake: FakeServer) -> None:
     fake.models.takes_control = False
 
     loaded = weir("models", "load", "good", "flop", "--target", fake.target)

@@ -47,7 +47,7 @@ def test_versions_that_cannot_be_served_are_named_and_passed_over(
     assert [asked.version for asked in fake.models.asked] == [2, 1]
 
 
-def test_where_no_older_version_can_be_served_what_answers_is_told(
+def test_without_a_loadable_older_version_the_default_is_printed(
     weir: Weir, fake: FakeServer
 ) -> None:
     fake.models.broken = (1, 2)
@@ -93,7 +93,7 @@ def test_where_nothing_is_older_nothing_is_changed(
     assert fake.models.asked == []
 
 
-def test_a_server_without_control_is_told(weir: Weir, fake: FakeServer) -> None:
+def test_disabled_model_control_is_reported(weir: Weir, fake: FakeServer) -> None:
     fake.models.takes_control = False
 
     done = weir("rollback", "good", "--target", fake.target)

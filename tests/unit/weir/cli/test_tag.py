@@ -16,7 +16,7 @@ def test_tags_are_shown_as_a_table(weir: Weir, fake: FakeServer) -> None:
     assert "[b]" in bracketed
 
 
-def test_json_is_printed_where_asked_for(weir: Weir, fake: FakeServer) -> None:
+def test_json_is_printed_with_the_option(weir: Weir, fake: FakeServer) -> None:
     done = weir("tag", "É x", "--model", "shouts", "--json", "--target", fake.target)
 
     assert "É" in done.out and done.err == ""

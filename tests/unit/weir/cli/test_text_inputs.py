@@ -15,7 +15,7 @@ def test_columns_of_numbers_are_found(delimiter: str) -> None:
     assert read(text) == {f"sales{delimiter} net": [1.0, -3.5], "b": [20.0, 4.0]}
 
 
-def test_wanted_columns_come_in_the_order_they_are_wanted() -> None:
+def test_selected_columns_keep_the_selected_order() -> None:
     assert list(read("a,b\n1,2\n", "b", "a").items()) == [("b", [2.0]), ("a", [1.0])]
 
 

@@ -73,7 +73,7 @@ def test_a_call_ends_at_its_deadline(client: Client, fake: FakeServer) -> None:
     assert fake.cancelled.wait(5)
 
 
-def test_where_nobody_listens_the_call_is_unavailable_and_nothing_is_live(nobody: str) -> None:
+def test_without_a_server_a_call_is_unavailable_and_nothing_is_live(nobody: str) -> None:
     with Client(nobody) as client:
         assert not client.is_live()
         assert not client.is_ready()
@@ -195,7 +195,7 @@ def test_questions_about_models_are_answered(client: Client) -> None:
     assert client.index(ready=True) == (weir.IndexEntry("echo", "1", "READY", ""),)
 
 
-def test_readiness_and_health_are_told(client: Client) -> None:
+def test_readiness_and_health_are_reported(client: Client) -> None:
     assert client.is_live() and client.is_ready()
     assert client.model_ready("echo") and not client.model_ready("nobody")
     assert client.health("echo") == "SERVING"
@@ -203,7 +203,7 @@ def test_readiness_and_health_are_told(client: Client) -> None:
         client.health("nobody")
 
 
-def test_a_watch_tells_each_change(client: Client) -> None:
+def test_a_watch_yields_each_change(client: Client) -> None:
     assert list(client.watch()) == ["NOT_SERVING", "SERVING"]
 
 

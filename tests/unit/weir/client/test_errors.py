@@ -46,7 +46,7 @@ def test_the_servers_pushback_becomes_seconds(pushback: str | bytes, expected: f
     assert error.retry_after_s == expected
 
 
-def test_a_failure_without_words_is_told_by_its_status() -> None:
+def test_a_failure_without_a_message_shows_its_status() -> None:
     error = errors.from_failure(Failure(grpc.StatusCode.DEADLINE_EXCEEDED, None, None))
 
     assert str(error) == "deadline exceeded"
@@ -103,7 +103,7 @@ def test_a_server_that_says_so_itself_is_unavailable() -> None:
     assert str(error) == "echo: is being loaded"
 
 
-def test_what_speaks_something_else_is_told_from_nobody() -> None:
+def test_another_protocol_differs_from_no_server() -> None:
     details = (
         "failed to connect to all addresses; last error: UNAVAILABLE: ipv4:127.0.0.1:8002: Failed "
         "parsing HTTP/2 (Expected SETTINGS frame as the first frame, got frame type 79)"

@@ -88,12 +88,12 @@ def test_parameters_of_an_answer_are_plain_values() -> None:
     assert parameters == {"final": True, "none": ""}
 
 
-def test_no_wanted_outputs_means_all() -> None:
+def test_no_requested_outputs_means_all() -> None:
     assert not rpc.infer_request("m", {}).outputs
     assert not rpc.infer_request("m", {}, outputs=None).outputs
 
 
-def test_top_goes_with_each_wanted_output() -> None:
+def test_top_goes_with_each_requested_output() -> None:
     request = rpc.infer_request("m", {}, outputs=["a", "b"], top=3)
 
     assert [o.parameters["classification"].int64_param for o in request.outputs] == [3, 3]

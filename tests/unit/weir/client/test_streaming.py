@@ -29,13 +29,13 @@ def test_a_failure_waits_for_its_turn() -> None:
         list(order.put("0", answer(0)))
 
 
-def test_a_failure_of_nobody_in_particular_raises_at_once() -> None:
+def test_a_failure_without_a_request_raises_at_once() -> None:
     with pytest.raises(NotFound):
         list(InOrder().put("", NotFound("gone")))
 
 
 @pytest.mark.parametrize("request_id", ["", "x", "-1", "0"], ids=repr)
-def test_an_answer_nobody_waits_for_is_internal(request_id: str) -> None:
+def test_an_unexpected_answer_is_internal(request_id: str) -> None:
     order = InOrder()
     list(order.put("0", answer(0)))
 

@@ -26,7 +26,7 @@ def count(selected: ClassifiedSet) -> int:
     return sum(len(request.targets) for request in selected.requests)
 
 
-def test_of_the_file_that_was_trained_on_what_was_held_out_is_asked(tmp_path: Path) -> None:
+def test_of_the_training_file_only_the_held_out_rows_are_sent(tmp_path: Path) -> None:
     data = write_tagged(tmp_path / "rows.txt", 60)
 
     selected = of_sequences(str(data), tagger(tmp_path, checksum(data)), None, 7)
@@ -36,7 +36,7 @@ def test_of_the_file_that_was_trained_on_what_was_held_out_is_asked(tmp_path: Pa
 
 
 @pytest.mark.parametrize("rows", [1, 2, 60])
-def test_any_other_file_is_asked_whole(tmp_path: Path, rows: int) -> None:
+def test_any_other_file_is_sent_whole(tmp_path: Path, rows: int) -> None:
     trained, other = write_tagged(tmp_path / "a.txt"), write_tagged(tmp_path / "b.txt", rows, 5)
 
     selected = of_sequences(str(other), tagger(tmp_path, checksum(trained)), None, 7)
@@ -63,7 +63,7 @@ def test_rows_are_in_the_numbers_of_the_bundle(tmp_path: Path) -> None:
     np.testing.assert_array_equal(request.targets, [[2, -100], [0, 1]])
 
 
-def test_files_that_cannot_be_asked_are_refused(tmp_path: Path) -> None:
+def test_unusable_files_are_rejected(tmp_path: Path) -> None:
     bundle = tagger(tmp_path, "c")
     (tmp_path / "empty").write_text("\n")
     (tmp_path / "broken").write_text("the/DET\ncat\n")

@@ -1,4 +1,4 @@
-"""Texts, series and generated answers, by both clients against the fake server."""
+"""Task calls of both clients against the fake server."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -122,7 +122,7 @@ def test_beam_leaves_its_length_power_to_the_server(fake: FakeServer) -> None:
     assert not fake.tasks.requests[0].beam.HasField("length_power")
 
 
-def test_samples_have_a_seed_of_their_own_unless_told(fake: FakeServer) -> None:
+def test_samples_draw_a_seed_unless_given(fake: FakeServer) -> None:
     with Client(fake.target, timeout_s=5) as client:
         for search in (Sample(), Sample(), Sample(0.5, top_k=3, seed=7)):
             client.generate("reverse", "ab", search=search).result()
