@@ -2,7 +2,7 @@
 
 A request has a record only if the interceptor selected it; otherwise its record is None. Times are
 monotonic seconds of the server's clock; `began_ns` is the wall-clock time of `began_s`. Each part
-of the server sets the fields that it knows. The exporter reads the record once the request has ended.
+of the server sets the fields that it knows. The exporter reads the record after the request's end.
 """
 
 import random
@@ -125,7 +125,7 @@ class RequestRecord:
     ended_s: float = 0.0
 
     def parsed(self, model: str, version: str, request_id: str = "") -> None:
-        """Set what the message asks for; the texts are untrusted."""
+        """Set the fields of the parsed message; its texts are untrusted."""
         self.model, self.version, self.request_id = map(_escape, (model, version, request_id))
 
     def queued(

@@ -147,7 +147,8 @@ def test_each_request_of_a_stream_is_recorded(open_world: Callable[..., World]) 
         (SampleRates(1.0, 1.0), NOT_SAMPLED, 0.0, (True, False)),
     ],
     ids=[
-        "nothing configured", "log of all", "drawn for the log", "not drawn for the log", "traces of all",
+        "nothing configured", "log of all", "drawn for the log", "not drawn for the log",
+        "traces of all",
         "not drawn for traces", "caller traces", "caller does not", "caller does not, but the log",
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The port of `/metrics`, asked over HTTP."""
+"""The HTTP port of `/metrics`."""
 
 import logging
 import socket
@@ -117,7 +117,7 @@ def test_silent_scrapers_take_a_bounded_number_of_threads(
 
 
 @pytest.mark.parametrize(
-    "asks",
+    "request_bytes",
     [
         pytest.param(b"", id="says nothing"),
         pytest.param(b"GET /metr", id="stops in the middle"),
@@ -125,7 +125,7 @@ def test_silent_scrapers_take_a_bounded_number_of_threads(
     ],
 )
 def test_scraper_past_its_timeout_is_closed(
-    asks: bytes,
+    request_bytes: bytes,
     *,
     listen: Listen,
     connect: Callable[[int], socket.socket],
@@ -140,7 +140,7 @@ def test_scraper_past_its_timeout_is_closed(
     port = listen(registry, timeout_s=0.1)
 
     with caplog.at_level(logging.INFO):
-        connect(port).sendall(asks)
+        connect(port).sendall(request_bytes)
         for _ in range(1000):
             try:
                 status, _ = get(port, "/")
@@ -182,11 +182,11 @@ class Watched(Collector):
     """Counts concurrent scrapes."""
 
     def __init__(self) -> None:
-        self.now = self.most = self.asked = 0
+        self.now = self.most = self.scrapes = 0
 
     def collect(self) -> Iterator[Metric]:
         self.now += 1
-        self.asked += 1
+        self.scrapes += 1
         self.most = max(self.most, self.now)
         yield Metric("watched", "Text. " * 10_000, "gauge")
         self.now -= 1
@@ -202,7 +202,7 @@ def test_answers_are_built_one_at_a_time(listen: Listen) -> None:
         answers = list(pool.map(lambda _: get(port, "/metrics")[0], range(20)))
 
     assert answers == [200] * 20
-    assert (watched.asked, watched.most) == (20, 1)
+    assert (watched.scrapes, watched.most) == (20, 1)
 
 
 class Broken(Collector):
