@@ -1,4 +1,4 @@
-"""Encoder-decoders that are served, and a client that reads their streams."""
+"""Served encoder-decoders, and a client that reads their streams."""
 
 import queue
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ LISTENED = 5
 
 
 def publish(models: Path) -> None:
-    """`pair` and `plain`, with attention and without, of PyTorch; `endless`, of a few operators."""
+    """`pair` with attention and `plain` without, from PyTorch; `endless`, from a few operators."""
     examples = dict(zip(("tokens", "lengths"), sources(24), strict=True))
     spec = PairSpec(architecture="gru", maximum_source_steps=12, maximum_steps=12)
     with torch.random.fork_rng():
@@ -53,7 +53,7 @@ def asking(model: str, tokens: Sequence[int], request_id: str = "", **parameters
 
 
 def generate(client: Client, text: str, timeout: float | None = ANSWER_S, **fields: Any) -> Any:
-    """Start `Generate` of `endless`, which answers without end if there is a z; a call, iterated for its messages."""
+    """Start `Generate` on `endless`, whose answer has no end if the text has a z."""
     message = tasks_pb.GenerateRequest(
         model_name="endless", text=tasks_pb.Text(text=text), **fields
     )
@@ -64,7 +64,7 @@ def generate(client: Client, text: str, timeout: float | None = ANSWER_S, **fiel
 
 
 def recorded(models: Path, name: str) -> tuple[Array, Array, list[list[int]]]:
-    """Sources, their lengths, and what PyTorch answered."""
+    """Sources, their lengths, and PyTorch's answers."""
     golden = read(models / name / "1").golden()
     assert golden is not None
     lengths = golden.outputs["output_lengths"]
@@ -77,8 +77,8 @@ def recorded(models: Path, name: str) -> tuple[Array, Array, list[list[int]]]:
 
 
 @dataclass
-class Told:
-    """What a stream told of one request."""
+class StreamedAnswer:
+    """The answer that a stream sent to one request."""
 
     tokens: list[int] = field(default_factory=list)
     finals: list[bool] = field(default_factory=list)
@@ -88,11 +88,11 @@ class Told:
 
 
 class Stream:
-    """One `ModelStreamInfer`, whose requests are sent when the test says so."""
+    """One `ModelStreamInfer`; the test sends its requests."""
 
     def __init__(self, client: Client, **options: Any) -> None:
         self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self.told: dict[str, Told] = {}
+        self.answers: dict[str, StreamedAnswer] = {}
         self.call = client.stream(self._sent(), **{"timeout": ANSWER_S, **options})
 
     def __enter__(self) -> Self:
@@ -111,20 +111,20 @@ class Stream:
         self._requests.put(asking(*args, **parameters))
 
     def finish(self) -> None:
-        """No more requests; read what is left."""
+        """Send no more requests, and read the remaining responses."""
         self._requests.put(None)
         for response in self.call:
             self._hear(response)
 
     def read(self, count: int) -> str:
-        """Read so many responses; the id of the last."""
+        """Read so many responses; returns the id of the last."""
         for _ in range(count):
             last = self._hear(next(self.call))
         return last
 
-    def read_until_ended(self, request_id: str) -> Told:
+    def read_until_ended(self, request_id: str) -> StreamedAnswer:
         """Read until a request has its last response."""
-        while not ((one := self.told.get(request_id)) and (one.error or True in one.finals)):
+        while not ((one := self.answers.get(request_id)) and (one.error or True in one.finals)):
             self.read(1)
         return one
 
@@ -134,7 +134,7 @@ class Stream:
 
     def _hear(self, response: pb.ModelStreamInferResponse) -> str:
         answer = response.infer_response
-        one = self.told.setdefault(answer.id, Told())
+        one = self.answers.setdefault(answer.id, StreamedAnswer())
         assert not (one.error or True in one.finals), f"{answer.id} had ended before"
         if response.error_message:
             one.error = response.error_message

@@ -1,4 +1,4 @@
-"""Pictures over the wire: answered like any other request, deadline, cancellation and stop included."""
+"""Pictures over the wire: answers, deadlines, cancellation, and a stop."""
 
 import io
 import signal
@@ -42,11 +42,11 @@ def client(house: Server) -> Iterator[Client]:
 
 
 def labels(call: Any) -> list[str]:
-    """The best class of each picture."""
+    """The likeliest class of each picture."""
     return [result.classes[0].label for result in call.result().results]
 
 
-def test_pictures_are_answered_in_their_order(client: Client) -> None:
+def test_pictures_are_classified_in_their_order(client: Client) -> None:
     call = client.classify("colours", *[png(name) for name in NAMES], id="seven", top_k=2)
 
     answer = call.result()
@@ -101,14 +101,14 @@ def test_many_pictures_at_once_get_their_own_answers(client: Client) -> None:
     assert [labels(call)[0] for call in calls] == wanted
 
 
-def test_more_pictures_than_a_batch_takes_are_refused(client: Client) -> None:
+def test_more_pictures_than_fit_into_a_batch_are_refused(client: Client) -> None:
     error = failure(client.classify("colours", *[png("red")] * 9))
 
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert error.details() == "pictures: expected at most 8 in a request, got 9"
 
 
-def test_model_without_preprocessing_says_so(client: Client) -> None:
+def test_model_without_preprocessing_is_refused(client: Client) -> None:
     error = failure(client.classify("labelled", png("red")))
 
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -116,19 +116,19 @@ def test_model_without_preprocessing_says_so(client: Client) -> None:
 
 
 @pytest.mark.parametrize("payload", [b"\xff\xff", b"\x22\x00" * 2_000_000], ids=["noise", "parts"])
-def test_message_that_is_none_is_refused(client: Client, payload: bytes) -> None:
+def test_invalid_message_is_refused(client: Client, payload: bytes) -> None:
     error = failure(client.unary("Classify", TASKS).future(payload, timeout=ANSWER_S))
 
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert labels(client.classify("colours", png("red"))) == ["red"]
 
 
-def test_deadline_in_the_queue_is_kept(client: Client, house: Server) -> None:
+def test_deadline_holds_in_the_queue(client: Client, house: Server) -> None:
     batches = house.metric("weir_batches_total", model="patient_colours")
 
     error = failure(client.classify("patient_colours", png("red"), timeout=0.5))
     house.wait_for_metric(0, "weir_queue_requests", model="patient_colours")
-    # Two more fill a batch: were the first still there, one of them would be left over.
+    # Two more fill a batch only if the first has left the queue.
     pair = [client.classify("patient_colours", png(name)) for name in ("red", "blue")]
 
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -136,7 +136,7 @@ def test_deadline_in_the_queue_is_kept(client: Client, house: Server) -> None:
     house.wait_for_metric(batches + 1, "weir_batches_total", model="patient_colours")
 
 
-def test_cancelled_in_the_queue_harms_nobody(client: Client, house: Server) -> None:
+def test_request_cancelled_in_the_queue_harms_no_other(client: Client, house: Server) -> None:
     before = house.counts("patient_colours")
     cancelled = client.classify("patient_colours", png("red"))
     house.wait_for_metric(1, "weir_queue_requests", model="patient_colours")
@@ -149,7 +149,7 @@ def test_cancelled_in_the_queue_harms_nobody(client: Client, house: Server) -> N
     house.wait_for_counts("patient_colours", before, OK=2, CANCELLED=1, rows=2, batches=1)
 
 
-def test_decoding_is_timed_by_model(client: Client, house: Server) -> None:
+def test_preprocessing_is_timed_by_model(client: Client, house: Server) -> None:
     before = house.metric("weir_preprocess_seconds_count", model="colours")
 
     labels(client.classify("colours", png("red"), png("blue")))
@@ -158,14 +158,14 @@ def test_decoding_is_timed_by_model(client: Client, house: Server) -> None:
     assert house.metric("weir_preprocess_queue_requests") == 0
 
 
-def test_stop_finishes_what_is_being_decoded(tmp_path: Path, transport: str) -> None:
+def test_stop_finishes_requests_in_preprocessing(tmp_path: Path, transport: str) -> None:
     models, settings = tmp_path / "models", tmp_path / "weir.toml"
     for name in ("colours", "patient_colours"):
         write_picture_bundle(models, name, onnx_models.colours(), "probabilities", RGB)
     settings.write_text(SETTINGS)
     flags = ("--transport", transport, "--config", str(settings), "--preprocessing-threads", "1")
     with running(models, tmp_path / "log", *flags) as server, Client(server.target) as client:
-        # One waits for batch-mates, one holds the only thread that decodes, and one waits for that.
+        # One waits in the model's queue, one occupies the pool's only thread, one waits for it.
         queued = client.classify("patient_colours", png("red"))
         server.wait_for_metric(1, "weir_queue_requests", model="patient_colours")
         large = png("blue", (8000, 4000))

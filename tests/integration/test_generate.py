@@ -25,7 +25,7 @@ from weir.training.seq2seq.search import Hypothesis, stepper_of
 TEXTS = ["abc", "hgfedc", "a", "Fade BAD"]
 WIDTH = 3
 MOST = 12
-"""Steps of an answer, its end among them."""
+"""Steps of an answer, the end token included."""
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def model() -> EncoderDecoder:
 
 
 def best(model: EncoderDecoder, text: str, *, width: int = 1) -> Hypothesis:
-    """What PyTorch answers."""
+    """PyTorch's hypotheses."""
     ids = [SOURCE.index(letter) if letter in SOURCE else 1 for letter in text.lower()]
     lengths = torch.tensor([len(ids)])
     with torch.no_grad():
@@ -87,7 +87,7 @@ def text_of(answer: Hypothesis) -> str:
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_tokens_as_they_come_are_the_answer_of_pytorch(
+def test_streamed_tokens_are_the_answer_of_pytorch(
     client: weir.Client, model: EncoderDecoder, text: str
 ) -> None:
     expected = best(model, text)
@@ -106,7 +106,7 @@ def test_tokens_as_they_come_are_the_answer_of_pytorch(
     )
 
 
-def test_what_was_cut_and_never_seen_is_told(client: weir.Client) -> None:
+def test_source_tokens_and_unknown_ones_are_returned(client: weir.Client) -> None:
     result = client.generate("pair", "Ax b").result()
 
     assert (list(result.source), list(result.unknown)) == (["a", "x", " ", "b"], ["x", " "])
@@ -114,7 +114,7 @@ def test_what_was_cut_and_never_seen_is_told(client: weir.Client) -> None:
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_beam_finds_what_pytorch_finds(
+def test_beam_finds_the_hypotheses_of_pytorch(
     client: weir.Client, model: EncoderDecoder, text: str
 ) -> None:
     result = client.generate("pair", text, search=weir.Beam(WIDTH), n_best=WIDTH).result()
@@ -154,7 +154,7 @@ def test_many_at_once_get_their_own_answers(server: Server, model: EncoderDecode
     assert [each.text for each in found] == [expected[text] for text in TEXTS * 8]
 
 
-def test_answers_that_were_read_count_as_answered(client: weir.Client, server: Server) -> None:
+def test_answers_that_are_read_count_as_answered(client: weir.Client, server: Server) -> None:
     labels = {"model": "pair", "version": "1"}
     answered = server.metric("weir_requests_total", **labels, status="OK")
     left = server.metric("weir_requests_total", **labels, status="CANCELLED")
@@ -174,14 +174,12 @@ def test_answers_that_were_read_count_as_answered(client: weir.Client, server: S
     ],
     ids=["empty", "long"],
 )
-def test_text_that_cannot_be_read_is_refused(
-    client: weir.Client, model: str, text: str, message: str
-) -> None:
+def test_invalid_text_is_refused(client: weir.Client, model: str, text: str, message: str) -> None:
     with pytest.raises(weir.InvalidArgument, match=message):
         client.generate(model, text).result()
 
 
-def test_command_does_the_same(
+def test_command_answers_like_the_client(
     server: Server,
     model: EncoderDecoder,
     capsys: pytest.CaptureFixture[str],
@@ -209,7 +207,7 @@ def test_served_answers_are_scored_as_those_of_the_network(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """PyTorch's own answers are the targets, but of every fourth source."""
+    """PyTorch's own answers are the targets, except for every fourth source."""
     sources = ["".join(letters) for letters in product("abcdefgh", repeat=2)]
     right = {source: text_of(best(model, source)) or "Z" for source in sources}
     data = tmp_path / "pairs.tsv"

@@ -1,4 +1,4 @@
-"""`Generate` calls that do not come to their end: their rows are free, and nobody else notices."""
+"""`Generate` calls that end early: their rows are freed, and no other call is affected."""
 
 import signal
 import threading
@@ -32,25 +32,25 @@ def client(generating: Server) -> Iterator[Client]:
 
 
 def text_of(call: Any) -> str:
-    """What the last message says."""
+    """The result in the last message."""
     *_, last = call
     return str(last.result.hypotheses[0].text)
 
 
 def nothing_until(ended: threading.Event) -> Iterator[bytes]:
-    """The messages of a caller who opens a stream and sends none."""
+    """The messages of a client that opens a stream and sends none."""
     ended.wait()
     yield from ()
 
 
 def iter_after(rested: threading.Event, message: bytes) -> Iterator[bytes]:
-    """The messages of a caller who opens a stream and sends one much later."""
+    """The messages of a client that opens a stream and sends one much later."""
     rested.wait()
     yield message
 
 
 @pytest.mark.parametrize("how", ["cancelled", "deadline"])
-def test_caller_who_leaves_in_mid_answer_frees_its_row_and_harms_nobody(
+def test_client_that_leaves_during_an_answer_frees_its_row_and_harms_no_other(
     generating: Server, client: Client, how: str
 ) -> None:
     labels = {"model": "endless", "reason": how}
@@ -81,7 +81,7 @@ def test_beam_of_no_width_is_refused_by_name(client: Client) -> None:
     assert "beam.width: expected 1 or more, got 0" in call.details()
 
 
-def test_stopping_server_answers_whom_it_can_within_its_grace(
+def test_stopping_server_finishes_the_answers_that_fit_into_its_grace(
     encoder_decoders: Path, transport: str, tmp_path: Path
 ) -> None:
     flags = ("--transport", transport, "--grace-s", "5")
@@ -112,7 +112,7 @@ def test_stopping_server_answers_whom_it_can_within_its_grace(
 def test_stream_that_never_sends_is_ended_by_the_server(
     encoder_decoders: Path, transport: str, tmp_path: Path
 ) -> None:
-    """One that may take many requests is not."""
+    """A stream that takes many requests has no such limit."""
     flags = ("--transport", transport, "--default-deadline-s", "0.5")
     with (
         running(encoder_decoders, tmp_path / "log", *flags) as server,
@@ -124,7 +124,7 @@ def test_stream_that_never_sends_is_ended_by_the_server(
         never = threading.Event()
         open_stream: Any = client.channel.stream_stream(f"/{TASKS}/Generate")
         silent = open_stream(nothing_until(never))
-        # A deadline of the client's would be another end.
+        # A client's own deadline would end the stream in another way.
         gives_up = threading.Timer(ANSWER_S, silent.cancel)
         gives_up.start()
 

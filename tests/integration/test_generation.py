@@ -25,7 +25,7 @@ def client(generating: Server) -> Iterator[Client]:
 
 
 @pytest.mark.parametrize("name", ["pair", "plain"])
-def test_rows_of_unlike_length_are_answered_as_by_pytorch(
+def test_rows_of_unequal_length_get_the_answers_of_pytorch(
     client: Client, encoder_decoders: Path, name: str
 ) -> None:
     tokens, lengths, wanted = recorded(encoder_decoders, name)
@@ -40,7 +40,7 @@ def test_rows_of_unlike_length_are_answered_as_by_pytorch(
     assert answer["scores"].shape == (len(wanted),) and (answer["scores"] < 0).all()
 
 
-def test_unary_caller_who_leaves_frees_its_row(generating: Server, client: Client) -> None:
+def test_unary_client_that_leaves_frees_its_row(generating: Server, client: Client) -> None:
     call = client.send(asking("endless", [9]))
     generating.wait_for_metric(1, "weir_generation_active_rows", model="endless")
 
@@ -49,7 +49,7 @@ def test_unary_caller_who_leaves_frees_its_row(generating: Server, client: Clien
     generating.wait_for_metric(0, "weir_generation_active_rows", model="endless")
 
 
-def test_unary_refusals_name_what_is_wrong(client: Client) -> None:
+def test_unary_refusals_name_the_parameter(client: Client) -> None:
     error = failure(client.send(asking("pair", [4], temperature=1.0, beam_width=2)))
 
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -19,7 +19,7 @@ def client(generating: Server) -> Iterator[Client]:
 
 
 @pytest.mark.parametrize("name", ["pair", "plain"])
-def test_stream_tells_each_token_as_it_is_chosen_and_then_the_end(
+def test_stream_sends_each_token_as_it_is_chosen_and_then_the_end(
     client: Client, encoder_decoders: Path, name: str
 ) -> None:
     tokens, lengths, wanted = recorded(encoder_decoders, name)
@@ -31,14 +31,14 @@ def test_stream_tells_each_token_as_it_is_chosen_and_then_the_end(
         stream.ask(name, source, "one")
         stream.finish()
 
-    told = stream.told["one"]
+    told = stream.answers["one"]
     assert told.tokens == wanted[row] == unary["output_tokens"][0].tolist()
     assert told.finals == [False] * len(wanted[row]) + [True]
     assert told.score == pytest.approx(float(unary["scores"][0]), abs=1e-5)
     assert stream.call.code() is grpc.StatusCode.OK
 
 
-def test_requests_of_one_stream_are_told_side_by_side(
+def test_requests_of_one_stream_are_answered_concurrently(
     client: Client, encoder_decoders: Path
 ) -> None:
     tokens, lengths, wanted = recorded(encoder_decoders, "pair")
@@ -49,7 +49,7 @@ def test_requests_of_one_stream_are_told_side_by_side(
             stream.ask("pair", tokens[row, : lengths[row]].tolist(), str(row))
         stream.finish()
 
-    assert [stream.told[str(row)].tokens for row in rows] == wanted
+    assert [stream.answers[str(row)].tokens for row in rows] == wanted
 
 
 def test_short_answer_overtakes_an_endless_one(client: Client) -> None:
@@ -61,7 +61,10 @@ def test_short_answer_overtakes_an_endless_one(client: Client) -> None:
         short = stream.read_until_ended("short")
 
     assert short.tokens == [4, 4] and short.finals == [False, False, True]
-    assert set(stream.told["endless"].tokens) == {4} and True not in stream.told["endless"].finals
+    assert (
+        set(stream.answers["endless"].tokens) == {4}
+        and True not in stream.answers["endless"].finals
+    )
 
 
 @pytest.mark.parametrize(
@@ -69,7 +72,7 @@ def test_short_answer_overtakes_an_endless_one(client: Client) -> None:
     [{"beam_width": 3}, {"beam_width": 2, "length_power": 0.0}],
     ids=["beam", "short answers"],
 )
-def test_beam_is_told_in_one_piece(client: Client, parameters: dict[str, float]) -> None:
+def test_beam_is_answered_in_one_message(client: Client, parameters: dict[str, float]) -> None:
     message = pb.ModelInferRequest.FromString(asking("pair", [4, 5, 6], "beam", **parameters))
     unary = arrays(client.send(message).result())
 
@@ -77,27 +80,27 @@ def test_beam_is_told_in_one_piece(client: Client, parameters: dict[str, float])
         stream.ask("pair", [4, 5, 6], "beam", **parameters)
         stream.finish()
 
-    assert stream.told["beam"].finals == [True]
-    assert stream.told["beam"].tokens == unary["output_tokens"][0].tolist()
+    assert stream.answers["beam"].finals == [True]
+    assert stream.answers["beam"].tokens == unary["output_tokens"][0].tolist()
 
 
-def test_equal_seeds_are_told_equal_tokens_whoever_else_is_there(client: Client) -> None:
+def test_equal_seeds_sample_equal_tokens_beside_other_requests(client: Client) -> None:
     with Stream(client) as stream:
         for number in range(6):
             seed = 7 if number < 3 else number
             stream.ask("pair", [4, 5, 6], str(number), seed=seed, temperature=3.0)
         stream.finish()
 
-    told = [tuple(stream.told[str(number)].tokens) for number in range(6)]
+    told = [tuple(stream.answers[str(number)].tokens) for number in range(6)]
     assert len(set(told[:3])) == 1 and len(set(told)) > 2
 
 
-def test_most_tokens_cut_an_answer_off(client: Client) -> None:
+def test_max_tokens_cut_an_answer_off(client: Client) -> None:
     with Stream(client) as stream:
         stream.ask("endless", [9], "cut", max_tokens=7)
         stream.finish()
 
-    assert stream.told["cut"].tokens == [4] * 7
+    assert stream.answers["cut"].tokens == [4] * 7
 
 
 @pytest.mark.parametrize("how", ["cancelled", "deadline"])
@@ -124,7 +127,7 @@ def test_rows_of_a_stream_that_breaks_off_are_freed(
     assert generating.metric("weir_generation_finished_total", **labels) == before + requests
 
 
-def test_request_whose_time_is_over_ends_and_its_stream_goes_on(client: Client) -> None:
+def test_late_request_ends_and_its_stream_goes_on(client: Client) -> None:
     with Stream(client) as stream:
         stream.ask("endless", [9], "late", timeout=4_000_000)
         late = stream.read_until_ended("late")
@@ -132,16 +135,16 @@ def test_request_whose_time_is_over_ends_and_its_stream_goes_on(client: Client) 
         stream.finish()
 
     assert late.status == "DEADLINE_EXCEEDED" and late.tokens
-    assert stream.told["next"].tokens == [4, 4]
+    assert stream.answers["next"].tokens == [4, 4]
 
 
-def test_refused_request_is_told_and_its_stream_goes_on(client: Client) -> None:
+def test_refused_request_is_reported_and_its_stream_goes_on(client: Client) -> None:
     with Stream(client) as stream:
         stream.ask("endless", [99], "bad")
         stream.ask("endless", [5], "wide", beam_width=99)
         stream.ask("endless", [5, 6], "good")
         stream.finish()
 
-    assert stream.told["bad"].status == stream.told["wide"].status == "INVALID_ARGUMENT"
-    assert "beam_width: expected at most 4" in stream.told["wide"].error
-    assert stream.told["good"].tokens == [4]
+    assert stream.answers["bad"].status == stream.answers["wide"].status == "INVALID_ARGUMENT"
+    assert "beam_width: expected at most 4" in stream.answers["wide"].error
+    assert stream.answers["good"].tokens == [4]

@@ -1,4 +1,4 @@
-"""Sentences of unequal length in one batch, as callers of a real server see them."""
+"""Sentences of unequal length in one batch of a real server."""
 
 import shutil
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ max_batch_rows = 32
 max_batch_tokens = 40
 max_queue_delay_s = 86400
 """
-"""The one waits for three rows, the other for forty tokens, for as long as it takes."""
+"""One waits for three rows, the other for forty tokens, without a limit."""
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def server(
         pytest.param("counted", (20, 19, 2), 40, id="forty tokens"),
     ],
 )
-def test_each_caller_of_a_batch_gets_what_it_gets_alone(
+def test_each_request_of_a_batch_gets_the_answer_that_it_gets_alone(
     model: str, lengths: tuple[int, ...], computed: int, server: Server
 ) -> None:
     sentences = [np.arange(length)[None] % 19 + 1 for length in lengths]

@@ -26,12 +26,12 @@ SETTINGS = """
 max_batch_rows = 2
 max_queue_delay_s = 86400
 """
-"""One step of it waits for another, for as long as it takes."""
+"""A step waits for a second one, without a limit."""
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An encoder-decoder, twice, and once with a decoder that is broken."""
+    """Two equal encoder-decoders, and one with a broken decoder."""
     models = tmp_path_factory.mktemp("pairs")
     examples = dict(zip(("tokens", "lengths"), sources(24), strict=True))
     spec = PairSpec(architecture="gru", maximum_source_steps=12, maximum_steps=12)
@@ -69,7 +69,7 @@ def client(server: Server) -> Iterator[weir.Client]:
 def begin(
     client: weir.Client, name: str, decoding: Decoding, inputs: Mapping[str, Array]
 ) -> dict[str, Array]:
-    """What the decoder is first given."""
+    """The decoder's inputs for the first step."""
     encoded = client.infer(f"{name}.encoder", inputs)
     step: dict[str, Array] = {
         taken: np.asarray(encoded[output]) for taken, output in decoding.from_encoder.items()
@@ -83,7 +83,7 @@ def begin(
 def greedy(
     client: weir.Client, name: str, decoding: Decoding, inputs: Mapping[str, Array]
 ) -> list[list[int]]:
-    """The answer to each row, from the contract and the protocol alone."""
+    """The answer to each row, by the contract and the protocol alone."""
     step = begin(client, name, decoding, inputs)
     rows = range(len(inputs["lengths"]))
     answers: list[list[int]] = [[] for _ in rows]
@@ -106,7 +106,7 @@ def _cut(answer: list[int], limit: int, decoding: Decoding) -> list[int]:
 
 
 def expected(bundle: Bundle) -> list[list[int]]:
-    """What PyTorch answered to the recorded sources."""
+    """PyTorch's answers to the recorded sources."""
     golden = bundle.golden()
     assert golden is not None
     tokens, lengths = golden.outputs["output_tokens"], golden.outputs["output_lengths"]
@@ -119,7 +119,7 @@ def recorded(bundle: Bundle) -> tuple[Decoding, dict[str, Array]]:
     return decoding, dict(golden.inputs)
 
 
-def test_rows_of_unlike_length_decoded_together_answer_as_pytorch(
+def test_rows_of_unequal_length_decoded_together_answer_as_pytorch(
     client: weir.Client, bundle: Bundle
 ) -> None:
     decoding, inputs = recorded(bundle)
@@ -130,7 +130,7 @@ def test_rows_of_unlike_length_decoded_together_answer_as_pytorch(
     assert len(set(inputs["lengths"].tolist())) > 1 and any(answers)
 
 
-def test_rows_of_unlike_length_decoded_alone_answer_as_pytorch(
+def test_rows_of_unequal_length_decoded_alone_answer_as_pytorch(
     client: weir.Client, bundle: Bundle
 ) -> None:
     decoding, inputs = recorded(bundle)
@@ -154,7 +154,7 @@ def test_rows_of_unlike_length_decoded_alone_answer_as_pytorch(
     assert answers == [[expected(bundle)[first]], [expected(bundle)[second]]]
 
 
-def test_steps_of_two_callers_share_a_batch(
+def test_steps_of_two_clients_share_a_batch(
     client: weir.Client, server: Server, bundle: Bundle
 ) -> None:
     decoding, inputs = recorded(bundle)
@@ -171,7 +171,7 @@ def test_steps_of_two_callers_share_a_batch(
     wanted: Any = alone[decoding.log_probabilities]
     for answer in answers:
         scores: Any = answer[decoding.log_probabilities]
-        # A matrix of two rows may be summed up in another order than one of one.
+        # A product of two rows may be summed in another order than that of one row.
         np.testing.assert_allclose(scores, wanted, atol=1e-5)
 
 
@@ -191,7 +191,7 @@ def test_values_out_of_range_are_refused(client: weir.Client, bundle: Bundle) ->
         client.infer("pair.encoder", {**inputs, "tokens": np.full_like(inputs["tokens"], 99)})
 
 
-def test_pair_and_its_graphs_are_told_of_everywhere(server: Server) -> None:
+def test_encoder_decoder_and_its_graphs_are_listed_everywhere(server: Server) -> None:
     pairs = ("pair", "patient")
     names = sorted(f"{pair}{part}" for pair in pairs for part in ("", ".decoder", ".encoder"))
 
@@ -220,7 +220,7 @@ def test_pair_and_its_graphs_are_told_of_everywhere(server: Server) -> None:
         assert server.metric("weir_model_ready", model=name) == 1
 
 
-def test_pair_with_a_broken_graph_is_unavailable_as_a_whole(
+def test_encoder_decoder_with_a_broken_graph_is_unavailable_as_a_whole(
     server: Server, client: weir.Client
 ) -> None:
     with Client(server.target) as raw:

@@ -1,4 +1,4 @@
-"""Texts and series over the wire, by the client and by the command, against a server of either transport."""
+"""Texts and series over the wire, by client and command, on both transports."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ def caller(house: Server) -> Iterator[weir.Client]:
         yield caller
 
 
-def test_tokens_are_tagged_and_unknown_ones_told(caller: weir.Client) -> None:
+def test_tokens_are_tagged_and_unknown_ones_marked(caller: weir.Client) -> None:
     first, second = caller.tag("tagger", ["The cat, sat", ["cat", "a b"]])
 
     assert [(token.text, token.is_unknown) for token in first] == [
@@ -98,7 +98,7 @@ def test_texts_and_tensors_share_a_batch(
     ],
     ids=["noise", "parts", "texts", "columns"],
 )
-def test_message_that_is_none_or_too_much_is_refused(
+def test_invalid_or_oversized_message_is_refused(
     client: Client, method: str, payload: bytes
 ) -> None:
     error = failure(client.unary(method, TASKS).future(payload, timeout=ANSWER_S))
@@ -111,12 +111,12 @@ def test_message_that_is_none_or_too_much_is_refused(
     ["a" * 15_000_000, "a" + "\u0301\u0323" * 3_000_000, "\u0344" * 100, "the " * 1_000_000],
     ids=["one word", "marks", "double marks", "many words"],
 )
-def test_text_that_would_cost_much_is_refused_at_once(caller: weir.Client, text: str) -> None:
+def test_expensive_text_is_refused_at_once(caller: weir.Client, text: str) -> None:
     with pytest.raises(weir.InvalidArgument, match=r"texts\[0\]: expected"):
         caller.tag("tagger", [text], timeout_s=ANSWER_S)
 
 
-def test_model_of_another_task_says_what_it_is(caller: weir.Client) -> None:
+def test_model_of_another_task_is_refused_by_its_task(caller: weir.Client) -> None:
     for name, found in {"classifier": "sequence-classification", "colours": "image-cl"}.items():
         with pytest.raises(weir.InvalidArgument, match=f"expected the task tagging, got {found}"):
             caller.tag(name, ["the"])
@@ -125,14 +125,14 @@ def test_model_of_another_task_says_what_it_is(caller: weir.Client) -> None:
 
 
 def typed(capsys: pytest.CaptureFixture[str], house: Server, *arguments: str) -> object:
-    """What a command prints as JSON."""
+    """The JSON that a command prints."""
     with pytest.raises(SystemExit) as ended:
         cli.main([*arguments, "--json", "--target", house.target])
     assert not ended.value.code
     return json.loads(capsys.readouterr().out)
 
 
-def test_commands_do_the_same(
+def test_commands_answer_like_the_client(
     house: Server, capsys: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     data = tmp_path_factory.mktemp("series") / "data.csv"
