@@ -238,11 +238,7 @@ class Loader:
         tensors = batch_axis.resolve(
             name, files.graph, session, files.contract, files.config, max_rows=rows
         )
-        contract_check.check_labels(files.labels, session)
-        rules = rules_of(files.contract, {spec.name: spec for spec in session.inputs})
-        signature = _signature(tensors, rules, rows)
-        contract_check.check_preprocessing(files.contract, signature)
-        contract_check.check_series(files.contract, signature)
+        signature, rules = _signature(files, tensors, session, rows)
         policy = policy_of(
             settings, files.contract, rows=signature.max_rows, provider=session.provider
         )
@@ -320,8 +316,13 @@ class Loader:
         return ResponseEncoder(name, version, max_bytes=self.max_message_bytes - STREAM_BYTES)
 
 
-def _signature(tensors: Tensors, rules: SequenceRules, rows: int) -> Signature:
-    return Signature(
+def _signature(
+    files: GraphFiles, tensors: Tensors, session: Session, rows: int
+) -> tuple[Signature, SequenceRules]:
+    """The signature of a graph and the rules of its values, checked against the contract."""
+    contract_check.check_labels(files.labels, session)
+    rules = rules_of(files.contract, {spec.name: spec for spec in session.inputs})
+    signature = Signature(
         tensors.inputs,
         tensors.outputs,
         batch_axis=tensors.batch_axis,
@@ -330,3 +331,6 @@ def _signature(tensors: Tensors, rules: SequenceRules, rows: int) -> Signature:
         optional=[lengths.name for lengths in rules.lengths],
         length_axis=rules.lengths[0].axis if rules.lengths else None,
     )
+    contract_check.check_preprocessing(files.contract, signature)
+    contract_check.check_series(files.contract, signature)
+    return signature, rules
