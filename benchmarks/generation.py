@@ -32,8 +32,8 @@ from benchmarks.lib.generation_report import (
     SATURATED,
     STEPS,
     WHOLE,
-    Asked,
     Work,
+    Workload,
     case_of,
     curves,
     latencies,
@@ -64,11 +64,11 @@ def main() -> None:
     environment, runs = harness.start(), []
     panels = {}
     for path in given.training_runs:
-        asked = ask(path, given.models)
-        found = take_turns(given.models, asked, given.rounds, given.shares, given.seconds)
-        report(asked, found)
-        panels[asked.model] = curves(found, given.shares)
-        runs += [replace(each, case=f"{asked.model}, {each.case}") for each in found]
+        workload = make_workload(path, given.models)
+        found = take_turns(given.models, workload, given.rounds, given.shares, given.seconds)
+        report(workload, found)
+        panels[workload.model] = curves(found, given.shares)
+        runs += [replace(each, case=f"{workload.model}, {each.case}") for each in found]
     harness.write(given.json, environment, runs)
     if given.picture:
         charts.curves(
@@ -76,26 +76,26 @@ def main() -> None:
         )
 
 
-def ask(run: Path, models: Path) -> Asked:
+def make_workload(run: Path, models: Path) -> Workload:
     """A run's bundle, published if it is absent, and its test sources."""
     model = encoder_decoders.make_bundle(run, models)
     bodies = [
         load.infer_body(model, tokens=each[np.newaxis], lengths=np.array([len(each)]))
         for each in encoder_decoders.sources(run)
     ]
-    return Asked(model, bodies)
+    return Workload(model, bodies)
 
 
 def schedule_of(
-    asked: Asked, server: Server, calls: int, *, seed: int, rate_per_s: float | None = None
+    workload: Workload, server: Server, calls: int, *, seed: int, rate_per_s: float | None = None
 ) -> Schedule:
     """A schedule of sources in random order: closed loop, or an open loop at a rate."""
-    orders, count = np.random.default_rng(seed), len(asked.bodies)
+    orders, count = np.random.default_rng(seed), len(workload.bodies)
     passes = [orders.permutation(count) for _ in range(-(-calls // count))]
     return Schedule(
         target=server.target,
         path=load.MODEL_INFER,
-        bodies=asked.bodies,
+        bodies=workload.bodies,
         order=np.concatenate(passes)[:calls].tolist(),
         in_flight=_IN_FLIGHT,
         due_s=load.due_times_s(rate_per_s, calls, seed) if rate_per_s else (),
@@ -120,46 +120,46 @@ def rivals(models: Path, model: str) -> list[Rival]:
 
 
 def take_turns(
-    models: Path, asked: Asked, rounds: int, shares: Sequence[float], seconds: float
+    models: Path, workload: Workload, rounds: int, shares: Sequence[float], seconds: float
 ) -> list[Run]:
     """Saturate every server, round by round, then load each at several rates."""
     found = harness.take_turns(
-        rivals(models, asked.model),
+        rivals(models, workload.model),
         rounds,
-        lambda rival, server: saturate(asked, rival.name, server, seconds),
+        lambda rival, server: saturate(workload, rival.name, server, seconds),
     )
     limits = {
         name: harness.spread(found, name, SATURATED, "calls_per_s").median
         for name in (ONE, WHOLE, STEPS)
     }
     return found + harness.take_turns(
-        rivals(models, asked.model),
+        rivals(models, workload.model),
         rounds,
         lambda rival, server: arrive(
-            asked, rival.name, server, shares=shares, limits=limits, seconds=seconds
+            workload, rival.name, server, shares=shares, limits=limits, seconds=seconds
         ),
     )
 
 
 def saturate(
-    asked: Asked, rival: str, server: Server, seconds: float
+    workload: Workload, rival: str, server: Server, seconds: float
 ) -> Iterator[tuple[str, Mapping[str, float]]]:
     """Closed loop: the throughput of a server."""
-    trial = load.send_varied(schedule_of(asked, server, _TRIAL_CALLS, seed=0))
+    trial = load.send_varied(schedule_of(workload, server, _TRIAL_CALLS, seed=0))
     calls = max(_TRIAL_CALLS, int(seconds * _TRIAL_CALLS / load.seen(trial).seconds))
-    schedule, before = schedule_of(asked, server, calls, seed=1), Work.of(server, asked.model)
+    schedule, before = schedule_of(workload, server, calls, seed=1), Work.of(server, workload.model)
 
     def sending() -> load.Sent:
         record = load.send_varied(schedule)
-        asked.keep(rival, schedule, record)
+        workload.keep(rival, schedule, record)
         return load.seen(record)
 
     outcome = load.watch(server, calls, sending)
-    yield SATURATED, {**asdict(outcome), **before.until(Work.of(server, asked.model))}
+    yield SATURATED, {**asdict(outcome), **before.until(Work.of(server, workload.model))}
 
 
 def arrive(
-    asked: Asked,
+    workload: Workload,
     rival: str,
     server: Server,
     *,
@@ -168,15 +168,15 @@ def arrive(
     seconds: float,
 ) -> Iterator[tuple[str, Mapping[str, float]]]:
     """Open loops at rising rates."""
-    load.send_varied(schedule_of(asked, server, _TRIAL_CALLS, seed=0))
+    load.send_varied(schedule_of(workload, server, _TRIAL_CALLS, seed=0))
     for number, share in enumerate(shares):
         rate_per_s = share * limits[WHOLE]
         if rate_per_s > _MOST_LOAD * limits[rival]:
             return
         calls = int(rate_per_s * seconds)
-        schedule = schedule_of(asked, server, calls, seed=number + 2, rate_per_s=rate_per_s)
+        schedule = schedule_of(workload, server, calls, seed=number + 2, rate_per_s=rate_per_s)
         record = load.send_open(schedule)
-        asked.keep(rival, schedule, record)
+        workload.keep(rival, schedule, record)
         yield case_of(share), {"rate_per_s": rate_per_s, **latencies(record)}
 
 

@@ -76,13 +76,13 @@ def watch(server: Server, name: str, requests: Iterator[Inputs], count: int) -> 
     with Client(server.target) as client:
         for start in range(-WARM_UP, count, 1000):
             number = min(1000, count - start)
-            ask(client, name, islice(requests, number))
+            send(client, name, islice(requests, number))
             sizes_mib.append(resident_mib(server.pid))
             console.print(f"{start + number:6} requests: {sizes_mib[-1]:.1f} MiB")
     return sizes_mib
 
 
-def ask(client: Client, name: str, requests: Iterable[Inputs]) -> None:
+def send(client: Client, name: str, requests: Iterable[Inputs]) -> None:
     """Send the requests, 16 at a time, and wait for their answers."""
     waiting: deque[Future[Answer]] = deque()
     for inputs in requests:

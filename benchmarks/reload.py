@@ -57,7 +57,7 @@ _TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class CheckedRequest:
     """The request bodies, framed, and the check of their answers."""
 
     body: bytes
@@ -86,17 +86,17 @@ def main() -> None:
     environment = harness.start()
     with tempfile.TemporaryDirectory() as folder:
         models = Path(folder)
-        questions = prepare(models)
+        requests = prepare(models)
         names = [fingerprint.NAME, LARGE]
         with servers.serving(models, names, "--model-control", "explicit") as server:
             seconds = len(kinds) * given.every
-            still = figures(questions, ask(server, questions, given.rate, seconds / 2))
+            still = figures(requests, send(server, requests, given.rate, seconds / 2))
             with ThreadPoolExecutor(1) as pool:
-                asking = pool.submit(ask, server, questions, given.rate, seconds)
+                sending = pool.submit(send, server, requests, given.rate, seconds)
                 steps = list(changes(server, models, kinds, given.every))
-                if asking.done():
+                if sending.done():
                     sys.exit("run void: the changes outlasted the load, take a longer --every")
-                reloading = figures(questions, asking.result())
+                reloading = figures(requests, sending.result())
     runs = [Run("weir", STILL, 0, still), Run("weir", RELOADING, 0, reloading)]
     growth = report(runs, steps)
     harness.write(given.json, {**environment, "steps": [asdict(step) for step in steps]}, runs)
@@ -110,7 +110,7 @@ def schedule(counts: Mapping[Kind, int]) -> list[Kind]:
     return [kinds[place] for place in np.random.default_rng(0).permutation(len(kinds))]
 
 
-def prepare(models: Path) -> list[Question]:
+def prepare(models: Path) -> list[CheckedRequest]:
     """Publish the first version of both models; returns the request bodies in turn."""
     random = np.random.default_rng(0)
     fingerprint.publish(models, 1, Kind.GOOD, random)
@@ -119,49 +119,51 @@ def prepare(models: Path) -> list[Question]:
     network = AlexNet(classes=10, height=_SIDE, width=_SIDE)
     publish(network, {INPUT: torch.rand(2, 3, _SIDE, _SIDE)}, spec, to=models, name=LARGE)
     session = raw_session(models / LARGE / "1" / MODEL, threads=1)
-    questions = []
+    requests = []
     for number in range(_QUESTIONS):
         rows = random.integers(-(2**40), 2**40, (1 + number % 3, 5))
         image = random.random((1, 3, _SIDE, _SIDE), np.float32)
-        questions += [
+        requests += [
             _of_rows(rows),
             _of_picture(image, session.run(["logits"], {INPUT: image})[0]),
         ]
-    return questions
+    return requests
 
 
-def _of_rows(rows: NDArray[np.int64]) -> Question:
+def _of_rows(rows: NDArray[np.int64]) -> CheckedRequest:
     body = load.infer_body(fingerprint.NAME, row=rows)
-    return Question(body, lambda answer: fingerprint.is_right(answer, rows))
+    return CheckedRequest(body, lambda answer: fingerprint.is_right(answer, rows))
 
 
-def _of_picture(image: NDArray[np.float32], logits: NDArray[np.float32]) -> Question:
+def _of_picture(image: NDArray[np.float32], logits: NDArray[np.float32]) -> CheckedRequest:
     def is_right(answer: bytes) -> bool:
         (message,) = messages(answer)
         (raw,) = pb.ModelInferResponse.FromString(message).raw_output_contents
         got = np.frombuffer(raw, np.float32).reshape(logits.shape)
         return np.allclose(got, logits, rtol=_TOLERANCE, atol=_TOLERANCE)
 
-    return Question(load.infer_body(LARGE, image=image), is_right)
+    return CheckedRequest(load.infer_body(LARGE, image=image), is_right)
 
 
-def ask(server: Server, questions: Sequence[Question], rate_per_s: float, seconds: float) -> Record:
+def send(
+    server: Server, requests: Sequence[CheckedRequest], rate_per_s: float, seconds: float
+) -> Record:
     """Call with every request in turn for a number of seconds."""
     due_s = load.due_times_s(rate_per_s, int(rate_per_s * seconds), seed=0)
-    bodies = [question.body for question in questions]
+    bodies = [request.body for request in requests]
     order = [number % len(bodies) for number in range(len(due_s))]
     return load.send_open(Schedule(server.target, MODEL_INFER, bodies, order, due_s=due_s))
 
 
-def figures(questions: Sequence[Question], record: Record) -> dict[str, float]:
+def figures(requests: Sequence[CheckedRequest], record: Record) -> dict[str, float]:
     """The check of all answers."""
     latencies_ms = load.seen(record).latencies_ms
     answered = [
-        (questions[number % len(questions)], answer)
+        (requests[number % len(requests)], answer)
         for number, answer in enumerate(record.answers)
         if answer
     ]
-    wrong = sum(not question.is_right(answer) for question, answer in answered)
+    wrong = sum(not request.is_right(answer) for request, answer in answered)
     return {
         "requests": len(record.answers),
         "failures": len(record.answers) - len(answered),

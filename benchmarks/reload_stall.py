@@ -104,8 +104,8 @@ def check_answered(server: Server, calls: int) -> None:
 
 
 @contextmanager
-def reloading(server: Server, wanted: bool) -> Iterator[list[float]]:  # noqa: FBT001 - one of two
-    """Reload AlexNet in a loop if `wanted`; the durations of the loads.
+def reloading(server: Server, is_reloading: bool) -> Iterator[list[float]]:  # noqa: FBT001 - one of two
+    """Reload AlexNet in a loop if `is_reloading`; the durations of the loads.
 
     Raises:
         grpc.RpcError: a load failed.
@@ -113,7 +113,7 @@ def reloading(server: Server, wanted: bool) -> Iterator[list[float]]:  # noqa: F
     loads_s: list[float] = []
     is_over = threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        reloads = pool.submit(_reload, server, loads_s, is_over) if wanted else None
+        reloads = pool.submit(_reload, server, loads_s, is_over) if is_reloading else None
         try:
             yield loads_s
         finally:

@@ -25,7 +25,7 @@ _TARGETS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Workload:
     """A model and its requests.
 
     Attributes:
@@ -105,17 +105,17 @@ def case_of(share: float) -> str:
     return f"load {share:g}"
 
 
-def report(asked: Asked, runs: Sequence[Run]) -> None:
+def report(workload: Workload, runs: Sequence[Run]) -> None:
     """Medians and spreads over the rounds, ratios with a target, and whether answers agree."""
-    console.print(_throughput(asked.model, runs))
-    console.print(_latency(asked.model, runs))
+    console.print(_throughput(workload.model, runs))
+    console.print(_latency(workload.model, runs))
     measured = {(run.rival, run.case) for run in runs}
     for figure, case, target in _TARGETS:
         if {(STEPS, case), (WHOLE, case)} <= measured:
             found = harness.ratio(runs, figure, case=case, of=STEPS, to=WHOLE)
             console.print(f"{figure}, {case}: {STEPS} / {WHOLE} {found.text('.2f')}, {target}")
     for rival in (WHOLE, ONE):
-        differing, both = asked.differing(STEPS, rival)
+        differing, both = workload.differing(STEPS, rival)
         console.print(f"{STEPS} and {rival}: {differing} of {both} answers differ")
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from benchmarks.lib.generation_report import Asked, Work, latencies, tokens_of
+from benchmarks.lib.generation_report import Work, Workload, latencies, tokens_of
 from benchmarks.lib.http2 import framed
 from benchmarks.lib.load_generator import Record, Schedule
 from weir.protocol import inference_pb2 as pb
@@ -26,12 +26,12 @@ def test_tokens_are_read_up_to_the_answers_length() -> None:
 
 
 def test_answers_are_compared_by_source_where_both_servers_gave_one() -> None:
-    asked = Asked("pronounce", [b"a", b"b", b"c"])
-    schedule = Schedule("", "", asked.bodies, [2, 0, 1])
-    asked.keep("whole", schedule, record([answer([1]), answer([2]), b""], [1, 1, 1]))
-    asked.keep("steps", schedule, record([answer([1]), answer([3]), answer([4])], [1, 1, 1]))
+    workload = Workload("pronounce", [b"a", b"b", b"c"])
+    schedule = Schedule("", "", workload.bodies, [2, 0, 1])
+    workload.keep("whole", schedule, record([answer([1]), answer([2]), b""], [1, 1, 1]))
+    workload.keep("steps", schedule, record([answer([1]), answer([3]), answer([4])], [1, 1, 1]))
 
-    assert asked.differing("steps", "whole") == (1, 2)
+    assert workload.differing("steps", "whole") == (1, 2)
 
 
 def test_latency_covers_answered_calls_and_their_share_is_reported() -> None:
