@@ -1,4 +1,4 @@
-"""Graphs that must not be served: weights elsewhere, names that are no text, operators that nobody knows."""
+"""Graphs that must not be served: external weights, names that are no text, unknown operators."""
 
 from collections.abc import Sequence
 

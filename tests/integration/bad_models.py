@@ -132,6 +132,7 @@ def symbolic(target: Path, place: Path) -> None:
 AFFINE = onnx_models.affine()
 NOISE = random.Random(7).randbytes(4096)
 REFUSES = "ONNX Runtime refuses the graph"
+LINK = "expected a regular file, got a link"
 ELSEWHERE = "expected all weights inside the file, got external data in "
 
 BAD = [
@@ -139,7 +140,12 @@ BAD = [
     Bad("E01", "noise", plain(NOISE), "model.onnx: expected an ONNX file, got malformed bytes"),
     Bad("E01", "half", plain(AFFINE[: len(AFFINE) // 2]), "malformed bytes"),
     Bad("E01", "words", plain(b"version https://git-lfs.github.com/spec/v1\n"), "malformed bytes"),
-    Bad("E01", "empty_contract", changed(lambda d: (d / "model.json").write_text("")), "model.json"),
+    Bad(
+        "E01",
+        "empty_contract",
+        changed(lambda d: (d / "model.json").write_text("")),
+        "model.json",
+    ),
     Bad(
         "E01",
         "noise_recorded",
@@ -195,25 +201,40 @@ BAD = [
         changed(lambda d: with_hash(d, "model.onnx", at_top("labels.txt"))),
         f"{ELSEWHERE}'labels.txt'",
     ),
-    Bad("E06", "weights_hard_link", beside(lambda t, p: p.hardlink_to(t)), f"{ELSEWHERE}'weights.bin'"),
+    Bad(
+        "E06",
+        "weights_hard_link",
+        beside(lambda t, p: p.hardlink_to(t)),
+        f"{ELSEWHERE}'weights.bin'",
+    ),
     Bad(
         "E06",
         "graph_hard_link",
         moved("1/model.onnx", lambda t, p: p.hardlink_to(t)),
         "model.onnx: expected a file of one name, got 2 hard links",
     ),
-    Bad("E07", "version_link", moved("1", symbolic), "version_link/1: expected a directory, got a link"),
+    Bad(
+        "E07",
+        "version_link",
+        moved("1", symbolic),
+        "version_link/1: expected a directory, got a link",
+    ),
     Bad("E07", "model_link", moved(".", symbolic), "model_link: expected a directory, got a link"),
-    Bad("E07", "graph_link", moved("1/model.onnx", symbolic), "model.onnx: expected a regular file, got a link"),
-    Bad("E07", "contract_link", moved("1/model.json", symbolic), "model.json: expected a regular file, got a link"),
+    Bad("E07", "graph_link", moved("1/model.onnx", symbolic), f"model.onnx: {LINK}"),
+    Bad("E07", "contract_link", moved("1/model.json", symbolic), f"model.json: {LINK}"),
     Bad(
         "E07",
         "contract_link_to_nothing",
         changed(dangling),
-        "model.json: expected a regular file, got a link",
+        f"model.json: {LINK}",
     ),
     Bad("E08", "offset_negative", plain(at_top(OUTSIDE, offset=-8)), f"{ELSEWHERE}'{OUTSIDE}'"),
-    Bad("E08", "length_enormous", plain(at_top(OUTSIDE, length=1 << 50)), f"{ELSEWHERE}'{OUTSIDE}'"),
+    Bad(
+        "E08",
+        "length_enormous",
+        plain(at_top(OUTSIDE, length=1 << 50)),
+        f"{ELSEWHERE}'{OUTSIDE}'",
+    ),
     Bad("E08", "past_the_end", plain(at_top(OUTSIDE, offset=1 << 20)), f"{ELSEWHERE}'{OUTSIDE}'"),
     Bad(
         "E08",

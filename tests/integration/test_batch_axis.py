@@ -1,4 +1,4 @@
-"""Each caller gets exactly its own rows, whatever a graph calls its axes: 16 callers at once, on a real server."""
+"""Each of 16 concurrent callers of a real server gets its own rows, whatever the axes' names."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +25,7 @@ GRAPHS = {
     "detector": (onnx_models.detector(WIDTH), False, False),
     "configured_detector": (onnx_models.detector(WIDTH), True, False),
     "unnamed_detector": (onnx_models.detector(WIDTH, axis=None), True, False),
-    # One row a row for each value that is tried when it is loaded, and for others not.
+    # One row per row for each value that the load tries, and not for others.
     "configured_doubled": (onnx_models.doubled_above(THRESHOLD, WIDTH), True, False),
     "softmax": (onnx_models.softmax_of_batch(WIDTH), False, False),
     "configured_softmax": (onnx_models.softmax_of_batch(WIDTH), True, False),
@@ -66,7 +66,7 @@ def picture(caller: int, call: int, boxes: int) -> NDArray[np.float32]:
 
 
 def expected_of(name: str, x: Array) -> Array:
-    """What a row gets that runs alone."""
+    """The outputs of a row that runs alone."""
     match name.removeprefix("configured_").removeprefix("unnamed_"):
         case "detector":
             return x[x > 0][:, None]

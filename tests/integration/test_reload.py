@@ -1,6 +1,7 @@
-"""Models that come and go while clients ask: nothing is lost, and no answer is of another version than it says.
+"""Hot reload under load: no request is lost, and each response is of the version that it names.
 
-An integer model tells its version in every row, so that an answer's label can be held against its content.
+An integer model returns its version in every row, so that a response's version can be compared
+with its content.
 """
 
 import io
@@ -65,7 +66,7 @@ def write_exact(root: Path, name: str, graph: bytes, golden: Golden, version: in
 
 
 def write_endless(root: Path, version: int, name: str = "fingerprint") -> Path:
-    """A bundle whose proof takes for ever."""
+    """A bundle whose load never ends."""
     golden = Golden(
         {"iterations": np.array([[2**62]])},
         {"echo": np.array([[2**62]]), "steps": np.array([[2**62]])},
@@ -109,7 +110,7 @@ def states(client: Client, name: str = "fingerprint") -> dict[str, str]:
 
 
 def wait_for_state(client: Client, version: str, state: str) -> None:
-    """Each question is an answer of the server: nothing is slept."""
+    """Poll the server; each call takes the time of its response."""
     for _ in range(100_000):
         if states(client).get(version) == state:
             return
@@ -123,7 +124,7 @@ def ask(client: Client, rows: Any, version: str = "") -> Any:
 
 @dataclass
 class Clients:
-    """Ask without a pause until they are told to stop; every answer is looked at."""
+    """Clients that send requests without a pause until they stop, and check each response."""
 
     target: str
     answers: Counter[str] = field(default_factory=Counter)
@@ -249,7 +250,7 @@ def test_model_whose_directory_is_deleted_serves_on(
 
 
 @pytest.mark.parametrize("row", ["E11"])
-def test_of_many_changes_at_once_one_wins_and_the_rest_are_told(
+def test_of_many_changes_at_once_one_wins_and_the_rest_are_refused(
     root: Path, start: Callable[..., Any], transport: str, row: str
 ) -> None:
     write_fingerprint(root, 1, "neighbour")
@@ -281,7 +282,7 @@ def test_of_many_changes_at_once_one_wins_and_the_rest_are_told(
 
 
 @pytest.mark.parametrize("row", ["F03"])
-def test_sigterm_while_a_version_is_tried_ends_cleanly(
+def test_sigterm_while_a_version_is_in_the_sandbox_ends_cleanly(
     root: Path, start: Callable[..., Any], transport: str, row: str
 ) -> None:
     with (
@@ -315,7 +316,7 @@ def test_sigterm_during_the_first_loading_ends_cleanly(
 
 
 @pytest.mark.parametrize("row", ["E16"])
-def test_version_that_never_loads_is_given_up_and_nobody_waits(
+def test_version_that_never_loads_times_out_and_blocks_no_request(
     root: Path, start: Callable[..., Any], row: str
 ) -> None:
     with (
@@ -343,7 +344,7 @@ def translate(client: Client) -> None:
 
 
 def test_task_calls_go_to_the_successor(tmp_path: Path, transport: str) -> None:
-    """Pictures and texts that are being read while their model is replaced are read anew."""
+    """Inputs that are preprocessed while their model is replaced are preprocessed again."""
     root = tmp_path / "models"
     labels = b"red\ngreen\nblue\n"
     write_picture_bundle(root, "colours", onnx_models.colours(), "probabilities", labels)
@@ -378,29 +379,29 @@ def test_task_calls_go_to_the_successor(tmp_path: Path, transport: str) -> None:
 
 def test_tritonclient_loads_and_unloads(root: Path, start: Callable[..., Any]) -> None:
     with start("--model-control", "explicit") as server:
-        told = triton_client(server)
+        results = triton_client(server)
 
-    assert told["index"] == [["fingerprint", "1", "READY"]]
-    assert told["unload"] is None and told["load"] is None
-    assert (told["ready after unload"], told["ready after load"]) == (False, True)
+    assert results["index"] == [["fingerprint", "1", "READY"]]
+    assert results["unload"] is None and results["load"] is None
+    assert (results["ready after unload"], results["ready after load"]) == (False, True)
     for refused in ("config", "files"):
-        code, details = told[refused]
+        code, details = results[refused]
         assert code == "StatusCode.UNIMPLEMENTED" and "from the repository alone" in details
     for unknown in ("unknown", "unknown unload"):
-        assert told[unknown] == ["StatusCode.NOT_FOUND", "unknown model 'unknown'"]
+        assert results[unknown] == ["StatusCode.NOT_FOUND", "unknown model 'unknown'"]
 
 
 def test_without_control_the_calls_are_unimplemented(root: Path, start: Callable[..., Any]) -> None:
     with start() as server, Client(server.target) as client:
-        told = triton_client(server)
+        results = triton_client(server)
         label = models_pb.SetLabelRequest(model_name="fingerprint", label="stable", version=1)
 
         assert status(client, "SetLabel", label, service=MODELS) is grpc.StatusCode.UNIMPLEMENTED
         assert listed(client)["fingerprint"].answering == "1"
 
     for call in ("load", "unload", "config"):
-        assert told[call][0] == "StatusCode.UNIMPLEMENTED"
-    assert told["ready after unload"] is True
+        assert results[call][0] == "StatusCode.UNIMPLEMENTED"
+    assert results["ready after unload"] is True
 
 
 def triton_client(server: Server) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A repository as it would be laid out for Triton, served as it stands and asked by `tritonclient`."""
+"""A model repository in Triton's layout, served unchanged to `tritonclient`."""
 
 import json
 import subprocess
@@ -90,7 +90,7 @@ def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="module")
 def seen(server: Server) -> dict[str, Any]:
-    """All that the client saw."""
+    """The client's results."""
     result = subprocess.run(
         [sys.executable, "-W", "error", PROGRAM, server.target],
         capture_output=True,
@@ -146,7 +146,7 @@ def test_models_answer(seen: dict[str, Any]) -> None:
     assert seen["free"] == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
 
 
-def test_requests_are_held_against_the_file(seen: dict[str, Any]) -> None:
+def test_requests_are_checked_against_the_file(seen: dict[str, Any]) -> None:
     refused = seen["refused"]
 
     assert {status for status, _ in refused.values()} == {INVALID}
@@ -155,7 +155,7 @@ def test_requests_are_held_against_the_file(seen: dict[str, Any]) -> None:
     assert "axis 1: expected 2, got 4" in refused["shape"][1]
 
 
-def test_what_has_no_effect_is_in_the_log(server: Server, seen: dict[str, Any]) -> None:
+def test_fields_without_effect_are_in_the_log(server: Server, seen: dict[str, Any]) -> None:
     warnings = [line for line in server.log().splitlines() if "WARNING" in line]
 
     assert len(warnings) == 3, warnings

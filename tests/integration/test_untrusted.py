@@ -1,7 +1,7 @@
-"""Rows E of the catalogue of faults: model files that nobody vouches for, given to a real server.
+"""Rows E of the catalogue of faults: untrusted model files, given to a real server.
 
-Rule of every row: the model fails with a reason that names the thing and no path of the machine, the
-others are served, and the log has one line of it and no traceback.
+Rule of every row: the model fails with a reason that names the file or value, and no path of the
+machine. The others are served, and the log has one line about it and no traceback.
 """
 
 import random
@@ -72,9 +72,9 @@ def test_bad_model_fails_with_a_reason(
     assert str(root.parent) not in entry.reason
     assert all(line.isprintable() for line in entry.reason.split("\n"))
     assert len(entry.reason) < 2100
-    told = [line for line in server.log().splitlines() if f" model={bad.name} " in line]
-    assert len(told) == 1
-    assert "version load failed" in told[0]
+    lines = [line for line in server.log().splitlines() if f" model={bad.name} " in line]
+    assert len(lines) == 1
+    assert "version load failed" in lines[0]
 
 
 @pytest.mark.parametrize("row", ["E08"])
@@ -117,7 +117,7 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def test_plain_models_cut_short_or_damaged_leave_the_server_whole(
     damaged: Server, row: str
 ) -> None:
-    """A plain model has no hash: a flipped bit in its weights may be served, and no more than that."""
+    """A plain model has no hash: a flipped bit in its weights may be served, and nothing else."""
     with Client(damaged.target) as client:
         entries = index(client)
         expect_right_answer(client)
@@ -150,7 +150,7 @@ def test_models_whose_files_are_deleted_are_served_from_memory(tmp_path: Path, r
 
 
 @pytest.mark.parametrize("row", ["E13"])
-def test_directories_that_are_no_versions_are_passed_over(tmp_path: Path, row: str) -> None:
+def test_directories_that_are_no_versions_are_ignored(tmp_path: Path, row: str) -> None:
     root = tmp_path / "models"
     root.mkdir()
     bad_models.publish(root, "good")

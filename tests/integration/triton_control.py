@@ -1,4 +1,4 @@
-"""What the unmodified `tritonclient` can change of a server, as JSON on standard output; see `triton_client`.
+"""Model control by the unmodified `tritonclient`, as JSON on standard output; see `triton_client`.
 
 python triton_control.py HOST:PORT
 """
@@ -14,7 +14,7 @@ from tritonclient.utils import InferenceServerException  # type: ignore[import-u
 def main(target: str) -> None:
     client = triton.InferenceServerClient(target)
 
-    def told(method: str, *arguments: Any, **options: Any) -> Any:
+    def result_of(method: str, *arguments: Any, **options: Any) -> Any:
         try:
             return getattr(client, method)(*arguments, **options)
         except InferenceServerException as error:
@@ -26,14 +26,16 @@ def main(target: str) -> None:
 
     answers = {
         "index": index(),
-        "unload": told("unload_model", "fingerprint", unload_dependents=True),
-        "ready after unload": told("is_model_ready", "fingerprint"),
-        "load": told("load_model", "fingerprint"),
-        "ready after load": told("is_model_ready", "fingerprint"),
-        "config": told("load_model", "fingerprint", config="{}"),
-        "files": told("load_model", "fingerprint", config="{}", files={"file:1/model.onnx": b"x"}),
-        "unknown": told("load_model", "unknown"),
-        "unknown unload": told("unload_model", "unknown"),
+        "unload": result_of("unload_model", "fingerprint", unload_dependents=True),
+        "ready after unload": result_of("is_model_ready", "fingerprint"),
+        "load": result_of("load_model", "fingerprint"),
+        "ready after load": result_of("is_model_ready", "fingerprint"),
+        "config": result_of("load_model", "fingerprint", config="{}"),
+        "files": result_of(
+            "load_model", "fingerprint", config="{}", files={"file:1/model.onnx": b"x"}
+        ),
+        "unknown": result_of("load_model", "unknown"),
+        "unknown unload": result_of("unload_model", "unknown"),
     }
     json.dump(answers, sys.stdout)
 
