@@ -3,6 +3,7 @@
 Both connections use one `CallContext`, so a failed call has the same effect however it was made.
 """
 
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from concurrent.futures import Future
 from types import TracebackType
@@ -43,8 +44,9 @@ class CallContext:
         self._timeout_s = timeout_s
 
     def limit_s(self, timeout_s: float | None) -> float | None:
-        """The timeout of a call as gRPC takes it."""
-        return rpc.limit(timeout_s, self._timeout_s)
+        """A call's timeout as gRPC takes it: its own, else the client's; None for no deadline."""
+        limit_s = self._timeout_s if timeout_s is None else timeout_s
+        return None if limit_s == math.inf else limit_s
 
     def __enter__(self) -> None: ...
 

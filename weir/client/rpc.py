@@ -10,7 +10,6 @@ Rules of the protocol that hold here:
 - An empty version leaves the choice to the server.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -88,12 +87,6 @@ def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
     ]
-
-
-def limit(timeout_s: float | None, default_s: float | None) -> float | None:
-    """A call's timeout as gRPC takes it: its own, else the client's; None for no deadline."""
-    limit_s = default_s if timeout_s is None else timeout_s
-    return None if limit_s == math.inf else limit_s
 
 
 def infer_request(

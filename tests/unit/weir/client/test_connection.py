@@ -1,3 +1,4 @@
+import math
 import socket
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 import weir
+from weir.client.connection import CallContext
 
 # Takes a call, says so, and answers nothing.
 SILENT = """
@@ -71,3 +73,13 @@ def test_a_closed_port_is_reported_as_unreachable() -> None:
         pytest.raises(weir.Unreachable, match=f"no server answers at 127.0.0.1:{port}"),
     ):
         client.models()
+
+
+@pytest.mark.parametrize(
+    ("own_s", "clients_s", "expected"),
+    [(None, 30.0, 30.0), (2.0, 30.0, 2.0), (math.inf, 30.0, None), (None, None, None)],
+)
+def test_a_calls_own_deadline_comes_before_the_clients(
+    own_s: float | None, clients_s: float | None, expected: float | None
+) -> None:
+    assert CallContext(clients_s, None).limit_s(own_s) == expected

@@ -1,5 +1,3 @@
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -141,13 +139,3 @@ def test_one_array_fits_only_a_model_of_one_input(inputs: list[str]) -> None:
 def test_probabilities_are_ranked_before_any_other_output() -> None:
     assert rpc.ranked_output(_metadata(["x"], ["logits", "probabilities"])) == "probabilities"
     assert rpc.ranked_output(_metadata(["x"], ["scores", "more"])) == "scores"
-
-
-@pytest.mark.parametrize(
-    ("own_s", "clients_s", "expected"),
-    [(None, 30.0, 30.0), (2.0, 30.0, 2.0), (math.inf, 30.0, None), (None, None, None)],
-)
-def test_a_calls_own_deadline_comes_before_the_clients(
-    own_s: float | None, clients_s: float | None, expected: float | None
-) -> None:
-    assert rpc.limit(own_s, clients_s) == expected
