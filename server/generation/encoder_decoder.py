@@ -200,7 +200,7 @@ class EncoderDecoderModel:
     settings: ModelSettings
     provider: str
     scheduler: Engine
-    metrics: ModelStats
+    stats: ModelStats
     golden: float
     file: str = "encoder.onnx"
 
@@ -249,7 +249,7 @@ class EncoderDecoderModel:
             rows[0].on_token = response.send_token
         return GenerationRequest(
             self.scheduler,
-            self.metrics,
+            self.stats,
             received.reply,
             sources=rows,
             response=response,

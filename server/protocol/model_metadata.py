@@ -97,24 +97,24 @@ def config(model: ModelDescription, versions: Sequence[str] = ()) -> config_pb.M
     return described
 
 
-def statistics(metrics: ModelStats) -> pb.ModelStatistics:
+def statistics(stats: ModelStats) -> pb.ModelStatistics:
     """Counts and durations of a version since it was first loaded."""
-    with metrics.lock:
-        sizes = sorted(metrics.by_batch_size.items())
+    with stats.lock:
+        sizes = sorted(stats.by_batch_size.items())
         computed = {
             part: _sum([getattr(size, part) for _, size in sizes])
             for part in ("compute_input", "compute_infer", "compute_output")
         }
         return pb.ModelStatistics(
-            name=metrics.model,
-            version=metrics.version,
-            last_inference=round(metrics.last_inference_epoch_s * 1000),
-            inference_count=metrics.rows,
-            execution_count=metrics.batches,
+            name=stats.model,
+            version=stats.version,
+            last_inference=round(stats.last_inference_epoch_s * 1000),
+            inference_count=stats.rows,
+            execution_count=stats.batches,
             inference_stats=pb.InferStatistics(
-                success=_duration(metrics.success),
-                fail=_duration(metrics.failure),
-                queue=_duration(metrics.queue),
+                success=_duration(stats.success),
+                fail=_duration(stats.failure),
+                queue=_duration(stats.queue),
                 **computed,
             ),
             batch_stats=[

@@ -162,9 +162,9 @@ class Loader:
             raise ModelLoadError.of(error) from error
         self._start(models)
         for model in models:
-            with model.metrics.lock:
-                model.metrics.load_seconds = self.clock() - started_s
-                model.metrics.provider = model.provider
+            with model.stats.lock:
+                model.stats.load_seconds = self.clock() - started_s
+                model.stats.provider = model.provider
         return models
 
     def _start(self, models: Sequence[Model]) -> None:
@@ -242,7 +242,7 @@ class Loader:
         policy = policy_of(
             settings, files.contract, rows=signature.max_rows, provider=session.provider
         )
-        metrics = self.metrics.model(name, version)
+        stats = self.metrics.model(name, version)
         scheduler = Scheduler(
             name,
             session.run,
@@ -255,7 +255,7 @@ class Loader:
             is_batched=tensors.is_batched,
             paddings=paddings_of(files.contract, session.inputs, session.outputs),
             deadlines=self.deadlines,
-            observer=metrics.batch_ran,
+            observer=stats.batch_ran,
             clock=self.clock,
         )
         return ServedModel(
@@ -274,7 +274,7 @@ class Loader:
             settings=settings,
             provider=session.provider,
             scheduler=scheduler,
-            metrics=metrics,
+            stats=stats,
         )
 
     def _serve_pair(
@@ -308,7 +308,7 @@ class Loader:
             settings=settings,
             provider=self.provider,
             scheduler=engine,
-            metrics=self.metrics.model(name, version),
+            stats=self.metrics.model(name, version),
             golden=golden,
         )
 

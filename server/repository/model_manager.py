@@ -238,7 +238,7 @@ class ModelManager:
             for model in models:
                 logger.info(
                     "version loaded model=%s version=%s provider=%s seconds=%.2f",
-                    model.name, number, model.provider, model.metrics.load_seconds,
+                    model.name, number, model.provider, model.stats.load_seconds,
                 )  # fmt: skip
             self._status, replaced = version_state.mark_ready(
                 self._status, number, files, {model.name: model for model in models}, self._clock()

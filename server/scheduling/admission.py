@@ -130,7 +130,7 @@ class Admission:
         if isinstance(error, ModelNotReady) and error.model is not None:
             stats = self._metrics.find(*error.model)
         else:
-            stats = self._metrics.unattributed if model is None else model.metrics
+            stats = self._metrics.unattributed if model is None else model.stats
         stats.request_failed(
             status.code.name, status.reason, self.clock() - arrived_s, request_bytes
         )

@@ -161,7 +161,7 @@ class Model(Protocol):
         """Its queue and threads."""
 
     @property
-    def metrics(self) -> ModelStats:
+    def stats(self) -> ModelStats:
         """Its counters."""
 
     @property
@@ -206,9 +206,9 @@ class InferRequest:
     __slots__ = (
         "_clock",
         "_encode",
-        "_metrics",
         "_queue",
         "_reply",
+        "_stats",
         "arrived_s",
         "deadline_s",
         "inputs",
@@ -225,7 +225,7 @@ class InferRequest:
     def __init__(
         self,
         queue: InferQueue,
-        metrics: ModelStats,
+        stats: ModelStats,
         reply: Reply,
         *,
         inputs: Mapping[str, Array],
@@ -249,14 +249,14 @@ class InferRequest:
         self.response_bytes = 0
         self._clock = clock
         self._encode = encode
-        self._metrics = metrics
+        self._stats = stats
         self._queue = queue
         self._reply = reply
         self.record = reply.record
         if self.record is not None:
             self.record.queued(
-                metrics.model,
-                metrics.version,
+                stats.model,
+                stats.version,
                 rows=fit.rows,
                 length=fit.length,
                 arrived_s=arrived_s,
@@ -293,7 +293,7 @@ class InferRequest:
 
     def _count(self, status: str, reason: str) -> None:
         seconds = self._clock() - self.arrived_s
-        self._metrics.request_failed(status, reason, seconds, self.request_bytes)
+        self._stats.request_failed(status, reason, seconds, self.request_bytes)
 
 
 class _ClosedReply:

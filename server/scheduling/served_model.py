@@ -52,7 +52,7 @@ class ServedModel:
     settings: ModelSettings
     provider: str
     scheduler: Scheduler
-    metrics: ModelStats
+    stats: ModelStats
     golden: float | None = None
 
     @property
@@ -94,7 +94,7 @@ class ServedModel:
             deadline_s = min(deadline_s, arrived_s + decoded.timeout_s)
         return InferRequest(
             self.scheduler,
-            self.metrics,
+            self.stats,
             received.reply,
             inputs=decoded.inputs,
             fit=decoded.fit,

@@ -108,7 +108,7 @@ class InferenceService:
                 if entry.model is not None and request.name in ("", entry.name)
             ]
         return pb.ModelStatisticsResponse(
-            model_stats=[model_metadata.statistics(model.metrics) for model in models]
+            model_stats=[model_metadata.statistics(model.stats) for model in models]
         )
 
     def index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:

@@ -50,7 +50,7 @@ def _preprocess(
         row.on_token = stream.send_token
     return GenerationRequest(
         model.scheduler,
-        model.metrics,
+        model.stats,
         stream,
         sources=[row],
         response=stream,

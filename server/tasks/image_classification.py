@@ -75,7 +75,7 @@ def _pixels(
             rows[position] = _read(picture, preprocessing)
         except ServerError as error:
             raise type(error)(f"pictures[{position}]: {error}") from error
-        model.metrics.request_preprocessed(call.clock() - started_s)
+        model.stats.request_preprocessed(call.clock() - started_s)
     return rows
 
 

@@ -196,7 +196,7 @@ def infer_request(
     )
     return InferRequest(
         model.scheduler,
-        model.metrics,
+        model.stats,
         call.call,
         inputs=inputs,
         fit=fit,

@@ -19,7 +19,7 @@ class CountedRequest:
 
 
 def batch_ran(
-    metrics: ModelStats,
+    stats: ModelStats,
     *,
     rows: int,
     answered: int,
@@ -43,4 +43,4 @@ def batch_ran(
         response_bytes=response_bytes,
     )
     given_up = CountedRequest(rows, 0.0, 0.0, is_answered=False, request_bytes=1, response_bytes=1)
-    metrics.batch_ran([request] * answered + [given_up], times, Tokens(*tokens))
+    stats.batch_ran([request] * answered + [given_up], times, Tokens(*tokens))

@@ -265,8 +265,8 @@ def test_client_that_left_is_counted_as_cancelled(ask: Ask, model: EncoderDecode
     assert model.scheduler.join(20.0)
 
     assert not asked.request.is_answered
-    assert model.metrics.statuses == {"CANCELLED": 1}
-    assert model.metrics.success.count == 0
+    assert model.stats.statuses == {"CANCELLED": 1}
+    assert model.stats.success.count == 0
 
 
 def test_failure_is_sent_and_counted(ask: Ask, model: EncoderDecoderModel) -> None:
@@ -275,7 +275,7 @@ def test_failure_is_sent_and_counted(ask: Ask, model: EncoderDecoderModel) -> No
     asked.request.fail(InvalidRequest("planned"))
 
     assert (asked.call.code, asked.call.details) == (grpc.StatusCode.INVALID_ARGUMENT, "planned")
-    assert model.metrics.statuses == {"INVALID_ARGUMENT": 1}
+    assert model.stats.statuses == {"INVALID_ARGUMENT": 1}
 
 
 class EmptyResponse:
@@ -300,7 +300,7 @@ def test_finished_request_holds_no_call(model: EncoderDecoderModel, ends: str) -
     gone = weakref.ref(reply)
     request = GenerationRequest(
         model.scheduler,
-        model.metrics,
+        model.stats,
         reply,
         sources=[Row(0, {}, 1, 1, SearchParameters(), 0.0)],
         response=EmptyResponse(),

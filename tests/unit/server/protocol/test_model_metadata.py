@@ -190,7 +190,7 @@ def test_statistics_are_sums_over_requests_and_batches(
     monkeypatch.setattr(time, "time", lambda: 1_700_000_000.25)
     for rows, answered in [(4, 3), (2, 2), (4, 4)]:
         batch_ran(
-            model.metrics,
+            model.stats,
             rows=rows,
             answered=answered,
             total_s=0.5,
@@ -199,9 +199,9 @@ def test_statistics_are_sums_over_requests_and_batches(
             infer_s=1.0,
             output_s=0.0625,
         )
-    model.metrics.request_failed("DEADLINE_EXCEEDED", "deadline_exceeded", 2.0, 10)
+    model.stats.request_failed("DEADLINE_EXCEEDED", "deadline_exceeded", 2.0, 10)
 
-    statistics = model_metadata.statistics(model.metrics)
+    statistics = model_metadata.statistics(model.stats)
 
     assert (statistics.name, statistics.version) == ("affine", "3")
     assert statistics.last_inference == 1_700_000_000_250
@@ -226,7 +226,7 @@ def test_statistics_are_sums_over_requests_and_batches(
 
 
 def test_statistics_of_an_unused_model_are_zero(publish: Callable[..., Path], load: Load) -> None:
-    statistics = model_metadata.statistics(load(publish()).metrics)
+    statistics = model_metadata.statistics(load(publish()).stats)
 
     assert statistics.last_inference == statistics.inference_count == 0
     assert statistics.inference_stats.queue.count == 0

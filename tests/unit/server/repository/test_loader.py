@@ -242,8 +242,8 @@ def test_warm_up_goes_up_to_the_largest_batch(publish: Callable[..., Path], load
 def test_warm_up_is_not_counted_as_a_request(publish: Callable[..., Path], load: Load) -> None:
     model = load(publish())
 
-    assert (model.metrics.batches, model.metrics.rows) == (0, 0)
-    assert not model.metrics.statuses
+    assert (model.stats.batches, model.stats.rows) == (0, 0)
+    assert not model.stats.statuses
 
 
 def test_warm_up_that_fails_stops_a_bundle(publish: Callable[..., Path], load: Load) -> None:
@@ -641,8 +641,8 @@ def test_instances_are_the_operators_choice(publish: Callable[..., Path], load: 
 def test_load_time_and_provider_are_measured(publish: Callable[..., Path], load: Load) -> None:
     model = load(publish())
 
-    assert model.metrics.provider == "cpu"
-    assert model.metrics.load_seconds > 0
+    assert model.stats.provider == "cpu"
+    assert model.stats.load_seconds > 0
 
 
 def test_batches_are_measured(publish: Callable[..., Path], load: Load) -> None:
@@ -655,11 +655,11 @@ def test_batches_are_measured(publish: Callable[..., Path], load: Load) -> None:
     model.scheduler.close()
     assert model.scheduler.join(HANG_S)
 
-    assert model.metrics.rows == 6
-    assert model.metrics.batches == 3
-    assert model.metrics.statuses == {"OK": 3}
-    assert model.metrics.queue.count == 3
-    assert model.metrics.last_inference_epoch_s > 1e9
+    assert model.stats.rows == 6
+    assert model.stats.batches == 3
+    assert model.stats.statuses == {"OK": 3}
+    assert model.stats.queue.count == 3
+    assert model.stats.last_inference_epoch_s > 1e9
 
 
 def test_labels_that_do_not_fit_the_output_are_refused(
@@ -772,7 +772,7 @@ def test_pair_is_two_models_and_itself(
         assert model.rules.maxima == {"time": 16}
         assert model.signature.optional == {"lengths"}
         assert model.policy.max_rows == 4
-        assert model.metrics.provider == "cpu" and model.metrics.load_seconds > 0
+        assert model.stats.provider == "cpu" and model.stats.load_seconds > 0
 
 
 def test_graphs_of_a_pair_answer_by_themselves(

@@ -319,7 +319,7 @@ def test_bad_sentence_is_refused_before_it_waits(
 
     assert call.wait_until_finished() is grpc.StatusCode.INVALID_ARGUMENT
     assert message in call.details
-    assert backend.repository.get("tagger", "").metrics.batches == 0
+    assert backend.repository.get("tagger", "").stats.batches == 0
 
 
 def test_requests_of_unequal_length_may_share_a_batch(backend: Backend) -> None:
