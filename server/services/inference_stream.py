@@ -19,13 +19,15 @@ import grpc
 
 from weir.protocol import inference_pb2 as pb
 from weir.server.errors import InvalidRequest
-from weir.server.protocol.request_decoder import check_id, parse_request
+from weir.server.protocol.message_limits import read_texts
+from weir.server.protocol.request_decoder import check_id
 from weir.server.protocol.response_encoder import as_streamed
 from weir.server.telemetry.request_record import Reply, RequestRecord
 from weir.server.transport.backpressure import BoundedSender
 from weir.server.transport.base import Call, Metadata
 
 _MAX_OPEN_REQUESTS = 128
+_ID = pb.ModelInferRequest.ID_FIELD_NUMBER
 
 
 class Admit(Protocol):
@@ -212,9 +214,12 @@ class _StreamReply:
         return self._stream.cancelled
 
     def request_id(self) -> str:
-        """The id of the request; empty if it cannot be parsed."""
+        """The id of the request; empty if it cannot be read.
+
+        The message is not parsed for it: a large one would occupy the transport's thread.
+        """
         try:
-            request_id = parse_request(self._payload).id
+            (request_id,) = read_texts(self._payload, _ID)
             check_id(request_id)
         except InvalidRequest:
             return ""

@@ -129,6 +129,18 @@ def test_failed_request_gets_its_error_and_the_stream_goes_on() -> None:
     assert stream.call.is_asked_for_more
 
 
+def test_failure_has_the_id_of_a_request_that_is_not_parsed() -> None:
+    call = FakeCall()
+    replies: list[Reply] = []
+    InferStream(call, lambda _payload, reply, *_: replies.append(reply)).start()
+    call.deliver(pb.ModelInferRequest(id="seven").SerializeToString() + b"\x2a\x01\xff")
+
+    replies[0].finish(grpc.StatusCode.INVALID_ARGUMENT, "no message")
+
+    (answer,) = (pb.ModelStreamInferResponse.FromString(sent) for sent in call.sent)
+    assert (answer.infer_response.id, answer.error_message) == ("seven", "no message")
+
+
 def test_failure_ends_the_stream_of_a_client_that_requests_statuses() -> None:
     stream = Stream(metadata=(("triton_grpc_error", "true"),))
     bad, mate = stream.deliver("bad"), stream.deliver("mate")
