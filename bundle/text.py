@@ -9,10 +9,11 @@ Rules:
    - any other character with the marks after it, unless it is white space (`\s`).
 3. White space separates tokens and is dropped.
 
-Marks are the characters of Unicode's general category M (vowel signs and accents) and the two joiners
-U+200C and U+200D. `don't stop!` gives `don ' t stop !`, and so does `don 't stop !`: text that comes
-split, as in treebanks, is split like running text. Thai, Lao, Khmer and Burmese also write words
-without spaces; their phrases stay whole. Unicode's tables are those of the running Python.
+Marks are the characters of Unicode's general category M (vowel signs and accents) and the two
+joiners U+200C and U+200D. `don't stop!` gives `don ' t stop !`, and so does `don 't stop !`: text
+that comes split, as in treebanks, is split like running text. Thai, Lao, Khmer and Burmese also
+write words without spaces; their phrases stay whole. Unicode's tables are those of the running
+Python.
 """
 
 import re

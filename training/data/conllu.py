@@ -6,13 +6,13 @@ One word per line in ten columns, a blank line after each sentence:
     1 \t They \t they \t PRON \t PRP \t Case=Nom|Number=Plur \t 2 \t nsubj \t _ \t _
 
 Of https://universaldependencies.org/format.html this module reads what tagging needs. Comments,
-multiword tokens (ID `1-2`) and empty nodes (ID `1.1`) are skipped, so a row is the syntactic words in
-their order. A FORM may contain spaces. A missing value is `_`.
+multiword tokens (ID `1-2`) and empty nodes (ID `1.1`) are skipped, so a row is the syntactic words
+in their order. A FORM may contain spaces. A missing value is `_`.
 
-English Web Treebank: N. Silveira et al., "A Gold Standard Dependency Corpus for English", LREC 2014;
-CC BY-SA 4.0. The official split has 12,544 sentences for training, 2,001 for development and 2,077 for
-test, as of 2025-05-10 (after release 2.15). Results on another release are not comparable, because
-tags were corrected from one to the next.
+English Web Treebank: N. Silveira et al., "A Gold Standard Dependency Corpus for English", LREC
+2014; CC BY-SA 4.0. The official split has 12,544 sentences for training, 2,001 for development and
+2,077 for test, as of 2025-05-10 (after release 2.15). Results on another release are not
+comparable, because tags were corrected from one to the next.
 """
 
 import re

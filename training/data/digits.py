@@ -1,7 +1,8 @@
-"""scikit-learn's digits: 1,797 handwritten digits that are part of the package and need no download.
+"""scikit-learn's digits: 1,797 handwritten digits that are part of the package.
 
-Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits" (UCI, 1998), its test part:
-8 x 8 pictures with values of 0 to 16. A fifth of each class is the test set, always the same rows.
+Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits" (UCI, 1998), its test
+part: 8 x 8 pictures with values of 0 to 16. A fifth of each class is the test set, always the same
+rows.
 """
 
 import hashlib

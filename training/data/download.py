@@ -3,11 +3,11 @@
 The search order for each file:
 1. the folder in the environment variable WEIR_DATA;
 2. `weir/data` under the user's cache directory;
-3. a download over HTTPS into that cache. It is logged, and the file is renamed into place only after
-   its SHA-256 matches.
+3. a download over HTTPS into that cache. It is logged, and the file is renamed into place only
+   after its SHA-256 matches.
 
-A file with another checksum is an error; the search does not continue. In 1 and 2 a file may also be
-gzipped, with `.gz` after its name; the checksum is then that of its content.
+A file with another checksum is an error; the search does not continue. In 1 and 2 a file may also
+be gzipped, with `.gz` after its name; the checksum is then that of its content.
 """
 
 import gzip

@@ -5,8 +5,8 @@
 
 or, without `train` and `test`, `shapes/circle/*.png`: a fifth of each class is then the test set,
 always the same files. Class names are the folders' names in sorted order. Each picture is turned
-upright as its EXIF data say, composed onto white if it is transparent, converted to grey or RGB, and
-resized to the input of the network. Hidden files are skipped; any other file must be a picture.
+upright as its EXIF data say, composed onto white if it is transparent, converted to grey or RGB,
+and resized to the input of the network. Hidden files are skipped; any other file must be a picture.
 """
 
 import warnings
@@ -151,8 +151,8 @@ def read_picture(
         source: a file of any format that Pillow reads.
         size: width and height.
         channels: 1 grey or 3 colours.
-        short_side: the length in pixels that the short side is resized to before the size is cropped
-            from the centre. None stretches the picture to the size.
+        short_side: the length in pixels that the short side is resized to before the size is
+            cropped from the centre. None stretches the picture to the size.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -23,7 +23,8 @@ def read_lines(path: Path) -> list[Line]:
     """Read all lines of a file.
 
     Raises:
-        DataError: the file cannot be read, has the ending `.gz` but is no gzip file, or is not UTF-8.
+        DataError: the file cannot be read, has the ending `.gz` but is no gzip file, or is not
+            UTF-8.
     """
     try:
         content = path.read_bytes()

@@ -1,8 +1,9 @@
 """Multi30k: captions of photos with translations, between English, German and French.
 
-D. Elliott et al., "Multi30K: Multilingual English-German Image Descriptions", 2016; French by D. Elliott
-et al., 2017. 29,000 sentences for training, 1,014 for development and the 1,000 of `test_2016_flickr`,
-untokenised, in original case. No licence is stated; the photos are for research and education.
+D. Elliott et al., "Multi30K: Multilingual English-German Image Descriptions", 2016; French by D.
+Elliott et al., 2017. 29,000 sentences for training, 1,014 for development and the 1,000 of
+`test_2016_flickr`, untokenised, in original case. No licence is stated; the photos are for research
+and education.
 """
 
 from typing import Literal

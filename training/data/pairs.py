@@ -1,7 +1,7 @@
 """Pairs of texts, the data of sequence to sequence, and the files of the user that hold them.
 
-A row is a source with every accepted target: a word may have several pronunciations. Texts are kept as
-written; the tokenizers differ by side and recipe (see `weir.training.data.tokenizer`).
+A row is a source with every accepted target: a word may have several pronunciations. Texts are kept
+as written; the tokenizers differ by side and recipe (see `weir.training.data.tokenizer`).
 
 Pairs come in one file or in two, plain or gzipped (see `weir.training.data.lines`):
 

@@ -4,8 +4,9 @@
     token/TAG token/TAG token/TAG       a sentence per line, with the tag of each token
     *.conllu, *.conllu.gz               CoNLL-U (see `weir.training.data.conllu`)
 
-Blank lines are skipped. A text to classify is split into tokens by `weir.bundle.text`. In `token/TAG`
-the last slash separates, so a token may contain slashes. Only spaces separate one pair from the next.
+Blank lines are skipped. A text to classify is split into tokens by `weir.bundle.text`. In
+`token/TAG` the last slash separates, so a token may contain slashes. Only spaces separate one pair
+from the next.
 """
 
 from pathlib import Path
@@ -25,7 +26,8 @@ def load_file(path: Path, *, lower: bool = False, column: str = "upos") -> TextD
 
     Args:
         path: in one of the formats above.
-        lower: whether a text to classify is made lower case; tokens that come split stay as they are.
+        lower: whether a text to classify is made lower case; tokens that come split stay as they
+            are.
         column: of CoNLL-U, see `read_conllu`.
 
     Raises:
@@ -63,10 +65,12 @@ def _read_tagged(line: Line, *, is_first: bool) -> TextRow:
             continue
         token, _, tag = pair.rpartition("/")
         if not (token and tag) or "\t" in pair:
-            # The first line is read as tagged because it has no tab; the missing tab may be the error.
+            # The first line is read as tagged because it has no tab; the missing tab may be the
+            # error.
             or_labelled = "LABEL<TAB>text (there is no tab) or " if is_first else ""
             raise DataError(
-                f"{line.place}: expected {or_labelled}token/TAG with a space between two, got {pair!r}"
+                f"{line.place}: expected {or_labelled}token/TAG with a space between two, "
+                f"got {pair!r}"
             )
         tokens.append(token)
         tags.append(tag)

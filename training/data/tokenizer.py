@@ -8,15 +8,15 @@ space, no space at its ends. Then a rule splits it:
     words       by `weir.bundle.text`; joined with spaces where prose has them
     subwords    by a sentencepiece model
 
-For `letters`, `spaces` and `subwords`, joining the tokens gives the normalised text back. For `words`
-the spacing is a guess; the joined text splits into the same tokens.
+For `letters`, `spaces` and `subwords`, joining the tokens gives the normalised text back. For
+`words` the spacing is a guess; the joined text splits into the same tokens.
 
-Subwords keep frequent words whole and split rare ones into pieces, learned from the training texts by
-sentencepiece (T. Kudo, J. Richardson, 2018): byte pair encoding (R. Sennrich et al., 2016) or a unigram
-model (T. Kudo, 2018). Each side has a model of its own, because the two differ in script and endings
-and a decoder's softmax should have no entries of the other language. A model is bytes in the library's
-format. Its pieces have the ids of a `Vocabulary`, and white space in a piece is U+2581, so pieces
-become a text again without the library.
+Subwords keep frequent words whole and split rare ones into pieces, learned from the training texts
+by sentencepiece (T. Kudo, J. Richardson, 2018): byte pair encoding (R. Sennrich et al., 2016) or a
+unigram model (T. Kudo, 2018). Each side has a model of its own, because the two differ in script
+and endings and a decoder's softmax should have no entries of the other language. A model is bytes
+in the library's format. Its pieces have the ids of a `Vocabulary`, and white space in a piece is
+U+2581, so pieces become a text again without the library.
 """
 
 import io

@@ -4,7 +4,8 @@ X. Li, D. Roth, "Learning Question Classifiers", COLING 2002, with its official 
 `COARSE:fine question text ?`. The questions come split at spaces. They are split again by
 `weir.bundle.text`, because the server splits the texts of its requests by that rule.
 
-The training file is an ASCII copy (335,826 bytes) of the usual Latin-1 file. Questions and classes agree.
+The training file is an ASCII copy (335,826 bytes) of the usual Latin-1 file. Questions and classes
+agree.
 """
 
 import re

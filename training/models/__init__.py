@@ -1,4 +1,4 @@
-"""The networks by name: `build` makes one for given classes and pictures."""
+"""Registry of image networks: `build` makes one by name, for given classes and pictures."""
 
 import functools
 from collections.abc import Callable
@@ -34,19 +34,19 @@ def build(
     channels: int,
     auxiliary: bool = False,
 ) -> nn.Module:
-    """A network with fresh weights, drawn from torch's global generator.
+    """Build a network with fresh weights, drawn from torch's global generator.
 
     Args:
         architecture: a key of `MODELS`.
-        classes: how many.
+        classes: number of classes.
         height: of the pictures, in pixels.
-        width: likewise.
+        width: of the pictures, in pixels.
         channels: 1 grey or 3 colours.
-        auxiliary: with auxiliary classifiers where the network has them, for training; it then returns
-            `weir.training.models.layers.WithAuxiliary` in training mode.
+        auxiliary: with auxiliary classifiers if the network has them. In training mode it then
+            returns `weir.training.models.layers.WithAuxiliary`.
 
     Raises:
-        ModelError: unknown architecture, or one that does not fit.
+        ModelError: unknown architecture, or a size that does not fit it.
     """
     if architecture not in MODELS:
         raise ModelError(f"unknown network {architecture!r}; there are {', '.join(sorted(MODELS))}")

@@ -1,8 +1,9 @@
-"""AlexNet, as published in 2012, and in the single-tower form whose weights are in circulation.
+"""AlexNet: as published in 2012, and in the single-tower form of the common pretrained weights.
 
-A. Krizhevsky, I. Sutskever, G. Hinton, "ImageNet Classification with Deep Convolutional Neural Networks",
-NIPS 2012, section 3 and figure 2. The single tower: A. Krizhevsky, "One weird trick for parallelizing
-convolutional neural networks", arXiv:1404.5997, section 5, laid out as torchvision lays out its weights.
+A. Krizhevsky, I. Sutskever, G. Hinton, "ImageNet Classification with Deep Convolutional Neural
+Networks", NIPS 2012, section 3 and figure 2. The single tower: A. Krizhevsky, "One weird trick for
+parallelizing convolutional neural networks", arXiv:1404.5997, section 5, with the layout of
+torchvision's weights.
 """
 
 import math
@@ -23,9 +24,9 @@ class AlexNet(nn.Module):
 
     Takes normalised float32 pictures (B, C, H, W), returns logits (B, classes).
 
-    Deviations from the 2012 paper: one tower of fewer kernels (64, 192, 384, 256, 256), no response
-    normalisation. For pictures of 24 to 64 pixels a side the strides, kernels and widths are smaller (see
-    `_small_features`), and batch normalisation takes the place of the response normalisation.
+    Deviations from the 2012 paper: one tower with fewer kernels (64, 192, 384, 256, 256), and no
+    response normalisation. For pictures of 24 to 64 pixels a side, strides, kernels and widths are
+    smaller (see `_small_features`), with batch normalisation.
     """
 
     def __init__(
@@ -78,9 +79,9 @@ def _features(channels: int) -> nn.Sequential:
 
 
 def _small_features(channels: int) -> nn.Sequential:
-    """Five convolutions and three overlapping poolings still, an eighth of each side; shapes for 32 x 32.
+    """Five convolutions and three overlapping poolings, to an eighth of a side; shapes for 32 x 32.
 
-    The first kernel is 5 x 5 without a stride: 11 x 11 by fours would leave 8 x 8 of a small picture.
+    The first kernel is 5 x 5 without stride: 11 x 11 with stride 4 would leave 8 x 8 places.
     """
 
     def convolve(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
@@ -102,10 +103,12 @@ def _small_features(channels: int) -> nn.Sequential:
 class AlexNetOf2012(nn.Module):
     """AlexNet as published: two towers, 60,965,224 parameters.
 
-    Takes normalised float32 pictures (B, 3, 224, 224), returns logits (B, classes). The towers, one on each
-    of two GPUs in 2012, are the two groups of conv2, conv4 and conv5; all else crosses them.
+    Takes normalised float32 pictures (B, 3, 224, 224), returns logits (B, classes). The towers,
+    which ran on two GPUs in 2012, are the two groups of conv2, conv4 and conv5; all other layers
+    connect them.
 
-    Deviation: conv1 pads by 2, since 224 pixels alone do not give the 55 x 55 places of figure 2.
+    Deviation: conv1 pads by 2; without padding, 224 pixels do not give the 55 x 55 places of figure
+        2.
     """
 
     def __init__(
@@ -143,7 +146,7 @@ class AlexNetOf2012(nn.Module):
         return logits
 
     def _initialise(self) -> None:
-        """Section 5: weights of deviation 0.01; biases 1 where it gives the ReLUs a start, else 0."""
+        """Section 5: weights with deviation 0.01; biases 1 in conv2, 4, 5 and fc6, 7, else 0."""
         ones = (self.conv2, self.conv4, self.conv5, self.fc6, self.fc7)
         for layer in (self.conv1, self.conv3, self.fc8, *ones):
             nn.init.normal_(layer.weight, std=0.01)
@@ -154,6 +157,6 @@ class AlexNetOf2012(nn.Module):
 def _require_large(height: int, width: int) -> None:
     if (height, width) != LARGE:
         raise ModelError(
-            f"alexnet takes pictures of 224 x 224, or of {SMALL_SIDES[0]} to {SMALL_SIDES[-1]} pixels a "
-            f"side, got {height} x {width}"
+            f"alexnet: expected pictures of 224 x 224, or of {SMALL_SIDES[0]} to "
+            f"{SMALL_SIDES[-1]} pixels a side, got {height} x {width}"
         )

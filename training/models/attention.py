@@ -1,4 +1,4 @@
-"""Where a decoder looks: a weight for each step of the source, and the mean of its states by them."""
+"""Attention: a weight for each source step, and the weighted mean of the encoder states."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Attended(NamedTuple):
-    """What a query found: context (B, W), and weights (B, T), 0 beyond a row's length."""
+    """Context (B, W), and weights (B, T), 0 beyond a row's length."""
 
     context: Tensor
     weights: Tensor
@@ -20,12 +20,12 @@ class AdditiveAttention(nn.Module):
 
     The weights are the softmax of the energies over a row's real steps.
 
-    Deviations: a bias b. The keys U state + b are made once per sentence, as the paper advises.
+    Deviation: a bias b. The keys U state + b are computed once per sentence, as the paper advises.
 
     Args:
         query_size: Q, of the decoder's state.
         state_size: W, of the encoder's states.
-        size: A, of what both are projected to.
+        size: A, of both projections.
     """
 
     def __init__(self, query_size: int, state_size: int, size: int) -> None:
@@ -36,7 +36,7 @@ class AdditiveAttention(nn.Module):
         nn.init.zeros_(self.of_state.bias)
 
     def keys(self, states: Tensor) -> Tensor:
-        """Keys (B, T, A) of states (B, T, W): the part of the energies that no query changes."""
+        """Keys (B, T, A) of states (B, T, W): the energies without the query's part."""
         keys: Tensor = self.of_state(states)  # (B, T, A)
         return keys
 
@@ -46,11 +46,12 @@ class AdditiveAttention(nn.Module):
         Args:
             query: (B, Q), the decoder's state.
             keys: (B, T, A), of `keys`.
-            states: (B, T, W), finite numbers beyond a row's length too.
+            states: (B, T, W), finite beyond a row's length too.
             real: (B, T) bool, True where a step is real; at least one in a row.
 
         Returns:
-            Context and weights; a row's weights sum to 1, and are exactly 0 where a step is not real.
+            Context and weights; a row's weights sum to 1, and are exactly 0 where a step is not
+            real.
         """
         seen = torch.tanh(keys + self.of_query(query)[:, None])  # (B, T, A)
         energies = self.energy(seen).squeeze(2)  # (B, T)

@@ -1,7 +1,7 @@
-"""The ten fixed codes of LeNet-5's output: each class is a little picture of its digit, 7 wide and 12 high.
+"""The ten fixed output codes of LeNet-5: each class is a bitmap of its digit, 7 wide and 12 high.
 
-The paper draws such pictures for printable ASCII (its figure 3); these were drawn for Weir. Look-alike
-digits have close codes on purpose: what reads the answers of a whole line can then tell near from far.
+The paper has such bitmaps for printable ASCII (figure 3); these were drawn for Weir. Similar digits
+have similar codes, as in the paper: a language model over the outputs can then use the distances.
 """
 
 import torch
@@ -40,10 +40,10 @@ DIGITS_5_TO_9 = """
 
 
 def class_codes(classes: int) -> Tensor:
-    """The codes of the first classes, (classes, 84) of +1 (ink) and -1, row by row.
+    """The codes of the first classes: (classes, 84) of +1 (ink) and -1, row by row.
 
     Raises:
-        ModelError: there are ten codes, and more classes were asked for.
+        ModelError: fewer than 2 or more than 10 classes.
     """
     drawn = [picture for sheet in (DIGITS_0_TO_4, DIGITS_5_TO_9) for picture in _cut(sheet)]
     if not 2 <= classes <= len(drawn):
@@ -54,6 +54,6 @@ def class_codes(classes: int) -> Tensor:
 
 
 def _cut(sheet: str) -> list[str]:
-    """The pictures of one sheet, each as its 84 pixels in a row."""
+    """The bitmaps of one sheet, each as a string of its 84 pixels."""
     rows = [line.split() for line in sheet.strip().splitlines()]
     return ["".join(row[column] for row in rows) for column in range(len(rows[0]))]

@@ -1,7 +1,7 @@
-"""The three recurrent cells written out, gate by gate and step by step, to be read.
+"""Reference equations of the three recurrent cells, gate by gate and step by step.
 
-The networks use torch's own modules (`weir.training.models.recurrent`), which compute the same, faster; the tests
-hold the two together. One letter each: x a step's input, h the hidden state, c an LSTM's memory.
+The networks use torch's modules (`weir.training.models.recurrent`), which compute the same faster;
+tests compare the two. Letters: x the input of a step, h the hidden state, c the memory of an LSTM.
 """
 
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 
 class Gate(NamedTuple):
-    """The weights of one gate: two products and two biases, as torch keeps them.
+    """The weights of one gate: two matrices and two biases, as torch stores them.
 
     Attributes:
         inputs: (H, F), for x.
         recurrent: (H, H), for h.
-        input_bias: (H,), beside the first product.
-        recurrent_bias: (H,), beside the second.
+        input_bias: (H,), added to the product with x.
+        recurrent_bias: (H,), added to the product with h.
     """
 
     inputs: Tensor
@@ -36,7 +36,7 @@ class Gate(NamedTuple):
 
 
 class LSTMGates(NamedTuple):
-    """Which weights make which gate of an LSTM, in torch's order."""
+    """The gates of an LSTM, in torch's order."""
 
     input: Gate
     forget: Gate
@@ -45,14 +45,14 @@ class LSTMGates(NamedTuple):
 
 
 class LSTMState(NamedTuple):
-    """What an LSTM hands on: hidden state and memory, (B, H) each."""
+    """The state of an LSTM: hidden state and memory, (B, H) each."""
 
     hidden: Tensor
     memory: Tensor
 
 
 class GRUGates(NamedTuple):
-    """Which weights make which gate of a GRU, in torch's order."""
+    """The gates of a GRU, in torch's order."""
 
     reset: Gate
     update: Gate
@@ -89,8 +89,8 @@ def lstm_step(x: Tensor, state: LSTMState, gates: LSTMGates) -> LSTMState:
 def gru_step(x: Tensor, h: Tensor, gates: GRUGates) -> Tensor:
     """One step of a GRU (Cho et al., 2014): (B, F) and (B, H) to (B, H).
 
-    Deviation, torch's: the reset gate acts on R h + d, after the product; in the paper it acts on h, before.
-    Theirs needs the gate before the product can begin, torch's makes all products at once.
+    Deviation, as in torch: the reset gate acts on R h + d, after the product; in the paper it acts
+    on h, before the product. torch's form computes all products at once.
     """
     r = torch.sigmoid(gates.reset.of_input(x) + gates.reset.of_state(h))
     z = torch.sigmoid(gates.update.of_input(x) + gates.update.of_state(h))
@@ -101,9 +101,9 @@ def gru_step(x: Tensor, h: Tensor, gates: GRUGates) -> Tensor:
 def over_time(
     step: Callable[[Tensor, State], State], sequence: Tensor, state: State
 ) -> list[State]:
-    """The state after each step of a sequence (B, T, F), from the given one on: T of them.
+    """The T states after each step of a sequence (B, T, F), from an initial state.
 
-    The same weights serve every step: that is how a recurrent network shares them over time.
+    The same weights serve every step: a recurrent network shares them over time.
     """
     states = []
     for x in sequence.unbind(dim=1):  # (B, F)
@@ -115,7 +115,7 @@ def over_time(
 def gates_of(rnn: nn.RNNBase) -> list[Gate]:
     """The gates of one layer in one direction of a torch module, in torch's order.
 
-    Views, not copies: gradients reach the module's own weights.
+    They are views, so gradients reach the module's weights.
     """
     gates = zip(
         *(torch.split(weight, rnn.hidden_size) for weight in rnn.all_weights[0]), strict=True

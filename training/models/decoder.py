@@ -1,7 +1,7 @@
-"""The decoder of an encoder-decoder: one step, and a whole sentence of steps for training.
+"""The decoder of an encoder-decoder: a single step, and all steps of a sentence for training.
 
-`step` is what is exported and served. `readouts` is many steps for training: what needs no state of the
-step before, the embeddings and their part of the gates, is computed for all steps at once.
+`step` is exported and served. `readouts` runs many steps for training. It computes the embeddings
+and their part of the gates for all steps at once, because these need no earlier state.
 """
 
 from typing import NamedTuple
@@ -17,13 +17,13 @@ from weir.training.models.spelling import small_embedding
 
 
 class Memory(NamedTuple):
-    """What an encoder leaves to a decoder.
+    """The outputs of an encoder that a decoder reads.
 
     Attributes:
         states: (B, T, W), to attend to; None without attention.
-        keys: (B, T, A), the attention's; None without.
-        state: (B, S), the decoder's first.
-        context: (B, W), what it sees at every step; None with attention.
+        keys: (B, T, A), of the attention; None without attention.
+        state: (B, S), the first state of the decoder.
+        context: (B, W), the context of every step; None with attention.
     """
 
     states: Tensor | None
@@ -33,12 +33,12 @@ class Memory(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What one step gives.
+    """The outputs of one decoder step.
 
     Attributes:
         log_probabilities: (B, V), of the next token.
         state: (B, S), for the next step.
-        attention: (B, T), where it looked; None without attention.
+        attention: (B, T), weights; None without attention.
     """
 
     log_probabilities: Tensor
@@ -47,26 +47,27 @@ class Step(NamedTuple):
 
 
 class Decoder(nn.Module):
-    """A recurrent decoder with additive attention (Bahdanau et al., 2015), or without (Cho et al., 2014).
+    """Recurrent decoder with attention (Bahdanau et al., 2015) or without (Cho et al., 2014).
 
-    A step attends with the last layer's state before it, feeds embedding and context to the first layer,
-    and reads the next token off state, context and embedding:
+    A step attends with the previous state of the last layer, feeds embedding and context to the
+    first layer, and predicts the next token from state, context and embedding:
 
         log-probabilities = log softmax(V tanh(W [state; context; embedding]))
 
     Deviations: torch's GRU (see `weir.training.models.cells`); tanh in place of maxout.
 
     Args:
-        cell: which.
+        cell: of all layers.
         words: V, the target's vocabulary, padding (0) included.
         word_size: E.
         context_size: W, of the encoder's states.
         hidden: H.
-        layers: how many.
-        attention_size: A; None: without attention, the context is the same at every step.
+        layers: number of layers.
+        attention_size: A; None: no attention, the context is the same at every step.
         readout_size: of the layer before the output.
         dropout: on embeddings, between layers and before the output.
-        is_tied: the output's weights are the embedding's (Press & Wolf, 2017); needs readout_size = E.
+        is_tied: the output's weights are the embedding's (Press & Wolf, 2017); needs readout_size =
+            E.
 
     Raises:
         ModelError: settings that do not fit.
@@ -116,15 +117,16 @@ class Decoder(nn.Module):
     def readouts(
         self, previous: Tensor, memory: Memory, lengths: Tensor, forced: Tensor | None = None
     ) -> Tensor:
-        """What the output layer reads, (B, U, R), of steps that come after the tokens `previous` (B, U).
+        """The inputs of the output layer, (B, U, R), for steps after the tokens `previous` (B, U).
 
         Args:
-            previous: (B, U); the first is the begin.
+            previous: (B, U); the first is the begin token.
             memory: of the encoder.
             lengths: (B,), of the source.
-            forced: (B, U) bool, where a step sees the token given; elsewhere it sees one drawn from what the
-                step before predicted (scheduled sampling, Bengio et al., 2015), by torch's global generator.
-                The first is given always. None: all are.
+            forced: (B, U) bool, True where a step reads `previous`. Elsewhere it reads a token
+                drawn from the prediction of the step before (scheduled sampling, Bengio et al.,
+                2015), by torch's global generator. The first step always reads `previous`. None:
+                all steps do.
         """
         parts, real = self.cells.split(memory.state), _real(memory, lengths)
         embedded = self.dropout(self.embedding(previous.T))  # (U, B, E)
@@ -164,7 +166,7 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def _draw(self, top: Tensor, context: Tensor, embedded: Tensor) -> Tensor:
-        """A token of each row (B,), as likely as the network finds it."""
+        """Draw a token for each row (B,) from the predicted distribution."""
         logits = self.output(self._read(top, context, embedded)).float()  # (B, V)
         return torch.multinomial(torch.softmax(logits, dim=1), 1).squeeze(1)
 
@@ -177,7 +179,7 @@ def _check(cell: str, layers: int, word_size: int, readout_size: int, *, is_tied
     if cell not in GATES:
         raise ModelError(f"unknown decoder cell {cell!r}; there are {', '.join(GATES)}")
     if layers < 1:
-        raise ModelError(f"expected at least 1 decoder layer, got {layers}")
+        raise ModelError(f"decoder layers: expected at least 1, got {layers}")
     if is_tied and readout_size != word_size:
         raise ModelError(
             f"tied weights: expected readout_size {word_size}, as word_size, got {readout_size}"

@@ -1,4 +1,4 @@
-"""The recurrent cells of a decoder, one step at a time, with what can be computed beforehand kept apart."""
+"""Recurrent cells of a decoder, one step at a time; the token's part is computed beforehand."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -12,20 +12,20 @@ DecoderCell = Literal["gru", "lstm"]
 GATES = {"gru": 3, "lstm": 4}
 
 Parts = Sequence[Tensor]
-"""A state cut up, (B, H) each: h of every layer from the bottom up, then of an LSTM every c."""
+"""The parts of a state, (B, H) each: h of every layer from the bottom up, then c of an LSTM."""
 
 
 class CellStack(nn.Module):
     """Layers of GRU or LSTM cells, one step at a time; equations in `weir.training.models.cells`.
 
-    Initialisation: as of `weir.training.models.recurrent.Recurrent`.
+    Initialisation: as in `weir.training.models.recurrent.Recurrent`.
 
     Args:
-        cell: which.
+        cell: of all layers.
         token_size: E, of a token's embedding.
         context_size: W; the first layer reads embedding and context.
         hidden: H.
-        layers: how many.
+        layers: number of layers.
         dropout: between layers.
     """
 

@@ -1,4 +1,4 @@
-"""What comes before the first layer of a sequence network: words or frames become vectors."""
+"""Inputs of sequence networks: words or frames become vectors."""
 
 import torch
 from torch import Tensor, nn
@@ -8,18 +8,18 @@ from weir.training.models.spelling import Spelling, small_embedding
 
 
 class WordInputs(nn.Module):
-    """Vectors of words: an embedding for each, and beside it, if wanted, what its letters tell.
+    """Word vectors: an embedding of each word, optionally with a vector of its letters.
 
     Takes tokens (B, T) of int64, 0 for padding, and letters (B, T, L) of int64 if it was made with
     `characters`, else None. Returns (B, T, width).
 
     Args:
-        words: how many there are, padding (0) included.
+        words: number of words, padding (0) included.
         word_size: of a word's embedding.
-        characters: how many there are, padding (0) included; 0: look at no letters.
+        characters: number of letters, padding (0) included; 0: no letters are read.
         character_size: of a letter's embedding.
-        spelling_width: of what the letters of a word become.
-        dropout: the share of the result set to 0 in training.
+        spelling_width: of the vector of a word's letters.
+        dropout: share of the result set to 0 in training.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class WordInputs(nn.Module):
         """Vectors (B, T, width) of tokens (B, T) and their letters (B, T, L).
 
         Raises:
-            ModelError: letters are missing, or given to a network that looks at none.
+            ModelError: letters are missing, or given to a network that reads none.
         """
         if (characters is None) != (self.spelling is None):
             expected = "none" if self.spelling is None else "some"
@@ -55,14 +55,14 @@ class WordInputs(nn.Module):
 
 
 class FrameInputs(nn.Module):
-    """Bytes made into what a network was trained on, inside the graph, where no client can get it wrong.
+    """Normalised frames: bytes become float32 inside the graph, so a client sends raw bytes.
 
     Takes frames (B, T, features) of uint8. Returns (frames / 255 - mean) / std as float32.
 
     Args:
         features: of a frame.
-        mean: of the training data, as shares of 255.
-        std: likewise.
+        mean: of the training data, divided by 255.
+        std: of the training data, divided by 255.
     """
 
     def __init__(self, features: int, mean: float, std: float) -> None:

@@ -1,4 +1,4 @@
-"""Sequence networks from plain numbers and names, as a recipe has them."""
+"""Factory of sequence networks, from the numbers and names of a recipe."""
 
 from typing import Literal, TypedDict, Unpack, get_args
 
@@ -19,7 +19,7 @@ EncoderKind = Literal["rnn", "gru", "lstm", "tdnn"]
 
 
 class EncoderOptions(TypedDict, total=False):
-    """What may be said of an encoder; absent: as `build_encoder` has it."""
+    """Options of an encoder; defaults as in `build_encoder`."""
 
     layers: int
     bidirectional: bool
@@ -28,7 +28,7 @@ class EncoderOptions(TypedDict, total=False):
 
 
 class LetterOptions(TypedDict, total=False):
-    """What may be said of the letters of words; absent: as `WordInputs` has it."""
+    """Options of letters; defaults as in `WordInputs`."""
 
     characters: int
     character_size: int
@@ -45,19 +45,19 @@ def build_encoder(
     dropout: float = 0.0,
     truncate_steps: int | None = None,
 ) -> Encoder:
-    """An encoder with fresh weights, drawn from torch's global generator.
+    """Build an encoder with fresh weights, drawn from torch's global generator.
 
     Args:
         kind: of network.
-        inputs: the size of a step's vector.
-        hidden: the size of a state in each direction.
-        layers: how many. A TDNN's delays double from layer to layer, from 1 on.
-        bidirectional: also from the end to the beginning. A TDNN sees both sides in any case.
+        inputs: size of a step's vector.
+        hidden: size of a state per direction.
+        layers: number of layers. The delays of a TDNN double from layer to layer, from 1.
+        bidirectional: also from end to beginning. A TDNN always reads both sides.
         dropout: between recurrent layers; after each layer of a TDNN.
         truncate_steps: see `Recurrent`.
 
     Raises:
-        ModelError: no such kind, or a setting that does not fit it.
+        ModelError: unknown kind, or a setting that does not fit it.
     """
     if kind not in get_args(EncoderKind):
         raise ModelError(f"unknown encoder {kind!r}; there are {', '.join(get_args(EncoderKind))}")
@@ -89,17 +89,17 @@ def build_text_classifier(
     letters: LetterOptions | None = None,
     **encoder: Unpack[EncoderOptions],
 ) -> WordNetwork:
-    """A network that gives a sentence one class.
+    """Build a network that gives a sentence one class.
 
     Args:
         kind: of encoder.
-        words: in the vocabulary, padding (0) included.
-        classes: how many.
+        words: of the vocabulary, padding (0) included.
+        classes: number of classes.
         word_size: of a word's embedding.
         hidden: see `build_encoder`.
         pool: see `SequenceClassifier`.
         head_dropout: on the word vectors and before the output.
-        letters: None or without `characters`: the network reads tokens only.
+        letters: None, or without `characters`: the network reads tokens only.
         encoder: see `build_encoder`.
     """
     inputs = WordInputs(words, word_size, dropout=head_dropout, **(letters or {}))
@@ -123,7 +123,7 @@ def build_text_tagger(
     letters: LetterOptions | None = None,
     **encoder: Unpack[EncoderOptions],
 ) -> WordNetwork:
-    """A network that gives each word of a sentence a class; arguments as `build_text_classifier`."""
+    """Build a network that gives each word a class; arguments as `build_text_classifier`."""
     inputs = WordInputs(words, word_size, dropout=head_dropout, **(letters or {}))
     core = Tagger(
         build_encoder(kind, inputs.width, hidden, **encoder), classes=classes, dropout=head_dropout
@@ -143,14 +143,14 @@ def build_frame_classifier(
     head_dropout: float = 0.0,
     **encoder: Unpack[EncoderOptions],
 ) -> FrameNetwork:
-    """A network that gives a sequence of byte frames one class.
+    """Build a network that gives a sequence of byte frames one class.
 
     Args:
         kind: of encoder.
         features: of a frame.
-        mean: of the training data, as shares of 255.
-        std: likewise.
-        classes: how many.
+        mean: of the training data, divided by 255.
+        std: of the training data, divided by 255.
+        classes: number of classes.
         hidden: see `build_encoder`.
         pool: see `SequenceClassifier`.
         head_dropout: before the output.

@@ -1,8 +1,8 @@
-"""Inception v1, which is GoogLeNet: blocks that look at four scales at once.
+"""Inception v1 (GoogLeNet): blocks with convolutions of several sizes side by side.
 
-C. Szegedy et al., "Going Deeper with Convolutions", CVPR 2015 (arXiv:1409.4842), table 1 and figure 3. Layers
-are named as in torchvision's weights, so that both forms of the network are one class. Batch normalisation
-came later: S. Ioffe, C. Szegedy, "Batch Normalization", ICML 2015.
+C. Szegedy et al., "Going Deeper with Convolutions", CVPR 2015 (arXiv:1409.4842), table 1 and figure
+3. Layers are named as in torchvision's weights, so one class serves both forms of the network.
+Batch normalisation came later: S. Ioffe, C. Szegedy, "Batch Normalization", ICML 2015.
 """
 
 import functools
@@ -25,7 +25,7 @@ SMALL_SIDES = range(24, 65)
 
 
 class BlockWidths(NamedTuple):
-    """One row of table 1: the maps of each convolution in a block."""
+    """One row of table 1: the feature maps of each convolution in a block."""
 
     one: int
     reduce3: int
@@ -51,23 +51,26 @@ TABLE_1 = {
 class InceptionV1(nn.Module):
     """Inception v1: 6,998,552 parameters as published, without its auxiliary classifiers.
 
-    Takes normalised float32 pictures (B, C, H, W). Returns logits (B, classes); in training and with
-    auxiliary classifiers, `WithAuxiliary`.
+    Takes normalised float32 pictures (B, C, H, W). Returns logits (B, classes); in training mode
+    with auxiliary classifiers, `WithAuxiliary`.
 
     Args:
-        classes: how many.
+        classes: number of classes.
         height: 224, or 24 to 64 for the small form.
-        width: likewise.
+        width: see `height`.
         channels: 1 grey or 3 colours.
-        auxiliary: with the two classifiers that help the training.
-        batch_norm: in place of biases and of the stem's response normalisation. None: in the small form.
-        as_torchvision: as the weights of torchvision's GoogLeNet were trained. Deviations: 3 x 3 in place of
-            the paper's 5 x 5, 2 x 2 in place of 3 x 3 in the last pooling, and half the dropout.
-        transform_input: pictures come normalised by ImageNet's mean and deviation, where the weights expect
-            (x - 0.5) / 0.5.
+        auxiliary: with the two auxiliary classifiers of section 5.
+        batch_norm: in place of biases and of the stem's response normalisation. None: small form
+            only.
+        as_torchvision: with the layout of torchvision's GoogLeNet weights. Deviations: 3 x 3 in
+            place of the paper's 5 x 5, 2 x 2 in place of 3 x 3 in the last pooling, and half the
+            dropout.
+        transform_input: renormalise pictures from ImageNet's mean and deviation to (x - 0.5) / 0.5,
+            which the weights expect.
 
-    Deviation: the small form has half of table 1's maps, a stem of 3 x 3 in place of 7 x 7 / 2 without its
-    second pooling, and half the dropout; of a small picture's side a 32nd would be less than 1 otherwise.
+    Deviation: the small form has half of table 1's feature maps, a stem of 3 x 3 in place of 7 x 7
+        / 2
+    without its second pooling, and half the dropout. The full form divides a side by 32.
     """
 
     def __init__(
@@ -115,12 +118,12 @@ class InceptionV1(nn.Module):
         self.inception4e = block("4e", 528)
         self.inception5a = block("5a", 832)
         self.inception5b = block("5b", 832)
-        self.aux1: AuxiliaryClassifier | None = None
-        self.aux2: AuxiliaryClassifier | None = None
+        self.aux1: AuxiliaryClassifierV1 | None = None
+        self.aux2: AuxiliaryClassifierV1 | None = None
         if auxiliary:
             is_published = not (is_small or as_torchvision)
             head = functools.partial(
-                AuxiliaryClassifier, classes=classes, batch_norm=norm, is_published=is_published
+                AuxiliaryClassifierV1, classes=classes, batch_norm=norm, is_published=is_published
             )
             self.aux1, self.aux2 = head(512 // share), head(528 // share)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
@@ -148,7 +151,7 @@ class InceptionV1(nn.Module):
 
 
 class InceptionBlock(nn.Module):
-    """Figure 2b: 1 x 1, 3 x 3, 5 x 5 and pooling side by side, each reduced by 1 x 1 convolutions."""
+    """Figure 2b: 1 x 1, 3 x 3, 5 x 5 and pooling side by side, with 1 x 1 reductions."""
 
     def __init__(
         self, inputs: int, widths: BlockWidths, *, batch_norm: bool, last_kernel: int
@@ -174,10 +177,10 @@ class InceptionBlock(nn.Module):
         return torch.cat([branch(maps) for branch in branches], dim=1)
 
 
-class AuxiliaryClassifier(nn.Module):
+class AuxiliaryClassifierV1(nn.Module):
     """Section 5: a small network on the output of 4a or 4d, in training only.
 
-    Deviation, but for the published form: an adaptive pooling, so that maps of any size become 4 x 4.
+    Deviation, except in the published form: adaptive pooling makes feature maps of any size 4 x 4.
     """
 
     def __init__(self, inputs: int, *, classes: int, batch_norm: bool, is_published: bool) -> None:
@@ -201,6 +204,6 @@ def _is_small(height: int, width: int) -> bool:
     if (height, width) == (224, 224):
         return False
     raise ModelError(
-        f"inception v1 takes pictures of 224 x 224, or of {SMALL_SIDES[0]} to {SMALL_SIDES[-1]} pixels a "
-        f"side, got {height} x {width}"
+        f"inception v1: expected pictures of 224 x 224, or of {SMALL_SIDES[0]} to "
+        f"{SMALL_SIDES[-1]} pixels a side, got {height} x {width}"
     )

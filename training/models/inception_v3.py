@@ -1,8 +1,8 @@
 """Inception v3: convolutions factorised into smaller and asymmetric ones.
 
-C. Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016 (arXiv:1512.00567),
-table 1 and figures 5 to 7 and 10. Layers are named, and where the paper is silent laid out, as in torchvision's
-weights; every convolution is batch-normalised.
+C. Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016
+(arXiv:1512.00567), table 1 and figures 5 to 7 and 10. Names, and details that the paper leaves
+open, are those of torchvision's weights; every convolution is batch-normalised.
 """
 
 import torch
@@ -23,21 +23,21 @@ SMALL_SIDES = range(32, 65)
 class InceptionV3(nn.Module):
     """Inception v3: 23,834,568 parameters for 1,000 classes, without its auxiliary classifier.
 
-    Takes normalised float32 pictures (B, C, H, W). Returns logits (B, classes); in training and with the
-    auxiliary classifier, `WithAuxiliary`.
+    Takes normalised float32 pictures (B, C, H, W). Returns logits (B, classes); in training mode
+    with the auxiliary classifier, `WithAuxiliary`.
 
     Args:
-        classes: how many.
+        classes: number of classes.
         height: 299, or 32 to 64 for the small form.
-        width: likewise.
+        width: see `height`.
         channels: 1 grey or 3 colours.
-        auxiliary: with the classifier that helps the training (section 4).
-        transform_input: pictures come normalised by ImageNet's mean and deviation, where the weights expect
-            (x - 0.5) / 0.5.
+        auxiliary: with the auxiliary classifier of section 4.
+        transform_input: renormalise pictures from ImageNet's mean and deviation to (x - 0.5) / 0.5,
+            which the weights expect.
 
-    Deviations: torchvision's. The stem is table 1's up to its second pooling, which comes one convolution
-    later here, and the first of three blocks at 35 x 35 is narrower. The small form keeps all widths and
-    halves the picture once before them, where the stem would do so three times.
+    Deviations, as in torchvision: the second pooling of table 1's stem comes one convolution later,
+    and the first of three blocks at 35 x 35 is narrower. The small form keeps all widths; its stem
+    halves the picture once, not three times.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class InceptionV3(nn.Module):
         self.Mixed_6c = BlockC(768, inner=160)
         self.Mixed_6d = BlockC(768, inner=160)
         self.Mixed_6e = BlockC(768, inner=192)
-        self.AuxLogits = AuxiliaryClassifier(classes, is_small=is_small) if auxiliary else None
+        self.AuxLogits = AuxiliaryClassifierV3(classes, is_small=is_small) if auxiliary else None
         self.Mixed_7a = ReductionD(768)
         self.Mixed_7b = BlockE(1280)
         self.Mixed_7c = BlockE(2048)
@@ -139,7 +139,7 @@ class ReductionB(nn.Module):
 
 
 class BlockC(nn.Module):
-    """Figure 6: 7 x 7 as 1 x 7 and 7 x 1, once and twice over, at 17 x 17."""
+    """Figure 6: 7 x 7 as 1 x 7 and 7 x 1, once and twice, at 17 x 17."""
 
     def __init__(self, inputs: int, *, inner: int) -> None:
         super().__init__()
@@ -218,8 +218,8 @@ class BlockE(nn.Module):
         )
 
 
-class AuxiliaryClassifier(nn.Module):
-    """Section 4: one small network on the last maps at 17 x 17, in training only."""
+class AuxiliaryClassifierV3(nn.Module):
+    """Section 4: a small network on the last feature maps at 17 x 17, in training only."""
 
     def __init__(self, classes: int, *, is_small: bool) -> None:
         super().__init__()
@@ -249,6 +249,6 @@ def _is_small(height: int, width: int) -> bool:
     if (height, width) == (299, 299):
         return False
     raise ModelError(
-        f"inception v3 takes pictures of 299 x 299, or of {SMALL_SIDES[0]} to {SMALL_SIDES[-1]} pixels a "
-        f"side, got {height} x {width}"
+        f"inception v3: expected pictures of 299 x 299, or of {SMALL_SIDES[0]} to "
+        f"{SMALL_SIDES[-1]} pixels a side, got {height} x {width}"
     )

@@ -1,4 +1,10 @@
-"""What the Inception networks share: their convolution, and the input their published weights expect."""
+"""Layers of the Inception networks: convolution, input normalisation and auxiliary classifiers.
+
+Auxiliary classifiers compute logits from the middle of a network and exist in training only. A
+network that has them returns `WithAuxiliary` in training mode, and its logits alone otherwise. A
+network built without them ignores their weights in a state dict, be it a finished run's or one in
+torchvision's layout.
+"""
 
 from typing import NamedTuple
 
@@ -10,7 +16,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Convolution(nn.Module):
-    """Convolution, a bias or batch normalisation, ReLU; named as in torchvision's weights."""
+    """Convolution, bias or batch normalisation, ReLU; named as in torchvision's weights."""
 
     def __init__(
         self,
@@ -32,9 +38,9 @@ class Convolution(nn.Module):
 
 
 def from_imagenet(image: Tensor) -> Tensor:
-    """Pictures normalised by ImageNet's mean and deviation, normalised to (x - 0.5) / 0.5 instead.
+    """Renormalise pictures (B, 3, H, W) from ImageNet's mean and deviation to (x - 0.5) / 0.5.
 
-    (B, 3, H, W) to the same. The Inception weights in torchvision's layout were trained on the latter.
+    The Inception weights in torchvision's layout were trained on the latter.
     """
     mean = image.new_tensor(IMAGENET_MEAN)[:, None, None]
     std = image.new_tensor(IMAGENET_STD)[:, None, None]
@@ -42,7 +48,7 @@ def from_imagenet(image: Tensor) -> Tensor:
 
 
 class WithAuxiliary(NamedTuple):
-    """What a network with auxiliary classifiers returns in training: logits (B, classes) of each."""
+    """The logits (B, classes) of a network and of its auxiliary classifiers, in training."""
 
     logits: Tensor
     auxiliary: tuple[Tensor, ...]
@@ -51,7 +57,7 @@ class WithAuxiliary(NamedTuple):
 def drop_auxiliary_weights(
     network: nn.Module, state: dict[str, Tensor], _prefix: str, *_others: object
 ) -> None:
-    """A load_state_dict pre-hook: weights of auxiliary classifiers the network does not have are no error."""
+    """load_state_dict pre-hook: drop weights of auxiliary classifiers that the network lacks."""
     heads = {name for name, _ in network.named_children() if name.lower().startswith("aux")}
     for name in list(state):
         head = name.partition(".")[0]

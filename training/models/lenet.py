@@ -1,7 +1,7 @@
-"""LeNet-5, as published and as everyone builds it today.
+"""LeNet-5: as published in 1998, and in its common form today.
 
-Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning Applied to Document Recognition",
-Proceedings of the IEEE 86(11), 1998, section II.B. Layer names are the paper's.
+Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning Applied to Document
+Recognition", Proceedings of the IEEE 86(11), 1998, section II.B. Layer names are the paper's.
 """
 
 import torch
@@ -12,7 +12,7 @@ from weir.training.errors import ModelError
 from weir.training.models.bitmaps import class_codes
 
 C3_INPUTS = (
-    # Table I, a row for each of the 16 maps of C3: the maps of S2 it sees.
+    # Table I: for each of the 16 maps of C3, its input maps of S2.
     (0, 1, 2),
     (1, 2, 3),
     (2, 3, 4),
@@ -31,7 +31,7 @@ C3_INPUTS = (
     (0, 1, 2, 3, 4, 5),
 )
 BACKGROUND = -0.1
-"""The value of paper under the 1998 normalisation; ink is 1.175."""
+"""The value of the background under the 1998 normalisation; ink is 1.175."""
 
 
 class LeNet5(nn.Module):
@@ -79,7 +79,7 @@ class LeNet5Of1998(nn.Module):
         require_size("lenet5-1998", (height, width), {(28, 28), (32, 32)})
         if channels != 1:
             raise ModelError(
-                f"lenet5-1998 takes grey pictures (1 channel), got {channels} channels"
+                f"lenet5-1998: expected grey pictures (1 channel), got {channels} channels"
             )
         self.margin = (32 - height) // 2
         self.c1 = nn.Conv2d(1, 6, kernel_size=5)
@@ -102,7 +102,7 @@ class LeNet5Of1998(nn.Module):
         return logits
 
     def _initialise(self) -> None:
-        """Uniform within 2.4 over the fan-in (appendix A); the subsampling layers start as means."""
+        """Uniform within 2.4 over the fan-in (appendix A); subsampling layers start as means."""
         for layer in (self.c1, self.c5, self.f6):
             bound = 2.4 / layer.weight[0].numel()
             nn.init.uniform_(layer.weight, -bound, bound)
@@ -111,9 +111,9 @@ class LeNet5Of1998(nn.Module):
 
 
 class TrainableSubsampling(nn.Module):
-    """S2 and S4: the sum of each 2 x 2 patch times one coefficient, plus one bias, a map.
+    """S2 and S4: the sum of each 2 x 2 patch, times a coefficient per map, plus a bias.
 
-    (B, C, H, W) to (B, C, H/2, W/2); the squashing function follows outside.
+    (B, C, H, W) to (B, C, H/2, W/2), without the squashing function.
     """
 
     def __init__(self, channels: int) -> None:
@@ -127,14 +127,14 @@ class TrainableSubsampling(nn.Module):
         return sums * self.coefficient + self.bias
 
     def connections(self, output: Tensor) -> int:
-        """Four inputs and a bias an output, as the paper counts: (2 * 2 + 1) * 14 * 14 * 6 = 5,880."""
+        """Four inputs and a bias per output, as in the paper: (2 * 2 + 1) * 14 * 14 * 6 = 5,880."""
         return output[0].numel() * 5
 
 
 class PartialConvolution(nn.Module):
-    """C3: a convolution in which each output map sees only some input maps (Table I).
+    """C3: a convolution in which each output map has only some of the input maps (Table I).
 
-    Holds one kernel for each pair that is connected, so its parameters are the free ones.
+    It holds one kernel per connected pair of maps, so it has no unused parameters.
     """
 
     slots: Tensor
@@ -159,7 +159,7 @@ class PartialConvolution(nn.Module):
         return functional.conv2d(maps, weight, self.bias)
 
     def connections(self, output: Tensor) -> int:
-        """Each free parameter is used once at every place: 1,516 * 10 * 10 = 151,600."""
+        """Each parameter is used once at every place: 1,516 * 10 * 10 = 151,600."""
         return (self.kernels.numel() + self.bias.numel()) * output[0, 0].numel()
 
 
@@ -178,7 +178,7 @@ class RadialBasis(nn.Module):
         return -differences.square().sum(dim=2)
 
     def connections(self, _output: Tensor) -> int:
-        """One a code component: 840 for ten classes."""
+        """One per component of a code: 840 for ten classes."""
         return self.codes.numel()
 
 
@@ -188,7 +188,7 @@ def squash(activation: Tensor) -> Tensor:
 
 
 def require_size(network: str, size: tuple[int, int], allowed: set[tuple[int, int]]) -> None:
-    """Refuse pictures the network was not drawn for."""
+    """Require a picture size that the network is defined for."""
     if size not in allowed:
         known = " or ".join(f"{height} x {width}" for height, width in sorted(allowed))
-        raise ModelError(f"{network} takes pictures of {known}, got {size[0]} x {size[1]}")
+        raise ModelError(f"{network}: expected pictures of {known}, got {size[0]} x {size[1]}")

@@ -1,7 +1,7 @@
-"""What an encoder makes of a batch of sequences, and what is read off it without seeing the padding.
+"""Masking of padding: encoder outputs over a batch, and pooling over the real steps only.
 
-Rows of a batch are padded to one length; `lengths` says how many steps of each are real. Every encoder keeps
-one promise: what stands in the padding changes nothing, and its own states there are 0.
+Rows of a batch are padded to one length; `lengths` gives the real steps of each. Two rules hold for
+every encoder: the values in the padding change no result, and the states there are 0.
 """
 
 from typing import NamedTuple
@@ -15,8 +15,8 @@ class Encoded(NamedTuple):
 
     Attributes:
         states: (B, T, W), one for each step; exactly 0 beyond a row's length.
-        last: (B, W), what a row comes to: of a forward direction the state at its last real step, of a
-            backward direction the one at its first.
+        last: (B, W), the final state of a row: in forward direction that of the last real step, in
+            backward direction that of the first.
     """
 
     states: Tensor
@@ -29,7 +29,7 @@ def real_steps(lengths: Tensor, steps: int) -> Tensor:
 
 
 def without_padding(states: Tensor, lengths: Tensor) -> Tensor:
-    """States (B, T, W) with 0 beyond each row's length, whatever stood there, not-a-number included."""
+    """States (B, T, W) with 0 beyond each row's length; NaN is overwritten too."""
     real = real_steps(lengths, states.shape[1])[:, :, None]  # (B, T, 1)
     return states.masked_fill(~real, 0.0)
 
@@ -41,6 +41,6 @@ def state_at_end(states: Tensor, lengths: Tensor) -> Tensor:
 
 
 def mean_state(states: Tensor, lengths: Tensor) -> Tensor:
-    """(B, W), the mean over each row's real steps, of states (B, T, W) that may be anything beyond."""
+    """(B, W), the mean of states (B, T, W) over each row's real steps."""
     total = without_padding(states, lengths).sum(dim=1)  # (B, W)
     return total / lengths[:, None]

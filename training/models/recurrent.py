@@ -1,8 +1,9 @@
-"""A stack of recurrent layers whose answers padding cannot change, in PyTorch and in the exported graph.
+"""Recurrent encoder: layers of RNN, GRU or LSTM whose results are independent of padding.
 
-The cells are nn.RNN, nn.LSTM and nn.GRU; `weir.training.models.cells` writes them out. PyTorch runs packed
-sequences. torch's exporter cannot: it loses the lengths of an LSTM or GRU and unrolls an RNN. So during an
-export each layer states its ONNX operator itself, with the lengths as its input `sequence_lens`.
+The cells are nn.RNN, nn.LSTM and nn.GRU; `weir.training.models.cells` has their equations. PyTorch
+runs packed sequences. torch's exporter does not: it loses the lengths of an LSTM or GRU and unrolls
+an RNN. During an export each layer therefore emits its ONNX operator itself, with the lengths as
+its input `sequence_lens`.
 """
 
 from collections.abc import Iterator
@@ -19,19 +20,19 @@ from weir.training.models.masking import Encoded, state_at_end, without_padding
 Cell = Literal["rnn", "gru", "lstm"]
 ONNX_OPERATORS = {"rnn": "RNN", "gru": "GRU", "lstm": "LSTM"}
 ONNX_GATES = {
-    # Places of ONNX's gates among torch's: z, r, h of r, z, n; i, o, f, c of i, f, g, o.
+    # Indices of ONNX's gates in torch's order: z, r, h in r, z, n; i, o, f, c in i, f, g, o.
     "rnn": (0,),
     "gru": (1, 0, 2),
     "lstm": (0, 3, 1, 2),
 }
 ONNX_VERSION = 14
-"""The opset of the operators: up to 21 it stays the newest, and ONNX Runtime has CUDA kernels for it."""
+"""Opset of the operators: the newest up to opset 21, and ONNX Runtime has CUDA kernels for it."""
 FORGET_GATE = 1
-"""Its place among an LSTM's gates in torch's order."""
+"""Index of the forget gate of an LSTM in torch's order."""
 
 
 class LayerOutput(NamedTuple):
-    """What one layer hands on during an export, time-major: states (T, B, W) and last (B, W)."""
+    """The outputs of a layer during an export, time-major: states (T, B, W) and last (B, W)."""
 
     states: Tensor
     last: Tensor
@@ -40,23 +41,27 @@ class LayerOutput(NamedTuple):
 class Recurrent(nn.Module):
     """Layers of simple recurrent, GRU or LSTM cells, in one or both directions.
 
-    Takes a sequence (B, T, F) of float32 and lengths (B,) of int64, each from 1 to T. Returns `Encoded`.
+    Takes a sequence (B, T, F) of float32 and lengths (B,) of int64, each from 1 to T. Returns
+    `Encoded`.
 
-    Initialisation: recurrent weights are orthogonal, each gate's on its own (Saxe et al., 2014); biases are 0,
-    an LSTM's forget gate 1 (Jozefowicz et al., 2015, section 3.2); the other weights are torch's.
+    Initialisation: recurrent weights are orthogonal per gate (Saxe et al., 2014). Biases are 0,
+        except 1
+    for the forget gate of an LSTM (Jozefowicz et al., 2015, section 3.2). Other weights are
+    torch's.
 
     Args:
-        cell: which.
+        cell: of all layers.
         inputs: F.
-        hidden: the size of a state in each direction.
-        layers: how many, one above the other.
-        bidirectional: also from the end to the beginning (Schuster & Paliwal, 1997).
-        dropout: between layers, the share of states set to 0 in training.
-        truncate_steps: learn by truncated back-propagation through time (Williams & Peng, 1990). A sequence
-            is cut into pieces of so many steps; states go from piece to piece, gradients do not. None: whole.
+        hidden: size of a state per direction.
+        layers: number of layers.
+        bidirectional: also from end to beginning (Schuster & Paliwal, 1997).
+        dropout: between layers, share of states set to 0 in training.
+        truncate_steps: truncated back-propagation through time (Williams & Peng, 1990). A sequence
+            is split into pieces of this many steps; states pass from piece to piece, gradients do
+            not. None: no truncation.
 
     Raises:
-        ModelError: no such cell, or truncation in both directions.
+        ModelError: unknown cell, or truncation in both directions.
     """
 
     def __init__(
@@ -85,7 +90,7 @@ class Recurrent(nn.Module):
     def forward(self, sequence: Tensor, lengths: Tensor) -> Encoded:
         """States (B, T, width) and last (B, width) of a sequence (B, T, F) with lengths (B,)."""
         if torch.onnx.is_in_onnx_export():
-            return self._stated(sequence, lengths)
+            return self._exported(sequence, lengths)
         if self.truncate_steps is not None:
             return self._truncated(sequence, lengths, self.truncate_steps)
         if int(lengths.min()) == sequence.shape[1]:
@@ -102,7 +107,7 @@ class Recurrent(nn.Module):
         steps = pack_padded_sequence(
             sequence, lengths.cpu(), batch_first=True, enforce_sorted=False
         )
-        last = sequence  # of no layer; the first replaces it
+        last = sequence  # a placeholder; the first layer replaces it
         for number, layer in enumerate(self.stack()):
             if number:
                 steps = steps._replace(data=self.dropout(steps.data))
@@ -111,29 +116,31 @@ class Recurrent(nn.Module):
         return Encoded(states, last)
 
     def _whole(self, sequence: Tensor) -> Encoded:
-        # Without padding there is nothing to pack, and torch's loop over steps is up to a third faster.
-        states, last = sequence.transpose(0, 1), sequence  # (T, B, F); last of no layer
+        # Without padding, torch's loop over unpacked steps is up to a third faster.
+        states, last = sequence.transpose(0, 1), sequence  # (T, B, F); last is a placeholder
         for number, layer in enumerate(self.stack()):
             states, last = layer.whole(self.dropout(states) if number else states)
         return Encoded(states.transpose(0, 1), last)
 
     def _truncated(self, sequence: Tensor, lengths: Tensor, piece_steps: int) -> Encoded:
-        # Not packed: a piece may lie beyond a row's end. Padding comes last, so it changes no real state.
+        # Not packed: a piece may lie beyond a row's end. Padding comes last and changes no real
+        # state.
         states = without_padding(sequence, lengths)
         for number, layer in enumerate(self.stack()):
             states = layer.truncated(self.dropout(states) if number else states, piece_steps)
         return Encoded(without_padding(states, lengths), state_at_end(states, lengths))
 
-    def _stated(self, sequence: Tensor, lengths: Tensor) -> Encoded:
-        output = LayerOutput(sequence.transpose(0, 1), last=sequence)  # (T, B, F), of no layer
+    def _exported(self, sequence: Tensor, lengths: Tensor) -> Encoded:
+        # (T, B, F); `last` is a placeholder.
+        output = LayerOutput(sequence.transpose(0, 1), last=sequence)
         lengths = lengths.to(torch.int32)
         for layer in self.stack():
-            output = layer.stated(output.states, lengths)
+            output = layer.exported(output.states, lengths)
         return Encoded(output.states.transpose(0, 1), output.last)  # (B, T, width), (B, width)
 
 
 class RecurrentLayer(nn.Module):
-    """One layer: a torch module, and the ONNX operator that does the same."""
+    """One layer: a torch module, and the equivalent ONNX operator."""
 
     def __init__(self, cell: Cell, inputs: int, hidden: int, *, bidirectional: bool) -> None:
         super().__init__()
@@ -145,12 +152,12 @@ class RecurrentLayer(nn.Module):
         self._initialise()
 
     def packed(self, steps: PackedSequence) -> tuple[PackedSequence, Tensor]:
-        """The states of packed steps, packed, and the last one (B, W) of each row."""
+        """The packed states of packed steps, and the last state (B, W) of each row."""
         states, state = self.rnn(steps)
         return states, self._last(state)
 
     def whole(self, sequence: Tensor) -> tuple[Tensor, Tensor]:
-        """States (T, B, W) and the last one (B, W) of a sequence (T, B, F) whose rows are all T long."""
+        """States (T, B, W) and last state (B, W) of a sequence (T, B, F) without padding."""
         states, state = self.rnn(sequence)
         return states, self._last(state)
 
@@ -159,7 +166,7 @@ class RecurrentLayer(nn.Module):
         return last.transpose(0, 1).flatten(1)  # (B, W)
 
     def truncated(self, sequence: Tensor, piece_steps: int) -> Tensor:
-        """States (B, T, H) of a sequence (B, T, F); no gradient goes from one piece to the one before."""
+        """States (B, T, H) of a sequence (B, T, F); no gradient passes to an earlier piece."""
         pieces, state = [], None
         for piece in torch.split(sequence.transpose(0, 1), piece_steps):  # (piece_steps, B, F)
             states, state = self.rnn(piece, state)
@@ -170,9 +177,9 @@ class RecurrentLayer(nn.Module):
         return torch.cat(pieces).transpose(0, 1)  # (B, T, H)
 
     def step(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The next state, h or h and c of (B, H) each, of one step (B, F); an empty state is 0.
+        """The next state, h or h and c of (B, H) each, after one step (B, F).
 
-        Only for one direction.
+        An empty state stands for zeros. Only for one direction.
         """
         before = tuple(part[None] for part in state)  # (1, B, H)
         known = None if not before else before if self.cell == "lstm" else before[0]
@@ -180,8 +187,8 @@ class RecurrentLayer(nn.Module):
         parts: tuple[Tensor, ...] = after if self.cell == "lstm" else (after,)
         return tuple(part.squeeze(0) for part in parts)  # (B, H)
 
-    def stated(self, sequence: Tensor, lengths: Tensor) -> LayerOutput:
-        """The layer as one ONNX operator, for a sequence (T, B, F) and int32 lengths (B,)."""
+    def exported(self, sequence: Tensor, lengths: Tensor) -> LayerOutput:
+        """The outputs as one ONNX operator, of a sequence (T, B, F) and int32 lengths (B,)."""
         steps, rows, _ = sequence.shape
         shapes = [(steps, self.directions, rows, self.hidden), (self.directions, rows, self.hidden)]
         if self.cell == "lstm":
@@ -203,11 +210,12 @@ class RecurrentLayer(nn.Module):
         return LayerOutput(states, last.transpose(0, 1).flatten(1))  # (T, B, W), (B, W)
 
     def _onnx_weights(self) -> tuple[Tensor, Tensor, Tensor]:
-        """W (D, G·H, F), R (D, G·H, H) and B (D, 2·G·H): the operator's inputs, with its order of gates.
+        """W (D, G·H, F), R (D, G·H, H) and B (D, 2·G·H): inputs of the operator, in its gate order.
 
-        Computed outside the trace, so that they become constants: traced, the reordering would be nodes of
-        the graph, which torch's exporter does not fold. Kept as buffers, they would be stale whenever a
-        weight changes. torch's list `_flat_weights` holds the real weights, not the trace's stand-ins.
+        They are computed outside the trace and become constants. Inside it, the reordering would
+        add graph nodes, which torch's exporter does not fold. As buffers, they would be stale after
+        each change of a weight. torch's list `_flat_weights` holds the real weights, not traced
+        ones.
         """
         with _disable_current_modes(), torch.no_grad():
             weights = self.rnn._flat_weights  # noqa: SLF001
@@ -237,12 +245,12 @@ def _check(cell: str, layers: int, truncate_steps: int | None, *, bidirectional:
     if cell not in ONNX_OPERATORS:
         raise ModelError(f"unknown cell {cell!r}; there are {', '.join(ONNX_OPERATORS)}")
     if layers < 1:
-        raise ModelError(f"expected at least 1 layer, got {layers}")
+        raise ModelError(f"layers: expected at least 1, got {layers}")
     if truncate_steps is None:
         return
     if truncate_steps < 1:
-        raise ModelError(f"expected to truncate after at least 1 step, got {truncate_steps}")
+        raise ModelError(f"truncate_steps: expected at least 1, got {truncate_steps}")
     if bidirectional:
         raise ModelError(
-            "truncated back-propagation runs forward only, got a bidirectional network"
+            "truncate_steps: expected a unidirectional network, got a bidirectional one"
         )

@@ -1,6 +1,6 @@
-"""Encoder-decoders: a sequence in, another one out, of its own length.
+"""Encoder-decoder: maps a sequence to another sequence of any length.
 
-`encode` and `step` are the two graphs of an export; `forward` is for training.
+`encode` and `step` become the two graphs of an export; `forward` is for training.
 """
 
 import torch
@@ -15,29 +15,31 @@ from weir.training.models.spelling import small_embedding
 class EncoderDecoder(nn.Module):
     """A recurrent encoder, and a decoder that attends to its states (Bahdanau et al., 2015).
 
-    Without attention the decoder sees the encoder's last state at every step (Cho et al., 2014; the first
-    state alone, as in Sutskever et al., 2014, is the case of a context it learns to ignore).
+    Without attention the decoder reads the encoder's last state at every step (Cho et al., 2014). A
+    decoder that reads it once, as in Sutskever et al., 2014, is the special case of an ignored
+    context.
 
-    Deviation: the first decoder state is a tanh layer of what the encoder comes to in both directions; in
-    Bahdanau et al. of the backward direction alone. An LSTM's c begins likewise.
+    Deviation: the first decoder state is a tanh layer of the final encoder states in both
+        directions; in
+    Bahdanau et al. of the backward direction only. The first c of an LSTM is computed the same way.
 
     Args:
-        source_words: how many, padding (0) included.
-        target_words: V, likewise.
-        cell: of both sides.
+        source_words: size of the source vocabulary, padding (0) included.
+        target_words: V, size of the target vocabulary, padding (0) included.
+        cell: of encoder and decoder.
         word_size: of the embeddings of both sides.
-        hidden: of a state, in each direction of the encoder, and in the decoder.
+        hidden: of a state, per direction of the encoder, and in the decoder.
         layers: of the encoder.
         decoder_layers: of the decoder.
-        bidirectional: the encoder reads from both ends.
+        bidirectional: the encoder reads in both directions.
         attends: with attention.
         attention_size: of its projections; None: `hidden`.
         readout_size: of the layer before the output; None: `word_size`.
         dropout: see `Recurrent` and `Decoder`; also on the source's embeddings.
-        is_tied: the output's weights are the target's embedding.
+        is_tied: the output layer shares the weights of the target embedding.
 
     Raises:
-        ModelError: no such cell, or settings that do not fit.
+        ModelError: unknown cell, or settings that do not fit.
     """
 
     def __init__(
@@ -79,16 +81,16 @@ class EncoderDecoder(nn.Module):
 
     @property
     def attends(self) -> bool:
-        """Whether the decoder looks at the encoder's states."""
+        """Whether the decoder has attention."""
         return self.decoder.attention is not None
 
     @property
     def state_size(self) -> int:
-        """S, of the decoder's state: layers * hidden, of an LSTM twice that."""
+        """S, the size of the decoder's state: layers * hidden, and twice that for an LSTM."""
         return self.decoder.cells.state_size
 
     def encode(self, tokens: Tensor, lengths: Tensor) -> Memory:
-        """The memory of tokens (B, T) with lengths (B,), int64 both."""
+        """The memory of tokens (B, T) with lengths (B,), both int64."""
         vectors = self.dropout(self.embedding(tokens))  # (B, T, E)
         states, last = self.encoder(vectors, lengths)  # (B, T, W), (B, W)
         state = torch.tanh(self.first(last))  # (B, S)
@@ -97,7 +99,7 @@ class EncoderDecoder(nn.Module):
         return Memory(states, self.decoder.attention.keys(states), state, context=None)
 
     def step(self, previous: Tensor, state: Tensor, memory: Memory, lengths: Tensor) -> Step:
-        """One step of each row, after the token `previous` (B,) and from a state (B, S)."""
+        """One decoder step of each row, after tokens `previous` (B,), from states (B, S)."""
         return self.decoder.step(previous, state, memory, lengths)
 
     def forward(
@@ -107,10 +109,7 @@ class EncoderDecoder(nn.Module):
         previous: Tensor,
         forced: Tensor | None = None,
     ) -> Tensor:
-        """Logits (B, U, V) of the tokens that follow `previous` (B, U): the target, moved by the begin.
-
-        Arguments as `readouts`.
-        """
+        """Logits (B, U, V) of the tokens after `previous` (B, U); arguments as `readouts`."""
         return self.project(self.readouts(tokens, lengths, previous, forced))
 
     def readouts(
@@ -120,13 +119,14 @@ class EncoderDecoder(nn.Module):
         previous: Tensor,
         forced: Tensor | None = None,
     ) -> Tensor:
-        """What `project` makes logits of, (B, U, R): a loss may leave padding out before that product.
+        """The inputs of `project`, (B, U, R); a loss may drop padding before that product.
 
         Args:
             tokens: (B, T), the source.
             lengths: (B,), of the source.
-            previous: (B, U).
-            forced: (B, U) bool, where a step sees that token, see `Decoder.readouts`; None: everywhere.
+            previous: (B, U), the target after the begin token.
+            forced: (B, U) bool, True where a step reads `previous`, see `Decoder.readouts`; None:
+                all.
         """
         return self.decoder.readouts(previous, self.encode(tokens, lengths), lengths, forced)
 

@@ -1,7 +1,7 @@
-"""Networks over sequences: one answer for each (classification), or one for each step (tagging).
+"""Sequence networks: one class per sequence (classification) or per step (tagging).
 
-Put together from parts: inputs make vectors, an encoder makes states, a head makes logits. The names of
-`forward`'s arguments in `WordNetwork` and `FrameNetwork` are the names of the exported graph's inputs.
+A network has three parts: inputs compute vectors, an encoder states, a head logits. The argument
+names of `forward` in `WordNetwork` and `FrameNetwork` are the input names of the exported graph.
 """
 
 from typing import Literal
@@ -24,13 +24,13 @@ class SequenceClassifier(nn.Module):
     Takes vectors (B, T, F) of float32 and lengths (B,) of int64. Returns logits (B, classes).
 
     Args:
-        encoder: makes states of vectors.
-        classes: how many.
+        encoder: of the vectors.
+        classes: number of classes.
         pool: classify by the encoder's last state, or by the mean of its states.
         dropout: before the output, in training.
 
     Raises:
-        ModelError: no such pooling.
+        ModelError: unknown pooling.
     """
 
     def __init__(
@@ -55,12 +55,12 @@ class SequenceClassifier(nn.Module):
 class Tagger(nn.Module):
     """Encoder and head of a network that gives each step of a sequence a class.
 
-    Takes vectors (B, T, F) of float32 and lengths (B,) of int64. Returns logits (B, T, classes). Beyond a
-    row's length they are those of a state of 0: the output's bias.
+    Takes vectors (B, T, F) of float32 and lengths (B,) of int64. Returns logits (B, T, classes).
+    Beyond a row's length the state is 0, so the logits there are the bias of the output layer.
 
     Args:
-        encoder: makes states of vectors.
-        classes: how many.
+        encoder: of the vectors.
+        classes: number of classes.
         dropout: before the output, in training.
     """
 
@@ -86,16 +86,16 @@ class WordNetwork(nn.Module):
         self.core = core
 
     def forward(self, tokens: Tensor, lengths: Tensor, characters: Tensor | None = None) -> Tensor:
-        """Logits of tokens (B, T), lengths (B,) and, where the network reads them, letters (B, T, L).
+        """Logits of tokens (B, T), lengths (B,) and, if the network reads them, letters (B, T, L).
 
-        All of int64; words from 1 and letters from 1, 0 is padding.
+        All are int64; 0 is padding, words and letters begin at 1.
         """
         logits: Tensor = self.core(self.inputs(tokens, characters), lengths)
         return logits
 
 
 class FrameNetwork(nn.Module):
-    """A classifier or tagger of frames of bytes, such as the rows of a picture."""
+    """A classifier or tagger of byte frames, such as the rows of a picture."""
 
     def __init__(self, inputs: FrameInputs, core: SequenceClassifier | Tagger) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
-"""Networks that forecast a series from its last values, and from those of other columns.
+"""Forecasting networks: the next values of a series from its last values and other columns.
 
-They take and give the numbers as they were measured: the scaling is part of the network. The window is always
-as long as in training. AR and NARX look one step ahead, and for more steps read their own outputs back;
-recurrent networks give all steps at once. The name of `Forecaster.forward`'s argument is the name of the
-exported graph's input.
+Inputs and outputs are in measured units; the scaling is part of the network. The window has the
+same length as in training. AR and NARX forecast one step and feed their outputs back for further
+steps; recurrent networks forecast all steps at once. The argument name of `Forecaster.forward` is
+the input name of the exported graph.
 """
 
 from collections.abc import Sequence
@@ -21,18 +21,19 @@ Kind = Literal["ar", "narx", "rnn", "gru", "lstm"]
 class OneStep(nn.Module):
     """The next value from lagged ones: AR without hidden units, NARX with them.
 
-    NARX: y(t+1) = f(y(t) … y(t-n+1), u(t) … u(t-m+1)), f a multilayer perceptron (T. Lin, B. Horne, P. Tino,
-    C. Giles, "Learning long-term dependencies in NARX recurrent neural networks", IEEE Trans. Neural Networks
-    7(6), 1996). Takes a window (B, T, F), returns (B, 1).
+    NARX: y(t+1) = f(y(t) … y(t-n+1), u(t) … u(t-m+1)), f a multilayer perceptron (T. Lin, B. Horne,
+        P.
+    Tino, C. Giles, "Learning long-term dependencies in NARX recurrent neural networks", IEEE Trans.
+    Neural Networks 7(6), 1996). Takes a window (B, T, F), returns (B, 1).
 
-    Deviation: beside the perceptron there may be a linear map, as in AR. tanh saturates on levels that training
-    never saw; a linear map goes on.
+    Deviation: a linear map may be added to the perceptron, as in AR. tanh saturates at levels that
+    training never saw; a linear map does not.
 
     Args:
         features: F, the series itself first.
-        lags: how many of its last values are read.
-        exogenous_lags: likewise of the others.
-        hidden: units of the perceptron; none: the linear map alone.
+        lags: number of last values of the series that are read.
+        exogenous_lags: number of last values of the other columns.
+        hidden: units of the perceptron; None: the linear map only.
         dropout: on hidden units, in training.
         linear: with the linear map.
     """
@@ -72,11 +73,11 @@ class OneStep(nn.Module):
 
 
 class FedBack(nn.Module):
-    """Many steps of a network that looks one ahead.
+    """Recursive forecast: many steps of a one-step network.
 
-    In training it gives one step, from what was measured (the series-parallel form); in eval mode `horizon`
-    steps, each from the ones it gave before (the parallel form). What the other columns will be is not known:
-    they stay at their last values.
+    In training it returns one step, from measured values (series-parallel form). In eval mode it
+    returns `horizon` steps, each from its earlier outputs (parallel form). The future of the other
+    columns is unknown; they keep their last values.
     """
 
     def __init__(self, step: OneStep, horizon: int) -> None:
@@ -96,10 +97,11 @@ class FedBack(nn.Module):
 
 
 class ReadWhole(nn.Module):
-    """All steps at once from the last state of a recurrent network that read the window.
+    """Direct forecast: all steps at once from the last state of a recurrent network.
 
-    With `linear`, a linear map of the window beside it, for the reason given in `OneStep`: the autoregressive
-    part of G. Lai et al., "Modeling long- and short-term temporal patterns", SIGIR 2018.
+    With `linear`, a linear map of the window is added, for the reason given in `OneStep`. It is the
+    autoregressive part of G. Lai et al., "Modeling long- and short-term temporal patterns", SIGIR
+    2018.
     """
 
     def __init__(
@@ -128,12 +130,12 @@ class ReadWhole(nn.Module):
 
 
 class Forecaster(nn.Module):
-    """A network between scaling and its reverse.
+    """A forecasting network with scaling of its inputs and outputs.
 
     Args:
-        core: (B, T, F) of scaled values to scaled forecasts (B, horizon).
-        mean: of each column's training part.
-        std: likewise.
+        core: maps scaled values (B, T, F) to scaled forecasts (B, horizon).
+        mean: of each column, over its training part.
+        std: of each column, over its training part.
     """
 
     mean: Tensor
@@ -146,7 +148,7 @@ class Forecaster(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
 
     def forward(self, history: Tensor) -> Tensor:
-        """Forecasts (B, horizon) of the last values (B, T, F), both as measured; in training see `FedBack`."""
+        """Forecasts (B, horizon) of values (B, T, F); (B, 1) in training, see `FedBack`."""
         scaled = (history - self.mean) / self.std
         ahead: Tensor = self.core(scaled)
         return ahead * self.std[0] + self.mean[0]
@@ -165,19 +167,19 @@ def build_forecaster(
     dropout: float = 0.0,
     linear: bool = True,
 ) -> Forecaster:
-    """A network with fresh weights, drawn from torch's global generator.
+    """Build a network with fresh weights, drawn from torch's global generator.
 
     Args:
-        kind: a linear map of the lags, a perceptron of them, or a recurrent cell that reads the window.
-        mean: of each column, the series first; how many there are, is F.
-        std: likewise.
-        lags: how many of the last values are read.
-        horizon: how many values are forecast.
-        exogenous_lags: of the other columns, with ar and narx; none: as many.
-        hidden: units of a layer, with all but ar.
+        kind: ar: a linear map of the lags; narx: a perceptron of them; else a recurrent cell.
+        mean: of each of the F columns, the series first.
+        std: of each of the F columns.
+        lags: number of last values that are read.
+        horizon: number of values that are forecast.
+        exogenous_lags: lags of the other columns, for ar and narx; None: `lags`.
+        hidden: units of a layer; ar has none.
         layers: of recurrent cells.
         dropout: in training.
-        linear: a linear map of the window beside the network.
+        linear: add a linear map of the window.
 
     Raises:
         ModelError: settings that do not fit each other.
@@ -196,7 +198,7 @@ def build_forecaster(
         core = FedBack(step, horizon)
     else:
         if exogenous_lags is not None:
-            raise ModelError(f"{kind}: reads {lags} values of each column, not {exogenous_lags}")
+            raise ModelError(f"{kind}: expected {lags} lags of each column, got {exogenous_lags}")
         cell: Cell = kind  # type: ignore[assignment]  # what is left of the kinds
         encoder = Recurrent(cell, features, hidden, layers=layers, dropout=dropout)
         core = ReadWhole(
@@ -211,7 +213,7 @@ def build_forecaster(
 
 
 def _persisting(inputs: int, outputs: int, last: int) -> nn.Linear:
-    """A linear map that begins as persistence: each output is the input at the place `last`."""
+    """A linear map initialised as persistence: each output is the input at index `last`."""
     layer = nn.Linear(inputs, outputs)
     with torch.no_grad():
         nn.init.zeros_(layer.weight)[:, last] = 1.0

@@ -1,4 +1,4 @@
-"""A time-delay neural network: convolutions over time, which share weights over time without a loop.
+"""Time-delay neural network (TDNN): convolutions over time, without a loop over steps.
 
 A. Waibel, T. Hanazawa, G. Hinton, K. Shikano, K. Lang, "Phoneme Recognition Using Time-Delay Neural
 Networks", IEEE Transactions on Acoustics, Speech, and Signal Processing 37(3), 1989.
@@ -14,21 +14,22 @@ from weir.training.models.masking import Encoded, state_at_end, without_padding
 
 
 class TDNN(nn.Module):
-    """Layers that see a few steps each; the higher the layer, the more of the sequence.
+    """Layers of dilated convolutions; the receptive field grows with the layer.
 
-    Takes a sequence (B, T, F) of float32 and lengths (B,) of int64, each from 1 to T. Returns `Encoded`. A
-    state sees `sum(dilations) * (kernel - 1) / 2` steps to each side.
+    Takes a sequence (B, T, F) of float32 and lengths (B,) of int64, each from 1 to T. Returns
+    `Encoded`. A state depends on `sum(dilations) * (kernel - 1) / 2` steps on each side.
 
-    Deviations: ReLU in place of the logistic function; delays to both sides in place of the past only; steps
-    between the delays that grow with the layer (dilation, as in Peddinti et al., 2015), where the paper has
-    adjacent ones; each layer but the first adds its input to its output (He et al., 2016); dropout.
+    Deviations: ReLU in place of the logistic function; delays on both sides in place of the past
+        only;
+    dilation that grows with the layer (Peddinti et al., 2015) in place of adjacent delays; residual
+    connections except in the first layer (He et al., 2016); dropout.
 
     Args:
         inputs: F.
         width: of a state.
-        dilations: the distance between the delays of each layer, in steps.
-        kernel: delays a layer; odd, so that they lie evenly to both sides.
-        dropout: the share of each layer's output set to 0 in training.
+        dilations: distance between the delays of each layer, in steps.
+        kernel: delays per layer; odd, so the sides are symmetric.
+        dropout: share of each layer's output set to 0 in training.
 
     Raises:
         ModelError: an even kernel, or no layers.
@@ -46,7 +47,8 @@ class TDNN(nn.Module):
         super().__init__()
         if kernel % 2 == 0 or not dilations:
             raise ModelError(
-                f"expected an odd kernel and at least one dilation, got {kernel} and {list(dilations)}"
+                f"tdnn: expected an odd kernel and at least one dilation, "
+                f"got {kernel} and {list(dilations)}"
             )
         self.width = width
         self.dropout = nn.Dropout(dropout)
@@ -67,6 +69,6 @@ class TDNN(nn.Module):
         for number, layer in enumerate(self.layers):
             delayed = layer(states.transpose(1, 2)).transpose(1, 2)  # (B, T, width)
             output = self.dropout(functional.relu(delayed))
-            # A convolution writes into the padding, and the next one would read it back.
+            # A convolution writes into the padding; without masking the next one would read it.
             states = without_padding(states + output if number else output, lengths)
         return Encoded(states, state_at_end(states, lengths))

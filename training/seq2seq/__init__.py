@@ -1,1 +1,1 @@
-"""Sequence to sequence: recipes, batches, search, evaluation; networks: `weir.training.models.seq2seq`."""
+"""Sequence to sequence: recipes, batches, search and evaluation."""

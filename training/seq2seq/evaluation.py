@@ -1,9 +1,10 @@
 """Evaluation of sequence to sequence: outputs of a search, their scores, and samples to read.
 
-Error rates and correct outputs compare tokens of the target side, so case is no error if the tokenizer
-lowers it. An output is correct if it is any of its references, and its distance is that to the nearest
-reference. Translations are scored by BLEU (K. Papineni et al., 2002) as sacrebleu computes it (M. Post,
-2018), on text against the references as written: sacrebleu's own tokenisation makes scores comparable.
+Error rates and correct outputs compare tokens of the target side, so case is no error if the
+tokenizer lowers it. An output is correct if it is any of its references, and its distance is that
+to the nearest reference. Translations are scored by BLEU (K. Papineni et al., 2002) as sacrebleu
+computes it (M. Post, 2018), on text against the references as written: sacrebleu's own tokenisation
+makes scores comparable.
 """
 
 from collections.abc import Mapping, Sequence
@@ -114,7 +115,7 @@ def summarise(metrics: Mapping[str, float], recipe: Seq2SeqRecipe) -> str:
 
 
 def _summarise_search(metrics: Mapping[str, float], suffix: str) -> str:
-    """The metrics of one search; only those of greedy search, which come first, carry their names."""
+    """The metrics of one search; those of greedy search, which come first, have names."""
     if f"bleu{suffix}" in metrics:
         value = f"{metrics[f'bleu{suffix}']:.1f}"
         return value if suffix else f"BLEU {value}"

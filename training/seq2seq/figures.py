@@ -73,7 +73,7 @@ def _draw(axes: Axes, attention: Tensor, source: list[str], output: list[str]) -
 
 
 def _labels(tokens: Sequence[str]) -> list[str]:
-    """Tokens as labels: a subword that continues a word gets a hyphen, one that begins it no mark."""
+    """Tokens as labels: a subword that continues a word begins with a hyphen."""
     if not any(token.startswith(SUBWORD_SPACE) for token in tokens):
         return [token if token.strip() else "␣" for token in tokens]
     return [_label(token) for token in tokens]

@@ -41,12 +41,14 @@ class PackedPairs:
 
         Args:
             rows: (B,) indices, on the CPU.
-            forced: (B, U) bool, True where the decoder reads `previous` and not its own last output.
+            forced: (B, U) bool, True where the decoder reads `previous` and not its own last
+                output.
 
         Returns:
-            inputs: tokens (B, T), their lengths (B,) on the CPU, previous (B, U), which is BEGIN and
-            then the target, and `forced` if it is given. Targets (B, U): the target and then END. U is
-            the length of the longest target plus one.
+            inputs: tokens (B, T), their lengths (B,) on the CPU, previous (B, U), which is BEGIN
+                and
+            then the target, and `forced` if it is given. Targets (B, U): the target and then END. U
+            is the length of the longest target plus one.
         """
         tokens = self.sources.take(rows, PAD)  # (B, T)
         ids = self.targets.take(rows, PAD)  # (B, U - 1)

@@ -1,4 +1,4 @@
-"""Recipes of sequence to sequence: settings of sides, network, search and score, and named recipes.
+"""Recipes of sequence to sequence: settings and named recipes.
 
 A named recipe is a function of the data set; it returns what differs from the defaults.
 """
@@ -61,7 +61,8 @@ class CoderSettings(Settings):
 class ForcingSettings(Settings):
     """Teacher forcing: the share of previous tokens taken from the target, not from the network.
 
-    The share changes linearly over the steps of the run (S. Bengio et al., "Scheduled Sampling", 2015).
+    The share changes linearly over the steps of the run (S. Bengio et al., "Scheduled Sampling",
+    2015).
     """
 
     start: float = Field(default=1.0, ge=0.0, le=1.0)
@@ -147,7 +148,7 @@ MADE_FOR = {
     "pronounce": ("cmudict-pronounce", "g014b2b", "PATH"),
     "translate": ("multi30k", "PATH"),
 }
-"""The data sets of each recipe, the default first; PATH stands for one or two of the user's files."""
+"""The data sets of each recipe, the default first; PATH stands for one or two user files."""
 
 COMMON: dict[str, Setting] = {
     "task": "sequence-to-sequence",

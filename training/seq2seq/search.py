@@ -5,8 +5,7 @@ Rules:
 - Padding and begin are never chosen. A row ends with the end token or at its limit of steps.
 - A row that has ended leaves the batch; the remaining rows are computed without it.
 - A row's hypotheses do not depend on the other rows of its batch.
-- A score is the log-probability divided by ((5 + n) / 6)^a for n steps, the end token counted
-  (Wu et al., 2016, equation 14). With a = 0 it is the log-probability, which prefers short outputs.
+- Beams, ranks and scores follow `weir.bundle.beam_search`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,12 +15,11 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from weir.bundle import beam_search as rules
+from weir.bundle.beam_search import DEFAULT_LENGTH_POWER
 from weir.training.errors import RecipeError
 from weir.training.models.decoder import Memory, Step
 from weir.training.models.seq2seq import EncoderDecoder
-
-DEFAULT_LENGTH_POWER = 0.6
-"""a: Wu et al. found 0.6 to 0.7 best (section 7)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,12 +169,7 @@ def beam(
     best: int = 1,
     length_power: float = DEFAULT_LENGTH_POWER,
 ) -> list[list[Hypothesis]]:
-    """Beam search: up to `best` hypotheses per row, the best first.
-
-    At each step every one of a row's `width` hypotheses is continued with every token. Of the
-    likeliest `width` continuations, those that end are kept; the likeliest `width` that do not end
-    continue. A row stops when `width` hypotheses are kept, or at its limit. Complete hypotheses rank
-    before those that the limit cut off. A beam of width 1 equals greedy search.
+    """Beam search: up to `best` hypotheses per row, the best first; a beam of 1 is greedy search.
 
     Args:
         step: see `greedy`.
@@ -204,16 +197,19 @@ def beam(
         ranked = _rank(beams, _allowed(made.log_probabilities, special), special.end)
         keep(_completed(beams, ranked, made))
         beams = _continue(beams, ranked, made)
-        at_limit = limits[beams.rows] <= number
-        keep(_cut_off(beams, at_limit))
-        is_full = torch.tensor([len(kept[row]) >= width for row in beams.rows.tolist()])
-        beams = beams.take(~at_limit & ~is_full & beams.scores.isfinite().any(dim=1))
+        keep(_cut_off(beams, at_limit=limits[beams.rows] <= number))
+        going = torch.tensor(
+            [
+                not rules.is_finished(
+                    kept=len(kept[row]), width=width, steps=number, limit=int(limits[row])
+                )
+                for row in beams.rows.tolist()
+            ]
+        )
+        beams = beams.take(going & beams.scores.isfinite().any(dim=1))
         if not len(beams.rows):
             break
-    ranking = [
-        sorted(each, key=lambda it: (it.is_complete, it.score), reverse=True) for each in kept
-    ]
-    return [hypotheses[:best] for hypotheses in ranking]
+    return [rules.ranked(hypotheses)[:best] for hypotheses in kept]
 
 
 def _hypothesis(
@@ -229,14 +225,14 @@ def _hypothesis(
     return Hypothesis(
         tokens=tuple(tokens[:-1] if is_complete else tokens),
         log_probability=total,
-        score=total / ((5 + len(tokens)) / 6) ** length_power,
+        score=rules.normalised_score(total, len(tokens), length_power),
         is_complete=is_complete,
         attention=attention,
     )
 
 
 def _allowed(log_probabilities: Tensor, special: SpecialTokens) -> Tensor:
-    """A copy without padding and begin, in double precision: sums of many steps keep their order."""
+    """A copy without padding and begin, in double precision, so that long sums keep their order."""
     allowed = log_probabilities.to(torch.float64, copy=True)
     allowed[:, [special.padding, special.begin]] = -torch.inf
     return allowed
@@ -330,8 +326,7 @@ def _rank(beams: _Beams, log_probabilities: Tensor, end: int) -> _Ranked:
     count, width = beams.scores.shape
     words = log_probabilities.shape[1]
     sums = beams.scores[:, :, None] + log_probabilities.view(count, width, words)  # (R, K, V)
-    # Each hypothesis ends in one way only, so 2 K candidates include K that do not end.
-    scores, places = sums.flatten(1).topk(min(2 * width, width * words))  # (R, C)
+    scores, places = sums.flatten(1).topk(rules.candidates(width, words))  # (R, C)
     tokens = places % words
     return _Ranked(scores, places // words, tokens, tokens == end)
 

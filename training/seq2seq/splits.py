@@ -29,8 +29,8 @@ class PairSets:
 def read_pairs(recipe: Seq2SeqRecipe) -> PairSets:
     """Read all three sets; a set without a file of its own is held out of `data`.
 
-    With a validation file and no test file, the validation file is the test set too. The scores are then
-    those of rows that the epoch was chosen by.
+    With a validation file and no test file, the validation file is the test set too. The scores are
+    then those of rows that the epoch was chosen by.
 
     Raises:
         DataError: a file is missing or broken, or a set has no rows.

@@ -1,4 +1,4 @@
-"""The experiment on sequences: data, network and test of a classifier or tagger, and its vocabularies."""
+"""The experiment on sequences: data, network and test of a classifier or tagger."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -237,15 +237,6 @@ def build_network(recipe: SequenceRecipe, record: SequenceRecord, classes: int) 
             head_dropout=encoder.dropout,
             **options,
         )
-    return _of_words(recipe, record, classes, options)
-
-
-def _of_words(
-    recipe: SequenceRecipe, record: SequenceRecord, classes: int, options: EncoderOptions
-) -> nn.Module:
-    encoder, tokens = recipe.encoder, recipe.tokens
-    if tokens is None or record.words is None:
-        raise ModelError(f"{recipe.name}: expected words")
     letters: LetterOptions = {
         "characters": record.characters or 0,
         "character_size": tokens.letter_size,

@@ -1,9 +1,9 @@
-"""Gradient norms by time lag: how far back a recurrent network learns, for the three cells side by side.
+"""Gradient norms by time lag: how far back each of the three recurrent cells learns.
 
 The gradient of the last state with respect to an earlier state is a product of one matrix per step.
 Norms below 1 make it vanish with the distance, norms above 1 make it explode: Y. Bengio, P. Simard,
-P. Frasconi, "Learning Long-Term Dependencies with Gradient Descent is Difficult", IEEE Transactions on
-Neural Networks 5(2), 1994; R. Pascanu, T. Mikolov, Y. Bengio, ICML 2013.
+P. Frasconi, "Learning Long-Term Dependencies with Gradient Descent is Difficult", IEEE Transactions
+on Neural Networks 5(2), 1994; R. Pascanu, T. Mikolov, Y. Bengio, ICML 2013.
 """
 
 from collections.abc import Mapping
@@ -42,8 +42,8 @@ Curves = Mapping[str, NDArray[np.float64]]
 def log_gradients(problem: SequenceExperiment, out: Path) -> None:
     """Draw `gradients.png` into a run directory.
 
-    The cells are put into the same unidirectional network and measured on the same rows: with initial
-    weights, and after the same number of training steps.
+    The cells are put into the same unidirectional network and measured on the same rows: with
+    initial weights, and after the same number of training steps.
 
     Args:
         problem: gives data and sizes; its own cell is ignored.
@@ -62,11 +62,11 @@ def log_gradients(problem: SequenceExperiment, out: Path) -> None:
 def norms_by_lag(
     encoder: Recurrent, sequence: Tensor, lengths: Tensor, *, seed: int = 0
 ) -> NDArray[np.float64]:
-    """The norm of ∂(p · last state) / ∂(state `lag` steps before), averaged over the rows that have it.
+    """The norm of ∂(p · last state) / ∂(state `lag` steps before), averaged over rows.
 
-    p is a random direction of length 1, so with one layer lag 0 gives 1. A state is all that a step hands
-    to the next: the hidden states of all layers, and the memories of an LSTM. Dropout is off, and
-    `truncate_steps` is ignored.
+    p is a random direction of length 1, so with one layer lag 0 gives 1. A state is all that a step
+    hands to the next: the hidden states of all layers, and the memories of an LSTM. Dropout is off,
+    and `truncate_steps` is ignored.
 
     Args:
         encoder: unidirectional; it is not changed.

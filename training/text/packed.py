@@ -79,8 +79,8 @@ class Forms:
     """Every written form of a word; the first form is padding.
 
     ids: (forms,) int64, in the vocabulary of words.
-    letters: (forms, L) int64, in the vocabulary of letters, 0 beyond a word's end; None if the network
-        reads no letters.
+    letters: (forms, L) int64, in the vocabulary of letters, 0 beyond a word's end; None if the
+        network reads no letters.
     """
 
     ids: Tensor
@@ -127,7 +127,8 @@ class Sequences:
             hidden: (T,) or (B, T) bool, words that are replaced by UNKNOWN; None hides none.
 
         Returns:
-            inputs: tokens (B, T) and lengths (B,), and letters (B, T, L) if the network reads them; or
+            inputs: tokens (B, T) and lengths (B,), and letters (B, T, L) if the network reads them;
+                or
             frames (B, T, features) and lengths. Targets (B,) or (B, T).
         """
         lengths, (at, is_real) = self.lengths[rows], self.rows.index(rows)

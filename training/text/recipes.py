@@ -1,4 +1,4 @@
-"""Recipes of sequence classification and tagging: settings of encoder and tokens, and named recipes.
+"""Recipes of sequence classification and tagging: settings and named recipes.
 
 A named recipe is a function of the data set; it returns what differs from the defaults.
 """

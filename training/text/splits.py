@@ -37,8 +37,8 @@ class PictureSets:
 def read_texts(recipe: SequenceRecipe) -> TextSets:
     """Read all three sets; a set without a file of its own is held out of `data`.
 
-    With a validation file and no test file, the validation file is the test set too. The accuracy is then
-    that of rows that the epoch was chosen by.
+    With a validation file and no test file, the validation file is the test set too. The accuracy
+    is then that of rows that the epoch was chosen by.
 
     Raises:
         DataError: a file is missing or broken, too few rows, or labels that do not fit the task.

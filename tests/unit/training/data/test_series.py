@@ -45,7 +45,10 @@ def test_a_gzipped_file_of_one_column_is_read(tmp_path: Path) -> None:
     [
         ("", r"sales\.csv: expected a CSV file with a header, got no text"),
         ("sales,price\n", r"sales\.csv: expected rows below the header, got none"),
-        ("month,price\n1,2\n", "line 1: expected a column 'sales', got none; there are month, price"),
+        (
+            "month,price\n1,2\n",
+            "line 1: expected a column 'sales', got none; there are month, price",
+        ),
         ("sales,sales\n1,2\n", "line 1: expected a column 'sales', got 2 of that name"),
         ("sales,price\n1,2\n3\n", "line 3: expected 2 columns as in the header, got 1"),
         ("sales,price\n1,2\n,4\n", "line 3, column sales: expected a number, got an empty cell"),
@@ -59,7 +62,8 @@ def test_a_gzipped_file_of_one_column_is_read(tmp_path: Path) -> None:
         ('sales,price\n1,2\n3,"4\n', "line 3: expected CSV, got"),
     ],
     ids=[
-        "empty", "header-only", "missing", "twice", "short", "blank-cell", "word", "decimal-comma", "underscore",
+        "empty", "header-only", "missing", "twice", "short", "blank-cell", "word", "decimal-comma",
+        "underscore",
         "nan", "inf", "32-bits", "quote", "open-quote",
     ],
 )  # fmt: skip

@@ -69,7 +69,8 @@ def test_alexnet_of_2012_has_the_published_parameters_and_multiply_adds() -> Non
     counts = count_multiply_adds(network, (3, 224, 224))
 
     assert free_parameters(network) == 60_965_224
-    # DataFolders times kernels times weights a kernel, from figure 2: each tower sees half in 2, 4 and 5.
+    # Places times kernels times weights a kernel, from figure 2: each tower sees half in 2, 4
+    # and 5.
     assert counts == {
         "conv1": 55**2 * 96 * 11**2 * 3,
         "conv2": 27**2 * 256 * 5**2 * 48,
@@ -134,7 +135,7 @@ def test_small_pictures_make_a_small_network(height: int, width: int, channels: 
     [
         ("alexnet", 100, "224 x 224, or of 24 to 64 pixels a side, got 100 x 100"),
         ("alexnet", 16, "got 16 x 16"),
-        ("alexnet-2012", 32, "alexnet-2012 takes pictures of 224 x 224, got 32 x 32"),
+        ("alexnet-2012", 32, "alexnet-2012: expected pictures of 224 x 224, got 32 x 32"),
     ],
 )
 def test_pictures_of_other_sizes_are_refused(architecture: str, side: int, message: str) -> None:

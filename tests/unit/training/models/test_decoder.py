@@ -102,7 +102,7 @@ def test_without_attention_it_needs_a_context() -> None:
     ("changes", "message"),
     [
         pytest.param({"cell": "rnn"}, "unknown decoder cell 'rnn'", id="cell"),
-        pytest.param({"layers": 0}, "at least 1 decoder layer", id="layers"),
+        pytest.param({"layers": 0}, "decoder layers: expected at least 1, got 0", id="layers"),
         pytest.param({"is_tied": True}, "expected readout_size 4, as word_size, got 8", id="tied"),
     ],
 )

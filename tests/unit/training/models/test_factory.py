@@ -43,7 +43,7 @@ def test_same_seed_gives_the_same_network() -> None:
     [
         ("qrnn", {}, "unknown encoder 'qrnn'; there are rnn, gru, lstm, tdnn"),
         ("tdnn", {"truncate_steps": 5}, "no steps to truncate"),
-        ("gru", {"truncate_steps": 5, "bidirectional": True}, "runs forward only"),
+        ("gru", {"truncate_steps": 5, "bidirectional": True}, "expected a unidirectional network"),
     ],
     ids=["kind", "tdnn", "directions"],
 )

@@ -95,7 +95,8 @@ def test_multiply_adds_are_those_of_table_1() -> None:
         assert millions[block] / 1e6 == pytest.approx(published, abs=1.0)
     assert (millions["conv2"] + millions["conv3"]) / 1e6 == pytest.approx(360, abs=1.0)
     assert millions["fc"] == 1_024_000
-    # Two rows of the table do not follow from the widths it gives: 34 M for the first and 54 M for 5a.
+    # Two rows of the table do not follow from the widths it gives: 34 M for the first and 54 M for
+    # 5a.
     assert millions["conv1"] == 112**2 * 64 * 7**2 * 3 == 118_013_952
     widths = 832 * (256 + 160 + 32 + 128) + 160 * 320 * 9 + 32 * 128 * 25
     assert millions["5a"] == 7**2 * widths == 51_079_168

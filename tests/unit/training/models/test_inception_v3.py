@@ -19,7 +19,7 @@ def build_full(architecture: str, *, auxiliary: bool = False) -> nn.Module:
 
 
 def plain_inception(weights: dict[str, Tensor], x: Tensor) -> Tensor:
-    """The network as a few functions of its weights; a convolution that keeps the size pads by half."""
+    """The network as functions of its weights; a convolution that keeps the size pads by half."""
 
     def convolve(name: str, x: Tensor, stride: int = 1, *, keeps: bool = True) -> Tensor:
         weight = weights[f"{name}.conv.weight"]

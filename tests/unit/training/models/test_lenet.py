@@ -121,9 +121,9 @@ def test_codes_are_not_trained() -> None:
     ("architecture", "classes", "side", "channels", "message"),
     [
         ("lenet6", 10, 28, 1, "unknown network 'lenet6'; there are .* lenet5, lenet5-1998"),
-        ("lenet5", 10, 32, 1, "lenet5 takes pictures of 28 x 28, got 32 x 32"),
-        ("lenet5-1998", 10, 30, 1, "takes pictures of 28 x 28 or 32 x 32, got 30 x 30"),
-        ("lenet5-1998", 10, 28, 3, "takes grey pictures"),
+        ("lenet5", 10, 32, 1, "lenet5: expected pictures of 28 x 28, got 32 x 32"),
+        ("lenet5-1998", 10, 30, 1, "expected pictures of 28 x 28 or 32 x 32, got 30 x 30"),
+        ("lenet5-1998", 10, 28, 3, "expected grey pictures"),
         ("lenet5-1998", 11, 28, 1, "codes for 2 to 10 classes, got 11"),
     ],
     ids=["name", "size", "size of 1998", "colour", "classes"],

@@ -159,9 +159,9 @@ def test_state_is_torchs_and_nothing_else() -> None:
     ("options", "message"),
     [
         ({"cell": "elman"}, "unknown cell 'elman'; there are rnn, gru, lstm"),
-        ({"layers": 0}, "at least 1 layer, got 0"),
-        ({"truncate_steps": 0}, "at least 1 step, got 0"),
-        ({"truncate_steps": 3, "bidirectional": True}, "runs forward only"),
+        ({"layers": 0}, "layers: expected at least 1, got 0"),
+        ({"truncate_steps": 0}, "truncate_steps: expected at least 1, got 0"),
+        ({"truncate_steps": 3, "bidirectional": True}, "expected a unidirectional network"),
     ],
     ids=["cell", "layers", "steps", "directions"],
 )

@@ -107,7 +107,7 @@ def test_parameters_are_those_of_the_formula() -> None:
 
 
 def test_a_cell_reads_every_column_alike() -> None:
-    with pytest.raises(ModelError, match="lstm: reads 6 values of each column, not 3"):
+    with pytest.raises(ModelError, match="lstm: expected 6 lags of each column, got 3"):
         build_forecaster(
             "lstm", mean=[0.0], std=[1.0], lags=LAGS, horizon=HORIZON, exogenous_lags=3
         )

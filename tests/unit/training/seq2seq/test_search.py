@@ -21,7 +21,7 @@ TOLERANCE = 1e-6
 
 @dataclass
 class Toy:
-    """Each row has a table (V, V): the next token depends on the one before and on how many there were."""
+    """A table (V, V) per row: the next token depends on the previous one and on the step."""
 
     tables: Tensor  # (B, V, V)
     calls: list[int]

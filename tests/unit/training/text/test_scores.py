@@ -41,7 +41,7 @@ def test_classified_rows_have_no_sentence_accuracy() -> None:
 
 @pytest.fixture
 def counted() -> Predictions:
-    """Class 0: 2 of 3 found, 2 of 3 answers right; class 1: 1 of 2, 1 of 2; class 3: 0 of 1; one unseen."""
+    """Class 0: recall 2 of 3, precision 2 of 3; 1: 1 of 2, 1 of 2; 3: 0 of 1; one unseen."""
     return Predictions(
         predicted=np.array([0, 0, 1, 1, 2, 2, 0]),
         expected=np.array([0, 0, 0, 1, 1, 3, UNSEEN]),
