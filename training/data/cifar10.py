@@ -32,18 +32,7 @@ from weir.training.errors import DataError
 logger = logging.getLogger(__name__)
 
 NAME = "cifar10"
-CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SIDE = 32
 ROWS: dict[Split, int] = {"train": 50_000, "test": 10_000}
 BATCHES: dict[Split, tuple[str, ...]] = {

@@ -103,21 +103,13 @@ class EncoderDecoder(nn.Module):
         return self.decoder.step(previous, state, memory, lengths)
 
     def forward(
-        self,
-        tokens: Tensor,
-        lengths: Tensor,
-        previous: Tensor,
-        forced: Tensor | None = None,
+        self, tokens: Tensor, lengths: Tensor, previous: Tensor, forced: Tensor | None = None
     ) -> Tensor:
         """Logits (B, U, V) of the tokens after `previous` (B, U); arguments as `readouts`."""
         return self.project(self.readouts(tokens, lengths, previous, forced))
 
     def readouts(
-        self,
-        tokens: Tensor,
-        lengths: Tensor,
-        previous: Tensor,
-        forced: Tensor | None = None,
+        self, tokens: Tensor, lengths: Tensor, previous: Tensor, forced: Tensor | None = None
     ) -> Tensor:
         """The inputs of `project`, (B, U, R); a loss may drop padding before that product.
 

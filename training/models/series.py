@@ -202,12 +202,7 @@ def build_forecaster(
         cell: Cell = kind  # type: ignore[assignment]  # what is left of the kinds
         encoder = Recurrent(cell, features, hidden, layers=layers, dropout=dropout)
         core = ReadWhole(
-            encoder,
-            lags=lags,
-            features=features,
-            horizon=horizon,
-            dropout=dropout,
-            linear=linear,
+            encoder, lags=lags, features=features, horizon=horizon, dropout=dropout, linear=linear
         )
     return Forecaster(core, mean, std)
 

@@ -213,11 +213,7 @@ def beam(
 
 
 def _hypothesis(
-    ids: Tensor,
-    total: float,
-    attention: Tensor | None,
-    special: SpecialTokens,
-    length_power: float,
+    ids: Tensor, total: float, attention: Tensor | None, special: SpecialTokens, length_power: float
 ) -> Hypothesis:
     """The hypothesis of ids (n,), which include the end token if the output is complete."""
     tokens = ids.tolist()
