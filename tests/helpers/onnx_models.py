@@ -315,6 +315,33 @@ def doubled_above(threshold: float, width: int = 4) -> bytes:
     )
 
 
+def fails_above(threshold: float) -> bytes:
+    """y = x FP32 [4]; above the threshold a node fails for a reason that is not in its input."""
+
+    def branch(name: str, node: NodeProto) -> GraphProto:
+        return helper.make_graph([node], name, [], [_value(name, TensorProto.FLOAT, (4,))])
+
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
+        helper.make_node("Greater", ["most", "threshold"], ["is_above"]),
+        helper.make_node(
+            "If",
+            ["is_above"],
+            ["y"],
+            # ONNX Runtime refuses Mod on floats without `fmod`, and only when it runs.
+            then_branch=branch("failed", helper.make_node("Mod", ["x", "x"], ["failed"])),
+            else_branch=branch("same", helper.make_node("Identity", ["x"], ["same"])),
+        ),
+    ]
+    return _model(
+        "fails_above",
+        nodes,
+        [_value("x", TensorProto.FLOAT, (4,))],
+        [_value("y", TensorProto.FLOAT, (4,))],
+        [_constant("threshold", np.float32(threshold))],
+    )
+
+
 def first_rows(most: int) -> bytes:
     """y = the first rows of x, at most so many, FP32 [batch, 4]: a larger batch loses the others."""
     axes = ("batch", 4)

@@ -328,6 +328,30 @@ def test_values_that_the_model_refuses_are_invalid(
     assert call.details == "the model cannot compute with these values"
 
 
+def test_failure_that_is_not_the_inputs_is_internal_counted_and_logged(
+    models: Path, open_backend: OpenBackend, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    onnx_models.write_plain(models, "fails", onnx_models.fails_above(1e6))
+    backend = open_backend()
+    message = pb.ModelInferRequest(model_name="fails")
+    message.inputs.add(name="x", datatype="FP32", shape=[4])
+    message.raw_input_contents.append(struct.pack("<4f", 0, 0, 0, 2e6))
+
+    call = admit(admission_of(backend, clock), message)
+
+    assert call.wait_until_finished() is grpc.StatusCode.INTERNAL
+    assert call.details.startswith("internal error ")
+    assert "Mod" not in call.details
+    scheduler = backend.repository.get("fails", "").scheduler
+    scheduler.close()
+    assert scheduler.join(HANG_S)
+    assert count(backend, "INTERNAL", model="fails") == 1
+    reason = {"model": "fails", "version": "1", "reason": "internal"}
+    assert backend.registry.get_sample_value("weir_request_failures_total", reason) == 1
+    (record,) = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert call.details.removeprefix("internal error ") in record.getMessage()
+
+
 BF16_NAN, BF16_INFINITY, BF16_LARGEST = 0x7FC0, 0xFF80, 0x7F7F
 
 
