@@ -172,7 +172,9 @@ class DecoderBatch:
             Exception: of the run; no row is ready then.
         """
         outputs = self._encode(_stacked(rows, self._layout.padding, self._lengths))
-        self._ready += [(row, self._memory(outputs, place, row)) for place, row in enumerate(rows)]
+        self._ready += [
+            (row, self._memory(outputs, number, row)) for number, row in enumerate(rows)
+        ]
         if self._lengths is None:
             return Tokens()
         lengths = [row.length for row in rows]
@@ -212,12 +214,12 @@ class DecoderBatch:
         self._ready = deque(each for each in self._ready if each[0] not in rows)
         self._leave([active for active in self._active if active.row in rows])
 
-    def _memory(self, outputs: Mapping[str, Array], place: int, row: Row) -> dict[str, Array]:
+    def _memory(self, outputs: Mapping[str, Array], number: int, row: Row) -> dict[str, Array]:
         """The encoder's outputs for one row of its batch, by input of the decoder."""
         return {
-            name: outputs[output][place, : row.length]
+            name: outputs[output][number, : row.length]
             if name in self._layout.padding
-            else outputs[output][place]
+            else outputs[output][number]
             for name, output in self._decoding.from_encoder.items()
         }
 
@@ -277,8 +279,8 @@ def _stacked(
             inputs[name] = np.stack(values)
             continue
         batch = np.full((len(rows), longest, *first.shape[1:]), padding[name], first.dtype)
-        for place, value in enumerate(values):
-            batch[place, : len(value)] = value
+        for number, value in enumerate(values):
+            batch[number, : len(value)] = value
         inputs[name] = batch
     if lengths is not None:
         inputs[lengths] = np.array([row.length for row in rows])

@@ -76,10 +76,10 @@ def _last(name: str, column: pb.Column, lags: int) -> Array:
         narrow = values.astype(np.float32)
     broken = np.flatnonzero(~np.isfinite(narrow))
     if broken.size:
-        place = len(column.values) - lags + int(broken[0])
+        position = len(column.values) - lags + int(broken[0])
         raise InvalidRequest(
             f"columns: {name!r}: expected finite 32-bit numbers, "
-            f"got {values[broken[0]]:g} at values[{place}]"
+            f"got {values[broken[0]]:g} at values[{position}]"
         )
     return narrow
 

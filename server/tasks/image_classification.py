@@ -16,16 +16,16 @@ from weir.server.protocol.request_decoder import check_id, parse_message
 from weir.server.scheduling.request import InferRequest, Model
 from weir.server.scheduling.served_model import ServedModel
 from weir.server.tasks.task_call import (
+    DEFAULT_TOP_K,
     Preprocess,
     TaskCall,
+    check_classes,
     check_rows,
     infer_request,
     single_graph,
 )
 
 Array = NDArray[Any]
-
-DEFAULT_TOP_K = 5
 
 
 def classify(model: Model) -> Preprocess:
@@ -52,13 +52,6 @@ def _preprocess(model: ServedModel, preprocessing: Preprocessing, call: TaskCall
         "UINT8",
         partial(_encode, model, output, message.id, top_k),
     )
-
-
-def check_classes(model: ServedModel, output: str, rows: int, top_k: int) -> None:
-    """Refuse a request for more classes than an answer may hold."""
-    classes = model.signature.outputs[output].axes[1]
-    each = min(top_k, classes) if isinstance(classes, int) else top_k
-    response_encoder.check_classes(rows * each)
 
 
 def _pixels(

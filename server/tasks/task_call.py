@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from weir.protocol import tasks_pb2 as pb
 from weir.server.errors import Draining, InvalidRequest
-from weir.server.protocol import message_limits
+from weir.server.protocol import message_limits, response_encoder
 from weir.server.scheduling.admission import Admission, successor
 from weir.server.scheduling.request import InferRequest, Model, ReadyRequest
 from weir.server.scheduling.served_model import ServedModel
@@ -24,6 +24,9 @@ from weir.server.scheduling.worker_pool import WorkerPool
 from weir.server.transport.base import Call
 
 Array = NDArray[Any]
+
+DEFAULT_TOP_K = 5
+"""Classes of an answer if the message does not say."""
 
 # Every message of the service has these fields.
 _NAME, _VERSION, _ID = (
@@ -173,6 +176,13 @@ def check_rows(what: str, count: int, model: ServedModel) -> None:
         raise InvalidRequest(f"{what}: expected 1 or more, got 0")
     if count > most:
         raise InvalidRequest(f"{what}: expected at most {most} in a request, got {count}")
+
+
+def check_classes(model: ServedModel, output: str, rows: int, top_k: int) -> None:
+    """Refuse a request for more classes than an answer may hold."""
+    classes = model.signature.outputs[output].axes[1]
+    each = min(top_k, classes) if isinstance(classes, int) else top_k
+    response_encoder.check_classes(rows * each)
 
 
 def infer_request(

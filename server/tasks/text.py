@@ -14,10 +14,11 @@ from weir.server.protocol import message_limits, response_encoder
 from weir.server.protocol.request_decoder import check_id, parse_message
 from weir.server.scheduling.request import InferRequest, Model
 from weir.server.scheduling.served_model import ServedModel
-from weir.server.tasks.image_classification import DEFAULT_TOP_K, check_classes
 from weir.server.tasks.task_call import (
+    DEFAULT_TOP_K,
     Preprocess,
     TaskCall,
+    check_classes,
     check_rows,
     check_task,
     infer_request,
