@@ -1,4 +1,4 @@
-"""CIFAR-10 in its three forms, in small: ten pictures of each class to train, two to test."""
+"""CIFAR-10 in its three forms, on ten pictures per class for training and two for test."""
 
 import gzip
 import io
@@ -26,14 +26,14 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> DataFolders:
+def folders(tmp_path: Path) -> DataFolders:
     (tmp_path / "named" / "cifar10").mkdir(parents=True)
     return DataFolders(tmp_path / "named", tmp_path / "cache")
 
 
-def folder(places: DataFolders) -> Path:
-    assert places.folder is not None
-    return places.folder / "cifar10"
+def folder(folders: DataFolders) -> Path:
+    assert folders.folder is not None
+    return folders.folder / "cifar10"
 
 
 def write_tar(path: Path, files: dict[str, bytes]) -> None:
@@ -71,20 +71,20 @@ def jpegs() -> dict[str, bytes]:
 
 @pytest.mark.parametrize("form", ["archive", "batches", "gzipped"])
 def test_binary_batches_are_read_in_their_order(
-    places: DataFolders, form: str, monkeypatch: pytest.MonkeyPatch
+    folders: DataFolders, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if form == "archive":
-        path = folder(places) / "cifar-10-binary.tar.gz"
+        path = folder(folders) / "cifar-10-binary.tar.gz"
         write_tar(path, {f"cifar-10-batches-bin/{n}": c for n, c in batches().items()})
         file = RemoteFile("https://nowhere.invalid/" + path.name, 0, checksum(path))
         monkeypatch.setattr(cifar10, "BINARY", file)
     for name, content in batches().items() if form != "archive" else ():
         if form == "gzipped":
-            (folder(places) / f"{name}.gz").write_bytes(gzip.compress(content))
+            (folder(folders) / f"{name}.gz").write_bytes(gzip.compress(content))
         else:
-            (folder(places) / name).write_bytes(content)
+            (folder(folders) / name).write_bytes(content)
 
-    train, test = load_cifar10("train", places), load_cifar10("test", places)
+    train, test = load_cifar10("train", folders), load_cifar10("test", folders)
 
     assert train.images.shape == (100, 32, 32, 3) and test.images.shape == (20, 32, 32, 3)
     assert train.labels.tolist() == [row % 10 for row in range(100)]
@@ -93,14 +93,14 @@ def test_binary_batches_are_read_in_their_order(
     assert train.classes == CLASSES and train.checksum == test.checksum
 
 
-def test_jpegs_are_read_class_by_class_and_decoded_once(places: DataFolders) -> None:
-    path = folder(places) / "cifar-10-images.tar.gz"
+def test_jpegs_are_read_class_by_class_and_decoded_once(folders: DataFolders) -> None:
+    path = folder(folders) / "cifar-10-images.tar.gz"
     write_tar(path, dict(sorted(jpegs().items(), reverse=True)))
 
-    train = load_cifar10("train", places)
-    kept = list((places.cache / "cifar10" / "decoded" / train.checksum).iterdir())
+    train = load_cifar10("train", folders)
+    kept = list((folders.cache / "cifar10" / "decoded" / train.checksum).iterdir())
     written = [file.stat().st_mtime_ns for file in kept]
-    again = load_cifar10("train", places)
+    again = load_cifar10("train", folders)
 
     assert train.labels.tolist() == sorted(row % 10 for row in range(100))
     assert np.abs(train.images[:, 4, 4, 0].astype(int) - 25 * train.labels).max() <= 2
@@ -112,27 +112,27 @@ def test_jpegs_are_read_class_by_class_and_decoded_once(places: DataFolders) -> 
         "train-labels.npy",
     ]
     assert [file.stat().st_mtime_ns for file in kept] == written
-    assert [p.name for p in (places.cache / "cifar10" / "decoded").iterdir()] == [train.checksum]
+    assert [p.name for p in (folders.cache / "cifar10" / "decoded").iterdir()] == [train.checksum]
 
 
-def test_a_broken_cache_is_named(places: DataFolders) -> None:
-    write_tar(folder(places) / "cifar-10-images.tar.gz", jpegs())
-    kept = places.cache / "cifar10" / "decoded" / load_cifar10("test", places).checksum
+def test_a_broken_cache_is_named(folders: DataFolders) -> None:
+    write_tar(folder(folders) / "cifar-10-images.tar.gz", jpegs())
+    kept = folders.cache / "cifar10" / "decoded" / load_cifar10("test", folders).checksum
     (kept / "test-images.npy").write_bytes(b"no array")
 
     with pytest.raises(DataError, match=f"{kept}: broken, remove it"):
-        load_cifar10("test", places)
+        load_cifar10("test", folders)
 
 
-def test_another_file_is_decoded_anew(places: DataFolders) -> None:
-    path = folder(places) / "cifar-10-images.tar.gz"
+def test_another_source_file_is_decoded_again(folders: DataFolders) -> None:
+    path = folder(folders) / "cifar-10-images.tar.gz"
     write_tar(path, jpegs())
-    before = load_cifar10("test", places)
+    before = load_cifar10("test", folders)
     stream = io.BytesIO()
     Image.new("RGB", (32, 32), (0, 0, 255)).save(stream, "JPEG")
 
     write_tar(path, {**jpegs(), "pictures/test/airplane/0000.jpg": stream.getvalue()})
-    after = load_cifar10("test", places)
+    after = load_cifar10("test", folders)
 
     assert before.checksum != after.checksum
     assert before.images[0, 0, 0, 2] < 5 and after.images[0, 0, 0, 2] > 250
@@ -152,7 +152,7 @@ def test_another_file_is_decoded_anew(places: DataFolders) -> None:
     ids=["broken", "missing", "another size"],
 )
 def test_a_tar_that_is_not_the_set_is_refused(
-    places: DataFolders, name: str, content: bytes | str | None, message: str
+    folders: DataFolders, name: str, content: bytes | str | None, message: str
 ) -> None:
     files = jpegs()
     if content is None:
@@ -163,12 +163,12 @@ def test_a_tar_that_is_not_the_set_is_refused(
         files[name] = stream.getvalue()
     else:
         files[name] = b"no picture"
-    write_tar(folder(places) / "cifar-10-images.tar.gz", files)
+    write_tar(folder(folders) / "cifar-10-images.tar.gz", files)
 
     with pytest.raises(DataError, match=message):
-        load_cifar10("train", places)
+        load_cifar10("train", folders)
 
-    assert not (places.cache / "cifar10" / "decoded").exists()
+    assert not (folders.cache / "cifar10" / "decoded").exists()
 
 
 @pytest.mark.parametrize(
@@ -181,30 +181,30 @@ def test_a_tar_that_is_not_the_set_is_refused(
     ids=["cut short", "a row missing", "a wrong label"],
 )
 def test_batches_that_are_not_the_set_are_refused(
-    places: DataFolders, content: bytes, message: str
+    folders: DataFolders, content: bytes, message: str
 ) -> None:
     for name, whole in batches().items():
-        (folder(places) / name).write_bytes(content if name == "test_batch.bin" else whole)
+        (folder(folders) / name).write_bytes(content if name == "test_batch.bin" else whole)
 
     with pytest.raises(DataError, match=message):
-        load_cifar10("test", places)
+        load_cifar10("test", folders)
 
 
-def test_a_broken_archive_is_named(places: DataFolders) -> None:
-    (folder(places) / "cifar-10-images.tar.gz").write_bytes(b"no tar")
+def test_a_broken_archive_is_named(folders: DataFolders) -> None:
+    (folder(folders) / "cifar-10-images.tar.gz").write_bytes(b"no tar")
 
     with pytest.raises(DataError, match=r"cifar-10-images.tar.gz: expected a tar file, got"):
-        load_cifar10("train", places)
+        load_cifar10("train", folders)
 
 
 def test_an_incomplete_set_of_batches_is_fetched_instead(
-    places: DataFolders, monkeypatch: pytest.MonkeyPatch
+    folders: DataFolders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (folder(places) / "data_batch_1.bin").write_bytes(batches()["data_batch_1.bin"])
+    (folder(folders) / "data_batch_1.bin").write_bytes(batches()["data_batch_1.bin"])
     monkeypatch.setattr(cifar10, "BINARY", RemoteFile("http://127.0.0.1:1/cifar.tar.gz", 1, ""))
 
     with pytest.raises(DownloadError, match="could not be fetched"):
-        load_cifar10("train", places)
+        load_cifar10("train", folders)
 
 
 @pytest.mark.usefixtures("weir_data")

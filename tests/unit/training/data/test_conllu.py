@@ -1,4 +1,4 @@
-"""CoNLL-U, whole and broken."""
+"""CoNLL-U files, valid and broken, and the English Web Treebank."""
 
 import gzip
 from pathlib import Path

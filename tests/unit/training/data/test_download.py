@@ -1,4 +1,4 @@
-"""Where files come from, with a server of our own on the loopback."""
+"""Search and download of files, with a server on the loopback."""
 
 import gzip
 import hashlib
@@ -47,11 +47,11 @@ def remote(url: str) -> RemoteFile:
 def test_a_missing_file_is_downloaded_announced_and_kept(
     site: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    places = DataFolders(None, tmp_path / "cache")
+    folders = DataFolders(None, tmp_path / "cache")
 
     with caplog.at_level(logging.WARNING):
-        first = locate("set", remote(f"{site}/good"), places)
-    second = locate("set", RemoteFile("http://127.0.0.1:1/good", len(CONTENT), DIGEST), places)
+        first = locate("set", remote(f"{site}/good"), folders)
+    second = locate("set", RemoteFile("http://127.0.0.1:1/good", len(CONTENT), DIGEST), folders)
 
     assert first == second == tmp_path / "cache" / "set" / "good"
     assert first.read_bytes() == CONTENT
@@ -62,10 +62,10 @@ def test_a_missing_file_is_downloaded_announced_and_kept(
 def test_a_download_that_is_not_the_file_leaves_nothing(
     site: str, tmp_path: Path, name: str
 ) -> None:
-    places = DataFolders(None, tmp_path / "cache")
+    folders = DataFolders(None, tmp_path / "cache")
 
     with pytest.raises(DownloadError, match=f"{site}/{name}"):
-        locate("set", remote(f"{site}/{name}"), places)
+        locate("set", remote(f"{site}/{name}"), folders)
 
     assert list((tmp_path / "cache" / "set").iterdir()) == []
 
@@ -90,7 +90,7 @@ def test_the_named_folder_comes_before_the_cache(tmp_path: Path) -> None:
     assert found == tmp_path / "named" / "set" / "good"
 
 
-def test_another_file_of_the_name_is_an_error_not_a_reason_to_look_further(tmp_path: Path) -> None:
+def test_a_file_with_another_checksum_is_an_error_and_ends_the_search(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "good").write_bytes(b"other")
 
@@ -98,21 +98,21 @@ def test_another_file_of_the_name_is_an_error_not_a_reason_to_look_further(tmp_p
         locate("set", remote("x://y/good"), DataFolders(tmp_path, tmp_path / "cache"))
 
 
-def test_a_gzipped_file_is_known_by_what_is_in_it(tmp_path: Path) -> None:
+def test_a_gzipped_file_is_verified_by_its_content(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     packed = tmp_path / "set" / "good.gz"
-    places = DataFolders(tmp_path, tmp_path / "cache")
+    folders = DataFolders(tmp_path, tmp_path / "cache")
 
     packed.write_bytes(gzip.compress(CONTENT, 1))
-    assert locate("set", remote("x://y/good"), places) == packed
+    assert locate("set", remote("x://y/good"), folders) == packed
 
     packed.write_bytes(gzip.compress(b"other"))
     with pytest.raises(DataError, match=f"expected SHA-256 {DIGEST}, got"):
-        locate("set", remote("x://y/good"), places)
+        locate("set", remote("x://y/good"), folders)
 
     packed.write_bytes(CONTENT)
     with pytest.raises(DataError, match=r"good\.gz: expected a gzip file, got"):
-        locate("set", remote("x://y/good"), places)
+        locate("set", remote("x://y/good"), folders)
 
 
 def test_the_environment_names_the_places(tmp_path: Path) -> None:

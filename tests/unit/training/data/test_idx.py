@@ -1,4 +1,4 @@
-"""idx files, whole and broken."""
+"""idx files, valid and broken."""
 
 import gzip
 import hashlib
@@ -80,9 +80,9 @@ def tiny_source(folder: Path) -> IdxSource:
 
 def test_both_splits_have_the_documented_form(tmp_path: Path) -> None:
     source = tiny_source(tmp_path)
-    places = DataFolders(tmp_path, tmp_path / "cache")
+    folders = DataFolders(tmp_path, tmp_path / "cache")
 
-    train, test = load_idx(source, "train", places), load_idx(source, "test", places)
+    train, test = load_idx(source, "train", folders), load_idx(source, "test", folders)
 
     assert train.images.shape == (5, 3, 2, 1) and train.images.dtype == np.uint8
     assert train.labels.tolist() == [0, 1, 0, 1, 0] and train.labels.dtype == np.int64

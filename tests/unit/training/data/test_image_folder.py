@@ -1,4 +1,4 @@
-"""A user's own pictures, tidy and untidy."""
+"""Folders and tar files of the user's pictures, valid and broken."""
 
 import tarfile
 from pathlib import Path
@@ -91,7 +91,7 @@ def test_unreadable_files_are_all_named(shapes: Path) -> None:
     assert any("zz.png" in error for error in errors)
 
 
-def test_what_is_no_set_of_classes_is_refused(tmp_path: Path, shapes: Path) -> None:
+def test_a_folder_without_classes_is_refused(tmp_path: Path, shapes: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="at least 2 classes, got 0"):
         load(str(tmp_path / "empty"))
@@ -154,7 +154,7 @@ def test_a_file_that_is_no_tar_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(40, 21), (20, 41), (30, 30)], ids=["wide", "high", "square"])
-def test_the_short_side_is_resized_and_the_middle_cut_out(
+def test_the_short_side_is_resized_and_the_centre_cropped(
     tmp_path: Path, size: tuple[int, int]
 ) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)

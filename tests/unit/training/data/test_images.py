@@ -1,4 +1,4 @@
-"""Cutting a set in two, and the embedded digits."""
+"""Stratified splits, and scikit-learn's digits."""
 
 import numpy as np
 import pytest

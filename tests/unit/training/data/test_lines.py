@@ -1,4 +1,4 @@
-"""Lines of files, whole and broken."""
+"""Lines of text files, valid and broken."""
 
 import gzip
 from pathlib import Path

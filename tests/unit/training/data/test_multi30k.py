@@ -1,4 +1,4 @@
-"""Multi30k, in small and in full."""
+"""Multi30k, on small files and on the real set."""
 
 import gzip
 from pathlib import Path
@@ -12,7 +12,7 @@ from weir.training.errors import DataError
 
 
 @pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataFolders:
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataFolders:
     """Two sentences to train on, in two languages."""
     folder = tmp_path / "multi30k"
     folder.mkdir()
@@ -26,18 +26,18 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataFolders:
     return DataFolders(tmp_path, tmp_path / "cache")
 
 
-def test_german_to_english_unless_told(places: DataFolders) -> None:
-    data = load_multi30k("train", places)
-    back = load_multi30k("train", places, source_language="en", target_language="de")
+def test_german_to_english_is_the_default(folders: DataFolders) -> None:
+    data = load_multi30k("train", folders)
+    back = load_multi30k("train", folders, source_language="en", target_language="de")
 
     assert list(data.pairs()) == [("Ein Hund.", "A dog."), ("Zwei.", "Two.")]
     assert list(back.pairs()) == [("A dog.", "Ein Hund."), ("Two.", "Zwei.")]
     assert (data.name, back.name) == ("multi30k-de-en", "multi30k-en-de")
 
 
-def test_one_language_twice_is_refused(places: DataFolders) -> None:
+def test_one_language_twice_is_refused(folders: DataFolders) -> None:
     with pytest.raises(DataError, match="multi30k: expected two languages, got de twice"):
-        load_multi30k("train", places, target_language="de")
+        load_multi30k("train", folders, target_language="de")
 
 
 @pytest.mark.usefixtures("weir_data")

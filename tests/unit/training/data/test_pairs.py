@@ -1,4 +1,4 @@
-"""Pairs of texts, and how they are held out."""
+"""Pairs of texts, their files, and their split."""
 
 import gzip
 from pathlib import Path
@@ -28,7 +28,7 @@ def test_translations_stay_a_row_a_pair() -> None:
     assert len(data) == 4 and list(data.pairs()) == LISTED
 
 
-def test_rows_are_taken_in_the_order_asked_for() -> None:
+def test_rows_are_taken_in_the_given_order() -> None:
     taken = PairData.joined("x", LISTED, checksum="0").take(np.array([1, 0]))
 
     assert taken.sources == ("b", "a") and taken.references == (("B",), ("A", "AA"))
@@ -46,7 +46,7 @@ def test_rows_are_taken_in_the_order_asked_for() -> None:
     ],
     ids=["counts", "blank source", "no target", "blank target", "target twice"],
 )
-def test_what_is_no_set_of_pairs_is_refused(
+def test_invalid_pair_data_is_refused(
     sources: tuple[str, ...], references: tuple[tuple[str, ...], ...], message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
@@ -137,7 +137,7 @@ def test_a_fifth_of_the_sources_is_the_test_set(tmp_path: Path) -> None:
     assert all(len(targets) == 2 for targets in (*train.references, *test.references))
 
 
-def test_what_there_is_not_is_named(tmp_path: Path) -> None:
+def test_a_missing_set_or_column_is_named(tmp_path: Path) -> None:
     path = tmp_path / "x.tsv"
     path.write_text("a\tA\nb\tB\n")
 

@@ -1,4 +1,4 @@
-"""Series from CSV files: what is read, and how each broken file is answered."""
+"""Time series from CSV files, valid and broken."""
 
 import gzip
 from pathlib import Path
@@ -74,7 +74,7 @@ def test_a_broken_file_is_named_with_line_and_column(
         load_series(write(tmp_path, text), "sales", ["price"])
 
 
-def test_without_a_column_the_file_says_which_there_are(tmp_path: Path) -> None:
+def test_without_a_column_the_error_lists_the_columns(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"\(--value\); there are month, sales"):
         load_series(write(tmp_path, "month,sales\n1,2\n"), None)
 

@@ -1,4 +1,4 @@
-"""Rows of tokens that check themselves, and cutting them in two."""
+"""Validation and split of text sets."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def classified(counts: dict[str, int]) -> TextData:
     return TextData.of("x", rows, is_tagged=False, checksum="")
 
 
-def test_rows_are_taken_in_the_order_asked_for() -> None:
+def test_rows_are_taken_in_the_given_order() -> None:
     data = classified({"b": 2, "a": 1})
 
     taken = data.take(np.array([2, 0]))

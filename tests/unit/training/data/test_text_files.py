@@ -1,4 +1,4 @@
-"""A user's own texts in three formats."""
+"""Text files of the user, in three formats."""
 
 import gzip
 from pathlib import Path
@@ -23,7 +23,7 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def test_labels_before_a_tab_are_of_the_whole_text(tmp_path: Path) -> None:
+def test_a_label_before_a_tab_belongs_to_the_text(tmp_path: Path) -> None:
     path = write(tmp_path / "x", "good film\tA joy!\n\nbad\tNo, no\tthank you\r\n")
 
     data = load_file(path)
@@ -113,7 +113,7 @@ def test_a_fifth_of_a_file_is_held_out(tmp_path: Path) -> None:
     assert load_text(str(path), "test") == test and test.checksum == train.checksum
 
 
-def test_what_is_no_set_is_refused(tmp_path: Path) -> None:
+def test_invalid_text_data_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"neither a text set \(trec, trec-fine, ewt, .*\) nor a"):
         load_text(str(tmp_path))
     with pytest.raises(DataError, match="expected the split train or test, got dev"):

@@ -40,7 +40,7 @@ def learnt(rule: Rule, *, lower: bool = False) -> Side:
         ("words", ["Ab", "c", "."]),
     ],
 )
-def test_each_rule_cuts_its_way(rule: Rule, tokens: list[str]) -> None:
+def test_each_rule_splits_a_text(rule: Rule, tokens: list[str]) -> None:
     assert Tokenizer(rule).split(" Ab\t c.\u2028") == tokens
     assert Tokenizer(rule).split(" \n") == []
 
@@ -66,7 +66,7 @@ prose = st.lists(st.sampled_from([*"ab1.,;:!?%()[]{}'-/$„“«»\u2019\u0301 �
 
 
 @given(st.one_of(st.text(), prose.map("".join), prose.map(" ".join)))
-def test_words_that_are_joined_are_cut_the_same_again(text: str) -> None:
+def test_joined_words_split_into_the_same_tokens(text: str) -> None:
     tokenizer = Tokenizer("words")
     tokens = tokenizer.split(text)
 
@@ -118,7 +118,7 @@ def test_counts_and_sizes_bound_a_vocabulary() -> None:
     assert learn_side(["a a b"], "spaces", maximum=5).encode("a b") == [4, UNKNOWN]
 
 
-def test_what_does_not_go_with_a_rule_is_refused() -> None:
+def test_options_that_do_not_fit_a_rule_are_refused() -> None:
     with pytest.raises(DataError, match="expected a model for subwords only, got none"):
         Tokenizer("subwords")
     with pytest.raises(DataError, match="expected a model for subwords only, got one for words"):
@@ -129,7 +129,7 @@ def test_what_does_not_go_with_a_rule_is_refused() -> None:
         Tokenizer("words").pieces()
 
 
-def test_ids_that_nobody_has_are_refused() -> None:
+def test_ids_without_an_entry_are_refused() -> None:
     with pytest.raises(DataError, match="expected ids of 0 to 3, got 4"):
         Side(Tokenizer("spaces"), Vocabulary.build([])).text([4])
 
@@ -185,7 +185,7 @@ def test_small_sets_give_fewer_entries() -> None:
 @pytest.mark.parametrize(
     ("texts", "size"), [([], 100), (SUBWORD_TEXTS, 5)], ids=["no text", "too small"]
 )
-def test_what_cannot_be_learnt_is_named(texts: list[str], size: int) -> None:
+def test_subwords_that_cannot_be_learned_are_an_error(texts: list[str], size: int) -> None:
     with pytest.raises(DataError, match=f"subwords: no bpe of {size} entries from these texts"):
         train_subwords(texts, size, "bpe")
 

@@ -1,4 +1,4 @@
-"""TREC questions, in small and in full."""
+"""TREC questions, on small files and on the real set."""
 
 from collections import Counter
 from pathlib import Path
@@ -12,7 +12,7 @@ from weir.training.errors import DataError
 
 
 @pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataFolders:
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataFolders:
     """A set of two questions to train and a broken one to test."""
     folder = tmp_path / "trec"
     folder.mkdir()
@@ -27,26 +27,26 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataFolders:
     return DataFolders(tmp_path, tmp_path / "cache")
 
 
-def test_questions_are_cut_and_labelled(places: DataFolders) -> None:
-    data = load_trec("train", places)
+def test_questions_are_split_and_labelled(folders: DataFolders) -> None:
+    data = load_trec("train", folders)
 
     assert data.rows[1] == ("Who", "'", "s", "he", "?")
     assert data.labels == (("NUM",), ("HUM",)) and not data.is_tagged
     assert data.name == "trec" and data.classes == ("HUM", "NUM")
 
 
-def test_fine_classes_and_lower_case_are_options(places: DataFolders) -> None:
-    data = load_trec("train", places, is_fine=True, lower=True)
+def test_fine_classes_and_lower_case_are_options(folders: DataFolders) -> None:
+    data = load_trec("train", folders, is_fine=True, lower=True)
 
     assert data.rows[0][5:8] == ("denver", "to", "aspen")
     assert data.labels == (("NUM:dist",), ("HUM:ind",)) and data.name == "trec-fine"
 
 
-def test_what_is_no_question_is_named(places: DataFolders) -> None:
+def test_an_invalid_question_is_named(folders: DataFolders) -> None:
     with pytest.raises(DataError, match=r"TEST, line 2: expected COARSE:fine and a question, got"):
-        load_trec("test", places)
+        load_trec("test", folders)
     with pytest.raises(DataError, match="trec: expected the split train or test, got dev"):
-        load_trec("dev", places)
+        load_trec("dev", folders)
 
 
 @pytest.mark.usefixtures("weir_data")

@@ -1,4 +1,4 @@
-"""Tokens to ids and back, and the file in between."""
+"""Vocabularies and their text file."""
 
 import pytest
 from hypothesis import given
@@ -68,7 +68,7 @@ def test_a_broken_file_is_named_with_line_expected_and_found(content: str, messa
         Vocabulary.parse(content, "v.txt")
 
 
-def test_what_is_no_entry_is_refused() -> None:
+def test_invalid_entries_are_refused() -> None:
     with pytest.raises(DataError, match=r"vocabulary, entry 4: expected text without line breaks"):
         Vocabulary.build([["a\nb"]])
     with pytest.raises(DataError, match="expected ids of 0 to 3, got 4"):

@@ -1,4 +1,4 @@
-"""The decoder's cells against torch's own, and many steps at once against one at a time."""
+"""The decoder's cells against torch's, and many steps at once against single steps."""
 
 from typing import get_args
 

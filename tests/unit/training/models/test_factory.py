@@ -1,4 +1,4 @@
-"""Sequence networks from plain numbers: what is built, and what is refused."""
+"""Sequence networks built from plain numbers."""
 
 import pytest
 import torch
@@ -47,6 +47,6 @@ def test_same_seed_gives_the_same_network() -> None:
     ],
     ids=["kind", "tdnn", "directions"],
 )
-def test_what_cannot_be_is_refused(kind: str, options: dict[str, int], message: str) -> None:
+def test_invalid_settings_are_refused(kind: str, options: dict[str, int], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         build_encoder(kind, 5, 6, **options)  # type: ignore[arg-type]

@@ -68,7 +68,7 @@ def test_the_published_layout_loads_and_answers_as_plain_functions(*, auxiliary:
     torch.testing.assert_close(logits, plain_googlenet(weights, picture), rtol=1e-4, atol=1e-5)
 
 
-def test_a_network_with_heads_takes_the_whole_layout_and_misses_none_of_it() -> None:
+def test_a_network_with_heads_loads_the_complete_layout() -> None:
     network = build_full("googlenet", auxiliary=True)
     shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 

@@ -128,7 +128,7 @@ def test_codes_are_not_trained() -> None:
     ],
     ids=["name", "size", "size of 1998", "colour", "classes"],
 )
-def test_what_does_not_fit_is_refused(
+def test_invalid_settings_are_refused(
     architecture: str, classes: int, side: int, channels: int, message: str
 ) -> None:
     with pytest.raises(ModelError, match=message):

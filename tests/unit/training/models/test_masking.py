@@ -1,4 +1,4 @@
-"""Reading encoded sequences without seeing the padding, by hand-made numbers."""
+"""Pooling over real steps only, against numbers worked out by hand."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""The recurrent stack against torch's own packed layers; truncation against the whole."""
+"""The recurrent encoder against torch's packed layers, and truncation."""
 
 from typing import get_args
 
@@ -165,7 +165,7 @@ def test_state_is_torchs_and_nothing_else() -> None:
     ],
     ids=["cell", "layers", "steps", "directions"],
 )
-def test_what_cannot_be_is_refused(options: dict[str, object], message: str) -> None:
+def test_invalid_settings_are_refused(options: dict[str, object], message: str) -> None:
     arguments: dict[str, object] = {"cell": "lstm", "inputs": 5, "hidden": 6, **options}
     with pytest.raises(ModelError, match=message):
         Recurrent(**arguments)  # type: ignore[arg-type]

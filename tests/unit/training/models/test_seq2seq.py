@@ -1,4 +1,4 @@
-"""Encoder-decoders: many steps against one at a time, and rows in a batch against rows alone."""
+"""Encoder-decoder: all steps against single steps, batches against single rows."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Whole sequence networks: garbage in the padding changes no answer."""
+"""Sequence networks: values in the padding change no result."""
 
 from typing import get_args
 

@@ -1,4 +1,4 @@
-"""Forecasters: scaling inside, feeding back, and what each kind reads."""
+"""Forecasters: scaling, recursive forecasts, and the inputs of each kind."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def test_a_series_a_thousand_times_as_great_has_forecasts_a_thousand_times_as_gr
 
 @pytest.mark.parametrize("kind", ["ar", "narx"])
 @torch.no_grad()
-def test_training_gives_one_step_and_evaluation_goes_on_from_it(kind: Kind) -> None:
+def test_training_gives_one_step_and_evaluation_feeds_it_back(kind: Kind) -> None:
     network = build(kind)
     history = histories()
 

@@ -1,4 +1,4 @@
-"""The letters of words against one word at a time; what padding is and is not."""
+"""Character-level word vectors against one word at a time, and padding."""
 
 import torch
 from torch.nn import functional

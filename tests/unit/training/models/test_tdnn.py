@@ -1,4 +1,4 @@
-"""The time-delay network against plain convolutions, and what it sees."""
+"""The TDNN against plain convolutions, and its receptive field."""
 
 import pytest
 import torch
@@ -62,6 +62,6 @@ def test_state_sees_seven_steps_to_each_side() -> None:
 
 
 @pytest.mark.parametrize(("kernel", "dilations"), [(2, (1,)), (3, ())], ids=["kernel", "layers"])
-def test_what_cannot_be_is_refused(kernel: int, dilations: tuple[int, ...]) -> None:
+def test_invalid_settings_are_refused(kernel: int, dilations: tuple[int, ...]) -> None:
     with pytest.raises(ModelError, match="odd kernel and at least one dilation"):
         TDNN(5, 6, kernel=kernel, dilations=dilations)

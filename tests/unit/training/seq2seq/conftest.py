@@ -1,4 +1,4 @@
-"""What the tests of pairs share: a small set of words, and a recipe for it."""
+"""A small set of words for the tests of pairs, and a recipe for it."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Which pairs share a batch, and that it is always the same ones."""
+"""Batches of pairs, and their reproducibility."""
 
 import torch
 
@@ -50,7 +50,7 @@ def test_pairs_of_like_length_share_a_batch(recipe: Seq2SeqRecipe) -> None:
     assert sum(int(each.max() - each.min()) for each in lengths) <= 5
 
 
-def test_forcing_goes_from_start_to_end(recipe: Seq2SeqRecipe) -> None:
+def test_forcing_changes_from_start_to_end(recipe: Seq2SeqRecipe) -> None:
     changed = recipe.model_copy(
         update={"forcing": ForcingSettings(start=1.0, end=0.0), "batch_size": 25, "epochs": 100}
     )

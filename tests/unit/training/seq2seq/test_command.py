@@ -1,4 +1,4 @@
-"""The command line on pairs of a user's own."""
+"""The command line on pairs of the user."""
 
 import gzip
 from pathlib import Path
@@ -29,7 +29,7 @@ def write_lines(path: Path, lines: list[str]) -> Path:
     return path
 
 
-def test_pairs_are_learnt_from_lines_of_source_and_target(
+def test_pairs_are_learned_from_lines_of_source_and_target(
     words: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
@@ -50,7 +50,9 @@ def test_pairs_are_learnt_from_lines_of_source_and_target(
     assert main(["pronounce", "--data", str(words), "--out", str(out), "--resume"]) == 0
 
 
-def test_two_files_a_set_are_learnt_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_files_per_set_are_learned_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     targets = [line.upper() for line in SENTENCES]
     for name, rows in (("train", slice(0, 14)), ("dev", slice(14, 17)), ("test", slice(17, 20))):

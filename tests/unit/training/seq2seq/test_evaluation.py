@@ -1,4 +1,4 @@
-"""Both searches judged, against numbers worked out by hand."""
+"""Outputs, scores and samples, against numbers worked out by hand."""
 
 import functools
 from pathlib import Path
@@ -134,7 +134,9 @@ every_width = pytest.mark.parametrize("width", [1, 3], ids=["greedy", "beam"])
 
 @every_width
 @pytest.mark.parametrize("attends", [True, False], ids=["attention", "none"])
-def test_order_is_kept_and_each_is_what_it_is_alone(width: int, *, attends: bool) -> None:
+def test_outputs_keep_the_order_and_do_not_depend_on_the_batch(
+    width: int, *, attends: bool
+) -> None:
     asked = network(attends=attends)
 
     together = generate(asked, TEXTS, SIDES, SETTINGS, width=width)
@@ -160,7 +162,7 @@ def test_no_output_is_longer_than_the_limit(width: int) -> None:
     assert all(len(each.tokens) + each.is_complete <= 2 for each in found)
 
 
-def test_a_network_in_training_is_asked_without_dropout() -> None:
+def test_a_network_in_training_mode_generates_without_dropout() -> None:
     asked = network(dropout=0.5).train()
 
     first, again = (generate(asked, TEXTS, SIDES, SETTINGS, width=1) for _ in range(2))
@@ -250,7 +252,7 @@ def test_rows_may_have_different_numbers_of_references() -> None:
     assert found.score == pytest.approx(100.0) and "nrefs:var" in found.signature
 
 
-def test_what_cannot_be_scored_is_refused() -> None:
+def test_invalid_rows_are_not_scored() -> None:
     with pytest.raises(DataError, match="expected rows with references, got 0 and 0"):
         word_error_rate([], [])
     with pytest.raises(DataError, match="expected rows with references, got 1 and 2"):

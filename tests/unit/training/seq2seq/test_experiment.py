@@ -1,4 +1,4 @@
-"""A run on pairs: what it leaves behind, what is read of it again, and that it learns."""
+"""Runs on pairs: their files, loading, and learning."""
 
 import json
 from collections.abc import Callable
@@ -76,7 +76,7 @@ def test_a_run_directory_is_complete(run: Path, small: Seq2SeqRecipe) -> None:
     assert record.pairs.target_words == len(sides.target.vocabulary)
 
 
-def test_what_is_read_again_gives_the_recorded_scores(run: Path) -> None:
+def test_a_loaded_run_has_the_recorded_scores(run: Path) -> None:
     record = read_record(run)
     network, sides, data = load_model(run), load_sides(run), load_test(record)
 
@@ -89,7 +89,7 @@ def test_what_is_read_again_gives_the_recorded_scores(run: Path) -> None:
     assert record.test_accuracy == pytest.approx(1.0 - record.test_metrics["word_error_rate"])
 
 
-def test_sides_are_learnt_from_training_rows_only(
+def test_sides_are_learned_from_training_rows_only(
     recipe: Seq2SeqRecipe, words: Path, tmp_path: Path
 ) -> None:
     test = tmp_path / "test.tsv"
@@ -234,7 +234,7 @@ def test_sides_come_back_from_a_run_directory(name: str, tmp_path: Path) -> None
     assert sides.source.text(sides.source.encode("ein Hund")) == "ein hund"
 
 
-def test_all_accepted_targets_are_learnt_from() -> None:
+def test_all_accepted_targets_are_learned_from() -> None:
     assert "2" in learn_sides(DATA, recipe_of("pronounce")).target.vocabulary.entries
 
 

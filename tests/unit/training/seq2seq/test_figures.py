@@ -1,4 +1,4 @@
-"""Which outputs are drawn, and that they can be."""
+"""The attention figure: choice of outputs, and drawing."""
 
 from pathlib import Path
 

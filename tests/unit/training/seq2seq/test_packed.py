@@ -41,7 +41,7 @@ def test_a_batch_is_padded_and_moved_by_one(sides: Sides) -> None:
     assert batch.targets.tolist() == [[4, END, NO_TARGET, NO_TARGET], [6, 5, 6, END]]
 
 
-def test_what_is_forced_goes_with_the_inputs(sides: Sides) -> None:
+def test_forced_is_part_of_the_inputs(sides: Sides) -> None:
     forced = torch.tensor([[True, False]])
 
     *_, given = pack(DATA, sides).take(torch.tensor([3]), forced).inputs

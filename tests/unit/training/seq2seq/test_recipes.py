@@ -1,4 +1,4 @@
-"""The recipes of sequence to sequence, and what they refuse."""
+"""The recipes of sequence to sequence, and invalid settings."""
 
 from typing import Any
 
@@ -56,12 +56,12 @@ def test_a_quick_form_changes_only_settings_there_are(name: str) -> None:
     ],
     ids=["no maximum", "rule", "cell", "share", "width", "lone targets", "unknown"],
 )
-def test_what_cannot_be_is_refused(changes: dict[str, Setting], message: str) -> None:
+def test_invalid_settings_are_refused(changes: dict[str, Setting], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         make("pronounce", "x", **changes)
 
 
-def test_forcing_goes_in_a_straight_line() -> None:
+def test_forcing_is_linear() -> None:
     forcing = ForcingSettings(start=1.0, end=0.6)
 
     assert [forcing.share(done) for done in (0.0, 0.5, 1.0)] == pytest.approx([1.0, 0.8, 0.6])

@@ -1,4 +1,4 @@
-"""Searches against all answers there are, on toy distributions and on a network."""
+"""Searches against exhaustive enumeration, on toy distributions and on a network."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""The three sets of a run on pairs."""
+"""The training, validation and test sets of a run on pairs."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def test_nothing_is_in_two_sets(recipe: Seq2SeqRecipe) -> None:
     assert sources(read_pairs(recipe)) == [train, validation, test]
 
 
-def test_files_of_ones_own_are_taken_whole(recipe: Seq2SeqRecipe, tmp_path: Path) -> None:
+def test_user_files_are_used_completely(recipe: Seq2SeqRecipe, tmp_path: Path) -> None:
     (tmp_path / "dev.a").write_text("x\ny\n")
     (tmp_path / "dev.b").write_text("X\nY\n")
     changed = recipe.model_copy(

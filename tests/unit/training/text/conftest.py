@@ -1,4 +1,4 @@
-"""Small recipes of each kind of sequences, on tiny files."""
+"""Small recipes of sequence tasks, on tiny files."""
 
 from pathlib import Path
 

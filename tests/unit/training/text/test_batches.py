@@ -1,4 +1,4 @@
-"""Which rows share a batch."""
+"""Batches of rows of similar length."""
 
 from collections import Counter
 
@@ -77,7 +77,7 @@ def equal(one: Batch, other: Batch) -> bool:
     return all(torch.equal(*pair) for pair in pairs)
 
 
-def test_an_epoch_resumed_within_goes_on_with_the_same_batches(tagging: SequenceRecipe) -> None:
+def test_a_resumed_epoch_continues_with_the_same_batches(tagging: SequenceRecipe) -> None:
     problem = prepare(tagging)
     task = make_task(problem.train, problem.validation, tagging, choose_loss(tagging), mixed=False)
 
@@ -91,7 +91,7 @@ def test_an_epoch_resumed_within_goes_on_with_the_same_batches(tagging: Sequence
     assert (task.rows_are, task.targets_are) == ("sentences", "tokens")
 
 
-def test_so_many_words_are_hidden_as_the_recipe_says(tagging: SequenceRecipe) -> None:
+def test_the_share_of_hidden_words_is_the_recipes(tagging: SequenceRecipe) -> None:
     share = 0.3
     tokens = tagging.tokens
     assert tokens is not None

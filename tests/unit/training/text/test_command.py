@@ -1,4 +1,4 @@
-"""The command line on files of a user's own texts."""
+"""The command line on text files of the user."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from weir.training.text.recipes import SequenceRecipe
 FEW = ["--epochs", "2", "--batch-size", "8"]
 
 
-def test_tags_are_learnt_from_lines_of_tokens_and_tags(
+def test_tags_are_learned_from_lines_of_tokens_and_tags(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, out = write_tagged(tmp_path / "rows.txt"), tmp_path / "run"
@@ -28,7 +28,7 @@ def test_tags_are_learnt_from_lines_of_tokens_and_tags(
     assert "on 12 rows" in printed.out
 
 
-def test_classes_are_learnt_from_lines_of_label_and_text(
+def test_classes_are_learned_from_lines_of_label_and_text(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, out = write_labelled(tmp_path / "rows.tsv"), tmp_path / "run"
@@ -50,7 +50,7 @@ def test_classes_are_learnt_from_lines_of_label_and_text(
         ("feats:Number", ["Sing", "_"]),
     ],
 )
-def test_a_column_of_conllu_is_learnt_from_files_of_ones_own(
+def test_a_column_of_conllu_is_learned_from_user_files(
     column: str, classes: list[str], tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
@@ -80,7 +80,7 @@ def test_gradient_is_cut_off_where_the_recurrence_has_one_direction(
     assert "truncate_steps goes with a recurrent cell of one direction" in capsys.readouterr().err
 
 
-def test_resumed_with_the_same_files_it_goes_on_and_with_others_it_does_not(
+def test_a_run_resumes_with_the_same_files_only(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, dev = write_conllu(tmp_path / "a.conllu"), write_conllu(tmp_path / "b.conllu", 9, 1)

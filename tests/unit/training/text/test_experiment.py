@@ -1,4 +1,4 @@
-"""A run on sequences: what it leaves behind, and what is read of it again."""
+"""Runs on sequences: their files, loading, and the networks of recipes."""
 
 import json
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def test_a_run_directory_is_complete(run: Path, tagging: SequenceRecipe) -> None
     assert set(record.test_metrics) == {"macro_f1", "sentence_accuracy"}
 
 
-def test_what_is_read_again_gives_the_recorded_accuracy(run: Path) -> None:
+def test_a_loaded_run_has_the_recorded_accuracy(run: Path) -> None:
     record = read_record(run)
 
     found = predict(load_model(run), in_order(load_test(run, record)))

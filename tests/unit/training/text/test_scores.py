@@ -1,4 +1,4 @@
-"""Scores, against cases small enough to be counted by hand."""
+"""Scores against small cases counted by hand."""
 
 import numpy as np
 import pytest

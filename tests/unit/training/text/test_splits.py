@@ -1,4 +1,4 @@
-"""Which rows are learnt from, chosen by and tested on."""
+"""The training, validation and test sets of a run on sequences."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def test_dev_is_tested_on_too_where_no_test_file_is_named(tmp_path: Path) -> Non
     assert len(texts.validation.rows) == 9 and texts.validation.rows == texts.test.rows
 
 
-def test_three_files_are_taken_whole(tmp_path: Path) -> None:
+def test_three_files_are_used_completely(tmp_path: Path) -> None:
     path = write_tagged(tmp_path / "a.txt", 30)
     dev, test = write_tagged(tmp_path / "b.txt", 9, 1), write_tagged(tmp_path / "c.txt", 8, 2)
 
@@ -109,9 +109,7 @@ def test_rows_that_will_not_do_are_refused(
         read_texts(quick(name, str(path), **changes))
 
 
-def test_another_files_labels_must_be_among_those_learnt(
-    classifying: SequenceRecipe, tmp_path: Path
-) -> None:
+def test_labels_of_another_file_must_be_known(classifying: SequenceRecipe, tmp_path: Path) -> None:
     other = tmp_path / "other.tsv"
     other.write_text("feline\tcat a\ncanine\tdog a\n")
 
