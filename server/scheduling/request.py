@@ -1,8 +1,8 @@
 """Requests: as received, as queued for a model, and what a model offers to answer them.
 
 A request has two carriers. `ReceivedRequest` holds the bytes, where the answer goes, and the times.
-`InferRequest` holds the decoded tensors in a model's queue. An encoder-decoder queues its own kind
-(`generation`); its queue and this one share the protocol `QueuedRequest`.
+`InferRequest` holds the decoded tensors in a model's queue; an encoder-decoder has a kind of its own
+(`generation.request`).
 """
 
 import logging
@@ -21,7 +21,7 @@ from weir.server.protocol.model_metadata import ModelDescription
 from weir.server.runtime.signature import Fit
 from weir.server.scheduling.deadlines import Expiring
 from weir.server.telemetry.model_stats import ModelStats
-from weir.server.telemetry.request_record import Reply, RequestRecord
+from weir.server.telemetry.request_record import Reply
 from weir.server.transport.status import REASON_OF, status_of
 
 logger = logging.getLogger(__name__)
@@ -57,36 +57,6 @@ class Refusable(Protocol):
 
     def fail(self, error: Exception) -> None:
         """Send the status of a failure."""
-
-
-class QueuedRequest(Refusable, Protocol):
-    """A request in a model's queue, of either kind of model.
-
-    Attributes:
-        rows: counted against the queue's and the batch's limits.
-        key: requests with equal keys may share a batch.
-        length: entries of each row, 0 for a model without lengths.
-        arrived_s: when the call came, on the scheduler's clock.
-        queued_s: since when it waits for this model alone.
-        deadline_s: never run after this time.
-        is_answered: whether the caller received the answer.
-        record: the record of the request, or None.
-        request_bytes: size of its message.
-    """
-
-    rows: int
-    key: Hashable
-    length: int
-    arrived_s: float
-    queued_s: float
-    deadline_s: float
-    is_answered: bool
-    record: RequestRecord | None
-    request_bytes: int
-
-    @property
-    def response_bytes(self) -> int:
-        """Size of all messages that answer it."""
 
 
 class ReadyRequest(Protocol):

@@ -21,7 +21,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
@@ -29,9 +29,9 @@ from weir.server.errors import DeadlineExceeded, Draining, Overloaded
 from weir.server.runtime import collate
 from weir.server.runtime.collate import Padding, Tokens
 from weir.server.scheduling import batching
-from weir.server.scheduling.batching import BatchPolicy, LastBatch
+from weir.server.scheduling.batching import BatchPolicy, LastBatch, Waiting
 from weir.server.scheduling.deadlines import Deadlines
-from weir.server.scheduling.request import InferRequest, Load, QueuedRequest, refuse
+from weir.server.scheduling.request import InferRequest, Load, refuse
 from weir.server.telemetry.model_stats import BatchTimes
 from weir.server.telemetry.request_record import BatchRecord
 from weir.server.transport.status import closed_error
@@ -45,6 +45,17 @@ Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 Observer = Callable[[Sequence[InferRequest], BatchTimes, Tokens], None]
 """Counts a batch once it is answered; see `ModelStats.batch_ran`."""
+
+
+class QueuedRequest(Waiting, Protocol):
+    """The part of a request that its queue reads, of either kind of model.
+
+    Attributes:
+        deadline_s: never run after this time.
+    """
+
+    deadline_s: float
+
 
 R = TypeVar("R", bound=QueuedRequest)
 
