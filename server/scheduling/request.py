@@ -1,8 +1,8 @@
 """Requests: as received, as queued for a model, and what a model offers to answer them.
 
 A request has two carriers. `ReceivedRequest` holds the bytes, where the answer goes, and the times.
-`InferRequest` holds the decoded tensors in a model's queue; an encoder-decoder has a kind of its own
-(`generation.request`).
+`InferRequest` holds the decoded tensors in a model's queue; an encoder-decoder has a kind of its
+own (`generation.request`).
 """
 
 import logging
