@@ -40,8 +40,8 @@ from weir import Client
 from weir.bench.tally import percentile
 from weir.bundle.reader import MODEL
 from weir.client.errors import FailedPrecondition
-from weir.export.images import INPUT
 from weir.export.publishing import publish
+from weir.export.runs.images import INPUT
 from weir.export.spec import ExportSpec
 from weir.protocol import inference_pb2 as pb
 from weir.training.models.alexnet import AlexNet

@@ -4,15 +4,16 @@ Names, types and shapes of tensors are read off the ONNX graph and are not repea
 Reading is strict: unknown keys, unknown formats and values of the wrong type are refused.
 """
 
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from weir.bundle import problems
+from weir.bundle import validation
 from weir.bundle.decoding import Decoding, check_decoding
-from weir.bundle.parts import FileName, NotNegative, Part, Positive, Sha256
+from weir.bundle.field_types import ContractObject, FileName, NotNegative, Positive, Sha256
 from weir.bundle.sequences import (
     PaddedAxis,
     Tokenisation,
@@ -20,8 +21,53 @@ from weir.bundle.sequences import (
     check_axes,
     check_tokenisation,
 )
-from weir.bundle.series import Series, check_series
-from weir.bundle.sharing import Sharing
+
+Column = Annotated[str, Field(min_length=1)]
+
+
+class Series(ContractObject):
+    """Of which columns so many moments make one row, and how many are forecast."""
+
+    input: str = "history"
+    output: str = "forecast"
+    target: Column
+    exogenous: list[Column] = Field(default_factory=list)
+    lags: Positive
+    horizon: Positive
+
+    @model_validator(mode="after")
+    def _check_columns(self) -> Self:
+        columns = [self.target, *self.exogenous]
+        if len(set(columns)) < len(columns):
+            raise ValueError(f"expected columns of different names, got {columns}")
+        return self
+
+    def check_shapes(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Raise ValueError unless tensors of these shapes, batch first, hold its input and its output."""
+        columns = 1 + len(self.exogenous)
+        for name, wanted in ((self.input, (self.lags, columns)), (self.output, (self.horizon,))):
+            found = tuple(shapes[name][1:]) if name in shapes else None
+            if found != wanted:
+                raise ValueError(f"series: {name}: expected rows of shape {wanted}, got {found}")
+
+
+def check_series(task: str, series: Series | None) -> None:
+    """Raise ValueError unless forecasting, and nothing else, comes with a series."""
+    if (task == "forecasting") != (series is not None):
+        expected = "a series with" if series is None else "none without"
+        raise ValueError(f"series: expected {expected} the task forecasting, got {task}")
+
+
+class Sharing(ContractObject):
+    """Counts of the network as it was trained, for one row.
+
+    `connections` are uses of a weight, or a bias, for one output unit. An exported graph may have others: it holds
+    batch norms folded into convolutions, and partial connections filled up with zeros.
+    """
+
+    parameters: Positive
+    connections: Positive
+
 
 FILE_NAME = "model.json"
 FORMAT: Literal[1] = 1
@@ -38,7 +84,7 @@ Precision = Literal["fp32", "fp16", "int8"]
 Provider = Literal["cpu", "cuda"]
 
 
-class Batching(Part):
+class Batching(ContractObject):
     """How requests may be put together; the server's operator may choose less.
 
     `max_tokens` is the most entries that a batch may have along its first padded axis with lengths,
@@ -50,14 +96,14 @@ class Batching(Part):
     max_queue_delay_s: Annotated[NotNegative, Field(le=86_400)] = 0.0
 
 
-class Tolerance(Part):
+class Tolerance(ContractObject):
     """Two numbers agree when |actual - expected| <= absolute + relative * |expected|."""
 
     absolute: NotNegative
     relative: NotNegative
 
 
-class Parity(Part):
+class Parity(ContractObject):
     """How far ONNX Runtime was from PyTorch when the bundle was made.
 
     `max_relative` is the largest |actual - expected| / |expected| where |expected| >= 0.001: nearer
@@ -73,7 +119,7 @@ class Parity(Part):
     sequences: Positive | None = None
 
 
-class Provenance(Part):
+class Provenance(ContractObject):
     """The training the weights come from."""
 
     recipe: str
@@ -83,7 +129,7 @@ class Provenance(Part):
     metrics: dict[str, float] = Field(default_factory=dict)
 
 
-class Preprocessing(Part):
+class Preprocessing(ContractObject):
     """How an encoded picture becomes one row of `input`: uint8, (height, width, channels).
 
     `stretch` resizes to (height, width) whatever the picture's proportions. `short-side` resizes
@@ -110,7 +156,7 @@ class Preprocessing(Part):
         return self
 
 
-class Quantisation(Part):
+class Quantisation(ContractObject):
     """What INT8 cost: shares of the answers that are right, by ONNX Runtime on a CPU.
 
     An answer is a row's class, or each of its tags. `before` is the FP32 graph's, `after` that of
@@ -135,7 +181,7 @@ class Quantisation(Part):
         return self
 
 
-class Contract(Part):
+class Contract(ContractObject):
     """Everything a server must know about a bundle besides its graph.
 
     `files` holds every file but `model.json`; the writer fills it in. `batch_axis` is the
@@ -228,6 +274,6 @@ def parse(text: bytes, file: str = FILE_NAME) -> Contract:
     try:
         contract = Contract.model_validate_json(text, strict=True)
     except ValidationError as error:
-        raise problems.of_contract(error, file) from error
-    problems.check_keys(text, file)
+        raise validation.contract_error(error, file) from error
+    validation.check_keys(text, file)
     return contract

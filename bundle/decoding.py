@@ -15,13 +15,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from weir.bundle.parts import Index, NotNegative, Part, Positive
+from weir.bundle.field_types import ContractObject, Index, NotNegative, Positive
 from weir.bundle.sequences import ValueRange
 
 Detokenisation = Literal["spaces", "letters", "subwords"]
 
 
-class Decoding(Part):
+class Decoding(ContractObject):
     """How the two graphs work together, and what a sequence of their tokens is.
 
     `previous` and `lengths` are inputs of the decoder: the token before [batch], and the source's lengths

@@ -7,7 +7,7 @@ BundleError
 └── InvalidVersions `versions.toml` says what cannot be
 """
 
-from weir.bundle.wording import tame
+from weir.bundle.escaping import tame
 
 
 class BundleError(Exception):

@@ -14,8 +14,8 @@ when given bytes, and through hard links. This module finds them in the wire byt
 from collections.abc import Iterator
 
 from weir.bundle.errors import BrokenBundle
+from weir.bundle.escaping import quoted
 from weir.bundle.protobuf_wire import MalformedError, read_fields
-from weir.bundle.wording import quoted
 
 # Message type -> field number -> message type of that field, after onnx.proto (IR version 13).
 _FIELDS: dict[str, dict[int, str]] = {

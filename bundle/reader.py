@@ -21,8 +21,8 @@ from weir.bundle import contract as contracts
 from weir.bundle import external_data, golden
 from weir.bundle.contract import Contract
 from weir.bundle.errors import BrokenBundle
+from weir.bundle.escaping import quoted
 from weir.bundle.golden import Golden
-from weir.bundle.wording import quoted
 
 MODEL = "model.onnx"
 ENCODER, DECODER = "encoder.onnx", "decoder.onnx"

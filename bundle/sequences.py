@@ -15,10 +15,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from weir.bundle.parts import FileName, Index, Integer, Part, Positive
+from weir.bundle.field_types import ContractObject, FileName, Index, Integer, Positive
 
 
-class PaddedAxis(Part):
+class PaddedAxis(ContractObject):
     """An axis along which rows differ in length, so that a batch fills the shorter ones up.
 
     `maximum` is the most entries a row may have, the least is 1. `lengths` is the input [batch]
@@ -32,7 +32,7 @@ class PaddedAxis(Part):
     padding: Annotated[dict[str, Integer], Field(min_length=1)]
 
 
-class ValueRange(Part):
+class ValueRange(ContractObject):
     """The least and the greatest value an input of integers may hold."""
 
     minimum: Integer = 0
@@ -45,7 +45,7 @@ class ValueRange(Part):
         return self
 
 
-class Tokenisation(Part):
+class Tokenisation(ContractObject):
     """How a text becomes one row of ids.
 
     `words` takes runs of letters, digits and underscores, and every other mark by itself (see

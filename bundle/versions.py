@@ -24,8 +24,8 @@ from types import MappingProxyType
 from typing import TypeGuard
 
 from weir.bundle.errors import InvalidVersions
+from weir.bundle.escaping import shown
 from weir.bundle.reader import read_file
-from weir.bundle.wording import shown
 
 FILE_NAME = "versions.toml"
 STABLE = "stable"

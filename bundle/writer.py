@@ -14,7 +14,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from weir.bundle import contract as contracts
@@ -140,3 +140,22 @@ def _sync(directory: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def lines_of(texts: Iterable[str]) -> bytes:
+    """A text file with one entry a line."""
+    return "".join(f"{text}\n" for text in texts).encode()
+
+
+def vocabulary_file(name: str) -> str:
+    """Where the vocabulary of an input is kept."""
+    return f"vocabulary.{name}.txt"
+
+
+def name_label_files(labels: Mapping[str, Sequence[str]]) -> dict[tuple[str, ...], str]:
+    """A file for each different list of labels, given those of each output: outputs often share one."""
+    different = dict.fromkeys(tuple(each) for each in labels.values())
+    return {
+        each: "labels.txt" if number == 0 else f"labels.{number}.txt"
+        for number, each in enumerate(different)
+    }

@@ -121,7 +121,7 @@ def _publish(
 ) -> "Published":
     # Imported here, so that --help does not wait for torch.
     from weir.export.pretrained import publish_weights  # noqa: PLC0415
-    from weir.export.runs.run import publish_run  # noqa: PLC0415
+    from weir.export.runs.publishing import publish_run  # noqa: PLC0415
 
     if isinstance(source, Elsewhere):
         if precision == "int8":

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from weir.export.errors import BrokenGraph, NotExportable
-from weir.export.padding import widen
-from weir.export.samples import take
+from weir.export.samples import take, widen
 from weir.export.spec import ExportSpec
 
 # The opset torch's exporter writes by itself; for any other it runs a converter over the graph.

@@ -26,10 +26,9 @@ from weir.bundle.contract import Quantisation, Tolerance
 from weir.bundle.golden import Golden
 from weir.export import accuracy, runtime
 from weir.export.accuracy import DEFAULT_MAX_DROP
-from weir.export.candidate import Candidate
 from weir.export.errors import ExportError
-from weir.export.padding import select, shrink
-from weir.export.spec import ExportSpec, row_count
+from weir.export.samples import select, shrink
+from weir.export.spec import Candidate, ExportSpec, row_count
 
 _BATCH_ROWS = 32
 _QUANTISED = ("LSTM", "MatMul", "Gemm")

@@ -24,7 +24,7 @@ from weir.bundle.contract import Quantisation, Tolerance
 from weir.bundle.golden import Golden
 from weir.export import accuracy, runtime
 from weir.export.accuracy import DEFAULT_MAX_DROP
-from weir.export.candidate import Candidate
+from weir.export.spec import Candidate
 
 CALIBRATION_ROWS = 512
 

@@ -21,13 +21,47 @@ from torch import Tensor, nn
 
 from weir.bundle.contract import Parity, Tolerance
 from weir.export import runtime
-from weir.export.differences import Difference, compare
 from weir.export.errors import ExportError, ParityError
-from weir.export.padding import select, sizes
-from weir.export.samples import BATCH_SIZES
+from weir.export.samples import BATCH_SIZES, select, sizes
 from weir.export.spec import ExportSpec, row_count
 
 Array = NDArray[Any]
+
+# Nearer to zero than this, a relative difference says nothing and is not recorded.
+RELATIVE_FLOOR = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How far one output is from what was expected.
+
+    `absolute` and `relative` are the largest of their kind (`relative` where |expected| is at
+    least RELATIVE_FLOOR), `excess` the largest by which a value passes the tolerance.
+    """
+
+    absolute: float
+    relative: float
+    excess: float
+
+
+def compare(actual: Array, expected: Array, tolerance: Tolerance) -> Difference:
+    """Compare two arrays of one shape; a NaN on either side gives a NaN excess."""
+    is_float = np.issubdtype(expected.dtype, np.floating)
+    absolute, relative = (tolerance.absolute, tolerance.relative) if is_float else (0.0, 0.0)
+    got, wanted = actual.astype(np.float64), expected.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        # Equal infinities, as masked logits hold them, differ by nothing, not by NaN.
+        gap = np.where(got == wanted, 0.0, np.abs(got - wanted))
+        size = np.abs(wanted)
+        excess = np.where(gap == 0.0, 0.0, gap - (absolute + relative * size))
+    counted = (size >= RELATIVE_FLOOR) & np.isfinite(size)
+    return Difference(
+        absolute=float(gap.max(initial=0.0)),
+        relative=float((gap[counted] / size[counted]).max(initial=0.0)),
+        excess=float(excess.max(initial=0.0)),
+    )
+
+
 Axes = Sequence[str | int]
 
 # Batches this small are also run row by row; with padded axes, all are.

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from weir.bundle.contract import Preprocessing, Tolerance
 from weir.export.errors import ExportError, WrongWeights
-from weir.export.images import INPUT, PROBABILITIES, ImageNetwork, ImageOutputs, sharing_of
 from weir.export.publishing import Published, publish
+from weir.export.runs.images import INPUT, PROBABILITIES, ImageNetwork, ImageOutputs, sharing_of
 from weir.export.spec import ExportSpec
 from weir.training.models import MODELS
 from weir.training.models.layers import IMAGENET_MEAN, IMAGENET_STD

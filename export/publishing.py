@@ -14,14 +14,13 @@ from torch import Tensor, nn
 from weir.bundle import golden, reader, writer
 from weir.bundle.contract import Contract, Parity, Precision, Quantisation
 from weir.bundle.golden import Golden
+from weir.bundle.writer import lines_of, name_label_files, vocabulary_file
 from weir.export import fp16, graph, int8_dynamic, int8_static, parity, runtime, samples
-from weir.export.candidate import Candidate
 from weir.export.errors import ExportError
 from weir.export.int8_dynamic import DynamicFitting
 from weir.export.int8_static import Fitting
-from weir.export.padding import check_examples
-from weir.export.spec import ExportSpec, row_count
-from weir.export.text_files import lines_of, name_label_files, vocabulary_file
+from weir.export.samples import check_examples
+from weir.export.spec import Candidate, ExportSpec, row_count
 
 GOLDEN_ROWS = 4
 _RECORDED_PACKAGES = ("torch", "onnx", "onnxscript", "numpy")

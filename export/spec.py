@@ -4,9 +4,23 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from weir.bundle.contract import Batching, Preprocessing, Provenance, Task, Tolerance
+from weir.bundle.contract import (
+    Batching,
+    Parity,
+    Precision,
+    Preprocessing,
+    Provenance,
+    Provider,
+    Quantisation,
+    Series,
+    Sharing,
+    Task,
+    Tolerance,
+    check_series,
+)
+from weir.bundle.golden import Golden
 from weir.bundle.sequences import (
     PaddedAxis,
     Tokenisation,
@@ -14,8 +28,6 @@ from weir.bundle.sequences import (
     check_axes,
     check_tokenisation,
 )
-from weir.bundle.series import Series, check_series
-from weir.bundle.sharing import Sharing
 from weir.export.errors import ExportError
 
 
@@ -177,3 +189,35 @@ def _check_unknown(spec: ExportSpec) -> None:
             raise ExportError(
                 f"tokenisation: unknown: expected an id of {name!r}, below {size}, got {unknown}"
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """What an export comes down to.
+
+    Attributes:
+        model: the ONNX file.
+        precision: of its weights and of the values inside.
+        providers: those that may run it.
+        tolerance: of the golden outputs, wherever they are replayed.
+        parity: how far it is from PyTorch.
+        golden: example rows and the outputs expected for them.
+        quantisation: what INT8 cost.
+    """
+
+    model: bytes
+    precision: Precision = "fp32"
+    providers: tuple[Provider, ...] = ("cpu", "cuda")
+    tolerance: Tolerance
+    parity: Parity
+    golden: Golden
+    quantisation: Quantisation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """The network as it is served, rows to try it on, and what neither can say of itself."""
+
+    module: nn.Module
+    examples: Mapping[str, Tensor]
+    spec: ExportSpec

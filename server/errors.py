@@ -24,7 +24,7 @@ A leaf is chosen by what its receiver should do next.
         └── PortUnavailable     choose another port
 """
 
-from weir.bundle.wording import tame
+from weir.bundle.escaping import tame
 
 
 class ServerError(Exception):

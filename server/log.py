@@ -12,7 +12,7 @@ import sys
 import time
 import warnings
 
-from weir.bundle.wording import printable
+from weir.bundle.escaping import printable
 from weir.server.telemetry.background_queue import BackgroundQueue
 
 _FIELD = re.compile(r"(\w+)=%")

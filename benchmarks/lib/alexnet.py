@@ -16,9 +16,9 @@ from PIL import Image
 from sklearn.datasets import load_sample_images  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
-from weir.export.images import INPUT, ImageOutputs
 from weir.export.pretrained import publish_weights
 from weir.export.publishing import publish
+from weir.export.runs.images import INPUT, ImageOutputs
 from weir.export.spec import ExportSpec
 from weir.training.models.alexnet import AlexNet
 from weir.training.models.layers import IMAGENET_MEAN, IMAGENET_STD

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from weir.export.runs.run import publish_run
+from weir.export.runs.publishing import publish_run
 from weir.training.run_directory import part_of, read_record
 from weir.training.seq2seq.experiment import load_sides, load_test
 from weir.training.seq2seq.packed import encode

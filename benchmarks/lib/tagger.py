@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from weir.bundle.sequences import PaddedAxis, ValueRange
 from weir.export.publishing import publish
-from weir.export.sequences import LENGTHS, TIME, TOKENS, Tagged, WordOutputs
+from weir.export.runs.text import LENGTHS, TIME, TOKENS, Tagged, WordOutputs
 from weir.export.spec import ExportSpec
 from weir.training.data import load_text
 from weir.training.data.vocabulary import PAD, Vocabulary

@@ -5,13 +5,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from weir.bundle.contract import Tolerance
-from weir.bundle.series import Series
+from weir.bundle.contract import Series, Tolerance
 from weir.export.errors import ExportError
 from weir.export.int8_static import Fitting
-from weir.export.material import Material
 from weir.export.provenance import name_of, provenance_of, random_examples
-from weir.export.spec import ExportSpec
+from weir.export.spec import ExportSpec, Material
 from weir.training.errors import TrainingError
 from weir.training.forecasting.experiment import load_model, load_test
 from weir.training.forecasting.recipes import SeriesRecipe

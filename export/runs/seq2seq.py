@@ -11,9 +11,9 @@ from weir.bundle.sequences import Tokenisation
 from weir.export.errors import ExportError
 from weir.export.provenance import name_of, provenance_of, random_examples
 from weir.export.publishing import Published
+from weir.export.runs.text import LENGTHS, TOKENS
 from weir.export.seq2seq.publishing import MOST_SEQUENCES, publish_pair
 from weir.export.seq2seq.spec import PairSpec
-from weir.export.sequences import LENGTHS, TOKENS
 from weir.training.data.tokenizer import Sides
 from weir.training.data.vocabulary import UNKNOWN
 from weir.training.errors import TrainingError
@@ -42,7 +42,7 @@ def publish_pair_run(
     version: int | None,
     precision: Precision,
 ) -> Published:
-    """Publish a trained encoder-decoder; arguments and errors as `weir.export.runs.run.publish_run`."""
+    """Publish a trained encoder-decoder; arguments and errors as `weir.export.runs.publishing.publish_run`."""
     if precision != "fp32":
         raise ExportError(f"{record.recipe.name}: expected fp32, which pairs of graphs are in")
     sides = load_sides(run)

@@ -2,28 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from weir.bundle.sequences import PaddedAxis, Tokenisation
 from weir.export.int8_dynamic import DynamicFitting
-from weir.export.material import Material
 from weir.export.provenance import name_of, provenance_of, random_examples
-from weir.export.sequences import (
-    CHARACTERS,
-    FRAMES,
-    LENGTHS,
-    LETTERS,
-    LOGITS,
-    TIME,
-    TOKENS,
-    Classified,
-    FrameOutputs,
-    Tagged,
-    WordOutputs,
-)
-from weir.export.spec import ExportSpec
+from weir.export.spec import ExportSpec, Material
 from weir.training.data.vocabulary import PAD, UNKNOWN
 from weir.training.errors import DataError, TrainingError
 from weir.training.loop import Batch
@@ -31,6 +18,60 @@ from weir.training.run_directory import RunRecord, SequenceRecord, part_of
 from weir.training.text.experiment import load_model, load_test, load_vocabularies
 from weir.training.text.packed import Sequences
 from weir.training.text.recipes import SequenceRecipe
+
+TOKENS, CHARACTERS, FRAMES, LENGTHS = "tokens", "characters", "frames", "lengths"
+LOGITS = "logits"
+TIME, LETTERS = "time", "letters"
+"""The axes along which rows differ in length."""
+
+
+class Classified(NamedTuple):
+    """logits (B, classes), and their softmax."""
+
+    logits: Tensor
+    probabilities: Tensor
+
+
+class Tagged(NamedTuple):
+    """logits (B, T, classes), and the class of the greatest at each step (B, T)."""
+
+    logits: Tensor
+    tag_ids: Tensor
+
+
+class WordOutputs(nn.Module):
+    """A classifier or a tagger of words."""
+
+    def __init__(self, network: nn.Module, *, is_tagging: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.is_tagging = is_tagging
+
+    def forward(
+        self, tokens: Tensor, lengths: Tensor, characters: Tensor | None = None
+    ) -> Classified | Tagged:
+        """Answer tokens (B, T), lengths (B,) and, where the network reads them, letters (B, T, L)."""
+        logits = self.network(tokens, lengths, characters)
+        return _answer(logits, is_tagging=self.is_tagging)
+
+
+class FrameOutputs(nn.Module):
+    """A classifier of frames."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, frames: Tensor, lengths: Tensor) -> Classified | Tagged:
+        """Answer frames (B, T, features) of uint8 and lengths (B,)."""
+        return _answer(self.network(frames, lengths), is_tagging=False)
+
+
+def _answer(logits: Tensor, *, is_tagging: bool) -> Classified | Tagged:
+    if is_tagging:
+        return Tagged(logits, logits.argmax(dim=-1))
+    return Classified(logits, torch.softmax(logits, dim=-1))
+
 
 MOST_STEPS = 512
 """Of a row, whatever the training rows had: a bound on what one request may cost."""

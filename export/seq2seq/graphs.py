@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from weir.bundle.decoding import Decoding
-from weir.export.sequences import LENGTHS, TIME, TOKENS
+from weir.export.runs.text import LENGTHS, TIME, TOKENS
 from weir.training.models.decoder import Memory, Step
 from weir.training.models.seq2seq import EncoderDecoder
 from weir.training.seq2seq.search import CachedRows, Hypothesis, SpecialTokens, Stepper, greedy

@@ -15,8 +15,8 @@ from weir.bundle import golden, reader, writer
 from weir.bundle.contract import Contract, Parity
 from weir.bundle.decoding import Decoding
 from weir.bundle.golden import Golden
+from weir.bundle.writer import lines_of, vocabulary_file
 from weir.export import runtime, samples
-from weir.export.candidate import Candidate
 from weir.export.errors import ExportError, ParityError
 from weir.export.publishing import (
     GOLDEN_ROWS,
@@ -26,6 +26,7 @@ from weir.export.publishing import (
     export_exact,
     recorded_versions,
 )
+from weir.export.runs.text import LENGTHS, TIME, TOKENS
 from weir.export.seq2seq.graphs import (
     CONTEXT,
     KEYS,
@@ -39,8 +40,7 @@ from weir.export.seq2seq.graphs import (
     marks_of,
 )
 from weir.export.seq2seq.spec import PairSpec
-from weir.export.sequences import LENGTHS, TIME, TOKENS
-from weir.export.text_files import lines_of, vocabulary_file
+from weir.export.spec import Candidate
 from weir.training.models.seq2seq import EncoderDecoder
 from weir.training.seq2seq.search import Hypothesis, greedy, stepper_of
 

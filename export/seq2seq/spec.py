@@ -7,6 +7,7 @@ from weir.bundle.contract import Batching, Provenance, Tolerance
 from weir.bundle.decoding import Decoding, Detokenisation
 from weir.bundle.sequences import PaddedAxis, Tokenisation, ValueRange
 from weir.export.errors import ExportError
+from weir.export.runs.text import LENGTHS, TIME, TOKENS
 from weir.export.seq2seq.graphs import (
     ATTENDING_AXES,
     ATTENTION,
@@ -22,7 +23,6 @@ from weir.export.seq2seq.graphs import (
     AttendedMemory,
     PlainMemory,
 )
-from weir.export.sequences import LENGTHS, TIME, TOKENS
 from weir.export.spec import ExportSpec
 from weir.training.data.vocabulary import BEGIN, END, PAD
 from weir.training.models.seq2seq import EncoderDecoder

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from weir.bundle import data_dependent_shapes
 from weir.bundle.contract import Contract
-from weir.bundle.wording import quoted, shown
+from weir.bundle.escaping import quoted, shown
 from weir.protocol.datatypes import DATATYPES
 from weir.server.errors import ModelLoadError, OutOfMemory, ServerError
 from weir.server.repository import triton

@@ -23,9 +23,9 @@ from google.protobuf.message import Message
 
 from weir.bundle import reader
 from weir.bundle.contract import FILE_NAME as CONTRACT_FILE
+from weir.bundle.escaping import printable, quoted
 from weir.bundle.repository import versions
 from weir.bundle.versions import Policy, is_version
-from weir.bundle.wording import printable, quoted
 from weir.protocol import model_config_pb2 as pb
 from weir.protocol.datatypes import DATATYPES
 from weir.server.config import ModelSettings

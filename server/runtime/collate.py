@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weir.bundle.contract import Contract
-from weir.bundle.wording import shown
+from weir.bundle.escaping import shown
 from weir.server.runtime.signature import TensorSpec
 
 Array = NDArray[Any]

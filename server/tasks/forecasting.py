@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from weir.bundle.series import Series
+from weir.bundle.contract import Series
 from weir.protocol import tasks_pb2 as pb
 from weir.server.errors import InvalidRequest
 from weir.server.protocol.request_decoder import check_id, parse_message

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import grpc
 
-from weir.bundle.wording import printable
+from weir.bundle.escaping import printable
 from weir.server.transport.base import Metadata
 
 _MAX_CHARACTERS = 256

@@ -13,10 +13,9 @@ import onnx
 import onnxruntime
 
 from weir.bundle import writer
-from weir.bundle.contract import Batching, Contract, Tolerance
+from weir.bundle.contract import Batching, Contract, Series, Tolerance
 from weir.bundle.golden import Golden, encode
 from weir.bundle.sequences import PaddedAxis, Tokenisation, ValueRange
-from weir.bundle.series import Series
 
 WORDS = ["<pad>", "<unk>", "<s>", "</s>", "the", "cat", "sat"]
 LETTERS = ["<pad>", "<unk>", "<s>", "</s>", *"thecas"]

@@ -11,10 +11,9 @@ from weir.cli.error_hints import requires
 from weir.client.errors import MissingExtra, UsageError
 
 if TYPE_CHECKING:
-    from weir.bundle.contract import Contract
+    from weir.bundle.contract import Contract, Sharing
     from weir.bundle.decoding import Decoding
     from weir.bundle.reader import Bundle
-    from weir.bundle.sharing import Sharing
     from weir.cli.weight_sharing import Graph
 
 

@@ -19,7 +19,7 @@ from weir.training.forecasting.recipes import SeriesRecipe
 from weir.training.recipes import make_recipe
 
 if TYPE_CHECKING:
-    from weir.bundle.series import Series
+    from weir.bundle.contract import Series
     from weir.client.results import Answer
 
 

@@ -12,8 +12,8 @@ from weir.bundle.reader import read
 from weir.export import fp16
 from weir.export.errors import ExportError, ParityError
 from weir.export.graph import convert
-from weir.export.images import ImageNetwork, ImageOutputs
 from weir.export.publishing import publish
+from weir.export.runs.images import ImageNetwork, ImageOutputs
 from weir.export.runtime import open_session
 from weir.export.spec import ExportSpec
 

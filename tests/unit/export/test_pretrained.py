@@ -12,8 +12,8 @@ from weir.bundle.contract import Preprocessing
 from weir.bundle.reader import read
 from weir.export import samples
 from weir.export.errors import ExportError, WrongWeights
-from weir.export.images import ImageNetwork
 from weir.export.pretrained import publish_weights
+from weir.export.runs.images import ImageNetwork
 from weir.server.repository import golden_test, loader
 from weir.server.runtime.session import Session
 from weir.training.models import MODELS

@@ -8,12 +8,12 @@ import onnxruntime
 import pytest
 import torch
 
+from weir.bundle.contract import Series
 from weir.bundle.reader import Bundle, read
-from weir.bundle.series import Series
 from weir.export.errors import ExportError
 from weir.export.publishing import publish
 from weir.export.runs import forecasting
-from weir.export.runs.run import publish_run
+from weir.export.runs.publishing import publish_run
 from weir.export.spec import ExportSpec
 from weir.training.__main__ import main as train
 from weir.training.errors import DataError

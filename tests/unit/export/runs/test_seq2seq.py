@@ -8,7 +8,7 @@ from weir.bundle.decoding import Detokenisation
 from weir.bundle.reader import Bundle, read
 from weir.bundle.sequences import Tokenisation
 from weir.export.errors import ExportError
-from weir.export.runs.run import publish_run
+from weir.export.runs.publishing import publish_run
 from weir.export.seq2seq.spec import PairSpec
 from weir.training.__main__ import main as train
 from weir.training.data.tokenizer import open_subwords, split_subwords

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tests.helpers.sequence_files import write_labelled, write_tagged
 from weir.bundle.reader import Bundle, read
 from weir.bundle.sequences import PaddedAxis, Tokenisation, ValueRange
-from weir.export.runs.run import publish_run
+from weir.export.runs.publishing import publish_run
 from weir.export.runs.text import MOST_STEPS
 from weir.training.__main__ import main as train
 from weir.training.data.vocabulary import UNKNOWN

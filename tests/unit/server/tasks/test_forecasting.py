@@ -10,7 +10,7 @@ import pytest
 from tests.helpers import text_models
 from tests.unit.server.conftest import HANG_S, Backend, Clock
 from tests.unit.server.task_server import TaskServer
-from weir.bundle.series import Series
+from weir.bundle.contract import Series
 from weir.protocol import tasks_pb2 as pb
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT

@@ -11,9 +11,8 @@ from tests.helpers import onnx_models, pairs
 from tests.unit.weir.cli.shell import Weir
 from tests.unit.weir.fake_server import FakeServer
 from weir.bundle import writer
-from weir.bundle.contract import Contract, Preprocessing, Provenance, Tolerance
+from weir.bundle.contract import Contract, Preprocessing, Provenance, Series, Tolerance
 from weir.bundle.sequences import Tokenisation
-from weir.bundle.series import Series
 from weir.training.data import load, load_pairs
 from weir.training.data.download import checksum
 from weir.training.data.pairs import load_pair_file

@@ -8,9 +8,16 @@ import pytest
 from tests.helpers import onnx_models, pairs
 from tests.unit.weir.cli.shell import Weir
 from weir.bundle import writer
-from weir.bundle.contract import Batching, Contract, Parity, Preprocessing, Provenance, Tolerance
-from weir.bundle.series import Series
-from weir.bundle.sharing import Sharing
+from weir.bundle.contract import (
+    Batching,
+    Contract,
+    Parity,
+    Preprocessing,
+    Provenance,
+    Series,
+    Sharing,
+    Tolerance,
+)
 
 CONTRACT = Contract(
     task="other",

@@ -7,13 +7,13 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from weir.bundle.errors import BrokenBundle
-from weir.bundle.wording import printable, shown
+from weir.bundle.escaping import printable, shown
 
 _MOST_LINES = 8
 _MOST_CHARACTERS = 200
 
 
-def of_contract(error: ValidationError, file: str) -> BrokenBundle:
+def contract_error(error: ValidationError, file: str) -> BrokenBundle:
     """The error as it is told, a line for each of the first few problems."""
     problems = error.errors(include_url=False)
     # Another format knows other keys: to list each of them would hide the one real reason.

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from weir.export.sequences import Classified, FrameOutputs, Tagged, WordOutputs
+from weir.export.runs.text import Classified, FrameOutputs, Tagged, WordOutputs
 
 
 class Summed(nn.Module):

@@ -5,7 +5,7 @@ from torch import Tensor
 from tests.helpers.sequence_networks import class_spec, tag_spec
 from weir.bundle.sequences import PaddedAxis
 from weir.export.errors import ExportError
-from weir.export.padding import check_examples, select, shrink, sizes, widen
+from weir.export.samples import check_examples, select, shrink, sizes, widen
 
 TOKENS = torch.tensor([[5, 6, 7, 0], [8, 0, 0, 0], [3, 0, 4, 0]])
 LENGTHS = torch.tensor([3, 1, 2])

@@ -14,7 +14,7 @@ Positive = Annotated[int, Field(ge=1, lt=2**63)]
 Index = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-class Part(BaseModel):
+class ContractObject(BaseModel):
     """One object of `model.json`: immutable, and without room for what it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -8,8 +8,8 @@ import pytest
 from weir.bundle.contract import Preprocessing
 from weir.bundle.reader import Bundle, read
 from weir.export.runs import images
-from weir.export.runs import run as runs
-from weir.export.runs.run import publish_run
+from weir.export.runs import publishing as runs
+from weir.export.runs.publishing import publish_run
 from weir.training.data import load
 from weir.training.errors import DataError, RunError
 from weir.training.run_directory import ImageRecord, part_of, read_record

@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from weir.bundle.contract import Contract, Tolerance, parse
+from weir.bundle.contract import Contract, Series, Tolerance, parse
 from weir.bundle.errors import BrokenBundle
-from weir.bundle.series import Series
 
 SERIES = {"target": "sales", "exogenous": ["price"], "lags": 36, "horizon": 12}
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from weir.export.images import ImageNetwork, sharing_of
+from weir.export.runs.images import ImageNetwork, sharing_of
 from weir.training.models import build
 
 
