@@ -7,14 +7,14 @@ BundleError
 └── InvalidVersions `versions.toml` says what cannot be
 """
 
-from weir.bundle.escaping import tame
+from weir.bundle.escaping import printable_message
 
 
 class BundleError(Exception):
     """Any expected failure of this package, told in printable words of bounded length."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(tame(message))
+        super().__init__(printable_message(message))
 
 
 class BrokenBundle(BundleError):

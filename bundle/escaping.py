@@ -1,13 +1,13 @@
 """What a stranger's file may put into a message.
 
-Names and values are quoted in reasons, which end up in logs, in the server's index and on terminals.
+Names and values are short_list in reasons, which end up in logs, in the server's index and on terminals.
 """
 
 _MOST_CHARACTERS = 2000
 _MOST_SHOWN = 80
 
 
-def tame(message: str) -> str:
+def printable_message(message: str) -> str:
     """The message, printable and not too long; only its line ends stay as they are."""
     if len(message) > _MOST_CHARACTERS:
         message = message[:_MOST_CHARACTERS] + "…"
@@ -24,13 +24,13 @@ def printable(line: str) -> str:
     )
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """A value as Python writes it, so on one line and printable, and not too long."""
     text = repr(value)
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
-def quoted(names: list[str]) -> str:
+def short_list(names: list[str]) -> str:
     """The first few of some names, and how many more there are."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more

@@ -14,7 +14,7 @@ when given bytes, and through hard links. This module finds them in the wire byt
 from collections.abc import Iterator
 
 from weir.bundle.errors import BrokenBundle
-from weir.bundle.escaping import quoted
+from weir.bundle.escaping import short_list
 from weir.bundle.protobuf_wire import MalformedError, read_fields
 
 # Message type -> field number -> message type of that field, after onnx.proto (IR version 13).
@@ -48,7 +48,7 @@ def refuse(model: bytes, file: str) -> None:
     if found:
         raise BrokenBundle(
             f"{file}: expected all weights inside the file, got external data in "
-            + quoted([repr(location) for location in found])
+            + short_list([repr(location) for location in found])
         )
 
 

@@ -21,7 +21,7 @@ from weir.bundle import contract as contracts
 from weir.bundle import external_data, golden
 from weir.bundle.contract import Contract
 from weir.bundle.errors import BrokenBundle
-from weir.bundle.escaping import quoted
+from weir.bundle.escaping import short_list
 from weir.bundle.golden import Golden
 
 MODEL = "model.onnx"
@@ -129,7 +129,7 @@ def is_pair(directory: Path) -> bool:
     )
 
 
-def read_plain(directory: Path, file: str = MODEL) -> bytes:
+def read_without_contract(directory: Path, file: str = MODEL) -> bytes:
     """Read the graph of a version directory that has no contract.
 
     Args:
@@ -147,7 +147,7 @@ def read_plain(directory: Path, file: str = MODEL) -> bytes:
     return model
 
 
-def read_beside(model_directory: Path, file: str, limit_bytes: int) -> bytes | None:
+def read_model_file(model_directory: Path, file: str, limit_bytes: int) -> bytes | None:
     """Read a file beside the version directories, None if there is none; BrokenBundle if unsafe."""
     path = model_directory / file
     _check_directory(model_directory)
@@ -213,16 +213,16 @@ def _check_listing(directory: Path, contract: Contract) -> None:
     present = {entry.name for entry in directory.iterdir()} - {contracts.FILE_NAME}
     listed = set(contract.files)
     if missing := sorted(listed - present):
-        raise BrokenBundle(f"{directory}: files listed but missing: {quoted(missing)}")
+        raise BrokenBundle(f"{directory}: files listed but missing: {short_list(missing)}")
     if unlisted := sorted(present - listed):
         raise BrokenBundle(
-            f"{directory}: files present but not listed: {quoted([repr(name) for name in unlisted])}"
+            f"{directory}: files present but not listed: {short_list([repr(name) for name in unlisted])}"
         )
     expected = {MODEL} if contract.decoding is None else {ENCODER, DECODER}
     if listed & set(_GRAPHS.values()) != expected:
         raise BrokenBundle(
             f"{contracts.FILE_NAME}: files: expected {' and '.join(sorted(expected))} among them, "
-            f"got {quoted(sorted(listed))}"
+            f"got {short_list(sorted(listed))}"
         )
 
 

@@ -20,7 +20,7 @@ def check_name(name: str) -> None:
         )
 
 
-def strays(model_directory: Path) -> list[str]:
+def invalid_version_names(model_directory: Path) -> list[str]:
     """Names of one model that look as if they were meant to be versions, and are not.
 
     Directories that are not called by a number from 1, and numbers that are no directories.

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from weir.bundle.errors import BrokenBundle
-from weir.bundle.escaping import printable, shown
+from weir.bundle.escaping import printable, short_repr
 
 _MOST_LINES = 8
 _MOST_CHARACTERS = 200
@@ -31,7 +31,9 @@ def check_keys(text: bytes, file: str) -> None:
         seen = set()
         for name, _ in pairs:
             if name in seen:
-                raise BrokenBundle(f"{file}: {shown(name)}: expected the key once, got it twice")
+                raise BrokenBundle(
+                    f"{file}: {short_repr(name)}: expected the key once, got it twice"
+                )
             seen.add(name)
 
     json.loads(text, object_pairs_hook=check)
@@ -55,4 +57,4 @@ def _described(problem: ErrorDetails, file: str) -> str:
             where = f"{file}: {key}" if problem["loc"] else file
             return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
     expected = problem["msg"].removeprefix("Input should be ")
-    return f"{file}: {key}: expected {expected}, got {shown(problem['input'])}"
+    return f"{file}: {key}: expected {expected}, got {short_repr(problem['input'])}"

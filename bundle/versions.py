@@ -24,7 +24,7 @@ from types import MappingProxyType
 from typing import TypeGuard
 
 from weir.bundle.errors import InvalidVersions
-from weir.bundle.escaping import shown
+from weir.bundle.escaping import short_repr
 from weir.bundle.reader import read_file
 
 FILE_NAME = "versions.toml"
@@ -41,26 +41,26 @@ _MAX_FILE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class VersionPolicy:
     """Which versions are served: the `latest` so many, or some `specific` ones; neither: all."""
 
     latest: int | None = None
     specific: tuple[int, ...] = ()
 
 
-NEWEST = Policy(latest=1)
+NEWEST = VersionPolicy(latest=1)
 """What is served where nobody says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
-class Versions:
+class VersionsFile:
     """What `versions.toml` says; `policy` is None where it says none. `labels` cannot be changed."""
 
-    policy: Policy | None = None
+    policy: VersionPolicy | None = None
     labels: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
 
-def wanted(versions: Versions, present: Collection[int]) -> list[int]:
+def versions_to_serve(versions: VersionsFile, present: Collection[int]) -> list[int]:
     """Which of the versions that are `present` are to be served, ascending."""
     ordered = sorted(present)
     policy = versions.policy or NEWEST
@@ -82,7 +82,7 @@ def is_version(number: object) -> TypeGuard[int]:
     return type(number) is int and 1 <= number <= _MAX_VERSION
 
 
-def parse(data: bytes) -> Versions:
+def parse(data: bytes) -> VersionsFile:
     """What the bytes of a `versions.toml` say.
 
     Raises:
@@ -96,12 +96,12 @@ def parse(data: bytes) -> Versions:
     except (ValueError, RecursionError) as error:
         raise InvalidVersions(f"{FILE_NAME}: expected TOML: {error}") from error
     if strays := sorted(set(table) - {"policy", "labels"}):
-        raise InvalidVersions(f"{FILE_NAME}: expected policy and labels, got {shown(strays)}")
+        raise InvalidVersions(f"{FILE_NAME}: expected policy and labels, got {short_repr(strays)}")
     policy = _policy(table["policy"]) if "policy" in table else None
-    return Versions(policy, MappingProxyType(_labels(table.get("labels", {}))))
+    return VersionsFile(policy, MappingProxyType(_labels(table.get("labels", {}))))
 
 
-def read(model_directory: Path) -> Versions:
+def read(model_directory: Path) -> VersionsFile:
     """What a model's `versions.toml` says; nothing where there is none.
 
     Raises:
@@ -110,20 +110,20 @@ def read(model_directory: Path) -> Versions:
     """
     path = model_directory / FILE_NAME
     if not os.path.lexists(path):
-        return Versions()
+        return VersionsFile()
     return parse(read_file(path, _MAX_FILE_BYTES))
 
 
-def _policy(value: object) -> Policy:
+def _policy(value: object) -> VersionPolicy:
     match value:
         case "all":
-            return Policy()
+            return VersionPolicy()
         case {"latest": latest, **rest} if not rest:
             if type(latest) is not int or latest < 1:
                 raise _unexpected("policy.latest", "a number of versions from 1", latest)
-            return Policy(latest=latest)
+            return VersionPolicy(latest=latest)
         case {"specific": specific, **rest} if not rest:
-            return Policy(specific=_specific(specific))
+            return VersionPolicy(specific=_specific(specific))
     raise _unexpected("policy", '"all", { latest = N } or { specific = [N, ...] }', value)
 
 
@@ -148,4 +148,4 @@ def _labels(value: object) -> dict[str, int]:
 
 
 def _unexpected(key: str, expected: str, got: object) -> InvalidVersions:
-    return InvalidVersions(f"{FILE_NAME}: {key}: expected {expected}, got {shown(got)}")
+    return InvalidVersions(f"{FILE_NAME}: {key}: expected {expected}, got {short_repr(got)}")

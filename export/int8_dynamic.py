@@ -28,7 +28,7 @@ from weir.export import accuracy, runtime
 from weir.export.accuracy import DEFAULT_MAX_DROP
 from weir.export.errors import ExportError
 from weir.export.samples import select, shrink
-from weir.export.spec import Candidate, ExportSpec, row_count
+from weir.export.spec import ExportCandidate, ExportSpec, row_count
 
 _BATCH_ROWS = 32
 _QUANTISED = ("LSTM", "MatMul", "Gemm")
@@ -40,7 +40,7 @@ Tensors = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DynamicFitting:
+class DynamicInt8:
     """What dynamic quantisation is judged by.
 
     Attributes:
@@ -59,7 +59,7 @@ class DynamicFitting:
     max_drop: float = DEFAULT_MAX_DROP
 
 
-def quantise(exact: Candidate, fitting: DynamicFitting, spec: ExportSpec) -> Candidate:
+def quantise(exact: ExportCandidate, fitting: DynamicInt8, spec: ExportSpec) -> ExportCandidate:
     """The graph in INT8; its `parity` is still that of `exact`.
 
     The golden outputs are the quantised graph's own, as in `int8.quantise`, and only those of real
@@ -128,7 +128,7 @@ def _quantise(model: bytes) -> bytes:
     return quantised.SerializeToString()
 
 
-def _measure(model: bytes, rows: Tensors, fitting: DynamicFitting, spec: ExportSpec) -> float:
+def _measure(model: bytes, rows: Tensors, fitting: DynamicInt8, spec: ExportSpec) -> float:
     batches = (_arrays(batch) for batch in _batches(rows, spec))
     return accuracy.measure(model, batches, fitting.answers, fitting.output)
 

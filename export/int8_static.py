@@ -24,7 +24,7 @@ from weir.bundle.contract import Quantisation, Tolerance
 from weir.bundle.golden import Golden
 from weir.export import accuracy, runtime
 from weir.export.accuracy import DEFAULT_MAX_DROP
-from weir.export.spec import Candidate
+from weir.export.spec import ExportCandidate
 
 CALIBRATION_ROWS = 512
 
@@ -37,7 +37,7 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fitting:
+class StaticInt8:
     """What quantisation is fitted to, and what it is judged by.
 
     Attributes:
@@ -59,7 +59,7 @@ class Fitting:
     max_drop: float = DEFAULT_MAX_DROP
 
 
-def quantise(exact: Candidate, fitting: Fitting) -> Candidate:
+def quantise(exact: ExportCandidate, fitting: StaticInt8) -> ExportCandidate:
     """The graph in INT8; its `parity` is still that of `exact`.
 
     The golden outputs are the quantised graph's own on this machine: PyTorch's are further away
@@ -129,7 +129,7 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has n
         return next(self._batches, None)
 
 
-def _measure(model: bytes, fitting: Fitting) -> float:
+def _measure(model: bytes, fitting: StaticInt8) -> float:
     return accuracy.measure(model, _batches(fitting.test), fitting.answers, fitting.output)
 
 

@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from weir.bundle.contract import Preprocessing, Tolerance
 from weir.export.errors import ExportError, WrongWeights
 from weir.export.publishing import Published, publish
-from weir.export.runs.images import INPUT, PROBABILITIES, ImageNetwork, ImageOutputs, sharing_of
+from weir.export.runs.images import INPUT, PROBABILITIES, ImageGraph, ImageOutputs, sharing_of
 from weir.export.spec import ExportSpec
 from weir.training.models import MODELS
 from weir.training.models.layers import IMAGENET_MEAN, IMAGENET_STD
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class WeightsLayout:
     """What the published weights of a network were trained on, and what to leave out of them.
 
     Attributes:
@@ -45,9 +45,9 @@ class Layout:
 
 # Sizes as in `torchvision.models.*_Weights.IMAGENET1K_V1.transforms`, all with bilinear resizing.
 LAYOUTS = {
-    "alexnet": Layout(224, 256),
-    "googlenet": Layout(224, 256, ("aux1.", "aux2."), {"transform_input": True}),
-    "inception-v3": Layout(299, 342, ("AuxLogits.",), {"transform_input": True}),
+    "alexnet": WeightsLayout(224, 256),
+    "googlenet": WeightsLayout(224, 256, ("aux1.", "aux2."), {"transform_input": True}),
+    "inception-v3": WeightsLayout(299, 342, ("AuxLogits.",), {"transform_input": True}),
 }
 
 _EXAMPLE_ROWS = 32
@@ -99,7 +99,7 @@ def publish_weights(
     )
     # Counts of training steps are the only tensors that may be absent, and they are not used.
     network.load_state_dict(weights, strict=False)
-    module = ImageNetwork(network, IMAGENET_MEAN, IMAGENET_STD).eval()
+    module = ImageGraph(network, IMAGENET_MEAN, IMAGENET_STD).eval()
     images = _photographs(layout.side)
     spec = ExportSpec(
         task="image-classification",

@@ -17,10 +17,10 @@ from weir.bundle.golden import Golden
 from weir.bundle.writer import lines_of, name_label_files, vocabulary_file
 from weir.export import fp16, graph, int8_dynamic, int8_static, parity, runtime, samples
 from weir.export.errors import ExportError
-from weir.export.int8_dynamic import DynamicFitting
-from weir.export.int8_static import Fitting
+from weir.export.int8_dynamic import DynamicInt8
+from weir.export.int8_static import StaticInt8
 from weir.export.samples import check_examples
-from weir.export.spec import Candidate, ExportSpec, row_count
+from weir.export.spec import ExportCandidate, ExportSpec, row_count
 
 GOLDEN_ROWS = 4
 _RECORDED_PACKAGES = ("torch", "onnx", "onnxscript", "numpy")
@@ -46,7 +46,7 @@ def publish(
     to: Path | str,
     name: str,
     version: int | None = None,
-    precision: Literal["fp32", "fp16"] | Fitting | DynamicFitting = "fp32",
+    precision: Literal["fp32", "fp16"] | StaticInt8 | DynamicInt8 = "fp32",
 ) -> Published:
     """Export a network, compare it with its graph, and publish it if they agree.
 
@@ -108,15 +108,15 @@ def _make(
     module: nn.Module,
     example_inputs: Mapping[str, Tensor],
     spec: ExportSpec,
-    precision: Literal["fp32", "fp16"] | Fitting | DynamicFitting,
-) -> Candidate:
+    precision: Literal["fp32", "fp16"] | StaticInt8 | DynamicInt8,
+) -> ExportCandidate:
     """The graph and all that is said of it, proved; nothing is on disk yet."""
     exact = export_exact(module, example_inputs, spec)
     _check_labels(exact.golden, spec)
     _check_series(exact.golden, spec)
     batches = samples.batches(example_inputs, spec)
-    if isinstance(precision, Fitting | DynamicFitting):
-        if isinstance(precision, Fitting):
+    if isinstance(precision, StaticInt8 | DynamicInt8):
+        if isinstance(precision, StaticInt8):
             reduced = int8_static.quantise(exact, precision)
         else:
             reduced = int8_dynamic.quantise(exact, precision, spec)
@@ -129,17 +129,20 @@ def _make(
 
 def export_exact(
     module: nn.Module, example_inputs: Mapping[str, Tensor], spec: ExportSpec
-) -> Candidate:
+) -> ExportCandidate:
     """The network as it is, in FP32; whatever else is made of it comes through this gate first."""
     model = graph.convert(module, example_inputs, spec)
     measured = parity.measure(module, model, samples.batches(example_inputs, spec), spec)
     recorded = _record(module, example_inputs, spec)
-    return Candidate(model=model, tolerance=spec.tolerance, parity=measured, golden=recorded)
+    return ExportCandidate(model=model, tolerance=spec.tolerance, parity=measured, golden=recorded)
 
 
 def _in_half(
-    exact: Candidate, module: nn.Module, batches: Iterable[dict[str, Tensor]], spec: ExportSpec
-) -> Candidate:
+    exact: ExportCandidate,
+    module: nn.Module,
+    batches: Iterable[dict[str, Tensor]],
+    spec: ExportSpec,
+) -> ExportCandidate:
     model = fp16.convert(exact.model)
     tolerance = fp16.tolerance(exact.golden)
     loose = replace(spec, tolerance=tolerance)
@@ -200,7 +203,7 @@ def _check_series(recorded: Golden, spec: ExportSpec) -> None:
 
 
 def _contract(
-    spec: ExportSpec, chosen: Candidate, label_files: Mapping[tuple[str, ...], str]
+    spec: ExportSpec, chosen: ExportCandidate, label_files: Mapping[tuple[str, ...], str]
 ) -> Contract:
     return Contract(
         task=spec.task,

@@ -192,7 +192,7 @@ def _check_unknown(spec: ExportSpec) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class ExportCandidate:
     """What an export comes down to.
 
     Attributes:
@@ -215,7 +215,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class RunExport:
     """The network as it is served, rows to try it on, and what neither can say of itself."""
 
     module: nn.Module

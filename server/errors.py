@@ -24,7 +24,7 @@ A leaf is chosen by what its receiver should do next.
         └── PortUnavailable     choose another port
 """
 
-from weir.bundle.escaping import tame
+from weir.bundle.escaping import printable_message
 
 
 class ServerError(Exception):
@@ -91,7 +91,7 @@ class ModelLoadError(ServerError):
     """A model cannot be served; the repository index shows the message, printable and bounded."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(tame(reason))
+        super().__init__(printable_message(reason))
 
     @classmethod
     def of(cls, error: Exception, part: str | None = None) -> "ModelLoadError":

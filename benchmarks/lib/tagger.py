@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from weir.bundle.sequences import PaddedAxis, ValueRange
 from weir.export.publishing import publish
-from weir.export.runs.text import LENGTHS, TIME, TOKENS, Tagged, WordOutputs
+from weir.export.runs.text import LENGTHS, TIME, TOKENS, TaggerOutputs, WordGraph
 from weir.export.spec import ExportSpec
 from weir.training.data import load_text
 from weir.training.data.vocabulary import PAD, Vocabulary
@@ -50,7 +50,7 @@ def make_bundle(models: Path) -> None:
         TOKENS: torch.nn.utils.rnn.pad_sequence(rows, batch_first=True),
         LENGTHS: torch.tensor([len(row) for row in rows]),
     }
-    publish(WordOutputs(network, is_tagging=True), examples, _spec(words), to=models, name=NAME)
+    publish(WordGraph(network, is_tagging=True), examples, _spec(words), to=models, name=NAME)
 
 
 def _vocabulary() -> Vocabulary:
@@ -63,7 +63,7 @@ def _spec(words: int) -> ExportSpec:
     return ExportSpec(
         task="tagging",
         architecture="tagger",
-        outputs=Tagged._fields,
+        outputs=TaggerOutputs._fields,
         axes={TOKENS: {0: "batch", 1: TIME}, LENGTHS: {0: "batch"}},
         padded_axes={TIME: time},
         value_ranges={TOKENS: ValueRange(maximum=words - 1)},

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from weir.bundle.contract import Series, Tolerance
 from weir.export.errors import ExportError
-from weir.export.int8_static import Fitting
+from weir.export.int8_static import StaticInt8
 from weir.export.provenance import name_of, provenance_of, random_examples
-from weir.export.spec import ExportSpec, Material
+from weir.export.spec import ExportSpec, RunExport
 from weir.training.errors import TrainingError
 from weir.training.forecasting.experiment import load_model, load_test
 from weir.training.forecasting.recipes import SeriesRecipe
@@ -21,7 +21,7 @@ _EXAMPLE_ROWS = 64
 _TOLERANCE = 1e-5
 
 
-def read(run: Path, record: RunRecord) -> Material:
+def read(run: Path, record: RunRecord) -> RunExport:
     """The network, which scales by itself, and test rows; random ones where they cannot be had."""
     try:
         histories = load_test(record).histories
@@ -34,10 +34,10 @@ def read(run: Path, record: RunRecord) -> Material:
         described = f"test rows of {name_of(record)}"
         rows = torch.linspace(0, len(histories) - 1, min(_EXAMPLE_ROWS, len(histories))).long()
         histories = histories[rows]
-    return Material(load_model(run), {HISTORY: histories}, _spec(record, described))
+    return RunExport(load_model(run), {HISTORY: histories}, _spec(record, described))
 
 
-def fitting(_run: Path, record: RunRecord, _max_drop: float) -> Fitting:
+def fitting(_run: Path, record: RunRecord, _max_drop: float) -> StaticInt8:
     """Nothing to judge INT8 by.
 
     Raises:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from weir.bundle.contract import Preprocessing, Sharing
-from weir.export.int8_static import CALIBRATION_ROWS, Fitting
+from weir.export.int8_static import CALIBRATION_ROWS, StaticInt8
 from weir.export.provenance import name_of, provenance_of, random_examples
-from weir.export.spec import ExportSpec, Material
+from weir.export.spec import ExportSpec, RunExport
 from weir.training.errors import TrainingError
 from weir.training.images.experiment import load_data, load_model
 from weir.training.run_directory import ImageRecord, RunRecord, part_of
@@ -41,7 +41,7 @@ def sharing_of(network: nn.Module, channels: int, height: int, width: int) -> Sh
     )
 
 
-class ImageNetwork(nn.Module):
+class ImageGraph(nn.Module):
     """Puts normalisation into the graph, so that no client can get it wrong.
 
     Args:
@@ -69,29 +69,31 @@ _EXAMPLE_ROWS = 64
 _CALIBRATION_SEED = 0
 
 
-def read(run: Path, record: RunRecord) -> Material:
+def read(run: Path, record: RunRecord) -> RunExport:
     """The network with its normalisation, and test pictures; random ones where they cannot be had."""
     image = part_of(record, ImageRecord)
     trained = load_model(run)
-    network = ImageNetwork(trained, image.mean, image.std)
+    network = ImageGraph(trained, image.mean, image.std)
     sharing = sharing_of(trained, image.channels, image.height, image.width)
     try:
         images = load_data(record, "test").images
     except TrainingError as error:
         described = random_examples(record, error)
-        return Material(network, {INPUT: _random_images(record)}, _spec(record, described, sharing))
+        return RunExport(
+            network, {INPUT: _random_images(record)}, _spec(record, described, sharing)
+        )
     # Spread over the set: some are sorted by class.
     rows = np.linspace(0, len(images) - 1, min(_EXAMPLE_ROWS, len(images)), dtype=np.int64)
     spec = _spec(record, f"test pictures of {name_of(record)}", sharing)
-    return Material(network, {INPUT: torch.from_numpy(images[rows])}, spec)
+    return RunExport(network, {INPUT: torch.from_numpy(images[rows])}, spec)
 
 
-def fitting(_run: Path, record: RunRecord, max_drop: float) -> Fitting:
+def fitting(_run: Path, record: RunRecord, max_drop: float) -> StaticInt8:
     """Training pictures to quantise by, drawn from a fixed seed, and the whole test set."""
     train, test = load_data(record, "train"), load_data(record, "test")
     order = np.random.default_rng(_CALIBRATION_SEED).permutation(len(train.images))
     rows = np.sort(order[:CALIBRATION_ROWS])
-    return Fitting(
+    return StaticInt8(
         calibration={INPUT: train.images[rows]},
         calibration_from=f"training pictures of {name_of(record)}, seed {_CALIBRATION_SEED}",
         test={INPUT: test.images},

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from weir.bundle.sequences import PaddedAxis, Tokenisation
-from weir.export.int8_dynamic import DynamicFitting
+from weir.export.int8_dynamic import DynamicInt8
 from weir.export.provenance import name_of, provenance_of, random_examples
-from weir.export.spec import ExportSpec, Material
+from weir.export.spec import ExportSpec, RunExport
 from weir.training.data.vocabulary import PAD, UNKNOWN
 from weir.training.errors import DataError, TrainingError
 from weir.training.loop import Batch
@@ -25,21 +25,21 @@ TIME, LETTERS = "time", "letters"
 """The axes along which rows differ in length."""
 
 
-class Classified(NamedTuple):
+class ClassifierOutputs(NamedTuple):
     """logits (B, classes), and their softmax."""
 
     logits: Tensor
     probabilities: Tensor
 
 
-class Tagged(NamedTuple):
+class TaggerOutputs(NamedTuple):
     """logits (B, T, classes), and the class of the greatest at each step (B, T)."""
 
     logits: Tensor
     tag_ids: Tensor
 
 
-class WordOutputs(nn.Module):
+class WordGraph(nn.Module):
     """A classifier or a tagger of words."""
 
     def __init__(self, network: nn.Module, *, is_tagging: bool) -> None:
@@ -49,28 +49,28 @@ class WordOutputs(nn.Module):
 
     def forward(
         self, tokens: Tensor, lengths: Tensor, characters: Tensor | None = None
-    ) -> Classified | Tagged:
+    ) -> ClassifierOutputs | TaggerOutputs:
         """Answer tokens (B, T), lengths (B,) and, where the network reads them, letters (B, T, L)."""
         logits = self.network(tokens, lengths, characters)
         return _answer(logits, is_tagging=self.is_tagging)
 
 
-class FrameOutputs(nn.Module):
+class FrameGraph(nn.Module):
     """A classifier of frames."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, frames: Tensor, lengths: Tensor) -> Classified | Tagged:
+    def forward(self, frames: Tensor, lengths: Tensor) -> ClassifierOutputs | TaggerOutputs:
         """Answer frames (B, T, features) of uint8 and lengths (B,)."""
         return _answer(self.network(frames, lengths), is_tagging=False)
 
 
-def _answer(logits: Tensor, *, is_tagging: bool) -> Classified | Tagged:
+def _answer(logits: Tensor, *, is_tagging: bool) -> ClassifierOutputs | TaggerOutputs:
     if is_tagging:
-        return Tagged(logits, logits.argmax(dim=-1))
-    return Classified(logits, torch.softmax(logits, dim=-1))
+        return TaggerOutputs(logits, logits.argmax(dim=-1))
+    return ClassifierOutputs(logits, torch.softmax(logits, dim=-1))
 
 
 MOST_STEPS = 512
@@ -79,7 +79,7 @@ MOST_STEPS = 512
 _EXAMPLE_ROWS = 64
 
 
-def read(run: Path, record: RunRecord) -> Material:
+def read(run: Path, record: RunRecord) -> RunExport:
     """The network with what its logits say, and test rows; random ones where they cannot be had."""
     recipe, sequence = part_of(record, SequenceRecipe), part_of(record, SequenceRecord)
     try:
@@ -92,14 +92,14 @@ def read(run: Path, record: RunRecord) -> Material:
         described = f"test rows of {name_of(record)}"
         spread = torch.linspace(0, len(within) - 1, min(_EXAMPLE_ROWS, len(within))).long()
         examples = _named(packed.take(within[spread]), sequence)
-    return Material(_served(load_model(run), recipe), examples, _spec(run, record, described))
+    return RunExport(_served(load_model(run), recipe), examples, _spec(run, record, described))
 
 
-def fitting(run: Path, record: RunRecord, max_drop: float) -> DynamicFitting:
+def fitting(run: Path, record: RunRecord, max_drop: float) -> DynamicInt8:
     """The whole test set, as far as it can be served, to judge INT8 by."""
     packed = load_test(run, record)
     whole = packed.take(_servable(packed, record))
-    return DynamicFitting(
+    return DynamicInt8(
         test={
             name: rows.numpy()
             for name, rows in _named(whole, part_of(record, SequenceRecord)).items()
@@ -129,8 +129,8 @@ def _servable(packed: Sequences, record: RunRecord) -> Tensor:
 
 def _served(network: nn.Module, recipe: SequenceRecipe) -> nn.Module:
     if recipe.tokens is None:
-        return FrameOutputs(network)
-    return WordOutputs(network, is_tagging=recipe.task == "tagging")
+        return FrameGraph(network)
+    return WordGraph(network, is_tagging=recipe.task == "tagging")
 
 
 def _named(batch: Batch, sequence: SequenceRecord) -> dict[str, Tensor]:
@@ -162,7 +162,7 @@ def _random_rows(recipe: SequenceRecipe, sequence: SequenceRecord) -> dict[str, 
 def _spec(run: Path, record: RunRecord, examples: str) -> ExportSpec:
     recipe = part_of(record, SequenceRecipe)
     is_tagging = recipe.task == "tagging"
-    outputs = Tagged._fields if is_tagging else Classified._fields
+    outputs = TaggerOutputs._fields if is_tagging else ClassifierOutputs._fields
     axes = _axes(record)
     vocabularies = load_vocabularies(run)
     return ExportSpec(

@@ -21,17 +21,17 @@ PREVIOUS, STATE, MEMORY, KEYS, CONTEXT = "previous", "state", "memory", "keys", 
 LOG_PROBABILITIES, NEXT_STATE, ATTENTION = "log_probabilities", "next_state", "attention"
 
 ENCODER_AXES = {TOKENS: {0: "batch", 1: TIME}, LENGTHS: {0: "batch"}}
-ATTENDING_AXES = {
+ATTENTION_DECODER_AXES = {
     PREVIOUS: {0: "batch"},
     STATE: {0: "batch"},
     MEMORY: {0: "batch", 1: TIME},
     KEYS: {0: "batch", 1: TIME},
     LENGTHS: {0: "batch"},
 }
-PLAIN_AXES = {PREVIOUS: {0: "batch"}, STATE: {0: "batch"}, CONTEXT: {0: "batch"}}
+CONTEXT_DECODER_AXES = {PREVIOUS: {0: "batch"}, STATE: {0: "batch"}, CONTEXT: {0: "batch"}}
 
 
-class AttendedMemory(NamedTuple):
+class AttentionEncoderOutputs(NamedTuple):
     """memory (B, T, W), keys (B, T, A), state (B, S)."""
 
     memory: Tensor
@@ -39,7 +39,7 @@ class AttendedMemory(NamedTuple):
     state: Tensor
 
 
-class PlainMemory(NamedTuple):
+class ContextEncoderOutputs(NamedTuple):
     """context (B, W), state (B, S)."""
 
     context: Tensor
@@ -53,17 +53,19 @@ class EncoderGraph(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, tokens: Tensor, lengths: Tensor) -> AttendedMemory | PlainMemory:
+    def forward(
+        self, tokens: Tensor, lengths: Tensor
+    ) -> AttentionEncoderOutputs | ContextEncoderOutputs:
         """Encode tokens (B, T) with lengths (B,)."""
         memory = self.network.encode(tokens, lengths)
         if memory.states is not None and memory.keys is not None:
-            return AttendedMemory(memory.states, memory.keys, memory.state)
+            return AttentionEncoderOutputs(memory.states, memory.keys, memory.state)
         if memory.context is None:
             raise ValueError("memory: expected keys or a context, got neither")
-        return PlainMemory(memory.context, memory.state)
+        return ContextEncoderOutputs(memory.context, memory.state)
 
 
-class AttendingStep(nn.Module):
+class AttentionDecoderGraph(nn.Module):
     """The half that runs once a step, with attention."""
 
     def __init__(self, network: EncoderDecoder) -> None:
@@ -77,7 +79,7 @@ class AttendingStep(nn.Module):
         return self.network.step(previous, state, Memory(memory, keys, state, None), lengths)
 
 
-class PlainStep(nn.Module):
+class ContextDecoderGraph(nn.Module):
     """The half that runs once a step, without attention."""
 
     def __init__(self, network: EncoderDecoder) -> None:
@@ -93,7 +95,7 @@ class PlainStep(nn.Module):
 
 def decoder_graph(network: EncoderDecoder) -> nn.Module:
     """The decoder's half."""
-    return AttendingStep(network) if network.attends else PlainStep(network)
+    return AttentionDecoderGraph(network) if network.attends else ContextDecoderGraph(network)
 
 
 def decode(
@@ -113,7 +115,7 @@ def decode(
         _steps(decoder, decoding, encoded, lengths),
         encoded[decoding.from_encoder[_state(decoding)]],
         limits_of(decoding, lengths),
-        marks_of(decoding),
+        special_tokens(decoding),
     )
 
 
@@ -122,7 +124,7 @@ def limits_of(decoding: Decoding, lengths: Tensor) -> Tensor:
     return torch.tensor([decoding.limit(length) for length in lengths.tolist()])
 
 
-def marks_of(decoding: Decoding) -> SpecialTokens:
+def special_tokens(decoding: Decoding) -> SpecialTokens:
     """The ids that are no words."""
     return SpecialTokens(padding=decoding.padding, begin=decoding.begin, end=decoding.end)
 

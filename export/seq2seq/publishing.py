@@ -37,10 +37,10 @@ from weir.export.seq2seq.graphs import (
     decode,
     decoder_graph,
     limits_of,
-    marks_of,
+    special_tokens,
 )
 from weir.export.seq2seq.spec import PairSpec
-from weir.export.spec import Candidate
+from weir.export.spec import ExportCandidate
 from weir.training.models.seq2seq import EncoderDecoder
 from weir.training.seq2seq.search import Hypothesis, greedy, stepper_of
 
@@ -113,7 +113,9 @@ def _check_inputs(inputs: Mapping[str, Tensor]) -> None:
         raise ExportError(f"example inputs: expected tokens and lengths, got {sorted(inputs)}")
 
 
-def _encoder(network: EncoderDecoder, examples: Mapping[str, Tensor], pair: PairSpec) -> Candidate:
+def _encoder(
+    network: EncoderDecoder, examples: Mapping[str, Tensor], pair: PairSpec
+) -> ExportCandidate:
     spec = pair.encoder(network)
     check_arguments(network, examples, spec)
     return export_exact(EncoderGraph(network).eval(), examples, spec)
@@ -121,7 +123,7 @@ def _encoder(network: EncoderDecoder, examples: Mapping[str, Tensor], pair: Pair
 
 def _decoder(
     network: EncoderDecoder, examples: Mapping[str, Tensor], pair: PairSpec, decoding: Decoding
-) -> Candidate:
+) -> ExportCandidate:
     spec = pair.decoder(network)
     return export_exact(
         decoder_graph(network).eval(), _step_examples(network, examples, decoding.begin), spec
@@ -186,7 +188,7 @@ def _answers(
     with torch.no_grad():
         memory = network.encode(inputs[TOKENS], lengths)
     step = stepper_of(network, memory, lengths)
-    return greedy(step, memory.state, limits_of(decoding, lengths), marks_of(decoding))
+    return greedy(step, memory.state, limits_of(decoding, lengths), special_tokens(decoding))
 
 
 def _record(network: EncoderDecoder, examples: Mapping[str, Tensor], pair: PairSpec) -> Golden:

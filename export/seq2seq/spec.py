@@ -9,19 +9,19 @@ from weir.bundle.sequences import PaddedAxis, Tokenisation, ValueRange
 from weir.export.errors import ExportError
 from weir.export.runs.text import LENGTHS, TIME, TOKENS
 from weir.export.seq2seq.graphs import (
-    ATTENDING_AXES,
     ATTENTION,
+    ATTENTION_DECODER_AXES,
     CONTEXT,
+    CONTEXT_DECODER_AXES,
     ENCODER_AXES,
     KEYS,
     LOG_PROBABILITIES,
     MEMORY,
     NEXT_STATE,
-    PLAIN_AXES,
     PREVIOUS,
     STATE,
-    AttendedMemory,
-    PlainMemory,
+    AttentionEncoderOutputs,
+    ContextEncoderOutputs,
 )
 from weir.export.spec import ExportSpec
 from weir.training.data.vocabulary import BEGIN, END, PAD
@@ -86,7 +86,7 @@ class PairSpec:
         _check_vocabulary(TOKENS, self.source_vocabulary, network.embedding.num_embeddings)
         return ExportSpec(
             architecture=self.architecture,
-            outputs=(AttendedMemory if network.attends else PlainMemory)._fields,
+            outputs=(AttentionEncoderOutputs if network.attends else ContextEncoderOutputs)._fields,
             axes=ENCODER_AXES,
             padded_axes={TIME: self._time({TOKENS: self.padding})},
             value_ranges={TOKENS: ValueRange(maximum=network.embedding.num_embeddings - 1)},
@@ -103,7 +103,7 @@ class PairSpec:
         return ExportSpec(
             architecture=self.architecture,
             outputs=[LOG_PROBABILITIES, NEXT_STATE, *([ATTENTION] if network.attends else [])],
-            axes=ATTENDING_AXES if network.attends else PLAIN_AXES,
+            axes=ATTENTION_DECODER_AXES if network.attends else CONTEXT_DECODER_AXES,
             padded_axes={TIME: self._time({MEMORY: 0, KEYS: 0})} if network.attends else {},
             value_ranges={PREVIOUS: ValueRange(maximum=words - 1)},
             vocabularies={PREVIOUS: self.target_vocabulary} if self.target_vocabulary else {},

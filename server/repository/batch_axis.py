@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from weir.bundle import data_dependent_shapes
 from weir.bundle.contract import Contract
-from weir.bundle.escaping import quoted, shown
+from weir.bundle.escaping import short_list, short_repr
 from weir.protocol.datatypes import DATATYPES
 from weir.server.errors import ModelLoadError, OutOfMemory, ServerError
 from weir.server.repository import triton
@@ -152,13 +152,13 @@ def _named(contract: Contract | None, config: TritonConfig | None, session: Sess
 
 def _check_form(graph: bytes, *, is_configured: bool) -> None:
     found = data_dependent_shapes.find(graph)
-    outputs = quoted([shown(output) for output in found.outputs])
+    outputs = short_list([short_repr(output) for output in found.outputs])
     if is_configured:
         if found.outputs:
             raise _UnprovedError(f"the shape depends on values, of outputs {outputs}")
         return
     if found.operators:
-        operators = quoted([shown(operator) for operator in found.operators])
+        operators = short_list([short_repr(operator) for operator in found.operators])
         raise _UnprovedError(f"shapes depend on values, by operators {operators}")
     if found.outputs:
         raise _UnprovedError(f"the shape may depend on values, of outputs {outputs}")
@@ -190,7 +190,7 @@ def _check_runs(
                 own = together[spec.name][place : place + 1]
                 if not _is_equal(spec.datatype, alone[number][spec.name], own, tolerance):
                     raise _UnprovedError(
-                        f"a row of output {shown(spec.name)} depends on the other rows of its batch"
+                        f"a row of output {short_repr(spec.name)} depends on the other rows of its batch"
                     )
 
 

@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from weir.bundle import versions
 from weir.bundle.errors import BundleError
-from weir.bundle.versions import FILE_NAME, Versions
+from weir.bundle.versions import FILE_NAME, VersionsFile
 from weir.server.errors import InvalidRequest, ModelLoadError, UnknownModel
 from weir.server.repository import version_state
 from weir.server.repository.load_sandbox import LoadSandbox
@@ -74,7 +74,7 @@ class ModelManager:
         self._status: ModelStatus[LoadedVersion] = ModelStatus()
         self._directory: ModelDirectory | None = None
         self._on_disk: tuple[int, ...] = ()
-        self._policy = Versions()
+        self._policy = VersionsFile()
         # Set by call; they override the file's while the server runs.
         self._labels: Mapping[str, int] = {}
         self._desired = Desired()
@@ -205,7 +205,7 @@ class ModelManager:
         """Versions and labels to serve, including versions that are named and not on disk."""
         policy = self._policy.policy
         labels = {**self._policy.labels, **self._labels}
-        wanted = versions.wanted(Versions(policy, labels), directory.versions)
+        wanted = versions.versions_to_serve(VersionsFile(policy, labels), directory.versions)
         numbers = {*wanted, *labels.values(), *(policy.specific if policy else ())}
         return Desired({number: directory.versions.get(number) for number in numbers}, labels)
 

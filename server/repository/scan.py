@@ -11,10 +11,10 @@ from pathlib import Path
 from weir.bundle import reader, versions
 from weir.bundle.contract import FILE_NAME
 from weir.bundle.errors import InvalidName
-from weir.bundle.repository import check_name, strays
+from weir.bundle.repository import check_name, invalid_version_names
 from weir.bundle.repository import versions as version_numbers
 from weir.bundle.versions import FILE_NAME as VERSIONS_FILE
-from weir.bundle.versions import Versions
+from weir.bundle.versions import VersionsFile
 from weir.server.repository import triton
 from weir.server.repository.loader import served_name
 
@@ -90,7 +90,7 @@ def scan_model(path: Path) -> ModelDirectory | None:
         if not path.is_dir():
             return None
         numbers = version_numbers(path)
-        others = strays(path)
+        others = invalid_version_names(path)
         beside = _stamps(_files_beside(path))
     except InvalidName:
         return None
@@ -127,7 +127,7 @@ def debounce(
     return replace(now, versions={**changing, **unchanged})
 
 
-def read_policy(model_directory: Path) -> Versions:
+def read_policy(model_directory: Path) -> VersionsFile:
     """The version policy and labels of a model: by `versions.toml`, or else by `config.pbtxt`.
 
     Raises:

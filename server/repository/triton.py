@@ -23,9 +23,9 @@ from google.protobuf.message import Message
 
 from weir.bundle import reader
 from weir.bundle.contract import FILE_NAME as CONTRACT_FILE
-from weir.bundle.escaping import printable, quoted
+from weir.bundle.escaping import printable, short_list
 from weir.bundle.repository import versions
-from weir.bundle.versions import Policy, is_version
+from weir.bundle.versions import VersionPolicy, is_version
 from weir.protocol import model_config_pb2 as pb
 from weir.protocol.datatypes import DATATYPES
 from weir.server.config import ModelSettings
@@ -116,7 +116,7 @@ class TritonConfig:
     max_queue_delay_s: float | None = None
     instances: int | None = None
     providers: frozenset[str] = frozenset()
-    policy: Policy | None = None
+    policy: VersionPolicy | None = None
     unused: tuple[str, ...] = ()
     undeclared: str | None = None
 
@@ -158,7 +158,7 @@ def read(directory: Path) -> PlainModel:
         BrokenBundle: a file is missing, linked, or too large.
     """
     config = read_config(directory.parent)
-    graph = reader.read_plain(directory, config.file if config else reader.MODEL)
+    graph = reader.read_without_contract(directory, config.file if config else reader.MODEL)
     _check_siblings(directory)
     files = config.label_files if config else {}
     labels = {output: _read_labels(directory.parent, file) for output, file in files.items()}
@@ -167,7 +167,7 @@ def read(directory: Path) -> PlainModel:
 
 def read_config(model_directory: Path) -> TritonConfig | None:
     """Read a model's `config.pbtxt`; None if there is none. Raises as `read` does."""
-    data = reader.read_beside(model_directory, FILE_NAME, MAX_BYTES)
+    data = reader.read_model_file(model_directory, FILE_NAME, MAX_BYTES)
     return None if data is None else parse(data, model_directory.name)
 
 
@@ -270,7 +270,7 @@ def _check_siblings(directory: Path) -> None:
 
 
 def _read_labels(model_directory: Path, file: str) -> list[str]:
-    data = reader.read_beside(model_directory, file, _MAX_LABEL_BYTES)
+    data = reader.read_model_file(model_directory, file, _MAX_LABEL_BYTES)
     if data is None:
         raise ModelLoadError(
             f"{file}: expected the labels beside the version directories, got none"
@@ -400,19 +400,19 @@ def _instances(groups: Sequence[pb.ModelInstanceGroup]) -> int | None:
     return _within("instance_group.count of all groups", total, 1, _MAX_INSTANCES)
 
 
-def _policy(policy: pb.ModelVersionPolicy) -> Policy | None:
+def _policy(policy: pb.ModelVersionPolicy) -> VersionPolicy | None:
     match policy.WhichOneof("policy_choice"):
         case "latest":
             field, latest = "version_policy.latest.num_versions", policy.latest.num_versions
-            return Policy(latest=_within(field, latest, 1, 2**32 - 1))
+            return VersionPolicy(latest=_within(field, latest, 1, 2**32 - 1))
         case "specific":
             numbers = tuple(policy.specific.versions)
             if not numbers or not all(map(is_version, numbers)):
                 expected = "version_policy.specific.versions: expected versions from 1"
                 raise _failed(f"{expected}, got {_shown(str(list(numbers)))}")
-            return Policy(specific=numbers)
+            return VersionPolicy(specific=numbers)
         case "all":
-            return Policy()
+            return VersionPolicy()
     return None
 
 
@@ -456,7 +456,9 @@ def _narrow_all(
     by_name = {tensor.name: tensor for tensor in configured}
     names = [spec.name for spec in specs]
     if strays := [name for name in by_name if name not in names]:
-        raise _failed(f"{field}: expected the graph's {quoted(names)}, got {quoted(strays)}")
+        raise _failed(
+            f"{field}: expected the graph's {short_list(names)}, got {short_list(strays)}"
+        )
     return [
         _narrow(field, spec, by_name[spec.name], batch) if spec.name in by_name else spec
         for spec in specs

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weir.bundle.contract import Contract
-from weir.bundle.escaping import shown
+from weir.bundle.escaping import short_repr
 from weir.server.runtime.signature import TensorSpec
 
 Array = NDArray[Any]
@@ -197,4 +197,4 @@ def _check(outputs: Mapping[str, Array], position: int, expected: int, what: str
     for name, array in outputs.items():
         if array.shape[position : position + 1] != (expected,):
             got = array.shape[position] if array.ndim > position else "none"
-            raise ValueError(f"output {shown(name)}: expected {expected} {what}, got {got}")
+            raise ValueError(f"output {short_repr(name)}: expected {expected} {what}, got {got}")

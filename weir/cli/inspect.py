@@ -41,7 +41,7 @@ def inspect(
             sharing = bundle.contract.sharing
             _show_contract(console, directory, bundle)
         else:
-            graphs, axis = {"model": reader.read_plain(directory)}, "batch"
+            graphs, axis = {"model": reader.read_without_contract(directory)}, "batch"
             sharing = None
             console.print(f"{directory}: a plain model, without a contract")
     except BundleError as error:

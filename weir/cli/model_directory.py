@@ -21,12 +21,12 @@ from weir.bundle.versions import (
     FILE_NAME,
     LABEL_FORM,
     STABLE,
-    Versions,
+    VersionsFile,
     is_label,
     is_version,
     parse,
     read,
-    wanted,
+    versions_to_serve,
 )
 from weir.client.errors import UsageError
 
@@ -83,7 +83,7 @@ def set_labels(models: Path, name: str, changes: Mapping[str, int | None]) -> No
     try:
         text = path.read_bytes().decode() if path.exists() else ""
         edited = _edit_labels(text, changes)
-        if parse(edited.encode()) != Versions(current.policy, labels):
+        if parse(edited.encode()) != VersionsFile(current.policy, labels):
             raise UsageError(f"{path}: cannot be edited in this form; edit it by hand")
         _replace(path, edited)
     except TOMLKitError as error:
@@ -100,7 +100,7 @@ def roll_back(models: Path, name: str) -> tuple[int, int]:
     """
     present, current = _read_directory(models, name)
     stable = current.labels.get(STABLE)
-    served = wanted(current, present)
+    served = versions_to_serve(current, present)
     answering = stable if stable in served else max(served, default=None)
     if answering is None:
         raise UsageError(f"{name}: its versions.toml lets none of its versions answer")
@@ -132,7 +132,7 @@ def _parse_assignment(text: str) -> tuple[str, int | None]:
     return label, version or None
 
 
-def _read_directory(models: Path, name: str) -> tuple[list[int], Versions]:
+def _read_directory(models: Path, name: str) -> tuple[list[int], VersionsFile]:
     """A model's versions on disk, and the content of its versions.toml."""
     try:
         repository.check_name(name)

@@ -14,7 +14,7 @@ import pytest
 
 from weir.bundle.errors import BrokenBundle
 from weir.bundle.golden import Golden
-from weir.bundle.reader import read, read_plain
+from weir.bundle.reader import read, read_without_contract
 
 Publish = Callable[..., Path]
 
@@ -218,14 +218,14 @@ def test_external_data_is_refused_whatever_the_hashes_say(
 def test_plain_model(tmp_path: Path, files: dict[str, bytes]) -> None:
     (tmp_path / "model.onnx").write_bytes(files["model.onnx"])
 
-    assert read_plain(tmp_path) == files["model.onnx"]
+    assert read_without_contract(tmp_path) == files["model.onnx"]
 
 
 def test_plain_model_is_no_link(tmp_path: Path, directory: Path) -> None:
     (tmp_path / "model.onnx").symlink_to(directory / "model.onnx")
 
     with pytest.raises(BrokenBundle, match="got a link"):
-        read_plain(tmp_path)
+        read_without_contract(tmp_path)
 
 
 def test_plain_model_has_no_external_data(tmp_path: Path, onnx_model: onnx.ModelProto) -> None:
@@ -233,12 +233,12 @@ def test_plain_model_has_no_external_data(tmp_path: Path, onnx_model: onnx.Model
     (tmp_path / "model.onnx").write_bytes(onnx_model.SerializeToString())
 
     with pytest.raises(BrokenBundle, match="/etc/passwd"):
-        read_plain(tmp_path)
+        read_without_contract(tmp_path)
 
 
 def test_plain_directory_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(BrokenBundle, match=r"model\.onnx: expected a regular file"):
-        read_plain(tmp_path)
+        read_without_contract(tmp_path)
 
 
 def test_plain_model_beside_recorded_tensors_waits_for_its_contract(
@@ -247,7 +247,7 @@ def test_plain_model_beside_recorded_tensors_waits_for_its_contract(
     (directory / "model.json").unlink()
 
     with pytest.raises(BrokenBundle, match=r"expected model\.json, which is written last"):
-        read_plain(directory)
+        read_without_contract(directory)
 
 
 def test_file_that_grows_as_it_is_read_is_refused(

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from weir.bundle.errors import InvalidName
-from weir.bundle.repository import check_name, strays, versions
+from weir.bundle.repository import check_name, invalid_version_names, versions
 
 
 def test_only_plain_numbers_are_versions(tmp_path: Path) -> None:
@@ -39,4 +39,6 @@ def test_strays_are_what_looks_like_a_version_and_is_none(tmp_path: Path) -> Non
     (tmp_path / "5").symlink_to(tmp_path / "1")
 
     assert versions(tmp_path) == [1, 5, 10]
-    assert strays(tmp_path) == sorted(["-1", "0", "01", "1 ", "1" * 19, "3", "4", "abc", "\u0661"])
+    assert invalid_version_names(tmp_path) == sorted(
+        ["-1", "0", "01", "1 ", "1" * 19, "3", "4", "abc", "\u0661"]
+    )

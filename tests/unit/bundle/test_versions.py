@@ -6,22 +6,22 @@ from hypothesis import strategies as st
 
 from weir.bundle.errors import BrokenBundle, InvalidVersions
 from weir.bundle.versions import (
-    Policy,
-    Versions,
+    VersionPolicy,
+    VersionsFile,
     is_label,
     is_version,
     parse,
     read,
-    wanted,
+    versions_to_serve,
 )
 
-ALL, LATEST = Policy(), Policy(latest=2)
+ALL, LATEST = VersionPolicy(), VersionPolicy(latest=2)
 numbers = st.integers(1, 10**18 - 1)
 names_of_labels = st.builds("{}{}".format, st.sampled_from("aZ_"), st.text("aZ09_.-", max_size=63))
 labels = st.dictionaries(names_of_labels, numbers, max_size=4)
 policies = st.none() | st.builds(
-    Policy, latest=st.none() | st.integers(1, 99), specific=st.just(())
-) | st.builds(Policy, specific=st.lists(numbers, min_size=1, max_size=5).map(tuple))  # fmt: skip
+    VersionPolicy, latest=st.none() | st.integers(1, 99), specific=st.just(())
+) | st.builds(VersionPolicy, specific=st.lists(numbers, min_size=1, max_size=5).map(tuple))  # fmt: skip
 
 
 def test_everything_can_be_said() -> None:
@@ -32,7 +32,7 @@ def test_everything_can_be_said() -> None:
     "v1.2-rc" = 3
     """
 
-    assert parse(text) == Versions(LATEST, {"stable": 1, "v1.2-rc": 3})
+    assert parse(text) == VersionsFile(LATEST, {"stable": 1, "v1.2-rc": 3})
 
 
 @pytest.mark.parametrize(
@@ -40,13 +40,13 @@ def test_everything_can_be_said() -> None:
     [
         ("", None),
         ('policy = "all"', ALL),
-        ("policy = {latest = 1}", Policy(latest=1)),
-        ("policy = {specific = [3, 1]}", Policy(specific=(3, 1))),
-        ("[policy]\nlatest = 7", Policy(latest=7)),
+        ("policy = {latest = 1}", VersionPolicy(latest=1)),
+        ("policy = {specific = [3, 1]}", VersionPolicy(specific=(3, 1))),
+        ("[policy]\nlatest = 7", VersionPolicy(latest=7)),
     ],
 )
-def test_a_policy_is_one_of_three_or_none(text: str, policy: Policy | None) -> None:
-    assert parse(text.encode()) == Versions(policy)
+def test_a_policy_is_one_of_three_or_none(text: str, policy: VersionPolicy | None) -> None:
+    assert parse(text.encode()) == VersionsFile(policy)
 
 
 @pytest.mark.parametrize(
@@ -98,27 +98,27 @@ def test_what_toml_refuses_is_refused(text: bytes) -> None:
 @pytest.mark.parametrize(
     ("versions", "expected"),
     [
-        (Versions(), [5]),
-        (Versions(ALL), [1, 2, 4, 5]),
-        (Versions(LATEST), [4, 5]),
-        (Versions(Policy(latest=9)), [1, 2, 4, 5]),
-        (Versions(Policy(specific=(4, 3, 1))), [1, 4]),
-        (Versions(labels={"stable": 2}), [2, 5]),
-        (Versions(Policy(specific=(1,)), {"canary": 5, "stable": 1, "gone": 3}), [1, 5]),
+        (VersionsFile(), [5]),
+        (VersionsFile(ALL), [1, 2, 4, 5]),
+        (VersionsFile(LATEST), [4, 5]),
+        (VersionsFile(VersionPolicy(latest=9)), [1, 2, 4, 5]),
+        (VersionsFile(VersionPolicy(specific=(4, 3, 1))), [1, 4]),
+        (VersionsFile(labels={"stable": 2}), [2, 5]),
+        (VersionsFile(VersionPolicy(specific=(1,)), {"canary": 5, "stable": 1, "gone": 3}), [1, 5]),
     ],
 )
 def test_policy_and_labels_choose_among_what_is_there(
-    versions: Versions, expected: list[int]
+    versions: VersionsFile, expected: list[int]
 ) -> None:
-    assert wanted(versions, [4, 1, 5, 2]) == expected
-    assert wanted(versions, []) == []
+    assert versions_to_serve(versions, [4, 1, 5, 2]) == expected
+    assert versions_to_serve(versions, []) == []
 
 
-@given(st.builds(Versions, policies, labels), st.sets(numbers, max_size=8))
+@given(st.builds(VersionsFile, policies, labels), st.sets(numbers, max_size=8))
 def test_labelled_versions_and_the_newest_of_all_are_wanted(
-    versions: Versions, present: set[int]
+    versions: VersionsFile, present: set[int]
 ) -> None:
-    chosen = wanted(versions, present)
+    chosen = versions_to_serve(versions, present)
 
     assert chosen == sorted(set(chosen)) and set(chosen) <= present
     assert present & set(versions.labels.values()) <= set(chosen)
@@ -142,7 +142,7 @@ def test_versions_are_whole_numbers_from_one() -> None:
 
 
 def test_no_file_says_nothing(tmp_path: Path) -> None:
-    assert read(tmp_path) == read(tmp_path / "nobody") == Versions()
+    assert read(tmp_path) == read(tmp_path / "nobody") == VersionsFile()
 
 
 def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from weir.export import fp16
 from weir.export.errors import ExportError, ParityError
 from weir.export.graph import convert
 from weir.export.publishing import publish
-from weir.export.runs.images import ImageNetwork, ImageOutputs
+from weir.export.runs.images import ImageGraph, ImageOutputs
 from weir.export.runtime import open_session
 from weir.export.spec import ExportSpec
 
@@ -42,7 +42,7 @@ class Small(nn.Module):
 @pytest.fixture(scope="module")
 def network() -> nn.Module:
     torch.manual_seed(0)
-    return ImageNetwork(Small(), [0.4, 0.5, 0.6], [0.2, 0.2, 0.3]).eval()
+    return ImageGraph(Small(), [0.4, 0.5, 0.6], [0.2, 0.2, 0.3]).eval()
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ from weir.bundle.contract import Tolerance
 from weir.bundle.reader import read
 from weir.export.accuracy import NO_ANSWER
 from weir.export.errors import AccuracyError, ExportError
-from weir.export.int8_dynamic import DynamicFitting
+from weir.export.int8_dynamic import DynamicInt8
 from weir.export.publishing import Published, publish
 from weir.export.runtime import open_session
 
 
-def fitting(network: torch.nn.Module, rows: int = 200, max_drop: float = 2.0) -> DynamicFitting:
+def fitting(network: torch.nn.Module, rows: int = 200, max_drop: float = 2.0) -> DynamicInt8:
     """What the network answers, so that it is right every time before it is quantised."""
     given = examples(rows)
     with torch.inference_mode():
@@ -23,7 +23,7 @@ def fitting(network: torch.nn.Module, rows: int = 200, max_drop: float = 2.0) ->
     if answers.ndim == 2:
         is_real = torch.arange(answers.shape[1]) < given["lengths"][:, None]
         answers = answers.masked_fill(~is_real, NO_ANSWER)
-    return DynamicFitting(
+    return DynamicInt8(
         test={name: tensor.numpy() for name, tensor in given.items()},
         test_from="test rows",
         answers=answers.numpy(),

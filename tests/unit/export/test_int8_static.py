@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from weir.bundle.reader import read
 from weir.export.errors import AccuracyError
-from weir.export.int8_static import Fitting
+from weir.export.int8_static import StaticInt8
 from weir.export.publishing import Published, publish
 from weir.export.runtime import open_session
 from weir.export.spec import ExportSpec
@@ -50,8 +50,8 @@ def answers(network: nn.Module, rows: Tensor) -> np.ndarray:
         return network(rows).argmax(dim=1).numpy()  # type: ignore[no-any-return]
 
 
-def fitting(calibration: Tensor, rows: Tensor, answers: np.ndarray, max_drop: float) -> Fitting:
-    return Fitting(
+def fitting(calibration: Tensor, rows: Tensor, answers: np.ndarray, max_drop: float) -> StaticInt8:
+    return StaticInt8(
         calibration={"image": calibration.numpy()},
         calibration_from="training rows",
         test={"image": rows.numpy()},

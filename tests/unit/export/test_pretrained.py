@@ -13,7 +13,7 @@ from weir.bundle.reader import read
 from weir.export import samples
 from weir.export.errors import ExportError, WrongWeights
 from weir.export.pretrained import publish_weights
-from weir.export.runs.images import ImageNetwork
+from weir.export.runs.images import ImageGraph
 from weir.server.repository import golden_test, loader
 from weir.server.runtime.session import Session
 from weir.training.models import MODELS
@@ -109,7 +109,7 @@ def _torch_logits(
     # x * std + mean - 0.5, over 0.5, undoes ImageNet's normalisation: the mean is 0.5 and so is the std.
     mean, std = (MEAN, STD) if recipe == "alexnet" else ((0.5,) * 3, (0.5,) * 3)
     with torch.inference_mode():
-        module = ImageNetwork(network.eval(), mean, std)
+        module = ImageGraph(network.eval(), mean, std)
         logits: np.ndarray = module(torch.from_numpy(images)).logits.numpy()
     return logits
 

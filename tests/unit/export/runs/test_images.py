@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from weir.export.runs.images import ImageNetwork, sharing_of
+from weir.export.runs.images import ImageGraph, sharing_of
 from weir.training.models import build
 
 
@@ -18,7 +18,7 @@ def test_normalises_as_the_formula_says() -> None:
     mean, std = [0.1, 0.2, 0.3], [0.5, 0.6, 0.7]
     image = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), dtype=np.uint8)
 
-    logits = ImageNetwork(Recorder(), mean, std)(torch.from_numpy(image)).logits
+    logits = ImageGraph(Recorder(), mean, std)(torch.from_numpy(image)).logits
 
     expected = ((image / 255.0 - mean) / std).transpose(0, 3, 1, 2).reshape(2, -1)
     np.testing.assert_allclose(logits.numpy(), expected, atol=1e-6)
@@ -27,7 +27,7 @@ def test_normalises_as_the_formula_says() -> None:
 def test_probabilities_are_the_softmax() -> None:
     image = torch.randint(0, 256, (3, 2, 2, 1), dtype=torch.uint8)
 
-    outputs = ImageNetwork(Recorder(), [0.5], [0.5])(image)
+    outputs = ImageGraph(Recorder(), [0.5], [0.5])(image)
 
     odds = np.exp(outputs.logits.numpy())
     np.testing.assert_allclose(

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from weir.export.runs.text import Classified, FrameOutputs, Tagged, WordOutputs
+from weir.export.runs.text import ClassifierOutputs, FrameGraph, TaggerOutputs, WordGraph
 
 
 class Summed(nn.Module):
@@ -26,15 +26,15 @@ TOKENS, LENGTHS = torch.tensor([[5, 1], [1, 0]]), torch.tensor([2, 1])
 
 
 def test_tags_are_the_classes_of_the_greatest_logits() -> None:
-    answer = WordOutputs(Summed(), is_tagging=True)(TOKENS, LENGTHS, torch.ones(2, 2, 4).long())
+    answer = WordGraph(Summed(), is_tagging=True)(TOKENS, LENGTHS, torch.ones(2, 2, 4).long())
 
-    assert isinstance(answer, Tagged)
+    assert isinstance(answer, TaggerOutputs)
     assert answer.tag_ids.tolist() == [[0, 1], [1, 1]]
     assert torch.equal(answer.tag_ids, answer.logits.argmax(dim=-1))
 
 
 def test_letters_may_be_left_out() -> None:
-    answer = WordOutputs(Summed(), is_tagging=True)(TOKENS, LENGTHS)
+    answer = WordGraph(Summed(), is_tagging=True)(TOKENS, LENGTHS)
 
     assert not answer.logits[:, :, 1].any()
 
@@ -42,9 +42,9 @@ def test_letters_may_be_left_out() -> None:
 def test_probabilities_are_positive_sum_to_one_and_keep_the_order() -> None:
     frames = torch.randint(0, 9, (4, 3, 5), dtype=torch.uint8)
 
-    answer = FrameOutputs(Flat())(frames, torch.tensor([3, 3, 3, 3]))
+    answer = FrameGraph(Flat())(frames, torch.tensor([3, 3, 3, 3]))
 
-    assert isinstance(answer, Classified)
+    assert isinstance(answer, ClassifierOutputs)
     torch.testing.assert_close(answer.probabilities.sum(dim=1), torch.ones(4))
     ratios = torch.log(answer.probabilities[:, 1:] / answer.probabilities[:, :1])
     torch.testing.assert_close(ratios, answer.logits[:, 1:] - answer.logits[:, :1])

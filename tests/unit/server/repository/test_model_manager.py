@@ -19,7 +19,7 @@ from tests.helpers import onnx_models, pairs
 from tests.unit.server.conftest import Clock, unsandboxed
 from weir.bundle import versions
 from weir.bundle.golden import Golden
-from weir.bundle.versions import Versions
+from weir.bundle.versions import VersionsFile
 from weir.server.config import ModelSettings
 from weir.server.errors import (
     InvalidRequest,
@@ -311,7 +311,7 @@ def test_versions_file_is_read_once_at_the_start(
     paths: list[Path] = []
     read = versions.read
 
-    def recorded(path: Path) -> Versions:
+    def recorded(path: Path) -> VersionsFile:
         paths.append(path)
         return read(path)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weir.bundle.versions import Policy
+from weir.bundle.versions import VersionPolicy
 from weir.server.errors import ModelLoadError
 from weir.server.repository import triton
 from weir.server.repository.triton import MAX_BYTES, TritonConfig, TritonTensor
@@ -80,7 +80,7 @@ FILES = {
             max_queue_delay_s=0.0025,
             instances=3,
             providers=frozenset({"cpu", "cuda"}),
-            policy=Policy(specific=(1, 3)),
+            policy=VersionPolicy(specific=(1, 3)),
             # In the order of the field numbers.
             unused=(
                 "instance_group.gpus",
@@ -96,9 +96,9 @@ FILES = {
     ),
     "latest": (
         b"version_policy: { latest { num_versions: 2 } }",
-        TritonConfig(policy=Policy(latest=2)),
+        TritonConfig(policy=VersionPolicy(latest=2)),
     ),
-    "all": (b"version_policy: { all: {} }", TritonConfig(policy=Policy())),
+    "all": (b"version_policy: { all: {} }", TritonConfig(policy=VersionPolicy())),
     "instances on any device": (
         b"instance_group [ { count: 2 }, { count: 3 kind: KIND_AUTO } ]",
         TritonConfig(instances=5),

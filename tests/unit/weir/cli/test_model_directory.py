@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from weir.bundle.versions import Policy, Versions, parse, read
+from weir.bundle.versions import VersionPolicy, VersionsFile, parse, read
 from weir.cli.model_directory import find_bundle, parse_assignments, roll_back, set_labels
 from weir.client.errors import UsageError
 
@@ -81,7 +81,9 @@ def test_policy_and_other_labels_stay(models: Path) -> None:
 
     set_labels(models, "lenet5", {"stable": 3, "old": None})
 
-    assert read(models / "lenet5") == Versions(Policy(latest=2), {"stable": 3, "canary": 2})
+    assert read(models / "lenet5") == VersionsFile(
+        VersionPolicy(latest=2), {"stable": 3, "canary": 2}
+    )
 
 
 def test_comments_and_order_survive_a_label(models: Path) -> None:
@@ -125,7 +127,7 @@ def test_every_form_of_the_file_can_be_edited(models: Path, text: str) -> None:
 
     set_labels(models, "lenet5", {"stable": 3, "_rc.1": 1})
 
-    assert read(models / "lenet5") == Versions(
+    assert read(models / "lenet5") == VersionsFile(
         before.policy, {**before.labels, "stable": 3, "_rc.1": 1}
     )
     comments = [line.partition("#")[2] for line in text.splitlines()]
@@ -151,14 +153,14 @@ def test_a_new_file_is_readable_for_people(models: Path) -> None:
 def test_labels_are_set_where_there_is_no_file(models: Path) -> None:
     set_labels(models, "lenet5", {"stable": 2})
 
-    assert read(models / "lenet5") == Versions(labels={"stable": 2})
+    assert read(models / "lenet5") == VersionsFile(labels={"stable": 2})
 
 
 def test_a_version_that_is_not_there_gets_no_label(models: Path) -> None:
     with pytest.raises(UsageError, match="lenet5: expected a version among 1, 2, 3, got stable=4"):
         set_labels(models, "lenet5", {"canary": 1, "stable": 4})
 
-    assert read(models / "lenet5") == Versions()
+    assert read(models / "lenet5") == VersionsFile()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from tests.unit.weir.cli.shell import Weir
 from tests.unit.weir.fake_server import FakeServer
-from weir.bundle.versions import Versions, read
+from weir.bundle.versions import VersionsFile, read
 
 
 def test_the_version_below_becomes_the_stable_one(weir: Weir, fake: FakeServer) -> None:
@@ -115,4 +115,4 @@ def test_a_repository_on_disk_is_rolled_back_without_a_server(
     assert undo.startswith(
         f"`weir models label lenet5 stable= --models {tmp_path}` lets the newest"
     )
-    assert read(tmp_path / "lenet5") == Versions(labels={"stable": 2})
+    assert read(tmp_path / "lenet5") == VersionsFile(labels={"stable": 2})
