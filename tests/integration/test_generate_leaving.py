@@ -55,7 +55,8 @@ def test_client_that_leaves_during_an_answer_frees_its_row_and_harms_no_other(
 ) -> None:
     labels = {"model": "endless", "reason": how}
     before = generating.metric("weir_generation_finished_total", **labels)
-    leaves = generate(client, ENDLESS, timeout=5.0 if how == "deadline" else None)
+    # Within a longer deadline a slow client may leave more tokens unread than the server allows.
+    leaves = generate(client, ENDLESS, timeout=2.5 if how == "deadline" else None)
     for _ in range(LISTENED):
         assert next(leaves).token.text == "A"
 

@@ -129,7 +129,7 @@ def test_rows_of_a_stream_that_breaks_off_are_freed(
 
 def test_late_request_ends_and_its_stream_goes_on(client: Client) -> None:
     with Stream(client) as stream:
-        stream.ask("endless", [9], "late", timeout=4_000_000)
+        stream.ask("endless", [9], "late", timeout=2_000_000)
         late = stream.read_until_ended("late")
         stream.ask("endless", [5, 6, 7], "next")
         stream.finish()
