@@ -4,7 +4,10 @@ A panel's description states what the panel shows and what a rise means.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
+
+from tools.dashboards.promql import quantile
 
 GREEN, YELLOW, ORANGE, RED = "#73BF69", "#F2CC0C", "#FF9830", "#E02F44"
 BLUE, LIGHT_BLUE, PALE_BLUE, PURPLE = "#5794F2", "#8AB8FF", "#C0D8FF", "#B877D9"
@@ -86,8 +89,8 @@ class Panel:
     """
 
     title: str
-    description: str
     unit: str
+    description: str
     queries: tuple[Query, ...]
     kind: Literal["timeseries", "stat", "heatmap", "table"] = "timeseries"
     width: int = 8
@@ -96,6 +99,15 @@ class Panel:
     value_names: tuple[tuple[float, str], ...] = ()
     shows_name: bool = False
     no_value: str = ""
+
+
+stat = partial(Panel, kind="stat")
+heatmap = partial(Panel, kind="heatmap")
+
+
+def percentiles(histogram: str, where: str = "") -> tuple[Query, ...]:
+    """The queries of a histogram's p50, p95 and p99."""
+    return tuple(Query(quantile(q / 100, histogram, "", where), f"p{q}") for q in (50, 95, 99))
 
 
 @dataclass(frozen=True, slots=True)

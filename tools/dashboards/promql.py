@@ -4,7 +4,6 @@ WINDOW = "[$__rate_interval]"
 FAILED = 'status=~"INTERNAL|UNAVAILABLE|RESOURCE_EXHAUSTED|DEADLINE_EXCEEDED"'
 """Statuses that count as errors, as in the alerting rules; errors of the caller do not count."""
 COUNTED = 'status=~"OK|INTERNAL|UNAVAILABLE|RESOURCE_EXHAUSTED|DEADLINE_EXCEEDED"'
-QUANTILES = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
 
 
 def rate(metric: str, by: str = "", where: str = "") -> str:
