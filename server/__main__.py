@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from weir.server import config, log
+from weir.server import config
 from weir.server.config import Settings
 from weir.server.errors import StartError
+from weir.server.telemetry import log
 
 # The first is an argument; the second has only tables of the file.
 _NO_FLAG = ("models_dir", "models")

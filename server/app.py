@@ -44,7 +44,6 @@ from prometheus_client import (
     ProcessCollector,
 )
 
-from weir.server import log
 from weir.server.config import Settings
 from weir.server.errors import ConfigError, PortUnavailable
 from weir.server.repository.load_sandbox import LoadSandbox
@@ -65,7 +64,7 @@ from weir.server.services.model_control import SERVICE as MODELS_SERVICE
 from weir.server.services.model_control import ModelControlService
 from weir.server.services.tasks import SERVICE as TASKS_SERVICE
 from weir.server.services.tasks import TasksService
-from weir.server.telemetry import exporter, metrics_http
+from weir.server.telemetry import exporter, log, metrics_http
 from weir.server.telemetry.metrics import Metrics
 from weir.server.telemetry.metrics_http import ScrapeServer
 from weir.server.telemetry.server_stats import Build, Gpus

@@ -3,9 +3,9 @@
 import sys
 from collections.abc import Iterator
 
-from weir.server.histogram import ROWS, SECONDS
 from weir.server.telemetry.metric_family import Family, MetricGroup
 from weir.server.telemetry.metrics import GROUPS
+from weir.server.transport.call_stats import ROWS, SECONDS
 
 # prometheus-client exports these; they are declared here for the page.
 _PROCESS = MetricGroup(

@@ -24,7 +24,6 @@ from weir.server.generation.slots import Layout
 from weir.server.preprocessing.detokenizer import Detokenizer
 from weir.server.preprocessing.tokenizer import Tokenizer
 from weir.server.protocol import request_decoder
-from weir.server.protocol.model_metadata import ModelDescription
 from weir.server.protocol.response_encoder import ResponseEncoder
 from weir.server.runtime.sequence_rules import SequenceRules
 from weir.server.runtime.signature import Signature, TensorSpec
@@ -203,23 +202,12 @@ class EncoderDecoderModel:
     stats: ModelStats
     golden: float
     file: str = "encoder.onnx"
+    is_decoupled: bool = True
 
     @property
-    def description(self) -> ModelDescription:
-        """The properties that metadata and configuration report."""
-        return ModelDescription(
-            name=self.name,
-            file=self.file,
-            signature=self.signature,
-            max_batch_rows=self.policy.max_rows,
-            max_queue_delay_s=self.policy.max_queue_delay_s,
-            max_queue_rows=self.settings.max_queue_rows or 0,
-            instances=self.settings.instances or 1,
-            provider=self.provider,
-            label_files=self.contract.labels,
-            is_batched=True,
-            is_decoupled=True,
-        )
+    def label_files(self) -> Mapping[str, str]:
+        """The file of each labelled output of its graphs."""
+        return self.contract.labels
 
     def request(
         self, message: pb.ModelInferRequest, received: ReceivedRequest

@@ -54,6 +54,8 @@ class Engine:
         clock: monotonic seconds.
     """
 
+    is_batched = True
+
     def __init__(
         self,
         name: str,

@@ -17,8 +17,8 @@ from weir.bundle.contract import Contract
 from weir.protocol import inference_pb2 as pb
 from weir.server.config import ModelSettings
 from weir.server.errors import Cancelled
-from weir.server.protocol.model_metadata import ModelDescription
-from weir.server.runtime.signature import Fit
+from weir.server.runtime.signature import Fit, Signature
+from weir.server.scheduling.batching import BatchPolicy
 from weir.server.scheduling.deadlines import Expiring
 from weir.server.telemetry.model_stats import ModelStats
 from weir.server.telemetry.request_record import Reply
@@ -84,7 +84,13 @@ class Load:
 
 
 class ModelQueue(Expiring, Protocol):
-    """Queue and threads of a model, as the model repository starts and drains them."""
+    """Queue and threads of a model, as the model repository starts and drains them.
+
+    Attributes:
+        is_batched: whether requests are put together.
+    """
+
+    is_batched: bool
 
     def start(self) -> None:
         """Start the threads."""
@@ -135,8 +141,24 @@ class Model(Protocol):
         """Its counters."""
 
     @property
-    def description(self) -> ModelDescription:
-        """What metadata and configuration say of it."""
+    def signature(self) -> Signature:
+        """Its inputs and outputs."""
+
+    @property
+    def policy(self) -> BatchPolicy:
+        """When its batches are cut."""
+
+    @property
+    def file(self) -> str:
+        """The file of its graph, in the version's directory."""
+
+    @property
+    def label_files(self) -> Mapping[str, str]:
+        """The file of each output's labels, as the model's configuration names it."""
+
+    @property
+    def is_decoupled(self) -> bool:
+        """Whether one request may get several answers."""
 
     def request(self, message: pb.ModelInferRequest, received: ReceivedRequest) -> ReadyRequest:
         """Decode and check a message; the request is not queued yet.

@@ -9,7 +9,6 @@ from weir.protocol import inference_pb2 as pb
 from weir.server.config import ModelSettings
 from weir.server.preprocessing.tokenizer import Tokenizer
 from weir.server.protocol import request_decoder
-from weir.server.protocol.model_metadata import ModelDescription
 from weir.server.protocol.response_encoder import RequestedOutput, ResponseEncoder
 from weir.server.runtime.sequence_rules import SequenceRules
 from weir.server.runtime.signature import Signature
@@ -54,23 +53,7 @@ class ServedModel:
     scheduler: Scheduler
     stats: ModelStats
     golden: float | None = None
-
-    @property
-    def description(self) -> ModelDescription:
-        """What metadata and configuration say of it."""
-        return ModelDescription(
-            name=self.name,
-            file=self.file,
-            signature=self.signature,
-            max_batch_rows=self.policy.max_rows,
-            max_queue_delay_s=self.policy.max_queue_delay_s,
-            max_queue_rows=self.settings.max_queue_rows or 0,
-            instances=self.settings.instances or 1,
-            provider=self.provider,
-            label_files=self.label_files,
-            is_batched=self.scheduler.is_batched,
-            is_decoupled=False,
-        )
+    is_decoupled: bool = False
 
     def request(self, message: pb.ModelInferRequest, received: ReceivedRequest) -> InferRequest:
         """Decode and check a message; the request is not queued yet.

@@ -4,22 +4,29 @@ The transport answers a call without a handler with UNIMPLEMENTED. `model_contro
 that load and unload models. Every handler runs on the transport's thread and returns at once.
 """
 
+from collections.abc import Callable
 from importlib.metadata import version as installed_version
+from typing import TypeVar
+
+import grpc
+from google.protobuf.message import Message
 
 from weir.protocol import inference_pb2 as pb
 from weir.server.errors import Unsupported
-from weir.server.protocol import model_metadata
+from weir.server.protocol.request_decoder import parse_message
 from weir.server.repository.registry import Entry
 from weir.server.repository.repository import Repository
 from weir.server.repository.version_state import State
 from weir.server.scheduling.admission import Admission
-from weir.server.services.handlers import unary
+from weir.server.services import model_metadata
 from weir.server.services.inference_stream import InferStream, InterceptReply
 from weir.server.transport.base import Call, Handlers, Stream, Unary
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 STREAM_INFER = f"/{SERVICE}/ModelStreamInfer"
+
+M = TypeVar("M", bound=Message)
 
 _EXTENSIONS = (
     "binary_tensor_data",
@@ -29,6 +36,16 @@ _EXTENSIONS = (
     "parameters",
     "statistics",
 )
+
+
+def unary(request_type: type[M], method: Callable[[M], Message]) -> Unary:
+    """The handler of a method that returns its response; a failure ends the call (`guarded`)."""
+
+    def handle(call: Call, payload: bytes) -> None:
+        response = method(parse_message(request_type, payload))
+        call.finish(grpc.StatusCode.OK, message=response.SerializeToString())
+
+    return Unary(handle)
 
 
 class InferenceService:
@@ -48,8 +65,8 @@ class InferenceService:
             f"/{SERVICE}/ServerReady": unary(pb.ServerReadyRequest, self.server_ready),
             f"/{SERVICE}/ServerMetadata": unary(pb.ServerMetadataRequest, self.server_metadata),
             f"/{SERVICE}/ModelReady": unary(pb.ModelReadyRequest, self.model_ready),
-            f"/{SERVICE}/ModelMetadata": unary(pb.ModelMetadataRequest, self.model_metadata),
-            f"/{SERVICE}/ModelConfig": unary(pb.ModelConfigRequest, self.model_config),
+            f"/{SERVICE}/ModelMetadata": unary(pb.ModelMetadataRequest, self.metadata),
+            f"/{SERVICE}/ModelConfig": unary(pb.ModelConfigRequest, self.config),
             f"/{SERVICE}/ModelStatistics": unary(pb.ModelStatisticsRequest, self.statistics),
             f"/{SERVICE}/RepositoryIndex": unary(pb.RepositoryIndexRequest, self.index),
             f"/{SERVICE}/ModelInfer": Unary(self.infer),
@@ -81,18 +98,17 @@ class InferenceService:
         ready = entry.state is State.READY and not self._admission.is_draining
         return pb.ModelReadyResponse(ready=ready)
 
-    def model_metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
+    def metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
         """Names, datatypes and shapes of the inputs and outputs."""
         model = self._repository.get(request.name, request.version)
-        return model_metadata.metadata(
-            model.description, self._repository.registry.ready_versions(model.name)
-        )
+        versions = self._repository.registry.ready_versions(model.name)
+        return model_metadata.metadata(model, versions)
 
-    def model_config(self, request: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
+    def config(self, request: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
         """The metadata and the batching limits as Triton's model configuration."""
         model = self._repository.get(request.name, request.version)
         versions = self._repository.registry.ready_versions(model.name)
-        return pb.ModelConfigResponse(config=model_metadata.config(model.description, versions))
+        return pb.ModelConfigResponse(config=model_metadata.config(model, versions))
 
     def statistics(self, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
         """Statistics of one version, of all versions of a model, or of all models."""

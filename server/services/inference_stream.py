@@ -7,7 +7,7 @@ Rules:
   the metadata `triton_grpc_error: true`, the failure ends the stream with its status instead.
 - Backpressure: a stream has at most `_MAX_OPEN_REQUESTS` open requests, so a client that does not
   read its answers is not read from. Requests with several answers fail if the client does not read
-  them (`backpressure`).
+  them (`BoundedSender`).
 - The stream ends when the client sends no more and every answer is sent.
 """
 
@@ -23,8 +23,7 @@ from weir.server.protocol.message_limits import read_texts
 from weir.server.protocol.request_decoder import check_id
 from weir.server.protocol.response_encoder import as_streamed
 from weir.server.telemetry.request_record import Reply, RequestRecord
-from weir.server.transport.backpressure import BoundedSender
-from weir.server.transport.base import Call, Metadata
+from weir.server.transport.base import BoundedSender, Call, Metadata
 
 _MAX_OPEN_REQUESTS = 128
 _ID = pb.ModelInferRequest.ID_FIELD_NUMBER

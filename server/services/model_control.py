@@ -3,21 +3,28 @@
 No call blocks the transport's thread: the thread `weir-loader` makes a change and answers it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import grpc
+from google.protobuf.message import Message
 
 from weir.bundle.versions import LABEL_FORM, is_label, is_version
 from weir.protocol import inference_pb2 as pb
 from weir.protocol import models_pb2 as models_pb
 from weir.server.errors import InvalidRequest, Unsupported
+from weir.server.protocol.request_decoder import parse_message
 from weir.server.repository.registry import Entry, ModelVersions
 from weir.server.repository.repository import Done, Repository
 from weir.server.repository.version_state import State
-from weir.server.services.handlers import deferred, unary
 from weir.server.services.inference import SERVICE as INFERENCE_SERVICE
-from weir.server.transport.base import Handlers
+from weir.server.services.inference import unary
+from weir.server.transport.base import Call, Handlers, Unary
+from weir.server.transport.status import fail
 
 SERVICE = models_pb.DESCRIPTOR.services_by_name["Models"].full_name
 
+M = TypeVar("M", bound=Message)
 Parameters = Mapping[str, pb.ModelRepositoryParameter]
 
 
@@ -88,6 +95,21 @@ class ModelControlService:
                 "explicit model load / unload is not allowed: see --model-control explicit"
             )
         return self._repository
+
+
+def deferred(request_type: type[M], method: Callable[[M, Done], None], response: Message) -> Unary:
+    """The handler of a method that ends later, on any thread, by calling its second argument."""
+
+    def handle(call: Call, payload: bytes) -> None:
+        def done(error: Exception | None) -> None:
+            if error is not None:
+                fail(call, error)
+            else:
+                call.finish(grpc.StatusCode.OK, message=response.SerializeToString())
+
+        method(parse_message(request_type, payload), done)
+
+    return Unary(handle)
 
 
 def _check_target(repository: str, model: str) -> None:

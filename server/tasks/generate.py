@@ -18,8 +18,7 @@ from weir.server.protocol.request_decoder import check_id, parse_message
 from weir.server.scheduling.request import Model
 from weir.server.tasks.task_call import Preprocess, TaskCall
 from weir.server.tasks.text import tokenize, tokenizer_of
-from weir.server.transport.backpressure import BoundedSender
-from weir.server.transport.base import Call, Metadata
+from weir.server.transport.base import BoundedSender, Call, Metadata
 
 
 def generate(model: Model) -> Preprocess:

@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from weir.server.log import REQUESTS
+from weir.server.telemetry.log import REQUESTS
 from weir.server.telemetry.request_record import RequestRecord, TraceContext
 
 logger = logging.getLogger(REQUESTS)

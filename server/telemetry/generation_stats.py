@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from prometheus_client.core import Metric
 
-from weir.server.histogram import SECONDS, Histogram
 from weir.server.runtime.collate import Tokens
 from weir.server.telemetry.metric_family import MODEL, Family
 from weir.server.telemetry.model_stats import BatchSizeStatistics, ModelStats
+from weir.server.transport.call_stats import SECONDS, Histogram
 
 FIRST_TOKEN_SECONDS = Family(
     "weir_generation_first_token_seconds", "histogram", MODEL, "seconds",

@@ -13,9 +13,9 @@ from typing import Protocol
 
 from prometheus_client.core import Metric
 
-from weir.server.histogram import ROWS, SECONDS, Histogram
 from weir.server.runtime.collate import Tokens
 from weir.server.telemetry.metric_family import MODEL, Family
+from weir.server.transport.call_stats import ROWS, SECONDS, Histogram
 
 REQUESTS = Family(
     "weir_requests_total", "counter", (*MODEL, "status"), "requests",

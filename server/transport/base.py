@@ -10,15 +10,20 @@ Rules, the same for both:
   message by a call of `receive`, and None when the client sends no more or is gone.
 """
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import grpc
 
+from weir.server.errors import ClientTooSlow
 from weir.server.transport.call_stats import CallStats
 
 Metadata = tuple[tuple[str, str | bytes], ...]
+
+# A stream may have 128 open requests; at 512 tokens each they send as many messages, some 20 MB.
+MAX_UNREAD_MESSAGES = 65_536
 
 
 class Call(Protocol):
@@ -88,6 +93,35 @@ class Stream:
 
 
 Handlers = Mapping[str, Unary | Stream]
+
+
+class BoundedSender:
+    """Backpressure: sends messages on a stream while its client reads them.
+
+    A generated text goes on at the model's pace, not at the client's. Without a bound, a client that
+    reads nothing fills the server's memory.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._lock = threading.Lock()
+        self._unread = 0
+
+    def send(self, message: bytes) -> None:
+        """Queue a message; from any thread.
+
+        Raises:
+            ClientTooSlow: `MAX_UNREAD_MESSAGES` are queued already.
+        """
+        with self._lock:
+            if self._unread >= MAX_UNREAD_MESSAGES:
+                raise ClientTooSlow(f"{self._unread} messages of this stream wait to be read")
+            self._unread += 1
+        self._call.send(message, self._sent)
+
+    def _sent(self) -> None:
+        with self._lock:
+            self._unread -= 1
 
 
 @dataclass(frozen=True, slots=True)

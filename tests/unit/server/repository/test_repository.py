@@ -476,7 +476,7 @@ def test_directory_with_the_name_of_a_graph_of_a_pair_is_passed_over(
     repository = open_repository()
 
     assert states(repository) == dict.fromkeys(PAIR, ("1", State.READY))
-    assert "tokens" in repository.get("pair.encoder", "").description.signature.inputs
+    assert "tokens" in repository.get("pair.encoder", "").signature.inputs
     for name in ("pair.encoder", "pair.decoder"):
         assert (
             f"model directory ignored model={name} reason='{name}' is the name of a graph of the "

@@ -19,12 +19,12 @@ from weir.bundle.sequences import PaddedAxis, ValueRange
 from weir.export.publishing import publish as export
 from weir.protocol import inference_pb2 as pb
 from weir.server.errors import InvalidRequest, ModelLoadError
-from weir.server.protocol import model_metadata
 from weir.server.runtime import collate
 from weir.server.runtime.collate import paddings_of
 from weir.server.runtime.sequence_rules import SequenceRules, rules_of
 from weir.server.runtime.session import Session
 from weir.server.runtime.signature import TensorSpec
+from weir.server.services import model_metadata
 
 Array = NDArray[Any]
 OpenBackend = Callable[..., Backend]
@@ -323,7 +323,7 @@ def test_bad_sentence_is_refused_before_it_waits(
 
 
 def test_requests_of_unequal_length_may_share_a_batch(backend: Backend) -> None:
-    signature = backend.repository.get("tagger", "").description.signature
+    signature = backend.repository.get("tagger", "").signature
 
     full = signature.admit((("tokens", "INT64", (1, 5)),))
     told = signature.admit((("lengths", "INT64", (2,)), ("tokens", "INT64", (2, 6))))
@@ -334,7 +334,7 @@ def test_requests_of_unequal_length_may_share_a_batch(backend: Backend) -> None:
 
 
 def test_secondary_axis_is_padded_and_is_no_length(backend: Backend) -> None:
-    signature = backend.repository.get("speller", "").description.signature
+    signature = backend.repository.get("speller", "").signature
 
     fits = [
         signature.admit(
@@ -348,7 +348,7 @@ def test_secondary_axis_is_padded_and_is_no_length(backend: Backend) -> None:
 
 
 def test_configuration_says_what_may_be_left_out(backend: Backend) -> None:
-    described = model_metadata.config(backend.repository.get("speller", "").description)
+    described = model_metadata.config(backend.repository.get("speller", ""))
 
     assert {each.name: each.optional for each in described.input} == {
         "tokens": False,

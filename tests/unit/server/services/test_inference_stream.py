@@ -10,7 +10,7 @@ from weir.server.errors import ClientTooSlow
 from weir.server.protocol.response_encoder import ResponseEncoder
 from weir.server.services.inference_stream import InferStream
 from weir.server.telemetry.request_record import Reply
-from weir.server.transport import backpressure
+from weir.server.transport import base
 from weir.server.transport.base import Metadata
 
 WINDOW = 128
@@ -218,7 +218,7 @@ def test_only_true_requests_statuses(value: str) -> None:
 
 
 def test_unread_parts_of_all_requests_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backpressure, "MAX_UNREAD_MESSAGES", 2)
+    monkeypatch.setattr(base, "MAX_UNREAD_MESSAGES", 2)
     stream = Stream()
     first, second = stream.deliver("first"), stream.deliver("second")
     assert first.tell() and second.tell()

@@ -13,7 +13,7 @@ from weir.server.scheduling.admission import Admission
 from weir.server.scheduling.deadlines import Deadlines, IdleTimeout
 from weir.server.scheduling.worker_pool import WorkerPool
 from weir.server.services.tasks import SERVICE, TasksService
-from weir.server.transport import backpressure
+from weir.server.transport import base
 from weir.server.transport.base import Stream
 
 OK, INVALID = grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT
@@ -173,7 +173,7 @@ def test_call_without_a_message_is_refused(generating: Generating) -> None:
 def test_client_that_reads_too_slowly_fails_and_frees_its_row(
     generating: Generating, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backpressure, "MAX_UNREAD_MESSAGES", 50)
+    monkeypatch.setattr(base, "MAX_UNREAD_MESSAGES", 50)
 
     call = generating.send(ENDLESS)
 

@@ -4,8 +4,8 @@ import grpc
 import pytest
 
 from tests.unit.server.records import PARENT, ended
-from weir.server.log import REQUESTS
 from weir.server.telemetry.access_log import AccessLog, RateLimit, fields_of
+from weir.server.telemetry.log import REQUESTS
 
 
 def test_line_has_request_status_and_times() -> None:

@@ -6,9 +6,9 @@ import pytest
 from tests.unit.server.records import PARENT, ended
 from weir.server.config import Settings
 from weir.server.errors import ConfigError
-from weir.server.log import REQUESTS
 from weir.server.telemetry import exporter
 from weir.server.telemetry.exporter import RequestExporter
+from weir.server.telemetry.log import REQUESTS
 from weir.server.telemetry.request_record import RequestRecord, TraceContext
 
 SPAN = TraceContext("0" * 31 + "1", "0" * 15 + "2", is_sampled=True)

@@ -4,9 +4,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
 from tests.integration.harness import samples
-from weir.server.histogram import SECONDS, Histogram
 from weir.server.telemetry.generation_stats import FinishedRow
 from weir.server.telemetry.metrics import Metrics
+from weir.server.transport.call_stats import SECONDS, Histogram
 
 LABELS = frozenset({("model", "toy"), ("version", "1")})
 

@@ -11,9 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.unit.server.batches import batch_ran
 from weir.server.errors import GoldenMismatch
-from weir.server.histogram import ROWS, SECONDS, Histogram
 from weir.server.telemetry.metrics import GROUPS, Metrics
 from weir.server.telemetry.model_stats import HISTOGRAMS, ModelGauges, ModelStats
+from weir.server.transport.call_stats import ROWS, SECONDS, Histogram
 
 
 @pytest.fixture

@@ -2,14 +2,14 @@ import pytest
 
 from tests.unit.server.conftest import FakeCall
 from weir.server.errors import ClientTooSlow
-from weir.server.transport import backpressure
-from weir.server.transport.backpressure import BoundedSender
+from weir.server.transport import base
+from weir.server.transport.base import BoundedSender
 
 
 def test_unread_messages_of_a_stream_are_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(backpressure, "MAX_UNREAD_MESSAGES", 3)
+    monkeypatch.setattr(base, "MAX_UNREAD_MESSAGES", 3)
     call = FakeCall()
     tokens = BoundedSender(call)
     for message in (b"1", b"2", b"3"):

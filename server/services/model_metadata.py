@@ -1,46 +1,19 @@
 """Metadata, configuration and statistics of a model, as messages of the protocol."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from weir.protocol import inference_pb2 as pb
 from weir.protocol import model_config_pb2 as config_pb
 from weir.protocol.datatypes import DATATYPES
 from weir.server.runtime.signature import Signature, TensorSpec
+from weir.server.scheduling.request import Model
 from weir.server.telemetry.model_stats import Duration, ModelStats
 
 # Triton's name for ONNX models; some clients look at it.
 PLATFORM = "onnxruntime_onnx"
 
 
-@dataclass(frozen=True, slots=True)
-class ModelDescription:
-    """The properties of a model that metadata and configuration report.
-
-    Attributes:
-        file: the graph, in the version's directory.
-        max_queue_rows: 0 if it is not set.
-        instances: batches that run side by side.
-        provider: `cpu` or `cuda`.
-        label_files: the file of each output's labels.
-        is_batched: whether requests are put together.
-        is_decoupled: whether one request may get several answers.
-    """
-
-    name: str
-    file: str
-    signature: Signature
-    max_batch_rows: int
-    max_queue_delay_s: float
-    max_queue_rows: int
-    instances: int
-    provider: str
-    label_files: Mapping[str, str]
-    is_batched: bool
-    is_decoupled: bool
-
-
-def metadata(model: ModelDescription, versions: Sequence[str]) -> pb.ModelMetadataResponse:
+def metadata(model: Model, versions: Sequence[str]) -> pb.ModelMetadataResponse:
     """Names, datatypes and shapes, the batch axis included, and the ready versions."""
     return pb.ModelMetadataResponse(
         name=model.name,
@@ -51,7 +24,7 @@ def metadata(model: ModelDescription, versions: Sequence[str]) -> pb.ModelMetada
     )
 
 
-def config(model: ModelDescription, versions: Sequence[str] = ()) -> config_pb.ModelConfig:
+def config(model: Model, versions: Sequence[str] = ()) -> config_pb.ModelConfig:
     """Names, datatypes and shapes without the batch axis, and the batching limits.
 
     The ready versions are listed if there are several.
@@ -62,7 +35,7 @@ def config(model: ModelDescription, versions: Sequence[str] = ()) -> config_pb.M
         platform=PLATFORM,
         backend="onnxruntime",
         default_model_filename=model.file,
-        max_batch_size=model.max_batch_rows if has_rows else 0,
+        max_batch_size=model.policy.max_rows if has_rows else 0,
         input=[_input(spec, model.signature) for spec in model.signature.inputs.values()],
         output=[
             config_pb.ModelOutput(
@@ -76,7 +49,7 @@ def config(model: ModelDescription, versions: Sequence[str] = ()) -> config_pb.M
         instance_group=[
             config_pb.ModelInstanceGroup(
                 name=model.name,
-                count=model.instances,
+                count=model.settings.instances or 1,
                 kind=(
                     config_pb.ModelInstanceGroup.KIND_GPU
                     if model.provider == "cuda"
@@ -90,10 +63,10 @@ def config(model: ModelDescription, versions: Sequence[str] = ()) -> config_pb.M
     else:
         described.version_policy.latest.num_versions = 1
     described.model_transaction_policy.decoupled = model.is_decoupled
-    if has_rows and model.is_batched:
+    if has_rows and model.scheduler.is_batched:
         batching = described.dynamic_batching
-        batching.max_queue_delay_microseconds = round(model.max_queue_delay_s * 1e6)
-        batching.default_queue_policy.max_queue_size = model.max_queue_rows
+        batching.max_queue_delay_microseconds = round(model.policy.max_queue_delay_s * 1e6)
+        batching.default_queue_policy.max_queue_size = model.settings.max_queue_rows or 0
     return described
 
 

@@ -12,7 +12,7 @@ import pytest
 from _pytest.capture import CaptureResult
 from PIL import Image
 
-from weir.server import log
+from weir.server.telemetry import log
 
 FORGED = (
     "harmless\n2026-01-01 00:00:00,000 ERROR weir.server.app: all is lost\r\x1b[2K\x85\u2028more"

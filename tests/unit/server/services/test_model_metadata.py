@@ -13,10 +13,10 @@ from tests.unit.server.batches import batch_ran
 from tests.unit.server.conftest import Backend, Clock
 from weir.bundle.contract import Batching
 from weir.server.config import ModelSettings
-from weir.server.protocol import model_metadata
 from weir.server.repository.loader import Loader
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.served_model import ServedModel
+from weir.server.services import model_metadata
 from weir.server.telemetry.metrics import Metrics
 
 Load = Callable[[Path], ServedModel]
@@ -53,7 +53,7 @@ def as_dict(message: Any) -> dict[str, Any]:
 def test_metadata_of_a_bundle(publish: Callable[..., Path], load: Load) -> None:
     model = load(publish(version=3))
 
-    assert as_dict(model_metadata.metadata(model.description, ["3"])) == {
+    assert as_dict(model_metadata.metadata(model, ["3"])) == {
         "name": "affine",
         "versions": ["3"],
         "platform": "onnxruntime_onnx",
@@ -73,7 +73,7 @@ def test_config_of_a_bundle_leaves_the_batch_axis_out(
         )
     )
 
-    assert as_dict(model_metadata.config(model.description)) == {
+    assert as_dict(model_metadata.config(model)) == {
         "name": "affine",
         "platform": "onnxruntime_onnx",
         "backend": "onnxruntime",
@@ -98,7 +98,7 @@ def test_config_of_a_graph_of_a_pair(
 ) -> None:
     publish_pair("pair")
 
-    config = model_metadata.config(open_backend().repository.get("pair.decoder", "").description)
+    config = model_metadata.config(open_backend().repository.get("pair.decoder", ""))
 
     assert (config.name, config.default_model_filename) == ("pair.decoder", "decoder.onnx")
     assert {one.name: list(one.dims) for one in config.input} == {
@@ -113,13 +113,13 @@ def test_config_of_a_graph_of_a_pair(
 def test_config_of_a_model_without_rows_has_no_batching(models: Path, load: Load) -> None:
     model = load(onnx_models.write_plain(models, "plain", onnx_models.without_rows()))
 
-    config = model_metadata.config(model.description)
+    config = model_metadata.config(model)
 
     assert config.max_batch_size == 0
     assert list(config.input[0].dims) == [-1, 2]
     assert list(config.output[0].dims) == []
     assert not config.HasField("dynamic_batching")
-    assert list(model_metadata.metadata(model.description, ["1"]).inputs[0].shape) == [-1, 2]
+    assert list(model_metadata.metadata(model, ["1"]).inputs[0].shape) == [-1, 2]
 
 
 def test_config_has_the_fields_of_a_config_pbtxt(models: Path, load: Load) -> None:
@@ -136,7 +136,7 @@ def test_config_has_the_fields_of_a_config_pbtxt(models: Path, load: Load) -> No
         """
     )
 
-    config = as_dict(model_metadata.config(load(directory).description))
+    config = as_dict(model_metadata.config(load(directory)))
 
     assert config["max_batch_size"] == 6
     assert config["default_model_filename"] == "echo.onnx"
@@ -162,10 +162,10 @@ def test_datatypes_have_both_of_their_names(
     graph = onnx_models.echo(datatype, ("batch", None, "time"))
     model = load(onnx_models.write_plain(models, "plain", graph))
 
-    assert as_dict(model_metadata.metadata(model.description, ["1"]))["inputs"] == [
+    assert as_dict(model_metadata.metadata(model, ["1"]))["inputs"] == [
         {"name": "x", "datatype": name, "shape": ["-1", "-1", "-1"]}
     ]
-    assert as_dict(model_metadata.config(model.description))["input"] == [
+    assert as_dict(model_metadata.config(model))["input"] == [
         {"name": "x", "data_type": config_name, "dims": ["-1", "-1"]}
     ]
 
@@ -175,8 +175,8 @@ def test_every_input_of_the_config_is_in_the_metadata(models: Path, load: Load) 
     model = load(onnx_models.write_plain(models, "plain", onnx_models.arithmetic()))
 
     metadata, config = (
-        model_metadata.metadata(model.description, ["1"]),
-        model_metadata.config(model.description),
+        model_metadata.metadata(model, ["1"]),
+        model_metadata.config(model),
     )
 
     assert [each.name for each in config.input] == [each.name for each in metadata.inputs]
