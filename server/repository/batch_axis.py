@@ -190,7 +190,8 @@ def _check_runs(
                 own = together[spec.name][place : place + 1]
                 if not _is_equal(spec.datatype, alone[number][spec.name], own, tolerance):
                     raise _UnprovedError(
-                        f"a row of output {short_repr(spec.name)} depends on the other rows of its batch"
+                        f"a row of output {short_repr(spec.name)} depends on the other rows of "
+                        "its batch"
                     )
 
 

@@ -98,8 +98,8 @@ Handlers = Mapping[str, Unary | Stream]
 class BoundedSender:
     """Backpressure: sends messages on a stream while its client reads them.
 
-    A generated text goes on at the model's pace, not at the client's. Without a bound, a client that
-    reads nothing fills the server's memory.
+    A generated text goes on at the model's pace, not at the client's. Without a bound, a client
+    that reads nothing fills the server's memory.
     """
 
     def __init__(self, call: Call) -> None:
