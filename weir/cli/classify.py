@@ -1,27 +1,32 @@
-"""`weir classify`: the most probable classes of pictures."""
+"""`weir classify` and `weir classify-text`: the most probable classes of pictures and texts."""
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from weir.cli.error_hints import requires, suggest_verb
-from weir.cli.fan_out import Outcome, call_each, raise_failures
-from weir.cli.options import AsJson, Target, Timeout, Version
+from weir.cli.error_hints import requires
+from weir.cli.fan_out import TaskVerb
+from weir.cli.options import (
+    AsJson,
+    Concurrency,
+    Model,
+    Target,
+    Texts,
+    Timeout,
+    Version,
+    model_name,
+)
+from weir.cli.text_inputs import read_texts
 from weir.client import defaults
 from weir.client.errors import UsageError
 
 if TYPE_CHECKING:
-    from weir.client.results import Class
+    from weir.client.results import Class, ClassifiedText
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
-# Prefix of the server's messages about the only picture of a request.
-_PICTURE_PREFIX = "pictures[0]: "
 
 
 def classify(
@@ -48,23 +53,44 @@ def classify(
         from weir.client.client import Client
     files = _files(paths)
     with Client(target, timeout_s=timeout) as client:
+        _PICTURES.run(
+            lambda path: client.classify(model, [path], top=top, version=version)[0],
+            files,
+            client=client,
+            model=model,
+            concurrency=concurrency,
+            as_json=as_json,
+        )
 
-        def call(path: Path) -> "list[Class]":
-            return client.classify(model, [path], top=top, version=version)[0]
 
-        with suggest_verb(client, model, "classify"):
-            outcomes = call_each(
-                call,
-                files,
-                concurrency=concurrency,
-                item_prefix=_PICTURE_PREFIX,
-                progress="classifying",
-            )
-    if as_json:
-        typer.echo(json.dumps([_to_json(outcome) for outcome in outcomes]))
-    else:
-        Console().print(_table(outcomes, model))
-    raise_failures(outcomes, "pictures could not be classified")
+def classify_text(
+    texts: Texts,
+    *,
+    model: Model = "",
+    top: Annotated[int, typer.Option(min=1, help="Number of classes per text.")] = 5,
+    concurrency: Concurrency = 16,
+    version: Version = "",
+    target: Target = defaults.TARGET,
+    timeout: Timeout = defaults.TIMEOUT_S,
+    as_json: AsJson = False,
+) -> None:
+    """Classify texts.
+
+    A text that fails is reported and skipped. Exit code 1 if a text failed.
+    """
+    with requires("client"):
+        from weir.client.client import Client
+    given = read_texts(texts)
+    with Client(target, timeout_s=timeout) as client:
+        name = model_name(client, model)
+        _TEXTS.run(
+            lambda text: client.classify_text(name, [text], top=top, version=version)[0],
+            given,
+            client=client,
+            model=name,
+            concurrency=concurrency,
+            as_json=as_json,
+        )
 
 
 def _files(paths: Iterable[Path]) -> list[Path]:
@@ -86,34 +112,37 @@ def _is_picture(file: Path, folder: Path) -> bool:
     return file.suffix.lower() in _SUFFIXES and not is_hidden and file.is_file()
 
 
-def _to_json(outcome: "Outcome[Path, list[Class]]") -> dict[str, object]:
-    if outcome.result is None:
-        return {"picture": str(outcome.item), "error": outcome.failure}
-    return {"picture": str(outcome.item), "classes": classes_to_json(outcome.result)}
+def _classes_to_json(classes: "Sequence[Class]") -> dict[str, object]:
+    return {
+        "classes": [
+            {"label": each.label, "index": each.index, "probability": each.score}
+            for each in classes
+        ]
+    }
 
 
-def classes_to_json(classes: "Sequence[Class]") -> list[dict[str, object]]:
-    """Classes for JSON, of pictures and of texts."""
-    return [
-        {"label": each.label, "index": each.index, "probability": each.score} for each in classes
-    ]
+def _class_rows(item: str, classes: "Sequence[Class]") -> Iterator[tuple[str, str, str]]:
+    for rank, chosen in enumerate(classes):
+        label = escape(chosen.label or str(chosen.index))
+        yield "" if rank else item, label, f"{chosen.score:.4f}"
 
 
-def _table(outcomes: "list[Outcome[Path, list[Class]]]", model: str) -> Table:
-    table = Table(title=model)
-    table.add_column("picture", overflow="fold")
-    table.add_column("class", overflow="fold")
-    table.add_column("probability", justify="right")
-    for outcome in outcomes:
-        name = escape(str(outcome.item))
-        classes = outcome.result or []
-        if outcome.failure:
-            table.add_row(name, f"[red]{escape(outcome.failure)}[/]", "", end_section=True)
-        for rank, chosen in enumerate(classes, 1):
-            table.add_row(
-                name if rank == 1 else "",
-                escape(chosen.label or str(chosen.index)),
-                f"{chosen.score:.4f}",
-                end_section=rank == len(classes),
-            )
-    return table
+def _text_to_json(result: "ClassifiedText") -> dict[str, object]:
+    return {**_classes_to_json(result.classes), "unknown": list(result.unknown)}
+
+
+def _text_rows(text: str, result: "ClassifiedText") -> Iterator[tuple[str, ...]]:
+    unknown = f"[yellow]{escape(' '.join(result.unknown))}[/]"
+    for rank, cells in enumerate(_class_rows(text, result.classes)):
+        yield *cells, "" if rank else unknown
+
+
+_HEADS = ("class", "probability")
+_PICTURES = TaskVerb(
+    "classify", "picture", "classifying", "classified",
+    ("picture", *_HEADS), _class_rows, _classes_to_json,
+)  # fmt: skip
+_TEXTS = TaskVerb(
+    "classify-text", "text", "classifying", "classified",
+    ("text", *_HEADS, "never seen"), _text_rows, _text_to_json,
+)  # fmt: skip

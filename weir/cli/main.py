@@ -10,8 +10,7 @@ import typer
 
 from weir.cli import launch
 from weir.cli.bench import bench
-from weir.cli.classify import classify
-from weir.cli.classify_text import classify_text
+from weir.cli.classify import classify, classify_text
 from weir.cli.evaluate import evaluate
 from weir.cli.forecast import forecast
 from weir.cli.generate import generate
