@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from weir.cli.error_hints import requires, suggest_models
+from weir.cli.error_hints import connect, requires, suggest_models
 from weir.cli.options import Target, Timeout, Version, duration_s
 from weir.client import defaults
 from weir.client.errors import UsageError, WeirError
@@ -138,10 +138,9 @@ def _request(
     """The request that every call sends."""
     from weir.bench import payload
     from weir.cli.inputs import parse_inputs
-    from weir.client.client import Client
     from weir.client.rpc import infer, infer_request
 
-    with Client(target) as client, suggest_models(client, model):
+    with connect(target) as client, suggest_models(client, model):
         metadata = client.metadata(model, version)
     given = parse_inputs(inputs, metadata)
     sizes = payload.parse_shapes(shapes)

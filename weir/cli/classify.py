@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from weir.cli.error_hints import requires
+from weir.cli.error_hints import connect
 from weir.cli.fan_out import TaskVerb
 from weir.cli.options import (
     AsJson,
@@ -49,10 +49,8 @@ def classify(
 
     A picture that fails is reported and skipped. Exit code 1 if a picture failed.
     """
-    with requires("client"):
-        from weir.client.client import Client
     files = _files(paths)
-    with Client(target, timeout_s=timeout) as client:
+    with connect(target, timeout) as client:
         _PICTURES.run(
             lambda path: client.classify(model, [path], top=top, version=version)[0],
             files,
@@ -78,10 +76,8 @@ def classify_text(
 
     A text that fails is reported and skipped. Exit code 1 if a text failed.
     """
-    with requires("client"):
-        from weir.client.client import Client
     given = read_texts(texts)
-    with Client(target, timeout_s=timeout) as client:
+    with connect(target, timeout) as client:
         name = model_name(client, model)
         _TEXTS.run(
             lambda text: client.classify_text(name, [text], top=top, version=version)[0],

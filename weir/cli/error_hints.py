@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
+from weir.client import defaults
 from weir.client.errors import (
     CallError,
     InvalidArgument,
@@ -38,6 +39,13 @@ def requires(extra: str) -> Iterator[None]:
         raise MissingExtra(
             f"{package or error} is not installed: pip install 'weir[{extra}]'"
         ) from error
+
+
+def connect(target: str, timeout_s: float = defaults.TIMEOUT_S) -> "Client":
+    """A client of the server at `target`."""
+    with requires("client"):
+        from weir.client.client import Client
+    return Client(target, timeout_s=timeout_s)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from weir.cli.error_hints import requires, suggest_models
+from weir.cli.error_hints import connect, requires, suggest_models
 from weir.cli.options import Target, Timeout, Version
 from weir.client import defaults
 from weir.client.errors import UsageError, WeirError
@@ -91,8 +91,7 @@ def evaluate(
 
     Exit code 1 if the result differs from --expect, or from training's result on the same rows.
     """
-    with requires("client"):
-        from weir.client.client import Client
+    client = connect(target, timeout)
     read = _read_bundle(bundle) if bundle is not None else None
     is_measured = read is not None and bool(read.contract.series or read.contract.decoding)
     if read is not None and is_measured and expect is not None:
@@ -103,7 +102,7 @@ def evaluate(
         raise UsageError(
             "--target-data … --quick: expected --bundle of an encoder-decoder, got another or none"
         )
-    with Client(target, timeout_s=timeout) as client:
+    with client:
         with suggest_models(client, model):
             metadata = client.metadata(model, version)
         rows = min(rows, client.config(model, version).config.max_batch_size or rows)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from weir.cli.error_hints import requires, suggest_verb
+from weir.cli.error_hints import connect, suggest_verb
 from weir.cli.figures import require_figure_path, save
 from weir.cli.options import AsJson, Model, Target, Timeout, Version, model_name
 from weir.cli.text_inputs import decode_utf8, read_columns, read_standard_input
@@ -52,11 +52,9 @@ def forecast(
 
     The file has a header line and one row per time step, the oldest first.
     """
-    with requires("client"):
-        from weir.client.client import Client
     series = _read(data, columns or ())
     require_figure_path(plot, "--plot")
-    with Client(target, timeout_s=timeout) as client:
+    with connect(target, timeout) as client:
         name = model_name(client, model)
         # A single column needs no name: it is the model's column, whatever the file calls it.
         sent = next(iter(series.values())) if len(series) == 1 else series

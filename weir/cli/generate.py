@@ -3,8 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from weir.cli.error_hints import requires, suggest_verb
+from weir.cli.error_hints import connect, requires, suggest_verb
 from weir.cli.fan_out import Outcome, raise_failures, with_retries
 from weir.cli.figures import (
     TooWide,
@@ -34,15 +33,6 @@ if TYPE_CHECKING:
 
 # Prefix of the server's messages about the text; messages about an option start with its name.
 _TEXT_PREFIX = "expected "
-
-
-@dataclass(frozen=True, slots=True)
-class _Output:
-    """Which parts of a result are printed, and whether a figure is saved too."""
-
-    is_quiet: bool
-    attention: bool
-    is_drawn: bool
 
 
 def generate(
@@ -87,8 +77,6 @@ def generate(
     Each text, or line of standard input, gets one output line. A text that fails is reported and
     its line stays empty. Exit code 1 if a text failed.
     """
-    with requires("client"):
-        from weir.client.client import Client
     search = _search(beam, sample=sample, temperature=temperature, top_k=top_k, seed=seed)
     if n_best > 1 and search is None:
         raise UsageError(
@@ -98,20 +86,26 @@ def generate(
     require_figure_path(out, "--out")
     if out is not None and len(given) > 1:
         raise UsageError(f"--out: expected one text to draw, got {len(given)}")
-    with Client(target, timeout_s=timeout) as client:
+    with connect(target, timeout) as client:
         name = model_name(client, model)
-        call = partial(
-            client.generate,
-            name,
-            search=search,
-            n_best=n_best,
-            max_tokens=max_tokens,
-            attention=attention or out is not None,
-            version=version,
-        )
-        output = _Output(is_quiet=as_json, attention=attention, is_drawn=out is not None)
+
+        def answer(text: str) -> "Generated":
+            generation = client.generate(
+                name,
+                text,
+                search=search,
+                n_best=n_best,
+                max_tokens=max_tokens,
+                attention=attention or out is not None,
+                version=version,
+            )
+            result = generation.result() if as_json else _print(generation)
+            if attention and not as_json:
+                _print_attention(result, is_drawn=out is not None)
+            return result
+
         with suggest_verb(client, name, "generate"):
-            outcomes = [_outcome(call, text, output) for text in given]
+            outcomes = [_outcome(answer, text, is_quiet=as_json) for text in given]
     if as_json:
         typer.echo(json.dumps(list(map(_to_json, outcomes)), ensure_ascii=False))
     raise_failures(outcomes, "texts could not be answered")
@@ -141,52 +135,48 @@ def _search(
 
 
 def _outcome(
-    call: "Callable[[str], Generation]", text: str, output: _Output
+    answer: "Callable[[str], Generated]", text: str, *, is_quiet: bool
 ) -> "Outcome[str, Generated]":
     """The outcome of a text; a failure that concerns all texts raises."""
     try:
-        return Outcome(text, with_retries(lambda: _show(call(text), output)))
+        return Outcome(text, with_retries(lambda: answer(text)))
     except InvalidArgument as error:
         if not str(error).startswith(_TEXT_PREFIX):
             raise
-        if not output.is_quiet:
+        if not is_quiet:
             sys.stdout.write("\n")
         return Outcome(text, failure=str(error))
 
 
-def _show(generation: "Generation", output: _Output) -> "Generated":
+def _print(generation: "Generation") -> "Generated":
     """Print a result while it arrives; warnings go to standard error."""
     text = ""
     for token in generation:
         text += token.text
-        if not output.is_quiet:
-            sys.stdout.write(token.text)
-            sys.stdout.flush()
+        sys.stdout.write(token.text)
+        sys.stdout.flush()
     result = generation.result()
-    if output.is_quiet:
-        return result
     if len(result.hypotheses) > 1:
         Console().print(_table(result))
     else:
         # A beam search streams no tokens.
         sys.stdout.write(result.text.removeprefix(text) + "\n")
         sys.stdout.flush()
-    _print_warnings(result)
-    if output.attention:
-        try:
-            print_attention(result, Console())
-        except TooWide as error:
-            if not output.is_drawn:
-                raise
-            sys.stderr.write(f"weir: {error}\n")
-    return result
-
-
-def _print_warnings(result: "Generated") -> None:
     if result.unknown:
         sys.stderr.write(f"weir: never seen: {' '.join(map(visible, result.unknown))}\n")
     if not result.hypotheses[0].is_complete:
         sys.stderr.write("weir: cut off at the most tokens\n")
+    return result
+
+
+def _print_attention(result: "Generated", *, is_drawn: bool) -> None:
+    """Print the heat map; one that is too wide is an error unless a file gets it too."""
+    try:
+        print_attention(result, Console())
+    except TooWide as error:
+        if not is_drawn:
+            raise
+        sys.stderr.write(f"weir: {error}\n")
 
 
 def _table(result: "Generated") -> Table:
@@ -201,21 +191,10 @@ def _to_json(outcome: "Outcome[str, Generated]") -> dict[str, Any]:
     result = outcome.result
     if result is None:
         return {"text": outcome.item, "error": outcome.failure}
-    return {
-        "model": result.model,
-        "version": result.version,
-        "hypotheses": list(map(_hypothesis_to_json, result.hypotheses)),
-        "source": list(result.source),
-        "unknown": list(result.unknown),
-    }
+    return {**asdict(result), "hypotheses": list(map(_hypothesis_to_json, result.hypotheses))}
 
 
 def _hypothesis_to_json(one: "Hypothesis") -> dict[str, Any]:
-    plain = {
-        "text": one.text,
-        "tokens": list(one.tokens),
-        "log_probability": one.log_probability,
-        "score": one.score,
-        "is_complete": one.is_complete,
-    }
-    return plain if one.attention is None else {**plain, "attention": one.attention.tolist()}
+    fields = asdict(one)
+    attention = fields.pop("attention")
+    return fields if attention is None else {**fields, "attention": attention.tolist()}

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from weir.cli.error_hints import requires
+from weir.cli.error_hints import connect
 from weir.cli.options import Target, Timeout
 from weir.client import defaults
 from weir.client.errors import NotFound, Unavailable
@@ -29,26 +29,17 @@ def health(
 
     Exit code 0 if it serves, 3 if not or if the server is unreachable, 1 if the model is unknown.
     """
-    with requires("client"):
-        from weir.client.client import Client
-    with Client(target, timeout_s=timeout) as client:
+    with connect(target, timeout) as client:
         status = ""
-        for status in _changes(client, service) if watch else [_check(client, service)]:
+        for status in _statuses(client, service, watch=watch):
             typer.echo(status)
     raise typer.Exit({"SERVING": 0, _UNKNOWN: 1}.get(status, 3))
 
 
-def _check(client: "Client", service: str) -> str:
+def _statuses(client: "Client", service: str, *, watch: bool) -> Iterator[str]:
     try:
-        return client.health(service)
+        yield from client.watch(service) if watch else [client.health(service)]
     except NotFound:
-        return _UNKNOWN
-    except Unavailable as error:
-        return f"UNREACHABLE: {error}"
-
-
-def _changes(client: "Client", service: str) -> Iterator[str]:
-    try:
-        yield from client.watch(service)
+        yield _UNKNOWN
     except Unavailable as error:
         yield f"UNREACHABLE: {error}"

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from weir.cli.error_hints import requires, suggest_models
+from weir.cli.error_hints import connect, requires, suggest_models
 from weir.cli.options import AsJson, Target, Timeout, Version
 from weir.client import defaults
 from weir.client.errors import UsageError
@@ -44,8 +44,7 @@ def infer(
         raise UsageError(f"--out: expected a name that ends in .npz, got {out}")
     with requires("client"):
         from weir.cli.inputs import parse_inputs
-        from weir.client.client import Client
-    with Client(target, timeout_s=timeout) as client, suggest_models(client, model):
+    with connect(target, timeout) as client, suggest_models(client, model):
         arrays = parse_inputs(inputs, client.metadata(model, version))
         answer = client.infer(model, arrays, version=version, outputs=outputs)
     if out is not None:

@@ -4,34 +4,29 @@ Each parses its own arguments, `--help` included.
 """
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import typer
 
 from weir.cli.error_hints import requires
 
+# By verb: its package, the extra that it needs, and its summary.
 PROGRAMS = {
-    "serve": ("weir.server", "Serve every model of a directory over gRPC, with metrics."),
-    "train": ("weir.training", "Train a network by a recipe; writes a run directory."),
-    "export": ("weir.export", "Export a run as an ONNX bundle, once a parity check passes."),
-}
-_EXTRAS = {"serve": "server", "train": "train", "export": "export"}
+    "serve": ("weir.server", "server", "Serve every model of a directory over gRPC, with metrics."),
+    "train": ("weir.training", "train", "Train a network by a recipe; writes a run directory."),
+    "export": (
+        "weir.export", "export", "Export a run as an ONNX bundle, once a parity check passes."
+    ),
+}  # fmt: skip
 _PASS_THROUGH = {"allow_extra_args": True}
 
 
 def register(app: typer.Typer) -> None:
     """Add the three verbs."""
-    for verb, (_, summary) in PROGRAMS.items():
+    for verb, (_, _, summary) in PROGRAMS.items():
         app.command(verb, help=summary, add_help_option=False, context_settings=_PASS_THROUGH)(
-            _verb(verb)
+            launch
         )
-
-
-def _verb(verb: str) -> Callable[[typer.Context], None]:
-    def run(context: typer.Context) -> None:
-        launch(verb, context.args)
-
-    return run
 
 
 def protected(arguments: Sequence[str]) -> list[str]:
@@ -40,9 +35,10 @@ def protected(arguments: Sequence[str]) -> list[str]:
     return [*verb, "--", *rest] if verb and verb[0] in PROGRAMS else [*verb, *rest]
 
 
-def launch(verb: str, arguments: list[str]) -> None:
-    """Run a verb's program with its arguments and exit with its exit code."""
-    package, _ = PROGRAMS[verb]
-    with requires(_EXTRAS[verb]):
+def launch(context: typer.Context) -> None:
+    """Run the verb's program with its arguments and exit with its exit code."""
+    verb = str(context.info_name)
+    package, extra, _ = PROGRAMS[verb]
+    with requires(extra):
         main = importlib.import_module(f"{package}.__main__").main
-        raise typer.Exit(main(arguments, f"weir {verb}") or 0)
+        raise typer.Exit(main(context.args, f"weir {verb}") or 0)

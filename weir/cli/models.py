@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from weir.cli.error_hints import (
+    connect,
     models_by_name,
     requires,
     suggest_model_control,
@@ -62,8 +63,7 @@ def models(
         return
     with requires("client"):
         from weir.cli import model_table
-        from weir.client.client import Client
-    with Client(target, timeout_s=timeout) as client:
+    with connect(target, timeout) as client:
         try:
             rows = model_table.from_models(client.models())
         except Unimplemented:
@@ -157,9 +157,7 @@ def serving_summary(model: "ModelInfo") -> str:
 def _change_each(
     names: Sequence[str], target: str, verb: str, change: "Callable[[Client, str], None]"
 ) -> None:
-    with requires("client"):
-        from weir.client.client import Client
-    with Client(target) as client, suggest_model_control():
+    with connect(target) as client, suggest_model_control():
 
         def call(name: str) -> str:
             before = models_by_name(client).get(name)
@@ -174,9 +172,7 @@ def _change_each(
 def _label_by_call(
     name: str, changes: Mapping[str, int | None], target: str, timeout_s: float
 ) -> None:
-    with requires("client"):
-        from weir.client.client import Client
-    with Client(target) as client, suggest_model_control(OR_ON_DISK):
+    with connect(target) as client, suggest_model_control(OR_ON_DISK):
 
         def call(given: str) -> str:
             version = changes[given]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from weir.cli.error_hints import (
+    connect,
     models_by_name,
-    requires,
     suggest_model_control,
     suggest_models,
 )
@@ -52,10 +52,7 @@ def _on_disk(name: str, models: Path) -> None:
 
 
 def _by_call(name: str, target: str, timeout_s: float) -> None:
-    with requires("client"):
-        from weir.client.client import Client
-
-    with Client(target) as client, suggest_model_control(OR_ON_DISK):
+    with connect(target) as client, suggest_model_control(OR_ON_DISK):
         model = _find(client, name)
         older = _label_older(client, model, timeout_s)
     typer.echo(f"{name}: {model.answering or 'none'} -> {older} ({UNTIL_STOP})")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from weir.cli.error_hints import requires
+from weir.cli.error_hints import connect
 from weir.cli.fan_out import TaskVerb
 from weir.cli.options import (
     AsJson,
@@ -39,10 +39,8 @@ def tag(
 
     A text that fails is reported and skipped. Exit code 1 if a text failed.
     """
-    with requires("client"):
-        from weir.client.client import Client
     given = read_texts(texts)
-    with Client(target, timeout_s=timeout) as client:
+    with connect(target, timeout) as client:
         name = model_name(client, model)
         _TAG.run(
             lambda text: client.tag(name, [text], version=version)[0],
