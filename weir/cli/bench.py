@@ -2,7 +2,6 @@
 
 import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +14,6 @@ from weir.client import defaults
 from weir.client.errors import UsageError, WeirError
 
 if TYPE_CHECKING:
-    from weir.bench.plan import Plan
     from weir.bench.tally import Summary
 
 LOAD, REQUEST = "The load", "The request"
@@ -91,16 +89,22 @@ def bench(
     Exit code 1 if no call succeeded, or calls failed for another reason than overload.
     """
     with requires("client"):
+        from weir.bench import payload, report
         from weir.bench.generator import run
         from weir.bench.plan import Plan
         from weir.bench.tally import summarise
-    request = _request(
-        target, model, version, inputs=inputs or [], shapes=shapes or [], rows=rows, seed=seed
-    )
+        from weir.cli.inputs import parse_inputs
+        from weir.client import rpc
+    with connect(target) as client, suggest_models(client, model):
+        metadata = client.metadata(model, version)
+    given = parse_inputs(inputs or [], metadata)
+    sizes = payload.parse_shapes(shapes or [])
+    arrays = payload.complete(given, metadata, rows=rows, shapes=sizes, seed=seed)
+    call = rpc.infer(rpc.infer_request(model, arrays, version=version))
     plan = Plan(
         target=target,
-        path=request.path,
-        body=request.body,
+        path=call.path,
+        body=call.body,
         concurrency=concurrency,
         connections=connections,
         duration_s=duration_s(duration),
@@ -112,65 +116,25 @@ def bench(
     )
     measured = run(plan, processes)
     measured_s = None if requests else plan.duration_s
-    summary = summarise(measured, duration_s=measured_s, rows=request.rows)
-    _report(plan, summary, request, processes, as_json)
-    _require_answers(summary)
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    model: str
-    path: str
-    body: bytes
-    rows: int
-
-
-def _request(
-    target: str,
-    model: str,
-    version: str,
-    *,
-    inputs: list[str],
-    shapes: list[str],
-    rows: int,
-    seed: int,
-) -> _Request:
-    """The request that every call sends."""
-    from weir.bench import payload
-    from weir.cli.inputs import parse_inputs
-    from weir.client.rpc import infer, infer_request
-
-    with connect(target) as client, suggest_models(client, model):
-        metadata = client.metadata(model, version)
-    given = parse_inputs(inputs, metadata)
-    sizes = payload.parse_shapes(shapes)
-    arrays = payload.complete(given, metadata, rows=rows, shapes=sizes, seed=seed)
-    call = infer(infer_request(model, arrays, version=version))
-    return _Request(model, call.path, call.body, payload.row_count(arrays, metadata))
-
-
-def _report(
-    plan: "Plan", summary: "Summary", request: _Request, processes: int, out: Path | None
-) -> None:
-    from weir.bench import report
-
-    record = report.record(
-        plan, summary, rows=request.rows, processes=processes, command=["weir", *sys.argv[1:]]
-    )
+    rows = payload.row_count(arrays, metadata)
+    summary = summarise(measured, duration_s=measured_s, rows=rows)
+    command = ["weir", *sys.argv[1:]]
+    record = report.record(plan, summary, rows=rows, processes=processes, command=command)
     text = json.dumps(record, indent=2)
-    if out is not None and str(out) == "-":
+    if as_json is not None and str(as_json) == "-":
         typer.echo(text)
-        return
-    kind = f"{plan.concurrency} in flight" if plan.rate_per_s is None else f"{plan.rate_per_s:g}/s"
-    console = Console(highlight=False)
-    console.print(
-        f"{request.model} at {plan.target}: {kind}, {request.rows} row(s) a request, "
-        f"connections: {plan.connections}, processes: {processes}",
-        soft_wrap=True,
-    )
-    console.print(report.table(summary))
-    if out is not None:
-        _write(out, text)
+    else:
+        kind = f"{concurrency} in flight" if rate is None else f"{rate:g}/s"
+        console = Console(highlight=False)
+        console.print(
+            f"{model} at {target}: {kind}, {rows} row(s) a request, "
+            f"connections: {connections}, processes: {processes}",
+            soft_wrap=True,
+        )
+        console.print(report.table(summary))
+        if as_json is not None:
+            _write(as_json, text)
+    _require_answers(summary)
 
 
 def _require_answers(summary: "Summary") -> None:

@@ -118,11 +118,14 @@ def evaluate(
     if expected is None:
         return
     if classified.is_unseen and expect is None:
-        Console(highlight=False).print(_recorded_note(f"{expected:.4f}"))
+        Console(highlight=False).print(f"training had {expected:.4f} on its own test rows")
         return
     cost = read.contract.quantisation if read else None
     is_dynamic = cost is not None and cost.method == "dynamic"
-    _compare_accuracy(accuracy, expected, DYNAMIC_TOLERANCE if is_dynamic else TOLERANCE)
+    difference = accuracy - expected
+    if abs(difference) > (DYNAMIC_TOLERANCE if is_dynamic else TOLERANCE):
+        raise WeirError(f"expected accuracy {expected:.4f}, got {accuracy:.4f} ({difference:+.4f})")
+    Console(highlight=False).print(f"as expected: {expected:.4f}")
 
 
 def _read_bundle(directory: Path) -> "Bundle":
@@ -207,10 +210,6 @@ def _print_origin(test_set: "ClassifiedSet | MeasuredSet") -> None:
     console.print(f"asking {count:,} rows: {test_set.origin}")
 
 
-def _recorded_note(recorded: str) -> str:
-    return f"training had {recorded} on its own test rows"
-
-
 def _compare_scores(test_set: "MeasuredSet", answers: "list[Answer]", contract: "Contract") -> None:
     """Print each score; WeirError if it differs from training's score of the same rows."""
     recorded = contract.training.metrics if contract.training else {}
@@ -220,9 +219,8 @@ def _compare_scores(test_set: "MeasuredSet", answers: "list[Answer]", contract: 
     for name, value in measured.items():
         expected = recorded.get(f"test_{name}")
         is_unseen = expected is not None and test_set.is_unseen
-        console.print(
-            f"{name} {value:.6g}" + (f"   {_recorded_note(f'{expected:.6g}')}" if is_unseen else "")
-        )
+        note = f"   training had {expected:.6g} on its own test rows" if is_unseen else ""
+        console.print(f"{name} {value:.6g}{note}")
         if expected is None or is_unseen:
             continue
         if abs(value - expected) > tolerance.absolute + tolerance.relative * abs(expected):
@@ -289,10 +287,3 @@ def _print_accuracy(
         f"{rows / elapsed_s:,.0f} rows/s"
     )
     return right / targets
-
-
-def _compare_accuracy(accuracy: float, expected: float, tolerance: float) -> None:
-    difference = accuracy - expected
-    if abs(difference) > tolerance:
-        raise WeirError(f"expected accuracy {expected:.4f}, got {accuracy:.4f} ({difference:+.4f})")
-    Console(highlight=False).print(f"as expected: {expected:.4f}")

@@ -63,7 +63,12 @@ def forecast(
     if as_json:
         typer.echo(json.dumps({"name": found.name, "values": found.values.tolist()}))
     else:
-        Console().print(_table(found, name))
+        table = Table(title=name)
+        table.add_column("ahead", justify="right")
+        table.add_column(escape(found.name), justify="right")
+        for step, value in enumerate(found.values.tolist(), 1):
+            table.add_row(str(step), f"{value:.6g}")
+        Console().print(table)
     if plot is not None:
         own = sent if isinstance(sent, list) else series[found.name]
         save(_figure(own, found, name), plot)
@@ -77,15 +82,6 @@ def _read(data: str, columns: Sequence[str]) -> Mapping[str, list[float]]:
     except OSError as error:
         raise UsageError(f"{data}: {error.strerror or error}") from error
     return read_columns(decode_utf8(content, data).splitlines(), data, columns)
-
-
-def _table(found: "Forecast", model: str) -> Table:
-    table = Table(title=model)
-    table.add_column("ahead", justify="right")
-    table.add_column(escape(found.name), justify="right")
-    for step, value in enumerate(found.values.tolist(), 1):
-        table.add_row(str(step), f"{value:.6g}")
-    return table
 
 
 def _figure(series: Sequence[float], found: "Forecast", model: str) -> "Figure":

@@ -1,7 +1,6 @@
 """`weir rollback`: an older version becomes the stable one."""
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,41 +32,28 @@ def rollback(
 
     Lasts until the server stops, or for good with --models.
     """
-    if models is None:
-        _by_call(name, target, timeout)
-    else:
-        _on_disk(name, models)
-
-
-def _on_disk(name: str, models: Path) -> None:
     from weir.cli.model_directory import roll_back
 
-    former, older = roll_back(models, name)
-    typer.echo(f"{name}: {former} -> {older}")
-    typer.echo(when_effective(name))
-    typer.echo(
-        f"`weir models label {name} stable= --models {models}` lets the newest answer again, "
-        f"`stable=N` version N"
-    )
-
-
-def _by_call(name: str, target: str, timeout_s: float) -> None:
+    if models is not None:
+        former, older = roll_back(models, name)
+        typer.echo(f"{name}: {former} -> {older}")
+        typer.echo(when_effective(name))
+        typer.echo(
+            f"`weir models label {name} stable= --models {models}` lets the newest answer again, "
+            f"`stable=N` version N"
+        )
+        return
     with connect(target) as client, suggest_model_control(OR_ON_DISK):
-        model = _find(client, name)
-        older = _label_older(client, model, timeout_s)
+        with suggest_models(client, name):
+            model = next((each for each in client.models() if each.name == name), None)
+            if model is None:
+                raise NotFound(f"unknown model {name!r}")
+        older = _label_older(client, model, timeout)
     typer.echo(f"{name}: {model.answering or 'none'} -> {older} ({UNTIL_STOP})")
     typer.echo(
         f"`weir models label {name} stable=` ends that, "
         f"`weir models label {name} stable=N` lets version N answer"
     )
-
-
-def _find(client: "Client", name: str) -> "ModelInfo":
-    with suggest_models(client, name):
-        for model in client.models():
-            if model.name == name:
-                return model
-        raise NotFound(f"unknown model {name!r}")
 
 
 def _label_older(client: "Client", model: "ModelInfo", timeout_s: float) -> int:
