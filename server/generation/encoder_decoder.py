@@ -18,7 +18,12 @@ from weir.server.config import ModelSettings
 from weir.server.errors import InvalidRequest, ModelLoadError
 from weir.server.generation.decoder_batch import DecoderBatch, Row, Run
 from weir.server.generation.engine import Engine
-from weir.server.generation.request import OUTPUTS, GenerationRequest, InferResponse
+from weir.server.generation.request import (
+    OUTPUTS,
+    GenerationRequest,
+    InferResponse,
+    generation_request,
+)
 from weir.server.generation.sampling_parameters import SearchParameters, read_parameters
 from weir.server.generation.slots import Layout
 from weir.server.preprocessing.detokenizer import Detokenizer
@@ -235,12 +240,12 @@ class EncoderDecoderModel:
         )
         if sends_tokens:
             rows[0].on_token = response.send_token
-        return GenerationRequest(
+        return generation_request(
             self.scheduler,
             self.stats,
             received.reply,
-            sources=rows,
-            response=response,
+            rows,
+            response,
             queued_s=arrived_s,
             deadline_s=min(received.deadline_s, arrived_s + timeout_s),
             request_bytes=len(received.payload),

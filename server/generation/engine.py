@@ -19,8 +19,7 @@ Rules:
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 
 from weir.server.errors import DeadlineExceeded, InvalidRequest, ServerError
 from weir.server.generation.decoder_batch import DecoderBatch, Row
@@ -71,8 +70,8 @@ class Engine:
         self._deadlines = deadlines
         self._stats = stats
         self._clock = clock
-        self._condition = threading.Condition(threading.Lock())
-        self._queue: RequestQueue[GenerationRequest] = RequestQueue(name, max_queue_rows)
+        self._queue: RequestQueue[Sequence[Row]] = RequestQueue(name, max_queue_rows)
+        self._condition = self._queue.condition
         # Requests that left while they ran, and why; their rows are still in the batch.
         self._left: dict[GenerationRequest, str] = {}
         self._thread = threading.Thread(
@@ -92,9 +91,7 @@ class Engine:
 
     def close(self) -> None:
         """Refuse new requests; the thread ends once all queued requests are answered."""
-        with self._condition:
-            self._queue.is_closed = True
-            self._condition.notify_all()
+        self._queue.close()
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the thread of a closed engine; True if it ended in time."""
@@ -106,8 +103,7 @@ class Engine:
 
     def load(self) -> Load:
         """Waiting and running requests."""
-        with self._condition:
-            return self._queue.load()
+        return self._queue.load()
 
     def submit(self, request: GenerationRequest) -> None:
         """Queue a request.
@@ -187,8 +183,8 @@ class Engine:
         for request, reason in left.items():
             self._drop(request, reason)
         for request in requests:
-            self._open_rows[request] = len(request.sources)
-            self._request_of.update((row, request) for row in request.sources)
+            self._open_rows[request] = len(request.inputs)
+            self._request_of.update((row, request) for row in request.inputs)
         if requests:
             self._answer_done()
             self._encode(requests)
@@ -201,7 +197,7 @@ class Engine:
 
     def _encode(self, requests: Sequence[GenerationRequest]) -> None:
         """Encode requests together; if that fails, each alone, so that a bad one harms no other."""
-        rows = [row for request in requests for row in request.sources]
+        rows = [row for request in requests for row in request.inputs]
         started_s = self._clock()
         try:
             tokens = self._batch.encode(rows)
@@ -255,13 +251,13 @@ class Engine:
     def _answer_done(self) -> None:
         done, self._done = self._done, []
         for request in done:
-            with self._leaving(request) as is_ours:
-                if is_ours:
+            with self._queue.leaving([request]) as taken:
+                if taken:
                     self._answer(request)
 
     def _answer(self, request: GenerationRequest) -> None:
         try:
-            request.answer()
+            request.answer(request.inputs)
             if request.is_answered:
                 self._stats.answered(
                     self._clock() - request.arrived_s,
@@ -279,29 +275,16 @@ class Engine:
 
     def _fail(self, request: GenerationRequest, error: Exception) -> None:
         self._drop(request, "failed")
-        with self._leaving(request) as is_ours:
-            if is_ours:
+        with self._queue.leaving([request]) as taken:
+            if taken:
                 refuse(request, error)
 
     def _drop(self, request: GenerationRequest, reason: str) -> None:
         """Remove the rows of a request that are not done."""
-        self._batch.drop(request.sources)
-        for row in request.sources:
+        self._batch.drop(request.inputs)
+        for row in request.inputs:
             self._request_of.pop(row, None)
         self._stats.dropped(reason, self._open_rows.pop(request, 0))
-
-    @contextmanager
-    def _leaving(self, request: GenerationRequest) -> Iterator[bool]:
-        """Take a request out of the running, to answer it; False if it is gone already."""
-        queue = self._queue
-        with self._condition:
-            is_ours = queue.take(request)
-            queue.answering += is_ours
-        try:
-            yield is_ours
-        finally:
-            with self._condition:
-                queue.answering -= is_ours
 
 
 def _finished(row: Row, now: float) -> FinishedRow:

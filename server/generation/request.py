@@ -4,20 +4,19 @@ A unary call gets one message. On a stream, a request of one row without a beam 
 each token, and a last one with its score.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
-import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from weir.server.errors import Cancelled
 from weir.server.generation.decoder_batch import Row
 from weir.server.protocol.response_encoder import Output, ResponseEncoder
-from weir.server.scheduling.request import CLOSED_REPLY
+from weir.server.runtime.signature import Fit
+from weir.server.scheduling.request import Request, RequestSink
 from weir.server.telemetry.model_stats import ModelStats
-from weir.server.telemetry.request_record import Reply
-from weir.server.transport.status import REASON_OF, status_of
+from weir.server.telemetry.request_record import Reply, RequestRecord
 
 Array = NDArray[Any]
 
@@ -33,14 +32,8 @@ SendPart = Callable[[bytes], bool]
 """Sends a message of a stream that is not the last; False if the caller is gone."""
 
 
-class GenerationQueue(Protocol):
-    """The queue of an encoder-decoder; see `engine.Engine`."""
-
-    def submit(self, request: "GenerationRequest") -> None:
-        """Queue a request."""
-
-    def cancel(self, request: "GenerationRequest") -> None:
-        """Remove a request whose caller is gone."""
+GenerationRequest = Request[Sequence[Row]]
+"""A request in the engine of an encoder-decoder; its inputs are its rows."""
 
 
 class GenerationResponse(Protocol):
@@ -56,111 +49,44 @@ class GenerationResponse(Protocol):
         """The last message, from rows that are done."""
 
 
-class GenerationRequest:
-    """A request in the engine of an encoder-decoder. It gets exactly one of `answer` and `fail`.
+def generation_request(
+    queue: RequestSink[Sequence[Row]],
+    stats: ModelStats,
+    reply: Reply,
+    rows: Sequence[Row],
+    response: GenerationResponse,
+    *,
+    queued_s: float,
+    deadline_s: float,
+    request_bytes: int,
+    clock: Callable[[], float],
+) -> GenerationRequest:
+    """The request of some rows, which `response` answers; see `scheduling.request.Request`."""
+    return Request(
+        queue,
+        stats,
+        reply,
+        inputs=rows,
+        fit=Fit(len(rows), (), max(row.length for row in rows)),
+        encode=response.encode,
+        arrived_s=rows[0].arrived_s,
+        queued_s=queued_s,
+        deadline_s=deadline_s,
+        request_bytes=request_bytes,
+        clock=clock,
+        close=partial(_close, rows, response, reply.record),
+    )
 
-    Args:
-        queue: of its model.
-        stats: of its model.
-        reply: where the last message goes.
-        sources: its rows.
-        response: writes the messages.
-        queued_s: since when it waits for the model alone.
-        deadline_s: never run after this time.
-        request_bytes: size of the message.
-        clock: of these times.
-    """
 
-    def __init__(
-        self,
-        queue: GenerationQueue,
-        stats: ModelStats,
-        reply: Reply,
-        *,
-        sources: Sequence[Row],
-        response: GenerationResponse,
-        queued_s: float,
-        deadline_s: float,
-        request_bytes: int,
-        clock: Callable[[], float],
-    ) -> None:
-        self.sources = sources
-        self.rows = len(sources)
-        self.key: Hashable = ()
-        self.length = max(row.length for row in sources)
-        self.arrived_s = sources[0].arrived_s
-        self.queued_s = queued_s
-        self.deadline_s = deadline_s
-        self.is_answered = False
-        self.request_bytes = request_bytes
-        self.response_bytes = 0
-        self._clock = clock
-        self._queue = queue
-        self._stats = stats
-        self._reply: Reply = reply
-        self._response: GenerationResponse | None = response
-        self.record = reply.record
-        if self.record is not None:
-            self.record.queued(
-                stats.model,
-                stats.version,
-                rows=self.rows,
-                length=self.length,
-                arrived_s=self.arrived_s,
-                queued_s=queued_s,
-            )
-
-    def submit(self) -> None:
-        """Queue the request for its model.
-
-        Raises:
-            Overloaded: it does not fit into the queue.
-            Draining: the model is being unloaded.
-        """
-        self._queue.submit(self)
-
-    def cancel(self) -> None:
-        """Remove the request, as its caller is gone."""
-        self._queue.cancel(self)
-
-    def answer(self) -> None:
-        """Encode and send the last message; a caller that left counts as cancelled."""
-        message = self._response.encode(self.sources) if self._response else b""
-        self._record_steps()
-        self.is_answered = self._reply.finish(grpc.StatusCode.OK, message=message)
-        self._release()
-        if self.is_answered:
-            self.response_bytes += len(message)
-        else:
-            self._count_failure(grpc.StatusCode.CANCELLED.name, REASON_OF[Cancelled])
-
-    def fail(self, error: Exception) -> None:
-        """Send the status of a failure."""
-        status = status_of(error)
-        self._record_steps()
-        self._reply.finish(status.code, status.details, trailers=status.trailers)
-        self._release()
-        self._count_failure(status.code.name, status.reason)
-
-    def _record_steps(self) -> None:
-        if self.record is None:
-            return
-        firsts = [row.first_step_s for row in self.sources if row.first_step_s]
-        self.record.first_token_s = min(firsts, default=None)
-        steps = [each.steps for row in self.sources for each in row.hypotheses]
-        self.record.steps = max(steps, default=None)
-
-    def _release(self) -> None:
-        """Drop the call: until it is freed, it counts against its connection's open calls."""
-        if self._response is not None:
-            self.response_bytes = self._response.sent_bytes
-        self._reply, self._response = CLOSED_REPLY, None
-        for row in self.sources:
-            row.on_token = None
-
-    def _count_failure(self, status: str, reason: str) -> None:
-        seconds = self._clock() - self.arrived_s
-        self._stats.request_failed(status, reason, seconds, self.request_bytes, self.response_bytes)
+def _close(rows: Sequence[Row], response: GenerationResponse, record: RequestRecord | None) -> int:
+    """Record the steps and drop the rows' callbacks; the bytes that were sent."""
+    if record is not None:
+        firsts = [row.first_step_s for row in rows if row.first_step_s]
+        record.first_token_s = min(firsts, default=None)
+        record.steps = max([each.steps for row in rows for each in row.hypotheses], default=None)
+    for row in rows:
+        row.on_token = None
+    return response.sent_bytes
 
 
 class InferResponse:

@@ -1,14 +1,14 @@
 """Requests: as received, as queued for a model, and what a model offers to answer them.
 
 A request has two carriers. `ReceivedRequest` holds the bytes, where the answer goes, and the times.
-`InferRequest` holds the decoded tensors in a model's queue; an encoder-decoder has a kind of its
-own (`generation.request`).
+`Request` holds the decoded inputs in a model's queue: tensors (`InferRequest`), or the rows of an
+encoder-decoder (`generation.request`).
 """
 
 import logging
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 from numpy.typing import NDArray
@@ -22,11 +22,13 @@ from weir.server.scheduling.batching import BatchPolicy
 from weir.server.scheduling.deadlines import Expiring
 from weir.server.telemetry.model_stats import ModelStats
 from weir.server.telemetry.request_record import Reply
+from weir.server.transport.base import Metadata
 from weir.server.transport.status import REASON_OF, status_of
 
 logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
+T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
@@ -168,35 +170,38 @@ class Model(Protocol):
         """
 
 
-class InferQueue(Protocol):
-    """The queue of a single graph; see `scheduler.Scheduler`."""
+class RequestSink(Protocol[T]):
+    """The queue of a model, as its requests use it."""
 
-    def submit(self, request: "InferRequest") -> None:
-        """Queue a request."""
+    def submit(self, request: "Request[T]") -> None:
+        """Queue a request; see `ReadyRequest.submit`."""
 
-    def cancel(self, request: "InferRequest") -> None:
+    def cancel(self, request: "Request[T]") -> None:
         """Free a request's place."""
 
 
-class InferRequest:
-    """A request in the queue of a single graph. It gets exactly one of `answer` and `fail`.
+class Request(Generic[T]):
+    """A request in the queue of its model. It gets exactly one of `answer` and `fail`.
 
     Args:
         queue: of its model.
-        metrics: of its model.
+        stats: of its model.
         reply: where the answer goes.
-        inputs: by name; (rows, …) where the model has rows.
+        inputs: arrays (rows, …) by name, or the rows of an encoder-decoder.
         fit: what the model's signature says of them.
         encode: writes the answer from the model's outputs.
-        arrived_s: when the call came.
         queued_s: since when it waits for the model alone.
         deadline_s: never run after this time.
         request_bytes: size of the message.
+        close: called before the answer or the failure is sent; returns the bytes that were sent
+            before.
         clock: of these times.
     """
 
     __slots__ = (
+        "__weakref__",
         "_clock",
+        "_close",
         "_encode",
         "_queue",
         "_reply",
@@ -216,18 +221,19 @@ class InferRequest:
 
     def __init__(
         self,
-        queue: InferQueue,
+        queue: RequestSink[T],
         stats: ModelStats,
         reply: Reply,
         *,
-        inputs: Mapping[str, Array],
+        inputs: T,
         fit: Fit,
-        encode: Callable[[Mapping[str, Array]], bytes],
+        encode: Callable[[T], bytes],
         arrived_s: float,
         queued_s: float,
         deadline_s: float,
         request_bytes: int,
         clock: Callable[[], float],
+        close: Callable[[], int] | None = None,
     ) -> None:
         self.inputs = inputs
         self.rows = fit.rows
@@ -240,6 +246,7 @@ class InferRequest:
         self.request_bytes = request_bytes
         self.response_bytes = 0
         self._clock = clock
+        self._close = close
         self._encode = encode
         self._stats = stats
         self._queue = queue
@@ -256,36 +263,50 @@ class InferRequest:
             )
 
     def submit(self) -> None:
-        """Queue the request for its model.
-
-        Raises:
-            Overloaded: it does not fit into the queue.
-            Draining: the model is being unloaded.
-        """
+        """Queue the request for its model; see `ReadyRequest.submit`."""
         self._queue.submit(self)
 
     def cancel(self) -> None:
         """Free the request's place, as the caller is gone."""
         self._queue.cancel(self)
 
-    def answer(self, outputs: Mapping[str, Array]) -> None:
-        """Encode and send the request's own rows; a caller that left counts as cancelled."""
+    def answer(self, outputs: T) -> None:
+        """Encode and send the answer; a caller that left counts as cancelled."""
         message = self._encode(outputs)
-        self.is_answered = self._reply.finish(grpc.StatusCode.OK, message=message)
+        self.is_answered = self._end(grpc.StatusCode.OK, message=message)
         if self.is_answered:
-            self.response_bytes = len(message)
+            self.response_bytes += len(message)
         else:
-            self._count(grpc.StatusCode.CANCELLED.name, REASON_OF[Cancelled])
+            self._count_failure(grpc.StatusCode.CANCELLED.name, REASON_OF[Cancelled])
 
     def fail(self, error: Exception) -> None:
         """Send the status of a failure."""
-        refusal = status_of(error)
-        self._reply.finish(refusal.code, refusal.details, trailers=refusal.trailers)
-        self._count(refusal.code.name, refusal.reason)
+        status = status_of(error)
+        self._end(status.code, status.details, trailers=status.trailers)
+        self._count_failure(status.code.name, status.reason)
 
-    def _count(self, status: str, reason: str) -> None:
+    def _end(
+        self,
+        code: grpc.StatusCode,
+        details: str = "",
+        *,
+        message: bytes | None = None,
+        trailers: Metadata = (),
+    ) -> bool:
+        """End the call and drop it: until it is freed, it counts as open on its connection."""
+        if self._close is not None:
+            self.response_bytes = self._close()
+        is_sent = self._reply.finish(code, details, message=message, trailers=trailers)
+        self._reply, self._encode, self._close = _CLOSED_REPLY, _encode_nothing, None
+        return is_sent
+
+    def _count_failure(self, status: str, reason: str) -> None:
         seconds = self._clock() - self.arrived_s
-        self._stats.request_failed(status, reason, seconds, self.request_bytes)
+        self._stats.request_failed(status, reason, seconds, self.request_bytes, self.response_bytes)
+
+
+InferRequest = Request[Mapping[str, Array]]
+"""A request of a single graph."""
 
 
 class _ClosedReply:
@@ -299,7 +320,12 @@ class _ClosedReply:
         return False
 
 
-CLOSED_REPLY: Reply = _ClosedReply()
+_CLOSED_REPLY: Reply = _ClosedReply()
+
+
+def _encode_nothing(_outputs: object) -> bytes:
+    """Encodes the answer of a request that has ended."""
+    return b""
 
 
 def refuse(request: Refusable, error: Exception) -> None:

@@ -18,10 +18,10 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from numpy.typing import NDArray
 
@@ -29,9 +29,9 @@ from weir.server.errors import DeadlineExceeded, Draining, Overloaded
 from weir.server.runtime import collate
 from weir.server.runtime.collate import Padding, Tokens
 from weir.server.scheduling import batching
-from weir.server.scheduling.batching import BatchPolicy, LastBatch, Waiting
+from weir.server.scheduling.batching import BatchPolicy, LastBatch
 from weir.server.scheduling.deadlines import Deadlines
-from weir.server.scheduling.request import InferRequest, Load, refuse
+from weir.server.scheduling.request import InferRequest, Load, Request, refuse
 from weir.server.telemetry.model_stats import BatchTimes
 from weir.server.telemetry.request_record import BatchRecord
 from weir.server.transport.status import closed_error
@@ -39,6 +39,7 @@ from weir.server.transport.status import closed_error
 logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
+T = TypeVar("T")
 
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 """Computes every output of a batch; see `Session.run`."""
@@ -47,38 +48,31 @@ Observer = Callable[[Sequence[InferRequest], BatchTimes, Tokens], None]
 """Counts a batch once it is answered; see `ModelStats.batch_ran`."""
 
 
-class QueuedRequest(Waiting, Protocol):
-    """The part of a request that its queue reads, of either kind of model.
-
-    Attributes:
-        deadline_s: never run after this time.
-    """
-
-    deadline_s: float
-
-
-R = TypeVar("R", bound=QueuedRequest)
-
-
 @dataclass(slots=True)
-class RequestQueue(Generic[R]):
-    """The waiting and the running requests of a model. Every access is under the owner's lock.
+class RequestQueue(Generic[T]):
+    """The waiting and the running requests of a model; of either kind of model.
+
+    `put`, `take` and `late` are called under the lock of `condition`; the other methods take it.
 
     Attributes:
         name: of the model, for messages.
         max_rows: most rows that may wait.
         answering: requests that have run, but are not yet answered and counted.
+        condition: its threads wait on it.
     """
 
     name: str
     max_rows: int
-    waiting: OrderedDict[R, None] = field(default_factory=OrderedDict)
-    running: set[R] = field(default_factory=set)
+    waiting: OrderedDict[Request[T], None] = field(default_factory=OrderedDict)
+    running: set[Request[T]] = field(default_factory=set)
     answering: int = 0
     waiting_rows: int = 0
     is_closed: bool = False
+    condition: threading.Condition = field(
+        default_factory=lambda: threading.Condition(threading.Lock())
+    )
 
-    def put(self, request: R) -> None:
+    def put(self, request: Request[T]) -> None:
         """Add a request to those that wait.
 
         Raises:
@@ -95,7 +89,7 @@ class RequestQueue(Generic[R]):
         self.waiting[request] = None
         self.waiting_rows += request.rows
 
-    def take(self, request: R) -> bool:
+    def take(self, request: Request[T]) -> bool:
         """Remove a request from its place; False if it is gone already."""
         if request in self.waiting:
             del self.waiting[request]
@@ -106,7 +100,7 @@ class RequestQueue(Generic[R]):
             return True
         return False
 
-    def late(self, now: float) -> tuple[list[R], float]:
+    def late(self, now: float) -> tuple[list[Request[T]], float]:
         """The requests that are late, and the earliest deadline of the others, or infinity."""
         earliest = float("inf")
         late = []
@@ -117,10 +111,29 @@ class RequestQueue(Generic[R]):
                 earliest = min(earliest, request.deadline_s)
         return late, earliest
 
+    def close(self) -> None:
+        """Refuse new requests, and wake the threads."""
+        with self.condition:
+            self.is_closed = True
+            self.condition.notify_all()
+
     def load(self) -> Load:
         """How much it holds."""
-        running = len(self.running) + self.answering
-        return Load(len(self.waiting), self.waiting_rows, running)
+        with self.condition:
+            running = len(self.running) + self.answering
+            return Load(len(self.waiting), self.waiting_rows, running)
+
+    @contextmanager
+    def leaving(self, requests: Iterable[Request[T]]) -> Iterator[set[Request[T]]]:
+        """Take requests out of their places; yields those taken, to be answered and counted."""
+        with self.condition:
+            taken = {request for request in requests if self.take(request)}
+            self.answering += len(taken)
+        try:
+            yield taken
+        finally:
+            with self.condition:
+                self.answering -= len(taken)
 
 
 class Scheduler:
@@ -169,8 +182,8 @@ class Scheduler:
         self._deadlines = deadlines
         self._observer = observer
         self._clock = clock
-        self._condition = threading.Condition(threading.Lock())
-        self._queue: RequestQueue[InferRequest] = RequestQueue(name, max_queue_rows)
+        self._queue: RequestQueue[Mapping[str, Array]] = RequestQueue(name, max_queue_rows)
+        self._condition = self._queue.condition
         self._idle_threads = 0
         self._threads = [
             threading.Thread(target=self._work, name=f"weir-run-{name}-{number}", daemon=True)
@@ -185,9 +198,7 @@ class Scheduler:
 
     def close(self) -> None:
         """Refuse new requests; the threads end once the waiting ones are answered."""
-        with self._condition:
-            self._queue.is_closed = True
-            self._condition.notify_all()
+        self._queue.close()
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the threads of a closed scheduler; True if all ended in time."""
@@ -201,8 +212,7 @@ class Scheduler:
 
     def load(self) -> Load:
         """Waiting and running requests."""
-        with self._condition:
-            return self._queue.load()
+        return self._queue.load()
 
     def submit(self, request: InferRequest) -> None:
         """Queue a request.
@@ -325,7 +335,7 @@ class Scheduler:
             return None
         with self._condition:
             left_rows = self._queue.waiting_rows
-        with self._leaving(batch) as taken:
+        with self._queue.leaving(batch) as taken:
             _answer(batch, parts, taken)
             times = BatchTimes(cut_s, run_s, ran_s, self._clock())
             self._observer(batch, times, collate.count_tokens(joined, self._paddings))
@@ -367,7 +377,7 @@ class Scheduler:
     def _retry_or_fail(self, batch: list[InferRequest], error: Exception) -> None:
         """Run each request of a failed batch alone; fail a request that ran alone."""
         if len(batch) == 1:
-            with self._leaving(batch) as taken:
+            with self._queue.leaving(batch) as taken:
                 for request in taken:
                     refuse(request, error)
             return
@@ -386,19 +396,6 @@ class Scheduler:
         if is_late:
             refuse(request, DeadlineExceeded("the deadline passed before its run"))
         return not is_late
-
-    @contextmanager
-    def _leaving(self, batch: list[InferRequest]) -> Iterator[set[InferRequest]]:
-        """Take requests out of the running ones; yields those taken, to be answered and counted."""
-        queue = self._queue
-        with self._condition:
-            taken = {request for request in batch if queue.take(request)}
-            queue.answering += len(taken)
-        try:
-            yield taken
-        finally:
-            with self._condition:
-                queue.answering -= len(taken)
 
 
 def _answer(

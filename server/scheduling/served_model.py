@@ -13,7 +13,7 @@ from weir.server.protocol.response_encoder import RequestedOutput, ResponseEncod
 from weir.server.runtime.sequence_rules import SequenceRules
 from weir.server.runtime.signature import Signature
 from weir.server.scheduling.batching import BatchPolicy
-from weir.server.scheduling.request import InferRequest, ReceivedRequest
+from weir.server.scheduling.request import InferRequest, ReceivedRequest, Request
 from weir.server.scheduling.scheduler import Scheduler
 from weir.server.telemetry.model_stats import ModelStats
 
@@ -75,7 +75,7 @@ class ServedModel:
         deadline_s, arrived_s = received.deadline_s, received.arrived_s
         if decoded.timeout_s is not None:
             deadline_s = min(deadline_s, arrived_s + decoded.timeout_s)
-        return InferRequest(
+        return Request(
             self.scheduler,
             self.stats,
             received.reply,

@@ -9,7 +9,7 @@ from weir.protocol import tasks_pb2 as pb
 from weir.server.errors import InvalidRequest
 from weir.server.generation.decoder_batch import Row
 from weir.server.generation.encoder_decoder import EncoderDecoderModel
-from weir.server.generation.request import GenerationRequest
+from weir.server.generation.request import GenerationRequest, generation_request
 from weir.server.generation.sampling_parameters import read_message
 from weir.server.preprocessing.detokenizer import DetokenizerStream
 from weir.server.preprocessing.tokenizer import TokenizedText, Tokenizer
@@ -47,12 +47,12 @@ def _preprocess(
     stream = GenerateStream(call.call, model, message.id, source)
     if search.slots == 1:
         row.on_token = stream.send_token
-    return GenerationRequest(
+    return generation_request(
         model.scheduler,
         model.stats,
         stream,
-        sources=[row],
-        response=stream,
+        [row],
+        stream,
         queued_s=call.clock(),
         deadline_s=call.deadline_s,
         request_bytes=call.payload_bytes,

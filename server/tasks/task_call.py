@@ -18,7 +18,7 @@ from weir.protocol import tasks_pb2 as pb
 from weir.server.errors import Draining, InvalidRequest
 from weir.server.protocol import message_limits, response_encoder
 from weir.server.scheduling.admission import Admission, successor
-from weir.server.scheduling.request import InferRequest, Model, ReadyRequest
+from weir.server.scheduling.request import InferRequest, Model, ReadyRequest, Request
 from weir.server.scheduling.served_model import ServedModel
 from weir.server.scheduling.worker_pool import WorkerPool
 from weir.server.transport.base import Call
@@ -204,7 +204,7 @@ def infer_request(
     fit = model.signature.admit(
         tuple((name, datatype, array.shape) for name, array in inputs.items())
     )
-    return InferRequest(
+    return Request(
         model.scheduler,
         model.stats,
         call.call,

@@ -31,7 +31,7 @@ class Caller(GenerationRequest):
         answer_error: Exception | None = None,
         fail_error: Exception | None = None,
     ) -> None:
-        self.sources, self.rows = sources, len(sources)
+        self.inputs, self.rows = sources, len(sources)
         self.arrived_s, self.queued_s, self.deadline_s = arrived_s, queued_s, deadline_s
         self.key: Hashable = ()
         self.length = self.request_bytes = self.response_bytes = 0
@@ -41,18 +41,18 @@ class Caller(GenerationRequest):
         self.outcomes: list[str | Exception] = []
         self.changed = threading.Condition()
 
-    def answer(self) -> None:
+    def answer(self, outputs: Sequence[Row]) -> None:
         if self.answer_error is not None:
             raise self.answer_error
         self.is_answered = True
-        self._end("answered")
+        self._record_outcome("answered")
 
     def fail(self, error: Exception) -> None:
-        self._end(error)
+        self._record_outcome(error)
         if self.fail_error is not None:
             raise self.fail_error
 
-    def _end(self, outcome: str | Exception) -> None:
+    def _record_outcome(self, outcome: str | Exception) -> None:
         with self.changed:
             self.outcomes.append(outcome)
             self.changed.notify_all()

@@ -76,20 +76,20 @@ def test_every_row_gets_the_hypotheses_that_it_gets_alone(plan: list[tuple[Any, 
                 waiting += arguments
             case "encode" if waiting:
                 batch = waiting[: arguments[0]]
-                generation.encode([row for caller in batch for row in caller.sources])
+                generation.encode([row for caller in batch for row in caller.inputs])
                 here += batch
                 del waiting[: len(batch)]
             case "step" if generation.is_busy:
                 ended += toys.step(generation).ended
             case "drop" if here:
                 leaver = here.pop(arguments[0] % len(here))
-                generation.drop(leaver.sources)
+                generation.drop(leaver.inputs)
     for step in run_out(generation):
         ended += step.ended
 
     assert generation.used_slots == 0
     assert len(set(ended)) == len(ended)
-    stayed = [row for caller in here for row in caller.sources]
+    stayed = [row for caller in here for row in caller.inputs]
     assert set(stayed) <= set(ended)
     for row in ended:
         assert plain(row.hypotheses) == plain(alone(row))
@@ -163,14 +163,14 @@ def test_rows_join_in_their_order() -> None:
 def test_freed_slots_are_taken_in_the_next_step() -> None:
     generation = Toy(ends=False).generation(2)
     leaver, newcomer = Caller([toys.row([5], SearchParameters(width=2))]), Caller([toys.row([6])])
-    generation.encode([*leaver.sources, *newcomer.sources])
-    assert generation.join() == leaver.sources
+    generation.encode([*leaver.inputs, *newcomer.inputs])
+    assert generation.join() == leaver.inputs
     generation.step()
 
-    generation.drop(leaver.sources)
+    generation.drop(leaver.inputs)
 
     assert generation.used_slots == 0
-    assert generation.join() == newcomer.sources
+    assert generation.join() == newcomer.inputs
 
 
 def test_time_axis_is_as_long_as_the_remaining_rows_need() -> None:

@@ -127,7 +127,7 @@ def test_token_that_cannot_be_sent_harms_no_other_request(world: World) -> None:
     world.submit(limit=1)
     world.wait_at("encode")
     bad, good = world.caller([4], [5], limit=9), world.submit([6, 6])
-    bad.sources[1].on_token = too_large
+    bad.inputs[1].on_token = too_large
     world.engine.submit(bad)
 
     world.end()
@@ -140,7 +140,7 @@ def test_token_that_cannot_be_sent_harms_no_other_request(world: World) -> None:
 
 def test_rows_of_one_request_end_and_fail_in_the_same_step(world: World) -> None:
     caller = world.caller([4], [5], [6], limit=1)
-    for row in caller.sources[1:]:
+    for row in caller.inputs[1:]:
         row.on_token = too_large
     world.engine.submit(caller)
 
@@ -178,7 +178,7 @@ def test_finished_rows_are_counted_by_reason() -> None:
     world.toy.ends = True
     ends = world.submit([5], limit=50)
     world.end()
-    (row,) = ends.sources
+    (row,) = ends.inputs
 
     assert row.hypotheses[0].is_complete
     assert world.stats.finished == {"end": 1}
@@ -210,4 +210,4 @@ def test_active_rows_include_those_of_beams(world: World) -> None:
     world.run("decode")
     wait_for(lambda: bool(caller.outcomes))
     wait_for(lambda: world.stats.active_rows == 0)
-    assert toys.plain(caller.sources[0].hypotheses)
+    assert toys.plain(caller.inputs[0].hypotheses)

@@ -16,7 +16,7 @@ from weir.protocol import inference_pb2 as pb
 from weir.server.errors import InvalidRequest, Unsupported
 from weir.server.generation.decoder_batch import Row
 from weir.server.generation.encoder_decoder import EncoderDecoderModel
-from weir.server.generation.request import GenerationRequest
+from weir.server.generation.request import GenerationRequest, generation_request
 from weir.server.generation.sampling_parameters import SearchParameters
 from weir.server.scheduling.request import ReceivedRequest
 
@@ -298,12 +298,12 @@ def test_finished_request_holds_no_call(model: EncoderDecoderModel, ends: str) -
 
     reply = HeldReply()
     gone = weakref.ref(reply)
-    request = GenerationRequest(
+    request = generation_request(
         model.scheduler,
         model.stats,
         reply,
-        sources=[Row(0, {}, 1, 1, SearchParameters(), 0.0)],
-        response=EmptyResponse(),
+        [Row(0, {}, 1, 1, SearchParameters(), 0.0)],
+        EmptyResponse(),
         queued_s=0.0,
         deadline_s=1.0,
         request_bytes=0,
@@ -312,7 +312,7 @@ def test_finished_request_holds_no_call(model: EncoderDecoderModel, ends: str) -
     del reply
 
     if ends == "answer":
-        request.answer()
+        request.answer(request.inputs)
     else:
         request.fail(Unsupported("no"))
 

@@ -136,7 +136,7 @@ def wait_for(happened: Callable[[], bool]) -> None:
 def has_right_answer(caller: Caller) -> bool:
     return caller.outcomes == ["answered"] and all(
         toys.plain(row.hypotheses) == toys.plain(toys.alone(row, ends=False))
-        for row in caller.sources
+        for row in caller.inputs
     )
 
 
