@@ -112,9 +112,6 @@ def serve(settings: Settings) -> None:
 class App:
     """Every part of a server, wired.
 
-    Args:
-        settings: complete and checked.
-
     Raises:
         StartError: the settings cannot be served on this machine.
     """

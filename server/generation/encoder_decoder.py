@@ -53,7 +53,6 @@ class EncoderDecoder:
     """The two graphs and how rows pass through them.
 
     Attributes:
-        contract: of both graphs.
         lengths: the encoder's input of lengths; None if it has none.
         timed: the encoder's inputs with a time axis; lengths count the entries of the first.
     """
@@ -83,8 +82,6 @@ class EncoderDecoder:
 
         Args:
             inputs: of the encoder, complete and checked.
-            search: of each row.
-            arrived_s: when the request arrived.
         """
         count = len(next(iter(inputs.values())))
         return [self._row(inputs, number, search, arrived_s) for number in range(count)]
@@ -182,9 +179,7 @@ class EncoderDecoderModel:
     """A served version of an encoder-decoder; see `scheduling.request.Model`. Immutable.
 
     Attributes:
-        contract: of both graphs.
         signature: the encoder's inputs, and the outputs of decoding.
-        rules: of the inputs' values.
         tokenizer: None if the contract has no `tokenisation`.
         policy: how many rows are encoded, and decoded, together.
         golden: the greater of its graphs' differences from the recorded outputs at load. Its tokens

@@ -44,13 +44,8 @@ class Engine:
     """Queue and thread of one encoder-decoder.
 
     Args:
-        name: of the model, for the thread's name and for messages.
-        batch: the rows that are encoded and decoded.
         policy: which requests are encoded together.
         max_queue_rows: most waiting rows; a request beyond them is refused at once.
-        deadlines: expires requests that are late.
-        stats: counters.
-        clock: monotonic seconds.
     """
 
     is_batched = True

@@ -153,7 +153,6 @@ def decode_inputs(request: pb.ModelInferRequest, forms: tuple[Form, ...]) -> dic
     """The elements of the request's tensors.
 
     Args:
-        request: the message.
         forms: of its inputs, admitted by the model's signature.
 
     Raises:

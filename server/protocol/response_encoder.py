@@ -62,8 +62,6 @@ class ResponseEncoder:
     once and remembered. A protobuf message is the concatenation of its fields, in any order.
 
     Args:
-        model: name of the model.
-        version: of the model.
         max_bytes: of a response.
     """
 

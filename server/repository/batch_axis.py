@@ -103,13 +103,8 @@ def is_proved(
     """Whether the first axis of all tensors is the batch axis; the result is logged.
 
     Args:
-        name: of the model.
-        graph: the ONNX file.
-        session: of the graph.
         inputs: with the sizes that requests must have.
-        outputs: of the graph.
         is_configured: whether a `config.pbtxt` names the batch axis.
-        max_rows: of a batch.
 
     Raises:
         OutOfMemory: the graph needs more than there is, with inputs as small as requests may have.

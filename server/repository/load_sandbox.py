@@ -44,7 +44,6 @@ class LoadSandbox:
     """Loads a version as `loader` does, after a child process has.
 
     Args:
-        loader: of this process.
         timeout_s: for the child, from its start.
         memory_bytes: that a version may take in the child, on the CPU; None sets no limit.
     """

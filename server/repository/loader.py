@@ -56,7 +56,6 @@ class GraphFiles:
     Attributes:
         part: `encoder` or `decoder` of a pair.
         contract: None for a plain model; of a pair the whole one, until `for_session`.
-        tokenizer: of the version.
         detokenizer: of a pair's output tokens.
         pair_golden: the recorded inputs and outputs of both graphs together.
         config: of a plain model in Triton's layout.
@@ -135,10 +134,8 @@ class Loader:
     """Loads versions.
 
     Attributes:
-        provider: `cpu` or `cuda`.
         threads: inside one operator.
         max_message_bytes: of a response.
-        settings: by model name.
     """
 
     provider: str

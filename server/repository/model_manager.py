@@ -41,8 +41,6 @@ class ModelManager:
     """The versions of one model directory.
 
     Args:
-        name: of the directory.
-        root: of the repository.
         loader: loads one version.
         sandbox: the same, after a process of its own loaded it.
         publish: called after each change of state.
@@ -117,7 +115,6 @@ class ModelManager:
         """Read the desired state, and mark the versions to load as LOADING.
 
         Args:
-            directory: the model's.
             retry: load also files that failed.
             again: load also files that serve.
         """

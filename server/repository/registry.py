@@ -47,7 +47,6 @@ class ModelVersions:
         on_disk: the numbers of the versions in the directory.
         versions: by number, the highest first.
         default: answers a request without a version; if none is ready, the entry that says why.
-        labelled: by label.
     """
 
     directory: str
@@ -73,7 +72,7 @@ class Registry:
         """A version of a model.
 
         Args:
-            name: of the model; only ever looked up, never part of a path.
+            name: only ever looked up, never part of a path.
             version: a number, a label, or empty for the default version.
 
         Raises:
@@ -126,9 +125,7 @@ def entries_of(
     """The registry's part for one model directory, by the names in requests.
 
     Args:
-        name: of the directory.
         on_disk: the numbers of the versions in it.
-        status: of the model.
         problem: the reason shown for a version that serves and has none of its own.
     """
     labels: dict[int, list[str]] = {}

@@ -53,7 +53,6 @@ class Repository:
     together.
 
     Args:
-        root: holds `<name>/<version>/`.
         loader: loads one version.
         sandbox: the same for versions that are loaded while others serve.
         changed: called with each name whose default version changes, and with None when the first
@@ -112,7 +111,6 @@ class Repository:
         """Load a model from disk and serve it.
 
         Args:
-            name: of its directory.
             done: called when it serves, or cannot.
             again: load also files that serve.
 

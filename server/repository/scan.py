@@ -41,7 +41,6 @@ class ModelDirectory:
     """A model's directory.
 
     Attributes:
-        versions: by number.
         beside: the stamps of the files beside the versions: policy, labels, configuration.
         remarks: for the operator, on the rest of its contents.
         is_readable: if not, it may have versions that the scan cannot see.
@@ -111,8 +110,6 @@ def debounce(
     """The directory without what is still being written: a version counts if two scans agree on it.
 
     Args:
-        now: the latest scan.
-        before: the scan before it.
         serving: the files that served versions were loaded from. They count while their
             files change, and at the first scan that does not find them.
     """

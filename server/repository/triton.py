@@ -83,7 +83,6 @@ class TritonTensor:
     """An input or output in the configuration; None where the configuration says nothing.
 
     Attributes:
-        name: of the graph's tensor.
         datatype: in the protocol's words.
         dims: without the batch axis where the model has one; -1 is any size.
         label_file: beside the version directories; of an output.

@@ -61,7 +61,6 @@ class Desired:
 
     Attributes:
         versions: the versions to serve, with the files of each.
-        labels: the version of each.
     """
 
     versions: Mapping[int, Hashable] = field(default_factory=dict)
@@ -73,7 +72,6 @@ class ModelStatus(Generic[M]):
     """Status of one model.
 
     Attributes:
-        versions: by number.
         labels: the version of each; it may not be ready yet.
         default: the version that answers a request without a version.
     """
@@ -94,8 +92,6 @@ def to_load(
     """The versions to load, in this order: the stable one, then from the highest.
 
     Args:
-        model: its current status.
-        desired: its desired state.
         retry: also files that failed before.
         again: also files that serve.
     """
@@ -164,9 +160,6 @@ def mark_unloaded(model: ModelStatus[M], number: int, now: float, *, keep: bool)
     """The status after a version was drained; a version that is loaded again meanwhile stays.
 
     Args:
-        model: its current status.
-        number: of the version.
-        now: the time.
         keep: keep the version as UNAVAILABLE, instead of removing it.
     """
     version = model.versions.get(number)

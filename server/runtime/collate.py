@@ -123,8 +123,6 @@ def split(
 
     Args:
         outputs: by name, each (rows of all requests, …).
-        requests: the inputs, in the order they were joined.
-        paddings: as they were joined.
 
     Raises:
         RowCountError: an output has another number of rows than the batch.

@@ -9,12 +9,7 @@ _HIERARCHIES = Path("/sys/fs/cgroup")
 
 
 def usable_cores(memberships: Path = _MEMBERSHIPS, hierarchies: Path = _HIERARCHIES) -> int:
-    """The number of cores, at least 1; a fraction of a core does not count.
-
-    Args:
-        memberships: lists the process's control groups, as `/proc/self/cgroup` does.
-        hierarchies: where the control groups are mounted.
-    """
+    """The number of cores, at least 1; a fraction of a core does not count."""
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:

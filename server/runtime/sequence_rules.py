@@ -31,7 +31,6 @@ class Lengths:
 
     Attributes:
         name: of the input [batch].
-        axis: the axis's name in the graph.
         counted: an input that carries the axis.
         position: the axis's position in that input.
     """
@@ -49,7 +48,6 @@ class SequenceRules:
 
     Attributes:
         maxima: the most entries along each padded axis, by its name.
-        ranges: of values, by input.
         lengths: inputs that count the entries of each row; a request may leave them out.
     """
 
@@ -82,7 +80,6 @@ class SequenceRules:
         Args:
             axes: of the output, in the graph.
             array: (rows, …).
-            inputs: of the run.
         """
         for each in self.lengths:
             if each.axis not in axes:

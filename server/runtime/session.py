@@ -113,7 +113,6 @@ class Session:
 
     Args:
         graph: the ONNX file's bytes, weights inside.
-        provider: `cpu` or `cuda`.
         threads: threads inside one operator.
         has_few_shapes: whether to remember the memory use of each shape of the inputs.
 

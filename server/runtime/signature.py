@@ -56,8 +56,6 @@ class Signature:
     """A model's inputs and outputs, and the check of requests against them.
 
     Args:
-        inputs: in the graph's order.
-        outputs: in the graph's order.
         batch_axis: the symbol of the batch axis; None if requests never share a batch.
         max_rows: the most rows of one request, and of one batch.
         maxima: the most entries along padded axes, by symbol; the least is 1.

@@ -27,10 +27,8 @@ class Admission:
 
     Args:
         find_model: the model of a name and a version; see `Repository.get`.
-        metrics: counts refused requests.
         pool: parses large messages.
         default_deadline_s: for a request without a deadline.
-        clock: monotonic seconds.
     """
 
     def __init__(
@@ -64,8 +62,6 @@ class Admission:
         """Check a request and queue it; every failure is sent to its caller.
 
         Args:
-            payload: a `ModelInferRequest`.
-            reply: where the answer goes.
             time_left_s: until the caller's own deadline, or None.
             admitted: called with the function that cancels the request, wherever it waits.
             send: puts a part of the answer on a stream; None for a unary call.
@@ -167,12 +163,6 @@ class _ParseJob:
 
 def successor(error: Draining, model: M, version: str, find: Callable[[str, str], M]) -> M:
     """The model that replaced another one, which was unloaded after it was found.
-
-    Args:
-        error: of its closed queue.
-        model: that was found.
-        version: that the request names.
-        find: the model of a name and a version.
 
     Raises:
         RequestError: no model replaced it.

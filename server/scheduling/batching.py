@@ -39,7 +39,6 @@ class BatchPolicy:
     """Limits of one model's batches.
 
     Attributes:
-        max_rows: most rows of a batch.
         max_queue_delay_s: how long the oldest request may wait for the batch to fill.
         regroup_share: share of a run's time to wait after it for the callers it answered.
         max_tokens: most entries of a batch, padding included; None without a limit. A request that
@@ -103,7 +102,6 @@ class LastBatch:
 
     Attributes:
         rows: answered rows.
-        run_s: duration of its run.
         ended_s: when its answers were sent.
         left_rows: rows that waited at the end of the run.
     """
@@ -131,11 +129,8 @@ def delay_s(
     """How long to wait before a batch is cut; zero or less means now.
 
     Args:
-        policy: the model's limits.
-        waiting_rows: rows in the queue.
         waiting_tokens: entries of all these rows.
         oldest_s: when its oldest request was queued, on the clock of `now`.
-        now: the time.
     """
     if policy.is_full(waiting_rows, waiting_tokens):
         return 0.0
@@ -145,15 +140,7 @@ def delay_s(
 def regroup_wait_s(
     policy: BatchPolicy, last: LastBatch, *, waiting_rows: int, waiting_tokens: int, now: float
 ) -> float:
-    """How long to wait for the callers just answered to send again; zero or less means not at all.
-
-    Args:
-        policy: the model's limits.
-        last: the batch that answered them.
-        waiting_rows: rows in the queue.
-        waiting_tokens: entries of all these rows.
-        now: the time.
-    """
+    """How long to wait for the callers just answered to send again; zero or less means not at all."""
     wait_s = policy.regroup_share * last.run_s
     are_back = waiting_rows >= last.left_rows + last.rows
     if wait_s < _MIN_REGROUP_WAIT_S or are_back or policy.is_full(waiting_rows, waiting_tokens):

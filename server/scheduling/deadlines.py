@@ -25,11 +25,7 @@ class Expiring(Protocol):
 
 
 class Deadlines:
-    """Expires late requests while the sessions are busy.
-
-    Args:
-        clock: monotonic seconds, the clock of every deadline.
-    """
+    """Expires late requests while the sessions are busy."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -103,8 +99,6 @@ class IdleTimeout:
 
     Args:
         limit_s: how long the message may take.
-        deadlines: wakes at the timeout.
-        clock: monotonic seconds.
     """
 
     def __init__(

@@ -36,13 +36,10 @@ class ReceivedRequest:
     """A request as received, before it is decoded.
 
     Attributes:
-        payload: a `ModelInferRequest`.
-        reply: where its answer goes.
         arrived_s: on the admission's clock.
         deadline_s: the request is not run after this time.
         admitted: called with the function that cancels the queued request.
         send: puts a part of the answer on a stream; None for a unary call.
-        clock: of these times.
     """
 
     payload: bytes
@@ -184,18 +181,13 @@ class Request(Generic[T]):
     """A request in the queue of its model. It gets exactly one of `answer` and `fail`.
 
     Args:
-        queue: of its model.
-        stats: of its model.
-        reply: where the answer goes.
         inputs: arrays (rows, …) by name, or the rows of an encoder-decoder.
         fit: what the model's signature says of them.
         encode: writes the answer from the model's outputs.
         queued_s: since when it waits for the model alone.
         deadline_s: never run after this time.
-        request_bytes: size of the message.
         close: called before the answer or the failure is sent; returns the bytes that were sent
             before.
-        clock: of these times.
     """
 
     __slots__ = (

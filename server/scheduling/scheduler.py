@@ -55,10 +55,8 @@ class RequestQueue(Generic[T]):
     `put`, `take` and `late` are called under the lock of `condition`; the other methods take it.
 
     Attributes:
-        name: of the model, for messages.
         max_rows: most rows that may wait.
         answering: requests that have run, but are not yet answered and counted.
-        condition: its threads wait on it.
     """
 
     name: str
@@ -140,9 +138,7 @@ class Scheduler:
     """Request queue and session threads of one model version.
 
     Args:
-        name: of the model, for thread names and messages.
         run: computes every output of a batch; called from several threads.
-        policy: when a batch is cut.
         max_queue_rows: rows that may wait; more are refused at once.
         instances: threads that run batches side by side.
         has_rows: whether the first axis of every tensor is that of the rows.
@@ -150,9 +146,6 @@ class Scheduler:
             of a request that ran alone are sent whole.
         is_batched: whether requests may share a batch; False for ever once a run disproves it.
         paddings: the axes along which joined requests are padded.
-        deadlines: expires the requests while they are here.
-        observer: counts each batch.
-        clock: monotonic seconds.
     """
 
     def __init__(

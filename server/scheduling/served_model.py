@@ -26,12 +26,10 @@ class ServedModel:
         name: that requests give; a graph of a pair ends in `.encoder` or `.decoder`.
         file: the graph, in the version's directory.
         contract: of this graph alone; None for a plain model, an ONNX file without one.
-        rules: of its inputs' values.
         labels: of outputs with labels, one a class.
         label_files: the file of each output's labels, as the model's configuration names it.
         tokenizer: None if it takes no texts.
         all_outputs: the answer to a request that names no outputs.
-        policy: when its batches are cut.
         settings: the operator's, then those of a `config.pbtxt`.
         golden: the greatest difference from the recorded outputs at load; None for a plain model.
     """

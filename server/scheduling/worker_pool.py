@@ -28,7 +28,6 @@ class Job(Protocol):
 
     Attributes:
         payload_bytes: memory that it holds while it waits.
-        arrived_s: when the call came.
         deadline_s: never run after this time.
         is_wanted: False, from any thread, once the request is answered: `work` may stop early.
     """
@@ -50,10 +49,9 @@ class Job(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
-    """Bounds of the queue.
+    """Bounds of the queue; a job beyond them is refused at once.
 
     Attributes:
-        jobs: most waiting jobs.
         payload_bytes: most bytes that waiting jobs hold together.
     """
 
@@ -62,15 +60,7 @@ class PoolLimits:
 
 
 class WorkerPool:
-    """Queue and threads.
-
-    Args:
-        threads: number of threads.
-        name: of the threads.
-        deadlines: expires jobs that are late.
-        limits: of the queue; a job beyond them is refused at once.
-        clock: monotonic seconds.
-    """
+    """Queue and threads."""
 
     def __init__(
         self,

@@ -48,13 +48,7 @@ InterceptReply = Callable[[Call, Reply, int], Reply]
 
 
 class InferStream:
-    """One open stream.
-
-    Args:
-        call: the stream.
-        admit: admits each request.
-        intercept: wraps the reply to each request; None: no interceptor.
-    """
+    """One open stream."""
 
     def __init__(self, call: Call, admit: Admit, intercept: InterceptReply | None = None) -> None:
         self._call = call

@@ -362,7 +362,6 @@ class IoThread:
     """The state of the I/O thread; only that thread writes, a scrape of the metrics reads.
 
     Attributes:
-        busy_s: time in which the thread did not wait for an event.
         open_calls: calls that have not been closed.
     """
 
