@@ -140,7 +140,7 @@ def delay_s(
 def regroup_wait_s(
     policy: BatchPolicy, last: LastBatch, *, waiting_rows: int, waiting_tokens: int, now: float
 ) -> float:
-    """How long to wait for the callers just answered to send again; zero or less means not at all."""
+    """How long to wait for the callers just answered to send again; 0 or less means not at all."""
     wait_s = policy.regroup_share * last.run_s
     are_back = waiting_rows >= last.left_rows + last.rows
     if wait_s < _MIN_REGROUP_WAIT_S or are_back or policy.is_full(waiting_rows, waiting_tokens):
