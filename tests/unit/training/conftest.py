@@ -32,15 +32,13 @@ class Silent:
         yield report
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def silent() -> Callable[..., Silent]:
     return Silent
 
 
-@pytest.fixture
-def shapes(tmp_path: Path) -> Path:
+def write_shapes(folder: Path) -> Path:
     """A folder of two easy classes, 20 pictures each: bright discs left and right of the middle."""
-    folder = tmp_path / "shapes"
     generator = np.random.default_rng(0)
     for name, column in (("left", 6), ("right", 20)):
         (folder / name).mkdir(parents=True)
@@ -51,8 +49,7 @@ def shapes(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def small_recipe(shapes: Path) -> ImageRecipe:
+def recipe_of_shapes(shapes: Path) -> ImageRecipe:
     """Three epochs of four steps, with every setting in use."""
     recipe = make_recipe(
         "lenet5",
@@ -66,6 +63,18 @@ def small_recipe(shapes: Path) -> ImageRecipe:
     )
     assert isinstance(recipe, ImageRecipe)
     return recipe
+
+
+@pytest.fixture
+def shapes(tmp_path: Path) -> Path:
+    """See `write_shapes`; the test may change the folder."""
+    return write_shapes(tmp_path / "shapes")
+
+
+@pytest.fixture
+def small_recipe(shapes: Path) -> ImageRecipe:
+    """See `recipe_of_shapes`."""
+    return recipe_of_shapes(shapes)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A whole run: options, accuracy, and the run directory."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 
 from tests.helpers.sequence_files import write_labelled
+from tests.unit.training.conftest import recipe_of_shapes, write_shapes
 from weir.training.data import load
 from weir.training.errors import DataError, RecipeError, RunError
 from weir.training.figures import CONFUSION_MATRIX, LEARNING_CURVE
@@ -27,17 +29,25 @@ from weir.training.run_directory import (
     part_of,
     read_record,
 )
+from weir.training.text import gradients
 from weir.training.text.gradients import GRADIENTS
 from weir.training.train import Monitor, TrainingOptions, run_training, train
 
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, silent: Callable[..., Monitor]) -> Path:
+    """A finished run of the small recipe; its pictures lie beside it."""
+    folder = tmp_path_factory.mktemp("finished")
+    train(recipe_of_shapes(write_shapes(folder / "shapes")), folder / "run", CPU, silent(), None)
+    return folder
+
+
 @pytest.fixture
-def run(small_recipe: ImageRecipe, tmp_path: Path, silent: Callable[..., Monitor]) -> Path:
-    """A finished run of the small recipe."""
-    train(small_recipe, tmp_path / "run", CPU, silent(), None)
-    return tmp_path / "run"
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run, which the test may change."""
+    return shutil.copytree(finished / "run", tmp_path / "finished")
 
 
 def test_digits_reach_98_percent_on_held_out_rows(
@@ -181,8 +191,11 @@ def test_a_broken_run_is_named(run: Path, name: str, content: bytes | None, mess
         load_model(run)
 
 
-def test_data_that_changed_since_is_noticed(run: Path, shapes: Path) -> None:
-    record = read_record(run)
+def test_data_that_changed_since_is_noticed(
+    small_recipe: ImageRecipe, shapes: Path, tmp_path: Path, silent: Callable[..., Monitor]
+) -> None:
+    once = change_recipe(small_recipe, epochs=1)
+    record = train(once, tmp_path / "run", CPU, silent(), None)
     (shapes / "left" / "00.png").unlink()
 
     with pytest.raises(DataError, match="SHA-256 was"):
@@ -209,7 +222,10 @@ def options_for(data: Path) -> TrainingOptions:
     return TrainingOptions("question", str(data), data.parent / "run", changes=changes)
 
 
-def test_gradients_are_logged_of_the_data_that_were_trained_on(tmp_path: Path) -> None:
+def test_gradients_are_logged_of_the_data_that_were_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gradients, "STEPS", 3)
     data = write_labelled(tmp_path / "rows.tsv", 20)
 
     run_training(replace(options_for(data), log_gradients=True), Remover(data))
