@@ -9,14 +9,12 @@ late it sends.
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from rich.table import Table
-
 from benchmarks.lib import harness, load, servers
-from benchmarks.lib.harness import Rival, Run, console
+from benchmarks.lib.harness import Column, Rival, console
 from benchmarks.lib.http2 import framed
 from benchmarks.lib.load import Load, Sent
 from benchmarks.lib.load_generator import Schedule
@@ -26,23 +24,28 @@ from weir.bench.tally import percentile
 EMPTY = "/inference.GRPCInferenceService/ServerLive"
 CONNECTIONS, IN_FLIGHT, RATES = (1, 16), 128, (500, 2000, 5000)
 WEIR = "weir"
+COLUMNS = (
+    Column("calls/s", "calls_per_s"),
+    Column("generator's CPU µs/call", "cpu_us", ".1f"),
+    Column("sent late, p99 ms", "late_p99_ms", ".2f"),
+)
 
 
 def main() -> None:
     """Measure, print tables and write the JSON file."""
     parser = harness.arguments(__doc__.splitlines()[0], rounds=3)
     parser.add_argument("--calls", type=int, default=50_000)
-    given = parser.parse_args()
+    given = harness.parse(parser)
     load.require_h2load()
-    rounds, calls = (1, 5000) if given.quick else (given.rounds, given.calls)
+    calls = 5000 if given.quick else given.calls
     environment = harness.start()
     with tempfile.TemporaryDirectory() as models:
         runs = harness.take_turns(
             [Rival(WEIR, partial(servers.serving, Path(models), []))],
-            rounds,
+            given.rounds,
             lambda _, server: measure(server, calls),
         )
-    report(runs)
+    console.print(harness.table(runs, COLUMNS))
     harness.write(given.json, environment, runs)
 
 
@@ -53,13 +56,14 @@ def measure(server: Server, calls: int) -> Iterator[tuple[str, Mapping[str, floa
         body.write_bytes(framed(b""))
         for connections in CONNECTIONS:
             shape = Load(EMPTY, body, connections, IN_FLIGHT // connections)
-            yield case_of("h2load", connections), _of(load.send(server, shape, calls), calls)
+            case = f"h2load, {IN_FLIGHT} over {connections}"
+            yield case, _of(load.send(server, shape, calls), calls)
     for connections in CONNECTIONS:
         schedule = Schedule(
             server.target, EMPTY, [framed(b"")], [0] * calls, IN_FLIGHT, (), connections
         )
         sent = load.seen(load.send_varied(schedule))
-        yield case_of("generator.py", connections), _of(sent, calls)
+        yield f"generator.py, {IN_FLIGHT} over {connections}", _of(sent, calls)
     for rate in RATES:
         count = min(calls, 4 * rate)
         due_s = load.due_times_s(rate, count, seed=0)
@@ -68,26 +72,8 @@ def measure(server: Server, calls: int) -> Iterator[tuple[str, Mapping[str, floa
         )
         late_ms = ((record.sent_s - record.began_s) * 1000).tolist()
         figures = _of(load.seen(record), count)
-        yield (
-            f"generator.py, {rate:,} a second",
-            {**figures, "late_p99_ms": percentile(late_ms, 99)},
-        )
-
-
-def case_of(name: str, connections: int) -> str:
-    """The name of a case: generator and connections."""
-    return f"{name}, {IN_FLIGHT} over {connections}"
-
-
-def report(runs: Sequence[Run]) -> None:
-    """Medians and spreads over the rounds."""
-    table = Table("load", "calls/s", "generator's CPU µs/call", "sent late, p99 ms")
-    for case in dict.fromkeys(run.case for run in runs):
-        of = partial(harness.spread, runs, WEIR, case)
-        is_open = "late_p99_ms" in next(run.figures for run in runs if run.case == case)
-        late = of("late_p99_ms").text(".2f") if is_open else ""
-        table.add_row(case, of("calls_per_s").text(), of("cpu_us").text(".1f"), late)
-    console.print(table)
+        figures["late_p99_ms"] = percentile(late_ms, 99)
+        yield f"generator.py, {rate:,} a second", figures
 
 
 def _of(sent: Sent, calls: int) -> dict[str, float]:

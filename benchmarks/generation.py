@@ -58,9 +58,9 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=Path(".bench/models"))
     parser.add_argument("--shares", type=float, nargs="+", default=SHARES)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each case")
-    given = parser.parse_args()
+    given = harness.parse(parser)
     if given.quick:
-        given.rounds, given.shares, given.seconds = 1, _QUICK_SHARES, _QUICK_SECONDS
+        given.shares, given.seconds = _QUICK_SHARES, _QUICK_SECONDS
     environment, runs = harness.start(), []
     panels = {}
     for path in given.training_runs:
@@ -104,18 +104,12 @@ def schedule_of(
 
 def rivals(models: Path, model: str) -> list[Rival]:
     """The servers, in the order of a round."""
+    start = partial(servers.serving, models, [model], "--max-batch-rows")
     whole = "benchmarks.rivals.whole_requests"
     return [
-        Rival(STEPS, partial(servers.serving, models, [model], "--max-batch-rows", str(MAX_ROWS))),
-        Rival(
-            WHOLE,
-            partial(
-                servers.serving, models, [model], "--max-batch-rows", str(MAX_ROWS), module=whole
-            ),
-        ),
-        Rival(
-            ONE, partial(servers.serving, models, [model], "--max-batch-rows", "1", module=whole)
-        ),
+        Rival(STEPS, partial(start, str(MAX_ROWS))),
+        Rival(WHOLE, partial(start, str(MAX_ROWS), module=whole)),
+        Rival(ONE, partial(start, "1", module=whole)),
     ]
 
 

@@ -21,17 +21,24 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from rich.table import Table
 
 from benchmarks.lib import charts, harness, load, mlserver, servers, triton
 from benchmarks.lib.answer_check import check_answers
-from benchmarks.lib.harness import Rival, Run, console
+from benchmarks.lib.harness import Column, Rival, Run, console
 from benchmarks.lib.load import MODEL_INFER, Load
 from benchmarks.lib.machine import raw_session
 from benchmarks.lib.servers import Server
 
 MODEL = "lenet5"
 WEIR, PUBLIC, TRITON, MLSERVER = "weir", "weir-public", "triton", "mlserver"
+COLUMNS = (
+    Column("calls/s", "calls_per_s"),
+    Column("p50 ms", "p50_ms", ".2f"),
+    Column("p99 ms", "p99_ms", ".2f"),
+    Column("batch", "mean_batch_rows", ".1f", "median"),
+    Column("CPU µs/call", "cpu_us", ".0f", "median"),
+    Column("outside session", "outside_session_us", ".0f", "median"),
+)
 TARGETS = (
     # Figure, case, rival, and the target ratio of Weir's figure to the rival's.
     ("calls_per_s", (1, 128), TRITON, "at least 1.5"),
@@ -54,7 +61,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=Path(".demo/models"))
     parser.add_argument("--rivals", nargs="+", default=[WEIR, PUBLIC, TRITON, MLSERVER])
     parser.add_argument("--seconds", type=float, default=3.0)
-    given = parser.parse_args()
+    given = harness.parse(parser)
     load.require_h2load()
     if not (graph := graph_of(given.models)).is_file():
         sys.exit(f"{graph} is missing: run `make demo` first")
@@ -63,13 +70,19 @@ def main() -> None:
     shapes, seconds = (_QUICK_SHAPES, 0.5) if given.quick else (SHAPES, given.seconds)
     runs = harness.take_turns(
         [each for each in rivals(given.models, given.work) if each.name in given.rivals],
-        1 if given.quick else given.rounds,
-        lambda rival, server: measure(server, graph, shapes_of(rival, shapes), seconds),
+        given.rounds,
+        lambda rival, server: measure(server, graph, shapes_of(rival, shapes), seconds, raw),
     )
     report(raw, runs)
     harness.write(given.json, {**environment, "raw_us_per_row": raw}, runs)
     if given.picture:
-        draw(given.picture, runs, shapes)
+        charts.bars(
+            given.picture,
+            runs,
+            rivals=list(dict.fromkeys(run.rival for run in runs)),
+            cases=[case_of(shape) for shape in shapes],
+            figures={"calls_per_s": "calls a second", "p50_ms": "p50, ms"},
+        )
 
 
 def graph_of(models: Path) -> Path:
@@ -110,7 +123,11 @@ def measure_raw(graph: Path) -> dict[int, float]:
 
 
 def measure(
-    server: Server, graph: Path, shapes: Sequence[tuple[int, int]], seconds: float
+    server: Server,
+    graph: Path,
+    shapes: Sequence[tuple[int, int]],
+    seconds: float,
+    raw: Mapping[int, float],
 ) -> Iterator[tuple[str, Mapping[str, float]]]:
     """Every load against one server process."""
     picture = np.random.default_rng(0).integers(0, 256, (1, 28, 28, 1), np.uint8)
@@ -123,11 +140,13 @@ def measure(
             shaped = Load(MODEL_INFER, file, connections, streams)
             trial_calls = max(400, 50 * connections)
             outcome = load.measure(server, shaped, trial_calls=trial_calls, seconds=seconds)
-            yield case_of((connections, streams)), asdict(outcome)
+            nearest = min(raw, key=lambda rows: abs(rows - outcome.mean_batch_rows))
+            figures = {**asdict(outcome), "outside_session_us": outcome.cpu_us - raw[nearest]}
+            yield case_of((connections, streams)), figures
 
 
 def case_of(shape: tuple[int, int]) -> str:
-    """The name of a load."""
+    """The name of a load: calls in flight over connections."""
     connections, streams = shape
     return f"{connections * streams} over {connections}"
 
@@ -136,48 +155,9 @@ def report(raw: Mapping[int, float], runs: Sequence[Run]) -> None:
     """Medians and spreads over the rounds, and the ratios that have a target."""
     best = min(raw, key=lambda rows: raw[rows])
     console.print(f"raw ONNX Runtime, 1 thread: {1e6 / raw[best]:,.0f} rows/s in batches of {best}")
-    table = Table(
-        "server", "in flight over connections", "calls/s", "p50 ms", "p99 ms", "batch",
-        "CPU µs/call", "outside session",
-    )  # fmt: skip
-    for rival, case in dict.fromkeys((run.rival, run.case) for run in runs):
-        table.add_row(*row(raw, runs, rival, case))
-    console.print(table)
-    measured = {(run.rival, run.case) for run in runs}
+    console.print(harness.table(runs, COLUMNS))
     for figure, shape, rival, target in TARGETS:
-        case = case_of(shape)
-        if {(WEIR, case), (rival, case)} <= measured:
-            found = harness.ratio(runs, figure, case=case, of=WEIR, to=rival)
-            console.print(f"{figure}, {case}: {WEIR} / {rival} {found.text('.2f')}, {target}")
-
-
-def row(raw: Mapping[int, float], runs: Sequence[Run], rival: str, case: str) -> list[str]:
-    """One row of the table."""
-    batch, cpu_us = (
-        harness.spread(runs, rival, case, each).median for each in ("mean_batch_rows", "cpu_us")
-    )
-    nearest = min(raw, key=lambda rows: abs(rows - batch))
-    return [
-        rival,
-        case,
-        harness.spread(runs, rival, case, "calls_per_s").text(),
-        harness.spread(runs, rival, case, "p50_ms").text(".2f"),
-        harness.spread(runs, rival, case, "p99_ms").text(".2f"),
-        f"{batch:.1f}",
-        f"{cpu_us:.0f}",
-        f"{cpu_us - raw[nearest]:.0f}",
-    ]
-
-
-def draw(path: Path, runs: Sequence[Run], shapes: Sequence[tuple[int, int]]) -> None:
-    """A chart of throughput and latency of each server."""
-    charts.bars(
-        path,
-        runs,
-        rivals=list(dict.fromkeys(run.rival for run in runs)),
-        cases=[case_of(shape) for shape in shapes],
-        figures={"calls_per_s": "calls a second", "p50_ms": "p50, ms"},
-    )
+        harness.print_ratio(runs, figure, case=case_of(shape), of=WEIR, to=rival, target=target)
 
 
 if __name__ == "__main__":

@@ -25,16 +25,25 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
 
 from benchmarks.lib import charts, harness, load, servers, tagger, triton
 from benchmarks.lib.answer_check import check_answers
-from benchmarks.lib.harness import Rival, Run, console
+from benchmarks.lib.harness import Column, Rival, Run, console
 from benchmarks.lib.load_generator import Schedule
 from benchmarks.lib.servers import Server
 from weir.bundle.reader import MODEL
 
 WEIR, FIRST_COME, TRITON = RIVALS = "weir", "weir-first-come", "triton"
+COLUMNS = (
+    Column("sentences/s", "calls_per_s"),
+    Column("p50 ms", "p50_ms", ".1f"),
+    Column("p99 ms", "p99_ms", ".1f"),
+    Column("batch", "mean_batch_rows", ".1f"),
+    Column("in session", "in_session", ".0%", "median"),
+    Column("waste", "waste", ".1%", "median"),
+    Column("CPU µs", "cpu_us", ".0f", "median"),
+    Column("generator's CPU µs", "generator_cpu_us", ".0f", "median"),
+)
 TARGET = "at least 4.0 with 64 in flight, and a lower p99"
 _MAX_ROWS = 32
 _CHECKED, _WARM_UP_CALLS, _QUICK_SENTENCES = 20, 500, 300
@@ -47,17 +56,17 @@ def main() -> None:
     parser.add_argument("--in-flight", type=int, nargs="+", default=[16, 64, 256])
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--passes", type=int, default=4, help="over the sentences, in each case")
-    given = parser.parse_args()
+    given = harness.parse(parser)
     tagger.make_bundle(given.models)
     sentences = tagger.sentences()
     if given.quick:
-        sentences, given.passes, given.rounds = sentences[:_QUICK_SENTENCES], 1, 1
+        sentences, given.passes = sentences[:_QUICK_SENTENCES], 1
     environment = harness.start()
     runs = harness.take_turns(
         rivals(given.models, given.work),
         given.rounds,
         lambda rival, server: measure(
-            task_of(rival, server, given.models, sentences),
+            Task(server, given.models, sentences, is_column=rival.name == TRITON),
             given.in_flight,
             connections=given.connections,
             passes=given.passes,
@@ -90,27 +99,17 @@ def rivals(models: Path, work: Path) -> list[Rival]:
     ]
 
 
-def task_of(
-    rival: Rival, server: Server, models: Path, sentences: Sequence[NDArray[np.int64]]
-) -> "Task":
-    """The requests of a rival, once it runs."""
-    graph = models / tagger.NAME / "1" / MODEL
-    return Task(server, tagger.NAME, graph, sentences, is_column=rival.name == TRITON)
-
-
 @dataclass(frozen=True, slots=True)
 class Task:
     """A running server and its requests.
 
     Attributes:
-        model: its name of the tagger.
-        graph: the tagger's file.
+        models: the repository of the tagger.
         is_column: whether it takes lengths as [batch, 1].
     """
 
     server: Server
-    model: str
-    graph: Path
+    models: Path
     sentences: Sequence[NDArray[np.int64]]
     is_column: bool
 
@@ -124,7 +123,7 @@ class Task:
         return Schedule(
             target=self.server.target,
             path=load.MODEL_INFER,
-            bodies=[load.infer_body(self.model, **self.inputs(each)) for each in self.sentences],
+            bodies=[load.infer_body(tagger.NAME, **self.inputs(each)) for each in self.sentences],
             order=order,
             in_flight=in_flight,
             connections=connections,
@@ -136,16 +135,17 @@ def measure(
 ) -> Iterator[tuple[str, Mapping[str, float]]]:
     """Every number of calls in flight, against one server process."""
     requests = [task.inputs(each) for each in task.sentences[:_CHECKED]]
-    check_answers(task.server, task.model, task.graph, requests)
+    check_answers(task.server, tagger.NAME, task.models / tagger.NAME / "1" / MODEL, requests)
     warm_up = shuffled(len(task.sentences), passes, seed=0)[:_WARM_UP_CALLS]
     load.send_varied(task.schedule(warm_up, in_flight[0], connections))
     for number, calls in enumerate(in_flight):
         schedule = task.schedule(
             shuffled(len(task.sentences), passes, seed=number), calls, connections
         )
-        before = steps(task.server)
+        words, computed = steps(task.server)
         outcome = load.watch(task.server, len(schedule.order), partial(_send, schedule))
-        waste = before.waste_until(steps(task.server))
+        words, computed = steps(task.server) - (words, computed)
+        waste = 1 - words / computed if computed else 0.0
         yield f"{calls} in flight", {**asdict(outcome), "waste": waste}
 
 
@@ -159,62 +159,20 @@ def shuffled(rows: int, passes: int, *, seed: int) -> list[int]:
     return [int(row) for _ in range(passes) for row in orders.permutation(rows)]
 
 
-@dataclass(frozen=True, slots=True)
-class Steps:
-    """Steps that a server computed so far, and how many of them were words."""
-
-    words: float
-    computed: float
-
-    def waste_until(self, later: "Steps") -> float:
-        """The share of padding among the steps since `before`; 0 for a server without padding."""
-        computed = later.computed - self.computed
-        return 1 - (later.words - self.words) / computed if computed else 0.0
-
-
-def steps(server: Server) -> Steps:
-    """The server's count of padding; Triton counts none."""
-    return Steps(server.total("weir_input_tokens_total"), server.total("weir_padded_tokens_total"))
+def steps(server: Server) -> NDArray[np.float64]:
+    """Steps that were words, and all steps computed so far; Triton counts neither."""
+    names = ("weir_input_tokens_total", "weir_padded_tokens_total")
+    return np.array([server.total(name) for name in names])
 
 
 def report(runs: Sequence[Run]) -> None:
     """Medians and spreads over the rounds, and the ratios to Triton."""
-    table = Table(
-        "server", "load", "sentences/s", "p50 ms", "p99 ms", "batch", "in session", "waste",
-        "CPU µs", "generator's CPU µs",
-    )  # fmt: skip
-    for rival, case in dict.fromkeys((run.rival, run.case) for run in runs):
-        table.add_row(*row(runs, rival, case))
-    console.print(table)
+    console.print(harness.table(runs, COLUMNS))
     for case in dict.fromkeys(run.case for run in runs):
         for rival in (WEIR, FIRST_COME):
-            rate, p50, p99 = (
-                harness.ratio(runs, figure, case=case, of=rival, to=TRITON).text(".2f")
-                for figure in ("calls_per_s", "p50_ms", "p99_ms")
-            )
-            console.print(f"{case}: {rival} / {TRITON}: sentences/s {rate}, p50 {p50}, p99 {p99}")
+            for figure in ("calls_per_s", "p50_ms", "p99_ms"):
+                harness.print_ratio(runs, figure, case=case, of=rival, to=TRITON)
     console.print(f"target: {WEIR} / {TRITON} {TARGET}")
-
-
-def row(runs: Sequence[Run], rival: str, case: str) -> list[str]:
-    """One row of the table."""
-
-    def of(figure: str) -> harness.Spread:
-        return harness.spread(runs, rival, case, figure)
-
-    in_session = of("compute_us").median * of("calls_per_s").median / 1e6
-    return [
-        rival,
-        case,
-        of("calls_per_s").text(),
-        of("p50_ms").text(".1f"),
-        of("p99_ms").text(".1f"),
-        of("mean_batch_rows").text(".1f"),
-        f"{in_session:.0%}",
-        f"{of('waste').median:.1%}",
-        f"{of('cpu_us').median:.0f}",
-        f"{of('generator_cpu_us').median:.0f}",
-    ]
 
 
 if __name__ == "__main__":

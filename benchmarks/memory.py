@@ -7,8 +7,6 @@ A server answers requests of random lengths and one row, 16 at a time. Exits wit
 grows by more than a tenth after the first thousand requests.
 """
 
-import argparse
-import json
 import shutil
 import sys
 import tempfile
@@ -21,9 +19,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
-from benchmarks.lib.machine import machine, raw_session
+from benchmarks.lib import harness
+from benchmarks.lib.harness import console
+from benchmarks.lib.machine import raw_session
 from benchmarks.lib.servers import Server, serving
 from weir import Answer, Client
 from weir.bundle.reader import MODEL, read
@@ -41,32 +40,28 @@ DTYPES = {
     "tensor(float)": np.float32,
 }
 
-console = Console(width=100)
-
 
 def main() -> None:
     """Send requests, read the memory, and compare."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = harness.arguments(__doc__.splitlines()[0], rounds=1)
     parser.add_argument("bundle", type=Path, help="the version's directory")
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--longest", type=int, default=64)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    given = harness.parse(parser)
+    count = 1000 if given.quick else given.requests
+    environment = harness.start()
     with tempfile.TemporaryDirectory() as models:
-        name = arguments.bundle.resolve().parent.name
-        shutil.copytree(arguments.bundle, Path(models) / name / "1")
-        requests = random_requests(arguments.bundle, arguments.longest)
+        name = given.bundle.resolve().parent.name
+        shutil.copytree(given.bundle, Path(models) / name / "1")
         with serving(Path(models), [name]) as server:
-            sizes_mib = watch(server, name, requests, arguments.requests)
+            requests = random_requests(given.bundle, given.longest)
+            sizes_mib = watch(server, name, requests, count)
     growth = sizes_mib[-1] / sizes_mib[1] - 1
-    console.print(machine())
     console.print(
         f"{name}: {sizes_mib[0]:.0f} MiB when loaded, {sizes_mib[1]:.0f} after {WARM_UP} requests, "
-        f"{sizes_mib[-1]:.0f} after {arguments.requests} more: {growth:+.1%}"
+        f"{sizes_mib[-1]:.0f} after {count} more: {growth:+.1%}"
     )
-    if arguments.json:
-        result = {"machine": machine(), "sizes_mib": sizes_mib, "growth": growth}
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    harness.write(given.json, {**environment, "sizes_mib": sizes_mib, "growth": growth}, [])
     sys.exit(growth > MOST_GROWTH)
 
 

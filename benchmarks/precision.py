@@ -8,72 +8,49 @@ speed is that of raw ONNX Runtime on one thread, on the bundles' golden rows; th
 turns, round by round.
 """
 
-import argparse
-import json
-import statistics
 import sys
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks.lib.machine import machine, raw_session
+from benchmarks.lib import harness
+from benchmarks.lib.harness import Column, Run, console
+from benchmarks.lib.machine import raw_session
 from weir.bundle.contract import Contract
 from weir.bundle.reader import MODEL, Bundle, read
 
 BATCHES = (1, 32)
-ROUNDS = 5
-_SECONDS = 2.0
-
-console = Console(width=120)
-
-
-@dataclass(frozen=True, slots=True)
-class Speed:
-    """Rows per second of one bundle at one batch size, by round."""
-
-    batch_rows: int
-    rows_per_s: list[float]
-
-    def text(self) -> str:
-        """The median with the spread."""
-        middle = statistics.median(self.rows_per_s)
-        return f"{middle:,.0f} ({min(self.rows_per_s):,.0f} to {max(self.rows_per_s):,.0f})"
+COLUMNS = (
+    Column("accuracy", "accuracy", ".2%", "median"),
+    Column("model.onnx, MB", "model_mb", ".2f", "median"),
+    Column("rows/s", "rows_per_s"),
+)
+_SECONDS, _QUICK_SECONDS = 2.0, 0.1
 
 
 def main() -> None:
     """Measure, print tables and write the JSON file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = harness.arguments(__doc__.splitlines()[0], rounds=5)
     parser.add_argument("bundles", type=Path, nargs=2)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    bundles = [read(path) for path in arguments.bundles]
-    sessions = [raw_session(path / MODEL, 1) for path in arguments.bundles]
-    speeds = take_turns(sessions, bundles)
-    show(bundles, speeds)
-    if arguments.json:
-        rows = {
-            str(path): {"accuracy": accuracy(bundle.contract), "speeds": [*map(asdict, measured)]}
-            for path, bundle, measured in zip(arguments.bundles, bundles, speeds, strict=True)
-        }
-        arguments.json.write_text(json.dumps({"machine": machine(), "bundles": rows}, indent=2))
-
-
-def take_turns(sessions: list[ort.InferenceSession], bundles: list[Bundle]) -> list[list[Speed]]:
-    """The speed of each bundle at every batch size."""
-    speeds = [[Speed(rows, []) for rows in BATCHES] for _ in bundles]
-    for _ in range(ROUNDS):
-        for measured, session, bundle in zip(speeds, sessions, bundles, strict=True):
-            for speed in measured:
-                inputs = golden_rows(bundle, speed.batch_rows)
-                speed.rows_per_s.append(run(session, inputs, speed.batch_rows))
-    return speeds
+    given = harness.parse(parser)
+    environment, runs = harness.start(), []
+    bundles = [(path, read(path), raw_session(path / MODEL, 1)) for path in given.bundles]
+    seconds = _QUICK_SECONDS if given.quick else _SECONDS
+    for number in range(given.rounds):
+        for path, bundle, session in bundles:
+            figures = {"model_mb": len(bundle.model) / 1e6}
+            if (right := accuracy(bundle.contract)) is not None:
+                figures["accuracy"] = right
+            for rows in BATCHES:
+                rate = run(session, golden_rows(bundle, rows), rows, seconds)
+                name = f"{path}, {bundle.contract.precision}"
+                runs.append(Run(name, f"batch {rows}", number, {**figures, "rows_per_s": rate}))
+    console.print(harness.table(runs, COLUMNS))
+    harness.write(given.json, environment, runs)
 
 
 def golden_rows(bundle: Bundle, rows: int) -> dict[str, NDArray[Any]]:
@@ -84,11 +61,13 @@ def golden_rows(bundle: Bundle, rows: int) -> dict[str, NDArray[Any]]:
     return {name: array[np.arange(rows) % len(array)] for name, array in golden.inputs.items()}
 
 
-def run(session: ort.InferenceSession, inputs: dict[str, NDArray[Any]], rows: int) -> float:
+def run(
+    session: ort.InferenceSession, inputs: dict[str, NDArray[Any]], rows: int, seconds: float
+) -> float:
     """Rows a second."""
     session.run(None, inputs)
     runs, started_s = 0, time.perf_counter()
-    while (passed_s := time.perf_counter() - started_s) < _SECONDS:
+    while (passed_s := time.perf_counter() - started_s) < seconds:
         session.run(None, inputs)
         runs += 1
     return runs * rows / passed_s
@@ -99,22 +78,6 @@ def accuracy(contract: Contract) -> float | None:
     if contract.quantisation is not None:
         return contract.quantisation.after
     return contract.training.metrics.get("test_accuracy") if contract.training else None
-
-
-def show(bundles: list[Bundle], speeds: list[list[Speed]]) -> None:
-    """The table."""
-    table = Table("precision", "accuracy", "model.onnx", title=machine())
-    for rows in BATCHES:
-        table.add_column(f"rows/s, batch {rows} (least to most)", justify="right")
-    for bundle, measured in zip(bundles, speeds, strict=True):
-        right = accuracy(bundle.contract)
-        table.add_row(
-            bundle.contract.precision,
-            "unknown" if right is None else f"{right:.2%}",
-            f"{len(bundle.model) / 1e6:.2f} MB",
-            *(speed.text() for speed in measured),
-        )
-    console.print(table)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from rich.table import Table
 
 from benchmarks.lib import fingerprint, harness, load, servers
 from benchmarks.lib.fingerprint import Kind
-from benchmarks.lib.harness import Run, console
+from benchmarks.lib.harness import Column, Run, console
 from benchmarks.lib.http2 import messages
 from benchmarks.lib.load import MODEL_INFER
 from benchmarks.lib.load_generator import Record, Schedule
@@ -47,6 +47,14 @@ from weir.protocol import inference_pb2 as pb
 from weir.training.models.alexnet import AlexNet
 
 LARGE = "alexnet32"
+COLUMNS = (
+    Column("requests", "requests", ",.0f", "median"),
+    Column("failures", "failures", ",.0f", "median"),
+    Column("mismatches", "mismatches", ",.0f", "median"),
+    Column("p50 ms", "p50_ms", ".2f", "median"),
+    Column("p99 ms", "p99_ms", ".2f", "median"),
+    Column("longest ms", "p100_ms", ".2f", "median"),
+)
 STILL, RELOADING = "serves", "reloads"
 WARM_UP = 5
 _COUNTS = {Kind.GOOD: 50, Kind.BROKEN: 10, Kind.HALF_COPIED: 5}
@@ -81,7 +89,7 @@ def main() -> None:
     parser = harness.arguments(__doc__.splitlines()[0], rounds=1)
     parser.add_argument("--every", type=float, default=4.0, help="seconds from change to change")
     parser.add_argument("--rate", type=float, default=300.0, help="calls a second")
-    given = parser.parse_args()
+    given = harness.parse(parser)
     kinds = schedule(_QUICK_COUNTS if given.quick else _COUNTS)
     environment = harness.start()
     with tempfile.TemporaryDirectory() as folder:
@@ -214,13 +222,7 @@ def _held(pid: int) -> tuple[float, int, int]:
 
 def report(runs: Sequence[Run], steps: Sequence[Step]) -> float:
     """Print all results; returns the memory growth after the warm-up as a share."""
-    heads = ("requests", "failures", "mismatches", "p50 ms", "p99 ms", "longest ms")
-    table = Table("while the server", *heads)
-    for run in runs:
-        counts = (f"{run.figures[each]:,}" for each in ("requests", "failures", "mismatches"))
-        times = (f"{run.figures[f'p{each}_ms']:.2f}" for each in (50, 99, 100))
-        table.add_row(run.case, *counts, *times)
-    console.print(table)
+    console.print(harness.table(runs, COLUMNS))
     good = [step for step in steps if step.kind == Kind.GOOD.value]
     held = Table("after", "MiB", "files", "threads")
     for number in (WARM_UP, len(good)):

@@ -23,25 +23,31 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import grpc
 import numpy as np
-from rich.table import Table
 
 from benchmarks.lenet import MODEL, graph_of
 from benchmarks.lib import alexnet, harness, load, servers
-from benchmarks.lib.harness import Rival, Run, console
+from benchmarks.lib.harness import Column, Rival, console
 from benchmarks.lib.load import MODEL_INFER, Load, Sent
 from benchmarks.lib.load_generator import Schedule
 from benchmarks.lib.servers import Server
+from weir import Client
 from weir.bench.tally import percentile
-from weir.protocol import inference_pb2 as pb
 
 STILL, RELOADING = "serves", "reloads"
 CLOSED, OPEN = "16 in flight", "open loop"
 IN_FLIGHT = 16
-_LOAD_METHOD = "/inference.GRPCInferenceService/RepositoryModelLoad"
 _TRIAL_CALLS = 2000
 _PERCENTILES = (50, 99, 99.9, 100)
+COLUMNS = (
+    Column("calls/s", "calls_per_s"),
+    Column("p50 ms", "p50_ms", ".2f"),
+    Column("p99 ms", "p99_ms", ".2f"),
+    Column("p99.9 ms", "p99.9_ms", ".1f"),
+    Column("longest ms", "p100_ms", ".0f"),
+    Column("loads", "loads", ".0f"),
+    Column("s each", "load_s", ".1f"),
+)
 
 
 def main() -> None:
@@ -51,7 +57,7 @@ def main() -> None:
     parser.add_argument("--large", type=Path, default=Path(".bench/models"), help="with AlexNet")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each kind of load")
     parser.add_argument("--rate", type=float, default=1000.0, help="calls a second, open loop")
-    given = parser.parse_args()
+    given = harness.parse(parser)
     load.require_h2load()
     if not graph_of(given.models).is_file():
         sys.exit(f"{graph_of(given.models)} is missing: run `make demo` first")
@@ -67,10 +73,13 @@ def main() -> None:
         )
         runs = harness.take_turns(
             [Rival(STILL, start), Rival(RELOADING, start)],
-            1 if given.quick else given.rounds,
+            given.rounds,
             lambda rival, server: measure(rival, server, given.rate, seconds),
         )
-    report(runs)
+    console.print(harness.table(runs, COLUMNS))
+    for case in (CLOSED, OPEN):
+        for figure in ("p50_ms", "p99_ms", "p100_ms"):
+            harness.print_ratio(runs, figure, case=case, of=RELOADING, to=STILL)
     harness.write(given.json, environment, runs)
 
 
@@ -88,7 +97,9 @@ def measure(
         calls = int(_TRIAL_CALLS / load.send(server, closed, _TRIAL_CALLS).seconds * seconds)
         with reloading(server, rival.name == RELOADING) as loads_s:
             sent = load.send(server, closed, calls)
-        check_answered(server, 2 * _TRIAL_CALLS + calls)
+        expected = 2 * _TRIAL_CALLS + calls
+        if (answered := server.answered(expected)) != expected:
+            sys.exit(f"run void: of {expected} calls {answered:.0f} were answered OK")
         yield CLOSED, figures(sent, loads_s)
     due_s = load.due_times_s(rate_per_s, int(rate_per_s * seconds), seed=0)
     schedule = Schedule(server.target, MODEL_INFER, [body], [0] * len(due_s), due_s=due_s)
@@ -97,18 +108,12 @@ def measure(
     yield OPEN, figures(sent, loads_s)
 
 
-def check_answered(server: Server, calls: int) -> None:
-    """Exit unless the server answered exactly this number of calls OK since its start."""
-    if (answered := server.answered(calls)) != calls:
-        sys.exit(f"run void: of {calls} calls {answered:.0f} were answered OK")
-
-
 @contextmanager
 def reloading(server: Server, is_reloading: bool) -> Iterator[list[float]]:  # noqa: FBT001 - one of two
     """Reload AlexNet in a loop if `is_reloading`; the durations of the loads.
 
     Raises:
-        grpc.RpcError: a load failed.
+        weir.CallError: a load failed.
     """
     loads_s: list[float] = []
     is_over = threading.Event()
@@ -123,17 +128,10 @@ def reloading(server: Server, is_reloading: bool) -> Iterator[list[float]]:  # n
 
 
 def _reload(server: Server, loads_s: list[float], is_over: threading.Event) -> None:
-    request = pb.RepositoryModelLoadRequest(model_name=alexnet.PICTURES)
-    request.parameters["reload"].bool_param = True
-    with grpc.insecure_channel(server.target) as channel:
-        call = channel.unary_unary(
-            _LOAD_METHOD,
-            request_serializer=pb.RepositoryModelLoadRequest.SerializeToString,
-            response_deserializer=pb.RepositoryModelLoadResponse.FromString,
-        )
+    with Client(server.target) as client:
         while not is_over.is_set():
             started_s = time.perf_counter()
-            call(request)
+            client.load(alexnet.PICTURES, reload=True)
             loads_s.append(time.perf_counter() - started_s)
 
 
@@ -145,34 +143,6 @@ def figures(sent: Sent, loads_s: list[float]) -> dict[str, float]:
         "loads": len(loads_s),
         "load_s": sum(loads_s) / len(loads_s) if loads_s else 0.0,
     }
-
-
-def report(runs: list[Run]) -> None:
-    """Medians over the rounds with their spread, and ratios within rounds."""
-    table = Table(
-        *("load", "server", "calls/s", "p50 ms", "p99 ms", "p99.9 ms", "longest ms", "loads"),
-        "s each",
-    )
-    forms = {
-        "calls_per_s": ",.0f",
-        "p50_ms": ".2f",
-        "p99_ms": ".2f",
-        "p99.9_ms": ".1f",
-        "p100_ms": ".0f",
-        "loads": ".0f",
-        "load_s": ".1f",
-    }
-    for case in (CLOSED, OPEN):
-        for rival in (STILL, RELOADING):
-            found = (
-                harness.spread(runs, rival, case, each).text(form) for each, form in forms.items()
-            )
-            table.add_row(case, rival, *found)
-    console.print(table)
-    for case in (CLOSED, OPEN):
-        for figure in ("p50_ms", "p99_ms", "p100_ms"):
-            ratio = harness.ratio(runs, figure, case=case, of=RELOADING, to=STILL)
-            console.print(f"{case}, {figure}: {RELOADING} / {STILL} {ratio.text('.2f')}")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
 """Report of `generation.py`: throughput, latency against load, wasted steps, differing answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
-from rich.table import Table
 
 from benchmarks.lib import harness
 from benchmarks.lib.charts import Curve, Point
-from benchmarks.lib.harness import Run, console
+from benchmarks.lib.harness import Column, Run, console
 from benchmarks.lib.http2 import messages
 from benchmarks.lib.load_generator import Record, Schedule
 from benchmarks.lib.servers import Server
@@ -18,6 +17,21 @@ from weir.protocol import inference_pb2 as pb
 
 ONE, WHOLE, STEPS = "one", "whole", "steps"
 SATURATED = "saturated"
+_THROUGHPUT = (
+    Column("calls/s", "calls_per_s"),
+    Column("p50 ms", "p50_ms", ".1f"),
+    Column("p99 ms", "p99_ms", ".1f"),
+    Column("rows a step", "rows_a_step", ".1f", "median"),
+    Column("idle rows", "idle_rows", ".1%", "median"),
+    Column("CPU µs/call", "cpu_us", ",.0f", "median"),
+)
+_LATENCY = (
+    Column("calls/s", "rate_per_s", ",.0f", "median"),
+    Column("p50 ms", "p50_ms", ".1f"),
+    Column("p99 ms", "p99_ms", ".1f"),
+    Column("answered", "answered", ".1%", "least"),
+    Column("sent late, p99 ms", "late_p99_ms", ".1f", "most"),
+)
 _TARGETS = (
     ("calls_per_s", SATURATED, "at least 1.4"),
     ("p50_ms", "load 1", "at most 0.5"),
@@ -107,13 +121,13 @@ def case_of(share: float) -> str:
 
 def report(workload: Workload, runs: Sequence[Run]) -> None:
     """Medians and spreads over the rounds, ratios with a target, and whether answers agree."""
-    console.print(_throughput(workload.model, runs))
-    console.print(_latency(workload.model, runs))
-    measured = {(run.rival, run.case) for run in runs}
+    saturated = [run for run in runs if run.case == SATURATED]
+    console.print(harness.table(saturated, _THROUGHPUT, title=f"{workload.model}: {SATURATED}"))
+    loaded = sorted((run for run in runs if run.case != SATURATED), key=lambda run: run.case)
+    title = f"{workload.model}: calls at random times, load as a multiple of what {WHOLE} could do"
+    console.print(harness.table(loaded, _LATENCY, title=title))
     for figure, case, target in _TARGETS:
-        if {(STEPS, case), (WHOLE, case)} <= measured:
-            found = harness.ratio(runs, figure, case=case, of=STEPS, to=WHOLE)
-            console.print(f"{figure}, {case}: {STEPS} / {WHOLE} {found.text('.2f')}, {target}")
+        harness.print_ratio(runs, figure, case=case, of=STEPS, to=WHOLE, target=target)
     for rival in (WHOLE, ONE):
         differing, both = workload.differing(STEPS, rival)
         console.print(f"{STEPS} and {rival}: {differing} of {both} answers differ")
@@ -136,48 +150,3 @@ def curves(runs: Sequence[Run], shares: Sequence[float]) -> list[Curve]:
             name = f"{rival}, {figure.removesuffix('_ms')}"
             drawn.append(Curve(name, points, colour, is_dashed=figure == "p99_ms"))
     return drawn
-
-
-def _throughput(model: str, runs: Sequence[Run]) -> Table:
-    table = Table(
-        "server", "calls/s", "p50 ms", "p99 ms", "rows a step", "idle rows", "CPU µs/call",
-        title=f"{model}: saturated",
-    )  # fmt: skip
-    for rival in dict.fromkeys(run.rival for run in runs):
-        of = {
-            name: harness.spread(runs, rival, SATURATED, name)
-            for name in ("calls_per_s", "p50_ms", "p99_ms", "rows_a_step", "idle_rows", "cpu_us")
-        }
-        table.add_row(
-            rival,
-            of["calls_per_s"].text(),
-            of["p50_ms"].text(".1f"),
-            of["p99_ms"].text(".1f"),
-            f"{of['rows_a_step'].median:.1f}",
-            f"{of['idle_rows'].median:.1%}",
-            f"{of['cpu_us'].median:,.0f}",
-        )
-    return table
-
-
-def _latency(model: str, runs: Sequence[Run]) -> Table:
-    table = Table(
-        "load", "calls/s", "server", "p50 ms", "p99 ms", "answered", "sent late, p99 ms",
-        title=f"{model}: calls at random times, load as a multiple of what {WHOLE} could do",
-    )  # fmt: skip
-    for case in dict.fromkeys(run.case for run in runs if run.case != SATURATED):
-        for rival in dict.fromkeys(run.rival for run in runs if run.case == case):
-            of: Mapping[str, harness.Spread] = {
-                name: harness.spread(runs, rival, case, name)
-                for name in ("rate_per_s", "p50_ms", "p99_ms", "answered", "late_p99_ms")
-            }
-            table.add_row(
-                case,
-                f"{of['rate_per_s'].median:,.0f}",
-                rival,
-                of["p50_ms"].text(".1f"),
-                of["p99_ms"].text(".1f"),
-                f"{of['answered'].least:.1%}",
-                f"{of['late_p99_ms'].most:.1f}",
-            )
-    return table

@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
+from rich.table import Table
 
 from benchmarks.lib import virtual_environments
 from benchmarks.lib.machine import busy_cores, machine
@@ -55,18 +57,21 @@ class Spread:
         return f"{self.median:{form}} ({self.least:{form}}-{self.most:{form}})"
 
 
+class Column(NamedTuple):
+    """A column of a table: a figure over the rounds, or only its median, least or most."""
+
+    title: str
+    figure: str
+    form: str = ",.0f"
+    part: str = ""
+
+
 def take_turns(
     rivals: Sequence[Rival],
     rounds: int,
     measure: Callable[[Rival, Server], Iterable[tuple[str, Mapping[str, float]]]],
 ) -> list[Run]:
-    """Measure every rival in every round.
-
-    Args:
-        rivals: in the order of a round.
-        rounds: their number.
-        measure: yields the cases of a running rival with their figures.
-    """
+    """Measure every rival in every round; `measure` yields the cases of a running rival."""
     runs = []
     for number in range(rounds):
         for rival in rivals:
@@ -91,6 +96,33 @@ def ratio(runs: Sequence[Run], figure: str, *, case: str, of: str, to: str) -> S
     return _spread([value / theirs[number] for number, value in ours.items()])
 
 
+def table(runs: Sequence[Run], columns: Sequence[Column], *, title: str | None = None) -> Table:
+    """A row per rival and case; a figure that was not measured stays empty."""
+    grid = Table("server", "load", *(column.title for column in columns), title=title)
+    for rival, case in dict.fromkeys((run.rival, run.case) for run in runs):
+        figures = [run.figures for run in runs if (run.rival, run.case) == (rival, case)]
+        cells = []
+        for column in columns:
+            values = [each[column.figure] for each in figures if column.figure in each]
+            cells.append(_cell(_spread(values), column) if values else "")
+        grid.add_row(rival, case, *cells)
+    return grid
+
+
+def _cell(found: Spread, column: Column) -> str:
+    part: float = getattr(found, column.part) if column.part else found.median
+    return f"{part:{column.form}}" if column.part else found.text(column.form)
+
+
+def print_ratio(
+    runs: Sequence[Run], figure: str, *, case: str, of: str, to: str, target: str = ""
+) -> None:
+    """Print a ratio with its target, unless one of the two was not measured."""
+    if {(of, case), (to, case)} <= {(run.rival, run.case) for run in runs}:
+        found = ratio(runs, figure, case=case, of=of, to=to).text(".2f")
+        console.print(f"{figure}, {case}: {of} / {to} {found}{target and f', {target}'}")
+
+
 def arguments(description: str, *, rounds: int) -> argparse.ArgumentParser:
     """The options of every server benchmark."""
     parser = argparse.ArgumentParser(description=description)
@@ -107,6 +139,13 @@ def arguments(description: str, *, rounds: int) -> argparse.ArgumentParser:
         "--quick", action="store_true", help="one short round, to see that all of it works"
     )
     return parser
+
+
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The options given; --quick means one round."""
+    given = parser.parse_args()
+    given.rounds = 1 if given.quick else given.rounds
+    return given
 
 
 def start() -> dict[str, object]:

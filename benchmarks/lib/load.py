@@ -6,6 +6,7 @@ at given times. A run counts only if the server answered every call with OK. For
 counter shows that, for the other generator the answers do.
 """
 
+import pickle
 import resource
 import shutil
 import subprocess
@@ -70,6 +71,7 @@ class Outcome:
     Attributes:
         cpu_us: the server's CPU time per call.
         compute_us: wall-clock time in runs of the model per call.
+        in_session: share of the time with a run of the model.
         generator_cpu_us: the generator's CPU time per call.
     """
 
@@ -80,6 +82,7 @@ class Outcome:
     cpu_us: float
     mean_batch_rows: float
     compute_us: float
+    in_session: float
     generator_cpu_us: float
 
 
@@ -127,12 +130,10 @@ def send_varied(schedule: Schedule) -> Record:
 
 def send_open(schedule: Schedule) -> Record:
     """Make the calls of a schedule; rejected calls are allowed."""
-    with tempfile.TemporaryDirectory() as folder:
-        files = Path(folder) / "schedule.npz", Path(folder) / "record.npz"
-        load_generator.write_schedule(schedule, files[0])
-        command = [sys.executable, "-m", "benchmarks.lib.load_generator", *map(str, files)]
-        subprocess.run(command, check=True)
-        return load_generator.read_record(files[1])
+    command = [sys.executable, "-c", f"from {load_generator.__name__} import main; main()"]
+    done = subprocess.run(command, input=pickle.dumps(schedule), stdout=subprocess.PIPE, check=True)
+    record: Record = pickle.loads(done.stdout)  # noqa: S301 - from our own process
+    return record
 
 
 def seen(record: Record) -> Sent:
@@ -170,6 +171,7 @@ def watch(server: Server, calls: int, sending: Callable[[], Sent]) -> Outcome:
     answered = server.answered(ok + calls) - ok
     if answered != calls:
         sys.exit(f"run void: {calls} calls were sent, {answered:.0f} answered OK")
+    computed_s = server.computed_s() - computed_s
     return Outcome(
         seconds=sent.seconds,
         calls_per_s=calls / sent.seconds,
@@ -177,7 +179,8 @@ def watch(server: Server, calls: int, sending: Callable[[], Sent]) -> Outcome:
         p99_ms=percentile(sent.latencies_ms, 99),
         cpu_us=cpu_s / calls * 1e6,
         mean_batch_rows=calls / (server.batches() - batches),
-        compute_us=(server.computed_s() - computed_s) / calls * 1e6,
+        compute_us=computed_s / calls * 1e6,
+        in_session=computed_s / sent.seconds,
         generator_cpu_us=sent.cpu_s / calls * 1e6,
     )
 

@@ -1,8 +1,6 @@
 """Load generator process: calls with different bodies at given times; records start and end.
 
-    python -m benchmarks.lib.load_generator SCHEDULE RECORD
-
-`load.send_varied` starts it. Unlike h2load it sends a different body with every call, reads
+`load.send_open` starts `main`, which reads a pickled schedule and writes a pickled record. Unlike h2load it sends a different body with every call, reads
 streams, and sends at given times whatever the server does. It has one thread; calls take turns on
 the connections. In a closed loop the next call starts when one ends, on the same connection. In an
 open loop the latency of a call counts from when it was due, however late it was sent.
@@ -11,14 +9,13 @@ open loop the latency of a call counts from when it was due, however late it was
 """
 
 import gc
+import pickle
 import select
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,72 +152,6 @@ class Generator:
                 self._call(lane)
 
 
-def write_schedule(schedule: Schedule, path: Path) -> None:
-    """Write a schedule to a file."""
-    np.savez(
-        path,
-        target=schedule.target,
-        path=schedule.path,
-        order=np.array(schedule.order, np.int64),
-        in_flight=schedule.in_flight,
-        due_s=np.array(schedule.due_s, np.float64),
-        connections=schedule.connections,
-        **_packed(schedule.bodies),
-    )
-
-
-def read_schedule(path: Path) -> Schedule:
-    """Read a schedule from a file."""
-    with np.load(path) as file:
-        return Schedule(
-            target=str(file["target"]),
-            path=str(file["path"]),
-            bodies=_unpacked(file),
-            order=file["order"].tolist(),
-            in_flight=int(file["in_flight"]),
-            due_s=file["due_s"].tolist(),
-            connections=int(file["connections"]),
-        )
-
-
-def write_record(record: Record, path: Path) -> None:
-    """Write a record to a file."""
-    np.savez(
-        path,
-        began_s=record.began_s,
-        sent_s=record.sent_s,
-        first_s=record.first_s,
-        ended_s=record.ended_s,
-        cpu_s=record.cpu_s,
-        **_packed(record.answers),
-    )
-
-
-def read_record(path: Path) -> Record:
-    """Read a record from a file."""
-    with np.load(path) as file:
-        return Record(
-            began_s=file["began_s"],
-            sent_s=file["sent_s"],
-            first_s=file["first_s"],
-            ended_s=file["ended_s"],
-            answers=_unpacked(file),
-            cpu_s=float(file["cpu_s"]),
-        )
-
-
-def _packed(texts: Sequence[bytes]) -> dict[str, Any]:
-    return {
-        "bytes": np.frombuffer(b"".join(texts), np.uint8),
-        "ends": np.cumsum([len(each) for each in texts], dtype=np.int64),
-    }
-
-
-def _unpacked(file: Mapping[str, NDArray[Any]]) -> list[bytes]:
-    whole, ends = file["bytes"].tobytes(), file["ends"].tolist()
-    return [whole[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-
-
 def _connect(target: str) -> socket.socket:
     host, _, port = target.rpartition(":")
     connected = socket.create_connection((host, int(port)))
@@ -230,11 +161,6 @@ def _connect(target: str) -> socket.socket:
 
 def main() -> None:
     """Read the schedule, run it, write the record."""
-    schedule, record = map(Path, sys.argv[1:])
-    generator = Generator(read_schedule(schedule))
+    generator = Generator(pickle.load(sys.stdin.buffer))  # noqa: S301 - from `load.send_open`
     gc.disable()
-    write_record(generator.run(), record)
-
-
-if __name__ == "__main__":
-    main()
+    pickle.dump(generator.run(), sys.stdout.buffer)

@@ -113,7 +113,7 @@ def _fields(stat: Path) -> list[str]:
 
 @contextmanager
 def serving(
-    models: Path, names: Sequence[str], *flags: str, module: str = "server"
+    models: Path, names: Sequence[str], *flags: str, module: str = "weir.server"
 ) -> Iterator[Server]:
     """`weir serve` on the CPU, once these models are ready; `module` may replace the server."""
     command = [
