@@ -54,53 +54,33 @@ def _command() -> Any:
     def command(**given: Any) -> None:
         _run(**given)
 
+    models_dir = typer.Argument(
+        metavar="MODELS", help=Settings.model_fields["models_dir"].description
+    )
+    config_file = typer.Option(help="A TOML file of settings; WEIR_CONFIG names one too.")
     parameters = [
-        inspect.Parameter(
-            "models_dir",
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=Annotated[
-                Path | None,
-                typer.Argument(
-                    metavar="MODELS", help=Settings.model_fields["models_dir"].description
-                ),
-            ],
-        ),
-        inspect.Parameter(
-            "config",
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=Annotated[
-                Path | None,
-                typer.Option(help="A TOML file of settings; WEIR_CONFIG names one too."),
-            ],
-        ),
+        _parameter("models_dir", Path | None, models_dir),
+        _parameter("config", Path | None, config_file),
     ]
     for name, field in Settings.model_fields.items():
         if name in _NO_FLAG:
             continue
+        flag = f"--{name.replace('_', '-')}"
         option = typer.Option(
-            f"--{_flag(name)}/--no-{_flag(name)}"
-            if field.annotation is bool
-            else f"--{_flag(name)}",
+            f"{flag}/--no-{flag.removeprefix('--')}" if field.annotation is bool else flag,
             help=field.description,
             show_default=config.default_of(name),
             metavar="|".join(get_args(field.annotation)) if _is_choice(field.annotation) else None,
         )
-        parameters.append(
-            inspect.Parameter(
-                name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=None,
-                annotation=Annotated[_plain(field.annotation), option],
-            )
-        )
+        parameters.append(_parameter(name, _plain(field.annotation), option))
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return command
 
 
-def _flag(name: str) -> str:
-    return name.replace("_", "-")
+def _parameter(name: str, kind: Any, info: Any) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, info]
+    )
 
 
 def _is_choice(annotation: Any) -> bool:

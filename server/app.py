@@ -2,27 +2,7 @@
 
     bind ports → start threads → serve, NOT_SERVING → load models → SERVING → … → drain → stop
 
-Threads:
-
-    main                  waits for a signal
-    weir-io               carries all calls (transport completion-queue)
-    weir-grpc_N           carry one call each (transport grpc-server)
-    weir-read             reads one stream (transport grpc-server)
-    weir-parse_0          parses large requests
-    weir-preprocess_N     preprocess pictures and texts
-    weir-run-MODEL-N      run a model's batches
-    weir-generate-MODEL   runs an encoder-decoder's steps
-    weir-deadlines        ends requests whose deadline has passed
-    weir-loader           loads and unloads models
-    weir-drain-MODEL-N    waits for the last requests of an unloaded version
-    weir-log              writes the log
-    weir-exporter         writes access log lines and spans
-    weir-exporter-stop    sends the last spans
-    weir-metrics          accepts connections of /metrics
-    weir-scrape           answers one of them
-
-Libraries have threads of their own: ONNX Runtime's operators, gRPC core's timers, OpenTelemetry's
-export.
+`docs/architecture.md` lists the threads.
 """
 
 import gc
@@ -161,7 +141,15 @@ class App:
         with ExitStack() as started:
             self._transport = _open_transport(self._settings, self._handlers)
             started.callback(self._transport.stop, 0.0)
-            self._watch_transport()
+            self._metrics.watch_transport(
+                self._transport,
+                Build(
+                    version=installed_version("weir"),
+                    onnxruntime=onnxruntime_version(),
+                    provider=self._provider,
+                    transport=self._transport.name,
+                ),
+            )
             self._http = _open_metrics_http(self._settings, self._registry)
             started.callback(self._close_http)
             started.callback(self._deadlines.stop)
@@ -180,22 +168,24 @@ class App:
     def stop(self) -> None:
         """Set NOT_SERVING, finish open requests within the grace, then stop every part."""
         end_s = time.monotonic() + self._settings.grace_s
+
+        def left_s() -> float:
+            return max(0.0, end_s - time.monotonic())
+
         self._health.stop()
         self._admission.drain()
         # The pools stop before the models: a preprocessed request still has to run.
         pools = (self._parse_pool, self._preprocess_pool)
         for pool in pools:
             pool.close()
-        drained = True
-        for pool in pools:
-            drained &= pool.join(max(0.0, end_s - time.monotonic()))
-        drained &= self._repository.close(max(0.0, end_s - time.monotonic()))
-        self._transport.stop(max(0.0, end_s - time.monotonic()))
+        are_drained = [pool.join(left_s()) for pool in pools]
+        are_drained.append(self._repository.close(left_s()))
+        self._transport.stop(left_s())
         self._deadlines.stop()
         if self._exporter is not None:
             self._exporter.stop()
         self._close_http()
-        logger.info("server stopped drained=%s", drained)
+        logger.info("server stopped drained=%s", all(are_drained))
 
     def _build_repository(self) -> Repository:
         settings = self._settings
@@ -240,17 +230,6 @@ class App:
             **self._health.handlers(),
             **(reflection_handlers(services) if settings.reflection else {}),
         }
-
-    def _watch_transport(self) -> None:
-        self._metrics.watch_transport(
-            self._transport,
-            Build(
-                version=installed_version("weir"),
-                onnxruntime=onnxruntime_version(),
-                provider=self._provider,
-                transport=self._transport.name,
-            ),
-        )
 
     def _close_http(self) -> None:
         self._http.shutdown()

@@ -150,17 +150,13 @@ class Settings(BaseModel):
 
     def for_model(self, name: str) -> ModelSettings:
         """The settings of one model: its own table, then the general settings."""
-        own = self.models.get(name, ModelSettings())
-        return ModelSettings(
-            max_batch_rows=own.max_batch_rows or self.max_batch_rows,
-            max_batch_tokens=own.max_batch_tokens or self.max_batch_tokens,
-            max_queue_delay_s=(
-                self.max_queue_delay_s if own.max_queue_delay_s is None else own.max_queue_delay_s
-            ),
-            max_queue_rows=own.max_queue_rows or self.max_queue_rows,
-            instances=own.instances or self.instances,
-            non_finite=own.non_finite,
-        )
+        general = {
+            field: getattr(self, field)
+            for field in ModelSettings.model_fields
+            if field in Settings.model_fields
+        }
+        own = self.models.get(name, ModelSettings()).model_dump(exclude_none=True)
+        return ModelSettings(**{**general, **own})
 
 
 def default_of(name: str) -> str:

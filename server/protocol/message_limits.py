@@ -2,7 +2,8 @@
 
 A 4 MiB message of empty inputs costs protobuf 160 MiB and seconds of Python. Counting its fields
 and stopping at the limit costs microseconds. Small messages are not counted: they cannot hold
-enough parts to do harm.
+enough parts to do harm. Every function raises InvalidRequest for too many parts, and for bytes that
+are no protobuf message.
 
 The wire format, as far as it is needed: a field is a varint key (number << 3 | type) followed by a
 varint (type 0), 8 bytes (1), a varint length and that many bytes (2), or 4 bytes (5).
@@ -43,12 +44,7 @@ class _Budget:
 
 
 def check_counts(payload: bytes) -> None:
-    """Refuse a `ModelInferRequest` of more parts than any model could need.
-
-    Raises:
-        InvalidRequest: too many inputs, outputs, parameters, axes or typed strings, or bytes that
-            are no protobuf message.
-    """
+    """Refuse a `ModelInferRequest` of more parts than any model could need."""
     if len(payload) <= SMALL_BYTES:
         return
     parts = _Budget(f"fields in the request, expected at most {_MAX_FIELDS}", _MAX_FIELDS)
@@ -60,11 +56,7 @@ def check_counts(payload: bytes) -> None:
 
 
 def has_few_parts(payload: bytes) -> bool:
-    """Whether a `ModelInferRequest` has at most `INLINE_ELEMENTS` parts, and typed elements.
-
-    Raises:
-        InvalidRequest: an input has too many axes, or the bytes are no protobuf message.
-    """
+    """Whether a `ModelInferRequest` has at most `INLINE_ELEMENTS` parts, and typed elements."""
     if len(payload) <= SMALL_BYTES:
         return True
     parts, typed = _Budget("parts", INLINE_ELEMENTS), _Budget("elements", INLINE_ELEMENTS)
@@ -87,11 +79,7 @@ def _count_request(payload: bytes, parts: _Budget, typed: _Budget) -> None:
 
 
 def read_texts(payload: bytes, *numbers: int) -> list[str]:
-    """The texts of these top-level fields, read before the message is parsed; empty if absent.
-
-    Raises:
-        InvalidRequest: too many fields, no UTF-8, or bytes that are no protobuf message.
-    """
+    """The texts of these top-level fields, read before the message is parsed; empty if absent."""
     view = memoryview(payload)
     budget = _Budget(f"fields in the request, expected at most {_MAX_TOP_FIELDS}", _MAX_TOP_FIELDS)
     found = dict.fromkeys(numbers, "")
@@ -105,11 +93,7 @@ def read_texts(payload: bytes, *numbers: int) -> list[str]:
 
 
 def check_texts(payload: bytes) -> None:
-    """Refuse a task call of more tokens than any model could need; each becomes an object.
-
-    Raises:
-        InvalidRequest: too many, or bytes that are no protobuf message.
-    """
+    """Refuse a task call of more tokens than any model could need; each becomes an object."""
     if len(payload) <= SMALL_BYTES:
         return
     view = memoryview(payload)

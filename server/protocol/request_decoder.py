@@ -4,6 +4,8 @@ Rules:
 - Numbers that arrive as raw bytes are viewed, never copied.
 - Shape, count and size are compared before elements are read.
 - Unknown request parameters are ignored; reserved and unsupported ones are refused.
+- Every function raises InvalidRequest for a message that does not fit, and Unsupported for a
+  feature that this server leaves out.
 
 `response_encoder` is the way back.
 """
@@ -61,21 +63,13 @@ class DecodedRequest(NamedTuple):
 
 
 def parse_request(payload: bytes) -> pb.ModelInferRequest:
-    """A request from its bytes.
-
-    Raises:
-        InvalidRequest: not a `ModelInferRequest`, or one of too many parts.
-    """
+    """A request from its bytes."""
     check_counts(payload)
     return parse_message(pb.ModelInferRequest, payload)
 
 
 def parse_inline(payload: bytes) -> pb.ModelInferRequest | None:
-    """Parse a request that takes little time to decode; None for another, which takes a worker.
-
-    Raises:
-        InvalidRequest: not a `ModelInferRequest`.
-    """
+    """Parse a request that takes little time to decode; None for another, which takes a worker."""
     if len(payload) > INLINE_BYTES or not has_few_parts(payload):
         return None
     message = parse_message(pb.ModelInferRequest, payload)
@@ -86,11 +80,7 @@ def parse_inline(payload: bytes) -> pb.ModelInferRequest | None:
 
 
 def parse_message(message_type: type[M], payload: bytes) -> M:
-    """Parse a message of one type.
-
-    Raises:
-        InvalidRequest: the bytes are not such a message.
-    """
+    """Parse a message of one type."""
     try:
         return message_type.FromString(payload)
     except DecodeError:
@@ -104,10 +94,6 @@ def decode_request(
     """Decode a message's tensors and check them against the model's signature and rules.
 
     With `finite_only`, NaN and infinity are refused.
-
-    Raises:
-        InvalidRequest: the message does not fit the model.
-        Unsupported: it asks for a feature that this server leaves out.
     """
     timeout_s = read_timeout_s(message.parameters)
     for tensor in message.inputs:
@@ -124,11 +110,7 @@ def decode_request(
 
 
 def requested_outputs(message: pb.ModelInferRequest, signature: Signature) -> list[RequestedOutput]:
-    """The outputs that a message names.
-
-    Raises:
-        InvalidRequest: an output is unknown, repeated, or cannot be classified.
-    """
+    """The outputs that a message names."""
     signature.check_outputs([output.name for output in message.outputs])
     requested = []
     for output in message.outputs:
@@ -141,11 +123,7 @@ def requested_outputs(message: pb.ModelInferRequest, signature: Signature) -> li
 
 
 def forms(request: pb.ModelInferRequest) -> tuple[Form, ...]:
-    """Name, datatype and shape of each input.
-
-    Raises:
-        InvalidRequest: an input has more axes than any tensor could have.
-    """
+    """Name, datatype and shape of each input."""
     return tuple([_form(tensor) for tensor in request.inputs])
 
 
@@ -154,9 +132,6 @@ def decode_inputs(request: pb.ModelInferRequest, forms: tuple[Form, ...]) -> dic
 
     Args:
         forms: of its inputs, admitted by the model's signature.
-
-    Raises:
-        InvalidRequest: sizes or contents are off.
     """
     raw = request.raw_input_contents
     if not raw:
@@ -203,10 +178,6 @@ def read_timeout_s(parameters: Parameters) -> float | None:
 
     Returns:
         The time that `timeout` leaves the request to wait and run; None without one.
-
-    Raises:
-        InvalidRequest: too many, of the wrong type, out of bounds, or reserved.
-        Unsupported: a stateful sequence.
     """
     if not parameters:
         return None
@@ -230,16 +201,12 @@ def read_timeout_s(parameters: Parameters) -> float | None:
 
 def check_input(name: str, parameters: Parameters) -> None:
     """Refuse parameters that are not supported on an input."""
-    _check_count(parameters)
-    if any(key.startswith(_SHARED_MEMORY) for key in parameters):
-        raise Unsupported(f"input {name!r}: shared memory is not offered")
+    _check_tensor_parameters(f"input {name!r}", parameters)
 
 
 def read_classification(name: str, parameters: Parameters) -> int | None:
     """The number of classes to send instead of an output's tensor, as text; None if unset."""
-    _check_count(parameters)
-    if any(key.startswith(_SHARED_MEMORY) for key in parameters):
-        raise Unsupported(f"output {name!r}: shared memory is not offered")
+    _check_tensor_parameters(f"output {name!r}", parameters)
     parameter = parameters.get("classification")
     if parameter is None:
         return None
@@ -250,11 +217,7 @@ def read_classification(name: str, parameters: Parameters) -> int | None:
 
 
 def read_integer(parameters: Parameters, key: str, least: int, most: int) -> int | None:
-    """A request's parameter that is a whole number; None if it is absent.
-
-    Raises:
-        InvalidRequest: of another type, or out of bounds.
-    """
+    """A request's parameter that is a whole number; None if it is absent."""
     if key not in parameters:
         return None
     value = _integer(key, parameters[key], most)
@@ -365,6 +328,12 @@ def _check_count(parameters: Parameters) -> None:
         )
 
 
+def _check_tensor_parameters(where: str, parameters: Parameters) -> None:
+    _check_count(parameters)
+    if any(key.startswith(_SHARED_MEMORY) for key in parameters):
+        raise Unsupported(f"{where}: shared memory is not offered")
+
+
 def _expect(key: str, parameter: pb.InferParameter, *kinds: str) -> str:
     kind = parameter.WhichOneof("parameter_choice")
     if kind not in kinds:
@@ -382,8 +351,6 @@ def _integer(key: str, parameter: pb.InferParameter, most: int) -> int:
 
 def _refuse_sequence(key: str, parameter: pb.InferParameter) -> None:
     """Refuse a stateful sequence; id 0 or "" and false flags mean that there is none."""
-    _expect(key, parameter, "int64_param", "uint64_param", "string_param", "bool_param")
-    if parameter.int64_param or parameter.uint64_param or parameter.string_param:
-        raise Unsupported("stateful sequences are not offered")
-    if parameter.bool_param:
+    kind = _expect(key, parameter, "int64_param", "uint64_param", "string_param", "bool_param")
+    if getattr(parameter, kind):
         raise Unsupported("stateful sequences are not offered")

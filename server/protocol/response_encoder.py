@@ -1,6 +1,7 @@
 """Response encoder: numpy → the bytes of protobuf messages.
 
-Responses carry raw contents only: Triton's Python client reads no others.
+Responses carry raw contents only: Triton's Python client reads no others. A response that is larger
+than a message may be raises ResponseTooLarge.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from weir.protocol import inference_pb2 as pb
@@ -72,11 +72,7 @@ class ResponseEncoder:
         self._prefixes: dict[tuple[Form, ...], bytes] = {}
 
     def encode(self, request_id: str, outputs: Sequence[Output]) -> bytes:
-        """A `ModelInferResponse`, its tensors as raw contents in the order of `outputs`.
-
-        Raises:
-            ResponseTooLarge: a client would refuse to read it.
-        """
+        """A `ModelInferResponse`, its tensors as raw contents in the order of `outputs`."""
         key = tuple([(output.name, output.datatype, output.array.shape) for output in outputs])
         prefix = self._prefixes.get(key)
         if prefix is None:
@@ -86,7 +82,7 @@ class ResponseEncoder:
             pieces += _field(_RESPONSE_ID, request_id.encode())
         for output in outputs:
             pieces += _field(_RESPONSE_RAW, to_raw(output.array))
-        return self._checked(b"".join(pieces))
+        return self.checked(b"".join(pieces))
 
     def encode_requested(
         self,
@@ -98,24 +94,13 @@ class ResponseEncoder:
         """A `ModelInferResponse` with the requested ones of a model's outputs.
 
         `labels` holds one text a class, by output.
-
-        Raises:
-            ResponseTooLarge: a client would refuse to read it.
-            InvalidRequest: more classes than are written for one request.
         """
         return self.encode(
             request_id, [_output(each, outputs[each.name], labels) for each in requested]
         )
 
-    def checked(self, answer: Message) -> bytes:
-        """The bytes of any response of the model.
-
-        Raises:
-            ResponseTooLarge: a client would refuse to read it.
-        """
-        return self._checked(answer.SerializeToString())
-
-    def _checked(self, message: bytes) -> bytes:
+    def checked(self, message: bytes) -> bytes:
+        """The bytes of any response of the model, unless a client would refuse to read them."""
         if len(message) > self._max_bytes:
             raise ResponseTooLarge(
                 f"the answer has {len(message)} bytes, the limit is {self._max_bytes}"
@@ -159,9 +144,6 @@ def classify(array: Array, count: int, labels: Sequence[str] | None) -> Array:
 
     Returns:
         (…, count) of `bytes`, best first.
-
-    Raises:
-        InvalidRequest: more classes than are written for one request.
     """
     texts_wanted = array.size // array.shape[-1] * min(count, array.shape[-1]) if array.size else 0
     check_classes(texts_wanted)

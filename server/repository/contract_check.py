@@ -9,7 +9,7 @@ from weir.bundle.contract import Contract
 from weir.server.errors import InvalidRequest, ModelLoadError
 from weir.server.preprocessing.tokenizer import Tokenizer
 from weir.server.runtime.session import Session
-from weir.server.runtime.signature import Signature, TensorSpec
+from weir.server.runtime.signature import Form, Signature, TensorSpec
 
 _FLOATS = ("FP16", "FP32", "FP64")
 
@@ -39,40 +39,28 @@ def check_labels(labels: Mapping[str, Sequence[str]], session: Session) -> None:
 
 def check_preprocessing(contract: Contract | None, signature: Signature) -> None:
     """Check that the graph takes preprocessed pictures and gives the output that is ranked."""
-    preprocessing = contract.preprocessing if contract else None
-    if preprocessing is None:
+    if contract is None or contract.preprocessing is None:
         return
-    shape = (1, preprocessing.height, preprocessing.width, preprocessing.channels)
-    try:
-        signature.admit(((preprocessing.input, "UINT8", shape),))
-    except InvalidRequest as error:
-        raise ModelLoadError(f"preprocessing: {error}") from error
-    output = signature.outputs.get(preprocessing.output)
-    if output is None or output.datatype not in _FLOATS or len(output.axes) != 2:
-        raise ModelLoadError(
-            f"preprocessing: expected an output {preprocessing.output!r} of numbers "
-            f"[batch, classes], got {output.wire_shape() if output else 'none'}"
-        )
+    own = contract.preprocessing
+    shape = (1, own.height, own.width, own.channels)
+    _check_admitted("preprocessing", signature, ((own.input, "UINT8", shape),))
+    output = signature.outputs.get(own.output)
+    is_ranked = output is not None and len(output.axes) == 2
+    _check_numbers("preprocessing", own.output, "classes", output, fits=is_ranked)
     if not signature.has_rows:
         raise ModelLoadError("preprocessing: expected a model whose requests have rows")
 
 
 def check_series(contract: Contract | None, signature: Signature) -> None:
     """Check that the graph takes preprocessed series and gives a value per step of the horizon."""
-    series = contract.series if contract else None
-    if series is None:
+    if contract is None or contract.series is None:
         return
-    shape = (1, series.lags, 1 + len(series.exogenous))
-    try:
-        signature.admit(((series.input, "FP32", shape),))
-    except InvalidRequest as error:
-        raise ModelLoadError(f"series: {error}") from error
-    output = signature.outputs.get(series.output)
-    if output is None or output.datatype not in _FLOATS or output.axes[1:] != (series.horizon,):
-        raise ModelLoadError(
-            f"series: expected an output {series.output!r} of numbers [batch, {series.horizon}], "
-            f"got {output.wire_shape() if output else 'none'}"
-        )
+    own = contract.series
+    shape = (1, own.lags, 1 + len(own.exogenous))
+    _check_admitted("series", signature, ((own.input, "FP32", shape),))
+    output = signature.outputs.get(own.output)
+    has_horizon = output is not None and output.axes[1:] == (own.horizon,)
+    _check_numbers("series", own.output, str(own.horizon), output, fits=has_horizon)
 
 
 def check_tokenizer(tokenizer: Tokenizer | None, signature: Signature) -> None:
@@ -82,9 +70,27 @@ def check_tokenizer(tokenizer: Tokenizer | None, signature: Signature) -> None:
     try:
         # This text is really tokenized, so that the first request finds every table built.
         rows = tokenizer.rows([tokenizer.tokenize("a")])
-        signature.admit(tuple((name, "INT64", array.shape) for name, array in rows.items()))
     except InvalidRequest as error:
         raise ModelLoadError(f"tokenisation: {error}") from error
+    forms = tuple((name, "INT64", array.shape) for name, array in rows.items())
+    _check_admitted("tokenisation", signature, forms)
+
+
+def _check_admitted(what: str, signature: Signature, forms: tuple[Form, ...]) -> None:
+    try:
+        signature.admit(forms)
+    except InvalidRequest as error:
+        raise ModelLoadError(f"{what}: {error}") from error
+
+
+def _check_numbers(
+    what: str, name: str, axis: str, output: TensorSpec | None, *, fits: bool
+) -> None:
+    if output is None or output.datatype not in _FLOATS or not fits:
+        raise ModelLoadError(
+            f"{what}: expected an output {name!r} of numbers [batch, {axis}], "
+            f"got {output.wire_shape() if output else 'none'}"
+        )
 
 
 def check_pair(contract: Contract | None, signatures: Sequence[Signature]) -> None:

@@ -43,7 +43,10 @@ MOST_WAITING = 256
 """Changes by call that may wait; they are made one after the other."""
 
 Done = Callable[[Exception | None], None]
-"""Called once when a change ends, with None or with the failure."""
+"""Called once when a change ends, with None or with the failure.
+
+A change that cannot begin raises a RequestError instead.
+"""
 
 
 class Repository:
@@ -113,9 +116,6 @@ class Repository:
         Args:
             done: called when it serves, or cannot.
             again: load also files that serve.
-
-        Raises:
-            RequestError: the change cannot begin.
         """
         try:
             # Before the name becomes part of a path.
@@ -133,11 +133,7 @@ class Repository:
         self._begin(name, work, done)
 
     def unload(self, name: str, done: Done) -> None:
-        """Unload a model; requests in its queue are answered.
-
-        Raises:
-            RequestError: the change cannot begin.
-        """
+        """Unload a model; requests in its queue are answered."""
         self._known(name)
         self._begin(name, lambda: self._known(name).unload(forget=False), done)
 
@@ -145,9 +141,6 @@ class Repository:
         """Move a label of a model while the server runs, or (None) return it to the file.
 
         Its version is loaded if necessary, unless a call unloaded the model.
-
-        Raises:
-            RequestError: the change cannot begin.
         """
 
         def work() -> None:

@@ -243,14 +243,15 @@ def _bits(value: ort.OrtValue) -> Array:
 def _specs(what: str, nodes: Sequence[Any]) -> list[TensorSpec]:
     if len(nodes) > _MOST_TENSORS:
         raise ModelLoadError(f"expected at most {_MOST_TENSORS} {what}, got {len(nodes)}")
-    return [_spec(node) for node in nodes]
-
-
-def _spec(node: Any) -> TensorSpec:
-    row = BY_ONNX.get(node.type)
-    if row is None:
-        raise ModelLoadError(f"tensor {node.name!r} has type {node.type}, which cannot be served")
-    return TensorSpec(node.name, row.name, tuple(_axis(axis) for axis in node.shape))
+    specs = []
+    for node in nodes:
+        row = BY_ONNX.get(node.type)
+        if row is None:
+            raise ModelLoadError(
+                f"tensor {node.name!r} has type {node.type}, which cannot be served"
+            )
+        specs.append(TensorSpec(node.name, row.name, tuple(map(_axis, node.shape))))
+    return specs
 
 
 def _axis(axis: Any) -> Axis:

@@ -18,6 +18,7 @@ Rules:
 
 from collections.abc import Collection, Hashable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Protocol, TypeVar
 
 from weir.bundle.contract import Batching, Contract
@@ -173,10 +174,11 @@ def _select_by_length(oldest: W, waiting: Collection[W], policy: BatchPolicy) ->
     The more longer requests a batch takes, the fewer shorter ones are worth their padding. Both of
     its ends therefore move in one direction only, and each request is compared once or twice.
     """
+    length = attrgetter("length")
     mates = [each for each in waiting if each.key == oldest.key and each is not oldest]
-    longer = sorted([each for each in mates if each.length >= oldest.length], key=_length)
+    longer = sorted([each for each in mates if each.length >= oldest.length], key=length)
     shorter = [each for each in mates if each.length < oldest.length]
-    shorter.sort(key=_length, reverse=True)
+    shorter.sort(key=length, reverse=True)
     batch = _Candidate(policy)
     batch.add(oldest)
     taken = 0
@@ -196,10 +198,6 @@ def _select_by_length(oldest: W, waiting: Collection[W], policy: BatchPolicy) ->
             break
         best = max(best, (batch.worth(), count, taken))
     return [oldest, *longer[: best[1]], *shorter[: best[2]]]
-
-
-def _length(request: Waiting) -> int:
-    return request.length
 
 
 class _Candidate:

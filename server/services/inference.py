@@ -14,7 +14,6 @@ from google.protobuf.message import Message
 from weir.protocol import inference_pb2 as pb
 from weir.server.errors import Unsupported
 from weir.server.protocol.request_decoder import parse_message
-from weir.server.repository.registry import Entry
 from weir.server.repository.repository import Repository
 from weir.server.repository.version_state import State
 from weir.server.scheduling.admission import Admission
@@ -133,14 +132,16 @@ class InferenceService:
             raise Unsupported(
                 f"repository name: expected none, got {request.repository_name[:64]!r}"
             )
-        entries = self._repository.registry.entries()
-        return pb.RepositoryIndexResponse(
-            models=[
-                _index_entry(entry)
-                for entry in entries
-                if entry.state is State.READY or not request.ready
-            ]
-        )
+        response = pb.RepositoryIndexResponse()
+        for entry in self._repository.registry.entries():
+            if entry.state is State.READY or not request.ready:
+                response.models.add(
+                    name=entry.name,
+                    version=entry.version,
+                    state=entry.state.value,
+                    reason=entry.reason,
+                )
+        return response
 
     def infer(self, call: Call, payload: bytes) -> None:
         """Admit one request; the thread that runs its batch sends the answer."""
@@ -149,9 +150,3 @@ class InferenceService:
     def stream_infer(self, call: Call) -> None:
         """Open a stream of requests; see `inference_stream`."""
         InferStream(call, self._admission.admit, self._intercept).start()
-
-
-def _index_entry(entry: Entry) -> pb.RepositoryIndexResponse.ModelIndex:
-    return pb.RepositoryIndexResponse.ModelIndex(
-        name=entry.name, version=entry.version, state=entry.state.value, reason=entry.reason
-    )

@@ -13,7 +13,6 @@ Rules:
 
 import threading
 from collections.abc import Callable
-from typing import Protocol
 
 import grpc
 
@@ -29,19 +28,11 @@ _MAX_OPEN_REQUESTS = 128
 _ID = pb.ModelInferRequest.ID_FIELD_NUMBER
 
 
-class Admit(Protocol):
-    """Admits a request; see `admission.Admission.admit`."""
-
-    def __call__(
-        self,
-        payload: bytes,
-        reply: Reply,
-        time_left_s: float | None,
-        admitted: Callable[[Callable[[], None]], None],
-        send: Callable[[bytes], bool] | None = None,
-    ) -> None:
-        """Check and queue a request; its answer goes to `reply`, now or later."""
-
+Admit = Callable[
+    [bytes, Reply, float | None, Callable[[Callable[[], None]], None], Callable[[bytes], bool]],
+    None,
+]
+"""Admits a request; see `admission.Admission.admit`."""
 
 InterceptReply = Callable[[Call, Reply, int], Reply]
 """Wraps the reply to a request of so many bytes; see `interceptor.Interceptor.intercept_reply`."""

@@ -109,4 +109,4 @@ def _encode(
         name=series.target,
         values=outputs[series.output][0, :horizon].tolist(),
     )
-    return model.encoder.checked(response)
+    return model.encoder.checked(response.SerializeToString())

@@ -116,7 +116,7 @@ class GenerateStream:
             hypothesis.is_complete = each.is_complete
             for weights in each.attention if each.attention is not None else ():
                 hypothesis.attention.add(weights=weights.tolist())
-        return model.encoder.checked(message)
+        return model.encoder.checked(message.SerializeToString())
 
     def finish(
         self,

@@ -100,4 +100,4 @@ def _encode(
     )
     for classes in response_encoder.rank(outputs[output], top_k, model.labels.get(output)):
         response.results.add(classes=classes)
-    return model.encoder.checked(response)
+    return model.encoder.checked(response.SerializeToString())

@@ -106,7 +106,7 @@ def _encode_classes(
     ranked = response_encoder.rank(likely, top_k, model.labels.get(output))
     for text, classes in zip(texts, ranked, strict=True):
         response.results.add(classes=classes, unknown=text.unknown)
-    return model.encoder.checked(response)
+    return model.encoder.checked(response.SerializeToString())
 
 
 def _preprocess_tagging(
@@ -147,7 +147,7 @@ def _encode_tags(
                 probability=probability,
                 is_unknown=is_unknown,
             )
-    return model.encoder.checked(response)
+    return model.encoder.checked(response.SerializeToString())
 
 
 def _tokenize_all(texts: Sequence[pb.Text], tokenizer: Tokenizer) -> list[TokenizedText]:

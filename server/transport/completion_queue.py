@@ -385,18 +385,12 @@ class IoThread:
             arrived.set()
 
         sent_s = time.monotonic()
-        if not self._start_probe(tag):
-            return 0.0
-        return arrived_s[0] - sent_s if arrived.wait(MAX_DELAY_S) else MAX_DELAY_S
-
-    def _start_probe(self, tag: Callable[[Any], None]) -> bool:
-        """Put the batch on any open call; False if there is none."""
         for call in self.open_calls.copy():
             # A call that has just ended, or whose server stops, takes no batch.
             with suppress(Exception):
                 call.start_probe(tag)
-                return True
-        return False
+                return arrived_s[0] - sent_s if arrived.wait(MAX_DELAY_S) else MAX_DELAY_S
+        return 0.0
 
 
 class _Outbox:

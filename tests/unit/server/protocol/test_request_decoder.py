@@ -454,6 +454,6 @@ def test_all_classes_come_if_more_are_requested() -> None:
 def test_answer_over_the_limit_of_a_message_is_refused() -> None:
     encoder = ResponseEncoder("model", "3", max_bytes=100)
 
-    assert encoder.checked(tasks_pb.TagResponse(id="seven")) == b"\x1a\x05seven"
+    assert encoder.checked(tasks_pb.TagResponse(id="seven").SerializeToString()) == b"\x1a\x05seven"
     with pytest.raises(ResponseTooLarge, match="the answer has 102 bytes, the limit is 100"):
-        encoder.checked(tasks_pb.TagResponse(id="a" * 100))
+        encoder.checked(tasks_pb.TagResponse(id="a" * 100).SerializeToString())
