@@ -29,7 +29,7 @@ from weir.server.scheduling.batching import BatchPolicy
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.request import Load, refuse
 from weir.server.scheduling.scheduler import RequestQueue
-from weir.server.telemetry.generation_stats import FinishedRow, GenerationStats
+from weir.server.telemetry.model_stats import GenerationStats
 from weir.server.telemetry.request_record import BatchRecord
 from weir.server.transport.status import closed_error
 
@@ -221,22 +221,24 @@ class Engine:
             self._fail_all(DecoderStepFailed(str(error)) if is_ambiguous else error)
             return
         now = self._clock()
+        self._stats.stepped(result.slots, now - started_s)
         for row in joined:
             row.first_step_s = now
-        self._stats.stepped(
-            result.slots,
-            now - started_s,
-            first_token_s=[now - row.arrived_s for row in joined],
-            finished=[_finished(row, now) for row in result.ended],
-        )
+            self._stats.row_started(now - row.arrived_s)
         for row in result.ended:
-            self._row_done(row)
+            self._row_done(row, now)
         for row, failure in result.failed.items():
             # The failure of another row may have removed the request already.
             if row in self._request_of:
                 self._fail(self._request_of[row], failure)
 
-    def _row_done(self, row: Row) -> None:
+    def _row_done(self, row: Row, now: float) -> None:
+        self._stats.row_finished(
+            is_complete=row.hypotheses[0].is_complete,
+            tokens=sum(len(each.tokens) for each in row.hypotheses),
+            steps=max(each.steps for each in row.hypotheses),
+            decode_s=now - row.first_step_s,
+        )
         request = self._request_of.pop(row)
         self._open_rows[request] -= 1
         if not self._open_rows[request]:
@@ -280,12 +282,3 @@ class Engine:
         for row in request.inputs:
             self._request_of.pop(row, None)
         self._stats.dropped(reason, self._open_rows.pop(request, 0))
-
-
-def _finished(row: Row, now: float) -> FinishedRow:
-    return FinishedRow(
-        is_complete=row.hypotheses[0].is_complete,
-        tokens=sum(len(each.tokens) for each in row.hypotheses),
-        steps=max(each.steps for each in row.hypotheses),
-        decode_s=now - row.first_step_s,
-    )

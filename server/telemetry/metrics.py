@@ -12,17 +12,17 @@ Each metric is declared once, in the module of its statistics.
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import astuple
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from weir.server.errors import GoldenMismatch, ModelLoadError
-from weir.server.telemetry import generation_stats, model_stats, server_stats, triton_metrics
-from weir.server.telemetry.generation_stats import GenerationStats
-from weir.server.telemetry.metric_family import MetricGroup
-from weir.server.telemetry.model_stats import ModelGauges, ModelStats
-from weir.server.telemetry.server_stats import Build, Gpus
+from weir.server.telemetry import model_stats, server_stats, triton_metrics
+from weir.server.telemetry.metric_family import Labels, MetricGroup, Readers, collect
+from weir.server.telemetry.model_stats import GenerationStats, ModelGauges, ModelStats
+from weir.server.telemetry.server_stats import Build, Gpu, Gpus
 from weir.server.transport.base import Transport
 from weir.server.transport.status import REASONS
 
@@ -34,20 +34,20 @@ GROUPS = (
         "`ModelInfer`, each request on a `ModelStreamInfer`, and the task calls. A request that "
         "fails before its model is found has an empty model and version, so that clients cannot "
         f"create series. Reasons are {', '.join(f'`{reason}`' for reason in REASONS)}.",
-        model_stats.REQUEST_FAMILIES,
+        (*model_stats.REQUESTS, *model_stats.ANSWERS),
     ),
-    MetricGroup("Batches", "The work of the models.", model_stats.BATCH_FAMILIES),
+    MetricGroup("Batches", "The work of the models.", tuple(model_stats.BATCHES)),
     MetricGroup(
         "Encoder-decoders",
         "Only encoder-decoders have these, in addition to the metrics above.",
-        generation_stats.FAMILIES,
+        tuple(model_stats.GENERATION),
     ),
     MetricGroup(
         "Models",
         "The metrics of a version survive its reloads and are removed with the version. "
         "An encoder-decoder `NAME` has metrics for `NAME`, `NAME.encoder` and `NAME.decoder`; "
         "its loads count under `NAME`.",
-        model_stats.MODEL_FAMILIES,
+        (*model_stats.GAUGES, model_stats.LOADS, *model_stats.LAST_LOAD),
     ),
     MetricGroup(
         "Calls",
@@ -60,13 +60,13 @@ GROUPS = (
     MetricGroup(
         "GPUs",
         "Read with NVIDIA's management library (NVML); absent without a GPU or its driver.",
-        server_stats.GPU_FAMILIES,
+        tuple(server_stats.GPUS),
     ),
     MetricGroup(
         "Triton's names",
         "With `--triton-metrics`, for dashboards made for Triton. All but the gauges are counters; "
         "they have no type, because their names lack `_total`.",
-        (*triton_metrics.FAMILIES, *triton_metrics.GPU_FAMILIES),
+        triton_metrics.FAMILIES,
     ),
 )
 
@@ -166,27 +166,48 @@ class Metrics(Collector):
 
     def _families(self) -> Iterator[Metric]:
         with self._lock:
-            models = list(self._models.values())
-            generations = list(self._generations.values())
-            loads = {model: dict(counts) for model, counts in self._loads.items()}
-        gauges = list(self._gauges())
+            models = [(stats.labels, stats) for stats in self._models.values()]
+            generations = [(stats.model.labels, stats) for stats in self._generations.values()]
+            loads = [((model,), dict(counts)) for model, counts in self._loads.items()]
+        gauges = [((gauge.model, gauge.version), gauge) for gauge in self._gauges()]
         gpus = self._gpus.read() if self._gpus else []
-        yield from model_stats.counters([self.unattributed, *models])
-        yield from model_stats.histograms(models)
-        yield from generation_stats.families(generations)
-        yield from model_stats.loads(models, loads)
-        yield from model_stats.gauges(gauges)
+        unattributed = self.unattributed
+        yield from collect(
+            model_stats.REQUESTS, [(unattributed.labels, unattributed), *models], _lock_of
+        )
+        yield from collect({**model_stats.ANSWERS, **model_stats.BATCHES}, models, _lock_of)
+        yield from collect(model_stats.GENERATION, generations, lambda stats: stats.model.lock)
+        yield from collect(model_stats.LAST_LOAD, models, _lock_of)
+        yield model_stats.LOADS.metric(loads)
+        yield from collect(model_stats.GAUGES, gauges)
         yield from self._server_families()
-        yield from server_stats.gpus(gpus)
+        yield from _gpu_families(server_stats.GPUS, [((gpu.index,), gpu) for gpu in gpus])
         if self._triton:
-            yield from triton_metrics.families(models, gauges, gpus)
+            yield from collect(triton_metrics.COUNTERS, models, _lock_of)
+            yield from collect(triton_metrics.GAUGES, gauges)
+            yield from collect(triton_metrics.LAST_LOAD, models, _lock_of)
+            yield from _gpu_families(triton_metrics.GPUS, [((gpu.uuid,), gpu) for gpu in gpus])
 
     def _server_families(self) -> Iterator[Metric]:
-        yield server_stats.PREPROCESS_QUEUE.single(self._preprocess_queue())
-        yield server_stats.LOG_DROPPED.single(self._dropped_lines())
+        yield server_stats.PREPROCESS_QUEUE.metric([((), self._preprocess_queue())])
+        yield server_stats.LOG_DROPPED.metric([((), self._dropped_lines())])
         if self._build:
-            yield server_stats.build(self._build)
+            yield server_stats.BUILD_INFO.metric([(astuple(self._build), 1)])
         if self._transport:
-            yield from server_stats.calls(self._transport.calls)
-            if self._transport.io:
-                yield from server_stats.io(self._transport.io)
+            methods = self._transport.calls.all()
+            yield from collect(
+                server_stats.CALLS,
+                [((each.kind, each.service, each.method), each) for each in methods],
+            )
+            if io := self._transport.io:
+                yield server_stats.IO_DELAY_SECONDS.metric([((), io.delay_s())])
+                yield server_stats.IO_BUSY_SECONDS.metric([((), io.busy_s)])
+
+
+def _lock_of(stats: ModelStats) -> threading.Lock:
+    return stats.lock
+
+
+def _gpu_families(readers: Readers[Gpu], gpus: list[tuple[Labels, Gpu]]) -> Iterator[Metric]:
+    """The metrics of the GPUs; no families without GPUs."""
+    return (family for family in collect(readers, gpus) if family.samples)

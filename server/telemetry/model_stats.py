@@ -1,152 +1,19 @@
 """Statistics of a model version, and the Prometheus metrics made of them.
 
-The request path adds to plain numbers under one lock, once per batch where possible. A scrape
-copies the numbers under the lock and builds the Prometheus objects without it.
+The request path adds to plain numbers under one lock, once per batch or decoder step where
+possible.
 """
 
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from prometheus_client.core import Metric
-
 from weir.server.runtime.collate import Tokens
-from weir.server.telemetry.metric_family import MODEL, Family
+from weir.server.telemetry.metric_family import MODEL, Family, Readers
 from weir.server.transport.call_stats import ROWS, SECONDS, Histogram
-
-REQUESTS = Family(
-    "weir_requests_total", "counter", (*MODEL, "status"), "requests",
-    "Finished requests by gRPC status. Model and version are empty if no model was found.",
-    "more traffic for OK, and more failures of that kind for any other status.",
-)  # fmt: skip
-FAILURES = Family(
-    "weir_request_failures_total", "counter", (*MODEL, "reason"), "requests",
-    "Requests that ended with a status other than OK, by reason. A reason is finer than a status.",
-    "more failures of that kind. For `internal`, the log has an error id.",
-)  # fmt: skip
-REQUEST_BYTES = Family(
-    "weir_request_bytes_total", "counter", MODEL, "bytes",
-    "Size of the request messages, with those of failed requests.",
-    "more or larger requests.",
-)  # fmt: skip
-RESPONSE_BYTES = Family(
-    "weir_response_bytes_total", "counter", MODEL, "bytes",
-    "Size of the response messages.",
-    "more or larger responses.",
-)  # fmt: skip
-ROWS_TOTAL = Family(
-    "weir_rows_total", "counter", MODEL, "rows", "Computed rows.", "more work."
-)  # fmt: skip
-BATCHES = Family(
-    "weir_batches_total", "counter", MODEL, "batches", "Runs of the model.",
-    "more work. If it rises faster than the rows, batches get smaller.",
-)  # fmt: skip
-TOKENS = Family(
-    "weir_input_tokens_total", "counter", MODEL, "tokens",
-    "Input tokens without padding; 0 for a model without lengths. "
-    "For an encoder-decoder, the tokens of the sources.",
-    "more work.",
-)  # fmt: skip
-PADDED_TOKENS = Family(
-    "weir_padded_tokens_total", "counter", MODEL, "tokens",
-    "Computed input tokens, with padding.",
-    "more work. If it rises faster than the input tokens, lengths vary more, "
-    "or too few requests wait to be grouped by length.",
-)  # fmt: skip
-REQUEST_SECONDS = Family(
-    "weir_request_seconds", "histogram", MODEL, "seconds",
-    "Latency of successful requests: from arrival to answer.",
-    "slower answers. The queue time and the compute time show the cause.",
-)  # fmt: skip
-QUEUE_SECONDS = Family(
-    "weir_queue_seconds", "histogram", MODEL, "seconds",
-    "Time in the queue, until the request's batch is cut. "
-    "For images and texts it starts after preprocessing.",
-    "more load than the model's sessions can compute.",
-)  # fmt: skip
-PREPROCESS_SECONDS = Family(
-    "weir_preprocess_seconds", "histogram", MODEL, "seconds",
-    "Time to decode and resize one image.", "larger images, or a slower machine.",
-)  # fmt: skip
-COMPUTE_SECONDS = Family(
-    "weir_compute_seconds", "histogram", MODEL, "seconds",
-    "Time of one run of the model on a batch.", "larger batches, or a slower machine.",
-)  # fmt: skip
-BATCH_ROWS = Family(
-    "weir_batch_rows", "histogram", MODEL, "rows",
-    "Batch size.", "more load, or clients that send more rows per request.",
-)  # fmt: skip
-LOAD_SECONDS = Family(
-    "weir_model_load_seconds", "gauge", MODEL, "seconds",
-    "Duration of the last load, with its checks.", "a slower start.",
-)  # fmt: skip
-PROVIDER = Family(
-    "weir_model_provider", "gauge", (*MODEL, "provider"), "1",
-    "1 for the execution provider of the model.",
-)  # fmt: skip
-READY = Family(
-    "weir_model_ready", "gauge", MODEL, "0 or 1",
-    "1 if the version serves requests, 0 if it is loading, failed or unloaded.",
-)  # fmt: skip
-QUEUE_REQUESTS = Family(
-    "weir_queue_requests", "gauge", MODEL, "requests", "Waiting requests.", "overload."
-)  # fmt: skip
-QUEUE_ROWS = Family(
-    "weir_queue_rows", "gauge", MODEL, "rows", "Waiting rows.",
-    "overload. At weir_queue_limit_rows requests are rejected.",
-)  # fmt: skip
-QUEUE_LIMIT_ROWS = Family(
-    "weir_queue_limit_rows", "gauge", MODEL, "rows",
-    "The most rows that may wait (max_queue_rows), while the model is loaded.",
-)  # fmt: skip
-RUNNING_REQUESTS = Family(
-    "weir_running_requests", "gauge", MODEL, "requests",
-    "Requests in running batches.", "larger or slower batches.",
-)  # fmt: skip
-LOADS = Family(
-    "weir_model_loads_total", "counter", ("model", "result"), "loads",
-    "Loads of versions by result: ready, failed, or golden_mismatch if a model did not reproduce "
-    "its recorded outputs. All three exist from 0 once a model is known.",
-    "more loads. For failed and golden_mismatch, a version cannot be served; see the log.",
-)  # fmt: skip
-
-_TOTALS = {
-    ROWS_TOTAL: "rows",
-    BATCHES: "batches",
-    TOKENS: "tokens",
-    PADDED_TOKENS: "padded_tokens",
-    REQUEST_BYTES: "request_bytes",
-    RESPONSE_BYTES: "response_bytes",
-}
-_BOUNDS = {
-    REQUEST_SECONDS: SECONDS,
-    QUEUE_SECONDS: SECONDS,
-    PREPROCESS_SECONDS: SECONDS,
-    COMPUTE_SECONDS: SECONDS,
-    BATCH_ROWS: ROWS,
-}
-# Series that exist at 0 from the start; a series that begins with a burst has no increase.
-_INITIAL_STATUSES = (
-    "OK", "INTERNAL", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED",
-)  # fmt: skip
-_GAUGES = {
-    READY: "is_ready",
-    QUEUE_REQUESTS: "waiting_requests",
-    QUEUE_ROWS: "waiting_rows",
-    QUEUE_LIMIT_ROWS: "queue_limit_rows",
-    RUNNING_REQUESTS: "running_requests",
-}
-
-REQUEST_FAMILIES = (
-    REQUESTS, FAILURES, REQUEST_BYTES, RESPONSE_BYTES, REQUEST_SECONDS, QUEUE_SECONDS,
-    PREPROCESS_SECONDS,
-)  # fmt: skip
-BATCH_FAMILIES = (ROWS_TOTAL, BATCHES, BATCH_ROWS, COMPUTE_SECONDS, TOKENS, PADDED_TOKENS)
-MODEL_FAMILIES = (*_GAUGES, LOADS, LOAD_SECONDS, PROVIDER)
-HISTOGRAMS = {family.name: bounds for family, bounds in _BOUNDS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +78,7 @@ class ModelStats:
     def __init__(self, model: str, version: str) -> None:
         self.model = model
         self.version = version
+        self.labels = (model, version)
         self.lock = threading.Lock()
         self.statuses: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
@@ -220,7 +88,9 @@ class ModelStats:
         self.padded_tokens = 0
         self.request_bytes = 0
         self.response_bytes = 0
-        self.histograms = {name: Histogram(bounds) for name, bounds in HISTOGRAMS.items()}
+        self.request_seconds, self.queue_seconds = Histogram(SECONDS), Histogram(SECONDS)
+        self.preprocess_seconds, self.compute_seconds = Histogram(SECONDS), Histogram(SECONDS)
+        self.batch_rows = Histogram(ROWS)
         self.success, self.failure, self.queue = Duration(), Duration(), Duration()
         self.by_batch_size: dict[int, BatchSizeStatistics] = {}
         # Durations of all batches, each multiplied by the number of its requests.
@@ -234,12 +104,7 @@ class ModelStats:
     ) -> None:
         """Count a failed request; `batch_ran` counts the successful ones.
 
-        Args:
-            status: the gRPC status.
-            reason: see `transport.status.Status`.
-            seconds: time since its arrival.
-            request_bytes: size of its message.
-            response_bytes: size of the partial answers that were sent.
+        `seconds` is the time since its arrival, `response_bytes` the size of partial answers.
         """
         with self.lock:
             self.statuses[status] += 1
@@ -252,7 +117,7 @@ class ModelStats:
     def request_preprocessed(self, seconds: float) -> None:
         """Count an image that was preprocessed."""
         with self.lock:
-            self.histograms["weir_preprocess_seconds"].add(seconds)
+            self.preprocess_seconds.add(seconds)
 
     def batch_ran(
         self, requests: Sequence[CountedRequest], times: BatchTimes, tokens: Tokens
@@ -269,16 +134,12 @@ class ModelStats:
         output_s = times.answered_s - times.ran_s
         epoch_s = time.time()
         with self.lock:
-            totals, queues = (
-                self.histograms["weir_request_seconds"],
-                self.histograms["weir_queue_seconds"],
-            )
             for value in total_s:
-                totals.add(value)
+                self.request_seconds.add(value)
             for value in queue_s:
-                queues.add(value)
-            self.histograms["weir_compute_seconds"].add(infer_s)
-            self.histograms["weir_batch_rows"].add(rows)
+                self.queue_seconds.add(value)
+            self.compute_seconds.add(infer_s)
+            self.batch_rows.add(rows)
             self.statuses["OK"] += count
             self.success.add(sum(total_s), count)
             self.queue.add(sum(queue_s), count)
@@ -298,62 +159,228 @@ class ModelStats:
             self.requests_output_s += output_s * count
 
 
-def counters(models: Sequence[ModelStats]) -> Iterator[Metric]:
-    """The counters of all models."""
-    requests, failures = REQUESTS.new(), FAILURES.new()
-    totals = {family: family.new() for family in _TOTALS}
-    for model in models:
-        labels = (model.model, model.version)
+class GenerationStats:
+    """Statistics of one encoder-decoder beside those of any model, whose lock guards them too."""
+
+    def __init__(self, model: ModelStats) -> None:
+        self.model = model
+        self.first_token = Histogram(SECONDS)
+        self.token = Histogram(SECONDS)
+        self.steps = 0
+        self.tokens = 0
+        self.finished: Counter[str] = Counter()
+        self.active_rows = 0
+
+    def encoded(self, queued_s: Sequence[float], seconds: float, tokens: Tokens) -> None:
+        """Count a run of the encoder: the queue time of each request, and the sources' tokens."""
+        model = self.model
         with model.lock:
-            statuses, reasons = dict(model.statuses), dict(model.reasons)
-            counts = {family: getattr(model, name) for family, name in _TOTALS.items()}
-        if model.model:
-            statuses = dict.fromkeys(_INITIAL_STATUSES, 0) | statuses
-        for status, count in statuses.items():
-            requests.add_metric((*labels, status), count)
-        for reason, count in reasons.items():
-            failures.add_metric((*labels, reason), count)
-        for family, count in counts.items():
-            # Requests without a model have no rows or batches: those series are left out.
-            if model.model or count:
-                totals[family].add_metric(labels, count)
-    yield from (requests, failures, *totals.values())
+            for value in queued_s:
+                model.queue_seconds.add(value)
+            model.queue.add(sum(queued_s), len(queued_s))
+            model.compute_seconds.add(seconds)
+            model.tokens += tokens.real
+            model.padded_tokens += tokens.computed
 
-
-def histograms(models: Sequence[ModelStats]) -> Iterator[Metric]:
-    """The histograms of all models."""
-    for declared in _BOUNDS:
-        family = declared.new_histogram()
-        for model in models:
-            with model.lock:
-                histogram = model.histograms[declared.name].copy()
-            family.add_metric((model.model, model.version), histogram.buckets(), histogram.total)
-        yield family
-
-
-def loads(
-    models: Sequence[ModelStats], results: Mapping[str, Mapping[str, int]]
-) -> Iterator[Metric]:
-    """Results of all loads, duration of each version's last load, and its provider."""
-    seconds, provider, ended = LOAD_SECONDS.new(), PROVIDER.new(), LOADS.new()
-    for model in models:
+    def stepped(self, slots: int, seconds: float) -> None:
+        """Count a step of the decoder, with the number of slots in use and its duration."""
+        model = self.model
         with model.lock:
-            own, load_seconds = model.provider, model.load_seconds
-        if own:
-            seconds.add_metric((model.model, model.version), load_seconds)
-            provider.add_metric((model.model, model.version, own), 1)
-    for name, counts in results.items():
-        for result, count in counts.items():
-            ended.add_metric((name, result), count)
-    yield from (seconds, provider, ended)
+            self.steps += 1
+            model.batches += 1
+            model.compute_seconds.add(seconds)
+            model.batch_rows.add(slots)
+            size = model.by_batch_size.setdefault(slots, BatchSizeStatistics())
+            size.compute_infer.add(seconds)
+            model.requests_infer_s += slots * seconds
+
+    def row_started(self, seconds: float) -> None:
+        """Count a row's first step; `seconds` since its request arrived."""
+        with self.model.lock:
+            self.first_token.add(seconds)
+
+    def row_finished(self, *, is_complete: bool, tokens: int, steps: int, decode_s: float) -> None:
+        """Count a row whose search is done.
+
+        Args:
+            is_complete: whether its best hypothesis ends with the end token.
+            tokens: of all its hypotheses.
+            steps: of its longest hypothesis.
+            decode_s: from its first step to its last.
+        """
+        with self.model.lock:
+            self.finished["end" if is_complete else "limit"] += 1
+            self.tokens += tokens
+            if steps > 1:
+                self.token.add(decode_s / (steps - 1))
+
+    def answered(
+        self, seconds: float, *, rows: int, request_bytes: int, response_bytes: int
+    ) -> None:
+        """Count an answered request; `seconds` since its arrival."""
+        model = self.model
+        with model.lock:
+            model.rows += rows
+            model.request_bytes += request_bytes
+            model.response_bytes += response_bytes
+            model.statuses["OK"] += 1
+            model.success.add(seconds)
+            model.request_seconds.add(seconds)
+            model.last_inference_epoch_s = time.time()
+
+    def dropped(self, reason: str, rows: int) -> None:
+        """Count rows that left before they were done."""
+        with self.model.lock:
+            self.finished[reason] += rows
+
+    def set_active_rows(self, rows: int) -> None:
+        """Set the number of slots in use."""
+        with self.model.lock:
+            self.active_rows = rows
 
 
-def gauges(models: Sequence[ModelGauges]) -> Iterator[Metric]:
-    """The state of all models."""
-    for declared, attribute in _GAUGES.items():
-        family = declared.new()
-        for model in models:
-            value = getattr(model, attribute)
-            if value is not None:
-                family.add_metric((model.model, model.version), float(value))
-        yield family
+# Series that exist at 0 from the start; a series that begins with a burst has no increase.
+_INITIAL_STATUSES = (
+    "OK", "INTERNAL", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED",
+)  # fmt: skip
+
+# Also of requests whose model was not found.
+REQUESTS: Readers[ModelStats] = {
+    Family(
+        "weir_requests_total", "counter", (*MODEL, "status"), "requests",
+        "Finished requests by gRPC status. Model and version are empty if no model was found.",
+        "more traffic for OK, and more failures of that kind for any other status.",
+    ): lambda stats: (
+        dict.fromkeys(_INITIAL_STATUSES, 0) | stats.statuses if stats.model else stats.statuses
+    ),
+    Family(
+        "weir_request_failures_total", "counter", (*MODEL, "reason"), "requests",
+        "Requests that ended with a status other than OK, by reason. "
+        "A reason is finer than a status.",
+        "more failures of that kind. For `internal`, the log has an error id.",
+    ): lambda stats: stats.reasons,
+    Family(
+        "weir_request_bytes_total", "counter", MODEL, "bytes",
+        "Size of the request messages, with those of failed requests.",
+        "more or larger requests.",
+    ): lambda stats: stats.request_bytes or (0 if stats.model else None),
+}  # fmt: skip
+ANSWERS: Readers[ModelStats] = {
+    Family(
+        "weir_response_bytes_total", "counter", MODEL, "bytes",
+        "Size of the response messages.",
+        "more or larger responses.",
+    ): lambda stats: stats.response_bytes,
+    Family(
+        "weir_request_seconds", "histogram", MODEL, "seconds",
+        "Latency of successful requests: from arrival to answer.",
+        "slower answers. The queue time and the compute time show the cause.",
+    ): lambda stats: stats.request_seconds,
+    Family(
+        "weir_queue_seconds", "histogram", MODEL, "seconds",
+        "Time in the queue, until the request's batch is cut. "
+        "For images and texts it starts after preprocessing.",
+        "more load than the model's sessions can compute.",
+    ): lambda stats: stats.queue_seconds,
+    Family(
+        "weir_preprocess_seconds", "histogram", MODEL, "seconds",
+        "Time to decode and resize one image.", "larger images, or a slower machine.",
+    ): lambda stats: stats.preprocess_seconds,
+}  # fmt: skip
+BATCHES: Readers[ModelStats] = {
+    Family(
+        "weir_rows_total", "counter", MODEL, "rows", "Computed rows.", "more work."
+    ): lambda stats: stats.rows,
+    Family(
+        "weir_batches_total", "counter", MODEL, "batches", "Runs of the model.",
+        "more work. If it rises faster than the rows, batches get smaller.",
+    ): lambda stats: stats.batches,
+    Family(
+        "weir_batch_rows", "histogram", MODEL, "rows",
+        "Batch size.", "more load, or clients that send more rows per request.",
+    ): lambda stats: stats.batch_rows,
+    Family(
+        "weir_compute_seconds", "histogram", MODEL, "seconds",
+        "Time of one run of the model on a batch.", "larger batches, or a slower machine.",
+    ): lambda stats: stats.compute_seconds,
+    Family(
+        "weir_input_tokens_total", "counter", MODEL, "tokens",
+        "Input tokens without padding; 0 for a model without lengths. "
+        "For an encoder-decoder, the tokens of the sources.",
+        "more work.",
+    ): lambda stats: stats.tokens,
+    Family(
+        "weir_padded_tokens_total", "counter", MODEL, "tokens",
+        "Computed input tokens, with padding.",
+        "more work. If it rises faster than the input tokens, lengths vary more, "
+        "or too few requests wait to be grouped by length.",
+    ): lambda stats: stats.padded_tokens,
+}  # fmt: skip
+GENERATION: Readers[GenerationStats] = {
+    Family(
+        "weir_generation_first_token_seconds", "histogram", MODEL, "seconds",
+        "Time to first token: from a request's arrival to the end of a row's first step.",
+        "that rows wait for a decoder slot, or for the encoder.",
+    ): lambda stats: stats.first_token,
+    Family(
+        "weir_generation_token_seconds", "histogram", MODEL, "seconds",
+        "Inter-token latency: a row's average time from one step to the next.",
+        "more rows per step, or a slower machine.",
+    ): lambda stats: stats.token,
+    Family(
+        "weir_generation_steps_total", "counter", MODEL, "steps",
+        "Runs of the decoder.",
+        "more work. If it rises faster than the tokens, fewer rows share a step.",
+    ): lambda stats: stats.steps,
+    Family(
+        "weir_generation_tokens_total", "counter", MODEL, "tokens",
+        "Generated tokens, without end tokens.", "more work.",
+    ): lambda stats: stats.tokens,
+    Family(
+        "weir_generation_finished_total", "counter", (*MODEL, "reason"), "rows",
+        "Finished rows by reason: end, limit, cancelled, deadline or failed.",
+        "more finished rows. For limit, answers are cut off; for failed, see the log.",
+    ): lambda stats: stats.finished,
+    Family(
+        "weir_generation_active_rows", "gauge", MODEL, "rows",
+        "Rows in the decoder; each beam counts.",
+        "more load. At max_batch_rows new rows wait.",
+    ): lambda stats: stats.active_rows,
+}  # fmt: skip
+GAUGES: Readers[ModelGauges] = {
+    Family(
+        "weir_model_ready", "gauge", MODEL, "0 or 1",
+        "1 if the version serves requests, 0 if it is loading, failed or unloaded.",
+    ): lambda model: model.is_ready,
+    Family(
+        "weir_queue_requests", "gauge", MODEL, "requests", "Waiting requests.", "overload."
+    ): lambda model: model.waiting_requests,
+    Family(
+        "weir_queue_rows", "gauge", MODEL, "rows", "Waiting rows.",
+        "overload. At weir_queue_limit_rows requests are rejected.",
+    ): lambda model: model.waiting_rows,
+    Family(
+        "weir_queue_limit_rows", "gauge", MODEL, "rows",
+        "The most rows that may wait (max_queue_rows), while the model is loaded.",
+    ): lambda model: model.queue_limit_rows,
+    Family(
+        "weir_running_requests", "gauge", MODEL, "requests",
+        "Requests in running batches.", "larger or slower batches.",
+    ): lambda model: model.running_requests,
+}  # fmt: skip
+LOADS = Family(
+    "weir_model_loads_total", "counter", ("model", "result"), "loads",
+    "Loads of versions by result: ready, failed, or golden_mismatch if a model did not reproduce "
+    "its recorded outputs. All three exist from 0 once a model is known.",
+    "more loads. For failed and golden_mismatch, a version cannot be served; see the log.",
+)  # fmt: skip
+LAST_LOAD: Readers[ModelStats] = {
+    Family(
+        "weir_model_load_seconds", "gauge", MODEL, "seconds",
+        "Duration of the last load, with its checks.", "a slower start.",
+    ): lambda stats: stats.load_seconds if stats.provider else None,
+    Family(
+        "weir_model_provider", "gauge", (*MODEL, "provider"), "1",
+        "1 for the execution provider of the model.",
+    ): lambda stats: {stats.provider: 1} if stats.provider else None,
+}  # fmt: skip

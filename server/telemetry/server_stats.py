@@ -1,16 +1,13 @@
 """Metrics of the whole server: calls, I/O thread, preprocessing, log, build and GPUs."""
 
-from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import pynvml
-from prometheus_client.core import Metric
 
-from weir.server.telemetry.metric_family import Family
-from weir.server.transport.base import IoStats
-from weir.server.transport.call_stats import CODES, CallStats
+from weir.server.telemetry.metric_family import Family, Readers
+from weir.server.transport.call_stats import CODES, MethodStats
 
 _METHOD = ("grpc_type", "grpc_service", "grpc_method")
 
@@ -54,23 +51,20 @@ BUILD_INFO = Family(
     "weir_build_info", "gauge", ("version", "onnxruntime", "provider", "transport"), "1",
     "1; the labels are the versions, the execution provider and the transport.",
 )  # fmt: skip
-GPU_MEMORY_USED = Family(
-    "weir_gpu_memory_used_bytes", "gauge", ("gpu",), "bytes",
-    "GPU memory in use by all processes.",
-    "more or larger models. Near the total, runs fail.",
-)  # fmt: skip
-GPU_MEMORY_TOTAL = Family(
-    "weir_gpu_memory_total_bytes", "gauge", ("gpu",), "bytes", "Size of the GPU's memory."
-)  # fmt: skip
-GPU_UTILIZATION = Family(
-    "weir_gpu_utilization_ratio", "gauge", ("gpu",), "0 to 1",
-    "Share of the last sample period in which a kernel ran on the GPU.",
-    "more work. Near 1 the GPU may be the bottleneck.",
-)  # fmt: skip
 
 CALL_FAMILIES = (STARTED, HANDLED, HANDLING_SECONDS)
+CALLS: Readers[MethodStats] = {
+    # Ended calls are read before started ones, so that they are never more.
+    # A method without calls has zeros, so that its rate starts at 0.
+    HANDLED: lambda method: {
+        code: count
+        for code, count in zip(CODES, method.handled, strict=True)
+        if count or code == "OK"
+    },
+    HANDLING_SECONDS: lambda method: method.seconds,
+    STARTED: lambda method: method.started,
+}
 SERVER_FAMILIES = (IO_BUSY_SECONDS, IO_DELAY_SECONDS, PREPROCESS_QUEUE, LOG_DROPPED, BUILD_INFO)
-GPU_FAMILIES = (GPU_MEMORY_USED, GPU_MEMORY_TOTAL, GPU_UTILIZATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,34 +75,6 @@ class Build:
     onnxruntime: str
     provider: str
     transport: str
-
-
-def calls(stats: CallStats) -> Iterator[Metric]:
-    """The calls of every method. A method without calls has zeros, so that its rate starts at 0."""
-    started, handled, seconds = STARTED.new(), HANDLED.new(), HANDLING_SECONDS.new_histogram()
-    for method in stats.all():
-        labels = (method.kind, method.service, method.method)
-        # Ended calls are read before started ones, so that they are never more.
-        codes, histogram = method.handled.copy(), method.seconds.copy()
-        started.add_metric(labels, method.started)
-        seconds.add_metric(labels, histogram.buckets(), histogram.total)
-        for code, count in zip(CODES, codes, strict=True):
-            if count or code == "OK":
-                handled.add_metric((*labels, code), count)
-    yield from (started, handled, seconds)
-
-
-def io(stats: IoStats) -> Iterator[Metric]:
-    """Delay and utilisation of the I/O thread."""
-    yield IO_DELAY_SECONDS.single(stats.delay_s())
-    yield IO_BUSY_SECONDS.single(stats.busy_s)
-
-
-def build(info: Build) -> Metric:
-    """The versions and settings of this server."""
-    family = BUILD_INFO.new()
-    family.add_metric((info.version, info.onnxruntime, info.provider, info.transport), 1)
-    return family
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,15 +130,18 @@ def _read(index: str, uuid: str, handle: Any) -> Gpu:
     return Gpu(index, uuid, used_bytes, total_bytes, utilization)
 
 
-def gpus(found: Iterable[Gpu]) -> Iterator[Metric]:
-    """The metrics of the GPUs; no families without GPUs."""
-    used, total, utilization = (family.new() for family in GPU_FAMILIES)
-    for gpu in found:
-        for family, value in (
-            (used, gpu.used_bytes),
-            (total, gpu.total_bytes),
-            (utilization, gpu.utilization),
-        ):
-            if value is not None:
-                family.add_metric((gpu.index,), value)
-    yield from (family for family in (used, total, utilization) if family.samples)
+GPUS: Readers[Gpu] = {
+    Family(
+        "weir_gpu_memory_used_bytes", "gauge", ("gpu",), "bytes",
+        "GPU memory in use by all processes.",
+        "more or larger models. Near the total, runs fail.",
+    ): lambda gpu: gpu.used_bytes,
+    Family(
+        "weir_gpu_memory_total_bytes", "gauge", ("gpu",), "bytes", "Size of the GPU's memory."
+    ): lambda gpu: gpu.total_bytes,
+    Family(
+        "weir_gpu_utilization_ratio", "gauge", ("gpu",), "0 to 1",
+        "Share of the last sample period in which a kernel ran on the GPU.",
+        "more work. Near 1 the GPU may be the bottleneck.",
+    ): lambda gpu: gpu.utilization,
+}  # fmt: skip

@@ -30,7 +30,7 @@ from weir.server.telemetry.metrics_http import MAX_SCRAPES
 X = np.arange(4, dtype=np.float32).reshape(1, 4)
 GOOD = tensor("x", X)
 
-GPU = {family.name for family in (*server_stats.GPU_FAMILIES, *triton_metrics.GPU_FAMILIES)}
+GPU = {family.name for family in (*server_stats.GPUS, *triton_metrics.GPUS)}
 """Absent on a machine without a GPU; `test_server_stats_gpus.py` tests them with a fake library."""
 TRITON = {family.name for family in triton_metrics.FAMILIES} - GPU
 IO = {"weir_io_busy_seconds_total", "weir_io_delay_seconds"}

@@ -15,8 +15,7 @@ from weir.server.generation.sampling_parameters import SearchParameters
 from weir.server.scheduling.batching import BatchPolicy
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.request import Load
-from weir.server.telemetry.generation_stats import GenerationStats
-from weir.server.telemetry.model_stats import ModelStats
+from weir.server.telemetry.model_stats import GenerationStats, ModelStats
 
 Array = NDArray[Any]
 

@@ -4,7 +4,6 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
 from tests.integration.harness import samples
-from weir.server.telemetry.generation_stats import FinishedRow
 from weir.server.telemetry.metrics import Metrics
 from weir.server.transport.call_stats import SECONDS, Histogram
 
@@ -14,12 +13,12 @@ LABELS = frozenset({("model", "toy"), ("version", "1")})
 def test_everything_is_told_under_its_name() -> None:
     registry = CollectorRegistry()
     stats = Metrics(registry).generation("toy", "1")
-    complete = FinishedRow(is_complete=True, tokens=5, steps=3, decode_s=4.0)
-    cut = FinishedRow(is_complete=False, tokens=3, steps=3, decode_s=4.0)
 
-    stats.stepped(3, 0.5, first_token_s=[1.0], finished=[])
-    stats.stepped(2, 0.5, first_token_s=[], finished=[complete, cut])
-    stats.stepped(1, 0.5, first_token_s=[], finished=[])
+    for slots in (3, 2, 1):
+        stats.stepped(slots, 0.5)
+    stats.row_started(1.0)
+    stats.row_finished(is_complete=True, tokens=5, steps=3, decode_s=4.0)
+    stats.row_finished(is_complete=False, tokens=3, steps=3, decode_s=4.0)
     stats.dropped("failed", 1)
     stats.set_active_rows(7)
     found = samples(generate_latest(registry).decode())

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.unit.server.batches import batch_ran
 from weir.server.errors import GoldenMismatch
 from weir.server.telemetry.metrics import GROUPS, Metrics
-from weir.server.telemetry.model_stats import HISTOGRAMS, ModelGauges, ModelStats
+from weir.server.telemetry.model_stats import ModelGauges, ModelStats
 from weir.server.transport.call_stats import ROWS, SECONDS, Histogram
 
 
@@ -193,6 +193,15 @@ def test_bounds_are_sorted_and_start_low_enough_for_small_models() -> None:
         assert list(bounds) == sorted(set(bounds))
     assert SECONDS[0] == 0.0005
     assert ROWS[0] == 1
+
+
+HISTOGRAMS = {
+    "weir_request_seconds": SECONDS,
+    "weir_queue_seconds": SECONDS,
+    "weir_preprocess_seconds": SECONDS,
+    "weir_compute_seconds": SECONDS,
+    "weir_batch_rows": ROWS,
+}
 
 
 def test_exposition_of_histograms_is_read_back(
