@@ -1,4 +1,7 @@
-"""Picture geometry of a contract's `preprocessing`: resize and crop. Pure."""
+"""Picture geometry of a contract's `preprocessing`: orientation, resize and crop. Pure."""
+
+from PIL import Image
+from PIL.ExifTags import Base
 
 Size = tuple[int, int]
 """Width and height, in pixels."""
@@ -15,3 +18,30 @@ def centre_crop(size: Size, crop: Size) -> tuple[int, int, int, int]:
     """The box of a crop around the centre: left, top, right and bottom, in pixels."""
     left, top = (size[0] - crop[0]) // 2, (size[1] - crop[1]) // 2
     return left, top, left + crop[0], top + crop[1]
+
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Load the pixels and turn them upright by EXIF; an unreadable EXIF block turns nothing.
+
+    Raises:
+        Exception: the pixels cannot be loaded.
+    """
+    image.load()
+    try:
+        turn = _UPRIGHT.get(image.getexif().get(Base.Orientation, 1))
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - Pillow raises many unrelated classes on damaged EXIF
+        return image
+    return image if turn is None else image.transpose(turn)

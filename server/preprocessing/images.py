@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.ExifTags import Base
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from weir.bundle.contract import Preprocessing
-from weir.bundle.image_geometry import centre_crop, short_side_size
+from weir.bundle.image_geometry import centre_crop, short_side_size, upright
 from weir.server.errors import InvalidRequest, OutOfMemory
 
 Pixels = NDArray[np.uint8]
@@ -58,15 +57,6 @@ _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 _START_OF_SCAN, _END_OF_IMAGE, _APP1 = 0xDA, 0xD9, 0xE1
 _WITHOUT_LENGTH = (0x01, 0xD8, _END_OF_IMAGE)
 
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -180,9 +170,7 @@ def _decode(data: bytes, kind: str) -> Image.Image:
     try:
         image = PngImageFile(file) if kind == _PNG else JpegImageFile(file)
         _check_size(*image.size)
-        image.load()
-        turn = _UPRIGHT.get(image.getexif().get(Base.Orientation, 1))
-        return image if turn is None else image.transpose(turn)
+        return upright(image)
     except (InvalidRequest, MemoryError):
         raise
     except Exception as error:  # Pillow raises many unrelated classes on damaged bytes

@@ -16,9 +16,9 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
-from weir.bundle.image_geometry import centre_crop, short_side_size
+from weir.bundle.image_geometry import centre_crop, short_side_size, upright
 from weir.training.data.file_tree import Tree, open_tree
 from weir.training.data.images import ImageData, Split, divide
 from weir.training.errors import DataError
@@ -157,7 +157,7 @@ def read_picture(
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(source) as opened:
-            picture = _convert(ImageOps.exif_transpose(opened), channels)
+            picture = _convert(upright(opened), channels)
     return np.asarray(_fit(picture, size, short_side)).reshape(size[1], size[0], channels)
 
 

@@ -190,6 +190,13 @@ def test_picture_is_turned_upright(orientation: int) -> None:
     np.testing.assert_array_equal(read_encoded(data, preprocessing(2, 2)), TURNED[orientation])
 
 
+@pytest.mark.parametrize("block", [b"", b"no TIFF", exif(6)[:14]], ids=["empty", "other", "cut"])
+def test_unreadable_exif_turns_nothing(block: bytes) -> None:
+    data = tagged_png(Image.fromarray(CORNERS), (b"eXIf", block))
+
+    np.testing.assert_array_equal(read_encoded(data, preprocessing(2, 2)), CORNERS)
+
+
 def test_orientation_that_does_not_exist_turns_nothing() -> None:
     data = encode(Image.fromarray(CORNERS), exif=exif(77))
 

@@ -1,5 +1,6 @@
 """Folders and tar files of the user's pictures, valid and broken."""
 
+import io
 import tarfile
 from pathlib import Path
 
@@ -73,6 +74,14 @@ def test_a_turned_photo_is_put_upright(tmp_path: Path) -> None:
     picture = load(str(tmp_path), "test", height=8, width=4).images[0, ..., 0]
 
     assert picture[:3].min() > 200 and picture[5:].max() < 50
+
+
+def test_unreadable_exif_turns_nothing() -> None:
+    pixels = np.array([[255, 0], [100, 50]], np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", exif=b"no TIFF")
+
+    np.testing.assert_array_equal(read_picture(file, (2, 2), 1)[..., 0], pixels)
 
 
 def test_unreadable_files_are_all_named(shapes: Path) -> None:
