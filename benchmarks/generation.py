@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.lib import charts, encoder_decoders, harness, load, servers
+from benchmarks.lib import charts, harness, load, servers
 from benchmarks.lib.generation_report import (
     ONE,
     SATURATED,
@@ -35,13 +35,17 @@ from benchmarks.lib.generation_report import (
     Work,
     Workload,
     case_of,
-    curves,
     latencies,
     report,
 )
 from benchmarks.lib.harness import Rival, Run
 from benchmarks.lib.load_generator import Schedule
 from benchmarks.lib.servers import Server
+from weir.export.runs.publishing import publish_run
+from weir.training.run_directory import part_of, read_record
+from weir.training.seq2seq.experiment import load_sides, load_test
+from weir.training.seq2seq.packed import encode
+from weir.training.seq2seq.recipes import Seq2SeqRecipe
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.25, 1.5)
 MAX_ROWS = 32
@@ -67,23 +71,33 @@ def main() -> None:
         workload = make_workload(path, given.models)
         found = take_turns(given.models, workload, given.rounds, given.shares, given.seconds)
         report(workload, found)
-        panels[workload.model] = curves(found, given.shares)
+        panels[workload.model] = [run for run in found if run.case != SATURATED]
         runs += [replace(each, case=f"{workload.model}, {each.case}") for each in found]
     harness.write(given.json, environment, runs)
     if given.picture:
         charts.curves(
-            given.picture, panels, x_label="calls a second", y_label="latency, ms: p50 and p99"
+            given.picture,
+            panels,
+            rivals=(ONE, WHOLE, STEPS),
+            x="rate_per_s",
+            figures={"p50_ms": "-", "p99_ms": "--"},
+            labels=("calls a second", "latency, ms: p50 and p99"),
         )
 
 
 def make_workload(run: Path, models: Path) -> Workload:
-    """A run's bundle, published if it is absent, and its test sources."""
-    model = encoder_decoders.make_bundle(run, models)
+    """A run's bundle, published if it is absent, and its test sources up to training's limit."""
+    if not (models / run.name).exists():
+        publish_run(run, to=models, name=run.name)
+    record = read_record(run)
+    most = part_of(record, Seq2SeqRecipe).source.most_tokens
+    rows = encode(load_test(record).sources, load_sides(run).source, run.name)
     bodies = [
-        load.infer_body(model, tokens=each[np.newaxis], lengths=np.array([len(each)]))
-        for each in encoder_decoders.sources(run)
+        load.infer_body(run.name, tokens=np.array([row], np.int64), lengths=np.array([len(row)]))
+        for row in rows
+        if len(row) <= most
     ]
-    return Workload(model, bodies)
+    return Workload(run.name, bodies)
 
 
 def schedule_of(

@@ -13,7 +13,6 @@ The first run makes the bundles, which takes two minutes and 490 MB under `.benc
 """
 
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +23,7 @@ from benchmarks.lib import alexnet, harness, load, servers
 from benchmarks.lib.harness import Column, Run, console
 from benchmarks.lib.http2 import framed
 from benchmarks.lib.load import MODEL_INFER, Load
-from benchmarks.lib.machine import raw_session
+from benchmarks.lib.raw import raw_session, speed
 from weir.protocol import tasks_pb2
 
 RAW, FORMS = "raw ONNX Runtime", ("UINT8", "FP32", "JPEG")
@@ -32,7 +31,7 @@ STREAMS = 16
 TARGET = "target 0.95"
 COLUMNS = (
     Column("request bytes", "request_bytes"),
-    Column("rows/s", "calls_per_s", ".1f"),
+    Column("rows/s", "rows_per_s", ".1f"),
     Column("of raw", "of_raw", ".3f", "median"),
     Column("p50 ms", "p50_ms", ".0f", "median"),
     Column("p99 ms", "p99_ms", ".0f", "median"),
@@ -65,7 +64,7 @@ def main() -> None:
         runner = RawRunner(given.models, threads)
         swept = sweep(runner, seconds * _SWEEP_SHARE, given.rounds)
         medians = {
-            run.case: harness.spread(swept, RAW, run.case, "calls_per_s").median for run in swept
+            run.case: harness.spread(swept, RAW, run.case, "rows_per_s").median for run in swept
         }
         best = _BATCHES[[*medians.values()].index(max(medians.values()))]
         console.print(harness.table(swept, COLUMNS[1:2], title=f"{threads} thread(s)"))
@@ -78,7 +77,7 @@ def main() -> None:
     compared = [run for run in runs if "batches" not in run.case]
     console.print(harness.table(compared, COLUMNS))
     for case in dict.fromkeys(run.case for run in compared):
-        harness.print_ratio(runs, "calls_per_s", case=case, of="UINT8", to=RAW, target=TARGET)
+        harness.print_ratio(runs, "rows_per_s", case=case, of="UINT8", to=RAW, target=TARGET)
     harness.write(given.json, environment, runs)
 
 
@@ -92,19 +91,8 @@ class RawRunner:
         self._pictures = np.stack([pictures[row % len(pictures)] for row in range(max(_BATCHES))])
 
     def run(self, rows: int, seconds: float) -> dict[str, float]:
-        """Run one batch repeatedly, after one unmeasured run."""
-        inputs = {"image": self._pictures[:rows]}
-        self._session.run(None, inputs)
-        runs, cpu_s, started_s = 0, time.process_time(), time.perf_counter()
-        while (elapsed_s := time.perf_counter() - started_s) < seconds or not runs:
-            self._session.run(None, inputs)
-            runs += 1
-        cpu_us = (time.process_time() - cpu_s) / (runs * rows) * 1e6
-        return {
-            "calls_per_s": runs * rows / elapsed_s,
-            "cpu_us": cpu_us,
-            "mean_batch_rows": rows,
-        }
+        """The speed with batches of this many rows."""
+        return speed(self._session, {"image": self._pictures[:rows]}, rows, seconds)
 
 
 def sweep(runner: RawRunner, seconds: float, rounds: int) -> list[Run]:
@@ -132,8 +120,9 @@ def measure(
                 form,
                 {
                     **asdict(outcome),
+                    "rows_per_s": outcome.calls_per_s,
                     "request_bytes": shaped.body.stat().st_size,
-                    "of_raw": outcome.calls_per_s / raw["calls_per_s"],
+                    "of_raw": outcome.calls_per_s / raw["rows_per_s"],
                 },
             )
 

@@ -14,7 +14,6 @@ for a row at that run's mean batch size.
 
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -23,10 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.lib import charts, harness, load, mlserver, servers, triton
-from benchmarks.lib.answer_check import check_answers
 from benchmarks.lib.harness import Column, Rival, Run, console
 from benchmarks.lib.load import MODEL_INFER, Load
-from benchmarks.lib.machine import raw_session
+from benchmarks.lib.raw import check_answers, raw_session, speed
 from benchmarks.lib.servers import Server
 
 MODEL = "lenet5"
@@ -108,17 +106,11 @@ def shapes_of(rival: Rival, shapes: Sequence[tuple[int, int]]) -> list[tuple[int
 
 def measure_raw(graph: Path) -> dict[int, float]:
     """Microseconds per row of raw ONNX Runtime, one thread, by batch size: the best of 30."""
-    session = raw_session(graph, threads=1)
-    result = {}
+    session, result = raw_session(graph, threads=1), {}
     for rows in _BATCHES:
         image = np.random.default_rng(0).integers(0, 256, (rows, 28, 28, 1), np.uint8)
-        times = []
-        for _ in range(30):
-            started_s = time.perf_counter()
-            for _ in range(10):
-                session.run(None, {"image": image})
-            times.append((time.perf_counter() - started_s) / 10)
-        result[rows] = min(times) / rows * 1e6
+        rates = [speed(session, {"image": image}, rows, 0.01)["rows_per_s"] for _ in range(30)]
+        result[rows] = 1e6 / max(rates)
     return result
 
 

@@ -27,9 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.lib import charts, harness, load, servers, tagger, triton
-from benchmarks.lib.answer_check import check_answers
 from benchmarks.lib.harness import Column, Rival, Run, console
 from benchmarks.lib.load_generator import Schedule
+from benchmarks.lib.raw import check_answers
 from benchmarks.lib.servers import Server
 from weir.bundle.reader import MODEL
 

@@ -11,8 +11,9 @@ import shutil
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,9 @@ from numpy.typing import NDArray
 
 from benchmarks.lib import harness
 from benchmarks.lib.harness import console
-from benchmarks.lib.machine import raw_session
+from benchmarks.lib.raw import raw_session
 from benchmarks.lib.servers import Server, serving
-from weir import Answer, Client
+from weir import Client
 from weir.bundle.reader import MODEL, read
 from weir.bundle.sequences import ValueRange
 
@@ -68,24 +69,14 @@ def main() -> None:
 def watch(server: Server, name: str, requests: Iterator[Inputs], count: int) -> list[float]:
     """Memory after loading, after the warm-up, and after every thousand of `count` requests."""
     sizes_mib = [resident_mib(server.pid)]
-    with Client(server.target) as client:
+    with Client(server.target) as client, ThreadPoolExecutor(IN_FLIGHT) as threads:
         for start in range(-WARM_UP, count, 1000):
             number = min(1000, count - start)
-            send(client, name, islice(requests, number))
+            answers = threads.map(partial(client.infer, name), islice(requests, number))
+            deque(answers, maxlen=0)
             sizes_mib.append(resident_mib(server.pid))
             console.print(f"{start + number:6} requests: {sizes_mib[-1]:.1f} MiB")
     return sizes_mib
-
-
-def send(client: Client, name: str, requests: Iterable[Inputs]) -> None:
-    """Send the requests, 16 at a time, and wait for their answers."""
-    waiting: deque[Future[Answer]] = deque()
-    for inputs in requests:
-        if len(waiting) == IN_FLIGHT:
-            waiting.popleft().result()
-        waiting.append(client.submit(name, inputs))
-    for answer in waiting:
-        answer.result()
 
 
 def resident_mib(pid: int) -> float:

@@ -9,17 +9,15 @@ turns, round by round.
 """
 
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from benchmarks.lib import harness
 from benchmarks.lib.harness import Column, Run, console
-from benchmarks.lib.machine import raw_session
+from benchmarks.lib.raw import raw_session, speed
 from weir.bundle.contract import Contract
 from weir.bundle.reader import MODEL, Bundle, read
 
@@ -46,9 +44,9 @@ def main() -> None:
             if (right := accuracy(bundle.contract)) is not None:
                 figures["accuracy"] = right
             for rows in BATCHES:
-                rate = run(session, golden_rows(bundle, rows), rows, seconds)
+                measured = speed(session, golden_rows(bundle, rows), rows, seconds)
                 name = f"{path}, {bundle.contract.precision}"
-                runs.append(Run(name, f"batch {rows}", number, {**figures, "rows_per_s": rate}))
+                runs.append(Run(name, f"batch {rows}", number, {**figures, **measured}))
     console.print(harness.table(runs, COLUMNS))
     harness.write(given.json, environment, runs)
 
@@ -59,18 +57,6 @@ def golden_rows(bundle: Bundle, rows: int) -> dict[str, NDArray[Any]]:
     if golden is None:
         sys.exit("expected a bundle with golden rows")
     return {name: array[np.arange(rows) % len(array)] for name, array in golden.inputs.items()}
-
-
-def run(
-    session: ort.InferenceSession, inputs: dict[str, NDArray[Any]], rows: int, seconds: float
-) -> float:
-    """Rows a second."""
-    session.run(None, inputs)
-    runs, started_s = 0, time.perf_counter()
-    while (passed_s := time.perf_counter() - started_s) < seconds:
-        session.run(None, inputs)
-        runs += 1
-    return runs * rows / passed_s
 
 
 def accuracy(contract: Contract) -> float | None:

@@ -33,7 +33,7 @@ from benchmarks.lib.harness import Column, Run, console
 from benchmarks.lib.http2 import messages
 from benchmarks.lib.load import MODEL_INFER
 from benchmarks.lib.load_generator import Record, Schedule
-from benchmarks.lib.machine import raw_session
+from benchmarks.lib.raw import raw_session
 from benchmarks.lib.servers import Server
 from benchmarks.memory import MOST_GROWTH, resident_mib
 from weir import Client

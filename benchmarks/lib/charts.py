@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -11,22 +10,6 @@ from matplotlib.figure import Figure
 from benchmarks.lib.harness import Run, Spread, spread
 
 _INCHES, _DPI = (10.0, 4.5), 120
-
-
-class Point(NamedTuple):
-    """One point of a curve, with its spread over the rounds."""
-
-    x: float
-    y: Spread
-
-
-class Curve(NamedTuple):
-    """A curve through points; related curves share a colour."""
-
-    name: str
-    points: Sequence[Point]
-    colour: int
-    is_dashed: bool
 
 
 def bars(
@@ -39,12 +22,7 @@ def bars(
 ) -> None:
     """Bar chart: a panel per figure, a group per case, a bar per rival; whiskers show the range.
 
-    Args:
-        path: of the PNG.
-        runs: the measurements.
-        rivals: in the order of a group.
-        cases: in the order of the groups.
-        figures: the axis title of each panel by figure.
+    `figures` gives each figure's axis title.
     """
     picture, panels = _panels(len(figures))
     width, measured = 0.8 / len(rivals), {(run.rival, run.case) for run in runs}
@@ -68,24 +46,38 @@ def bars(
 
 
 def curves(
-    path: Path, panels: Mapping[str, Sequence[Curve]], *, x_label: str, y_label: str
+    path: Path,
+    panels: Mapping[str, Sequence[Run]],
+    *,
+    rivals: Sequence[str],
+    x: str,
+    figures: Mapping[str, str],
+    labels: tuple[str, str],
 ) -> None:
-    """Line chart: a panel per title with its curves; the y axis is logarithmic."""
+    """Line chart: a panel per title, a colour per rival; the y axis is logarithmic.
+
+    Args:
+        x: the figure of the x axis, whose median counts.
+        figures: the line style of each figure of the y axis.
+        labels: of the two axes.
+    """
     picture, axes = _panels(len(panels))
-    for axis, (title, drawn) in zip(axes, panels.items(), strict=True):
-        for curve in drawn:
-            heights = [point.y for point in curve.points]
-            axis.errorbar(
-                [point.x for point in curve.points],
-                [each.median for each in heights],
-                yerr=_whiskers(heights),
-                marker="o",
-                capsize=2,
-                label=curve.name,
-                color=f"C{curve.colour}",
-                linestyle="--" if curve.is_dashed else "-",
-            )
-        axis.set(title=title, xlabel=x_label, ylabel=y_label, yscale="log")
+    for axis, (title, runs) in zip(axes, panels.items(), strict=True):
+        for colour, rival in enumerate(rivals):
+            cases = dict.fromkeys(run.case for run in runs if run.rival == rival)
+            for figure, style in figures.items():
+                found = [spread(runs, rival, case, figure) for case in cases]
+                axis.errorbar(
+                    [spread(runs, rival, case, x).median for case in cases],
+                    [each.median for each in found],
+                    yerr=_whiskers(found),
+                    marker="o",
+                    capsize=2,
+                    label=f"{rival}, {figure}",
+                    color=f"C{colour}",
+                    linestyle=style,
+                )
+        axis.set(title=title, xlabel=labels[0], ylabel=labels[1], yscale="log")
         axis.legend()
     picture.savefig(path, dpi=_DPI)
 

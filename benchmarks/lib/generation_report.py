@@ -7,7 +7,6 @@ from typing import Self
 import numpy as np
 
 from benchmarks.lib import harness
-from benchmarks.lib.charts import Curve, Point
 from benchmarks.lib.harness import Column, Run, console
 from benchmarks.lib.http2 import messages
 from benchmarks.lib.load_generator import Record, Schedule
@@ -131,22 +130,3 @@ def report(workload: Workload, runs: Sequence[Run]) -> None:
     for rival in (WHOLE, ONE):
         differing, both = workload.differing(STEPS, rival)
         console.print(f"{STEPS} and {rival}: {differing} of {both} answers differ")
-
-
-def curves(runs: Sequence[Run], shares: Sequence[float]) -> list[Curve]:
-    """Chart of latency against load, p50 and p99 of each server."""
-    measured = {(run.rival, run.case) for run in runs}
-    drawn = []
-    for colour, rival in enumerate((ONE, WHOLE, STEPS)):
-        cases = [case_of(share) for share in shares if (rival, case_of(share)) in measured]
-        for figure in ("p50_ms", "p99_ms"):
-            points = [
-                Point(
-                    harness.spread(runs, rival, case, "rate_per_s").median,
-                    harness.spread(runs, rival, case, figure),
-                )
-                for case in cases
-            ]
-            name = f"{rival}, {figure.removesuffix('_ms')}"
-            drawn.append(Curve(name, points, colour, is_dashed=figure == "p99_ms"))
-    return drawn

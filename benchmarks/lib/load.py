@@ -27,10 +27,9 @@ from benchmarks.lib.load_generator import Record, Schedule
 from benchmarks.lib.servers import Server
 from weir.bench.plan import arrival_times_s
 from weir.bench.tally import percentile
-from weir.protocol import inference_pb2 as pb
+from weir.client.rpc import infer_request
 
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
-DATATYPES = {"uint8": "UINT8", "int64": "INT64", "float32": "FP32"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +93,7 @@ def require_h2load() -> None:
 
 def infer_body(model: str, **inputs: NDArray[Any]) -> bytes:
     """A framed `ModelInferRequest`."""
-    request = pb.ModelInferRequest(model_name=model)
-    for name, array in inputs.items():
-        request.inputs.add(name=name, datatype=DATATYPES[str(array.dtype)], shape=array.shape)
-        request.raw_input_contents.append(array.tobytes())
-    return framed(request.SerializeToString())
+    return framed(infer_request(model, inputs).SerializeToString())
 
 
 def send(server: Server, load: Load, calls: int) -> Sent:

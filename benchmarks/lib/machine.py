@@ -1,4 +1,4 @@
-"""The machine of a measurement, and raw ONNX Runtime on it."""
+"""The machine of a measurement."""
 
 import os
 import platform
@@ -16,16 +16,6 @@ def machine() -> str:
         f"{os.cpu_count()} cores {platform.machine()}, Python {platform.python_version()}, "
         f"grpcio {grpc.__version__}, onnxruntime {ort.__version__}, weir {version('weir')}"
     )
-
-
-def raw_session(graph: Path, threads: int) -> ort.InferenceSession:
-    """A session of raw ONNX Runtime with the options of `weir.server.runtime.session`."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4
-    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def busy_cores(seconds: float = 1.0) -> float:

@@ -156,7 +156,10 @@ def listening(
             raise
         finally:
             process.terminate()
-            _wait_stopped(process)
+            try:
+                process.wait(_STOPPED_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def free_ports(count: int) -> list[int]:
@@ -184,10 +187,3 @@ def _are_ready(client: Client, names: Sequence[str]) -> bool:
         return all(client.model_ready(name) for name in names)
     except WeirError:
         return False
-
-
-def _wait_stopped(process: "subprocess.Popen[bytes]") -> None:
-    try:
-        process.wait(_STOPPED_WITHIN_S)
-    except subprocess.TimeoutExpired:
-        process.kill()

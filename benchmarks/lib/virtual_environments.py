@@ -16,15 +16,7 @@ def default_folder() -> Path:
 
 
 def make(folder: Path, installs: Sequence[Sequence[str]]) -> Path:
-    """A virtual environment of this Python; a complete one is reused.
-
-    Args:
-        folder: of the environment.
-        installs: the arguments of each `pip install`, in this order.
-
-    Returns:
-        its interpreter.
-    """
+    """The interpreter of an environment after these `pip install`s; a complete one is reused."""
     python = folder / "bin" / "python"
     done = folder / _DONE
     if done.exists():

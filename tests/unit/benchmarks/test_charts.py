@@ -1,8 +1,7 @@
 from pathlib import Path
 
 from benchmarks.lib import charts
-from benchmarks.lib.charts import Curve, Point
-from benchmarks.lib.harness import Run, Spread
+from benchmarks.lib.harness import Run
 
 PNG = b"\x89PNG"
 
@@ -27,14 +26,15 @@ def test_bars_are_drawn_of_what_was_measured(tmp_path: Path) -> None:
 
 
 def test_curves_are_drawn_also_of_servers_without_a_point(tmp_path: Path) -> None:
-    point = Point(10.0, Spread(2.0, 1.0, 3.0))
-    drawn = [
-        Curve("steps, p50", [point], 0, is_dashed=False),
-        Curve("one, p50", [], 1, is_dashed=False),
-    ]
+    runs = [Run("steps", "load 1", number, {"rate": 10.0, "p50": 2.0}) for number in range(3)]
 
     charts.curves(
-        tmp_path / "curves.png", {"pronounce": drawn}, x_label="calls a second", y_label="ms"
+        tmp_path / "curves.png",
+        {"pronounce": runs},
+        rivals=["steps", "one"],
+        x="rate",
+        figures={"p50": "-"},
+        labels=("calls a second", "ms"),
     )
 
     assert (tmp_path / "curves.png").read_bytes().startswith(PNG)
