@@ -266,12 +266,7 @@ def _choose_provider(settings: Settings) -> str:
 
 
 def _open_transport(settings: Settings, handlers: Handlers) -> Transport:
-    """Bind the transport of the settings; `auto` is the fastest that works.
-
-    Raises:
-        ConfigError: the transport cannot be used with the installed grpcio.
-        PortUnavailable: the address cannot be bound.
-    """
+    """Bind the transport of the settings; `auto` is the fastest that works."""
     address = f"{settings.host}:{settings.port}"
     limits = Limits(
         message_bytes=settings.max_message_bytes,
@@ -288,11 +283,7 @@ def _open_transport(settings: Settings, handlers: Handlers) -> Transport:
 
 
 def _open_metrics_http(settings: Settings, registry: CollectorRegistry) -> ScrapeServer:
-    """Serve /metrics.
-
-    Raises:
-        PortUnavailable: the address cannot be bound.
-    """
+    """Serve /metrics."""
     try:
         return metrics_http.listen(settings.metrics_port, settings.host, registry)
     except OSError as error:

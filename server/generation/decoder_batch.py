@@ -52,7 +52,6 @@ class Row:
         on_token: called with each token; only for one hypothesis without a beam.
         hypotheses: best first, once it is done.
         first_step_s: when its first step ended, on the engine's clock.
-        sent_bytes: of messages with its tokens.
     """
 
     number: int
@@ -65,7 +64,6 @@ class Row:
     on_token: TokenCallback | None = None
     hypotheses: list[Hypothesis] = field(default_factory=list)
     first_step_s: float = 0.0
-    sent_bytes: int = 0
     _running: int = 0
 
     def start_searches(self, end: int) -> list[TokenSearch]:

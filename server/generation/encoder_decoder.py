@@ -212,11 +212,7 @@ class EncoderDecoderModel:
     def request(
         self, message: pb.ModelInferRequest, received: ReceivedRequest
     ) -> GenerationRequest:
-        """Decode and check a message; the request is not queued yet.
-
-        Raises:
-            InvalidRequest: the message does not fit the model.
-        """
+        """Decode and check a message; the request is not queued yet."""
         search = read_parameters(message.parameters)
         self.check_search(search)
         decoded = request_decoder.decode_request(

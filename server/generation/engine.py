@@ -101,12 +101,7 @@ class Engine:
         return self._queue.load()
 
     def submit(self, request: GenerationRequest) -> None:
-        """Queue a request.
-
-        Raises:
-            Overloaded: its rows do not fit into the queue.
-            Draining: the engine is closed.
-        """
+        """Queue a request; see `ReadyRequest.submit`."""
         with self._condition:
             self._queue.put(request)
             self._condition.notify()

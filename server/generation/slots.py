@@ -122,7 +122,10 @@ class Slots:
             self._lay_out(_rounded(length))
         slots = list(range(self.used, self.used + count))
         for name, value in memory.items():
-            array = self._arrays.get(name) or self._add(name, value)
+            if name not in self._arrays:
+                self._arrays[name] = _SlotArray(value, self.capacity, self._padding.get(name))
+                self._arrays[name].lay_out(self.time, 0)
+            array = self._arrays[name]
             for slot in slots:
                 array.put(slot, value)
         self._previous[slots] = self._decoding.begin
@@ -172,12 +175,6 @@ class Slots:
         self._previous[slots] = tokens
         for name, output in self._decoding.from_step.items():
             self._arrays[name].data[slots] = outputs[output][parents]
-
-    def _add(self, name: str, first: Array) -> _SlotArray:
-        array = _SlotArray(first, self.capacity, self._padding.get(name))
-        array.lay_out(self.time, 0)
-        self._arrays[name] = array
-        return array
 
     def _lay_out(self, time: int) -> None:
         for array in self._arrays.values():

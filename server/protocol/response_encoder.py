@@ -6,7 +6,7 @@ than a message may be raises ResponseTooLarge.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +46,7 @@ class Output:
     array: Array
 
 
-@dataclass(frozen=True, slots=True)
-class RequestedOutput:
+class RequestedOutput(NamedTuple):
     """An output that a request asks for; with `classes` set, its best classes as text."""
 
     name: str
@@ -95,9 +94,14 @@ class ResponseEncoder:
 
         `labels` holds one text a class, by output.
         """
-        return self.encode(
-            request_id, [_output(each, outputs[each.name], labels) for each in requested]
-        )
+        encoded = []
+        for name, datatype, classes in requested:
+            if classes is None:
+                encoded.append(Output(name, datatype, outputs[name]))
+            else:
+                texts = classify(outputs[name], classes, labels.get(name))
+                encoded.append(Output(name, "BYTES", texts))
+        return self.encode(request_id, encoded)
 
     def checked(self, message: bytes) -> bytes:
         """The bytes of any response of the model, unless a client would refuse to read them."""
@@ -114,15 +118,6 @@ class ResponseEncoder:
         if len(self._prefixes) >= _MAX_REMEMBERED:
             self._prefixes.clear()
         return self._prefixes.setdefault(key, response.SerializeToString())
-
-
-def _output(
-    requested: RequestedOutput, array: Array, labels: Mapping[str, Sequence[str]]
-) -> Output:
-    if requested.classes is None:
-        return Output(requested.name, requested.datatype, array)
-    texts = classify(array, requested.classes, labels.get(requested.name))
-    return Output(requested.name, "BYTES", texts)
 
 
 def as_streamed(response: bytes, *, is_final: bool = True) -> bytes:

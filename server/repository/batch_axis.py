@@ -181,7 +181,9 @@ def _check_runs(
         _check_counts(together, len(batch))
         for place, number in enumerate(batch):
             for spec in outputs:
-                tolerance = _tolerance(spec.datatype, session.provider)
+                # Without a tolerance, values must be equal.
+                is_tf32 = spec.datatype == "FP32" and session.provider == "cuda"
+                tolerance = _TF32_TOLERANCE if is_tf32 else _TOLERANCES.get(spec.datatype)
                 own = together[spec.name][place : place + 1]
                 if not _is_equal(spec.datatype, alone[number][spec.name], own, tolerance):
                     raise _UnprovedError(
@@ -276,13 +278,6 @@ def _values(
 def _bf16(values: NDArray[np.float32]) -> Array:
     """The upper half of each number's bits."""
     return (values.view(np.uint32) >> 16).astype(np.uint16)
-
-
-def _tolerance(datatype: str, provider: str) -> float | None:
-    """The tolerance relative to the greatest value; None if values must be equal."""
-    if datatype == "FP32" and provider == "cuda":
-        return _TF32_TOLERANCE
-    return _TOLERANCES.get(datatype)
 
 
 def _is_equal(datatype: str, alone: Array, together: Array, tolerance: float | None) -> bool:

@@ -99,14 +99,20 @@ def replay_pair(pair: EncoderDecoder, golden: Golden | None, max_rows: int) -> N
         raise ModelLoadError("the bundle has no recorded outputs of the pair")
     check_inputs(golden, pair.encoder.signature, pair.encoder.rules)
     tokens, counts = golden.outputs[OUTPUT_TOKENS], golden.outputs[OUTPUT_LENGTHS]
-    _check_tokens(tokens, counts, len(next(iter(golden.inputs.values()))))
+    rows = len(next(iter(golden.inputs.values())))
+    # Tokens are (rows, steps), counts (rows,).
+    if tokens.shape[:-1] != (rows,) or counts.shape != (rows,) or counts.dtype.kind not in "iu":
+        raise ModelLoadError(
+            f"golden outputs: expected tokens and lengths of {rows} rows, got "
+            f"{tokens.dtype} {tokens.shape} and {counts.dtype} {counts.shape}"
+        )
     together = pair.rows(golden.inputs, SearchParameters())
     _decode(pair.decoder_batch(min(max_rows, max(2, len(together) // 2))), together)
     alone = pair.rows(golden.inputs, SearchParameters())
     for row in alone:
         _decode(pair.decoder_batch(1), [row])
-    for how, rows in (("together", together), ("alone", alone)):
-        for row in rows:
+    for how, decoded in (("together", together), ("alone", alone)):
+        for row in decoded:
             expected = tokens[row.number, : counts[row.number]].tolist()
             actual = list(row.hypotheses[0].tokens)
             if actual != expected:
@@ -190,15 +196,6 @@ def _tolerance(contract: Contract, provider: str) -> Tolerance:
         absolute=max(own.absolute, _OTHER_PROVIDER.absolute),
         relative=max(own.relative, _OTHER_PROVIDER.relative),
     )
-
-
-def _check_tokens(tokens: Array, counts: Array, rows: int) -> None:
-    """Check the recorded tokens, (rows, steps), and their lengths, (rows,)."""
-    if tokens.shape[:-1] != (rows,) or counts.shape != (rows,) or counts.dtype.kind not in "iu":
-        raise ModelLoadError(
-            f"golden outputs: expected tokens and lengths of {rows} rows, got "
-            f"{tokens.dtype} {tokens.shape} and {counts.dtype} {counts.shape}"
-        )
 
 
 def _decode(batch: DecoderBatch, rows: Sequence[Row]) -> None:

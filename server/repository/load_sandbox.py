@@ -168,19 +168,15 @@ def main() -> None:
     # Other output goes where standard error goes.
     results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    _lower_priority()
-    result = _load(job)
-    results.write(json.dumps({key: text[-_MOST_TEXT:] for key, text in result.items()}))
-    results.flush()
-    os._exit(0)
-
-
-def _lower_priority() -> None:
-    """Let other processes run first, and be killed first if memory runs out."""
+    # Other processes run first, and if memory runs out, this one is killed first.
     if hasattr(os, "nice"):
         os.nice(_NICENESS)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
+    result = _load(job)
+    results.write(json.dumps({key: text[-_MOST_TEXT:] for key, text in result.items()}))
+    results.flush()
+    os._exit(0)
 
 
 def _end_with_parent() -> None:

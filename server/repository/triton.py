@@ -181,13 +181,19 @@ def parse(data: bytes, model_name: str) -> TritonConfig:
     _check_supported(config, found, model_name)
     max_batch_size = _within("max_batch_size", config.max_batch_size, 0, _MAX_ROWS)
     is_sized = config.HasField("max_batch_size") or bool(config.input or config.output)
+    delay_us = _within(
+        "dynamic_batching.max_queue_delay_microseconds",
+        config.dynamic_batching.max_queue_delay_microseconds,
+        0,
+        _MAX_DELAY_US,
+    )
     providers = (_PROVIDERS.get(group.kind) for group in config.instance_group)
     return TritonConfig(
         max_batch_size=max_batch_size if is_sized else None,
         inputs=_tensors("input", config.input),
         outputs=_tensors("output", config.output),
         file=_file("default_model_filename", config.default_model_filename) or reader.MODEL,
-        max_queue_delay_s=_delay_s(config),
+        max_queue_delay_s=delay_us / 1e6 if delay_us else None,
         instances=_instances(config.instance_group),
         providers=frozenset(provider for provider in providers if provider is not None),
         policy=_policy(config.version_policy),
@@ -382,14 +388,6 @@ def _tensors(
     return tuple(tensors.values())
 
 
-def _delay_s(config: pb.ModelConfig) -> float | None:
-    field = "dynamic_batching.max_queue_delay_microseconds"
-    delay_us = _within(
-        field, config.dynamic_batching.max_queue_delay_microseconds, 0, _MAX_DELAY_US
-    )
-    return delay_us / 1e6 if delay_us else None
-
-
 def _instances(groups: Sequence[pb.ModelInstanceGroup]) -> int | None:
     """A group without a count is one instance."""
     if not groups:
@@ -478,7 +476,11 @@ def _narrow(
         return spec
     first = () if batch is None else spec.axes[:1]
     axes = spec.axes[len(first) :]
-    if len(axes) != len(dims) or not all(map(_fits, dims, axes)):
+    if len(axes) != len(dims) or any(
+        size not in (-1, axis)
+        for size, axis in zip(dims, axes, strict=True)
+        if isinstance(axis, int)
+    ):
         expected = list(spec.wire_shape()[len(first) :])
         besides = " without the batch axis" if first else " without a batch axis"
         raise _failed(
@@ -488,10 +490,6 @@ def _narrow(
         axis if size == -1 else size for size, axis in zip(dims, axes, strict=True)
     )
     return replace(spec, axes=(*first, *own))
-
-
-def _fits(size: int, axis: Axis) -> bool:
-    return size == -1 or not isinstance(axis, int) or size == axis
 
 
 def _sizes(free: Sequence[TensorSpec], narrowed: Sequence[TensorSpec]) -> dict[str, int]:

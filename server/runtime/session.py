@@ -11,6 +11,7 @@ Rules:
 
 import ctypes
 import logging
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -187,9 +188,15 @@ class Session:
                 if spec.datatype == "BF16"
                 else ort.OrtValue.ortvalue_from_numpy(array)
             )
+
+        def bits(value: ort.OrtValue) -> Array:
+            shape = value.shape()
+            raw = ctypes.string_at(value.data_ptr(), 2 * math.prod(shape))
+            return np.frombuffer(raw, "<u2").reshape(shape)
+
         results = self._session.run_with_ort_values(self._output_names, values)
         return [
-            _bits(value) if spec.datatype == "BF16" else value.numpy()
+            bits(value) if spec.datatype == "BF16" else value.numpy()
             for spec, value in zip(self.outputs, results, strict=True)
         ]
 
@@ -231,13 +238,6 @@ def _source(graph: bytes) -> Iterator[str | bytes]:
         file.write(graph)
         file.flush()
         yield f"/proc/self/fd/{file.fileno()}"
-
-
-def _bits(value: ort.OrtValue) -> Array:
-    shape = value.shape()
-    count = int(np.prod(shape))
-    raw = ctypes.string_at(value.data_ptr(), count * 2)
-    return np.frombuffer(raw, "<u2").reshape(shape)
 
 
 def _specs(what: str, nodes: Sequence[Any]) -> list[TensorSpec]:

@@ -208,12 +208,7 @@ class Scheduler:
         return self._queue.load()
 
     def submit(self, request: InferRequest) -> None:
-        """Queue a request.
-
-        Raises:
-            Overloaded: its rows do not fit into the queue.
-            Draining: the scheduler is closed.
-        """
+        """Queue a request; see `ReadyRequest.submit`."""
         with self._condition:
             self._queue.put(request)
             if self._idle_threads:

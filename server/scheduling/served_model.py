@@ -54,11 +54,7 @@ class ServedModel:
     is_decoupled: bool = False
 
     def request(self, message: pb.ModelInferRequest, received: ReceivedRequest) -> InferRequest:
-        """Decode and check a message; the request is not queued yet.
-
-        Raises:
-            InvalidRequest: the message does not fit the model.
-        """
+        """Decode and check a message; the request is not queued yet."""
         decoded = request_decoder.decode_request(
             message,
             self.signature,

@@ -106,21 +106,18 @@ class InferStream:
             self._open_requests += payload is not None
         if payload is not None:
             reply = _StreamReply(self, payload)
+            intercepted: Reply = reply
+            if self._intercept is not None:
+                intercepted = self._intercept(self._call, reply, len(payload))
+                reply.record = intercepted.record
             self._admit(
                 payload,
-                self._intercepted(reply, len(payload)),
+                intercepted,
                 self._call.time_left_s(),
                 lambda cancel: self._admitted(reply, cancel),
                 reply.send_part,
             )
         self._continue()
-
-    def _intercepted(self, reply: "_StreamReply", request_bytes: int) -> Reply:
-        if self._intercept is None:
-            return reply
-        intercepted = self._intercept(self._call, reply, request_bytes)
-        reply.record = intercepted.record
-        return intercepted
 
     def _admitted(self, reply: "_StreamReply", cancel: Callable[[], None]) -> None:
         with self._lock:

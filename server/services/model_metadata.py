@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from weir.protocol import inference_pb2 as pb
 from weir.protocol import model_config_pb2 as config_pb
 from weir.protocol.datatypes import DATATYPES
-from weir.server.runtime.signature import Signature, TensorSpec
+from weir.server.runtime.signature import TensorSpec
 from weir.server.scheduling.request import Model
 from weir.server.telemetry.model_stats import Duration, ModelStats
 
@@ -36,7 +36,15 @@ def config(model: Model, versions: Sequence[str] = ()) -> config_pb.ModelConfig:
         backend="onnxruntime",
         default_model_filename=model.file,
         max_batch_size=model.policy.max_rows if has_rows else 0,
-        input=[_input(spec, model.signature) for spec in model.signature.inputs.values()],
+        input=[
+            config_pb.ModelInput(
+                name=spec.name,
+                data_type=_config_type(spec),
+                dims=_dims(spec, has_rows=has_rows),
+                optional=spec.name in model.signature.optional,
+            )
+            for spec in model.signature.inputs.values()
+        ],
         output=[
             config_pb.ModelOutput(
                 name=spec.name,
@@ -105,15 +113,6 @@ def statistics(stats: ModelStats) -> pb.ModelStatistics:
 def _tensor(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
     return pb.ModelMetadataResponse.TensorMetadata(
         name=spec.name, datatype=spec.datatype, shape=spec.wire_shape()
-    )
-
-
-def _input(spec: TensorSpec, signature: Signature) -> config_pb.ModelInput:
-    return config_pb.ModelInput(
-        name=spec.name,
-        data_type=_config_type(spec),
-        dims=_dims(spec, has_rows=signature.has_rows),
-        optional=spec.name in signature.optional,
     )
 
 

@@ -52,22 +52,14 @@ def tag(model: Model) -> Preprocess:
 
 
 def tokenizer_of(name: str, tokenizer: Tokenizer | None) -> Tokenizer:
-    """The tokenizer of a model.
-
-    Raises:
-        InvalidRequest: it has none.
-    """
+    """The tokenizer of a model."""
     if tokenizer is None:
         raise InvalidRequest(f"model {name!r} takes no texts: its bundle has no tokenisation")
     return tokenizer
 
 
 def tokenize(text: pb.Text, tokenizer: Tokenizer) -> TokenizedText:
-    """Tokenize a text that is whole, or split into tokens.
-
-    Raises:
-        InvalidRequest: see `Tokenizer`.
-    """
+    """Tokenize a text that is whole, or split into tokens."""
     match text.WhichOneof("content"):
         case "text":
             return tokenizer.tokenize(text.text)
@@ -162,11 +154,7 @@ def _tokenize_all(texts: Sequence[pb.Text], tokenizer: Tokenizer) -> list[Tokeni
 
 
 def _scored_output(model: ServedModel, axes: Sequence[str]) -> str:
-    """The output with a score for each class: `probabilities`, one with labels, or `logits`.
-
-    Raises:
-        InvalidRequest: no such output has floats and these axes.
-    """
+    """The output with a score for each class: `probabilities`, one with labels, or `logits`."""
     for name in (PROBABILITIES, *model.labels, "logits"):
         spec = model.signature.outputs.get(name)
         if spec is not None and spec.datatype in _FLOATS and len(spec.axes) == len(axes):
