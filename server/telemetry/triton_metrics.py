@@ -64,7 +64,8 @@ COUNTERS: Readers[ModelStats] = {
         "nv_inference_compute_infer_duration_us", "untyped", MODEL, "microseconds",
         "Total time of model runs. A batch's time counts once per request; "
         "for an encoder-decoder, a step's time counts once per active row.",
-        "more traffic. If it rises faster than the request count: larger batches, or a slower machine.",
+        "more traffic. If it rises faster than the request count: larger batches, or a slower "
+        "machine.",
     ): lambda stats: 1e6 * stats.requests_infer_s,
     Family(
         "nv_inference_compute_output_duration_us", "untyped", MODEL, "microseconds",
