@@ -6,7 +6,6 @@ flight. A single caller would wait as long each time, so measure it with many ca
 """
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -38,37 +37,28 @@ def serving(work: Path, models: Path, name: str, *, max_rows: int) -> Iterator[S
     )
     grpc, metrics, http = free_ports(3)
     with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder) / "models"
-        home.mkdir()
+        home = Path(folder)
         shutil.copy(models / name / "1" / MODEL, home / MODEL)
         shutil.copy(_RIVAL, home / _RIVAL.name)
-        (home / "settings.json").write_text(json.dumps(_settings(grpc, metrics, http)))
-        (home / "model-settings.json").write_text(json.dumps(model_settings(name, max_rows)))
+        settings = {
+            "debug": False,
+            "host": "127.0.0.1",
+            "grpc_port": grpc,
+            "http_port": http,
+            "metrics_port": metrics,
+            "parallel_workers": 0,
+        }
+        model_settings = {
+            "name": name,
+            "implementation": f"{_RIVAL.stem}.OnnxRuntime",
+            "parameters": {"uri": f"./{MODEL}"},
+            "max_batch_size": max_rows,
+            "max_batch_time": _MAX_BATCH_TIME_S,
+        }
+        (home / "settings.json").write_text(json.dumps(settings))
+        (home / "model-settings.json").write_text(json.dumps(model_settings))
         command = [str(python.parent / "mlserver"), "start", str(home)]
         with listening(
-            command, [name], target=f"127.0.0.1:{grpc}", metrics=f"127.0.0.1:{metrics}",
-            counters=COUNTERS, environment=os.environ, log=Path(folder) / "log",
-        ) as running:  # fmt: skip
+            command, [name], port=grpc, metrics_port=metrics, counters=COUNTERS, log=home / "log"
+        ) as running:
             yield running
-
-
-def model_settings(name: str, max_rows: int) -> dict[str, object]:
-    """MLServer's settings of the model."""
-    return {
-        "name": name,
-        "implementation": f"{_RIVAL.stem}.OnnxRuntime",
-        "parameters": {"uri": f"./{MODEL}"},
-        "max_batch_size": max_rows,
-        "max_batch_time": _MAX_BATCH_TIME_S,
-    }
-
-
-def _settings(grpc: int, metrics: int, http: int) -> dict[str, object]:
-    return {
-        "debug": False,
-        "host": "127.0.0.1",
-        "grpc_port": grpc,
-        "http_port": http,
-        "metrics_port": metrics,
-        "parallel_workers": 0,
-    }

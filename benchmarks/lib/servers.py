@@ -120,7 +120,9 @@ def serving(
         sys.executable, "-m", module, str(models), *flags,
         "--port", "0", "--metrics-port", "0", "--provider", "cpu", "--log-level", "warning",
     ]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    # A replaced server may import gRPC core before `weir serve` sets this.
+    environment = {"GRPC_EXPERIMENTS": "-event_engine_listener", **os.environ}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
             line = process.stdout.readline() if process.stdout else ""
             places = dict(word.split("=") for word in line.split() if "=" in word)
@@ -137,16 +139,17 @@ def listening(
     command: Sequence[str],
     names: Sequence[str],
     *,
-    target: str,
-    metrics: str,
+    port: int,
+    metrics_port: int,
     counters: Counters,
-    environment: Mapping[str, str],
+    environment: Mapping[str, str] | None = None,
     log: Path,
 ) -> Iterator[Server]:
     """A server with given ports, once these models are ready; its output goes to `log`."""
+    target, metrics = f"127.0.0.1:{port}", f"127.0.0.1:{metrics_port}"
     with (
         log.open("w") as file,
-        subprocess.Popen(command, stdout=file, stderr=file, env=dict(environment)) as process,
+        subprocess.Popen(command, stdout=file, stderr=file, env=environment) as process,
     ):
         try:
             _wait_ready(target, names, process)

@@ -48,14 +48,7 @@ class Tensor:
 
 @contextmanager
 def serving(work: Path, models: Path, names: Sequence[str], *, max_rows: int) -> Iterator[Server]:
-    """Triton with the graphs of these bundles, once they are ready.
-
-    Args:
-        work: folder of its environment.
-        models: the repository of bundles.
-        names: of the models, version 1 of each.
-        max_rows: the batch size.
-    """
+    """Triton with version 1 of these bundles, once they are ready; `work` holds its environment."""
     packages = _install(work / "triton")
     grpc, metrics = free_ports(2)
     with tempfile.TemporaryDirectory() as folder:
@@ -71,8 +64,8 @@ def serving(work: Path, models: Path, names: Sequence[str], *, max_rows: int) ->
             "--disable-auto-complete-config", "--log-info=false",
         ]  # fmt: skip
         with listening(
-            command, names, target=f"127.0.0.1:{grpc}", metrics=f"127.0.0.1:{metrics}",
-            counters=COUNTERS, environment=_environment(packages), log=Path(folder) / "log",
+            command, names, port=grpc, metrics_port=metrics, counters=COUNTERS,
+            environment=_environment(packages), log=Path(folder) / "log",
         ) as running:  # fmt: skip
             yield running
 

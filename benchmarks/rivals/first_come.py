@@ -5,15 +5,14 @@
 This is the batching of a server that pads but ignores lengths. Nothing else differs from Weir.
 """
 
-import os
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from weir.server.scheduling.batching import BatchPolicy
+from weir.server import __main__ as server
+from weir.server.scheduling import batching
 
 
-def first_come(waiting: Collection[Any], policy: "BatchPolicy") -> list[Any]:
+def first_come(waiting: Collection[Any], policy: batching.BatchPolicy) -> list[Any]:
     """The oldest requests of one key, up to the row limit."""
     batch: list[Any] = []
     rows = 0
@@ -25,17 +24,7 @@ def first_come(waiting: Collection[Any], policy: "BatchPolicy") -> list[Any]:
     return batch
 
 
-def main() -> None:
-    """Serve."""
-    # As in `weir.server.__main__`: gRPC core reads it when it is first imported.
-    os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
-    from weir.server import __main__ as server  # noqa: PLC0415 - see above
-    from weir.server.scheduling import batching  # noqa: PLC0415
-
+if __name__ == "__main__":
     # The server has no setting for this worse policy.
     batching.select = first_come
     server.main()
-
-
-if __name__ == "__main__":
-    main()

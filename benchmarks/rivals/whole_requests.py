@@ -8,37 +8,36 @@ request at a time. Nothing else differs from Weir: transport, checks, queue, ses
 are the same code, and the golden test runs before the bundle serves. Greedy search only.
 """
 
-import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.rivals.first_come import first_come
-
-if TYPE_CHECKING:
-    from weir.server.generation.decoder_batch import Row, Run, StepResult
-    from weir.server.generation.sampling import TokenSearch
-    from weir.server.generation.slots import Layout
+from weir.server import __main__ as server
+from weir.server.generation.decoder_batch import Row, Run, StepResult, stacked
+from weir.server.generation.encoder_decoder import EncoderDecoder
+from weir.server.generation.sampling import DecoderStep, TokenSearch
+from weir.server.generation.slots import Layout
+from weir.server.runtime.collate import Tokens
+from weir.server.scheduling import batching
 
 Array = NDArray[Any]
 
 
 @dataclass(slots=True, eq=False)
 class _Member:
-    row: "Row"
-    searching: "TokenSearch"
+    row: Row
+    searching: TokenSearch
     place: int
 
 
 class WholeRequests:
     """Replacement for `weir.server.generation.decoder_batch.DecoderBatch`, with its methods."""
 
-    def __init__(
-        self, layout: "Layout", *, encode: "Run", decode: "Run", lengths: str | None
-    ) -> None:
+    def __init__(self, layout: Layout, *, encode: Run, decode: Run, lengths: str | None) -> None:
         self._layout = layout
         self._decoding = layout.decoding
         self._encode = encode
@@ -60,7 +59,7 @@ class WholeRequests:
         """Whether a batch is running."""
         return self.used_slots > 0
 
-    def encode(self, rows: "Sequence[Row]") -> None:
+    def encode(self, rows: Sequence[Row]) -> Tokens:
         """Run the encoder over all rows of the batch."""
         encoded = self._encode(stacked(rows, self._layout.padding, self._lengths))
         decoding, count = self._decoding, len(rows)
@@ -76,17 +75,16 @@ class WholeRequests:
         if len(self._open) != count or any(each.searching.slots > 1 for each in self._open):
             raise ValueError("expected one greedy search a row")
         self._joined, self._ended, self.used_slots = list(rows), [], count
+        lengths = [row.length for row in rows]
+        return Tokens(sum(lengths), count * max(lengths))
 
-    def join(self) -> "list[Row]":
+    def join(self) -> list[Row]:
         """The rows whose first step is the next one."""
         joined, self._joined = self._joined, []
         return joined
 
-    def step(self) -> "StepResult":
+    def step(self) -> StepResult:
         """One step of every row, ended ones included; all rows end with the last."""
-        from weir.server.generation.decoder_batch import StepResult  # noqa: PLC0415 - as in `main`
-        from weir.server.generation.sampling import DecoderStep  # noqa: PLC0415
-
         decoding, inputs, slots = self._decoding, self._inputs, self.used_slots
         outputs = self._decode(inputs)
         log_probabilities = outputs[decoding.log_probabilities]  # (rows, tokens)
@@ -102,14 +100,14 @@ class WholeRequests:
         self.used_slots = 0
         return StepResult(slots, self._ended, {})
 
-    def drop(self, rows: "Collection[Row]") -> None:
+    def drop(self, rows: Collection[Row]) -> None:
         """Remove rows; the batch continues without answering them."""
         self._open = [each for each in self._open if each.row not in rows]
         self._ended = [row for row in self._ended if row not in rows]
         if not self._open and not self._ended:
             self.used_slots = 0
 
-    def _advance(self, step: Any) -> None:
+    def _advance(self, step: DecoderStep) -> None:
         going_on = []
         for member in self._open:
             if member.searching.advance(step, [member.place]) is not None:
@@ -119,46 +117,17 @@ class WholeRequests:
         self._open = going_on
 
 
-def stacked(
-    rows: "Sequence[Row]", padding: Mapping[str, int], lengths: str | None
-) -> dict[str, Array]:
-    """The encoder's inputs of rows, padded to the longest."""
-    longest = max(row.length for row in rows)
-    inputs = {}
-    for name, first in rows[0].inputs.items():
-        if name not in padding:
-            inputs[name] = np.stack([row.inputs[name] for row in rows])
-            continue
-        batch = np.full((len(rows), longest, *first.shape[1:]), padding[name], first.dtype)
-        for place, row in enumerate(rows):
-            batch[place, : row.length] = row.inputs[name]
-        inputs[name] = batch
-    if lengths is not None:
-        inputs[lengths] = np.array([row.length for row in rows])
-    return inputs
-
-
-def main() -> None:
-    """Serve."""
-    # As in `weir.server.__main__`: gRPC core reads it when it is first imported.
-    os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
-    from weir.server import __main__ as server  # noqa: PLC0415 - see above
-    from weir.server.generation.encoder_decoder import EncoderDecoder  # noqa: PLC0415
-    from weir.server.scheduling import batching  # noqa: PLC0415
-
-    def decoder_batch(graphs: EncoderDecoder, _capacity: int) -> WholeRequests:
-        return WholeRequests(
-            graphs.layout,
-            encode=graphs.encoder.run,
-            decode=graphs.decoder.run,
-            lengths=graphs.lengths,
-        )
-
-    # The server has no setting for this worse scheduling.
-    batching.select = first_come
-    EncoderDecoder.decoder_batch = decoder_batch  # type: ignore[method-assign, assignment]
-    server.main()
+def _decoder_batch(graphs: EncoderDecoder, _capacity: int) -> WholeRequests:
+    return WholeRequests(
+        graphs.layout,
+        encode=graphs.encoder.run,
+        decode=graphs.decoder.run,
+        lengths=graphs.lengths,
+    )
 
 
 if __name__ == "__main__":
-    main()
+    # The server has no setting for this worse scheduling.
+    batching.select = first_come
+    EncoderDecoder.decoder_batch = _decoder_batch  # type: ignore[method-assign, assignment]
+    server.main()

@@ -169,7 +169,7 @@ class DecoderBatch:
         Raises:
             Exception: of the run; no row is ready then.
         """
-        outputs = self._encode(_stacked(rows, self._layout.padding, self._lengths))
+        outputs = self._encode(stacked(rows, self._layout.padding, self._lengths))
         self._ready += [
             (row, self._memory(outputs, number, row)) for number, row in enumerate(rows)
         ]
@@ -265,7 +265,7 @@ class DecoderBatch:
         self._slots.shrink()
 
 
-def _stacked(
+def stacked(
     rows: Sequence[Row], padding: Mapping[str, int], lengths: str | None
 ) -> dict[str, Array]:
     """The encoder's inputs of rows, padded to the longest."""
