@@ -33,12 +33,8 @@ def complete(
 ) -> dict[str, Array]:
     """The given arrays, and random ones for the other inputs.
 
-    Args:
-        given: arrays by input name; they are not repeated to `rows`.
-        metadata: the model's tensors.
-        rows: the size of a variable first axis.
-        shapes: dimensions of inputs with other variable axes, with or without the first axis.
-        seed: of the random values.
+    `rows` is the size of a variable first axis; given arrays are not repeated to it. `shapes` holds
+    dimensions of inputs with other variable axes, with or without the first axis.
     """
     names = {tensor.name for tensor in metadata.inputs}
     if unknown := sorted((set(given) | set(shapes)) - names):

@@ -24,16 +24,10 @@ class Plan:
     """One load: its request, rate and duration.
 
     Attributes:
-        target: the server's `host:port`.
-        path: the method.
-        body: the request, the same each time.
         concurrency: calls in flight in a closed loop.
         connections: number of channels that share the calls.
-        duration_s: how long calls are measured, unless `requests` is given.
-        requests: number of calls to measure.
+        duration_s: how long calls are measured, unless `requests` gives their number.
         rate_per_s: arrival rate of an open loop; None for a closed loop.
-        warmup_s: how long calls are made before measuring.
-        timeout_s: of each call.
         seed: of the open loop's arrival times.
     """
 

@@ -44,11 +44,7 @@ class Summary:
     """The result of a load.
 
     Attributes:
-        answered: number of successful calls.
-        errors: failed calls by status.
-        elapsed_s: the time that `calls_per_s` refers to.
-        calls_per_s: successful calls per second within that time.
-        rows_per_s: rows per second within that time.
+        elapsed_s: the time that `calls_per_s` and `rows_per_s` refer to.
         latency_s: by name: `mean`, `p50` … `p99.9`, `max`; empty without a successful call.
         lateness_p99_s: open loop: lateness of the generator itself; None for a closed loop.
     """
@@ -81,11 +77,8 @@ def merge(tallies: Iterable[Tally]) -> Tally:
 def summarise(tally: Tally, *, duration_s: float | None, rows: int) -> Summary:
     """Throughput and latency of a load.
 
-    Args:
-        tally: all measurements.
-        duration_s: how long calls were started; later answers count for latency, not throughput.
-            None for a fixed number of calls: then the last answer ends the time.
-        rows: per request.
+    Calls were started for `duration_s`; later answers count for latency, not throughput. None means
+    a fixed number of calls: then the last answer ends the time.
     """
     ends_s = np.asarray(tally.ends_s)
     elapsed_s = duration_s or float(ends_s.max(initial=0.0))

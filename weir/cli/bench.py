@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,64 +17,44 @@ from weir.client.errors import UsageError, WeirError
 if TYPE_CHECKING:
     from weir.bench.tally import Summary
 
-LOAD, REQUEST = "The load", "The request"
+_load_option = partial(typer.Option, rich_help_panel="The load")
+_request_option = partial(typer.Option, rich_help_panel="The request")
 
 
 def bench(
     model: Annotated[str, typer.Argument(help="The model's name.")],
     *,
     target: Target = defaults.TARGET,
-    concurrency: Annotated[
-        int, typer.Option("--concurrency", "-c", help="Calls in flight.", rich_help_panel=LOAD)
-    ] = 32,
-    connections: Annotated[
-        int, typer.Option(help="Connections that share the calls.", rich_help_panel=LOAD)
-    ] = 1,
-    duration: Annotated[
-        str, typer.Option("--duration", "-d", help="How long to measure.", rich_help_panel=LOAD)
-    ] = "10s",
+    concurrency: Annotated[int, _load_option("--concurrency", "-c", help="Calls in flight.")] = 32,
+    connections: Annotated[int, _load_option(help="Connections that share the calls.")] = 1,
+    duration: Annotated[str, _load_option("--duration", "-d", help="How long to measure.")] = "10s",
     requests: Annotated[
         int | None,
-        typer.Option(
-            "--requests", "-n", help="Measure this number of calls instead.", rich_help_panel=LOAD
-        ),
+        _load_option("--requests", "-n", help="Measure this number of calls instead."),
     ] = None,
     rate: Annotated[
         float | None,
-        typer.Option(
-            help="Open loop: calls per second, at random times that ignore the server's pace.",
-            rich_help_panel=LOAD,
+        _load_option(
+            help="Open loop: calls per second, at random times that ignore the server's pace."
         ),
     ] = None,
-    warmup: Annotated[
-        str, typer.Option(help="How long to call before measuring.", rich_help_panel=LOAD)
-    ] = "1s",
-    processes: Annotated[
-        int, typer.Option(help="Processes that share the load.", rich_help_panel=LOAD)
-    ] = 1,
-    seed: Annotated[
-        int, typer.Option(help="Seed of random data and times.", rich_help_panel=LOAD)
-    ] = 0,
-    rows: Annotated[
-        int, typer.Option(min=1, help="Rows per request.", rich_help_panel=REQUEST)
-    ] = 1,
+    warmup: Annotated[str, _load_option(help="How long to call before measuring.")] = "1s",
+    processes: Annotated[int, _load_option(help="Processes that share the load.")] = 1,
+    seed: Annotated[int, _load_option(help="Seed of random data and times.")] = 0,
+    rows: Annotated[int, _request_option(min=1, help="Rows per request.")] = 1,
     inputs: Annotated[
         list[str] | None,
-        typer.Option(
+        _request_option(
             "--input",
             "-i",
             metavar="NAME=VALUE",
             help="A .npy file or a JSON array; by default random data.",
-            rich_help_panel=REQUEST,
         ),
     ] = None,
     shapes: Annotated[
         list[str] | None,
-        typer.Option(
-            "--shape",
-            metavar="NAME:DIMS",
-            help="Sizes of variable axes, as name:28,28,1.",
-            rich_help_panel=REQUEST,
+        _request_option(
+            "--shape", metavar="NAME:DIMS", help="Sizes of variable axes, as name:28,28,1."
         ),
     ] = None,
     version: Version = "",

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 TOLERANCE = 0.0005
 # Dynamic INT8 scales the whole batch, so a row's result depends on the other rows.
 DYNAMIC_TOLERANCE = 0.01
-PAIRS = "For pairs, as in their training run"
+_pair_option = partial(typer.Option, rich_help_panel="For pairs, as in their training run")
 
 
 def evaluate(
@@ -58,23 +58,17 @@ def evaluate(
     ] = None,
     target_data: Annotated[
         Path | None,
-        typer.Option(help="The targets of --data, line by line.", rich_help_panel=PAIRS),
+        _pair_option(help="The targets of --data, line by line."),
     ] = None,
-    source_language: Annotated[
-        str | None, typer.Option(help="For multi30k: de, en or fr.", rich_help_panel=PAIRS)
-    ] = None,
-    target_language: Annotated[
-        str | None, typer.Option(help="For multi30k: de, en or fr.", rich_help_panel=PAIRS)
-    ] = None,
+    source_language: Annotated[str | None, _pair_option(help="For multi30k: de, en or fr.")] = None,
+    target_language: Annotated[str | None, _pair_option(help="For multi30k: de, en or fr.")] = None,
     with_stress: Annotated[
         bool,
-        typer.Option("--with-stress", help="For cmudict-pronounce.", rich_help_panel=PAIRS),
+        _pair_option("--with-stress", help="For cmudict-pronounce."),
     ] = False,
     quick: Annotated[
         bool,
-        typer.Option(
-            "--quick", help="The run was quick: it tested on short sources.", rich_help_panel=PAIRS
-        ),
+        _pair_option("--quick", help="The run was quick: it tested on short sources."),
     ] = False,
     version: Version = "",
     rows: Annotated[int, typer.Option(min=1, help="Rows per request.")] = 32,

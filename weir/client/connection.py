@@ -7,7 +7,7 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Protocol, TypeVar
+from typing import Protocol, TypedDict, TypeVar
 
 import grpc
 from numpy.typing import ArrayLike
@@ -29,6 +29,13 @@ class Stream(Protocol):
         """End the call."""
 
 
+class CallOptions(TypedDict):
+    """Arguments of every call to gRPC; a timeout of None means no deadline."""
+
+    timeout: float | None
+    metadata: tuple[tuple[str, str], ...]
+
+
 class CallContext:
     """State shared by all calls of a client: request metadata, default timeout, metadata cache.
 
@@ -43,10 +50,10 @@ class CallContext:
         self.cache: dict[tuple[str, rpc.Version], ModelMetadata] = {}
         self._timeout_s = timeout_s
 
-    def limit_s(self, timeout_s: float | None) -> float | None:
-        """A call's timeout as gRPC takes it: its own, else the client's; None for no deadline."""
+    def options(self, timeout_s: float | None) -> "CallOptions":
+        """A call's arguments to gRPC; its own timeout goes before the client's."""
         limit_s = self._timeout_s if timeout_s is None else timeout_s
-        return None if limit_s == math.inf else limit_s
+        return {"timeout": None if limit_s == math.inf else limit_s, "metadata": self.metadata}
 
     def __enter__(self) -> None: ...
 
@@ -87,9 +94,8 @@ class Connection:
     def unary(self, call: rpc.Call[Result], timeout_s: float | None = None) -> Result:
         """Make a call and wait for its result."""
         method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(call.path)
-        limit_s, metadata = self.context.limit_s(timeout_s), self.context.metadata
         with self.context:
-            return call.read(method(call.body, timeout=limit_s, metadata=metadata))
+            return call.read(method(call.body, **self.context.options(timeout_s)))
 
     def submit(self, call: rpc.Call[Result], timeout_s: float | None) -> Future[Result]:
         """Start a call; cancelling the future before the response arrives cancels the call.
@@ -97,9 +103,7 @@ class Connection:
         gRPC's thread sets the result.
         """
         method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(call.path)
-        running = method.future(
-            call.body, timeout=self.context.limit_s(timeout_s), metadata=self.context.metadata
-        )
+        running = method.future(call.body, **self.context.options(timeout_s))
         future: Future[Result] = Future()
 
         def cancel(done: Future[Result]) -> None:
@@ -129,18 +133,12 @@ class Connection:
     ) -> Stream:
         """Open a call with one request and a stream of responses."""
         method: grpc.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(path)
-        return method(
-            body,
-            timeout=self.context.limit_s(timeout_s),
-            metadata=self.context.metadata,
-            wait_for_ready=wait_for_ready,
-        )
+        return method(body, wait_for_ready=wait_for_ready, **self.context.options(timeout_s))
 
     def stream_stream(self, path: str, bodies: Iterator[bytes], timeout_s: float | None) -> Stream:
         """Open a call with a stream of requests and a stream of responses."""
         method: grpc.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(path)
-        limit_s = self.context.limit_s(timeout_s)
-        return method(bodies, timeout=limit_s, metadata=self.context.metadata)
+        return method(bodies, **self.context.options(timeout_s))
 
     def holds(self, call: rpc.Call[bool]) -> bool:
         """The result of a readiness call; False if the server or the model is not there."""
@@ -204,21 +202,15 @@ class AsyncConnection:
         """Make a call and wait for its result."""
         method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
         method = self._channel.unary_unary(call.path)
-        limit_s, metadata = self.context.limit_s(timeout_s), self.context.metadata
         with self.context:
-            return call.read(await method(call.body, timeout=limit_s, metadata=metadata))
+            return call.read(await method(call.body, **self.context.options(timeout_s)))
 
     def unary_stream(
         self, path: str, body: bytes, timeout_s: float | None, *, wait_for_ready: bool = False
     ) -> "grpc.aio.UnaryStreamCall[bytes, bytes]":
         """Open a call with one request and a stream of responses."""
         method: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(path)
-        return method(
-            body,
-            timeout=self.context.limit_s(timeout_s),
-            metadata=self.context.metadata,
-            wait_for_ready=wait_for_ready,
-        )
+        return method(body, wait_for_ready=wait_for_ready, **self.context.options(timeout_s))
 
     def stream_stream(
         self, path: str, bodies: AsyncIterator[bytes], timeout_s: float | None
@@ -226,8 +218,7 @@ class AsyncConnection:
         """Open a call with a stream of requests and a stream of responses."""
         method: grpc.aio.StreamStreamMultiCallable[bytes, bytes]
         method = self._channel.stream_stream(path)
-        limit_s = self.context.limit_s(timeout_s)
-        return method(bodies, timeout=limit_s, metadata=self.context.metadata)
+        return method(bodies, **self.context.options(timeout_s))
 
     async def holds(self, call: rpc.Call[bool]) -> bool:
         """The result of a readiness call; False if the server or the model is not there."""

@@ -136,24 +136,11 @@ class Unknown(CallError):
     """The server sent no status, or an unknown one."""
 
 
-BY_STATUS: dict[str, type[CallError]] = {
-    "CANCELLED": Cancelled,
-    "UNKNOWN": Unknown,
-    "INVALID_ARGUMENT": InvalidArgument,
-    "DEADLINE_EXCEEDED": DeadlineExceeded,
-    "NOT_FOUND": NotFound,
-    "ALREADY_EXISTS": AlreadyExists,
-    "PERMISSION_DENIED": PermissionDenied,
-    "RESOURCE_EXHAUSTED": ResourceExhausted,
-    "FAILED_PRECONDITION": FailedPrecondition,
-    "ABORTED": Aborted,
-    "OUT_OF_RANGE": OutOfRange,
-    "UNIMPLEMENTED": Unimplemented,
-    "INTERNAL": Internal,
-    "UNAVAILABLE": Unavailable,
-    "DATA_LOSS": DataLoss,
-    "UNAUTHENTICATED": Unauthenticated,
+BY_STATUS = {
+    re.sub(r"(?<=[a-z])(?=[A-Z])", "_", leaf.__name__).upper(): leaf
+    for leaf in CallError.__subclasses__()
 }
+"""Each leaf by its gRPC status, such as `INVALID_ARGUMENT`."""
 
 
 class _Status(Protocol):

@@ -13,6 +13,7 @@ Rules of the protocol that hold here:
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Generic, TypeAlias, TypedDict, TypeVar, Unpack
 
 import numpy as np
@@ -135,7 +136,7 @@ def ranked_output(metadata: ModelMetadata) -> str:
 
 def infer(request: pb.ModelInferRequest) -> Call[Answer]:
     """The call that sends `request`."""
-    return Call(f"/{SERVICE}/ModelInfer", request.SerializeToString(), read_answer)
+    return _call("ModelInfer", request, read_answer)
 
 
 def rank(
@@ -148,7 +149,7 @@ def rank(
         rows = np.atleast_2d(read_answer(body)[output])
         return [[_class(entry) for entry in row] for row in rows.tolist()]
 
-    return Call(f"/{SERVICE}/ModelInfer", request.SerializeToString(), read)
+    return _call("ModelInfer", request, read)
 
 
 def read_answer(body: bytes) -> Answer:
@@ -177,24 +178,25 @@ def parse(kind: type[Received], body: bytes) -> Received:
 def metadata(model: str, version: Version = "") -> Call[ModelMetadata]:
     """The call for the names, datatypes and shapes of a model's tensors."""
     request = pb.ModelMetadataRequest(name=model, version=str(version))
-    return Call(f"/{SERVICE}/ModelMetadata", request.SerializeToString(), _read_metadata)
+    return _call("ModelMetadata", request, _read_metadata)
 
 
 def server_metadata() -> Call[pb.ServerMetadataResponse]:
     """The call for the server's name, version and extensions."""
-    return _message("ServerMetadata", pb.ServerMetadataRequest(), pb.ServerMetadataResponse)
+    read = partial(parse, pb.ServerMetadataResponse)
+    return _call("ServerMetadata", pb.ServerMetadataRequest(), read)
 
 
 def config(model: str, version: Version = "") -> Call[pb.ModelConfigResponse]:
     """The call for a model's configuration."""
     request = pb.ModelConfigRequest(name=model, version=str(version))
-    return _message("ModelConfig", request, pb.ModelConfigResponse)
+    return _call("ModelConfig", request, partial(parse, pb.ModelConfigResponse))
 
 
 def statistics(model: str = "", version: Version = "") -> Call[pb.ModelStatisticsResponse]:
     """The call for a model's counts and durations; of all models if `model` is empty."""
     request = pb.ModelStatisticsRequest(name=model, version=str(version))
-    return _message("ModelStatistics", request, pb.ModelStatisticsResponse)
+    return _call("ModelStatistics", request, partial(parse, pb.ModelStatisticsResponse))
 
 
 def server_live() -> Call[bool]:
@@ -204,19 +206,12 @@ def server_live() -> Call[bool]:
 
 def server_ready() -> Call[bool]:
     """The call for the server's readiness."""
-    return Call(
-        f"/{SERVICE}/ServerReady", b"", lambda body: parse(pb.ServerReadyResponse, body).ready
-    )
+    return _call("ServerReady", pb.ServerReadyRequest(), _read_ready)
 
 
 def model_ready(model: str, version: Version = "") -> Call[bool]:
     """The call for a model's readiness."""
-    request = pb.ModelReadyRequest(name=model, version=str(version))
-    return Call(
-        f"/{SERVICE}/ModelReady",
-        request.SerializeToString(),
-        lambda body: parse(pb.ModelReadyResponse, body).ready,
-    )
+    return _call("ModelReady", pb.ModelReadyRequest(name=model, version=str(version)), _read_ready)
 
 
 def health(service: str = "") -> Call[str]:
@@ -238,7 +233,7 @@ def read_health(body: bytes) -> str:
 def index(*, ready: bool = False) -> Call[tuple[IndexEntry, ...]]:
     """The call for the repository index: every model, or only the ready ones."""
     request = pb.RepositoryIndexRequest(ready=ready)
-    return Call(f"/{SERVICE}/RepositoryIndex", request.SerializeToString(), _read_index)
+    return _call("RepositoryIndex", request, _read_index)
 
 
 def models() -> Call[list[ModelInfo]]:
@@ -251,13 +246,13 @@ def load(model: str, *, reload: bool) -> Call[None]:
     request = pb.RepositoryModelLoadRequest(model_name=model)
     if reload:
         request.parameters["reload"].bool_param = True
-    return Call(f"/{SERVICE}/RepositoryModelLoad", request.SerializeToString(), _read_nothing)
+    return _call("RepositoryModelLoad", request, _read_nothing)
 
 
 def unload(model: str) -> Call[None]:
     """The call that unloads a model."""
     request = pb.RepositoryModelUnloadRequest(model_name=model)
-    return Call(f"/{SERVICE}/RepositoryModelUnload", request.SerializeToString(), _read_nothing)
+    return _call("RepositoryModelUnload", request, _read_nothing)
 
 
 def set_label(model: str, label: str, version: int | None) -> Call[None]:
@@ -272,11 +267,8 @@ def set_label(model: str, label: str, version: int | None) -> Call[None]:
     return Call(f"/{MODELS}/SetLabel", request.SerializeToString(), _read_nothing)
 
 
-def _message(method: str, request: Message, response: type[Received]) -> Call[Received]:
-    """A call whose result is the protocol's own message."""
-    return Call(
-        f"/{SERVICE}/{method}", request.SerializeToString(), lambda body: parse(response, body)
-    )
+def _call(method: str, request: Message, read: Callable[[bytes], Result]) -> Call[Result]:
+    return Call(f"/{SERVICE}/{method}", request.SerializeToString(), read)
 
 
 def _set_parameter(parameter: pb.InferParameter, value: Parameter) -> None:
@@ -351,6 +343,11 @@ def _tensors(
     return tuple(
         TensorMetadata(tensor.name, tensor.datatype, tuple(tensor.shape)) for tensor in tensors
     )
+
+
+def _read_ready(body: bytes) -> bool:
+    # Both responses have this one field.
+    return parse(pb.ModelReadyResponse, body).ready
 
 
 def _read_index(body: bytes) -> tuple[IndexEntry, ...]:

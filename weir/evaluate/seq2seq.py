@@ -97,12 +97,7 @@ def hold_out(
 ) -> PairSet:
     """The test pairs of a recipe on `data`, their sources as ids of the bundle's vocabulary.
 
-    Args:
-        data: the name of a data set, or a file.
-        bundle: of an encoder-decoder.
-        changes: the run's settings of the data.
-        is_quick: whether the run was quick, which tests on short sources.
-        rows: per request.
+    `changes` are the run's settings of the data; a quick run tests on short sources.
 
     Raises:
         TrainingError: the data cannot be read.

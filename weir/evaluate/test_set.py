@@ -83,14 +83,10 @@ def select_rows(
     read_all: Callable[[], _Read],
     read_test: Callable[[], _Read],
 ) -> Selection[_Read]:
-    """The rows of `data` to send.
+    """The rows of `data`, which is one of the `sets` or a file, to send.
 
-    Args:
-        data: the name of a data set, or a file.
-        sets: names of the data sets.
-        trained_checksum: checksum of the bundle's training data; None if it records none.
-        read_all: reads a whole file.
-        read_test: reads the test set of a data set, or the held-out part of a file.
+    `read_all` reads a whole file, `read_test` the test set of a data set or the held-out part of a
+    file. `trained_checksum` is that of the bundle's training data, if recorded.
     """
     if data in sets:
         return Selection(read_test(), f"the test set of {data}")
