@@ -1,1 +1,1 @@
-"""The model bundle: one file format, written by export and read by the server."""
+"""Model bundles: the file format that export writes and the server reads."""

@@ -1,7 +1,7 @@
-"""`model.json`: what a bundle must say that its graph cannot.
+"""Contract of a bundle, `model.json`: the facts that its graph does not contain.
 
-Names, types and shapes of tensors are read off the ONNX graph and are not repeated here.
-Reading is strict: unknown keys, unknown formats and values of the wrong type are refused.
+Names, types and shapes of tensors are read from the ONNX graph and are not repeated here.
+Parsing is strict: unknown keys, unknown formats and values of a wrong type are errors.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ Column = Annotated[str, Field(min_length=1)]
 
 
 class Series(ContractObject):
-    """Of which columns so many moments make one row, and how many are forecast."""
+    """Columns, lags and horizon of a forecast."""
 
     input: str = "history"
     output: str = "forecast"
@@ -43,26 +43,26 @@ class Series(ContractObject):
         return self
 
     def check_shapes(self, shapes: Mapping[str, Sequence[int]]) -> None:
-        """Raise ValueError unless tensors of these shapes, batch first, hold its input and its output."""
+        """Raise ValueError unless input and output have the shapes of the series, batch first."""
         columns = 1 + len(self.exogenous)
-        for name, wanted in ((self.input, (self.lags, columns)), (self.output, (self.horizon,))):
+        for name, expected in ((self.input, (self.lags, columns)), (self.output, (self.horizon,))):
             found = tuple(shapes[name][1:]) if name in shapes else None
-            if found != wanted:
-                raise ValueError(f"series: {name}: expected rows of shape {wanted}, got {found}")
+            if found != expected:
+                raise ValueError(f"series: {name}: expected rows of shape {expected}, got {found}")
 
 
 def check_series(task: str, series: Series | None) -> None:
-    """Raise ValueError unless forecasting, and nothing else, comes with a series."""
+    """Raise ValueError unless there is a series exactly if the task is forecasting."""
     if (task == "forecasting") != (series is not None):
         expected = "a series with" if series is None else "none without"
         raise ValueError(f"series: expected {expected} the task forecasting, got {task}")
 
 
 class Sharing(ContractObject):
-    """Counts of the network as it was trained, for one row.
+    """Parameters and connections of the trained network, for one row.
 
-    `connections` are uses of a weight, or a bias, for one output unit. An exported graph may have others: it holds
-    batch norms folded into convolutions, and partial connections filled up with zeros.
+    A connection is one use of a weight or bias by an output unit. The exported graph may have other
+    counts: it folds batch norms into convolutions and fills partial connections with zeros.
     """
 
     parameters: Positive
@@ -85,10 +85,10 @@ Provider = Literal["cpu", "cuda"]
 
 
 class Batching(ContractObject):
-    """How requests may be put together; the server's operator may choose less.
+    """Limits of batches; the server's operator may set lower ones.
 
-    `max_tokens` is the most entries that a batch may have along its first padded axis with lengths,
-    with what fills its rows up; None: as many as its rows have.
+    `max_tokens` limits the entries of a batch along its first padded axis with lengths, including
+    padding. None: no limit.
     """
 
     max_rows: Annotated[Positive, Field(le=1_000_000)] = 32
@@ -97,18 +97,18 @@ class Batching(ContractObject):
 
 
 class Tolerance(ContractObject):
-    """Two numbers agree when |actual - expected| <= absolute + relative * |expected|."""
+    """Two numbers agree if |actual - expected| <= absolute + relative * |expected|."""
 
     absolute: NotNegative
     relative: NotNegative
 
 
 class Parity(ContractObject):
-    """How far ONNX Runtime was from PyTorch when the bundle was made.
+    """Differences between ONNX Runtime and PyTorch, measured when the bundle was made.
 
-    `max_relative` is the largest |actual - expected| / |expected| where |expected| >= 0.001: nearer
-    to zero it says nothing. `examples` says what the inputs were besides random ones. `sequences` is
-    the number of real inputs for which PyTorch and a pair of graphs gave the same tokens, greedily.
+    `max_relative` is the largest |actual - expected| / |expected| where |expected| >= 0.001.
+    `examples` describes the inputs that are not random. `sequences` counts the real inputs for which
+    encoder and decoder graph decoded the same tokens as PyTorch, greedily.
     """
 
     max_absolute: NotNegative
@@ -120,7 +120,7 @@ class Parity(ContractObject):
 
 
 class Provenance(ContractObject):
-    """The training the weights come from."""
+    """Origin of the weights: recipe, data and metrics of their training."""
 
     recipe: str
     data: str
@@ -130,11 +130,11 @@ class Provenance(ContractObject):
 
 
 class Preprocessing(ContractObject):
-    """How an encoded picture becomes one row of `input`: uint8, (height, width, channels).
+    """Conversion of an encoded picture into a row of `input`: uint8, (height, width, channels).
 
-    `stretch` resizes to (height, width) whatever the picture's proportions. `short-side` resizes
-    the short side to `short_side`, the long one in proportion, and cuts the middle out. `output`
-    holds the classes' probabilities, one row a picture.
+    `stretch` resizes to (height, width) and ignores the aspect ratio. `short-side` resizes the
+    short side to `short_side`, keeps the aspect ratio and takes the centre crop. `output` is the
+    tensor of class probabilities.
     """
 
     input: str
@@ -157,11 +157,11 @@ class Preprocessing(ContractObject):
 
 
 class Quantisation(ContractObject):
-    """What INT8 cost: shares of the answers that are right, by ONNX Runtime on a CPU.
+    """Accuracy of the FP32 graph (`before`) and of the INT8 graph (`after`), measured on a CPU.
 
-    An answer is a row's class, or each of its tags. `before` is the FP32 graph's, `after` that of
-    the graph in the bundle, on `test_rows` rows of `test`. Of the two methods, `static` set the
-    ranges by `calibration_rows` rows of `calibration`; `dynamic` sets them anew in each run.
+    Accuracy counts a row's class, or each of its tags, on `test_rows` rows of `test`. The method
+    `static` takes ranges from `calibration_rows` rows of `calibration`; `dynamic` computes them in
+    each run.
     """
 
     method: Literal["static", "dynamic"] = "static"
@@ -182,18 +182,19 @@ class Quantisation(ContractObject):
 
 
 class Contract(ContractObject):
-    """Everything a server must know about a bundle besides its graph.
+    """Contract of a bundle: all facts that a server needs besides the graph.
 
-    `files` holds every file but `model.json`; the writer fills it in. `batch_axis` is the
-    `dim_param` along which requests are put together, None for a model that takes one request
-    at a time. `padded_axes` are those along which rows differ in length, by `dim_param`, and
-    `value_ranges` what an input of integers may hold (see `sequences`). `labels` maps an output,
-    and `vocabularies` an input, to the file with a text for each index, one a line from 0.
-    `preprocessing` says how the server makes a tensor of a picture, `tokenisation` of a text, None
-    where it cannot. `decoding` says how `encoder.onnx` and `decoder.onnx` work together; None for the
-    one graph `model.onnx`. Of a pair, names of inputs mean those of both. `series` says which columns
-    `forecasting` reads. `providers` are those that may run a graph of this `precision`.
-    `sharing` counts the weights of the network that the graph was made of.
+    - `files`: every file except `model.json`, with its hash; the writer fills it in.
+    - `batch_axis`: the `dim_param` along which requests are batched; None: each runs alone.
+    - `padded_axes`: by `dim_param`, the axes along which rows differ in length (see `sequences`).
+    - `value_ranges`: the allowed values of integer inputs.
+    - `labels`, `vocabularies`: by output or input, a file with a text for each index, one a line.
+    - `preprocessing`, `tokenisation`: the conversion of a picture or a text; None: tensors only.
+    - `decoding`: the connection of `encoder.onnx` and `decoder.onnx`, whose input names are then
+      shared; None: the one graph `model.onnx`.
+    - `series`: the columns that `forecasting` reads.
+    - `providers`: the execution providers that may run a graph of this `precision`.
+    - `sharing`: counts of the trained network's weights.
     """
 
     format: Literal[1] = FORMAT
@@ -226,7 +227,8 @@ class Contract(ContractObject):
         for name, following in pairwise(names):
             if name.lower() == following.lower():
                 raise ValueError(
-                    f"files: expected names that differ by more than case, got {name!r} and {following!r}"
+                    f"files: expected names that differ by more than case, "
+                    f"got {name!r} and {following!r}"
                 )
         return self
 
@@ -242,7 +244,7 @@ class Contract(ContractObject):
         return self
 
     def of_graph(self, inputs: AbstractSet[str]) -> Self:
-        """What holds for one graph of a pair by itself, given the names of its inputs: tensors only."""
+        """The contract of the encoder or decoder alone, given its input names; tensors only."""
         axes = {
             name: axis.model_copy(
                 update={
@@ -266,10 +268,10 @@ class Contract(ContractObject):
 
 
 def parse(text: bytes, file: str = FILE_NAME) -> Contract:
-    """Read a contract from the bytes of `model.json`.
+    """Parse the bytes of `model.json`.
 
     Raises:
-        BrokenBundle: with one line a problem, each naming file, key, what was expected and came.
+        BrokenBundle: one line for each problem, with file, key, expected and actual value.
     """
     try:
         contract = Contract.model_validate_json(text, strict=True)

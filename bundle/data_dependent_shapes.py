@@ -166,7 +166,7 @@ def find(model: bytes, file: str = "model") -> DataDependentShapes:
     """The data-dependent shapes of an ONNX file.
 
     Raises:
-        BrokenBundle: the bytes are no protobuf message.
+        BrokenBundle: the bytes are not a protobuf message.
     """
     try:
         return _find(memoryview(model))

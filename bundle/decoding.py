@@ -1,12 +1,14 @@
-"""What a contract says of a pair of graphs, `encoder.onnx` and `decoder.onnx`, that make sequences of sequences.
+"""Decoding section of a contract: the connection of `encoder.onnx` and `decoder.onnx`.
 
 Rules:
 
-- The encoder runs once a row, the decoder once a step: previous token and state in, log-probabilities of the
-  next token and state out. No graph searches.
-- All that passes between them is a tensor with the batch axis first, so a row's part of it can be kept in a
-  slot of its own, and rows may join and leave between steps.
-- The first token in is the begin. Padding and begin are never chosen. A row ends with the end, or at its limit.
+- The encoder runs once for each row. The decoder runs once for each step: it takes the previous
+  token and the state, and returns log-probabilities of the next token and the new state.
+- The graphs do not search; the server does.
+- All tensors between the graphs have the batch axis first. So a row's part can be stored by itself,
+  and rows may join and leave a batch between steps.
+- The first input token is `begin`. Padding and `begin` are never chosen. A row ends with `end` or
+  at its step limit.
 """
 
 import math
@@ -22,21 +24,19 @@ Detokenisation = Literal["spaces", "letters", "subwords"]
 
 
 class Decoding(ContractObject):
-    """How the two graphs work together, and what a sequence of their tokens is.
+    """Inputs and outputs that connect the two graphs, special tokens, step limits, detokenisation.
 
-    `previous` and `lengths` are inputs of the decoder: the token before [batch], and the source's lengths
-    [batch], None where it needs none. `log_probabilities` [batch, tokens] and `attention` [batch, time] are
-    its outputs, `attention` None where it has none.
-
-    `from_encoder` holds, for each other input of the decoder, the output of the encoder it begins with.
-    `from_step` holds, for those of them that change, the output of the decoder that the next step begins
-    with; the others stay as they are, as long as a row is decoded.
-
-    `maximum_steps` bounds what one row may cost; with `steps_per_token` a row of n source tokens also makes
-    at most `extra_steps` + `steps_per_token` * n, rounded up. The end counts as a step.
-
-    `detokenisation` says how tokens become a text: joined by `spaces`, as `letters` without any, or as
-    `subwords`, likewise, and then each U+2581 is a space. None: they are no text.
+    - `previous`, `lengths` [batch]: decoder inputs, the previous token and the source lengths;
+      `lengths` is None if the decoder does not read them.
+    - `log_probabilities` [batch, tokens], `attention` [batch, time]: decoder outputs; `attention`
+      is None without attention.
+    - `from_encoder`: for each other decoder input, the encoder output with its first value.
+    - `from_step`: for each of these that changes, the decoder output with its next value. The
+      others stay constant while a row is decoded.
+    - `maximum_steps`: the step limit of a row; the end token counts as a step. `steps_per_token`
+      also limits a row of n source tokens to `extra_steps` + `steps_per_token` * n, rounded up.
+    - `detokenisation`: `spaces` joins tokens by spaces, `letters` without. `subwords` joins them
+      without and replaces each U+2581 by a space. None: the tokens are no text.
     """
 
     previous: str = "previous"
@@ -56,11 +56,11 @@ class Decoding(ContractObject):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if strays := sorted(set(self.from_step) - set(self.from_encoder)):
-            raise ValueError(f"from_step: expected inputs that the encoder begins, got {strays}")
+            raise ValueError(f"from_step: expected inputs of from_encoder, got {strays}")
         own = {self.previous, self.lengths}
         if both := sorted(set(self.from_encoder) & own):
             raise ValueError(
-                f"from_encoder: expected other inputs than token and lengths, got {both}"
+                f"from_encoder: expected inputs other than previous and lengths, got {both}"
             )
         outputs = [*self.from_step.values(), self.log_probabilities, self.attention]
         if len(set(outputs)) != len(outputs):
@@ -75,17 +75,17 @@ class Decoding(ContractObject):
         return self
 
     def limit(self, source_tokens: int) -> int:
-        """The most steps of a row with so many source tokens, 1 or more."""
+        """The step limit of a row with this many source tokens, 1 or more."""
         if self.steps_per_token is None:
             return self.maximum_steps
-        wanted = self.extra_steps + math.ceil(self.steps_per_token * source_tokens)
-        return max(1, min(self.maximum_steps, wanted))
+        steps = self.extra_steps + math.ceil(self.steps_per_token * source_tokens)
+        return max(1, min(self.maximum_steps, steps))
 
 
 def check_decoding(
     decoding: Decoding, ranges: Mapping[str, ValueRange], vocabularies: Collection[str]
 ) -> None:
-    """Raise ValueError unless the tokens that come out may go in, and can be written where they are a text."""
+    """Raise ValueError unless special tokens are valid inputs and texts have a vocabulary."""
     bounds = ranges.get(decoding.previous)
     if bounds is None:
         raise ValueError(f"decoding: expected a value range of {decoding.previous!r}, got none")
@@ -93,7 +93,7 @@ def check_decoding(
         value = getattr(decoding, key)
         if not bounds.minimum <= value <= bounds.maximum:
             raise ValueError(
-                f"decoding: {key}: expected {bounds.minimum} to {bounds.maximum}, as "
+                f"decoding: {key}: expected {bounds.minimum} to {bounds.maximum}, the range of "
                 f"{decoding.previous!r}, got {value}"
             )
     if decoding.detokenisation is not None and decoding.previous not in vocabularies:

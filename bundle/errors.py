@@ -1,17 +1,17 @@
-"""What can be wrong with a bundle, or with publishing one.
+"""Errors of bundles and of their publication.
 
 BundleError
-├── BrokenBundle    what is on disk, or is to be put there, cannot be trusted
-├── VersionExists   the version asked for is taken
-├── InvalidName     a model cannot be called that
-└── InvalidVersions `versions.toml` says what cannot be
+├── BrokenBundle    a bundle is incomplete, damaged or unsafe
+├── VersionExists   a version with this number is already published
+├── InvalidName     the model's name is not allowed
+└── InvalidVersions `versions.toml` is invalid
 """
 
 from weir.bundle.escaping import printable_message
 
 
 class BundleError(Exception):
-    """Any expected failure of this package, told in printable words of bounded length."""
+    """Base of the expected failures; its message is printable and of bounded length."""
 
     def __init__(self, message: str) -> None:
         super().__init__(printable_message(message))
@@ -22,12 +22,12 @@ class BrokenBundle(BundleError):
 
 
 class VersionExists(BundleError):
-    """A published version is never overwritten: choose another number, or none."""
+    """A published version is never overwritten: choose another number or none."""
 
 
 class InvalidName(BundleError):
-    """The model's name would not be a plain directory of the repository: choose another."""
+    """The model's name is no plain directory name: choose another."""
 
 
 class InvalidVersions(BundleError):
-    """A model's `versions.toml` is no such file: correct it where the message says."""
+    """A model's `versions.toml` is invalid: correct the key that the message names."""

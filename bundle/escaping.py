@@ -1,6 +1,6 @@
-"""What a stranger's file may put into a message.
+"""Escaping and truncation of untrusted text in messages.
 
-Names and values are short_list in reasons, which end up in logs, in the server's index and on terminals.
+Error messages contain names and values of files. They reach logs, the server's index and terminals.
 """
 
 _MOST_CHARACTERS = 2000
@@ -8,14 +8,14 @@ _MOST_SHOWN = 80
 
 
 def printable_message(message: str) -> str:
-    """The message, printable and not too long; only its line ends stay as they are."""
+    """Escape a message except its line ends, and truncate it to 2000 characters."""
     if len(message) > _MOST_CHARACTERS:
         message = message[:_MOST_CHARACTERS] + "…"
     return "\n".join(map(printable, message.split("\n")))
 
 
 def printable(line: str) -> str:
-    """The line, with escapes in place of what moves a cursor, ends a line or is no character at all."""
+    """Escape control characters, line ends and other unprintable characters of a line."""
     if line.isprintable():
         return line
     return "".join(
@@ -25,12 +25,12 @@ def printable(line: str) -> str:
 
 
 def short_repr(value: object) -> str:
-    """A value as Python writes it, so on one line and printable, and not too long."""
+    """The `repr` of a value, which is printable and on one line, truncated to 80 characters."""
     text = repr(value)
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
 def short_list(names: list[str]) -> str:
-    """The first few of some names, and how many more there are."""
+    """The first five names, and the number of the others."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more

@@ -1,4 +1,4 @@
-"""External data of an ONNX file: finds references to other files, before a runtime reads it.
+"""External data of an ONNX file: references to other files, found before a runtime reads the file.
 
 ONNX Runtime resolves references to external data by itself: relative to its working directory
 when given bytes, and through hard links. This module finds them in the wire bytes:
@@ -37,7 +37,7 @@ _FIELDS: dict[str, dict[int, str]] = {
 }
 _DATA_LOCATION = 14
 _KEY, _VALUE = 1, 2
-# Protobuf's own limit, of ONNX Runtime too.
+# The limit of protobuf and of ONNX Runtime.
 _MOST_NESTED = 100
 _WITHOUT_LOCATION = "(no location)"
 
@@ -56,7 +56,7 @@ def locations(model: bytes, file: str = "model") -> list[str]:
     """The locations of an ONNX file's external data, each once.
 
     Raises:
-        BrokenBundle: the bytes are no protobuf message.
+        BrokenBundle: the bytes are not a protobuf message.
     """
     try:
         found = dict.fromkeys(_locations(memoryview(model)))

@@ -1,8 +1,8 @@
-"""`golden.npz`: inputs and the outputs expected for them, to be replayed wherever the bundle runs.
+"""Golden file of a bundle, `golden.npz`: inputs and their expected outputs, for the golden test.
 
-An ordinary .npz file (`numpy.load` reads it) of members `inputs/<name>` and `outputs/<name>`,
-stored without compression and without Python objects, so that reading it can neither run code
-nor take more memory than the file has bytes.
+It is an ordinary .npz file (`numpy.load` reads it) with members `inputs/<name>` and
+`outputs/<name>`. It has no compression and no Python objects. So reading it cannot run code, and
+takes no more memory than the file has bytes.
 """
 
 import io
@@ -22,9 +22,9 @@ from weir.bundle.errors import BrokenBundle
 FILE_NAME = "golden.npz"
 
 _UNREADABLE = (zipfile.BadZipFile, ValueError, OSError, OverflowError, RuntimeError, EOFError)
-# Numbers and truth values, in the byte order that every processor here has.
+# Numbers and booleans, little-endian.
 _DTYPE = r"\|[biu]1|<[iu][248]|<f[248]"
-# What `encode` writes, and nothing else that numpy would read.
+# Headers as `encode` writes them; numpy would read others too.
 _HEADER = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '(?P<dtype>" + _DTYPE.encode() + rb")', "
     rb"'fortran_order': (?P<fortran>True|False), "
@@ -35,9 +35,9 @@ _HEADER = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """Tensors by name: what went into the network, and what came out of it.
+    """Recorded inputs and outputs, by name.
 
-    The outputs are PyTorch's, or of an INT8 bundle those of its graph where it was made.
+    The outputs are PyTorch's; an INT8 bundle has those of its own graph on the exporting machine.
     """
 
     inputs: Mapping[str, NDArray[Any]]
@@ -45,7 +45,7 @@ class Golden:
 
 
 def file_of(graph: str) -> str:
-    """The file of one graph of a pair, `golden.encoder.npz`."""
+    """The golden file of an encoder or decoder, as `golden.encoder.npz`."""
     return f"golden.{graph}.npz"
 
 
@@ -65,10 +65,10 @@ def encode(golden: Golden) -> bytes:
 
 
 def decode(data: bytes, file: str = FILE_NAME) -> Golden:
-    """Read `golden.npz`, or another file of its form.
+    """Parse `golden.npz` or another golden file.
 
     Raises:
-        BrokenBundle: no archive, a member that is not ours, compressed, pickled or cut short.
+        BrokenBundle: not an archive, or a member is unknown, compressed, pickled or truncated.
     """
     groups: dict[str, dict[str, NDArray[Any]]] = {"inputs": {}, "outputs": {}}
     try:
@@ -91,15 +91,15 @@ def decode(data: bytes, file: str = FILE_NAME) -> Golden:
 
 
 def _check_sizes(members: list[zipfile.ZipInfo], most: int, file: str) -> None:
-    """Refuse members that lie over each other: read one by one, they hold more than the archive does."""
+    """Raise BrokenBundle if members overlap: their sizes then add up to more than the archive's."""
     total = sum(max(member.file_size, member.compress_size) for member in members)
     if total > most:
         raise BrokenBundle(f"{file}: expected members of at most {most} bytes, got {total}")
 
 
 def _array(data: bytes, member: str) -> NDArray[Any]:
-    """One array, its header checked against the bytes there are before memory is taken."""
-    # numpy would hand the header to Python's own parser, which runs out of memory at enough minus signs.
+    """Parse an array; its header is checked against its bytes before memory is allocated."""
+    # numpy parses headers as Python code, which many minus signs can make run out of memory.
     header = _HEADER.match(data)
     if header is None:
         raise BrokenBundle(f"{member}: expected an .npy file of numbers, version 1.0")
@@ -112,5 +112,5 @@ def _array(data: bytes, member: str) -> NDArray[Any]:
             f"{member}: expected {expected} bytes for {dtype} {shape}, got {len(data) - start}"
         )
     order: Literal["F", "C"] = "F" if header["fortran"] == b"True" else "C"
-    # A copy lies where the runtime may read it, whatever the length of the header.
+    # The copy is aligned, whatever the length of the header.
     return np.frombuffer(data[start:], dtype).reshape(shape, order=order).copy(order="K")

@@ -16,7 +16,7 @@ def read_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Each field's number, with its integer if it is a varint, or a view of its bytes.
 
     Raises:
-        MalformedError: the bytes are no message.
+        MalformedError: the bytes are not a message.
     """
     position, end = 0, len(message)
     while position < end:

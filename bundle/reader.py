@@ -1,12 +1,12 @@
-"""Reads a bundle so that what was checked is what is used.
+"""Reader of bundles: verifies a bundle and returns the bytes that it verified.
 
 Rules:
 
-- Each file is read once; those bytes are hashed, and those bytes are handed on.
-- The directory holds exactly what `model.json` lists, as regular files: no links of either
-  kind, no subdirectories, nothing more and nothing less.
-- A graph keeps its weights inside itself (`external_data`).
-- A file takes the memory of its own bytes, and what is unpacked here, contract and texts, is small.
+- Each file is read once; the bytes that are hashed are the bytes that are returned.
+- The directory contains exactly the files that `model.json` lists. They are regular files, neither
+  symbolic nor hard links.
+- A graph has all its weights inside (`external_data`).
+- A file takes the memory of its bytes; contract and texts, which take more, have a size limit.
 """
 
 import hashlib
@@ -30,9 +30,9 @@ _GRAPHS = {"model": MODEL, "encoder": ENCODER, "decoder": DECODER}
 
 # A protobuf message, and so an ONNX file, ends at 2 GiB.
 _MAX_FILE_BYTES = (1 << 31) - 1
-# Made into objects, they take many times their size: a line of a text is 50 bytes at least.
+# Parsed texts take many times their size: a line takes at least 50 bytes.
 _MAX_TEXT_BYTES = 1 << 24
-# Not waiting matters for a named pipe, which would otherwise block the opening for ever.
+# Without O_NONBLOCK, opening a named pipe would block for ever.
 _FLAGS = (
     os.O_RDONLY
     | getattr(os, "O_NOFOLLOW", 0)
@@ -43,7 +43,7 @@ _FLAGS = (
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A verified bundle, in memory: its files can no longer change."""
+    """A verified bundle in memory."""
 
     contract: Contract
     files: Mapping[str, bytes]
@@ -51,7 +51,7 @@ class Bundle:
 
     @property
     def graphs(self) -> Mapping[str, bytes]:
-        """Its ONNX files: `model`, or of a pair `encoder` and `decoder`."""
+        """Its ONNX files: `model`, or `encoder` and `decoder`."""
         return {name: self.files[file] for name, file in _GRAPHS.items() if file in self.files}
 
     @property
@@ -69,7 +69,7 @@ class Bundle:
         """Recorded inputs and outputs, None if the bundle has none; BrokenBundle if damaged.
 
         Args:
-            graph: of a pair, `encoder` or `decoder`; None: of the whole, a sequence in and one out.
+            graph: `encoder` or `decoder`; None: the whole model.
         """
         file = golden.FILE_NAME if graph is None else golden.file_of(graph)
         data = self.files.get(file)
@@ -77,27 +77,26 @@ class Bundle:
 
     def labels(self, output: str) -> Sequence[str] | None:
         """The labels of an output by index, None if it has none."""
-        return self._lines(self.contract.labels.get(output))
+        file = self.contract.labels.get(output)
+        return None if file is None else self.texts[file]
 
     def vocabulary(self, input_name: str) -> Sequence[str] | None:
         """The entries of an input's vocabulary by id, None if it has none."""
-        return self._lines(self.contract.vocabularies.get(input_name))
+        file = self.contract.vocabularies.get(input_name)
+        return None if file is None else self.texts[file]
 
     @property
     def subwords(self) -> bytes | None:
-        """The model that cuts texts into subwords, None if the bundle has none."""
+        """The sentencepiece model, None if the bundle has none."""
         tokenisation = self.contract.tokenisation
         return self.files[tokenisation.model] if tokenisation and tokenisation.model else None
-
-    def _lines(self, file: str | None) -> Sequence[str] | None:
-        return None if file is None else self.texts[file]
 
 
 def read(directory: Path) -> Bundle:
     """Read and verify `<models>/<name>/<version>/`.
 
     Raises:
-        BrokenBundle: anything is missing, unlisted, changed, linked, or points outside.
+        BrokenBundle: a file is missing, unlisted, changed, a link, or refers to another file.
     """
     directory = _real_directory(directory)
     if not os.path.lexists(directory / contracts.FILE_NAME):
@@ -123,21 +122,17 @@ def read(directory: Path) -> Bundle:
 
 
 def is_pair(directory: Path) -> bool:
-    """Whether a version directory is of two graphs, by the names in it alone: `read` has the proof."""
+    """Whether a version directory has two graphs, by its file names alone; `read` verifies it."""
     return os.path.lexists(directory / contracts.FILE_NAME) and any(
         os.path.lexists(directory / name) for name in (ENCODER, DECODER)
     )
 
 
 def read_without_contract(directory: Path, file: str = MODEL) -> bytes:
-    """Read the graph of a version directory that has no contract.
-
-    Args:
-        directory: of the version.
-        file: a plain name in it.
+    """Read the graph `file` of a version directory without a contract.
 
     Raises:
-        BrokenBundle: it is unsafe, or of a bundle whose contract has not arrived yet.
+        BrokenBundle: it is unsafe, or the directory is a bundle whose contract is not yet there.
     """
     directory = _real_directory(directory)
     if os.path.lexists(directory / golden.FILE_NAME):
@@ -148,14 +143,14 @@ def read_without_contract(directory: Path, file: str = MODEL) -> bytes:
 
 
 def read_model_file(model_directory: Path, file: str, limit_bytes: int) -> bytes | None:
-    """Read a file beside the version directories, None if there is none; BrokenBundle if unsafe."""
+    """Read a file beside the version directories; None if it is absent, BrokenBundle if unsafe."""
     path = model_directory / file
     _check_directory(model_directory)
     return read_file(path, limit_bytes) if os.path.lexists(path) else None
 
 
 def read_file(path: Path, limit_bytes: int = _MAX_FILE_BYTES) -> bytes:
-    """The bytes of a regular file; BrokenBundle if it is a link, anything else, or too large."""
+    """Read a regular file; BrokenBundle if it is a link, another kind of file, or too large."""
     try:
         descriptor = os.open(path, _FLAGS)
     except OSError as error:
@@ -178,8 +173,8 @@ def read_file(path: Path, limit_bytes: int = _MAX_FILE_BYTES) -> bytes:
 
 
 def _real_directory(directory: Path) -> Path:
-    """The absolute directory, once neither it nor the model directory above it is a link."""
-    # Not `resolve`, which would follow the very links that are looked for.
+    """The absolute directory; BrokenBundle if it or the model directory above it is a link."""
+    # `resolve` would follow the links that this check must find.
     directory = Path(os.path.abspath(directory))  # noqa: PTH100
     for part in (directory.parent, directory):
         _check_directory(part)
@@ -199,7 +194,7 @@ def _check_status(name: str, status: os.stat_result, limit_bytes: int) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise BrokenBundle(f"{name}: expected a regular file, got {_kind(status.st_mode)}")
     if status.st_nlink != 1:
-        raise BrokenBundle(f"{name}: expected a file of one name, got {status.st_nlink} hard links")
+        raise BrokenBundle(f"{name}: expected one hard link, got {status.st_nlink} hard links")
     if status.st_size > limit_bytes:
         raise BrokenBundle(f"{name}: expected at most {limit_bytes} bytes, got {status.st_size}")
 
@@ -216,7 +211,8 @@ def _check_listing(directory: Path, contract: Contract) -> None:
         raise BrokenBundle(f"{directory}: files listed but missing: {short_list(missing)}")
     if unlisted := sorted(present - listed):
         raise BrokenBundle(
-            f"{directory}: files present but not listed: {short_list([repr(name) for name in unlisted])}"
+            f"{directory}: files present but not listed: "
+            + short_list([repr(name) for name in unlisted])
         )
     expected = {MODEL} if contract.decoding is None else {ENCODER, DECODER}
     if listed & set(_GRAPHS.values()) != expected:
@@ -229,7 +225,7 @@ def _check_listing(directory: Path, contract: Contract) -> None:
 def _texts(
     key: str, names: Mapping[str, str], files: Mapping[str, bytes]
 ) -> dict[str, Sequence[str]]:
-    """The lines of each file that is named, by file."""
+    """The lines of each text file that the contract names, by file."""
     for tensor, file in names.items():
         if file not in files:
             raise BrokenBundle(f"{key}.{tensor}: expected a listed file, got {file!r}")

@@ -1,4 +1,4 @@
-"""Names in a model repository: `<models>/<name>/<version>/`."""
+"""Names of models and versions in a model repository, `<models>/<name>/<version>/`."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 from weir.bundle.errors import InvalidName
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-# 18 digits fit the wire's signed 64-bit integers; "0" and "01" are no versions, as in Triton.
+# 18 digits fit the wire's signed 64-bit integers. As in Triton, "0" and "01" are not versions.
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 
@@ -21,10 +21,10 @@ def check_name(name: str) -> None:
 
 
 def invalid_version_names(model_directory: Path) -> list[str]:
-    """Names of one model that look as if they were meant to be versions, and are not.
+    """Names in a model directory that look like versions and are not.
 
-    Directories that are not called by a number from 1, and numbers that are no directories.
-    Hidden names are nobody's business: a bundle is written in a hidden directory.
+    These are directories whose name is not a number from 1, and numbers that are not directories.
+    Hidden names are ignored: the writer prepares a bundle in a hidden directory.
     """
     with os.scandir(model_directory) as entries:
         return sorted(
@@ -36,9 +36,9 @@ def invalid_version_names(model_directory: Path) -> list[str]:
 
 
 def versions(model_directory: Path) -> list[int]:
-    """The version numbers of one model, ascending; other names in the directory are ignored.
+    """The version numbers of a model, ascending; a missing directory has none.
 
-    Only names are looked at, not whether a version is complete. A missing directory has none.
+    Other names are ignored. A version may be incomplete.
     """
     try:
         with os.scandir(model_directory) as entries:

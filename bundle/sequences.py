@@ -1,13 +1,12 @@
-"""What a contract says of rows of unequal length, and of the numbers in them.
+"""Sequence sections of a contract: padded axes, value ranges and tokenisation.
 
 Rules:
 
-- A padded axis goes by its name in the graph (`dim_param`). Each input that carries it has a value
-  that fills short rows up.
-- Outputs that carry the axis's name are cut back along it to the row's length. The graph says
-  which they are, so it is not repeated here.
-- What an input holds beyond a row's length must change nothing within it: export proves that of
-  the graph before a bundle is published.
+- A padded axis is identified by its name in the graph (`dim_param`). Each input with the axis has a
+  padding value, which fills up short rows.
+- Outputs with the axis are cut along it to the row's length. They are known from the graph.
+- Values beyond a row's length must not change the row's outputs. Export verifies that before it
+  publishes a bundle.
 """
 
 from collections.abc import Collection, Mapping
@@ -19,12 +18,11 @@ from weir.bundle.field_types import ContractObject, FileName, Index, Integer, Po
 
 
 class PaddedAxis(ContractObject):
-    """An axis along which rows differ in length, so that a batch fills the shorter ones up.
+    """An axis along which rows differ in length, so that shorter rows of a batch are padded.
 
-    `maximum` is the most entries a row may have, the least is 1. `lengths` is the input [batch]
-    that holds each row's length; the server fills it in when a client leaves it out. None: the
-    network sees by the padding itself where a row ends. `padding` holds, for each input that
-    carries the axis, what fills it up.
+    A row has 1 to `maximum` entries. `lengths` is the input [batch] with each row's length; the
+    server computes it if a client omits it. None: the padding itself marks the end of a row.
+    `padding` is the padding value of each input with the axis.
     """
 
     maximum: Positive
@@ -33,7 +31,7 @@ class PaddedAxis(ContractObject):
 
 
 class ValueRange(ContractObject):
-    """The least and the greatest value an input of integers may hold."""
+    """The minimum and maximum of an integer input."""
 
     minimum: Integer = 0
     maximum: Integer
@@ -46,14 +44,15 @@ class ValueRange(ContractObject):
 
 
 class Tokenisation(ContractObject):
-    """How a text becomes one row of ids.
+    """Conversion of a text into a row of ids.
 
-    `words` takes runs of letters, digits and underscores, and every other mark by itself (see
-    `tokenise`); `spaces` takes what white space separates; `letters` every character by itself;
-    `subwords` cuts by `model`, the file of a sentencepiece model. `lower` lowers a token before it
-    is looked up in the vocabulary of the input `tokens`. `characters` is the input for the letters
-    of each token as it was written, None where the network reads no spelling. `unknown` is the id of
-    what is not in a vocabulary, in both the same.
+    - `rule`: `words` splits into runs of letters, digits and underscores, and single other
+      characters (see `text`); `spaces` splits at white space; `letters` splits into characters;
+      `subwords` splits with a sentencepiece model.
+    - `lower`: whether tokens are lowercased before the lookup in the vocabulary of `tokens`.
+    - `unknown`: the id of a token or character that is not in its vocabulary.
+    - `characters`: the input for the characters of each token, not lowercased; None: there is none.
+    - `model`: the file of the sentencepiece model.
     """
 
     rule: Literal["words", "spaces", "letters", "subwords"]
@@ -81,28 +80,30 @@ def check_axes(
     for name, axis in axes.items():
         where = f"padded_axes.{name}"
         if name == batch_axis:
-            raise ValueError(f"{where}: expected another axis than the batch's")
+            raise ValueError(f"{where}: expected another axis than the batch axis")
         _check_padding(where, axis, ranges)
         for tensor, value in axis.padding.items():
             if values.setdefault(tensor, value) != value:
                 raise ValueError(
-                    f"{where}: padding of {tensor!r}: expected {values[tensor]} as along its other "
+                    f"{where}: padding of {tensor!r}: expected {values[tensor]}, as for its other "
                     f"axis, got {value}"
                 )
         if axis.lengths is None:
             continue
         if other := counted.get(axis.lengths):
-            raise ValueError(f"{where}: lengths: {axis.lengths!r} holds those of {other!r} already")
+            raise ValueError(
+                f"{where}: lengths: expected an input of its own, got {axis.lengths!r} of {other!r}"
+            )
         counted[axis.lengths] = name
     padded = {name for axis in axes.values() for name in axis.padding}
     if both := sorted(padded & set(counted)):
-        raise ValueError(f"padded_axes: expected lengths in an input of their own, got {both}")
+        raise ValueError(f"padded_axes: expected lengths in an input without padding, got {both}")
     if both := sorted(set(ranges) & set(counted)):
-        raise ValueError(f"value_ranges: the padded axis says what lengths may be, got {both}")
+        raise ValueError(f"value_ranges: expected none for lengths of a padded axis, got {both}")
 
 
 def check_tokenisation(tokenisation: Tokenisation | None, vocabularies: Collection[str]) -> None:
-    """Raise ValueError unless each input that is made of a text has a vocabulary."""
+    """Raise ValueError unless the inputs of tokens and characters have vocabularies."""
     if tokenisation is None:
         return
     for name in (tokenisation.tokens, tokenisation.characters):
@@ -116,5 +117,5 @@ def _check_padding(where: str, axis: PaddedAxis, ranges: Mapping[str, ValueRange
         if bounds is not None and not bounds.minimum <= value <= bounds.maximum:
             raise ValueError(
                 f"{where}: padding of {name!r}: expected {bounds.minimum} to {bounds.maximum}, "
-                f"as its values, got {value}"
+                f"its value range, got {value}"
             )

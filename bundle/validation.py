@@ -1,4 +1,4 @@
-"""What is wrong with a `model.json`, told in one line a problem: file, key, what was expected and what came."""
+"""Error messages of an invalid `model.json`: a line for each problem."""
 
 import json
 from typing import Any
@@ -14,18 +14,18 @@ _MOST_CHARACTERS = 200
 
 
 def contract_error(error: ValidationError, file: str) -> BrokenBundle:
-    """The error as it is told, a line for each of the first few problems."""
+    """BrokenBundle with a line for each of the first eight problems."""
     problems = error.errors(include_url=False)
-    # Another format knows other keys: to list each of them would hide the one real reason.
-    shown = [problem for problem in problems if problem["loc"] == ("format",)] or problems
-    lines = [_line(problem, file) for problem in shown[:_MOST_LINES]]
-    if len(shown) > _MOST_LINES:
-        lines.append(f"{file}: and {len(shown) - _MOST_LINES} more")
+    # Another format has other keys; a line for each would hide the reason.
+    listed = [problem for problem in problems if problem["loc"] == ("format",)] or problems
+    lines = [_line(problem, file) for problem in listed[:_MOST_LINES]]
+    if len(listed) > _MOST_LINES:
+        lines.append(f"{file}: and {len(listed) - _MOST_LINES} more")
     return BrokenBundle("\n".join(lines))
 
 
 def check_keys(text: bytes, file: str) -> None:
-    """Raise BrokenBundle if an object names a key twice: readers differ in which of the two they take."""
+    """Raise BrokenBundle if an object has a key twice: parsers differ in which value they take."""
 
     def check(pairs: list[tuple[str, Any]]) -> None:
         seen = set()
@@ -50,9 +50,9 @@ def _described(problem: ErrorDetails, file: str) -> str:
         case "missing":
             return f"{file}: {key}: expected a value, got none"
         case "extra_forbidden":
-            return f"{file}: {key}: unknown key, expected none of that name"
+            return f"{file}: {key}: unknown key"
         case "json_invalid":
-            return f"{file}: expected JSON, got something else: {problem['msg']}"
+            return f"{file}: expected JSON: {problem['msg']}"
         case "value_error":
             where = f"{file}: {key}" if problem["loc"] else file
             return f"{where}: {problem['msg'].removeprefix('Value error, ')}"

@@ -1,4 +1,4 @@
-"""`<models>/<name>/versions.toml`: which versions of a model are served, and their labels.
+"""Versions file of a model, `<models>/<name>/versions.toml`: version policy and labels.
 
     policy = "all"                  # or { latest = 2 }, or { specific = [1, 3] }
 
@@ -8,10 +8,10 @@
 
 Rules:
 
-- The file may be absent, and each of its parts too. Without a policy the reader decides: a server
-  takes what the model's own configuration says, else the newest version.
-- A labelled version is served whatever the policy says.
-- A label is a name that no version can be mistaken for.
+- The file and each of its parts are optional. Without a policy, the server takes the one of the
+  model's own configuration, or serves the newest version.
+- A labelled version is served under every policy.
+- A label cannot be read as a version number.
 """
 
 import os
@@ -29,39 +29,39 @@ from weir.bundle.reader import read_file
 
 FILE_NAME = "versions.toml"
 STABLE = "stable"
-"""The label whose version answers a request that names none."""
+"""The label of the default version: it serves requests without a version."""
 
 LABEL_FORM = "up to 64 letters, digits, '_', '-' or '.', a letter or '_' first"
-"""What a label is, for messages."""
+"""The form of a label, for messages."""
 
 _LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
-# As many digits as a version's directory may have.
+# The largest version number that a directory may have.
 _MAX_VERSION = 10**18 - 1
 _MAX_FILE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class VersionPolicy:
-    """Which versions are served: the `latest` so many, or some `specific` ones; neither: all."""
+    """Version policy: the number of `latest` versions, or `specific` ones; neither: all."""
 
     latest: int | None = None
     specific: tuple[int, ...] = ()
 
 
 NEWEST = VersionPolicy(latest=1)
-"""What is served where nobody says otherwise."""
+"""The default policy."""
 
 
 @dataclass(frozen=True, slots=True)
 class VersionsFile:
-    """What `versions.toml` says; `policy` is None where it says none. `labels` cannot be changed."""
+    """Contents of `versions.toml`; `policy` is None if it has none, `labels` is read-only."""
 
     policy: VersionPolicy | None = None
     labels: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
 
 def versions_to_serve(versions: VersionsFile, present: Collection[int]) -> list[int]:
-    """Which of the versions that are `present` are to be served, ascending."""
+    """The versions among `present` that are served, ascending."""
     ordered = sorted(present)
     policy = versions.policy or NEWEST
     if policy.latest is not None:
@@ -73,26 +73,26 @@ def versions_to_serve(versions: VersionsFile, present: Collection[int]) -> list[
 
 
 def is_label(text: object) -> TypeGuard[str]:
-    """Whether something can be a label, which is `LABEL_FORM`."""
+    """Whether a value is a label of the form `LABEL_FORM`."""
     return isinstance(text, str) and _LABEL.fullmatch(text) is not None
 
 
 def is_version(number: object) -> TypeGuard[int]:
-    """Whether something can be the number of a version."""
+    """Whether a value is a version number."""
     return type(number) is int and 1 <= number <= _MAX_VERSION
 
 
 def parse(data: bytes) -> VersionsFile:
-    """What the bytes of a `versions.toml` say.
+    """Parse the bytes of `versions.toml`.
 
     Raises:
-        InvalidVersions: they are not TOML, or say something else: names key, what was expected, what came.
+        InvalidVersions: not TOML, or a key or value is invalid.
     """
     try:
         table = tomllib.loads(data.decode())
     except UnicodeDecodeError as error:
         raise InvalidVersions(f"{FILE_NAME}: expected UTF-8, {error.reason}") from error
-    # Beside its own error, `tomllib` lets through what a number or a depth beyond Python's limits raises.
+    # `tomllib` passes on the errors of numbers and nesting beyond Python's limits.
     except (ValueError, RecursionError) as error:
         raise InvalidVersions(f"{FILE_NAME}: expected TOML: {error}") from error
     if strays := sorted(set(table) - {"policy", "labels"}):
@@ -102,11 +102,11 @@ def parse(data: bytes) -> VersionsFile:
 
 
 def read(model_directory: Path) -> VersionsFile:
-    """What a model's `versions.toml` says; nothing where there is none.
+    """Read a model's `versions.toml`; empty if it is absent.
 
     Raises:
-        InvalidVersions: it says what cannot be.
-        BrokenBundle: it is no regular file, or cannot be read.
+        InvalidVersions: see `parse`.
+        BrokenBundle: it is not a regular file, or cannot be read.
     """
     path = model_directory / FILE_NAME
     if not os.path.lexists(path):

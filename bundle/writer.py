@@ -1,12 +1,12 @@
-"""Publishes a bundle all at once.
+"""Writer of bundles: publishes a bundle by an atomic rename.
 
 Rules:
 
-- Everything is written into a hidden directory beside the target, `model.json` last, and
-  reaches the disk before the rename that publishes it: a reader sees all of it or nothing.
-- What is about to be published is first read back with the server's own reader.
-- A published directory is never empty, and a rename onto a non-empty directory fails: that
-  failure is how two writers learn that they wanted the same number.
+- All files are written into a hidden directory beside the target, `model.json` last. They are
+  flushed to disk before the rename that publishes them, so a reader sees a whole bundle or none.
+- The bundle is read back with the server's reader before the rename.
+- A rename onto a non-empty directory fails, and a published directory is never empty. So a writer
+  notices if another one has published the same version.
 """
 
 import errno
@@ -36,16 +36,16 @@ def write(
     """Publish `files` as `<models>/<name>/<version>/` and return that directory.
 
     Args:
-        files: every file but `model.json`, by plain name.
-        contract: what `model.json` is to say; its `files` are filled in here.
-        models: the model repository; made if missing.
+        files: every file except `model.json`, by plain name.
+        contract: the contents of `model.json`; its `files` are filled in here.
+        models: the model repository; created if missing.
         name: the model's name.
-        version: its number, the next free one by default.
+        version: its number; by default the next free one.
 
     Raises:
-        InvalidName: the model cannot be called that.
-        VersionExists: `version` is already there; it stays as it was.
-        BrokenBundle: a reader would refuse the result; nothing is published.
+        InvalidName: the model's name is not allowed.
+        VersionExists: `version` exists; it is left unchanged.
+        BrokenBundle: the reader rejects the result; nothing is published.
     """
     check_target(models, name, version)
     text = _contract_text(files, contract)
@@ -63,11 +63,11 @@ def write(
 
 
 def check_target(models: Path, name: str, version: int | None) -> None:
-    """Raise what `write` would raise for its target, before the work that leads there.
+    """Check the target of a later `write`, before expensive work.
 
     Raises:
-        InvalidName: the model cannot be called that.
-        VersionExists: something of that number is there.
+        InvalidName: the model's name is not allowed.
+        VersionExists: the version exists.
     """
     check_name(name)
     if version is None:
@@ -83,9 +83,9 @@ def _exists(target: Path) -> VersionExists:
 
 
 def _contract_text(files: Mapping[str, bytes], contract: Contract) -> bytes:
-    """The bytes of `model.json`, checked: file names among them may not lead anywhere else."""
+    """The bytes of `model.json`; parsing checks that file names are plain."""
     if contracts.FILE_NAME in files:
-        raise BrokenBundle(f"{contracts.FILE_NAME}: expected the contract alone to fill it")
+        raise BrokenBundle(f"{contracts.FILE_NAME}: expected only a contract, got a file too")
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     complete = contract.model_copy(update={"files": hashes})
     text = (complete.model_dump_json(indent=2) + "\n").encode()
@@ -103,7 +103,7 @@ def _model_directory(models: Path, name: str) -> Path:
 
 
 def _fill(directory: Path, files: Mapping[str, bytes], contract_text: bytes) -> None:
-    # mkdtemp and the umask may make it private; a server usually runs as somebody else.
+    # mkdtemp and the umask may make it private; a server usually runs as another user.
     directory.chmod(0o755)
     for name, data in [*files.items(), (contracts.FILE_NAME, contract_text)]:
         path = directory / name
@@ -116,7 +116,7 @@ def _fill(directory: Path, files: Mapping[str, bytes], contract_text: bytes) -> 
 
 
 def _rename(hidden: Path, model_directory: Path, version: int | None) -> Path:
-    """Give the finished directory its number: the one asked for, or the first that is free."""
+    """Rename the finished directory to `version`, or to the first free number."""
     number = version or max(versions(model_directory), default=0) + 1
     while True:
         target = model_directory / str(number)
@@ -133,7 +133,7 @@ def _rename(hidden: Path, model_directory: Path, version: int | None) -> Path:
 
 
 def _sync(directory: Path) -> None:
-    """Make the names in a directory durable; only POSIX systems can."""
+    """Flush the entries of a directory to disk, on POSIX systems."""
     if os.name == "posix":
         descriptor = os.open(directory, os.O_RDONLY)
         try:
@@ -148,14 +148,14 @@ def lines_of(texts: Iterable[str]) -> bytes:
 
 
 def vocabulary_file(name: str) -> str:
-    """Where the vocabulary of an input is kept."""
+    """The file name of an input's vocabulary."""
     return f"vocabulary.{name}.txt"
 
 
 def name_label_files(labels: Mapping[str, Sequence[str]]) -> dict[tuple[str, ...], str]:
-    """A file for each different list of labels, given those of each output: outputs often share one."""
-    different = dict.fromkeys(tuple(each) for each in labels.values())
+    """A file name for each distinct list of labels; outputs often share a list."""
+    distinct = dict.fromkeys(tuple(each) for each in labels.values())
     return {
         each: "labels.txt" if number == 0 else f"labels.{number}.txt"
-        for number, each in enumerate(different)
+        for number, each in enumerate(distinct)
     }

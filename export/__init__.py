@@ -1,7 +1,6 @@
-"""From a PyTorch network to a published bundle, through the parity gate.
+"""Export of a PyTorch network into a published bundle, through the parity gate.
 
-`export.publish` is the one way there, for the recipes of this project and for any other network;
-`export.publish_pair` is it for encoder-decoders, which become two graphs.
+`publish` exports a network as one graph. `publish_pair` exports an encoder-decoder as two graphs.
 """
 
 import importlib
@@ -9,28 +8,39 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from weir.bundle.sequences import PaddedAxis, ValueRange
     from weir.export.publishing import Published, publish
     from weir.export.seq2seq.publishing import publish_pair
     from weir.export.seq2seq.spec import PairSpec
     from weir.export.spec import ExportSpec
 
-# ONNX Runtime on Linux, since 1.30, would tell Microsoft of each process, session and model, and keep an identifier of
-# the machine; it asks this when it is first imported. Whoever wants that sets it to 0.
+# ONNX Runtime 1.30 and later for Linux reports processes, sessions and models to Microsoft, with an
+# identifier of the machine. It reads this variable at its first import; 0 turns the reports on.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-__all__ = ["ExportSpec", "PairSpec", "Published", "publish", "publish_pair"]
+__all__ = [
+    "ExportSpec",
+    "PaddedAxis",
+    "PairSpec",
+    "Published",
+    "ValueRange",
+    "publish",
+    "publish_pair",
+]
 
 _MODULES = {
     "ExportSpec": "weir.export.spec",
+    "PaddedAxis": "weir.bundle.sequences",
     "PairSpec": "weir.export.seq2seq.spec",
     "Published": "weir.export.publishing",
+    "ValueRange": "weir.bundle.sequences",
     "publish": "weir.export.publishing",
     "publish_pair": "weir.export.seq2seq.publishing",
 }
 
 
 def __getattr__(name: str) -> object:
-    """Import the public face on first use: torch takes seconds, and `--help` needs none of it."""
+    """Import a public name on first use: torch takes seconds, and `--help` does not need it."""
     if name not in _MODULES:
-        raise AttributeError(f"module 'export' has no attribute {name!r}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULES[name]), name)

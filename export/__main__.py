@@ -1,13 +1,16 @@
-"""`python -m weir.export RUN --to models/`: publish a trained run, or weights from elsewhere.
+"""Command line of export, `python -m weir.export RUN --to models/`.
 
-Exit codes: 0 published; 1 it could not be, and a line says why; 2 wrong usage;
-3 the parity gate is closed: PyTorch and ONNX Runtime disagree, nothing was published;
-4 INT8 costs more accuracy than allowed, nothing was published.
+It publishes a trained run or pretrained weights. Exit codes:
+
+- 0: published.
+- 1: failed; a line on stderr gives the reason.
+- 2: wrong usage.
+- 3: PyTorch and ONNX Runtime disagree; nothing was published.
+- 4: INT8 costs more accuracy than allowed; nothing was published.
 """
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 EXIT_ERROR = 1
 EXIT_PARITY = 3
 EXIT_ACCURACY = 4
-PUBLISHED = "Weights from elsewhere"
+WEIGHTS_PANEL = "Pretrained weights"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -39,48 +42,53 @@ def main(args: list[str] | None = None, prog: str = "python -m weir.export") -> 
 
 @app.command()
 def export(
-    run: Annotated[Path | None, typer.Argument(help="A run directory that training wrote.")] = None,
+    run: Annotated[Path | None, typer.Argument(help="A run directory of training.")] = None,
     *,
     to: Annotated[Path, typer.Option(help="The model repository to publish into.")],
     name: Annotated[
-        str | None, typer.Option(help="The model's name; by default its architecture.")
+        str | None, typer.Option(help="The model's name; default: its architecture.")
     ] = None,
     version: Annotated[
-        int | None, typer.Option(min=1, help="Its version; by default the next free one.")
+        int | None, typer.Option(min=1, help="The model's version; default: the next free one.")
     ] = None,
     precision: Annotated[
         Literal["fp32", "fp16", "int8"],
-        typer.Option(help="fp16 is served on CUDA only, int8 on a CPU only."),
+        typer.Option(help="fp16 runs on CUDA only, int8 on CPUs only."),
     ] = "fp32",
     max_accuracy_drop: Annotated[
-        float, typer.Option(min=0.0, max=100.0, help="Points of accuracy that int8 may cost.")
+        float,
+        typer.Option(min=0.0, max=100.0, help="Accuracy that int8 may cost, in percentage points."),
     ] = 1.0,
     weights: Annotated[
         Path | None,
         typer.Option(
-            help="In place of a run: a state dict in torchvision's layout, by torch or safetensors.",
-            rich_help_panel=PUBLISHED,
+            help="Instead of a run: a state dict in torchvision's layout (torch or safetensors).",
+            rich_help_panel=WEIGHTS_PANEL,
         ),
     ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="Its network: alexnet, googlenet or inception-v3.", rich_help_panel=PUBLISHED
+            help="The network of the weights: alexnet, googlenet or inception-v3.",
+            rich_help_panel=WEIGHTS_PANEL,
         ),
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="Its classes, one a line.", rich_help_panel=PUBLISHED)
+        Path | None,
+        typer.Option(help="A text file with a class on each line.", rich_help_panel=WEIGHTS_PANEL),
     ] = None,
 ) -> None:
-    """Write a trained network as ONNX, compare the two, and publish a bundle if they agree.
+    """Export a trained network as ONNX, compare both, and publish a bundle if they agree.
 
     Exit codes: 0 published, 1 failed, 2 wrong usage, 3 PyTorch and ONNX Runtime disagree,
     4 int8 costs too much accuracy.
     """
-    source = _source(run, weights, recipe, labels)
     publish = partial(
         _publish,
-        source,
+        run,
+        weights,
+        recipe,
+        labels,
         to=to,
         name=name,
         version=version,
@@ -90,28 +98,11 @@ def export(
     _print_summary(_or_exit(publish))
 
 
-@dataclass(frozen=True, slots=True)
-class Elsewhere:
-    """Weights that no run of ours left behind."""
-
-    weights: Path
-    recipe: str
-    labels: Path
-
-
-def _source(
-    run: Path | None, weights: Path | None, recipe: str | None, labels: Path | None
-) -> Path | Elsewhere:
-    """What is to be published: a run's directory, or weights with what belongs to them."""
-    if run is not None and (weights, recipe, labels) == (None, None, None):
-        return run
-    if run is None and weights is not None and recipe is not None and labels is not None:
-        return Elsewhere(weights, recipe, labels)
-    raise typer.BadParameter("expected a run, or --weights with --recipe and --labels")
-
-
 def _publish(
-    source: Path | Elsewhere,
+    run: Path | None,
+    weights: Path | None,
+    recipe: str | None,
+    labels: Path | None,
     *,
     to: Path,
     name: str | None,
@@ -119,34 +110,37 @@ def _publish(
     precision: "Precision",
     max_accuracy_drop: float,
 ) -> "Published":
-    # Imported here, so that --help does not wait for torch.
-    from weir.export.pretrained import publish_weights  # noqa: PLC0415
-    from weir.export.runs.publishing import publish_run  # noqa: PLC0415
+    # torch is imported below the checks, so that --help and wrong usage are fast.
+    if run is not None and (weights, recipe, labels) == (None, None, None):
+        from weir.export.runs.publishing import publish_run  # noqa: PLC0415
 
-    if isinstance(source, Elsewhere):
-        if precision == "int8":
-            raise typer.BadParameter("int8 needs a run, whose data it is fitted to and judged by")
-        return publish_weights(
-            source.weights,
-            recipe=source.recipe,
-            labels=source.labels,
+        return publish_run(
+            run,
             to=to,
             name=name,
             version=version,
             precision=precision,
+            max_accuracy_drop=max_accuracy_drop,
         )
-    return publish_run(
-        source,
+    if run is not None or weights is None or recipe is None or labels is None:
+        raise typer.BadParameter("expected a run, or --weights with --recipe and --labels")
+    if precision == "int8":
+        raise typer.BadParameter("int8 needs the data of a run, for calibration and accuracy")
+    from weir.export.pretrained import publish_weights  # noqa: PLC0415
+
+    return publish_weights(
+        weights,
+        recipe=recipe,
+        labels=labels,
         to=to,
         name=name,
         version=version,
         precision=precision,
-        max_accuracy_drop=max_accuracy_drop,
     )
 
 
 def _or_exit(publish: Callable[[], "Published"]) -> "Published":
-    """Publish; what goes wrong becomes a line and an exit code."""
+    """Publish, and turn an expected failure into a line and an exit code."""
     from weir.bundle.errors import BundleError  # noqa: PLC0415
     from weir.export.errors import (  # noqa: PLC0415
         AccuracyError,
@@ -160,7 +154,7 @@ def _or_exit(publish: Callable[[], "Published"]) -> "Published":
         with Console(stderr=True).status("exporting"):
             return publish()
     except WrongWeights as error:
-        # Names of tensors by the dozen: on one line nobody finds the second kind.
+        # This message keeps its lines: it may list dozens of tensors.
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(EXIT_ERROR) from None
     except ParityError as error:
@@ -178,7 +172,7 @@ def _failure(error: Exception, code: int) -> typer.Exit:
 
 def _print_summary(published: "Published") -> None:
     parity = published.parity
-    # A path must come out whole, to be copied, whatever the terminal's width.
+    # The path is not wrapped, so that it can be copied.
     console = Console()
     console.print(f"published {published.path}", soft_wrap=True, markup=False, highlight=False)
     table = Table(show_header=False, box=None)

@@ -1,4 +1,4 @@
-"""What INT8 costs, measured in answers: what else a changed number does is nobody's concern."""
+"""Accuracy of a graph before and after INT8 quantisation, and the limit on its drop."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,10 +11,10 @@ from weir.export import runtime
 from weir.export.errors import AccuracyError, ExportError
 
 DEFAULT_MAX_DROP = 1.0
-"""Points of accuracy, that is percent of the answers."""
+"""Percentage points of accuracy."""
 
 NO_ANSWER = -100
-"""Stands where there is nothing to be answered: beyond a row's length."""
+"""Marks a step without an answer: one beyond a row's length."""
 
 Array = NDArray[Any]
 
@@ -22,38 +22,38 @@ Array = NDArray[Any]
 def measure(
     model: bytes, batches: Iterable[Mapping[str, Array]], answers: NDArray[np.int64], output: str
 ) -> float:
-    """The share of answers that a graph gets right, by the greatest value along the last axis.
+    """Accuracy of a graph: the share of answers that equal its argmax along the last axis.
 
     Args:
         model: an ONNX file.
-        batches: of all rows, in their order; each as wide as it likes, if it holds its own rows.
+        batches: all rows in order; each batch is as wide as its own longest row, or wider.
         answers: (rows,), or (rows, steps) with NO_ANSWER beyond a row's length.
-        output: (rows of a batch, …, classes).
+        output: the name of the scores, (rows of a batch, …, classes).
 
     Raises:
-        ExportError: there is nothing to be answered.
+        ExportError: there are no answers.
     """
     session = runtime.open_session(model)
-    correct = asked = first = 0
+    correct = total = first = 0
     for inputs in batches:
         (scores,) = session.run([output], dict(inputs))
-        guesses = scores.argmax(axis=-1)  # (rows,) or (rows, steps)
-        wanted = answers[first : first + len(guesses)]
-        # Steps that a narrow batch left out hold no answer of its rows.
-        wanted = wanted[(slice(None), *map(slice, guesses.shape[1:]))]
-        is_asked = wanted != NO_ANSWER
-        correct += int((guesses == wanted)[is_asked].sum())
-        asked += int(is_asked.sum())
-        first += len(guesses)
-    if not asked:
-        raise ExportError("int8: expected answers to be judged by, got none")
-    return correct / asked
+        predicted = scores.argmax(axis=-1)  # (rows,) or (rows, steps)
+        expected = answers[first : first + len(predicted)]
+        # A narrow batch has fewer steps; those left out hold no answers of its rows.
+        expected = expected[(slice(None), *map(slice, predicted.shape[1:]))]
+        is_answer = expected != NO_ANSWER
+        correct += int((predicted == expected)[is_answer].sum())
+        total += int(is_answer.sum())
+        first += len(predicted)
+    if not total:
+        raise ExportError("int8: expected answers to measure accuracy by, got none")
+    return correct / total
 
 
 def check_drop(cost: Quantisation, max_drop: float) -> None:
-    """Raise AccuracyError if more than `max_drop` points were lost."""
+    """Raise AccuracyError if accuracy fell by more than `max_drop` percentage points."""
     drop = 100.0 * (cost.before - cost.after)
-    # A millionth of a point: what the subtraction may add by itself.
+    # The subtraction itself may add a millionth of a point.
     if drop > max_drop + 1e-6:
         raise AccuracyError(
             f"int8: accuracy falls from {cost.before:.2%} to {cost.after:.2%} on "

@@ -1,33 +1,33 @@
-"""What can go wrong on the way from a network to a bundle.
+"""Errors of export, from a network to a published bundle.
 
 ExportError
-├── NotExportable   torch cannot write the network as a graph
-├── BrokenGraph     it did, but the graph is not what was asked for
-├── ParityError     the graph computes something else than the network
-├── AccuracyError   as INT8 it answers too many test rows wrong
-└── WrongWeights    a file of weights is not the network's
+├── NotExportable   torch cannot export the network as a graph
+├── BrokenGraph     the exported graph is invalid or has other names or axes
+├── ParityError     the graph's outputs differ from the network's
+├── AccuracyError   INT8 costs too much accuracy
+└── WrongWeights    a file of weights belongs to another network
 """
 
 
 class ExportError(Exception):
-    """Any expected failure of this package; as itself: the arguments do not fit the network."""
+    """Base of the expected failures; itself: the arguments do not fit the network."""
 
 
 class NotExportable(ExportError):
-    """PyTorch's exporter refused the network: rewrite the part it names."""
+    """PyTorch's exporter rejects the network: rewrite the part that the message names."""
 
 
 class BrokenGraph(ExportError):
-    """The graph is invalid, or an axis that should vary is fixed in it: look at reshapes."""
+    """The graph is invalid, or an axis that should vary is fixed in it: check reshapes."""
 
 
 class ParityError(ExportError):
-    """PyTorch and ONNX Runtime disagree beyond the tolerance: nothing was published."""
+    """PyTorch and ONNX Runtime disagree beyond the tolerance; nothing was published."""
 
 
 class AccuracyError(ExportError):
-    """INT8 costs more accuracy than allowed: allow more, or stay with FP32."""
+    """INT8 costs more accuracy than allowed: allow more, or publish FP32."""
 
 
 class WrongWeights(ExportError):
-    """The file's tensors are not those of the network: each is named."""
+    """The tensors of the file are not those of the network; the message names each."""

@@ -1,14 +1,14 @@
-"""A graph in half precision: FP16 where the work is, FP32 at both ends and wherever FP16 is a risk.
+"""FP16 conversion of a graph, and its simulation on a CPU.
 
 Rules:
 
-- What multiplies by weights runs in FP16. What only moves, pools or clips values follows its input.
-  Everything else (normalisation, squares, powers, softmax) stays in FP32.
-- Inputs and outputs keep their types, so a client cannot tell the difference.
-- ONNX Runtime's own converter (`onnxruntime.transformers.float16`) is not used: between two nodes it
-  is told to leave in FP32 it rounds to FP16 all the same, and what it writes does not pass the checker.
-- A CPU has no FP16 kernels: ONNX Runtime computes there in FP32 and skips the rounding in between.
-  `simulate` puts it back, so that what is measured on a CPU is what a GPU stores.
+- Operators with weights run in FP16. Operators that move, pool or clip values follow their input.
+  All others (normalisation, squares, powers, softmax) stay in FP32.
+- Inputs and outputs keep their types, so clients see no difference.
+- ONNX Runtime's converter (`onnxruntime.transformers.float16`) is not used: it rounds to FP16
+  between two nodes that are to stay in FP32, and its graphs fail the ONNX checker.
+- ONNX Runtime has no FP16 kernels for CPUs: it computes in FP32 and skips the rounding between
+  nodes. `simulate` restores the rounding, so a CPU measures the values that a GPU stores.
 """
 
 import numpy as np
@@ -19,8 +19,8 @@ from weir.bundle.contract import Tolerance
 from weir.bundle.golden import Golden
 from weir.export.errors import ExportError
 
-_COMPUTING = {"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"}
-_FOLLOWING = {
+_HALF_OPERATORS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"}
+_FOLLOWING_OPERATORS = {
     *("Relu", "LeakyRelu", "Clip", "Sigmoid", "Tanh", "Add", "Concat", "Split", "Slice", "Pad"),
     *("MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "ReduceMean"),
     *("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout"),
@@ -28,22 +28,22 @@ _FOLLOWING = {
 
 
 def convert(model: bytes) -> bytes:
-    """The same graph in FP16.
+    """Convert a graph to FP16.
 
     Raises:
-        ExportError: a node holds a graph of its own, or a weight is beyond FP16's range.
+        ExportError: a node has a subgraph, or a weight is beyond FP16's range.
     """
     proto = onnx.shape_inference.infer_shapes(
         onnx.load_from_string(model), strict_mode=True, data_prop=True
     )
     _Rewriter(proto).rewrite()
-    # Types of values in between are no longer those that were inferred.
+    # The inferred types of intermediate values no longer hold.
     del proto.graph.value_info[:]
     return proto.SerializeToString()
 
 
 def simulate(model: bytes) -> bytes:
-    """An FP16 graph that runs in FP32 and rounds every value as FP16 would store it."""
+    """An FP16 graph computed in FP32, with every value rounded to FP16."""
     proto = onnx.shape_inference.infer_shapes(onnx.load_from_string(model), strict_mode=True)
     graph = proto.graph
     halves = {name for name, kind in _kinds(proto).items() if kind == TensorProto.FLOAT16}
@@ -67,33 +67,33 @@ def simulate(model: bytes) -> bytes:
 
 
 def tolerance(expected: Golden) -> Tolerance:
-    """5e-3, relative to the largest of the expected outputs, but to no less than 1.
+    """5e-3 of the largest expected output, or 5e-3 where that is below 1.
 
-    FP16 keeps 11 bits, 5e-4 of a value, and rounds after each of some dozens of layers; simulated, the
-    networks of this project are apart by up to 1.5e-3 of their largest logit (docs/bundle.md).
+    FP16 keeps 11 bits, 5e-4 of a value, and rounds after each of dozens of layers. The networks
+    of this project differ by up to 1.5e-3 of their largest logit in simulation (docs/bundle.md).
     """
     largest = max(float(np.abs(values).max(initial=1.0)) for values in expected.outputs.values())
     return Tolerance(absolute=5e-3 * largest, relative=5e-3)
 
 
 class _Rewriter:
-    """Walks the nodes in order and casts each value to the type its next user wants, once."""
+    """Walks the nodes in order, and casts each value at most once to the type that a node needs."""
 
     def __init__(self, proto: onnx.ModelProto) -> None:
         self._graph = proto.graph
         self._floats = {name for name, kind in _kinds(proto).items() if kind == TensorProto.FLOAT}
         self._weights = {weight.name: weight for weight in proto.graph.initializer}
-        # By its name in the given graph, what a value is called as FP32 and as FP16.
+        # Names of a value as FP32 and as FP16, by its name in the given graph.
         inputs = [value.name for value in proto.graph.input]
         self._single = {name: name for name in [*inputs, *self._weights]}
         self._half: dict[str, str] = {}
         self._nodes: list[NodeProto] = []
 
     def rewrite(self) -> None:
-        """Put the nodes and weights of the FP16 graph in place of the given ones."""
+        """Replace the nodes and weights of the given graph by those of the FP16 graph."""
         for node in self._graph.node:
             if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
-                raise ExportError(f"fp16: node {node.name} holds a graph, which is not supported")
+                raise ExportError(f"fp16: node {node.name}: expected no subgraph, got one")
             is_half = self._is_half(node)
             for at, name in enumerate(node.input):
                 if name in self._floats:
@@ -107,13 +107,23 @@ class _Rewriter:
             else:
                 self._single |= {name: name for name in produced}
             self._nodes.append(node)
-        self._replace()
+        outputs = [value.name for value in self._graph.output]
+        for name in outputs:
+            if name in self._floats:
+                self._as_single(name)
+        used = {name for node in self._nodes for name in node.input} | {*outputs}
+        weights = [weight for weight in self._graph.initializer if weight.name in used]
+        del self._graph.node[:], self._graph.initializer[:]
+        self._graph.node.extend(self._nodes)
+        self._graph.initializer.extend(weights)
 
     def _is_half(self, node: NodeProto) -> bool:
         values = [name for name in node.input if name in self._floats - self._weights.keys()]
-        if node.op_type in _COMPUTING:
+        if node.op_type in _HALF_OPERATORS:
             return bool(values)
-        return node.op_type in _FOLLOWING and bool(values) and self._half.keys() >= {*values}
+        return (
+            node.op_type in _FOLLOWING_OPERATORS and bool(values) and self._half.keys() >= {*values}
+        )
 
     def _as_half(self, name: str) -> str:
         if name not in self._half:
@@ -129,17 +139,6 @@ class _Rewriter:
             self._single[name] = name
             self._nodes.append(_cast(self._half[name], name, TensorProto.FLOAT))
         return self._single[name]
-
-    def _replace(self) -> None:
-        outputs = [value.name for value in self._graph.output]
-        for name in outputs:
-            if name in self._floats:
-                self._as_single(name)
-        used = {name for node in self._nodes for name in node.input} | {*outputs}
-        weights = [weight for weight in self._graph.initializer if weight.name in used]
-        del self._graph.node[:], self._graph.initializer[:]
-        self._graph.node.extend(self._nodes)
-        self._graph.initializer.extend(weights)
 
 
 def _kinds(proto: onnx.ModelProto) -> dict[str, int]:
@@ -159,5 +158,5 @@ def _half_of(weight: TensorProto) -> TensorProto:
     largest = float(np.abs(values).max(initial=0.0))
     if not largest <= float(np.finfo(np.float16).max):
         raise ExportError(f"fp16: {weight.name}: a weight of {largest:g} is beyond its range")
-    # What is nearer to zero than FP16 can tell becomes zero: the gate judges the result.
+    # Values too small for FP16 become zero; the parity gate decides on the result.
     return numpy_helper.from_array(values.astype(np.float16), f"{weight.name}:half")

@@ -1,4 +1,4 @@
-"""A network as an ONNX file: written by torch, checked, and stripped of what is nobody's business."""
+"""ONNX graph of a network: exported by torch, checked, and stripped of local paths."""
 
 import logging
 import warnings
@@ -13,11 +13,11 @@ from weir.export.errors import BrokenGraph, NotExportable
 from weir.export.samples import take, widen
 from weir.export.spec import ExportSpec
 
-# The opset torch's exporter writes by itself; for any other it runs a converter over the graph.
-# ONNX Runtime has CUDA kernels for what it writes; of newer ones, 22 loses the recurrent layers.
+# torch's exporter writes opset 18 directly and converts the graph for any other. ONNX Runtime has
+# CUDA kernels for its operators; with opset 22 it has none for recurrent layers.
 OPSET = 18
 
-# Rows to trace with, and entries of each: torch takes an axis of one for a constant.
+# Size of the traced batch along its axes: torch treats an axis of size 1 as a constant.
 _TRACED_ROWS = 3
 _TRACED_ENTRIES = 2
 _NOISY_LOGGER = "torch.onnx._internal.exporter._registration"
@@ -28,11 +28,11 @@ _NOISE = (
 
 
 def convert(module: nn.Module, examples: Mapping[str, Tensor], spec: ExportSpec) -> bytes:
-    """Write `module` as an ONNX file whose named axes vary and whose weights are inside.
+    """Export `module` as an ONNX file with varying axes by name, and with its weights inside.
 
     Raises:
-        NotExportable: torch cannot.
-        BrokenGraph: it can, but the result is not valid or not what `spec` says.
+        NotExportable: torch cannot export it.
+        BrokenGraph: the graph is invalid, or its names or axes are not those of `spec`.
     """
     traced = widen(take(examples, spec, 0, _TRACED_ROWS), spec, _TRACED_ENTRIES)
     model = _export(module, traced, spec)
@@ -42,7 +42,7 @@ def convert(module: nn.Module, examples: Mapping[str, Tensor], spec: ExportSpec)
 
 
 def check(model: onnx.ModelProto, inputs: list[str], spec: ExportSpec) -> None:
-    """Raise BrokenGraph unless the graph is valid and has the names and axes `spec` says."""
+    """Raise BrokenGraph unless the graph is valid and has the names and axes of `spec`."""
     try:
         onnx.checker.check_model(model, full_check=True)
         onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
@@ -57,29 +57,23 @@ def check(model: onnx.ModelProto, inputs: list[str], spec: ExportSpec) -> None:
         if actual != expected:
             raise BrokenGraph(f"input {value.name}: expected varying axes {expected}, got {actual}")
     for value in [*graph.input, *graph.output]:
-        # The server puts requests one below the other: along the first axis of every tensor.
+        # The server concatenates requests along the first axis of every tensor.
         if spec.batch_axis is not None and _axes(value)[:1] != [spec.batch_axis]:
             raise BrokenGraph(
                 f"tensor {value.name}: expected axis {spec.batch_axis!r} first, got {_axes(value)}"
             )
-    if spec.padded_axes:
-        for value in graph.output:
-            _check_cuttable(value, spec)
-
-
-def _check_cuttable(value: onnx.ValueInfoProto, spec: ExportSpec) -> None:
-    """A row's part of an output is found by the names of its axes: each is one of the inputs'.
-
-    torch simplifies sizes: what is as long as an input's axis goes by its name, whatever was added
-    and cut off on the way. Another name is another size, `time - 2` or `(time - 1)//2 + 1`.
-    """
+    if not spec.padded_axes:
+        return
+    # The server cuts a row out of an output by the names of its axes, so each must be an input's.
+    # torch names an axis after the input's axis of the same size, whatever was added and cut off on
+    # the way. Another name is another size, as `time - 2` or `(time - 1)//2 + 1`.
     known = {spec.batch_axis, *spec.padded_axes}
-    unknown = [axis for axis in _axes(value) if isinstance(axis, str) and axis not in known]
-    if unknown:
-        raise BrokenGraph(
-            f"output {value.name}: expected varying axes among {sorted(map(str, known))}, by which "
-            f"rows of unequal length are told apart, got {_axes(value)}"
-        )
+    for value in graph.output:
+        if any(isinstance(axis, str) and axis not in known for axis in _axes(value)):
+            raise BrokenGraph(
+                f"output {value.name}: expected varying axes among {sorted(map(str, known))}, "
+                f"which separate rows of unequal length, got {_axes(value)}"
+            )
 
 
 def _export(module: nn.Module, inputs: dict[str, Tensor], spec: ExportSpec) -> onnx.ModelProto:
@@ -100,7 +94,7 @@ def _export(module: nn.Module, inputs: dict[str, Tensor], spec: ExportSpec) -> o
                 external_data=False,
                 verbose=False,
             )
-    except Exception as error:  # torch raises what user code raised, and much of its own
+    except Exception as error:  # torch raises errors of user code and many classes of its own
         raise NotExportable(f"torch cannot export this network: {_root(error)}") from error
     if program is None:
         raise NotExportable("torch exported nothing")
@@ -108,7 +102,7 @@ def _export(module: nn.Module, inputs: dict[str, Tensor], spec: ExportSpec) -> o
 
 
 def _root(error: BaseException) -> str:
-    """The first line of the first cause; torch wraps it in pages of advice."""
+    """The first line of the first cause, which torch wraps in pages of advice."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line for line in str(error).splitlines() if line.strip()]
@@ -117,11 +111,11 @@ def _root(error: BaseException) -> str:
 
 @contextmanager
 def _without_noise() -> Iterator[None]:
-    """Silence the remarks of torch's exporter that no caller can act upon.
+    """Silence three messages of torch's exporter that a caller cannot act upon.
 
-    It logs that torchvision, which we do not use, is missing; it warns about its own use of a
-    deprecated class, and that an axis shared by two inputs goes by the name of the first, even
-    if both have the same name. Anything else it says comes through.
+    It logs that torchvision is missing, which this project does not use. It warns of its own use of
+    a deprecated class. It warns that an axis shared by two inputs takes the name of the first, even
+    if both have the same name.
     """
     logger = logging.getLogger(_NOISY_LOGGER)
     logger.addFilter(_is_news)
@@ -139,7 +133,7 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Remove notes on source lines and paths of this machine, which torch puts into every node."""
+    """Remove the source lines and local paths that torch writes into every node."""
     del model.metadata_props[:]
     for function in model.functions:
         del function.metadata_props[:]
@@ -161,7 +155,7 @@ def _strip_nodes(nodes: Iterable[onnx.NodeProto]) -> None:
         del node.metadata_props[:]
         node.ClearField("doc_string")
         for attribute in node.attribute:
-            # Merely touching an absent `g` would make it present, and the attribute invalid.
+            # Reading an absent `g` would create it and make the attribute invalid.
             inner = [attribute.g] if attribute.HasField("g") else []
             for graph in [*inner, *attribute.graphs]:
                 _strip_graph(graph)
@@ -174,4 +168,4 @@ def _axes(value: onnx.ValueInfoProto) -> list[str | int]:
 def _check_names(kind: str, expected: list[str], values: Iterable[onnx.ValueInfoProto]) -> None:
     actual = [value.name for value in values]
     if actual != expected:
-        raise BrokenGraph(f"{kind}: expected {expected}, the graph has {actual}")
+        raise BrokenGraph(f"{kind}: expected {expected}, got {actual}")

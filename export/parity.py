@@ -1,12 +1,12 @@
-"""The gate: a graph is published only if it computes what the network computes.
+"""Parity gate: a graph is published only if its outputs agree with the network's.
 
-Two numbers agree when |onnx - torch| <= absolute + relative * |torch|, as in `numpy.allclose`.
-Raw outputs are compared, value by value, never only their greatest: a label may well survive an
-error that moves every logit. Along padded axes they are compared within each row's length: what
-stands beyond it is nobody's.
+Rules:
 
-The second half of the gate is about requests that share a batch: a row alone, cut to its own length,
-must give what it gives among others, padded to theirs.
+- Two numbers agree if |onnx - torch| <= absolute + relative * |torch|, as in `numpy.allclose`.
+- Every value is compared, not the argmax: a label may survive an error that moves all logits.
+- Along padded axes values are compared within each row's length; values beyond it are ignored.
+- Requests may share a batch: a row alone, cut to its own length, must give the same outputs as in a
+  padded batch.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,16 +27,16 @@ from weir.export.spec import ExportSpec, row_count
 
 Array = NDArray[Any]
 
-# Nearer to zero than this, a relative difference says nothing and is not recorded.
+# Relative differences of smaller values mean nothing and are not recorded.
 RELATIVE_FLOOR = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How far one output is from what was expected.
+    """Largest differences between an output and its expected values.
 
-    `absolute` and `relative` are the largest of their kind (`relative` where |expected| is at
-    least RELATIVE_FLOOR), `excess` the largest by which a value passes the tolerance.
+    `relative` is measured where |expected| is at least RELATIVE_FLOOR. `excess` is the largest
+    amount by which a value exceeds the tolerance.
     """
 
     absolute: float
@@ -45,12 +45,12 @@ class Difference:
 
 
 def compare(actual: Array, expected: Array, tolerance: Tolerance) -> Difference:
-    """Compare two arrays of one shape; a NaN on either side gives a NaN excess."""
+    """Compare two arrays of the same shape; a NaN in either gives a NaN excess."""
     is_float = np.issubdtype(expected.dtype, np.floating)
     absolute, relative = (tolerance.absolute, tolerance.relative) if is_float else (0.0, 0.0)
     got, wanted = actual.astype(np.float64), expected.astype(np.float64)
     with np.errstate(invalid="ignore"):
-        # Equal infinities, as masked logits hold them, differ by nothing, not by NaN.
+        # Equal infinities, as in masked logits, differ by 0 and not by NaN.
         gap = np.where(got == wanted, 0.0, np.abs(got - wanted))
         size = np.abs(wanted)
         excess = np.where(gap == 0.0, 0.0, gap - (absolute + relative * size))
@@ -64,21 +64,21 @@ def compare(actual: Array, expected: Array, tolerance: Tolerance) -> Difference:
 
 Axes = Sequence[str | int]
 
-# Batches this small are also run row by row; with padded axes, all are.
+# Batches of up to 3 rows are also run row by row; with padded axes, all batches are.
 _ROWS_ALONE = 3
 
 
 def measure(
     module: nn.Module, model: bytes, batches: Iterable[Mapping[str, Tensor]], spec: ExportSpec
 ) -> Parity:
-    """Run network and graph side by side and return how far they were apart.
+    """Compare network and graph, and raise if they disagree.
 
     Raises:
-        ParityError: beyond `spec.tolerance`, or the outputs are of another type or shape.
+        ParityError: the outputs differ beyond `spec.tolerance`, or in type or shape.
     """
     session = runtime.open_session(model)
     compared = _compare_all(module, session, batches, spec)
-    _close_if_beyond(compared, spec.tolerance)
+    _check_differences(compared, spec.tolerance)
     _check_rows_alone(session, compared, spec)
     return _summary(compared, spec)
 
@@ -86,22 +86,22 @@ def measure(
 def record(
     module: nn.Module, model: bytes, batches: Iterable[Mapping[str, Tensor]], spec: ExportSpec
 ) -> Parity:
-    """Return how far network and graph were apart, however far that is.
+    """Compare network and graph without a limit on the difference.
 
     Raises:
-        ParityError: the outputs are of another type or shape, or no numbers.
+        ParityError: the outputs differ in type or shape, or hold NaN or infinity.
     """
     compared = _compare_all(module, runtime.open_session(model), batches, spec)
     gaps = [each.absolute for batch in compared for each in batch.differences.values()]
     if not np.isfinite(gaps).all():
-        raise ParityError("ONNX Runtime gives values that are no numbers; nothing was published")
+        raise ParityError("ONNX Runtime: expected finite outputs, got NaN; nothing was published")
     return _summary(compared, spec)
 
 
 def run_network(
     module: nn.Module, inputs: Mapping[str, Tensor], spec: ExportSpec
 ) -> dict[str, Array]:
-    """The network's own outputs, by name; it must be in eval mode.
+    """Outputs of the network by name; it must be in eval mode.
 
     Raises:
         ExportError: `forward` does not return as many tensors as `spec` names.
@@ -118,10 +118,10 @@ def run_network(
 
 
 @dataclass(frozen=True, slots=True)
-class _Compared:
-    """One batch: what went in, what the graph gave, and how far each output is from PyTorch's.
+class _ComparedBatch:
+    """A batch with the graph's outputs and their differences from PyTorch's.
 
-    `rows` are the batch's rows alone, each cut to its own length; none without a batch axis.
+    `rows` are the batch's single rows, each cut to its own length; empty without a batch axis.
     """
 
     inputs: Mapping[str, Tensor]
@@ -135,34 +135,33 @@ def _compare_all(
     session: onnxruntime.InferenceSession,
     batches: Iterable[Mapping[str, Tensor]],
     spec: ExportSpec,
-) -> list[_Compared]:
+) -> list[_ComparedBatch]:
     compared = []
     for batch in batches:
         expected = run_network(module, batch, spec)
         actual = _run_graph(session, batch, spec)
         count = 0 if spec.batch_axis is None else row_count(batch, spec)
         rows = [select(batch, row, spec) for row in range(count)]
-        for name, wanted in expected.items():
-            _check_kind(name, wanted, actual[name])
+        for name, array in expected.items():
+            _check_kind(name, array, actual[name])
         axes = _output_axes(session)
         differences = {
             name: compare(
                 _within_lengths(actual[name], axes[name], rows, spec),
-                _within_lengths(wanted, axes[name], rows, spec),
+                _within_lengths(array, axes[name], rows, spec),
                 spec.tolerance,
             )
-            for name, wanted in expected.items()
+            for name, array in expected.items()
         }
-        compared.append(_Compared(batch, rows, actual, differences))
+        compared.append(_ComparedBatch(batch, rows, actual, differences))
     return compared
 
 
 def _run_graph(
     session: onnxruntime.InferenceSession, inputs: Mapping[str, Tensor], spec: ExportSpec
 ) -> dict[str, Array]:
-    given = {name: tensor.numpy() for name, tensor in inputs.items()}
-    outputs = map(np.asarray, session.run(list(spec.outputs), given))
-    return dict(zip(spec.outputs, outputs, strict=True))
+    arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
+    return runtime.run(session, spec.outputs, arrays)
 
 
 def _output_axes(session: onnxruntime.InferenceSession) -> dict[str, Axes]:
@@ -172,7 +171,7 @@ def _output_axes(session: onnxruntime.InferenceSession) -> dict[str, Axes]:
 def _within_lengths(
     output: Array, axes: Axes, rows: Sequence[Mapping[str, Tensor]], spec: ExportSpec
 ) -> Array:
-    """The output with zeros wherever a row has ended."""
+    """The output with zeros beyond each row's length."""
     if not set(axes) & set(spec.padded_axes):
         return output
     kept = np.zeros_like(output)
@@ -186,11 +185,11 @@ def _cut(axes: Axes, lengths: Mapping[str, int]) -> tuple[slice, ...]:
     return tuple(slice(lengths.get(str(axis))) for axis in axes)
 
 
-def _summary(compared: list[_Compared], spec: ExportSpec) -> Parity:
-    # An index that changes is no distance: where INT8 may change some, the scores say how far it is.
-    numbers = [name for name, array in compared[0].actual.items() if array.dtype.kind == "f"]
-    named = numbers or list(spec.outputs)
-    differences = [batch.differences[name] for batch in compared for name in named]
+def _summary(compared: list[_ComparedBatch], spec: ExportSpec) -> Parity:
+    # The difference of two indices is no distance; INT8 may change some, so scores are summarised.
+    scores = [name for name, array in compared[0].actual.items() if array.dtype.kind == "f"]
+    names = scores or list(spec.outputs)
+    differences = [batch.differences[name] for batch in compared for name in names]
     return Parity(
         max_absolute=max(each.absolute for each in differences),
         max_relative=max(each.relative for each in differences),
@@ -201,9 +200,14 @@ def _summary(compared: list[_Compared], spec: ExportSpec) -> Parity:
 
 
 def _check_rows_alone(
-    session: onnxruntime.InferenceSession, compared: list[_Compared], spec: ExportSpec
+    session: onnxruntime.InferenceSession, compared: list[_ComparedBatch], spec: ExportSpec
 ) -> None:
-    """Each row alone gives what it gives in the batch, or callers would get each other's data."""
+    """Raise ParityError if a row's outputs depend on the other rows of its batch."""
+    consequence = (
+        "rows of unequal length may not share a batch (look at what reads the padding)"
+        if spec.padded_axes
+        else "requests may not share a batch (batch_axis=None serves it)"
+    )
     axes = _output_axes(session)
     for batch in compared:
         if not (spec.padded_axes or 1 < len(batch.rows) <= _ROWS_ALONE):
@@ -212,29 +216,20 @@ def _check_rows_alone(
             lengths = sizes(inputs, spec)
             for name, alone in _run_graph(session, inputs, spec).items():
                 together = batch.actual[name][row][_cut(axes[name][1:], lengths)][None]
-                if _agree(alone, together, spec):
+                if (
+                    alone.shape == together.shape
+                    and compare(alone, together, spec.tolerance).excess <= 0.0
+                ):
                     continue
+                padded = sizes(batch.inputs, spec)
+                padding = [
+                    f"{axis} {size} padded to {padded[axis]}" for axis, size in lengths.items()
+                ]
+                described = f" ({', '.join(padding)})" if padding else ""
                 raise ParityError(
-                    f"output {name}: row {row} of a batch{_told(lengths, batch, spec)} is not what "
-                    f"it is alone, so {_consequence(spec)}; nothing was published"
+                    f"output {name}: row {row} of a batch{described} is not what it is alone, "
+                    f"so {consequence}; nothing was published"
                 )
-
-
-def _consequence(spec: ExportSpec) -> str:
-    if spec.padded_axes:
-        return "rows of unequal length may not share a batch (look at what reads the padding)"
-    return "requests may not share a batch (batch_axis=None serves it)"
-
-
-def _agree(alone: Array, together: Array, spec: ExportSpec) -> bool:
-    return alone.shape == together.shape and compare(alone, together, spec.tolerance).excess <= 0.0
-
-
-def _told(lengths: Mapping[str, int], batch: _Compared, spec: ExportSpec) -> str:
-    """How long a row is, and how long it was made."""
-    padded = sizes(batch.inputs, spec)
-    told = [f"{axis} {length} padded to {padded[axis]}" for axis, length in lengths.items()]
-    return f" ({', '.join(told)})" if told else ""
 
 
 def _check_kind(name: str, expected: Array, actual: Array) -> None:
@@ -245,8 +240,8 @@ def _check_kind(name: str, expected: Array, actual: Array) -> None:
         )
 
 
-def _close_if_beyond(compared: list[_Compared], tolerance: Tolerance) -> None:
-    # "not <=" rather than ">": a NaN must close the gate too.
+def _check_differences(compared: list[_ComparedBatch], tolerance: Tolerance) -> None:
+    # "not <=" instead of ">": a NaN must raise too.
     beyond = [
         (name, difference)
         for batch in compared

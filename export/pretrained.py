@@ -1,8 +1,8 @@
-"""Published weights as a bundle: what `weir export --weights FILE --recipe NAME` does.
+"""Publication of pretrained weights, as `weir export --weights FILE --recipe NAME` does it.
 
-The file is a state dict in torchvision's layout. Nothing in it is run: torch reads it with
-`weights_only`, and safetensors cannot hold code. Its tensors must be exactly the network's; only
-auxiliary classifiers, which serve training alone, are left out.
+The file is a state dict in torchvision's layout. No code in it runs: torch reads it with
+`weights_only`, and safetensors cannot hold code. Its tensors must be exactly the network's, except
+auxiliary classifiers, which are used in training only and are dropped.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,13 +28,13 @@ from weir.training.models.layers import IMAGENET_MEAN, IMAGENET_STD
 
 @dataclass(frozen=True, slots=True)
 class WeightsLayout:
-    """What the published weights of a network were trained on, and what to leave out of them.
+    """Image sizes of a network's pretrained weights, and their differences from ours.
 
     Attributes:
-        side: of the pictures it takes, in pixels.
-        short_side: to which a picture is resized before its middle is cut out.
-        auxiliary: what the names of auxiliary classifiers' tensors begin with.
-        arguments: what the network must be told to compute as torchvision's does.
+        side: of the network's input, in pixels.
+        short_side: of the resized picture before the centre crop, in pixels.
+        auxiliary: name prefixes of the tensors of auxiliary classifiers.
+        arguments: arguments that make the network compute as torchvision's does.
     """
 
     side: int
@@ -43,7 +43,7 @@ class WeightsLayout:
     arguments: Mapping[str, bool] | None = None
 
 
-# Sizes as in `torchvision.models.*_Weights.IMAGENET1K_V1.transforms`, all with bilinear resizing.
+# Sizes of `torchvision.models.*_Weights.IMAGENET1K_V1.transforms`, all with bilinear resizing.
 LAYOUTS = {
     "alexnet": WeightsLayout(224, 256),
     "googlenet": WeightsLayout(224, 256, ("aux1.", "aux2."), {"transform_input": True}),
@@ -52,7 +52,7 @@ LAYOUTS = {
 
 _EXAMPLE_ROWS = 32
 _EXAMPLES = "crops of the two photographs that come with scikit-learn"
-# More names than this are told by the modules they belong to.
+# More names than this are listed by module, with counts.
 _MOST_NAMES = 24
 
 
@@ -66,20 +66,20 @@ def publish_weights(
     version: int | None = None,
     precision: Literal["fp32", "fp16"] = "fp32",
 ) -> Published:
-    """Publish a network with weights from elsewhere, named after its recipe by default.
+    """Publish a network with pretrained weights.
 
     Args:
-        file: of the weights, by `torch.save`, or by safetensors if it is named so.
+        file: the weights, by `torch.save`, or by safetensors with the suffix `.safetensors`.
         recipe: a key of `LAYOUTS`.
-        labels: a text file, a class a line, in the order of the network's outputs.
+        labels: a text file with a class on each line, in the order of the network's outputs.
         to: the model repository.
-        name: of the model.
-        version: the next free one by default.
-        precision: not `int8`, since there is no training data to fit it to.
+        name: of the model; by default the recipe.
+        version: by default the next free one.
+        precision: not `int8`, which needs training data for calibration.
 
     Raises:
-        WrongWeights: other tensors than the network's; the message names each.
-        ExportError: unknown recipe, a file that cannot be read; or see `publish`.
+        WrongWeights: the tensors are not the network's; the message names each.
+        ExportError: the recipe is unknown, or a file cannot be read; see also `publish`.
         BundleError: see `publish`.
     """
     if recipe not in LAYOUTS:
@@ -97,7 +97,7 @@ def publish_weights(
         network,
         f"{file}: these are not the weights of {recipe} for {len(classes)} classes",
     )
-    # Counts of training steps are the only tensors that may be absent, and they are not used.
+    # Only counts of training steps may be missing, and inference does not use them.
     network.load_state_dict(weights, strict=False)
     module = ImageGraph(network, IMAGENET_MEAN, IMAGENET_STD).eval()
     images = _photographs(layout.side)
@@ -132,7 +132,7 @@ def publish_weights(
 
 def _read_labels(file: Path) -> list[str]:
     try:
-        # Editors on Windows put a mark in front, which is no part of the first label.
+        # Editors on Windows write a byte order mark, which is no part of the first label.
         classes = file.read_text("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ExportError(f"{file}: expected UTF-8, {error.reason}") from error
@@ -142,7 +142,7 @@ def _read_labels(file: Path) -> list[str]:
 
 
 def _read(file: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name."""
+    """Read the tensors of a file by name."""
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
@@ -151,7 +151,7 @@ def _read(file: Path) -> dict[str, Tensor]:
         raise
     except SafetensorError as error:
         raise ExportError(f"{file}: expected safetensors: {error}") from error
-    except Exception as error:  # torch raises many unrelated classes, and advises to trust the file
+    except Exception as error:  # torch raises many unrelated classes
         raise ExportError(
             f"{file}: expected a state dict by torch.save, tensors and nothing else"
         ) from error
@@ -165,7 +165,10 @@ def _read(file: Path) -> dict[str, Tensor]:
 def _check(weights: Mapping[str, Tensor], network: nn.Module, problem: str) -> None:
     """Raise WrongWeights unless these are the network's tensors, by name and shape."""
     wanted = network.state_dict()
-    missing = [key for key in wanted if key not in weights and not _is_count(key)]
+    # Files made before 2018 lack these counts, among them GoogLeNet's and Inception's.
+    missing = [
+        key for key in wanted if key not in weights and not key.endswith(".num_batches_tracked")
+    ]
     unknown = [key for key in weights if key not in wanted]
     misshaped = [
         f"{key} (expected {_shape(wanted[key])}, got {_shape(weights[key])})"
@@ -176,11 +179,6 @@ def _check(weights: Mapping[str, Tensor], network: nn.Module, problem: str) -> N
     lines = [f"  {kind}: {_list(names)}" for kind, names in kinds.items() if names]
     if lines:
         raise WrongWeights("\n".join([problem, *lines]))
-
-
-def _is_count(key: str) -> bool:
-    """Files made before 2018 lack these, the published ones of GoogLeNet and Inception among them."""
-    return key.endswith(".num_batches_tracked")
 
 
 def _shape(tensor: Tensor) -> str:
@@ -200,7 +198,7 @@ def _list(names: Sequence[str]) -> str:
 
 
 def _photographs(side: int) -> Tensor:
-    """(rows, side, side, 3) uint8: random numbers would stir a trained network less than pictures do."""
+    """Crops (rows, side, side, 3) of uint8; photographs cause larger activations than noise."""
     photographs = load_sample_images().images
     generator = np.random.default_rng(0)
     crops = []
@@ -212,10 +210,10 @@ def _photographs(side: int) -> Tensor:
 
 
 def _tolerance(module: nn.Module, images: Tensor) -> Tolerance:
-    """1e-5, relative to the largest logit.
+    """1e-5 of the largest logit.
 
-    Logits of published networks reach 30, and the error of each is a share of what was added up to it:
-    an absolute 1e-5 would ask more of the small ones than FP32 can hold.
+    Logits of pretrained networks reach 30. The error of each is proportional to its summands, so
+    FP32 cannot compute the small logits to an absolute 1e-5.
     """
     with torch.inference_mode():
         logits: Tensor = module(images[:4]).logits

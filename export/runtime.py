@@ -1,6 +1,11 @@
-"""ONNX Runtime on this machine's CPU, on which every graph is tried before it is published."""
+"""ONNX Runtime sessions on the CPU, which run every graph before it is published."""
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 from weir.export.errors import ExportError
 
@@ -9,10 +14,10 @@ _PROVIDERS = ["CPUExecutionProvider"]
 
 
 def open_session(model: bytes, *, is_optimised: bool = True) -> onnxruntime.InferenceSession:
-    """A session as a server would have it, or one that runs the nodes one by one as they are.
+    """Open a session as the server does, or one without graph optimisation.
 
     Raises:
-        ExportError: ONNX Runtime took something else than the CPU.
+        ExportError: ONNX Runtime chose another provider than the CPU.
     """
     options = onnxruntime.SessionOptions()
     if not is_optimised:
@@ -21,3 +26,13 @@ def open_session(model: bytes, *, is_optimised: bool = True) -> onnxruntime.Infe
     if session.get_providers() != _PROVIDERS:
         raise ExportError(f"providers: expected {_PROVIDERS}, got {session.get_providers()}")
     return session
+
+
+def run(
+    session: onnxruntime.InferenceSession,
+    outputs: Iterable[str],
+    inputs: Mapping[str, NDArray[Any]],
+) -> dict[str, NDArray[Any]]:
+    """Run a session and return its outputs by name."""
+    names = list(outputs)
+    return dict(zip(names, map(np.asarray, session.run(names, dict(inputs))), strict=True))

@@ -1,9 +1,11 @@
-"""The inputs a graph is tried on: rows of the examples, and random rows of the same kind.
+"""Sample batches to compare network and graph on: example rows, and random rows of the same kind.
 
-Along padded axes rows are of unequal lengths. Examples are cut to the longest of a batch. Random
-batches are as wide as chance says, with rows of any length from 1; beyond a row's end stands
-whatever its input may hold, since nothing there may change the row. Only along an axis without
-lengths does padding itself say where a row ends, so there it stands.
+Rules for padded axes:
+
+- Batches of examples are cut to their longest row.
+- Random batches have a random width, and rows of any length from 1.
+- Values beyond a row's length are random too, since they must not change the row.
+- An axis without lengths is filled up with padding, since padding marks the end of the row.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,7 +23,7 @@ Inputs = Mapping[str, Tensor]
 def shrink(inputs: Inputs, spec: ExportSpec) -> dict[str, Tensor]:
     """Cut a batch to its longest row, along every padded axis."""
     shrunk = dict(inputs)
-    # Beyond a row's length anything may stand, letters too: axes that count go first.
+    # Values beyond a row's length are arbitrary, so axes with lengths are cut first.
     for axis, padded in sorted(spec.padded_axes.items(), key=lambda each: each[1].lengths is None):
         longest = _longest(shrunk, axis, padded, spec)
         for name in padded.padding:
@@ -47,7 +49,7 @@ def widen(inputs: Inputs, spec: ExportSpec, least: int) -> dict[str, Tensor]:
 
 
 def sizes(inputs: Inputs, spec: ExportSpec) -> dict[str, int]:
-    """How many entries a batch has along each padded axis."""
+    """Size of a batch along each padded axis."""
     return {
         axis: inputs[name].shape[position_of(axis, name, spec)]
         for axis, padded in spec.padded_axes.items()
@@ -56,14 +58,14 @@ def sizes(inputs: Inputs, spec: ExportSpec) -> dict[str, int]:
 
 
 def check_examples(inputs: Inputs, spec: ExportSpec) -> None:
-    """Raise ExportError unless rows are as long as they say, within what the axes allow."""
+    """Raise ExportError unless sizes and lengths are consistent and within the axes' limits."""
     for axis, padded in spec.padded_axes.items():
-        given = {name: inputs[name].shape[position_of(axis, name, spec)] for name in padded.padding}
-        size = max(given.values())
-        if set(given.values()) != {size} or not 1 <= size <= padded.maximum:
+        found = {name: inputs[name].shape[position_of(axis, name, spec)] for name in padded.padding}
+        size = max(found.values())
+        if set(found.values()) != {size} or not 1 <= size <= padded.maximum:
             raise ExportError(
                 f"example inputs: axis {axis!r}: expected one size from 1 to {padded.maximum}, "
-                f"got {given}"
+                f"got {found}"
             )
         if padded.lengths is None:
             continue
@@ -76,7 +78,7 @@ def check_examples(inputs: Inputs, spec: ExportSpec) -> None:
 
 
 def position_of(axis: str, name: str, spec: ExportSpec) -> int:
-    """Where an input has an axis that it carries."""
+    """Position of a named axis in an input that has it."""
     return next(at for at, named in spec.axes_of(name).items() if named == axis)
 
 
@@ -93,14 +95,14 @@ def _longest(inputs: Inputs, axis: str, padded: PaddedAxis, spec: ExportSpec) ->
 
 BATCH_SIZES = (1, 2, 3, 8, 32)
 _SEED = 20_241
-# Random rows grow beyond the examples': a graph must not know how long those were.
+# Random rows may be twice as long as the examples: the graph must not depend on their length.
 _LONGER = 2
 
 
 def batches(examples: Mapping[str, Tensor], spec: ExportSpec) -> Iterator[dict[str, Tensor]]:
-    """An example and a random batch of each size; without a batch axis, one of each kind.
+    """An example batch and a random batch of each size; without a batch axis, one of each.
 
-    With padded axes, one more: rows of a single entry each.
+    Padded axes add a batch of rows with a single entry each.
     """
     generator = torch.Generator().manual_seed(_SEED)
     first = 0
@@ -117,12 +119,12 @@ def batches(examples: Mapping[str, Tensor], spec: ExportSpec) -> Iterator[dict[s
 def take(
     examples: Mapping[str, Tensor], spec: ExportSpec, first: int, count: int
 ) -> dict[str, Tensor]:
-    """`count` rows of the examples from row `first` on, starting over at their end."""
+    """`count` rows of the examples from row `first` on; the first row follows the last."""
     return _take(examples, spec, (torch.arange(count) + first) % row_count(examples, spec))
 
 
 def spread(examples: Mapping[str, Tensor], spec: ExportSpec, count: int) -> dict[str, Tensor]:
-    """At most `count` rows: the first, or of rows with lengths the longest, the shortest, between."""
+    """At most `count` rows: the first ones; with lengths, from the longest to the shortest."""
     total = row_count(examples, spec)
     count = min(count, total)
     order = torch.arange(total)
@@ -145,9 +147,13 @@ def _take(examples: Mapping[str, Tensor], spec: ExportSpec, rows: Tensor) -> dic
 def _random_sizes(
     examples: Mapping[str, Tensor], spec: ExportSpec, generator: torch.Generator
 ) -> dict[str, int]:
-    return {
-        axis: _draw(1, min(spec.padded_axes[axis].maximum, _LONGER * size), generator)
+    most = {
+        axis: min(spec.padded_axes[axis].maximum, _LONGER * size)
         for axis, size in sizes(examples, spec).items()
+    }
+    return {
+        axis: int(torch.randint(1, size + 1, (1,), generator=generator))
+        for axis, size in most.items()
     }
 
 
@@ -158,7 +164,7 @@ def _random(
     spec: ExportSpec,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """A batch like `batch`, of so many entries along each padded axis, and of random values."""
+    """A batch of random values like `batch`, with the given size along each padded axis."""
     drawn = {}
     for name, tensor in batch.items():
         shape = list(tensor.shape)
@@ -179,19 +185,22 @@ def _random(
 def _random_like(
     example: Tensor, name: str, shape: list[int], spec: ExportSpec, generator: torch.Generator
 ) -> Tensor:
-    """Random values of the same type.
+    """Random values of the example's type.
 
-    Bytes take every value, floats are standard normal. Other integers take what their range
-    allows, or stay between the least and the greatest of the examples, since they are usually
-    indices or lengths.
+    Floats are standard normal, and bytes take every value. Other integers take every value of their
+    value range. Without a range they stay within the examples' minimum and maximum, since they are
+    usually indices or lengths.
     """
     if example.is_floating_point():
         return torch.randn(shape, generator=generator).to(example.dtype)
     if example.dtype == torch.bool:
         return torch.rand(shape, generator=generator) < 0.5
-    low, high = (0, 255) if example.dtype == torch.uint8 else _bounds(example)
     if bounds := spec.ranges.get(name):
         low, high = bounds.minimum, bounds.maximum
+    elif example.dtype == torch.uint8:
+        low, high = 0, 255
+    else:
+        low, high = int(example.min()), int(example.max())
     return torch.randint(low, high + 1, shape, generator=generator, dtype=example.dtype)
 
 
@@ -202,7 +211,7 @@ def _end_rows(
     spec: ExportSpec,
     generator: torch.Generator,
 ) -> None:
-    """Put padding behind a random end: of each row, or of each step of a row that has steps."""
+    """Pad each row beyond a random end, or each step of a row that has steps."""
     for name, value in padded.padding.items():
         position = position_of(axis, name, spec)
         tensor = drawn[name].movedim(position, -1)  # (…, entries)
@@ -210,11 +219,3 @@ def _end_rows(
         ends = torch.randint(1, width + 1, (*tensor.shape[:-1], 1), generator=generator)
         is_padding = torch.arange(width) >= ends  # (…, entries)
         drawn[name] = tensor.masked_fill(is_padding, value).movedim(-1, position)
-
-
-def _draw(low: int, high: int, generator: torch.Generator) -> int:
-    return int(torch.randint(low, high + 1, (1,), generator=generator))
-
-
-def _bounds(tensor: Tensor) -> tuple[int, int]:
-    return int(tensor.min()), int(tensor.max())

@@ -1,4 +1,4 @@
-"""What an exporter must be told about a network, because the network itself cannot say it."""
+"""Export specification of a network: the facts that neither the network nor its graph contains."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -33,32 +33,31 @@ from weir.export.errors import ExportError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportSpec:
-    """The engineer's half of a bundle's contract; the rest is measured or read off the graph.
+    """Specification of an export; the rest of the contract is measured or read from the graph.
 
     Attributes:
-        architecture: what the network is, in a word.
-        outputs: a name for each tensor `forward` returns, in that order.
-        task: what the server may offer beyond tensors in, tensors out.
-        axes: the axes that vary, by input, position and name; those of the same name vary
+        architecture: a short name of the network.
+        outputs: a name for each tensor that `forward` returns, in its order.
+        task: the task service that the server offers, besides tensors in, tensors out.
+        axes: names of the varying axes, by input and position. Axes of the same name vary
             together. By default the first axis of every input is the batch.
-        batch_axis: the name of the axis along which requests are put together; None if a
-            network must see each request alone.
-        padded_axes: those of `axes` along which rows differ in length, by name. Examples are given
-            filled up to the longest row.
-        value_ranges: what inputs of integers may hold; of one with a vocabulary its ids, by default.
+        batch_axis: the name of the axis along which requests are batched; None if each request must
+            run alone.
+        padded_axes: the axes along which rows differ in length, by name. The rows of the examples
+            are padded to the longest.
+        value_ranges: allowed values of integer inputs; by default the ids of the vocabulary.
         labels: a text for each index of an output's last axis, by output.
         vocabularies: an entry for each id, by input.
-        preprocessing: how the server makes a row of a picture; None: it takes tensors only.
-        tokenisation: how it makes a row of a text.
-        series: which columns a forecast is made of, and how far it goes.
-        batching: limits for the server.
-        tolerance: two numbers agree when |onnx - torch| <= absolute + relative * |torch|;
-            the default is for FP32 on a CPU. Integers and truth values must be equal.
-        sharing: parameters and connections of the network as it was trained; none: those of the
-            graph are all there is to show.
-        examples: what the example inputs are, for the record.
-        training: where the weights come from.
-        commit: of the code that made them.
+        preprocessing: the conversion of a picture into a row; None if there is none.
+        tokenisation: the conversion of a text into a row; None if there is none.
+        series: columns, lags and horizon of a forecast.
+        batching: limits of the server's batches.
+        tolerance: numbers agree if |onnx - torch| <= absolute + relative * |torch|; the default is
+            for FP32 on a CPU. Integers and booleans must be equal.
+        sharing: parameters and connections of the trained network, where the graph has others.
+        examples: a description of the example inputs, for the record.
+        training: the origin of the weights.
+        commit: of the training code.
     """
 
     architecture: str
@@ -82,7 +81,9 @@ class ExportSpec:
 
     def __post_init__(self) -> None:
         if self.task == "sequence-to-sequence":
-            raise ExportError("task: expected that of one graph; `publish_pair` makes two of them")
+            raise ExportError(
+                "task: expected a task of one graph, got sequence-to-sequence; use `publish_pair`"
+            )
         if not self.outputs or len(set(self.outputs)) != len(self.outputs):
             raise ExportError(f"outputs: expected different names, got {list(self.outputs)}")
         for output, labels in self.labels.items():
@@ -101,11 +102,12 @@ class ExportSpec:
             raise ExportError(str(error)) from error
         for axis, padded in self.padded_axes.items():
             _check_carriers(axis, padded, self)
-        _check_unknown(self)
+        if self.tokenisation is not None:
+            _check_unknown(self.tokenisation, self.vocabularies)
 
     @property
     def ranges(self) -> Mapping[str, ValueRange]:
-        """What inputs of integers may hold, those with a vocabulary among them."""
+        """Value ranges of integer inputs, including those with a vocabulary."""
         of_entries = {
             name: ValueRange(maximum=len(entries) - 1)
             for name, entries in self.vocabularies.items()
@@ -114,16 +116,16 @@ class ExportSpec:
         return {**of_entries, **self.value_ranges}
 
     def axes_of(self, name: str) -> Mapping[int, str]:
-        """The axes of an input that vary, by position."""
+        """The varying axes of an input, by position."""
         if self.axes is None:
             return {} if self.batch_axis is None else {0: self.batch_axis}
         return self.axes.get(name, {})
 
     def batch_position(self, name: str) -> int | None:
-        """Where an input has the batch axis; None if the network has no batch axis.
+        """Position of the batch axis in an input; None if the network has no batch axis.
 
         Raises:
-            ExportError: requests could not be put together, because this input lacks the axis.
+            ExportError: this input lacks the batch axis.
         """
         if self.batch_axis is None:
             return None
@@ -134,10 +136,10 @@ class ExportSpec:
 
 
 def row_count(inputs: Mapping[str, Tensor], spec: ExportSpec) -> int:
-    """How many rows the inputs hold; 1 without a batch axis.
+    """Number of rows of the inputs; 1 without a batch axis.
 
     Raises:
-        ExportError: none, or not the same number in each input.
+        ExportError: there are no rows, or the inputs have different numbers of rows.
     """
     counts = set()
     for name, tensor in inputs.items():
@@ -165,8 +167,17 @@ def _check_entries(name: str, entries: Sequence[str]) -> None:
         raise ExportError(f"{key}: expected each entry once, got {repeated[0]!r} again")
 
 
+def _check_unknown(tokenisation: Tokenisation, vocabularies: Mapping[str, Sequence[str]]) -> None:
+    unknown = tokenisation.unknown
+    for name in (tokenisation.tokens, tokenisation.characters):
+        if name is not None and unknown >= (size := len(vocabularies[name])):
+            raise ExportError(
+                f"tokenisation: unknown: expected an id of {name!r}, below {size}, got {unknown}"
+            )
+
+
 def _check_carriers(axis: str, padded: PaddedAxis, spec: ExportSpec) -> None:
-    """The inputs with this axis are those it has padding for; lengths have the batch axis alone."""
+    """Check that each input with the axis has a padding value, and that lengths have one axis."""
     carriers = sorted(name for name, axes in (spec.axes or {}).items() if axis in axes.values())
     if carriers != sorted(padded.padding):
         raise ExportError(
@@ -180,29 +191,18 @@ def _check_carriers(axis: str, padded: PaddedAxis, spec: ExportSpec) -> None:
         )
 
 
-def _check_unknown(spec: ExportSpec) -> None:
-    if spec.tokenisation is None:
-        return
-    unknown = spec.tokenisation.unknown
-    for name in (spec.tokenisation.tokens, spec.tokenisation.characters):
-        if name is not None and unknown >= (size := len(spec.vocabularies[name])):
-            raise ExportError(
-                f"tokenisation: unknown: expected an id of {name!r}, below {size}, got {unknown}"
-            )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportCandidate:
-    """What an export comes down to.
+    """A graph that is not yet published, with its measurements.
 
     Attributes:
         model: the ONNX file.
-        precision: of its weights and of the values inside.
-        providers: those that may run it.
-        tolerance: of the golden outputs, wherever they are replayed.
-        parity: how far it is from PyTorch.
-        golden: example rows and the outputs expected for them.
-        quantisation: what INT8 cost.
+        precision: of its weights and intermediate values.
+        providers: the execution providers that may run it.
+        tolerance: of the golden outputs on any machine.
+        parity: its differences from PyTorch.
+        golden: example rows and their expected outputs.
+        quantisation: accuracy before and after INT8.
     """
 
     model: bytes
@@ -216,7 +216,7 @@ class ExportCandidate:
 
 @dataclass(frozen=True, slots=True)
 class RunExport:
-    """The network as it is served, rows to try it on, and what neither can say of itself."""
+    """The arguments of `publish` for a run: module, example rows and specification."""
 
     module: nn.Module
     examples: Mapping[str, Tensor]

@@ -1,14 +1,14 @@
-"""What of a run on a series goes into a bundle."""
+"""Export of forecasting runs."""
 
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
 from weir.bundle.contract import Series, Tolerance
 from weir.export.errors import ExportError
-from weir.export.int8_static import StaticInt8
-from weir.export.provenance import name_of, provenance_of, random_examples
+from weir.export.runs.provenance import data_name, describe_random, provenance_of
 from weir.export.spec import ExportSpec, RunExport
 from weir.training.errors import TrainingError
 from weir.training.forecasting.experiment import load_model, load_test
@@ -21,30 +21,27 @@ _EXAMPLE_ROWS = 64
 _TOLERANCE = 1e-5
 
 
-def read(run: Path, record: RunRecord) -> RunExport:
-    """The network, which scales by itself, and test rows; random ones where they cannot be had."""
+def load(run: Path, record: RunRecord) -> RunExport:
+    """Load the network with its scaling, and test rows, or random rows without the data."""
     try:
         histories = load_test(record).histories
     except TrainingError as error:
-        described = random_examples(record, error)
+        described = describe_random(record, error)
         histories = _random_rows(
             part_of(record, SeriesRecord), part_of(record, SeriesRecipe).network.window
         )
     else:
-        described = f"test rows of {name_of(record)}"
+        described = f"test rows of {data_name(record)}"
         rows = torch.linspace(0, len(histories) - 1, min(_EXAMPLE_ROWS, len(histories))).long()
         histories = histories[rows]
     return RunExport(load_model(run), {HISTORY: histories}, _spec(record, described))
 
 
-def fitting(_run: Path, record: RunRecord, _max_drop: float) -> StaticInt8:
-    """Nothing to judge INT8 by.
-
-    Raises:
-        ExportError: always.
-    """
+def int8_settings(_run: Path, record: RunRecord, _max_drop: float) -> NoReturn:
+    """Raise ExportError: a forecast has no accuracy to measure INT8 by."""
     raise ExportError(
-        f"{record.recipe.name}: int8 is judged by the answers that are right, and a forecast is never just right"
+        f"{record.recipe.name}: expected fp32 or fp16, got int8, which needs an accuracy; "
+        "a forecast has none"
     )
 
 
@@ -66,7 +63,7 @@ def _spec(record: RunRecord, examples: str) -> ExportSpec:
             lags=recipe.network.window,
             horizon=recipe.horizon,
         ),
-        # The network's own numbers are in units of the deviation; those of the graph in the series'.
+        # The network computes in standard deviations, the graph returns values of the series.
         tolerance=Tolerance(absolute=_TOLERANCE * series.std[0], relative=_TOLERANCE),
         examples=examples,
         training=provenance_of(record),

@@ -1,4 +1,4 @@
-"""What of a run on pictures goes into a bundle."""
+"""Export of image runs: the network with its normalisation, and the contract of a picture."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from weir.bundle.contract import Preprocessing, Sharing
-from weir.export.int8_static import CALIBRATION_ROWS, StaticInt8
-from weir.export.provenance import name_of, provenance_of, random_examples
+from weir.export.int8 import CALIBRATION_ROWS, StaticInt8
+from weir.export.runs.provenance import data_name, describe_random, provenance_of
 from weir.export.spec import ExportSpec, RunExport
 from weir.training.errors import TrainingError
 from weir.training.images.experiment import load_data, load_model
@@ -22,17 +22,17 @@ LOGITS, PROBABILITIES = "logits", "probabilities"
 
 
 class ImageOutputs(NamedTuple):
-    """logits (B, classes) as the network gives them, and their softmax."""
+    """logits (B, classes) of the network, and their softmax."""
 
     logits: Tensor
     probabilities: Tensor
 
 
 def sharing_of(network: nn.Module, channels: int, height: int, width: int) -> Sharing:
-    """Parameters and connections of a network of pictures, before anything is folded.
+    """Count parameters and connections of an image network, before export folds layers.
 
     Raises:
-        ModelError: it is not known how one of its layers connects.
+        ModelError: the connections of a layer's type are unknown.
     """
     layers = count_sharing(network, (channels, height, width))
     return Sharing(
@@ -42,7 +42,7 @@ def sharing_of(network: nn.Module, channels: int, height: int, width: int) -> Sh
 
 
 class ImageGraph(nn.Module):
-    """Puts normalisation into the graph, so that no client can get it wrong.
+    """An image network with normalisation inside, so that clients send plain pixels.
 
     Args:
         network: takes float32 (B, C, H, W), normalised; returns logits (B, classes).
@@ -59,7 +59,7 @@ class ImageGraph(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
 
     def forward(self, image: Tensor) -> ImageOutputs:
-        """Classify pictures: image uint8 (B, H, W, C)."""
+        """Classify images, uint8 (B, H, W, C)."""
         normalised = (image.to(torch.float32) / 255 - self.mean) / self.std
         logits = self.network(normalised.permute(0, 3, 1, 2))  # (B, classes)
         return ImageOutputs(logits=logits, probabilities=torch.softmax(logits, dim=-1))
@@ -69,8 +69,8 @@ _EXAMPLE_ROWS = 64
 _CALIBRATION_SEED = 0
 
 
-def read(run: Path, record: RunRecord) -> RunExport:
-    """The network with its normalisation, and test pictures; random ones where they cannot be had."""
+def load(run: Path, record: RunRecord) -> RunExport:
+    """Load the network and test pictures, or random pictures without the data."""
     image = part_of(record, ImageRecord)
     trained = load_model(run)
     network = ImageGraph(trained, image.mean, image.std)
@@ -78,61 +78,52 @@ def read(run: Path, record: RunRecord) -> RunExport:
     try:
         images = load_data(record, "test").images
     except TrainingError as error:
-        described = random_examples(record, error)
-        return RunExport(
-            network, {INPUT: _random_images(record)}, _spec(record, described, sharing)
-        )
-    # Spread over the set: some are sorted by class.
+        described = describe_random(record, error)
+        shape = (_EXAMPLE_ROWS, image.height, image.width, image.channels)
+        generator = torch.Generator().manual_seed(0)
+        random = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+        return RunExport(network, {INPUT: random}, _spec(record, described, sharing))
+    # Spread over the set, since some sets are sorted by class.
     rows = np.linspace(0, len(images) - 1, min(_EXAMPLE_ROWS, len(images)), dtype=np.int64)
-    spec = _spec(record, f"test pictures of {name_of(record)}", sharing)
+    spec = _spec(record, f"test pictures of {data_name(record)}", sharing)
     return RunExport(network, {INPUT: torch.from_numpy(images[rows])}, spec)
 
 
-def fitting(_run: Path, record: RunRecord, max_drop: float) -> StaticInt8:
-    """Training pictures to quantise by, drawn from a fixed seed, and the whole test set."""
+def int8_settings(_run: Path, record: RunRecord, max_drop: float) -> StaticInt8:
+    """Training pictures to calibrate with, drawn from a fixed seed, and the whole test set."""
     train, test = load_data(record, "train"), load_data(record, "test")
     order = np.random.default_rng(_CALIBRATION_SEED).permutation(len(train.images))
     rows = np.sort(order[:CALIBRATION_ROWS])
     return StaticInt8(
         calibration={INPUT: train.images[rows]},
-        calibration_from=f"training pictures of {name_of(record)}, seed {_CALIBRATION_SEED}",
+        calibration_from=f"training pictures of {data_name(record)}, seed {_CALIBRATION_SEED}",
         test={INPUT: test.images},
-        test_from=f"test pictures of {name_of(record)}",
+        test_from=f"test pictures of {data_name(record)}",
         answers=test.labels,
         output=LOGITS,
         max_drop=max_drop,
     )
 
 
-def _random_images(record: RunRecord) -> Tensor:
-    image = part_of(record, ImageRecord)
-    shape = (_EXAMPLE_ROWS, image.height, image.width, image.channels)
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-
-
 def _spec(record: RunRecord, examples: str, sharing: Sharing) -> ExportSpec:
+    image = part_of(record, ImageRecord)
     return ExportSpec(
         task="image-classification",
         architecture=record.architecture,
         outputs=ImageOutputs._fields,
         labels=dict.fromkeys(ImageOutputs._fields, record.classes),
-        preprocessing=_preprocessing(part_of(record, ImageRecord)),
+        # As the evaluation pictures of training were made.
+        preprocessing=Preprocessing(
+            input=INPUT,
+            height=image.height,
+            width=image.width,
+            channels=1 if image.channels == 1 else 3,
+            resize=image.resize,
+            short_side=image.short_side,
+            output=PROBABILITIES,
+        ),
         sharing=sharing,
         examples=examples,
         training=provenance_of(record),
         commit=record.commit,
-    )
-
-
-def _preprocessing(image: ImageRecord) -> Preprocessing:
-    """The way training's evaluation pictures were made of encoded ones."""
-    return Preprocessing(
-        input=INPUT,
-        height=image.height,
-        width=image.width,
-        channels=1 if image.channels == 1 else 3,
-        resize=image.resize,
-        short_side=image.short_side,
-        output=PROBABILITIES,
     )

@@ -1,4 +1,4 @@
-"""A run directory of `training/`, published: what `weir export RUN` does."""
+"""Publication of a run directory of `training/`, as `weir export RUN` does it."""
 
 from pathlib import Path
 
@@ -19,18 +19,18 @@ def publish_run(
     precision: Precision = "fp32",
     max_accuracy_drop: float = DEFAULT_MAX_DROP,
 ) -> Published:
-    """Publish a trained network, named after its architecture by default.
+    """Publish a trained network.
 
     Args:
         run: the run directory.
         to: the model repository.
-        name: of the model.
-        version: the next free one by default.
+        name: of the model; by default its architecture.
+        version: by default the next free one.
         precision: `int8` needs the run's data.
-        max_accuracy_drop: points that INT8 may cost.
+        max_accuracy_drop: the accuracy that INT8 may cost, in percentage points.
 
     Raises:
-        TrainingError: the run cannot be read, or data that is needed.
+        TrainingError: the run cannot be read, or data that `int8` needs.
         ExportError: see `publish`.
         BundleError: see `publish`.
     """
@@ -38,15 +38,15 @@ def publish_run(
     if record.task == "sequence-to-sequence":
         return publish_pair_run(run, record, to=to, name=name, version=version, precision=precision)
     kind = {"image-classification": images, "forecasting": forecasting}.get(record.task, text)
-    material = kind.read(run, record)
+    loaded = kind.load(run, record)
     return publish(
-        material.module,
-        material.examples,
-        material.spec,
+        loaded.module,
+        loaded.examples,
+        loaded.spec,
         to=to,
         name=name or record.architecture,
         version=version,
-        precision=kind.fitting(run, record, max_accuracy_drop)
+        precision=kind.int8_settings(run, record, max_accuracy_drop)
         if precision == "int8"
         else precision,
     )

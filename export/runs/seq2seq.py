@@ -1,4 +1,4 @@
-"""A run on pairs of texts, published as two graphs."""
+"""Export of sequence-to-sequence runs as two graphs."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ from weir.bundle.contract import Precision
 from weir.bundle.decoding import Detokenisation
 from weir.bundle.sequences import Tokenisation
 from weir.export.errors import ExportError
-from weir.export.provenance import name_of, provenance_of, random_examples
 from weir.export.publishing import Published
-from weir.export.runs.text import LENGTHS, TOKENS
+from weir.export.runs.provenance import data_name, describe_random, provenance_of
+from weir.export.seq2seq.graphs import LENGTHS, TOKENS
 from weir.export.seq2seq.publishing import MOST_SEQUENCES, publish_pair
 from weir.export.seq2seq.spec import PairSpec
 from weir.training.data.tokenizer import Sides
@@ -42,17 +42,19 @@ def publish_pair_run(
     version: int | None,
     precision: Precision,
 ) -> Published:
-    """Publish a trained encoder-decoder; arguments and errors as `weir.export.runs.publishing.publish_run`."""
+    """Publish a trained encoder-decoder; see `runs.publishing.publish_run`."""
     if precision != "fp32":
-        raise ExportError(f"{record.recipe.name}: expected fp32, which pairs of graphs are in")
+        raise ExportError(
+            f"{record.recipe.name}: expected fp32 for an encoder-decoder, got {precision}"
+        )
     sides = load_sides(run)
     try:
         sources = list(load_test(record).sources)
     except TrainingError as error:
-        described = random_examples(record, error)
+        described = describe_random(record, error)
         examples = _random_sources(record)
     else:
-        described = f"test sources of {name_of(record)}"
+        described = f"test sources of {data_name(record)}"
         examples = _examples(sources, sides, record)
     return publish_pair(
         load_model(run),
@@ -65,9 +67,9 @@ def publish_pair_run(
 
 
 def _examples(sources: list[str], sides: Sides, record: RunRecord) -> dict[str, Tensor]:
-    """Sources spread over the test set, as long as the network is used to."""
+    """Sources spread over the test set, up to the length of training sources."""
     most = part_of(record, Seq2SeqRecipe).source.most_tokens
-    ids = [each for each in encode(sources, sides.source, name_of(record)) if len(each) <= most]
+    ids = [each for each in encode(sources, sides.source, data_name(record)) if len(each) <= most]
     places = torch.linspace(0, len(ids) - 1, min(MOST_SEQUENCES, len(ids))).long().tolist()
     packed = PackedRows.of_ids([ids[place] for place in places])
     return {TOKENS: packed.take(torch.arange(len(packed)), 0), LENGTHS: packed.lengths}

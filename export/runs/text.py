@@ -1,6 +1,5 @@
-"""What of a run on sequences goes into a bundle."""
+"""Export of text runs: classifiers and taggers of tokens, and classifiers of frames."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from weir.bundle.sequences import PaddedAxis, Tokenisation
-from weir.export.int8_dynamic import DynamicInt8
-from weir.export.provenance import name_of, provenance_of, random_examples
+from weir.export.int8 import DynamicInt8
+from weir.export.runs.provenance import data_name, describe_random, provenance_of
 from weir.export.spec import ExportSpec, RunExport
 from weir.training.data.vocabulary import PAD, UNKNOWN
 from weir.training.errors import DataError, TrainingError
@@ -22,7 +21,7 @@ from weir.training.text.recipes import SequenceRecipe
 TOKENS, CHARACTERS, FRAMES, LENGTHS = "tokens", "characters", "frames", "lengths"
 LOGITS = "logits"
 TIME, LETTERS = "time", "letters"
-"""The axes along which rows differ in length."""
+"""Padded axes."""
 
 
 class ClassifierOutputs(NamedTuple):
@@ -33,14 +32,14 @@ class ClassifierOutputs(NamedTuple):
 
 
 class TaggerOutputs(NamedTuple):
-    """logits (B, T, classes), and the class of the greatest at each step (B, T)."""
+    """logits (B, T, classes), and their argmax at each step (B, T)."""
 
     logits: Tensor
     tag_ids: Tensor
 
 
 class WordGraph(nn.Module):
-    """A classifier or a tagger of words."""
+    """A classifier or tagger of words, with its served outputs."""
 
     def __init__(self, network: nn.Module, *, is_tagging: bool) -> None:
         super().__init__()
@@ -50,53 +49,56 @@ class WordGraph(nn.Module):
     def forward(
         self, tokens: Tensor, lengths: Tensor, characters: Tensor | None = None
     ) -> ClassifierOutputs | TaggerOutputs:
-        """Answer tokens (B, T), lengths (B,) and, where the network reads them, letters (B, T, L)."""
+        """Predict from tokens (B, T), lengths (B,) and optionally letters (B, T, L)."""
         logits = self.network(tokens, lengths, characters)
-        return _answer(logits, is_tagging=self.is_tagging)
+        if self.is_tagging:
+            return TaggerOutputs(logits, logits.argmax(dim=-1))
+        return ClassifierOutputs(logits, torch.softmax(logits, dim=-1))
 
 
 class FrameGraph(nn.Module):
-    """A classifier of frames."""
+    """A classifier of frames, with its served outputs."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, frames: Tensor, lengths: Tensor) -> ClassifierOutputs | TaggerOutputs:
-        """Answer frames (B, T, features) of uint8 and lengths (B,)."""
-        return _answer(self.network(frames, lengths), is_tagging=False)
-
-
-def _answer(logits: Tensor, *, is_tagging: bool) -> ClassifierOutputs | TaggerOutputs:
-    if is_tagging:
-        return TaggerOutputs(logits, logits.argmax(dim=-1))
-    return ClassifierOutputs(logits, torch.softmax(logits, dim=-1))
+    def forward(self, frames: Tensor, lengths: Tensor) -> ClassifierOutputs:
+        """Classify frames (B, T, features) of uint8 with lengths (B,)."""
+        logits = self.network(frames, lengths)
+        return ClassifierOutputs(logits, torch.softmax(logits, dim=-1))
 
 
 MOST_STEPS = 512
-"""Of a row, whatever the training rows had: a bound on what one request may cost."""
+"""The limit of a row's length; it bounds the cost of a request, and training rows may exceed it."""
 
 _EXAMPLE_ROWS = 64
 
 
-def read(run: Path, record: RunRecord) -> RunExport:
-    """The network with what its logits say, and test rows; random ones where they cannot be had."""
+def load(run: Path, record: RunRecord) -> RunExport:
+    """Load the network and test rows, or random rows without the data."""
     recipe, sequence = part_of(record, SequenceRecipe), part_of(record, SequenceRecord)
     try:
         packed = load_test(run, record)
         within = _servable(packed, record)
     except TrainingError as error:
-        described = random_examples(record, error)
+        described = describe_random(record, error)
         examples = _random_rows(recipe, sequence)
     else:
-        described = f"test rows of {name_of(record)}"
+        described = f"test rows of {data_name(record)}"
         spread = torch.linspace(0, len(within) - 1, min(_EXAMPLE_ROWS, len(within))).long()
         examples = _named(packed.take(within[spread]), sequence)
-    return RunExport(_served(load_model(run), recipe), examples, _spec(run, record, described))
+    network = load_model(run)
+    module = (
+        FrameGraph(network)
+        if recipe.tokens is None
+        else WordGraph(network, is_tagging=recipe.task == "tagging")
+    )
+    return RunExport(module, examples, _spec(run, record, described))
 
 
-def fitting(run: Path, record: RunRecord, max_drop: float) -> DynamicInt8:
-    """The whole test set, as far as it can be served, to judge INT8 by."""
+def int8_settings(run: Path, record: RunRecord, max_drop: float) -> DynamicInt8:
+    """The test rows that are short enough to be served, to measure accuracy on."""
     packed = load_test(run, record)
     whole = packed.take(_servable(packed, record))
     return DynamicInt8(
@@ -104,8 +106,8 @@ def fitting(run: Path, record: RunRecord, max_drop: float) -> DynamicInt8:
             name: rows.numpy()
             for name, rows in _named(whole, part_of(record, SequenceRecord)).items()
         },
-        test_from=f"test rows of {name_of(record)}",
-        # NO_TARGET is what export calls NO_ANSWER; a class unseen in training can only be missed.
+        test_from=f"test rows of {data_name(record)}",
+        # training's NO_TARGET equals NO_ANSWER. A class unseen in training always counts as wrong.
         answers=whole.targets.numpy(),
         output=LOGITS,
         max_drop=max_drop,
@@ -113,28 +115,22 @@ def fitting(run: Path, record: RunRecord, max_drop: float) -> DynamicInt8:
 
 
 def _servable(packed: Sequences, record: RunRecord) -> Tensor:
-    """The rows that a server would take: (rows,) indices.
+    """Indices (rows,) of the rows that are short enough to be served.
 
     Raises:
-        DataError: all are too long.
+        DataError: every row is too long.
     """
     rows = (packed.lengths <= MOST_STEPS).nonzero().flatten()
     if not len(rows):
         raise DataError(
-            f"{name_of(record)}: expected a test row of at most {MOST_STEPS} steps, "
+            f"{data_name(record)}: expected a test row of at most {MOST_STEPS} steps, "
             f"the shortest has {int(packed.lengths.min())}"
         )
     return rows
 
 
-def _served(network: nn.Module, recipe: SequenceRecipe) -> nn.Module:
-    if recipe.tokens is None:
-        return FrameGraph(network)
-    return WordGraph(network, is_tagging=recipe.task == "tagging")
-
-
 def _named(batch: Batch, sequence: SequenceRecord) -> dict[str, Tensor]:
-    """A batch's tensors by the names of the graph's inputs, in the order of `forward`."""
+    """The tensors of a batch by the graph's input names, in the order of `forward`."""
     first = FRAMES if sequence.words is None else TOKENS
     names = (first, LENGTHS, CHARACTERS)[: len(batch.inputs)]
     return dict(zip(names, batch.inputs, strict=True))
@@ -163,40 +159,28 @@ def _spec(run: Path, record: RunRecord, examples: str) -> ExportSpec:
     recipe = part_of(record, SequenceRecipe)
     is_tagging = recipe.task == "tagging"
     outputs = TaggerOutputs._fields if is_tagging else ClassifierOutputs._fields
-    axes = _axes(record)
-    vocabularies = load_vocabularies(run)
-    return ExportSpec(
-        task=recipe.task,
-        architecture=record.architecture,
-        outputs=outputs,
-        axes=axes,
-        padded_axes=_padded_axes(recipe, axes),
-        labels=dict.fromkeys(outputs[:1] if is_tagging else outputs, record.classes),
-        vocabularies={name: each.entries for name, each in vocabularies.items()},
-        tokenisation=_tokenisation(recipe),
-        examples=examples,
-        training=provenance_of(record),
-        commit=record.commit,
-    )
-
-
-def _axes(record: RunRecord) -> dict[str, dict[int, str]]:
     sequence = part_of(record, SequenceRecord)
     first = FRAMES if sequence.words is None else TOKENS
     axes = {first: {0: "batch", 1: TIME}, LENGTHS: {0: "batch"}}
     if sequence.characters is not None:
         axes[CHARACTERS] = {0: "batch", 1: TIME, 2: LETTERS}
-    return axes
-
-
-def _padded_axes(
-    recipe: SequenceRecipe, axes: Mapping[str, Mapping[int, str]]
-) -> dict[str, PaddedAxis]:
     padding = {name: PAD for name, named in axes.items() if TIME in named.values()}
     padded = {TIME: PaddedAxis(maximum=MOST_STEPS, lengths=LENGTHS, padding=padding)}
     if CHARACTERS in axes and recipe.tokens is not None:
         padded[LETTERS] = PaddedAxis(maximum=recipe.tokens.most_letters, padding={CHARACTERS: PAD})
-    return padded
+    return ExportSpec(
+        task=recipe.task,
+        architecture=record.architecture,
+        outputs=outputs,
+        axes=axes,
+        padded_axes=padded,
+        labels=dict.fromkeys(outputs[:1] if is_tagging else outputs, record.classes),
+        vocabularies={name: each.entries for name, each in load_vocabularies(run).items()},
+        tokenisation=_tokenisation(recipe),
+        examples=examples,
+        training=provenance_of(record),
+        commit=record.commit,
+    )
 
 
 def _tokenisation(recipe: SequenceRecipe) -> Tokenisation | None:

@@ -1,22 +1,22 @@
-"""An encoder-decoder as two graphs, and a search over them by ONNX Runtime.
+"""The two graphs of an encoder-decoder, and greedy decoding with them by ONNX Runtime.
 
-The names of `forward`'s arguments are the names of the graphs' inputs.
+The argument names of each `forward` are the input names of its graph.
 """
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import numpy as np
 import onnxruntime
 import torch
 from torch import Tensor, nn
 
 from weir.bundle.decoding import Decoding
-from weir.export.runs.text import LENGTHS, TIME, TOKENS
+from weir.export import runtime
 from weir.training.models.decoder import Memory, Step
 from weir.training.models.seq2seq import EncoderDecoder
 from weir.training.seq2seq.search import CachedRows, Hypothesis, SpecialTokens, Stepper, greedy
 
+TOKENS, LENGTHS, TIME = "tokens", "lengths", "time"
 PREVIOUS, STATE, MEMORY, KEYS, CONTEXT = "previous", "state", "memory", "keys", "context"
 LOG_PROBABILITIES, NEXT_STATE, ATTENTION = "log_probabilities", "next_state", "attention"
 
@@ -47,7 +47,7 @@ class ContextEncoderOutputs(NamedTuple):
 
 
 class EncoderGraph(nn.Module):
-    """The half that runs once a row."""
+    """The encoder, which runs once for each row."""
 
     def __init__(self, network: EncoderDecoder) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class EncoderGraph(nn.Module):
 
 
 class AttentionDecoderGraph(nn.Module):
-    """The half that runs once a step, with attention."""
+    """The decoder step with attention."""
 
     def __init__(self, network: EncoderDecoder) -> None:
         super().__init__()
@@ -75,27 +75,22 @@ class AttentionDecoderGraph(nn.Module):
     def forward(
         self, previous: Tensor, state: Tensor, memory: Tensor, keys: Tensor, lengths: Tensor
     ) -> Step:
-        """Step after tokens (B,) from states (B, S)."""
+        """One step from previous tokens (B,) and states (B, S)."""
         return self.network.step(previous, state, Memory(memory, keys, state, None), lengths)
 
 
 class ContextDecoderGraph(nn.Module):
-    """The half that runs once a step, without attention."""
+    """The decoder step without attention."""
 
     def __init__(self, network: EncoderDecoder) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, previous: Tensor, state: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Step after tokens (B,) from states (B, S)."""
-        # No lengths: nothing of the source is looked at again.
+        """One step from previous tokens (B,) and states (B, S)."""
+        # Without attention a step does not read the lengths; any tensor stands for them.
         made = self.network.step(previous, state, Memory(None, None, state, context), previous)
         return made.log_probabilities, made.state
-
-
-def decoder_graph(network: EncoderDecoder) -> nn.Module:
-    """The decoder's half."""
-    return AttentionDecoderGraph(network) if network.attends else ContextDecoderGraph(network)
 
 
 def decode(
@@ -104,58 +99,60 @@ def decode(
     decoding: Decoding,
     inputs: Mapping[str, Tensor],
 ) -> list[Hypothesis]:
-    """The greedy answers of two graphs, put together as their contract says."""
+    """Decode greedily with two graphs that `decoding` connects."""
     lengths = inputs[LENGTHS]
     names = [output.name for output in encoder.get_outputs()]
-    values = encoder.run(names, {name: tensor.numpy() for name, tensor in inputs.items()})
-    encoded = {
-        name: torch.from_numpy(np.asarray(value)) for name, value in zip(names, values, strict=True)
-    }
+    encoded = _run(encoder, names, inputs)
+    (state,) = decoding.from_step  # `EncoderDecoder` keeps its state in one tensor
     return greedy(
-        _steps(decoder, decoding, encoded, lengths),
-        encoded[decoding.from_encoder[_state(decoding)]],
+        _stepper(decoder, decoding, state, encoded, lengths),
+        encoded[decoding.from_encoder[state]],
         limits_of(decoding, lengths),
         special_tokens(decoding),
     )
 
 
 def limits_of(decoding: Decoding, lengths: Tensor) -> Tensor:
-    """(B,), the most steps of each row, by the source's lengths (B,)."""
+    """The step limit (B,) of each row, from the source lengths (B,)."""
     return torch.tensor([decoding.limit(length) for length in lengths.tolist()])
 
 
 def special_tokens(decoding: Decoding) -> SpecialTokens:
-    """The ids that are no words."""
+    """The ids of padding, begin and end."""
     return SpecialTokens(padding=decoding.padding, begin=decoding.begin, end=decoding.end)
 
 
-def _steps(
+def _stepper(
     session: onnxruntime.InferenceSession,
     decoding: Decoding,
+    state_name: str,
     encoded: Mapping[str, Tensor],
     lengths: Tensor,
 ) -> Stepper:
-    changing = _state(decoding)
     kept = {
-        name: encoded[output] for name, output in decoding.from_encoder.items() if name != changing
+        name: encoded[output]
+        for name, output in decoding.from_encoder.items()
+        if name != state_name
     }
     if decoding.lengths is not None:
         kept[decoding.lengths] = lengths
     pick = CachedRows(list(kept.values()))
-    wanted = [decoding.log_probabilities, decoding.from_step[changing]]
+    names = [decoding.log_probabilities, decoding.from_step[state_name]]
     if decoding.attention is not None:
-        wanted.append(decoding.attention)
+        names.append(decoding.attention)
 
     def step(previous: Tensor, state: Tensor, rows: Tensor) -> Step:
         own = {name: each for name, each in zip(kept, pick(rows), strict=True) if each is not None}
-        given = {decoding.previous: previous, changing: state, **own}
-        values = session.run(wanted, {name: tensor.numpy() for name, tensor in given.items()})
-        scores, after, *looked = [torch.from_numpy(np.asarray(value)) for value in values]
-        return Step(scores, after, looked[0] if looked else None)
+        outputs = _run(session, names, {decoding.previous: previous, state_name: state, **own})
+        scores, after, *attention = outputs.values()
+        return Step(scores, after, attention[0] if attention else None)
 
     return step
 
 
-def _state(decoding: Decoding) -> str:
-    (name,) = decoding.from_step  # `EncoderDecoder` keeps its state in one tensor
-    return name
+def _run(
+    session: onnxruntime.InferenceSession, names: list[str], inputs: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
+    outputs = runtime.run(session, names, arrays)
+    return {name: torch.from_numpy(array) for name, array in outputs.items()}

@@ -1,7 +1,10 @@
-"""The way from an encoder-decoder to a published bundle of two graphs.
+"""Publication of an encoder-decoder as two graphs.
 
-Three gates: each graph against its half of the network, as any graph; each row alone against the row in a
-batch, attention included; and the two together against the whole: the same tokens, for real inputs.
+Three comparisons with PyTorch precede it:
+
+- each graph with its half of the network;
+- each row alone with the same row in a batch, including attention;
+- for real inputs, the tokens that both graphs decode together.
 """
 
 from collections.abc import Mapping
@@ -12,7 +15,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from weir.bundle import golden, reader, writer
-from weir.bundle.contract import Contract, Parity
+from weir.bundle.contract import Contract
 from weir.bundle.decoding import Decoding
 from weir.bundle.golden import Golden
 from weir.bundle.writer import lines_of, vocabulary_file
@@ -21,31 +24,32 @@ from weir.export.errors import ExportError, ParityError
 from weir.export.publishing import (
     GOLDEN_ROWS,
     Published,
-    check_arguments,
     evaluating,
     export_exact,
     recorded_versions,
 )
-from weir.export.runs.text import LENGTHS, TIME, TOKENS
 from weir.export.seq2seq.graphs import (
     CONTEXT,
     KEYS,
+    LENGTHS,
     MEMORY,
     PREVIOUS,
     STATE,
+    TIME,
+    TOKENS,
+    AttentionDecoderGraph,
+    ContextDecoderGraph,
     EncoderGraph,
     decode,
-    decoder_graph,
     limits_of,
     special_tokens,
 )
 from weir.export.seq2seq.spec import PairSpec
-from weir.export.spec import ExportCandidate
 from weir.training.models.seq2seq import EncoderDecoder
 from weir.training.seq2seq.search import Hypothesis, greedy, stepper_of
 
 MOST_SEQUENCES = 200
-"""Example inputs that are answered by network and graphs, token for token."""
+"""The limit of example inputs that are decoded and compared token by token."""
 OUTPUT_TOKENS, OUTPUT_LENGTHS = "output_tokens", "output_lengths"
 
 _ROWS = 50
@@ -61,72 +65,87 @@ def publish_pair(
     name: str,
     version: int | None = None,
 ) -> Published:
-    """Export an encoder-decoder as two graphs, and publish them if they answer as it does.
+    """Export an encoder-decoder as two graphs, and publish them if they agree with it.
 
     Args:
-        module: on the CPU; it is exported in eval mode, and left in the mode it was in.
+        module: on the CPU; it is exported in eval mode and keeps the mode it has.
         example_inputs: `tokens` (B, T) and `lengths` (B,) of real sources. The first 200 are also
-            answered as a whole.
-        contract: what neither network nor graphs can say.
+            decoded by both graphs together.
+        contract: the facts that neither network nor graphs contain.
         to: the model repository.
         name: the model's name.
-        version: its number, the next free one by default.
+        version: its number; by default the next free one.
 
     Raises:
-        ExportError: the arguments do not fit, torch cannot export, or (ParityError) the graphs
-            compute something else.
-        BundleError: the name is not valid, or the version exists.
+        ExportError: the arguments do not fit, or torch cannot export; ParityError: the graphs'
+            outputs differ.
+        BundleError: the name is invalid, or the version exists.
     """
-    models = Path(to)
-    writer.check_target(models, name, version)
-    _check_inputs(example_inputs)
+    writer.check_target(Path(to), name, version)
+    if set(example_inputs) != {TOKENS, LENGTHS}:
+        raise ExportError(
+            f"example inputs: expected tokens and lengths, got {sorted(example_inputs)}"
+        )
     decoding = contract.decoding(module)
     examples = {TOKENS: example_inputs[TOKENS], LENGTHS: example_inputs[LENGTHS]}
+    decoder_class = AttentionDecoderGraph if module.attends else ContextDecoderGraph
     with evaluating(module):
-        encoder = _encoder(module, examples, contract)
-        decoder = _decoder(module, examples, contract, decoding)
-        compared = _compare_answers(module, encoder.model, decoder.model, examples, contract)
+        encoder = export_exact(EncoderGraph(module).eval(), examples, contract.encoder(module))
+        decoder = export_exact(
+            decoder_class(module).eval(),
+            _step_examples(module, examples, decoding.begin),
+            contract.decoder(module),
+        )
+        sequences = _compare_tokens(module, encoder.model, decoder.model, examples, contract)
         whole = _record(module, examples, contract)
+    vocabularies = {TOKENS: contract.source_vocabulary, PREVIOUS: contract.target_vocabulary}
     files = {
         reader.ENCODER: encoder.model,
         reader.DECODER: decoder.model,
         golden.FILE_NAME: golden.encode(whole),
         golden.file_of("encoder"): golden.encode(encoder.golden),
         golden.file_of("decoder"): golden.encode(decoder.golden),
-        **{vocabulary_file(key): lines_of(texts) for key, texts in _vocabularies(contract).items()},
+        **{vocabulary_file(key): lines_of(texts) for key, texts in vocabularies.items() if texts},
     }
     if contract.tokenisation and contract.tokenisation.model and contract.subwords:
         files[contract.tokenisation.model] = contract.subwords
-    measured = _joined(encoder.parity, decoder.parity, compared)
-    said = _contract(module, contract, decoding, measured)
-    path = writer.write(files, said, models, name, version)
+    parity = encoder.parity.model_copy(
+        update={
+            "max_absolute": max(encoder.parity.max_absolute, decoder.parity.max_absolute),
+            "max_relative": max(encoder.parity.max_relative, decoder.parity.max_relative),
+            "rows": encoder.parity.rows + decoder.parity.rows,
+            "sequences": sequences,
+        }
+    )
+    try:
+        written = Contract(
+            task="sequence-to-sequence",
+            architecture=contract.architecture,
+            padded_axes={TIME: contract.time_axis(module)},
+            value_ranges={
+                **contract.encoder(module).value_ranges,
+                **contract.decoder(module).value_ranges,
+            },
+            vocabularies={
+                key: vocabulary_file(key) for key, texts in vocabularies.items() if texts
+            },
+            tokenisation=contract.tokenisation,
+            decoding=decoding,
+            batching=contract.batching,
+            tolerance=contract.tolerance,
+            parity=parity,
+            training=contract.training,
+            versions=recorded_versions(),
+            commit=contract.commit,
+        )
+    except ValidationError as error:
+        raise ExportError(str(error.errors(include_url=False)[0]["msg"])) from error
+    path = writer.write(files, written, Path(to), name, version)
     return Published(
         path=path,
         version=int(path.name),
-        parity=measured,
+        parity=parity,
         size_bytes=sum(map(len, files.values())),
-    )
-
-
-def _check_inputs(inputs: Mapping[str, Tensor]) -> None:
-    if set(inputs) != {TOKENS, LENGTHS}:
-        raise ExportError(f"example inputs: expected tokens and lengths, got {sorted(inputs)}")
-
-
-def _encoder(
-    network: EncoderDecoder, examples: Mapping[str, Tensor], pair: PairSpec
-) -> ExportCandidate:
-    spec = pair.encoder(network)
-    check_arguments(network, examples, spec)
-    return export_exact(EncoderGraph(network).eval(), examples, spec)
-
-
-def _decoder(
-    network: EncoderDecoder, examples: Mapping[str, Tensor], pair: PairSpec, decoding: Decoding
-) -> ExportCandidate:
-    spec = pair.decoder(network)
-    return export_exact(
-        decoder_graph(network).eval(), _step_examples(network, examples, decoding.begin), spec
     )
 
 
@@ -134,7 +153,10 @@ def _decoder(
 def _step_examples(
     network: EncoderDecoder, examples: Mapping[str, Tensor], begin: int
 ) -> dict[str, Tensor]:
-    """Inputs of one step, as decoding the examples greedily comes by them: rows in turn at each step."""
+    """Inputs of decoder steps that occur when the examples are decoded greedily.
+
+    Row r is taken from step r modulo `_EXAMPLE_STEPS`.
+    """
     lengths = examples[LENGTHS]
     memory = network.encode(examples[TOKENS], lengths)
     previous, state = torch.full_like(lengths, begin), memory.state
@@ -153,35 +175,35 @@ def _step_examples(
     return step
 
 
-def _compare_answers(
+def _compare_tokens(
     network: EncoderDecoder,
     encoder: bytes,
     decoder: bytes,
     examples: Mapping[str, Tensor],
     pair: PairSpec,
 ) -> int:
-    """How many examples network and graphs answered with the same tokens: all that were tried.
+    """Decode examples greedily with network and graphs, and return how many were compared.
 
     Raises:
-        ParityError: they answered one differently.
+        ParityError: the tokens of an example differ.
     """
     spec, decoding = pair.encoder(network), pair.decoding(network)
     sessions = runtime.open_session(encoder), runtime.open_session(decoder)
     count = min(MOST_SEQUENCES, len(examples[LENGTHS]))
     for first in range(0, count, _ROWS):
         batch = samples.take(examples, spec, first, min(_ROWS, count - first))
-        expected = _answers(network, batch, decoding)
+        expected = _decode_with_network(network, batch, decoding)
         actual = decode(*sessions, decoding, batch)
         for row, (wanted, got) in enumerate(zip(expected, actual, strict=True)):
             if (wanted.tokens, wanted.is_complete) != (got.tokens, got.is_complete):
                 raise ParityError(
-                    f"example {first + row}: PyTorch answers {list(wanted.tokens)}, "
+                    f"example {first + row}: PyTorch decodes {list(wanted.tokens)}, "
                     f"ONNX Runtime {list(got.tokens)}; nothing was published"
                 )
     return count
 
 
-def _answers(
+def _decode_with_network(
     network: EncoderDecoder, inputs: Mapping[str, Tensor], decoding: Decoding
 ) -> list[Hypothesis]:
     lengths = inputs[LENGTHS]
@@ -192,57 +214,18 @@ def _answers(
 
 
 def _record(network: EncoderDecoder, examples: Mapping[str, Tensor], pair: PairSpec) -> Golden:
-    """A few sources, and what PyTorch answers: tokens filled up with padding, and how many there are."""
+    """A few sources with PyTorch's tokens, padded, and their numbers."""
     inputs = samples.spread(examples, pair.encoder(network), GOLDEN_ROWS)
-    answers = [each.tokens for each in _answers(network, inputs, pair.decoding(network))]
-    tokens = torch.full((len(answers), max(map(len, answers))), pair.padding)
-    for row, answer in enumerate(answers):
-        tokens[row, : len(answer)] = torch.tensor(answer, dtype=torch.int64)
-    counts = torch.tensor([len(answer) for answer in answers])
+    decoded = [
+        each.tokens for each in _decode_with_network(network, inputs, pair.decoding(network))
+    ]
+    tokens = torch.full((len(decoded), max(map(len, decoded))), pair.padding)
+    for row, own in enumerate(decoded):
+        tokens[row, : len(own)] = torch.tensor(own, dtype=torch.int64)
     return Golden(
         inputs={name: tensor.numpy() for name, tensor in inputs.items()},
-        outputs={OUTPUT_TOKENS: tokens.numpy(), OUTPUT_LENGTHS: counts.numpy()},
+        outputs={
+            OUTPUT_TOKENS: tokens.numpy(),
+            OUTPUT_LENGTHS: torch.tensor([len(own) for own in decoded]).numpy(),
+        },
     )
-
-
-def _joined(encoder: Parity, decoder: Parity, sequences: int) -> Parity:
-    """The worse of both graphs, and how many sequences came out alike."""
-    return encoder.model_copy(
-        update={
-            "max_absolute": max(encoder.max_absolute, decoder.max_absolute),
-            "max_relative": max(encoder.max_relative, decoder.max_relative),
-            "rows": encoder.rows + decoder.rows,
-            "sequences": sequences,
-        }
-    )
-
-
-def _vocabularies(pair: PairSpec) -> dict[str, list[str]]:
-    texts = {TOKENS: pair.source_vocabulary, PREVIOUS: pair.target_vocabulary}
-    return {name: list(entries) for name, entries in texts.items() if entries}
-
-
-def _contract(
-    network: EncoderDecoder, pair: PairSpec, decoding: Decoding, measured: Parity
-) -> Contract:
-    try:
-        return Contract(
-            task="sequence-to-sequence",
-            architecture=pair.architecture,
-            padded_axes={TIME: pair.time(network)},
-            value_ranges={
-                **pair.encoder(network).value_ranges,
-                **pair.decoder(network).value_ranges,
-            },
-            vocabularies={name: vocabulary_file(name) for name in _vocabularies(pair)},
-            tokenisation=pair.tokenisation,
-            decoding=decoding,
-            batching=pair.batching,
-            tolerance=pair.tolerance,
-            parity=measured,
-            training=pair.training,
-            versions=recorded_versions(),
-            commit=pair.commit,
-        )
-    except ValidationError as error:
-        raise ExportError(str(error.errors(include_url=False)[0]["msg"])) from error

@@ -1,4 +1,4 @@
-"""What an exporter must be told about an encoder-decoder, because the network itself cannot say it."""
+"""Export specification of an encoder-decoder, which becomes two graphs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,6 @@ from weir.bundle.contract import Batching, Provenance, Tolerance
 from weir.bundle.decoding import Decoding, Detokenisation
 from weir.bundle.sequences import PaddedAxis, Tokenisation, ValueRange
 from weir.export.errors import ExportError
-from weir.export.runs.text import LENGTHS, TIME, TOKENS
 from weir.export.seq2seq.graphs import (
     ATTENTION,
     ATTENTION_DECODER_AXES,
@@ -15,11 +14,14 @@ from weir.export.seq2seq.graphs import (
     CONTEXT_DECODER_AXES,
     ENCODER_AXES,
     KEYS,
+    LENGTHS,
     LOG_PROBABILITIES,
     MEMORY,
     NEXT_STATE,
     PREVIOUS,
     STATE,
+    TIME,
+    TOKENS,
     AttentionEncoderOutputs,
     ContextEncoderOutputs,
 )
@@ -30,30 +32,30 @@ from weir.training.models.seq2seq import EncoderDecoder
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairSpec:
-    """The engineer's half of the contract of an encoder-decoder.
+    """Specification of an encoder-decoder's export.
 
     Attributes:
-        architecture: what the network is, in a word.
-        maximum_source_steps: the most tokens of one source.
-        maximum_steps: the most steps of one answer, its end among them.
-        steps_per_token: if given, an answer also makes at most `extra_steps` and so many for each
-            token of its source.
-        extra_steps: see there.
-        padding: the id that fills up, of both sides.
+        architecture: a short name of the network.
+        maximum_source_steps: the limit of a source's tokens.
+        maximum_steps: the limit of an output's steps, including the end token.
+        steps_per_token: also limits an output to `extra_steps` plus this number for each source
+            token; None: no such limit.
+        extra_steps: see `steps_per_token`.
+        padding: the padding id of both sides.
         begin: the decoder's first token.
-        end: its last.
-        source_vocabulary: an entry for each id; none: the server takes ids only.
-        target_vocabulary: likewise; none: it answers with ids only.
-        tokenisation: how the server makes a source of a text.
-        subwords: the sentencepiece model that cuts it, where `tokenisation` names one.
-        detokenisation: how it makes a text of an answer.
-        batching: limits for the server.
-        tolerance: as of `ExportSpec`, but ten times as wide: attention that has learnt to look at one place
-            magnifies what its scores differ by (2.6e-5 in the state of the trained `pronounce`). That the
-            answers are the same is held by their tokens.
-        examples: what the example inputs are, for the record.
-        training: where the weights come from.
-        commit: of the code that made them.
+        end: its last token.
+        source_vocabulary: an entry for each id; empty: the server takes ids only.
+        target_vocabulary: an entry for each id; empty: the server returns ids only.
+        tokenisation: the conversion of a text into a source.
+        subwords: the sentencepiece model, if `tokenisation` names one.
+        detokenisation: the conversion of an output into a text.
+        batching: limits of the server's batches.
+        tolerance: as in `ExportSpec`, ten times as wide. Attention on one place magnifies small
+            differences of its scores (2.6e-5 in the state of the trained `pronounce`). The outputs
+            are compared by their tokens besides.
+        examples: a description of the example inputs, for the record.
+        training: the origin of the weights.
+        commit: of the training code.
     """
 
     architecture: str
@@ -78,17 +80,17 @@ class PairSpec:
     def __post_init__(self) -> None:
         model = self.tokenisation.model if self.tokenisation else None
         if (model is None) != (self.subwords is None):
-            expected = "a model of subwords" if model else "no model without the rule subwords"
+            expected = "a subword model" if model else "no model without the rule subwords"
             raise ExportError(f"subwords: expected {expected}, got {'none' if model else 'one'}")
 
     def encoder(self, network: EncoderDecoder) -> ExportSpec:
-        """What is to be said of the encoder's graph."""
+        """The specification of the encoder's graph."""
         _check_vocabulary(TOKENS, self.source_vocabulary, network.embedding.num_embeddings)
         return ExportSpec(
             architecture=self.architecture,
             outputs=(AttentionEncoderOutputs if network.attends else ContextEncoderOutputs)._fields,
             axes=ENCODER_AXES,
-            padded_axes={TIME: self._time({TOKENS: self.padding})},
+            padded_axes={TIME: self._time_axis({TOKENS: self.padding})},
             value_ranges={TOKENS: ValueRange(maximum=network.embedding.num_embeddings - 1)},
             vocabularies={TOKENS: self.source_vocabulary} if self.source_vocabulary else {},
             tokenisation=self.tokenisation,
@@ -97,14 +99,14 @@ class PairSpec:
         )
 
     def decoder(self, network: EncoderDecoder) -> ExportSpec:
-        """What is to be said of the decoder's."""
+        """The specification of the decoder's graph."""
         words = network.decoder.embedding.num_embeddings
         _check_vocabulary(PREVIOUS, self.target_vocabulary, words)
         return ExportSpec(
             architecture=self.architecture,
             outputs=[LOG_PROBABILITIES, NEXT_STATE, *([ATTENTION] if network.attends else [])],
             axes=ATTENTION_DECODER_AXES if network.attends else CONTEXT_DECODER_AXES,
-            padded_axes={TIME: self._time({MEMORY: 0, KEYS: 0})} if network.attends else {},
+            padded_axes={TIME: self._time_axis({MEMORY: 0, KEYS: 0})} if network.attends else {},
             value_ranges={PREVIOUS: ValueRange(maximum=words - 1)},
             vocabularies={PREVIOUS: self.target_vocabulary} if self.target_vocabulary else {},
             tolerance=self.tolerance,
@@ -112,10 +114,10 @@ class PairSpec:
         )
 
     def decoding(self, network: EncoderDecoder) -> Decoding:
-        """How the graphs work together.
+        """The contract's `decoding`, which connects the two graphs.
 
         Raises:
-            ExportError: what is said contradicts itself.
+            ExportError: fields of the specification contradict each other.
         """
         kept = [MEMORY, KEYS] if network.attends else [CONTEXT]
         try:
@@ -137,18 +139,18 @@ class PairSpec:
         except ValueError as error:
             raise ExportError(f"decoding: {error}") from error
 
-    def time(self, network: EncoderDecoder) -> PaddedAxis:
+    def time_axis(self, network: EncoderDecoder) -> PaddedAxis:
         """The padded axis of both graphs."""
         attended = {MEMORY: 0, KEYS: 0} if network.attends else {}
-        return self._time({TOKENS: self.padding, **attended})
+        return self._time_axis({TOKENS: self.padding, **attended})
 
-    def _time(self, padding: dict[str, int]) -> PaddedAxis:
+    def _time_axis(self, padding: dict[str, int]) -> PaddedAxis:
         return PaddedAxis(maximum=self.maximum_source_steps, lengths=LENGTHS, padding=padding)
 
 
 def _check_vocabulary(name: str, entries: Sequence[str], words: int) -> None:
     if entries and len(entries) != words:
         raise ExportError(
-            f"vocabularies: {name}: expected {words} entries, as the network embeds, "
+            f"vocabularies: {name}: expected {words} entries, one for each embedding, "
             f"got {len(entries)}"
         )

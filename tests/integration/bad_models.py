@@ -211,7 +211,7 @@ BAD = [
         "E06",
         "graph_hard_link",
         moved("1/model.onnx", lambda t, p: p.hardlink_to(t)),
-        "model.onnx: expected a file of one name, got 2 hard links",
+        "model.onnx: expected one hard link, got 2 hard links",
     ),
     Bad(
         "E07",

@@ -184,7 +184,7 @@ def test_keys_are_told_in_printable_words() -> None:
         parse(encoded(**{"\x1b[31m\nmodel ready": 1, "k" * 1_000_000: 1}))
 
     first, second = str(raised.value).splitlines()
-    assert first == r"model.json: \x1b[31m\nmodel ready: unknown key, expected none of that name"
+    assert first == r"model.json: \x1b[31m\nmodel ready: unknown key"
     assert len(second) < 300
 
 

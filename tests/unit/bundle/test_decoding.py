@@ -77,19 +77,21 @@ def test_without_attention_there_is_nothing_to_look_at() -> None:
         pytest.param({"unknown": 1}, "decoding.unknown: unknown key", id="unknown key"),
         pytest.param({"begin": "2"}, "decoding.begin: expected a valid integer", id="text"),
         pytest.param({"end": 2}, "different ids for padding, begin and end, got 0, 2, 2", id="ids"),
-        pytest.param({"begin": 50}, "begin: expected 0 to 49, as 'previous', got 50", id="range"),
+        pytest.param(
+            {"begin": 50}, "begin: expected 0 to 49, the range of 'previous', got 50", id="range"
+        ),
         pytest.param({"maximum_steps": 0}, "decoding.maximum_steps: expected", id="no steps"),
         pytest.param({"extra_steps": 3}, "expected steps_per_token too, got 3", id="extra"),
         pytest.param({"previous": "token"}, "expected a value range of 'token'", id="no range"),
         pytest.param({"from_step": {}}, "decoding.from_step: ", id="no state"),
         pytest.param(
             {"from_step": {"cell": "next"}},
-            r"from_step: expected inputs that the encoder begins, got \['cell'\]",
+            r"from_step: expected inputs of from_encoder, got \['cell'\]",
             id="state without a beginning",
         ),
         pytest.param(
             {"from_encoder": {"state": "state", "lengths": "counts"}},
-            r"from_encoder: expected other inputs than token and lengths, got \['lengths'\]",
+            r"from_encoder: expected inputs other than previous and lengths, got \['lengths'\]",
             id="two sources",
         ),
         pytest.param(

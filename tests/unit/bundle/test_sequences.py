@@ -70,7 +70,7 @@ def test_tasks_over_sequences(task: str) -> None:
         pytest.param(axes(padding={"tokens": "x"}), "padding.tokens: expected", id="padding"),
         pytest.param(
             axes(padding={"tokens": 0, "characters": 1}),
-            "letters: padding of 'characters': expected 1 as along its other axis, got 0",
+            "letters: padding of 'characters': expected 1, as for its other axis, got 0",
             id="two paddings",
         ),
         pytest.param(axes(mask="m"), "padded_axes.time.mask: unknown key", id="unknown key"),
@@ -79,7 +79,7 @@ def test_tasks_over_sequences(task: str) -> None:
         ),
         pytest.param(
             {"padded_axes": {"time": TIME, "letters": {**LETTERS, "lengths": "lengths"}}},
-            "letters: lengths: 'lengths' holds those of 'time' already",
+            "letters: lengths: expected an input of its own, got 'lengths' of 'time'",
             id="shared lengths",
         ),
         pytest.param(
@@ -87,7 +87,7 @@ def test_tasks_over_sequences(task: str) -> None:
         ),
         pytest.param(
             {"value_ranges": {"lengths": {"maximum": 9}}},
-            r"says what lengths may be, got \['lengths'\]",
+            r"expected none for lengths of a padded axis, got \['lengths'\]",
             id="range of lengths",
         ),
         pytest.param(

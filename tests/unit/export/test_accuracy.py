@@ -39,7 +39,7 @@ def test_answers_of_steps_are_counted_within_rows(graph: bytes, width: int) -> N
 def test_nothing_to_answer_is_refused(graph: bytes) -> None:
     rows = {"tokens": TOKENS, "lengths": np.array([3, 2, 1])}
 
-    with pytest.raises(ExportError, match="expected answers to be judged by"):
+    with pytest.raises(ExportError, match="expected answers to measure accuracy by"):
         measure(graph, [rows], np.full((3, 3), NO_ANSWER), "logits")
 
 

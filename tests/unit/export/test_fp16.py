@@ -191,5 +191,5 @@ def test_graph_inside_a_node_is_refused() -> None:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
-    with pytest.raises(ExportError, match="fp16: node choice holds a graph"):
+    with pytest.raises(ExportError, match="fp16: node choice: expected no subgraph"):
         fp16.convert(model.SerializeToString())

@@ -10,12 +10,12 @@ from weir.bundle.contract import Tolerance
 from weir.bundle.reader import read
 from weir.export.accuracy import NO_ANSWER
 from weir.export.errors import AccuracyError, ExportError
-from weir.export.int8_dynamic import DynamicInt8
+from weir.export.int8 import DynamicInt8
 from weir.export.publishing import Published, publish
 from weir.export.runtime import open_session
 
 
-def fitting(network: torch.nn.Module, rows: int = 200, max_drop: float = 2.0) -> DynamicInt8:
+def settings(network: torch.nn.Module, rows: int = 200, max_drop: float = 2.0) -> DynamicInt8:
     """What the network answers, so that it is right every time before it is quantised."""
     given = examples(rows)
     with torch.inference_mode():
@@ -45,7 +45,7 @@ def published(network: Recurrent, tmp_path_factory: pytest.TempPathFactory) -> P
         recurrent_spec(),
         to=tmp_path_factory.mktemp("models"),
         name="tagger",
-        precision=fitting(network),
+        precision=settings(network),
     )
 
 
@@ -60,7 +60,7 @@ def test_layers_compute_in_integers(published: Published) -> None:
 
 def test_contract_says_what_it_cost(published: Published, network: Recurrent) -> None:
     bundle = read(published.path)
-    judged = fitting(network)
+    judged = settings(network)
 
     (logits,) = open_session(bundle.model).run(["logits"], dict(judged.test))
     asked = judged.answers != NO_ANSWER
@@ -123,7 +123,7 @@ def test_layer_without_an_integer_kernel_is_refused(kind: str, tmp_path: Path) -
             recurrent_spec(),
             to=tmp_path,
             name="tagger",
-            precision=fitting(network, 20),
+            precision=settings(network, 20),
         )
 
     assert list(tmp_path.iterdir()) == []
@@ -139,7 +139,7 @@ def test_dense_layers_of_a_classifier_are_quantised(tmp_path: Path) -> None:
         class_spec(),
         to=tmp_path,
         name="mean",
-        precision=fitting(network, max_drop=5.0),
+        precision=settings(network, max_drop=5.0),
     )
 
     kinds = [node.op_type for node in onnx.load_from_string(read(published.path).model).graph.node]
@@ -165,7 +165,7 @@ def test_dear_quantisation_is_refused(network: Recurrent, tmp_path: Path) -> Non
             loose,
             to=tmp_path,
             name="tagger",
-            precision=fitting(wide, 40, max_drop=0.0),
+            precision=settings(wide, 40, max_drop=0.0),
         )
 
     assert list(tmp_path.iterdir()) == []

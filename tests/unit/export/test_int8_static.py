@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from weir.bundle.reader import read
 from weir.export.errors import AccuracyError
-from weir.export.int8_static import StaticInt8
+from weir.export.int8 import StaticInt8
 from weir.export.publishing import Published, publish
 from weir.export.runtime import open_session
 from weir.export.spec import ExportSpec
@@ -50,7 +50,7 @@ def answers(network: nn.Module, rows: Tensor) -> np.ndarray:
         return network(rows).argmax(dim=1).numpy()  # type: ignore[no-any-return]
 
 
-def fitting(calibration: Tensor, rows: Tensor, answers: np.ndarray, max_drop: float) -> StaticInt8:
+def settings(calibration: Tensor, rows: Tensor, answers: np.ndarray, max_drop: float) -> StaticInt8:
     return StaticInt8(
         calibration={"image": calibration.numpy()},
         calibration_from="training rows",
@@ -75,7 +75,7 @@ def published(
         SPEC,
         to=tmp_path_factory.mktemp("models"),
         name="small",
-        precision=fitting(rows[:200], rows, answers, 2.0),
+        precision=settings(rows[:200], rows, answers, 2.0),
     )
 
 
@@ -147,7 +147,7 @@ def test_ends_stay_in_floating_point(published: Published) -> None:
     assert made_by["logits"].op_type == "Gemm"
     (division,) = (node for node in graph.node if node.op_type == "Div")
     assert division.input[0] == "image"
-    # Notes of the quantiser's are nobody's business.
+    # The notes of the quantiser are removed.
     assert not onnx.load_from_string(read(published.path).model).metadata_props
 
 
@@ -160,7 +160,7 @@ def test_same_data_gives_the_same_file(
         SPEC,
         to=tmp_path,
         name="small",
-        precision=fitting(rows[:200], rows, answers, 2.0),
+        precision=settings(rows[:200], rows, answers, 2.0),
     )
 
     assert read(again.path).contract.files == read(published.path).contract.files
@@ -179,7 +179,7 @@ def test_dear_quantisation_is_refused_unless_it_is_allowed(
             SPEC,
             to=tmp_path,
             name="small",
-            precision=fitting(tiny, rows, answers, max_drop),
+            precision=settings(tiny, rows, answers, max_drop),
         )
 
     with pytest.raises(

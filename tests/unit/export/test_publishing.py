@@ -245,5 +245,7 @@ def test_recorded_rows_are_padded(tmp_path: Path) -> None:
 
 
 def test_every_input_with_axes_needs_an_example(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"expected those with axes, \['characters'\] too"):
+    with pytest.raises(
+        ExportError, match=r"expected every input with axes, got none of \['characters'\]"
+    ):
         publish(Tagger(), sequences(), tag_spec(), to=tmp_path, name="tagger")

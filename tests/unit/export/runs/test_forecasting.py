@@ -96,8 +96,8 @@ def test_without_the_data_random_rows_are_used_and_said(
     assert parity.examples == "random, without the data set: sales.csv: gone"
 
 
-def test_int8_has_no_answers_to_be_judged_by(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="int8 is judged by the answers that are right"):
+def test_int8_needs_an_accuracy(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="got int8, which needs an accuracy"):
         publish_run(run, to=tmp_path, precision="int8")
 
 

@@ -60,7 +60,7 @@ def test_model_of_subwords_is_that_of_the_run(tmp_path: Path) -> None:
         (
             Tokenisation(rule="subwords", unknown=1, model="m"),
             None,
-            "expected a model of subwords, got none",
+            "expected a subword model, got none",
         ),
         (None, b"model", "expected no model without the rule subwords, got one"),
     ],

@@ -242,7 +242,7 @@ def test_fault_in_either_graph_closes_the_gate(part: str, tmp_path: Path) -> Non
 def test_another_answer_closes_the_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publishing, "decode", lambda *given: decode(*given)[::-1])
 
-    with pytest.raises(ParityError, match=r"example 0: PyTorch answers \["):
+    with pytest.raises(ParityError, match=r"example 0: PyTorch decodes \["):
         publish_pair(network(), examples(8), SPEC, to=tmp_path, name="pair")
 
     assert list(tmp_path.iterdir()) == []
@@ -286,7 +286,7 @@ def test_taken_version_is_known_beforehand(tmp_path: Path) -> None:
 
 
 def test_one_graph_cannot_have_the_task() -> None:
-    with pytest.raises(ExportError, match="`publish_pair` makes two of them"):
+    with pytest.raises(ExportError, match="got sequence-to-sequence; use `publish_pair`"):
         ExportSpec(architecture="a", outputs=["b"], task="sequence-to-sequence")
 
 

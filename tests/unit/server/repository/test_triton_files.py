@@ -71,7 +71,7 @@ def test_unsafe_file_is_refused(file: str, version: Path, tmp_path: Path) -> Non
 
     path.unlink()
     os.link(elsewhere, path)
-    with pytest.raises(BrokenBundle, match=f"{file}: expected a file of one name"):
+    with pytest.raises(BrokenBundle, match=f"{file}: expected one hard link"):
         triton.read(version)
 
     path.unlink()

@@ -1,4 +1,4 @@
-"""What a bundle says of the training its weights come from."""
+"""Provenance of a bundle's weights, and the description of a run's examples."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from weir.training.text.recipes import SequenceRecipe
 
 
 def provenance_of(record: RunRecord) -> Provenance:
-    """Recipe, data and what was measured, of the epoch whose weights were kept."""
+    """Recipe, data, and the metrics of the epoch whose weights were kept."""
     metrics = {"seconds": record.seconds, "epochs": float(len(record.epochs))}
     for epoch in record.epochs:
         if epoch.epoch == record.best_epoch:
@@ -23,16 +23,19 @@ def provenance_of(record: RunRecord) -> Provenance:
     metrics |= {f"test_{name}": value for name, value in record.test_metrics.items()}
     return Provenance(
         recipe=record.recipe.name,
-        data=name_of(record),
+        data=data_name(record),
         data_checksum=record.data.checksum,
         seed=record.seed,
         metrics=metrics,
     )
 
 
-def random_examples(record: RunRecord, error: TrainingError) -> str:
-    """What the examples are where a run's data cannot be had, and why; see `name_of`."""
-    why, recipe = str(error).splitlines()[0], record.recipe
+def describe_random(record: RunRecord, error: TrainingError) -> str:
+    """The description of random examples, with the reason why the run's data are missing.
+
+    Directories are removed from the paths in the reason: a bundle names no local paths.
+    """
+    reason, recipe = str(error).splitlines()[0], record.recipe
     files: tuple[str | None, ...] = ()
     if isinstance(recipe, SequenceRecipe | Seq2SeqRecipe):
         files = (recipe.dev, recipe.test)
@@ -40,10 +43,10 @@ def random_examples(record: RunRecord, error: TrainingError) -> str:
         files += (recipe.target_data, recipe.dev_target, recipe.test_target)
     for path in (record.data.name, *files):
         if path:
-            why = why.replace(path, Path(path).name)
-    return f"random, without the data set: {why}"
+            reason = reason.replace(path, Path(path).name)
+    return f"random, without the data set: {reason}"
 
 
-def name_of(record: RunRecord) -> str:
-    """The data's name only: where a folder lay on this machine concerns nobody else."""
+def data_name(record: RunRecord) -> str:
+    """The name of the run's data, without the directory."""
     return Path(record.data.name).name

@@ -1,0 +1,279 @@
+"""INT8 quantisation of a graph: static for pictures, dynamic for sequences.
+
+Rules:
+
+- Static: weights are quantised per channel and activations per tensor, with ranges from training
+  rows. ONNX Runtime fuses the QuantizeLinear and DequantizeLinear nodes into integer kernels.
+- Dynamic: LSTM layers and matrix products only. Activations are quantised in each run, by their
+  range in the batch. There is no calibration. The last digits of a row depend on its batch.
+- Dynamic rejects GRU and RNN: ONNX Runtime has an integer kernel for LSTM only, and the other
+  layers of such a network gain little.
+- Weights get 7 bits. With 8, processors without VNNI add products in 16 bits, which overflow
+  without an error: the same file would be right on one machine and wrong on another.
+- Static leaves normalisation and logits in FP32: they cost little, and rounded logits would tie.
+- The golden outputs are those of the quantised graph on this machine. PyTorch's differ by more than
+  two machines do, and would only show that INT8 is not FP32.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantType,
+    quantize_dynamic,
+    quantize_static,
+)
+
+from weir.bundle.contract import Quantisation, Tolerance
+from weir.bundle.golden import Golden
+from weir.export import accuracy, runtime
+from weir.export.accuracy import DEFAULT_MAX_DROP
+from weir.export.errors import ExportError
+from weir.export.samples import shrink
+from weir.export.spec import ExportCandidate, ExportSpec, row_count
+
+CALIBRATION_ROWS = 512
+
+_STATIC_BATCH_ROWS, _DYNAMIC_BATCH_ROWS = 64, 32
+_WEIGHTED = ("Conv", "Gemm", "MatMul")
+_STATIC_OPERATORS = (*_WEIGHTED, "Relu", "Clip", "MaxPool", "AveragePool", "Concat", "Add")
+_DYNAMIC_OPERATORS = ("LSTM", "MatMul", "Gemm")
+_WITHOUT_KERNEL = ("GRU", "RNN")
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaticInt8:
+    """Data of static quantisation: rows to calibrate with, and rows to measure accuracy on.
+
+    Attributes:
+        calibration: rows of the training data, by input.
+        calibration_from: a description of them, for the record.
+        test: rows outside the training data, by input.
+        test_from: a description of them, for the record.
+        answers: the right index of each test row, (rows,).
+        output: the scores; their argmax along the last axis is the answer.
+        max_drop: the accuracy that may be lost, in percentage points.
+    """
+
+    calibration: Mapping[str, Array]
+    calibration_from: str
+    test: Mapping[str, Array]
+    test_from: str
+    answers: NDArray[np.int64]
+    output: str
+    max_drop: float = DEFAULT_MAX_DROP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DynamicInt8:
+    """Data of dynamic quantisation: rows to measure accuracy on.
+
+    Attributes:
+        test: rows outside the training data, by input, padded to the longest.
+        test_from: a description of them, for the record.
+        answers: the right index of each row, (rows,), or of each step, (rows, steps) with
+            `accuracy.NO_ANSWER` beyond a row's length.
+        output: the scores; their argmax along the last axis is the answer.
+        max_drop: the accuracy that may be lost, in percentage points.
+    """
+
+    test: Mapping[str, Array]
+    test_from: str
+    answers: NDArray[np.int64]
+    output: str = "logits"
+    max_drop: float = DEFAULT_MAX_DROP
+
+
+def quantise(
+    exact: ExportCandidate, settings: StaticInt8 | DynamicInt8, spec: ExportSpec
+) -> ExportCandidate:
+    """Quantise the FP32 graph; the result still has its `parity`.
+
+    Raises:
+        ExportError: dynamic, and the graph has a layer without an integer kernel, or none to
+            quantise.
+        AccuracyError: accuracy falls by more than `settings.max_drop`.
+    """
+    outputs = list(exact.golden.outputs)
+    if isinstance(settings, StaticInt8):
+        model = _quantise_static(exact.model, settings.calibration, spec)
+        cost = _cost(exact.model, model, settings, spec)
+        tolerance = _fusion_tolerance(model, settings.calibration, outputs, spec)
+    else:
+        model = _quantise_dynamic(exact.model)
+        cost = _cost(exact.model, model, settings, spec)
+        # An index is left out: equal scores may change places on another processor.
+        outputs = [name for name in outputs if exact.golden.outputs[name].dtype.kind == "f"]
+        tolerance = _batch_tolerance(model, settings.test, outputs, spec)
+    inputs = exact.golden.inputs
+    return replace(
+        exact,
+        model=model,
+        precision="int8",
+        # ONNX Runtime has no integer kernels for these nodes on CUDA; FP32 is faster there.
+        providers=("cpu",),
+        tolerance=tolerance,
+        golden=Golden(inputs, runtime.run(runtime.open_session(model), outputs, inputs)),
+        quantisation=cost,
+    )
+
+
+def _cost(
+    exact: bytes, model: bytes, settings: StaticInt8 | DynamicInt8, spec: ExportSpec
+) -> Quantisation:
+    """Accuracy before and after; AccuracyError if it falls too far."""
+    static = settings if isinstance(settings, StaticInt8) else None
+    rows = _STATIC_BATCH_ROWS if static else _DYNAMIC_BATCH_ROWS
+    before, after = (
+        accuracy.measure(
+            each, _batches(settings.test, spec, rows), settings.answers, settings.output
+        )
+        for each in (exact, model)
+    )
+    cost = Quantisation(
+        method="static" if static else "dynamic",
+        before=before,
+        after=after,
+        calibration=static.calibration_from if static else None,
+        calibration_rows=row_count(_tensors(static.calibration), spec) if static else None,
+        test=settings.test_from,
+        test_rows=row_count(_tensors(settings.test), spec),
+    )
+    accuracy.check_drop(cost, settings.max_drop)
+    return cost
+
+
+class _CalibrationReader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
+    """The calibration rows, one batch a call."""
+
+    def __init__(self, batches: Iterator[dict[str, Array]]) -> None:
+        self._batches = batches
+
+    def get_next(self) -> dict[str, Array] | None:
+        """The next batch, None after the last."""
+        return next(self._batches, None)
+
+
+def _quantise_static(model: bytes, calibration: Mapping[str, Array], spec: ExportSpec) -> bytes:
+    def quantise(proto: onnx.ModelProto, path: Path) -> None:
+        kinds = [node.op_type for node in proto.graph.node]
+        first = min((kinds.index(kind) for kind in _WEIGHTED if kind in kinds), default=0)
+        quantize_static(
+            proto,
+            path,
+            _CalibrationReader(_batches(calibration, spec, _STATIC_BATCH_ROWS)),
+            op_types_to_quantize=list(_STATIC_OPERATORS),
+            nodes_to_exclude=[node.name for node in proto.graph.node[:first]],
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
+        )
+
+    return _quantised(onnx.load_from_string(model), quantise)
+
+
+def _quantise_dynamic(model: bytes) -> bytes:
+    proto = onnx.load_from_string(model)
+    kinds = {node.op_type for node in proto.graph.node}
+    if found := sorted(kinds & set(_WITHOUT_KERNEL)):
+        raise ExportError(
+            f"int8: ONNX Runtime has an integer kernel for LSTM and none for {', '.join(found)}: "
+            "train an LSTM, or publish fp32"
+        )
+    if not kinds & set(_DYNAMIC_OPERATORS):
+        raise ExportError(
+            f"int8: expected a layer of {', '.join(_DYNAMIC_OPERATORS)}, the graph has none"
+        )
+    # The quantiser transposes weights when it turns a Gemm into a MatMul; recorded shapes differ.
+    del proto.graph.value_info[:]
+
+    def quantise(proto: onnx.ModelProto, path: Path) -> None:
+        quantize_dynamic(
+            proto,
+            path,
+            op_types_to_quantize=list(_DYNAMIC_OPERATORS),
+            per_channel=True,
+            reduce_range=True,
+            weight_type=QuantType.QInt8,
+        )
+
+    return _quantised(proto, quantise)
+
+
+def _quantised(proto: onnx.ModelProto, quantise: Callable[[onnx.ModelProto, Path], None]) -> bytes:
+    """Run a quantiser of ONNX Runtime, which writes a file, and check the result."""
+    # The exporter has already folded and inferred what the quantiser's preprocessing would.
+    proto.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
+    with tempfile.TemporaryDirectory(prefix="weir-int8-") as directory:
+        path = Path(directory) / "model.onnx"
+        quantise(proto, path)
+        quantised = onnx.load(path)
+    del quantised.metadata_props[:]
+    onnx.checker.check_model(quantised, full_check=True)
+    return quantised.SerializeToString()
+
+
+def _fusion_tolerance(
+    model: bytes, rows: Mapping[str, Array], outputs: Sequence[str], spec: ExportSpec
+) -> Tolerance:
+    """The larger of a step of 256 of the widest output, and twice the effect of node fusion.
+
+    The last bit of a value between two steps decides its rounding, and that bit depends on the
+    processor as it depends on fusion. Later layers carry the difference on.
+    """
+    inputs = next(_batches(rows, spec, _STATIC_BATCH_ROWS))
+    fused = runtime.run(runtime.open_session(model), outputs, inputs)
+    single = runtime.run(runtime.open_session(model, is_optimised=False), outputs, inputs)
+    step = max(float(np.ptp(array)) for array in fused.values()) / 255.0
+    gap = max(float(np.abs(fused[name] - single[name]).max()) for name in outputs)
+    return Tolerance(absolute=max(step, 2.0 * gap), relative=1e-3)
+
+
+def _batch_tolerance(
+    model: bytes, rows: Mapping[str, Array], outputs: Sequence[str], spec: ExportSpec
+) -> Tolerance:
+    """The larger of a step of 256 of the widest output, and twice the effect of batching.
+
+    Other rows of a batch widen the steps to which a row's values are rounded. The last digits of
+    another processor have the same effect.
+    """
+    session = runtime.open_session(model)
+    batch = next(_batches(rows, spec, _DYNAMIC_BATCH_ROWS))
+    together = runtime.run(session, outputs, batch)
+    step = max(float(np.ptp(array)) for array in together.values()) / 255.0
+    gap = 0.0
+    for row, inputs in enumerate(_batches(batch, spec, 1)):
+        for name, array in runtime.run(session, outputs, inputs).items():
+            padded = together[name][row]
+            own = padded[tuple(map(slice, array[0].shape))]
+            gap = max(gap, float(np.abs(array[0] - own).max()))
+    return Tolerance(absolute=max(step, 2.0 * gap), relative=1e-3)
+
+
+def _batches(
+    rows: Mapping[str, Array], spec: ExportSpec, batch_rows: int
+) -> Iterator[dict[str, Array]]:
+    """All rows in order; each batch is cut to its longest row."""
+    tensors = _tensors(rows)
+    for first in range(0, row_count(tensors, spec), batch_rows):
+        part = {name: tensor[first : first + batch_rows] for name, tensor in tensors.items()}
+        yield {name: tensor.numpy() for name, tensor in shrink(part, spec).items()}
+
+
+def _tensors(rows: Mapping[str, Array]) -> dict[str, torch.Tensor]:
+    # torch warns of arrays that are read-only, as some data sets' are.
+    return {
+        name: torch.from_numpy(np.require(array, requirements="W")) for name, array in rows.items()
+    }
