@@ -107,8 +107,8 @@ class Parity(ContractObject):
     """Differences between ONNX Runtime and PyTorch, measured when the bundle was made.
 
     `max_relative` is the largest |actual - expected| / |expected| where |expected| >= 0.001.
-    `examples` describes the inputs that are not random. `sequences` counts the real inputs for which
-    encoder and decoder graph decoded the same tokens as PyTorch, greedily.
+    `examples` describes the inputs that are not random. `sequences` counts the real inputs for
+    which encoder and decoder graph decoded the same tokens as PyTorch, greedily.
     """
 
     max_absolute: NotNegative

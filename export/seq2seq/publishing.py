@@ -87,6 +87,30 @@ def publish_pair(
             f"example inputs: expected tokens and lengths, got {sorted(example_inputs)}"
         )
     decoding = contract.decoding(module)
+    vocabularies = {TOKENS: contract.source_vocabulary, PREVIOUS: contract.target_vocabulary}
+    # Before the exports, which take long: the specification may contradict itself.
+    try:
+        written = Contract(
+            task="sequence-to-sequence",
+            architecture=contract.architecture,
+            padded_axes={TIME: contract.time_axis(module)},
+            value_ranges={
+                **contract.encoder(module).value_ranges,
+                **contract.decoder(module).value_ranges,
+            },
+            vocabularies={
+                key: vocabulary_file(key) for key, texts in vocabularies.items() if texts
+            },
+            tokenisation=contract.tokenisation,
+            decoding=decoding,
+            batching=contract.batching,
+            tolerance=contract.tolerance,
+            training=contract.training,
+            versions=recorded_versions(),
+            commit=contract.commit,
+        )
+    except ValidationError as error:
+        raise ExportError(str(error.errors(include_url=False)[0]["msg"])) from error
     examples = {TOKENS: example_inputs[TOKENS], LENGTHS: example_inputs[LENGTHS]}
     decoder_class = AttentionDecoderGraph if module.attends else ContextDecoderGraph
     with evaluating(module):
@@ -98,7 +122,6 @@ def publish_pair(
         )
         sequences = _compare_tokens(module, encoder.model, decoder.model, examples, contract)
         whole = _record(module, examples, contract)
-    vocabularies = {TOKENS: contract.source_vocabulary, PREVIOUS: contract.target_vocabulary}
     files = {
         reader.ENCODER: encoder.model,
         reader.DECODER: decoder.model,
@@ -117,29 +140,7 @@ def publish_pair(
             "sequences": sequences,
         }
     )
-    try:
-        written = Contract(
-            task="sequence-to-sequence",
-            architecture=contract.architecture,
-            padded_axes={TIME: contract.time_axis(module)},
-            value_ranges={
-                **contract.encoder(module).value_ranges,
-                **contract.decoder(module).value_ranges,
-            },
-            vocabularies={
-                key: vocabulary_file(key) for key, texts in vocabularies.items() if texts
-            },
-            tokenisation=contract.tokenisation,
-            decoding=decoding,
-            batching=contract.batching,
-            tolerance=contract.tolerance,
-            parity=parity,
-            training=contract.training,
-            versions=recorded_versions(),
-            commit=contract.commit,
-        )
-    except ValidationError as error:
-        raise ExportError(str(error.errors(include_url=False)[0]["msg"])) from error
+    written = written.model_copy(update={"parity": parity})
     path = writer.write(files, written, Path(to), name, version)
     return Published(
         path=path,

@@ -132,7 +132,7 @@ def test_cost_of_quantisation_is_read_back() -> None:
     ("changes", "message"),
     [
         pytest.param({"precision": "int4"}, "precision: expected 'fp32', 'fp16' or", id="unknown"),
-        pytest.param({"providers": []}, "providers: expected.* at least 1 item", id="nobody"),
+        pytest.param({"providers": []}, "providers: expected.* at least 1 item", id="none"),
         pytest.param(
             {"providers": ["tpu"]}, "providers.0: expected 'cpu' or 'cuda'", id="provider"
         ),
@@ -179,7 +179,7 @@ def test_many_problems_are_counted_not_listed() -> None:
     assert lines[-1] == "model.json: and 9992 more"
 
 
-def test_keys_are_told_in_printable_words() -> None:
+def test_keys_are_escaped() -> None:
     with pytest.raises(BrokenBundle) as raised:
         parse(encoded(**{"\x1b[31m\nmodel ready": 1, "k" * 1_000_000: 1}))
 

@@ -39,10 +39,16 @@ def test_a_series_is_read_with_its_defaults() -> None:
     [
         ({"series": None}, "series: expected a series with the task forecasting, got forecasting"),
         ({"task": "other"}, "series: expected none without the task forecasting, got other"),
-        ({"series": {**SERIES, "lags": 0}}, "series.lags: expected greater than or equal to 1, got 0"),
+        (
+            {"series": {**SERIES, "lags": 0}},
+            "series.lags: expected greater than or equal to 1, got 0",
+        ),
         ({"series": {**SERIES, "horizon": 1.5}}, "series.horizon: expected a valid integer"),
         ({"series": {**SERIES, "target": ""}}, "series.target: expected"),
-        ({"series": {**SERIES, "exogenous": ["sales"]}}, "series: expected columns of different names"),
+        (
+            {"series": {**SERIES, "exogenous": ["sales"]}},
+            "series: expected columns of different names",
+        ),
         ({"series": {**SERIES, "step": "month"}}, "series.step: unknown key"),
     ],
     ids=["missing", "other-task", "lags", "horizon", "target", "twice", "unknown"],

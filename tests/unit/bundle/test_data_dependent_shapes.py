@@ -11,8 +11,9 @@ from weir.bundle.errors import BrokenBundle
 
 ALWAYS_COUNTED = {
     "ConcatFromSequence", "If", "ImageDecoder", "Loop", "Optional", "OptionalGetElement",
-    "OptionalHasElement", "Scan", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase",
-    "SequenceInsert", "SequenceLength", "SequenceMap", "SplitToSequence", "StringNormalizer",
+    "OptionalHasElement", "Scan", "SequenceAt", "SequenceConstruct", "SequenceEmpty",
+    "SequenceErase", "SequenceInsert", "SequenceLength", "SequenceMap", "SplitToSequence",
+    "StringNormalizer",
 }  # fmt: skip
 """Operators of ONNX that make a shape out of values, or hold what may."""
 
@@ -153,9 +154,9 @@ def test_every_operator_of_onnx_is_classified() -> None:
 def test_every_input_that_asks_for_a_shape_is_known() -> None:
     """The names that ONNX gives such inputs are the oracle."""
     asking = {
-        "axes", "block_shape", "condition", "depth", "dft_length", "ends", "frame_length", "frame_step",
-        "image_shape", "limit", "output_shape", "pads", "repeats", "scales", "shape", "size", "sizes", "split",
-        "starts", "steps",
+        "axes", "block_shape", "condition", "depth", "dft_length", "ends", "frame_length",
+        "frame_step", "image_shape", "limit", "output_shape", "pads", "repeats", "scales", "shape",
+        "size", "sizes", "split", "starts", "steps",
     }  # fmt: skip
     missed = []
     for schema in onnx.defs.get_all_schemas_with_history():

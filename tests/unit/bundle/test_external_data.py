@@ -157,7 +157,7 @@ def test_memory_does_not_grow_with_the_nodes() -> None:
     assert peak_bytes < len(model) / 2
 
 
-def test_long_location_is_told_in_short(onnx_model: onnx.ModelProto) -> None:
+def test_long_location_is_truncated(onnx_model: onnx.ModelProto) -> None:
     location = "/home/\x1b[31m\n" + "a" * 1_000_000
     onnx_model.graph.initializer[0].external_data.add(key="location", value=location)
 

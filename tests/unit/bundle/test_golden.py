@@ -65,7 +65,13 @@ def test_same_tensors_same_bytes(golden: Golden) -> None:
 
 @pytest.mark.parametrize(
     "array",
-    [np.array([{}]), np.array(["a"]), np.array([1], ">f4"), np.array([1], "M8[s]"), np.ones(1, "f4,f4")],
+    [
+        np.array([{}]),
+        np.array(["a"]),
+        np.array([1], ">f4"),
+        np.array([1], "M8[s]"),
+        np.ones(1, "f4,f4"),
+    ],
     ids=["object", "text", "big-endian", "date", "record"],
 )  # fmt: skip
 def test_only_numbers_are_written(array: np.ndarray) -> None:

@@ -290,7 +290,7 @@ def test_labels_that_are_no_text_are_refused(publish: Publish, text: bytes, mess
         publish({"labels.txt": text})
 
 
-def test_names_on_the_disk_are_told_in_printable_words(directory: Path) -> None:
+def test_names_on_the_disk_are_escaped(directory: Path) -> None:
     for name in (b"\xff", b"\x1b[31m\nmodel ready", "é".encode()):
         (directory / os.fsdecode(name)).write_bytes(b"")
 
@@ -299,8 +299,8 @@ def test_names_on_the_disk_are_told_in_printable_words(directory: Path) -> None:
 
     assert str(raised.value).isprintable()
     str(raised.value).encode()
-    for told in (r"\udcff", r"\x1b[31m\nmodel ready", "é"):
-        assert told in str(raised.value)
+    for escaped in (r"\udcff", r"\x1b[31m\nmodel ready", "é"):
+        assert escaped in str(raised.value)
 
 
 def test_many_unlisted_files_are_counted_not_listed(directory: Path) -> None:

@@ -75,7 +75,7 @@ def test_tasks_over_sequences(task: str) -> None:
         ),
         pytest.param(axes(mask="m"), "padded_axes.time.mask: unknown key", id="unknown key"),
         pytest.param(
-            axes(lengths="tokens"), r"in an input of their own, got \['tokens'\]", id="tokens"
+            axes(lengths="tokens"), r"in an input without padding, got \['tokens'\]", id="tokens"
         ),
         pytest.param(
             {"padded_axes": {"time": TIME, "letters": {**LETTERS, "lengths": "lengths"}}},

@@ -19,9 +19,11 @@ ALL, LATEST = VersionPolicy(), VersionPolicy(latest=2)
 numbers = st.integers(1, 10**18 - 1)
 names_of_labels = st.builds("{}{}".format, st.sampled_from("aZ_"), st.text("aZ09_.-", max_size=63))
 labels = st.dictionaries(names_of_labels, numbers, max_size=4)
-policies = st.none() | st.builds(
-    VersionPolicy, latest=st.none() | st.integers(1, 99), specific=st.just(())
-) | st.builds(VersionPolicy, specific=st.lists(numbers, min_size=1, max_size=5).map(tuple))  # fmt: skip
+policies = (
+    st.none()
+    | st.builds(VersionPolicy, latest=st.none() | st.integers(1, 99), specific=st.just(()))
+    | st.builds(VersionPolicy, specific=st.lists(numbers, min_size=1, max_size=5).map(tuple))
+)
 
 
 def test_everything_can_be_said() -> None:
@@ -142,7 +144,7 @@ def test_versions_are_whole_numbers_from_one() -> None:
 
 
 def test_no_file_says_nothing(tmp_path: Path) -> None:
-    assert read(tmp_path) == read(tmp_path / "nobody") == VersionsFile()
+    assert read(tmp_path) == read(tmp_path / "absent") == VersionsFile()
 
 
 def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:

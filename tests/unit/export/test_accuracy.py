@@ -43,7 +43,7 @@ def test_nothing_to_answer_is_refused(graph: bytes) -> None:
         measure(graph, [rows], np.full((3, 3), NO_ANSWER), "logits")
 
 
-def test_drop_is_told_in_points() -> None:
+def test_drop_is_stated_in_points() -> None:
     cost = Quantisation(method="dynamic", before=0.9, after=0.88, test="rows", test_rows=1000)
 
     check_drop(cost, 2.0)

@@ -22,7 +22,7 @@ IMAGES = ExportSpec(architecture="small", outputs=ImageOutputs._fields)
 
 
 class Small(nn.Module):
-    """Convolutions side by side, as Inception has them, and squares, as response normalisation has."""
+    """Parallel convolutions as in Inception, and squares as in response normalisation."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,5 @@
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from tests.helpers.sequence_networks import Tagger, recurrent_spec, tag_spec
 from tests.helpers.sequence_networks import examples as sequences
@@ -81,12 +83,17 @@ def test_the_same_network_gives_the_same_bytes(
 
 
 def test_exporter_is_quiet(
+    *,
     network: nn.Module,
     examples: dict[str, Tensor],
     spec: ExportSpec,
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
+    uncached_operators: Callable[..., ONNXRegistry],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(ONNXRegistry, "from_torchlib", staticmethod(uncached_operators))
+
     with caplog.at_level(logging.WARNING):
         convert(network, examples, spec)
 

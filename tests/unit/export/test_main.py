@@ -136,7 +136,7 @@ def test_fp16_is_published_for_cuda(run: Path, tmp_path: Path) -> None:
     assert (contract.precision, contract.providers) == ("fp16", ["cuda"])
 
 
-def test_wrong_weights_are_told_on_lines_of_their_own(
+def test_wrong_weights_are_listed_on_lines_of_their_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights, labels = tmp_path / "weights.pt", tmp_path / "labels.txt"

@@ -160,7 +160,8 @@ def test_network_that_reads_padding_is_not_published(tmp_path: Path) -> None:
 
     with pytest.raises(
         ParityError,
-        match=r"output logits: row \d of a batch \(time \d+ padded to \d+\) is not what it is alone, "
+        match=r"output logits: row \d of a batch \(time \d+ padded to \d+\) is not what it is "
+        r"alone, "
         "so rows of unequal length may not share a batch",
     ):
         publish(Forgetful().eval(), sequences(), class_spec(), to=tmp_path, name="forgetful")

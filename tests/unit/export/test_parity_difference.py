@@ -10,7 +10,7 @@ STRICT = Tolerance(absolute=1e-5, relative=1e-5)
 
 
 def normal(low: float, high: float) -> st.SearchStrategy[float]:
-    # Something in the same process may have told the processor to flush subnormal numbers to zero.
+    # Another library in this process may have set the processor to flush subnormal numbers to zero.
     return st.floats(low, high, allow_subnormal=False)
 
 

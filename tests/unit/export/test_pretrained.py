@@ -10,7 +10,7 @@ from torch import Tensor
 from tests.unit.training import layouts as published
 from weir.bundle.contract import Preprocessing
 from weir.bundle.reader import read
-from weir.export import samples
+from weir.export import publishing, samples
 from weir.export.errors import ExportError, WrongWeights
 from weir.export.pretrained import publish_weights
 from weir.export.runs.images import ImageGraph
@@ -69,8 +69,10 @@ def test_published_layout_loads_exports_and_serves(
     publish: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # The gate's 92 rows take a minute on the largest of these; what batches do is tested elsewhere.
-    monkeypatch.setattr(samples, "BATCH_SIZES", (1, 2))
+    # The gate's 92 rows take a minute on the largest network. Other tests cover larger batches; the
+    # two rows here also run alone.
+    monkeypatch.setattr(samples, "BATCH_SIZES", (2,))
+    monkeypatch.setattr(publishing, "GOLDEN_ROWS", 2)
     weights = published.random_weights(LAYOUTS[recipe])
 
     path = publish(weights, recipe)
@@ -106,7 +108,7 @@ def _torch_logits(
     network = MODELS[recipe](classes=1000, height=side, width=side)
     wanted = network.state_dict()
     network.load_state_dict({name: weights[name] for name in wanted})
-    # x * std + mean - 0.5, over 0.5, undoes ImageNet's normalisation: the mean is 0.5 and so is the std.
+    # x * std + mean - 0.5, over 0.5, replaces ImageNet's normalisation by mean 0.5 and std 0.5.
     mean, std = (MEAN, STD) if recipe == "alexnet" else ((0.5,) * 3, (0.5,) * 3)
     with torch.inference_mode():
         module = ImageGraph(network.eval(), mean, std)
@@ -139,7 +141,7 @@ def test_wrong_keys_are_listed_by_name(
     assert not (tmp_path / "models").exists()
 
 
-def test_weights_of_another_network_are_told_in_a_few_lines(
+def test_weights_of_another_network_are_listed_in_a_few_lines(
     googlenet: dict[str, Tensor], publish: Callable[..., Path]
 ) -> None:
     with pytest.raises(WrongWeights) as raised:

@@ -213,7 +213,9 @@ def test_int8_is_judged_by_the_test_rows(trained: dict[str, Trained], tmp_path: 
     assert (cost.test, cost.test_rows) == ("test rows of rows.txt", 12)
 
 
-def test_where_data_lay_is_told_to_nobody(trained: dict[str, Trained], tmp_path: Path) -> None:
+def test_directory_of_the_data_is_not_published(
+    trained: dict[str, Trained], tmp_path: Path
+) -> None:
     run, data, _ = trained["stress"]
     assert data is not None
     hidden = data.rename(data.with_suffix(".away"))
