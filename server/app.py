@@ -99,7 +99,11 @@ class App:
     def __init__(self, settings: Settings) -> None:
         _check_models_dir(settings.models_dir)
         self._settings = settings
-        self._provider = _choose_provider(settings)
+        self._provider = choose_provider(settings.provider)
+        logger.info(
+            "provider chosen setting=%s provider=%s onnxruntime=%s",
+            settings.provider, self._provider, onnxruntime_version(),
+        )  # fmt: skip
         self._registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
@@ -254,15 +258,6 @@ def _check_models_dir(directory: Path) -> None:
         raise ConfigError(f"models_dir: expected a directory, got {directory}")
     if not os.access(directory, os.R_OK | os.X_OK):
         raise ConfigError(f"models_dir: expected a directory that can be read, got {directory}")
-
-
-def _choose_provider(settings: Settings) -> str:
-    provider = choose_provider(settings.provider)
-    logger.info(
-        "provider chosen setting=%s provider=%s onnxruntime=%s",
-        settings.provider, provider, onnxruntime_version(),
-    )  # fmt: skip
-    return provider
 
 
 def _open_transport(settings: Settings, handlers: Handlers) -> Transport:
