@@ -46,7 +46,6 @@ class Row:
         inputs: of the encoder, without the batch axis: (length, …) with a time axis, else (…).
         length: of the source.
         limit: most steps.
-        search: parameters of its search.
         arrived_s: when its request arrived, on the engine's clock.
         wants_attention: whether its hypotheses hold attention.
         on_token: called with each token; only for one hypothesis without a beam.
@@ -115,7 +114,6 @@ class StepResult:
 
     Attributes:
         slots: number of computed slots.
-        ended: rows that are done.
         failed: rows that left with a failure.
     """
 
@@ -128,11 +126,8 @@ class DecoderBatch:
     """Rows that are encoded, and rows that are decoded together.
 
     Args:
-        layout: of the decoder's inputs.
-        encode: runs the encoder.
         decode: runs the decoder, once a step.
         lengths: the encoder's input of lengths; None if it has none.
-        capacity: number of slots.
     """
 
     def __init__(

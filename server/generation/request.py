@@ -93,7 +93,6 @@ class InferResponse:
     """Writes the `ModelInferResponse`s of one request; see `GenerationResponse`.
 
     Args:
-        encoder: of the model.
         padding: fills short rows of `output_tokens`.
         request_id: echoed.
         requested: names of outputs. In the message of a token, `scores` is the sum of

@@ -32,7 +32,6 @@ class Layout:
     """The decoder's inputs and where they come from.
 
     Attributes:
-        decoding: of the contract.
         padding: the padding value of each input with a time axis, which is axis 1.
     """
 
@@ -45,7 +44,6 @@ class _SlotArray:
 
     Args:
         first: the encoder's output for a row, (time, …) or (…); all rows have this shape.
-        capacity: number of slots.
         padding: of the time axis; None without one.
     """
 
@@ -85,12 +83,7 @@ class _SlotArray:
 
 
 class Slots:
-    """The slots of a decoder batch.
-
-    Args:
-        layout: of the decoder's inputs.
-        capacity: number of slots.
-    """
+    """The slots of a decoder batch."""
 
     def __init__(self, layout: Layout, capacity: int) -> None:
         self._decoding = layout.decoding

@@ -65,7 +65,6 @@ class Tokenizer:
     """The tokenizer of one bundle; safe to use from several threads.
 
     Args:
-        tokenisation: of the contract.
         vocabularies: the entries of the inputs that it names.
         time: the axis of tokens.
         characters: the axis of a token's characters, where the model reads them.

@@ -54,7 +54,6 @@ class DecodedRequest(NamedTuple):
     Attributes:
         inputs: by name, with the inputs that the server fills in.
         fit: their rows, batch key and length.
-        timeout_s: the request's own timeout, or None.
     """
 
     inputs: dict[str, Array]

@@ -49,14 +49,10 @@ class TaskCall:
     """A task call until its request is queued; a job of the worker pool.
 
     Args:
-        call: to be answered.
-        payload: its message.
         task: of the method.
-        model: that the message names.
         version: as the message names it.
         admission: refuses the call, and finds the model that replaces an unloaded one.
         arrived_s: when the message arrived.
-        deadline_s: of the call.
 
     Raises:
         InvalidRequest: the model lacks the task.
@@ -195,11 +191,9 @@ def infer_request(
     """The request of a preprocessed call.
 
     Args:
-        call: that is answered.
         model: a single graph.
         inputs: by name, all with the same number of rows.
         datatype: of every input, as the protocol names it.
-        encode: writes the answer from the model's outputs.
     """
     fit = model.signature.admit(
         tuple((name, datatype, array.shape) for name, array in inputs.items())

@@ -16,7 +16,6 @@ class BackgroundQueue(Generic[T]):
 
     Args:
         take: processes an item on that thread; an item whose processing raises is dropped.
-        name: of the thread.
         limit: the most items that may wait.
     """
 

@@ -59,11 +59,7 @@ def open_exporter(settings: Settings) -> "RequestExporter | None":
 
 
 class RequestExporter:
-    """Exports request records in the background.
-
-    Args:
-        tracer: sends the spans; None without traces.
-    """
+    """Exports request records in the background."""
 
     def __init__(self, tracer: Tracer | None) -> None:
         self._tracer = tracer

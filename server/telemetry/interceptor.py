@@ -40,8 +40,6 @@ class Interceptor:
 
     Args:
         export: receives each record once its request has ended; must not block.
-        rates: shares of the requests to record.
-        clock: monotonic seconds.
         draw: a random number in [0, 1).
     """
 
@@ -125,8 +123,6 @@ class RecordedReply:
     """A reply that exports the request's record when it is finished.
 
     Args:
-        reply: the wrapped reply.
-        record: the record of its request.
         end: called once, by the first `finish`.
     """
 
@@ -167,8 +163,6 @@ class RecordedCall:
     """A call that exports the request's record when it ends; see `Call`.
 
     Args:
-        call: the wrapped call.
-        record: the record of its only request.
         end: called once, when the call ends.
     """
 

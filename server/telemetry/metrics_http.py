@@ -37,7 +37,6 @@ class ScrapeServer(ThreadingMixIn, WSGIServer):
     """The HTTP server for scrapes.
 
     Args:
-        host: the address to listen on.
         port: 0 takes a free one.
         timeout_s: the longest time that a connection may take.
 

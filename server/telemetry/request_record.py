@@ -65,7 +65,6 @@ class BatchRecord:
         cut_s: when the batch left the queue.
         run_s: when the graph started; None before that.
         ran_s: when the graph finished; None before that.
-        key: identifies the batch.
     """
 
     rows: int
@@ -80,14 +79,11 @@ class RequestRecord:
     """The record of one request.
 
     Attributes:
-        method: the full name, `/package.Service/Method`.
-        peer: address of the client.
         parent: the caller's span, or None.
         is_logged: whether the access log gets a line.
         is_traced: whether spans are sent.
         began_ns: wall-clock time of arrival, in nanoseconds since the epoch.
         began_s: the same moment on the server's clock.
-        request_bytes: size of its message.
         response_bytes: size of all messages that answer it.
         request_id: the id that the client chose.
         model: the requested name, then the name of the model that was found; same for `version`.
@@ -95,11 +91,8 @@ class RequestRecord:
         length: tokens of the longest row; 0 for a model without lengths.
         arrived_s: start of the request's latency in the metrics.
         queued_s: start of its time in the queue.
-        batch: the batch in which it ran.
         first_token_s: end of the decoder's first step.
         steps: decoder steps of its longest answer.
-        code: its final status.
-        ended_s: when it ended.
     """
 
     method: str
