@@ -1,4 +1,4 @@
-"""Serve the demo's bundles from an environment that holds the server and nothing else, and call them."""
+"""Serve the demo's bundles from an environment of the extra `server` alone, and call them."""
 
 import importlib.util
 import io
@@ -12,7 +12,7 @@ from weir import Client
 
 
 def main(weir: str, models: str) -> None:
-    """Start `weir serve MODELS` as its own process, and ask for a row and for what a picture shows."""
+    """Start `weir serve MODELS` as its own process; send a tensor and an image."""
     for package in ("torch", "onnx", "sklearn", "matplotlib", "opentelemetry"):
         if importlib.util.find_spec(package):
             sys.exit(f"expected no {package} beside the server")

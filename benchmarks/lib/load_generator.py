@@ -1,6 +1,7 @@
 """Load generator process: calls with different bodies at given times; records start and end.
 
-`load.send_open` starts `main`, which reads a pickled schedule and writes a pickled record. Unlike h2load it sends a different body with every call, reads
+`load.send_open` starts `main`, which reads a pickled schedule and writes a pickled record.
+Unlike h2load it sends a different body with every call, reads
 streams, and sends at given times whatever the server does. It has one thread; calls take turns on
 the connections. In a closed loop the next call starts when one ends, on the same connection. In an
 open loop the latency of a call counts from when it was due, however late it was sent.

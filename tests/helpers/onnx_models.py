@@ -93,7 +93,7 @@ def hash_of(rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def burner() -> bytes:
-    """`iterations` INT64 [batch, 1] → itself as `echo`, and `steps` [batch, 1], the batch's maximum.
+    """`iterations` INT64 [batch, 1] → itself as `echo`, and `steps`, the batch's maximum.
 
     A loop of as many matrix products as the largest number in the batch: the time of a run is the
     caller's to choose (`iterations_for` measures it).
@@ -240,7 +240,7 @@ def wide(weight_bytes: int) -> bytes:
 
 
 def detector(width: int = 512, *, axis: str | None = "batch") -> bytes:
-    """`x` FP32 [batch, width] → `boxes` FP32 [batch, 1], one for each number above 0, which it holds.
+    """`x` FP32 [batch, width] → `boxes` FP32 [batch, 1], each number above 0.
 
     So its first axis is called the batch axis and is not: a row has any number of boxes.
     """
@@ -285,7 +285,7 @@ def scattered(width: int = 4) -> bytes:
 
 
 def softmax_of_batch(width: int = 4) -> bytes:
-    """y = softmax over the first axis, FP32 [batch, width]: what a row gets depends on its batch-mates."""
+    """y = softmax over the first axis, FP32 [batch, width]: rows depend on each other."""
     axes = ("batch", width)
     return _model(
         "softmax_of_batch",
@@ -296,7 +296,7 @@ def softmax_of_batch(width: int = 4) -> bytes:
 
 
 def doubled_above(threshold: float, width: int = 4) -> bytes:
-    """y = x FP32 [batch, width], and all of it once more below where any number is above the threshold."""
+    """y = x FP32 [batch, width], repeated below if any number is above the threshold."""
     nodes = [
         helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
         helper.make_node("Greater", ["most", "threshold"], ["is_above"]),
@@ -343,7 +343,7 @@ def fails_above(threshold: float) -> bytes:
 
 
 def first_rows(most: int) -> bytes:
-    """y = the first rows of x, at most so many, FP32 [batch, 4]: a larger batch loses the others."""
+    """y = the first rows of x, at most so many, FP32 [batch, 4]."""
     axes = ("batch", 4)
     return _model(
         "first_rows",
@@ -401,7 +401,7 @@ def without_rows() -> bytes:
 
 
 def sizer() -> bytes:
-    """`size` INT64 [1] → `y` FP32 [n], so many zeros: how much memory a run takes is the caller's."""
+    """`size` INT64 [1] → `y` FP32 [size] of zeros: the input sets the memory of a run."""
     return _model(
         "sizer",
         [helper.make_node("ConstantOfShape", ["size"], ["y"])],
@@ -436,7 +436,7 @@ def colours(height: int = 8, width: int = 8) -> bytes:
 
 
 def pixels(height: int = 8, width: int = 8, channels: int = 3) -> bytes:
-    """`image` UINT8 [batch, height, width, channels] → `values` FP32, one a "class": what it got."""
+    """`image` UINT8 [batch, height, width, channels] → `values` FP32: its input, flat."""
     nodes = [
         helper.make_node("Flatten", ["image"], ["flat"], axis=1),
         helper.make_node("Cast", ["flat"], ["values"], to=TensorProto.FLOAT),

@@ -1,4 +1,4 @@
-"""A pair of tiny graphs whose answers are known beforehand: its files, and what is to be said of it."""
+"""A tiny encoder-decoder with known answers: its files and its contract."""
 
 import numpy as np
 import onnx
@@ -163,7 +163,8 @@ def decoder() -> bytes:
         )
         <
             int64[1] last = {-1}, float one = {1.0},
-            float[1, 8] four = {0, 0, 0, 0, 1, 0, 0, 0}, float[1, 8] three = {0, 0, 0, 0.5, 0, 0, 0, 0}
+            float[1, 8] four = {0, 0, 0, 0, 1, 0, 0, 0},
+            float[1, 8] three = {0, 0, 0, 0.5, 0, 0, 0, 0}
         >
         {
             next_state = Sub(state, one)

@@ -1,7 +1,6 @@
 """Tiny networks over rows of unequal length, for the tests of export and server.
 
-Import it as `from tests import sequence_networks`. `tokens` is (B, T), `characters` (B, T, C) with 0
-for padding, `lengths` (B,).
+`tokens` is (B, T), `characters` (B, T, C) with 0 for padding, `lengths` (B,).
 """
 
 from collections.abc import Sequence
@@ -64,7 +63,7 @@ class Forgetful(Mean):
 
 
 class Tagger(nn.Module):
-    """A convolution over tokens and the sums of their letters; what stands beyond a row is blanked."""
+    """A convolution over tokens and the sums of their letters; padding is masked."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -24,7 +24,9 @@ CLASSES = ["article", "animal", "deed"]
 CERTAIN = float(np.exp(2) / (np.exp(2) + 2))
 """The probability of the tagger's tag: its logit is 2, that of the others 0."""
 
-_TAGGER = """tagger (int64[batch, time] tokens, int64[batch, time, letters] characters, int64[batch] lengths)
+_TAGGER = """tagger (
+        int64[batch, time] tokens, int64[batch, time, letters] characters, int64[batch] lengths
+    )
     => (float[batch, time, 3] logits)
 <int64 three = {3}, float[2] values = {0, 2}, int64[1] last = {2}>
 {
@@ -35,8 +37,8 @@ _TAGGER = """tagger (int64[batch, time] tokens, int64[batch, time, letters] char
 }"""
 _CLASSIFIER = """classifier (int64[batch, time] tokens, int64[batch] lengths)
     => (float[batch, 3] probabilities)
-<int64 seven = {7}, float[2] values = {0, 1}, int64[1] middle = {1}, int64[1] from = {4}, int64[1] to = {7},
-    int64[1] tall = {1}>
+<int64 seven = {7}, float[2] values = {0, 1}, int64[1] middle = {1}, int64[1] from = {4},
+    int64[1] to = {7}, int64[1] tall = {1}>
 {
     each = OneHot(tokens, seven, values)
     counts = ReduceSum <keepdims = 0> (each, middle)

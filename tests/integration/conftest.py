@@ -229,7 +229,7 @@ def client(house: Server) -> Iterator[Client]:
 
 @pytest.fixture(scope="session")
 def iterations_per_s(house: Server) -> int:
-    """How much work the burner does in a second at most, so that so much takes a second at least."""
+    """An upper bound of the burner's iterations in a second: so many take at least a second."""
     count, rates = 1000, [0.0]
     with Client(house.target) as client:
         while len(rates) < 4:

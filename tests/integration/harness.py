@@ -29,7 +29,7 @@ Labels = frozenset[tuple[str, str]]
 SERVICE = "inference.GRPCInferenceService"
 TASKS = "weir.v1.Tasks"
 ANSWER_S = 30.0
-"""Deadline of every call that is expected to be answered at once: long enough for a busy machine."""
+"""Deadline of every call that is answered at once: long enough for a busy machine."""
 
 DTYPE_NAMES = {
     "bool": "BOOL",
@@ -114,7 +114,7 @@ class Server:
         }
 
     def wait_for_counts(self, model: str, before: dict[str, float], **grown: float) -> None:
-        """Return once the counts have grown by exactly this; a batch counts just after its answers."""
+        """Return once the counts have grown by exactly this; answers precede their counts."""
         end_s = time.monotonic() + ANSWER_S
         while True:
             now = self.counts(model)
@@ -133,7 +133,7 @@ class Server:
             time.sleep(0.005)
 
     def settle(self) -> None:
-        """Return once every batch that ran is counted: its callers have their answers a little before."""
+        """Return once every batch that ran is counted; answers precede their counts."""
         self.wait_for_metric(0, "weir_running_requests")
 
     def ended(self) -> int:

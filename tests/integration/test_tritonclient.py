@@ -1,4 +1,4 @@
-"""The unmodified `tritonclient` against plain models and a bundle; typed contents by our own hand."""
+"""The unmodified `tritonclient` against plain models and a bundle."""
 
 import json
 import subprocess

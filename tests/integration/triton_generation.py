@@ -1,6 +1,7 @@
 """What the unmodified `tritonclient` sees of a decoupled model, as JSON on standard output.
 
-A program of its own, as `triton_client.py` and for the same reason. Each function below is one key of the result.
+A program of its own, as `triton_client.py` and for the same reason.
+Each function below is one key of the result.
 
     python triton_generation.py HOST:PORT TOKENS
 """

@@ -14,7 +14,7 @@ OURS = ("weir",)
 
 
 def modules_after(statement: str) -> set[str]:
-    """Modules of a fresh interpreter that ran a statement: packages, and ours down to the second name."""
+    """Modules of an interpreter that ran a statement: packages, ours to the second name."""
     program = (
         f"import sys, json; {statement}; "
         "print(json.dumps(sorted({'.'.join(name.split('.')[:2]) for name in sys.modules})))"
