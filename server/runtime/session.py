@@ -28,6 +28,8 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
     RuntimeException,
 )
 
+from weir.bundle.escaping import short_repr
+from weir.bundle.protobuf_wire import read_fields
 from weir.protocol.datatypes import BY_ONNX
 from weir.server.errors import (
     InvalidRequest,
@@ -68,12 +70,18 @@ _OUT_OF_MEMORY = re.compile(
     r"|CUDA failure 2: out of memory|CUDA out of memory|cudaErrorMemoryAllocation"
     r"|(CUDNN|CUBLAS|CUFFT)_(STATUS_)?ALLOC_FAILED"
 )
+# Fields of onnx.proto, and the nodes whose CPU kernel aborts the process if its input is empty
+# (ONNX Runtime 1.31.1): their `op_type` as it is on the wire, also in a subgraph of a node.
+_MODEL_GRAPH, _MODEL_FUNCTION, _GRAPH_NODE, _FUNCTION_NODE = 7, 25, 1, 7
+_ABORTS_IF_EMPTY = re.compile(rb"\x22(\x04LSTM|\x03GRU|\x13DynamicQuantizeLSTM)")
 _DEVICE_FAILED = re.compile(r"\b(CUDA|CUDNN|CUBLAS|CUFFT)[_ ](failure|error)", re.IGNORECASE)
 # Words of the nodes that check their inputs: the broadcasting of Add, Reshape, MatMul, Concat,
-# Split, TopK, GatherElements, …; `sto…` is a Cast of a text that is no number.
+# Split, TopK, GatherElements, integer Div and Mod, …; `sto…` is a Cast of a text that is no number.
 _INPUT_REFUSED = re.compile(
-    r"\b(axis|axes|broadcast(ed)?|channels|dimensions?|index|indices|mismatch(ed)?|out of bounds"
-    r"|out of range|rank|reshaped|shapes?|shape\.Size\(\)|size overflowed|split|sto[a-z]{1,3})\b",
+    r"\b(axis|axes|broadcast(ed)?|by zero|channels|dimensions?|index|indices|integer overflow"
+    r"|mismatch(ed)?|must be (greater|positive|in range)|must not be negative|out of bounds"
+    r"|out of range|rank|reshaped|scale value|shapes?|shape\.Size\(\)|size overflowed|split"
+    r"|sto[a-z]{1,3})\b",
     re.IGNORECASE,
 )
 
@@ -159,6 +167,7 @@ class Session:
             )
         self.provider = provider
         self._output_names = [spec.name for spec in self.outputs]
+        self._takes_empty = not _aborts_if_empty(graph)
         self._has_bf16 = any(spec.datatype == "BF16" for spec in (*self.inputs, *self.outputs))
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -169,6 +178,8 @@ class Session:
             OutOfMemory: an allocation failed; the session stays usable.
             RunFailed: any other failure.
         """
+        if not self._takes_empty:
+            _refuse_empty(inputs)
         try:
             if self._has_bf16:
                 arrays = self._run_with_bf16(inputs)
@@ -199,6 +210,28 @@ class Session:
             bits(value) if spec.datatype == "BF16" else value.numpy()
             for spec, value in zip(self.outputs, results, strict=True)
         ]
+
+
+def _aborts_if_empty(graph: bytes) -> bool:
+    """Whether an empty input may abort the process; weights are skipped, not read."""
+    for number, value in read_fields(memoryview(graph)):
+        if number in (_MODEL_GRAPH, _MODEL_FUNCTION) and not isinstance(value, int):
+            node_field = _GRAPH_NODE if number == _MODEL_GRAPH else _FUNCTION_NODE
+            for field, node in read_fields(value):
+                if field != node_field or isinstance(node, int):
+                    continue
+                if _ABORTS_IF_EMPTY.search(node):
+                    return True
+    return False
+
+
+def _refuse_empty(inputs: Mapping[str, Array]) -> None:
+    for name, array in inputs.items():
+        if not array.size:
+            raise InvalidRequest(
+                f"input {short_repr(name)}: expected 1 or more elements for a recurrent model, "
+                f"got shape {list(array.shape)}"
+            )
 
 
 def _run_error(error: Exception) -> ServerError:

@@ -382,6 +382,28 @@ def arithmetic() -> bytes:
     return _model("arithmetic", nodes, inputs, outputs)
 
 
+def quotient() -> bytes:
+    """y = a / b, INT64 [batch, 1]."""
+    a, b, y = (_value(name, TensorProto.INT64, ("batch", 1)) for name in ("a", "b", "y"))
+    return _model("quotient", [helper.make_node("Div", ["a", "b"], ["y"])], [a, b], [y])
+
+
+def recurrent(cell: str) -> bytes:
+    """`x` FP32 [time, rows, 2] → `y` FP32 [time, 1, rows, 3], the states of an RNN, GRU or LSTM."""
+    gates = {"RNN": 1, "GRU": 3, "LSTM": 4}[cell]
+    node = helper.make_node(cell, ["x", "w", "r"], ["y"], hidden_size=3)
+    return _model(
+        "recurrent",
+        [node],
+        [_value("x", TensorProto.FLOAT, ("time", "rows", 2))],
+        [_value("y", TensorProto.FLOAT, ("time", 1, "rows", 3))],
+        [
+            _constant("w", np.ones((1, gates * 3, 2), np.float32)),
+            _constant("r", np.ones((1, gates * 3, 3), np.float32)),
+        ],
+    )
+
+
 def unequal_sum(name: str) -> bytes:
     """y = a + b, FP32 [batch, n] and [batch, m]: it fails unless n = m; `name` is its node's."""
     node = helper.make_node("Add", ["a", "b"], ["y"], name=name)

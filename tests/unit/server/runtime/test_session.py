@@ -196,6 +196,33 @@ def test_values_the_graph_refuses_are_the_requests_fault(
     assert capfd.readouterr().err == ""
 
 
+def test_division_by_zero_is_the_requests_fault() -> None:
+    loaded = session(onnx_models.quotient())
+
+    with pytest.raises(InvalidRequest, match=r"^the model cannot compute with these inputs$"):
+        loaded.run({"a": np.array([[6]]), "b": np.array([[0]])})
+
+    assert loaded.run({"a": np.array([[6]]), "b": np.array([[2]])})["y"].tolist() == [[3]]
+
+
+@pytest.mark.parametrize("cell", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("shape", [(0, 1, 2), (3, 0, 2), (0, 0, 2)])
+def test_empty_input_does_not_end_the_process(cell: str, shape: tuple[int, ...]) -> None:
+    """ONNX Runtime aborts the process in LSTM and GRU; RNN computes nothing."""
+    loaded = session(onnx_models.recurrent(cell))
+    empty = np.zeros(shape, np.float32)
+
+    if cell == "RNN":
+        assert loaded.run({"x": empty})["y"].size == 0
+    else:
+        with pytest.raises(
+            InvalidRequest, match=r"^input 'x': expected 1 or more elements .*, got"
+        ):
+            loaded.run({"x": empty})
+
+    assert loaded.run({"x": np.zeros((3, 1, 2), np.float32)})["y"].shape == (3, 1, 1, 3)
+
+
 def test_run_that_needs_too_much_memory_is_out_of_memory(capfd: pytest.CaptureFixture[str]) -> None:
     loaded = session(onnx_models.sizer())
 
@@ -273,6 +300,16 @@ def test_name_of_a_node_is_no_sign_of_its_failure(name: str) -> None:
         ),
         pytest.param(
             RuntimeException, "6 : RUNTIME_EXCEPTION", "stod", InvalidRequest, id="Cast of a text"
+        ),
+        pytest.param(
+            Fail,
+            "1 : FAIL",
+            "element_wise_ops.cc:692 Compute Integer division by zero",
+            InvalidRequest,
+            id="Div",
+        ),
+        pytest.param(
+            Fail, "1 : FAIL", "value of k must not be negative", InvalidRequest, id="TopK"
         ),
         pytest.param(Fail, "1 : FAIL", "Missing Input: weight", RunFailed, id="unknown, of a node"),
         pytest.param(
