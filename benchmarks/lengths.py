@@ -19,7 +19,7 @@ under `.bench/` and installs Triton under `--work`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -61,15 +61,22 @@ def main() -> None:
     sentences = tagger.sentences()
     if given.quick:
         sentences, given.passes = sentences[:_QUICK_SENTENCES], 1
+    schedules = {
+        in_flight: shuffled(len(sentences), given.passes, seed=number)
+        for number, in_flight in enumerate(given.in_flight)
+    }
     environment = harness.start()
     runs = harness.take_turns(
         rivals(given.models, given.work),
         given.rounds,
         lambda rival, server: measure(
-            Task(server, given.models, sentences, is_column=rival.name == TRITON),
-            given.in_flight,
+            server,
+            given.models / tagger.NAME / "1" / MODEL,
+            sentences,
+            # Triton takes lengths as [batch, 1].
+            lengths_shape=(1, 1) if rival.name == TRITON else (1,),
+            schedules=schedules,
             connections=given.connections,
-            passes=given.passes,
         ),
     )
     report(runs)
@@ -99,54 +106,38 @@ def rivals(models: Path, work: Path) -> list[Rival]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A running server and its requests.
-
-    Attributes:
-        models: the repository of the tagger.
-        is_column: whether it takes lengths as [batch, 1].
-    """
-
-    server: Server
-    models: Path
-    sentences: Sequence[NDArray[np.int64]]
-    is_column: bool
-
-    def inputs(self, sentence: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
-        """The request tensors of one sentence."""
-        shape = (1, 1) if self.is_column else (1,)
-        return {"tokens": sentence[np.newaxis], "lengths": np.full(shape, len(sentence), np.int64)}
-
-    def schedule(self, order: Sequence[int], in_flight: int, connections: int) -> Schedule:
-        """A closed loop over sentences in this order."""
-        return Schedule(
-            target=self.server.target,
+def measure(
+    server: Server,
+    graph: Path,
+    sentences: Sequence[NDArray[np.int64]],
+    *,
+    lengths_shape: tuple[int, ...],
+    schedules: Mapping[int, Sequence[int]],
+    connections: int,
+) -> Iterator[tuple[str, Mapping[str, float]]]:
+    """A closed loop for each number of calls in flight, against one server process."""
+    requests = [
+        {"tokens": each[np.newaxis], "lengths": np.full(lengths_shape, len(each), np.int64)}
+        for each in sentences
+    ]
+    check_answers(server, tagger.NAME, graph, requests[:_CHECKED])
+    bodies = [load.infer_body(tagger.NAME, **each) for each in requests]
+    warm_up = range(min(len(bodies), _WARM_UP_CALLS))
+    load.send_varied(Schedule(server.target, load.MODEL_INFER, bodies, warm_up, min(schedules)))
+    for in_flight, order in schedules.items():
+        schedule = Schedule(
+            target=server.target,
             path=load.MODEL_INFER,
-            bodies=[load.infer_body(tagger.NAME, **self.inputs(each)) for each in self.sentences],
+            bodies=bodies,
             order=order,
             in_flight=in_flight,
             connections=connections,
         )
-
-
-def measure(
-    task: Task, in_flight: Sequence[int], *, connections: int, passes: int
-) -> Iterator[tuple[str, Mapping[str, float]]]:
-    """Every number of calls in flight, against one server process."""
-    requests = [task.inputs(each) for each in task.sentences[:_CHECKED]]
-    check_answers(task.server, tagger.NAME, task.models / tagger.NAME / "1" / MODEL, requests)
-    warm_up = shuffled(len(task.sentences), passes, seed=0)[:_WARM_UP_CALLS]
-    load.send_varied(task.schedule(warm_up, in_flight[0], connections))
-    for number, calls in enumerate(in_flight):
-        schedule = task.schedule(
-            shuffled(len(task.sentences), passes, seed=number), calls, connections
-        )
-        words, computed = steps(task.server)
-        outcome = load.watch(task.server, len(schedule.order), partial(_send, schedule))
-        words, computed = steps(task.server) - (words, computed)
+        before = steps(server)
+        outcome = load.watch(server, len(order), partial(_send, schedule))
+        words, computed = steps(server) - before
         waste = 1 - words / computed if computed else 0.0
-        yield f"{calls} in flight", {**asdict(outcome), "waste": waste}
+        yield f"{in_flight} in flight", {**asdict(outcome), "waste": waste}
 
 
 def _send(schedule: Schedule) -> load.Sent:

@@ -39,12 +39,7 @@ _TARGETS = (
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A model and its requests.
-
-    Attributes:
-        bodies: a request for each source.
-        answers: by server and source, as far as there are any.
-    """
+    """A model, the request for each source, and the answers by server and source."""
 
     model: str
     bodies: Sequence[bytes]

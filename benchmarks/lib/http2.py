@@ -40,13 +40,7 @@ class Broken(Exception):
 
 
 class Connection:
-    """The bytes of one connection, both ways.
-
-    Args:
-        authority: the server's address, for the headers.
-        path: the method.
-        bodies: framed messages; several for a call that streams requests.
-    """
+    """The bytes of one connection, both ways; a body has several messages if requests stream."""
 
     def __init__(self, authority: str, path: str, bodies: Sequence[bytes]) -> None:
         if bodies and (largest := max(map(len, bodies))) > MAX_BODY_BYTES:

@@ -34,14 +34,7 @@ MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """A load of h2load.
-
-    Attributes:
-        path: the method.
-        body: a file with the framed request.
-        connections: of the generator.
-        streams: open calls on each connection.
-    """
+    """A load of h2load: the framed request in the file `body`, with `streams` calls a connection."""
 
     path: str
     body: Path
@@ -51,12 +44,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """Measurements of a generator.
-
-    Attributes:
-        seconds: from the first call to the last answer.
-        cpu_s: the generator's CPU time.
-    """
+    """A generator's measurements; `seconds` last from the first call to the last answer."""
 
     latencies_ms: Sequence[float]
     seconds: float

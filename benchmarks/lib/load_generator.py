@@ -33,13 +33,9 @@ class Schedule:
     """The calls to make, and when.
 
     Attributes:
-        target: `host:port`.
-        path: the method.
-        bodies: framed request bodies.
-        order: the index of each call's body.
+        order: the index of each call's body among the framed `bodies`.
         in_flight: of a closed loop.
         due_s: of an open loop, when each call is due, from the start; empty for a closed loop.
-        connections: their number.
     """
 
     target: str
@@ -57,7 +53,6 @@ class Record:
 
     Attributes:
         began_s: when a call was sent; in an open loop, when it was due.
-        sent_s: when it was sent.
         first_s: when its first bytes arrived, NaN without any.
         ended_s: when it ended.
         answers: the received bytes.
