@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -150,17 +151,27 @@ def _pair_settings(
     return {name: value for name, value in settings.items() if value is not None}
 
 
+@contextmanager
+def _training_errors() -> Iterator[None]:
+    """Raise an error of the package `training`, which the block imports, as UsageError."""
+    with requires("train"):
+        from weir.training.errors import TrainingError
+
+        try:
+            yield
+        except TrainingError as error:
+            raise UsageError(str(error)) from error
+
+
 def _classified_set(
     data: str, metadata: "ModelMetadata", bundle: "Bundle | None", *, column: str | None, rows: int
 ) -> "ClassifiedSet":
     """A test set of classes, preprocessed for the model."""
-    with requires("train"):
+    with _training_errors():
+        from weir.evaluate.classification import input_of, of_pictures, of_sequences
         from weir.training.data import load
-        from weir.training.errors import TrainingError
         from weir.training.recipes import require_conllu
-    from weir.evaluate.classification import input_of, of_pictures, of_sequences
 
-    try:
         if column is not None:
             require_conllu(data)
         if bundle is not None and bundle.contract.padded_axes:
@@ -172,9 +183,7 @@ def _classified_set(
         pictures = load(
             data, "test", height=height, width=width, channels=channels, short_side=short_side
         )
-    except TrainingError as error:
-        raise UsageError(str(error)) from error
-    return of_pictures(pictures, name, rows)
+        return of_pictures(pictures, name, rows)
 
 
 def _measured_set(
@@ -186,16 +195,12 @@ def _measured_set(
     rows: int,
 ) -> "MeasuredSet":
     """The test set of a series or of pairs."""
-    with requires("train"):
+    with _training_errors():
         from weir.evaluate import forecasting, seq2seq
-        from weir.training.errors import TrainingError
 
-    try:
         if bundle.contract.series is not None:
             return forecasting.hold_out(data, bundle.contract.series, rows)
         return seq2seq.hold_out(data, bundle, changes, is_quick=is_quick, rows=rows)
-    except TrainingError as error:
-        raise UsageError(str(error)) from error
 
 
 def _print_origin(test_set: "ClassifiedSet | MeasuredSet") -> None:

@@ -70,7 +70,8 @@ def print_attention(result: "Generated", console: Console) -> None:
         letters = [label.rjust(height)[line].ljust(_CELL_COLUMNS) for label in across]
         console.print(Text(" " * margin + "".join(letters).rstrip()), soft_wrap=True)
     for label, row in zip(down, weights, strict=True):
-        cells = "".join(_shade(weight) * _CELL_COLUMNS for weight in row)
+        shades = (_SHADES[bisect_right(_SHADE_WEIGHTS, weight)] for weight in row)
+        cells = "".join(shade * _CELL_COLUMNS for shade in shades)
         console.print(Text(label.rjust(margin - 1) + " " + cells), soft_wrap=True)
 
 
@@ -129,7 +130,3 @@ def visible(token: str) -> str:
 
 def _shortened(label: str) -> str:
     return label if len(label) <= _MAX_LABEL_LETTERS else f"{label[: _MAX_LABEL_LETTERS - 1]}…"
-
-
-def _shade(weight: float) -> str:
-    return _SHADES[bisect_right(_SHADE_WEIGHTS, weight)]

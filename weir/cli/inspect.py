@@ -71,10 +71,8 @@ def _facts(contract: "Contract") -> dict[str, str]:
         f"waiting at most {contract.batching.max_queue_delay_s:g} s",
         "tolerance": f"{contract.tolerance.absolute:g} + {contract.tolerance.relative:g} · |value|",
     }
-    facts |= _input_facts(contract)
-    if decoding := contract.decoding:
-        facts |= _decoding_facts(decoding)
-    return facts | _origin_facts(contract)
+    decoding = _decoding_facts(contract.decoding) if contract.decoding else {}
+    return {**facts, **_input_facts(contract), **decoding, **_origin_facts(contract)}
 
 
 def _input_facts(contract: "Contract") -> dict[str, str]:
@@ -165,7 +163,7 @@ def _show_graph(
         for tensor in group:
             tensors.add_row(kind, tensor.name, tensor.dtype, " x ".join(map(str, tensor.shape)))
     console.print(tensors)
-    console.print(_layers(graph, sharing, title))
+    console.print(_layers(graph, sharing, f"{title}weight sharing, for one row"))
 
 
 def _layers(graph: "Graph", trained: "Sharing | None", title: str) -> Table:
@@ -173,13 +171,7 @@ def _layers(graph: "Graph", trained: "Sharing | None", title: str) -> Table:
 
     The sums are those of the trained network if the contract records them.
     """
-    table = Table(
-        "layer",
-        "operator",
-        "output",
-        title=f"{title}weight sharing, for one row",
-        show_footer=True,
-    )
+    table = Table("layer", "operator", "output", title=title, show_footer=True)
     for heading in ("parameters", "connections", "sharing"):
         table.add_column(heading, justify="right")
     for layer in graph.layers:
