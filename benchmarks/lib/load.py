@@ -34,7 +34,7 @@ MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """A load of h2load: the framed request in the file `body`, with `streams` calls a connection."""
+    """A load of h2load: the file `body` holds the framed request; `streams` calls a connection."""
 
     path: str
     body: Path
