@@ -29,7 +29,6 @@ class BeamSearch:
     """The hypotheses of one row between two steps.
 
     Args:
-        context: of the row.
         width: K, how many hypotheses are continued.
         n_best: how many hypotheses are wanted, at most `width`.
     """

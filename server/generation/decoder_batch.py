@@ -44,13 +44,8 @@ class Row:
     Attributes:
         number: its position in the request.
         inputs: of the encoder, without the batch axis: (length, …) with a time axis, else (…).
-        length: of the source.
-        limit: most steps.
-        arrived_s: when its request arrived, on the engine's clock.
-        wants_attention: whether its hypotheses hold attention.
         on_token: called with each token; only for one hypothesis without a beam.
         hypotheses: best first, once it is done.
-        first_step_s: when its first step ended, on the engine's clock.
     """
 
     number: int
@@ -110,12 +105,7 @@ class _Active:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """Result of one step.
-
-    Attributes:
-        slots: number of computed slots.
-        failed: rows that left with a failure.
-    """
+    """Result of one step."""
 
     slots: int
     ended: Sequence[Row]
@@ -126,7 +116,6 @@ class DecoderBatch:
     """Rows that are encoded, and rows that are decoded together.
 
     Args:
-        decode: runs the decoder, once a step.
         lengths: the encoder's input of lengths; None if it has none.
     """
 

@@ -78,11 +78,7 @@ class EncoderDecoder:
     def rows(
         self, inputs: Mapping[str, Array], search: SearchParameters, *, arrived_s: float = 0.0
     ) -> list[Row]:
-        """The rows of a request, each cut to its own length.
-
-        Args:
-            inputs: of the encoder, complete and checked.
-        """
+        """The rows of a request, each cut to its own length."""
         count = len(next(iter(inputs.values())))
         return [self._row(inputs, number, search, arrived_s) for number in range(count)]
 

@@ -94,7 +94,6 @@ class InferResponse:
 
     Args:
         padding: fills short rows of `output_tokens`.
-        request_id: echoed.
         requested: names of outputs. In the message of a token, `scores` is the sum of
             log-probabilities so far.
         send: None: tokens are not sent one by one.

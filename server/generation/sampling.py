@@ -33,7 +33,6 @@ class Hypothesis:
     Attributes:
         tokens: without the end token.
         log_probability: of all its steps, the end token included.
-        score: normalised by length.
         is_complete: whether it ends with the end token; False if a limit cut it off.
         attention: (steps, source tokens), the end token included; None if not wanted.
     """
@@ -57,7 +56,6 @@ class DecoderStep:
     Attributes:
         log_probabilities: (slots, tokens), -inf for tokens that are never chosen.
         tokens: the likeliest token of each slot.
-        values: their log-probabilities.
         attention: (slots, time), or None.
     """
 
@@ -72,7 +70,6 @@ class SearchContext:
     """What all searches of a row share.
 
     Attributes:
-        end: the end token.
         limit: most steps, 1 or more.
         length_power: exponent of the length normalisation of scores.
         source_tokens: of the row; None if attention is not wanted.
@@ -133,8 +130,6 @@ class Sampler:
 
     Attributes:
         on_token: called with each token except the end token.
-        sampling: None: the likeliest token of each step is chosen.
-        generator: for `sampling`.
     """
 
     context: SearchContext

@@ -48,7 +48,6 @@ class SearchParameters:
     Attributes:
         width: of the beam; 1: greedy search.
         n_best: hypotheses of a row; at most `width` for a beam, 1 for greedy search.
-        length_power: exponent of the length normalisation of scores.
         sampling: instead of a beam or greedy search.
         max_tokens: of a hypothesis; None: as many as the model allows.
     """

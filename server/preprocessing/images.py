@@ -83,10 +83,7 @@ def read_raw(
 
     Args:
         values: a byte each, (height, width, channels).
-        height: of the picture.
-        width: of the picture.
         channels: 1 for grey, 3 for RGB, 4 for RGB and alpha.
-        preprocessing: of the contract.
 
     Raises:
         InvalidRequest: too large, or the number of values does not fit.

@@ -43,8 +43,6 @@ class TokenizedText:
     """A text as a model reads it.
 
     Attributes:
-        tokens: as they were split.
-        ids: one a token.
         characters: the ids of each token's characters; empty where the model reads none.
         is_unknown: whether the vocabulary lacks a token; one a token.
     """
@@ -68,8 +66,6 @@ class Tokenizer:
         vocabularies: the entries of the inputs that it names.
         time: the axis of tokens.
         characters: the axis of a token's characters, where the model reads them.
-        subwords: a sentencepiece model.
-        lowers_texts: whether a text is lowered as a whole.
 
     Raises:
         ModelLoadError: the sentencepiece model is broken, or sentencepiece is not installed.

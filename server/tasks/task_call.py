@@ -48,12 +48,6 @@ It raises InvalidRequest if the model lacks the task.
 class TaskCall:
     """A task call until its request is queued; a job of the worker pool.
 
-    Args:
-        task: of the method.
-        version: as the message names it.
-        admission: refuses the call, and finds the model that replaces an unloaded one.
-        arrived_s: when the message arrived.
-
     Raises:
         InvalidRequest: the model lacks the task.
     """
@@ -191,7 +185,6 @@ def infer_request(
     """The request of a preprocessed call.
 
     Args:
-        model: a single graph.
         inputs: by name, all with the same number of rows.
         datatype: of every input, as the protocol names it.
     """

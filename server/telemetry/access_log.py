@@ -28,7 +28,6 @@ class AccessLog:
         """Write a line; False if the limit of this second is reached.
 
         Args:
-            record: the record of the request.
             span: the request's span; without traces, the caller's span.
         """
         limit = self._succeeded if record.code is grpc.StatusCode.OK else self._failed

@@ -16,7 +16,6 @@ class BackgroundQueue(Generic[T]):
 
     Args:
         take: processes an item on that thread; an item whose processing raises is dropped.
-        limit: the most items that may wait.
     """
 
     def __init__(self, take: Callable[[T], None], *, name: str, limit: int) -> None:

@@ -160,11 +160,7 @@ class RecordedReply:
 
 
 class RecordedCall:
-    """A call that exports the request's record when it ends; see `Call`.
-
-    Args:
-        end: called once, when the call ends.
-    """
+    """A call that exports the request's record when it ends; see `Call`."""
 
     def __init__(self, call: Call, record: RequestRecord, end: End) -> None:
         self.record = record

@@ -34,7 +34,6 @@ class Family:
         name: as in a query; for a histogram without `_bucket`, `_sum` and `_count`.
         kind: its type; `untyped` for counters of Triton, whose names lack `_total`.
         unit: of the value; for a histogram, of an observation.
-        description: a sentence.
         rise: what a rise means; empty for a constant.
     """
 

@@ -72,13 +72,7 @@ GROUPS = (
 
 
 class Metrics(Collector):
-    """Collects all statistics at each scrape.
-
-    Args:
-        registry: registers this collector.
-        gpus: the GPUs of this machine; None: no GPU metrics.
-        triton: whether to export the metrics under Triton's names too.
-    """
+    """Collects all statistics at each scrape."""
 
     def __init__(
         self, registry: CollectorRegistry, *, gpus: Gpus | None = None, triton: bool = False

@@ -37,7 +37,6 @@ class ScrapeServer(ThreadingMixIn, WSGIServer):
     """The HTTP server for scrapes.
 
     Args:
-        port: 0 takes a free one.
         timeout_s: the longest time that a connection may take.
 
     Raises:
@@ -115,12 +114,6 @@ def listen(
     port: int, host: str, registry: CollectorRegistry, *, timeout_s: float = _TIMEOUT_S
 ) -> ScrapeServer:
     """Start to answer scrapes on a background thread.
-
-    Args:
-        port: 0 takes a free one.
-        host: the address to listen on.
-        registry: holds the metrics.
-        timeout_s: the longest time that a connection may take.
 
     Raises:
         OSError: the port is not available.

@@ -29,8 +29,6 @@ class TraceContext:
     """A span's identity in the W3C trace context: https://www.w3.org/TR/trace-context/.
 
     Attributes:
-        trace_id: 32 hexadecimal digits.
-        span_id: 16 hexadecimal digits.
         is_sampled: whether the caller records the span.
     """
 
@@ -61,8 +59,6 @@ class BatchRecord:
     """The times of a batch; the records of its requests share this object.
 
     Attributes:
-        rows: of all requests in the batch.
-        cut_s: when the batch left the queue.
         run_s: when the graph started; None before that.
         ran_s: when the graph finished; None before that.
     """
@@ -79,11 +75,7 @@ class RequestRecord:
     """The record of one request.
 
     Attributes:
-        parent: the caller's span, or None.
-        is_logged: whether the access log gets a line.
-        is_traced: whether spans are sent.
-        began_ns: wall-clock time of arrival, in nanoseconds since the epoch.
-        began_s: the same moment on the server's clock.
+        method: the full name, `/package.Service/Method`.
         response_bytes: size of all messages that answer it.
         request_id: the id that the client chose.
         model: the requested name, then the name of the model that was found; same for `version`.

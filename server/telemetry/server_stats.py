@@ -82,7 +82,6 @@ class Gpu:
     """One GPU at a scrape; a value that NVML does not report is None.
 
     Attributes:
-        index: NVML's number of the GPU.
         uuid: its permanent identity.
         utilization: share of time in which a kernel ran, from 0 to 1.
     """

@@ -40,12 +40,7 @@ class Phase:
     """A phase of a request, which becomes a span.
 
     Attributes:
-        name: of the span.
-        start_s: on the record's clock.
-        end_s: on the record's clock.
-        attributes: of the span.
         events: moments within the span, by name.
-        inner: phases within this one.
     """
 
     name: str
@@ -88,11 +83,7 @@ def _batch_phases(record: RequestRecord, batch: BatchRecord) -> Iterator[Phase]:
 
 
 class OpenTelemetryTracer:
-    """Creates the spans of requests; used by one thread.
-
-    Args:
-        provider: holds the processor that sends the spans.
-    """
+    """Creates the spans of requests; used by one thread."""
 
     def __init__(self, provider: TracerProvider) -> None:
         self._provider = provider
