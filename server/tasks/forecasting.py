@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from weir.bundle.contract import Series
 from weir.protocol import tasks_pb2 as pb
 from weir.server.errors import InvalidRequest
-from weir.server.protocol.request_decoder import check_id, parse_message
+from weir.server.protocol.request_decoder import parse_message
 from weir.server.scheduling.request import InferRequest, Model
 from weir.server.scheduling.served_model import ServedModel
 from weir.server.tasks.task_call import (
     Preprocess,
     TaskCall,
-    check_task,
     infer_request,
     single_graph,
 )
@@ -27,8 +26,7 @@ Array = NDArray[Any]
 
 def forecast(model: Model) -> Preprocess:
     """`Forecast` on a model; see `task_call.Task`."""
-    graph = single_graph(model)
-    check_task(graph, "forecasting")
+    graph = single_graph(model, "forecasting")
     series = graph.contract.series if graph.contract else None
     if series is None:
         raise InvalidRequest(f"model {model.name!r} forecasts no series: its bundle has no series")
@@ -37,7 +35,6 @@ def forecast(model: Model) -> Preprocess:
 
 def _preprocess(model: ServedModel, series: Series, call: TaskCall) -> InferRequest:
     message = parse_message(pb.ForecastRequest, call.payload)
-    check_id(message.id)
     if message.horizon > series.horizon:
         raise InvalidRequest(
             f"horizon: expected at most {series.horizon}, the model's own, got {message.horizon}"

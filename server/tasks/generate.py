@@ -14,7 +14,7 @@ from weir.server.generation.sampling_parameters import read_message
 from weir.server.preprocessing.detokenizer import DetokenizerStream
 from weir.server.preprocessing.tokenizer import TokenizedText, Tokenizer
 from weir.server.protocol import message_limits
-from weir.server.protocol.request_decoder import check_id, parse_message
+from weir.server.protocol.request_decoder import parse_message
 from weir.server.scheduling.request import Model
 from weir.server.tasks.task_call import Preprocess, TaskCall
 from weir.server.tasks.text import tokenize, tokenizer_of
@@ -35,7 +35,6 @@ def _preprocess(
 ) -> GenerationRequest:
     message_limits.check_texts(call.payload)
     message = parse_message(pb.GenerateRequest, call.payload)
-    check_id(message.id)
     search = read_message(message)
     model.check_search(search)
     source = tokenize(message.text, tokenizer)

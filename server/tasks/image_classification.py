@@ -12,7 +12,7 @@ from weir.protocol import tasks_pb2 as pb
 from weir.server.errors import InvalidRequest, ServerError
 from weir.server.preprocessing import images
 from weir.server.protocol import response_encoder
-from weir.server.protocol.request_decoder import check_id, parse_message
+from weir.server.protocol.request_decoder import parse_message
 from weir.server.scheduling.request import InferRequest, Model
 from weir.server.scheduling.served_model import ServedModel
 from weir.server.tasks.task_call import (
@@ -41,7 +41,6 @@ def classify(model: Model) -> Preprocess:
 
 def _preprocess(model: ServedModel, preprocessing: Preprocessing, call: TaskCall) -> InferRequest:
     message = parse_message(pb.ClassifyRequest, call.payload)
-    check_id(message.id)
     check_rows("pictures", len(message.pictures), model)
     output, top_k = preprocessing.output, message.top_k or DEFAULT_TOP_K
     check_classes(model, output, len(message.pictures), top_k)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from weir.protocol import tasks_pb2 as pb
 from weir.server.errors import Draining, InvalidRequest
 from weir.server.protocol import message_limits, response_encoder
+from weir.server.protocol.request_decoder import check_id
 from weir.server.scheduling.admission import Admission, successor
 from weir.server.scheduling.request import InferRequest, Model, ReadyRequest, Request
 from weir.server.scheduling.served_model import ServedModel
@@ -134,6 +135,7 @@ def start(call: Call, payload: bytes, task: Task, admission: Admission, pool: Wo
             arrived_s=arrived_s,
             deadline_s=arrived_s + admission.left_s(call.time_left_s()),
         )
+        check_id(request_id)
         # Before it is queued: a call that is done at once sets `on_close` to cancel its request.
         call.on_close(partial(pool.cancel, task_call))
         pool.submit(task_call)
@@ -141,22 +143,18 @@ def start(call: Call, payload: bytes, task: Task, admission: Admission, pool: Wo
         admission.refuse(error, call, model, arrived_s, len(payload))
 
 
-def single_graph(model: Model) -> ServedModel:
-    """The model, if it is a single graph.
+def single_graph(model: Model, task: str | None = None) -> ServedModel:
+    """The model, if it is a single graph and its contract names the task.
 
     Raises:
-        InvalidRequest: it is an encoder-decoder.
+        InvalidRequest: it is an encoder-decoder, or has another task.
     """
     if not isinstance(model, ServedModel):
         raise InvalidRequest(f"model {model.name!r} is an encoder-decoder: use Generate")
-    return model
-
-
-def check_task(model: ServedModel, task: str) -> None:
-    """Refuse a model whose contract names another task."""
     found = model.contract.task if model.contract else "none: it has no contract"
-    if found != task:
+    if task is not None and found != task:
         raise InvalidRequest(f"model {model.name!r}: expected the task {task}, got {found}")
+    return model
 
 
 def check_rows(what: str, count: int, model: ServedModel) -> None:

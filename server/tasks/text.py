@@ -11,7 +11,7 @@ from weir.protocol import tasks_pb2 as pb
 from weir.server.errors import InvalidRequest
 from weir.server.preprocessing.tokenizer import TokenizedText, Tokenizer
 from weir.server.protocol import message_limits, response_encoder
-from weir.server.protocol.request_decoder import check_id, parse_message
+from weir.server.protocol.request_decoder import parse_message
 from weir.server.scheduling.request import InferRequest, Model
 from weir.server.scheduling.served_model import ServedModel
 from weir.server.tasks.task_call import (
@@ -20,7 +20,6 @@ from weir.server.tasks.task_call import (
     TaskCall,
     check_classes,
     check_rows,
-    check_task,
     infer_request,
     single_graph,
 )
@@ -35,8 +34,7 @@ _MAX_TAGGED_TOKENS = 10_000
 
 def classify_text(model: Model) -> Preprocess:
     """`ClassifyText` on a model; see `task_call.Task`."""
-    graph = single_graph(model)
-    check_task(graph, "sequence-classification")
+    graph = single_graph(model, "sequence-classification")
     tokenizer = tokenizer_of(model.name, graph.tokenizer)
     output = _scored_output(graph, ("batch", "classes"))
     return partial(_preprocess_classification, graph, tokenizer, output)
@@ -44,8 +42,7 @@ def classify_text(model: Model) -> Preprocess:
 
 def tag(model: Model) -> Preprocess:
     """`Tag` on a model; see `task_call.Task`."""
-    graph = single_graph(model)
-    check_task(graph, "tagging")
+    graph = single_graph(model, "tagging")
     tokenizer = tokenizer_of(model.name, graph.tokenizer)
     output = _scored_output(graph, ("batch", "time", "tags"))
     return partial(_preprocess_tagging, graph, tokenizer, output)
@@ -73,7 +70,6 @@ def _preprocess_classification(
 ) -> InferRequest:
     message_limits.check_texts(call.payload)
     message = parse_message(pb.ClassifyTextRequest, call.payload)
-    check_id(message.id)
     check_rows("texts", len(message.texts), model)
     top_k = message.top_k or DEFAULT_TOP_K
     check_classes(model, output, len(message.texts), top_k)
@@ -106,7 +102,6 @@ def _preprocess_tagging(
 ) -> InferRequest:
     message_limits.check_texts(call.payload)
     message = parse_message(pb.TagRequest, call.payload)
-    check_id(message.id)
     check_rows("texts", len(message.texts), model)
     texts = _tokenize_all(message.texts, tokenizer)
     if (tokens := sum(len(text.ids) for text in texts)) > _MAX_TAGGED_TOKENS:

@@ -12,8 +12,8 @@ from typing import Protocol
 from weir.server.config import Settings
 from weir.server.errors import ConfigError
 from weir.server.telemetry.access_log import AccessLog
-from weir.server.telemetry.background_queue import BackgroundQueue
 from weir.server.telemetry.interceptor import Interceptor, SampleRates
+from weir.server.telemetry.log import BackgroundQueue
 from weir.server.telemetry.request_record import RequestRecord, TraceContext
 
 logger = logging.getLogger(__name__)
@@ -94,14 +94,11 @@ class RequestExporter:
 
     def _take(self, record: RequestRecord) -> None:
         try:
-            self._export(record)
+            span = record.parent
+            if record.is_traced and self._tracer is not None:
+                span = self._tracer.trace(record)
+            if record.is_logged and not self._log.write(record, span):
+                self._queue.drop()
         except Exception:  # our bug: the thread must survive it
             logger.exception("request export failed")
-            self._queue.drop()
-
-    def _export(self, record: RequestRecord) -> None:
-        span = record.parent
-        if record.is_traced and self._tracer is not None:
-            span = self._tracer.trace(record)
-        if record.is_logged and not self._log.write(record, span):
             self._queue.drop()

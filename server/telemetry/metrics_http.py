@@ -113,7 +113,7 @@ class _Handler(WSGIRequestHandler):
 def listen(
     port: int, host: str, registry: CollectorRegistry, *, timeout_s: float = _TIMEOUT_S
 ) -> ScrapeServer:
-    """Start to answer scrapes on a background thread.
+    """Start to answer scrapes on a background thread; port 0 takes a free one.
 
     Raises:
         OSError: the port is not available.

@@ -37,7 +37,7 @@ _ERRORS = (
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A phase of a request, which becomes a span.
+    """A phase of a request, which becomes a span; times are on the record's clock.
 
     Attributes:
         events: moments within the span, by name.

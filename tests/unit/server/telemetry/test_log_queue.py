@@ -1,7 +1,7 @@
 import threading
 from collections.abc import Callable
 
-from weir.server.telemetry.background_queue import BackgroundQueue
+from weir.server.telemetry.log import BackgroundQueue
 
 HANG_S = 20.0
 
