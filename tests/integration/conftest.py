@@ -1,7 +1,9 @@
 """One server per transport with every model the tests call, and a raw client of it."""
 
+import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -184,19 +186,41 @@ def write_picture_bundle(
     return write(files, contract, root, name)
 
 
+# A fixture that depends on `transport` is torn down whenever the transport changes: twice per file
+# if files are distributed over workers. So the servers are kept by fixtures that do not.
+
+
 @pytest.fixture(scope="session")
-def house(
-    models: Path, transport: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    """A server of all of them, for as long as tests of its transport run."""
-    directory = tmp_path_factory.mktemp(transport)
-    settings = directory / "weir.toml"
+def serve_house(
+    models: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Server]]:
+    """Gives the server of `models` on a transport, started at first use."""
+    settings = tmp_path_factory.mktemp("settings") / "weir.toml"
     settings.write_text(SETTINGS)
-    flags = ("--transport", transport, "--config", str(settings))
-    with running(models, directory / "log", *flags) as server:
+    with ExitStack() as stack:
+
+        @functools.cache
+        def serve(transport: str) -> Server:
+            log = tmp_path_factory.mktemp(transport) / "log"
+            flags = ("--transport", transport, "--config", str(settings))
+            return stack.enter_context(running_to_the_end(models, log, *flags))
+
+        yield serve
+
+
+@contextmanager
+def running_to_the_end(models: Path, log: Path, *flags: str) -> Iterator[Server]:
+    """A server process that must neither end nor log a traceback."""
+    with running(models, log, *flags) as server:
         yield server
         assert server.process.poll() is None, f"the server died:\n{server.log()}"
         assert "Traceback" not in server.log()
+
+
+@pytest.fixture(scope="session")
+def house(serve_house: Callable[[str], Server], transport: str) -> Server:
+    """A server of `models` for all tests of its transport."""
+    return serve_house(transport)
 
 
 @pytest.fixture(scope="session")
@@ -208,15 +232,25 @@ def encoder_decoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def generating(
-    encoder_decoders: Path, transport: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    """A server of them, for as long as tests of its transport run."""
-    log = tmp_path_factory.mktemp(f"generating-{transport}") / "log"
-    with running(encoder_decoders, log, "--transport", transport) as server:
-        yield server
-        assert server.process.poll() is None, f"the server died:\n{server.log()}"
-        assert "Traceback" not in server.log()
+def serve_generating(
+    encoder_decoders: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Server]]:
+    """Gives the server of `encoder_decoders` on a transport, started at first use."""
+    with ExitStack() as stack:
+
+        @functools.cache
+        def serve(transport: str) -> Server:
+            log = tmp_path_factory.mktemp(f"generating-{transport}") / "log"
+            flags = ("--transport", transport)
+            return stack.enter_context(running_to_the_end(encoder_decoders, log, *flags))
+
+        yield serve
+
+
+@pytest.fixture(scope="session")
+def generating(serve_generating: Callable[[str], Server], transport: str) -> Server:
+    """A server of `encoder_decoders` for all tests of its transport."""
+    return serve_generating(transport)
 
 
 @pytest.fixture
@@ -228,8 +262,9 @@ def client(house: Server) -> Iterator[Client]:
 
 
 @pytest.fixture(scope="session")
-def iterations_per_s(house: Server) -> int:
+def iterations_per_s(serve_house: Callable[[str], Server]) -> int:
     """An upper bound of the burner's iterations in a second: so many take at least a second."""
+    house = serve_house("completion-queue")
     count, rates = 1000, [0.0]
     with Client(house.target) as client:
         while len(rates) < 4:

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from tests.helpers import pairs
-from tests.helpers.encoder_decoders import network, sources
+from tests.helpers.encoder_decoders import SOURCE, TARGET, network, sources
 from tests.integration.harness import ANSWER_S, TASKS, Array, Client, arrays, request, tensor
 from weir.bundle import writer
 from weir.bundle.golden import encode
 from weir.bundle.reader import read
+from weir.bundle.sequences import Tokenisation
 from weir.export.seq2seq.publishing import publish_pair
 from weir.export.seq2seq.spec import PairSpec
 from weir.protocol import inference_pb2 as pb
@@ -25,13 +26,30 @@ LISTENED = 5
 """Tokens read of an endless answer."""
 
 
+MAX_STEPS = 12
+"""Of an answer of `pair` or `plain`, the end token included."""
+
+
 def publish(models: Path) -> None:
-    """`pair` with attention and `plain` without, from PyTorch; `endless`, from a few operators."""
+    """`pair` with attention and `plain` without, from PyTorch, and `endless`."""
     examples = dict(zip(("tokens", "lengths"), sources(24), strict=True))
-    spec = PairSpec(architecture="gru", maximum_source_steps=12, maximum_steps=12)
+    spec = PairSpec(
+        architecture="gru",
+        maximum_source_steps=12,
+        maximum_steps=MAX_STEPS,
+        source_vocabulary=SOURCE,
+        target_vocabulary=TARGET,
+        tokenisation=Tokenisation(rule="letters", lower=True, unknown=1),
+        detokenisation="spaces",
+    )
     with torch.random.fork_rng():
         publish_pair(network(), examples, spec, to=models, name="pair")
         publish_pair(network(attends=False), examples, spec, to=models, name="plain")
+    publish_endless(models)
+
+
+def publish_endless(models: Path) -> None:
+    """`endless`, made of a few operators: no export, which takes seconds."""
     files = {
         "encoder.onnx": pairs.long_winded_encoder(),
         "decoder.onnx": pairs.decoder(),

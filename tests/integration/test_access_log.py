@@ -2,10 +2,9 @@
 
 import json
 import os
-import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.helpers import onnx_models
+from tests.helpers.ports import free_port
 from tests.integration.harness import (
     ANSWER_S,
     Client,
@@ -136,9 +136,8 @@ def test_off_by_default(repository: Path, tmp_path: Path) -> None:
 class Started:
     """A server with the given output streams, on free ports."""
 
-    def __init__(self, repository: Path, stack: ExitStack, **output: Any) -> None:
-        ports = [_free_port(stack) for _ in range(2)]
-        stack.pop_all().close()
+    def __init__(self, repository: Path, **output: Any) -> None:
+        ports = [free_port() for _ in range(2)]
         flags = ("--port", str(ports[0]), "--metrics-port", str(ports[1]))
         config = ("--config", str(repository.parent / "weir.toml"))
         arguments = command(repository, *flags, *config, *REQUESTS)
@@ -162,17 +161,10 @@ class Started:
             assert future.result().model_name == "affine"
 
 
-def _free_port(stack: ExitStack) -> int:
-    bound = stack.enter_context(socket.socket())
-    bound.bind(("127.0.0.1", 0))
-    return int(bound.getsockname()[1])
-
-
 @contextmanager
 def started(repository: Path, **output: Any) -> Iterator[Started]:
     """Start such a server and wait until it is ready."""
-    with ExitStack() as stack:
-        server = Started(repository, stack, **output)
+    server = Started(repository, **output)
     try:
         grpc.channel_ready_future(server.client.channel).result(ANSWER_S)
         server.client.wait_for_health("SERVING")

@@ -11,12 +11,10 @@ import pytest
 import torch
 
 import weir
-from tests.helpers.encoder_decoders import SOURCE, TARGET, network, sources
-from tests.integration.harness import ANSWER_S, Server, running
-from weir.bundle.sequences import Tokenisation
+from tests.helpers.encoder_decoders import SOURCE, TARGET, network
+from tests.integration.generation import MAX_STEPS
+from tests.integration.harness import ANSWER_S, Server
 from weir.cli import main as cli
-from weir.export.seq2seq.publishing import publish_pair
-from weir.export.seq2seq.spec import PairSpec
 from weir.training.data.pairs import load_pair_file
 from weir.training.models.seq2seq import EncoderDecoder
 from weir.training.seq2seq import search
@@ -24,42 +22,11 @@ from weir.training.seq2seq.search import Hypothesis, stepper_of
 
 TEXTS = ["abc", "hgfedc", "a", "Fade BAD"]
 WIDTH = 3
-MOST = 12
-"""Steps of an answer, the end token included."""
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    models = tmp_path_factory.mktemp("generate")
-    spec = PairSpec(
-        architecture="gru",
-        maximum_source_steps=12,
-        maximum_steps=MOST,
-        source_vocabulary=SOURCE,
-        target_vocabulary=TARGET,
-        tokenisation=Tokenisation(rule="letters", lower=True, unknown=1),
-        detokenisation="spaces",
-    )
-    examples = dict(zip(("tokens", "lengths"), sources(24), strict=True))
-    with torch.random.fork_rng():
-        for name, attends in (("pair", True), ("plain", False)):
-            publish_pair(network(attends=attends), examples, spec, to=models, name=name)
-    return models
-
-
-@pytest.fixture(scope="module")
-def server(
-    transport: str, published: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    log = tmp_path_factory.mktemp(transport) / "log"
-    with running(published, log, "--transport", transport) as server:
-        yield server
-        assert "Traceback" not in server.log()
 
 
 @pytest.fixture
-def client(server: Server) -> Iterator[weir.Client]:
-    with weir.Client(server.target, timeout_s=ANSWER_S) as client:
+def client(generating: Server) -> Iterator[weir.Client]:
+    with weir.Client(generating.target, timeout_s=ANSWER_S) as client:
         yield client
 
 
@@ -76,7 +43,7 @@ def best(model: EncoderDecoder, text: str, *, width: int = 1) -> Hypothesis:
     with torch.no_grad():
         memory = model.encode(torch.tensor([ids]), lengths)
         step = stepper_of(model, memory, lengths)
-        limits = torch.tensor([MOST])
+        limits = torch.tensor([MAX_STEPS])
         if width == 1:
             return search.greedy(step, memory.state, limits)[0]
         return search.beam(step, memory.state, limits, width=width)[0][0]
@@ -141,11 +108,11 @@ def test_answer_may_be_shorter_and_without_attention(client: weir.Client) -> Non
     assert plain.attention is None
 
 
-def test_many_at_once_get_their_own_answers(server: Server, model: EncoderDecoder) -> None:
+def test_many_at_once_get_their_own_answers(generating: Server, model: EncoderDecoder) -> None:
     expected = {text: text_of(best(model, text)) for text in TEXTS}
 
     async def main() -> list[weir.Generated]:
-        async with weir.AsyncClient(server.target, timeout_s=ANSWER_S) as client:
+        async with weir.AsyncClient(generating.target, timeout_s=ANSWER_S) as client:
             asked = [client.generate("pair", text) for text in TEXTS * 8]
             return await asyncio.gather(*(generation.result() for generation in asked))
 
@@ -154,16 +121,17 @@ def test_many_at_once_get_their_own_answers(server: Server, model: EncoderDecode
     assert [each.text for each in found] == [expected[text] for text in TEXTS * 8]
 
 
-def test_answers_that_are_read_count_as_answered(client: weir.Client, server: Server) -> None:
+def test_answers_that_are_read_count_as_answered(client: weir.Client, generating: Server) -> None:
     labels = {"model": "pair", "version": "1"}
-    answered = server.metric("weir_requests_total", **labels, status="OK")
-    left = server.metric("weir_requests_total", **labels, status="CANCELLED")
+    generating.settle()
+    answered = generating.metric("weir_requests_total", **labels, status="OK")
+    left = generating.metric("weir_requests_total", **labels, status="CANCELLED")
 
     for _ in range(30):
         client.generate("pair", "abc").result()
 
-    server.wait_for_metric(answered + 30, "weir_requests_total", **labels, status="OK")
-    assert server.metric("weir_requests_total", **labels, status="CANCELLED") == left
+    generating.wait_for_metric(answered + 30, "weir_requests_total", **labels, status="OK")
+    assert generating.metric("weir_requests_total", **labels, status="CANCELLED") == left
 
 
 @pytest.mark.parametrize(
@@ -180,13 +148,13 @@ def test_invalid_text_is_refused(client: weir.Client, model: str, text: str, mes
 
 
 def test_command_answers_like_the_client(
-    server: Server,
+    generating: Server,
     model: EncoderDecoder,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "looks.png"
-    arguments = ["generate", "abx", "--model", "pair", "--target", server.target]
+    arguments = ["generate", "abx", "--model", "pair", "--target", generating.target]
 
     def typed(*more: str) -> str:
         with pytest.raises(SystemExit) as ended:
@@ -201,8 +169,8 @@ def test_command_answers_like_the_client(
 
 
 def test_served_answers_are_scored_as_those_of_the_network(
-    server: Server,
-    published: Path,
+    generating: Server,
+    encoder_decoders: Path,
     model: EncoderDecoder,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -215,10 +183,10 @@ def test_served_answers_are_scored_as_those_of_the_network(
     data.write_text("".join(lines))
     tested = load_pair_file(data)
     wrong = [right[s] not in r for s, r in zip(tested.sources, tested.references, strict=True)]
-    order = ["--data", str(data), "--bundle", str(published / "pair"), "--target", server.target]
+    bundle, target = str(encoder_decoders / "pair"), generating.target
 
     with pytest.raises(SystemExit) as ended:
-        cli.main(["evaluate", "pair", *order])
+        cli.main(["evaluate", "pair", "--data", str(data), "--bundle", bundle, "--target", target])
 
     assert ended.value.code == 0
     assert f"word_error_rate {sum(wrong) / len(wrong):.6g}\n" in capsys.readouterr().out

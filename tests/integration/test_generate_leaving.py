@@ -85,7 +85,7 @@ def test_beam_of_no_width_is_refused_by_name(client: Client) -> None:
 def test_stopping_server_finishes_the_answers_that_fit_into_its_grace(
     encoder_decoders: Path, transport: str, tmp_path: Path
 ) -> None:
-    flags = ("--transport", transport, "--grace-s", "5")
+    flags = ("--transport", transport, "--grace-s", "3")
     with (
         running(encoder_decoders, tmp_path / "log", *flags) as server,
         Client(server.target) as client,

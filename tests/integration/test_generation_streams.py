@@ -112,7 +112,7 @@ def test_rows_of_a_stream_that_breaks_off_are_freed(
     # On a busy machine the second request may be read only after the deadline.
     requests = 1 if how == "deadline" else 3
 
-    with Stream(client, timeout=5.0 if how == "deadline" else 30.0) as stream:
+    with Stream(client, timeout=2.0 if how == "deadline" else 30.0) as stream:
         for number in range(requests):
             stream.ask("endless", [9, number + 1], str(number))
         stream.read(LISTENED)

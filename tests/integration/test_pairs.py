@@ -7,16 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 import weir
-from tests.helpers.encoder_decoders import network, sources
 from tests.integration.harness import Client, Server, running
 from weir.bundle.decoding import Decoding
 from weir.bundle.reader import Bundle, read
-from weir.export.seq2seq.publishing import publish_pair
-from weir.export.seq2seq.spec import PairSpec
 from weir.protocol import inference_pb2 as pb
 
 Array = NDArray[Any]
@@ -30,15 +26,11 @@ max_queue_delay_s = 86400
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def repository(encoder_decoders: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two equal encoder-decoders, and one with a broken decoder."""
     models = tmp_path_factory.mktemp("pairs")
-    examples = dict(zip(("tokens", "lengths"), sources(24), strict=True))
-    spec = PairSpec(architecture="gru", maximum_source_steps=12, maximum_steps=12)
-    with torch.random.fork_rng():
-        publish_pair(network(), examples, spec, to=models, name="pair")
-    for name in ("patient", "broken"):
-        shutil.copytree(models / "pair", models / name)
+    for name in ("pair", "patient", "broken"):
+        shutil.copytree(encoder_decoders / "pair", models / name)
     (models / "broken" / "1" / "decoder.onnx").write_bytes(b"x")
     (models / "weir.toml").write_text(SETTINGS)
     return models

@@ -25,7 +25,7 @@ from PIL import Image
 
 from tests.helpers import onnx_models
 from tests.integration.conftest import write_picture_bundle
-from tests.integration.generation import generate, publish
+from tests.integration.generation import generate, publish_endless
 from tests.integration.harness import (
     ANSWER_S,
     Client,
@@ -348,7 +348,7 @@ def test_task_calls_go_to_the_successor(tmp_path: Path, transport: str) -> None:
     root = tmp_path / "models"
     labels = b"red\ngreen\nblue\n"
     write_picture_bundle(root, "colours", onnx_models.colours(), "probabilities", labels)
-    publish(root)
+    publish_endless(root)
     failures: list[str] = []
     done = threading.Event()
 

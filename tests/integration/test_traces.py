@@ -14,7 +14,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 import weir
 from tests.helpers import onnx_models
 from tests.integration.collector import Collector, attributes, collecting
-from tests.integration.generation import publish
+from tests.integration.generation import publish_endless
 from tests.integration.harness import ANSWER_S, Client, Server, command, request, running, tensor
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -35,7 +35,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("traced")
     for name in ("affine", "patient"):
         onnx_models.write_plain(root, name, onnx_models.affine(), version=7)
-    publish(root)
+    publish_endless(root)
     (root.parent / "weir.toml").write_text(SETTINGS)
     return root
 

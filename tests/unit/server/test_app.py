@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.ports import free_port
 from tests.unit.server.conftest import HANG_S
 from weir.server.app import App
 from weir.server.config import Settings
@@ -42,11 +43,7 @@ def taken_port() -> Iterator[int]:
 
 @pytest.fixture
 def port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        found: int = probe.getsockname()[1]
-    return found
+    return free_port()
 
 
 def own_threads() -> set[str]:
