@@ -112,7 +112,7 @@ def test_rows_of_a_stream_that_breaks_off_are_freed(
     # On a busy machine the second request may be read only after the deadline.
     requests = 1 if how == "deadline" else 3
 
-    with Stream(client, timeout=2.0 if how == "deadline" else 30.0) as stream:
+    with Stream(client, timeout=1.5 if how == "deadline" else 30.0) as stream:
         for number in range(requests):
             stream.ask("endless", [9, number + 1], str(number))
         stream.read(LISTENED)
@@ -124,7 +124,7 @@ def test_rows_of_a_stream_that_breaks_off_are_freed(
                 stream.finish()
 
     generating.wait_for_metric(0, "weir_generation_active_rows", model="endless")
-    assert generating.metric("weir_generation_finished_total", **labels) == before + requests
+    generating.wait_for_metric(before + requests, "weir_generation_finished_total", **labels)
 
 
 def test_late_request_ends_and_its_stream_goes_on(client: Client) -> None:
