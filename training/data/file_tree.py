@@ -75,7 +75,12 @@ def read_members(path: Path) -> Iterator[Member]:
                 if stream is not None:
                     yield Member(member.name, stream.read())
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-        raise DataError(f"{path}: expected a tar file, got {error}") from error
+        raise DataError(f"{path}: expected a tar file, got {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    """`tarfile` lists what each compression says on a line of its own."""
+    return " ".join(str(error).split())
 
 
 def _list_members(path: Path) -> list[str]:
@@ -84,7 +89,7 @@ def _list_members(path: Path) -> list[str]:
         with tarfile.open(path) as tar:
             return [member.name for member in tar if member.isreg()]
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-        raise DataError(f"{path}: expected a tar file, got {error}") from error
+        raise DataError(f"{path}: expected a tar file, got {_one_line(error)}") from error
 
 
 def _open_folder(root: Path) -> Tree:

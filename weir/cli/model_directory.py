@@ -35,11 +35,14 @@ def find_bundle(path: Path) -> Path:
     """The version directory at `path`, or the newest one in a model's directory there.
 
     Raises:
-        UsageError: `path` is neither.
+        UsageError: `path` is neither, or cannot be read.
     """
     if (path / "model.onnx").exists() or (path / "model.json").exists():
         return path
-    found = repository.versions(path)
+    try:
+        found = repository.versions(path)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error
     if not found:
         raise UsageError(f"{path}: neither a bundle nor a directory of versions")
     return path / str(found[-1])

@@ -158,7 +158,7 @@ def test_a_tar_with_splits_and_broken_pictures_names_them(tmp_path: Path) -> Non
 def test_a_file_that_is_no_tar_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(b"no tar")
 
-    with pytest.raises(DataError, match=r"x\.tar: expected a tar file, got"):
+    with pytest.raises(DataError, match=r"x\.tar: expected a tar file, got [^\n]+\Z"):
         load(str(tmp_path / "x.tar"))
 
 

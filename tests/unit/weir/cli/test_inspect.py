@@ -140,6 +140,15 @@ def test_what_is_not_there_is_one_line(weir: Weir, tmp_path: Path) -> None:
     assert done.code == 2 and "neither a bundle" in done.err
 
 
+def test_file_in_place_of_a_directory_is_one_line(weir: Weir, tmp_path: Path) -> None:
+    (tmp_path / "graph.onnx").write_bytes(dense())
+
+    result = weir("inspect", tmp_path / "graph.onnx")
+
+    assert result.code == 2
+    assert result.err == f"weir: {tmp_path / 'graph.onnx'}: Not a directory\n"
+
+
 def test_both_graphs_of_a_pair_are_shown_and_how_they_work_together(
     weir: Weir, tmp_path: Path
 ) -> None:
