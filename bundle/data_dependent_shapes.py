@@ -246,38 +246,26 @@ def _any(inputs: Iterable[_Dependence]) -> _Dependence:
 
 
 def _function(body: _Message) -> _Function:
-    domain = name = ""
-    inputs = []
-    for number, value in read_fields(body):
-        if isinstance(value, int):
-            continue
-        if number == _FUNCTION_NAME:
-            name = _text(bytes(value))
-        elif number == _FUNCTION_DOMAIN:
-            domain = _domain(value)
-        elif number == _FUNCTION_INPUT:
-            inputs.append(bytes(value))
-    return _Function(domain, name, inputs, body)
+    domains, names, inputs = _strings(body, _FUNCTION_DOMAIN, _FUNCTION_NAME, _FUNCTION_INPUT)
+    return _Function(_domain(domains), _last(names), inputs, body)
 
 
 def _nodes(message: _Message, field: int) -> Iterator[_Node]:
     """The nodes of a graph or a function, in the order of the file."""
     for node in _messages(message, field):
-        domain = kind = ""
-        inputs: list[bytes] = []
-        outputs: list[bytes] = []
-        for number, value in read_fields(node):
-            if isinstance(value, int):
-                continue
-            if number == _NODE_INPUT:
-                inputs.append(bytes(value))
-            elif number == _NODE_OUTPUT:
-                outputs.append(bytes(value))
-            elif number == _NODE_TYPE:
-                kind = _text(bytes(value))
-            elif number == _NODE_DOMAIN:
-                domain = _domain(value)
-        yield _Node(domain, kind, inputs, outputs)
+        domains, types, inputs, outputs = _strings(
+            node, _NODE_DOMAIN, _NODE_TYPE, _NODE_INPUT, _NODE_OUTPUT
+        )
+        yield _Node(_domain(domains), _last(types), inputs, outputs)
+
+
+def _strings(message: _Message, *fields: int) -> list[list[bytes]]:
+    """The values of each of some string fields."""
+    found: dict[int, list[bytes]] = {field: [] for field in fields}
+    for number, value in read_fields(message):
+        if number in found and not isinstance(value, int):
+            found[number].append(bytes(value))
+    return list(found.values())
 
 
 def _initializers(graphs: Iterable[_Message]) -> Iterator[bytes]:
@@ -303,10 +291,15 @@ def _messages(message: _Message, field: int) -> Iterator[_Message]:
             yield value
 
 
-def _domain(value: _Message) -> str:
-    """A domain's name; the default one has two."""
-    domain = _text(bytes(value))
+def _domain(values: list[bytes]) -> str:
+    """A domain's name; the default domain has two names."""
+    domain = _last(values)
     return "" if domain == "ai.onnx" else domain
+
+
+def _last(values: list[bytes]) -> str:
+    """The value of a field that is not repeated: as in protobuf, the last one counts."""
+    return _text(values[-1]) if values else ""
 
 
 def _text(name: bytes) -> str:

@@ -1,8 +1,8 @@
-"""Publish a network of your own: any module, trained anywhere.
+"""Publish a network of your own: any module with any training.
 
     python examples/own_network.py models/
 
-What is exported is compared with PyTorch first; `weir serve models/` then serves it.
+Export compares the graph with PyTorch first; `weir serve models/` then serves it.
 """
 
 import sys
@@ -15,7 +15,7 @@ from weir.export import ExportSpec, publish
 
 
 class Distance(nn.Module):
-    """Two inputs, two outputs, one of them labelled: are two vectors near each other?"""
+    """A network with two inputs and two outputs: is a vector near another one?"""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Distance(nn.Module):
 
 
 def main(models: Path) -> None:
-    """Export the network through the parity gate into the repository `models`."""
+    """Publish the network into the model repository `models`."""
     torch.manual_seed(0)
     network = Distance()  # train it here, or load its weights
     published = publish(

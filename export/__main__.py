@@ -11,7 +11,6 @@ It publishes a trained run or pretrained weights. Exit codes:
 
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -20,7 +19,6 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from weir.bundle.contract import Precision
     from weir.export.publishing import Published
 
 EXIT_ERROR = 1
@@ -83,60 +81,37 @@ def export(
     Exit codes: 0 published, 1 failed, 2 wrong usage, 3 PyTorch and ONNX Runtime disagree,
     4 int8 costs too much accuracy.
     """
-    publish = partial(
-        _publish,
-        run,
-        weights,
-        recipe,
-        labels,
-        to=to,
-        name=name,
-        version=version,
-        precision=precision,
-        max_accuracy_drop=max_accuracy_drop,
-    )
-    _print_summary(_or_exit(publish))
 
+    def publish() -> "Published":
+        # torch is imported below the checks, so that --help and wrong usage are fast.
+        if run is not None and (weights, recipe, labels) == (None, None, None):
+            from weir.export.runs.publishing import publish_run  # noqa: PLC0415
 
-def _publish(
-    run: Path | None,
-    weights: Path | None,
-    recipe: str | None,
-    labels: Path | None,
-    *,
-    to: Path,
-    name: str | None,
-    version: int | None,
-    precision: "Precision",
-    max_accuracy_drop: float,
-) -> "Published":
-    # torch is imported below the checks, so that --help and wrong usage are fast.
-    if run is not None and (weights, recipe, labels) == (None, None, None):
-        from weir.export.runs.publishing import publish_run  # noqa: PLC0415
+            return publish_run(
+                run,
+                to=to,
+                name=name,
+                version=version,
+                precision=precision,
+                max_accuracy_drop=max_accuracy_drop,
+            )
+        if run is not None or weights is None or recipe is None or labels is None:
+            raise typer.BadParameter("expected a run, or --weights with --recipe and --labels")
+        if precision == "int8":
+            raise typer.BadParameter("int8 needs the data of a run, for calibration and accuracy")
+        from weir.export.pretrained import publish_weights  # noqa: PLC0415
 
-        return publish_run(
-            run,
+        return publish_weights(
+            weights,
+            recipe=recipe,
+            labels=labels,
             to=to,
             name=name,
             version=version,
             precision=precision,
-            max_accuracy_drop=max_accuracy_drop,
         )
-    if run is not None or weights is None or recipe is None or labels is None:
-        raise typer.BadParameter("expected a run, or --weights with --recipe and --labels")
-    if precision == "int8":
-        raise typer.BadParameter("int8 needs the data of a run, for calibration and accuracy")
-    from weir.export.pretrained import publish_weights  # noqa: PLC0415
 
-    return publish_weights(
-        weights,
-        recipe=recipe,
-        labels=labels,
-        to=to,
-        name=name,
-        version=version,
-        precision=precision,
-    )
+    _print_summary(_or_exit(publish))
 
 
 def _or_exit(publish: Callable[[], "Published"]) -> "Published":

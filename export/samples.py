@@ -99,7 +99,7 @@ _SEED = 20_241
 _LONGER = 2
 
 
-def batches(examples: Mapping[str, Tensor], spec: ExportSpec) -> Iterator[dict[str, Tensor]]:
+def batches(examples: Inputs, spec: ExportSpec) -> Iterator[dict[str, Tensor]]:
     """An example batch and a random batch of each size; without a batch axis, one of each.
 
     Padded axes add a batch of rows with a single entry each.
@@ -116,14 +116,12 @@ def batches(examples: Mapping[str, Tensor], spec: ExportSpec) -> Iterator[dict[s
         yield _random(examples, take(examples, spec, 0, 3), shortest, spec, generator)
 
 
-def take(
-    examples: Mapping[str, Tensor], spec: ExportSpec, first: int, count: int
-) -> dict[str, Tensor]:
+def take(examples: Inputs, spec: ExportSpec, first: int, count: int) -> dict[str, Tensor]:
     """`count` rows of the examples from row `first` on; the first row follows the last."""
     return _take(examples, spec, (torch.arange(count) + first) % row_count(examples, spec))
 
 
-def spread(examples: Mapping[str, Tensor], spec: ExportSpec, count: int) -> dict[str, Tensor]:
+def spread(examples: Inputs, spec: ExportSpec, count: int) -> dict[str, Tensor]:
     """At most `count` rows: the first ones; with lengths, from the longest to the shortest."""
     total = row_count(examples, spec)
     count = min(count, total)
@@ -135,7 +133,7 @@ def spread(examples: Mapping[str, Tensor], spec: ExportSpec, count: int) -> dict
     return _take(examples, spec, order[:count])
 
 
-def _take(examples: Mapping[str, Tensor], spec: ExportSpec, rows: Tensor) -> dict[str, Tensor]:
+def _take(examples: Inputs, spec: ExportSpec, rows: Tensor) -> dict[str, Tensor]:
     taken = {
         name: tensor if position is None else tensor.index_select(position, rows)
         for name, tensor in examples.items()
@@ -144,9 +142,7 @@ def _take(examples: Mapping[str, Tensor], spec: ExportSpec, rows: Tensor) -> dic
     return shrink(taken, spec)
 
 
-def _random_sizes(
-    examples: Mapping[str, Tensor], spec: ExportSpec, generator: torch.Generator
-) -> dict[str, int]:
+def _random_sizes(examples: Inputs, spec: ExportSpec, generator: torch.Generator) -> dict[str, int]:
     most = {
         axis: min(spec.padded_axes[axis].maximum, _LONGER * size)
         for axis, size in sizes(examples, spec).items()
@@ -158,8 +154,8 @@ def _random_sizes(
 
 
 def _random(
-    examples: Mapping[str, Tensor],
-    batch: Mapping[str, Tensor],
+    examples: Inputs,
+    batch: Inputs,
     widths: Mapping[str, int],
     spec: ExportSpec,
     generator: torch.Generator,

@@ -11,7 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
+from weir.bundle.reader import Bundle, read
+from weir.export import graph
 from weir.export.graph import convert
+from weir.export.runs.publishing import publish_run
 from weir.export.spec import ExportSpec
 from weir.training.__main__ import main as train
 
@@ -70,6 +73,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "lenet5"
     assert train(["lenet5", "--data", "digits", "--epochs", "1", "--out", str(run)]) == 0
     return run
+
+
+@pytest.fixture(scope="session")
+def run_bundle(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The bundle of the run, in FP32."""
+    return read(publish_run(run, to=tmp_path_factory.mktemp("models")).path)
+
+
+@pytest.fixture
+def reuse_graph(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
+    """Replace the export by an earlier export of the same network; the parity gate still runs."""
+    return lambda model: monkeypatch.setattr(graph, "convert", lambda *_: model)
 
 
 @pytest.fixture

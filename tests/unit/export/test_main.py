@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from weir.bundle.reader import read
+from weir.bundle.reader import Bundle, read
 from weir.export.__main__ import main
 from weir.export.runs import images
 from weir.training.data import ImageData, Split
@@ -96,9 +96,16 @@ def test_user_errors_are_one_line(
     assert error.startswith("error: ") and said in error and error.count("\n") == 1
 
 
-def test_int8_is_printed_with_what_it_cost(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_int8_is_printed_with_its_accuracy(
+    *,
+    run: Path,
+    run_bundle: Bundle,
+    reuse_graph: Callable[[bytes], None],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    reuse_graph(run_bundle.model)
+
     assert main([str(run), "--to", str(tmp_path), "--precision", "int8"]) == 0
 
     cost = read(tmp_path / "lenet5" / "1").contract.quantisation
@@ -109,7 +116,10 @@ def test_int8_is_printed_with_what_it_cost(
 
 
 def test_int8_that_costs_too_much_has_its_own_exit_code(
+    *,
     run: Path,
+    run_bundle: Bundle,
+    reuse_graph: Callable[[bytes], None],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -118,6 +128,7 @@ def test_int8_that_costs_too_much_has_its_own_exit_code(
         data = load_data(record, split)
         return replace(data, images=np.zeros_like(data.images)) if split == "train" else data
 
+    reuse_graph(run_bundle.model)
     monkeypatch.setattr(images, "load_data", black_to_train_on)
     command = [str(run), "--to", str(tmp_path / "models"), "--precision", "int8"]
 
@@ -129,7 +140,11 @@ def test_int8_that_costs_too_much_has_its_own_exit_code(
     assert main([*command, "--max-accuracy-drop", "100"]) == 0
 
 
-def test_fp16_is_published_for_cuda(run: Path, tmp_path: Path) -> None:
+def test_fp16_is_published_for_cuda(
+    run: Path, run_bundle: Bundle, reuse_graph: Callable[[bytes], None], tmp_path: Path
+) -> None:
+    reuse_graph(run_bundle.model)
+
     assert main([str(run), "--to", str(tmp_path), "--precision", "fp16"]) == 0
 
     contract = read(tmp_path / "lenet5" / "1").contract

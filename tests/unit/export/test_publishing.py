@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -60,8 +61,15 @@ def test_published_bundle_is_complete(
 
 
 def test_golden_outputs_replay(
-    network: nn.Module, examples: dict[str, Tensor], spec: ExportSpec, tmp_path: Path
+    *,
+    network: nn.Module,
+    examples: dict[str, Tensor],
+    spec: ExportSpec,
+    model: bytes,
+    reuse_graph: Callable[[bytes], None],
+    tmp_path: Path,
 ) -> None:
+    reuse_graph(model)
     bundle = read(publish(network, examples, spec, to=tmp_path, name="mine").path)
 
     golden = bundle.golden()

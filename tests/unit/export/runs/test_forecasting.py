@@ -1,5 +1,6 @@
 """Runs on series as bundles: raw values in, raw values out."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -85,13 +86,19 @@ def test_the_graph_forecasts_what_the_run_was_tested_with(run: Path, bundle: Bun
     assert np.sqrt(np.mean(errors**2)) == pytest.approx(rmse, rel=1e-4)
 
 
-def test_without_the_data_random_rows_are_used_and_said(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_without_the_data_random_rows_are_used_and_recorded(
+    *,
+    run: Path,
+    bundle: Bundle,
+    reuse_graph: Callable[[bytes], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def missing(*_: object) -> None:
         raise DataError(f"{read_record(run).data.name}: gone")
 
     monkeypatch.setattr(forecasting, "load_test", missing)
+    reuse_graph(bundle.model)
 
     parity = publish_run(run, to=tmp_path).parity
 

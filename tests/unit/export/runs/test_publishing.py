@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from weir.training.data import load
 from weir.training.errors import DataError, RunError
 from weir.training.run_directory import ImageRecord, part_of, read_record
 
+Reuse = Callable[[bytes], None]
 
-@pytest.fixture(scope="module")
-def bundle(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return read(publish_run(run, to=tmp_path_factory.mktemp("models")).path)
+
+@pytest.fixture(name="bundle")
+def bundle_of_the_run(run_bundle: Bundle) -> Bundle:
+    return run_bundle
 
 
 def test_tensors_are_as_every_image_network_has_them(bundle: Bundle) -> None:
@@ -71,8 +74,14 @@ def test_pictures_are_made_into_rows_as_in_training(bundle: Bundle) -> None:
 
 
 def test_short_side_of_training_is_the_servers_too(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    *,
+    run: Path,
+    bundle: Bundle,
+    reuse_graph: Reuse,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    reuse_graph(bundle.model)
     record = read_record(run)
     image = part_of(record, ImageRecord).model_copy(
         update={"resize": "short-side", "short_side": 32}
@@ -85,7 +94,11 @@ def test_short_side_of_training_is_the_servers_too(
     assert (preprocessing.resize, preprocessing.short_side) == ("short-side", 32)
 
 
-def test_int8_is_fitted_to_training_and_judged_by_test_pictures(run: Path, tmp_path: Path) -> None:
+def test_int8_is_calibrated_on_training_pictures_and_measured_on_test_pictures(
+    run: Path, bundle: Bundle, reuse_graph: Reuse, tmp_path: Path
+) -> None:
+    reuse_graph(bundle.model)
+
     cost = publish_run(run, to=tmp_path, precision="int8").quantisation
 
     assert cost is not None
@@ -115,9 +128,16 @@ def test_bundle_is_as_accurate_as_training_says(run: Path, bundle: Bundle) -> No
     assert accuracy == pytest.approx(read_record(run).test_accuracy)
 
 
-def test_without_the_data_random_pictures_are_used_and_said(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_without_the_data_random_pictures_are_used_and_recorded(
+    *,
+    run: Path,
+    bundle: Bundle,
+    reuse_graph: Reuse,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    reuse_graph(bundle.model)
+
     def missing(*_: object) -> None:
         raise DataError("digits: gone\nwith more to say")
 

@@ -1,5 +1,7 @@
 """Runs on pairs of texts as bundles that say how their texts are cut."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,15 @@ SMALL = ["--quick", "--epochs", "1", "--hidden", "8"]
 WORDS = ("ab", "abc", "b", "ba", "bab", "c", "ca", "cab", "cc", "cca", "bca", "acb")
 
 
-def publish(recipe: str, folder: Path) -> tuple[Path, Bundle]:
+@pytest.fixture(scope="module")
+def publish(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Bundle]]:
+    """Train and publish a recipe, once."""
+    return functools.cache(
+        lambda recipe: train_and_publish(recipe, tmp_path_factory.mktemp("pair"))
+    )
+
+
+def train_and_publish(recipe: str, folder: Path) -> tuple[Path, Bundle]:
     pairs = folder / "pairs.tsv"
     lines = [f"{word}\t{' '.join(word.upper())}\n" for word in WORDS]
     pairs.write_text("".join(lines))
@@ -32,9 +42,13 @@ def publish(recipe: str, folder: Path) -> tuple[Path, Bundle]:
     [("pronounce", "letters", "spaces"), ("translate", "subwords", "subwords")],
 )
 def test_bundle_says_how_texts_are_cut_and_answers_joined(
-    recipe: str, rule: str, detokenisation: Detokenisation, tmp_path: Path
+    *,
+    recipe: str,
+    rule: str,
+    detokenisation: Detokenisation,
+    publish: Callable[[str], tuple[Path, Bundle]],
 ) -> None:
-    _, bundle = publish(recipe, tmp_path)
+    _, bundle = publish(recipe)
 
     contract = bundle.contract
     assert contract.tokenisation is not None and contract.decoding is not None
@@ -45,8 +59,10 @@ def test_bundle_says_how_texts_are_cut_and_answers_joined(
     assert (bundle.subwords is not None) == (rule == "subwords")
 
 
-def test_model_of_subwords_is_that_of_the_run(tmp_path: Path) -> None:
-    run, bundle = publish("translate", tmp_path)
+def test_subword_model_is_that_of_the_run(
+    publish: Callable[[str], tuple[Path, Bundle]],
+) -> None:
+    run, bundle = publish("translate")
 
     assert bundle.subwords is not None
     pieces = split_subwords(open_subwords(bundle.subwords), "abc cab")

@@ -1,6 +1,6 @@
 """Runs on sequences as bundles: a classifier, a tagger that reads spelling, and frames."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -167,7 +167,7 @@ def test_test_rows_are_served_as_torch_answers_them(name: str, trained: dict[str
 
 
 @every_run
-def test_without_the_data_random_rows_are_used_and_said(
+def test_without_the_data_random_rows_are_used_and_recorded(
     name: str, trained: dict[str, Trained], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def gone(*_: object) -> None:
@@ -203,8 +203,11 @@ def test_rows_too_long_to_be_served_are_no_hindrance(
     assert parity.examples.startswith(found if longest_only else "test rows of long.txt")
 
 
-def test_int8_is_judged_by_the_test_rows(trained: dict[str, Trained], tmp_path: Path) -> None:
-    run = trained["tagger"].run
+def test_int8_is_measured_on_the_test_rows(
+    trained: dict[str, Trained], reuse_graph: Callable[[bytes], None], tmp_path: Path
+) -> None:
+    run, _, bundle = trained["tagger"]
+    reuse_graph(bundle.model)
 
     cost = publish_run(run, to=tmp_path, precision="int8", max_accuracy_drop=100.0).quantisation
 
@@ -214,9 +217,10 @@ def test_int8_is_judged_by_the_test_rows(trained: dict[str, Trained], tmp_path: 
 
 
 def test_directory_of_the_data_is_not_published(
-    trained: dict[str, Trained], tmp_path: Path
+    trained: dict[str, Trained], reuse_graph: Callable[[bytes], None], tmp_path: Path
 ) -> None:
-    run, data, _ = trained["stress"]
+    run, data, bundle = trained["stress"]
+    reuse_graph(bundle.model)
     assert data is not None
     hidden = data.rename(data.with_suffix(".away"))
     try:

@@ -15,10 +15,10 @@ from tests.helpers.encoder_decoders import SOURCE, TARGET, network, sources
 from weir.bundle.errors import VersionExists
 from weir.bundle.reader import Bundle, read
 from weir.bundle.sequences import Tokenisation
-from weir.export import runtime
+from weir.export import graph, runtime
 from weir.export.errors import ExportError, ParityError
 from weir.export.seq2seq import publishing
-from weir.export.seq2seq.graphs import decode
+from weir.export.seq2seq.graphs import EncoderGraph, decode
 from weir.export.seq2seq.publishing import publish_pair
 from weir.export.seq2seq.spec import PairSpec
 from weir.export.spec import ExportSpec
@@ -239,7 +239,16 @@ def test_fault_in_either_graph_closes_the_gate(part: str, tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_answer_closes_the_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_tokens_close_the_gate(
+    publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs = publish().graphs
+    # The graphs of the same network, exported before.
+    monkeypatch.setattr(
+        graph,
+        "convert",
+        lambda module, *_: graphs["encoder" if isinstance(module, EncoderGraph) else "decoder"],
+    )
     monkeypatch.setattr(publishing, "decode", lambda *given: decode(*given)[::-1])
 
     with pytest.raises(ParityError, match=r"example 0: PyTorch decodes \["):
