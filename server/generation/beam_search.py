@@ -1,11 +1,11 @@
-"""Beam search of one row, step by step. Pure; the rules are those of `bundle.beam_search`."""
+"""Beam search of one row, step by step. Pure; the rules are those of `bundle.hypothesis_ranking`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from weir.bundle import beam_search as rules
+from weir.bundle import hypothesis_ranking as rules
 from weir.server.generation.sampling import (
     Array,
     Continuation,

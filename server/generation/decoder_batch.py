@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from weir.bundle import beam_search as rules
+from weir.bundle import hypothesis_ranking as rules
 from weir.server.generation.beam_search import BeamSearch
 from weir.server.generation.sampling import (
     GREEDY,

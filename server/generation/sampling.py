@@ -3,7 +3,7 @@
 Rules, the same as in training's search:
 - Padding and begin are never chosen. A hypothesis ends with the end token, or is cut off at its
   limit.
-- Sums of log-probabilities are double precision. Scores are normalised by `bundle.beam_search`.
+- Sums of log-probabilities are double precision. Scores are normalised by `bundle.hypothesis_ranking`.
 - A sampled token depends on the seed and on its own row, never on other rows of the batch.
 - If the network gives a row no probabilities (NaN, for example), the row fails.
 """
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from weir.bundle.beam_search import normalised_score
+from weir.bundle.hypothesis_ranking import normalised_score
 from weir.server.errors import InvalidRequest
 from weir.server.generation.sampling_parameters import SamplingParameters
 

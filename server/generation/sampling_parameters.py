@@ -12,7 +12,7 @@ Parameters of a `ModelInferRequest`, beside its tensors:
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from weir.bundle.beam_search import DEFAULT_LENGTH_POWER
+from weir.bundle.hypothesis_ranking import DEFAULT_LENGTH_POWER
 from weir.protocol import inference_pb2 as infer_pb
 from weir.protocol import tasks_pb2 as pb
 from weir.server.errors import InvalidRequest

@@ -5,7 +5,7 @@ Rules:
 - Padding and begin are never chosen. A row ends with the end token or at its limit of steps.
 - A row that has ended leaves the batch; the remaining rows are computed without it.
 - A row's hypotheses do not depend on the other rows of its batch.
-- Beams, ranks and scores follow `weir.bundle.beam_search`.
+- Beams, ranks and scores follow `weir.bundle.hypothesis_ranking`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,8 +15,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from weir.bundle import beam_search as rules
-from weir.bundle.beam_search import DEFAULT_LENGTH_POWER
+from weir.bundle import hypothesis_ranking as rules
+from weir.bundle.hypothesis_ranking import DEFAULT_LENGTH_POWER
 from weir.training.errors import RecipeError
 from weir.training.models.decoder import Memory, Step
 from weir.training.models.seq2seq import EncoderDecoder

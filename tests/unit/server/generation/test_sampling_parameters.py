@@ -2,7 +2,7 @@
 
 import pytest
 
-from weir.bundle.beam_search import DEFAULT_LENGTH_POWER
+from weir.bundle.hypothesis_ranking import DEFAULT_LENGTH_POWER
 from weir.protocol import inference_pb2 as pb
 from weir.server.errors import InvalidRequest
 from weir.server.generation.sampling_parameters import (

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from weir.bundle.beam_search import candidates, is_finished, normalised_score, ranked
+from weir.bundle.hypothesis_ranking import candidates, is_finished, normalised_score, ranked
 
 
 @dataclass(frozen=True)
