@@ -7,9 +7,7 @@ PIP_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 # Tests run on all cores; a file's tests stay together, and with them their servers and exports.
-# Files run in their order, so the long ones of tests/integration come first: by default the files
-# with few tests come last, and one long file then keeps one core busy while the others idle.
-PYTEST := $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/pytest --numprocesses auto --dist loadfile
 
 BUF := 1.75.0
 
