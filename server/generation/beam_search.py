@@ -1,4 +1,4 @@
-"""Beam search of one row, step by step. Pure; the rules are those of `bundle.hypothesis_ranking`."""
+"""Beam search of one row, step by step. Pure; `bundle.hypothesis_ranking` holds the rules."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

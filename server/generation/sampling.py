@@ -3,7 +3,7 @@
 Rules, the same as in training's search:
 - Padding and begin are never chosen. A hypothesis ends with the end token, or is cut off at its
   limit.
-- Sums of log-probabilities are double precision. Scores are normalised by `bundle.hypothesis_ranking`.
+- Sums of log-probabilities are double precision. `bundle.hypothesis_ranking` normalises scores.
 - A sampled token depends on the seed and on its own row, never on other rows of the batch.
 - If the network gives a row no probabilities (NaN, for example), the row fails.
 """
