@@ -16,7 +16,7 @@ from weir.export.runs.text import LENGTHS, TIME, TOKENS, TaggerOutputs, WordGrap
 from weir.export.spec import ExportSpec
 from weir.training.data import load_text
 from weir.training.data.vocabulary import PAD, Vocabulary
-from weir.training.models.factory import build_text_tagger
+from weir.training.models.sequences import build_text_network
 
 NAME = "tagger"
 DATA, HIDDEN, WORD_SIZE = "ewt", 256, 100
@@ -37,8 +37,9 @@ def make_bundle(models: Path) -> None:
         return
     torch.manual_seed(0)
     words, classes = len(_vocabulary()), len(load_text(DATA, "train").classes)
-    network = build_text_tagger(
+    network = build_text_network(
         "lstm",
+        pool=None,
         words=words,
         classes=classes,
         word_size=WORD_SIZE,

@@ -1,6 +1,6 @@
 """Recurrent encoder: layers of RNN, GRU or LSTM whose results are independent of padding.
 
-The cells are nn.RNN, nn.LSTM and nn.GRU; `weir.training.models.cells` has their equations. PyTorch
+The cells are nn.RNN, nn.LSTM and nn.GRU; `docs/recurrent.md` has their equations. PyTorch
 runs packed sequences. torch's exporter does not: it loses the lengths of an LSTM or GRU and unrolls
 an RNN. During an export each layer therefore emits its ONNX operator itself, with the lengths as
 its input `sequence_lens`.

@@ -6,10 +6,9 @@
 import torch
 from torch import Tensor, nn
 
-from weir.training.models.decoder import Decoder, Memory, Step
-from weir.training.models.decoder_cells import DecoderCell
+from weir.training.models.decoder import Decoder, DecoderCell, Memory, Step
+from weir.training.models.embeddings import small_embedding
 from weir.training.models.recurrent import Recurrent
-from weir.training.models.spelling import small_embedding
 
 
 class EncoderDecoder(nn.Module):

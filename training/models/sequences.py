@@ -4,7 +4,7 @@ A network has three parts: inputs compute vectors, an encoder states, a head log
 names of `forward` in `WordNetwork` and `FrameNetwork` are the input names of the exported graph.
 """
 
-from typing import Literal
+from typing import Literal, TypedDict, Unpack, get_args
 
 from torch import Tensor, nn
 
@@ -15,7 +15,37 @@ from weir.training.models.recurrent import Recurrent
 from weir.training.models.tdnn import TDNN
 
 Encoder = Recurrent | TDNN
+EncoderKind = Literal["rnn", "gru", "lstm", "tdnn"]
 Pool = Literal["last", "mean"]
+
+
+class EncoderOptions(TypedDict, total=False):
+    """Options of an encoder; defaults as in `build_encoder`."""
+
+    layers: int
+    bidirectional: bool
+    truncate_steps: int | None
+
+
+class CoreOptions(EncoderOptions, total=False):
+    """Options of encoder and head.
+
+    hidden: 128, see `build_encoder`.
+    pool: see `SequenceClassifier`; None gives each step a class.
+    dropout: on word vectors, in the encoder and before the output.
+    """
+
+    hidden: int
+    pool: Pool | None
+    dropout: float
+
+
+class LetterOptions(TypedDict, total=False):
+    """Options of letters; defaults as in `WordInputs`."""
+
+    characters: int
+    character_size: int
+    spelling_width: int
 
 
 class SequenceClassifier(nn.Module):
@@ -23,11 +53,7 @@ class SequenceClassifier(nn.Module):
 
     Takes vectors (B, T, F) of float32 and lengths (B,) of int64. Returns logits (B, classes).
 
-    Args:
-        encoder: of the vectors.
-        classes: number of classes.
-        pool: classify by the encoder's last state, or by the mean of its states.
-        dropout: before the output, in training.
+    `pool`: classify by the encoder's last state, or by the mean of its states.
 
     Raises:
         ModelError: unknown pooling.
@@ -57,11 +83,6 @@ class Tagger(nn.Module):
 
     Takes vectors (B, T, F) of float32 and lengths (B,) of int64. Returns logits (B, T, classes).
     Beyond a row's length the state is 0, so the logits there are the bias of the output layer.
-
-    Args:
-        encoder: of the vectors.
-        classes: number of classes.
-        dropout: before the output, in training.
     """
 
     def __init__(self, encoder: Encoder, *, classes: int, dropout: float = 0.0) -> None:
@@ -106,3 +127,97 @@ class FrameNetwork(nn.Module):
         """Logits of frames (B, T, features) of uint8 and lengths (B,) of int64."""
         logits: Tensor = self.core(self.inputs(frames), lengths)
         return logits
+
+
+def build_text_network(
+    kind: EncoderKind,
+    *,
+    words: int,
+    classes: int,
+    word_size: int = 100,
+    letters: LetterOptions | None = None,
+    **core: Unpack[CoreOptions],
+) -> WordNetwork:
+    """Build a network that gives a sentence one class, or each of its words.
+
+    Args:
+        kind: of encoder.
+        words: of the vocabulary, padding (0) included.
+        classes: number of classes.
+        word_size: of a word's embedding.
+        letters: None, or without `characters`: the network reads tokens only.
+        core: of encoder and head.
+    """
+    inputs = WordInputs(words, word_size, dropout=core.get("dropout", 0.0), **(letters or {}))
+    return WordNetwork(inputs, _build_core(kind, inputs.width, classes, **core))
+
+
+def build_frame_network(
+    kind: EncoderKind,
+    *,
+    features: int,
+    mean: float,
+    std: float,
+    classes: int,
+    **core: Unpack[CoreOptions],
+) -> FrameNetwork:
+    """Build a network that gives a sequence of byte frames one class; see `FrameInputs`."""
+    inputs = FrameInputs(features, mean, std)
+    return FrameNetwork(inputs, _build_core(kind, inputs.width, classes, **core))
+
+
+def _build_core(
+    kind: EncoderKind,
+    inputs: int,
+    classes: int,
+    *,
+    hidden: int = 128,
+    pool: Pool | None = "last",
+    dropout: float = 0.0,
+    **options: Unpack[EncoderOptions],
+) -> SequenceClassifier | Tagger:
+    encoder = build_encoder(kind, inputs, hidden, dropout=dropout, **options)
+    if pool is None:
+        return Tagger(encoder, classes=classes, dropout=dropout)
+    return SequenceClassifier(encoder, classes=classes, pool=pool, dropout=dropout)
+
+
+def build_encoder(
+    kind: EncoderKind,
+    inputs: int,
+    hidden: int,
+    *,
+    layers: int = 1,
+    bidirectional: bool = False,
+    dropout: float = 0.0,
+    truncate_steps: int | None = None,
+) -> Encoder:
+    """Build an encoder with fresh weights, drawn from torch's global generator.
+
+    Args:
+        kind: of network.
+        inputs: size of a step's vector.
+        hidden: size of a state per direction.
+        layers: number of layers. The delays of a TDNN double from layer to layer, from 1.
+        bidirectional: also from end to beginning. A TDNN always reads both sides.
+        dropout: between recurrent layers; after each layer of a TDNN.
+        truncate_steps: see `Recurrent`.
+
+    Raises:
+        ModelError: unknown kind, or a setting that does not fit it.
+    """
+    if kind not in get_args(EncoderKind):
+        raise ModelError(f"unknown encoder {kind!r}; there are {', '.join(get_args(EncoderKind))}")
+    if kind != "tdnn":
+        return Recurrent(
+            kind,
+            inputs,
+            hidden,
+            layers=layers,
+            bidirectional=bidirectional,
+            dropout=dropout,
+            truncate_steps=truncate_steps,
+        )
+    if truncate_steps is not None:
+        raise ModelError("a tdnn has no steps to truncate: nothing goes back through time")
+    return TDNN(inputs, hidden, dilations=[2**layer for layer in range(layers)], dropout=dropout)

@@ -12,13 +12,7 @@ from weir.training.data.vocabulary import Vocabulary
 from weir.training.errors import ModelError, RunError
 from weir.training.experiment import Description, Evaluation
 from weir.training.loop import Task
-from weir.training.models.factory import (
-    EncoderOptions,
-    LetterOptions,
-    build_frame_classifier,
-    build_text_classifier,
-    build_text_tagger,
-)
+from weir.training.models.sequences import CoreOptions, build_frame_network, build_text_network
 from weir.training.optimization import choose_loss
 from weir.training.run_directory import (
     DataRecord,
@@ -216,51 +210,35 @@ def build_network(recipe: SequenceRecipe, record: SequenceRecord, classes: int) 
     Raises:
         ModelError: settings that do not fit each other.
     """
-    encoder, tokens = recipe.encoder, recipe.tokens
-    options: EncoderOptions = {
+    encoder, tokens, is_tagged = recipe.encoder, recipe.tokens, recipe.task == "tagging"
+    core: CoreOptions = {
+        "hidden": encoder.hidden,
+        "pool": None if is_tagged else encoder.pool,
+        "dropout": encoder.dropout,
         "layers": encoder.layers,
         "bidirectional": encoder.bidirectional,
-        "dropout": encoder.dropout,
         "truncate_steps": encoder.truncate_steps,
     }
-    if tokens is None or record.words is None:
-        if record.features is None or recipe.task == "tagging":
-            raise ModelError(f"{recipe.name}: expected frames to classify, or tokens")
-        return build_frame_classifier(
-            encoder.cell,
-            features=record.features,
-            mean=record.mean,
-            std=record.std,
-            classes=classes,
-            hidden=encoder.hidden,
-            pool=encoder.pool,
-            head_dropout=encoder.dropout,
-            **options,
-        )
-    letters: LetterOptions = {
-        "characters": record.characters or 0,
-        "character_size": tokens.letter_size,
-        "spelling_width": tokens.spelling_width,
-    }
-    if recipe.task == "tagging":
-        return build_text_tagger(
+    if tokens is not None and record.words is not None:
+        return build_text_network(
             encoder.cell,
             words=record.words,
             classes=classes,
             word_size=tokens.size,
-            hidden=encoder.hidden,
-            head_dropout=encoder.dropout,
-            letters=letters,
-            **options,
+            letters={
+                "characters": record.characters or 0,
+                "character_size": tokens.letter_size,
+                "spelling_width": tokens.spelling_width,
+            },
+            **core,
         )
-    return build_text_classifier(
+    if record.features is None or is_tagged:
+        raise ModelError(f"{recipe.name}: expected frames to classify, or tokens")
+    return build_frame_network(
         encoder.cell,
-        words=record.words,
+        features=record.features,
+        mean=record.mean,
+        std=record.std,
         classes=classes,
-        word_size=tokens.size,
-        hidden=encoder.hidden,
-        pool=encoder.pool,
-        head_dropout=encoder.dropout,
-        letters=letters,
-        **options,
+        **core,
     )

@@ -14,13 +14,12 @@ from torch import Tensor, nn
 
 from weir.export.graph import OPSET, convert
 from weir.export.spec import ExportSpec
-from weir.training.models.factory import (
+from weir.training.models.sequences import (
     EncoderKind,
-    build_frame_classifier,
-    build_text_classifier,
-    build_text_tagger,
+    Pool,
+    build_frame_network,
+    build_text_network,
 )
-from weir.training.models.sequences import Pool
 
 TOLERANCE = 1e-6
 AXES = {
@@ -55,8 +54,9 @@ def batch(names: tuple[str, ...], lengths: list[int], steps: int) -> dict[str, T
 def tagger(kind: EncoderKind) -> tuple[nn.Module, bytes]:
     """A network and its graph."""
     torch.manual_seed(0)
-    network = build_text_tagger(
+    network = build_text_network(
         kind,
+        pool=None,
         words=20,
         classes=4,
         hidden=8,
@@ -96,7 +96,7 @@ def axes(value: onnx.ValueInfoProto) -> list[str | int]:
 @pytest.mark.parametrize(("kind", "pool"), [("gru", "mean"), ("tdnn", "last")], ids=str)
 def test_text_classifier_is_the_same_graph(kind: EncoderKind, pool: Pool) -> None:
     torch.manual_seed(0)
-    network = build_text_classifier(kind, words=20, classes=4, hidden=8, pool=pool).eval()
+    network = build_text_network(kind, words=20, classes=4, hidden=8, pool=pool).eval()
 
     names = ("tokens", "lengths")
 
@@ -115,7 +115,7 @@ def test_text_classifier_is_the_same_graph(kind: EncoderKind, pool: Pool) -> Non
 @every_pool
 def test_frame_classifier_is_the_same_graph(kind: EncoderKind, pool: Pool) -> None:
     torch.manual_seed(0)
-    network = build_frame_classifier(
+    network = build_frame_network(
         kind, features=8, mean=0.1, std=0.3, classes=4, hidden=8, pool=pool
     ).eval()
 

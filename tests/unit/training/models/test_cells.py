@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from weir.training.models.cells import (
+from tests.helpers.recurrent_cells import (
     GRUGates,
     LSTMGates,
     LSTMState,

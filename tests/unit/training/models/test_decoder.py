@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from weir.training.errors import ModelError
-from weir.training.models.decoder import Decoder, Memory
-from weir.training.models.decoder_cells import CellStack, DecoderCell
+from weir.training.models.decoder import CellStack, Decoder, DecoderCell, Memory
 
 TOLERANCE = 1e-6
 """Sums of at most 32 float32 products of size 1, in another order."""

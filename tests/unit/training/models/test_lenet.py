@@ -8,7 +8,6 @@ from torch.nn import functional
 
 from weir.training.errors import ModelError
 from weir.training.models import build
-from weir.training.models.bitmaps import class_codes
 from weir.training.models.lenet import (
     C3_INPUTS,
     LeNet5,
@@ -16,6 +15,7 @@ from weir.training.models.lenet import (
     PartialConvolution,
     RadialBasis,
     TrainableSubsampling,
+    class_codes,
 )
 from weir.training.weight_sharing import free_parameters
 

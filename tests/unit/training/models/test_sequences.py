@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from weir.training.errors import ModelError
-from weir.training.models.factory import (
-    EncoderKind,
-    build_frame_classifier,
-    build_text_classifier,
-    build_text_tagger,
-)
 from weir.training.models.recurrent import Recurrent
-from weir.training.models.sequences import Pool, SequenceClassifier
+from weir.training.models.sequences import (
+    EncoderKind,
+    Pool,
+    SequenceClassifier,
+    build_frame_network,
+    build_text_network,
+)
 
 KINDS = list(get_args(EncoderKind))
 LENGTHS = torch.tensor([9, 1, 5])
@@ -35,7 +35,7 @@ def sentences() -> tuple[torch.Tensor, torch.Tensor]:
 @every_pool
 def test_text_classifier_sees_no_padding(kind: EncoderKind, pool: Pool) -> None:
     torch.manual_seed(0)
-    network = build_text_classifier(
+    network = build_text_network(
         kind, words=20, classes=4, hidden=8, pool=pool, bidirectional=True, layers=2
     ).eval()
     tokens, _ = sentences()
@@ -50,8 +50,14 @@ def test_text_classifier_sees_no_padding(kind: EncoderKind, pool: Pool) -> None:
 @every_kind
 def test_tagger_sees_no_padding(kind: EncoderKind) -> None:
     torch.manual_seed(0)
-    network = build_text_tagger(
-        kind, words=20, classes=4, hidden=8, letters={"characters": 10}, bidirectional=True
+    network = build_text_network(
+        kind,
+        pool=None,
+        words=20,
+        classes=4,
+        hidden=8,
+        letters={"characters": 10},
+        bidirectional=True,
     ).eval()
     tokens, characters = sentences()
 
@@ -69,7 +75,7 @@ def test_tagger_sees_no_padding(kind: EncoderKind) -> None:
 @every_pool
 def test_frame_classifier_sees_no_padding(kind: EncoderKind, pool: Pool) -> None:
     torch.manual_seed(0)
-    network = build_frame_classifier(
+    network = build_frame_network(
         kind, features=8, mean=0.1, std=0.3, classes=4, hidden=8, pool=pool
     ).eval()
     frames = torch.randint(0, 256, (3, 9, 8), dtype=torch.uint8)

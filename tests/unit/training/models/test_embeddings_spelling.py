@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional
 
-from weir.training.models.spelling import Spelling
+from weir.training.models.embeddings import Spelling
 
 WORDS: tuple[list[int], ...] = ([3, 1, 4], [1], [5, 9, 2, 6, 5], [])
 LETTERS = 6

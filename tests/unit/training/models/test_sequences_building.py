@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from weir.training.errors import ModelError
-from weir.training.models.factory import build_encoder, build_text_tagger
 from weir.training.models.recurrent import Recurrent
+from weir.training.models.sequences import build_encoder, build_text_network
 from weir.training.models.tdnn import TDNN
 from weir.training.weight_sharing import free_parameters
 
@@ -33,7 +33,9 @@ def test_same_seed_gives_the_same_network() -> None:
     made = []
     for _ in range(2):
         torch.manual_seed(3)
-        made.append(build_text_tagger("lstm", words=9, classes=2, letters={"characters": 5}))
+        made.append(
+            build_text_network("lstm", words=9, classes=2, pool=None, letters={"characters": 5})
+        )
 
     torch.testing.assert_close(dict(made[0].state_dict()), dict(made[1].state_dict()))
 
