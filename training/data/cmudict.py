@@ -27,7 +27,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import NamedTuple
 
-from weir.training.data.download import DataFolders, RemoteFile, checksum, locate
+from weir.training.data.download import DataFolders, RemoteFile, checksum, locate, remote_files
 from weir.training.data.images import combine_checksums
 from weir.training.data.lines import Line, read_lines
 from weir.training.data.pairs import Pair, PairData, read_table
@@ -43,18 +43,16 @@ _PHONEME = re.compile(r"(?P<name>[A-Z]{1,2})(?P<stress>[012]?)")
 _NUMBER = re.compile(r"\(\d+\)$")
 
 G014B2B_FOLDER = "cmudict-g014b2b"
-_BASE = "https://raw.githubusercontent.com/AdolfVonKleist/Phonetisaurus/f08d3df/test/g014b2b/"
+_REMOTE = remote_files(
+    "https://raw.githubusercontent.com/AdolfVonKleist/Phonetisaurus/f08d3df/test/g014b2b/",
+    """\
+5882433c3a14a9a0614b5f724ce74872851092e816852c82d6b74913b2085384 2717073 g014b2b.train
+b1f24ab99ae8be1d37ee951984646a248c4fd5ae8b0a24a2f4ba2cfa0e2fc46a 299283 g014b2b.ref
+""",
+)
 G014B2B_FILES: dict[SequenceSplit, RemoteFile] = {
-    "train": RemoteFile(
-        _BASE + "g014b2b.train",
-        2_717_073,
-        "5882433c3a14a9a0614b5f724ce74872851092e816852c82d6b74913b2085384",
-    ),
-    "test": RemoteFile(
-        _BASE + "g014b2b.ref",
-        299_283,
-        "b1f24ab99ae8be1d37ee951984646a248c4fd5ae8b0a24a2f4ba2cfa0e2fc46a",
-    ),
+    "train": _REMOTE["g014b2b.train"],
+    "test": _REMOTE["g014b2b.ref"],
 }
 
 

@@ -17,8 +17,9 @@ comparable, because tags were corrected from one to the next.
 
 import re
 from pathlib import Path
+from typing import get_args
 
-from weir.training.data.download import DataFolders, RemoteFile, locate
+from weir.training.data.download import DataFolders, RemoteFile, locate, remote_files
 from weir.training.data.images import combine_checksums
 from weir.training.data.lines import Line, read_lines
 from weir.training.data.text import SequenceSplit, TextData, TextRow
@@ -32,23 +33,16 @@ _SKIPPED = re.compile(r"[0-9]+-[0-9]+|[0-9]+\.[0-9]+")
 
 EWT = "ewt"
 EWT_FOLDER = "ud-english-ewt"
-_BASE = "https://raw.githubusercontent.com/UniversalDependencies/UD_English-EWT/15d613d/"
+_REMOTE = remote_files(
+    "https://raw.githubusercontent.com/UniversalDependencies/UD_English-EWT/15d613d/",
+    """\
+3fb78e2b55482c8ee00caa653af436c88c9e5bc9a73ce26e4ae3ddc79d2b7e7b 14203025 en_ewt-ud-train.conllu
+531a54ff90d6ab12201c5a50c3e78e6ddac4de69abc4bce5d275d3cd29efe2b6 1805545 en_ewt-ud-dev.conllu
+e266e515a0a7547657ed3d90d9ba46487d6bd251f27ad4269d4e8a427c8555cd 1804515 en_ewt-ud-test.conllu
+""",
+)
 EWT_FILES: dict[SequenceSplit, RemoteFile] = {
-    "train": RemoteFile(
-        _BASE + "en_ewt-ud-train.conllu",
-        14_203_025,
-        "3fb78e2b55482c8ee00caa653af436c88c9e5bc9a73ce26e4ae3ddc79d2b7e7b",
-    ),
-    "dev": RemoteFile(
-        _BASE + "en_ewt-ud-dev.conllu",
-        1_805_545,
-        "531a54ff90d6ab12201c5a50c3e78e6ddac4de69abc4bce5d275d3cd29efe2b6",
-    ),
-    "test": RemoteFile(
-        _BASE + "en_ewt-ud-test.conllu",
-        1_804_515,
-        "e266e515a0a7547657ed3d90d9ba46487d6bd251f27ad4269d4e8a427c8555cd",
-    ),
+    split: _REMOTE[f"en_ewt-ud-{split}.conllu"] for split in get_args(SequenceSplit)
 }
 
 

@@ -48,6 +48,12 @@ class RemoteFile:
         return self.url.rsplit("/", 1)[-1]
 
 
+def remote_files(base: str, table: str) -> dict[str, RemoteFile]:
+    """The files below one address, by name, from lines of `SHA-256 size name`."""
+    rows = (line.split() for line in table.splitlines())
+    return {name: RemoteFile(base + name, int(size), digest) for digest, size, name in rows}
+
+
 @dataclass(frozen=True, slots=True)
 class DataFolders:
     """The folders that are searched for files: the user's, then the cache."""
