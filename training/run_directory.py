@@ -11,9 +11,12 @@ a whole.
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -136,6 +139,31 @@ class RunRecord(Record):
     )
     seconds: float
 
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The network's scores on the test set.
+
+    accuracy: None if targets are numbers.
+    confusions: counts (classes, classes) by true class and answer; None if targets are no classes.
+    metrics: further measures, by the field's names.
+    notes: see `RunRecord.test_notes`.
+    """
+
+    accuracy: float | None
+    confusions: NDArray[np.int64] | None
+    metrics: dict[str, float] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+
+
+InputRecord: TypeAlias = ImageRecord | SequenceRecord | SeriesRecord | PairRecord
+INPUT_FIELDS: dict[type[InputRecord], str] = {
+    ImageRecord: "image",
+    SequenceRecord: "sequence",
+    SeriesRecord: "series",
+    PairRecord: "pairs",
+}
+"""The field of `RunRecord` that holds the record of each kind of input."""
 
 _Part = TypeVar("_Part", bound=BaseModel)
 _KIND_NAMES: dict[type[BaseModel], str] = {

@@ -5,13 +5,14 @@ once, with those weights, after training.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from weir.training import figures, reproducibility
 from weir.training.checkpoint import (
@@ -25,7 +26,6 @@ from weir.training.checkpoint import (
 from weir.training.data import DATA_SETS, PAIR_SETS, TEXT_SETS
 from weir.training.data.series import SERIES_SETS
 from weir.training.errors import RecipeError, RunError
-from weir.training.experiment import Experiment
 from weir.training.forecasting.experiment import prepare as prepare_series
 from weir.training.forecasting.recipes import SeriesRecipe
 from weir.training.images.experiment import prepare as prepare_images
@@ -43,7 +43,11 @@ from weir.training.recipes import (
 )
 from weir.training.reproducibility import DeviceName, choose_device
 from weir.training.run_directory import (
+    INPUT_FIELDS,
     RECORD,
+    DataRecord,
+    Evaluation,
+    InputRecord,
     RunRecord,
     read_record,
     save_weights,
@@ -67,6 +71,50 @@ class Monitor(Protocol):
         self, epochs: int, task: Task
     ) -> AbstractContextManager[Callable[[Progress], None]]:
         """Open for the whole loop; yields the function to call after each step and epoch."""
+
+
+class Experiment(Protocol):
+    """A recipe with its data in memory: everything in a run that depends on its kind."""
+
+    @property
+    def recipe(self) -> AnyRecipe:
+        """The recipe that the data were prepared by."""
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 over the source files of the data."""
+
+    @property
+    def train(self) -> Sized:
+        """The training rows."""
+
+    @property
+    def validation(self) -> Sized:
+        """The rows that choose the best epoch."""
+
+    @property
+    def held_out(self) -> Sized:
+        """The test rows."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes of the targets, if they are classes."""
+
+    @property
+    def record(self) -> InputRecord:
+        """The network's input."""
+
+    def build(self) -> nn.Module:
+        """Build the network with fresh weights from torch's global generator."""
+
+    def make_task(self, device: torch.device, *, mixed: bool) -> Task:
+        """Return the batches, on a device, and the loss."""
+
+    def write_files(self, out: Path) -> None:
+        """Write what the network needs beside its weights and record into the run directory."""
+
+    def test(self, network: nn.Module, device: torch.device, out: Path) -> Evaluation:
+        """Evaluate the network on the test set, and draw the figures of this kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,17 +218,6 @@ def _require_unused(out: Path) -> None:
         )
 
 
-def train(
-    recipe: AnyRecipe,
-    out: Path,
-    device: torch.device,
-    monitor: Monitor,
-    resumed: Checkpoint | None,
-) -> RunRecord:
-    """Prepare the recipe's data and train; see `train_experiment`."""
-    return train_experiment(prepare(recipe), out, device, monitor, resumed)
-
-
 def prepare(recipe: AnyRecipe) -> Experiment:
     """Read all of the recipe's data, so that a broken file shows before the training.
 
@@ -270,18 +307,22 @@ def _finish(
 
 
 def _make_record(progress: Progress, experiment: Experiment, device: torch.device) -> RunRecord:
-    recipe, described = experiment.recipe, experiment.describe()
+    recipe, record = experiment.recipe, experiment.record
+    inputs: dict[str, Any] = {INPUT_FIELDS[type(record)]: record}
     return RunRecord(
         recipe=recipe,
         architecture=recipe.architecture,
         task=recipe.task,
-        data=described.data,
+        data=DataRecord(
+            name=recipe.data,
+            checksum=experiment.checksum,
+            train_rows=len(experiment.train),
+            validation_rows=len(experiment.validation),
+            test_rows=len(experiment.held_out),
+        ),
         seed=recipe.seed,
-        classes=list(described.classes),
-        image=described.image,
-        sequence=described.sequence,
-        series=described.series,
-        pairs=described.pairs,
+        classes=list(experiment.classes),
+        **inputs,
         versions=reproducibility.versions(),
         commit=reproducibility.commit(),
         device=reproducibility.device_name(device),

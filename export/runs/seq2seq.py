@@ -14,14 +14,14 @@ from weir.export.runs.provenance import data_name, describe_random, provenance_o
 from weir.export.seq2seq.graphs import LENGTHS, TOKENS
 from weir.export.seq2seq.publishing import MOST_SEQUENCES, publish_pair
 from weir.export.seq2seq.spec import PairSpec
+from weir.training.batching import PackedRows
 from weir.training.data.tokenizer import Sides
 from weir.training.data.vocabulary import UNKNOWN
 from weir.training.errors import TrainingError
 from weir.training.run_directory import PairRecord, RunRecord, part_of
+from weir.training.seq2seq.batches import encode
 from weir.training.seq2seq.experiment import load_model, load_sides, load_test
-from weir.training.seq2seq.packed import encode
 from weir.training.seq2seq.recipes import Seq2SeqRecipe, SideSettings
-from weir.training.text.packed import PackedRows
 
 SUBWORDS = "subwords.tokens.model"
 

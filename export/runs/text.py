@@ -14,8 +14,8 @@ from weir.training.data.vocabulary import PAD, UNKNOWN
 from weir.training.errors import DataError, TrainingError
 from weir.training.loop import Batch
 from weir.training.run_directory import RunRecord, SequenceRecord, part_of
+from weir.training.text.batches import Sequences
 from weir.training.text.experiment import load_model, load_test, load_vocabularies
-from weir.training.text.packed import Sequences
 from weir.training.text.recipes import SequenceRecipe
 
 TOKENS, CHARACTERS, FRAMES, LENGTHS = "tokens", "characters", "frames", "lengths"

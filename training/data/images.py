@@ -41,6 +41,9 @@ class ImageData:
                 f"got {self.labels.min()} to {self.labels.max()}"
             )
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
     def take(self, rows: Rows) -> "ImageData":
         """The given rows, in the given order."""
         return ImageData(

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from weir.training.data.series import SeriesData, load_series
-from weir.training.experiment import Description, Evaluation
 from weir.training.forecasting.evaluation import (
     AR_LAGS,
     fit_autoregression,
@@ -27,7 +26,7 @@ from weir.training.loop import Batch, Task
 from weir.training.models.series import build_forecaster
 from weir.training.reproducibility import Purpose, generator_for
 from weir.training.run_directory import (
-    DataRecord,
+    Evaluation,
     RunRecord,
     SeriesRecord,
     load_weights,
@@ -42,7 +41,7 @@ BASELINE = f"ar{AR_LAGS}"
 
 @dataclass(frozen=True, slots=True)
 class SeriesExperiment:
-    """A recipe with its series in memory; see `weir.training.experiment.Experiment`.
+    """A recipe with its series in memory; see `weir.training.train.Experiment`.
 
     train, validation: windows of as many targets as the network outputs in training: 1 if it feeds
         its outputs back, else `horizon`. Validation uses the same loss as training.
@@ -56,6 +55,7 @@ class SeriesExperiment:
     validation: Windows
     held_out: Windows
     record: SeriesRecord
+    classes: tuple[str, ...] = ()
 
     @property
     def checksum(self) -> str:
@@ -63,7 +63,7 @@ class SeriesExperiment:
         return self.data.checksum
 
     def build(self) -> nn.Module:
-        """Build the network with fresh weights."""
+        """Build the network."""
         return build_network(self.recipe, self.record)
 
     def make_task(self, device: torch.device, *, mixed: bool) -> Task:
@@ -84,20 +84,6 @@ class SeriesExperiment:
             mixed=mixed,
             has_classes=False,
             rows_are="windows",
-        )
-
-    def describe(self) -> Description:
-        """Describe the data and the network's input."""
-        return Description(
-            data=DataRecord(
-                name=self.recipe.data,
-                checksum=self.checksum,
-                train_rows=len(self.train),
-                validation_rows=len(self.validation),
-                test_rows=len(self.held_out),
-            ),
-            classes=(),
-            series=self.record,
         )
 
     def write_files(self, out: Path) -> None:
@@ -192,11 +178,7 @@ def forecast(network: nn.Module, windows: Windows) -> np.typing.NDArray[np.float
 
 
 def load_model(run: Path) -> nn.Module:
-    """Load a finished run's network, in eval mode, on the CPU.
-
-    Raises:
-        RunError: the run is missing or of another kind, or the weights do not fit.
-    """
+    """Load a finished run's network, in eval mode, on the CPU; errors as `load_weights`."""
     record = read_record(run)
     return load_weights(
         run, build_network(part_of(record, SeriesRecipe), part_of(record, SeriesRecord))

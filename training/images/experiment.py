@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from weir.training.data import ImageData, Split, load
 from weir.training.data.images import divide
-from weir.training.experiment import Description, Evaluation
 from weir.training.images.batches import (
     Normaliser,
     in_order,
@@ -24,7 +23,7 @@ from weir.training.loop import Batch, Task
 from weir.training.models import build
 from weir.training.reproducibility import Purpose, derive_seed
 from weir.training.run_directory import (
-    DataRecord,
+    Evaluation,
     ImageRecord,
     RunRecord,
     load_weights,
@@ -36,7 +35,7 @@ from weir.training.run_directory import (
 
 @dataclass(frozen=True, slots=True)
 class ImageExperiment:
-    """A recipe with its images in memory; see `weir.training.experiment.Experiment`."""
+    """A recipe with its images in memory; see `weir.training.train.Experiment`."""
 
     recipe: ImageRecipe
     train: ImageData
@@ -49,12 +48,28 @@ class ImageExperiment:
         """SHA-256 over the source files."""
         return self.train.checksum
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return self.train.classes
+
+    @property
+    def record(self) -> ImageRecord:
+        """The network's input."""
+        image = self.recipe.image
+        return ImageRecord(
+            **image.model_dump(),
+            mean=list(self.normaliser.mean),
+            std=list(self.normaliser.std),
+            resize="stretch" if image.short_side is None else "short-side",
+        )
+
     def build(self) -> nn.Module:
-        """Build the network with fresh weights."""
+        """Build the network."""
         recipe = self.recipe
         network = build(
             recipe.architecture,
-            classes=len(self.train.classes),
+            classes=len(self.classes),
             height=recipe.image.height,
             width=recipe.image.width,
             channels=recipe.image.channels,
@@ -69,33 +84,13 @@ class ImageExperiment:
         train, validation = to_device(self.train, device), to_device(self.validation, device)
         return make_task(train, validation, self.normaliser, self.recipe, mixed=mixed)
 
-    def describe(self) -> Description:
-        """Describe the data and the network's input."""
-        image = self.recipe.image
-        return Description(
-            data=DataRecord(
-                name=self.recipe.data,
-                checksum=self.checksum,
-                train_rows=len(self.train.labels),
-                validation_rows=len(self.validation.labels),
-                test_rows=len(self.held_out.labels),
-            ),
-            classes=self.train.classes,
-            image=ImageRecord(
-                **image.model_dump(),
-                mean=list(self.normaliser.mean),
-                std=list(self.normaliser.std),
-                resize="stretch" if image.short_side is None else "short-side",
-            ),
-        )
-
     def write_files(self, out: Path) -> None:
         """Write nothing: weights and record suffice."""
 
     def test(self, network: nn.Module, device: torch.device, out: Path) -> Evaluation:  # noqa: ARG002
         """Count the answers to the test images."""
         batches = in_order(to_device(self.held_out, device), self.normaliser)
-        confusions = _count_confusions(network, batches, len(self.train.classes))
+        confusions = _count_confusions(network, batches, len(self.classes))
         return Evaluation(float(confusions.trace() / confusions.sum()), confusions)
 
 

@@ -14,17 +14,15 @@ from pathlib import Path
 import torch
 from sacrebleu.metrics.bleu import BLEU
 
+from weir.training.batching import PackedRows, shortest_first
 from weir.training.data.pairs import PairData
 from weir.training.data.tokenizer import Sides
 from weir.training.errors import DataError
-from weir.training.experiment import Evaluation
 from weir.training.models.seq2seq import EncoderDecoder
-from weir.training.run_directory import write_atomically
-from weir.training.seq2seq.packed import encode
+from weir.training.run_directory import Evaluation, write_atomically
+from weir.training.seq2seq.batches import encode
 from weir.training.seq2seq.recipes import SearchSettings, Seq2SeqRecipe
 from weir.training.seq2seq.search import Hypothesis, beam, greedy, stepper_of
-from weir.training.text.batches import shortest_first
-from weir.training.text.packed import PackedRows
 
 GREEDY, BEAM = "", "_beam"
 """Suffixes of metric names, by search."""

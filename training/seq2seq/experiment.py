@@ -15,12 +15,10 @@ from weir.training.data.pairs import PairData
 from weir.training.data.tokenizer import Side, Sides, Tokenizer, learn_side
 from weir.training.data.vocabulary import Vocabulary
 from weir.training.errors import RunError
-from weir.training.experiment import Description, Evaluation
 from weir.training.loop import Task
 from weir.training.models.seq2seq import EncoderDecoder
-from weir.training.optimization import choose_loss
 from weir.training.run_directory import (
-    DataRecord,
+    Evaluation,
     PairRecord,
     RunRecord,
     load_weights,
@@ -29,10 +27,9 @@ from weir.training.run_directory import (
     require_same_data,
     write_atomically,
 )
-from weir.training.seq2seq.batches import make_task
+from weir.training.seq2seq.batches import PackedPairs, drop_long, make_task, pack
 from weir.training.seq2seq.evaluation import generate, score, write_samples
 from weir.training.seq2seq.figures import draw_attention
-from weir.training.seq2seq.packed import PackedPairs, drop_long, pack
 from weir.training.seq2seq.recipes import Seq2SeqRecipe, SideSettings
 from weir.training.seq2seq.splits import read_pairs
 
@@ -44,7 +41,7 @@ ATTENTION = "attention.png"
 
 @dataclass(frozen=True, slots=True)
 class Seq2SeqExperiment:
-    """A recipe with its data in memory; implements `weir.training.experiment.Experiment`."""
+    """A recipe with its data in memory; see `weir.training.train.Experiment`."""
 
     recipe: Seq2SeqRecipe
     train: PackedPairs
@@ -52,29 +49,24 @@ class Seq2SeqExperiment:
     held_out: PairData
     sides: Sides
     checksum: str
+    classes: tuple[str, ...] = ()
+
+    @property
+    def record(self) -> PairRecord:
+        """The sizes of the vocabularies."""
+        return PairRecord(
+            source_words=len(self.sides.source.vocabulary),
+            target_words=len(self.sides.target.vocabulary),
+        )
 
     def build(self) -> nn.Module:
-        """A network with fresh weights."""
-        return build_network(self.recipe, self._record())
+        """Build the network."""
+        return build_network(self.recipe, self.record)
 
     def make_task(self, device: torch.device, *, mixed: bool) -> Task:
         """The training task on a device."""
         train, validation = self.train.to(device), self.validation.to(device)
-        return make_task(train, validation, self.recipe, choose_loss(self.recipe), mixed=mixed)
-
-    def describe(self) -> Description:
-        """The data set and the sizes of the vocabularies."""
-        return Description(
-            data=DataRecord(
-                name=self.recipe.data,
-                checksum=self.checksum,
-                train_rows=len(self.train),
-                validation_rows=len(self.validation),
-                test_rows=len(self.held_out),
-            ),
-            classes=(),
-            pairs=self._record(),
-        )
+        return make_task(train, validation, self.recipe, mixed=mixed)
 
     def write_files(self, out: Path) -> None:
         """Write vocabularies and subword models of both sides."""
@@ -98,12 +90,6 @@ class Seq2SeqExperiment:
             draw_attention(greedy, self.held_out, self.sides, out / ATTENTION)
         network.to(device)
         return score(greedy, beam, self.held_out, self.sides, self.recipe)
-
-    def _record(self) -> PairRecord:
-        return PairRecord(
-            source_words=len(self.sides.source.vocabulary),
-            target_words=len(self.sides.target.vocabulary),
-        )
 
 
 def prepare(recipe: Seq2SeqRecipe) -> Seq2SeqExperiment:
@@ -134,11 +120,7 @@ def build_network(recipe: Seq2SeqRecipe, record: PairRecord) -> EncoderDecoder:
 
 
 def load_model(run: Path) -> EncoderDecoder:
-    """Load the network of a finished run, in eval mode, on the CPU.
-
-    Raises:
-        RunError: no run, a run of another kind, or weights that do not fit the architecture.
-    """
+    """Load a finished run's network, in eval mode, on the CPU; errors as `load_weights`."""
     record = read_record(run)
     network = build_network(part_of(record, Seq2SeqRecipe), part_of(record, PairRecord))
     load_weights(run, network)

@@ -1,54 +1,49 @@
 """The training, validation and test sets of a run on pairs."""
 
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from weir.training.data import PAIR_SETS, PairData, SequenceSplit, load_pairs
-from weir.training.data.images import draw_rows, joint_checksum
+from weir.training.data import PAIR_SETS, PairData, load_pairs
 from weir.training.data.pairs import divide_pairs, load_pair_file
 from weir.training.errors import DataError
-from weir.training.reproducibility import Purpose, derive_seed
 from weir.training.seq2seq.recipes import Seq2SeqRecipe
-
-WITH_DEV = ("multi30k",)
-"""The sets that come with validation rows."""
+from weir.training.splits import Splits, draw_training_rows, read_splits
 
 
-@dataclass(frozen=True, slots=True)
-class PairSets:
-    """Rows for training, for choosing the best epoch, and for the test."""
-
-    train: PairData
-    validation: PairData
-    test: PairData
-    checksum: str
-
-
-def read_pairs(recipe: Seq2SeqRecipe) -> PairSets:
-    """Read all three sets; a set without a file of its own is held out of `data`.
-
-    With a validation file and no test file, the validation file is the test set too. The scores are
-    then those of rows that the epoch was chosen by.
+def read_pairs(recipe: Seq2SeqRecipe) -> Splits[PairData]:
+    """Read all three sets, see `read_splits`.
 
     Raises:
         DataError: a file is missing or broken, or a set has no rows.
     """
-    given = _train(recipe)
-    dev, test = _file(recipe.dev, recipe.dev_target), _file(recipe.test, recipe.test_target)
-    test = test or (dev if recipe.data not in PAIR_SETS else None) or _split(recipe, "test")
-    if dev is None and recipe.data in WITH_DEV:
-        dev = _split(recipe, "dev")
-    if dev is None:
-        seed = derive_seed(recipe.seed, Purpose.DIVISION)
-        division = divide_pairs(given, recipe.validation_share, seed)
-        given, dev = given.take(division.kept), given.take(division.held_out)
-    return PairSets(
-        train=_thinned(_shortened(given, recipe), recipe),
-        validation=_shortened(dev, recipe),
-        test=_shortened(test, recipe),
-        checksum=joint_checksum(given.checksum, dev.checksum, test.checksum),
+    files = {
+        "data": (recipe.data, recipe.target_data),
+        "dev": (recipe.dev, recipe.dev_target),
+        "test": (recipe.test, recipe.test_target),
+    }
+    pairs = read_splits(
+        recipe,
+        PAIR_SETS,
+        lambda split: load_pairs(
+            recipe.data,
+            split,
+            target_data=recipe.target_data,
+            stress=recipe.stress,
+            source_language=recipe.source_language,
+            target_language=recipe.target_language,
+        ),
+        lambda setting: _file(*files[setting]),
+        divide_pairs,
+    )
+    train = _shortened(pairs.train, recipe)
+    rows = draw_training_rows(len(train), recipe)
+    return replace(
+        pairs,
+        train=train if rows is None else train.take(rows),
+        validation=_shortened(pairs.validation, recipe),
+        test=_shortened(pairs.test, recipe),
     )
 
 
@@ -58,24 +53,6 @@ def read_whole(recipe: Seq2SeqRecipe) -> PairData:
     if own is None:
         raise DataError(f"{recipe.data}: expected a file, got none")
     return _shortened(own, recipe)
-
-
-def _train(recipe: Seq2SeqRecipe) -> PairData:
-    """The training rows: all of the user's file if another set has a file of its own."""
-    is_whole = recipe.data not in PAIR_SETS and (recipe.dev or recipe.test)
-    own = _file(recipe.data, recipe.target_data) if is_whole else None
-    return own or _split(recipe, "train")
-
-
-def _split(recipe: Seq2SeqRecipe, split: SequenceSplit) -> PairData:
-    return load_pairs(
-        recipe.data,
-        split,
-        target_data=recipe.target_data,
-        stress=recipe.stress,
-        source_language=recipe.source_language,
-        target_language=recipe.target_language,
-    )
 
 
 def _file(name: str | None, target: str | None) -> PairData | None:
@@ -96,9 +73,3 @@ def _shortened(data: PairData, recipe: Seq2SeqRecipe) -> PairData:
     if not len(data):
         raise DataError(f"{data.name}: expected sources of up to {most} characters, got none")
     return data
-
-
-def _thinned(data: PairData, recipe: Seq2SeqRecipe) -> PairData:
-    """The recipe's number of training rows."""
-    rows = draw_rows(len(data), recipe.most_rows, derive_seed(recipe.seed, Purpose.DIVISION, 1))
-    return data if rows is None else data.take(rows)

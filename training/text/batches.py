@@ -1,25 +1,153 @@
-"""Batches of rows of similar length, so that little is computed for padding."""
+"""Batches of texts and frames: packed splits, the padded batches taken from them, and the task.
+
+A word is stored as the index of its written form, because its id and its letters are the same
+wherever it occurs.
+"""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from weir.training.batching import PackedRows, group_by_length, shortest_first
+from weir.training.data.text import TextData
+from weir.training.data.vocabulary import PAD, UNKNOWN, Vocabulary
 from weir.training.loop import Batch, Task
-from weir.training.optimization import Loss
+from weir.training.optimization import NO_TARGET, UNSEEN, choose_loss
 from weir.training.reproducibility import Purpose, generator_for
-from weir.training.text.packed import Sequences
-from weir.training.text.recipes import SequenceRecipe
+from weir.training.text.recipes import SequenceRecipe, TokenSettings
 
-EVALUATION_ROWS = 256
-# Rows are sorted within pools of this many batches: enough to make padding rare, few enough that
-# batches differ between epochs.
-_POOL = 50
+
+@dataclass(frozen=True, slots=True)
+class Forms:
+    """Every written form of a word; the first form is padding.
+
+    ids: (forms,) int64, in the vocabulary of words.
+    letters: (forms, L) int64, in the vocabulary of letters, 0 beyond a word's end; None if the
+        network reads no letters.
+    """
+
+    ids: Tensor
+    letters: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sequences:
+    """One split of sequences with their targets.
+
+    rows: steps (steps,) int64, indices into `forms`; or (steps, features) uint8, frames.
+    targets: (rows,) int64; if `is_tagged`, (steps,).
+    forms: None if the steps are frames.
+    """
+
+    rows: PackedRows
+    targets: Tensor
+    is_tagged: bool
+    forms: Forms | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def lengths(self) -> Tensor:
+        """(rows,) int64, on the CPU."""
+        return self.rows.lengths
+
+    def to(self, device: torch.device) -> "Sequences":
+        """The same split on a device; lengths stay on the CPU."""
+        forms = self.forms
+        if forms is not None:
+            letters = forms.letters.to(device) if forms.letters is not None else None
+            forms = Forms(forms.ids.to(device), letters)
+        return replace(
+            self, rows=self.rows.to(device), targets=self.targets.to(device), forms=forms
+        )
+
+    def take(self, rows: Tensor, hidden: Tensor | None = None) -> Batch:
+        """Rows as one padded batch.
+
+        Args:
+            rows: (B,) indices, on the CPU.
+            hidden: (T,) or (B, T) bool, words that are replaced by UNKNOWN; None hides none.
+
+        Returns:
+            Inputs: tokens (B, T) and lengths (B,), and letters (B, T, L) if the network reads
+            them; or frames (B, T, features) and lengths. Targets (B,) or (B, T).
+        """
+        lengths, (at, is_real) = self.lengths[rows], self.rows.index(rows)
+        if self.is_tagged:
+            targets = torch.where(is_real, self.targets[at], NO_TARGET)  # (B, T)
+        else:
+            targets = self.targets[rows.to(self.targets.device)]  # (B,)
+        if self.forms is None:
+            frames = self.rows.steps[at] * is_real[:, :, None]  # (B, T, features)
+            return Batch((frames, lengths), targets)
+        forms = torch.where(is_real, self.rows.steps[at], 0)  # (B, T)
+        tokens = self.forms.ids[forms]  # (B, T)
+        if hidden is not None:
+            tokens = torch.where(hidden.to(tokens.device) & is_real, UNKNOWN, tokens)
+        if self.forms.letters is None:
+            return Batch((tokens, lengths), targets)
+        letters = self.forms.letters[forms]  # (B, T, most letters)
+        longest = max(int((letters != PAD).sum(dim=2).max()), 1)
+        return Batch((tokens, lengths, letters[:, :, :longest]), targets)
+
+
+def build_vocabularies(
+    rows: Iterable[Sequence[str]], settings: TokenSettings
+) -> dict[str, Vocabulary]:
+    """Build the vocabulary of each input from the training rows: words, and letters if read."""
+    rows = list(rows)
+    words = ([_entry(token, settings) for token in row] for row in rows)
+    built = {"tokens": Vocabulary.build(words, minimum_count=settings.minimum_count)}
+    if settings.spelling:
+        built["characters"] = Vocabulary.build(token for row in rows for token in row)
+    return built
+
+
+def pack(
+    data: TextData,
+    classes: Sequence[str],
+    vocabularies: Mapping[str, Vocabulary],
+    settings: TokenSettings,
+) -> Sequences:
+    """Pack a split of texts; a label that is not in `classes` becomes `UNSEEN`."""
+    forms: dict[str, int] = {}
+    steps = [forms.setdefault(token, len(forms) + 1) for row in data.rows for token in row]
+    ids = vocabularies["tokens"].encode([_entry(token, settings) for token in forms])
+    numbers = {label: number for number, label in enumerate(classes)}
+    labels = [numbers.get(label, UNSEEN) for row in data.labels for label in row]
+    return Sequences(
+        rows=PackedRows.of(torch.tensor(steps), torch.tensor([len(row) for row in data.rows])),
+        targets=torch.tensor(labels),
+        is_tagged=data.is_tagged,
+        forms=Forms(
+            torch.tensor([PAD, *ids]),
+            _letters(list(forms), vocabularies.get("characters"), settings),
+        ),
+    )
+
+
+def _letters(
+    forms: list[str], vocabulary: Vocabulary | None, settings: TokenSettings
+) -> Tensor | None:
+    """Letter ids (forms + 1, L), the first row padding; words that are too long are truncated."""
+    if vocabulary is None:
+        return None
+    ids = [[], *(vocabulary.encode(form[: settings.most_letters]) for form in forms)]
+    longest = max(map(len, ids))
+    return torch.tensor([[*each, *[PAD] * (longest - len(each))] for each in ids])
+
+
+def _entry(token: str, settings: TokenSettings) -> str:
+    """The spelling under which a word is looked up in the vocabulary."""
+    return token.lower() if settings.lower else token
 
 
 def make_task(
-    train: Sequences, validation: Sequences, recipe: SequenceRecipe, loss: Loss, *, mixed: bool
+    train: Sequences, validation: Sequences, recipe: SequenceRecipe, *, mixed: bool
 ) -> Task:
     """The recipe's training task on these sequences."""
     hidden_share = recipe.tokens.unknown_share if recipe.tokens else 0.0
@@ -39,26 +167,11 @@ def make_task(
         steps=math.ceil(len(train) / recipe.batch_size),
         training=training,
         validation=lambda: in_order(validation),
-        loss=loss,
+        loss=choose_loss(recipe),
         mixed=mixed,
         rows_are="sentences" if recipe.tokens else "sequences",
         targets_are="tokens" if recipe.task == "tagging" else None,
     )
-
-
-def group_by_length(lengths: Tensor, batch_size: int, generator: torch.Generator) -> list[Tensor]:
-    """All rows in batches of rows of similar length, in random order."""
-    order = torch.randperm(len(lengths), generator=generator)
-    batches: list[Tensor] = []
-    for pool in torch.split(order, batch_size * _POOL):
-        by_length = pool[torch.argsort(lengths[pool], stable=True)]
-        batches += torch.split(by_length, batch_size)
-    return [batches[place] for place in torch.randperm(len(batches), generator=generator).tolist()]
-
-
-def shortest_first(lengths: Tensor, batch_size: int = EVALUATION_ROWS) -> Iterator[Tensor]:
-    """All rows once, the shortest first, in batches of row indices (B,)."""
-    yield from torch.split(torch.argsort(lengths, stable=True), batch_size)
 
 
 def in_order(sequences: Sequences) -> Iterator[Batch]:

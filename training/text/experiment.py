@@ -7,15 +7,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from weir.training.batching import PackedRows
 from weir.training.data import ImageData
 from weir.training.data.vocabulary import Vocabulary
 from weir.training.errors import ModelError, RunError
-from weir.training.experiment import Description, Evaluation
 from weir.training.loop import Task
 from weir.training.models.sequences import CoreOptions, build_frame_network, build_text_network
-from weir.training.optimization import choose_loss
 from weir.training.run_directory import (
-    DataRecord,
+    Evaluation,
     RunRecord,
     SequenceRecord,
     load_weights,
@@ -24,11 +23,9 @@ from weir.training.run_directory import (
     require_same_data,
     write_atomically,
 )
-from weir.training.text.batches import in_order, make_task
-from weir.training.text.figures import CLASS_TABLE, draw_class_table
-from weir.training.text.packed import PackedRows, Sequences, build_vocabularies, pack
+from weir.training.text.batches import Sequences, build_vocabularies, in_order, make_task, pack
+from weir.training.text.evaluation import CLASS_TABLE, draw_class_table, predict, score, tabulate
 from weir.training.text.recipes import SequenceRecipe, TokenSettings
-from weir.training.text.scores import predict, score, tabulate
 from weir.training.text.splits import read_pictures, read_texts
 
 VOCABULARY = "vocabulary.{}.txt"
@@ -37,7 +34,7 @@ VOCABULARY = "vocabulary.{}.txt"
 
 @dataclass(frozen=True, slots=True)
 class SequenceExperiment:
-    """A recipe with its data in memory; implements `weir.training.experiment.Experiment`.
+    """A recipe with its data in memory; see `weir.training.train.Experiment`.
 
     vocabularies: by input; empty if the steps are frames.
     """
@@ -52,27 +49,13 @@ class SequenceExperiment:
     vocabularies: Mapping[str, Vocabulary]
 
     def build(self) -> nn.Module:
-        """A network with fresh weights."""
+        """Build the network."""
         return build_network(self.recipe, self.record, len(self.classes))
 
     def make_task(self, device: torch.device, *, mixed: bool) -> Task:
         """The training task on a device."""
         train, validation = self.train.to(device), self.validation.to(device)
-        return make_task(train, validation, self.recipe, choose_loss(self.recipe), mixed=mixed)
-
-    def describe(self) -> Description:
-        """The data set, the classes and the sizes of the inputs."""
-        return Description(
-            data=DataRecord(
-                name=self.recipe.data,
-                checksum=self.checksum,
-                train_rows=len(self.train),
-                validation_rows=len(self.validation),
-                test_rows=len(self.held_out),
-            ),
-            classes=self.classes,
-            sequence=self.record,
-        )
+        return make_task(train, validation, self.recipe, mixed=mixed)
 
     def write_files(self, out: Path) -> None:
         """Write the vocabularies."""
@@ -82,10 +65,9 @@ class SequenceExperiment:
     def test(self, network: nn.Module, device: torch.device, out: Path) -> Evaluation:
         """Score the test set, and draw the class table."""
         found = predict(network, in_order(self.held_out.to(device)))
-        tested = score(found, len(self.classes))
         title = f"{self.recipe.name} on {Path(self.recipe.data).name}"
         draw_class_table(tabulate(found, self.classes), title, out / CLASS_TABLE)
-        return tested
+        return score(found, len(self.classes))
 
 
 def prepare(recipe: SequenceRecipe) -> SequenceExperiment:
@@ -149,11 +131,7 @@ def pack_rows(data: ImageData) -> Sequences:
 
 
 def load_model(run: Path) -> nn.Module:
-    """Load the network of a finished run, in eval mode, on the CPU.
-
-    Raises:
-        RunError: no run, a run of another kind, or weights that do not fit the architecture.
-    """
+    """Load a finished run's network, in eval mode, on the CPU; errors as `load_weights`."""
     record = read_record(run)
     network = build_network(
         part_of(record, SequenceRecipe), part_of(record, SequenceRecord), len(record.classes)
@@ -201,11 +179,6 @@ def load_vocabularies(run: Path) -> dict[str, Vocabulary]:
 
 def build_network(recipe: SequenceRecipe, record: SequenceRecord, classes: int) -> nn.Module:
     """Build the recipe's network with fresh weights, drawn from torch's global generator.
-
-    Args:
-        recipe: settings of the network.
-        record: sizes that depend on the data.
-        classes: number of classes.
 
     Raises:
         ModelError: settings that do not fit each other.

@@ -21,7 +21,7 @@ from weir.training.errors import ModelError
 from weir.training.figures import save
 from weir.training.models.recurrent import Cell, Recurrent, RecurrentLayer
 from weir.training.models.sequences import FrameNetwork, WordNetwork
-from weir.training.optimization import choose_loss, make_optimizer
+from weir.training.optimization import make_optimizer
 from weir.training.recipes import change_recipe
 from weir.training.text.batches import make_task
 from weir.training.text.experiment import SequenceExperiment, build_network
@@ -121,15 +121,14 @@ def _build(problem: SequenceExperiment, cell: Cell) -> nn.Module:
 def _train(network: nn.Module, problem: SequenceExperiment) -> None:
     """Train for `STEPS` steps at the recipe's highest learning rate."""
     recipe = problem.recipe
-    loss = choose_loss(recipe)
-    task = make_task(problem.train, problem.validation, recipe, loss, mixed=False)
+    task = make_task(problem.train, problem.validation, recipe, mixed=False)
     optimizer = make_optimizer(network, recipe.optimizer)
     network.train()
     for step in range(STEPS):
         epoch, first = divmod(step, task.steps)
         (batch,) = islice(task.training(epoch, first), 1)
         optimizer.zero_grad()
-        loss(network(*batch.inputs), batch.targets).backward()  # type: ignore[no-untyped-call]
+        task.loss(network(*batch.inputs), batch.targets).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), recipe.optimizer.clip_norm)
         optimizer.step()
 

@@ -1,75 +1,54 @@
 """The training, validation and test sets of a run on sequences: texts, or rows of pictures."""
 
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from weir.training.data import TEXT_SETS, ImageData, TextData, load, load_text
-from weir.training.data.images import Rows, divide, draw_rows, joint_checksum
+from weir.training.data.images import divide
 from weir.training.data.text import divide_text
 from weir.training.data.text_files import load_file
 from weir.training.errors import DataError
 from weir.training.reproducibility import Purpose, derive_seed
+from weir.training.splits import Splits, draw_training_rows, read_splits
 from weir.training.text.recipes import SequenceRecipe
 
-WITH_DEV = ("ewt",)
-"""The sets that come with validation rows."""
 
-
-@dataclass(frozen=True, slots=True)
-class TextSets:
-    """Rows for training, for choosing the best epoch, and for the test."""
-
-    train: TextData
-    validation: TextData
-    test: TextData
-    checksum: str
-
-
-@dataclass(frozen=True, slots=True)
-class PictureSets:
-    """Pictures for training, for choosing the best epoch, and for the test."""
-
-    train: ImageData
-    validation: ImageData
-    test: ImageData
-
-
-def read_texts(recipe: SequenceRecipe) -> TextSets:
-    """Read all three sets; a set without a file of its own is held out of `data`.
-
-    With a validation file and no test file, the validation file is the test set too. The accuracy
-    is then that of rows that the epoch was chosen by.
+def read_texts(recipe: SequenceRecipe) -> Splits[TextData]:
+    """Read all three sets, see `read_splits`.
 
     Raises:
         DataError: a file is missing or broken, too few rows, or labels that do not fit the task.
     """
-    given, dev, test = _train(recipe), _file(recipe, recipe.dev), _file(recipe, recipe.test)
-    test = test or (dev if recipe.data not in TEXT_SETS else None) or _split(recipe, "test")
-    if dev is None and recipe.data in WITH_DEV:
-        dev = _split(recipe, "dev")
-    if dev is None:
-        seed = derive_seed(recipe.seed, Purpose.DIVISION)
-        division = divide_text(given, recipe.validation_share, seed)
-        given, dev = given.take(division.kept), given.take(division.held_out)
-    for data, use in ((given, "train"), (dev, "validate"), (test, "test")):
+
+    def read(setting: str) -> TextData | None:
+        name = getattr(recipe, setting)
+        if name is None:
+            return None
+        if not Path(name).is_file():
+            raise DataError(f"{name}: expected a file, got none")
+        return load_file(Path(name), column=recipe.column)
+
+    texts = read_splits(
+        recipe,
+        TEXT_SETS,
+        lambda split: load_text(recipe.data, split, column=recipe.column),
+        read,
+        divide_text,
+    )
+    for data, use in ((texts.train, "train"), (texts.validation, "validate"), (texts.test, "test")):
         _require_kind(data, recipe)
         if not data.rows:
             raise DataError(
                 f"{recipe.data}: too few rows to hold some out, none is left to {use} on"
             )
-    kept = _thinned(len(given.rows), recipe)
-    train = given if kept is None else given.take(kept)
-    for data in (dev, test):
+    kept = draw_training_rows(len(texts.train.rows), recipe)
+    train = texts.train if kept is None else texts.train.take(kept)
+    for data in (texts.validation, texts.test):
         _require_known(data, train)
-    return TextSets(
-        train=train,
-        validation=dev,
-        test=test,
-        checksum=joint_checksum(given.checksum, dev.checksum, test.checksum),
-    )
+    return replace(texts, train=train)
 
 
-def read_pictures(recipe: SequenceRecipe) -> PictureSets:
+def read_pictures(recipe: SequenceRecipe) -> Splits[ImageData]:
     """Read grey pictures of 28 x 28; the validation rows come from the training split.
 
     Raises:
@@ -79,31 +58,9 @@ def read_pictures(recipe: SequenceRecipe) -> PictureSets:
     division = divide(
         given.labels, recipe.validation_share, derive_seed(recipe.seed, Purpose.DIVISION)
     )
-    kept = _thinned(len(division.kept), recipe)
+    kept = draw_training_rows(len(division.kept), recipe)
     rows = division.kept if kept is None else division.kept[kept]
-    return PictureSets(given.take(rows), given.take(division.held_out), test)
-
-
-def _train(recipe: SequenceRecipe) -> TextData:
-    """The training rows: all of the user's file if another set has a file of its own."""
-    is_whole = recipe.data not in TEXT_SETS and (recipe.dev or recipe.test)
-    own = _file(recipe, recipe.data) if is_whole else None
-    return own or _split(recipe, "train")
-
-
-def _split(recipe: SequenceRecipe, split: str) -> TextData:
-    match split:
-        case "train" | "dev" | "test":
-            return load_text(recipe.data, split, column=recipe.column)
-    raise ValueError(split)
-
-
-def _file(recipe: SequenceRecipe, name: str | None) -> TextData | None:
-    if name is None:
-        return None
-    if not Path(name).is_file():
-        raise DataError(f"{name}: expected a file, got none")
-    return load_file(Path(name), column=recipe.column)
+    return Splits(given.take(rows), given.take(division.held_out), test, given.checksum)
 
 
 def _require_kind(data: TextData, recipe: SequenceRecipe) -> None:
@@ -121,8 +78,3 @@ def _require_known(data: TextData, train: TextData) -> None:
             f"{data.name}: expected labels of the training rows, as {train.classes[0]!r}, "
             f"got others only, as {data.classes[0]!r}"
         )
-
-
-def _thinned(count: int, recipe: SequenceRecipe) -> Rows | None:
-    """The training rows to keep if the recipe limits their number, else None."""
-    return draw_rows(count, recipe.most_rows, derive_seed(recipe.seed, Purpose.DIVISION, 1))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from weir.bundle.reader import Bundle
     from weir.client.results import ModelMetadata
     from weir.training.data import ImageData, TextData
-    from weir.training.text.packed import Sequences
+    from weir.training.text.batches import Sequences
     from weir.training.text.recipes import TokenSettings
 
 
@@ -56,8 +56,8 @@ def of_sequences(data: str, bundle: "Bundle", column: str | None, rows: int) -> 
 def _select_sequences(data: str, bundle: "Bundle", column: str | None) -> "Selection[Sequences]":
     from weir.training.data import load
     from weir.training.data.vocabulary import Vocabulary
+    from weir.training.text.batches import pack
     from weir.training.text.experiment import pack_rows
-    from weir.training.text.packed import pack
 
     contract = bundle.contract
     if not contract.vocabularies:

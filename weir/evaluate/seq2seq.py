@@ -14,17 +14,17 @@ from weir.bundle.contract import Tolerance
 from weir.bundle.decoding import Detokenisation
 from weir.client.errors import UsageError, WeirError
 from weir.evaluate.test_set import LabelledRequest, Selection, select_rows
+from weir.training.batching import PackedRows
 from weir.training.data import PAIR_SETS, PairData
 from weir.training.data.tokenizer import Side, Tokenizer, join_subwords
 from weir.training.data.vocabulary import PAD, Vocabulary
 from weir.training.errors import DataError
 from weir.training.recipe import Setting
 from weir.training.recipes import make_recipe, quicken, require_applicable
+from weir.training.seq2seq.batches import encode
 from weir.training.seq2seq.evaluation import bleu, token_error_rate, word_error_rate
-from weir.training.seq2seq.packed import encode
 from weir.training.seq2seq.recipes import RECIPES, Seq2SeqRecipe
 from weir.training.seq2seq.splits import read_pairs, read_whole
-from weir.training.text.packed import PackedRows
 
 if TYPE_CHECKING:
     from weir.bundle.contract import Contract

@@ -8,12 +8,13 @@ import torch
 from safetensors.torch import load_file
 
 from tests.helpers.sequence_files import write_labelled, write_tagged
+from tests.helpers.training import train
 from weir.training.checkpoint import CHECKPOINT, read_checkpoint
 from weir.training.errors import InterruptedRunError, RunError
 from weir.training.images.experiment import load_model
 from weir.training.recipes import AnyRecipe, change_recipe, make_recipe
 from weir.training.run_directory import WEIGHTS, RunRecord
-from weir.training.train import Monitor, train
+from weir.training.train import Monitor
 
 CPU = torch.device("cpu")
 

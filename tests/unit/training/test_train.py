@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from tests.helpers.sequence_files import write_labelled
+from tests.helpers.training import train
 from tests.unit.training.conftest import recipe_of_shapes, write_shapes
 from weir.training.data import load
 from weir.training.errors import DataError, RecipeError, RunError
@@ -31,7 +32,7 @@ from weir.training.run_directory import (
 )
 from weir.training.text import gradients
 from weir.training.text.gradients import GRADIENTS
-from weir.training.train import Monitor, TrainingOptions, run_training, train
+from weir.training.train import Monitor, TrainingOptions, run_training
 
 CPU = torch.device("cpu")
 

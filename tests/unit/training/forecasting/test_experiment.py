@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from tests.helpers.training import train
 from weir.training.__main__ import main
 from weir.training.data.series import load_series
 from weir.training.errors import DataError, RecipeError, RunError
@@ -21,7 +22,7 @@ from weir.training.models.series import FedBack, Forecaster
 from weir.training.recipe import Setting
 from weir.training.recipes import make_recipe, quicken
 from weir.training.run_directory import RunRecord, read_record
-from weir.training.train import Monitor, train
+from weir.training.train import Monitor
 
 CPU = torch.device("cpu")
 

@@ -2,13 +2,10 @@
 
 import torch
 
+from weir.training.batching import PackedRows, shortest_first
 from weir.training.loop import Batch
-from weir.training.optimization import cross_entropy
-from weir.training.seq2seq.batches import in_order, make_task
-from weir.training.seq2seq.packed import PackedPairs
+from weir.training.seq2seq.batches import PackedPairs, in_order, make_task
 from weir.training.seq2seq.recipes import ForcingSettings, Seq2SeqRecipe
-from weir.training.text.batches import shortest_first
-from weir.training.text.packed import PackedRows
 
 
 def some_pairs(count: int = 50) -> PackedPairs:
@@ -19,10 +16,6 @@ def some_pairs(count: int = 50) -> PackedPairs:
     return PackedPairs(PackedRows.of_ids(sources), PackedRows.of_ids([[5] * n for n in lengths[1]]))
 
 
-def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return cross_entropy(logits, targets, smoothing=0.1)
-
-
 def same(left: Batch, right: Batch) -> bool:
     pairs = zip((*left.inputs, left.targets), (*right.inputs, right.targets), strict=True)
     return all(torch.equal(one, other) for one, other in pairs)
@@ -30,7 +23,7 @@ def same(left: Batch, right: Batch) -> bool:
 
 def test_an_epoch_has_each_pair_once_and_is_always_the_same(recipe: Seq2SeqRecipe) -> None:
     pairs = some_pairs()
-    task = make_task(pairs, pairs, recipe, loss, mixed=False)
+    task = make_task(pairs, pairs, recipe, mixed=False)
 
     first, again = list(task.training(0, 0)), list(task.training(0, 0))
     later = list(task.training(0, 5))
@@ -43,7 +36,7 @@ def test_an_epoch_has_each_pair_once_and_is_always_the_same(recipe: Seq2SeqRecip
 
 def test_pairs_of_like_length_share_a_batch(recipe: Seq2SeqRecipe) -> None:
     pairs = some_pairs()
-    task = make_task(pairs, pairs, recipe, loss, mixed=False)
+    task = make_task(pairs, pairs, recipe, mixed=False)
 
     lengths = [batch.inputs[1] for batch in task.training(0, 0)]
 
@@ -54,7 +47,7 @@ def test_forcing_changes_from_start_to_end(recipe: Seq2SeqRecipe) -> None:
     changed = recipe.model_copy(
         update={"forcing": ForcingSettings(start=1.0, end=0.0), "batch_size": 25, "epochs": 100}
     )
-    task = make_task(some_pairs(), some_pairs(), changed, loss, mixed=False)
+    task = make_task(some_pairs(), some_pairs(), changed, mixed=False)
 
     first, middle, last = (next(task.training(epoch, 1)) for epoch in (0, 50, 99))
 
@@ -66,7 +59,7 @@ def test_forcing_changes_from_start_to_end(recipe: Seq2SeqRecipe) -> None:
 
 
 def test_full_forcing_has_no_further_input(recipe: Seq2SeqRecipe) -> None:
-    task = make_task(some_pairs(), some_pairs(), recipe, loss, mixed=False)
+    task = make_task(some_pairs(), some_pairs(), recipe, mixed=False)
 
     assert all(len(batch.inputs) == 3 for batch in task.training(1, 0))
 

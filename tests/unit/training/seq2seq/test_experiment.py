@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.helpers.training import train
 from weir.training.checkpoint import read_checkpoint
 from weir.training.data.pairs import PairData
 from weir.training.errors import DataError, InterruptedRunError, RunError
@@ -29,7 +30,7 @@ from weir.training.seq2seq.experiment import (
 )
 from weir.training.seq2seq.recipes import QUICK, RECIPES, Seq2SeqRecipe
 from weir.training.text.experiment import load_model as load_sequence_model
-from weir.training.train import Monitor, train
+from weir.training.train import Monitor
 
 CPU = torch.device("cpu")
 SIDES = {VOCABULARY.format("source"), VOCABULARY.format("target")}

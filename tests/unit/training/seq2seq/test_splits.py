@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from weir.training.data import PairData
 from weir.training.errors import DataError
 from weir.training.seq2seq.recipes import Seq2SeqRecipe
-from weir.training.seq2seq.splits import PairSets, read_pairs
+from weir.training.seq2seq.splits import read_pairs
+from weir.training.splits import Splits
 
 
-def sources(sets: PairSets) -> list[set[str]]:
+def sources(sets: Splits[PairData]) -> list[set[str]]:
     return [set(data.sources) for data in (sets.train, sets.validation, sets.test)]
 
 

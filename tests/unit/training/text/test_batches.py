@@ -6,12 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from weir.training.batching import EVALUATION_ROWS, PackedRows, group_by_length
 from weir.training.data.vocabulary import UNKNOWN
 from weir.training.loop import Batch
-from weir.training.optimization import choose_loss
-from weir.training.text.batches import EVALUATION_ROWS, group_by_length, in_order, make_task
+from weir.training.text.batches import Sequences, in_order, make_task
 from weir.training.text.experiment import prepare
-from weir.training.text.packed import PackedRows, Sequences
 from weir.training.text.recipes import SequenceRecipe
 
 LENGTHS = torch.randint(1, 60, (1013,), generator=torch.Generator().manual_seed(0))
@@ -79,7 +78,7 @@ def equal(one: Batch, other: Batch) -> bool:
 
 def test_a_resumed_epoch_continues_with_the_same_batches(tagging: SequenceRecipe) -> None:
     problem = prepare(tagging)
-    task = make_task(problem.train, problem.validation, tagging, choose_loss(tagging), mixed=False)
+    task = make_task(problem.train, problem.validation, tagging, mixed=False)
 
     whole = list(task.training(1, 0))
     rest = list(task.training(1, 4))
@@ -99,7 +98,7 @@ def test_the_share_of_hidden_words_is_the_recipes(tagging: SequenceRecipe) -> No
         update={"tokens": tokens.model_copy(update={"unknown_share": share})}
     )
     problem = prepare(hiding)
-    task = make_task(problem.train, problem.validation, hiding, choose_loss(hiding), mixed=False)
+    task = make_task(problem.train, problem.validation, hiding, mixed=False)
 
     hidden = total = 0
     for epoch in range(10):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.helpers.sequence_files import write_conllu
+from tests.helpers.training import train
 from weir.training.errors import DataError, ModelError, RunError
 from weir.training.figures import CONFUSION_MATRIX, LEARNING_CURVE
 from weir.training.images.experiment import load_model as load_pictures_model
@@ -15,6 +16,7 @@ from weir.training.recipe import Setting
 from weir.training.recipes import make_recipe
 from weir.training.run_directory import RECORD, WEIGHTS, RunRecord, SequenceRecord, read_record
 from weir.training.text.batches import in_order
+from weir.training.text.evaluation import CLASS_TABLE, predict
 from weir.training.text.experiment import (
     VOCABULARY,
     build_network,
@@ -23,10 +25,8 @@ from weir.training.text.experiment import (
     load_vocabularies,
     prepare,
 )
-from weir.training.text.figures import CLASS_TABLE
 from weir.training.text.recipes import SequenceRecipe
-from weir.training.text.scores import predict
-from weir.training.train import Monitor, train
+from weir.training.train import Monitor
 
 CPU = torch.device("cpu")
 FIGURES = {LEARNING_CURVE, CONFUSION_MATRIX, CLASS_TABLE}

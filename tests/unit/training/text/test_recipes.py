@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.helpers.training import train
 from tests.unit.training.text.conftest import quick
 from weir.training.data import TextData, load_text
 from weir.training.data.text_files import load_file
@@ -14,7 +15,7 @@ from weir.training.errors import RecipeError
 from weir.training.recipe import Setting
 from weir.training.recipes import make_recipe
 from weir.training.run_directory import RunRecord
-from weir.training.train import Monitor, train
+from weir.training.train import Monitor
 
 CPU = torch.device("cpu")
 

@@ -6,13 +6,14 @@ import pytest
 
 from tests.helpers.sequence_files import write_conllu, write_labelled, write_tagged
 from tests.unit.training.text.conftest import quick
-from weir.training.data import load
+from weir.training.data import TextData, load
 from weir.training.errors import DataError
+from weir.training.splits import Splits
 from weir.training.text.recipes import SequenceRecipe
-from weir.training.text.splits import TextSets, read_pictures, read_texts
+from weir.training.text.splits import read_pictures, read_texts
 
 
-def rows_of(texts: TextSets) -> list[tuple[str, ...]]:
+def rows_of(texts: Splits[TextData]) -> list[tuple[str, ...]]:
     return [row for part in (texts.train, texts.validation, texts.test) for row in part.rows]
 
 

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
+from weir.training.batching import PackedRows
 from weir.training.data.pairs import PairData
 from weir.training.data.tokenizer import Sides, learn_side
 from weir.training.data.vocabulary import BEGIN, END, PAD, UNKNOWN
 from weir.training.errors import DataError
 from weir.training.optimization import NO_TARGET
-from weir.training.seq2seq.packed import PackedPairs, drop_long, pack
+from weir.training.seq2seq.batches import PackedPairs, drop_long, pack
 from weir.training.seq2seq.recipes import Seq2SeqRecipe
-from weir.training.text.packed import PackedRows
 
 DATA = PairData("x", ("ab", "c", "abc"), (("A B",), ("K", "S K S"), ("A",)), "0")
 

@@ -3,8 +3,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from weir.training.text.figures import MOST_CLASSES, draw_class_table
-from weir.training.text.scores import ClassScore
+from weir.training.text.evaluation import MOST_CLASSES, ClassScore, draw_class_table
 
 
 def lines(labels: list[str]) -> list[ClassScore]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from weir.training.loop import Batch
 from weir.training.optimization import NO_TARGET, UNSEEN
-from weir.training.text.scores import Predictions, predict, score, tabulate
+from weir.training.text.evaluation import Predictions, predict, score, tabulate
 
 
 class Echo(nn.Module):

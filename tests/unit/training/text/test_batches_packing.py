@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from weir.training.batching import PackedRows
 from weir.training.data.text import TextData
 from weir.training.data.vocabulary import PAD, UNKNOWN
 from weir.training.optimization import NO_TARGET, UNSEEN
-from weir.training.text.packed import PackedRows, Sequences, build_vocabularies, pack
+from weir.training.text.batches import Sequences, build_vocabularies, pack
 from weir.training.text.recipes import TokenSettings
 
 ROWS = (("The", "cat", "sat"), ("a",), ("The", "caterpillar"), ("a", "a", "the", "cat"))
