@@ -48,7 +48,6 @@ def main(args: list[str] | None = None, prog: str = "python -m weir.training") -
 
     Args:
         args: arguments without the program's name; None takes the process's.
-        prog: the program's name in the help.
 
     Returns:
         The exit code: 0 done, 2 a user error, 130 interrupted.
@@ -178,7 +177,6 @@ def changes_of(recipe: str, settings: Mapping[str, Word | None]) -> dict[str, Se
     can name them.
 
     Args:
-        recipe: its name.
         settings: by name; None for options that are not given.
 
     Raises:

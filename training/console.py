@@ -104,12 +104,7 @@ class ConsoleMonitor:
 
 
 class Speed:
-    """Throughput in rows and targets per second, since this session's first step of the epoch.
-
-    Args:
-        task: names rows and targets.
-        clock: monotonic seconds.
-    """
+    """Throughput in rows and targets per second, since this session's first step of the epoch."""
 
     def __init__(self, task: Task, clock: Callable[[], float] = time.monotonic) -> None:
         self._task = task

@@ -90,17 +90,21 @@ def draw_confusion_matrix(record: RunRecord, counts: NDArray[np.int64], path: Pa
     bar.set_label("share of the true class")
     if size <= LABELLED_CLASSES:
         _label_cells(axes, counts, shares)
-        is_long = max(map(len, record.classes)) > 2
-        axes.set_xticks(range(size), record.classes, parse_math=False)
-        if is_long:
-            axes.tick_params(axis="x", labelrotation=45)
-            for label in axes.get_xticklabels():
-                label.set(ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(size), record.classes, parse_math=False)
+        label_axes(axes, record.classes, record.classes)
     axes.set_xlabel("answer")
     axes.set_ylabel("true class")
     axes.set_title(_title(record), parse_math=False)
     save(figure, path)
+
+
+def label_axes(axes: Axes, across: list[str], down: list[str], size: float = 10.0) -> None:
+    """Label the columns and rows of a matrix; long labels of columns are slanted."""
+    axes.set_xticks(range(len(across)), across, parse_math=False, size=size)
+    if max(map(len, across)) > 2:
+        axes.tick_params(axis="x", labelrotation=45)
+        for label in axes.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(down)), down, parse_math=False, size=size)
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -94,9 +94,6 @@ def learning_rate(step: int, *, steps: int, peak: float, warmup_share: float) ->
     The rate is above 0 at the first step, `peak` at the end of warm-up and near 0 at the last step.
 
     Args:
-        step: from 0.
-        steps: of the whole run.
-        peak: the highest rate.
         warmup_share: share of all steps that warm-up takes.
     """
     warmup = max(int(steps * warmup_share), 1)
@@ -116,10 +113,8 @@ def update_average(average: nn.Module, network: nn.Module, *, decay: float, step
 
     Args:
         average: a network of the same architecture; changed in place.
-        network: as it is after the step.
         decay: share of itself that the average keeps. Early steps keep less, so that the first
             weights are forgotten.
-        step: number of earlier steps.
     """
     kept = min(decay, (1.0 + step) / (10.0 + step))
     averaged, current = average.state_dict(), network.state_dict()

@@ -60,7 +60,6 @@ def make_recipe(name: str, data: str | None = None, **changes: Setting) -> AnyRe
     """Return the named recipe with its defaults for a data set.
 
     Args:
-        name: a key of `RECIPES`.
         data: a data set's name or the path of the user's own data; None takes the recipe's first.
         **changes: settings to replace; a mapping replaces only its own keys.
 

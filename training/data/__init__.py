@@ -61,11 +61,9 @@ def load(
 
     Args:
         name: one of `DATA_SETS`, or the path of a folder or tar file of images (see
-            `weir.training.data.image_folder`).
-        split: `train` or `test`; the caller takes a validation set from `train`.
-        height: in pixels; the user's pictures are resized to it, a named set must have it.
-        width: see `height`.
-        channels: 1 grey or 3 colours; see `height`.
+            `weir.training.data.image_folder`). The caller takes a validation set from `train`.
+        height, width, channels: the user's pictures are converted to them, a named set must have
+            them.
         short_side: of the user's pictures, before the centre crop; None stretches them.
 
     Raises:
@@ -142,10 +140,7 @@ def load_pairs(
             a file's sources is held out as the test set, always the same ones.
         split: `train` or `test`; also `dev` for `multi30k`. For other sets the caller takes a
             validation set from `train`, see `divide_pairs`.
-        target_data: the path of a file of targets, if `name` is a file of sources only.
         stress: whether the phonemes of `cmudict-pronounce` keep their stress.
-        source_language: of `multi30k`.
-        target_language: of `multi30k`.
 
     Raises:
         DataError: unknown name, unknown split, or broken files.

@@ -79,7 +79,6 @@ def load_pronunciations(split: SequenceSplit, *, stress: bool = False) -> PairDa
     """Load one split of `cmudict-pronounce`, in the order of the file; one row per word.
 
     Args:
-        split: `train` or `test`.
         stress: whether vowels keep the digit of their stress, which makes the task harder.
 
     Raises:
@@ -110,9 +109,6 @@ def load_g014b2b(split: SequenceSplit, folders: DataFolders) -> PairData:
 
 def find_dictionary(data: str = STRESS) -> Path:
     """Find the dictionary file in the installed package.
-
-    Args:
-        data: name of the data set, for errors.
 
     Raises:
         DataError: the package is not installed, or lacks the file.

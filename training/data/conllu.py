@@ -49,11 +49,6 @@ EWT_FILES: dict[SequenceSplit, RemoteFile] = {
 def load_treebank(split: SequenceSplit, folders: DataFolders, *, column: str = "upos") -> TextData:
     """Find, verify and read one split of the English Web Treebank, from plain or gzipped files.
 
-    Args:
-        split: one of the official three.
-        folders: searched for the files.
-        column: of the tag, see `read_conllu`.
-
     Raises:
         DataError: unknown column, or a file is not the canonical one.
         DownloadError: a file is not present and could not be downloaded.
@@ -67,7 +62,6 @@ def read_conllu(path: Path, *, column: str = "upos") -> list[TextRow]:
     """Read the sentences of a file: words and, for each word, the tag in one column.
 
     Args:
-        path: gzipped if its name ends with `.gz`.
         column: `upos`, `xpos`, `deprel`, or `feats:NAME` for one feature, such as `feats:Number`. A
             word without that feature has the tag `_`.
 

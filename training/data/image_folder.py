@@ -148,9 +148,6 @@ def read_picture(
     """Read one picture as the network's input: uint8 (height, width, channels).
 
     Args:
-        source: a file of any format that Pillow reads.
-        size: width and height.
-        channels: 1 grey or 3 colours.
         short_side: the length in pixels that the short side is resized to before the size is
             cropped from the centre. None stretches the picture to the size.
     """

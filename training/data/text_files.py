@@ -25,10 +25,8 @@ def load_file(path: Path, *, lower: bool = False, column: str = "upos") -> TextD
     """Read all rows of a file.
 
     Args:
-        path: in one of the formats above.
         lower: whether a text to classify is made lower case; tokens that come split stay as they
             are.
-        column: of CoNLL-U, see `read_conllu`.
 
     Raises:
         DataError: the file is broken; the message names file and line.

@@ -152,11 +152,8 @@ def learn_side(
 
     Args:
         texts: of the training rows only.
-        rule: how they are split.
-        lower: whether texts are made lower case.
         minimum_count: rarer tokens get no entry; subwords ignore it.
         maximum: entries, the special ones included; required by subwords.
-        kind: of subwords.
 
     Raises:
         DataError: subwords cannot be learned from these texts.
@@ -180,7 +177,6 @@ def train_subwords(texts: Iterable[str], size: int, kind: SubwordKind) -> bytes:
     Args:
         texts: normalised texts of the training set. Texts of more than 4,192 bytes are skipped.
         size: most entries, the special ones included; small sets give fewer.
-        kind: of the model.
 
     Raises:
         DataError: no text, or more different characters than entries.

@@ -38,10 +38,7 @@ def load_trec(
     """Find, verify and read one split.
 
     Args:
-        split: `train` or `test`; there is no `dev`.
-        folders: searched for the files.
         is_fine: 50 classes, such as `NUM:dist`, instead of the 6 before the colon.
-        lower: whether the questions are made lower case.
 
     Raises:
         DataError: unknown split, or a file is not the canonical one.

@@ -39,8 +39,6 @@ class Vocabulary:
         """Build the vocabulary of a training set: most frequent tokens first, ties sorted.
 
         Args:
-            sequences: rows of tokens.
-            minimum_count: rarer tokens get no entry.
             maximum: number of entries, the special ones included; None keeps all.
 
         Raises:

@@ -36,7 +36,6 @@ def score(forecasts: Mapping[str, Numbers], truth: Numbers, scale: float) -> dic
 
     Args:
         forecasts: (B, horizon) each, by the model's name; the network's name is empty.
-        truth: (B, horizon).
         scale: of MASE, from `naive_error`.
     """
     metrics = {}

@@ -84,6 +84,5 @@ def cut(values: NDArray[np.float64], first: int, end: int, *, steps: int, window
     histories = values[origins[:, None] + np.arange(-window, 0)]  # (B, T, F)
     targets = values[origins[:, None] + np.arange(steps), 0]  # (B, steps)
     return Windows(
-        torch.from_numpy(histories.astype(np.float32)),
-        torch.from_numpy(targets.astype(np.float32)),
+        torch.from_numpy(histories.astype(np.float32)), torch.from_numpy(targets.astype(np.float32))
     )

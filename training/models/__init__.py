@@ -37,11 +37,6 @@ def build(
     """Build a network with fresh weights, drawn from torch's global generator.
 
     Args:
-        architecture: a key of `MODELS`.
-        classes: number of classes.
-        height: of the pictures, in pixels.
-        width: of the pictures, in pixels.
-        channels: 1 grey or 3 colours.
         auxiliary: with auxiliary classifiers if the network has them. In training mode it then
             returns `weir.training.models.layers.WithAuxiliary`.
 

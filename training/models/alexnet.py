@@ -11,12 +11,12 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional
 
-from weir.training.errors import ModelError
+from weir.training.models.layers import is_small
 from weir.training.models.lenet import require_size
 
 SMALL_SIDES = range(24, 65)
 """Sides of pictures for which the single tower is built in its small form, in pixels."""
-LARGE = (224, 224)
+LARGE = 224
 
 
 class AlexNet(nn.Module):
@@ -33,13 +33,12 @@ class AlexNet(nn.Module):
         self, *, classes: int = 1000, height: int = 224, width: int = 224, channels: int = 3
     ) -> None:
         super().__init__()
-        if height in SMALL_SIDES and width in SMALL_SIDES:
+        if is_small("alexnet", (height, width), SMALL_SIDES, LARGE):
             self.features = _small_features(channels)
             self.avgpool: nn.Module = nn.Identity()
             units = 128 * math.ceil(height / 8) * math.ceil(width / 8)
             hidden, dropout = 512, 0.2
         else:
-            _require_large(height, width)
             self.features = _features(channels)
             self.avgpool = nn.AdaptiveAvgPool2d((6, 6))
             units, hidden, dropout = 256 * 6 * 6, 4096, 0.5
@@ -115,7 +114,7 @@ class AlexNetOf2012(nn.Module):
         self, *, classes: int = 1000, height: int = 224, width: int = 224, channels: int = 3
     ) -> None:
         super().__init__()
-        require_size("alexnet-2012", (height, width), {LARGE})
+        require_size("alexnet-2012", (height, width), {(LARGE, LARGE)})
         self.conv1 = nn.Conv2d(channels, 96, kernel_size=11, stride=4, padding=2)
         self.conv2 = nn.Conv2d(96, 256, kernel_size=5, padding=2, groups=2)
         self.conv3 = nn.Conv2d(256, 384, kernel_size=3, padding=1)
@@ -152,11 +151,3 @@ class AlexNetOf2012(nn.Module):
             nn.init.normal_(layer.weight, std=0.01)
             if layer.bias is not None:
                 nn.init.constant_(layer.bias, float(layer in ones))
-
-
-def _require_large(height: int, width: int) -> None:
-    if (height, width) != LARGE:
-        raise ModelError(
-            f"alexnet: expected pictures of 224 x 224, or of {SMALL_SIDES[0]} to "
-            f"{SMALL_SIDES[-1]} pixels a side, got {height} x {width}"
-        )

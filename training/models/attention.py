@@ -25,7 +25,6 @@ class AdditiveAttention(nn.Module):
     Args:
         query_size: Q, of the decoder's state.
         state_size: W, of the encoder's states.
-        size: A, of both projections.
     """
 
     def __init__(self, query_size: int, state_size: int, size: int) -> None:

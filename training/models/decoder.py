@@ -64,12 +64,10 @@ class Decoder(nn.Module):
     Deviations: torch's GRU (see `docs/recurrent.md`); tanh in place of maxout.
 
     Args:
-        cell: of all layers.
         words: V, the target's vocabulary, padding (0) included.
         word_size: E.
         context_size: W, of the encoder's states.
         hidden: H.
-        layers: number of layers.
         attention_size: A; None: no attention, the context is the same at every step.
         readout_size: of the layer before the output.
         dropout: on embeddings, between layers and before the output.
@@ -181,14 +179,11 @@ class Decoder(nn.Module):
 class CellStack(nn.Module):
     """Layers of GRU or LSTM cells, one step at a time; equations in `docs/recurrent.md`.
 
-    Initialisation: as in `weir.training.models.recurrent.Recurrent`.
+    Initialisation: as in `weir.training.models.recurrent.Recurrent`. H is `hidden`.
 
     Args:
-        cell: of all layers.
         token_size: E, of a token's embedding.
         context_size: W; the first layer reads embedding and context.
-        hidden: H.
-        layers: number of layers.
         dropout: between layers.
     """
 

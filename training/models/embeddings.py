@@ -23,9 +23,7 @@ class WordInputs(nn.Module):
 
     Args:
         words: number of words, padding (0) included.
-        word_size: of a word's embedding.
         characters: number of letters, padding (0) included; 0: no letters are read.
-        character_size: of a letter's embedding.
         spelling_width: of the vector of a word's letters.
         dropout: share of the result set to 0 in training.
     """
@@ -68,9 +66,7 @@ class FrameInputs(nn.Module):
     Takes frames (B, T, features) of uint8. Returns (frames / 255 - mean) / std as float32.
 
     Args:
-        features: of a frame.
-        mean: of the training data, divided by 255.
-        std: of the training data, divided by 255.
+        mean, std: of the training data, divided by 255.
     """
 
     def __init__(self, features: int, mean: float, std: float) -> None:
@@ -94,8 +90,6 @@ class Spelling(nn.Module):
 
     Args:
         characters: number of letters, padding (0) included.
-        character_size: of a letter's embedding.
-        width: of a word's vector.
     """
 
     def __init__(self, characters: int, character_size: int, width: int) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from weir.training.errors import ModelError
+from weir.training.models import layers
 from weir.training.models.layers import (
     Convolution,
     WithAuxiliary,
@@ -55,10 +55,7 @@ class InceptionV1(nn.Module):
     with auxiliary classifiers, `WithAuxiliary`.
 
     Args:
-        classes: number of classes.
-        height: 224, or 24 to 64 for the small form.
-        width: see `height`.
-        channels: 1 grey or 3 colours.
+        height, width: 224, or 24 to 64 for the small form.
         auxiliary: with the two auxiliary classifiers of section 5.
         batch_norm: in place of biases and of the stem's response normalisation. None: small form
             only.
@@ -77,7 +74,8 @@ class InceptionV1(nn.Module):
         self,
         *,
         classes: int = 1000,
-        height: int = 224,
+        height,
+        width: int = 224,
         width: int = 224,
         channels: int = 3,
         auxiliary: bool = False,
@@ -86,7 +84,7 @@ class InceptionV1(nn.Module):
         transform_input: bool = False,
     ) -> None:
         super().__init__()
-        is_small = _is_small(height, width)
+        is_small = layers.is_small("inception v1", (height, width), SMALL_SIDES, 224)
         norm = is_small if batch_norm is None else batch_norm
         share = 2 if is_small else 1
         self.transform_input = transform_input
@@ -196,14 +194,3 @@ class AuxiliaryClassifierV1(nn.Module):
         x = self.conv(self.pool(maps)).flatten(1)  # (B, 2048)
         logits: Tensor = self.fc2(self.dropout(functional.relu(self.fc1(x))))  # (B, classes)
         return logits
-
-
-def _is_small(height: int, width: int) -> bool:
-    if height in SMALL_SIDES and width in SMALL_SIDES:
-        return True
-    if (height, width) == (224, 224):
-        return False
-    raise ModelError(
-        f"inception v1: expected pictures of 224 x 224, or of {SMALL_SIDES[0]} to "
-        f"{SMALL_SIDES[-1]} pixels a side, got {height} x {width}"
-    )

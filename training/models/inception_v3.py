@@ -8,7 +8,7 @@ open, are those of torchvision's weights; every convolution is batch-normalised.
 import torch
 from torch import Tensor, nn
 
-from weir.training.errors import ModelError
+from weir.training.models import layers
 from weir.training.models.layers import (
     Convolution,
     WithAuxiliary,
@@ -27,10 +27,7 @@ class InceptionV3(nn.Module):
     with the auxiliary classifier, `WithAuxiliary`.
 
     Args:
-        classes: number of classes.
-        height: 299, or 32 to 64 for the small form.
-        width: see `height`.
-        channels: 1 grey or 3 colours.
+        height, width: 299, or 32 to 64 for the small form.
         auxiliary: with the auxiliary classifier of section 4.
         transform_input: renormalise pictures from ImageNet's mean and deviation to (x - 0.5) / 0.5,
             which the weights expect.
@@ -44,14 +41,15 @@ class InceptionV3(nn.Module):
         self,
         *,
         classes: int = 1000,
-        height: int = 299,
+        height,
+        width: int = 299,
         width: int = 299,
         channels: int = 3,
         auxiliary: bool = False,
         transform_input: bool = False,
     ) -> None:
         super().__init__()
-        is_small = _is_small(height, width)
+        is_small = layers.is_small("inception v3", (height, width), SMALL_SIDES, 299)
         padding = 1 if is_small else 0
         self.transform_input = transform_input
         self.Conv2d_1a_3x3 = Convolution(
@@ -241,14 +239,3 @@ def _across(inputs: int, outputs: int) -> Convolution:
 
 def _down(inputs: int, outputs: int) -> Convolution:
     return Convolution(inputs, outputs, (7, 1), padding=(3, 0))
-
-
-def _is_small(height: int, width: int) -> bool:
-    if height in SMALL_SIDES and width in SMALL_SIDES:
-        return True
-    if (height, width) == (299, 299):
-        return False
-    raise ModelError(
-        f"inception v3: expected pictures of 299 x 299, or of {SMALL_SIDES[0]} to "
-        f"{SMALL_SIDES[-1]} pixels a side, got {height} x {width}"
-    )

@@ -1,4 +1,4 @@
-"""Layers of the Inception networks: convolution, input normalisation and auxiliary classifiers.
+"""Parts of the Inception networks: convolution, input normalisation, auxiliary classifiers.
 
 Auxiliary classifiers compute logits from the middle of a network and exist in training only. A
 network that has them returns `WithAuxiliary` in training mode, and its logits alone otherwise. A
@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional
+
+from weir.training.errors import ModelError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -45,6 +47,22 @@ def from_imagenet(image: Tensor) -> Tensor:
     mean = image.new_tensor(IMAGENET_MEAN)[:, None, None]
     std = image.new_tensor(IMAGENET_STD)[:, None, None]
     return (image * std + mean - 0.5) / 0.5
+
+
+def is_small(network: str, size: tuple[int, int], small_sides: range, large: int) -> bool:
+    """Return whether a network has its small form for pictures of this height and width.
+
+    Raises:
+        ModelError: the network has no form for this size.
+    """
+    if all(side in small_sides for side in size):
+        return True
+    if size == (large, large):
+        return False
+    raise ModelError(
+        f"{network}: expected pictures of {large} x {large}, or of {small_sides[0]} to "
+        f"{small_sides[-1]} pixels a side, got {size[0]} x {size[1]}"
+    )
 
 
 class WithAuxiliary(NamedTuple):

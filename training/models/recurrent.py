@@ -50,10 +50,8 @@ class Recurrent(nn.Module):
     torch's.
 
     Args:
-        cell: of all layers.
         inputs: F.
         hidden: size of a state per direction.
-        layers: number of layers.
         bidirectional: also from end to beginning (Schuster & Paliwal, 1997).
         dropout: between layers, share of states set to 0 in training.
         truncate_steps: truncated back-propagation through time (Williams & Peng, 1990). A sequence

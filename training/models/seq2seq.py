@@ -25,13 +25,7 @@ class EncoderDecoder(nn.Module):
     Args:
         source_words: size of the source vocabulary, padding (0) included.
         target_words: V, size of the target vocabulary, padding (0) included.
-        cell: of encoder and decoder.
-        word_size: of the embeddings of both sides.
         hidden: of a state, per direction of the encoder, and in the decoder.
-        layers: of the encoder.
-        decoder_layers: of the decoder.
-        bidirectional: the encoder reads in both directions.
-        attends: with attention.
         attention_size: of its projections; None: `hidden`.
         readout_size: of the layer before the output; None: `word_size`.
         dropout: see `Recurrent` and `Decoder`; also on the source's embeddings.
@@ -114,7 +108,6 @@ class EncoderDecoder(nn.Module):
 
         Args:
             tokens: (B, T), the source.
-            lengths: (B,), of the source.
             previous: (B, U), the target after the begin token.
             forced: (B, U) bool, True where a step reads `previous`, see `Decoder.readouts`; None:
                 all.

@@ -141,12 +141,8 @@ def build_text_network(
     """Build a network that gives a sentence one class, or each of its words.
 
     Args:
-        kind: of encoder.
         words: of the vocabulary, padding (0) included.
-        classes: number of classes.
-        word_size: of a word's embedding.
         letters: None, or without `characters`: the network reads tokens only.
-        core: of encoder and head.
     """
     inputs = WordInputs(words, word_size, dropout=core.get("dropout", 0.0), **(letters or {}))
     return WordNetwork(inputs, _build_core(kind, inputs.width, classes, **core))
@@ -195,8 +191,6 @@ def build_encoder(
     """Build an encoder with fresh weights, drawn from torch's global generator.
 
     Args:
-        kind: of network.
-        inputs: size of a step's vector.
         hidden: size of a state per direction.
         layers: number of layers. The delays of a TDNN double from layer to layer, from 1.
         bidirectional: also from end to beginning. A TDNN always reads both sides.

@@ -32,10 +32,7 @@ class OneStep(nn.Module):
     Args:
         features: F, the series itself first.
         lags: number of last values of the series that are read.
-        exogenous_lags: number of last values of the other columns.
         hidden: units of the perceptron; None: the linear map only.
-        dropout: on hidden units, in training.
-        linear: with the linear map.
     """
 
     def __init__(
@@ -134,8 +131,7 @@ class Forecaster(nn.Module):
 
     Args:
         core: maps scaled values (B, T, F) to scaled forecasts (B, horizon).
-        mean: of each column, over its training part.
-        std: of each column, over its training part.
+        mean, std: of each column, over its training part.
     """
 
     mean: Tensor
@@ -171,14 +167,9 @@ def build_forecaster(
 
     Args:
         kind: ar: a linear map of the lags; narx: a perceptron of them; else a recurrent cell.
-        mean: of each of the F columns, the series first.
-        std: of each of the F columns.
-        lags: number of last values that are read.
-        horizon: number of values that are forecast.
+        mean, std: of each of the F columns, the series first.
         exogenous_lags: lags of the other columns, for ar and narx; None: `lags`.
         hidden: units of a layer; ar has none.
-        layers: of recurrent cells.
-        dropout: in training.
         linear: add a linear map of the window.
 
     Raises:

@@ -26,7 +26,6 @@ class TDNN(nn.Module):
 
     Args:
         inputs: F.
-        width: of a state.
         dilations: distance between the delays of each layer, in steps.
         kernel: delays per layer; odd, so the sides are symmetric.
         dropout: share of each layer's output set to 0 in training.

@@ -48,14 +48,9 @@ def generate(
     *,
     width: int,
 ) -> list[Hypothesis]:
-    """The best hypothesis for each source, in the order of the sources.
+    """The best hypothesis for each source, in the order of the sources; a width of 1 is greedy.
 
-    Args:
-        network: on the CPU; it is put into eval mode.
-        sources: texts.
-        sides: tokenizers and vocabularies.
-        settings: of the search.
-        width: of the beam; 1 is greedy search.
+    The network is on the CPU; it is put into eval mode.
     """
     network.eval()
     packed = PackedRows.of_ids(encode(sources, sides.source, "sources"))
@@ -142,10 +137,6 @@ def references_of(data: PairData, sides: Sides) -> list[list[list[str]]]:
 def exact_accuracy(outputs: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> float:
     """The share of rows whose output equals one of the references.
 
-    Args:
-        outputs: the tokens, or the text, of each row.
-        references: of each row, one or more.
-
     Raises:
         DataError: no rows, unequal numbers of rows, or a row without references.
     """
@@ -195,8 +186,6 @@ def bleu(outputs: Sequence[str], references: Sequence[Sequence[str]], *, lower: 
     """Corpus BLEU with sacrebleu's defaults (4-grams, tokenisation 13a, exponential smoothing).
 
     Args:
-        outputs: texts.
-        references: of each row, one or more, as written.
         lower: whether case is ignored on both sides; the signature says so.
 
     Raises:

@@ -5,16 +5,18 @@ subwords.source.model, subwords.target.model    of a side that is split into sub
 samples.txt, attention.png                      outputs on the test set
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
-from weir.training.data.pairs import PairData
+from weir.training.data import PAIR_SETS, PairData, load_pairs
+from weir.training.data.pairs import divide_pairs, load_pair_file
 from weir.training.data.tokenizer import Side, Sides, Tokenizer, learn_side
 from weir.training.data.vocabulary import Vocabulary
-from weir.training.errors import RunError
+from weir.training.errors import DataError, RunError
 from weir.training.loop import Task
 from weir.training.models.seq2seq import EncoderDecoder
 from weir.training.run_directory import (
@@ -31,7 +33,7 @@ from weir.training.seq2seq.batches import PackedPairs, drop_long, make_task, pac
 from weir.training.seq2seq.evaluation import generate, score, write_samples
 from weir.training.seq2seq.figures import draw_attention
 from weir.training.seq2seq.recipes import Seq2SeqRecipe, SideSettings
-from weir.training.seq2seq.splits import read_pairs
+from weir.training.splits import Splits, draw_training_rows, read_splits
 
 VOCABULARY = "vocabulary.{}.txt"
 SUBWORDS = "subwords.{}.model"
@@ -119,6 +121,69 @@ def build_network(recipe: Seq2SeqRecipe, record: PairRecord) -> EncoderDecoder:
     )
 
 
+def read_pairs(recipe: Seq2SeqRecipe) -> Splits[PairData]:
+    """Read all three sets, see `read_splits`.
+
+    Raises:
+        DataError: a file is missing or broken, or a set has no rows.
+    """
+    files = {
+        "data": (recipe.data, recipe.target_data),
+        "dev": (recipe.dev, recipe.dev_target),
+        "test": (recipe.test, recipe.test_target),
+    }
+    pairs = read_splits(
+        recipe,
+        PAIR_SETS,
+        lambda split: load_pairs(
+            recipe.data,
+            split,
+            target_data=recipe.target_data,
+            stress=recipe.stress,
+            source_language=recipe.source_language,
+            target_language=recipe.target_language,
+        ),
+        lambda setting: _file(*files[setting]),
+        divide_pairs,
+    )
+    train = _shortened(pairs.train, recipe)
+    rows = draw_training_rows(len(train), recipe)
+    return replace(
+        pairs,
+        train=train if rows is None else train.take(rows),
+        validation=_shortened(pairs.validation, recipe),
+        test=_shortened(pairs.test, recipe),
+    )
+
+
+def read_whole(recipe: Seq2SeqRecipe) -> PairData:
+    """Read all rows of the user's file as a test set; errors as `read_pairs`."""
+    own = _file(recipe.data, recipe.target_data)
+    if own is None:
+        raise DataError(f"{recipe.data}: expected a file, got none")
+    return _shortened(own, recipe)
+
+
+def _file(name: str | None, target: str | None) -> PairData | None:
+    if name is None:
+        return None
+    for each in filter(None, (name, target)):
+        if not Path(each).is_file():
+            raise DataError(f"{each}: expected a file, got none")
+    return load_pair_file(Path(name), Path(target) if target else None)
+
+
+def _shortened(data: PairData, recipe: Seq2SeqRecipe) -> PairData:
+    """The rows whose source is within the recipe's limit of characters."""
+    most = recipe.most_characters
+    if most is not None:
+        lengths = np.array([len(source) for source in data.sources], np.int64)
+        data = data.take(np.flatnonzero(lengths <= most))
+    if not len(data):
+        raise DataError(f"{data.name}: expected sources of up to {most} characters, got none")
+    return data
+
+
 def load_model(run: Path) -> EncoderDecoder:
     """Load a finished run's network, in eval mode, on the CPU; errors as `load_weights`."""
     record = read_record(run)
@@ -140,13 +205,17 @@ def load_test(record: RunRecord) -> PairData:
 
 
 def load_sides(run: Path) -> Sides:
-    """Load tokenizers and vocabularies of a finished run.
+    """Load the tokenizers and vocabularies of a finished run.
 
     Raises:
         RunError: a file cannot be read; also as `load_model`.
         DataError: a file is broken.
     """
-    return read_sides(run, part_of(read_record(run), Seq2SeqRecipe))
+    recipe = part_of(read_record(run), Seq2SeqRecipe)
+    return Sides(
+        source=_read_side(run, "source", recipe.source),
+        target=_read_side(run, "target", recipe.target),
+    )
 
 
 def learn_sides(train: PairData, recipe: Seq2SeqRecipe) -> Sides:

@@ -10,7 +10,7 @@ from torch import Tensor
 from weir.bundle.text import SUBWORD_SPACE
 from weir.training.data.pairs import PairData
 from weir.training.data.tokenizer import Sides
-from weir.training.figures import save
+from weir.training.figures import label_axes, save
 from weir.training.seq2seq.search import Hypothesis
 
 SHOWN = 4
@@ -56,14 +56,7 @@ def choose(outputs: Sequence[Hypothesis], sources: Sequence[Sequence[str]]) -> l
 def _draw(axes: Axes, attention: Tensor, source: list[str], output: list[str]) -> None:
     weights = attention[:, : len(source)].numpy()  # (n, T), the end step last
     axes.imshow(weights, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
-    across, down = _labels(source), [*_labels(output), "(end)"]
-    is_long = max(map(len, across)) > 2
-    axes.set_xticks(range(len(across)), across, parse_math=False, size=11)
-    if is_long:
-        axes.tick_params(axis="x", labelrotation=45)
-        for label in axes.get_xticklabels():
-            label.set(ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(down)), down, parse_math=False, size=11)
+    label_axes(axes, _labels(source), [*_labels(output), "(end)"], size=11)
     for row, column in zip(*(weights >= 0.1).nonzero(), strict=True):
         colour = "white" if weights[row, column] > 0.5 else "black"
         text = f"{100 * weights[row, column]:.0f}"

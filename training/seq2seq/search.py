@@ -86,13 +86,7 @@ class CachedRows:
 
 
 def stepper_of(network: EncoderDecoder, memory: Memory, lengths: Tensor) -> Stepper:
-    """The stepper of a PyTorch network in eval mode, over an encoded batch.
-
-    Args:
-        network: its `step` is called.
-        memory: B rows, from `encode`.
-        lengths: (B,), of the source.
-    """
+    """The stepper of a PyTorch network in eval mode, over an encoded batch."""
     select = CachedRows([memory.states, memory.keys, memory.context, lengths])
 
     def step(previous: Tensor, state: Tensor, rows: Tensor) -> Step:
@@ -118,10 +112,8 @@ def greedy(
     """Greedy search: the likeliest token at every step, one hypothesis per row.
 
     Args:
-        step: steps over a batch of B rows.
         state: (B, S), the first state.
         limits: (B,), the most steps of each row, from 1; the end step counts.
-        special: ids of begin, end and padding.
         length_power: a.
     """
     count, most = len(limits), int(limits.max())
@@ -171,12 +163,7 @@ def beam(
 ) -> list[list[Hypothesis]]:
     """Beam search: up to `best` hypotheses per row, the best first; a beam of 1 is greedy search.
 
-    Args:
-        step: see `greedy`.
-        state: see `greedy`.
-        limits: see `greedy`.
-        special: see `greedy`.
-        width: of the beam, from 1.
+    Args: as `greedy`, and
         best: hypotheses per row at most, up to `width`.
         length_power: a.
 

@@ -44,10 +44,6 @@ def log_gradients(problem: SequenceExperiment, out: Path) -> None:
 
     The cells are put into the same unidirectional network and measured on the same rows: with
     initial weights, and after the same number of training steps.
-
-    Args:
-        problem: gives data and sizes; its own cell is ignored.
-        out: the run directory.
     """
     before: dict[str, NDArray[np.float64]] = {}
     after: dict[str, NDArray[np.float64]] = {}
@@ -70,8 +66,6 @@ def norms_by_lag(
 
     Args:
         encoder: unidirectional; it is not changed.
-        sequence: (B, T, F).
-        lengths: (B,).
         seed: of the direction.
 
     Returns:

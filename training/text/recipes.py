@@ -167,7 +167,6 @@ def tagger(_data: str) -> dict[str, Setting]:
         "encoder": {
             "cell": "lstm",
             "hidden": 200,
-            "layers": 1,
             "bidirectional": True,
             "dropout": 0.4,
         },
@@ -177,7 +176,6 @@ def tagger(_data: str) -> dict[str, Setting]:
             "minimum_count": 2,
             "unknown_share": 0.1,
             "spelling": True,
-            "letter_size": 32,
             "spelling_width": 100,
         },
         "label_smoothing": 0.1,

@@ -23,8 +23,8 @@ from weir.training.recipe import Setting
 from weir.training.recipes import make_recipe, quicken, require_applicable
 from weir.training.seq2seq.batches import encode
 from weir.training.seq2seq.evaluation import bleu, token_error_rate, word_error_rate
+from weir.training.seq2seq.experiment import read_pairs, read_whole
 from weir.training.seq2seq.recipes import RECIPES, Seq2SeqRecipe
-from weir.training.seq2seq.splits import read_pairs, read_whole
 
 if TYPE_CHECKING:
     from weir.bundle.contract import Contract

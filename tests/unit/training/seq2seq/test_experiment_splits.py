@@ -6,8 +6,8 @@ import pytest
 
 from weir.training.data import PairData
 from weir.training.errors import DataError
+from weir.training.seq2seq.experiment import read_pairs
 from weir.training.seq2seq.recipes import Seq2SeqRecipe
-from weir.training.seq2seq.splits import read_pairs
 from weir.training.splits import Splits
 
 

@@ -9,8 +9,8 @@ from tests.unit.training.text.conftest import quick
 from weir.training.data import TextData, load
 from weir.training.errors import DataError
 from weir.training.splits import Splits
+from weir.training.text.experiment import read_pictures, read_texts
 from weir.training.text.recipes import SequenceRecipe
-from weir.training.text.splits import read_pictures, read_texts
 
 
 def rows_of(texts: Splits[TextData]) -> list[tuple[str, ...]]:
