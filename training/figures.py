@@ -36,12 +36,24 @@ def draw_learning_curve(record: RunRecord, path: Path) -> None:
 
     A series has the RMSE in its own unit instead of both.
     """
+    history = record.epochs
     if record.series is not None:
-        _draw_error_curve(record, record.series.std[0], path)
+        std = record.series.std[0]
+        figure = Figure(figsize=(6, 4.2), layout="constrained")
+        error = figure.subplots()
+        _plot(
+            error,
+            record,
+            [std * math.sqrt(epoch.loss) for epoch in history],
+            [std * math.sqrt(epoch.validation_loss) for epoch in history],
+        )
+        error.set_ylabel("RMSE (over the trained steps)")
+        error.legend(loc="upper right")
+        figure.suptitle(_title(record), parse_math=False)
+        save(figure, path)
         return
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
-    history = record.epochs
     _plot(loss, record, [e.loss for e in history], [e.validation_loss for e in history])
     _plot(
         accuracy,
@@ -58,21 +70,6 @@ def draw_learning_curve(record: RunRecord, path: Path) -> None:
     accuracy.set_ylabel("accuracy")
     accuracy.yaxis.set_major_formatter(PercentFormatter(xmax=1.0))
     accuracy.legend(loc="lower right")
-    figure.suptitle(_title(record), parse_math=False)
-    save(figure, path)
-
-
-def _draw_error_curve(record: RunRecord, std: float, path: Path) -> None:
-    figure = Figure(figsize=(6, 4.2), layout="constrained")
-    axes = figure.subplots()
-    _plot(
-        axes,
-        record,
-        [std * math.sqrt(epoch.loss) for epoch in record.epochs],
-        [std * math.sqrt(epoch.validation_loss) for epoch in record.epochs],
-    )
-    axes.set_ylabel("RMSE (over the trained steps)")
-    axes.legend(loc="upper right")
     figure.suptitle(_title(record), parse_math=False)
     save(figure, path)
 

@@ -155,9 +155,18 @@ def run_training(options: TrainingOptions, monitor: Monitor) -> RunRecord:
     device = choose_device(options.device)
     out = options.directory
     if options.resume and (out / RECORD).is_file() and not (out / CHECKPOINT).is_file():
-        return _read_finished(options)
+        record = read_record(out)
+        _require_same_recipe(options, record.recipe)
+        if options.log_gradients:
+            raise RunError(f"{out}: --log-gradients goes with a training, this run is finished")
+        return record
     if not options.resume and not options.overwrite:
-        _require_unused(out)
+        used = [name for name in (RECORD, CHECKPOINT) if (out / name).exists()]
+        if used:
+            raise RunError(
+                f"{out}: holds a run already ({used[0]}); name another --out, or add --resume or "
+                "--overwrite"
+            )
     resumed = read_checkpoint(out) if options.resume else None
     recipe = _require_same_recipe(options, resumed.note.recipe) if resumed else _recipe_of(options)
     if options.log_gradients and not isinstance(recipe, SequenceRecipe):
@@ -166,16 +175,6 @@ def run_training(options: TrainingOptions, monitor: Monitor) -> RunRecord:
     record = train_experiment(experiment, out, device, monitor, resumed)
     if options.log_gradients and isinstance(experiment, SequenceExperiment):
         log_gradients(experiment, out)
-    return record
-
-
-def _read_finished(options: TrainingOptions) -> RunRecord:
-    record = read_record(options.directory)
-    _require_same_recipe(options, record.recipe)
-    if options.log_gradients:
-        raise RunError(
-            f"{options.directory}: --log-gradients goes with a training, this run is finished"
-        )
     return record
 
 
@@ -207,15 +206,6 @@ def _require_same_recipe(options: TrainingOptions, began: AnyRecipe) -> AnyRecip
                 "a resumed run keeps its settings"
             )
     return began
-
-
-def _require_unused(out: Path) -> None:
-    used = [name for name in (RECORD, CHECKPOINT) if (out / name).exists()]
-    if used:
-        raise RunError(
-            f"{out}: holds a run already ({used[0]}); name another --out, or add --resume or "
-            "--overwrite"
-        )
 
 
 def prepare(recipe: AnyRecipe) -> Experiment:

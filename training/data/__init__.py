@@ -13,7 +13,7 @@ from weir.training.data.digits import load_digits
 from weir.training.data.download import DataFolders
 from weir.training.data.idx import FASHION_MNIST, MNIST, load_idx
 from weir.training.data.image_folder import load_folder
-from weir.training.data.images import ImageData, Split
+from weir.training.data.images import OWN_TEST_SEED, OWN_TEST_SHARE, ImageData, Split
 from weir.training.data.multi30k import Language, load_multi30k
 from weir.training.data.pairs import PairData, divide_pairs, load_pair_file
 from weir.training.data.text import SequenceSplit, TextData, divide_text
@@ -44,8 +44,6 @@ TEXT_SETS = ("trec", "trec-fine", "ewt", "cmudict-stress")
 
 PAIR_SETS = ("cmudict-pronounce", "g014b2b", "multi30k")
 """The names of pair sets; `load_pairs` takes any other name for a file."""
-OWN_TEST_SHARE = 0.2
-OWN_TEST_SEED = 1998
 
 
 def load(

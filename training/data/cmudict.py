@@ -76,13 +76,10 @@ def load_stress(split: SequenceSplit) -> TextData:
 
 
 def load_pronunciations(split: SequenceSplit, *, stress: bool = False) -> PairData:
-    """Load one split of `cmudict-pronounce`, in the order of the file; one row per word.
+    """Load one split of `cmudict-pronounce`, a row per word; errors as `load_stress`.
 
     Args:
         stress: whether vowels keep the digit of their stress, which makes the task harder.
-
-    Raises:
-        DataError: unknown split, the package is not installed, or its file is broken.
     """
     path = _require_dictionary(PRONOUNCE, split)
     pairs = (
@@ -94,12 +91,7 @@ def load_pronunciations(split: SequenceSplit, *, stress: bool = False) -> PairDa
 
 
 def load_g014b2b(split: SequenceSplit, folders: DataFolders) -> PairData:
-    """Find, verify and read one split of `g014b2b`; one row per word.
-
-    Raises:
-        DataError: unknown split, or a file is not the canonical one.
-        DownloadError: a file is not present and could not be downloaded.
-    """
+    """Find, verify and read one split of `g014b2b`, a row per word; errors as `locate`."""
     if split not in G014B2B_FILES:
         raise DataError(f"{G014B2B}: expected the split train or test, got {split}")
     path = locate(G014B2B_FOLDER, G014B2B_FILES[split], folders)

@@ -47,12 +47,7 @@ EWT_FILES: dict[SequenceSplit, RemoteFile] = {
 
 
 def load_treebank(split: SequenceSplit, folders: DataFolders, *, column: str = "upos") -> TextData:
-    """Find, verify and read one split of the English Web Treebank, from plain or gzipped files.
-
-    Raises:
-        DataError: unknown column, or a file is not the canonical one.
-        DownloadError: a file is not present and could not be downloaded.
-    """
+    """Load one split of the English Web Treebank; errors as `read_conllu` and `locate`."""
     rows = read_conllu(locate(EWT_FOLDER, EWT_FILES[split], folders), column=column)
     digest = combine_checksums((file.name, file.sha256) for file in EWT_FILES.values())
     return TextData.of(EWT, rows, is_tagged=True, checksum=digest)

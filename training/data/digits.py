@@ -12,10 +12,8 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits as read_digits  # type: ignore[import-untyped]
 
-from weir.training.data.images import ImageData, Split, divide
+from weir.training.data.images import OWN_TEST_SEED, OWN_TEST_SHARE, ImageData, Split, divide
 
-TEST_SHARE = 0.2
-TEST_SEED = 1998
 SIDE = 28
 MARGIN = 2
 """Background around the enlarged digit, as in MNIST: augmentation then cuts nothing off."""
@@ -25,7 +23,7 @@ def load_digits(split: Split) -> ImageData:
     """Load one split: uint8 pictures (n, 28, 28, 1), white on black."""
     bunch = read_digits()
     labels = bunch.target.astype(np.int64)
-    division = divide(labels, TEST_SHARE, TEST_SEED)
+    division = divide(labels, OWN_TEST_SHARE, OWN_TEST_SEED)
     source = resources.files("sklearn.datasets.data") / "digits.csv.gz"
     everything = ImageData(
         name="digits",

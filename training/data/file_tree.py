@@ -53,11 +53,7 @@ class Tree:
 
 
 def open_tree(root: Path) -> Tree:
-    """List a folder or a tar file.
-
-    Raises:
-        DataError: a file that is no tar file.
-    """
+    """List a folder or a tar file; errors as `read_members`."""
     return _open_folder(root) if root.is_dir() else _open_tar(root)
 
 

@@ -35,12 +35,7 @@ class IdxSource:
 
 
 def load_idx(source: IdxSource, split: Split, folders: DataFolders) -> ImageData:
-    """Find, verify and read one split.
-
-    Raises:
-        DataError: a file is broken, or not the canonical one.
-        DownloadError: a file is not present and could not be downloaded.
-    """
+    """Find, verify and read one split; errors as `read_idx` and `locate`."""
     paths = {file: locate(source.name, file, folders) for file in source.files}
     train = split == "train"
     images = read_idx(paths[source.train_images if train else source.test_images], dimensions=3)

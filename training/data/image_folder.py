@@ -20,11 +20,9 @@ from PIL import Image
 
 from weir.bundle.image_geometry import centre_crop, short_side_size, upright
 from weir.training.data.file_tree import Tree, open_tree
-from weir.training.data.images import ImageData, Split, divide
+from weir.training.data.images import OWN_TEST_SEED, OWN_TEST_SHARE, ImageData, Split, divide
 from weir.training.errors import DataError
 
-TEST_SHARE = 0.2
-TEST_SEED = 1998
 NAMED_FILES = 5
 IGNORED = frozenset({"Thumbs.db", "desktop.ini"})
 
@@ -94,7 +92,7 @@ def _divide(tree: Tree, folder: PurePosixPath, listing: _Listing) -> dict[Split,
                 f"{tree.root / folder / name}: expected at least 3 pictures, "
                 f"one each to train, validate and test; got {count}"
             )
-    division = divide(listing.labels, TEST_SHARE, TEST_SEED)
+    division = divide(listing.labels, OWN_TEST_SHARE, OWN_TEST_SEED)
     return {"train": listing.take(division.kept), "test": listing.take(division.held_out)}
 
 

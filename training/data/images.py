@@ -51,6 +51,10 @@ class ImageData:
         )
 
 
+OWN_TEST_SHARE, OWN_TEST_SEED = 0.2, 1998
+"""The test set of data that come without one: always the same rows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Division:
     """The rows that are kept and the rows that are held out, both ascending."""

@@ -35,14 +35,10 @@ _LINE = re.compile(r"(?P<coarse>[A-Z]+):(?P<fine>[a-z]+) (?P<question>.*\S.*)")
 def load_trec(
     split: SequenceSplit, folders: DataFolders, *, is_fine: bool = False, lower: bool = False
 ) -> TextData:
-    """Find, verify and read one split.
+    """Find, verify and read one split; errors as `locate`.
 
     Args:
         is_fine: 50 classes, such as `NUM:dist`, instead of the 6 before the colon.
-
-    Raises:
-        DataError: unknown split, or a file is not the canonical one.
-        DownloadError: a file is not present and could not be downloaded.
     """
     if split == "dev":
         raise DataError(f"{NAME}: expected the split train or test, got dev")

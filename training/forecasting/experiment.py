@@ -186,12 +186,7 @@ def load_model(run: Path) -> nn.Module:
 
 
 def load_test(record: RunRecord) -> Windows:
-    """Load the test rows of a finished run.
-
-    Raises:
-        DataError: the data are missing or changed.
-        RunError: the run is of another kind.
-    """
+    """Load the test rows of a finished run; errors as `require_same_data`."""
     experiment = prepare(part_of(record, SeriesRecipe))
     require_same_data(record, experiment.checksum)
     return experiment.held_out

@@ -91,64 +91,43 @@ class SeriesRecipe(Recipe):
 
 
 def _recipe(
-    data: str, network: dict[str, Setting], learning_rate: float, epochs: int
-) -> dict[str, Setting]:
-    name = str(network["kind"])
-    return {
-        "task": "forecasting",
-        "architecture": name if name in {"ar", "narx"} else f"series-{name}",
-        "network": network,
-        "value": SUNSPOT_COLUMN if data == SUNSPOTS else None,
-        "optimizer": {"kind": "adamw", "learning_rate": learning_rate, "weight_decay": 1e-2},
-        "epochs": epochs,
-        "batch_size": 64,
-        "patience": 100,
-        "average_decay": 0.98,
-        # bfloat16 has 8 significant bits, too few for measurements.
-        "mixed_precision": False,
-        # The matrices of a step are small.
-        "cpu_threads": 1,
-    }
+    kind: str, learning_rate: float, epochs: int, **network: Setting
+) -> Callable[[str], dict[str, Setting]]:
+    def recipe(data: str) -> dict[str, Setting]:
+        return {
+            "task": "forecasting",
+            "architecture": kind if kind in FED_BACK else f"series-{kind}",
+            "network": {"kind": kind, **network},
+            "value": SUNSPOT_COLUMN if data == SUNSPOTS else None,
+            "optimizer": {"kind": "adamw", "learning_rate": learning_rate, "weight_decay": 1e-2},
+            "epochs": epochs,
+            "batch_size": 64,
+            "patience": 100,
+            "average_decay": 0.98,
+            # bfloat16 has 8 significant bits, too few for measurements.
+            "mixed_precision": False,
+            # The matrices of a step are small.
+            "cpu_threads": 1,
+        }
 
-
-def ar(data: str) -> dict[str, Setting]:
-    """Autoregression: a linear map of past values.
-
-    The common loop trains it, so validation may stop it before the least-squares fit.
-    """
-    return _recipe(data, {"kind": "ar", "lags": 36}, 1e-2, 50)
-
-
-def narx(data: str) -> dict[str, Setting]:
-    """NARX: a perceptron of past values, plus a linear map."""
-    network: dict[str, Setting] = {"kind": "narx", "lags": 36, "hidden": 32, "dropout": 0.3}
-    return _recipe(data, network, 2e-3, 50)
-
-
-def _recurrent(kind: str) -> Callable[[str], dict[str, Setting]]:
-    def recurrent(data: str) -> dict[str, Setting]:
-        network: dict[str, Setting] = {"kind": kind, "lags": 48, "hidden": 32, "dropout": 0.3}
-        return _recipe(data, network, 4e-3, 25)
-
-    return recurrent
+    return recipe
 
 
 RECIPES: dict[str, Callable[[str], dict[str, Setting]]] = {
-    "ar": ar,
-    "narx": narx,
-    "series-rnn": _recurrent("rnn"),
-    "series-gru": _recurrent("gru"),
-    "series-lstm": _recurrent("lstm"),
+    # The common loop trains it, so validation may stop it before the least-squares fit.
+    "ar": _recipe("ar", 1e-2, 50, lags=36),
+    "narx": _recipe("narx", 2e-3, 50, lags=36, hidden=32, dropout=0.3),
+    **{
+        f"series-{cell}": _recipe(cell, 4e-3, 25, lags=48, hidden=32, dropout=0.3)
+        for cell in ("rnn", "gru", "lstm")
+    },
 }
+"""Autoregression, a perceptron of past values plus a linear map, and recurrent networks."""
 MADE_FOR = dict.fromkeys(RECIPES, (*SERIES_SETS, "PATH"))
 """The data sets of each recipe, the default first; PATH is the user's own file."""
 
 
-def _quick(lags: int, epochs: int) -> dict[str, Setting]:
-    return {"epochs": epochs, "network": {"lags": lags}}
-
-
 QUICK: dict[str, dict[str, Setting]] = {
-    name: _quick(24, 10 if name in {"ar", "narx"} else 4) for name in RECIPES
+    name: {"epochs": 10 if name in FED_BACK else 4, "network": {"lags": 24}} for name in RECIPES
 }
 """Changes of the quick form, for tests and the demo: seconds on one core."""

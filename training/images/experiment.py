@@ -149,12 +149,7 @@ def load_model(run: Path) -> nn.Module:
 
 
 def load_data(record: RunRecord, split: Split) -> ImageData:
-    """Load the images that a run was trained or tested on, as its network takes them.
-
-    Raises:
-        DataError: the images are missing or changed.
-        RunError: the run is of another kind.
-    """
+    """Load the images of a run, as its network takes them; errors as `require_same_data`."""
     image = part_of(record, ImageRecord)
     size = image.model_dump(include=set(ImageSize.model_fields))
     data = load(record.data.name, split, **size)

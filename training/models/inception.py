@@ -65,9 +65,8 @@ class InceptionV1(nn.Module):
         transform_input: renormalise pictures from ImageNet's mean and deviation to (x - 0.5) / 0.5,
             which the weights expect.
 
-    Deviation: the small form has half of table 1's feature maps, a stem of 3 x 3 in place of 7 x 7
-        / 2
-    without its second pooling, and half the dropout. The full form divides a side by 32.
+    Deviation: the small form has half of table 1's feature maps, a stem of 3 x 3 in place of
+    7 x 7 / 2 without its second pooling, and half the dropout. The full form divides a side by 32.
     """
 
     def __init__(

@@ -7,7 +7,7 @@ its input `sequence_lens`.
 """
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,13 +31,6 @@ FORGET_GATE = 1
 """Index of the forget gate of an LSTM in torch's order."""
 
 
-class LayerOutput(NamedTuple):
-    """The outputs of a layer during an export, time-major: states (T, B, W) and last (B, W)."""
-
-    states: Tensor
-    last: Tensor
-
-
 class Recurrent(nn.Module):
     """Layers of simple recurrent, GRU or LSTM cells, in one or both directions.
 
@@ -45,9 +38,8 @@ class Recurrent(nn.Module):
     `Encoded`.
 
     Initialisation: recurrent weights are orthogonal per gate (Saxe et al., 2014). Biases are 0,
-        except 1
-    for the forget gate of an LSTM (Jozefowicz et al., 2015, section 3.2). Other weights are
-    torch's.
+    except 1 for the forget gate of an LSTM (Jozefowicz et al., 2015, section 3.2). Other weights
+    are torch's.
 
     Args:
         inputs: F.
@@ -129,12 +121,11 @@ class Recurrent(nn.Module):
         return Encoded(without_padding(states, lengths), state_at_end(states, lengths))
 
     def _exported(self, sequence: Tensor, lengths: Tensor) -> Encoded:
-        # (T, B, F); `last` is a placeholder.
-        output = LayerOutput(sequence.transpose(0, 1), last=sequence)
+        states, last = sequence.transpose(0, 1), sequence  # (T, B, F); last is a placeholder
         lengths = lengths.to(torch.int32)
         for layer in self.stack():
-            output = layer.exported(output.states, lengths)
-        return Encoded(output.states.transpose(0, 1), output.last)  # (B, T, width), (B, width)
+            states, last = layer.exported(states, lengths)
+        return Encoded(states.transpose(0, 1), last)  # (B, T, width), (B, width)
 
 
 class RecurrentLayer(nn.Module):
@@ -185,8 +176,8 @@ class RecurrentLayer(nn.Module):
         parts: tuple[Tensor, ...] = after if self.cell == "lstm" else (after,)
         return tuple(part.squeeze(0) for part in parts)  # (B, H)
 
-    def exported(self, sequence: Tensor, lengths: Tensor) -> LayerOutput:
-        """The outputs as one ONNX operator, of a sequence (T, B, F) and int32 lengths (B,)."""
+    def exported(self, sequence: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """States (T, B, W) and last state (B, W), by one ONNX operator; lengths (B,) are int32."""
         steps, rows, _ = sequence.shape
         shapes = [(steps, self.directions, rows, self.hidden), (self.directions, rows, self.hidden)]
         if self.cell == "lstm":
@@ -205,7 +196,7 @@ class RecurrentLayer(nn.Module):
             version=ONNX_VERSION,
         )
         states = states.transpose(1, 2).flatten(2) if self.directions == 2 else states.squeeze(1)
-        return LayerOutput(states, last.transpose(0, 1).flatten(1))  # (T, B, W), (B, W)
+        return states, self._last(last)
 
     def _onnx_weights(self) -> tuple[Tensor, Tensor, Tensor]:
         """W (D, G·H, F), R (D, G·H, H) and B (D, 2·G·H): inputs of the operator, in its gate order.

@@ -19,15 +19,13 @@ class EncoderDecoder(nn.Module):
     context.
 
     Deviation: the first decoder state is a tanh layer of the final encoder states in both
-        directions; in
-    Bahdanau et al. of the backward direction only. The first c of an LSTM is computed the same way.
+    directions; in Bahdanau et al. of the backward direction only. The first c of an LSTM is
+    computed the same way.
 
     Args:
         source_words: size of the source vocabulary, padding (0) included.
         target_words: V, size of the target vocabulary, padding (0) included.
         hidden: of a state, per direction of the encoder, and in the decoder.
-        attention_size: of its projections; None: `hidden`.
-        readout_size: of the layer before the output; None: `word_size`.
         dropout: see `Recurrent` and `Decoder`; also on the source's embeddings.
         is_tied: the output layer shares the weights of the target embedding.
 
@@ -47,8 +45,6 @@ class EncoderDecoder(nn.Module):
         decoder_layers: int = 1,
         bidirectional: bool = True,
         attends: bool = True,
-        attention_size: int | None = None,
-        readout_size: int | None = None,
         dropout: float = 0.0,
         is_tied: bool = False,
     ) -> None:
@@ -65,8 +61,8 @@ class EncoderDecoder(nn.Module):
             context_size=self.encoder.width,
             hidden=hidden,
             layers=decoder_layers,
-            attention_size=(attention_size or hidden) if attends else None,
-            readout_size=readout_size or word_size,
+            attention_size=hidden if attends else None,
+            readout_size=word_size,
             dropout=dropout,
             is_tied=is_tied,
         )

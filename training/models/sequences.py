@@ -49,21 +49,23 @@ class LetterOptions(TypedDict, total=False):
 
 
 class SequenceClassifier(nn.Module):
-    """Encoder and head of a network that gives each sequence one class.
+    """Encoder and head of a network that gives each sequence, or each of its steps, one class.
 
-    Takes vectors (B, T, F) of float32 and lengths (B,) of int64. Returns logits (B, classes).
+    Takes vectors (B, T, F) of float32 and lengths (B,) of int64. `pool` says what is classified:
 
-    `pool`: classify by the encoder's last state, or by the mean of its states.
+        last, mean    a sequence, by its last state or the mean of its states: (B, classes)
+        None          each step (tagging): (B, T, classes). Beyond a row's length the state is 0, so
+                      the logits there are the bias of the output layer.
 
     Raises:
         ModelError: unknown pooling.
     """
 
     def __init__(
-        self, encoder: Encoder, *, classes: int, pool: Pool = "last", dropout: float = 0.0
+        self, encoder: Encoder, *, classes: int, pool: Pool | None = "last", dropout: float = 0.0
     ) -> None:
         super().__init__()
-        if pool not in {"last", "mean"}:
+        if pool not in {"last", "mean", None}:
             raise ModelError(f"unknown pooling {pool!r}; there are last, mean")
         self.encoder = encoder
         self.pool = pool
@@ -71,37 +73,18 @@ class SequenceClassifier(nn.Module):
         self.output = nn.Linear(encoder.width, classes)
 
     def forward(self, vectors: Tensor, lengths: Tensor) -> Tensor:
-        """Logits (B, classes) of vectors (B, T, F) with lengths (B,)."""
-        encoded = self.encoder(vectors, lengths)
-        pooled = encoded.last if self.pool == "last" else mean_state(encoded.states, lengths)
-        logits: Tensor = self.output(self.dropout(pooled))  # (B, classes)
-        return logits
-
-
-class Tagger(nn.Module):
-    """Encoder and head of a network that gives each step of a sequence a class.
-
-    Takes vectors (B, T, F) of float32 and lengths (B,) of int64. Returns logits (B, T, classes).
-    Beyond a row's length the state is 0, so the logits there are the bias of the output layer.
-    """
-
-    def __init__(self, encoder: Encoder, *, classes: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.dropout = nn.Dropout(dropout)
-        self.output = nn.Linear(encoder.width, classes)
-
-    def forward(self, vectors: Tensor, lengths: Tensor) -> Tensor:
-        """Logits (B, T, classes) of vectors (B, T, F) with lengths (B,)."""
-        encoded = self.encoder(vectors, lengths)
-        logits: Tensor = self.output(self.dropout(encoded.states))  # (B, T, classes)
+        """Logits of vectors (B, T, F) with lengths (B,)."""
+        states, last = self.encoder(vectors, lengths)
+        if self.pool is not None:
+            states = last if self.pool == "last" else mean_state(states, lengths)  # (B, W)
+        logits: Tensor = self.output(self.dropout(states))
         return logits
 
 
 class WordNetwork(nn.Module):
     """A classifier or tagger of sentences."""
 
-    def __init__(self, inputs: WordInputs, core: SequenceClassifier | Tagger) -> None:
+    def __init__(self, inputs: WordInputs, core: SequenceClassifier) -> None:
         super().__init__()
         self.inputs = inputs
         self.core = core
@@ -118,7 +101,7 @@ class WordNetwork(nn.Module):
 class FrameNetwork(nn.Module):
     """A classifier or tagger of byte frames, such as the rows of a picture."""
 
-    def __init__(self, inputs: FrameInputs, core: SequenceClassifier | Tagger) -> None:
+    def __init__(self, inputs: FrameInputs, core: SequenceClassifier) -> None:
         super().__init__()
         self.inputs = inputs
         self.core = core
@@ -162,22 +145,6 @@ def build_frame_network(
     return FrameNetwork(inputs, _build_core(kind, inputs.width, classes, **core))
 
 
-def _build_core(
-    kind: EncoderKind,
-    inputs: int,
-    classes: int,
-    *,
-    hidden: int = 128,
-    pool: Pool | None = "last",
-    dropout: float = 0.0,
-    **options: Unpack[EncoderOptions],
-) -> SequenceClassifier | Tagger:
-    encoder = build_encoder(kind, inputs, hidden, dropout=dropout, **options)
-    if pool is None:
-        return Tagger(encoder, classes=classes, dropout=dropout)
-    return SequenceClassifier(encoder, classes=classes, pool=pool, dropout=dropout)
-
-
 def build_encoder(
     kind: EncoderKind,
     inputs: int,
@@ -215,3 +182,17 @@ def build_encoder(
     if truncate_steps is not None:
         raise ModelError("a tdnn has no steps to truncate: nothing goes back through time")
     return TDNN(inputs, hidden, dilations=[2**layer for layer in range(layers)], dropout=dropout)
+
+
+def _build_core(
+    kind: EncoderKind,
+    inputs: int,
+    classes: int,
+    *,
+    hidden: int = 128,
+    pool: Pool | None = "last",
+    dropout: float = 0.0,
+    **options: Unpack[EncoderOptions],
+) -> SequenceClassifier:
+    encoder = build_encoder(kind, inputs, hidden, dropout=dropout, **options)
+    return SequenceClassifier(encoder, classes=classes, pool=pool, dropout=dropout)

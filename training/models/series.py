@@ -22,9 +22,8 @@ class OneStep(nn.Module):
     """The next value from lagged ones: AR without hidden units, NARX with them.
 
     NARX: y(t+1) = f(y(t) … y(t-n+1), u(t) … u(t-m+1)), f a multilayer perceptron (T. Lin, B. Horne,
-        P.
-    Tino, C. Giles, "Learning long-term dependencies in NARX recurrent neural networks", IEEE Trans.
-    Neural Networks 7(6), 1996). Takes a window (B, T, F), returns (B, 1).
+    P. Tino, C. Giles, "Learning long-term dependencies in NARX recurrent neural networks", IEEE
+    Trans. Neural Networks 7(6), 1996). Takes a window (B, T, F), returns (B, 1).
 
     Deviation: a linear map may be added to the perceptron, as in AR. tanh saturates at levels that
     training never saw; a linear map does not.

@@ -20,9 +20,8 @@ class TDNN(nn.Module):
     `Encoded`. A state depends on `sum(dilations) * (kernel - 1) / 2` steps on each side.
 
     Deviations: ReLU in place of the logistic function; delays on both sides in place of the past
-        only;
-    dilation that grows with the layer (Peddinti et al., 2015) in place of adjacent delays; residual
-    connections except in the first layer (He et al., 2016); dropout.
+    only; dilation that grows with the layer (Peddinti et al., 2015) in place of adjacent delays;
+    residual connections except in the first layer (He et al., 2016); dropout.
 
     Args:
         inputs: F.

@@ -95,11 +95,7 @@ class Seq2SeqExperiment:
 
 
 def prepare(recipe: Seq2SeqRecipe) -> Seq2SeqExperiment:
-    """Read all three sets, and learn both sides from the training rows.
-
-    Raises:
-        DataError: the data are missing or broken.
-    """
+    """Read all three sets, and learn both sides from the training rows; errors as `read_pairs`."""
     sets = read_pairs(recipe)
     sides = learn_sides(sets.train, recipe)
     return Seq2SeqExperiment(
@@ -193,12 +189,7 @@ def load_model(run: Path) -> EncoderDecoder:
 
 
 def load_test(record: RunRecord) -> PairData:
-    """Load the test pairs of a finished run.
-
-    Raises:
-        DataError: the data are missing, or have changed since the run.
-        RunError: a run of another kind.
-    """
+    """Load the test pairs of a finished run; errors as `require_same_data`."""
     sets = read_pairs(part_of(record, Seq2SeqRecipe))
     require_same_data(record, sets.checksum)
     return sets.test
@@ -211,31 +202,7 @@ def load_sides(run: Path) -> Sides:
         RunError: a file cannot be read; also as `load_model`.
         DataError: a file is broken.
     """
-    recipe = part_of(read_record(run), Seq2SeqRecipe)
-    return Sides(
-        source=_read_side(run, "source", recipe.source),
-        target=_read_side(run, "target", recipe.target),
-    )
-
-
-def learn_sides(train: PairData, recipe: Seq2SeqRecipe) -> Sides:
-    """Learn both sides from the training rows only.
-
-    Raises:
-        DataError: a vocabulary cannot be learned.
-    """
-    return Sides(
-        source=_learn_side(list(train.sources), recipe.source),
-        target=_learn_side([pair.target for pair in train.pairs()], recipe.target),
-    )
-
-
-def write_sides(sides: Sides, out: Path) -> None:
-    """Write vocabularies and subword models of both sides into a run directory."""
-    for name, side in (("source", sides.source), ("target", sides.target)):
-        write_atomically(out / VOCABULARY.format(name), side.vocabulary.lines().encode())
-        if side.tokenizer.model is not None:
-            write_atomically(out / SUBWORDS.format(name), side.tokenizer.model)
+    return read_sides(run, part_of(read_record(run), Seq2SeqRecipe))
 
 
 def read_sides(run: Path, recipe: Seq2SeqRecipe) -> Sides:
@@ -246,15 +213,23 @@ def read_sides(run: Path, recipe: Seq2SeqRecipe) -> Sides:
     )
 
 
-def _learn_side(texts: list[str], settings: SideSettings) -> Side:
-    return learn_side(
-        texts,
-        settings.rule,
-        lower=settings.lower,
-        minimum_count=settings.minimum_count,
-        maximum=settings.maximum,
-        kind=settings.kind,
+def learn_sides(train: PairData, recipe: Seq2SeqRecipe) -> Sides:
+    """Learn both sides from the training rows only; errors as `learn_side`."""
+    source, target = (
+        side.model_dump(exclude={"most_tokens"}) for side in (recipe.source, recipe.target)
     )
+    return Sides(
+        source=learn_side(train.sources, **source),
+        target=learn_side([pair.target for pair in train.pairs()], **target),
+    )
+
+
+def write_sides(sides: Sides, out: Path) -> None:
+    """Write vocabularies and subword models of both sides into a run directory."""
+    for name, side in (("source", sides.source), ("target", sides.target)):
+        write_atomically(out / VOCABULARY.format(name), side.vocabulary.lines().encode())
+        if side.tokenizer.model is not None:
+            write_atomically(out / SUBWORDS.format(name), side.tokenizer.model)
 
 
 def _read_side(run: Path, name: str, settings: SideSettings) -> Side:

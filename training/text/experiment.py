@@ -75,11 +75,7 @@ class SequenceExperiment:
 
 
 def prepare(recipe: SequenceRecipe) -> SequenceExperiment:
-    """Read all three sets; vocabularies and classes come from the training rows.
-
-    Raises:
-        DataError: the data are missing or broken, or their labels do not fit the task.
-    """
+    """Read all three sets; vocabularies and classes are of the training rows."""
     return _of_frames(recipe) if recipe.tokens is None else _of_texts(recipe, recipe.tokens)
 
 
@@ -170,11 +166,7 @@ def read_texts(recipe: SequenceRecipe) -> Splits[TextData]:
 
 
 def read_pictures(recipe: SequenceRecipe) -> Splits[ImageData]:
-    """Read grey pictures of 28 x 28; the validation rows come from the training split.
-
-    Raises:
-        DataError: unknown set, or broken files.
-    """
+    """Read grey pictures of 28 x 28; the validation rows come from the training split."""
     given, test = (load(recipe.data, split) for split in ("train", "test"))
     division = divide(
         given.labels, recipe.validation_share, derive_seed(recipe.seed, Purpose.DIVISION)
@@ -211,12 +203,7 @@ def load_model(run: Path) -> nn.Module:
 
 
 def load_test(run: Path, record: RunRecord) -> Sequences:
-    """Load the test rows of a finished run, encoded by its vocabularies.
-
-    Raises:
-        DataError: the data are missing, or have changed since the run.
-        RunError: the run's vocabularies cannot be read, or the run is of another kind.
-    """
+    """Load a finished run's test rows, as its vocabularies encode them."""
     recipe = part_of(record, SequenceRecipe)
     if recipe.tokens is None:
         pictures = read_pictures(recipe)

@@ -106,14 +106,14 @@ MADE_FOR = {
 }
 """The data sets of each recipe, the default first; PATH stands for a file of the user."""
 
-ADAM: dict[str, Setting] = {"kind": "adamw", "learning_rate": 2e-3, "weight_decay": 1e-2}
-# One thread, as for LeNet: a step's matrices are small.
 COMMON: dict[str, Setting] = {
-    "optimizer": ADAM,
+    "optimizer": {"kind": "adamw", "learning_rate": 2e-3, "weight_decay": 1e-2},
     "average_decay": 0.998,
+    # One thread, as for LeNet: a step's matrices are small.
     "cpu_threads": 1,
     "patience": 100,
 }
+WORDS: dict[str, Setting] = {"size": 100, "lower": True, "minimum_count": 2, "spelling": True}
 
 
 def row_digits(data: str) -> dict[str, Setting]:
@@ -144,13 +144,7 @@ def question(data: str) -> dict[str, Setting]:
             "dropout": 0.5,
             "pool": "mean",
         },
-        "tokens": {
-            "size": 100,
-            "lower": True,
-            "minimum_count": 2,
-            "unknown_share": 0.05,
-            "spelling": True,
-        },
+        "tokens": {**WORDS, "unknown_share": 0.05},
         "label_smoothing": 0.1,
         "epochs": 25 if data == "trec" else 40,
         "batch_size": 32,
@@ -164,20 +158,8 @@ def tagger(_data: str) -> dict[str, Setting]:
         **COMMON,
         "task": "tagging",
         "architecture": "tagger",
-        "encoder": {
-            "cell": "lstm",
-            "hidden": 200,
-            "bidirectional": True,
-            "dropout": 0.4,
-        },
-        "tokens": {
-            "size": 100,
-            "lower": True,
-            "minimum_count": 2,
-            "unknown_share": 0.1,
-            "spelling": True,
-            "spelling_width": 100,
-        },
+        "encoder": {"cell": "lstm", "hidden": 200, "bidirectional": True, "dropout": 0.4},
+        "tokens": {**WORDS, "unknown_share": 0.1, "spelling_width": 100},
         "label_smoothing": 0.1,
         "epochs": 15,
         "batch_size": 32,
