@@ -178,9 +178,6 @@ def changes_of(recipe: str, settings: Mapping[str, Word | None]) -> dict[str, Se
 
     Args:
         settings: by name; None for options that are not given.
-
-    Raises:
-        RecipeError: unknown recipe.
     """
     kind = class_of(recipe)
     changes: dict[str, Any] = {}

@@ -130,9 +130,6 @@ def require_applicable(recipe: AnyRecipe, changes: Mapping[str, Setting]) -> Non
     """Refuse a change that has no effect on this data set or network.
 
     Only new options are checked: records of runs with such settings stay readable.
-
-    Raises:
-        RecipeError: names the option, what it goes with, and what it got.
     """
     for name, field in type(recipe).model_fields.items():
         option = cli_option(field)
@@ -147,11 +144,7 @@ def require_applicable(recipe: AnyRecipe, changes: Mapping[str, Setting]) -> Non
 
 
 def require_conllu(*data: str | None) -> None:
-    """Refuse --column if none of the data sets is CoNLL-U.
-
-    Raises:
-        RecipeError: names the first data set.
-    """
+    """Refuse --column if none of the data sets is CoNLL-U."""
     if not any(each and (each == _TREEBANK or each.endswith(CONLLU_ENDINGS)) for each in data):
         raise RecipeError(
             f"--column goes with CoNLL-U ({_TREEBANK}, or files that end with "

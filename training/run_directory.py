@@ -232,11 +232,7 @@ def load_weights(run: Path, network: nn.Module) -> nn.Module:
 
 
 def require_same_data(record: RunRecord, checksum: str) -> None:
-    """Refuse data that changed since the run was trained.
-
-    Raises:
-        DataError: names both checksums.
-    """
+    """Refuse data that changed since the run was trained."""
     if checksum != record.data.checksum:
         raise DataError(
             f"{record.data.name}: SHA-256 was {record.data.checksum} when the run was trained, "

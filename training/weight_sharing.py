@@ -38,9 +38,6 @@ def count_sharing(network: nn.Module, shape: tuple[int, ...]) -> list[LayerCount
 
     Args:
         network: an image network; it runs once, in eval mode, and is left unchanged.
-
-    Raises:
-        ModelError: a layer with parameters is of an unknown type.
     """
     counts: list[LayerCount] = []
 

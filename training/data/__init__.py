@@ -91,7 +91,7 @@ def load(
 def load_text(
     name: str, split: SequenceSplit = "train", *, lower: bool = False, column: str = "upos"
 ) -> TextData:
-    """Load one split of a text set.
+    """Load one split of a text set; errors as `load`.
 
     Args:
         name: one of `TEXT_SETS`, or the path of a file (see `weir.training.data.text_files`). A
@@ -101,10 +101,6 @@ def load_text(
         lower: whether a text to classify is made lower case; tokens that come split stay as they
             are.
         column: of CoNLL-U, the tag: `upos`, `xpos`, `deprel` or `feats:NAME`.
-
-    Raises:
-        DataError: unknown name, unknown split, or broken files.
-        DownloadError: files are not present and could not be downloaded.
     """
     if name in ("trec", "trec-fine"):
         folders = DataFolders.from_environment()
@@ -131,7 +127,7 @@ def load_pairs(
     source_language: Language = "de",
     target_language: Language = "en",
 ) -> PairData:
-    """Load one split of a set of pairs.
+    """Load one split of a set of pairs; errors as `load`.
 
     Args:
         name: one of `PAIR_SETS`, or the path of a file (see `weir.training.data.pairs`). A fifth of
@@ -139,10 +135,6 @@ def load_pairs(
         split: `train` or `test`; also `dev` for `multi30k`. For other sets the caller takes a
             validation set from `train`, see `divide_pairs`.
         stress: whether the phonemes of `cmudict-pronounce` keep their stress.
-
-    Raises:
-        DataError: unknown name, unknown split, or broken files.
-        DownloadError: files are not present and could not be downloaded.
     """
     if name in PAIR_SETS and target_data is not None:
         raise DataError(f"{name}: has its own targets, got {target_data} too")

@@ -100,11 +100,7 @@ def load_g014b2b(split: SequenceSplit, folders: DataFolders) -> PairData:
 
 
 def find_dictionary(data: str = STRESS) -> Path:
-    """Find the dictionary file in the installed package.
-
-    Raises:
-        DataError: the package is not installed, or lacks the file.
-    """
+    """Find the dictionary file in the installed package."""
     expected = f"{data}: expected the package {PACKAGE}, install it with: pip install 'weir[demo]'"
     try:
         path = Path(str(distribution(PACKAGE).locate_file(FILE)))

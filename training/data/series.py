@@ -61,17 +61,13 @@ class _Row(NamedTuple):
 
 
 def load_series(name: str, value: str | None, exogenous: Sequence[str] = ()) -> SeriesData:
-    """Load columns of a named set or of a CSV file.
+    """Load columns of a named set or of a CSV file; errors as `read_columns` and `locate`.
 
     Args:
         name: one of `SERIES_SETS`, or the path of a CSV file.
         value: the column to forecast. None: the default column of a named set; for a file an error
             that lists its columns.
         exogenous: other columns that the value may depend on.
-
-    Raises:
-        DataError: unknown name, or a broken file; the message names file, line and column.
-        DownloadError: the file is not present and could not be downloaded.
     """
     if name == SUNSPOTS:
         path = locate(FOLDER, FILE, DataFolders.from_environment())

@@ -87,11 +87,7 @@ class Tokenizer:
                 return join_subwords(tokens)
 
     def pieces(self) -> Vocabulary:
-        """The vocabulary of the subword model.
-
-        Raises:
-            DataError: the rule has no model.
-        """
+        """The vocabulary of the subword model."""
         return subword_vocabulary(self._subwords)
 
     @cached_property

@@ -40,9 +40,6 @@ class Vocabulary:
 
         Args:
             maximum: number of entries, the special ones included; None keeps all.
-
-        Raises:
-            DataError: a token is empty or has a line break.
         """
         counts = Counter(token for sequence in sequences for token in sequence)
         ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))

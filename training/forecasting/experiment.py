@@ -112,11 +112,7 @@ class SeriesExperiment:
 
 
 def prepare(recipe: SeriesRecipe) -> SeriesExperiment:
-    """Read the series and cut it into windows; the training part decides the scaling.
-
-    Raises:
-        DataError: the data are missing, broken, too short, or do not vary.
-    """
+    """Read the series and cut it into windows; the training part decides the scaling."""
     data = load_series(recipe.data, recipe.value, recipe.exogenous)
     parts = divide_by_time(data, recipe, least_lags=AR_LAGS)
     train = data.values[: parts.train_end]

@@ -129,12 +129,9 @@ def _count_confusions(
 
 
 def load_model(run: Path) -> nn.Module:
-    """Load a finished run's network, in eval mode, on the CPU.
+    """Load a finished run's network, in eval mode, on the CPU; errors as `load_weights`.
 
     It takes normalised float32 images (B, C, H, W) and returns logits (B, classes).
-
-    Raises:
-        RunError: the run is missing or of another kind, or the weights do not fit.
     """
     record = read_record(run)
     image = part_of(record, ImageRecord)

@@ -73,9 +73,6 @@ class Decoder(nn.Module):
         dropout: on embeddings, between layers and before the output.
         is_tied: the output's weights are the embedding's (Press & Wolf, 2017); needs readout_size =
             E.
-
-    Raises:
-        ModelError: settings that do not fit.
     """
 
     def __init__(

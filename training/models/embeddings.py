@@ -45,11 +45,7 @@ class WordInputs(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor, characters: Tensor | None = None) -> Tensor:
-        """Vectors (B, T, width) of tokens (B, T) and their letters (B, T, L).
-
-        Raises:
-            ModelError: letters are missing, or given to a network that reads none.
-        """
+        """Vectors (B, T, width) of tokens (B, T) and their letters (B, T, L)."""
         if (characters is None) != (self.spelling is None):
             expected = "none" if self.spelling is None else "some"
             raise ModelError(f"characters: the network expects {expected}, got the opposite")

@@ -49,9 +49,6 @@ class Recurrent(nn.Module):
         truncate_steps: truncated back-propagation through time (Williams & Peng, 1990). A sequence
             is split into pieces of this many steps; states pass from piece to piece, gradients do
             not. None: no truncation.
-
-    Raises:
-        ModelError: unknown cell, or truncation in both directions.
     """
 
     def __init__(

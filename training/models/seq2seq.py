@@ -28,9 +28,6 @@ class EncoderDecoder(nn.Module):
         hidden: of a state, per direction of the encoder, and in the decoder.
         dropout: see `Recurrent` and `Decoder`; also on the source's embeddings.
         is_tied: the output layer shares the weights of the target embedding.
-
-    Raises:
-        ModelError: unknown cell, or settings that do not fit.
     """
 
     def __init__(

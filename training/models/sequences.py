@@ -56,9 +56,6 @@ class SequenceClassifier(nn.Module):
         last, mean    a sequence, by its last state or the mean of its states: (B, classes)
         None          each step (tagging): (B, T, classes). Beyond a row's length the state is 0, so
                       the logits there are the bias of the output layer.
-
-    Raises:
-        ModelError: unknown pooling.
     """
 
     def __init__(

@@ -170,9 +170,6 @@ def build_forecaster(
         exogenous_lags: lags of the other columns, for ar and narx; None: `lags`.
         hidden: units of a layer; ar has none.
         linear: add a linear map of the window.
-
-    Raises:
-        ModelError: settings that do not fit each other.
     """
     features = len(mean)
     core: nn.Module

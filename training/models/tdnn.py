@@ -28,9 +28,6 @@ class TDNN(nn.Module):
         dilations: distance between the delays of each layer, in steps.
         kernel: delays per layer; odd, so the sides are symmetric.
         dropout: share of each layer's output set to 0 in training.
-
-    Raises:
-        ModelError: an even kernel, or no layers.
     """
 
     def __init__(

@@ -79,11 +79,7 @@ def pack(data: PairData, sides: Sides) -> PackedPairs:
 
 
 def encode(texts: Iterable[str], side: Side, name: str) -> list[list[int]]:
-    """The ids of each text of a side; `name` is that of the data set.
-
-    Raises:
-        DataError: a text without tokens.
-    """
+    """The ids of each text of a side; `name` is that of the data set."""
     rows = []
     for text in texts:
         ids = side.encode(text)
@@ -94,11 +90,7 @@ def encode(texts: Iterable[str], side: Side, name: str) -> list[list[int]]:
 
 
 def drop_long(pairs: PackedPairs, recipe: Seq2SeqRecipe) -> PackedPairs:
-    """The pairs within the recipe's limits of tokens, for training.
-
-    Raises:
-        DataError: no pair is within the limits.
-    """
+    """The pairs within the recipe's limits of tokens, for training."""
     is_short = (pairs.sources.lengths <= recipe.source.most_tokens) & (
         pairs.targets.lengths <= recipe.target.most_tokens
     )

@@ -187,9 +187,6 @@ def bleu(outputs: Sequence[str], references: Sequence[Sequence[str]], *, lower: 
 
     Args:
         lower: whether case is ignored on both sides; the signature says so.
-
-    Raises:
-        DataError: as `exact_accuracy`.
     """
     _require_rows(outputs, references)
     metric = BLEU(lowercase=lower)
