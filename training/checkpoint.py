@@ -39,7 +39,7 @@ class CheckpointNote(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint in moment."""
+    """The content of a checkpoint file."""
 
     note: CheckpointNote
     tensors: dict[str, Tensor]

@@ -160,18 +160,15 @@ InputRecord: TypeAlias = ImageRecord | SequenceRecord | SeriesRecord | PairRecor
 INPUT_FIELDS: dict[type[InputRecord], str] = {
     ImageRecord: "image",
     SequenceRecord: "sequence",
-    SeriesRecord: "series",
     PairRecord: "pairs",
+    SeriesRecord: "series",
 }
-"""The field of `RunRecord` that holds the record of each kind of input."""
+"""The field of `RunRecord` that holds the record of each kind of input, in the order of `KINDS`."""
 
 _Part = TypeVar("_Part", bound=BaseModel)
 _KIND_NAMES: dict[type[BaseModel], str] = {
     **{kind: name for name, kind in KINDS.items()},
-    ImageRecord: "images",
-    SequenceRecord: "sequences",
-    PairRecord: "pairs",
-    SeriesRecord: "series",
+    **dict(zip(INPUT_FIELDS, KINDS, strict=True)),
 }
 
 

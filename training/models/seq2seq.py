@@ -70,11 +70,6 @@ class EncoderDecoder(nn.Module):
         """Whether the decoder has attention."""
         return self.decoder.attention is not None
 
-    @property
-    def state_size(self) -> int:
-        """S, the size of the decoder's state: layers * hidden, and twice that for an LSTM."""
-        return self.decoder.cells.state_size
-
     def encode(self, tokens: Tensor, lengths: Tensor) -> Memory:
         """The memory of tokens (B, T) with lengths (B,), both int64."""
         vectors = self.dropout(self.embedding(tokens))  # (B, T, E)
@@ -91,23 +86,16 @@ class EncoderDecoder(nn.Module):
     def forward(
         self, tokens: Tensor, lengths: Tensor, previous: Tensor, forced: Tensor | None = None
     ) -> Tensor:
-        """Logits (B, U, V) of the tokens after `previous` (B, U); arguments as `readouts`."""
-        return self.project(self.readouts(tokens, lengths, previous, forced))
-
-    def readouts(
-        self, tokens: Tensor, lengths: Tensor, previous: Tensor, forced: Tensor | None = None
-    ) -> Tensor:
-        """The inputs of `project`, (B, U, R); a loss may drop padding before that product.
+        """Logits (B, U, V) of the tokens after `previous` (B, U).
 
         Args:
             tokens: (B, T), the source.
+            lengths: (B,), of the source.
             previous: (B, U), the target after the begin token.
             forced: (B, U) bool, True where a step reads `previous`, see `Decoder.readouts`; None:
                 all.
         """
-        return self.decoder.readouts(previous, self.encode(tokens, lengths), lengths, forced)
-
-    def project(self, readouts: Tensor) -> Tensor:
-        """Logits (…, V) of readouts (…, R)."""
-        logits: Tensor = self.decoder.output(readouts)  # (…, V)
+        memory = self.encode(tokens, lengths)
+        readouts = self.decoder.readouts(previous, memory, lengths, forced)  # (B, U, R)
+        logits: Tensor = self.decoder.output(readouts)  # (B, U, V)
         return logits

@@ -99,7 +99,7 @@ def test_state_is_one_tensor(form: dict[str, object], size: int) -> None:
 
     memory = model.encode(tokens, lengths)
 
-    assert model.state_size == size and memory.state.shape == (12, size)
+    assert model.decoder.cells.state_size == size and memory.state.shape == (12, size)
     assert memory.states is not None and memory.states.shape == (12, 9, 10)
     assert memory.keys is not None and memory.keys.shape == (12, 9, 5)
 
