@@ -43,8 +43,8 @@ from benchmarks.lib.load_generator import Schedule
 from benchmarks.lib.servers import Server
 from weir.export.runs.publishing import publish_run
 from weir.training.run_directory import part_of, read_record
+from weir.training.seq2seq.batches import encode
 from weir.training.seq2seq.experiment import load_sides, load_test
-from weir.training.seq2seq.packed import encode
 from weir.training.seq2seq.recipes import Seq2SeqRecipe
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.25, 1.5)
