@@ -112,11 +112,6 @@ def restore(state: TrainingState, checkpoint: Checkpoint) -> None:
         torch.cuda.set_rng_state(generators["cuda"])
 
 
-def remove_checkpoint(run: Path) -> None:
-    """Remove the checkpoint of a finished run."""
-    (run / CHECKPOINT).unlink(missing_ok=True)
-
-
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 

@@ -119,7 +119,7 @@ class Progress(BaseModel):
             validation_accuracy=validation_accuracy,
             seconds=self.epoch_seconds,
         )
-        is_best = self.best_epoch == 0 or _is_better(record, self.history[self.best_epoch - 1])
+        is_best = self.best_epoch == 0 or _rank(record) > _rank(self.history[self.best_epoch - 1])
         self.history.append(record)
         if is_best:
             self.best_epoch = self.epoch
@@ -128,11 +128,8 @@ class Progress(BaseModel):
         return is_best
 
 
-def _is_better(record: EpochRecord, best: EpochRecord) -> bool:
-    return (record.validation_accuracy or 0.0, -record.validation_loss) > (
-        best.validation_accuracy or 0.0,
-        -best.validation_loss,
-    )
+def _rank(record: EpochRecord) -> tuple[float, float]:
+    return record.validation_accuracy or 0.0, -record.validation_loss
 
 
 @dataclass(slots=True)

@@ -19,7 +19,6 @@ from weir.training.checkpoint import (
     CHECKPOINT,
     Checkpoint,
     read_checkpoint,
-    remove_checkpoint,
     restore,
     write_checkpoint,
 )
@@ -292,7 +291,7 @@ def _finish(
     figures.draw_learning_curve(record, out / figures.LEARNING_CURVE)
     if evaluation.confusions is not None:
         figures.draw_confusion_matrix(record, evaluation.confusions, out / figures.CONFUSION_MATRIX)
-    remove_checkpoint(out)
+    (out / CHECKPOINT).unlink(missing_ok=True)
     return record
 
 

@@ -21,13 +21,6 @@ DEPTH = 3
 """Split, class, file."""
 
 
-class OpenedFile(NamedTuple):
-    """A requested file: its index in the request, and its content."""
-
-    row: int
-    stream: BinaryIO
-
-
 class Member(NamedTuple):
     """A file in a tar: its name there, and its content."""
 
@@ -41,14 +34,14 @@ class Tree:
 
     root: the folder or the tar file.
     folders, files: relative to it.
-    read: yields the requested files, once each, in any order.
+    read: yields index and content of each requested file once, in any order.
     digest: the SHA-256 of the given files; for a tar, that of the whole tar.
     """
 
     root: Path
     folders: frozenset[PurePosixPath]
     files: frozenset[PurePosixPath]
-    read: Callable[[Sequence[PurePosixPath]], Iterator[OpenedFile]]
+    read: Callable[[Sequence[PurePosixPath]], Iterator[tuple[int, BinaryIO]]]
     digest: Callable[[Sequence[PurePosixPath]], str]
 
 
@@ -103,10 +96,10 @@ def _open_folder(root: Path) -> Tree:
                 folders.add(name)
                 walk(path, name)
 
-    def read(names: Sequence[PurePosixPath]) -> Iterator[OpenedFile]:
+    def read(names: Sequence[PurePosixPath]) -> Iterator[tuple[int, BinaryIO]]:
         for row, name in enumerate(names):
             with (root / name).open("rb") as stream:
-                yield OpenedFile(row, stream)
+                yield row, stream
 
     def digest(names: Sequence[PurePosixPath]) -> str:
         return combine_checksums((str(name), checksum(root / name)) for name in names)
@@ -123,12 +116,12 @@ def _open_tar(root: Path) -> Tree:
     files = frozenset(PurePosixPath(*path.parts[skipped:]) for path in seen)
     folders = frozenset(parent for file in files for parent in file.parents if parent.parts)
 
-    def read(names: Sequence[PurePosixPath]) -> Iterator[OpenedFile]:
+    def read(names: Sequence[PurePosixPath]) -> Iterator[tuple[int, BinaryIO]]:
         rows = {name: row for row, name in enumerate(names)}
         for member in read_members(root):
             # A repeated name counts once, as when a tar is unpacked.
             row = rows.pop(PurePosixPath(*PurePosixPath(member.name).parts[skipped:]), None)
             if row is not None:
-                yield OpenedFile(row, io.BytesIO(member.content))
+                yield row, io.BytesIO(member.content)
 
     return Tree(root, folders, files, read, lambda _names: checksum(root))

@@ -135,18 +135,8 @@ def prepare(recipe: SeriesRecipe) -> SeriesExperiment:
 
 def build_network(recipe: SeriesRecipe, record: SeriesRecord) -> nn.Module:
     """Build the network with fresh weights from torch's global generator."""
-    network = recipe.network
     return build_forecaster(
-        network.kind,
-        mean=record.mean,
-        std=record.std,
-        lags=network.lags,
-        horizon=recipe.horizon,
-        exogenous_lags=network.exogenous_lags,
-        hidden=network.hidden,
-        layers=network.layers,
-        dropout=network.dropout,
-        linear=network.linear,
+        mean=record.mean, std=record.std, horizon=recipe.horizon, **recipe.network.model_dump()
     )
 
 

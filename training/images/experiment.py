@@ -70,10 +70,8 @@ class ImageExperiment:
         network = build(
             recipe.architecture,
             classes=len(self.classes),
-            height=recipe.image.height,
-            width=recipe.image.width,
-            channels=recipe.image.channels,
             auxiliary=recipe.auxiliary_weight > 0.0,
+            **recipe.image.model_dump(exclude={"short_side"}),
         )
         if recipe.channels_last:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -135,14 +133,8 @@ def load_model(run: Path) -> nn.Module:
     """
     record = read_record(run)
     image = part_of(record, ImageRecord)
-    network = build(
-        record.architecture,
-        classes=len(record.classes),
-        height=image.height,
-        width=image.width,
-        channels=image.channels,
-    )
-    return load_weights(run, network)
+    size = image.model_dump(include={"height", "width", "channels"})
+    return load_weights(run, build(record.architecture, classes=len(record.classes), **size))
 
 
 def load_data(record: RunRecord, split: Split) -> ImageData:

@@ -15,7 +15,7 @@ from weir.training.data.text_files import load_file
 from weir.training.data.vocabulary import Vocabulary
 from weir.training.errors import DataError, ModelError, RunError
 from weir.training.loop import Task
-from weir.training.models.sequences import CoreOptions, build_frame_network, build_text_network
+from weir.training.models.sequences import build_frame_network, build_text_network
 from weir.training.reproducibility import Purpose, derive_seed
 from weir.training.run_directory import (
     Evaluation,
@@ -30,7 +30,7 @@ from weir.training.run_directory import (
 from weir.training.splits import Splits, draw_training_rows, read_splits
 from weir.training.text.batches import Sequences, build_vocabularies, in_order, make_task, pack
 from weir.training.text.evaluation import CLASS_TABLE, draw_class_table, predict, score, tabulate
-from weir.training.text.recipes import SequenceRecipe, TokenSettings
+from weir.training.text.recipes import SequenceRecipe
 
 VOCABULARY = "vocabulary.{}.txt"
 """File name of an input's vocabulary, in a run directory and in a bundle."""
@@ -76,15 +76,13 @@ class SequenceExperiment:
 
 def prepare(recipe: SequenceRecipe) -> SequenceExperiment:
     """Read all three sets; vocabularies and classes are of the training rows."""
-    return _of_frames(recipe) if recipe.tokens is None else _of_texts(recipe, recipe.tokens)
-
-
-def _of_texts(recipe: SequenceRecipe, settings: TokenSettings) -> SequenceExperiment:
+    if recipe.tokens is None:
+        return _of_frames(recipe)
     texts = read_texts(recipe)
-    vocabularies = build_vocabularies(texts.train.rows, settings)
+    vocabularies = build_vocabularies(texts.train.rows, recipe.tokens)
     classes = texts.train.classes
     train, validation, held_out = (
-        pack(data, classes, vocabularies, settings)
+        pack(data, classes, vocabularies, recipe.tokens)
         for data in (texts.train, texts.validation, texts.test)
     )
     sizes = {name: len(vocabulary) for name, vocabulary in vocabularies.items()}
@@ -242,14 +240,9 @@ def build_network(recipe: SequenceRecipe, record: SequenceRecord, classes: int) 
         ModelError: settings that do not fit each other.
     """
     encoder, tokens, is_tagged = recipe.encoder, recipe.tokens, recipe.task == "tagging"
-    core: CoreOptions = {
-        "hidden": encoder.hidden,
-        "pool": None if is_tagged else encoder.pool,
-        "dropout": encoder.dropout,
-        "layers": encoder.layers,
-        "bidirectional": encoder.bidirectional,
-        "truncate_steps": encoder.truncate_steps,
-    }
+    core = encoder.model_dump(exclude={"cell"})
+    if is_tagged:
+        core["pool"] = None
     if tokens is not None and record.words is not None:
         return build_text_network(
             encoder.cell,

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -98,7 +97,14 @@ def draw_gradients(panels: Mapping[str, Curves], path: Path) -> None:
     figure = Figure(figsize=(5.0 * len(panels), 4.2), layout="constrained")
     row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (title, curves) in zip(row, panels.items(), strict=True):
-        _draw_panel(axes, title, curves)
+        for number, (name, norms) in enumerate(curves.items()):
+            colour = COLOURS[number % len(COLOURS)]
+            axes.plot(np.maximum(norms, SMALLEST), color=colour, label=name)
+        axes.set_yscale("log")
+        axes.set_title(title)
+        axes.set_xlabel("steps before the last")
+        axes.grid(alpha=0.3)
+        axes.legend(loc="lower left")
     row[0].set_ylabel("gradient norm (mean over the rows)")
     save(figure, path)
 
@@ -165,14 +171,3 @@ def _mean_by_lag(norms: NDArray[np.float64], lengths: NDArray[np.int64]) -> NDAr
     real = lags >= 0
     totals = np.bincount(lags[real], weights=norms[real])
     return totals / np.bincount(lags[real])
-
-
-def _draw_panel(axes: Axes, title: str, curves: Curves) -> None:
-    for number, (name, norms) in enumerate(curves.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        axes.plot(np.maximum(norms, SMALLEST), color=colour, label=name)
-    axes.set_yscale("log")
-    axes.set_title(title)
-    axes.set_xlabel("steps before the last")
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower left")
