@@ -114,7 +114,7 @@ def greedy(
     Args:
         state: (B, S), the first state.
         limits: (B,), the most steps of each row, from 1; the end step counts.
-        length_power: a.
+        length_power: a, by which scores are normalised by length.
     """
     count, most = len(limits), int(limits.max())
     steps = torch.zeros(count, dtype=torch.int64)  # (B,), steps so far
@@ -163,9 +163,11 @@ def beam(
 ) -> list[list[Hypothesis]]:
     """Beam search: up to `best` hypotheses per row, the best first; a beam of 1 is greedy search.
 
-    Args: as `greedy`, and
+    The first four arguments are those of `greedy`.
+
+    Args:
         best: hypotheses per row at most, up to `width`.
-        length_power: a.
+        length_power: see `greedy`.
 
     Raises:
         RecipeError: `best` is not 1 to `width`.
