@@ -50,11 +50,15 @@ def defined_in(owner: ast.Module | ast.ClassDef) -> Iterator[str]:
 
 
 def test_every_path_exists() -> None:
-    places = (ROOT, ROOT / "server")
     missing = [
         span
         for span in spans()
-        if is_path(span) and not any((place / span).exists() for place in places)
+        if is_path(span)
+        and not any(
+            (ROOT / folder / f"{span}{suffix}").exists()
+            for folder in ("", "server")
+            for suffix in ("", ".py")
+        )
     ]
 
     assert not missing
