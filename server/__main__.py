@@ -19,12 +19,7 @@ _NO_FLAG = ("models_dir", "models")
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "python -m weir.server") -> None:
-    """Serve until a signal arrives.
-
-    Args:
-        arguments: of the command line; None for the process's own.
-        program: the name of the command, for the help.
-    """
+    """Serve until a signal arrives."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command(help="Serve every model of a directory over gRPC, with metrics.")(_command())
     app(args=arguments, prog_name=program)

@@ -17,12 +17,7 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from types import FrameType
 
-from prometheus_client import (
-    CollectorRegistry,
-    GCCollector,
-    PlatformCollector,
-    ProcessCollector,
-)
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from weir.server.config import Settings
 from weir.server.errors import ConfigError, PortUnavailable
@@ -138,9 +133,6 @@ class App:
         """Bind the ports, start every part, and announce the ports on standard output.
 
         If a part fails to start, the parts that have started are closed.
-
-        Raises:
-            StartError: a port cannot be bound, or the transport cannot be used.
         """
         with ExitStack() as started:
             self._transport = _open_transport(self._settings, self._handlers)
@@ -264,8 +256,7 @@ def _open_transport(settings: Settings, handlers: Handlers) -> Transport:
     """Bind the transport of the settings; `auto` is the fastest that works."""
     address = f"{settings.host}:{settings.port}"
     limits = Limits(
-        message_bytes=settings.max_message_bytes,
-        concurrent_streams=settings.max_concurrent_streams,
+        message_bytes=settings.max_message_bytes, concurrent_streams=settings.max_concurrent_streams
     )
     problem = "setting" if settings.transport == "grpc-server" else completion_queue.problem()
     if problem is None:

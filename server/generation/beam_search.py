@@ -26,12 +26,7 @@ class _Link:
 
 
 class BeamSearch:
-    """The hypotheses of one row between two steps.
-
-    Args:
-        width: K, how many hypotheses are continued.
-        n_best: how many hypotheses are wanted, at most `width`.
-    """
+    """The hypotheses of one row between two steps."""
 
     def __init__(self, context: SearchContext, width: int, n_best: int) -> None:
         self.slots = width

@@ -113,11 +113,7 @@ class StepResult:
 
 
 class DecoderBatch:
-    """Rows that are encoded, and rows that are decoded together.
-
-    Args:
-        lengths: the encoder's input of lengths; None if it has none.
-    """
+    """Rows that are encoded, and rows that are decoded together."""
 
     def __init__(
         self, layout: Layout, *, encode: Run, decode: Run, lengths: str | None, capacity: int

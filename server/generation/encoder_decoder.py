@@ -240,11 +240,7 @@ class EncoderDecoderModel:
         )
 
     def check_search(self, search: SearchParameters) -> None:
-        """Refuse a search that needs more slots than the model has.
-
-        Raises:
-            InvalidRequest: the beam is too wide, or there are too many samples.
-        """
+        """Refuse a search that needs more slots than the model has."""
         if search.slots > self.policy.max_rows:
             what = "results" if search.sampling else "beam_width"
             raise InvalidRequest(

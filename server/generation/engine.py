@@ -41,12 +41,7 @@ class DecoderStepFailed(ServerError):
 
 
 class Engine:
-    """Queue and thread of one encoder-decoder.
-
-    Args:
-        policy: which requests are encoded together.
-        max_queue_rows: most waiting rows; a request beyond them is refused at once.
-    """
+    """Queue and thread of one encoder-decoder."""
 
     is_batched = True
 

@@ -7,6 +7,8 @@ Parameters of a `ModelInferRequest`, beside its tensors:
     length_power    exponent of the length normalisation of scores
     temperature, top_k, seed
                     any of them: tokens are sampled; excludes a beam
+
+A value of the wrong type or out of bounds raises InvalidRequest.
 """
 
 from collections.abc import Mapping
@@ -65,11 +67,7 @@ class SearchParameters:
 
 
 def read_parameters(parameters: Mapping[str, infer_pb.InferParameter]) -> SearchParameters:
-    """The search parameters of a `ModelInferRequest`.
-
-    Raises:
-        InvalidRequest: a value has the wrong type or is out of bounds, or a beam is to be sampled.
-    """
+    """The search parameters of a `ModelInferRequest`."""
     width = read_integer(parameters, "beam_width", 1, _MAX_COUNT)
     power = read_number(parameters, "length_power", 0.0, MAX_LENGTH_POWER)
     search = SearchParameters(
@@ -86,9 +84,7 @@ def read_parameters(parameters: Mapping[str, infer_pb.InferParameter]) -> Search
     return search
 
 
-def _read_sampling(
-    parameters: Mapping[str, infer_pb.InferParameter],
-) -> SamplingParameters | None:
+def _read_sampling(parameters: Mapping[str, infer_pb.InferParameter]) -> SamplingParameters | None:
     if not any(key in parameters for key in _SAMPLING_KEYS):
         return None
     temperature = read_number(parameters, "temperature", MIN_TEMPERATURE, MAX_TEMPERATURE)
@@ -100,11 +96,7 @@ def _read_sampling(
 
 
 def read_message(message: pb.GenerateRequest) -> SearchParameters:
-    """The search parameters of a `GenerateRequest`.
-
-    Raises:
-        InvalidRequest: a value is out of bounds, or more results are wanted than the search has.
-    """
+    """The search parameters of a `GenerateRequest`."""
     n_best, max_tokens = message.n_best or 1, message.max_tokens or None
     match message.WhichOneof("search"):
         case "beam":

@@ -105,7 +105,6 @@ class Slots:
 
         Args:
             memory: the encoder's outputs for it, by input of the decoder: (time, …) or (…).
-            length: of its source.
             count: at most `free`.
 
         Raises:

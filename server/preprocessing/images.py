@@ -6,7 +6,8 @@ Rules:
 - The pixels are exactly those of `weir.training.data.image_folder.read_picture`: turned upright by
   EXIF, 16 bits cut to 8, on white where transparent, converted to grey or RGB, then resized. Colour
   profiles are ignored. Of an animated PNG the first frame is read.
-- Any error of Pillow on damaged bytes is an invalid request; Pillow's text is not sent.
+- A picture that is damaged, too large or in another format raises InvalidRequest, without Pillow's
+  text; one that does not fit into memory raises OutOfMemory.
 """
 
 import io
@@ -61,12 +62,7 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def read_encoded(data: bytes, preprocessing: Preprocessing) -> Pixels:
-    """The pixels of a JPEG or PNG file as the model takes them: (height, width, channels).
-
-    Raises:
-        InvalidRequest: another format, too large, damaged or cut short.
-        OutOfMemory: its pixels do not fit into memory.
-    """
+    """The pixels of a JPEG or PNG file as the model takes them: (height, width, channels)."""
     kind = _format(data)
     if kind == _PNG:
         _check_chunks(data)
@@ -84,10 +80,6 @@ def read_raw(
     Args:
         values: a byte each, (height, width, channels).
         channels: 1 for grey, 3 for RGB, 4 for RGB and alpha.
-
-    Raises:
-        InvalidRequest: too large, or the number of values does not fit.
-        OutOfMemory: its pixels do not fit into memory.
     """
     mode = _MODES.get(channels)
     if mode is None:
@@ -184,8 +176,7 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _prepare(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
-    converted = _convert(image, preprocessing.channels)
-    resized = _resize(converted, preprocessing)
+    resized = _resize(_convert(image, preprocessing.channels), preprocessing)
     return np.asarray(resized).reshape(
         preprocessing.height, preprocessing.width, preprocessing.channels
     )

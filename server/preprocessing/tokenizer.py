@@ -7,7 +7,8 @@ Rules:
 - Tokens that the client has split are only looked up.
 - A text cannot spell the vocabulary's special entries: such a token is unknown.
 - The cost of a text is bounded before it is read: Python normalises consecutive marks in time
-  quadratic in their number, and holds the GIL meanwhile.
+  quadratic in their number, and holds the GIL meanwhile. A text of no tokens, of too many, or of
+  too many characters raises InvalidRequest.
 """
 
 import re
@@ -92,11 +93,7 @@ class Tokenizer:
         self._subwords = None if subwords is None else _open_subwords(subwords)
 
     def tokenize(self, text: str) -> TokenizedText:
-        """Split a text and look its tokens up.
-
-        Raises:
-            InvalidRequest: the text has no tokens, too many tokens, or too many characters.
-        """
+        """Split a text and look its tokens up."""
         if len(text) > self._max_characters:
             raise InvalidRequest(
                 f"expected a text of at most {self._max_characters} characters, got {len(text)}"
@@ -108,11 +105,7 @@ class Tokenizer:
         return self.look_up(self._split(text))
 
     def look_up(self, tokens: Sequence[str]) -> TokenizedText:
-        """Look up tokens that are split already.
-
-        Raises:
-            InvalidRequest: there are no tokens, too many, an empty one, or too many characters.
-        """
+        """Look up tokens that are split already."""
         if not tokens:
             raise InvalidRequest("expected a text with tokens, got none")
         if len(tokens) > self._time.maximum:
@@ -158,9 +151,8 @@ class Tokenizer:
             return tokenise(text)
         if self._subwords is not None:
             # A run of characters that the model never saw is one piece.
-            pieces: list[str] = self._subwords.encode(
-                normalise(text, is_subwords=True), out_type=str
-            )
+            text = normalise(text, is_subwords=True)
+            pieces: list[str] = self._subwords.encode(text, out_type=str)
             return pieces
         normal = normalise(text)
         return normal.split() if rule == "spaces" else list(normal)

@@ -6,8 +6,6 @@ Rules:
 - Unknown request parameters are ignored; reserved and unsupported ones are refused.
 - Every function raises InvalidRequest for a message that does not fit, and Unsupported for a
   feature that this server leaves out.
-
-`response_encoder` is the way back.
 """
 
 import math
@@ -21,11 +19,7 @@ from numpy.typing import NDArray
 from weir.protocol import inference_pb2 as pb
 from weir.protocol.datatypes import DATATYPES, Datatype, from_raw
 from weir.server.errors import InvalidRequest, Unsupported
-from weir.server.protocol.message_limits import (
-    INLINE_ELEMENTS,
-    check_counts,
-    has_few_parts,
-)
+from weir.server.protocol.message_limits import INLINE_ELEMENTS, check_counts, has_few_parts
 from weir.server.protocol.response_encoder import RequestedOutput
 from weir.server.runtime.sequence_rules import SequenceRules
 from weir.server.runtime.signature import MAX_RANK, Fit, Form, Signature
@@ -83,8 +77,7 @@ def parse_message(message_type: type[M], payload: bytes) -> M:
     try:
         return message_type.FromString(payload)
     except DecodeError:
-        name = message_type.DESCRIPTOR.name
-        raise InvalidRequest(f"the message is no valid {name}") from None
+        raise InvalidRequest(f"the message is no valid {message_type.DESCRIPTOR.name}") from None
 
 
 def decode_request(
@@ -127,11 +120,7 @@ def forms(request: pb.ModelInferRequest) -> tuple[Form, ...]:
 
 
 def decode_inputs(request: pb.ModelInferRequest, forms: tuple[Form, ...]) -> dict[str, Array]:
-    """The elements of the request's tensors.
-
-    Args:
-        forms: of its inputs, admitted by the model's signature.
-    """
+    """The elements of the request's tensors, whose forms the model's signature has admitted."""
     raw = request.raw_input_contents
     if not raw:
         tensors = zip(forms, request.inputs, strict=True)
@@ -173,11 +162,7 @@ def check_id(request_id: str) -> None:
 
 
 def read_timeout_s(parameters: Parameters) -> float | None:
-    """Check a request's parameters; unknown ones are ignored.
-
-    Returns:
-        The time that `timeout` leaves the request to wait and run; None without one.
-    """
+    """Check a request's parameters; the time to wait and run that `timeout` leaves it, or None."""
     if not parameters:
         return None
     _check_count(parameters)

@@ -59,9 +59,6 @@ class ResponseEncoder:
 
     For equal outputs and shapes, everything but the id and the contents is the same; it is encoded
     once and remembered. A protobuf message is the concatenation of its fields, in any order.
-
-    Args:
-        max_bytes: of a response.
     """
 
     def __init__(self, model: str, version: str, *, max_bytes: int) -> None:
@@ -90,10 +87,7 @@ class ResponseEncoder:
         labels: Mapping[str, Sequence[str]],
         outputs: Mapping[str, Array],
     ) -> bytes:
-        """A `ModelInferResponse` with the requested ones of a model's outputs.
-
-        `labels` holds one text a class, by output.
-        """
+        """A `ModelInferResponse` of the requested outputs; `labels`: one text a class, by name."""
         encoded = []
         for name, datatype, classes in requested:
             if classes is None:
@@ -121,10 +115,7 @@ class ResponseEncoder:
 
 
 def as_streamed(response: bytes, *, is_final: bool = True) -> bytes:
-    """A `ModelInferResponse` as a `ModelStreamInferResponse`.
-
-    `is_final`: whether it is the last response to its request.
-    """
+    """As a `ModelStreamInferResponse`; `is_final`: whether it is the request's last one."""
     whole = response + (_FINAL if is_final else _NOT_FINAL)
     return b"".join(_field(_STREAMED_RESPONSE, whole))
 

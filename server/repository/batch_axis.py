@@ -160,10 +160,7 @@ def _check_form(graph: bytes, *, is_configured: bool) -> None:
 
 
 def _check_runs(
-    session: Session,
-    inputs: Sequence[TensorSpec],
-    outputs: Sequence[TensorSpec],
-    max_rows: int,
+    session: Session, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], max_rows: int
 ) -> None:
     """Run rows alone and together."""
     rows, alone = _rows(session, inputs)

@@ -1,7 +1,4 @@
-"""Contract check: a contract must agree with its graph and the server, or the model is not served.
-
-Rules on the values of sequences are checked in `runtime.sequence_rules`.
-"""
+"""Contract check: a model whose contract disagrees with its graph or the server is not served."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 

@@ -44,7 +44,6 @@ class LoadSandbox:
     """Loads a version as `loader` does, after a child process has.
 
     Args:
-        timeout_s: for the child, from its start.
         memory_bytes: that a version may take in the child, on the CPU; None sets no limit.
     """
 
@@ -57,11 +56,7 @@ class LoadSandbox:
         self._is_stopped = False
 
     def load(self, name: str, version: str, directory: Path) -> list[Model]:
-        """Load and start the models of a version; see `Loader.load`.
-
-        Raises:
-            ModelLoadError: the version cannot be served, or the child failed or was stopped.
-        """
+        """Load and start the models of a version; see `Loader.load`."""
         started_s = time.monotonic()
         self._verify(name, self._job(name, version, directory))
         logger.info(

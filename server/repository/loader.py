@@ -131,12 +131,7 @@ def served_name(name: str, part: str | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """Loads versions.
-
-    Attributes:
-        threads: inside one operator.
-        max_message_bytes: of a response.
-    """
+    """Loads versions."""
 
     provider: str
     threads: int

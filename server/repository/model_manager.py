@@ -41,8 +41,6 @@ class ModelManager:
     """The versions of one model directory.
 
     Args:
-        loader: loads one version.
-        sandbox: the same, after a process of its own loaded it.
         publish: called after each change of state.
         run_soon: queues a function for the loading thread.
         clock: seconds since 1970.
@@ -112,12 +110,7 @@ class ModelManager:
             self.reconcile()
 
     def plan(self, directory: ModelDirectory, *, retry: bool = False, again: bool = False) -> None:
-        """Read the desired state, and mark the versions to load as LOADING.
-
-        Args:
-            retry: load also files that failed.
-            again: load also files that serve.
-        """
+        """Read the desired state, and mark the versions to load as LOADING; see `to_load`."""
         self.is_unloaded = False
         self._directory = directory
         self._on_disk = tuple(sorted(directory.versions, reverse=True))
@@ -158,11 +151,7 @@ class ModelManager:
         return "; ".join(reasons)
 
     def unload(self, *, forget: bool) -> None:
-        """Unload every version.
-
-        Args:
-            forget: remove them from the registry, instead of keeping them as unloaded.
-        """
+        """Unload every version; with `forget`, remove them from the registry, too."""
         if forget or self.serving:
             # The same files may come back.
             self.is_unloaded, self._directory = not forget, None

@@ -26,7 +26,6 @@ class Entry:
     Attributes:
         since_s: when it entered its state, in seconds since 1970.
         reason: why it is not ready, or why its newer files were refused.
-        labels: of this version.
     """
 
     name: str

@@ -50,13 +50,9 @@ A change that cannot begin raises a RequestError instead.
 
 
 class Repository:
-    """The models of one directory.
-
-    A pair of graphs has three names, `NAME`, `NAME.encoder` and `NAME.decoder`, which change
-    together.
+    """The models of one directory. The three names of a pair of graphs change together.
 
     Args:
-        loader: loads one version.
         sandbox: the same for versions that are loaded while others serve.
         changed: called with each name whose default version changes, and with None when the first
             loading is over.
@@ -111,12 +107,7 @@ class Repository:
         return [_gauges(entry) for entry in self.registry.entries() if entry.reason != UNLOADED]
 
     def load(self, name: str, done: Done, *, again: bool) -> None:
-        """Load a model from disk and serve it.
-
-        Args:
-            done: called when it serves, or cannot.
-            again: load also files that serve.
-        """
+        """Load a model from disk and serve it; with `again`, also if its files serve already."""
         try:
             # Before the name becomes part of a path.
             check_name(name)

@@ -103,7 +103,6 @@ class TritonConfig:
         file: the graph's, in the version directory.
         instances: of all groups together.
         providers: of the groups, `cpu` or `cuda`.
-        policy: which versions are served.
         unused: declared fields without effect, as dotted paths.
         undeclared: the first field that is not declared, with its line.
     """

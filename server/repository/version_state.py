@@ -57,11 +57,7 @@ class VersionStatus(Generic[M]):
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """Desired state of one model.
-
-    Attributes:
-        versions: the versions to serve, with the files of each.
-    """
+    """Desired state of one model."""
 
     versions: Mapping[int, Hashable] = field(default_factory=dict)
     labels: Mapping[str, int] = field(default_factory=dict)
@@ -157,10 +153,9 @@ def settle(
 
 
 def mark_unloaded(model: ModelStatus[M], number: int, now: float, *, keep: bool) -> ModelStatus[M]:
-    """The status after a version was drained; a version that is loaded again meanwhile stays.
+    """The status after a version was drained: it is removed, or UNAVAILABLE with `keep`.
 
-    Args:
-        keep: keep the version as UNAVAILABLE, instead of removing it.
+    A version that is loaded again meanwhile stays.
     """
     version = model.versions.get(number)
     if version is None or version.state is not State.UNLOADING:

@@ -63,11 +63,7 @@ class SequenceRules:
                 inputs[each.name] = np.full(shape[0], shape[each.position], each.dtype)
 
     def check(self, inputs: Mapping[str, Array]) -> None:
-        """Refuse values that have no meaning for the model.
-
-        Raises:
-            InvalidRequest: a value out of its input's range, or a length out of its axis.
-        """
+        """Refuse values that have no meaning for the model."""
         for name, bounds in self.ranges.items():
             _check_range(name, inputs[name], bounds.minimum, bounds.maximum, "values")
         for each in self.lengths:

@@ -91,9 +91,6 @@ class Signature:
         """Check everything about a request's tensors but their values.
 
         Admitted forms are remembered: a server gets the same few forms all day.
-
-        Raises:
-            InvalidRequest: names, datatypes, ranks, sizes or rows are off.
         """
         fit = self._admitted.get(forms)
         if fit is None:

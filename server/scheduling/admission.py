@@ -27,8 +27,6 @@ class Admission:
 
     Args:
         find_model: the model of a name and a version; see `Repository.get`.
-        pool: parses large messages.
-        default_deadline_s: for a request without a deadline.
     """
 
     def __init__(

@@ -69,8 +69,7 @@ class Deadlines:
         while True:
             with self._condition:
                 while not self._stopped and self._wake_s > (now := self._clock()):
-                    left_s = self._wake_s - now
-                    self._condition.wait(min(left_s, threading.TIMEOUT_MAX))
+                    self._condition.wait(min(self._wake_s - now, threading.TIMEOUT_MAX))
                 if self._stopped:
                     return
                 # A deadline added from here on lowers it again.
@@ -96,9 +95,6 @@ class IdleTimeout:
     message as long as a request without a deadline may take. `ModelStreamInfer` has no idle
     timeout: its streams stay open for many requests, and may rest before the first as between any
     two.
-
-    Args:
-        limit_s: how long the message may take.
     """
 
     def __init__(

@@ -83,11 +83,7 @@ class Load:
 
 
 class ModelQueue(Expiring, Protocol):
-    """Queue and threads of a model, as the model repository starts and drains them.
-
-    Attributes:
-        is_batched: whether requests are put together.
-    """
+    """Queue and threads of a model, as the model repository starts and drains them."""
 
     is_batched: bool
 

@@ -55,7 +55,6 @@ class RequestQueue(Generic[T]):
     `put`, `take` and `late` are called under the lock of `condition`; the other methods take it.
 
     Attributes:
-        max_rows: most rows that may wait.
         answering: requests that have run, but are not yet answered and counted.
     """
 
@@ -71,12 +70,7 @@ class RequestQueue(Generic[T]):
     )
 
     def put(self, request: Request[T]) -> None:
-        """Add a request to those that wait.
-
-        Raises:
-            Overloaded: its rows do not fit.
-            Draining: the queue is closed.
-        """
+        """Add a request to those that wait."""
         if self.is_closed:
             raise Draining(f"model {self.name!r} is being unloaded")
         # An empty queue takes a request of any size, which would otherwise never be taken.
@@ -139,8 +133,6 @@ class Scheduler:
 
     Args:
         run: computes every output of a batch; called from several threads.
-        max_queue_rows: rows that may wait; more are refused at once.
-        instances: threads that run batches side by side.
         has_rows: whether the first axis of every tensor is that of the rows.
         has_fixed_rows: whether an answer must have as many rows as its request. If not, the outputs
             of a request that ran alone are sent whole.
@@ -333,11 +325,7 @@ class Scheduler:
     def _parts(
         self, outputs: dict[str, Array], inputs: Sequence[Mapping[str, Array]]
     ) -> list[dict[str, Array]]:
-        """Each request's part of the outputs.
-
-        Raises:
-            RowCountError: the outputs cannot be split into the requests' rows.
-        """
+        """Each request's part of the outputs."""
         if not self._has_rows:
             return [outputs]
         if len(inputs) > 1 and not self.is_batched:

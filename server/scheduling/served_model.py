@@ -56,10 +56,7 @@ class ServedModel:
     def request(self, message: pb.ModelInferRequest, received: ReceivedRequest) -> InferRequest:
         """Decode and check a message; the request is not queued yet."""
         decoded = request_decoder.decode_request(
-            message,
-            self.signature,
-            self.rules,
-            finite_only=self.settings.non_finite == "reject",
+            message, self.signature, self.rules, finite_only=self.settings.non_finite == "reject"
         )
         outputs = (
             request_decoder.requested_outputs(message, self.signature)

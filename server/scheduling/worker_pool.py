@@ -49,11 +49,7 @@ class Job(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
-    """Bounds of the queue; a job beyond them is refused at once.
-
-    Attributes:
-        payload_bytes: most bytes that waiting jobs hold together.
-    """
+    """Bounds of the queue; a job beyond them is refused at once."""
 
     jobs: int = 256
     payload_bytes: int = 256 * 1024 * 1024
@@ -112,12 +108,7 @@ class WorkerPool:
             return len(self._waiting)
 
     def submit(self, job: Job) -> None:
-        """Queue a job.
-
-        Raises:
-            Overloaded: it does not fit into the queue.
-            Draining: the pool is closed.
-        """
+        """Queue a job; Overloaded if it does not fit, Draining if the pool is closed."""
         with self._condition:
             if self._closed:
                 raise Draining("the server is stopping")

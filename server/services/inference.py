@@ -129,9 +129,8 @@ class InferenceService:
     def index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
         """Every known version with its state, and the reason if it is not ready."""
         if request.repository_name:
-            raise Unsupported(
-                f"repository name: expected none, got {request.repository_name[:64]!r}"
-            )
+            name = request.repository_name[:64]
+            raise Unsupported(f"repository name: expected none, got {name!r}")
         response = pb.RepositoryIndexResponse()
         for entry in self._repository.registry.entries():
             if entry.state is State.READY or not request.ready:

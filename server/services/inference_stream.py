@@ -74,11 +74,7 @@ class InferStream:
         return True
 
     def send_part(self, message: bytes) -> bool:
-        """Queue an answer that is not the last; False if the client is gone.
-
-        Raises:
-            ClientTooSlow: too many answers wait to be read.
-        """
+        """Queue an answer that is not the last; False if the client is gone."""
         if self.cancelled:
             return False
         self._part_sender.send(message)
@@ -195,10 +191,7 @@ class _StreamReply:
         return self._stream.cancelled
 
     def request_id(self) -> str:
-        """The id of the request; empty if it cannot be read.
-
-        The message is not parsed for it: a large one would occupy the transport's thread.
-        """
+        """The id of the request, read without parsing the message; empty if it cannot be read."""
         try:
             (request_id,) = read_texts(self._payload, _ID)
             check_id(request_id)

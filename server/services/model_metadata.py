@@ -25,10 +25,7 @@ def metadata(model: Model, versions: Sequence[str]) -> pb.ModelMetadataResponse:
 
 
 def config(model: Model, versions: Sequence[str] = ()) -> config_pb.ModelConfig:
-    """Names, datatypes and shapes without the batch axis, and the batching limits.
-
-    The ready versions are listed if there are several.
-    """
+    """Tensors without the batch axis, batching limits, and the ready versions if several."""
     has_rows = model.signature.has_rows
     described = config_pb.ModelConfig(
         name=model.name,

@@ -14,12 +14,7 @@ from weir.server.errors import InvalidRequest
 from weir.server.protocol.request_decoder import parse_message
 from weir.server.scheduling.request import InferRequest, Model
 from weir.server.scheduling.served_model import ServedModel
-from weir.server.tasks.task_call import (
-    Preprocess,
-    TaskCall,
-    infer_request,
-    single_graph,
-)
+from weir.server.tasks.task_call import Preprocess, TaskCall, infer_request, single_graph
 
 Array = NDArray[Any]
 
@@ -93,11 +88,7 @@ def _check_names(sent: Sequence[str], wanted: Sequence[str]) -> None:
 
 
 def _encode(
-    model: ServedModel,
-    series: Series,
-    request_id: str,
-    horizon: int,
-    outputs: Mapping[str, Array],
+    model: ServedModel, series: Series, request_id: str, horizon: int, outputs: Mapping[str, Array]
 ) -> bytes:
     response = pb.ForecastResponse(
         model_name=model.name,

@@ -88,11 +88,7 @@ def _read(picture: pb.Picture, preprocessing: Preprocessing) -> images.Pixels:
 
 
 def _encode(
-    model: ServedModel,
-    output: str,
-    request_id: str,
-    top_k: int,
-    outputs: Mapping[str, Array],
+    model: ServedModel, output: str, request_id: str, top_k: int, outputs: Mapping[str, Array]
 ) -> bytes:
     response = pb.ClassifyResponse(
         model_name=model.name, model_version=model.version, id=request_id

@@ -99,8 +99,7 @@ class TaskCall:
                 request.submit()
                 break
             except Draining as error:
-                find = self._admission.find
-                self._model = successor(error, self._model, self._version, find)
+                self._model = successor(error, self._model, self._version, self._admission.find)
                 self._preprocess = self._task(self._model)
                 request = self._preprocess(self)
         # The call holds this object as long as it is open.
@@ -114,10 +113,7 @@ class TaskCall:
 
 
 def start(call: Call, payload: bytes, task: Task, admission: Admission, pool: WorkerPool) -> None:
-    """Check a task call and queue it for preprocessing; a failure is sent to its client.
-
-    Runs on the transport's thread: pictures and texts are not read here.
-    """
+    """Check a task call and queue it for preprocessing; a failure is sent to its client."""
     arrived_s = admission.clock()
     model = None
     try:
@@ -144,11 +140,7 @@ def start(call: Call, payload: bytes, task: Task, admission: Admission, pool: Wo
 
 
 def single_graph(model: Model, task: str | None = None) -> ServedModel:
-    """The model, if it is a single graph and its contract names the task.
-
-    Raises:
-        InvalidRequest: it is an encoder-decoder, or has another task.
-    """
+    """The model, if it is a single graph and its contract names the task."""
     if not isinstance(model, ServedModel):
         raise InvalidRequest(f"model {model.name!r} is an encoder-decoder: use Generate")
     found = model.contract.task if model.contract else "none: it has no contract"

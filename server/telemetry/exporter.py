@@ -33,11 +33,7 @@ class Tracer(Protocol):
 
 
 def open_tracer(endpoint: str) -> Tracer:
-    """A tracer for the collector at an address.
-
-    Raises:
-        ConfigError: the extra `otel` is not installed.
-    """
+    """A tracer for the collector at an address."""
     try:
         from weir.server.telemetry.tracing import open_tracer
     except ModuleNotFoundError as error:

@@ -69,11 +69,7 @@ class Family:
 
 _CLASSES: Mapping[
     str, type[CounterMetricFamily] | type[GaugeMetricFamily] | type[UntypedMetricFamily]
-] = {
-    "counter": CounterMetricFamily,
-    "gauge": GaugeMetricFamily,
-    "untyped": UntypedMetricFamily,
-}
+] = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "untyped": UntypedMetricFamily}
 
 S = TypeVar("S")
 Readers = Mapping[Family, Callable[[S], Value]]
@@ -85,10 +81,7 @@ def collect(
     sources: Iterable[tuple[Labels, S]],
     lock_of: Callable[[S], AbstractContextManager[object]] = nullcontext,
 ) -> Iterator[Metric]:
-    """The Prometheus families of all sources, each with its labels.
-
-    A source's lock is held only while its values are copied.
-    """
+    """The Prometheus families of all sources, each with its labels."""
     values: dict[Family, list[tuple[Labels, Value]]] = {family: [] for family in readers}
     for labels, source in sources:
         with lock_of(source):

@@ -5,8 +5,6 @@ Rules:
 - The request path adds to plain numbers, once per batch where possible. Prometheus objects are
   built at the scrape, which holds a lock of the request path only while it copies numbers.
 - The statistics of a version survive its reloads.
-
-Each metric is declared once, in the module of its statistics.
 """
 
 import threading

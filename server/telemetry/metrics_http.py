@@ -36,9 +36,6 @@ _TIMEOUT_S = 10.0
 class ScrapeServer(ThreadingMixIn, WSGIServer):
     """The HTTP server for scrapes.
 
-    Args:
-        timeout_s: the longest time that a connection may take.
-
     Raises:
         OSError: the port is not available.
     """
@@ -113,11 +110,7 @@ class _Handler(WSGIRequestHandler):
 def listen(
     port: int, host: str, registry: CollectorRegistry, *, timeout_s: float = _TIMEOUT_S
 ) -> ScrapeServer:
-    """Start to answer scrapes on a background thread; port 0 takes a free one.
-
-    Raises:
-        OSError: the port is not available.
-    """
+    """Start to answer scrapes on a background thread; port 0 takes a free one."""
     server = ScrapeServer(host, port, timeout_s)
     server.set_app(_only_at_its_path(make_wsgi_app(registry)))
     threading.Thread(target=server.serve_forever, name="weir-metrics", daemon=True).start()

@@ -102,10 +102,7 @@ class ModelStats:
     def request_failed(
         self, status: str, reason: str, seconds: float, request_bytes: int, response_bytes: int = 0
     ) -> None:
-        """Count a failed request; `batch_ran` counts the successful ones.
-
-        `seconds` is the time since its arrival, `response_bytes` the size of partial answers.
-        """
+        """Count a failed request `seconds` after its arrival; `response_bytes`: partial answers."""
         with self.lock:
             self.statuses[status] += 1
             self.reasons[reason] += 1
@@ -190,8 +187,7 @@ class GenerationStats:
             model.batches += 1
             model.compute_seconds.add(seconds)
             model.batch_rows.add(slots)
-            size = model.by_batch_size.setdefault(slots, BatchSizeStatistics())
-            size.compute_infer.add(seconds)
+            model.by_batch_size.setdefault(slots, BatchSizeStatistics()).compute_infer.add(seconds)
             model.requests_infer_s += slots * seconds
 
     def row_started(self, seconds: float) -> None:

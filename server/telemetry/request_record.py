@@ -77,7 +77,6 @@ class RequestRecord:
     Attributes:
         method: the full name, `/package.Service/Method`.
         response_bytes: size of all messages that answer it.
-        request_id: the id that the client chose.
         model: the requested name, then the name of the model that was found; same for `version`.
         rows: 0 until the request is checked against the model.
         length: tokens of the longest row; 0 for a model without lengths.
@@ -114,14 +113,7 @@ class RequestRecord:
         self.model, self.version, self.request_id = map(_escape, (model, version, request_id))
 
     def queued(
-        self,
-        model: str,
-        version: str,
-        *,
-        rows: int,
-        length: int,
-        arrived_s: float,
-        queued_s: float,
+        self, model: str, version: str, *, rows: int, length: int, arrived_s: float, queued_s: float
     ) -> None:
         """Set what is known once the request has passed the model's checks."""
         self.model, self.version = model, version

@@ -33,9 +33,8 @@ class GrpcServerTransport:
         self.calls = CallStats({name: handler.kind for name, handler in handlers.items()})
         self._is_started = False
         self._dispatch = _Dispatch(handlers, self.calls)
-        pool = ThreadPoolExecutor(_MAX_OPEN_CALLS, thread_name_prefix="weir-grpc")
         self._server = grpc.server(
-            pool,
+            ThreadPoolExecutor(_MAX_OPEN_CALLS, thread_name_prefix="weir-grpc"),
             handlers=[self._dispatch],
             options=limits.channel_arguments(),
             maximum_concurrent_rpcs=_MAX_OPEN_CALLS,
@@ -232,8 +231,7 @@ class GrpcServerCall:
                 self.cancelled = True
                 callback, self._on_close = self._on_close, None
                 self._outgoing.put(None)
-                open_s = time.monotonic() - self._arrived_s
-                self._code = closed_code(open_s, self.time_left_s())
+                self._code = closed_code(time.monotonic() - self._arrived_s, self.time_left_s())
         self._count_end(self._code)
         if callback is not None:
             callback()
