@@ -95,10 +95,7 @@ def rivals(models: Path, work: Path) -> list[Rival]:
     """The servers, in the order of a round."""
     return [
         Rival(WEIR, partial(servers.serving, models, [tagger.NAME])),
-        Rival(
-            TRITON,
-            partial(triton.serving, work, models, [tagger.NAME], max_rows=_MAX_ROWS),
-        ),
+        Rival(TRITON, partial(triton.serving, work, models, [tagger.NAME], max_rows=_MAX_ROWS)),
         Rival(
             FIRST_COME,
             partial(servers.serving, models, [tagger.NAME], module="benchmarks.rivals.first_come"),

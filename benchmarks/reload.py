@@ -131,10 +131,7 @@ def prepare(models: Path) -> list[CheckedRequest]:
     for number in range(_QUESTIONS):
         rows = random.integers(-(2**40), 2**40, (1 + number % 3, 5))
         image = random.random((1, 3, _SIDE, _SIDE), np.float32)
-        requests += [
-            _of_rows(rows),
-            _of_picture(image, session.run(["logits"], {INPUT: image})[0]),
-        ]
+        requests += [_of_rows(rows), _of_picture(image, session.run(["logits"], {INPUT: image})[0])]
     return requests
 
 
@@ -181,11 +178,7 @@ def figures(requests: Sequence[CheckedRequest], record: Record) -> dict[str, flo
 
 
 def changes(server: Server, models: Path, kinds: Sequence[Kind], every_s: float) -> Iterator[Step]:
-    """Load a version of each kind, and reload the large model.
-
-    Raises:
-        SystemExit: the server rejected a good version, or loaded a bad one.
-    """
+    """Load a version of each kind, and reload the large model; exit if one is misjudged."""
     random, began_s, serving = np.random.default_rng(0), time.monotonic(), 1
     with Client(server.target) as client:
         for number, kind in enumerate(kinds):

@@ -110,11 +110,7 @@ def measure(
 
 @contextmanager
 def reloading(server: Server, is_reloading: bool) -> Iterator[list[float]]:  # noqa: FBT001 - one of two
-    """Reload AlexNet in a loop if `is_reloading`; the durations of the loads.
-
-    Raises:
-        weir.CallError: a load failed.
-    """
+    """Reload AlexNet in a loop if `is_reloading`; the durations of the loads."""
     loads_s: list[float] = []
     is_over = threading.Event()
     with ThreadPoolExecutor(1) as pool:

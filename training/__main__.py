@@ -44,14 +44,7 @@ Word: TypeAlias = str | int | float | bool | Path | tuple[float, float]
 
 
 def main(args: list[str] | None = None, prog: str = "python -m weir.training") -> int:
-    """Run the command line.
-
-    Args:
-        args: arguments without the program's name; None takes the process's.
-
-    Returns:
-        The exit code: 0 done, 2 a user error, 130 interrupted.
-    """
+    """Run the command line; return the exit code: 0 done, 2 a user error, 130 interrupted."""
     logging.basicConfig(format="%(message)s")
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(_with_settings(train_command))
@@ -171,13 +164,10 @@ def _resume_command(options: TrainingOptions, prog: str) -> str:
 
 
 def changes_of(recipe: str, settings: Mapping[str, Word | None]) -> dict[str, Setting]:
-    """Return the changes of a recipe that the options ask for, each in its group.
+    """Return the changes of a recipe that the options (None: not given) ask for, by group.
 
     A setting that the recipe lacks keeps the group of the recipes that have it, so that the error
     can name them.
-
-    Args:
-        settings: by name; None for options that are not given.
     """
     kind = class_of(recipe)
     changes: dict[str, Any] = {}

@@ -68,11 +68,7 @@ def write_checkpoint(
 
 
 def read_checkpoint(run: Path) -> Checkpoint:
-    """Read a run directory's checkpoint.
-
-    Raises:
-        RunError: the checkpoint is missing or broken.
-    """
+    """Read a run directory's checkpoint; `RunError` if it is missing or broken."""
     path = run / CHECKPOINT
     if not path.is_file():
         raise RunError(f"{run}: nothing to resume, {CHECKPOINT} is missing")
@@ -87,11 +83,7 @@ def read_checkpoint(run: Path) -> Checkpoint:
 
 
 def restore(state: TrainingState, checkpoint: Checkpoint) -> None:
-    """Load a checkpoint into a fresh state.
-
-    Raises:
-        RunError: the checkpoint is of another network.
-    """
+    """Load a checkpoint into a fresh state; `RunError` if it is of another network."""
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _below("optimizer", checkpoint.tensors).items():
         index, key = name.split(".", 1)

@@ -32,10 +32,7 @@ LABELLED_CLASSES = 25
 
 
 def draw_learning_curve(record: RunRecord, path: Path) -> None:
-    """Draw loss and accuracy by epoch, training against validation; the best epoch is marked.
-
-    A series has the RMSE in its own unit instead of both.
-    """
+    """Draw loss and accuracy, of a series the RMSE in its unit, by epoch; the best is marked."""
     history = record.epochs
     if record.series is not None:
         std = record.series.std[0]

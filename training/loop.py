@@ -70,10 +70,7 @@ class Task:
 
 
 class Progress(BaseModel):
-    """Counters of a run, written into each checkpoint as JSON.
-
-    Sums are over the targets of the current epoch.
-    """
+    """Counters of a run, as JSON in each checkpoint; sums are over the current epoch's targets."""
 
     model_config = ConfigDict(extra="forbid")
 

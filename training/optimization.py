@@ -92,9 +92,6 @@ def learning_rate(step: int, *, steps: int, peak: float, warmup_share: float) ->
     """Return the learning rate of one step: linear warm-up, then half a cosine (one cycle).
 
     The rate is above 0 at the first step, `peak` at the end of warm-up and near 0 at the last step.
-
-    Args:
-        warmup_share: share of all steps that warm-up takes.
     """
     warmup = max(int(steps * warmup_share), 1)
     if step < warmup:

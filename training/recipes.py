@@ -46,11 +46,7 @@ _TREEBANK = "ewt"
 
 
 def class_of(name: str) -> type[AnyRecipe]:
-    """Return the class of a named recipe.
-
-    Raises:
-        RecipeError: unknown name.
-    """
+    """Return the class of a named recipe; `RecipeError` for an unknown name."""
     if name not in _CLASSES:
         raise RecipeError(f"unknown recipe {name!r}; there are {', '.join(sorted(RECIPES))}")
     return _CLASSES[name]
@@ -73,11 +69,7 @@ def make_recipe(name: str, data: str | None = None, **changes: Setting) -> AnyRe
 
 
 def quicken(recipe: AnyRecipe) -> AnyRecipe:
-    """Return the recipe's quick form for tests and demos, which trains in under a minute.
-
-    Raises:
-        RecipeError: the recipe has none.
-    """
+    """Return the quick form, which trains in under a minute; `RecipeError` if there is none."""
     quick = {**text.QUICK, **seq2seq.QUICK, **forecasting.QUICK}
     if recipe.name not in quick:
         raise RecipeError(f"{recipe.name} has no quick form; {', '.join(quick)} have one")

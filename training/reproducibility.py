@@ -39,11 +39,7 @@ def generator_for(seed: int, purpose: Purpose, *position: int) -> torch.Generato
 
 
 def choose_device(name: DeviceName) -> torch.device:
-    """Return the named device; `auto` takes CUDA if it is available.
-
-    Raises:
-        DeviceError: CUDA is requested and not available.
-    """
+    """Return the named device; `auto` takes CUDA if present, `cuda` needs it (`DeviceError`)."""
     has_cuda = torch.cuda.is_available()
     if name == "cuda" and not has_cuda:
         raise DeviceError(

@@ -105,10 +105,7 @@ class EpochRecord(Record):
 
 
 class RunRecord(Record):
-    """The content of `run.json`.
-
-    `test_accuracy` is None before the test, and if targets are numbers.
-    """
+    """The content of `run.json`; `test_accuracy` is None before the test and for numbers."""
 
     format: Literal[1] = 1
     recipe: AnyRecipe
@@ -173,11 +170,7 @@ _KIND_NAMES: dict[type[BaseModel], str] = {
 
 
 def read_record(run: Path) -> RunRecord:
-    """Read a run's record.
-
-    Raises:
-        RunError: the run is missing, or its record is broken.
-    """
+    """Read a run's record; `RunError` if it is missing or broken."""
     path = run / RECORD
     try:
         return RunRecord.model_validate_json(path.read_bytes())
@@ -190,11 +183,7 @@ def read_record(run: Path) -> RunRecord:
 
 
 def part_of(record: RunRecord, kind: type[_Part]) -> _Part:
-    """Return the run's recipe, or the record of its input, if it has the given class.
-
-    Raises:
-        RunError: the run is of another kind.
-    """
+    """Return the run's recipe or input record if it has this class; `RunError` if it has not."""
     for part in (record.recipe, record.image, record.sequence, record.pairs, record.series):
         if isinstance(part, kind):
             return part
@@ -215,11 +204,7 @@ def save_weights(run: Path, weights: dict[str, Tensor]) -> None:
 
 
 def load_weights(run: Path, network: nn.Module) -> nn.Module:
-    """Load the run's weights into a network of its architecture, in eval mode.
-
-    Raises:
-        RunError: the weights do not fit the network.
-    """
+    """Load the run's weights into a network, in eval mode; `RunError` if they do not fit it."""
     path = run / WEIGHTS
     try:
         network.load_state_dict(load_file(path))

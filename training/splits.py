@@ -51,7 +51,6 @@ def read_splits(
     then those of rows that the epoch was chosen by.
 
     Args:
-        recipe: names the data.
         named: the named sets of this kind.
         load: reads a split of `data`.
         read: reads the user's file that the setting `data`, `dev` or `test` names, if it is set.

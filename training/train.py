@@ -232,10 +232,7 @@ def train_experiment(
     """Train and leave a complete run directory.
 
     Args:
-        experiment: from `prepare`.
         out: created if missing; an earlier run in it stays whole until this one is finished.
-        device: where to compute.
-        monitor: receives progress, and may stop the run.
         resumed: the checkpoint to resume; None starts a new run.
 
     Raises:

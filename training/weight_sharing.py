@@ -34,11 +34,7 @@ class LayerCount:
 
 
 def count_sharing(network: nn.Module, shape: tuple[int, ...]) -> list[LayerCount]:
-    """Count each layer with weights or pooling, in the order in which they run.
-
-    Args:
-        network: an image network; it runs once, in eval mode, and is left unchanged.
-    """
+    """Count each layer with weights or pooling, as they run once, in eval mode, on an image."""
     counts: list[LayerCount] = []
 
     def count(name: str, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:

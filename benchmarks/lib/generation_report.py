@@ -31,10 +31,7 @@ _LATENCY = (
     Column("answered", "answered", ".1%", "least"),
     Column("sent late, p99 ms", "late_p99_ms", ".1f", "most"),
 )
-_TARGETS = (
-    ("calls_per_s", SATURATED, "at least 1.4"),
-    ("p50_ms", "load 1", "at most 0.5"),
-)
+_TARGETS = (("calls_per_s", SATURATED, "at least 1.4"), ("p50_ms", "load 1", "at most 0.5"))
 
 
 @dataclass(frozen=True, slots=True)

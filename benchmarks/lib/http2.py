@@ -84,11 +84,7 @@ class Connection:
         return data
 
     def received(self, data: bytes) -> list[Event]:
-        """The events in received bytes.
-
-        Raises:
-            Broken: the server sent GOAWAY.
-        """
+        """The events in received bytes; `Broken` if the server sent GOAWAY."""
         data = self._rest + data
         events: list[Event] = []
         at, end = 0, len(data)

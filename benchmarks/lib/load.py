@@ -100,11 +100,7 @@ def send(server: Server, load: Load, calls: int) -> Sent:
 
 
 def send_varied(schedule: Schedule) -> Record:
-    """Make the calls of a schedule.
-
-    Raises:
-        SystemExit: a call was not answered, so the run is void.
-    """
+    """Make the calls of a schedule; exit if a call is not answered, as the run is then void."""
     record = send_open(schedule)
     if refused := sum(not answer for answer in record.answers):
         sys.exit(f"run void: {refused} of {len(schedule.order)} calls were not answered OK")
@@ -142,11 +138,7 @@ def measure(server: Server, load: Load, *, trial_calls: int, seconds: float) -> 
 
 
 def watch(server: Server, calls: int, sending: Callable[[], Sent]) -> Outcome:
-    """Send calls, and read the server's counters before and after.
-
-    Raises:
-        SystemExit: the server counted another number of answers.
-    """
+    """Send calls between two readings of the server's counters; exit if the counts disagree."""
     ok, batches, computed_s = server.answered(0), server.batches(), server.computed_s()
     cpu_s = server.cpu_s()
     sent = sending()

@@ -42,11 +42,7 @@ def speed(
 def check_answers(
     server: Server, model: str, graph: Path, requests: Sequence[Mapping[str, NDArray[Any]]]
 ) -> None:
-    """Compare a server's answers, one request at a time, with raw ONNX Runtime.
-
-    Raises:
-        SystemExit: they differ.
-    """
+    """Compare a server's answers to single requests with raw ONNX Runtime; exit if they differ."""
     session = raw_session(graph, threads=1)
     names = [each.name for each in session.get_outputs()]
     shapes = {each.name: len(each.shape) for each in session.get_inputs()}

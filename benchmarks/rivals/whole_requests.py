@@ -119,10 +119,7 @@ class WholeRequests:
 
 def _decoder_batch(graphs: EncoderDecoder, _capacity: int) -> WholeRequests:
     return WholeRequests(
-        graphs.layout,
-        encode=graphs.encoder.run,
-        decode=graphs.decoder.run,
-        lengths=graphs.lengths,
+        graphs.layout, encode=graphs.encoder.run, decode=graphs.decoder.run, lengths=graphs.lengths
     )
 
 

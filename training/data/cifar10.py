@@ -57,12 +57,7 @@ class Decoded:
 
 
 def load_cifar10(split: Split, folders: DataFolders) -> ImageData:
-    """Find, decode (once) and read one split.
-
-    Raises:
-        DataError: a file is broken, or pictures are missing.
-        DownloadError: no file is present, and the archive could not be downloaded.
-    """
+    """Find, decode (once) and read one split; `DataError` or `DownloadError` if that fails."""
     files = _find(folders)
     digest = combine_checksums((path.name, checksum(path)) for path in files)
     kept = folders.cache / NAME / "decoded" / digest

@@ -119,11 +119,7 @@ def read_stress(path: Path) -> list[TextRow]:
 
 
 def read_dictionary(path: Path) -> list[Pronunciation]:
-    """Read all lines of a dictionary; further pronunciations have the same word.
-
-    Raises:
-        DataError: a line is broken; the message names file and line.
-    """
+    """Read all pronunciations of a dictionary; `DataError` names file and line of a broken one."""
     return [_read_entry(line) for line in read_lines(path) if line.text.strip()]
 
 

@@ -63,11 +63,7 @@ class DataFolders:
 
     @staticmethod
     def from_environment(environment: Mapping[str, str] = os.environ) -> "DataFolders":
-        """The folders given by WEIR_DATA and by the platform's cache convention.
-
-        Raises:
-            DataError: WEIR_DATA is not a folder.
-        """
+        """The folder WEIR_DATA, `DataError` if it is none, and the platform's cache folder."""
         named = environment.get("WEIR_DATA")
         if named and not Path(named).is_dir():
             raise DataError(f"WEIR_DATA: expected a folder, got none at {named}")
@@ -128,11 +124,7 @@ def _unpacked_checksum(path: Path) -> str:
 
 
 def download(file: RemoteFile, path: Path) -> None:
-    """Download a file to `path`; it appears there complete and verified, or not at all.
-
-    Raises:
-        DownloadError: no connection, or the content is not the expected file.
-    """
+    """Download a file to `path`: it is complete and verified there, or absent (`DownloadError`)."""
     address = urlsplit(file.url)
     if address.scheme != "https" and address.hostname != "127.0.0.1":
         raise DownloadError(f"{file.url}: expected an https address")

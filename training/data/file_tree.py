@@ -51,11 +51,7 @@ def open_tree(root: Path) -> Tree:
 
 
 def read_members(path: Path) -> Iterator[Member]:
-    """Read the files in a tar, in its order; links and devices are skipped.
-
-    Raises:
-        DataError: no tar file, or a truncated one.
-    """
+    """Read the files in a tar, in its order, not links and devices; `DataError` if it is broken."""
     try:
         # A stream: seeking in a gzipped tar would read it again from the start.
         with tarfile.open(path, "r|*") as tar:

@@ -50,11 +50,7 @@ def load_idx(source: IdxSource, split: Split, folders: DataFolders) -> ImageData
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """Read the array in a gzipped idx file of unsigned bytes.
-
-    Raises:
-        DataError: the file is broken; the message names it.
-    """
+    """Read the array in a gzipped idx file of unsigned bytes; `DataError` names a broken file."""
     try:
         content = gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:

@@ -20,12 +20,7 @@ class Line(NamedTuple):
 
 
 def read_lines(path: Path) -> list[Line]:
-    """Read all lines of a file.
-
-    Raises:
-        DataError: the file cannot be read, has the ending `.gz` but is no gzip file, or is not
-            UTF-8.
-    """
+    """Read all lines of a file; `DataError` if it is unreadable, not UTF-8, or `.gz` not gzip."""
     try:
         content = path.read_bytes()
         if path.suffix == ".gz":

@@ -46,12 +46,7 @@ def load_multi30k(
     source_language: Language = "de",
     target_language: Language = "en",
 ) -> PairData:
-    """Find, verify and read one split; one row per sentence.
-
-    Raises:
-        DataError: twice the same language, or a file is not the canonical one.
-        DownloadError: a file is not present and could not be downloaded.
-    """
+    """Find, verify and read one split, a row per sentence; errors as `locate`."""
     if source_language == target_language:
         raise DataError(f"{NAME}: expected two languages, got {source_language} twice")
     languages: tuple[Language, Language] = (source_language, target_language)

@@ -102,10 +102,7 @@ class PairData:
 
 
 def divide_pairs(data: PairData, share: float, seed: int) -> Division:
-    """Hold out a share of the different sources, at least one; rows of one source stay together.
-
-    Deterministic, see `weir.training.data.images.divide`.
-    """
+    """Hold out a share of the different sources, at least one; rows of one source stay together."""
     numbers: dict[str, int] = {}
     source_of_row = [numbers.setdefault(source, len(numbers)) for source in data.sources]
     held_out = divide(np.zeros(len(numbers), np.int64), share, seed).held_out
@@ -114,11 +111,7 @@ def divide_pairs(data: PairData, share: float, seed: int) -> Division:
 
 
 def load_pair_file(path: Path, target_path: Path | None = None) -> PairData:
-    """Read all rows of a file of pairs, or of a file of sources and a file of targets.
-
-    Raises:
-        DataError: a file is broken or has no pairs; the message names file and line.
-    """
+    """Read a file of pairs, or files of sources and targets; `DataError` names file and line."""
     if target_path is None:
         name, digest = str(path.resolve()), checksum_of(path)
         data = PairData.joined(name, read_table(path), checksum=digest)

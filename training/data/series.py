@@ -84,11 +84,7 @@ def load_series(name: str, value: str | None, exogenous: Sequence[str] = ()) -> 
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> NDArray[np.float64]:
-    """Read columns of a CSV file: (steps, columns).
-
-    Raises:
-        DataError: the file is broken; the message names file, line and column.
-    """
+    """Read columns of a CSV file: (steps, columns); `DataError` names file, line and column."""
     rows = _rows(path)
     header = next(rows)
     chosen = [_find(header, column) for column in columns]

@@ -79,10 +79,7 @@ class TextData:
 
 
 def divide_text(data: TextData, share: float, seed: int) -> Division:
-    """Hold out a share of each class, or of all rows if the set is tagged; at least one row.
-
-    Deterministic, see `weir.training.data.images.divide`.
-    """
+    """Hold out a share of each class, or of all rows if the set is tagged; at least one row."""
     places = {label: place for place, label in enumerate(data.classes)}
     labels = [0 if data.is_tagged else places[labels[0]] for labels in data.labels]
     return divide(np.array(labels, np.int64), share, seed)

@@ -22,15 +22,7 @@ CONLLU_ENDINGS = (".conllu", ".conllu.gz")
 
 
 def load_file(path: Path, *, lower: bool = False, column: str = "upos") -> TextData:
-    """Read all rows of a file.
-
-    Args:
-        lower: whether a text to classify is made lower case; tokens that come split stay as they
-            are.
-
-    Raises:
-        DataError: the file is broken; the message names file and line.
-    """
+    """Read all rows of a file, by the options of `load_text`; `DataError` names file and line."""
     if path.name.endswith(CONLLU_ENDINGS):
         rows, is_tagged = read_conllu(path, column=column), True
     else:

@@ -44,10 +44,7 @@ JOINING = frozenset("'\u2019-/")
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """One rule with its options.
-
-    model: of `subwords`; None for the other rules.
-    """
+    """One rule with its options; `model` is that of `subwords`, None for the other rules."""
 
     rule: Rule
     lower: bool = False
@@ -109,11 +106,7 @@ class Side:
         return self.vocabulary.encode(self.tokenizer.split(text))
 
     def decode(self, ids: Iterable[int]) -> list[str]:
-        """The tokens of ids up to the first END, without PAD and BEGIN.
-
-        Raises:
-            DataError: an id has no entry.
-        """
+        """The tokens of ids up to the first END, without PAD and BEGIN; `DataError` if unknown."""
         kept: list[int] = []
         for each in ids:
             if each == END:
@@ -147,12 +140,8 @@ def learn_side(
     """Learn the vocabulary of the training texts, and the subword model if the rule has one.
 
     Args:
-        texts: of the training rows only.
         minimum_count: rarer tokens get no entry; subwords ignore it.
         maximum: entries, the special ones included; required by subwords.
-
-    Raises:
-        DataError: subwords cannot be learned from these texts.
     """
     if rule != "subwords":
         tokenizer = Tokenizer(rule, lower)
@@ -168,14 +157,11 @@ def learn_side(
 
 
 def train_subwords(texts: Iterable[str], size: int, kind: SubwordKind) -> bytes:
-    """Learn subword pieces; the same texts give the same bytes.
+    """Learn subword pieces; the same texts give the same bytes. `DataError` for too few texts.
 
     Args:
         texts: normalised texts of the training set. Texts of more than 4,192 bytes are skipped.
         size: most entries, the special ones included; small sets give fewer.
-
-    Raises:
-        DataError: no text, or more different characters than entries.
     """
     model = io.BytesIO()
     try:
@@ -208,11 +194,7 @@ def train_subwords(texts: Iterable[str], size: int, kind: SubwordKind) -> bytes:
 
 
 def open_subwords(model: bytes) -> SubwordModel:
-    """Open a sentencepiece model.
-
-    Raises:
-        DataError: the bytes are no model, or its special ids are not those of `Vocabulary`.
-    """
+    """Open a sentencepiece model; `DataError` if it is none, or has other special ids."""
     try:
         opened = SubwordModel(model_proto=model)
     except RuntimeError as error:

@@ -35,11 +35,7 @@ _LINE = re.compile(r"(?P<coarse>[A-Z]+):(?P<fine>[a-z]+) (?P<question>.*\S.*)")
 def load_trec(
     split: SequenceSplit, folders: DataFolders, *, is_fine: bool = False, lower: bool = False
 ) -> TextData:
-    """Find, verify and read one split; errors as `locate`.
-
-    Args:
-        is_fine: 50 classes, such as `NUM:dist`, instead of the 6 before the colon.
-    """
+    """Find, verify and read one split, in 6 classes, or 50 if `is_fine`; errors as `locate`."""
     if split == "dev":
         raise DataError(f"{NAME}: expected the split train or test, got dev")
     path = locate(NAME, TRAIN if split == "train" else TEST, folders)

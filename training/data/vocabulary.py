@@ -56,11 +56,7 @@ class Vocabulary:
         return [self._ids.get(token, UNKNOWN) for token in tokens]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
-        """The entries of ids, special entries included.
-
-        Raises:
-            DataError: an id has no entry.
-        """
+        """The entries of ids, special entries included; `DataError` for an id without an entry."""
         found = list(ids)
         for each in found:
             if not 0 <= each < len(self.entries):
@@ -73,15 +69,7 @@ class Vocabulary:
 
     @staticmethod
     def parse(content: str, source: str) -> "Vocabulary":
-        """Parse the content of a text file.
-
-        Args:
-            content: the result of `lines`, with the same line ends.
-            source: the file's name, for errors.
-
-        Raises:
-            DataError: the content is broken; the message names file and line.
-        """
+        """Parse a text file's content, as `lines` makes it; `DataError` names `source` and line."""
         *entries, rest = content.split("\n")
         if rest:
             raise DataError(

@@ -26,8 +26,6 @@ _BASELINE, _TRUTH = "#0072b2", "#000000"
 class ForecastFigure:
     """The content of the figure.
 
-    name: of the recipe.
-    data: the whole series.
     first: time step of the first test value.
     truth: (B, horizon), row b from time step `first` + b on.
     forecasts: likewise, by the model's name; the network's name is empty.

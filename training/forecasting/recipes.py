@@ -56,10 +56,7 @@ class ForecasterSettings(Settings):
 
 
 class SeriesRecipe(Recipe):
-    """Recipe of a forecaster.
-
-    Rows are split by time: training rows first, then validation rows, then test rows.
-    """
+    """Recipe of a forecaster; rows are split by time: training, then validation, then test."""
 
     task: Literal["forecasting"]
     network: ForecasterSettings

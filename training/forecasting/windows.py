@@ -45,15 +45,10 @@ class Windows:
 
 
 def divide_by_time(data: SeriesData, recipe: SeriesRecipe, *, least_lags: int) -> Parts:
-    """Split the series by the recipe's shares.
+    """Split the series by the recipe's shares; `DataError` if a part is too short or constant.
 
     Args:
-        data: the whole series.
-        recipe: gives the shares, lags and horizon.
         least_lags: lags that the training part must have room for, besides the network's own.
-
-    Raises:
-        DataError: a part is too short for one row, or a training column does not vary.
     """
     count = len(data.values)
     test, validation = round(recipe.test_share * count), round(recipe.validation_share * count)

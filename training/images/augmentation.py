@@ -27,10 +27,7 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 def distort(images: Tensor, bounds: Augmentation, generator: torch.Generator) -> Tensor:
-    """Shift, rotate, scale, shear and mirror images (B, C, H, W) of float32.
-
-    The outside of an image is 0, the background. Returns (B, C, H, W).
-    """
+    """Shift, rotate, scale, shear and mirror images (B, C, H, W) of float32; the outside is 0."""
     if not bounds.is_affine:
         return images
     height, width = images.shape[2:]

@@ -33,12 +33,7 @@ class Normaliser:
 
 
 def measure_normaliser(images: Images, recipe: ImageRecipe) -> Normaliser:
-    """Return the recipe's normalisation, or measure these images' mean and std by channel.
-
-    Args:
-        images: uint8 (n, height, width, channels).
-        recipe: its `normalisation`, if any, applies to every channel.
-    """
+    """Return the recipe's normalisation, or measure mean and std of (n, H, W, C) by channel."""
     channels = images.shape[3]
     if recipe.normalisation:
         fixed = recipe.normalisation

@@ -93,10 +93,7 @@ class ImageExperiment:
 
 
 def prepare(recipe: ImageRecipe) -> ImageExperiment:
-    """Load both splits, and split the validation rows off the training split.
-
-    The test set is loaded already here, so that a broken file shows before the training.
-    """
+    """Load both splits, and split the validation rows off the training split."""
     size = recipe.image.model_dump()
     given, held_out = (load(recipe.data, split, **size) for split in ("train", "test"))
     division = divide(

@@ -157,10 +157,7 @@ def lenet5(data: str) -> dict[str, Setting]:
 
 
 def lenet5_1998(data: str) -> dict[str, Setting]:
-    """LeNet-5 as published (LeCun et al., 1998).
-
-    Deviation: momentum instead of diagonal Levenberg-Marquardt.
-    """
+    """LeNet-5 (LeCun et al., 1998). Deviation: momentum, not diagonal Levenberg-Marquardt."""
     return {
         **lenet5(data),
         "architecture": "lenet5-1998",

@@ -34,14 +34,11 @@ def build(
     channels: int,
     auxiliary: bool = False,
 ) -> nn.Module:
-    """Build a network with fresh weights, drawn from torch's global generator.
+    """Build a network, drawn from torch's global generator; `ModelError` if settings clash.
 
     Args:
         auxiliary: with auxiliary classifiers if the network has them. In training mode it then
             returns `weir.training.models.layers.WithAuxiliary`.
-
-    Raises:
-        ModelError: unknown architecture, or a size that does not fit it.
     """
     if architecture not in MODELS:
         raise ModelError(f"unknown network {architecture!r}; there are {', '.join(sorted(MODELS))}")

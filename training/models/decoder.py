@@ -123,7 +123,6 @@ class Decoder(nn.Module):
 
         Args:
             previous: (B, U); the first is the begin token.
-            memory: of the encoder.
             lengths: (B,), of the source.
             forced: (B, U) bool, True where a step reads `previous`. Elsewhere it reads a token
                 drawn from the prediction of the step before (scheduled sampling, Bengio et al.,
@@ -207,13 +206,7 @@ class CellStack(nn.Module):
         self._initialise()
 
     def forward(self, of_token: Tensor, context: Tensor, parts: Parts) -> list[Tensor]:
-        """The next state.
-
-        Args:
-            of_token: (B, G·H), the embedding's part of the first layer's gates.
-            context: (B, W).
-            parts: the state before.
-        """
+        """The state after `parts`, from an embedding's gates (B, G·H) and the context (B, W)."""
         layers = len(self.of_state)
         hidden: list[Tensor] = []
         memory: list[Tensor] = []

@@ -60,9 +60,6 @@ class FrameInputs(nn.Module):
     """Normalised frames: bytes become float32 inside the graph, so a client sends raw bytes.
 
     Takes frames (B, T, features) of uint8. Returns (frames / 255 - mean) / std as float32.
-
-    Args:
-        mean, std: of the training data, divided by 255.
     """
 
     def __init__(self, features: int, mean: float, std: float) -> None:
@@ -83,9 +80,6 @@ class Spelling(nn.Module):
     without letters. More padding in L changes no result.
 
     Deviation: ReLU before the maximum; the papers have none.
-
-    Args:
-        characters: number of letters, padding (0) included.
     """
 
     def __init__(self, characters: int, character_size: int, width: int) -> None:

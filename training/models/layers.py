@@ -40,21 +40,14 @@ class Convolution(nn.Module):
 
 
 def from_imagenet(image: Tensor) -> Tensor:
-    """Renormalise pictures (B, 3, H, W) from ImageNet's mean and deviation to (x - 0.5) / 0.5.
-
-    The Inception weights in torchvision's layout were trained on the latter.
-    """
+    """Renormalise pictures (B, 3, H, W) from ImageNet's mean and deviation to (x - 0.5) / 0.5."""
     mean = image.new_tensor(IMAGENET_MEAN)[:, None, None]
     std = image.new_tensor(IMAGENET_STD)[:, None, None]
     return (image * std + mean - 0.5) / 0.5
 
 
 def is_small(network: str, size: tuple[int, int], small_sides: range, large: int) -> bool:
-    """Return whether a network has its small form for pictures of this height and width.
-
-    Raises:
-        ModelError: the network has no form for this size.
-    """
+    """Return whether a network has its small form for this size; `ModelError` if it has none."""
     if all(side in small_sides for side in size):
         return True
     if size == (large, large):

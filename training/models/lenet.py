@@ -214,11 +214,7 @@ class RadialBasis(nn.Module):
 
 
 def class_codes(classes: int) -> Tensor:
-    """The codes of the first classes: (classes, 84) of +1 (ink) and -1, row by row.
-
-    Raises:
-        ModelError: fewer than 2 or more than 10 classes.
-    """
+    """The codes of the first 2 to 10 classes: (classes, 84) of +1 (ink) and -1, row by row."""
     drawn = [picture for sheet in (DIGITS_0_TO_4, DIGITS_5_TO_9) for picture in _cut(sheet)]
     if not 2 <= classes <= len(drawn):
         raise ModelError(f"lenet5-1998 has codes for 2 to {len(drawn)} classes, got {classes}")

@@ -27,7 +27,6 @@ class EncoderDecoder(nn.Module):
         target_words: V, size of the target vocabulary, padding (0) included.
         hidden: of a state, per direction of the encoder, and in the decoder.
         dropout: see `Recurrent` and `Decoder`; also on the source's embeddings.
-        is_tied: the output layer shares the weights of the target embedding.
     """
 
     def __init__(

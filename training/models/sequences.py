@@ -152,17 +152,13 @@ def build_encoder(
     dropout: float = 0.0,
     truncate_steps: int | None = None,
 ) -> Encoder:
-    """Build an encoder with fresh weights, drawn from torch's global generator.
+    """Build an encoder, drawn from torch's global generator; `ModelError` if settings clash.
 
     Args:
         hidden: size of a state per direction.
         layers: number of layers. The delays of a TDNN double from layer to layer, from 1.
         bidirectional: also from end to beginning. A TDNN always reads both sides.
         dropout: between recurrent layers; after each layer of a TDNN.
-        truncate_steps: see `Recurrent`.
-
-    Raises:
-        ModelError: unknown kind, or a setting that does not fit it.
     """
     if kind not in get_args(EncoderKind):
         raise ModelError(f"unknown encoder {kind!r}; there are {', '.join(get_args(EncoderKind))}")

@@ -169,7 +169,6 @@ def build_forecaster(
         mean, std: of each of the F columns, the series first.
         exogenous_lags: lags of the other columns, for ar and narx; None: `lags`.
         hidden: units of a layer; ar has none.
-        linear: add a linear map of the window.
     """
     features = len(mean)
     core: nn.Module

@@ -135,11 +135,7 @@ def references_of(data: PairData, sides: Sides) -> list[list[list[str]]]:
 
 
 def exact_accuracy(outputs: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> float:
-    """The share of rows whose output equals one of the references.
-
-    Raises:
-        DataError: no rows, unequal numbers of rows, or a row without references.
-    """
+    """The share of rows whose output equals a reference; `DataError` if a row lacks one."""
     _require_rows(outputs, references)
     correct = sum(
         any(list(output) == list(reference) for reference in accepted)

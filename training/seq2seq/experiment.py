@@ -118,11 +118,7 @@ def build_network(recipe: Seq2SeqRecipe, record: PairRecord) -> EncoderDecoder:
 
 
 def read_pairs(recipe: Seq2SeqRecipe) -> Splits[PairData]:
-    """Read all three sets, see `read_splits`.
-
-    Raises:
-        DataError: a file is missing or broken, or a set has no rows.
-    """
+    """Read all three sets, see `read_splits`; `DataError` if one is missing, broken or empty."""
     files = {
         "data": (recipe.data, recipe.target_data),
         "dev": (recipe.dev, recipe.dev_target),
@@ -196,12 +192,7 @@ def load_test(record: RunRecord) -> PairData:
 
 
 def load_sides(run: Path) -> Sides:
-    """Load the tokenizers and vocabularies of a finished run.
-
-    Raises:
-        RunError: a file cannot be read; also as `load_model`.
-        DataError: a file is broken.
-    """
+    """Load a finished run's tokenizers and vocabularies; `RunError` or `DataError` if broken."""
     return read_sides(run, part_of(read_record(run), Seq2SeqRecipe))
 
 

@@ -20,10 +20,7 @@ _TITLE_LETTERS = 58
 
 
 def draw_attention(outputs: Sequence[Hypothesis], data: PairData, sides: Sides, path: Path) -> None:
-    """Draw four complete outputs, from the longest quarter of those that are readable.
-
-    Writes nothing if there is none.
-    """
+    """Draw four complete outputs, if any, from the longest quarter of those that are readable."""
     shown = choose(outputs, [sides.source.tokenizer.split(source) for source in data.sources])
     if not shown:
         return

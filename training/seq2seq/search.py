@@ -163,14 +163,7 @@ def beam(
 ) -> list[list[Hypothesis]]:
     """Beam search: up to `best` hypotheses per row, the best first; a beam of 1 is greedy search.
 
-    The first four arguments are those of `greedy`.
-
-    Args:
-        best: hypotheses per row at most, up to `width`.
-        length_power: see `greedy`.
-
-    Raises:
-        RecipeError: `best` is not 1 to `width`.
+    `best` is from 1 to `width`, else a `RecipeError`. The other arguments are those of `greedy`.
     """
     if not 1 <= best <= width:
         raise RecipeError(f"beam: expected 1 to {width} best answers, as it is wide, got {best}")

@@ -129,11 +129,7 @@ def pack_rows(data: ImageData) -> Sequences:
 
 
 def read_texts(recipe: SequenceRecipe) -> Splits[TextData]:
-    """Read all three sets, see `read_splits`.
-
-    Raises:
-        DataError: a file is missing or broken, too few rows, or labels that do not fit the task.
-    """
+    """Read all three sets, see `read_splits`; `DataError` if rows or labels do not fit the task."""
 
     def read(setting: str) -> TextData | None:
         name = getattr(recipe, setting)
@@ -213,12 +209,7 @@ def load_test(run: Path, record: RunRecord) -> Sequences:
 
 
 def load_vocabularies(run: Path) -> dict[str, Vocabulary]:
-    """Load the vocabularies of a finished run, by input.
-
-    Raises:
-        RunError: a file cannot be read, or has another number of entries than the run.
-        DataError: a file is broken.
-    """
+    """Load a finished run's vocabularies, by input; `RunError` or `DataError` if broken."""
     sequence = part_of(read_record(run), SequenceRecord)
     sizes = {"tokens": sequence.words, "characters": sequence.characters}
     found = {}
@@ -234,11 +225,7 @@ def load_vocabularies(run: Path) -> dict[str, Vocabulary]:
 
 
 def build_network(recipe: SequenceRecipe, record: SequenceRecord, classes: int) -> nn.Module:
-    """Build the recipe's network with fresh weights, drawn from torch's global generator.
-
-    Raises:
-        ModelError: settings that do not fit each other.
-    """
+    """Build a network, drawn from torch's global generator; `ModelError` if settings clash."""
     encoder, tokens, is_tagged = recipe.encoder, recipe.tokens, recipe.task == "tagging"
     core = encoder.model_dump(exclude={"cell"})
     if is_tagged:

@@ -64,14 +64,11 @@ def norms_by_lag(
     and `truncate_steps` is ignored.
 
     Args:
-        encoder: unidirectional; it is not changed.
+        encoder: unidirectional, else `ModelError`; it is not changed.
         seed: of the direction.
 
     Returns:
         (L,), for lag 0 to L - 1, where L is the greatest length.
-
-    Raises:
-        ModelError: the encoder is bidirectional, so no state has a distance to the last.
     """
     layers = list(encoder.stack())
     if layers[0].directions != 1:
