@@ -143,7 +143,7 @@ def serving() -> Iterator[str]:
 
 
 def call(target: str) -> dict[str, str]:
-    """Call each model once; what was asked and answered, by recipe."""
+    """Call each model once: the input and the answer of each, by recipe."""
     digits = load("digits", split="test")
     PICTURES.mkdir()
     for number, image in enumerate(digits.images[:4]):

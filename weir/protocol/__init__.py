@@ -1,1 +1,1 @@
-"""Code generated from `protos/`; `make proto` writes it, nobody edits it."""
+"""The wire: code generated from `protos/` by `make proto`, and the table of datatypes."""
