@@ -223,8 +223,7 @@ class Contract(ContractObject):
 
     @model_validator(mode="after")
     def _check_files(self) -> Self:
-        names = sorted(self.files, key=str.lower)
-        for name, following in pairwise(names):
+        for name, following in pairwise(sorted(self.files, key=str.lower)):
             if name.lower() == following.lower():
                 raise ValueError(
                     f"files: expected names that differ by more than case, "
@@ -268,11 +267,7 @@ class Contract(ContractObject):
 
 
 def parse(text: bytes, file: str = FILE_NAME) -> Contract:
-    """Parse the bytes of `model.json`.
-
-    Raises:
-        BrokenBundle: one line for each problem, with file, key, expected and actual value.
-    """
+    """Parse the bytes of `model.json`; BrokenBundle with a line for each problem."""
     try:
         contract = Contract.model_validate_json(text, strict=True)
     except ValidationError as error:

@@ -123,9 +123,7 @@ _FROM_SHAPES_ELSEWHERE: Mapping[str, frozenset[str]] = {
 class DataDependentShapes:
     """Shapes of a graph that depend on the values of its inputs.
 
-    Attributes:
-        operators: types of the operators that make a shape out of values, each once.
-        outputs: names of the graph's outputs with such a shape.
+    `operators` are those that make a shape out of values, `outputs` those with such a shape.
     """
 
     operators: tuple[str, ...]
@@ -163,11 +161,7 @@ _UNKNOWN = _Dependence(values=True, shape=True)
 
 
 def find(model: bytes, file: str = "model") -> DataDependentShapes:
-    """The data-dependent shapes of an ONNX file.
-
-    Raises:
-        BrokenBundle: the bytes are not a protobuf message.
-    """
+    """The data-dependent shapes of an ONNX file; BrokenBundle if the bytes are no message."""
     try:
         return _find(memoryview(model))
     except MalformedError as error:
@@ -188,12 +182,9 @@ def _find(model: _Message) -> DataDependentShapes:
     tensors |= dict.fromkeys(_initializers(graphs), _CONSTANT)
     nodes = (node for graph in graphs for node in _nodes(graph, _GRAPH_NODE))
     _follow(nodes, tensors, found, names, are_clean=not found)
-    outputs = [
-        name
-        for name in _names(graphs, _GRAPH_OUTPUT, _VALUE_NAME)
-        if tensors.get(name, _UNKNOWN).shape
-    ]
-    return DataDependentShapes(tuple(found), tuple(map(_text, outputs)))
+    outputs = _names(graphs, _GRAPH_OUTPUT, _VALUE_NAME)
+    shaped = tuple(_text(name) for name in outputs if tensors.get(name, _UNKNOWN).shape)
+    return DataDependentShapes(tuple(found), shaped)
 
 
 def _follow(
@@ -240,8 +231,7 @@ def _made(node: _Node, inputs: Sequence[_Dependence]) -> tuple[_Dependence, bool
     return _Dependence(every.values, shape=every.shape or makes), makes
 
 
-def _any(inputs: Iterable[_Dependence]) -> _Dependence:
-    inputs = list(inputs)
+def _any(inputs: Sequence[_Dependence]) -> _Dependence:
     return _Dependence(any(each.values for each in inputs), any(each.shape for each in inputs))
 
 
@@ -268,8 +258,7 @@ def _strings(message: _Message, *fields: int) -> list[list[bytes]]:
     return list(found.values())
 
 
-def _initializers(graphs: Iterable[_Message]) -> Iterator[bytes]:
-    graphs = list(graphs)
+def _initializers(graphs: Sequence[_Message]) -> Iterator[bytes]:
     yield from _names(graphs, _GRAPH_INITIALIZER, _TENSOR_NAME)
     sparse = [each for graph in graphs for each in _messages(graph, _GRAPH_SPARSE_INITIALIZER)]
     yield from _names(sparse, _SPARSE_VALUES, _TENSOR_NAME)

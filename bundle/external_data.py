@@ -44,8 +44,7 @@ _WITHOUT_LOCATION = "(no location)"
 
 def refuse(model: bytes, file: str) -> None:
     """Raise BrokenBundle, naming the locations, if `model` refers to data outside itself."""
-    found = locations(model, file)
-    if found:
+    if found := locations(model, file):
         raise BrokenBundle(
             f"{file}: expected all weights inside the file, got external data in "
             + short_list([repr(location) for location in found])
@@ -53,11 +52,7 @@ def refuse(model: bytes, file: str) -> None:
 
 
 def locations(model: bytes, file: str = "model") -> list[str]:
-    """The locations of an ONNX file's external data, each once.
-
-    Raises:
-        BrokenBundle: the bytes are not a protobuf message.
-    """
+    """The locations of an ONNX file's external data, each once; BrokenBundle if it is malformed."""
     try:
         found = dict.fromkeys(_locations(memoryview(model)))
     except MalformedError as error:

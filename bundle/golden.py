@@ -65,11 +65,7 @@ def encode(golden: Golden) -> bytes:
 
 
 def decode(data: bytes, file: str = FILE_NAME) -> Golden:
-    """Parse `golden.npz` or another golden file.
-
-    Raises:
-        BrokenBundle: not an archive, or a member is unknown, compressed, pickled or truncated.
-    """
+    """Parse `golden.npz` or another golden file; BrokenBundle if it is damaged or unsafe."""
     groups: dict[str, dict[str, NDArray[Any]]] = {"inputs": {}, "outputs": {}}
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:

@@ -32,10 +32,7 @@ S = TypeVar("S", bound=Scored)
 def normalised_score(log_probability: float, steps: int, length_power: float) -> float:
     """Score of a hypothesis: its log-probability over ((5 + n) / 6)^a (Wu et al., 2016, eq. 14).
 
-    Args:
-        log_probability: sum over all steps, the end token included.
-        steps: n, the end token included.
-        length_power: a; 0 leaves the sum as it is, and prefers short hypotheses.
+    The end token is one of the n steps. The power 0 leaves the sum as it is.
     """
     penalty: float = ((5 + steps) / 6) ** length_power
     return log_probability / penalty

@@ -32,11 +32,7 @@ _UPRIGHT = {
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Load the pixels and turn them upright by EXIF; an unreadable EXIF block turns nothing.
-
-    Raises:
-        Exception: the pixels cannot be loaded.
-    """
+    """Load the pixels and turn them upright by EXIF; an unreadable EXIF block turns nothing."""
     image.load()
     try:
         turn = _UPRIGHT.get(image.getexif().get(Base.Orientation, 1))

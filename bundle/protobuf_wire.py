@@ -13,11 +13,7 @@ class MalformedError(Exception):
 
 
 def read_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Each field's number, with its integer if it is a varint, or a view of its bytes.
-
-    Raises:
-        MalformedError: the bytes are not a message.
-    """
+    """Each field's number, with its integer or a view of its bytes; MalformedError if malformed."""
     position, end = 0, len(message)
     while position < end:
         tag, position = _varint(message, position)

@@ -56,11 +56,7 @@ class Bundle:
 
     @property
     def model(self) -> bytes:
-        """The bytes of `model.onnx`.
-
-        Raises:
-            BrokenBundle: the bundle has two graphs.
-        """
+        """The bytes of `model.onnx`; BrokenBundle if the bundle has two graphs."""
         if MODEL not in self.files:
             raise BrokenBundle(f"expected {MODEL}, got a bundle of {ENCODER} and {DECODER}")
         return self.files[MODEL]
@@ -68,8 +64,7 @@ class Bundle:
     def golden(self, graph: str | None = None) -> Golden | None:
         """Recorded inputs and outputs, None if the bundle has none; BrokenBundle if damaged.
 
-        Args:
-            graph: `encoder` or `decoder`; None: the whole model.
+        `graph` is `encoder` or `decoder`; None: the whole model.
         """
         file = golden.FILE_NAME if graph is None else golden.file_of(graph)
         data = self.files.get(file)
@@ -93,11 +88,7 @@ class Bundle:
 
 
 def read(directory: Path) -> Bundle:
-    """Read and verify `<models>/<name>/<version>/`.
-
-    Raises:
-        BrokenBundle: a file is missing, unlisted, changed, a link, or refers to another file.
-    """
+    """Read and verify `<models>/<name>/<version>/`; BrokenBundle if it breaks a rule."""
     directory = _real_directory(directory)
     if not os.path.lexists(directory / contracts.FILE_NAME):
         raise BrokenBundle(f"{directory}: expected {contracts.FILE_NAME}, which is written last")
@@ -131,8 +122,7 @@ def is_pair(directory: Path) -> bool:
 def read_without_contract(directory: Path, file: str = MODEL) -> bytes:
     """Read the graph `file` of a version directory without a contract.
 
-    Raises:
-        BrokenBundle: it is unsafe, or the directory is a bundle whose contract is not yet there.
+    BrokenBundle if it is unsafe, or if the directory is a bundle whose contract is not yet there.
     """
     directory = _real_directory(directory)
     if os.path.lexists(directory / golden.FILE_NAME):

@@ -83,11 +83,7 @@ def is_version(number: object) -> TypeGuard[int]:
 
 
 def parse(data: bytes) -> VersionsFile:
-    """Parse the bytes of `versions.toml`.
-
-    Raises:
-        InvalidVersions: not TOML, or a key or value is invalid.
-    """
+    """Parse the bytes of `versions.toml`; InvalidVersions if a key or value is invalid."""
     try:
         table = tomllib.loads(data.decode())
     except UnicodeDecodeError as error:
@@ -104,9 +100,7 @@ def parse(data: bytes) -> VersionsFile:
 def read(model_directory: Path) -> VersionsFile:
     """Read a model's `versions.toml`; empty if it is absent.
 
-    Raises:
-        InvalidVersions: see `parse`.
-        BrokenBundle: it is not a regular file, or cannot be read.
+    InvalidVersions as for `parse`; BrokenBundle if it is not a regular file, or cannot be read.
     """
     path = model_directory / FILE_NAME
     if not os.path.lexists(path):

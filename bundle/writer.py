@@ -35,12 +35,8 @@ def write(
 ) -> Path:
     """Publish `files` as `<models>/<name>/<version>/` and return that directory.
 
-    Args:
-        files: every file except `model.json`, by plain name.
-        contract: the contents of `model.json`; its `files` are filled in here.
-        models: the model repository; created if missing.
-        name: the model's name.
-        version: its number; by default the next free one.
+    `files` has every file except `model.json`. The contract's own `files` are filled in here. The
+    version is by default the next free one.
 
     Raises:
         InvalidName: the model's name is not allowed.
@@ -63,12 +59,7 @@ def write(
 
 
 def check_target(models: Path, name: str, version: int | None) -> None:
-    """Check the target of a later `write`, before expensive work.
-
-    Raises:
-        InvalidName: the model's name is not allowed.
-        VersionExists: the version exists.
-    """
+    """Raise InvalidName or VersionExists as a later `write` would, before expensive work."""
     check_name(name)
     if version is None:
         return

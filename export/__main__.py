@@ -1,13 +1,4 @@
-"""Command line of export, `python -m weir.export RUN --to models/`.
-
-It publishes a trained run or pretrained weights. Exit codes:
-
-- 0: published.
-- 1: failed; a line on stderr gives the reason.
-- 2: wrong usage.
-- 3: PyTorch and ONNX Runtime disagree; nothing was published.
-- 4: INT8 costs more accuracy than allowed; nothing was published.
-"""
+"""Command line of export, `python -m weir.export RUN --to models/`; see `--help`."""
 
 import sys
 from collections.abc import Callable
@@ -117,26 +108,21 @@ def export(
 def _or_exit(publish: Callable[[], "Published"]) -> "Published":
     """Publish, and turn an expected failure into a line and an exit code."""
     from weir.bundle.errors import BundleError  # noqa: PLC0415
-    from weir.export.errors import (  # noqa: PLC0415
-        AccuracyError,
-        ExportError,
-        ParityError,
-        WrongWeights,
-    )
+    from weir.export import errors  # noqa: PLC0415
     from weir.training.errors import TrainingError  # noqa: PLC0415
 
     try:
         with Console(stderr=True).status("exporting"):
             return publish()
-    except WrongWeights as error:
+    except errors.WrongWeights as error:
         # This message keeps its lines: it may list dozens of tensors.
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(EXIT_ERROR) from None
-    except ParityError as error:
+    except errors.ParityError as error:
         raise _failure(error, EXIT_PARITY) from None
-    except AccuracyError as error:
+    except errors.AccuracyError as error:
         raise _failure(error, EXIT_ACCURACY) from None
-    except (BundleError, ExportError, TrainingError, OSError) as error:
+    except (BundleError, errors.ExportError, TrainingError, OSError) as error:
         raise _failure(error, EXIT_ERROR) from None
 
 

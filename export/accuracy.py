@@ -29,9 +29,6 @@ def measure(
         batches: all rows in order; each batch is as wide as its own longest row, or wider.
         answers: (rows,), or (rows, steps) with NO_ANSWER beyond a row's length.
         output: the name of the scores, (rows of a batch, …, classes).
-
-    Raises:
-        ExportError: there are no answers.
     """
     session = runtime.open_session(model)
     correct = total = first = 0

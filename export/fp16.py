@@ -28,11 +28,7 @@ _FOLLOWING_OPERATORS = {
 
 
 def convert(model: bytes) -> bytes:
-    """Convert a graph to FP16.
-
-    Raises:
-        ExportError: a node has a subgraph, or a weight is beyond FP16's range.
-    """
+    """Convert a graph to FP16; ExportError for a subgraph, or a weight beyond FP16's range."""
     proto = onnx.shape_inference.infer_shapes(
         onnx.load_from_string(model), strict_mode=True, data_prop=True
     )

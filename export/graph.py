@@ -28,12 +28,7 @@ _NOISE = (
 
 
 def convert(module: nn.Module, examples: Mapping[str, Tensor], spec: ExportSpec) -> bytes:
-    """Export `module` as an ONNX file with varying axes by name, and with its weights inside.
-
-    Raises:
-        NotExportable: torch cannot export it.
-        BrokenGraph: the graph is invalid, or its names or axes are not those of `spec`.
-    """
+    """Export `module` as an ONNX file with varying axes by name, and with its weights inside."""
     traced = widen(take(examples, spec, 0, _TRACED_ROWS), spec, _TRACED_ENTRIES)
     model = _export(module, traced, spec)
     _strip(model)

@@ -76,15 +76,12 @@ class StaticInt8:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DynamicInt8:
-    """Data of dynamic quantisation: rows to measure accuracy on.
+    """Data of dynamic quantisation: rows to measure accuracy on; otherwise as `StaticInt8`.
 
     Attributes:
         test: rows outside the training data, by input, padded to the longest.
-        test_from: a description of them, for the record.
         answers: the right index of each row, (rows,), or of each step, (rows, steps) with
             `accuracy.NO_ANSWER` beyond a row's length.
-        output: the scores; their argmax along the last axis is the answer.
-        max_drop: the accuracy that may be lost, in percentage points.
     """
 
     test: Mapping[str, Array]
@@ -99,10 +96,7 @@ def quantise(
 ) -> ExportCandidate:
     """Quantise the FP32 graph; the result still has its `parity`.
 
-    Raises:
-        ExportError: dynamic, and the graph has a layer without an integer kernel, or none to
-            quantise.
-        AccuracyError: accuracy falls by more than `settings.max_drop`.
+    ExportError if dynamic quantisation does not fit the layers; AccuracyError if too much is lost.
     """
     outputs = list(exact.golden.outputs)
     if isinstance(settings, StaticInt8):

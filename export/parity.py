@@ -71,11 +71,7 @@ _ROWS_ALONE = 3
 def measure(
     module: nn.Module, model: bytes, batches: Iterable[Mapping[str, Tensor]], spec: ExportSpec
 ) -> Parity:
-    """Compare network and graph, and raise if they disagree.
-
-    Raises:
-        ParityError: the outputs differ beyond `spec.tolerance`, or in type or shape.
-    """
+    """Compare network and graph; ParityError beyond `spec.tolerance`, or for another shape."""
     session = runtime.open_session(model)
     compared = _compare_all(module, session, batches, spec)
     _check_differences(compared, spec.tolerance)
@@ -86,11 +82,7 @@ def measure(
 def record(
     module: nn.Module, model: bytes, batches: Iterable[Mapping[str, Tensor]], spec: ExportSpec
 ) -> Parity:
-    """Compare network and graph without a limit on the difference.
-
-    Raises:
-        ParityError: the outputs differ in type or shape, or hold NaN or infinity.
-    """
+    """Compare them without a limit; ParityError for another type or shape, NaN or infinity."""
     compared = _compare_all(module, runtime.open_session(model), batches, spec)
     gaps = [each.absolute for batch in compared for each in batch.differences.values()]
     if not np.isfinite(gaps).all():
@@ -101,11 +93,7 @@ def record(
 def run_network(
     module: nn.Module, inputs: Mapping[str, Tensor], spec: ExportSpec
 ) -> dict[str, Array]:
-    """Outputs of the network by name; it must be in eval mode.
-
-    Raises:
-        ExportError: `forward` does not return as many tensors as `spec` names.
-    """
+    """Outputs of the network, in eval mode, by name; ExportError if `spec` names others."""
     with torch.inference_mode():
         result = module(**inputs)
     if isinstance(result, Tensor):

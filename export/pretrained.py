@@ -66,21 +66,17 @@ def publish_weights(
     version: int | None = None,
     precision: Literal["fp32", "fp16"] = "fp32",
 ) -> Published:
-    """Publish a network with pretrained weights.
+    """Publish a network with pretrained weights; other arguments and errors are those of `publish`.
 
     Args:
         file: the weights, by `torch.save`, or by safetensors with the suffix `.safetensors`.
         recipe: a key of `LAYOUTS`.
         labels: a text file with a class on each line, in the order of the network's outputs.
-        to: the model repository.
         name: of the model; by default the recipe.
-        version: by default the next free one.
         precision: not `int8`, which needs training data for calibration.
 
     Raises:
         WrongWeights: the tensors are not the network's; the message names each.
-        ExportError: the recipe is unknown, or a file cannot be read; see also `publish`.
-        BundleError: see `publish`.
     """
     if recipe not in LAYOUTS:
         raise ExportError(f"recipe: expected {', '.join(LAYOUTS)}, got {recipe!r}")

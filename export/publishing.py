@@ -105,11 +105,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 def export_exact(
     module: nn.Module, example_inputs: Mapping[str, Tensor], spec: ExportSpec
 ) -> ExportCandidate:
-    """Export the network in FP32 through the parity gate; every other precision is made from it.
-
-    Raises:
-        ExportError: see `publish`.
-    """
+    """Export the network in FP32 through the parity gate; every other precision is made from it."""
     _check_arguments(module, example_inputs, spec)
     model = graph.convert(module, example_inputs, spec)
     measured = parity.measure(module, model, samples.batches(example_inputs, spec), spec)

@@ -14,11 +14,7 @@ _PROVIDERS = ["CPUExecutionProvider"]
 
 
 def open_session(model: bytes, *, is_optimised: bool = True) -> onnxruntime.InferenceSession:
-    """Open a session as the server does, or one without graph optimisation.
-
-    Raises:
-        ExportError: ONNX Runtime chose another provider than the CPU.
-    """
+    """Open a session on the CPU as the server does, or one without graph optimisation."""
     options = onnxruntime.SessionOptions()
     if not is_optimised:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -122,11 +122,7 @@ class ExportSpec:
         return self.axes.get(name, {})
 
     def batch_position(self, name: str) -> int | None:
-        """Position of the batch axis in an input; None if the network has no batch axis.
-
-        Raises:
-            ExportError: this input lacks the batch axis.
-        """
+        """Position of the batch axis in an input, which must have it; None without a batch axis."""
         if self.batch_axis is None:
             return None
         for position, axis in self.axes_of(name).items():
@@ -136,11 +132,7 @@ class ExportSpec:
 
 
 def row_count(inputs: Mapping[str, Tensor], spec: ExportSpec) -> int:
-    """Number of rows of the inputs; 1 without a batch axis.
-
-    Raises:
-        ExportError: there are no rows, or the inputs have different numbers of rows.
-    """
+    """Number of rows of the inputs, 1 without a batch axis; ExportError unless all agree."""
     counts = set()
     for name, tensor in inputs.items():
         for position in spec.axes_of(name):

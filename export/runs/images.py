@@ -29,11 +29,7 @@ class ImageOutputs(NamedTuple):
 
 
 def sharing_of(network: nn.Module, channels: int, height: int, width: int) -> Sharing:
-    """Count parameters and connections of an image network, before export folds layers.
-
-    Raises:
-        ModelError: the connections of a layer's type are unknown.
-    """
+    """Count parameters and connections of an image network, before export folds layers."""
     layers = count_sharing(network, (channels, height, width))
     return Sharing(
         parameters=sum(layer.parameters for layer in layers),

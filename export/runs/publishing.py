@@ -19,20 +19,12 @@ def publish_run(
     precision: Precision = "fp32",
     max_accuracy_drop: float = DEFAULT_MAX_DROP,
 ) -> Published:
-    """Publish a trained network.
+    """Publish the network of a run directory; other arguments and errors are those of `publish`.
 
     Args:
-        run: the run directory.
-        to: the model repository.
         name: of the model; by default its architecture.
-        version: by default the next free one.
-        precision: `int8` needs the run's data.
+        precision: `int8` needs the run's data, else TrainingError.
         max_accuracy_drop: the accuracy that INT8 may cost, in percentage points.
-
-    Raises:
-        TrainingError: the run cannot be read, or data that `int8` needs.
-        ExportError: see `publish`.
-        BundleError: see `publish`.
     """
     record = read_record(run)
     if record.task == "sequence-to-sequence":

@@ -115,11 +115,7 @@ def int8_settings(run: Path, record: RunRecord, max_drop: float) -> DynamicInt8:
 
 
 def _servable(packed: Sequences, record: RunRecord) -> Tensor:
-    """Indices (rows,) of the rows that are short enough to be served.
-
-    Raises:
-        DataError: every row is too long.
-    """
+    """Indices (rows,) of the rows short enough to be served; DataError if every row is too long."""
     rows = (packed.lengths <= MOST_STEPS).nonzero().flatten()
     if not len(rows):
         raise DataError(

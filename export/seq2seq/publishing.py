@@ -143,10 +143,7 @@ def publish_pair(
     written = written.model_copy(update={"parity": parity})
     path = writer.write(files, written, Path(to), name, version)
     return Published(
-        path=path,
-        version=int(path.name),
-        parity=parity,
-        size_bytes=sum(map(len, files.values())),
+        path=path, version=int(path.name), parity=parity, size_bytes=sum(map(len, files.values()))
     )
 
 
@@ -183,11 +180,7 @@ def _compare_tokens(
     examples: Mapping[str, Tensor],
     pair: PairSpec,
 ) -> int:
-    """Decode examples greedily with network and graphs, and return how many were compared.
-
-    Raises:
-        ParityError: the tokens of an example differ.
-    """
+    """Number of examples decoded by network and graphs; ParityError if the tokens of one differ."""
     spec, decoding = pair.encoder(network), pair.decoding(network)
     sessions = runtime.open_session(encoder), runtime.open_session(decoder)
     count = min(MOST_SEQUENCES, len(examples[LENGTHS]))

@@ -114,11 +114,7 @@ class PairSpec:
         )
 
     def decoding(self, network: EncoderDecoder) -> Decoding:
-        """The contract's `decoding`, which connects the two graphs.
-
-        Raises:
-            ExportError: fields of the specification contradict each other.
-        """
+        """The contract's `decoding`, which connects both graphs; ExportError for contradictions."""
         kept = [MEMORY, KEYS] if network.attends else [CONTEXT]
         try:
             return Decoding(

@@ -41,12 +41,7 @@ _clock = time.perf_counter
 
 
 def run(plan: Plan, processes: int) -> Tally:
-    """Make the plan's calls, divided among processes; a single process is this one.
-
-    Raises:
-        CallError: the first call on a channel failed.
-        WeirError: a process ended without a result.
-    """
+    """Make the plan's calls, divided among processes; a single process is this one."""
     if processes == 1:
         return run_here(plan)
     # gRPC does not survive a fork.
@@ -118,8 +113,7 @@ def _open_loop(plan: Plan, channels: list["_MeasuredChannel"], measured_from: fl
 class _MeasuredChannel:
     """A channel with its own connection, and the measurements of its calls.
 
-    Attributes:
-        tally: written by the channel's thread, but for the lateness of sending.
+    The channel's thread writes the `tally`, but for the lateness of sending.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -182,9 +176,8 @@ class _MeasuredChannel:
     def drain(self) -> None:
         """Wait until every call has ended, at the latest at its deadline."""
         self._is_draining = True
-        if self._finished == self._started:
-            return
-        self._drained.wait()
+        if self._finished != self._started:
+            self._drained.wait()
 
     def close(self) -> None:
         """Close the channel: calls in flight are cancelled and no others start."""

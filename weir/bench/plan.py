@@ -87,10 +87,7 @@ def _part(whole: int, number: int, parts: int) -> int:
 
 
 def due_times_s(plan: Plan) -> Iterator[float]:
-    """When each call of an open loop is due, in seconds from the start of measuring.
-
-    Times before 0 are warm-up.
-    """
+    """When each call of an open loop is due, from the start of measuring; before 0 is warm-up."""
     if plan.rate_per_s is None:
         raise UsageError("a closed loop has no due times")
     measured = 0
@@ -103,9 +100,6 @@ def due_times_s(plan: Plan) -> Iterator[float]:
 
 
 def arrival_times_s(rate_per_s: float, seed: int) -> Iterator[float]:
-    """Arrival times of a Poisson process, without end: exponential gaps of mean 1 / rate.
-
-    The same seed gives the same times.
-    """
+    """Arrival times of a Poisson process, without end: exponential gaps of mean 1 / rate."""
     gaps = random.Random(seed)
     return itertools.accumulate(gaps.expovariate(rate_per_s) for _ in itertools.count())

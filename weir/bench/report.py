@@ -12,8 +12,6 @@ from rich.table import Table
 from weir.bench.plan import Plan
 from weir.bench.tally import Summary
 
-_PACKAGES = ("weir", "grpcio", "protobuf", "numpy")
-
 
 def table(summary: Summary) -> Table:
     """A table of throughput, latency and errors."""
@@ -62,7 +60,7 @@ def _processor() -> str:
 
 def _versions() -> dict[str, str]:
     found = {}
-    for package in _PACKAGES:
+    for package in ("weir", "grpcio", "protobuf", "numpy"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

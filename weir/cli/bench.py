@@ -29,8 +29,7 @@ def bench(
     connections: Annotated[int, _load_option(help="Connections that share the calls.")] = 1,
     duration: Annotated[str, _load_option("--duration", "-d", help="How long to measure.")] = "10s",
     requests: Annotated[
-        int | None,
-        _load_option("--requests", "-n", help="Measure this number of calls instead."),
+        int | None, _load_option("--requests", "-n", help="Measure this number of calls instead.")
     ] = None,
     rate: Annotated[
         float | None,
@@ -95,10 +94,9 @@ def bench(
         timeout_s=timeout,
         seed=seed,
     )
-    measured = run(plan, processes)
     measured_s = None if requests else plan.duration_s
     rows = payload.row_count(arrays, metadata)
-    summary = summarise(measured, duration_s=measured_s, rows=rows)
+    summary = summarise(run(plan, processes), duration_s=measured_s, rows=rows)
     command = ["weir", *sys.argv[1:]]
     record = report.record(plan, summary, rows=rows, processes=processes, command=command)
     text = json.dumps(record, indent=2)

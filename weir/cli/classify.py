@@ -9,16 +9,7 @@ from rich.markup import escape
 
 from weir.cli.error_hints import connect
 from weir.cli.fan_out import TaskVerb
-from weir.cli.options import (
-    AsJson,
-    Concurrency,
-    Model,
-    Target,
-    Texts,
-    Timeout,
-    Version,
-    model_name,
-)
+from weir.cli.options import AsJson, Concurrency, Model, Target, Texts, Timeout, Version, model_name
 from weir.cli.text_inputs import read_texts
 from weir.client import defaults
 from weir.client.errors import UsageError

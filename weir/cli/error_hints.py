@@ -6,13 +6,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from weir.client import defaults
-from weir.client.errors import (
-    CallError,
-    InvalidArgument,
-    MissingExtra,
-    NotFound,
-    Unimplemented,
-)
+from weir.client.errors import CallError, InvalidArgument, MissingExtra, NotFound, Unimplemented
 
 if TYPE_CHECKING:
     from weir.client.client import Client

@@ -58,18 +58,15 @@ def evaluate(
         typer.Option(help="For CoNLL-U: upos, xpos, deprel or feats:NAME; by default upos."),
     ] = None,
     target_data: Annotated[
-        Path | None,
-        _pair_option(help="The targets of --data, line by line."),
+        Path | None, _pair_option(help="The targets of --data, line by line.")
     ] = None,
     source_language: Annotated[str | None, _pair_option(help="For multi30k: de, en or fr.")] = None,
     target_language: Annotated[str | None, _pair_option(help="For multi30k: de, en or fr.")] = None,
     with_stress: Annotated[
-        bool,
-        _pair_option("--with-stress", help="For cmudict-pronounce."),
+        bool, _pair_option("--with-stress", help="For cmudict-pronounce.")
     ] = False,
     quick: Annotated[
-        bool,
-        _pair_option("--quick", help="The run was quick: it tested on short sources."),
+        bool, _pair_option("--quick", help="The run was quick: it tested on short sources.")
     ] = False,
     version: Version = "",
     rows: Annotated[int, typer.Option(min=1, help="Rows per request.")] = 32,
@@ -187,12 +184,7 @@ def _classified_set(
 
 
 def _measured_set(
-    data: str,
-    bundle: "Bundle",
-    changes: "Mapping[str, str | bool]",
-    *,
-    is_quick: bool,
-    rows: int,
+    data: str, bundle: "Bundle", changes: "Mapping[str, str | bool]", *, is_quick: bool, rows: int
 ) -> "MeasuredSet":
     """The test set of a series or of pairs."""
     with _training_errors():

@@ -67,12 +67,9 @@ class TaskVerb(Generic[Result]):
         concurrency: int,
         as_json: bool,
     ) -> None:
-        """Call the server for each item and print the outcomes in order.
+        """Call the server for each item and print the outcomes in order; WeirError if one failed.
 
         A failure that concerns all items raises at once.
-
-        Raises:
-            WeirError: an item failed.
         """
         with suggest_verb(client, model, self.name):
             outcomes = _call_each(call, items, concurrency, f"{self.item}s[0]: ", self.doing)

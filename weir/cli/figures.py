@@ -54,9 +54,7 @@ def save(figure: "Figure", path: Path) -> None:
 def print_attention(result: "Generated", console: Console) -> None:
     """Print the heat map of the best hypothesis: output tokens down, source tokens across.
 
-    Raises:
-        TooWide: the source has too many tokens for the terminal.
-        WeirError: the model has no attention.
+    TooWide if the source has too many tokens for the terminal, WeirError without attention.
     """
     weights, across, down = _heat_map(result)
     margin = max(map(len, down)) + 1

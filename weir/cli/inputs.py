@@ -15,9 +15,6 @@ def parse_inputs(texts: Sequence[str], metadata: ModelMetadata) -> dict[str, Arr
     """Arrays by input name; the name may be left out for a model of one input.
 
     JSON values get the input's datatype; a file keeps its own.
-
-    Raises:
-        UsageError: an unknown input, an unreadable file, or a value of another datatype.
     """
     tensors = {tensor.name: tensor for tensor in metadata.inputs}
     arrays: dict[str, Array] = {}

@@ -145,11 +145,7 @@ def _decoding_facts(decoding: "Decoding") -> dict[str, str]:
 
 
 def _show_graph(
-    console: Console,
-    model: bytes,
-    batch_axis: str | None,
-    sharing: "Sharing | None",
-    title: str,
+    console: Console, model: bytes, batch_axis: str | None, sharing: "Sharing | None", title: str
 ) -> None:
     try:
         with requires("export"):

@@ -66,18 +66,9 @@ def _app() -> typer.Typer:
     )
     launch.register(app)
     for verb in (
-        infer,
-        classify,
-        classify_text,
-        tag,
-        generate,
-        forecast,
-        evaluate,
-        inspect,
-        rollback,
-        health,
-        bench,
-    ):
+        infer, classify, classify_text, tag, generate, forecast, evaluate, inspect, rollback,
+        health, bench,
+    ):  # fmt: skip
         app.command()(verb)
     app.add_typer(models_app(), name="models")
     return app

@@ -32,11 +32,7 @@ from weir.client.errors import UsageError
 
 
 def find_bundle(path: Path) -> Path:
-    """The version directory at `path`, or the newest one in a model's directory there.
-
-    Raises:
-        UsageError: `path` is neither, or cannot be read.
-    """
+    """The version directory at `path`, or the newest of the model there; UsageError without one."""
     if (path / "model.onnx").exists() or (path / "model.json").exists():
         return path
     try:
@@ -49,11 +45,7 @@ def find_bundle(path: Path) -> Path:
 
 
 def parse_assignments(texts: Iterable[str]) -> dict[str, int | None]:
-    """Versions by label from `stable=2`; None from `stable=`, which removes the label.
-
-    Raises:
-        UsageError: a text has another form, or two have the same label.
-    """
+    """Versions by label from `stable=2`; None from `stable=`, which removes the label."""
     labels: dict[str, int | None] = {}
     for label, version in map(_parse_assignment, texts):
         if label in labels:
@@ -63,12 +55,7 @@ def parse_assignments(texts: Iterable[str]) -> dict[str, int | None]:
 
 
 def set_labels(models: Path, name: str, changes: Mapping[str, int | None]) -> None:
-    """Give labels of a model to versions, or remove them (None).
-
-    Raises:
-        UsageError: the model, a version or a label does not exist, or versions.toml cannot be read,
-            edited or written.
-    """
+    """Give labels of a model to versions, or remove them (None); UsageError if that fails."""
     present, current = _read_directory(models, name)
     labels = dict(current.labels)
     for label, version in changes.items():
@@ -96,11 +83,7 @@ def set_labels(models: Path, name: str, changes: Mapping[str, int | None]) -> No
 
 
 def roll_back(models: Path, name: str) -> tuple[int, int]:
-    """Give `stable` to the version below the default one; returns the former and the new version.
-
-    Raises:
-        UsageError: as `set_labels`, or there is no older version.
-    """
+    """Give `stable` to the version below the default one; returns the former and the new one."""
     present, current = _read_directory(models, name)
     stable = current.labels.get(STABLE)
     served = versions_to_serve(current, present)

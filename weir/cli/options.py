@@ -15,15 +15,13 @@ Target = Annotated[
 ]
 Timeout = Annotated[float, typer.Option(min=0.001, metavar="SECONDS", help="Timeout of each call.")]
 Version = Annotated[
-    str,
-    typer.Option(help="The model's version, or a label of one; by default the server chooses."),
+    str, typer.Option(help="The model's version, or a label of one; by default the server chooses.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Texts = Annotated[
     list[str],
     typer.Argument(
-        metavar="TEXTS",
-        help="Texts; - reads one a line from standard input and skips blank lines.",
+        metavar="TEXTS", help="Texts; - reads one a line from standard input and skips blank lines."
     ),
 ]
 Model = Annotated[
@@ -45,12 +43,9 @@ def duration_s(text: str) -> float:
 
 
 def model_name(client: "Client", model: str) -> str:
-    """The value of --model, else the server's only ready model.
+    """The value of --model, else the server's only ready model; UsageError unless there is one.
 
     Both graphs of an encoder-decoder count as one model.
-
-    Raises:
-        UsageError: no --model, and the server has no ready model or several.
     """
     if model:
         return model

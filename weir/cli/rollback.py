@@ -5,12 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from weir.cli.error_hints import (
-    connect,
-    models_by_name,
-    suggest_model_control,
-    suggest_models,
-)
+from weir.cli.error_hints import connect, models_by_name, suggest_model_control, suggest_models
 from weir.cli.models import OR_ON_DISK, UNTIL_STOP, OnDisk, serving_summary, when_effective
 from weir.cli.options import Target, Timeout
 from weir.client import defaults

@@ -1,7 +1,4 @@
-"""The gRPC channel of a client, blocking and asyncio, and the state that all its calls share.
-
-Both connections use one `CallContext`, so a failed call has the same effect however it was made.
-"""
+"""The gRPC channel of a client, blocking and asyncio, and the state that all its calls share."""
 
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
@@ -98,10 +95,7 @@ class Connection:
             return call.read(method(call.body, **self.context.options(timeout_s)))
 
     def submit(self, call: rpc.Call[Result], timeout_s: float | None) -> Future[Result]:
-        """Start a call; cancelling the future before the response arrives cancels the call.
-
-        gRPC's thread sets the result.
-        """
+        """Start a call on gRPC's thread; cancelling the future before the response cancels it."""
         method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(call.path)
         running = method.future(call.body, **self.context.options(timeout_s))
         future: Future[Result] = Future()

@@ -57,11 +57,7 @@ class MissingExtra(WeirError):
 
 
 class CallError(WeirError):
-    """A call failed.
-
-    Attributes:
-        retry_after_s: the server's delay before a retry; None if it gave none.
-    """
+    """A call failed; `retry_after_s` is the server's delay before a retry, None if it gave none."""
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -153,15 +149,12 @@ class Failure(Protocol):
 
     def code(self) -> _Status:
         """The status."""
-        ...
 
     def details(self) -> str | None:
         """The server's message."""
-        ...
 
     def trailing_metadata(self) -> Iterable[object] | None:
         """The trailers: pairs of name and value."""
-        ...
 
 
 def from_failure(failure: Failure) -> CallError:

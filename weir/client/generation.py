@@ -95,11 +95,7 @@ def generate_request(model: str, text: Text, **options: Unpack[GenerateOptions])
 
 
 def read_message(body: bytes | None) -> GeneratedToken | Generated:
-    """A token or the result from a message of the stream; None is the stream's end.
-
-    Raises:
-        Internal: the message is neither, or the stream ended without a result.
-    """
+    """A token or the result from a message; Internal for another one, and for the end (None)."""
     if body is None:
         raise Internal(_NO_RESULT)
     message = parse(pb.GenerateResponse, body)

@@ -96,9 +96,6 @@ def infer_request(
     """An inference request from arrays by input name; strings become BYTES.
 
     With `top`, the request asks for the top k classes of its outputs instead of their values.
-
-    Raises:
-        InvalidArgument: the protocol has no datatype for an array's dtype.
     """
     request = pb.ModelInferRequest(
         model_name=model,
@@ -232,8 +229,7 @@ def read_health(body: bytes) -> str:
 
 def index(*, ready: bool = False) -> Call[tuple[IndexEntry, ...]]:
     """The call for the repository index: every model, or only the ready ones."""
-    request = pb.RepositoryIndexRequest(ready=ready)
-    return _call("RepositoryIndex", request, _read_index)
+    return _call("RepositoryIndex", pb.RepositoryIndexRequest(ready=ready), _read_index)
 
 
 def models() -> Call[list[ModelInfo]]:
@@ -256,11 +252,7 @@ def unload(model: str) -> Call[None]:
 
 
 def set_label(model: str, label: str, version: int | None) -> Call[None]:
-    """The call that gives a label to a version, or removes it (None).
-
-    Raises:
-        UsageError: `version` is out of range.
-    """
+    """The call that gives a label to a version or removes it (None); UsageError if out of range."""
     if version is not None and not 1 <= version <= _MAX_VERSION:
         raise UsageError(f"version: expected a number from 1, got {version}")
     request = models_pb.SetLabelRequest(model_name=model, label=label, version=version or 0)

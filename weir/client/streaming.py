@@ -34,8 +34,7 @@ Item = TypeVar("Item")
 class InOrder:
     """Reorder buffer: holds early answers until all answers before them are there. No I/O.
 
-    Attributes:
-        due: number of the next answer to hand out, which is also how many were handed out.
+    `due` is the number of the next answer, which is also how many were handed out.
     """
 
     def __init__(self) -> None:

@@ -79,11 +79,7 @@ def classify_text(
 
 
 def forecast(model: str, columns: Columns, *, horizon: int, version: Version) -> Call[Forecast]:
-    """The call for the next `horizon` values of a series; 0 leaves the number to the model.
-
-    Raises:
-        UsageError: `horizon` is out of range, or a column is not one-dimensional numbers.
-    """
+    """The call for the next `horizon` values of a series; 0 leaves the number to the model."""
     if not 0 <= horizon <= _MAX_UINT32:
         raise UsageError(f"horizon: expected 0 to {_MAX_UINT32}, got {horizon}")
     named = columns if isinstance(columns, Mapping) else {"": columns}
@@ -102,12 +98,7 @@ def forecast(model: str, columns: Columns, *, horizon: int, version: Version) ->
 
 
 def picture_messages(pictures: Iterable[Picture]) -> list[pb.Picture]:
-    """Pictures as messages; files are read here and decompressed by the server.
-
-    Raises:
-        UsageError: a file cannot be read, an array has no picture's shape or dtype, or `pictures`
-            is a single picture.
-    """
+    """Pictures as messages; UsageError for an unreadable file, no pixels, or a single picture."""
     is_one = isinstance(pictures, str | bytes | PathLike)
     if is_one or (isinstance(pictures, np.ndarray) and pictures.ndim != 4):
         raise UsageError("expected several pictures, got one: put it into a list")
@@ -122,11 +113,7 @@ def text_messages(texts: Iterable[Text]) -> list[pb.Text]:
 
 
 def text_message(text: Text) -> pb.Text:
-    """A text, or its tokens, as a message.
-
-    Raises:
-        UsageError: it is neither, or it holds a lone surrogate, which UTF-8 cannot encode.
-    """
+    """A text, or its tokens, as a message; UsageError if it is neither, or has a lone surrogate."""
     try:
         if isinstance(text, str):
             return pb.Text(text=text)

@@ -6,13 +6,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from weir.client.errors import UsageError
-from weir.evaluate.test_set import (
-    NO_TARGET,
-    ClassifiedSet,
-    LabelledRequest,
-    Selection,
-    select_rows,
-)
+from weir.evaluate.test_set import NO_TARGET, ClassifiedSet, LabelledRequest, Selection, select_rows
 
 if TYPE_CHECKING:
     from weir.bundle.reader import Bundle
@@ -34,12 +28,7 @@ def of_pictures(data: "ImageData", input_name: str, rows: int) -> ClassifiedSet:
 
 
 def of_sequences(data: str, bundle: "Bundle", column: str | None, rows: int) -> ClassifiedSet:
-    """Sequences as ids of the bundle's vocabularies, sorted by length.
-
-    Raises:
-        TrainingError: the data cannot be read.
-        UsageError: the bundle's task does not match the data.
-    """
+    """Sequences as the bundle's ids, sorted by length; UsageError for data of another task."""
     import torch
 
     selected = _select_sequences(data, bundle, column)

@@ -56,11 +56,7 @@ class SeriesSet:
 
 
 def hold_out(data: str, series: "Series", rows: int) -> SeriesSet:
-    """The test part of a recipe on `data`, `rows` per request.
-
-    Raises:
-        TrainingError: the data cannot be read, or lack a column.
-    """
+    """The test part of a recipe on `data`, `rows` per request; TrainingError if unreadable."""
     recipe = make_recipe(
         "ar",
         data,

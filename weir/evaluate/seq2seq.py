@@ -57,11 +57,7 @@ class PairSet:
         return Tolerance(absolute=0.05 if self.rule == "subwords" else 0.0005, relative=0.0)
 
     def measure(self, answers: Sequence["Answer"]) -> dict[str, float]:
-        """BLEU for subwords, else word and token error rates.
-
-        Raises:
-            WeirError: another model than the bundle's answered.
-        """
+        """BLEU for subwords, else error rates; WeirError for answers of another model."""
         outputs: list[list[str]] = [[] for _ in range(len(self.data))]
         for request, answer in zip(self.requests, answers, strict=True):
             for row, tokens in zip(request.targets.tolist(), self._read(answer), strict=True):
@@ -98,10 +94,6 @@ def hold_out(
     """The test pairs of a recipe on `data`, their sources as ids of the bundle's vocabulary.
 
     `changes` are the run's settings of the data; a quick run tests on short sources.
-
-    Raises:
-        TrainingError: the data cannot be read.
-        UsageError: the bundle has no tokenization or detokenization.
     """
     contract = bundle.contract
     tokenisation, decoding = contract.tokenisation, contract.decoding

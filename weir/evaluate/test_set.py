@@ -59,7 +59,6 @@ class Checksummed(Protocol):
     @property
     def checksum(self) -> str:
         """SHA-256 of the file."""
-        ...
 
 
 Rows = TypeVar("Rows")
