@@ -10,7 +10,7 @@ from torch import Tensor
 from tests.unit.training import layouts as published
 from weir.bundle.contract import Preprocessing
 from weir.bundle.reader import read
-from weir.export import publishing, samples
+from weir.export import samples
 from weir.export.errors import ExportError, WrongWeights
 from weir.export.pretrained import publish_weights
 from weir.export.runs.images import ImageGraph
@@ -69,10 +69,8 @@ def test_published_layout_loads_exports_and_serves(
     publish: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # The gate's 92 rows take a minute on the largest network. Other tests cover larger batches; the
-    # two rows here also run alone.
-    monkeypatch.setattr(samples, "BATCH_SIZES", (2,))
-    monkeypatch.setattr(publishing, "GOLDEN_ROWS", 2)
+    # The gate's 92 rows take a minute on the largest network; other tests cover larger batches.
+    monkeypatch.setattr(samples, "BATCH_SIZES", (1, 2))
     weights = published.random_weights(LAYOUTS[recipe])
 
     path = publish(weights, recipe)
