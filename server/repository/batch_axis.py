@@ -46,9 +46,8 @@ _INTEGERS = ((0, 3, 255), (0, 1, 1), (1, 2, 2))
 # Limit of a row's inputs: a graph may name any size.
 _MOST_ROW_BYTES = 1 << 26
 # Relative to the greatest value of a row and output: a batch is summed in another order than a row
-# alone. On CUDA, FP32 is multiplied as TF32, with 10 bits.
+# alone. Without a tolerance, values must be equal.
 _TOLERANCES = {"FP64": 1e-6, "FP32": 1e-3, "FP16": 2e-2, "BF16": 5e-2}
-_TF32_TOLERANCE = 1e-2
 
 
 class _UnprovedError(Exception):
@@ -178,9 +177,7 @@ def _check_runs(
         _check_counts(together, len(batch))
         for place, number in enumerate(batch):
             for spec in outputs:
-                # Without a tolerance, values must be equal.
-                is_tf32 = spec.datatype == "FP32" and session.provider == "cuda"
-                tolerance = _TF32_TOLERANCE if is_tf32 else _TOLERANCES.get(spec.datatype)
+                tolerance = _TOLERANCES.get(spec.datatype)
                 own = together[spec.name][place : place + 1]
                 if not _is_equal(spec.datatype, alone[number][spec.name], own, tolerance):
                     raise _UnprovedError(
