@@ -191,7 +191,7 @@ class Transport(Protocol):
         """Begin to take calls."""
 
     def stop(self, grace_s: float) -> None:
-        """Take no more calls, wait for open ones, cancel what is left after the grace.
+        """Accept no calls, wait for open ones, and cancel the rest after the grace period.
 
         An open stream ends with UNAVAILABLE after its queued messages. Otherwise a stream that
         idles, such as a health watch, would hold up every stop for the whole grace.

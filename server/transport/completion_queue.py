@@ -101,7 +101,7 @@ class CompletionQueueTransport:
         self._thread.start()
 
     def stop(self, grace_s: float) -> None:
-        """Take no more calls, wait for open ones, cancel what is left after the grace."""
+        """Accept no calls, wait for open ones, and cancel the rest after the grace period."""
         self._is_stopping = True
         if self._thread.ident is None:
             # Core closes the port of a started server only.

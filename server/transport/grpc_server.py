@@ -50,7 +50,7 @@ class GrpcServerTransport:
         self._server.start()
 
     def stop(self, grace_s: float) -> None:
-        """Take no more calls, wait for open ones, cancel what is left after the grace."""
+        """Accept no calls, wait for open ones, and cancel the rest after the grace period."""
         if not self._is_started:
             # grpcio closes the port of a started server only.
             self.start()

@@ -135,7 +135,7 @@ def test_graph_in_several_parts_is_merged() -> None:
 
 
 def test_every_operator_of_onnx_is_classified() -> None:
-    """One that is new in ONNX counts as a maker of shapes until somebody has looked at it."""
+    """An operator that is new in ONNX counts as a maker of shapes until it is listed."""
     counted = set()
     for schema in onnx.defs.get_all_schemas():
         if schema.domain:

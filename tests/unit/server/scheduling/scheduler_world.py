@@ -219,7 +219,7 @@ class World:
                 and (load.waiting_requests == 0 or len(self.running) == self.instances)
             )
 
-        # The last thing a thread does with a batch is told to nobody: so look again and again.
+        # The end of a batch on its thread has no event, so the state is polled.
         end_s = time.monotonic() + HANG_S
         while not is_settled():
             assert time.monotonic() < end_s, "what the test waits for does not happen"

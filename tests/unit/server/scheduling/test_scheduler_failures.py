@@ -69,7 +69,7 @@ def test_batch_mates_that_left_are_not_run_again(world: World) -> None:
 
 
 def test_request_that_expires_during_the_single_runs_is_not_run(world: World) -> None:
-    """Nobody watches the deadlines here: the scheduler itself must not start late."""
+    """The deadlines are not watched here: the scheduler itself must not start late."""
     world.submit_and_run()
     first, late = world.submit(), world.submit(deadline_s=5.0)
     world.end_run()

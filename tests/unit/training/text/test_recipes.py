@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 def majority(data: TextData) -> float:
-    """The accuracy of whoever always answers with the most frequent label."""
+    """The accuracy of the most frequent label."""
     counts = Counter(label for labels in data.labels for label in labels)
     return max(counts.values()) / counts.total()
 
