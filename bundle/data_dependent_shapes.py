@@ -12,20 +12,14 @@ Rules:
   unless the bodies of all local functions are free of such operators.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from weir.bundle import graph_nodes
 from weir.bundle.errors import BrokenBundle
-from weir.bundle.protobuf_wire import MalformedError, read_fields
-
-# Field numbers of onnx.proto.
-_MODEL_GRAPH, _MODEL_FUNCTION = 7, 25
-_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
-_GRAPH_SPARSE_INITIALIZER, _SPARSE_VALUES = 15, 1
-_FUNCTION_NAME, _FUNCTION_INPUT, _FUNCTION_NODE, _FUNCTION_DOMAIN = 1, 4, 7, 10
-_NODE_INPUT, _NODE_OUTPUT, _NODE_TYPE, _NODE_DOMAIN = 1, 2, 4, 7
-_TENSOR_NAME, _VALUE_NAME = 8, 1
+from weir.bundle.graph_nodes import Model, Node
+from weir.bundle.protobuf_wire import MalformedError
 
 _ML, _MICROSOFT = "ai.onnx.ml", "com.microsoft"
 
@@ -137,25 +131,6 @@ class _Dependence(NamedTuple):
     shape: bool
 
 
-class _Node(NamedTuple):
-    """A node; an optional input that is left out has an empty name."""
-
-    domain: str
-    type: str
-    inputs: list[bytes]
-    outputs: list[bytes]
-
-
-class _Function(NamedTuple):
-    """A local function of a model."""
-
-    domain: str
-    name: str
-    inputs: list[bytes]
-    body: memoryview
-
-
-_Message = memoryview
 _CONSTANT, _INPUT = _Dependence(values=False, shape=False), _Dependence(values=True, shape=False)
 _UNKNOWN = _Dependence(values=True, shape=True)
 
@@ -163,32 +138,30 @@ _UNKNOWN = _Dependence(values=True, shape=True)
 def find(model: bytes, file: str = "model") -> DataDependentShapes:
     """The data-dependent shapes of an ONNX file; BrokenBundle if the bytes are no message."""
     try:
-        return _find(memoryview(model))
+        return _find(graph_nodes.read(model))
     except MalformedError as error:
         raise BrokenBundle(f"{file}: expected an ONNX file, got malformed bytes: {error}") from None
 
 
-def _find(model: _Message) -> DataDependentShapes:
-    functions = [_function(each) for each in _messages(model, _MODEL_FUNCTION)]
-    names = {(each.domain, each.name) for each in functions}
+def _find(model: Model) -> DataDependentShapes:
+    names = {(each.domain, each.name) for each in model.functions}
     found: dict[str, None] = {}
-    for function in functions:
+    for function in model.functions:
         tensors = dict.fromkeys(function.inputs, _INPUT)
         # A call of another function counts as free of them here: that body is checked too.
-        _follow(_nodes(function.body, _FUNCTION_NODE), tensors, found, names, are_clean=True)
-    # A message may come in several parts, which a parser merges.
-    graphs = list(_messages(model, _MODEL_GRAPH))
-    tensors = dict.fromkeys(_names(graphs, _GRAPH_INPUT, _VALUE_NAME), _INPUT)
-    tensors |= dict.fromkeys(_initializers(graphs), _CONSTANT)
-    nodes = (node for graph in graphs for node in _nodes(graph, _GRAPH_NODE))
-    _follow(nodes, tensors, found, names, are_clean=not found)
-    outputs = _names(graphs, _GRAPH_OUTPUT, _VALUE_NAME)
-    shaped = tuple(_text(name) for name in outputs if tensors.get(name, _UNKNOWN).shape)
+        _follow(function.nodes(), tensors, found, names, are_clean=True)
+    graph = model.graph
+    tensors = dict.fromkeys(graph.inputs(), _INPUT)
+    tensors |= dict.fromkeys(graph.initializers(), _CONSTANT)
+    _follow(graph.nodes(), tensors, found, names, are_clean=not found)
+    shaped = tuple(
+        graph_nodes.text(name) for name in graph.outputs() if tensors.get(name, _UNKNOWN).shape
+    )
     return DataDependentShapes(tuple(found), shaped)
 
 
 def _follow(
-    nodes: Iterable[_Node],
+    nodes: Iterable[Node],
     tensors: dict[bytes, _Dependence],
     found: dict[str, None],
     functions: set[tuple[str, str]],
@@ -209,7 +182,7 @@ def _follow(
             tensors[name] = made
 
 
-def _made(node: _Node, inputs: Sequence[_Dependence]) -> tuple[_Dependence, bool]:
+def _made(node: Node, inputs: Sequence[_Dependence]) -> tuple[_Dependence, bool]:
     """The dependence of a node's outputs, and whether it makes a shape out of values."""
     every = _any(inputs)
     if node.domain:
@@ -233,63 +206,3 @@ def _made(node: _Node, inputs: Sequence[_Dependence]) -> tuple[_Dependence, bool
 
 def _any(inputs: Sequence[_Dependence]) -> _Dependence:
     return _Dependence(any(each.values for each in inputs), any(each.shape for each in inputs))
-
-
-def _function(body: _Message) -> _Function:
-    domains, names, inputs = _strings(body, _FUNCTION_DOMAIN, _FUNCTION_NAME, _FUNCTION_INPUT)
-    return _Function(_domain(domains), _last(names), inputs, body)
-
-
-def _nodes(message: _Message, field: int) -> Iterator[_Node]:
-    """The nodes of a graph or a function, in the order of the file."""
-    for node in _messages(message, field):
-        domains, types, inputs, outputs = _strings(
-            node, _NODE_DOMAIN, _NODE_TYPE, _NODE_INPUT, _NODE_OUTPUT
-        )
-        yield _Node(_domain(domains), _last(types), inputs, outputs)
-
-
-def _strings(message: _Message, *fields: int) -> list[list[bytes]]:
-    """The values of each of some string fields."""
-    found: dict[int, list[bytes]] = {field: [] for field in fields}
-    for number, value in read_fields(message):
-        if number in found and not isinstance(value, int):
-            found[number].append(bytes(value))
-    return list(found.values())
-
-
-def _initializers(graphs: Sequence[_Message]) -> Iterator[bytes]:
-    yield from _names(graphs, _GRAPH_INITIALIZER, _TENSOR_NAME)
-    sparse = [each for graph in graphs for each in _messages(graph, _GRAPH_SPARSE_INITIALIZER)]
-    yield from _names(sparse, _SPARSE_VALUES, _TENSOR_NAME)
-
-
-def _names(messages: Iterable[_Message], field: int, name: int) -> Iterator[bytes]:
-    """The name of each message in a field of some messages."""
-    for message in messages:
-        for child in _messages(message, field):
-            names = [bytes(value) for value in _messages(child, name)]
-            if names:
-                yield names[-1]
-
-
-def _messages(message: _Message, field: int) -> Iterator[_Message]:
-    """The values of a field that have a length: messages, strings."""
-    for number, value in read_fields(message):
-        if number == field and not isinstance(value, int):
-            yield value
-
-
-def _domain(values: list[bytes]) -> str:
-    """A domain's name; the default domain has two names."""
-    domain = _last(values)
-    return "" if domain == "ai.onnx" else domain
-
-
-def _last(values: list[bytes]) -> str:
-    """The value of a field that is not repeated: as in protobuf, the last one counts."""
-    return _text(values[-1]) if values else ""
-
-
-def _text(name: bytes) -> str:
-    return name.decode(errors="backslashreplace")

@@ -37,6 +37,14 @@ def read_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         position += length
 
 
+def read_varints(packed: memoryview) -> Iterator[int]:
+    """The integers of a packed field; MalformedError if malformed."""
+    position = 0
+    while position < len(packed):
+        value, position = _varint(packed, position)
+        yield value
+
+
 def _varint(message: memoryview, position: int) -> tuple[int, int]:
     """A base-128 integer of at most ten bytes, and the position behind it."""
     result = 0

@@ -24,8 +24,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
+from weir.bundle import graph_nodes
 from weir.bundle.escaping import short_repr
-from weir.bundle.protobuf_wire import read_fields
+from weir.bundle.protobuf_wire import MalformedError
 from weir.protocol.datatypes import BY_ONNX
 from weir.server.errors import (
     InvalidRequest,
@@ -66,10 +67,8 @@ _OUT_OF_MEMORY = re.compile(
     r"|CUDA failure 2: out of memory|CUDA out of memory|cudaErrorMemoryAllocation"
     r"|(CUDNN|CUBLAS|CUFFT)_(STATUS_)?ALLOC_FAILED"
 )
-# Fields of onnx.proto, and the nodes whose CPU kernel aborts the process if its input is empty
-# (ONNX Runtime 1.31.1): their `op_type` as it is on the wire, also in a subgraph of a node.
-_MODEL_GRAPH, _MODEL_FUNCTION, _GRAPH_NODE, _FUNCTION_NODE = 7, 25, 1, 7
-_ABORTS_IF_EMPTY = re.compile(rb"\x22(\x04LSTM|\x03GRU|\x13DynamicQuantizeLSTM)")
+# Operators whose CPU kernel aborts the process if its input is empty (ONNX Runtime 1.31.1).
+_ABORTS_IF_EMPTY = frozenset(("DynamicQuantizeLSTM", "GRU", "LSTM"))
 _DEVICE_FAILED = re.compile(r"\b(CUDA|CUDNN|CUBLAS|CUFFT)[_ ](failure|error)", re.IGNORECASE)
 # Words of the nodes that check their inputs: the broadcasting of Add, Reshape, MatMul, Concat,
 # Split, TopK, GatherElements, integer Div and Mod, …; `sto…` is a Cast of a text that is no number.
@@ -209,16 +208,11 @@ class Session:
 
 
 def _aborts_if_empty(graph: bytes) -> bool:
-    """Whether an empty input may abort the process; weights are skipped, not read."""
-    for number, value in read_fields(memoryview(graph)):
-        if number in (_MODEL_GRAPH, _MODEL_FUNCTION) and not isinstance(value, int):
-            node_field = _GRAPH_NODE if number == _MODEL_GRAPH else _FUNCTION_NODE
-            for field, node in read_fields(value):
-                if field != node_field or isinstance(node, int):
-                    continue
-                if _ABORTS_IF_EMPTY.search(node):
-                    return True
-    return False
+    """Whether an empty input may abort the process."""
+    try:
+        return any(node.type in _ABORTS_IF_EMPTY for node in graph_nodes.read(graph).every_node())
+    except MalformedError as error:
+        raise ModelLoadError(f"expected an ONNX file, got malformed bytes: {error}") from error
 
 
 def _refuse_empty(inputs: Mapping[str, Array]) -> None:
