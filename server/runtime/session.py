@@ -80,6 +80,10 @@ _INPUT_REFUSED = re.compile(
     re.IGNORECASE,
 )
 
+# Names that keras2onnx, tf2onnx and onnxmltools give every axis of which they know nothing:
+# axes of such a name need not have the same size.
+_NO_SYMBOL = re.compile(r"|-1|\?|none|unk.*", re.IGNORECASE)
+
 # Identity on one float, as ONNX: enough to see whether a provider starts.
 _PROBE = bytes.fromhex(
     "08083a370a100a017812017922084964656e746974791201675a0f0a0178120a"
@@ -278,10 +282,10 @@ def _specs(what: str, nodes: Sequence[Any]) -> list[TensorSpec]:
 
 
 def _axis(axis: Any) -> Axis:
-    """The axis of ONNX Runtime's dimension: a size, a symbol, or None (negative or empty too)."""
+    """The axis of ONNX Runtime's dimension: a size, a symbol, or None (negative too)."""
     if isinstance(axis, int):
         return axis if axis >= 0 else None
-    return str(axis) if axis else None
+    return None if axis is None or _NO_SYMBOL.fullmatch(axis) else str(axis)
 
 
 def _cuda_problem() -> str | None:

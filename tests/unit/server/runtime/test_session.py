@@ -110,6 +110,8 @@ def test_arrays_that_are_not_contiguous_are_read_right(datatype: str) -> None:
         pytest.param((None, 3), (None, 3), id="without a name"),
         pytest.param((1, "time"), (1, "time"), id="fixed first"),
         pytest.param((0, 2), (0, 2), id="of no elements"),
+        pytest.param(("None", "none", "?", "unk__6"), (None,) * 4, id="names that mean nothing"),
+        pytest.param(("s77", "N", "trunk"), ("s77", "N", "trunk"), id="names of a size"),
     ],
 )
 def test_axes_are_read_off_the_graph(
