@@ -15,7 +15,7 @@ BUF := 1.75.0
 OPS_PROGRAMS := prometheus promtool podman runc catatonit debootstrap iptables
 OPS_PACKAGES := prometheus podman netavark aardvark-dns runc catatonit debootstrap iptables
 
-.PHONY: demo test quick test-ops buf format lint types imports proto check-proto metrics-page settings-page pytest clean
+.PHONY: demo test quick test-ops test-exporters buf format lint types imports proto check-proto metrics-page settings-page pytest clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py
@@ -43,6 +43,14 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --upgrade pip
 	$(BIN)/pip install --quiet --constraint constraints.txt $(PIP_FLAGS) --editable '.[all,demo]' --group dev
+	@touch $@
+
+# Files of other libraries' exporters, and the node tests of the onnx package, served and compared.
+test-exporters: $(VENV)/installed-exporters
+	$(PYTEST) -m exporters tests/exporters
+
+$(VENV)/installed-exporters: $(VENV)/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt $(PIP_FLAGS) --group exporters
 	@touch $@
 
 format: $(VENV)/installed

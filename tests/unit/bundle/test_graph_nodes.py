@@ -89,7 +89,10 @@ def test_integers_of_an_attribute(value: int | list[int]) -> None:
 def test_integers_that_are_packed() -> None:
     """A writer of proto3 packs them, as onnx-ir's may."""
     plain = helper.make_attribute("k", [1, 300]).SerializeToString()
-    packed = b"\x42\x03\x01\xac\x02" + AttributeProto(name="k", type=AttributeProto.INTS).SerializeToString()
+    packed = (
+        b"\x42\x03\x01\xac\x02"
+        + AttributeProto(name="k", type=AttributeProto.INTS).SerializeToString()
+    )
     node = helper.make_node("Pool", ["x"], ["y"]).SerializeToString()
 
     for attribute in (plain, packed):

@@ -1,0 +1,26 @@
+"""Fixtures of the tests with files that exporters wrote."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.integration.harness import Client, running
+
+Serve = Callable[[Path], AbstractContextManager[Client]]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Serve:
+    """Starts a server of a model repository; its value is a client of it."""
+
+    @contextmanager
+    def start(models: Path, *flags: str) -> Iterator[Client]:
+        with (
+            running(models, tmp_path / "weir.server.log", *flags) as server,
+            Client(server.target) as client,
+        ):
+            yield client
+
+    return start
