@@ -157,8 +157,8 @@ class App:
             self._repository.start()
             started.pop_all()
         _announce(
-            f"weir: serving grpc={self._settings.host}:{self._transport.port} "
-            f"metrics={self._settings.host}:{self._http.server_port}\n"
+            f"weir: serving grpc={_address(self._settings.host, self._transport.port)} "
+            f"metrics={_address(self._settings.host, self._http.server_port)}\n"
         )
 
     def stop(self) -> None:
@@ -254,9 +254,11 @@ def _check_models_dir(directory: Path) -> None:
 
 def _open_transport(settings: Settings, handlers: Handlers) -> Transport:
     """Bind the transport of the settings; `auto` is the fastest that works."""
-    address = f"{settings.host}:{settings.port}"
+    address = _address(settings.host, settings.port)
     limits = Limits(
-        message_bytes=settings.max_message_bytes, concurrent_streams=settings.max_concurrent_streams
+        message_bytes=settings.max_message_bytes,
+        concurrent_streams=settings.max_concurrent_streams,
+        ping_interval_s=settings.min_ping_interval_s,
     )
     problem = "setting" if settings.transport == "grpc-server" else completion_queue.problem()
     if problem is None:
@@ -274,9 +276,13 @@ def _open_metrics_http(settings: Settings, registry: CollectorRegistry) -> Scrap
         return metrics_http.listen(settings.metrics_port, settings.host, registry)
     except OSError as error:
         raise PortUnavailable(
-            f"cannot listen on {settings.host}:{settings.metrics_port} for metrics: "
+            f"cannot listen on {_address(settings.host, settings.metrics_port)} for metrics: "
             f"{error.strerror or error}"
         ) from None
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _announce(line: str) -> None:

@@ -10,7 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from weir.server.errors import ConfigError
 
@@ -26,6 +33,10 @@ Seconds = Annotated[float, Field(ge=0, le=86_400)]
 Timeout = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Rate = Annotated[float, Field(ge=0, le=1)]
+Host = Annotated[
+    # An IPv6 address may stand in brackets, as in a URL.
+    str, AfterValidator(lambda host: host.removeprefix("[").removesuffix("]"))
+]
 Tokens = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
@@ -59,7 +70,11 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     models_dir: Path = Field(description="Directory of the model repository.")
-    host: str = Field("127.0.0.1", description="Address to listen on, for gRPC and metrics.")
+    host: Host = Field(
+        "127.0.0.1",
+        description="Address to listen on, for gRPC and metrics; 0.0.0.0 is every IPv4 address, "
+        ":: every address.",
+    )
     port: Port = Field(8001, description="gRPC port; 0 picks a free one.")
     metrics_port: Port = Field(8002, description="HTTP port of /metrics; 0 picks a free one.")
     provider: Literal["auto", "cpu", "cuda"] = Field(
@@ -107,9 +122,14 @@ class Settings(BaseModel):
     )
     grace_s: Seconds = Field(25.0, description="Seconds for open requests when the server stops.")
     max_message_bytes: Annotated[int, Field(ge=4096, le=2**31 - 1)] = Field(
-        16 * 1024 * 1024, description="Maximum size of a message, in either direction."
+        32 * 1024 * 1024, description="Maximum size of a message, in either direction."
     )
     max_concurrent_streams: Count = Field(1024, description="Maximum open calls of one connection.")
+    min_ping_interval_s: Seconds = Field(
+        5.0,
+        description="Minimum seconds between keepalive pings of a client; a connection with more "
+        "is closed (too many pings).",
+    )
     model_control: Literal["none", "poll", "explicit"] = Field(
         "none",
         description="What loads and unloads models after the start: none, poll (changes in the "

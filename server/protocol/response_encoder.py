@@ -101,7 +101,8 @@ class ResponseEncoder:
         """The bytes of any response of the model, unless a client would refuse to read them."""
         if len(message) > self._max_bytes:
             raise ResponseTooLarge(
-                f"the answer has {len(message)} bytes, the limit is {self._max_bytes}"
+                f"the answer has {len(message)} bytes, the limit is {self._max_bytes} "
+                "(--max-message-bytes)"
             )
         return message
 

@@ -55,6 +55,9 @@ class ScrapeServer(ThreadingMixIn, WSGIServer):
 
     def server_bind(self) -> None:
         """Bind the port without HTTPServer's reverse look-up of the host name, which may block."""
+        if self.address_family == socket.AF_INET6:
+            # `::` is every address, IPv4 too, as for gRPC; not every system has that default.
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         TCPServer.server_bind(self)
         host, self.server_port = self.server_address[:2]
         self.server_name = str(host)

@@ -10,6 +10,7 @@ Rules, the same for both:
   message by a call of `receive`, and None when the client sends no more or is gone.
 """
 
+import socket
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any, Literal, Protocol
 
 import grpc
 
-from weir.server.errors import ClientTooSlow
+from weir.server.errors import ClientTooSlow, PortUnavailable
 from weir.server.transport.call_stats import CallStats
 
 Metadata = tuple[tuple[str, str | bytes], ...]
@@ -95,6 +96,20 @@ class Stream:
 Handlers = Mapping[str, Unary | Stream]
 
 
+def unavailable(address: str) -> PortUnavailable:
+    """The error for an address that core cannot bind; core itself does not say why."""
+    host, _, port = address.rpartition(":")
+    reason = "the port is in use"
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, sockaddr = found[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(sockaddr)
+    except OSError as error:
+        reason = error.strerror or str(error)
+    return PortUnavailable(f"cannot listen on {address}: {reason}")
+
+
 class BoundedSender:
     """Backpressure: sends messages on a stream while its client reads them.
 
@@ -133,12 +148,14 @@ class Limits:
         metadata_bytes: of a call's metadata.
         concurrent_streams: open calls of one connection; more wait at the client.
         handshake_timeout_s: for a connection that sends nothing.
+        ping_interval_s: minimum between keepalive pings, with and without open calls.
     """
 
-    message_bytes: int = 16 * 1024 * 1024
+    message_bytes: int = 32 * 1024 * 1024
     metadata_bytes: int = 16 * 1024
     concurrent_streams: int = 1024
     handshake_timeout_s: float = 5.0
+    ping_interval_s: float = 5.0
 
     def channel_arguments(self) -> tuple[tuple[str, int], ...]:
         """The limits as gRPC core takes them."""
@@ -150,6 +167,9 @@ class Limits:
             ("grpc.absolute_max_metadata_size", self.metadata_bytes),
             ("grpc.max_concurrent_streams", self.concurrent_streams),
             ("grpc.server_handshake_timeout_ms", int(self.handshake_timeout_s * 1000)),
+            ("grpc.http2.min_ping_interval_without_data_ms", int(self.ping_interval_s * 1000)),
+            # Without this, core expects two hours between the pings of an idle connection.
+            ("grpc.keepalive_permit_without_calls", 1),
         )
 
 

@@ -23,8 +23,8 @@ from typing import Any
 
 import grpc
 
-from weir.server.errors import InvalidRequest, PortUnavailable, Unsupported
-from weir.server.transport.base import Handlers, Limits, Metadata, Stream, Unary
+from weir.server.errors import InvalidRequest, Unsupported
+from weir.server.transport.base import Handlers, Limits, Metadata, Stream, Unary, unavailable
 from weir.server.transport.call_stats import CallStats, MethodStats
 from weir.server.transport.status import STOPPING, closed_code, fail, guarded
 
@@ -85,7 +85,7 @@ class CompletionQueueTransport:
         except RuntimeError:
             self.port = 0
         if not self.port:
-            raise PortUnavailable(f"cannot listen on {address}: is the port in use?")
+            raise unavailable(address)
         self._stopped = threading.Event()
         # Core is still inside `shutdown` when its event comes: destroyed then, it would crash.
         self._shutdown_lock = threading.Lock()

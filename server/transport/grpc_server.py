@@ -13,8 +13,7 @@ from typing import Any
 
 import grpc
 
-from weir.server.errors import PortUnavailable
-from weir.server.transport.base import Handlers, Limits, Metadata, Stream, Unary
+from weir.server.transport.base import Handlers, Limits, Metadata, Stream, Unary, unavailable
 from weir.server.transport.call_stats import CallStats
 from weir.server.transport.status import STOPPING, closed_code, fail, guarded
 
@@ -42,7 +41,7 @@ class GrpcServerTransport:
         try:
             self.port: int = self._server.add_insecure_port(address)
         except RuntimeError:
-            raise PortUnavailable(f"cannot listen on {address}: is the port in use?") from None
+            raise unavailable(address) from None
 
     def start(self) -> None:
         """Begin to take calls."""

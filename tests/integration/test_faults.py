@@ -53,7 +53,7 @@ EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 LATE = grpc.StatusCode.DEADLINE_EXCEEDED
 UNIMPLEMENTED = grpc.StatusCode.UNIMPLEMENTED
 
-MESSAGE_LIMIT = 16 * 1024 * 1024
+MESSAGE_LIMIT = 32 * 1024 * 1024
 
 X = np.array([[0, 1, 2, 3]], np.float32)
 GOOD = tensor("x", X)
@@ -536,7 +536,7 @@ def test_message_over_the_limit(client: Client, size: int) -> None:
 
 @pytest.mark.parametrize("row", ["C02"])
 def test_answer_over_the_limit(client: Client, row: str) -> None:
-    error = failure(client.send(request("sizer", tensor("size", np.array([5_000_000])))))
+    error = failure(client.send(request("sizer", tensor("size", np.array([9_000_000])))))
 
     assert error.code() is EXHAUSTED
     # 64 bytes of the limit are kept for what a stream puts around an answer.

@@ -2,6 +2,7 @@
 
 import gc
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -812,3 +813,72 @@ def test_delay_of_a_thread_that_does_not_come_is_bounded() -> None:
     assert delay_s == MAX_DELAY_S
     # The time in the handler counts as busy once it is over.
     assert transport.io.busy_s - busy_s >= MAX_DELAY_S
+
+
+SETTINGS, PING, GOAWAY = 4, 6, 7
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+def http2_frame(kind: int, payload: bytes = b"") -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes([kind, 0]) + bytes(4) + payload
+
+
+def ping(port: int, pings: int, pause_s: float) -> Iterator[tuple[int, bytes]]:
+    """The frames that answer so many pings on a connection without calls."""
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=WAIT_S) as connection,
+        connection.makefile("rb") as answers,
+    ):
+        connection.sendall(PREFACE + http2_frame(SETTINGS))
+        for number in range(pings):
+            time.sleep(pause_s)
+            connection.sendall(http2_frame(PING, number.to_bytes(8, "big")))
+            while header := answers.read(9):
+                kind, payload = header[3], answers.read(int.from_bytes(header[:3], "big"))
+                yield kind, payload
+                if kind in (PING, GOAWAY):
+                    break
+            if not header or kind == GOAWAY:
+                return
+
+
+def test_pings_at_the_permitted_interval_are_answered(serve: Serve) -> None:
+    # A pause is never shorter than this, whatever the machine does.
+    port = serve(Limits(ping_interval_s=0.05), Echo=Unary(echo)).transport.port
+
+    frames = list(ping(port, 10, pause_s=0.06))
+
+    assert [int.from_bytes(payload, "big") for kind, payload in frames if kind == PING] == [
+        *range(10)
+    ]
+
+
+def test_more_pings_than_permitted_close_the_connection(serve: Serve) -> None:
+    port = serve(Limits(ping_interval_s=60.0), Echo=Unary(echo)).transport.port
+
+    frames = list(ping(port, 10, pause_s=0.0))
+
+    assert frames[-1][0] == GOAWAY and b"too_many_pings" in frames[-1][1]
+
+
+def test_keepalive_of_10_s_is_permitted_by_default() -> None:
+    arguments = dict(Limits().channel_arguments())
+
+    assert arguments["grpc.http2.min_ping_interval_without_data_ms"] < 10_000
+    assert arguments["grpc.keepalive_permit_without_calls"] == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("192.0.2.1:0", "Cannot assign requested address"),
+        ("no.such.host.invalid:0", "[Nn]ame|[Aa]ddress"),
+    ],
+)
+def test_address_that_cannot_be_bound_is_refused_with_the_reason(
+    transport: str, address: str, reason: str
+) -> None:
+    kind = CompletionQueueTransport if transport == "completion-queue" else GrpcServerTransport
+
+    with pytest.raises(PortUnavailable, match=f"cannot listen on {address}: .*({reason})"):
+        kind(address, {}, Limits())

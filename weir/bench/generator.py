@@ -29,7 +29,7 @@ import grpc
 
 from weir.bench.plan import Plan, due_times_s
 from weir.bench.tally import NOT_SENT, Tally, merge
-from weir.client import defaults, errors, rpc
+from weir.client import defaults, errors, proxies, rpc
 
 # If the server hangs, the calls of an open loop pile up until their deadlines. Calls beyond this
 # number on one channel are counted as not sent.
@@ -120,7 +120,7 @@ class _MeasuredChannel:
         # Without a local pool, channels to the same target share one connection.
         pool = ("grpc.use_local_subchannel_pool", 1)
         self._channel = grpc.insecure_channel(
-            plan.target, [*rpc.channel_options(defaults.MAX_MESSAGE_BYTES), pool]
+            plan.target, [*rpc.channel_options(plan.target, defaults.MAX_MESSAGE_BYTES), pool]
         )
         self._call: grpc.UnaryUnaryMultiCallable[bytes, bytes]
         self._call = self._channel.unary_unary(plan.path)
@@ -137,7 +137,7 @@ class _MeasuredChannel:
         try:
             self._call(self._plan.body, timeout=self._plan.timeout_s)
         except grpc.RpcError as error:
-            raise errors.from_failure(error) from error
+            raise errors.from_failure(error, proxies.find(self._plan.target)) from error
 
     def chain(self, measured_from: float, is_due: Callable[[float], bool]) -> None:
         """Make calls one after the other until `is_due` is false."""

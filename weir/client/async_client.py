@@ -35,7 +35,7 @@ class AsyncClient:
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         self.target = target
-        context = CallContext(timeout_s, metadata)
+        context = CallContext(target, timeout_s, metadata)
         self._connection = AsyncConnection(target, context, max_message_bytes, credentials)
 
     async def __aenter__(self) -> Self:

@@ -43,7 +43,7 @@ class Client:
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         self.target = target
-        context = CallContext(timeout_s, metadata)
+        context = CallContext(target, timeout_s, metadata)
         self._connection = Connection(target, context, max_message_bytes, credentials)
 
     def __enter__(self) -> Self:

@@ -9,7 +9,7 @@ from typing import Protocol, TypedDict, TypeVar
 import grpc
 from numpy.typing import ArrayLike
 
-from weir.client import errors, rpc
+from weir.client import errors, proxies, rpc
 from weir.client.results import ModelMetadata
 
 Result = TypeVar("Result")
@@ -42,7 +42,11 @@ class CallContext:
     old cache finishes on it.
     """
 
-    def __init__(self, timeout_s: float | None, metadata: Mapping[str, str] | None) -> None:
+    def __init__(
+        self, target: str, timeout_s: float | None, metadata: Mapping[str, str] | None
+    ) -> None:
+        proxies.check_target(target)
+        self._target = target
         self.metadata = tuple((metadata or {}).items())
         self.cache: dict[tuple[str, rpc.Version], ModelMetadata] = {}
         self._timeout_s = timeout_s
@@ -63,7 +67,7 @@ class CallContext:
         if isinstance(error, grpc.RpcError | errors.CallError):
             self.cache = {}
         if isinstance(error, grpc.RpcError):
-            raise errors.from_failure(error) from error
+            raise errors.from_failure(error, proxies.find(self._target)) from error
 
 
 class Connection:
@@ -77,7 +81,7 @@ class Connection:
         credentials: grpc.ChannelCredentials | None,
     ) -> None:
         self.context = context
-        options = rpc.channel_options(max_message_bytes)
+        options = rpc.channel_options(target, max_message_bytes)
         self._channel = (
             grpc.insecure_channel(target, options)
             if credentials is None
@@ -181,7 +185,7 @@ class AsyncConnection:
         credentials: grpc.ChannelCredentials | None,
     ) -> None:
         self.context = context
-        options = rpc.channel_options(max_message_bytes)
+        options = rpc.channel_options(target, max_message_bytes)
         self._channel = (
             grpc.aio.insecure_channel(target, options)
             if credentials is None

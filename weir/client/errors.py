@@ -43,6 +43,11 @@ _NO_GRPC = "Failed parsing HTTP/2"
 # Its messages for a connection lost during a call: the process or the network failed.
 _CONNECTION_LOST = re.compile(r"Stream removed|Socket closed|recvmsg:|Connection reset by peer")
 
+# Its message for a message that is too large; the server's own begins with SERVER.
+_TOO_LARGE = re.compile(
+    r"(?:CLIENT: |(SERVER: ))?(?:Received|Sent) message larger than max \((\d+) vs\. (\d+)\)"
+)
+
 
 class WeirError(Exception):
     """Base of all expected errors of this package."""
@@ -157,17 +162,25 @@ class Failure(Protocol):
         """The trailers: pairs of name and value."""
 
 
-def from_failure(failure: Failure) -> CallError:
-    """The leaf for a call's status, with the server's message and retry delay."""
+def from_failure(failure: Failure, proxy: str = "") -> CallError:
+    """The leaf for a call's status, with the server's message and retry delay.
+
+    Args:
+        proxy: the proxy that the call went through, with what names it.
+    """
     status = failure.code().name
     message = failure.details() or status.lower().replace("_", " ")
+    through = f", through {proxy}; no_proxy=HOST avoids it" if proxy else ""
     if status == "UNAVAILABLE" and (found := _UNREACHABLE.match(message)):
         address = unquote(found[1])
         if message.startswith(_NO_GRPC, found.end()):
-            return Unreachable(f"the server at {address} speaks no gRPC")
-        return Unreachable(f"no server answers at {address}")
+            return Unreachable(f"the server at {address} speaks no gRPC{through}")
+        return Unreachable(f"no server answers at {address}{through}")
     if status in {"UNAVAILABLE", "UNKNOWN"} and _CONNECTION_LOST.match(message):
         return Unavailable(f"the connection was lost before the answer ({message})")
+    if status == "RESOURCE_EXHAUSTED" and (sizes := _TOO_LARGE.match(message)):
+        setting = "the server's --max-message-bytes" if sizes[1] else "max_message_bytes"
+        message = f"message: expected at most {sizes[3]} bytes ({setting}), got {sizes[2]}"
     retry_after_s = _retry_after_s(failure.trailing_metadata() or ())
     return BY_STATUS.get(status, Unknown)(message, retry_after_s=retry_after_s)
 

@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2
 from numpy.typing import ArrayLike
 
+from weir.client import proxies
 from weir.client.errors import BY_STATUS, CallError, Internal, InvalidArgument, Unknown, UsageError
 from weir.client.results import (
     Answer,
@@ -82,9 +83,10 @@ class InferOptions(TypedDict, total=False):
     parameters: Mapping[str, Parameter] | None
 
 
-def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
-    """The gRPC options that set a channel's message limits."""
+def channel_options(target: str, max_message_bytes: int) -> list[tuple[str, int]]:
+    """The gRPC options of a channel: its message limits, and no proxy to the machine itself."""
     return [
+        ("grpc.enable_http_proxy", int(not proxies.is_loopback(target))),
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
     ]

@@ -2,7 +2,8 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from tests.helpers.ports import free_port
 from tests.unit.server.conftest import HANG_S
+from weir import Client
 from weir.server.app import App
 from weir.server.config import Settings
 from weir.server.errors import ConfigError, PortUnavailable
@@ -112,6 +114,39 @@ def test_part_that_fails_to_start_closes_those_before_it(
 
     assert is_free(port)
     wait_until(lambda: own_threads() <= before, "threads after a failed start")
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize(
+    ("host", "callers"),
+    [("::1", ["::1"]), ("[::1]", ["::1"]), ("::", ["::1", "127.0.0.1"])],
+)
+def test_ipv6_hosts(
+    transport: str,
+    host: str,
+    callers: Sequence[str],
+    make: Make,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    app = make(transport=transport, host=host)
+    app.start()
+    try:
+        line = capsys.readouterr().out
+        found = re.fullmatch(r"weir: serving grpc=(.*):(\d+) metrics=(.*):(\d+)\n", line)
+
+        assert found and found[1] == found[3] == f"[{host.strip('[]')}]"
+        for caller in callers:
+            url = f"[{caller}]" if ":" in caller else caller
+            with Client(f"{url}:{found[2]}", timeout_s=HANG_S) as client:
+                assert client.is_live()
+            connection = HTTPConnection(caller, int(found[4]), timeout=HANG_S)
+            connection.request("GET", "/metrics")
+            assert connection.getresponse().status == 200
+            connection.close()
+    finally:
+        app.stop()
 
 
 def test_grpc_port_in_use_starts_nothing(make: Make, taken_port: int) -> None:

@@ -33,7 +33,7 @@ def test_every_setting_but_the_models_has_a_default() -> None:
     assert defaults.models_dir == Path("models")
     assert (defaults.host, defaults.port, defaults.metrics_port) == ("127.0.0.1", 8001, 8002)
     assert defaults.provider == "auto"
-    assert defaults.max_message_bytes == 16 * 1024 * 1024
+    assert defaults.max_message_bytes == 32 * 1024 * 1024
     assert defaults.threads == 1
 
 

@@ -131,3 +131,22 @@ def test_a_server_that_is_killed_under_a_call_went_away(
 
     assert type(error) is errors.Unavailable
     assert str(error) == f"the connection was lost before the answer ({details})"
+
+
+@pytest.mark.parametrize(
+    ("details", "setting"),
+    [
+        (
+            "SERVER: Received message larger than max (99 vs. 64)",
+            "the server's --max-message-bytes",
+        ),
+        ("CLIENT: Received message larger than max (99 vs. 64)", "max_message_bytes"),
+        ("CLIENT: Sent message larger than max (99 vs. 64)", "max_message_bytes"),
+        ("Sent message larger than max (99 vs. 64)", "max_message_bytes"),
+    ],
+)
+def test_message_over_the_limit_names_the_setting(details: str, setting: str) -> None:
+    error = errors.from_failure(Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, details))
+
+    assert type(error) is errors.ResourceExhausted
+    assert str(error) == f"message: expected at most 64 bytes ({setting}), got 99"
