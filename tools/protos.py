@@ -2,7 +2,7 @@
 
 The .proto files import each other by their paths below `protos/`, so that they compile as they lie
 for other languages. Python's generated modules then import each other as top-level modules; here
-they become modules of `weir.protocol`.
+they become modules of `weir.protocol`, with a descriptor pool of their own (`weir/protocol/pool`).
 """
 
 import argparse
@@ -16,6 +16,11 @@ from grpc_tools import protoc
 
 PROTOS, TARGET = Path("protos"), Path("weir/protocol")
 _IMPORT = re.compile(r"^import (\w+_pb2)", re.MULTILINE)
+_DEFAULT_POOL = (
+    "from google.protobuf import descriptor_pool as _descriptor_pool",
+    "_descriptor_pool.Default()",
+)
+_OWN_POOL = ("from weir.protocol import pool as _pool", "_pool.POOL")
 
 
 def generate() -> dict[str, str]:
@@ -27,9 +32,16 @@ def generate() -> dict[str, str]:
         if protoc.main(["protoc", *includes, *outputs, *sources]):
             sys.exit("protoc failed")
         return {
-            path.name: _IMPORT.sub(r"from weir.protocol import \1", path.read_text("utf-8"))
+            path.name: _of_protocol(path.read_text("utf-8"))
             for path in sorted(Path(folder).rglob("*_pb2.py*"))
         }
+
+
+def _of_protocol(text: str) -> str:
+    """A generated module or stub as a module of `weir.protocol`."""
+    for default, own in zip(_DEFAULT_POOL, _OWN_POOL, strict=True):
+        text = text.replace(default, own)
+    return _IMPORT.sub(r"from weir.protocol import \1", text)
 
 
 def main() -> None:

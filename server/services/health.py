@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from weir.protocol.pool import POOL
 from weir.server.errors import InvalidRequest
 from weir.server.protocol.request_decoder import parse_message
 from weir.server.transport.base import Call, Handlers, Stream, Unary
@@ -110,7 +111,9 @@ def _health_request(payload: bytes) -> health_pb2.HealthCheckRequest:
 
 def reflection_handlers(services: tuple[str, ...]) -> Handlers:
     """The handlers of the reflection service, which describes these services and itself."""
-    servicer: Any = reflection.ReflectionServicer((*services, REFLECTION_SERVICE))
+    for standard in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
+        POOL.AddSerializedFile(standard.serialized_pb)
+    servicer: Any = reflection.ReflectionServicer((*services, REFLECTION_SERVICE), pool=POOL)
 
     def start(call: Call) -> None:
         def received(payload: bytes | None) -> None:

@@ -1,21 +1,19 @@
 """Encoder-decoders over the wire: whole answers, and streams of tokens."""
 
-import json
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+import tritonclient.grpc as triton
 
 from tests.integration.generation import LISTENED, Stream, asking, recorded
 from tests.integration.harness import Client, Server, arrays, failure, running, tensor
+from tests.integration.triton_client import Answers, as_input
 from weir.protocol import inference_pb2 as pb
-
-PROGRAM = Path(__file__).with_name("triton_generation.py")
 
 
 @pytest.fixture
@@ -97,29 +95,99 @@ def test_tokens_of_sources_are_counted(generating: Server, client: Client) -> No
     assert [now - then for now, then in zip(after, before, strict=True)] == [3 + 1, 2 * 3]
 
 
-def test_tritonclient_sees_a_response_a_token_and_the_final_flag(
-    generating: Server, encoder_decoders: Path
-) -> None:
+@pytest.fixture
+def neighbour(generating: Server) -> Iterator[triton.InferenceServerClient]:
+    """Triton's client."""
+    with triton.InferenceServerClient(generating.target) as client:
+        yield client
+
+
+@pytest.fixture
+def longest(encoder_decoders: Path) -> tuple[Any, list[int]]:
+    """The recorded source of the longest answer, as an input, and that answer."""
     tokens, lengths, wanted = recorded(encoder_decoders, "pair")
     row = max(range(len(wanted)), key=lambda each: len(wanted[each]))
-    source = json.dumps(tokens[row, : lengths[row]].tolist())
+    return source(tokens[row, : lengths[row]]), wanted[row]
 
-    result = subprocess.run(
-        [sys.executable, "-W", "error", PROGRAM, generating.target, source],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+
+def source(tokens: Any) -> triton.InferInput:
+    return as_input("tokens", np.array([tokens], np.int64))
+
+
+def streamed(answers: Answers) -> tuple[str, list[int], list[int], bool]:
+    """Id, tokens, count and final flag of the next response."""
+    result, error = answers.next()
+    assert error is None, error
+    response = result.get_response()
+    return (
+        response.id,
+        result.as_numpy("output_tokens")[0].tolist(),
+        result.as_numpy("output_lengths").tolist(),
+        response.parameters["triton_final_response"].bool_param,
     )
 
-    assert result.returncode == 0, result.stderr
-    seen = json.loads(result.stdout)
-    told = [[[token], [1], False] for token in wanted[row]] + [[[], [0], True]]
-    assert seen["decoupled"] == [True, False]
-    assert seen["whole"] == [[wanted[row]], [len(wanted[row])]]
-    assert seen["streamed"] == seen["with_empty_final"] == told
-    assert seen["several"] == {str(number): wanted[row] for number in range(5)}
-    assert seen["cancelled"] == [[[4], [1], False]] * 3
+
+def test_tritonclient_sees_which_model_is_decoupled(neighbour: Any) -> None:
+    pair, encoder = (
+        neighbour.get_model_config(name).config.model_transaction_policy.decoupled
+        for name in ("pair", "pair.encoder")
+    )
+
+    assert (pair, encoder) == (True, False)
+
+
+def test_tritonclient_gets_a_whole_answer(neighbour: Any, longest: Any) -> None:
+    tokens, wanted = longest
+
+    answer = neighbour.infer("pair", [tokens])
+
+    assert answer.as_numpy("output_tokens").tolist() == [wanted]
+    assert answer.as_numpy("output_lengths").tolist() == [len(wanted)]
+
+
+@pytest.mark.parametrize("options", [{}, {"enable_empty_final_response": True}], ids=str)
+def test_tritonclient_sees_a_response_a_token_and_the_final_flag(
+    neighbour: Any, longest: Any, options: dict[str, bool]
+) -> None:
+    tokens, wanted = longest
+    answers = Answers()
+
+    neighbour.start_stream(answers)
+    neighbour.async_stream_infer("pair", [tokens], request_id="one", **options)
+    seen = [streamed(answers) for _ in range(len(wanted) + 1)]
+    neighbour.stop_stream()
+
+    assert seen == [*(("one", [token], [1], False) for token in wanted), ("one", [], [0], True)]
+    assert answers.is_empty
+
+
+def test_requests_of_tritonclient_share_a_stream(neighbour: Any, longest: Any) -> None:
+    tokens, wanted = longest
+    answers = Answers()
+
+    neighbour.start_stream(answers)
+    seen: dict[str, list[int]] = {str(number): [] for number in range(5)}
+    for number in seen:
+        neighbour.async_stream_infer("pair", [tokens], request_id=number)
+    open_requests = len(seen)
+    while open_requests:
+        number, own, _, is_final = streamed(answers)
+        seen[number] += own
+        open_requests -= is_final
+    neighbour.stop_stream()
+
+    assert seen == dict.fromkeys(seen, wanted)
+
+
+def test_stream_that_tritonclient_cancels_frees_its_row(generating: Server, neighbour: Any) -> None:
+    answers = Answers()
+
+    neighbour.start_stream(answers)
+    neighbour.async_stream_infer("endless", [source([9])], request_id="endless")
+    seen = [streamed(answers) for _ in range(3)]
+    neighbour.stop_stream(cancel_requests=True)
+
+    assert seen == [("endless", [4], [1], False)] * 3
     generating.wait_for_metric(0, "weir_generation_active_rows", model="endless")
 
 

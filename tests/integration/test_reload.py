@@ -4,12 +4,10 @@ An integer model returns its version in every row, so that a response's version 
 with its content.
 """
 
+import functools
 import io
-import json
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,6 +19,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+import tritonclient.grpc as triton
 from PIL import Image
 
 from tests.helpers import onnx_models
@@ -29,13 +28,13 @@ from tests.integration.generation import generate, publish_endless
 from tests.integration.harness import (
     ANSWER_S,
     Client,
-    Server,
     arrays,
     failure,
     request,
     running,
     tensor,
 )
+from tests.integration.triton_client import error_of
 from weir.bundle.contract import Contract, Tolerance
 from weir.bundle.golden import FILE_NAME as GOLDEN
 from weir.bundle.golden import Golden, encode
@@ -46,7 +45,6 @@ from weir.protocol import models_pb2 as models_pb
 MODELS = "weir.v1.Models"
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 FAILED = grpc.StatusCode.FAILED_PRECONDITION
-CONTROL_PROGRAM = Path(__file__).with_name("triton_control.py")
 
 
 def write_fingerprint(root: Path, version: int, name: str = "fingerprint") -> Path:
@@ -378,40 +376,35 @@ def test_task_calls_go_to_the_successor(tmp_path: Path, transport: str) -> None:
 
 
 def test_tritonclient_loads_and_unloads(root: Path, start: Callable[..., Any]) -> None:
-    with start("--model-control", "explicit") as server:
-        results = triton_client(server)
+    with (
+        start("--model-control", "explicit") as server,
+        triton.InferenceServerClient(server.target) as client,
+    ):
+        client.unload_model("fingerprint", unload_dependents=True)
+        assert not client.is_model_ready("fingerprint")
+        client.load_model("fingerprint")
+        assert client.is_model_ready("fingerprint")
 
-    assert results["index"] == [["fingerprint", "1", "READY"]]
-    assert results["unload"] is None and results["load"] is None
-    assert (results["ready after unload"], results["ready after load"]) == (False, True)
-    for refused in ("config", "files"):
-        code, details = results[refused]
-        assert code == "StatusCode.UNIMPLEMENTED" and "from the repository alone" in details
-    for unknown in ("unknown", "unknown unload"):
-        assert results[unknown] == ["StatusCode.NOT_FOUND", "unknown model 'unknown'"]
+        files = {"file:1/model.onnx": b"x"}
+        for options in ({"config": "{}"}, {"config": "{}", "files": files}):
+            code, details = error_of(functools.partial(client.load_model, "fingerprint", **options))
+            assert code == "StatusCode.UNIMPLEMENTED" and "from the repository alone" in details
+        for call in (client.load_model, client.unload_model):
+            error = error_of(functools.partial(call, "unknown"))
+            assert error == ["StatusCode.NOT_FOUND", "unknown model 'unknown'"]
 
 
 def test_without_control_the_calls_are_unimplemented(root: Path, start: Callable[..., Any]) -> None:
-    with start() as server, Client(server.target) as client:
-        results = triton_client(server)
+    with (
+        start() as server,
+        Client(server.target) as client,
+        triton.InferenceServerClient(server.target) as neighbour,
+    ):
         label = models_pb.SetLabelRequest(model_name="fingerprint", label="stable", version=1)
 
+        for call in (neighbour.load_model, neighbour.unload_model):
+            code, _ = error_of(functools.partial(call, "fingerprint"))
+            assert code == "StatusCode.UNIMPLEMENTED"
+        assert neighbour.is_model_ready("fingerprint")
         assert status(client, "SetLabel", label, service=MODELS) is grpc.StatusCode.UNIMPLEMENTED
         assert listed(client)["fingerprint"].answering == "1"
-
-    for call in ("load", "unload", "config"):
-        assert results[call][0] == "StatusCode.UNIMPLEMENTED"
-    assert results["ready after unload"] is True
-
-
-def triton_client(server: Server) -> dict[str, Any]:
-    result = subprocess.run(
-        [sys.executable, "-W", "error", CONTROL_PROGRAM, server.target],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    answers: dict[str, Any] = json.loads(result.stdout)
-    return answers

@@ -1,21 +1,17 @@
 """A model repository in Triton's layout, served unchanged to `tritonclient`."""
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tritonclient.grpc as triton
 from onnx import TensorProto
 
 from tests.helpers import onnx_models
 from tests.integration.harness import Server, running
-
-PROGRAM = Path(__file__).with_name("triton_repository.py")
-
-INVALID = "StatusCode.INVALID_ARGUMENT"
+from tests.integration.triton_client import as_input, error_of
 
 COLOURS = """
 # Pictures, and a name for each class.
@@ -89,37 +85,36 @@ def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture(scope="module")
-def seen(server: Server) -> dict[str, Any]:
-    """The client's results."""
-    result = subprocess.run(
-        [sys.executable, "-W", "error", PROGRAM, server.target],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+def client(server: Server) -> Iterator[triton.InferenceServerClient]:
+    with triton.InferenceServerClient(server.target) as client:
+        yield client
+
+
+def test_every_model_is_ready(client: Any) -> None:
+    index = client.get_model_repository_index().models
+
+    assert {model.name: model.state for model in index} == dict.fromkeys(
+        ("colours", "sum_of_steps", "free"), "READY"
     )
-    assert result.returncode == 0, result.stderr
-    answers: dict[str, Any] = json.loads(result.stdout)
-    return answers
+    assert all(client.is_model_ready(model.name) for model in index)
 
 
-def test_every_model_is_ready(seen: dict[str, Any]) -> None:
-    assert seen["ready"] == {"colours": True, "sum_of_steps": True, "free": True}
-    assert {model["state"] for model in seen["index"]} == {"READY"}
+def test_metadata_has_whole_shapes(client: Any) -> None:
+    colours, sum_of_steps, free = (
+        client.get_model_metadata(name, as_json=True)["inputs"]
+        for name in ("colours", "sum_of_steps", "free")
+    )
+
+    assert colours == [{"name": "image", "datatype": "UINT8", "shape": ["-1", "8", "8", "3"]}]
+    assert sum_of_steps[0]["shape"] == ["-1", "2"]
+    assert free[0]["shape"] == ["-1", "3"]
 
 
-def test_metadata_has_whole_shapes(seen: dict[str, Any]) -> None:
-    metadata = seen["metadata"]
-
-    assert metadata["colours"]["inputs"] == [
-        {"name": "image", "datatype": "UINT8", "shape": ["-1", "8", "8", "3"]}
-    ]
-    assert metadata["sum_of_steps"]["inputs"][0]["shape"] == ["-1", "2"]
-    assert metadata["free"]["inputs"][0]["shape"] == ["-1", "3"]
-
-
-def test_config_is_what_the_file_says(seen: dict[str, Any]) -> None:
-    colours, free = seen["config"]["colours"], seen["config"]["free"]
+def test_config_is_what_the_file_says(client: Any) -> None:
+    colours, sum_of_steps, free = (
+        client.get_model_config(name, as_json=True)["config"]
+        for name in ("colours", "sum_of_steps", "free")
+    )
 
     assert colours["max_batch_size"] == 16
     assert colours["default_model_filename"] == "colours.onnx"
@@ -129,33 +124,57 @@ def test_config_is_what_the_file_says(seen: dict[str, Any]) -> None:
     assert colours["output"][0]["label_filename"] == "colours.txt"
     assert colours["instance_group"][0]["count"] == 2
     assert colours["dynamic_batching"]["max_queue_delay_microseconds"] == "100"
-    assert seen["config"]["sum_of_steps"].get("max_batch_size", 0) == 0
-    assert seen["config"]["sum_of_steps"]["input"][0]["dims"] == ["-1", "2"]
+    assert sum_of_steps.get("max_batch_size", 0) == 0
+    assert sum_of_steps["input"][0]["dims"] == ["-1", "2"]
     assert (free["max_batch_size"], free["input"][0]["dims"]) == (4, ["3"])
 
 
-def test_classes_have_the_labels_of_the_file(seen: dict[str, Any]) -> None:
-    assert seen["classes"] == [
-        ["0.750000:0:red", "0.250000:1:green"],
-        ["0.750000:2:blue", "0.250000:0:red"],
+def test_classes_have_the_labels_of_the_file(client: Any) -> None:
+    pictures = np.zeros((2, 8, 8, 3), np.uint8)
+    # A red and a blue one.
+    pictures[0, ..., 0], pictures[0, ..., 1] = 3, 1
+    pictures[1, ..., 2], pictures[1, ..., 0] = 3, 1
+    best = triton.InferRequestedOutput("probabilities", class_count=2)
+
+    answer = client.infer("colours", [as_input("image", pictures)], outputs=[best])
+
+    assert answer.as_numpy("probabilities").tolist() == [
+        [b"0.750000:0:red", b"0.250000:1:green"],
+        [b"0.750000:2:blue", b"0.250000:0:red"],
     ]
 
 
-def test_models_answer(seen: dict[str, Any]) -> None:
-    assert seen["sum"] == 6.0
-    assert seen["free"] == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+def test_models_answer(client: Any) -> None:
+    steps, rows = np.ones((3, 2), np.float32), np.arange(6, dtype=np.float32).reshape(2, 3)
+
+    total = client.infer("sum_of_steps", [as_input("x", steps)])
+    echo = client.infer("free", [as_input("x", rows)])
+
+    assert total.as_numpy("y") == 6.0
+    np.testing.assert_array_equal(echo.as_numpy("y"), rows)
 
 
-def test_requests_are_checked_against_the_file(seen: dict[str, Any]) -> None:
-    refused = seen["refused"]
+@pytest.mark.parametrize(
+    ("model", "shape", "expected"),
+    [
+        ("free", (5, 3), "at most 4 rows in a request, got 5"),
+        ("free", (1, 4), "axis 1: expected 3, got 4"),
+        ("sum_of_steps", (3, 4), "axis 1: expected 2, got 4"),
+    ],
+    ids=["rows", "dims", "shape"],
+)
+def test_requests_are_checked_against_the_file(
+    client: Any, model: str, shape: tuple[int, ...], expected: str
+) -> None:
+    values = as_input("x", np.zeros(shape, np.float32))
 
-    assert {status for status, _ in refused.values()} == {INVALID}
-    assert "at most 4 rows in a request, got 5" in refused["rows"][1]
-    assert "axis 1: expected 3, got 4" in refused["dims"][1]
-    assert "axis 1: expected 2, got 4" in refused["shape"][1]
+    status, message = error_of(lambda: client.infer(model, [values]))
+
+    assert status == "StatusCode.INVALID_ARGUMENT"
+    assert expected in message
 
 
-def test_fields_without_effect_are_in_the_log(server: Server, seen: dict[str, Any]) -> None:
+def test_fields_without_effect_are_in_the_log(server: Server) -> None:
     warnings = [line for line in server.log().splitlines() if "WARNING" in line]
 
     assert len(warnings) == 3, warnings

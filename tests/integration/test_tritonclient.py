@@ -1,66 +1,78 @@
-"""The unmodified `tritonclient` against plain models and a bundle."""
+"""The unmodified `tritonclient` against plain models and a bundle, in the process of the tests."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
+import ml_dtypes
 import numpy as np
 import pytest
+import tritonclient.grpc as triton
 
-from tests.integration.conftest import ECHOES
-from tests.integration.harness import Client, Server, arrays, request, tensor
+from tests.integration.harness import ANSWER_S, Client, Server, arrays, request, tensor
+from tests.integration.triton_client import Answers, as_input, error_of
 from weir.protocol import inference_pb2 as pb
-
-PROGRAM = Path(__file__).with_name("triton_client.py")
 
 INVALID, NOT_FOUND = "StatusCode.INVALID_ARGUMENT", "StatusCode.NOT_FOUND"
 UNAVAILABLE, UNIMPLEMENTED = "StatusCode.UNAVAILABLE", "StatusCode.UNIMPLEMENTED"
 
-
-@pytest.fixture(scope="session")
-def seen(house: Server) -> dict[str, Any]:
-    """All that the client saw, by the function that looked."""
-    result = subprocess.run(
-        [sys.executable, "-W", "error", PROGRAM, house.target],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    answers: dict[str, Any] = json.loads(result.stdout)
-    return answers
-
-
-def test_states(seen: dict[str, Any]) -> None:
-    states = seen["states"]
-
-    assert states["live"] and states["ready"] and states["affine"] and states["affine 7"]
-    assert states["broken"] is False
-    assert states["unknown"] == [NOT_FOUND, "unknown model 'unknown'"]
-    assert states["affine 8"][0] == NOT_FOUND
+VALUES: dict[str, Any] = {
+    "BOOL": np.array([[True, False, False, True]]),
+    "UINT8": np.array([[0, 1, 128, 255]], np.uint8),
+    "UINT16": np.array([[0, 1, 2**15, 2**16 - 1]], np.uint16),
+    "UINT32": np.array([[0, 1, 2**31, 2**32 - 1]], np.uint32),
+    "UINT64": np.array([[0, 1, 2**63, 2**64 - 1]], np.uint64),
+    "INT8": np.array([[-128, -1, 0, 127]], np.int8),
+    "INT16": np.array([[-(2**15), -1, 0, 2**15 - 1]], np.int16),
+    "INT32": np.array([[-(2**31), -1, 0, 2**31 - 1]], np.int32),
+    "INT64": np.array([[-(2**63), -1, 0, 2**63 - 1]], np.int64),
+    "FP16": np.array([[0.5, -2.0, 65504.0, np.inf]], np.float16),
+    "FP32": np.array([[0.1, -2.0, 3.4e38, np.inf]], np.float32),
+    "FP64": np.array([[0.1, -2.0, 1.7e308, np.inf]], np.float64),
+    "BF16": np.array([[0.5, -2.0, 1.7e38, np.inf]], ml_dtypes.bfloat16),
+    "BYTES": np.array([["weir", "", "größer", "x" * 1000]], object),
+}
+ROW = np.zeros((1, 4), np.float32)
 
 
-def test_metadata(seen: dict[str, Any]) -> None:
-    metadata = seen["metadata"]
+@pytest.fixture
+def neighbour(house: Server) -> Iterator[triton.InferenceServerClient]:
+    """Triton's client of the house."""
+    with triton.InferenceServerClient(house.target) as client:
+        yield client
+    house.settle()
 
-    assert metadata["server"]["name"] == "weir"
-    assert "statistics" in metadata["server"]["extensions"]
-    assert metadata["arithmetic"]["versions"] == ["7"]
-    assert metadata["arithmetic"]["inputs"] == [
+
+def test_states(neighbour: Any) -> None:
+    assert neighbour.is_server_live() and neighbour.is_server_ready()
+    assert neighbour.is_model_ready("affine") and neighbour.is_model_ready("affine", "7")
+    assert neighbour.is_model_ready("broken") is False
+    assert error_of(lambda: neighbour.is_model_ready("unknown")) == [
+        NOT_FOUND, "unknown model 'unknown'",
+    ]  # fmt: skip
+    assert error_of(lambda: neighbour.is_model_ready("affine", "8"))[0] == NOT_FOUND
+
+
+def test_metadata(neighbour: Any) -> None:
+    server = neighbour.get_server_metadata()
+    arithmetic = neighbour.get_model_metadata("arithmetic", as_json=True)
+
+    assert server.name == "weir" and "statistics" in server.extensions
+    assert arithmetic["versions"] == ["7"]
+    assert arithmetic["inputs"] == [
         {"name": name, "datatype": "FP32", "shape": ["-1", "3"]} for name in ("a", "b")
     ]
-    assert [output["name"] for output in metadata["arithmetic"]["outputs"]] == ["sum", "product"]
-    assert metadata["labelled"]["versions"] == ["1"]
-    assert metadata["broken"][0] == UNAVAILABLE
+    assert [output["name"] for output in arithmetic["outputs"]] == ["sum", "product"]
+    assert neighbour.get_model_metadata("labelled").versions == ["1"]
+    assert error_of(lambda: neighbour.get_model_metadata("broken"))[0] == UNAVAILABLE
 
 
-def test_config(seen: dict[str, Any]) -> None:
-    labelled, patient = seen["config"]["labelled"], seen["config"]["patient"]
-    without_rows = seen["config"]["without_rows"]
+def test_config(neighbour: Any) -> None:
+    labelled, patient, without_rows = (
+        neighbour.get_model_config(name, as_json=True)["config"]
+        for name in ("labelled", "patient", "without_rows")
+    )
 
     assert labelled["max_batch_size"] == 8
     assert labelled["input"] == [{"name": "x", "data_type": "TYPE_FP32", "dims": ["4"]}]
@@ -71,100 +83,203 @@ def test_config(seen: dict[str, Any]) -> None:
     assert without_rows["input"][0]["dims"] == ["-1", "2"]
 
 
-def test_repository_index(seen: dict[str, Any]) -> None:
-    models = {model["name"]: model for model in seen["index"]}
+def test_repository_index(neighbour: Any) -> None:
+    index = neighbour.get_model_repository_index(as_json=True)["models"]
 
+    models = {model["name"]: model for model in index}
     assert models["affine"] == {"name": "affine", "version": "7", "state": "READY"}
     assert models["labelled"]["state"] == "READY"
     assert models["broken"]["state"] == "UNAVAILABLE"
     assert models["broken"]["reason"].startswith("model.onnx: expected SHA-256")
 
 
-@pytest.mark.parametrize("datatype", ECHOES)
-def test_datatype_comes_back_as_it_went(seen: dict[str, Any], datatype: str) -> None:
-    found = seen["datatypes"][datatype]
+@pytest.mark.parametrize("datatype", VALUES)
+def test_datatype_comes_back_as_it_went(neighbour: Any, datatype: str) -> None:
+    values = VALUES[datatype]
 
-    assert found["datatype"] == datatype
-    assert found["same"], found
+    answer = neighbour.infer(f"echo_{datatype}", [as_input("x", values, datatype)])
 
-
-def test_several_inputs_and_outputs(seen: dict[str, Any]) -> None:
-    assert seen["several"] == {
-        "model": ["arithmetic", "7", "one"],
-        "sum": [[6.0] * 3] * 2,
-        "product": [[5.0] * 3] * 2,
-    }
+    if datatype == "BYTES":
+        values = np.array([[text.encode() for text in row] for row in values], object)
+    assert answer.get_output("y").datatype == datatype
+    np.testing.assert_array_equal(answer.as_numpy("y"), values, strict=datatype != "BF16")
 
 
-def test_requested_outputs_alone_are_sent(seen: dict[str, Any]) -> None:
-    assert seen["requested"] == ["product"]
+def test_several_inputs_and_outputs(neighbour: Any) -> None:
+    a, b = np.ones((2, 3), np.float32), np.full((2, 3), 5, np.float32)
+
+    # In the other order than the graph's.
+    answer = neighbour.infer(
+        "arithmetic", [as_input("b", b), as_input("a", a)], request_id="one", model_version="7"
+    )
+
+    response = answer.get_response()
+    assert (response.model_name, response.model_version, response.id) == ("arithmetic", "7", "one")
+    np.testing.assert_array_equal(answer.as_numpy("sum"), a + b)
+    np.testing.assert_array_equal(answer.as_numpy("product"), a * b)
 
 
-def test_models_without_rows_and_of_any_size(seen: dict[str, Any]) -> None:
-    assert seen["rows_or_none"] == [10.0, [3, 9]]
+def test_requested_outputs_alone_are_sent(neighbour: Any) -> None:
+    a = np.ones((1, 3), np.float32)
+
+    answer = neighbour.infer(
+        "arithmetic",
+        [as_input("a", a), as_input("b", a)],
+        outputs=[triton.InferRequestedOutput("product")],
+    )
+
+    assert [output.name for output in answer.get_response().outputs] == ["product"]
 
 
-def test_asynchronous_calls(seen: dict[str, Any]) -> None:
-    answers = seen["asynchronous"]
+def test_models_without_rows_and_of_any_size(neighbour: Any) -> None:
+    total = neighbour.infer("without_rows", [as_input("x", np.ones((5, 2), np.float32))])
+    free = neighbour.infer("free", [as_input("x", np.ones((3, 9), np.float32))])
 
-    assert answers.pop("unknown")[0] == NOT_FOUND
-    assert answers == {str(number): [[2.0 * number + 1] * 4] for number in range(8)}
-
-
-def test_cancelled_call(seen: dict[str, Any]) -> None:
-    assert [status for status, _ in seen["cancelled"]] == ["StatusCode.CANCELLED"]
+    assert total.as_numpy("y") == 10.0
+    assert free.as_numpy("y").shape == (3, 9)
 
 
-def test_stream_answers_by_id_and_survives_a_failure(seen: dict[str, Any]) -> None:
-    answers = seen["stream"]
+def test_asynchronous_calls(neighbour: Any) -> None:
+    answers = Answers()
 
-    assert "axis 1" in answers.pop("error")[1]
-    assert answers == {f"id {n}": [[2.0 * n + 1] * 4] for n in (0, 1, 3, 4)}
+    for number in range(8):
+        values = np.full((1, 4), number, np.float32)
+        neighbour.async_infer("affine", [as_input("x", values)], answers, request_id=str(number))
+    neighbour.async_infer("unknown", [as_input("x", values)], answers)
+
+    results, errors = zip(*(answers.next() for _ in range(9)), strict=True)
+    assert {
+        result.get_response().id: result.as_numpy("y").tolist() for result in results if result
+    } == {str(number): [[2.0 * number + 1] * 4] for number in range(8)}
+    assert [error.status() for error in errors if error] == [NOT_FOUND]
 
 
-def test_classification_gives_the_best_with_their_labels(seen: dict[str, Any]) -> None:
-    found = seen["classification"]
+def test_cancelled_call(neighbour: Any) -> None:
+    answers = Answers()
 
-    assert found["labelled"] == [
-        ["9.000000:2:south", "7.000000:0:north"],
-        ["3.000000:1:east", "1.000000:0:north"],
-    ]
-    assert found["affine"] == [["9.000000:2", "7.000000:0"], ["3.000000:1", "1.000000:0"]]
+    neighbour.async_infer("patient", [as_input("x", ROW)], answers).cancel()
+
+    _, error = answers.next()
+    assert error.status() == "StatusCode.CANCELLED"
+
+
+def test_stream_answers_by_id_and_survives_a_failure(neighbour: Any) -> None:
+    answers = Answers()
+
+    neighbour.start_stream(answers)
+    for number in range(5):
+        width = 3 if number == 2 else 4
+        values = np.full((1, width), number, np.float32)
+        neighbour.async_stream_infer("affine", [as_input("x", values)], request_id=f"id {number}")
+    results, errors = zip(*(answers.next() for _ in range(5)), strict=True)
+    neighbour.stop_stream()
+
+    assert {
+        result.get_response().id: result.as_numpy("y").tolist() for result in results if result
+    } == {f"id {n}": [[2.0 * n + 1] * 4] for n in (0, 1, 3, 4)}
+    (error,) = filter(None, errors)
+    assert "axis 1" in error.message()
+
+
+@pytest.mark.parametrize(
+    ("model", "best"),
+    [
+        (
+            "labelled",
+            [["9.000000:2:south", "7.000000:0:north"], ["3.000000:1:east", "1.000000:0:north"]],
+        ),
+        ("affine", [["9.000000:2", "7.000000:0"], ["3.000000:1", "1.000000:0"]]),
+    ],
+    ids=["labels", "no labels"],
+)
+def test_classification_gives_the_best(neighbour: Any, model: str, best: list[list[str]]) -> None:
+    values = np.array([[3, 1, 4, 1.5], [0, 1, 0, 0]], np.float32)
+    outputs = [triton.InferRequestedOutput("y", class_count=2)]
+
+    answer = neighbour.infer(model, [as_input("x", values)], outputs=outputs)
+
+    assert [[text.decode() for text in row] for row in answer.as_numpy("y")] == best
+
+
+def asked(model: str, values: Any = ROW, name: str = "x", **options: Any) -> Callable[[Any], Any]:
+    return lambda client: client.infer(model, [as_input(name, values)], **options)
 
 
 REFUSALS = {
-    "datatype": (INVALID, "input 'x': expected FP32, got 'FP64'"),
-    "shape": (INVALID, "input 'x': axis 1: expected 4, got 5"),
-    "name": (INVALID, "'z'"),
-    "rows": (INVALID, "expected at most 32 rows in a request, got 33"),
-    "missing": (INVALID, "missing inputs: 'b'"),
-    "output": (INVALID, "unknown outputs: 'nothing'"),
-    "model": (NOT_FOUND, "unknown model 'unknown'"),
-    "version": (NOT_FOUND, "no version 8"),
-    "broken": (UNAVAILABLE, "'broken'"),
-    "sequence": (UNIMPLEMENTED, "sequences are not offered"),
-    "late": ("StatusCode.DEADLINE_EXCEEDED", ""),
-}
+    "datatype": (
+        asked("affine", ROW.astype(np.float64)), INVALID, "input 'x': expected FP32, got 'FP64'"
+    ),
+    "shape": (
+        asked("affine", np.zeros((1, 5), np.float32)),
+        INVALID,
+        "input 'x': axis 1: expected 4, got 5",
+    ),
+    "name": (asked("affine", name="z"), INVALID, "'z'"),
+    "rows": (
+        asked("affine", np.zeros((33, 4), np.float32)),
+        INVALID,
+        "expected at most 32 rows in a request, got 33",
+    ),
+    "missing": (
+        asked("arithmetic", np.zeros((1, 3), np.float32), "a"), INVALID, "missing inputs: 'b'"
+    ),
+    "output": (
+        asked("affine", outputs=[triton.InferRequestedOutput("nothing")]),
+        INVALID,
+        "unknown outputs: 'nothing'",
+    ),
+    "model": (asked("unknown"), NOT_FOUND, "unknown model 'unknown'"),
+    "version": (asked("affine", model_version="8"), NOT_FOUND, "no version 8"),
+    "broken": (asked("broken"), UNAVAILABLE, "'broken'"),
+    "sequence": (
+        asked("affine", sequence_id=5, sequence_start=True),
+        UNIMPLEMENTED,
+        "sequences are not offered",
+    ),
+    "late": (asked("patient", timeout=1), "StatusCode.DEADLINE_EXCEEDED", ""),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("what", REFUSALS)
-def test_wrong_request_is_refused(seen: dict[str, Any], what: str) -> None:
-    expected_status, text = REFUSALS[what]
+def test_wrong_request_is_refused(neighbour: Any, what: str) -> None:
+    ask, expected_status, text = REFUSALS[what]
 
-    status, message = seen["refused"][what]
+    status, message = error_of(lambda: ask(neighbour))
 
     assert status == expected_status
     assert text in message
 
 
-def test_unsupported_calls_are_unimplemented(seen: dict[str, Any]) -> None:
-    assert {status for status, _ in seen["unsupported"].values()} == {UNIMPLEMENTED}
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.load_model("affine"),
+        lambda client: client.unload_model("affine"),
+        lambda client: client.get_system_shared_memory_status(),
+        lambda client: client.get_cuda_shared_memory_status(),
+        lambda client: client.register_system_shared_memory("a", "/a", 8),
+        lambda client: client.get_trace_settings(),
+        lambda client: client.get_log_settings(),
+    ],
+    ids=["load", "unload", "system memory", "cuda memory", "register", "trace", "log"],
+)
+def test_unsupported_calls_are_unimplemented(neighbour: Any, ask: Callable[[Any], Any]) -> None:
+    assert error_of(lambda: ask(neighbour))[0] == UNIMPLEMENTED
 
 
-def test_statistics_count_what_was_sent(seen: dict[str, Any]) -> None:
-    statistics = seen["statistics"]
+def test_statistics_count_what_was_sent(neighbour: Any) -> None:
+    values = as_input("x", np.zeros((2, 4), np.float32))
+    before = counts(neighbour)
 
-    assert statistics["change"] == {
+    for _ in range(3):
+        neighbour.infer("labelled", [values])
+
+    after = counts(neighbour)
+    end_s = time.monotonic() + ANSWER_S
+    # A batch is counted a moment after its answer was sent.
+    while after["batches"] < before["batches"] + 3 and time.monotonic() < end_s:
+        after = counts(neighbour)
+    assert {name: after[name] - before[name] for name in after} == {
         "rows": 6,
         "batches": 3,
         "success": 3,
@@ -172,9 +287,22 @@ def test_statistics_count_what_was_sent(seen: dict[str, Any]) -> None:
         "compute_infer": 3,
         "by size": 3,
     }
-    assert {"affine", "labelled"} <= set(statistics["models"])
-    assert "broken" not in statistics["models"]
-    assert statistics["unknown"][0] == NOT_FOUND
+    models = {model.name for model in neighbour.get_inference_statistics().model_stats}
+    assert {"affine", "labelled"} <= models and "broken" not in models
+    assert error_of(lambda: neighbour.get_inference_statistics("unknown"))[0] == NOT_FOUND
+
+
+def counts(client: Any) -> dict[str, int]:
+    statistics = client.get_inference_statistics("labelled").model_stats[0]
+    stats = statistics.inference_stats
+    return {
+        "rows": statistics.inference_count,
+        "batches": statistics.execution_count,
+        "success": stats.success.count,
+        "queue": stats.queue.count,
+        "compute_infer": stats.compute_infer.count,
+        "by size": sum(batch.compute_infer.count for batch in statistics.batch_stats),
+    }
 
 
 TYPED: list[tuple[str, str, list[Any]]] = [

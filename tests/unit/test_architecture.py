@@ -12,6 +12,15 @@ import pytest
 ROOT = Path(__file__).parents[2]
 OURS = ("weir",)
 
+# A client of the protocol whose files have the names of Weir's and other contents.
+NAMESAKE = """
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pool import Default
+file = FileDescriptorProto(name="inference.proto", package="inference")
+file.message_type.add(name="ModelInferRequest")
+Default().Add(file)
+"""
+
 
 def modules_after(statement: str) -> set[str]:
     """Modules of an interpreter that ran a statement: packages, ours to the second name."""
@@ -64,6 +73,18 @@ def test_onnx_runtime_tells_nobody_of_us(module: str, tmp_path: Path) -> None:
 )
 def test_lowest_packages_import_none_of_ours(statement: str, expected: set[str]) -> None:
     assert ours(modules_after(statement)) == expected
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize(
+    "neighbour", ["import tritonclient.grpc", NAMESAKE], ids=["tritonclient", "namesake"]
+)
+def test_other_clients_of_the_protocol_share_the_process(neighbour: str, place: str) -> None:
+    ours = "import weir, weir.server.services.health; weir.Client"
+
+    programs = [neighbour, ours] if place == "before" else [ours, neighbour]
+
+    modules_after("; ".join(f"exec({program!r})" for program in programs))
 
 
 @pytest.mark.parametrize(
