@@ -104,7 +104,7 @@ class Tolerance(ContractObject):
 
 
 class Parity(ContractObject):
-    """Differences between ONNX Runtime and PyTorch, measured when the bundle was made.
+    """Differences of ONNX Runtime from `against`, measured when the bundle was made.
 
     `max_relative` is the largest |actual - expected| / |expected| where |expected| >= 0.001.
     `examples` describes the inputs that are not random. `sequences` counts the real inputs for
@@ -117,6 +117,26 @@ class Parity(ContractObject):
     batch_sizes: list[Positive]
     examples: str
     sequences: Positive | None = None
+    against: str = "PyTorch"
+
+
+class Source(ContractObject):
+    """Origin of an imported graph: the ONNX file, its changes, and what was proved of it.
+
+    - `files`: the ONNX file and its external data, with their hashes.
+    - `producer`: the program that wrote the file, with its version.
+    - `opsets`: the version of each operator set, by domain.
+    - `command`: the import's command line, without directories.
+    - `changes`: the changes of the graph.
+    - `checks`: what held for the example inputs.
+    """
+
+    files: Annotated[dict[str, Sha256], Field(min_length=1)]
+    producer: str
+    opsets: dict[str, Positive]
+    command: str | None = None
+    changes: list[str] = Field(default_factory=list)
+    checks: list[str] = Field(default_factory=list)
 
 
 class Provenance(ContractObject):
@@ -195,6 +215,7 @@ class Contract(ContractObject):
     - `series`: the columns that `forecasting` reads.
     - `providers`: the execution providers that may run a graph of this `precision`.
     - `sharing`: counts of the trained network's weights.
+    - `source`: the ONNX file that was imported; None: the graph was exported.
     """
 
     format: Literal[1] = FORMAT
@@ -218,6 +239,7 @@ class Contract(ContractObject):
     quantisation: Quantisation | None = None
     sharing: Sharing | None = None
     training: Provenance | None = None
+    source: Source | None = None
     versions: dict[str, str] = Field(default_factory=dict)
     commit: str | None = None
 

@@ -37,7 +37,8 @@ _HEADER = re.compile(
 class Golden:
     """Recorded inputs and outputs, by name.
 
-    The outputs are PyTorch's; an INT8 bundle has those of its own graph on the exporting machine.
+    The outputs are PyTorch's; a bundle in INT8 or of an imported file has those of its own graph on
+    the exporting machine.
     """
 
     inputs: Mapping[str, NDArray[Any]]

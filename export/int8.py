@@ -15,8 +15,7 @@ Rules:
   two machines do, and would only show that INT8 is not FP32.
 """
 
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,16 +24,11 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    QuantType,
-    quantize_dynamic,
-    quantize_static,
-)
+from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from weir.bundle.contract import Quantisation, Tolerance
 from weir.bundle.golden import Golden
-from weir.export import accuracy, runtime
+from weir.export import accuracy, runtime, static_quantisation
 from weir.export.accuracy import DEFAULT_MAX_DROP
 from weir.export.errors import ExportError
 from weir.export.samples import shrink
@@ -42,9 +36,7 @@ from weir.export.spec import ExportCandidate, ExportSpec, row_count
 
 CALIBRATION_ROWS = 512
 
-_STATIC_BATCH_ROWS, _DYNAMIC_BATCH_ROWS = 64, 32
-_WEIGHTED = ("Conv", "Gemm", "MatMul")
-_STATIC_OPERATORS = (*_WEIGHTED, "Relu", "Clip", "MaxPool", "AveragePool", "Concat", "Add")
+_STATIC_BATCH_ROWS, _DYNAMIC_BATCH_ROWS = static_quantisation.BATCH_ROWS, 32
 _DYNAMIC_OPERATORS = ("LSTM", "MatMul", "Gemm")
 _WITHOUT_KERNEL = ("GRU", "RNN")
 
@@ -100,9 +92,11 @@ def quantise(
     """
     outputs = list(exact.golden.outputs)
     if isinstance(settings, StaticInt8):
-        model = _quantise_static(exact.model, settings.calibration, spec)
+        batches = _batches(settings.calibration, spec, _STATIC_BATCH_ROWS)
+        model = static_quantisation.quantise(exact.model, batches)
         cost = _cost(exact.model, model, settings, spec)
-        tolerance = _fusion_tolerance(model, settings.calibration, outputs, spec)
+        first = next(_batches(settings.calibration, spec, _STATIC_BATCH_ROWS))
+        tolerance = static_quantisation.fusion_tolerance(model, first, outputs)
     else:
         model = _quantise_dynamic(exact.model)
         cost = _cost(exact.model, model, settings, spec)
@@ -147,37 +141,6 @@ def _cost(
     return cost
 
 
-class _CalibrationReader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
-    """The calibration rows, one batch a call."""
-
-    def __init__(self, batches: Iterator[dict[str, Array]]) -> None:
-        self._batches = batches
-
-    def get_next(self) -> dict[str, Array] | None:
-        """The next batch, None after the last."""
-        return next(self._batches, None)
-
-
-def _quantise_static(model: bytes, calibration: Mapping[str, Array], spec: ExportSpec) -> bytes:
-    def quantise(proto: onnx.ModelProto, path: Path) -> None:
-        kinds = [node.op_type for node in proto.graph.node]
-        first = min((kinds.index(kind) for kind in _WEIGHTED if kind in kinds), default=0)
-        quantize_static(
-            proto,
-            path,
-            _CalibrationReader(_batches(calibration, spec, _STATIC_BATCH_ROWS)),
-            op_types_to_quantize=list(_STATIC_OPERATORS),
-            nodes_to_exclude=[node.name for node in proto.graph.node[:first]],
-            per_channel=True,
-            reduce_range=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
-        )
-
-    return _quantised(onnx.load_from_string(model), quantise)
-
-
 def _quantise_dynamic(model: bytes) -> bytes:
     proto = onnx.load_from_string(model)
     kinds = {node.op_type for node in proto.graph.node}
@@ -203,36 +166,7 @@ def _quantise_dynamic(model: bytes) -> bytes:
             weight_type=QuantType.QInt8,
         )
 
-    return _quantised(proto, quantise)
-
-
-def _quantised(proto: onnx.ModelProto, quantise: Callable[[onnx.ModelProto, Path], None]) -> bytes:
-    """Run a quantiser of ONNX Runtime, which writes a file, and check the result."""
-    # The exporter has already folded and inferred what the quantiser's preprocessing would.
-    proto.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
-    with tempfile.TemporaryDirectory(prefix="weir-int8-") as directory:
-        path = Path(directory) / "model.onnx"
-        quantise(proto, path)
-        quantised = onnx.load(path)
-    del quantised.metadata_props[:]
-    onnx.checker.check_model(quantised, full_check=True)
-    return quantised.SerializeToString()
-
-
-def _fusion_tolerance(
-    model: bytes, rows: Mapping[str, Array], outputs: Sequence[str], spec: ExportSpec
-) -> Tolerance:
-    """The larger of a step of 256 of the widest output, and twice the effect of node fusion.
-
-    The last bit of a value between two steps decides its rounding, and that bit depends on the
-    processor as it depends on fusion. Later layers carry the difference on.
-    """
-    inputs = next(_batches(rows, spec, _STATIC_BATCH_ROWS))
-    fused = runtime.run(runtime.open_session(model), outputs, inputs)
-    single = runtime.run(runtime.open_session(model, is_optimised=False), outputs, inputs)
-    step = max(float(np.ptp(array)) for array in fused.values()) / 255.0
-    gap = max(float(np.abs(fused[name] - single[name]).max()) for name in outputs)
-    return Tolerance(absolute=max(step, 2.0 * gap), relative=1e-3)
+    return static_quantisation.run_quantiser(proto, quantise)
 
 
 def _batch_tolerance(

@@ -109,12 +109,21 @@ def _origin_facts(contract: "Contract") -> dict[str, str]:
         )
         if parity.sequences is not None:
             facts["parity"] += f"; the same tokens for {parity.sequences:,} sequences"
+        facts["parity against"] = parity.against
     if cost := contract.quantisation:
         facts["INT8"] = f"{cost.method}, accuracy {cost.before:.2%} before, {cost.after:.2%} after"
     if training := contract.training:
         metrics = ", ".join(f"{name} {value:.4g}" for name, value in training.metrics.items())
         facts["training"] = f"{training.recipe} on {training.data}, seed {training.seed}"
         facts["metrics"] = metrics or "none"
+    if source := contract.source:
+        files = ", ".join(f"{name} {digest[:16]}…" for name, digest in source.files.items())
+        opsets = ", ".join(f"{domain} {number}" for domain, number in source.opsets.items())
+        facts["imported from"] = f"{files}, by {source.producer}; opset {opsets}"
+        facts["changed"] = "; ".join(source.changes) or "nothing"
+        facts["proved"] = "; ".join(source.checks)
+        if source.command is not None:
+            facts["command"] = source.command
     facts["versions"] = ", ".join(f"{name} {text}" for name, text in contract.versions.items())
     facts["commit"] = contract.commit or "unknown"
     return facts

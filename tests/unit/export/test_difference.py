@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weir.bundle.contract import Tolerance
-from weir.export.parity import compare
+from weir.export.difference import compare
 
 STRICT = Tolerance(absolute=1e-5, relative=1e-5)
 

@@ -1,0 +1,87 @@
+"""Static INT8 quantisation of a graph by ONNX Runtime's quantiser, whatever its source.
+
+`int8` has the rules of INT8, and measures its accuracy.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+from weir.bundle.contract import Tolerance
+from weir.export import runtime
+
+BATCH_ROWS = 64
+
+_WEIGHTED = ("Conv", "Gemm", "MatMul")
+_OPERATORS = (*_WEIGHTED, "Relu", "Clip", "MaxPool", "AveragePool", "Concat", "Add")
+
+Array = NDArray[Any]
+
+
+def quantise(model: bytes, batches: Iterator[dict[str, Array]]) -> bytes:
+    """Quantise weights per channel, and activations with ranges from batches of inputs."""
+
+    def write(proto: onnx.ModelProto, path: Path) -> None:
+        kinds = [node.op_type for node in proto.graph.node]
+        first = min((kinds.index(kind) for kind in _WEIGHTED if kind in kinds), default=0)
+        quantize_static(
+            proto,
+            path,
+            _CalibrationReader(batches),
+            op_types_to_quantize=list(_OPERATORS),
+            nodes_to_exclude=[node.name for node in proto.graph.node[:first]],
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
+        )
+
+    return run_quantiser(onnx.load_from_string(model), write)
+
+
+def run_quantiser(
+    proto: onnx.ModelProto, quantise: Callable[[onnx.ModelProto, Path], None]
+) -> bytes:
+    """Run a quantiser of ONNX Runtime, which writes a file, and check the result."""
+    # The exporter has already folded and inferred what the quantiser's preprocessing would.
+    proto.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
+    with tempfile.TemporaryDirectory(prefix="weir-int8-") as directory:
+        path = Path(directory) / "model.onnx"
+        quantise(proto, path)
+        quantised = onnx.load(path)
+    del quantised.metadata_props[:]
+    onnx.checker.check_model(quantised, full_check=True)
+    return quantised.SerializeToString()
+
+
+def fusion_tolerance(
+    model: bytes, inputs: Mapping[str, Array], outputs: Sequence[str]
+) -> Tolerance:
+    """The larger of a step of 256 of the widest output, and twice the effect of node fusion.
+
+    The last bit of a value between two steps decides its rounding, and that bit depends on the
+    processor as it depends on fusion. Later layers carry the difference on.
+    """
+    fused = runtime.run(runtime.open_session(model), outputs, inputs)
+    single = runtime.run(runtime.open_session(model, is_optimised=False), outputs, inputs)
+    step = max(float(np.ptp(array)) for array in fused.values()) / 255.0
+    gap = max(float(np.abs(fused[name] - single[name]).max()) for name in outputs)
+    return Tolerance(absolute=max(step, 2.0 * gap), relative=1e-3)
+
+
+class _CalibrationReader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
+    """The calibration rows, one batch a call."""
+
+    def __init__(self, batches: Iterator[dict[str, Array]]) -> None:
+        self._batches = batches
+
+    def get_next(self) -> dict[str, Array] | None:
+        """The next batch, None after the last."""
+        return next(self._batches, None)
