@@ -12,13 +12,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 from weir.bundle import versions
 from weir.bundle.errors import BundleError
+from weir.bundle.version_labels import write_labels
 from weir.bundle.versions import FILE_NAME, VersionsFile
-from weir.server.errors import InvalidRequest, ModelLoadError, UnknownModel
+from weir.server.errors import ModelLoadError, ModelNotLoaded, UnknownModel
 from weir.server.repository import version_state
 from weir.server.repository.load_sandbox import LoadSandbox
 from weir.server.repository.loader import Loader
@@ -71,8 +73,8 @@ class ModelManager:
         self._directory: ModelDirectory | None = None
         self._on_disk: tuple[int, ...] = ()
         self._policy = VersionsFile()
-        # Set by call; they override the file's while the server runs.
-        self._labels: Mapping[str, int] = {}
+        # Set (None: removed) by call and not written to the file, which they override.
+        self._unwritten: Mapping[str, int | None] = {}
         self._desired = Desired()
         self._to_load: list[int] = []
         # Why the policy cannot be read.
@@ -159,25 +161,59 @@ class ModelManager:
             self._settle()
 
     def set_label(self, directory: ModelDirectory, label: str, number: int | None) -> str:
-        """Set a label by call, or (None) return it to the file; why it did not move, or empty.
+        """Set a label by call, or (None) remove it, and write it to the model's `versions.toml`.
+
+        Returns:
+            Why it is not written, so that it holds until the server stops; empty if it is written.
 
         Raises:
-            RequestError: no call set the label that is to be removed.
+            UnknownModel: there is no such label to remove.
+            ModelNotLoaded: its version cannot be loaded, or the policy is malformed.
         """
-        before, self._labels = self._labels, self._labels_with(label, number)
+        before, known = self._unwritten, self._labels
+        if number is None and label not in known:
+            listed = ", ".join(sorted(known)) or "none"
+            raise UnknownModel(f"model {self.name!r} has no label {label[:64]!r}; it has {listed}")
+        self._unwritten = {**before, label: number}
         # A version that failed is loaded again only if the label needs it.
         self.plan(directory, retry=number is not None and not self._status.is_ready(number))
         self.reconcile()
-        if self._problem:
-            self._labels = before
-            return self._problem
-        if number is None or self._status.is_ready(number):
+        if not self._problem and (number is None or self._status.is_ready(number)):
+            return self._write_labels(directory)
+        self._unwritten = before
+        problem = self._problem
+        if not problem:
+            problem = self._status.versions[number].reason if number else ""
+            self._desired = self._desired_state(directory)
+            self._settle()
+        where = f"model {self.name!r}" + (f" version {number}" if number else "")
+        what = "stays" if label in known else "is not set"
+        raise ModelNotLoaded(f"label {label!r} {what}: {where}: {problem}")
+
+    def _write_labels(self, directory: ModelDirectory) -> str:
+        """Write the labels that are not written; why that fails, or empty."""
+        try:
+            write_labels(directory.path, self._unwritten)
+        except BundleError as error:
+            reason = str(error)
+        except OSError as error:
+            reason = f"{FILE_NAME} cannot be written: {error.strerror or error}"
+        else:
+            self._policy = replace(self._policy, labels=self._labels)
+            self._unwritten = {}
             return ""
-        reason = self._status.versions[number].reason
-        self._labels = before
-        self._desired = self._desired_state(directory)
-        self._settle()
+        reason = without_root(reason, self._root)
+        logger.warning(
+            "labels hold until the server stops model=%s labels=%s reason=%s",
+            self.name, ", ".join(sorted(self._unwritten)), reason,
+        )  # fmt: skip
         return reason
+
+    @property
+    def _labels(self) -> dict[str, int]:
+        """The labels to serve: those of the file, changed by those that are not written."""
+        labels = {**self._policy.labels, **self._unwritten}
+        return {label: number for label, number in labels.items() if number is not None}
 
     def _read_policy(self, path: Path) -> str:
         """Read policy and labels; if that fails, keep the last ones and return the reason."""
@@ -189,25 +225,10 @@ class ModelManager:
 
     def _desired_state(self, directory: ModelDirectory) -> Desired:
         """Versions and labels to serve, including versions that are named and not on disk."""
-        policy = self._policy.policy
-        labels = {**self._policy.labels, **self._labels}
+        policy, labels = self._policy.policy, self._labels
         wanted = versions.versions_to_serve(VersionsFile(policy, labels), directory.versions)
         numbers = {*wanted, *labels.values(), *(policy.specific if policy else ())}
         return Desired({number: directory.versions.get(number) for number in numbers}, labels)
-
-    def _labels_with(self, label: str, number: int | None) -> dict[str, int]:
-        if number is not None:
-            return {**self._labels, label: number}
-        if label in self._labels:
-            return {name: other for name, other in self._labels.items() if name != label}
-        if label in self._policy.labels:
-            raise InvalidRequest(
-                f"label {label!r} is set in the model's {FILE_NAME}: change it there"
-            )
-        known = ", ".join(sorted(self._labels)) or "none"
-        raise UnknownModel(
-            f"model {self.name!r} has no label {label[:64]!r} set by call; it has {known}"
-        )
 
     def _load(self, loader: Loader | LoadSandbox, number: int) -> str:
         """Load a version and serve it; why it failed, or empty."""

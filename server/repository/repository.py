@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from weir.bundle.errors import InvalidName
 from weir.bundle.repository import check_name
@@ -42,11 +43,15 @@ logger = logging.getLogger(__name__)
 MOST_WAITING = 256
 """Changes by call that may wait; they are made one after the other."""
 
+T = TypeVar("T")
+
 Done = Callable[[Exception | None], None]
 """Called once when a change ends, with None or with the failure.
 
 A change that cannot begin raises a RequestError instead.
 """
+LabelDone = Callable[[Exception | str], None]
+"""As `Done`; without a failure, with the reason why the label is not written, or an empty text."""
 
 
 class Repository:
@@ -128,19 +133,17 @@ class Repository:
         self._known(name)
         self._begin(name, lambda: self._known(name).unload(forget=False), done)
 
-    def set_label(self, name: str, label: str, number: int | None, done: Done) -> None:
-        """Move a label of a model while the server runs, or (None) return it to the file.
+    def set_label(self, name: str, label: str, number: int | None, done: LabelDone) -> None:
+        """Move a label of a model, or (None) remove it, and write that to its `versions.toml`.
 
         Its version is loaded if necessary, unless a call unloaded the model.
         """
 
-        def work() -> None:
+        def work() -> str:
             manager = self._known(name)
             if manager.is_unloaded:
                 raise ModelNotReady(f"model {name!r} is unloaded: load it first")
-            if reason := manager.set_label(self._scan_model(name), label, number):
-                version = f" version {number}" if number else ""
-                raise ModelNotLoaded(f"label {label!r} stays: model {name!r}{version}: {reason}")
+            return manager.set_label(self._scan_model(name), label, number)
 
         self._known(name)
         self._begin(name, work, done)
@@ -166,7 +169,9 @@ class Repository:
         """Queue a function for the loading thread."""
         self._jobs.put(job)
 
-    def _begin(self, name: str, work: Callable[[], None], done: Done) -> None:
+    def _begin(
+        self, name: str, work: Callable[[], T], done: Callable[[Exception | T], None]
+    ) -> None:
         """Queue a change by call, one at a time for each model."""
         with self._lock:
             if self._stopping.is_set():
@@ -181,20 +186,20 @@ class Repository:
             self._changing.add(name)
 
         def job() -> None:
-            failure: Exception | None = None
+            outcome: Exception | T = Draining("the server is stopping")
             try:
                 if not self._stopping.is_set():
-                    work()
+                    outcome = work()
             except Exception as error:  # noqa: BLE001 - the caller gets it, also a bug
-                failure = error
+                outcome = error
             if self._stopping.is_set():
                 # The stop interrupted the change.
-                failure = Draining("the server is stopping")
+                outcome = Draining("the server is stopping")
             with self._lock:
                 is_ours = name in self._changing
                 self._changing.discard(name)
             if is_ours:
-                done(failure)
+                done(outcome)
 
         self.run_soon(job)
         if self._stopping.is_set():

@@ -15,7 +15,7 @@ from weir.protocol import models_pb2 as models_pb
 from weir.server.errors import InvalidRequest, Unsupported
 from weir.server.protocol.request_decoder import parse_message
 from weir.server.repository.registry import Entry, ModelVersions
-from weir.server.repository.repository import Done, Repository
+from weir.server.repository.repository import Done, LabelDone, Repository
 from weir.server.repository.version_state import State
 from weir.server.services.inference import SERVICE as INFERENCE_SERVICE
 from weir.server.services.inference import unary
@@ -25,6 +25,7 @@ from weir.server.transport.status import fail
 SERVICE = models_pb.DESCRIPTOR.services_by_name["Models"].full_name
 
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
 Parameters = Mapping[str, pb.ModelRepositoryParameter]
 
 
@@ -40,13 +41,19 @@ class ModelControlService:
         return {
             f"/{SERVICE}/ListModels": unary(models_pb.ListModelsRequest, self.list),
             f"/{INFERENCE_SERVICE}/RepositoryModelLoad": deferred(
-                pb.RepositoryModelLoadRequest, self.load, pb.RepositoryModelLoadResponse()
+                pb.RepositoryModelLoadRequest,
+                self.load,
+                lambda _: pb.RepositoryModelLoadResponse(),
             ),
             f"/{INFERENCE_SERVICE}/RepositoryModelUnload": deferred(
-                pb.RepositoryModelUnloadRequest, self.unload, pb.RepositoryModelUnloadResponse()
+                pb.RepositoryModelUnloadRequest,
+                self.unload,
+                lambda _: pb.RepositoryModelUnloadResponse(),
             ),
             f"/{SERVICE}/SetLabel": deferred(
-                models_pb.SetLabelRequest, self.set_label, models_pb.SetLabelResponse()
+                models_pb.SetLabelRequest,
+                self.set_label,
+                lambda reason: models_pb.SetLabelResponse(written=not reason, reason=reason),
             ),
         }
 
@@ -78,7 +85,7 @@ class ModelControlService:
         _flag(request.parameters, "unload_dependents")
         self._changeable().unload(request.model_name, done)
 
-    def set_label(self, request: models_pb.SetLabelRequest, done: Done) -> None:
+    def set_label(self, request: models_pb.SetLabelRequest, done: LabelDone) -> None:
         """Set a label to a version, or remove it."""
         _check_target("", request.model_name)
         if not is_label(request.label):
@@ -97,15 +104,23 @@ class ModelControlService:
         return self._repository
 
 
-def deferred(request_type: type[M], method: Callable[[M, Done], None], response: Message) -> Unary:
-    """The handler of a method that ends later, on any thread, by calling its second argument."""
+def deferred(
+    request_type: type[M],
+    method: Callable[[M, Callable[[Exception | T], None]], None],
+    response: Callable[[T], Message],
+) -> Unary:
+    """The handler of a method that ends later, on any thread, by calling its second argument.
+
+    Args:
+        response: the message for the result with which the method ends.
+    """
 
     def handle(call: Call, payload: bytes) -> None:
-        def done(error: Exception | None) -> None:
-            if error is not None:
-                fail(call, error)
+        def done(outcome: Exception | T) -> None:
+            if isinstance(outcome, Exception):
+                fail(call, outcome)
             else:
-                call.finish(grpc.StatusCode.OK, message=response.SerializeToString())
+                call.finish(grpc.StatusCode.OK, message=response(outcome).SerializeToString())
 
         method(parse_message(request_type, payload), done)
 

@@ -45,7 +45,7 @@ def test_server_holds_no_torch_and_nothing_of_ours_but_bundle_and_protocol() -> 
 
     assert ours(loaded) == {"weir.bundle", "weir.protocol", "weir.server"}
     assert {"onnxruntime", "grpc"} <= loaded
-    assert not loaded & {"torch", "onnx", "sklearn", "matplotlib", "tomlkit"}
+    assert not loaded & {"torch", "onnx", "sklearn", "matplotlib"}
     assert "opentelemetry" not in loaded, "it waits for a collector"
     assert "sentencepiece" not in loaded, "it waits for a bundle that needs it"
 

@@ -1,30 +1,21 @@
 """A model's directory on disk: its newest bundle, and the labels in its versions.toml.
 
-`weir models label --models` and `weir rollback --models` edit labels without a server. Rules:
-
-- The only file written is `<models>/<name>/versions.toml`, replaced as a whole.
-- The edit changes the labels' lines only: comments, order and policy stay.
-- A label is given only to a version on disk.
+`weir models label --models` and `weir rollback --models` edit labels without a server
+(`bundle.version_labels`). A label is given only to a version on disk.
 """
 
-import os
-import tempfile
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-
-import tomlkit
-from tomlkit.exceptions import TOMLKitError
 
 from weir.bundle import repository
 from weir.bundle.errors import BundleError
+from weir.bundle.version_labels import write_labels
 from weir.bundle.versions import (
-    FILE_NAME,
     LABEL_FORM,
     STABLE,
     VersionsFile,
     is_label,
     is_version,
-    parse,
     read,
     versions_to_serve,
 )
@@ -57,27 +48,17 @@ def parse_assignments(texts: Iterable[str]) -> dict[str, int | None]:
 def set_labels(models: Path, name: str, changes: Mapping[str, int | None]) -> None:
     """Give labels of a model to versions, or remove them (None); UsageError if that fails."""
     present, current = _read_directory(models, name)
-    labels = dict(current.labels)
     for label, version in changes.items():
         if version is None and label not in current.labels:
             listed = ", ".join(sorted(current.labels)) or "none"
             raise UsageError(f"{name}: expected a label among {listed}, got {label}=")
-        if version is None:
-            del labels[label]
-        elif version not in present:
+        if version is not None and version not in present:
             listed = ", ".join(map(str, present))
             raise UsageError(f"{name}: expected a version among {listed}, got {label}={version}")
-        else:
-            labels[label] = version
-    path = models / name / FILE_NAME
     try:
-        text = path.read_bytes().decode() if path.exists() else ""
-        edited = _edit_labels(text, changes)
-        if parse(edited.encode()) != VersionsFile(current.policy, labels):
-            raise UsageError(f"{path}: cannot be edited in this form; edit it by hand")
-        _replace(path, edited)
-    except TOMLKitError as error:
-        raise UsageError(f"{path}: cannot be edited: {error}; edit it by hand") from error
+        write_labels(models / name, changes)
+    except BundleError as error:
+        raise UsageError(f"{name}: {error}") from error
     except OSError as error:
         raise UsageError(f"{models / name}: {error.strerror or error}") from error
 
@@ -130,35 +111,3 @@ def _read_directory(models: Path, name: str) -> tuple[list[int], VersionsFile]:
         raise UsageError(f"{name}: {error}") from error
     except OSError as error:
         raise UsageError(f"{models / name}: {error.strerror}") from error
-
-
-def _edit_labels(text: str, changes: Mapping[str, int | None]) -> str:
-    """The text of a versions.toml with labels changed; everything else stays as it is."""
-    document = tomlkit.parse(text)
-    if "labels" not in document:
-        document.add("labels", tomlkit.table())
-    labels = document["labels"]
-    if not isinstance(labels, MutableMapping):
-        raise TypeError(labels)
-    for label, version in changes.items():
-        if version is None:
-            del labels[label]
-        else:
-            labels[label] = version
-    return tomlkit.dumps(document)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Replace a file: a reader sees the old content or the new one."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        # The server usually runs as another user.
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

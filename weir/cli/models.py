@@ -24,9 +24,8 @@ from weir.client.errors import CallError, Unimplemented, Unreachable, UsageError
 
 if TYPE_CHECKING:
     from weir.client.client import Client
-    from weir.client.results import ModelInfo, VersionInfo
+    from weir.client.results import LabelChange, ModelInfo, VersionInfo
 
-UNTIL_STOP = "until the server stops; for good: --models DIR"
 OR_ON_DISK = ", or give --models"
 
 Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of models.")]
@@ -119,11 +118,11 @@ def label(
     target: Target = defaults.TARGET,
     timeout: Timeout = defaults.LOADING_S,
 ) -> None:
-    """Give labels to versions of a model: until the server stops, or for good with --models.
+    """Give labels to versions of a model, for good where versions.toml can be written.
 
     A labelled version is served, whatever the policy is.
     The label "stable" marks the version that answers requests without a version.
-    Without --models, LABEL= removes a label set by a call: then versions.toml counts again.
+    Where the server cannot write, its labels hold until it stops; --models writes without it.
     """
     from weir.cli import model_directory
 
@@ -144,6 +143,13 @@ def when_effective(name: str) -> str:
         "a server with --model-control poll follows by itself, one with explicit at "
         f"`weir models load {name}`, one with none when it starts again"
     )
+
+
+def how_long(change: "LabelChange") -> str:
+    """How long a label that was set or removed by call holds, and why not for good."""
+    if change.is_written:
+        return "written to versions.toml"
+    return f"until the server stops{change.reason and f': {change.reason}'}"
 
 
 def serving_summary(model: "ModelInfo") -> str:
@@ -177,10 +183,8 @@ def _label_by_call(
         def call(given: str) -> str:
             version = changes[given]
             with suggest_models(client, name):
-                client.set_label(name, given, version, timeout_s=timeout_s)
-            if version is None:
-                return _label_after_removal(client, name, given)
-            return f"{_label_change(name, given, version)} ({UNTIL_STOP})"
+                change = client.set_label(name, given, version, timeout_s=timeout_s)
+            return f"{_label_change(name, given, version)} ({how_long(change)})"
 
         _run_each(list(changes), call, f"labelling {name}", "labels could not be set")
 
@@ -228,15 +232,6 @@ def _ready(model: "ModelInfo") -> "list[VersionInfo]":
 def _with_labels(version: "VersionInfo") -> str:
     labels = ", ".join(version.labels)
     return f"{version.version} ({labels})" if labels else version.version
-
-
-def _label_after_removal(client: "Client", name: str, given: str) -> str:
-    """The state of a label once no call sets it any longer: versions.toml may still set it."""
-    model = models_by_name(client).get(name)
-    for each in model.versions if model else ():
-        if given in each.labels:
-            return f"{name}: {given} -> {each.version}, as its versions.toml says"
-    return _label_change(name, given, None)
 
 
 def _label_change(name: str, given: str, version: int | None) -> str:

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from weir.cli.error_hints import connect, models_by_name, suggest_model_control, suggest_models
-from weir.cli.models import OR_ON_DISK, UNTIL_STOP, OnDisk, serving_summary, when_effective
+from weir.cli.models import OR_ON_DISK, OnDisk, how_long, serving_summary, when_effective
 from weir.cli.options import Target, Timeout
 from weir.client import defaults
 from weir.client.errors import FailedPrecondition, NotFound, UsageError
 
 if TYPE_CHECKING:
     from weir.client.client import Client
-    from weir.client.results import ModelInfo
+    from weir.client.results import LabelChange, ModelInfo
 
 
 def rollback(
@@ -25,7 +25,7 @@ def rollback(
 ) -> None:
     """Give the label "stable" to the next older version that loads, so that it answers.
 
-    Lasts until the server stops, or for good with --models.
+    For good where versions.toml can be written; --models writes without a server.
     """
     from weir.cli.model_directory import roll_back
 
@@ -43,26 +43,27 @@ def rollback(
             model = next((each for each in client.models() if each.name == name), None)
             if model is None:
                 raise NotFound(f"unknown model {name!r}")
-        older = _label_older(client, model, timeout)
-    typer.echo(f"{name}: {model.answering or 'none'} -> {older} ({UNTIL_STOP})")
+        older, change = _label_older(client, model, timeout)
+    typer.echo(f"{name}: {model.answering or 'none'} -> {older} ({how_long(change)})")
     typer.echo(
-        f"`weir models label {name} stable=` ends that, "
-        f"`weir models label {name} stable=N` lets version N answer"
+        f"`weir models label {name} stable=` lets the newest answer again, `stable=N` version N"
     )
 
 
-def _label_older(client: "Client", model: "ModelInfo", timeout_s: float) -> int:
+def _label_older(
+    client: "Client", model: "ModelInfo", timeout_s: float
+) -> "tuple[int, LabelChange]":
     """Label the next older version that loads; FailedPrecondition if none loads."""
     from weir.bundle.versions import STABLE
 
     for version in _older(model):
         try:
-            client.set_label(model.name, STABLE, version, timeout_s=timeout_s)
+            return version, client.set_label(model.name, STABLE, version, timeout_s=timeout_s)
         except FailedPrecondition as error:
-            reason = str(error).removeprefix(f"label {STABLE!r} stays: ")
+            reason = str(error)
+            for what in ("stays", "is not set"):
+                reason = reason.removeprefix(f"label {STABLE!r} {what}: ")
             sys.stderr.write(f"weir: {' '.join(reason.split())}\n")
-        else:
-            return version
     now = models_by_name(client).get(model.name, model)
     raise FailedPrecondition(
         f"{model.name}: no older version can be served; as before, {serving_summary(now)}"

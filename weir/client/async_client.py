@@ -205,9 +205,12 @@ class AsyncClient:
 
     async def set_label(
         self, model: str, label: str, version: int | None, *, timeout_s: float = defaults.LOADING_S
-    ) -> None:
-        """Give a label to a version, which is loaded first if need be; None removes the label."""
-        await self._connection.unary(rpc.set_label(model, label, version), timeout_s)
+    ) -> results.LabelChange:
+        """Give a label to a version, which is loaded first if need be; None removes the label.
+
+        The server writes it to the model's `versions.toml` where it can.
+        """
+        return await self._connection.unary(rpc.set_label(model, label, version), timeout_s)
 
     async def is_live(self) -> bool:
         """Whether the server is live."""

@@ -181,3 +181,16 @@ class ModelInfo:
     answering: str
     versions: tuple[VersionInfo, ...]
     on_disk: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelChange:
+    """A label that was set or removed by call.
+
+    Attributes:
+        is_written: whether it is in the model's `versions.toml`, so that it outlives the server.
+        reason: why it is not written; it then holds until the server stops.
+    """
+
+    is_written: bool
+    reason: str

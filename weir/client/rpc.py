@@ -28,6 +28,7 @@ from weir.client.results import (
     Array,
     Class,
     IndexEntry,
+    LabelChange,
     ModelInfo,
     ModelMetadata,
     Parameter,
@@ -253,12 +254,12 @@ def unload(model: str) -> Call[None]:
     return _call("RepositoryModelUnload", request, _read_nothing)
 
 
-def set_label(model: str, label: str, version: int | None) -> Call[None]:
+def set_label(model: str, label: str, version: int | None) -> Call[LabelChange]:
     """The call that gives a label to a version or removes it (None); UsageError if out of range."""
     if version is not None and not 1 <= version <= _MAX_VERSION:
         raise UsageError(f"version: expected a number from 1, got {version}")
     request = models_pb.SetLabelRequest(model_name=model, label=label, version=version or 0)
-    return Call(f"/{MODELS}/SetLabel", request.SerializeToString(), _read_nothing)
+    return Call(f"/{MODELS}/SetLabel", request.SerializeToString(), _read_label)
 
 
 def _call(method: str, request: Message, read: Callable[[bytes], Result]) -> Call[Result]:
@@ -353,6 +354,11 @@ def _read_index(body: bytes) -> tuple[IndexEntry, ...]:
 
 def _read_nothing(_: bytes) -> None:
     """An empty response: the call succeeded."""
+
+
+def _read_label(body: bytes) -> LabelChange:
+    response = models_pb.SetLabelResponse.FromString(body)
+    return LabelChange(response.written, response.reason)
 
 
 def _read_models(body: bytes) -> list[ModelInfo]:

@@ -61,5 +61,9 @@ class SetLabelRequest(_message.Message):
     def __init__(self, model_name: _Optional[str] = ..., label: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
 
 class SetLabelResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("written", "reason")
+    WRITTEN_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    written: bool
+    reason: str
+    def __init__(self, written: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...

@@ -55,6 +55,9 @@ class FakeModels:
     broken: tuple[int, ...] = ()
     # What it holds once something was changed.
     after: models_pb.ListModelsResponse | None = None
+    label_response: models_pb.SetLabelResponse = field(
+        default_factory=lambda: models_pb.SetLabelResponse(written=True)
+    )
 
     def list_models(self, body: bytes, context: grpc.ServicerContext) -> bytes:
         if not self.is_weir:
@@ -81,7 +84,7 @@ class FakeModels:
             what = f"label {request.label!r} stays: {where}: no graph"
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, what)
         self._take(request, request.model_name, context)
-        return models_pb.SetLabelResponse().SerializeToString()
+        return self.label_response.SerializeToString()
 
     def _take(self, request: Message, name: str, context: grpc.ServicerContext) -> None:
         if not self.takes_control:

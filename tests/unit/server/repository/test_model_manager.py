@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import shutil
+import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -86,8 +87,9 @@ class Harness:
         self.repository.unload(name, ended.put)
         return ended.get(timeout=HANG_S)
 
-    def label(self, label: str, number: int | None) -> Exception | None:
-        ended: SimpleQueue[Exception | None] = SimpleQueue()
+    def label(self, label: str, number: int | None) -> Exception | str:
+        """Its failure, or why it is not written; empty if it is."""
+        ended: SimpleQueue[Exception | str] = SimpleQueue()
         self.repository.set_label("affine", label, number, ended.put)
         return ended.get(timeout=HANG_S)
 
@@ -560,27 +562,101 @@ def test_label_by_call_moves_and_loads_what_it_needs(publish: Publish, open_harn
         publish()
     harness = open_harness()
 
-    assert harness.label("stable", 2) is None
+    assert harness.label("stable", 2) == ""
     moved = harness.answering()
-    assert harness.label("stable", None) is None
+    assert harness.label("stable", None) == ""
 
     assert (moved, harness.answering()) == ("2", "3")
     with pytest.raises(UnknownModel):
         harness.answering(version="stable")
 
 
-def test_label_by_call_wins_over_the_file(
+def test_label_by_call_is_written_and_the_file_decides_from_then_on(
     publish: Publish, models: Path, open_harness: Open
 ) -> None:
     publish()
     publish()
-    say(models, "[labels]\nstable = 1")
+    say(models, "[labels]\nstable = 1  # since Monday\n")
     harness = open_harness()
 
-    assert harness.label("stable", 2) is None
+    assert harness.label("stable", 2) == ""
     assert harness.load() is None
 
     assert harness.answering() == "2"
+    assert (models / "affine" / "versions.toml").read_text() == (
+        "[labels]\nstable = 2  # since Monday\n"
+    )
+    say(models, "[labels]\nstable = 1")
+    assert harness.load() is None
+    assert harness.answering() == "1"
+
+
+def test_version_that_was_rolled_back_stays_so_in_the_next_server(
+    publish: Publish, open_harness: Open
+) -> None:
+    publish()
+    publish()
+    first = open_harness()
+    assert first.label("stable", 1) == ""
+
+    assert open_harness().answering() == "1"
+
+
+def refuse_to_write(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(tempfile, "mkstemp", fail)
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EACCES], ids=os.strerror)
+def test_label_that_cannot_be_written_holds_and_is_written_with_the_next(
+    number: int,
+    *,
+    publish: Publish,
+    models: Path,
+    open_harness: Open,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for _ in range(3):
+        publish()
+    say(models, "[labels]\nold = 1\ncanary = 2")
+    harness = open_harness()
+    with monkeypatch.context() as patch:
+        refuse_to_write(patch, number)
+
+        reason = harness.label("stable", 2)
+        removed = harness.label("old", None)
+
+    assert reason == removed == f"versions.toml cannot be written: {os.strerror(number)}"
+    assert "labels hold until the server stops model=affine labels=stable reason=" in caplog.text
+    assert str(models) not in caplog.text
+    assert versions.read(models / "affine").labels == {"old": 1, "canary": 2}
+    assert harness.load() is None
+    assert harness.answering() == "2"
+    with pytest.raises(UnknownModel, match="no label old"):
+        harness.answering(version="old")
+    assert isinstance(harness.label("old", None), UnknownModel)
+
+    assert harness.label("canary", 3) == ""
+
+    assert versions.read(models / "affine").labels == {"canary": 3, "stable": 2}
+
+
+def test_own_write_loads_nothing_again_in_a_server_that_polls(
+    publish: Publish, models: Path, open_harness: Open
+) -> None:
+    publish()
+    publish()
+    say(models, 'policy = "all"')
+    polling = open_harness(0.01)
+    before = {number: polling.repository.get("affine", number) for number in ("1", "2")}
+
+    assert open_harness().label("stable", 1) == ""
+    polling.wait_for("affine", "1")
+
+    assert {number: polling.repository.get("affine", number) for number in ("1", "2")} == before
 
 
 @pytest.mark.parametrize("number", [2, 9], ids=["broken", "not there"])
@@ -596,6 +672,8 @@ def test_label_stays_where_it_was_when_its_version_fails(
 
     assert isinstance(failure, ModelNotLoaded)
     assert f"label 'stable' stays: model 'affine' version {number}: " in str(failure)
+    new = str(harness.label("canary", number))
+    assert f"label 'canary' is not set: model 'affine' version {number}: " in new
     assert harness.answering() == harness.answering(version="stable") == "1"
     assert harness.load() is not None, "version 2 is still broken"
     assert harness.answering() == "1"
@@ -620,22 +698,21 @@ def test_label_stays_while_the_versions_file_is_broken(
     assert harness.answering(version="canary") == "2"
 
 
-def test_end_of_a_label_by_call_lets_the_file_count_again(
+def test_removed_label_is_removed_from_the_file(
     publish: Publish, models: Path, open_harness: Open
 ) -> None:
     publish()
     publish()
-    say(models, 'policy = "all"\n[labels]\nstable = 1')
+    say(models, 'policy = "all"\n[labels]\nstable = 1\n')
     harness = open_harness()
-    assert harness.label("stable", 2) is None
-    by_call = harness.answering()
 
-    assert harness.label("stable", None) is None
+    assert harness.label("stable", None) == ""
 
-    assert (by_call, harness.answering()) == ("2", "1")
-    assert isinstance(harness.label("stable", None), InvalidRequest), "it is the file's"
+    assert harness.answering() == "2"
+    assert (models / "affine" / "versions.toml").read_text() == 'policy = "all"\n'
     unknown = harness.label("canray", None)
-    assert isinstance(unknown, UnknownModel) and "no label 'canray' set by call" in str(unknown)
+    assert isinstance(unknown, UnknownModel)
+    assert str(unknown) == "model 'affine' has no label 'canray'; it has none"
 
 
 def test_label_of_an_unloaded_model_is_refused_and_stays(
@@ -643,7 +720,7 @@ def test_label_of_an_unloaded_model_is_refused_and_stays(
 ) -> None:
     publish()
     harness = open_harness()
-    assert harness.label("stable", 1) is None
+    assert harness.label("stable", 1) == ""
     assert harness.unload() is None
 
     for number in (1, 7, None):
@@ -662,7 +739,7 @@ def test_broken_new_version_beside_a_label_keeps_the_default(
     publish()
     publish()
     harness = open_harness()
-    assert harness.label("canary", 1) is None
+    assert harness.label("canary", 1) == ""
     publish(golden=WRONG)
 
     assert isinstance(harness.load(), ModelNotLoaded)
@@ -708,7 +785,7 @@ def test_label_moves_without_trying_again_what_failed(
     say(models, 'policy = "all"')
     harness = open_harness()
 
-    assert harness.label("stable", 1) is None
+    assert harness.label("stable", 1) == ""
 
     assert harness.answering() == "1"
     assert caplog.text.count("version load failed model=affine version=3") == 1

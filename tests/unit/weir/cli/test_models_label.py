@@ -4,23 +4,38 @@ import pytest
 
 from tests.unit.weir.cli.shell import Weir
 from tests.unit.weir.fake_server import FakeServer
-from weir.cli.models import UNTIL_STOP
+from weir.protocol import models_pb2 as models_pb
+
+WRITTEN = "written to versions.toml"
 
 
 def test_labels_are_set_and_removed(weir: Weir, fake: FakeServer) -> None:
     done = weir("models", "label", "good", "stable=2", "old=", "--target", fake.target)
 
     assert (done.code, done.err) == (0, "")
-    assert done.out == f"good: stable -> 2 ({UNTIL_STOP})\ngood: old removed\n"
+    assert done.out == f"good: stable -> 2 ({WRITTEN})\ngood: old removed ({WRITTEN})\n"
     first, second = fake.models.asked
     assert (first.label, first.version) == ("stable", 2)
     assert (second.label, second.version) == ("old", 0)
 
 
-def test_a_label_that_the_file_sets_counts_again(weir: Weir, fake: FakeServer) -> None:
-    done = weir("models", "label", "good", "canary=", "--target", fake.target)
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [("it is read-only", ": it is read-only"), ("", "")],
+    ids=["reason", "older server"],
+)
+def test_a_label_that_is_not_written_holds_until_the_stop(
+    weir: Weir, fake: FakeServer, reason: str, told: str
+) -> None:
+    fake.models.label_response = models_pb.SetLabelResponse(reason=reason)
 
-    assert done.out == "good: canary -> 3, as its versions.toml says\n"
+    done = weir("models", "label", "good", "stable=2", "old=", "--target", fake.target)
+
+    assert (done.code, done.err) == (0, "")
+    assert done.out == (
+        f"good: stable -> 2 (until the server stops{told})\n"
+        f"good: old removed (until the server stops{told})\n"
+    )
 
 
 def test_a_label_on_disk_is_printed_with_its_effect(
@@ -75,7 +90,7 @@ def test_a_label_that_cannot_be_set_is_reported_beside_the_others(
 ) -> None:
     done = weir("models", "label", "good", "next=9", "stable=2", "--target", fake.target)
 
-    assert (done.code, done.out) == (1, f"good: stable -> 2 ({UNTIL_STOP})\n")
+    assert (done.code, done.out) == (1, f"good: stable -> 2 ({WRITTEN})\n")
     assert "weir: next: good: no version 9" in done.err
 
 

@@ -13,9 +13,8 @@ def test_the_version_below_becomes_the_stable_one(weir: Weir, fake: FakeServer) 
     assert (done.code, done.out) == (
         0,
         (
-            "good: 2 -> 1 (until the server stops; for good: --models DIR)\n"
-            "`weir models label good stable=` ends that, "
-            "`weir models label good stable=N` lets version N answer\n"
+            "good: 2 -> 1 (written to versions.toml)\n"
+            "`weir models label good stable=` lets the newest answer again, `stable=N` version N\n"
         ),
     )
     (asked,) = fake.models.asked

@@ -345,9 +345,12 @@ def test_models_are_loaded_unloaded_and_labelled(client: Client, fake: FakeServe
     client.load("good")
     client.load("good", reload=True)
     client.unload("good")
-    client.set_label("good", "stable", 2)
-    client.set_label("good", "stable", None)
+    written = client.set_label("good", "stable", 2)
+    fake.models.label_response = models_pb.SetLabelResponse(reason="read-only")
+    unwritten = client.set_label("good", "stable", None)
 
+    assert written == weir.LabelChange(is_written=True, reason="")
+    assert unwritten == weir.LabelChange(is_written=False, reason="read-only")
     reload = pb.ModelRepositoryParameter(bool_param=True)
     assert fake.models.asked == [
         pb.RepositoryModelLoadRequest(model_name="good"),
