@@ -296,12 +296,11 @@ def _text(name: str, array: Any) -> Array:
     texts = np.empty(array.shape, object)
     for position in np.ndindex(array.shape):
         try:
-            text = str(array[position], "utf-8")
+            texts[position] = str(array[position], "utf-8")
         except UnicodeDecodeError:
-            raise InvalidRequest(f"input {name!r}: element {position} is no valid UTF-8") from None
-        if "\0" in text:
-            raise InvalidRequest(f"input {name!r}: element {position} holds a NUL character")
-        texts[position] = text
+            raise InvalidRequest(
+                f"input {name!r}: element {position} is no valid UTF-8, as ONNX strings must be"
+            ) from None
     return texts
 
 

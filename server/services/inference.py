@@ -12,7 +12,7 @@ import grpc
 from google.protobuf.message import Message
 
 from weir.protocol import inference_pb2 as pb
-from weir.server.errors import Unsupported
+from weir.server.errors import UnknownModel, Unsupported
 from weir.server.protocol.request_decoder import parse_message
 from weir.server.repository.repository import Repository
 from weir.server.repository.version_state import State
@@ -92,8 +92,11 @@ class InferenceService:
         )
 
     def model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
-        """Whether a known model can answer; an unknown one is NOT_FOUND."""
-        entry = self._repository.registry.entry(request.name, request.version)
+        """Whether a model can answer; one that is not known cannot, as in Triton."""
+        try:
+            entry = self._repository.registry.entry(request.name, request.version)
+        except UnknownModel:
+            return pb.ModelReadyResponse(ready=False)
         ready = entry.state is State.READY and not self._admission.is_draining
         return pb.ModelReadyResponse(ready=ready)
 

@@ -215,7 +215,6 @@ REQUESTS = [
     Fault("A14", "huge-prefix", strings(b"\xff\xff\xff\xff" + bytes(12))),
     Fault("A14", "too-few", strings(prefixed(b"a", b"b", b"c"))),
     Fault("A14", "too-many", strings(prefixed(*b"abcde".split(b"x"), *[b"y"] * 4))),
-    Fault("A14", "NUL", strings(prefixed(b"a", b"b\0", b"c", b"d")), says="NUL"),
     Fault("A14", "not-UTF-8", strings(prefixed(b"a", b"\xff", b"c", b"d")), says="UTF-8"),
     Fault("A14", "typed-not-UTF-8", typed("BYTES", bytes_contents=[b"\xc3\x28"] * 4), says="UTF-8"),
     Fault("A15", "four-million-axes", many_axes, says="axes"),

@@ -116,13 +116,13 @@ def test_bytes_and_reasons_match_the_requests(client: Client, house: Server) -> 
 
 
 def test_calls_are_counted_by_method_and_code(client: Client, house: Server) -> None:
-    labels = {"grpc_service": SERVICE, "grpc_method": "ModelReady", "grpc_type": "unary"}
+    labels = {"grpc_service": SERVICE, "grpc_method": "ModelMetadata", "grpc_type": "unary"}
     started = house.metric("grpc_server_started_total", **labels)
     refused = house.metric("grpc_server_handled_total", **labels, grpc_code="NotFound")
 
     for name in ("affine", "unknown"):
-        message = pb.ModelReadyRequest(name=name).SerializeToString()
-        client.unary("ModelReady").future(message, timeout=ANSWER_S).code()
+        message = pb.ModelMetadataRequest(name=name).SerializeToString()
+        client.unary("ModelMetadata").future(message, timeout=ANSWER_S).code()
 
     house.wait_for_metric(refused + 1, "grpc_server_handled_total", **labels, grpc_code="NotFound")
     assert house.metric("grpc_server_started_total", **labels) == started + 2

@@ -103,6 +103,9 @@ def test_draining_server_is_live_but_not_ready(server: Server) -> None:
         pytest.param("affine", "", True, id="served"),
         pytest.param("affine", "3", True, id="by version"),
         pytest.param("broken", "", False, id="known and not ready"),
+        pytest.param("other", "", False, id="unknown model"),
+        pytest.param("affine", "4", False, id="unknown version"),
+        pytest.param("affine", "x", False, id="no label"),
     ],
 )
 def test_ready_is_per_model(
@@ -119,7 +122,6 @@ def test_ready_is_per_model(
 @pytest.mark.parametrize(
     ("method", "request_type"),
     [
-        pytest.param("ModelReady", pb.ModelReadyRequest, id="ready"),
         pytest.param("ModelMetadata", pb.ModelMetadataRequest, id="metadata"),
         pytest.param("ModelConfig", pb.ModelConfigRequest, id="config"),
         pytest.param("ModelStatistics", pb.ModelStatisticsRequest, id="statistics"),
@@ -143,6 +145,15 @@ def test_unknown_models_are_not_found(  # noqa: PLR0917 - half of them are param
     server: Server,
 ) -> None:
     assert server.refuse(method, request_type(name=name, version=version))[0] is code
+
+
+@pytest.mark.parametrize(
+    ("name", "version"), [("affine", "1x"), ("", "")], ids=["no version", "no name"]
+)
+def test_ready_of_no_name_or_version_is_refused(name: str, version: str, server: Server) -> None:
+    code, _ = server.refuse("ModelReady", pb.ModelReadyRequest(name=name, version=version))
+
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
 
 
 @pytest.mark.parametrize(
