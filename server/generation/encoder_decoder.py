@@ -198,6 +198,7 @@ class EncoderDecoderModel:
     stats: ModelStats
     golden: float
     file: str = "encoder.onnx"
+    stated_config: None = None
     is_decoupled: bool = True
 
     @property

@@ -259,6 +259,7 @@ class Loader:
             rules=rules,
             labels=files.labels,
             label_files=files.label_files,
+            stated_config=files.config.message if files.config else None,
             tokenizer=files.tokenizer if files.part is None else None,
             all_outputs=[RequestedOutput(spec.name, spec.datatype) for spec in session.outputs],
             encoder=self._encoder(name, version),

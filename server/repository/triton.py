@@ -16,6 +16,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 from pathlib import Path
 
 from google.protobuf import text_format
@@ -62,7 +63,7 @@ _REFUSED = {
 _USED = frozenset(
     (
         "name", "platform", "backend", "max_batch_size", "default_model_filename",
-        "input.name", "input.data_type", "input.dims", "input.allow_ragged_batch",
+        "input.name", "input.data_type", "input.format", "input.dims", "input.allow_ragged_batch",
         "output.name", "output.data_type", "output.dims", "output.label_filename",
         "dynamic_batching.max_queue_delay_microseconds",
         "instance_group.count", "instance_group.kind",
@@ -105,6 +106,7 @@ class TritonConfig:
         providers: of the groups, `cpu` or `cuda`.
         unused: declared fields without effect, as dotted paths.
         undeclared: the first field that is not declared, with its line.
+        message: the file as parsed, without contents that are not declared.
     """
 
     max_batch_size: int | None = None
@@ -117,6 +119,7 @@ class TritonConfig:
     policy: VersionPolicy | None = None
     unused: tuple[str, ...] = ()
     undeclared: str | None = None
+    message: pb.ModelConfig = dataclass_field(default_factory=pb.ModelConfig, compare=False)
 
     @property
     def label_files(self) -> dict[str, str]:
@@ -198,6 +201,7 @@ def parse(data: bytes, model_name: str) -> TritonConfig:
         policy=_policy(config.version_policy),
         unused=tuple(path for path in found if path not in _USED),
         undeclared=undeclared,
+        message=_declared(config),
     )
 
 
@@ -322,6 +326,23 @@ def _undeclared(refusal: text_format.ParseError) -> str | None:
     if match is None or match[1] == pb.Unread.DESCRIPTOR.full_name:
         return None
     return f"{_shown(match[2])} (line {refusal.GetLine()})"
+
+
+def _declared(config: pb.ModelConfig) -> pb.ModelConfig:
+    """A copy without the messages whose contents are not declared."""
+    copy = pb.ModelConfig()
+    copy.CopyFrom(config)
+    _clear_unread(copy)
+    return copy
+
+
+def _clear_unread(message: Message) -> None:
+    for each, value in message.ListFields():
+        if each.message_type is pb.Unread.DESCRIPTOR:
+            message.ClearField(each.name)
+        elif each.message_type is not None and not each.message_type.GetOptions().map_entry:
+            for part in value if each.is_repeated else (value,):
+                _clear_unread(part)
 
 
 def _paths(message: Message, prefix: str = "") -> Iterator[str]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from weir.bundle.contract import Contract
 from weir.protocol import inference_pb2 as pb
+from weir.protocol import model_config_pb2 as config_pb
 from weir.server.config import ModelSettings
 from weir.server.errors import Cancelled
 from weir.server.runtime.signature import Fit, Signature
@@ -150,6 +151,10 @@ class Model(Protocol):
     @property
     def label_files(self) -> Mapping[str, str]:
         """The file of each output's labels, as the model's configuration names it."""
+
+    @property
+    def stated_config(self) -> config_pb.ModelConfig | None:
+        """What the model's `config.pbtxt` states; None without one."""
 
     @property
     def is_decoupled(self) -> bool:

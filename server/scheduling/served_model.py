@@ -6,6 +6,7 @@ from functools import partial
 
 from weir.bundle.contract import Contract
 from weir.protocol import inference_pb2 as pb
+from weir.protocol import model_config_pb2 as config_pb
 from weir.server.config import ModelSettings
 from weir.server.preprocessing.tokenizer import Tokenizer
 from weir.server.protocol import request_decoder
@@ -28,6 +29,7 @@ class ServedModel:
         contract: of this graph alone; None for a plain model, an ONNX file without one.
         labels: of outputs with labels, one a class.
         label_files: the file of each output's labels, as the model's configuration names it.
+        stated_config: of a plain model's `config.pbtxt`.
         tokenizer: None if it takes no texts.
         all_outputs: the answer to a request that names no outputs.
         settings: the operator's, then those of a `config.pbtxt`.
@@ -42,6 +44,7 @@ class ServedModel:
     rules: SequenceRules
     labels: Mapping[str, Sequence[str]]
     label_files: Mapping[str, str]
+    stated_config: config_pb.ModelConfig | None
     tokenizer: Tokenizer | None
     all_outputs: Sequence[RequestedOutput]
     encoder: ResponseEncoder

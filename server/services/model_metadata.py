@@ -25,8 +25,12 @@ def metadata(model: Model, versions: Sequence[str]) -> pb.ModelMetadataResponse:
 
 
 def config(model: Model, versions: Sequence[str] = ()) -> config_pb.ModelConfig:
-    """Tensors without the batch axis, batching limits, and the ready versions if several."""
+    """Tensors without the batch axis, batching limits, and the ready versions if several.
+
+    Of a model with a `config.pbtxt`, also the rest that the file states.
+    """
     has_rows = model.signature.has_rows
+    formats = _formats(model)
     described = config_pb.ModelConfig(
         name=model.name,
         platform=PLATFORM,
@@ -37,6 +41,7 @@ def config(model: Model, versions: Sequence[str] = ()) -> config_pb.ModelConfig:
             config_pb.ModelInput(
                 name=spec.name,
                 data_type=_config_type(spec),
+                format=formats.get(spec.name),
                 dims=_dims(spec, has_rows=has_rows),
                 optional=spec.name in model.signature.optional,
             )
@@ -72,7 +77,32 @@ def config(model: Model, versions: Sequence[str] = ()) -> config_pb.ModelConfig:
         batching = described.dynamic_batching
         batching.max_queue_delay_microseconds = round(model.policy.max_queue_delay_s * 1e6)
         batching.default_queue_policy.max_queue_size = model.settings.max_queue_rows or 0
-    return described
+    return _with_stated(described, model.stated_config) if model.stated_config else described
+
+
+def _with_stated(
+    served: config_pb.ModelConfig, stated: config_pb.ModelConfig
+) -> config_pb.ModelConfig:
+    """The configuration as served, and what else a `config.pbtxt` states."""
+    whole = config_pb.ModelConfig()
+    whole.CopyFrom(stated)
+    for field in ("input", "output", "instance_group", "version_policy"):
+        whole.ClearField(field)
+    if served.HasField("dynamic_batching"):
+        for field in ("max_queue_delay_microseconds", "default_queue_policy"):
+            whole.dynamic_batching.ClearField(field)
+    else:
+        whole.ClearField("dynamic_batching")
+    whole.MergeFrom(served)
+    return whole
+
+
+def _formats(model: Model) -> dict[str, config_pb.ModelInput.Format]:
+    """The layout of pictures, by input."""
+    if model.stated_config is not None:
+        return {tensor.name: tensor.format for tensor in model.stated_config.input}
+    preprocessing = model.contract.preprocessing if model.contract else None
+    return {preprocessing.input: config_pb.ModelInput.FORMAT_NHWC} if preprocessing else {}
 
 
 def statistics(stats: ModelStats) -> pb.ModelStatistics:

@@ -119,7 +119,12 @@ def test_config_is_what_the_file_says(client: Any) -> None:
     assert colours["max_batch_size"] == 16
     assert colours["default_model_filename"] == "colours.onnx"
     assert colours["input"] == [
-        {"name": "image", "data_type": "TYPE_UINT8", "dims": ["8", "8", "3"]}
+        {
+            "name": "image",
+            "data_type": "TYPE_UINT8",
+            "format": "FORMAT_NHWC",
+            "dims": ["8", "8", "3"],
+        }
     ]
     assert colours["output"][0]["label_filename"] == "colours.txt"
     assert colours["instance_group"][0]["count"] == 2
@@ -179,7 +184,7 @@ def test_fields_without_effect_are_in_the_log(server: Server) -> None:
 
     assert len(warnings) == 3, warnings
     assert (
-        "model=colours fields=input.format, instance_group.gpus, "
+        "model=colours fields=instance_group.gpus, "
         "dynamic_batching.preferred_batch_size, optimization.execution_accelerators, model_warmup"
     ) in server.log()
     assert "model=colours instance_group.kind=KIND_GPU provider=cpu" in server.log()

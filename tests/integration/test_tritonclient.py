@@ -67,9 +67,9 @@ def test_metadata(neighbour: Any) -> None:
 
 
 def test_config(neighbour: Any) -> None:
-    labelled, patient, without_rows = (
+    labelled, patient, without_rows, pictures = (
         neighbour.get_model_config(name, as_json=True)["config"]
-        for name in ("labelled", "patient", "without_rows")
+        for name in ("labelled", "patient", "without_rows", "colours")
     )
 
     assert labelled["max_batch_size"] == 8
@@ -79,6 +79,7 @@ def test_config(neighbour: Any) -> None:
     assert patient["dynamic_batching"]["max_queue_delay_microseconds"] == str(86400 * 10**6)
     assert without_rows.get("max_batch_size", 0) == 0
     assert without_rows["input"][0]["dims"] == ["-1", "2"]
+    assert pictures["input"][0]["format"] == "FORMAT_NHWC"
 
 
 def test_repository_index(neighbour: Any) -> None:

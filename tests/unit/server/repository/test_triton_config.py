@@ -64,7 +64,6 @@ FILES = {
             max_batch_size=0,
             inputs=(TritonTensor("data_0", "FP32", (3, 224, 224)),),
             outputs=(TritonTensor("fc6_1", "FP32", (1000,), "densenet_labels.txt"),),
-            unused=("input.format",),
         ),
     ),
     "bert": (

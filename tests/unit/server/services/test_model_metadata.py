@@ -147,6 +147,36 @@ def test_config_has_the_fields_of_a_config_pbtxt(models: Path, load: Load) -> No
     assert config["dynamic_batching"]["max_queue_delay_microseconds"] == "250"
 
 
+def test_config_states_what_a_config_pbtxt_states(models: Path, load: Load) -> None:
+    directory = onnx_models.write_plain(models, "plain", onnx_models.echo(axes=("n", 3, 8, 8)))
+    (directory.parent / "config.pbtxt").write_text(
+        """
+        max_batch_size: 6
+        input [ { name: "x" format: FORMAT_NCHW dims: [ 3, 8, 8 ] } ]
+        instance_group [ { count: 2 kind: KIND_GPU gpus: [ 0, 1 ] } ]
+        dynamic_batching {
+          preferred_batch_size: [ 4 ]
+          default_queue_policy { timeout_action: DELAY }
+        }
+        parameters { key: "classes" value { string_value: "cats" } }
+        model_warmup [ { name: "zeros" batch_size: 1 } ]
+        model_operations { op_library_filename: "ops.so" }
+        """
+    )
+
+    config = as_dict(model_metadata.config(load(directory)))
+
+    assert config["input"][0]["format"] == "FORMAT_NCHW"
+    assert config["parameters"] == {"classes": {"string_value": "cats"}}
+    assert config["model_warmup"] == [{"name": "zeros", "batch_size": 1}]
+    assert config["dynamic_batching"]["preferred_batch_size"] == [4]
+    # As the model is served, whatever the file states.
+    assert "timeout_action" not in config["dynamic_batching"]["default_queue_policy"]
+    assert config["instance_group"] == [{"name": "plain", "count": 2, "kind": "KIND_CPU"}]
+    # Its contents are not read.
+    assert "model_operations" not in config
+
+
 @pytest.mark.parametrize(
     ("datatype", "name", "config_name"),
     [
