@@ -62,6 +62,13 @@ class ModelSettings(BaseModel):
             "reject refuses the request."
         ),
     ] = "pass"
+    batch_axis: Annotated[
+        bool | None,
+        Field(
+            description="Whether requests share batches: true without the proof of the batch axis, "
+            "if every tensor's first axis has any size; false never. Absent: as proved."
+        ),
+    ] = None
 
 
 class Settings(BaseModel):

@@ -25,7 +25,7 @@ from weir.server.errors import DeadlineExceeded, InvalidRequest, ServerError
 from weir.server.generation.decoder_batch import DecoderBatch, Row
 from weir.server.generation.request import GenerationRequest
 from weir.server.scheduling import batching
-from weir.server.scheduling.batching import BatchPolicy
+from weir.server.scheduling.batching import BATCHED_BY_CONTRACT, BatchPolicy
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.request import Load, refuse
 from weir.server.scheduling.scheduler import RequestQueue
@@ -43,7 +43,7 @@ class DecoderStepFailed(ServerError):
 class Engine:
     """Queue and thread of one encoder-decoder."""
 
-    is_batched = True
+    decision = BATCHED_BY_CONTRACT
 
     def __init__(
         self,

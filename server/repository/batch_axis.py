@@ -1,20 +1,29 @@
-"""Batch axis of a graph: named by contract, `config.pbtxt` or graph, and proved for a plain model.
+"""Batch axis of a graph: named by contract, `config.pbtxt` or setting, or proved at load.
 
-The name of an axis proves nothing. Requests of a plain model share a batch only after two proofs:
+The name of an axis proves nothing, and a missing name disproves nothing. Requests of a plain model
+share batches if the first axis of every tensor has any size, no two of those axes have different
+names, and two proofs hold:
 
     form     no shape in the graph depends on the values of its inputs (`data_dependent_shapes`)
     run      rows of different content, and a row of zeros: one row gives one row, several rows give
-             as many, and each equals its result alone
+             as many, and each equals its result alone, also in the largest batch; a row's result is
+             the same bits whatever the other rows hold: infinite sums, NaN, the greatest numbers
 
 A run alone proves nothing about other values, and the form alone nothing about rows that are mixed.
 If a `config.pbtxt` names a batch axis, shapes inside the graph may depend on values, but no output
-may have such a shape, and the run is still needed.
+may have such a shape, and the run is still needed. The operator's setting `batch_axis` replaces
+both proofs.
+
+A tolerance hides a small influence of one row on another. Bits do not: batches of equal shape are
+computed alike, so a row at its place changes only if another row reaches it. NaN passes through
+every sum and product, and the greatest numbers through every comparison.
 """
 
 import logging
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +39,7 @@ from weir.server.repository.triton import Tensors, TritonConfig
 from weir.server.runtime import collate
 from weir.server.runtime.session import Session
 from weir.server.runtime.signature import TensorSpec
+from weir.server.scheduling.batching import BATCHED_BY_CONTRACT, Basis, BatchDecision
 
 logger = logging.getLogger(__name__)
 
@@ -37,21 +47,44 @@ Array = NDArray[Any]
 Row = Mapping[str, Array]
 
 _NAMES = ("N", "n", "bs")
+# Names that torch.onnx makes up: of an output's axis that only its tracer knew, and of an axis that
+# `dynamic_axes` lists without a name. No two of them are equal.
+_MADE_UP = re.compile(r".*_(dim|dynamic_axes)_\d+")
 # Sizes to try for a free axis besides the batch axis: a sequence, a picture, a large picture, and
 # sizes that few graphs take.
 _SIZES = (8, 32, 256, 1, 2, 3)
 # Least and greatest integer, and the greatest UINT8, which is often a pixel. They are small, since
 # an id beyond a vocabulary is an error at best.
 _INTEGERS = ((0, 3, 255), (0, 1, 1), (1, 2, 2))
-# Limit of a row's inputs: a graph may name any size.
-_MOST_ROW_BYTES = 1 << 26
+# Limits of the inputs of a row and of a batch: a graph may name any size.
+_MOST_ROW_BYTES, _MOST_BATCH_BYTES = 1 << 26, 1 << 28
 # Relative to the greatest value of a row and output: a batch is summed in another order than a row
 # alone. Without a tolerance, values must be equal.
 _TOLERANCES = {"FP64": 1e-6, "FP32": 1e-3, "FP16": 2e-2, "BF16": 5e-2}
+# Near the greatest finite number; a sum of a few is infinite in FP16 only.
+_GREATEST = {"FP64": 1e30, "FP32": 1e30, "FP16": 6e4, "BF16": 1e30}
 
 
-class _UnprovedError(Exception):
+class UnprovedError(Exception):
     """The axis is not proved to be the batch axis; the message says why."""
+
+    def __init__(self, basis: Basis, reason: str) -> None:
+        super().__init__(reason)
+        self.basis = basis
+
+
+@dataclass(frozen=True, slots=True)
+class BatchAxis:
+    """The tensors of a graph with its batch axis, and whether requests share batches.
+
+    Attributes:
+        only_proved: whether the batch axis is proved, and not named by contract, configuration,
+            setting or graph.
+    """
+
+    tensors: Tensors
+    decision: BatchDecision
+    only_proved: bool = False
 
 
 def resolve(
@@ -61,36 +94,60 @@ def resolve(
     contract: Contract | None,
     config: TritonConfig | None,
     *,
+    setting: bool | None,
     max_rows: int,
-) -> Tensors:
-    """The tensors of a graph with its batch axis; of a plain model it is proved.
+) -> BatchAxis:
+    """The batch axis of a graph. Of a plain model it is proved or set, and the log says which.
+
+    Args:
+        setting: the operator's `batch_axis`.
 
     Raises:
-        ModelLoadError: the graph has other tensors than contract or configuration.
-        OutOfMemory: see `is_proved`.
+        ModelLoadError: the graph has other tensors than contract or configuration, or no first axes
+            that can be the batch axis as it is set.
+        OutOfMemory: a single row needs more memory than there is, as small as a row may be.
     """
-    tensors = _named(contract, config, session)
-    if contract is not None or tensors.batch_axis is None or not tensors.inputs or max_rows < 2:
-        return tensors
-    is_configured = config is not None and bool(config.max_batch_size)
-    if is_proved(
-        name,
-        graph,
-        session,
-        tensors.inputs,
-        tensors.outputs,
-        is_configured=is_configured,
-        max_rows=max_rows,
-    ):
-        return tensors
-    # Without a configuration, only the name says that there are rows at all.
-    return replace(
-        tensors, is_batched=False, batch_axis=tensors.batch_axis if is_configured else None
+    if contract is not None:
+        return _of_contract(contract, session, setting=setting)
+    tensors = Tensors(session.inputs, session.outputs, None)
+    if config is not None and config.max_batch_size is not None:
+        tensors = triton.narrow(config, config.max_batch_size, session.inputs, session.outputs)
+    is_configured = tensors.batch_axis is not None
+    if setting is not None:
+        if setting and not is_configured:
+            tensors = _with_batch_axis(tensors)
+        logger.info("batch axis set model=%s batch_axis=%s", name, str(setting).lower())
+        return BatchAxis(tensors, _set(is_batched=setting))
+    is_named = is_configured
+    try:
+        if not is_configured:
+            tensors = replace(tensors, batch_axis=_candidate(tensors, config))
+            is_named = _is_named(tensors)
+        prove(
+            graph,
+            session,
+            tensors.inputs,
+            tensors.outputs,
+            is_configured=is_configured,
+            max_rows=max_rows,
+        )
+    except UnprovedError as error:
+        is_expected = error.basis in (Basis.NO_AXIS, Basis.SETTING)
+        level = logging.INFO if is_expected else logging.WARNING
+        logger.log(level, "model is not batched model=%s reason=%s", name, error)
+        has_axis = is_configured or (is_named and error.basis is Basis.SETTING)
+        return BatchAxis(
+            tensors if has_axis else replace(tensors, batch_axis=None),
+            BatchDecision(is_batched=False, basis=error.basis, reason=str(error)),
+        )
+    logger.info("batch axis proved model=%s", name)
+    decision = BatchDecision(
+        is_batched=True, basis=Basis.PROOF, reason="the batch axis was proved at load"
     )
+    return BatchAxis(tensors, decision, only_proved=not is_named)
 
 
-def is_proved(
-    name: str,
+def prove(
     graph: bytes,
     session: Session,
     inputs: Sequence[TensorSpec],
@@ -98,68 +155,141 @@ def is_proved(
     *,
     is_configured: bool,
     max_rows: int,
-) -> bool:
-    """Whether the first axis of all tensors is the batch axis; the result is logged.
+) -> None:
+    """Prove that the first axis of all tensors is the batch axis.
 
     Args:
         inputs: with the sizes that requests must have.
         is_configured: whether a `config.pbtxt` names the batch axis.
 
     Raises:
-        OutOfMemory: the graph needs more than there is, with inputs as small as requests may have.
+        UnprovedError: it is not; the message says why.
+        OutOfMemory: see `resolve`.
     """
+    if max_rows < 2:
+        raise UnprovedError(Basis.SETTING, "a batch has one row: max_batch_rows is 1")
     try:
-        _check_form(graph, is_configured=is_configured)
-        _check_runs(session, inputs, outputs, max_rows)
+        takes_extremes = _check_form(graph, is_configured=is_configured)
+        _check_runs(session, inputs, outputs, max_rows, takes_extremes=takes_extremes)
     except OutOfMemory as error:
         if not _has_free_axes(inputs):
             raise
         # Requests may be smaller than what was tried.
-        reason = str(error)
-    except _UnprovedError as error:
-        reason = str(error)
+        raise UnprovedError(Basis.RUN, str(error)) from error
+
+
+def _of_contract(contract: Contract, session: Session, *, setting: bool | None) -> BatchAxis:
+    specs = (*session.inputs, *session.outputs)
+    first_axes = {spec.axes[0] if spec.axes else None for spec in specs}
+    if contract.batch_axis is not None and first_axes != {contract.batch_axis}:
+        raise ModelLoadError(
+            f"contract: expected axis {contract.batch_axis!r} first in every tensor, "
+            f"got {sorted(map(str, first_axes))}"
+        )
+    tensors = Tensors(session.inputs, session.outputs, contract.batch_axis)
+    if contract.batch_axis is None:
+        if setting:
+            raise ModelLoadError("batch_axis = true: the contract names no batch axis")
+        decision = BatchDecision(
+            is_batched=False, basis=Basis.CONTRACT, reason="the contract names no batch axis"
+        )
     else:
-        logger.info("batch axis proved model=%s", name)
-        return True
-    logger.warning("model is not batched model=%s reason=%s", name, reason)
-    return False
+        decision = BATCHED_BY_CONTRACT if setting is not False else _set(is_batched=False)
+    return BatchAxis(tensors, decision)
 
 
-def _named(contract: Contract | None, config: TritonConfig | None, session: Session) -> Tensors:
-    """The tensors with the batch axis that contract, configuration or graph name."""
-    if config is not None and config.max_batch_size is not None:
-        return triton.narrow(config, config.max_batch_size, session.inputs, session.outputs)
-    first_axes = {
-        spec.axes[0] if spec.axes else None for spec in (*session.inputs, *session.outputs)
+def _set(*, is_batched: bool) -> BatchDecision:
+    reason = f"the setting batch_axis is {str(is_batched).lower()}"
+    return BatchDecision(is_batched=is_batched, basis=Basis.SETTING, reason=reason)
+
+
+def _with_batch_axis(tensors: Tensors) -> Tensors:
+    """The tensors with one symbol for their first axes, which the operator says are the batch."""
+    if fixed := _without_free_axis(tensors):
+        raise ModelLoadError(
+            f"batch_axis = true: expected a first axis of any size in every tensor, got {fixed}"
+        )
+    if not tensors.inputs:
+        raise ModelLoadError("batch_axis = true: expected inputs, got none")
+    taken = {axis for spec in (*tensors.inputs, *tensors.outputs) for axis in spec.axes[1:]}
+    batch = "batch"
+    while batch in taken:
+        batch += "_"
+    inputs, outputs = (
+        [replace(spec, axes=(batch, *spec.axes[1:])) for spec in group]
+        for group in (tensors.inputs, tensors.outputs)
+    )
+    return Tensors(inputs, outputs, batch)
+
+
+def _candidate(tensors: Tensors, config: TritonConfig | None) -> str:
+    """The symbol of the axis that may be the batch axis; `batch` if the graph has none for it."""
+    if config is not None and config.max_batch_size == 0:
+        raise UnprovedError(Basis.NO_AXIS, "max_batch_size of config.pbtxt is 0")
+    if not tensors.inputs:
+        raise UnprovedError(Basis.NO_AXIS, "the graph has no inputs")
+    if fixed := _without_free_axis(tensors):
+        raise UnprovedError(Basis.NO_AXIS, f"{fixed} has no first axis of any size")
+    specs = (*tensors.inputs, *tensors.outputs)
+    names = {
+        axis
+        for axis in (spec.axes[0] for spec in specs)
+        if isinstance(axis, str) and not _MADE_UP.fullmatch(axis)
     }
-    if contract is not None:
-        if contract.batch_axis is not None and first_axes != {contract.batch_axis}:
-            raise ModelLoadError(
-                f"contract: expected axis {contract.batch_axis!r} first in every tensor, "
-                f"got {sorted(map(str, first_axes))}"
+    if len(names) > 1:
+        listed = short_list([short_repr(name) for name in sorted(names)])
+        raise UnprovedError(Basis.NO_AXIS, f"the first axes have different names: {listed}")
+    for spec in specs:
+        if names & set(spec.axes[1:]):
+            raise UnprovedError(
+                Basis.NO_AXIS,
+                f"{short_repr(spec.name)} has the size of its first axis on another axis too",
             )
-        return Tensors(session.inputs, session.outputs, contract.batch_axis)
-    axis = first_axes.pop() if len(first_axes) == 1 else None
-    is_batch = isinstance(axis, str) and ("batch" in axis.lower() or axis in _NAMES)
-    return Tensors(session.inputs, session.outputs, str(axis) if is_batch else None)
+    return names.pop() if names else "batch"
 
 
-def _check_form(graph: bytes, *, is_configured: bool) -> None:
+def _is_named(tensors: Tensors) -> bool:
+    """Whether the graph calls the first axis of every tensor the batch axis."""
+    axis = tensors.batch_axis
+    return (
+        axis is not None
+        and ("batch" in axis.lower() or axis in _NAMES)
+        and all(spec.axes[0] == axis for spec in (*tensors.inputs, *tensors.outputs))
+    )
+
+
+def _without_free_axis(tensors: Tensors) -> str | None:
+    """The first tensor whose first axis has no free size, in words; None if there is none."""
+    for kind, specs in (("input", tensors.inputs), ("output", tensors.outputs)):
+        for spec in specs:
+            if not spec.axes or isinstance(spec.axes[0], int):
+                return f"{kind} {short_repr(spec.name)} {list(spec.wire_shape())}"
+    return None
+
+
+def _check_form(graph: bytes, *, is_configured: bool) -> bool:
+    """Check the shapes of a graph; whether any value may be tried, as no shape depends on it."""
     found = data_dependent_shapes.find(graph)
     outputs = short_list([short_repr(output) for output in found.outputs])
     if is_configured:
         if found.outputs:
-            raise _UnprovedError(f"the shape depends on values, of outputs {outputs}")
-        return
+            raise UnprovedError(Basis.FORM, f"the shape depends on values, of outputs {outputs}")
+        return not found.operators
     if found.operators:
         operators = short_list([short_repr(operator) for operator in found.operators])
-        raise _UnprovedError(f"shapes depend on values, by operators {operators}")
+        raise UnprovedError(Basis.FORM, f"shapes depend on values, by operators {operators}")
     if found.outputs:
-        raise _UnprovedError(f"the shape may depend on values, of outputs {outputs}")
+        raise UnprovedError(Basis.FORM, f"the shape may depend on values, of outputs {outputs}")
+    return True
 
 
 def _check_runs(
-    session: Session, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], max_rows: int
+    session: Session,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    max_rows: int,
+    *,
+    takes_extremes: bool,
 ) -> None:
     """Run rows alone and together."""
     rows, alone = _rows(session, inputs)
@@ -167,23 +297,124 @@ def _check_runs(
     batches = [[0, 1], [last, 0]]
     if min(last + 1, max_rows) > 2:
         batches.append([1, last, 0])
+    row_bytes = sum(array.nbytes for array in rows[0].values())
+    most = min(max_rows, _MOST_BATCH_BYTES // max(row_bytes, 1))
+    if most > 3:
+        # In no order that repeats: a row may depend on another that is any number of rows away.
+        batches.append(np.random.default_rng(0).integers(2, size=most).tolist())
     for batch in batches:
-        try:
-            together = session.run(collate.join([rows[number] for number in batch]))
-        except OutOfMemory:
-            raise
-        except ServerError as error:
-            raise _UnprovedError("rows that run alone do not run together") from error
-        _check_counts(together, len(batch))
+        together = _run_together(session, collate.join([rows[number] for number in batch]))
         for place, number in enumerate(batch):
-            for spec in outputs:
-                tolerance = _TOLERANCES.get(spec.datatype)
-                own = together[spec.name][place : place + 1]
-                if not _is_equal(spec.datatype, alone[number][spec.name], own, tolerance):
-                    raise _UnprovedError(
-                        f"a row of output {short_repr(spec.name)} depends on the other rows of "
-                        "its batch"
-                    )
+            _check_row(outputs, alone[number], together, place)
+    neighbours = [rows[last], rows[1]]
+    if takes_extremes:
+        neighbours += _extremes(inputs, rows[1])
+    for row in _moderate(inputs, rows):
+        _check_bits(session, outputs, row, neighbours, most=min(max_rows, 3))
+
+
+def _check_bits(
+    session: Session,
+    outputs: Sequence[TensorSpec],
+    row: Row,
+    neighbours: Sequence[Row],
+    *,
+    most: int,
+) -> None:
+    """Check that a row has the same bits beside other rows as beside itself."""
+    alone = _run_alone(session, row)
+    if alone is None:
+        return
+    # The memory of one batch is filled anew for each run: alignment plays a part in sums.
+    batch = collate.join([row] * most)
+    reference = _run_together(session, batch)
+    for place in range(most):
+        _check_row(outputs, alone, reference, place)
+    # Behind the row and before it; with three rows, both in one run.
+    for other in (1,) if most > 2 else (0, 1):
+        own = [place for place in range(most) if place != other]
+        for neighbour in neighbours:
+            _fill(batch, other, neighbour)
+            together = _run_beside(session, batch, neighbour)
+            for spec in outputs if together else ():
+                if _same_bits(reference[spec.name][own], together[spec.name][own]):
+                    continue
+                if not _differs_by_itself(session, spec, batch, together):
+                    raise _dependent(spec)
+                for place in own:
+                    _check_row([spec], alone, together, place)
+        _fill(batch, other, row)
+
+
+def _run_beside(session: Session, batch: dict[str, Array], neighbour: Row) -> Mapping[str, Array]:
+    """The outputs of a batch with a made-up row; none if the graph refuses that row's values."""
+    try:
+        return _run_together(session, batch)
+    except UnprovedError:
+        if _run_alone(session, neighbour) is not None:
+            raise
+        return {}
+
+
+def _differs_by_itself(
+    session: Session, spec: TensorSpec, batch: dict[str, Array], before: Mapping[str, Array]
+) -> bool:
+    """Whether the same batch has other bits in another run, as sums by atomic additions have."""
+    again = _run_together(session, batch)
+    return not _same_bits(before[spec.name], again[spec.name])
+
+
+def _fill(batch: Mapping[str, Array], place: int, row: Row) -> None:
+    for name, array in batch.items():
+        array[place] = row[name][0]
+
+
+def _check_row(
+    outputs: Sequence[TensorSpec],
+    alone: Mapping[str, Array],
+    together: Mapping[str, Array],
+    place: int,
+) -> None:
+    """Check that the row at a place of a batch equals its result alone."""
+    for spec in outputs:
+        tolerance = _TOLERANCES.get(spec.datatype)
+        own = together[spec.name][place : place + 1]
+        if not _is_equal(spec.datatype, alone[spec.name], own, tolerance):
+            raise _dependent(spec)
+
+
+def _dependent(output: TensorSpec) -> UnprovedError:
+    return UnprovedError(
+        Basis.RUN,
+        f"a row of output {short_repr(output.name)} depends on the other rows of its batch",
+    )
+
+
+def _run_together(session: Session, batch: dict[str, Array]) -> dict[str, Array]:
+    """The outputs of several rows that run alone, as many rows in each."""
+    rows = len(next(iter(batch.values())))
+    try:
+        together = session.run(batch)
+    except OutOfMemory as error:
+        reason = f"a batch of {rows} rows needs more memory than there is"
+        raise UnprovedError(Basis.RUN, reason) from error
+    except ServerError as error:
+        raise UnprovedError(Basis.RUN, "rows that run alone do not run together") from error
+    _check_counts(together, rows)
+    return together
+
+
+def _run_alone(session: Session, row: Row) -> dict[str, Array] | None:
+    """The outputs of one row; None if the graph refuses its values."""
+    try:
+        outputs = session.run(row)
+    except OutOfMemory:
+        raise
+    except ServerError:
+        # A made-up row may have invalid values for this graph.
+        return None
+    _check_counts(outputs, 1)
+    return outputs
 
 
 def _rows(
@@ -194,26 +425,60 @@ def _rows(
         rows: list[Row] = []
         alone: list[Mapping[str, Array]] = []
         for row in candidates:
-            try:
-                outputs = session.run(row)
-            except OutOfMemory:
-                raise
-            except ServerError:
-                # A made-up row may have invalid values for this graph.
-                continue
-            _check_counts(outputs, 1)
-            rows.append(row)
-            alone.append(outputs)
+            outputs = _run_alone(session, row)
+            if outputs is not None:
+                rows.append(row)
+                alone.append(outputs)
         if len(rows) > 1:
             return rows, alone
-    raise _UnprovedError("the graph runs on no two rows that could be made up for it")
+    raise UnprovedError(Basis.RUN, "the graph runs on no two rows that could be made up for it")
 
 
 def _check_counts(outputs: Mapping[str, Array], rows: int) -> None:
     try:
         collate.check_rows(outputs, rows)
     except collate.RowCountError as error:
-        raise _UnprovedError(str(error)) from None
+        raise UnprovedError(Basis.RUN, str(error)) from None
+
+
+def _extremes(inputs: Sequence[TensorSpec], row: Row) -> Iterator[Row]:
+    """The row with NaN, the greatest and the least number in place of its floating-point values."""
+    if not any(spec.datatype in _GREATEST for spec in inputs):
+        return
+    for sign in (math.nan, 1.0, -1.0):
+        yield {
+            spec.name: _floats(spec, np.full_like(row[spec.name], sign * most, np.float64))
+            if (most := _GREATEST.get(spec.datatype)) is not None
+            else row[spec.name]
+            for spec in inputs
+        }
+
+
+def _moderate(inputs: Sequence[TensorSpec], rows: Sequence[Row]) -> Iterator[Row]:
+    """Two rows whose floating-point values are all between 0 and 0.5, or between -0.5 and 0.
+
+    A comparison that the greatest numbers pass, these do not.
+    """
+    generator = np.random.default_rng(1)
+    for row, sign in zip(rows, (1, -1), strict=False):
+        yield {
+            spec.name: _floats(spec, sign * generator.uniform(0.01, 0.5, row[spec.name].shape))
+            if spec.datatype in _GREATEST
+            else row[spec.name]
+            for spec in inputs
+        }
+
+
+def _floats(spec: TensorSpec, values: Array) -> Array:
+    if spec.datatype == "BF16":
+        return _bf16(values.astype(np.float32))
+    return values.astype(DATATYPES[spec.datatype].dtype)
+
+
+def _same_bits(one: Array, other: Array) -> bool:
+    if one.dtype.kind == "O":
+        return np.array_equal(one, other)
+    return one.shape == other.shape and one.tobytes() == other.tobytes()
 
 
 def _candidates(inputs: Sequence[TensorSpec]) -> Iterator[list[Row]]:

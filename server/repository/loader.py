@@ -35,7 +35,8 @@ from weir.server.preprocessing.detokenizer import Detokenizer, detokenizer_of
 from weir.server.preprocessing.tokenizer import Tokenizer, tokenizer_of
 from weir.server.protocol.response_encoder import STREAM_BYTES, RequestedOutput, ResponseEncoder
 from weir.server.repository import batch_axis, contract_check, golden_test, triton
-from weir.server.repository.triton import Tensors, TritonConfig
+from weir.server.repository.batch_axis import BatchAxis
+from weir.server.repository.triton import TritonConfig
 from weir.server.repository.warmup import warm_up
 from weir.server.runtime.collate import paddings_of
 from weir.server.runtime.sequence_rules import SequenceRules, rules_of
@@ -227,10 +228,16 @@ class Loader:
         if files.config is not None:
             triton.warn(name, files.config, self.provider)
         rows = max_rows(settings, files.contract)
-        tensors = batch_axis.resolve(
-            name, files.graph, session, files.contract, files.config, max_rows=rows
+        axis = batch_axis.resolve(
+            name,
+            files.graph,
+            session,
+            files.contract,
+            files.config,
+            setting=settings.batch_axis,
+            max_rows=rows,
         )
-        signature, rules = _signature(files, tensors, session, rows)
+        signature, rules = _signature(files, axis, session, rows)
         policy = policy_of(
             settings, files.contract, rows=signature.max_rows, provider=session.provider
         )
@@ -244,7 +251,7 @@ class Loader:
             has_rows=signature.has_rows,
             # Only a contract promises that.
             has_fixed_rows=files.contract is not None,
-            is_batched=tensors.is_batched,
+            decision=axis.decision,
             paddings=paddings_of(files.contract, session.inputs, session.outputs),
             deadlines=self.deadlines,
             observer=stats.batch_ran,
@@ -310,16 +317,17 @@ class Loader:
 
 
 def _signature(
-    files: GraphFiles, tensors: Tensors, session: Session, rows: int
+    files: GraphFiles, axis: BatchAxis, session: Session, rows: int
 ) -> tuple[Signature, SequenceRules]:
     """The signature of a graph and the rules of its values, checked against the contract."""
     contract_check.check_labels(files.labels, session)
     rules = rules_of(files.contract, {spec.name: spec for spec in session.inputs})
     signature = Signature(
-        tensors.inputs,
-        tensors.outputs,
-        batch_axis=tensors.batch_axis,
+        axis.tensors.inputs,
+        axis.tensors.outputs,
+        batch_axis=axis.tensors.batch_axis,
         max_rows=rows,
+        only_proved=axis.only_proved,
         maxima=rules.maxima,
         optional=[lengths.name for lengths in rules.lengths],
         length_axis=rules.lengths[0].axis if rules.lengths else None,

@@ -142,13 +142,11 @@ class Tensors:
 
     Attributes:
         batch_axis: the first axis of every tensor; None if requests have no rows.
-        is_batched: whether requests may share a batch.
     """
 
     inputs: Sequence[TensorSpec]
     outputs: Sequence[TensorSpec]
     batch_axis: str | None
-    is_batched: bool = True
 
 
 def read(directory: Path) -> PlainModel:

@@ -3,6 +3,7 @@
 Rules:
 - A model has rows if a batch axis is known and comes first in every input and every output. Without
   rows its requests run one at a time, in their own shapes.
+- A batch axis that is only proved refuses nothing: a request that is no batch of rows runs alone.
 - Names, counts and shapes are compared before any element is read.
 - Axes with the same symbol have the same size throughout a request.
 """
@@ -42,13 +43,13 @@ class Fit(NamedTuple):
     """The properties of a request that fits its model, as the scheduler needs them.
 
     Attributes:
-        rows: examples in the request; 1 for a model without rows.
-        key: requests with equal keys may share a batch.
+        rows: examples in the request; 1 for a model without rows, and for a request without a key.
+        key: requests with equal keys may share a batch; a request without one (None) runs alone.
         length: entries of a row as sent, padding included; 0 for a model without lengths.
     """
 
     rows: int
-    key: tuple[tuple[str, tuple[int | None, ...]], ...]
+    key: tuple[tuple[str, tuple[int | None, ...]], ...] | None
     length: int
 
 
@@ -58,6 +59,8 @@ class Signature:
     Args:
         batch_axis: the symbol of the batch axis; None if requests never share a batch.
         max_rows: the most rows of one request, and of one batch.
+        only_proved: whether the batch axis is proved but not named as such. A request with other
+            numbers of rows than a batch may have then runs alone, as the graph may take it.
         maxima: the most entries along padded axes, by symbol; the least is 1.
         optional: inputs that a request may leave out, as the server can fill them in.
         length_axis: the symbol of the padded axis whose size is a request's length.
@@ -70,6 +73,7 @@ class Signature:
         *,
         batch_axis: str | None,
         max_rows: int,
+        only_proved: bool = False,
         maxima: Mapping[str, int] | None = None,
         optional: Collection[str] = (),
         length_axis: str | None = None,
@@ -79,8 +83,9 @@ class Signature:
         self.has_rows = (
             batch_axis is not None
             and bool(inputs)
-            and all(spec.axes[:1] == (batch_axis,) for spec in (*inputs, *outputs))
+            and (only_proved or all(spec.axes[:1] == (batch_axis,) for spec in (*inputs, *outputs)))
         )
+        self._only_proved = only_proved
         self.max_rows = max_rows if self.has_rows else 1
         self.optional = frozenset(optional)
         self._maxima = maxima or {}
@@ -116,6 +121,10 @@ class Signature:
         if not self.has_rows:
             return Fit(1, (), 0)
         rows = forms[0][2][0]
+        if self._only_proved and not (
+            1 <= rows <= self.max_rows and all(shape[0] == rows for _, _, shape in forms)
+        ):
+            return Fit(1, None, 0)
         if rows < 1:
             raise InvalidRequest("the request holds no rows: expected 1 or more on axis 0, got 0")
         if rows > self.max_rows:

@@ -2,7 +2,7 @@
 
 Rules:
 - The oldest request is always in the next batch.
-- A request is never split, and its batch-mates have the same key.
+- A request is never split, and its batch-mates have the same key. One without a key runs alone.
 - Requests of one key are taken in the order of their arrival. The first that does not fit ends the
   batch, so that small requests do not overtake a large one for ever.
 - Where requests have lengths, all rows of a batch are computed as long as its longest. The
@@ -18,6 +18,7 @@ Rules:
 
 from collections.abc import Collection, Hashable
 from dataclasses import dataclass
+from enum import Enum
 from operator import attrgetter
 from typing import Protocol, TypeVar
 
@@ -97,6 +98,32 @@ def _batching(contract: Contract | None) -> Batching:
     return contract.batching if contract else Batching()
 
 
+class Basis(Enum):
+    """What decided whether requests of a model share batches; the metric's label."""
+
+    CONTRACT = "contract"
+    SETTING = "setting"
+    PROOF = "proof"
+    NO_AXIS = "no_axis"
+    FORM = "form"
+    RUN = "run"
+    ROW_COUNT = "row_count"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchDecision:
+    """Whether requests of a model share batches, what decided it, and why."""
+
+    is_batched: bool
+    basis: Basis
+    reason: str
+
+
+BATCHED_BY_CONTRACT = BatchDecision(
+    is_batched=True, basis=Basis.CONTRACT, reason="the contract names the batch axis"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class LastBatch:
     """The previous batch of a session.
@@ -114,7 +141,10 @@ class LastBatch:
 
 
 class Waiting(Protocol):
-    """The part of a request that batching reads; without lengths, `length` is 0."""
+    """The part of a request that batching reads; without lengths, `length` is 0.
+
+    `key` is None if the request runs alone.
+    """
 
     rows: int
     key: Hashable
@@ -157,13 +187,13 @@ def select(waiting: Collection[W], policy: BatchPolicy) -> list[W]:
     batch: list[W] = []
     rows = 0
     for request in waiting:
-        if batch and request.key != batch[0].key:
+        if batch and (request.key is None or request.key != batch[0].key):
             continue
         if batch and rows + request.rows > policy.max_rows:
             break
         batch.append(request)
         rows += request.rows
-        if rows >= policy.max_rows:
+        if rows >= policy.max_rows or request.key is None:
             break
     return batch
 

@@ -19,7 +19,7 @@ from weir.protocol import model_config_pb2 as config_pb
 from weir.server.config import ModelSettings
 from weir.server.errors import Cancelled
 from weir.server.runtime.signature import Fit, Signature
-from weir.server.scheduling.batching import BatchPolicy
+from weir.server.scheduling.batching import BatchDecision, BatchPolicy
 from weir.server.scheduling.deadlines import Expiring
 from weir.server.telemetry.model_stats import ModelStats
 from weir.server.telemetry.request_record import Reply
@@ -86,7 +86,7 @@ class Load:
 class ModelQueue(Expiring, Protocol):
     """Queue and threads of a model, as the model repository starts and drains them."""
 
-    is_batched: bool
+    decision: BatchDecision
 
     def start(self) -> None:
         """Start the threads."""

@@ -12,6 +12,7 @@ Rules:
 - Outputs with another number of rows than the inputs show that the first axis is not the batch
   axis. No part of that answer is sent: the requests are run alone, and the model is not batched
   from then on.
+- A request without a key runs alone, and its outputs are sent whole.
 """
 
 import logging
@@ -29,7 +30,13 @@ from weir.server.errors import DeadlineExceeded, Draining, Overloaded
 from weir.server.runtime import collate
 from weir.server.runtime.collate import Padding, Tokens
 from weir.server.scheduling import batching
-from weir.server.scheduling.batching import BatchPolicy, LastBatch
+from weir.server.scheduling.batching import (
+    BATCHED_BY_CONTRACT,
+    Basis,
+    BatchDecision,
+    BatchPolicy,
+    LastBatch,
+)
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.request import InferRequest, Load, Request, refuse
 from weir.server.telemetry.model_stats import BatchTimes
@@ -136,7 +143,7 @@ class Scheduler:
         has_rows: whether the first axis of every tensor is that of the rows.
         has_fixed_rows: whether an answer must have as many rows as its request. If not, the outputs
             of a request that ran alone are sent whole.
-        is_batched: whether requests may share a batch; False for ever once a run disproves it.
+        decision: whether requests may share a batch; they never do again once a run disproves it.
         paddings: the axes along which joined requests are padded.
     """
 
@@ -152,7 +159,7 @@ class Scheduler:
         deadlines: Deadlines,
         observer: Observer,
         has_fixed_rows: bool = True,
-        is_batched: bool = True,
+        decision: BatchDecision = BATCHED_BY_CONTRACT,
         paddings: Sequence[Padding] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -162,7 +169,7 @@ class Scheduler:
         self._alone = replace(policy, max_rows=1, max_queue_delay_s=0.0, regroup_share=0.0)
         self._has_rows = has_rows
         self._has_fixed_rows = has_fixed_rows
-        self.is_batched = is_batched
+        self.decision = decision
         self._paddings = paddings
         self._deadlines = deadlines
         self._observer = observer
@@ -263,7 +270,7 @@ class Scheduler:
 
     @property
     def _policy(self) -> BatchPolicy:
-        return self._batched if self.is_batched else self._alone
+        return self._batched if self.decision.is_batched else self._alone
 
     def _pause_s(self, last: LastBatch | None) -> float | None:
         """How long to wait: None for a request, zero when a batch is due."""
@@ -305,7 +312,7 @@ class Scheduler:
             ran_s = self._clock()
             if record is not None:
                 record.run_s, record.ran_s = run_s, ran_s
-            parts = self._parts(outputs, inputs)
+            parts = [outputs] if batch[0].key is None else self._parts(outputs, inputs)
         except Exception as error:  # noqa: BLE001 - any failure of a run is handled here
             if isinstance(error, collate.RowCountError):
                 self._stop_batching(error)
@@ -328,13 +335,13 @@ class Scheduler:
         """Each request's part of the outputs."""
         if not self._has_rows:
             return [outputs]
-        if len(inputs) > 1 and not self.is_batched:
+        if len(inputs) > 1 and not self.decision.is_batched:
             # Another thread stopped batching while this batch ran: a right row count proves
             # nothing.
             raise collate.RowCountError("the model is not batched any longer")
         if len(inputs) > 1 or self._has_fixed_rows:
             return collate.split(outputs, inputs, self._paddings)
-        if self.is_batched:
+        if self.decision.is_batched:
             try:
                 collate.check_rows(outputs, len(next(iter(inputs[0].values()))))
             except collate.RowCountError as error:
@@ -343,9 +350,11 @@ class Scheduler:
 
     def _stop_batching(self, error: collate.RowCountError) -> None:
         with self._condition:
-            if not self.is_batched:
+            if not self.decision.is_batched:
                 return
-            self.is_batched = False
+            self.decision = BatchDecision(
+                is_batched=False, basis=Basis.ROW_COUNT, reason=str(error)
+            )
             # Requests that wait for a batch to fill are due now.
             self._condition.notify_all()
         logger.warning("model is not batched from now on model=%s reason=%s", self._name, error)

@@ -73,7 +73,7 @@ def config(model: Model, versions: Sequence[str] = ()) -> config_pb.ModelConfig:
     else:
         described.version_policy.latest.num_versions = 1
     described.model_transaction_policy.decoupled = model.is_decoupled
-    if has_rows and model.scheduler.is_batched:
+    if has_rows and model.scheduler.decision.is_batched:
         batching = described.dynamic_batching
         batching.max_queue_delay_microseconds = round(model.policy.max_queue_delay_s * 1e6)
         batching.default_queue_policy.max_queue_size = model.settings.max_queue_rows or 0

@@ -358,6 +358,27 @@ def first_rows(most: int) -> bytes:
     )
 
 
+def first_long_rows(most: int) -> bytes:
+    """y = x FP32 [batch, time]; of rows of more than 8 entries, the first ones, at most so many."""
+    axes = ("batch", "time")
+    nodes = [
+        helper.make_node("Shape", ["x"], ["time"], start=1, end=2),
+        helper.make_node("Greater", ["time", "eight"], ["is_long"]),
+        helper.make_node("Where", ["is_long", "few", "all"], ["end"]),
+        helper.make_node("Slice", ["x", "start", "end", "start"], ["y"]),
+    ]
+    return _model(
+        "first_long_rows",
+        nodes,
+        [_value("x", TensorProto.FLOAT, axes)],
+        [_value("y", TensorProto.FLOAT, axes)],
+        [
+            _constant(name, np.array([value], np.int64))
+            for name, value in (("eight", 8), ("few", most), ("all", 2**31), ("start", 0))
+        ],
+    )
+
+
 def nan_passthrough(width: int = 4) -> bytes:
     """y = the sum of each row, FP32 [batch, width] → [batch]: a NaN spoils its own row alone."""
     return _model(

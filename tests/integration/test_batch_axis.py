@@ -150,15 +150,15 @@ def test_log_says_why(server: Server) -> None:
 
 
 def test_batch_that_loses_rows_is_the_last(tmp_path: Path) -> None:
-    """Its form is clean, and batches of up to four rows are right."""
-    onnx_models.write_plain(tmp_path / "models", "first", onnx_models.first_rows(4))
+    """Its form is clean, and so are batches of the size that is tried, and of up to four rows."""
+    onnx_models.write_plain(tmp_path / "models", "first", onnx_models.first_long_rows(4))
     flags = ("--max-queue-delay-s", "0.01")
     with (
         running(tmp_path / "models", tmp_path / "log", *flags) as server,
         Client(server.target) as client,
         ThreadPoolExecutor(CALLERS) as pool,
     ):
-        rows = [np.full((1, 4), number, np.float32) for number in range(20 * CALLERS)]
+        rows = [np.full((1, 9), number, np.float32) for number in range(20 * CALLERS)]
         answers = list(pool.map(lambda x: client.infer("first", tensor("x", x))["y"], rows))
         server.settle()
         before = server.counts("first")

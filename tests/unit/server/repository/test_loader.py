@@ -175,15 +175,16 @@ def test_plain_model_is_read_off_its_graph(models: Path, load: Load) -> None:
         pytest.param(("batch", 3), True, id="batch"),
         pytest.param(("batch_size", 3), True, id="batch_size"),
         pytest.param(("N", 3), True, id="N"),
-        pytest.param(("time", 3), False, id="time"),
-        pytest.param(("unk__0", 3), False, id="a name the exporter made up"),
-        pytest.param((None, 3), False, id="no name"),
+        pytest.param(("time", 3), True, id="time"),
+        pytest.param(("s77", 3), True, id="s77"),
+        pytest.param(("unk__0", 3), True, id="a name the exporter made up"),
+        pytest.param((None, 3), True, id="no name"),
         pytest.param((1, 3), False, id="fixed"),
         pytest.param((3, "batch"), False, id="batch comes second"),
         pytest.param((), False, id="scalar"),
     ],
 )
-def test_first_axis_of_a_plain_model_is_a_batch_if_it_is_called_so(
+def test_first_axis_of_a_plain_model_is_a_batch_if_it_has_any_size(
     axes: tuple[int | str | None, ...],
     has_rows: bool,  # noqa: FBT001
     models: Path,
@@ -257,7 +258,7 @@ def test_plain_model_is_batched_if_its_axis_is_proved(models: Path, load: Load) 
     model = load(plain(models, onnx_models.affine()))
 
     assert model.signature.has_rows
-    assert model.scheduler.is_batched
+    assert model.scheduler.decision.is_batched
 
 
 @pytest.mark.parametrize(
@@ -280,7 +281,7 @@ def test_batch_axis_of_a_config_has_to_be_proved_too(models: Path, load: Load) -
 
     model = load(directory)
 
-    assert not model.scheduler.is_batched
+    assert not model.scheduler.decision.is_batched
     # A request is checked against the file nevertheless.
     assert (model.signature.has_rows, model.signature.max_rows) == (True, 8)
 
@@ -289,7 +290,7 @@ def test_contract_is_taken_at_its_word(publish: Callable[..., Path], load: Load)
     one = np.array([[1]])
     golden = Golden({"iterations": one}, {"echo": one, "steps": one})
 
-    assert load(publish(graph=onnx_models.burner(), golden=golden)).scheduler.is_batched
+    assert load(publish(graph=onnx_models.burner(), golden=golden)).scheduler.decision.is_batched
 
 
 def test_warm_up_that_fails_does_not_stop_a_plain_model(

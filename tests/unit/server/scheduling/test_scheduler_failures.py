@@ -13,7 +13,7 @@ from tests.unit.server.scheduling.scheduler_world import (
     ending,
 )
 from weir.server.errors import Cancelled, DeadlineExceeded, InvalidRequest
-from weir.server.scheduling.batching import BatchPolicy
+from weir.server.scheduling.batching import Basis, BatchDecision, BatchPolicy
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.scheduler import Scheduler
 
@@ -120,7 +120,7 @@ def test_outputs_of_another_number_of_rows_answer_no_request() -> None:
     world.wait_for(lambda: all(call.outcomes for call in calls))
 
     assert all(call.failed_with(ValueError) for call in calls)
-    assert not scheduler.is_batched
+    assert not scheduler.decision.is_batched
     scheduler.close()
     assert scheduler.join(HANG_S)
 
@@ -147,7 +147,7 @@ class Boxes:
             instances=1,
             has_rows=True,
             has_fixed_rows=False,
-            is_batched=is_batched,
+            decision=BatchDecision(is_batched=is_batched, basis=Basis.PROOF, reason=""),
             deadlines=Deadlines(world.clock),
             observer=world.batch_ran,
             clock=world.clock,
@@ -187,7 +187,7 @@ def test_batch_with_another_number_of_rows_is_run_singly_and_no_other_is_cut(
 
     assert boxes.answers(calls) == [[2, 2], [], [3, 3, 3], [2, 2], []]
     assert boxes.ran == [[2, 0, 3], [2], [0], [3], [2], [0]]
-    assert not boxes.scheduler.is_batched
+    assert not boxes.scheduler.decision.is_batched
     assert caplog.messages == [
         "model is not batched from now on model=boxes reason=output 'y': expected 3 rows, got 5"
     ]
