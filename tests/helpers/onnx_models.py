@@ -403,6 +403,26 @@ def arithmetic() -> bytes:
     return _model("arithmetic", nodes, inputs, outputs)
 
 
+def sum_and_difference(datatype: int) -> bytes:
+    """INPUT0, INPUT1 [batch, 16] → OUTPUT0, their sum, and OUTPUT1, their difference.
+
+    The model `simple` of Triton's examples; numbers as text if the datatype is STRING.
+    """
+    nodes = [
+        helper.make_node("Cast", ["INPUT0"], ["a"], to=TensorProto.INT32),
+        helper.make_node("Cast", ["INPUT1"], ["b"], to=TensorProto.INT32),
+        helper.make_node("Add", ["a", "b"], ["sum"]),
+        helper.make_node("Sub", ["a", "b"], ["difference"]),
+        helper.make_node("Cast", ["sum"], ["OUTPUT0"], to=datatype),
+        helper.make_node("Cast", ["difference"], ["OUTPUT1"], to=datatype),
+    ]
+    inputs, outputs = (
+        [_value(f"{name}{number}", datatype, ("batch", 16)) for number in (0, 1)]
+        for name in ("INPUT", "OUTPUT")
+    )
+    return _model("sum_and_difference", nodes, inputs, outputs)
+
+
 def quotient() -> bytes:
     """y = a / b, INT64 [batch, 1]."""
     a, b, y = (_value(name, TensorProto.INT64, ("batch", 1)) for name in ("a", "b", "y"))
