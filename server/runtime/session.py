@@ -64,6 +64,7 @@ _OUT_OF_MEMORY = re.compile(
     r"std::bad_alloc|bad allocation"
     r"|Failed to allocate memory for requested buffer of size \d+"
     r"|Available memory of \d+ is smaller than requested bytes of \d+"
+    r"|array is too big"
     r"|CUDA failure 2: out of memory|CUDA out of memory|cudaErrorMemoryAllocation"
     r"|(CUDNN|CUBLAS|CUFFT)_(STATUS_)?ALLOC_FAILED"
 )
@@ -73,10 +74,13 @@ _DEVICE_FAILED = re.compile(r"\b(CUDA|CUDNN|CUBLAS|CUFFT)[_ ](failure|error)", r
 # Words of the nodes that check their inputs: the broadcasting of Add, Reshape, MatMul, Concat,
 # Split, TopK, GatherElements, integer Div and Mod, …; `sto…` is a Cast of a text that is no number.
 _INPUT_REFUSED = re.compile(
-    r"\b(axis|axes|broadcast(ed)?|by zero|channels|dimensions?|index|indices|integer overflow"
-    r"|mismatch(ed)?|must be (greater|positive|in range)|must not be negative|out of bounds"
-    r"|out of range|rank|reshaped|scale value|shapes?|shape\.Size\(\)|size overflowed|split"
-    r"|sto[a-z]{1,3})\b",
+    r"\b(axis|axes|batch size|broadcast(ed)?|by zero|channels|concatenate|dimensions?|elements"
+    r"|empty|exceeds|expected|features|index|indices|integer overflow|(in|not )compatible"
+    r"|inconsistent|match|mismatch(ed)?|must|negative|num_?dim(ension)?s|only works on"
+    r"|out of bounds|out of range|rank|reshaped|same|scale values?|shapes?|shape\.Size\(\)|should"
+    r"|size overflowed|smaller than|split|sto[a-z]{1,3}|was false|zero effective)\b"
+    # ArgMax of nothing says nothing.
+    r"|RUNTIME_EXCEPTION : \s*$",
     re.IGNORECASE,
 )
 

@@ -313,6 +313,21 @@ def test_name_of_a_node_is_no_sign_of_its_failure(name: str) -> None:
         pytest.param(
             Fail, "1 : FAIL", "value of k must not be negative", InvalidRequest, id="TopK"
         ),
+        pytest.param(RuntimeException, "6 : RUNTIME_EXCEPTION", "", InvalidRequest, id="ArgMax"),
+        pytest.param(
+            RuntimeException,
+            "6 : RUNTIME_EXCEPTION",
+            "ReduceMax is not defined for empty set with bool type",
+            InvalidRequest,
+            id="ReduceMax",
+        ),
+        pytest.param(
+            Fail,
+            "1 : FAIL",
+            "TopK(…) const k > 0 was false. k tensor holds a bad value",
+            InvalidRequest,
+            id="a check",
+        ),
         pytest.param(Fail, "1 : FAIL", "Missing Input: weight", RunFailed, id="unknown, of a node"),
         pytest.param(
             RuntimeException,
