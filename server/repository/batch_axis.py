@@ -64,6 +64,10 @@ _TOLERANCES = {"FP64": 1e-6, "FP32": 1e-3, "FP16": 2e-2, "BF16": 5e-2}
 # Near the greatest finite number; a sum of a few is infinite in FP16 only.
 _GREATEST = {"FP64": 1e30, "FP32": 1e30, "FP16": 6e4, "BF16": 1e30}
 
+_PROVED = BatchDecision(
+    is_batched=True, basis=Basis.PROOF, reason="the batch axis was proved at load"
+)
+
 
 class UnprovedError(Exception):
     """The axis is not proved to be the batch axis; the message says why."""
@@ -88,7 +92,6 @@ class BatchAxis:
 
 
 def resolve(
-    name: str,
     graph: bytes,
     session: Session,
     contract: Contract | None,
@@ -97,7 +100,7 @@ def resolve(
     setting: bool | None,
     max_rows: int,
 ) -> BatchAxis:
-    """The batch axis of a graph. Of a plain model it is proved or set, and the log says which.
+    """The batch axis of a graph; of a plain model it is set or proved.
 
     Args:
         setting: the operator's `batch_axis`.
@@ -116,7 +119,6 @@ def resolve(
     if setting is not None:
         if setting and not is_configured:
             tensors = _with_batch_axis(tensors)
-        logger.info("batch axis set model=%s batch_axis=%s", name, str(setting).lower())
         return BatchAxis(tensors, _set(is_batched=setting))
     is_named = is_configured
     try:
@@ -132,19 +134,24 @@ def resolve(
             max_rows=max_rows,
         )
     except UnprovedError as error:
-        is_expected = error.basis in (Basis.NO_AXIS, Basis.SETTING)
-        level = logging.INFO if is_expected else logging.WARNING
-        logger.log(level, "model is not batched model=%s reason=%s", name, error)
         has_axis = is_configured or (is_named and error.basis is Basis.SETTING)
         return BatchAxis(
             tensors if has_axis else replace(tensors, batch_axis=None),
             BatchDecision(is_batched=False, basis=error.basis, reason=str(error)),
         )
-    logger.info("batch axis proved model=%s", name)
-    decision = BatchDecision(
-        is_batched=True, basis=Basis.PROOF, reason="the batch axis was proved at load"
-    )
-    return BatchAxis(tensors, decision, only_proved=not is_named)
+    return BatchAxis(tensors, _PROVED, only_proved=not is_named)
+
+
+def log(name: str, decision: BatchDecision) -> None:
+    """Log what was decided of a plain model; a failed proof is a warning."""
+    match decision.basis:
+        case Basis.PROOF:
+            logger.info("batch axis proved model=%s", name)
+        case Basis.FORM | Basis.RUN:
+            logger.warning("model is not batched model=%s reason=%s", name, decision.reason)
+        case Basis.SETTING | Basis.NO_AXIS:
+            event = "model is batched" if decision.is_batched else "model is not batched"
+            logger.info("%s model=%s reason=%s", event, name, decision.reason)
 
 
 def prove(

@@ -229,7 +229,6 @@ class Loader:
             triton.warn(name, files.config, self.provider)
         rows = max_rows(settings, files.contract)
         axis = batch_axis.resolve(
-            name,
             files.graph,
             session,
             files.contract,
@@ -237,6 +236,7 @@ class Loader:
             setting=settings.batch_axis,
             max_rows=rows,
         )
+        batch_axis.log(name, axis.decision)
         signature, rules = _signature(files, axis, session, rows)
         policy = policy_of(
             settings, files.contract, rows=signature.max_rows, provider=session.provider

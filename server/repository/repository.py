@@ -344,6 +344,7 @@ def _served(model: ModelVersions) -> tuple[str, State]:
 
 def _gauges(entry: Entry) -> ModelGauges:
     load = entry.model.scheduler.load() if entry.model else None
+    decision = entry.model.scheduler.decision if entry.model else None
     return ModelGauges(
         model=entry.name,
         version=entry.version,
@@ -352,4 +353,6 @@ def _gauges(entry: Entry) -> ModelGauges:
         waiting_rows=load.waiting_rows if load else 0,
         running_requests=load.running_requests if load else 0,
         queue_limit_rows=(entry.model.settings.max_queue_rows or 1) if entry.model else None,
+        is_batched=decision.is_batched if decision else None,
+        batched_by=decision.basis.value if decision else "",
     )

@@ -156,6 +156,7 @@ def _model(name: str, model: ModelVersions) -> models_pb.Model:
 
 def _version(entry: Entry) -> models_pb.Version:
     model = entry.model
+    decision = model.scheduler.decision if model else None
     parity = model.contract.parity if model and model.contract else None
     return models_pb.Version(
         version=entry.version,
@@ -166,4 +167,6 @@ def _version(entry: Entry) -> models_pb.Version:
         provider=model.provider if model else "",
         parity=parity.max_absolute if parity else None,
         golden=model.golden if model else None,
+        batched=decision.is_batched if decision else None,
+        batching_reason=decision.reason if decision else "",
     )

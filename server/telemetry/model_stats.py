@@ -18,7 +18,13 @@ from weir.server.transport.call_stats import ROWS, SECONDS, Histogram
 
 @dataclass(frozen=True, slots=True)
 class ModelGauges:
-    """The state of a model at a scrape; `queue_limit_rows` is None while it is not loaded."""
+    """The state of a model at a scrape.
+
+    Attributes:
+        queue_limit_rows: None while it is not loaded.
+        is_batched: whether requests share batches; None while it is not loaded.
+        batched_by: what decided that.
+    """
 
     model: str
     version: str
@@ -27,6 +33,8 @@ class ModelGauges:
     waiting_rows: int
     running_requests: int
     queue_limit_rows: int | None
+    is_batched: bool | None = None
+    batched_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +356,14 @@ GAUGES: Readers[ModelGauges] = {
         "weir_model_ready", "gauge", MODEL, "0 or 1",
         "1 if the version serves requests, 0 if it is loading, failed or unloaded.",
     ): lambda model: model.is_ready,
+    Family(
+        "weir_model_batched", "gauge", (*MODEL, "reason"), "0 or 1",
+        "1 if requests share batches, 0 if each runs alone, while the version is loaded. "
+        "The reason is what decided it: contract, setting, proof, no_axis (no first axis can be "
+        "the batch axis), form or run (a proof failed), or row_count (a run disproved it).",
+    ): lambda model: (
+        None if model.is_batched is None else {model.batched_by: float(model.is_batched)}
+    ),
     Family(
         "weir_queue_requests", "gauge", MODEL, "requests", "Waiting requests.", "overload."
     ): lambda model: model.waiting_requests,

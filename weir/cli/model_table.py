@@ -17,7 +17,7 @@ NOT_LOADED = "NOT LOADED"
 
 _COLOURS = {"READY": "green", "LOADING": "yellow", "UNLOADING": "yellow", "UNAVAILABLE": "red"}
 # Labels have no maximum width, so they come last.
-_HEADS = ("version", "state", "provider", "since", "parity", "golden", "labels")
+_HEADS = ("version", "state", "provider", "since", "parity", "golden", "batch", "labels")
 _INDENT = "  "
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
 
@@ -41,6 +41,8 @@ class TableRow:
     since: datetime | None = None
     parity: float | None = None
     golden: float | None = None
+    is_batched: bool | None = None
+    batching_reason: str = ""
     not_loaded: tuple[str, ...] = ()
 
 
@@ -115,6 +117,8 @@ def _model(versions: Sequence[TableRow], widths: Mapping[str, int], now: datetim
         lines.append(_line(_cells(row, now), widths, colour))
         if row.reason and row.reason not in shared:
             lines.append(Text(indent(row.reason, _INDENT * 2), colour))
+        if row.is_batched is False:
+            lines.append(Text(f"{_INDENT * 2}not batched: {row.batching_reason}", "dim"))
     if rest:
         lines.append(Text(f"{_INDENT}on disk, not loaded: {', '.join(rest)}", "dim"))
     return lines
@@ -128,6 +132,7 @@ def _cells(row: TableRow, now: datetime) -> dict[str, str]:
         "since": ago(row.since, now) if row.since else "",
         "parity": _difference(row.parity),
         "golden": _difference(row.golden),
+        "batch": "" if row.is_batched is None else "yes" if row.is_batched else "no",
         "labels": ", ".join(row.labels),
     }
 

@@ -155,7 +155,8 @@ class VersionInfo:
     `state` is READY, LOADING, UNLOADING or UNAVAILABLE, since the time `since`. `reason` says why
     it is not ready, or why its changed files were rejected. `provider` is empty unless it is ready.
     `parity` is the largest difference from PyTorch at export, `golden` the largest difference from
-    the recorded outputs at loading; None without a measurement.
+    the recorded outputs at loading; None without a measurement. `is_batched` is whether requests
+    share batches, None unless it is ready; `batching_reason` says what decided that.
     """
 
     version: str
@@ -166,6 +167,8 @@ class VersionInfo:
     provider: str
     parity: float | None
     golden: float | None
+    is_batched: bool | None = None
+    batching_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -388,4 +388,6 @@ def _version(version: models_pb.Version) -> VersionInfo:
         provider=version.provider,
         parity=version.parity if version.HasField("parity") else None,
         golden=version.golden if version.HasField("golden") else None,
+        is_batched=version.batched if version.HasField("batched") else None,
+        batching_reason=version.batching_reason,
     )

@@ -35,6 +35,8 @@ def listing() -> models_pb.ListModelsResponse:
         provider="cpu",
         parity=2.5e-06,
         golden=0.0,
+        batched=False,
+        batching_reason="output 'y' [-1] has no first axis of any size",
     )
     flop = answer.models.add(name="flop", on_disk=["1"])
     flop.versions.add(version="1", state="UNAVAILABLE", reason="no graph", since_ms=SINCE_MS)

@@ -40,9 +40,8 @@ def reason(
 def resolved(
     graph: bytes, *, setting: bool | None = None, config: str | None = None, max_rows: int = 32
 ) -> BatchAxis:
-    """The batch axis of a plain model."""
-    return batch_axis.resolve(
-        "plain",
+    """The batch axis of a plain model, which is logged."""
+    axis = batch_axis.resolve(
         graph,
         Session(graph, provider="cpu", threads=1),
         None,
@@ -50,6 +49,8 @@ def resolved(
         setting=setting,
         max_rows=max_rows,
     )
+    batch_axis.log("plain", axis.decision)
+    return axis
 
 
 @pytest.mark.parametrize(

@@ -18,14 +18,16 @@ def test_models_are_listed_with_all_their_versions(weir: Weir, fake: FakeServer)
         "since",
         "parity",
         "golden",
+        "batch",
         "labels",
     ]
     assert lines[2] == "good  image-classification"
     assert lines[3].split()[:2] == ["3", "UNAVAILABLE"] and lines[3].endswith("canary, next")
     assert lines[4] == "    golden.npz: logits: expected [1 2], got 7"
     assert lines[5].split()[:4] == ["2", "*", "READY", "cpu"]
-    assert lines[5].split()[-3:] == ["2.5e-06", "0", "stable"]
-    assert lines[6] == "  on disk, not loaded: 1"
+    assert lines[5].split()[-4:] == ["2.5e-06", "0", "no", "stable"]
+    assert lines[6] == "    not batched: output 'y' [-1] has no first axis of any size"
+    assert lines[7] == "  on disk, not loaded: 1"
     assert lines[-3:] == ["away", "           NOT LOADED", "  on disk, not loaded: 7"]
 
 
@@ -107,6 +109,8 @@ def test_models_can_be_read_by_a_program(weir: Weir, fake: FakeServer) -> None:
         "since": "2026-11-18T11:06:40.250000+00:00",
         "parity": 2.5e-06,
         "golden": 0.0,
+        "is_batched": False,
+        "batching_reason": "output 'y' [-1] has no first axis of any size",
         "not_loaded": ["1"],
     }
 

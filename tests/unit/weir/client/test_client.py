@@ -323,7 +323,10 @@ def test_models_are_listed_with_all_there_is_to_tell(client: Client) -> None:
         provider="cpu",
         parity=2.5e-06,
         golden=0.0,
+        is_batched=False,
+        batching_reason="output 'y' [-1] has no first axis of any size",
     )
+    assert newest.is_batched is None
     assert (flop.answering, away.versions) == ("", ())
 
 
