@@ -94,7 +94,7 @@ _FROM_SHAPES_ELSEWHERE: Mapping[str, frozenset[str]] = {
     _ML: _words("""
         ArrayFeatureExtractor Binarizer CategoryMapper FeatureVectorizer Imputer LabelEncoder
         LinearClassifier LinearRegressor Normalizer OneHotEncoder SVMClassifier SVMRegressor Scaler
-        TreeEnsemble TreeEnsembleClassifier TreeEnsembleRegressor
+        TreeEnsemble TreeEnsembleClassifier TreeEnsembleRegressor ZipMap
         """),
     # What ONNX Runtime's own optimiser and quantiser write.
     _MICROSOFT: _words("""

@@ -22,7 +22,8 @@ _FUNCTION_NODE, _FUNCTION_DOMAIN = 7, 10
 _NODE_INPUT, _NODE_OUTPUT, _NODE_TYPE, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 4, 5, 7
 _ATTRIBUTE_NAME, _ATTRIBUTE_INTEGER, _ATTRIBUTE_TENSOR, _ATTRIBUTE_INTEGERS = 1, 3, 5, 8
 _ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS = 6, 11
-_TENSOR_NAME, _VALUE_NAME = 8, 1
+_TENSOR_NAME, _VALUE_NAME, _VALUE_TYPE = 8, 1, 2
+_TYPE_TENSOR, _TENSOR_SHAPE = 1, 2
 
 Message = memoryview
 
@@ -94,6 +95,18 @@ class Graph(NamedTuple):
     def outputs(self) -> Iterator[bytes]:
         """The names of its outputs."""
         return names(self.parts, _GRAPH_OUTPUT, _VALUE_NAME)
+
+    def without_shape(self) -> Iterator[bytes]:
+        """The names of its inputs and outputs that are declared without a shape."""
+        for part in self.parts:
+            for field in (_GRAPH_INPUT, _GRAPH_OUTPUT):
+                for value in messages(part, field):
+                    types = messages(value, _VALUE_TYPE)
+                    tensors = (tensor for each in types for tensor in messages(each, _TYPE_TENSOR))
+                    shapes = (shape for each in tensors for shape in messages(each, _TENSOR_SHAPE))
+                    # The shape of a scalar is an empty message.
+                    if next(shapes, None) is None:
+                        yield from (bytes(name) for name in messages(value, _VALUE_NAME))
 
     def initializers(self) -> Iterator[bytes]:
         """The names of its initializers, sparse ones too."""

@@ -112,9 +112,16 @@ def resolve(
     """
     if contract is not None:
         return _of_contract(contract, session, setting=setting)
-    tensors = Tensors(session.inputs, session.outputs, None)
+    tensors = Tensors(session.inputs, session.outputs, None, defaults=session.defaults)
     if config is not None and config.max_batch_size is not None:
-        tensors = triton.narrow(config, config.max_batch_size, session.inputs, session.outputs)
+        tensors = triton.narrow(
+            config,
+            config.max_batch_size,
+            session.inputs,
+            session.outputs,
+            defaults=session.defaults,
+            unserved=session.unserved,
+        )
     is_configured = tensors.batch_axis is not None
     if setting is not None:
         if setting and not is_configured:
@@ -127,7 +134,7 @@ def resolve(
             is_named = _is_named(tensors)
         prove(
             graph,
-            session,
+            tensors.of(session),
             tensors.inputs,
             tensors.outputs,
             is_configured=is_configured,
@@ -226,7 +233,7 @@ def _with_batch_axis(tensors: Tensors) -> Tensors:
         [replace(spec, axes=(batch, *spec.axes[1:])) for spec in group]
         for group in (tensors.inputs, tensors.outputs)
     )
-    return Tensors(inputs, outputs, batch)
+    return replace(tensors, inputs=inputs, outputs=outputs, batch_axis=batch)
 
 
 def _candidate(tensors: Tensors, config: TritonConfig | None) -> str:
@@ -240,7 +247,7 @@ def _candidate(tensors: Tensors, config: TritonConfig | None) -> str:
     specs = (*tensors.inputs, *tensors.outputs)
     names = {
         axis
-        for axis in (spec.axes[0] for spec in specs)
+        for axis in (axis for spec in specs for axis in spec.axes[:1])
         if isinstance(axis, str) and not _MADE_UP.fullmatch(axis)
     }
     if len(names) > 1:
@@ -261,7 +268,7 @@ def _is_named(tensors: Tensors) -> bool:
     return (
         axis is not None
         and ("batch" in axis.lower() or axis in _NAMES)
-        and all(spec.axes[0] == axis for spec in (*tensors.inputs, *tensors.outputs))
+        and all(spec.axes[:1] == (axis,) for spec in (*tensors.inputs, *tensors.outputs))
     )
 
 
@@ -269,6 +276,9 @@ def _without_free_axis(tensors: Tensors) -> str | None:
     """The first tensor whose first axis has no free size, in words; None if there is none."""
     for kind, specs in (("input", tensors.inputs), ("output", tensors.outputs)):
         for spec in specs:
+            # An output without a shape may have rows; of such an input, not all ranks can be tried.
+            if kind == "output" and not spec.has_shape:
+                continue
             if not spec.axes or isinstance(spec.axes[0], int):
                 return f"{kind} {short_repr(spec.name)} {list(spec.wire_shape())}"
     return None

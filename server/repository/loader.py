@@ -12,6 +12,7 @@ A version of two graphs is three models: `NAME.encoder`, `NAME.decoder`, and `NA
 step by step. All of them are served, or none.
 """
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from pathlib import Path
 from weir.bundle import reader
 from weir.bundle.contract import FILE_NAME, Contract
 from weir.bundle.errors import BundleError
+from weir.bundle.escaping import short_list, short_repr
 from weir.bundle.golden import Golden
 from weir.server.config import ModelSettings
 from weir.server.errors import ModelLoadError, ServerError
@@ -40,7 +42,7 @@ from weir.server.repository.triton import TritonConfig
 from weir.server.repository.warmup import warm_up
 from weir.server.runtime.collate import paddings_of
 from weir.server.runtime.sequence_rules import SequenceRules, rules_of
-from weir.server.runtime.session import Session
+from weir.server.runtime.session import ZIPMAP_CURE, Session, is_of_zipmap
 from weir.server.runtime.signature import Signature
 from weir.server.scheduling.batching import max_rows, policy_of
 from weir.server.scheduling.deadlines import Deadlines
@@ -48,6 +50,8 @@ from weir.server.scheduling.request import Model
 from weir.server.scheduling.scheduler import Scheduler
 from weir.server.scheduling.served_model import ServedModel
 from weir.server.telemetry.metrics import Metrics
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +207,7 @@ class Loader:
                 has_few_shapes=files.contract is not None and not files.contract.padded_axes,
             )
             files = files.for_session(session)
-            model = self._serve(name, version, files, session)
+            model, session = self._serve(name, version, files, session)
             golden_test.check_inputs(files.golden, model.signature, model.rules)
             warm_up(
                 session,
@@ -222,8 +226,15 @@ class Loader:
             raise ModelLoadError.of(error, files.part) from error
         return model, session
 
-    def _serve(self, name: str, version: str, files: GraphFiles, session: Session) -> ServedModel:
-        """The model of one graph, not yet verified; its scheduler is not started."""
+    def _serve(
+        self, name: str, version: str, files: GraphFiles, session: Session
+    ) -> tuple[ServedModel, Session]:
+        """The model of one graph, not yet verified, and the session with the tensors of requests.
+
+        Its scheduler is not started.
+        """
+        if session.unserved:
+            _warn_of_unserved(name, session.unserved)
         settings = triton.with_config(self.settings(name), files.config)
         if files.config is not None:
             triton.warn(name, files.config, self.provider)
@@ -237,6 +248,7 @@ class Loader:
             max_rows=rows,
         )
         batch_axis.log(name, axis.decision)
+        session = axis.tensors.of(session)
         signature, rules = _signature(files, axis, session, rows)
         policy = policy_of(
             settings, files.contract, rows=signature.max_rows, provider=session.provider
@@ -257,7 +269,7 @@ class Loader:
             observer=stats.batch_ran,
             clock=self.clock,
         )
-        return ServedModel(
+        model = ServedModel(
             name=name,
             version=version,
             contract=files.contract,
@@ -276,6 +288,7 @@ class Loader:
             scheduler=scheduler,
             stats=stats,
         )
+        return model, session
 
     def _serve_pair(
         self, name: str, version: str, files: GraphFiles, pair: EncoderDecoder, golden: float
@@ -316,6 +329,15 @@ class Loader:
         return ResponseEncoder(name, version, max_bytes=self.max_message_bytes - STREAM_BYTES)
 
 
+def _warn_of_unserved(name: str, unserved: Mapping[str, str]) -> None:
+    outputs = short_list([f"{short_repr(output)} ({kind})" for output, kind in unserved.items()])
+    is_zipmap = any(map(is_of_zipmap, unserved.values()))
+    logger.warning(
+        "outputs that are no tensors are not served model=%s outputs=%s%s",
+        name, outputs, f" hint={ZIPMAP_CURE}" if is_zipmap else "",
+    )  # fmt: skip
+
+
 def _signature(
     files: GraphFiles, axis: BatchAxis, session: Session, rows: int
 ) -> tuple[Signature, SequenceRules]:
@@ -330,6 +352,9 @@ def _signature(
         only_proved=axis.only_proved,
         maxima=rules.maxima,
         optional=[lengths.name for lengths in rules.lengths],
+        # A bundle's recorded answers are those of its own weights.
+        defaults=() if files.contract else axis.tensors.defaults,
+        described=axis.tensors.described,
         length_axis=rules.lengths[0].axis if rules.lengths else None,
     )
     contract_check.check_preprocessing(files.contract, signature)

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
 from pathlib import Path
+from types import MappingProxyType
 
 from google.protobuf import text_format
 from google.protobuf.message import Message
@@ -31,6 +32,7 @@ from weir.protocol import model_config_pb2 as pb
 from weir.protocol.datatypes import DATATYPES
 from weir.server.config import ModelSettings
 from weir.server.errors import ModelLoadError
+from weir.server.runtime.session import Session
 from weir.server.runtime.signature import MAX_RANK, Axis, TensorSpec
 
 logger = logging.getLogger(__name__)
@@ -57,14 +59,13 @@ _REFUSED = {
     "ensemble_scheduling": "ensembles are not supported",
     "batch_input": "inputs that the server makes of a batch are not supported",
     "batch_output": "outputs that the server cuts out of a batch are not supported",
-    "input.reshape": "reshaping is not supported, and without it the graph gets other shapes",
-    "output.reshape": "reshaping is not supported, and without it the client gets other shapes",
 }
 _USED = frozenset(
     (
         "name", "platform", "backend", "max_batch_size", "default_model_filename",
-        "input.name", "input.data_type", "input.format", "input.dims", "input.allow_ragged_batch",
-        "output.name", "output.data_type", "output.dims", "output.label_filename",
+        "input.name", "input.data_type", "input.format", "input.dims", "input.reshape",
+        "input.optional", "input.allow_ragged_batch",
+        "output.name", "output.data_type", "output.dims", "output.reshape", "output.label_filename",
         "dynamic_batching.max_queue_delay_microseconds",
         "instance_group.count", "instance_group.kind",
         "version_policy.latest.num_versions", "version_policy.all",
@@ -86,12 +87,16 @@ class TritonTensor:
     Attributes:
         datatype: in the protocol's words.
         dims: without the batch axis where the model has one; -1 is any size.
+        reshape: the shape that the graph has where requests have `dims`.
+        is_optional: whether a request may leave the input out.
         label_file: beside the version directories; of an output.
     """
 
     name: str
     datatype: str | None = None
     dims: tuple[int, ...] | None = None
+    reshape: tuple[int, ...] | None = None
+    is_optional: bool = False
     label_file: str | None = None
 
 
@@ -142,11 +147,19 @@ class Tensors:
 
     Attributes:
         batch_axis: the first axis of every tensor; None if requests have no rows.
+        defaults: inputs that have a default in the graph.
+        described: the names of those defaults that the configuration describes.
     """
 
     inputs: Sequence[TensorSpec]
     outputs: Sequence[TensorSpec]
     batch_axis: str | None
+    defaults: Sequence[TensorSpec] = ()
+    described: frozenset[str] = frozenset()
+
+    def of(self, session: Session) -> Session:
+        """The session with these tensors."""
+        return session.with_tensors(self.inputs, self.outputs, self.defaults)
 
 
 def read(directory: Path) -> PlainModel:
@@ -239,25 +252,41 @@ def narrow(
     max_batch_size: int,
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
+    *,
+    defaults: Sequence[TensorSpec] = (),
+    unserved: Mapping[str, str] = MappingProxyType({}),
 ) -> Tensors:
     """The graph's tensors in the configured sizes; with a batch size, the first axis is the batch.
 
-    A symbol whose size the configuration fixes for an input has that size everywhere.
+    A symbol whose size the configuration fixes for an input has that size everywhere. A tensor with
+    a `reshape` has the configured dims in requests.
+
+    Args:
+        defaults: inputs that have a default in the graph.
+        unserved: outputs that are not served, with their types.
 
     Raises:
         ModelLoadError: the graph has other tensors than the configuration.
     """
-    batch = None
-    if max_batch_size:
-        batch = _free_symbol([*inputs, *outputs])
-        inputs = [_with_rows("input", spec, batch, max_batch_size) for spec in inputs]
-        outputs = [_with_rows("output", spec, batch, max_batch_size) for spec in outputs]
-    narrowed = _narrow_all("input", inputs, config.inputs, batch)
-    sizes = _sizes(inputs, narrowed)
+    _check_inputs(config, inputs, defaults)
+    _check_outputs(config, outputs, unserved)
+    batch = _free_symbol([*inputs, *outputs]) if max_batch_size else None
+    fit_input = _Fitting("input", config.inputs, batch, max_batch_size)
+    fit_output = _Fitting("output", config.outputs, batch, max_batch_size)
+    described = frozenset(spec.name for spec in defaults if spec.name in fit_input.configured)
+    fitted = [fit_input.in_graph(spec) for spec in inputs]
+    sizes = _sizes(inputs, fitted)
     return Tensors(
-        [_fix(spec, sizes) for spec in narrowed],
-        _narrow_all("output", [_fix(spec, sizes) for spec in outputs], config.outputs, batch),
-        batch,
+        inputs=[fit_input.in_requests(_fix(spec, sizes)) for spec in fitted],
+        outputs=[
+            fit_output.in_requests(fit_output.in_graph(_fix(spec, sizes))) for spec in outputs
+        ],
+        batch_axis=batch,
+        defaults=tuple(
+            fit_input.in_requests(fit_input.in_graph(spec)) if spec.name in described else spec
+            for spec in defaults
+        ),
+        described=described,
     )
 
 
@@ -393,17 +422,48 @@ def _tensors(
             raise _failed(f"{where} is described twice")
         if each.data_type and each.data_type not in _DATATYPES:
             raise _failed(f"{where}: data_type: expected a known one, got {each.data_type}")
-        if strays := [size for size in each.dims if size < 1 and size != -1]:
-            raise _failed(f"{where}: dims: expected sizes from 1, or -1, got {strays[0]}")
-        if len(each.dims) > MAX_RANK:
-            raise _failed(f"{where}: dims: expected at most {MAX_RANK} sizes, got {len(each.dims)}")
+        _check_sizes(f"{where}: dims", each.dims)
+        dims = tuple(each.dims) or None
         tensors[each.name] = TritonTensor(
             name=each.name,
             datatype=_DATATYPES.get(each.data_type),
-            dims=tuple(each.dims) or None,
+            dims=dims,
+            reshape=_reshape(where, dims, each.reshape.shape) if each.HasField("reshape") else None,
+            is_optional=isinstance(each, pb.ModelInput) and each.optional,
             label_file=_file(f"{where}: label_filename", getattr(each, "label_filename", "")),
         )
     return tuple(tensors.values())
+
+
+def _reshape(where: str, dims: tuple[int, ...] | None, shape: Sequence[int]) -> tuple[int, ...]:
+    """A `reshape`, as Triton takes it: between two axes of any size there are as many elements."""
+    _check_sizes(f"{where}: reshape", shape)
+    if dims is None:
+        raise _failed(f"{where}: reshape: expected dims too, got none")
+    if _elements(dims) != _elements(shape):
+        raise _failed(
+            f"{where}: reshape: expected as many elements as dims {list(dims)} has, "
+            f"got {list(shape)}"
+        )
+    return tuple(shape)
+
+
+def _elements(sizes: Sequence[int]) -> list[int]:
+    """The elements before, between and after the axes of any size."""
+    counts = [1]
+    for size in sizes:
+        if size == -1:
+            counts.append(1)
+        else:
+            counts[-1] *= size
+    return counts
+
+
+def _check_sizes(where: str, sizes: Sequence[int]) -> None:
+    if strays := [size for size in sizes if size < 1 and size != -1]:
+        raise _failed(f"{where}: expected sizes from 1, or -1, got {strays[0]}")
+    if len(sizes) > MAX_RANK:
+        raise _failed(f"{where}: expected at most {MAX_RANK} sizes, got {len(sizes)}")
 
 
 def _instances(groups: Sequence[pb.ModelInstanceGroup]) -> int | None:
@@ -455,66 +515,129 @@ def _free_symbol(specs: Iterable[TensorSpec]) -> str:
     return name
 
 
-def _with_rows(field: str, spec: TensorSpec, batch: str, max_batch_size: int) -> TensorSpec:
-    if not spec.axes or isinstance(spec.axes[0], int):
-        raise _failed(
-            f"max_batch_size {max_batch_size}: expected a first axis of any size in "
-            f"every tensor, got {field} {spec.name!r} {list(spec.wire_shape())}"
-        )
-    return replace(spec, axes=(batch, *spec.axes[1:]))
+def _check_inputs(
+    config: TritonConfig, inputs: Sequence[TensorSpec], defaults: Sequence[TensorSpec]
+) -> None:
+    required = [spec.name for spec in inputs]
+    names = [*required, *(spec.name for spec in defaults)]
+    if strays := [tensor.name for tensor in config.inputs if tensor.name not in names]:
+        raise _failed(f"input: expected the graph's {short_list(names)}, got {short_list(strays)}")
+    for tensor in config.inputs:
+        if tensor.is_optional and tensor.name in required:
+            raise _failed(
+                f"input {tensor.name!r}: optional: expected an initializer of that name in the "
+                "graph as its default, got none"
+            )
 
 
-def _narrow_all(
-    field: str, specs: Sequence[TensorSpec], configured: Sequence[TritonTensor], batch: str | None
-) -> list[TensorSpec]:
-    """The tensors with the configured sizes in place of free ones."""
-    by_name = {tensor.name: tensor for tensor in configured}
-    names = [spec.name for spec in specs]
-    if strays := [name for name in by_name if name not in names]:
-        raise _failed(
-            f"{field}: expected the graph's {short_list(names)}, got {short_list(strays)}"
-        )
-    return [
-        _narrow(field, spec, by_name[spec.name], batch) if spec.name in by_name else spec
-        for spec in specs
-    ]
+def _check_outputs(
+    config: TritonConfig, outputs: Sequence[TensorSpec], unserved: Mapping[str, str]
+) -> None:
+    names = [spec.name for spec in outputs]
+    strays = [tensor.name for tensor in config.outputs if tensor.name not in names]
+    for name in strays:
+        if name in unserved:
+            raise _failed(f"output {name!r}: type {unserved[name]} cannot be served")
+    if strays:
+        raise _failed(f"output: expected the graph's {short_list(names)}, got {short_list(strays)}")
 
 
-def _narrow(
-    field: str, spec: TensorSpec, configured: TritonTensor, batch: str | None
-) -> TensorSpec:
-    where = f"{field} {spec.name!r}"
-    if configured.datatype not in (None, spec.datatype):
-        raise _failed(
-            f"{where}: data_type: expected {spec.datatype} as in the graph, "
-            f"got {configured.datatype}"
-        )
-    dims = configured.dims
-    if dims is None:
-        return spec
-    first = () if batch is None else spec.axes[:1]
-    axes = spec.axes[len(first) :]
-    if len(axes) != len(dims) or any(
-        size not in (-1, axis)
-        for size, axis in zip(dims, axes, strict=True)
-        if isinstance(axis, int)
-    ):
-        expected = list(spec.wire_shape()[len(first) :])
-        besides = " without the batch axis" if first else " without a batch axis"
-        raise _failed(
-            f"{where}: dims: expected {expected} as in the graph{besides}, got {list(dims)}"
-        )
-    own: tuple[Axis, ...] = tuple(
-        axis if size == -1 else size for size, axis in zip(dims, axes, strict=True)
+class _Fitting:
+    """The inputs or the outputs of a graph, in their configured sizes.
+
+    Args:
+        field: `input` or `output`.
+        batch: the symbol of the batch axis; None if shapes are whole.
+    """
+
+    def __init__(
+        self, field: str, configured: Sequence[TritonTensor], batch: str | None, max_batch_size: int
+    ) -> None:
+        self.configured = {tensor.name: tensor for tensor in configured}
+        self._field = field
+        self._batch = batch
+        self._first: tuple[Axis, ...] = () if batch is None else (batch,)
+        self._max_batch_size = max_batch_size
+
+    def in_graph(self, spec: TensorSpec) -> TensorSpec:
+        """The tensor with the configured sizes in place of free ones."""
+        configured = self.configured.get(spec.name, TritonTensor(spec.name))
+        if configured.datatype not in (None, spec.datatype):
+            raise _failed(
+                f"{self._where(spec)}: data_type: expected {spec.datatype} as in the graph, "
+                f"got {configured.datatype}"
+            )
+        sizes = _graph_sizes(configured, spec)
+        if not spec.has_shape:
+            return self._with_shape(spec, sizes)
+        if self._batch is not None and (not spec.axes or isinstance(spec.axes[0], int)):
+            raise _failed(
+                f"max_batch_size {self._max_batch_size}: expected a first axis of any size in "
+                f"every tensor, got {self._field} {spec.name!r} {list(spec.wire_shape())}"
+            )
+        axes = spec.axes[len(self._first) :]
+        if sizes is None:
+            return replace(spec, axes=(*self._first, *axes))
+        if not _agree(sizes, axes):
+            expected = [axis if isinstance(axis, int) else -1 for axis in axes]
+            field = "dims" if configured.reshape is None else "reshape"
+            besides = "without a batch axis" if self._batch is None else "without the batch axis"
+            raise _failed(
+                f"{self._where(spec)}: {field}: expected {expected} as in the graph {besides}, "
+                f"got {list(sizes)}"
+            )
+        own = (axis if size == -1 else size for size, axis in zip(sizes, axes, strict=True))
+        return replace(spec, axes=(*self._first, *own))
+
+    def in_requests(self, spec: TensorSpec) -> TensorSpec:
+        """The tensor as requests have it, of its form in the graph."""
+        configured = self.configured.get(spec.name, TritonTensor(spec.name))
+        dims, sizes = configured.dims, _graph_sizes(configured, spec)
+        if dims is None or sizes is None or dims == sizes:
+            return spec
+        axes = spec.axes[len(self._first) :]
+        free = iter([axis for axis, size in zip(axes, sizes, strict=True) if size == -1])
+        own = [next(free) if size == -1 else size for size in dims]
+        return replace(spec, axes=(*self._first, *own), reshape=spec.wire_shape())
+
+    def _with_shape(self, spec: TensorSpec, sizes: Sequence[int] | None) -> TensorSpec:
+        """A tensor that has no shape in the graph, in the configured sizes."""
+        if sizes is not None:
+            own = (None if size == -1 else size for size in sizes)
+            return replace(spec, axes=(*self._first, *own), has_shape=True)
+        if self._batch is not None and self._field == "input":
+            raise _failed(
+                f"{self._where(spec)}: expected dims, as it has no shape in the graph, and "
+                f"max_batch_size is {self._max_batch_size}"
+            )
+        return replace(spec, axes=self._first)
+
+    def _where(self, spec: TensorSpec) -> str:
+        return f"{self._field} {spec.name!r}"
+
+
+def _graph_sizes(configured: TritonTensor, spec: TensorSpec) -> tuple[int, ...] | None:
+    """The configured sizes of a tensor in the graph, without the batch axis."""
+    if configured.reshape is not None:
+        return configured.reshape
+    # As in Triton, whose tensors have an axis.
+    if configured.dims == (1,) and spec.has_shape and not spec.axes:
+        return ()
+    return configured.dims
+
+
+def _agree(sizes: Sequence[int], axes: Sequence[Axis]) -> bool:
+    return len(axes) == len(sizes) and all(
+        size in (-1, axis) or not isinstance(axis, int)
+        for size, axis in zip(sizes, axes, strict=True)
     )
-    return replace(spec, axes=(*first, *own))
 
 
 def _sizes(free: Sequence[TensorSpec], narrowed: Sequence[TensorSpec]) -> dict[str, int]:
     """The size of each symbol that the configuration fixes."""
     sizes: dict[str, int] = {}
     for before, after in zip(free, narrowed, strict=True):
-        for symbol, size in zip(before.axes, after.axes, strict=True):
+        for symbol, size in zip(before.axes, after.axes, strict=before.has_shape):
             if not isinstance(symbol, str) or not isinstance(size, int):
                 continue
             if sizes.setdefault(symbol, size) != size:

@@ -5,19 +5,22 @@ Rules:
   without a message.
 - A graph's types are translated once, at load; the rest of the server sees the protocol's names.
 - Other models serve while a graph is loaded, so the GIL is not held meanwhile.
+- A graph's outputs that are no tensors are not served, and not asked for.
 - A run fails as the client's only where a node refuses the input's shapes or values. Every failure
   that is not known as such is the server's.
 """
 
+import copy
 import ctypes
 import logging
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
@@ -35,7 +38,8 @@ from weir.server.errors import (
     ProviderMissing,
     ServerError,
 )
-from weir.server.runtime.signature import Axis, TensorSpec
+from weir.server.runtime import reshape
+from weir.server.runtime.signature import MAX_RANK, Axis, TensorSpec
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +103,17 @@ class RunFailed(ServerError):
     """A run failed for a reason of the server's; its text is for the log, never for the wire."""
 
 
+ZIPMAP_CURE = (
+    "skl2onnx and onnxmltools write a tensor with the option zipmap=False; `weir import` cuts "
+    "ZipMap off a file"
+)
+
+
+def is_of_zipmap(onnx_type: str) -> bool:
+    """Whether an output's type is that of ZipMap, with which exporters end a classifier."""
+    return onnx_type.startswith("seq(map(")
+
+
 def version() -> str:
     """ONNX Runtime's version."""
     return str(ort.__version__)
@@ -120,8 +135,21 @@ def choose_provider(setting: str) -> str:
     return "cpu"
 
 
+class _Reshaped(NamedTuple):
+    """The tensors with a `reshape`, by name."""
+
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+
+
 class Session:
     """A loaded graph. Any number of threads may run it at once.
+
+    Attributes:
+        inputs: that a run needs.
+        outputs: of a run; those that are no tensors are not among them.
+        defaults: inputs that a run may leave out, as the graph has an initializer for them.
+        unserved: the outputs that are no tensors, with their types.
 
     Args:
         graph: the ONNX file's bytes, weights inside.
@@ -155,8 +183,15 @@ class Session:
                     provider_options=[CUDA_OPTIONS if provider == "cuda" else {}],
                     enable_fallback=0,
                 )
-            self.inputs = _specs("inputs", self._session.get_inputs())
-            self.outputs = _specs("outputs", self._session.get_outputs())
+            without_shape = _without_shape(graph)
+            self.inputs: Sequence[TensorSpec] = _specs(
+                "input", self._session.get_inputs(), without_shape
+            )
+            served, self.unserved = _split_served(self._session.get_outputs())
+            self.outputs: Sequence[TensorSpec] = _specs("output", served, without_shape)
+            self.defaults: Sequence[TensorSpec] = _defaults(
+                self._session.get_overridable_initializers(), without_shape
+            )
         except ModelLoadError:
             raise
         except Exception as error:  # the runtime raises many unrelated classes
@@ -170,8 +205,27 @@ class Session:
             )
         self.provider = provider
         self._output_names = [spec.name for spec in self.outputs]
+        self._reshaped = _Reshaped({}, {})
         self._takes_empty = not _aborts_if_empty(graph)
-        self._has_bf16 = any(spec.datatype == "BF16" for spec in (*self.inputs, *self.outputs))
+        self._has_bf16 = any(
+            spec.datatype == "BF16" for spec in (*self.inputs, *self.outputs, *self.defaults)
+        )
+
+    def with_tensors(
+        self,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        defaults: Sequence[TensorSpec],
+    ) -> "Session":
+        """The session with the tensors that requests have: other sizes, or a `reshape`."""
+        session = copy.copy(self)
+        session.inputs, session.outputs, session.defaults = inputs, outputs, defaults
+        taken = (*inputs, *defaults)
+        session._reshaped = _Reshaped(  # noqa: SLF001 - a copy of its own class
+            {one.name: one for one in taken if one.reshape is not None},
+            {one.name: one for one in outputs if one.reshape is not None},
+        )
+        return session
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Every output for these inputs.
@@ -183,6 +237,8 @@ class Session:
         """
         if not self._takes_empty:
             _refuse_empty(inputs)
+        if self._reshaped.inputs:
+            inputs = reshape.to_graph(self._reshaped.inputs, inputs)
         try:
             if self._has_bf16:
                 arrays = self._run_with_bf16(inputs)
@@ -190,16 +246,23 @@ class Session:
                 arrays = self._session.run(self._output_names, inputs)
         except Exception as error:  # the runtime raises many unrelated classes
             raise _run_error(error) from error
-        return dict(zip(self._output_names, arrays, strict=True))
+        outputs = dict(zip(self._output_names, arrays, strict=True))
+        if self._reshaped.outputs:
+            try:
+                return reshape.to_request(self._reshaped.outputs, outputs)
+            except reshape.ShapeError as error:
+                raise RunFailed(str(error)) from error
+        return outputs
 
     def _run_with_bf16(self, inputs: Mapping[str, Array]) -> list[Array]:
         """Run with BF16 tensors, whose bits go in and come out as UINT16: numpy has no BF16."""
         values = {}
-        for spec in self.inputs:
-            array = np.asarray(inputs[spec.name], order="C")
-            values[spec.name] = (
+        datatypes = {spec.name: spec.datatype for spec in (*self.inputs, *self.defaults)}
+        for name, value in inputs.items():
+            array = np.asarray(value, order="C")
+            values[name] = (
                 ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, _ONNX_BF16)
-                if spec.datatype == "BF16"
+                if datatypes[name] == "BF16"
                 else ort.OrtValue.ortvalue_from_numpy(array)
             )
 
@@ -213,6 +276,14 @@ class Session:
             bits(value) if spec.datatype == "BF16" else value.numpy()
             for spec, value in zip(self.outputs, results, strict=True)
         ]
+
+
+def _without_shape(graph: bytes) -> set[str]:
+    """The names of the inputs and outputs that are declared without a shape."""
+    try:
+        return {name.decode() for name in graph_nodes.read(graph).graph.without_shape()}
+    except (MalformedError, UnicodeDecodeError) as error:
+        raise ModelLoadError(f"expected an ONNX file, got malformed bytes: {error}") from error
 
 
 def _aborts_if_empty(graph: bytes) -> bool:
@@ -271,18 +342,48 @@ def _source(graph: bytes) -> Iterator[str | bytes]:
         yield f"/proc/self/fd/{file.fileno()}"
 
 
-def _specs(what: str, nodes: Sequence[Any]) -> list[TensorSpec]:
+def _split_served(outputs: Sequence[Any]) -> tuple[list[Any], dict[str, str]]:
+    """The outputs that can be served, and the types of the others by name."""
+    unserved = {node.name: str(node.type) for node in outputs if node.type not in BY_ONNX}
+    if outputs and len(unserved) == len(outputs):
+        raise ModelLoadError(_unserved("output", outputs[0]))
+    return [node for node in outputs if node.name not in unserved], unserved
+
+
+def _specs(what: str, nodes: Sequence[Any], without_shape: Collection[str]) -> list[TensorSpec]:
     if len(nodes) > _MOST_TENSORS:
-        raise ModelLoadError(f"expected at most {_MOST_TENSORS} {what}, got {len(nodes)}")
-    specs = []
+        raise ModelLoadError(f"expected at most {_MOST_TENSORS} {what}s, got {len(nodes)}")
     for node in nodes:
-        row = BY_ONNX.get(node.type)
-        if row is None:
+        if node.type not in BY_ONNX:
+            raise ModelLoadError(_unserved(what, node))
+        if len(node.shape) > MAX_RANK:
             raise ModelLoadError(
-                f"tensor {node.name!r} has type {node.type}, which cannot be served"
+                f"{what} {short_repr(node.name)}: expected at most {MAX_RANK} axes, "
+                f"got {len(node.shape)}"
             )
-        specs.append(TensorSpec(node.name, row.name, tuple(map(_axis, node.shape))))
-    return specs
+    return [_spec(node, without_shape) for node in nodes]
+
+
+def _defaults(nodes: Sequence[Any], without_shape: Collection[str]) -> list[TensorSpec]:
+    """Inputs that have an initializer, which need not have the size of their symbols."""
+    specs = [_spec(node, without_shape) for node in nodes if node.type in BY_ONNX]
+    return [
+        replace(spec, axes=tuple(axis if isinstance(axis, int) else None for axis in spec.axes))
+        for spec in specs
+        if len(spec.axes) <= MAX_RANK
+    ]
+
+
+def _spec(node: Any, without_shape: Collection[str]) -> TensorSpec:
+    # ONNX Runtime gives a tensor without a shape, which may have any, the axes of a scalar.
+    has_shape = bool(node.shape) or node.name not in without_shape
+    datatype = BY_ONNX[node.type].name
+    return TensorSpec(node.name, datatype, tuple(map(_axis, node.shape)), has_shape=has_shape)
+
+
+def _unserved(what: str, node: Any) -> str:
+    cure = f"; {ZIPMAP_CURE}" if is_of_zipmap(node.type) else ""
+    return f"{what} {short_repr(node.name)} has type {node.type}, which cannot be served{cure}"
 
 
 def _axis(axis: Any) -> Axis:

@@ -6,6 +6,8 @@ Rules:
 - A batch axis that is only proved refuses nothing: a request that is no batch of rows runs alone.
 - Names, counts and shapes are compared before any element is read.
 - Axes with the same symbol have the same size throughout a request.
+- An input that has a default in the graph may be left out. A request that sends one runs alone, as
+  its value need not be a value for each row.
 """
 
 from collections import Counter
@@ -15,7 +17,9 @@ from typing import NamedTuple
 
 from weir.server.errors import InvalidRequest
 
-MAX_RANK = 8
+MAX_RANK = 32
+"""Most axes of a tensor: those of a numpy array before numpy 2."""
+
 _MAX_ELEMENTS = 1 << 40
 _MAX_REMEMBERED = 4096
 
@@ -28,11 +32,19 @@ Axis = int | str | None
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """Name, datatype and axes of one input or output, the batch axis included."""
+    """Name, datatype and axes of one input or output, the batch axis included.
+
+    Attributes:
+        has_shape: False if any number of axes, of any size, may follow `axes`.
+        reshape: the shape that the graph has for the tensor, where requests have another one; -1 is
+            the size of the next axis of any size.
+    """
 
     name: str
     datatype: str
     axes: tuple[Axis, ...]
+    has_shape: bool = True
+    reshape: tuple[int, ...] | None = None
 
     def wire_shape(self) -> tuple[int, ...]:
         """The axes in the protocol's form: -1 is any size."""
@@ -43,7 +55,7 @@ class Fit(NamedTuple):
     """The properties of a request that fits its model, as the scheduler needs them.
 
     Attributes:
-        rows: examples in the request; 1 for a model without rows, and for a request without a key.
+        rows: examples in the request; 1 for a model without rows, and where they are not known.
         key: requests with equal keys may share a batch; a request without one (None) runs alone.
         length: entries of a row as sent, padding included; 0 for a model without lengths.
     """
@@ -63,6 +75,8 @@ class Signature:
             numbers of rows than a batch may have then runs alone, as the graph may take it.
         maxima: the most entries along padded axes, by symbol; the least is 1.
         optional: inputs that a request may leave out, as the server can fill them in.
+        defaults: inputs that a request may leave out, as the graph has a default for them.
+        described: the names of those that metadata has.
         length_axis: the symbol of the padded axis whose size is a request's length.
     """
 
@@ -76,10 +90,14 @@ class Signature:
         only_proved: bool = False,
         maxima: Mapping[str, int] | None = None,
         optional: Collection[str] = (),
+        defaults: Sequence[TensorSpec] = (),
+        described: Collection[str] = (),
         length_axis: str | None = None,
     ) -> None:
         self.inputs: Mapping[str, TensorSpec] = {spec.name: spec for spec in inputs}
         self.outputs: Mapping[str, TensorSpec] = {spec.name: spec for spec in outputs}
+        self._defaults = {spec.name: spec for spec in defaults}
+        self.described = [*inputs, *(spec for spec in defaults if spec.name in described)]
         self.has_rows = (
             batch_axis is not None
             and bool(inputs)
@@ -91,6 +109,10 @@ class Signature:
         self._maxima = maxima or {}
         self._length_axis = length_axis
         self._admitted: dict[tuple[Form, ...], Fit] = {}
+
+    def may_omit(self, name: str) -> bool:
+        """Whether a request may leave an input out."""
+        return name in self.optional or name in self._defaults
 
     def admit(self, forms: tuple[Form, ...]) -> Fit:
         """Check everything about a request's tensors but their values.
@@ -116,24 +138,31 @@ class Signature:
     def _admit(self, forms: tuple[Form, ...]) -> Fit:
         self._check_names([name for name, _, _ in forms])
         for name, datatype, shape in forms:
-            _check_tensor(self.inputs[name], datatype, shape)
+            _check_tensor(self._spec(name), datatype, shape)
         sizes = self._check_symbols(forms)
         if not self.has_rows:
             return Fit(1, (), 0)
-        rows = forms[0][2][0]
-        if self._only_proved and not (
-            1 <= rows <= self.max_rows and all(shape[0] == rows for _, _, shape in forms)
+        own_rows = [shape[0] for name, _, shape in forms if name in self.inputs]
+        sends_default = len(own_rows) < len(forms)
+        rows = own_rows[0]
+        if self._only_proved and (
+            sends_default or not 1 <= rows <= self.max_rows or set(own_rows) != {rows}
         ):
             return Fit(1, None, 0)
         if rows < 1:
             raise InvalidRequest("the request holds no rows: expected 1 or more on axis 0, got 0")
         if rows > self.max_rows:
             raise InvalidRequest(f"expected at most {self.max_rows} rows in a request, got {rows}")
+        if sends_default:
+            return Fit(rows, None, 0)
         shapes = {name: self._fixed(name, shape) for name, _, shape in forms}
         # Once filled in they equal those that were sent, so the requests may share a batch.
         shapes |= {name: () for name in self.optional if name not in shapes}
         length = 0 if self._length_axis is None else sizes[self._length_axis]
         return Fit(rows, tuple(sorted(shapes.items())), length)
+
+    def _spec(self, name: str) -> TensorSpec:
+        return self.inputs.get(name) or self._defaults[name]
 
     def _fixed(self, name: str, shape: tuple[int, ...]) -> tuple[int | None, ...]:
         """A row's shape as batch-mates must share it; None for padded axes, which may differ."""
@@ -144,7 +173,7 @@ class Signature:
         )
 
     def _check_names(self, sent: Sequence[str]) -> None:
-        unknown = [name for name in sent if name not in self.inputs]
+        unknown = [name for name in sent if name not in self.inputs and name not in self._defaults]
         if unknown:
             expected = _quoted(self.inputs)
             raise InvalidRequest(f"unknown inputs: {_quoted(unknown)}; expected {expected}")
@@ -157,7 +186,7 @@ class Signature:
         """The size of each axis with a symbol."""
         sizes: dict[str, tuple[int, str]] = {}
         for name, _, shape in forms:
-            for axis, size in zip(self.inputs[name].axes, shape, strict=True):
+            for axis, size in zip(self._spec(name).axes, shape, strict=False):
                 if not isinstance(axis, str):
                     continue
                 first, owner = sizes.setdefault(axis, (size, name))
@@ -179,12 +208,15 @@ def _check_tensor(spec: TensorSpec, datatype: str, shape: tuple[int, ...]) -> No
     where = f"input {_quote(spec.name)}"
     if datatype != spec.datatype:
         raise InvalidRequest(f"{where}: expected {spec.datatype}, got {_quote(datatype)}")
-    if len(shape) != len(spec.axes):
+    axes = spec.axes
+    if not spec.has_shape:
+        axes += (None,) * (len(shape) - len(axes))
+    if len(shape) != len(axes):
         raise InvalidRequest(
-            f"{where}: expected {len(spec.axes)} axes {spec.wire_shape()}, got {len(shape)}"
+            f"{where}: expected {len(axes)} axes {spec.wire_shape()}, got {len(shape)}"
         )
     elements = 1
-    for position, (size, axis) in enumerate(zip(shape, spec.axes, strict=True)):
+    for position, (size, axis) in enumerate(zip(shape, axes, strict=True)):
         if size < 0 or (isinstance(axis, int) and size != axis):
             expected = axis if isinstance(axis, int) else "0 or more"
             raise InvalidRequest(f"{where}: axis {position}: expected {expected}, got {size}")

@@ -19,7 +19,7 @@ def metadata(model: Model, versions: Sequence[str]) -> pb.ModelMetadataResponse:
         name=model.name,
         versions=versions,
         platform=PLATFORM,
-        inputs=[_tensor(spec) for spec in model.signature.inputs.values()],
+        inputs=[_tensor(spec) for spec in model.signature.described],
         outputs=[_tensor(spec) for spec in model.signature.outputs.values()],
     )
 
@@ -43,15 +43,17 @@ def config(model: Model, versions: Sequence[str] = ()) -> config_pb.ModelConfig:
                 data_type=_config_type(spec),
                 format=formats.get(spec.name),
                 dims=_dims(spec, has_rows=has_rows),
-                optional=spec.name in model.signature.optional,
+                reshape=_reshape(spec, has_rows=has_rows),
+                optional=model.signature.may_omit(spec.name),
             )
-            for spec in model.signature.inputs.values()
+            for spec in model.signature.described
         ],
         output=[
             config_pb.ModelOutput(
                 name=spec.name,
                 data_type=_config_type(spec),
                 dims=_dims(spec, has_rows=has_rows),
+                reshape=_reshape(spec, has_rows=has_rows),
                 label_filename=model.label_files.get(spec.name, ""),
             )
             for spec in model.signature.outputs.values()
@@ -145,6 +147,12 @@ def _tensor(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
 
 def _dims(spec: TensorSpec, *, has_rows: bool) -> tuple[int, ...]:
     return spec.wire_shape()[1:] if has_rows else spec.wire_shape()
+
+
+def _reshape(spec: TensorSpec, *, has_rows: bool) -> config_pb.ModelTensorReshape | None:
+    if spec.reshape is None:
+        return None
+    return config_pb.ModelTensorReshape(shape=spec.reshape[1:] if has_rows else spec.reshape)
 
 
 def _config_type(spec: TensorSpec) -> config_pb.DataType:

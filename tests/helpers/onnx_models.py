@@ -512,6 +512,141 @@ def pixels(height: int = 8, width: int = 8, channels: int = 3) -> bytes:
     )
 
 
+def classifier(outputs: Sequence[str] = ("label", "probabilities")) -> bytes:
+    """`x` FP32 [batch, 2] → `label` INT64 [batch], `probabilities` seq(map(int64, float)).
+
+    As exporters of classical models write a classifier: ZipMap makes maps of its scores.
+    """
+    nodes = [
+        helper.make_node(
+            "LinearClassifier",
+            ["x"],
+            ["label", "scores"],
+            domain="ai.onnx.ml",
+            classlabels_ints=[0, 1],
+            coefficients=[1.0, 0.0, 0.0, 1.0],
+            intercepts=[0.0, 0.0],
+            post_transform="SOFTMAX",
+        ),
+        helper.make_node(
+            "ZipMap", ["scores"], ["probabilities"], domain="ai.onnx.ml", classlabels_int64s=[0, 1]
+        ),
+    ]
+    value = helper.make_tensor_type_proto(TensorProto.FLOAT, [])
+    maps = helper.make_sequence_type_proto(helper.make_map_type_proto(TensorProto.INT64, value))
+    values = {
+        "label": _value("label", TensorProto.INT64, ("batch",)),
+        "probabilities": helper.make_value_info("probabilities", maps),
+    }
+    return _model(
+        "classifier",
+        nodes,
+        [_value("x", TensorProto.FLOAT, ("batch", 2))],
+        [values[name] for name in outputs],
+        domains=("ai.onnx.ml",),
+    )
+
+
+def without_tensors(kind: str) -> bytes:
+    """A graph of no use to the protocol, by the type of its output or input.
+
+    `sequence`: y = a sequence of x; `optional`: y = x; `sparse`: y = x, which is sparse.
+    """
+    tensor = helper.make_tensor_type_proto(TensorProto.FLOAT, [2, 2])
+    x = y = _value("x", TensorProto.FLOAT, (2, 2))
+    match kind:
+        case "sequence":
+            node = helper.make_node("SequenceConstruct", ["x"], ["y"])
+            y = helper.make_value_info("y", helper.make_sequence_type_proto(tensor))
+        case "optional":
+            node = helper.make_node("Identity", ["x"], ["y"])
+            x, y = (
+                helper.make_value_info(name, helper.make_optional_type_proto(tensor))
+                for name in ("x", "y")
+            )
+        case _:
+            node = helper.make_node(
+                "SparseToDenseMatMul", ["x", "identity"], ["y"], domain="com.microsoft"
+            )
+            x = helper.make_value_info(
+                "x", helper.make_sparse_tensor_type_proto(TensorProto.FLOAT, [2, 2])
+            )
+            y = _value("y", TensorProto.FLOAT, (2, 2))
+    return _model(
+        "without_tensors",
+        [node],
+        [x],
+        [y],
+        [_constant("identity", np.eye(2, dtype=np.float32))],
+        domains=("com.microsoft",),
+    )
+
+
+def densenet() -> bytes:
+    """`data_0` FP32 [1, 3, 8, 8] → `fc6_1` FP32 [1, 5, 1, 1]: the forms of Triton's first model."""
+    generator = np.random.default_rng(0)
+    return _model(
+        "densenet",
+        [helper.make_node("Conv", ["data_0", "kernels"], ["fc6_1"])],
+        [_value("data_0", TensorProto.FLOAT, (1, 3, 8, 8))],
+        [_value("fc6_1", TensorProto.FLOAT, (1, 5, 1, 1))],
+        [_constant("kernels", generator.standard_normal((5, 3, 8, 8)).astype(np.float32))],
+    )
+
+
+def recommender() -> bytes:
+    """`user` and `item` INT64 [rows] → `score` FP32 [rows], of a table each."""
+    generator = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Gather", ["users", "user"], ["own"]),
+        helper.make_node("Gather", ["items", "item"], ["other"]),
+        helper.make_node("Sub", ["own", "other"], ["score"]),
+    ]
+    return _model(
+        "recommender",
+        nodes,
+        [_value(name, TensorProto.INT64, ("rows",)) for name in ("user", "item")],
+        [_value("score", TensorProto.FLOAT, ("rows",))],
+        [
+            _constant(name, generator.standard_normal(300).astype(np.float32))
+            for name in ("users", "items")
+        ],
+    )
+
+
+def product() -> bytes:
+    """y = a @ b in FP32, all [None, None]: a name that some exporters give every axis."""
+    a, b, y = (_value(name, TensorProto.FLOAT, ("None", "None")) for name in ("a", "b", "y"))
+    return _model("product", [helper.make_node("MatMul", ["a", "b"], ["y"])], [a, b], [y])
+
+
+def scaled(ir_version: int = _IR_VERSION) -> bytes:
+    """y = x * scale, FP32 [batch, 3]; `scale` [3] is an input with an initializer, 2."""
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["x", "scale"], ["y"])],
+        "scaled",
+        [
+            _value("x", TensorProto.FLOAT, ("batch", 3)),
+            _value("scale", TensorProto.FLOAT, (3,)),
+        ],
+        [_value("y", TensorProto.FLOAT, ("batch", 3))],
+        [_constant("scale", np.full(3, 2, np.float32))],
+    )
+    opset = helper.make_opsetid("", 8)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=ir_version)
+    return model.SerializeToString()
+
+
+def without_shapes() -> bytes:
+    """y = x in FP32, of any shape: the graph has none for them."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", "y"))
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "any", [x], [y])
+    # The checker of `_model` wants shapes, which ONNX Runtime does not.
+    opset = helper.make_opsetid("", _OPSET)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION)
+    return model.SerializeToString()
+
+
 def write_plain(root: Path, name: str, model: bytes, version: int = 1) -> Path:
     """Put a model without a contract into the repository `root`; returns its version directory."""
     directory = root / name / str(version)
@@ -544,10 +679,11 @@ def _model(
     inputs: Sequence[ValueInfoProto],
     outputs: Sequence[ValueInfoProto],
     constants: Sequence[TensorProto] = (),
+    *,
+    domains: Sequence[str] = (),
 ) -> bytes:
     graph: GraphProto = helper.make_graph(nodes, name, inputs, outputs, constants)
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION
-    )
+    opsets = [helper.make_opsetid("", _OPSET), *(helper.make_opsetid(each, 1) for each in domains)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()

@@ -53,6 +53,16 @@ def test_names_of_a_graph_and_its_nodes() -> None:
     assert node[:4] == ("", "Clip", [b"x", b"", b"w"], [b"y"])
 
 
+def test_values_without_a_shape_are_named() -> None:
+    scalar, free = (helper.make_tensor_value_info(name, FLOAT, ()) for name in ("scalar", "free"))
+    free.type.tensor_type.ClearField("shape")
+    model = helper.make_model(helper.make_graph([], "graph", [scalar, free], [free, scalar]))
+
+    read = graph_nodes.read(model.SerializeToString())
+
+    assert list(read.graph.without_shape()) == [b"free", b"free"]
+
+
 def test_every_node_is_found_in_subgraphs_and_functions() -> None:
     innermost = helper.make_graph([helper.make_node("Abs", ["x"], ["a"])], "innermost", [], [])
     branch = helper.make_node("If", ["c"], ["b"], then_branch=innermost, else_branch=innermost)

@@ -63,7 +63,7 @@ FILES = {
         TritonConfig(
             max_batch_size=0,
             inputs=(TritonTensor("data_0", "FP32", (3, 224, 224)),),
-            outputs=(TritonTensor("fc6_1", "FP32", (1000,), "densenet_labels.txt"),),
+            outputs=(TritonTensor("fc6_1", "FP32", (1000,), label_file="densenet_labels.txt"),),
         ),
     ),
     "bert": (
@@ -193,14 +193,29 @@ REFUSED = {
     "made inputs": ("batch_input [ { kind: BATCH_ELEMENT_COUNT } ]", "batch_input: "),
     "cut outputs": ("batch_output [ { } ]", "batch_output: "),
     "ragged": ('input { name: "x" allow_ragged_batch: true }', "'x': allow_ragged_batch: "),
-    "reshaped input": ('input { name: "x" dims: [1] reshape { shape: [ ] } }', "input.reshape: "),
-    "reshaped output": ('output { name: "x" reshape: { } }', "output.reshape: "),
+    "reshape alone": ('output { name: "x" reshape: { } }', "'x': reshape: expected dims too"),
+    "reshape of more": (
+        'input { name: "x" dims: [ 3, -1, 4 ] reshape { shape: [ -1, 12 ] } }',
+        r"'x': reshape: expected as many elements as dims \[3, -1, 4\] has, got \[-1, 12\]",
+    ),
+    "reshape of free to fixed": (
+        'output { name: "x" dims: [ -1 ] reshape { shape: [ 1 ] } }',
+        r"reshape: expected as many .* \[-1\] has, got \[1\]",
+    ),
+    "reshape to none": (
+        'input { name: "x" dims: [ 2 ] reshape { shape: [ ] } }',
+        r"reshape: expected as many .* \[2\] has, got \[\]",
+    ),
+    "reshape of no size": (
+        'input { name: "x" dims: [ 1 ] reshape { shape: [ 0 ] } }',
+        "reshape: expected sizes from 1, or -1, got 0",
+    ),
     "negative batch": ("max_batch_size: -1", "max_batch_size: expected 0 to 1000000, got -1"),
     "huge batch": ("max_batch_size: 2147483647", "max_batch_size: expected 0 to 1000000"),
     "no name": ("input { dims: [1] }", "input: expected a name, got none"),
     "a name twice": ('output { name: "y" } output { name: "y" }', "output 'y' is described twice"),
     "size of none": ('input { name: "x" dims: [3, 0] }', "'x': dims: expected .* got 0"),
-    "too many sizes": ('input { name: "x" dims: [1,2,3,4,5,6,7,8,9] }', "at most 8 sizes, got 9"),
+    "too many sizes": (f'input {{ name: "x" dims: {[1] * 33} }}', "at most 32 sizes, got 33"),
     "size below": ('input { name: "x" dims: -2 }', "'x': dims: expected .* got -2"),
     "endless delay": (
         "dynamic_batching { max_queue_delay_microseconds: 86400000001 }",
@@ -222,6 +237,42 @@ REFUSED = {
     ),
     "null": ('default_model_filename: "a\\000b"', "default_model_filename: .* got 'a.x00b'"),
 }
+
+
+RESHAPES = {
+    "of nothing": ("[ 1 ] reshape { }", (1,), ()),
+    "scalar": ("[ 1 ] reshape { shape: [ ] }", (1,), ()),
+    "of ones": (
+        "[ 3, 224, 224 ] reshape { shape: [ 1, 3, 224, 224 ] }",
+        (3, 224, 224),
+        (1, 3, 224, 224),
+    ),
+    "around free sizes": (
+        "[ 2, 4, -1, 6 ] reshape { shape: [ 8, -1, 1, 6 ] }",
+        (2, 4, -1, 6),
+        (8, -1, 1, 6),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RESHAPES)
+def test_reshape_is_read(name: str) -> None:
+    text, dims, shape = RESHAPES[name]
+
+    config = triton.parse(
+        f'input {{ name: "x" dims: {text} }} output {{ name: "y" dims: {text} }}'.encode(), "affine"
+    )
+
+    assert config.inputs == (TritonTensor("x", dims=dims, reshape=shape),)
+    assert config.outputs == (TritonTensor("y", dims=dims, reshape=shape),)
+    assert not config.unused
+
+
+def test_input_may_be_optional() -> None:
+    config = triton.parse(b'input [ { name: "x" optional: true }, { name: "y" } ]', "affine")
+
+    assert [tensor.is_optional for tensor in config.inputs] == [True, False]
+    assert not config.unused
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -1,3 +1,6 @@
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from weir.server.errors import ModelLoadError
@@ -16,9 +19,10 @@ def narrowed(
     max_batch_size: int,
     inputs_config: tuple[TritonTensor, ...] = (),
     outputs_config: tuple[TritonTensor, ...] = (),
+    **others: Any,
 ) -> Tensors:
     config = TritonConfig(max_batch_size, inputs_config, outputs_config)
-    return narrow(config, max_batch_size, inputs, outputs)
+    return narrow(config, max_batch_size, inputs, outputs, **others)
 
 
 def test_first_axes_are_the_batch_axis_whatever_their_names() -> None:
@@ -130,3 +134,154 @@ def test_batch_size_needs_a_first_axis_of_any_size(output: TensorSpec) -> None:
         ModelLoadError, match=r"max_batch_size 8: expected a first axis .* output 'y'"
     ):
         narrowed([spec("x", "n", 4)], [output], max_batch_size=8)
+
+
+WITHOUT_SHAPE = TensorSpec("x", "FP32", (), has_shape=False)
+
+
+@pytest.mark.parametrize(
+    ("axes", "configured", "expected"),
+    [
+        pytest.param(
+            (1, 3, 4), TritonTensor("x", None, (3, 4), (1, 3, 4)), ((3, 4), (1, 3, 4)), id="fixed"
+        ),
+        pytest.param(
+            ("n", 12, None),
+            TritonTensor("x", None, (-1, 3, 4, -1), (-1, 12, -1)),
+            (("n", 3, 4, None), (-1, 12, -1)),
+            id="free",
+        ),
+        pytest.param(
+            (7, None), TritonTensor("x", None, (-1, 2), (-1, 2)), ((7, 2), None), id="the same"
+        ),
+        pytest.param(
+            (7, 2), TritonTensor("x", None, (-1, 1, 2), (-1, 2)), ((7, 1, 2), (7, 2)), id="of graph"
+        ),
+        pytest.param((), TritonTensor("x", None, (1,)), ((1,), ()), id="scalar of one"),
+        pytest.param((), TritonTensor("x", None, (1,), ()), ((1,), ()), id="scalar"),
+    ],
+)
+def test_requests_have_dims_and_the_graph_their_reshape(
+    axes: tuple[Any, ...], configured: TritonTensor, expected: tuple[Any, Any]
+) -> None:
+    tensors = narrowed(
+        [spec("x", *axes)],
+        [spec("y", *axes)],
+        max_batch_size=0,
+        inputs_config=(configured,),
+        outputs_config=(replace(configured, name="y"),),
+    )
+
+    for one in (*tensors.inputs, *tensors.outputs):
+        assert (one.axes, one.reshape) == expected
+
+
+def test_reshape_is_compared_with_the_graph() -> None:
+    with pytest.raises(
+        ModelLoadError, match=r"input 'x': reshape: expected \[1, 6\] as in .* got \[6, 1\]"
+    ):
+        narrowed(
+            [spec("x", 1, 6)],
+            [],
+            max_batch_size=0,
+            inputs_config=(TritonTensor("x", None, (2, 3), (6, 1)),),
+        )
+
+
+def test_batch_axis_stays_in_front_of_a_reshape() -> None:
+    tensors = narrowed(
+        [spec("x", None)],
+        [spec("y", "N", "time")],
+        max_batch_size=8,
+        inputs_config=(TritonTensor("x", None, (1,), ()),),
+        outputs_config=(TritonTensor("y", None, (1, -1, 1), (-1,)),),
+    )
+
+    assert tensors.inputs == [TensorSpec("x", "FP32", ("batch", 1), reshape=(-1,))]
+    assert tensors.outputs == [TensorSpec("y", "FP32", ("batch", 1, "time", 1), reshape=(-1, -1))]
+
+
+def test_size_fixed_by_one_input_is_that_of_another_ones_reshape() -> None:
+    tensors = narrowed(
+        [spec("a", "time"), spec("b", "time", 2)],
+        [],
+        max_batch_size=0,
+        inputs_config=(TritonTensor("a", None, (3,)), TritonTensor("b", None, (1, -1, 2), (-1, 2))),
+    )
+
+    assert tensors.inputs[1] == TensorSpec("b", "FP32", (1, 3, 2), reshape=(3, 2))
+
+
+@pytest.mark.parametrize(
+    ("max_batch_size", "configured", "expected"),
+    [
+        pytest.param(0, (), ((), False, None), id="nothing is known"),
+        pytest.param(0, TritonTensor("x", None, (-1, 3)), ((None, 3), True, None), id="dims"),
+        pytest.param(8, TritonTensor("x", None, (3,)), (("batch", 3), True, None), id="batch"),
+        pytest.param(
+            8, TritonTensor("x", None, (4, -1), (2, 2, -1)),
+            (("batch", 4, None), True, (-1, 2, 2, -1)), id="reshape",
+        ),
+    ],
+)  # fmt: skip
+def test_tensor_without_a_shape_has_the_configured_one(
+    max_batch_size: int, configured: Any, expected: tuple[Any, ...]
+) -> None:
+    tensors = narrowed(
+        [WITHOUT_SHAPE],
+        [],
+        max_batch_size=max_batch_size,
+        inputs_config=(configured,) if configured else (),
+    )
+
+    (one,) = tensors.inputs
+    assert (one.axes, one.has_shape, one.reshape) == expected
+
+
+def test_output_without_a_shape_has_rows_if_there_is_a_batch_size() -> None:
+    output = replace(WITHOUT_SHAPE, name="label")
+
+    tensors = narrowed([spec("x", None, 4)], [output], max_batch_size=8)
+
+    assert tensors.outputs == [replace(output, axes=("batch",))]
+
+
+def test_batch_size_needs_the_dims_of_an_input_without_a_shape() -> None:
+    with pytest.raises(ModelLoadError, match=r"input 'x': expected dims, as it has no shape"):
+        narrowed([WITHOUT_SHAPE], [], max_batch_size=8)
+
+
+def test_default_is_described_where_the_configuration_names_it() -> None:
+    defaults = [spec("scale", 1), spec("weight", 3, 4)]
+
+    tensors = narrowed(
+        [spec("x", None, 4)],
+        [],
+        max_batch_size=0,
+        inputs_config=(TritonTensor("scale", None, (1,), is_optional=True),),
+        defaults=defaults,
+    )
+
+    assert list(tensors.defaults) == defaults
+    assert tensors.described == {"scale"}
+
+
+def test_optional_input_needs_a_default() -> None:
+    with pytest.raises(ModelLoadError, match="input 'x': optional: expected an initializer"):
+        narrowed(
+            [spec("x", None, 4)],
+            [],
+            max_batch_size=0,
+            inputs_config=(TritonTensor("x", is_optional=True),),
+        )
+
+
+def test_output_that_cannot_be_served_is_no_output() -> None:
+    with pytest.raises(ModelLoadError, match=r"output 'p': type seq\(.*\) cannot be served"):
+        narrowed(
+            [],
+            [spec("label", None)],
+            max_batch_size=0,
+            outputs_config=(TritonTensor("p"),),
+            unserved={"p": "seq(map(int64,tensor(float)))"},
+        )

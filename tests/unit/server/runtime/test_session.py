@@ -181,8 +181,82 @@ def test_refusal_of_a_graph_does_not_name_the_file_in_memory() -> None:
 
 
 def test_type_the_protocol_lacks_fails_the_model() -> None:
-    with pytest.raises(ModelLoadError, match=r"tensor 'x' has type .* which cannot be served"):
+    with pytest.raises(ModelLoadError, match=r"input 'x' has type .* which cannot be served"):
         session(onnx_models.echo(TensorProto.FLOAT8E4M3FN))
+
+
+def test_outputs_that_are_no_tensors_are_left_out() -> None:
+    loaded = session(onnx_models.classifier())
+
+    received = loaded.run({"x": np.array([[0, 3], [5, 1]], np.float32)})
+
+    assert {name: value.tolist() for name, value in received.items()} == {"label": [1, 0]}
+    assert loaded.unserved == {"probabilities": "seq(map(int64,tensor(float)))"}
+
+
+@pytest.mark.parametrize("kind", ["sequence", "optional", "sparse"])
+def test_graph_with_no_tensor_to_serve_is_refused(kind: str) -> None:
+    with pytest.raises(ModelLoadError, match=r"'(x|y)' has type .*, which cannot be served"):
+        session(onnx_models.without_tensors(kind))
+
+
+def test_zipmap_alone_is_refused_with_its_cure() -> None:
+    with pytest.raises(ModelLoadError, match=r"'probabilities' has type .*zipmap=False.*import"):
+        session(onnx_models.classifier(outputs=("probabilities",)))
+
+
+def test_inputs_with_an_initializer_may_be_left_out() -> None:
+    loaded = session(onnx_models.scaled())
+    x = np.ones((2, 3), np.float32)
+
+    left_out, sent = (
+        loaded.run({"x": x}),
+        loaded.run({"x": x, "scale": np.array([1, 2, 3], np.float32)}),
+    )
+
+    assert [spec.name for spec in loaded.inputs] == ["x"]
+    assert loaded.defaults == [TensorSpec("scale", "FP32", (3,))]
+    assert left_out["y"].tolist() == [[2, 2, 2]] * 2
+    assert sent["y"].tolist() == [[1, 2, 3]] * 2
+
+
+def test_initializers_of_the_oldest_files_are_no_inputs() -> None:
+    loaded = session(onnx_models.scaled(ir_version=3))
+
+    assert loaded.run({"x": np.ones((1, 3), np.float32)})["y"].tolist() == [[2, 2, 2]]
+    assert ([spec.name for spec in loaded.inputs], loaded.defaults) == (["x"], [])
+
+
+def test_tensor_without_a_shape_is_no_scalar() -> None:
+    loaded = session(onnx_models.without_shapes())
+    scalar = session(onnx_models.echo(axes=()))
+
+    assert not loaded.inputs[0].has_shape and not loaded.outputs[0].has_shape
+    assert scalar.inputs[0].has_shape and scalar.outputs[0].has_shape
+    for shape in [(), (2,), (1, 2, 0)]:
+        assert loaded.run({"x": np.zeros(shape, np.float32)})["y"].shape == shape
+
+
+def test_more_axes_than_a_request_may_have_fail_the_model() -> None:
+    loaded = session(onnx_models.echo(axes=("batch", *(1,) * 31)))
+
+    assert loaded.run({"x": np.ones((2,) + (1,) * 31, np.float32)})["y"].ndim == 32
+    with pytest.raises(ModelLoadError, match="input 'x': expected at most 32 axes, got 33"):
+        session(onnx_models.echo(axes=("batch", *(1,) * 32)))
+
+
+def test_session_reshapes_between_requests_and_graph() -> None:
+    loaded = session(onnx_models.echo(axes=("batch", 6)))
+
+    reshaped = loaded.with_tensors(
+        [TensorSpec("x", "FP32", ("batch", 2, 3), reshape=(-1, 6))],
+        [TensorSpec("y", "FP32", ("batch", 3, 2), reshape=(-1, 6))],
+        (),
+    )
+
+    x = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
+    np.testing.assert_array_equal(reshaped.run({"x": x})["y"], x.reshape(2, 3, 2))
+    np.testing.assert_array_equal(loaded.run({"x": x.reshape(2, 6)})["y"], x.reshape(2, 6))
 
 
 def test_values_the_graph_refuses_are_the_requests_fault(
@@ -256,7 +330,7 @@ class FakeInference:
     def get_inputs(self) -> list[object]:
         return []
 
-    get_outputs = get_inputs
+    get_outputs = get_overridable_initializers = get_inputs
 
     def get_providers(self) -> list[str]:
         return list(self._options["providers"])

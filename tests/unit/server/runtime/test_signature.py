@@ -229,3 +229,42 @@ def test_model_without_rows_runs_one_request_at_a_time(without: Signature) -> No
 
 def test_wire_shape_writes_variable_axes_as_minus_one() -> None:
     assert spec("x", "batch", None, 3, 0).wire_shape() == (-1, -1, 3, 0)
+
+
+WITH_DEFAULTS = Signature(
+    [spec("x", "batch", 3)],
+    [spec("y", "batch", 3)],
+    batch_axis="batch",
+    max_rows=8,
+    defaults=[spec("scale"), spec("weight", 3, None)],
+    described=["scale"],
+)
+
+
+def test_default_may_be_left_out_or_sent() -> None:
+    rows = form("x", 2, 3)
+
+    assert WITH_DEFAULTS.admit((rows,)).key == (("x", (3,)),)
+    assert WITH_DEFAULTS.admit((form("scale"), rows)) == (2, None, 0)
+    assert WITH_DEFAULTS.admit((form("weight", 3, 7), rows, form("scale"))) == (2, None, 0)
+    assert WITH_DEFAULTS.may_omit("scale") and not WITH_DEFAULTS.may_omit("x")
+
+
+def test_default_of_another_shape_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="'weight': axis 0: expected 3, got 2"):
+        WITH_DEFAULTS.admit((form("x", 2, 3), form("weight", 2, 7)))
+
+
+def test_default_is_described_where_it_is_wanted() -> None:
+    assert [one.name for one in WITH_DEFAULTS.described] == ["x", "scale"]
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (0, 3), (1,) * MAX_RANK], ids=str)
+def test_tensor_without_a_shape_takes_any(shape: tuple[int, ...]) -> None:
+    free = Signature(
+        [TensorSpec("x", "FP32", (), has_shape=False)], [], batch_axis=None, max_rows=1
+    )
+
+    assert free.admit((form("x", *shape),)) == (1, (), 0)
+    with pytest.raises(InvalidRequest, match="expected FP32"):
+        free.admit((("x", "INT64", shape),))

@@ -68,6 +68,14 @@ def test_other_keys_are_passed_over() -> None:
     assert select(queue, BatchPolicy(8)) == [queue[0], queue[2]]
 
 
+def test_request_without_a_key_runs_alone() -> None:
+    keyed, first, second = Waiting(1), Waiting(1, key=None), Waiting(1, key=None)
+    policy = BatchPolicy(8)
+
+    assert select([first, second, keyed], policy) == [first]
+    assert select([keyed, first, keyed, second], policy) == [keyed, keyed]
+
+
 @given(queues, limits)
 def test_oldest_request_is_always_in_the_batch(queue: list[Waiting], policy: BatchPolicy) -> None:
     batch = select(queue, policy)
