@@ -15,23 +15,40 @@ BUF := 1.75.0
 OPS_PROGRAMS := prometheus promtool podman runc catatonit debootstrap iptables
 OPS_PACKAGES := prometheus podman netavark aardvark-dns runc catatonit debootstrap iptables
 
-.PHONY: demo test quick test-ops test-exporters buf format lint types imports proto check-proto metrics-page settings-page pytest clean
+# Debian's, for `make test-languages`.
+LANGUAGE_PROGRAMS := protoc protoc-gen-go protoc-gen-go-grpc go grpc_java_plugin javac
+LANGUAGE_PACKAGES := protobuf-compiler protoc-gen-go protoc-gen-go-grpc golang-go \
+  golang-google-grpc-dev golang-google-protobuf-dev protobuf-compiler-grpc-java-plugin libgrpc-java \
+  libprotobuf-java libguava-java libgeronimo-annotation-1.3-spec-java \
+  $(shell command -v javac >/dev/null || echo default-jdk-headless)
+
+.PHONY: demo test quick test-ops test-exporters test-languages buf format lint types imports proto check-proto metrics-page settings-page pytest clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py
 
 test: lint types imports check-proto pytest
 
-# Dashboards and rules against a real Prometheus and a real server; the image and the stack in real containers.
-test-ops: $(VENV)/installed-ops
-	@for program in $(OPS_PROGRAMS); do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+# $(call install-missing,PROGRAMS,PACKAGES): Debian's packages, if one of the programs is missing.
+define install-missing
+	@for program in $(1); do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
 	if [ -n "$$missing" ]; then \
 	  sudo=$$(test "$$(id -u)" = 0 || echo sudo); \
-	  echo "test-ops: missing:$$missing; installing Debian's packages (and their services)$${sudo:+ with sudo}"; \
+	  echo "$@: missing:$$missing; installing Debian's packages (and their services)$${sudo:+ with sudo}"; \
 	  $$sudo apt-get update --quiet=2 \
-	    && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes --no-install-recommends $(OPS_PACKAGES); \
+	    && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes --no-install-recommends $(2); \
 	fi
+endef
+
+# Dashboards and rules against a real Prometheus and a real server; the image and the stack in real containers.
+test-ops: $(VENV)/installed-ops
+	$(call install-missing,$(OPS_PROGRAMS),$(OPS_PACKAGES))
 	$(BIN)/pytest -m ops tests/ops
+
+# protos/ compiled for Go and Java, as they lie.
+test-languages: $(VENV)/installed
+	$(call install-missing,$(LANGUAGE_PROGRAMS),$(LANGUAGE_PACKAGES))
+	$(BIN)/pytest -m languages tests/languages
 
 $(VENV)/installed-ops: $(VENV)/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --group ops
