@@ -2,7 +2,7 @@
 
 It is an ordinary .npz file (`numpy.load` reads it) with members `inputs/<name>` and
 `outputs/<name>`. It has no compression and no Python objects. So reading it cannot run code, and
-takes no more memory than the file has bytes.
+takes no more memory than the file has bytes, and than a limited number of texts.
 """
 
 import io
@@ -22,8 +22,10 @@ from weir.bundle.errors import BrokenBundle
 FILE_NAME = "golden.npz"
 
 _UNREADABLE = (zipfile.BadZipFile, ValueError, OSError, OverflowError, RuntimeError, EOFError)
-# Numbers and booleans, little-endian.
-_DTYPE = r"\|[biu]1|<[iu][248]|<f[248]"
+# Numbers, booleans, and texts of a fixed width, little-endian.
+_DTYPE = r"\|[biu]1|<[iu][248]|<f[248]|<U[1-9]\d{0,5}"
+# Each text becomes an object of 50 bytes or more.
+_MOST_TEXTS = 1 << 16
 # Headers as `encode` writes them; numpy would read others too.
 _HEADER = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '(?P<dtype>" + _DTYPE.encode() + rb")', "
@@ -35,7 +37,7 @@ _HEADER = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """Recorded inputs and outputs, by name.
+    """Recorded inputs and outputs, by name; texts are arrays of `str` objects.
 
     The outputs are PyTorch's; a bundle in INT8 or of an imported file has those of its own graph on
     the exporting machine.
@@ -56,9 +58,11 @@ def encode(golden: Golden) -> bytes:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for group, tensors in (("inputs", golden.inputs), ("outputs", golden.outputs)):
             for name, tensor in tensors.items():
-                array = np.asarray(tensor)
+                array = _fixed_width(np.asarray(tensor))
                 if not re.fullmatch(_DTYPE, array.dtype.str):
-                    raise ValueError(f"{group}/{name}: expected numbers, got {array.dtype}")
+                    raise ValueError(
+                        f"{group}/{name}: expected numbers or texts, got {array.dtype}"
+                    )
                 member = io.BytesIO()
                 npy.write_array(member, array, allow_pickle=False)
                 archive.writestr(zipfile.ZipInfo(f"{group}/{name}.npy"), member.getvalue())
@@ -87,6 +91,12 @@ def decode(data: bytes, file: str = FILE_NAME) -> Golden:
     return Golden(inputs=groups["inputs"], outputs=groups["outputs"])
 
 
+def _fixed_width(array: NDArray[Any]) -> NDArray[Any]:
+    """An array of `str` objects as texts of one width; any other array as it is."""
+    is_text = array.dtype == object and all(isinstance(text, str) for text in array.flat)
+    return array.astype(np.str_) if is_text else array
+
+
 def _check_sizes(members: list[zipfile.ZipInfo], most: int, file: str) -> None:
     """Raise BrokenBundle if members overlap: their sizes then add up to more than the archive's."""
     total = sum(max(member.file_size, member.compress_size) for member in members)
@@ -99,7 +109,7 @@ def _array(data: bytes, member: str) -> NDArray[Any]:
     # numpy parses headers as Python code, which many minus signs can make run out of memory.
     header = _HEADER.match(data)
     if header is None:
-        raise BrokenBundle(f"{member}: expected an .npy file of numbers, version 1.0")
+        raise BrokenBundle(f"{member}: expected an .npy file of numbers or texts, version 1.0")
     start = 10 + int.from_bytes(data[8:10], "little")
     dtype = np.dtype(header["dtype"].decode())
     shape = tuple(map(int, re.findall(rb"\d+", header["shape"])))
@@ -109,5 +119,10 @@ def _array(data: bytes, member: str) -> NDArray[Any]:
             f"{member}: expected {expected} bytes for {dtype} {shape}, got {len(data) - start}"
         )
     order: Literal["F", "C"] = "F" if header["fortran"] == b"True" else "C"
+    array = np.frombuffer(data[start:], dtype).reshape(shape, order=order)
+    if dtype.kind == "U":
+        if array.size > _MOST_TEXTS:
+            raise BrokenBundle(f"{member}: expected at most {_MOST_TEXTS} texts, got {array.size}")
+        return array.astype(object)
     # The copy is aligned, whatever the length of the header.
-    return np.frombuffer(data[start:], dtype).reshape(shape, order=order).copy(order="K")
+    return array.copy(order="K")

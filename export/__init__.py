@@ -1,6 +1,7 @@
 """Export of a PyTorch network into a published bundle, through the parity gate.
 
 `publish` exports a network as one graph. `publish_pair` exports an encoder-decoder as two graphs.
+`import_onnx` publishes an ONNX file of another exporter.
 """
 
 import importlib
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from weir.bundle.sequences import PaddedAxis, ValueRange
+    from weir.export.onnx_import.publishing import Imported, import_onnx
+    from weir.export.onnx_import.spec import ImportSpec, Int8, Pictures
     from weir.export.publishing import Published, publish
     from weir.export.seq2seq.publishing import publish_pair
     from weir.export.seq2seq.spec import PairSpec
@@ -20,20 +23,30 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "ExportSpec",
+    "ImportSpec",
+    "Imported",
+    "Int8",
     "PaddedAxis",
     "PairSpec",
+    "Pictures",
     "Published",
     "ValueRange",
+    "import_onnx",
     "publish",
     "publish_pair",
 ]
 
 _MODULES = {
     "ExportSpec": "weir.export.spec",
+    "ImportSpec": "weir.export.onnx_import.spec",
+    "Imported": "weir.export.onnx_import.publishing",
+    "Int8": "weir.export.onnx_import.spec",
     "PaddedAxis": "weir.bundle.sequences",
     "PairSpec": "weir.export.seq2seq.spec",
+    "Pictures": "weir.export.onnx_import.spec",
     "Published": "weir.export.publishing",
     "ValueRange": "weir.bundle.sequences",
+    "import_onnx": "weir.export.onnx_import.publishing",
     "publish": "weir.export.publishing",
     "publish_pair": "weir.export.seq2seq.publishing",
 }

@@ -16,6 +16,8 @@ _PROVIDERS = ["CPUExecutionProvider"]
 def open_session(model: bytes, *, is_optimised: bool = True) -> onnxruntime.InferenceSession:
     """Open a session on the CPU as the server does, or one without graph optimisation."""
     options = onnxruntime.SessionOptions()
+    # Fatal errors only: what fails raises, and warnings of the optimiser concern no user.
+    options.log_severity_level = 4
     if not is_optimised:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model, options, providers=_PROVIDERS)

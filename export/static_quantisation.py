@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from weir.bundle.contract import Tolerance
 from weir.export import runtime
@@ -22,6 +23,14 @@ _WEIGHTED = ("Conv", "Gemm", "MatMul")
 _OPERATORS = (*_WEIGHTED, "Relu", "Clip", "MaxPool", "AveragePool", "Concat", "Add")
 
 Array = NDArray[Any]
+
+
+def preprocess(model: bytes) -> bytes:
+    """Fold constants and fuse nodes of a graph, as the quantiser expects it."""
+    with tempfile.TemporaryDirectory(prefix="weir-int8-") as directory:
+        path = Path(directory) / "model.onnx"
+        quant_pre_process(onnx.load_from_string(model), path, skip_symbolic_shape=True)
+        return path.read_bytes()
 
 
 def quantise(model: bytes, batches: Iterator[dict[str, Array]]) -> bytes:

@@ -1,4 +1,4 @@
-"""`weir serve`, `weir train` and `weir export`: the programs of the other packages.
+"""`weir serve`, `weir train`, `weir export` and `weir import`: programs of the other packages.
 
 Each parses its own arguments, `--help` included.
 """
@@ -17,12 +17,15 @@ PROGRAMS = {
     "export": (
         "weir.export", "export", "Export a run as an ONNX bundle, once a parity check passes."
     ),
+    "import": (
+        "weir.export.onnx_import", "export", "Import an ONNX file as a bundle, once it is checked."
+    ),
 }  # fmt: skip
 _PASS_THROUGH = {"allow_extra_args": True}
 
 
 def register(app: typer.Typer) -> None:
-    """Add the three verbs."""
+    """Add the verbs."""
     for verb, (_, _, summary) in PROGRAMS.items():
         app.command(verb, help=summary, add_help_option=False, context_settings=_PASS_THROUGH)(
             launch
@@ -30,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 
 def protected(arguments: Sequence[str]) -> list[str]:
-    """The command line with `--` after one of the three verbs, so that its options pass through."""
+    """The command line with `--` after one of these verbs, so that its options pass through."""
     verb, rest = list(arguments[:1]), list(arguments[1:])
     return [*verb, "--", *rest] if verb and verb[0] in PROGRAMS else [*verb, *rest]
 

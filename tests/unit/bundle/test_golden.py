@@ -75,7 +75,7 @@ def test_same_tensors_same_bytes(golden: Golden) -> None:
     ids=["object", "text", "big-endian", "date", "record"],
 )  # fmt: skip
 def test_only_numbers_are_written(array: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="inputs/x: expected numbers, got"):
+    with pytest.raises(ValueError, match="inputs/x: expected numbers or texts, got"):
         encode(Golden(inputs={"x": array}, outputs={}))
 
 

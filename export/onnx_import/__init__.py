@@ -1,0 +1,1 @@
+"""Import of an ONNX file of another exporter into a published bundle; imports no torch."""

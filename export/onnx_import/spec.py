@@ -1,0 +1,125 @@
+"""Import specification: the facts that an ONNX file does not contain; each has a default."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from weir.bundle.contract import Batching
+from weir.export.accuracy import DEFAULT_MAX_DROP
+from weir.export.errors import ExportError
+
+Array = NDArray[Any]
+
+DEFAULT_MAXIMUM = 512
+"""Entries of a row along a padded axis."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pictures:
+    """Conversion of pictures for an input of the graph.
+
+    The bundle takes uint8 pixels; the import puts this in front of the graph:
+    (pixel * scale - mean) / std, for each channel.
+
+    Attributes:
+        input: the input that takes pictures.
+        height, width: of the input, where its axes are free.
+        short_side: pixels of the short side before the centre crop; None: pictures are stretched.
+        layout: of the input's axes; None: from the place of its channels.
+        is_bgr: whether the channels are blue, green, red.
+        scale: of a pixel's value; the mean and the deviation are on this scale.
+        mean, std: one number, or one for each channel.
+        output: the classes' scores; None: the only output of floats [batch, classes].
+        has_softmax: whether probabilities are the softmax of the scores; None: unless the scores
+            are probabilities.
+    """
+
+    input: str
+    height: int | None = None
+    width: int | None = None
+    short_side: int | None = None
+    layout: Literal["nchw", "nhwc"] | None = None
+    is_bgr: bool = False
+    scale: float = 1.0 / 255.0
+    mean: Sequence[float] = (0.0,)
+    std: Sequence[float] = (1.0,)
+    output: str | None = None
+    has_softmax: bool | None = None
+
+    def __post_init__(self) -> None:
+        if not all(self.std):
+            raise ExportError(f"std: expected numbers other than 0, got {list(self.std)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Int8:
+    """Data of static quantisation: rows to take the activations' ranges from.
+
+    Without answers, accuracy is the share of rows with the class of the FP32 graph.
+
+    Attributes:
+        calibration: rows of every input, by name.
+        calibration_from: a description of them, for the record.
+        output: the scores; None: those of the pictures, or the only output of floats with labels.
+        max_drop: the accuracy that may be lost, in percentage points.
+    """
+
+    calibration: Mapping[str, Array]
+    calibration_from: str
+    output: str | None = None
+    max_drop: float = DEFAULT_MAX_DROP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportSpec:
+    """Specification of an import.
+
+    Attributes:
+        is_batched: whether the first axis is the batch; None: if that can be proved.
+        pictures: the conversion of pictures; None: tensors only.
+        time_axes: by input, the position of the axis along which rows differ in length.
+        lengths: the input of the rows' lengths.
+        maximum: the most entries along that axis.
+        padding: by input, the value that fills short rows; 0 by default.
+        ranges: by input, the least and the greatest value.
+        labels: a text for each index of an output's last axis, by output; the name "" is the only
+            output that can have labels.
+        golden: inputs, and outputs to compare with, by name.
+        golden_from: a description of them, for the record.
+        tolerance: two numbers agree if they differ by at most this much of the value and of the
+            largest output; None: by the type of the weights.
+        int8: the data for INT8; None: the precision of the file.
+        batching: limits of the server's batches.
+        command: of the import, for the record.
+    """
+
+    is_batched: bool | None = None
+    pictures: Pictures | None = None
+    time_axes: Mapping[str, int] = field(default_factory=dict)
+    lengths: str | None = None
+    maximum: int = DEFAULT_MAXIMUM
+    padding: Mapping[str, int] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    golden: Mapping[str, Array] = field(default_factory=dict)
+    golden_from: str = "given by the caller"
+    tolerance: float | None = None
+    int8: Int8 | None = None
+    batching: Batching = field(default_factory=Batching)
+    command: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.has_rows_for_sure and self.is_batched is False:
+            raise ExportError("pictures, time axes and lengths: expected a batch axis beside them")
+        for name, (low, high) in self.ranges.items():
+            if not low <= high:
+                raise ExportError(
+                    f"range of {name!r}: expected MIN <= MAX, got {low:g} and {high:g}"
+                )
+
+    @property
+    def has_rows_for_sure(self) -> bool:
+        """Whether the specification says that there is a batch axis."""
+        return bool(self.is_batched or self.pictures or self.time_axes or self.lengths)
