@@ -112,14 +112,14 @@ def name_outputs(
 def padded_places(spec: ImportSpec, inputs: Sequence[TensorSpec]) -> dict[str, int]:
     """By input, the position of the padded axis; ExportError unless they are free axes."""
     if spec.lengths is not None:
-        lengths = find(spec.lengths, inputs, "lengths: input")
+        lengths = find("lengths", spec.lengths, inputs, "input")
         if len(lengths.axes or ()) != 1 or lengths.dtype.kind not in "iu":
             raise ExportError(
                 f"lengths: expected an input of integers with the batch axis alone, got {lengths}"
             )
     places = dict(spec.time_axes) or _only_free_axis(spec.lengths, inputs)
     for name, place in places.items():
-        tensor = find(name, inputs, "time axis: input")
+        tensor = find("time axis", name, inputs, "input")
         axes = tensor.axes or ()
         if not 1 <= place < len(axes):
             raise ExportError(

@@ -60,7 +60,7 @@ class PictureInput:
 
 def picture_input(pictures: Pictures, inputs: list[TensorSpec]) -> PictureInput:
     """The input of pictures; ExportError with the inputs that there are if none fits."""
-    spec = find(pictures.input, inputs, "image: input")
+    spec = find("image", pictures.input, inputs, "input")
     axes = spec.axes or ()
     if len(axes) != 4 or not (spec.dtype.kind == "f" or spec.dtype == np.uint8):
         raise ExportError(f"image: expected an input of floats or uint8 with 4 axes, got {spec}")
@@ -146,7 +146,7 @@ def prepend(model: onnx.ModelProto, picture: PictureInput) -> str:
 def scores_output(pictures: Pictures, outputs: list[TensorSpec]) -> str:
     """The output of the classes' scores, [batch, classes]; ExportError unless one fits."""
     if pictures.output is not None:
-        return find(pictures.output, outputs, "image output: output").name
+        return find("classes", pictures.output, outputs, "output").name
     fitting = [
         spec.name
         for spec in outputs

@@ -208,14 +208,18 @@ def _ranges(
     """The range of each input that has one: as specified, else the size of its table."""
     ranges = {}
     for name in spec.ranges:
-        tensor = find(name, inputs, "range: input")
+        tensor = find("range", name, inputs, "input")
         if tensor.dtype.kind not in "iuf":
             raise ExportError(f"range: expected an input of numbers, got {tensor}")
     found = embedding.table_sizes(model.graph, [each.name for each in inputs])
     for name, size in found.items():
-        ranges[name] = (0.0, size - 1.0)
-    ranges |= spec.ranges
-    return ranges
+        low, high = ranges[name] = spec.ranges.get(name, (0.0, size - 1.0))
+        if low < -size or high > size - 1:
+            raise ExportError(
+                f"range: expected 0 to {size - 1} for {name}, the rows of its table, "
+                f"got {low:g} to {high:g}"
+            )
+    return ranges | spec.ranges
 
 
 def _labels(
@@ -225,7 +229,7 @@ def _labels(
     labels = dict(found)
     for name, lines in spec.labels.items():
         output = name or _labelled(outputs)
-        tensor = find(output, outputs.values(), "labels: output")
+        tensor = find("labels", output, outputs.values(), "output")
         last = tensor.axes[-1] if tensor.axes else None
         if isinstance(last, int) and last != len(lines):
             raise ExportError(

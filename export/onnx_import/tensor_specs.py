@@ -73,11 +73,11 @@ def set_axes(value: onnx.ValueInfoProto, axes: Sequence[Axis]) -> None:
             dimension.dim_param = axis
 
 
-def find(name: str, specs: Iterable[TensorSpec], what: str) -> TensorSpec:
-    """The spec of that name; ExportError with the names that there are."""
+def find(option: str, name: str, specs: Iterable[TensorSpec], kind: str) -> TensorSpec:
+    """The input or output (`kind`) of that name; ExportError with the names that there are."""
     known = {spec.name: spec for spec in specs}
     if name not in known:
-        raise ExportError(f"expected an {what} of {sorted(known)}, got {name!r}")
+        raise ExportError(f"{option}: expected an {kind} of {sorted(known)}, got {name!r}")
     return known[name]
 
 
