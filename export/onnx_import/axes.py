@@ -15,7 +15,14 @@ from weir.bundle.sequences import PaddedAxis
 from weir.export.errors import BrokenGraph, ExportError
 from weir.export.onnx_import.examples import BATCH, TIME, Drawer
 from weir.export.onnx_import.spec import ImportSpec
-from weir.export.onnx_import.tensor_specs import Axis, TensorSpec, find, set_axes, spec_of
+from weir.export.onnx_import.tensor_specs import (
+    Axis,
+    TensorSpec,
+    find,
+    inputs_of,
+    set_axes,
+    spec_of,
+)
 
 Array = NDArray[Any]
 
@@ -51,6 +58,12 @@ def name_inputs(
             axes[padded[spec.name]] = TIME
         set_axes(value, axes)
     return is_fixed
+
+
+def forget_meanings(model: onnx.ModelProto) -> None:
+    """Remove names of the inputs' axes that mean something here: without rows they mean nothing."""
+    for value, spec in zip(model.graph.input, inputs_of(model), strict=True):
+        set_axes(value, [_other(axis) for axis in spec.axes or ()])
 
 
 def is_fixed_at_one(inputs: Sequence[TensorSpec]) -> bool:

@@ -74,6 +74,7 @@ class _Candidate:
     places: dict[str, int]
     padded: PaddedAxis | None
     labels: dict[str, Sequence[str]]
+    precision: Precision
     changes: list[str]
     remarks: list[str]
     preprocessing: Preprocessing | None = None
@@ -118,7 +119,7 @@ def import_onnx(
     candidate = _servable(read, spec)
     given = _given_inputs(candidate, spec)
     proved = _prove(candidate, spec, given)
-    precision: Precision = _precision(read.model)
+    precision = candidate.precision
     quantisation = None
     if spec.int8 is not None:
         proved, quantisation = _quantise(proved, candidate, spec.int8)
@@ -185,6 +186,7 @@ def _servable(read: SourceModel, spec: ImportSpec) -> _Candidate:
         places=places,
         padded=padded,
         labels=_labels(servable.labels, axes.declared_outputs(model), spec),
+        precision=_precision(read.model),
         changes=[*changes, *servable.changes],
         remarks=list(read.remarks),
     )
@@ -219,7 +221,7 @@ def _ranges(
                 f"range: expected 0 to {size - 1} for {name}, the rows of its table, "
                 f"got {low:g} to {high:g}"
             )
-    return ranges | spec.ranges
+    return {**ranges, **spec.ranges}
 
 
 def _labels(
@@ -308,6 +310,7 @@ def _prove_without_rows(
 ) -> _Proved:
     model = onnx.ModelProto()
     model.CopyFrom(candidate.model)
+    axes.forget_meanings(model)
     return _gated(candidate, model, candidate.reference, spec, given, is_batched=False)
 
 
@@ -347,9 +350,7 @@ def _gated(
     data = model.SerializeToString()
     candidate.remarks += source.check(model, data)
     outputs = {each.name: each.axes or () for each in map(spec_of, model.graph.output) if each}
-    gate = Gate(
-        runtime.open_session(data), reference, drawer, outputs, _relative_tolerance(model, spec)
-    )
+    gate = Gate(runtime.open_session(data), reference, drawer, outputs, _tolerance(candidate, spec))
     return _Proved(data, gate, gate.prove(), is_batched)
 
 
@@ -442,7 +443,7 @@ def _record(
     if given and expected:
         outputs = gate.reference.run_own(given) if is_own else gate.run(given)
         parity = gate.compare_given(given, outputs, expected)
-        parity = parity.model_copy(update={"against": f"the outputs {spec.golden_from}"})
+        parity = parity.model_copy(update={"against": f"golden outputs: {spec.golden_from}"})
     if not given or is_own:
         generator = np.random.default_rng(_GOLDEN_SEED)
         inputs = gate.drawer.draw(GOLDEN_ROWS, generator)
@@ -537,8 +538,12 @@ def _value_ranges(candidate: _Candidate) -> dict[str, ValueRange]:
     }
 
 
-def _relative_tolerance(model: onnx.ModelProto, spec: ImportSpec) -> float:
-    return spec.tolerance if spec.tolerance is not None else _TOLERANCES[_precision(model)]
+def _tolerance(candidate: _Candidate, spec: ImportSpec) -> float:
+    if spec.tolerance is not None:
+        return spec.tolerance
+    outputs = axes.declared_outputs(candidate.model).values()
+    is_rounded = any(each.dtype == np.float16 for each in outputs)
+    return max(_TOLERANCES[candidate.precision], _TOLERANCES["fp16"] if is_rounded else 0.0)
 
 
 def _precision(model: onnx.ModelProto) -> Precision:
@@ -547,6 +552,8 @@ def _precision(model: onnx.ModelProto) -> Precision:
     if any("Quant" in each or "QLinear" in each or each.endswith("Integer") for each in operators):
         return "int8"
     sizes: dict[int, int] = {onnx.TensorProto.FLOAT16: 0, onnx.TensorProto.FLOAT: 0}
+    for value in (*model.graph.input, *model.graph.output):
+        sizes[value.type.tensor_type.elem_type] = 1
     for tensor in source.tensors(model):
         if tensor.data_type in sizes:
             sizes[tensor.data_type] += int(np.prod(tensor.dims, dtype=np.int64))

@@ -1,0 +1,414 @@
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from tests.unit.export.onnx_import import graphs
+from weir.bundle.contract import Contract
+from weir.bundle.errors import InvalidName, VersionExists
+from weir.bundle.reader import Bundle, read
+from weir.bundle.sequences import ValueRange
+from weir.export.errors import AccuracyError, ExportError, ParityError
+from weir.export.onnx_import.publishing import Imported, import_onnx
+from weir.export.onnx_import.spec import ImportSpec, Int8, Pictures
+
+ROWS = np.random.default_rng(5).normal(size=(7, 4)).astype(np.float32)
+
+
+def imported(file: Path, **spec: Any) -> tuple[Imported, Bundle]:
+    published = import_onnx(file, ImportSpec(**spec), to=file.parent / "models")
+    return published, read(published.path)
+
+
+def run(model: bytes, **inputs: Any) -> dict[str, Any]:
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, inputs), strict=True))
+
+
+def axes_of(model: bytes) -> dict[str, list[str | int]]:
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    return {each.name: each.shape for each in (*session.get_inputs(), *session.get_outputs())}
+
+
+def test_file_becomes_a_bundle_with_its_source(tmp_path: Path) -> None:
+    file = graphs.write(tmp_path, graphs.SCALE)
+
+    published, bundle = imported(file, command="weir import net.onnx --to models")
+
+    assert published.path == tmp_path / "models" / "net" / "1"
+    contract = bundle.contract
+    assert (contract.task, contract.batch_axis, contract.precision) == ("other", "batch", "fp32")
+    assert (
+        contract.parity is not None and "imported file in ONNX Runtime" in contract.parity.against
+    )
+    source = contract.source
+    assert source is not None
+    assert source.files == {"net.onnx": hashlib.sha256(file.read_bytes()).hexdigest()}
+    assert (source.producer, source.opsets) == ("other", {"ai.onnx": 17, "ai.onnx.ml": 1})
+    assert source.command == "weir import net.onnx --to models"
+    assert "torch" not in contract.versions
+    np.testing.assert_array_equal(run(bundle.model, x=ROWS)["y"], 2 * ROWS)
+
+
+def test_golden_outputs_are_those_of_the_inputs(tmp_path: Path) -> None:
+    _, bundle = imported(graphs.write(tmp_path, graphs.SCALE))
+
+    golden = bundle.golden()
+
+    assert golden is not None and golden.inputs["x"].shape == (4, 4)
+    np.testing.assert_array_equal(golden.outputs["y"], 2 * golden.inputs["x"])
+
+
+def test_same_file_gives_the_same_bundle(tmp_path: Path) -> None:
+    file = graphs.write(tmp_path, graphs.SCALE)
+
+    first, second = (imported(file)[1].files for _ in range(2))
+
+    assert first == second
+
+
+@pytest.mark.parametrize("axis", ["N", "?", "None", "s77", "unk__6", "batch_size"])
+def test_batch_axis_of_any_name_is_found(tmp_path: Path, axis: str) -> None:
+    model = graphs.model(graphs.SCALE)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = axis
+    file = tmp_path / "net.onnx"
+    onnx.save(model, file)
+
+    _, bundle = imported(file)
+
+    assert axes_of(bundle.model) == {"x": ["batch", 4], "y": ["batch", 4]}
+
+
+def test_axis_that_lies_is_no_batch_axis(tmp_path: Path) -> None:
+    published, bundle = imported(graphs.write(tmp_path, graphs.CENTRE))
+
+    assert bundle.contract.batch_axis is None
+    assert any(
+        "not batched" in line and "not what it is alone" in line for line in published.remarks
+    )
+
+
+def test_axis_that_lies_is_refused_if_it_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(ParityError, match="row 0 of a batch is not what it is alone"):
+        imported(graphs.write(tmp_path, graphs.CENTRE), is_batched=True)
+
+    assert not (tmp_path / "models").exists()
+
+
+def test_batch_of_one_is_imported_without_batches(tmp_path: Path) -> None:
+    file = graphs.write(tmp_path, graphs.SCALE.replace("N", "1"))
+
+    published, bundle = imported(file)
+
+    assert bundle.contract.batch_axis is None
+    assert axes_of(bundle.model) == {"x": [1, 4], "y": [1, 4]}
+    assert any("fixed at 1" in line for line in published.remarks)
+
+
+def test_batch_of_one_is_freed_if_it_is_asked_for(tmp_path: Path) -> None:
+    file = graphs.write(tmp_path, graphs.SCALE.replace("N", "1"))
+
+    _, bundle = imported(file, is_batched=True)
+
+    assert axes_of(bundle.model) == {"x": ["batch", 4], "y": ["batch", 4]}
+    np.testing.assert_array_equal(run(bundle.model, x=ROWS)["y"], 2 * ROWS)
+
+
+def test_batch_of_one_that_reshapes_fix_is_not_freed(tmp_path: Path) -> None:
+    text = """g (float[1, 4] x) => (float[1, 4] y) <int64[2] shape = {1, 4}> {
+      y = Reshape(x, shape) }"""
+
+    with pytest.raises(ParityError, match="rows do not run together"):
+        imported(graphs.write(tmp_path, text), is_batched=True)
+
+
+def test_rows_of_unequal_length_share_a_batch(tmp_path: Path) -> None:
+    published, bundle = imported(
+        graphs.write(tmp_path, graphs.MASKED_SUM), lengths="lengths", maximum=40
+    )
+
+    assert axes_of(bundle.model) == {
+        "frames": ["batch", "time"],
+        "lengths": ["batch"],
+        "total": ["batch"],
+        "own": ["batch", "time"],
+    }
+    padded = bundle.contract.padded_axes["time"]
+    assert (padded.maximum, padded.lengths, padded.padding) == (40, "lengths", {"frames": 0})
+    assert "padding changes no row" in published.checks
+    golden = bundle.golden()
+    assert golden is not None
+    assert golden.inputs["lengths"].tolist() == sorted(golden.inputs["lengths"], reverse=True)
+
+
+def test_padding_that_changes_a_row_closes_the_gate(tmp_path: Path) -> None:
+    with pytest.raises(ParityError, match=r"row \d of length \d+ of a batch is not what it is"):
+        imported(graphs.write(tmp_path, graphs.PLAIN_MEAN), lengths="lengths")
+
+
+def test_padding_itself_may_mark_the_end(tmp_path: Path) -> None:
+    text = "g (float[N, T] x) => (float[N] y) { y = ReduceSum <keepdims = 0> (x, at) }".replace(
+        "{ y", "<int64[1] at = {1}> { y"
+    )
+
+    _, bundle = imported(graphs.write(tmp_path, text), time_axes={"x": 1})
+
+    assert bundle.contract.padded_axes["time"].lengths is None
+
+
+def test_ids_of_a_table_have_its_range(tmp_path: Path) -> None:
+    published, bundle = imported(graphs.write(tmp_path, graphs.EMBEDDING))
+
+    assert bundle.contract.value_ranges == {"ids": ValueRange(minimum=0, maximum=2)}
+    assert "input ids: values 0 to 2, as its table has" in published.remarks
+
+
+def test_range_of_floats_is_for_the_examples_only(tmp_path: Path) -> None:
+    _, bundle = imported(graphs.write(tmp_path, graphs.SCALE), ranges={"x": (8.0, 9.0)})
+
+    golden = bundle.golden()
+    assert golden is not None and 8 <= golden.inputs["x"].min() <= golden.inputs["x"].max() <= 9
+    assert bundle.contract.value_ranges == {}
+
+
+def test_zip_map_is_cut_off(tmp_path: Path) -> None:
+    file = graphs.write(tmp_path, graphs.ZIP_MAP)
+    rows = ROWS[:, :3]
+
+    published, bundle = imported(file)
+
+    assert bundle.labels("probabilities") == ["cat", "dog", "owl"]
+    assert axes_of(bundle.model)["probabilities"] == ["batch", 3]
+    assert published.remarks[0].startswith("ZipMap is cut off: output scores is the tensor")
+    (maps,) = run(file.read_bytes(), x=rows).values()
+    own = run(bundle.model, x=rows)["probabilities"]
+    assert [dict(zip(["cat", "dog", "owl"], row.tolist(), strict=True)) for row in own] == maps
+
+
+def test_texts_are_recorded(tmp_path: Path) -> None:
+    text = "g (string[N] x) => (string[N] y) { y = Identity(x) }"
+
+    _, bundle = imported(graphs.write(tmp_path, text))
+
+    golden = bundle.golden()
+    assert golden is not None and golden.inputs["x"].dtype == object
+    assert golden.outputs["y"].tolist() == golden.inputs["x"].tolist()
+
+
+def test_given_outputs_are_compared_and_recorded(tmp_path: Path) -> None:
+    given = {"x": ROWS, "y": 2 * ROWS + np.float32(1e-5)}
+
+    published, bundle = imported(
+        graphs.write(tmp_path, graphs.SCALE), golden=given, golden_from="answers.npz"
+    )
+
+    assert published.parity.against == "golden outputs: answers.npz"
+    assert published.parity.max_absolute == pytest.approx(1e-5, rel=0.1)
+    golden = bundle.golden()
+    assert golden is not None
+    np.testing.assert_array_equal(golden.inputs["x"], ROWS[:4])
+    np.testing.assert_array_equal(golden.outputs["y"], given["y"][:4])
+
+
+def test_given_outputs_that_differ_close_the_gate(tmp_path: Path) -> None:
+    file = graphs.write(tmp_path, graphs.SCALE)
+    given = {"x": ROWS, "y": 2 * ROWS + np.float32(0.01)}
+
+    with pytest.raises(ParityError, match=r"'y': differs from the outputs given by 0\.01"):
+        imported(file, golden=given)
+    assert imported(file, golden=given, tolerance=0.02)[0].parity.max_absolute > 0.009
+
+
+def test_pictures_are_pixels_of_the_bundle(tmp_path: Path) -> None:
+    file = graphs.write(tmp_path, graphs.PICTURES)
+    pixels = np.random.default_rng(1).integers(0, 256, (5, 4, 6, 3), np.uint8)
+    mean, std = np.array([0.5, 0.4, 0.3]), np.array([0.1, 0.2, 0.4])
+
+    _, bundle = imported(
+        file,
+        pictures=Pictures(input="data", mean=mean.tolist(), std=std.tolist(), short_side=8),
+        labels={"": ["a", "b", "c"]},
+    )
+
+    contract = bundle.contract
+    assert contract.task == "image-classification" and contract.preprocessing is not None
+    assert contract.preprocessing.model_dump() == {
+        "input": "image",
+        "height": 4,
+        "width": 6,
+        "channels": 3,
+        "resize": "short-side",
+        "short_side": 8,
+        "output": "probabilities",
+    }
+    data = ((pixels / 255 - mean) / std).transpose(0, 3, 1, 2).astype(np.float32)
+    expected = run(file.read_bytes(), data=data)["scores"]
+    outputs = run(bundle.model, image=pixels)
+    np.testing.assert_allclose(outputs["scores"], expected, rtol=1e-5, atol=1e-5)
+    exponents = np.exp(expected)
+    np.testing.assert_allclose(
+        outputs["probabilities"], exponents / exponents.sum(axis=1, keepdims=True), rtol=1e-4
+    )
+    assert bundle.labels("probabilities") == bundle.labels("scores") == ["a", "b", "c"]
+
+
+def test_probabilities_get_no_second_softmax(tmp_path: Path) -> None:
+    text = graphs.PICTURES.replace("scores = Reduce", "m = Reduce").replace(
+        "(data)\n}", "(data)\n scores = Softmax(m) }"
+    )
+
+    _, bundle = imported(graphs.write(tmp_path, text), pictures=Pictures(input="data"))
+
+    assert bundle.contract.preprocessing is not None
+    assert bundle.contract.preprocessing.output == "scores"
+
+
+def test_half_precision_is_recorded(tmp_path: Path) -> None:
+    text = "g (float16[N, 4] x) => (float16[N, 4] y) <float16 two = {16384}> { y = Mul(x, two) }"
+
+    _, bundle = imported(graphs.write(tmp_path, text))
+
+    assert bundle.contract.precision == "fp16"
+    assert bundle.contract.providers == ["cpu", "cuda"]
+
+
+def test_default_input_is_fixed(tmp_path: Path) -> None:
+    model = graphs.model(graphs.SCALE)
+    model.graph.input.append(onnx.helper.make_tensor_value_info("two", onnx.TensorProto.FLOAT, []))
+    file = tmp_path / "net.onnx"
+    onnx.save(model, file)
+
+    published, bundle = imported(file)
+
+    assert "input two is fixed to its default" in published.remarks
+    assert axes_of(bundle.model).keys() == {"x", "y"}
+
+
+def test_random_outputs_are_refused(tmp_path: Path) -> None:
+    text = """g (float[N, 4] x) => (float[N, 4] y) {
+      noise = RandomNormalLike(x)
+      y = Add(x, noise) }"""
+
+    with pytest.raises(ParityError, match="'y': differs from"):
+        imported(graphs.write(tmp_path, text))
+
+
+def test_name_and_version(tmp_path: Path) -> None:
+    file = graphs.write(tmp_path, graphs.SCALE)
+    import_onnx(file, to=tmp_path / "models", name="mine")
+
+    assert import_onnx(file, to=tmp_path / "models", name="mine").version == 2
+    with pytest.raises(VersionExists):
+        import_onnx(file, to=tmp_path / "models", name="mine", version=2)
+    with pytest.raises(InvalidName):
+        import_onnx(file, to=tmp_path / "models", name="../mine")
+
+
+@pytest.mark.parametrize(
+    ("text", "spec", "message"),
+    [
+        (graphs.SCALE, {"labels": {"z": ["a"]}}, r"labels: expected an output of \['y'\], got 'z'"),
+        (graphs.SCALE, {"labels": {"": ["a"]}}, r"labels: expected 4 lines for output y"),
+        (graphs.SCALE, {"ranges": {"z": (0, 1)}}, r"range: expected an input of \['x'\], got 'z'"),
+        (
+            graphs.SCALE,
+            {"lengths": "x"},
+            r"lengths: expected an input of integers .* got x float32",
+        ),
+        (
+            graphs.SCALE,
+            {"time_axes": {"x": 1}},
+            r"time axis: expected a free axis, got 4 at axis 1",
+        ),
+        (graphs.MASKED_SUM, {"time_axes": {"frames": 2}}, r"expected an axis from 1 to 1, got 2"),
+        (graphs.MASKED_SUM, {"time_axes": {"f": 1}}, r"of \['frames', 'lengths'\], got 'f'"),
+        (
+            graphs.MASKED_SUM,
+            {"lengths": "lengths", "padding": {"lengths": 1}},
+            r"padding: expected an input with a time axis, \['frames'\], got 'lengths'",
+        ),
+        (graphs.EMBEDDING, {"ranges": {"ids": (0, 3)}}, r"range: expected 0 to 2 for ids"),
+        (
+            graphs.SCALE,
+            {"golden": {"z": ROWS}},
+            r"golden: expected the inputs \['x'\], and outputs",
+        ),
+        (graphs.SCALE, {"golden": {"x": ROWS[:, :3]}}, r"golden: expected x float32 \[N, 4\], got"),
+        (graphs.SCALE, {"pictures": Pictures(input="x")}, r"image: .* with 4 axes, got x float32"),
+        (
+            graphs.PICTURES,
+            {"pictures": Pictures(input="data", mean=[1.0, 2.0])},
+            r"mean: expected 1 or 3 numbers, got 2",
+        ),
+        (
+            graphs.PICTURES,
+            {"pictures": Pictures(input="data", short_side=5)},
+            r"short side: expected at least 6, got 5",
+        ),
+    ],
+)
+def test_specification_that_does_not_fit_names_what_there_is(
+    tmp_path: Path, text: str, spec: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ExportError, match=message):
+        imported(graphs.write(tmp_path, text), **spec)
+
+    assert not (tmp_path / "models").exists()
+
+
+LAYERS = """
+g (float[N, 8] x) => (float[N, 3] logits)
+<float[8, 16] first = {FIRST}, float[16, 3] second = {SECOND}> {
+  hidden = MatMul(x, first)
+  active = Relu(hidden)
+  logits = MatMul(active, second)
+}"""
+
+
+def layers() -> str:
+    generator = np.random.default_rng(0)
+    first, second = (
+        ", ".join(map(str, generator.normal(size=size).round(3))) for size in (128, 48)
+    )
+    return LAYERS.replace("FIRST", first).replace("SECOND", second)
+
+
+def int8_spec(**changes: Any) -> Int8:
+    rows = np.random.default_rng(1).normal(size=(200, 8)).astype(np.float32)
+    return Int8(calibration={"x": rows}, calibration_from="rows.npz", **changes)
+
+
+def test_int8_keeps_the_classes(tmp_path: Path) -> None:
+    published, bundle = imported(graphs.write(tmp_path, layers()), int8=int8_spec(max_drop=5.0))
+
+    contract: Contract = bundle.contract
+    assert (contract.precision, contract.providers) == ("int8", ["cpu"])
+    cost = contract.quantisation
+    assert cost is not None and cost == published.quantisation
+    assert (cost.calibration, cost.calibration_rows, cost.before) == ("rows.npz", 200, 1.0)
+    assert 0.95 <= cost.after <= 1.0
+    operators = {node.op_type for node in onnx.load_from_string(bundle.model).graph.node}
+    assert "QuantizeLinear" in operators
+    golden = bundle.golden()
+    assert golden is not None
+    np.testing.assert_array_equal(
+        run(bundle.model, **golden.inputs)["logits"], golden.outputs["logits"]
+    )
+
+
+def test_int8_that_changes_classes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AccuracyError, match=r"int8: accuracy falls from 100\.00% to"):
+        imported(graphs.write(tmp_path, layers()), int8=int8_spec(max_drop=0.0))
+
+
+def test_int8_needs_every_input(tmp_path: Path) -> None:
+    settings = Int8(calibration={"z": ROWS}, calibration_from="rows.npz")
+
+    with pytest.raises(ExportError, match=r"calibration: expected the inputs \['x'\], got \['z'\]"):
+        imported(graphs.write(tmp_path, layers()), int8=settings)

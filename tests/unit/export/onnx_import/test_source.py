@@ -1,0 +1,110 @@
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from tests.unit.export.onnx_import import graphs
+from weir.bundle.errors import BrokenBundle
+from weir.export.errors import BrokenGraph
+from weir.export.onnx_import import source
+
+WEIGHTS = np.arange(12, dtype=np.float32).reshape(3, 4)
+
+
+def write_external(folder: Path, location: str = "net.onnx.data", **entries: str) -> Path:
+    """A file whose one weight lies outside, at byte 4 of its data."""
+    model = graphs.model("g (float[N, 3] x) => (float[N, 4] y) { y = MatMul(x, w) }")
+    tensor = numpy_helper.from_array(WEIGHTS, "w")
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in {"location": location, "offset": "4", "length": "48", **entries}.items():
+        tensor.external_data.add(key=key, value=value)
+    model.graph.initializer.append(tensor)
+    path = folder / "net.onnx"
+    path.write_bytes(model.SerializeToString())
+    (folder / "net.onnx.data").write_bytes(b"\0\0\0\0" + WEIGHTS.tobytes())
+    return path
+
+
+def test_external_data_are_read_into_the_model(tmp_path: Path) -> None:
+    file = write_external(tmp_path)
+
+    read = source.read(file)
+
+    (tensor,) = read.model.graph.initializer
+    assert not tensor.external_data
+    np.testing.assert_array_equal(numpy_helper.to_array(tensor), WEIGHTS)
+    data = (tmp_path / "net.onnx.data").read_bytes()
+    assert read.files == {
+        "net.onnx": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "net.onnx.data": hashlib.sha256(data).hexdigest(),
+    }
+
+
+@pytest.mark.parametrize("location", ["../secret", "/etc/hostname", "C:\\secret", "", "a/../b"])
+def test_external_data_elsewhere_are_refused(tmp_path: Path, location: str) -> None:
+    with pytest.raises(BrokenBundle, match="expected external data in the folder of the graph"):
+        source.read(write_external(tmp_path, location))
+
+
+def test_linked_external_data_are_refused(tmp_path: Path) -> None:
+    file = write_external(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    data = tmp_path / "net.onnx.data"
+    data.rename(tmp_path / "elsewhere" / "data")
+    data.symlink_to(tmp_path / "elsewhere" / "data")
+
+    with pytest.raises(BrokenBundle, match="got another place or a link"):
+        source.read(file)
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"length": "80"}, r"net\.onnx\.data: expected 84 bytes for tensor 'w', got 52"),
+        ({"offset": "x"}, "tensor 'w': offset: expected a number, got 'x'"),
+    ],
+)
+def test_damaged_external_data_are_refused(
+    tmp_path: Path, entries: dict[str, str], message: str
+) -> None:
+    with pytest.raises(BrokenBundle, match=message):
+        source.read(write_external(tmp_path, **entries))
+
+
+def test_missing_external_data_are_named(tmp_path: Path) -> None:
+    file = write_external(tmp_path)
+    (tmp_path / "net.onnx.data").unlink()
+
+    with pytest.raises(BrokenBundle, match=r"net\.onnx\.data: expected a regular file"):
+        source.read(file)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x08\x07"], ids=["empty", "text", "no-graph"])
+def test_other_bytes_are_no_onnx_file(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "net.onnx"
+    file.write_bytes(content)
+
+    with pytest.raises(BrokenGraph, match="expected an ONNX file"):
+        source.read(file)
+
+
+def test_checker_names_what_is_invalid(tmp_path: Path) -> None:
+    model = graphs.model(graphs.SCALE)
+    model.graph.node[0].input[1] = "nothing"
+    file = tmp_path / "net.onnx"
+    file.write_bytes(model.SerializeToString())
+
+    with pytest.raises(BrokenGraph, match=r"the graph is not valid ONNX: .*nothing"):
+        source.read(file)
+
+
+def test_operator_that_onnx_runtime_lacks_is_named(tmp_path: Path) -> None:
+    header = graphs.HEADER.replace("]", ', "somebody" : 1]')
+    text = "g (float[N, 4] x) => (float[N, 4] y) { y = somebody.Magic(x) }"
+
+    with pytest.raises(BrokenGraph, match=r"ONNX Runtime refuses the graph: .*Magic"):
+        source.read(graphs.write(tmp_path, text, header=header))
