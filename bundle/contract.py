@@ -256,10 +256,14 @@ class Contract(ContractObject):
     @model_validator(mode="after")
     def _check_sequences(self) -> Self:
         check_axes(self.padded_axes, self.value_ranges, self.batch_axis)
-        check_tokenisation(self.tokenisation, self.vocabularies)
+        check_tokenisation(self.task, self.tokenisation, self.vocabularies)
         if (self.task == "sequence-to-sequence") != (self.decoding is not None):
             raise ValueError(f"decoding: expected with sequence-to-sequence alone, got {self.task}")
         if self.decoding is not None:
+            if masks := [axis.mask for axis in self.padded_axes.values() if axis.mask is not None]:
+                raise ValueError(
+                    f"padded_axes: expected lengths for two graphs, got {masks} as mask"
+                )
             check_decoding(self.decoding, self.value_ranges, self.vocabularies)
         check_series(self.task, self.series)
         return self

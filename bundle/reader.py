@@ -30,6 +30,8 @@ _GRAPHS = {"model": MODEL, "encoder": ENCODER, "decoder": DECODER}
 
 # A protobuf message, and so an ONNX file, ends at 2 GiB.
 _MAX_FILE_BYTES = (1 << 31) - 1
+# Of a tokenizer.json; those of vocabularies of 250,000 entries have 17 to 34 MB.
+_MAX_TOKENIZER_BYTES = 1 << 26
 # Parsed texts take many times their size: a line takes at least 50 bytes.
 _MAX_TEXT_BYTES = 1 << 24
 # Without O_NONBLOCK, opening a named pipe would block for ever.
@@ -83,8 +85,16 @@ class Bundle:
     @property
     def subwords(self) -> bytes | None:
         """The sentencepiece model, None if the bundle has none."""
-        tokenisation = self.contract.tokenisation
-        return self.files[tokenisation.model] if tokenisation and tokenisation.model else None
+        return self._tokenizer_file("subwords")
+
+    @property
+    def tokenizer_json(self) -> bytes | None:
+        """The tokenizer.json, None if the bundle has none."""
+        return self._tokenizer_file("tokenizer-json")
+
+    def _tokenizer_file(self, rule: str) -> bytes | None:
+        own = self.contract.tokenisation
+        return self.files[own.model] if own and own.model and own.rule == rule else None
 
 
 def read(directory: Path) -> Bundle:
@@ -94,9 +104,14 @@ def read(directory: Path) -> Bundle:
         raise BrokenBundle(f"{directory}: expected {contracts.FILE_NAME}, which is written last")
     contract = contracts.parse(read_file(directory / contracts.FILE_NAME, _MAX_TEXT_BYTES))
     _check_listing(directory, contract)
-    named = {*contract.labels.values(), *contract.vocabularies.values()}
+    limits = dict.fromkeys(
+        (*contract.labels.values(), *contract.vocabularies.values()), _MAX_TEXT_BYTES
+    )
+    tokenisation = contract.tokenisation
+    if tokenisation and tokenisation.model and tokenisation.rule == "tokenizer-json":
+        limits[tokenisation.model] = _MAX_TOKENIZER_BYTES
     files = {
-        name: read_file(directory / name, _MAX_TEXT_BYTES if name in named else _MAX_FILE_BYTES)
+        name: read_file(directory / name, limits.get(name, _MAX_FILE_BYTES))
         for name in contract.files
     }
     for name, data in files.items():
@@ -106,7 +121,7 @@ def read(directory: Path) -> Bundle:
             external_data.refuse(data, name)
     texts = _texts("labels", contract.labels, files)
     texts |= _texts("vocabularies", contract.vocabularies, files)
-    model = contract.tokenisation.model if contract.tokenisation else None
+    model = tokenisation.model if tokenisation else None
     if model is not None and model not in files:
         raise BrokenBundle(f"tokenisation.model: expected a listed file, got {model!r}")
     return Bundle(contract, MappingProxyType(files), MappingProxyType(texts))

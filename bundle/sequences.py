@@ -20,14 +20,36 @@ from weir.bundle.field_types import ContractObject, FileName, Index, Integer, Po
 class PaddedAxis(ContractObject):
     """An axis along which rows differ in length, so that shorter rows of a batch are padded.
 
-    A row has 1 to `maximum` entries. `lengths` is the input [batch] with each row's length; the
-    server computes it if a client omits it. None: the padding itself marks the end of a row.
-    `padding` is the padding value of each input with the axis.
+    A row has 1 to `maximum` entries. `lengths` is the input [batch] with each row's length. `mask`
+    is the input [batch, axis] of an attention mask: 1 for an entry of the row, 0 for padding. The
+    server computes either if a client omits it. Without both, the padding itself marks the end of a
+    row. `padding` is the padding value of each input with the axis, the mask included.
     """
 
     maximum: Positive
     lengths: str | None = None
+    mask: str | None = None
     padding: Annotated[dict[str, Integer], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _check_mask(self) -> Self:
+        if self.mask is None:
+            return self
+        if self.lengths is not None:
+            raise ValueError(
+                f"mask: expected lengths or a mask, got {self.lengths} and {self.mask}"
+            )
+        if self.padding.get(self.mask) != 0:
+            got = self.padding.get(self.mask, "none")
+            raise ValueError(f"mask: expected the padding 0 for {self.mask!r}, got {got}")
+        if len(self.padding) == 1:
+            raise ValueError(f"mask: expected another input with the axis, got {self.mask!r} alone")
+        return self
+
+    @property
+    def counter(self) -> str | None:
+        """The input that tells a row's length: lengths or mask; None if the padding does."""
+        return self.lengths or self.mask
 
 
 class ValueRange(ContractObject):
@@ -48,24 +70,41 @@ class Tokenisation(ContractObject):
 
     - `rule`: `words` splits into runs of letters, digits and underscores, and single other
       characters (see `text`); `spaces` splits at white space; `letters` splits into characters;
-      `subwords` splits with a sentencepiece model.
+      `subwords` splits with a sentencepiece model; `tokenizer-json` does all that a tokenizer.json
+      of the library `tokenizers` says, so the file has the vocabulary and the unknown token too.
     - `lower`: whether tokens are lowercased before the lookup in the vocabulary of `tokens`.
     - `unknown`: the id of a token or character that is not in its vocabulary.
     - `characters`: the input for the characters of each token, not lowercased; None: there is none.
-    - `model`: the file of the sentencepiece model.
+    - `token_type_ids`: the input for the type id (segment) of each token; None: there is none.
+    - `model`: the file of the sentencepiece model, or the tokenizer.json.
     """
 
-    rule: Literal["words", "spaces", "letters", "subwords"]
+    rule: Literal["words", "spaces", "letters", "subwords", "tokenizer-json"]
     lower: bool = False
-    unknown: Index
+    unknown: Index | None = None
     tokens: str = "tokens"
     characters: str | None = None
+    token_type_ids: str | None = None
     model: FileName | None = None
 
     @model_validator(mode="after")
     def _check_model(self) -> Self:
-        if (self.rule == "subwords") != (self.model is not None):
-            raise ValueError(f"model: expected one with subwords alone, got {self.model}")
+        if (self.rule in ("subwords", "tokenizer-json")) != (self.model is not None):
+            raise ValueError(
+                f"model: expected one with subwords or tokenizer-json alone, got {self.model}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_keys(self) -> Self:
+        is_json = self.rule == "tokenizer-json"
+        if (self.unknown is None) != is_json:
+            expected = "none, the file has it" if is_json else "an id"
+            raise ValueError(f"unknown: expected {expected}, got {self.unknown}")
+        if is_json and (self.lower or self.characters is not None):
+            raise ValueError("expected neither lower nor characters with tokenizer-json, got one")
+        if self.token_type_ids is not None and not is_json:
+            raise ValueError(f"token_type_ids: expected tokenizer-json with them, got {self.rule}")
         return self
 
 
@@ -88,13 +127,15 @@ def check_axes(
                     f"{where}: padding of {tensor!r}: expected {values[tensor]}, as for its other "
                     f"axis, got {value}"
                 )
-        if axis.lengths is None:
+        if axis.counter is None:
             continue
-        if other := counted.get(axis.lengths):
+        if other := counted.get(axis.counter):
+            key = "mask" if axis.mask else "lengths"
             raise ValueError(
-                f"{where}: lengths: expected an input of its own, got {axis.lengths!r} of {other!r}"
+                f"{where}: {key}: expected an input of its own, got {axis.counter!r} of {other!r}"
             )
-        counted[axis.lengths] = name
+        counted[axis.counter] = name
+    counted = {axis.lengths: name for name, axis in axes.items() if axis.lengths is not None}
     padded = {name for axis in axes.values() for name in axis.padding}
     if both := sorted(padded & set(counted)):
         raise ValueError(f"padded_axes: expected lengths in an input without padding, got {both}")
@@ -102,9 +143,21 @@ def check_axes(
         raise ValueError(f"value_ranges: expected none for lengths of a padded axis, got {both}")
 
 
-def check_tokenisation(tokenisation: Tokenisation | None, vocabularies: Collection[str]) -> None:
-    """Raise ValueError unless the inputs of tokens and characters have vocabularies."""
+def check_tokenisation(
+    task: str, tokenisation: Tokenisation | None, vocabularies: Collection[str]
+) -> None:
+    """Raise ValueError unless the inputs of tokens and characters have vocabularies.
+
+    A tokenizer.json has its own vocabulary; it classifies texts.
+    """
     if tokenisation is None:
+        return
+    if tokenisation.rule == "tokenizer-json":
+        if task != "sequence-classification":
+            raise ValueError(
+                "tokenisation: tokenizer-json: expected the task sequence-classification, "
+                f"got {task}"
+            )
         return
     for name in (tokenisation.tokens, tokenisation.characters):
         if name is not None and name not in vocabularies:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from weir.export.seq2seq.publishing import publish_pair
     from weir.export.seq2seq.spec import PairSpec
     from weir.export.spec import ExportSpec
+    from weir.export.tokenizer_file import TokenizerFile
 
 # ONNX Runtime 1.30 and later for Linux reports processes, sessions and models to Microsoft, with an
 # identifier of the machine. It reads this variable at its first import; 0 turns the reports on.
@@ -30,6 +31,7 @@ __all__ = [
     "PairSpec",
     "Pictures",
     "Published",
+    "TokenizerFile",
     "ValueRange",
     "import_onnx",
     "publish",
@@ -45,6 +47,7 @@ _MODULES = {
     "PairSpec": "weir.export.seq2seq.spec",
     "Pictures": "weir.export.onnx_import.spec",
     "Published": "weir.export.publishing",
+    "TokenizerFile": "weir.export.tokenizer_file",
     "ValueRange": "weir.bundle.sequences",
     "import_onnx": "weir.export.onnx_import.publishing",
     "publish": "weir.export.publishing",

@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from weir.bundle import golden, reader, writer
@@ -19,6 +20,8 @@ from weir.export import fp16, graph, int8, parity, runtime, samples
 from weir.export.errors import ExportError
 from weir.export.int8 import DynamicInt8, StaticInt8
 from weir.export.spec import ExportCandidate, ExportSpec, row_count
+
+Array = NDArray[Any]
 
 GOLDEN_ROWS = 4
 _RECORDED_PACKAGES = ("torch", "onnx", "onnxscript", "numpy")
@@ -38,7 +41,7 @@ class Published:
 
 def publish(
     module: nn.Module,
-    example_inputs: Mapping[str, Tensor],
+    example_inputs: Mapping[str, Tensor | Array],
     contract: ExportSpec,
     *,
     to: Path | str,
@@ -50,8 +53,8 @@ def publish(
 
     Args:
         module: on the CPU; it is exported in eval mode and keeps the mode it has.
-        example_inputs: tensors on the CPU, by the names of `forward`'s parameters, with a few rows
-            along the batch axis; real ones are best.
+        example_inputs: tensors on the CPU or arrays, by the names of `forward`'s parameters, with a
+            few rows along the batch axis; real ones are best.
         contract: the facts that neither the network nor its graph contains.
         to: the model repository; the bundle is `<to>/<name>/<version>/`.
         name: the model's name.
@@ -65,10 +68,11 @@ def publish(
         BundleError: the name is invalid, or the version exists.
     """
     writer.check_target(Path(to), name, version)
+    examples = {key: torch.as_tensor(value) for key, value in example_inputs.items()}
     with evaluating(module):
-        exact = export_exact(module, example_inputs, contract)
+        exact = export_exact(module, examples, contract)
         _check_outputs(exact.golden, contract)
-        chosen = _reduce(exact, module, example_inputs, contract, precision)
+        chosen = _reduce(exact, module, examples, contract, precision)
     label_files = name_label_files(contract.labels)
     files = {
         reader.MODEL: chosen.model,
@@ -79,6 +83,8 @@ def publish(
             for key, entries in contract.vocabularies.items()
         },
     }
+    if contract.tokenisation and contract.tokenisation.model and contract.tokenizer:
+        files[contract.tokenisation.model] = contract.tokenizer
     path = writer.write(files, _contract(contract, chosen, label_files), Path(to), name, version)
     return Published(
         path=path,

@@ -24,7 +24,7 @@ def shrink(inputs: Inputs, spec: ExportSpec) -> dict[str, Tensor]:
     """Cut a batch to its longest row, along every padded axis."""
     shrunk = dict(inputs)
     # Values beyond a row's length are arbitrary, so axes with lengths are cut first.
-    for axis, padded in sorted(spec.padded_axes.items(), key=lambda each: each[1].lengths is None):
+    for axis, padded in sorted(spec.padded_axes.items(), key=lambda each: each[1].counter is None):
         longest = _longest(shrunk, axis, padded, spec)
         for name in padded.padding:
             shrunk[name] = shrunk[name].narrow(position_of(axis, name, spec), 0, longest)
@@ -67,6 +67,8 @@ def check_examples(inputs: Inputs, spec: ExportSpec) -> None:
                 f"example inputs: axis {axis!r}: expected one size from 1 to {padded.maximum}, "
                 f"got {found}"
             )
+        if padded.mask is not None:
+            _check_mask(padded.mask, inputs[padded.mask])
         if padded.lengths is None:
             continue
         lengths = inputs[padded.lengths]
@@ -82,9 +84,28 @@ def position_of(axis: str, name: str, spec: ExportSpec) -> int:
     return next(at for at, named in spec.axes_of(name).items() if named == axis)
 
 
+def lengths_of(inputs: Inputs, padded: PaddedAxis) -> Tensor | None:
+    """The rows' lengths (rows,), given by lengths or a mask; None if the padding marks the end."""
+    if padded.mask is not None:
+        return inputs[padded.mask].ne(0).sum(dim=1)
+    return None if padded.lengths is None else inputs[padded.lengths]
+
+
+def _check_mask(name: str, mask: Tensor) -> None:
+    """Raise ExportError unless each row is ones, then zeros."""
+    expected = torch.arange(mask.shape[1]) < mask.ne(0).sum(dim=1, keepdim=True)  # (rows, entries)
+    is_right = bool((mask == expected).all() and expected.any(dim=1).all())
+    if not is_right:
+        raise ExportError(
+            f"example inputs: {name}: expected rows of 1, then 0 as padding on the right, "
+            f"got {mask.tolist()[0][:8]}"
+        )
+
+
 def _longest(inputs: Inputs, axis: str, padded: PaddedAxis, spec: ExportSpec) -> int:
-    if padded.lengths is not None:
-        return int(inputs[padded.lengths].max())
+    lengths = lengths_of(inputs, padded)
+    if lengths is not None:
+        return int(lengths.max())
     longest = 1
     for name, value in padded.padding.items():
         tensor = inputs[name].movedim(position_of(axis, name, spec), 0)  # (entries, …)
@@ -127,8 +148,9 @@ def spread(examples: Inputs, spec: ExportSpec, count: int) -> dict[str, Tensor]:
     count = min(count, total)
     order = torch.arange(total)
     for padded in spec.padded_axes.values():
-        if padded.lengths is not None:
-            order = examples[padded.lengths].argsort(descending=True, stable=True)
+        lengths = lengths_of(examples, padded)
+        if lengths is not None:
+            order = lengths.argsort(descending=True, stable=True)
             return _take(examples, spec, order[torch.linspace(0, total - 1, count).long()])
     return _take(examples, spec, order[:count])
 
@@ -168,7 +190,11 @@ def _random(
             shape[position] = widths.get(axis, shape[position])
         drawn[name] = _random_like(examples[name], name, shape, spec, generator)
     for axis, padded in spec.padded_axes.items():
-        if padded.lengths is None:
+        if padded.mask is not None:
+            mask = drawn[padded.mask]
+            ends = torch.randint(1, widths[axis] + 1, (len(mask), 1), generator=generator)
+            drawn[padded.mask] = (torch.arange(mask.shape[1]) < ends).to(mask.dtype)
+        elif padded.lengths is None:
             _end_rows(drawn, axis, padded, spec, generator)
         else:
             lengths = drawn[padded.lengths]

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from torch import Tensor, nn
 
@@ -29,6 +30,7 @@ from weir.bundle.sequences import (
     check_tokenisation,
 )
 from weir.export.errors import ExportError
+from weir.export.tokenizer_file import TokenizerFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,8 @@ class ExportSpec:
         vocabularies: an entry for each id, by input.
         preprocessing: the conversion of a picture into a row; None if there is none.
         tokenisation: the conversion of a text into a row; None if there is none.
+        tokenizer: the bytes of the tokenizer.json that `tokenisation` names (`TokenizerFile` makes
+            both).
         series: columns, lags and horizon of a forecast.
         batching: limits of the server's batches.
         tolerance: numbers agree if |onnx - torch| <= absolute + relative * |torch|; the default is
@@ -71,6 +75,7 @@ class ExportSpec:
     vocabularies: Mapping[str, Sequence[str]] = field(default_factory=dict)
     preprocessing: Preprocessing | None = None
     tokenisation: Tokenisation | None = None
+    tokenizer: bytes | None = field(default=None, repr=False)
     series: Series | None = None
     batching: Batching = field(default_factory=Batching)
     tolerance: Tolerance = field(default_factory=lambda: Tolerance(absolute=1e-5, relative=1e-5))
@@ -96,7 +101,7 @@ class ExportSpec:
             _check_entries(name, entries)
         try:
             check_axes(self.padded_axes, self.ranges, self.batch_axis)
-            check_tokenisation(self.tokenisation, self.vocabularies)
+            check_tokenisation(self.task, self.tokenisation, self.vocabularies)
             check_series(self.task, self.series)
         except ValueError as error:
             raise ExportError(str(error)) from error
@@ -104,6 +109,33 @@ class ExportSpec:
             _check_carriers(axis, padded, self)
         if self.tokenisation is not None:
             _check_unknown(self.tokenisation, self.vocabularies)
+        model = self.tokenisation.model if self.tokenisation else None
+        if (model is None) != (self.tokenizer is None):
+            got = "none" if self.tokenizer is None else f"{len(self.tokenizer)} bytes"
+            raise ExportError(f"tokenizer: expected the file {model!r} of tokenisation, got {got}")
+
+    @classmethod
+    def for_texts(
+        cls,
+        tokenizer: TokenizerFile,
+        *,
+        architecture: str,
+        outputs: Sequence[str],
+        labels: Mapping[str, Sequence[str]],
+    ) -> Self:
+        """Specification of a classifier of texts that a tokenizer.json makes into token ids."""
+        return cls(
+            architecture=architecture,
+            outputs=outputs,
+            task="sequence-classification",
+            axes=tokenizer.axes,
+            batch_axis=tokenizer.batch_axis,
+            padded_axes=tokenizer.padded_axes,
+            value_ranges=tokenizer.value_ranges,
+            labels=labels,
+            tokenisation=tokenizer.tokenisation,
+            tokenizer=tokenizer.file,
+        )
 
     @property
     def ranges(self) -> Mapping[str, ValueRange]:
@@ -161,6 +193,8 @@ def _check_entries(name: str, entries: Sequence[str]) -> None:
 
 def _check_unknown(tokenisation: Tokenisation, vocabularies: Mapping[str, Sequence[str]]) -> None:
     unknown = tokenisation.unknown
+    if unknown is None:
+        return
     for name in (tokenisation.tokens, tokenisation.characters):
         if name is not None and unknown >= (size := len(vocabularies[name])):
             raise ExportError(
@@ -180,6 +214,11 @@ def _check_carriers(axis: str, padded: PaddedAxis, spec: ExportSpec) -> None:
         raise ExportError(
             f"padded_axes: {axis}: expected lengths with the axis {spec.batch_axis!r} alone, "
             f"got {padded.lengths!r} with {dict(spec.axes_of(padded.lengths))}"
+        )
+    if padded.mask is not None and spec.axes_of(padded.mask) != {0: spec.batch_axis, 1: axis}:
+        raise ExportError(
+            f"padded_axes: {axis}: expected a mask with the axes {spec.batch_axis!r} and {axis!r}, "
+            f"got {padded.mask!r} with {dict(spec.axes_of(padded.mask))}"
         )
 
 

@@ -27,7 +27,7 @@ from weir.server.generation.request import (
 from weir.server.generation.sampling_parameters import SearchParameters, read_parameters
 from weir.server.generation.slots import Layout
 from weir.server.preprocessing.detokenizer import Detokenizer
-from weir.server.preprocessing.tokenizer import Tokenizer
+from weir.server.preprocessing.tokenizer import BundleTokenizer
 from weir.server.protocol import request_decoder
 from weir.server.protocol.response_encoder import ResponseEncoder
 from weir.server.runtime.sequence_rules import SequenceRules
@@ -188,7 +188,7 @@ class EncoderDecoderModel:
     graphs: EncoderDecoder
     signature: Signature
     rules: SequenceRules
-    tokenizer: Tokenizer | None
+    tokenizer: BundleTokenizer | None
     detokenizer: Detokenizer
     encoder: ResponseEncoder
     policy: BatchPolicy

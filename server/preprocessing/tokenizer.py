@@ -1,20 +1,18 @@
 """Tokenizer: texts → ids, as a bundle's `tokenisation` says. Pure.
 
+`Tokenizer` looks tokens up in a vocabulary of the bundle. `fast_tokenizer` has the rule
+`tokenizer-json`.
+
 Rules:
 - A text is split as in training. For a single graph each token is lowered by itself. For an
   encoder-decoder the text is lowered as a whole (only a Greek sigma differs), and each run of white
   space is one space.
 - Tokens that the client has split are only looked up.
 - A text cannot spell the vocabulary's special entries: such a token is unknown.
-- The cost of a text is bounded before it is read: Python normalises consecutive marks in time
-  quadratic in their number, and holds the GIL meanwhile. A text of no tokens, of too many, or of
-  too many characters raises InvalidRequest.
+- The cost of a text is bounded before it is read (`tokenized_text`).
 """
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,8 +21,10 @@ from numpy.typing import NDArray
 from weir.bundle.contract import Contract
 from weir.bundle.reader import Bundle
 from weir.bundle.sequences import PaddedAxis, Tokenisation
-from weir.bundle.text import all_marks, normalise, tokenise
-from weir.server.errors import InvalidRequest, ModelLoadError
+from weir.bundle.text import normalise, tokenise
+from weir.server.errors import ModelLoadError
+from weir.server.preprocessing.fast_tokenizer import FastTokenizer
+from weir.server.preprocessing.tokenized_text import TextLimits, TokenizedText
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
@@ -33,31 +33,6 @@ Array = NDArray[Any]
 
 SPECIAL = frozenset(("<pad>", "<unk>", "<s>", "</s>"))
 """Entries of a vocabulary that are no text."""
-
-_CHARACTERS_PER_TOKEN = 32
-_MIN_CHARACTERS = 4096
-_MAX_MARKS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class TokenizedText:
-    """A text as a model reads it.
-
-    Attributes:
-        characters: the ids of each token's characters; empty where the model reads none.
-        is_unknown: whether the vocabulary lacks a token; one a token.
-    """
-
-    tokens: Sequence[str]
-    ids: Sequence[int]
-    characters: Sequence[Sequence[int]]
-    is_unknown: Sequence[bool]
-
-    @property
-    def unknown(self) -> list[str]:
-        """The tokens that the vocabulary lacks, in the order of the text."""
-        pairs = zip(self.tokens, self.is_unknown, strict=True)
-        return [token for token, is_unknown in pairs if is_unknown]
 
 
 class Tokenizer:
@@ -85,38 +60,31 @@ class Tokenizer:
         self.tokenisation = tokenisation
         self._time = time
         self._characters = characters
-        self._max_characters = max(_MIN_CHARACTERS, _CHARACTERS_PER_TOKEN * time.maximum)
+        self._limits = TextLimits(time.maximum)
         self._lowers_texts = lowers_texts
+        # Of a contract, only the rule tokenizer-json has none.
+        self._unknown = tokenisation.unknown or 0
         self._ids = _ids_of(vocabularies[tokenisation.tokens])
         name = tokenisation.characters
         self._character_ids = {} if name is None else _ids_of(vocabularies[name])
         self._subwords = None if subwords is None else _open_subwords(subwords)
 
+    def example(self) -> TokenizedText:
+        """A short tokenized text, for a check at load."""
+        return self.tokenize("a")
+
     def tokenize(self, text: str) -> TokenizedText:
         """Split a text and look its tokens up."""
-        if len(text) > self._max_characters:
-            raise InvalidRequest(
-                f"expected a text of at most {self._max_characters} characters, got {len(text)}"
-            )
-        if _too_many_marks().search(text):
-            raise InvalidRequest(f"expected at most {_MAX_MARKS} consecutive marks, got more")
+        self._limits.check_text(text)
         if self._lowers_texts and self.tokenisation.lower:
             text = text.lower()
         return self.look_up(self._split(text))
 
     def look_up(self, tokens: Sequence[str]) -> TokenizedText:
         """Look up tokens that are split already."""
-        if not tokens:
-            raise InvalidRequest("expected a text with tokens, got none")
-        if len(tokens) > self._time.maximum:
-            raise InvalidRequest(f"expected at most {self._time.maximum} tokens, got {len(tokens)}")
-        if not all(tokens):
-            raise InvalidRequest(f"tokens[{list(tokens).index('')}]: expected characters, got none")
-        if (characters := sum(map(len, tokens))) > self._max_characters:
-            raise InvalidRequest(
-                f"expected tokens of at most {self._max_characters} characters, got {characters}"
-            )
-        unknown = self.tokenisation.unknown
+        self._limits.check_count(len(tokens))
+        self._limits.check_tokens(tokens)
+        unknown = self._unknown
         lowered = [token.lower() for token in tokens] if self.tokenisation.lower else tokens
         found = [self._ids.get(token) for token in lowered]
         return TokenizedText(
@@ -159,7 +127,7 @@ class Tokenizer:
 
     def _spell(self, token: str) -> list[int]:
         limit = self._characters.maximum if self._characters else 0
-        unknown = self.tokenisation.unknown
+        unknown = self._unknown
         return [self._character_ids.get(character, unknown) for character in token[:limit]]
 
 
@@ -172,7 +140,11 @@ def _spelled_rows(texts: Sequence[TokenizedText], shape: tuple[int, int], paddin
     return rows
 
 
-def tokenizer_of(bundle: Bundle) -> Tokenizer | None:
+BundleTokenizer = Tokenizer | FastTokenizer
+"""The tokenizer of a bundle, by its rule."""
+
+
+def tokenizer_of(bundle: Bundle) -> BundleTokenizer | None:
     """The tokenizer of a bundle; None if its contract has no `tokenisation`.
 
     Raises:
@@ -181,11 +153,18 @@ def tokenizer_of(bundle: Bundle) -> Tokenizer | None:
     contract, tokenisation = bundle.contract, bundle.contract.tokenisation
     if tokenisation is None:
         return None
+    time = _axis(contract, tokenisation.tokens)
+    if bundle.tokenizer_json is not None:
+        return FastTokenizer(
+            tokenisation,
+            bundle.tokenizer_json,
+            time=contract.padded_axes[time],
+            bounds=contract.value_ranges.get(tokenisation.tokens),
+        )
     names = [name for name in (tokenisation.tokens, tokenisation.characters) if name is not None]
     vocabularies = {name: bundle.vocabulary(name) or [] for name in names}
     for name, entries in vocabularies.items():
         _check_entries(contract, name, len(entries))
-    time = _axis(contract, tokenisation.tokens)
     spelling = tokenisation.characters
     return Tokenizer(
         tokenisation,
@@ -223,7 +202,7 @@ def _check_entries(contract: Contract, name: str, entries: int) -> None:
             f"tokenisation: expected input {name!r} to take an id for each of {entries} entries "
             f"of its vocabulary, got {got}"
         )
-    if tokenisation is not None and tokenisation.unknown >= entries:
+    if tokenisation is not None and (tokenisation.unknown or 0) >= entries:
         raise ModelLoadError(
             f"tokenisation: unknown: expected an id of {name!r}, below {entries}, "
             f"got {tokenisation.unknown}"
@@ -245,8 +224,3 @@ def _axis(contract: Contract, name: str, *, other_than: str | None = None) -> st
 def _ids_of(entries: Sequence[str]) -> dict[str, int]:
     """The id of each entry that a text may spell."""
     return {entry: index for index, entry in enumerate(entries) if entry not in SPECIAL}
-
-
-@cache
-def _too_many_marks() -> re.Pattern[str]:
-    return re.compile(f"[{all_marks()}]{{{_MAX_MARKS + 1}}}")

@@ -4,9 +4,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from weir.bundle.contract import Contract
 from weir.server.errors import InvalidRequest, ModelLoadError
-from weir.server.preprocessing.tokenizer import Tokenizer
+from weir.server.preprocessing.tokenizer import BundleTokenizer
+from weir.server.runtime.sequence_rules import SequenceRules
 from weir.server.runtime.session import Session
-from weir.server.runtime.signature import Form, Signature, TensorSpec
+from weir.server.runtime.signature import Form, Signature, TensorSpec, forms_of
 
 _FLOATS = ("FP16", "FP32", "FP64")
 
@@ -60,17 +61,19 @@ def check_series(contract: Contract | None, signature: Signature) -> None:
     _check_numbers("series", own.output, str(own.horizon), output, fits=has_horizon)
 
 
-def check_tokenizer(tokenizer: Tokenizer | None, signature: Signature) -> None:
+def check_tokenizer(
+    tokenizer: BundleTokenizer | None, signature: Signature, rules: SequenceRules
+) -> None:
     """Check that the graph takes tokenized text."""
     if tokenizer is None:
         return
     try:
         # This text is really tokenized, so that the first request finds every table built.
-        rows = tokenizer.rows([tokenizer.tokenize("a")])
+        rows = signature.cast(tokenizer.rows([tokenizer.example()]))
+        signature.admit(forms_of(rows))
+        rules.check(rows)
     except InvalidRequest as error:
         raise ModelLoadError(f"tokenisation: {error}") from error
-    forms = tuple((name, "INT64", array.shape) for name, array in rows.items())
-    _check_admitted("tokenisation", signature, forms)
 
 
 def _check_admitted(what: str, signature: Signature, forms: tuple[Form, ...]) -> None:

@@ -34,7 +34,7 @@ from weir.server.generation.encoder_decoder import (
 )
 from weir.server.generation.engine import Engine
 from weir.server.preprocessing.detokenizer import Detokenizer, detokenizer_of
-from weir.server.preprocessing.tokenizer import Tokenizer, tokenizer_of
+from weir.server.preprocessing.tokenizer import BundleTokenizer, tokenizer_of
 from weir.server.protocol.response_encoder import STREAM_BYTES, RequestedOutput, ResponseEncoder
 from weir.server.repository import batch_axis, contract_check, golden_test, triton
 from weir.server.repository.batch_axis import BatchAxis
@@ -71,7 +71,7 @@ class GraphFiles:
     contract: Contract | None
     golden: Golden | None
     labels: Mapping[str, Sequence[str]]
-    tokenizer: Tokenizer | None = None
+    tokenizer: BundleTokenizer | None = None
     detokenizer: Detokenizer | None = None
     pair_golden: Golden | None = None
     config: TritonConfig | None = None
@@ -182,7 +182,8 @@ class Loader:
         contract_check.check_provider(contract, self.provider)
         loaded = [self._load_graph(name, version, files) for files in graphs]
         # The first graph of a pair is the encoder, which takes the text.
-        contract_check.check_tokenizer(graphs[0].tokenizer, loaded[0][0].signature)
+        first = loaded[0][0]
+        contract_check.check_tokenizer(graphs[0].tokenizer, first.signature, first.rules)
         contract_check.check_pair(contract, [model.signature for model, _ in loaded])
         models: list[Model] = [model for model, _ in loaded]
         if contract is not None and contract.decoding is not None:

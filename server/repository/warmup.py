@@ -53,7 +53,7 @@ def warm_up(
         OutOfMemory: of any model.
     """
     try:
-        if golden is not None and any(padding.lengths for padding in paddings):
+        if golden is not None and any(padding.counter for padding in paddings):
             _run_lengths(session, golden, policy, paddings, clock)
         else:
             _run_rows(session, signature, golden, paddings)
@@ -101,7 +101,7 @@ def _run_lengths(
 
 
 def _lengths(golden: Golden, paddings: Sequence[Padding]) -> Iterator[int]:
-    counted = [padding for padding in paddings if padding.lengths is not None]
+    counted = [padding for padding in paddings if padding.counter is not None]
     longest = max(padding.size_of(golden.inputs) for padding in counted)
     most = max(padding.maximum for padding in counted)
     length = min(_LEAST_LENGTH, most)
@@ -118,7 +118,7 @@ def _stretched(
     """The rows cut or repeated to another length, without padding."""
     stretched = dict(inputs)
     for padding in paddings:
-        if padding.lengths is None:
+        if padding.counter is None:
             continue
         size = min(length, padding.maximum)
         for name, positions in padding.inputs.items():
@@ -126,7 +126,8 @@ def _stretched(
                 array = stretched[name]
                 indices = np.arange(size) % array.shape[position]
                 stretched[name] = array.take(indices, axis=position)
-        stretched[padding.lengths] = np.full_like(stretched[padding.lengths], size)
+        own = stretched[padding.counter.name]
+        stretched[padding.counter.name] = padding.counter.full(len(own), size, own.dtype)
     return stretched
 
 

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from weir.bundle.contract import Contract
 from weir.bundle.escaping import short_repr
+from weir.bundle.sequences import PaddedAxis
 from weir.server.runtime.signature import TensorSpec
 
 Array = NDArray[Any]
@@ -25,6 +26,38 @@ Array = NDArray[Any]
 
 class RowCountError(ValueError):
     """An output has another number of rows than the batch, so it cannot be split."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """An input that tells the length of each row along a padded axis.
+
+    Attributes:
+        name: of lengths [batch], or of an attention mask [batch, axis].
+        is_mask: whether it is a mask: 1 for an entry of the row, 0 for padding.
+    """
+
+    name: str
+    is_mask: bool = False
+
+    def lengths(self, inputs: Mapping[str, Array]) -> Array:
+        """The length of each row (rows,): of a mask, where its last 1 is."""
+        array = inputs[self.name]
+        if not self.is_mask:
+            return array
+        lengths: Array = array.shape[1] - np.argmax(array[:, ::-1] != 0, axis=1)
+        return lengths
+
+    def full(self, rows: int, size: int, dtype: DTypeLike) -> Array:
+        """Lengths, or the mask, of rows without padding."""
+        return np.ones((rows, size), dtype) if self.is_mask else np.full(rows, size, dtype)
+
+
+def counter_of(padded: PaddedAxis) -> Counter | None:
+    """The input that tells the rows' lengths along a padded axis."""
+    if padded.counter is None:
+        return None
+    return Counter(padded.counter, is_mask=padded.mask is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +69,14 @@ class Padding:
         inputs: the axis's positions in each input that carries it.
         values: the padding value of each of those inputs.
         outputs: the axis's positions in each output that is cut back along it.
-        lengths: the input [batch] of the rows' lengths, or None.
+        counter: tells the rows' lengths; None if the padding does.
     """
 
     maximum: int
     inputs: Mapping[str, tuple[int, ...]]
     values: Mapping[str, int]
     outputs: Mapping[str, tuple[int, ...]]
-    lengths: str | None
+    counter: Counter | None
 
     def size_of(self, inputs: Mapping[str, Array]) -> int:
         """The axis's size in these tensors."""
@@ -82,7 +115,7 @@ def paddings_of(
             inputs=_positions(axis, inputs),
             values=padded.padding,
             outputs=_positions(axis, outputs),
-            lengths=padded.lengths,
+            counter=counter_of(padded),
         )
         for axis, padded in contract.padded_axes.items()
     )
@@ -164,8 +197,8 @@ def cut(array: Array, positions: Sequence[int], size: int) -> Array:
 def count_tokens(batch: Mapping[str, Array], paddings: Sequence[Padding]) -> Tokens:
     """The tokens of a joined batch; zero for a model without lengths."""
     for padding in paddings:
-        if padding.lengths is not None:
-            lengths = batch[padding.lengths]
+        if padding.counter is not None:
+            lengths = padding.counter.lengths(batch)
             return Tokens(int(lengths.sum()), len(lengths) * padding.size_of(batch))
     return Tokens()
 

@@ -19,6 +19,8 @@ from weir.bundle.contract import Contract
 from weir.bundle.sequences import PaddedAxis, ValueRange
 from weir.protocol.datatypes import DATATYPES
 from weir.server.errors import InvalidRequest, ModelLoadError
+from weir.server.runtime import collate
+from weir.server.runtime.collate import Counter
 from weir.server.runtime.signature import Axis, TensorSpec
 
 Array = NDArray[Any]
@@ -27,19 +29,23 @@ Inputs = Mapping[str, TensorSpec]
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """An input of lengths, and the axis along which they count.
+    """An input of lengths, or an attention mask, and the axis along which they count.
 
     Attributes:
-        name: of the input [batch].
-        counted: an input that carries the axis.
+        counted: another input that carries the axis.
         position: the axis's position in that input.
     """
 
-    name: str
+    counter: Counter
     axis: str
     counted: str
     position: int
     dtype: np.dtype[Any]
+
+    @property
+    def name(self) -> str:
+        """The input's name."""
+        return self.counter.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +66,16 @@ class SequenceRules:
         for each in self.lengths:
             if each.name not in inputs:
                 shape = inputs[each.counted].shape
-                inputs[each.name] = np.full(shape[0], shape[each.position], each.dtype)
+                inputs[each.name] = each.counter.full(shape[0], shape[each.position], each.dtype)
 
     def check(self, inputs: Mapping[str, Array]) -> None:
         """Refuse values that have no meaning for the model."""
         for name, bounds in self.ranges.items():
             _check_range(name, inputs[name], bounds.minimum, bounds.maximum, "values")
         for each in self.lengths:
+            if each.counter.is_mask:
+                _check_mask(each.name, inputs[each.name])
+                continue
             size = inputs[each.counted].shape[each.position]
             _check_range(each.name, inputs[each.name], 1, size, "lengths")
 
@@ -82,7 +91,7 @@ class SequenceRules:
                 continue
             position = axes.index(each.axis)
             is_own = (
-                np.arange(array.shape[position]) < inputs[each.name][:, None]
+                np.arange(array.shape[position]) < each.counter.lengths(inputs)[:, None]
             )  # (rows, entries)
             others = [other for other in range(1, array.ndim) if other != position]
             array = np.where(np.expand_dims(is_own, others), array, array.dtype.type(0))
@@ -102,22 +111,30 @@ def rules_of(contract: Contract | None, inputs: Inputs) -> SequenceRules:
     lengths = []
     for axis, padded in contract.padded_axes.items():
         _check_carriers(axis, padded, inputs)
-        if padded.lengths is not None:
-            lengths.append(_lengths(axis, padded, inputs, contract.batch_axis))
+        counter = collate.counter_of(padded)
+        if counter is not None:
+            lengths.append(_lengths(axis, padded, counter, inputs, contract.batch_axis))
     maxima = {axis: padded.maximum for axis, padded in contract.padded_axes.items()}
     return SequenceRules(maxima, contract.value_ranges, tuple(lengths))
 
 
-def _lengths(axis: str, padded: PaddedAxis, inputs: Inputs, batch_axis: str | None) -> Lengths:
-    name = padded.lengths or ""
-    spec = inputs.get(name)
-    _check_integers(f"padded_axes: {axis}: lengths {name!r}", spec)
-    if spec is None or spec.axes != (batch_axis,):
+def _lengths(
+    axis: str, padded: PaddedAxis, counter: Counter, inputs: Inputs, batch_axis: str | None
+) -> Lengths:
+    spec = inputs.get(counter.name)
+    key = "mask" if counter.is_mask else "lengths"
+    # A mask may be of booleans, or of floats that are multiplied.
+    if spec is None or not counter.is_mask:
+        _check_integers(f"padded_axes: {axis}: {key} {counter.name!r}", spec)
+    expected = (batch_axis, axis) if counter.is_mask else (batch_axis,)
+    if spec is None or spec.axes != expected:
         got = "none" if spec is None else list(spec.axes)
-        raise ModelLoadError(f"padded_axes: {axis}: expected lengths [{batch_axis}], got {got}")
-    counted = next(iter(padded.padding))
+        raise ModelLoadError(
+            f"padded_axes: {axis}: expected {key} [{', '.join(map(str, expected))}], got {got}"
+        )
+    counted = next(name for name in padded.padding if name != counter.name)
     return Lengths(
-        name=name,
+        counter=counter,
         axis=axis,
         counted=counted,
         position=inputs[counted].axes.index(axis),
@@ -146,6 +163,13 @@ def _check_integers(where: str, spec: TensorSpec | None) -> None:
     if spec is None or DATATYPES[spec.datatype].dtype.kind not in "iu":
         got = "none" if spec is None else spec.datatype
         raise ModelLoadError(f"{where}: expected an input of integers, got {got}")
+
+
+def _check_mask(name: str, array: Array) -> None:
+    if not ((array == 0) | (array == 1)).all():
+        raise InvalidRequest(f"input {name!r}: expected a mask of 0 and 1, got another value")
+    if not array.any(axis=1).all():
+        raise InvalidRequest(f"input {name!r}: expected a 1 in each row of the mask, got none")
 
 
 def _check_range(name: str, array: Array, least: int, most: int, what: str) -> None:

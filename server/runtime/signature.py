@@ -13,9 +13,14 @@ Rules:
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from numpy.typing import NDArray
+
+from weir.protocol.datatypes import DATATYPES, datatype_of
 from weir.server.errors import InvalidRequest
+
+Array = NDArray[Any]
 
 MAX_RANK = 32
 """Most axes of a tensor: those of a numpy array before numpy 2."""
@@ -127,6 +132,18 @@ class Signature:
             self._admitted[forms] = fit
         return fit
 
+    def cast(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Inputs that the server made, in the graph's datatypes; those of other names as they are.
+
+        Some exporters declare token ids as INT32.
+        """
+        return {
+            name: array.astype(DATATYPES[self.inputs[name].datatype].dtype, copy=False)
+            if name in self.inputs
+            else array
+            for name, array in inputs.items()
+        }
+
     def check_outputs(self, names: Sequence[str]) -> None:
         """Refuse unknown and repeated requested outputs."""
         unknown = [name for name in names if name not in self.outputs]
@@ -157,7 +174,7 @@ class Signature:
             return Fit(rows, None, 0)
         shapes = {name: self._fixed(name, shape) for name, _, shape in forms}
         # Once filled in they equal those that were sent, so the requests may share a batch.
-        shapes |= {name: () for name in self.optional if name not in shapes}
+        shapes |= {name: self._free(name) for name in self.optional if name not in shapes}
         length = 0 if self._length_axis is None else sizes[self._length_axis]
         return Fit(rows, tuple(sorted(shapes.items())), length)
 
@@ -171,6 +188,10 @@ class Signature:
             None if axis in self._maxima else size
             for axis, size in zip(axes[1:], shape[1:], strict=True)
         )
+
+    def _free(self, name: str) -> tuple[int | None, ...]:
+        """The shape of a row that the server fills in: its axes are padded ones."""
+        return (None,) * (len(self.inputs[name].axes) - 1)
 
     def _check_names(self, sent: Sequence[str]) -> None:
         unknown = [name for name in sent if name not in self.inputs and name not in self._defaults]
@@ -202,6 +223,11 @@ class Signature:
                         f"expected 1 to {most}, got {size}"
                     )
         return {axis: size for axis, (size, _) in sizes.items()}
+
+
+def forms_of(inputs: Mapping[str, Array]) -> tuple[Form, ...]:
+    """The forms of arrays that the server made."""
+    return tuple((name, datatype_of(array.dtype), array.shape) for name, array in inputs.items())
 
 
 def _check_tensor(spec: TensorSpec, datatype: str, shape: tuple[int, ...]) -> None:

@@ -8,7 +8,7 @@ from weir.bundle.contract import Contract
 from weir.protocol import inference_pb2 as pb
 from weir.protocol import model_config_pb2 as config_pb
 from weir.server.config import ModelSettings
-from weir.server.preprocessing.tokenizer import Tokenizer
+from weir.server.preprocessing.tokenizer import BundleTokenizer
 from weir.server.protocol import request_decoder
 from weir.server.protocol.response_encoder import RequestedOutput, ResponseEncoder
 from weir.server.runtime.sequence_rules import SequenceRules
@@ -45,7 +45,7 @@ class ServedModel:
     labels: Mapping[str, Sequence[str]]
     label_files: Mapping[str, str]
     stated_config: config_pb.ModelConfig | None
-    tokenizer: Tokenizer | None
+    tokenizer: BundleTokenizer | None
     all_outputs: Sequence[RequestedOutput]
     encoder: ResponseEncoder
     policy: BatchPolicy

@@ -36,7 +36,7 @@ def _preprocess(model: ServedModel, series: Series, call: TaskCall) -> InferRequ
         )
     encode = partial(_encode, model, series, message.id, message.horizon or series.horizon)
     history = _history(message.columns, series)
-    return infer_request(call, model, {series.input: history[None]}, "FP32", encode)
+    return infer_request(call, model, {series.input: history[None]}, encode)
 
 
 def _history(columns: Sequence[pb.Column], series: Series) -> Array:

@@ -12,7 +12,8 @@ from weir.server.generation.encoder_decoder import EncoderDecoderModel
 from weir.server.generation.request import GenerationRequest, generation_request
 from weir.server.generation.sampling_parameters import read_message
 from weir.server.preprocessing.detokenizer import DetokenizerStream
-from weir.server.preprocessing.tokenizer import TokenizedText, Tokenizer
+from weir.server.preprocessing.tokenized_text import TokenizedText
+from weir.server.preprocessing.tokenizer import BundleTokenizer
 from weir.server.protocol import message_limits
 from weir.server.protocol.request_decoder import parse_message
 from weir.server.scheduling.request import Model
@@ -31,7 +32,7 @@ def generate(model: Model) -> Preprocess:
 
 
 def _preprocess(
-    model: EncoderDecoderModel, tokenizer: Tokenizer, call: TaskCall
+    model: EncoderDecoderModel, tokenizer: BundleTokenizer, call: TaskCall
 ) -> GenerationRequest:
     message_limits.check_texts(call.payload)
     message = parse_message(pb.GenerateRequest, call.payload)

@@ -48,7 +48,6 @@ def _preprocess(model: ServedModel, preprocessing: Preprocessing, call: TaskCall
         call,
         model,
         {preprocessing.input: _pixels(message, preprocessing, model, call)},
-        "UINT8",
         partial(_encode, model, output, message.id, top_k),
     )
 

@@ -18,6 +18,7 @@ from weir.protocol import tasks_pb2 as pb
 from weir.server.errors import Draining, InvalidRequest
 from weir.server.protocol import message_limits, response_encoder
 from weir.server.protocol.request_decoder import check_id
+from weir.server.runtime.signature import forms_of
 from weir.server.scheduling.admission import Admission, successor
 from weir.server.scheduling.request import InferRequest, Model, ReadyRequest, Request
 from weir.server.scheduling.served_model import ServedModel
@@ -169,18 +170,14 @@ def infer_request(
     call: TaskCall,
     model: ServedModel,
     inputs: Mapping[str, Array],
-    datatype: str,
     encode: Callable[[Mapping[str, Array]], bytes],
 ) -> InferRequest:
     """The request of a preprocessed call.
 
     Args:
         inputs: by name, all with the same number of rows.
-        datatype: of every input, as the protocol names it.
     """
-    fit = model.signature.admit(
-        tuple((name, datatype, array.shape) for name, array in inputs.items())
-    )
+    fit = model.signature.admit(forms_of(inputs))
     return Request(
         model.scheduler,
         model.stats,

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from weir.protocol import tasks_pb2 as pb
 from weir.server.errors import InvalidRequest
-from weir.server.preprocessing.tokenizer import TokenizedText, Tokenizer
+from weir.server.preprocessing.tokenized_text import TokenizedText
+from weir.server.preprocessing.tokenizer import BundleTokenizer
 from weir.server.protocol import message_limits, response_encoder
 from weir.server.protocol.request_decoder import parse_message
 from weir.server.scheduling.request import InferRequest, Model
@@ -48,14 +49,14 @@ def tag(model: Model) -> Preprocess:
     return partial(_preprocess_tagging, graph, tokenizer, output)
 
 
-def tokenizer_of(name: str, tokenizer: Tokenizer | None) -> Tokenizer:
+def tokenizer_of(name: str, tokenizer: BundleTokenizer | None) -> BundleTokenizer:
     """The tokenizer of a model."""
     if tokenizer is None:
         raise InvalidRequest(f"model {name!r} takes no texts: its bundle has no tokenisation")
     return tokenizer
 
 
-def tokenize(text: pb.Text, tokenizer: Tokenizer) -> TokenizedText:
+def tokenize(text: pb.Text, tokenizer: BundleTokenizer) -> TokenizedText:
     """Tokenize a text that is whole, or split into tokens."""
     match text.WhichOneof("content"):
         case "text":
@@ -66,7 +67,7 @@ def tokenize(text: pb.Text, tokenizer: Tokenizer) -> TokenizedText:
 
 
 def _preprocess_classification(
-    model: ServedModel, tokenizer: Tokenizer, output: str, call: TaskCall
+    model: ServedModel, tokenizer: BundleTokenizer, output: str, call: TaskCall
 ) -> InferRequest:
     message_limits.check_texts(call.payload)
     message = parse_message(pb.ClassifyTextRequest, call.payload)
@@ -75,7 +76,7 @@ def _preprocess_classification(
     check_classes(model, output, len(message.texts), top_k)
     texts = _tokenize_all(message.texts, tokenizer)
     encode = partial(_encode_classes, model, output, message.id, top_k=top_k, texts=texts)
-    return infer_request(call, model, tokenizer.rows(texts), "INT64", encode)
+    return infer_request(call, model, model.signature.cast(tokenizer.rows(texts)), encode)
 
 
 def _encode_classes(
@@ -98,7 +99,7 @@ def _encode_classes(
 
 
 def _preprocess_tagging(
-    model: ServedModel, tokenizer: Tokenizer, output: str, call: TaskCall
+    model: ServedModel, tokenizer: BundleTokenizer, output: str, call: TaskCall
 ) -> InferRequest:
     message_limits.check_texts(call.payload)
     message = parse_message(pb.TagRequest, call.payload)
@@ -109,7 +110,7 @@ def _preprocess_tagging(
             f"texts: expected at most {_MAX_TAGGED_TOKENS} tokens in a request, got {tokens}"
         )
     encode = partial(_encode_tags, model, output, message.id, texts)
-    return infer_request(call, model, tokenizer.rows(texts), "INT64", encode)
+    return infer_request(call, model, model.signature.cast(tokenizer.rows(texts)), encode)
 
 
 def _encode_tags(
@@ -137,7 +138,7 @@ def _encode_tags(
     return model.encoder.checked(response.SerializeToString())
 
 
-def _tokenize_all(texts: Sequence[pb.Text], tokenizer: Tokenizer) -> list[TokenizedText]:
+def _tokenize_all(texts: Sequence[pb.Text], tokenizer: BundleTokenizer) -> list[TokenizedText]:
     """Tokenize texts; a failure names the text."""
     tokenized = []
     for position, text in enumerate(texts):

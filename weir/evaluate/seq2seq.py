@@ -97,7 +97,13 @@ def hold_out(
     """
     contract = bundle.contract
     tokenisation, decoding = contract.tokenisation, contract.decoding
-    if tokenisation is None or decoding is None or decoding.detokenisation is None:
+    # The contract has no tokenizer-json with two graphs.
+    if (
+        tokenisation is None
+        or tokenisation.rule == "tokenizer-json"
+        or decoding is None
+        or decoding.detokenisation is None
+    ):
         raise UsageError(
             f"{contract.architecture}: expected a bundle with tokenization rules, "
             "got one of ids only"

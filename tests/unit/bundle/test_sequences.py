@@ -73,7 +73,7 @@ def test_tasks_over_sequences(task: str) -> None:
             "letters: padding of 'characters': expected 1, as for its other axis, got 0",
             id="two paddings",
         ),
-        pytest.param(axes(mask="m"), "padded_axes.time.mask: unknown key", id="unknown key"),
+        pytest.param(axes(masks="m"), "padded_axes.time.masks: unknown key", id="unknown key"),
         pytest.param(
             axes(lengths="tokens"), r"in an input without padding, got \['tokens'\]", id="tokens"
         ),
@@ -102,17 +102,17 @@ def test_tasks_over_sequences(task: str) -> None:
         ),
         pytest.param(
             {"tokenisation": {"rule": "bytes", "unknown": 1}},
-            "tokenisation.rule: expected 'words', 'spaces', 'letters' or 'subwords'",
+            "tokenisation.rule: expected 'words', 'spaces', 'letters', 'subwords' or 'tok",
             id="rule",
         ),
         pytest.param(
             {"tokenisation": {"rule": "subwords", "unknown": 1}},
-            "tokenisation: model: expected one with subwords alone, got None",
+            "tokenisation: model: expected one with subwords or tokenizer-json alone, got None",
             id="subwords without a model",
         ),
         pytest.param(
             {"tokenisation": {"rule": "words", "unknown": 1, "model": "m"}},
-            "tokenisation: model: expected one with subwords alone, got m",
+            "tokenisation: model: expected one with subwords or tokenizer-json alone, got m",
             id="model without subwords",
         ),
         pytest.param(
@@ -192,3 +192,55 @@ def test_model_of_subwords_must_be_listed(publish: Callable[..., Path]) -> None:
         BrokenBundle, match=r"tokenisation.model: expected a listed file, got 'm.model'"
     ):
         publish({"v.txt": b"a\n"}, **SUBWORDS)
+
+
+MASKED = {"maximum": 9, "mask": "mask", "padding": {"mask": 0, "tokens": 1}}
+JSON_RULE = {"rule": "tokenizer-json", "model": "tokenizer.json"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lengths": "n"}, "mask: expected lengths or a mask, got n and mask"),
+        ({"padding": {"tokens": 0}}, "mask: expected the padding 0 for 'mask', got none"),
+        ({"padding": {"tokens": 0, "mask": 1}}, "mask: expected the padding 0 for 'mask', got 1"),
+        ({"padding": {"mask": 0}}, "mask: expected another input with the axis, got 'mask' alone"),
+    ],
+    ids=["lengths too", "no padding", "another padding", "alone"],
+)
+def test_mask_that_cannot_tell_lengths(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(BrokenBundle, match=message):
+        parsed(padded_axes={"time": {**MASKED, **changes}})
+
+
+def test_two_axes_have_two_masks() -> None:
+    with pytest.raises(BrokenBundle, match="mask: expected an input of its own, got 'mask' of"):
+        parsed(padded_axes={"time": MASKED, "more": MASKED})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "tagging"}, "expected the task sequence-classification, got tagging"),
+        ({"tokenisation": {**JSON_RULE, "unknown": 1}}, "unknown: expected none, the file has it"),
+        ({"tokenisation": {**JSON_RULE, "lower": True}}, "expected neither lower nor characters"),
+        ({"tokenisation": {"rule": "tokenizer-json"}}, "model: expected one with subwords or"),
+        ({"tokenisation": {"rule": "words"}}, "unknown: expected an id, got None"),
+        (
+            {"tokenisation": {"rule": "words", "unknown": 1, "token_type_ids": "types"}},
+            "token_type_ids: expected tokenizer-json with them, got words",
+        ),
+    ],
+    ids=["task", "unknown", "lower", "no file", "no unknown", "types"],
+)
+def test_tokenizer_json_says_all_by_itself(changes: dict[str, Any], message: str) -> None:
+    own = {"task": "sequence-classification", "tokenisation": JSON_RULE, **changes}
+
+    with pytest.raises(BrokenBundle, match=message):
+        parsed(**own)
+
+
+def test_tokenizer_json_needs_no_vocabulary() -> None:
+    own = parsed(task="sequence-classification", tokenisation=JSON_RULE, vocabularies={})
+
+    assert own.tokenisation is not None and own.tokenisation.model == "tokenizer.json"

@@ -5,7 +5,8 @@ from torch import Tensor
 from tests.helpers.sequence_networks import class_spec, tag_spec
 from weir.bundle.sequences import PaddedAxis
 from weir.export.errors import ExportError
-from weir.export.samples import check_examples, select, shrink, sizes, widen
+from weir.export.samples import batches, check_examples, select, shrink, sizes, spread, widen
+from weir.export.spec import ExportSpec
 
 TOKENS = torch.tensor([[5, 6, 7, 0], [8, 0, 0, 0], [3, 0, 4, 0]])
 LENGTHS = torch.tensor([3, 1, 2])
@@ -69,3 +70,39 @@ def test_examples_may_not_be_longer_than_the_axis() -> None:
 
     with pytest.raises(ExportError, match="axis 'time': expected one size from 1 to 3"):
         check_examples({"tokens": TOKENS, "lengths": LENGTHS}, spec)
+
+
+MASKED = ExportSpec(
+    architecture="any",
+    outputs=["y"],
+    axes={"tokens": {0: "batch", 1: "time"}, "mask": {0: "batch", 1: "time"}},
+    padded_axes={"time": PaddedAxis(maximum=9, mask="mask", padding={"tokens": 7, "mask": 0})},
+)
+MASK = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0]])
+
+
+def test_mask_tells_the_lengths() -> None:
+    examples = {"tokens": TOKENS, "mask": MASK}
+
+    assert shrink(examples, MASKED)["tokens"].tolist() == [[5, 6, 7], [8, 0, 0], [3, 0, 4]]
+    assert select(examples, 1, MASKED)["mask"].tolist() == [[1]]
+    assert spread(examples, MASKED, 3)["mask"].sum(dim=1).tolist() == [3, 2, 1]
+
+
+def test_random_masks_have_a_length_and_rows_random_values_beyond_it() -> None:
+    for batch in list(batches({"tokens": TOKENS, "mask": MASK}, MASKED))[1::2]:
+        mask, counts = batch["mask"], batch["mask"].sum(dim=1, keepdim=True)
+        assert mask.tolist() == (torch.arange(mask.shape[1]) < counts).long().tolist()
+        assert counts.min() >= 1
+
+
+@pytest.mark.parametrize(
+    "row",
+    [[0, 1, 1, 0], [1, 0, 1, 0], [0, 0, 0, 0], [2, 2, 0, 0]],
+    ids=["left", "gap", "none", "2"],
+)
+def test_examples_are_padded_on_the_right(row: list[int]) -> None:
+    mask = torch.tensor([row, [1, 1, 1, 1], [1, 0, 0, 0]])
+
+    with pytest.raises(ExportError, match="mask: expected rows of 1, then 0 as padding"):
+        check_examples({"tokens": TOKENS, "mask": mask}, MASKED)

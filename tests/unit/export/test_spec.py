@@ -118,3 +118,21 @@ def test_vocabulary_is_a_range() -> None:
 def test_sequences_must_fit_together(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ExportError, match=message):
         spec(padded_axes={"time": TIME}, **changes)
+
+
+def test_mask_has_the_axis_and_rows() -> None:
+    masked = PaddedAxis(maximum=9, mask="mask", padding={"tokens": 0, "mask": 0})
+    axes = {"tokens": {0: "batch", 1: "time"}, "mask": {0: "batch", 2: "time"}}
+
+    with pytest.raises(ExportError, match="expected a mask with the axes 'batch' and 'time'"):
+        spec(axes=axes, padded_axes={"time": masked})
+
+
+def test_tokenizer_json_stands_beside_its_tokenisation() -> None:
+    tokenisation = Tokenisation(rule="tokenizer-json", model="tokenizer.json")
+    fields = {"axes": AXES, "padded_axes": {"time": TIME}, "task": "sequence-classification"}
+
+    with pytest.raises(ExportError, match=r"tokenizer: expected the file 'tokenizer.json' of"):
+        spec(tokenisation=tokenisation, **fields)
+    with pytest.raises(ExportError, match=r"tokenizer: expected the file None .* got 2 bytes"):
+        spec(tokenizer=b"{}", **fields)

@@ -18,6 +18,7 @@ from weir.bundle.golden import Golden
 from weir.bundle.sequences import PaddedAxis, ValueRange
 from weir.export.publishing import publish as export
 from weir.protocol import inference_pb2 as pb
+from weir.protocol.datatypes import DATATYPES
 from weir.server.errors import InvalidRequest, ModelLoadError
 from weir.server.runtime import collate
 from weir.server.runtime.collate import paddings_of
@@ -394,3 +395,75 @@ def test_what_was_recorded_beyond_a_row_is_not_replayed(
     assert repository.get("tagger", "").version == "1"
     with pytest.raises(Exception, match="spoilt"):
         repository.get("spoilt", "")
+
+
+MASKED = PaddedAxis(maximum=24, mask="mask", padding={"mask": 0, "tokens": 0})
+MASKED_INPUTS = {
+    "mask": TensorSpec("mask", "INT64", ("batch", "time")),
+    "tokens": TensorSpec("tokens", "INT64", ("batch", "time")),
+}
+
+
+def mask_rules(datatype: str = "INT64", axes: tuple[str, ...] = ("batch", "time")) -> SequenceRules:
+    spec = TensorSpec("mask", datatype, axes)
+    masked = contract(padded_axes={"time": MASKED}, value_ranges={})
+    return rules_of(masked, {**MASKED_INPUTS, "mask": spec})
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ([[1, 2]], "expected a mask of 0 and 1, got another value"),
+        ([[1, -1]], "expected a mask of 0 and 1, got another value"),
+        ([[1, 1], [0, 0]], "expected a 1 in each row of the mask, got none"),
+    ],
+    ids=["two", "negative", "empty row"],
+)
+def test_mask_without_a_meaning_is_refused(mask: list[list[int]], message: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"^input 'mask': {message}$"):
+        mask_rules().check({"mask": np.array(mask), "tokens": np.array(mask)})
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [np.array([[1, 0]]), np.array([[True, False]]), np.array([[1.0, 0.0]], np.float32)],
+    ids=["integers", "booleans", "floats"],
+)
+def test_mask_may_have_any_type_of_number(mask: Array) -> None:
+    mask_rules().check({"mask": mask, "tokens": np.array([[3, 4]])})
+
+
+def test_mask_with_a_gap_is_the_clients_matter() -> None:
+    mask_rules().check({"mask": np.array([[0, 1, 0, 1]]), "tokens": np.array([[3, 4, 5, 6]])})
+
+
+@pytest.mark.parametrize("datatype", ["INT64", "BOOL", "FP32"])
+def test_mask_that_is_left_out_is_one_of_full_rows(datatype: str) -> None:
+    inputs = {"tokens": np.array([[3, 4], [5, 6]])}
+
+    mask_rules(datatype).complete(inputs)
+
+    assert inputs["mask"].tolist() == [[1, 1], [1, 1]]
+    assert inputs["mask"].dtype == DATATYPES[datatype].dtype
+
+
+def test_graph_without_the_mask_is_refused() -> None:
+    with pytest.raises(ModelLoadError, match=r"expected mask \[batch, time\], got"):
+        mask_rules(axes=("batch", "time", "time"))
+    with pytest.raises(ModelLoadError, match="expected padding for the inputs with that axis"):
+        mask_rules(axes=("batch",))
+
+
+def test_masked_axis_counts_its_tokens() -> None:
+    (padding,) = paddings_of(
+        contract(padded_axes={"time": MASKED}, value_ranges={}), MASKED_INPUTS.values(), []
+    )
+    rows = [
+        {"tokens": np.array([[3, 4, 5]]), "mask": np.array([[1, 1, 0]])},
+        {"tokens": np.array([[6, 7, 8, 9, 9]]), "mask": np.array([[1, 1, 1, 1, 1]])},
+    ]
+
+    batch = collate.join(rows, [padding])
+
+    assert batch["mask"].tolist() == [[1, 1, 0, 0, 0], [1, 1, 1, 1, 1]]
+    assert collate.count_tokens(batch, [padding]) == collate.Tokens(real=7, computed=10)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.unit.server.conftest import Clock
-from weir.server.runtime.collate import Padding, Tokens
+from weir.server.runtime.collate import Counter, Padding, Tokens
 from weir.server.scheduling.batching import BatchPolicy
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.request import InferRequest
@@ -90,7 +90,11 @@ class Run:
 
 # What fills a row up is no caller's number.
 PADDING = Padding(
-    maximum=50, inputs={"x": (1,)}, values={"x": -7}, outputs={"y": (1,)}, lengths="lengths"
+    maximum=50,
+    inputs={"x": (1,)},
+    values={"x": -7},
+    outputs={"y": (1,)},
+    counter=Counter("lengths"),
 )
 
 
