@@ -37,6 +37,7 @@ from weir.server.errors import (
     OutOfMemory,
     ProviderMissing,
     ServerError,
+    Unsupported,
 )
 from weir.server.runtime import reshape
 from weir.server.runtime.signature import MAX_RANK, Axis, TensorSpec
@@ -233,6 +234,7 @@ class Session:
         Raises:
             InvalidRequest: the graph refuses the inputs' shapes or values.
             OutOfMemory: an allocation failed; the session stays usable.
+            Unsupported: an output holds a string that ONNX Runtime's Python API cannot give.
             RunFailed: any other failure.
         """
         if not self._takes_empty:
@@ -309,6 +311,8 @@ def _run_error(error: Exception) -> ServerError:
     ONNX Runtime gives input that a node refuses either of two codes. INVALID_ARGUMENT from a node
     always means its input. FAIL and RUNTIME_EXCEPTION mean anything, so the text decides.
     """
+    if isinstance(error, UnicodeDecodeError):
+        return Unsupported("the model's answer holds a string that is no valid UTF-8")
     message, nodes = _NODE.subn("", str(error))
     if _OUT_OF_MEMORY.search(message):
         return OutOfMemory("the run needs more memory than there is")

@@ -403,6 +403,16 @@ def arithmetic() -> bytes:
     return _model("arithmetic", nodes, inputs, outputs)
 
 
+def ending_in(suffix: bytes) -> bytes:
+    """y = x and a suffix, which may be any bytes: strings [batch, 4]."""
+    node = helper.make_node("StringConcat", ["x", "suffix"], ["y"])
+    strings = [_value(name, TensorProto.STRING, ("batch", 4)) for name in ("x", "y")]
+    constant = TensorProto(
+        name="suffix", data_type=TensorProto.STRING, dims=(), string_data=[suffix]
+    )
+    return _model("ending_in", [node], strings[:1], strings[1:], [constant])
+
+
 def sum_and_difference(datatype: int) -> bytes:
     """INPUT0, INPUT1 [batch, 16] → OUTPUT0, their sum, and OUTPUT1, their difference.
 

@@ -50,6 +50,29 @@ output [
   { name: "probabilities" data_type: TYPE_FP32 dims: [ 3 ] label_filename: "colours.txt" }
 ]
 """
+# The form of Triton's `densenet_onnx`: a batch of one in the graph, and no batch axis in requests.
+DENSENET = """
+platform: "onnxruntime_onnx"
+max_batch_size: 0
+input [
+  {
+    name: "x"
+    data_type: TYPE_FP32
+    format: FORMAT_NCHW
+    dims: [ 3, 4, 4 ]
+    reshape { shape: [ 1, 3, 4, 4 ] }
+  }
+]
+output [
+  {
+    name: "y"
+    data_type: TYPE_FP32
+    dims: [ 48 ]
+    reshape { shape: [ 1, 3, 4, 4 ] }
+    label_filename: "labels.txt"
+  }
+]
+"""
 
 A, B = np.arange(16, dtype=np.int32)[None], np.ones((1, 16), np.int32)
 
@@ -65,11 +88,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             onnx_models.echo(TensorProto.STRING, ("batch", "items")), IDENTITY, "STRING",
         ),
         "inception": (onnx_models.colours(), PICTURES, "UINT8"),
+        "densenet": (onnx_models.echo(axes=(1, 3, 4, 4)), DENSENET, "FP32"),
     }  # fmt: skip
     for name, (graph, config, kind) in models.items():
         onnx_models.write_plain(root, name, graph)
         (root / name / "config.pbtxt").write_text(config.replace("TYPE_KIND", f"TYPE_{kind}"))
     (root / "inception" / "colours.txt").write_text("red\ngreen\nblue\n")
+    (root / "densenet" / "labels.txt").write_text("".join(f"class {n}\n" for n in range(48)))
     with running_to_the_end(root, tmp_path_factory.mktemp("log") / "log") as server:
         yield server
 
@@ -288,6 +313,21 @@ def test_image_client(client: Any, ask: Callable[..., Any], rows: int) -> None:
     assert answer.as_numpy("probabilities").tolist() == [best] * rows
 
 
+def test_picture_without_a_batch_axis(client: Any) -> None:
+    config = client.get_model_config("densenet").config
+    picture = np.arange(48, dtype=np.float32).reshape(3, 4, 4)
+    best = triton.InferRequestedOutput("y", class_count=2)
+
+    answer = client.infer("densenet", [as_input("x", picture)])
+    classes = client.infer("densenet", [as_input("x", picture)], outputs=[best])
+
+    assert config.max_batch_size == 0
+    assert config.input[0].format == model_config_pb2.ModelInput.FORMAT_NCHW
+    assert list(client.get_model_metadata("densenet").inputs[0].shape) == [3, 4, 4]
+    np.testing.assert_array_equal(answer.as_numpy("y"), picture.ravel(), strict=True)
+    assert classes.as_numpy("y").tolist() == [b"47.000000:47:class 47", b"46.000000:46:class 46"]
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -315,7 +355,14 @@ def test_index_lists_the_models_that_are_ready(stub: Any) -> None:
 
     assert {(model.name, model.version, model.state, model.reason) for model in index.models} == {
         (name, "1", "READY", "")
-        for name in ("inception", "simple", "simple_identity", "simple_int8", "simple_string")
+        for name in (
+            "densenet",
+            "inception",
+            "simple",
+            "simple_identity",
+            "simple_int8",
+            "simple_string",
+        )
     }
 
 

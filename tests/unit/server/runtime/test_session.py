@@ -21,6 +21,7 @@ from weir.server.errors import (
     ProviderMissing,
     RequestError,
     ServerError,
+    Unsupported,
 )
 from weir.server.runtime.session import RunFailed, Session, choose_provider
 from weir.server.runtime.signature import TensorSpec
@@ -456,6 +457,13 @@ def test_failure_of_a_node_is_the_clients_where_its_input_is_the_cause(
     error = failing_node("alloc", kind, code, message)
 
     assert outcome_of(error, monkeypatch) is expected
+
+
+def test_answer_that_is_no_utf_8_is_not_offered() -> None:
+    session = Session(onnx_models.ending_in(b"\xff"), provider="cpu", threads=1)
+
+    with pytest.raises(Unsupported, match="holds a string that is no valid UTF-8"):
+        session.run({"x": np.array([["a", "b", "c", "d"]], object)})
 
 
 @pytest.mark.parametrize(
