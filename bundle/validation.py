@@ -24,6 +24,14 @@ def contract_error(error: ValidationError, file: str) -> BrokenBundle:
     return BrokenBundle("\n".join(lines))
 
 
+def field_errors(error: ValidationError, where: str, field: str) -> str:
+    """A line for each problem of a field of the object `where`."""
+    problems = error.errors(include_url=False)[:_MOST_LINES]
+    for problem in problems:
+        problem["loc"] = (field, *problem["loc"])
+    return "\n".join(_line(problem, where) for problem in problems)
+
+
 def check_keys(text: bytes, file: str) -> None:
     """Raise BrokenBundle if an object has a key twice: parsers differ in which value they take."""
 

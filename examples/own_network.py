@@ -38,6 +38,8 @@ def main(models: Path) -> None:
         ExportSpec(
             architecture="distance",
             outputs=["distance", "logits"],
+            # Every axis that varies, by input and position; see own_sequences.py for more.
+            axes={"left": {0: "batch"}, "right": {0: "batch"}},
             labels={"logits": ["far", "near"]},
         ),
         to=models,

@@ -9,7 +9,10 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from weir.bundle.sequences import PaddedAxis, ValueRange
+    from weir.bundle.contract import Batching, Preprocessing, Series, Tolerance
+    from weir.bundle.sequences import PaddedAxis, Tokenisation, ValueRange
+    from weir.export.errors import ExportError, ParityError
+    from weir.export.int8 import DynamicInt8, StaticInt8
     from weir.export.onnx_import.publishing import Imported, import_onnx
     from weir.export.onnx_import.spec import ImportSpec, Int8, Pictures
     from weir.export.publishing import Published, publish
@@ -23,15 +26,24 @@ if TYPE_CHECKING:
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
+    "Batching",
+    "DynamicInt8",
+    "ExportError",
     "ExportSpec",
     "ImportSpec",
     "Imported",
     "Int8",
     "PaddedAxis",
     "PairSpec",
+    "ParityError",
     "Pictures",
+    "Preprocessing",
     "Published",
+    "Series",
+    "StaticInt8",
+    "Tokenisation",
     "TokenizerFile",
+    "Tolerance",
     "ValueRange",
     "import_onnx",
     "publish",
@@ -39,6 +51,9 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Batching": "weir.bundle.contract",
+    "DynamicInt8": "weir.export.int8",
+    "ExportError": "weir.export.errors",
     "ExportSpec": "weir.export.spec",
     "ImportSpec": "weir.export.onnx_import.spec",
     "Imported": "weir.export.onnx_import.publishing",
@@ -46,8 +61,14 @@ _MODULES = {
     "PaddedAxis": "weir.bundle.sequences",
     "PairSpec": "weir.export.seq2seq.spec",
     "Pictures": "weir.export.onnx_import.spec",
-    "Published": "weir.export.publishing",
     "TokenizerFile": "weir.export.tokenizer_file",
+    "ParityError": "weir.export.errors",
+    "Preprocessing": "weir.bundle.contract",
+    "Published": "weir.export.publishing",
+    "Series": "weir.bundle.contract",
+    "StaticInt8": "weir.export.int8",
+    "Tokenisation": "weir.bundle.sequences",
+    "Tolerance": "weir.bundle.contract",
     "ValueRange": "weir.bundle.sequences",
     "import_onnx": "weir.export.onnx_import.publishing",
     "publish": "weir.export.publishing",

@@ -148,6 +148,11 @@ def _print_summary(published: "Published") -> None:
             "accuracy",
             f"FP32 {cost.before:.2%}, INT8 {cost.after:.2%} on {cost.test_rows:,} {cost.test}",
         )
+    fixed = ", ".join(
+        f"{name} {list(axes.values())}" for name, axes in published.fixed_axes.items() if axes
+    )
+    if fixed:
+        table.add_row("fixed sizes", fixed)
     table.add_row("size", f"{published.size_bytes / 1e6:.2f} MB, {published.precision}")
     console.print(table)
 

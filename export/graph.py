@@ -3,15 +3,19 @@
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import onnx
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from weir.export.errors import BrokenGraph, NotExportable
 from weir.export.samples import take, widen
 from weir.export.spec import ExportSpec
+
+logger = logging.getLogger(__name__)
 
 # torch's exporter writes opset 18 directly and converts the graph for any other. ONNX Runtime has
 # CUDA kernels for its operators; with opset 22 it has none for recurrent layers.
@@ -20,11 +24,6 @@ OPSET = 18
 # Size of the traced batch along its axes: torch treats an axis of size 1 as a constant.
 _TRACED_ROWS = 3
 _TRACED_ENTRIES = 2
-_NOISY_LOGGER = "torch.onnx._internal.exporter._registration"
-_NOISE = (
-    (r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning),
-    (r"# The axis name: (\S+) will not be used, .* with another axis: \1\.", UserWarning),
-)
 
 
 def convert(module: nn.Module, examples: Mapping[str, Tensor], spec: ExportSpec) -> bytes:
@@ -75,7 +74,7 @@ def _export(module: nn.Module, inputs: dict[str, Tensor], spec: ExportSpec) -> o
     names = {axis for name in inputs for axis in spec.axes_of(name).values()}
     dimensions = {axis: torch.export.Dim(axis) for axis in names}
     try:
-        with _without_noise():
+        with _logged():
             program = torch.onnx.export(
                 module,
                 kwargs=inputs,
@@ -90,7 +89,8 @@ def _export(module: nn.Module, inputs: dict[str, Tensor], spec: ExportSpec) -> o
                 verbose=False,
             )
     except Exception as error:  # torch raises errors of user code and many classes of its own
-        raise NotExportable(f"torch cannot export this network: {_root(error)}") from error
+        reason = _reason(error, module, inputs)
+        raise NotExportable(f"torch cannot export this network: {reason}") from error
     if program is None:
         raise NotExportable("torch exported nothing")
     return program.model_proto
@@ -105,26 +105,50 @@ def _root(error: BaseException) -> str:
 
 
 @contextmanager
-def _without_noise() -> Iterator[None]:
-    """Silence three messages of torch's exporter that a caller cannot act upon.
-
-    It logs that torchvision is missing, which this project does not use. It warns of its own use of
-    a deprecated class. It warns that an axis shared by two inputs takes the name of the first, even
-    if both have the same name.
-    """
-    logger = logging.getLogger(_NOISY_LOGGER)
-    logger.addFilter(_is_news)
+def _logged() -> Iterator[None]:
+    """Log what torch's exporter warns of: a dozen lines about its own code in each export."""
+    torch_logger = logging.getLogger("torch.onnx")
+    propagates, handlers = torch_logger.propagate, torch_logger.handlers
+    torch_logger.propagate, torch_logger.handlers = False, [_Forward()]
     try:
-        with warnings.catch_warnings():
-            for text, category in _NOISE:
-                warnings.filterwarnings("ignore", text, category)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("default")
             yield
     finally:
-        logger.removeFilter(_is_news)
+        torch_logger.propagate, torch_logger.handlers = propagates, handlers
+        for warning in caught:
+            logger.info("torch: %s: %s", warning.category.__name__, warning.message)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith("torchvision is not installed")
+class _Forward(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        logger.info("torch: %s", record.getMessage())
+
+
+def _reason(error: BaseException, module: nn.Module, inputs: Mapping[str, Tensor]) -> str:
+    """Why torch cannot export a network."""
+    calls = _Calls()  # type: ignore[no-untyped-call]
+    with suppress(Exception), torch.no_grad(), calls:
+        module(**inputs)
+    if calls.is_packed:
+        return (
+            "it calls pack_padded_sequence, which has no ONNX operator; "
+            "weir.training.models.recurrent.Recurrent.from_torch(layer) gives the same results "
+            "from the padded rows and their lengths"
+        )
+    return _root(error)
+
+
+class _Calls(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees whether a network packs sequences."""
+
+    is_packed = False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        self.is_packed |= func is torch.ops.aten._pack_padded_sequence.default  # noqa: SLF001
+        return func(*args, **(kwargs or {}))
 
 
 def _strip(model: onnx.ModelProto) -> None:

@@ -1,9 +1,10 @@
 """Publication of a network as one graph: export, parity gate, reduced precision, bundle."""
 
+import logging
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,8 @@ from weir.export.errors import ExportError
 from weir.export.int8 import DynamicInt8, StaticInt8
 from weir.export.spec import ExportCandidate, ExportSpec, row_count
 
+logger = logging.getLogger(__name__)
+
 Array = NDArray[Any]
 
 GOLDEN_ROWS = 4
@@ -29,7 +32,11 @@ _RECORDED_PACKAGES = ("torch", "onnx", "onnxscript", "numpy")
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A published bundle: where it is, and how close it is to the network."""
+    """A published bundle: where it is, and how close it is to the network.
+
+    Attributes:
+        fixed_axes: by input, the positions of axes that have one size, and that size.
+    """
 
     path: Path
     version: int
@@ -37,6 +44,7 @@ class Published:
     size_bytes: int
     precision: Precision = "fp32"
     quantisation: Quantisation | None = None
+    fixed_axes: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
 
 
 def publish(
@@ -68,11 +76,12 @@ def publish(
         BundleError: the name is invalid, or the version exists.
     """
     writer.check_target(Path(to), name, version)
-    examples = {key: torch.as_tensor(value) for key, value in example_inputs.items()}
+    examples = _tensors(example_inputs)
     with evaluating(module):
         exact = export_exact(module, examples, contract)
         _check_outputs(exact.golden, contract)
         chosen = _reduce(exact, module, examples, contract, precision)
+    fixed_axes = _fixed_axes(examples, contract)
     label_files = name_label_files(contract.labels)
     files = {
         reader.MODEL: chosen.model,
@@ -93,12 +102,53 @@ def publish(
         size_bytes=sum(map(len, files.values())),
         precision=chosen.precision,
         quantisation=chosen.quantisation,
+        fixed_axes=fixed_axes,
     )
+
+
+def _tensors(inputs: Mapping[str, Tensor | Array]) -> dict[str, Tensor]:
+    if not isinstance(inputs, Mapping):
+        raise ExportError(
+            "example inputs: expected tensors by the names of forward's parameters, such as "
+            f"{{'x': tensor}}, got {type(inputs).__name__}"
+        )
+    tensors = {}
+    for name, value in inputs.items():
+        try:
+            tensors[name] = torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError):
+            raise ExportError(
+                f"example inputs: {name}: expected a tensor or an array, got {type(value).__name__}"
+            ) from None
+    return tensors
+
+
+def _fixed_axes(inputs: Mapping[str, Tensor], spec: ExportSpec) -> dict[str, dict[int, int]]:
+    """The axes that have one size; logged if the specification says nothing of them."""
+    fixed = {
+        name: {at: size for at, size in enumerate(tensor.shape) if at not in spec.axes_of(name)}
+        for name, tensor in inputs.items()
+    }
+    if any(fixed.values()) and not (spec.axes or spec.preprocessing or spec.series):
+        shapes = ", ".join(
+            f"{name} {[axes.get(at, spec.batch_axis) for at in range(inputs[name].ndim)]}"
+            for name, axes in fixed.items()
+        )
+        logger.warning(
+            "axes with a fixed size, as in the examples: %s; `axes` names those that vary", shapes
+        )
+    return fixed
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module into eval mode, and restore the mode of each part afterwards."""
+    """Put a module into eval mode, and restore the mode of each part afterwards.
+
+    Raises:
+        ExportError: it is no module.
+    """
+    if not isinstance(module, nn.Module):
+        raise ExportError(f"module: expected torch.nn.Module, got {type(module).__name__}")
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:
@@ -153,6 +203,8 @@ def _reduce(
 def _check_arguments(
     module: nn.Module, example_inputs: Mapping[str, Tensor], spec: ExportSpec
 ) -> None:
+    if not isinstance(spec, ExportSpec):
+        raise ExportError(f"contract: expected ExportSpec, got {type(spec).__name__}")
     if not example_inputs:
         raise ExportError("example inputs: expected at least one tensor, got none")
     for name, tensor in [*example_inputs.items(), *module.state_dict().items()]:

@@ -3,8 +3,10 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from functools import cache
+from typing import Any, Self, get_type_hints
 
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from weir.bundle.contract import (
@@ -29,6 +31,7 @@ from weir.bundle.sequences import (
     check_axes,
     check_tokenisation,
 )
+from weir.bundle.validation import field_errors
 from weir.export.errors import ExportError
 from weir.export.tokenizer_file import TokenizerFile
 
@@ -36,6 +39,8 @@ from weir.export.tokenizer_file import TokenizerFile
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportSpec:
     """Specification of an export; the rest of the contract is measured or read from the graph.
+
+    A dict with the keys of an object may stand for it, as in `padded_axes={"time": {…}}`.
 
     Attributes:
         architecture: a short name of the network.
@@ -85,6 +90,7 @@ class ExportSpec:
     commit: str | None = None
 
     def __post_init__(self) -> None:
+        self._check_types()
         if self.task == "sequence-to-sequence":
             raise ExportError(
                 "task: expected a task of one graph, got sequence-to-sequence; use `publish_pair`"
@@ -137,6 +143,15 @@ class ExportSpec:
             tokenizer=tokenizer.file,
         )
 
+    def _check_types(self) -> None:
+        for name, adapter in _adapters().items():
+            try:
+                value = adapter.validate_python(getattr(self, name))
+            except ValidationError as error:
+                raise ExportError(field_errors(error, "ExportSpec", name)) from None
+            # A dict has become the object that it stands for.
+            object.__setattr__(self, name, value)
+
     @property
     def ranges(self) -> Mapping[str, ValueRange]:
         """Value ranges of integer inputs, including those with a vocabulary."""
@@ -161,6 +176,12 @@ class ExportSpec:
             if axis == self.batch_axis:
                 return position
         raise ExportError(f"{name}: expected an axis named {self.batch_axis!r}, got none")
+
+
+@cache
+def _adapters() -> dict[str, TypeAdapter[Any]]:
+    """The validator of each field of an ExportSpec."""
+    return {name: TypeAdapter(kind) for name, kind in get_type_hints(ExportSpec).items()}
 
 
 def row_count(inputs: Mapping[str, Tensor], spec: ExportSpec) -> int:
@@ -205,6 +226,12 @@ def _check_unknown(tokenisation: Tokenisation, vocabularies: Mapping[str, Sequen
 def _check_carriers(axis: str, padded: PaddedAxis, spec: ExportSpec) -> None:
     """Check that each input with the axis has a padding value, and that lengths have one axis."""
     carriers = sorted(name for name, axes in (spec.axes or {}).items() if axis in axes.values())
+    if not carriers:
+        example = {name: {0: spec.batch_axis, 1: axis} for name in padded.padding}
+        raise ExportError(
+            f"padded_axes: {axis}: expected the axis in `axes`, such as axes={example}, "
+            f"got {spec.axes}"
+        )
     if carriers != sorted(padded.padding):
         raise ExportError(
             f"padded_axes: {axis}: expected padding for the inputs with that axis, {carriers}, "

@@ -74,6 +74,37 @@ class Recurrent(nn.Module):
             for layer in range(layers)
         )
 
+    @classmethod
+    def from_torch(cls, layers: nn.RNNBase) -> "Recurrent":
+        """A copy of the layers of an nn.RNN, nn.LSTM or nn.GRU, for padded rows with lengths.
+
+        Raises:
+            ModelError: the layers have no biases, projections, or ReLU instead of tanh.
+        """
+        cells: dict[str, Cell] = {"RNN_TANH": "rnn", "GRU": "gru", "LSTM": "lstm"}
+        cell = cells.get(layers.mode)
+        if cell is None or not layers.bias or layers.proj_size:
+            raise ModelError(
+                f"layers: expected tanh, biases and no projection, got {layers.mode} with "
+                f"bias={layers.bias}, proj_size={layers.proj_size}"
+            )
+        copy = cls(
+            cell,
+            layers.input_size,
+            layers.hidden_size,
+            layers=layers.num_layers,
+            bidirectional=layers.bidirectional,
+            dropout=layers.dropout,
+        )
+        for number, layer in enumerate(copy.stack()):
+            weights = {
+                name.replace(f"_l{number}", "_l0"): weight
+                for name, weight in layers.state_dict().items()
+                if name.removesuffix("_reverse").endswith(f"_l{number}")
+            }
+            layer.rnn.load_state_dict(weights)
+        return copy.train(layers.training)
+
     def forward(self, sequence: Tensor, lengths: Tensor) -> Encoded:
         """States (B, T, width) and last (B, width) of a sequence (B, T, F) with lengths (B,)."""
         if torch.onnx.is_in_onnx_export():

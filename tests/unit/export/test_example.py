@@ -4,14 +4,18 @@ from pathlib import Path
 
 from weir.bundle.reader import read
 
-EXAMPLE = Path(__file__).parents[3] / "examples" / "own_network.py"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 
 
 def test_own_network_is_published(
     tmp_path: Path, python: Callable[..., list[str]], environment: dict[str, str]
 ) -> None:
     result = subprocess.run(
-        python(EXAMPLE, tmp_path), env=environment, capture_output=True, text=True, check=False
+        python(EXAMPLES / "own_network.py", tmp_path),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
     assert (result.returncode, result.stderr) == (0, "")

@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from tests.helpers.sequence_networks import Tagger, recurrent_spec, tag_spec
@@ -30,6 +31,19 @@ class Undecidable(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + 1 if float(x.sum()) > 0 else x - 1
+
+
+class Packing(nn.Module):
+    """Packs its rows, as networks in torch's tutorials do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent = nn.GRU(4, 3, batch_first=True)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        state: Tensor = self.recurrent(packed)[1]
+        return state[0]
 
 
 class Running(nn.Module):
@@ -238,3 +252,34 @@ def test_output_of_another_length_is_refused() -> None:
         BrokenGraph, match=r"output y: expected varying axes among.*got \['batch', "
     ):
         convert(Halving().eval(), sequences(), spec)
+
+
+def test_packed_sequence_is_refused_with_what_replaces_it() -> None:
+    spec = ExportSpec(
+        architecture="packing",
+        outputs=["state"],
+        axes={"x": {0: "batch", 1: "time"}, "lengths": {0: "batch"}},
+    )
+    examples = {"x": torch.randn(3, 5, 4), "lengths": torch.tensor([5, 1, 3])}
+
+    with pytest.raises(NotExportable, match=r"pack_padded_sequence.*Recurrent\.from_torch"):
+        convert(Packing().eval(), examples, spec)
+
+
+def test_messages_of_torch_go_to_the_log(
+    *,
+    network: nn.Module,
+    examples: dict[str, Tensor],
+    spec: ExportSpec,
+    uncached_operators: Callable[..., ONNXRegistry],
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ONNXRegistry, "from_torchlib", staticmethod(uncached_operators))
+    with caplog.at_level(logging.INFO, "weir.export"):
+        convert(network, examples, spec)
+
+    # torch is silent only if torchvision is installed, which this project does not need.
+    assert any("torch: torchvision" in message for message in caplog.messages)
+    assert capfd.readouterr().err == ""

@@ -257,3 +257,66 @@ def test_every_input_with_axes_needs_an_example(tmp_path: Path) -> None:
         ExportError, match=r"expected every input with axes, got none of \['characters'\]"
     ):
         publish(Tagger(), sequences(), tag_spec(), to=tmp_path, name="tagger")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"module": torch.sin}, "module: expected torch.nn.Module, got builtin_function"),
+        ({"contract": {"outputs": ["logits"]}}, "contract: expected ExportSpec, got dict"),
+        ({"example_inputs": (torch.zeros(2, 4),)}, "expected tensors by the names .* got tuple"),
+        ({"example_inputs": {"x": "text"}}, "x: expected a tensor or an array, got str"),
+    ],
+)
+def test_argument_of_another_type_is_refused(
+    *,
+    change: dict[str, object],
+    message: str,
+    network: nn.Module,
+    examples: dict[str, Tensor],
+    spec: ExportSpec,
+    tmp_path: Path,
+) -> None:
+    arguments: dict[str, object] = {
+        "module": network, "example_inputs": examples, "contract": spec, **change
+    }  # fmt: skip
+
+    with pytest.raises(ExportError, match=message):
+        publish(**arguments, to=tmp_path, name="mine")  # type: ignore[arg-type]
+
+
+def test_sizes_that_were_fixed_are_said(
+    *,
+    network: nn.Module,
+    examples: dict[str, Tensor],
+    spec: ExportSpec,
+    model: bytes,
+    reuse_graph: Callable[[bytes], None],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    reuse_graph(model)
+
+    published = publish(network, examples, spec, to=tmp_path, name="mine")
+
+    assert published.fixed_axes == {"x": {1: 4}}
+    assert caplog.messages == [
+        "axes with a fixed size, as in the examples: x ['batch', 4]; `axes` names those that vary"
+    ]
+
+
+def test_sizes_that_the_specification_fixes_are_no_news(
+    *,
+    network: nn.Module,
+    examples: dict[str, Tensor],
+    model: bytes,
+    reuse_graph: Callable[[bytes], None],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    reuse_graph(model)
+    spec = ExportSpec(architecture="linear", outputs=["logits"], axes={"x": {0: "batch"}})
+
+    published = publish(network, examples, spec, to=tmp_path, name="mine")
+
+    assert published.fixed_axes == {"x": {1: 4}} and not caplog.messages

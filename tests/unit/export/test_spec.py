@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 
@@ -78,7 +80,6 @@ def test_vocabulary_is_a_range() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        pytest.param({}, r"time: expected padding for the inputs.*\[\], got", id="no axes"),
         pytest.param(
             {"axes": {**AXES, "tags": {0: "batch", 1: "time"}}},
             r"\['tags', 'tokens'\], got it for \['tokens'\]",
@@ -136,3 +137,42 @@ def test_tokenizer_json_stands_beside_its_tokenisation() -> None:
         spec(tokenisation=tokenisation, **fields)
     with pytest.raises(ExportError, match=r"tokenizer: expected the file None .* got 2 bytes"):
         spec(tokenizer=b"{}", **fields)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"value_ranges": {"tokens": (0, 9)}}, "ExportSpec: value_ranges.tokens: .*ValueRange"),
+        (
+            {"padded_axes": {"time": {"most": 9}}},
+            "ExportSpec: padded_axes.time.maximum: .* got none",
+        ),
+        (
+            {"axes": {"tokens": ["batch", "time"]}},
+            "ExportSpec: axes.tokens: expected a .*dictionary",
+        ),
+        ({"outputs": "logits"}, "ExportSpec: outputs: expected"),
+        ({"tolerance": 1e-3}, "ExportSpec: tolerance: .*Tolerance, got 0.001"),
+        ({"task": "classification"}, "ExportSpec: task: expected .* got 'classification'"),
+    ],
+)
+def test_field_of_another_type_is_refused_by_name(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ExportError, match=message):
+        spec(**changes)
+
+
+def test_dict_may_stand_for_an_object() -> None:
+    written = {"maximum": 9, "lengths": "lengths", "padding": {"tokens": 0}}
+
+    assert spec(axes=AXES, padded_axes={"time": written}).padded_axes == {"time": TIME}
+
+
+def test_forgotten_axes_are_named() -> None:
+    with pytest.raises(
+        ExportError,
+        match=re.escape(
+            "padded_axes: time: expected the axis in `axes`, such as "
+            "axes={'tokens': {0: 'batch', 1: 'time'}}, got None"
+        ),
+    ):
+        spec(padded_axes={"time": TIME})

@@ -10,7 +10,7 @@ from weir.bundle.contract import Preprocessing
 from weir.bundle.reader import Bundle, read
 from weir.export.runs import images
 from weir.export.runs import publishing as runs
-from weir.export.runs.publishing import publish_run
+from weir.export.runs.publishing import LOG, publish_run
 from weir.training.data import load
 from weir.training.errors import DataError, RunError
 from weir.training.run_directory import ImageRecord, part_of, read_record
@@ -152,3 +152,7 @@ def test_without_the_data_random_pictures_are_used_and_recorded(
 def test_no_run(tmp_path: Path) -> None:
     with pytest.raises(RunError):
         publish_run(tmp_path, to=tmp_path / "models")
+
+
+def test_log_of_the_export_is_in_the_run(run: Path, bundle: Bundle) -> None:
+    assert (run / LOG).is_file()

@@ -169,3 +169,32 @@ def test_invalid_settings_are_refused(options: dict[str, object], message: str) 
     arguments: dict[str, object] = {"cell": "lstm", "inputs": 5, "hidden": 6, **options}
     with pytest.raises(ModelError, match=message):
         Recurrent(**arguments)  # type: ignore[arg-type]
+
+
+@every_cell
+@every_direction
+@every_depth
+def test_copy_of_torchs_layers_computes_what_they_compute_packed(
+    cell: Cell, layers: int, *, bidirectional: bool
+) -> None:
+    torch.manual_seed(2)
+    module = TORCH[cell](5, 6, num_layers=layers, bidirectional=bidirectional, batch_first=True)
+    packed = pack_padded_sequence(batch(), LENGTHS, batch_first=True, enforce_sorted=False)
+    expected, _ = pad_packed_sequence(module(packed)[0], batch_first=True)
+
+    copy = Recurrent.from_torch(module)
+
+    torch.testing.assert_close(
+        copy(batch(), LENGTHS).states, expected, atol=TOLERANCE, rtol=TOLERANCE
+    )
+    assert copy.training is module.training
+
+
+@pytest.mark.parametrize(
+    "module",
+    [nn.RNN(5, 6, nonlinearity="relu"), nn.GRU(5, 6, bias=False), nn.LSTM(5, 6, proj_size=3)],
+    ids=["relu", "no bias", "projection"],
+)
+def test_layers_that_have_no_copy_are_refused(module: nn.RNNBase) -> None:
+    with pytest.raises(ModelError, match="layers: expected tanh, biases and no projection, got "):
+        Recurrent.from_torch(module)
