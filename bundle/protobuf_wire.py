@@ -1,9 +1,10 @@
-"""Protobuf wire format: reads the fields of a message without its declaration.
+"""Protobuf wire format: reads and writes fields of a message without its declaration.
 
 Groups and tags beyond 32 bits, which a lenient parser would still read, are refused as malformed.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
@@ -12,17 +13,37 @@ class MalformedError(Exception):
     """The bytes break the protobuf wire format."""
 
 
+class FieldSpan(NamedTuple):
+    """A field, and where it is: from its tag at byte `start` to byte `end`, exclusive.
+
+    `value` is its integer or a view of its bytes; None for a field of fixed size.
+    """
+
+    number: int
+    value: int | memoryview | None
+    start: int
+    end: int
+
+
 def read_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Each field's number, with its integer or a view of its bytes; MalformedError if malformed."""
+    for number, value, _, _ in read_spans(message):
+        if value is not None:
+            yield number, value
+
+
+def read_spans(message: memoryview) -> Iterator[FieldSpan]:
+    """Each field, with its place; MalformedError if malformed."""
     position, end = 0, len(message)
     while position < end:
+        start = position
         tag, position = _varint(message, position)
         number, wire_type = tag >> 3, tag & 7
         if number == 0 or tag >= 1 << 32:
             raise MalformedError(f"tag {tag} at byte {position}")
         if wire_type == _VARINT:
             value, position = _varint(message, position)
-            yield number, value
+            yield FieldSpan(number, value, start, position)
             continue
         if wire_type == _LENGTH:
             length, position = _varint(message, position)
@@ -32,9 +53,9 @@ def read_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             raise MalformedError(f"wire type {wire_type} at byte {position}")
         if length > end - position:
             raise MalformedError(f"a field of {length} bytes where {end - position} are left")
-        if wire_type == _LENGTH:
-            yield number, message[position : position + length]
         position += length
+        content = message[position - length : position] if wire_type == _LENGTH else None
+        yield FieldSpan(number, content, start, position)
 
 
 def read_varints(packed: memoryview) -> Iterator[int]:
@@ -43,6 +64,21 @@ def read_varints(packed: memoryview) -> Iterator[int]:
     while position < len(packed):
         value, position = _varint(packed, position)
         yield value
+
+
+def write_varint(value: int) -> bytes:
+    """The base-128 form of an integer."""
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def write_header(number: int, length: int) -> bytes:
+    """Tag and length of a field of `length` bytes."""
+    return write_varint(number << 3 | _LENGTH) + write_varint(length)
 
 
 def _varint(message: memoryview, position: int) -> tuple[int, int]:

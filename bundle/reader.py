@@ -2,16 +2,15 @@
 
 Rules:
 
-- Each file is read once; the bytes that are hashed are the bytes that are returned.
-- The directory contains exactly the files that `model.json` lists. They are regular files, neither
-  symbolic nor hard links.
-- A graph has all its weights inside (`external_data`).
+- Each file is read once (`repository_files`); the bytes that are hashed are those returned.
+- The directory contains exactly the files that `model.json` lists. Names that begin with two dots
+  are not counted if links are followed: Kubernetes keeps the targets of a mount's links there.
+- External data of a graph is in files beside it, which `model.json` lists (`external_data`).
 - A file takes the memory of its bytes; contract and texts, which take more, have a size limit.
 """
 
 import hashlib
 import os
-import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,47 +20,50 @@ from weir.bundle import contract as contracts
 from weir.bundle import external_data, golden
 from weir.bundle.contract import Contract
 from weir.bundle.errors import BrokenBundle
-from weir.bundle.escaping import short_list
+from weir.bundle.escaping import short_list, short_repr
+from weir.bundle.external_data import ResolvedGraph
 from weir.bundle.golden import Golden
+from weir.bundle.repository_files import (
+    MAX_FILE_BYTES,
+    NO_LINKS,
+    LinkRoots,
+    check_directory,
+    read_file,
+    real_directory,
+    version_directory,
+)
 
 MODEL = "model.onnx"
 ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
 _GRAPHS = {"model": MODEL, "encoder": ENCODER, "decoder": DECODER}
 
-# A protobuf message, and so an ONNX file, ends at 2 GiB.
-_MAX_FILE_BYTES = (1 << 31) - 1
 # Of a tokenizer.json; those of vocabularies of 250,000 entries have 17 to 34 MB.
 _MAX_TOKENIZER_BYTES = 1 << 26
 # Parsed texts take many times their size: a line takes at least 50 bytes.
 _MAX_TEXT_BYTES = 1 << 24
-# Without O_NONBLOCK, opening a named pipe would block for ever.
-_FLAGS = (
-    os.O_RDONLY
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_NONBLOCK", 0)
-    | getattr(os, "O_BINARY", 0)
-)
+# Weights may be larger than an ONNX file.
+_MAX_WEIGHT_BYTES = 1 << 50
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A verified bundle in memory."""
+    """A verified bundle in memory.
+
+    Attributes:
+        graphs: its ONNX files: `model`, or `encoder` and `decoder`.
+    """
 
     contract: Contract
+    graphs: Mapping[str, ResolvedGraph]
     files: Mapping[str, bytes]
     texts: Mapping[str, Sequence[str]]
 
     @property
-    def graphs(self) -> Mapping[str, bytes]:
-        """Its ONNX files: `model`, or `encoder` and `decoder`."""
-        return {name: self.files[file] for name, file in _GRAPHS.items() if file in self.files}
-
-    @property
     def model(self) -> bytes:
-        """The bytes of `model.onnx`; BrokenBundle if the bundle has two graphs."""
+        """The graph `model`; BrokenBundle if the bundle has two graphs."""
         if MODEL not in self.files:
             raise BrokenBundle(f"expected {MODEL}, got a bundle of {ENCODER} and {DECODER}")
-        return self.files[MODEL]
+        return self.graphs["model"].model
 
     def golden(self, graph: str | None = None) -> Golden | None:
         """Recorded inputs and outputs, None if the bundle has none; BrokenBundle if damaged.
@@ -97,34 +99,54 @@ class Bundle:
         return self.files[own.model] if own and own.model and own.rule == rule else None
 
 
-def read(directory: Path) -> Bundle:
+def read(directory: Path, links: LinkRoots = NO_LINKS) -> Bundle:
     """Read and verify `<models>/<name>/<version>/`; BrokenBundle if it breaks a rule."""
-    directory = _real_directory(directory)
-    if not os.path.lexists(directory / contracts.FILE_NAME):
+    with version_directory(directory, links) as real:
+        # Messages show the path with its links; the path of the target is the operator's alone.
+        return _read(Path(os.path.abspath(directory)), real, links)  # noqa: PTH100
+
+
+def _read(directory: Path, real: Path, links: LinkRoots) -> Bundle:
+    if not os.path.lexists(real / contracts.FILE_NAME):
         raise BrokenBundle(f"{directory}: expected {contracts.FILE_NAME}, which is written last")
-    contract = contracts.parse(read_file(directory / contracts.FILE_NAME, _MAX_TEXT_BYTES))
-    _check_listing(directory, contract)
+    contract = contracts.parse(read_file(real / contracts.FILE_NAME, _MAX_TEXT_BYTES, links))
+    _check_listing(directory, real, contract, links)
     limits = dict.fromkeys(
         (*contract.labels.values(), *contract.vocabularies.values()), _MAX_TEXT_BYTES
     )
     tokenisation = contract.tokenisation
     if tokenisation and tokenisation.model and tokenisation.rule == "tokenizer-json":
         limits[tokenisation.model] = _MAX_TOKENIZER_BYTES
-    files = {
-        name: read_file(directory / name, limits.get(name, _MAX_FILE_BYTES))
-        for name in contract.files
+    files: dict[str, bytes] = {}
+
+    def read_listed(name: str, limit_bytes: int) -> bytes:
+        if name not in contract.files:
+            raise BrokenBundle(f"external data {short_repr(name)}: expected a listed file")
+        if name not in files:
+            data = read_file(real / name, limits.get(name, limit_bytes), links)
+            if (actual := hashlib.sha256(data).hexdigest()) != contract.files[name]:
+                raise BrokenBundle(f"{name}: expected SHA-256 {contract.files[name]}, got {actual}")
+            files[name] = data
+        return files[name]
+
+    graphs = {
+        graph: external_data.resolve(
+            read_listed(file, MAX_FILE_BYTES),
+            lambda name: read_listed(name, _MAX_WEIGHT_BYTES),
+            file,
+        )
+        for graph, file in _GRAPHS.items()
+        if file in contract.files
     }
-    for name, data in files.items():
-        if (actual := hashlib.sha256(data).hexdigest()) != contract.files[name]:
-            raise BrokenBundle(f"{name}: expected SHA-256 {contract.files[name]}, got {actual}")
-        if name.endswith(".onnx"):
-            external_data.refuse(data, name)
-    texts = _texts("labels", contract.labels, files)
-    texts |= _texts("vocabularies", contract.vocabularies, files)
+    listed = {name: read_listed(name, MAX_FILE_BYTES) for name in contract.files}
+    texts = _texts("labels", contract.labels, listed)
+    texts |= _texts("vocabularies", contract.vocabularies, listed)
     model = tokenisation.model if tokenisation else None
-    if model is not None and model not in files:
+    if model is not None and model not in listed:
         raise BrokenBundle(f"tokenisation.model: expected a listed file, got {model!r}")
-    return Bundle(contract, MappingProxyType(files), MappingProxyType(texts))
+    return Bundle(
+        contract, MappingProxyType(graphs), MappingProxyType(listed), MappingProxyType(texts)
+    )
 
 
 def is_pair(directory: Path) -> bool:
@@ -134,83 +156,41 @@ def is_pair(directory: Path) -> bool:
     )
 
 
-def read_without_contract(directory: Path, file: str = MODEL) -> bytes:
+def read_without_contract(
+    directory: Path, file: str = MODEL, links: LinkRoots = NO_LINKS
+) -> ResolvedGraph:
     """Read the graph `file` of a version directory without a contract.
 
     BrokenBundle if it is unsafe, or if the directory is a bundle whose contract is not yet there.
     """
-    directory = _real_directory(directory)
-    if os.path.lexists(directory / golden.FILE_NAME):
-        raise BrokenBundle(f"{directory}: expected {contracts.FILE_NAME}, which is written last")
-    model = read_file(directory / file)
-    external_data.refuse(model, file)
-    return model
-
-
-def read_model_file(model_directory: Path, file: str, limit_bytes: int) -> bytes | None:
-    """Read a file beside the version directories; None if it is absent, BrokenBundle if unsafe."""
-    path = model_directory / file
-    _check_directory(model_directory)
-    return read_file(path, limit_bytes) if os.path.lexists(path) else None
-
-
-def read_file(path: Path, limit_bytes: int = _MAX_FILE_BYTES) -> bytes:
-    """Read a regular file; BrokenBundle if it is a link, another kind of file, or too large."""
-    try:
-        descriptor = os.open(path, _FLAGS)
-    except OSError as error:
-        kind = "a link" if path.is_symlink() else f"an error: {error.strerror}"
-        raise BrokenBundle(f"{path.name}: expected a regular file, got {kind}") from error
-    try:
-        status = os.fstat(descriptor)
-        _check_status(path.name, status, limit_bytes)
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            data = file.read(status.st_size + 1)
-    except OSError as error:
-        raise BrokenBundle(f"{path.name}: cannot be read: {error.strerror}") from error
-    finally:
-        os.close(descriptor)
-    if len(data) != status.st_size:
-        raise BrokenBundle(
-            f"{path.name}: expected {status.st_size} bytes, it changes as it is read"
+    with version_directory(directory, links) as real:
+        if os.path.lexists(real / golden.FILE_NAME):
+            raise BrokenBundle(
+                f"{directory}: expected {contracts.FILE_NAME}, which is written last"
+            )
+        return external_data.resolve(
+            read_file(real / file, MAX_FILE_BYTES, links),
+            lambda name: read_file(real / name, _MAX_WEIGHT_BYTES, links),
+            file,
         )
-    return data
 
 
-def _real_directory(directory: Path) -> Path:
-    """The absolute directory; BrokenBundle if it or the model directory above it is a link."""
-    # `resolve` would follow the links that this check must find.
-    directory = Path(os.path.abspath(directory))  # noqa: PTH100
-    for part in (directory.parent, directory):
-        _check_directory(part)
-    return directory
+def read_model_file(
+    model_directory: Path, file: str, limit_bytes: int, links: LinkRoots = NO_LINKS
+) -> bytes | None:
+    """Read a file beside the version directories; None if it is absent, BrokenBundle if unsafe."""
+    if links:
+        model_directory = real_directory(model_directory, links)
+    else:
+        check_directory(model_directory)
+    path = model_directory / file
+    return read_file(path, limit_bytes, links) if os.path.lexists(path) else None
 
 
-def _check_directory(path: Path) -> None:
-    try:
-        mode = path.lstat().st_mode
-    except OSError as error:
-        raise BrokenBundle(f"{path}: expected a directory: {error.strerror}") from error
-    if not stat.S_ISDIR(mode):
-        raise BrokenBundle(f"{path}: expected a directory, got {_kind(mode)}")
-
-
-def _check_status(name: str, status: os.stat_result, limit_bytes: int) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise BrokenBundle(f"{name}: expected a regular file, got {_kind(status.st_mode)}")
-    if status.st_nlink != 1:
-        raise BrokenBundle(f"{name}: expected one hard link, got {status.st_nlink} hard links")
-    if status.st_size > limit_bytes:
-        raise BrokenBundle(f"{name}: expected at most {limit_bytes} bytes, got {status.st_size}")
-
-
-def _kind(mode: int) -> str:
-    kinds = {stat.S_IFLNK: "a link", stat.S_IFDIR: "a directory", stat.S_IFREG: "a file"}
-    return kinds.get(stat.S_IFMT(mode), "a special file")
-
-
-def _check_listing(directory: Path, contract: Contract) -> None:
-    present = {entry.name for entry in directory.iterdir()} - {contracts.FILE_NAME}
+def _check_listing(directory: Path, real: Path, contract: Contract, links: LinkRoots) -> None:
+    present = {entry.name for entry in real.iterdir()} - {contracts.FILE_NAME}
+    if links:
+        present = {name for name in present if not name.startswith("..")}
     listed = set(contract.files)
     if missing := sorted(listed - present):
         raise BrokenBundle(f"{directory}: files listed but missing: {short_list(missing)}")

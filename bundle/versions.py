@@ -25,7 +25,7 @@ from typing import TypeGuard
 
 from weir.bundle.errors import InvalidVersions
 from weir.bundle.escaping import short_repr
-from weir.bundle.reader import read_file
+from weir.bundle.repository_files import NO_LINKS, LinkRoots, read_file, real_directory
 
 FILE_NAME = "versions.toml"
 STABLE = "stable"
@@ -97,15 +97,17 @@ def parse(data: bytes) -> VersionsFile:
     return VersionsFile(policy, MappingProxyType(_labels(table.get("labels", {}))))
 
 
-def read(model_directory: Path) -> VersionsFile:
+def read(model_directory: Path, links: LinkRoots = NO_LINKS) -> VersionsFile:
     """Read a model's `versions.toml`; empty if it is absent.
 
     InvalidVersions as for `parse`; BrokenBundle if it is not a regular file, or cannot be read.
     """
+    if links:
+        model_directory = real_directory(model_directory, links)
     path = model_directory / FILE_NAME
     if not os.path.lexists(path):
         return VersionsFile()
-    return parse(read_file(path, _MAX_FILE_BYTES))
+    return parse(read_file(path, _MAX_FILE_BYTES, links))
 
 
 def _policy(value: object) -> VersionPolicy:

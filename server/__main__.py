@@ -85,7 +85,9 @@ def _is_choice(annotation: Any) -> bool:
 def _plain(annotation: Any) -> Any:
     """The type of a flag; `Settings` checks bounds and choices, as for all other sources."""
     kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not type(None)]
-    kind = str if _is_choice(annotation) else kinds[0]
+    # A list is separated by commas.
+    is_text = _is_choice(annotation) or get_origin(annotation) is tuple
+    kind = str if is_text else kinds[0]
     return (get_args(kind)[0] if get_origin(kind) is Annotated else kind) | None
 
 

@@ -189,6 +189,7 @@ class App:
             provider=self._provider,
             threads=settings.threads,
             max_message_bytes=settings.max_message_bytes,
+            links=settings.links,
             settings=settings.for_model,
             deadlines=self._deadlines,
             metrics=self._metrics,

@@ -13,12 +13,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
     model_validator,
 )
 
+from weir.bundle.repository_files import NO_LINKS, LinkRoots
 from weir.server.errors import ConfigError
 
 _PREFIX = "WEIR_"
@@ -38,6 +40,14 @@ Host = Annotated[
     str, AfterValidator(lambda host: host.removeprefix("[").removesuffix("]"))
 ]
 Tokens = Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+
+def _directories(value: object) -> object:
+    """The list of a flag or a variable, which separate by commas."""
+    return value.split(",") if isinstance(value, str) else value
+
+
+Directories = Annotated[tuple[Path, ...], BeforeValidator(_directories)]
 
 
 def _unset(default: str, description: str) -> Any:
@@ -158,6 +168,17 @@ class Settings(BaseModel):
     access_log_sample_rate: Rate = Field(
         0.0, description="Share of requests with a line in the access log, from 0 to 1."
     )
+    follow_links: bool = Field(
+        False,
+        description="Follow links in the repository, as ConfigMaps and Hugging Face's cache have "
+        "them, if they lead into the repository or a link root.",
+    )
+    link_roots: Directories = Field(
+        (),
+        description="Directories outside the repository that links may lead into, separated by "
+        "commas; in the TOML file a list. Needs follow_links.",
+        json_schema_extra={"default": "none"},
+    )
     otlp_endpoint: Annotated[str, Field(pattern=r"^https?://[^/\s]+/?$")] | None = _unset(
         "no traces",
         "OpenTelemetry collector that traces are sent to, such as http://localhost:4317.",
@@ -174,6 +195,19 @@ class Settings(BaseModel):
         if self.port == self.metrics_port != 0:
             raise ValueError(f"port and metrics_port are both {self.port}: choose two ports")
         return self
+
+    @model_validator(mode="after")
+    def _check_link_roots(self) -> Self:
+        if self.link_roots and not self.follow_links:
+            raise ValueError("link_roots: expected follow_links with them")
+        return self
+
+    @property
+    def links(self) -> LinkRoots:
+        """The directories that links may lead into."""
+        if not self.follow_links:
+            return NO_LINKS
+        return LinkRoots((self.models_dir, *self.link_roots))
 
     def for_model(self, name: str) -> ModelSettings:
         """The settings of one model: its own table, then the general settings."""

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import onnx
 from google.protobuf.message import DecodeError
 
-from weir.bundle import reader
+from weir.bundle import repository_files
 from weir.bundle.errors import BrokenBundle
 from weir.export import runtime
 from weir.export.errors import BrokenGraph
@@ -59,7 +59,7 @@ def read(file: Path) -> SourceModel:
         BrokenGraph: it is no valid ONNX file, or ONNX Runtime cannot open it.
         BundleError: a file is a link, missing or too large.
     """
-    content = reader.read_file(file)
+    content = repository_files.read_file(file)
     files = {file.name: hashlib.sha256(content).hexdigest()}
     try:
         model = onnx.load_from_string(content)
@@ -156,7 +156,7 @@ def _read_data(folder: Path, location: str) -> bytes:
             f"{location or '(no location)'}: expected external data in the folder of the graph, "
             "got another place or a link"
         )
-    return reader.read_file(path)
+    return repository_files.read_file(path)
 
 
 def _number(tensor: onnx.TensorProto, entries: dict[str, str], key: str, default: int) -> int:

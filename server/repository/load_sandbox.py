@@ -27,6 +27,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from weir.bundle.repository_files import LinkRoots
 from weir.server.config import ModelSettings
 from weir.server.errors import GoldenMismatch, ModelLoadError, OutOfMemory
 from weir.server.repository.loader import Loader, served_name
@@ -83,6 +84,7 @@ class LoadSandbox:
                 "provider": self._loader.provider,
                 "threads": self._loader.threads,
                 "max_message_bytes": self._loader.max_message_bytes,
+                "link_roots": [str(root) for root in self._loader.links.directories],
                 "settings": {each: self._loader.settings(each).model_dump() for each in names},
             }
         )
@@ -208,6 +210,7 @@ def _loader(job: dict[str, Any]) -> Loader:
         provider=job["provider"],
         threads=job["threads"],
         max_message_bytes=job["max_message_bytes"],
+        links=LinkRoots(tuple(map(Path, job["link_roots"]))),
         settings=settings.__getitem__,
         deadlines=Deadlines(time.monotonic),
         metrics=Metrics(CollectorRegistry()),

@@ -23,7 +23,9 @@ from weir.bundle import reader
 from weir.bundle.contract import FILE_NAME, Contract
 from weir.bundle.errors import BundleError
 from weir.bundle.escaping import short_list, short_repr
+from weir.bundle.external_data import ExternalTensor
 from weir.bundle.golden import Golden
+from weir.bundle.repository_files import NO_LINKS, LinkRoots
 from weir.server.config import ModelSettings
 from weir.server.errors import ModelLoadError, ServerError
 from weir.server.generation.encoder_decoder import (
@@ -60,6 +62,7 @@ class GraphFiles:
 
     Attributes:
         part: `encoder` or `decoder` of a pair.
+        external: initializers outside the graph; emptied when the session has copied them.
         contract: None for a plain model; of a pair the whole one, until `for_session`.
         detokenizer: of a pair's output tokens.
         pair_golden: the recorded inputs and outputs of both graphs together.
@@ -68,6 +71,7 @@ class GraphFiles:
 
     part: str | None
     graph: bytes
+    external: list[ExternalTensor]
     contract: Contract | None
     golden: Golden | None
     labels: Mapping[str, Sequence[str]]
@@ -100,7 +104,7 @@ class GraphFiles:
         )
 
 
-def read(directory: Path) -> list[GraphFiles]:
+def read(directory: Path, links: LinkRoots = NO_LINKS) -> list[GraphFiles]:
     """Read a version directory: its graph, or each of its two; a bundle's files are verified.
 
     Raises:
@@ -108,16 +112,22 @@ def read(directory: Path) -> list[GraphFiles]:
     """
     # A link that leads nowhere is a contract too, and refused as one.
     if not os.path.lexists(directory / FILE_NAME):
-        model = triton.read(directory)
-        return [GraphFiles(None, model.graph, None, None, model.labels, config=model.config)]
-    bundle = reader.read(directory)
+        plain = triton.read(directory, links)
+        graph = plain.graph
+        return [
+            GraphFiles(
+                None, graph.model, [*graph.external], None, None, plain.labels, config=plain.config
+            )
+        ]
+    bundle = reader.read(directory, links)
     labels = {output: bundle.labels(output) or [] for output in bundle.contract.labels}
     tokenizer, detokenizer = tokenizer_of(bundle), detokenizer_of(bundle)
     parts = (None,) if bundle.contract.decoding is None else tuple(bundle.graphs)
     return [
         GraphFiles(
             part,
-            bundle.graphs[part or "model"],
+            bundle.graphs[part or "model"].model,
+            [*bundle.graphs[part or "model"].external],
             bundle.contract,
             bundle.golden(part),
             labels,
@@ -144,6 +154,7 @@ class Loader:
     settings: Callable[[str], ModelSettings]
     deadlines: Deadlines
     metrics: Metrics
+    links: LinkRoots = NO_LINKS
     clock: Callable[[], float] = time.monotonic
 
     def load(self, name: str, version: str, directory: Path) -> list[Model]:
@@ -177,7 +188,7 @@ class Loader:
             raise
 
     def _load(self, name: str, version: str, directory: Path) -> list[Model]:
-        graphs = read(directory)
+        graphs = read(directory, self.links)
         contract = graphs[0].contract
         contract_check.check_provider(contract, self.provider)
         loaded = [self._load_graph(name, version, files) for files in graphs]
@@ -206,7 +217,9 @@ class Loader:
                 provider=self.provider,
                 threads=self.threads,
                 has_few_shapes=files.contract is not None and not files.contract.padded_axes,
+                external=files.external,
             )
+            files.external.clear()
             files = files.for_session(session)
             model, session = self._serve(name, version, files, session)
             golden_test.check_inputs(files.golden, model.signature, model.rules)

@@ -218,7 +218,7 @@ class ModelManager:
     def _read_policy(self, path: Path) -> str:
         """Read policy and labels; if that fails, keep the last ones and return the reason."""
         try:
-            self._policy = read_policy(path)
+            self._policy = read_policy(path, self._loader.links)
         except (BundleError, ModelLoadError) as error:
             return without_root(str(error), self._root)
         return ""

@@ -235,7 +235,7 @@ class Repository:
         """A model's directory, as it is now."""
         if name in self.registry.models:
             self._known(name)
-        directory = scan_model(self._root / name)
+        directory = scan_model(self._root / name, self._loader.links)
         if directory is not None and directory.versions:
             return directory
         self._known(name)
@@ -300,7 +300,7 @@ class Repository:
     def _scan(self) -> dict[str, ModelDirectory] | None:
         """The models on disk; None if the scan fails, so that nothing changes."""
         try:
-            found, remarks = scan(self._root)
+            found, remarks = scan(self._root, self._loader.links)
         except OSError as error:
             found, remarks = None, [f"repository unreadable reason={error.strerror}"]
         if found == {} and self._scanned:

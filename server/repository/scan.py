@@ -13,6 +13,7 @@ from weir.bundle.contract import FILE_NAME
 from weir.bundle.errors import InvalidName
 from weir.bundle.repository import check_name, invalid_version_names
 from weir.bundle.repository import versions as version_numbers
+from weir.bundle.repository_files import NO_LINKS, LinkRoots
 from weir.bundle.versions import FILE_NAME as VERSIONS_FILE
 from weir.bundle.versions import VersionsFile
 from weir.server.repository import triton
@@ -54,7 +55,7 @@ class ModelDirectory:
     is_readable: bool = True
 
 
-def scan(root: Path) -> tuple[dict[str, ModelDirectory], list[str]]:
+def scan(root: Path, links: LinkRoots = NO_LINKS) -> tuple[dict[str, ModelDirectory], list[str]]:
     """The models of a repository by name, and remarks; a model that cannot be read has no versions.
 
     Raises:
@@ -64,7 +65,7 @@ def scan(root: Path) -> tuple[dict[str, ModelDirectory], list[str]]:
     taken: dict[str, str] = {}
     remarks: list[str] = []
     for path in sorted(root.iterdir()):
-        model = scan_model(path)
+        model = scan_model(path, links)
         if model is None:
             continue
         remarks.extend(model.remarks)
@@ -81,7 +82,7 @@ def scan(root: Path) -> tuple[dict[str, ModelDirectory], list[str]]:
     return found, remarks
 
 
-def scan_model(path: Path) -> ModelDirectory | None:
+def scan_model(path: Path, links: LinkRoots = NO_LINKS) -> ModelDirectory | None:
     """One model, perhaps without versions; None if the directory cannot be a model's."""
     name = path.name
     try:
@@ -90,7 +91,7 @@ def scan_model(path: Path) -> ModelDirectory | None:
             return None
         numbers = version_numbers(path)
         others = invalid_version_names(path)
-        beside = _stamps(_files_beside(path))
+        beside = _stamps(_files_beside(path), links)
     except InvalidName:
         return None
     except OSError as error:
@@ -100,7 +101,7 @@ def scan_model(path: Path) -> ModelDirectory | None:
     if not numbers:
         remarks.append(f"model has no version directory model={name}")
     shared = tuple(stamp for stamp in beside if stamp[0] != VERSIONS_FILE)
-    files = {number: _version_files(path / str(number), shared) for number in numbers}
+    files = {number: _version_files(path / str(number), shared, links) for number in numbers}
     return ModelDirectory(name, path, files, beside, tuple(remarks))
 
 
@@ -124,14 +125,14 @@ def debounce(
     return replace(now, versions={**changing, **unchanged})
 
 
-def read_policy(model_directory: Path) -> VersionsFile:
+def read_policy(model_directory: Path, links: LinkRoots = NO_LINKS) -> VersionsFile:
     """The version policy and labels of a model: by `versions.toml`, or else by `config.pbtxt`.
 
     Raises:
         BundleError, ModelLoadError: a file is malformed.
     """
-    policy = versions.read(model_directory)
-    config = triton.read_config(model_directory) if policy.policy is None else None
+    policy = versions.read(model_directory, links)
+    config = triton.read_config(model_directory, links) if policy.policy is None else None
     return replace(policy, policy=config.policy) if config else policy
 
 
@@ -148,12 +149,12 @@ def _files_beside(path: Path) -> list[Path]:
     )
 
 
-def _version_files(path: Path, beside: tuple[Stamp, ...]) -> VersionFiles:
+def _version_files(path: Path, beside: tuple[Stamp, ...], links: LinkRoots) -> VersionFiles:
     """The files of a version; for a plain model, with the files beside it."""
     parts = ("encoder", "decoder", None) if reader.is_pair(path) else (None,)
     served = tuple(served_name(path.parent.name, part) for part in parts)
     try:
-        stamps = _stamps(sorted(path.iterdir()))
+        stamps = _stamps(sorted(path.iterdir()), links)
     except OSError:
         # The loader reports the reason.
         return VersionFiles(served, (), is_complete=False)
@@ -163,11 +164,12 @@ def _version_files(path: Path, beside: tuple[Stamp, ...]) -> VersionFiles:
     return VersionFiles(served, (*beside, *stamps), is_complete=is_configured)
 
 
-def _stamps(paths: list[Path]) -> tuple[Stamp, ...]:
-    """The stamps of the files that exist."""
+def _stamps(paths: list[Path], links: LinkRoots) -> tuple[Stamp, ...]:
+    """The stamps of the files that exist; of a link that is followed, those of its target."""
     stamps = []
     for path in paths:
         if os.path.lexists(path):
-            status = path.lstat()
+            is_followed = bool(links) and path.exists()
+            status = path.stat() if is_followed else path.lstat()
             stamps.append((path.name, status.st_ino, status.st_size, status.st_mtime_ns))
     return tuple(stamps)

@@ -26,7 +26,9 @@ from google.protobuf.message import Message
 from weir.bundle import reader
 from weir.bundle.contract import FILE_NAME as CONTRACT_FILE
 from weir.bundle.escaping import printable, short_list
+from weir.bundle.external_data import ResolvedGraph
 from weir.bundle.repository import versions
+from weir.bundle.repository_files import NO_LINKS, LinkRoots
 from weir.bundle.versions import VersionPolicy, is_version
 from weir.protocol import model_config_pb2 as pb
 from weir.protocol.datatypes import DATATYPES
@@ -136,7 +138,7 @@ class TritonConfig:
 class PlainModel:
     """Files of a plain model's version; `config` is None without a `config.pbtxt`."""
 
-    graph: bytes
+    graph: ResolvedGraph
     config: TritonConfig | None
     labels: Mapping[str, Sequence[str]]
 
@@ -162,24 +164,24 @@ class Tensors:
         return session.with_tensors(self.inputs, self.outputs, self.defaults)
 
 
-def read(directory: Path) -> PlainModel:
+def read(directory: Path, links: LinkRoots = NO_LINKS) -> PlainModel:
     """Read a version directory that has no contract.
 
     Raises:
         ModelLoadError: the configuration or the labels cannot be used.
         BrokenBundle: a file is missing, linked, or too large.
     """
-    config = read_config(directory.parent)
-    graph = reader.read_without_contract(directory, config.file if config else reader.MODEL)
+    config = read_config(directory.parent, links)
+    graph = reader.read_without_contract(directory, config.file if config else reader.MODEL, links)
     _check_siblings(directory)
     files = config.label_files if config else {}
-    labels = {output: _read_labels(directory.parent, file) for output, file in files.items()}
+    labels = {output: _read_labels(directory.parent, file, links) for output, file in files.items()}
     return PlainModel(graph, config, labels)
 
 
-def read_config(model_directory: Path) -> TritonConfig | None:
+def read_config(model_directory: Path, links: LinkRoots = NO_LINKS) -> TritonConfig | None:
     """Read a model's `config.pbtxt`; None if there is none. Raises as `read` does."""
-    data = reader.read_model_file(model_directory, FILE_NAME, MAX_BYTES)
+    data = reader.read_model_file(model_directory, FILE_NAME, MAX_BYTES, links)
     return None if data is None else parse(data, model_directory.name)
 
 
@@ -304,8 +306,8 @@ def _check_siblings(directory: Path) -> None:
             )
 
 
-def _read_labels(model_directory: Path, file: str) -> list[str]:
-    data = reader.read_model_file(model_directory, file, _MAX_LABEL_BYTES)
+def _read_labels(model_directory: Path, file: str, links: LinkRoots) -> list[str]:
+    data = reader.read_model_file(model_directory, file, _MAX_LABEL_BYTES, links)
     if data is None:
         raise ModelLoadError(
             f"{file}: expected the labels beside the version directories, got none"

@@ -29,6 +29,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, R
 
 from weir.bundle import graph_nodes
 from weir.bundle.escaping import short_repr
+from weir.bundle.external_data import ExternalTensor
 from weir.bundle.protobuf_wire import MalformedError
 from weir.protocol.datatypes import BY_ONNX
 from weir.server.errors import (
@@ -51,6 +52,8 @@ _ONNX_BF16 = 16
 # Linux alone has both; a container may lack the second.
 _HAS_MEMORY_FILES = hasattr(os, "memfd_create") and Path("/proc/self/fd").exists()
 _SOURCE = re.compile(r"Load model from /proc/self/fd/\d+ failed: ?")
+# The most that ONNX Runtime takes as a file in memory, for one tensor.
+_MOST_COPIED = 1 << 31
 # More do not fit into a request (`message_limits`), and a run of a hundred thousand takes minutes.
 _MOST_TENSORS = 1024
 
@@ -153,7 +156,8 @@ class Session:
         unserved: the outputs that are no tensors, with their types.
 
     Args:
-        graph: the ONNX file's bytes, weights inside.
+        graph: the ONNX file's bytes.
+        external: the initializers outside it, which are copied: the caller may free them then.
         threads: threads inside one operator.
         has_few_shapes: whether to remember the memory use of each shape of the inputs.
 
@@ -163,7 +167,13 @@ class Session:
     """
 
     def __init__(
-        self, graph: bytes, *, provider: str, threads: int, has_few_shapes: bool = True
+        self,
+        graph: bytes,
+        *,
+        provider: str,
+        threads: int,
+        has_few_shapes: bool = True,
+        external: Sequence[ExternalTensor] = (),
     ) -> None:
         options = ort.SessionOptions()
         # Remembered shapes are never freed. A tagger took 55 MB over 10,000 batches of any size,
@@ -176,6 +186,7 @@ class Session:
         # Fatal errors only: a failed run raises, and a client's bad values are no line in the log.
         options.log_severity_level = 4
         try:
+            _add_external(options, external)
             with _source(graph) as source:
                 self._session = ort.InferenceSession(
                     source,
@@ -323,6 +334,38 @@ def _run_error(error: Exception) -> ServerError:
         logger.debug("run refused reason=%s", error)
         return InvalidRequest("the model cannot compute with these inputs")
     return RunFailed(str(error))
+
+
+def _add_external(options: ort.SessionOptions, tensors: Sequence[ExternalTensor]) -> None:
+    """Give ONNX Runtime initializers in memory, so that it opens no file.
+
+    It copies a tensor of less than 2 GiB when it makes the session; a larger one is a value, which
+    is copied here.
+    """
+    files = [tensor for tensor in tensors if len(tensor.data) < _MOST_COPIED]
+    if files:
+        options.add_external_initializers_from_files_in_memory(
+            [tensor.location for tensor in files],
+            [tensor.data for tensor in files],
+            [len(tensor.data) for tensor in files],
+        )
+    values = [tensor for tensor in tensors if len(tensor.data) >= _MOST_COPIED]
+    if values:
+        options.add_external_initializers(
+            [tensor.name for tensor in values], [_value(tensor) for tensor in values]
+        )
+
+
+def _value(tensor: ExternalTensor) -> ort.OrtValue:
+    """The tensor as a value of ONNX Runtime, which owns a copy of it."""
+    bits = 8 * len(tensor.data) // math.prod(tensor.shape)
+    if bits not in (8, 16, 32, 64):
+        raise ModelLoadError(
+            f"tensor {short_repr(tensor.name)}: expected less than 2 GiB of type "
+            f"{tensor.data_type}, got {len(tensor.data)} bytes"
+        )
+    array = np.frombuffer(tensor.data, f"<u{bits // 8}").reshape(tensor.shape)
+    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, tensor.data_type)
 
 
 @contextmanager

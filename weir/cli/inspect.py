@@ -47,7 +47,7 @@ def inspect(
     except BundleError as error:
         raise UsageError(f"{directory}: {error}") from error
     for name, graph in graphs.items():
-        _show_graph(console, graph, axis, sharing, "" if name == "model" else f"{name}: ")
+        _show_graph(console, graph.model, axis, sharing, "" if name == "model" else f"{name}: ")
 
 
 def _show_contract(console: Console, directory: Path, bundle: "Bundle") -> None:

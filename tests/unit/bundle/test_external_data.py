@@ -4,6 +4,7 @@ import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from google.protobuf.message import DecodeError, Message
@@ -11,9 +12,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weir.bundle.errors import BrokenBundle
-from weir.bundle.external_data import locations, refuse
+from weir.bundle.external_data import locations, resolve
 
 TENSOR = onnx.TensorProto.DESCRIPTOR
+LARGE = 1280
+"""Floats of a tensor that stays outside; the others get their bytes inside the graph."""
+
+
+def no_file(name: str) -> bytes:
+    raise AssertionError(f"{name} was read")
+
+
+def refer(tensor: onnx.TensorProto, count: int, **facts: object) -> None:
+    """Say that a tensor's `count` floats are elsewhere."""
+    tensor.data_type = onnx.TensorProto.FLOAT
+    tensor.dims[:] = [count]
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in {"location": "weights.bin", **facts}.items():
+        tensor.external_data.add(key=key, value=str(value))
 
 
 def paths_to_tensors(message: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -40,12 +56,20 @@ def tensor_at(model: Message, path: tuple[str, ...]) -> onnx.TensorProto:
     return model
 
 
+def at_path(model: Message, path: tuple[str, ...]) -> onnx.TensorProto:
+    """The only tensor on a way of field names."""
+    for name in path:
+        value = getattr(model, name)
+        model = value[0] if hasattr(value, "add") else value
+    assert isinstance(model, onnx.TensorProto)
+    return model
+
+
 def test_inside_only(onnx_model: onnx.ModelProto) -> None:
     model = onnx_model.SerializeToString()
 
-    refuse(model, "model.onnx")
-
     assert locations(model) == []
+    assert resolve(model, no_file).model is model
 
 
 def test_enough_paths_are_tried() -> None:
@@ -69,37 +93,158 @@ def test_every_place_of_a_tensor_is_looked_at() -> None:
 
 @pytest.mark.parametrize(
     "location",
-    ["/etc/passwd", "../../secret", "weights.bin", "*/_ORT_MEM_ADDR_/*", ""],
-    ids=["absolute", "parent", "unlisted", "memory-address", "empty"],
-)
-def test_refused_by_name(onnx_model: onnx.ModelProto, location: str) -> None:
-    weight = onnx_model.graph.initializer[0]
-    weight.external_data.add(key="offset", value="-8")
-    weight.external_data.add(key="length", value=str(1 << 50))
-    weight.external_data.add(key="location", value=location)
+    [
+        "/etc/passwd", "../../secret", "..", ".", "down/weights.bin", "*/_ORT_MEM_ADDR_/*", "",
+        "C:\\weights", "weights\0.bin",
+    ],
+    ids=[
+        "absolute", "parent", "parent-alone", "here", "below", "memory-address", "empty", "drive",
+        "nul",
+    ],
+)  # fmt: skip
+def test_location_that_is_no_file_name_is_refused(
+    onnx_model: onnx.ModelProto, location: str
+) -> None:
+    refer(onnx_model.graph.initializer[0], 4, location=location)
 
-    with pytest.raises(BrokenBundle) as raised:
-        refuse(onnx_model.SerializeToString(), "model.onnx")
+    with pytest.raises(BrokenBundle, match="expected the name of a file beside") as raised:
+        resolve(onnx_model.SerializeToString(), no_file)
 
     assert repr(location) in str(raised.value)
 
 
-@pytest.mark.parametrize("value", [1, 7], ids=["external", "unknown"])
-def test_external_without_a_location(onnx_model: onnx.ModelProto, value: int) -> None:
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"offset": -8}, "offset: expected a number of bytes, got '-8'"),
+        ({"offset": " 4"}, "offset: expected a number of bytes, got ' 4'"),
+        ({"offset": 1 << 62}, "in 'weights.bin', got 100: is the file complete"),
+        ({"offset": 88}, "expected at least 104 bytes in 'weights.bin', got 100"),
+        ({"length": 1 << 50}, "expected the 16 bytes of its type and shape, got a length of"),
+        ({"length": "16 "}, "length: expected a number of bytes, got '16 '"),
+    ],
+    ids=["negative", "space", "enormous", "past-the-end", "other-length", "length-space"],
+)
+def test_place_outside_the_file_is_refused(
+    onnx_model: onnx.ModelProto, facts: dict[str, object], message: str
+) -> None:
+    refer(onnx_model.graph.initializer[0], 4, **facts)
+
+    with pytest.raises(BrokenBundle, match=message):
+        resolve(onnx_model.SerializeToString(), lambda _: bytes(100))
+
+
+def test_two_locations_of_a_tensor_are_refused(onnx_model: onnx.ModelProto) -> None:
+    weight = onnx_model.graph.initializer[0]
+    refer(weight, 4)
+    weight.external_data.add(key="location", value="other.bin")
+
+    with pytest.raises(BrokenBundle, match="expected one 'location', got two"):
+        resolve(onnx_model.SerializeToString(), no_file)
+
+
+def test_two_large_tensors_of_one_name_are_refused(onnx_model: onnx.ModelProto) -> None:
+    # ONNX Runtime would look for the second on the disk.
+    for _ in range(2):
+        refer(onnx_model.graph.initializer.add(name="same"), LARGE)
+
+    with pytest.raises(BrokenBundle, match="'same': expected one initializer of that name"):
+        resolve(onnx_model.SerializeToString(), lambda _: bytes(4 * LARGE))
+
+
+@pytest.mark.parametrize(
+    ("data_type", "dims"),
+    [(onnx.TensorProto.STRING, [2]), (99, [2]), (1, [-2])],
+    ids=["text", "unknown", "negative-size"],
+)
+def test_tensor_without_a_size_is_refused(
+    onnx_model: onnx.ModelProto, data_type: int, dims: list[int]
+) -> None:
+    weight = onnx_model.graph.initializer[0]
+    refer(weight, 2)
+    weight.data_type = data_type
+    weight.dims[:] = dims
+
+    with pytest.raises(BrokenBundle, match=r"expected (a type of numbers|sizes from 0)"):
+        resolve(onnx_model.SerializeToString(), no_file)
+
+
+def test_every_place_of_a_tensor_is_resolved() -> None:
+    numbers = np.arange(2 * LARGE, dtype=np.float32)
+    for path in ALL_PATHS:
+        for count in (4, LARGE):
+            model = onnx.ModelProto(producer_name="before", ir_version=10)
+            tensor = tensor_at(model, path)
+            tensor.name = "w"
+            refer(tensor, count, offset=4)
+
+            resolved = resolve(model.SerializeToString(), lambda _: numbers.tobytes())
+
+            found = onnx.ModelProto.FromString(resolved.model)
+            (written,) = (at_path(found, path),)
+            assert (found.producer_name, found.ir_version, written.name) == ("before", 10, "w")
+            if path == ("graph", "initializer") and count == LARGE:
+                (outside,) = resolved.external
+                data = np.frombuffer(outside.data, np.float32)
+                assert (outside.name, outside.shape) == ("w", (LARGE,))
+                # No file system has a file of that name.
+                assert len(outside.location) > 255
+                assert locations(resolved.model) == [outside.location]
+            else:
+                data = onnx.numpy_helper.to_array(written)
+                assert locations(resolved.model) == [] and resolved.external == ()
+            np.testing.assert_array_equal(data, numbers[1 : count + 1])
+
+
+def test_elements_of_four_bits_are_packed(onnx_model: onnx.ModelProto) -> None:
+    weight = onnx_model.graph.initializer[0]
+    refer(weight, 3, length=2)
+    weight.data_type = onnx.TensorProto.INT4
+
+    resolved = resolve(onnx_model.SerializeToString(), lambda _: b"\x21\x03")
+
+    (inside, *_) = onnx.ModelProto.FromString(resolved.model).graph.initializer
+    assert onnx.numpy_helper.to_array(inside).tolist() == [1, 2, 3]
+
+
+def test_file_is_read_once(onnx_model: onnx.ModelProto) -> None:
+    for number in range(3):
+        refer(onnx_model.graph.initializer.add(name=f"w{number}"), LARGE, offset=4 * number)
+    read: list[str] = []
+
+    def read_file(name: str) -> bytes:
+        read.append(name)
+        return bytes(5000 + 4 * LARGE)
+
+    resolved = resolve(onnx_model.SerializeToString(), read_file)
+
+    assert read == ["weights.bin"]
+    assert [tensor.name for tensor in resolved.external] == ["w0", "w1", "w2"]
+
+
+def test_remark_of_a_file_that_is_not_used_is_dropped(onnx_model: onnx.ModelProto) -> None:
+    before = onnx.numpy_helper.to_array(onnx_model.graph.initializer[0])
+    onnx_model.graph.initializer[0].external_data.add(key="location", value="/etc/passwd")
+
+    resolved = resolve(onnx_model.SerializeToString(), no_file)
+
+    (inside, *_) = onnx.ModelProto.FromString(resolved.model).graph.initializer
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(inside), before)
+    assert locations(resolved.model) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(1, "expected a type of numbers"), (7, "malformed bytes: data_location 7")],
+    ids=["external", "unknown"],
+)
+def test_external_without_a_location(onnx_model: onnx.ModelProto, value: int, message: str) -> None:
     # tensor { data_location: value } inside graph.initializer, added on the wire.
     model = onnx_model.SerializeToString() + bytes([0x3A, 4, 0x2A, 2, 0x70, value])
 
-    with pytest.raises(BrokenBundle, match="no location"):
-        refuse(model, "model.onnx")
-
-
-def test_many_locations_are_counted_not_listed() -> None:
-    model = onnx.ModelProto()
-    for number in range(8):
-        model.graph.initializer.add().external_data.add(key="location", value=f"w{number}")
-
-    with pytest.raises(BrokenBundle, match="and 3 more"):
-        refuse(model.SerializeToString(), "model.onnx")
+    assert locations(model) == ["(no location)"]
+    with pytest.raises(BrokenBundle, match=message):
+        resolve(model, no_file)
 
 
 @pytest.mark.parametrize(
@@ -159,10 +304,10 @@ def test_memory_does_not_grow_with_the_nodes() -> None:
 
 def test_long_location_is_truncated(onnx_model: onnx.ModelProto) -> None:
     location = "/home/\x1b[31m\n" + "a" * 1_000_000
-    onnx_model.graph.initializer[0].external_data.add(key="location", value=location)
+    refer(onnx_model.graph.initializer[0], 4, location=location)
 
     with pytest.raises(BrokenBundle) as raised:
-        refuse(onnx_model.SerializeToString(), "model.onnx")
+        resolve(onnx_model.SerializeToString(), no_file)
 
     assert str(raised.value).isprintable()
     assert len(str(raised.value)) < 3000

@@ -88,7 +88,8 @@ def test_parity(form: dict[str, object], publish: Publish) -> None:
 
 def test_graphs_with_attention(publish: Publish) -> None:
     graphs = {
-        name: onnx.load_model_from_string(data).graph for name, data in publish().graphs.items()
+        name: onnx.load_model_from_string(graph.model).graph
+        for name, graph in publish().graphs.items()
     }
 
     assert axes(list(graphs["encoder"].input)) == {
@@ -111,7 +112,7 @@ def test_graphs_with_attention(publish: Publish) -> None:
 
 def test_graphs_without_attention(publish: Publish) -> None:
     graphs = publish(attends=False).graphs
-    encoder, decoder = (onnx.load_model_from_string(graphs[name]).graph for name in graphs)
+    encoder, decoder = (onnx.load_model_from_string(graphs[name].model).graph for name in graphs)
 
     passed = {"context": ["batch", 10], "state": ["batch", 5]}
     assert axes(list(encoder.output)) == passed
@@ -123,8 +124,8 @@ def test_graphs_without_attention(publish: Publish) -> None:
 def test_no_search_in_the_graphs(form: dict[str, object], publish: Publish) -> None:
     layers = form.get("layers", 1)
 
-    for name, data in publish(**form).graphs.items():
-        model = onnx.load_model_from_string(data)
+    for name, made in publish(**form).graphs.items():
+        model = onnx.load_model_from_string(made.model)
         counts = Counter(node.op_type for node in model.graph.node)
         assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
         assert not counts["Loop"] + counts["If"] + counts["Scan"]
@@ -149,7 +150,7 @@ def test_contract_says_how_they_work_together(publish: Publish) -> None:
 @every_form
 def test_golden_outputs_replay(form: dict[str, object], publish: Publish) -> None:
     bundle = publish(**form)
-    sessions = {name: runtime.open_session(data) for name, data in bundle.graphs.items()}
+    sessions = {name: runtime.open_session(graph.model) for name, graph in bundle.graphs.items()}
 
     for name, session in sessions.items():
         recorded = bundle.golden(name)
@@ -171,7 +172,7 @@ def test_golden_outputs_replay(form: dict[str, object], publish: Publish) -> Non
 def test_padding_changes_nothing_in_the_graphs(form: dict[str, object], publish: Publish) -> None:
     """Answers of the graphs to whole batches, against PyTorch's to each row alone."""
     bundle, model, batch = publish(**form), network(**form), examples(12)
-    sessions = [runtime.open_session(bundle.graphs[name]) for name in ("encoder", "decoder")]
+    sessions = [runtime.open_session(bundle.graphs[name].model) for name in ("encoder", "decoder")]
     assert bundle.contract.decoding is not None
 
     together = decode(sessions[0], sessions[1], bundle.contract.decoding, batch)

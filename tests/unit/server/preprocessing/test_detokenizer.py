@@ -64,8 +64,10 @@ def test_tokens_without_a_vocabulary_are_numbers() -> None:
 def test_detokenizer_of_a_bundle() -> None:
     contract = pairs.CONTRACT.model_copy(update={"vocabularies": {"previous": "words.txt"}})
 
-    detokenizer = detokenizer_of(Bundle(contract, files={}, texts={"words.txt": ENTRIES}))
+    detokenizer = detokenizer_of(
+        Bundle(contract, graphs={}, files={}, texts={"words.txt": ENTRIES})
+    )
 
     assert detokenizer is not None and detokenizer.token(5) == "b"
     with pytest.raises(ModelLoadError, match="previous: expected 8 entries, got 4"):
-        detokenizer_of(Bundle(contract, files={}, texts={"words.txt": SPECIAL}))
+        detokenizer_of(Bundle(contract, graphs={}, files={}, texts={"words.txt": SPECIAL}))

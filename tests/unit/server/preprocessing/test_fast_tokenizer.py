@@ -49,7 +49,7 @@ def test_bundle_with_a_tokenizer_json_has_a_fast_tokenizer() -> None:
         tokenisation=TOKENISATION,
         tolerance=Tolerance(absolute=0, relative=0),
     )
-    bundle = Bundle(contract, {"tokenizer.json": ORACLE.to_str().encode()}, {})
+    bundle = Bundle(contract, {}, {"tokenizer.json": ORACLE.to_str().encode()}, {})
 
     found = tokenizer_of(bundle)
 

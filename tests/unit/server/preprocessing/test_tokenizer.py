@@ -208,7 +208,7 @@ CONTRACT = Contract(
     tokenisation=Tokenisation(rule="words", unknown=1, characters="characters"),
     tolerance=Tolerance(absolute=0, relative=0),
 )
-BUNDLE = Bundle(CONTRACT, files={}, texts={"words.txt": WORDS, "letters.txt": LETTERS})
+BUNDLE = Bundle(CONTRACT, graphs={}, files={}, texts={"words.txt": WORDS, "letters.txt": LETTERS})
 
 
 def test_tokenizer_of_a_bundle() -> None:

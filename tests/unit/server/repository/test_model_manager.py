@@ -20,6 +20,7 @@ from tests.helpers import onnx_models, pairs
 from tests.unit.server.conftest import Clock, unsandboxed
 from weir.bundle import versions
 from weir.bundle.golden import Golden
+from weir.bundle.repository_files import LinkRoots
 from weir.bundle.versions import VersionsFile
 from weir.server.config import ModelSettings
 from weir.server.errors import (
@@ -313,9 +314,9 @@ def test_versions_file_is_read_once_at_the_start(
     paths: list[Path] = []
     read = versions.read
 
-    def recorded(path: Path) -> VersionsFile:
+    def recorded(path: Path, links: LinkRoots) -> VersionsFile:
         paths.append(path)
-        return read(path)
+        return read(path, links)
 
     monkeypatch.setattr(versions, "read", recorded)
 

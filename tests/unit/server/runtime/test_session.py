@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
-from tests.helpers import onnx_models
+from tests.helpers import onnx_models, stored_models
+from weir.bundle import external_data
+from weir.bundle.external_data import ResolvedGraph
 from weir.protocol.datatypes import DATATYPES
 from weir.server.errors import (
     InvalidRequest,
@@ -159,6 +162,52 @@ def test_graph_is_let_go_once_it_is_loaded() -> None:
     loaded = session(graph)
 
     assert loaded.outputs and sys.getrefcount(graph) == held
+
+
+def split_model(slope: float) -> ResolvedGraph:
+    files = stored_models.split(stored_models.scale(slope))
+    return external_data.resolve(files["model.onnx"], files.__getitem__)
+
+
+@pytest.mark.parametrize("in_memory", [True, False], ids=["file-in-memory", "bytes"])
+def test_weights_beside_the_graph_are_taken_from_memory_alone(
+    in_memory: bool,  # noqa: FBT001
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decoy = stored_models.split(stored_models.scale(5.0))[stored_models.DATA]
+    (tmp_path / stored_models.DATA).write_bytes(decoy)
+    monkeypatch.chdir(tmp_path)
+    if not in_memory:
+        monkeypatch.setattr(os, "memfd_create", lambda _name: os.open("/nowhere", os.O_RDONLY))
+    graph = split_model(2.0)
+
+    loaded = Session(graph.model, provider="cpu", threads=1, external=graph.external)
+
+    x = np.ones((2, stored_models.WIDTH), np.float32)
+    assert set(loaded.run({"x": x})["y"].ravel().tolist()) == {2.0}
+
+
+def test_weights_beside_the_graph_that_are_not_given_are_not_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = split_model(2.0)
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(ModelLoadError, match="ONNX Runtime refuses the graph"):
+        session(graph.model)
+
+
+def test_weights_beside_the_graph_may_be_freed() -> None:
+    graph = split_model(2.0)
+    weights = [*graph.external]
+    (held,) = {sys.getrefcount(weight.data) for weight in weights}
+
+    loaded = Session(graph.model, provider="cpu", threads=1, external=weights)
+
+    assert {sys.getrefcount(weight.data) for weight in weights} == {held}
+    x = np.ones((2, stored_models.WIDTH), np.float32)
+    assert set(loaded.run({"x": x})["y"].ravel().tolist()) == {2.0}
 
 
 def test_graph_is_loaded_where_no_file_in_memory_can_be_made(
