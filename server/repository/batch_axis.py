@@ -124,13 +124,14 @@ def resolve(
         )
     is_configured = tensors.batch_axis is not None
     if setting is not None:
-        if setting and not is_configured:
+        if setting:
             tensors = _with_batch_axis(tensors)
         return BatchAxis(tensors, _set(is_batched=setting))
     is_named = is_configured
     try:
+        _check_first_axes(tensors, config)
         if not is_configured:
-            tensors = replace(tensors, batch_axis=_candidate(tensors, config))
+            tensors = replace(tensors, batch_axis=_candidate(tensors))
             is_named = _is_named(tensors)
         prove(
             graph,
@@ -236,14 +237,17 @@ def _with_batch_axis(tensors: Tensors) -> Tensors:
     return replace(tensors, inputs=inputs, outputs=outputs, batch_axis=batch)
 
 
-def _candidate(tensors: Tensors, config: TritonConfig | None) -> str:
-    """The symbol of the axis that may be the batch axis; `batch` if the graph has none for it."""
+def _check_first_axes(tensors: Tensors, config: TritonConfig | None) -> None:
     if config is not None and config.max_batch_size == 0:
         raise UnprovedError(Basis.NO_AXIS, "max_batch_size of config.pbtxt is 0")
     if not tensors.inputs:
         raise UnprovedError(Basis.NO_AXIS, "the graph has no inputs")
     if fixed := _without_free_axis(tensors):
         raise UnprovedError(Basis.NO_AXIS, f"{fixed} has no first axis of any size")
+
+
+def _candidate(tensors: Tensors) -> str:
+    """The symbol of the axis that may be the batch axis; `batch` if the graph has none for it."""
     specs = (*tensors.inputs, *tensors.outputs)
     names = {
         axis

@@ -148,7 +148,8 @@ class Tensors:
     """Tensors that requests are checked against: the graph's, with the sizes that are configured.
 
     Attributes:
-        batch_axis: the first axis of every tensor; None if requests have no rows.
+        batch_axis: the first axis of every input, and of every output that can have it; None if
+            requests have no rows.
         defaults: inputs that have a default in the graph.
         described: the names of those defaults that the configuration describes.
     """
@@ -261,7 +262,8 @@ def narrow(
     """The graph's tensors in the configured sizes; with a batch size, the first axis is the batch.
 
     A symbol whose size the configuration fixes for an input has that size everywhere. A tensor with
-    a `reshape` has the configured dims in requests.
+    a `reshape` has the configured dims in requests. An output that the configuration omits may lack
+    the batch axis, as in Triton.
 
     Args:
         defaults: inputs that have a default in the graph.
@@ -573,6 +575,8 @@ class _Fitting:
         if not spec.has_shape:
             return self._with_shape(spec, sizes)
         if self._batch is not None and (not spec.axes or isinstance(spec.axes[0], int)):
+            if self._field == "output" and spec.name not in self.configured:
+                return spec
             raise _failed(
                 f"max_batch_size {self._max_batch_size}: expected a first axis of any size in "
                 f"every tensor, got {self._field} {spec.name!r} {list(spec.wire_shape())}"

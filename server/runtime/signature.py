@@ -1,8 +1,8 @@
 """Signature: inputs and outputs of a model; each request is checked against it before it is queued.
 
 Rules:
-- A model has rows if a batch axis is known and comes first in every input and every output. Without
-  rows its requests run one at a time, in their own shapes.
+- A model has rows if a batch axis is known and comes first in every input. Without rows its
+  requests run one at a time, in their own shapes.
 - A batch axis that is only proved refuses nothing: a request that is no batch of rows runs alone.
 - Names, counts and shapes are compared before any element is read.
 - Axes with the same symbol have the same size throughout a request.
@@ -106,7 +106,7 @@ class Signature:
         self.has_rows = (
             batch_axis is not None
             and bool(inputs)
-            and (only_proved or all(spec.axes[:1] == (batch_axis,) for spec in (*inputs, *outputs)))
+            and (only_proved or all(spec.axes[:1] == (batch_axis,) for spec in inputs))
         )
         self._only_proved = only_proved
         self.max_rows = max_rows if self.has_rows else 1

@@ -146,7 +146,9 @@ def _tensor(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
 
 
 def _dims(spec: TensorSpec, *, has_rows: bool) -> tuple[int, ...]:
-    return spec.wire_shape()[1:] if has_rows else spec.wire_shape()
+    # An output may lack the batch axis of the inputs.
+    is_row = has_rows and not (spec.axes and isinstance(spec.axes[0], int))
+    return spec.wire_shape()[1:] if is_row else spec.wire_shape()
 
 
 def _reshape(spec: TensorSpec, *, has_rows: bool) -> config_pb.ModelTensorReshape | None:

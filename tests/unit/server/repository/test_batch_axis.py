@@ -3,11 +3,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto
 
 from tests.helpers import onnx_models
-from weir.server.errors import InvalidRequest
+from weir.server.errors import InvalidRequest, ModelLoadError
 from weir.server.repository import batch_axis, triton
 from weir.server.repository.batch_axis import BatchAxis
 from weir.server.runtime.session import Session
@@ -138,6 +139,224 @@ def test_other_graph_is_not_batched_and_the_log_says_why(
     assert axis.tensors.batch_axis is None
     assert caplog.messages == [f"model is not batched model=plain reason={expected}"]
     assert caplog.records[0].levelno == logging.WARNING
+
+
+def parsed(text: str) -> bytes:
+    """A graph in ONNX's textual syntax."""
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 20]> g {text}')
+    return model.SerializeToString()
+
+
+def of_rows(nodes: str) -> bytes:
+    """A graph x → y, FP32 [s77, 4]."""
+    return parsed(f"(float[s77, 4] x) => (float[s77, 4] y) {{ {nodes} }}")
+
+
+AXES = "first = Constant<value_ints = [0]> () last = Constant<value_ints = [1]> ()"
+
+
+def scaled_if(reduction: str, comparison: str, threshold: float) -> bytes:
+    """x, and a 255th of it if the greatest or the least number of the whole batch says so."""
+    return of_rows(f"""{AXES}
+        limit = Constant<value_float = {threshold:f}> () share = Constant<value_float = 0.0039> ()
+        most = {reduction} (x, first)  is_beyond = {comparison} (most, limit)
+        small = Mul (x, share)  y = Where (is_beyond, small, x)""")
+
+
+def delayed(rows: int) -> bytes:
+    """Each row less the row so many before it."""
+    return of_rows(f"""{AXES}
+        pads = Constant<value_ints = [{rows}, 0, 0, 0]> () end = Constant<value_ints = [-{rows}]> ()
+        padded = Pad (x, pads)  before = Slice (padded, first, end, first)  y = Sub (x, before)""")
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        pytest.param(of_rows("y = Softmax<axis = 1> (x)"), id="softmax of a row"),
+        pytest.param(
+            of_rows(f"{AXES} axis = Squeeze (last) y = CumSum (x, axis)"), id="sum of a row"
+        ),
+        pytest.param(of_rows("e = Exp (x) z = Log (x) y = Add (e, z)"), id="inf and NaN by itself"),
+        pytest.param(
+            parsed("(float[unk__6, 2] x) => (float[unk__7, 2] y) { y = Relu (x) }"), id="tf2onnx"
+        ),
+        pytest.param(
+            parsed("(float[batch, 2] x) => (float[Reluy_dim_0, 2] y) { y = Relu (x) }"),
+            id="dynamic_axes of the input alone",
+        ),
+        pytest.param(
+            parsed(
+                """(float[x_dynamic_axes_1, 2] x, float[z_dynamic_axes_1, 2] z)
+                => (float[Addy_dim_0, 2] y) { y = Add (x, z) }"""
+            ),
+            id="dynamic_axes without names",
+        ),
+        pytest.param(
+            parsed(
+                """(float[s77, s53] x) => (float[s77, "2*s53"] y) { y = Concat<axis = 1> (x, x) }"""
+            ),
+            id="Dim.DYNAMIC of torch",
+        ),
+        pytest.param(onnx_models.echo(axes=(None, 3)), id="no name"),
+        pytest.param(onnx_models.echo(axes=("?", 3)), id="?"),
+        pytest.param(onnx_models.echo(axes=("None", 3)), id="None"),
+    ],
+)
+def test_name_of_the_axis_plays_no_part(graph: bytes) -> None:
+    axis = resolved(graph)
+
+    assert axis.decision.basis is Basis.PROOF, axis.decision.reason
+    assert axis.only_proved
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        pytest.param(of_rows("y = Softmax<axis = 0> (x)"), id="softmax"),
+        pytest.param(
+            of_rows("axis = Constant<value_int = 0> () y = CumSum (x, axis)"), id="sum so far"
+        ),
+        pytest.param(
+            of_rows("axis = Constant<value_int = 0> () y = CumSum<reverse = 1> (x, axis)"),
+            id="sum from here",
+        ),
+        pytest.param(
+            of_rows("""n = Shape<start = 0, end = 1> (x)  y, i = TopK<axis = 0> (x, n)"""),
+            id="sorted rows",
+        ),
+        pytest.param(
+            of_rows("""one = Constant<value_floats = [1.0, 1.0, 1.0, 1.0]> ()
+                zero = Constant<value_floats = [0.0, 0.0, 0.0, 0.0]> ()
+                y, m, v = BatchNormalization<training_mode = 1> (x, one, zero, zero, one)"""),
+            id="batch normalisation in training",
+        ),
+        pytest.param(
+            of_rows("q, s, z = DynamicQuantizeLinear (x) y = DequantizeLinear (q, s, z)"),
+            id="INT8 ranges of the whole batch",
+        ),
+        pytest.param(
+            of_rows(f"""{AXES} tiny = Constant<value_float = 1e-9> ()
+                mean = ReduceMean (x, first)  part = Mul (mean, tiny)  y = Add (x, part)"""),
+            id="below the tolerance",
+        ),
+        pytest.param(scaled_if("ReduceMax", "Greater", 1.0), id="if a pixel is above 1"),
+        pytest.param(scaled_if("ReduceMax", "Greater", 1e6), id="if a number is above a million"),
+        pytest.param(scaled_if("ReduceMin", "Less", 0.0), id="if a number is negative"),
+        pytest.param(scaled_if("ReduceMin", "Less", -1e6), id="if one is below minus a million"),
+        *(pytest.param(delayed(rows), id=f"{rows} rows before") for rows in (1, 2, 3, 7, 31)),
+        pytest.param(
+            parsed("""(float[n, 4] x, float[n, 4] z) => (float[n, 4] y) {
+                t = Transpose<perm = [1, 0]> (z)  s = MatMul (x, t)  p = Softmax<axis = 1> (s)
+                y = MatMul (p, z) }"""),
+            id="attention over the rows",
+        ),
+        pytest.param(
+            parsed("""(float[n, 4] x, int64[n] i) => (float[n, 4] y) { y = Gather (x, i) }"""),
+            id="rows by index",
+        ),
+        pytest.param(
+            parsed("""(int64[s77, 4] x) => (float[s77, 2] y)
+                <float[4, 2] table = {0, 1, 2, 3, 4, 5, 6, 7}>
+                {
+                    first = Constant<value_ints = [0]> () last = Constant<value_ints = [1]> ()
+                    tiny = Constant<value_float = 1e-5> ()
+                    e = Gather (table, x)  own = ReduceMean<keepdims = 0> (e, last)
+                    all = ReduceMean (own, first)  part = Mul (all, tiny)  y = Add (own, part)
+                }"""),
+            id="ids below the tolerance",
+        ),
+    ],
+)
+def test_graph_that_mixes_rows_is_not_batched(graph: bytes) -> None:
+    decision = resolved(graph).decision
+
+    assert not decision.is_batched
+    assert decision.basis is Basis.RUN
+    assert "depends on the other rows of its batch" in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("graph", "expected"),
+    [
+        pytest.param(
+            parsed("""(float[src_len, 4] x, float[batch, 4] z) => (float[batch, 4] y)
+                { y = Add (x, z) }"""),
+            "the first axes have different names: 'batch', 'src_len'",
+            id="names that mean different things",
+        ),
+        pytest.param(
+            parsed("(float[s77, s77] x) => (float[s77, s77] y) { y = Relu (x) }"),
+            "'x' has the size of its first axis on another axis too",
+            id="square",
+        ),
+        pytest.param(
+            parsed("(float[n] x) => (float[n] y, float[1] s) { y = Relu (x) s = ReduceSum (x) }"),
+            "output 's' [1] has no first axis of any size",
+            id="an output of one size",
+        ),
+        pytest.param(
+            onnx_models.without_rows(), "output 'y' [] has no first axis of any size", id="scalar"
+        ),
+    ],
+)
+def test_graph_without_a_candidate_says_why(
+    graph: bytes, expected: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        axis = resolved(graph)
+
+    assert axis.decision == BatchDecision(is_batched=False, basis=Basis.NO_AXIS, reason=expected)
+    assert caplog.messages == [f"model is not batched model=plain reason={expected}"]
+    assert caplog.records[0].levelno == logging.INFO
+
+
+def test_setting_replaces_the_proofs(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        axis = resolved(onnx_models.doubled_above(1e6), setting=True)
+
+    assert axis.decision.is_batched
+    assert axis.decision.basis is Basis.SETTING
+    assert not axis.only_proved
+    assert {spec.axes[0] for spec in (*axis.tensors.inputs, *axis.tensors.outputs)} == {"batch"}
+    assert caplog.messages == ["model is batched model=plain reason=the setting batch_axis is true"]
+
+
+@pytest.mark.parametrize("config", [None, "max_batch_size: 8"])
+def test_setting_forbids_batches(config: str | None) -> None:
+    axis = resolved(onnx_models.affine(), setting=False, config=config)
+
+    assert not axis.decision.is_batched
+    assert axis.decision.basis is Basis.SETTING
+    # The file's limits hold for single requests.
+    assert (axis.tensors.batch_axis is None) is (config is None)
+
+
+@pytest.mark.parametrize("config", [None, "max_batch_size: 8", "max_batch_size: 0"])
+def test_setting_needs_a_first_axis_of_any_size(config: str | None) -> None:
+    graph = onnx_models.without_rows()
+
+    with pytest.raises(ModelLoadError, match=r"batch_axis = true: expected .* output 'y' \[\]"):
+        resolved(graph, setting=True, config=config)
+
+
+def test_config_without_batches_is_not_batched_but_by_the_setting() -> None:
+    decision = resolved(onnx_models.affine(), config="max_batch_size: 0").decision
+
+    assert (decision.basis, decision.reason) == (
+        Basis.NO_AXIS,
+        "max_batch_size of config.pbtxt is 0",
+    )
+    assert resolved(
+        onnx_models.affine(), config="max_batch_size: 0", setting=True
+    ).decision.is_batched
+
+
+def test_batches_of_one_row_are_none() -> None:
+    axis = resolved(onnx_models.affine(), max_rows=1)
+
+    assert axis.decision.basis is Basis.SETTING
+    assert axis.tensors.batch_axis == "batch"
 
 
 def test_config_may_have_shapes_out_of_values_inside_only() -> None:

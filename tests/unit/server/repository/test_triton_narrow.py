@@ -129,11 +129,17 @@ def test_one_symbol_has_one_size() -> None:
 @pytest.mark.parametrize(
     "output", [pytest.param(spec("y"), id="scalar"), pytest.param(spec("y", 1, 4), id="fixed")]
 )
-def test_batch_size_needs_a_first_axis_of_any_size(output: TensorSpec) -> None:
+def test_batch_size_needs_a_first_axis_of_any_size_of_what_is_configured(
+    output: TensorSpec,
+) -> None:
+    configured = (TritonTensor("y", None, (4,)),)
+
     with pytest.raises(
         ModelLoadError, match=r"max_batch_size 8: expected a first axis .* output 'y'"
     ):
-        narrowed([spec("x", "n", 4)], [output], max_batch_size=8)
+        narrowed([spec("x", "n", 4)], [output], max_batch_size=8, outputs_config=configured)
+
+    assert narrowed([spec("x", "n", 4)], [output], max_batch_size=8).outputs == [output]
 
 
 WITHOUT_SHAPE = TensorSpec("x", "FP32", (), has_shape=False)

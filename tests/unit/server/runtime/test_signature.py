@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weir.server.errors import InvalidRequest
-from weir.server.runtime.signature import MAX_RANK, Axis, Form, Signature, TensorSpec
+from weir.server.runtime.signature import MAX_RANK, Axis, Fit, Form, Signature, TensorSpec
 
 
 def spec(name: str, *axes: Axis) -> TensorSpec:
@@ -213,7 +213,6 @@ def test_what_was_refused_once_is_refused_again() -> None:
         pytest.param(signature(spec("x", 2, 2)), id="fixed first axis"),
         pytest.param(signature(spec("x", "time", "batch")), id="batch axis not first"),
         pytest.param(signature(spec("x", "batch"), spec("s")), id="one input without"),
-        pytest.param(signature(spec("x", "batch"), outputs=(spec("y"),)), id="one output without"),
         pytest.param(signature(), id="no inputs at all"),
     ],
 )
@@ -229,6 +228,39 @@ def test_model_without_rows_runs_one_request_at_a_time(without: Signature) -> No
 
 def test_wire_shape_writes_variable_axes_as_minus_one() -> None:
     assert spec("x", "batch", None, 3, 0).wire_shape() == (-1, -1, 3, 0)
+
+
+ONLY_PROVED = Signature(
+    [spec("a", None, 2), spec("b", None, 2)],
+    [spec("y", "Addy_dim_0", 2)],
+    batch_axis="batch",
+    max_rows=8,
+    only_proved=True,
+)
+
+
+@pytest.mark.parametrize("rows", [1, 8])
+def test_rows_of_an_axis_that_is_only_proved_share_a_batch(rows: int) -> None:
+    admission = ONLY_PROVED.admit((form("a", rows, 2), form("b", rows, 2)))
+
+    assert admission == Fit(rows, (("a", (2,)), ("b", (2,))), 0)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"), [(0, 0), (9, 9), (5632, 5632), (3, 1)], ids=["none", "many", "more", "unequal"]
+)
+def test_request_that_is_no_batch_of_rows_runs_alone_if_the_axis_is_only_proved(
+    a: int, b: int
+) -> None:
+    assert ONLY_PROVED.admit((form("a", a, 2), form("b", b, 2))) == Fit(1, None, 0)
+
+
+def test_axes_of_one_name_have_one_size_also_if_the_batch_axis_is_only_proved() -> None:
+    inputs = [spec("a", "s77", 2), spec("b", "s77", 2)]
+    named = Signature(inputs, [spec("y", None, 2)], batch_axis="s77", max_rows=8, only_proved=True)
+
+    with pytest.raises(InvalidRequest, match="axis 's77': expected 3 as in input 'a', got 1"):
+        named.admit((form("a", 3, 2), form("b", 1, 2)))
 
 
 WITH_DEFAULTS = Signature(

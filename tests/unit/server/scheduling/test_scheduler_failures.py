@@ -185,6 +185,11 @@ def test_batch_with_another_number_of_rows_is_run_singly_and_no_other_is_cut(
     # From now on a total that fits is no proof either.
     calls += [boxes.submit(count) for count in (2, 0)]
 
+    decision = boxes.scheduler.decision
+    assert (decision.basis, decision.reason) == (
+        Basis.ROW_COUNT,
+        "output 'y': expected 3 rows, got 5",
+    )
     assert boxes.answers(calls) == [[2, 2], [], [3, 3, 3], [2, 2], []]
     assert boxes.ran == [[2, 0, 3], [2], [0], [3], [2], [0]]
     assert not boxes.scheduler.decision.is_batched
@@ -206,6 +211,19 @@ def test_request_that_gets_another_number_of_rows_alone_ends_batching_too(
     assert boxes.answers(calls) == [[2, 2], [], [2, 2]]
     assert boxes.ran == [[2], [0], [2]]
     assert len(caplog.messages) == 1
+
+
+def test_request_without_a_key_runs_alone_and_its_rows_prove_nothing() -> None:
+    """Its rows need not be those of its inputs: the graph may take inputs of unequal sizes."""
+    boxes = Boxes(World())
+    calls = [boxes.submit(count) for count in (1, 3, 1)]
+    calls[1].key = None
+
+    boxes.scheduler.start()
+
+    assert boxes.answers(calls) == [[1], [3, 3, 3], [1]]
+    assert boxes.ran == [[1, 1], [3]]
+    assert boxes.scheduler.decision.is_batched
 
 
 def test_model_that_is_not_batched_runs_requests_singly_and_without_delay() -> None:
