@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from weir.bundle.escaping import short_list
 from weir.cli.error_hints import requires
 from weir.client.errors import MissingExtra, UsageError
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from weir.bundle.contract import Contract, Sharing
     from weir.bundle.decoding import Decoding
     from weir.bundle.reader import Bundle
-    from weir.cli.weight_sharing import Graph
+    from weir.cli.weight_sharing import Graph, GraphTensor
 
 
 def inspect(
@@ -166,9 +167,29 @@ def _show_graph(
     tensors = Table("tensor", "name", "type", "shape", title=f"{title}tensors")
     for kind, group in (("input", graph.inputs), ("output", graph.outputs)):
         for tensor in group:
-            tensors.add_row(kind, tensor.name, tensor.dtype, " x ".join(map(str, tensor.shape)))
+            tensors.add_row(kind, tensor.name, tensor.dtype, _shape(tensor))
+    tensors.caption = "\n".join(_remarks(graph)) or None
     console.print(tensors)
     console.print(_layers(graph, sharing, f"{title}weight sharing, for one row"))
+
+
+def _shape(tensor: "GraphTensor") -> str:
+    if tensor.shape is None:
+        return "any" if tensor.is_tensor else "not served"
+    return " x ".join(map(str, tensor.shape)) or "scalar"
+
+
+def _remarks(graph: "Graph") -> list[str]:
+    """What the table of tensors does not say."""
+    remarks = []
+    if graph.defaults:
+        remarks.append(f"may be left out or sent: {short_list(list(graph.defaults))}")
+    if any(tensor.dtype.startswith("seq(map(") for tensor in graph.outputs):
+        remarks.append(
+            "ZipMap's output is not served: export with zipmap=False, or cut it off with "
+            "`weir import`"
+        )
+    return remarks
 
 
 def _layers(graph: "Graph", trained: "Sharing | None", title: str) -> Table:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto
 
 # By operator, the positions of the inputs that may be parameters.
 _LAYERS = {
@@ -25,17 +25,24 @@ _LAYERS = {
 }
 _RECURRENT = ("RNN", "LSTM", "GRU")
 _REAL = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+_IR_OF_DEFAULTS = 4
 
 Shape = tuple[int | str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class GraphTensor:
-    """An input or output of the graph; an axis of any size has a name instead of a number."""
+    """An input or output of the graph; an axis of any size has a name instead of a number.
+
+    Attributes:
+        dtype: the element type, or the whole type of a value that is no tensor.
+        shape: None of a tensor of any shape, and of a value that is no tensor.
+    """
 
     name: str
     dtype: str
-    shape: Shape
+    shape: Shape | None
+    is_tensor: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,7 @@ class Graph:
     """The tensors, layers and sizes of a graph.
 
     Attributes:
+        defaults: inputs that a request may leave out, as the graph has an initializer for them.
         parameters: of all layers; shared ones are counted once.
         constants: floating-point values that belong to no layer, such as normalisation.
     """
@@ -76,6 +84,7 @@ class Graph:
     layers: tuple[Layer, ...]
     parameters: int
     constants: int
+    defaults: tuple[str, ...] = ()
 
     @property
     def connections(self) -> int | None:
@@ -87,7 +96,8 @@ class Graph:
 
 def read_graph(model: bytes, batch_axis: str | None) -> Graph:
     """The tensors and layers of an ONNX file; `batch_axis` is the name of the axis of rows."""
-    graph = onnx.load_model_from_string(model).graph
+    whole = onnx.load_model_from_string(model)
+    graph = whole.graph
     initialised = {tensor.name: tensor for tensor in graph.initializer}
     shapes = _shapes_of_one_row(model, batch_axis)
     real = sum(math.prod(t.dims) for t in graph.initializer if t.data_type in _REAL)
@@ -99,6 +109,12 @@ def read_graph(model: bytes, batch_axis: str | None) -> Graph:
         layers=_layers(graph, initialised, shapes),
         parameters=learnt,
         constants=real - learnt,
+        # In an older file no initializer can be replaced.
+        defaults=tuple(
+            value.name
+            for value in graph.input
+            if value.name in initialised and whole.ir_version >= _IR_OF_DEFAULTS
+        ),
     )
 
 
@@ -172,8 +188,28 @@ def _product(sizes: Sequence[int | str]) -> int | None:
 
 
 def _tensor(value: ValueInfoProto) -> GraphTensor:
-    dtype = TensorProto.DataType.Name(value.type.tensor_type.elem_type)
-    return GraphTensor(value.name, dtype, _shape(value))
+    is_tensor = value.type.WhichOneof("value") == "tensor_type"
+    has_shape = is_tensor and value.type.tensor_type.HasField("shape")
+    shape = _shape(value) if has_shape else None
+    return GraphTensor(value.name, _type(value.type), shape, is_tensor=is_tensor)
+
+
+def _type(declared: TypeProto) -> str:
+    match declared.WhichOneof("value"):
+        case "tensor_type":
+            return TensorProto.DataType.Name(declared.tensor_type.elem_type)
+        case "sequence_type":
+            return f"seq({_type(declared.sequence_type.elem_type)})"
+        case "map_type":
+            key = TensorProto.DataType.Name(declared.map_type.key_type)
+            return f"map({key}, {_type(declared.map_type.value_type)})"
+        case "optional_type":
+            return f"optional({_type(declared.optional_type.elem_type)})"
+        case "sparse_tensor_type":
+            element = TensorProto.DataType.Name(declared.sparse_tensor_type.elem_type)
+            return f"sparse({element})"
+        case other:
+            return str(other)
 
 
 def _shape(value: ValueInfoProto) -> Shape:

@@ -126,6 +126,22 @@ def test_a_plain_model_is_shown_without_a_contract(weir: Weir, tmp_path: Path) -
     assert done.code == 0 and "plain model" in done.out and "batch x 4" in done.out
 
 
+def test_tensors_that_are_not_served_or_not_needed_are_shown(weir: Weir, tmp_path: Path) -> None:
+    onnx_models.write_plain(tmp_path, "classifier", onnx_models.classifier())
+    onnx_models.write_plain(tmp_path, "any", onnx_models.without_shapes())
+    onnx_models.write_plain(tmp_path, "scaled", onnx_models.scaled())
+
+    classifier, free, scaled = (
+        " ".join(weir("inspect", name, "--models", tmp_path).out.split())
+        for name in ("classifier", "any", "scaled")
+    )
+
+    assert "probabilities │ seq(map(INT64, FLOAT)) │ not served" in classifier
+    assert "export with zipmap=False" in classifier
+    assert "x │ FLOAT │ any" in free and "zipmap" not in free
+    assert "may be left out or sent: scale" in scaled
+
+
 def test_a_broken_bundle_is_one_line(weir: Weir, models: Path) -> None:
     (models / "dense" / "1" / "model.onnx").write_bytes(b"changed")
 
