@@ -113,7 +113,7 @@ def test_columns_of_texts_and_numbers(tmp_path: Path, serve: Serve) -> None:
 
     with serve(tmp_path / "models") as client:
         texts = np.vectorize(str.encode, otypes=[object])(colours)
-        got = client.infer("shapes", tensor("colour", texts), tensor("size", sizes))
+        got = client.infer("shapes", tensor("colour", texts[:30]), tensor("size", sizes[:30]))
 
     assert bundle.contract.batch_axis == "batch"
-    assert [text.decode() for text in got["output_label"]] == answers.tolist()
+    assert [text.decode() for text in got["output_label"]] == answers[:30].tolist()
