@@ -23,10 +23,11 @@ from types import MappingProxyType
 from google.protobuf import text_format
 from google.protobuf.message import Message
 
-from weir.bundle import reader
+from weir.bundle import graph_nodes, reader
 from weir.bundle.contract import FILE_NAME as CONTRACT_FILE
 from weir.bundle.escaping import printable, short_list
 from weir.bundle.external_data import ResolvedGraph
+from weir.bundle.protobuf_wire import MalformedError
 from weir.bundle.repository import versions
 from weir.bundle.repository_files import NO_LINKS, LinkRoots
 from weir.bundle.versions import VersionPolicy, is_version
@@ -78,6 +79,8 @@ _USED = frozenset(
 _ENTERED = frozenset(
     ("optimization", *(path.rsplit(".", end)[0] for path in _USED for end in (1, 2)))
 )
+_IR_OF_DEFAULTS = 4
+_IR_VERSION_4 = b"\x08\x04"
 _PLACE = re.compile(r"\d+:\d+ : (?:'.*': )?", re.DOTALL)
 _UNDECLARED = re.compile(r'Message type "([\w.]+)" has no field named "(\w+)"')
 
@@ -177,7 +180,28 @@ def read(directory: Path, links: LinkRoots = NO_LINKS) -> PlainModel:
     _check_siblings(directory)
     files = config.label_files if config else {}
     labels = {output: _read_labels(directory.parent, file, links) for output, file in files.items()}
-    return PlainModel(graph, config, labels)
+    return PlainModel(_with_defaults(graph, config), config, labels)
+
+
+def _with_defaults(graph: ResolvedGraph, config: TritonConfig | None) -> ResolvedGraph:
+    """The graph, such that a request may send an initializer that the configuration describes.
+
+    In a file of IR version 3 every initializer is an input, and ONNX Runtime takes it for a
+    constant. From version 4 on it takes one that is an input for its default. Constants are faster,
+    so the file is left as it is where nothing asks for an input.
+    """
+    configured = {tensor.name.encode() for tensor in config.inputs} if config else set()
+    if not configured:
+        return graph
+    try:
+        model = graph_nodes.read(graph.model)
+        is_asked_for = model.ir_version < _IR_OF_DEFAULTS and not configured.isdisjoint(
+            model.graph.initializers()
+        )
+    except MalformedError as error:
+        raise ModelLoadError(f"expected an ONNX file, got malformed bytes: {error}") from error
+    # As in any protobuf message, the last value of a field counts.
+    return replace(graph, model=graph.model + _IR_VERSION_4) if is_asked_for else graph
 
 
 def read_config(model_directory: Path, links: LinkRoots = NO_LINKS) -> TritonConfig | None:

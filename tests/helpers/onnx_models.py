@@ -522,10 +522,13 @@ def pixels(height: int = 8, width: int = 8, channels: int = 3) -> bytes:
     )
 
 
-def classifier(outputs: Sequence[str] = ("label", "probabilities")) -> bytes:
+def classifier(
+    outputs: Sequence[str] = ("label", "probabilities"), *, has_shape: bool = True
+) -> bytes:
     """`x` FP32 [batch, 2] → `label` INT64 [batch], `probabilities` seq(map(int64, float)).
 
-    As exporters of classical models write a classifier: ZipMap makes maps of its scores.
+    As exporters of classical models write a classifier: ZipMap makes maps of its scores. Some give
+    the label no shape.
     """
     nodes = [
         helper.make_node(
@@ -548,13 +551,19 @@ def classifier(outputs: Sequence[str] = ("label", "probabilities")) -> bytes:
         "label": _value("label", TensorProto.INT64, ("batch",)),
         "probabilities": helper.make_value_info("probabilities", maps),
     }
-    return _model(
-        "classifier",
-        nodes,
-        [_value("x", TensorProto.FLOAT, ("batch", 2))],
-        [values[name] for name in outputs],
-        domains=("ai.onnx.ml",),
+    model = onnx.ModelProto.FromString(
+        _model(
+            "classifier",
+            nodes,
+            [_value("x", TensorProto.FLOAT, ("batch", 2))],
+            [values[name] for name in outputs],
+            domains=("ai.onnx.ml",),
+        )
     )
+    if not has_shape:
+        # The checker wants a shape, ONNX Runtime does not.
+        model.graph.output[0].type.tensor_type.ClearField("shape")
+    return model.SerializeToString()
 
 
 def without_tensors(kind: str) -> bytes:

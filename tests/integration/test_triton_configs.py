@@ -84,11 +84,13 @@ GRAPHS: dict[str, tuple[bytes, str | None]] = {
     "scaled": (onnx_models.scaled(), SCALED),
     "scaled_rows": (onnx_models.scaled(), None),
     "scaled_ir3": (onnx_models.scaled(ir_version=3), None),
+    "scaled_ir3_described": (onnx_models.scaled(ir_version=3), SCALED),
     "any": (onnx_models.without_shapes(), None),
     "shaped": (onnx_models.without_shapes(), SHAPED),
     "matmul": (onnx_models.product(), None),
     "deep": (onnx_models.echo(axes=("batch", *(1,) * 8, 2)), None),
     "classifier": (onnx_models.classifier(), None),
+    "label": (onnx_models.classifier(outputs=("label",), has_shape=False), None),
     "maps": (onnx_models.classifier(outputs=("probabilities",)), None),
     "optional": (onnx_models.without_tensors("optional"), None),
     "required": (onnx_models.echo(axes=(3,)), UNKNOWN),
@@ -217,13 +219,15 @@ def test_scalar_is_sent_as_one_element(client: Any) -> None:
     assert infer(client, "scalar", {"x": np.array([7], np.float32)})["y"].tolist() == [7]
 
 
-@pytest.mark.parametrize("model", ["scaled", "scaled_rows"])
+@pytest.mark.parametrize("model", ["scaled", "scaled_rows", "scaled_ir3_described"])
 def test_input_with_a_default_is_left_out_or_sent(client: Any, model: str) -> None:
     x, scale = np.ones((2, 3), np.float32), np.array([1, 5, 7], np.float32)
 
     sent: list[dict[str, Array]] = [{"x": x}, {"x": x, "scale": scale}, {"scale": scale, "x": x}]
     for inputs in sent:
-        np.testing.assert_array_equal(infer(client, model, inputs)["y"], expected(model, inputs)[0])
+        np.testing.assert_array_equal(
+            infer(client, model, inputs)["y"], expected("scaled", inputs)[0]
+        )
     assert "'scale': axis 0: expected 3, got 2" in error_of(
         client, model, {"x": x, "scale": scale[:2]}
     )
@@ -235,10 +239,11 @@ def test_only_a_configured_default_is_described(client: Any) -> None:
             [one.name for one in client.get_model_metadata(model).inputs],
             {one.name: one.optional for one in client.get_model_config(model).config.input},
         )
-        for model in ("scaled", "scaled_rows", "scaled_ir3")
+        for model in ("scaled", "scaled_rows", "scaled_ir3", "scaled_ir3_described")
     }
 
     assert described["scaled"] == (["x", "scale"], {"x": False, "scale": True})
+    assert described["scaled_ir3_described"] == described["scaled"]
     assert described["scaled_rows"] == described["scaled_ir3"] == (["x"], {"x": False})
 
 
@@ -310,3 +315,14 @@ def test_tensors_of_a_classifier_are_served_without_its_maps(client: Any, server
     assert "WARNING" in line and "'probabilities' (seq(map(int64,tensor(float))))" in line
     assert "zipmap=False" in line and "weir import" in line
     assert "batch axis proved model=classifier" in server.log()
+
+
+def test_output_without_a_shape_is_split_like_the_others(client: Any, server: Server) -> None:
+    x = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda row: infer(client, "label", {"x": row[None]}), x))
+
+    (labels,) = expected("label", {"x": x})
+    assert [one["label"].tolist() for one in answers] == [[label] for label in labels]
+    assert "batch axis proved model=label" in server.log()
