@@ -522,13 +522,10 @@ def pixels(height: int = 8, width: int = 8, channels: int = 3) -> bytes:
     )
 
 
-def classifier(
-    outputs: Sequence[str] = ("label", "probabilities"), *, has_shape: bool = True
-) -> bytes:
+def classifier(outputs: Sequence[str] = ("label", "probabilities")) -> bytes:
     """`x` FP32 [batch, 2] → `label` INT64 [batch], `probabilities` seq(map(int64, float)).
 
-    As exporters of classical models write a classifier: ZipMap makes maps of its scores. Some give
-    the label no shape.
+    As exporters of classical models write a classifier: ZipMap makes maps of its scores.
     """
     nodes = [
         helper.make_node(
@@ -551,19 +548,13 @@ def classifier(
         "label": _value("label", TensorProto.INT64, ("batch",)),
         "probabilities": helper.make_value_info("probabilities", maps),
     }
-    model = onnx.ModelProto.FromString(
-        _model(
-            "classifier",
-            nodes,
-            [_value("x", TensorProto.FLOAT, ("batch", 2))],
-            [values[name] for name in outputs],
-            domains=("ai.onnx.ml",),
-        )
+    return _model(
+        "classifier",
+        nodes,
+        [_value("x", TensorProto.FLOAT, ("batch", 2))],
+        [values[name] for name in outputs],
+        domains=("ai.onnx.ml",),
     )
-    if not has_shape:
-        # The checker wants a shape, ONNX Runtime does not.
-        model.graph.output[0].type.tensor_type.ClearField("shape")
-    return model.SerializeToString()
 
 
 def without_tensors(kind: str) -> bytes:
@@ -661,6 +652,27 @@ def without_shapes() -> bytes:
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", "y"))
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "any", [x], [y])
     # The checker of `_model` wants shapes, which ONNX Runtime does not.
+    opset = helper.make_opsetid("", _OPSET)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION)
+    return model.SerializeToString()
+
+
+def output_without_shape() -> bytes:
+    """y = x FP32 [batch, 3]; y has no shape, and none can be inferred."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["sizes"]),
+        helper.make_node("Size", ["sizes"], ["rank"]),
+        helper.make_node("Unsqueeze", ["rank", "zero"], ["end"]),
+        helper.make_node("Slice", ["sizes", "zero", "end"], ["same_sizes"]),
+        helper.make_node("Reshape", ["x", "same_sizes"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "output_without_shape",
+        [_value("x", TensorProto.FLOAT, ("batch", 3))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [_constant("zero", np.array([0], np.int64))],
+    )
     opset = helper.make_opsetid("", _OPSET)
     model = helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION)
     return model.SerializeToString()
