@@ -260,6 +260,54 @@ def detector(width: int = 512, *, axis: str | None = "batch") -> bytes:
     )
 
 
+def counted(model: bytes, name: str = "boxes") -> bytes:
+    """The model with another output, `count` INT64 [1]: how many rows the output `name` has."""
+    loaded = onnx.load_from_string(model)
+    loaded.graph.node.append(helper.make_node("Shape", [name], ["count"], start=0, end=1))
+    loaded.graph.output.append(_value("count", TensorProto.INT64, (1,)))
+    return loaded.SerializeToString()
+
+
+def with_first_axes(model: bytes, *names: str | None) -> bytes:
+    """The model with other names, or none, of the first axes of its inputs, then of its outputs."""
+    loaded = onnx.load_from_string(model)
+    values = [*loaded.graph.input, *loaded.graph.output]
+    for value, name in zip(values, names, strict=True):
+        axis = value.type.tensor_type.shape.dim[0]
+        axis.Clear()
+        if name is not None:
+            axis.dim_param = name
+    return loaded.SerializeToString()
+
+
+def positive_part(width: int = 4) -> bytes:
+    """y = max(x, 0) FP32 [batch, width], in a branch of an `If` that no value decides."""
+
+    def branch(name: str, node: NodeProto) -> GraphProto:
+        output = _value(name, TensorProto.FLOAT, ("batch", width))
+        return helper.make_graph([node], name, [], [output])
+
+    nodes = [
+        helper.make_node("Shape", ["x"], ["width"], start=1, end=2),
+        helper.make_node("Greater", ["width", "zero"], ["is_any"]),
+        helper.make_node(
+            "If",
+            ["is_any"],
+            ["y"],
+            then_branch=branch("positive", helper.make_node("Relu", ["x"], ["positive"])),
+            else_branch=branch("same", helper.make_node("Identity", ["x"], ["same"])),
+        ),
+    ]
+    axes = ("batch", width)
+    return _model(
+        "positive_part",
+        nodes,
+        [_value("x", TensorProto.FLOAT, axes)],
+        [_value("y", TensorProto.FLOAT, axes)],
+        [_constant("zero", np.array([0], np.int64))],
+    )
+
+
 def scattered(width: int = 4) -> bytes:
     """y = x where x is above 0, else 0, FP32 [batch, width], by way of the places of those numbers.
 
