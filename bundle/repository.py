@@ -20,6 +20,11 @@ def check_name(name: str) -> None:
         )
 
 
+def is_version_name(name: str) -> bool:
+    """Whether a directory with this name in a model's directory is a version."""
+    return _VERSION.fullmatch(name) is not None
+
+
 def invalid_version_names(model_directory: Path) -> list[str]:
     """Names in a model directory that look like versions and are not.
 
@@ -30,8 +35,7 @@ def invalid_version_names(model_directory: Path) -> list[str]:
         return sorted(
             entry.name
             for entry in entries
-            if not entry.name.startswith(".")
-            and entry.is_dir() != bool(_VERSION.fullmatch(entry.name))
+            if not entry.name.startswith(".") and entry.is_dir() != is_version_name(entry.name)
         )
 
 
@@ -45,7 +49,7 @@ def versions(model_directory: Path) -> list[int]:
             return sorted(
                 int(entry.name)
                 for entry in entries
-                if _VERSION.fullmatch(entry.name) and entry.is_dir()
+                if is_version_name(entry.name) and entry.is_dir()
             )
     except FileNotFoundError:
         return []

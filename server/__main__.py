@@ -21,7 +21,9 @@ _NO_FLAG = ("models_dir", "models")
 def main(arguments: Sequence[str] | None = None, program: str = "python -m weir.server") -> None:
     """Serve until a signal arrives."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command(help="Serve every model of a directory over gRPC, with metrics.")(_command())
+    app.command(help="Serve a model repository, an ONNX file or a bundle over gRPC, with metrics.")(
+        _command()
+    )
     app(args=arguments, prog_name=program)
 
 

@@ -14,7 +14,6 @@ import sys
 import time
 from contextlib import ExitStack, suppress
 from importlib.metadata import version as installed_version
-from pathlib import Path
 from types import FrameType
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -23,6 +22,7 @@ from weir.server.config import Settings
 from weir.server.errors import ConfigError, PortUnavailable
 from weir.server.repository.load_sandbox import LoadSandbox
 from weir.server.repository.loader import Loader
+from weir.server.repository.model_source import SingleModel, open_source
 from weir.server.repository.registry import Entry
 from weir.server.repository.repository import Repository
 from weir.server.repository.version_state import State
@@ -92,7 +92,9 @@ class App:
     """
 
     def __init__(self, settings: Settings) -> None:
-        _check_models_dir(settings.models_dir)
+        self._source = open_source(settings.models_dir, settings.name)
+        if isinstance(self._source, SingleModel):
+            logger.info("one model served model=%s path=%s", self._source.name, self._source.path)
         self._settings = settings
         self._provider = choose_provider(settings.provider)
         logger.info(
@@ -198,7 +200,7 @@ class App:
             loader, timeout_s=settings.load_timeout_s, memory_bytes=settings.load_memory_bytes
         )
         return Repository(
-            settings.models_dir,
+            self._source,
             loader,
             sandbox,
             changed=self._update_health,
@@ -244,13 +246,6 @@ class App:
         else:
             self._health.set(entry.name, is_serving=entry.state is State.READY)
         self._health.set("", is_serving=self._repository.is_ready)
-
-
-def _check_models_dir(directory: Path) -> None:
-    if not directory.is_dir():
-        raise ConfigError(f"models_dir: expected a directory, got {directory}")
-    if not os.access(directory, os.R_OK | os.X_OK):
-        raise ConfigError(f"models_dir: expected a directory that can be read, got {directory}")
 
 
 def _open_transport(settings: Settings, handlers: Handlers) -> Transport:

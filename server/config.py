@@ -86,7 +86,13 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    models_dir: Path = Field(description="Directory of the model repository.")
+    models_dir: Path = Field(
+        description="The model repository; or one model: its directory, a bundle's directory, or "
+        "an ONNX file."
+    )
+    name: str | None = _unset(
+        "the name of its file or directory", "Name of the one model that is served."
+    )
     host: Host = Field(
         "127.0.0.1",
         description="Address to listen on, for gRPC and metrics; 0.0.0.0 is every IPv4 address, "
@@ -207,7 +213,9 @@ class Settings(BaseModel):
         """The directories that links may lead into."""
         if not self.follow_links:
             return NO_LINKS
-        return LinkRoots((self.models_dir, *self.link_roots))
+        # Of one file, its directory.
+        root = self.models_dir if self.models_dir.is_dir() else self.models_dir.parent
+        return LinkRoots((root, *self.link_roots))
 
     def for_model(self, name: str) -> ModelSettings:
         """The settings of one model: its own table, then the general settings."""
@@ -290,7 +298,7 @@ def _describe(problem: Mapping[str, Any], sources: Mapping[str, str]) -> str:
     keys = [str(key) for key in problem["loc"]]
     if problem["type"] == "missing":
         # The only setting without a default.
-        return "MODELS: expected the model repository, as in `weir serve MODELS`, got none"
+        return "MODELS: expected a model repository, an ONNX file or a bundle, got none"
     where = ".".join([sources[keys[0]], *keys[1:]]) if keys else "settings"
     if problem["type"] == "extra_forbidden":
         return f"{where}: no such setting"

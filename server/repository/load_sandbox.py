@@ -56,15 +56,15 @@ class LoadSandbox:
         self._children: set[subprocess.Popen[bytes]] = set()
         self._is_stopped = False
 
-    def load(self, name: str, version: str, directory: Path) -> list[Model]:
+    def load(self, name: str, version: str, path: Path) -> list[Model]:
         """Load and start the models of a version; see `Loader.load`."""
         started_s = time.monotonic()
-        self._verify(name, self._job(name, version, directory))
+        self._verify(name, self._job(name, version, path))
         logger.info(
             "version verified in sandbox model=%s version=%s seconds=%.2f",
             name, version, time.monotonic() - started_s,
         )  # fmt: skip
-        return self._loader.load(name, version, directory)
+        return self._loader.load(name, version, path)
 
     def stop(self) -> None:
         """End every child, also those that are yet to start."""
@@ -73,13 +73,13 @@ class LoadSandbox:
             for child in self._children:
                 child.kill()
 
-    def _job(self, name: str, version: str, directory: Path) -> str:
+    def _job(self, name: str, version: str, path: Path) -> str:
         names = [served_name(name, part) for part in (None, "encoder", "decoder")]
         return json.dumps(
             {
                 "name": name,
                 "version": version,
-                "directory": str(directory),
+                "path": str(path),
                 "memory_bytes": self._memory_bytes,
                 "provider": self._loader.provider,
                 "threads": self._loader.threads,
@@ -185,7 +185,7 @@ def _load(job: dict[str, Any]) -> dict[str, str]:
     """Load the version; reason and kind of a failure, the traceback of a bug, or empty texts."""
     try:
         with _limited_memory(None if job["provider"] == "cuda" else job["memory_bytes"]):
-            _loader(job).load(job["name"], job["version"], Path(job["directory"]))
+            _loader(job).load(job["name"], job["version"], Path(job["path"]))
     except (ModelLoadError, MemoryError) as error:
         reason = str(error) or "it needs more memory than there is"
         if job["memory_bytes"] and _is_memory_error(error):

@@ -67,6 +67,7 @@ class GraphFiles:
         detokenizer: of a pair's output tokens.
         pair_golden: the recorded inputs and outputs of both graphs together.
         config: of a plain model in Triton's layout.
+        plain_file: the name of a plain model's file.
     """
 
     part: str | None
@@ -79,11 +80,12 @@ class GraphFiles:
     detokenizer: Detokenizer | None = None
     pair_golden: Golden | None = None
     config: TritonConfig | None = None
+    plain_file: str | None = None
 
     @property
     def file(self) -> str:
         """The name of the graph's file."""
-        return self.config.file if self.config else f"{self.part or 'model'}.onnx"
+        return self.plain_file or f"{self.part or 'model'}.onnx"
 
     @property
     def label_files(self) -> Mapping[str, str]:
@@ -104,22 +106,23 @@ class GraphFiles:
         )
 
 
-def read(directory: Path, links: LinkRoots = NO_LINKS) -> list[GraphFiles]:
-    """Read a version directory: its graph, or each of its two; a bundle's files are verified.
+def read(path: Path, name: str | None = None, links: LinkRoots = NO_LINKS) -> list[GraphFiles]:
+    """Read a version: its graph, or each of its two; a bundle's files are verified.
+
+    Args:
+        path: its directory, or its ONNX file.
+        name: in requests; None for that of the model's directory.
 
     Raises:
         BundleError, ModelLoadError: a file is missing, malformed or changed.
     """
     # A link that leads nowhere is a contract too, and refused as one.
-    if not os.path.lexists(directory / FILE_NAME):
-        plain = triton.read(directory, links)
+    if not os.path.lexists(path / FILE_NAME):
+        plain = triton.read(path, name, links)
         graph = plain.graph
-        return [
-            GraphFiles(
-                None, graph.model, [*graph.external], None, None, plain.labels, config=plain.config
-            )
-        ]
-    bundle = reader.read(directory, links)
+        files = GraphFiles(None, graph.model, [*graph.external], None, None, plain.labels)
+        return [replace(files, config=plain.config, plain_file=plain.file)]
+    bundle = reader.read(path, links)
     labels = {output: bundle.labels(output) or [] for output in bundle.contract.labels}
     tokenizer, detokenizer = tokenizer_of(bundle), detokenizer_of(bundle)
     parts = (None,) if bundle.contract.decoding is None else tuple(bundle.graphs)
@@ -157,15 +160,18 @@ class Loader:
     links: LinkRoots = NO_LINKS
     clock: Callable[[], float] = time.monotonic
 
-    def load(self, name: str, version: str, directory: Path) -> list[Model]:
+    def load(self, name: str, version: str, path: Path) -> list[Model]:
         """Load and start the models of a version: one, or encoder, decoder and the pair of them.
+
+        Args:
+            path: the version's directory, or its ONNX file.
 
         Raises:
             ModelLoadError: the version cannot be served; none of its models is started.
         """
         started_s = self.clock()
         try:
-            models = self._load(name, version, directory)
+            models = self._load(name, version, path)
         except (BundleError, ServerError) as error:
             raise ModelLoadError.of(error) from error
         self._start(models)
@@ -187,8 +193,8 @@ class Loader:
                 self.deadlines.forget(model.scheduler)
             raise
 
-    def _load(self, name: str, version: str, directory: Path) -> list[Model]:
-        graphs = read(directory, self.links)
+    def _load(self, name: str, version: str, path: Path) -> list[Model]:
+        graphs = read(path, name, self.links)
         contract = graphs[0].contract
         contract_check.check_provider(contract, self.provider)
         loaded = [self._load_graph(name, version, files) for files in graphs]

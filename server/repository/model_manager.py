@@ -71,6 +71,7 @@ class ModelManager:
         self._clock = clock
         self._status: ModelStatus[LoadedVersion] = ModelStatus()
         self._directory: ModelDirectory | None = None
+        self._version_path = ModelDirectory(name, root / name, {}).version_path
         self._on_disk: tuple[int, ...] = ()
         self._policy = VersionsFile()
         # Set (None: removed) by call and not written to the file, which they override.
@@ -115,8 +116,9 @@ class ModelManager:
         """Read the desired state, and mark the versions to load as LOADING; see `to_load`."""
         self.is_unloaded = False
         self._directory = directory
+        self._version_path = directory.version_path
         self._on_disk = tuple(sorted(directory.versions, reverse=True))
-        self._problem = self._read_policy(directory.path)
+        self._problem = self._read_policy(directory)
         self._desired = self._desired_state(directory)
         self._to_load = []
         if not self._problem:
@@ -192,6 +194,8 @@ class ModelManager:
 
     def _write_labels(self, directory: ModelDirectory) -> str:
         """Write the labels that are not written; why that fails, or empty."""
+        if directory.alone is not None:
+            return "one version is served, without a directory of versions"
         try:
             write_labels(directory.path, self._unwritten)
         except BundleError as error:
@@ -215,10 +219,10 @@ class ModelManager:
         labels = {**self._policy.labels, **self._unwritten}
         return {label: number for label, number in labels.items() if number is not None}
 
-    def _read_policy(self, path: Path) -> str:
+    def _read_policy(self, directory: ModelDirectory) -> str:
         """Read policy and labels; if that fails, keep the last ones and return the reason."""
         try:
-            self._policy = read_policy(path, self._loader.links)
+            self._policy = read_policy(directory, self._loader.links)
         except (BundleError, ModelLoadError) as error:
             return without_root(str(error), self._root)
         return ""
@@ -235,7 +239,7 @@ class ModelManager:
         files, reason, failure = self._desired.versions[number], "", None
         replaced: LoadedVersion | None = None
         try:
-            models = loader.load(self.name, str(number), self._root / self.name / str(number))
+            models = loader.load(self.name, str(number), self._version_path(number))
         except ModelLoadError as error:
             reason, failure = without_root(str(error), self._root), type(error)
         except Exception:

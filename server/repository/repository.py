@@ -1,4 +1,4 @@
-"""Model repository: loads the models of one directory, and follows it or takes changes by call.
+"""Model repository: loads the models of one source, and follows it or takes changes by call.
 
 Thread: `weir-loader`, the only one that loads and unloads. Other threads read the registry, which
 one assignment replaces as a whole.
@@ -16,10 +16,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeVar
 
 from weir.bundle.errors import InvalidName
+from weir.bundle.reader import MODEL
 from weir.bundle.repository import check_name
 from weir.server.errors import (
     Draining,
@@ -32,8 +32,9 @@ from weir.server.errors import (
 from weir.server.repository.load_sandbox import LoadSandbox
 from weir.server.repository.loader import Loader
 from weir.server.repository.model_manager import ModelManager, trim_heap
+from weir.server.repository.model_source import ModelSource
 from weir.server.repository.registry import Entry, ModelVersions, Registry
-from weir.server.repository.scan import ModelDirectory, scan, scan_model
+from weir.server.repository.scan import ModelDirectory
 from weir.server.repository.version_state import UNLOADED, State
 from weir.server.scheduling.request import Model
 from weir.server.telemetry.model_stats import ModelGauges
@@ -55,7 +56,7 @@ LabelDone = Callable[[Exception | str], None]
 
 
 class Repository:
-    """The models of one directory. The three names of a pair of graphs change together.
+    """The models of one source. The three names of a pair of graphs change together.
 
     Args:
         sandbox: the same for versions that are loaded while others serve.
@@ -66,7 +67,7 @@ class Repository:
 
     def __init__(
         self,
-        root: Path,
+        source: ModelSource,
         loader: Loader,
         sandbox: LoadSandbox,
         changed: Callable[[Entry | None], None],
@@ -74,7 +75,7 @@ class Repository:
         poll_interval_s: float | None = None,
     ) -> None:
         self.registry = Registry()
-        self._root = root
+        self._source = source
         self._loader = loader
         self._sandbox = sandbox
         self._changed = changed
@@ -219,7 +220,7 @@ class Repository:
         if name not in self._managers:
             manager = ModelManager(
                 name,
-                root=self._root,
+                root=self._source.root,
                 loader=self._loader,
                 sandbox=self._sandbox,
                 publish=self._publish,
@@ -235,7 +236,7 @@ class Repository:
         """A model's directory, as it is now."""
         if name in self.registry.models:
             self._known(name)
-        directory = scan_model(self._root / name, self._loader.links)
+        directory = self._source.scan_model(name, self._loader.links)
         if directory is not None and directory.versions:
             return directory
         self._known(name)
@@ -300,12 +301,14 @@ class Repository:
     def _scan(self) -> dict[str, ModelDirectory] | None:
         """The models on disk; None if the scan fails, so that nothing changes."""
         try:
-            found, remarks = scan(self._root, self._loader.links)
+            found, remarks = self._source.scan(self._loader.links)
         except OSError as error:
             found, remarks = None, [f"repository unreadable reason={error.strerror}"]
         if found == {} and self._scanned:
             # An unmounted volume looks like this.
-            found, remarks = None, ["repository is empty, models stay loaded"]
+            found, remarks = None, [*remarks, "repository is empty, models stay loaded"]
+        elif found == {}:
+            remarks.append(f"repository has no model expected=NAME/VERSION/{MODEL}")
         for remark in sorted(set(remarks) - self._remarks):
             logger.warning("%s", remark)
         self._remarks = set(remarks)

@@ -18,6 +18,13 @@ from weir.bundle.versions import FILE_NAME as VERSIONS_FILE
 from weir.bundle.versions import VersionsFile
 from weir.server.repository import triton
 from weir.server.repository.loader import served_name
+from weir.server.repository.remarks import (
+    on_directory_name,
+    on_file,
+    on_model,
+    on_version,
+    on_versions,
+)
 
 Stamp = tuple[str, int, int, int]
 
@@ -45,6 +52,8 @@ class ModelDirectory:
         beside: the stamps of the files beside the versions: policy, labels, configuration.
         remarks: for the operator, on the rest of its contents.
         is_readable: if not, it may have versions that the scan cannot see.
+        alone: the one version, a directory or an ONNX file, if it is served without policy and
+            labels on disk; None: a directory with a directory for each version.
     """
 
     name: str
@@ -53,6 +62,11 @@ class ModelDirectory:
     beside: tuple[Stamp, ...] = ()
     remarks: tuple[str, ...] = ()
     is_readable: bool = True
+    alone: Path | None = None
+
+    def version_path(self, number: int) -> Path:
+        """Where a version lies: a directory, or an ONNX file."""
+        return self.path / str(number) if self.alone is None else self.alone
 
 
 def scan(root: Path, links: LinkRoots = NO_LINKS) -> tuple[dict[str, ModelDirectory], list[str]]:
@@ -67,6 +81,7 @@ def scan(root: Path, links: LinkRoots = NO_LINKS) -> tuple[dict[str, ModelDirect
     for path in sorted(root.iterdir()):
         model = scan_model(path, links)
         if model is None:
+            remarks.extend(_remarks_on(path))
             continue
         remarks.extend(model.remarks)
         if model.name in taken:
@@ -82,9 +97,15 @@ def scan(root: Path, links: LinkRoots = NO_LINKS) -> tuple[dict[str, ModelDirect
     return found, remarks
 
 
-def scan_model(path: Path, links: LinkRoots = NO_LINKS) -> ModelDirectory | None:
-    """One model, perhaps without versions; None if the directory cannot be a model's."""
-    name = path.name
+def scan_model(
+    path: Path, links: LinkRoots = NO_LINKS, name: str | None = None
+) -> ModelDirectory | None:
+    """One model, perhaps without versions; None if the directory cannot be a model's.
+
+    Args:
+        name: in requests; None for the directory's.
+    """
+    name = name or path.name
     try:
         check_name(name)
         if not path.is_dir():
@@ -97,12 +118,35 @@ def scan_model(path: Path, links: LinkRoots = NO_LINKS) -> ModelDirectory | None
     except OSError as error:
         remark = f"model directory unreadable model={name} reason={error.strerror}"
         return ModelDirectory(name, path, {}, remarks=(remark,), is_readable=False)
-    remarks = [f"not a version directory model={name} name={other!r}" for other in others]
-    if not numbers:
-        remarks.append(f"model has no version directory model={name}")
     shared = tuple(stamp for stamp in beside if stamp[0] != VERSIONS_FILE)
-    files = {number: _version_files(path / str(number), shared, links) for number in numbers}
-    return ModelDirectory(name, path, files, beside, tuple(remarks))
+    files = {number: _version_files(name, path / str(number), shared, links) for number in numbers}
+    found = on_versions(name, others)
+    if not numbers:
+        found.append(on_model(name, _names(beside)))
+    for number, version in files.items():
+        remark_on_version = on_version(name, number, _names(version.stamps))
+        found.extend([remark_on_version] if remark_on_version else [])
+    return ModelDirectory(name, path, files, beside, tuple(found))
+
+
+def scan_version(name: str, number: int, path: Path, links: LinkRoots = NO_LINKS) -> ModelDirectory:
+    """One version alone, a directory or an ONNX file; without versions if it is not there.
+
+    Raises:
+        OSError: its directory cannot be listed.
+    """
+    if path.is_dir():
+        files = _version_files(name, path, (), links)
+    else:
+        config = triton.config_directory(path) / triton.FILE_NAME
+        # External data usually has the graph's name and one more suffix.
+        parts = [each for each in path.parent.iterdir() if each.name.startswith(path.stem)]
+        stamps = _stamps(sorted({*parts, config}), links)
+        files = VersionFiles((name,), stamps, is_complete=True)
+    is_there = os.path.lexists(path)
+    remarks = () if is_there else (f"model file is missing, the model stays loaded model={name}",)
+    versions = {number: files} if is_there else {}
+    return ModelDirectory(name, path.parent, versions, remarks=remarks, alone=path)
 
 
 def debounce(
@@ -125,14 +169,18 @@ def debounce(
     return replace(now, versions={**changing, **unchanged})
 
 
-def read_policy(model_directory: Path, links: LinkRoots = NO_LINKS) -> VersionsFile:
+def read_policy(model: ModelDirectory, links: LinkRoots = NO_LINKS) -> VersionsFile:
     """The version policy and labels of a model: by `versions.toml`, or else by `config.pbtxt`.
+
+    A version that is served alone has neither.
 
     Raises:
         BundleError, ModelLoadError: a file is malformed.
     """
-    policy = versions.read(model_directory, links)
-    config = triton.read_config(model_directory, links) if policy.policy is None else None
+    if model.alone is not None:
+        return VersionsFile()
+    policy = versions.read(model.path, links)
+    config = triton.read_config(model.path, model.name, links) if policy.policy is None else None
     return replace(policy, policy=config.policy) if config else policy
 
 
@@ -149,10 +197,24 @@ def _files_beside(path: Path) -> list[Path]:
     )
 
 
-def _version_files(path: Path, beside: tuple[Stamp, ...], links: LinkRoots) -> VersionFiles:
+def _remarks_on(path: Path) -> list[str]:
+    """Remarks on an entry of the repository that is no model's directory."""
+    if path.name.startswith("."):
+        return []
+    remark = on_directory_name(path.name) if path.is_dir() else on_file(path.name)
+    return [remark] if remark else []
+
+
+def _names(stamps: tuple[Stamp, ...]) -> list[str]:
+    return [stamp[0] for stamp in stamps]
+
+
+def _version_files(
+    name: str, path: Path, beside: tuple[Stamp, ...], links: LinkRoots
+) -> VersionFiles:
     """The files of a version; for a plain model, with the files beside it."""
     parts = ("encoder", "decoder", None) if reader.is_pair(path) else (None,)
-    served = tuple(served_name(path.parent.name, part) for part in parts)
+    served = tuple(served_name(name, part) for part in parts)
     try:
         stamps = _stamps(sorted(path.iterdir()), links)
     except OSError:

@@ -28,7 +28,7 @@ from weir.bundle.contract import FILE_NAME as CONTRACT_FILE
 from weir.bundle.escaping import printable, short_list
 from weir.bundle.external_data import ResolvedGraph
 from weir.bundle.protobuf_wire import MalformedError
-from weir.bundle.repository import versions
+from weir.bundle.repository import is_version_name, versions
 from weir.bundle.repository_files import NO_LINKS, LinkRoots
 from weir.bundle.versions import VersionPolicy, is_version
 from weir.protocol import model_config_pb2 as pb
@@ -41,6 +41,7 @@ from weir.server.runtime.signature import MAX_RANK, Axis, TensorSpec
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "config.pbtxt"
+ONNX_SUFFIX = ".onnx"
 MAX_BYTES = 1 << 20
 
 # The parser copies the line that it is in for every value: 1 MiB of values on one took it 110 s.
@@ -142,6 +143,7 @@ class PlainModel:
     """Files of a plain model's version; `config` is None without a `config.pbtxt`."""
 
     graph: ResolvedGraph
+    file: str
     config: TritonConfig | None
     labels: Mapping[str, Sequence[str]]
 
@@ -168,19 +170,30 @@ class Tensors:
         return session.with_tensors(self.inputs, self.outputs, self.defaults)
 
 
-def read(directory: Path, links: LinkRoots = NO_LINKS) -> PlainModel:
-    """Read a version directory that has no contract.
+def read(path: Path, name: str | None = None, links: LinkRoots = NO_LINKS) -> PlainModel:
+    """Read a plain model.
+
+    Args:
+        path: a version directory that has no contract, or an ONNX file.
+        name: in requests; None for that of the model's directory.
 
     Raises:
         ModelLoadError: the configuration or the labels cannot be used.
         BrokenBundle: a file is missing, linked, or too large.
     """
-    config = read_config(directory.parent, links)
-    graph = reader.read_without_contract(directory, config.file if config else reader.MODEL, links)
-    _check_siblings(directory)
+    beside, is_file = config_directory(path), is_graph_file(path)
+    config = read_config(beside, "" if is_file else name, links)
+    if is_file:
+        directory, file = path.parent, path.name
+        config = replace(config, file=file) if config else None
+    else:
+        directory, file = path, config.file if config else reader.MODEL
+    graph = reader.read_without_contract(directory, file, links)
+    if not is_file:
+        _check_siblings(directory)
     files = config.label_files if config else {}
-    labels = {output: _read_labels(directory.parent, file, links) for output, file in files.items()}
-    return PlainModel(_with_defaults(graph, config), config, labels)
+    labels = {output: _read_labels(beside, each, links) for output, each in files.items()}
+    return PlainModel(_with_defaults(graph, config), file, config, labels)
 
 
 def _with_defaults(graph: ResolvedGraph, config: TritonConfig | None) -> ResolvedGraph:
@@ -204,14 +217,41 @@ def _with_defaults(graph: ResolvedGraph, config: TritonConfig | None) -> Resolve
     return replace(graph, model=graph.model + _IR_VERSION_4) if is_asked_for else graph
 
 
-def read_config(model_directory: Path, links: LinkRoots = NO_LINKS) -> TritonConfig | None:
-    """Read a model's `config.pbtxt`; None if there is none. Raises as `read` does."""
+def is_graph_file(path: Path) -> bool:
+    """Whether a version is an ONNX file alone, and no directory."""
+    return path.suffix == ONNX_SUFFIX and not path.is_dir()
+
+
+def config_directory(path: Path) -> Path:
+    """Where the configuration of a version lies: beside the directories of the versions.
+
+    That of an ONNX file alone may lie beside the file.
+    """
+    if not is_graph_file(path):
+        return path.parent
+    directory = path.parent
+    if is_version_name(directory.name) and not os.path.lexists(directory / FILE_NAME):
+        return directory.parent
+    return directory
+
+
+def read_config(
+    model_directory: Path, name: str | None = None, links: LinkRoots = NO_LINKS
+) -> TritonConfig | None:
+    """Read a model's `config.pbtxt`; None if there is none. Raises as `read` does.
+
+    Args:
+        name: in requests; under another name than the directory's, the file may have any name.
+    """
     data = reader.read_model_file(model_directory, FILE_NAME, MAX_BYTES, links)
-    return None if data is None else parse(data, model_directory.name)
+    if data is None:
+        return None
+    is_renamed = name not in (None, model_directory.name)
+    return parse(data, None if is_renamed else model_directory.name)
 
 
-def parse(data: bytes, model_name: str) -> TritonConfig:
-    """Parse the bytes of a model's `config.pbtxt`.
+def parse(data: bytes, model_name: str | None) -> TritonConfig:
+    """Parse the bytes of a model's `config.pbtxt`; `model_name` None: it may have any name.
 
     Raises:
         ModelLoadError: they are malformed, contradict themselves, or need an unsupported feature.
@@ -411,8 +451,8 @@ def _paths(message: Message, prefix: str = "") -> Iterator[str]:
                 yield from _paths(each, f"{path}.")
 
 
-def _check_supported(config: pb.ModelConfig, found: Iterable[str], model_name: str) -> None:
-    if config.name not in ("", model_name):
+def _check_supported(config: pb.ModelConfig, found: Iterable[str], model_name: str | None) -> None:
+    if model_name is not None and config.name not in ("", model_name):
         raise _failed(
             f"name: expected {model_name!r} as the directory's, got {_quote(config.name)}"
         )

@@ -12,7 +12,10 @@ from weir.cli.error_hints import requires
 
 # By verb: its package, the extra that it needs, and its summary.
 PROGRAMS = {
-    "serve": ("weir.server", "server", "Serve every model of a directory over gRPC, with metrics."),
+    "serve": (
+        "weir.server", "server",
+        "Serve a model repository, an ONNX file or a bundle over gRPC, with metrics.",
+    ),
     "train": ("weir.training", "train", "Train a network by a recipe; writes a run directory."),
     "export": (
         "weir.export", "export", "Export a run as an ONNX bundle, once a parity check passes."

@@ -19,6 +19,7 @@ from weir.bundle.golden import Golden, encode
 from weir.server.config import ModelSettings
 from weir.server.repository.load_sandbox import LoadSandbox
 from weir.server.repository.loader import Loader
+from weir.server.repository.model_source import ModelRepository
 from weir.server.repository.registry import Entry
 from weir.server.repository.repository import Repository
 from weir.server.scheduling.deadlines import Deadlines
@@ -275,7 +276,9 @@ def open_backend(models: Path, clock: Clock) -> Iterator[Callable[..., Backend]]
             if entry is None:
                 is_loaded.set()
 
-        repository = Repository(models, loader, unsandboxed(loader), changed=changed)
+        repository = Repository(
+            ModelRepository(models), loader, unsandboxed(loader), changed=changed
+        )
         opened.append(repository)
         repository.start()
         assert is_loaded.wait(HANG_S)

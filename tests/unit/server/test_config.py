@@ -38,7 +38,7 @@ def test_every_setting_but_the_models_has_a_default() -> None:
 
 
 def test_missing_models_argument_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"^MODELS: expected the model repository, .*, got none$"):
+    with pytest.raises(ConfigError, match=r"^MODELS: expected a model repository, .*, got none$"):
         load({}, {}, None)
 
 

@@ -52,7 +52,7 @@ def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
     [
         pytest.param(
             (),
-            "MODELS: expected the model repository, as in `weir serve MODELS`, got none",
+            "MODELS: expected a model repository, an ONNX file or a bundle, got none",
             id="nothing",
         ),
         pytest.param(
@@ -67,7 +67,8 @@ def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
         ),
         pytest.param(
             ("nowhere/models",),
-            "models_dir: expected a directory, got nowhere/models",
+            "models_dir: expected a model repository, an ONNX file or a bundle, "
+            "got 'nowhere/models', which does not exist",
             id="no such directory",
         ),
         pytest.param(

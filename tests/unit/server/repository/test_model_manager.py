@@ -32,6 +32,7 @@ from weir.server.errors import (
 )
 from weir.server.repository import repository
 from weir.server.repository.loader import Loader
+from weir.server.repository.model_source import ModelRepository
 from weir.server.repository.registry import Entry, Registry
 from weir.server.repository.repository import MOST_WAITING, Repository
 from weir.server.repository.version_state import State
@@ -65,7 +66,7 @@ class Harness:
         self.events: SimpleQueue[Entry | None] = SimpleQueue()
         loader = loader_of(clock, self.registry)
         self.repository = Repository(
-            root,
+            ModelRepository(root),
             loader,
             unsandboxed(loader),
             changed=self.events.put,
@@ -876,7 +877,9 @@ def test_change_that_meets_the_end_is_answered_once(
 ) -> None:
     publish()
     loader = loader_of(clock, CollectorRegistry())
-    repository = Stopping(models, loader, unsandboxed(loader), changed=lambda _: None)
+    repository = Stopping(
+        ModelRepository(models), loader, unsandboxed(loader), changed=lambda _: None
+    )
     ended: SimpleQueue[Exception | None] = SimpleQueue()
 
     repository.load("affine", ended.put, again=False)
@@ -899,7 +902,7 @@ def test_model_that_meets_a_bug_takes_no_other_with_it(
         elif entry.name == "bad":
             raise RuntimeError("a bug")
 
-    repository = Repository(models, loader, unsandboxed(loader), changed)
+    repository = Repository(ModelRepository(models), loader, unsandboxed(loader), changed)
 
     repository.start()
 

@@ -14,6 +14,7 @@ from weir.bundle.golden import Golden
 from weir.server.config import ModelSettings
 from weir.server.errors import InvalidRequest, ModelNotReady, UnknownModel
 from weir.server.repository.loader import Loader
+from weir.server.repository.model_source import ModelRepository
 from weir.server.repository.registry import Entry
 from weir.server.repository.repository import Repository
 from weir.server.repository.version_state import State
@@ -59,7 +60,9 @@ def open_repository(models: Path, listener: Listener, clock: Clock) -> Iterator[
             deadlines=Deadlines(clock),
             metrics=Metrics(CollectorRegistry()),
         )
-        repository = Repository(root, loader, unsandboxed(loader), changed=listener)
+        repository = Repository(
+            ModelRepository(root), loader, unsandboxed(loader), changed=listener
+        )
         opened.append(repository)
         repository.start()
         assert listener.is_loaded.wait(HANG_S)
@@ -199,7 +202,7 @@ def test_bug_while_loading_is_unavailable_without_its_text(
         deadlines=Deadlines(clock),
         metrics=Metrics(CollectorRegistry()),
     )
-    repository = Repository(models, loader, unsandboxed(loader), changed=listener)
+    repository = Repository(ModelRepository(models), loader, unsandboxed(loader), changed=listener)
 
     repository.start()
     assert listener.is_loaded.wait(HANG_S)
@@ -253,7 +256,7 @@ def test_repository_is_not_ready_before_everything_is_loaded(
         deadlines=Deadlines(clock),
         metrics=Metrics(CollectorRegistry()),
     )
-    repository = Repository(models, loader, unsandboxed(loader), changed=changed)
+    repository = Repository(ModelRepository(models), loader, unsandboxed(loader), changed=changed)
 
     repository.start()
     assert done.wait(HANG_S)
@@ -428,7 +431,7 @@ def test_models_of_a_pair_become_ready_together(
         deadlines=Deadlines(clock),
         metrics=Metrics(CollectorRegistry()),
     )
-    repository = Repository(models, loader, unsandboxed(loader), changed=changed)
+    repository = Repository(ModelRepository(models), loader, unsandboxed(loader), changed=changed)
 
     repository.start()
     assert done.wait(HANG_S)
