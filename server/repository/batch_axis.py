@@ -32,7 +32,9 @@ from numpy.typing import NDArray
 from weir.bundle import data_dependent_shapes
 from weir.bundle.contract import Contract
 from weir.bundle.escaping import short_list, short_repr
+from weir.bundle.external_data import ResolvedGraph
 from weir.protocol.datatypes import DATATYPES
+from weir.server.config import ModelSettings
 from weir.server.errors import ModelLoadError, OutOfMemory, ServerError
 from weir.server.repository import triton
 from weir.server.repository.triton import Tensors, TritonConfig
@@ -40,6 +42,7 @@ from weir.server.runtime import collate
 from weir.server.runtime.session import Session
 from weir.server.runtime.signature import TensorSpec
 from weir.server.scheduling.batching import BATCHED_BY_CONTRACT, Basis, BatchDecision
+from weir.server.scheduling.batching import max_rows as most_rows
 
 logger = logging.getLogger(__name__)
 
@@ -148,6 +151,20 @@ def resolve(
             BatchDecision(is_batched=False, basis=error.basis, reason=str(error)),
         )
     return BatchAxis(tensors, _PROVED, only_proved=not is_named)
+
+
+def inspect(graph: ResolvedGraph, config: TritonConfig | None) -> BatchDecision:
+    """The decision of a server on the CPU that has no settings for this plain model.
+
+    Raises:
+        ModelLoadError, OutOfMemory: the server would not serve it.
+    """
+    session = Session(
+        graph.model, provider="cpu", threads=1, has_few_shapes=False, external=graph.external
+    )
+    rows = most_rows(triton.with_config(ModelSettings(), config), None)
+    axis = resolve(graph.model, session, None, config, setting=None, max_rows=rows)
+    return axis.decision
 
 
 def log(name: str, decision: BatchDecision) -> None:

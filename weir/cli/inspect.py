@@ -1,5 +1,6 @@
-"""`weir inspect`: the contract, files and weight sharing of a bundle."""
+"""`weir inspect`: the contract, files and weight sharing of a bundle, or of any ONNX file."""
 
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from weir.client.errors import MissingExtra, UsageError
 if TYPE_CHECKING:
     from weir.bundle.contract import Contract, Sharing
     from weir.bundle.decoding import Decoding
+    from weir.bundle.external_data import ResolvedGraph
     from weir.bundle.reader import Bundle
     from weir.cli.weight_sharing import Graph, GraphTensor
 
@@ -21,34 +23,70 @@ if TYPE_CHECKING:
 def inspect(
     model: Annotated[
         str,
-        typer.Argument(metavar="DIRECTORY|NAME", help="models/lenet5, models/lenet5/1, or lenet5."),
+        typer.Argument(
+            metavar="DIRECTORY|FILE|NAME",
+            help="models/lenet5, models/lenet5/1, any/model.onnx, or lenet5.",
+        ),
     ],
     *,
     models: Annotated[
         Path, typer.Option(help="The folder that holds NAME.", envvar="WEIR_MODELS_DIR")
     ] = Path("models"),
 ) -> None:
-    """Show a bundle: contract, files, parity, and the parameters and connections of each graph."""
+    """Show a bundle: contract, files, parity, and the parameters and connections of each graph.
+
+    For an ONNX file without a contract: whether a server proves its batch axis.
+    """
     from weir.bundle import reader
     from weir.bundle.errors import BundleError
     from weir.cli.model_directory import find_bundle
 
-    directory = find_bundle(Path(model) if Path(model).is_dir() else models / model)
+    path, file = Path(model), reader.MODEL
+    if path.is_file():
+        directory, file = path.parent, path.name
+    else:
+        directory = find_bundle(path if path.is_dir() else models / model)
     console = Console()
     try:
-        if (directory / "model.json").exists():
+        if not path.is_file() and (directory / "model.json").exists():
             bundle = reader.read(directory)
             graphs, axis = bundle.graphs, bundle.contract.batch_axis
             sharing = bundle.contract.sharing
             _show_contract(console, directory, bundle)
         else:
-            graphs, axis = {"model": reader.read_without_contract(directory)}, "batch"
+            graphs, axis = {"model": reader.read_without_contract(directory, file)}, "batch"
             sharing = None
-            console.print(f"{directory}: a plain model, without a contract")
+            shown = path if path.is_file() else directory
+            console.print(
+                f"{shown}: a plain model, without a contract", markup=False, soft_wrap=True
+            )
+            _show_batching(console, graphs["model"], None if path.is_file() else directory.parent)
     except BundleError as error:
         raise UsageError(f"{directory}: {error}") from error
     for name, graph in graphs.items():
         _show_graph(console, graph.model, axis, sharing, "" if name == "model" else f"{name}: ")
+
+
+def _show_batching(console: Console, graph: "ResolvedGraph", model_directory: Path | None) -> None:
+    """Say whether a server would batch requests of a plain model, by its own proof."""
+    package = "weir.server"
+    try:
+        with requires("server"):
+            batch_axis = importlib.import_module(f"{package}.repository.batch_axis")
+    except MissingExtra as error:
+        console.print(f"whether requests share batches: {error}", markup=False)
+        return
+    triton, errors = (
+        importlib.import_module(f"{package}.{name}") for name in ("repository.triton", "errors")
+    )
+    try:
+        config = None if model_directory is None else triton.read_config(model_directory)
+        decision = batch_axis.inspect(graph, config)
+    except errors.ServerError as error:
+        console.print(f"a server does not load it: {error}", markup=False, soft_wrap=True)
+    else:
+        what = "batched" if decision.is_batched else "not batched"
+        console.print(f"{what}: {decision.reason}", markup=False, soft_wrap=True)
 
 
 def _show_contract(console: Console, directory: Path, bundle: "Bundle") -> None:

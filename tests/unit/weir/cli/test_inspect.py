@@ -88,6 +88,51 @@ def test_what_becomes_of_pictures_is_shown(
     assert shown in weir("inspect", tmp_path / "pictures").out
 
 
+@pytest.mark.parametrize(
+    ("graph", "config", "shown"),
+    [
+        pytest.param(
+            onnx_models.with_first_axes(onnx_models.affine(), "s77", "s77"),
+            None,
+            "batched: the batch axis was proved at load",
+            id="proved",
+        ),
+        pytest.param(
+            onnx_models.detector(),
+            None,
+            "not batched: shapes depend on values, by operators 'NonZero'",
+            id="detector",
+        ),
+        pytest.param(
+            onnx_models.affine(),
+            "max_batch_size: 0",
+            "not batched: max_batch_size of config.pbtxt is 0",
+            id="config",
+        ),
+        pytest.param(
+            onnx_models.affine(),
+            "max_batch_size: 8 input { name: 'z' }",
+            "a server does not load it: config.pbtxt: input: expected the graph's 'x', got 'z'",
+            id="refused",
+        ),
+    ],
+)
+def test_a_plain_model_is_shown_with_the_proof_of_its_batch_axis(
+    weir: Weir, tmp_path: Path, graph: bytes, config: str | None, shown: str
+) -> None:
+    directory = onnx_models.write_plain(tmp_path, "plain", graph)
+    if config is not None:
+        (directory.parent / "config.pbtxt").write_text(config)
+
+    by_version = weir("inspect", directory)
+
+    assert (by_version.code, by_version.err) == (0, "")
+    assert f"\n{shown}\n" in by_version.out
+    if config is None:
+        by_file = weir("inspect", directory / "model.onnx")
+        assert f"\n{shown}\n" in by_file.out
+
+
 def test_weight_sharing_is_shown(weir: Weir, models: Path) -> None:
     done = weir("inspect", "dense", "--models", models)
 
@@ -156,13 +201,14 @@ def test_what_is_not_there_is_one_line(weir: Weir, tmp_path: Path) -> None:
     assert done.code == 2 and "neither a bundle" in done.err
 
 
-def test_file_in_place_of_a_directory_is_one_line(weir: Weir, tmp_path: Path) -> None:
-    (tmp_path / "graph.onnx").write_bytes(dense())
+def test_file_that_is_no_graph_is_one_line(weir: Weir, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello\n")
 
-    result = weir("inspect", tmp_path / "graph.onnx")
+    result = weir("inspect", tmp_path / "notes.txt")
 
     assert result.code == 2
-    assert result.err == f"weir: {tmp_path / 'graph.onnx'}: Not a directory\n"
+    assert result.err.startswith(f"weir: {tmp_path}: notes.txt: expected an ONNX file, got ")
+    assert result.err.count("\n") == 1
 
 
 def test_both_graphs_of_a_pair_are_shown_and_how_they_work_together(
