@@ -59,7 +59,9 @@ def read(file: Path) -> SourceModel:
         BrokenGraph: it is no valid ONNX file, or ONNX Runtime cannot open it.
         BundleError: a file is a link, missing or too large.
     """
-    content = repository_files.read_file(file)
+    # The caller's own link, such as Hugging Face's cache has them, is followed.
+    target = file.resolve()
+    content = repository_files.read_file(target)
     files = {file.name: hashlib.sha256(content).hexdigest()}
     try:
         model = onnx.load_from_string(content)
@@ -67,7 +69,7 @@ def read(file: Path) -> SourceModel:
         raise BrokenGraph("expected an ONNX file, got other bytes") from error
     if not model.HasField("graph") or not model.graph.output:
         raise BrokenGraph("expected an ONNX file with a graph that has outputs, got none")
-    files |= _inline(model, file.parent)
+    files |= _inline(model, file.parent.resolve(), target.parent)
     data = content if len(files) == 1 else model.SerializeToString()
     return SourceModel(model, data, files, check(model, data))
 
@@ -113,8 +115,11 @@ def _node_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]
                 yield from _graph_tensors(graph)
 
 
-def _inline(model: onnx.ModelProto, folder: Path) -> dict[str, str]:
-    """Read external data into the model; the hash of each file, by its location."""
+def _inline(model: onnx.ModelProto, folder: Path, targets: Path) -> dict[str, str]:
+    """Read external data into the model; the hash of each file, by its location.
+
+    A link leads into the folder, or to `targets`, where the graph's own link leads.
+    """
     external = [
         tensor for tensor in tensors(model) if tensor.data_location == onnx.TensorProto.EXTERNAL
     ]
@@ -124,7 +129,7 @@ def _inline(model: onnx.ModelProto, folder: Path) -> dict[str, str]:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
         if location not in contents:
-            contents[location] = _read_data(folder, location)
+            contents[location] = _read_data(folder, location, targets)
         data = contents[location]
         first = _number(tensor, entries, "offset", 0)
         count = _number(tensor, entries, "length", len(data) - first)
@@ -145,16 +150,16 @@ def _inline(model: onnx.ModelProto, folder: Path) -> dict[str, str]:
     return {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
 
 
-def _read_data(folder: Path, location: str) -> bytes:
+def _read_data(folder: Path, location: str, targets: Path) -> bytes:
     parts = PurePosixPath(location).parts
     is_inside = (
         bool(parts) and ".." not in parts and not PurePosixPath(location).is_absolute()
     ) and not PureWindowsPath(location).is_absolute()
-    path = folder / location
-    if not is_inside or path.resolve() != folder.resolve() / location:
+    path = (folder / location).resolve()
+    if not is_inside or not {folder, targets} & {*path.parents}:
         raise BrokenBundle(
             f"{location or '(no location)'}: expected external data in the folder of the graph, "
-            "got another place or a link"
+            "got another place or a link out of it"
         )
     return repository_files.read_file(path)
 

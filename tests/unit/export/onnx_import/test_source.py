@@ -50,15 +50,28 @@ def test_external_data_elsewhere_are_refused(tmp_path: Path, location: str) -> N
         source.read(write_external(tmp_path, location))
 
 
-def test_linked_external_data_are_refused(tmp_path: Path) -> None:
-    file = write_external(tmp_path)
+def test_external_data_linked_from_elsewhere_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "net").mkdir()
     (tmp_path / "elsewhere").mkdir()
-    data = tmp_path / "net.onnx.data"
+    file = write_external(tmp_path / "net")
+    data = tmp_path / "net" / "net.onnx.data"
     data.rename(tmp_path / "elsewhere" / "data")
     data.symlink_to(tmp_path / "elsewhere" / "data")
 
     with pytest.raises(BrokenBundle, match="got another place or a link"):
         source.read(file)
+
+
+def test_graph_and_external_data_are_links_of_a_cache(tmp_path: Path) -> None:
+    (tmp_path / "snapshot").mkdir()
+    (tmp_path / "blobs").mkdir()
+    file = write_external(tmp_path / "snapshot")
+    expected = source.read(file)
+    for number, name in enumerate(("net.onnx", "net.onnx.data")):
+        (tmp_path / "snapshot" / name).rename(tmp_path / "blobs" / f"{number}")
+        (tmp_path / "snapshot" / name).symlink_to(f"../blobs/{number}")
+
+    assert source.read(file) == expected
 
 
 @pytest.mark.parametrize(
