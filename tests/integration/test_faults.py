@@ -218,7 +218,7 @@ REQUESTS = [
     Fault("A14", "not-UTF-8", strings(prefixed(b"a", b"\xff", b"c", b"d")), says="UTF-8"),
     Fault("A14", "typed-not-UTF-8", typed("BYTES", bytes_contents=[b"\xc3\x28"] * 4), says="UTF-8"),
     Fault("A15", "four-million-axes", many_axes, says="axes"),
-    Fault("A15", "nine-axes", shaped(*[1] * 9, raw=bytes(4)), says="at most 8 axes, got 9"),
+    Fault("A15", "too-many-axes", shaped(*[1] * 33, raw=bytes(4)), says="at most 32 axes, got 33"),
     Fault("A17", "thousand-parameters", with_many_parameters),
     Fault("A17", "reserved", with_parameter("triton_private", bool_param=True), says="reserved"),
     Fault("A17", "wrong-kind", with_parameter("timeout", string_param="1"), says="'timeout'"),
