@@ -112,7 +112,7 @@ def test_what_becomes_of_pictures_is_shown(
         pytest.param(
             onnx_models.affine(),
             "max_batch_size: 8 input { name: 'z' }",
-            "a server does not load it: config.pbtxt: input: expected the graph's 'x', got 'z'",
+            "a server does not load it: config.pbtxt: input: expected the graph's x, got z",
             id="refused",
         ),
     ],
