@@ -5,7 +5,7 @@ docs/serving.md lists as not offered.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -196,6 +196,39 @@ def test_asyncio(server: Server) -> None:
 
     for answer in asyncio.run(ask()):
         check(answer)
+
+
+def test_asyncio_stream(server: Server) -> None:
+    async def requests() -> AsyncIterator[dict[str, Any]]:
+        for number in range(3):
+            yield {"model_name": "simple", "inputs": pair(), "request_id": str(number)}
+
+    async def ask() -> dict[str, Any]:
+        async with triton_aio.InferenceServerClient(server.target) as client:
+            answers = client.stream_infer(inputs_iterator=requests())
+            return {answer.get_response().id: (answer, error) async for answer, error in answers}
+
+    seen = asyncio.run(ask())
+
+    assert sorted(seen) == ["0", "1", "2"]
+    for answer, error in seen.values():
+        assert error is None
+        check(answer)
+
+
+def test_sequence_on_a_stream_is_refused_and_the_stream_goes_on(client: Any) -> None:
+    answers = Answers()
+
+    client.start_stream(answers)
+    client.async_stream_infer("simple", pair(), sequence_id=1000, sequence_start=True)
+    _, refusal = answers.next()
+    client.async_stream_infer("simple", pair())
+    answer, error = answers.next()
+    client.stop_stream()
+
+    assert "sequences are not offered" in refusal.message()
+    assert error is None
+    check(answer)
 
 
 def test_health_and_metadata(client: Any) -> None:
