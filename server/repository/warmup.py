@@ -145,7 +145,7 @@ def _inputs(signature: Signature, golden: Golden | None, rows: int) -> dict[str,
     left_bytes = _MOST_BYTES
     for spec in signature.inputs.values():
         axes = (rows, *spec.axes[1:]) if signature.has_rows else spec.axes
-        if not all(isinstance(axis, int) for axis in axes):
+        if not spec.has_shape or not all(isinstance(axis, int) for axis in axes):
             return None
         shape = tuple(int(axis) for axis in axes if axis is not None)
         dtype = DATATYPES[spec.datatype].dtype

@@ -695,6 +695,35 @@ def scaled(ir_version: int = _IR_VERSION) -> bytes:
     return model.SerializeToString()
 
 
+def shifted() -> bytes:
+    """y = x + by, FP32 [batch, 3]; `by` is a scalar input with an initializer, 1."""
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "by"], ["y"])],
+        "shifted",
+        [_value("x", TensorProto.FLOAT, ("batch", 3)), _value("by", TensorProto.FLOAT, ())],
+        [_value("y", TensorProto.FLOAT, ("batch", 3))],
+        [_constant("by", np.float32(1))],
+    )
+    opset = helper.make_opsetid("", _OPSET)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION)
+    return model.SerializeToString()
+
+
+def default_alone() -> bytes:
+    """y = x FP32 [3], an input with an initializer, 2: a request may hold no tensor."""
+    value = _value("x", TensorProto.FLOAT, (3,))
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "default_alone",
+        [value],
+        [_value("y", TensorProto.FLOAT, (3,))],
+        [_constant("x", np.full(3, 2, np.float32))],
+    )
+    opset = helper.make_opsetid("", _OPSET)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION)
+    return model.SerializeToString()
+
+
 def without_shapes() -> bytes:
     """y = x in FP32, of any shape: the graph has none for them."""
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", "y"))

@@ -68,6 +68,12 @@ input [
   { name: "scale" data_type: TYPE_FP32 dims: [ 3 ] optional: true }
 ]
 """
+SHIFTED = """
+input [
+  { name: "x" data_type: TYPE_FP32 dims: [ -1, 3 ] },
+  { name: "by" data_type: TYPE_FP32 dims: [ 1 ] reshape { shape: [ ] } optional: true }
+]
+"""
 SHAPED = """
 max_batch_size: 4
 input { name: "x" data_type: TYPE_FP32 dims: [ 2, -1 ] }
@@ -85,6 +91,8 @@ GRAPHS: dict[str, tuple[bytes, str | None]] = {
     "scaled_rows": (onnx_models.scaled(), None),
     "scaled_ir3": (onnx_models.scaled(ir_version=3), None),
     "scaled_ir3_described": (onnx_models.scaled(ir_version=3), SCALED),
+    "shifted": (onnx_models.shifted(), SHIFTED),
+    "default": (onnx_models.default_alone(), None),
     "any": (onnx_models.without_shapes(), None),
     "shaped": (onnx_models.without_shapes(), SHAPED),
     "matmul": (onnx_models.product(), None),
@@ -234,6 +242,21 @@ def test_input_with_a_default_is_left_out_or_sent(client: Any, model: str) -> No
     )
 
 
+def test_scalar_with_a_default_is_sent_as_one_element(client: Any) -> None:
+    x = np.ones((2, 3), np.float32)
+
+    assert infer(client, "shifted", {"x": x})["y"].tolist() == [[2, 2, 2]] * 2
+    sent = {"by": np.array([5], np.float32), "x": x}
+    assert infer(client, "shifted", sent)["y"].tolist() == [[6, 6, 6]] * 2
+
+
+def test_request_may_hold_no_tensor_if_every_input_has_a_default(client: Any) -> None:
+    own = np.arange(3, dtype=np.float32)
+
+    assert infer(client, "default", {})["y"].tolist() == [2, 2, 2]
+    assert infer(client, "default", {"x": own})["y"].tolist() == [0, 1, 2]
+
+
 def test_only_a_configured_default_is_described(client: Any) -> None:
     described = {
         model: (
@@ -277,6 +300,11 @@ def test_tensor_without_a_shape_takes_any(client: Any, shape: tuple[int, ...]) -
     answer = infer(client, "any", {"x": x})["y"]
 
     np.testing.assert_array_equal(answer.reshape(shape), expected("any", {"x": x})[0])
+
+
+def test_nothing_is_made_up_for_a_tensor_without_a_shape(server: Server) -> None:
+    assert "warm-up failed" not in server.log()
+    assert "model is not batched model=any reason=input 'x'" in server.log()
 
 
 def test_tensor_without_a_shape_has_the_configured_dims(client: Any) -> None:
