@@ -36,8 +36,9 @@ from weir.bundle.external_data import ResolvedGraph
 from weir.protocol.datatypes import DATATYPES
 from weir.server.config import ModelSettings
 from weir.server.errors import ModelLoadError, OutOfMemory, ServerError
-from weir.server.repository import triton
-from weir.server.repository.triton import Tensors, TritonConfig
+from weir.server.repository import plain_tensors, triton
+from weir.server.repository.plain_tensors import Tensors
+from weir.server.repository.triton import TritonConfig
 from weir.server.runtime import collate
 from weir.server.runtime.session import Session
 from weir.server.runtime.signature import TensorSpec
@@ -117,7 +118,7 @@ def resolve(
         return _of_contract(contract, session, setting=setting)
     tensors = Tensors(session.inputs, session.outputs, None, defaults=session.defaults)
     if config is not None and config.max_batch_size is not None:
-        tensors = triton.narrow(
+        tensors = plain_tensors.narrow(
             config,
             config.max_batch_size,
             session.inputs,

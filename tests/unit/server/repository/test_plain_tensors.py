@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 
 from weir.server.errors import ModelLoadError
-from weir.server.repository.triton import Tensors, TritonConfig, TritonTensor, narrow
+from weir.server.repository.plain_tensors import Tensors, narrow
+from weir.server.repository.triton import TritonConfig, TritonTensor
 from weir.server.runtime.signature import TensorSpec
 
 
