@@ -146,10 +146,30 @@ def import_(
             metavar="INPUT", help="The input of the rows' lengths.", rich_help_panel=SEQUENCES
         ),
     ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="INPUT",
+            help="The input that is 1 for entries and 0 for padding.",
+            rich_help_panel=SEQUENCES,
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="tokenizer.json",
+            help="Makes token ids of texts; the inputs are those of Hugging Face's classifiers.",
+            rich_help_panel=SEQUENCES,
+        ),
+    ] = None,
     max_length: Annotated[
-        int,
-        typer.Option(min=1, help="The most entries of a row.", rich_help_panel=SEQUENCES),
-    ] = 512,
+        int | None,
+        typer.Option(
+            min=1,
+            help="The most entries of a row; default: 512, or what the graph takes.",
+            rich_help_panel=SEQUENCES,
+        ),
+    ] = None,
     padding: Annotated[
         list[str] | None,
         typer.Option(
@@ -242,7 +262,9 @@ def import_(
                 key: _whole("--time-axis", value) for key, value in _pairs("--time-axis", time_axis)
             },
             lengths=lengths,
+            mask=mask,
             maximum=max_length,
+            tokenizer=tokenizer,
             padding={
                 key: _whole("--padding", value) for key, value in _pairs("--padding", padding)
             },

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from weir.bundle.sequences import PaddedAxis
 from weir.export.errors import BrokenGraph, ExportError
@@ -122,15 +123,25 @@ def name_outputs(
         set_axes(value, axes)
 
 
-def padded_places(spec: ImportSpec, inputs: Sequence[TensorSpec]) -> dict[str, int]:
+def padded_places(
+    time_axes: Mapping[str, int],
+    lengths: str | None,
+    mask: str | None,
+    inputs: Sequence[TensorSpec],
+) -> dict[str, int]:
     """By input, the position of the padded axis; ExportError unless they are free axes."""
-    if spec.lengths is not None:
-        lengths = find("lengths", spec.lengths, inputs, "input")
-        if len(lengths.axes or ()) != 1 or lengths.dtype.kind not in "iu":
-            raise ExportError(
-                f"lengths: expected an input of integers with the batch axis alone, got {lengths}"
-            )
-    places = dict(spec.time_axes) or _only_free_axis(spec.lengths, inputs)
+    for option, counter, axes_of_it in (("lengths", lengths, 1), ("mask", mask, 2)):
+        if counter is None:
+            continue
+        spec = find(option, counter, inputs, "input")
+        if len(spec.axes or ()) != axes_of_it or (
+            option == "lengths" and spec.dtype.kind not in "iu"
+        ):
+            expected = "integers [batch]" if option == "lengths" else "[batch, time]"
+            raise ExportError(f"{option}: expected an input of {expected}, got {spec}")
+    places = dict(time_axes) or _only_free_axis(lengths or mask, inputs)
+    if mask is not None:
+        places[mask] = 1
     for name, place in places.items():
         tensor = find("time axis", name, inputs, "input")
         axes = tensor.axes or ()
@@ -146,7 +157,9 @@ def padded_places(spec: ImportSpec, inputs: Sequence[TensorSpec]) -> dict[str, i
     return places
 
 
-def padded_axis(spec: ImportSpec, places: Mapping[str, int]) -> PaddedAxis | None:
+def padded_axis(
+    spec: ImportSpec, places: Mapping[str, int], mask: str | None, maximum: int
+) -> PaddedAxis | None:
     """The padded axis of the contract, None without one."""
     for name in spec.padding:
         if name not in places:
@@ -155,11 +168,11 @@ def padded_axis(spec: ImportSpec, places: Mapping[str, int]) -> PaddedAxis | Non
             )
     if not places:
         return None
-    return PaddedAxis(
-        maximum=spec.maximum,
-        lengths=spec.lengths,
-        padding={name: spec.padding.get(name, 0) for name in places},
-    )
+    padding = {name: spec.padding.get(name, 0) for name in places}
+    try:
+        return PaddedAxis(maximum=maximum, lengths=spec.lengths, mask=mask, padding=padding)
+    except ValidationError as error:
+        raise ExportError("; ".join(each["msg"] for each in error.errors())) from error
 
 
 def observed_widths(padded: PaddedAxis | None) -> tuple[int, int]:
@@ -179,9 +192,9 @@ def declared_outputs(model: onnx.ModelProto) -> dict[str, TensorSpec]:
     return {spec.name: spec for spec in specs if spec is not None}
 
 
-def _only_free_axis(lengths: str | None, inputs: Sequence[TensorSpec]) -> dict[str, int]:
-    """The free axis of each input that has one beside the batch, if there are lengths."""
-    if lengths is None:
+def _only_free_axis(counter: str | None, inputs: Sequence[TensorSpec]) -> dict[str, int]:
+    """The free axis of each input that has one beside the batch, if something counts entries."""
+    if counter is None:
         return {}
     found = {}
     for spec in inputs:
@@ -196,7 +209,7 @@ def _only_free_axis(lengths: str | None, inputs: Sequence[TensorSpec]) -> dict[s
             found[spec.name] = free[0]
     if not found:
         raise ExportError(
-            "lengths: expected an input with a free axis beside the batch, got "
+            f"{counter}: expected an input with a free axis beside the batch, got "
             + ", ".join(map(str, inputs))
         )
     return found

@@ -5,12 +5,13 @@ Rules:
 - Golden inputs that were given decide the sizes of free axes, and the spread of values without a
   range.
 - Otherwise sizes and small integers are tried until the graph runs.
-- Rows have different lengths along the padded axis. With an input of lengths, values beyond a row's
-  length are random. Without one they are padding, and no other value equals it.
+- Rows have different lengths along the padded axis. With an input of lengths or a mask, values
+  beyond a row's length are random. Without one they are padding, and no other value equals it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,8 @@ class Drawer:
             return [0] * len(next(iter(inputs.values())))
         if self.padded.lengths is not None:
             return [int(length) for length in inputs[self.padded.lengths]]
+        if self.padded.mask is not None:
+            return [int(length) for length in (inputs[self.padded.mask] != 0).sum(axis=1)]
         ends = [
             _ends(inputs[spec.name], spec, self.padded.padding[spec.name])
             for spec in self.inputs
@@ -143,7 +146,7 @@ class Drawer:
         else:
             low, high = self.integers
         padding = self.padded.padding.get(spec.name) if self.padded else None
-        if padding is not None and self.padded and self.padded.lengths is None and low < high:
+        if padding is not None and self.padded and self.padded.counter is None and low < high:
             # A value like the padding would end the row.
             drawn = generator.integers(low, high, shape, endpoint=False)
             return np.where(drawn >= padding, drawn + 1, drawn).astype(spec.dtype)
@@ -154,6 +157,10 @@ class Drawer:
             return
         if (name := self.padded.lengths) is not None:
             drawn[name] = lengths.astype(drawn[name].dtype)
+            return
+        if (name := self.padded.mask) is not None:
+            mask = np.arange(drawn[name].shape[1]) < lengths[:, None]  # (rows, entries)
+            drawn[name] = mask.astype(drawn[name].dtype)
             return
         for spec in self.inputs:
             if TIME not in (spec.axes or ()):
@@ -171,9 +178,10 @@ def runnable(drawer: Drawer, run: Callable[[Inputs], Mapping[str, Array]]) -> Dr
     ExportError if it runs on none.
     """
     problem, with_nan = "", None
-    for candidate in _candidates(drawer):
+    # A graph may take short rows only.
+    for candidate, width in product(_candidates(drawer), (drawer.width, 1)):
         try:
-            outputs = run(candidate.draw(1, np.random.default_rng(0)))
+            outputs = run(candidate.draw(1, np.random.default_rng(0), width))
         except Exception as error:  # noqa: BLE001  # ONNX Runtime raises many unrelated classes
             problem = problem or str(error).strip().splitlines()[0][:300]
             continue

@@ -19,10 +19,12 @@ from weir.bundle.contract import (
     Preprocessing,
     Quantisation,
     Source,
+    Task,
 )
 from weir.bundle.escaping import short_list
 from weir.bundle.golden import Golden
 from weir.bundle.sequences import PaddedAxis, ValueRange, check_axes
+from weir.bundle.tokenizer_json import FILE_NAME as TOKENIZER
 from weir.bundle.writer import lines_of, name_label_files
 from weir.export import accuracy, runtime, static_quantisation
 from weir.export.errors import ExportError
@@ -35,10 +37,15 @@ from weir.export.onnx_import.reference import Reference
 from weir.export.onnx_import.source import SourceModel
 from weir.export.onnx_import.spec import ImportSpec, Int8
 from weir.export.onnx_import.tensor_specs import TensorSpec, find, inputs_of, spec_of
+from weir.export.onnx_import.texts import TextInputs, text_inputs
+from weir.export.tokenizer_file import TokenizerFile
 
 Array = NDArray[Any]
 
 GOLDEN_ROWS = 4
+DEFAULT_MAXIMUM = 512
+"""Entries of a row along a padded axis."""
+
 _GOLDEN_SEED = 20_262
 _RECORDED_PACKAGES = ("onnx", "numpy")
 # By precision: of what the server runs, relative to the value and to the largest output.
@@ -70,6 +77,7 @@ class _Candidate:
     model: onnx.ModelProto
     reference: Reference
     picture: PictureInput | None
+    text: TextInputs | None
     ranges: dict[str, tuple[float, float]]
     places: dict[str, int]
     padded: PaddedAxis | None
@@ -131,14 +139,17 @@ def import_onnx(
         golden.FILE_NAME: golden.encode(recorded),
         **{label_file: lines_of(labels) for labels, label_file in label_files.items()},
     }
+    if (text := candidate.text) is not None:
+        files[TOKENIZER] = text.tokenizer.file
     contract = Contract(
-        task="other" if candidate.preprocessing is None else "image-classification",
+        task=_task(candidate),
         architecture=name,
         batch_axis=BATCH if proved.is_batched else None,
         padded_axes={} if candidate.padded is None else {TIME: candidate.padded},
         value_ranges=_value_ranges(candidate),
         labels={output: label_files[tuple(each)] for output, each in candidate.labels.items()},
         preprocessing=candidate.preprocessing,
+        tokenisation=text.tokenisation if text else None,
         batching=spec.batching,
         precision=precision,
         providers=["cpu"] if spec.int8 else ["cpu", "cuda"],
@@ -176,12 +187,21 @@ def _servable(read: SourceModel, spec: ImportSpec) -> _Candidate:
     servable = zip_map.keep_tensors(model)
     inputs = inputs_of(model)
     ranges = _ranges(model, inputs, spec)
-    places = axes.padded_places(spec, inputs)
-    padded = axes.padded_axis(spec, places)
+    text = text_inputs(spec, inputs)
+    mask = text.tokenizer.attention_mask if text else spec.mask
+    places = axes.padded_places(text.places if text else spec.time_axes, spec.lengths, mask, inputs)
+    maximum = text.tokenizer.maximum if text else spec.maximum or DEFAULT_MAXIMUM
+    if text is not None:
+        spec = replace(
+            spec, padding={text.tokenizer.tokens: text.tokenizer.padding, **spec.padding}
+        )
+        ranges = _with_tokens(ranges, text.tokenizer)
+    padded = axes.padded_axis(spec, places, mask, maximum)
     candidate = _Candidate(
         model=model,
         reference=Reference.of(read.data, servable),
         picture=None,
+        text=text,
         ranges=ranges,
         places=places,
         padded=padded,
@@ -198,6 +218,12 @@ def _servable(read: SourceModel, spec: ImportSpec) -> _Candidate:
         check_axes({TIME: padded} if padded else {}, _value_ranges(candidate), BATCH)
     except ValueError as error:
         raise ExportError(str(error)) from error
+    scored = {"probabilities", "logits", *candidate.labels}
+    if text is not None and not scored & servable.origins.keys():
+        raise ExportError(
+            "tokenizer: expected labels, or an output named probabilities or logits, "
+            f"got {sorted(servable.origins)}"
+        )
     for name, (low, high) in ranges.items():
         if name not in spec.ranges:
             candidate.remarks.append(f"input {name}: values {low:g} to {high:g}, as its table has")
@@ -222,6 +248,19 @@ def _ranges(
                 f"got {low:g} to {high:g}"
             )
     return {**ranges, **spec.ranges}
+
+
+def _with_tokens(
+    ranges: Mapping[str, tuple[float, float]], tokenizer: TokenizerFile
+) -> dict[str, tuple[float, float]]:
+    """The ranges with that of the tokens, whose ids must be rows of the graph's table."""
+    _, high = ranges.get(tokenizer.tokens, (0.0, float(tokenizer.greatest)))
+    if tokenizer.greatest > high:
+        raise ExportError(
+            f"tokenizer: expected ids up to {high:g}, as input {tokenizer.tokens} takes them, "
+            f"got {tokenizer.greatest}"
+        )
+    return {**ranges, tokenizer.tokens: (0.0, high)}
 
 
 def _labels(
@@ -337,7 +376,7 @@ def _gated(
     )
     session = runtime.open_session(model.SerializeToString())
     names = [value.name for value in model.graph.output]
-    drawer = runnable(drawer, reference.run)
+    drawer = _with_maximum(candidate, runnable(drawer, reference.run), reference, spec)
     widths = axes.observed_widths(candidate.padded)
     shapeless = Gate(session, reference, drawer, dict.fromkeys(names, ()), 0.0)
     observed = [
@@ -352,6 +391,33 @@ def _gated(
     outputs = {each.name: each.axes or () for each in map(spec_of, model.graph.output) if each}
     gate = Gate(runtime.open_session(data), reference, drawer, outputs, _tolerance(candidate, spec))
     return _Proved(data, gate, gate.prove(), is_batched)
+
+
+def _with_maximum(
+    candidate: _Candidate, drawer: Drawer, reference: Reference, spec: ImportSpec
+) -> Drawer:
+    """The drawer with a maximum of entries that the graph runs with, half as many if it must.
+
+    ExportError if the maximum was specified, or if no row runs.
+    """
+    padded = candidate.padded
+    while padded is not None:
+        inputs = drawer.draw(1, np.random.default_rng(_GOLDEN_SEED), padded.maximum)
+        try:
+            reference.run(inputs)
+        except Exception as error:  # ONNX Runtime raises many unrelated classes
+            if spec.maximum is not None or padded.maximum == 1:
+                reason = str(error).strip().splitlines()[0][:300]
+                raise ExportError(
+                    f"max length: expected rows of {padded.maximum} entries to run: {reason}"
+                ) from error
+            padded = padded.model_copy(update={"maximum": padded.maximum // 2})
+        else:
+            break
+    candidate.padded = padded
+    if padded is not None and spec.maximum is None:
+        candidate.remarks.append(f"a row has at most {padded.maximum} entries (--max-length)")
+    return replace(drawer, padded=padded)
 
 
 def _classify(
@@ -525,6 +591,12 @@ def _batches(rows: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
     size = static_quantisation.BATCH_ROWS
     for first in range(0, count, size):
         yield {name: array[first : first + size] for name, array in rows.items()}
+
+
+def _task(candidate: _Candidate) -> Task:
+    if candidate.preprocessing is not None:
+        return "image-classification"
+    return "other" if candidate.text is None else "sequence-classification"
 
 
 def _value_ranges(candidate: _Candidate) -> dict[str, ValueRange]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from numpy.typing import NDArray
@@ -11,9 +12,6 @@ from weir.export.accuracy import DEFAULT_MAX_DROP
 from weir.export.errors import ExportError
 
 Array = NDArray[Any]
-
-DEFAULT_MAXIMUM = 512
-"""Entries of a row along a padded axis."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +79,10 @@ class ImportSpec:
         pictures: the conversion of pictures; None: tensors only.
         time_axes: by input, the position of the axis along which rows differ in length.
         lengths: the input of the rows' lengths.
-        maximum: the most entries along that axis.
+        mask: the input that is 1 for an entry of the row and 0 for padding.
+        maximum: the most entries along that axis; None: 512, or as many as the graph takes.
+        tokenizer: a tokenizer.json that makes token ids of texts; the graph then has inputs of ids,
+            and the mask and token types if they are named as in the library `transformers`.
         padding: by input, the value that fills short rows; 0 by default.
         ranges: by input, the least and the greatest value.
         labels: a text for each index of an output's last axis, by output; the name "" is the only
@@ -99,7 +100,9 @@ class ImportSpec:
     pictures: Pictures | None = None
     time_axes: Mapping[str, int] = field(default_factory=dict)
     lengths: str | None = None
-    maximum: int = DEFAULT_MAXIMUM
+    mask: str | None = None
+    maximum: int | None = None
+    tokenizer: Path | str | None = None
     padding: Mapping[str, int] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -111,6 +114,8 @@ class ImportSpec:
     command: str | None = None
 
     def __post_init__(self) -> None:
+        if self.lengths is not None and self.mask is not None:
+            raise ExportError("lengths: expected lengths or a mask, got both")
         if self.has_rows_for_sure and self.is_batched is False:
             raise ExportError("pictures, time axes and lengths: expected a batch axis beside them")
         for name, (low, high) in self.ranges.items():
@@ -122,4 +127,11 @@ class ImportSpec:
     @property
     def has_rows_for_sure(self) -> bool:
         """Whether the specification says that there is a batch axis."""
-        return bool(self.is_batched or self.pictures or self.time_axes or self.lengths)
+        return bool(
+            self.is_batched
+            or self.pictures
+            or self.time_axes
+            or self.lengths
+            or self.mask
+            or self.tokenizer
+        )

@@ -11,9 +11,12 @@ import pytest
 import torch
 import tritonclient.grpc as triton
 from PIL import Image
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from tests.integration.harness import Client, Server, failure, request, running, tensor
+import weir
+from tests.helpers import bert
+from tests.integration.harness import ANSWER_S, Client, Server, failure, request, running, tensor
 from tests.integration.triton_client import as_input
 from weir.export.onnx_import.__main__ import main
 
@@ -79,6 +82,17 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         dynamic_shapes=({0: DYNAMIC, 1: DYNAMIC}, {0: DYNAMIC}),
         verbose=False,
     )
+    (folder / "texts").mkdir()
+    torch.onnx.export(
+        bert.random_bert(bert.write_tokenizer(folder / "texts" / "tokenizer.json")),
+        # One tensor in three places would be one input to torch.
+        tuple(torch.ones(2, 9, dtype=torch.int64) for _ in range(3)),
+        folder / "texts" / "model.onnx",
+        input_names=["input_ids", "attention_mask", "token_type_ids"],
+        output_names=["logits"],
+        dynamic_shapes=({0: DYNAMIC, 1: DYNAMIC},) * 3,
+        verbose=False,
+    )
     assert (folder / "pictures.onnx.data").exists()
     (folder / "classes.txt").write_text("cat\ndog\nowl\n")
     return folder
@@ -94,6 +108,7 @@ def models(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "--std", ",".join(map(str, STD)), "--labels", files / "classes.txt",
         ],
         ["tokens.onnx", "--lengths", "lengths"],
+        ["texts/model.onnx", "--tokenizer", files / "texts" / "tokenizer.json"],
     ]  # fmt: skip
     for file, *options in commands:
         assert main([str(files / str(file)), "--to", str(models), *map(str, options)]) == 0
@@ -167,6 +182,24 @@ def test_pictures_are_classified_as_the_file_does(server: Server, files: Path) -
         probabilities[[each.index for each in classes]],
         rtol=1e-4,
     )
+
+
+def test_texts_are_classified_as_the_file_does(server: Server, files: Path) -> None:
+    with weir.Client(server.target, timeout_s=ANSWER_S) as client:
+        answers = client.classify_text("texts", bert.TEXTS)
+
+    tokenizer = Tokenizer.from_file(str(files / "texts" / "tokenizer.json"))
+    for text, answer in zip(bert.TEXTS, answers, strict=True):
+        encoded = tokenizer.encode(text)
+        (logits,) = own_answer(
+            files / "texts" / "model.onnx",
+            input_ids=np.array([encoded.ids]),
+            attention_mask=np.array([encoded.attention_mask]),
+            token_type_ids=np.array([encoded.type_ids]),
+        )
+        scores = np.exp(logits[0]) / np.exp(logits[0]).sum()
+        got = [each.score for each in sorted(answer.classes, key=lambda each: each.index)]
+        np.testing.assert_allclose(got, scores, atol=TOLERANCE)
 
 
 def test_value_beyond_the_table_is_refused_before_it_runs(server: Server) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from tests.unit.export.onnx_import import graphs
 from weir.bundle.contract import Contract
@@ -22,6 +23,16 @@ ROWS = np.random.default_rng(5).normal(size=(7, 4)).astype(np.float32)
 def imported(file: Path, **spec: Any) -> tuple[Imported, Bundle]:
     published = import_onnx(file, ImportSpec(**spec), to=file.parent / "models")
     return published, read(published.path)
+
+
+def write_tokenizer(folder: Path, *words: str) -> Path:
+    """A tokenizer.json of these words and an unknown one."""
+    vocabulary = {"[UNK]": 0} | {word: number for number, word in enumerate(words, 1)}
+    path = folder / "tokenizer.json"
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))  # noqa: S106 - no password
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(path))
+    return path
 
 
 def run(model: bytes, **inputs: Any) -> dict[str, Any]:
@@ -160,6 +171,59 @@ def test_padding_itself_may_mark_the_end(tmp_path: Path) -> None:
     _, bundle = imported(graphs.write(tmp_path, text), time_axes={"x": 1})
 
     assert bundle.contract.padded_axes["time"].lengths is None
+
+
+def test_mask_tells_the_length(tmp_path: Path) -> None:
+    published, bundle = imported(graphs.write(tmp_path, graphs.PLACES), mask="attention_mask")
+
+    padded = bundle.contract.padded_axes["time"]
+    assert padded.mask == "attention_mask"
+    assert padded.padding == {"input_ids": 0, "attention_mask": 0}
+    golden = bundle.golden()
+    assert golden is not None
+    mask = golden.inputs["attention_mask"]
+    assert (np.diff(mask, axis=1) <= 0).all() and len(set(mask.sum(axis=1).tolist())) > 1
+    assert "padding changes no row" in published.checks
+
+
+def test_rows_are_as_long_as_the_graph_takes(tmp_path: Path) -> None:
+    file = graphs.write(tmp_path, graphs.PLACES)
+
+    published, bundle = imported(file, mask="attention_mask")
+
+    assert bundle.contract.padded_axes["time"].maximum == 4
+    assert "a row has at most 4 entries (--max-length)" in published.remarks
+    with pytest.raises(ExportError, match=r"max length: expected rows of 6 entries to run"):
+        imported(file, mask="attention_mask", maximum=6)
+
+
+def test_classifier_of_texts(tmp_path: Path) -> None:
+    file = graphs.write(tmp_path, graphs.PLACES)
+    tokenizer = write_tokenizer(tmp_path, "a", "b")
+
+    _, bundle = imported(file, tokenizer=tokenizer, labels={"": ["yes", "no"]}, maximum=5)
+
+    contract = bundle.contract
+    assert contract.task == "sequence-classification"
+    assert contract.tokenisation is not None
+    assert contract.tokenisation.rule == "tokenizer-json"
+    assert contract.tokenisation.tokens == "input_ids"
+    assert contract.padded_axes["time"].mask == "attention_mask"
+    assert bundle.files["tokenizer.json"] == tokenizer.read_bytes()
+
+
+def test_tokenizer_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
+    tokenizer = write_tokenizer(tmp_path, *"abcdef")
+
+    with pytest.raises(ExportError, match=r"tokenizer: expected ids up to 3, .* got 6"):
+        imported(graphs.write(tmp_path, graphs.PLACES), tokenizer=tokenizer)
+
+
+def test_tokenizer_needs_inputs_of_texts(tmp_path: Path) -> None:
+    file = graphs.write(tmp_path, graphs.MASKED_SUM)
+
+    with pytest.raises(ExportError, match=r"tokenizer: .* got \['frames', 'lengths'\]"):
+        imported(file, tokenizer=write_tokenizer(tmp_path, "a"))
 
 
 def test_ids_of_a_table_have_its_range(tmp_path: Path) -> None:
