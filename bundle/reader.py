@@ -168,6 +168,10 @@ def read_without_contract(
             raise BrokenBundle(
                 f"{directory}: expected {contracts.FILE_NAME}, which is written last"
             )
+        if not os.path.lexists(real / file):
+            names = sorted(short_repr(each.name) for each in real.iterdir())
+            got = short_list(names) or "an empty directory"
+            raise BrokenBundle(f"{file}: expected an ONNX file of this name, got {got}")
         return external_data.resolve(
             read_file(real / file, MAX_FILE_BYTES, links),
             lambda name: read_file(real / name, _MAX_WEIGHT_BYTES, links),

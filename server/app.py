@@ -107,6 +107,7 @@ class App:
         self._metrics = Metrics(self._registry, gpus=Gpus(), triton=settings.triton_metrics)
         self._deadlines = Deadlines(time.monotonic)
         self._health = HealthService()
+        self._is_ready = False
         self._repository = self._build_repository()
         # One thread, as parsing holds the GIL. A pool apart from preprocessing: tensors that take
         # milliseconds do not wait behind pictures that take seconds.
@@ -130,6 +131,9 @@ class App:
         self._metrics.watch(self._repository.gauges)
         self._metrics.watch_preprocessing(self._preprocess_pool.waiting)
         self._metrics.watch_log(self._dropped_lines)
+        self._metrics.watch_ready(
+            lambda: self._repository.is_ready and not self._admission.is_draining
+        )
 
     def start(self) -> None:
         """Bind the ports, start every part, and announce the ports on standard output.
@@ -205,6 +209,7 @@ class App:
             sandbox,
             changed=self._update_health,
             poll_interval_s=settings.poll_interval_s if settings.model_control == "poll" else None,
+            require_models=settings.require_models,
         )
 
     def _build_handlers(self) -> Handlers:
@@ -245,7 +250,13 @@ class App:
                 logger.warning("settings for an unknown model model=%s", name)
         else:
             self._health.set(entry.name, is_serving=entry.state is State.READY)
-        self._health.set("", is_serving=self._repository.is_ready)
+        is_ready = self._repository.is_ready
+        self._health.set("", is_serving=is_ready)
+        if is_ready and not self._is_ready:
+            logger.info("server ready")
+        elif not is_ready and (self._is_ready or entry is None):
+            logger.warning("server not ready reason=no model is ready")
+        self._is_ready = is_ready
 
 
 def _open_transport(settings: Settings, handlers: Handlers) -> Transport:

@@ -158,6 +158,11 @@ class Settings(BaseModel):
         description="What loads and unloads models after the start: none, poll (changes in the "
         "directory) or explicit (calls of clients).",
     )
+    require_models: bool = Field(
+        False,
+        description="Not ready, for health checks and ServerReady, while no model is ready; "
+        "without it, a server without any model is ready. The container images set it.",
+    )
     poll_interval_s: Timeout = Field(
         5.0, description="Seconds between two scans of the directory, with model control poll."
     )

@@ -63,6 +63,7 @@ class Repository:
         changed: called with each name whose default version changes, and with None when the first
             loading is over.
         poll_interval_s: between two scans of the directory; None: no scan after the first.
+        require_models: whether a server without any model is not ready.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Repository:
         changed: Callable[[Entry | None], None],
         *,
         poll_interval_s: float | None = None,
+        require_models: bool = False,
     ) -> None:
         self.registry = Registry()
         self._source = source
@@ -80,6 +82,7 @@ class Repository:
         self._sandbox = sandbox
         self._changed = changed
         self._poll_interval_s = poll_interval_s
+        self._require_models = require_models
         self._managers: dict[str, ModelManager] = {}
         self._scanned: dict[str, ModelDirectory] = {}
         self._remarks: set[str] = set()
@@ -98,11 +101,11 @@ class Repository:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the first loading is over, and a model serves if there is any."""
+        """Whether the first loading is over, and a model serves if there is any or must be one."""
         models = self.registry.models.values()
-        return self._is_loaded.is_set() and (
-            not models or any(model.default.state is State.READY for model in models)
-        )
+        has_ready = any(model.default.state is State.READY for model in models)
+        is_empty = not models and not self._require_models
+        return self._is_loaded.is_set() and (has_ready or is_empty)
 
     def get(self, name: str, version: str) -> Model:
         """The model that serves a version now; see `Registry.get`."""

@@ -80,6 +80,7 @@ class Metrics(Collector):
         self._gauges: Callable[[], Iterable[ModelGauges]] = tuple
         self._preprocess_queue: Callable[[], int] = int
         self._dropped_lines: Callable[[], int] = int
+        self._is_ready: Callable[[], bool] = bool
         self._transport: Transport | None = None
         self._build: Build | None = None
         self._lock = threading.Lock()
@@ -101,6 +102,10 @@ class Metrics(Collector):
     def watch_log(self, dropped: Callable[[], int]) -> None:
         """Call this at each scrape for the number of dropped log lines."""
         self._dropped_lines = dropped
+
+    def watch_ready(self, is_ready: Callable[[], bool]) -> None:
+        """Call this at each scrape for the readiness of the server."""
+        self._is_ready = is_ready
 
     def watch_transport(self, transport: Transport, build: Build) -> None:
         """Export the statistics of a transport, and what identifies the server."""
@@ -183,6 +188,7 @@ class Metrics(Collector):
     def _server_families(self) -> Iterator[Metric]:
         yield server_stats.PREPROCESS_QUEUE.metric([((), self._preprocess_queue())])
         yield server_stats.LOG_DROPPED.metric([((), self._dropped_lines())])
+        yield server_stats.READY.metric([((), self._is_ready())])
         if self._build:
             yield server_stats.BUILD_INFO.metric([(astuple(self._build), 1)])
         if self._transport:

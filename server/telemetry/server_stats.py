@@ -47,6 +47,11 @@ LOG_DROPPED = Family(
     "Log lines that were dropped, because no request waits for the log.",
     "that the log's reader is too slow, its disk is full, or the access log is too large.",
 )  # fmt: skip
+READY = Family(
+    "weir_server_ready", "gauge", (), "0 or 1",
+    "1 if the server is ready, as health checks and ServerReady say: its first loading is over, a "
+    "model is ready, or there is none and `--require-models` is off, and it is not stopping.",
+)  # fmt: skip
 BUILD_INFO = Family(
     "weir_build_info", "gauge", ("version", "onnxruntime", "provider", "transport"), "1",
     "1; the labels are the versions, the execution provider and the transport.",
@@ -64,7 +69,14 @@ CALLS: Readers[MethodStats] = {
     HANDLING_SECONDS: lambda method: method.seconds,
     STARTED: lambda method: method.started,
 }
-SERVER_FAMILIES = (IO_BUSY_SECONDS, IO_DELAY_SECONDS, PREPROCESS_QUEUE, LOG_DROPPED, BUILD_INFO)
+SERVER_FAMILIES = (
+    READY,
+    IO_BUSY_SECONDS,
+    IO_DELAY_SECONDS,
+    PREPROCESS_QUEUE,
+    LOG_DROPPED,
+    BUILD_INFO,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """`weir health`: the health of a server or of a model."""
 
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,7 +34,26 @@ def health(
         status = ""
         for status in _statuses(client, service, watch=watch):
             typer.echo(status)
+        if status == "NOT_SERVING" and not service and not watch:
+            sys.stderr.write(_reason(client))
     raise typer.Exit({"SERVING": 0, _UNKNOWN: 1}.get(status, 3))
+
+
+def _reason(client: "Client") -> str:
+    """Why a server does not serve, as a line; empty if its models do not say it."""
+    from weir.client.errors import CallError
+
+    try:
+        states = {each.state for model in client.models() for each in model.versions}
+    except CallError:
+        return ""
+    if "READY" in states:
+        # It is stopping.
+        return ""
+    if not states:
+        return "weir: the server has no model\n"
+    what = "the models are loading" if "LOADING" in states else "no model is ready"
+    return f"weir: {what}: see `weir models`\n"
 
 
 def _statuses(client: "Client", service: str, *, watch: bool) -> Iterator[str]:

@@ -278,9 +278,19 @@ def test_external_data_through_a_link_is_refused(
         read_without_contract(directory)
 
 
-def test_plain_directory_without_a_model(tmp_path: Path) -> None:
-    with pytest.raises(BrokenBundle, match=r"model\.onnx: expected a regular file"):
+@pytest.mark.parametrize(
+    ("files", "got"),
+    [([], "an empty directory"), (["b.pt", "a.txt"], "'a.txt', 'b.pt'")],
+    ids=["empty", "other files"],
+)
+def test_plain_directory_without_a_model(tmp_path: Path, files: list[str], got: str) -> None:
+    for file in files:
+        (tmp_path / file).touch()
+
+    with pytest.raises(BrokenBundle) as broken:
         read_without_contract(tmp_path)
+
+    assert str(broken.value) == f"model.onnx: expected an ONNX file of this name, got {got}"
 
 
 def test_plain_model_beside_recorded_tensors_waits_for_its_contract(
