@@ -269,6 +269,7 @@ class Loader:
         )
         batch_axis.log(name, axis.decision)
         session = axis.tensors.of(session)
+        session.check_axes()
         signature, rules = _signature(files, axis, session, rows)
         policy = policy_of(
             settings, files.contract, rows=signature.max_rows, provider=session.provider

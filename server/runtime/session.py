@@ -40,7 +40,7 @@ from weir.server.errors import (
     ServerError,
     Unsupported,
 )
-from weir.server.runtime import reshape
+from weir.server.runtime import graph_guards, reshape
 from weir.server.runtime.signature import MAX_RANK, Axis, TensorSpec
 
 logger = logging.getLogger(__name__)
@@ -76,8 +76,6 @@ _OUT_OF_MEMORY = re.compile(
     r"|CUDA failure 2: out of memory|CUDA out of memory|cudaErrorMemoryAllocation"
     r"|(CUDNN|CUBLAS|CUFFT)_(STATUS_)?ALLOC_FAILED"
 )
-# Operators whose CPU kernel aborts the process if its input is empty (ONNX Runtime 1.31.1).
-_ABORTS_IF_EMPTY = frozenset(("DynamicQuantizeLSTM", "GRU", "LSTM"))
 _DEVICE_FAILED = re.compile(r"\b(CUDA|CUDNN|CUBLAS|CUFFT)[_ ](failure|error)", re.IGNORECASE)
 # Words of the nodes that check their inputs: the broadcasting of Add, Reshape, MatMul, Concat,
 # Split, TopK, GatherElements, integer Div and Mod, …; `sto…` is a Cast of a text that is no number.
@@ -187,7 +185,8 @@ class Session:
         options.log_severity_level = 4
         try:
             _add_external(options, external)
-            with _source(graph) as source:
+            guarded = graph_guards.guard(graph)
+            with _source(guarded.graph) as source:
                 self._session = ort.InferenceSession(
                     source,
                     options,
@@ -206,6 +205,8 @@ class Session:
             )
         except ModelLoadError:
             raise
+        except MalformedError as error:
+            raise ModelLoadError(f"expected an ONNX file, got malformed bytes: {error}") from error
         except Exception as error:  # the runtime raises many unrelated classes
             if _OUT_OF_MEMORY.search(str(error)):
                 raise OutOfMemory("the graph needs more memory than there is") from error
@@ -218,7 +219,8 @@ class Session:
         self.provider = provider
         self._output_names = [spec.name for spec in self.outputs]
         self._reshaped = _Reshaped({}, {})
-        self._takes_empty = not _aborts_if_empty(graph)
+        self._operators = guarded.operators
+        self._takes_empty = self._may_be_empty()
         self._has_bf16 = any(
             spec.datatype == "BF16" for spec in (*self.inputs, *self.outputs, *self.defaults)
         )
@@ -237,7 +239,28 @@ class Session:
             {one.name: one for one in taken if one.reshape is not None},
             {one.name: one for one in outputs if one.reshape is not None},
         )
+        session._takes_empty = session._may_be_empty()  # noqa: SLF001 - likewise
         return session
+
+    def check_axes(self) -> None:
+        """ModelLoadError if an input of any number of axes may end the process."""
+        any_axes = self._with_any_axes()
+        operators = sorted(self._operators & graph_guards.TRUST_AXES)
+        if any_axes and operators:
+            raise ModelLoadError(
+                f"input {short_repr(any_axes[0])} has no shape, and operator {operators[0]} would "
+                "end the server for some: expected a shape in the graph, or dims in config.pbtxt"
+            )
+
+    def _with_any_axes(self) -> list[str]:
+        """The names of the inputs whose number of axes is free."""
+        return [spec.name for spec in (*self.inputs, *self.defaults) if not spec.has_shape]
+
+    def _may_be_empty(self) -> bool:
+        """Whether an empty input does not end the process."""
+        if self._operators & graph_guards.RECURRENT:
+            return False
+        return "Concat" not in self._operators or not self._with_any_axes()
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Every output for these inputs.
@@ -299,19 +322,11 @@ def _without_shape(graph: bytes) -> set[str]:
         raise ModelLoadError(f"expected an ONNX file, got malformed bytes: {error}") from error
 
 
-def _aborts_if_empty(graph: bytes) -> bool:
-    """Whether an empty input may abort the process."""
-    try:
-        return any(node.type in _ABORTS_IF_EMPTY for node in graph_nodes.read(graph).every_node())
-    except MalformedError as error:
-        raise ModelLoadError(f"expected an ONNX file, got malformed bytes: {error}") from error
-
-
 def _refuse_empty(inputs: Mapping[str, Array]) -> None:
     for name, array in inputs.items():
         if not array.size:
             raise InvalidRequest(
-                f"input {short_repr(name)}: expected 1 or more elements for a recurrent model, "
+                f"input {short_repr(name)}: expected 1 or more elements for this model, "
                 f"got shape {list(array.shape)}"
             )
 
