@@ -27,6 +27,7 @@ from weir.server.repository.registry import Entry
 from weir.server.repository.repository import Repository
 from weir.server.repository.version_state import State
 from weir.server.runtime.cores import usable_cores
+from weir.server.runtime.custom_operators import library_path
 from weir.server.runtime.session import choose_provider
 from weir.server.runtime.session import version as onnxruntime_version
 from weir.server.scheduling.admission import Admission
@@ -97,6 +98,7 @@ class App:
             logger.info("one model served model=%s path=%s", self._source.name, self._source.path)
         self._settings = settings
         self._provider = choose_provider(settings.provider)
+        self._operator_library = library_path(settings.custom_operators)
         logger.info(
             "provider chosen setting=%s provider=%s onnxruntime=%s",
             settings.provider, self._provider, onnxruntime_version(),
@@ -199,6 +201,7 @@ class App:
             settings=settings.for_model,
             deadlines=self._deadlines,
             metrics=self._metrics,
+            operator_library=self._operator_library,
         )
         sandbox = LoadSandbox(
             loader, timeout_s=settings.load_timeout_s, memory_bytes=settings.load_memory_bytes

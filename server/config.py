@@ -108,6 +108,11 @@ class Settings(BaseModel):
         description="gRPC implementation; auto takes completion-queue (fast) if the grpcio version "
         "is a tested one, otherwise grpc-server (at most 512 open calls).",
     )
+    custom_operators: Literal["none", "onnxruntime-extensions"] = Field(
+        "none",
+        description="Library of operators beside ONNX Runtime's own, for graphs that need it: none "
+        "or onnxruntime-extensions (pip install onnxruntime-extensions).",
+    )
     threads: Count = Field(1, description="Threads within one operator of a model.")
     instances: Count | None = _unset(
         "the config.pbtxt's, or 1", "Batches of one model that run at the same time."

@@ -83,6 +83,7 @@ class LoadSandbox:
                 "memory_bytes": self._memory_bytes,
                 "provider": self._loader.provider,
                 "threads": self._loader.threads,
+                "operator_library": self._loader.operator_library,
                 "max_message_bytes": self._loader.max_message_bytes,
                 "link_roots": [str(root) for root in self._loader.links.directories],
                 "settings": {each: self._loader.settings(each).model_dump() for each in names},
@@ -209,6 +210,7 @@ def _loader(job: dict[str, Any]) -> Loader:
     return Loader(
         provider=job["provider"],
         threads=job["threads"],
+        operator_library=job["operator_library"],
         max_message_bytes=job["max_message_bytes"],
         links=LinkRoots(tuple(map(Path, job["link_roots"]))),
         settings=settings.__getitem__,

@@ -149,7 +149,11 @@ def served_name(name: str, part: str | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """Loads versions."""
+    """Loads versions.
+
+    Attributes:
+        operator_library: the path of a library of custom operators.
+    """
 
     provider: str
     threads: int
@@ -158,6 +162,7 @@ class Loader:
     deadlines: Deadlines
     metrics: Metrics
     links: LinkRoots = NO_LINKS
+    operator_library: str | None = None
     clock: Callable[[], float] = time.monotonic
 
     def load(self, name: str, version: str, path: Path) -> list[Model]:
@@ -224,6 +229,7 @@ class Loader:
                 threads=self.threads,
                 has_few_shapes=files.contract is not None and not files.contract.padded_axes,
                 external=files.external,
+                operator_library=self.operator_library,
             )
             files.external.clear()
             files = files.for_session(session)

@@ -40,7 +40,7 @@ from weir.server.errors import (
     ServerError,
     Unsupported,
 )
-from weir.server.runtime import graph_guards, reshape
+from weir.server.runtime import custom_operators, graph_guards, reshape
 from weir.server.runtime.signature import MAX_RANK, Axis, TensorSpec
 
 logger = logging.getLogger(__name__)
@@ -158,6 +158,7 @@ class Session:
         external: the initializers outside it, which are copied: the caller may free them then.
         threads: threads inside one operator.
         has_few_shapes: whether to remember the memory use of each shape of the inputs.
+        operator_library: the path of a library of custom operators; None: ONNX Runtime's own alone.
 
     Raises:
         ModelLoadError: the graph does not load, or not on that provider.
@@ -172,6 +173,7 @@ class Session:
         threads: int,
         has_few_shapes: bool = True,
         external: Sequence[ExternalTensor] = (),
+        operator_library: str | None = None,
     ) -> None:
         options = ort.SessionOptions()
         # Remembered shapes are never freed. A tagger took 55 MB over 10,000 batches of any size,
@@ -185,6 +187,8 @@ class Session:
         options.log_severity_level = 4
         try:
             _add_external(options, external)
+            if operator_library is not None:
+                options.register_custom_ops_library(operator_library)
             guarded = graph_guards.guard(graph)
             with _source(guarded.graph) as source:
                 self._session = ort.InferenceSession(
@@ -210,7 +214,10 @@ class Session:
         except Exception as error:  # the runtime raises many unrelated classes
             if _OUT_OF_MEMORY.search(str(error)):
                 raise OutOfMemory("the graph needs more memory than there is") from error
-            raise ModelLoadError(f"ONNX Runtime refuses the graph: {_first_line(error)}") from error
+            reason = f"ONNX Runtime refuses the graph: {_first_line(error)}"
+            if operator_library is None:
+                reason = custom_operators.missing_operator(reason) or reason
+            raise ModelLoadError(reason) from error
         if self._session.get_providers()[0] != PROVIDERS[provider]:
             raise ModelLoadError(
                 f"expected provider {PROVIDERS[provider]}, ONNX Runtime took "

@@ -26,11 +26,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("bert")
     fast = transformers.PreTrainedTokenizerFast(
         tokenizer_object=bert.trained_tokenizer(),
-        unk_token="[UNK]",
-        pad_token="[PAD]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
+        unk_token="[UNK]",  # noqa: S106 - no password
+        pad_token="[PAD]",  # noqa: S106 - no password
+        cls_token="[CLS]",  # noqa: S106 - no password
+        sep_token="[SEP]",  # noqa: S106 - no password
+        mask_token="[MASK]",  # noqa: S106 - no password
     )
     fast.save_pretrained(place)
     return place
@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def network() -> torch.nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return transformers.BertForSequenceClassification(
+        classifier: torch.nn.Module = transformers.BertForSequenceClassification(
             transformers.BertConfig(
                 vocab_size=bert.trained_tokenizer().get_vocab_size(),
                 hidden_size=32,
@@ -50,7 +50,8 @@ def network() -> torch.nn.Module:
                 max_position_embeddings=bert.MAXIMUM,
                 num_labels=len(bert.LABELS),
             )
-        ).eval()
+        )
+        return classifier.eval()
 
 
 def test_bert_answers_texts_of_unequal_length_in_shared_batches(
