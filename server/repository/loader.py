@@ -382,6 +382,7 @@ def _signature(
         # A bundle's recorded answers are those of its own weights.
         defaults=() if files.contract else axis.tensors.defaults,
         described=axis.tensors.described,
+        unserved=session.unserved,
         length_axis=rules.lengths[0].axis if rules.lengths else None,
     )
     contract_check.check_preprocessing(files.contract, signature)

@@ -13,6 +13,7 @@ Rules:
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -82,6 +83,7 @@ class Signature:
         optional: inputs that a request may leave out, as the server can fill them in.
         defaults: inputs that a request may leave out, as the graph has a default for them.
         described: the names of those that metadata has.
+        unserved: the outputs that are no tensors, with their types.
         length_axis: the symbol of the padded axis whose size is a request's length.
     """
 
@@ -97,11 +99,13 @@ class Signature:
         optional: Collection[str] = (),
         defaults: Sequence[TensorSpec] = (),
         described: Collection[str] = (),
+        unserved: Mapping[str, str] = MappingProxyType({}),
         length_axis: str | None = None,
     ) -> None:
         self.inputs: Mapping[str, TensorSpec] = {spec.name: spec for spec in inputs}
         self.outputs: Mapping[str, TensorSpec] = {spec.name: spec for spec in outputs}
         self._defaults = {spec.name: spec for spec in defaults}
+        self.unserved = unserved
         self.described = [*inputs, *(spec for spec in defaults if spec.name in described)]
         self.has_rows = (
             batch_axis is not None
@@ -146,6 +150,11 @@ class Signature:
 
     def check_outputs(self, names: Sequence[str]) -> None:
         """Refuse unknown and repeated requested outputs."""
+        for name in names:
+            if name in self.unserved:
+                raise InvalidRequest(
+                    f"output {_quote(name)}: expected a tensor, its type is {self.unserved[name]}"
+                )
         unknown = [name for name in names if name not in self.outputs]
         if unknown:
             expected = _quoted(self.outputs)

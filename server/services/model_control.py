@@ -157,6 +157,7 @@ def _model(name: str, model: ModelVersions) -> models_pb.Model:
 def _version(entry: Entry) -> models_pb.Version:
     model = entry.model
     decision = model.scheduler.decision if model else None
+    unserved = model.signature.unserved if model else {}
     parity = model.contract.parity if model and model.contract else None
     return models_pb.Version(
         version=entry.version,
@@ -169,4 +170,5 @@ def _version(entry: Entry) -> models_pb.Version:
         golden=model.golden if model else None,
         batched=decision.is_batched if decision else None,
         batching_reason=decision.reason if decision else "",
+        unserved_outputs=[f"{name}: {kind}" for name, kind in unserved.items()],
     )

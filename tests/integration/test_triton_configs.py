@@ -14,6 +14,7 @@ import tritonclient.grpc as triton
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+import weir
 from tests.helpers import onnx_models
 from tests.integration.harness import Server, running
 
@@ -339,6 +340,11 @@ def test_tensors_of_a_classifier_are_served_without_its_maps(client: Any, server
     assert list(answer) == ["label"]
     np.testing.assert_array_equal(answer["label"], expected("classifier", {"x": x})[0])
     assert [one.name for one in client.get_model_metadata("classifier").outputs] == ["label"]
+    with weir.Client(server.target) as own:
+        listed = next(one for one in own.models() if one.name == "classifier").versions[0]
+        assert listed.unserved_outputs == ("probabilities: seq(map(int64,tensor(float)))",)
+        with pytest.raises(weir.InvalidArgument, match="'probabilities': expected a tensor, its"):
+            own.infer("classifier", {"x": x}, outputs=["probabilities"])
     server.wait_for_log("outputs that are no tensors are not served model=classifier")
     (line,) = [line for line in server.log().splitlines() if "model=classifier outputs" in line]
     assert "WARNING" in line and "'probabilities' (seq(map(int64,tensor(float))))" in line

@@ -43,6 +43,7 @@ class TableRow:
     golden: float | None = None
     is_batched: bool | None = None
     batching_reason: str = ""
+    unserved_outputs: tuple[str, ...] = ()
     not_loaded: tuple[str, ...] = ()
 
 
@@ -119,6 +120,9 @@ def _model(versions: Sequence[TableRow], widths: Mapping[str, int], now: datetim
             lines.append(Text(indent(row.reason, _INDENT * 2), colour))
         if row.is_batched is False:
             lines.append(Text(f"{_INDENT * 2}not batched: {row.batching_reason}", "dim"))
+        if row.unserved_outputs:
+            outputs = ", ".join(row.unserved_outputs)
+            lines.append(Text(f"{_INDENT * 2}not served, as no tensor: {outputs}", "dim"))
     if rest:
         lines.append(Text(f"{_INDENT}on disk, not loaded: {', '.join(rest)}", "dim"))
     return lines

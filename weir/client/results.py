@@ -157,6 +157,7 @@ class VersionInfo:
     `parity` is the largest difference from PyTorch at export, `golden` the largest difference from
     the recorded outputs at loading; None without a measurement. `is_batched` is whether requests
     share batches, None unless it is ready; `batching_reason` says what decided that.
+    `unserved_outputs` are those that are no tensors, with their types.
     """
 
     version: str
@@ -169,6 +170,7 @@ class VersionInfo:
     golden: float | None
     is_batched: bool | None = None
     batching_reason: str = ""
+    unserved_outputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

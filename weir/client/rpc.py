@@ -390,4 +390,5 @@ def _version(version: models_pb.Version) -> VersionInfo:
         golden=version.golden if version.HasField("golden") else None,
         is_batched=version.batched if version.HasField("batched") else None,
         batching_reason=version.batching_reason,
+        unserved_outputs=tuple(version.unserved_outputs),
     )

@@ -27,7 +27,8 @@ def test_models_are_listed_with_all_their_versions(weir: Weir, fake: FakeServer)
     assert lines[5].split()[:4] == ["2", "*", "READY", "cpu"]
     assert lines[5].split()[-4:] == ["2.5e-06", "0", "no", "stable"]
     assert lines[6] == "    not batched: output 'y' [-1] has no first axis of any size"
-    assert lines[7] == "  on disk, not loaded: 1"
+    assert lines[7] == "    not served, as no tensor: maps: seq(map(int64,tensor(float)))"
+    assert lines[8] == "  on disk, not loaded: 1"
     assert lines[-3:] == ["away", "           NOT LOADED", "  on disk, not loaded: 7"]
 
 
@@ -111,6 +112,7 @@ def test_models_can_be_read_by_a_program(weir: Weir, fake: FakeServer) -> None:
         "golden": 0.0,
         "is_batched": False,
         "batching_reason": "output 'y' [-1] has no first axis of any size",
+        "unserved_outputs": ["maps: seq(map(int64,tensor(float)))"],
         "not_loaded": ["1"],
     }
 
