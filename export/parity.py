@@ -11,6 +11,7 @@ Rules:
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -35,10 +36,14 @@ _ROWS_ALONE = 3
 
 
 def measure(
-    module: nn.Module, model: bytes, batches: Iterable[Mapping[str, Tensor]], spec: ExportSpec
+    module: nn.Module,
+    model: bytes,
+    batches: Iterable[Mapping[str, Tensor]],
+    spec: ExportSpec,
+    external_data: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Parity:
     """Compare network and graph; ParityError beyond `spec.tolerance`, or for another shape."""
-    session = runtime.open_session(model)
+    session = runtime.open_session(model, external_data=external_data)
     compared = _compare_all(module, session, batches, spec)
     _check_differences(compared, spec.tolerance)
     _check_rows_alone(session, compared, spec)

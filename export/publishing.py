@@ -85,6 +85,7 @@ def publish(
     label_files = name_label_files(contract.labels)
     files = {
         reader.MODEL: chosen.model,
+        **chosen.external_data,
         golden.FILE_NAME: golden.encode(chosen.golden),
         **{file: lines_of(labels) for labels, file in label_files.items()},
         **{
@@ -163,14 +164,22 @@ def export_exact(
 ) -> ExportCandidate:
     """Export the network in FP32 through the parity gate; every other precision is made from it."""
     _check_arguments(module, example_inputs, spec)
-    model = graph.convert(module, example_inputs, spec)
-    measured = parity.measure(module, model, samples.batches(example_inputs, spec), spec)
+    external_data: dict[str, bytes] = {}
+    model = graph.convert(module, example_inputs, spec, external_data)
+    batches = samples.batches(example_inputs, spec)
+    measured = parity.measure(module, model, batches, spec, external_data)
     inputs = samples.spread(example_inputs, spec, GOLDEN_ROWS)
     recorded = Golden(
         inputs={name: tensor.numpy() for name, tensor in inputs.items()},
         outputs=parity.run_network(module, inputs, spec),
     )
-    return ExportCandidate(model=model, tolerance=spec.tolerance, parity=measured, golden=recorded)
+    return ExportCandidate(
+        model=model,
+        external_data=external_data,
+        tolerance=spec.tolerance,
+        parity=measured,
+        golden=recorded,
+    )
 
 
 def _reduce(
@@ -181,6 +190,9 @@ def _reduce(
     precision: Literal["fp32", "fp16"] | StaticInt8 | DynamicInt8,
 ) -> ExportCandidate:
     """The graph in the chosen precision, compared with the network."""
+    if precision != "fp32" and exact.external_data:
+        kind = precision if isinstance(precision, str) else "int8"
+        raise ExportError(f"precision: expected fp32 for weights of 2 GiB and more, got {kind}")
     batches = samples.batches(example_inputs, spec)
     if isinstance(precision, StaticInt8 | DynamicInt8):
         reduced = int8.quantise(exact, precision, spec)

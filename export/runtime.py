@@ -1,29 +1,52 @@
 """ONNX Runtime sessions on the CPU, which run every graph before it is published."""
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
+from weir.bundle.external_data import ExternalTensor, resolve
 from weir.export.errors import ExportError
 
 VERSION: str = onnxruntime.__version__
 _PROVIDERS = ["CPUExecutionProvider"]
 
 
-def open_session(model: bytes, *, is_optimised: bool = True) -> onnxruntime.InferenceSession:
-    """Open a session on the CPU as the server does, or one without graph optimisation."""
+def open_session(
+    model: bytes,
+    *,
+    is_optimised: bool = True,
+    external_data: Mapping[str, bytes] = MappingProxyType({}),
+) -> onnxruntime.InferenceSession:
+    """Open a session on the CPU as the server does, or one without graph optimisation.
+
+    Args:
+        external_data: the files beside the graph, by name.
+    """
     options = onnxruntime.SessionOptions()
     # Fatal errors only: what fails raises, and warnings of the optimiser concern no user.
     options.log_severity_level = 4
     if not is_optimised:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model, options, providers=_PROVIDERS)
+    graph = resolve(model, external_data.__getitem__)
+    if graph.external:
+        options.add_external_initializers(
+            [tensor.name for tensor in graph.external], [_value(each) for each in graph.external]
+        )
+    session = onnxruntime.InferenceSession(graph.model, options, providers=_PROVIDERS)
     if session.get_providers() != _PROVIDERS:
         raise ExportError(f"providers: expected {_PROVIDERS}, got {session.get_providers()}")
     return session
+
+
+def _value(tensor: ExternalTensor) -> onnxruntime.OrtValue:
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    array = np.frombuffer(tensor.data, dtype).reshape(tensor.shape)
+    return onnxruntime.OrtValue.ortvalue_from_numpy(array)
 
 
 def run(

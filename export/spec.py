@@ -255,6 +255,7 @@ class ExportCandidate:
 
     Attributes:
         model: the ONNX file.
+        external_data: the files of its weights, by name, if it has 2 GiB or more.
         precision: of its weights and intermediate values.
         providers: the execution providers that may run it.
         tolerance: of the golden outputs on any machine.
@@ -270,6 +271,7 @@ class ExportCandidate:
     parity: Parity
     golden: Golden
     quantisation: Quantisation | None = None
+    external_data: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

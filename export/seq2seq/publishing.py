@@ -120,6 +120,8 @@ def publish_pair(
             _step_examples(module, examples, decoding.begin),
             contract.decoder(module),
         )
+        if encoder.external_data or decoder.external_data:
+            raise ExportError("expected two graphs of less than 2 GiB each, got a larger one")
         sequences = _compare_tokens(module, encoder.model, decoder.model, examples, contract)
         whole = _record(module, examples, contract)
     files = {

@@ -127,6 +127,28 @@ def test_fault_in_the_graph_closes_the_gate(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_large_weights_are_beside_the_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(40, 64), nn.ReLU(), nn.Linear(64, 32))
+    rows = {"input": torch.randn(5, 40)}
+    large = ExportSpec(architecture="dense", outputs=["y"])
+    # In place of weights of 2 GiB, which take a minute.
+    monkeypatch.setattr(graph, "MOST_INSIDE_BYTES", 10_000)
+
+    published = publish(module, rows, large, to=tmp_path, name="dense")
+
+    assert {path.name for path in published.path.iterdir()} == {
+        "golden.npz", "model.json", "model.onnx", "model.onnx.data"
+    }  # fmt: skip
+    bundle = read(published.path)
+    assert [tensor.shape for tensor in bundle.graphs["model"].external] == [(64, 40), (32, 64)]
+    assert published.parity.max_absolute < 1e-5
+    with pytest.raises(ExportError, match="expected fp32 for weights of 2 GiB and more, got fp16"):
+        publish(module, rows, large, to=tmp_path, name="dense", precision="fp16")
+
+
 def test_versions_go_up_and_stay(
     *,
     network: nn.Module,
