@@ -1,6 +1,8 @@
 """A BERT classifier of the library `transformers` answers texts, batched by length."""
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,29 @@ def network() -> torch.nn.Module:
         return classifier.eval()
 
 
+TEXTS = [" ".join(["live"] * (1 + count % 20)) for count in range(60)]
+
+
+def check_answers(models: Path, network: torch.nn.Module, oracle: Tokenizer) -> None:
+    """Serve the model `bert`, and compare its answers to texts that share batches."""
+    log = models.parent / "server.log"
+    with running(models, log, "--max-queue-delay-s", "0.05") as server:
+
+        async def main() -> list[list[weir.ClassifiedText]]:
+            async with weir.AsyncClient(server.target, timeout_s=ANSWER_S) as client:
+                return await asyncio.gather(*(client.classify_text("bert", [t]) for t in TEXTS))
+
+        answers = asyncio.run(main())
+        server.settle()
+        counts = server.counts("bert")
+
+    for text, (answer,) in zip(TEXTS, answers, strict=True):
+        scores = {each.label: each.score for each in answer.classes}
+        expected = bert.alone(network, oracle, text)
+        assert [scores[label] for label in bert.LABELS] == pytest.approx(expected, abs=1e-5)
+    assert counts["rows"] == len(TEXTS) and counts["batches"] < len(TEXTS)
+
+
 def test_bert_answers_texts_of_unequal_length_in_shared_batches(
     folder: Path, network: torch.nn.Module, tmp_path: Path
 ) -> None:
@@ -62,23 +87,26 @@ def test_bert_answers_texts_of_unequal_length_in_shared_batches(
         file, architecture="bert", outputs=("logits",), labels={"logits": bert.LABELS}
     )
     publish(network, file.encode(bert.TEXTS), spec, to=tmp_path / "models", name="bert")
-    oracle = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    check_answers(tmp_path / "models", network, Tokenizer.from_file(str(folder / "tokenizer.json")))
 
-    texts = [" ".join(["live"] * (1 + count % 20)) for count in range(60)]
-    with running(
-        tmp_path / "models", tmp_path / "server.log", "--max-queue-delay-s", "0.05"
-    ) as server:
 
-        async def main() -> list[list[weir.ClassifiedText]]:
-            async with weir.AsyncClient(server.target, timeout_s=ANSWER_S) as client:
-                return await asyncio.gather(*(client.classify_text("bert", [t]) for t in texts))
+def test_file_of_torch_is_imported_with_the_tokenizer_json(
+    folder: Path, network: torch.nn.Module, tmp_path: Path
+) -> None:
+    file = TokenizerFile.read(folder / "tokenizer.json")
+    example = {name: torch.from_numpy(rows) for name, rows in file.encode(bert.TEXTS).items()}
+    axes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    torch.onnx.export(
+        network,
+        kwargs=example,
+        f=tmp_path / "bert.onnx",
+        dynamic_shapes=dict.fromkeys(example, axes),
+        verbose=False,
+    )
+    (tmp_path / "labels.txt").write_text("".join(f"{label}\n" for label in bert.LABELS))
 
-        answers = asyncio.run(main())
-        server.settle()
-        counts = server.counts("bert")
+    typed = ["bert.onnx", "--tokenizer", str(folder / "tokenizer.json")]
+    typed += ["--labels", "labels.txt", "--to", "models"]
+    subprocess.run([sys.executable, "-m", "weir", "import", *typed], check=True, cwd=tmp_path)
 
-    for text, (answer,) in zip(texts, answers, strict=True):
-        scores = {each.index: each.score for each in answer.classes}
-        expected = bert.alone(network, oracle, text)
-        assert [scores[index] for index in sorted(scores)] == pytest.approx(expected, abs=1e-5)
-    assert counts["rows"] == 60 and counts["batches"] < 60
+    check_answers(tmp_path / "models", network, Tokenizer.from_file(str(folder / "tokenizer.json")))
