@@ -43,7 +43,7 @@ class LinkRoots:
         return bool(self.directories)
 
     def resolve(self, path: Path) -> tuple[Path, Path]:
-        """The real path, and the root that it is below; BrokenBundle if it is below none."""
+        """The real path, and the root that it is or is below; BrokenBundle if there is none."""
         try:
             real = Path(os.path.realpath(path, strict=True))
         except OSError as error:
@@ -53,7 +53,7 @@ class LinkRoots:
         for directory in self.directories:
             # Resolved each time: the root may be a link that is replaced.
             root = Path(os.path.realpath(directory))
-            if root in real.parents:
+            if root in (real, *real.parents):
                 return real, root
         raise BrokenBundle(
             f"{path.name}: expected a link into the repository or a link root "

@@ -130,23 +130,22 @@ def scan_model(
 
 
 def scan_version(name: str, number: int, path: Path, links: LinkRoots = NO_LINKS) -> ModelDirectory:
-    """One version alone, a directory or an ONNX file; without versions if it is not there.
-
-    Raises:
-        OSError: its directory cannot be listed.
-    """
+    """One version alone, a directory or an ONNX file; without versions if it is not there."""
+    model = ModelDirectory(name, path.parent, {}, alone=path)
+    if not os.path.lexists(path):
+        remark = f"model file is missing, the model stays loaded model={name}"
+        return replace(model, remarks=(remark,))
     if path.is_dir():
-        files = _version_files(name, path, (), links)
-    else:
-        config = triton.config_directory(path) / triton.FILE_NAME
+        return replace(model, versions={number: _version_files(name, path, (), links)})
+    config = triton.config_directory(path) / triton.FILE_NAME
+    try:
         # External data usually has the graph's name and one more suffix.
         parts = [each for each in path.parent.iterdir() if each.name.startswith(path.stem)]
         stamps = _stamps(sorted({*parts, config}), links)
-        files = VersionFiles((name,), stamps, is_complete=True)
-    is_there = os.path.lexists(path)
-    remarks = () if is_there else (f"model file is missing, the model stays loaded model={name}",)
-    versions = {number: files} if is_there else {}
-    return ModelDirectory(name, path.parent, versions, remarks=remarks, alone=path)
+    except OSError as error:
+        remark = f"model directory unreadable model={name} reason={error.strerror}"
+        return replace(model, remarks=(remark,), is_readable=False)
+    return replace(model, versions={number: VersionFiles((name,), stamps, is_complete=True)})
 
 
 def debounce(

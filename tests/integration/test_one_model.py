@@ -37,6 +37,15 @@ def flat(directory: Path) -> Path:
     return directory
 
 
+def config_map(directory: Path) -> Path:
+    """As Kubernetes mounts files: links to a directory of links."""
+    flat(directory / "..2026")
+    (directory / "..data").symlink_to("..2026")
+    for name in ("model.onnx", "config.pbtxt"):
+        (directory / name).symlink_to(f"..data/{name}")
+    return directory
+
+
 def triton_layout(directory: Path) -> Path:
     onnx_models.write_plain(directory, "who", onnx_models.fingerprint(5))
     (directory / "who" / "config.pbtxt").write_text('name: "who" max_batch_size: 4')
@@ -48,16 +57,21 @@ def bundle(directory: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("make", "version"),
-    [(flat, "1"), (triton_layout, "1"), (bundle, "5")],
-    ids=["flat", "triton", "bundle"],
+    ("make", "version", "flags"),
+    [
+        (flat, "1", ()),
+        (config_map, "1", ("--follow-links",)),
+        (triton_layout, "1", ()),
+        (bundle, "5", ()),
+    ],
+    ids=["flat", "ConfigMap", "triton", "bundle"],
 )
 def test_directory_of_one_model_is_served_by_the_name_that_is_given(
-    make: Callable[[Path], Path], version: str, tmp_path: Path
+    make: Callable[[Path], Path], version: str, flags: tuple[str, ...], tmp_path: Path
 ) -> None:
     path = make(tmp_path / "mnt" / "models")
 
-    with running(path, tmp_path / "log", "--name", "flowers") as server:
+    with running(path, tmp_path / "log", "--name", "flowers", *flags) as server:
         with triton.InferenceServerClient(server.target) as client:
             assert client.is_server_ready() and client.is_model_ready("flowers")
             assert answer(client, "flowers") == (version, 5)
