@@ -1,5 +1,6 @@
 """ONNX Runtime sessions on the CPU, which run every graph before it is published."""
 
+import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +14,12 @@ from weir.bundle.external_data import ExternalTensor, resolve
 from weir.export.errors import ExportError
 
 VERSION: str = onnxruntime.__version__
+
+# The code and the place in its own source that ONNX Runtime writes in front of a reason.
+_PREFIX = re.compile(
+    r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : |/onnxruntime_src/\S+ .*?\)( const)? (.*? was false\. )?"
+)
+_MOST_CHARACTERS = 300
 _PROVIDERS = ["CPUExecutionProvider"]
 
 
@@ -57,3 +64,9 @@ def run(
     """Run a session and return its outputs by name."""
     names = list(outputs)
     return dict(zip(names, map(np.asarray, session.run(names, dict(inputs))), strict=True))
+
+
+def reason(error: Exception) -> str:
+    """Why ONNX Runtime refuses a graph or a run, in one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return _PREFIX.sub("", text)[:_MOST_CHARACTERS]

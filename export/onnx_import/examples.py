@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weir.bundle.sequences import PaddedAxis
+from weir.export import runtime
 from weir.export.errors import ExportError
 from weir.export.onnx_import.tensor_specs import TensorSpec
 
@@ -183,7 +184,7 @@ def runnable(drawer: Drawer, run: Callable[[Inputs], Mapping[str, Array]]) -> Dr
         try:
             outputs = run(candidate.draw(1, np.random.default_rng(0), width))
         except Exception as error:  # noqa: BLE001  # ONNX Runtime raises many unrelated classes
-            problem = problem or str(error).strip().splitlines()[0][:300]
+            problem = problem or runtime.reason(error)
             continue
         if not any(each.dtype.kind == "f" and np.isnan(each).any() for each in outputs.values()):
             return candidate

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from weir.bundle.contract import Parity, Tolerance
 from weir.export import runtime
 from weir.export.difference import Difference, compare
-from weir.export.errors import ParityError
+from weir.export.errors import ExportError, ParityError
 from weir.export.onnx_import.examples import TIME, Drawer, cut
 from weir.export.onnx_import.reference import Reference
 
@@ -73,7 +73,7 @@ class Gate:
         rows_seen = 0
         widest = 0.0
         for batch in self._batches():
-            expected = self.reference.run(batch)
+            expected = self._expected(batch)
             actual = self.run(batch)
             widest = max(widest, _greatest(expected))
             tolerance = self._tolerance(widest)
@@ -99,8 +99,10 @@ class Gate:
         try:
             return runtime.run(self.session, list(self.axes), inputs)
         except Exception as error:  # ONNX Runtime raises many unrelated classes
-            reason = str(error).strip().splitlines()[0][:300]
-            raise RowsDependError(f"rows do not run together: {reason}") from error
+            reason = runtime.reason(error)
+            if self.drawer.has_rows:
+                raise RowsDependError(f"rows do not run together: {reason}") from error
+            raise ParityError(f"the graph does not run on the example inputs: {reason}") from error
 
     def compare_given(self, inputs: Tensors, outputs: Tensors, expected: Tensors) -> Parity:
         """The differences from given outputs; ParityError beyond the tolerance."""
@@ -128,7 +130,7 @@ class Gate:
         differences, sizes = [], []
         for batch in batches:
             actual = self.run(batch)
-            expected = self.reference.run(batch)
+            expected = self._expected(batch)
             floats = {name: each for name, each in expected.items() if each.dtype.kind == "f"}
             differences += self._compare(batch, actual, floats, unlimited, "the file")
             self._compare(batch, self.run(batch), actual, tolerance, "a first run")
@@ -158,6 +160,15 @@ class Gate:
             yield self.drawer.draw(size, generator)
         if self.drawer.padded:
             yield self.drawer.draw(_ROWS_ALONE, generator, width=1)
+
+    def _expected(self, batch: Tensors) -> dict[str, Array]:
+        try:
+            return self.reference.run(batch)
+        except Exception as error:  # ONNX Runtime raises many unrelated classes
+            raise ExportError(
+                "the file does not run on all inputs that were made up; give --range or --golden: "
+                f"{runtime.reason(error)}"
+            ) from error
 
     def _tolerance(self, widest: float) -> Tolerance:
         return Tolerance(absolute=self.tolerance * max(1.0, widest), relative=self.tolerance)

@@ -407,9 +407,9 @@ def _with_maximum(
             reference.run(inputs)
         except Exception as error:  # ONNX Runtime raises many unrelated classes
             if spec.maximum is not None or padded.maximum == 1:
-                reason = str(error).strip().splitlines()[0][:300]
                 raise ExportError(
-                    f"max length: expected rows of {padded.maximum} entries to run: {reason}"
+                    f"max length: expected rows of {padded.maximum} entries to run: "
+                    f"{runtime.reason(error)}"
                 ) from error
             padded = padded.model_copy(update={"maximum": padded.maximum // 2})
         else:

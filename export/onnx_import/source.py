@@ -83,7 +83,7 @@ def check(model: onnx.ModelProto, data: bytes) -> tuple[str, ...]:
     try:
         runtime.open_session(data)
     except Exception as error:  # ONNX Runtime raises many unrelated classes
-        raise BrokenGraph(f"ONNX Runtime refuses the graph: {_one_line(error)}") from error
+        raise BrokenGraph(f"ONNX Runtime refuses the graph: {runtime.reason(error)}") from error
     try:
         onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
     except onnx.shape_inference.InferenceError as error:

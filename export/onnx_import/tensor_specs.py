@@ -45,7 +45,8 @@ def spec_of(value: onnx.ValueInfoProto) -> TensorSpec | None:
     if tensor.elem_type in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.BFLOAT16):
         return None
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
-    if dtype.kind not in "biufO":
+    # Types of `ml_dtypes` are floats too, and neither numpy's nor the protocol's.
+    if dtype.kind not in "biufO" or dtype.isbuiltin != 1:
         return None
     axes = tuple(map(_axis, tensor.shape.dim)) if tensor.HasField("shape") else None
     return TensorSpec(value.name, dtype, axes)

@@ -8,6 +8,7 @@ from onnx import numpy_helper
 
 from tests.unit.export.onnx_import import graphs
 from weir.bundle.errors import BrokenBundle
+from weir.export import runtime
 from weir.export.errors import BrokenGraph
 from weir.export.onnx_import import source
 
@@ -121,3 +122,28 @@ def test_operator_that_onnx_runtime_lacks_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(BrokenGraph, match=r"ONNX Runtime refuses the graph: .*Magic"):
         source.read(graphs.write(tmp_path, text, header=header))
+
+
+def test_newer_format_is_named_without_the_runtimes_source(tmp_path: Path) -> None:
+    model = graphs.model(graphs.SCALE)
+    model.ir_version = 99
+    file = tmp_path / "net.onnx"
+    file.write_bytes(model.SerializeToString())
+
+    with pytest.raises(BrokenGraph, match=r"(?i)IR[_ ]version") as raised:
+        source.read(file)
+    assert "onnxruntime_src" not in str(raised.value)
+
+
+def test_reason_of_a_run_is_what_the_node_says() -> None:
+    long = (
+        "[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running ReduceSum "
+        "node. Name:'' Status Message: /onnxruntime_src/onnxruntime/core/providers/common.h:31 "
+        "int64_t onnxruntime::HandleNegativeAxis(int64_t, int64_t) "
+        "IsAxisInRange(axis, tensor_rank) was false. axis 3 is not in valid range [-3,2]\n"
+    )
+
+    assert runtime.reason(RuntimeError(long)) == (
+        "Non-zero status code returned while running ReduceSum node. Name:'' Status Message: "
+        "axis 3 is not in valid range [-3,2]"
+    )
