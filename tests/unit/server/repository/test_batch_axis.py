@@ -1,3 +1,4 @@
+import itertools
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -376,6 +377,23 @@ def test_largest_batch_is_tried_and_none_larger() -> None:
     assert not reason(onnx_models.at_most(20), max_rows=20)
     assert "run together" in reason(onnx_models.at_most(20), max_rows=21)
     assert "expected 21 rows, got 20" in reason(onnx_models.first_rows(20), max_rows=21)
+
+
+def test_largest_batch_takes_a_few_seconds_at_most() -> None:
+    graph = onnx_models.at_most(20)
+    loaded = Session(graph, provider="cpu", threads=1)
+    # A second for each run of two rows: a row takes half of that.
+    seconds = itertools.count(0, 2)
+
+    batch_axis.prove(
+        graph,
+        loaded,
+        loaded.inputs,
+        loaded.outputs,
+        is_configured=False,
+        max_rows=32,
+        clock=lambda: float(next(seconds)),
+    )
 
 
 class Rounding:
