@@ -13,6 +13,7 @@ Rules:
   axis. No part of that answer is sent: the requests are run alone, and the model is not batched
   from then on.
 - A request without a key runs alone, and its outputs are sent whole.
+- A run that may not end by itself is stopped when all its requests are cancelled or expired.
 """
 
 import logging
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 from weir.server.errors import DeadlineExceeded, Draining, Overloaded
 from weir.server.runtime import collate
 from weir.server.runtime.collate import Padding, Tokens
+from weir.server.runtime.session import RunStop
 from weir.server.scheduling import batching
 from weir.server.scheduling.batching import (
     BATCHED_BY_CONTRACT,
@@ -50,6 +52,9 @@ T = TypeVar("T")
 
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 """Computes every output of a batch; see `Session.run`."""
+
+StoppableRun = Callable[[Mapping[str, Array], RunStop], dict[str, Array]]
+"""The same, and fails once it is stopped."""
 
 Observer = Callable[[Sequence[InferRequest], BatchTimes, Tokens], None]
 """Counts a batch once it is answered; see `ModelStats.batch_ran`."""
@@ -144,6 +149,7 @@ class Scheduler:
         has_fixed_rows: whether an answer must have as many rows as its request. If not, the outputs
             of a request that ran alone are sent whole.
         decision: whether requests may share a batch; they never do again once a run disproves it.
+        stoppable_run: in place of `run`, of a graph whose run may go on for ever.
         paddings: the axes along which joined requests are padded.
     """
 
@@ -160,6 +166,7 @@ class Scheduler:
         observer: Observer,
         has_fixed_rows: bool = True,
         decision: BatchDecision = BATCHED_BY_CONTRACT,
+        stoppable_run: StoppableRun | None = None,
         paddings: Sequence[Padding] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -170,6 +177,9 @@ class Scheduler:
         self._has_rows = has_rows
         self._has_fixed_rows = has_fixed_rows
         self.decision = decision
+        self._stoppable_run = stoppable_run
+        # The batches whose runs may have to be stopped.
+        self._stops: dict[RunStop, Sequence[InferRequest]] = {}
         self._paddings = paddings
         self._deadlines = deadlines
         self._observer = observer
@@ -218,6 +228,7 @@ class Scheduler:
         """Free the place of a request whose caller is gone; a running batch is not disturbed."""
         with self._condition:
             is_ours = self._queue.take(request)
+            self._stop_runs()
         if is_ours:
             refuse(request, closed_error(request.arrived_s, request.deadline_s, self._clock()))
 
@@ -227,6 +238,7 @@ class Scheduler:
             late, earliest = self._queue.late(now)
             for request in late:
                 self._queue.take(request)
+            self._stop_runs()
         for request in late:
             refuse(request, DeadlineExceeded("the request's time is over"))
         return earliest
@@ -308,7 +320,7 @@ class Scheduler:
         try:
             joined = collate.join(inputs, self._paddings)
             run_s = self._clock()
-            outputs = self._run(joined)
+            outputs = self._outputs(batch, joined)
             ran_s = self._clock()
             if record is not None:
                 record.run_s, record.ran_s = run_s, ran_s
@@ -328,6 +340,29 @@ class Scheduler:
             self._observer(batch, times, collate.count_tokens(joined, self._paddings))
         rows = sum([request.rows for request in batch])
         return LastBatch(rows, ran_s - run_s, times.answered_s, left_rows)
+
+    def _outputs(
+        self, batch: Sequence[InferRequest], joined: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        """Run a batch. A stoppable run fails if all its requests leave meanwhile."""
+        if self._stoppable_run is None:
+            return self._run(joined)
+        stop = RunStop()
+        with self._condition:
+            self._stops[stop] = batch
+            # They may have left before.
+            self._stop_runs()
+        try:
+            return self._stoppable_run(joined, stop)
+        finally:
+            with self._condition:
+                del self._stops[stop]
+
+    def _stop_runs(self) -> None:
+        """Stop the runs that no request waits for; called under the lock."""
+        for stop, batch in self._stops.items():
+            if not any(request in self._queue.running for request in batch):
+                stop.set()
 
     def _parts(
         self, outputs: dict[str, Array], inputs: Sequence[Mapping[str, Array]]

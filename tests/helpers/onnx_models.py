@@ -487,6 +487,31 @@ def quotient() -> bytes:
     return _model("quotient", [helper.make_node("Div", ["a", "b"], ["y"])], [a, b], [y])
 
 
+def counting() -> bytes:
+    """`times` INT64 [] → `y` INT64 [], counted up to it one by one; 2**62 takes for ever."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["goes_on"], ["still"]),
+            helper.make_node("Add", ["before", "one"], ["after"]),
+        ],
+        "body",
+        [
+            _value("pass", TensorProto.INT64, ()),
+            _value("goes_on", TensorProto.BOOL, ()),
+            _value("before", TensorProto.INT64, ()),
+        ],
+        [_value("still", TensorProto.BOOL, ()), _value("after", TensorProto.INT64, ())],
+        [_constant("one", np.int64(1))],
+    )
+    return _model(
+        "counting",
+        [helper.make_node("Loop", ["times", "", "zero"], ["y"], body=body)],
+        [_value("times", TensorProto.INT64, ())],
+        [_value("y", TensorProto.INT64, ())],
+        [_constant("zero", np.int64(0))],
+    )
+
+
 def recurrent(cell: str) -> bytes:
     """`x` FP32 [time, rows, 2] → `y` FP32 [time, 1, rows, 3], the states of an RNN, GRU or LSTM."""
     gates = {"RNN": 1, "GRU": 3, "LSTM": 4}[cell]

@@ -26,7 +26,7 @@ from weir.server.errors import (
     ServerError,
     Unsupported,
 )
-from weir.server.runtime.session import RunFailed, Session, choose_provider
+from weir.server.runtime.session import RunFailed, RunStop, Session, choose_provider
 from weir.server.runtime.signature import TensorSpec
 
 Array = NDArray[Any]
@@ -331,6 +331,22 @@ def test_division_by_zero_is_the_requests_fault() -> None:
     assert loaded.run({"a": np.array([[6]]), "b": np.array([[2]])})["y"].tolist() == [[3]]
 
 
+def test_run_that_does_not_end_can_be_stopped() -> None:
+    loaded = session(onnx_models.counting())
+    stop = RunStop()
+    assert loaded.may_not_end
+    assert not session(onnx_models.affine()).may_not_end
+
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(loaded.run, {"times": np.array(1 << 62)}, stop)
+        stop.set()
+        with pytest.raises(RunFailed):
+            run.result()
+
+    assert loaded.run({"times": np.array(5)}, RunStop())["y"] == 5
+    assert loaded.run({"times": np.array(6)})["y"] == 6
+
+
 @pytest.mark.parametrize("cell", ["LSTM", "GRU", "RNN"])
 @pytest.mark.parametrize("shape", [(0, 1, 2), (3, 0, 2), (0, 0, 2)])
 def test_empty_input_does_not_end_the_process(cell: str, shape: tuple[int, ...]) -> None:
@@ -448,9 +464,16 @@ def test_name_of_a_node_is_no_sign_of_its_failure(name: str) -> None:
         pytest.param(
             Fail,
             "1 : FAIL",
-            "TopK(…) const k > 0 was false. k tensor holds a bad value",
+            "IsScalarOr1ElementVector(W_Zero_Point) was false. Not supported now.",
             InvalidRequest,
             id="a check",
+        ),
+        pytest.param(
+            Fail,
+            "1 : FAIL",
+            "fmod was false. fmod attribute must be true for floating point types",
+            RunFailed,
+            id="the graph's own attribute",
         ),
         pytest.param(Fail, "1 : FAIL", "Missing Input: weight", RunFailed, id="unknown, of a node"),
         pytest.param(

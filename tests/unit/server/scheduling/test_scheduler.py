@@ -1,6 +1,7 @@
 import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from tests.unit.server.scheduling.scheduler_world import (
 )
 from weir.server.errors import Cancelled, DeadlineExceeded, Draining, Overloaded
 from weir.server.runtime.collate import Tokens
+from weir.server.runtime.session import RunStop
 from weir.server.scheduling.batching import BatchPolicy
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.request import Load
@@ -538,3 +540,59 @@ def test_session_waits_for_the_caller_it_answered(*, comes_back: bool) -> None:
     assert world.batches[1] == expected
     world.end_every_run()
     assert world.scheduler.join(HANG_S)
+
+
+@dataclass
+class StoppableRuns:
+    """Runs of a graph that end when the test lets them; see `World`."""
+
+    world: World
+    stops: list[RunStop] = field(default_factory=list)
+    may_end: threading.Event = field(default_factory=threading.Event)
+
+    def run(self, inputs: Mapping[str, Array], stop: RunStop) -> dict[str, Array]:
+        with self.world.changed:
+            self.stops.append(stop)
+            self.world.changed.notify_all()
+        assert self.may_end.wait(HANG_S)
+        return {"y": -inputs["x"]}
+
+    def scheduler(self) -> Scheduler:
+        scheduler = Scheduler(
+            "endless",
+            lambda _: pytest.fail("a stoppable run is used instead"),
+            stoppable_run=self.run,
+            policy=BatchPolicy(2, max_queue_delay_s=1e6),
+            max_queue_rows=8,
+            instances=1,
+            has_rows=True,
+            deadlines=Deadlines(self.world.clock),
+            observer=self.world.batch_ran,
+            clock=self.world.clock,
+        )
+        scheduler.start()
+        return scheduler
+
+
+@pytest.mark.parametrize("leave", ["cancelled", "expired"])
+def test_run_is_stopped_when_all_its_requests_have_left(leave: str, world: World) -> None:
+    runs = StoppableRuns(world)
+    scheduler = runs.scheduler()
+    first, second = (world.call(deadline_s=deadline_s) for deadline_s in (10.0, 20.0))
+    scheduler.submit(first)
+    scheduler.submit(second)
+    world.wait_for(lambda: bool(runs.stops))
+    (stop,) = runs.stops
+
+    stopped = []
+    for request, after_s in ((first, 15.0), (second, 25.0)):
+        if leave == "cancelled":
+            scheduler.cancel(request)
+        else:
+            scheduler.expire(after_s)
+        stopped.append(bool(stop.options.terminate))
+
+    assert stopped == [False, True]
+    runs.may_end.set()
+    scheduler.close()
+    assert scheduler.join(HANG_S)
