@@ -164,6 +164,8 @@ def export_exact(
 ) -> ExportCandidate:
     """Export the network in FP32 through the parity gate; every other precision is made from it."""
     _check_arguments(module, example_inputs, spec)
+    if spec.tokenizer is not None:
+        _check_longest(module, example_inputs, spec)
     external_data: dict[str, bytes] = {}
     model = graph.convert(module, example_inputs, spec, external_data)
     batches = samples.batches(example_inputs, spec)
@@ -180,6 +182,23 @@ def export_exact(
         parity=measured,
         golden=recorded,
     )
+
+
+def _check_longest(
+    module: nn.Module, example_inputs: Mapping[str, Tensor], spec: ExportSpec
+) -> None:
+    """Raise ExportError unless the network takes a row of the maximum, and the greatest ids."""
+    row = samples.longest(example_inputs, spec)
+    greatest = {name: bounds.maximum for name, bounds in spec.ranges.items()}
+    for name, value in greatest.items():
+        row[name].view(-1)[0] = value
+    try:
+        parity.run_network(module, row, spec)
+    except (IndexError, RuntimeError) as error:
+        widths = {axis: padded.maximum for axis, padded in spec.padded_axes.items()}
+        raise ExportError(
+            f"forward: expected to take rows of {widths} and ids to {greatest}, got {error}"
+        ) from error
 
 
 def _reduce(

@@ -123,7 +123,8 @@ _LONGER = 2
 def batches(examples: Inputs, spec: ExportSpec) -> Iterator[dict[str, Tensor]]:
     """An example batch and a random batch of each size; without a batch axis, one of each.
 
-    Padded axes add a batch of rows with a single entry each.
+    Padded axes add a batch of rows with a single entry each, and those of texts a row of the
+    maximum.
     """
     generator = torch.Generator().manual_seed(_SEED)
     first = 0
@@ -135,6 +136,15 @@ def batches(examples: Inputs, spec: ExportSpec) -> Iterator[dict[str, Tensor]]:
     if spec.padded_axes:
         shortest = dict.fromkeys(spec.padded_axes, 1)
         yield _random(examples, take(examples, spec, 0, 3), shortest, spec, generator)
+    if spec.tokenizer is not None:
+        yield longest(examples, spec)
+
+
+def longest(examples: Inputs, spec: ExportSpec) -> dict[str, Tensor]:
+    """A random row as wide as the padded axes allow."""
+    generator = torch.Generator().manual_seed(_SEED)
+    maxima = {axis: padded.maximum for axis, padded in spec.padded_axes.items()}
+    return _random(examples, take(examples, spec, 0, 1), maxima, spec, generator)
 
 
 def take(examples: Inputs, spec: ExportSpec, first: int, count: int) -> dict[str, Tensor]:

@@ -131,6 +131,8 @@ def _input_facts(contract: "Contract") -> dict[str, str]:
     for name, bounds in contract.value_ranges.items():
         words = "ids of its vocabulary, " if name in contract.vocabularies else ""
         facts[f"values of {name}"] = f"{words}{bounds.minimum} to {bounds.maximum}"
+    if (texts := contract.tokenisation) and texts.rule == "tokenizer-json":
+        facts["texts"] = f"tokenized by {texts.model} into {texts.tokens}"
     if series := contract.series:
         exogenous = f", beside {', '.join(series.exogenous)}" if series.exogenous else ""
         facts["series"] = (

@@ -7,7 +7,7 @@ import pytest
 
 from tests.helpers import bert
 from weir.bundle.sequences import PaddedAxis, ValueRange
-from weir.export import ExportSpec, TokenizerFile
+from weir.export import ExportSpec, TokenizerFile, publish
 from weir.export.errors import ExportError
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -63,6 +63,22 @@ def test_maximum_is_the_files_truncation_or_512(tmp_path: Path, path: Path) -> N
     file = TokenizerFile.read(tmp_path / "cut.json")
     assert file.maximum == 7
     assert file.encode([bert.TEXTS[1]])["input_ids"].shape == (1, 7)
+
+
+@pytest.mark.parametrize(
+    ("maximum", "entries"), [(bert.MAXIMUM + 1, 0), (bert.MAXIMUM, -1)], ids=["positions", "ids"]
+)
+def test_network_takes_the_longest_text_and_each_id(
+    tmp_path: Path, path: Path, maximum: int, entries: int
+) -> None:
+    file = TokenizerFile.read(path, maximum=maximum)
+    network = bert.Bert(file.greatest + 1 + entries)
+    spec = ExportSpec.for_texts(
+        file, architecture="bert", outputs=("logits",), labels={"logits": bert.LABELS}
+    )
+
+    with pytest.raises(ExportError, match=f"rows of .*{maximum}.* and ids to .*{file.greatest}"):
+        publish(network, file.encode(bert.TEXTS[2:3]), spec, to=tmp_path / "models", name="bert")
 
 
 @pytest.mark.parametrize(
