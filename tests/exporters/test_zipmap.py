@@ -36,6 +36,18 @@ CLASSES: NDArray[np.int64] = np.asarray((X[:, 0] > 0) + (X[:, 1] > 1), np.int64)
 WORDS = np.array(["no", "perhaps", "yes"])[CLASSES]
 
 
+# As people write it for a classifier: Triton's tensors have at least one axis beside the batch's.
+CONFIG = """
+backend: "onnxruntime"
+max_batch_size: 32
+input [ { name: "X" data_type: TYPE_FP32 dims: [ 5 ] } ]
+output [
+  { name: "label" data_type: TYPE_INT64 dims: [ 1 ] reshape { shape: [ ] } },
+  { name: "probabilities" data_type: TYPE_FP32 dims: [ 2 ] }
+]
+"""
+
+
 def trained() -> dict[str, Any]:
     """A classifier of each library, by the name that it is served under."""
     return {
@@ -54,6 +66,7 @@ def exported(classifiers: dict[str, Any]) -> dict[str, Any]:
         "forest": skl2onnx.to_onnx(forest, X[:1]),
         "trees": onnxmltools.convert_lightgbm(trees, initial_types=[("X", x)]),
         "columns": skl2onnx.to_onnx(pipeline, X[:1], options={"zipmap": "columns"}),
+        "configured": skl2onnx.to_onnx(pipeline, X[:1], options={"zipmap": False}),
         "maps": without_labels(skl2onnx.to_onnx(pipeline, X[:1])),
     }
 
@@ -82,6 +95,7 @@ def server(models: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
     for name, model in models.items():
         (root / name / "1").mkdir(parents=True)
         (root / name / "1" / "model.onnx").write_bytes(model.SerializeToString())
+    (root / "configured" / "config.pbtxt").write_text(CONFIG)
     with running(root, tmp_path_factory.mktemp("log") / "log") as server:
         yield server
         assert server.process.poll() is None, f"the server died:\n{server.log()}"
@@ -117,6 +131,13 @@ def test_tensors_are_those_of_onnx_runtime(client: Any, models: dict[str, Any], 
             assert [text.decode() for text in answers[output]] == values.tolist()
         else:
             np.testing.assert_allclose(answers[output], values, rtol=1e-6)
+
+
+def test_label_of_each_row_has_an_axis_of_its_own(client: Any, models: dict[str, Any]) -> None:
+    answers, wanted = infer(client, "configured", X[:7]), expected(models["configured"], X[:7])
+
+    assert answers["label"].tolist() == [[label] for label in wanted["label"]]
+    np.testing.assert_allclose(answers["probabilities"], wanted["probabilities"], rtol=1e-6)
 
 
 def test_labels_are_the_predictions(client: Any, classifiers: dict[str, Any]) -> None:
