@@ -14,7 +14,7 @@ from types import MappingProxyType
 from weir.bundle.escaping import short_list
 from weir.server.errors import ModelLoadError
 from weir.server.repository.triton import FILE_NAME, TritonConfig, TritonTensor
-from weir.server.runtime.session import Session
+from weir.server.runtime.session import Session, cure_of
 from weir.server.runtime.signature import Axis, TensorSpec
 
 
@@ -73,7 +73,8 @@ def narrow(
     return Tensors(
         inputs=[fit_input.in_requests(_fix(spec, sizes)) for spec in fitted],
         outputs=[
-            fit_output.in_requests(fit_output.in_graph(_fix(spec, sizes))) for spec in outputs
+            fit_output.in_requests(fit_output.in_graph(_fix(spec, sizes, batch)))
+            for spec in outputs
         ],
         batch_axis=batch,
         defaults=tuple(
@@ -115,7 +116,11 @@ def _check_outputs(
     strays = [tensor.name for tensor in config.outputs if tensor.name not in names]
     for name in strays:
         if name in unserved:
-            raise _failed(f"output {name!r}: type {unserved[name]} cannot be served")
+            cure = cure_of(unserved[name])
+            raise _failed(
+                f"output {name!r}: expected a tensor, its type is {unserved[name]}"
+                f"{f'; {cure}' if cure else ''}"
+            )
     if strays:
         raise _failed(f"output: expected the graph's {short_list(names)}, got {short_list(strays)}")
 
@@ -228,9 +233,12 @@ def _sizes(free: Sequence[TensorSpec], narrowed: Sequence[TensorSpec]) -> dict[s
     return sizes
 
 
-def _fix(spec: TensorSpec, sizes: Mapping[str, int]) -> TensorSpec:
-    axes = tuple(sizes.get(axis, axis) if isinstance(axis, str) else axis for axis in spec.axes)
-    return replace(spec, axes=axes)
+def _fix(spec: TensorSpec, sizes: Mapping[str, int], batch: str | None = None) -> TensorSpec:
+    """The tensor with the sizes of its symbols; with `batch`, the first axis is the batch axis."""
+    first = spec.axes[:1] if batch is not None else ()
+    others = spec.axes[len(first) :]
+    own = (sizes.get(axis, axis) if isinstance(axis, str) else axis for axis in others)
+    return replace(spec, axes=(*first, *own))
 
 
 def _failed(problem: str) -> ModelLoadError:

@@ -106,15 +106,15 @@ class RunFailed(ServerError):
     """A run failed for a reason of the server's; its text is for the log, never for the wire."""
 
 
-ZIPMAP_CURE = (
+_ZIPMAP_CURE = (
     "skl2onnx and onnxmltools write a tensor with the option zipmap=False; `weir import` cuts "
     "ZipMap off a file"
 )
 
 
-def is_of_zipmap(onnx_type: str) -> bool:
-    """Whether an output's type is that of ZipMap, with which exporters end a classifier."""
-    return onnx_type.startswith("seq(map(")
+def cure_of(onnx_type: str) -> str | None:
+    """What to do about a type that is not served; only that of ZipMap has a known cure."""
+    return _ZIPMAP_CURE if onnx_type.startswith("seq(map(") else None
 
 
 def version() -> str:
@@ -471,8 +471,9 @@ def _spec(node: Any, without_shape: Collection[str]) -> TensorSpec:
 
 
 def _unserved(what: str, node: Any) -> str:
-    cure = f"; {ZIPMAP_CURE}" if is_of_zipmap(node.type) else ""
-    return f"{what} {short_repr(node.name)} has type {node.type}, which cannot be served{cure}"
+    reason = f"{what} {short_repr(node.name)} has type {node.type}, which cannot be served"
+    cure = cure_of(node.type)
+    return reason if cure is None else f"{reason}; {cure}"
 
 
 def _axis(axis: Any) -> Axis:

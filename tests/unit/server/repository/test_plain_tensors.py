@@ -208,6 +208,17 @@ def test_batch_axis_stays_in_front_of_a_reshape() -> None:
     assert tensors.outputs == [TensorSpec("y", "FP32", ("batch", 1, "time", 1), reshape=(-1, -1))]
 
 
+def test_first_axis_of_an_output_is_the_batch_axis_whatever_it_is_called() -> None:
+    tensors = narrowed(
+        [spec("x", "N", "time")],
+        [spec("y", "time", "time")],
+        max_batch_size=8,
+        inputs_config=(TritonTensor("x", None, (5,)),),
+    )
+
+    assert [one.axes for one in tensors.outputs] == [("batch", 5)]
+
+
 def test_size_fixed_by_one_input_is_that_of_another_ones_reshape() -> None:
     tensors = narrowed(
         [spec("a", "time"), spec("b", "time", 2)],
@@ -284,7 +295,9 @@ def test_optional_input_needs_a_default() -> None:
 
 
 def test_output_that_cannot_be_served_is_no_output() -> None:
-    with pytest.raises(ModelLoadError, match=r"output 'p': type seq\(.*\) cannot be served"):
+    with pytest.raises(
+        ModelLoadError, match=r"output 'p': expected a tensor.* seq\(.*zipmap=False"
+    ):
         narrowed(
             [],
             [spec("label", None)],
