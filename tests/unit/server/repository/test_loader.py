@@ -22,6 +22,7 @@ from weir.server.config import ModelSettings
 from weir.server.errors import GoldenMismatch, InvalidRequest, ModelLoadError
 from weir.server.generation.engine import Engine
 from weir.server.repository.loader import Loader
+from weir.server.scheduling.batching import Basis, BatchDecision
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.request import InferRequest
 from weir.server.scheduling.scheduler import Scheduler
@@ -291,6 +292,22 @@ def test_contract_is_taken_at_its_word(publish: Callable[..., Path], load: Load)
     golden = Golden({"iterations": one}, {"echo": one, "steps": one})
 
     assert load(publish(graph=onnx_models.burner(), golden=golden)).scheduler.decision.is_batched
+
+
+def test_setting_forbids_batches_of_a_bundle(publish: Callable[..., Path], load: Load) -> None:
+    model = load(publish(), batch_axis=False)
+
+    assert model.scheduler.decision == BatchDecision(
+        is_batched=False, basis=Basis.SETTING, reason="the setting batch_axis is false"
+    )
+    # Requests of several rows are still checked, and cut, as the contract says.
+    assert (model.signature.has_rows, model.signature.max_rows) == (True, 32)
+
+
+def test_setting_does_not_overrule_a_contract(publish: Callable[..., Path], load: Load) -> None:
+    assert load(publish(), batch_axis=True).scheduler.decision.basis is Basis.CONTRACT
+    with pytest.raises(ModelLoadError, match="batch_axis = true: the contract names no batch axis"):
+        load(publish(batch_axis=None), batch_axis=True)
 
 
 def test_warm_up_that_fails_does_not_stop_a_plain_model(
