@@ -116,11 +116,12 @@ def real_directory(directory: Path, links: LinkRoots) -> Path:
     """
     # `resolve` would follow the links that this check must find.
     directory = Path(os.path.abspath(directory))  # noqa: PTH100
-    if links:
+    parts = (directory.parent, directory)
+    if links and any(part.is_symlink() for part in parts):
         real, _ = links.resolve(directory)
         check_directory(real, shown=directory)
         return real
-    for part in (directory.parent, directory):
+    for part in parts:
         check_directory(part)
     return directory
 
@@ -139,7 +140,7 @@ def _open(path: Path, links: LinkRoots) -> int:
     if not links or not path.is_symlink():
         return os.open(path, _FLAGS)
     real, root = links.resolve(path)
-    if os.open not in os.supports_dir_fd:
+    if real == root or os.open not in os.supports_dir_fd:
         return os.open(real, _FLAGS)
     *parents, name = real.relative_to(root).parts
     directory = os.open(root, _DIRECTORY_FLAGS)

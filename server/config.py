@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from weir.bundle.repository_files import NO_LINKS, LinkRoots
+from weir.bundle.repository_files import LinkRoots
 from weir.server.errors import ConfigError
 
 _PREFIX = "WEIR_"
@@ -221,11 +221,13 @@ class Settings(BaseModel):
     @property
     def links(self) -> LinkRoots:
         """The directories that links may lead into."""
-        if not self.follow_links:
-            return NO_LINKS
         # Of one file, its directory.
         root = self.models_dir if self.models_dir.is_dir() else self.models_dir.parent
-        return LinkRoots((root, *self.link_roots))
+        roots = (root, *self.link_roots) if self.follow_links else ()
+        if self.models_dir.is_symlink() and self.models_dir.is_file():
+            # The operator named this link, such as a file of Hugging Face's cache.
+            roots = (*roots, root, self.models_dir.resolve().parent)
+        return LinkRoots(roots)
 
     def for_model(self, name: str) -> ModelSettings:
         """The settings of one model: its own table, then the general settings."""

@@ -154,6 +154,28 @@ def test_snapshot_of_the_hub(root: Path, tmp_path: Path, start: Start) -> None:
     assert "passwd" not in log
 
 
+def test_file_of_the_hub_that_is_named_itself(tmp_path: Path) -> None:
+    snapshot = stored_models.write_snapshot(tmp_path / "hub", split(scale(2.0)))
+
+    with (
+        running(snapshot / "model.onnx", tmp_path / "log", "--name", "net") as server,
+        Client(server.target) as client,
+    ):
+        assert slope(client, "net") == 2.0
+
+
+def test_links_beside_one_file(tmp_path: Path) -> None:
+    directory = write_split(tmp_path, "net")
+    (directory / DATA).rename(directory / "renamed")
+    (directory / DATA).symlink_to("renamed")
+
+    with (
+        running(directory / "model.onnx", tmp_path / "log", "--follow-links") as server,
+        Client(server.target) as client,
+    ):
+        assert slope(client, "net") == 2.0
+
+
 def test_hard_links_are_files(root: Path, tmp_path: Path, start: Start) -> None:
     original = write_split(tmp_path, "original")
     (root / "copy" / "1").mkdir(parents=True)
