@@ -2,7 +2,10 @@ import logging
 import os
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from tests.helpers import onnx_models
 from weir.bundle.errors import BrokenBundle
@@ -10,6 +13,7 @@ from weir.bundle.external_data import ResolvedGraph
 from weir.server.errors import ModelLoadError
 from weir.server.repository import triton
 from weir.server.repository.triton import TritonConfig
+from weir.server.runtime.session import Session
 
 GRAPH = onnx_models.affine()
 LABELLED = 'output [ { name: "y" label_filename: "labels.txt" } ]'
@@ -40,6 +44,32 @@ def test_graph_has_the_configured_name(version: Path) -> None:
     (version.parent / "config.pbtxt").write_text('default_model_filename: "other.onnx"')
 
     assert triton.read(version).graph.model == GRAPH
+
+
+@pytest.mark.parametrize("ir_version", [3, 8])
+def test_default_outside_the_graph_is_left_out_or_sent(models: Path, ir_version: int) -> None:
+    width = 1 << 19
+    scale = numpy_helper.from_array(np.full(width, 2, np.float32), "scale")
+    x, y = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ("batch", width)) for name in "xy"
+    )
+    own = helper.make_tensor_value_info("scale", TensorProto.FLOAT, (width,))
+    node = helper.make_node("Mul", ["x", "scale"], ["y"])
+    graph = helper.make_graph([node], "scaled", [x, own], [y], [scale])
+    opset = helper.make_opsetid("", 8)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=ir_version)
+    directory = models / "scaled" / "1"
+    directory.mkdir(parents=True)
+    onnx.save(model, directory / "model.onnx", save_as_external_data=True, location="weights")
+    (directory.parent / "config.pbtxt").write_text('input { name: "scale" optional: true }')
+
+    read = triton.read(directory).graph
+    session = Session(read.model, provider="cpu", threads=1, external=read.external)
+
+    ones, sent = np.ones((1, width), np.float32), np.arange(width, dtype=np.float32)
+    assert [tensor.name for tensor in read.external] == ["scale"]
+    assert set(session.run({"x": ones})["y"].ravel()) == {2}
+    np.testing.assert_array_equal(session.run({"x": ones, "scale": sent})["y"][0], sent)
 
 
 def test_name_is_the_directorys(version: Path) -> None:

@@ -1,9 +1,13 @@
+import math
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from weir.server.runtime import reshape
 from weir.server.runtime.reshape import ShapeError
-from weir.server.runtime.signature import TensorSpec
+from weir.server.runtime.signature import Axis, TensorSpec
 
 
 def test_free_sizes_keep_their_order_into_the_graph_and_back() -> None:
@@ -16,6 +20,33 @@ def test_free_sizes_keep_their_order_into_the_graph_and_back() -> None:
     assert taken["x"].shape == (3, 8, 5, 1, 6)
     assert taken["other"] is given["other"] is sent
     np.testing.assert_array_equal(given["x"], sent)
+
+
+@given(st.lists(st.lists(st.integers(1, 3), max_size=3), min_size=1, max_size=3), st.data())
+def test_reshape_is_that_of_numpy(blocks: list[list[int]], data: st.DataObject) -> None:
+    """Blocks of fixed sizes, with an axis of any size between two of them."""
+    sent: list[int] = []
+    axes: list[Axis] = []
+    inside: list[int] = []
+    shape: list[int] = []
+    for place, block in enumerate(blocks):
+        if place:
+            size = data.draw(st.integers(0, 3))
+            sent.append(size)
+            shape.append(size)
+            axes.append(None)
+            inside.append(-1)
+        sent += block
+        axes += block
+        inside += [math.prod(block)] if data.draw(st.booleans()) else [1, *reversed(block)]
+        shape += inside[len(shape) :]
+    spec = TensorSpec("x", "FP32", tuple(axes), reshape=tuple(inside))
+    array = np.arange(math.prod(sent), dtype=np.float32).reshape(sent)
+
+    taken = reshape.to_graph({"x": spec}, {"x": array})["x"]
+
+    np.testing.assert_array_equal(taken, array.reshape(shape))
+    np.testing.assert_array_equal(reshape.to_request({"x": spec}, {"x": taken})["x"], array)
 
 
 def test_scalar_is_one_element() -> None:
