@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 from tokenizers import Tokenizer
 from torch import nn
@@ -82,3 +83,66 @@ def test_texts_of_unequal_length_share_a_batch(served: Served) -> None:
     for text, (answer,) in zip(texts, answers, strict=True):
         assert by_class(answer) == pytest.approx(served.scores(text), abs=1e-5)
     served.server.wait_for_counts("patient", before, OK=ROWS, rows=ROWS, batches=1)
+
+
+def test_tensors_of_unequal_length_may_leave_the_mask_out(served: Served) -> None:
+    ids = served.tokenizer.encode(bert.TEXTS[2]).ids
+    inputs = {"input_ids": np.array([ids]), "token_type_ids": np.zeros((1, len(ids)), np.int64)}
+
+    with weir.Client(served.server.target, timeout_s=ANSWER_S) as client:
+        logits = client.infer("bert", inputs)["logits"][0]
+
+    powers = np.exp(logits - logits.max())
+    assert (powers / powers.sum()).tolist() == pytest.approx(served.scores(bert.TEXTS[2]), abs=1e-5)
+
+
+def test_real_tokens_are_counted_without_padding(served: Served) -> None:
+    names = ("weir_input_tokens_total", "weir_padded_tokens_total")
+    before = [served.server.metric(name, model="bert") for name in names]
+    lengths = [len(served.tokenizer.encode(text).ids) for text in bert.TEXTS]
+
+    with weir.Client(served.server.target, timeout_s=ANSWER_S) as client:
+        client.classify_text("bert", bert.TEXTS)
+    served.server.settle()
+
+    real, padded = (
+        served.server.metric(name, model="bert") - count
+        for name, count in zip(names, before, strict=True)
+    )
+    assert real == sum(lengths) and padded >= len(lengths) * max(lengths)
+
+
+def test_unknown_pieces_are_named_as_the_text_spells_them(served: Served) -> None:
+    with weir.Client(served.server.target, timeout_s=ANSWER_S) as client:
+        text, words = client.classify_text("bert", ["Who wrote 名 ?", ["Who", "名 名"]])
+
+    assert text.unknown == ["名"]
+    assert words.unknown == ["名", "名"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("live " * 63, r"texts\[1\]: expected at most 64 tokens, got 65"),
+        (" ", r"texts\[1\]: expected a text with tokens, got none"),
+        ("live " * 1000, r"texts\[1\]: expected a text of at most 4096 characters, got 5000"),
+    ],
+    ids=["tokens", "blank", "characters"],
+)
+def test_text_that_is_no_row_is_refused(served: Served, text: str, message: str) -> None:
+    with (
+        weir.Client(served.server.target, timeout_s=ANSWER_S) as client,
+        pytest.raises(weir.InvalidArgument, match=message),
+    ):
+        client.classify_text("bert", ["Why ?", text])
+
+
+def test_mask_of_padding_alone_is_refused(served: Served) -> None:
+    row = np.array([[2, 3]])
+    inputs = {"input_ids": row, "token_type_ids": 0 * row, "attention_mask": 0 * row}
+
+    with (
+        weir.Client(served.server.target, timeout_s=ANSWER_S) as client,
+        pytest.raises(weir.InvalidArgument, match="expected a 1 in each row of the mask"),
+    ):
+        client.infer("bert", inputs)

@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -244,3 +245,28 @@ def test_tokenizer_json_needs_no_vocabulary() -> None:
     own = parsed(task="sequence-classification", tokenisation=JSON_RULE, vocabularies={})
 
     assert own.tokenisation is not None and own.tokenisation.model == "tokenizer.json"
+
+
+TOKENIZER = {
+    "task": "sequence-classification",
+    "tokenisation": Tokenisation(rule="tokenizer-json", tokens="image", model="tokenizer.json"),
+}
+
+
+def test_tokenizer_json_is_read(publish: Callable[..., Path]) -> None:
+    bundle = read(publish({"tokenizer.json": b"{}"}, **TOKENIZER))
+
+    assert (bundle.tokenizer_json, bundle.subwords) == (b"{}", None)
+
+
+def test_huge_tokenizer_json_is_refused_unread(publish: Callable[..., Path]) -> None:
+    directory = publish({"tokenizer.json": b"{}"}, **TOKENIZER)
+    os.truncate(directory / "tokenizer.json", 2_000_000_000)  # Sparse: it takes no room.
+
+    with pytest.raises(BrokenBundle, match=r"tokenizer\.json: expected at most 67108864 bytes"):
+        read(directory)
+
+
+def test_tokenizer_json_must_be_listed(publish: Callable[..., Path]) -> None:
+    with pytest.raises(BrokenBundle, match=r"expected a listed file, got 'tokenizer\.json'"):
+        publish({}, **TOKENIZER)

@@ -1,9 +1,18 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from weir.server.errors import InvalidRequest
-from weir.server.runtime.signature import MAX_RANK, Axis, Fit, Form, Signature, TensorSpec
+from weir.server.runtime.signature import (
+    MAX_RANK,
+    Axis,
+    Fit,
+    Form,
+    Signature,
+    TensorSpec,
+    forms_of,
+)
 
 
 def spec(name: str, *axes: Axis) -> TensorSpec:
@@ -300,3 +309,36 @@ def test_tensor_without_a_shape_takes_any(shape: tuple[int, ...]) -> None:
     assert free.admit((form("x", *shape),)) == (1, (), 0)
     with pytest.raises(InvalidRequest, match="expected FP32"):
         free.admit((("x", "INT64", shape),))
+
+
+def test_rows_of_the_server_get_the_types_of_the_graph() -> None:
+    graph = signature(
+        TensorSpec("ids", "INT32", ("batch",)), TensorSpec("mask", "BOOL", ("batch",))
+    )
+    ones = np.ones(2, np.int64)
+
+    inputs = graph.cast({"ids": ones, "mask": ones, "other": ones})
+
+    assert forms_of(inputs) == (
+        ("ids", "INT32", (2,)),
+        ("mask", "BOOL", (2,)),
+        ("other", "INT64", (2,)),
+    )
+
+
+def test_mask_that_is_left_out_does_not_part_a_batch() -> None:
+    masked = Signature(
+        [spec("tokens", "batch", "time"), spec("mask", "batch", "time")],
+        [spec("y", "batch", 2)],
+        batch_axis="batch",
+        max_rows=8,
+        maxima={"time": 9},
+        optional=["mask"],
+        length_axis="time",
+    )
+
+    with_mask = masked.admit((form("tokens", 1, 4), form("mask", 1, 4)))
+    without = masked.admit((form("tokens", 2, 6),))
+
+    assert with_mask.key == without.key
+    assert (with_mask.length, without.length) == (4, 6)
