@@ -486,7 +486,9 @@ def test_directory_without_a_graph_is_refused(models: Path, load: Load) -> None:
     directory = models / "empty" / "1"
     directory.mkdir(parents=True)
 
-    with pytest.raises(ModelLoadError, match=r"model\.onnx: expected an ONNX file of this name, got an empty"):
+    with pytest.raises(
+        ModelLoadError, match=r"model\.onnx: expected an ONNX file of this name, got an empty"
+    ):
         load(directory)
 
 
