@@ -6,8 +6,8 @@ names, and two proofs hold:
 
     form     no shape in the graph depends on the values of its inputs (`data_dependent_shapes`)
     run      rows of different content, and a row of zeros: one row gives one row, several rows give
-             as many, and each equals its result alone, also in the largest batch; a row's result is
-             the same bits whatever the other rows hold: infinite sums, NaN, the greatest numbers
+             as many, and each equals its result alone, also in the largest batch; and a row's
+             result has the same bits whatever the other rows hold, NaN and large numbers included
 
 A run alone proves nothing about other values, and the form alone nothing about rows that are mixed.
 If a `config.pbtxt` names a batch axis, shapes inside the graph may depend on values, but no output
@@ -15,8 +15,8 @@ may have such a shape, and the run is still needed. The operator's setting `batc
 both proofs.
 
 A tolerance hides a small influence of one row on another. Bits do not: batches of equal shape are
-computed alike, so a row at its place changes only if another row reaches it. NaN passes through
-every sum and product, and the greatest numbers through every comparison.
+computed alike, so a row at its place changes only if another row reaches it. NaN shows through
+every sum and product, and a large number in every comparison with a threshold.
 """
 
 import logging
@@ -360,21 +360,22 @@ def _check_runs(
     neighbours = [rows[last], rows[1]]
     if takes_extremes:
         neighbours += _extremes(inputs, rows[1])
-    moderate = [row for row in _moderate(inputs, rows) if _run_alone(session, row) is not None]
-    for row in moderate or rows[:1]:
-        _check_bits(session, outputs, row, neighbours, most=min(max_rows, 3))
+    moderate = [(row, _run_alone(session, row)) for row in _moderate(inputs, rows)]
+    tried = [(row, own) for row, own in moderate if own is not None] or [(rows[0], alone[0])]
+    for row, own in tried:
+        _check_bits(session, outputs, row, own, neighbours, most=min(max_rows, 3))
 
 
 def _check_bits(
     session: Session,
     outputs: Sequence[TensorSpec],
     row: Row,
+    alone: Mapping[str, Array],
     neighbours: Sequence[Row],
     *,
     most: int,
 ) -> None:
-    """Check that a row that runs alone has the same bits beside other rows as beside itself."""
-    alone = session.run(row)
+    """Check that a row has the same bits beside other rows as beside itself."""
     # The memory of one batch is filled anew for each run: alignment plays a part in sums.
     batch = collate.join([row] * most)
     reference = _run_together(session, batch)
@@ -454,7 +455,7 @@ def _run_together(session: Session, batch: dict[str, Array]) -> dict[str, Array]
     return together
 
 
-def _run_alone(session: Session, row: Row) -> dict[str, Array] | None:
+def _run_alone(session: Session, row: Row) -> Mapping[str, Array] | None:
     """The outputs of one row; None if the graph refuses its values."""
     try:
         outputs = session.run(row)
