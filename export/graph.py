@@ -1,11 +1,9 @@
 """ONNX graph of a network: exported by torch, checked, and stripped of local paths."""
 
 import logging
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import onnx
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from weir.export import large_graph
 from weir.export.errors import BrokenGraph, NotExportable
 from weir.export.samples import take, widen
 from weir.export.spec import ExportSpec
@@ -22,15 +21,6 @@ logger = logging.getLogger(__name__)
 # torch's exporter writes opset 18 directly and converts the graph for any other. ONNX Runtime has
 # CUDA kernels for its operators; with opset 22 it has none for recurrent layers.
 OPSET = 18
-
-DATA = "model.onnx.data"
-"""The file of the weights of a large graph."""
-
-MOST_INSIDE_BYTES = (1 << 31) - (1 << 24)
-"""The most bytes of weights inside a graph: protobuf ends at 2 GiB, and the nodes need some."""
-
-# Smaller tensors stay inside: shapes are made of them.
-_MOST_INSIDE_TENSOR = 4096
 
 # Size of the traced batch along its axes: torch treats an axis of size 1 as a constant.
 _TRACED_ROWS = 3
@@ -51,52 +41,19 @@ def convert(
     traced = widen(take(examples, spec, 0, _TRACED_ROWS), spec, _TRACED_ENTRIES)
     model = _export(module, traced, spec)
     _strip(model)
-    size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
-    if size > MOST_INSIDE_BYTES:
+    size = large_graph.weight_bytes(model)
+    if size > large_graph.MOST_INSIDE_BYTES:
         if large is None:
             raise NotExportable(f"expected weights of less than 2 GiB, got {size} bytes")
-        large[DATA] = _take_out_weights(model)
+        large[large_graph.DATA] = large_graph.take_out_weights(model)
     check(model, list(examples), spec)
     return model.SerializeToString()
-
-
-def _take_out_weights(model: onnx.ModelProto) -> bytes:
-    """Replace the weights by references to the file DATA; its contents."""
-    weights = []
-    offset = 0
-    for tensor in model.graph.initializer:
-        weight = tensor.raw_data
-        if len(weight) <= _MOST_INSIDE_TENSOR:
-            continue
-        tensor.ClearField("raw_data")
-        tensor.data_location = onnx.TensorProto.EXTERNAL
-        for key, value in (("location", DATA), ("offset", offset), ("length", len(weight))):
-            tensor.external_data.add(key=key, value=str(value))
-        weights.append(weight)
-        offset += len(weight)
-    return b"".join(weights)
-
-
-def _check_file(model: onnx.ModelProto) -> None:
-    """Check a graph; ValidationError if it is not valid.
-
-    The checker wants a file where a graph has external data, and does not read it.
-    """
-    locations = {tensor.data_location for tensor in model.graph.initializer}
-    if onnx.TensorProto.EXTERNAL not in locations:
-        onnx.checker.check_model(model, full_check=True)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        path.write_bytes(model.SerializeToString())
-        path.with_name(DATA).touch()
-        onnx.checker.check_model(str(path), full_check=True)
 
 
 def check(model: onnx.ModelProto, inputs: list[str], spec: ExportSpec) -> None:
     """Raise BrokenGraph unless the graph is valid and has the names and axes of `spec`."""
     try:
-        _check_file(model)
+        large_graph.check_file(model, infers_shapes=True)
         onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise BrokenGraph(f"the graph is not valid ONNX: {error}") from error

@@ -17,7 +17,8 @@ VERSION: str = onnxruntime.__version__
 
 # The code and the place in its own source that ONNX Runtime writes in front of a reason.
 _PREFIX = re.compile(
-    r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : |/onnxruntime_src/\S+ .*?\)( const)? (.*? was false\. )?"
+    r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : "
+    r"|/onnxruntime_src/\S+ .*?\)( const)? (.*? was false\. )?"
 )
 _MOST_CHARACTERS = 300
 _PROVIDERS = ["CPUExecutionProvider"]

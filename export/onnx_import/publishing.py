@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from numpy.typing import NDArray
 
 from weir.bundle import data_dependent_shapes, golden, reader, writer
@@ -75,6 +76,7 @@ class _Candidate:
     """A graph on its way into a bundle."""
 
     model: onnx.ModelProto
+    external_data: Mapping[str, bytes]
     reference: Reference
     picture: PictureInput | None
     text: TextInputs | None
@@ -136,6 +138,7 @@ def import_onnx(
     label_files = name_label_files(candidate.labels)
     files = {
         reader.MODEL: proved.data,
+        **read.external_data,
         golden.FILE_NAME: golden.encode(recorded),
         **{label_file: lines_of(labels) for labels, label_file in label_files.items()},
     }
@@ -199,7 +202,8 @@ def _servable(read: SourceModel, spec: ImportSpec) -> _Candidate:
     padded = axes.padded_axis(spec, places, mask, maximum)
     candidate = _Candidate(
         model=model,
-        reference=Reference.of(read.data, servable),
+        external_data=read.external_data,
+        reference=Reference.of(read, servable),
         picture=None,
         text=text,
         ranges=ranges,
@@ -374,7 +378,7 @@ def _gated(
             for place, size in enumerate(array.shape)
         },
     )
-    session = runtime.open_session(model.SerializeToString())
+    session = _open(candidate, model.SerializeToString())
     names = [value.name for value in model.graph.output]
     drawer = _with_maximum(candidate, runnable(drawer, reference.run), reference, spec)
     widths = axes.observed_widths(candidate.padded)
@@ -387,10 +391,14 @@ def _gated(
     if spec.pictures is not None:
         reference = _classify(candidate, model, reference, spec, observed)
     data = model.SerializeToString()
-    candidate.remarks += source.check(model, data)
+    candidate.remarks += source.check(model, data, candidate.external_data)
     outputs = {each.name: each.axes or () for each in map(spec_of, model.graph.output) if each}
-    gate = Gate(runtime.open_session(data), reference, drawer, outputs, _tolerance(candidate, spec))
+    gate = Gate(_open(candidate, data), reference, drawer, outputs, _tolerance(candidate, spec))
     return _Proved(data, gate, gate.prove(), is_batched)
+
+
+def _open(candidate: _Candidate, data: bytes) -> onnxruntime.InferenceSession:
+    return runtime.open_session(data, external_data=candidate.external_data)
 
 
 def _with_maximum(
@@ -536,6 +544,8 @@ def _quantise(
 ) -> tuple[_Proved, Quantisation]:
     """The graph in INT8, compared with the file and with the classes of its FP32 graph."""
     gate = proved.gate
+    if candidate.external_data:
+        raise ExportError("int8: expected weights of less than 2 GiB, got more")
     if not proved.is_batched or candidate.padded is not None:
         raise ExportError("int8: expected a model with rows of one size, got another")
     specs = {each.name: each for each in gate.drawer.inputs}

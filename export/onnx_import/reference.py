@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from weir.export import runtime
 from weir.export.onnx_import.pictures import PictureInput, softmax
+from weir.export.onnx_import.source import SourceModel
 from weir.export.onnx_import.zip_map import ServableOutputs
 
 Array = NDArray[Any]
@@ -38,9 +39,12 @@ class Reference:
     takes_single_rows: bool = False
 
     @classmethod
-    def of(cls, data: bytes, outputs: ServableOutputs) -> "Reference":
+    def of(cls, read: SourceModel, outputs: ServableOutputs) -> "Reference":
         """The reference of an ONNX file."""
-        return cls(runtime.open_session(data, is_optimised=False), outputs)
+        session = runtime.open_session(
+            read.data, is_optimised=False, external_data=read.external_data
+        )
+        return cls(session, outputs)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs of the imported graph, computed by the file."""

@@ -8,7 +8,7 @@ Rules:
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -17,26 +17,28 @@ from google.protobuf.message import DecodeError
 
 from weir.bundle import repository_files
 from weir.bundle.errors import BrokenBundle
-from weir.export import runtime
+from weir.export import large_graph, runtime
 from weir.export.errors import BrokenGraph
 
-# A protobuf message, and so a bundle's graph, ends at 2 GiB.
-_MOST_BYTES = (1 << 31) - 1
+# External data, unlike a graph, may be larger than 2 GiB.
+_MOST_DATA_BYTES = 1 << 50
 
 
 @dataclass(frozen=True, slots=True)
 class SourceModel:
-    """A checked model, with all weights inside.
+    """A checked model.
 
     Attributes:
-        model: its messages.
+        model: its messages, with the weights inside if they have less than 2 GiB.
         data: the same as bytes.
+        external_data: the file of larger weights, by the name that the model has for it.
         files: the hash of each file that was read, by name.
         remarks: what shape inference complains about.
     """
 
     model: onnx.ModelProto
     data: bytes
+    external_data: dict[str, bytes]
     files: dict[str, str]
     remarks: tuple[str, ...] = ()
 
@@ -70,18 +72,23 @@ def read(file: Path) -> SourceModel:
     if not model.HasField("graph") or not model.graph.output:
         raise BrokenGraph("expected an ONNX file with a graph that has outputs, got none")
     files |= _inline(model, file.parent.resolve(), target.parent)
+    external_data = {}
+    if large_graph.weight_bytes(model) > large_graph.MOST_INSIDE_BYTES:
+        external_data[large_graph.DATA] = large_graph.take_out_weights(model)
     data = content if len(files) == 1 else model.SerializeToString()
-    return SourceModel(model, data, files, check(model, data))
+    return SourceModel(model, data, external_data, files, check(model, data, external_data))
 
 
-def check(model: onnx.ModelProto, data: bytes) -> tuple[str, ...]:
+def check(
+    model: onnx.ModelProto, data: bytes, external_data: Mapping[str, bytes]
+) -> tuple[str, ...]:
     """Remarks of shape inference; BrokenGraph if the checker or ONNX Runtime refuses the model."""
     try:
-        onnx.checker.check_model(data)
+        large_graph.check_file(model, infers_shapes=False)
     except onnx.checker.ValidationError as error:
         raise BrokenGraph(f"the graph is not valid ONNX: {_one_line(error)}") from error
     try:
-        runtime.open_session(data)
+        runtime.open_session(data, external_data=external_data)
     except Exception as error:  # ONNX Runtime raises many unrelated classes
         raise BrokenGraph(f"ONNX Runtime refuses the graph: {runtime.reason(error)}") from error
     try:
@@ -120,16 +127,14 @@ def _inline(model: onnx.ModelProto, folder: Path, targets: Path) -> dict[str, st
 
     A link leads into the folder, or to `targets`, where the graph's own link leads.
     """
-    external = [
-        tensor for tensor in tensors(model) if tensor.data_location == onnx.TensorProto.EXTERNAL
-    ]
-    contents: dict[str, bytes] = {}
-    total = 0
-    for tensor in external:
+    contents: dict[str, memoryview] = {}
+    for tensor in tensors(model):
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
         if location not in contents:
-            contents[location] = _read_data(folder, location, targets)
+            contents[location] = memoryview(_read_data(folder, location, targets))
         data = contents[location]
         first = _number(tensor, entries, "offset", 0)
         count = _number(tensor, entries, "length", len(data) - first)
@@ -138,13 +143,7 @@ def _inline(model: onnx.ModelProto, folder: Path, targets: Path) -> dict[str, st
                 f"{location}: expected {first + count} bytes for tensor {tensor.name!r}, "
                 f"got {len(data)}"
             )
-        total += count
-        if total > _MOST_BYTES:
-            raise BrokenGraph(
-                "expected weights below 2 GiB, which a bundle holds in one file, got more; "
-                "`weir serve` serves the file itself"
-            )
-        tensor.raw_data = data[first : first + count]
+        tensor.raw_data = bytes(data[first : first + count])
         tensor.data_location = onnx.TensorProto.DEFAULT
         del tensor.external_data[:]
     return {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
@@ -161,7 +160,7 @@ def _read_data(folder: Path, location: str, targets: Path) -> bytes:
             f"{location or '(no location)'}: expected external data in the folder of the graph, "
             "got another place or a link out of it"
         )
-    return repository_files.read_file(path)
+    return repository_files.read_file(path, _MOST_DATA_BYTES)
 
 
 def _number(tensor: onnx.TensorProto, entries: dict[str, str], key: str, default: int) -> int:

@@ -14,7 +14,7 @@ from weir.bundle.errors import InvalidName, VersionExists
 from weir.bundle.reader import read
 from weir.bundle.repository import versions
 from weir.bundle.sequences import ValueRange
-from weir.export import graph
+from weir.export import graph, large_graph
 from weir.export.errors import ExportError, ParityError
 from weir.export.publishing import publish
 from weir.export.spec import ExportSpec
@@ -135,7 +135,7 @@ def test_large_weights_are_beside_the_graph(
     rows = {"input": torch.randn(5, 40)}
     large = ExportSpec(architecture="dense", outputs=["y"])
     # In place of weights of 2 GiB, which take a minute.
-    monkeypatch.setattr(graph, "MOST_INSIDE_BYTES", 10_000)
+    monkeypatch.setattr(large_graph, "MOST_INSIDE_BYTES", 10_000)
 
     published = publish(module, rows, large, to=tmp_path, name="dense")
 

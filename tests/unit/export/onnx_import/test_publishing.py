@@ -13,6 +13,7 @@ from weir.bundle.contract import Contract
 from weir.bundle.errors import InvalidName, VersionExists
 from weir.bundle.reader import Bundle, read
 from weir.bundle.sequences import ValueRange
+from weir.export import large_graph
 from weir.export.errors import AccuracyError, ExportError, ParityError
 from weir.export.onnx_import.publishing import Imported, import_onnx
 from weir.export.onnx_import.spec import ImportSpec, Int8, Pictures
@@ -446,6 +447,26 @@ def layers() -> str:
 def int8_spec(**changes: Any) -> Int8:
     rows = np.random.default_rng(1).normal(size=(200, 8)).astype(np.float32)
     return Int8(calibration={"x": rows}, calibration_from="rows.npz", **changes)
+
+
+def test_large_weights_stay_beside_the_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if 4 KiB of weights were 2 GiB.
+    monkeypatch.setattr(large_graph, "MOST_INSIDE_BYTES", 4096)
+    weights = np.random.default_rng(0).normal(size=(4, 500)).astype(np.float32)
+    model = graphs.model("g (float[N, 4] x) => (float[N, 500] y) { y = MatMul(x, w) }")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weights, "w"))
+    onnx.save(model, tmp_path / "net.onnx", save_as_external_data=True, location="w.bin")
+
+    _, bundle = imported(tmp_path / "net.onnx")
+
+    assert bundle.files["model.onnx.data"] == weights.tobytes()
+    golden = bundle.golden()
+    assert golden is not None
+    np.testing.assert_allclose(
+        golden.outputs["y"], golden.inputs["x"] @ weights, rtol=1e-5, atol=1e-5
+    )
 
 
 def test_int8_keeps_the_classes(tmp_path: Path) -> None:
