@@ -143,7 +143,7 @@ def _open_directory(path: Path, name: str | None) -> ModelSource:
         return _model_directory(path, name)
     if MODEL in graphs:
         graphs = [MODEL]
-    if len(graphs) == 1 and not has_versions and not models:
+    if len(graphs) == 1 and not any(map(_holds_graph, _directories(path))) and not models:
         return _open_file(path / graphs[0], name)
     if name is None:
         return ModelRepository(path)
@@ -192,9 +192,12 @@ def _directories(path: Path) -> Iterator[Path]:
 
 
 def _is_version(path: Path) -> bool:
-    """Whether a directory is a version of a model: by its name, and with a contract or a graph."""
-    if not is_version_name(path.name):
-        return False
+    """Whether a directory is a version of a model."""
+    return is_version_name(path.name) and _holds_graph(path)
+
+
+def _holds_graph(path: Path) -> bool:
+    """Whether a contract or an ONNX file lies in a directory."""
     try:
         names = [entry.name for entry in path.iterdir()]
     except OSError:

@@ -61,15 +61,22 @@ def on_versions(model: str, names: Iterable[str]) -> list[str]:
     ]
 
 
-def on_model(model: str, files: Sequence[str]) -> str:
-    """On a model's directory without versions.
+def on_model(model: str, files: Sequence[str], *, has_versions: bool) -> str | None:
+    """On a model's directory without versions, or with a model file beside them.
 
     Args:
         files: the names of the files in it.
     """
     got = _first_model_file(files)
+    if has_versions and got is None:
+        return None
+    what = (
+        "model file beside the versions ignored"
+        if has_versions
+        else ("model has no version directory")
+    )
     return (
-        f"model has no version directory model={model} expected={model}/1/{MODEL}"
+        f"{what} model={model} expected={model}/{'VERSION' if has_versions else 1}/{MODEL}"
         f"{f' got={short_repr(got)}' if got else ''}"
     )
 

@@ -120,13 +120,13 @@ def scan_model(
         return ModelDirectory(name, path, {}, remarks=(remark,), is_readable=False)
     shared = tuple(stamp for stamp in beside if stamp[0] != VERSIONS_FILE)
     files = {number: _version_files(name, path / str(number), shared, links) for number in numbers}
-    found = on_versions(name, others)
-    if not numbers:
-        found.append(on_model(name, _names(beside)))
-    for number, version in files.items():
-        remark_on_version = on_version(name, number, _names(version.stamps))
-        found.extend([remark_on_version] if remark_on_version else [])
-    return ModelDirectory(name, path, files, beside, tuple(found))
+    found = [
+        *on_versions(name, others),
+        on_model(name, _names(beside), has_versions=bool(numbers)),
+        *(on_version(name, number, _names(each.stamps)) for number, each in files.items()),
+    ]
+    remarks = tuple(remark for remark in found if remark is not None)
+    return ModelDirectory(name, path, files, beside, remarks)
 
 
 def scan_version(name: str, number: int, path: Path, links: LinkRoots = NO_LINKS) -> ModelDirectory:

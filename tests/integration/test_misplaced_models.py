@@ -27,6 +27,10 @@ REMARKS = {
     "flat/model.onnx": (
         "model has no version directory model=flat expected=flat/1/model.onnx got='model.onnx'"
     ),
+    "beside/model.onnx": (
+        "model file beside the versions ignored model=beside expected=beside/VERSION/model.onnx "
+        "got='model.onnx'"
+    ),
     "v/v1/model.onnx": (
         "not a version directory model=v name='v1' "
         "expected=a directory named by a number from 1, such as 1"
@@ -61,6 +65,7 @@ def test_each_is_named_once_and_a_server_that_requires_models_is_not_ready(tmp_p
     for name in REMARKS:
         lay(models, name)
     lay(models, "README.md")
+    (models / "beside" / "1").mkdir()
     lay(models, ".git/1/model.onnx")
     flags = ("--require-models", "--model-control", "poll", "--poll-interval-s", "0.05")
 

@@ -24,7 +24,16 @@ def test_directory_of_models_is_a_repository(publish: Publish, models: Path) -> 
     assert open_source(models) == ModelRepository(models)
 
 
-@pytest.mark.parametrize("files", [[], ["README.md"], ["a.onnx", "b.onnx"], ["notes/a.onnx"]])
+@pytest.mark.parametrize(
+    "files",
+    [
+        [],
+        ["README.md"],
+        ["a.onnx", "b.onnx"],
+        ["notes/a.onnx"],
+        ["a.onnx", "b/model.onnx"],
+    ],
+)
 def test_directory_that_may_be_anything_is_a_repository(tmp_path: Path, files: list[str]) -> None:
     touch(*(tmp_path / file for file in files))
 
