@@ -381,8 +381,8 @@ def _run_error(error: Exception) -> ServerError:
 def _add_external(options: ort.SessionOptions, tensors: Sequence[ExternalTensor]) -> None:
     """Give ONNX Runtime initializers in memory, so that it opens no file.
 
-    It copies a tensor of less than 2 GiB when it makes the session; a larger one is a value, which
-    is copied here.
+    It copies them when it makes the session. A tensor of 2 GiB and more is a value: it takes no
+    file in memory of that size for one tensor.
     """
     files = [tensor for tensor in tensors if len(tensor.data) < _MOST_COPIED]
     if files:
@@ -399,7 +399,7 @@ def _add_external(options: ort.SessionOptions, tensors: Sequence[ExternalTensor]
 
 
 def _value(tensor: ExternalTensor) -> ort.OrtValue:
-    """The tensor as a value of ONNX Runtime, which owns a copy of it."""
+    """The tensor as a value of ONNX Runtime, in the memory that it has."""
     bits = 8 * len(tensor.data) // math.prod(tensor.shape)
     if bits not in (8, 16, 32, 64):
         raise ModelLoadError(

@@ -58,7 +58,10 @@ def publish(root: Path, name: str, number: float) -> Path:
 
 
 def test_weights_beside_the_graph(root: Path, start: Start) -> None:
-    write_split(root, "plain")
+    plain = write_split(root, "plain")
+    (root / "hard_links" / "1").mkdir(parents=True)
+    for name in ("model.onnx", DATA):
+        os.link(plain / name, root / "hard_links" / "1" / name)
     (root / "triton" / "3").mkdir(parents=True)
     for file, data in split(scale(4.0)).items():
         name = "net.onnx" if file == "model.onnx" else file
@@ -72,7 +75,7 @@ def test_weights_beside_the_graph(root: Path, start: Start) -> None:
     short.write_bytes(short.read_bytes()[:-1])
 
     with start() as server, Client(server.target) as client:
-        assert slope(client, "plain") == 2.0
+        assert slope(client, "plain") == slope(client, "hard_links") == 2.0
         assert slope(client, "triton") == 4.0
         assert slope(client, "bundle") == 8.0
         log = server.log()
@@ -174,16 +177,6 @@ def test_links_beside_one_file(tmp_path: Path) -> None:
         Client(server.target) as client,
     ):
         assert slope(client, "net") == 2.0
-
-
-def test_hard_links_are_files(root: Path, tmp_path: Path, start: Start) -> None:
-    original = write_split(tmp_path, "original")
-    (root / "copy" / "1").mkdir(parents=True)
-    for name in ("model.onnx", DATA):
-        os.link(original / name, root / "copy" / "1" / name)
-
-    with start() as server, Client(server.target) as client:
-        assert slope(client, "copy") == 2.0
 
 
 def test_external_parts_are_what_the_test_means() -> None:
