@@ -52,9 +52,9 @@ Array = NDArray[Any]
 Row = Mapping[str, Array]
 
 _NAMES = ("N", "n", "bs")
-# Names that torch.onnx makes up: of an output's axis that only its tracer knew, and of an axis that
-# `dynamic_axes` lists without a name. No two of them are equal.
-_MADE_UP = re.compile(r".*_(dim|dynamic_axes)_\d+")
+# Names that exporters make up, of which no two are equal: torch.onnx for an output's axis that only
+# its tracer knew, and for an axis that `dynamic_axes` lists without a name; Paddle2ONNX for any.
+_MADE_UP = re.compile(r".*_(dim|dynamic_axes)_\d+|(.*\.)?DynamicDimension\.\d+")
 # Sizes to try for a free axis besides the batch axis: a sequence, a picture, a large picture, and
 # sizes that few graphs take.
 _SIZES = (8, 32, 256, 1, 2, 3)
@@ -506,18 +506,19 @@ def _extremes(inputs: Sequence[TensorSpec], row: Row) -> Iterator[Row]:
 
 
 def _moderate(inputs: Sequence[TensorSpec], rows: Sequence[Row]) -> Iterator[Row]:
-    """Two rows whose floating-point values are all between 0 and 0.5, or between -0.5 and 0.
+    """Two rows of numbers from 0 to 0.5 or of 0 and 1, and from -0.5 to 0 or as they are.
 
-    A comparison that the greatest numbers pass, these do not.
+    They do not exceed thresholds that their neighbours exceed.
     """
     generator = np.random.default_rng(1)
+
+    def values(spec: TensorSpec, array: Array, sign: int) -> Array:
+        if spec.datatype in _GREATEST:
+            return _floats(spec, sign * generator.uniform(0.01, 0.5, array.shape))
+        return array % 2 if sign > 0 and array.dtype.kind in "iu" else array
+
     for row, sign in zip(rows, (1, -1), strict=False):
-        yield {
-            spec.name: _floats(spec, sign * generator.uniform(0.01, 0.5, row[spec.name].shape))
-            if spec.datatype in _GREATEST
-            else row[spec.name]
-            for spec in inputs
-        }
+        yield {spec.name: values(spec, row[spec.name], sign) for spec in inputs}
 
 
 def _floats(spec: TensorSpec, values: Array) -> Array:

@@ -228,6 +228,23 @@ def test_model_that_is_not_batched_is_described_as_its_file_says(
     assert not config.HasField("dynamic_batching")
 
 
+def test_output_without_the_batch_axis_is_described_whole(client: Client) -> None:
+    config = client.ask(
+        "ModelConfig",
+        pb.ModelConfigRequest(name="configured_counted_detector"),
+        pb.ModelConfigResponse,
+    ).config
+
+    assert config.max_batch_size == 8
+    assert [list(each.dims) for each in (*config.input, *config.output)] == [[WIDTH], [1], [1]]
+    metadata = client.ask(
+        "ModelMetadata",
+        pb.ModelMetadataRequest(name="configured_counted_detector"),
+        pb.ModelMetadataResponse,
+    )
+    assert [list(each.shape) for each in metadata.outputs] == [[-1, 1], [1]]
+
+
 REASONS = {
     "affine": ("proof", "the batch axis was proved at load"),
     "unnamed_affine": ("proof", "the batch axis was proved at load"),

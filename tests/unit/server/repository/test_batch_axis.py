@@ -183,6 +183,11 @@ def delayed(rows: int) -> bytes:
             parsed("(float[unk__6, 2] x) => (float[unk__7, 2] y) { y = Relu (x) }"), id="tf2onnx"
         ),
         pytest.param(
+            parsed("""(float["p2o.DynamicDimension.0", 2] x)
+                => (float["p2o.DynamicDimension.1", 2] y) { y = Relu (x) }"""),
+            id="Paddle2ONNX",
+        ),
+        pytest.param(
             parsed("(float[batch, 2] x) => (float[Reluy_dim_0, 2] y) { y = Relu (x) }"),
             id="dynamic_axes of the input alone",
         ),
@@ -245,6 +250,14 @@ def test_name_of_the_axis_plays_no_part(graph: bytes) -> None:
         pytest.param(scaled_if("ReduceMax", "Greater", 1e6), id="if a number is above a million"),
         pytest.param(scaled_if("ReduceMin", "Less", 0.0), id="if a number is negative"),
         pytest.param(scaled_if("ReduceMin", "Less", -1e6), id="if one is below minus a million"),
+        pytest.param(
+            parsed("""(uint8[s77, 4] x) => (float[s77, 4] y) {
+                f = Cast<to = 1> (x)  limit = Constant<value_float = 1.0> ()
+                share = Constant<value_float = 0.0039> ()  most = ReduceMax<keepdims = 0> (f)
+                is_beyond = Greater (most, limit)  small = Mul (f, share)
+                y = Where (is_beyond, small, f) }"""),
+            id="if a byte is above 1",
+        ),
         *(pytest.param(delayed(rows), id=f"{rows} rows before") for rows in (1, 2, 3, 7, 31)),
         pytest.param(
             parsed("""(float[n, 4] x, float[n, 4] z) => (float[n, 4] y) {
