@@ -392,12 +392,10 @@ def test_largest_batch_is_tried_and_none_larger() -> None:
     assert "expected 21 rows, got 20" in reason(onnx_models.first_rows(20), max_rows=21)
 
 
-def test_largest_batch_takes_a_few_seconds_at_most() -> None:
-    graph = onnx_models.at_most(20)
+def prove_slowly(graph: bytes, run_s: int) -> None:
+    """Prove an axis with a clock by which a run takes so long."""
     loaded = Session(graph, provider="cpu", threads=1)
-    # A second for each run of two rows: a row takes half of that.
-    seconds = itertools.count(0, 2)
-
+    seconds = itertools.count(0, run_s)
     batch_axis.prove(
         graph,
         loaded,
@@ -407,6 +405,20 @@ def test_largest_batch_takes_a_few_seconds_at_most() -> None:
         max_rows=32,
         clock=lambda: float(next(seconds)),
     )
+
+
+def test_largest_batch_takes_a_few_seconds_at_most() -> None:
+    # A second a row: the largest batch has five.
+    prove_slowly(onnx_models.at_most(5), 2)
+    with pytest.raises(batch_axis.UnprovedError, match="rows that run alone do not run together"):
+        prove_slowly(onnx_models.at_most(4), 2)
+
+
+def test_slow_graph_is_not_tried() -> None:
+    with pytest.raises(
+        batch_axis.UnprovedError, match=r"takes too long, 1\.5 s a row; batch_axis = true"
+    ):
+        prove_slowly(onnx_models.echo(), 3)
 
 
 class Rounding:

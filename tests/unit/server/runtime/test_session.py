@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
@@ -329,6 +330,20 @@ def test_division_by_zero_is_the_requests_fault() -> None:
         loaded.run({"a": np.array([[6]]), "b": np.array([[0]])})
 
     assert loaded.run({"a": np.array([[6]]), "b": np.array([[2]])})["y"].tolist() == [[3]]
+
+
+@pytest.mark.parametrize("operator", ["ArgMax", "ArgMin"])
+def test_place_of_the_greatest_of_no_numbers_is_the_requests_fault(operator: str) -> None:
+    """ONNX Runtime gives no reason at all."""
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 10, opset_import: ["" : 20]>
+        g (float[n, m] x) => (int64[n, 1] y) {{ y = {operator}<axis = 1> (x) }}"""
+    )
+    loaded = session(model.SerializeToString())
+
+    assert loaded.run({"x": np.zeros((0, 3), np.float32)})["y"].shape == (0, 1)
+    with pytest.raises(InvalidRequest, match="the model cannot compute with these inputs"):
+        loaded.run({"x": np.zeros((3, 0), np.float32)})
 
 
 def test_run_that_does_not_end_can_be_stopped() -> None:
