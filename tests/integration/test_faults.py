@@ -43,7 +43,7 @@ ROWS = (
     *(f"B{number:02}" for number in range(5, 8)),
     *(f"C{number:02}" for number in range(1, 7)),
     *(f"D{number:02}" for number in range(1, 7)),
-    *(f"E{number:02}" for number in range(1, 17)),
+    *(f"E{number:02}" for number in range(1, 20)),
     *("F03", "F14"),
 )
 

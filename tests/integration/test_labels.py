@@ -36,7 +36,8 @@ def publish(models: Path, version: int) -> None:
     onnx_models.write_plain(models, NAME, onnx_models.fingerprint(version), version=version)
 
 
-def test_rollback_survives_kill_9(tmp_path: Path) -> None:
+@pytest.mark.parametrize("row", ["E17"])
+def test_rollback_survives_kill_9(tmp_path: Path, row: str) -> None:
     models = tmp_path / "models"
     publish(models, 1)
     publish(models, 2)
@@ -55,7 +56,10 @@ def test_rollback_survives_kill_9(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of another process are Linux's")
-def test_label_that_cannot_be_written_ends_with_the_server_and_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("row", ["E18"])
+def test_label_that_cannot_be_written_ends_with_the_server_and_says_so(
+    tmp_path: Path, row: str
+) -> None:
     models = tmp_path / "models"
     publish(models, 1)
     publish(models, 2)

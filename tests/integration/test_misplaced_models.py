@@ -60,7 +60,10 @@ def is_ready(target: str) -> bool:
         return ready
 
 
-def test_each_is_named_once_and_a_server_that_requires_models_is_not_ready(tmp_path: Path) -> None:
+@pytest.mark.parametrize("row", ["E19"])
+def test_each_is_named_once_and_a_server_that_requires_models_is_not_ready(
+    tmp_path: Path, row: str
+) -> None:
     models = tmp_path / "models"
     for name in REMARKS:
         lay(models, name)
