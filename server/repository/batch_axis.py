@@ -135,8 +135,10 @@ def resolve(
             tensors = _with_batch_axis(tensors)
         return BatchAxis(tensors, _set(is_batched=setting))
     is_named = is_configured
+    declared = tensors.outputs
     try:
         _check_first_axes(tensors, config)
+        tensors = replace(tensors, outputs=[_with_free_axis(spec) for spec in tensors.outputs])
         if not is_configured:
             tensors = replace(tensors, batch_axis=_candidate(tensors))
             is_named = _is_named(tensors)
@@ -149,6 +151,7 @@ def resolve(
             max_rows=max_rows,
         )
     except UnprovedError as error:
+        tensors = replace(tensors, outputs=declared)
         has_axis = is_configured or (is_named and error.basis is Basis.SETTING)
         return BatchAxis(
             tensors if has_axis else replace(tensors, batch_axis=None),
@@ -303,11 +306,18 @@ def _without_free_axis(tensors: Tensors) -> str | None:
     for kind, specs in (("input", tensors.inputs), ("output", tensors.outputs)):
         for spec in specs:
             # An output without a shape may have rows; of such an input, not all ranks can be tried.
-            if kind == "output" and not spec.has_shape:
+            if kind == "output" and (not spec.has_shape or spec.axes[:1] == (1,)):
                 continue
             if not spec.axes or isinstance(spec.axes[0], int):
                 return f"{kind} {short_repr(spec.name)} {list(spec.wire_shape())}"
     return None
+
+
+def _with_free_axis(output: TensorSpec) -> TensorSpec:
+    """The output with any number of rows; an exporter may write the one row of its example."""
+    if output.axes[:1] != (1,):
+        return output
+    return replace(output, axes=(None, *output.axes[1:]))
 
 
 def _check_form(graph: bytes, *, is_configured: bool) -> bool:

@@ -251,7 +251,7 @@ REASONS = {
     "set_positive_part": ("setting", "the setting batch_axis is true"),
     "forbidden_affine": ("setting", "the setting batch_axis is false"),
     "other_affine": ("no_axis", "the first axes have different names: 'batch', 'src_len'"),
-    "configured_counted_detector": ("no_axis", "output 'count' [1] has no first axis of any size"),
+    "configured_counted_detector": ("form", "the shape depends on values, of outputs 'boxes'"),
     "detector": ("form", "shapes depend on values, by operators 'NonZero'"),
     "positive_part": ("form", "shapes depend on values, by operators 'If'"),
     "configured_detector": ("form", "the shape depends on values, of outputs 'boxes'"),

@@ -305,8 +305,8 @@ def test_graph_that_mixes_rows_is_not_batched(graph: bytes) -> None:
             id="square",
         ),
         pytest.param(
-            parsed("(float[n] x) => (float[n] y, float[1] s) { y = Relu (x) s = ReduceSum (x) }"),
-            "output 's' [1] has no first axis of any size",
+            parsed("(float[n, 4] x) => (float[n, 4] y, int64[2] s) { y = Relu (x) s = Shape (x) }"),
+            "output 's' [2] has no first axis of any size",
             id="an output of one size",
         ),
         pytest.param(
@@ -323,6 +323,24 @@ def test_graph_without_a_candidate_says_why(
     assert axis.decision == BatchDecision(is_batched=False, basis=Basis.NO_AXIS, reason=expected)
     assert caplog.messages == [f"model is not batched model=plain reason={expected}"]
     assert caplog.records[0].levelno == logging.INFO
+
+
+def test_one_row_of_an_output_may_be_that_of_the_exporters_example() -> None:
+    axis = resolved(parsed("(float[n, 4] x) => (float[1, 4] y) { y = Relu (x) }"))
+
+    assert axis.decision.is_batched and axis.only_proved
+    assert [spec.axes for spec in axis.tensors.outputs] == [(None, 4)]
+
+
+def test_output_of_one_size_is_found_by_running() -> None:
+    axis = resolved(
+        parsed("(float[n] x) => (float[n] y, float[1] s) { y = Relu (x) s = ReduceSum (x) }")
+    )
+
+    assert axis.decision == BatchDecision(
+        is_batched=False, basis=Basis.RUN, reason="output 's': expected 2 rows, got 1"
+    )
+    assert [spec.axes for spec in axis.tensors.outputs] == [("n",), (1,)]
 
 
 def test_setting_replaces_the_proofs(caplog: pytest.LogCaptureFixture) -> None:
