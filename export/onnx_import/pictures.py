@@ -171,15 +171,19 @@ def are_probabilities(scores: Array) -> bool:
 def append_softmax(model: onnx.ModelProto, scores: str, taken: set[str]) -> str:
     """Add an output with the softmax of the scores; returns its name."""
     name = PROBABILITIES if PROBABILITIES not in taken else f"{_PREFIX}{PROBABILITIES}"
+    node = helper.make_node("Softmax", [scores], [name], f"{_PREFIX}Softmax", axis=1)
+    append_output(model, node, scores)
+    return name
+
+
+def append_output(model: onnx.ModelProto, node: onnx.NodeProto, scores: str) -> None:
+    """Add the output of a node, which has the form of the scores."""
     value = next(each for each in model.graph.output if each.name == scores)
     copied = onnx.ValueInfoProto()
     copied.CopyFrom(value)
-    copied.name = name
-    model.graph.node.append(
-        helper.make_node("Softmax", [scores], [name], f"{_PREFIX}Softmax", axis=1)
-    )
+    copied.name = node.output[0]
+    model.graph.node.append(node)
     model.graph.output.append(copied)
-    return name
 
 
 def softmax(scores: Array) -> Array:

@@ -39,11 +39,13 @@ from weir.export.onnx_import.source import SourceModel
 from weir.export.onnx_import.spec import ImportSpec, Int8
 from weir.export.onnx_import.tensor_specs import TensorSpec, find, inputs_of, spec_of
 from weir.export.onnx_import.texts import TextInputs, text_inputs
+from weir.export.onnx_import.zip_map import PROBABILITIES
 from weir.export.tokenizer_file import TokenizerFile
 
 Array = NDArray[Any]
 
 GOLDEN_ROWS = 4
+LOGITS = "logits"
 DEFAULT_MAXIMUM = 512
 """Entries of a row along a padded axis."""
 
@@ -222,10 +224,10 @@ def _servable(read: SourceModel, spec: ImportSpec) -> _Candidate:
         check_axes({TIME: padded} if padded else {}, _value_ranges(candidate), BATCH)
     except ValueError as error:
         raise ExportError(str(error)) from error
-    scored = {"probabilities", "logits", *candidate.labels}
+    scored = {PROBABILITIES, LOGITS, *candidate.labels}
     if text is not None and not scored & servable.origins.keys():
         raise ExportError(
-            "tokenizer: expected labels, or an output named probabilities or logits, "
+            f"tokenizer: expected labels, or an output named {PROBABILITIES} or {LOGITS}, "
             f"got {sorted(servable.origins)}"
         )
     for name, (low, high) in ranges.items():
@@ -390,6 +392,8 @@ def _gated(
     axes.name_outputs(model, declared, observed, drawer, widths)
     if spec.pictures is not None:
         reference = _classify(candidate, model, reference, spec, observed)
+    if candidate.text is not None:
+        reference = _name_probabilities(candidate, model, reference, observed)
     data = model.SerializeToString()
     candidate.remarks += source.check(model, data, candidate.external_data)
     outputs = {each.name: each.axes or () for each in map(spec_of, model.graph.output) if each}
@@ -452,6 +456,31 @@ def _classify(
             candidate.labels[output] = candidate.labels[scores]
     candidate.preprocessing = pictures.preprocessing(spec.pictures, candidate.picture, output)
     return reference
+
+
+def _name_probabilities(
+    candidate: _Candidate,
+    model: onnx.ModelProto,
+    reference: Reference,
+    observed: Sequence[Mapping[str, Array]],
+) -> Reference:
+    """Name the scores of texts `probabilities` if they are; else the server takes their softmax."""
+    found = reference.outputs
+    scores = next(
+        name for name in (PROBABILITIES, *candidate.labels, LOGITS) if name in found.origins
+    )
+    is_named = scores == PROBABILITIES
+    if is_named or not all(pictures.are_probabilities(run[scores]) for run in observed):
+        return reference
+    node = onnx.helper.make_node("Identity", [scores], [PROBABILITIES], "weir_probabilities")
+    pictures.append_output(model, node, scores)
+    candidate.changes.append(
+        f"output {scores} is also named {PROBABILITIES}, as its rows add up to 1"
+    )
+    if scores in candidate.labels:
+        candidate.labels[PROBABILITIES] = candidate.labels[scores]
+    origins = {**found.origins, PROBABILITIES: found.origins[scores]}
+    return replace(reference, outputs=replace(found, origins=origins))
 
 
 def _spreads(candidate: _Candidate, given: Mapping[str, Array]) -> dict[str, Spread]:

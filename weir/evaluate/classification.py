@@ -49,6 +49,12 @@ def _select_sequences(data: str, bundle: "Bundle", column: str | None) -> "Selec
     from weir.training.text.experiment import pack_rows
 
     contract = bundle.contract
+    if contract.tokenisation and contract.tokenisation.rule == "tokenizer-json":
+        # A test set has words, and a tokenizer.json reads the text with its spaces and marks.
+        raise UsageError(
+            f"{contract.architecture}: expected a bundle with the vocabulary of its training, got "
+            f"one with {contract.tokenisation.model}: `weir classify-text --json` answers its texts"
+        )
     if not contract.vocabularies:
         return Selection(pack_rows(load(data, "test")), f"the test set of {data}")
     texts = _select_texts(data, bundle, column)

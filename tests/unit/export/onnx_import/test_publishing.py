@@ -213,6 +213,24 @@ def test_classifier_of_texts(tmp_path: Path) -> None:
     assert bundle.files["tokenizer.json"] == tokenizer.read_bytes()
 
 
+def test_probabilities_of_texts_are_named_so_that_no_softmax_follows(tmp_path: Path) -> None:
+    text = graphs.PLACES.replace("float[N, 2] logits)", "float[N, 2] shares)").replace(
+        "  logits = ReduceSum <keepdims = 0> (own, last)",
+        "  sums = ReduceSum <keepdims = 0> (own, last)\n  shares = Softmax(sums)",
+    )
+    labels = {"": ["yes", "no"]}
+
+    published, bundle = imported(
+        graphs.write(tmp_path, text), tokenizer=write_tokenizer(tmp_path, "a"), labels=labels
+    )
+
+    assert "output shares is also named probabilities, as its rows add up to 1" in published.remarks
+    assert bundle.labels("probabilities") == ["yes", "no"]
+    row = {"input_ids": np.array([[1, 3]]), "attention_mask": np.array([[1, 1]])}
+    outputs = run(bundle.model, **row)
+    assert outputs["probabilities"].tolist() == outputs["shares"].tolist()
+
+
 def test_tokenizer_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
     tokenizer = write_tokenizer(tmp_path, *"abcdef")
 

@@ -7,8 +7,9 @@ import pytest
 
 from tests.helpers import text_models
 from tests.helpers.sequence_files import write_labelled, write_tagged
-from weir.bundle.contract import Provenance
+from weir.bundle.contract import Contract, Provenance, Tolerance
 from weir.bundle.reader import Bundle, read
+from weir.bundle.sequences import Tokenisation
 from weir.client.errors import UsageError
 from weir.evaluate.classification import of_sequences
 from weir.evaluate.test_set import ClassifiedSet
@@ -79,3 +80,15 @@ def test_unusable_files_are_rejected(tmp_path: Path) -> None:
     ):
         with pytest.raises(error, match=message):
             of_sequences(str(tmp_path / name), bundle, None, 7)
+
+
+def test_bundle_with_a_tokenizer_json_is_not_measured(tmp_path: Path) -> None:
+    contract = Contract(
+        task="sequence-classification",
+        architecture="bert",
+        tokenisation=Tokenisation(rule="tokenizer-json", model="tokenizer.json"),
+        tolerance=Tolerance(absolute=0, relative=0),
+    )
+
+    with pytest.raises(UsageError, match=r"bert: expected .* got one with tokenizer\.json"):
+        of_sequences("trec", Bundle(contract, graphs={}, files={}, texts={}), None, 7)
