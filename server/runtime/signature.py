@@ -106,7 +106,7 @@ class Signature:
         self.outputs: Mapping[str, TensorSpec] = {spec.name: spec for spec in outputs}
         self._defaults = {spec.name: spec for spec in defaults}
         self.unserved = unserved
-        self.described = [*inputs, *(spec for spec in defaults if spec.name in described)]
+        self.described_inputs = [*inputs, *(spec for spec in defaults if spec.name in described)]
         self.has_rows = (
             batch_axis is not None
             and bool(inputs)

@@ -19,7 +19,7 @@ def metadata(model: Model, versions: Sequence[str]) -> pb.ModelMetadataResponse:
         name=model.name,
         versions=versions,
         platform=PLATFORM,
-        inputs=[_tensor(spec) for spec in model.signature.described],
+        inputs=[_tensor(spec) for spec in model.signature.described_inputs],
         outputs=[_tensor(spec) for spec in model.signature.outputs.values()],
     )
 
@@ -46,7 +46,7 @@ def config(model: Model, versions: Sequence[str] = ()) -> config_pb.ModelConfig:
                 reshape=_reshape(spec, has_rows=has_rows),
                 optional=model.signature.may_omit(spec.name),
             )
-            for spec in model.signature.described
+            for spec in model.signature.described_inputs
         ],
         output=[
             config_pb.ModelOutput(

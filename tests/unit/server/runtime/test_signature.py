@@ -297,7 +297,7 @@ def test_default_of_another_shape_is_refused() -> None:
 
 
 def test_default_is_described_where_it_is_wanted() -> None:
-    assert [one.name for one in WITH_DEFAULTS.described] == ["x", "scale"]
+    assert [one.name for one in WITH_DEFAULTS.described_inputs] == ["x", "scale"]
 
 
 @pytest.mark.parametrize("shape", [(), (2,), (0, 3), (1,) * MAX_RANK], ids=str)
