@@ -332,6 +332,8 @@ def _unproved_form(model: onnx.ModelProto, *, is_wanted: bool) -> str:
         return f"shapes depend on values, by operators {short_list(list(found.operators))}"
     if found.outputs:
         return f"the shape depends on values, of outputs {short_list(list(found.outputs))}"
+    if found.reductions and not is_wanted:
+        return f"all rows are reduced to one number, by {short_list(list(found.reductions))}"
     return ""
 
 

@@ -4,10 +4,12 @@ The name of an axis proves nothing, and a missing name disproves nothing. Reques
 share batches if the first axis of every tensor has any size, no two of those axes have different
 names, and two proofs hold:
 
-    form     no shape in the graph depends on the values of its inputs (`data_dependent_shapes`)
+    form     no shape in the graph depends on the values of its inputs, and no operator makes one
+             number of all of them (`data_dependent_shapes`)
     run      rows of different content, and a row of zeros: one row gives one row, several rows give
-             as many, and each equals its result alone, also in the largest batch; and a row's
-             result has the same bits whatever the other rows hold, NaN and large numbers included
+             as many, and each equals its result alone, also in the largest batch; its result has
+             the same bits whatever the other rows hold, NaN and large numbers included; rows of
+             few entries that are refused alone are refused together
 
 A run alone proves nothing about other values, and the form alone nothing about rows that are mixed.
 If a `config.pbtxt` names a batch axis, shapes inside the graph may depend on values, but no output
@@ -61,6 +63,11 @@ _SIZES = (8, 32, 256, 1, 2, 3)
 # Least and greatest integer, and the greatest UINT8, which is often a pixel. They are small, since
 # an id beyond a vocabulary is an error at best.
 _INTEGERS = ((0, 3, 255), (0, 1, 1), (1, 2, 2))
+# Of a row beside which no other may change: a pixel, a number of words, and beyond. No value is the
+# least of its type, whose quotient by -1 ends the process.
+_LARGE_INTEGERS = (200, 1000, 100_000, -1000)
+# Sizes of a free axis of which a few rows together may have the size that a graph demands.
+_FEW = (1, 2, 3, 4)
 # Limits of the inputs of a row and of a batch: a graph may name any size.
 _MOST_ROW_BYTES, _MOST_BATCH_BYTES = 1 << 26, 1 << 28
 # Limits of time: the proof runs some fifty rows, and the largest batch.
@@ -333,6 +340,9 @@ def _check_form(graph: bytes, *, is_configured: bool) -> bool:
         raise UnprovedError(Basis.FORM, f"shapes depend on values, by operators {operators}")
     if found.outputs:
         raise UnprovedError(Basis.FORM, f"the shape may depend on values, of outputs {outputs}")
+    if found.reductions:
+        reductions = short_list([short_repr(operator) for operator in found.reductions])
+        raise UnprovedError(Basis.FORM, f"all rows are reduced to one number, by {reductions}")
     return True
 
 
@@ -379,6 +389,33 @@ def _check_runs(
     tried = [(row, own) for row, own in moderate if own is not None] or [(rows[0], alone[0])]
     for row, own in tried:
         _check_bits(session, outputs, row, own, neighbours, most=min(max_rows, 3))
+    if _has_free_axes(inputs):
+        _check_few_entries(session, inputs, outputs, min(max_rows, 3))
+
+
+def _check_few_entries(
+    session: Session, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], most: int
+) -> None:
+    """Check that rows of few entries do not make up for each other's missing entries.
+
+    A graph that cuts all entries into blocks of one size takes such rows together only.
+    """
+    for size in _FEW:
+        shapes = _row_shapes(inputs, size)
+        if _bytes_of(inputs, shapes) > _MOST_ROW_BYTES:
+            continue
+        rows = _rows_of(inputs, shapes, _INTEGERS[1])[:2]
+        for batch in ([0, 1], [0, 1, 0])[: most - 1]:
+            try:
+                together = _run_together(session, collate.join([rows[number] for number in batch]))
+                alone = [_run_alone(session, rows[number]) for number in batch]
+            except UnprovedError:
+                # Such requests do not share a batch: it fails, or has another number of rows.
+                continue
+            for place, outputs_alone in enumerate(alone):
+                if outputs_alone is None:
+                    raise UnprovedError(Basis.RUN, "rows that do not run alone run together")
+                _check_row(outputs, outputs_alone, together, place)
 
 
 def _check_bits(
@@ -508,22 +545,28 @@ def _check_counts(outputs: Mapping[str, Array], rows: int) -> None:
 
 
 def _extremes(inputs: Sequence[TensorSpec], row: Row) -> Iterator[Row]:
-    """The row with NaN, the greatest and the least number in place of its floating-point values."""
-    if not any(spec.datatype in _GREATEST for spec in inputs):
-        return
-    for sign in (math.nan, 1.0, -1.0):
-        yield {
-            spec.name: _floats(spec, np.full_like(row[spec.name], sign * most, np.float64))
-            if (most := _GREATEST.get(spec.datatype)) is not None
-            else row[spec.name]
-            for spec in inputs
-        }
+    """The row with NaN, the greatest and the least number in place of its floating-point values.
+
+    Then with large integers; a graph may refuse those.
+    """
+    if any(spec.datatype in _GREATEST for spec in inputs):
+        for sign in (math.nan, 1.0, -1.0):
+            yield {
+                spec.name: _floats(spec, np.full_like(row[spec.name], sign * most, np.float64))
+                if (most := _GREATEST.get(spec.datatype)) is not None
+                else row[spec.name]
+                for spec in inputs
+            }
+    if any(map(_is_countable, inputs)):
+        for number in _LARGE_INTEGERS:
+            yield _counted(inputs, row, number)
 
 
 def _moderate(inputs: Sequence[TensorSpec], rows: Sequence[Row]) -> Iterator[Row]:
     """Two rows of numbers from 0 to 0.5 or of 0 and 1, and from -0.5 to 0 or as they are.
 
-    They do not exceed thresholds that their neighbours exceed.
+    They do not exceed thresholds that their neighbours exceed. Then the same two with integers that
+    are all 1 or all 0, and booleans.
     """
     generator = np.random.default_rng(1)
 
@@ -532,8 +575,32 @@ def _moderate(inputs: Sequence[TensorSpec], rows: Sequence[Row]) -> Iterator[Row
             return _floats(spec, sign * generator.uniform(0.01, 0.5, array.shape))
         return array % 2 if sign > 0 and array.dtype.kind in "iu" else array
 
-    for row, sign in zip(rows, (1, -1), strict=False):
-        yield {spec.name: values(spec, row[spec.name], sign) for spec in inputs}
+    moderate = [
+        {spec.name: values(spec, row[spec.name], sign) for spec in inputs}
+        for row, sign in zip(rows, (1, -1), strict=False)
+    ]
+    yield from moderate
+    if any(map(_is_countable, inputs)):
+        for row, number in zip(moderate, (1, 0), strict=True):
+            yield _counted(inputs, row, number)
+
+
+def _is_countable(spec: TensorSpec) -> bool:
+    return DATATYPES[spec.datatype].dtype.kind in "iub" and spec.datatype != "BF16"
+
+
+def _counted(inputs: Sequence[TensorSpec], row: Row, number: int) -> Row:
+    """The row with one number, or the nearest there is, in place of its integers and booleans."""
+    counted = dict(row)
+    for spec in filter(_is_countable, inputs):
+        array = row[spec.name]
+        if array.dtype.kind == "b":
+            counted[spec.name] = np.full_like(array, number != 0)
+        else:
+            limits = np.iinfo(array.dtype)
+            least = limits.min if limits.min == 0 else limits.min + 1
+            counted[spec.name] = np.full_like(array, min(max(number, least), limits.max))
+    return counted
 
 
 def _floats(spec: TensorSpec, values: Array) -> Array:
@@ -551,26 +618,42 @@ def _same_bits(one: Array, other: Array) -> bool:
 def _candidates(inputs: Sequence[TensorSpec]) -> Iterator[list[Row]]:
     """Rows to try: two of different content, one of zeros; by axis size, then by integer range."""
     for size in _SIZES if _has_free_axes(inputs) else (1,):
-        shapes = {
-            spec.name: (1, *(axis if isinstance(axis, int) else size for axis in spec.axes[1:]))
-            for spec in inputs
-        }
-        row_bytes = sum(
-            math.prod(shapes[spec.name]) * DATATYPES[spec.datatype].dtype.itemsize
-            for spec in inputs
-        )
-        if row_bytes > _MOST_ROW_BYTES:
+        shapes = _row_shapes(inputs, size)
+        if _bytes_of(inputs, shapes) > _MOST_ROW_BYTES:
             continue
-        for least, most, most_byte in _INTEGERS:
-            generator = np.random.default_rng(0)
-            first, second, zeros = {}, {}, {}
-            for spec in inputs:
-                greatest = most_byte if spec.datatype == "UINT8" else most
-                shape = shapes[spec.name]
-                first[spec.name], second[spec.name], zeros[spec.name] = _values(
-                    spec.datatype, shape, least, greatest, generator
-                )
-            yield [first, second, zeros]
+        for integers in _INTEGERS:
+            yield _rows_of(inputs, shapes, integers)
+
+
+def _row_shapes(inputs: Sequence[TensorSpec], size: int) -> dict[str, tuple[int, ...]]:
+    """The shape of each input of one row whose free axes have this size."""
+    return {
+        spec.name: (1, *(axis if isinstance(axis, int) else size for axis in spec.axes[1:]))
+        for spec in inputs
+    }
+
+
+def _bytes_of(inputs: Sequence[TensorSpec], shapes: Mapping[str, tuple[int, ...]]) -> int:
+    return sum(
+        math.prod(shapes[spec.name]) * DATATYPES[spec.datatype].dtype.itemsize for spec in inputs
+    )
+
+
+def _rows_of(
+    inputs: Sequence[TensorSpec],
+    shapes: Mapping[str, tuple[int, ...]],
+    integers: tuple[int, int, int],
+) -> list[Row]:
+    """Two rows of different content, and one of zeros."""
+    least, most, most_byte = integers
+    generator = np.random.default_rng(0)
+    first, second, zeros = {}, {}, {}
+    for spec in inputs:
+        greatest = most_byte if spec.datatype == "UINT8" else most
+        first[spec.name], second[spec.name], zeros[spec.name] = _values(
+            spec.datatype, shapes[spec.name], least, greatest, generator
+        )
+    return [first, second, zeros]
 
 
 def _has_free_axes(inputs: Sequence[TensorSpec]) -> bool:

@@ -99,7 +99,30 @@ def test_shapes_that_follow_from_shapes(graph: bytes) -> None:
 def test_shapes_out_of_values(graph: bytes, expected: tuple[list[str], list[str]]) -> None:
     operators, outputs = expected
 
-    assert find(graph) == DataDependentShapes(tuple(operators), tuple(outputs))
+    found = find(graph)
+
+    assert (found.operators, found.outputs) == (tuple(operators), tuple(outputs))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        pytest.param([node("ReduceMax", ["x"])], ("ReduceMax",), id="of values"),
+        pytest.param([node("ReduceMax", ["x", ""])], ("ReduceMax",), id="an empty name"),
+        pytest.param([node("ReduceMax", ["x", "two_columns"])], (), id="axes as an input"),
+        pytest.param(
+            [helper.make_node("ReduceMax", ["x"], ["y"], axes=[1])], (), id="axes as an attribute"
+        ),
+        pytest.param(
+            [helper.make_node("ReduceSum", ["x"], ["y"], noop_with_empty_axes=1)], (), id="no-op"
+        ),
+        pytest.param(
+            [node("Shape", ["x"], "shape"), node("ReduceProd", ["shape"])], (), id="of a shape"
+        ),
+    ],
+)
+def test_reductions_of_all_axes(nodes: Sequence[NodeProto], expected: tuple[str, ...]) -> None:
+    assert find(model(*nodes)).reductions == expected
 
 
 @pytest.mark.parametrize(

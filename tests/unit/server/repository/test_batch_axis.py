@@ -164,6 +164,14 @@ def scaled_if(reduction: str, comparison: str, threshold: float) -> bytes:
         small = Mul (x, share)  y = Where (is_beyond, small, x)""")
 
 
+def scaled_integers_if(datatype: str, threshold: float) -> bytes:
+    """Integers as FP32, and a 255th of them if the greatest of the whole batch is so large."""
+    return parsed(f"""({datatype}[s77, 4] x) => (float[s77, 4] y) {{ {AXES}
+        limit = Constant<value_float = {threshold:f}> () share = Constant<value_float = 0.0039> ()
+        f = Cast<to = 1> (x)  most = ReduceMax (f, first)  is_beyond = GreaterOrEqual (most, limit)
+        small = Mul (f, share)  y = Where (is_beyond, small, f) }}""")
+
+
 def delayed(rows: int) -> bytes:
     """Each row less the row so many before it."""
     return of_rows(f"""{AXES}
@@ -250,13 +258,14 @@ def test_name_of_the_axis_plays_no_part(graph: bytes) -> None:
         pytest.param(scaled_if("ReduceMax", "Greater", 1e6), id="if a number is above a million"),
         pytest.param(scaled_if("ReduceMin", "Less", 0.0), id="if a number is negative"),
         pytest.param(scaled_if("ReduceMin", "Less", -1e6), id="if one is below minus a million"),
+        pytest.param(scaled_integers_if("uint8", 2.0), id="if a pixel is no 0 or 1"),
+        pytest.param(scaled_integers_if("int32", 2.0), id="if an integer is above 1"),
+        pytest.param(scaled_integers_if("int64", 500.0), id="if an integer is 500 or more"),
         pytest.param(
-            parsed("""(uint8[s77, 4] x) => (float[s77, 4] y) {
-                f = Cast<to = 1> (x)  limit = Constant<value_float = 1.0> ()
-                share = Constant<value_float = 0.0039> ()  most = ReduceMax<keepdims = 0> (f)
-                is_beyond = Greater (most, limit)  small = Mul (f, share)
-                y = Where (is_beyond, small, f) }"""),
-            id="if a byte is above 1",
+            parsed(f"""(bool[n, 8] x) => (float[n, 8] y) {{ {AXES}
+                f = Cast<to = 1> (x)  least = ReduceMin (f, first)  all = ReduceMin (least, last)
+                y = Add (f, all) }}"""),
+            id="if all are true",
         ),
         *(pytest.param(delayed(rows), id=f"{rows} rows before") for rows in (1, 2, 3, 7, 31)),
         pytest.param(
@@ -288,6 +297,42 @@ def test_graph_that_mixes_rows_is_not_batched(graph: bytes) -> None:
     assert not decision.is_batched
     assert decision.basis is Basis.RUN
     assert "depends on the other rows of its batch" in decision.reason
+
+
+def test_reduction_of_all_rows_is_not_batched_whatever_it_is_compared_with() -> None:
+    graph = of_rows("""low = Constant<value_float = 5.0> () high = Constant<value_float = 6.0> ()
+        most = ReduceMax<keepdims = 0> (x)
+        is_above = Greater (most, low)  is_below = Less (most, high)
+        is_between = And (is_above, is_below)  n = Neg (x)  y = Where (is_between, n, x)""")
+
+    decision = resolved(graph).decision
+
+    assert decision.basis is Basis.FORM
+    assert decision.reason == "all rows are reduced to one number, by 'ReduceMax'"
+
+
+@pytest.mark.parametrize("block", [2, 3, 4, 8])
+def test_rows_that_make_up_for_missing_entries_are_not_batched(block: int) -> None:
+    graph = parsed(f"""(float[n, width] x) => (float[n, width] y) {{
+        blocks = Constant<value_ints = [-1, {block}]> ()
+        b = Reshape (x, blocks)  s = Softmax<axis = 1> (b)  shape = Shape (x)
+        y = Reshape (s, shape) }}""")
+
+    decision = resolved(graph).decision
+
+    assert decision.basis is Basis.RUN
+    assert decision.reason == "rows that do not run alone run together"
+
+
+def test_large_integers_that_a_graph_refuses_prove_nothing() -> None:
+    graph = parsed("""(int64[n, time] ids, int64[n, time] mask) => (float[n, time, 2] y)
+        <float[4, 2] table = {0, 1, 2, 3, 4, 5, 6, 7}, int64[1] last = {2}>
+        {
+            e = Gather (table, ids)  m = Cast<to = 1> (mask)  u = Unsqueeze (m, last)
+            y = Mul (e, u)
+        }""")
+
+    assert resolved(graph).decision.is_batched
 
 
 @pytest.mark.parametrize(
