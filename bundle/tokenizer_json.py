@@ -8,6 +8,7 @@ Rules:
 - Special tokens that a text spells are what the file makes of them, as in the library.
 - The file's padding is not used: rows are padded as the contract says.
 - The file's truncation is used, to the row's maximum at most. Without one, a text is not cut.
+- A WordPiece model is tried with each end of a word: its own limit of a word bounds that.
 - The library panics at some files and texts. A panic is an error of the file or of the text.
 """
 
@@ -32,6 +33,9 @@ FILE_NAME = "tokenizer.json"
 # Characters that are shown of a library's message.
 _SHOWN = 200
 _ENTRIES = 100
+# Characters of a word that WordPiece splits; files have 100. Without a limit, one word of 16,000
+# takes 30 s.
+_MOST_WORD_CHARACTERS = 1000
 _PAD_TOKENS = ("[PAD]", "<pad>", "<|endoftext|>")
 
 
@@ -152,7 +156,14 @@ def _open(file: bytes) -> "tokenizers.Tokenizer":
         from tokenizers import Tokenizer
     except ModuleNotFoundError as error:
         raise BrokenBundle(f"tokenizer-json needs {error.name}: pip install tokenizers") from error
-    return Tokenizer.from_buffer(file)
+    tokenizer = Tokenizer.from_buffer(file)
+    limit = getattr(tokenizer.model, "max_input_chars_per_word", 0)
+    if limit > _MOST_WORD_CHARACTERS:
+        raise BrokenBundle(
+            f"{FILE_NAME}: max_input_chars_per_word: expected at most {_MOST_WORD_CHARACTERS}, "
+            f"got {limit}"
+        )
+    return tokenizer
 
 
 def _unknown_id(tokenizer: "tokenizers.Tokenizer", file: bytes) -> int | None:

@@ -129,9 +129,24 @@ def test_byte_level_tokens_need_no_unknown_one() -> None:
             "Oniguruma error",
         ),
         (file(truncation=truncation(2)), "truncation: expected more than its 2 special .* got 2"),
+        (
+            file(model={**FILE["model"], "max_input_chars_per_word": 2**63}),
+            "max_input_chars_per_word: expected at most 1000, got 9223372036854775808",
+        ),
         (file(truncation=truncation(0)), "truncation: expected more than its 2 special .* got 0"),
     ],
-    ids=["empty", "noise", "no keys", "deep", "cut", "model", "regex", "special", "zero"],
+    ids=[
+        "empty",
+        "noise",
+        "no keys",
+        "deep",
+        "cut",
+        "model",
+        "regex",
+        "special",
+        "long words",
+        "zero",
+    ],
 )
 def test_broken_file_is_named(data: bytes, message: str) -> None:
     with pytest.raises(BrokenBundle, match=message):
