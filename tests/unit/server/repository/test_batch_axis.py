@@ -379,7 +379,8 @@ def test_one_row_of_an_output_may_be_that_of_the_exporters_example() -> None:
 
 def test_output_of_one_size_is_found_by_running() -> None:
     axis = resolved(
-        parsed("(float[n] x) => (float[n] y, float[1] s) { y = Relu (x) s = ReduceSum (x) }")
+        parsed(f"""(float[n] x) => (float[n] y, float[1] s)
+            {{ {AXES} y = Relu (x) s = ReduceSum (x, first) }}""")
     )
 
     assert axis.decision == BatchDecision(
