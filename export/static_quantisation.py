@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from weir.bundle.contract import Tolerance
 from weir.export import runtime
@@ -26,11 +26,17 @@ Array = NDArray[Any]
 
 
 def preprocess(model: bytes) -> bytes:
-    """Fold constants and fuse nodes of a graph, as the quantiser expects it."""
+    """Fold constants, fuse nodes and infer shapes of a graph, as the quantiser expects it."""
+    # ONNX Runtime's own function for this fails for tensors over 1 KiB that shapes are made of.
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     with tempfile.TemporaryDirectory(prefix="weir-int8-") as directory:
         path = Path(directory) / "model.onnx"
-        quant_pre_process(onnx.load_from_string(model), path, skip_symbolic_shape=True)
-        return path.read_bytes()
+        options.optimized_model_filepath = str(path)
+        onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        optimised = onnx.load(path)
+    return onnx.shape_inference.infer_shapes(optimised).SerializeToString()
 
 
 def quantise(model: bytes, batches: Iterator[dict[str, Array]]) -> bytes:

@@ -349,7 +349,14 @@ def _prove_with_rows(
     reference = replace(reference, takes_single_rows=was_fixed)
     if was_fixed:
         candidate.changes.append("the first axis, 1 in the file, is free")
-    return _gated(candidate, model, reference, spec, given, is_batched=True)
+    try:
+        return _gated(candidate, model, reference, spec, given, is_batched=True)
+    except RowsDependError as error:
+        if not was_fixed:
+            raise
+        raise RowsDependError(
+            f"the first axis is fixed at 1, and {error}; export the file with a free batch axis"
+        ) from error
 
 
 def _prove_without_rows(

@@ -16,7 +16,16 @@ from torch import Tensor, nn
 
 import weir
 from tests.helpers import bert
-from tests.integration.harness import ANSWER_S, Client, Server, failure, request, running, tensor
+from tests.integration.harness import (
+    ANSWER_S,
+    Array,
+    Client,
+    Server,
+    failure,
+    request,
+    running,
+    tensor,
+)
 from tests.integration.triton_client import as_input
 from weir.export.onnx_import.__main__ import main
 
@@ -59,6 +68,11 @@ class Recurrent(nn.Module):
         return self.project(states.gather(1, last).squeeze(1)), states
 
 
+def rows(count: int) -> Array:
+    generator = np.random.default_rng(count)
+    return generator.normal(size=(count, 3, SIDE, SIDE)).astype(np.float32)
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Files as `torch.onnx.export` writes them by default: the weights beside the graph."""
@@ -95,6 +109,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert (folder / "pictures.onnx.data").exists()
     (folder / "classes.txt").write_text("cat\ndog\nowl\n")
+    np.savez(folder / "rows.npz", pixel_values=rows(96))
     return folder
 
 
@@ -106,6 +121,10 @@ def models(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         [
             "pictures.onnx", "--image", "pixel_values", "--mean", ",".join(map(str, MEAN)),
             "--std", ",".join(map(str, STD)), "--labels", files / "classes.txt",
+        ],
+        [
+            "pictures.onnx", "--name", "int8", "--precision", "int8",
+            "--calibration", files / "rows.npz", "--max-accuracy-drop", 10,
         ],
         ["tokens.onnx", "--lengths", "lengths"],
         ["texts/model.onnx", "--tokenizer", files / "texts" / "tokenizer.json"],
@@ -128,31 +147,38 @@ def own_answer(file: Path, **inputs: Any) -> list[Any]:
 
 
 def test_stock_client_gets_the_answer_of_the_file(server: Server, files: Path) -> None:
-    rows = np.random.default_rng(0).normal(size=(5, 3, SIDE, SIDE)).astype(np.float32)
-
     with triton.InferenceServerClient(server.target) as client:
-        answer = client.infer("tensors", [as_input("pixel_values", rows)])
+        answer = client.infer("tensors", [as_input("pixel_values", rows(5))])
 
-    (expected,) = own_answer(files / "pictures.onnx", pixel_values=rows)
+    (expected,) = own_answer(files / "pictures.onnx", pixel_values=rows(5))
     np.testing.assert_allclose(answer.as_numpy("logits"), expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_integers_give_nearly_the_answer_of_the_file(server: Server, files: Path) -> None:
+    with Client(server.target) as client:
+        answer = client.infer("int8", tensor("pixel_values", rows(5)))
+
+    (expected,) = own_answer(files / "pictures.onnx", pixel_values=rows(5))
+    gap = np.abs(answer["logits"] - expected).max()
+    assert 0 < gap < 0.1 * np.ptp(expected)
 
 
 def test_rows_of_other_lengths_share_a_batch(server: Server, files: Path) -> None:
     generator = np.random.default_rng(1)
-    rows = [generator.integers(0, 50, (1, length)) for length in (9, 1, 4, 17)]
+    sequences = [generator.integers(0, 50, (1, length)) for length in (9, 1, 4, 17)]
 
     with Client(server.target) as client:
         calls = [
             client.infer("tokens", tensor("tokens", row), tensor("lengths", np.array([row.size])))
-            for row in rows
+            for row in sequences
         ]
         widest = np.zeros((4, 17), np.int64)
-        for number, row in enumerate(rows):
+        for number, row in enumerate(sequences):
             widest[number, : row.size] = row[0]
-        lengths = np.array([row.size for row in rows])
+        lengths = np.array([row.size for row in sequences])
         together = client.infer("tokens", tensor("tokens", widest), tensor("lengths", lengths))
 
-    for number, (row, answer) in enumerate(zip(rows, calls, strict=True)):
+    for number, (row, answer) in enumerate(zip(sequences, calls, strict=True)):
         logits, states = own_answer(files / "tokens.onnx", tokens=row, lengths=np.array([row.size]))
         for got in (answer["logits"], together["logits"][number : number + 1]):
             np.testing.assert_allclose(got, logits, rtol=TOLERANCE, atol=TOLERANCE)
