@@ -5,12 +5,14 @@ Checks, on example rows in batches of several sizes:
 - The imported graph, as the server runs it, gives the outputs of the file (`reference`).
 - A second run gives the same outputs.
 - A row alone, cut to its own length, gives what it gives in a padded batch.
+- A row keeps its outputs beside a row of NaN, and beside a row of very large numbers.
 - Outputs that were given with inputs are the graph's.
 
 Values beyond a row's length are ignored. NaN agrees with NaN.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +36,7 @@ _SEED = 20_261
 _RUNS_WITHOUT_ROWS = 3
 # Batches of up to 3 rows are also run row by row; with a padded axis, all batches are.
 _ROWS_ALONE = 3
+_EXTREMES = (np.nan, 1e30)
 # Limit of a batch's inputs: pictures of any size may come in 32 rows.
 _MOST_BATCH_BYTES = 1 << 26
 
@@ -82,6 +85,8 @@ class Gate:
             rows = self.drawer.rows(batch)
             if self.drawer.padded or 1 < len(rows) <= _ROWS_ALONE:
                 self._check_rows(rows, actual, tolerance)
+            if len(rows) == _ROWS_ALONE:
+                self._check_neighbours(batch, actual, tolerance)
             rows_seen += max(1, len(rows))
             sizes.append(max(1, len(rows)))
         parity = Parity(
@@ -219,6 +224,30 @@ class Gate:
                 raise RowsDependError(
                     f"output {name!r}: row {number}{padded} of a batch is not what it is alone"
                 )
+
+    def _check_neighbours(self, batch: Tensors, usual: Tensors, tolerance: Tolerance) -> None:
+        """Raise RowsDependError if a row notices extreme values in the row beside it."""
+        lengths = self.drawer.lengths(batch)
+        for extreme in _EXTREMES:
+            changed = {name: array.copy() for name, array in batch.items()}
+            for array in changed.values():
+                if array.dtype.kind == "f":
+                    array[1] = min(extreme, float(np.finfo(array.dtype).max))
+            outputs: dict[str, Array] = {}
+            # If a batch fails, the server runs each request alone.
+            with suppress(Exception):
+                outputs = runtime.run(self.session, list(self.axes), changed)
+            for name, array in outputs.items():
+                for row in (0, 2):
+                    own, expected = (
+                        cut(each[row : row + 1], self.axes[name], lengths[row])
+                        for each in (array, usual[name])
+                    )
+                    if not difference_of(own, expected, tolerance).excess <= 0.0:
+                        raise RowsDependError(
+                            f"output {name!r}: row {row} of a batch is another if the row beside "
+                            f"it holds {extreme:g}"
+                        )
 
     def _checks(self, sizes: Sequence[int]) -> list[str]:
         checks = ["the graph gives the outputs of the file", "a repeated run gives the same"]

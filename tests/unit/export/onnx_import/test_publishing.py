@@ -106,6 +106,21 @@ def test_axis_that_lies_is_no_batch_axis(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("factor", ["0.0", "1e-30"])
+def test_row_that_only_nan_or_large_numbers_change_is_not_batched(
+    tmp_path: Path, factor: str
+) -> None:
+    text = """g (float[N, 4] x) => (float[N, 4] y) <float factor = {FACTOR}> {
+      all = ReduceMean <axes = [0], keepdims = 1> (x)
+      little = Mul(all, factor)
+      y = Add(x, little) }""".replace("FACTOR", factor)
+
+    published, bundle = imported(graphs.write(tmp_path, text))
+
+    assert bundle.contract.batch_axis is None
+    assert any("if the row beside it holds" in line for line in published.remarks)
+
+
 def test_axis_that_lies_is_refused_if_it_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(ParityError, match="row 0 of a batch is not what it is alone"):
         imported(graphs.write(tmp_path, graphs.CENTRE), is_batched=True)
