@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError, Message
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers import stored_models
 from weir.bundle.errors import BrokenBundle
 from weir.bundle.external_data import locations, resolve
 
@@ -277,6 +278,22 @@ def nested(subgraphs: int) -> bytes:
             size = len(model)
             model = bytes([tag, *varint(size)]) + model
     return bytes([0x3A, *varint(len(model))]) + model
+
+
+SPLIT = stored_models.split(stored_models.scale(2.0))
+
+
+@given(st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 255)), max_size=4))
+def test_damaged_graph_is_refused_or_names_no_file(changes: list[tuple[int, int]]) -> None:
+    model = bytearray(SPLIT["model.onnx"])
+    for place, byte in changes:
+        model[place % len(model)] = byte
+
+    with contextlib.suppress(BrokenBundle, KeyError):
+        resolved = resolve(bytes(model), SPLIT.__getitem__)
+
+        assert all(len(location) > 255 for location in locations(resolved.model))
+        assert len(locations(resolved.model)) == len(resolved.external)
 
 
 def test_nesting_is_followed_as_deep_as_protobuf_goes() -> None:
