@@ -154,8 +154,8 @@ class VersionInfo:
 
     `state` is READY, LOADING, UNLOADING or UNAVAILABLE, since the time `since`. `reason` says why
     it is not ready, or why its changed files were rejected. `provider` is empty unless it is ready.
-    `parity` is the largest difference when the bundle was made, `golden` the largest difference from
-    the recorded outputs at loading; None without a measurement. `is_batched` is whether requests
+    `parity` is the largest difference when the bundle was made, `golden` the largest from the
+    recorded outputs at loading; None without a measurement. `is_batched` is whether requests
     share batches, None unless it is ready; `batching_reason` says what decided that.
     `unserved_outputs` are those that are no tensors, with their types.
     """
