@@ -243,7 +243,7 @@ def test_fault_in_either_graph_closes_the_gate(part: str, tmp_path: Path) -> Non
 def test_other_tokens_close_the_gate(
     publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graphs = publish().graphs
+    graphs = {name: found.model for name, found in publish().graphs.items()}
     # The graphs of the same network, exported before.
     monkeypatch.setattr(
         graph,
