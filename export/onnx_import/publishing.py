@@ -543,6 +543,7 @@ def _record(
     proved: _Proved, candidate: _Candidate, spec: ImportSpec, given: Mapping[str, Array]
 ) -> tuple[Parity, Golden]:
     """Parity, and golden inputs with their outputs; outputs that were given are compared first."""
+    _check_given(given, candidate)
     gate, parity = proved.gate, proved.proof.parity
     inputs: Mapping[str, Array] = given
     expected = {
@@ -575,6 +576,31 @@ def _record(
                 "give --range or --golden"
             )
     return parity, Golden(inputs, recorded)
+
+
+def _check_given(given: Mapping[str, Array], candidate: _Candidate) -> None:
+    """Raise ExportError unless given inputs have values and lengths that a server admits."""
+    for name, bounds in _value_ranges(candidate).items():
+        array = given.get(name)
+        if array is not None and array.size:
+            _check_between(name, array, bounds.minimum, bounds.maximum, "values")
+    padded = candidate.padded
+    if padded is None:
+        return
+    for name, place in candidate.places.items():
+        if name in given:
+            width = given[name].shape[place]
+            _check_between(name, np.array(width), 1, padded.maximum, "entries of a row")
+            if padded.lengths is not None:
+                _check_between(padded.lengths, given[padded.lengths], 1, width, "lengths")
+
+
+def _check_between(name: str, array: Array, low: int, high: int, what: str) -> None:
+    least, most = int(array.min()), int(array.max())
+    if least < low or most > high:
+        raise ExportError(
+            f"golden: {name}: expected {what} from {low} to {high}, got {least} to {most}"
+        )
 
 
 def _quantise(

@@ -38,8 +38,9 @@ def freeze_defaults(model: onnx.ModelProto) -> list[str]:
     removed = [value for value in model.graph.input if value.name in defaults]
     for value in removed:
         model.graph.input.remove(value)
-    # Up to version 3 of the format, every weight was an input too.
+    # Up to version 3 of the format, every weight had to be an input too.
     if model.ir_version <= 3:
+        model.ir_version = 4
         return []
     return [f"input {value.name} is fixed to its default" for value in removed]
 

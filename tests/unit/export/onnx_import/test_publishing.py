@@ -314,6 +314,31 @@ def test_given_outputs_are_compared_and_recorded(tmp_path: Path) -> None:
     np.testing.assert_array_equal(golden.outputs["y"], given["y"][:4])
 
 
+@pytest.mark.parametrize(
+    ("width", "lengths", "message"),
+    [
+        (9, [9, 3, 0], "golden: lengths: expected lengths from 1 to 9, got 0 to 9"),
+        (21, [21, 3, 1], "golden: frames: expected entries of a row from 1 to 20, got 21 to 21"),
+    ],
+)
+def test_given_rows_must_be_as_a_server_admits_them(
+    tmp_path: Path, width: int, lengths: list[int], message: str
+) -> None:
+    golden = {"frames": np.ones((3, width), np.float32), "lengths": np.array(lengths)}
+
+    with pytest.raises(ExportError, match=message):
+        imported(
+            graphs.write(tmp_path, graphs.MASKED_SUM), lengths="lengths", maximum=20, golden=golden
+        )
+
+
+def test_given_ids_must_be_in_their_range(tmp_path: Path) -> None:
+    golden = {"ids": np.array([[0, 2, 1]])}
+
+    with pytest.raises(ExportError, match="golden: ids: expected values from 0 to 1, got 0 to 2"):
+        imported(graphs.write(tmp_path, graphs.EMBEDDING), ranges={"ids": (0, 1)}, golden=golden)
+
+
 def test_given_outputs_that_differ_close_the_gate(tmp_path: Path) -> None:
     file = graphs.write(tmp_path, graphs.SCALE)
     given = {"x": ROWS, "y": 2 * ROWS + np.float32(0.01)}
@@ -386,6 +411,18 @@ def test_default_input_is_fixed(tmp_path: Path) -> None:
 
     assert "input two is fixed to its default" in published.remarks
     assert axes_of(bundle.model).keys() == {"x", "y"}
+
+
+def test_weights_that_are_inputs_of_an_old_format_stay_weights(tmp_path: Path) -> None:
+    model = graphs.model(graphs.SCALE, '<ir_version: 3, opset_import: ["" : 8]>')
+    model.graph.input.append(onnx.helper.make_tensor_value_info("two", onnx.TensorProto.FLOAT, []))
+    file = tmp_path / "net.onnx"
+    onnx.save(model, file)
+
+    published, bundle = imported(file)
+
+    assert published.remarks == []
+    assert axes_of(bundle.model) == {"x": ["batch", 4], "y": ["batch", 4]}
 
 
 def test_random_outputs_are_refused(tmp_path: Path) -> None:
