@@ -1,16 +1,19 @@
 """Runs the onnx package's models on extreme values and shapes, as a request may hold them.
 
-A program of its own, since what it looks for ends or hangs the process:
+A program of its own, since what it looks for ends or hangs a process:
 
-    python -m tests.exporters.extreme_values SEED TRIALS START
+    python -m tests.exporters.extreme_values SEED TRIALS
 
-It writes a line of JSON before each run: the position of the model, its name, its form and the
-number of the trial. `arguments` makes the inputs of such a line again.
+It prints the trials that ended or hung their process, as JSON. `arguments` makes the inputs of such
+a trial again. A process is forked for every few models: it starts at once and holds little memory.
 """
 
 import json
+import os
 import random
 import resource
+import select
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +29,12 @@ from weir.server.runtime.session import RunStop, Session
 
 Array = NDArray[Any]
 
-DONE = "done"
+HANG_S = 60.0
+"""Of a run; the longest that ends fills the memory limit with one operator."""
+
+MODELS = 20
+"""That a process runs."""
+
 MEMORY_BYTES = 4 << 30
 """A run that needs more must fail; the address space of ONNX Runtime itself is large."""
 
@@ -65,19 +73,18 @@ FORMS: Mapping[str, Callable[[onnx.ModelProto], None]] = {
 }
 
 
-def cases(start: int) -> Iterator[tuple[int, NodeTest]]:
-    """The models with inputs, from a position on, with their positions.
+def cases() -> list[NodeTest]:
+    """The models with inputs; an expanded function is made of operators that have their own."""
+    return [
+        case
+        for case in node_tests()
+        if case.inputs and "_expanded" not in case.name and "castlike" not in case.name
+    ]
 
-    A model that is too new for ONNX Runtime gets an older operator set.
-    """
-    for position, case in enumerate(node_tests()):
-        # An expanded function is made of operators that have tests of their own.
-        is_wanted = case.inputs and "_expanded" not in case.name and "castlike" not in case.name
-        if position < start or not is_wanted:
-            continue
-        runnable = next(filter(session_of, _versions(case)), None)
-        if runnable is not None:
-            yield position, runnable
+
+def runnable(case: NodeTest) -> NodeTest | None:
+    """The model; with an older operator set if it is too new for ONNX Runtime."""
+    return next(filter(session_of, _versions(case)), None)
 
 
 def _versions(case: NodeTest) -> Iterator[NodeTest]:
@@ -158,31 +165,72 @@ def _extreme(chance: random.Random, dtype: np.dtype[Any]) -> Any:
     return min(max(value, lowest), highest)
 
 
-def main(seed: int, trials: int, start: int) -> None:
-    """Run every model from a position on, in all forms."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+def main(seed: int, trials: int) -> None:
+    """Run every model in all forms, and print the faults."""
     # Casts of floats that no smaller type holds, in the tests themselves.
     np.seterr(all="ignore")
-    for position, case in cases(start):
+    waiting, faults = cases(), []
+    while waiting:
+        fault, done = _forked(waiting[:MODELS], seed, trials)
+        if fault is not None:
+            faults.append(fault)
+        # The rest of the trials of a model with a fault is left out.
+        del waiting[: max(1, done)]
+    sys.stdout.write(json.dumps(faults))
+
+
+def _forked(models: list[NodeTest], seed: int, trials: int) -> tuple[list[object] | None, int]:
+    """Run models in a process of their own: the trial that ended it, and how many models ran."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            _run_all(models, seed, trials, writing)
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writing)
+    said = b""
+    is_hanging = False
+    while not is_hanging:
+        is_hanging = not select.select([reading], [], [], HANG_S)[0]
+        if is_hanging:
+            os.kill(child, signal.SIGKILL)
+        elif read := os.read(reading, 1 << 16):
+            # A line is written at once, so the last one is whole.
+            said = (said + read)[-(1 << 16) :]
+        else:
+            break
+    os.close(reading)
+    _, status = os.waitpid(child, 0)
+    if not status:
+        return None, len(models)
+    position, *trial = json.loads(said.splitlines()[-1])
+    return [*trial, "hangs" if is_hanging else f"ended: {status}"], position + 1
+
+
+def _run_all(models: list[NodeTest], seed: int, trials: int, writing: int) -> None:
+    """Run models, and write before each trial what it is."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    for position, model in enumerate(models):
+        os.write(writing, json.dumps([position, model.name, "", 0]).encode() + b"\n")
+        case = runnable(model)
+        if case is None:
+            continue
         for form in FORMS:
-            _say([position, case.name, form, -1])
             session = loaded(case, form)
-            for trial in range(trials if session else 0):
-                _say([position, case.name, form, trial])
+            if session is None:
+                continue
+            for trial in range(trials):
+                line = json.dumps([position, model.name, form, trial])
+                os.write(writing, line.encode() + b"\n")
                 run(session, arguments(case, form, seed, trial))
-    _say([0, DONE, "", 0])
 
 
-def _say(what: list[object]) -> None:
-    """Write a line at once: the next run may be the last."""
-    sys.stdout.write(json.dumps(what) + "\n")
-    sys.stdout.flush()
-
-
-def run(session: Session | None, inputs: Mapping[str, Array]) -> None:
+def run(session: Session, inputs: Mapping[str, Array]) -> None:
     """Run a model as the server does: errors are answers."""
-    assert session is not None
     stop = RunStop()
     timer = threading.Timer(STOP_S, stop.set) if session.may_not_end else None
     if timer is not None:

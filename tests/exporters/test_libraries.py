@@ -1,5 +1,8 @@
 """A model of each library, exported as its documentation says, is served with its predictions."""
 
+import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -97,3 +100,21 @@ def test_lightgbm(tmp_path: Path, serve: Serve) -> None:
     np.testing.assert_allclose(
         answers["probabilities"], model.predict_proba(rows(7)), rtol=TOLERANCE, atol=TOLERANCE
     )
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("tensorflow") is None, reason="installed by make test-exporters"
+)
+def test_keras(tmp_path: Path, serve: Serve) -> None:
+    """tf2onnx calls the batch axis `unk__12`, and writes a GRU as a Loop."""
+    models, predictions = tmp_path / "models", tmp_path / "predictions.npz"
+    command = [sys.executable, "-m", "tests.exporters.keras_models", str(models), str(predictions)]
+    subprocess.run(command, check=True, capture_output=True)
+
+    with np.load(predictions) as keras, serve(models) as client:
+        for name in ("pictures", "sentences"):
+            answers = client.infer(name, tensor("x", keras[f"{name}_x"]))
+
+            np.testing.assert_allclose(
+                answers["y"], keras[f"{name}_y"], rtol=TOLERANCE, atol=TOLERANCE
+            )
