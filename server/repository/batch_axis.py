@@ -52,6 +52,8 @@ logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
 Row = Mapping[str, Array]
+Tried = tuple[Row, Mapping[str, Array]]
+"""A row that the graph takes, and its outputs alone."""
 
 _NAMES = ("N", "n", "bs")
 # Names that exporters make up, of which no two are equal: torch.onnx for an output's axis that only
@@ -70,8 +72,8 @@ _LARGE_INTEGERS = (200, 1000, 100_000, -1000)
 _FEW = (1, 2, 3, 4)
 # Limits of the inputs of a row and of a batch: a graph may name any size.
 _MOST_ROW_BYTES, _MOST_BATCH_BYTES = 1 << 26, 1 << 28
-# Limits of time: the proof runs some fifty rows, and the largest batch.
-_MOST_ROW_S, _MOST_BATCH_S = 1.0, 5.0
+# Limits of time: the proof runs 70 to 140 rows, and the largest batch.
+_MOST_ROW_S, _MOST_BATCH_S = 0.5, 5.0
 # Relative to the greatest value of a row and output: a batch is summed in another order than a row
 # alone. Without a tolerance, values must be equal.
 _TOLERANCES = {"FP64": 1e-6, "FP32": 1e-3, "FP16": 2e-2, "BF16": 5e-2}
@@ -356,41 +358,50 @@ def _check_runs(
     clock: Callable[[], float],
 ) -> None:
     """Run rows alone and together."""
-    rows, alone = _rows(session, inputs)
 
-    def check(batch: Sequence[int]) -> None:
-        together = _run_together(session, collate.join([rows[number] for number in batch]))
-        for place, number in enumerate(batch):
-            _check_row(outputs, alone[number], together, place)
+    def check(batch: Sequence[Tried]) -> None:
+        together = _run_together(session, collate.join([row for row, _ in batch]))
+        for place, (_, alone) in enumerate(batch):
+            _check_row(outputs, alone, together, place)
 
-    last = len(rows) - 1
+    first, second, *zeros = _rows(session, inputs)
+    last = zeros[0] if zeros else second
     started_s = clock()
-    check([0, 1])
+    check([first, second])
     row_s = (clock() - started_s) / 2
     if row_s > _MOST_ROW_S:
         raise UnprovedError(
             Basis.RUN,
             f"the proof takes too long, {row_s:.1f} s a row; batch_axis = true replaces it",
         )
-    check([last, 0])
-    if min(last + 1, max_rows) > 2:
-        check([1, last, 0])
-    row_bytes = sum(array.nbytes for array in rows[0].values())
-    most = min(max_rows, _MOST_BATCH_BYTES // max(row_bytes, 1))
-    if most * row_s > _MOST_BATCH_S:
-        most = int(_MOST_BATCH_S / row_s)
+    check([last, first])
+    if zeros and max_rows > 2:
+        check([second, last, first])
+    pairs = [(first, first)]
+    for moderate in _moderate(inputs, [first[0], second[0]]):
+        tried = [(row, alone) for row in moderate if (alone := _run_alone(session, row))]
+        if tried:
+            pairs.append((tried[0], tried[-1]))
+    different = [second, *(each for pair in pairs for each in pair)]
+    _check_content([alone for _, alone in (*different, *zeros)])
+    most = _largest_batch(first[0], max_rows, row_s)
     if most > 3:
         # In no order that repeats: a row may depend on another that is any number of rows away.
-        check(np.random.default_rng(0).integers(2, size=most).tolist())
-    neighbours = [rows[last], rows[1]]
-    if takes_extremes:
-        neighbours += _extremes(inputs, rows[1])
-    moderate = [(row, _run_alone(session, row)) for row in _moderate(inputs, rows)]
-    tried = [(row, own) for row, own in moderate if own is not None] or [(rows[0], alone[0])]
-    for row, own in tried:
-        _check_bits(session, outputs, row, own, neighbours, most=min(max_rows, 3))
+        numbers = np.random.default_rng(0).integers(len(different), size=most)
+        check([different[number] for number in numbers])
+    extremes = list(_extremes(inputs, second[0])) if takes_extremes else []
+    neighbours = [second[0], *(extremes or [last[0]])]
+    for pair in pairs:
+        _check_bits(session, outputs, pair, neighbours, most=min(max_rows, 3))
     if _has_free_axes(inputs):
         _check_few_entries(session, inputs, outputs, min(max_rows, 3))
+
+
+def _largest_batch(row: Row, max_rows: int, row_s: float) -> int:
+    """The most rows of a batch that is tried."""
+    row_bytes = sum(array.nbytes for array in row.values())
+    most = min(max_rows, _MOST_BATCH_BYTES // max(row_bytes, 1))
+    return most if most * row_s <= _MOST_BATCH_S else int(_MOST_BATCH_S / row_s)
 
 
 def _check_few_entries(
@@ -418,22 +429,35 @@ def _check_few_entries(
                 _check_row(outputs, outputs_alone, together, place)
 
 
+def _check_content(answers: Sequence[Mapping[str, Array]]) -> None:
+    """Check that the outputs of some rows tell them apart: others prove nothing."""
+    first = answers[0]
+    for answer in answers[1:]:
+        if not all(_same_bits(array, answer[name]) for name, array in first.items()):
+            return
+    raise UnprovedError(Basis.RUN, "all made-up rows have the same outputs, which proves nothing")
+
+
 def _check_bits(
     session: Session,
     outputs: Sequence[TensorSpec],
-    row: Row,
-    alone: Mapping[str, Array],
+    pair: tuple[Tried, Tried],
     neighbours: Sequence[Row],
     *,
     most: int,
 ) -> None:
-    """Check that a row has the same bits beside other rows as beside itself."""
+    """Check that two rows have the same bits beside any neighbour.
+
+    Args:
+        most: rows of the batches that are run, 2 or 3.
+    """
+    places = pair if most == 2 else (pair[0], *pair)
     # The memory of one batch is filled anew for each run: alignment plays a part in sums.
-    batch = collate.join([row] * most)
+    batch = collate.join([row for row, _ in places])
     reference = _run_together(session, batch)
-    for place in range(most):
+    for place, (_, alone) in enumerate(places):
         _check_row(outputs, alone, reference, place)
-    # Behind the row and before it; with three rows, both in one run.
+    # Behind a row and before one; of three rows, both in one run.
     for other in (1,) if most > 2 else (0, 1):
         own = [place for place in range(most) if place != other]
         for neighbour in neighbours:
@@ -445,8 +469,8 @@ def _check_bits(
                 if not _differs_by_itself(session, spec, batch, together):
                     raise _dependent(spec)
                 for place in own:
-                    _check_row([spec], alone, together, place)
-        _fill(batch, other, row)
+                    _check_row([spec], places[place][1], together, place)
+        _fill(batch, other, places[other][0])
 
 
 def _run_beside(session: Session, batch: dict[str, Array], neighbour: Row) -> Mapping[str, Array]:
@@ -520,20 +544,12 @@ def _run_alone(session: Session, row: Row) -> Mapping[str, Array] | None:
     return outputs
 
 
-def _rows(
-    session: Session, inputs: Sequence[TensorSpec]
-) -> tuple[list[Row], list[Mapping[str, Array]]]:
-    """Two or three rows that the graph takes, and the outputs of each alone."""
+def _rows(session: Session, inputs: Sequence[TensorSpec]) -> list[Tried]:
+    """Two rows that the graph takes, and the zeros if it takes those."""
     for candidates in _candidates(inputs):
-        rows: list[Row] = []
-        alone: list[Mapping[str, Array]] = []
-        for row in candidates:
-            outputs = _run_alone(session, row)
-            if outputs is not None:
-                rows.append(row)
-                alone.append(outputs)
+        rows = [(row, alone) for row in candidates if (alone := _run_alone(session, row))]
         if len(rows) > 1:
-            return rows, alone
+            return rows
     raise UnprovedError(Basis.RUN, "the graph runs on no two rows that could be made up for it")
 
 
@@ -545,14 +561,18 @@ def _check_counts(outputs: Mapping[str, Array], rows: int) -> None:
 
 
 def _extremes(inputs: Sequence[TensorSpec], row: Row) -> Iterator[Row]:
-    """The row with NaN, the greatest and the least number in place of its floating-point values.
+    """The row with NaN, and with large numbers of either sign, for its floating-point values.
 
-    Then with large integers; a graph may refuse those.
+    Then with large integers; a graph may refuse those. The large numbers differ, as a row of equal
+    ones is nothing less its mean.
     """
+    generator = np.random.default_rng(1)
     if any(spec.datatype in _GREATEST for spec in inputs):
         for sign in (math.nan, 1.0, -1.0):
             yield {
-                spec.name: _floats(spec, np.full_like(row[spec.name], sign * most, np.float64))
+                spec.name: _floats(
+                    spec, sign * most * generator.uniform(0.1, 1, row[spec.name].shape)
+                )
                 if (most := _GREATEST.get(spec.datatype)) is not None
                 else row[spec.name]
                 for spec in inputs
@@ -562,27 +582,32 @@ def _extremes(inputs: Sequence[TensorSpec], row: Row) -> Iterator[Row]:
             yield _counted(inputs, row, number)
 
 
-def _moderate(inputs: Sequence[TensorSpec], rows: Sequence[Row]) -> Iterator[Row]:
-    """Two rows of numbers from 0 to 0.5 or of 0 and 1, and from -0.5 to 0 or as they are.
+def _moderate(inputs: Sequence[TensorSpec], rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
+    """Pairs of rows that do not exceed thresholds that their neighbours exceed.
 
-    They do not exceed thresholds that their neighbours exceed. Then the same two with integers that
-    are all 1 or all 0, and booleans.
+    Their numbers are between 0.01 and 0.5 and between 0.5 and 3, the second pair's are negative.
+    Integers are 0 and 1, or as they are. Then there are rows whose integers are all 1 or all 0, and
+    their booleans.
     """
-    generator = np.random.default_rng(1)
+    generator = np.random.default_rng(2)
 
-    def values(spec: TensorSpec, array: Array, sign: int) -> Array:
+    def values(spec: TensorSpec, array: Array, sign: int, bounds: tuple[float, float]) -> Array:
         if spec.datatype in _GREATEST:
-            return _floats(spec, sign * generator.uniform(0.01, 0.5, array.shape))
+            return _floats(spec, sign * generator.uniform(*bounds, array.shape))
         return array % 2 if sign > 0 and array.dtype.kind in "iu" else array
 
-    moderate = [
-        {spec.name: values(spec, row[spec.name], sign) for spec in inputs}
-        for row, sign in zip(rows, (1, -1), strict=False)
-    ]
-    yield from moderate
+    pairs: list[tuple[Row, Row]] = []
+    for row, sign in zip(rows, (1, -1), strict=True):
+        small, large = (
+            {spec.name: values(spec, row[spec.name], sign, bounds) for spec in inputs}
+            for bounds in ((0.01, 0.5), (0.5, 3.0))
+        )
+        pairs.append((small, large))
+    yield from pairs
     if any(map(_is_countable, inputs)):
-        for row, number in zip(moderate, (1, 0), strict=True):
-            yield _counted(inputs, row, number)
+        for pair, number in zip(pairs, (1, 0), strict=True):
+            counted = _counted(inputs, pair[0], number)
+            yield counted, counted
 
 
 def _is_countable(spec: TensorSpec) -> bool:

@@ -175,13 +175,14 @@ def mean_of_steps() -> bytes:
 
 
 def refuses_zero() -> bytes:
-    """`x` INT64 [batch, 1] → y [batch, 1], the row number 1 - x of a table: 0 is out of its range.
+    """`x` INT64 [batch, 1] → y = 7 + x, 7 from the row 1 - x of a table: 0 is out of its range.
 
     All other axes are fixed, so a plain model of it is warmed up, and fails with the zeros.
     """
     nodes = [
         helper.make_node("Sub", ["one", "x"], ["index"]),
-        helper.make_node("Gather", ["table", "index"], ["y"]),
+        helper.make_node("Gather", ["table", "index"], ["seven"]),
+        helper.make_node("Add", ["seven", "x"], ["y"]),
     ]
     axes = ("batch", 1)
     return _model(

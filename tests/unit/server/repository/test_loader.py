@@ -321,7 +321,7 @@ def test_warm_up_that_fails_does_not_stop_a_plain_model(
     model.scheduler.submit(call)
 
     assert "warm-up failed model=plain" in caplog.text
-    assert call.outputs()["y"].tolist() == [[7]]
+    assert call.outputs()["y"].tolist() == [[8]]
 
 
 @pytest.mark.parametrize(
