@@ -1,4 +1,4 @@
-"""External data of an ONNX file: weights in other files, which no runtime may look for.
+"""External data of an ONNX file: weights in other files, which this module reads for the runtime.
 
 ONNX Runtime resolves references to external data by itself: relative to its working directory
 when given bytes, and through links. This module finds them in the wire bytes and writes the graph
@@ -30,8 +30,8 @@ from weir.bundle.protobuf_wire import (
     MalformedError,
     read_fields,
     read_spans,
+    write_fields,
     write_header,
-    write_varint,
 )
 
 # Message type -> field number -> message type of that field, after onnx.proto (IR version 13).
@@ -83,7 +83,7 @@ class ExternalTensor:
     """An initializer outside the graph, in memory.
 
     Attributes:
-        location: the file that the graph has for it, which does not exist.
+        location: the file name in the graph; no such file exists.
         data_type: of onnx.proto.
     """
 
@@ -146,7 +146,7 @@ class _Tensor:
         kept: the fields that say nothing of where its bytes are.
         raw_data: the field of its bytes inside.
         entries: of its external data.
-        has_sign: whether any field says where its bytes are.
+        has_location: whether any field says where its bytes are.
     """
 
     name: str
@@ -155,7 +155,7 @@ class _Tensor:
     kept: _Parts
     raw_data: _Parts
     entries: Sequence[memoryview]
-    has_sign: bool
+    has_location: bool
     is_external: bool
 
 
@@ -190,7 +190,7 @@ class _Resolver:
     def _tensor(self, message: memoryview, *, stays_outside: bool) -> _Parts | None:
         """The parts of a tensor without references; None if it has none."""
         tensor = _read_tensor(message)
-        if not tensor.has_sign:
+        if not tensor.has_location:
             return None
         if not tensor.is_external:
             return [*tensor.kept, *tensor.raw_data]
@@ -271,7 +271,7 @@ def _read_tensor(message: memoryview) -> _Tensor:
         kept=kept,
         raw_data=raw_data,
         entries=entries,
-        has_sign=bool(entries) or location is not None,
+        has_location=bool(entries) or location is not None,
         is_external=location == _EXTERNAL,
     )
 
@@ -298,14 +298,13 @@ def _number(where: str, key: str, text: str) -> int:
 
 def _reference(facts: Mapping[str, str]) -> bytes:
     """The fields of a tensor that refer to external data."""
-    fields = bytearray(write_varint(_DATA_LOCATION << 3) + write_varint(_EXTERNAL))
-    for pair in facts.items():
-        entry = b"".join(
-            write_header(number, len(text)) + text.encode()
-            for number, text in zip((_KEY, _VALUE), pair, strict=True)
-        )
-        fields += write_header(_EXTERNAL_DATA, len(entry)) + entry
-    return bytes(fields)
+    entries = [
+        write_fields([(_KEY, key.encode()), (_VALUE, value.encode())])
+        for key, value in facts.items()
+    ]
+    return write_fields(
+        [(_DATA_LOCATION, _EXTERNAL), *((_EXTERNAL_DATA, entry) for entry in entries)]
+    )
 
 
 def _size(parts: _Parts) -> int:

@@ -3,7 +3,7 @@
 Rules:
 - Names of tensors are bytes, as they are in the file. An optional input that is left out has an
   empty name.
-- A message is read when it is asked for, so a large model costs what its nodes cost.
+- Messages are read lazily: the time for a large model depends on its nodes, not on its weights.
 - A message may come in several parts, which a parser merges; so does this module.
 - Malformed bytes raise MalformedError, at any of these calls.
 """

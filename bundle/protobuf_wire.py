@@ -3,10 +3,13 @@
 Groups and tags beyond 32 bits, which a lenient parser would still read, are refused as malformed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+
+Field = tuple[int, int | bytes | memoryview]
+"""The number of a field, with its integer or its bytes."""
 
 
 class MalformedError(Exception):
@@ -79,6 +82,17 @@ def write_varint(value: int) -> bytes:
 def write_header(number: int, length: int) -> bytes:
     """Tag and length of a field of `length` bytes."""
     return write_varint(number << 3 | _LENGTH) + write_varint(length)
+
+
+def write_fields(fields: Iterable[Field]) -> bytes:
+    """A message of these fields: integers, and bytes with their length."""
+    parts: list[bytes | memoryview] = []
+    for number, value in fields:
+        if isinstance(value, int):
+            parts += [write_varint(number << 3), write_varint(value)]
+        else:
+            parts += [write_header(number, len(value)), value]
+    return b"".join(parts)
 
 
 def _varint(message: memoryview, position: int) -> tuple[int, int]:

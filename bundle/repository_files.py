@@ -1,8 +1,8 @@
-"""Files of a model repository: opened and read so that none is anything but what it seems.
+"""Files of a model repository: opened and read without following links that are not permitted.
 
 Rules:
 
-- Regular files alone. A file with several hard links is one.
+- Only regular files are read; a file with several hard links is one.
 - Without link roots, a link in place of a file, a version's directory or the model's is refused.
 - With link roots, a link is resolved once, its target must be below one of them, and the target is
   opened by its real path: a directory of it that becomes a link meanwhile is refused.

@@ -5,7 +5,7 @@ special tokens around a text.
 
 Rules:
 
-- Special tokens that a text spells are what the file makes of them, as in the library.
+- A text may spell special tokens; the file decides what they become, as in the library.
 - The file's padding is not used: rows are padded as the contract says.
 - The file's truncation is used, to the row's maximum at most. Without one, a text is not cut.
 - A WordPiece model is tried with each end of a word: its own limit of a word bounds that.
@@ -40,7 +40,7 @@ _PAD_TOKENS = ("[PAD]", "<pad>", "<|endoftext|>")
 
 
 class UnreadableText(Exception):
-    """The library refuses a text; its reason is no text for a client."""
+    """The library cannot encode a text; its reason is not sent to a client."""
 
 
 class EncodedText(Protocol):
@@ -172,7 +172,7 @@ def _unknown_id(tokenizer: "tokenizers.Tokenizer", file: bytes) -> int | None:
         return tokenizer.token_to_id(token)
     if type(model).__name__ != "Unigram":
         return None
-    # The library does not tell this one.
+    # The library does not expose the unknown token of a Unigram model.
     unknown = json.loads(file)["model"].get("unk_id")
     return unknown if isinstance(unknown, int) else None
 

@@ -121,7 +121,7 @@ def _root(error: BaseException) -> str:
 
 @contextmanager
 def _logged() -> Iterator[None]:
-    """Log what torch's exporter warns of: a dozen lines about its own code in each export."""
+    """Log the warnings of torch's exporter: a dozen lines about its own code in each export."""
     torch_logger = logging.getLogger("torch.onnx")
     propagates, handlers = torch_logger.propagate, torch_logger.handlers
     torch_logger.propagate, torch_logger.handlers = False, [_Forward()]
@@ -155,7 +155,7 @@ def _reason(error: BaseException, module: nn.Module, inputs: Mapping[str, Tensor
 
 
 class _Calls(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees whether a network packs sequences."""
+    """Detects a network that packs sequences."""
 
     is_packed = False
 

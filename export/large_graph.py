@@ -40,7 +40,7 @@ def take_out_weights(model: onnx.ModelProto) -> bytes:
 def check_file(model: onnx.ModelProto, *, infers_shapes: bool) -> None:
     """Check a graph; ValidationError if it is not valid.
 
-    The checker wants a file where a graph has external data, and does not read it.
+    For a graph with external data, the checker needs the file to exist and does not read it.
     """
     locations = {tensor.data_location for tensor in model.graph.initializer}
     if onnx.TensorProto.EXTERNAL not in locations:

@@ -99,7 +99,7 @@ def check(
 
 
 def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor of a model: initialisers and attributes, in subgraphs and functions too."""
+    """Every tensor of a model: initializers and attributes, in subgraphs and functions too."""
     yield from _graph_tensors(model.graph)
     for function in model.functions:
         yield from _node_tensors(function.node)

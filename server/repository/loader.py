@@ -44,7 +44,7 @@ from weir.server.repository.triton import TritonConfig
 from weir.server.repository.warmup import warm_up
 from weir.server.runtime.collate import paddings_of
 from weir.server.runtime.sequence_rules import SequenceRules, rules_of
-from weir.server.runtime.session import Session, cure_of
+from weir.server.runtime.session import Session, hint_for
 from weir.server.runtime.signature import Signature
 from weir.server.scheduling.batching import max_rows, policy_of
 from weir.server.scheduling.deadlines import Deadlines
@@ -359,10 +359,10 @@ class Loader:
 
 def _warn_of_unserved(name: str, unserved: Mapping[str, str]) -> None:
     outputs = short_list([f"{short_repr(output)} ({kind})" for output, kind in unserved.items()])
-    cures = [cure for cure in map(cure_of, unserved.values()) if cure is not None]
+    hints = [hint for hint in map(hint_for, unserved.values()) if hint is not None]
     logger.warning(
         "outputs that are no tensors are not served model=%s outputs=%s%s",
-        name, outputs, f" hint={cures[0]}" if cures else "",
+        name, outputs, f" hint={hints[0]}" if hints else "",
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@
     lenet5.onnx           an ONNX file, with its external data beside it
     /mnt/models/          a directory that holds one ONNX file, and perhaps a config.pbtxt
 
-A directory of which the contents may be more than one of these is a repository.
+A directory that could be several of these is a repository.
 """
 
 import os
@@ -41,7 +41,7 @@ class ModelSource(Protocol):
         """The models by name, and remarks; see `scan.scan`."""
 
     def scan_model(self, name: str, links: LinkRoots = NO_LINKS) -> ModelDirectory | None:
-        """One model, perhaps without versions; None if there is none of that name."""
+        """One model, even without versions; None if there is none of that name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from weir.bundle.escaping import short_list
 from weir.server.errors import ModelLoadError
 from weir.server.repository.triton import FILE_NAME, TritonConfig, TritonTensor
-from weir.server.runtime.session import Session, cure_of
+from weir.server.runtime.session import Session, hint_for
 from weir.server.runtime.signature import Axis, TensorSpec
 
 
@@ -116,10 +116,10 @@ def _check_outputs(
     strays = [tensor.name for tensor in config.outputs if tensor.name not in names]
     for name in strays:
         if name in unserved:
-            cure = cure_of(unserved[name])
+            hint = hint_for(unserved[name])
             raise _failed(
                 f"output {name!r}: expected a tensor, its type is {unserved[name]}"
-                f"{f'; {cure}' if cure else ''}"
+                f"{f'; {hint}' if hint else ''}"
             )
     if strays:
         raise _failed(f"output: expected the graph's {short_list(names)}, got {short_list(strays)}")

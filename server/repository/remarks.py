@@ -30,7 +30,7 @@ def is_model_file(name: str) -> bool:
 
 
 def on_file(name: str) -> str | None:
-    """On a file in the repository itself; None if it is no part of a model."""
+    """The remark on a file in the repository itself; None if it is no part of a model."""
     if name.lower().endswith(ONNX_SUFFIX):
         return (
             f"file ignored name={short_repr(name)} expected=NAME/VERSION/{MODEL}, "
@@ -44,7 +44,7 @@ def on_file(name: str) -> str | None:
 
 
 def on_directory_name(name: str) -> str | None:
-    """On a directory in the repository; None if a model may have its name."""
+    """The remark on a directory in the repository; None if a model may have its name."""
     try:
         check_name(name)
     except InvalidName as error:
@@ -53,7 +53,7 @@ def on_directory_name(name: str) -> str | None:
 
 
 def on_versions(model: str, names: Iterable[str]) -> list[str]:
-    """On entries of a model's directory that look like versions and are not."""
+    """Remarks on entries of a model's directory that look like versions and are not."""
     return [
         f"not a version directory model={model} name={short_repr(name)} "
         "expected=a directory named by a number from 1, such as 1"
@@ -62,7 +62,7 @@ def on_versions(model: str, names: Iterable[str]) -> list[str]:
 
 
 def on_model(model: str, files: Sequence[str], *, has_versions: bool) -> str | None:
-    """On a model's directory without versions, or with a model file beside them.
+    """The remark on a model's directory without versions, or with a model file beside them.
 
     Args:
         files: the names of the files in it.
@@ -82,7 +82,7 @@ def on_model(model: str, files: Sequence[str], *, has_versions: bool) -> str | N
 
 
 def on_version(model: str, number: int, files: Sequence[str]) -> str | None:
-    """On a version whose only model file has another format than ONNX; None for any other."""
+    """The remark on a version whose only model file is no ONNX file; None for any other."""
     got = _first_model_file(files)
     if got is None or got.endswith(ONNX_SUFFIX) or CONTRACT_FILE in files:
         return None

@@ -38,7 +38,7 @@ def library_path(setting: str) -> str | None:
 
 
 def missing_operator(message: str) -> str | None:
-    """The reason of a graph that needs the library, from ONNX Runtime's; None for other reasons."""
+    """Why a graph needs the library, by ONNX Runtime's message; None if it says something else."""
     match = _MISSING.search(message)
     if match is None:
         return None

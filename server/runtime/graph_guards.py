@@ -33,7 +33,7 @@ tensor with other axes in `Concat`.
 """
 
 from collections import ChainMap
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -41,7 +41,7 @@ import numpy as np
 
 from weir.bundle import graph_nodes
 from weir.bundle.graph_nodes import Message, Model, Node
-from weir.bundle.protobuf_wire import read_fields, read_varints
+from weir.bundle.protobuf_wire import Field, read_fields, read_varints, write_fields
 from weir.server.errors import ModelLoadError
 
 # Field numbers of onnx.proto.
@@ -204,9 +204,7 @@ class GuardedGraph:
         return bool(self.operators & RECURRENT)
 
 
-_Tensors = MutableMapping[bytes, _Tensor]
 _UNKNOWN = _Tensor()
-_Fields = list[tuple[int, int | Message | bytes]]
 
 
 def guard(graph: bytes) -> GuardedGraph:
@@ -222,7 +220,7 @@ def guard(graph: bytes) -> GuardedGraph:
         return guarded
     writer = _Writer(model, is_recurrent=guarded.is_recurrent)
     fields = list(writer.model(memoryview(graph)))
-    return replace(guarded, graph=_joined(fields)) if writer.guards else guarded
+    return replace(guarded, graph=write_fields(fields)) if writer.guards else guarded
 
 
 class _Writer:
@@ -234,7 +232,7 @@ class _Writer:
         self._is_recurrent = is_recurrent
         self._opset = 0
 
-    def model(self, message: Message) -> Iterator[tuple[int, int | Message | bytes]]:
+    def model(self, message: Message) -> Iterator[Field]:
         opset = _opset(message, _MODEL_OPSET)
         for number, value in read_fields(message):
             if number == _MODEL_GRAPH and not isinstance(value, int):
@@ -254,7 +252,7 @@ class _Writer:
     ) -> Message | bytes:
         """A graph or function with guards; the same message if it needs none."""
         before = self.guards
-        fields: _Fields = []
+        fields: list[Field] = []
         # As many as there are fields `node`: in the order of the file.
         nodes = _nodes_of(part, field)
         for number, value in read_fields(part):
@@ -262,7 +260,7 @@ class _Writer:
                 fields += ((field, each) for each in self._node(value, next(nodes), tensors))
             else:
                 fields.append((number, value))
-        return part if self.guards == before else _joined(fields)
+        return part if self.guards == before else write_fields(fields)
 
     def _node(
         self, message: Message, node: Node, tensors: ChainMap[bytes, _Tensor]
@@ -302,12 +300,12 @@ class _Writer:
         if not any(True for _ in node.subgraphs()):
             return message, []
         before, bodies = self.guards, []
-        fields: _Fields = []
+        fields: list[Field] = []
         for number, value in read_fields(message):
             if number != _NODE_ATTRIBUTE or isinstance(value, int):
                 fields.append((number, value))
                 continue
-            attribute: _Fields = []
+            attribute: list[Field] = []
             for inner, content in read_fields(value):
                 if inner in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS) and not isinstance(content, int):
                     declared = _declared([content], inputs_have_elements=False)
@@ -317,8 +315,8 @@ class _Writer:
                     bodies.append([inside.get(name, _UNKNOWN) for name in outputs])
                 else:
                     attribute.append((inner, content))
-            fields.append((number, _joined(attribute)))
-        return (message if self.guards == before else memoryview(_joined(fields))), bodies
+            fields.append((number, write_fields(attribute)))
+        return (message if self.guards == before else memoryview(write_fields(fields))), bodies
 
     def _division(
         self, message: Message, node: Node, tensors: Mapping[bytes, _Tensor]
@@ -563,35 +561,15 @@ def _nodes_of(part: Message, field: int) -> Iterator[Node]:
 
 def _renamed(message: Message, field: int, place: int, name: bytes) -> Message:
     """The node with another name for one of its inputs or outputs."""
-    fields: _Fields = []
+    fields: list[Field] = []
     position = 0
     for number, value in read_fields(message):
         is_name = number == field and not isinstance(value, int)
         fields.append((number, name if is_name and position == place else value))
         position += is_name
-    return memoryview(_joined(fields))
+    return memoryview(write_fields(fields))
 
 
 def _node(kind: str, inputs: Iterable[bytes], output: bytes) -> bytes:
-    names: _Fields = [(_NODE_INPUT, name) for name in inputs]
-    return _joined([*names, (_NODE_OUTPUT, output), (_NODE_TYPE, kind.encode())])
-
-
-def _joined(fields: Iterable[tuple[int, int | Message | bytes]]) -> bytes:
-    """A message of these fields: integers, and bytes with their length."""
-    parts: list[Message | bytes] = []
-    for number, value in fields:
-        if isinstance(value, int):
-            parts += [_varint(number << 3), _varint(value)]
-        else:
-            parts += [_varint(number << 3 | 2), _varint(len(value)), value]
-    return b"".join(parts)
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+    names: list[Field] = [(_NODE_INPUT, name) for name in inputs]
+    return write_fields([*names, (_NODE_OUTPUT, output), (_NODE_TYPE, kind.encode())])

@@ -106,15 +106,15 @@ class RunFailed(ServerError):
     """A run failed for a reason of the server's; its text is for the log, never for the wire."""
 
 
-_ZIPMAP_CURE = (
+_ZIPMAP_HINT = (
     "skl2onnx and onnxmltools write a tensor with the option zipmap=False; `weir import` cuts "
     "ZipMap off a file"
 )
 
 
-def cure_of(onnx_type: str) -> str | None:
-    """What to do about a type that is not served; only that of ZipMap has a known cure."""
-    return _ZIPMAP_CURE if onnx_type.startswith("seq(map(") else None
+def hint_for(onnx_type: str) -> str | None:
+    """What to do about an output whose type is not served; None for any but ZipMap's."""
+    return _ZIPMAP_HINT if onnx_type.startswith("seq(map(") else None
 
 
 def version() -> str:
@@ -472,8 +472,8 @@ def _spec(node: Any, without_shape: Collection[str]) -> TensorSpec:
 
 def _unserved(what: str, node: Any) -> str:
     reason = f"{what} {short_repr(node.name)} has type {node.type}, which cannot be served"
-    cure = cure_of(node.type)
-    return reason if cure is None else f"{reason}; {cure}"
+    hint = hint_for(node.type)
+    return reason if hint is None else f"{reason}; {hint}"
 
 
 def _axis(axis: Any) -> Axis:

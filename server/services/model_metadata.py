@@ -27,7 +27,7 @@ def metadata(model: Model, versions: Sequence[str]) -> pb.ModelMetadataResponse:
 def config(model: Model, versions: Sequence[str] = ()) -> config_pb.ModelConfig:
     """Tensors without the batch axis, batching limits, and the ready versions if several.
 
-    Of a model with a `config.pbtxt`, also the rest that the file states.
+    For a model with a `config.pbtxt`, it also has the rest that the file states.
     """
     has_rows = model.signature.has_rows
     formats = _formats(model)

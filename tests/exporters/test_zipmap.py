@@ -1,6 +1,6 @@
 """Classifiers as scikit-learn's exporters write them by default: ZipMap makes maps of the scores.
 
-The labels are served, the maps are named in a warning, and both of their cures are served whole.
+The labels are served, and a warning names the maps. With either of the two hints, all is served.
 """
 
 from collections.abc import Iterator
@@ -148,7 +148,7 @@ def test_labels_are_the_predictions(client: Any, classifiers: dict[str, Any]) ->
         assert found == classifier.predict(X).tolist()
 
 
-def test_maps_are_named_with_their_cures(server: Server) -> None:
+def test_maps_are_named_with_their_hints(server: Server) -> None:
     for name in ("pipeline", "forest", "trees"):
         server.wait_for_log(f"outputs that are no tensors are not served model={name} ")
         (line,) = [
@@ -165,7 +165,7 @@ def test_rows_share_batches_all_the_same(server: Server) -> None:
         server.wait_for_log(f"batch axis proved model={name}")
 
 
-def test_maps_alone_are_refused_with_their_cures(client: Any) -> None:
+def test_maps_alone_are_refused_with_their_hints(client: Any) -> None:
     index = {one.name: one for one in client.get_model_repository_index().models}
 
     assert index["maps"].state == "UNAVAILABLE"

@@ -29,7 +29,7 @@ from weir.export.spec import ExportSpec
 
 
 def perturbed(model: bytes, name: str, change: float) -> bytes:
-    """The same graph with one weight of one initialiser moved."""
+    """The same graph with one weight of one initializer moved."""
     proto = onnx.load_model_from_string(model)
     for tensor in proto.graph.initializer:
         if name in tensor.name:

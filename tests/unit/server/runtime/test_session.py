@@ -251,7 +251,7 @@ def test_graph_with_no_tensor_to_serve_is_refused(kind: str) -> None:
         session(onnx_models.without_tensors(kind))
 
 
-def test_zipmap_alone_is_refused_with_its_cure() -> None:
+def test_zipmap_alone_is_refused_with_its_hint() -> None:
     with pytest.raises(ModelLoadError, match=r"'probabilities' has type .*zipmap=False.*import"):
         session(onnx_models.classifier(outputs=("probabilities",)))
 
