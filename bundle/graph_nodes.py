@@ -212,27 +212,31 @@ def packed_integers(message: Message) -> list[int]:
     return list(read_varints(message))
 
 
+def read_node(message: Message) -> Node:
+    """The node of a message."""
+    domains: list[bytes] = []
+    types: list[bytes] = []
+    inputs: list[bytes] = []
+    outputs: list[bytes] = []
+    attributes: list[Message] = []
+    for number, value in read_fields(message):
+        if isinstance(value, int):
+            continue
+        if number == _NODE_INPUT:
+            inputs.append(bytes(value))
+        elif number == _NODE_OUTPUT:
+            outputs.append(bytes(value))
+        elif number == _NODE_ATTRIBUTE:
+            attributes.append(value)
+        elif number == _NODE_TYPE:
+            types.append(bytes(value))
+        elif number == _NODE_DOMAIN:
+            domains.append(bytes(value))
+    return Node(_domain(domains), last(types), inputs, outputs, attributes)
+
+
 def _nodes(message: Message, field: int) -> Iterator[Node]:
-    for node in messages(message, field):
-        domains: list[bytes] = []
-        types: list[bytes] = []
-        inputs: list[bytes] = []
-        outputs: list[bytes] = []
-        attributes: list[Message] = []
-        for number, value in read_fields(node):
-            if isinstance(value, int):
-                continue
-            if number == _NODE_INPUT:
-                inputs.append(bytes(value))
-            elif number == _NODE_OUTPUT:
-                outputs.append(bytes(value))
-            elif number == _NODE_ATTRIBUTE:
-                attributes.append(value)
-            elif number == _NODE_TYPE:
-                types.append(bytes(value))
-            elif number == _NODE_DOMAIN:
-                domains.append(bytes(value))
-        yield Node(_domain(domains), last(types), inputs, outputs, attributes)
+    return map(read_node, messages(message, field))
 
 
 def _function(message: Message) -> Function:

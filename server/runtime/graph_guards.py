@@ -253,11 +253,10 @@ class _Writer:
         """A graph or function with guards; the same message if it needs none."""
         before = self.guards
         fields: list[Field] = []
-        # As many as there are fields `node`: in the order of the file.
-        nodes = _nodes_of(part, field)
         for number, value in read_fields(part):
             if number == field and not isinstance(value, int):
-                fields += ((field, each) for each in self._node(value, next(nodes), tensors))
+                node = graph_nodes.read_node(value)
+                fields += ((field, each) for each in self._node(value, node, tensors))
             else:
                 fields.append((number, value))
         return part if self.guards == before else write_fields(fields)
@@ -551,12 +550,6 @@ def _opset(message: Message, field: int) -> int:
                 if number == _OPSET_VERSION and isinstance(value, int):
                     found = value
     return found
-
-
-def _nodes_of(part: Message, field: int) -> Iterator[Node]:
-    if field == _GRAPH_NODE:
-        return graph_nodes.Graph([part]).nodes()
-    return graph_nodes.Function("", "", [], [], part).nodes()
 
 
 def _renamed(message: Message, field: int, place: int, name: bytes) -> Message:
