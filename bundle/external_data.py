@@ -10,7 +10,8 @@ anew, so that no path is left in it:
   sign of external data counts, whatever the merged message would say.
 - Nesting deeper than protobuf's own limit is malformed, as is everything that `protobuf_wire`
   refuses.
-- A location is the name of a file beside the graph. A tensor's bytes lie within that file.
+- A location is the name of a file beside the graph, perhaps after `./`. A tensor's bytes lie within
+  that file.
 - A tensor of up to 4 KiB gets its bytes inside the graph, because ONNX Runtime makes shapes of
   small ones. So does each that is no initializer of the main graph, because ONNX Runtime looks for
   those on the disk even if it was given their file.
@@ -215,7 +216,7 @@ class _Resolver:
             if key in facts:
                 raise BrokenBundle(f"{where}: expected one {short_repr(key)}, got two")
             facts[key] = value
-        location = facts.get("location", "")
+        location = facts.get("location", "").removeprefix("./")
         if not is_file_name(location):
             raise BrokenBundle(
                 f"{where}: expected the name of a file beside the graph, got {short_repr(location)}"

@@ -5,7 +5,8 @@ Checks, on example rows in batches of several sizes:
 - The imported graph, as the server runs it, gives the outputs of the file (`reference`).
 - A second run gives the same outputs.
 - A row alone, cut to its own length, gives what it gives in a padded batch.
-- A row keeps its outputs beside a row of NaN, and beside a row of very large numbers.
+- A row keeps its outputs beside a row of NaN, and beside rows of very large and small numbers.
+- Rows of few entries that the graph refuses alone, it refuses together.
 - Outputs that were given with inputs are the graph's.
 
 Values beyond a row's length are ignored. NaN agrees with NaN.
@@ -13,7 +14,7 @@ Values beyond a row's length are ignored. NaN agrees with NaN.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,11 @@ _SEED = 20_261
 _RUNS_WITHOUT_ROWS = 3
 # Batches of up to 3 rows are also run row by row; with a padded axis, all batches are.
 _ROWS_ALONE = 3
-_EXTREMES = (np.nan, 1e30)
+_EXTREMES = (np.nan, 1e30, -1e30)
+# A pixel, a number of words, and beyond; no value is the least of its type.
+_LARGE_INTEGERS = (200, 1000, 100_000, -1000)
+# Sizes of a free axis of which a few rows together may have the size that a graph demands.
+_FEW = (1, 2, 3, 4)
 # Limit of a batch's inputs: pictures of any size may come in 32 rows.
 _MOST_BATCH_BYTES = 1 << 26
 
@@ -87,6 +92,12 @@ class Gate:
                 self._check_rows(rows, actual, tolerance)
             if len(rows) == _ROWS_ALONE:
                 self._check_neighbours(batch, actual, tolerance)
+                moderate = self._moderate(batch)
+                if usual := self._run_or_none(moderate):
+                    self._check_neighbours(moderate, usual, tolerance)
+                if not self.drawer.padded:
+                    self._check_largest(rows[:2], tolerance)
+                    self._check_few_entries(tolerance)
             rows_seen += max(1, len(rows))
             sizes.append(max(1, len(rows)))
         parity = Parity(
@@ -158,7 +169,7 @@ class Gate:
         if not self.drawer.has_rows:
             yield from (self.drawer.draw(1, generator) for _ in range(_RUNS_WITHOUT_ROWS))
             return
-        one = sum(array.nbytes for array in self.drawer.draw(1, generator).values())
+        one = _bytes_of(self.drawer.draw(1, generator))
         for size in BATCH_SIZES:
             if size > _ROWS_ALONE and size * one > _MOST_BATCH_BYTES:
                 break
@@ -228,16 +239,8 @@ class Gate:
     def _check_neighbours(self, batch: Tensors, usual: Tensors, tolerance: Tolerance) -> None:
         """Raise RowsDependError if a row notices extreme values in the row beside it."""
         lengths = self.drawer.lengths(batch)
-        for extreme in _EXTREMES:
-            changed = {name: array.copy() for name, array in batch.items()}
-            for array in changed.values():
-                if array.dtype.kind == "f":
-                    array[1] = min(extreme, float(np.finfo(array.dtype).max))
-            outputs: dict[str, Array] = {}
-            # If a batch fails, the server runs each request alone.
-            with suppress(Exception):
-                outputs = runtime.run(self.session, list(self.axes), changed)
-            for name, array in outputs.items():
+        for extreme, changed in self._with_extremes(batch):
+            for name, array in self._run_or_none(changed).items():
                 for row in (0, 2):
                     own, expected = (
                         cut(each[row : row + 1], self.axes[name], lengths[row])
@@ -248,6 +251,98 @@ class Gate:
                             f"output {name!r}: row {row} of a batch is another if the row beside "
                             f"it holds {extreme:g}"
                         )
+
+    def _with_extremes(self, batch: Tensors) -> Iterator[tuple[float, Tensors]]:
+        """The batch with an extreme value in its second row, of floats or of integers."""
+        for extreme in _EXTREMES:
+            changed = {name: array.copy() for name, array in batch.items()}
+            for array in changed.values():
+                if array.dtype.kind == "f":
+                    most = float(np.finfo(array.dtype).max)
+                    array[1] = extreme if np.isnan(extreme) else np.clip(extreme, -most, most)
+            yield extreme, changed
+        counted = self._counted(batch)
+        for number in _LARGE_INTEGERS if counted else ():
+            changed = dict(batch)
+            for name in counted:
+                array = changed[name] = batch[name].copy()
+                array[1] = _nearest(number, array.dtype)
+            yield number, changed
+
+    def _counted(self, batch: Tensors) -> list[str]:
+        """Inputs of integers and booleans that may have any value."""
+        padded = self.drawer.padded
+        bound: set[str | None] = set(self.drawer.spreads)
+        if padded is not None:
+            bound |= {padded.lengths, padded.mask} if padded.counter else set(padded.padding)
+        return [
+            name for name, array in batch.items() if array.dtype.kind in "iub" and name not in bound
+        ]
+
+    def _moderate(self, batch: Tensors) -> Tensors:
+        """The batch with numbers near 0, which do not exceed what extreme values exceed."""
+        moderate = dict(batch)
+        for name in self._counted(batch):
+            array = batch[name]
+            moderate[name] = np.zeros_like(array) if array.dtype.kind == "b" else array % 2
+        for name, array in batch.items():
+            if array.dtype.kind == "f" and name not in self.drawer.spreads:
+                # Of one sign: a comparison with 0 is one too.
+                moderate[name] = np.abs(np.tanh(array) / 2).astype(array.dtype)
+        return moderate
+
+    def _check_largest(self, rows: Sequence[Tensors], tolerance: Tolerance) -> None:
+        """Check the rows of the largest batch: one may depend on another that is far away."""
+        alone = [self.run(row) for row in rows]
+        most = min(BATCH_SIZES[-1], _MOST_BATCH_BYTES // max(1, _bytes_of(rows[0])))
+        # In no order that repeats.
+        order = np.random.default_rng(_SEED).integers(len(rows), size=most)
+        if most <= _ROWS_ALONE:
+            return
+        together = self.run(
+            {name: np.concatenate([rows[each][name] for each in order]) for name in rows[0]}
+        )
+        for place, number in enumerate(order):
+            for name, expected in alone[number].items():
+                own = together[name][place : place + 1]
+                if not difference_of(own, expected, tolerance).excess <= 0.0:
+                    raise RowsDependError(
+                        f"output {name!r}: row {place} of a batch is not what it is alone"
+                    )
+
+    def _check_few_entries(self, tolerance: Tolerance) -> None:
+        """Check that rows of few entries do not make up for each other's missing entries."""
+        if all(
+            isinstance(axis, int) for spec in self.drawer.inputs for axis in (spec.axes or ())[1:]
+        ):
+            return
+        for size in _FEW:
+            drawer = replace(self.drawer, free_size=size, sizes={})
+            for count in (2, 3):
+                batch = drawer.draw(count, np.random.default_rng(_SEED))
+                together = self._run_or_none(batch)
+                for number, row in enumerate(drawer.rows(batch) if together else ()):
+                    alone = self._run_or_none(row)
+                    for name, array in together.items():
+                        if len(array) != count:
+                            # The server then runs each request alone.
+                            continue
+                        own, expected = array[number : number + 1], alone.get(name)
+                        if (
+                            expected is None
+                            or own.shape != expected.shape
+                            or not difference_of(own, expected, tolerance).excess <= 0.0
+                        ):
+                            raise RowsDependError(
+                                f"output {name!r}: a row of shape {_shapes(row)} is another in a "
+                                f"batch of {count}, or does not run alone"
+                            )
+
+    def _run_or_none(self, inputs: Tensors) -> dict[str, Array]:
+        """The outputs; none if the graph refuses the inputs, as then it refuses a request too."""
+        with suppress(Exception):
+            return runtime.run(self.session, list(self.axes), inputs)
+        return {}
 
     def _checks(self, sizes: Sequence[int]) -> list[str]:
         checks = ["the graph gives the outputs of the file", "a repeated run gives the same"]
@@ -268,6 +363,22 @@ def difference_of(actual: Array, expected: Array, tolerance: Tolerance) -> Diffe
         are_both = np.isnan(actual) & np.isnan(expected)
         actual, expected = np.where(are_both, 0, actual), np.where(are_both, 0, expected)
     return compare(actual, expected, tolerance)
+
+
+def _nearest(number: int, dtype: np.dtype[Any]) -> int | bool:
+    """The number, or the nearest that the type has; never the least of a signed type."""
+    if dtype.kind == "b":
+        return number > 0
+    limits = np.iinfo(dtype)
+    return max(min(number, int(limits.max)), int(limits.min) + (limits.min < 0))
+
+
+def _bytes_of(inputs: Tensors) -> int:
+    return sum(array.nbytes for array in inputs.values())
+
+
+def _shapes(row: Tensors) -> str:
+    return ", ".join(str(list(array.shape)) for array in row.values())
 
 
 def _within(array: Array, axes: Sequence[object], lengths: Sequence[int]) -> Array:

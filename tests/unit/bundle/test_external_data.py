@@ -223,6 +223,21 @@ def test_file_is_read_once(onnx_model: onnx.ModelProto) -> None:
     assert [tensor.name for tensor in resolved.external] == ["w0", "w1", "w2"]
 
 
+def test_location_may_name_the_directory_itself(onnx_model: onnx.ModelProto) -> None:
+    refer(onnx_model.graph.initializer.add(name="w0"), LARGE, location="./weights.bin")
+    refer(onnx_model.graph.initializer.add(name="w1"), LARGE, location="weights.bin")
+    read: list[str] = []
+
+    def read_file(name: str) -> bytes:
+        read.append(name)
+        return bytes(4 * LARGE)
+
+    resolved = resolve(onnx_model.SerializeToString(), read_file)
+
+    assert read == ["weights.bin"]
+    assert [tensor.name for tensor in resolved.external] == ["w0", "w1"]
+
+
 def test_remark_of_a_file_that_is_not_used_is_dropped(onnx_model: onnx.ModelProto) -> None:
     before = onnx.numpy_helper.to_array(onnx_model.graph.initializer[0])
     onnx_model.graph.initializer[0].external_data.add(key="location", value="/etc/passwd")

@@ -121,6 +121,66 @@ def test_row_that_only_nan_or_large_numbers_change_is_not_batched(
     assert any("if the row beside it holds" in line for line in published.remarks)
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        pytest.param(
+            """g (uint8[N, 4] x) => (float[N, 4] y) <float one = {1}, float share = {0.0039}> {
+              f = Cast <to = 1> (x)  most = ReduceMax <axes = [0], keepdims = 1> (f)
+              is_byte = Greater(most, one)  small = Mul(f, share)
+              y = Where(is_byte, small, f) }""",
+            "holds 200",
+            id="if a pixel is above 1",
+        ),
+        pytest.param(
+            """g (int64[N, 4] x) => (int64[N, 4] y) <int64 limit = {500}, int64 seven = {7}> {
+              most = ReduceMax <axes = [0], keepdims = 1> (x)
+              is_large = Greater(most, limit)  part = Div(x, seven)
+              y = Where(is_large, part, x) }""",
+            "holds 1000",
+            id="if an integer is above 500",
+        ),
+        pytest.param(
+            """g (float[N, 4] x) => (float[N, 4] y) <float limit = {-100}, float share = {0.5}> {
+              least = ReduceMin <axes = [0], keepdims = 1> (x)
+              is_low = Less(least, limit)  small = Mul(x, share)  y = Where(is_low, small, x) }""",
+            "holds -1e+30",
+            id="if a number is below -100",
+        ),
+        pytest.param(
+            """g (float[N, 4] x) => (float[N, 4] y)
+            <int64[4] pads = {5, 0, 0, 0}, int64[1] first = {0}, int64[1] end = {-5}> {
+              padded = Pad(x, pads)  before = Slice(padded, first, end, first)
+              y = Add(x, before) }""",
+            "row 5 of a batch is not what it is alone",
+            id="5 rows before",
+        ),
+        pytest.param(
+            """g (float[N, width] x) => (float[N, width] y) <int64[2] blocks = {-1, 8}> {
+              b = Reshape(x, blocks)  s = Softmax <axis = 1> (b)  shape = Shape(x)
+              y = Reshape(s, shape) }""",
+            "a row of shape [1, 4] is another in a batch of 2, or does not run alone",
+            id="blocks of 8 entries",
+        ),
+        pytest.param(
+            """g (float[N, 4] x) => (float[N, 4] y) <float low = {5}, float high = {6}> {
+              most = ReduceMax <keepdims = 0> (x)  is_above = Greater(most, low)
+              is_below = Less(most, high)  both = And(is_above, is_below)  n = Neg(x)
+              y = Where(both, n, x) }""",
+            "all rows are reduced to one number, by ReduceMax",
+            id="a number of all rows",
+        ),
+    ],
+)
+def test_rows_that_depend_on_few_values_are_not_batched(
+    tmp_path: Path, text: str, reason: str
+) -> None:
+    published, bundle = imported(graphs.write(tmp_path, text))
+
+    assert bundle.contract.batch_axis is None
+    assert any("not batched" in line and reason in line for line in published.remarks)
+
+
 def test_axis_that_lies_is_refused_if_it_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(ParityError, match="row 0 of a batch is not what it is alone"):
         imported(graphs.write(tmp_path, graphs.CENTRE), is_batched=True)
