@@ -89,7 +89,7 @@ def random_requests(directory: Path, longest: int) -> Iterator[Inputs]:
     """Endless rows with random sizes of every padded axis and values within their ranges."""
     contract = read(directory).contract
     tensors = raw_session(directory / MODEL, threads=1).get_inputs()
-    lengths = {axis.counter for axis in contract.padded_axes.values()}
+    lengths = {axis.length_input for axis in contract.padded_axes.values()}
     generator = np.random.default_rng(0)
     while True:
         sizes = {

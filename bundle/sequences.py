@@ -47,8 +47,8 @@ class PaddedAxis(ContractObject):
         return self
 
     @property
-    def counter(self) -> str | None:
-        """The input that tells a row's length: lengths or mask; None if the padding does."""
+    def length_input(self) -> str | None:
+        """The input that gives a row's length: lengths or mask; None if the padding does."""
         return self.lengths or self.mask
 
 
@@ -127,14 +127,15 @@ def check_axes(
                     f"{where}: padding of {tensor!r}: expected {values[tensor]}, as for its other "
                     f"axis, got {value}"
                 )
-        if axis.counter is None:
+        if axis.length_input is None:
             continue
-        if other := counted.get(axis.counter):
+        if other := counted.get(axis.length_input):
             key = "mask" if axis.mask else "lengths"
             raise ValueError(
-                f"{where}: {key}: expected an input of its own, got {axis.counter!r} of {other!r}"
+                f"{where}: {key}: expected an input of its own, "
+                f"got {axis.length_input!r} of {other!r}"
             )
-        counted[axis.counter] = name
+        counted[axis.length_input] = name
     counted = {axis.lengths: name for name, axis in axes.items() if axis.lengths is not None}
     padded = {name for axis in axes.values() for name in axis.padding}
     if both := sorted(padded & set(counted)):

@@ -24,7 +24,9 @@ def shrink(inputs: Inputs, spec: ExportSpec) -> dict[str, Tensor]:
     """Cut a batch to its longest row, along every padded axis."""
     shrunk = dict(inputs)
     # Values beyond a row's length are arbitrary, so axes with lengths are cut first.
-    for axis, padded in sorted(spec.padded_axes.items(), key=lambda each: each[1].counter is None):
+    for axis, padded in sorted(
+        spec.padded_axes.items(), key=lambda each: each[1].length_input is None
+    ):
         longest = _longest(shrunk, axis, padded, spec)
         for name in padded.padding:
             shrunk[name] = shrunk[name].narrow(position_of(axis, name, spec), 0, longest)

@@ -130,10 +130,10 @@ def padded_places(
     inputs: Sequence[TensorSpec],
 ) -> dict[str, int]:
     """By input, the position of the padded axis; ExportError unless they are free axes."""
-    for option, counter, axes_of_it in (("lengths", lengths, 1), ("mask", mask, 2)):
-        if counter is None:
+    for option, length_input, axes_of_it in (("lengths", lengths, 1), ("mask", mask, 2)):
+        if length_input is None:
             continue
-        spec = find(option, counter, inputs, "input")
+        spec = find(option, length_input, inputs, "input")
         if len(spec.axes or ()) != axes_of_it or (
             option == "lengths" and spec.dtype.kind not in "iu"
         ):
@@ -192,9 +192,9 @@ def declared_outputs(model: onnx.ModelProto) -> dict[str, TensorSpec]:
     return {spec.name: spec for spec in specs if spec is not None}
 
 
-def _only_free_axis(counter: str | None, inputs: Sequence[TensorSpec]) -> dict[str, int]:
+def _only_free_axis(length_input: str | None, inputs: Sequence[TensorSpec]) -> dict[str, int]:
     """The free axis of each input that has one beside the batch, if something counts entries."""
-    if counter is None:
+    if length_input is None:
         return {}
     found = {}
     for spec in inputs:
@@ -209,7 +209,7 @@ def _only_free_axis(counter: str | None, inputs: Sequence[TensorSpec]) -> dict[s
             found[spec.name] = free[0]
     if not found:
         raise ExportError(
-            f"{counter}: expected an input with a free axis beside the batch, got "
+            f"{length_input}: expected an input with a free axis beside the batch, got "
             + ", ".join(map(str, inputs))
         )
     return found

@@ -51,10 +51,10 @@ class Proved:
 def prove(candidate: Candidate, spec: ImportSpec, given: Mapping[str, Array]) -> Proved:
     """Pass the gate with a batch axis if there is one, else without."""
     inputs = inputs_of(candidate.model)
-    is_wanted = spec.has_rows_for_sure
+    is_wanted = spec.needs_batch_axis
     reason = ""
     if spec.is_batched is False:
-        reason = "as asked for"
+        reason = "as specified (--no-batch)"
     elif not is_wanted and axes.is_fixed_at_one(inputs):
         reason = (
             "the first axis is fixed at 1 in the file (--batch frees it, if that can be proved)"
@@ -89,7 +89,7 @@ def _unproved_form(model: onnx.ModelProto, *, is_wanted: bool) -> str:
 
 
 def _prove_with_rows(candidate: Candidate, spec: ImportSpec, given: Mapping[str, Array]) -> Proved:
-    if problem := _unproved_form(candidate.model, is_wanted=spec.has_rows_for_sure):
+    if problem := _unproved_form(candidate.model, is_wanted=spec.needs_batch_axis):
         raise RowsDependError(problem)
     reference = candidate.reference
     model = onnx.ModelProto()

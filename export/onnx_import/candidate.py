@@ -31,7 +31,7 @@ DEFAULT_MAXIMUM = 512
 
 @dataclass(slots=True)
 class Candidate:
-    """A graph on its way into a bundle."""
+    """A graph before its gate, and what the contract will say of it."""
 
     model: onnx.ModelProto
     external_data: Mapping[str, bytes]

@@ -147,7 +147,7 @@ class Drawer:
         else:
             low, high = self.integers
         padding = self.padded.padding.get(spec.name) if self.padded else None
-        if padding is not None and self.padded and self.padded.counter is None and low < high:
+        if padding is not None and self.padded and self.padded.length_input is None and low < high:
             # A value like the padding would end the row.
             drawn = generator.integers(low, high, shape, endpoint=False)
             return np.where(drawn >= padding, drawn + 1, drawn).astype(spec.dtype)
@@ -193,7 +193,7 @@ def runnable(drawer: Drawer, run: Callable[[Inputs], Mapping[str, Array]]) -> Dr
     if with_nan is not None:
         return with_nan
     raise ExportError(
-        f"the graph runs on no inputs that could be made up; give --range or --golden: {problem}"
+        f"the graph runs on none of the example inputs; give --range or --golden: {problem}"
     )
 
 

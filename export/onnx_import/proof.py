@@ -182,7 +182,7 @@ class Gate:
             return self.reference.run(batch)
         except Exception as error:  # ONNX Runtime raises many unrelated classes
             raise ExportError(
-                "the file does not run on all inputs that were made up; give --range or --golden: "
+                "the file does not run on all example inputs; give --range or --golden: "
                 f"{runtime.reason(error)}"
             ) from error
 

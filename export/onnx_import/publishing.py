@@ -170,7 +170,7 @@ def _record(
     for name, array in recorded.items():
         if array.dtype.kind == "f" and np.isnan(array).any():
             candidate.remarks.append(
-                f"output {name}: some values are NaN for the inputs that were made up; "
+                f"output {name}: some values are NaN for the example inputs; "
                 "give --range or --golden"
             )
     return parity, Golden(inputs, recorded)

@@ -116,7 +116,7 @@ class ImportSpec:
     def __post_init__(self) -> None:
         if self.lengths is not None and self.mask is not None:
             raise ExportError("lengths: expected lengths or a mask, got both")
-        if self.has_rows_for_sure and self.is_batched is False:
+        if self.needs_batch_axis and self.is_batched is False:
             raise ExportError("pictures, time axes and lengths: expected a batch axis beside them")
         for name, (low, high) in self.ranges.items():
             if not low <= high:
@@ -125,7 +125,7 @@ class ImportSpec:
                 )
 
     @property
-    def has_rows_for_sure(self) -> bool:
+    def needs_batch_axis(self) -> bool:
         """Whether the specification says that there is a batch axis."""
         return bool(
             self.is_batched

@@ -72,7 +72,7 @@ def replay(session: Session, contract: Contract, golden: Golden | None) -> float
         actual = rules.own_part(axes[name], outputs[name], inputs)
         greatest = max(greatest, _compare(name, actual, own[name], tolerance, session.provider))
     paddings = paddings_of(contract, session.inputs, session.outputs)
-    if any(padding.counter for padding in paddings):
+    if any(padding.length_input for padding in paddings):
         if contract.precision == "int8":
             # The quantisation ranges depend on the batch. The tolerance allows for that in scores,
             # but of two nearly equal scores another may be the greatest.
@@ -159,8 +159,8 @@ def _rows(inputs: Mapping[str, Array], paddings: Sequence[Padding]) -> list[dict
     for number in range(len(next(iter(inputs.values())))):
         row = {name: array[number : number + 1] for name, array in inputs.items()}
         for padding in paddings:
-            if padding.counter is not None:
-                length = int(padding.counter.lengths(row)[0])
+            if padding.length_input is not None:
+                length = int(padding.length_input.lengths(row)[0])
                 for name, positions in padding.inputs.items():
                     row[name] = collate.cut(row[name], positions, length)
         rows.append(row)

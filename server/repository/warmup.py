@@ -56,7 +56,7 @@ def warm_up(
         # Zeros may be values for which a loop goes on for ever.
         return
     try:
-        if golden is not None and any(padding.counter for padding in paddings):
+        if golden is not None and any(padding.length_input for padding in paddings):
             _run_lengths(session, golden, policy, paddings, clock)
         else:
             _run_rows(session, signature, golden, paddings)
@@ -104,7 +104,7 @@ def _run_lengths(
 
 
 def _lengths(golden: Golden, paddings: Sequence[Padding]) -> Iterator[int]:
-    counted = [padding for padding in paddings if padding.counter is not None]
+    counted = [padding for padding in paddings if padding.length_input is not None]
     longest = max(padding.size_of(golden.inputs) for padding in counted)
     most = max(padding.maximum for padding in counted)
     length = min(_LEAST_LENGTH, most)
@@ -121,7 +121,7 @@ def _stretched(
     """The rows cut or repeated to another length, without padding."""
     stretched = dict(inputs)
     for padding in paddings:
-        if padding.counter is None:
+        if padding.length_input is None:
             continue
         size = min(length, padding.maximum)
         for name, positions in padding.inputs.items():
@@ -129,8 +129,8 @@ def _stretched(
                 array = stretched[name]
                 indices = np.arange(size) % array.shape[position]
                 stretched[name] = array.take(indices, axis=position)
-        own = stretched[padding.counter.name]
-        stretched[padding.counter.name] = padding.counter.full(len(own), size, own.dtype)
+        own = stretched[padding.length_input.name]
+        stretched[padding.length_input.name] = padding.length_input.full(len(own), size, own.dtype)
     return stretched
 
 

@@ -29,8 +29,8 @@ class RowCountError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Counter:
-    """An input that tells the length of each row along a padded axis.
+class LengthInput:
+    """An input that gives the length of each row along a padded axis.
 
     Attributes:
         name: of lengths [batch], or of an attention mask [batch, axis].
@@ -53,11 +53,11 @@ class Counter:
         return np.ones((rows, size), dtype) if self.is_mask else np.full(rows, size, dtype)
 
 
-def counter_of(padded: PaddedAxis) -> Counter | None:
-    """The input that tells the rows' lengths along a padded axis."""
-    if padded.counter is None:
+def length_input_of(padded: PaddedAxis) -> LengthInput | None:
+    """The input that gives the rows' lengths along a padded axis."""
+    if padded.length_input is None:
         return None
-    return Counter(padded.counter, is_mask=padded.mask is not None)
+    return LengthInput(padded.length_input, is_mask=padded.mask is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +69,14 @@ class Padding:
         inputs: the axis's positions in each input that carries it.
         values: the padding value of each of those inputs.
         outputs: the axis's positions in each output that is cut back along it.
-        counter: tells the rows' lengths; None if the padding does.
+        length_input: gives the rows' lengths; None if the padding does.
     """
 
     maximum: int
     inputs: Mapping[str, tuple[int, ...]]
     values: Mapping[str, int]
     outputs: Mapping[str, tuple[int, ...]]
-    counter: Counter | None
+    length_input: LengthInput | None
 
     def size_of(self, inputs: Mapping[str, Array]) -> int:
         """The axis's size in these tensors."""
@@ -115,7 +115,7 @@ def paddings_of(
             inputs=_positions(axis, inputs),
             values=padded.padding,
             outputs=_positions(axis, outputs),
-            counter=counter_of(padded),
+            length_input=length_input_of(padded),
         )
         for axis, padded in contract.padded_axes.items()
     )
@@ -197,8 +197,8 @@ def cut(array: Array, positions: Sequence[int], size: int) -> Array:
 def count_tokens(batch: Mapping[str, Array], paddings: Sequence[Padding]) -> Tokens:
     """The tokens of a joined batch; zero for a model without lengths."""
     for padding in paddings:
-        if padding.counter is not None:
-            lengths = padding.counter.lengths(batch)
+        if padding.length_input is not None:
+            lengths = padding.length_input.lengths(batch)
             return Tokens(int(lengths.sum()), len(lengths) * padding.size_of(batch))
     return Tokens()
 

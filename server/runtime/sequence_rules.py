@@ -20,7 +20,7 @@ from weir.bundle.sequences import PaddedAxis, ValueRange
 from weir.protocol.datatypes import DATATYPES
 from weir.server.errors import InvalidRequest, ModelLoadError
 from weir.server.runtime import collate
-from weir.server.runtime.collate import Counter
+from weir.server.runtime.collate import LengthInput
 from weir.server.runtime.signature import Axis, TensorSpec
 
 Array = NDArray[Any]
@@ -36,7 +36,7 @@ class Lengths:
         position: the axis's position in that input.
     """
 
-    counter: Counter
+    length_input: LengthInput
     axis: str
     counted: str
     position: int
@@ -45,7 +45,7 @@ class Lengths:
     @property
     def name(self) -> str:
         """The input's name."""
-        return self.counter.name
+        return self.length_input.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +66,16 @@ class SequenceRules:
         for each in self.lengths:
             if each.name not in inputs:
                 shape = inputs[each.counted].shape
-                inputs[each.name] = each.counter.full(shape[0], shape[each.position], each.dtype)
+                inputs[each.name] = each.length_input.full(
+                    shape[0], shape[each.position], each.dtype
+                )
 
     def check(self, inputs: Mapping[str, Array]) -> None:
         """Refuse values that have no meaning for the model."""
         for name, bounds in self.ranges.items():
             _check_range(name, inputs[name], bounds.minimum, bounds.maximum, "values")
         for each in self.lengths:
-            if each.counter.is_mask:
+            if each.length_input.is_mask:
                 _check_mask(each.name, inputs[each.name])
                 continue
             size = inputs[each.counted].shape[each.position]
@@ -91,7 +93,7 @@ class SequenceRules:
                 continue
             position = axes.index(each.axis)
             is_own = (
-                np.arange(array.shape[position]) < each.counter.lengths(inputs)[:, None]
+                np.arange(array.shape[position]) < each.length_input.lengths(inputs)[:, None]
             )  # (rows, entries)
             others = [other for other in range(1, array.ndim) if other != position]
             array = np.where(np.expand_dims(is_own, others), array, array.dtype.type(0))
@@ -111,30 +113,30 @@ def rules_of(contract: Contract | None, inputs: Inputs) -> SequenceRules:
     lengths = []
     for axis, padded in contract.padded_axes.items():
         _check_carriers(axis, padded, inputs)
-        counter = collate.counter_of(padded)
-        if counter is not None:
-            lengths.append(_lengths(axis, padded, counter, inputs, contract.batch_axis))
+        length_input = collate.length_input_of(padded)
+        if length_input is not None:
+            lengths.append(_lengths(axis, padded, length_input, inputs, contract.batch_axis))
     maxima = {axis: padded.maximum for axis, padded in contract.padded_axes.items()}
     return SequenceRules(maxima, contract.value_ranges, tuple(lengths))
 
 
 def _lengths(
-    axis: str, padded: PaddedAxis, counter: Counter, inputs: Inputs, batch_axis: str | None
+    axis: str, padded: PaddedAxis, length_input: LengthInput, inputs: Inputs, batch_axis: str | None
 ) -> Lengths:
-    spec = inputs.get(counter.name)
-    key = "mask" if counter.is_mask else "lengths"
+    spec = inputs.get(length_input.name)
+    key = "mask" if length_input.is_mask else "lengths"
     # A mask may be of booleans, or of floats that are multiplied.
-    if spec is None or not counter.is_mask:
-        _check_integers(f"padded_axes: {axis}: {key} {counter.name!r}", spec)
-    expected = (batch_axis, axis) if counter.is_mask else (batch_axis,)
+    if spec is None or not length_input.is_mask:
+        _check_integers(f"padded_axes: {axis}: {key} {length_input.name!r}", spec)
+    expected = (batch_axis, axis) if length_input.is_mask else (batch_axis,)
     if spec is None or spec.axes != expected:
         got = "none" if spec is None else list(spec.axes)
         raise ModelLoadError(
             f"padded_axes: {axis}: expected {key} [{', '.join(map(str, expected))}], got {got}"
         )
-    counted = next(name for name in padded.padding if name != counter.name)
+    counted = next(name for name in padded.padding if name != length_input.name)
     return Lengths(
-        counter=counter,
+        length_input=length_input,
         axis=axis,
         counted=counted,
         position=inputs[counted].axes.index(axis),

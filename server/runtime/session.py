@@ -5,7 +5,7 @@ Rules:
   without a message.
 - A graph's types are translated once, at load; the rest of the server sees the protocol's names.
 - Other models serve while a graph is loaded, so the GIL is not held meanwhile.
-- A graph's outputs that are no tensors are not served, and not asked for.
+- A graph's outputs that are no tensors are not served, and not requested from a run.
 - A run fails as the client's only where a node refuses the input's shapes or values. Every failure
   that is not known as such is the server's.
 """

@@ -124,7 +124,7 @@ def _input_facts(contract: "Contract") -> dict[str, str]:
         )
         facts["pictures"] = f"{how} {pictures.height} x {pictures.width} x {pictures.channels}"
     for axis, padded in contract.padded_axes.items():
-        counted = f", counted by {padded.counter}" if padded.counter else ""
+        counted = f", counted by {padded.length_input}" if padded.length_input else ""
         facts[f"axis {axis}"] = (
             f"1 to {padded.maximum} in {', '.join(padded.padding)}, padded to the longest{counted}"
         )

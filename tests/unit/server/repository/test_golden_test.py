@@ -5,7 +5,7 @@ from weir.bundle.golden import Golden
 from weir.bundle.sequences import ValueRange
 from weir.server.errors import ModelLoadError
 from weir.server.repository.golden_test import check_inputs
-from weir.server.runtime.collate import Counter
+from weir.server.runtime.collate import LengthInput
 from weir.server.runtime.sequence_rules import Lengths, SequenceRules
 from weir.server.runtime.signature import Signature, TensorSpec
 
@@ -25,7 +25,7 @@ SEQUENCES = Signature(
 RULES = SequenceRules(
     {"time": 4},
     {"tokens": ValueRange(maximum=7)},
-    (Lengths(Counter("lengths"), "time", "tokens", 1, np.dtype(np.int64)),),
+    (Lengths(LengthInput("lengths"), "time", "tokens", 1, np.dtype(np.int64)),),
 )
 
 

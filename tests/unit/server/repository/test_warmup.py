@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tests.unit.server.conftest import Clock
 from weir.bundle.golden import Golden
 from weir.server.repository.warmup import warm_up
-from weir.server.runtime.collate import Counter, Padding
+from weir.server.runtime.collate import LengthInput, Padding
 from weir.server.runtime.signature import Signature, TensorSpec
 from weir.server.scheduling.batching import BatchPolicy
 
@@ -24,10 +24,10 @@ TIME = Padding(
     inputs={"tokens": (1,), "letters": (1,)},
     values={"tokens": 0, "letters": 0},
     outputs={},
-    counter=Counter("lengths"),
+    length_input=LengthInput("lengths"),
 )
 LETTERS = Padding(
-    maximum=24, inputs={"letters": (2,)}, values={"letters": 0}, outputs={}, counter=None
+    maximum=24, inputs={"letters": (2,)}, values={"letters": 0}, outputs={}, length_input=None
 )
 GOLDEN = Golden(
     inputs={

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from weir.server.runtime.collate import Counter, Padding, Tokens, count_tokens, join, split
+from weir.server.runtime.collate import LengthInput, Padding, Tokens, count_tokens, join, split
 
 Array = NDArray[Any]
 
@@ -83,14 +83,14 @@ TIME = Padding(
     inputs={"tokens": (1,), "characters": (1,)},
     values={"tokens": 7, "characters": 9},
     outputs={"tags": (1,), "attention": (1, 2), "turned": (2,)},
-    counter=Counter("lengths"),
+    length_input=LengthInput("lengths"),
 )
 LETTERS = Padding(
     maximum=8,
     inputs={"characters": (2,)},
     values={"characters": 9},
     outputs={"spelling": (1,)},
-    counter=None,
+    length_input=None,
 )
 PADDINGS = [TIME, LETTERS]
 

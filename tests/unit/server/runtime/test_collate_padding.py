@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from weir.bundle.contract import Contract, Tolerance
 from weir.bundle.sequences import PaddedAxis
-from weir.server.runtime.collate import Counter, Padding, paddings_of, rounded_up
+from weir.server.runtime.collate import LengthInput, Padding, paddings_of, rounded_up
 from weir.server.runtime.signature import TensorSpec
 
 INPUTS = [
@@ -59,11 +59,15 @@ def test_axis_is_found_wherever_a_tensor_carries_it() -> None:
             inputs={"tokens": (1,), "characters": (1,)},
             values={"tokens": 0, "characters": 0},
             outputs={"logits": (1,), "attention": (1, 2)},
-            counter=Counter("lengths"),
+            length_input=LengthInput("lengths"),
         )
         == TIME
     )
-    assert (LETTERS.inputs, LETTERS.outputs, LETTERS.counter) == ({"characters": (2,)}, {}, None)
+    assert (LETTERS.inputs, LETTERS.outputs, LETTERS.length_input) == (
+        {"characters": (2,)},
+        {},
+        None,
+    )
 
 
 @pytest.mark.parametrize(("padding", "size"), [(TIME, 5), (LETTERS, 2)], ids=["time", "letters"])

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.unit.server.conftest import Clock
-from weir.server.runtime.collate import Counter, Padding, Tokens
+from weir.server.runtime.collate import LengthInput, Padding, Tokens
 from weir.server.scheduling.batching import BatchPolicy
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.request import InferRequest
@@ -94,7 +94,7 @@ PADDING = Padding(
     inputs={"x": (1,)},
     values={"x": -7},
     outputs={"y": (1,)},
-    counter=Counter("lengths"),
+    length_input=LengthInput("lengths"),
 )
 
 
