@@ -274,7 +274,7 @@ class Gate:
         padded = self.drawer.padded
         bound: set[str | None] = set(self.drawer.spreads)
         if padded is not None:
-            bound |= {padded.lengths, padded.mask} if padded.counter else set(padded.padding)
+            bound |= {padded.lengths, padded.mask} if padded.length_input else set(padded.padding)
         return [
             name for name, array in batch.items() if array.dtype.kind in "iub" and name not in bound
         ]
