@@ -94,6 +94,7 @@ class PairSpec:
             value_ranges={TOKENS: ValueRange(maximum=network.embedding.num_embeddings - 1)},
             vocabularies={TOKENS: self.source_vocabulary} if self.source_vocabulary else {},
             tokenisation=self.tokenisation,
+            tokenizer=self.subwords,
             tolerance=self.tolerance,
             examples=self.examples,
         )
