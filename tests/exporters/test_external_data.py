@@ -50,7 +50,7 @@ class Net(torch.nn.Module):
         return result
 
 
-def test_torch_with_its_defaults(tmp_path: Path, serve: Serve) -> None:
+def test_files_of_torch_export_are_served(tmp_path: Path, serve: Serve) -> None:
     torch.manual_seed(0)
     module = torch.nn.Sequential(torch.nn.Linear(40, 64), torch.nn.ReLU(), torch.nn.Linear(64, 3))
     directory = version_directory(tmp_path, "net")
@@ -66,7 +66,7 @@ def test_torch_with_its_defaults(tmp_path: Path, serve: Serve) -> None:
     np.testing.assert_allclose(answers, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
-def test_torch_with_weights_in_a_branch(tmp_path: Path, serve: Serve) -> None:
+def test_weights_in_a_branch_are_served(tmp_path: Path, serve: Serve) -> None:
     torch.manual_seed(0)
     module = Net().eval()
     directory = version_directory(tmp_path, "net")
@@ -83,7 +83,7 @@ def test_torch_with_weights_in_a_branch(tmp_path: Path, serve: Serve) -> None:
     assert (directory / "model.onnx.data").exists()
 
 
-def test_every_tensor_in_a_file_of_its_own(tmp_path: Path, serve: Serve) -> None:
+def test_a_file_for_each_tensor_is_served(tmp_path: Path, serve: Serve) -> None:
     weight = np.arange(4096, dtype=np.float32).reshape(64, 64) / 4096
     scale = numpy_helper.from_array(np.full((1, 64), 3, np.float32), "scale")
     graph = helper.make_graph(
@@ -120,7 +120,7 @@ LARGE_ROWS, SMALL_ROWS, WIDTH = 525_000, 25_000, 1024
 """Tables of 2.15 GB and 0.1 GB; ONNX Runtime takes one of 2 GiB in another way."""
 
 
-def test_weights_of_more_than_2_gib(tmp_path: Path, serve: Serve) -> None:
+def test_weights_of_more_than_2_gib_are_served(tmp_path: Path, serve: Serve) -> None:
     """The file has holes and takes no room on the disk; the server takes 5 GB of memory."""
     directory = version_directory(tmp_path, "table")
     offset = 4 * WIDTH * SMALL_ROWS

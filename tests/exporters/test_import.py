@@ -46,7 +46,7 @@ def imported(folder: Path, exported: Any, name: str) -> Bundle:
 
 
 @pytest.mark.parametrize("kind", [LogisticRegression, RandomForestClassifier])
-def test_classifier_of_scikit_learn(tmp_path: Path, serve: Serve, kind: Any) -> None:
+def test_classifier_of_scikit_learn_is_imported(tmp_path: Path, serve: Serve, kind: Any) -> None:
     model = make_pipeline(StandardScaler(), kind(random_state=0)).fit(rows(200), species(200))
     bundle = imported(tmp_path, skl2onnx.to_onnx(model, rows(2)), "pets")
 
@@ -61,7 +61,7 @@ def test_classifier_of_scikit_learn(tmp_path: Path, serve: Serve, kind: Any) -> 
     )
 
 
-def test_classifier_of_lightgbm(tmp_path: Path, serve: Serve) -> None:
+def test_classifier_of_lightgbm_is_imported(tmp_path: Path, serve: Serve) -> None:
     model = lightgbm.LGBMClassifier(n_estimators=20, verbose=-1).fit(
         rows(200), (rows(200)[:, 0] > 0).astype(np.int64)
     )
@@ -80,7 +80,7 @@ def test_classifier_of_lightgbm(tmp_path: Path, serve: Serve) -> None:
     )
 
 
-def test_regressor_of_scikit_learn(tmp_path: Path, serve: Serve) -> None:
+def test_regressor_of_scikit_learn_is_imported(tmp_path: Path, serve: Serve) -> None:
     model = LinearRegression().fit(rows(200), rows(200).sum(axis=1))
     imported(tmp_path, skl2onnx.to_onnx(model, rows(2)), "sums")
 
@@ -92,7 +92,7 @@ def test_regressor_of_scikit_learn(tmp_path: Path, serve: Serve) -> None:
     )
 
 
-def test_columns_of_texts_and_numbers(tmp_path: Path, serve: Serve) -> None:
+def test_columns_of_texts_and_numbers_are_imported(tmp_path: Path, serve: Serve) -> None:
     colours = np.array([["red"], ["blue"], ["green"]], object)[np.arange(90) % 3]
     sizes = np.arange(90, dtype=np.float32)[:, None] % 7
     answers = np.where((colours[:, 0] == "red") & (sizes[:, 0] > 3), "yes", "no")

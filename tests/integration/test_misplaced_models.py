@@ -97,7 +97,9 @@ def test_each_is_named_once_and_a_server_that_requires_models_is_not_ready(
 
 
 @pytest.mark.parametrize("requires", [True, False], ids=["require-models", "default"])
-def test_empty_repository(tmp_path: Path, *, requires: bool) -> None:
+def test_empty_repository_is_ready_unless_models_are_required(
+    tmp_path: Path, *, requires: bool
+) -> None:
     models = tmp_path / "models"
     models.mkdir()
     flags = ("--require-models",) if requires else ()

@@ -57,7 +57,7 @@ def publish(root: Path, name: str, number: float) -> Path:
     return write({**split(scale(number)), GOLDEN: golden}, contract, root, name)
 
 
-def test_weights_beside_the_graph(root: Path, start: Start) -> None:
+def test_weights_beside_the_graph_are_served(root: Path, start: Start) -> None:
     plain = write_split(root, "plain")
     (root / "hard_links" / "1").mkdir(parents=True)
     for name in ("model.onnx", DATA):
@@ -140,7 +140,7 @@ def test_links_are_refused_by_default(root: Path, mounted: ConfigMap, start: Sta
         assert "got a link, which weir serve --follow-links follows" in server.log()
 
 
-def test_snapshot_of_the_hub(root: Path, tmp_path: Path, start: Start) -> None:
+def test_snapshot_of_the_hub_is_served(root: Path, tmp_path: Path, start: Start) -> None:
     cache = tmp_path / "hub"
     snapshot = stored_models.write_snapshot(cache, below("onnx", split(scale(2.0))))
     (root / "net").mkdir()
@@ -157,7 +157,7 @@ def test_snapshot_of_the_hub(root: Path, tmp_path: Path, start: Start) -> None:
     assert "passwd" not in log
 
 
-def test_file_of_the_hub_that_is_named_itself(tmp_path: Path) -> None:
+def test_link_that_the_command_names_is_followed(tmp_path: Path) -> None:
     snapshot = stored_models.write_snapshot(tmp_path / "hub", split(scale(2.0)))
 
     with (
@@ -167,7 +167,7 @@ def test_file_of_the_hub_that_is_named_itself(tmp_path: Path) -> None:
         assert slope(client, "net") == 2.0
 
 
-def test_links_beside_one_file(tmp_path: Path) -> None:
+def test_links_beside_one_file_are_followed(tmp_path: Path) -> None:
     directory = write_split(tmp_path, "net")
     (directory / DATA).rename(directory / "renamed")
     (directory / DATA).symlink_to("renamed")

@@ -126,7 +126,9 @@ OUTPUTS = [triton.InferRequestedOutput("OUTPUT0"), triton.InferRequestedOutput("
 
 @pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
 @pytest.mark.parametrize("outputs", [OUTPUTS, None], ids=["outputs", "all outputs"])
-def test_infer(client: Any, outputs: Any, compression: str | None) -> None:
+def test_sum_and_difference_are_answered(
+    client: Any, outputs: Any, compression: str | None
+) -> None:
     answer = client.infer(
         "simple",
         pair(),
@@ -140,7 +142,7 @@ def test_infer(client: Any, outputs: Any, compression: str | None) -> None:
     assert len(client.get_inference_statistics("simple").model_stats) == 1
 
 
-def test_inputs_and_outputs_are_used_again(client: Any) -> None:
+def test_inputs_and_outputs_may_be_used_again(client: Any) -> None:
     inputs = pair(B, A)
     client.infer("simple", inputs, outputs=OUTPUTS)
 
@@ -171,12 +173,12 @@ def test_inputs_and_outputs_are_used_again(client: Any) -> None:
     ],
     ids=["keepalive", "channel arguments"],
 )
-def test_channel_options(server: Server, options: dict[str, Any]) -> None:
+def test_channel_options_are_accepted(server: Server, options: dict[str, Any]) -> None:
     with triton.InferenceServerClient(server.target, **options) as client:
         check(client.infer("simple", pair(), outputs=OUTPUTS, headers={"test": "1"}))
 
 
-def test_callbacks(client: Any) -> None:
+def test_callback_gets_the_answer(client: Any) -> None:
     answers = Answers()
 
     client.async_infer("simple", pair(), answers, outputs=OUTPUTS, client_timeout=ANSWER_S)
@@ -186,7 +188,7 @@ def test_callbacks(client: Any) -> None:
     check(answer)
 
 
-def test_asyncio(server: Server) -> None:
+def test_asyncio_calls_are_answered(server: Server) -> None:
     async def ask() -> list[Any]:
         async with triton_aio.InferenceServerClient(server.target) as client:
             statistics = await client.get_inference_statistics("simple")
@@ -198,7 +200,7 @@ def test_asyncio(server: Server) -> None:
         check(answer)
 
 
-def test_asyncio_stream(server: Server) -> None:
+def test_asyncio_stream_is_answered_by_id(server: Server) -> None:
     async def requests() -> AsyncIterator[dict[str, Any]]:
         for number in range(3):
             yield {"model_name": "simple", "inputs": pair(), "request_id": str(number)}
@@ -231,7 +233,7 @@ def test_sequence_on_a_stream_is_refused_and_the_stream_goes_on(client: Any) -> 
     check(answer)
 
 
-def test_health_and_metadata(client: Any) -> None:
+def test_health_and_metadata_are_as_in_triton(client: Any) -> None:
     extra = {"test": "1", "dummy": "2"}
 
     assert client.is_server_live(headers=extra) and client.is_server_ready()
@@ -244,7 +246,7 @@ def test_health_and_metadata(client: Any) -> None:
 @pytest.mark.parametrize(
     ("model", "datatype"), [("simple", "INT32"), ("simple_int8", "INT8")], ids=["INT32", "INT8"]
 )
-def test_explicit_numbers(stub: Any, model: str, datatype: str) -> None:
+def test_typed_numbers_are_answered(stub: Any, model: str, datatype: str) -> None:
     message = service_pb2.ModelInferRequest(model_name=model)
     for number, values in enumerate((A, B)):
         tensor = message.inputs.add(name=f"INPUT{number}", datatype=datatype, shape=[1, 16])
@@ -259,7 +261,7 @@ def test_explicit_numbers(stub: Any, model: str, datatype: str) -> None:
     assert found == [(A + B)[0].tolist(), (A - B)[0].tolist()]
 
 
-def test_explicit_strings(stub: Any) -> None:
+def test_typed_strings_are_answered(stub: Any) -> None:
     message = service_pb2.ModelInferRequest(model_name="simple_string")
     for number, values in enumerate((A, B)):
         tensor = message.inputs.add(name=f"INPUT{number}", datatype="BYTES", shape=[1, 16])
@@ -274,7 +276,7 @@ def test_explicit_strings(stub: Any) -> None:
     assert found == [(A + B)[0].tolist(), (A - B)[0].tolist()]
 
 
-def test_strings(client: Any) -> None:
+def test_strings_are_answered(client: Any) -> None:
     a, b = (np.vectorize(lambda value: str(value).encode(), otypes=[object])(v) for v in (A, B))
 
     answer = client.infer("simple_string", pair(a, b), outputs=OUTPUTS)
@@ -291,7 +293,7 @@ def test_strings(client: Any) -> None:
     ],
     ids=["NUL inside", "NUL first"],
 )
-def test_strings_with_nuls(client: Any, values: NDArray[Any]) -> None:
+def test_strings_may_hold_nuls(client: Any, values: NDArray[Any]) -> None:
     answer = client.infer("simple_identity", [as_input("x", values, "BYTES")])
 
     assert answer.as_numpy("y").tolist() == values.tolist()
@@ -332,7 +334,9 @@ def ask_on_a_stream(client: Any, **request: Any) -> Any:
 
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("ask", [ask_at_once, ask_by_callback, ask_on_a_stream])
-def test_image_client(client: Any, ask: Callable[..., Any], rows: int) -> None:
+def test_pictures_are_classified_by_each_kind_of_call(
+    client: Any, ask: Callable[..., Any], rows: int
+) -> None:
     answer = ask(
         client,
         model_name="inception",
@@ -346,7 +350,7 @@ def test_image_client(client: Any, ask: Callable[..., Any], rows: int) -> None:
     assert answer.as_numpy("probabilities").tolist() == [best] * rows
 
 
-def test_picture_without_a_batch_axis(client: Any) -> None:
+def test_picture_without_a_batch_axis_is_classified(client: Any) -> None:
     config = client.get_model_config("densenet").config
     picture = np.arange(48, dtype=np.float32).reshape(3, 4, 4)
     best = triton.InferRequestedOutput("y", class_count=2)

@@ -149,7 +149,7 @@ def test_classes_have_the_labels_of_the_file(client: Any) -> None:
     ]
 
 
-def test_models_answer(client: Any) -> None:
+def test_models_without_rows_and_of_any_size_answer(client: Any) -> None:
     steps, rows = np.ones((3, 2), np.float32), np.arange(6, dtype=np.float32).reshape(2, 3)
 
     total = client.infer("sum_of_steps", [as_input("x", steps)])

@@ -44,7 +44,7 @@ def neighbour(house: Server) -> Iterator[triton.InferenceServerClient]:
     house.settle()
 
 
-def test_states(neighbour: Any) -> None:
+def test_only_ready_models_and_versions_are_ready(neighbour: Any) -> None:
     assert neighbour.is_server_live() and neighbour.is_server_ready()
     assert neighbour.is_model_ready("affine") and neighbour.is_model_ready("affine", "7")
     assert neighbour.is_model_ready("broken") is False
@@ -52,7 +52,7 @@ def test_states(neighbour: Any) -> None:
     assert neighbour.is_model_ready("affine", "8") is False
 
 
-def test_metadata(neighbour: Any) -> None:
+def test_metadata_names_versions_and_tensors(neighbour: Any) -> None:
     server = neighbour.get_server_metadata()
     arithmetic = neighbour.get_model_metadata("arithmetic", as_json=True)
 
@@ -66,7 +66,7 @@ def test_metadata(neighbour: Any) -> None:
     assert error_of(lambda: neighbour.get_model_metadata("broken"))[0] == UNAVAILABLE
 
 
-def test_config(neighbour: Any) -> None:
+def test_config_has_batch_size_dims_and_files(neighbour: Any) -> None:
     labelled, patient, without_rows, pictures = (
         neighbour.get_model_config(name, as_json=True)["config"]
         for name in ("labelled", "patient", "without_rows", "colours")
@@ -82,7 +82,7 @@ def test_config(neighbour: Any) -> None:
     assert pictures["input"][0]["format"] == "FORMAT_NHWC"
 
 
-def test_repository_index(neighbour: Any) -> None:
+def test_repository_index_has_states_and_reasons(neighbour: Any) -> None:
     index = neighbour.get_model_repository_index(as_json=True)["models"]
 
     models = {model["name"]: model for model in index}
@@ -144,7 +144,7 @@ def test_requested_outputs_alone_are_sent(neighbour: Any) -> None:
     assert [output.name for output in answer.get_response().outputs] == ["product"]
 
 
-def test_models_without_rows_and_of_any_size(neighbour: Any) -> None:
+def test_models_without_rows_and_of_any_size_answer(neighbour: Any) -> None:
     total = neighbour.infer("without_rows", [as_input("x", np.ones((5, 2), np.float32))])
     free = neighbour.infer("free", [as_input("x", np.ones((3, 9), np.float32))])
 
@@ -152,7 +152,7 @@ def test_models_without_rows_and_of_any_size(neighbour: Any) -> None:
     assert free.as_numpy("y").shape == (3, 9)
 
 
-def test_asynchronous_calls(neighbour: Any) -> None:
+def test_asynchronous_calls_are_answered_by_id(neighbour: Any) -> None:
     answers = Answers()
 
     for number in range(8):
@@ -167,7 +167,7 @@ def test_asynchronous_calls(neighbour: Any) -> None:
     assert [error.status() for error in errors if error] == [NOT_FOUND]
 
 
-def test_cancelled_call(neighbour: Any) -> None:
+def test_cancelled_call_ends_with_cancelled(neighbour: Any) -> None:
     answers = Answers()
 
     neighbour.async_infer("patient", [as_input("x", ROW)], answers).cancel()

@@ -35,7 +35,7 @@ def protoc(*options: str) -> None:
     run(["protoc", "--proto_path", PROTOS, *options, *FILES])
 
 
-def test_go(tmp_path: Path) -> None:
+def test_protos_compile_for_go(tmp_path: Path) -> None:
     sources = tmp_path / "src"
     sources.mkdir()
 
@@ -50,7 +50,7 @@ def test_go(tmp_path: Path) -> None:
     run(["go", "vet", "./..."], cwd=sources, env={**os.environ, **paths})
 
 
-def test_java(tmp_path: Path) -> None:
+def test_protos_compile_for_java(tmp_path: Path) -> None:
     sources, classes = tmp_path / "sources", tmp_path / "classes"
     sources.mkdir()
     classes.mkdir()

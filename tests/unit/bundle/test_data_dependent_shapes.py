@@ -121,7 +121,9 @@ def test_shapes_out_of_values(graph: bytes, expected: tuple[list[str], list[str]
         ),
     ],
 )
-def test_reductions_of_all_axes(nodes: Sequence[NodeProto], expected: tuple[str, ...]) -> None:
+def test_reductions_of_all_axes_are_found(
+    nodes: Sequence[NodeProto], expected: tuple[str, ...]
+) -> None:
     assert find(model(*nodes)).reductions == expected
 
 

@@ -254,7 +254,9 @@ def test_remark_of_a_file_that_is_not_used_is_dropped(onnx_model: onnx.ModelProt
     [(1, "expected a type of numbers"), (7, "malformed bytes: data_location 7")],
     ids=["external", "unknown"],
 )
-def test_external_without_a_location(onnx_model: onnx.ModelProto, value: int, message: str) -> None:
+def test_external_data_without_a_location_are_refused(
+    onnx_model: onnx.ModelProto, value: int, message: str
+) -> None:
     # tensor { data_location: value } inside graph.initializer, added on the wire.
     model = onnx_model.SerializeToString() + bytes([0x3A, 4, 0x2A, 2, 0x70, value])
 

@@ -34,7 +34,7 @@ def only_node(node: NodeProto) -> Node:
     return read
 
 
-def test_names_of_a_graph_and_its_nodes() -> None:
+def test_names_of_a_graph_and_its_nodes_are_read() -> None:
     weights = numpy_helper.from_array(np.zeros(4, np.float32), "w")
     clip = helper.make_node("Clip", ["x", "", "w"], ["y"], domain="ai.onnx")
 
@@ -86,7 +86,7 @@ def test_every_node_is_found_in_subgraphs_and_functions() -> None:
 
 
 @pytest.mark.parametrize("value", [7, -1, [3, -2, 1 << 62], []])
-def test_integers_of_an_attribute(value: int | list[int]) -> None:
+def test_integers_of_an_attribute_are_read(value: int | list[int]) -> None:
     node = helper.make_node("Pool", ["x"], ["y"])
     node.attribute.append(helper.make_attribute("k", value, attr_type=None if value else 7))
 
@@ -96,7 +96,7 @@ def test_integers_of_an_attribute(value: int | list[int]) -> None:
     assert attribute.integers() == ([value] if isinstance(value, int) else value)
 
 
-def test_integers_that_are_packed() -> None:
+def test_packed_integers_are_read() -> None:
     """A writer of proto3 packs them, as onnx-ir's may."""
     plain = helper.make_attribute("k", [1, 300]).SerializeToString()
     packed = (
@@ -113,7 +113,7 @@ def test_integers_that_are_packed() -> None:
         assert [each.integers() for each in read.attributes()] == [[1, 300]]
 
 
-def test_tensor_of_an_attribute() -> None:
+def test_tensor_of_an_attribute_is_read() -> None:
     value = numpy_helper.from_array(np.array([-1]))
 
     (attribute,) = only_node(helper.make_node("Constant", [], ["y"], value=value)).attributes()

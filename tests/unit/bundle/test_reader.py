@@ -251,7 +251,9 @@ def test_plain_model_is_no_link(tmp_path: Path, directory: Path) -> None:
         read_without_contract(tmp_path)
 
 
-def test_plain_model_with_external_data(tmp_path: Path, onnx_model: onnx.ModelProto) -> None:
+def test_plain_model_with_external_data_is_read(
+    tmp_path: Path, onnx_model: onnx.ModelProto
+) -> None:
     (tmp_path / "model.onnx").write_bytes(external(onnx_model))
     (tmp_path / "weights.bin").write_bytes(WEIGHTS)
 
@@ -283,7 +285,9 @@ def test_external_data_through_a_link_is_refused(
     [([], "an empty directory"), (["b.pt", "a.txt"], "'a.txt', 'b.pt'")],
     ids=["empty", "other files"],
 )
-def test_plain_directory_without_a_model(tmp_path: Path, files: list[str], got: str) -> None:
+def test_plain_directory_without_a_model_is_refused(
+    tmp_path: Path, files: list[str], got: str
+) -> None:
     for file in files:
         (tmp_path / file).touch()
 

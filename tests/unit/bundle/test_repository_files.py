@@ -44,7 +44,7 @@ def as_snapshot(directory: Path, blobs: Path) -> None:
         (directory / name).symlink_to(os.path.relpath(blobs / f"{number}", directory))
 
 
-def test_config_map(directory: Path, links: LinkRoots) -> None:
+def test_config_map_is_read(directory: Path, links: LinkRoots) -> None:
     as_config_map(directory)
 
     assert read(directory, links).contract.architecture == "scale"
@@ -57,7 +57,7 @@ def test_config_map_needs_followed_links(directory: Path) -> None:
         read(directory)
 
 
-def test_snapshot(directory: Path, root: Path, tmp_path: Path) -> None:
+def test_snapshot_is_read(directory: Path, root: Path, tmp_path: Path) -> None:
     as_snapshot(directory, tmp_path / "blobs")
 
     found = read(directory, LinkRoots((root, tmp_path / "blobs")))
@@ -78,7 +78,9 @@ def test_link_out_of_the_roots_is_refused(
 
 
 @pytest.mark.parametrize("part", ["version", "model"])
-def test_linked_directory(part: str, directory: Path, root: Path, links: LinkRoots) -> None:
+def test_linked_directory_is_read_if_links_are_followed(
+    part: str, directory: Path, root: Path, links: LinkRoots
+) -> None:
     moved = directory if part == "version" else directory.parent
     moved.rename(root / "..target")
     moved.symlink_to(root / "..target")
@@ -155,7 +157,7 @@ def test_links_that_change_as_a_version_is_read_are_refused(
 
 
 @pytest.mark.parametrize("linked", ["file", "directory"])
-def test_file_beside_the_versions(
+def test_linked_file_beside_the_versions_is_read(
     linked: str, directory: Path, root: Path, links: LinkRoots
 ) -> None:
     model = directory.parent

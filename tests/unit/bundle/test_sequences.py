@@ -209,7 +209,7 @@ JSON_RULE = {"rule": "tokenizer-json", "model": "tokenizer.json"}
     ],
     ids=["lengths too", "no padding", "another padding", "alone"],
 )
-def test_mask_that_cannot_tell_lengths(changes: dict[str, Any], message: str) -> None:
+def test_mask_that_gives_no_lengths_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(BrokenBundle, match=message):
         parsed(padded_axes={"time": {**MASKED, **changes}})
 

@@ -89,14 +89,14 @@ def test_network_takes_the_longest_text_and_each_id(
     ],
     ids=["too long", "none"],
 )
-def test_texts_that_are_no_rows(
+def test_texts_of_no_or_too_many_tokens_are_refused(
     path: Path, settings: dict[str, Any], texts: list[str], message: str
 ) -> None:
     with pytest.raises(ExportError, match=message):
         TokenizerFile.read(path, **settings).encode(texts)
 
 
-def test_file_that_is_none(tmp_path: Path) -> None:
+def test_missing_or_broken_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
 
     with pytest.raises(ExportError, match="nothing: No such file"):

@@ -67,7 +67,7 @@ def test_all_options_reach_the_bundle(tmp_path: Path) -> None:
     assert parity.against == "golden outputs: golden.npz"
 
 
-def test_sequences_and_ranges_by_options(tmp_path: Path) -> None:
+def test_options_specify_sequences_and_ranges(tmp_path: Path) -> None:
     file = graphs.write(tmp_path, graphs.MASKED_SUM)
 
     code = run(
@@ -80,7 +80,7 @@ def test_sequences_and_ranges_by_options(tmp_path: Path) -> None:
     assert (padded.maximum, padded.padding) == (9, {"frames": -1})
 
 
-def test_int8_by_options(tmp_path: Path) -> None:
+def test_options_specify_int8(tmp_path: Path) -> None:
     file = graphs.write(
         tmp_path,
         "g (float[N, 2] x) => (float[N, 2] y) <float[2, 2] w = {1.0, 0.5, 0.25, 1.0}> "

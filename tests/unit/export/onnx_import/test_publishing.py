@@ -273,7 +273,7 @@ def test_rows_are_as_long_as_the_graph_takes(tmp_path: Path) -> None:
         imported(file, mask="attention_mask", maximum=6)
 
 
-def test_classifier_of_texts(tmp_path: Path) -> None:
+def test_classifier_of_texts_is_imported(tmp_path: Path) -> None:
     file = graphs.write(tmp_path, graphs.PLACES)
     tokenizer = write_tokenizer(tmp_path, "a", "b")
 
@@ -494,7 +494,7 @@ def test_random_outputs_are_refused(tmp_path: Path) -> None:
         imported(graphs.write(tmp_path, text))
 
 
-def test_name_and_version(tmp_path: Path) -> None:
+def test_name_and_version_may_be_given(tmp_path: Path) -> None:
     file = graphs.write(tmp_path, graphs.SCALE)
     import_onnx(file, to=tmp_path / "models", name="mine")
 

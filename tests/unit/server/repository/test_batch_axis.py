@@ -436,7 +436,7 @@ def test_config_without_batches_is_not_batched_but_by_the_setting() -> None:
     ).decision.is_batched
 
 
-def test_batches_of_one_row_are_none() -> None:
+def test_max_rows_of_one_is_not_batched() -> None:
     axis = resolved(onnx_models.affine(), max_rows=1)
 
     assert axis.decision.basis is Basis.SETTING

@@ -42,7 +42,9 @@ def test_url_as_target_is_refused_with_the_target_it_means(kind: type[Client], t
         pytest.param("unix:/run/weir.sock", PROXY, "", id="socket"),
     ],
 )
-def test_proxy_of_a_target(target: str, environment: Mapping[str, str], expected: str) -> None:
+def test_proxy_of_a_target_is_that_of_grpc(
+    target: str, environment: Mapping[str, str], expected: str
+) -> None:
     assert proxies.find(target, environment) == expected
 
 
@@ -60,7 +62,7 @@ def test_proxy_of_a_target(target: str, environment: Mapping[str, str], expected
         ("[::2]:8001", False),
     ],
 )
-def test_loopback_targets(target: str, *, expected: bool) -> None:
+def test_loopback_targets_are_found(target: str, *, expected: bool) -> None:
     assert proxies.is_loopback(target) is expected
 
 
