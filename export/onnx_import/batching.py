@@ -9,6 +9,7 @@ The first axis is the batch axis only if three things hold:
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,8 +25,8 @@ from weir.export import runtime
 from weir.export.errors import ExportError
 from weir.export.onnx_import import axes, pictures, source
 from weir.export.onnx_import.candidate import LOGITS, Candidate
-from weir.export.onnx_import.examples import Drawer, Spread, runnable
-from weir.export.onnx_import.proof import Gate, Proof, RowsDependError
+from weir.export.onnx_import.examples import SCALES, Drawer, Spread, runnable
+from weir.export.onnx_import.proof import Gate, Proof, RowsDependError, SameRowsError
 from weir.export.onnx_import.reference import Reference
 from weir.export.onnx_import.spec import ImportSpec
 from weir.export.onnx_import.tensor_specs import inputs_of, spec_of
@@ -34,6 +35,7 @@ from weir.export.onnx_import.zip_map import PROBABILITIES
 Array = NDArray[Any]
 
 _SEED = 20_263
+_MOST_TEXTS = 100
 # By precision: of what the server runs, relative to the value and to the largest output.
 _TOLERANCES: Mapping[Precision, float] = {"fp32": 1e-4, "fp16": 2e-2, "int8": 2e-2}
 
@@ -138,6 +140,8 @@ def _gated(
             for place, size in enumerate(array.shape)
         },
     )
+    if texts := _texts_of(model):
+        drawer = replace(drawer, texts=[*texts, *drawer.texts])
     session = _open(candidate, model.SerializeToString())
     names = [value.name for value in model.graph.output]
     drawer = _with_maximum(candidate, runnable(drawer, reference.run), reference, spec)
@@ -156,7 +160,13 @@ def _gated(
     candidate.remarks += source.check(model, data, candidate.external_data)
     outputs = {each.name: each.axes or () for each in map(spec_of, model.graph.output) if each}
     gate = Gate(_open(candidate, data), reference, drawer, outputs, _tolerance(candidate, spec))
-    return Proved(data, gate, gate.prove(), is_batched)
+    *scales, last = SCALES
+    for scale in scales:
+        scaled = replace(gate, drawer=replace(drawer, scale=scale))
+        with suppress(SameRowsError):
+            return Proved(data, scaled, scaled.prove(), is_batched)
+    scaled = replace(gate, drawer=replace(drawer, scale=last))
+    return Proved(data, scaled, scaled.prove(), is_batched)
 
 
 def _open(candidate: Candidate, data: bytes) -> onnxruntime.InferenceSession:
@@ -250,6 +260,17 @@ def _spreads(candidate: Candidate, given: Mapping[str, Array]) -> dict[str, Spre
             spreads[name] = Spread(mean=float(array.mean()), std=float(array.std()), is_normal=True)
     spreads |= {name: Spread(low, high) for name, (low, high) in candidate.ranges.items()}
     return spreads
+
+
+def _texts_of(model: onnx.ModelProto) -> list[str]:
+    """Texts that nodes compare their inputs with, as an encoder's categories; the first hundred."""
+    found = {
+        text.decode(errors="replace"): None
+        for node in model.graph.node
+        for attribute in node.attribute
+        for text in attribute.strings
+    }
+    return list(found)[:_MOST_TEXTS]
 
 
 def _tolerance(candidate: Candidate, spec: ImportSpec) -> float:

@@ -31,7 +31,10 @@ _SIZES = (8, 32, 256, 1, 2, 3, 64, 224)
 # Least and greatest integer without a range: an id beyond a table is an error.
 _INTEGERS = ((0, 3), (0, 1), (1, 2), (1, 1))
 _WIDTH = 12
-_TEXTS = ("a", "red", "blue", "0", "42", "one two")
+_TEXTS = ("a", "0", "42", "one two")
+
+SCALES = (1.0, 10.0, 1e2, 1e4, 1e6)
+"""Deviations of floats to try: the thresholds of a tree may be far from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,8 @@ class Drawer:
         sizes: of free axes, by input and position.
         free_size: of every other free axis.
         integers: the least and the greatest value of integers without a spread.
+        scale: the deviation of floats without a spread.
+        texts: to choose from.
     """
 
     inputs: Sequence[TensorSpec]
@@ -64,6 +69,8 @@ class Drawer:
     sizes: Mapping[tuple[str, int], int] = field(default_factory=dict)
     free_size: int = _SIZES[0]
     integers: tuple[int, int] = _INTEGERS[0]
+    scale: float = 1.0
+    texts: Sequence[str] = _TEXTS
 
     @property
     def has_rows(self) -> bool:
@@ -132,12 +139,12 @@ class Drawer:
     ) -> Array:
         spread = self.spreads.get(spec.name)
         if spec.dtype == object:
-            return np.array(_TEXTS, object)[generator.integers(0, len(_TEXTS), shape)]
+            return np.array(self.texts, object)[generator.integers(0, len(self.texts), shape)]
         if spec.dtype.kind == "b":
             return generator.integers(0, 2, shape).astype(bool)
         if spec.dtype.kind == "f":
             if spread is None or spread.is_normal:
-                mean, std = (spread.mean, spread.std) if spread else (0.0, 1.0)
+                mean, std = (spread.mean, spread.std) if spread else (0.0, self.scale)
                 return generator.normal(mean, std, shape).astype(spec.dtype)
             return generator.uniform(spread.low, spread.high, shape).astype(spec.dtype)
         if spread is not None:

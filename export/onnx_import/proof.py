@@ -5,7 +5,8 @@ Checks, on example rows in batches of several sizes:
 - The imported graph, as the server runs it, gives the outputs of the file (`reference`).
 - A second run gives the same outputs.
 - A row alone, cut to its own length, gives what it gives in a padded batch.
-- A row keeps its outputs beside a row of NaN, and beside rows of very large and small numbers.
+- A row keeps the bits of its outputs beside any other row: of NaN, of very large and small numbers.
+- Rows differ at all.
 - Rows of few entries that the graph refuses alone, it refuses together.
 - Outputs that were given with inputs are the graph's.
 
@@ -50,6 +51,10 @@ class RowsDependError(ParityError):
     """A row's outputs depend on the other rows of its batch, or rows do not run together."""
 
 
+class SameRowsError(RowsDependError):
+    """All example rows have the same outputs, so that nothing is proved of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Proof:
     """What was proved: the differences from the reference, and each check in words."""
@@ -80,6 +85,7 @@ class Gate:
         sizes: list[int] = []
         rows_seen = 0
         widest = 0.0
+        has_other_rows = False
         for batch in self._batches():
             expected = self._expected(batch)
             actual = self.run(batch)
@@ -91,15 +97,21 @@ class Gate:
             if self.drawer.padded or 1 < len(rows) <= _ROWS_ALONE:
                 self._check_rows(rows, actual, tolerance)
             if len(rows) == _ROWS_ALONE:
-                self._check_neighbours(batch, actual, tolerance)
+                self._check_neighbours(batch, actual)
                 moderate = self._moderate(batch)
                 if usual := self._run_or_none(moderate):
-                    self._check_neighbours(moderate, usual, tolerance)
+                    self._check_neighbours(moderate, usual)
                 if not self.drawer.padded:
                     self._check_largest(rows[:2], tolerance)
                     self._check_few_entries(tolerance)
+            has_other_rows |= any(map(_has_other_rows, actual.values()))
             rows_seen += max(1, len(rows))
             sizes.append(max(1, len(rows)))
+        if self.drawer.has_rows and not has_other_rows:
+            raise SameRowsError(
+                "all example rows have the same outputs, which proves nothing; give --range or "
+                "--golden"
+            )
         parity = Parity(
             max_absolute=max(each.absolute for each in differences),
             max_relative=max(each.relative for each in differences),
@@ -236,23 +248,36 @@ class Gate:
                     f"output {name!r}: row {number}{padded} of a batch is not what it is alone"
                 )
 
-    def _check_neighbours(self, batch: Tensors, usual: Tensors, tolerance: Tolerance) -> None:
-        """Raise RowsDependError if a row notices extreme values in the row beside it."""
+    def _check_neighbours(self, batch: Tensors, usual: Tensors) -> None:
+        """Raise RowsDependError if a row has other bits beside another row.
+
+        A tolerance would hide a small influence. Batches of equal shape are computed alike, so a
+        row at its place changes only if the other row reaches it.
+        """
         lengths = self.drawer.lengths(batch)
-        for extreme, changed in self._with_extremes(batch):
+        for described, changed in (*self._with_extremes(batch), self._with_another(batch)):
             for name, array in self._run_or_none(changed).items():
                 for row in (0, 2):
                     own, expected = (
                         cut(each[row : row + 1], self.axes[name], lengths[row])
                         for each in (array, usual[name])
                     )
-                    if not difference_of(own, expected, tolerance).excess <= 0.0:
+                    if not _has_same_bits(own, expected):
                         raise RowsDependError(
                             f"output {name!r}: row {row} of a batch is another if the row beside "
-                            f"it holds {extreme:g}"
+                            f"it holds {described}"
                         )
 
-    def _with_extremes(self, batch: Tensors) -> Iterator[tuple[float, Tensors]]:
+    def _with_another(self, batch: Tensors) -> tuple[str, Tensors]:
+        """The batch with another second row."""
+        width = max(self.drawer.lengths(batch)) or None
+        other = self.drawer.draw(_ROWS_ALONE, np.random.default_rng(_SEED + 1), width)
+        changed = {name: array.copy() for name, array in batch.items()}
+        for name, array in changed.items():
+            array[1] = other[name][1]
+        return "other values", changed
+
+    def _with_extremes(self, batch: Tensors) -> Iterator[tuple[str, Tensors]]:
         """The batch with an extreme value in its second row, of floats or of integers."""
         for extreme in _EXTREMES:
             changed = {name: array.copy() for name, array in batch.items()}
@@ -260,14 +285,14 @@ class Gate:
                 if array.dtype.kind == "f":
                     most = float(np.finfo(array.dtype).max)
                     array[1] = extreme if np.isnan(extreme) else np.clip(extreme, -most, most)
-            yield extreme, changed
+            yield f"{extreme:g}", changed
         counted = self._counted(batch)
         for number in _LARGE_INTEGERS if counted else ():
             changed = dict(batch)
             for name in counted:
                 array = changed[name] = batch[name].copy()
                 array[1] = _nearest(number, array.dtype)
-            yield number, changed
+            yield f"{number:g}", changed
 
     def _counted(self, batch: Tensors) -> list[str]:
         """Inputs of integers and booleans that may have any value."""
@@ -363,6 +388,17 @@ def difference_of(actual: Array, expected: Array, tolerance: Tolerance) -> Diffe
         are_both = np.isnan(actual) & np.isnan(expected)
         actual, expected = np.where(are_both, 0, actual), np.where(are_both, 0, expected)
     return compare(actual, expected, tolerance)
+
+
+def _has_other_rows(output: Array) -> bool:
+    """Whether some row of an output is not the first."""
+    return any(not _has_same_bits(output[:1], output[row : row + 1]) for row in range(len(output)))
+
+
+def _has_same_bits(left: Array, right: Array) -> bool:
+    if left.dtype == object:
+        return np.array_equal(left, right)
+    return left.shape == right.shape and left.tobytes() == right.tobytes()
 
 
 def _nearest(number: int, dtype: np.dtype[Any]) -> int | bool:

@@ -106,7 +106,30 @@ def test_axis_that_lies_is_no_batch_axis(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("factor", ["0.0", "1e-30"])
+def test_thresholds_far_from_one_are_reached(tmp_path: Path) -> None:
+    text = """g (float[N, 4] income) => (int64[N, 4] is_high) <float limit = {50000.0}> {
+      high = Greater(income, limit)
+      is_high = Cast <to = 7> (high) }"""
+
+    _, bundle = imported(graphs.write(tmp_path, text))
+
+    golden = bundle.golden()
+    assert bundle.contract.batch_axis == "batch"
+    assert golden is not None and np.abs(golden.inputs["income"]).max() > 50_000
+
+
+def test_rows_that_are_all_the_same_prove_nothing(tmp_path: Path) -> None:
+    text = """g (float[N, 4] x) => (float[N, 4] y) <float zero = {0.0}> {
+      positive = Abs(x)
+      y = Min(positive, zero) }"""
+
+    published, bundle = imported(graphs.write(tmp_path, text))
+
+    assert bundle.contract.batch_axis is None
+    assert any("have the same outputs" in line for line in published.remarks)
+
+
+@pytest.mark.parametrize("factor", ["0.0", "1e-9", "1e-30"])
 def test_row_that_only_nan_or_large_numbers_change_is_not_batched(
     tmp_path: Path, factor: str
 ) -> None:
