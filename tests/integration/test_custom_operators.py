@@ -1,6 +1,7 @@
 """Graphs with operators of onnxruntime-extensions: texts in, answers out, by a flag."""
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,10 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.helpers import bert
 from tests.integration.harness import ANSWER_S, Array, Client, Server, running, tensor
 from weir import Client as Caller
+
+pytestmark = pytest.mark.skipif(
+    find_spec("onnxruntime_extensions") is None, reason="onnxruntime-extensions is not installed"
+)
 
 FLAGS = ("--custom-operators", "onnxruntime-extensions")
 WEIGHTS = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)

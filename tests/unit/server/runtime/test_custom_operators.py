@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import onnxruntime
 import pytest
@@ -17,6 +18,9 @@ def test_no_library_is_asked_for() -> None:
     assert library_path("none") is None
 
 
+@pytest.mark.skipif(
+    find_spec("onnxruntime_extensions") is None, reason="onnxruntime-extensions is not installed"
+)
 def test_library_is_one_that_onnx_runtime_loads() -> None:
     path = library_path(SETTING)
 
@@ -24,6 +28,9 @@ def test_library_is_one_that_onnx_runtime_loads() -> None:
     onnxruntime.SessionOptions().register_custom_ops_library(path)
 
 
+@pytest.mark.skipif(
+    find_spec("onnxruntime_extensions") is None, reason="onnxruntime-extensions is not installed"
+)
 def test_its_package_is_not_imported() -> None:
     code = (
         "import sys; from weir.server.runtime.custom_operators import library_path; "
