@@ -36,6 +36,8 @@ Array = NDArray[Any]
 
 _SEED = 20_263
 _MOST_TEXTS = 100
+# Longer rows are not tried.
+_MOST_ROW_BYTES = 1 << 28
 # By precision: of what the server runs, relative to the value and to the largest output.
 _TOLERANCES: Mapping[Precision, float] = {"fp32": 1e-4, "fp16": 2e-2, "int8": 2e-2}
 
@@ -181,7 +183,10 @@ def _with_maximum(
     ExportError if the maximum was specified, or if no row runs.
     """
     padded = candidate.padded
-    while padded is not None:
+    entry_bytes = sum(
+        array.nbytes for array in drawer.draw(1, np.random.default_rng(_SEED), 1).values()
+    )
+    while padded is not None and padded.maximum * entry_bytes <= _MOST_ROW_BYTES:
         inputs = drawer.draw(1, np.random.default_rng(_SEED), padded.maximum)
         try:
             reference.run(inputs)

@@ -13,6 +13,9 @@ from weir.export.errors import ExportError
 
 Array = NDArray[Any]
 
+# The contract's integers have 64 bits.
+_MOST = 2.0**62
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pictures:
@@ -119,9 +122,10 @@ class ImportSpec:
         if self.needs_batch_axis and self.is_batched is False:
             raise ExportError("pictures, time axes and lengths: expected a batch axis beside them")
         for name, (low, high) in self.ranges.items():
-            if not low <= high:
+            if not -_MOST <= low <= high <= _MOST:
                 raise ExportError(
-                    f"range of {name!r}: expected MIN <= MAX, got {low:g} and {high:g}"
+                    f"range of {name!r}: expected MIN <= MAX within {_MOST:g}, "
+                    f"got {low:g} and {high:g}"
                 )
 
     @property

@@ -129,6 +129,7 @@ def test_failed_check_has_its_own_exit_code(
         (["--time-axis", "x"], "expected INPUT=VALUE, got 'x'"),
         (["--time-axis", "x=y"], "expected a whole number, got 'y'"),
         (["--range", "x=4"], "expected MIN:MAX, got '4'"),
+        (["--range", "x=a:b"], "expected MIN:MAX, got 'a:b'"),
         (["--labels", "nowhere.txt"], "nowhere.txt: No such file"),
         (["--golden", "nowhere.npz"], "nowhere.npz: No such file"),
     ],

@@ -645,6 +645,12 @@ def test_int8_that_changes_classes_is_refused(tmp_path: Path) -> None:
         imported(graphs.write(tmp_path, layers()), int8=int8_spec(max_drop=0.0))
 
 
+@pytest.mark.parametrize("bounds", [(2, 1), (0, float("inf")), (float("nan"), 1), (0, 1e30)])
+def test_range_has_two_numbers_in_order(bounds: tuple[float, float]) -> None:
+    with pytest.raises(ExportError, match="range of 'x': expected MIN <= MAX"):
+        ImportSpec(ranges={"x": bounds})
+
+
 def test_int8_needs_every_input(tmp_path: Path) -> None:
     settings = Int8(calibration={"z": ROWS}, calibration_from="rows.npz")
 

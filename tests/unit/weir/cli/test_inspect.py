@@ -1,3 +1,4 @@
+import hashlib
 import sys
 from pathlib import Path
 
@@ -270,3 +271,19 @@ def test_without_onnx_the_rest_is_shown(
 
     assert done.code == 0 and "parity" in done.out
     assert "pip install 'weir[export]'" in done.out
+
+
+def test_imported_file_is_named_with_what_was_proved(
+    weir: Weir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    (tmp_path / "net.onnx").write_bytes(onnx_models.affine())
+    assert weir("import", tmp_path / "net.onnx", "--to", tmp_path / "models").code == 0
+
+    shown = weir("inspect", tmp_path / "models" / "net").out
+
+    digest = hashlib.sha256((tmp_path / "net.onnx").read_bytes()).hexdigest()
+    assert f"net.onnx {digest[:16]}…" in shown
+    assert "the imported file in ONNX Runtime" in shown and "PyTorch" not in shown
+    assert "rows alone give what they give in a batch" in shown
+    assert "weir import net.onnx --to models" in shown
