@@ -69,6 +69,7 @@ def inspect(
 
 def _show_batching(console: Console, graph: "ResolvedGraph", model_directory: Path | None) -> None:
     """Say whether a server would batch requests of a plain model, by its own proof."""
+    # By name: the command imports the server only for a plain model.
     package = "weir.server"
     try:
         with requires("server"):
