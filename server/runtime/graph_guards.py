@@ -13,6 +13,9 @@ ONNX Runtime checks most inputs of its CPU kernels and reports bad ones. These i
     STFT               an empty window, or a frame of length 0: SIGFPE
     QuantizeLinear, DequantizeLinear
                        with blocks: scales without elements: SIGFPE
+    of com.microsoft: Inverse, MultiHeadAttention, QAttention, RotaryEmbedding,
+    SkipLayerNormalization, SkipSimplifiedLayerNormalization
+                       an empty input, for Inverse also one that is not square: SIGFPE, SIGSEGV
 
 A guard is written around each such node, unless it is proved that it needs none. The answers stay
 the same, bit for bit. A guarded Div or Mod divides by 1 where the divisor is -1, and a Div then
@@ -29,7 +32,7 @@ Rules:
 
 Some kernels trust the number of axes, too (SIGABRT). ONNX Runtime itself refuses other axes than
 the graph declares, so this matters for inputs without a shape only: `TRUST_AXES`, and an empty
-tensor with other axes in `Concat`.
+tensor with other axes in `CONCATENATIONS`.
 """
 
 from collections import ChainMap
@@ -65,23 +68,38 @@ _MOST_CONSTANT_BYTES = 1 << 16
 
 _DIVISIONS = frozenset(("Div", "Mod"))
 RECURRENT = frozenset(("DynamicQuantizeLSTM", "GRU", "LSTM"))
-TRUST_AXES = frozenset(("AffineGrid", "Attention", "Einsum", "ReverseSequence", "RoiAlign"))
+TRUST_AXES = frozenset(
+    ("AffineGrid", "Attention", "CropAndResize", "Einsum", "ReverseSequence", "RoiAlign", "STFT")
+)
 """Operators that end the process if an input has another number of axes than they take."""
 
-# The position of the input that must not be empty.
+CONCATENATIONS = frozenset(("Concat", "ConcatFromSequence", "QLinearConcat"))
+"""Operators that end the process if an empty input has another number of axes than another."""
+
+# The positions of the inputs that must not be empty.
 _NOT_EMPTY: Mapping[str, tuple[int, ...]] = {
     "Attention": (1,),
     "ConvTranspose": (0,),
     "DequantizeLinear": (1,),
-    "DynamicQuantizeLSTM": (0,),
     "GRU": (0,),
     "LSTM": (0,),
     "QuantizeLinear": (1,),
     "STFT": (2,),
     "Unique": (0,),
 }
+_MICROSOFT = "com.microsoft"
+_MICROSOFT_NOT_EMPTY: Mapping[str, tuple[int, ...]] = {
+    "DynamicQuantizeLSTM": (0,),
+    "Inverse": (0,),
+    "MultiHeadAttention": (2,),
+    "QAttention": (0,),
+    "RotaryEmbedding": (0,),
+    # The second input alone ends the process; without the first, nothing is proved of the output.
+    "SkipLayerNormalization": (0, 1),
+    "SkipSimplifiedLayerNormalization": (0, 1),
+}
 _FRAME_LENGTH = 3
-GUARDED = _DIVISIONS | frozenset(_NOT_EMPTY)
+GUARDED = _DIVISIONS | frozenset(_NOT_EMPTY) | frozenset(_MICROSOFT_NOT_EMPTY)
 # The operators of a guard: of a division, Sign and Where; of an empty input, Div of integers.
 _OPSET_OF_DIVISION, _OPSET_OF_EMPTY = 9, 7
 
@@ -165,6 +183,13 @@ _KEEPS_FIRST = _words("""
     LayerNormalization LeakyRelu Log Neg QuantizeLinear RNN Reciprocal ReduceMax ReduceMean
     ReduceMin ReduceSum Relu Reshape ReverseSequence Selu Sigmoid Sign Softmax Softplus Sqrt Squeeze
     Tanh Transpose Unsqueeze
+    """)
+_MICROSOFT_KEEPS_ELEMENTS = _words("""
+    DynamicQuantizeMatMul FusedMatMul MatMulIntegerToFloat MatMulNBits
+    """)
+_MICROSOFT_KEEPS_FIRST = _words("""
+    Attention BiasGelu DynamicQuantizeLSTM FastGelu Gelu MultiHeadAttention QAttention QuickGelu
+    RotaryEmbedding SkipLayerNormalization SkipSimplifiedLayerNormalization
     """)
 
 
@@ -266,25 +291,35 @@ class _Writer:
     ) -> list[Message | bytes]:
         """The node, with the nodes of its guard."""
         message, bodies = self._with_subgraphs(message, node, tensors)
-        for name, made in zip(node.outputs, _outputs(node, tensors, bodies), strict=False):
+        nodes: list[Message | bytes] = []
+        filled: dict[bytes, _Tensor] = {}
+        for place in _places(node):
+            if not _needs_elements(node, place, tensors):
+                continue
+            if self._opset < _OPSET_OF_EMPTY:
+                raise ModelLoadError(
+                    f"operator {node.type}: an empty input would end the server, and a guard "
+                    f"needs opset {_OPSET_OF_EMPTY}, got {self._opset}"
+                )
+            name = self._new_name(b"filled")
+            nodes += self._filled(node.inputs[place], name)
+            message = _renamed(message, _NODE_INPUT, place, name)
+            known = tensors.get(node.inputs[place], _UNKNOWN)
+            filled[node.inputs[place]] = known._replace(has_elements=True)
+        outputs = _outputs(node, tensors.new_child(filled), bodies)
+        for name, made in zip(node.outputs, outputs, strict=False):
             # What the file declares is right: ONNX Runtime refuses the file otherwise.
             declared = tensors.get(name, _UNKNOWN)
             tensors[name] = made._replace(type=made.type or declared.type, axes=declared.axes)
-        if node.domain and node.type not in RECURRENT:
-            return [message]
+        if node.domain == _MICROSOFT and node.type == "Inverse" and node.inputs:
+            matrix = name if nodes else node.inputs[0]
+            square = self._new_name(b"square")
+            nodes += self._square(matrix, square)
+            message = _renamed(message, _NODE_INPUT, 0, square)
+        if node.domain:
+            return [*nodes, message]
         if node.type in _DIVISIONS:
             return self._division(message, node, tensors)
-        nodes: list[Message | bytes] = []
-        for place in _NOT_EMPTY.get(node.type, ()):
-            if _needs_elements(node, place, tensors):
-                if self._opset < _OPSET_OF_EMPTY:
-                    raise ModelLoadError(
-                        f"operator {node.type}: an empty input would end the server, and a guard "
-                        f"needs opset {_OPSET_OF_EMPTY}, got {self._opset}"
-                    )
-                name = self._new_name(b"filled")
-                nodes += self._filled(node.inputs[place], name)
-                message = _renamed(message, _NODE_INPUT, place, name)
         if node.type == "STFT" and len(node.inputs) > _FRAME_LENGTH and node.inputs[_FRAME_LENGTH]:
             length, name = node.inputs[_FRAME_LENGTH], self._new_name(b"length")
             one = self._new_name(b"one")
@@ -364,6 +399,15 @@ class _Writer:
             _node("Reshape", [tensor, same], name),
         ]
 
+    def _square(self, matrix: bytes, name: bytes) -> list[bytes]:
+        """Nodes that give a matrix another name, and fail if it is not square."""
+        product, shape = self._new_name(b"product"), self._new_name(b"shape")
+        return [
+            _node("MatMul", [matrix, matrix], product),
+            _node("Shape", [product], shape),
+            _node("Reshape", [matrix, shape], name),
+        ]
+
     def _new_name(self, what: bytes) -> bytes:
         self.guards += 1
         return b"weir/guard/%d/%s" % (self.guards, what)
@@ -396,6 +440,12 @@ def _may_overflow(node: Node, tensors: Mapping[bytes, _Tensor]) -> bool:
     return not any(1 in each.integers() for each in fmod)
 
 
+def _places(node: Node) -> tuple[int, ...]:
+    """The positions of a node's inputs that must not be empty."""
+    places = {"": _NOT_EMPTY, _MICROSOFT: _MICROSOFT_NOT_EMPTY}.get(node.domain, {})
+    return places.get(node.type, ())
+
+
 def _needs_elements(node: Node, place: int, tensors: Mapping[bytes, _Tensor]) -> bool:
     """Whether an input must not be empty, and may be."""
     if place >= len(node.inputs) or not node.inputs[place]:
@@ -424,9 +474,13 @@ def _outputs(
     if node.domain == "ai.onnx.ml" and node.type in ML_FLOATS | ML_LABELS:
         kind = _UNKNOWN_TYPE if node.type in ML_LABELS else _FLOAT
         return [_Tensor(kind), _Tensor(_FLOAT)]
+    named = [tensors.get(name, _UNKNOWN) for name in node.inputs if name]
+    if node.domain == _MICROSOFT and node.type in _MICROSOFT_KEEPS_FIRST:
+        return [_Tensor(has_elements=all(each.has_elements for each in named[:1]))]
+    if node.domain == _MICROSOFT and node.type in _MICROSOFT_KEEPS_ELEMENTS:
+        return [_Tensor(has_elements=all(each.has_elements for each in named))]
     if node.domain:
         return []
-    named = [tensors.get(name, _UNKNOWN) for name in node.inputs if name]
     first = _first_output(node, named)
     if node.type == "Split":
         other = first

@@ -279,7 +279,7 @@ class Session:
         """Whether an empty input does not end the process."""
         if self._operators & graph_guards.RECURRENT:
             return False
-        return "Concat" not in self._operators or not self._with_any_axes()
+        return not (self._operators & graph_guards.CONCATENATIONS and self._with_any_axes())
 
     @property
     def may_not_end(self) -> bool:

@@ -41,7 +41,11 @@ def model(
     functions: Sequence[FunctionProto] = (),
 ) -> bytes:
     graph = helper.make_graph(nodes, "graph", inputs, outputs, constants)
-    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("local", 1)]
+    opsets = [
+        helper.make_opsetid("", opset),
+        helper.make_opsetid("local", 1),
+        helper.make_opsetid("com.microsoft", 1),
+    ]
     made = helper.make_model(graph, opset_imports=opsets, ir_version=10, functions=functions)
     return made.SerializeToString()
 
@@ -306,7 +310,64 @@ EMPTY = {
 }
 
 
-@pytest.mark.parametrize(("graph", "empty", "full"), EMPTY.values(), ids=EMPTY)
+HIDDEN = ("b", "t", 8)
+ROWS = zeros(2, 3, 8)
+MICROSOFT = {
+    "Inverse": (
+        only("Inverse", {"x": (FLOAT, ("n", "m"))}, domain="com.microsoft"),
+        {"x": zeros(3, 0)},
+        {"x": np.eye(3, dtype=np.float32)},
+    ),
+    "Inverse, not square": (
+        only("Inverse", {"x": (FLOAT, ("n", "m"))}, domain="com.microsoft"),
+        {"x": zeros(3, 4)},
+        {"x": np.eye(2, dtype=np.float32)},
+    ),
+    "MultiHeadAttention": (
+        only(
+            "MultiHeadAttention",
+            {"q": (FLOAT, HIDDEN), "k": (FLOAT, HIDDEN), "v": (FLOAT, ("b", "t", "d"))},
+            domain="com.microsoft",
+            num_heads=2,
+        ),
+        {"q": ROWS, "k": ROWS, "v": zeros(2, 3, 0)},
+        {"q": ROWS, "k": ROWS, "v": ROWS},
+    ),
+    "RotaryEmbedding": (
+        only(
+            "RotaryEmbedding",
+            {
+                "x": (FLOAT, ("b", "t", "d")),
+                "p": (INT64, ("b", "t")),
+                "c": (FLOAT, (9, 2)),
+                "s": (FLOAT, (9, 2)),
+            },
+            domain="com.microsoft",
+            num_heads=2,
+        ),
+        {"x": zeros(2, 3, 0), "p": zeros(2, 3, dtype=np.int64), "c": zeros(9, 2), "s": zeros(9, 2)},
+        {"x": ROWS, "p": zeros(2, 3, dtype=np.int64), "c": zeros(9, 2), "s": zeros(9, 2)},
+    ),
+    **{
+        name: (
+            only(
+                name,
+                {"x": (FLOAT, HIDDEN), "s": (FLOAT, HIDDEN), "g": (FLOAT, (8,))},
+                domain="com.microsoft",
+            ),
+            {"x": ROWS, "s": zeros(0, 3, 8), "g": zeros(8)},
+            {"x": ROWS, "s": ROWS, "g": zeros(8)},
+        )
+        for name in ("SkipLayerNormalization", "SkipSimplifiedLayerNormalization")
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("graph", "empty", "full"),
+    [*EMPTY.values(), *MICROSOFT.values()],
+    ids=[*EMPTY, *MICROSOFT],
+)
 def test_empty_input_is_refused(
     graph: bytes, empty: dict[str, NDArray[Any]], full: dict[str, NDArray[Any]]
 ) -> None:
@@ -317,6 +378,29 @@ def test_empty_input_is_refused(
 
     plain = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     np.testing.assert_array_equal(loaded.run(full)["y"], plain.run(["y"], full)[0])
+
+
+def test_layers_after_a_guard_need_none() -> None:
+    """A transformer of many layers gets the guards of its first one."""
+
+    def layers(count: int) -> bytes:
+        nodes = []
+        for layer in range(count):
+            before, after = f"x{layer}", f"x{layer + 1}"
+            nodes += [
+                helper.make_node("Relu", [before], [f"r{layer}"]),
+                helper.make_node(
+                    "SkipLayerNormalization",
+                    [f"r{layer}", before, "gamma"],
+                    [after],
+                    domain="com.microsoft",
+                ),
+            ]
+        gamma = numpy_helper.from_array(np.ones(8, np.float32), "gamma")
+        outputs = [helper.make_empty_tensor_value_info(f"x{count}")]
+        return model(nodes, [value("x0", FLOAT, HIDDEN)], outputs, constants=[gamma])
+
+    assert guards_of(layers(9)) == guards_of(layers(1)) > 0
 
 
 def test_frame_of_length_zero_is_refused() -> None:
