@@ -130,6 +130,8 @@ def checked(arrays: Mapping[str, Array], specs: Mapping[str, TensorSpec]) -> dic
             raise ExportError(
                 f"golden: expected {spec}, got {array.dtype} {list(array.shape)} for {name}"
             )
+        if array.ndim and not len(array):
+            raise ExportError(f"golden: expected 1 or more rows of {name}, got none")
     return {
         name: array.astype(np.str_).astype(object) if array.dtype.kind in "SU" else array
         for name, array in arrays.items()

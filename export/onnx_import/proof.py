@@ -392,6 +392,8 @@ def difference_of(actual: Array, expected: Array, tolerance: Tolerance) -> Diffe
 
 def _has_other_rows(output: Array) -> bool:
     """Whether some row of an output is not the first."""
+    if not output.ndim:
+        return False
     return any(not _has_same_bits(output[:1], output[row : row + 1]) for row in range(len(output)))
 
 

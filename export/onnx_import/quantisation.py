@@ -34,6 +34,11 @@ def quantise(proved: Proved, candidate: Candidate, settings: Int8) -> tuple[Prov
             f"calibration: expected the inputs {sorted(specs)}, got {sorted(settings.calibration)}"
         )
     rows = checked(settings.calibration, specs)
+    for name, array in rows.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ExportError(
+                f"calibration: expected finite numbers for {name}, got NaN or infinity"
+            )
     output = settings.output or _scores(candidate, gate)
     if gate.axes[output][-1:] == (BATCH,):
         raise ExportError(f"int8: expected an output of scores [batch, classes], got {output!r}")

@@ -1,5 +1,6 @@
 """Import specification: the facts that an ONNX file does not contain; each has a default."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,10 @@ Array = NDArray[Any]
 
 # The contract's integers have 64 bits.
 _MOST = 2.0**62
+# A server takes pictures of 32 million pixels at most, also after the resize.
+_MOST_SIDE = 5000
+# A row of so many integers takes 128 MiB.
+_MOST_ENTRIES = 1 << 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +55,17 @@ class Pictures:
     has_softmax: bool | None = None
 
     def __post_init__(self) -> None:
+        for name in ("height", "width", "short_side"):
+            side = getattr(self, name)
+            if side is not None and not 1 <= side <= _MOST_SIDE:
+                raise ExportError(
+                    f"{name.replace('_', ' ')}: expected 1 to {_MOST_SIDE} pixels, got {side}"
+                )
+        if not math.isfinite(self.scale) or self.scale == 0:
+            raise ExportError(f"scale: expected a number other than 0, got {self.scale:g}")
+        for name, numbers in (("mean", self.mean), ("std", self.std)):
+            if not all(map(math.isfinite, numbers)):
+                raise ExportError(f"{name}: expected finite numbers, got {list(numbers)}")
         if not all(self.std):
             raise ExportError(f"std: expected numbers other than 0, got {list(self.std)}")
 
@@ -121,6 +137,12 @@ class ImportSpec:
             raise ExportError("lengths: expected lengths or a mask, got both")
         if self.needs_batch_axis and self.is_batched is False:
             raise ExportError("pictures, time axes and lengths: expected a batch axis beside them")
+        if self.maximum is not None and not 1 <= self.maximum <= _MOST_ENTRIES:
+            raise ExportError(
+                f"max length: expected 1 to {_MOST_ENTRIES} entries, got {self.maximum}"
+            )
+        if self.tolerance is not None and not (0 <= self.tolerance < math.inf):
+            raise ExportError(f"tolerance: expected a finite number from 0, got {self.tolerance:g}")
         for name, (low, high) in self.ranges.items():
             if not -_MOST <= low <= high <= _MOST:
                 raise ExportError(

@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,23 @@ def test_rows_that_do_not_run_together_make_no_classifier(tmp_path: Path) -> Non
 
     with pytest.raises(ExportError, match="rows do not run together"):
         scores(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "message"),
+    [
+        ({"height": 0, "width": 0}, "height: expected 1 to 5000 pixels, got 0"),
+        ({"height": 32, "width": 10**6}, "width: expected 1 to 5000 pixels, got 1000000"),
+        ({"short_side": 10**6}, "short side: expected 1 to 5000 pixels, got 1000000"),
+        ({"scale": 0.0}, "scale: expected a number other than 0, got 0"),
+        ({"mean": [math.nan]}, "mean: expected finite numbers"),
+    ],
+)
+def test_numbers_that_no_picture_can_have_are_refused(
+    pictures: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ExportError, match=message):
+        Pictures(input="data", **pictures)
 
 
 def test_deviation_of_zero_is_refused() -> None:

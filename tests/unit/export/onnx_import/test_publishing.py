@@ -1,4 +1,5 @@
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -580,6 +581,19 @@ def test_specification_that_does_not_fit_names_what_there_is(
     assert not (tmp_path / "models").exists()
 
 
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"tolerance": math.inf}, "tolerance: expected a finite number from 0, got inf"),
+        ({"maximum": 10**9}, "max length: expected 1 to 16777216 entries, got 1000000000"),
+        ({"maximum": 0}, "max length: expected 1 to 16777216 entries, got 0"),
+    ],
+)
+def test_numbers_that_no_import_can_have_are_refused(spec: dict[str, Any], message: str) -> None:
+    with pytest.raises(ExportError, match=message):
+        ImportSpec(**spec)
+
+
 LAYERS = """
 g (float[N, 8] x) => (float[N, 3] logits)
 <float[8, 16] first = {FIRST}, float[16, 3] second = {SECOND}> {
@@ -649,6 +663,35 @@ def test_int8_that_changes_classes_is_refused(tmp_path: Path) -> None:
 def test_range_has_two_numbers_in_order(bounds: tuple[float, float]) -> None:
     with pytest.raises(ExportError, match="range of 'x': expected MIN <= MAX"):
         ImportSpec(ranges={"x": bounds})
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (np.ones((0, 8), np.float32), "expected 1 or more rows of x, got none"),
+        (np.full((2, 8), np.nan, np.float32), "calibration: expected finite numbers for x"),
+    ],
+)
+def test_calibration_without_numbers_is_refused(
+    tmp_path: Path, rows: np.ndarray, message: str
+) -> None:
+    settings = Int8(calibration={"x": rows}, calibration_from="rows.npz")
+
+    with pytest.raises(ExportError, match=message):
+        imported(graphs.write(tmp_path, layers()), int8=settings)
+
+
+def test_golden_inputs_without_rows_are_refused(tmp_path: Path) -> None:
+    golden = {"x": np.ones((0, 4), np.float32)}
+
+    with pytest.raises(ExportError, match="golden: expected 1 or more rows of x, got none"):
+        imported(graphs.write(tmp_path, graphs.SCALE), golden=golden)
+
+
+def test_graph_of_scalars_is_imported(tmp_path: Path) -> None:
+    _, bundle = imported(graphs.write(tmp_path, "g (float x) => (float y) { y = Neg(x) }"))
+
+    assert bundle.contract.batch_axis is None
 
 
 def test_int8_needs_every_input(tmp_path: Path) -> None:
