@@ -38,7 +38,7 @@ from weir.server.generation.engine import Engine
 from weir.server.preprocessing.detokenizer import Detokenizer, detokenizer_of
 from weir.server.preprocessing.tokenizer import BundleTokenizer, tokenizer_of
 from weir.server.protocol.response_encoder import STREAM_BYTES, RequestedOutput, ResponseEncoder
-from weir.server.repository import batch_axis, contract_check, golden_test, triton
+from weir.server.repository import batch_axis, contract_check, golden_test, plain_model, triton
 from weir.server.repository.batch_axis import BatchAxis
 from weir.server.repository.triton import TritonConfig
 from weir.server.repository.warmup import warm_up
@@ -118,7 +118,7 @@ def read(path: Path, name: str | None = None, links: LinkRoots = NO_LINKS) -> li
     """
     # A link that leads nowhere is a contract too, and refused as one.
     if not os.path.lexists(path / FILE_NAME):
-        plain = triton.read(path, name, links)
+        plain = plain_model.read(path, name, links)
         graph = plain.graph
         files = GraphFiles(None, graph.model, [*graph.external], None, None, plain.labels)
         return [replace(files, config=plain.config, plain_file=plain.file)]

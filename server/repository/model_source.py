@@ -22,9 +22,9 @@ from weir.bundle.reader import DECODER, ENCODER, MODEL, is_pair
 from weir.bundle.repository import check_name, is_version_name
 from weir.bundle.repository_files import NO_LINKS, LinkRoots
 from weir.server.errors import ConfigError
+from weir.server.repository.plain_model import ONNX_SUFFIX
 from weir.server.repository.remarks import is_model_file
 from weir.server.repository.scan import ModelDirectory, scan, scan_model, scan_version
-from weir.server.repository.triton import ONNX_SUFFIX
 
 _EXPECTED = "models_dir: expected a model repository, an ONNX file or a bundle, got"
 _FIRST_VERSION = 1

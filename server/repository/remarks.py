@@ -10,7 +10,7 @@ from weir.bundle.reader import MODEL
 from weir.bundle.repository import check_name
 from weir.bundle.versions import FILE_NAME as VERSIONS_FILE
 from weir.server.repository import triton
-from weir.server.repository.triton import ONNX_SUFFIX
+from weir.server.repository.plain_model import ONNX_SUFFIX
 
 # Of the formats of other tools.
 _MODEL_SUFFIXES = frozenset(
@@ -73,7 +73,7 @@ def on_model(model: str, files: Sequence[str], *, has_versions: bool) -> str | N
     what = (
         "model file beside the versions ignored"
         if has_versions
-        else ("model has no version directory")
+        else "model has no version directory"
     )
     return (
         f"{what} model={model} expected={model}/{'VERSION' if has_versions else 1}/{MODEL}"

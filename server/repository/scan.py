@@ -16,7 +16,7 @@ from weir.bundle.repository import versions as version_numbers
 from weir.bundle.repository_files import NO_LINKS, LinkRoots
 from weir.bundle.versions import FILE_NAME as VERSIONS_FILE
 from weir.bundle.versions import VersionsFile
-from weir.server.repository import triton
+from weir.server.repository import plain_model, triton
 from weir.server.repository.loader import served_name
 from weir.server.repository.remarks import (
     on_directory_name,
@@ -137,7 +137,7 @@ def scan_version(name: str, number: int, path: Path, links: LinkRoots = NO_LINKS
         return replace(model, remarks=(remark,))
     if path.is_dir():
         return replace(model, versions={number: _version_files(name, path, (), links)})
-    config = triton.config_directory(path) / triton.FILE_NAME
+    config = plain_model.config_directory(path) / triton.FILE_NAME
     try:
         # External data usually has the graph's name and one more suffix.
         parts = [each for each in path.parent.iterdir() if each.name.startswith(path.stem)]

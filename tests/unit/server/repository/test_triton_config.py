@@ -1,3 +1,4 @@
+import logging
 from typing import Any
 
 import pytest
@@ -322,3 +323,30 @@ def test_any_bytes_are_a_configuration_or_a_reason(data: bytes) -> None:
         reason = str(error)
 
     assert not reason or reason.startswith("config.pbtxt: ")
+
+
+def test_fields_without_effect_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    config = TritonConfig(
+        unused=("parameters", "optimization.graph"),
+        undeclared="max_batch_sise (line 3)",
+        providers=frozenset({"cpu", "cuda"}),
+    )
+
+    with caplog.at_level(logging.INFO):
+        triton.warn("affine", config, "cpu")
+
+    assert caplog.messages == [
+        "config.pbtxt has fields without effect model=affine fields=parameters, optimization.graph",
+        "config.pbtxt has unknown fields model=affine first=max_batch_sise (line 3)",
+        (
+            "config.pbtxt asks for another device model=affine instance_group.kind=KIND_GPU "
+            "provider=cpu"
+        ),
+    ]
+
+
+def test_configuration_that_has_its_effect_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        triton.warn("affine", TritonConfig(providers=frozenset({"cpu"})), "cpu")
+
+    assert caplog.messages == []

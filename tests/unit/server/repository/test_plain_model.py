@@ -1,4 +1,3 @@
-import logging
 import os
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from tests.helpers import onnx_models
 from weir.bundle.errors import BrokenBundle
 from weir.bundle.external_data import ResolvedGraph
 from weir.server.errors import ModelLoadError
-from weir.server.repository import triton
+from weir.server.repository import plain_model, triton
 from weir.server.repository.triton import TritonConfig
 from weir.server.runtime.session import Session
 
@@ -26,15 +25,15 @@ def version(models: Path) -> Path:
 
 
 def test_graph_alone(version: Path) -> None:
-    expected = triton.PlainModel(ResolvedGraph(GRAPH), "model.onnx", None, {})
-    assert triton.read(version) == expected
+    expected = plain_model.PlainModel(ResolvedGraph(GRAPH), "model.onnx", None, {})
+    assert plain_model.read(version) == expected
 
 
 def test_labels_lie_beside_the_versions(version: Path) -> None:
     (version.parent / "config.pbtxt").write_text(LABELLED)
     (version.parent / "labels.txt").write_bytes("größe\r\neast\n\nwest\n\n\n".encode())
 
-    model = triton.read(version)
+    model = plain_model.read(version)
 
     assert model.labels == {"y": ["größe", "east", "", "west"]}
 
@@ -43,7 +42,7 @@ def test_graph_has_the_configured_name(version: Path) -> None:
     (version / "model.onnx").rename(version / "other.onnx")
     (version.parent / "config.pbtxt").write_text('default_model_filename: "other.onnx"')
 
-    assert triton.read(version).graph.model == GRAPH
+    assert plain_model.read(version).graph.model == GRAPH
 
 
 @pytest.mark.parametrize("ir_version", [3, 8])
@@ -63,7 +62,7 @@ def test_default_outside_the_graph_is_left_out_or_sent(models: Path, ir_version:
     onnx.save(model, directory / "model.onnx", save_as_external_data=True, location="weights")
     (directory.parent / "config.pbtxt").write_text('input { name: "scale" optional: true }')
 
-    read = triton.read(directory).graph
+    read = plain_model.read(directory).graph
     session = Session(read.model, provider="cpu", threads=1, external=read.external)
 
     ones, sent = np.ones((1, width), np.float32), np.arange(width, dtype=np.float32)
@@ -99,18 +98,18 @@ def test_unsafe_file_is_refused(file: str, version: Path, tmp_path: Path) -> Non
 
     path.symlink_to(elsewhere)
     with pytest.raises(BrokenBundle, match=f"{file}: expected a regular file, got a link"):
-        triton.read(version)
+        plain_model.read(version)
 
     path.unlink()
     os.mkfifo(path)
     with pytest.raises(BrokenBundle, match=f"{file}: expected a regular file"):
-        triton.read(version)
+        plain_model.read(version)
 
     path.unlink()
     with path.open("wb") as huge:
         huge.truncate(1 << 25)
     with pytest.raises(BrokenBundle, match=f"{file}: expected at most"):
-        triton.read(version)
+        plain_model.read(version)
 
 
 def test_linked_model_directory_is_refused(version: Path, models: Path) -> None:
@@ -125,7 +124,7 @@ def test_missing_labels_are_named(version: Path) -> None:
     (version.parent / "config.pbtxt").write_text(LABELLED)
 
     with pytest.raises(ModelLoadError, match=r"labels\.txt: expected the labels .* got none"):
-        triton.read(version)
+        plain_model.read(version)
 
 
 def test_labels_of_no_text_are_refused(version: Path) -> None:
@@ -133,31 +132,4 @@ def test_labels_of_no_text_are_refused(version: Path) -> None:
     (version.parent / "labels.txt").write_bytes(b"a\n\xff\n")
 
     with pytest.raises(ModelLoadError, match=r"labels\.txt: expected UTF-8"):
-        triton.read(version)
-
-
-def test_fields_without_effect_are_logged(caplog: pytest.LogCaptureFixture) -> None:
-    config = TritonConfig(
-        unused=("parameters", "optimization.graph"),
-        undeclared="max_batch_sise (line 3)",
-        providers=frozenset({"cpu", "cuda"}),
-    )
-
-    with caplog.at_level(logging.INFO):
-        triton.warn("affine", config, "cpu")
-
-    assert caplog.messages == [
-        "config.pbtxt has fields without effect model=affine fields=parameters, optimization.graph",
-        "config.pbtxt has unknown fields model=affine first=max_batch_sise (line 3)",
-        (
-            "config.pbtxt asks for another device model=affine instance_group.kind=KIND_GPU "
-            "provider=cpu"
-        ),
-    ]
-
-
-def test_configuration_that_has_its_effect_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
-        triton.warn("affine", TritonConfig(providers=frozenset({"cpu"})), "cpu")
-
-    assert caplog.messages == []
+        plain_model.read(version)
