@@ -38,7 +38,7 @@ _SEED = 20_261
 _RUNS_WITHOUT_ROWS = 3
 # Batches of up to 3 rows are also run row by row; with a padded axis, all batches are.
 _ROWS_ALONE = 3
-_EXTREMES = (np.nan, 1e30, -1e30)
+_EXTREMES = (np.nan, np.inf, 1e30, -1e30)
 # A pixel, a number of words, and beyond; no value is the least of its type.
 _LARGE_INTEGERS = (200, 1000, 100_000, -1000)
 # Sizes of a free axis of which a few rows together may have the size that a graph demands.
@@ -284,7 +284,7 @@ class Gate:
             for array in changed.values():
                 if array.dtype.kind == "f":
                     most = float(np.finfo(array.dtype).max)
-                    array[1] = extreme if np.isnan(extreme) else np.clip(extreme, -most, most)
+                    array[1] = np.clip(extreme, -most, most) if np.isfinite(extreme) else extreme
             yield f"{extreme:g}", changed
         counted = self._counted(batch)
         for number in _LARGE_INTEGERS if counted else ():

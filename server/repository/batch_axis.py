@@ -457,10 +457,11 @@ def _check_bits(
     reference = _run_together(session, batch)
     for place, (_, alone) in enumerate(places):
         _check_row(outputs, alone, reference, place)
-    # Behind a row and before one; of three rows, both in one run.
-    for other in (1,) if most > 2 else (0, 1):
+    # Behind a row and before one; of three rows, both in one run. A graph may take something of the
+    # first or the last row alone, whatever it holds.
+    for other in range(most):
         own = [place for place in range(most) if place != other]
-        for neighbour in neighbours:
+        for neighbour in neighbours if most == 2 or other == 1 else neighbours[:3]:
             _fill(batch, other, neighbour)
             together = _run_beside(session, batch, neighbour)
             for spec in outputs if together else ():
@@ -561,14 +562,14 @@ def _check_counts(outputs: Mapping[str, Array], rows: int) -> None:
 
 
 def _extremes(inputs: Sequence[TensorSpec], row: Row) -> Iterator[Row]:
-    """The row with NaN, and with large numbers of either sign, for its floating-point values.
+    """The row with NaN, infinity, and large numbers of either sign, for its floating-point values.
 
     Then with large integers; a graph may refuse those. The large numbers differ, as a row of equal
     ones is nothing less its mean.
     """
     generator = np.random.default_rng(1)
     if any(spec.datatype in _GREATEST for spec in inputs):
-        for sign in (math.nan, 1.0, -1.0):
+        for sign in (math.nan, math.inf, 1.0, -1.0):
             yield {
                 spec.name: _floats(
                     spec, sign * most * generator.uniform(0.1, 1, row[spec.name].shape)

@@ -264,6 +264,20 @@ def test_name_of_the_axis_plays_no_part(graph: bytes) -> None:
         pytest.param(scaled_if("ReduceMax", "Greater", 1e6), id="if a number is above a million"),
         pytest.param(scaled_if("ReduceMin", "Less", 0.0), id="if a number is negative"),
         pytest.param(scaled_if("ReduceMin", "Less", -1e6), id="if one is below minus a million"),
+        pytest.param(
+            of_rows(f"""{AXES} i = IsInf (x)  f = Cast<to = 1> (i)
+                row = ReduceMax (f, last)  all = ReduceMax (row, first)  y = Add (x, all)"""),
+            id="if a number is infinite",
+        ),
+        *(
+            pytest.param(
+                of_rows(f"""at = Constant<value_ints = [{place}]> ()
+                    tiny = Constant<value_float = 1e-5> ()
+                    one = Gather (x, at)  part = Mul (one, tiny)  y = Sub (x, part)"""),
+                id=f"a little of row {place}",
+            )
+            for place in (0, -1)
+        ),
         pytest.param(scaled_integers_if("uint8", 2.0), id="if a pixel is no 0 or 1"),
         pytest.param(scaled_integers_if("int32", 2.0), id="if an integer is above 1"),
         pytest.param(scaled_integers_if("int64", 500.0), id="if an integer is 500 or more"),
