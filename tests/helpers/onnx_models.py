@@ -216,15 +216,17 @@ def needing(memory_bytes: int) -> bytes:
     """y = x FP32 [batch, 4], by way of so many bytes for each row."""
     nodes = [
         helper.make_node("Expand", ["x", "shape"], ["many"]),
-        helper.make_node("ReduceMax", ["many"], ["most"], keepdims=0),
-        helper.make_node("Min", ["x", "most"], ["y"]),
+        helper.make_node("ReduceMax", ["many", "first"], ["y"], keepdims=0),
     ]
     return _model(
         "needing",
         nodes,
         [_value("x", TensorProto.FLOAT, ("batch", 4))],
         [_value("y", TensorProto.FLOAT, ("batch", 4))],
-        [_constant("shape", np.array([memory_bytes // 16, 1, 4]))],
+        [
+            _constant("shape", np.array([memory_bytes // 16, 1, 4])),
+            _constant("first", np.array([0])),
+        ],
     )
 
 
