@@ -1,4 +1,6 @@
-"""Runs the onnx package's models on extreme values and shapes, as a request may hold them.
+"""Runs models of one operator on extreme values and shapes, as a request may hold them.
+
+The models are those of the onnx package, and some with operators of com.microsoft.
 
 A program of its own, since what it looks for ends or hangs a process:
 
@@ -23,6 +25,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from tests.exporters import microsoft_operators
 from tests.exporters.node_tests import NodeTest, node_tests, session_of
 from weir.server.errors import ServerError
 from weir.server.runtime.session import RunStop, Session
@@ -75,11 +78,12 @@ FORMS: Mapping[str, Callable[[onnx.ModelProto], None]] = {
 
 def cases() -> list[NodeTest]:
     """The models with inputs; an expanded function is made of operators that have their own."""
-    return [
+    tests = [
         case
         for case in node_tests()
         if case.inputs and "_expanded" not in case.name and "castlike" not in case.name
     ]
+    return [*tests, *microsoft_operators.models()]
 
 
 def runnable(case: NodeTest) -> NodeTest | None:
