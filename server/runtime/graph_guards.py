@@ -91,7 +91,7 @@ _MICROSOFT = "com.microsoft"
 _MICROSOFT_NOT_EMPTY: Mapping[str, tuple[int, ...]] = {
     "DynamicQuantizeLSTM": (0,),
     "Inverse": (0,),
-    "MultiHeadAttention": (2,),
+    "MultiHeadAttention": (0, 2),
     "QAttention": (0,),
     "RotaryEmbedding": (0,),
     # The second input alone ends the process; without the first, nothing is proved of the output.
@@ -99,7 +99,9 @@ _MICROSOFT_NOT_EMPTY: Mapping[str, tuple[int, ...]] = {
     "SkipSimplifiedLayerNormalization": (0, 1),
 }
 _FRAME_LENGTH = 3
-GUARDED = _DIVISIONS | frozenset(_NOT_EMPTY) | frozenset(_MICROSOFT_NOT_EMPTY)
+# It reads as many values as its scales have (SIGSEGV), which are constants in every honest graph.
+_QUANTIZED_PRODUCT, _SCALES = "DynamicQuantizeMatMul", 2
+GUARDED = frozenset((*_DIVISIONS, *_NOT_EMPTY, *_MICROSOFT_NOT_EMPTY, _QUANTIZED_PRODUCT))
 # The operators of a guard: of a division, Sign and Where; of an empty input, Div of integers.
 _OPSET_OF_DIVISION, _OPSET_OF_EMPTY = 9, 7
 
@@ -202,6 +204,7 @@ class _Tensor(NamedTuple):
         has_no_minus_one: whether its integers are none of them -1.
         has_elements: whether it is not empty, if no input of the graph is.
         axes: how many, if the graph declares them.
+        is_constant: whether no request can change it.
     """
 
     type: int = _UNKNOWN_TYPE
@@ -209,6 +212,7 @@ class _Tensor(NamedTuple):
     has_no_minus_one: bool = False
     has_elements: bool = False
     axes: int | None = None
+    is_constant: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +295,7 @@ class _Writer:
     ) -> list[Message | bytes]:
         """The node, with the nodes of its guard."""
         message, bodies = self._with_subgraphs(message, node, tensors)
+        _check_scales(node, tensors)
         nodes: list[Message | bytes] = []
         filled: dict[bytes, _Tensor] = {}
         for place in _places(node):
@@ -440,6 +445,16 @@ def _may_overflow(node: Node, tensors: Mapping[bytes, _Tensor]) -> bool:
     return not any(1 in each.integers() for each in fmod)
 
 
+def _check_scales(node: Node, tensors: Mapping[bytes, _Tensor]) -> None:
+    if node.domain != _MICROSOFT or node.type != _QUANTIZED_PRODUCT:
+        return
+    scales = node.inputs[_SCALES] if len(node.inputs) > _SCALES else b""
+    if not tensors.get(scales, _UNKNOWN).is_constant:
+        raise ModelLoadError(
+            f"operator {node.type}: expected constant scales; others may end the server"
+        )
+
+
 def _places(node: Node) -> tuple[int, ...]:
     """The positions of a node's inputs that must not be empty."""
     places = {"": _NOT_EMPTY, _MICROSOFT: _MICROSOFT_NOT_EMPTY}.get(node.domain, {})
@@ -560,14 +575,14 @@ def _constant(message: Message) -> _Tensor:
             raw = value
         elif number == _EXTERNAL:
             is_external = True
-    tensor = _Tensor(kind, has_elements=size > 0, axes=axes)
+    tensor = _Tensor(kind, has_elements=size > 0, axes=axes, is_constant=True)
     dtype = _DTYPES.get(kind)
     if dtype is None or is_external or (raw is not None and len(raw) > _MOST_CONSTANT_BYTES):
         return tensor
     if raw is not None and len(raw) % dtype.itemsize == 0:
         values += np.frombuffer(raw, dtype).tolist()
     proved = _of_integers(kind, values if len(values) == size else [-1])
-    return proved._replace(has_elements=size > 0, axes=axes)
+    return proved._replace(has_elements=size > 0, axes=axes, is_constant=True)
 
 
 def _of_integers(kind: int, values: Sequence[int]) -> _Tensor:

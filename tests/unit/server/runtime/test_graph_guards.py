@@ -403,6 +403,18 @@ def test_layers_after_a_guard_need_none() -> None:
     assert guards_of(layers(9)) == guards_of(layers(1)) > 0
 
 
+def test_quantised_product_takes_constant_scales_only() -> None:
+    """The kernel reads past the weights if there are more scales than columns."""
+    scales = numpy_helper.from_array(np.ones(1, np.float32), "s")
+    node = helper.make_node("DynamicQuantizeMatMul", ["x", "w", "s"], ["y"], domain="com.microsoft")
+    values = [value("x", FLOAT, ("n", 8)), value("w", TensorProto.INT8, (8, 6))]
+    outputs = [helper.make_empty_tensor_value_info("y")]
+
+    session(model([node], values, outputs, constants=[scales]))
+    with pytest.raises(ModelLoadError, match=r"^operator DynamicQuantizeMatMul: expected constant"):
+        session(model([node], [*values, value("s", FLOAT)], outputs))
+
+
 def test_frame_of_length_zero_is_refused() -> None:
     nodes = [helper.make_node("STFT", ["x", "s", "", "l"], ["y"])]
     inputs = [value("x", FLOAT, (1, 8, 1)), value("s", INT64, ()), value("l", INT64, ())]
