@@ -119,6 +119,16 @@ def test_thresholds_far_from_one_are_reached(tmp_path: Path) -> None:
     assert golden is not None and np.abs(golden.inputs["income"]).max() > 50_000
 
 
+@pytest.mark.parametrize("rows", ["2", "N"])
+def test_output_without_axes_is_not_batched(tmp_path: Path, rows: str) -> None:
+    text = f"g (float[{rows}, 4] x) => (float y) {{ y = ReduceSum <keepdims = 0> (x) }}"
+
+    _, bundle = imported(graphs.write(tmp_path, text))
+
+    assert bundle.contract.batch_axis is None
+    assert axes_of(bundle.model)["y"] == []
+
+
 def test_rows_that_are_all_the_same_prove_nothing(tmp_path: Path) -> None:
     text = """g (float[N, 4] x) => (float[N, 4] y) <float zero = {0.0}> {
       positive = Abs(x)
