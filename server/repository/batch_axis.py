@@ -461,7 +461,7 @@ def _check_bits(
     # first or the last row alone, whatever it holds.
     for other in range(most):
         own = [place for place in range(most) if place != other]
-        for neighbour in neighbours if most == 2 or other == 1 else neighbours[:3]:
+        for neighbour in neighbours if most == 2 or other == 1 else neighbours[:2]:
             _fill(batch, other, neighbour)
             together = _run_beside(session, batch, neighbour)
             for spec in outputs if together else ():
