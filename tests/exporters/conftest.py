@@ -11,6 +11,11 @@ from tests.integration.harness import Client, running
 Serve = Callable[[Path], AbstractContextManager[Client]]
 
 
+def pytest_ignore_collect(config: pytest.Config) -> bool | None:
+    """Leave these files out of other runs: the libraries take seconds to import."""
+    return True if "not exporters" in config.option.markexpr else None
+
+
 @pytest.fixture
 def serve(tmp_path: Path) -> Serve:
     """Starts a server of a model repository; its value is a client of it."""
