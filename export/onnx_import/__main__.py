@@ -376,6 +376,8 @@ def _arrays(option: str, file: Path) -> dict[str, Any]:
         raise typer.BadParameter(f"{option}: {file}: {error.strerror or error}") from error
     except (ValueError, AttributeError, TypeError, EOFError) as error:
         raise typer.BadParameter(f"{option}: {file}: expected an .npz file of arrays") from error
+    if not found:
+        raise typer.BadParameter(f"{option}: {file}: expected arrays, got none")
     return {
         name.removeprefix("inputs/").removeprefix("outputs/"): array
         for name, array in found.items()

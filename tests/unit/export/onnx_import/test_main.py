@@ -145,6 +145,17 @@ def test_wrong_usage_says_what_was_expected(
     assert message in capsys.readouterr().err
 
 
+def test_archive_without_arrays_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "empty.npz")
+
+    file = graphs.write(tmp_path, graphs.SCALE)
+    assert run(file, "--to", tmp_path / "m", "--golden", tmp_path / "empty.npz") == 2
+
+    assert "empty.npz: expected arrays, got none" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("path", "name"),
     [
