@@ -64,7 +64,7 @@ def narrow(
     """
     _check_inputs(config, inputs, defaults)
     _check_outputs(config, outputs, unserved)
-    batch = _free_symbol([*inputs, *outputs]) if max_batch_size else None
+    batch = free_symbol([*inputs, *outputs]) if max_batch_size else None
     fit_input = _Fitting("input", config.inputs, batch, max_batch_size)
     fit_output = _Fitting("output", config.outputs, batch, max_batch_size)
     described = frozenset(spec.name for spec in defaults if spec.name in fit_input.configured)
@@ -85,7 +85,7 @@ def narrow(
     )
 
 
-def _free_symbol(specs: Iterable[TensorSpec]) -> str:
+def free_symbol(specs: Iterable[TensorSpec]) -> str:
     """A name for the batch axis that no other axis has: its own may be missing, or differ."""
     taken = {axis for spec in specs for axis in spec.axes[1:]}
     name = "batch"
