@@ -284,7 +284,7 @@ class Loader:
         scheduler = Scheduler(
             name,
             session.run,
-            stoppable_run=session.run if session.may_not_end else None,
+            stoppable_run=session.run if session.has_loop else None,
             policy=policy,
             max_queue_rows=settings.max_queue_rows or 1,
             instances=settings.instances or 1,

@@ -52,7 +52,7 @@ def warm_up(
         ServerError: a run fails. Of a plain model it is logged: zeros may be invalid values for it.
         OutOfMemory: of any model.
     """
-    if is_plain and session.may_not_end:
+    if is_plain and session.has_loop:
         # Zeros may be values for which a loop goes on for ever.
         return
     try:

@@ -282,7 +282,7 @@ class Session:
         return not (self._operators & graph_guards.CONCATENATIONS and self._with_any_axes())
 
     @property
-    def may_not_end(self) -> bool:
+    def has_loop(self) -> bool:
         """Whether a run may go on for ever: a `Loop` may count, or compare, what a client sent."""
         return "Loop" in self._operators
 

@@ -236,7 +236,7 @@ def _run_all(models: list[NodeTest], seed: int, trials: int, writing: int) -> No
 def run(session: Session, inputs: Mapping[str, Array]) -> None:
     """Run a model as the server does: errors are answers."""
     stop = RunStop()
-    timer = threading.Timer(STOP_S, stop.set) if session.may_not_end else None
+    timer = threading.Timer(STOP_S, stop.set) if session.has_loop else None
     if timer is not None:
         timer.start()
     try:

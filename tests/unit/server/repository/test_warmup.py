@@ -43,7 +43,7 @@ class Recorder:
     """A session that notes what it runs; a run takes the time the test says, for each entry."""
 
     inputs = INPUTS
-    may_not_end = False
+    has_loop = False
 
     def __init__(self, clock: Clock, entry_s: float = 0.0) -> None:
         self.ran: list[dict[str, Array]] = []
@@ -120,7 +120,7 @@ def test_a_slow_model_is_warmed_up_as_far_as_two_seconds_go(
 class Shapes:
     """A session that notes how many rows it runs, and keeps none of them."""
 
-    may_not_end = False
+    has_loop = False
 
     def __init__(self, inputs: list[TensorSpec]) -> None:
         self.inputs = inputs

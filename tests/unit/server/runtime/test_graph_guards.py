@@ -13,12 +13,14 @@ from onnx import FunctionProto, NodeProto, TensorProto, ValueInfoProto, helper, 
 
 from tests.helpers import onnx_models
 from weir.server.errors import InvalidRequest, ModelLoadError
-from weir.server.runtime.graph_guards import (
+from weir.server.runtime.graph_analysis import (
     ML_FLOATS,
     ML_LABELS,
     NATURAL,
     NEVER_INTEGER,
     SAME_TYPE,
+)
+from weir.server.runtime.graph_guards import (
     guard,
 )
 from weir.server.runtime.session import Session
