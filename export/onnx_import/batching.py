@@ -4,7 +4,7 @@ The first axis is the batch axis only if three things hold:
 
 - Form: no shape in the graph depends on values of its inputs (`bundle.data_dependent_shapes`). If
   the specification says that there is a batch axis, this is asked of the outputs alone.
-- Runs: several rows give as many rows, and each gives what it gives alone (`proof`).
+- Runs: several rows give as many rows, and each gives what it gives alone (`parity_gate`).
 - It is free in the file, or freed because the specification asks for a batch axis.
 """
 
@@ -26,7 +26,7 @@ from weir.export.errors import ExportError
 from weir.export.onnx_import import axes, pictures, source
 from weir.export.onnx_import.candidate import LOGITS, Candidate
 from weir.export.onnx_import.examples import SCALES, Drawer, Spread, runnable
-from weir.export.onnx_import.proof import Gate, Proof, RowsDependError, SameRowsError
+from weir.export.onnx_import.parity_gate import Gate, Proof, RowsDependError, SameRowsError
 from weir.export.onnx_import.reference import Reference
 from weir.export.onnx_import.spec import ImportSpec
 from weir.export.onnx_import.tensor_specs import inputs_of, spec_of

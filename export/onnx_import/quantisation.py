@@ -15,7 +15,7 @@ from weir.export.onnx_import import axes
 from weir.export.onnx_import.batching import Proved
 from weir.export.onnx_import.candidate import Candidate, checked
 from weir.export.onnx_import.examples import BATCH
-from weir.export.onnx_import.proof import Gate
+from weir.export.onnx_import.parity_gate import Gate
 from weir.export.onnx_import.spec import Int8
 
 Array = NDArray[Any]

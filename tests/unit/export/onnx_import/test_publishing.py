@@ -193,7 +193,7 @@ def test_row_that_only_nan_or_large_numbers_change_is_not_batched(
             """g (float[N, width] x) => (float[N, width] y) <int64[2] blocks = {-1, 8}> {
               b = Reshape(x, blocks)  s = Softmax <axis = 1> (b)  shape = Shape(x)
               y = Reshape(s, shape) }""",
-            "a row of shape [1, 4] is another in a batch of 2, or does not run alone",
+            "a row of shape [1, 4] changes in a batch of 2, or does not run alone",
             id="blocks of 8 entries",
         ),
         pytest.param(

@@ -264,7 +264,7 @@ class Gate:
                     )
                     if not _has_same_bits(own, expected):
                         raise RowsDependError(
-                            f"output {name!r}: row {row} of a batch is another if the row beside "
+                            f"output {name!r}: row {row} of a batch changes if the row beside "
                             f"it holds {described}"
                         )
 
@@ -359,7 +359,7 @@ class Gate:
                             or not difference_of(own, expected, tolerance).excess <= 0.0
                         ):
                             raise RowsDependError(
-                                f"output {name!r}: a row of shape {_shapes(row)} is another in a "
+                                f"output {name!r}: a row of shape {_shapes(row)} changes in a "
                                 f"batch of {count}, or does not run alone"
                             )
 
