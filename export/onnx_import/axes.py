@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from weir.bundle.sequences import PaddedAxis
 from weir.export.errors import BrokenGraph, ExportError
-from weir.export.onnx_import.examples import BATCH, TIME, Drawer
+from weir.export.onnx_import.examples import BATCH, TIME, ExampleSampler
 from weir.export.onnx_import.spec import ImportSpec
 from weir.export.onnx_import.tensor_specs import (
     Axis,
@@ -84,7 +84,7 @@ def name_outputs(
     model: onnx.ModelProto,
     declared: Mapping[str, TensorSpec],
     observed: Sequence[Mapping[str, Array]],
-    drawer: Drawer,
+    sampler: ExampleSampler,
     widths: Sequence[int],
 ) -> None:
     """Declare the axes of the outputs, as observed in two runs of other rows and widths.
@@ -93,7 +93,7 @@ def name_outputs(
     """
     is_free = any(
         not isinstance(axis, int) and axis not in (BATCH, TIME)
-        for spec in drawer.inputs
+        for spec in sampler.inputs
         for axis in spec.axes or ()
     )
     for value in model.graph.output:
@@ -105,12 +105,12 @@ def name_outputs(
         axes: list[Axis] = []
         for place, sizes in enumerate(zip(*shapes, strict=True)):
             given = known[place] if known else None
-            if place == 0 and drawer.has_rows:
+            if place == 0 and sampler.has_rows:
                 axes.append(BATCH)
-            elif drawer.padded and sizes == tuple(widths) and len(set(widths)) > 1:
+            elif sampler.padded and sizes == tuple(widths) and len(set(widths)) > 1:
                 axes.append(TIME)
             elif len(set(sizes)) > 1:
-                if drawer.padded:
+                if sampler.padded:
                     raise BrokenGraph(
                         f"output {value.name!r}: expected axes that follow the padded axis, got "
                         f"sizes {list(sizes)} for {list(widths)}"
@@ -181,9 +181,9 @@ def observed_widths(padded: PaddedAxis | None) -> tuple[int, int]:
     return (min(OBSERVED_WIDTHS[0], max(1, most - 1)), min(OBSERVED_WIDTHS[1], most))
 
 
-def observe(drawer: Drawer, rows: int, width: int) -> Mapping[str, Array]:
+def observe(sampler: ExampleSampler, rows: int, width: int) -> Mapping[str, Array]:
     """Inputs to observe the outputs' axes with."""
-    return drawer.draw(rows, np.random.default_rng(rows), width if drawer.padded else None)
+    return sampler.draw(rows, np.random.default_rng(rows), width if sampler.padded else None)
 
 
 def declared_outputs(model: onnx.ModelProto) -> dict[str, TensorSpec]:

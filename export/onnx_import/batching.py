@@ -25,7 +25,7 @@ from weir.export import runtime
 from weir.export.errors import ExportError
 from weir.export.onnx_import import axes, pictures, source
 from weir.export.onnx_import.candidate import LOGITS, Candidate
-from weir.export.onnx_import.examples import SCALES, Drawer, Spread, runnable
+from weir.export.onnx_import.examples import SCALES, Distribution, ExampleSampler, runnable
 from weir.export.onnx_import.parity_gate import Gate, Proof, RowsDependError, SameRowsError
 from weir.export.onnx_import.reference import Reference
 from weir.export.onnx_import.spec import ImportSpec
@@ -132,10 +132,10 @@ def _gated(
 ) -> Proved:
     declared = axes.declared_outputs(model)
     axes.forget_shapes(model)
-    drawer = Drawer(
+    sampler = ExampleSampler(
         inputs_of(model),
         candidate.padded,
-        _spreads(candidate, given),
+        _distributions(candidate, given),
         {
             (name, place): size
             for name, array in given.items()
@@ -143,17 +143,17 @@ def _gated(
         },
     )
     if texts := _texts_of(model):
-        drawer = replace(drawer, texts=[*texts, *drawer.texts])
+        sampler = replace(sampler, texts=[*texts, *sampler.texts])
     session = _open(candidate, model.SerializeToString())
     names = [value.name for value in model.graph.output]
-    drawer = _with_maximum(candidate, runnable(drawer, reference.run), reference, spec)
+    sampler = _with_maximum(candidate, runnable(sampler, reference.run), reference, spec)
     widths = axes.observed_widths(candidate.padded)
-    shapeless = Gate(session, reference, drawer, dict.fromkeys(names, ()), 0.0)
+    shapeless = Gate(session, reference, sampler, dict.fromkeys(names, ()), 0.0)
     observed = [
-        shapeless.run(axes.observe(drawer, rows, width))
+        shapeless.run(axes.observe(sampler, rows, width))
         for rows, width in zip(axes.OBSERVED_ROWS, widths, strict=True)
     ]
-    axes.name_outputs(model, declared, observed, drawer, widths)
+    axes.name_outputs(model, declared, observed, sampler, widths)
     if spec.pictures is not None:
         reference = _classify(candidate, model, reference, spec, observed)
     if candidate.text is not None:
@@ -161,13 +161,13 @@ def _gated(
     data = model.SerializeToString()
     candidate.remarks += source.check(model, data, candidate.external_data)
     outputs = {each.name: each.axes or () for each in map(spec_of, model.graph.output) if each}
-    gate = Gate(_open(candidate, data), reference, drawer, outputs, _tolerance(candidate, spec))
+    gate = Gate(_open(candidate, data), reference, sampler, outputs, _tolerance(candidate, spec))
     *scales, last = SCALES
     for scale in scales:
-        scaled = replace(gate, drawer=replace(drawer, scale=scale))
+        scaled = replace(gate, sampler=replace(sampler, scale=scale))
         with suppress(SameRowsError):
             return Proved(data, scaled, scaled.prove(), is_batched)
-    scaled = replace(gate, drawer=replace(drawer, scale=last))
+    scaled = replace(gate, sampler=replace(sampler, scale=last))
     return Proved(data, scaled, scaled.prove(), is_batched)
 
 
@@ -176,18 +176,18 @@ def _open(candidate: Candidate, data: bytes) -> onnxruntime.InferenceSession:
 
 
 def _with_maximum(
-    candidate: Candidate, drawer: Drawer, reference: Reference, spec: ImportSpec
-) -> Drawer:
-    """The drawer with a maximum of entries that the graph runs with, half as many if it must.
+    candidate: Candidate, sampler: ExampleSampler, reference: Reference, spec: ImportSpec
+) -> ExampleSampler:
+    """The sampler with a maximum of entries that the graph runs with, half as many if it must.
 
     ExportError if the maximum was specified, or if no row runs.
     """
     padded = candidate.padded
     entry_bytes = sum(
-        array.nbytes for array in drawer.draw(1, np.random.default_rng(_SEED), 1).values()
+        array.nbytes for array in sampler.draw(1, np.random.default_rng(_SEED), 1).values()
     )
     while padded is not None and padded.maximum * entry_bytes <= _MOST_ROW_BYTES:
-        inputs = drawer.draw(1, np.random.default_rng(_SEED), padded.maximum)
+        inputs = sampler.draw(1, np.random.default_rng(_SEED), padded.maximum)
         try:
             reference.run(inputs)
         except Exception as error:  # ONNX Runtime raises many unrelated classes
@@ -202,7 +202,7 @@ def _with_maximum(
     candidate.padded = padded
     if padded is not None and spec.maximum is None:
         candidate.remarks.append(f"a row has at most {padded.maximum} entries (--max-length)")
-    return replace(drawer, padded=padded)
+    return replace(sampler, padded=padded)
 
 
 def _classify(
@@ -256,15 +256,19 @@ def _name_probabilities(
     return replace(reference, outputs=replace(found, origins=origins))
 
 
-def _spreads(candidate: Candidate, given: Mapping[str, Array]) -> dict[str, Spread]:
-    spreads = {}
+def _distributions(candidate: Candidate, given: Mapping[str, Array]) -> dict[str, Distribution]:
+    distributions = {}
     for name, array in given.items():
         if array.dtype.kind in "iu" and array.size:
-            spreads[name] = Spread(float(array.min()), float(array.max()))
+            distributions[name] = Distribution(float(array.min()), float(array.max()))
         elif array.dtype.kind == "f" and array.size and np.isfinite(array).all():
-            spreads[name] = Spread(mean=float(array.mean()), std=float(array.std()), is_normal=True)
-    spreads |= {name: Spread(low, high) for name, (low, high) in candidate.ranges.items()}
-    return spreads
+            distributions[name] = Distribution(
+                mean=float(array.mean()), std=float(array.std()), is_normal=True
+            )
+    distributions |= {
+        name: Distribution(low, high) for name, (low, high) in candidate.ranges.items()
+    }
+    return distributions
 
 
 def _texts_of(model: onnx.ModelProto) -> list[str]:

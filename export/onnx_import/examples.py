@@ -2,8 +2,8 @@
 
 Rules:
 
-- Golden inputs that were given decide the sizes of free axes, and the spread of values without a
-  range.
+- Golden inputs that were given decide the sizes of free axes, and the distribution of values
+  without a range.
 - Otherwise sizes and small integers are tried until the graph runs.
 - Rows have different lengths along the padded axis. With an input of lengths or a mask, values
   beyond a row's length are random. Without one they are padding, and no other value equals it.
@@ -38,8 +38,8 @@ SCALES = (1.0, 10.0, 1e2, 1e4, 1e6)
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
-    """Values to draw for an input: evenly between bounds, or normal with mean and deviation."""
+class Distribution:
+    """Distribution of an input's values: uniform between bounds, or normal."""
 
     low: float = 0.0
     high: float = 0.0
@@ -49,23 +49,23 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawer:
-    """Draws example inputs.
+class ExampleSampler:
+    """Sampler of example inputs.
 
     Attributes:
         inputs: of the graph, with `BATCH` first if it has rows, and `TIME` where it is padded.
         padded: the padded axis; None: all rows have the same shape.
-        spreads: the values of inputs that have a range or were given.
+        distributions: the values of inputs that have a range or were given.
         sizes: of free axes, by input and position.
         free_size: of every other free axis.
-        integers: the least and the greatest value of integers without a spread.
-        scale: the deviation of floats without a spread.
+        integers: the least and the greatest value of integers without a distribution.
+        scale: the deviation of floats without a distribution.
         texts: to choose from.
     """
 
     inputs: Sequence[TensorSpec]
     padded: PaddedAxis | None = None
-    spreads: Mapping[str, Spread] = field(default_factory=dict)
+    distributions: Mapping[str, Distribution] = field(default_factory=dict)
     sizes: Mapping[tuple[str, int], int] = field(default_factory=dict)
     free_size: int = _SIZES[0]
     integers: tuple[int, int] = _INTEGERS[0]
@@ -137,18 +137,20 @@ class Drawer:
     def _values(
         self, spec: TensorSpec, shape: tuple[int, ...], generator: np.random.Generator
     ) -> Array:
-        spread = self.spreads.get(spec.name)
+        distribution = self.distributions.get(spec.name)
         if spec.dtype == object:
             return np.array(self.texts, object)[generator.integers(0, len(self.texts), shape)]
         if spec.dtype.kind == "b":
             return generator.integers(0, 2, shape).astype(bool)
         if spec.dtype.kind == "f":
-            if spread is None or spread.is_normal:
-                mean, std = (spread.mean, spread.std) if spread else (0.0, self.scale)
+            if distribution is None or distribution.is_normal:
+                mean, std = (
+                    (distribution.mean, distribution.std) if distribution else (0.0, self.scale)
+                )
                 return generator.normal(mean, std, shape).astype(spec.dtype)
-            return generator.uniform(spread.low, spread.high, shape).astype(spec.dtype)
-        if spread is not None:
-            low, high = int(spread.low), int(spread.high)
+            return generator.uniform(distribution.low, distribution.high, shape).astype(spec.dtype)
+        if distribution is not None:
+            low, high = int(distribution.low), int(distribution.high)
         elif spec.dtype == np.uint8:
             low, high = 0, 255
         else:
@@ -180,14 +182,16 @@ class Drawer:
                 array[row][beyond] = self.padded.padding[spec.name]
 
 
-def runnable(drawer: Drawer, run: Callable[[Inputs], Mapping[str, Array]]) -> Drawer:
-    """The drawer with sizes and integers on which the graph runs, best without NaN in its outputs.
+def runnable(
+    sampler: ExampleSampler, run: Callable[[Inputs], Mapping[str, Array]]
+) -> ExampleSampler:
+    """The sampler with sizes and integers on which the graph runs, best without NaN in its outputs.
 
     ExportError if it runs on none.
     """
     problem, with_nan = "", None
     # A graph may take short rows only.
-    for candidate, width in product(_candidates(drawer), (drawer.width, 1)):
+    for candidate, width in product(_candidates(sampler), (sampler.width, 1)):
         try:
             outputs = run(candidate.draw(1, np.random.default_rng(0), width))
         except Exception as error:  # noqa: BLE001  # ONNX Runtime raises many unrelated classes
@@ -209,12 +213,12 @@ def cut(array: Array, axes: Sequence[object] | None, length: int) -> Array:
     return array[tuple(slice(length if axis == TIME else None) for axis in axes or ())]
 
 
-def _candidates(drawer: Drawer) -> Iterator[Drawer]:
-    is_free = any(not isinstance(axis, int) for each in drawer.inputs for axis in each.axes or ())
-    has_integers = any(each.dtype.kind in "iu" for each in drawer.inputs)
+def _candidates(sampler: ExampleSampler) -> Iterator[ExampleSampler]:
+    is_free = any(not isinstance(axis, int) for each in sampler.inputs for axis in each.axes or ())
+    has_integers = any(each.dtype.kind in "iu" for each in sampler.inputs)
     for size in _SIZES if is_free else _SIZES[:1]:
         for integers in _INTEGERS if has_integers else _INTEGERS[:1]:
-            yield replace(drawer, free_size=size, integers=integers)
+            yield replace(sampler, free_size=size, integers=integers)
 
 
 def _ends(array: Array, spec: TensorSpec, padding: int) -> list[int]:

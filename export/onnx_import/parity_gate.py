@@ -26,7 +26,7 @@ from weir.bundle.contract import Parity, Tolerance
 from weir.export import runtime
 from weir.export.difference import Difference, compare
 from weir.export.errors import ExportError, ParityError
-from weir.export.onnx_import.examples import TIME, Drawer, cut
+from weir.export.onnx_import.examples import TIME, ExampleSampler, cut
 from weir.export.onnx_import.reference import Reference
 
 Array = NDArray[Any]
@@ -75,7 +75,7 @@ class Gate:
 
     session: onnxruntime.InferenceSession
     reference: Reference
-    drawer: Drawer
+    sampler: ExampleSampler
     axes: Mapping[str, Sequence[object]]
     tolerance: float
 
@@ -93,21 +93,21 @@ class Gate:
             tolerance = self._tolerance(widest)
             differences += self._compare(batch, actual, expected, tolerance, "the file")
             self._compare(batch, self.run(batch), actual, tolerance, "a first run")
-            rows = self.drawer.rows(batch)
-            if self.drawer.padded or 1 < len(rows) <= _ROWS_ALONE:
+            rows = self.sampler.rows(batch)
+            if self.sampler.padded or 1 < len(rows) <= _ROWS_ALONE:
                 self._check_rows(rows, actual, tolerance)
             if len(rows) == _ROWS_ALONE:
                 self._check_neighbours(batch, actual)
                 moderate = self._moderate(batch)
                 if usual := self._run_or_none(moderate):
                     self._check_neighbours(moderate, usual)
-                if not self.drawer.padded:
+                if not self.sampler.padded:
                     self._check_largest(rows[:2], tolerance)
                     self._check_few_entries(tolerance)
             has_other_rows |= any(map(_has_other_rows, actual.values()))
             rows_seen += max(1, len(rows))
             sizes.append(max(1, len(rows)))
-        if self.drawer.has_rows and not has_other_rows:
+        if self.sampler.has_rows and not has_other_rows:
             raise SameRowsError(
                 "all example rows have the same outputs, which proves nothing; give --range or "
                 "--golden"
@@ -128,7 +128,7 @@ class Gate:
             return runtime.run(self.session, list(self.axes), inputs)
         except Exception as error:  # ONNX Runtime raises many unrelated classes
             reason = runtime.reason(error)
-            if self.drawer.has_rows:
+            if self.sampler.has_rows:
                 raise RowsDependError(f"rows do not run together: {reason}") from error
             raise ParityError(f"the graph does not run on the example inputs: {reason}") from error
 
@@ -137,7 +137,7 @@ class Gate:
         tolerance = self._tolerance(_greatest(expected))
         given = {name: outputs[name] for name in expected}
         differences = self._compare(inputs, given, expected, tolerance, "the outputs given")
-        rows = len(next(iter(inputs.values()))) if self.drawer.has_rows else 1
+        rows = len(next(iter(inputs.values()))) if self.sampler.has_rows else 1
         return Parity(
             max_absolute=max(each.absolute for each in differences),
             max_relative=max(each.relative for each in differences),
@@ -163,7 +163,7 @@ class Gate:
             differences += self._compare(batch, actual, floats, unlimited, "the file")
             self._compare(batch, self.run(batch), actual, tolerance, "a first run")
             few = {name: array[:_ROWS_ALONE] for name, array in batch.items()}
-            self._check_rows(self.drawer.rows(few), self.run(few), tolerance)
+            self._check_rows(self.sampler.rows(few), self.run(few), tolerance)
             sizes.append(len(next(iter(batch.values()))))
         parity = exact.parity.model_copy(
             update={
@@ -178,16 +178,16 @@ class Gate:
 
     def _batches(self) -> Iterator[Tensors]:
         generator = np.random.default_rng(_SEED)
-        if not self.drawer.has_rows:
-            yield from (self.drawer.draw(1, generator) for _ in range(_RUNS_WITHOUT_ROWS))
+        if not self.sampler.has_rows:
+            yield from (self.sampler.draw(1, generator) for _ in range(_RUNS_WITHOUT_ROWS))
             return
-        one = _bytes_of(self.drawer.draw(1, generator))
+        one = _bytes_of(self.sampler.draw(1, generator))
         for size in BATCH_SIZES:
             if size > _ROWS_ALONE and size * one > _MOST_BATCH_BYTES:
                 break
-            yield self.drawer.draw(size, generator)
-        if self.drawer.padded:
-            yield self.drawer.draw(_ROWS_ALONE, generator, width=1)
+            yield self.sampler.draw(size, generator)
+        if self.sampler.padded:
+            yield self.sampler.draw(_ROWS_ALONE, generator, width=1)
 
     def _expected(self, batch: Tensors) -> dict[str, Array]:
         try:
@@ -206,7 +206,7 @@ class Gate:
     ) -> list[Difference]:
         """The difference of each output of floats; ParityError beyond the tolerance."""
         found = []
-        lengths = self.drawer.lengths(batch) if self.drawer.padded else []
+        lengths = self.sampler.lengths(batch) if self.sampler.padded else []
         for name, wanted in expected.items():
             got = actual[name]
             if got.shape != wanted.shape or (
@@ -233,7 +233,7 @@ class Gate:
 
     def _check_rows(self, rows: Sequence[Tensors], together: Tensors, tolerance: Tolerance) -> None:
         for number, row in enumerate(rows):
-            length = self.drawer.lengths(row)[0]
+            length = self.sampler.lengths(row)[0]
             for name, alone in self.run(row).items():
                 if len(together[name]) != len(rows) if together[name].ndim else True:
                     raise RowsDependError(
@@ -243,7 +243,7 @@ class Gate:
                 own = cut(together[name][number : number + 1], self.axes[name], length)
                 if alone.shape == own.shape and difference_of(own, alone, tolerance).excess <= 0.0:
                     continue
-                padded = f" of length {length}" if self.drawer.padded else ""
+                padded = f" of length {length}" if self.sampler.padded else ""
                 raise RowsDependError(
                     f"output {name!r}: row {number}{padded} of a batch is not what it is alone"
                 )
@@ -254,7 +254,7 @@ class Gate:
         A tolerance would hide a small influence. Batches of equal shape are computed alike, so a
         row at its place changes only if the other row reaches it.
         """
-        lengths = self.drawer.lengths(batch)
+        lengths = self.sampler.lengths(batch)
         for described, changed in (*self._with_extremes(batch), self._with_another(batch)):
             for name, array in self._run_or_none(changed).items():
                 for row in (0, 2):
@@ -270,8 +270,8 @@ class Gate:
 
     def _with_another(self, batch: Tensors) -> tuple[str, Tensors]:
         """The batch with another second row."""
-        width = max(self.drawer.lengths(batch)) or None
-        other = self.drawer.draw(_ROWS_ALONE, np.random.default_rng(_SEED + 1), width)
+        width = max(self.sampler.lengths(batch)) or None
+        other = self.sampler.draw(_ROWS_ALONE, np.random.default_rng(_SEED + 1), width)
         changed = {name: array.copy() for name, array in batch.items()}
         for name, array in changed.items():
             array[1] = other[name][1]
@@ -296,8 +296,8 @@ class Gate:
 
     def _counted(self, batch: Tensors) -> list[str]:
         """Inputs of integers and booleans that may have any value."""
-        padded = self.drawer.padded
-        bound: set[str | None] = set(self.drawer.spreads)
+        padded = self.sampler.padded
+        bound: set[str | None] = set(self.sampler.distributions)
         if padded is not None:
             bound |= {padded.lengths, padded.mask} if padded.length_input else set(padded.padding)
         return [
@@ -311,7 +311,7 @@ class Gate:
             array = batch[name]
             moderate[name] = np.zeros_like(array) if array.dtype.kind == "b" else array % 2
         for name, array in batch.items():
-            if array.dtype.kind == "f" and name not in self.drawer.spreads:
+            if array.dtype.kind == "f" and name not in self.sampler.distributions:
                 # Of one sign: a comparison with 0 is one too.
                 moderate[name] = np.abs(np.tanh(array) / 2).astype(array.dtype)
         return moderate
@@ -338,15 +338,15 @@ class Gate:
     def _check_few_entries(self, tolerance: Tolerance) -> None:
         """Check that rows of few entries do not make up for each other's missing entries."""
         if all(
-            isinstance(axis, int) for spec in self.drawer.inputs for axis in (spec.axes or ())[1:]
+            isinstance(axis, int) for spec in self.sampler.inputs for axis in (spec.axes or ())[1:]
         ):
             return
         for size in _FEW:
-            drawer = replace(self.drawer, free_size=size, sizes={})
+            sampler = replace(self.sampler, free_size=size, sizes={})
             for count in (2, 3):
-                batch = drawer.draw(count, np.random.default_rng(_SEED))
+                batch = sampler.draw(count, np.random.default_rng(_SEED))
                 together = self._run_or_none(batch)
-                for number, row in enumerate(drawer.rows(batch) if together else ()):
+                for number, row in enumerate(sampler.rows(batch) if together else ()):
                     alone = self._run_or_none(row)
                     for name, array in together.items():
                         if len(array) != count:
@@ -371,10 +371,10 @@ class Gate:
 
     def _checks(self, sizes: Sequence[int]) -> list[str]:
         checks = ["the graph gives the outputs of the file", "a repeated run gives the same"]
-        if self.drawer.has_rows:
+        if self.sampler.has_rows:
             batches = ", ".join(map(str, sorted(set(sizes))))
             checks.append(f"rows alone give what they give in a batch (batches of {batches})")
-        if self.drawer.padded:
+        if self.sampler.padded:
             checks.append("padding changes no row")
         return checks
 

@@ -157,7 +157,7 @@ def _record(
         parity = parity.model_copy(update={"against": f"golden outputs: {spec.golden_from}"})
     if not given or is_own:
         generator = np.random.default_rng(_GOLDEN_SEED)
-        inputs = gate.drawer.draw(GOLDEN_ROWS, generator)
+        inputs = gate.sampler.draw(GOLDEN_ROWS, generator)
         expected = {}
     outputs = gate.run(inputs)
     recorded = {

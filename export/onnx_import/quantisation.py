@@ -28,7 +28,7 @@ def quantise(proved: Proved, candidate: Candidate, settings: Int8) -> tuple[Prov
         raise ExportError("int8: expected weights of less than 2 GiB, got more")
     if not proved.is_batched or candidate.padded is not None:
         raise ExportError("int8: expected a model with rows of one size, got another")
-    specs = {each.name: each for each in gate.drawer.inputs}
+    specs = {each.name: each for each in gate.sampler.inputs}
     if settings.calibration.keys() != specs.keys():
         raise ExportError(
             f"calibration: expected the inputs {sorted(specs)}, got {sorted(settings.calibration)}"
