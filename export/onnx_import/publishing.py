@@ -1,6 +1,7 @@
 """Publication of an ONNX file as a bundle: servable graph, gate, precision, contract."""
 
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
@@ -26,7 +27,6 @@ from weir.export.onnx_import.candidate import (
     value_ranges,
 )
 from weir.export.onnx_import.examples import BATCH, TIME
-from weir.export.onnx_import.naming import default_name
 from weir.export.onnx_import.quantisation import quantise
 from weir.export.onnx_import.spec import ImportSpec
 
@@ -35,6 +35,7 @@ Array = NDArray[Any]
 GOLDEN_ROWS = 4
 _GOLDEN_SEED = 20_262
 _RECORDED_PACKAGES = ("onnx", "numpy")
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,19 @@ def import_onnx(
         quantisation=quantisation,
         remarks=[*candidate.changes, *candidate.remarks],
     )
+
+
+def default_name(file: Path) -> str:
+    """The model's name: the file's, or that of the folder of a `model.onnx`.
+
+    Characters that no model's name has become `-`.
+    """
+    parts = [file.stem]
+    if file.name == reader.MODEL:
+        # In a repository, a version's number lies between: NAME/1/model.onnx.
+        folders = [folder.name for folder in file.absolute().parents]
+        parts = [name for name in folders if name and not name.isdecimal()][:1] or parts
+    return _NOT_IN_A_NAME.sub("-", parts[0]).strip("-.") or "model"
 
 
 def _record(

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.export.onnx_import import graphs
 from weir.bundle.reader import read
 from weir.export.onnx_import.__main__ import main
-from weir.export.onnx_import.naming import default_name
+from weir.export.onnx_import.publishing import default_name
 
 
 def run(*arguments: object) -> int:
