@@ -64,7 +64,10 @@ def check(model: onnx.ModelProto, inputs: list[str], spec: ExportSpec) -> None:
         expected = dict(spec.axes_of(value.name))
         actual = {at: axis for at, axis in enumerate(_axes(value)) if isinstance(axis, str)}
         if actual != expected:
-            raise BrokenGraph(f"input {value.name}: expected varying axes {expected}, got {actual}")
+            raise BrokenGraph(
+                f"input {value.name}: expected varying axes {expected}, got {actual}: the network "
+                "or torch fixes the others to the size of the examples"
+            )
     for value in [*graph.input, *graph.output]:
         # The server concatenates requests along the first axis of every tensor.
         if spec.batch_axis is not None and _axes(value)[:1] != [spec.batch_axis]:
@@ -89,6 +92,7 @@ def _export(module: nn.Module, inputs: dict[str, Tensor], spec: ExportSpec) -> o
     names = {axis for name in inputs for axis in spec.axes_of(name).values()}
     dimensions = {axis: torch.export.Dim(axis) for axis in names}
     try:
+        _reset_dispatch()
         with _logged():
             program = torch.onnx.export(
                 module,
@@ -105,7 +109,9 @@ def _export(module: nn.Module, inputs: dict[str, Tensor], spec: ExportSpec) -> o
             )
     except Exception as error:  # torch raises errors of user code and many classes of its own
         reason = _reason(error, module, inputs)
-        raise NotExportable(f"torch cannot export this network: {reason}") from error
+        # The cause is pages of torch's own code.
+        logger.info("torch: export failed", exc_info=error)
+        raise NotExportable(f"torch cannot export this network: {reason}") from None
     if program is None:
         raise NotExportable("torch exported nothing")
     return program.model_proto
@@ -117,6 +123,19 @@ def _root(error: BaseException) -> str:
         error = error.__cause__
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[0].strip() if lines else type(error).__name__
+
+
+def _reset_dispatch() -> None:
+    """Make torch look up the kernels of recurrent layers again, as in the first export.
+
+    Since an export, torch 2.13 uses other kernels for them in its trace, and the second network
+    with the same layer is exported with the length of its example.
+    """
+    for operator in ("gru", "lstm", "rnn_relu", "rnn_tanh"):
+        packet = getattr(torch.ops.aten, operator)
+        for overload in packet.overloads():
+            # Private; a torch without it is tested by the second export.
+            getattr(getattr(packet, overload), "_dispatch_cache", {}).clear()
 
 
 @contextmanager

@@ -241,10 +241,12 @@ def _check_arguments(
     for name, tensor in [*example_inputs.items(), *module.state_dict().items()]:
         if tensor.device.type != "cpu":
             raise ExportError(f"{name}: expected a tensor on the CPU, got {tensor.device}")
+    unknown = sorted({name for name in spec.axes or {} if name not in example_inputs})
+    if unknown:
+        raise ExportError(
+            f"axes: expected inputs of the examples, {list(example_inputs)}, got {unknown}"
+        )
     row_count(example_inputs, spec)
-    missing = sorted({name for name in spec.axes or {} if name not in example_inputs})
-    if missing:
-        raise ExportError(f"example inputs: expected every input with axes, got none of {missing}")
     samples.check_examples(example_inputs, spec)
 
 

@@ -26,7 +26,7 @@ from weir.server.repository.plain_model import ONNX_SUFFIX
 from weir.server.repository.remarks import is_model_file
 from weir.server.repository.scan import ModelDirectory, scan, scan_model, scan_version
 
-_EXPECTED = "models_dir: expected a model repository, an ONNX file or a bundle, got"
+_EXPECTED = "MODELS: expected a model repository, an ONNX file or a bundle, got"
 _FIRST_VERSION = 1
 
 

@@ -283,3 +283,21 @@ def test_messages_of_torch_go_to_the_log(
     # torch is silent only if torchvision is installed, which this project does not need.
     assert any("torch: torchvision" in message for message in caplog.messages)
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("layer", [nn.GRU, nn.LSTM])
+def test_second_network_of_a_process_is_exported_as_the_first(
+    layer: type[nn.GRU] | type[nn.LSTM],
+) -> None:
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.recurrent = layer(4, 3, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            states: Tensor = self.recurrent(x)[0]
+            return states[:, -1]
+
+    spec = ExportSpec(architecture="last", outputs=["last"], axes={"x": {0: "batch", 1: "time"}})
+    for _ in range(2):
+        convert(Last().eval(), {"x": torch.randn(3, 5, 4)}, spec)

@@ -276,7 +276,7 @@ def test_recorded_rows_are_padded(tmp_path: Path) -> None:
 
 def test_every_input_with_axes_needs_an_example(tmp_path: Path) -> None:
     with pytest.raises(
-        ExportError, match=r"expected every input with axes, got none of \['characters'\]"
+        ExportError, match=r"axes: expected inputs of the examples, .* got \['characters'\]"
     ):
         publish(Tagger(), sequences(), tag_spec(), to=tmp_path, name="tagger")
 

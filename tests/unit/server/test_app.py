@@ -160,6 +160,6 @@ def test_grpc_port_in_use_starts_nothing(make: Make, taken_port: int) -> None:
 
 def test_models_dir_that_is_missing_is_refused(make: Make, tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"models_dir: expected a model repository, .* does not exist"
+        ConfigError, match=r"MODELS: expected a model repository, .* does not exist"
     ):
         make(models_dir=tmp_path / "nowhere")

@@ -67,7 +67,7 @@ def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
         ),
         pytest.param(
             ("nowhere/models",),
-            "models_dir: expected a model repository, an ONNX file or a bundle, "
+            "MODELS: expected a model repository, an ONNX file or a bundle, "
             "got 'nowhere/models', which does not exist",
             id="no such directory",
         ),

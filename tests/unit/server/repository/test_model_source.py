@@ -144,7 +144,7 @@ def test_file_of_another_kind_is_refused(tmp_path: Path, file: str, got: str) ->
         open_source(tmp_path / file)
 
     assert str(refused.value) == (
-        f"models_dir: expected a model repository, an ONNX file or a bundle, got {got}"
+        f"MODELS: expected a model repository, an ONNX file or a bundle, got {got}"
     )
 
 
