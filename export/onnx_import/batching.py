@@ -26,10 +26,16 @@ from weir.export.errors import ExportError
 from weir.export.onnx_import import axes, pictures, source
 from weir.export.onnx_import.candidate import LOGITS, Candidate
 from weir.export.onnx_import.examples import SCALES, Distribution, ExampleSampler, runnable
-from weir.export.onnx_import.parity_gate import Gate, Proof, RowsDependError, SameRowsError
+from weir.export.onnx_import.parity_gate import (
+    Gate,
+    Proof,
+    RowsDependError,
+    SameRowsError,
+    SingleRowsError,
+)
 from weir.export.onnx_import.reference import Reference
 from weir.export.onnx_import.spec import ImportSpec
-from weir.export.onnx_import.tensor_specs import inputs_of, spec_of
+from weir.export.onnx_import.tensor_specs import TensorSpec, inputs_of, spec_of
 from weir.export.onnx_import.zip_map import PROBABILITIES
 
 Array = NDArray[Any]
@@ -56,6 +62,8 @@ def prove(candidate: Candidate, spec: ImportSpec, given: Mapping[str, Array]) ->
     """Pass the gate with a batch axis if there is one, else without."""
     inputs = inputs_of(candidate.model)
     is_wanted = spec.needs_batch_axis
+    if is_wanted and spec.is_batched is False:
+        raise ExportError(_contradiction(candidate.model, inputs))
     reason = ""
     if spec.is_batched is False:
         reason = "as specified (--no-batch)"
@@ -70,7 +78,7 @@ def prove(candidate: Candidate, spec: ImportSpec, given: Mapping[str, Array]) ->
             return _prove_with_rows(candidate, spec, given)
         except axes.NoBatchAxisError as error:
             if is_wanted:
-                raise
+                raise axes.NoBatchAxisError(f"{error}; {_free_batch(candidate.model)}") from error
             reason = str(error)
         except RowsDependError as error:
             if is_wanted:
@@ -78,6 +86,13 @@ def prove(candidate: Candidate, spec: ImportSpec, given: Mapping[str, Array]) ->
             reason = str(error)
     candidate.remarks.append(f"not batched, one request at a time: {reason}")
     return _prove_without_rows(candidate, spec, given)
+
+
+def _contradiction(model: onnx.ModelProto, inputs: Sequence[TensorSpec]) -> str:
+    advice = "leave out --no-batch"
+    if axes.is_fixed_at_one(inputs):
+        advice = f"the file fixes its batch at 1: {_free_batch(model)}"
+    return f"no batch: expected a batch axis for pictures, time axes, lengths and texts; {advice}"
 
 
 def _unproved_form(model: onnx.ModelProto, *, is_wanted: bool) -> str:
@@ -104,12 +119,29 @@ def _prove_with_rows(candidate: Candidate, spec: ImportSpec, given: Mapping[str,
         candidate.changes.append("the first axis, 1 in the file, is free")
     try:
         return _gated(candidate, model, reference, spec, given, is_batched=True)
+    except SameRowsError:
+        raise
     except RowsDependError as error:
         if not was_fixed:
             raise
+        # The words of ONNX Runtime for a node inside say less than the fact.
+        reason = "rows do not run together" if isinstance(error, SingleRowsError) else str(error)
         raise RowsDependError(
-            f"the first axis is fixed at 1, and {error}; export the file with a free batch axis"
+            f"the file fixes its batch at 1, also inside the graph ({reason}): "
+            f"{_free_batch(candidate.model)}"
         ) from error
+
+
+def _free_batch(model: onnx.ModelProto) -> str:
+    """Advice to export the file with a free batch axis, in the words of its exporter."""
+    advice = "export it with a free batch axis"
+    if model.producer_name != "pytorch":
+        return advice
+    inputs = len(model.graph.input)
+    times = f" * {inputs}" if inputs > 1 else ""
+    return (
+        f"{advice}, torch.onnx.export(..., dynamic_shapes=[{{0: torch.export.Dim.DYNAMIC}}]{times})"
+    )
 
 
 def _prove_without_rows(

@@ -51,6 +51,10 @@ class RowsDependError(ParityError):
     """A row's outputs depend on the other rows of its batch, or rows do not run together."""
 
 
+class SingleRowsError(RowsDependError):
+    """The graph runs no more than one row at a time."""
+
+
 class SameRowsError(RowsDependError):
     """All example rows have the same outputs, so that nothing is proved of them."""
 
@@ -123,13 +127,13 @@ class Gate:
         return Proof(parity, self._checks(sizes), self._tolerance(widest))
 
     def run(self, inputs: Tensors) -> dict[str, Array]:
-        """The outputs of the imported graph; RowsDependError if it runs single rows only."""
+        """The outputs of the imported graph; SingleRowsError if it runs single rows only."""
         try:
             return runtime.run(self.session, list(self.axes), inputs)
         except Exception as error:  # ONNX Runtime raises many unrelated classes
             reason = runtime.reason(error)
             if self.sampler.has_rows:
-                raise RowsDependError(f"rows do not run together: {reason}") from error
+                raise SingleRowsError(f"rows do not run together: {reason}") from error
             raise ParityError(f"the graph does not run on the example inputs: {reason}") from error
 
     def compare_given(self, inputs: Tensors, outputs: Tensors, expected: Tensors) -> Parity:
@@ -209,6 +213,10 @@ class Gate:
         lengths = self.sampler.lengths(batch) if self.sampler.padded else []
         for name, wanted in expected.items():
             got = actual[name]
+            if self.sampler.has_rows and got.shape[:1] != wanted.shape[:1]:
+                raise RowsDependError(
+                    f"output {name!r}: expected shape {wanted.shape} as {what}, got {got.shape}"
+                )
             if got.shape != wanted.shape or (
                 got.dtype != wanted.dtype and wanted.dtype.kind != "f"
             ):

@@ -135,8 +135,6 @@ class ImportSpec:
     def __post_init__(self) -> None:
         if self.lengths is not None and self.mask is not None:
             raise ExportError("lengths: expected lengths or a mask, got both")
-        if self.needs_batch_axis and self.is_batched is False:
-            raise ExportError("pictures, time axes and lengths: expected a batch axis beside them")
         if self.maximum is not None and not 1 <= self.maximum <= _MOST_ENTRIES:
             raise ExportError(
                 f"max length: expected 1 to {_MOST_ENTRIES} entries, got {self.maximum}"

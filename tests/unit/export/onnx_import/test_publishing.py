@@ -245,8 +245,49 @@ def test_batch_of_one_that_reshapes_fix_is_not_freed(tmp_path: Path) -> None:
     text = """g (float[1, 4] x) => (float[1, 4] y) <int64[2] shape = {1, 4}> {
       y = Reshape(x, shape) }"""
 
-    with pytest.raises(ParityError, match="rows do not run together"):
+    with pytest.raises(ParityError) as caught:
         imported(graphs.write(tmp_path, text), is_batched=True)
+
+    assert str(caught.value) == (
+        "the file fixes its batch at 1, also inside the graph (rows do not run together): "
+        "export it with a free batch axis"
+    )
+
+
+def test_batch_of_one_that_merges_rows_is_not_freed(tmp_path: Path) -> None:
+    text = """g (float[1, 4] x) => (float[1, 4] y) <int64[2] shape = {1, -1}> {
+      y = Reshape(x, shape) }"""
+
+    with pytest.raises(ParityError, match=r"the file fixes its batch at 1.*got \(1, 8\)"):
+        imported(graphs.write(tmp_path, text), is_batched=True)
+
+
+@pytest.mark.parametrize(
+    ("axis", "spec", "message"),
+    [
+        ("1", {"is_batched": True}, "the file fixes its batch at 1, also inside the graph"),
+        ("8", {"is_batched": True}, r"input x float32 \[8, 4\]: its first axis is not free"),
+        ("1", {"is_batched": False, "time_axes": {"x": 1}}, "the file fixes its batch at 1"),
+    ],
+    ids=["one", "eight", "no-batch"],
+)
+def test_file_of_torch_with_a_fixed_batch_is_to_be_exported_anew(
+    tmp_path: Path, axis: str, spec: dict[str, Any], message: str
+) -> None:
+    text = f"""g (float[{axis}, {"T" if "time_axes" in spec else 4}] x) => (float[{axis}, 4] y)
+      <int64[2] shape = {{{axis}, 4}}> {{ y = Reshape(x, shape) }}"""
+    file = graphs.write(tmp_path, text, header=graphs.HEADER.replace("other", "pytorch"))
+
+    with pytest.raises(ExportError, match=message) as caught:
+        imported(file, **spec)
+
+    advice = "torch.onnx.export(..., dynamic_shapes=[{0: torch.export.Dim.DYNAMIC}])"
+    assert str(caught.value).endswith(f"export it with a free batch axis, {advice}")
+
+
+def test_rows_of_unequal_length_need_a_batch(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"expected a batch axis for pictures.*leave out"):
+        imported(graphs.write(tmp_path, graphs.MASKED_SUM), lengths="lengths", is_batched=False)
 
 
 def test_rows_of_unequal_length_share_a_batch(tmp_path: Path) -> None:
