@@ -124,7 +124,7 @@ def _prove_with_rows(candidate: Candidate, spec: ImportSpec, given: Mapping[str,
     except RowsDependError as error:
         if not was_fixed:
             raise
-        # The words of ONNX Runtime for a node inside say less than the fact.
+        # ONNX Runtime's message about a node inside the graph says less.
         reason = "rows do not run together" if isinstance(error, SingleRowsError) else str(error)
         raise RowsDependError(
             f"the file fixes its batch at 1, also inside the graph ({reason}): "

@@ -15,7 +15,6 @@ from weir.training.data.tokenizer import Rule, Side, learn_side
 from weir.training.data.vocabulary import SPECIAL
 
 ENTRIES = [*SPECIAL, "a", "b", "\u2581c", "\u2581"]
-IDS = [4, 5, 6, 7]
 
 
 @pytest.mark.parametrize(
