@@ -18,6 +18,9 @@ Array = NDArray[Any]
 _MOST = 2.0**62
 # A server takes pictures of 32 million pixels at most, also after the resize.
 _MOST_SIDE = 5000
+_MOST_PIXEL = 255
+# Some write 1/255 as 0.0039, some scale by 1/256.
+_ROUNDED = 1.05
 # A row of so many integers takes 128 MiB.
 _MOST_ENTRIES = 1 << 24
 
@@ -66,6 +69,13 @@ class Pictures:
         for name, numbers in (("mean", self.mean), ("std", self.std)):
             if not all(map(math.isfinite, numbers)):
                 raise ExportError(f"{name}: expected finite numbers, got {list(numbers)}")
+        most, greatest = _MOST_PIXEL * self.scale, max(self.mean, default=0.0)
+        # Every value would be negative; a scale that is written with few digits is no such case.
+        if self.scale > 0 and greatest > most * _ROUNDED:
+            hint = f"; add --scale 1 for values of 0 to {_MOST_PIXEL}" if self.scale < 1 else ""
+            raise ExportError(
+                f"mean: expected values of scaled pixels, 0 to {most:g}, got {greatest:g}{hint}"
+            )
         if not all(self.std):
             raise ExportError(f"std: expected numbers other than 0, got {list(self.std)}")
 

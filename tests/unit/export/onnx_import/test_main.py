@@ -119,6 +119,21 @@ def test_failed_check_has_its_own_exit_code(
     assert f"weir: {file}: output 'y': row 0 of a batch" in capsys.readouterr().err
 
 
+def test_mean_of_unscaled_pixels_needs_its_scale(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = graphs.write(tmp_path, graphs.PICTURES)
+    pictures = ["--to", tmp_path / "models", "--image", "data", "--mean", "103.53,116.28,123.675"]
+
+    assert run(file, *pictures) == 1
+
+    assert capsys.readouterr().err == (
+        f"weir: {file}: mean: expected values of scaled pixels, 0 to 1, got 123.675; "
+        "add --scale 1 for values of 0 to 255\n"
+    )
+    assert run(file, *pictures, "--scale", 1) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

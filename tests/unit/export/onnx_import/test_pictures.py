@@ -99,6 +99,9 @@ def test_rows_that_do_not_run_together_make_no_classifier(tmp_path: Path) -> Non
         ({"short_side": 10**6}, "short side: expected 1 to 5000 pixels, got 1000000"),
         ({"scale": 0.0}, "scale: expected a number other than 0, got 0"),
         ({"mean": [math.nan]}, "mean: expected finite numbers"),
+        ({"mean": [0.5, 1.2, 0.5]}, "expected values of scaled pixels, 0 to 1, got 1.2"),
+        ({"mean": [256.0], "scale": 0.5}, "expected values of scaled pixels, 0 to 127.5, got 256"),
+        ({"mean": [300.0], "scale": 1.0}, "expected values of scaled pixels, 0 to 255, got 300$"),
     ],
 )
 def test_numbers_that_no_picture_can_have_are_refused(
@@ -106,6 +109,15 @@ def test_numbers_that_no_picture_can_have_are_refused(
 ) -> None:
     with pytest.raises(ExportError, match=message):
         Pictures(input="data", **pictures)
+
+
+@pytest.mark.parametrize(
+    ("mean", "scale"),
+    [(1.0, 0.0039), (1.0, 1 / 127.5), (-1.0, 1 / 255), (255.0, 1.0), (1.0, -1.0)],
+    ids=["rounded", "to-one-from-minus-one", "negative", "pixels", "inverted"],
+)
+def test_mean_that_pixels_can_have_is_taken(mean: float, scale: float) -> None:
+    assert Pictures(input="data", mean=[mean], scale=scale).mean == [mean]
 
 
 def test_deviation_of_zero_is_refused() -> None:

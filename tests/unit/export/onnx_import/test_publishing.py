@@ -613,7 +613,7 @@ def test_name_and_version_may_be_given(tmp_path: Path) -> None:
         (graphs.SCALE, {"pictures": Pictures(input="x")}, r"image: .* with 4 axes, got x float32"),
         (
             graphs.PICTURES,
-            {"pictures": Pictures(input="data", mean=[1.0, 2.0])},
+            {"pictures": Pictures(input="data", mean=[0.5, 0.4])},
             r"mean: expected 1 or 3 numbers, got 2",
         ),
         (
