@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from weir.bundle import repository_files
 from weir.bundle.errors import BrokenBundle
+from weir.bundle.model_formats import model_format
 from weir.export import large_graph, runtime
 from weir.export.errors import BrokenGraph
 
@@ -68,8 +69,10 @@ def read(file: Path) -> SourceModel:
     try:
         model = onnx.load_from_string(content)
     except DecodeError as error:
-        raise BrokenGraph("expected an ONNX file, got other bytes") from error
-    if not model.HasField("graph") or not model.graph.output:
+        raise BrokenGraph(_foreign(file, "other bytes")) from error
+    if not model.HasField("graph"):
+        raise BrokenGraph(_foreign(file, "other bytes" if content else "an empty file"))
+    if not model.graph.output:
         raise BrokenGraph("expected an ONNX file with a graph that has outputs, got none")
     files |= _inline(model, file.parent.resolve(), target.parent)
     external_data = {}
@@ -120,6 +123,14 @@ def _node_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]
             yield from attribute.tensors
             for graph in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
                 yield from _graph_tensors(graph)
+
+
+def _foreign(file: Path, content: str) -> str:
+    """The refusal of a file that is no ONNX, with its format if its suffix names one."""
+    known = model_format(file.name)
+    if known is None:
+        return f"expected an ONNX file, got {content}"
+    return f"expected an ONNX file, got {known} ({file.suffix}): export the model to ONNX first"
 
 
 def _inline(model: onnx.ModelProto, folder: Path, targets: Path) -> dict[str, str]:

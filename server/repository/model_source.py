@@ -18,12 +18,12 @@ from typing import Protocol
 from weir.bundle.contract import FILE_NAME as CONTRACT_FILE
 from weir.bundle.errors import InvalidName
 from weir.bundle.escaping import short_list
+from weir.bundle.model_formats import is_model_file
 from weir.bundle.reader import DECODER, ENCODER, MODEL, is_pair
 from weir.bundle.repository import check_name, is_version_name
 from weir.bundle.repository_files import NO_LINKS, LinkRoots
 from weir.server.errors import ConfigError
 from weir.server.repository.plain_model import ONNX_SUFFIX
-from weir.server.repository.remarks import is_model_file
 from weir.server.repository.scan import ModelDirectory, scan, scan_model, scan_version
 
 _EXPECTED = "MODELS: expected a model repository, an ONNX file or a bundle, got"

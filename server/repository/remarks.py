@@ -1,32 +1,19 @@
 """Remarks for the operator on what lies in a model repository and is not served."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from weir.bundle.contract import FILE_NAME as CONTRACT_FILE
 from weir.bundle.errors import InvalidName
 from weir.bundle.escaping import short_repr
+from weir.bundle.model_formats import is_model_file
 from weir.bundle.reader import MODEL
 from weir.bundle.repository import check_name
 from weir.bundle.versions import FILE_NAME as VERSIONS_FILE
 from weir.server.repository import triton
 from weir.server.repository.plain_model import ONNX_SUFFIX
 
-# Of the formats of other tools.
-_MODEL_SUFFIXES = frozenset(
-    (
-        ".bin", ".caffemodel", ".ckpt", ".engine", ".gguf", ".h5", ".joblib", ".keras", ".mlmodel",
-        ".ort", ".pb", ".pickle", ".pkl", ".plan", ".pt", ".pt2", ".pth", ".safetensors", ".tflite",
-        ".torchscript", ".trt",
-    )
-)  # fmt: skip
 # The root of a disk's own file system has it.
 _LOST_AND_FOUND = "lost+found"
-
-
-def is_model_file(name: str) -> bool:
-    """Whether a file has the suffix of a model in another format than ONNX."""
-    return Path(name).suffix.lower() in _MODEL_SUFFIXES
 
 
 def on_file(name: str) -> str | None:

@@ -106,6 +106,25 @@ def test_other_bytes_are_no_onnx_file(tmp_path: Path, content: bytes) -> None:
         source.read(file)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("net.pt", b"PK", r"got a PyTorch file \(\.pt\): export the model to ONNX first"),
+        ("net.keras", b"", r"got a Keras file \(\.keras\): export the model to ONNX first"),
+        ("net.PB", b"\x08\x07", r"got a TensorFlow file \(\.PB\): export the model to ONNX first"),
+        ("net.onnx", b"", "got an empty file"),
+    ],
+    ids=["torch", "keras", "tensorflow", "empty"],
+)
+def test_file_of_another_format_is_named(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(BrokenGraph, match=f"^expected an ONNX file, {message}$"):
+        source.read(tmp_path / name)
+
+
 def test_checker_names_what_is_invalid(tmp_path: Path) -> None:
     model = graphs.model(graphs.SCALE)
     model.graph.node[0].input[1] = "nothing"
