@@ -30,7 +30,7 @@ _MOST_TEXTS = 1 << 16
 _HEADER = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '(?P<dtype>" + _DTYPE.encode() + rb")', "
     rb"'fortran_order': (?P<fortran>True|False), "
-    rb"'shape': \((?P<shape>(?:\d{1,10}, ?){0,8}(?:\d{1,10})?)\), \} *\n",
+    rb"'shape': \((?P<shape>(?:\d{1,10}, ?){0,31}(?:\d{1,10})?)\), \} *\n",
     re.DOTALL,
 )
 

@@ -60,14 +60,14 @@ def inspect(
             console.print(
                 f"{shown}: a plain model, without a contract", markup=False, soft_wrap=True
             )
-            _show_batching(console, graphs["model"], None if path.is_file() else directory.parent)
+            _show_batching(console, graphs["model"], shown)
     except BundleError as error:
         raise UsageError(f"{directory}: {error}") from error
     for name, graph in graphs.items():
         _show_graph(console, graph.model, axis, sharing, "" if name == "model" else f"{name}: ")
 
 
-def _show_batching(console: Console, graph: "ResolvedGraph", model_directory: Path | None) -> None:
+def _show_batching(console: Console, graph: "ResolvedGraph", path: Path) -> None:
     """Say whether a server would batch requests of a plain model, by its own proof."""
     # By name: the command imports the server only for a plain model.
     package = "weir.server"
@@ -77,11 +77,14 @@ def _show_batching(console: Console, graph: "ResolvedGraph", model_directory: Pa
     except MissingExtra as error:
         console.print(f"whether requests share batches: {error}", markup=False)
         return
-    triton, errors = (
-        importlib.import_module(f"{package}.{name}") for name in ("repository.triton", "errors")
+    plain_model, triton, errors = (
+        importlib.import_module(f"{package}.{name}")
+        for name in ("repository.plain_model", "repository.triton", "errors")
     )
     try:
-        config = None if model_directory is None else triton.read_config(model_directory)
+        # A file alone may have any name in its configuration.
+        name = "" if path.is_file() else None
+        config = triton.read_config(plain_model.config_directory(path), name)
         decision = batch_axis.inspect(graph, config)
     except errors.ServerError as error:
         console.print(f"a server does not load it: {error}", markup=False, soft_wrap=True)

@@ -41,8 +41,9 @@ class Trap:
         np.zeros((0, 4), np.int64),
         np.array([True, False]),
         np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        np.ones((1,) * 32, np.float32),
     ],
-    ids=["uint8", "scalar", "empty", "bool", "fortran"],
+    ids=["uint8", "scalar", "empty", "bool", "fortran", "32 axes"],
 )
 def test_round_trip(array: np.ndarray) -> None:
     golden = Golden(inputs={"a/b": np.asarray(array)}, outputs={"y": np.ones(2)})

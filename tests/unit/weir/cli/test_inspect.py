@@ -129,9 +129,8 @@ def test_a_plain_model_is_shown_with_the_proof_of_its_batch_axis(
 
     assert (by_version.code, by_version.err) == (0, "")
     assert f"\n{shown}\n" in by_version.out
-    if config is None:
-        by_file = weir("inspect", directory / "model.onnx")
-        assert f"\n{shown}\n" in by_file.out
+    by_file = weir("inspect", directory / "model.onnx")
+    assert f"\n{shown}\n" in by_file.out
 
 
 def test_weight_sharing_is_shown(weir: Weir, models: Path) -> None:
