@@ -60,6 +60,19 @@ def type_of(value: onnx.ValueInfoProto) -> str:
     return (kind or "no type").removesuffix("_type")
 
 
+def why_not_held(value: onnx.ValueInfoProto, kind: str) -> str:
+    """Why an input or output (`kind`) cannot be imported, one for which `spec_of` is None."""
+    if not value.type.HasField("tensor_type"):
+        return f"{kind} {value.name!r}: expected a tensor, got {type_of(value)}"
+    element = value.type.tensor_type.elem_type
+    # The server passes the bits on, but a golden file is numpy's.
+    hint = "; `weir serve` serves the file as it is" if element == onnx.TensorProto.BFLOAT16 else ""
+    return (
+        f"{kind} {value.name!r}: expected a type that recorded {kind}s can hold, "
+        f"got {onnx.TensorProto.DataType.Name(element)}{hint}"
+    )
+
+
 def set_axes(value: onnx.ValueInfoProto, axes: Sequence[Axis]) -> None:
     """Declare the axes of an input or output."""
     shape = value.type.tensor_type.shape
@@ -84,9 +97,7 @@ def find(option: str, name: str, specs: Iterable[TensorSpec], kind: str) -> Tens
 
 def _checked(spec: TensorSpec | None, value: onnx.ValueInfoProto) -> TensorSpec:
     if spec is None:
-        raise BrokenGraph(
-            f"input {value.name!r}: expected a tensor of numbers or texts, got {type_of(value)}"
-        )
+        raise BrokenGraph(why_not_held(value, "input"))
     if spec.axes is None:
         raise BrokenGraph(f"input {value.name!r}: expected declared axes, got none")
     return spec

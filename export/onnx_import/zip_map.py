@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import onnx
 
 from weir.export.errors import BrokenGraph
-from weir.export.onnx_import.tensor_specs import spec_of, type_of
+from weir.export.onnx_import.tensor_specs import spec_of, type_of, why_not_held
 
 PROBABILITIES = "probabilities"
 
@@ -61,8 +61,7 @@ def keep_tensors(model: onnx.ModelProto) -> ServableOutputs:
         else:
             servable.changes.append(f"output {value.name} is left out: {type_of(value)}")
     if not servable.origins:
-        kinds = ", ".join(f"{value.name} {type_of(value)}" for value in outputs)
-        raise BrokenGraph(f"expected an output that is a tensor, got {kinds}")
+        raise BrokenGraph("; ".join(why_not_held(value, "output") for value in outputs))
     return servable
 
 

@@ -15,7 +15,7 @@ from weir.bundle.errors import InvalidName, VersionExists
 from weir.bundle.reader import Bundle, read
 from weir.bundle.sequences import ValueRange
 from weir.export import large_graph
-from weir.export.errors import AccuracyError, ExportError, ParityError
+from weir.export.errors import AccuracyError, BrokenGraph, ExportError, ParityError
 from weir.export.onnx_import.publishing import Imported, import_onnx
 from weir.export.onnx_import.spec import ImportSpec, Int8, Pictures
 
@@ -422,6 +422,40 @@ def test_zip_map_is_cut_off(tmp_path: Path) -> None:
     (maps,) = run(file.read_bytes(), x=rows).values()
     own = run(bundle.model, x=rows)["probabilities"]
     assert [dict(zip(["cat", "dog", "owl"], row.tolist(), strict=True)) for row in own] == maps
+
+
+AS_IT_IS = "; `weir serve` serves the file as it is"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "g (float[N, 4] x) => (bfloat16[N, 4] y) { y = Cast <to = 16> (x) }",
+            f"output 'y': expected a type that recorded outputs can hold, got BFLOAT16{AS_IT_IS}",
+        ),
+        (
+            "g (bfloat16[N, 4] x) => (float[N, 4] y) { y = Cast <to = 1> (x) }",
+            f"input 'x': expected a type that recorded inputs can hold, got BFLOAT16{AS_IT_IS}",
+        ),
+        (
+            "g (float[N, 4] x) => (float8e4m3fn[N, 4] y) { y = Cast <to = 17> (x) }",
+            "output 'y': expected a type that recorded outputs can hold, got FLOAT8E4M3FN",
+        ),
+        (
+            "g (float[N, 4] x) => (seq(float[N, 4]) y) { y = SequenceConstruct(x) }",
+            "output 'y': expected a tensor, got sequence",
+        ),
+    ],
+    ids=["bf16-output", "bf16-input", "float8", "sequence"],
+)
+def test_tensor_that_numpy_does_not_hold_is_named(tmp_path: Path, text: str, message: str) -> None:
+    header = '<ir_version: 9, opset_import: ["" : 19]>'
+
+    with pytest.raises(BrokenGraph) as caught:
+        imported(graphs.write(tmp_path, text, header=header))
+
+    assert str(caught.value) == message
 
 
 def test_texts_are_recorded(tmp_path: Path) -> None:
