@@ -9,10 +9,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from weir.bundle.model_formats import is_model_file
+
 if TYPE_CHECKING:
     from weir.export.publishing import Published
 
 EXIT_ERROR = 1
+EXIT_USAGE = 2
 EXIT_PARITY = 3
 EXIT_ACCURACY = 4
 WEIGHTS_PANEL = "Pretrained weights"
@@ -29,9 +32,25 @@ def main(args: list[str] | None = None, prog: str = "python -m weir.export") -> 
     return 0
 
 
+def _run_directory(run: Path | None) -> Path | None:
+    """The argument; an error of one line for a file of a model, which no run directory is."""
+    if run is None or not run.is_file():
+        return run
+    advice = ""
+    if run.suffix.lower() == ".onnx":
+        advice = f"; an ONNX file is imported: weir import {run} --to ..."
+    elif is_model_file(run.name):
+        advice = "; a torch.nn.Module is published by weir.export.publish"
+    typer.echo(f"weir: {run}: expected a run directory, got a file{advice}", err=True)
+    raise typer.Exit(EXIT_USAGE)
+
+
 @app.command()
 def export(
-    run: Annotated[Path | None, typer.Argument(help="A run directory of training.")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Argument(help="A run directory of training.", callback=_run_directory),
+    ] = None,
     *,
     to: Annotated[Path, typer.Option(help="The model repository to publish into.")],
     name: Annotated[
@@ -68,6 +87,9 @@ def export(
     ] = None,
 ) -> None:
     """Export a trained network as ONNX, compare both, and publish a bundle if they agree.
+
+    The network is a run of `weir train`, or has published weights. A torch.nn.Module of yours is
+    published by weir.export.publish in Python, and an ONNX file by `weir import`.
 
     Exit codes: 0 published, 1 failed, 2 wrong usage, 3 PyTorch and ONNX Runtime disagree,
     4 int8 costs too much accuracy.
@@ -116,7 +138,7 @@ def _or_exit(publish: Callable[[], "Published"]) -> "Published":
             return publish()
     except errors.WrongWeights as error:
         # This message keeps its lines: it may list dozens of tensors.
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"weir: {error}", err=True)
         raise typer.Exit(EXIT_ERROR) from None
     except errors.ParityError as error:
         raise _failure(error, EXIT_PARITY) from None
@@ -127,7 +149,7 @@ def _or_exit(publish: Callable[[], "Published"]) -> "Published":
 
 
 def _failure(error: Exception, code: int) -> typer.Exit:
-    typer.echo(f"error: {'; '.join(str(error).splitlines())}", err=True)
+    typer.echo(f"weir: {'; '.join(str(error).splitlines())}", err=True)
     return typer.Exit(code)
 
 

@@ -58,7 +58,7 @@ def test_closed_gate_has_its_own_exit_code(
 
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("error: output logits: PyTorch and ONNX Runtime differ by 0.01")
+    assert captured.err.startswith("weir: output logits: PyTorch and ONNX Runtime differ by 0.01")
     assert not (tmp_path / "models").exists()
 
 
@@ -70,7 +70,7 @@ def test_existing_version_is_an_error_of_one_line(
     assert main([str(run), "--to", str(tmp_path), "--name", "mine", "--version", "4"]) == 1
 
     error = capsys.readouterr().err
-    assert error == f"error: {tmp_path}/mine/4: this version exists already\n"
+    assert error == f"weir: {tmp_path}/mine/4: this version exists already\n"
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,35 @@ def test_user_errors_are_one_line(
 
     error = capsys.readouterr().err
     assert code == 1
-    assert error.startswith("error: ") and said in error and error.count("\n") == 1
+    assert error.startswith("weir: ") and said in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("net.onnx", "; an ONNX file is imported: weir import {file} --to ..."),
+        ("net.pt", "; a torch.nn.Module is published by weir.export.publish"),
+        ("run.json", ""),
+    ],
+)
+def test_file_is_no_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, advice: str
+) -> None:
+    file = tmp_path / name
+    file.write_bytes(b"")
+
+    # The file is wrong whatever else is missing.
+    assert main([str(file)]) == 2
+
+    expected = f"weir: {file}: expected a run directory, got a file{advice.format(file=file)}\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_help_leads_to_the_other_ways(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+
+    said = " ".join(capsys.readouterr().out.split())
+    assert "published by weir.export.publish in Python, and an ONNX file by `weir import`" in said
 
 
 def test_int8_is_printed_with_its_accuracy(
@@ -134,7 +162,7 @@ def test_int8_that_costs_too_much_has_its_own_exit_code(
 
     assert main(command) == 4
     error = capsys.readouterr().err
-    assert error.startswith("error: int8: accuracy falls from ") and error.count("\n") == 1
+    assert error.startswith("weir: int8: accuracy falls from ") and error.count("\n") == 1
     assert not (tmp_path / "models").exists()
 
     assert main([*command, "--max-accuracy-drop", "100"]) == 0
@@ -163,7 +191,7 @@ def test_wrong_weights_are_listed_on_lines_of_their_own(
 
     lines = capsys.readouterr().err.splitlines()
     assert code == 1
-    assert lines[0] == f"error: {weights}: these are not the weights of googlenet for 2 classes"
+    assert lines[0] == f"weir: {weights}: these are not the weights of googlenet for 2 classes"
     assert lines[1].startswith("  missing: 287 tensors: conv1 (5)")
     assert lines[2:] == ["  unknown: stray"]
     assert not (tmp_path / "models").exists()
