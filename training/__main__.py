@@ -141,7 +141,7 @@ def _train(options: TrainingOptions, settings: Mapping[str, Word | None], prog: 
         )
         return INTERRUPTED
     except (TrainingError, OSError) as error:
-        errors.print(f"error: {error}{_other_data(error, options)}")
+        errors.print(f"weir: {error}{_other_data(error, options)}")
         return FAILED
     print_result(console, record, options.directory)
     return 0

@@ -43,16 +43,16 @@ def test_trains_a_folder_and_resuming_the_finished_run_is_harmless(
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["lenet"], "error: unknown recipe 'lenet'; there are alexnet, "),
-        (["lenet5", "--data", "/no/such"], "error: /no/such: neither a data set"),
-        (["lenet5", "--epochs", "0"], "error: epochs: Input should be greater than or equal to 1"),
-        (["lenet5", "--learning-rate", "-1"], "error: optimizer.learning_rate: "),
-        (["lenet5", "--resume", "--out", "/no/such"], "error: /no/such: nothing to resume"),
+        (["lenet"], "weir: unknown recipe 'lenet'; there are alexnet, "),
+        (["lenet5", "--data", "/no/such"], "weir: /no/such: neither a data set"),
+        (["lenet5", "--epochs", "0"], "weir: epochs: Input should be greater than or equal to 1"),
+        (["lenet5", "--learning-rate", "-1"], "weir: optimizer.learning_rate: "),
+        (["lenet5", "--resume", "--out", "/no/such"], "weir: /no/such: nothing to resume"),
         (
             ["lenet5", "--height", "32"],
-            "error: digits: expected pictures of 32 x 28 x 1, got 28 x 28 x 1",
+            "weir: digits: expected pictures of 32 x 28 x 1, got 28 x 28 x 1",
         ),
-        (["lenet5", "--out", "/dev/null/x"], "error: "),
+        (["lenet5", "--out", "/dev/null/x"], "weir: "),
     ],
     ids=["recipe", "data", "epochs", "rate", "resume", "size", "out"],
 )
@@ -111,7 +111,7 @@ def test_wrong_usage_is_exit_code_2(args: list[str], capsys: pytest.CaptureFixtu
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_cuda_where_there_is_none_is_a_clear_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lenet5", "--device", "cuda"]) == 2
-    assert "error: no CUDA device here" in capsys.readouterr().err
+    assert "weir: no CUDA device here" in capsys.readouterr().err
 
 
 FLAGS = """

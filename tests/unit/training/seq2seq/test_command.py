@@ -108,7 +108,7 @@ def test_a_broken_file_is_named_with_its_line(
 
     errors = capsys.readouterr().err
     assert code == 2
-    assert errors.startswith(f"error: {path}") and found in errors and errors.count("\n") == 1
+    assert errors.startswith(f"weir: {path}") and found in errors and errors.count("\n") == 1
 
 
 def test_two_files_that_do_not_go_together_are_named(
@@ -124,9 +124,9 @@ def test_two_files_that_do_not_go_together_are_named(
     assert main([*order, str(tmp_path / "none")]) == 2
 
     assert capsys.readouterr().err.splitlines() == [
-        f"error: {short}: expected 2 lines, as {sources} has, got 1",
-        f"error: {blank}, line 2: expected what goes with 'y', got ''",
-        f"error: {tmp_path / 'none'}: expected a file of targets, got none",
+        f"weir: {short}: expected 2 lines, as {sources} has, got 1",
+        f"weir: {blank}, line 2: expected what goes with 'y', got ''",
+        f"weir: {tmp_path / 'none'}: expected a file of targets, got none",
     ]
 
 
@@ -187,4 +187,4 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(
 
     errors = capsys.readouterr().err
     assert code == 2
-    assert errors.startswith(f"error: {message}") and errors.count("\n") == 1
+    assert errors.startswith(f"weir: {message}") and errors.count("\n") == 1

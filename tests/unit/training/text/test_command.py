@@ -116,7 +116,7 @@ def test_a_broken_file_is_named_with_its_line(
 
     errors = capsys.readouterr().err
     assert code == 2
-    assert errors.startswith(f"error: {path}") and found in errors and errors.count("\n") == 1
+    assert errors.startswith(f"weir: {path}") and found in errors and errors.count("\n") == 1
 
 
 def test_a_broken_line_of_conllu_is_named(
@@ -129,7 +129,7 @@ def test_a_broken_line_of_conllu_is_named(
     assert main(["tagger", "--data", str(path), "--out", str(tmp_path / "run")]) == 2
     assert (
         capsys.readouterr().err
-        == f"error: {path}, line {number}: expected 10 columns between tabs, got 2\n"
+        == f"weir: {path}, line {number}: expected 10 columns between tabs, got 2\n"
     )
 
 
@@ -178,4 +178,4 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(
 
     errors = capsys.readouterr().err
     assert code == 2
-    assert errors.startswith(f"error: {message}") and errors.count("\n") == 1
+    assert errors.startswith(f"weir: {message}") and errors.count("\n") == 1
