@@ -2,8 +2,8 @@
 
 Without such an operator, every shape in the graph follows from the shapes of the inputs. With one,
 an output may have another number of rows for each request, whatever its first axis is called.
-Reductions of all axes are found too: their one number is of every row of a batch, whatever the
-graph does with it.
+Reductions along the batch axis are found too (`batch_places`): what they give is of every row of a
+batch, whatever the graph does with it.
 
 Rules:
 - Each tensor has two properties: its values, and its shape, may depend on the values of the inputs.
@@ -14,11 +14,12 @@ Rules:
   unless the bodies of all local functions are free of such operators.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from weir.bundle import graph_nodes
+from weir.bundle.batch_places import BatchPlaces
 from weir.bundle.errors import BrokenBundle
 from weir.bundle.graph_nodes import Model, Node
 from weir.bundle.protobuf_wire import MalformedError
@@ -67,8 +68,6 @@ _SHAPE_INPUTS: Mapping[str, tuple[int, ...]] = {
         )
     },
 }  # fmt: skip
-
-_REDUCTIONS = frozenset(name for name in _SHAPE_INPUTS if name.startswith("Reduce"))
 
 # The output has the first input's shape, whatever shapes the others have.
 _SHAPE_OF_FIRST = frozenset(("Scatter", "ScatterElements", "ScatterND", "TensorScatter"))
@@ -122,8 +121,7 @@ class DataDependentShapes:
     """Shapes of a graph that depend on the values of its inputs.
 
     `operators` are those that make a shape out of values, `outputs` those with such a shape.
-    `reductions` are the operators that make one number of all values of a tensor; their shape is
-    fixed.
+    `reductions` are the operators that reduce values along the batch axis.
     """
 
     operators: tuple[str, ...]
@@ -157,11 +155,13 @@ def _find(model: Model) -> DataDependentShapes:
     for function in model.functions:
         tensors = dict.fromkeys(function.inputs, _INPUT)
         # A call of another function counts as free of them here: that body is checked too.
-        _follow(function.nodes(), tensors, found, reductions, names, are_clean=True)
+        nodes = _reducing(function.nodes(), BatchPlaces(), tensors, reductions)
+        _follow(nodes, tensors, found, names, are_clean=True)
     graph = model.graph
     tensors = dict.fromkeys(graph.inputs(), _INPUT)
     tensors |= dict.fromkeys(graph.initializers(), _CONSTANT)
-    _follow(graph.nodes(), tensors, found, reductions, names, are_clean=not found)
+    nodes = _reducing(graph.nodes(), BatchPlaces(graph), tensors, reductions)
+    _follow(nodes, tensors, found, names, are_clean=not found)
     shaped = tuple(
         graph_nodes.text(name) for name in graph.outputs() if tensors.get(name, _UNKNOWN).shape
     )
@@ -172,15 +172,11 @@ def _follow(
     nodes: Iterable[Node],
     tensors: dict[bytes, _Dependence],
     found: dict[str, None],
-    reductions: dict[str, None],
     functions: set[tuple[str, str]],
     *,
     are_clean: bool,
 ) -> None:
-    """Add outputs of nodes to `tensors`, and operators that make a shape of values to `found`.
-
-    Reductions of all axes of values are added to `reductions`.
-    """
+    """Add outputs of nodes to `tensors`, and operators that make a shape of values to `found`."""
     for node in nodes:
         inputs = [tensors.get(name, _UNKNOWN) if name else _CONSTANT for name in node.inputs]
         if (node.domain, node.type) in functions:
@@ -188,12 +184,28 @@ def _follow(
             is_maker = False
         else:
             made, is_maker = _made(node, inputs)
-            if inputs and inputs[0].values and _reduces_all(node):
-                reductions[node.type] = None
         if is_maker:
             found[node.type] = None
         for name in node.outputs:
             tensors[name] = made
+
+
+def _reducing(
+    nodes: Iterable[Node],
+    places: BatchPlaces,
+    tensors: Mapping[bytes, _Dependence],
+    reductions: dict[str, None],
+) -> Iterator[Node]:
+    """The nodes; those that reduce values along the batch axis are added to `reductions`.
+
+    Args:
+        tensors: those that the nodes before a node have made.
+    """
+    for node in nodes:
+        depends = [bool(name) and tensors.get(name, _UNKNOWN).values for name in node.inputs]
+        if places.add(node, depends):
+            reductions[node.type] = None
+        yield node
 
 
 def _made(node: Node, inputs: Sequence[_Dependence]) -> tuple[_Dependence, bool]:
@@ -216,17 +228,6 @@ def _made(node: Node, inputs: Sequence[_Dependence]) -> tuple[_Dependence, bool]
     else:
         return _UNKNOWN, True
     return _Dependence(every.values, shape=every.shape or makes), makes
-
-
-def _reduces_all(node: Node) -> bool:
-    """Whether a node names no axes to reduce, which means all of them."""
-    if node.domain or node.type not in _REDUCTIONS or any(node.inputs[1:2]):
-        return False
-    attributes = {attribute.name: attribute for attribute in node.attributes()}
-    if "axes" in attributes:
-        return False
-    noop = attributes.get("noop_with_empty_axes")
-    return noop is None or not any(noop.integers())
 
 
 def _any(inputs: Sequence[_Dependence]) -> _Dependence:

@@ -2,8 +2,9 @@
 
 The first axis is the batch axis only if three things hold:
 
-- Form: no shape in the graph depends on values of its inputs (`bundle.data_dependent_shapes`). If
-  the specification says that there is a batch axis, this is asked of the outputs alone.
+- Form: no shape in the graph depends on values of its inputs, and no operator reduces them along
+  the batch axis (`bundle.data_dependent_shapes`). If the specification says that there is a batch
+  axis, the shapes of the outputs alone are asked.
 - Runs: several rows give as many rows, and each gives what it gives alone (`parity_gate`).
 - It is free in the file, or freed because the specification asks for a batch axis.
 """
@@ -103,7 +104,7 @@ def _unproved_form(model: onnx.ModelProto, *, is_wanted: bool) -> str:
     if found.outputs:
         return f"the shape depends on values, of outputs {short_list(list(found.outputs))}"
     if found.reductions and not is_wanted:
-        return f"all rows are reduced to one number, by {short_list(list(found.reductions))}"
+        return f"all rows are reduced to one, by {short_list(list(found.reductions))}"
     return ""
 
 

@@ -1,7 +1,7 @@
 """Batch axis proof: rows of a batch do not depend on each other.
 
-    form     no shape in the graph depends on the values of its inputs, and no operator makes one
-             number of all of them (`data_dependent_shapes`)
+    form     no shape in the graph depends on the values of its inputs, and no operator reduces them
+             along the batch axis (`data_dependent_shapes`)
     run      rows of different content, and a row of zeros: one row gives one row, several rows give
              as many, and each equals its result alone, also in the largest batch; its result has
              the same bits whatever the other rows hold, NaN and large numbers included; rows of
@@ -102,7 +102,7 @@ def _check_form(graph: bytes, *, is_configured: bool) -> bool:
         raise UnprovedError(Basis.FORM, f"the shape may depend on values, of outputs {outputs}")
     if found.reductions:
         reductions = short_list([short_repr(operator) for operator in found.reductions])
-        raise UnprovedError(Basis.FORM, f"all rows are reduced to one number, by {reductions}")
+        raise UnprovedError(Basis.FORM, f"all rows are reduced to one, by {reductions}")
     return True
 
 

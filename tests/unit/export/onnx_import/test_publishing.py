@@ -1,5 +1,6 @@
 import hashlib
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,8 @@ def test_axis_that_lies_is_no_batch_axis(tmp_path: Path) -> None:
 
     assert bundle.contract.batch_axis is None
     assert any(
-        "not batched" in line and "not what it is alone" in line for line in published.remarks
+        "not batched" in line and "all rows are reduced to one, by ReduceMean" in line
+        for line in published.remarks
     )
 
 
@@ -149,10 +151,8 @@ def test_row_that_only_nan_or_large_numbers_change_is_not_batched(
       little = Mul(all, factor)
       y = Add(x, little) }""".replace("FACTOR", factor)
 
-    published, bundle = imported(graphs.write(tmp_path, text))
-
-    assert bundle.contract.batch_axis is None
-    assert any("if the row beside it holds" in line for line in published.remarks)
+    with pytest.raises(ParityError, match="if the row beside it holds"):
+        imported(graphs.write(tmp_path, text), is_batched=True)
 
 
 @pytest.mark.parametrize(
@@ -181,6 +181,18 @@ def test_row_that_only_nan_or_large_numbers_change_is_not_batched(
             "holds -1e+30",
             id="if a number is below -100",
         ),
+    ],
+)
+def test_reduction_along_the_batch_is_refused_if_a_batch_axis_is_asked_for(
+    tmp_path: Path, text: str, reason: str
+) -> None:
+    with pytest.raises(ParityError, match=re.escape(reason)):
+        imported(graphs.write(tmp_path, text), is_batched=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
         pytest.param(
             """g (float[N, 4] x) => (float[N, 4] y)
             <int64[4] pads = {5, 0, 0, 0}, int64[1] first = {0}, int64[1] end = {-5}> {
@@ -201,8 +213,16 @@ def test_row_that_only_nan_or_large_numbers_change_is_not_batched(
               most = ReduceMax <keepdims = 0> (x)  is_above = Greater(most, low)
               is_below = Less(most, high)  both = And(is_above, is_below)  n = Neg(x)
               y = Where(both, n, x) }""",
-            "all rows are reduced to one number, by ReduceMax",
+            "all rows are reduced to one, by ReduceMax",
             id="a number of all rows",
+        ),
+        pytest.param(
+            """g (int32[N, 4] x) => (int32[N, 4] y) <int32 seven = {7}> {
+              is_it = Equal(x, seven)  f = Cast <to = 1> (is_it)
+              any = ReduceMax <axes = [0, 1], keepdims = 1> (f)  has_it = Cast <to = 9> (any)
+              zeros = Sub(x, x)  y = Where(has_it, zeros, x) }""",
+            "all rows are reduced to one, by ReduceMax",
+            id="if any integer is 7",
         ),
     ],
 )

@@ -228,20 +228,6 @@ def test_name_of_the_axis_plays_no_part(graph: bytes) -> None:
             of_rows("q, s, z = DynamicQuantizeLinear (x) y = DequantizeLinear (q, s, z)"),
             id="INT8 ranges of the whole batch",
         ),
-        pytest.param(
-            of_rows(f"""{AXES} tiny = Constant<value_float = 1e-9> ()
-                mean = ReduceMean (x, first)  part = Mul (mean, tiny)  y = Add (x, part)"""),
-            id="below the tolerance",
-        ),
-        pytest.param(scaled_if("ReduceMax", "Greater", 1.0), id="if a pixel is above 1"),
-        pytest.param(scaled_if("ReduceMax", "Greater", 1e6), id="if a number is above a million"),
-        pytest.param(scaled_if("ReduceMin", "Less", 0.0), id="if a number is negative"),
-        pytest.param(scaled_if("ReduceMin", "Less", -1e6), id="if one is below minus a million"),
-        pytest.param(
-            of_rows(f"""{AXES} i = IsInf (x)  f = Cast<to = 1> (i)
-                row = ReduceMax (f, last)  all = ReduceMax (row, first)  y = Add (x, all)"""),
-            id="if a number is infinite",
-        ),
         *(
             pytest.param(
                 of_rows(f"""at = Constant<value_ints = [{place}]> ()
@@ -250,15 +236,6 @@ def test_name_of_the_axis_plays_no_part(graph: bytes) -> None:
                 id=f"a little of row {place}",
             )
             for place in (0, -1)
-        ),
-        pytest.param(scaled_integers_if("uint8", 2.0), id="if a pixel is no 0 or 1"),
-        pytest.param(scaled_integers_if("int32", 2.0), id="if an integer is above 1"),
-        pytest.param(scaled_integers_if("int64", 500.0), id="if an integer is 500 or more"),
-        pytest.param(
-            parsed(f"""(bool[n, 8] x) => (float[n, 8] y) {{ {AXES}
-                f = Cast<to = 1> (x)  least = ReduceMin (f, first)  all = ReduceMin (least, last)
-                y = Add (f, all) }}"""),
-            id="if all are true",
         ),
         *(pytest.param(delayed(rows), id=f"{rows} rows before") for rows in (1, 2, 3, 7, 31)),
         pytest.param(
@@ -271,17 +248,6 @@ def test_name_of_the_axis_plays_no_part(graph: bytes) -> None:
             parsed("""(float[n, 4] x, int64[n] i) => (float[n, 4] y) { y = Gather (x, i) }"""),
             id="rows by index",
         ),
-        pytest.param(
-            parsed("""(int64[s77, 4] x) => (float[s77, 2] y)
-                <float[4, 2] table = {0, 1, 2, 3, 4, 5, 6, 7}>
-                {
-                    first = Constant<value_ints = [0]> () last = Constant<value_ints = [1]> ()
-                    tiny = Constant<value_float = 1e-5> ()
-                    e = Gather (table, x)  own = ReduceMean<keepdims = 0> (e, last)
-                    all = ReduceMean (own, first)  part = Mul (all, tiny)  y = Add (own, part)
-                }"""),
-            id="ids below the tolerance",
-        ),
     ],
 )
 def test_graph_that_mixes_rows_is_not_batched(graph: bytes) -> None:
@@ -292,16 +258,143 @@ def test_graph_that_mixes_rows_is_not_batched(graph: bytes) -> None:
     assert "depends on the other rows of its batch" in decision.reason
 
 
-def test_reduction_of_all_rows_is_not_batched_whatever_it_is_compared_with() -> None:
-    graph = of_rows("""low = Constant<value_float = 5.0> () high = Constant<value_float = 6.0> ()
-        most = ReduceMax<keepdims = 0> (x)
-        is_above = Greater (most, low)  is_below = Less (most, high)
-        is_between = And (is_above, is_below)  n = Neg (x)  y = Where (is_between, n, x)""")
+REDUCTIONS = [
+    pytest.param(
+        of_rows(f"""{AXES} tiny = Constant<value_float = 1e-9> ()
+                mean = ReduceMean (x, first)  part = Mul (mean, tiny)  y = Add (x, part)"""),
+        id="below the tolerance",
+    ),
+    pytest.param(scaled_if("ReduceMax", "Greater", 1.0), id="if a pixel is above 1"),
+    pytest.param(scaled_if("ReduceMax", "Greater", 1e6), id="if a number is above a million"),
+    pytest.param(scaled_if("ReduceMin", "Less", 0.0), id="if a number is negative"),
+    pytest.param(scaled_if("ReduceMin", "Less", -1e6), id="if one is below minus a million"),
+    pytest.param(
+        of_rows(f"""{AXES} i = IsInf (x)  f = Cast<to = 1> (i)
+                row = ReduceMax (f, last)  all = ReduceMax (row, first)  y = Add (x, all)"""),
+        id="if a number is infinite",
+    ),
+    pytest.param(scaled_integers_if("uint8", 2.0), id="if a pixel is no 0 or 1"),
+    pytest.param(scaled_integers_if("int32", 2.0), id="if an integer is above 1"),
+    pytest.param(scaled_integers_if("int64", 500.0), id="if an integer is 500 or more"),
+    pytest.param(
+        parsed(f"""(bool[n, 8] x) => (float[n, 8] y) {{ {AXES}
+                f = Cast<to = 1> (x)  least = ReduceMin (f, first)  all = ReduceMin (least, last)
+                y = Add (f, all) }}"""),
+        id="if all are true",
+    ),
+    pytest.param(
+        parsed("""(int64[s77, 4] x) => (float[s77, 2] y)
+                <float[4, 2] table = {0, 1, 2, 3, 4, 5, 6, 7}>
+                {
+                    first = Constant<value_ints = [0]> () last = Constant<value_ints = [1]> ()
+                    tiny = Constant<value_float = 1e-5> ()
+                    e = Gather (table, x)  own = ReduceMean<keepdims = 0> (e, last)
+                    all = ReduceMean (own, first)  part = Mul (all, tiny)  y = Add (own, part)
+                }"""),
+        id="ids below the tolerance",
+    ),
+]
 
+
+@pytest.mark.parametrize("graph", REDUCTIONS)
+def test_reduction_along_the_batch_is_not_batched(graph: bytes) -> None:
     decision = resolved(graph).decision
 
     assert decision.basis is Basis.FORM
-    assert decision.reason == "all rows are reduced to one number, by 'ReduceMax'"
+    assert decision.reason.startswith("all rows are reduced to one, by ")
+
+
+@pytest.mark.parametrize("graph", REDUCTIONS)
+def test_reduction_along_a_configured_batch_is_found_by_running(graph: bytes) -> None:
+    decision = resolved(graph, config="max_batch_size: 32").decision
+
+    assert decision.basis is Basis.RUN
+    assert "depends on the other rows of its batch" in decision.reason
+
+
+def if_within(reduction: str) -> bytes:
+    """-x, and x if a number between 5 and 6 is made of the whole batch."""
+    return of_rows(f"""{AXES} low = Constant<value_float = 5.0> ()
+        high = Constant<value_float = 6.0> ()  {reduction}
+        is_above = Greater (most, low)  is_below = Less (most, high)
+        is_between = And (is_above, is_below)  n = Neg (x)  y = Where (is_between, n, x)""")
+
+
+def if_any_is(number: int, datatype: str) -> bytes:
+    """Integers, and zeros if any in the batch is the number."""
+    return parsed(f"""({datatype}[n, 4] x) => ({datatype}[n, 4] y)
+        <{datatype} number = {{{number}}}, int64[2] axes = {{0, 1}}> {{
+        is_it = Equal (x, number)  f = Cast<to = 1> (is_it)  any = ReduceMax (f, axes)
+        has_it = Cast<to = 9> (any)  zeros = Sub (x, x)  y = Where (has_it, zeros, x) }}""")
+
+
+@pytest.mark.parametrize(
+    ("graph", "operator"),
+    [
+        pytest.param(if_within("most = ReduceMax<keepdims = 0> (x)"), "ReduceMax", id="all axes"),
+        pytest.param(if_within("most = ReduceMax (x, first)"), "ReduceMax", id="first axis"),
+        pytest.param(
+            if_within("minus = Constant<value_ints = [-2]> () most = ReduceMax (x, minus)"),
+            "ReduceMax",
+            id="first axis, counted from the last",
+        ),
+        pytest.param(
+            if_within("""p = Transpose<perm = [1, 0]> (x)  t = ReduceMax (p, last)
+                most = Transpose<perm = [1, 0]> (t)"""),
+            "ReduceMax",
+            id="transposed",
+        ),
+        pytest.param(
+            if_within("a = ArgMax<axis = 0> (x)  most = Cast<to = 1> (a)"),
+            "ArgMax",
+            id="place of the greatest",
+        ),
+        pytest.param(if_any_is(7, "int32"), "ReduceMax", id="if any integer is 7"),
+        pytest.param(if_any_is(128, "uint8"), "ReduceMax", id="if any pixel is 128"),
+    ],
+)
+def test_reduction_along_the_batch_is_not_batched_whatever_it_is_compared_with(
+    graph: bytes, operator: str
+) -> None:
+    decision = resolved(graph).decision
+
+    assert decision.basis is Basis.FORM
+    assert decision.reason.startswith(f"all rows are reduced to one, by '{operator}'")
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        pytest.param(
+            parsed(f"""(float[n, 5, 4] x) => (float[n, 4] y) {{ {AXES}
+                t = Transpose<perm = [1, 0, 2]> (x)  e = Exp (t)
+                y = ReduceMax<keepdims = 0> (e, first) }}"""),
+            id="time first",
+        ),
+        pytest.param(
+            parsed(f"""(float[n, 4] x) => (float[n, 4] y) {{ {AXES}
+                a = Exp (x)  b = Neg (x)  c = Unsqueeze (a, first)  d = Unsqueeze (b, first)
+                s = Concat<axis = 0> (c, d)  y = ReduceMean<keepdims = 0> (s, first) }}"""),
+            id="stacked in front",
+        ),
+        pytest.param(
+            parsed(f"""(float[n, 4] x) => (float[n, 4] y) <int64[3] shape = {{1, -1, 4}}> {{ {AXES}
+                a = Exp (x)  b = Neg (x)  c = Reshape (a, shape)  d = Reshape (b, shape)
+                s = Concat<axis = 0> (c, d)  y = ReduceMean<keepdims = 0> (s, first) }}"""),
+            id="ensemble",
+        ),
+        pytest.param(
+            of_rows("""first = Constant<value_ints = [0]> ()
+                shape = Shape<start = 1> (x)  size = ReduceProd (shape, first)
+                f = Cast<to = 1> (size)  y = Mul (x, f)"""),
+            id="of sizes",
+        ),
+    ],
+)
+def test_reduction_along_another_axis_than_the_batch_is_batched(graph: bytes) -> None:
+    decision = resolved(graph).decision
+
+    assert decision.is_batched, decision.reason
 
 
 @pytest.mark.parametrize("block", [2, 3, 4, 8])
@@ -373,7 +466,7 @@ def test_one_row_of_an_output_may_be_that_of_the_exporters_example() -> None:
 def test_output_of_one_size_is_found_by_running() -> None:
     axis = resolved(
         parsed(f"""(float[n] x) => (float[n] y, float[1] s)
-            {{ {AXES} y = Relu (x) s = ReduceSum (x, first) }}""")
+            {{ {AXES} y = Relu (x) s = Slice (x, first, last) }}""")
     )
 
     assert axis.decision == BatchDecision(
