@@ -54,13 +54,13 @@ def test_largest_batch_is_tried_and_none_larger() -> None:
     assert "expected 21 rows, got 20" in reason(onnx_models.first_rows(20), max_rows=21)
 
 
-def prove_slowly(graph: bytes, run_s: int) -> None:
-    """Prove an axis with a clock by which a run takes so long."""
+def prove_slowly(graph: bytes, run_s: float, session: Any = None) -> None:
+    """Prove an axis with a clock by which a run of two rows takes so long."""
     loaded = Session(graph, provider="cpu", threads=1)
     seconds = itertools.count(0, run_s)
     batch_axis_proof.prove(
         graph,
-        loaded,
+        session or loaded,
         loaded.inputs,
         loaded.outputs,
         is_configured=False,
@@ -83,6 +83,45 @@ def test_slow_graph_is_not_tried() -> None:
         batch_axis_proof.UnprovedError, match=r"takes too long, 1\.5 s a row; batch_axis = true"
     ):
         prove_slowly(onnx_models.echo(), 3)
+
+
+class Counting:
+    """A session that counts the rows that it runs, and those of its largest batch."""
+
+    provider = "cpu"
+
+    def __init__(self, graph: bytes) -> None:
+        self._session = Session(graph, provider="cpu", threads=1)
+        self.rows = self.largest = 0
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        rows = len(next(iter(inputs.values())))
+        self.rows += rows
+        self.largest = max(self.largest, rows)
+        return self._session.run(dict(inputs))
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        pytest.param(onnx_models.echo(TensorProto.FLOAT, ("batch", 4)), id="floats"),
+        pytest.param(onnx_models.echo(TensorProto.INT32, ("batch", 4)), id="integers"),
+        pytest.param(onnx_models.echo(TensorProto.FLOAT, ("batch", "time")), id="a free axis"),
+    ],
+)
+def test_fewer_rows_are_run_if_a_row_takes_long(graph: bytes) -> None:
+    quick, slow = Counting(graph), Counting(graph)
+
+    prove_slowly(graph, 0.02, quick)
+    prove_slowly(graph, 0.2, slow)
+
+    assert (quick.largest, slow.largest) == (32, 32)
+    assert slow.rows - slow.largest < 40 < quick.rows - quick.largest <= 270
+
+
+def test_mixed_rows_are_found_if_a_row_takes_long() -> None:
+    with pytest.raises(batch_axis_proof.UnprovedError, match="depends on the other rows"):
+        prove_slowly(onnx_models.softmax_of_batch(), 0.2)
 
 
 class Rounding:
