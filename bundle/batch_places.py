@@ -9,20 +9,12 @@ Rules:
 - Axes that are no constant count as all axes.
 """
 
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from weir.bundle import graph_nodes
 from weir.bundle.graph_nodes import Attribute, Graph, Message, Node
-from weir.bundle.protobuf_wire import read_fields, read_varints
 
-# Field numbers of onnx.proto.
-_GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE = 11, 12, 13
-_VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_AXIS = 1, 2, 1, 2, 1
-_DIMS, _DATA_TYPE, _INT32_DATA, _INT64_DATA, _RAW_DATA = 1, 2, 5, 7, 9
-# By element type in onnx.proto.
-_INTEGERS = {6: "<i", 7: "<q"}
 # No list of axes and no shape is longer.
 _MOST_INTEGERS = 64
 
@@ -355,47 +347,14 @@ def _constant_of(_inputs: Sequence[TensorAxes], attributes: Attributes) -> Tenso
 
 
 def _constant(message: Message) -> TensorAxes:
-    kind, size, rank = 0, 1, 0
-    values: list[int] = []
-    raw: Message | None = None
-    for number, value in read_fields(message):
-        if number == _DATA_TYPE and isinstance(value, int):
-            kind = value
-        elif number == _DIMS:
-            for each in [value] if isinstance(value, int) else read_varints(value):
-                rank, size = rank + 1, size * each
-        elif number in (_INT32_DATA, _INT64_DATA):
-            if size <= _MOST_INTEGERS:
-                found = [value] if isinstance(value, int) else read_varints(value)
-                values += map(graph_nodes.signed, found)
-        elif number == _RAW_DATA and not isinstance(value, int):
-            raw = value
-    form = _INTEGERS.get(kind)
-    if form is None or size > _MOST_INTEGERS:
-        return TensorAxes(rank)
-    if raw is not None and len(raw) == size * struct.calcsize(form):
-        values += [value for (value,) in struct.iter_unpack(form, raw)]
-    # Others are external.
-    return TensorAxes(rank, integers=tuple(values) if len(values) == size else None)
+    constant = graph_nodes.constant(message)
+    integers = constant.integers() if constant.size <= _MOST_INTEGERS else None
+    return TensorAxes(len(constant.shape), integers=None if integers is None else tuple(integers))
 
 
 def _ranks(graph: Graph) -> dict[bytes, int]:
     """The number of axes of each tensor that a graph declares with a shape."""
-    ranks = {}
-    for part in graph.parts:
-        for field in (_GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE):
-            for value in graph_nodes.messages(part, field):
-                names = [bytes(each) for each in graph_nodes.messages(value, _VALUE_NAME)]
-                shapes = [
-                    shape
-                    for kind in graph_nodes.messages(value, _VALUE_TYPE)
-                    for tensor in graph_nodes.messages(kind, _TYPE_TENSOR)
-                    for shape in graph_nodes.messages(tensor, _TENSOR_SHAPE)
-                ]
-                if names and shapes:
-                    axes = (graph_nodes.messages(shape, _SHAPE_AXIS) for shape in shapes)
-                    ranks[names[-1]] = sum(1 for each in axes for _ in each)
-    return ranks
+    return {name: each.rank for name, each in graph.declared() if each.rank is not None}
 
 
 def _of_rank(rank: int) -> Rule:

@@ -8,24 +8,75 @@ Rules:
 - Malformed bytes raise MalformedError, at any of these calls.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from weir.bundle.protobuf_wire import read_fields, read_varints
 
 # Field numbers of onnx.proto.
 _MODEL_IR_VERSION, _MODEL_GRAPH, _MODEL_FUNCTION = 1, 7, 25
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
-_GRAPH_SPARSE_INITIALIZER, _SPARSE_VALUES = 15, 1
+_GRAPH_VALUE, _GRAPH_SPARSE_INITIALIZER, _SPARSE_VALUES = 13, 15, 1
 _FUNCTION_NAME, _FUNCTION_INPUT, _FUNCTION_OUTPUT = 1, 4, 5
 _FUNCTION_NODE, _FUNCTION_DOMAIN = 7, 10
 _NODE_INPUT, _NODE_OUTPUT, _NODE_TYPE, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 4, 5, 7
 _ATTRIBUTE_NAME, _ATTRIBUTE_INTEGER, _ATTRIBUTE_TENSOR, _ATTRIBUTE_INTEGERS = 1, 3, 5, 8
 _ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS = 6, 11
 _TENSOR_NAME, _VALUE_NAME, _VALUE_TYPE = 8, 1, 2
-_TYPE_TENSOR, _TENSOR_SHAPE = 1, 2
+_TYPE_TENSOR, _TENSOR_TYPE, _TENSOR_SHAPE, _SHAPE_AXIS = 1, 1, 2, 1
+_DIMS, _DATA_TYPE, _INT32_DATA, _INT64_DATA, _RAW_DATA, _EXTERNAL_DATA = 1, 2, 5, 7, 9, 13
+
+# The integers that sizes and axes are made of, by element type in onnx.proto.
+_INT32, _INT64 = 6, 7
+INTEGERS: Mapping[int, np.dtype[np.signedinteger[Any]]] = {
+    _INT32: np.dtype("<i4"),
+    _INT64: np.dtype("<i8"),
+}
 
 Message = memoryview
+
+
+class Declared(NamedTuple):
+    """The type that a graph declares for a tensor, 0 for none, and its number of axes."""
+
+    type: int
+    rank: int | None
+
+
+class Constant(NamedTuple):
+    """A tensor that is stored in the file.
+
+    Attributes:
+        type: the element type in onnx.proto; 0 for none.
+        raw: its bytes; None if its values are in fields of their own type.
+        typed: the fields of its values, if they are INT32 or INT64.
+    """
+
+    type: int
+    shape: Sequence[int]
+    raw: Message | None
+    typed: Sequence[int | Message]
+    is_external: bool
+
+    @property
+    def size(self) -> int:
+        """The number of its elements."""
+        return math.prod(self.shape)
+
+    def integers(self) -> list[int] | None:
+        """Its values, if they are INT32 or INT64 and inside the file."""
+        dtype = INTEGERS.get(self.type)
+        if dtype is None or self.is_external:
+            return None
+        values: list[int] = []
+        for each in self.typed:
+            values += map(signed, [each] if isinstance(each, int) else read_varints(each))
+        if self.raw is not None and len(self.raw) % dtype.itemsize == 0:
+            values += np.frombuffer(self.raw, dtype).tolist()
+        return values if len(values) == self.size else None
 
 
 class Attribute(NamedTuple):
@@ -96,17 +147,23 @@ class Graph(NamedTuple):
         """The names of its outputs."""
         return names(self.parts, _GRAPH_OUTPUT, _VALUE_NAME)
 
+    def declared(self) -> Iterator[tuple[bytes, Declared]]:
+        """What it declares of its inputs, outputs and other tensors, by name."""
+        return self._declared(_GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE)
+
     def without_shape(self) -> Iterator[bytes]:
         """The names of its inputs and outputs that are declared without a shape."""
+        for name, declared in self._declared(_GRAPH_INPUT, _GRAPH_OUTPUT):
+            if declared.rank is None:
+                yield name
+
+    def _declared(self, *fields: int) -> Iterator[tuple[bytes, Declared]]:
         for part in self.parts:
-            for field in (_GRAPH_INPUT, _GRAPH_OUTPUT):
+            for field in fields:
                 for value in messages(part, field):
-                    types = messages(value, _VALUE_TYPE)
-                    tensors = (tensor for each in types for tensor in messages(each, _TYPE_TENSOR))
-                    shapes = (shape for each in tensors for shape in messages(each, _TENSOR_SHAPE))
-                    # The shape of a scalar is an empty message.
-                    if next(shapes, None) is None:
-                        yield from (bytes(name) for name in messages(value, _VALUE_NAME))
+                    names = [bytes(each) for each in messages(value, _VALUE_NAME)]
+                    if names:
+                        yield names[-1], _declared(value)
 
     def initializers(self) -> Iterator[bytes]:
         """The names of its initializers, sparse ones too."""
@@ -210,6 +267,38 @@ def signed(value: int) -> int:
 def packed_integers(message: Message) -> list[int]:
     """The varints of a packed field."""
     return list(read_varints(message))
+
+
+def constant(message: Message) -> Constant:
+    """The tensor of a message; its values are not read yet."""
+    kind, shape, is_external = 0, [], False
+    raw: Message | None = None
+    typed: list[int | Message] = []
+    for number, value in read_fields(message):
+        if number == _DATA_TYPE and isinstance(value, int):
+            kind = value
+        elif number == _DIMS:
+            shape += [value] if isinstance(value, int) else packed_integers(value)
+        elif number in (_INT32_DATA, _INT64_DATA):
+            typed.append(value)
+        elif number == _RAW_DATA and not isinstance(value, int):
+            raw = value
+        elif number == _EXTERNAL_DATA:
+            is_external = True
+    return Constant(kind, shape, raw, typed, is_external)
+
+
+def _declared(value: Message) -> Declared:
+    """What the description of a tensor declares; the shape of a scalar is an empty message."""
+    kind, rank = 0, None
+    for each in messages(value, _VALUE_TYPE):
+        for tensor in messages(each, _TYPE_TENSOR):
+            for number, content in read_fields(tensor):
+                if number == _TENSOR_TYPE and isinstance(content, int):
+                    kind = content
+                elif number == _TENSOR_SHAPE and not isinstance(content, int):
+                    rank = (rank or 0) + sum(1 for _ in messages(content, _SHAPE_AXIS))
+    return Declared(kind, rank)
 
 
 def read_node(message: Message) -> Node:

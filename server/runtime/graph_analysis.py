@@ -6,25 +6,13 @@ Rules:
 - No weight is read; of constants, small ones are.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
-
-import numpy as np
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from weir.bundle import graph_nodes
 from weir.bundle.graph_nodes import Message, Node
-from weir.bundle.protobuf_wire import read_fields, read_varints
 
-# Field numbers of onnx.proto.
-_GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE = 11, 12, 13
-_VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _TENSOR_TYPE, _TENSOR_SHAPE, _SHAPE_AXIS = 1, 2, 1, 1, 2, 1
-_DIMS, _DATA_TYPE, _INT32_DATA, _INT64_DATA, _RAW_DATA, _EXTERNAL = 1, 2, 5, 7, 9, 13
-
-UNKNOWN_TYPE, _INT32, _INT64 = 0, 6, 7
-INTEGERS: Mapping[int, np.dtype[np.signedinteger[Any]]] = {
-    _INT32: np.dtype("<i4"),
-    _INT64: np.dtype("<i8"),
-}
+UNKNOWN_TYPE, _INT64 = 0, 7
 _FLOAT = 1
 # A larger constant is not looked through: a divisor of so many values is no constant of a shape.
 _MOST_CONSTANT_BYTES = 1 << 16
@@ -146,7 +134,7 @@ UNKNOWN = TensorFacts()
 def declared(parts: Sequence[Message], *, inputs_have_elements: bool) -> dict[bytes, TensorFacts]:
     """What inputs, initializers and declared types of a graph prove."""
     graph = graph_nodes.Graph(parts)
-    tensors = dict(_values(parts))
+    tensors = {name: TensorFacts(each.type, axes=each.rank) for name, each in graph.declared()}
     inputs = set(graph.inputs())
     for name in inputs:
         tensors[name] = tensors.get(name, UNKNOWN)._replace(has_elements=inputs_have_elements)
@@ -241,52 +229,16 @@ def _constant_of(node: Node) -> TensorFacts:
 
 def _constant(message: Message) -> TensorFacts:
     """What is proved of a constant."""
-    kind, axes, size = UNKNOWN_TYPE, 0, 1
-    values: list[int] = []
-    raw: Message | None = None
-    is_external = False
-    for number, value in read_fields(message):
-        if number == _DATA_TYPE and isinstance(value, int):
-            kind = value
-        elif number == _DIMS:
-            for each in [value] if isinstance(value, int) else read_varints(value):
-                axes, size = axes + 1, size * each
-        elif number in (_INT32_DATA, _INT64_DATA):
-            found = [value] if isinstance(value, int) else read_varints(value)
-            values += map(graph_nodes.signed, found)
-        elif number == _RAW_DATA and not isinstance(value, int):
-            raw = value
-        elif number == _EXTERNAL:
-            is_external = True
-    tensor = TensorFacts(kind, has_elements=size > 0, axes=axes, is_constant=True)
-    dtype = INTEGERS.get(kind)
-    if dtype is None or is_external or (raw is not None and len(raw) > _MOST_CONSTANT_BYTES):
-        return tensor
-    if raw is not None and len(raw) % dtype.itemsize == 0:
-        values += np.frombuffer(raw, dtype).tolist()
-    proved = _of_integers(kind, values if len(values) == size else [-1])
-    return proved._replace(has_elements=size > 0, axes=axes, is_constant=True)
+    constant = graph_nodes.constant(message)
+    axes, has_elements = len(constant.shape), constant.size > 0
+    is_small = constant.raw is None or len(constant.raw) <= _MOST_CONSTANT_BYTES
+    integers = constant.integers() if is_small else None
+    if integers is None:
+        return TensorFacts(constant.type, has_elements=has_elements, axes=axes, is_constant=True)
+    proved = _of_integers(constant.type, integers)
+    return proved._replace(has_elements=has_elements, axes=axes, is_constant=True)
 
 
 def _of_integers(kind: int, values: Sequence[int]) -> TensorFacts:
     is_natural = all(value >= 0 for value in values)
     return TensorFacts(kind, is_natural, is_natural or -1 not in values, has_elements=bool(values))
-
-
-def _values(parts: Iterable[Message]) -> Iterator[tuple[bytes, TensorFacts]]:
-    """The tensors whose types and shapes a graph declares, by name."""
-    for part in parts:
-        for field in (_GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE):
-            for value in graph_nodes.messages(part, field):
-                names = [bytes(each) for each in graph_nodes.messages(value, _VALUE_NAME)]
-                tensor = UNKNOWN
-                for kind in graph_nodes.messages(value, _VALUE_TYPE):
-                    for declared in graph_nodes.messages(kind, _TYPE_TENSOR):
-                        for number, content in read_fields(declared):
-                            if number == _TENSOR_TYPE and isinstance(content, int):
-                                tensor = tensor._replace(type=content)
-                            elif number == _TENSOR_SHAPE and not isinstance(content, int):
-                                axes = sum(1 for _ in graph_nodes.messages(content, _SHAPE_AXIS))
-                                tensor = tensor._replace(axes=axes)
-                if names:
-                    yield names[-1], tensor

@@ -45,7 +45,6 @@ from weir.bundle.protobuf_wire import Field, read_fields, write_fields
 from weir.server.errors import ModelLoadError
 from weir.server.runtime import graph_analysis
 from weir.server.runtime.graph_analysis import (
-    INTEGERS,
     MICROSOFT,
     UNKNOWN,
     UNKNOWN_TYPE,
@@ -305,7 +304,10 @@ def _may_overflow(node: Node, tensors: Mapping[bytes, TensorFacts]) -> bool:
     """Whether an integer division may be that of the smallest integer by -1."""
     dividend, divisor = (tensors.get(name, UNKNOWN) for name in node.inputs)
     output = tensors.get(node.outputs[0], UNKNOWN)
-    if any(each.type not in (UNKNOWN_TYPE, *INTEGERS) for each in (dividend, divisor, output)):
+    if any(
+        each.type not in (UNKNOWN_TYPE, *graph_nodes.INTEGERS)
+        for each in (dividend, divisor, output)
+    ):
         return False
     if dividend.is_natural or divisor.is_natural or divisor.has_no_minus_one:
         return False

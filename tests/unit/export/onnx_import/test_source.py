@@ -136,8 +136,8 @@ def test_checker_names_what_is_invalid(tmp_path: Path) -> None:
 
 
 def test_operator_that_onnx_runtime_lacks_is_named(tmp_path: Path) -> None:
-    header = graphs.HEADER.replace("]", ', "somebody" : 1]')
-    text = "g (float[N, 4] x) => (float[N, 4] y) { y = somebody.Magic(x) }"
+    header = graphs.HEADER.replace("]", ', "custom" : 1]')
+    text = "g (float[N, 4] x) => (float[N, 4] y) { y = custom.Magic(x) }"
 
     with pytest.raises(BrokenGraph, match=r"ONNX Runtime refuses the graph: .*Magic"):
         source.read(graphs.write(tmp_path, text, header=header))
