@@ -54,6 +54,7 @@ logger = logging.getLogger(__name__)
 # Requests, and messages of the largest size, that may wait to be parsed.
 _PARSE_REQUESTS = 1024
 _PARSE_MESSAGES = 4
+_SIGNAL_CHECK_S = 0.5
 
 
 def serve(settings: Settings) -> None:
@@ -78,7 +79,12 @@ def serve(settings: Settings) -> None:
     app.start()
     # Objects that exist now live as long as the process; the collector need not visit them.
     gc.freeze()
-    signals.get()
+    # Not without a timeout: a signal that arrives just before the wait does not end it, and Python
+    # runs its handler only when this thread wakes.
+    while True:
+        with suppress(queue.Empty):
+            signals.get(timeout=_SIGNAL_CHECK_S)
+            break
     logger.info("server stopping grace_s=%g", settings.grace_s)
     app.stop()
     logging.shutdown()
