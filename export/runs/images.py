@@ -51,13 +51,16 @@ class ImageGraph(nn.Module):
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
 
     def forward(self, image: Tensor) -> ImageOutputs:
         """Classify images, uint8 (B, H, W, C)."""
-        normalised = (image.to(torch.float32) / 255 - self.mean) / self.std
-        logits = self.network(normalised.permute(0, 3, 1, 2))  # (B, classes)
+        # Channels first, then normalisation: with channels last, ONNX Runtime broadcasts mean and std
+        # over one pixel at a time, which took 60 % of a run of LeNet-5. The order of the arithmetic
+        # is the same, and so are the bits.
+        pixels = image.permute(0, 3, 1, 2).to(torch.float32)  # (B, C, H, W)
+        logits = self.network((pixels / 255 - self.mean) / self.std)  # (B, classes)
         return ImageOutputs(logits=logits, probabilities=torch.softmax(logits, dim=-1))
 
 
