@@ -1,12 +1,17 @@
-"""LeNet-5, one picture per call: Weir on both transports, Triton and MLServer, on one graph.
+"""LeNet-5, one picture per call: Weir and Triton, and others on request, on one graph.
 
-    make demo && .venv/bin/python benchmarks/lenet.py [--rivals weir triton] [--json FILE] \
-        [--picture FILE]
+    make demo && .venv/bin/python benchmarks/lenet.py [--rivals weir triton] [--shapes 8x16 ...] \
+        [--json FILE [--append]] [--picture FILE]
 
-`h2load` sends a prepared LeNet-5 request. Before a server is measured its answers are compared with
-raw ONNX Runtime. A run is void unless the server counts every call as answered OK. The first run
-installs Triton and MLServer in their own environments under `--work` (400 MB); see `lib/triton.py`
-and `lib/mlserver.py` for their settings.
+`h2load` sends a prepared LeNet-5 request. A shape is connections x calls in flight on each. Before
+a server is measured its answers are compared with raw ONNX Runtime. A run is void unless the server
+counts every call as answered OK. The first run installs Triton and MLServer in their own
+environments under `--work` (400 MB); see `lib/triton.py` and `lib/mlserver.py` for their settings.
+
+- `weir-2`: two processes of Weir on one port (`--share-port`); its CPU time is the sum of both.
+- `weir-public`: the transport `grpc-server`.
+
+Five rounds of all shapes take seven minutes. Several short runs with `--append` count as one.
 
 "CPU outside session" is the server's CPU time per call minus the time that raw ONNX Runtime needs
 for a row at that run's mean batch size.
@@ -22,13 +27,16 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.lib import charts, harness, load, mlserver, servers, triton
-from benchmarks.lib.harness import Column, Rival, Run, console
+from benchmarks.lib.harness import Column, Rival, Run, Target, console
 from benchmarks.lib.load import MODEL_INFER, Load
 from benchmarks.lib.raw import check_answers, raw_session, speed
 from benchmarks.lib.servers import Server
 
+Shape = tuple[int, int]
+"""Connections, and open calls on each."""
+
 MODEL = "lenet5"
-WEIR, PUBLIC, TRITON, MLSERVER = "weir", "weir-public", "triton", "mlserver"
+WEIR, TWO, PUBLIC, TRITON, MLSERVER = "weir", "weir-2", "weir-public", "triton", "mlserver"
 COLUMNS = (
     Column("calls/s", "calls_per_s"),
     Column("p50 ms", "p50_ms", ".2f"),
@@ -37,27 +45,33 @@ COLUMNS = (
     Column("CPU µs/call", "cpu_us", ".0f", "median"),
     Column("outside session", "outside_session_us", ".0f", "median"),
 )
-TARGETS = (
-    # Figure, case, rival, and the target ratio of Weir's figure to the rival's.
-    ("calls_per_s", (1, 128), TRITON, "at least 1.5"),
-    ("calls_per_s", (16, 8), TRITON, "at least 1.5"),
-    ("calls_per_s", (1, 128), MLSERVER, "at least 8"),
-    ("calls_per_s", (16, 8), MLSERVER, "at least 8"),
-    ("p50_ms", (1, 1), TRITON, "at most 0.6"),
-    ("calls_per_s", (8, 16), PUBLIC, "more than 1"),
-)
-# Connections, and open calls on each.
-SHAPES = ((1, 1), (8, 4), (1, 128), (8, 16), (16, 8))
-_QUICK_SHAPES = ((1, 1), (16, 8))
+SHAPES: tuple[Shape, ...] = ((1, 1), (8, 1), (1, 128), (8, 16), (16, 8), (128, 1))
+SHAPES_OF_TWO: tuple[Shape, ...] = ((16, 8), (128, 1))
+_QUICK_SHAPES: tuple[Shape, ...] = ((1, 1), (16, 8))
 _BATCHES = (1, 2, 4, 8, 16, 32, 64)
 _MAX_ROWS = 32
 
 
+def case_of(shape: Shape) -> str:
+    """The name of a load: connections x calls in flight on each."""
+    return f"{shape[0]} x {shape[1]}"
+
+
+TARGETS = (
+    *(Target("calls_per_s", case_of(each), WEIR, TRITON, 1.2) for each in SHAPES),
+    *(Target("cpu_us", case_of(each), WEIR, TRITON, 0.95, at_least=False) for each in SHAPES),
+    *(Target("calls_per_s", case_of(each), TWO, TRITON, 1.5) for each in SHAPES_OF_TWO),
+)
+
+
 def main() -> None:
     """Measure, print tables and write the JSON file."""
-    parser = harness.arguments(__doc__.splitlines()[0], rounds=3)
+    parser = harness.arguments(__doc__.splitlines()[0], rounds=5)
     parser.add_argument("--models", type=Path, default=Path(".demo/models"))
-    parser.add_argument("--rivals", nargs="+", default=[WEIR, PUBLIC, TRITON, MLSERVER])
+    parser.add_argument(
+        "--rivals", nargs="+", default=[WEIR, TRITON, TWO], help=f"also {PUBLIC} and {MLSERVER}"
+    )
+    parser.add_argument("--shapes", nargs="+", type=shape_of, default=SHAPES)
     parser.add_argument("--seconds", type=float, default=3.0)
     given = harness.parse(parser)
     load.require_h2load()
@@ -65,12 +79,18 @@ def main() -> None:
         sys.exit(f"{graph} is missing: run `make demo` first")
     environment = harness.start()
     raw = measure_raw(graph)
-    shapes, seconds = (_QUICK_SHAPES, 0.5) if given.quick else (SHAPES, given.seconds)
+    shapes, seconds = (_QUICK_SHAPES, 0.5) if given.quick else (given.shapes, given.seconds)
     runs = harness.take_turns(
-        [each for each in rivals(given.models, given.work) if each.name in given.rivals],
+        [
+            each
+            for each in rivals(given.models, given.work)
+            if each.name in given.rivals and shapes_of(each, shapes)
+        ],
         given.rounds,
         lambda rival, server: measure(server, graph, shapes_of(rival, shapes), seconds, raw),
     )
+    if given.append:
+        runs = harness.appended(harness.earlier(given.json), runs)
     report(raw, runs)
     harness.write(given.json, {**environment, "raw_us_per_row": raw}, runs)
     if given.picture:
@@ -78,9 +98,15 @@ def main() -> None:
             given.picture,
             runs,
             rivals=list(dict.fromkeys(run.rival for run in runs)),
-            cases=[case_of(shape) for shape in shapes],
-            figures={"calls_per_s": "calls a second", "p50_ms": "p50, ms"},
+            cases=list(dict.fromkeys(run.case for run in runs)),
+            figures={"calls_per_s": "calls a second", "cpu_us": "CPU a call, µs"},
         )
+
+
+def shape_of(text: str) -> Shape:
+    """A shape from `8x16`."""
+    connections, _, streams = text.partition("x")
+    return int(connections), int(streams)
 
 
 def graph_of(models: Path) -> Path:
@@ -94,13 +120,16 @@ def rivals(models: Path, work: Path) -> list[Rival]:
     return [
         Rival(WEIR, partial(servers.serving, models, [MODEL])),
         Rival(TRITON, partial(triton.serving, work, models, [MODEL], max_rows=_MAX_ROWS)),
+        Rival(TWO, partial(servers.sharing, models, [MODEL], processes=2)),
         Rival(PUBLIC, public),
         Rival(MLSERVER, partial(mlserver.serving, work, models, MODEL, max_rows=_MAX_ROWS)),
     ]
 
 
-def shapes_of(rival: Rival, shapes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The loads of a server: MLServer, tuned for many callers, delays a single one."""
+def shapes_of(rival: Rival, shapes: Sequence[Shape]) -> list[Shape]:
+    """The loads of a server: two processes need several connections, MLServer several callers."""
+    if rival.name == TWO:
+        return [shape for shape in shapes if shape in SHAPES_OF_TWO]
     return [shape for shape in shapes if rival.name != MLSERVER or shape != (1, 1)]
 
 
@@ -117,7 +146,7 @@ def measure_raw(graph: Path) -> dict[int, float]:
 def measure(
     server: Server,
     graph: Path,
-    shapes: Sequence[tuple[int, int]],
+    shapes: Sequence[Shape],
     seconds: float,
     raw: Mapping[int, float],
 ) -> Iterator[tuple[str, Mapping[str, float]]]:
@@ -137,19 +166,12 @@ def measure(
             yield case_of((connections, streams)), figures
 
 
-def case_of(shape: tuple[int, int]) -> str:
-    """The name of a load: calls in flight over connections."""
-    connections, streams = shape
-    return f"{connections * streams} over {connections}"
-
-
 def report(raw: Mapping[int, float], runs: Sequence[Run]) -> None:
     """Medians and spreads over the rounds, and the ratios that have a target."""
     best = min(raw, key=lambda rows: raw[rows])
     console.print(f"raw ONNX Runtime, 1 thread: {1e6 / raw[best]:,.0f} rows/s in batches of {best}")
     console.print(harness.table(runs, COLUMNS))
-    for figure, shape, rival, target in TARGETS:
-        harness.print_ratio(runs, figure, case=case_of(shape), of=WEIR, to=rival, target=target)
+    harness.print_targets(runs, TARGETS)
 
 
 if __name__ == "__main__":

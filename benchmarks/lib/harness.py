@@ -12,7 +12,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,6 +57,31 @@ class Spread:
         return f"{self.median:{form}} ({self.least:{form}}-{self.most:{form}})"
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A bound of the ratio of a figure of one rival, `of`, to that of another, `to`, in a case."""
+
+    figure: str
+    case: str
+    of: str
+    to: str
+    bound: float
+    at_least: bool = True
+
+    @property
+    def question(self) -> str:
+        """The figure and its case."""
+        return f"{self.figure}, {self.case}"
+
+    def is_met(self, found: float) -> bool:
+        """Whether a ratio is within the bound."""
+        return found >= self.bound if self.at_least else found <= self.bound
+
+    def text(self) -> str:
+        """`≥ 1.2`."""
+        return f"{'≥' if self.at_least else '≤'} {self.bound:g}"
+
+
 class Column(NamedTuple):
     """A column of a table: a figure over the rounds, or only its median, least or most."""
 
@@ -88,12 +113,13 @@ def spread(runs: Iterable[Run], rival: str, case: str, figure: str) -> Spread:
 
 
 def ratio(runs: Sequence[Run], figure: str, *, case: str, of: str, to: str) -> Spread:
-    """The ratio of a figure of two rivals within a round."""
+    """The ratio of a figure of two rivals within a round, over the rounds with both."""
     ours, theirs = (
         {run.round: run.figures[figure] for run in runs if (run.rival, run.case) == (name, case)}
         for name in (of, to)
     )
-    return _spread([value / theirs[number] for number, value in ours.items()])
+    shared = ours.keys() & theirs.keys()
+    return _spread([ours[number] / theirs[number] for number in sorted(shared)])
 
 
 def table(runs: Sequence[Run], columns: Sequence[Column], *, title: str | None = None) -> Table:
@@ -123,10 +149,38 @@ def print_ratio(
         console.print(f"{figure}, {case}: {of} / {to} {found}{target and f', {target}'}")
 
 
+def print_targets(runs: Sequence[Run], targets: Iterable[Target]) -> None:
+    """Print a line for every target whose case was measured: ratio, target, met or not."""
+    for target, found in judged(runs, targets):
+        console.print(
+            f"{target.question}: {target.of} / {target.to} {found.text('.2f')}, "
+            f"target {target.text()}: {verdict(target, found)}",
+            highlight=False,
+        )
+
+
+def judged(runs: Sequence[Run], targets: Iterable[Target]) -> list[tuple[Target, Spread]]:
+    """The targets whose case was measured on both sides, each with its ratio."""
+    measured = {(run.rival, run.case) for run in runs if run.figures}
+    return [
+        (each, ratio(runs, each.figure, case=each.case, of=each.of, to=each.to))
+        for each in targets
+        if {(each.of, each.case), (each.to, each.case)} <= measured
+    ]
+
+
+def verdict(target: Target, found: Spread) -> str:
+    """Whether the median of the rounds meets a target."""
+    return "met" if target.is_met(found.median) else "not met"
+
+
 def arguments(description: str, *, rounds: int) -> argparse.ArgumentParser:
     """The options of every server benchmark."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, metavar="FILE", help="every run, to this file")
+    parser.add_argument(
+        "--append", action="store_true", help="count the rounds already in the --json file as well"
+    )
     parser.add_argument("--picture", type=Path, metavar="FILE", help="a chart, as PNG")
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument(
@@ -161,6 +215,19 @@ def start() -> dict[str, object]:
         highlight=False,
     )
     return environment
+
+
+def earlier(path: Path | None) -> list[Run]:
+    """The runs of a file that `write` wrote; none without a file."""
+    if path is None or not path.exists():
+        return []
+    return [Run(**each) for each in json.loads(path.read_text())["runs"]]
+
+
+def appended(before: Sequence[Run], runs: Sequence[Run]) -> list[Run]:
+    """Earlier runs and new ones; new rounds are numbered after the earlier ones."""
+    first = 1 + max((run.round for run in before), default=-1)
+    return [*before, *(replace(run, round=run.round + first) for run in runs)]
 
 
 def write(path: Path | None, environment: Mapping[str, object], runs: Sequence[Run]) -> None:

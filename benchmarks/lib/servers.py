@@ -7,8 +7,8 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,17 +45,22 @@ WEIR = Counters("weir_requests_total", '"OK"', "weir_batches_total", "weir_compu
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server process; `metrics` is the address of its metrics page."""
+    """A running server process; `metrics` is the address of its metrics page.
+
+    `others` are further processes on the same port. Counters and CPU time are sums of all.
+    """
 
     pid: int
     target: str
     metrics: str
     counters: Counters
+    others: tuple["Server", ...] = ()
 
     def total(self, metric: str, having: str = "") -> float:
         """The sum of the counter's samples that contain a text."""
         with urllib.request.urlopen(f"http://{self.metrics}/metrics") as response:
-            return total(response.read().decode(), metric, having)
+            own = total(response.read().decode(), metric, having)
+        return own + sum(each.total(metric, having) for each in self.others)
 
     def answered(self, expected: float) -> float:
         """Calls answered OK so far; a batch is counted shortly after its answers."""
@@ -76,7 +81,7 @@ class Server:
 
     def cpu_s(self) -> float:
         """User and system time so far, of the process and its children."""
-        return sum(map(_cpu_s, family(self.pid)))
+        return sum(map(_cpu_s, family(self.pid))) + sum(each.cpu_s() for each in self.others)
 
 
 def total(page: str, metric: str, having: str = "") -> float:
@@ -112,13 +117,25 @@ def _fields(stat: Path) -> list[str]:
 
 
 @contextmanager
+def sharing(models: Path, names: Sequence[str], *flags: str, processes: int) -> Iterator[Server]:
+    """Several processes of `weir serve` on one port, once these models are ready in each."""
+    (port,) = free_ports(1)
+    with ExitStack() as stack:
+        first, *others = (
+            stack.enter_context(serving(models, names, *flags, "--share-port", port=port))
+            for _ in range(processes)
+        )
+        yield replace(first, others=tuple(others))
+
+
+@contextmanager
 def serving(
-    models: Path, names: Sequence[str], *flags: str, module: str = "weir.server"
+    models: Path, names: Sequence[str], *flags: str, module: str = "weir.server", port: int = 0
 ) -> Iterator[Server]:
     """`weir serve` on the CPU, once these models are ready; `module` may replace the server."""
     command = [
         sys.executable, "-m", module, str(models), *flags,
-        "--port", "0", "--metrics-port", "0", "--provider", "cpu", "--log-level", "warning",
+        "--port", str(port), "--metrics-port", "0", "--provider", "cpu", "--log-level", "warning",
     ]  # fmt: skip
     # A replaced server may import gRPC core before `weir serve` sets this.
     environment = {"GRPC_EXPERIMENTS": "-event_engine_listener", **os.environ}

@@ -1,12 +1,13 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.lib import harness
-from benchmarks.lib.harness import Rival, Run
+from benchmarks.lib.harness import Rival, Run, Target
 from benchmarks.lib.servers import WEIR, Server
 
 SERVER = Server(pid=1, target="", metrics="", counters=WEIR)
@@ -52,6 +53,36 @@ def test_a_ratio_compares_within_a_round() -> None:
     found = harness.ratio(runs, "calls_per_s", case="busy", of="a", to="b")
 
     assert (found.median, found.least, found.most) == (4, 4, 4)
+
+
+def test_a_ratio_counts_the_rounds_in_which_both_were_measured() -> None:
+    runs = [run("a", 0, 40), run("b", 0, 10), run("a", 1, 20)]
+
+    assert harness.ratio(runs, "calls_per_s", case="busy", of="a", to="b").most == 4
+
+
+def test_a_target_is_judged_by_the_median_of_the_rounds() -> None:
+    runs = [run("a", 0, 12), run("b", 0, 10), run("a", 1, 20), run("b", 1, 10)]
+    faster = Target("calls_per_s", "busy", "a", "b", 1.5)
+    slower = replace(faster, at_least=False)
+    unmeasured = replace(faster, case="idle")
+
+    found = harness.judged(runs, [faster, slower, unmeasured])
+
+    assert [(target.text(), harness.verdict(target, each)) for target, each in found] == [
+        ("≥ 1.5", "met"),
+        ("≤ 1.5", "not met"),
+    ]
+
+
+def test_appended_rounds_follow_the_earlier_ones(tmp_path: Path) -> None:
+    file = tmp_path / "all.json"
+    harness.write(file, {}, [run("a", 0, 5), run("a", 1, 6)])
+
+    runs = harness.appended(harness.earlier(file), [run("a", 0, 7)])
+
+    assert [each.round for each in runs] == [0, 1, 2]
+    assert harness.earlier(tmp_path / "absent.json") == []
 
 
 def test_everything_measured_is_written_down(tmp_path: Path) -> None:
