@@ -56,9 +56,9 @@ class ImageGraph(nn.Module):
 
     def forward(self, image: Tensor) -> ImageOutputs:
         """Classify images, uint8 (B, H, W, C)."""
-        # Channels first, then normalisation: with channels last, ONNX Runtime broadcasts mean and std
-        # over one pixel at a time, which took 60 % of a run of LeNet-5. The order of the arithmetic
-        # is the same, and so are the bits.
+        # Channels first, then normalisation: with channels last, ONNX Runtime broadcasts mean and
+        # std over one pixel at a time, which took 60 % of a run of LeNet-5. The order of the
+        # arithmetic is the same, and so are the bits.
         pixels = image.permute(0, 3, 1, 2).to(torch.float32)  # (B, C, H, W)
         logits = self.network((pixels / 255 - self.mean) / self.std)  # (B, classes)
         return ImageOutputs(logits=logits, probabilities=torch.softmax(logits, dim=-1))
