@@ -32,6 +32,7 @@ from weir.server.generation.sampling import (
 from weir.server.generation.sampling_parameters import SamplingParameters, SearchParameters
 from weir.server.generation.slots import Layout, Slots
 from weir.server.runtime.collate import Tokens
+from weir.server.runtime.io_binding import Device, DeviceTensor
 
 Array = NDArray[Any]
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
@@ -113,15 +114,29 @@ class StepResult:
 
 
 class DecoderBatch:
-    """Rows that are encoded, and rows that are decoded together."""
+    """Rows that are encoded, and rows that are decoded together.
+
+    Args:
+        decode: runs the decoder on arrays.
+        device: runs it in place of `decode`, and keeps the rows' state in its memory.
+    """
 
     def __init__(
-        self, layout: Layout, *, encode: Run, decode: Run, lengths: str | None, capacity: int
+        self,
+        layout: Layout,
+        *,
+        encode: Run,
+        decode: Run,
+        lengths: str | None,
+        capacity: int,
+        device: Device | None = None,
     ) -> None:
         self._layout = layout
         self._decoding = layout.decoding
         self._encode = encode
         self._decode = decode
+        self._device = device
+        self._kept = frozenset(layout.decoding.from_step.values()) if device else frozenset()
         self._lengths = lengths
         self._ready: deque[tuple[Row, dict[str, Array]]] = deque()
         self._slots = Slots(layout, capacity)
@@ -177,11 +192,11 @@ class DecoderBatch:
         Raises:
             Exception: of the run; nothing has changed then.
         """
-        outputs = self._decode(self._slots.inputs())
+        outputs, states = self._run_decoder()
         slots = self._slots.used
         step = self._read(outputs)
-        self._slots.advance(np.array(step.tokens, np.int64), outputs)
-        done, failed = self._advance(step, outputs)
+        self._slots.advance(np.array(step.tokens, np.int64), states)
+        done, failed = self._advance(step)
         ended = [each.row for each in done if each.row.search_done(each.search.hypotheses)]
         stuck = (each for each in self._active if each.row in failed and each not in done)
         self._leave([*done, *stuck])
@@ -191,6 +206,16 @@ class DecoderBatch:
         """Remove those of the rows that are not done."""
         self._ready = deque(each for each in self._ready if each[0] not in rows)
         self._leave([active for active in self._active if active.row in rows])
+
+    def _run_decoder(
+        self,
+    ) -> tuple[Mapping[str, Array], Mapping[str, Array | DeviceTensor]]:
+        """The outputs of a step, and where the next step's state is among them."""
+        if self._device is None:
+            outputs = self._decode(self._slots.inputs())
+            return outputs, outputs
+        bound = self._device.run_bound(self._slots.bound_inputs(self._device), self._kept)
+        return bound.arrays, bound.kept
 
     def _memory(self, outputs: Mapping[str, Array], number: int, row: Row) -> dict[str, Array]:
         """The encoder's outputs for one row of its batch, by input of the decoder."""
@@ -210,9 +235,7 @@ class DecoderBatch:
         attention = outputs[decoding.attention] if decoding.attention else None
         return DecoderStep(log_probabilities, tokens.tolist(), values.tolist(), attention)
 
-    def _advance(
-        self, step: DecoderStep, outputs: Mapping[str, Array]
-    ) -> tuple[list[_Active], dict[Row, Exception]]:
+    def _advance(self, step: DecoderStep) -> tuple[list[_Active], dict[Row, Exception]]:
         """Advance every search by a step; returns those that are done, and rows that failed."""
         done: list[_Active] = []
         failed: dict[Row, Exception] = {}
@@ -226,12 +249,13 @@ class DecoderBatch:
                 done.append(active)
             elif continuation is not GREEDY:
                 parents = [active.at[parent] for parent in continuation.parents]
-                self._slots.redirect(active.at, continuation.tokens, parents, outputs)
+                self._slots.redirect(active.at, continuation.tokens, parents)
         return done, failed
 
     def _leave(self, gone: Sequence[_Active]) -> None:
         if not gone:
             return
+        self._slots.to_host()  # may raise, so before anything changes
         leaving = set(gone)
         self._active = [each for each in self._active if each not in leaving]
         for active in gone:

@@ -30,6 +30,7 @@ from weir.server.preprocessing.detokenizer import Detokenizer
 from weir.server.preprocessing.tokenizer import BundleTokenizer
 from weir.server.protocol import request_decoder
 from weir.server.protocol.response_encoder import ResponseEncoder
+from weir.server.runtime.io_binding import Device
 from weir.server.runtime.sequence_rules import SequenceRules
 from weir.server.runtime.signature import Signature, TensorSpec
 from weir.server.scheduling.batching import BatchPolicy
@@ -41,11 +42,16 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """One of the two graphs, loaded and verified by itself."""
+    """One of the two graphs, loaded and verified by itself.
+
+    Attributes:
+        device: of a decoder whose rows' state stays in the memory of its device.
+    """
 
     run: Run
     signature: Signature
     rules: SequenceRules
+    device: Device | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,7 @@ class EncoderDecoder:
             decode=self.decoder.run,
             lengths=self.lengths,
             capacity=capacity,
+            device=self.decoder.device,
         )
 
     def rows(

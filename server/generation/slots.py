@@ -7,10 +7,12 @@ Rules:
   laid out again, into one of two buffers that alternate.
 - Buffers never shrink. Each holds at most all slots with the longest row so far, which is at most
   the contract's maximum of the padded axis.
+- With a `Device` the step's inputs lie in its memory, and the states that a step returns stay there
+  until rows come, leave or are redirected. Only then are they copied to the arrays and back.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weir.bundle.decoding import Decoding
+from weir.server.runtime.io_binding import Device, DeviceTensor
 
 Array = NDArray[Any]
 
@@ -45,6 +48,11 @@ class _SlotArray:
     Args:
         first: the encoder's output for a row, (time, …) or (…); all rows have this shape.
         padding: of the time axis; None without one.
+
+    Attributes:
+        data: the values; those of a step on a device are not copied to it until `to_host`.
+        on_device: the values of the slots in use, on the device.
+        is_ahead: whether `on_device` has values that `data` lacks.
     """
 
     def __init__(self, first: Array, capacity: int, padding: int | None) -> None:
@@ -54,6 +62,8 @@ class _SlotArray:
         self._padding = padding
         self._buffers = [np.empty(0, self._dtype), np.empty(0, self._dtype)]
         self.data = self._view(0)
+        self.on_device: DeviceTensor | None = None
+        self.is_ahead = False
 
     def _view(self, time: int) -> Array:
         """The other of the two buffers as (capacity, time, …)."""
@@ -110,6 +120,7 @@ class Slots:
         Raises:
             Exception: memory is exhausted, or the shape differs from other rows; no slot is taken.
         """
+        self.to_host()
         if length > self.time:
             self._lay_out(_rounded(length))
         slots = list(range(self.used, self.used + count))
@@ -127,6 +138,7 @@ class Slots:
 
     def leave(self, slot: int) -> int:
         """Free a slot; returns the slot whose row moved there, or itself if it was the last."""
+        self.to_host()
         last = self.used - 1
         if slot != last:
             for array in self._arrays.values():
@@ -144,31 +156,60 @@ class Slots:
 
     def inputs(self) -> dict[str, Array]:
         """The decoder's inputs for the next step, of the slots in use."""
-        inputs = {name: array.data[: self.used] for name, array in self._arrays.items()}
-        inputs[self._decoding.previous] = self._previous[: self.used]
-        if self._decoding.lengths is not None:
-            inputs[self._decoding.lengths] = self._lengths[: self.used]
-        return inputs
+        arrays = {name: array.data[: self.used] for name, array in self._arrays.items()}
+        return {**arrays, **self._counts()}
 
-    def advance(self, tokens: Array, outputs: Mapping[str, Array]) -> None:
+    def bound_inputs(self, device: Device) -> dict[str, Array | DeviceTensor]:
+        """The same inputs; those that are still on the device, or are placed there now."""
+        inputs: dict[str, Array | DeviceTensor] = {}
+        for name, array in self._arrays.items():
+            if array.on_device is None:
+                array.on_device = device.place(array.data[: self.used])
+            inputs[name] = array.on_device
+        return {**self._counts(), **inputs}
+
+    def advance(self, tokens: Array, outputs: Mapping[str, Array | DeviceTensor]) -> None:
         """Give every slot its next token, and the state that the step returned for it."""
         self._previous[: self.used] = tokens
         for name, output in self._decoding.from_step.items():
-            self._arrays[name].data[: self.used] = outputs[output]
+            array, state = self._arrays[name], outputs[output]
+            if isinstance(state, np.ndarray):
+                array.data[: self.used] = state
+            else:
+                array.on_device, array.is_ahead = state, True
 
-    def redirect(
-        self,
-        slots: Sequence[int],
-        tokens: Sequence[int],
-        parents: Sequence[int],
-        outputs: Mapping[str, Array],
-    ) -> None:
-        """Give some slots other tokens, and the states of other slots."""
+    def redirect(self, slots: Sequence[int], tokens: Sequence[int], parents: Sequence[int]) -> None:
+        """Give some slots other tokens, and the states of other slots, all after `advance`."""
         self._previous[slots] = tokens
-        for name, output in self._decoding.from_step.items():
-            self._arrays[name].data[slots] = outputs[output][parents]
+        self.to_host(self._decoding.from_step)
+        for name in self._decoding.from_step:
+            data = self._arrays[name].data
+            data[slots] = data[parents]
+
+    def to_host(self, names: Collection[str] | None = None) -> None:
+        """Copy values back that only the device has, and forget the others there.
+
+        Raises:
+            Exception: of the device; the values that it alone had are lost, and the next call does
+                not raise.
+        """
+        arrays = [self._arrays[name] for name in (self._arrays if names is None else names)]
+        ahead = [(array, array.on_device) for array in arrays if array.is_ahead]
+        for array in arrays:
+            array.on_device, array.is_ahead = None, False
+        for array, tensor in ahead:
+            if tensor is not None:
+                array.data[: self.used] = tensor.numpy()
+
+    def _counts(self) -> dict[str, Array]:
+        """The inputs that change in each step, or have a number for each row."""
+        counts = {self._decoding.previous: self._previous[: self.used]}
+        if self._decoding.lengths is not None:
+            counts[self._decoding.lengths] = self._lengths[: self.used]
+        return counts
 
     def _lay_out(self, time: int) -> None:
+        self.to_host()
         for array in self._arrays.values():
             array.lay_out(time, self.used)
         self.time = time

@@ -142,6 +142,15 @@ def read(path: Path, name: str | None = None, links: LinkRoots = NO_LINKS) -> li
     ]
 
 
+def _device(session: Session) -> Session | None:
+    """The session, if IO binding spares it copies.
+
+    On a CPU it costs 10 to 12 µs instead: a step of `pronounce` takes 23 µs without and 34 with it
+    for 1 row, 85 and 97 for 32.
+    """
+    return session if session.provider != "cpu" and session.can_bind else None
+
+
 def served_name(name: str, part: str | None) -> str:
     """The name of a graph in requests: the model's, with the part of a pair after it."""
     return name if part is None else f"{name}.{part}"
@@ -210,7 +219,8 @@ class Loader:
         models: list[Model] = [model for model, _ in loaded]
         if contract is not None and contract.decoding is not None:
             encoder, decoder = (
-                Graph(session.run, model.signature, model.rules) for model, session in loaded
+                Graph(session.run, model.signature, model.rules, _device(session))
+                for model, session in loaded
             )
             pair = join_graphs(contract, encoder, decoder)
             golden = max(model.golden or 0.0 for model, _ in loaded)

@@ -41,6 +41,7 @@ from weir.server.errors import (
     Unsupported,
 )
 from weir.server.runtime import custom_operators, graph_guards, reshape
+from weir.server.runtime.io_binding import BoundOutputs, DeviceTensor
 from weir.server.runtime.signature import MAX_RANK, Axis, TensorSpec
 
 logger = logging.getLogger(__name__)
@@ -314,6 +315,41 @@ class Session:
             except reshape.ShapeError as error:
                 raise RunFailed(str(error)) from error
         return outputs
+
+    @property
+    def can_bind(self) -> bool:
+        """Whether `run_bound` takes its tensors, which are plain numbers without a `reshape`."""
+        datatypes = {spec.datatype for spec in (*self.inputs, *self.outputs, *self.defaults)}
+        return not (datatypes & {"BF16", "BYTES"} or any(self._reshaped))
+
+    def place(self, array: Array) -> DeviceTensor:
+        """See `io_binding.Device`."""
+        try:
+            tensor: DeviceTensor = ort.OrtValue.ortvalue_from_numpy(array, self.provider)
+        except Exception as error:  # the runtime raises many unrelated classes
+            raise _run_error(error) from error
+        return tensor
+
+    def run_bound(
+        self, inputs: Mapping[str, Array | DeviceTensor], keep: Collection[str]
+    ) -> BoundOutputs:
+        """See `io_binding.Device`."""
+        binding = self._session.io_binding()
+        try:
+            for name, value in inputs.items():
+                if isinstance(value, np.ndarray):
+                    binding.bind_cpu_input(name, value)
+                else:
+                    binding.bind_ortvalue_input(name, value)
+            for name in self._output_names:
+                binding.bind_output(name, self.provider if name in keep else "cpu")
+            self._session.run_with_iobinding(binding)
+            values = dict(zip(self._output_names, binding.get_outputs(), strict=True))
+            kept = {name: values.pop(name) for name in keep}
+            arrays = {name: value.numpy() for name, value in values.items()}
+        except Exception as error:  # the runtime raises many unrelated classes
+            raise _run_error(error) from error
+        return BoundOutputs(arrays, kept)
 
     def _run_with_bf16(
         self, inputs: Mapping[str, Array], options: ort.RunOptions | None

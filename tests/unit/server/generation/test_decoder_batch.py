@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 
 from tests.unit.server.generation import toys
 from tests.unit.server.generation.callers import Caller
-from tests.unit.server.generation.toys import Toy, alone, forced, plain, run_out
+from tests.unit.server.generation.toys import (
+    FakeDevice,
+    OnDevice,
+    Toy,
+    alone,
+    forced,
+    plain,
+    run_out,
+)
 from weir.server.errors import ResponseTooLarge
 from weir.server.generation.beam_search import BeamSearch
 from weir.server.generation.decoder_batch import DecoderBatch, Row
@@ -63,9 +71,12 @@ events = st.lists(
 )
 
 
-@given(events)
-def test_every_row_gets_the_hypotheses_that_it_gets_alone(plan: list[tuple[Any, ...]]) -> None:
-    generation = Toy().generation(CAPACITY)
+@pytest.mark.parametrize("on_device", [False, True], ids=["arrays", "device"])
+@given(plan=events)
+def test_every_row_gets_the_hypotheses_that_it_gets_alone(
+    plan: list[tuple[Any, ...]], *, on_device: bool
+) -> None:
+    generation = Toy().generation(CAPACITY, on_device=on_device)
     waiting: list[Caller] = []
     here: list[Caller] = []
     ended: list[Row] = []
@@ -202,9 +213,10 @@ def test_rows_are_wanted_only_while_slots_are_free() -> None:
     assert seen == [True, False, False, True]
 
 
-def test_step_that_fails_changes_nothing() -> None:
+@pytest.mark.parametrize("on_device", [False, True], ids=["arrays", "device"])
+def test_step_that_fails_changes_nothing(*, on_device: bool) -> None:
     toy = Toy()
-    generation = toy.generation(3)
+    generation = toy.generation(3, on_device=on_device)
     rows = [toys.row([5, 6], SearchParameters(width=2)), toys.row([4, 4, 4])]
     generation.encode(rows)
     toys.step(generation)
@@ -215,6 +227,63 @@ def test_step_that_fails_changes_nothing() -> None:
     run_out(generation)
 
     assert [plain(row.hypotheses) for row in rows] == [plain(alone(row)) for row in rows]
+
+
+def device_batch(capacity: int) -> tuple[DecoderBatch, FakeDevice]:
+    toy = Toy(ends=False)
+    device = FakeDevice(toy.decode)
+    batch = DecoderBatch(
+        toys.LAYOUT,
+        encode=toy.encode,
+        decode=toy.decode,
+        lengths="lengths",
+        capacity=capacity,
+        device=device,
+    )
+    return batch, device
+
+
+def test_state_stays_on_the_device_until_rows_come_or_leave() -> None:
+    batch, device = device_batch(4)
+    batch.encode([toys.row([5, 6], limit=8), toys.row([4], limit=8)])
+    for _ in range(3):
+        toys.step(batch)
+    steady = list(device.copies)
+    batch.encode([toys.row([7], limit=2)])
+
+    toys.step(batch)
+    joined = device.copies[len(steady) :]
+    toys.step(batch)
+
+    assert steady == ["to device"] * 2  # the memory and the first state
+    assert joined == ["to host", "to device", "to device"]
+    # The third row has left, and its state was fetched with the others'.
+    assert device.copies[len(steady) + len(joined) :] == ["to host"]
+
+
+def test_device_that_lost_its_memory_fails_once_and_rows_can_be_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    batch, _ = device_batch(4)
+    rows = [toys.row([5, 6], limit=8), toys.row([4], limit=8)]
+    batch.encode(rows)
+    toys.step(batch)
+
+    def lost(_: OnDevice) -> Array:
+        raise RuntimeError("planned")
+
+    monkeypatch.setattr(OnDevice, "numpy", lost)
+    with pytest.raises(RuntimeError, match="planned"):
+        batch.drop(rows[:1])
+    for row in rows:
+        batch.drop([row])
+    monkeypatch.undo()
+
+    assert batch.used_slots == 0 and not batch.is_busy
+    after = toys.row([4, 8])
+    batch.encode([after])
+    run_out(batch)
+    assert plain(after.hypotheses) == plain(alone(after, ends=False))
 
 
 def test_encoder_that_returns_too_few_rows_leaves_none_ready() -> None:

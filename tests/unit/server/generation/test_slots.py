@@ -32,8 +32,9 @@ plans = st.lists(
 class Model:
     """The same slots as plain lists."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, on_device: bool = False) -> None:
         self.slots = Slots(toys.LAYOUT, CAPACITY)
+        self.device = toys.FakeDevice(lambda _: {}) if on_device else None
         self.rows: list[dict[str, Any]] = []
         self.count = 0
 
@@ -61,17 +62,19 @@ class Model:
         if not self.rows:
             return
         tokens, states = self._step(seed)
-        self.slots.advance(tokens, {"next_state": states})
+        place = self.device.place if self.device else lambda array: array
+        self.slots.advance(tokens, {"next_state": place(states)})
         for row, token, state in zip(self.rows, tokens, states, strict=True):
             row |= {"previous": token, "state": state}
 
     def redirect(self, order: list[int], count: int, seed: int = 5) -> None:
         slots = [slot for slot in order if slot < len(self.rows)][:count]
-        tokens, states = self._step(seed)
         parents = slots[::-1]
-        if slots:
-            chosen = tokens[: len(slots)].tolist()
-            self.slots.redirect(slots, chosen, parents, {"next_state": states})
+        if not slots:
+            return
+        tokens, _ = self._step(seed)
+        self.slots.redirect(slots, tokens[: len(slots)].tolist(), parents)
+        states = [row["state"] for row in self.rows]
         for slot, token, parent in zip(slots, tokens, parents, strict=False):
             self.rows[slot] |= {"previous": token, "state": states[parent]}
 
@@ -80,11 +83,20 @@ class Model:
         count = len(self.rows)
         return generator.integers(1, 9, count), generator.integers(0, 99, (count, 1))
 
+    def _inputs(self) -> dict[str, Array]:
+        if self.device is None:
+            return self.slots.inputs()
+        bound = self.slots.bound_inputs(self.device)
+        return {
+            name: each if isinstance(each, np.ndarray) else each.numpy()
+            for name, each in bound.items()
+        }
+
     def check(self) -> None:
         assert (self.slots.used, self.slots.free) == (len(self.rows), CAPACITY - len(self.rows))
         if not self.rows:
             return
-        inputs = self.slots.inputs()
+        inputs = self._inputs()
         assert self.slots.time >= max(row["length"] for row in self.rows)
         assert inputs["previous"].tolist() == [row["previous"] for row in self.rows]
         assert inputs["lengths"].tolist() == [row["length"] for row in self.rows]
@@ -95,9 +107,10 @@ class Model:
             assert (rest == toys.MEMORY_PAD).all()
 
 
-@given(plans)
-def test_every_row_keeps_its_values(plan: list[tuple[Any, ...]]) -> None:
-    model = Model()
+@pytest.mark.parametrize("on_device", [False, True], ids=["arrays", "device"])
+@given(plan=plans)
+def test_every_row_keeps_its_values(plan: list[tuple[Any, ...]], *, on_device: bool) -> None:
+    model = Model(on_device=on_device)
 
     for kind, *arguments in plan:
         match kind:

@@ -3,7 +3,7 @@
 It also checks its inputs: wrong padding or a wrong length is an error.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from weir.server.generation.decoder_batch import DecoderBatch, Row, StepResult
 from weir.server.generation.sampling import Hypothesis
 from weir.server.generation.sampling_parameters import SearchParameters
 from weir.server.generation.slots import Layout
+from weir.server.runtime.io_binding import BoundOutputs, DeviceTensor
 
 Array = NDArray[Any]
 
@@ -35,6 +36,45 @@ DECODING = Decoding(
 LAYOUT = Layout(DECODING, {"tokens": TOKEN_PAD, "memory": MEMORY_PAD})
 
 
+@dataclass(frozen=True)
+class OnDevice:
+    """A tensor in another memory; every copy from it is logged."""
+
+    values: Array
+    copies: list[str] = field(default_factory=list)
+
+    def numpy(self) -> Array:
+        self.copies.append("to host")
+        return self.values.copy()
+
+
+@dataclass
+class FakeDevice:
+    """Runs a decoder on arrays of its own.
+
+    Attributes:
+        copies: "to device" and "to host", one for each copied array.
+    """
+
+    decode: Callable[[Mapping[str, Array]], dict[str, Array]]
+    copies: list[str] = field(default_factory=list)
+
+    def place(self, array: Array) -> OnDevice:
+        self.copies.append("to device")
+        return OnDevice(array.copy(), self.copies)
+
+    def run_bound(
+        self, inputs: Mapping[str, Array | DeviceTensor], keep: Collection[str]
+    ) -> BoundOutputs:
+        values = {
+            name: each.values if isinstance(each, OnDevice) else np.asarray(each).copy()
+            for name, each in inputs.items()
+        }
+        outputs = self.decode(values)
+        kept = {name: OnDevice(outputs.pop(name), self.copies) for name in keep}
+        return BoundOutputs(outputs, kept)
+
+
 @dataclass
 class Toy:
     """Both graphs, and a log of their runs.
@@ -49,9 +89,14 @@ class Toy:
     calls: list[tuple[str, int]] = field(default_factory=list)
     errors: dict[str, list[Exception]] = field(default_factory=dict)
 
-    def generation(self, capacity: int) -> DecoderBatch:
+    def generation(self, capacity: int, *, on_device: bool = False) -> DecoderBatch:
         return DecoderBatch(
-            LAYOUT, encode=self.encode, decode=self.decode, lengths="lengths", capacity=capacity
+            LAYOUT,
+            encode=self.encode,
+            decode=self.decode,
+            lengths="lengths",
+            capacity=capacity,
+            device=FakeDevice(self.decode) if on_device else None,
         )
 
     def encode(self, inputs: Mapping[str, Array]) -> dict[str, Array]:

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -544,6 +545,29 @@ def test_failure_of_a_node_is_the_clients_where_its_input_is_the_cause(
     error = failing_node("alloc", kind, code, message)
 
     assert outcome_of(error, monkeypatch) is expected
+
+
+def test_bound_run_fails_as_a_run_does() -> None:
+    loaded = session(onnx_models.needing(1 << 60))
+
+    with pytest.raises(OutOfMemory):
+        loaded.run_bound({"x": np.zeros((1, 4), np.float32)}, [])
+
+
+@pytest.mark.parametrize(
+    ("datatype", "expected"), [("FP32", True), ("FP16", True), ("BF16", False), ("BYTES", False)]
+)
+def test_only_numbers_of_numpy_can_be_bound(datatype: str, *, expected: bool) -> None:
+    assert session(onnx_models.echo(ONNX_OF[datatype])).can_bind is expected
+
+
+def test_tensor_with_a_reshape_cannot_be_bound() -> None:
+    loaded = session(onnx_models.affine())
+    (x,) = loaded.inputs
+
+    reshaped = loaded.with_tensors([replace(x, reshape=(4,))], loaded.outputs, [])
+
+    assert loaded.can_bind and not reshaped.can_bind
 
 
 def test_answer_that_is_no_utf_8_is_not_offered() -> None:
