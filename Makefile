@@ -22,7 +22,7 @@ LANGUAGE_PACKAGES := protobuf-compiler protoc-gen-go protoc-gen-go-grpc golang-g
   libprotobuf-java libguava-java libgeronimo-annotation-1.3-spec-java \
   $(shell command -v javac >/dev/null || echo default-jdk-headless)
 
-.PHONY: demo test quick test-ops test-exporters test-languages buf format lint types imports proto check-proto metrics-page settings-page pytest clean
+.PHONY: demo test quick test-ops test-exporters test-languages test-newest-grpcio buf format lint types imports proto check-proto metrics-page settings-page pytest clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py
@@ -49,6 +49,10 @@ test-ops: $(VENV)/installed-ops
 test-languages: $(VENV)/installed
 	$(call install-missing,$(LANGUAGE_PROGRAMS),$(LANGUAGE_PACKAGES))
 	$(BIN)/pytest -m languages tests/languages
+
+# Both transports with the newest grpcio of the registry; says whether the tested range can be raised.
+test-newest-grpcio: $(VENV)/installed
+	$(BIN)/python -m tools.newest_grpcio
 
 $(VENV)/installed-ops: $(VENV)/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --group ops

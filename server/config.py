@@ -99,6 +99,11 @@ class Settings(BaseModel):
         ":: every address.",
     )
     port: Port = Field(8001, description="gRPC port; 0 picks a free one.")
+    share_port: bool = Field(
+        False,
+        description="Let several server processes listen on the same gRPC port (SO_REUSEPORT). "
+        "Each needs this setting, the same models, and a metrics port of its own.",
+    )
     metrics_port: Port = Field(8002, description="HTTP port of /metrics; 0 picks a free one.")
     provider: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="ONNX Runtime execution provider; auto takes cuda if it works."

@@ -3,6 +3,7 @@
 No call blocks the transport's thread: the thread `weir-loader` makes a change and answers it.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ from weir.server.repository.repository import Done, LabelDone, Repository
 from weir.server.repository.version_state import State
 from weir.server.services.inference import SERVICE as INFERENCE_SERVICE
 from weir.server.services.inference import unary
+from weir.server.telemetry.server_stats import Build
 from weir.server.transport.base import Call, Handlers, Unary
 from weir.server.transport.status import fail
 
@@ -30,16 +32,24 @@ Parameters = Mapping[str, pb.ModelRepositoryParameter]
 
 
 class ModelControlService:
-    """`Models`, and model control; clients may change models only if `is_explicit`."""
+    """`Models`, and model control; clients may change models only if `is_explicit`.
 
-    def __init__(self, repository: Repository, *, is_explicit: bool) -> None:
+    Args:
+        build: called for each `GetServerInfo`; the server knows it once its ports are bound.
+    """
+
+    def __init__(
+        self, repository: Repository, build: Callable[[], Build], *, is_explicit: bool
+    ) -> None:
         self._repository = repository
+        self._build = build
         self._is_explicit = is_explicit
 
     def handlers(self) -> Handlers:
         """The service's handlers, by full method name."""
         return {
             f"/{SERVICE}/ListModels": unary(models_pb.ListModelsRequest, self.list),
+            f"/{SERVICE}/GetServerInfo": unary(models_pb.GetServerInfoRequest, self.server_info),
             f"/{INFERENCE_SERVICE}/RepositoryModelLoad": deferred(
                 pb.RepositoryModelLoadRequest,
                 self.load,
@@ -67,6 +77,21 @@ class ModelControlService:
                 for name in sorted(models)
                 if models[name].directory == name
             ]
+        )
+
+    def server_info(self, _: models_pb.GetServerInfoRequest) -> models_pb.GetServerInfoResponse:
+        """Versions and choices of this process."""
+        build = self._build()
+        return models_pb.GetServerInfoResponse(
+            version=build.version,
+            grpcio=build.grpcio,
+            onnxruntime=build.onnxruntime,
+            provider=build.provider,
+            transport=build.transport,
+            transport_problem=build.transport_problem or "",
+            metrics_address=build.metrics_address,
+            process_id=os.getpid(),
+            started_ms=round(build.started_s * 1000),
         )
 
     def load(self, request: pb.RepositoryModelLoadRequest, done: Done) -> None:

@@ -10,7 +10,6 @@ Rules:
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import astuple
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
@@ -189,8 +188,13 @@ class Metrics(Collector):
         yield server_stats.PREPROCESS_QUEUE.metric([((), self._preprocess_queue())])
         yield server_stats.LOG_DROPPED.metric([((), self._dropped_lines())])
         yield server_stats.READY.metric([((), self._is_ready())])
-        if self._build:
-            yield server_stats.BUILD_INFO.metric([(astuple(self._build), 1)])
+        if build := self._build:
+            names = (
+                build.version, build.onnxruntime, build.grpcio, build.provider, build.transport
+            )  # fmt: skip
+            yield server_stats.BUILD_INFO.metric([(names, 1)])
+            is_fallback = build.transport_problem is not None
+            yield server_stats.TRANSPORT_FALLBACK.metric([((), is_fallback)])
         if self._transport:
             methods = self._transport.calls.all()
             yield from collect(

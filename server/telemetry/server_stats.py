@@ -53,8 +53,15 @@ READY = Family(
     "model is ready, or there is none and `--require-models` is off, and it is not stopping.",
 )  # fmt: skip
 BUILD_INFO = Family(
-    "weir_build_info", "gauge", ("version", "onnxruntime", "provider", "transport"), "1",
+    "weir_build_info", "gauge", ("version", "onnxruntime", "grpcio", "provider", "transport"), "1",
     "1; the labels are the versions, the execution provider and the transport.",
+)  # fmt: skip
+TRANSPORT_FALLBACK = Family(
+    "weir_transport_fallback", "gauge", (), "0 or 1",
+    "1 if `--transport auto` took grpc-server, because the grpcio version is no tested one. "
+    "0 if the transport is completion-queue, or grpc-server by its own setting.",
+    "that each call costs the server several times the CPU; see the log event `slower transport "
+    "chosen`.",
 )  # fmt: skip
 
 CALL_FAMILIES = (STARTED, HANDLED, HANDLING_SECONDS)
@@ -76,17 +83,29 @@ SERVER_FAMILIES = (
     PREPROCESS_QUEUE,
     LOG_DROPPED,
     BUILD_INFO,
+    TRANSPORT_FALLBACK,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """Versions and settings that identify a server."""
+    """Versions and choices that identify a server process.
+
+    Attributes:
+        transport_problem: why `auto` did not take the fast transport; None if it did, or if a
+            transport was set.
+        metrics_address: host and port of /metrics.
+        started_s: seconds since the epoch.
+    """
 
     version: str
     onnxruntime: str
+    grpcio: str
     provider: str
     transport: str
+    transport_problem: str | None
+    metrics_address: str
+    started_s: float
 
 
 @dataclass(frozen=True, slots=True)

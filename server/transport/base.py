@@ -149,6 +149,8 @@ class Limits:
         concurrent_streams: open calls of one connection; more wait at the client.
         handshake_timeout_s: for a connection that sends nothing.
         ping_interval_s: minimum between keepalive pings, with and without open calls.
+        shares_port: other processes may listen on the same port, if they share it too; the system
+            gives each new connection to one of them.
     """
 
     message_bytes: int = 32 * 1024 * 1024
@@ -156,11 +158,12 @@ class Limits:
     concurrent_streams: int = 1024
     handshake_timeout_s: float = 5.0
     ping_interval_s: float = 5.0
+    shares_port: bool = False
 
     def channel_arguments(self) -> tuple[tuple[str, int], ...]:
         """The limits as gRPC core takes them."""
         return (
-            ("grpc.so_reuseport", 0),
+            ("grpc.so_reuseport", int(self.shares_port)),
             ("grpc.max_receive_message_length", self.message_bytes),
             ("grpc.max_send_message_length", self.message_bytes),
             ("grpc.max_metadata_size", self.metadata_bytes),

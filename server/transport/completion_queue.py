@@ -36,6 +36,8 @@ except ImportError:  # a grpcio without it is served by grpc_server
 logger = logging.getLogger(__name__)
 
 FIRST_TESTED, FIRST_UNTESTED = (1, 81), (1, 86)
+TESTED = "grpcio>={}.{},<{}.{}".format(*FIRST_TESTED, *FIRST_UNTESTED)
+"""The tested versions as pip takes them; `pyproject.toml` says the same."""
 MAX_DELAY_S = 0.2
 """The upper bound of a measured delay; no measurement waits longer."""
 
@@ -54,7 +56,7 @@ def problem() -> str | None:
     """Why this transport cannot be used with the installed grpcio, or None."""
     version = tuple(int(part) for part in grpc.__version__.split(".")[:2])
     if not FIRST_TESTED <= version < FIRST_UNTESTED:
-        return f"grpcio {grpc.__version__} is outside the tested range"
+        return f"expected {TESTED}, got {grpc.__version__}"
     names = (
         "Server",
         "CompletionQueue",

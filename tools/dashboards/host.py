@@ -27,9 +27,10 @@ _SUMMARY = Row("Summary", (
         "see the log.",
         (Query(f"time() - process_start_time_seconds{{{_THIS}}}", "{{instance}}"),), width=6),
     stat("Version", "none",
-        "Version of Weir and of ONNX Runtime, requested execution provider, and transport.",
+        "Version of Weir, of ONNX Runtime and of grpcio, execution provider, and transport.",
         (Query(f"weir_build_info{{{_THIS}}}",
-               "{{version}}, onnxruntime {{onnxruntime}}, {{provider}}, {{transport}}"),),
+               "{{version}}, onnxruntime {{onnxruntime}}, grpcio {{grpcio}}, {{provider}}, "
+               "{{transport}}"),),
         width=12, shows_name=True),
 ))  # fmt: skip
 _PROCESS = Row("Process", (

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,12 +10,14 @@ import typer
 from weir.cli.error_hints import connect
 from weir.cli.options import Target, Timeout
 from weir.client import defaults
-from weir.client.errors import NotFound, Unavailable
+from weir.client.errors import NotFound, Unavailable, Unimplemented, UsageError
 
 if TYPE_CHECKING:
     from weir.client.client import Client
 
 _UNKNOWN = "SERVICE_UNKNOWN"
+_UNREACHABLE = "UNREACHABLE"
+_INDENT = " " * 11
 
 
 def health(
@@ -23,6 +26,14 @@ def health(
     watch: Annotated[
         bool, typer.Option("--watch", help="Print each change until the server stops.")
     ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose",
+            help="Also print versions, transport and metrics address, and each version of a model "
+            "that is not ready, with its reason.",
+        ),
+    ] = False,
     target: Target = defaults.TARGET,
     timeout: Timeout = defaults.TIMEOUT_S,
 ) -> None:
@@ -30,10 +41,15 @@ def health(
 
     Exit code 0 if it serves, 3 if not or if the server is unreachable, 1 if the model is unknown.
     """
+    if verbose and watch:
+        raise UsageError("--verbose, --watch: expected one of them")
     with connect(target, timeout) as client:
         status = ""
         for status in _statuses(client, service, watch=watch):
             typer.echo(status)
+        if verbose and not status.startswith(_UNREACHABLE):
+            for line in (*_server(client), *_models(client, service)):
+                typer.echo(line)
         if status == "NOT_SERVING" and not service and not watch:
             sys.stderr.write(_reason(client))
     raise typer.Exit({"SERVING": 0, _UNKNOWN: 1}.get(status, 3))
@@ -62,4 +78,40 @@ def _statuses(client: "Client", service: str, *, watch: bool) -> Iterator[str]:
     except NotFound:
         yield _UNKNOWN
     except Unavailable as error:
-        yield f"UNREACHABLE: {error}"
+        yield f"{_UNREACHABLE}: {error}"
+
+
+def _server(client: "Client") -> Iterator[str]:
+    """Versions and choices of the server; name and version of one that is not Weir."""
+    from weir.cli.model_table import ago
+
+    try:
+        info = client.server_info()
+    except Unimplemented:
+        metadata = client.server_metadata()
+        yield f"server     {metadata.name} {metadata.version}".rstrip()
+        return
+    started = ago(info.started, datetime.now(UTC))
+    yield f"server     weir {info.version}, process {info.process_id}, started {started}"
+    yield f"transport  {info.transport}, grpcio {info.grpcio}"
+    if info.transport_problem:
+        yield f"{_INDENT}slower than completion-queue: {info.transport_problem}"
+    yield f"runtime    ONNX Runtime {info.onnxruntime}, provider {info.provider}"
+    yield f"metrics    {info.metrics_address}"
+
+
+def _models(client: "Client", name: str) -> Iterator[str]:
+    """How many models are ready, and the versions that are not; of all models, or of one."""
+    from weir.cli import model_table
+
+    try:
+        rows = model_table.from_models(client.models())
+    except Unimplemented:
+        rows = model_table.from_index(client.index())
+    rows = [row for row in rows if row.version and name in ("", row.name)]
+    ready = {row.name for row in rows if row.state == "READY"}
+    yield f"models     {len(ready)} of {len({row.name for row in rows})} ready"
+    for row in rows:
+        if row.state != "READY":
+            reason = f": {row.reason}" if row.reason else ""
+            yield f"{_INDENT}{row.name} version {row.version}: {row.state}{reason}"

@@ -193,6 +193,10 @@ class AsyncClient:
         """Every model with its versions: states, labels, parity. An extension of Weir's servers."""
         return await self._connection.unary(rpc.models())
 
+    async def server_info(self) -> results.ServerInfo:
+        """Versions and choices of the process that answers. An extension of Weir's servers."""
+        return await self._connection.unary(rpc.server_info())
+
     async def load(
         self, model: str, *, reload: bool = False, timeout_s: float = defaults.LOADING_S
     ) -> None:

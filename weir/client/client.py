@@ -210,6 +210,10 @@ class Client:
         """Every model with its versions: states, labels, parity. An extension of Weir's servers."""
         return self._connection.unary(rpc.models())
 
+    def server_info(self) -> results.ServerInfo:
+        """Versions and choices of the process that answers. An extension of Weir's servers."""
+        return self._connection.unary(rpc.server_info())
+
     def load(
         self, model: str, *, reload: bool = False, timeout_s: float = defaults.LOADING_S
     ) -> None:

@@ -189,6 +189,31 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """Versions and choices of a server process.
+
+    Attributes:
+        version: of Weir.
+        provider: the execution provider that models get, cpu or cuda.
+        transport: completion-queue or grpc-server.
+        transport_problem: why the fast transport is not used although the setting allows it, or "".
+        metrics_address: host and port of /metrics.
+        process_id: of the process that answered; several may share one port.
+        started: when the process was started, in UTC.
+    """
+
+    version: str
+    grpcio: str
+    onnxruntime: str
+    provider: str
+    transport: str
+    transport_problem: str
+    metrics_address: str
+    process_id: int
+    started: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class LabelChange:
     """A label that was set or removed by call.
 

@@ -32,6 +32,7 @@ from weir.client.results import (
     ModelInfo,
     ModelMetadata,
     Parameter,
+    ServerInfo,
     TensorMetadata,
     VersionInfo,
 )
@@ -240,6 +241,11 @@ def models() -> Call[list[ModelInfo]]:
     return Call(f"/{MODELS}/ListModels", b"", _read_models)
 
 
+def server_info() -> Call[ServerInfo]:
+    """The call for versions and choices of the server process that answers."""
+    return Call(f"/{MODELS}/GetServerInfo", b"", _read_server_info)
+
+
 def load(model: str, *, reload: bool) -> Call[None]:
     """The call that loads a model from disk."""
     request = pb.RepositoryModelLoadRequest(model_name=model)
@@ -374,17 +380,35 @@ def _read_models(body: bytes) -> list[ModelInfo]:
     ]
 
 
-def _version(version: models_pb.Version) -> VersionInfo:
+def _read_server_info(body: bytes) -> ServerInfo:
+    message = parse(models_pb.GetServerInfoResponse, body)
+    return ServerInfo(
+        version=message.version,
+        grpcio=message.grpcio,
+        onnxruntime=message.onnxruntime,
+        provider=message.provider,
+        transport=message.transport,
+        transport_problem=message.transport_problem,
+        metrics_address=message.metrics_address,
+        process_id=message.process_id,
+        started=_time("started_ms", message.started_ms),
+    )
+
+
+def _time(name: str, milliseconds: int) -> datetime:
     try:
-        since = _EPOCH + timedelta(milliseconds=version.since_ms)
+        return _EPOCH + timedelta(milliseconds=milliseconds)
     except OverflowError as error:
-        raise Internal(f"since_ms: expected a time, got {version.since_ms}") from error
+        raise Internal(f"{name}: expected a time, got {milliseconds}") from error
+
+
+def _version(version: models_pb.Version) -> VersionInfo:
     return VersionInfo(
         version=version.version,
         labels=tuple(version.labels),
         state=version.state,
         reason=version.reason,
-        since=since,
+        since=_time("since_ms", version.since_ms),
         provider=version.provider,
         parity=version.parity if version.HasField("parity") else None,
         golden=version.golden if version.HasField("golden") else None,

@@ -56,6 +56,32 @@ class Version(_message.Message):
     unserved_outputs: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, version: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., since_ms: _Optional[int] = ..., provider: _Optional[str] = ..., parity: _Optional[float] = ..., golden: _Optional[float] = ..., batched: _Optional[bool] = ..., batching_reason: _Optional[str] = ..., unserved_outputs: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class GetServerInfoRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetServerInfoResponse(_message.Message):
+    __slots__ = ("version", "grpcio", "onnxruntime", "provider", "transport", "transport_problem", "metrics_address", "process_id", "started_ms")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    GRPCIO_FIELD_NUMBER: _ClassVar[int]
+    ONNXRUNTIME_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_FIELD_NUMBER: _ClassVar[int]
+    TRANSPORT_FIELD_NUMBER: _ClassVar[int]
+    TRANSPORT_PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    METRICS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_ID_FIELD_NUMBER: _ClassVar[int]
+    STARTED_MS_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    grpcio: str
+    onnxruntime: str
+    provider: str
+    transport: str
+    transport_problem: str
+    metrics_address: str
+    process_id: int
+    started_ms: int
+    def __init__(self, version: _Optional[str] = ..., grpcio: _Optional[str] = ..., onnxruntime: _Optional[str] = ..., provider: _Optional[str] = ..., transport: _Optional[str] = ..., transport_problem: _Optional[str] = ..., metrics_address: _Optional[str] = ..., process_id: _Optional[int] = ..., started_ms: _Optional[int] = ...) -> None: ...
+
 class SetLabelRequest(_message.Message):
     __slots__ = ("model_name", "label", "version")
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]

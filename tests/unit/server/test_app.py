@@ -1,3 +1,4 @@
+import os
 import re
 import socket
 import threading
@@ -7,6 +8,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from tests.helpers.ports import free_port
@@ -147,6 +149,76 @@ def test_ipv6_hosts(
             connection.close()
     finally:
         app.stop()
+
+
+def transport_warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    warnings = [each for each in caplog.records if each.levelname == "WARNING"]
+    return [each.getMessage() for each in warnings if "transport" in each.getMessage()]
+
+
+def transport_of(make: Make, capsys: pytest.CaptureFixture[str], **own: Any) -> tuple[Any, str]:
+    """What a server says of its transport: over the wire, and in its metrics."""
+    app = make(**own)
+    app.start()
+    try:
+        found = re.search(r"grpc=(\S+) metrics=(\S+)", capsys.readouterr().out)
+        assert found
+        with Client(found[1], timeout_s=HANG_S) as client:
+            info = client.server_info()
+        assert (info.process_id, info.metrics_address) == (os.getpid(), found[2])
+        connection = HTTPConnection(found[2], timeout=HANG_S)
+        connection.request("GET", "/metrics")
+        page = connection.getresponse().read().decode()
+        connection.close()
+    finally:
+        app.stop()
+    (line,) = [each for each in page.splitlines() if each.startswith("weir_transport_fallback ")]
+    return info, line.split()[1]
+
+
+def test_transport_that_auto_had_to_take_is_a_warning_and_is_shown(
+    make: Make,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(grpc, "__version__", "1.99.0")
+
+    info, fallback = transport_of(make, capsys)
+
+    (warning,) = transport_warnings(caplog)
+    assert warning == (
+        "slower transport chosen transport=grpc-server "
+        "reason=expected grpcio>=1.81,<1.86, got 1.99.0 "
+        "cost=2 to 5 times the CPU of a small call, at most 512 open calls "
+        "cure=pip install 'grpcio>=1.81,<1.86'"
+    )
+    assert (info.transport, info.grpcio) == ("grpc-server", "1.99.0")
+    assert info.transport_problem == "expected grpcio>=1.81,<1.86, got 1.99.0"
+    assert fallback == "1.0"
+
+
+@pytest.mark.parametrize("transport", ["auto", "grpc-server"])
+def test_transport_of_choice_is_no_fallback(
+    transport: str,
+    make: Make,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    info, fallback = transport_of(make, capsys, transport=transport)
+
+    assert not transport_warnings(caplog)
+    assert info.transport == ("completion-queue" if transport == "auto" else transport)
+    assert (info.transport_problem, fallback) == ("", "0.0")
+
+
+def test_transport_that_is_set_but_does_not_work_is_refused(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grpc, "__version__", "1.99.0")
+
+    with pytest.raises(ConfigError, match="completion-queue: expected grpcio"):
+        make(transport="completion-queue").start()
 
 
 def test_grpc_port_in_use_starts_nothing(make: Make, taken_port: int) -> None:

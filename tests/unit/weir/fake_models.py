@@ -45,6 +45,20 @@ def listing() -> models_pb.ListModelsResponse:
     return answer
 
 
+def server_info() -> models_pb.GetServerInfoResponse:
+    """A server that runs as it should."""
+    return models_pb.GetServerInfoResponse(
+        version="1.2.3",
+        grpcio="1.85.1",
+        onnxruntime="1.31.1",
+        provider="cpu",
+        transport="completion-queue",
+        metrics_address="127.0.0.1:8002",
+        process_id=4242,
+        started_ms=SINCE_MS,
+    )
+
+
 @dataclass
 class FakeModels:
     """What was asked; a server that is not Weir knows the protocol only."""
@@ -54,6 +68,7 @@ class FakeModels:
     asked: list[Any] = field(default_factory=list)
     time_left_s: float = 0.0
     listing: models_pb.ListModelsResponse = field(default_factory=listing)
+    info: models_pb.GetServerInfoResponse = field(default_factory=server_info)
     # Versions that get no label, as they cannot be loaded.
     broken: tuple[int, ...] = ()
     # What it holds once something was changed.
@@ -66,6 +81,11 @@ class FakeModels:
         if not self.is_weir:
             context.abort(grpc.StatusCode.UNIMPLEMENTED, "unknown service weir.v1.Models")
         return self.listing.SerializeToString()
+
+    def get_server_info(self, body: bytes, context: grpc.ServicerContext) -> bytes:
+        if not self.is_weir:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "unknown service weir.v1.Models")
+        return self.info.SerializeToString()
 
     def load(self, body: bytes, context: grpc.ServicerContext) -> bytes:
         request = pb.RepositoryModelLoadRequest.FromString(body)
@@ -117,4 +137,8 @@ class FakeModels:
     def handlers(self) -> dict[str, "grpc.RpcMethodHandler[bytes, bytes]"]:
         """Those of Weir's own service, by name."""
         unary = grpc.unary_unary_rpc_method_handler
-        return {"ListModels": unary(self.list_models), "SetLabel": unary(self.set_label)}
+        return {
+            "ListModels": unary(self.list_models),
+            "GetServerInfo": unary(self.get_server_info),
+            "SetLabel": unary(self.set_label),
+        }

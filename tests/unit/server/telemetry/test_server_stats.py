@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import grpc
+import pytest
 from prometheus_client import CollectorRegistry
 
 from weir.server.telemetry.metrics import Metrics
@@ -37,9 +38,20 @@ class FakeTransport:
         """Nothing to stop."""
 
 
-def watched(calls: CallStats, io: IoStats | None = None) -> CollectorRegistry:
+def watched(
+    calls: CallStats, io: IoStats | None = None, transport_problem: str | None = None
+) -> CollectorRegistry:
     registry = CollectorRegistry()
-    build = Build(version="1.2", onnxruntime="1.32", provider="cpu", transport="fake")
+    build = Build(
+        version="1.2",
+        onnxruntime="1.32",
+        grpcio="1.85.1",
+        provider="cpu",
+        transport="fake",
+        transport_problem=transport_problem,
+        metrics_address="127.0.0.1:8002",
+        started_s=0.0,
+    )
     Metrics(registry).watch_transport(FakeTransport(calls, io), build)
     return registry
 
@@ -107,6 +119,19 @@ def test_transport_without_an_io_thread_has_no_io_metrics() -> None:
 
 
 def test_build_is_exported() -> None:
-    labels = {"version": "1.2", "onnxruntime": "1.32", "provider": "cpu", "transport": "fake"}
+    labels = {
+        "version": "1.2",
+        "onnxruntime": "1.32",
+        "grpcio": "1.85.1",
+        "provider": "cpu",
+        "transport": "fake",
+    }
 
     assert watched(CallStats({})).get_sample_value("weir_build_info", labels) == 1
+
+
+@pytest.mark.parametrize(("problem", "value"), [(None, 0), ("grpcio is too new", 1)])
+def test_transport_that_auto_had_to_take_is_exported(problem: str | None, value: int) -> None:
+    registry = watched(CallStats({}), transport_problem=problem)
+
+    assert registry.get_sample_value("weir_transport_fallback") == value

@@ -53,3 +53,68 @@ def test_a_server_that_is_not_weir_is_not_explained(weir: Weir, fake: FakeServer
     fake.models.is_weir = False
 
     assert weir("health", "--target", fake.target).err == ""
+
+
+def test_verbose_prints_the_server_and_what_is_not_ready(weir: Weir, fake: FakeServer) -> None:
+    done = weir("health", "--verbose", "--target", fake.target)
+
+    server, *rest = done.out.splitlines()[1:]
+    assert (done.code, done.err) == (0, "")
+    assert server.startswith("server     weir 1.2.3, process 4242, started ")
+    assert rest == [
+        "transport  completion-queue, grpcio 1.85.1",
+        "runtime    ONNX Runtime 1.31.1, provider cpu",
+        "metrics    127.0.0.1:8002",
+        "models     1 of 2 ready",
+        "           good version 3: UNAVAILABLE: golden.npz: logits: expected [1 2], got 7",
+        "           flop version 1: UNAVAILABLE: no graph",
+    ]
+
+
+def test_verbose_names_the_reason_for_the_slower_transport(weir: Weir, fake: FakeServer) -> None:
+    fake.models.info.transport = "grpc-server"
+    fake.models.info.grpcio = "2.0.0"
+    fake.models.info.transport_problem = "expected grpcio>=1.81,<1.86, got 2.0.0"
+
+    lines = weir("health", "--verbose", "--target", fake.target).out.splitlines()
+
+    assert lines[2:4] == [
+        "transport  grpc-server, grpcio 2.0.0",
+        "           slower than completion-queue: expected grpcio>=1.81,<1.86, got 2.0.0",
+    ]
+
+
+def test_verbose_of_one_model_names_its_versions_only(weir: Weir, fake: FakeServer) -> None:
+    lines = weir(
+        "health", "--verbose", "--service", "echo", "--target", fake.target
+    ).out.splitlines()
+
+    assert lines[-1] == "models     0 of 0 ready"
+
+
+def test_verbose_of_a_server_that_is_not_weir_reads_the_protocol(
+    weir: Weir, fake: FakeServer
+) -> None:
+    fake.models.is_weir = False
+
+    done = weir("health", "--verbose", "--target", fake.target)
+
+    assert done.code == 0
+    assert done.out.splitlines() == [
+        "SERVING",
+        "server     fake",
+        "models     1 of 2 ready",
+        "           broken version 2: UNAVAILABLE: no graph",
+    ]
+
+
+def test_verbose_of_an_unreachable_server_prints_that_alone(weir: Weir, nobody: str) -> None:
+    done = weir("health", "--verbose", "--target", nobody)
+
+    assert done.code == 3 and len(done.out.splitlines()) == 1
+
+
+def test_verbose_does_not_watch(weir: Weir, nobody: str) -> None:
+    done = weir("health", "--verbose", "--watch", "--target", nobody)
+
+    assert done.code == 2 and "--verbose, --watch: expected one of them" in done.err

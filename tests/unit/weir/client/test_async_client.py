@@ -102,6 +102,7 @@ def test_questions_are_answered_as_by_the_other_client(fake: FakeServer) -> None
             [weir.Class(0.75, 3, "of 5 bytes")]
         ]
         assert [model.name for model in await client.models()] == ["good", "flop", "away"]
+        assert (await client.server_info()).process_id == 4242
         await client.load("good", reload=True)
         await client.unload("good")
         await client.set_label("good", "stable", 2)

@@ -345,6 +345,23 @@ def test_another_server_lists_no_models(client: Client, fake: FakeServer) -> Non
         client.models()
 
 
+def test_server_info_says_which_process_answers(client: Client, fake: FakeServer) -> None:
+    assert client.server_info() == weir.ServerInfo(
+        version="1.2.3",
+        grpcio="1.85.1",
+        onnxruntime="1.31.1",
+        provider="cpu",
+        transport="completion-queue",
+        transport_problem="",
+        metrics_address="127.0.0.1:8002",
+        process_id=4242,
+        started=datetime(2026, 11, 18, 11, 6, 40, 250000, UTC),
+    )
+    fake.models.info.started_ms = 2**62
+    with pytest.raises(weir.Internal, match="started_ms"):
+        client.server_info()
+
+
 def test_models_are_loaded_unloaded_and_labelled(client: Client, fake: FakeServer) -> None:
     client.load("good")
     client.load("good", reload=True)

@@ -35,7 +35,8 @@ def test_the_paths_of_models_are_those_of_their_service() -> None:
     service = models_pb.DESCRIPTOR.services_by_name["Models"]
     methods = {f"/{service.full_name}/{method.name}" for method in service.methods}
 
-    assert {rpc.models().path, rpc.set_label("m", "a", 1).path} == methods
+    calls = (rpc.models(), rpc.server_info(), rpc.set_label("m", "a", 1))
+    assert {call.path for call in calls} == methods
 
 
 def test_the_paths_of_health_are_those_of_its_service() -> None:
