@@ -53,14 +53,15 @@ def check_answers(
                 name: array.reshape(array.shape[: shapes[name]]) for name, array in request.items()
             }
             for name, expected in zip(names, session.run(names, inputs), strict=True):
-                if not _are_close(outputs[name], expected):
+                if not are_close(outputs[name], expected):
                     sys.exit(
                         f"{server.target}: {model}: {name}: "
                         f"expected {expected}, got {outputs[name]}"
                     )
 
 
-def _are_close(got: NDArray[Any], expected: NDArray[Any]) -> bool:
+def are_close(got: NDArray[Any], expected: NDArray[Any]) -> bool:
+    """Whether an output has the expected shape and values, to 1e-5."""
     return got.shape == expected.shape and bool(
         np.allclose(got, expected, rtol=_TOLERANCE, atol=_TOLERANCE)
     )
