@@ -49,6 +49,7 @@ from weir.server.transport import completion_queue
 from weir.server.transport.base import Handlers, Limits, Transport
 from weir.server.transport.completion_queue import CompletionQueueTransport
 from weir.server.transport.grpc_server import GrpcServerTransport
+from weir.server.transport.wakeups import Wakeups
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +119,7 @@ class App:
         self._metrics = Metrics(self._registry, gpus=Gpus(), triton=settings.triton_metrics)
         self._deadlines = Deadlines(time.monotonic)
         self._health = HealthService()
+        self._wakeups = Wakeups()
         self._is_ready = False
         self._repository = self._build_repository()
         # One thread, as parsing holds the GIL. A pool apart from preprocessing: tensors that take
@@ -154,7 +156,7 @@ class App:
         with ExitStack() as started:
             settings = self._settings
             problem = completion_queue.problem() if settings.transport != "grpc-server" else None
-            self._transport = _open_transport(settings, self._handlers, problem)
+            self._transport = _open_transport(settings, self._handlers, self._wakeups, problem)
             started.callback(self._transport.stop, 0.0)
             self._http = _open_metrics_http(settings, self._registry)
             started.callback(self._close_http)
@@ -215,6 +217,7 @@ class App:
             deadlines=self._deadlines,
             metrics=self._metrics,
             operator_library=self._operator_library,
+            wakeups=self._wakeups,
         )
         sandbox = LoadSandbox(
             loader, timeout_s=settings.load_timeout_s, memory_bytes=settings.load_memory_bytes
@@ -277,7 +280,9 @@ class App:
         self._is_ready = is_ready
 
 
-def _open_transport(settings: Settings, handlers: Handlers, problem: str | None) -> Transport:
+def _open_transport(
+    settings: Settings, handlers: Handlers, wakeups: Wakeups, problem: str | None
+) -> Transport:
     """Bind the transport of the settings; `auto` is completion-queue unless it has a problem."""
     address = _address(settings.host, settings.port)
     limits = Limits(

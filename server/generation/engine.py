@@ -32,6 +32,7 @@ from weir.server.scheduling.scheduler import RequestQueue
 from weir.server.telemetry.model_stats import GenerationStats
 from weir.server.telemetry.request_record import BatchRecord
 from weir.server.transport.status import closed_error
+from weir.server.transport.wakeups import Wakeups
 
 logger = logging.getLogger(__name__)
 
@@ -54,11 +55,13 @@ class Engine:
         max_queue_rows: int,
         deadlines: Deadlines,
         stats: GenerationStats,
+        wakeups: Wakeups | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._policy = policy
         self._deadlines = deadlines
         self._stats = stats
+        self._wakeups = wakeups or Wakeups()
         self._clock = clock
         self._queue: RequestQueue[Sequence[Row]] = RequestQueue(name, max_queue_rows)
         self._condition = self._queue.condition
@@ -236,11 +239,14 @@ class Engine:
             self._done.append(request)
 
     def _answer_done(self) -> None:
+        if not self._done:
+            return
         done, self._done = self._done, []
-        for request in done:
-            with self._queue.leaving([request]) as taken:
-                if taken:
-                    self._answer(request)
+        with self._wakeups.corked():
+            for request in done:
+                with self._queue.leaving([request]) as taken:
+                    if taken:
+                        self._answer(request)
 
     def _answer(self, request: GenerationRequest) -> None:
         try:

@@ -16,7 +16,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from weir.bundle import reader
@@ -52,6 +52,7 @@ from weir.server.scheduling.request import Model
 from weir.server.scheduling.scheduler import Scheduler
 from weir.server.scheduling.served_model import ServedModel
 from weir.server.telemetry.metrics import Metrics
+from weir.server.transport.wakeups import Wakeups
 
 logger = logging.getLogger(__name__)
 
@@ -172,6 +173,7 @@ class Loader:
     metrics: Metrics
     links: LinkRoots = NO_LINKS
     operator_library: str | None = None
+    wakeups: Wakeups = field(default_factory=Wakeups)
     clock: Callable[[], float] = time.monotonic
 
     def load(self, name: str, version: str, path: Path) -> list[Model]:
@@ -305,6 +307,7 @@ class Loader:
             paddings=paddings_of(files.contract, session.inputs, session.outputs),
             deadlines=self.deadlines,
             observer=stats.batch_ran,
+            wakeups=self.wakeups,
             clock=self.clock,
         )
         model = ServedModel(
@@ -343,6 +346,7 @@ class Loader:
             max_queue_rows=settings.max_queue_rows or 1,
             deadlines=self.deadlines,
             stats=self.metrics.generation(name, version),
+            wakeups=self.wakeups,
             clock=self.clock,
         )
         return EncoderDecoderModel(

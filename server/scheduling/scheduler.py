@@ -44,6 +44,7 @@ from weir.server.scheduling.request import InferRequest, Load, Request, refuse
 from weir.server.telemetry.model_stats import BatchTimes
 from weir.server.telemetry.request_record import BatchRecord
 from weir.server.transport.status import closed_error
+from weir.server.transport.wakeups import Wakeups
 
 logger = logging.getLogger(__name__)
 
@@ -168,6 +169,7 @@ class Scheduler:
         decision: BatchDecision = BATCHED_BY_CONTRACT,
         stoppable_run: StoppableRun | None = None,
         paddings: Sequence[Padding] = (),
+        wakeups: Wakeups | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = name
@@ -187,6 +189,9 @@ class Scheduler:
         self._queue: RequestQueue[Mapping[str, Array]] = RequestQueue(name, max_queue_rows)
         self._condition = self._queue.condition
         self._idle_threads = 0
+        self._wakeups = wakeups or Wakeups()
+        # Whether the I/O thread still reads requests that have arrived.
+        self._is_gathering = False
         self._threads = [
             threading.Thread(target=self._work, name=f"weir-run-{name}-{number}", daemon=True)
             for number in range(instances)
@@ -219,8 +224,13 @@ class Scheduler:
     def submit(self, request: InferRequest) -> None:
         """Queue a request; see `ReadyRequest.submit`."""
         with self._condition:
-            self._queue.put(request)
-            if self._idle_threads:
+            queue = self._queue
+            queue.put(request)
+            if queue.waiting_rows >= self._batched.max_rows:
+                self._is_gathering = False
+            elif not self._is_gathering:
+                self._is_gathering = self._wakeups.gather(self._gathered)
+            if self._idle_threads and not self._is_gathering:
                 self._condition.notify()
         self._deadlines.expect(request.deadline_s)
 
@@ -242,6 +252,13 @@ class Scheduler:
         for request in late:
             refuse(request, DeadlineExceeded("the request's time is over"))
         return earliest
+
+    def _gathered(self) -> None:
+        """Called once the I/O thread has read the requests that have arrived."""
+        with self._condition:
+            self._is_gathering = False
+            if self._queue.waiting and self._idle_threads:
+                self._condition.notify()
 
     def _work(self) -> None:
         last: LastBatch | None = None
@@ -291,6 +308,8 @@ class Scheduler:
             return None
         if queue.is_closed:
             return 0.0
+        if self._is_gathering and queue.waiting_rows < policy.max_rows:
+            return None
         now, rows = self._clock(), queue.waiting_rows
         # Without a limit on tokens their number plays no part.
         tokens = (
@@ -335,7 +354,8 @@ class Scheduler:
         with self._condition:
             left_rows = self._queue.waiting_rows
         with self._queue.leaving(batch) as taken:
-            _answer(batch, parts, taken)
+            with self._wakeups.corked():
+                _answer(batch, parts, taken)
             times = BatchTimes(cut_s, run_s, ran_s, self._clock())
             self._observer(batch, times, collate.count_tokens(joined, self._paddings))
         rows = sum([request.rows for request in batch])

@@ -1,7 +1,7 @@
 """The fast transport: gRPC core driven directly through grpcio's completion queue.
 
 Thread: `weir-io`, the only one that polls. It starts every handler and every callback of this
-module, and never blocks. Other threads send answers through the `_Outbox`.
+module, and never blocks. Other threads send answers through the `Wakeups`.
 
 grpcio keeps these calls private; its own server is built on them. They are therefore used only with
 the tested versions of grpcio (`problem`).
@@ -27,6 +27,7 @@ from weir.server.errors import InvalidRequest, Unsupported
 from weir.server.transport.base import Handlers, Limits, Metadata, Stream, Unary, unavailable
 from weir.server.transport.call_stats import CallStats, MethodStats
 from weir.server.transport.status import STOPPING, closed_code, fail, guarded
+from weir.server.transport.wakeups import Operations, Wakeups, ignore
 
 try:
     from grpc._cython import cygrpc  # type: ignore[attr-defined]
@@ -41,11 +42,12 @@ TESTED = "grpcio>={}.{},<{}.{}".format(*FIRST_TESTED, *FIRST_UNTESTED)
 MAX_DELAY_S = 0.2
 """The upper bound of a measured delay; no measurement waits longer."""
 
-Operations = tuple[Any, ...]
-
 _NEW_CALL, _SHUT_DOWN = "new call", "shut down"
 _REQUESTED_CALLS = 128
 _NO_FLAGS = 0
+# Core's own threads read the sockets: what has arrived may reach the queue a moment later.
+_LOOKS = 3
+_TIMEOUT = 1  # cygrpc.CompletionType.queue_timeout
 _CANCELLED: int = grpc.StatusCode.CANCELLED.value[0]
 _NOTHING: deque[Any] = deque(maxlen=0)
 # Core gives a deadline in seconds since the epoch; one beyond this means that there is none.
@@ -72,7 +74,13 @@ class CompletionQueueTransport:
 
     name = "completion-queue"
 
-    def __init__(self, address: str, handlers: Handlers, limits: Limits) -> None:
+    def __init__(
+        self,
+        address: str,
+        handlers: Handlers,
+        limits: Limits,
+        wakeups: Wakeups | None = None,
+    ) -> None:
         self.calls = CallStats({name: handler.kind for name, handler in handlers.items()})
         self.io = IoThread()
         self._methods = {
@@ -92,7 +100,7 @@ class CompletionQueueTransport:
         # Core is still inside `shutdown` when its event comes: destroyed then, it would crash.
         self._shutdown_lock = threading.Lock()
         self._is_stopping = False
-        self._outbox = _Outbox()
+        self._wakeups = wakeups or Wakeups()
         self._thread = threading.Thread(target=self._run, name="weir-io", daemon=True)
 
     def start(self) -> None:
@@ -124,11 +132,11 @@ class CompletionQueueTransport:
         self._server.request_call(self._queue, self._queue, _NEW_CALL)
 
     def _run(self) -> None:
-        self._outbox.adopt_thread()
+        self._wakeups.adopt_thread()
         clock, io = time.monotonic, self.io
         event = None
         while True:
-            event = self._queue.poll()
+            event = self._next_event()
             woke_s = clock()
             tag = event.tag
             if tag is _SHUT_DOWN:
@@ -146,6 +154,25 @@ class CompletionQueueTransport:
             self._server.destroy()
         self._stopped.set()
 
+    def _next_event(self) -> Any:
+        """The next event, once everything is done that does not wait for one."""
+        wakeups, poll = self._wakeups, self._queue.poll
+        while True:
+            wakeups.start_answers()
+            if wakeups.gathering:
+                if wakeups.may_look():
+                    for _ in range(_LOOKS):
+                        event = poll(0.0)
+                        if event.completion_type != _TIMEOUT:
+                            wakeups.looked(has_found=True)
+                            return event
+                    wakeups.looked(has_found=False)
+                wakeups.end_gathering()
+            if wakeups.before_wait():
+                event = poll()
+                wakeups.after_wait()
+                return event
+
     def _begin(self, event: Any, arrived_s: float) -> None:
         if not self._is_stopping:
             self._request_call()
@@ -153,7 +180,7 @@ class CompletionQueueTransport:
         stats.started += 1
         is_stream = isinstance(handler, Stream)
         call = CompletionQueueCall(
-            event, self._outbox, self.io.open_calls, stats, arrived_s, is_stream=is_stream
+            event, self._wakeups, self.io.open_calls, stats, arrived_s, is_stream=is_stream
         )
         self.io.open_calls.add(call)
         event.call.start_server_batch(
@@ -194,10 +221,10 @@ class CompletionQueueCall:
         "_on_close",
         "_on_message",
         "_open_calls",
-        "_outbox",
         "_outgoing",
         "_stats",
         "_status",
+        "_wakeups",
         "cancelled",
         "is_stream",
     )
@@ -207,7 +234,7 @@ class CompletionQueueCall:
     def __init__(
         self,
         event: Any,
-        outbox: "_Outbox",
+        wakeups: Wakeups,
         open_calls: "set[CompletionQueueCall]",
         stats: MethodStats,
         arrived_s: float,
@@ -216,7 +243,7 @@ class CompletionQueueCall:
     ) -> None:
         self.is_stream = is_stream
         self._call = event.call
-        self._outbox = outbox
+        self._wakeups = wakeups
         self._open_calls = open_calls
         self._stats = stats
         self._arrived_s = arrived_s
@@ -277,7 +304,7 @@ class CompletionQueueCall:
                 self._is_streaming = True
                 self._outgoing = deque()
                 self._call.start_server_batch(
-                    (cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS),), _ignore
+                    (cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS),), ignore
                 )
             self._outgoing.append((message, sent))
             if len(self._outgoing) == 1:
@@ -308,11 +335,11 @@ class CompletionQueueCall:
                     if message is None
                     else (start, cygrpc.SendMessageOperation(message, _NO_FLAGS), status)
                 )
-                self._outbox.start(self._call, operations)
+                self._wakeups.start(self._call, operations)
             elif self._outgoing:
                 self._status = (status,)
             else:
-                self._call.start_server_batch((status,), _ignore)
+                self._call.start_server_batch((status,), ignore)
         return True
 
     def closed(self, event: Any) -> None:
@@ -355,7 +382,7 @@ class CompletionQueueCall:
             elif self._outgoing:
                 self._send_first()
             elif self._status:
-                self._call.start_server_batch(self._status, _ignore)
+                self._call.start_server_batch(self._status, ignore)
         if sent is not None:
             sent()
 
@@ -393,64 +420,6 @@ class IoThread:
                 call.start_probe(tag)
                 return arrived_s[0] - sent_s if arrived.wait(MAX_DELAY_S) else MAX_DELAY_S
         return 0.0
-
-
-class _Outbox:
-    """Answers of other threads, handed to core by the I/O thread.
-
-    Starting an operation releases Python's lock. If one thread starts its answers while another
-    polls, each answer costs two switches of threads. Therefore only the first answer of a batch is
-    started by the thread that made it. An empty operation batch goes with it: core ends it at once,
-    and its event wakes the I/O thread, which starts the rest. (The event of the answer itself comes
-    too late: when the peer has read it.)
-    """
-
-    def __init__(self) -> None:
-        self._waiting: deque[tuple[Any, Operations]] = deque()
-        self._wakes = threading.Event()
-        self._io_thread = 0
-
-    def adopt_thread(self) -> None:
-        """Make the calling thread the I/O thread."""
-        self._io_thread = threading.get_ident()
-
-    def start(self, call: Any, operations: Operations) -> None:
-        """Start a call's last operations, here or on the I/O thread."""
-        if threading.get_ident() == self._io_thread:
-            call.start_server_batch(operations, _ignore)
-        elif self._wakes.is_set():
-            self._waiting.append((call, operations))
-            if not self._wakes.is_set():
-                # The I/O thread woke meanwhile, and may have found nothing.
-                self._start_waiting()
-        else:
-            self._wakes.set()
-            try:
-                call.start_server_batch((), self._drain)
-            except BaseException:
-                # No event follows, so nothing would wake the I/O thread for later answers.
-                self._wakes.clear()
-                raise
-            call.start_server_batch(operations, _ignore)
-
-    def _drain(self, _event: Any) -> None:
-        self._wakes.clear()
-        self._start_waiting()
-
-    def _start_waiting(self) -> None:
-        while self._waiting:
-            try:
-                call, operations = self._waiting.popleft()
-            except IndexError:  # another thread took it
-                return
-            try:
-                call.start_server_batch(operations, _ignore)
-            except Exception:
-                logger.exception("answer lost")
-
-
-def _ignore(_event: Any) -> None:
-    """Tag of operations whose end changes nothing."""
 
 
 def _drop_message(_message: bytes | None) -> None:

@@ -17,6 +17,7 @@ from weir.server.scheduling.request import InferRequest
 from weir.server.scheduling.scheduler import Scheduler
 from weir.server.telemetry.model_stats import BatchTimes, CountedRequest
 from weir.server.telemetry.request_record import RequestRecord
+from weir.server.transport.wakeups import Wakeups
 
 Array = NDArray[Any]
 
@@ -101,7 +102,14 @@ PADDING = Padding(
 class World:
     """A scheduler and its world: every step waits for the test, every wait for an event."""
 
-    def __init__(self, *, instances: int = 1, max_queue_rows: int = 100, **policy: float) -> None:
+    def __init__(
+        self,
+        *,
+        instances: int = 1,
+        max_queue_rows: int = 100,
+        wakeups: Wakeups | None = None,
+        **policy: float,
+    ) -> None:
         self.changed = threading.Condition(threading.RLock())
         self.clock = Clock(0.0)
         self.running: list[Run] = []
@@ -127,6 +135,7 @@ class World:
             paddings=[PADDING],
             deadlines=Deadlines(self.clock),
             observer=self._observe,
+            wakeups=wakeups,
             clock=self.clock,
         )
         self.scheduler.start()

@@ -1,5 +1,6 @@
 import logging
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,7 @@ from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.request import Load
 from weir.server.scheduling.scheduler import Scheduler
 from weir.server.telemetry.model_stats import BatchTimes, CountedRequest
+from weir.server.transport.wakeups import Wakeups
 
 
 @pytest.fixture
@@ -448,7 +450,7 @@ steps = st.one_of(
 def test_every_caller_gets_exactly_one_outcome(
     plan: list[tuple[Any, ...]], instances: int, *, has_lengths: bool
 ) -> None:
-    limits = {"max_tokens": 60} if has_lengths else {}
+    limits: dict[str, Any] = {"max_tokens": 60} if has_lengths else {}
     world = World(instances=instances, max_rows=4, max_queue_rows=8, **limits)
 
     for kind, *arguments in plan:
@@ -596,3 +598,82 @@ def test_run_is_stopped_when_all_its_requests_have_left(leave: str, world: World
     runs.may_end.set()
     scheduler.close()
     assert scheduler.join(HANG_S)
+
+
+@pytest.fixture
+def gathering() -> Iterator[tuple[World, Wakeups]]:
+    """A world whose test is the I/O thread."""
+    wakeups = Wakeups()
+    wakeups.adopt_thread()
+    world = World(wakeups=wakeups, max_rows=3)
+    ending_world = ending(world)
+    next(ending_world)
+    yield world, wakeups
+    wakeups.end_gathering()
+    next(ending_world, None)
+
+
+def test_batch_is_cut_once_the_io_thread_has_read_what_arrived(
+    gathering: tuple[World, Wakeups],
+) -> None:
+    world, wakeups = gathering
+
+    calls = [world.submit(), world.submit()]
+    time.sleep(0.01)
+    assert world.batches == []
+    wakeups.end_gathering()
+    world.wait_for(lambda: bool(world.running))
+
+    assert world.batches == [[call.number for call in calls]]
+
+
+def test_full_batch_is_cut_while_the_io_thread_still_reads(
+    gathering: tuple[World, Wakeups],
+) -> None:
+    world, _ = gathering
+
+    calls = [world.submit() for _ in range(3)]
+    world.wait_for(lambda: bool(world.running))
+
+    assert world.batches == [[call.number for call in calls]]
+
+
+def test_free_session_does_not_cut_what_the_io_thread_still_reads(
+    gathering: tuple[World, Wakeups],
+) -> None:
+    world, wakeups = gathering
+    first = world.submit()
+    wakeups.end_gathering()
+    world.wait_for(lambda: bool(world.running))
+
+    second = world.submit()
+    world.end_run()
+    world.wait_for(lambda: bool(first.outcomes))
+    time.sleep(0.01)
+    assert world.batches == [[first.number]]
+    third = world.submit()
+    wakeups.end_gathering()
+    world.wait_for(lambda: len(world.batches) == 2)
+
+    assert world.batches[1] == [second.number, third.number]
+
+
+def test_request_of_another_thread_is_not_gathered(gathering: tuple[World, Wakeups]) -> None:
+    world, _ = gathering
+
+    thread = threading.Thread(target=world.submit)
+    thread.start()
+    thread.join()
+    world.wait_for(lambda: bool(world.running))
+
+    assert world.batches == [[1]]
+
+
+def test_closed_queue_does_not_wait_for_the_io_thread(gathering: tuple[World, Wakeups]) -> None:
+    world, _ = gathering
+
+    call = world.submit()
+    world.scheduler.close()
+    world.wait_for(lambda: bool(world.running))
+
+    assert world.batches == [[call.number]]
