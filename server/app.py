@@ -295,7 +295,7 @@ def _open_transport(
         logger.info("transport chosen transport=grpc-server reason=setting")
     elif problem is None:
         logger.info("transport chosen transport=completion-queue")
-        return CompletionQueueTransport(address, handlers, limits)
+        return CompletionQueueTransport(address, handlers, limits, wakeups)
     elif settings.transport == "completion-queue":
         raise ConfigError(f"transport completion-queue: {problem}")
     else:

@@ -74,13 +74,7 @@ class CompletionQueueTransport:
 
     name = "completion-queue"
 
-    def __init__(
-        self,
-        address: str,
-        handlers: Handlers,
-        limits: Limits,
-        wakeups: Wakeups | None = None,
-    ) -> None:
+    def __init__(self, address: str, handlers: Handlers, limits: Limits, wakeups: Wakeups) -> None:
         self.calls = CallStats({name: handler.kind for name, handler in handlers.items()})
         self.io = IoThread()
         self._methods = {
@@ -100,7 +94,7 @@ class CompletionQueueTransport:
         # Core is still inside `shutdown` when its event comes: destroyed then, it would crash.
         self._shutdown_lock = threading.Lock()
         self._is_stopping = False
-        self._wakeups = wakeups or Wakeups()
+        self._wakeups = wakeups
         self._thread = threading.Thread(target=self._run, name="weir-io", daemon=True)
 
     def start(self) -> None:

@@ -35,6 +35,7 @@ from weir.server.services.inference import InferenceService
 from weir.server.transport.base import Limits, Transport
 from weir.server.transport.completion_queue import CompletionQueueTransport
 from weir.server.transport.grpc_server import GrpcServerTransport
+from weir.server.transport.wakeups import Wakeups
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "faults.md"
 ROWS = (
@@ -661,8 +662,11 @@ def test_bug_is_internal_with_an_id_and_no_text(
 ) -> None:
     buggy: Any = Buggy()
     handlers = InferenceService(buggy, buggy).handlers()
-    kind = CompletionQueueTransport if transport == "completion-queue" else GrpcServerTransport
-    server: Transport = kind("127.0.0.1:0", handlers, Limits())
+    server: Transport = (
+        CompletionQueueTransport("127.0.0.1:0", handlers, Limits(), Wakeups())
+        if transport == "completion-queue"
+        else GrpcServerTransport("127.0.0.1:0", handlers, Limits())
+    )
     server.start()
     with Client(f"127.0.0.1:{server.port}") as client:
         message = request("affine", GOOD).SerializeToString()

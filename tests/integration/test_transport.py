@@ -22,6 +22,7 @@ from weir.server.transport.completion_queue import (
     CompletionQueueTransport,
 )
 from weir.server.transport.grpc_server import GrpcServerTransport
+from weir.server.transport.wakeups import Wakeups
 
 WAIT_S = 30.0
 OK = grpc.StatusCode.OK
@@ -30,8 +31,13 @@ Serve = Callable[..., "Served"]
 
 
 def make(transport: str, handlers: Handlers, limits: Limits, port: int = 0) -> Transport:
-    kind = CompletionQueueTransport if transport == "completion-queue" else GrpcServerTransport
-    return kind(f"127.0.0.1:{port}", handlers, limits)
+    return at(transport, f"127.0.0.1:{port}", handlers, limits)
+
+
+def at(transport: str, address: str, handlers: Handlers, limits: Limits) -> Transport:
+    if transport == "completion-queue":
+        return CompletionQueueTransport(address, handlers, limits, Wakeups())
+    return GrpcServerTransport(address, handlers, limits)
 
 
 @dataclass
@@ -746,7 +752,7 @@ def held_io() -> Iterator[tuple[Held, CompletionQueueTransport, grpc.Channel]]:
     """The fast transport with one call open."""
     held = Held()
     handlers: Handlers = {"/t.Test/Hold": Unary(held)}
-    transport = CompletionQueueTransport("127.0.0.1:0", handlers, Limits())
+    transport = CompletionQueueTransport("127.0.0.1:0", handlers, Limits(), Wakeups())
     transport.start()
     with grpc.insecure_channel(f"127.0.0.1:{transport.port}") as channel:
         yield held, transport, channel
@@ -798,7 +804,9 @@ def test_delay_of_a_thread_that_does_not_come_is_bounded() -> None:
         assert let_go.wait(WAIT_S)
         echo(call, message)
 
-    transport = CompletionQueueTransport("127.0.0.1:0", {"/t.Test/Block": Unary(block)}, Limits())
+    transport = CompletionQueueTransport(
+        "127.0.0.1:0", {"/t.Test/Block": Unary(block)}, Limits(), Wakeups()
+    )
     transport.start()
     with grpc.insecure_channel(f"127.0.0.1:{transport.port}") as channel:
         method: Any = channel.unary_unary("/t.Test/Block")
@@ -878,7 +886,5 @@ def test_keepalive_of_10_s_is_permitted_by_default() -> None:
 def test_address_that_cannot_be_bound_is_refused_with_the_reason(
     transport: str, address: str, reason: str
 ) -> None:
-    kind = CompletionQueueTransport if transport == "completion-queue" else GrpcServerTransport
-
     with pytest.raises(PortUnavailable, match=f"cannot listen on {address}: .*({reason})"):
-        kind(address, {}, Limits())
+        at(transport, address, {}, Limits())
