@@ -1,13 +1,15 @@
-"""INT8 quantisation of a graph: static for pictures, dynamic for sequences.
+"""INT8 quantisation of a graph: static, with ranges of training rows, or dynamic without.
 
 Rules:
 
 - Static: weights are quantised per channel and activations per tensor, with ranges from training
   rows. ONNX Runtime fuses the QuantizeLinear and DequantizeLinear nodes into integer kernels.
+- Static on a graph with LSTM layers quantises these only (`lstm_quantisation`): they are most of
+  the work. A row's result does not depend on the other rows of its batch.
 - Dynamic: LSTM layers and matrix products only. Activations are quantised in each run, by their
   range in the batch. There is no calibration. The last digits of a row depend on its batch.
-- Dynamic rejects GRU and RNN: ONNX Runtime has an integer kernel for LSTM only, and the other
-  layers of such a network gain little.
+- GRU and RNN are rejected: ONNX Runtime has an integer kernel for LSTM only, and the other layers
+  of such a network gain little.
 - Weights get 7 bits. With 8, processors without VNNI add products in 16 bits, which overflow
   without an error: the same file would be right on one machine and wrong on another.
 - Static leaves normalisation and logits in FP32: they cost little, and rounded logits would tie.
@@ -28,7 +30,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from weir.bundle.contract import Quantisation, Tolerance
 from weir.bundle.golden import Golden
-from weir.export import accuracy, runtime, static_quantisation
+from weir.export import accuracy, lstm_quantisation, runtime, static_quantisation
 from weir.export.accuracy import DEFAULT_MAX_DROP
 from weir.export.errors import ExportError
 from weir.export.samples import shrink
@@ -50,9 +52,10 @@ class StaticInt8:
     Attributes:
         calibration: rows of the training data, by input.
         calibration_from: a description of them, for the record.
-        test: rows outside the training data, by input.
+        test: rows outside the training data, by input, padded to the longest.
         test_from: a description of them, for the record.
-        answers: the right index of each test row, (rows,).
+        answers: the right index of each test row, (rows,), or of each step, (rows, steps) with
+            `accuracy.NO_ANSWER` beyond a row's length.
         output: the scores; their argmax along the last axis is the answer.
         max_drop: the accuracy that may be lost, in percentage points.
     """
@@ -68,13 +71,7 @@ class StaticInt8:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DynamicInt8:
-    """Data of dynamic quantisation: rows to measure accuracy on; otherwise as `StaticInt8`.
-
-    Attributes:
-        test: rows outside the training data, by input, padded to the longest.
-        answers: the right index of each row, (rows,), or of each step, (rows, steps) with
-            `accuracy.NO_ANSWER` beyond a row's length.
-    """
+    """Data of dynamic quantisation: rows to measure accuracy on, as in `StaticInt8`."""
 
     test: Mapping[str, Array]
     test_from: str
@@ -90,18 +87,24 @@ def quantise(
 
     ExportError if dynamic quantisation does not fit the layers; AccuracyError if too much is lost.
     """
-    outputs = list(exact.golden.outputs)
+    kinds = {node.op_type for node in onnx.load_from_string(exact.model).graph.node}
+    if found := sorted(kinds & set(_WITHOUT_KERNEL)):
+        raise ExportError(
+            f"int8: ONNX Runtime has an integer kernel for LSTM and none for {', '.join(found)}: "
+            "train an LSTM, or publish fp32"
+        )
+    # An index is left out: equal scores may change places on another processor.
+    outputs = [name for name, array in exact.golden.outputs.items() if array.dtype.kind == "f"]
     if isinstance(settings, StaticInt8):
+        module = lstm_quantisation if "LSTM" in kinds else static_quantisation
         batches = _batches(settings.calibration, spec, _STATIC_BATCH_ROWS)
-        model = static_quantisation.quantise(exact.model, batches)
+        model = module.quantise(exact.model, batches)
         cost = _cost(exact.model, model, settings, spec)
         first = next(_batches(settings.calibration, spec, _STATIC_BATCH_ROWS))
         tolerance = static_quantisation.fusion_tolerance(model, first, outputs)
     else:
         model = _quantise_dynamic(exact.model)
         cost = _cost(exact.model, model, settings, spec)
-        # An index is left out: equal scores may change places on another processor.
-        outputs = [name for name in outputs if exact.golden.outputs[name].dtype.kind == "f"]
         tolerance = _batch_tolerance(model, settings.test, outputs, spec)
     inputs = exact.golden.inputs
     return replace(
@@ -143,13 +146,7 @@ def _cost(
 
 def _quantise_dynamic(model: bytes) -> bytes:
     proto = onnx.load_from_string(model)
-    kinds = {node.op_type for node in proto.graph.node}
-    if found := sorted(kinds & set(_WITHOUT_KERNEL)):
-        raise ExportError(
-            f"int8: ONNX Runtime has an integer kernel for LSTM and none for {', '.join(found)}: "
-            "train an LSTM, or publish fp32"
-        )
-    if not kinds & set(_DYNAMIC_OPERATORS):
+    if not {node.op_type for node in proto.graph.node} & set(_DYNAMIC_OPERATORS):
         raise ExportError(
             f"int8: expected a layer of {', '.join(_DYNAMIC_OPERATORS)}, the graph has none"
         )

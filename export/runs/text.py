@@ -1,13 +1,14 @@
 """Export of text runs: classifiers and taggers of tokens, and classifiers of frames."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from weir.bundle.sequences import PaddedAxis, Tokenisation
-from weir.export.int8 import DynamicInt8
+from weir.export.int8 import CALIBRATION_ROWS, StaticInt8
 from weir.export.runs.provenance import data_name, describe_random, provenance_of
 from weir.export.spec import ExportSpec, RunExport
 from weir.training.data.vocabulary import PAD, UNKNOWN
@@ -15,7 +16,7 @@ from weir.training.errors import DataError, TrainingError
 from weir.training.loop import Batch
 from weir.training.run_directory import RunRecord, SequenceRecord, part_of
 from weir.training.text.batches import Sequences
-from weir.training.text.experiment import load_model, load_test, load_vocabularies
+from weir.training.text.experiment import load_model, load_test, load_train, load_vocabularies
 from weir.training.text.recipes import SequenceRecipe
 
 TOKENS, CHARACTERS, FRAMES, LENGTHS = "tokens", "characters", "frames", "lengths"
@@ -73,6 +74,7 @@ MOST_STEPS = 512
 """The limit of a row's length; it bounds the cost of a request, and training rows may exceed it."""
 
 _EXAMPLE_ROWS = 64
+_CALIBRATION_SEED = 0
 
 
 def load(run: Path, record: RunRecord) -> RunExport:
@@ -97,15 +99,21 @@ def load(run: Path, record: RunRecord) -> RunExport:
     return RunExport(module, examples, _spec(run, record, described))
 
 
-def int8_settings(run: Path, record: RunRecord, max_drop: float) -> DynamicInt8:
-    """The test rows that are short enough to be served, to measure accuracy on."""
-    packed = load_test(run, record)
-    whole = packed.take(_servable(packed, record))
-    return DynamicInt8(
-        test={
-            name: rows.numpy()
-            for name, rows in _named(whole, part_of(record, SequenceRecord)).items()
-        },
+def int8_settings(run: Path, record: RunRecord, max_drop: float) -> StaticInt8:
+    """Training rows to calibrate with, drawn from a fixed seed, and the whole test set.
+
+    Rows that are too long to be served are left out.
+    """
+    sequence = part_of(record, SequenceRecord)
+    packed, test = load_train(run, record), load_test(run, record)
+    within = _servable(packed, record)
+    drawn = torch.randperm(len(within), generator=torch.Generator().manual_seed(_CALIBRATION_SEED))
+    calibration = packed.take(within[drawn[:CALIBRATION_ROWS].sort().values])
+    whole = test.take(_servable(test, record))
+    return StaticInt8(
+        calibration=_arrays(calibration, sequence),
+        calibration_from=f"training rows of {data_name(record)}, seed {_CALIBRATION_SEED}",
+        test=_arrays(whole, sequence),
         test_from=f"test rows of {data_name(record)}",
         # training's NO_TARGET equals NO_ANSWER. A class unseen in training always counts as wrong.
         answers=whole.targets.numpy(),
@@ -123,6 +131,10 @@ def _servable(packed: Sequences, record: RunRecord) -> Tensor:
             f"the shortest has {int(packed.lengths.min())}"
         )
     return rows
+
+
+def _arrays(batch: Batch, sequence: SequenceRecord) -> dict[str, NDArray[Any]]:
+    return {name: rows.numpy() for name, rows in _named(batch, sequence).items()}
 
 
 def _named(batch: Batch, sequence: SequenceRecord) -> dict[str, Tensor]:

@@ -196,16 +196,26 @@ def load_model(run: Path) -> nn.Module:
     return load_weights(run, network)
 
 
+def load_train(run: Path, record: RunRecord) -> Sequences:
+    """Load a finished run's training rows, as its vocabularies encode them."""
+    return _load(run, record, is_test=False)
+
+
 def load_test(run: Path, record: RunRecord) -> Sequences:
     """Load a finished run's test rows, as its vocabularies encode them."""
+    return _load(run, record, is_test=True)
+
+
+def _load(run: Path, record: RunRecord, *, is_test: bool) -> Sequences:
     recipe = part_of(record, SequenceRecipe)
     if recipe.tokens is None:
         pictures = read_pictures(recipe)
         require_same_data(record, pictures.test.checksum)
-        return pack_rows(pictures.test)
+        return pack_rows(pictures.test if is_test else pictures.train)
     texts = read_texts(recipe)
     require_same_data(record, texts.checksum)
-    return pack(texts.test, record.classes, load_vocabularies(run), recipe.tokens)
+    chosen = texts.test if is_test else texts.train
+    return pack(chosen, record.classes, load_vocabularies(run), recipe.tokens)
 
 
 def load_vocabularies(run: Path) -> dict[str, Vocabulary]:

@@ -211,7 +211,8 @@ def test_int8_is_measured_on_the_test_rows(
 
     cost = publish_run(run, to=tmp_path, precision="int8", max_accuracy_drop=100.0).quantisation
 
-    assert cost is not None and cost.method == "dynamic"
+    assert cost is not None and cost.method == "static"
+    assert cost.calibration == "training rows of rows.txt, seed 0"
     assert cost.before == pytest.approx(read_record(run).test_accuracy)
     assert (cost.test, cost.test_rows) == ("test rows of rows.txt", 12)
 
