@@ -2,6 +2,9 @@
 
     bind ports → start threads → serve, NOT_SERVING → load models → SERVING → … → drain → stop
 
+A server that shares its gRPC port binds it after it has loaded its models, and closes it before it
+drains: the system gives new connections to every process that listens, whether it is ready or not.
+
 `docs/architecture.md` lists the threads.
 """
 
@@ -11,7 +14,9 @@ import os
 import queue
 import signal
 import sys
+import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from importlib.metadata import version as installed_version
 from types import FrameType
@@ -80,7 +85,7 @@ def serve(settings: Settings) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    app.start()
+    app.start(lambda: is_stopping)
     # Objects that exist now live as long as the process; the collector need not visit them.
     gc.freeze()
     # Not without a timeout: a signal that arrives just before the wait does not end it, and Python
@@ -121,6 +126,8 @@ class App:
         self._health = HealthService()
         self._wakeups = Wakeups()
         self._is_ready = False
+        self._loaded = threading.Event()
+        self._transport: Transport | None = None
         self._repository = self._build_repository()
         # One thread, as parsing holds the GIL. A pool apart from preprocessing: tensors that take
         # milliseconds do not wait behind pictures that take seconds.
@@ -148,39 +155,53 @@ class App:
             lambda: self._repository.is_ready and not self._admission.is_draining
         )
 
-    def start(self) -> None:
+    def start(self, is_interrupted: Callable[[], bool] = lambda: False) -> None:
         """Bind the ports, start every part, and announce the ports on standard output.
 
-        If a part fails to start, the parts that have started are closed.
+        If a part fails to start, the parts that have started are closed. `is_interrupted` ends the
+        wait of a server that shares its port and loads its models first.
         """
+        settings = self._settings
+        problem = completion_queue.problem() if settings.transport != "grpc-server" else None
         with ExitStack() as started:
-            settings = self._settings
-            problem = completion_queue.problem() if settings.transport != "grpc-server" else None
-            self._transport = _open_transport(settings, self._handlers, self._wakeups, problem)
-            started.callback(self._transport.stop, 0.0)
+            if not settings.share_port:
+                transport = _open_transport(settings, self._handlers, self._wakeups, problem)
+                self._transport = transport
+                started.callback(transport.stop, 0.0)
             self._http = _open_metrics_http(settings, self._registry)
             started.callback(self._close_http)
-            self._build = Build(
-                version=installed_version("weir"),
-                onnxruntime=onnxruntime_version(),
-                grpcio=grpc.__version__,
-                provider=self._provider,
-                transport=self._transport.name,
-                transport_problem=problem,
-                metrics_address=_address(settings.host, self._http.server_port),
-                started_s=time.time(),
-            )
-            self._metrics.watch_transport(self._transport, self._build)
             started.callback(self._deadlines.stop)
             self._deadlines.start()
             for pool in (self._parse_pool, self._preprocess_pool):
                 started.callback(pool.close)
                 pool.start()
-            self._transport.start()
-            self._repository.start()
+            if settings.share_port:
+                self._repository.start()
+                started.callback(self._repository.close, 0.0)
+                while not self._loaded.wait(_SIGNAL_CHECK_S):
+                    if is_interrupted():
+                        started.pop_all()
+                        return
+                transport = _open_transport(settings, self._handlers, self._wakeups, problem)
+                self._transport = transport
+                started.callback(transport.stop, 0.0)
+            self._build = Build(
+                version=installed_version("weir"),
+                onnxruntime=onnxruntime_version(),
+                grpcio=grpc.__version__,
+                provider=self._provider,
+                transport=transport.name,
+                transport_problem=problem,
+                metrics_address=_address(settings.host, self._http.server_port),
+                started_s=time.time(),
+            )
+            self._metrics.watch_transport(transport, self._build)
+            transport.start()
+            if not settings.share_port:
+                self._repository.start()
             started.pop_all()
         _announce(
-            f"weir: serving grpc={_address(settings.host, self._transport.port)} "
+            f"weir: serving grpc={_address(settings.host, transport.port)} "
             f"metrics={self._build.metrics_address}\n"
         )
 
@@ -192,6 +213,8 @@ class App:
             return max(0.0, end_s - time.monotonic())
 
         self._health.stop()
+        if self._transport is not None and self._settings.share_port:
+            self._transport.close_port()
         self._admission.drain()
         # The pools stop before the models: a preprocessed request still has to run.
         pools = (self._parse_pool, self._preprocess_pool)
@@ -199,7 +222,8 @@ class App:
             pool.close()
         are_drained = [pool.join(left_s()) for pool in pools]
         are_drained.append(self._repository.close(left_s()))
-        self._transport.stop(left_s())
+        if self._transport is not None:
+            self._transport.stop(left_s())
         self._deadlines.stop()
         if self._exporter is not None:
             self._exporter.stop()
@@ -266,6 +290,7 @@ class App:
     def _update_health(self, entry: Entry | None) -> None:
         """Set the health of a model that changed; None: the first loading has ended."""
         if entry is None:
+            self._loaded.set()
             known = {known.name for known in self._repository.registry.entries()}
             for name in sorted(self._settings.models.keys() - known):
                 logger.warning("settings for an unknown model model=%s", name)

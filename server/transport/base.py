@@ -10,6 +10,7 @@ Rules, the same for both:
   message by a call of `receive`, and None when the client sends no more or is gone.
 """
 
+import errno
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -96,7 +97,7 @@ class Stream:
 Handlers = Mapping[str, Unary | Stream]
 
 
-def unavailable(address: str) -> PortUnavailable:
+def unavailable(address: str, limits: "Limits") -> PortUnavailable:
     """The error for an address that core cannot bind; core itself does not say why."""
     host, _, port = address.rpartition(":")
     reason = "the port is in use"
@@ -107,6 +108,8 @@ def unavailable(address: str) -> PortUnavailable:
             probe.bind(sockaddr)
     except OSError as error:
         reason = error.strerror or str(error)
+        if limits.shares_port and error.errno == errno.EADDRINUSE:
+            reason += " by another user's process, or by one that does not share its port"
     return PortUnavailable(f"cannot listen on {address}: {reason}")
 
 
@@ -212,6 +215,13 @@ class Transport(Protocol):
 
     def start(self) -> None:
         """Begin to take calls."""
+
+    def close_port(self) -> None:
+        """Accept no connections and no calls from now on; open calls go on until `stop`.
+
+        Clients are told to go (GOAWAY): their next call opens a connection to another process that
+        shares the port.
+        """
 
     def stop(self, grace_s: float) -> None:
         """Accept no calls, wait for open ones, and cancel the rest after the grace period.

@@ -89,7 +89,7 @@ class CompletionQueueTransport:
         except RuntimeError:
             self.port = 0
         if not self.port:
-            raise unavailable(address)
+            raise unavailable(address, limits)
         self._stopped = threading.Event()
         # Core is still inside `shutdown` when its event comes: destroyed then, it would crash.
         self._shutdown_lock = threading.Lock()
@@ -103,6 +103,12 @@ class CompletionQueueTransport:
         for _ in range(_REQUESTED_CALLS):
             self._request_call()
         self._thread.start()
+
+    def close_port(self) -> None:
+        """Accept no connections and no calls from now on; open calls go on until `stop`."""
+        self._is_stopping = True
+        with self._shutdown_lock:
+            self._server.shutdown(self._queue, _SHUT_DOWN)
 
     def stop(self, grace_s: float) -> None:
         """Accept no calls, wait for open ones, and cancel the rest after the grace period."""

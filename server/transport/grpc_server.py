@@ -41,12 +41,16 @@ class GrpcServerTransport:
         try:
             self.port: int = self._server.add_insecure_port(address)
         except RuntimeError:
-            raise unavailable(address) from None
+            raise unavailable(address, limits) from None
 
     def start(self) -> None:
         """Begin to take calls."""
         self._is_started = True
         self._server.start()
+
+    def close_port(self) -> None:
+        """Accept no connections and no calls from now on; open calls go on until `stop`."""
+        self._server.stop(threading.TIMEOUT_MAX)
 
     def stop(self, grace_s: float) -> None:
         """Accept no calls, wait for open ones, and cancel the rest after the grace period."""
@@ -104,7 +108,12 @@ class _Dispatch(grpc.GenericRpcHandler):
         def behaviour(message: bytes, context: grpc.ServicerContext) -> bytes:
             call = GrpcServerCall(method, context, iter(()), self._begin(method))
             guarded(call, handler.handle, call, message)
-            return next(call.answers(), b"")
+            answer = next(call.answers(), None)
+            if answer is None and call.failure is not None:
+                # grpcio would send the message that this function returns before the status, and a
+                # client does not retry a call whose answer has begun.
+                context.abort(*call.failure)
+            return answer or b""
 
         return grpc.unary_unary_rpc_method_handler(behaviour)
 
@@ -123,7 +132,11 @@ class _Dispatch(grpc.GenericRpcHandler):
 
 
 class GrpcServerCall:
-    """A call on `grpc.server`; see `base.Call`. It calls `ended` once, with its status."""
+    """A call on `grpc.server`; see `base.Call`. It calls `ended` once, with its status.
+
+    Attributes:
+        failure: status and details of a call that was finished with another status than OK.
+    """
 
     record = None
 
@@ -148,6 +161,7 @@ class GrpcServerCall:
         self._on_close: Callable[[], None] | None = None
         self._reader: threading.Thread | None = None
         self.cancelled = False
+        self.failure: tuple[grpc.StatusCode, str] | None = None
         if not context.add_callback(self._closed):
             self._closed()
 
@@ -203,6 +217,8 @@ class GrpcServerCall:
             self._has_ended = True
             self._on_close = None
             self._code = code
+            if code is not grpc.StatusCode.OK:
+                self.failure = code, details
             self._context.set_code(code)
             self._context.set_details(details)
             if trailers:

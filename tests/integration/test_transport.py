@@ -1,6 +1,7 @@
 """One suite over both transports: small handlers in this process, a stock gRPC client."""
 
 import gc
+import json
 import re
 import socket
 import threading
@@ -130,6 +131,30 @@ def test_unary_call_is_answered(serve: Serve, message: bytes) -> None:
     served = serve(Echo=Unary(echo))
 
     assert served.unary("Echo")(message, timeout=WAIT_S) == message
+
+
+def test_failed_call_is_retried_by_the_clients_own_policy(serve: Serve) -> None:
+    # A client retries only while no part of an answer has arrived.
+    statuses = iter([grpc.StatusCode.UNAVAILABLE, OK])
+
+    def fail_once(call: Call, message: bytes) -> None:
+        code = next(statuses)
+        call.finish(code, "again", message=message if code is OK else None)
+
+    policy = {
+        "maxAttempts": 2,
+        "initialBackoff": "0.01s",
+        "maxBackoff": "0.01s",
+        "backoffMultiplier": 1,
+        "retryableStatusCodes": ["UNAVAILABLE"],
+    }
+    config = {"methodConfig": [{"name": [{}], "retryPolicy": policy}]}
+    port = serve(FailOnce=Unary(fail_once)).transport.port
+
+    options = [("grpc.service_config", json.dumps(config))]
+    with grpc.insecure_channel(f"127.0.0.1:{port}", options) as channel:
+        call: Any = channel.unary_unary("/t.Test/FailOnce")
+        assert call(b"x", timeout=WAIT_S) == b"x"
 
 
 def test_answer_may_come_from_any_thread(serve: Serve) -> None:

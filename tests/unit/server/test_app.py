@@ -230,6 +230,29 @@ def test_grpc_port_in_use_starts_nothing(make: Make, taken_port: int) -> None:
     assert own_threads() <= before
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_shared_port_is_closed_until_the_models_are_loaded(
+    transport: str,
+    make: Make,
+    port: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[bool] = []
+
+    def is_interrupted() -> bool:
+        seen.append(is_free(port))
+        return len(seen) == 2
+
+    monkeypatch.setattr(Repository, "start", lambda _: None)  # never ends to load
+    app = make(transport=transport, port=port, share_port=True)
+    app.start(is_interrupted)
+    app.stop()
+
+    assert seen == [True, True]
+    assert capsys.readouterr().out == ""
+
+
 def test_models_dir_that_is_missing_is_refused(make: Make, tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"MODELS: expected a model repository, .* does not exist"

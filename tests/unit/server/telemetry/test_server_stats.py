@@ -34,6 +34,9 @@ class FakeTransport:
     def start(self) -> None:
         """Nothing to start."""
 
+    def close_port(self) -> None:
+        """No port to close."""
+
     def stop(self, grace_s: float) -> None:
         """Nothing to stop."""
 
