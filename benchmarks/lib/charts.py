@@ -82,6 +82,29 @@ def curves(
     picture.savefig(path, dpi=_DPI)
 
 
+def growth(
+    path: Path, runs: Sequence[Run], *, rival: str, x: tuple[str, str], figures: Mapping[str, str]
+) -> None:
+    """Line chart of one server: a panel per figure, the x axis logarithmic, the y axis from 0.
+
+    Args:
+        x: the figure of the x axis, and its axis title.
+        figures: the axis title of each figure.
+    """
+    picture, panels = _panels(len(figures))
+    cases = dict.fromkeys(run.case for run in runs)
+    places = [spread(runs, rival, case, x[0]).median for case in cases]
+    for panel, (figure, label) in zip(panels, figures.items(), strict=True):
+        found = [spread(runs, rival, case, figure) for case in cases]
+        medians = [each.median for each in found]
+        panel.errorbar(places, medians, yerr=_whiskers(found), marker="o", capsize=2)
+        panel.set(xscale="log", xlabel=x[1], ylabel=label, ylim=(0, None))
+        panel.set_xticks(places, [f"{place:g}" for place in places], fontsize=8)
+        panel.minorticks_off()
+        panel.grid(alpha=0.3)
+    picture.savefig(path, dpi=_DPI)
+
+
 def _panels(count: int) -> tuple[Figure, list[Axes]]:
     picture = Figure(figsize=_INCHES, layout="constrained")
     FigureCanvasAgg(picture)

@@ -79,6 +79,11 @@ class Server:
         """Time in runs of the model so far."""
         return self.total(self.counters.computed) * self.counters.computed_unit_s
 
+    def status(self, field: str) -> float:
+        """A number of the process's /proc/PID/status: VmRSS in KiB, Threads."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+
     def cpu_s(self) -> float:
         """User and system time so far, of the process and its children."""
         return sum(map(_cpu_s, family(self.pid))) + sum(each.cpu_s() for each in self.others)

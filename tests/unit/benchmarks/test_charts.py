@@ -38,3 +38,21 @@ def test_curves_are_drawn_also_of_servers_without_a_point(tmp_path: Path) -> Non
     )
 
     assert (tmp_path / "curves.png").read_bytes().startswith(PNG)
+
+
+def test_growth_is_drawn_over_the_measured_sizes(tmp_path: Path) -> None:
+    runs = [
+        Run("weir", str(models), number, {"models": models, "ready_s": 0.1 * models})
+        for models in (1, 10, 100)
+        for number in range(2)
+    ]
+
+    charts.growth(
+        tmp_path / "growth.png",
+        runs,
+        rival="weir",
+        x=("models", "models"),
+        figures={"ready_s": "s until ready"},
+    )
+
+    assert (tmp_path / "growth.png").read_bytes().startswith(PNG)
