@@ -14,8 +14,9 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from weir.bundle.errors import InvalidName
@@ -226,7 +227,7 @@ class Repository:
                 root=self._source.root,
                 loader=self._loader,
                 sandbox=self._sandbox,
-                publish=self._publish,
+                publish=partial(self._publish, name),
                 run_soon=self.run_soon,
             )
             # Other threads read it.
@@ -319,29 +320,44 @@ class Repository:
             self._scanned = found
         return found
 
-    def _publish(self) -> None:
-        """Replace the registry, drop metrics of removed versions, and report changed defaults."""
-        before, models = self.registry, dict[str, ModelVersions]()
-        # If two directories serve one name, a pair comes before one with the name of its graph.
+    def _publish(self, directory: str) -> None:
+        """Replace a directory's part of the registry.
+
+        Metrics of removed versions are dropped, and changed defaults are reported. The cost must
+        not grow with the other models: a start publishes twice for each of them.
+        """
+        before, models, changed = self.registry.models, *self._merged(directory)
+        new, old = _versions(models, changed), _versions(before, changed)
+        for name, version in new - old:
+            self._loader.metrics.model(name, version)
+        self.registry = Registry(models)
+        for name, version in old - new:
+            self._loader.metrics.forget(name, version)
+        for name in changed:
+            if name not in models:
+                self._loader.metrics.forget_loads(name)
+                gone = before[name].default
+                self._changed(replace(gone, state=State.UNAVAILABLE, model=None))
+            elif name not in before or _served(before[name]) != _served(models[name]):
+                self._changed(models[name].default)
+
+    def _merged(self, directory: str) -> tuple[dict[str, ModelVersions], list[str]]:
+        """The registry's models with a directory as it is now, and the names that may differ."""
+        before, part = self.registry.models, self._managers[directory].entries()
+        held = {name for name, model in before.items() if model.directory == directory}
+        if held <= part.keys() and not any(name in before for name in part.keys() - held):
+            return {**before, **part}, list(part)
+        # Two directories serve one name: a pair comes before one with the name of its graph.
+        models = dict[str, ModelVersions]()
         for name in sorted(self._managers, reverse=True):
             models.update(self._managers[name].entries())
-        now = Registry(models)
-        for name, version in _versions(now) - _versions(before):
-            self._loader.metrics.model(name, version)
-        self.registry = now
-        for name, version in _versions(before) - _versions(now):
-            self._loader.metrics.forget(name, version)
-        for name, model in models.items():
-            if name not in before.models or _served(before.models[name]) != _served(model):
-                self._changed(model.default)
-        for name in before.models.keys() - models.keys():
-            self._loader.metrics.forget_loads(name)
-            gone = before.models[name].default
-            self._changed(replace(gone, state=State.UNAVAILABLE, model=None))
+        return models, [*models, *(before.keys() - models.keys())]
 
 
-def _versions(registry: Registry) -> set[tuple[str, str]]:
-    return {(entry.name, entry.version) for entry in registry.entries()}
+def _versions(models: Mapping[str, ModelVersions], names: Iterable[str]) -> set[tuple[str, str]]:
+    return {
+        (name, version) for name in names if name in models for version in models[name].versions
+    }
 
 
 def _served(model: ModelVersions) -> tuple[str, State]:
