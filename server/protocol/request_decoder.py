@@ -33,6 +33,7 @@ INLINE_BYTES = 256 * 1024
 _BF16_EXPONENT = 0x7F80
 MAX_ID_CHARACTERS = 256
 _MAX_PARAMETERS = 64
+_MAX_REMEMBERED = 256
 _MAX_TIMEOUT_US = 86_400 * 1_000_000
 _MAX_PRIORITY = 2**32 - 1
 _SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
@@ -88,10 +89,12 @@ def decode_request(
     With `finite_only`, NaN and infinity are refused.
     """
     timeout_s = read_timeout_s(message.parameters)
-    for tensor in message.inputs:
+    # A copy: a loop over the field itself ends with an error that protobuf formats, every time.
+    tensors = message.inputs[:]
+    for tensor in tensors:
         if tensor.parameters:
             check_input(tensor.name, tensor.parameters)
-    sent = forms(message)
+    sent = tuple([_form(tensor) for tensor in tensors])
     fit = signature.admit(sent)
     inputs = decode_inputs(message, sent)
     rules.complete(inputs)
@@ -101,35 +104,52 @@ def decode_request(
     return DecodedRequest(inputs, fit, timeout_s)
 
 
-def requested_outputs(message: pb.ModelInferRequest, signature: Signature) -> list[RequestedOutput]:
-    """The outputs that a message names."""
-    signature.check_outputs([output.name for output in message.outputs])
+def requested_outputs(
+    message: pb.ModelInferRequest,
+    signature: Signature,
+    remembered: dict[tuple[str, ...], Sequence[RequestedOutput]],
+) -> Sequence[RequestedOutput]:
+    """The outputs that a message names.
+
+    `remembered` holds those of earlier messages: a client asks for the same ones in every request.
+    """
+    outputs = message.outputs[:]
+    names = tuple([output.name for output in outputs])
+    has_parameters = any(output.parameters for output in outputs)
+    if not has_parameters and (known := remembered.get(names)) is not None:
+        return known
+    signature.check_outputs(names)
     requested = []
-    for output in message.outputs:
+    for output in outputs:
         classes = read_classification(output.name, output.parameters)
         spec = signature.outputs[output.name]
         if classes is not None and (spec.datatype in ("BYTES", "BOOL", "BF16") or not spec.axes):
             raise InvalidRequest(f"output {output.name!r}: classification needs axes of numbers")
         requested.append(RequestedOutput(output.name, spec.datatype, classes))
+    # Names are not repeated, so there are few that are kept; their order is the client's.
+    if not has_parameters and len(remembered) < _MAX_REMEMBERED:
+        remembered[names] = requested
     return requested
 
 
 def forms(request: pb.ModelInferRequest) -> tuple[Form, ...]:
     """Name, datatype and shape of each input."""
-    return tuple([_form(tensor) for tensor in request.inputs])
+    return tuple([_form(tensor) for tensor in request.inputs[:]])
 
 
 def decode_inputs(request: pb.ModelInferRequest, forms: tuple[Form, ...]) -> dict[str, Array]:
     """The elements of the request's tensors, whose forms the model's signature has admitted."""
-    raw = request.raw_input_contents
+    raw, tensors = request.raw_input_contents[:], request.inputs[:]
     if not raw:
-        tensors = zip(forms, request.inputs, strict=True)
-        return {form[0]: _decode_typed(form, tensor.contents) for form, tensor in tensors}
+        return {
+            form[0]: _decode_typed(form, tensor.contents)
+            for form, tensor in zip(forms, tensors, strict=True)
+        }
     if len(raw) != len(forms):
         raise InvalidRequest(
             f"raw_input_contents: expected {len(forms)} entries, one an input, got {len(raw)}"
         )
-    for tensor in request.inputs:
+    for tensor in tensors:
         if tensor.HasField("contents"):
             raise InvalidRequest(
                 f"input {tensor.name!r}: contents and raw_input_contents are both set"
@@ -232,7 +252,7 @@ def _python_elements(message: pb.ModelInferRequest) -> int:
 
 
 def _form(tensor: pb.ModelInferRequest.InferInputTensor) -> Form:
-    shape = tensor.shape
+    shape = tensor.shape[:]
     if len(shape) > MAX_RANK:
         raise InvalidRequest(
             f"input {tensor.name[:64]!r}: expected at most {MAX_RANK} axes, got {len(shape)}"

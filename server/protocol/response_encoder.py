@@ -4,8 +4,8 @@ Responses carry raw contents only: Triton's Python client reads no others. A res
 than a message may be raises ResponseTooLarge.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from weir.protocol import inference_pb2 as pb
 from weir.protocol import tasks_pb2 as tasks_pb
-from weir.protocol.datatypes import to_raw
+from weir.protocol.datatypes import DATATYPES, to_raw
 from weir.server.errors import InvalidRequest, ResponseTooLarge
 from weir.server.runtime.signature import Form
 
@@ -37,8 +37,7 @@ def _marked(*, is_final: bool) -> bytes:
 _FINAL, _NOT_FINAL = _marked(is_final=True), _marked(is_final=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(NamedTuple):
     """One tensor of a response."""
 
     name: str
@@ -58,26 +57,29 @@ class ResponseEncoder:
     """Encodes the responses of one model.
 
     For equal outputs and shapes, everything but the id and the contents is the same; it is encoded
-    once and remembered. A protobuf message is the concatenation of its fields, in any order.
+    once and remembered. A protobuf message is the concatenation of its fields, in any order. Of
+    numbers, the size of the contents is the same too, and with it the start of their field.
     """
 
     def __init__(self, model: str, version: str, *, max_bytes: int) -> None:
         self._model = model
         self._version = version
         self._max_bytes = max_bytes
-        self._prefixes: dict[tuple[Form, ...], bytes] = {}
+        self._remembered: dict[tuple[Form, ...], _Remembered] = {}
 
     def encode(self, request_id: str, outputs: Sequence[Output]) -> bytes:
         """A `ModelInferResponse`, its tensors as raw contents in the order of `outputs`."""
-        key = tuple([(output.name, output.datatype, output.array.shape) for output in outputs])
-        prefix = self._prefixes.get(key)
-        if prefix is None:
-            prefix = self._prefix(key)
-        pieces = [prefix]
+        key = tuple([(name, datatype, array.shape) for name, datatype, array in outputs])
+        known = self._remembered.get(key) or self._remember(key)
+        pieces = [known.prefix]
         if request_id:
             pieces += _field(_RESPONSE_ID, request_id.encode())
-        for output in outputs:
-            pieces += _field(_RESPONSE_RAW, to_raw(output.array))
+        for (_, _, array), start in zip(outputs, known.starts, strict=True):
+            if start is None:
+                pieces += _field(_RESPONSE_RAW, to_raw(array))
+            else:
+                pieces.append(start)
+                pieces.append(to_raw(array))
         return self.checked(b"".join(pieces))
 
     def encode_requested(
@@ -106,13 +108,35 @@ class ResponseEncoder:
             )
         return message
 
-    def _prefix(self, key: tuple[Form, ...]) -> bytes:
+    def _remember(self, key: tuple[Form, ...]) -> "_Remembered":
         response = pb.ModelInferResponse(model_name=self._model, model_version=self._version)
         for name, datatype, shape in key:
             response.outputs.add(name=name, datatype=datatype, shape=shape)
-        if len(self._prefixes) >= _MAX_REMEMBERED:
-            self._prefixes.clear()
-        return self._prefixes.setdefault(key, response.SerializeToString())
+        known = _Remembered(response.SerializeToString(), [_raw_start(form) for form in key])
+        if len(self._remembered) >= _MAX_REMEMBERED:
+            self._remembered.clear()
+        return self._remembered.setdefault(key, known)
+
+
+class _Remembered(NamedTuple):
+    """The parts of a response that its outputs' forms decide.
+
+    Attributes:
+        prefix: every field but the id and the contents.
+        starts: of each output's field of contents; None for texts.
+    """
+
+    prefix: bytes
+    starts: Sequence[bytes | None]
+
+
+def _raw_start(form: Form) -> bytes | None:
+    """The key and the size of the field of an output's contents, if their size is known."""
+    _, datatype, shape = form
+    if datatype == "BYTES":
+        return None
+    size = math.prod(shape) * DATATYPES[datatype].dtype.itemsize
+    return b"".join(_field_start(_RESPONSE_RAW, size))
 
 
 def as_streamed(response: bytes, *, is_final: bool = True) -> bytes:
@@ -182,7 +206,12 @@ def _best(array: Array, count: int) -> NDArray[np.intp]:
 
 def _field(number: int, data: bytes) -> tuple[bytes, bytes, bytes]:
     """A length-delimited field of a protobuf message, in pieces."""
-    return bytes((number << 3 | 2,)), _varint(len(data)), data
+    return *_field_start(number, len(data)), data
+
+
+def _field_start(number: int, size: int) -> tuple[bytes, bytes]:
+    """The key and the size of a length-delimited field."""
+    return bytes((number << 3 | 2,)), _varint(size)
 
 
 def _varint(value: int) -> bytes:

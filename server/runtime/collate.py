@@ -163,11 +163,13 @@ def split(
     """
     rows = [len(next(iter(inputs.values()))) for inputs in requests]
     check_rows(outputs, sum(rows))
+    named = list(outputs.items())
     parts = []
     start = 0
     for count in rows:
-        parts.append({name: array[start : start + count] for name, array in outputs.items()})
-        start += count
+        end = start + count
+        parts.append({name: array[start:end] for name, array in named})
+        start = end
     for padding in paddings:
         sizes = [padding.size_of(inputs) for inputs in requests]
         padded_size = padding.padded_size(sizes)

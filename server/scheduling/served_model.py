@@ -1,7 +1,7 @@
 """A served version of one graph: from a decoded message to its request."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from weir.bundle.contract import Contract
@@ -33,6 +33,7 @@ class ServedModel:
         tokenizer: None if it takes no texts.
         all_outputs: the answer to a request that names no outputs.
         settings: the operator's, then those of a `config.pbtxt`.
+        remembered_outputs: see `requested_outputs`.
         golden: the greatest difference from the recorded outputs at load; None for a plain model.
     """
 
@@ -53,6 +54,9 @@ class ServedModel:
     provider: str
     scheduler: Scheduler
     stats: ModelStats
+    remembered_outputs: dict[tuple[str, ...], Sequence[RequestedOutput]] = field(
+        default_factory=dict
+    )
     golden: float | None = None
     is_decoupled: bool = False
 
@@ -62,7 +66,7 @@ class ServedModel:
             message, self.signature, self.rules, finite_only=self.settings.non_finite == "reject"
         )
         outputs = (
-            request_decoder.requested_outputs(message, self.signature)
+            request_decoder.requested_outputs(message, self.signature, self.remembered_outputs)
             if message.outputs
             else self.all_outputs
         )
