@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from weir.bundle.decoding import Decoding
 from weir.export import runtime
+from weir.export.seq2seq.fused_step import FusedStep, can_fuse
 from weir.training.models.decoder import Memory, Step
 from weir.training.models.seq2seq import EncoderDecoder
 from weir.training.seq2seq.search import CachedRows, Hypothesis, SpecialTokens, Stepper, greedy
@@ -65,31 +66,38 @@ class EncoderGraph(nn.Module):
         return ContextEncoderOutputs(memory.context, memory.state)
 
 
-class AttentionDecoderGraph(nn.Module):
-    """The decoder step with attention."""
+class _DecoderGraph(nn.Module):
+    """The decoder step: the network's own, and in the graph the fused one if there is one."""
 
     def __init__(self, network: EncoderDecoder) -> None:
         super().__init__()
         self.network = network
+        self.fused = FusedStep(network.decoder) if can_fuse(network) else None
+
+    def _step(self, previous: Tensor, state: Tensor, memory: Memory, lengths: Tensor) -> Step:
+        if self.fused is not None and torch.onnx.is_in_onnx_export():
+            fused: Step = self.fused(previous, state, memory, lengths)
+            return fused
+        return self.network.step(previous, state, memory, lengths)
+
+
+class AttentionDecoderGraph(_DecoderGraph):
+    """The decoder step with attention."""
 
     def forward(
         self, previous: Tensor, state: Tensor, memory: Tensor, keys: Tensor, lengths: Tensor
     ) -> Step:
         """One step from previous tokens (B,) and states (B, S)."""
-        return self.network.step(previous, state, Memory(memory, keys, state, None), lengths)
+        return self._step(previous, state, Memory(memory, keys, state, None), lengths)
 
 
-class ContextDecoderGraph(nn.Module):
+class ContextDecoderGraph(_DecoderGraph):
     """The decoder step without attention."""
-
-    def __init__(self, network: EncoderDecoder) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, previous: Tensor, state: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """One step from previous tokens (B,) and states (B, S)."""
         # Without attention a step does not read the lengths; any tensor stands for them.
-        made = self.network.step(previous, state, Memory(None, None, state, context), previous)
+        made = self._step(previous, state, Memory(None, None, state, context), previous)
         return made.log_probabilities, made.state
 
 

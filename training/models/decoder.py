@@ -217,7 +217,7 @@ class CellStack(nn.Module):
             if self.cell == "gru":
                 hidden.append(_gru(gates, of_state(parts[number]), parts[number]))
             else:
-                h, c = _lstm(gates + of_state(parts[number]), parts[layers + number])
+                h, c = lstm(gates + of_state(parts[number]), parts[layers + number])
                 hidden.append(h)
                 memory.append(c)
         return hidden + memory
@@ -269,7 +269,7 @@ def _gru(gates: Tensor, of_state: Tensor, h: Tensor) -> Tensor:
     return n + z * (h - n)
 
 
-def _lstm(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+def lstm(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """h and c (B, H) of the gates (B, 4·H), in torch's order i, f, g, o."""
     i, f, g, o = gates.chunk(4, dim=1)
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
