@@ -22,7 +22,7 @@ LANGUAGE_PACKAGES := protobuf-compiler protoc-gen-go protoc-gen-go-grpc golang-g
   libprotobuf-java libguava-java libgeronimo-annotation-1.3-spec-java \
   $(shell command -v javac >/dev/null || echo default-jdk-headless)
 
-.PHONY: demo test quick test-ops test-exporters test-languages test-newest-grpcio buf format lint types imports proto check-proto metrics-page settings-page pytest clean
+.PHONY: demo test quick bench test-ops test-exporters test-languages test-newest-grpcio buf format lint types imports proto check-proto metrics-page settings-page pytest clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py
@@ -107,6 +107,10 @@ settings-page: $(VENV)/installed
 
 pytest: $(VENV)/installed
 	$(PYTEST)
+
+# The main table of docs/results.md with short runs; for an idle machine.
+bench: $(VENV)/installed
+	$(BIN)/python benchmarks/main_table.py
 
 # Under a minute: lint, types, and the unit tests of what changed.
 quick: lint types
