@@ -22,7 +22,8 @@ _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
 _GRAPH_VALUE, _GRAPH_SPARSE_INITIALIZER, _SPARSE_VALUES = 13, 15, 1
 _FUNCTION_NAME, _FUNCTION_INPUT, _FUNCTION_OUTPUT = 1, 4, 5
 _FUNCTION_NODE, _FUNCTION_DOMAIN = 7, 10
-_NODE_INPUT, _NODE_OUTPUT, _NODE_TYPE, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 4, 5, 7
+_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_TYPE = 1, 2, 3, 4
+_NODE_ATTRIBUTE, _NODE_DOMAIN = 5, 7
 _ATTRIBUTE_NAME, _ATTRIBUTE_INTEGER, _ATTRIBUTE_TENSOR, _ATTRIBUTE_INTEGERS = 1, 3, 5, 8
 _ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS = 6, 11
 _TENSOR_NAME, _VALUE_NAME, _VALUE_TYPE = 8, 1, 2
@@ -100,13 +101,14 @@ class Attribute(NamedTuple):
 
 
 class Node(NamedTuple):
-    """A node: an operator with names of tensors."""
+    """A node: an operator with names of tensors; its own name may be empty."""
 
     domain: str
     type: str
     inputs: list[bytes]
     outputs: list[bytes]
     attribute_messages: list[Message]
+    name: str = ""
 
     def attributes(self) -> Iterator[Attribute]:
         """Its attributes, in the order of the file."""
@@ -305,6 +307,7 @@ def read_node(message: Message) -> Node:
     """The node of a message."""
     domains: list[bytes] = []
     types: list[bytes] = []
+    found: list[bytes] = []
     inputs: list[bytes] = []
     outputs: list[bytes] = []
     attributes: list[Message] = []
@@ -317,11 +320,13 @@ def read_node(message: Message) -> Node:
             outputs.append(bytes(value))
         elif number == _NODE_ATTRIBUTE:
             attributes.append(value)
+        elif number == _NODE_NAME:
+            found.append(bytes(value))
         elif number == _NODE_TYPE:
             types.append(bytes(value))
         elif number == _NODE_DOMAIN:
             domains.append(bytes(value))
-    return Node(_domain(domains), last(types), inputs, outputs, attributes)
+    return Node(_domain(domains), last(types), inputs, outputs, attributes, last(found))
 
 
 def _nodes(message: Message, field: int) -> Iterator[Node]:

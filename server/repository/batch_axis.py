@@ -17,6 +17,7 @@ from weir.server.config import ModelSettings
 from weir.server.errors import ModelLoadError
 from weir.server.repository import batch_axis_proof, plain_tensors, triton
 from weir.server.repository.batch_axis_proof import UnprovedError
+from weir.server.repository.generated_rows import Row
 from weir.server.repository.plain_tensors import Tensors
 from weir.server.repository.triton import TritonConfig
 from weir.server.runtime.session import Session
@@ -124,6 +125,32 @@ def inspect(graph: ResolvedGraph, config: TritonConfig | None) -> BatchDecision:
     rows = most_rows(triton.with_config(ModelSettings(), config), None)
     axis = resolve(graph.model, session, None, config, setting=None, max_rows=rows)
     return axis.decision
+
+
+def generated_inputs(
+    graph: ResolvedGraph, config: TritonConfig | None
+) -> tuple[list[Row], int | None]:
+    """Two generated rows that a plain model takes, and the most rows of a batch.
+
+    If it is not batched, the rows are the inputs of whole requests, and the number is None.
+
+    Raises:
+        ModelLoadError, OutOfMemory: the server would not serve it, or it takes no generated row.
+    """
+    session = Session(
+        graph.model, provider="cpu", threads=1, has_few_shapes=False, external=graph.external
+    )
+    rows = most_rows(triton.with_config(ModelSettings(), config), None)
+    axis = resolve(graph.model, session, None, config, setting=None, max_rows=rows)
+    specs = axis.tensors.inputs
+    if any(spec.reshape is not None for spec in specs):
+        specs = session.inputs
+    is_batched = axis.decision.is_batched
+    try:
+        found = batch_axis_proof.runnable_rows(session, specs, is_batched=is_batched)
+    except UnprovedError as error:
+        raise ModelLoadError(str(error)) from error
+    return found, rows if is_batched else None
 
 
 def log(name: str, decision: BatchDecision) -> None:

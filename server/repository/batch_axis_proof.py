@@ -23,6 +23,7 @@ of few entries have one size.
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,37 @@ def prove(
             raise
         # Requests may be smaller than what was tried.
         raise UnprovedError(Basis.RUN, str(error)) from error
+
+
+def runnable_rows(session: Session, inputs: Sequence[TensorSpec], *, is_batched: bool) -> list[Row]:
+    """Two generated rows that the graph takes, or the inputs of two requests without rows.
+
+    Raises:
+        UnprovedError: the graph takes no generated row.
+        OutOfMemory: a row needs more memory than there is.
+    """
+    if is_batched:
+        return [row for row, _ in _rows(session, inputs)[:2]]
+    # The same values, for a tensor whose first axis is an axis as any other.
+    whole = [replace(spec, axes=(1, *spec.axes)) for spec in inputs]
+    for candidates in generated_rows.candidates(whole):
+        requests: list[Row] = [
+            {name: array[0] for name, array in row.items()} for row in candidates
+        ]
+        found = [request for request in requests if _runs(session, request)]
+        if found:
+            return found[:2]
+    raise UnprovedError(Basis.RUN, "the graph runs on none of the generated inputs")
+
+
+def _runs(session: Session, inputs: Row) -> bool:
+    try:
+        session.run(inputs)
+    except OutOfMemory:
+        raise
+    except ServerError:
+        return False
+    return True
 
 
 def _check_form(graph: bytes, *, is_configured: bool) -> bool:

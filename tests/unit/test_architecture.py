@@ -50,7 +50,10 @@ def test_server_holds_no_torch_and_nothing_of_ours_but_bundle_and_protocol() -> 
     assert not loaded & {"sentencepiece", "tokenizers"}, "they wait for a bundle that needs them"
 
 
-@pytest.mark.parametrize("module", ["weir.server.runtime.session", "weir.export.publishing"])
+@pytest.mark.parametrize(
+    "module",
+    ["weir.server.runtime.session", "weir.export.publishing", "weir.profile.graph_profile"],
+)
 def test_onnx_runtime_tells_nobody_of_us(module: str, tmp_path: Path) -> None:
     environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
     environment.pop("ORT_DISABLE_TELEMETRY", None)

@@ -32,23 +32,40 @@ def inspect(
     models: Annotated[
         Path, typer.Option(help="The folder that holds NAME.", envvar="WEIR_MODELS_DIR")
     ] = Path("models"),
+    profile: Annotated[
+        bool,
+        typer.Option(
+            "--profile",
+            help="Show instead where the time of a run goes, and what of it is avoidable.",
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the profile as JSON.")] = False,
 ) -> None:
     """Show a bundle: contract, files, parity, and the parameters and connections of each graph.
 
-    For an ONNX file without a contract: whether a server proves its batch axis.
+    For an ONNX file without a contract: whether a server proves its batch axis. With --profile:
+    time by operator and by node on one thread of the CPU, in batches of 1 row and of 32 or the
+    model's most, on golden inputs or on generated ones.
     """
     from weir.bundle import reader
     from weir.bundle.errors import BundleError
+    from weir.cli import profile_report
     from weir.cli.model_directory import find_bundle
 
+    if as_json and not profile:
+        raise UsageError("--json: expected with --profile")
     path, file = Path(model), reader.MODEL
     if path.is_file():
         directory, file = path.parent, path.name
     else:
         directory = find_bundle(path if path.is_dir() else models / model)
     console = Console()
+    is_bundle = not path.is_file() and (directory / "model.json").exists()
     try:
-        if not path.is_file() and (directory / "model.json").exists():
+        if profile:
+            profile_report.report(console, directory, None if is_bundle else file, as_json=as_json)
+            return
+        if is_bundle:
             bundle = reader.read(directory)
             graphs, axis = bundle.graphs, bundle.contract.batch_axis
             sharing = bundle.contract.sharing
