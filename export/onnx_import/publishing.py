@@ -29,6 +29,7 @@ from weir.export.onnx_import.candidate import (
 from weir.export.onnx_import.examples import BATCH, TIME
 from weir.export.onnx_import.quantisation import quantise
 from weir.export.onnx_import.spec import ImportSpec
+from weir.profile import bundle_profile
 
 Array = NDArray[Any]
 
@@ -134,7 +135,7 @@ def import_onnx(
         size_bytes=sum(map(len, files.values())),
         precision=precision,
         quantisation=quantisation,
-        remarks=[*candidate.changes, *candidate.remarks],
+        remarks=[*candidate.changes, *candidate.remarks, *bundle_profile.advice(path)],
     )
 
 

@@ -24,6 +24,7 @@ from weir.export.errors import ExportError, ParityError
 from weir.export.publishing import (
     GOLDEN_ROWS,
     Published,
+    advise,
     evaluating,
     export_exact,
     recorded_versions,
@@ -145,7 +146,11 @@ def publish_pair(
     written = written.model_copy(update={"parity": parity})
     path = writer.write(files, written, Path(to), name, version)
     return Published(
-        path=path, version=int(path.name), parity=parity, size_bytes=sum(map(len, files.values()))
+        path=path,
+        version=int(path.name),
+        parity=parity,
+        size_bytes=sum(map(len, files.values())),
+        advice=advise(path),
     )
 
 

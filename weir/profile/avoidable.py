@@ -25,7 +25,8 @@ from weir.profile.onnx_writer import NewNode
 
 Array = NDArray[Any]
 
-# The parts of a run below which nodes are not looked at, and what is saved of them is not counted.
+# The part of a run below which nodes are not looked at, and the part of the nodes' time below which
+# what is saved is not counted.
 _LEAST_SHARE, _LEAST_SAVED = 0.005, 0.2
 _MOST_CHANNELS = 16
 _MOST_TABLE_BYTES = 1 << 26
@@ -102,12 +103,17 @@ class Finding:
 
 
 def find(
-    profile: GraphProfile, *, seconds: float, time_us: Callable[..., float] = small_graph_us
+    profile: GraphProfile,
+    *,
+    seconds: float,
+    least_share: float = _LEAST_SHARE,
+    time_us: Callable[..., float] = small_graph_us,
 ) -> list[Finding]:
     """What is avoidable of a profiled graph, the most first.
 
     Args:
         seconds: the time for proofs, about; what is not proved within it is not counted.
+        least_share: of a run; nodes that take less together are not looked at.
         time_us: measures a run of a few nodes, as `small_graph_us`.
     """
     proofs = _Proofs(seconds, time_us)
@@ -115,7 +121,7 @@ def find(
     taken: set[int] = set()
     largest = _View(profile)
     for candidate in sorted(_candidates(largest), key=largest.time_of, reverse=True):
-        if taken.intersection(candidate.nodes) or not largest.is_noticed(candidate):
+        if taken.intersection(candidate.nodes) or largest.share_of(candidate) < least_share:
             continue
         saved = [proofs.saved(candidate, run.tensors) for run in profile.runs]
         if any(saved):
@@ -174,7 +180,7 @@ class _Proofs:
         self._ends_s = time.perf_counter() + seconds
         self._known: dict[str, float] = {}
         self._run_us = time_us
-        self._call_us = time_us([_IDLE], _IDLE_INPUT, {})
+        self._call_us: float | None = None
 
     def saved(self, candidate: _Candidate, tensors: Tensors) -> float:
         """The part of the nodes' time that the replacement saves; 0 if too little."""
@@ -199,6 +205,8 @@ class _Proofs:
         return self._known[key]
 
     def _measure(self, before: _Small, after: _Small) -> float:
+        if self._call_us is None:
+            self._call_us = self._run_us([_IDLE], _IDLE_INPUT, {})
         before_us = self._time_us(before, is_optimised=False)
         after_us = self._time_us(after, is_optimised=True) if after.nodes else 0.0
         saved = 1.0 - after_us / before_us if before_us else 0.0
@@ -206,7 +214,7 @@ class _Proofs:
 
     def _time_us(self, small: _Small, *, is_optimised: bool) -> float:
         us = self._run_us(*small, is_optimised=is_optimised)
-        return max(0.0, us - self._call_us)
+        return max(0.0, us - (self._call_us or 0.0))
 
 
 class _View:
@@ -266,10 +274,10 @@ class _View:
         """The time of its nodes in the largest batch."""
         return sum(self.profile.runs[-1].node_us[place] for place in candidate.nodes)
 
-    def is_noticed(self, candidate: _Candidate) -> bool:
-        """Whether its nodes take a noticeable part of a run."""
-        return any(
-            sum(run.node_us[place] for place in candidate.nodes) >= _LEAST_SHARE * run.run_us
+    def share_of(self, candidate: _Candidate) -> float:
+        """The part of a run that its nodes take, in the batch where that is most."""
+        return max(
+            sum(run.node_us[place] for place in candidate.nodes) / run.run_us
             for run in self.profile.runs
         )
 

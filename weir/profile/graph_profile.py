@@ -150,7 +150,7 @@ def small_graph_us(
     constants: Mapping[str, Array],
     *,
     is_optimised: bool = True,
-    seconds: float = 0.02,
+    seconds: float = 0.01,
 ) -> float:
     """The time of a run of a few nodes, with that of the call."""
     read = {name for node in nodes for name in node.inputs}
