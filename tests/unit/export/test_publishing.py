@@ -342,3 +342,25 @@ def test_sizes_that_the_specification_fixes_are_no_news(
     published = publish(network, examples, spec, to=tmp_path, name="mine")
 
     assert published.fixed_axes == {"x": {1: 4}} and not caplog.messages
+
+
+class ChannelsLast(nn.Module):
+    """Pictures that are normalised with the channels last."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The normalised pictures, channels first: x (B, 64, 64, 1)."""
+        normal = (x / 255 - 0.5) / 0.25
+        return normal.permute(0, 3, 1, 2)  # (B, 1, 64, 64)
+
+
+def test_what_is_avoidable_of_a_run_is_said_with_its_cure(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    examples = {"x": torch.rand(4, 64, 64, 1)}
+    spec = ExportSpec(architecture="made up", outputs=["y"])
+
+    published = publish(ChannelsLast(), examples, spec, to=tmp_path, name="mine")
+
+    (line,) = published.advice
+    assert "by channels-last broadcast" in line and "Transpose to [N, C, H, W] first" in line
+    assert line in caplog.messages
