@@ -34,7 +34,7 @@ def _run(**given: Any) -> None:
         settings = config.load(flags, os.environ, path)
         log.configure(settings.log_format, settings.log_level)
         # gRPC core reads this when it is first imported. By default core polls with its own threads
-        # and hands each event to ours: a third of the CPU of an empty call (docs/results.md).
+        # and hands each event to ours: a quarter of a call of LeNet-5 (docs/performance.md).
         os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
         # Imported late, also so that --help and a wrong flag are answered at once.
         from weir.server.app import serve  # noqa: PLC0415

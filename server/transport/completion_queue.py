@@ -132,12 +132,18 @@ class CompletionQueueTransport:
         self._server.request_call(self._queue, self._queue, _NEW_CALL)
 
     def _run(self) -> None:
-        self._wakeups.adopt_thread()
-        clock, io = time.monotonic, self.io
+        wakeups, clock, io = self._wakeups, time.monotonic, self.io
+        wakeups.adopt_thread()
         event = None
+        woke_s = clock()
         while True:
-            event = self._next_event()
-            woke_s = clock()
+            event = self._arrived()
+            now = clock()
+            if event is None:
+                io.busy_s += now - woke_s
+                event = self._queue.poll()
+                wakeups.after_wait()
+                woke_s = now = clock()
             tag = event.tag
             if tag is _SHUT_DOWN:
                 break
@@ -145,33 +151,33 @@ class CompletionQueueTransport:
                 if tag is not _NEW_CALL:
                     tag(event)
                 elif event.success:
-                    self._begin(event, woke_s)
+                    self._begin(event, now)
             except Exception:  # a bug, in one call; the thread serves all calls
                 logger.exception("transport event failed")
             event = tag = None
-            io.busy_s += clock() - woke_s
         with self._shutdown_lock:
             self._server.destroy()
         self._stopped.set()
 
-    def _next_event(self) -> Any:
-        """The next event, once everything is done that does not wait for one."""
-        wakeups, poll = self._wakeups, self._queue.poll
+    def _arrived(self) -> Any:
+        """Start the answers of other threads; an event that has arrived, or None to wait for one.
+
+        Other events are looked for while requests are gathered; see `Wakeups`.
+        """
+        wakeups = self._wakeups
         while True:
             wakeups.start_answers()
             if wakeups.gathering:
                 if wakeups.may_look():
                     for _ in range(_LOOKS):
-                        event = poll(0.0)
+                        event = self._queue.poll(0.0)
                         if event.completion_type != _TIMEOUT:
                             wakeups.looked(has_found=True)
                             return event
                     wakeups.looked(has_found=False)
                 wakeups.end_gathering()
             if wakeups.before_wait():
-                event = poll()
-                wakeups.after_wait()
-                return event
+                return None
 
     def _begin(self, event: Any, arrived_s: float) -> None:
         if not self._is_stopping:
