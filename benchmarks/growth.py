@@ -64,6 +64,7 @@ class Question:
     measure: Callable[[Plan], list[Run]]
     x: tuple[str, str]
     costs: Mapping[str, str]
+    is_logarithmic: bool = False
 
 
 def main() -> None:
@@ -90,7 +91,14 @@ def main() -> None:
             console.print(harness.table(found, columns, title=name))
             if given.pictures:
                 picture = given.pictures / f"growth-{name}.png"
-                charts.growth(picture, found, rival=WEIR, x=question.x, figures=question.costs)
+                charts.growth(
+                    picture,
+                    found,
+                    rival=WEIR,
+                    x=question.x,
+                    figures=question.costs,
+                    is_logarithmic=question.is_logarithmic,
+                )
     harness.write(given.json, environment, runs)
 
 
@@ -190,6 +198,7 @@ QUESTIONS = {
         over_payload,
         ("payload_kb", "payload, KB"),
         {"p50_ms": "p50, one in flight, ms", "mb_per_s": "MB/s, eight in flight"},
+        is_logarithmic=True,
     ),
     "models": Question(
         over_models,
@@ -200,6 +209,7 @@ QUESTIONS = {
         over_lengths,
         ("length", "steps of a sequence"),
         {"p50_ms": "p50, one in flight, ms", "steps_per_s": "steps/s, 32 in flight"},
+        is_logarithmic=True,
     ),
 }
 

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from benchmarks import lenet, loadgen
+from benchmarks import lenet, lengths, loadgen
 from benchmarks.lib import harness
 from benchmarks.lib.generation_report import SATURATED, STEPS, WHOLE, case_of
 from benchmarks.lib.harness import Run, Target, console
@@ -142,13 +142,12 @@ def _images(_: Namespace) -> Part:
 
 
 def _lengths(_: Namespace) -> Part:
-    case = "64 in flight"
-    targets = [
-        Target("calls_per_s", case, "weir", "triton", 2.8),
-        Target("p99_ms", case, "weir", "triton", 1, at_least=False),
+    rivals = (lengths.WEIR, lengths.TWO_INSTANCES, lengths.INT8, lengths.TRITON)
+    arguments = [
+        *("--rivals", *rivals, "--in-flight", "64"),
+        *("--rounds", "1", "--passes", "1"),
     ]
-    arguments = ["--in-flight", "64", "--rounds", "1", "--passes", "1"]
-    return Part("BiLSTM-256 tagger, UD-EWT", "lengths.py", arguments, targets, _no_data())
+    return Part("BiLSTM-256 tagger, UD-EWT", "lengths.py", arguments, lengths.TARGETS, _no_data())
 
 
 def _translate(given: Namespace) -> Part:

@@ -83,13 +83,20 @@ def curves(
 
 
 def growth(
-    path: Path, runs: Sequence[Run], *, rival: str, x: tuple[str, str], figures: Mapping[str, str]
+    path: Path,
+    runs: Sequence[Run],
+    *,
+    rival: str,
+    x: tuple[str, str],
+    figures: Mapping[str, str],
+    is_logarithmic: bool,
 ) -> None:
-    """Line chart of one server: a panel per figure, the x axis logarithmic, the y axis from 0.
+    """Line chart of one server: a panel per figure; linear axes start at 0.
 
     Args:
         x: the figure of the x axis, and its axis title.
         figures: the axis title of each figure.
+        is_logarithmic: both axes.
     """
     picture, panels = _panels(len(figures))
     cases = dict.fromkeys(run.case for run in runs)
@@ -98,9 +105,13 @@ def growth(
         found = [spread(runs, rival, case, figure) for case in cases]
         medians = [each.median for each in found]
         panel.errorbar(places, medians, yerr=_whiskers(found), marker="o", capsize=2)
-        panel.set(xscale="log", xlabel=x[1], ylabel=label, ylim=(0, None))
-        panel.set_xticks(places, [f"{place:g}" for place in places], fontsize=8)
-        panel.minorticks_off()
+        panel.set(xlabel=x[1], ylabel=label)
+        if is_logarithmic:
+            panel.set(xscale="log", yscale="log")
+            panel.set_xticks(places, [f"{place:g}" for place in places], fontsize=8)
+            panel.xaxis.minorticks_off()
+        else:
+            panel.set(xlim=(0, None), ylim=(0, None))
         panel.grid(alpha=0.3)
     picture.savefig(path, dpi=_DPI)
 

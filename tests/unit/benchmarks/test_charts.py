@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import pytest
+
 from benchmarks.lib import charts
 from benchmarks.lib.harness import Run
 
@@ -40,7 +42,8 @@ def test_curves_are_drawn_also_of_servers_without_a_point(tmp_path: Path) -> Non
     assert (tmp_path / "curves.png").read_bytes().startswith(PNG)
 
 
-def test_growth_is_drawn_over_the_measured_sizes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_logarithmic", [False, True], ids=["linear", "logarithmic"])
+def test_growth_is_drawn_over_the_measured_sizes(tmp_path: Path, *, is_logarithmic: bool) -> None:
     runs = [
         Run("weir", str(models), number, {"models": models, "ready_s": 0.1 * models})
         for models in (1, 10, 100)
@@ -53,6 +56,7 @@ def test_growth_is_drawn_over_the_measured_sizes(tmp_path: Path) -> None:
         rival="weir",
         x=("models", "models"),
         figures={"ready_s": "s until ready"},
+        is_logarithmic=is_logarithmic,
     )
 
     assert (tmp_path / "growth.png").read_bytes().startswith(PNG)
