@@ -242,6 +242,37 @@ def wide(weight_bytes: int) -> bytes:
     )
 
 
+def dense(width: int) -> bytes:
+    """y = x w, FP32 [batch, width]; the weights take 4 width² bytes, a row few."""
+    axes = ("batch", width)
+    return _model(
+        "dense",
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        [_value("x", TensorProto.FLOAT, axes)],
+        [_value("y", TensorProto.FLOAT, axes)],
+        [_constant("w", np.full((width, width), 1 / width, np.float32))],
+    )
+
+
+def cube() -> bytes:
+    """y FP32 [batch] = the maximum of x FP32 [batch, n], by way of n³ values for each row."""
+    nodes = [
+        helper.make_node("Unsqueeze", ["x", "middle"], ["deep"]),
+        helper.make_node("Shape", ["x"], ["n"], start=1, end=2),
+        helper.make_node("Concat", ["one", "n", "n", "one"], ["shape"], axis=0),
+        helper.make_node("Expand", ["deep", "shape"], ["cube"]),
+        helper.make_node("ReduceMax", ["cube", "all"], ["y"], keepdims=0),
+    ]
+    constants = {"middle": [1, 2], "one": [1], "all": [1, 2, 3]}
+    return _model(
+        "cube",
+        nodes,
+        [_value("x", TensorProto.FLOAT, ("batch", "n"))],
+        [_value("y", TensorProto.FLOAT, ("batch",))],
+        [_constant(name, np.array(values)) for name, values in constants.items()],
+    )
+
+
 def detector(width: int = 512, *, axis: str | None = "batch") -> bytes:
     """`x` FP32 [batch, width] → `boxes` FP32 [batch, 1], each number above 0.
 
