@@ -1,5 +1,6 @@
 """Character-level word vectors against one word at a time, and padding."""
 
+import pytest
 import torch
 from torch.nn import functional
 
@@ -55,3 +56,21 @@ def test_padding_stays_0_in_training() -> None:
 
     assert not network.embedding.weight[0].any()
     assert network.embedding.weight[1].any()
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+def test_exported_form_gives_the_same_vectors(
+    scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spelling = made()
+    with torch.no_grad():
+        spelling.embedding.weight.mul_(scale)
+        spelling.convolution.bias.fill_(scale)  # type: ignore[union-attr]  # it has one
+    letters = torch.randint(0, 10, (6, 5, 8), generator=torch.Generator().manual_seed(0))
+    letters[0] = letters[:, 0] = letters[..., 6:] = 0
+    expected = spelling(letters)
+
+    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+
+    torch.testing.assert_close(spelling(letters), expected, rtol=1e-5, atol=1e-6 * scale)
+    assert spelling(letters)[0].count_nonzero() == 0
