@@ -119,7 +119,7 @@ def over_connections(plan: Plan) -> list[Run]:
                 },
             )
 
-    return _turns(plan, [PICTURE], measure)
+    return _turns(plan, PICTURE, measure)
 
 
 def over_payload(plan: Plan) -> list[Run]:
@@ -185,7 +185,7 @@ def over_lengths(plan: Plan) -> list[Run]:
                 },
             )
 
-    return _turns(plan, [SEQUENCE], measure)
+    return _turns(plan, SEQUENCE, measure)
 
 
 QUESTIONS = {
@@ -214,9 +214,12 @@ QUESTIONS = {
 }
 
 
-def _turns(plan: Plan, names: list[str], measure: Callable[[Rival, Server], Figures]) -> list[Run]:
-    start = partial(servers.serving, plan.models, names)
-    return harness.take_turns([Rival(WEIR, start)], plan.rounds, measure)
+def _turns(plan: Plan, name: str, measure: Callable[[Rival, Server], Figures]) -> list[Run]:
+    """Rounds of a server that has only this model of the repository."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(plan.models / name, Path(folder) / name)
+        start = partial(servers.serving, Path(folder), [name])
+        return harness.take_turns([Rival(WEIR, start)], plan.rounds, measure)
 
 
 def _load(
