@@ -32,6 +32,7 @@ from weir.server.repository.model_source import SingleModel, open_source
 from weir.server.repository.registry import Entry
 from weir.server.repository.repository import Repository
 from weir.server.repository.version_state import State
+from weir.server.runtime import heap
 from weir.server.runtime.cores import usable_cores
 from weir.server.runtime.custom_operators import library_path
 from weir.server.runtime.session import choose_provider
@@ -71,6 +72,7 @@ def serve(settings: Settings) -> None:
 
     Does not return: a thread that is still in a run must not hold up the exit.
     """
+    heap.keep_freed_memory()
     app = App(settings)
     # Not an Event: a signal may interrupt `wait` while it holds the lock that `set` needs.
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()

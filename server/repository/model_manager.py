@@ -7,7 +7,6 @@ Threads:
   would take the process down.
 """
 
-import ctypes
 import logging
 import threading
 import time
@@ -307,18 +306,6 @@ class ModelManager:
         )
         logger.info("version unloaded model=%s version=%s", self.name, number)
         self._publish()
-
-
-def trim_heap() -> None:
-    """Return freed memory to the system; without effect unless the C library is GNU's.
-
-    The weights of an unloaded version lie between small blocks that stay, and the library keeps
-    such gaps. Another way is to have it take all large blocks from the system by itself
-    (`mallopt`), but then each run of a model without an arena takes a quarter more time.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def _log_moves(

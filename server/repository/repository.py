@@ -32,11 +32,12 @@ from weir.server.errors import (
 )
 from weir.server.repository.load_sandbox import LoadSandbox
 from weir.server.repository.loader import Loader
-from weir.server.repository.model_manager import ModelManager, trim_heap
+from weir.server.repository.model_manager import ModelManager
 from weir.server.repository.model_source import ModelSource
 from weir.server.repository.registry import Entry, ModelVersions, Registry
 from weir.server.repository.scan import ModelDirectory
 from weir.server.repository.version_state import UNLOADED, State
+from weir.server.runtime import heap
 from weir.server.scheduling.request import Model
 from weir.server.telemetry.model_stats import ModelGauges
 
@@ -257,7 +258,7 @@ class Repository:
             # It may hold the last reference to an unloaded version.
             del job
             if not is_poll:
-                trim_heap()
+                heap.trim()
 
     def _next(self) -> Callable[[], None] | None:
         try:
