@@ -145,6 +145,11 @@ class Graph(NamedTuple):
         """The names of its inputs."""
         return names(self.parts, _GRAPH_INPUT, _VALUE_NAME)
 
+    def input_messages(self) -> Iterator[Message]:
+        """The message of each input: its name, type and shape."""
+        for part in self.parts:
+            yield from messages(part, _GRAPH_INPUT)
+
     def outputs(self) -> Iterator[bytes]:
         """The names of its outputs."""
         return names(self.parts, _GRAPH_OUTPUT, _VALUE_NAME)

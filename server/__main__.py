@@ -14,7 +14,7 @@ from weir.server.config import Settings
 from weir.server.errors import StartError
 from weir.server.telemetry import log
 
-# The first is an argument; the second has only tables of the file.
+# The first is an argument, the second has another flag.
 _NO_FLAG = ("models_dir", "models")
 
 
@@ -29,9 +29,9 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m weir.
 
 def _run(**given: Any) -> None:
     flags = {name: value for name, value in given.items() if value is not None}
-    path = flags.pop("config", None)
+    path, of_models = flags.pop("config", None), flags.pop("model_setting", ())
     try:
-        settings = config.load(flags, os.environ, path)
+        settings = config.load(flags, os.environ, path, of_models)
         log.configure(settings.log_format, settings.log_level)
         # gRPC core reads this when it is first imported. By default core polls with its own threads
         # and hands each event to ours: a quarter of a call of LeNet-5 (docs/performance.md).
@@ -55,9 +55,14 @@ def _command() -> Any:
         metavar="MODELS", help=Settings.model_fields["models_dir"].description
     )
     config_file = typer.Option(help="A TOML file of settings; WEIR_CONFIG names one too.")
+    model_setting = typer.Option(
+        metavar="NAME.SETTING=VALUE",
+        help="A setting of one model, such as lenet5.instances=2; may be repeated.",
+    )
     parameters = [
         _parameter("models_dir", Path | None, models_dir),
         _parameter("config", Path | None, config_file),
+        _parameter("model_setting", list[str] | None, model_setting),
     ]
     for name, field in Settings.model_fields.items():
         if name in _NO_FLAG:
@@ -67,7 +72,7 @@ def _command() -> Any:
             f"{flag}/--no-{flag.removeprefix('--')}" if field.annotation is bool else flag,
             help=field.description,
             show_default=config.default_of(name),
-            metavar="|".join(get_args(field.annotation)) if _is_choice(field.annotation) else None,
+            metavar=_metavar(field.annotation),
         )
         parameters.append(_parameter(name, _plain(field.annotation), option))
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -80,6 +85,12 @@ def _parameter(name: str, kind: Any, info: Any) -> inspect.Parameter:
     )
 
 
+def _metavar(annotation: Any) -> str | None:
+    if _is_choice(annotation):
+        return "|".join(get_args(annotation))
+    return "INTEGER|auto" if any(map(_is_choice, get_args(annotation))) else None
+
+
 def _is_choice(annotation: Any) -> bool:
     return get_origin(annotation) is Literal
 
@@ -88,7 +99,7 @@ def _plain(annotation: Any) -> Any:
     """The type of a flag; `Settings` checks bounds and choices, as for all other sources."""
     kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not type(None)]
     # A list is separated by commas.
-    is_text = _is_choice(annotation) or get_origin(annotation) is tuple
+    is_text = any(map(_is_choice, (annotation, *kinds))) or get_origin(annotation) is tuple
     kind = str if is_text else kinds[0]
     return (get_args(kind)[0] if get_origin(kind) is Annotated else kind) | None
 

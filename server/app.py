@@ -113,8 +113,11 @@ class App:
         self._source = open_source(settings.models_dir, settings.name)
         if isinstance(self._source, SingleModel):
             logger.info("one model served model=%s path=%s", self._source.name, self._source.path)
+        settings.check_names(self._source.scan(settings.links)[0])
         self._settings = settings
         self._provider = choose_provider(settings.provider)
+        if any(table.settings.provider == "cuda" for table in settings.models):
+            choose_provider("cuda")
         self._operator_library = library_path(settings.custom_operators)
         logger.info(
             "provider chosen setting=%s provider=%s onnxruntime=%s",
@@ -236,7 +239,7 @@ class App:
         settings = self._settings
         loader = Loader(
             provider=self._provider,
-            threads=settings.threads,
+            cores=usable_cores(),
             max_message_bytes=settings.max_message_bytes,
             links=settings.links,
             settings=settings.for_model,
@@ -294,7 +297,7 @@ class App:
         if entry is None:
             self._loaded.set()
             known = {known.name for known in self._repository.registry.entries()}
-            for name in sorted(self._settings.models.keys() - known):
+            for name in self._settings.unknown_models(known):
                 logger.warning("settings for an unknown model model=%s", name)
         else:
             self._health.set(entry.name, is_serving=entry.state is State.READY)

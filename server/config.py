@@ -2,11 +2,15 @@
 
 Sources, in order of precedence: flags, environment (`WEIR_` + the name in capitals), the TOML file
 of `--config`, the default. An unknown key is an error in every source.
+
+Settings of one model have the same sources: `--model-setting NAME.SETTING=VALUE`, the variable
+`WEIR_MODELS__NAME__SETTING`, and the table `[models.NAME]`. A variable's name lacks most characters
+that a model's may have, so it is compared without case, and with `-` and `.` as `_`.
 """
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -20,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from weir.bundle.escaping import short_list
 from weir.bundle.repository_files import LinkRoots
 from weir.server.errors import ConfigError
 
@@ -29,6 +34,9 @@ _NOT_SETTINGS = re.compile(
     r"WEIR_(DATA|TARGET|CONFIG|(\w+_)?SERVICE_(HOST|PORT\w*)|(\w+_)?PORT_\d+_\w+)"
 )
 _SERVICE_LINK = re.compile(r"(tcp|udp)://")
+_MODEL_PREFIX = "WEIR_MODELS__"
+_OPTIONS = "provider_options"
+_GRAPHS_OF_A_PAIR = (".encoder", ".decoder")
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
@@ -40,6 +48,21 @@ Host = Annotated[
     str, AfterValidator(lambda host: host.removeprefix("[").removesuffix("]"))
 ]
 Tokens = Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+
+AUTO: Literal["auto"] = "auto"
+
+
+def _count_or_auto(value: object) -> object:
+    try:
+        if value == AUTO or (not isinstance(value, bool) and 1 <= int(str(value)) <= 1_000_000):
+            return value if value == AUTO else int(str(value))
+    except ValueError:
+        pass
+    raise ValueError("expected auto or a number from 1 to 1000000")
+
+
+CountOrAuto = Annotated[int | Literal["auto"], BeforeValidator(_count_or_auto)]
 
 
 def _directories(value: object) -> object:
@@ -55,6 +78,36 @@ def _unset(default: str, description: str) -> Any:
     return Field(None, description=description, json_schema_extra={"default": default})
 
 
+class ProviderOptions(BaseModel):
+    """Options of the CUDA execution provider, by ONNX Runtime's names; absent: Weir's defaults."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device_id: Annotated[
+        Annotated[int, Field(ge=0, le=1023)] | None,
+        Field(description="Number of the GPU; default 0."),
+    ] = None
+    gpu_mem_limit: Annotated[
+        Annotated[int, Field(ge=2**20, le=2**50)] | None,
+        Field(description="Maximum bytes of the model's arena on the GPU; default no limit."),
+    ] = None
+    arena_extend_strategy: Annotated[
+        Literal["kNextPowerOfTwo", "kSameAsRequested"] | None,
+        Field(
+            description="How the arena grows: kNextPowerOfTwo (default) or kSameAsRequested, which "
+            "takes less memory."
+        ),
+    ] = None
+    cudnn_conv_algo_search: Annotated[
+        Literal["DEFAULT", "HEURISTIC", "EXHAUSTIVE"] | None,
+        Field(
+            description="How cuDNN chooses algorithms of convolutions: DEFAULT (default), "
+            "HEURISTIC or EXHAUSTIVE. The last two are faster for batches of one size, and slow "
+            "for each new one."
+        ),
+    ] = None
+
+
 class ModelSettings(BaseModel):
     """Settings of one model; an absent one is taken from its bundle."""
 
@@ -64,7 +117,16 @@ class ModelSettings(BaseModel):
     max_batch_tokens: Tokens | None = None
     max_queue_delay_s: Seconds | None = None
     max_queue_rows: Count | None = None
-    instances: Count | None = None
+    threads: CountOrAuto | None = None
+    instances: CountOrAuto | None = None
+    provider: Annotated[
+        Literal["cpu", "cuda"] | None,
+        Field(description="Execution provider of this model: cpu or cuda. Absent: the server's."),
+    ] = None
+    provider_options: Annotated[
+        ProviderOptions,
+        Field(description="Options of the provider cuda, as in the table below."),
+    ] = ProviderOptions()
     non_finite: Annotated[
         Literal["pass", "reject"],
         Field(
@@ -79,6 +141,31 @@ class ModelSettings(BaseModel):
             "if every tensor's first axis has any size; false never. Absent: as proved."
         ),
     ] = None
+
+
+class ModelTable(BaseModel):
+    """The settings that one source gives to a model.
+
+    Attributes:
+        name: of the model; of a variable, in capitals and with `_` for other characters.
+        source: the place of a setting in words, with `{}` for its name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    settings: ModelSettings
+    source: str = "models.{}"
+    is_variable: bool = False
+
+    def holds_for(self, name: str) -> bool:
+        """Whether it is about the model of this name."""
+        return variable_name(name) == self.name if self.is_variable else name == self.name
+
+
+def variable_name(model: str) -> str:
+    """A model's name as the name of an environment variable has it."""
+    return model.upper().replace("-", "_").replace(".", "_")
 
 
 class Settings(BaseModel):
@@ -118,9 +205,16 @@ class Settings(BaseModel):
         description="Library of operators beside ONNX Runtime's own, for graphs that need it: none "
         "or onnxruntime-extensions (pip install onnxruntime-extensions).",
     )
-    threads: Count = Field(1, description="Threads within one operator of a model.")
-    instances: Count | None = _unset(
-        "the config.pbtxt's, or 1", "Batches of one model that run at the same time."
+    threads: CountOrAuto = Field(
+        AUTO,
+        description="Threads within one operator of a model; auto measures each model when it is "
+        "loaded. A number for threads or instances skips that, and the other is then 1.",
+    )
+    instances: CountOrAuto = Field(
+        AUTO,
+        description="Batches of one model that run at the same time; auto takes the config.pbtxt's "
+        "number, else it measures as for threads.",
+        json_schema_extra={"default": "the config.pbtxt's, or auto"},
     )
     preprocessing_threads: Annotated[int, Field(ge=1, le=1024)] | None = _unset(
         "one per usable core",
@@ -207,8 +301,8 @@ class Settings(BaseModel):
     trace_sample_rate: Rate = Field(
         1.0, description="Share of requests that are traced if their client does not decide it."
     )
-    models: dict[str, ModelSettings] = Field(
-        {}, description="Settings of single models: [models.NAME] tables of the TOML file."
+    models: tuple[ModelTable, ...] = Field(
+        (), description="Settings of single models, in rising precedence."
     )
 
     @model_validator(mode="after")
@@ -235,14 +329,57 @@ class Settings(BaseModel):
         return LinkRoots(roots)
 
     def for_model(self, name: str) -> ModelSettings:
-        """The settings of one model: its own table, then the general settings."""
-        general = {
+        """The settings of one model: its own, then the general settings.
+
+        A graph of an encoder-decoder runs as the settings of both say, unless it has its own.
+        """
+        values: dict[str, Any] = {
             field: getattr(self, field)
             for field in ModelSettings.model_fields
-            if field in Settings.model_fields
+            if field in Settings.model_fields and field != "provider"
         }
-        own = self.models.get(name, ModelSettings()).model_dump(exclude_none=True)
-        return ModelSettings(**{**general, **own})
+        for suffix in _GRAPHS_OF_A_PAIR:
+            if name.endswith(suffix):
+                both = self._own(name.removesuffix(suffix))
+                for field in ("threads", "provider", _OPTIONS):
+                    values |= {field: both[field]} if field in both else {}
+        return ModelSettings.model_validate(_merged(values, self._own(name)))
+
+    def _own(self, name: str) -> dict[str, Any]:
+        """What is set for one model, over all sources."""
+        values: dict[str, Any] = {}
+        for table in self.models:
+            if table.holds_for(name):
+                values = _merged(values, table.settings.model_dump(exclude_unset=True))
+        return values
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Refuse a variable that is about several of these models.
+
+        Raises:
+            ConfigError: it names a variable, and the models.
+        """
+        names = sorted(names)
+        for table in self.models:
+            found = [name for name in names if table.holds_for(name)]
+            if len(found) > 1:
+                raise ConfigError(
+                    f"{table.source.format('*')}: expected one model of that name, "
+                    f"got {short_list(found)}: use --model-setting or a table [models.NAME]"
+                )
+
+    def unknown_models(self, names: Iterable[str]) -> list[str]:
+        """The models that have settings and are not among these names."""
+        known = list(names)
+        return sorted({table.name for table in self.models if not any(map(table.holds_for, known))})
+
+
+def _merged(values: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, and those of `over` before them; options of the provider one by one."""
+    merged = {**values, **over}
+    if _OPTIONS in values and _OPTIONS in over:
+        merged[_OPTIONS] = {**values[_OPTIONS], **over[_OPTIONS]}
+    return merged
 
 
 def default_of(name: str) -> str:
@@ -253,13 +390,19 @@ def default_of(name: str) -> str:
     return f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
 
 
-def load(flags: Mapping[str, Any], environment: Mapping[str, str], config: Path | None) -> Settings:
+def load(
+    flags: Mapping[str, Any],
+    environment: Mapping[str, str],
+    config: Path | None,
+    model_settings: Sequence[str] = (),
+) -> Settings:
     """Merge the sources.
 
     Args:
         flags: by field name; only those that were given.
         environment: usually `os.environ`. An empty variable counts as absent.
         config: a TOML file; None for the one of `WEIR_CONFIG`, if set.
+        model_settings: of flags, each `NAME.SETTING=VALUE`.
 
     Raises:
         ConfigError: one line for each setting that is unknown, malformed or out of bounds.
@@ -267,8 +410,19 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], config: Path 
     named = environment.get("WEIR_CONFIG")
     path = config or (Path(named) if named else None)
     from_file = _read_file(path) if path else {}
+    file_tables = from_file.pop("models", {})
+    if not isinstance(file_tables, dict):
+        raise ConfigError(f"{path}: models: expected tables [models.NAME], got {file_tables!r}")
     from_environment = _read_environment(environment)
-    values = {**from_file, **from_environment, **flags}
+    tables = [
+        *(
+            {"name": name, "source": f"{path}: models.{name}.{{}}", "settings": table}
+            for name, table in file_tables.items()
+        ),
+        *_tables_of_variables(environment),
+        *_tables_of_flags(model_settings),
+    ]
+    values = {**from_file, **from_environment, **flags, "models": tables}
     sources = {
         **{key: f"{path}: {key}" for key in from_file},
         **{key: _variable(key) for key in from_environment},
@@ -277,7 +431,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], config: Path 
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        problems = [_describe(dict(problem), sources) for problem in error.errors()]
+        problems = [_describe(dict(problem), sources, tables) for problem in error.errors()]
         raise ConfigError("\n".join(problems)) from None
 
 
@@ -297,6 +451,7 @@ def _read_environment(environment: Mapping[str, str]) -> dict[str, str]:
         if (
             not value
             or not name.startswith(_PREFIX)
+            or name.startswith(_MODEL_PREFIX)
             or _NOT_SETTINGS.fullmatch(name)
             or _SERVICE_LINK.match(value)
         ):
@@ -307,16 +462,59 @@ def _read_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return values
 
 
+def _tables_of_variables(environment: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """One table for each variable that is about a single model."""
+    for variable, value in sorted(environment.items()):
+        if not value or not variable.startswith(_MODEL_PREFIX):
+            continue
+        name, _, setting = variable.removeprefix(_MODEL_PREFIX).rpartition("__")
+        if not name:
+            raise ConfigError(f"{variable}: expected {_MODEL_PREFIX}NAME__SETTING")
+        options = f"__{_OPTIONS.upper()}"
+        yield {
+            "name": name.removesuffix(options).upper(),
+            "source": variable,
+            "is_variable": True,
+            "settings": _nested(setting.lower(), value, is_option=name.endswith(options)),
+        }
+
+
+def _tables_of_flags(flags: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """One table for each flag that is about a single model."""
+    for flag in flags:
+        key, equals, value = flag.partition("=")
+        name, _, setting = key.rpartition(".")
+        options = f".{_OPTIONS}"
+        if not (name.removesuffix(options) and equals):
+            raise ConfigError(f"--model-setting: expected NAME.SETTING=VALUE, got {flag!r}")
+        yield {
+            "name": name.removesuffix(options),
+            "source": f"--model-setting {key}",
+            "settings": _nested(setting, value, is_option=name.endswith(options)),
+        }
+
+
+def _nested(setting: str, value: str, *, is_option: bool) -> dict[str, Any]:
+    return {_OPTIONS: {setting: value}} if is_option else {setting: value}
+
+
 def _variable(key: str) -> str:
     return key if key.startswith(_PREFIX) else _PREFIX + key.upper()
 
 
-def _describe(problem: Mapping[str, Any], sources: Mapping[str, str]) -> str:
+def _describe(
+    problem: Mapping[str, Any],
+    sources: Mapping[str, str],
+    tables: Sequence[Mapping[str, Any]],
+) -> str:
     keys = [str(key) for key in problem["loc"]]
     if problem["type"] == "missing":
         # The only setting without a default.
         return "MODELS: expected a model repository, an ONNX file or a bundle, got none"
-    where = ".".join([sources[keys[0]], *keys[1:]]) if keys else "settings"
+    if keys[:1] == ["models"]:
+        where = tables[int(keys[1])]["source"].format(".".join(keys[3:])).removesuffix(".")
+    else:
+        where = ".".join([sources[keys[0]], *keys[1:]]) if keys else "settings"
     if problem["type"] == "extra_forbidden":
         return f"{where}: no such setting"
     text = problem["msg"].removeprefix("Value error, ")

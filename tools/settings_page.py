@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator
 
-from weir.server.config import ModelSettings, Settings, default_of
+from weir.server.config import ModelSettings, ProviderOptions, Settings, default_of
 
 _HEAD = """# Settings
 
@@ -21,10 +21,27 @@ So does a variable that Kubernetes sets for a service named "weir".
 _PER_MODEL = """
 ## Settings of one model
 
-A table of the TOML file sets them, such as `[models.lenet5]`.
-Without it, a model takes the general setting of the same name.
+They have the same sources, in the same order:
+
+- a flag, which may be repeated: `--model-setting lenet5.instances=2`, and
+  `--model-setting lenet5.provider_options.device_id=1`
+- an environment variable: `WEIR_MODELS__LENET5__INSTANCES=2`, and
+  `WEIR_MODELS__LENET5__PROVIDER_OPTIONS__DEVICE_ID=1`
+- a table of the TOML file: `[models.lenet5]`, and `[models.lenet5.provider_options]`
+
+A variable names a model without case, and with `_` for `-` and `.`.
+If it names two models of the repository, the server does not start.
+Without a value in any of them, a model takes the general setting of the same name.
 
 | setting | meaning |
+|---|---|"""
+
+_OPTIONS = """
+## Provider options
+
+ONNX Runtime's options of the provider `cuda`; on the CPU they have no effect.
+
+| option | meaning |
 |---|---|"""
 
 NOT_FLAGS = ("models_dir", "models")
@@ -33,7 +50,9 @@ NOT_FLAGS = ("models_dir", "models")
 
 def page() -> str:
     """The text of the page."""
-    return "\n".join([_HEAD, *_settings(), _PER_MODEL, *_model_settings(), ""])
+    return "\n".join(
+        [_HEAD, *_settings(), _PER_MODEL, *_model_settings(), _OPTIONS, *_options(), ""]
+    )
 
 
 def _settings() -> Iterator[str]:
@@ -48,6 +67,11 @@ def _model_settings() -> Iterator[str]:
     for name, field in ModelSettings.model_fields.items():
         general = f"See `--{name.replace('_', '-')}`."
         yield f"| `{name}` | {field.description or general} |"
+
+
+def _options() -> Iterator[str]:
+    for name, field in ProviderOptions.model_fields.items():
+        yield f"| `{name}` | {field.description} |"
 
 
 if __name__ == "__main__":

@@ -185,6 +185,7 @@ class EncoderDecoderModel:
         signature: the encoder's inputs, and the outputs of decoding.
         tokenizer: None if the contract has no `tokenisation`.
         policy: how many rows are encoded, and decoded, together.
+        threads: within one operator of the decoder.
         golden: the greater of its graphs' differences from the recorded outputs at load. Its tokens
             do not differ.
     """
@@ -201,9 +202,11 @@ class EncoderDecoderModel:
     policy: BatchPolicy
     settings: ModelSettings
     provider: str
+    threads: int
     scheduler: Engine
     stats: ModelStats
     golden: float
+    instances: int = 1
     file: str = "encoder.onnx"
     stated_config: None = None
     is_decoupled: bool = True

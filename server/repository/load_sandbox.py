@@ -8,6 +8,7 @@ Rules:
 - The child has a time limit and, if one is set, a memory limit.
 - It ends with the process that started it: its standard input ends, whose other end is held here.
 - It inherits only the pipe of its result; what libraries print there is dropped.
+- What it measured is taken over, so that the load here measures nothing.
 - It runs only when no serving thread needs the core, and if memory runs out, it is killed first.
 """
 
@@ -20,8 +21,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from weir.bundle.repository_files import LinkRoots
 from weir.server.config import ModelSettings
 from weir.server.errors import GoldenMismatch, ModelLoadError, OutOfMemory
 from weir.server.repository.loader import Loader, served_name
+from weir.server.repository.parallelism import Measured, Parallelism
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.request import Model
 from weir.server.telemetry.metrics import Metrics
@@ -59,7 +62,7 @@ class LoadSandbox:
     def load(self, name: str, version: str, path: Path) -> list[Model]:
         """Load and start the models of a version; see `Loader.load`."""
         started_s = time.monotonic()
-        self._verify(name, self._job(name, version, path))
+        self._loader.measured.update(self._verify(name, self._job(name, version, path)))
         logger.info(
             "version verified in sandbox model=%s version=%s seconds=%.2f",
             name, version, time.monotonic() - started_s,
@@ -82,7 +85,12 @@ class LoadSandbox:
                 "path": str(path),
                 "memory_bytes": self._memory_bytes,
                 "provider": self._loader.provider,
-                "threads": self._loader.threads,
+                "cores": self._loader.cores,
+                "measured": {
+                    each: asdict(self._loader.measured[each])
+                    for each in names
+                    if each in self._loader.measured
+                },
                 "operator_library": self._loader.operator_library,
                 "max_message_bytes": self._loader.max_message_bytes,
                 "link_roots": [str(root) for root in self._loader.links.directories],
@@ -90,8 +98,8 @@ class LoadSandbox:
             }
         )
 
-    def _verify(self, name: str, job: str) -> None:
-        """Run a child; raise its failure."""
+    def _verify(self, name: str, job: str) -> dict[str, Measured]:
+        """Run a child; what it measured. Raise its failure."""
         with _started(job) as child:
             with self._lock:
                 self._children.add(child)
@@ -110,7 +118,7 @@ class LoadSandbox:
                     self._children.discard(child)
         if self._is_stopped:
             raise ModelLoadError("the server is stopping")
-        _raise_failure(name, result, child.returncode)
+        return _measured(_checked(name, result, child.returncode)["measured"])
 
 
 @contextmanager
@@ -144,19 +152,28 @@ def _started(job: str) -> Iterator["subprocess.Popen[bytes]"]:
             os.close(own_end)
 
 
-def _raise_failure(name: str, result: bytes, exit_code: int) -> None:
-    """Raise the failure of a child, if it failed."""
+def _checked(name: str, result: bytes, exit_code: int) -> dict[str, Any]:
+    """The result of a child; raise its failure, if it failed."""
     if exit_code < 0:
         cause = signal.Signals(-exit_code).name
         hint = ", perhaps for lack of memory" if cause == "SIGKILL" else ""
         raise ModelLoadError(f"load sandbox: the process was killed by {cause}{hint}")
     if exit_code > 0 or not result:
         raise ModelLoadError(f"load sandbox: the process ended with exit code {exit_code}")
-    failure = json.loads(result)
+    failure: dict[str, Any] = json.loads(result)
     if failure["bug"]:
         raise RuntimeError(f"load sandbox of {name}:\n{failure['bug']}")
     if failure["reason"]:
         raise (GoldenMismatch if failure["mismatch"] else ModelLoadError)(failure["reason"])
+    return failure
+
+
+def _measured(job: Mapping[str, Any]) -> dict[str, Measured]:
+    """Choices as they cross the pipe, by the name of their graph."""
+    return {
+        name: Measured(each["network"], Parallelism(**each["parallelism"]))
+        for name, each in job.items()
+    }
 
 
 def main() -> None:
@@ -171,8 +188,10 @@ def main() -> None:
         os.nice(_NICENESS)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
-    result = _load(job)
-    results.write(json.dumps({key: text[-_MOST_TEXT:] for key, text in result.items()}))
+    loader = _loader(job)
+    result = {key: text[-_MOST_TEXT:] for key, text in _load(job, loader).items()}
+    measured = {name: asdict(each) for name, each in loader.measured.items()}
+    results.write(json.dumps({**result, "measured": measured}))
     results.flush()
     os._exit(0)
 
@@ -182,11 +201,11 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _load(job: dict[str, Any]) -> dict[str, str]:
+def _load(job: dict[str, Any], loader: Loader) -> dict[str, str]:
     """Load the version; reason and kind of a failure, the traceback of a bug, or empty texts."""
     try:
-        with _limited_memory(None if job["provider"] == "cuda" else job["memory_bytes"]):
-            _loader(job).load(job["name"], job["version"], Path(job["path"]))
+        with _limited_memory(None if _uses_cuda(job) else job["memory_bytes"]):
+            loader.load(job["name"], job["version"], Path(job["path"]))
     except (ModelLoadError, MemoryError) as error:
         reason = str(error) or "it needs more memory than there is"
         if job["memory_bytes"] and _is_memory_error(error):
@@ -196,6 +215,12 @@ def _load(job: dict[str, Any]) -> dict[str, str]:
     except Exception:  # noqa: BLE001 - the parent logs it
         return {"reason": "", "mismatch": "", "bug": traceback.format_exc()}
     return {"reason": "", "mismatch": "", "bug": ""}
+
+
+def _uses_cuda(job: dict[str, Any]) -> bool:
+    """Whether a graph runs on CUDA, which takes more of the address space than it uses."""
+    own = [settings["provider"] for settings in job["settings"].values()]
+    return "cuda" in [provider or job["provider"] for provider in own]
 
 
 def _is_memory_error(error: BaseException | None) -> bool:
@@ -209,7 +234,8 @@ def _loader(job: dict[str, Any]) -> Loader:
     settings = {name: ModelSettings(**own) for name, own in job["settings"].items()}
     return Loader(
         provider=job["provider"],
-        threads=job["threads"],
+        cores=job["cores"],
+        measured=_measured(job["measured"]),
         operator_library=job["operator_library"],
         max_message_bytes=job["max_message_bytes"],
         links=LinkRoots(tuple(map(Path, job["link_roots"]))),

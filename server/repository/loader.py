@@ -5,6 +5,7 @@ A version is served only after these steps, in this order:
     read         every file, hashed against the contract              (bundle)
     session      the graph, on the chosen provider                    (session)
     batch axis   of a plain model: rows may share a batch             (batch_axis)
+    parallelism  threads and instances, by a short measurement        (parallelism)
     warm-up      batches of the sizes that the scheduler will make    (warmup)
     golden test  recorded inputs give the recorded outputs            (golden_test)
 
@@ -38,10 +39,18 @@ from weir.server.generation.engine import Engine
 from weir.server.preprocessing.detokenizer import Detokenizer, detokenizer_of
 from weir.server.preprocessing.tokenizer import BundleTokenizer, tokenizer_of
 from weir.server.protocol.response_encoder import STREAM_BYTES, RequestedOutput, ResponseEncoder
-from weir.server.repository import batch_axis, contract_check, golden_test, plain_model, triton
+from weir.server.repository import (
+    batch_axis,
+    contract_check,
+    golden_test,
+    parallelism,
+    plain_model,
+    triton,
+)
 from weir.server.repository.batch_axis import BatchAxis
+from weir.server.repository.parallelism import Measured, Parallelism, SessionSlot
 from weir.server.repository.triton import TritonConfig
-from weir.server.repository.warmup import warm_up
+from weir.server.repository.warmup import recorded_rows, warm_up
 from weir.server.runtime.collate import paddings_of
 from weir.server.runtime.sequence_rules import SequenceRules, rules_of
 from weir.server.runtime.session import Session, hint_for
@@ -158,15 +167,32 @@ def served_name(name: str, part: str | None) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckedGraph:
+    """A graph that fits its contract or configuration, before its session is chosen.
+
+    Attributes:
+        settings: the operator's, then those of a `config.pbtxt`.
+    """
+
+    files: GraphFiles
+    settings: ModelSettings
+    axis: BatchAxis
+    signature: Signature
+    rules: SequenceRules
+
+
+@dataclass(frozen=True, slots=True)
 class Loader:
     """Loads versions.
 
     Attributes:
+        provider: of models whose settings name none.
+        cores: that a model may use.
         operator_library: the path of a library of custom operators.
+        measured: the choice for each graph that was measured, by its name in requests.
     """
 
     provider: str
-    threads: int
     max_message_bytes: int
     settings: Callable[[str], ModelSettings]
     deadlines: Deadlines
@@ -174,6 +200,8 @@ class Loader:
     links: LinkRoots = NO_LINKS
     operator_library: str | None = None
     wakeups: Wakeups = field(default_factory=Wakeups)
+    cores: int = 1
+    measured: dict[str, Measured] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
 
     def load(self, name: str, version: str, path: Path) -> list[Model]:
@@ -195,6 +223,7 @@ class Loader:
             with model.stats.lock:
                 model.stats.load_seconds = self.clock() - started_s
                 model.stats.provider = model.provider
+                model.stats.threads, model.stats.instances = model.threads, model.instances
         return models
 
     def _start(self, models: Sequence[Model]) -> None:
@@ -212,7 +241,6 @@ class Loader:
     def _load(self, name: str, version: str, path: Path) -> list[Model]:
         graphs = read(path, name, self.links)
         contract = graphs[0].contract
-        contract_check.check_provider(contract, self.provider)
         loaded = [self._load_graph(name, version, files) for files in graphs]
         # The first graph of a pair is the encoder, which takes the text.
         first = loaded[0][0]
@@ -225,8 +253,7 @@ class Loader:
                 for model, session in loaded
             )
             pair = join_graphs(contract, encoder, decoder)
-            golden = max(model.golden or 0.0 for model, _ in loaded)
-            models.append(self._serve_pair(name, version, graphs[0], pair, golden))
+            models.append(self._serve_pair(name, version, graphs[0], pair, [m for m, _ in loaded]))
         return models
 
     def _load_graph(
@@ -234,61 +261,103 @@ class Loader:
     ) -> tuple[ServedModel, Session]:
         """The verified model of one graph, and its session; a failure names the graph of a pair."""
         name = served_name(name, files.part)
-        try:
-            session = Session(
+        settings = triton.with_config(self.settings(name), files.config)
+        provider = settings.provider or self.provider
+        has_few_shapes = files.contract is not None and not files.contract.padded_axes
+        options = settings.provider_options.model_dump(exclude_none=True)
+
+        def open_session(threads: int) -> Session:
+            return Session(
                 files.graph,
-                provider=self.provider,
-                threads=self.threads,
-                has_few_shapes=files.contract is not None and not files.contract.padded_axes,
+                provider=provider,
+                threads=threads,
+                has_few_shapes=has_few_shapes,
                 external=files.external,
                 operator_library=self.operator_library,
+                provider_options={key: str(value) for key, value in options.items()},
             )
-            files.external.clear()
-            files = files.for_session(session)
-            model, session = self._serve(name, version, files, session)
-            golden_test.check_inputs(files.golden, model.signature, model.rules)
+
+        try:
+            contract_check.check_provider(files.contract, provider)
+            chosen = self._known_parallelism(name, files.graph, settings, provider)
+            started_s = self.clock()
+            session = open_session(chosen.threads if chosen else 1)
+            creation_s = self.clock() - started_s
+            if chosen is not None:
+                files.external.clear()
+            graph = _check(name, files.for_session(session), session, settings)
+            session = graph.axis.tensors.of(session)
+            session.check_axes()
+            golden_test.check_inputs(graph.files.golden, graph.signature, graph.rules)
+            if chosen is None:
+                of = graph.axis.tensors.of
+                slot = SessionSlot(lambda threads: of(open_session(threads)), session, creation_s)
+                # Only the slot refers to it, so that it is freed before another is made.
+                del session
+                chosen = self._measure(name, graph, slot)
+                session = slot.session
+                files.external.clear()
+            logger.info(
+                "parallelism chosen model=%s version=%s threads=%d instances=%d reason=%s",
+                name, version, chosen.threads, chosen.instances, chosen.reason,
+            )  # fmt: skip
+            model = self._serve(name, version, graph, session, chosen)
+            contract, golden = graph.files.contract, graph.files.golden
             warm_up(
                 session,
-                model.signature,
-                files.golden,
+                graph.signature,
+                golden,
                 name=name,
-                is_plain=files.contract is None,
+                is_plain=contract is None,
                 policy=model.policy,
-                paddings=paddings_of(files.contract, session.inputs, session.outputs),
+                paddings=paddings_of(contract, session.inputs, session.outputs),
                 clock=self.clock,
             )
-            if files.contract is not None:
-                golden = golden_test.replay(session, files.contract, files.golden)
-                model = replace(model, golden=golden)
+            if contract is not None:
+                difference = golden_test.replay(session, contract, golden)
+                model = replace(model, golden=difference)
         except ServerError as error:
             raise ModelLoadError.of(error, files.part) from error
         return model, session
 
-    def _serve(
-        self, name: str, version: str, files: GraphFiles, session: Session
-    ) -> tuple[ServedModel, Session]:
-        """The model of one graph, not yet verified, and the session with the tensors of requests.
+    def _known_parallelism(
+        self, name: str, graph: bytes, settings: ModelSettings, provider: str
+    ) -> Parallelism | None:
+        """The parallelism that needs no measurement now."""
+        chosen = parallelism.fixed(settings, provider=provider, cores=self.cores)
+        if chosen is None and name in self.measured:
+            measured = self.measured[name]
+            if measured.network == parallelism.network_of(graph):
+                return measured.parallelism
+        return chosen
 
-        Its scheduler is not started.
-        """
-        if session.unserved:
-            _warn_of_unserved(name, session.unserved)
-        settings = triton.with_config(self.settings(name), files.config)
-        if files.config is not None:
-            triton.warn(name, files.config, self.provider)
-        rows = max_rows(settings, files.contract)
-        axis = batch_axis.resolve(
-            files.graph,
-            session,
-            files.contract,
-            files.config,
-            setting=settings.batch_axis,
-            max_rows=rows,
+    def _measure(self, name: str, graph: CheckedGraph, slot: SessionSlot) -> Parallelism:
+        """Measure a graph; the slot then holds the session to serve."""
+        golden, signature = graph.files.golden, graph.signature
+        paddings = paddings_of(graph.files.contract, slot.session.inputs, slot.session.outputs)
+        # A loop may go on for ever with inputs that are not recorded.
+        may_run = golden is not None or not slot.session.has_loop
+        chosen = parallelism.measure(
+            slot,
+            lambda rows: recorded_rows(signature, golden, rows, paddings) if may_run else None,
+            cores=self.cores,
+            max_rows=signature.max_rows if graph.axis.decision.is_batched else 1,
+            # The engine of an encoder-decoder is one thread.
+            may_have_instances=graph.files.part is None,
         )
-        batch_axis.log(name, axis.decision)
-        session = axis.tensors.of(session)
-        session.check_axes()
-        signature, rules = _signature(files, axis, session, rows)
+        self.measured[name] = Measured(parallelism.network_of(graph.files.graph), chosen)
+        return chosen
+
+    def _serve(
+        self,
+        name: str,
+        version: str,
+        graph: CheckedGraph,
+        session: Session,
+        chosen: Parallelism,
+    ) -> ServedModel:
+        """The model of one graph, not yet verified; its scheduler is not started."""
+        files, settings, signature = graph.files, graph.settings, graph.signature
         policy = policy_of(
             settings, files.contract, rows=signature.max_rows, provider=session.provider
         )
@@ -299,24 +368,24 @@ class Loader:
             stoppable_run=session.run if session.has_loop else None,
             policy=policy,
             max_queue_rows=settings.max_queue_rows or 1,
-            instances=settings.instances or 1,
+            instances=chosen.instances,
             has_rows=signature.has_rows,
             # Only a contract promises that.
             has_fixed_rows=files.contract is not None,
-            decision=axis.decision,
+            decision=graph.axis.decision,
             paddings=paddings_of(files.contract, session.inputs, session.outputs),
             deadlines=self.deadlines,
             observer=stats.batch_ran,
             wakeups=self.wakeups,
             clock=self.clock,
         )
-        model = ServedModel(
+        return ServedModel(
             name=name,
             version=version,
             contract=files.contract,
             file=files.file,
             signature=signature,
-            rules=rules,
+            rules=graph.rules,
             labels=files.labels,
             label_files=files.label_files,
             stated_config=files.config.message if files.config else None,
@@ -326,19 +395,26 @@ class Loader:
             policy=policy,
             settings=settings,
             provider=session.provider,
+            threads=chosen.threads,
+            instances=chosen.instances,
             scheduler=scheduler,
             stats=stats,
         )
-        return model, session
 
     def _serve_pair(
-        self, name: str, version: str, files: GraphFiles, pair: EncoderDecoder, golden: float
+        self,
+        name: str,
+        version: str,
+        files: GraphFiles,
+        pair: EncoderDecoder,
+        graphs: Sequence[ServedModel],
     ) -> EncoderDecoderModel:
-        """The verified model of a pair; its engine is not started."""
+        """The verified model of a pair of graphs; its engine is not started."""
+        decoder = graphs[1]
         settings = self.settings(name)
         rows = max_rows(settings, pair.contract)
         golden_test.replay_pair(pair, files.pair_golden, rows)
-        policy = policy_of(settings, pair.contract, rows=rows, provider=self.provider)
+        policy = policy_of(settings, pair.contract, rows=rows, provider=decoder.provider)
         engine = Engine(
             name,
             pair.decoder_batch(rows),
@@ -361,10 +437,11 @@ class Loader:
             encoder=self._encoder(name, version),
             policy=policy,
             settings=settings,
-            provider=self.provider,
+            provider=decoder.provider,
+            threads=decoder.threads,
             scheduler=engine,
             stats=self.metrics.model(name, version),
-            golden=golden,
+            golden=max(graph.golden or 0.0 for graph in graphs),
         )
 
     def _encoder(self, name: str, version: str) -> ResponseEncoder:
@@ -378,6 +455,26 @@ def _warn_of_unserved(name: str, unserved: Mapping[str, str]) -> None:
         "outputs that are no tensors are not served model=%s outputs=%s%s",
         name, outputs, f" hint={hints[0]}" if hints else "",
     )  # fmt: skip
+
+
+def _check(name: str, files: GraphFiles, session: Session, settings: ModelSettings) -> CheckedGraph:
+    """Find the batch axis of a graph, and check it against its contract or configuration."""
+    if session.unserved:
+        _warn_of_unserved(name, session.unserved)
+    if files.config is not None:
+        triton.warn(name, files.config, session.provider)
+    rows = max_rows(settings, files.contract)
+    axis = batch_axis.resolve(
+        files.graph,
+        session,
+        files.contract,
+        files.config,
+        setting=settings.batch_axis,
+        max_rows=rows,
+    )
+    batch_axis.log(name, axis.decision)
+    signature, rules = _signature(files, axis, axis.tensors.of(session), rows)
+    return CheckedGraph(files, settings, axis, signature, rules)
 
 
 def _signature(

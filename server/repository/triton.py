@@ -24,7 +24,7 @@ from weir.bundle.repository_files import NO_LINKS, LinkRoots
 from weir.bundle.versions import VersionPolicy, is_version
 from weir.protocol import model_config_pb2 as pb
 from weir.protocol.datatypes import DATATYPES
-from weir.server.config import ModelSettings
+from weir.server.config import AUTO, ModelSettings
 from weir.server.errors import ModelLoadError
 from weir.server.runtime.signature import MAX_RANK
 
@@ -181,7 +181,11 @@ def with_config(settings: ModelSettings, config: TritonConfig | None) -> ModelSe
         "max_queue_delay_s": config.max_queue_delay_s,
         "instances": config.instances,
     }
-    unset = {name: value for name, value in own.items() if getattr(settings, name) is None}
+    unset = {
+        name: value
+        for name, value in own.items()
+        if value is not None and getattr(settings, name) in (None, AUTO)
+    }
     return settings.model_copy(update=unset)
 
 

@@ -66,15 +66,23 @@ def warm_up(
         logger.warning("warm-up failed model=%s reason=%s", name, error)
 
 
+def recorded_rows(
+    signature: Signature, golden: Golden | None, rows: int, paddings: Sequence[Padding]
+) -> Mapping[str, Array] | None:
+    """A batch of recorded rows, or of zeros if all axes but the rows' are fixed; else None."""
+    inputs = _inputs(signature, golden, rows)
+    return None if inputs is None else collate.join([inputs], paddings)
+
+
 def _run_rows(
     session: Session, signature: Signature, golden: Golden | None, paddings: Sequence[Padding]
 ) -> None:
     rows = 1
     while True:
-        inputs = _inputs(signature, golden, rows)
+        inputs = recorded_rows(signature, golden, rows, paddings)
         if inputs is None:
             return
-        session.run(collate.join([inputs], paddings))
+        session.run(inputs)
         if rows >= signature.max_rows:
             return
         rows = min(2 * rows, signature.max_rows)

@@ -20,6 +20,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -170,6 +171,7 @@ class Session:
         graph: the ONNX file's bytes.
         external: the initializers outside it, which are copied: the caller may free them then.
         threads: threads inside one operator.
+        provider_options: of the provider cuda; the others are `CUDA_OPTIONS`.
         has_few_shapes: whether to remember the memory use of each shape of the inputs.
         operator_library: the path of a library of custom operators; None: ONNX Runtime's own alone.
 
@@ -187,6 +189,7 @@ class Session:
         has_few_shapes: bool = True,
         external: Sequence[ExternalTensor] = (),
         operator_library: str | None = None,
+        provider_options: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         options = ort.SessionOptions()
         # Remembered shapes are never freed. A tagger took 55 MB over 10,000 batches of any size,
@@ -208,7 +211,9 @@ class Session:
                     source,
                     options,
                     providers=[PROVIDERS[provider]],
-                    provider_options=[CUDA_OPTIONS if provider == "cuda" else {}],
+                    provider_options=[
+                        {**CUDA_OPTIONS, **provider_options} if provider == "cuda" else {}
+                    ],
                     enable_fallback=0,
                 )
             without_shape = _without_shape(graph)

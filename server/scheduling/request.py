@@ -125,6 +125,14 @@ class Model(Protocol):
         """The execution provider it runs on: `cpu` or `cuda`."""
 
     @property
+    def threads(self) -> int:
+        """Threads within one operator."""
+
+    @property
+    def instances(self) -> int:
+        """Batches that run at the same time."""
+
+    @property
     def golden(self) -> float | None:
         """The greatest difference from the recorded outputs at load; None for a plain model."""
 

@@ -52,6 +52,8 @@ class ServedModel:
     policy: BatchPolicy
     settings: ModelSettings
     provider: str
+    threads: int
+    instances: int
     scheduler: Scheduler
     stats: ModelStats
     remembered_outputs: dict[tuple[str, ...], Sequence[RequestedOutput]] = field(

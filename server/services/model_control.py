@@ -196,4 +196,6 @@ def _version(entry: Entry) -> models_pb.Version:
         batched=decision.is_batched if decision else None,
         batching_reason=decision.reason if decision else "",
         unserved_outputs=[f"{name}: {kind}" for name, kind in unserved.items()],
+        threads=model.threads if model else 0,
+        instances=model.instances if model else 0,
     )

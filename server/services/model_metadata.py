@@ -61,7 +61,7 @@ def config(model: Model, versions: Sequence[str] = ()) -> config_pb.ModelConfig:
         instance_group=[
             config_pb.ModelInstanceGroup(
                 name=model.name,
-                count=model.settings.instances or 1,
+                count=model.instances,
                 kind=(
                     config_pb.ModelInstanceGroup.KIND_GPU
                     if model.provider == "cuda"

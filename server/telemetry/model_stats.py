@@ -106,6 +106,7 @@ class ModelStats:
         self.last_inference_epoch_s = 0.0
         self.load_seconds = 0.0
         self.provider = ""
+        self.threads = self.instances = 0
 
     def request_failed(
         self, status: str, reason: str, seconds: float, request_bytes: int, response_bytes: int = 0
@@ -395,4 +396,12 @@ LAST_LOAD: Readers[ModelStats] = {
         "weir_model_provider", "gauge", (*MODEL, "provider"), "1",
         "1 for the execution provider of the model.",
     ): lambda stats: {stats.provider: 1} if stats.provider else None,
+    Family(
+        "weir_model_threads", "gauge", MODEL, "threads",
+        "Threads within one operator of the model, as set or as chosen at its last load.",
+    ): lambda stats: stats.threads or None,
+    Family(
+        "weir_model_instances", "gauge", MODEL, "instances",
+        "Batches of the model that may run at the same time, as set or as chosen at its last load.",
+    ): lambda stats: stats.instances or None,
 }  # fmt: skip

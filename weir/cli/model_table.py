@@ -44,6 +44,8 @@ class TableRow:
     is_batched: bool | None = None
     batching_reason: str = ""
     unserved_outputs: tuple[str, ...] = ()
+    threads: int = 0
+    instances: int = 0
     not_loaded: tuple[str, ...] = ()
 
 
@@ -132,7 +134,9 @@ def _cells(row: TableRow, now: datetime) -> dict[str, str]:
     return {
         "version": f"{row.version} *" if row.answers else row.version,
         "state": row.state,
-        "provider": row.provider,
+        "provider": f"{row.provider} {row.threads}x{row.instances}"
+        if row.threads
+        else row.provider,
         "since": ago(row.since, now) if row.since else "",
         "parity": _difference(row.parity),
         "golden": _difference(row.golden),

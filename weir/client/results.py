@@ -157,7 +157,8 @@ class VersionInfo:
     `parity` is the largest difference when the bundle was made, `golden` the largest from the
     recorded outputs at loading; None without a measurement. `is_batched` is whether requests
     share batches, None unless it is ready; `batching_reason` says what decided that.
-    `unserved_outputs` are those that are no tensors, with their types.
+    `unserved_outputs` are those that are no tensors, with their types. `threads` are those within
+    one operator, `instances` the batches that run at the same time; both are 0 unless it is ready.
     """
 
     version: str
@@ -171,6 +172,8 @@ class VersionInfo:
     is_batched: bool | None = None
     batching_reason: str = ""
     unserved_outputs: tuple[str, ...] = ()
+    threads: int = 0
+    instances: int = 0
 
 
 @dataclass(frozen=True, slots=True)

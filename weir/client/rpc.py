@@ -415,4 +415,6 @@ def _version(version: models_pb.Version) -> VersionInfo:
         is_batched=version.batched if version.HasField("batched") else None,
         batching_reason=version.batching_reason,
         unserved_outputs=tuple(version.unserved_outputs),
+        threads=version.threads,
+        instances=version.instances,
     )

@@ -31,7 +31,7 @@ class Model(_message.Message):
     def __init__(self, name: _Optional[str] = ..., task: _Optional[str] = ..., answering: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[Version, _Mapping]]] = ..., on_disk: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Version(_message.Message):
-    __slots__ = ("version", "labels", "state", "reason", "since_ms", "provider", "parity", "golden", "batched", "batching_reason", "unserved_outputs")
+    __slots__ = ("version", "labels", "state", "reason", "since_ms", "provider", "parity", "golden", "batched", "batching_reason", "unserved_outputs", "threads", "instances")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -43,6 +43,8 @@ class Version(_message.Message):
     BATCHED_FIELD_NUMBER: _ClassVar[int]
     BATCHING_REASON_FIELD_NUMBER: _ClassVar[int]
     UNSERVED_OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    THREADS_FIELD_NUMBER: _ClassVar[int]
+    INSTANCES_FIELD_NUMBER: _ClassVar[int]
     version: str
     labels: _containers.RepeatedScalarFieldContainer[str]
     state: str
@@ -54,7 +56,9 @@ class Version(_message.Message):
     batched: bool
     batching_reason: str
     unserved_outputs: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, version: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., since_ms: _Optional[int] = ..., provider: _Optional[str] = ..., parity: _Optional[float] = ..., golden: _Optional[float] = ..., batched: _Optional[bool] = ..., batching_reason: _Optional[str] = ..., unserved_outputs: _Optional[_Iterable[str]] = ...) -> None: ...
+    threads: int
+    instances: int
+    def __init__(self, version: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., since_ms: _Optional[int] = ..., provider: _Optional[str] = ..., parity: _Optional[float] = ..., golden: _Optional[float] = ..., batched: _Optional[bool] = ..., batching_reason: _Optional[str] = ..., unserved_outputs: _Optional[_Iterable[str]] = ..., threads: _Optional[int] = ..., instances: _Optional[int] = ...) -> None: ...
 
 class GetServerInfoRequest(_message.Message):
     __slots__ = ()

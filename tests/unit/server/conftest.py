@@ -263,7 +263,6 @@ def open_backend(models: Path, clock: Clock) -> Iterator[Callable[..., Backend]]
         given_settings = ModelSettings.model_validate({"max_queue_rows": 8, "instances": 1, **own})
         loader = Loader(
             provider="cpu",
-            threads=1,
             max_message_bytes=1 << 20,
             settings=lambda _: given_settings,
             deadlines=Deadlines(clock),

@@ -34,7 +34,7 @@ def test_every_setting_but_the_models_has_a_default() -> None:
     assert (defaults.host, defaults.port, defaults.metrics_port) == ("127.0.0.1", 8001, 8002)
     assert defaults.provider == "auto"
     assert defaults.max_message_bytes == 32 * 1024 * 1024
-    assert defaults.threads == 1
+    assert (defaults.threads, defaults.instances) == ("auto", "auto")
 
 
 def test_missing_models_argument_is_named() -> None:
@@ -90,10 +90,12 @@ def test_environment_names_the_file_too(write: Callable[..., Path]) -> None:
         ),
         pytest.param("port = 70000", "port: .*65535, got 70000", id="out of bounds"),
         pytest.param('port = "x"', "port: .*integer.*, got 'x'", id="wrong type"),
-        pytest.param("models = 3", "models: .*dictionary, got 3", id="no table"),
+        pytest.param(
+            "models = 3", r"models: expected tables \[models.NAME\], got 3", id="no table"
+        ),
         pytest.param(
             "[models.lenet]\ninstances = 0",
-            r"models\.lenet\.instances: .*greater than or equal to 1, got 0",
+            r"models\.lenet\.instances: expected auto or a number from 1 to 1000000, got 0",
             id="out of bounds of a model",
         ),
     ],
@@ -289,7 +291,12 @@ def test_absent_settings_are_left_to_the_bundle() -> None:
     own = settings().for_model("any")
 
     assert own == ModelSettings(
-        max_batch_rows=None, max_queue_delay_s=None, max_queue_rows=1024, instances=None
+        max_batch_rows=None,
+        max_batch_tokens=None,
+        max_queue_delay_s=None,
+        max_queue_rows=1024,
+        threads="auto",
+        instances="auto",
     )
 
 
@@ -306,3 +313,188 @@ def test_any_environment_is_settings_or_a_config_error(environment: Mapping[str,
         return
 
     assert loaded.models_dir == Path("models")
+
+
+MODEL_TABLES = """
+models_dir = "models"
+threads = 2
+
+[models.big]
+threads = "auto"
+instances = 3
+provider = "cuda"
+
+[models.big.provider_options]
+device_id = 1
+gpu_mem_limit = 2_000_000_000
+
+[models.pair]
+threads = 4
+instances = 5
+
+[models."pair.decoder"]
+threads = 1
+"""
+
+
+def test_settings_of_a_model_come_from_all_sources(write: Callable[..., Path]) -> None:
+    environment = {
+        "WEIR_MODELS__BIG__INSTANCES": "4",
+        "WEIR_MODELS__BIG__MAX_BATCH_ROWS": "8",
+        "WEIR_MODELS__BIG__PROVIDER_OPTIONS__GPU_MEM_LIMIT": "3000000000",
+        "WEIR_MODELS__BIG__THREADS": "",
+    }
+    flags = ["big.instances=6", "big.provider_options.cudnn_conv_algo_search=HEURISTIC"]
+
+    own = load({}, environment, write(MODEL_TABLES), flags).for_model("big")
+
+    assert (own.threads, own.instances, own.max_batch_rows, own.provider) == ("auto", 6, 8, "cuda")
+    assert own.provider_options.model_dump(exclude_none=True) == {
+        "device_id": 1,
+        "gpu_mem_limit": 3_000_000_000,
+        "cudnn_conv_algo_search": "HEURISTIC",
+    }
+
+
+def test_graphs_of_a_pair_run_as_the_pair_is_set(write: Callable[..., Path]) -> None:
+    loaded = load({}, {}, write(MODEL_TABLES))
+
+    encoder, decoder = (loaded.for_model(f"pair.{part}") for part in ("encoder", "decoder"))
+
+    assert (encoder.threads, encoder.instances) == (4, "auto")
+    assert decoder.threads == 1
+    assert loaded.for_model("pairs.encoder").threads == 2
+
+
+@pytest.mark.parametrize("name", ["res-net.50", "Res_Net-50", "RES_NET_50"])
+def test_variable_names_a_model_without_case_and_marks(name: str) -> None:
+    loaded = load(MODELS, {"WEIR_MODELS__RES_NET_50__INSTANCES": "2"}, None)
+
+    assert loaded.for_model(name).instances == 2
+    assert loaded.for_model("resnet50").instances == "auto"
+
+
+def test_variable_of_a_name_with_two_underscores() -> None:
+    loaded = load(MODELS, {"WEIR_MODELS__A__B__PROVIDER_OPTIONS__DEVICE_ID": "1"}, None)
+
+    assert loaded.for_model("a__b").provider_options.device_id == 1
+
+
+def test_flag_names_a_model_with_dots_exactly() -> None:
+    loaded = load(MODELS, {}, None, ["a.b.instances=2", "a.b.provider_options.device_id=3"])
+
+    assert loaded.for_model("a.b").instances == 2
+    assert loaded.for_model("a.b").provider_options.device_id == 3
+    assert loaded.for_model("A.B").instances == "auto"
+
+
+def test_variable_about_two_models_is_refused() -> None:
+    loaded = load(MODELS, {"WEIR_MODELS__A_B__INSTANCES": "2"}, None)
+
+    loaded.check_names(["a-b", "other"])
+    with pytest.raises(
+        ConfigError, match=r"^WEIR_MODELS__A_B__INSTANCES: expected one model.*a\.b"
+    ):
+        loaded.check_names(["a-b", "a.b", "other"])
+
+
+def test_unknown_models_with_settings_are_listed(write: Callable[..., Path]) -> None:
+    loaded = load(
+        {}, {"WEIR_MODELS__GONE__THREADS": "1"}, write(MODEL_TABLES), ["away.instances=1"]
+    )
+
+    assert loaded.unknown_models(["big", "pair", "pair.decoder"]) == ["GONE", "away"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "flags", "expected"),
+    [
+        pytest.param(
+            {"WEIR_MODELS__LENET5__INSTANCE": "2"},
+            [],
+            "^WEIR_MODELS__LENET5__INSTANCE: no such setting$",
+            id="unknown setting of a variable",
+        ),
+        pytest.param(
+            {"WEIR_MODELS__LENET5__INSTANCES": "many"},
+            [],
+            "^WEIR_MODELS__LENET5__INSTANCES: expected auto or a number.*, got 'many'$",
+            id="value of a variable",
+        ),
+        pytest.param(
+            {"WEIR_MODELS__LENET5": "2"},
+            [],
+            "^WEIR_MODELS__LENET5: expected WEIR_MODELS__NAME__SETTING$",
+            id="variable without a setting",
+        ),
+        pytest.param(
+            {"WEIR_MODELS__A__PROVIDER_OPTIONS__DEVICE": "2"},
+            [],
+            "^WEIR_MODELS__A__PROVIDER_OPTIONS__DEVICE: no such setting$",
+            id="unknown option of a variable",
+        ),
+        pytest.param(
+            {},
+            ["lenet5.instance=2"],
+            r"^--model-setting lenet5\.instance: no such setting$",
+            id="unknown setting of a flag",
+        ),
+        pytest.param(
+            {},
+            ["lenet5.threads=0"],
+            r"^--model-setting lenet5\.threads: expected auto or a number.*, got '0'$",
+            id="value of a flag",
+        ),
+        pytest.param(
+            {},
+            ["lenet5.provider_options.gpu_mem_limit=1"],
+            r"^--model-setting lenet5\.provider_options\.gpu_mem_limit: .*1048576, got '1'$",
+            id="option of a flag",
+        ),
+        pytest.param(
+            {},
+            ["lenet5.provider=auto"],
+            r"^--model-setting lenet5\.provider: .*'cpu' or 'cuda', got 'auto'$",
+            id="provider of a flag",
+        ),
+        *(
+            pytest.param(
+                {},
+                [flag],
+                f"^--model-setting: expected NAME.SETTING=VALUE, got {flag!r}$",
+                id=f"form {flag!r}",
+            )
+            for flag in ("lenet5", "instances=2", "lenet5.instances", "")
+        ),
+    ],
+)
+def test_wrong_setting_of_a_model_is_refused_with_its_source(
+    environment: dict[str, str], flags: list[str], expected: str
+) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        load(MODELS, environment, None, flags)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param(
+            "[models.big.provider_options]\ntunable = 1",
+            r"models\.big\.provider_options\.tunable: no such setting",
+            id="unknown option",
+        ),
+        pytest.param(
+            '[models.big.provider_options]\narena_extend_strategy = "small"',
+            r"models\.big\.provider_options\.arena_extend_strategy: .*kSameAsRequested.*'small'",
+            id="value of an option",
+        ),
+        pytest.param("[models]\nbig = 3", r"models\.big: .*dictionary.*, got 3", id="no table"),
+    ],
+)
+def test_wrong_table_of_a_model_is_refused_with_file_and_path(
+    text: str, expected: str, write: Callable[..., Path]
+) -> None:
+    file = write(text)
+
+    with pytest.raises(ConfigError, match=f"^{file}: {expected}$"):
+        load(MODELS, {}, file)

@@ -62,7 +62,7 @@ def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
         ),
         pytest.param(
             ("models", "--threads", "0"),
-            "--threads: Input should be greater than or equal to 1, got 0",
+            "--threads: expected auto or a number from 1 to 1000000, got '0'",
             id="out of bounds",
         ),
         pytest.param(
@@ -93,7 +93,7 @@ def test_wrong_settings_are_a_line_each() -> None:
 
     assert done.returncode == 2
     assert sorted(done.stderr.splitlines()) == [
-        "weir: --threads: Input should be greater than or equal to 1, got 0",
+        "weir: --threads: expected auto or a number from 1 to 1000000, got '0'",
         "weir: WEIR_PROT: no such setting",
     ]
 

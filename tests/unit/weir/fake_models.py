@@ -38,6 +38,8 @@ def listing() -> models_pb.ListModelsResponse:
         batched=False,
         batching_reason="output 'y' [-1] has no first axis of any size",
         unserved_outputs=["maps: seq(map(int64,tensor(float)))"],
+        threads=2,
+        instances=1,
     )
     flop = answer.models.add(name="flop", on_disk=["1"])
     flop.versions.add(version="1", state="UNAVAILABLE", reason="no graph", since_ms=SINCE_MS)

@@ -23,6 +23,7 @@ from weir.server.config import ModelSettings
 from weir.server.errors import GoldenMismatch, ModelLoadError
 from weir.server.repository.load_sandbox import LoadSandbox
 from weir.server.repository.loader import Loader
+from weir.server.repository.parallelism import Measured, Parallelism, network_of
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.telemetry.metrics import Metrics
 
@@ -53,16 +54,19 @@ def make_sandbox(clock: Callable[[], float]) -> Iterator[Callable[..., LoadSandb
         timeout_s: float = LONG_S,
         memory_bytes: int | None = None,
         max_message_bytes: Any = 1 << 20,
+        cores: int = 1,
+        measured: dict[str, Measured] | None = None,
         **settings: Any,
     ) -> LoadSandbox:
         own = ModelSettings(**{"max_queue_rows": 64, "instances": 1, **settings})
         loader = Loader(
             provider="cpu",
-            threads=1,
             max_message_bytes=max_message_bytes,
             settings=lambda _: own,
             deadlines=Deadlines(clock),
             metrics=Metrics(CollectorRegistry()),
+            cores=cores,
+            measured={} if measured is None else measured,
         )
         return Kept(loader, timeout_s=timeout_s, memory_bytes=memory_bytes)
 
@@ -121,6 +125,36 @@ def test_pair_that_passes_is_loaded_here(
     models = load(make_sandbox(), publish_pair())
 
     assert [model.name for model in models] == ["pair.encoder", "pair.decoder", "pair"]
+
+
+def test_only_the_child_measures(
+    publish: Callable[..., Path],
+    make_sandbox: Callable[..., LoadSandbox],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measured: dict[str, Measured] = {}
+
+    def fail(*_: object, **__: object) -> Parallelism:
+        raise AssertionError("measured here")
+
+    monkeypatch.setattr("weir.server.repository.parallelism.measure", fail)
+    auto = {"threads": "auto", "instances": "auto", "cores": 2}
+    (model,) = load(make_sandbox(measured=measured, **auto), publish())
+
+    assert (model.threads, model.instances) == (1, 1)
+    assert measured["affine"].network == network_of(onnx_models.affine())
+    assert measured["affine"].parallelism.reason.endswith(" us")
+
+
+def test_choice_for_the_version_before_reaches_the_child(
+    publish: Callable[..., Path], make_sandbox: Callable[..., LoadSandbox]
+) -> None:
+    before = Measured(network_of(onnx_models.affine(slope=9.0)), Parallelism(2, 3, "before"))
+    auto = {"threads": "auto", "instances": "auto", "cores": 2}
+
+    (model,) = load(make_sandbox(measured={"affine": before}, **auto), publish())
+
+    assert (model.threads, model.instances) == (2, 3)
 
 
 def test_reason_of_the_child_is_the_one_that_loading_here_would_give(
@@ -366,7 +400,7 @@ class Recorded(subprocess.Popen):
 
 subprocess.Popen = Recorded
 loader = Loader(
-    provider="cpu", threads=1, max_message_bytes=1 << 20, settings=lambda _: ModelSettings(),
+    provider="cpu", max_message_bytes=1 << 20, settings=lambda _: ModelSettings(),
     deadlines=Deadlines(lambda: 0.0), metrics=Metrics(CollectorRegistry()),
 )
 LoadSandbox(loader, timeout_s=600, memory_bytes=None).load("endless", "1", Path(sys.argv[1]))

@@ -22,6 +22,7 @@ from weir.server.config import ModelSettings
 from weir.server.errors import GoldenMismatch, InvalidRequest, ModelLoadError
 from weir.server.generation.engine import Engine
 from weir.server.repository.loader import Loader
+from weir.server.repository.parallelism import Measured, Parallelism, network_of
 from weir.server.scheduling.batching import Basis, BatchDecision
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.request import InferRequest
@@ -84,7 +85,6 @@ def load_all(metrics: Metrics, clock: Callable[[], float]) -> Iterator[LoadAll]:
         own = ModelSettings(**{"max_queue_rows": 64, "instances": 1, **settings})
         loader = Loader(
             provider="cpu",
-            threads=1,
             max_message_bytes=1 << 20,
             settings=lambda _: own,
             deadlines=deadlines,
@@ -881,7 +881,9 @@ SPOILT_STEP = Golden(
             id="answers of both",
         ),
         pytest.param(
-            {"contract": changed(providers=["cuda"])}, "^precision fp32 is served on", id="provider"
+            {"contract": changed(providers=["cuda"])},
+            "^encoder: precision fp32 is served on",
+            id="provider",
         ),
     ],
 )
@@ -907,3 +909,46 @@ def test_labels_of_a_pair_go_to_the_graph_that_has_the_output(
 
     assert encoder.labels == {}
     assert decoder.labels == {"log_probabilities": list("abcdefgh")}
+
+
+def test_next_version_of_a_network_takes_the_choice_over(
+    publish: Callable[..., Path], metrics: Metrics, clock: Callable[[], float]
+) -> None:
+    chosen = Parallelism(2, 3, "measured before")
+    loader = Loader(
+        provider="cpu",
+        max_message_bytes=1 << 20,
+        settings=lambda _: ModelSettings(max_queue_rows=64, threads="auto", instances="auto"),
+        deadlines=Deadlines(clock),
+        metrics=metrics,
+        cores=2,
+        measured={"affine": Measured(network_of(onnx_models.affine(slope=9.0)), chosen)},
+    )
+
+    (model,) = loader.load("affine", "1", publish())
+    model.scheduler.close()
+    assert model.scheduler.join(HANG_S)
+
+    assert (model.threads, model.instances) == (2, 3)
+    assert (model.stats.threads, model.stats.instances) == (2, 3)
+
+
+def test_other_network_of_the_same_name_is_measured(
+    publish: Callable[..., Path], metrics: Metrics, clock: Callable[[], float]
+) -> None:
+    loader = Loader(
+        provider="cpu",
+        max_message_bytes=1 << 20,
+        settings=lambda _: ModelSettings(max_queue_rows=64, threads="auto", instances="auto"),
+        deadlines=Deadlines(clock),
+        metrics=metrics,
+        cores=2,
+        measured={"affine": Measured(network_of(onnx_models.echo()), Parallelism(2, 3))},
+    )
+
+    (model,) = loader.load("affine", "1", publish())
+    model.scheduler.close()
+    assert model.scheduler.join(HANG_S)
+
+    assert (model.threads, model.instances) == (1, 1)
+    assert loader.measured["affine"].network == network_of(onnx_models.affine())

@@ -50,7 +50,6 @@ PAIR = ("pair", "pair.encoder", "pair.decoder")
 def loader_of(clock: Clock, registry: CollectorRegistry) -> Loader:
     return Loader(
         provider="cpu",
-        threads=1,
         max_message_bytes=1 << 20,
         settings=lambda _: ModelSettings(max_queue_rows=8, instances=1),
         deadlines=Deadlines(clock),

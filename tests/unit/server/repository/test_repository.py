@@ -54,7 +54,6 @@ def open_repository(models: Path, listener: Listener, clock: Clock) -> Iterator[
     def open_repository(root: Path = models) -> Repository:
         loader = Loader(
             provider="cpu",
-            threads=1,
             max_message_bytes=1 << 20,
             settings=lambda _: ModelSettings(max_queue_rows=8, instances=1),
             deadlines=Deadlines(clock),
@@ -196,7 +195,6 @@ def test_bug_while_loading_is_unavailable_without_its_text(
 
     loader = Loader(
         provider="cpu",
-        threads=1,
         max_message_bytes=1 << 20,
         settings=settings,
         deadlines=Deadlines(clock),
@@ -250,7 +248,6 @@ def test_repository_is_not_ready_before_everything_is_loaded(
 
     loader = Loader(
         provider="cpu",
-        threads=1,
         max_message_bytes=1 << 20,
         settings=lambda _: ModelSettings(max_queue_rows=8, instances=1),
         deadlines=Deadlines(clock),
@@ -425,7 +422,6 @@ def test_models_of_a_pair_become_ready_together(
 
     loader = Loader(
         provider="cpu",
-        threads=1,
         max_message_bytes=1 << 20,
         settings=lambda _: ModelSettings(max_queue_rows=8, instances=1),
         deadlines=Deadlines(clock),

@@ -29,7 +29,6 @@ def load(clock: Clock) -> Iterator[Load]:
     def load(directory: Path) -> ServedModel:
         loader = Loader(
             provider="cpu",
-            threads=1,
             max_message_bytes=1 << 20,
             settings=lambda _: ModelSettings(max_queue_rows=256, instances=2),
             deadlines=Deadlines(clock),

@@ -24,7 +24,7 @@ def test_models_are_listed_with_all_their_versions(weir: Weir, fake: FakeServer)
     assert lines[2] == "good  image-classification"
     assert lines[3].split()[:2] == ["3", "UNAVAILABLE"] and lines[3].endswith("canary, next")
     assert lines[4] == "    golden.npz: logits: expected [1 2], got 7"
-    assert lines[5].split()[:4] == ["2", "*", "READY", "cpu"]
+    assert lines[5].split()[:5] == ["2", "*", "READY", "cpu", "2x1"]
     assert lines[5].split()[-4:] == ["2.5e-06", "0", "no", "stable"]
     assert lines[6] == "    not batched: output 'y' [-1] has no first axis of any size"
     assert lines[7] == "    not served, as no tensor: maps: seq(map(int64,tensor(float)))"
@@ -113,6 +113,8 @@ def test_models_can_be_read_by_a_program(weir: Weir, fake: FakeServer) -> None:
         "is_batched": False,
         "batching_reason": "output 'y' [-1] has no first axis of any size",
         "unserved_outputs": ["maps: seq(map(int64,tensor(float)))"],
+        "threads": 2,
+        "instances": 1,
         "not_loaded": ["1"],
     }
 

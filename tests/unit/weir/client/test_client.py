@@ -326,6 +326,8 @@ def test_models_are_listed_with_all_there_is_to_tell(client: Client) -> None:
         is_batched=False,
         batching_reason="output 'y' [-1] has no first axis of any size",
         unserved_outputs=("maps: seq(map(int64,tensor(float)))",),
+        threads=2,
+        instances=1,
     )
     assert newest.is_batched is None
     assert (flop.answering, away.versions) == ("", ())
