@@ -113,7 +113,8 @@ class App:
         self._source = open_source(settings.models_dir, settings.name)
         if isinstance(self._source, SingleModel):
             logger.info("one model served model=%s path=%s", self._source.name, self._source.path)
-        settings.check_names(self._source.scan(settings.links)[0])
+        if any(table.is_variable for table in settings.models):
+            settings.check_names(self._source.scan(settings.links)[0])
         self._settings = settings
         self._provider = choose_provider(settings.provider)
         if any(table.settings.provider == "cuda" for table in settings.models):

@@ -242,6 +242,7 @@ class Session:
                 f"{self._session.get_providers()[0]}"
             )
         self.provider = provider
+        self._device_id = int(provider_options.get("device_id", 0)) if provider == "cuda" else 0
         self._output_names = [spec.name for spec in self.outputs]
         self._reshaped = _Reshaped({}, {})
         self._operators = guarded.operators
@@ -330,7 +331,9 @@ class Session:
     def place(self, array: Array) -> DeviceTensor:
         """See `io_binding.Device`."""
         try:
-            tensor: DeviceTensor = ort.OrtValue.ortvalue_from_numpy(array, self.provider)
+            tensor: DeviceTensor = ort.OrtValue.ortvalue_from_numpy(
+                array, self.provider, self._device_id
+            )
         except Exception as error:  # the runtime raises many unrelated classes
             raise _run_error(error) from error
         return tensor
@@ -347,7 +350,10 @@ class Session:
                 else:
                     binding.bind_ortvalue_input(name, value)
             for name in self._output_names:
-                binding.bind_output(name, self.provider if name in keep else "cpu")
+                if name in keep:
+                    binding.bind_output(name, self.provider, self._device_id)
+                else:
+                    binding.bind_output(name, "cpu")
             self._session.run_with_iobinding(binding)
             values = dict(zip(self._output_names, binding.get_outputs(), strict=True))
             kept = {name: values.pop(name) for name in keep}

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tools.settings_page import NOT_FLAGS, page
-from weir.server.config import ModelSettings, Settings
+from weir.server.config import ModelSettings, ProviderOptions, Settings
 
 FILE = Path(__file__).parents[3] / "docs" / "settings.md"
 
@@ -20,5 +20,11 @@ def test_every_setting_has_a_complete_line() -> None:
     assert [line.split("`")[1] for line in lines] == ["--" + n.replace("_", "-") for n in names]
     assert {line.count("|") for line in lines} == {5}
     assert not any("None" in line or "|  |" in line for line in lines)
-    lines = [line for line in of_a_model.splitlines() if line.startswith("| `")]
-    assert [line.split("`")[1] for line in lines] == list(ModelSettings.model_fields)
+    of_a_model, options = of_a_model.split("## Provider options")
+    for text, fields in (
+        (of_a_model, ModelSettings.model_fields),
+        (options, ProviderOptions.model_fields),
+    ):
+        lines = [line for line in text.splitlines() if line.startswith("| `")]
+        assert [line.split("`")[1] for line in lines] == list(fields)
+        assert not any("None" in line or "|  |" in line for line in lines)
