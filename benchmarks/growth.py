@@ -87,7 +87,7 @@ def main() -> None:
         runs = harness.appended(harness.earlier(given.json), runs)
     for name, question in QUESTIONS.items():
         if found := [run for run in runs if question.x[0] in run.figures]:
-            columns = [Column(title, figure, ",.4g") for figure, title in question.costs.items()]
+            columns = [Column(title, figure, ",.6g") for figure, title in question.costs.items()]
             console.print(harness.table(found, columns, title=name))
             if given.pictures:
                 picture = given.pictures / f"growth-{name}.png"

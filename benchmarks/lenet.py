@@ -4,7 +4,8 @@
         [--json FILE [--append]] [--picture FILE]
 
 `h2load` sends a prepared LeNet-5 request. A shape is connections x calls in flight on each. Before
-a server is measured its answers are compared with raw ONNX Runtime. A run is void unless the server
+a server is measured its answers are compared with raw ONNX Runtime. Every process has one session
+with one thread. A run is void unless the server
 counts every call as answered OK. The first run installs Triton and MLServer in their own
 environments under `--work` (400 MB); see `lib/triton.py` and `lib/mlserver.py` for their settings.
 
@@ -116,12 +117,13 @@ def graph_of(models: Path) -> Path:
 
 def rivals(models: Path, work: Path) -> list[Rival]:
     """The servers, in the order of a round."""
-    public = partial(servers.serving, models, [MODEL], "--transport", "grpc-server")
+    equal = ("--threads", "1", "--instances", "1")
+    start = partial(servers.serving, models, [MODEL], *equal)
     return [
-        Rival(WEIR, partial(servers.serving, models, [MODEL])),
+        Rival(WEIR, start),
         Rival(TRITON, partial(triton.serving, work, models, [MODEL], max_rows=_MAX_ROWS)),
-        Rival(TWO, partial(servers.sharing, models, [MODEL], processes=2)),
-        Rival(PUBLIC, public),
+        Rival(TWO, partial(servers.sharing, models, [MODEL], *equal, processes=2)),
+        Rival(PUBLIC, partial(start, "--transport", "grpc-server")),
         Rival(MLSERVER, partial(mlserver.serving, work, models, MODEL, max_rows=_MAX_ROWS)),
     ]
 
