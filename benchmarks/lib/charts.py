@@ -6,6 +6,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from benchmarks.lib.harness import Run, Spread, spread
 
@@ -109,7 +110,9 @@ def growth(
         if is_logarithmic:
             panel.set(xscale="log", yscale="log")
             panel.set_xticks(places, [f"{place:g}" for place in places], fontsize=8)
-            panel.xaxis.minorticks_off()
+            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+            panel.minorticks_off()
         else:
             panel.set(xlim=(0, None), ylim=(0, None))
         panel.grid(alpha=0.3)
