@@ -38,9 +38,3 @@ def state_at_end(states: Tensor, lengths: Tensor) -> Tensor:
     """(B, W), the state of each row's last real step, of states (B, T, W)."""
     at = (lengths - 1)[:, None, None].expand(-1, 1, states.shape[2])  # (B, 1, W)
     return states.gather(1, at).squeeze(1)  # (B, W)
-
-
-def mean_state(states: Tensor, lengths: Tensor) -> Tensor:
-    """(B, W), the mean of states (B, T, W) over each row's real steps."""
-    total = without_padding(states, lengths).sum(dim=1)  # (B, W)
-    return total / lengths[:, None]

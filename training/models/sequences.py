@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from weir.training.errors import ModelError
 from weir.training.models.embeddings import FrameInputs, WordInputs
-from weir.training.models.masking import mean_state
 from weir.training.models.recurrent import Recurrent
 from weir.training.models.tdnn import TDNN
 
@@ -73,7 +72,8 @@ class SequenceClassifier(nn.Module):
         """Logits of vectors (B, T, F) with lengths (B,)."""
         states, last = self.encoder(vectors, lengths)
         if self.pool is not None:
-            states = last if self.pool == "last" else mean_state(states, lengths)  # (B, W)
+            # States beyond a row's length are 0, so their sum is that of the real steps.
+            states = last if self.pool == "last" else states.sum(dim=1) / lengths[:, None]  # (B, W)
         logits: Tensor = self.output(self.dropout(states))
         return logits
 

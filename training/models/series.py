@@ -59,9 +59,13 @@ class OneStep(nn.Module):
 
     def forward(self, window: Tensor) -> Tensor:
         """The next value (B, 1) of a window (B, T, F)."""
-        own = window[:, -self.lags :, 0]  # (B, lags)
-        others = window[:, -self.exogenous_lags :, 1:].flatten(1)  # (B, exogenous_lags · (F - 1))
-        read = torch.cat([own, others], dim=1)
+        return self.after(window[:, :, 0], window[:, :, 1:])
+
+    def after(self, own: Tensor, others: Tensor) -> Tensor:
+        """The next value (B, 1) of the series (B, T) and the other columns (B, T, F - 1)."""
+        own = own[:, -self.lags :]  # (B, lags)
+        others = others[:, -self.exogenous_lags :].flatten(1)  # (B, exogenous_lags · (F - 1))
+        read = torch.cat([own, others], dim=1) if others.shape[1] else own
         parts: list[Tensor] = [
             part(read) for part in (self.linear, self.perceptron) if part is not None
         ]
@@ -83,12 +87,13 @@ class FedBack(nn.Module):
 
     def forward(self, window: Tensor) -> Tensor:
         """One step (B, 1) in training, else (B, horizon), of a window (B, T, F)."""
+        own, others = window[:, :, 0], window[:, :, 1:]  # (B, T), (B, T, F - 1)
         ahead: list[Tensor] = []
-        for _ in range(1 if self.training else self.horizon):
-            value = self.step(window)  # (B, 1)
-            ahead.append(value)
-            row = torch.cat([value, window[:, -1, 1:]], dim=1)  # (B, F)
-            window = torch.cat([window[:, 1:], row[:, None]], dim=1)  # (B, T, F)
+        for number in range(1 if self.training else self.horizon):
+            if number:
+                own = torch.cat([own[:, 1:], ahead[-1]], dim=1)
+                others = torch.cat([others[:, 1:], others[:, -1:]], dim=1)
+            ahead.append(self.step.after(own, others))  # (B, 1)
         return torch.cat(ahead, dim=1)
 
 
@@ -144,7 +149,9 @@ class Forecaster(nn.Module):
 
     def forward(self, history: Tensor) -> Tensor:
         """Forecasts (B, horizon) of values (B, T, F); (B, 1) in training, see `FedBack`."""
-        scaled = (history - self.mean) / self.std
+        # Of the window's shape: ONNX Runtime would go through a few columns a time step at a time.
+        mean, std = (each.expand(history.shape[1:]) for each in (self.mean, self.std))  # (T, F)
+        scaled = (history - mean) / std
         ahead: Tensor = self.core(scaled)
         return ahead * self.std[0] + self.mean[0]
 

