@@ -4,6 +4,7 @@
 
 PYTHON ?= python3
 PIP_FLAGS ?=
+PYTHON_GPU ?= $(BIN)/python
 VENV := .venv
 BIN := $(VENV)/bin
 # Tests run on all cores; a file's tests stay together, and with them their servers and exports.
@@ -22,7 +23,7 @@ LANGUAGE_PACKAGES := protobuf-compiler protoc-gen-go protoc-gen-go-grpc golang-g
   libprotobuf-java libguava-java libgeronimo-annotation-1.3-spec-java \
   $(shell command -v javac >/dev/null || echo default-jdk-headless)
 
-.PHONY: demo test quick bench test-ops test-exporters test-languages test-newest-grpcio buf format lint types imports proto check-proto metrics-page settings-page pytest clean
+.PHONY: demo test quick bench test-ops test-exporters test-gpu test-languages test-newest-grpcio buf format lint types imports proto check-proto metrics-page settings-page pytest clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py
@@ -44,6 +45,13 @@ endef
 test-ops: $(VENV)/installed-ops
 	$(call install-missing,$(OPS_PROGRAMS),$(OPS_PACKAGES))
 	$(BIN)/pytest -m ops tests/ops
+
+# Every check that needs CUDA, and CPU against CUDA, in under six minutes. Nothing is installed or
+# downloaded: PYTHON_GPU is an interpreter with onnxruntime-gpu and pytest, see docs/operations.md.
+test-gpu:
+	export LD_LIBRARY_PATH="$$($(PYTHON_GPU) -m benchmarks.lib.cuda_libraries)"; \
+	timeout 240 $(PYTHON_GPU) -m pytest -m gpu tests/gpu && \
+	$(PYTHON_GPU) -m benchmarks.gpu --json gpu.json
 
 # protos/ compiled for Go and Java, as they lie.
 test-languages: $(VENV)/installed

@@ -135,12 +135,18 @@ def sharing(models: Path, names: Sequence[str], *flags: str, processes: int) -> 
 
 @contextmanager
 def serving(
-    models: Path, names: Sequence[str], *flags: str, module: str = "weir.server", port: int = 0
+    models: Path,
+    names: Sequence[str],
+    *flags: str,
+    module: str = "weir.server",
+    port: int = 0,
+    provider: str = "cpu",
 ) -> Iterator[Server]:
-    """`weir serve` on the CPU, once these models are ready; `module` may replace the server."""
+    """`weir serve`, once these models are ready; `module` may replace the server."""
     command = [
         sys.executable, "-m", module, str(models), *flags,
-        "--port", str(port), "--metrics-port", "0", "--provider", "cpu", "--log-level", "warning",
+        "--port", str(port), "--metrics-port", "0",
+        "--provider", provider, "--log-level", "warning",
     ]  # fmt: skip
     # A replaced server may import gRPC core before `weir serve` sets this.
     environment = {"GRPC_EXPERIMENTS": "-event_engine_listener", **os.environ}
