@@ -83,9 +83,8 @@ def loader(provider: str) -> Loader:
     """Loads versions on the provider."""
     return Loader(
         provider=provider,
-        threads=1,
         max_message_bytes=1 << 20,
-        settings=lambda _: ModelSettings(max_queue_rows=64, instances=1),
+        settings=lambda _: ModelSettings(max_queue_rows=64, threads=1, instances=1),
         deadlines=Deadlines(time.monotonic),
         metrics=Metrics(CollectorRegistry()),
     )

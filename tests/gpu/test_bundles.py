@@ -1,24 +1,16 @@
-"""Bundles of every kind of network give the answers that PyTorch gave, and leave no memory."""
+"""Bundles of every kind of network give the answers that PyTorch gave."""
 
-import gc
-import os
-from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from benchmarks.lib.untrained import NAMES, PAIRS
-from benchmarks.memory import resident_mib
 from tests.gpu.conftest import Publish, loaded
 from tests.gpu.providers import CUDA
-from tests.helpers import onnx_models
 from weir.bundle import reader
 from weir.server.errors import ModelLoadError
 from weir.server.repository.loader import Loader
-from weir.server.repository.model_manager import trim_heap
 from weir.server.runtime.session import Session
 
 TOLERANCE = 1e-4
@@ -26,8 +18,6 @@ TOLERANCE = 1e-4
 
 FP16 = ("lenet5", "alexnet", "inception-v1", "question", "stress", "row-digits", "series-lstm")
 ON_THE_CPU = ("lenet5",)
-WARM_UP = 10
-"""Reloads after which memory is compared: allocators keep what a first load needed."""
 
 
 def on_both(names: tuple[str, ...]) -> pytest.MarkDecorator:
@@ -88,35 +78,3 @@ def test_half_precision_is_served_on_cuda_alone(
 
     with refused if provider == "cpu" else nullcontext(), loaded(loader, directory) as models:
         assert [model.provider for model in models] == ["cuda"]
-
-
-def used_mib(provider: str) -> Callable[[], list[float]]:
-    """Resident memory of this process and, with CUDA, used memory of the device."""
-
-    def used() -> list[float]:
-        gc.collect()
-        trim_heap()
-        host = resident_mib(os.getpid())
-        if provider == "cpu":
-            return [host]
-        free, total = torch.cuda.mem_get_info()
-        return [host, (total - free) / 2**20]
-
-    if provider == "cuda" and not torch.cuda.is_available():
-        pytest.skip("torch, which reads the device's memory here, has no CUDA")
-    return used
-
-
-def test_fifty_reloads_leave_no_memory(provider: str, tmp_path: Path, loader: Loader) -> None:
-    """One session that is kept would hold its 16 MiB of weights each time."""
-    used, before = used_mib(provider), list[float]()
-    directory = onnx_models.write_plain(tmp_path, "dense", onnx_models.dense(2048))
-
-    for number in range(WARM_UP + 50):
-        with loaded(loader, directory) as models:
-            assert models[0].provider == provider
-        if number == WARM_UP - 1:
-            before = used()
-
-    for first, last in zip(before, used(), strict=True):
-        assert last - first < 64.0
