@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from weir.profile.graph_profile import GraphProfile
 
 # Of the runs of each batch size, and of the proofs for a graph.
-_PROFILE_S, _PROOFS_S = 1.0, 3.0
+_PROFILE_S, _PROOFS_S = 2.0, 3.0
 _MOST_NODES = 15
 _BAR = 10
 # Nodes that move or convert data, and compute nothing.
@@ -221,6 +221,6 @@ def _movement(profile: "GraphProfile", node_us: Sequence[float]) -> float:
     return sum(us for node, us in moved if node.operator in _MOVEMENT)
 
 
-def _short(name: str, most: int = 20) -> str:
+def _short(name: str, most: int = 18) -> str:
     """The end of a long name, which tells it from others."""
     return name if len(name) <= most else f"…{name[1 - most :]}"
