@@ -50,8 +50,8 @@ test-ops: $(VENV)/installed-ops
 # downloaded: PYTHON_GPU is an interpreter with onnxruntime-gpu and pytest, see docs/operations.md.
 test-gpu:
 	export LD_LIBRARY_PATH="$$($(PYTHON_GPU) -m benchmarks.lib.cuda_libraries)"; \
-	timeout 240 $(PYTHON_GPU) -m pytest -m gpu tests/gpu && \
-	$(PYTHON_GPU) -m benchmarks.gpu --json gpu.json
+	timeout 200 $(PYTHON_GPU) -m pytest -m gpu tests/gpu && \
+	timeout 150 $(PYTHON_GPU) -m benchmarks.gpu --seconds 0.5 --json gpu.json
 
 # protos/ compiled for Go and Java, as they lie.
 test-languages: $(VENV)/installed
