@@ -2,12 +2,13 @@
 
     .venv/bin/python benchmarks/images.py [--json FILE] [--threads 1 2] [--seconds 8] [--rounds 3]
 
-Raw ONNX Runtime has the server's options and threads, and its best batch size, which is measured
-first. It and the three forms then take turns, round by round, for the given seconds each. A ratio
-compares neighbours in a round. The forms are: normalised pixels (FP32), pixels (UINT8), and a JPEG
-file of quality 90 for `weir.v1.Tasks/Classify`. The server preprocesses the JPEG as the published
-weights require: resize to 256, crop to 224. The pictures are centre crops of scikit-learn's
-photographs, in turn.
+Without `--threads` the server has no flags, and raw ONNX Runtime all usable cores; with it both
+have that many threads. Raw ONNX Runtime has the server's options, and its best batch size, which is
+measured first. It and the three forms then take turns, round by round, for the given seconds each.
+A ratio compares neighbours in a round. The forms are: normalised pixels (FP32), pixels (UINT8), and
+a JPEG file of quality 90 for `weir.v1.Tasks/Classify`. The server preprocesses the JPEG as the
+published weights require: resize to 256, crop to 224. The pictures are centre crops of
+scikit-learn's photographs, in turn.
 
 The first run makes the bundles, which takes two minutes and 490 MB under `.bench/`.
 """
@@ -25,6 +26,7 @@ from benchmarks.lib.http2 import framed
 from benchmarks.lib.load import MODEL_INFER, Load
 from benchmarks.lib.raw import raw_session, speed
 from weir.protocol import tasks_pb2
+from weir.server.runtime.cores import usable_cores
 
 RAW, FORMS = "raw ONNX Runtime", ("UINT8", "FP32", "JPEG")
 STREAMS = 16
@@ -44,36 +46,35 @@ COLUMNS = (
 _BATCHES = (1, 2, 4, 8, 16, 32)
 _SWEEP_SHARE = 0.25
 _TRIAL_CALLS = 3 * STREAMS
-# With more other load than this, two threads would measure that load too.
-_QUIET_CORES = 0.2
 
 
 def main() -> None:
     """Measure, print tables and write the JSON file."""
     parser = harness.arguments(__doc__.splitlines()[0], rounds=3)
     parser.add_argument("--models", type=Path, default=Path(".bench/models"))
-    parser.add_argument("--threads", type=int, nargs="+", help="default: 1, and 2 if both are free")
+    parser.add_argument("--threads", type=int, nargs="+", help="default: the server chooses")
     parser.add_argument("--seconds", type=float, default=8.0)
     given = harness.parse(parser)
     load.require_h2load()
     alexnet.make_bundles(given.models)
     environment = harness.start()
-    is_quiet = float(str(environment["busy_cores_before"])) <= _QUIET_CORES
     seconds, runs = 0.5 if given.quick else given.seconds, []
-    for threads in given.threads or ((1, 2) if is_quiet else (1,)):
-        runner = RawRunner(given.models, threads)
+    for threads in given.threads or (None,):
+        label = "no flags" if threads is None else f"{threads} thread(s)"
+        runner = RawRunner(given.models, threads or usable_cores(), label)
         swept = sweep(runner, seconds * _SWEEP_SHARE, given.rounds)
         medians = {
             run.case: harness.spread(swept, RAW, run.case, "rows_per_s").median for run in swept
         }
         best = _BATCHES[[*medians.values()].index(max(medians.values()))]
-        console.print(harness.table(swept, COLUMNS[1:2], title=f"{threads} thread(s)"))
+        console.print(harness.table(swept, COLUMNS[1:2], title=label))
         runs += swept
-        names, flags = (alexnet.PICTURES, alexnet.TENSORS), ("--threads", str(threads))
+        names = (alexnet.PICTURES, alexnet.TENSORS)
+        flags = () if threads is None else ("--threads", str(threads))
         with servers.serving(given.models, names, *flags) as server:
             for number in range(given.rounds):
                 for name, figures in measure(runner, server, best, number, seconds):
-                    runs.append(Run(name, f"{threads} thread(s)", number, figures))
+                    runs.append(Run(name, label, number, figures))
     compared = [run for run in runs if "batches" not in run.case]
     console.print(harness.table(compared, COLUMNS))
     for case in dict.fromkeys(run.case for run in compared):
@@ -84,8 +85,8 @@ def main() -> None:
 class RawRunner:
     """AlexNet in raw ONNX Runtime, on photographs."""
 
-    def __init__(self, models: Path, threads: int) -> None:
-        self.threads = threads
+    def __init__(self, models: Path, threads: int, label: str) -> None:
+        self.label = label
         self._session = raw_session(models / alexnet.PICTURES / "1" / "model.onnx", threads)
         pictures = alexnet.photographs()
         self._pictures = np.stack([pictures[row % len(pictures)] for row in range(max(_BATCHES))])
@@ -98,9 +99,7 @@ class RawRunner:
 def sweep(runner: RawRunner, seconds: float, rounds: int) -> list[Run]:
     """Raw ONNX Runtime with every batch size; the sizes take turns."""
     return [
-        Run(
-            RAW, f"{runner.threads} thread(s), batches of {rows}", number, runner.run(rows, seconds)
-        )
+        Run(RAW, f"{runner.label}, batches of {rows}", number, runner.run(rows, seconds))
         for number in range(rounds)
         for rows in _BATCHES
     ]
@@ -110,7 +109,7 @@ def measure(
     runner: RawRunner, server: servers.Server, batch_rows: int, number: int, seconds: float
 ) -> Iterator[tuple[str, Mapping[str, float]]]:
     """One round: raw ONNX Runtime, while the server is idle, then every form."""
-    console.print(f"[dim]{runner.threads} thread(s): round {number + 1}[/]")
+    console.print(f"[dim]{runner.label}: round {number + 1}[/]")
     raw = runner.run(batch_rows, seconds)
     yield RAW, raw
     with tempfile.TemporaryDirectory() as folder:
