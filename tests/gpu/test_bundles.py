@@ -7,11 +7,11 @@ import pytest
 
 from benchmarks.lib.untrained import NAMES, PAIRS
 from tests.gpu.conftest import Publish, loaded
+from tests.gpu.isolated import outputs_of
 from tests.gpu.providers import CUDA
 from weir.bundle import reader
 from weir.server.errors import ModelLoadError
 from weir.server.repository.loader import Loader
-from weir.server.runtime.session import Session
 
 TOLERANCE = 1e-4
 """Of the largest recorded value. TF32, which is off, would cost 5e-4 to 1e-3."""
@@ -57,8 +57,7 @@ def test_half_precision_is_within_its_parity(name: str, provider: str, publish: 
     golden = reader.read(publish(name)).golden()
     assert golden is not None
 
-    session = Session(bundle.model, provider=provider, threads=1)
-    outputs = session.run(golden.inputs)
+    outputs = outputs_of(bundle.model, provider, golden.inputs)
 
     tolerance = bundle.contract.tolerance
     for output, expected in golden.outputs.items():
