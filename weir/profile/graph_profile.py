@@ -157,7 +157,7 @@ def small_graph_us(
     outputs = [name for node in nodes for name in node.outputs if name not in read]
     model = write_model(nodes, inputs, constants, outputs)
     options = _options(is_optimised=is_optimised)
-    session = ort.InferenceSession(model, options, providers=_PROVIDERS)
+    session = ort.InferenceSession(model, options, providers=_PROVIDERS, enable_fallback=0)
     # Outputs stay in ONNX Runtime's memory: a copy into an array would be timed too.
     binding = session.io_binding()
     for name, array in inputs.items():
@@ -210,7 +210,7 @@ def _profile(
     layers = layers_of(graph_nodes.read(graph.model).graph, optimised)
     return GraphProfile(
         nodes=[
-            ProfiledNode(name, operators.get(name, node.type if node else ""), layer, node)
+            ProfiledNode(name, operators.get(name, node.type if node else ""), layer or "", node)
             for name, node, layer in zip_longest(names, nodes, layers)
         ],
         constants={
@@ -264,7 +264,7 @@ def _session(graph: ResolvedGraph, folder: Path) -> ort.InferenceSession:
         options.add_external_initializers(
             [tensor.name for tensor in graph.external], [_value(each) for each in graph.external]
         )
-    return ort.InferenceSession(graph.model, options, providers=_PROVIDERS)
+    return ort.InferenceSession(graph.model, options, providers=_PROVIDERS, enable_fallback=0)
 
 
 def _value(tensor: ExternalTensor) -> ort.OrtValue:

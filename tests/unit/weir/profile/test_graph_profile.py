@@ -61,6 +61,7 @@ def test_the_time_of_a_loop_is_counted_once() -> None:
     operators = [node.operator for node in found.nodes]
     assert operators[0] == "Loop"
     assert operators.count("Sin") == 1
+    assert [node.layer for node in found.nodes] == [""] * len(operators)
     (run,) = found.runs
     assert sum(run.node_us) <= run.run_us
 
