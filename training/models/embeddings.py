@@ -91,45 +91,47 @@ class Spelling(nn.Module):
         """Vectors (B, T, width) of letters (B, T, L)."""
         rows, steps, _ = characters.shape
         letters = characters.flatten(0, 1)  # (B·T, L)
-        seen = self.exported(letters) if torch.onnx.is_in_onnx_export() else self._seen(letters)
-        # No value is below 0, so masked places never win, and a word without letters gets 0.
-        return seen.amax(dim=2).reshape(rows, steps, -1)  # (B, T, width)
-
-    def _seen(self, letters: Tensor) -> Tensor:
-        """The convolution's values (N, width, L) of letters (N, L), 0 for padding."""
-        is_padding = (letters == 0)[:, None, :]  # (N, 1, L)
+        if torch.onnx.is_in_onnx_export():
+            return self.exported(letters).reshape(rows, steps, -1)  # (B, T, width)
+        is_padding = (letters == 0)[:, None, :]  # (B·T, 1, L)
         # The embedding of padding is 0, as is the padding of the convolution.
-        embedded = self.embedding(letters).transpose(1, 2)  # (N, E, L)
-        seen = functional.relu(self.convolution(embedded))  # (N, width, L)
-        return seen.masked_fill(is_padding, 0.0)
+        embedded = self.embedding(letters).transpose(1, 2)  # (B·T, E, L)
+        seen = functional.relu(self.convolution(embedded))  # (B·T, width, L)
+        # No value is below 0, so masked places never win, and a word without letters gets 0.
+        spelled = seen.masked_fill(is_padding, 0.0).amax(dim=2)  # (B·T, width)
+        return spelled.reshape(rows, steps, -1)  # (B, T, width)
 
     def exported(self, letters: Tensor) -> Tensor:
-        """The same values, masked by the convolution itself.
+        """The vectors (N, width) of letters (N, L), by sums of three table entries each.
 
-        The mask of a tagger took 18 % of a run, as ONNX Runtime broadcasts it.
+        Of a tagger's run, the convolution took 20 % and its mask, which ONNX Runtime broadcasts,
+        18 %; the sums take half as long as the convolution.
         """
-        table, kernels = self._masking_weights()
-        embedded = functional.embedding(letters, table).transpose(1, 2)  # (N, E + 1, L)
-        bias, padding = self.convolution.bias, self.convolution.padding[0]
-        return functional.relu(functional.conv1d(embedded, kernels, bias, padding=padding))
+        before, at, after = self._tables()
+        padded = functional.pad(letters, (1, 1))  # (N, L + 2)
+        seen = functional.relu(
+            functional.embedding(padded[:, :-2], before)
+            + functional.embedding(letters, at)
+            + functional.embedding(padded[:, 2:], after)
+        )  # (N, L, width)
+        return seen.amax(dim=1)  # (N, width)
 
-    def _masking_weights(self) -> tuple[Tensor, Tensor]:
-        """Table (characters, E + 1) and kernels (width, E + 1, 3) with an entry that marks padding.
+    def _tables(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What a letter adds to the place after it, to its own, and to the one before it.
 
-        The marker's weight is minus the greatest value that letters can give, so that ReLU makes 0
-        of it. ONNX Runtime computes both once, when it loads the graph.
+        Each is (characters, width). At its own place, padding subtracts the most that its
+        neighbours can add, so that ReLU makes 0 of it. ONNX Runtime computes the tables once, when
+        it loads the graph.
         """
-        table, kernels = self.embedding.weight, self.convolution.weight
-        marker = torch.zeros(len(table), 1)
-        marker[0] = 1.0
-        bound = (kernels.abs() * table.abs().amax(dim=0)[:, None]).sum(dim=(1, 2))  # (width,)
+        kernels = self.convolution.weight.permute(2, 1, 0)  # (3, E, width)
+        before, at, after = torch.matmul(self.embedding.weight, kernels).unbind(0)
         if self.convolution.bias is not None:
-            bound = bound + self.convolution.bias.abs()
-        centre = torch.zeros(1, 1, kernels.shape[2])
-        # The convolution adds in another order, so its sum may be above the bound's.
-        centre[..., kernels.shape[2] // 2] = -1.01
-        weight = bound[:, None, None] * centre  # (width, 1, 3)
-        return torch.cat([table, marker], dim=1), torch.cat([kernels, weight], dim=1)
+            at = at + self.convolution.bias
+        is_padding = torch.zeros(len(at), 1)
+        is_padding[0] = 1.0
+        most = before.abs().amax(dim=0) + at[0].abs() + after.abs().amax(dim=0)  # (width,)
+        # The sum is rounded, so it may be above the bound.
+        return before, at - is_padding * (1.01 * most), after
 
 
 def small_embedding(entries: int, size: int) -> nn.Embedding:
