@@ -5,9 +5,9 @@
 
 `h2load` sends a prepared LeNet-5 request. A shape is connections x calls in flight on each. Before
 a server is measured its answers are compared with raw ONNX Runtime. Every process has one session
-with one thread. A run is void unless the server
-counts every call as answered OK. The first run installs Triton and MLServer in their own
-environments under `--work` (400 MB); see `lib/triton.py` and `lib/mlserver.py` for their settings.
+with one thread. A run is void unless the server counts every call as answered OK. The first run
+installs Triton and MLServer in their own environments under `--work` (400 MB); see `lib/triton.py`
+and `lib/mlserver.py` for their settings.
 
 - `weir-2`: two processes of Weir on one port (`--share-port`); its CPU time is the sum of both.
 - `weir-public`: the transport `grpc-server`.
