@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.rivals.first_come import first_come
 from weir.server import __main__ as server
-from weir.server.generation.decoder_batch import Row, Run, StepResult, stacked
+from weir.server.generation.decoder_batch import EncodedRows, Row, Run, StepResult, stacked
 from weir.server.generation.encoder_decoder import EncoderDecoder
 from weir.server.generation.sampling import DecoderStep, TokenSearch
 from weir.server.generation.slots import Layout
@@ -59,11 +59,17 @@ class WholeRequests:
         """Whether a batch is running."""
         return self.used_slots > 0
 
-    def encode(self, rows: Sequence[Row]) -> Tokens:
+    def encode(self, rows: Sequence[Row]) -> EncodedRows:
         """Run the encoder over all rows of the batch."""
         encoded = self._encode(stacked(rows, self._layout.padding, self._lengths))
-        decoding, count = self._decoding, len(rows)
-        self._inputs = {name: encoded[output] for name, output in decoding.from_encoder.items()}
+        memory = {name: encoded[output] for name, output in self._decoding.from_encoder.items()}
+        lengths = [row.length for row in rows]
+        return EncodedRows(rows, [memory], Tokens(sum(lengths), len(rows) * max(lengths)))
+
+    def add(self, encoded: EncodedRows) -> None:
+        """Begin the batch of these rows; their memory is one for all."""
+        rows, decoding, count = encoded.rows, self._decoding, len(encoded.rows)
+        (self._inputs,) = encoded.memory
         self._inputs[decoding.previous] = np.full(count, decoding.begin, np.int64)
         if decoding.lengths is not None:
             self._inputs[decoding.lengths] = np.array([row.length for row in rows])
@@ -75,8 +81,6 @@ class WholeRequests:
         if len(self._open) != count or any(each.searching.slots > 1 for each in self._open):
             raise ValueError("expected one greedy search a row")
         self._joined, self._ended, self.used_slots = list(rows), [], count
-        lengths = [row.length for row in rows]
-        return Tokens(sum(lengths), count * max(lengths))
 
     def join(self) -> list[Row]:
         """The rows whose first step is the next one."""

@@ -5,9 +5,8 @@ Rules:
   its hypotheses are complete.
 - Rows join in the order in which they were encoded. A row that needs more slots than are free
   blocks those behind it; otherwise many small rows would keep it out for ever.
-- More rows may be encoded than fit: a ready row takes the slots of a row that leaves, and the
-  encoder runs in batches too. The encoder runs again only if slots are free and no row is ready.
-- At least one step runs between two runs of the encoder, if any row can be stepped.
+- More rows are encoded than fit: a ready row takes the slots of a row that leaves, and the encoder
+  runs in batches too. As many may be ready as there are slots.
 """
 
 from collections import deque
@@ -105,6 +104,19 @@ class _Active:
 
 
 @dataclass(frozen=True, slots=True)
+class EncodedRows:
+    """Rows with the encoder's outputs for each, by input of the decoder.
+
+    Attributes:
+        tokens: real and computed tokens of the rows.
+    """
+
+    rows: Sequence[Row]
+    memory: Sequence[dict[str, Array]]
+    tokens: Tokens
+
+
+@dataclass(frozen=True, slots=True)
 class StepResult:
     """Result of one step."""
 
@@ -139,14 +151,15 @@ class DecoderBatch:
         self._kept = frozenset(layout.decoding.from_step.values()) if device else frozenset()
         self._lengths = lengths
         self._ready: deque[tuple[Row, dict[str, Array]]] = deque()
+        self._capacity = capacity
         self._slots = Slots(layout, capacity)
         self._active: list[_Active] = []
         self._by_slot: list[_Active] = []
 
     @property
     def wants_rows(self) -> bool:
-        """Whether slots are free that no encoded row will take."""
-        return self._slots.free > 0 and not self._ready
+        """Whether more rows may be encoded."""
+        return len(self._ready) < self._capacity
 
     @property
     def is_busy(self) -> bool:
@@ -158,20 +171,22 @@ class DecoderBatch:
         """Number of slots in use."""
         return self._slots.used
 
-    def encode(self, rows: Sequence[Row]) -> Tokens:
-        """Run the encoder over rows, which are ready then; returns their real and computed tokens.
+    def encode(self, rows: Sequence[Row]) -> EncodedRows:
+        """Run the encoder over rows; from any thread, as the batch stays as it is.
 
         Raises:
-            Exception: of the run; no row is ready then.
+            Exception: of the run.
         """
         outputs = self._encode(stacked(rows, self._layout.padding, self._lengths))
-        self._ready += [
-            (row, self._memory(outputs, number, row)) for number, row in enumerate(rows)
-        ]
+        memory = [self._memory(outputs, number, row) for number, row in enumerate(rows)]
         if self._lengths is None:
-            return Tokens()
+            return EncodedRows(rows, memory, Tokens())
         lengths = [row.length for row in rows]
-        return Tokens(sum(lengths), len(rows) * max(lengths))
+        return EncodedRows(rows, memory, Tokens(sum(lengths), len(rows) * max(lengths)))
+
+    def add(self, encoded: EncodedRows) -> None:
+        """Make encoded rows ready to join."""
+        self._ready.extend(zip(encoded.rows, encoded.memory, strict=True))
 
     def join(self) -> list[Row]:
         """Move ready rows into free slots; returns the rows whose first step is next."""

@@ -1,14 +1,17 @@
-"""Engine of one encoder-decoder: a bounded queue, and the thread that encodes, steps and answers.
+"""Engine of one encoder-decoder: a bounded queue, and the threads that encode, step and answer.
 
-Thread: `weir-generate-<model>`. The transport's threads submit and cancel, `weir-deadlines`
-expires. They meet in the queue, under one lock that is held to move references and never while a
-graph runs.
+Threads: `weir-generate-<model>` owns the batch: it steps and answers. `weir-encode-<model>` runs
+the encoder for it while rows are stepped; without rows to step, the owner runs it itself. The
+transport's threads submit and cancel, `weir-deadlines` expires. They meet in the queue, under one
+lock that is held to move references and never while a graph runs.
 
 Rules:
 - A request is in one place: waiting, running (encoded or being decoded), or gone. The thread that
   takes it out of its place answers it, so it is answered once. A request that is cancelled or
   expires while it runs leaves its slots before the next step.
 - A request that cannot be encoded, or whose answer cannot be sent, fails alone.
+- At most one run of the encoder is under way. Its requests are running; one that leaves meanwhile
+  is dropped when the run ends.
 - If a decoder step fails, every request in the batch fails: all were checked before they were
   queued, so none is known to be the cause. Only a request that is alone is reported as invalid.
 - An answer is sent just before the next run, or at once if there is none. A run releases the GIL,
@@ -20,9 +23,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from queue import SimpleQueue
 
 from weir.server.errors import DeadlineExceeded, InvalidRequest, ServerError
-from weir.server.generation.decoder_batch import DecoderBatch, Row
+from weir.server.generation.decoder_batch import DecoderBatch, EncodedRows, Row
 from weir.server.generation.request import GenerationRequest
 from weir.server.scheduling import batching
 from weir.server.scheduling.batching import BATCHED_BY_CONTRACT, BatchPolicy
@@ -41,8 +46,30 @@ class DecoderStepFailed(ServerError):
     """A step's values are invalid for the graph, and several requests may be the cause."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Encoding:
+    """Requests whose rows were encoded together, or the one that could not be."""
+
+    requests: Sequence[GenerationRequest]
+    encoded: EncodedRows | Exception
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One turn of the batch's thread.
+
+    Attributes:
+        left: requests that left while they ran, and why.
+        to_encode: requests that this thread encodes, as no row can be stepped.
+    """
+
+    left: Mapping[GenerationRequest, str]
+    encoded: Sequence[_Encoding]
+    to_encode: Sequence[GenerationRequest]
+
+
 class Engine:
-    """Queue and thread of one encoder-decoder."""
+    """Queue and threads of one encoder-decoder."""
 
     decision = BATCHED_BY_CONTRACT
 
@@ -67,29 +94,41 @@ class Engine:
         self._condition = self._queue.condition
         # Requests that left while they ran, and why; their rows are still in the batch.
         self._left: dict[GenerationRequest, str] = {}
-        self._thread = threading.Thread(
-            target=self._work, name=f"weir-generate-{name}", daemon=True
-        )
-        # Of the thread alone: the rows' requests, how many rows of a request are not done, and
-        # requests that are done, to be answered before the next run.
+        # Requests that the encoder's thread encodes, and those that it has encoded.
+        self._to_encode: SimpleQueue[Sequence[GenerationRequest] | None] = SimpleQueue()
+        self._is_encoding = False
+        self._encoded: list[_Encoding] = []
+        self._threads = [
+            threading.Thread(target=self._work, name=f"weir-generate-{name}", daemon=True),
+            threading.Thread(
+                target=self._encode_for_steps, name=f"weir-encode-{name}", daemon=True
+            ),
+        ]
+        # Of the batch's thread alone: the rows' requests, how many rows of a request are not done,
+        # requests that the other thread encodes (with the reason, if they left), and requests that
+        # are done, to be answered before the next run.
         self._batch = batch
         self._request_of: dict[Row, GenerationRequest] = {}
         self._open_rows: dict[GenerationRequest, int] = {}
+        self._apart: dict[GenerationRequest, str | None] = {}
         self._done: list[GenerationRequest] = []
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the threads."""
         self._deadlines.watch(self)
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
-        """Refuse new requests; the thread ends once all queued requests are answered."""
+        """Refuse new requests; the threads end once all queued requests are answered."""
         self._queue.close()
 
     def join(self, timeout_s: float) -> bool:
-        """Wait for the thread of a closed engine; True if it ended in time."""
-        self._thread.join(max(0.0, timeout_s))
-        ended = not self._thread.is_alive()
+        """Wait for the threads of a closed engine; True if they ended in time."""
+        end_s = self._clock() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, end_s - self._clock()))
+        ended = not any(thread.is_alive() for thread in self._threads)
         if ended:
             self._deadlines.forget(self)
         return ended
@@ -137,45 +176,67 @@ class Engine:
     def _work(self) -> None:
         while (work := self._next()) is not None:
             try:
-                self._process(*work)
+                self._process(work)
             except Exception as error:  # our bug: the thread goes on with the next requests
                 logger.exception("decoder batch lost model=%s", self._stats.model.model)
                 self._fail_all(error)
             self._stats.set_active_rows(self._batch.used_slots)
+        self._to_encode.put(None)
 
-    def _next(self) -> tuple[list[GenerationRequest], dict[GenerationRequest, str]] | None:
-        """Wait for requests to encode, for those that left, or for a step; None when closed."""
+    def _encode_for_steps(self) -> None:
+        """Encode requests for the batch while its rows are stepped."""
+        for requests in iter(self._to_encode.get, None):
+            encoded = self._encode(requests)
+            with self._condition:
+                self._encoded += encoded
+                self._is_encoding = False
+                self._condition.notify()
+
+    def _next(self) -> _Work | None:
+        """Wait for requests to encode, encoded ones, ones that left, or a step; None if closed."""
         late: list[GenerationRequest] = []
         selected: list[GenerationRequest] = []
         with self._condition:
             queue = self._queue
-            while not (queue.waiting or self._left or self._batch.is_busy):
-                if queue.is_closed:
+            while not (
+                self._left
+                or self._encoded
+                or self._batch.is_busy
+                or (queue.waiting and not self._is_encoding)
+            ):
+                if queue.is_closed and not self._is_encoding:
                     return None
                 self._condition.wait()
             left, self._left = self._left, {}
-            if self._batch.wants_rows:
+            encoded, self._encoded = self._encoded, []
+            if self._batch.wants_rows and not self._is_encoding:
                 now = self._clock()
                 for request in batching.select(queue.waiting, self._policy):
                     queue.take(request)
                     (selected if request.deadline_s > now else late).append(request)
             queue.running.update(selected)
+            is_apart = bool(selected) and (self._batch.is_busy or bool(encoded))
+            self._is_encoding = self._is_encoding or is_apart
+        if is_apart:
+            self._apart.update(dict.fromkeys(selected))
+            self._to_encode.put(selected)
         for request in late:
             refuse(request, DeadlineExceeded("the deadline passed in the queue"))
-        return selected, left
+        return _Work(left, encoded, [] if is_apart else selected)
 
-    def _process(
-        self, requests: Sequence[GenerationRequest], left: Mapping[GenerationRequest, str]
-    ) -> None:
+    def _process(self, work: _Work) -> None:
         """Drop the rows that left, encode requests, run one step, and answer what is done."""
-        for request, reason in left.items():
-            self._drop(request, reason)
-        for request in requests:
-            self._open_rows[request] = len(request.inputs)
-            self._request_of.update((row, request) for row in request.inputs)
-        if requests:
+        for request, reason in work.left.items():
+            if request in self._apart:
+                self._apart[request] = reason
+            else:
+                self._drop(request, reason)
+        for encoding in work.encoded:
+            self._add(encoding)
+        if work.to_encode:
             self._answer_done()
-            self._encode(requests)
+            for encoding in self._encode(work.to_encode):
+                self._add(encoding)
         if self._batch.is_busy:
             joined = self._batch.join()
             self._answer_done()
@@ -183,27 +244,41 @@ class Engine:
         if not self._batch.is_busy:
             self._answer_done()
 
-    def _encode(self, requests: Sequence[GenerationRequest]) -> None:
+    def _encode(self, requests: Sequence[GenerationRequest]) -> list[_Encoding]:
         """Encode requests together; if that fails, each alone, so that a bad one harms no other."""
         rows = [row for request in requests for row in request.inputs]
         started_s = self._clock()
         try:
-            tokens = self._batch.encode(rows)
+            encoded = self._batch.encode(rows)
         except Exception as error:  # noqa: BLE001 - the one place where an encoding may fail
             if len(requests) == 1:
-                self._fail(requests[0], error)
-                return
-            for request in requests:
-                self._encode([request])
-            return
+                return [_Encoding(requests, error)]
+            return [encoding for request in requests for encoding in self._encode([request])]
         queued_s = [started_s - request.queued_s for request in requests]
         ended_s = self._clock()
-        self._stats.encoded(queued_s, ended_s - started_s, tokens)
+        self._stats.encoded(queued_s, ended_s - started_s, encoded.tokens)
         records = [request.record for request in requests if request.record is not None]
         if records:
             batch = BatchRecord(len(rows), started_s, run_s=started_s, ran_s=ended_s)
             for record in records:
                 record.batch = batch
+        return [_Encoding(requests, encoded)]
+
+    def _add(self, encoding: _Encoding) -> None:
+        """Make encoded rows ready, but for those whose request left; or fail their request."""
+        for request in encoding.requests:
+            self._open_rows[request] = len(request.inputs)
+            self._request_of.update((row, request) for row in request.inputs)
+        if isinstance(encoding.encoded, Exception):
+            (request,) = encoding.requests
+            self._apart.pop(request, None)
+            self._fail(request, encoding.encoded)
+            return
+        self._batch.add(encoding.encoded)
+        for request in encoding.requests:
+            reason = self._apart.pop(request, None)
+            if reason is not None:
+                self._drop(request, reason)
 
     def _step(self, joined: Sequence[Row]) -> None:
         started_s = self._clock()

@@ -199,7 +199,7 @@ def _tolerance(contract: Contract, provider: str) -> Tolerance:
 
 
 def _decode(batch: DecoderBatch, rows: Sequence[Row]) -> None:
-    batch.encode(rows)
+    batch.add(batch.encode(rows))
     while batch.is_busy:
         batch.join()
         for error in batch.step().failed.values():

@@ -42,7 +42,7 @@ def whole() -> WholeRequests:
 def test_answers_are_those_of_step_level_batches() -> None:
     batch, theirs = rows(), rows()
     ours = whole()
-    ours.encode(batch)
+    ours.add(ours.encode(batch))
     while ours.is_busy:
         ours.step()
 
@@ -53,7 +53,7 @@ def test_answers_are_those_of_step_level_batches() -> None:
         lengths="lengths",
         capacity=2,
     )
-    steps.encode(theirs)
+    steps.add(steps.encode(theirs))
     while steps.is_busy:
         steps.join()
         steps.step()
@@ -63,7 +63,7 @@ def test_answers_are_those_of_step_level_batches() -> None:
 
 def test_every_row_is_computed_and_waited_for_until_the_last_has_ended() -> None:
     generation, batch = whole(), rows()
-    generation.encode(batch)
+    generation.add(generation.encode(batch))
 
     joined, stepped = [], []
     while generation.is_busy:
@@ -81,7 +81,7 @@ def test_every_row_is_computed_and_waited_for_until_the_last_has_ended() -> None
 
 def test_a_batch_without_waiting_requests_ends() -> None:
     generation, batch = whole(), rows()
-    generation.encode(batch)
+    generation.add(generation.encode(batch))
     generation.step()
 
     generation.drop(batch)
@@ -90,5 +90,8 @@ def test_a_batch_without_waiting_requests_ends() -> None:
 
 
 def test_only_greedy_search_is_offered() -> None:
+    generation = whole()
+    encoded = generation.encode(rows(SearchParameters(width=2)))
+
     with pytest.raises(ValueError, match="greedy"):
-        whole().encode(rows(SearchParameters(width=2)))
+        generation.add(encoded)

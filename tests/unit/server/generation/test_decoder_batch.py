@@ -87,7 +87,9 @@ def test_every_row_gets_the_hypotheses_that_it_gets_alone(
                 waiting += arguments
             case "encode" if waiting:
                 batch = waiting[: arguments[0]]
-                generation.encode([row for caller in batch for row in caller.inputs])
+                generation.add(
+                    generation.encode([row for caller in batch for row in caller.inputs])
+                )
                 here += batch
                 del waiting[: len(batch)]
             case "step" if generation.is_busy:
@@ -118,7 +120,7 @@ def test_equal_seeds_sample_equal_tokens_and_rows_and_samples_differ() -> None:
         )
         row = toys.row([5, 6], search, number=number)
         generation = Toy(ends=False).generation(3)
-        generation.encode([row])
+        generation.add(generation.encode([row]))
         run_out(generation)
         return [answer.tokens for answer in row.hypotheses]
 
@@ -142,13 +144,13 @@ def test_wide_beam_is_not_starved_by_small_rows() -> None:
     """It joins once the rows before it have left, however many rows follow it."""
     generation = Toy(ends=False).generation(4)
     wide = toys.row([5], SearchParameters(width=4))
-    generation.encode([toys.row([4], limit=5) for _ in range(3)])
+    generation.add(generation.encode([toys.row([4], limit=5) for _ in range(3)]))
     toys.step(generation)
-    generation.encode([wide])
+    generation.add(generation.encode([wide]))
 
     joined = []
     for _ in range(8):
-        generation.encode([toys.row([6], limit=5)])
+        generation.add(generation.encode([toys.row([6], limit=5)]))
         joined.append(wide in generation.join())
         generation.step()
 
@@ -161,7 +163,7 @@ def test_rows_join_in_their_order() -> None:
         toys.row([4], SearchParameters(width=width) if width > 1 else None, limit=2)
         for width in (2, 2, 1, 3, 1)
     ]
-    generation.encode(rows)
+    generation.add(generation.encode(rows))
 
     joined = []
     while generation.is_busy:
@@ -174,7 +176,7 @@ def test_rows_join_in_their_order() -> None:
 def test_freed_slots_are_taken_in_the_next_step() -> None:
     generation = Toy(ends=False).generation(2)
     leaver, newcomer = Caller([toys.row([5], SearchParameters(width=2))]), Caller([toys.row([6])])
-    generation.encode([*leaver.inputs, *newcomer.inputs])
+    generation.add(generation.encode([*leaver.inputs, *newcomer.inputs]))
     assert generation.join() == leaver.inputs
     generation.step()
 
@@ -194,23 +196,23 @@ def test_time_axis_is_as_long_as_the_remaining_rows_need() -> None:
     generation = DecoderBatch(
         toys.LAYOUT, encode=toy.encode, decode=decode, lengths="lengths", capacity=2
     )
-    generation.encode([toys.row([5] * 20, limit=2), toys.row([6] * 3, limit=4)])
+    generation.add(generation.encode([toys.row([5] * 20, limit=2), toys.row([6] * 3, limit=4)]))
     run_out(generation)
 
     assert times == [24, 24, 8, 8]
 
 
-def test_rows_are_wanted_only_while_slots_are_free() -> None:
+def test_as_many_rows_may_be_ready_as_there_are_slots() -> None:
     generation = Toy(ends=False).generation(2)
     seen = [generation.wants_rows]
-    generation.encode([toys.row([5]), toys.row([5]), toys.row([5], limit=3)])
+    generation.add(generation.encode([toys.row([5]), toys.row([5]), toys.row([5], limit=3)]))
     seen.append(generation.wants_rows)
     toys.step(generation)
     seen.append(generation.wants_rows)
     run_out(generation)
     seen.append(generation.wants_rows)
 
-    assert seen == [True, False, False, True]
+    assert seen == [True, False, True, True]
 
 
 @pytest.mark.parametrize("on_device", [False, True], ids=["arrays", "device"])
@@ -218,7 +220,7 @@ def test_step_that_fails_changes_nothing(*, on_device: bool) -> None:
     toy = Toy()
     generation = toy.generation(3, on_device=on_device)
     rows = [toys.row([5, 6], SearchParameters(width=2)), toys.row([4, 4, 4])]
-    generation.encode(rows)
+    generation.add(generation.encode(rows))
     toys.step(generation)
     toy.errors["decode"] = [ValueError("planned")]
 
@@ -245,11 +247,11 @@ def device_batch(capacity: int) -> tuple[DecoderBatch, FakeDevice]:
 
 def test_state_stays_on_the_device_until_rows_come_or_leave() -> None:
     batch, device = device_batch(4)
-    batch.encode([toys.row([5, 6], limit=8), toys.row([4], limit=8)])
+    batch.add(batch.encode([toys.row([5, 6], limit=8), toys.row([4], limit=8)]))
     for _ in range(3):
         toys.step(batch)
     steady = list(device.copies)
-    batch.encode([toys.row([7], limit=2)])
+    batch.add(batch.encode([toys.row([7], limit=2)]))
 
     toys.step(batch)
     joined = device.copies[len(steady) :]
@@ -266,7 +268,7 @@ def test_device_that_lost_its_memory_fails_once_and_rows_can_be_dropped(
 ) -> None:
     batch, _ = device_batch(4)
     rows = [toys.row([5, 6], limit=8), toys.row([4], limit=8)]
-    batch.encode(rows)
+    batch.add(batch.encode(rows))
     toys.step(batch)
 
     def lost(_: OnDevice) -> Array:
@@ -281,7 +283,7 @@ def test_device_that_lost_its_memory_fails_once_and_rows_can_be_dropped(
 
     assert batch.used_slots == 0 and not batch.is_busy
     after = toys.row([4, 8])
-    batch.encode([after])
+    batch.add(batch.encode([after]))
     run_out(batch)
     assert plain(after.hypotheses) == plain(alone(after, ends=False))
 
@@ -297,7 +299,7 @@ def test_encoder_that_returns_too_few_rows_leaves_none_ready() -> None:
     )
 
     with pytest.raises(IndexError):
-        generation.encode([toys.row([4]), toys.row([5])])
+        generation.add(generation.encode([toys.row([4]), toys.row([5])]))
 
     assert not generation.is_busy
 
@@ -321,7 +323,7 @@ def test_row_that_fails_harms_no_other(width: int) -> None:
     generation = DecoderBatch(
         toys.LAYOUT, encode=toy.encode, decode=decode, lengths="lengths", capacity=3
     )
-    generation.encode([bad, good])
+    generation.add(generation.encode([bad, good]))
 
     stepped = toys.step(generation)
 

@@ -52,7 +52,7 @@ def test_rows_decoded_together_get_the_answers_of_training(widths: Sequence[int]
     ]
     generation = Toy().generation(7)
 
-    generation.encode(rows)
+    generation.add(generation.encode(rows))
     run_out(generation)
 
     wanted = [answer_of_training(row, row.search.width) for row in rows]

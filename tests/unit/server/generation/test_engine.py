@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.server.conftest import HANG_S
-from tests.unit.server.generation.world import World, failed_with, has_right_answer
+from tests.unit.server.generation.world import World, failed_with, has_right_answer, wait_for
 from weir.server.errors import Cancelled, DeadlineExceeded, Draining, Overloaded
 from weir.server.generation.sampling_parameters import SearchParameters
 from weir.server.scheduling.request import Load
@@ -35,30 +34,47 @@ def test_request_is_answered_once_all_its_rows_are_done(world: World) -> None:
 
 
 def test_later_request_joins_the_running_batch(world: World) -> None:
-    first = world.submit(limit=4)
+    first = world.submit(limit=99)
     world.run("encode", "decode")
     world.wait_at("decode")
     second = world.submit([8], limit=2)
 
-    world.run("decode", "encode", "decode", "decode")
+    world.run("decode", "encode")
+    world.step_until(2)
+    world.run("decode", "decode")
+    wait_for(lambda: bool(second.outcomes))
 
+    assert not first.outcomes
     world.end()
-    assert world.rows_of("decode") == [1, 1, 2, 2]
     assert has_right_answer(first) and has_right_answer(second)
 
 
-def test_there_is_a_step_between_two_encodings(world: World) -> None:
-    world.submit(limit=8)
-    for number in range(3):
-        world.run("encode", "decode")
-        world.wait_at("decode")
-        world.submit([4 + number], limit=8)
-        world.run("decode")
+def test_steps_go_on_while_other_requests_are_encoded(world: World) -> None:
+    world.submit(limit=99)
+    world.run("encode", "decode")
+    world.wait_at("decode")
 
-    world.end()
+    world.submit([8], limit=2)
+    world.run("decode")
+    world.wait_at("encode")
+    world.run("decode", "decode", "decode")
 
-    kinds = [kind for kind, _ in world.toy.calls]
-    assert ("encode", "encode") not in set(pairwise(kinds))
+    assert world.rows_of("encode") == [1]
+    assert set(world.rows_of("decode")) == {1}
+
+
+def test_one_run_of_the_encoder_is_under_way_at_a_time(world: World) -> None:
+    world.submit(limit=99)
+    world.run("encode", "decode")
+    world.wait_at("decode")
+    world.submit([8])
+    world.run("decode")
+    world.wait_at("encode")
+
+    world.submit([9])
+    world.run("decode", "decode")
+
+    assert world.engine.load() == Load(1, 1, 2)
 
 
 def test_full_queue_refuses_at_once_and_with_the_limit() -> None:

@@ -98,11 +98,11 @@ def test_failed_step_fails_the_running_requests_and_no_other(world: World) -> No
 def test_invalid_values_of_a_step_are_reported_only_to_a_request_alone(
     world: World, others: int, error: type[Exception]
 ) -> None:
-    callers = [world.submit([4], limit=9)]
+    callers = [world.submit([4], limit=99)]
     world.wait_at("encode")
-    callers += [world.submit([4], limit=9) for _ in range(others)]
+    callers += [world.submit([4], limit=99) for _ in range(others)]
     world.run("encode", *(["decode", "encode"] * others))
-    world.wait_at("decode")
+    world.step_until(1 + others)
     world.toy.errors["decode"] = [InvalidRequest("planned")]
 
     world.end()

@@ -45,19 +45,39 @@ def test_request_cancelled_during_its_encoding_takes_no_slot(world: World) -> No
     assert world.rows_of("decode") == [2]
 
 
-def test_request_cancelled_during_decoding_leaves_before_the_next_step(world: World) -> None:
-    stays = world.submit(limit=4)
-    world.wait_at("encode")
-    leaves = world.submit([4], search=SearchParameters(width=2), limit=4)
-    world.run("encode", "decode", "encode", "decode")
+def test_request_cancelled_while_it_is_encoded_beside_steps_takes_no_slot(world: World) -> None:
+    stays = world.submit(limit=99)
+    world.run("encode", "decode")
     world.wait_at("decode")
+    leaves = world.submit([4], [5], limit=99)
+    world.run("decode")
+    world.wait_at("encode")
 
     world.engine.cancel(leaves)
 
     assert failed_with(leaves, Cancelled)
-    world.run("decode", "decode")
+    world.run("decode", "encode")
+    world.open()
+    wait_for(lambda: world.stats.finished["cancelled"] == 2)
     wait_for(lambda: bool(stays.outcomes))
-    assert world.rows_of("decode") == [1, 3, 3, 1]
+    assert has_right_answer(stays)
+    assert set(world.rows_of("decode")) == {1}
+
+
+def test_request_cancelled_during_decoding_leaves_before_the_next_step(world: World) -> None:
+    stays = world.submit(limit=99)
+    world.wait_at("encode")
+    leaves = world.submit([4], search=SearchParameters(width=2), limit=99)
+    world.run("encode", "decode", "encode")
+    world.step_until(3)
+
+    world.engine.cancel(leaves)
+
+    assert failed_with(leaves, Cancelled)
+    world.run("decode")
+    assert world.wait_at("decode") == 1
+    world.open()
+    wait_for(lambda: bool(stays.outcomes))
     assert has_right_answer(stays)
     assert world.stats.finished == {"cancelled": 1, "limit": 1}
 
@@ -116,19 +136,20 @@ def test_late_request_is_not_encoded(world: World) -> None:
 
 
 def test_request_that_is_late_between_steps_frees_its_slots(world: World) -> None:
-    late = world.submit([5, 5], [6], deadline_s=5.0, limit=9)
+    late = world.submit([5, 5], [6], deadline_s=5.0, limit=99)
     world.wait_at("encode")
-    stays = world.submit([7], limit=3)
-    world.run("encode", "decode", "encode", "decode")
-    world.wait_at("decode")
+    stays = world.submit([7], limit=99)
+    world.run("encode", "decode", "encode")
+    world.step_until(3)
     world.clock.advance(5.0)
 
     assert world.engine.expire(world.clock.now) > 5.0
 
     assert failed_with(late, DeadlineExceeded)
-    world.run("decode", "decode")
+    world.run("decode")
+    assert world.wait_at("decode") == 1
+    world.open()
     wait_for(lambda: bool(stays.outcomes))
-    assert world.rows_of("decode") == [2, 3, 3, 1]
     assert has_right_answer(stays)
     assert world.stats.finished["deadline"] == 2
 

@@ -161,7 +161,7 @@ def alone(one: Row, *, ends: bool = True) -> list[Hypothesis]:
     """The hypotheses of an equal row alone in a batch."""
     copy = row(one.inputs["tokens"].tolist(), one.search, number=one.number, limit=one.limit)
     generation = Toy(ends).generation(one.search.slots)
-    generation.encode([copy])
+    generation.add(generation.encode([copy]))
     run_out(generation)
     return copy.hypotheses
 

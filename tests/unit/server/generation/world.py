@@ -29,7 +29,8 @@ class Gated(toys.Toy):
     def __init__(self) -> None:
         super().__init__(ends=False)
         self.changed = threading.Condition()
-        self.at: str | None = None
+        # The kinds of the runs that wait, with their rows; one of each kind at a time.
+        self.at: dict[str, int] = {}
         self.is_open = False
 
     def encode(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -40,10 +41,10 @@ class Gated(toys.Toy):
 
     def _begin(self, kind: str, rows: int) -> None:
         with self.changed:
-            self.at = kind
+            self.at[kind] = rows
             self.changed.notify_all()
-            assert self.changed.wait_for(lambda: self.is_open or self.at is None, HANG_S)
-            self.at = None
+            assert self.changed.wait_for(lambda: self.is_open or kind not in self.at, HANG_S)
+            self.at.pop(kind, None)
             self.changed.notify_all()
         super()._begin(kind, rows)
 
@@ -85,25 +86,31 @@ class World:
         self.callers.append(caller)
         return caller
 
-    def wait_at(self, kind: str) -> None:
-        """Return once a run of this kind waits for the test."""
+    def wait_at(self, kind: str) -> int:
+        """Return once a run of this kind waits for the test; its rows."""
         with self.toy.changed:
-            reached = self.toy.changed.wait_for(lambda: self.toy.at is not None, HANG_S)
-            assert reached and self.toy.at == kind, f"expected {kind}, it is at {self.toy.at}"
+            reached = self.toy.changed.wait_for(lambda: kind in self.toy.at, HANG_S)
+            assert reached, f"expected {kind}, it is at {self.toy.at}"
+            return self.toy.at[kind]
 
     def run(self, *kinds: str) -> None:
         """Let these runs happen, one after the other."""
         for kind in kinds:
             self.wait_at(kind)
             with self.toy.changed:
-                self.toy.at = None
+                del self.toy.at[kind]
                 self.toy.changed.notify_all()
 
+    def step_until(self, rows: int) -> None:
+        """Let steps happen until one of so many rows waits: rows encoded apart join meanwhile."""
+        while self.wait_at("decode") != rows:
+            self.run("decode")
+
     def run_any(self) -> None:
-        """Let the engine's next run happen, if any request waits for one."""
-        wait_for(lambda: self.toy.at is not None or all(caller.outcomes for caller in self.callers))
+        """Let the engine's next runs happen, if any request waits for one."""
+        wait_for(lambda: bool(self.toy.at) or all(caller.outcomes for caller in self.callers))
         with self.toy.changed:
-            self.toy.at = None
+            self.toy.at.clear()
             self.toy.changed.notify_all()
 
     def open(self) -> None:
