@@ -22,7 +22,7 @@ Rules:
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 
@@ -66,6 +66,11 @@ class _Work:
     left: Mapping[GenerationRequest, str]
     encoded: Sequence[_Encoding]
     to_encode: Sequence[GenerationRequest]
+
+    @property
+    def requests(self) -> list[GenerationRequest]:
+        """The requests that this turn makes ready."""
+        return [*self.to_encode, *(one for each in self.encoded for one in each.requests)]
 
 
 class Engine:
@@ -179,14 +184,18 @@ class Engine:
                 self._process(work)
             except Exception as error:  # our bug: the thread goes on with the next requests
                 logger.exception("decoder batch lost model=%s", self._stats.model.model)
-                self._fail_all(error)
+                self._fail_all(error, work.requests)
             self._stats.set_active_rows(self._batch.used_slots)
         self._to_encode.put(None)
 
     def _encode_for_steps(self) -> None:
         """Encode requests for the batch while its rows are stepped."""
         for requests in iter(self._to_encode.get, None):
-            encoded = self._encode(requests)
+            try:
+                encoded = self._encode(requests)
+            except Exception as error:  # our bug: the thread goes on with the next requests
+                logger.exception("encoding lost model=%s", self._stats.model.model)
+                encoded = [_Encoding([request], error) for request in requests]
             with self._condition:
                 self._encoded += encoded
                 self._is_encoding = False
@@ -336,9 +345,11 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - an unsendable answer fails its request alone
             refuse(request, error)
 
-    def _fail_all(self, error: Exception) -> None:
+    def _fail_all(self, error: Exception, others: Iterable[GenerationRequest] = ()) -> None:
+        """Fail every request in the batch, and others that were to join it."""
         self._answer_done()
-        for request in list(self._open_rows):
+        for request in dict.fromkeys((*self._open_rows, *others)):
+            self._apart.pop(request, None)
             self._fail(request, error)
 
     def _fail(self, request: GenerationRequest, error: Exception) -> None:

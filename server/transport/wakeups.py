@@ -92,9 +92,12 @@ class Wakeups:
 
     def end_gathering(self) -> None:
         """On the I/O thread: let batches be cut."""
-        for gathered in self.gathering:
-            gathered()
-        self.gathering.clear()
+        gathering, self.gathering = self.gathering, []
+        for gathered in gathering:
+            try:
+                gathered()
+            except Exception:  # our bug, in one model; the thread serves all models
+                logger.exception("gathering not ended")
 
     @contextmanager
     def corked(self) -> Iterator[None]:

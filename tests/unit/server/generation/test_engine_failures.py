@@ -211,3 +211,51 @@ def test_active_rows_include_those_of_beams(world: World) -> None:
     wait_for(lambda: bool(caller.outcomes))
     wait_for(lambda: world.stats.active_rows == 0)
     assert toys.plain(caller.inputs[0].hypotheses)
+
+
+def test_bug_on_the_thread_of_the_encoder_fails_its_requests_and_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stays = world.submit(limit=99)
+    world.run("encode")
+    world.wait_at("decode")
+    lost = [world.submit([4], [5], limit=99), world.submit([6], limit=99)]
+    world.run("decode")
+    world.wait_at("encode")
+    with monkeypatch.context() as patch:
+        patch.setattr(world.stats, "encoded", broken)
+        world.run("encode")
+        wait_for(lambda: "encoding lost" in caplog.text)
+    world.step_until(1)
+    after = world.submit([7])
+
+    world.end()
+
+    assert all(failed_with(caller, RuntimeError) for caller in lost)
+    assert has_right_answer(stays) and has_right_answer(after)
+
+
+def test_bug_while_encoded_rows_join_fails_every_request_of_the_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stays = world.submit(limit=99)
+    world.run("encode")
+    world.wait_at("decode")
+    lost = [world.submit([POISON], limit=99), world.submit([5], limit=99)]
+    world.run("decode", "encode", "encode")
+    world.wait_at("encode")
+    monkeypatch.setattr(world.engine._batch, "add", broken)
+    world.run("encode")
+    world.open()
+    wait_for(lambda: "decoder batch lost" in caplog.text)
+    monkeypatch.undo()
+    after = world.submit([7])
+
+    world.end()
+
+    assert failed_with(lost[0], ValueError) and failed_with(lost[1], RuntimeError)
+    assert failed_with(stays, RuntimeError) and has_right_answer(after)
+
+
+def broken(*_: object) -> None:
+    raise RuntimeError("planned")

@@ -175,3 +175,20 @@ def test_gathering_does_not_last() -> None:
 
     assert may_look_first
     assert not wakeups.may_look()
+
+
+def test_requests_that_cannot_be_gathered_harm_no_other(
+    wakeups: Wakeups, caplog: pytest.LogCaptureFixture
+) -> None:
+    gathered: list[str] = []
+
+    def broken() -> None:
+        raise RuntimeError("planned")
+
+    wakeups.gather(broken)
+    wakeups.gather(lambda: gathered.append("other model"))
+    wakeups.end_gathering()
+    wakeups.end_gathering()
+
+    assert gathered == ["other model"]
+    assert caplog.text.count("gathering not ended") == 1
