@@ -54,12 +54,16 @@ AUTO: Literal["auto"] = "auto"
 
 
 def _count_or_auto(value: object) -> object:
+    if value == AUTO:
+        return value
     try:
-        if value == AUTO or (not isinstance(value, bool) and 1 <= int(str(value)) <= 1_000_000):
-            return value if value == AUTO else int(str(value))
+        # From the text: int() of the value itself takes true and 2.5.
+        count = int(str(value))
     except ValueError:
-        pass
-    raise ValueError("expected auto or a number from 1 to 1000000")
+        count = 0
+    if not 1 <= count <= 1_000_000:
+        raise ValueError("expected auto or a number from 1 to 1000000")
+    return count
 
 
 CountOrAuto = Annotated[int | Literal["auto"], BeforeValidator(_count_or_auto)]
@@ -159,7 +163,7 @@ class ModelTable(BaseModel):
     is_variable: bool = False
 
     def holds_for(self, name: str) -> bool:
-        """Whether it is about the model of this name."""
+        """Whether these settings are for the model of this name."""
         return variable_name(name) == self.name if self.is_variable else name == self.name
 
 
@@ -331,7 +335,8 @@ class Settings(BaseModel):
     def for_model(self, name: str) -> ModelSettings:
         """The settings of one model: its own, then the general settings.
 
-        A graph of an encoder-decoder runs as the settings of both say, unless it has its own.
+        The graphs of an encoder-decoder, NAME.encoder and NAME.decoder, take threads, provider and
+        provider options from NAME, unless they have their own.
         """
         values: dict[str, Any] = {
             field: getattr(self, field)
@@ -354,7 +359,7 @@ class Settings(BaseModel):
         return values
 
     def check_names(self, names: Iterable[str]) -> None:
-        """Refuse a variable that is about several of these models.
+        """Refuse an environment variable that stands for several of these models.
 
         Raises:
             ConfigError: it names a variable, and the models.
@@ -375,7 +380,7 @@ class Settings(BaseModel):
 
 
 def _merged(values: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, and those of `over` before them; options of the provider one by one."""
+    """The values, replaced by those of `over`; provider options are replaced one by one."""
     merged = {**values, **over}
     if _OPTIONS in values and _OPTIONS in over:
         merged[_OPTIONS] = {**values[_OPTIONS], **over[_OPTIONS]}
@@ -463,7 +468,7 @@ def _read_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _tables_of_variables(environment: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """One table for each variable that is about a single model."""
+    """One table for each environment variable that sets something of one model."""
     for variable, value in sorted(environment.items()):
         if not value or not variable.startswith(_MODEL_PREFIX):
             continue
@@ -480,7 +485,7 @@ def _tables_of_variables(environment: Mapping[str, str]) -> Iterator[dict[str, A
 
 
 def _tables_of_flags(flags: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """One table for each flag that is about a single model."""
+    """One table for each `--model-setting`."""
     for flag in flags:
         key, equals, value = flag.partition("=")
         name, _, setting = key.rpartition(".")

@@ -172,7 +172,7 @@ class DecoderBatch:
         return self._slots.used
 
     def encode(self, rows: Sequence[Row]) -> EncodedRows:
-        """Run the encoder over rows; from any thread, as the batch stays as it is.
+        """Run the encoder over rows. Any thread may call it: the batch does not change.
 
         Raises:
             Exception: of the run.
@@ -225,7 +225,7 @@ class DecoderBatch:
     def _run_decoder(
         self,
     ) -> tuple[Mapping[str, Array], Mapping[str, Array | DeviceTensor]]:
-        """The outputs of a step, and where the next step's state is among them."""
+        """Run a step; returns the outputs to read, and those that are the next state."""
         if self._device is None:
             outputs = self._decode(self._slots.inputs())
             return outputs, outputs

@@ -48,7 +48,7 @@ class DecoderStepFailed(ServerError):
 
 @dataclass(frozen=True, slots=True)
 class _Encoding:
-    """Requests whose rows were encoded together, or the one that could not be."""
+    """Requests whose rows were encoded together, or one request and why it could not be."""
 
     requests: Sequence[GenerationRequest]
     encoded: EncodedRows | Exception
@@ -56,7 +56,7 @@ class _Encoding:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """One turn of the batch's thread.
+    """One turn of `weir-generate`.
 
     Attributes:
         left: requests that left while they ran, and why.
@@ -99,23 +99,22 @@ class Engine:
         self._condition = self._queue.condition
         # Requests that left while they ran, and why; their rows are still in the batch.
         self._left: dict[GenerationRequest, str] = {}
-        # Requests that the encoder's thread encodes, and those that it has encoded.
-        self._to_encode: SimpleQueue[Sequence[GenerationRequest] | None] = SimpleQueue()
+        # Under the lock: whether `weir-encode` has requests, and what it has encoded of them.
         self._is_encoding = False
         self._encoded: list[_Encoding] = []
+        # At most one entry, and None once the engine is closed.
+        self._to_encode: SimpleQueue[Sequence[GenerationRequest] | None] = SimpleQueue()
         self._threads = [
             threading.Thread(target=self._work, name=f"weir-generate-{name}", daemon=True),
-            threading.Thread(
-                target=self._encode_for_steps, name=f"weir-encode-{name}", daemon=True
-            ),
+            threading.Thread(target=self._run_encoder, name=f"weir-encode-{name}", daemon=True),
         ]
-        # Of the batch's thread alone: the rows' requests, how many rows of a request are not done,
-        # requests that the other thread encodes (with the reason, if they left), and requests that
+        # Used by `weir-generate` alone: the rows' requests, how many rows of each request are not
+        # done, requests that `weir-encode` has (with the reason, if they left), and requests that
         # are done, to be answered before the next run.
         self._batch = batch
         self._request_of: dict[Row, GenerationRequest] = {}
         self._open_rows: dict[GenerationRequest, int] = {}
-        self._apart: dict[GenerationRequest, str | None] = {}
+        self._handed_over: dict[GenerationRequest, str | None] = {}
         self._done: list[GenerationRequest] = []
 
     def start(self) -> None:
@@ -188,7 +187,7 @@ class Engine:
             self._stats.set_active_rows(self._batch.used_slots)
         self._to_encode.put(None)
 
-    def _encode_for_steps(self) -> None:
+    def _run_encoder(self) -> None:
         """Encode requests for the batch while its rows are stepped."""
         for requests in iter(self._to_encode.get, None):
             try:
@@ -202,7 +201,7 @@ class Engine:
                 self._condition.notify()
 
     def _next(self) -> _Work | None:
-        """Wait for requests to encode, encoded ones, ones that left, or a step; None if closed."""
+        """Wait for requests to encode, encoded or left, or for a step; None once closed."""
         late: list[GenerationRequest] = []
         selected: list[GenerationRequest] = []
         with self._condition:
@@ -224,20 +223,20 @@ class Engine:
                     queue.take(request)
                     (selected if request.deadline_s > now else late).append(request)
             queue.running.update(selected)
-            is_apart = bool(selected) and (self._batch.is_busy or bool(encoded))
-            self._is_encoding = self._is_encoding or is_apart
-        if is_apart:
-            self._apart.update(dict.fromkeys(selected))
+            is_handed_over = bool(selected) and (self._batch.is_busy or bool(encoded))
+            self._is_encoding = self._is_encoding or is_handed_over
+        if is_handed_over:
+            self._handed_over.update(dict.fromkeys(selected))
             self._to_encode.put(selected)
         for request in late:
             refuse(request, DeadlineExceeded("the deadline passed in the queue"))
-        return _Work(left, encoded, [] if is_apart else selected)
+        return _Work(left, encoded, [] if is_handed_over else selected)
 
     def _process(self, work: _Work) -> None:
         """Drop the rows that left, encode requests, run one step, and answer what is done."""
         for request, reason in work.left.items():
-            if request in self._apart:
-                self._apart[request] = reason
+            if request in self._handed_over:
+                self._handed_over[request] = reason
             else:
                 self._drop(request, reason)
         for encoding in work.encoded:
@@ -274,18 +273,18 @@ class Engine:
         return [_Encoding(requests, encoded)]
 
     def _add(self, encoding: _Encoding) -> None:
-        """Make encoded rows ready, but for those whose request left; or fail their request."""
+        """Make encoded rows ready, except for requests that left; or fail the request."""
         for request in encoding.requests:
             self._open_rows[request] = len(request.inputs)
             self._request_of.update((row, request) for row in request.inputs)
         if isinstance(encoding.encoded, Exception):
             (request,) = encoding.requests
-            self._apart.pop(request, None)
+            self._handed_over.pop(request, None)
             self._fail(request, encoding.encoded)
             return
         self._batch.add(encoding.encoded)
         for request in encoding.requests:
-            reason = self._apart.pop(request, None)
+            reason = self._handed_over.pop(request, None)
             if reason is not None:
                 self._drop(request, reason)
 

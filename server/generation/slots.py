@@ -160,7 +160,7 @@ class Slots:
         return {**arrays, **self._counts()}
 
     def bound_inputs(self, device: Device) -> dict[str, Array | DeviceTensor]:
-        """The same inputs; those that are still on the device, or are placed there now."""
+        """The same inputs, on the device: values that are not there yet are copied to it."""
         inputs: dict[str, Array | DeviceTensor] = {}
         for name, array in self._arrays.items():
             if array.on_device is None:
@@ -187,10 +187,10 @@ class Slots:
             data[slots] = data[parents]
 
     def to_host(self, names: Collection[str] | None = None) -> None:
-        """Copy values back that only the device has, and forget the others there.
+        """Copy values that only the device has to the arrays, and free all tensors on the device.
 
         Raises:
-            Exception: of the device; the values that it alone had are lost, and the next call does
+            Exception: of the device. Values that only the device had are lost; the next call does
                 not raise.
         """
         arrays = [self._arrays[name] for name in (self._arrays if names is None else names)]
@@ -202,7 +202,7 @@ class Slots:
                 array.data[: self.used] = tensor.numpy()
 
     def _counts(self) -> dict[str, Array]:
-        """The inputs that change in each step, or have a number for each row."""
+        """Previous tokens and lengths: one number for each row, always in the host's memory."""
         counts = {self._decoding.previous: self._previous[: self.used]}
         if self._decoding.lengths is not None:
             counts[self._decoding.lengths] = self._lengths[: self.used]

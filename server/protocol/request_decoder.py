@@ -89,7 +89,7 @@ def decode_request(
     With `finite_only`, NaN and infinity are refused.
     """
     timeout_s = read_timeout_s(message.parameters)
-    # A copy: a loop over the field itself ends with an error that protobuf formats, every time.
+    # A copy: a loop over the field itself ends with an IndexError, whose message protobuf formats.
     tensors = message.inputs[:]
     for tensor in tensors:
         if tensor.parameters:
@@ -111,7 +111,9 @@ def requested_outputs(
 ) -> Sequence[RequestedOutput]:
     """The outputs that a message names.
 
-    `remembered` holds those of earlier messages: a client asks for the same ones in every request.
+    Args:
+        remembered: results for earlier messages without parameters, by names; it is extended. A
+            client asks for the same outputs in every request.
     """
     outputs = message.outputs[:]
     names = tuple([output.name for output in outputs])
@@ -126,7 +128,7 @@ def requested_outputs(
         if classes is not None and (spec.datatype in ("BYTES", "BOOL", "BF16") or not spec.axes):
             raise InvalidRequest(f"output {output.name!r}: classification needs axes of numbers")
         requested.append(RequestedOutput(output.name, spec.datatype, classes))
-    # Names are not repeated, so there are few that are kept; their order is the client's.
+    # The number of orders in which clients may name the outputs has no useful bound.
     if not has_parameters and len(remembered) < _MAX_REMEMBERED:
         remembered[names] = requested
     return requested

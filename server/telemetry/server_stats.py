@@ -58,7 +58,7 @@ BUILD_INFO = Family(
 )  # fmt: skip
 TRANSPORT_FALLBACK = Family(
     "weir_transport_fallback", "gauge", (), "0 or 1",
-    "1 if `--transport auto` took grpc-server, because the grpcio version is no tested one. "
+    "1 if `--transport auto` took grpc-server, because the grpcio version is not a tested one. "
     "0 if the transport is completion-queue, or grpc-server by its own setting.",
     "that each call costs the server several times the CPU; see the log event `slower transport "
     "chosen`.",

@@ -45,8 +45,9 @@ MAX_DELAY_S = 0.2
 _NEW_CALL, _SHUT_DOWN = "new call", "shut down"
 _REQUESTED_CALLS = 128
 _NO_FLAGS = 0
-# Core's own threads read the sockets: what has arrived may reach the queue a moment later.
-_LOOKS = 3
+# Core's own threads read the sockets, so a message that has arrived may reach the queue a moment
+# later.
+_POLLS = 3
 _TIMEOUT = 1  # cygrpc.CompletionType.queue_timeout
 _CANCELLED: int = grpc.StatusCode.CANCELLED.value[0]
 _NOTHING: deque[Any] = deque(maxlen=0)
@@ -137,7 +138,7 @@ class CompletionQueueTransport:
         event = None
         woke_s = clock()
         while True:
-            event = self._arrived()
+            event = self._next_event()
             now = clock()
             if event is None:
                 io.busy_s += now - woke_s
@@ -159,22 +160,22 @@ class CompletionQueueTransport:
             self._server.destroy()
         self._stopped.set()
 
-    def _arrived(self) -> Any:
-        """Start the answers of other threads; an event that has arrived, or None to wait for one.
+    def _next_event(self) -> Any:
+        """Start queued answers; return an event that has arrived, or None if the thread must wait.
 
-        Other events are looked for while requests are gathered; see `Wakeups`.
+        While requests are gathered, it polls for more events; see `Wakeups`.
         """
         wakeups = self._wakeups
         while True:
             wakeups.start_answers()
             if wakeups.gathering:
-                if wakeups.may_look():
-                    for _ in range(_LOOKS):
+                if wakeups.should_poll():
+                    for _ in range(_POLLS):
                         event = self._queue.poll(0.0)
                         if event.completion_type != _TIMEOUT:
-                            wakeups.looked(has_found=True)
+                            wakeups.polled(has_found=True)
                             return event
-                    wakeups.looked(has_found=False)
+                    wakeups.polled(has_found=False)
                 wakeups.end_gathering()
             if wakeups.before_wait():
                 return None

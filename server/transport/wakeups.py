@@ -5,9 +5,10 @@ request and one per answer cost more than the network of a small model. Therefor
 
 - Gathering: the I/O thread tells a scheduler of requests when it has read all calls that have
   arrived, at the latest after `MAX_GATHER_S`. A session cuts no batch before, unless it is full.
-- Corking: the answers of a batch are laid down, and sent by one wake-up of the I/O thread.
+- Corking: the answers of a batch are queued, and sent by one wake-up of the I/O thread.
 
-A transport without an I/O thread of its own adopts none; then nothing is gathered or corked.
+Without an I/O thread (`adopt_thread` is never called) nothing is gathered. Only the transport
+completion-queue has one, and only its answers pass through here.
 """
 
 import logging
@@ -23,19 +24,21 @@ logger = logging.getLogger(__name__)
 MAX_GATHER_S = 0.002
 """The longest that requests wait for others that have arrived; it ends when none is left."""
 
-# A look that finds nothing costs more than it saves. After that many in a row, only every eighth
-# chance to look is taken.
-_FRUITLESS_LOOKS = 16
-_LOOK_EVERY = 8
+# A poll that finds no event costs more than it saves. After so many of these in a row, only every
+# eighth poll is made, until one finds an event again.
+_EMPTY_POLLS = 16
+_POLL_EVERY = 8
 
 Operations = tuple[Any, ...]
+"""Operations that gRPC core starts together on one call."""
 
 
 class Wakeups:
     """Requests that the I/O thread gathers, and answers that it sends for other threads.
 
     Attributes:
-        gathering: of the I/O thread alone: called once it has read what has arrived.
+        gathering: functions that the I/O thread calls once it has read what has arrived; only that
+            thread uses the list.
     """
 
     __slots__ = (
@@ -44,9 +47,9 @@ class Wakeups:
         "_corked",
         "_io_thread",
         "_is_waiting",
+        "_polls_left",
         "_since_s",
-        "_skipped",
-        "_worth",
+        "_skipped_polls",
         "gathering",
     )
 
@@ -57,7 +60,8 @@ class Wakeups:
         self._corked = threading.local()
         self._io_thread = 0
         self._since_s = 0.0
-        self._worth = self._skipped = 0
+        # Empty polls that may follow before polls become rare, and chances to poll skipped since.
+        self._polls_left = self._skipped_polls = 0
         # Whether the I/O thread waits for an event, or is about to.
         self._is_waiting = False
 
@@ -74,21 +78,20 @@ class Wakeups:
         self.gathering.append(gathered)
         return True
 
-    def may_look(self) -> bool:
-        """On the I/O thread: whether to look for more events before batches are cut."""
-        if not self._worth:
-            # Looks that find nothing cost more than they save: then only every eighth is made.
-            self._skipped = (self._skipped + 1) % _LOOK_EVERY
-            if self._skipped:
+    def should_poll(self) -> bool:
+        """On the I/O thread: whether to poll for more events before batches are cut."""
+        if not self._polls_left:
+            self._skipped_polls = (self._skipped_polls + 1) % _POLL_EVERY
+            if self._skipped_polls:
                 return False
         return self._clock() - self._since_s < MAX_GATHER_S
 
-    def looked(self, *, has_found: bool) -> None:
-        """Remember whether a look was worth it."""
+    def polled(self, *, has_found: bool) -> None:
+        """On the I/O thread: count a poll that found an event, or none."""
         if has_found:
-            self._worth = _FRUITLESS_LOOKS
-        elif self._worth:
-            self._worth -= 1
+            self._polls_left = _EMPTY_POLLS
+        elif self._polls_left:
+            self._polls_left -= 1
 
     def end_gathering(self) -> None:
         """On the I/O thread: let batches be cut."""
@@ -126,7 +129,7 @@ class Wakeups:
     def before_wait(self) -> bool:
         """On the I/O thread, before it waits: False if there are answers to start first."""
         self._is_waiting = True
-        # After that assignment: an answer laid down before it may have woken nobody.
+        # Checked after the assignment: an answer queued before it did not wake this thread.
         if self._answers:
             self._is_waiting = False
             return False
@@ -137,7 +140,7 @@ class Wakeups:
         self._is_waiting = False
 
     def start_answers(self) -> None:
-        """Start all answers that were laid down."""
+        """Start all queued answers."""
         answers = self._answers
         while answers:
             try:
@@ -152,7 +155,7 @@ class Wakeups:
     def _wake(self) -> None:
         """Have the answers started, by the I/O thread unless there is only one."""
         if not self._is_waiting:
-            return  # it looks for answers before it waits
+            return  # the I/O thread starts all queued answers before it waits
         try:
             call, _ = self._answers[-1]
         except IndexError:

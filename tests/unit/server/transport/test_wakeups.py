@@ -149,32 +149,32 @@ def test_only_the_io_thread_gathers(wakeups: Wakeups) -> None:
     assert gathered == ["False", "here"]
 
 
-def test_looks_that_find_nothing_become_rare(wakeups: Wakeups) -> None:
+def test_polls_that_find_no_event_become_rare(wakeups: Wakeups) -> None:
     wakeups.gather(lambda: None)
-    wakeups.looked(has_found=True)
-    looks = 0
+    wakeups.polled(has_found=True)
+    polls = 0
     for _ in range(1000):
-        if wakeups.may_look():
-            wakeups.looked(has_found=False)
-            looks += 1
+        if wakeups.should_poll():
+            wakeups.polled(has_found=False)
+            polls += 1
 
-    assert looks < 200
-    wakeups.looked(has_found=True)
-    assert wakeups.may_look()
+    assert polls < 200
+    wakeups.polled(has_found=True)
+    assert wakeups.should_poll()
 
 
 def test_gathering_does_not_last() -> None:
     clock = Clock(0.0)
     wakeups = Wakeups(clock)
     wakeups.adopt_thread()
-    wakeups.looked(has_found=True)
+    wakeups.polled(has_found=True)
     wakeups.gather(lambda: None)
-    may_look_first = wakeups.may_look()
+    should_poll_first = wakeups.should_poll()
 
     clock.now += MAX_GATHER_S
 
-    assert may_look_first
-    assert not wakeups.may_look()
+    assert should_poll_first
+    assert not wakeups.should_poll()
 
 
 def test_requests_that_cannot_be_gathered_harm_no_other(
