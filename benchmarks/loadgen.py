@@ -1,4 +1,4 @@
-"""MLPerf's LoadGen as the judge: Weir and Triton behind one gRPC client, on one graph.
+"""MLPerf's LoadGen: Weir and Triton behind one gRPC client, on one graph.
 
     make demo && .venv/bin/python benchmarks/loadgen.py [--model lenet5 inception-v1 tagger] \
         [--scenario SingleStream Offline Server] [--json FILE [--append]]
@@ -159,8 +159,8 @@ def rivals(samples: Samples, work: Path) -> list[Rival]:
     ]
 
 
-class Judge:
-    """LoadGen before one server."""
+class ScenarioRunner:
+    """LoadGen's scenarios against one server."""
 
     def __init__(self, plan: Plan, samples: Samples, rival: str, server: Server) -> None:
         self._plan, self._samples = plan, samples
@@ -233,10 +233,10 @@ def measure(
     plan: Plan, samples: Samples, rival: Rival, server: Server
 ) -> Iterator[tuple[str, Mapping[str, float]]]:
     """Check the answers, then every scenario."""
-    judge = Judge(plan, samples, rival.name, server)
-    judge.check()
+    runner = ScenarioRunner(plan, samples, rival.name, server)
+    runner.check()
     for scenario in sorted(plan.scenarios, key=SCENARIOS.index):
-        yield f"{samples.model}, {scenario}", judge.measure(scenario)
+        yield f"{samples.model}, {scenario}", runner.measure(scenario)
 
 
 def ceiling(python: Path, seconds: float) -> None:

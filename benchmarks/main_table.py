@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def measured(part: Part, given: Namespace) -> list[Line]:
-    """The lines of a part: measured, skipped, or failed with the script's last words."""
+    """The lines of a part: measured, skipped, or failed with the last lines that it printed."""
     if part.missing:
         return [Line(part.question, "", "", "", f"skipped: {part.missing}")]
     console.print(f"[dim]{part.script} {' '.join(part.arguments)}[/]")
@@ -101,8 +101,8 @@ def measured(part: Part, given: Namespace) -> list[Line]:
             text=True,
         )
         if done.returncode:
-            said = " ".join((done.stderr or done.stdout).strip().splitlines()[-_LAST_LINES:])
-            return [Line(part.question, "", "", "", f"failed: {said}")]
+            printed = " ".join((done.stderr or done.stdout).strip().splitlines()[-_LAST_LINES:])
+            return [Line(part.question, "", "", "", f"failed: {printed}")]
         return judged(part, harness.earlier(file))
 
 

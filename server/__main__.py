@@ -14,7 +14,7 @@ from weir.server.config import Settings
 from weir.server.errors import StartError
 from weir.server.telemetry import log
 
-# The first is an argument, the second has another flag.
+# The first is an argument; the second has the flag --model-setting.
 _NO_FLAG = ("models_dir", "models")
 
 
@@ -29,9 +29,9 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m weir.
 
 def _run(**given: Any) -> None:
     flags = {name: value for name, value in given.items() if value is not None}
-    path, of_models = flags.pop("config", None), flags.pop("model_setting", ())
+    path, model_settings = flags.pop("config", None), flags.pop("model_setting", ())
     try:
-        settings = config.load(flags, os.environ, path, of_models)
+        settings = config.load(flags, os.environ, path, model_settings)
         log.configure(settings.log_format, settings.log_level)
         # gRPC core reads this when it is first imported. By default core polls with its own threads
         # and hands each event to ours: a quarter of a call of LeNet-5 (docs/performance.md).

@@ -164,8 +164,8 @@ class App:
     def start(self, is_interrupted: Callable[[], bool] = lambda: False) -> None:
         """Bind the ports, start every part, and announce the ports on standard output.
 
-        If a part fails to start, the parts that have started are closed. `is_interrupted` ends the
-        wait of a server that shares its port and loads its models first.
+        If a part fails to start, the parts that have started are closed. A server that shares its
+        port waits for its models; once `is_interrupted` is true, it stops waiting and returns.
         """
         settings = self._settings
         problem = completion_queue.problem() if settings.transport != "grpc-server" else None
@@ -331,7 +331,7 @@ def _open_transport(
         raise ConfigError(f"transport completion-queue: {problem}")
     else:
         logger.warning(
-            "slower transport chosen transport=grpc-server reason=%s cost=%s cure=%s",
+            "slower transport chosen transport=grpc-server reason=%s cost=%s fix=%s",
             problem, _FALLBACK_COST, f"pip install '{completion_queue.TESTED}'",
         )  # fmt: skip
     return GrpcServerTransport(address, handlers, limits)

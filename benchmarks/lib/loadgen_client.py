@@ -25,7 +25,7 @@ from benchmarks.lib.http2 import Connection
 SINGLE_STREAM, OFFLINE, SERVER = SCENARIOS = "SingleStream", "Offline", "Server"
 SUMMARY, ACCURACY = "mlperf_log_summary.txt", "mlperf_log_accuracy.json"
 _READ_BYTES = 2**18
-_LATEST_LOOK_S = 0.1
+_CLOSE_CHECK_S = 0.1
 _SWITCH_S = 0.0005
 _LEAST_LATENCY_NS = 50_000
 
@@ -73,7 +73,9 @@ class Caller:
         self._trial, self._loadgen = trial, loadgen
         self._limit = trial.in_flight or sys.maxsize
         self._lock = Lock()
-        self._lanes = [Connection(trial.target, trial.path, trial.bodies) for _ in self._numbers()]
+        self._connections = [
+            Connection(trial.target, trial.path, trial.bodies) for _ in self._numbers()
+        ]
         self._sockets = [_connect(trial.target) for _ in self._numbers()]
         self._ids: list[dict[int, int]] = [{} for _ in self._numbers()]
         self._waiting: deque[tuple[int, int]] = deque()
@@ -102,40 +104,40 @@ class Caller:
         used = set()
         while self._waiting and self._open < self._limit:
             number, sample = self._waiting.popleft()
-            lane = self._next % len(self._lanes)
+            place = self._next % len(self._connections)
             self._next += 1
             self._open += 1
-            self._ids[lane][self._lanes[lane].call(sample)] = number
-            used.add(lane)
-        for lane in used:
-            self._flush(lane)
+            self._ids[place][self._connections[place].call(sample)] = number
+            used.add(place)
+        for place in used:
+            self._flush(place)
 
-    def _flush(self, lane: int) -> None:
-        if data := self._lanes[lane].outgoing():
-            self._sockets[lane].sendall(data)
+    def _flush(self, place: int) -> None:
+        if data := self._connections[place].outgoing():
+            self._sockets[place].sendall(data)
 
     def _receive(self) -> None:
-        lanes = {each.fileno(): lane for lane, each in enumerate(self._sockets)}
+        places = {each.fileno(): place for place, each in enumerate(self._sockets)}
         poll = select.epoll()
-        for fileno in lanes:
+        for fileno in places:
             poll.register(fileno, select.EPOLLIN)
         while not self._is_closed:
-            for fileno, _ in poll.poll(_LATEST_LOOK_S):
-                lane = lanes[fileno]
-                data = self._sockets[lane].recv(_READ_BYTES)
+            for fileno, _ in poll.poll(_CLOSE_CHECK_S):
+                place = places[fileno]
+                data = self._sockets[place].recv(_READ_BYTES)
                 if not data:
                     raise ConnectionError("the server closed the connection")
-                self._complete(self._take(lane, data))
+                self._complete(self._take(place, data))
 
-    def _take(self, lane: int, data: bytes) -> list[tuple[int, bytes]]:
+    def _take(self, place: int, data: bytes) -> list[tuple[int, bytes]]:
         """The samples that these bytes end, each with its answer; the next ones are sent."""
         ended = []
         with self._lock:
-            for stream, answer in self._lanes[lane].received(data):
+            for stream, answer in self._connections[place].received(data):
                 if answer is not None:
-                    ended.append((self._ids[lane].pop(stream), answer))
+                    ended.append((self._ids[place].pop(stream), answer))
             self._open -= len(ended)
-            self._flush(lane)
+            self._flush(place)
             if self._waiting:
                 self._send()
         return ended

@@ -100,7 +100,7 @@ class FusedStep(nn.Module):
         of_state = functional.linear(cells.top(parts), self.of_state, self.state_bias)
         of_last = torch.split(of_state, self.state_parts, dim=1)
         # With attention, the last part is the query.
-        context, weights = self._look(of_last[-1], memory, lengths)
+        context, weights = self._attend(of_last[-1], memory, lengths)
         token = functional.embedding(previous, self.tokens)  # (B, G·H + R), or (B, E)
         if not self.is_table:
             token = functional.linear(token, self.of_token, self.token_bias)  # (B, G·H + R)
@@ -114,8 +114,10 @@ class FusedStep(nn.Module):
             weights,
         )
 
-    def _look(self, query: Tensor, memory: Memory, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Context (B, W), and weights (B, T) if the decoder attends."""
+    def _attend(
+        self, query: Tensor, memory: Memory, lengths: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Context (B, W), and weights (B, T) if there is attention, of queries (B, A)."""
         if self.energy is None or memory.states is None or memory.keys is None:
             if memory.context is None:
                 raise ExportError("memory: expected a context without attention, got none")

@@ -8,7 +8,7 @@ Rules:
 - The child has a time limit and, if one is set, a memory limit.
 - It ends with the process that started it: its standard input ends, whose other end is held here.
 - It inherits only the pipe of its result; what libraries print there is dropped.
-- What it measured is taken over, so that the load here measures nothing.
+- Its choices of threads and instances are used here, so that this load measures nothing.
 - It runs only when no serving thread needs the core, and if memory runs out, it is killed first.
 """
 
@@ -99,7 +99,7 @@ class LoadSandbox:
         )
 
     def _verify(self, name: str, job: str) -> dict[str, Measured]:
-        """Run a child; what it measured. Raise its failure."""
+        """Run a child; returns what it measured, or raises its failure."""
         with _started(job) as child:
             with self._lock:
                 self._children.add(child)
@@ -153,23 +153,23 @@ def _started(job: str) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 def _checked(name: str, result: bytes, exit_code: int) -> dict[str, Any]:
-    """The result of a child; raise its failure, if it failed."""
+    """The result of a child; raises its failure, if it failed."""
     if exit_code < 0:
         cause = signal.Signals(-exit_code).name
         hint = ", perhaps for lack of memory" if cause == "SIGKILL" else ""
         raise ModelLoadError(f"load sandbox: the process was killed by {cause}{hint}")
     if exit_code > 0 or not result:
         raise ModelLoadError(f"load sandbox: the process ended with exit code {exit_code}")
-    failure: dict[str, Any] = json.loads(result)
-    if failure["bug"]:
-        raise RuntimeError(f"load sandbox of {name}:\n{failure['bug']}")
-    if failure["reason"]:
-        raise (GoldenMismatch if failure["mismatch"] else ModelLoadError)(failure["reason"])
-    return failure
+    outcome: dict[str, Any] = json.loads(result)
+    if outcome["bug"]:
+        raise RuntimeError(f"load sandbox of {name}:\n{outcome['bug']}")
+    if outcome["reason"]:
+        raise (GoldenMismatch if outcome["mismatch"] else ModelLoadError)(outcome["reason"])
+    return outcome
 
 
 def _measured(job: Mapping[str, Any]) -> dict[str, Measured]:
-    """Choices as they cross the pipe, by the name of their graph."""
+    """The choices in a message of the pipe, by the name of their graph."""
     return {
         name: Measured(each["network"], Parallelism(**each["parallelism"]))
         for name, each in job.items()

@@ -253,7 +253,8 @@ class Loader:
                 for model, session in loaded
             )
             pair = join_graphs(contract, encoder, decoder)
-            models.append(self._serve_pair(name, version, graphs[0], pair, [m for m, _ in loaded]))
+            own = [model for model, _ in loaded]
+            models.append(self._serve_pair(name, version, graphs[0], pair, own))
         return models
 
     def _load_graph(
@@ -290,8 +291,10 @@ class Loader:
             session.check_axes()
             golden_test.check_inputs(graph.files.golden, graph.signature, graph.rules)
             if chosen is None:
-                of = graph.axis.tensors.of
-                slot = SessionSlot(lambda threads: of(open_session(threads)), session, creation_s)
+                tensors = graph.axis.tensors
+                slot = SessionSlot(
+                    lambda threads: tensors.of(open_session(threads)), session, creation_s
+                )
                 # Only the slot refers to it, so that it is freed before another is made.
                 del session
                 chosen = self._measure(name, graph, slot)
@@ -335,7 +338,7 @@ class Loader:
         """Measure a graph; the slot then holds the session to serve."""
         golden, signature = graph.files.golden, graph.signature
         paddings = paddings_of(graph.files.contract, slot.session.inputs, slot.session.outputs)
-        # A loop may go on for ever with inputs that are not recorded.
+        # With inputs that are not recorded, a loop may never end.
         may_run = golden is not None or not slot.session.has_loop
         chosen = parallelism.measure(
             slot,

@@ -6,11 +6,11 @@
 
 Rules:
 - Runs on one thread are measured in CPU time, all others in elapsed time. Other work on the machine
-  can therefore hide a gain, but never feign one.
+  can therefore hide a gain, but a gain that is found is real.
 - One session exists at a time: the weights are in memory once.
-- The number of threads of a session is fixed, so each other number needs another session.
-- A network is measured once. Its next version, which has other weights, takes the choice over.
-- Without inputs to measure with, and where a measurement fails, it is one thread and one instance.
+- A session has a fixed number of threads, so each number that is tried needs another session.
+- A network is measured once. Its next version, which has other weights, keeps the choice.
+- Without inputs to measure with, or if the measurement fails: one thread and one instance.
 """
 
 import hashlib
@@ -30,30 +30,32 @@ from weir.server.errors import ServerError
 from weir.server.runtime.session import Session
 
 Inputs = Mapping[str, NDArray[Any]]
-# The inputs of a batch of so many rows; None if they are not known.
+# Makes the inputs of a batch, by its number of rows; None if they are not known.
 InputsOf = Callable[[int], Inputs | None]
 
-# Below, the transport takes as long as the model, and another core for the model gains nothing.
+# For shorter rows the transport takes as long as the model, and another core gains nothing.
 # LeNet-5 on two cores, 8 x 16 in flight: 15,300 calls/s, with two instances 12,900, with two
 # threads 14,200 (28 us a row). AlexNet takes 8 ms a row, Inception-32 0.8 ms.
 _MIN_ROW_S = 0.0002
 # A smaller gain is not worth the cores that it takes from other models and from the transport.
 _MIN_GAIN = 1.25
-# Of one choice over another that has a gain itself.
+# The gain of one choice over another that has gained `_MIN_GAIN` already.
 _CLEARLY_BETTER = 1.1
-# Rows in flight that the choice is made for.
+# The rows in flight for which the choice is made.
 _ROWS = 16
-# More instances would cut a batch into pieces that are not worth a run each.
+# With more instances, each would run a batch of one or two of those rows.
 _MOST_INSTANCES = 8
+# From here on, half of the cores are tried too.
 _MANY_CORES = 4
-# A run is not longer, unless one row is.
-_RUN_S = 0.3
-# A few runs are measured, for so long at least and at most. Before, a few show how short rows are.
-_REPEATED = 3
-_REPEATED_S = 0.06
-_MOST_S = 0.3
-_QUICK_S = 0.01
-# Creating another session, or a single row, may not take longer.
+# The batch is cut so that a run takes at most this long; a single row may take longer.
+_MAX_RUN_S = 0.3
+# Runs of one kind: at least so many and so long, and no more after `_MAX_RUNS_S`.
+_MIN_RUNS = 3
+_MIN_RUNS_S = 0.06
+_MAX_RUNS_S = 0.3
+# The runs before these, which only show whether rows are short.
+_FIRST_RUNS_S = 0.01
+# If creating a session takes longer, no other is created; if one row does, nothing is measured.
 _MOST_CREATION_S = 5.0
 _MOST_ROW_S = 1.0
 
@@ -87,7 +89,7 @@ class SessionSlot:
     """The session of a graph; one with another number of threads replaces it.
 
     Args:
-        open_session: makes a session with so many threads.
+        open_session: makes a session with this number of threads.
         session: the first one, with one thread.
         creation_s: how long that took.
     """
@@ -101,11 +103,11 @@ class SessionSlot:
         self._threads = 1
 
     def reopen(self, threads: int) -> Session:
-        """The session with so many threads; the last one is freed first."""
+        """The session with this number of threads; the previous one is freed first."""
         if threads != self._threads:
             if self._threads:
                 del self.session
-            # There is none while another is made, nor after that has failed.
+            # Until the next line succeeds there is no session.
             self._threads = 0
             self.session = self._open_session(threads)
             self._threads = threads
@@ -156,7 +158,7 @@ def measure(
     clock: Callable[[], float] = time.perf_counter,
     cpu_clock: Callable[[], float] = time.thread_time,
 ) -> Parallelism:
-    """Choose the parallelism of a graph; the slot then holds a session of so many threads.
+    """Choose the parallelism of a graph; the slot then holds a session with those threads.
 
     Args:
         max_rows: of a batch.
@@ -197,13 +199,13 @@ def _measure(
     first_s = _seconds_of(slot.session, row, cpu_clock)
     if first_s > _MOST_ROW_S:
         return Parallelism(reason=f"a row takes {first_s:.1f} s")
-    alone_s = _best(slot.session, row, cpu_clock, least_s=0, most_s=_QUICK_S)
-    rows = max(1, min(_ROWS, max_rows, int(_RUN_S / max(alone_s, 1e-9))))
+    alone_s = _best(slot.session, row, cpu_clock, least_s=0, most_s=_FIRST_RUNS_S)
+    rows = max(1, min(_ROWS, max_rows, int(_MAX_RUN_S / max(alone_s, 1e-9))))
     batch = inputs_of(rows) if rows > 1 else None
     if batch is None:
         batch, rows = row, 1
-    # Few runs tell this: CPU time is never too short.
-    in_batch_s = _best(slot.session, batch, cpu_clock, least_s=0, most_s=_QUICK_S) / rows
+    # A few runs suffice: other work on the machine does not lengthen CPU time much.
+    in_batch_s = _best(slot.session, batch, cpu_clock, least_s=0, most_s=_FIRST_RUNS_S) / rows
     if in_batch_s < _MIN_ROW_S:
         return Parallelism(reason=f"a row takes {in_batch_s * 1e6:.0f} us")
 
@@ -212,18 +214,18 @@ def _measure(
         return RowTimes(_best(session, batch, clock) / rows if rows > 1 else row_s, row_s)
 
     one_thread = times_of(slot.session, cpu_clock)
-    side_by_side_s = None
+    concurrent_s = None
     if instances > 1:
         size = max(1, rows // instances)
         part = (inputs_of(size) if size > 1 else None) or row
-        runs = max(2, int(_REPEATED_S / (size * one_thread.in_batch_s)))
-        side_by_side_s = _side_by_side(slot.session, part, instances, runs, clock)
-        side_by_side_s /= instances * size
+        runs = max(2, int(_MIN_RUNS_S / (size * one_thread.in_batch_s)))
+        concurrent_s = _run_concurrently(slot.session, part, instances, runs, clock)
+        concurrent_s /= instances * size
     by_threads = {}
     if slot.creation_s <= _MOST_CREATION_S:
         for threads in thread_counts(cores):
             by_threads[threads] = times_of(slot.reopen(threads), clock)
-    return choose(one_thread, by_threads, instances, side_by_side_s, rows=rows)
+    return choose(one_thread, by_threads, instances, concurrent_s, rows=rows)
 
 
 def thread_counts(cores: int) -> list[int]:
@@ -236,21 +238,24 @@ def choose(
     one_thread: RowTimes,
     by_threads: Mapping[int, RowTimes],
     instances: int,
-    side_by_side_s: float | None,
+    concurrent_s: float | None,
     *,
     rows: int,
 ) -> Parallelism:
     """The parallelism for these times.
 
     Args:
-        by_threads: of one run, on more threads than one.
-        side_by_side_s: per row, of `instances` runs at the same time on one thread each.
+        one_thread: of a session with one thread.
+        by_threads: of sessions with more threads, by their number.
+        concurrent_s: seconds per row of `instances` runs at the same time, each on one thread; None
+            if there may be one instance only.
+        rows: of the measured batch, for the text.
     """
-    sides = [f"1 thread {_text(one_thread, rows)}"]
-    sides += [f"{number} threads {_text(by_threads[number], rows)}" for number in by_threads]
-    if side_by_side_s is not None:
-        sides.append(f"{instances} instances {side_by_side_s * rows * 1e3:.1f} ms")
-    reason = f"{rows} rows, and one alone: {', '.join(sides)}"
+    measured = [f"1 thread {_text(one_thread, rows)}"]
+    measured += [f"{number} threads {_text(by_threads[number], rows)}" for number in by_threads]
+    if concurrent_s is not None:
+        measured.append(f"{instances} instances {concurrent_s * rows * 1e3:.1f} ms")
+    reason = f"{rows} rows, and one alone: {', '.join(measured)}"
     threads, best = 1, one_thread
     for number, times in sorted(by_threads.items()):
         needed = _MIN_GAIN if threads == 1 else _CLEARLY_BETTER
@@ -262,7 +267,7 @@ def choose(
     # Instances cut a batch into smaller ones than are measured here: AlexNet, 16 in flight, answers
     # 217 calls/s on two threads (mean batch 9.8) and 187 with two instances (4.2).
     needed = _MIN_GAIN if threads == 1 else _CLEARLY_BETTER
-    if side_by_side_s is not None and best.in_batch_s >= needed * side_by_side_s:
+    if concurrent_s is not None and best.in_batch_s >= needed * concurrent_s:
         threads = 1
     else:
         instances = 1
@@ -278,12 +283,12 @@ def _best(
     inputs: Inputs,
     clock: Callable[[], float],
     *,
-    least_s: float = _REPEATED_S,
-    most_s: float = _MOST_S,
+    least_s: float = _MIN_RUNS_S,
+    most_s: float = _MAX_RUNS_S,
 ) -> float:
-    """The least duration of a few runs after the first one, which allocates memory."""
+    """The shortest of a few runs after the first one, which allocates memory."""
     total_s, best_s, runs = _seconds_of(session, inputs, clock), math.inf, 0
-    while not runs or (total_s < most_s and (runs < _REPEATED or total_s < least_s)):
+    while not runs or (total_s < most_s and (runs < _MIN_RUNS or total_s < least_s)):
         run_s = _seconds_of(session, inputs, clock)
         best_s, total_s, runs = min(best_s, run_s), total_s + run_s, runs + 1
     return best_s
@@ -295,10 +300,10 @@ def _seconds_of(session: Session, inputs: Inputs, clock: Callable[[], float]) ->
     return clock() - started_s
 
 
-def _side_by_side(
+def _run_concurrently(
     session: Session, inputs: Inputs, instances: int, runs: int, clock: Callable[[], float]
 ) -> float:
-    """The least duration of as many runs at the same time as there are instances."""
+    """Seconds of a run while `instances` runs happen at the same time: the best of a few rounds."""
     failures: list[Exception] = []
 
     def work() -> None:
@@ -309,7 +314,7 @@ def _side_by_side(
             failures.append(error)
 
     best_s, total_s, rounds = math.inf, 0.0, 0
-    while not rounds or (total_s < _MOST_S and rounds < _REPEATED):
+    while not rounds or (total_s < _MAX_RUNS_S and rounds < _MIN_RUNS):
         threads = [
             threading.Thread(target=work, name=f"weir-measure-{number}", daemon=True)
             for number in range(instances)

@@ -327,7 +327,8 @@ class Repository:
         Metrics of removed versions are dropped, and changed defaults are reported. The cost must
         not grow with the other models: a start publishes twice for each of them.
         """
-        before, models, changed = self.registry.models, *self._merged(directory)
+        before = self.registry.models
+        models, changed = self._merged(directory)
         new, old = _versions(models, changed), _versions(before, changed)
         for name, version in new - old:
             self._loader.metrics.model(name, version)

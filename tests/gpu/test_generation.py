@@ -57,14 +57,14 @@ def decode(pair: EncoderDecoder, publish: Publish, search: SearchParameters) -> 
     assert golden is not None
     rows = pair.rows(golden.inputs, search)
     batch, half = pair.decoder_batch(CAPACITY), len(rows) // 2
-    batch.encode(rows[:half])
+    batch.add(batch.encode(rows[:half]))
     steps = 0
     while batch.is_busy:
         batch.join()
         assert not batch.step().failed
         steps += 1
         if steps == 3:
-            batch.encode(rows[half:])
+            batch.add(batch.encode(rows[half:]))
     assert all(row.hypotheses for row in rows)
     return rows
 

@@ -148,7 +148,7 @@ def test_port_is_shared_only_if_both_share_it(
 
     with running(one_model, tmp_path / "log", *own[0]):
         second = subprocess.run(
-            command(one_model, *own[1]), capture_output=True, text=True, check=False
+            command(one_model, *own[1]), capture_output=True, text=True, check=False, timeout=60
         )
 
     assert second.returncode == 2 and second.stdout == ""

@@ -135,7 +135,7 @@ def _to_json(profile: "GraphProfile", findings: "Sequence[Finding]") -> dict[str
         "avoidable": [
             {
                 "kind": finding.kind.name,
-                "cure": finding.kind.cure,
+                "fix": finding.kind.fix,
                 "nodes": [profile.nodes[place].name for place in finding.nodes],
                 "us": [round(us, 2) for us in finding.us],
                 "avoidable_us": [round(us, 2) for us in finding.avoidable_us],
@@ -192,7 +192,7 @@ def _show_avoidable(
         table.add_row(*_cells(profile, names, finding.avoidable_us))
     console.print(table, "")
     for finding in findings:
-        console.print(Text(f"{finding.kind.name}: {finding.kind.cure}"))
+        console.print(Text(f"{finding.kind.name}: {finding.kind.fix}"))
     console.print()
 
 

@@ -1,9 +1,9 @@
-"""Avoidable time of a graph: nodes that another form of the same network does without.
+"""Avoidable time of a graph: nodes that another graph of the same network does not need.
 
 Rules:
-- A form is found by its nodes, and proved by a run: the nodes and what replaces them run alone, as
-  graphs of their own with the shapes of the profiled run. What is saved there is saved of the
-  nodes' time in the profile; below a fifth it is not counted.
+- A candidate is found by its nodes, and proved by a run: the nodes and what replaces them run as
+  small graphs of their own, with the shapes of the profiled run. The share that is saved there is
+  applied to the nodes' time in the profile; a share below a fifth is not counted.
 - The replacement computes the same numbers from the same inputs of the graph.
 - A transpose or a cast that an input or output of the graph asks for is not avoidable.
 - A node belongs to one finding.
@@ -25,8 +25,8 @@ from weir.profile.onnx_writer import NewNode
 
 Array = NDArray[Any]
 
-# The part of a run below which nodes are not looked at, and the part of the nodes' time below which
-# what is saved is not counted.
+# The share of a run below which nodes are not tried, and the share of the nodes' time below which a
+# saving is not counted.
 _LEAST_SHARE, _LEAST_SAVED = 0.005, 0.2
 _MOST_CHANNELS = 16
 _MOST_TABLE_BYTES = 1 << 26
@@ -47,10 +47,10 @@ _IDLE, _IDLE_INPUT = NewNode("Neg", ["x"], ["y"]), {"x": np.ones(1, np.float32)}
 
 
 class Kind(NamedTuple):
-    """A kind of avoidable time, and its cure in one sentence."""
+    """A kind of avoidable time, and how to avoid it in one sentence."""
 
     name: str
-    cure: str
+    fix: str
 
 
 BROADCAST = Kind(
@@ -112,8 +112,8 @@ def find(
     """What is avoidable of a profiled graph, the most first.
 
     Args:
-        seconds: the time for proofs, about; what is not proved within it is not counted.
-        least_share: of a run; nodes that take less together are not looked at.
+        seconds: for all proofs, about; what is not proved in that time is not counted.
+        least_share: of a run; nodes that take less together are not tried.
         time_us: measures a run of a few nodes, as `small_graph_us`.
     """
     proofs = _Proofs(seconds, time_us)
@@ -218,7 +218,7 @@ class _Proofs:
 
 
 class _View:
-    """The profiled graph as the rules look at it, with the tensors of its largest batch."""
+    """The nodes of a profiled graph by their tensors, in its largest batch."""
 
     def __init__(self, profile: GraphProfile) -> None:
         self.profile = profile

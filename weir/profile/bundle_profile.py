@@ -59,7 +59,7 @@ def profile_bundle(bundle: Bundle, *, seconds: float) -> Mapping[str, GraphProfi
 
 
 def repeated(inputs: Sequence[Inputs]) -> Callable[[int], Inputs]:
-    """Batches of so many rows: the given rows over and over."""
+    """A function that makes a batch of any number of rows: it repeats the given rows."""
     joined = {name: np.concatenate([each[name] for each in inputs]) for name in inputs[0]}
     return lambda rows: {
         name: array[np.arange(rows) % len(array)] for name, array in joined.items()
@@ -86,7 +86,7 @@ def _padded(contract: Contract, golden: Golden) -> Sequence[str]:
 
 
 def advice(directory: Path) -> list[str]:
-    """What is avoidable in the graphs of a published bundle, with the cure: a line for each kind.
+    """What is avoidable in the graphs of a published bundle, and how: a line for each kind.
 
     A kind below 3 % of a run of the largest batch is left out. A bundle that cannot be profiled
     gives no advice.
@@ -118,7 +118,7 @@ def _advice(profiled: GraphProfile, graph: str) -> list[str]:
             lines.append(
                 f"{graph}avoidable: {share:.0%} of a run of {run.rows} "
                 f"row{'' if run.rows == 1 else 's'}, by {finding.kind.name} "
-                f"({_operators(profiled, finding)}). {finding.kind.cure}"
+                f"({_operators(profiled, finding)}). {finding.kind.fix}"
             )
     return lines
 

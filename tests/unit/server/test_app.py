@@ -191,7 +191,7 @@ def test_transport_that_auto_had_to_take_is_a_warning_and_is_shown(
         "slower transport chosen transport=grpc-server "
         "reason=expected grpcio>=1.81,<1.86, got 1.99.0 "
         "cost=2 to 5 times the CPU of a small call, at most 512 open calls "
-        "cure=pip install 'grpcio>=1.81,<1.86'"
+        "fix=pip install 'grpcio>=1.81,<1.86'"
     )
     assert (info.transport, info.grpcio) == ("grpc-server", "1.99.0")
     assert info.transport_problem == "expected grpcio>=1.81,<1.86, got 1.99.0"

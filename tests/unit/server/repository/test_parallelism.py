@@ -55,7 +55,7 @@ def test_one_core_and_cuda_need_no_measurement(
 
 
 @pytest.mark.parametrize(
-    ("by_threads", "side_by_side_s", "expected"),
+    ("by_threads", "concurrent_s", "expected"),
     [
         pytest.param({2: RowTimes(0.004, 0.009)}, 0.004, (2, 1), id="threads help rows and one"),
         pytest.param({2: RowTimes(0.004, 0.016)}, 0.004, (1, 2), id="one row gains nothing"),
@@ -68,9 +68,9 @@ def test_one_core_and_cuda_need_no_measurement(
     ],
 )
 def test_other_choice_than_one_thread_needs_a_clear_gain(
-    by_threads: Mapping[int, RowTimes], side_by_side_s: float | None, expected: tuple[int, int]
+    by_threads: Mapping[int, RowTimes], concurrent_s: float | None, expected: tuple[int, int]
 ) -> None:
-    chosen = choose(ONE, by_threads, 2, side_by_side_s, rows=16)
+    chosen = choose(ONE, by_threads, 2, concurrent_s, rows=16)
 
     assert (chosen.threads, chosen.instances) == expected
 
@@ -181,7 +181,7 @@ def test_short_rows_need_no_other_session() -> None:
     assert chosen.reason == "a row takes 30 us"
 
 
-def test_other_work_on_the_machine_feigns_no_gain() -> None:
+def test_other_work_on_the_machine_is_not_taken_for_a_gain() -> None:
     machine = Machine(0.008, {1: 1, 2: 1.2}, overlap=1.2, stolen=2.0)
 
     chosen = machine.measure(machine.slot())

@@ -28,7 +28,7 @@ def write(
     return writer.write(own, contract, models, "made-up", None)
 
 
-def test_advice_names_the_share_of_a_run_the_nodes_and_the_cure(tmp_path: Path) -> None:
+def test_advice_names_the_share_of_a_run_the_nodes_and_the_fix(tmp_path: Path) -> None:
     (line,) = advice(write(tmp_path, profiled_graphs.channels_last(), PICTURES))
 
     # ONNX Runtime takes 30 times as long for them as with the channels first.
