@@ -348,7 +348,7 @@ class Engine:
         """Fail every request in the batch, and others that were to join it."""
         self._answer_done()
         for request in dict.fromkeys((*self._open_rows, *others)):
-            self._apart.pop(request, None)
+            self._handed_over.pop(request, None)
             self._fail(request, error)
 
     def _fail(self, request: GenerationRequest, error: Exception) -> None:

@@ -1,7 +1,7 @@
 import socket
 import struct
 from collections.abc import Iterator
-from threading import Thread
+from threading import Event, Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -84,12 +84,15 @@ def _answer(listener: socket.socket) -> None:
 
 def test_every_issued_sample_is_completed_once_beyond_the_limit_of_open_calls(server: str) -> None:
     completed: list[int] = []
+    all_completed = Event()
 
     def response(number: int, _place: int, _size: int) -> int:
         return number
 
     def complete(numbers: list[int]) -> None:
         completed.extend(numbers)
+        if len(completed) >= 5:
+            all_completed.set()
 
     fake: Any = SimpleNamespace(QuerySampleResponse=response, QuerySamplesComplete=complete)
     trial = Trial(
@@ -104,8 +107,7 @@ def test_every_issued_sample_is_completed_once_beyond_the_limit_of_open_calls(se
     caller = Caller(trial, fake)
 
     caller.issue([10, 11, 12, 13, 14], [0, 1, 0, 1, 0])
-    while len(completed) < 5:
-        pass
+    assert all_completed.wait(30)
     caller.close()
 
     assert sorted(completed) == [10, 11, 12, 13, 14]

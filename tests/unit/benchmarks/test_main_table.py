@@ -36,7 +36,7 @@ def test_a_part_that_lacks_something_is_skipped_with_the_reason(tmp_path: Path) 
     assert line.verdict == "skipped: h2load is missing"
 
 
-def test_a_script_that_fails_is_a_line_with_its_last_words(tmp_path: Path) -> None:
+def test_a_script_that_fails_is_a_line_with_its_last_output(tmp_path: Path) -> None:
     part = Part("LeNet-5", "absent.py", (), (FASTER,))
 
     (line,) = main_table.measured(part, given(tmp_path))

@@ -353,7 +353,7 @@ class ChannelsLast(nn.Module):
         return normal.permute(0, 3, 1, 2)  # (B, 1, 64, 64)
 
 
-def test_what_is_avoidable_of_a_run_is_said_with_its_cure(
+def test_what_is_avoidable_of_a_run_is_logged_with_its_fix(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     examples = {"x": torch.rand(4, 64, 64, 1)}

@@ -43,7 +43,7 @@ def test_a_bundle_is_profiled_at_one_row_and_at_its_largest_batch(
     assert all(len(node["us"]) == 2 for node in report["nodes"])
 
 
-def test_what_is_avoidable_is_shown_with_its_cure(weir: Weir, pictures: Path) -> None:
+def test_what_is_avoidable_is_shown_with_its_fix(weir: Weir, pictures: Path) -> None:
     done = weir("inspect", pictures, "--profile")
 
     assert (done.code, done.err) == (0, "")
