@@ -69,7 +69,7 @@ class Question:
 
 def main() -> None:
     """Measure, print tables, draw and write the JSON file."""
-    parser = harness.arguments(__doc__.splitlines()[0], rounds=3)
+    parser = harness.arguments(__doc__.splitlines()[0], rounds=3, can_append=True)
     parser.add_argument("--models", type=Path, default=Path(".demo/models"))
     parser.add_argument("--only", nargs="+", choices=QUESTIONS, default=list(QUESTIONS))
     parser.add_argument("--seconds", type=float, default=2.0, help="of each load")

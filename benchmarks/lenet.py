@@ -67,7 +67,7 @@ TARGETS = (
 
 def main() -> None:
     """Measure, print tables and write the JSON file."""
-    parser = harness.arguments(__doc__.splitlines()[0], rounds=5)
+    parser = harness.arguments(__doc__.splitlines()[0], rounds=5, can_append=True)
     parser.add_argument("--models", type=Path, default=Path(".demo/models"))
     parser.add_argument(
         "--rivals", nargs="+", default=[WEIR, TRITON, TWO], help=f"also {PUBLIC} and {MLSERVER}"

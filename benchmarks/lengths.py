@@ -62,7 +62,7 @@ _CHECKED, _WARM_UP_CALLS, _QUICK_SENTENCES = 20, 500, 300
 
 def main() -> None:
     """Measure, print tables and write the JSON file."""
-    parser = harness.arguments(__doc__.splitlines()[0], rounds=3)
+    parser = harness.arguments(__doc__.splitlines()[0], rounds=3, can_append=True)
     parser.add_argument("--models", type=Path, default=Path(".bench/tagger"))
     parser.add_argument("--run", type=Path, help="of weir train tagger; default: random weights")
     parser.add_argument("--rivals", choices=RIVALS, nargs="+", default=RIVALS)

@@ -100,7 +100,7 @@ class Samples:
 
 def main() -> None:
     """Measure, print tables and write the JSON file."""
-    parser = harness.arguments(__doc__.splitlines()[0], rounds=1)
+    parser = harness.arguments(__doc__.splitlines()[0], rounds=1, can_append=True)
     parser.add_argument("--model", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--scenario", nargs="+", choices=SCENARIOS, default=SCENARIOS)
     parser.add_argument("--rivals", nargs="+", default=[WEIR, TRITON])

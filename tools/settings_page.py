@@ -29,9 +29,9 @@ They have the same sources, in the same order:
   `WEIR_MODELS__LENET5__PROVIDER_OPTIONS__DEVICE_ID=1`
 - a table of the TOML file: `[models.lenet5]`, and `[models.lenet5.provider_options]`
 
-A variable names a model without case, and with `_` for `-` and `.`.
-If it names two models of the repository, the server does not start.
-Without a value in any of them, a model takes the general setting of the same name.
+In a variable, the name of the model may have any case, and has `_` for `-` and `.`.
+If the name stands for two models of the repository, the server does not start.
+A setting that none of them gives is the general setting of the same name.
 
 | setting | meaning |
 |---|---|"""

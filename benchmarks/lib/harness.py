@@ -174,13 +174,18 @@ def verdict(target: Target, found: Spread) -> str:
     return "met" if target.is_met(found.median) else "not met"
 
 
-def arguments(description: str, *, rounds: int) -> argparse.ArgumentParser:
-    """The options of every server benchmark."""
+def arguments(
+    description: str, *, rounds: int, can_append: bool = False
+) -> argparse.ArgumentParser:
+    """The options of every server benchmark; `--append` is for those that read earlier runs."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, metavar="FILE", help="every run, to this file")
-    parser.add_argument(
-        "--append", action="store_true", help="count the rounds already in the --json file as well"
-    )
+    if can_append:
+        parser.add_argument(
+            "--append",
+            action="store_true",
+            help="count the rounds already in the --json file as well",
+        )
     parser.add_argument("--picture", type=Path, metavar="FILE", help="a chart, as PNG")
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument(

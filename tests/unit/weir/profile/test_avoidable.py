@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from tests.helpers import profiled_graphs
 from weir.bundle.external_data import ResolvedGraph
-from weir.profile import avoidable, graph_profile
-from weir.profile.avoidable import Finding, Kind
+from weir.profile import avoidable, graph_profile, replacements
+from weir.profile.avoidable import Finding
 from weir.profile.graph_profile import GraphProfile
 from weir.profile.onnx_writer import NewNode, write_model
+from weir.profile.replacements import Kind
 
 Array = NDArray[Any]
 Ran = list[tuple[Sequence[NewNode], Mapping[str, Array], Mapping[str, Array]]]
@@ -53,14 +54,14 @@ def find(profile: GraphProfile, ran: Ran | None = None, *, after_us: float = 2.0
     [
         (
             profiled_graphs.channels_last(3),
-            {avoidable.BROADCAST: ["Sub", "Div"], avoidable.WIDE_TRANSPOSE: ["Transpose"]},
+            {replacements.BROADCAST: ["Sub", "Div"], replacements.WIDE_TRANSPOSE: ["Transpose"]},
         ),
         (profiled_graphs.channels_first(3), {}),
-        (profiled_graphs.transposes(), {avoidable.TRANSPOSE_CHAIN: ["Transpose", "Transpose"]}),
-        (profiled_graphs.casts(), {avoidable.CAST: ["Cast", "Cast"]}),
-        (profiled_graphs.matmul_and_add(), {avoidable.GEMM: ["MatMul", "Add"]}),
-        (profiled_graphs.projections(), {avoidable.PROJECTIONS: ["MatMul", "MatMul", "MatMul"]}),
-        (profiled_graphs.embedding(), {avoidable.TABLE: ["Gather", "Gemm"]}),
+        (profiled_graphs.transposes(), {replacements.TRANSPOSE_CHAIN: ["Transpose", "Transpose"]}),
+        (profiled_graphs.casts(), {replacements.CAST: ["Cast", "Cast"]}),
+        (profiled_graphs.matmul_and_add(), {replacements.GEMM: ["MatMul", "Add"]}),
+        (profiled_graphs.projections(), {replacements.PROJECTIONS: ["MatMul", "MatMul", "MatMul"]}),
+        (profiled_graphs.embedding(), {replacements.TABLE: ["Gather", "Gemm"]}),
         (profiled_graphs.clean(), {}),
     ],
     ids=[
