@@ -345,7 +345,7 @@ class Loader:
             lambda rows: recorded_rows(signature, golden, rows, paddings) if may_run else None,
             cores=self.cores,
             max_rows=signature.max_rows if graph.axis.decision.is_batched else 1,
-            # The engine of an encoder-decoder is one thread.
+            # The engine of an encoder-decoder runs one batch at a time.
             may_have_instances=graph.files.part is None,
         )
         self.measured[name] = Measured(parallelism.network_of(graph.files.graph), chosen)
