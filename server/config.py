@@ -523,5 +523,7 @@ def _describe(
     if problem["type"] == "extra_forbidden":
         return f"{where}: no such setting"
     text = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "model_type":
+        text = "expected a table of settings"
     got = "" if not keys else f", got {problem['input']!r}"
     return f"{where}: {text}{got}"

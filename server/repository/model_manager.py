@@ -237,6 +237,8 @@ class ModelManager:
         """Load a version and serve it; why it failed, or empty."""
         files, reason, failure = self._desired.versions[number], "", None
         replaced: LoadedVersion | None = None
+        # The last line of the log, if the load ends the process.
+        logger.info("version loading model=%s version=%s", self.name, number)
         try:
             models = loader.load(self.name, str(number), self._version_path(number))
         except ModelLoadError as error:

@@ -110,6 +110,21 @@ def test_listens_before_models_are_loaded(tmp_path: Path, transport: str) -> Non
     assert code == 0, "a signal ends the loading too"
 
 
+def test_log_names_the_version_that_ends_the_process_at_the_start(tmp_path: Path) -> None:
+    """A load at the start is not sandboxed, and a signal such as SIGSEGV leaves no time to log."""
+    models = tmp_path / "models"
+    onnx_models.write_plain(models, "a-quick", onnx_models.affine())
+    write_slow_to_load(models, "b-slow")
+    with running(models, tmp_path / "log", ready=False) as server:
+        server.wait_for_log("model=b-slow")
+        server.process.send_signal(signal.SIGSEGV)
+        code = server.ended()
+        loading = [line for line in server.log().splitlines() if "version loading" in line]
+
+    assert code == -signal.SIGSEGV
+    assert "model=b-slow version=1" in loading[-1]
+
+
 def write_slow_to_load(models: Path, name: str) -> None:
     """A bundle whose recorded inputs take for ever, so that its loading does."""
     iterations = np.array([[FOR_EVER]])

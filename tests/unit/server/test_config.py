@@ -91,6 +91,16 @@ def test_environment_names_the_file_too(write: Callable[..., Path]) -> None:
         pytest.param("port = 70000", "port: .*65535, got 70000", id="out of bounds"),
         pytest.param('port = "x"', "port: .*integer.*, got 'x'", id="wrong type"),
         pytest.param(
+            "[models]\nlenet = 3",
+            r"models\.lenet: expected a table of settings, got 3",
+            id="no table of a model",
+        ),
+        pytest.param(
+            "[models.lenet]\nprovider_options = 3",
+            r"models\.lenet\.provider_options: expected a table of settings, got 3",
+            id="no table of options",
+        ),
+        pytest.param(
             "models = 3", r"models: expected tables \[models.NAME\], got 3", id="no table"
         ),
         pytest.param(
