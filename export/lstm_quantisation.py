@@ -8,6 +8,8 @@ the other rows. The ranges are fixed inside the layer, at no measurable cost:
   zero, hold the ends of that range.
 - Two more units hold the states 1 and -1, the limits of every state: their gates are open and their
   cells saturated. No other unit reads them, and they are cut off the outputs.
+- A given initial state may be larger than 1, the limit of every later one. It is clipped to its
+  range in the calibration rows, whose ends the two more units hold at the start.
 
 The rewritten layer in FP32 computes what the layer computed, apart from the clipping.
 """
@@ -30,6 +32,7 @@ _OPEN_GATE = 50.0
 # tanh of a float32 is 1 from 9 on.
 _SATURATED_CELL = 20.0
 _INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
+_INITIAL_STATE = _INPUTS.index("initial_h")
 _ATTRIBUTES = {"hidden_size", "direction"}
 
 Array = NDArray[Any]
@@ -62,8 +65,16 @@ def quantise(model: bytes, batches: Iterable[Mapping[str, Array]]) -> bytes:
 def _input_ranges(
     proto: onnx.ModelProto, batches: Iterable[Mapping[str, Array]]
 ) -> dict[str, Range]:
-    """Least and greatest value of the input of every LSTM layer, by tensor."""
-    names = list(dict.fromkeys(n.input[0] for n in proto.graph.node if n.op_type == "LSTM"))
+    """Least and greatest value of the input and initial state of every LSTM layer, by tensor."""
+    names = list(
+        dict.fromkeys(
+            name
+            for node in proto.graph.node
+            if node.op_type == "LSTM"
+            for name in (node.input[0], *node.input[_INITIAL_STATE : _INITIAL_STATE + 1])
+            if name
+        )
+    )
     observed = onnx.ModelProto()
     observed.CopyFrom(proto)
     known = {value.name for value in observed.graph.output}
@@ -84,14 +95,14 @@ def fix_ranges(proto: onnx.ModelProto, ranges: Mapping[str, Range]) -> None:
     """Rewrite every LSTM layer so that its kernel meets the same ranges in every batch.
 
     Args:
-        ranges: of the layers' inputs, by tensor.
+        ranges: of the layers' inputs and initial states, by tensor.
     """
     weights = {each.name: each for each in proto.graph.initializer}
     nodes: list[onnx.NodeProto] = []
     for node in proto.graph.node:
         if node.op_type == "LSTM":
             layer = _Layer(node, weights, prefix=f"{next(filter(None, node.output))}.int8")
-            nodes += layer.rewritten(ranges[node.input[0]])
+            nodes += layer.rewritten(ranges)
             proto.graph.initializer.extend(layer.constants)
         else:
             nodes.append(node)
@@ -132,9 +143,11 @@ class _Layer:
         else:
             self._bias = np.zeros((self._directions, 8 * self._units), np.float32)
 
-    def rewritten(self, ends: Range) -> list[onnx.NodeProto]:
+    def rewritten(self, ranges: Mapping[str, Range]) -> list[onnx.NodeProto]:
         """The nodes that replace the layer."""
         vectors = self._tensors["X"]  # (T, B, F)
+        given = self._tensors["initial_h"]
+        limit = max(1.0, *map(abs, ranges[given])) if given else 1.0
         state = self._node_of(
             "Concat",
             [
@@ -148,11 +161,11 @@ class _Layer:
         layer = helper.make_node(
             "LSTM",
             [
-                self._with_ends(vectors, ends),
+                self._with_ends(vectors, ranges[vectors]),
                 *self._weights(),
                 self._tensors["sequence_lens"],
-                self._initial("initial_h", state, 1.0),
-                self._initial("initial_c", state, _SATURATED_CELL),
+                self._initial("initial_h", self._clipped(given, -limit, limit), state, limit),
+                self._initial("initial_c", self._tensors["initial_c"], state, _SATURATED_CELL),
             ],
             [name and f"{name}.int8" for name in self._node.output],
             hidden_size=self._units + _ADDED,
@@ -172,11 +185,7 @@ class _Layer:
     def _with_ends(self, vectors: str, ends: Range) -> str:
         """The input clipped to a range, with a column for each end: (T, B, F + 2)."""
         least, greatest = np.array(ends, np.float32)
-        clipped = self._node_of(
-            "Clip",
-            [vectors, self._constant("least", least), self._constant("greatest", greatest)],
-            "clipped",
-        )
+        clipped = self._clipped(vectors, least, greatest)
         places = self._node_of("Shape", [vectors], "places", start=0, end=2)
         count = self._constant("columns", np.array([_ADDED], np.int64))
         shape = self._node_of("Concat", [places, count], "ends_shape", axis=0)
@@ -184,11 +193,19 @@ class _Layer:
         added = self._node_of("Expand", [columns, shape], "end_columns")
         return self._node_of("Concat", [clipped, added], "input", axis=2)
 
-    def _initial(self, name: str, shape: str, size: float) -> str:
+    def _clipped(self, tensor: str, least: float, greatest: float) -> str:
+        """A tensor within its range; an absent one stays absent."""
+        if not tensor:
+            return ""
+        limits = {"least": least, "greatest": greatest}
+        names = [self._constant(f"{tensor}.{name}", np.float32(limits[name])) for name in limits]
+        return self._node_of("Clip", [tensor, *names], f"{tensor}.clipped")
+
+    def _initial(self, name: str, given: str, shape: str, size: float) -> str:
         """The initial state (D, B, H + 2); of the added units, `size` and `-size`."""
         value = np.zeros(self._units + _ADDED, np.float32)
         value[self._units :] = size, -size
-        added, given = self._constant(f"{name}.added", value), self._tensors[name]
+        added = self._constant(f"{name}.added", value)
         if not given:
             return self._node_of("Expand", [added, shape], name)
         pads = self._constant(f"{name}.pads", np.array([0, _ADDED], np.int64))

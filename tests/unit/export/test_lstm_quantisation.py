@@ -134,7 +134,7 @@ def test_fixed_ranges_change_no_result(form: dict[str, Any]) -> None:
     model, inputs = lstm(**form), rows(7, **form)
     proto = onnx.load_from_string(model)
 
-    lstm_quantisation.fix_ranges(proto, {"x": (-10.0, 10.0)})
+    lstm_quantisation.fix_ranges(proto, {"x": (-10.0, 10.0), "h": (-1.0, 1.0)})
 
     onnx.checker.check_model(proto, full_check=True)
     expected = run(model, inputs)
@@ -170,6 +170,21 @@ def test_rows_beyond_every_range_do_not_change_another_row() -> None:
     inputs["x"][:, 1:] *= 100.0
 
     np.testing.assert_array_equal(run(model, inputs)["y"][:, :, 0], expected)
+
+
+def test_large_initial_states_of_other_rows_do_not_change_a_row() -> None:
+    calibration, inputs = rows(40, states=True), rows(9, states=True)
+    for given in (calibration, inputs):
+        given["h"] *= 3.0
+    exact = lstm(states=True)
+    model = lstm_quantisation.quantise(exact, [calibration])
+    expected = run(model, row_of(inputs, 0))["y"][:, :, 0]
+    error = np.abs(run(model, inputs)["y"] - run(exact, inputs)["y"])
+
+    inputs["h"][:, 1:] *= 100.0
+
+    np.testing.assert_array_equal(run(model, inputs)["y"][:, :, 0], expected)
+    assert error.max() < 0.1
 
 
 def test_integers_are_near_the_exact_states(form: dict[str, Any]) -> None:
