@@ -8,8 +8,9 @@ the other rows. The ranges are fixed inside the layer, at no measurable cost:
   zero, hold the ends of that range.
 - Two more units hold the states 1 and -1, the limits of every state: their gates are open and their
   cells saturated. No other unit reads them, and they are cut off the outputs.
-- A given initial state may be larger than 1, the limit of every later one. It is clipped to its
-  range in the calibration rows, whose ends the two more units hold at the start.
+- An initial state that the layer is given may exceed 1, the limit of every later one. It is clipped
+  to the largest size that it has in the calibration rows, and at least 1; the two added units start
+  at the two ends.
 
 The rewritten layer in FP32 computes what the layer computed, apart from the clipping.
 """
@@ -46,7 +47,7 @@ def quantise(model: bytes, batches: Iterable[Mapping[str, Array]]) -> bytes:
         ExportError: a layer has a form without an integer kernel, or computed weights.
     """
     proto = onnx.load_from_string(model)
-    ranges = _input_ranges(proto, batches)
+    ranges = _observed_ranges(proto, batches)
     fix_ranges(proto, ranges)
 
     def write(proto: onnx.ModelProto, path: Path) -> None:
@@ -62,7 +63,7 @@ def quantise(model: bytes, batches: Iterable[Mapping[str, Array]]) -> bytes:
     return static_quantisation.run_quantiser(proto, write)
 
 
-def _input_ranges(
+def _observed_ranges(
     proto: onnx.ModelProto, batches: Iterable[Mapping[str, Array]]
 ) -> dict[str, Range]:
     """Least and greatest value of the input and initial state of every LSTM layer, by tensor."""
@@ -194,7 +195,7 @@ class _Layer:
         return self._node_of("Concat", [clipped, added], "input", axis=2)
 
     def _clipped(self, tensor: str, least: float, greatest: float) -> str:
-        """A tensor within its range; an absent one stays absent."""
+        """A tensor clipped to a range; an absent one stays absent."""
         if not tensor:
             return ""
         limits = {"least": least, "greatest": greatest}
