@@ -48,6 +48,7 @@ def _quota(group: Path) -> float | None:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        # The name of a group may have any bytes.
+        return path.read_text("utf-8", "surrogateescape")
     except OSError:
         return ""

@@ -18,7 +18,7 @@ def cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
         for name, text in files.items():
             path = tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+            path.write_text(text, "utf-8", "surrogateescape")
         return usable_cores(tmp_path / "self", tmp_path / "cgroup")
 
     return cores
@@ -75,6 +75,14 @@ V1 = "12:memory:/pod\n4:cpu,cpuacct:/pod/container\n1:cpuset:/\n"
             },
             8,
             id="v1 no quota",
+        ),
+        pytest.param(
+            {
+                "self": "3:memory:/pod\udcff\n0::/pod\udcff\n",
+                "cgroup/pod\udcff/cpu.max": "200000 100000\n",
+            },
+            2,
+            id="v2 name that is no text",
         ),
         pytest.param(
             {"self": "3:memory:/pod\n", "cgroup/memory/pod/cpu.max": "100000 100000\n"},
