@@ -81,6 +81,7 @@ def publish(
         BundleError: the name is invalid, or the version exists.
     """
     writer.check_target(Path(to), name, version)
+    _check_precision(precision)
     examples = _tensors(example_inputs)
     with evaluating(module):
         exact = export_exact(module, examples, contract)
@@ -262,6 +263,15 @@ def _check_arguments(
         )
     row_count(example_inputs, spec)
     samples.check_examples(example_inputs, spec)
+
+
+def _check_precision(precision: object) -> None:
+    if precision in ("fp32", "fp16") or isinstance(precision, StaticInt8 | DynamicInt8):
+        return
+    got = precision.__name__ if isinstance(precision, type) else repr(precision)
+    raise ExportError(
+        f"precision: expected 'fp32', 'fp16', StaticInt8(...) or DynamicInt8(...), got {got}"
+    )
 
 
 def _check_outputs(recorded: Golden, spec: ExportSpec) -> None:

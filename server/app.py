@@ -24,8 +24,9 @@ from types import FrameType
 import grpc
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
+from weir.bundle.escaping import short_list
 from weir.server.config import Settings
-from weir.server.errors import ConfigError, PortUnavailable
+from weir.server.errors import ConfigError, PortUnavailable, ProviderMissing
 from weir.server.repository.load_sandbox import LoadSandbox
 from weir.server.repository.loader import Loader
 from weir.server.repository.model_source import SingleModel, open_source
@@ -117,8 +118,9 @@ class App:
             settings.check_names(self._source.scan(settings.links)[0])
         self._settings = settings
         self._provider = choose_provider(settings.provider)
-        if any(table.settings.provider == "cuda" for table in settings.models):
-            choose_provider("cuda")
+        for table in settings.models:
+            if table.settings.provider == "cuda":
+                _check_cuda(table.source_of("provider"))
         self._operator_library = library_path(settings.custom_operators)
         logger.info(
             "provider chosen setting=%s provider=%s onnxruntime=%s",
@@ -298,8 +300,11 @@ class App:
         if entry is None:
             self._loaded.set()
             known = {known.name for known in self._repository.registry.entries()}
-            for name in self._settings.unknown_models(known):
-                logger.warning("settings for an unknown model model=%s", name)
+            for table in self._settings.for_unknown_models(known):
+                logger.warning(
+                    "settings for an unknown model model=%s source=%s models=%s",
+                    table.name, table.source_of(), short_list(sorted(known)),
+                )  # fmt: skip
         else:
             self._health.set(entry.name, is_serving=entry.state is State.READY)
         is_ready = self._repository.is_ready
@@ -309,6 +314,14 @@ class App:
         elif not is_ready and (self._is_ready or entry is None):
             logger.warning("server not ready reason=no model is ready")
         self._is_ready = is_ready
+
+
+def _check_cuda(source: str) -> None:
+    """Raise ProviderMissing with the source of the setting if CUDA does not work."""
+    try:
+        choose_provider("cuda")
+    except ProviderMissing as error:
+        raise ProviderMissing(f"{source}: {error}") from error
 
 
 def _open_transport(

@@ -11,6 +11,7 @@ that a model's may have, so it is compared without case, and with `-` and `.` as
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -36,6 +37,10 @@ _NOT_SETTINGS = re.compile(
 _SERVICE_LINK = re.compile(r"(tcp|udp)://")
 _MODEL_PREFIX = "WEIR_MODELS__"
 _OPTIONS = "provider_options"
+# An instance is a thread too; 100,000 of them take minutes to start.
+_MOST_THREADS = 1024
+# Of the path of a model's table in pydantic's errors: models, its number, settings.
+_TABLE_DEPTH = 3
 _GRAPHS_OF_A_PAIR = (".encoder", ".decoder")
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -61,8 +66,8 @@ def _count_or_auto(value: object) -> object:
         count = int(str(value))
     except ValueError:
         count = 0
-    if not 1 <= count <= 1_000_000:
-        raise ValueError("expected auto or a number from 1 to 1000000")
+    if not 1 <= count <= _MOST_THREADS:
+        raise ValueError(f"expected auto or a number from 1 to {_MOST_THREADS}")
     return count
 
 
@@ -124,8 +129,10 @@ class ModelSettings(BaseModel):
     threads: CountOrAuto | None = None
     instances: CountOrAuto | None = None
     provider: Annotated[
-        Literal["cpu", "cuda"] | None,
-        Field(description="Execution provider of this model: cpu or cuda. Absent: the server's."),
+        Literal["auto", "cpu", "cuda"] | None,
+        Field(
+            description="Execution provider of this model: auto, cpu or cuda. Absent: the server's."
+        ),
     ] = None
     provider_options: Annotated[
         ProviderOptions,
@@ -161,6 +168,10 @@ class ModelTable(BaseModel):
     settings: ModelSettings
     source: str = "models.{}"
     is_variable: bool = False
+
+    def source_of(self, setting: str = "") -> str:
+        """The place of a setting of this table in words; without one, of the table."""
+        return self.source.replace("{}", setting).removesuffix(".")
 
     def holds_for(self, name: str) -> bool:
         """Whether these settings are for the model of this name."""
@@ -369,14 +380,14 @@ class Settings(BaseModel):
             found = [name for name in names if table.holds_for(name)]
             if len(found) > 1:
                 raise ConfigError(
-                    f"{table.source.format('*')}: expected one model of that name, "
+                    f"{table.source_of('*')}: expected one model of that name, "
                     f"got {short_list(found)}: use --model-setting or a table [models.NAME]"
                 )
 
-    def unknown_models(self, names: Iterable[str]) -> list[str]:
-        """The models that have settings and are not among these names."""
+    def for_unknown_models(self, names: Iterable[str]) -> list[ModelTable]:
+        """The settings of models that are not among these names."""
         known = list(names)
-        return sorted({table.name for table in self.models if not any(map(table.holds_for, known))})
+        return [table for table in self.models if not any(map(table.holds_for, known))]
 
 
 def _merged(values: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -517,13 +528,28 @@ def _describe(
         # The only setting without a default.
         return "MODELS: expected a model repository, an ONNX file or a bundle, got none"
     if keys[:1] == ["models"]:
-        where = tables[int(keys[1])]["source"].format(".".join(keys[3:])).removesuffix(".")
+        table = tables[int(keys[1])]
+        where = table["source"].replace("{}", ".".join(keys[3:])).removesuffix(".")
     else:
         where = ".".join([sources[keys[0]], *keys[1:]]) if keys else "settings"
     if problem["type"] == "extra_forbidden":
-        return f"{where}: no such setting"
-    text = problem["msg"].removeprefix("Value error, ")
+        return f"{where}: no such setting{_nearest(keys)}"
+    text = problem["msg"].removeprefix("Value error, ").replace("Input should be ", "expected ", 1)
     if problem["type"] == "model_type":
-        text = "expected a table of settings"
+        is_model = keys[0] == "models" and len(keys) == _TABLE_DEPTH
+        text = f"expected a table [models.{table['name']}]" if is_model else "expected a table"
+    if problem["type"] == "literal_error":
+        text = f"expected {problem['ctx']['expected'].replace(chr(39), '')}"
     got = "" if not keys else f", got {problem['input']!r}"
     return f"{where}: {text}{got}"
+
+
+def _nearest(keys: Sequence[str]) -> str:
+    """The setting whose name is most like that of the unknown one, for the error message."""
+    known: Iterable[str] = Settings.model_fields.keys() - {"models"}
+    wrong = keys[-1].removeprefix(_PREFIX).lower()
+    is_variable = keys[-1].startswith(_PREFIX)
+    if keys[0] == "models":
+        known = (ProviderOptions if _OPTIONS in keys[:-1] else ModelSettings).model_fields
+    found = get_close_matches(wrong, sorted(known), n=1)
+    return f"; the nearest is {_variable(found[0]) if is_variable else found[0]}" if found else ""

@@ -53,7 +53,7 @@ from weir.server.repository.triton import TritonConfig
 from weir.server.repository.warmup import recorded_rows, warm_up
 from weir.server.runtime.collate import paddings_of
 from weir.server.runtime.sequence_rules import SequenceRules, rules_of
-from weir.server.runtime.session import Session, hint_for
+from weir.server.runtime.session import Session, choose_provider, hint_for
 from weir.server.runtime.signature import Signature
 from weir.server.scheduling.batching import max_rows, policy_of
 from weir.server.scheduling.deadlines import Deadlines
@@ -264,6 +264,8 @@ class Loader:
         name = served_name(name, files.part)
         settings = triton.with_config(self.settings(name), files.config)
         provider = settings.provider or self.provider
+        if provider == "auto":
+            provider = choose_provider(provider)
         has_few_shapes = files.contract is not None and not files.contract.padded_axes
         options = settings.provider_options.model_dump(exclude_none=True)
 
@@ -304,6 +306,12 @@ class Loader:
                 "parallelism chosen model=%s version=%s threads=%d instances=%d reason=%s",
                 name, version, chosen.threads, chosen.instances, chosen.reason,
             )  # fmt: skip
+            if provider == "cpu" and max(chosen.threads, chosen.instances) > self.cores:
+                logger.warning(
+                    "more threads or instances than usable cores model=%s version=%s threads=%d "
+                    "instances=%d cores=%d",
+                    name, version, chosen.threads, chosen.instances, self.cores,
+                )  # fmt: skip
             model = self._serve(name, version, graph, session, chosen)
             contract, golden = graph.files.contract, graph.files.golden
             warm_up(

@@ -122,8 +122,10 @@ def fixed(settings: ModelSettings, *, provider: str, cores: int) -> Parallelism 
     """
     threads = settings.threads if isinstance(settings.threads, int) else None
     instances = settings.instances if isinstance(settings.instances, int) else None
-    if threads or instances:
-        return Parallelism(threads or 1, instances or 1, "setting")
+    given = [name for name, each in (("threads", threads), ("instances", instances)) if each]
+    if given:
+        reason = f"setting{'s' if len(given) > 1 else ''} {' and '.join(given)}"
+        return Parallelism(threads or 1, instances or 1, reason)
     if provider != "cpu":
         return Parallelism(reason=f"provider {provider}")
     if cores == 1:
@@ -198,7 +200,7 @@ def _measure(
         return Parallelism(reason="no inputs to measure with")
     first_s = _seconds_of(slot.session, row, cpu_clock)
     if first_s > _MOST_ROW_S:
-        return Parallelism(reason=f"a row takes {first_s:.1f} s")
+        return Parallelism(reason=f"a row takes {first_s:.1f} s, above {_MOST_ROW_S:g} s")
     alone_s = _best(slot.session, row, cpu_clock, least_s=0, most_s=_FIRST_RUNS_S)
     rows = max(1, min(_ROWS, max_rows, int(_MAX_RUN_S / max(alone_s, 1e-9))))
     batch = inputs_of(rows) if rows > 1 else None
@@ -207,7 +209,9 @@ def _measure(
     # A few runs suffice: other work on the machine does not lengthen CPU time much.
     in_batch_s = _best(slot.session, batch, cpu_clock, least_s=0, most_s=_FIRST_RUNS_S) / rows
     if in_batch_s < _MIN_ROW_S:
-        return Parallelism(reason=f"a row takes {in_batch_s * 1e6:.0f} us")
+        return Parallelism(
+            reason=f"a row takes {in_batch_s * 1e6:.0f} us, below {_MIN_ROW_S * 1e6:.0f} us"
+        )
 
     def times_of(session: Session, clock: Callable[[], float]) -> RowTimes:
         row_s = _best(session, row, clock)
@@ -268,10 +272,19 @@ def choose(
     # 217 calls/s on two threads (mean batch 9.8) and 187 with two instances (4.2).
     needed = _MIN_GAIN if threads == 1 else _CLEARLY_BETTER
     if concurrent_s is not None and best.in_batch_s >= needed * concurrent_s:
+        gain = best.in_batch_s / concurrent_s
+        other = "one" if threads == 1 else f"{threads} threads"
+        verdict = f"{instances} instances are {gain:.2f} times as fast as {other}"
         threads = 1
     else:
+        gain = one_thread.in_batch_s / best.in_batch_s
+        verdict = (
+            f"{threads} threads are {gain:.2f} times as fast as one"
+            if threads > 1
+            else f"none is {_MIN_GAIN:g} times as fast for a batch and for a row alone"
+        )
         instances = 1
-    return Parallelism(threads, instances, reason)
+    return Parallelism(threads, instances, f"{reason}: {verdict}")
 
 
 def _text(times: RowTimes, rows: int) -> str:

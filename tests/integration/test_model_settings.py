@@ -39,7 +39,10 @@ def test_settings_of_a_model_hold_for_it_alone(
         assert server.metric("weir_model_threads", model="with.dot") == 2
         assert server.metric("weir_model_instances", model="with.dot") == 4
         server.wait_for_log("parallelism chosen model=plain version=1 threads=1 instances=1")
-        server.wait_for_log("settings for an unknown model model=GONE")
+        server.wait_for_log(
+            "settings for an unknown model model=GONE source=WEIR_MODELS__GONE__INSTANCES "
+            "models=plain, with-mark, with.dot"
+        )
 
 
 def test_variable_about_two_models_ends_the_start(

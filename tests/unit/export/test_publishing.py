@@ -16,6 +16,7 @@ from weir.bundle.repository import versions
 from weir.bundle.sequences import ValueRange
 from weir.export import graph, large_graph
 from weir.export.errors import ExportError, ParityError
+from weir.export.int8 import StaticInt8
 from weir.export.publishing import publish
 from weir.export.spec import ExportSpec
 
@@ -288,6 +289,8 @@ def test_every_input_with_axes_needs_an_example(tmp_path: Path) -> None:
         ({"contract": {"outputs": ["logits"]}}, "contract: expected ExportSpec, got dict"),
         ({"example_inputs": (torch.zeros(2, 4),)}, "expected tensors by the names .* got tuple"),
         ({"example_inputs": {"x": "text"}}, "x: expected a tensor or an array, got str"),
+        ({"precision": "int8"}, r"precision: expected .*StaticInt8\(\.\.\.\).* got 'int8'"),
+        ({"precision": StaticInt8}, r"precision: expected .*DynamicInt8\(\.\.\.\), got StaticInt8"),
     ],
 )
 def test_argument_of_another_type_is_refused(

@@ -81,23 +81,27 @@ def test_environment_names_the_file_too(write: Callable[..., Path]) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        pytest.param("prot = 1", "prot: no such setting", id="unknown key"),
+        pytest.param("prot = 1", "prot: no such setting; the nearest is port", id="unknown key"),
         pytest.param("[server]\nport = 1", "server: no such setting", id="unknown table"),
         pytest.param(
             "[models.lenet]\nmax_rows = 1",
-            r"models\.lenet\.max_rows: no such setting",
+            r"models\.lenet\.max_rows: no such setting; the nearest is max_.*_rows",
             id="unknown key of a model",
         ),
-        pytest.param("port = 70000", "port: .*65535, got 70000", id="out of bounds"),
+        pytest.param(
+            "port = 70000",
+            "port: expected less than or equal to 65535, got 70000",
+            id="out of bounds",
+        ),
         pytest.param('port = "x"', "port: .*integer.*, got 'x'", id="wrong type"),
         pytest.param(
             "[models]\nlenet = 3",
-            r"models\.lenet: expected a table of settings, got 3",
+            r"models\.lenet: expected a table \[models\.lenet\], got 3",
             id="no table of a model",
         ),
         pytest.param(
             "[models.lenet]\nprovider_options = 3",
-            r"models\.lenet\.provider_options: expected a table of settings, got 3",
+            r"models\.lenet\.provider_options: expected a table, got 3",
             id="no table of options",
         ),
         pytest.param(
@@ -105,7 +109,7 @@ def test_environment_names_the_file_too(write: Callable[..., Path]) -> None:
         ),
         pytest.param(
             "[models.lenet]\ninstances = 0",
-            r"models\.lenet\.instances: expected auto or a number from 1 to 1000000, got 0",
+            r"models\.lenet\.instances: expected auto or a number from 1 to 1024, got 0",
             id="out of bounds of a model",
         ),
     ],
@@ -150,11 +154,13 @@ def test_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        pytest.param({"WEIR_PROT": "1"}, "^WEIR_PROT: no such setting$", id="unknown"),
-        pytest.param({"WEIR_MODELS": "x"}, "^WEIR_MODELS: no such setting$", id="tables"),
+        pytest.param(
+            {"WEIR_PROT": "1"}, "^WEIR_PROT: no such setting; .* WEIR_PORT$", id="unknown"
+        ),
+        pytest.param({"WEIR_MODELS": "x"}, "^WEIR_MODELS: no such setting", id="tables"),
         pytest.param({"WEIR_PORT": "x"}, "^WEIR_PORT: .*integer.*, got 'x'$", id="wrong type"),
         pytest.param(
-            {"WEIR_LOG_FORMAT": "xml"}, "^WEIR_LOG_FORMAT: .*'text' or 'json'", id="choice"
+            {"WEIR_LOG_FORMAT": "xml"}, "^WEIR_LOG_FORMAT: expected text or json, got", id="choice"
         ),
     ],
 )
@@ -211,9 +217,15 @@ def test_variables_that_are_no_settings_are_left_alone(environment: dict[str, st
     [
         pytest.param("port", -1, "^--port: .*got -1", id="port"),
         pytest.param("metrics_port", 65536, "^--metrics-port: .*65535", id="metrics port"),
-        pytest.param("provider", "tpu", "^--provider: .*'auto', 'cpu' or 'cuda'", id="provider"),
+        pytest.param(
+            "provider", "tpu", "^--provider: expected auto, cpu or cuda, got", id="provider"
+        ),
         pytest.param("threads", 0, "^--threads", id="threads"),
+        pytest.param("threads", 1025, "^--threads: .* 1 to 1024, got 1025$", id="many threads"),
         pytest.param("instances", 0, "^--instances", id="instances"),
+        pytest.param(
+            "instances", 1025, "^--instances: .* 1 to 1024, got 1025$", id="many instances"
+        ),
         pytest.param("max_batch_rows", 0, "^--max-batch-rows", id="batch"),
         pytest.param("max_batch_tokens", 0, "^--max-batch-tokens", id="tokens"),
         pytest.param("max_queue_rows", -5, "^--max-queue-rows", id="queue"),
@@ -413,7 +425,20 @@ def test_unknown_models_with_settings_are_listed(write: Callable[..., Path]) -> 
         {}, {"WEIR_MODELS__GONE__THREADS": "1"}, write(MODEL_TABLES), ["away.instances=1"]
     )
 
-    assert loaded.unknown_models(["big", "pair", "pair.decoder"]) == ["GONE", "away"]
+    found = loaded.for_unknown_models(["big", "pair", "pair.decoder"])
+    assert [(table.name, table.source_of()) for table in found] == [
+        ("GONE", "WEIR_MODELS__GONE__THREADS"),
+        ("away", "--model-setting away.instances"),
+    ]
+
+
+def test_table_of_an_unknown_model_is_named_with_its_file(write: Callable[..., Path]) -> None:
+    file = write('[models."a{b}"]\nthreads = 1')
+
+    (found,) = load(MODELS, {}, file).for_unknown_models(["other"])
+
+    assert found.source_of() == f"{file}: models.a{{b}}"
+    assert found.source_of("threads") == f"{file}: models.a{{b}}.threads"
 
 
 @pytest.mark.parametrize(
@@ -422,7 +447,7 @@ def test_unknown_models_with_settings_are_listed(write: Callable[..., Path]) -> 
         pytest.param(
             {"WEIR_MODELS__LENET5__INSTANCE": "2"},
             [],
-            "^WEIR_MODELS__LENET5__INSTANCE: no such setting$",
+            "^WEIR_MODELS__LENET5__INSTANCE: no such setting; the nearest is instances$",
             id="unknown setting of a variable",
         ),
         pytest.param(
@@ -440,13 +465,13 @@ def test_unknown_models_with_settings_are_listed(write: Callable[..., Path]) -> 
         pytest.param(
             {"WEIR_MODELS__A__PROVIDER_OPTIONS__DEVICE": "2"},
             [],
-            "^WEIR_MODELS__A__PROVIDER_OPTIONS__DEVICE: no such setting$",
+            "^WEIR_MODELS__A__PROVIDER_OPTIONS__DEVICE: no such setting; the nearest is device_id$",
             id="unknown option of a variable",
         ),
         pytest.param(
             {},
             ["lenet5.instance=2"],
-            r"^--model-setting lenet5\.instance: no such setting$",
+            r"^--model-setting lenet5\.instance: no such setting; the nearest is instances$",
             id="unknown setting of a flag",
         ),
         pytest.param(
@@ -463,8 +488,8 @@ def test_unknown_models_with_settings_are_listed(write: Callable[..., Path]) -> 
         ),
         pytest.param(
             {},
-            ["lenet5.provider=auto"],
-            r"^--model-setting lenet5\.provider: .*'cpu' or 'cuda', got 'auto'$",
+            ["lenet5.provider=tpu"],
+            r"^--model-setting lenet5\.provider: expected auto, cpu or cuda, got 'tpu'$",
             id="provider of a flag",
         ),
         *(
@@ -498,7 +523,9 @@ def test_wrong_setting_of_a_model_is_refused_with_its_source(
             r"models\.big\.provider_options\.arena_extend_strategy: .*kSameAsRequested.*'small'",
             id="value of an option",
         ),
-        pytest.param("[models]\nbig = 3", r"models\.big: .*dictionary.*, got 3", id="no table"),
+        pytest.param(
+            "[models]\nbig = 3", r"models\.big: expected a table .*, got 3", id="no table"
+        ),
     ],
 )
 def test_wrong_table_of_a_model_is_refused_with_file_and_path(

@@ -57,12 +57,12 @@ def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
         ),
         pytest.param(
             ("models", "--provider", "tpu"),
-            "--provider: Input should be 'auto', 'cpu' or 'cuda', got 'tpu'",
+            "--provider: expected auto, cpu or cuda, got 'tpu'",
             id="choice",
         ),
         pytest.param(
             ("models", "--threads", "0"),
-            "--threads: expected auto or a number from 1 to 1000000, got '0'",
+            "--threads: expected auto or a number from 1 to 1024, got '0'",
             id="out of bounds",
         ),
         pytest.param(
@@ -93,8 +93,8 @@ def test_wrong_settings_are_a_line_each() -> None:
 
     assert done.returncode == 2
     assert sorted(done.stderr.splitlines()) == [
-        "weir: --threads: expected auto or a number from 1 to 1000000, got '0'",
-        "weir: WEIR_PROT: no such setting",
+        "weir: --threads: expected auto or a number from 1 to 1024, got '0'",
+        "weir: WEIR_PROT: no such setting; the nearest is WEIR_PORT",
     ]
 
 
@@ -128,3 +128,11 @@ def test_cuda_that_is_not_there_ends_the_start(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("weir: provider cuda: ")
     assert "Traceback" not in done.stderr
+
+    of_a_model = "--model-setting", "mine.provider=cuda"
+    done = run(str(tmp_path), *of_a_model, "--port", "0", "--metrics-port", "0")
+
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(
+        "weir: --model-setting mine.provider: provider cuda: "
+    )

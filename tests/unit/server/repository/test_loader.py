@@ -23,6 +23,7 @@ from weir.server.errors import GoldenMismatch, InvalidRequest, ModelLoadError
 from weir.server.generation.engine import Engine
 from weir.server.repository.loader import Loader
 from weir.server.repository.parallelism import Measured, Parallelism, network_of
+from weir.server.runtime.session import choose_provider
 from weir.server.scheduling.batching import Basis, BatchDecision
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.request import InferRequest
@@ -952,3 +953,52 @@ def test_other_network_of_the_same_name_is_measured(
 
     assert (model.threads, model.instances) == (1, 1)
     assert loader.measured["affine"].network == network_of(onnx_models.affine())
+
+
+@pytest.mark.parametrize(
+    ("threads", "instances", "is_warned"), [(2, 1, False), (3, 1, True), (1, 3, True)]
+)
+def test_more_threads_than_cores_are_warned_of(
+    *,
+    threads: int,
+    instances: int,
+    is_warned: bool,
+    publish: Callable[..., Path],
+    metrics: Metrics,
+    clock: Callable[[], float],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    loader = Loader(
+        provider="cpu",
+        max_message_bytes=1 << 20,
+        settings=lambda _: ModelSettings(
+            max_queue_rows=64, threads=threads, instances=instances, provider="cpu"
+        ),
+        deadlines=Deadlines(clock),
+        metrics=metrics,
+        cores=2,
+    )
+
+    (model,) = loader.load("affine", "1", publish())
+    model.scheduler.close()
+    assert model.scheduler.join(HANG_S)
+
+    assert ("more threads or instances than usable cores model=affine" in caplog.text) is is_warned
+
+
+def test_model_of_provider_auto_has_one_that_works(
+    publish: Callable[..., Path], metrics: Metrics, clock: Callable[[], float]
+) -> None:
+    loader = Loader(
+        provider="cpu",
+        max_message_bytes=1 << 20,
+        settings=lambda _: ModelSettings(max_queue_rows=64, provider="auto"),
+        deadlines=Deadlines(clock),
+        metrics=metrics,
+    )
+
+    (model,) = loader.load("affine", "1", publish())
+    model.scheduler.close()
+    assert model.scheduler.join(HANG_S)
+
+    assert model.provider == choose_provider("auto")

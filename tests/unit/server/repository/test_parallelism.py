@@ -37,7 +37,13 @@ def test_number_of_the_operator_is_not_measured(
 ) -> None:
     known = fixed(own, provider=provider, cores=8)
 
-    assert known == Parallelism(*expected, reason="setting")
+    assert known is not None
+    assert (known.threads, known.instances) == expected
+    assert known.reason in {
+        "setting threads",
+        "setting instances",
+        "settings threads and instances",
+    }
 
 
 @pytest.mark.parametrize(
@@ -73,6 +79,35 @@ def test_other_choice_than_one_thread_needs_a_clear_gain(
     chosen = choose(ONE, by_threads, 2, concurrent_s, rows=16)
 
     assert (chosen.threads, chosen.instances) == expected
+
+
+@pytest.mark.parametrize(
+    ("by_threads", "concurrent_s", "verdict"),
+    [
+        pytest.param(
+            {2: RowTimes(0.004, 0.009)},
+            0.008,
+            "2 threads are 2.00 times as fast as one",
+            id="threads",
+        ),
+        pytest.param(
+            {2: RowTimes(0.005, 0.009)},
+            0.004,
+            "2 instances are 1.25 times as fast as 2 threads",
+            id="instances",
+        ),
+        pytest.param(
+            {2: RowTimes(0.009, 0.017)},
+            0.009,
+            "none is 1.25 times as fast for a batch and for a row alone",
+            id="none",
+        ),
+    ],
+)
+def test_reason_ends_with_what_decided(
+    by_threads: Mapping[int, RowTimes], concurrent_s: float, verdict: str
+) -> None:
+    assert choose(ONE, by_threads, 2, concurrent_s, rows=16).reason.endswith(f": {verdict}")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +213,7 @@ def test_short_rows_need_no_other_session() -> None:
     chosen = machine.measure(machine.slot())
 
     assert machine.opened == [1]
-    assert chosen.reason == "a row takes 30 us"
+    assert chosen.reason == "a row takes 30 us, below 200 us"
 
 
 def test_other_work_on_the_machine_is_not_taken_for_a_gain() -> None:
@@ -213,7 +248,7 @@ def test_time_of_a_measurement_is_bounded() -> None:
 
     assert machine.now_s < 15
     slow = Machine(30.0, {1: 1, 2: 1.8})
-    assert slow.measure(slow.slot()).reason == "a row takes 30.0 s"
+    assert slow.measure(slow.slot()).reason == "a row takes 30.0 s, above 1 s"
     assert slow.now_s == pytest.approx(30.0)
 
 
