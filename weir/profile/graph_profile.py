@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from weir.bundle import graph_nodes
 from weir.bundle.external_data import ExternalTensor, ResolvedGraph
-from weir.bundle.graph_nodes import Constant, Node
+from weir.bundle.graph_nodes import Constant, Graph, Node
 from weir.profile.layers import layers_of
 from weir.profile.onnx_writer import NewNode, write_model
 
@@ -110,12 +110,14 @@ class GraphProfile:
         constants: the initializers of the optimised graph.
         outputs: names of the graph's outputs.
         runs: by batch size, the smallest first.
+        written: the graph before ONNX Runtime's optimisation.
     """
 
     nodes: Sequence[ProfiledNode]
     constants: Mapping[bytes, Constant]
     outputs: frozenset[bytes]
     runs: Sequence[Run]
+    written: Graph
 
 
 def profile(
@@ -207,7 +209,8 @@ def _profile(
             )
         )
     operators = {event.name: event.operator for run in recorded for event in run}
-    layers = layers_of(graph_nodes.read(graph.model).graph, optimised)
+    written = graph_nodes.read(graph.model).graph
+    layers = layers_of(written, optimised)
     return GraphProfile(
         nodes=[
             ProfiledNode(name, operators.get(name, node.type if node else ""), layer or "", node)
@@ -219,6 +222,7 @@ def _profile(
         },
         outputs=frozenset(optimised.outputs()),
         runs=runs,
+        written=written,
     )
 
 

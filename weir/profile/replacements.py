@@ -4,6 +4,9 @@ Rules:
 - A candidate is found by its nodes and by the shapes of the largest profiled batch.
 - The replacement computes the same numbers from the same inputs of the graph.
 - A transpose or a cast that an input or output of the graph asks for is no candidate.
+- A transpose that ONNX Runtime has moved is no candidate, and neither is what it was moved behind:
+  the graph as written has it elsewhere. In graphs of INT8, it moves the first one behind the
+  normalisation.
 """
 
 from collections import defaultdict
@@ -14,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from weir.bundle.graph_nodes import Constant, Node
+from weir.bundle.graph_nodes import Constant, Graph, Node
 from weir.profile.graph_profile import GraphProfile, Inputs, Tensor
 from weir.profile.onnx_writer import NewNode
 
@@ -33,6 +36,8 @@ _DTYPES: Mapping[str, np.dtype[Any]] = {
         *(("uint8", "u1"), ("int8", "i1"), ("int32", "i4"), ("int64", "i8")),
     )
 }
+# What a transpose can be moved over, with one input that is no constant.
+_ELEMENTWISE = (*_BINARY, *_UNARY, "Cast", "Identity", "QuantizeLinear", "DequantizeLinear")
 _FLOATS = ("float", "double", "float16", "bfloat16")
 
 
@@ -45,8 +50,8 @@ class Kind(NamedTuple):
 
 BROADCAST = Kind(
     "channels-last broadcast",
-    "Transpose to [N, C, H, W] first, and give the constant the shape [C, 1, 1]: the last axis is "
-    "then long enough for vector instructions.",
+    "Transpose to [N, C, H, W] first, x.permute(0, 3, 1, 2), and give the constant the shape "
+    "[C, 1, 1], mean.reshape(-1, 1, 1): the last axis is then long enough for vector instructions.",
 )
 WIDE_TRANSPOSE = Kind(
     "transpose after a cast",
@@ -127,6 +132,7 @@ class _View:
             self.producers |= dict.fromkeys(node.outputs, place)
             for name in node.inputs:
                 self._consumers[name].append(place)
+        self.written = _WrittenGraph(profile.written)
 
     def of_type(self, *types: str) -> Iterator[tuple[int, Node]]:
         """The nodes of these operators, whose outputs are known."""
@@ -166,6 +172,48 @@ class _View:
         return (data.shape[-1], out.shape[-1]) if is_plain else None
 
 
+class _WrittenGraph:
+    """The nodes of a graph as it is written, before ONNX Runtime moves transposes."""
+
+    def __init__(self, graph: Graph) -> None:
+        nodes = list(graph.nodes())
+        self._producers = {name: node for node in nodes for name in node.outputs}
+        self._by_name = {(node.name, node.type): node for node in nodes if node.name}
+        # The tensors that depend on an input.
+        self._varying = set(graph.inputs()) - set(graph.initializers())
+        for node in nodes:
+            if self._varying.intersection(node.inputs):
+                self._varying.update(node.outputs)
+        self.has_wide_transpose = any(
+            "Cast" in self._types_before(node) for node in nodes if node.type == "Transpose"
+        )
+
+    def reads_transposed(self, node: Node) -> bool:
+        """Whether the node of this name has its data from a transpose, through elementwise nodes.
+
+        Without a name, any node of the type may be the one that is asked for.
+        """
+        found = self._by_name.get((node.name, node.type))
+        asked = (
+            [found]
+            if found is not None
+            else [each for each in self._producers.values() if each.type == node.type]
+        )
+        return any("Transpose" in self._types_before(each) for each in asked)
+
+    def _types_before(self, node: Node) -> list[str]:
+        """The operators of the elementwise nodes before a node, and of the first other one."""
+        types: list[str] = []
+        while True:
+            data = [name for name in node.inputs if name in self._varying]
+            if len(data) != 1 or data[0] not in self._producers:
+                return types
+            node = self._producers[data[0]]
+            types.append(node.type)
+            if node.type not in _ELEMENTWISE:
+                return types
+
+
 def _broadcasts(view: _View) -> Iterator[Candidate]:
     """Arithmetic of pictures, channels last, with a constant of one value for each channel."""
     for place, node in view.of_type(*_BINARY):
@@ -181,6 +229,7 @@ def _broadcasts(view: _View) -> Iterator[Candidate]:
             and 1 <= channels <= _MOST_CHANNELS
             and constant.size in (1, channels)
             and (constant.size == 1 or constant.shape[-1] == channels)
+            and not view.written.reads_transposed(node)
         ):
             yield Candidate(BROADCAST, [place], _broadcast_graphs(node, name, at, constant))
 
@@ -205,6 +254,8 @@ def _broadcast_graphs(
 
 def _wide_transposes(view: _View) -> Iterator[Candidate]:
     """Transposes of what was cast to a wider type."""
+    if not view.written.has_wide_transpose:
+        return
     for place, node in view.of_type("Transpose"):
         narrow = _narrow_origin(view, node.inputs[0])
         wide = view.tensors.get(node.inputs[0])

@@ -3,11 +3,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
 from tests.helpers import profiled_graphs
+from weir.bundle import graph_nodes
 from weir.bundle.external_data import ResolvedGraph
 from weir.profile import avoidable, graph_profile, replacements
 from weir.profile.avoidable import Finding
@@ -139,6 +141,30 @@ def run(
     model = write_model(nodes, given, constants, [nodes[-1].outputs[-1]])
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     return np.asarray(session.run(None, given)[0])
+
+
+@pytest.mark.parametrize("names", [{}, {"less": "less", "y": "normal"}], ids=["nameless", "named"])
+def test_what_onnx_runtime_has_moved_a_transpose_behind_is_not_avoidable(
+    names: dict[str, str],
+) -> None:
+    moved = profiled(profiled_graphs.channels_last(3))
+    written = onnx.load_from_string(profiled_graphs.channels_first(3))
+    optimised = [
+        dataclasses.replace(
+            each,
+            node=each.node._replace(
+                name={"Sub": "less", "Div": "normal"}.get(each.operator, "") if names else ""
+            ),
+        )
+        for each in moved.nodes
+        if each.node is not None
+    ]
+    for node in written.graph.node:
+        node.name = names.get(node.output[0], "")
+    graph = graph_nodes.read(written.SerializeToString()).graph
+
+    assert find(dataclasses.replace(moved, nodes=optimised, written=graph)) == []
+    assert find(moved) != []
 
 
 @pytest.mark.parametrize(
