@@ -159,16 +159,23 @@ def _print_summary(published: "Published") -> None:
     console = Console()
     console.print(f"published {published.path}", soft_wrap=True, markup=False, highlight=False)
     table = Table(show_header=False, box=None)
+    no_limit = "; INT8 has no limit on it, but on its accuracy" if published.quantisation else ""
     table.add_row(
         "parity",
         f"max absolute {parity.max_absolute:.2e}, max relative {parity.max_relative:.2e} "
-        f"over {parity.rows} rows, batches of {', '.join(map(str, parity.batch_sizes))}",
+        f"over {parity.rows} rows, batches of {', '.join(map(str, parity.batch_sizes))}{no_limit}",
     )
     table.add_row("compared on", f"{parity.examples}; random")
     if cost := published.quantisation:
         table.add_row(
             "accuracy",
             f"FP32 {cost.before:.2%}, INT8 {cost.after:.2%} on {cost.test_rows:,} {cost.test}",
+        )
+    for each in published.speeds:
+        table.add_row(
+            "speed",
+            f"FP32 {each.fp32:,.0f}, INT8 {each.int8:,.0f} rows/s, {each.rows} "
+            f"row{'' if each.rows == 1 else 's'} at a time, one thread",
         )
     fixed = ", ".join(
         f"{name} {list(axes.values())}" for name, axes in published.fixed_axes.items() if axes
@@ -177,6 +184,13 @@ def _print_summary(published: "Published") -> None:
         table.add_row("fixed sizes", fixed)
     table.add_row("size", f"{published.size_bytes / 1e6:.2f} MB, {published.precision}")
     console.print(table)
+    slower = [str(each.rows) for each in published.speeds if each.int8 < each.fp32]
+    if slower:
+        typer.echo(
+            "weir: warning: int8 is slower than fp32 on this machine, in batches of "
+            f"{' and '.join(slower)}; by default the newest version answers",
+            err=True,
+        )
 
 
 if __name__ == "__main__":

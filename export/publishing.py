@@ -17,10 +17,11 @@ from weir.bundle import golden, reader, writer
 from weir.bundle.contract import Contract, Parity, Precision, Quantisation
 from weir.bundle.golden import Golden
 from weir.bundle.writer import lines_of, name_label_files, vocabulary_file
-from weir.export import fp16, graph, int8, parity, runtime, samples
+from weir.export import fp16, graph, int8, parity, runtime, samples, speed
 from weir.export.errors import ExportError
 from weir.export.int8 import DynamicInt8, StaticInt8
 from weir.export.spec import ExportCandidate, ExportSpec, row_count
+from weir.export.speed import Speed
 from weir.profile import bundle_profile
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Published:
     Attributes:
         fixed_axes: by input, the positions of axes that have one size, and that size.
         advice: what of a run is avoidable, and how; a line for each kind.
+        speeds: of INT8 beside FP32, by batch size; empty for another precision.
     """
 
     path: Path
@@ -48,6 +50,7 @@ class Published:
     quantisation: Quantisation | None = None
     fixed_axes: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     advice: Sequence[str] = ()
+    speeds: Sequence[Speed] = ()
 
 
 def publish(
@@ -62,7 +65,8 @@ def publish(
 ) -> Published:
     """Export a network, compare it with its graph, and publish it if they agree.
 
-    If more than 3 % of a run is avoidable, a warning says how.
+    If more than 3 % of a run is avoidable, a warning says how. If INT8 is slower than FP32 on this
+    machine, a warning says so.
 
     Args:
         module: on the CPU; it is exported in eval mode and keeps the mode it has.
@@ -87,6 +91,7 @@ def publish(
         exact = export_exact(module, examples, contract)
         _check_outputs(exact.golden, contract)
         chosen = _reduce(exact, module, examples, contract, precision)
+    speeds = _speeds(exact, chosen, contract) if chosen.quantisation else []
     fixed_axes = _fixed_axes(examples, contract)
     label_files = name_label_files(contract.labels)
     files = {
@@ -111,6 +116,7 @@ def publish(
         quantisation=chosen.quantisation,
         fixed_axes=fixed_axes,
         advice=advise(path),
+        speeds=speeds,
     )
 
 
@@ -120,6 +126,27 @@ def advise(path: Path) -> Sequence[str]:
     for line in lines:
         logger.warning("%s", line)
     return lines
+
+
+def _speeds(exact: ExportCandidate, chosen: ExportCandidate, spec: ExportSpec) -> list[Speed]:
+    """The speed of INT8 and FP32; a warning if INT8 is slower."""
+    speeds = speed.compare(
+        exact.model,
+        chosen.model,
+        exact.golden.inputs,
+        list(chosen.golden.outputs),
+        most_rows=None
+        if spec.batch_axis is None
+        else min(bundle_profile.MOST_ROWS, spec.batching.max_rows),
+    )
+    for each in speeds:
+        if each.int8 < each.fp32:
+            logger.warning(
+                "int8 is slower than fp32 on this machine rows=%d int8_rows_per_s=%.0f "
+                "fp32_rows_per_s=%.0f",
+                each.rows, each.int8, each.fp32,
+            )  # fmt: skip
+    return speeds
 
 
 def _tensors(inputs: Mapping[str, Tensor | Array]) -> dict[str, Tensor]:

@@ -28,16 +28,19 @@ def open_session(
     model: bytes,
     *,
     is_optimised: bool = True,
+    threads: int = 0,
     external_data: Mapping[str, bytes] = MappingProxyType({}),
 ) -> onnxruntime.InferenceSession:
     """Open a session on the CPU as the server does, or one without graph optimisation.
 
     Args:
+        threads: within an operator; 0: one for each core.
         external_data: the files beside the graph, by name.
     """
     options = onnxruntime.SessionOptions()
     # Fatal errors only: what fails raises, and warnings of the optimiser concern no user.
     options.log_severity_level = 4
+    options.intra_op_num_threads = threads
     if not is_optimised:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     graph = resolve(model, external_data.__getitem__)

@@ -1,3 +1,4 @@
+import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from weir.bundle.reader import Bundle, read
+from weir.export import speed
 from weir.export.__main__ import main
 from weir.export.runs import images
+from weir.export.speed import Speed
 from weir.training.data import ImageData, Split
 from weir.training.images.experiment import load_data, load_model
 from weir.training.run_directory import RunRecord
@@ -141,6 +144,44 @@ def test_int8_is_printed_with_its_accuracy(
     printed = " ".join(capsys.readouterr().out.split())
     assert f"accuracy FP32 {cost.before:.2%}, INT8 {cost.after:.2%} on 359 test pictures" in printed
     assert "MB, int8" in printed
+    assert "INT8 has no limit on it, but on its accuracy" in printed
+    assert re.search(r"speed FP32 [\d,]+, INT8 [\d,]+ rows/s, 1 row at a time, one thread", printed)
+    assert re.search(r"speed FP32 [\d,]+, INT8 [\d,]+ rows/s, \d+ rows at a time", printed)
+
+
+@pytest.mark.parametrize(
+    ("int8_rows_per_s", "warned"),
+    [
+        (
+            99.0,
+            (
+                "weir: warning: int8 is slower than fp32 on this machine, in batches of 32; "
+                "by default the newest version answers\n"
+            ),
+        ),
+        (101.0, ""),
+    ],
+    ids=["slower", "faster"],
+)
+def test_int8_that_is_slower_is_warned_of(
+    *,
+    run: Path,
+    run_bundle: Bundle,
+    reuse_graph: Callable[[bytes], None],
+    tmp_path: Path,
+    int8_rows_per_s: float,
+    warned: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    measured = [Speed(1, 10.0, 20.0), Speed(32, 100.0, int8_rows_per_s)]
+    monkeypatch.setattr(speed, "compare", lambda *_, **__: measured)
+    reuse_graph(run_bundle.model)
+
+    assert main([str(run), "--to", str(tmp_path), "--precision", "int8"]) == 0
+
+    assert capsys.readouterr().err == warned
+    assert ("int8 is slower than fp32" in (run / "export.log").read_text()) is bool(warned)
 
 
 def test_int8_that_costs_too_much_has_its_own_exit_code(
