@@ -282,7 +282,7 @@ class Loader:
 
         try:
             contract_check.check_provider(files.contract, provider)
-            chosen = self._known_parallelism(name, files.graph, settings, provider)
+            chosen = self._known_parallelism(name, files, settings, provider)
             started_s = self.clock()
             session = open_session(chosen.threads if chosen else 1)
             creation_s = self.clock() - started_s
@@ -332,13 +332,15 @@ class Loader:
         return model, session
 
     def _known_parallelism(
-        self, name: str, graph: bytes, settings: ModelSettings, provider: str
+        self, name: str, files: GraphFiles, settings: ModelSettings, provider: str
     ) -> Parallelism | None:
         """The parallelism that needs no measurement now."""
-        chosen = parallelism.fixed(settings, provider=provider, cores=self.cores)
+        chosen = parallelism.fixed(
+            settings, provider=provider, cores=self.cores, is_of_pair=files.part is not None
+        )
         if chosen is None and name in self.measured:
             measured = self.measured[name]
-            if measured.network == parallelism.network_of(graph):
+            if measured.network == parallelism.network_of(files.graph):
                 return measured.parallelism
         return chosen
 
@@ -353,8 +355,6 @@ class Loader:
             lambda rows: recorded_rows(signature, golden, rows, paddings) if may_run else None,
             cores=self.cores,
             max_rows=signature.max_rows if graph.axis.decision.is_batched else 1,
-            # The engine of an encoder-decoder runs one batch at a time.
-            may_have_instances=graph.files.part is None,
         )
         self.measured[name] = Measured(parallelism.network_of(graph.files.graph), chosen)
         return chosen

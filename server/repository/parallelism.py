@@ -114,11 +114,14 @@ class SessionSlot:
         return self.session
 
 
-def fixed(settings: ModelSettings, *, provider: str, cores: int) -> Parallelism | None:
+def fixed(
+    settings: ModelSettings, *, provider: str, cores: int, is_of_pair: bool = False
+) -> Parallelism | None:
     """The parallelism that needs no measurement; None if it does.
 
     Args:
         settings: the operator's, then those of a `config.pbtxt`.
+        is_of_pair: whether it is a graph of an encoder-decoder.
     """
     threads = settings.threads if isinstance(settings.threads, int) else None
     instances = settings.instances if isinstance(settings.instances, int) else None
@@ -130,6 +133,10 @@ def fixed(settings: ModelSettings, *, provider: str, cores: int) -> Parallelism 
         return Parallelism(reason=f"provider {provider}")
     if cores == 1:
         return Parallelism(reason="one usable core")
+    if is_of_pair:
+        # Alone, an encoder may gain from two threads. Beside the decoder's steps they cost a third
+        # of the throughput of `pronounce` on two cores.
+        return Parallelism(reason="encoder and decoder run at the same time")
     return None
 
 
@@ -156,7 +163,6 @@ def measure(
     *,
     cores: int,
     max_rows: int,
-    may_have_instances: bool = True,
     clock: Callable[[], float] = time.perf_counter,
     cpu_clock: Callable[[], float] = time.thread_time,
 ) -> Parallelism:
@@ -164,17 +170,15 @@ def measure(
 
     Args:
         max_rows: of a batch.
-        may_have_instances: whether several batches may run at the same time.
         cpu_clock: CPU time of the calling thread.
     """
-    instances = min(cores, _MOST_INSTANCES) if may_have_instances else 1
     try:
         parallelism = _measure(
             slot,
             inputs_of,
             cores=cores,
             max_rows=max_rows,
-            instances=instances,
+            instances=min(cores, _MOST_INSTANCES),
             clock=clock,
             cpu_clock=cpu_clock,
         )

@@ -233,12 +233,12 @@ def test_session_that_is_slow_to_create_is_not_made_again() -> None:
     assert (chosen.threads, chosen.instances) == (1, 2)
 
 
-def test_engine_of_an_encoder_decoder_has_one_instance() -> None:
-    machine = Machine(0.008, {1: 1, 2: 0.8}, overlap=1.9)
+def test_graphs_of_an_encoder_decoder_are_not_measured() -> None:
+    chosen = fixed(settings(), provider="cpu", cores=2, is_of_pair=True)
+    given = fixed(settings(threads=2), provider="cpu", cores=2, is_of_pair=True)
 
-    chosen = machine.measure(machine.slot(), may_have_instances=False)
-
-    assert (chosen.threads, chosen.instances) == (1, 1)
+    assert chosen is not None and (chosen.threads, chosen.instances) == (1, 1)
+    assert given is not None and given.threads == 2
 
 
 def test_time_of_a_measurement_is_bounded() -> None:
