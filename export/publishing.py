@@ -167,18 +167,21 @@ def _tensors(inputs: Mapping[str, Tensor | Array]) -> dict[str, Tensor]:
 
 
 def _fixed_axes(inputs: Mapping[str, Tensor], spec: ExportSpec) -> dict[str, dict[int, int]]:
-    """The axes that have one size; logged if the specification says nothing of them."""
+    """The axes that have one size, logged; a warning if the specification says nothing of them."""
     fixed = {
         name: {at: size for at, size in enumerate(tensor.shape) if at not in spec.axes_of(name)}
         for name, tensor in inputs.items()
     }
-    if any(fixed.values()) and not (spec.axes or spec.preprocessing or spec.series):
+    if any(fixed.values()):
+        is_specified = spec.axes or spec.preprocessing or spec.series
         shapes = ", ".join(
             f"{name} {[axes.get(at, spec.batch_axis) for at in range(inputs[name].ndim)]}"
             for name, axes in fixed.items()
         )
-        logger.warning(
-            "axes with a fixed size, as in the examples: %s; `axes` names those that vary", shapes
+        logger.log(
+            logging.INFO if is_specified else logging.WARNING,
+            "axes with a fixed size, as in the examples: %s; `axes` names those that vary",
+            shapes,
         )
     return fixed
 

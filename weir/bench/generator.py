@@ -117,10 +117,8 @@ class _MeasuredChannel:
     """
 
     def __init__(self, plan: Plan) -> None:
-        # Without a local pool, channels to the same target share one connection.
-        pool = ("grpc.use_local_subchannel_pool", 1)
         self._channel = grpc.insecure_channel(
-            plan.target, [*rpc.channel_options(plan.target, defaults.MAX_MESSAGE_BYTES), pool]
+            plan.target, rpc.channel_options(plan.target, defaults.MAX_MESSAGE_BYTES)
         )
         self._call: grpc.UnaryUnaryMultiCallable[bytes, bytes]
         self._call = self._channel.unary_unary(plan.path)

@@ -95,6 +95,10 @@ def show(rows: Sequence[TableRow], target: str, console: Console) -> None:
     lines += [_line({head: head for head in heads}, widths, "bold")]
     for _, group in groupby(rows, lambda row: row.name):
         lines += _model(list(group), widths, now)
+    if any(row.threads for row in rows):
+        lines.append(
+            Text("provider: with threads of an operator x batches at the same time", "dim")
+        )
     for line in lines:
         # A terminal wraps lines itself; a file keeps each reason on one line.
         console.print(line, soft_wrap=True)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # Of the runs of each batch size, and of the proofs for a graph.
 _PROFILE_S, _PROOFS_S = 2.0, 3.0
 _MOST_NODES = 15
+# Operators that take less of a run are one line together.
+_LEAST_SHARE = 0.01
 _BAR = 10
 # Nodes that move or convert data, and compute nothing.
 _MOVEMENT = frozenset(
@@ -56,7 +58,7 @@ def report(console: Console, directory: Path, file: str | None, *, as_json: bool
         return
     for name, each in profiles.items():
         title = f"{shown}" if name == "model" else f"{shown}: {name}"
-        _show(console, title, each, found[name])
+        show(console, title, each, found[name])
 
 
 def _of_bundle(directory: Path) -> "Mapping[str, GraphProfile]":
@@ -96,9 +98,10 @@ def _of_file(directory: Path, file: str) -> "Mapping[str, GraphProfile]":
     return {"model": profiled}
 
 
-def _show(
+def show(
     console: Console, title: str, profile: "GraphProfile", findings: "Sequence[Finding]"
 ) -> None:
+    """Print the tables of a graph, and what is avoidable with its fix."""
     console.print(Text(f"{title}: microseconds of a run, one thread"), soft_wrap=True)
     facts = _table("", profile)
     per_row = [f"{run.run_us / run.rows:,.1f}" for run in profile.runs]
@@ -154,11 +157,19 @@ def _by_operator(profile: "GraphProfile") -> Table:
         operator: [sum(run.node_us[place] for place in found) for run in profile.runs]
         for operator, found in places.items()
     }
-    for operator in sorted(times, key=lambda each: times[each][-1], reverse=True):
+    shares = {each: us[-1] / profile.runs[-1].run_us for each, us in times.items()}
+    small = [each for each in times if shares[each] < _LEAST_SHARE]
+    # One small operator takes one line in either form.
+    small = small if len(small) > 1 else []
+    for operator in sorted(times.keys() - small, key=lambda each: times[each][-1], reverse=True):
         share = times[operator][-1] / profile.runs[-1].run_us
         bar = "█" * round(_BAR * share)
         count = str(len(places[operator]))
         table.add_row(*_cells(profile, [operator, count], times[operator]), Text(bar))
+    if small:
+        count = str(sum(len(places[each]) for each in small))
+        rest = [sum(us) for us in zip(*(times[each] for each in small), strict=True)]
+        table.add_row(*_cells(profile, [f"{len(small)} others", count], rest))
     outside = [max(0.0, run.run_us - sum(run.node_us)) for run in profile.runs]
     table.add_row(*_cells(profile, ["outside operators", ""], outside))
     return table

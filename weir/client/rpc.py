@@ -86,8 +86,11 @@ class InferOptions(TypedDict, total=False):
 
 
 def channel_options(target: str, max_message_bytes: int) -> list[tuple[str, int]]:
-    """The gRPC options of a channel: its message limits, and no proxy to the machine itself."""
+    """The gRPC options of a channel: its limits, its proxy, and a connection of its own."""
     return [
+        # Without it, all channels of a process to one address share a connection. Of servers that
+        # share a port, one alone would then get the calls of all clients of this process.
+        ("grpc.use_local_subchannel_pool", 1),
         ("grpc.enable_http_proxy", int(not proxies.is_loopback(target))),
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),

@@ -1,3 +1,4 @@
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -330,7 +331,7 @@ def test_sizes_that_were_fixed_are_said(
     ]
 
 
-def test_sizes_that_the_specification_fixes_are_no_news(
+def test_sizes_that_the_specification_fixes_are_no_warning(
     *,
     network: nn.Module,
     examples: dict[str, Tensor],
@@ -342,9 +343,12 @@ def test_sizes_that_the_specification_fixes_are_no_news(
     reuse_graph(model)
     spec = ExportSpec(architecture="linear", outputs=["logits"], axes={"x": {0: "batch"}})
 
-    published = publish(network, examples, spec, to=tmp_path, name="mine")
+    with caplog.at_level(logging.INFO, "weir.export"):
+        published = publish(network, examples, spec, to=tmp_path, name="mine")
 
-    assert published.fixed_axes == {"x": {1: 4}} and not caplog.messages
+    assert published.fixed_axes == {"x": {1: 4}}
+    (record,) = [each for each in caplog.records if "fixed size" in each.getMessage()]
+    assert record.levelno == logging.INFO and "x ['batch', 4]" in record.getMessage()
 
 
 class ChannelsLast(nn.Module):

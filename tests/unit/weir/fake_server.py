@@ -51,11 +51,13 @@ class FakeServer:
     pictures: list[tasks_pb.ClassifyRequest] = field(default_factory=list)
     tasks: FakeTasks = field(default_factory=FakeTasks)
     models: FakeModels = field(default_factory=FakeModels)
+    peers: set[str] = field(default_factory=set)
     health: list[str] = field(default_factory=lambda: ["NOT_SERVING", "SERVING"])
 
     def infer(self, body: bytes, context: grpc.ServicerContext) -> bytes:
         request = pb.ModelInferRequest.FromString(body)
         self.requests.append(request)
+        self.peers.add(context.peer())
         self.metadata.update(dict(context.invocation_metadata()))
         match request.model_name:
             case "refuse":

@@ -29,7 +29,12 @@ def test_models_are_listed_with_all_their_versions(weir: Weir, fake: FakeServer)
     assert lines[6] == "    not batched: output 'y' [-1] has no first axis of any size"
     assert lines[7] == "    not served, as no tensor: maps: seq(map(int64,tensor(float)))"
     assert lines[8] == "  on disk, not loaded: 1"
-    assert lines[-3:] == ["away", "           NOT LOADED", "  on disk, not loaded: 7"]
+    assert lines[-4:] == [
+        "away",
+        "           NOT LOADED",
+        "  on disk, not loaded: 7",
+        "provider: with threads of an operator x batches at the same time",
+    ]
 
 
 @pytest.mark.parametrize("columns", [40, 80, 120])

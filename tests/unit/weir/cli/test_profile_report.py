@@ -1,14 +1,19 @@
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from tests.helpers import onnx_models, pairs, profiled_graphs
 from tests.unit.weir.cli.shell import Weir
 from weir.bundle import golden, writer
 from weir.bundle.contract import Batching, Contract, Tolerance
 from weir.bundle.golden import Golden
+from weir.bundle.graph_nodes import Graph
+from weir.cli import profile_report
+from weir.profile.graph_profile import GraphProfile, ProfiledNode, Run
 
 CONTRACT = Contract(
     task="other",
@@ -133,3 +138,26 @@ def test_json_is_for_the_profile(weir: Weir, pictures: Path) -> None:
 
     assert done.code == 2
     assert "--json: expected with --profile" in done.err
+
+
+def test_operators_below_a_hundredth_of_a_run_share_a_line() -> None:
+    operators = ("Conv", "Relu", "Add", "Add", "Neg")
+    profile = GraphProfile(
+        nodes=[ProfiledNode(f"n{at}", each, "", None) for at, each in enumerate(operators)],
+        constants={},
+        outputs=frozenset(),
+        runs=[Run(1, 1000.0, [900.0, 50.0, 3.0, 2.0, 4.0], {})],
+        written=Graph([]),
+    )
+    console = Console(file=io.StringIO(), width=80)
+
+    profile_report.show(console, "made up", profile, [])
+
+    assert isinstance(console.file, io.StringIO)
+    table = console.file.getvalue().split("operator ")[1].splitlines()[1:5]
+    assert [line.split() for line in table] == [
+        ["Conv", "1", "900.0", "90.0%", "\u2588" * 9],
+        ["Relu", "1", "50.0", "5.0%"],
+        ["2", "others", "3", "9.0", "0.9%"],
+        ["outside", "operators", "41.0", "4.1%"],
+    ]

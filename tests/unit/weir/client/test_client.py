@@ -405,3 +405,11 @@ def test_a_load_may_take_longer_than_an_inference(client: Client, fake: FakeServ
 
     client.set_label("good", "stable", 2, timeout_s=20)
     assert 0 < fake.models.time_left_s < 30
+
+
+def test_each_client_has_a_connection_of_its_own(fake: FakeServer) -> None:
+    with Client(fake.target) as one, Client(fake.target) as other:
+        for client in (one, other):
+            client.infer("echo", {"x": np.ones((1, 2), np.float32)})
+
+    assert len(fake.peers) == 2
