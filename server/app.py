@@ -202,6 +202,8 @@ class App:
                 transport_problem=problem,
                 metrics_address=_address(settings.host, self._http.server_port),
                 started_s=time.time(),
+                usable_cores=usable_cores(),
+                shares_port=settings.share_port,
             )
             self._metrics.watch_transport(transport, self._build)
             transport.start()

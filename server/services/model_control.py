@@ -92,6 +92,8 @@ class ModelControlService:
             metrics_address=build.metrics_address,
             process_id=os.getpid(),
             started_ms=round(build.started_s * 1000),
+            usable_cores=build.usable_cores,
+            shares_port=build.shares_port,
         )
 
     def load(self, request: pb.RepositoryModelLoadRequest, done: Done) -> None:

@@ -96,6 +96,8 @@ class Build:
             transport was set.
         metrics_address: host and port of /metrics.
         started_s: seconds since the epoch.
+        usable_cores: of the CPU, by this process.
+        shares_port: whether other processes may listen on the gRPC port.
     """
 
     version: str
@@ -106,6 +108,8 @@ class Build:
     transport_problem: str | None
     metrics_address: str
     started_s: float
+    usable_cores: int
+    shares_port: bool
 
 
 @dataclass(frozen=True, slots=True)

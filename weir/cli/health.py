@@ -30,8 +30,8 @@ def health(
         bool,
         typer.Option(
             "--verbose",
-            help="Also print versions, transport and metrics address, and each version of a model "
-            "that is not ready, with its reason.",
+            help="Also print versions, usable cores, transport and metrics address, and each "
+            "version of a model that is not ready, with its reason.",
         ),
     ] = False,
     target: Target = defaults.TARGET,
@@ -93,6 +93,9 @@ def _server(client: "Client") -> Iterator[str]:
         return
     started = ago(info.started, datetime.now(UTC))
     yield f"server     weir {info.version}, process {info.process_id}, started {started}"
+    if info.usable_cores:
+        port = "may be shared" if info.shares_port else "not shared"
+        yield f"machine    usable cores: {info.usable_cores}; gRPC port: {port}"
     yield f"transport  {info.transport}, grpcio {info.grpcio}"
     if info.transport_problem:
         yield f"{_INDENT}slower than completion-queue: {info.transport_problem}"

@@ -203,6 +203,8 @@ class ServerInfo:
         metrics_address: host and port of /metrics.
         process_id: of the process that answered; several may share one port.
         started: when the process was started, in UTC.
+        usable_cores: of the CPU, by that process; 0 if the server does not say it.
+        shares_port: whether other processes may listen on the same port.
     """
 
     version: str
@@ -214,6 +216,8 @@ class ServerInfo:
     metrics_address: str
     process_id: int
     started: datetime
+    usable_cores: int = 0
+    shares_port: bool = False
 
 
 @dataclass(frozen=True, slots=True)

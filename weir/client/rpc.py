@@ -395,6 +395,8 @@ def _read_server_info(body: bytes) -> ServerInfo:
         metrics_address=message.metrics_address,
         process_id=message.process_id,
         started=_time("started_ms", message.started_ms),
+        usable_cores=message.usable_cores,
+        shares_port=message.shares_port,
     )
 
 

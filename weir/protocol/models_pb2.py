@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _pool.POOL.AddSerializedFile(b'\n\x14weir/v1/models.proto\x12\x07weir.v1\"\x13\n\x11ListModelsRequest\"4\n\x12ListModelsResponse\x12\x1e\n\x06models\x18\x01 \x03(\x0b\x32\x0e.weir.v1.Model\"k\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x11\n\tanswering\x18\x03 \x01(\t\x12\"\n\x08versions\x18\x04 \x03(\x0b\x32\x10.weir.v1.Version\x12\x0f\n\x07on_disk\x18\x05 \x03(\t\"\xa6\x02\n\x07Version\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06labels\x18\x02 \x03(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x10\n\x08since_ms\x18\x05 \x01(\x03\x12\x10\n\x08provider\x18\x06 \x01(\t\x12\x13\n\x06parity\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x06golden\x18\x08 \x01(\x01H\x01\x88\x01\x01\x12\x14\n\x07\x62\x61tched\x18\t \x01(\x08H\x02\x88\x01\x01\x12\x17\n\x0f\x62\x61tching_reason\x18\n \x01(\t\x12\x18\n\x10unserved_outputs\x18\x0b \x03(\t\x12\x0f\n\x07threads\x18\x0c \x01(\r\x12\x11\n\tinstances\x18\r \x01(\rB\t\n\x07_parityB\t\n\x07_goldenB\n\n\x08_batched\"\x16\n\x14GetServerInfoRequest\"\xce\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06grpcio\x18\x02 \x01(\t\x12\x13\n\x0bonnxruntime\x18\x03 \x01(\t\x12\x10\n\x08provider\x18\x04 \x01(\t\x12\x11\n\ttransport\x18\x05 \x01(\t\x12\x19\n\x11transport_problem\x18\x06 \x01(\t\x12\x17\n\x0fmetrics_address\x18\x07 \x01(\t\x12\x12\n\nprocess_id\x18\x08 \x01(\x03\x12\x12\n\nstarted_ms\x18\t \x01(\x03\"E\n\x0fSetLabelRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\"3\n\x10SetLabelResponse\x12\x0f\n\x07written\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t2\xe0\x01\n\x06Models\x12\x45\n\nListModels\x12\x1a.weir.v1.ListModelsRequest\x1a\x1b.weir.v1.ListModelsResponse\x12N\n\rGetServerInfo\x12\x1d.weir.v1.GetServerInfoRequest\x1a\x1e.weir.v1.GetServerInfoResponse\x12?\n\x08SetLabel\x12\x18.weir.v1.SetLabelRequest\x1a\x19.weir.v1.SetLabelResponseB\x17\n\nio.weir.v1P\x01Z\x07weir/v1b\x06proto3')
+DESCRIPTOR = _pool.POOL.AddSerializedFile(b'\n\x14weir/v1/models.proto\x12\x07weir.v1\"\x13\n\x11ListModelsRequest\"4\n\x12ListModelsResponse\x12\x1e\n\x06models\x18\x01 \x03(\x0b\x32\x0e.weir.v1.Model\"k\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x11\n\tanswering\x18\x03 \x01(\t\x12\"\n\x08versions\x18\x04 \x03(\x0b\x32\x10.weir.v1.Version\x12\x0f\n\x07on_disk\x18\x05 \x03(\t\"\xa6\x02\n\x07Version\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06labels\x18\x02 \x03(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x10\n\x08since_ms\x18\x05 \x01(\x03\x12\x10\n\x08provider\x18\x06 \x01(\t\x12\x13\n\x06parity\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x06golden\x18\x08 \x01(\x01H\x01\x88\x01\x01\x12\x14\n\x07\x62\x61tched\x18\t \x01(\x08H\x02\x88\x01\x01\x12\x17\n\x0f\x62\x61tching_reason\x18\n \x01(\t\x12\x18\n\x10unserved_outputs\x18\x0b \x03(\t\x12\x0f\n\x07threads\x18\x0c \x01(\r\x12\x11\n\tinstances\x18\r \x01(\rB\t\n\x07_parityB\t\n\x07_goldenB\n\n\x08_batched\"\x16\n\x14GetServerInfoRequest\"\xf9\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06grpcio\x18\x02 \x01(\t\x12\x13\n\x0bonnxruntime\x18\x03 \x01(\t\x12\x10\n\x08provider\x18\x04 \x01(\t\x12\x11\n\ttransport\x18\x05 \x01(\t\x12\x19\n\x11transport_problem\x18\x06 \x01(\t\x12\x17\n\x0fmetrics_address\x18\x07 \x01(\t\x12\x12\n\nprocess_id\x18\x08 \x01(\x03\x12\x12\n\nstarted_ms\x18\t \x01(\x03\x12\x14\n\x0cusable_cores\x18\n \x01(\r\x12\x13\n\x0bshares_port\x18\x0b \x01(\x08\"E\n\x0fSetLabelRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\"3\n\x10SetLabelResponse\x12\x0f\n\x07written\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t2\xe0\x01\n\x06Models\x12\x45\n\nListModels\x12\x1a.weir.v1.ListModelsRequest\x1a\x1b.weir.v1.ListModelsResponse\x12N\n\rGetServerInfo\x12\x1d.weir.v1.GetServerInfoRequest\x1a\x1e.weir.v1.GetServerInfoResponse\x12?\n\x08SetLabel\x12\x18.weir.v1.SetLabelRequest\x1a\x19.weir.v1.SetLabelResponseB\x17\n\nio.weir.v1P\x01Z\x07weir/v1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,11 +43,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSERVERINFOREQUEST']._serialized_start=514
   _globals['_GETSERVERINFOREQUEST']._serialized_end=536
   _globals['_GETSERVERINFORESPONSE']._serialized_start=539
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=745
-  _globals['_SETLABELREQUEST']._serialized_start=747
-  _globals['_SETLABELREQUEST']._serialized_end=816
-  _globals['_SETLABELRESPONSE']._serialized_start=818
-  _globals['_SETLABELRESPONSE']._serialized_end=869
-  _globals['_MODELS']._serialized_start=872
-  _globals['_MODELS']._serialized_end=1096
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=788
+  _globals['_SETLABELREQUEST']._serialized_start=790
+  _globals['_SETLABELREQUEST']._serialized_end=859
+  _globals['_SETLABELRESPONSE']._serialized_start=861
+  _globals['_SETLABELRESPONSE']._serialized_end=912
+  _globals['_MODELS']._serialized_start=915
+  _globals['_MODELS']._serialized_end=1139
 # @@protoc_insertion_point(module_scope)

@@ -65,7 +65,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("version", "grpcio", "onnxruntime", "provider", "transport", "transport_problem", "metrics_address", "process_id", "started_ms")
+    __slots__ = ("version", "grpcio", "onnxruntime", "provider", "transport", "transport_problem", "metrics_address", "process_id", "started_ms", "usable_cores", "shares_port")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     GRPCIO_FIELD_NUMBER: _ClassVar[int]
     ONNXRUNTIME_FIELD_NUMBER: _ClassVar[int]
@@ -75,6 +75,8 @@ class GetServerInfoResponse(_message.Message):
     METRICS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PROCESS_ID_FIELD_NUMBER: _ClassVar[int]
     STARTED_MS_FIELD_NUMBER: _ClassVar[int]
+    USABLE_CORES_FIELD_NUMBER: _ClassVar[int]
+    SHARES_PORT_FIELD_NUMBER: _ClassVar[int]
     version: str
     grpcio: str
     onnxruntime: str
@@ -84,7 +86,9 @@ class GetServerInfoResponse(_message.Message):
     metrics_address: str
     process_id: int
     started_ms: int
-    def __init__(self, version: _Optional[str] = ..., grpcio: _Optional[str] = ..., onnxruntime: _Optional[str] = ..., provider: _Optional[str] = ..., transport: _Optional[str] = ..., transport_problem: _Optional[str] = ..., metrics_address: _Optional[str] = ..., process_id: _Optional[int] = ..., started_ms: _Optional[int] = ...) -> None: ...
+    usable_cores: int
+    shares_port: bool
+    def __init__(self, version: _Optional[str] = ..., grpcio: _Optional[str] = ..., onnxruntime: _Optional[str] = ..., provider: _Optional[str] = ..., transport: _Optional[str] = ..., transport_problem: _Optional[str] = ..., metrics_address: _Optional[str] = ..., process_id: _Optional[int] = ..., started_ms: _Optional[int] = ..., usable_cores: _Optional[int] = ..., shares_port: _Optional[bool] = ...) -> None: ...
 
 class SetLabelRequest(_message.Message):
     __slots__ = ("model_name", "label", "version")

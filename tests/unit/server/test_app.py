@@ -18,6 +18,7 @@ from weir.server.app import App
 from weir.server.config import Settings
 from weir.server.errors import ConfigError, PortUnavailable
 from weir.server.repository.repository import Repository
+from weir.server.runtime.cores import usable_cores
 
 TRANSPORTS = ("completion-queue", "grpc-server")
 # The log's and the exporter's threads have no end: they may still have a line to write.
@@ -166,6 +167,7 @@ def transport_of(make: Make, capsys: pytest.CaptureFixture[str], **own: Any) -> 
         with Client(found[1], timeout_s=HANG_S) as client:
             info = client.server_info()
         assert (info.process_id, info.metrics_address) == (os.getpid(), found[2])
+        assert (info.usable_cores, info.shares_port) == (usable_cores(), False)
         connection = HTTPConnection(found[2], timeout=HANG_S)
         connection.request("GET", "/metrics")
         page = connection.getresponse().read().decode()

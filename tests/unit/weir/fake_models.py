@@ -58,6 +58,8 @@ def server_info() -> models_pb.GetServerInfoResponse:
         metrics_address="127.0.0.1:8002",
         process_id=4242,
         started_ms=SINCE_MS,
+        usable_cores=8,
+        shares_port=True,
     )
 
 

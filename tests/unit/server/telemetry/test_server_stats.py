@@ -54,6 +54,8 @@ def watched(
         transport_problem=transport_problem,
         metrics_address="127.0.0.1:8002",
         started_s=0.0,
+        usable_cores=2,
+        shares_port=False,
     )
     Metrics(registry).watch_transport(FakeTransport(calls, io), build)
     return registry

@@ -62,6 +62,7 @@ def test_verbose_prints_the_server_and_what_is_not_ready(weir: Weir, fake: FakeS
     assert (done.code, done.err) == (0, "")
     assert server.startswith("server     weir 1.2.3, process 4242, started ")
     assert rest == [
+        "machine    usable cores: 8; gRPC port: may be shared",
         "transport  completion-queue, grpcio 1.85.1",
         "runtime    ONNX Runtime 1.31.1, provider cpu",
         "metrics    127.0.0.1:8002",
@@ -74,11 +75,13 @@ def test_verbose_prints_the_server_and_what_is_not_ready(weir: Weir, fake: FakeS
 def test_verbose_names_the_reason_for_the_slower_transport(weir: Weir, fake: FakeServer) -> None:
     fake.models.info.transport = "grpc-server"
     fake.models.info.grpcio = "2.0.0"
+    fake.models.info.shares_port = False
     fake.models.info.transport_problem = "expected grpcio>=1.81,<1.86, got 2.0.0"
 
     lines = weir("health", "--verbose", "--target", fake.target).out.splitlines()
 
-    assert lines[2:4] == [
+    assert lines[2:5] == [
+        "machine    usable cores: 8; gRPC port: not shared",
         "transport  grpc-server, grpcio 2.0.0",
         "           slower than completion-queue: expected grpcio>=1.81,<1.86, got 2.0.0",
     ]

@@ -358,6 +358,8 @@ def test_server_info_says_which_process_answers(client: Client, fake: FakeServer
         metrics_address="127.0.0.1:8002",
         process_id=4242,
         started=datetime(2026, 11, 18, 11, 6, 40, 250000, UTC),
+        usable_cores=8,
+        shares_port=True,
     )
     fake.models.info.started_ms = 2**62
     with pytest.raises(weir.Internal, match="started_ms"):
