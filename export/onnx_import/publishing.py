@@ -29,7 +29,7 @@ from weir.export.onnx_import.candidate import (
 from weir.export.onnx_import.examples import BATCH, TIME
 from weir.export.onnx_import.quantisation import quantise
 from weir.export.onnx_import.spec import ImportSpec
-from weir.profile import bundle_profile
+from weir.profile import bundle_profile, replacements
 
 Array = NDArray[Any]
 
@@ -135,8 +135,19 @@ def import_onnx(
         size_bytes=sum(map(len, files.values())),
         precision=precision,
         quantisation=quantisation,
-        remarks=[*candidate.changes, *candidate.remarks, *bundle_profile.advice(path)],
+        remarks=[*candidate.changes, *candidate.remarks, *_advice(path)],
     )
+
+
+def _advice(path: Path) -> list[str]:
+    """What is avoidable of a run, and options of the import that avoid it."""
+    lines = bundle_profile.advice(path)
+    if any(replacements.BROADCAST.name in line for line in lines):
+        lines.append(
+            "or export the network without its normalisation: `weir import` writes it in front of "
+            "the graph, with --image, --scale, --mean and --std"
+        )
+    return lines
 
 
 def default_name(file: Path) -> str:

@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from tests.helpers import profiled_graphs
 from tests.unit.export.onnx_import import graphs
 from weir.bundle.contract import Contract
 from weir.bundle.errors import InvalidName, VersionExists
@@ -804,3 +805,13 @@ def test_int8_needs_every_input(tmp_path: Path) -> None:
 
     with pytest.raises(ExportError, match=r"calibration: expected the inputs \['x'\], got \['z'\]"):
         imported(graphs.write(tmp_path, layers()), int8=settings)
+
+
+def test_slow_normalisation_leads_to_the_options_for_pictures(tmp_path: Path) -> None:
+    file = tmp_path / "pictures.onnx"
+    file.write_bytes(profiled_graphs.channels_last())
+
+    imported = import_onnx(file, to=tmp_path / "models")
+
+    assert any("by channels-last broadcast" in each for each in imported.remarks)
+    assert "--image, --scale, --mean and --std" in imported.remarks[-1]
