@@ -9,7 +9,7 @@ Rules:
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -94,7 +94,7 @@ def decode_request(
     for tensor in tensors:
         if tensor.parameters:
             check_input(tensor.name, tensor.parameters)
-    sent = tuple([_form(tensor) for tensor in tensors])
+    sent = forms(tensors)
     fit = signature.admit(sent)
     inputs = decode_inputs(message, sent)
     rules.complete(inputs)
@@ -134,9 +134,9 @@ def requested_outputs(
     return requested
 
 
-def forms(request: pb.ModelInferRequest) -> tuple[Form, ...]:
+def forms(tensors: Iterable[pb.ModelInferRequest.InferInputTensor]) -> tuple[Form, ...]:
     """Name, datatype and shape of each input."""
-    return tuple([_form(tensor) for tensor in request.inputs[:]])
+    return tuple([_form(tensor) for tensor in tensors])
 
 
 def decode_inputs(request: pb.ModelInferRequest, forms: tuple[Form, ...]) -> dict[str, Array]:

@@ -46,7 +46,7 @@ def request_of(
 
 def decode(message: pb.ModelInferRequest) -> dict[str, Array]:
     """As a model without a batch axis would, that takes whatever shape was sent."""
-    forms = request_decoder.forms(message)
+    forms = request_decoder.forms(message.inputs)
     inputs = [TensorSpec(name, datatype, (None,) * len(shape)) for name, datatype, shape in forms]
     Signature(inputs, (), batch_axis=None, max_rows=1).admit(forms)
     return request_decoder.decode_inputs(message, forms)
@@ -423,7 +423,7 @@ def test_unsigned_classes_are_not_negated_around() -> None:
 def test_form_is_name_datatype_and_shape() -> None:
     expected: tuple[Form, ...] = (("x", "FP32", (2, 3)),)
 
-    assert request_decoder.forms(request_of("FP32", (2, 3))) == expected
+    assert request_decoder.forms(request_of("FP32", (2, 3)).inputs) == expected
 
 
 def test_classes_beyond_what_is_worth_writing_are_refused() -> None:
