@@ -101,8 +101,13 @@ class World:
                 del self.toy.at[kind]
                 self.toy.changed.notify_all()
 
+    def wait_for_encoder(self) -> None:
+        """Return once rows that are encoded apart are ready to join at the end of a step."""
+        wait_for(lambda: not self.engine._is_encoding)
+
     def step_until(self, rows: int) -> None:
-        """Let steps happen until one of so many rows waits: rows encoded apart join meanwhile."""
+        """Let steps happen until one of so many rows waits, after those that are encoded apart."""
+        self.wait_for_encoder()
         while self.wait_at("decode") != rows:
             self.run("decode")
 
