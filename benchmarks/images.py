@@ -1,11 +1,13 @@
 """AlexNet, one 224 x 224 picture per call: Weir beside raw ONNX Runtime, in three input forms.
 
-    .venv/bin/python benchmarks/images.py [--json FILE] [--threads 1 2] [--seconds 8] [--rounds 3]
+    .venv/bin/python benchmarks/images.py [--json FILE] [--threads 1 2] [--seconds 8] \
+        [--rounds 3] [--in-flight 16]
 
 Without `--threads` the server has no flags, and raw ONNX Runtime all usable cores; with it both
 have that many threads. Raw ONNX Runtime has the server's options, and its best batch size, which is
-measured first. It and the three forms then take turns, round by round, for the given seconds each.
-A ratio compares neighbours in a round. The forms are: normalised pixels (FP32), pixels (UINT8), and
+measured first: 32 rows, which the server reaches only with 64 calls in flight. It and the three
+forms then take turns, round by round, for the given seconds each. A ratio compares neighbours in a
+round. The forms are: normalised pixels (FP32), pixels (UINT8), and
 a JPEG file of quality 90 for `weir.v1.Tasks/Classify`. The server preprocesses the JPEG as the
 published weights require: resize to 256, crop to 224. The pictures are centre crops of
 scikit-learn's photographs, in turn.
@@ -29,7 +31,6 @@ from weir.protocol import tasks_pb2
 from weir.server.runtime.cores import usable_cores
 
 RAW, FORMS = "raw ONNX Runtime", ("UINT8", "FP32", "JPEG")
-STREAMS = 16
 TARGET = "target 0.95"
 COLUMNS = (
     Column("request bytes", "request_bytes"),
@@ -45,7 +46,7 @@ COLUMNS = (
 )
 _BATCHES = (1, 2, 4, 8, 16, 32)
 _SWEEP_SHARE = 0.25
-_TRIAL_CALLS = 3 * STREAMS
+_TRIAL_TURNS = 3
 
 
 def main() -> None:
@@ -53,6 +54,7 @@ def main() -> None:
     parser = harness.arguments(__doc__.splitlines()[0], rounds=3)
     parser.add_argument("--models", type=Path, default=Path(".bench/models"))
     parser.add_argument("--threads", type=int, nargs="+", help="default: the server chooses")
+    parser.add_argument("--in-flight", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=8.0)
     given = harness.parse(parser)
     load.require_h2load()
@@ -63,17 +65,13 @@ def main() -> None:
         label = "no flags" if threads is None else f"{threads} thread(s)"
         runner = RawRunner(given.models, threads or usable_cores(), label)
         swept = sweep(runner, seconds * _SWEEP_SHARE, given.rounds)
-        medians = {
-            run.case: harness.spread(swept, RAW, run.case, "rows_per_s").median for run in swept
-        }
-        best = _BATCHES[[*medians.values()].index(max(medians.values()))]
         console.print(harness.table(swept, COLUMNS[1:2], title=label))
         runs += swept
         names = (alexnet.PICTURES, alexnet.TENSORS)
         flags = () if threads is None else ("--threads", str(threads))
         with servers.serving(given.models, names, *flags) as server:
             for number in range(given.rounds):
-                for name, figures in measure(runner, server, best, number, seconds):
+                for name, figures in measure(runner, server, number, seconds, given.in_flight):
                     runs.append(Run(name, label, number, figures))
     compared = [run for run in runs if "batches" not in run.case]
     console.print(harness.table(compared, COLUMNS))
@@ -83,10 +81,14 @@ def main() -> None:
 
 
 class RawRunner:
-    """AlexNet in raw ONNX Runtime, on photographs."""
+    """AlexNet in raw ONNX Runtime, on photographs.
+
+    Attributes:
+        best_rows: the batch size of the most rows a second, once `sweep` has found it.
+    """
 
     def __init__(self, models: Path, threads: int, label: str) -> None:
-        self.label = label
+        self.label, self.best_rows = label, max(_BATCHES)
         self._session = raw_session(models / alexnet.PICTURES / "1" / "model.onnx", threads)
         pictures = alexnet.photographs()
         self._pictures = np.stack([pictures[row % len(pictures)] for row in range(max(_BATCHES))])
@@ -97,24 +99,32 @@ class RawRunner:
 
 
 def sweep(runner: RawRunner, seconds: float, rounds: int) -> list[Run]:
-    """Raw ONNX Runtime with every batch size; the sizes take turns."""
-    return [
+    """Raw ONNX Runtime with every batch size in turn; the runner keeps the best size."""
+    runs = [
         Run(RAW, f"{runner.label}, batches of {rows}", number, runner.run(rows, seconds))
         for number in range(rounds)
         for rows in _BATCHES
     ]
+    medians = [
+        harness.spread(runs, RAW, case, "rows_per_s").median
+        for case in dict.fromkeys(run.case for run in runs)
+    ]
+    runner.best_rows = _BATCHES[medians.index(max(medians))]
+    return runs
 
 
 def measure(
-    runner: RawRunner, server: servers.Server, batch_rows: int, number: int, seconds: float
+    runner: RawRunner, server: servers.Server, number: int, seconds: float, in_flight: int
 ) -> Iterator[tuple[str, Mapping[str, float]]]:
     """One round: raw ONNX Runtime, while the server is idle, then every form."""
     console.print(f"[dim]{runner.label}: round {number + 1}[/]")
-    raw = runner.run(batch_rows, seconds)
+    raw = runner.run(runner.best_rows, seconds)
     yield RAW, raw
     with tempfile.TemporaryDirectory() as folder:
-        for form, shaped in loads(Path(folder), number).items():
-            outcome = load.measure(server, shaped, trial_calls=_TRIAL_CALLS, seconds=seconds)
+        for form, shaped in loads(Path(folder), number, in_flight).items():
+            outcome = load.measure(
+                server, shaped, trial_calls=_TRIAL_TURNS * in_flight, seconds=seconds
+            )
             yield (
                 form,
                 {
@@ -126,7 +136,7 @@ def measure(
             )
 
 
-def loads(folder: Path, number: int) -> dict[str, Load]:
+def loads(folder: Path, number: int, in_flight: int) -> dict[str, Load]:
     """A photograph in each form; the next round takes the next photograph."""
     pictures = alexnet.photographs()
     picture = pictures[number % len(pictures)]
@@ -143,7 +153,7 @@ def loads(folder: Path, number: int) -> dict[str, Load]:
         file = folder / form
         file.write_bytes(bodies[form])
         path = "/weir.v1.Tasks/Classify" if form == "JPEG" else MODEL_INFER
-        made[form] = Load(path, file, connections=1, streams=STREAMS)
+        made[form] = Load(path, file, connections=1, streams=in_flight)
     return made
 
 

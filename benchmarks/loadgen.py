@@ -17,8 +17,8 @@ compared with raw ONNX Runtime. Then, for each server in turn:
 Differences to a submission: a test lasts `--seconds` (MLPerf: 600), and LoadGen runs on the
 server's machine. The client (`lib/loadgen_client.py`) speaks HTTP/2 itself over 8 connections,
 which costs a tenth of `grpcio`; `--ceiling` measures it with empty calls. Both servers have one
-session with one thread, and batches of up to 32 rows; the rival `weir-auto` chooses its threads
-and sessions itself.
+session with one thread, and batches of up to 32 rows. More rivals are `weir-auto`, which chooses
+its threads and sessions itself, and `triton-two-instances`.
 """
 
 import sys
@@ -43,7 +43,7 @@ from weir.protocol import inference_pb2 as pb
 
 Inputs = Mapping[str, NDArray[Any]]
 
-WEIR, AUTO, TRITON = "weir", "weir-auto", "triton"
+WEIR, AUTO, TRITON, TRITON_TWO = "weir", "weir-auto", "triton", "triton-two-instances"
 LENET, INCEPTION, TAGGER = MODELS = "lenet5", "inception-v1", "tagger"
 LATENCY_S = {LENET: 0.015, INCEPTION: 0.05, TAGGER: 0.05}
 BOUNDS = {LENET: 1.2, INCEPTION: 1.2, TAGGER: 2.5}
@@ -152,10 +152,12 @@ def rivals(samples: Samples, work: Path) -> list[Rival]:
     """The servers, in the order of a round."""
     names = [samples.model]
     equal = ("--threads", "1", "--instances", "1")
+    triton_of = partial(triton.serving, work, samples.models, names, max_rows=_MAX_ROWS)
     return [
         Rival(WEIR, partial(servers.serving, samples.models, names, *equal)),
         Rival(AUTO, partial(servers.serving, samples.models, names)),
-        Rival(TRITON, partial(triton.serving, work, samples.models, names, max_rows=_MAX_ROWS)),
+        Rival(TRITON, triton_of),
+        Rival(TRITON_TWO, partial(triton_of, instances=2)),
     ]
 
 
@@ -262,7 +264,7 @@ def outputs_of(answer: bytes) -> dict[str, NDArray[np.uint8]]:
 
 
 def _shaped(array: NDArray[Any], rival: str) -> NDArray[Any]:
-    return array[:, np.newaxis] if rival == TRITON and array.ndim == 1 else array
+    return array[:, np.newaxis] if rival in (TRITON, TRITON_TWO) and array.ndim == 1 else array
 
 
 def _client_cpu_us(found: loadgen.Verdict) -> float:

@@ -137,8 +137,8 @@ def _loadgen(given: Namespace) -> Part:
 
 def _images(_: Namespace) -> Part:
     targets = [Target("rows_per_s", "no flags", "UINT8", images.RAW, 0.95)]
-    arguments = ["--rounds", "1", "--seconds", "4"]
-    question = "AlexNet, 224 pixels, 16 in flight"
+    arguments = ["--rounds", "1", "--seconds", "4", "--in-flight", "64"]
+    question = "AlexNet, 224 pixels, 64 in flight"
     return Part(question, "images.py", arguments, targets, _no_h2load())
 
 

@@ -1,7 +1,7 @@
 """Triton as a rival: the server of the `nvidia-pytriton` wheel, around the graph of a bundle.
 
-Its Python backend runs ONNX Runtime on the CPU (`rivals/triton_model.py`): one instance, one
-thread, dynamic batching, the bundle's batch size. The wheel contains the server; `_environment`
+Its Python backend runs ONNX Runtime on the CPU (`rivals/triton_model.py`): one thread an instance,
+dynamic batching, the bundle's batch size. The wheel contains the server; `_environment`
 installs what else it needs.
 """
 
@@ -47,14 +47,16 @@ class Tensor:
 
 
 @contextmanager
-def serving(work: Path, models: Path, names: Sequence[str], *, max_rows: int) -> Iterator[Server]:
+def serving(
+    work: Path, models: Path, names: Sequence[str], *, max_rows: int, instances: int = 1
+) -> Iterator[Server]:
     """Triton with version 1 of these bundles, once they are ready; `work` holds its environment."""
     packages = _install(work / "triton")
     grpc, metrics = free_ports(2)
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder) / "models"
         for name in names:
-            _write_model(repository / name, models / name / "1" / MODEL, max_rows)
+            _write_model(repository / name, models / name / "1" / MODEL, max_rows, instances)
         server = packages / "pytriton" / "tritonserver"
         command = [
             str(server / "bin" / "tritonserver"), f"--model-repository={repository}",
@@ -70,7 +72,13 @@ def serving(work: Path, models: Path, names: Sequence[str], *, max_rows: int) ->
             yield running
 
 
-def config(name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], max_rows: int) -> str:
+def config(
+    name: str,
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    max_rows: int,
+    instances: int = 1,
+) -> str:
     """The `config.pbtxt` of a graph whose first axis is the batch."""
     entries = [_entry("input", each) for each in inputs] + [_entry("output", x) for x in outputs]
     return "\n".join(
@@ -79,7 +87,7 @@ def config(name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], max_r
             'backend: "python"',
             f"max_batch_size: {max_rows}",
             *entries,
-            "instance_group [ { count: 1 kind: KIND_CPU } ]",
+            f"instance_group [ {{ count: {instances} kind: KIND_CPU }} ]",
             "dynamic_batching { }\n",
         ]
     )
@@ -119,14 +127,15 @@ def _environment(packages: Path) -> Mapping[str, str]:
     }
 
 
-def _write_model(folder: Path, graph: Path, max_rows: int) -> None:
+def _write_model(folder: Path, graph: Path, max_rows: int, instances: int) -> None:
     version = folder / "1"
     version.mkdir(parents=True)
     shutil.copy(graph, version / MODEL)
     shutil.copy(_RIVAL, version / "model.py")
     session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
     inputs, outputs = map(_tensors, (session.get_inputs(), session.get_outputs()))
-    (folder / "config.pbtxt").write_text(config(folder.name, inputs, outputs, max_rows))
+    text = config(folder.name, inputs, outputs, max_rows, instances)
+    (folder / "config.pbtxt").write_text(text)
 
 
 def _tensors(arguments: Sequence[ort.NodeArg]) -> list[Tensor]:
