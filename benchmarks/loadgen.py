@@ -11,8 +11,9 @@ compared with raw ONNX Runtime. Then, for each server in turn:
 - `SingleStream`: one call after the other; the 90th percentile of latency.
 - `Offline`: all samples in one query; the client keeps 128 calls in flight. Samples a second.
 - `Server`: calls arrive as a Poisson process, however many are open. The result is the highest
-  rate that LoadGen calls VALID with no call refused: its 99th percentile is within the bound. Steps
-  of 15 % from three quarters of the Offline result enclose it, bisection narrows it to 4 %.
+  rate that LoadGen calls VALID with no call refused: its 99th percentile is within the bound. A
+  trial that is INVALID is made once more, because any pause of the machine spoils it. Steps of 15 %
+  from three quarters of the Offline result enclose the rate, bisection narrows it to 4 %.
 
 Differences to a submission: a test lasts `--seconds` (MLPerf: 600), and LoadGen runs on the
 server's machine. The client (`lib/loadgen_client.py`) speaks HTTP/2 itself over 8 connections,
@@ -216,6 +217,9 @@ class ScenarioRunner:
         best: dict[str, float] = {}
 
         def is_valid(rate_per_s: float) -> bool:
+            return trial_is_valid(rate_per_s) or trial_is_valid(rate_per_s)
+
+        def trial_is_valid(rate_per_s: float) -> bool:
             latency_s = LATENCY_S[self._samples.model]
             trial = self._trial(scenario=SERVER, rate_per_s=rate_per_s, latency_s=latency_s)
             found = loadgen.run(self._plan.python, trial)
