@@ -34,6 +34,9 @@ _OPEN_GATE = 50.0
 _SATURATED_CELL = 20.0
 _INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 _INITIAL_STATE = _INPUTS.index("initial_h")
+_PEEPHOLES = _INPUTS.index("P")
+# The first opsets with the forms of `Shape` and `Pad` that are added.
+_SHAPE_OF_AXES, _PAD_WITH_AXES = 15, 18
 _ATTRIBUTES = {"hidden_size", "direction"}
 
 Array = NDArray[Any]
@@ -44,9 +47,11 @@ def quantise(model: bytes, batches: Iterable[Mapping[str, Array]]) -> bytes:
     """Quantise every LSTM layer, with the ranges of its input in batches of calibration rows.
 
     Raises:
-        ExportError: a layer has a form without an integer kernel, or computed weights.
+        ExportError: a layer has a form without an integer kernel, or computed weights, or the graph
+            an opset without the operators that are added.
     """
     proto = onnx.load_from_string(model)
+    _check_opset(proto)
     ranges = _observed_ranges(proto, batches)
     fix_ranges(proto, ranges)
 
@@ -61,6 +66,18 @@ def quantise(model: bytes, batches: Iterable[Mapping[str, Array]]) -> bytes:
         )
 
     return static_quantisation.run_quantiser(proto, write)
+
+
+def _check_opset(proto: onnx.ModelProto) -> None:
+    layers = [node for node in proto.graph.node if node.op_type == "LSTM"]
+    has_states = any(any(node.input[_INITIAL_STATE:_PEEPHOLES]) for node in layers)
+    needed = _PAD_WITH_AXES if has_states else _SHAPE_OF_AXES
+    opset = next(each.version for each in proto.opset_import if each.domain in {"", "ai.onnx"})
+    if layers and opset < needed:
+        states = " with a given initial state" if has_states else ""
+        raise ExportError(
+            f"int8: expected opset {needed} or later for an LSTM layer{states}, got {opset}"
+        )
 
 
 def _observed_ranges(

@@ -22,6 +22,7 @@ def lstm(
     bias: bool = True,
     peepholes: bool = False,
     computed: bool = False,
+    opset: int = 18,
     **attributes: Any,
 ) -> bytes:
     """`x` [time, batch, 5] and `lengths` [batch] → the three outputs of one LSTM layer.
@@ -82,7 +83,7 @@ def lstm(
         ],
         constants,
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
     return model.SerializeToString()
 
 
@@ -210,3 +211,22 @@ def test_integers_are_near_the_exact_states(form: dict[str, Any]) -> None:
 def test_layer_of_another_form_is_refused(form: dict[str, Any], reason: str) -> None:
     with pytest.raises(ExportError, match=reason):
         lstm_quantisation.quantise(lstm(**form), [rows(4)])
+
+
+@pytest.mark.parametrize(("opset", "states"), [(17, True), (14, False)])
+def test_opset_without_the_added_operators_is_refused(*, opset: int, states: bool) -> None:
+    model = lstm(opset=opset, states=states)
+
+    with pytest.raises(
+        ExportError, match=rf"int8: expected opset {opset + 1} or later .* {opset}$"
+    ):
+        lstm_quantisation.quantise(model, [rows(3, states=states)])
+
+
+@pytest.mark.parametrize(("opset", "states"), [(18, True), (15, False)])
+def test_oldest_opset_with_the_added_operators_is_quantised(*, opset: int, states: bool) -> None:
+    inputs = rows(3, states=states)
+
+    model = lstm_quantisation.quantise(lstm(opset=opset, states=states), [inputs])
+
+    assert run(model, inputs).keys() == {"y", "y_h", "y_c"}
