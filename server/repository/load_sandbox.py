@@ -155,7 +155,7 @@ def _started(job: str) -> Iterator["subprocess.Popen[bytes]"]:
 def _checked(name: str, result: bytes, exit_code: int) -> dict[str, Any]:
     """The result of a child; raises its failure, if it failed."""
     if exit_code < 0:
-        cause = signal.Signals(-exit_code).name
+        cause = _signal_name(-exit_code)
         hint = ", perhaps for lack of memory" if cause == "SIGKILL" else ""
         raise ModelLoadError(f"load sandbox: the process was killed by {cause}{hint}")
     if exit_code > 0 or not result:
@@ -166,6 +166,15 @@ def _checked(name: str, result: bytes, exit_code: int) -> dict[str, Any]:
     if outcome["reason"]:
         raise (GoldenMismatch if outcome["mismatch"] else ModelLoadError)(outcome["reason"])
     return outcome
+
+
+def _signal_name(number: int) -> str:
+    """The name of a signal; most real-time signals have none, and are counted from SIGRTMIN."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        # Only systems with real-time signals have numbers without a name.
+        return f"SIGRTMIN+{number - signal.SIGRTMIN}"
 
 
 def _measured(job: Mapping[str, Any]) -> dict[str, Measured]:

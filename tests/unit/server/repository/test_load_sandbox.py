@@ -269,8 +269,15 @@ def test_version_within_its_memory_limit_is_loaded(
     [
         (signal.SIGSEGV, "was killed by SIGSEGV$"),
         (signal.SIGKILL, "was killed by SIGKILL, perhaps for lack of memory$"),
+        pytest.param(
+            getattr(signal, "SIGRTMIN", 0) + 1,
+            r"was killed by SIGRTMIN\+1$",
+            marks=pytest.mark.skipif(
+                not hasattr(signal, "SIGRTMIN"), reason="the system has no real-time signals"
+            ),
+        ),
     ],
-    ids=["crash", "killed"],
+    ids=["crash", "killed", "real-time"],
 )
 def test_child_that_dies_fails_the_version(
     endless: Path,
@@ -278,7 +285,7 @@ def test_child_that_dies_fails_the_version(
     started: "SimpleQueue[subprocess.Popen[bytes]]",
     load_aside: Callable[..., "Future[Any]"],
     *,
-    number: signal.Signals,
+    number: int,
     message: str,
 ) -> None:
     loading = load_aside(make_sandbox(), endless)
