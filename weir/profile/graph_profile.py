@@ -16,6 +16,7 @@ import math
 import os
 import re
 import tempfile
+import threading
 import time
 from bisect import bisect_right
 from collections import Counter, defaultdict
@@ -41,6 +42,8 @@ Inputs = Mapping[str, Array]
 # Records for each batch size; 4,000 are read in 0.1 s.
 _MOST_EVENTS = 4000
 _WARM_UPS, _LEAST_RUNS, _MOST_RUNS = 2, 3, 100
+# A loop of a graph may never end.
+_MOST_RUN_S = 60.0
 _MOST_SAVED_BYTES = 1024
 _MOST_PROFILER_US = 4.0
 _OPTIMISED = "optimised.onnx"
@@ -126,6 +129,7 @@ def profile(
     batch_sizes: Sequence[int],
     *,
     seconds: float,
+    most_run_s: float = _MOST_RUN_S,
 ) -> GraphProfile:
     """Profile a graph.
 
@@ -134,13 +138,18 @@ def profile(
         batch_sizes: ascending. A size whose run would take longer than `seconds` is halved until it
             does not.
         seconds: the time of the runs of a batch size, about; there are three runs at least.
+        most_run_s: of one run; a longer one is an error.
 
     Raises:
-        ProfileError: ONNX Runtime refuses the graph or the inputs.
+        ProfileError: ONNX Runtime refuses the graph or the inputs, or a run does not end.
     """
     with tempfile.TemporaryDirectory() as folder:
         try:
-            return _profile(graph, inputs_of, batch_sizes, seconds, Path(folder))
+            return _profile(
+                graph, inputs_of, batch_sizes, seconds, Path(folder), most_run_s=most_run_s
+            )
+        except ProfileError:
+            raise
         except Exception as error:  # the runtime raises many unrelated classes
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
             raise ProfileError(reason) from error
@@ -181,11 +190,15 @@ def _profile(
     batch_sizes: Sequence[int],
     seconds: float,
     folder: Path,
+    *,
+    most_run_s: float,
 ) -> GraphProfile:
     session = _session(graph, folder)
     optimised = graph_nodes.read((folder / _OPTIMISED).read_bytes()).graph
     nodes = list(optimised.nodes())
-    batches = _run_profiled(session, inputs_of, batch_sizes, seconds, len(nodes))
+    batches = _run_profiled(
+        session, inputs_of, batch_sizes, seconds, len(nodes), most_run_s=most_run_s
+    )
     recorded = _recorded_runs(Path(session.end_profiling()))
     call_us = small_graph_us([NewNode("Neg", ["x"], ["y"])], {"x": np.ones(1, np.float32)}, {})
     names = _event_names(nodes, recorded[0])
@@ -284,12 +297,31 @@ def _timed_s(session: ort.InferenceSession, inputs: Inputs) -> float:
     return time.perf_counter() - started_s
 
 
+def _warm_up_s(session: ort.InferenceSession, inputs: Inputs, most_s: float) -> float:
+    """The time of a run that is stopped if it takes too long."""
+    options = ort.RunOptions()
+    timer = threading.Timer(most_s, setattr, (options, "terminate", True))
+    timer.start()
+    started_s = time.perf_counter()
+    try:
+        session.run(None, inputs, options)
+        return time.perf_counter() - started_s
+    except Exception as error:  # the runtime raises many unrelated classes
+        if options.terminate:
+            raise ProfileError(f"a run: expected to end within {most_s:g} s") from error
+        raise
+    finally:
+        timer.cancel()
+
+
 def _run_profiled(
     session: ort.InferenceSession,
     inputs_of: Callable[[int], Inputs],
     batch_sizes: Sequence[int],
     seconds: float,
     nodes: int,
+    *,
+    most_run_s: float,
 ) -> list[_Batch]:
     """Run the batches; a batch that takes too long is left out, or has fewer rows."""
     most_runs = min(_MOST_RUNS, _MOST_EVENTS // max(1, nodes))
@@ -302,7 +334,7 @@ def _run_profiled(
         if batches and rows <= batches[-1].rows:
             break
         inputs = inputs_of(rows)
-        run_s = min(_timed_s(session, inputs) for _ in range(_WARM_UPS))
+        run_s = min(_warm_up_s(session, inputs, most_run_s) for _ in range(_WARM_UPS))
         row_s = run_s / rows
         # Half of the time is for runs without the profiler.
         runs = max(_LEAST_RUNS, min(most_runs, int(seconds / 2 / run_s)))

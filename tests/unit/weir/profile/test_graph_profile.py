@@ -67,6 +67,21 @@ def test_the_time_of_a_loop_is_counted_once() -> None:
     assert sum(run.node_us) <= run.run_us
 
 
+def test_a_run_without_an_end_is_stopped() -> None:
+    endless = """g (float[batch, 4] x) => (float[batch, 4] y) {
+        go = Constant<value = bool {1}>()
+        y = Loop<body = b (int64 i, bool c, float[batch, 4] a) => (bool d, float[batch, 4] e) {
+            d = Identity(c)
+            e = Sin(a)
+        }>("", go, x)
+    }"""
+    graph = ResolvedGraph(profiled_graphs.graph(endless))
+    inputs = {"x": np.ones((1, 4), np.float32)}
+
+    with pytest.raises(ProfileError, match=r"^a run: expected to end within 0\.1 s$"):
+        profile(graph, lambda _: inputs, (1,), seconds=0.01, most_run_s=0.1)
+
+
 def test_nodes_without_names_keep_their_order() -> None:
     model = profiled_graphs.graph(
         "g (float[batch, 4] x) => (float[batch, 4] y) { a = Sin(x) b = Cos(a) y = Sin(b) }"
