@@ -154,6 +154,8 @@ def _failure(error: Exception, code: int) -> typer.Exit:
 
 
 def _print_summary(published: "Published") -> None:
+    from weir.export import speed  # noqa: PLC0415 - imports ONNX Runtime
+
     parity = published.parity
     # The path is not wrapped, so that it can be copied.
     console = Console()
@@ -172,11 +174,7 @@ def _print_summary(published: "Published") -> None:
             f"FP32 {cost.before:.2%}, INT8 {cost.after:.2%} on {cost.test_rows:,} {cost.test}",
         )
     for each in published.speeds:
-        table.add_row(
-            "speed",
-            f"FP32 {each.fp32:,.0f}, INT8 {each.int8:,.0f} rows/s, {each.rows} "
-            f"row{'' if each.rows == 1 else 's'} at a time, one thread",
-        )
+        table.add_row("speed", str(each))
     fixed = ", ".join(
         f"{name} {list(axes.values())}" for name, axes in published.fixed_axes.items() if axes
     )
@@ -184,13 +182,8 @@ def _print_summary(published: "Published") -> None:
         table.add_row("fixed sizes", fixed)
     table.add_row("size", f"{published.size_bytes / 1e6:.2f} MB, {published.precision}")
     console.print(table)
-    slower = [str(each.rows) for each in published.speeds if each.int8 < each.fp32]
-    if slower:
-        typer.echo(
-            "weir: warning: int8 is slower than fp32 on this machine, in batches of "
-            f"{' and '.join(slower)}; by default the newest version answers",
-            err=True,
-        )
+    if warning := speed.warning(published.speeds):
+        typer.echo(f"weir: warning: {warning}", err=True)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,11 @@ class Speed:
     fp32: float
     int8: float
 
+    def __str__(self) -> str:
+        """A line for people."""
+        rows = f"{self.rows} row{'' if self.rows == 1 else 's'}"
+        return f"FP32 {self.fp32:,.0f}, INT8 {self.int8:,.0f} rows/s, {rows} at a time, one thread"
+
 
 def compare(
     fp32: bytes, int8: bytes, inputs: Inputs, outputs: Sequence[str], *, most_rows: int | None
@@ -47,6 +52,17 @@ def compare(
         batch = {name: array.take(range(rows), 0, mode="wrap") for name, array in inputs.items()}
         speeds.append(Speed(rows, *(rows / each for each in _times_s(sessions, batch, outputs))))
     return speeds
+
+
+def warning(speeds: Sequence[Speed]) -> str:
+    """What to warn of where INT8 is slower; empty where it is not."""
+    slower = [str(each.rows) for each in speeds if each.int8 < each.fp32]
+    if not slower:
+        return ""
+    return (
+        "int8 is slower than fp32 on this machine, in batches of "
+        f"{' and '.join(slower)}; by default the newest version answers"
+    )
 
 
 def _times_s(sessions: Sequence[Any], inputs: Inputs, outputs: Sequence[str]) -> list[float]:

@@ -313,6 +313,8 @@ def _failure(file: Path, error: Exception, code: int) -> typer.Exit:
 
 
 def _print_summary(imported: "Imported") -> None:
+    from weir.export import speed  # noqa: PLC0415 - imports ONNX Runtime
+
     parity = imported.parity
     # Lines are not wrapped, so that they can be copied and searched.
     console = Console()
@@ -328,8 +330,12 @@ def _print_summary(imported: "Imported") -> None:
     table.add_row("against", parity.against)
     if cost := imported.quantisation:
         table.add_row("INT8", f"{cost.after:.2%} of {cost.test_rows:,} rows have the class of FP32")
+    for each in imported.speeds:
+        table.add_row("speed", str(each))
     table.add_row("size", f"{imported.size_bytes / 1e6:.2f} MB, {imported.precision}")
     console.print(table)
+    if warning := speed.warning(imported.speeds):
+        typer.echo(f"weir: warning: {warning}", err=True)
 
 
 def _pairs(option: str, texts: Sequence[str] | None) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from weir.bundle.contract import Contract, Parity, Precision, Quantisation, Sour
 from weir.bundle.golden import Golden
 from weir.bundle.tokenizer_json import FILE_NAME as TOKENIZER
 from weir.bundle.writer import lines_of, name_label_files
-from weir.export import runtime
+from weir.export import runtime, speed
 from weir.export.onnx_import import source
 from weir.export.onnx_import.batching import Proved, prove
 from weir.export.onnx_import.candidate import (
@@ -29,6 +29,7 @@ from weir.export.onnx_import.candidate import (
 from weir.export.onnx_import.examples import BATCH, TIME
 from weir.export.onnx_import.quantisation import quantise
 from weir.export.onnx_import.spec import ImportSpec
+from weir.export.speed import Speed
 from weir.profile import bundle_profile, replacements
 
 Array = NDArray[Any]
@@ -45,6 +46,7 @@ class Imported:
 
     Attributes:
         remarks: what a user should know of the import, a line each.
+        speeds: of INT8 beside FP32, by batch size; none for another precision.
     """
 
     path: Path
@@ -55,6 +57,7 @@ class Imported:
     precision: Precision
     quantisation: Quantisation | None
     remarks: Sequence[str]
+    speeds: Sequence[Speed]
 
 
 def import_onnx(
@@ -87,7 +90,7 @@ def import_onnx(
     given = given_inputs(candidate, spec)
     proved = prove(candidate, spec, given)
     precision = candidate.precision
-    quantisation = None
+    exact, quantisation = proved.data, None
     if spec.int8 is not None:
         proved, quantisation = quantise(proved, candidate, spec.int8)
         precision = "int8"
@@ -136,7 +139,14 @@ def import_onnx(
         precision=precision,
         quantisation=quantisation,
         remarks=[*candidate.changes, *candidate.remarks, *_advice(path)],
+        speeds=_speeds(exact, proved.data, recorded, spec) if spec.int8 else [],
     )
+
+
+def _speeds(fp32: bytes, int8: bytes, recorded: Golden, spec: ImportSpec) -> list[Speed]:
+    """The speed of INT8 and FP32, on the golden inputs; an INT8 model is always batched."""
+    most_rows = min(bundle_profile.MOST_ROWS, spec.batching.max_rows)
+    return speed.compare(fp32, int8, recorded.inputs, list(recorded.outputs), most_rows=most_rows)
 
 
 def _advice(path: Path) -> list[str]:

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -80,7 +81,7 @@ def test_options_specify_sequences_and_ranges(tmp_path: Path) -> None:
     assert (padded.maximum, padded.padding) == (9, {"frames": -1})
 
 
-def test_options_specify_int8(tmp_path: Path) -> None:
+def test_options_specify_int8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = graphs.write(
         tmp_path,
         "g (float[N, 2] x) => (float[N, 2] y) <float[2, 2] w = {1.0, 0.5, 0.25, 1.0}> "
@@ -96,6 +97,9 @@ def test_options_specify_int8(tmp_path: Path) -> None:
 
     assert code == 0
     assert read(tmp_path / "models" / "net" / "1").contract.precision == "int8"
+    printed = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"speed FP32 [\d,]+, INT8 [\d,]+ rows/s, 1 row at a time, one thread", printed)
+    assert re.search(r"speed FP32 [\d,]+, INT8 [\d,]+ rows/s, 32 rows at a time", printed)
 
 
 def test_failure_is_one_line_with_the_file(
