@@ -21,6 +21,7 @@ of few entries have one size.
 """
 
 import itertools
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -35,7 +36,7 @@ from weir.server.errors import OutOfMemory, ServerError
 from weir.server.repository import generated_rows
 from weir.server.repository.generated_rows import Row
 from weir.server.runtime import collate
-from weir.server.runtime.session import Session
+from weir.server.runtime.session import RunStop, Session
 from weir.server.runtime.signature import TensorSpec
 from weir.server.scheduling.batching import Basis
 
@@ -48,6 +49,8 @@ Tried = tuple[Row, Mapping[str, Array]]
 _MOST_BATCH_BYTES = 1 << 28
 # Limits of time.
 _MOST_ROW_S, _MOST_BATCH_S = 0.5, 5.0
+# Of a request without rows, where no more than its run is asked for.
+_MOST_RUN_S = 60.0
 # Of rows that take longer, fewer are run.
 _SLOW_ROW_S = 0.05
 # Relative to the greatest value of a row and output: a batch is summed in another order than a row
@@ -95,11 +98,20 @@ def prove(
         raise UnprovedError(Basis.RUN, str(error)) from error
 
 
-def runnable_rows(session: Session, inputs: Sequence[TensorSpec], *, is_batched: bool) -> list[Row]:
+def runnable_rows(
+    session: Session,
+    inputs: Sequence[TensorSpec],
+    *,
+    is_batched: bool,
+    most_run_s: float = _MOST_RUN_S,
+) -> list[Row]:
     """Two generated rows that the graph takes, or the inputs of two requests without rows.
 
+    Args:
+        most_run_s: of the run of a request without rows, which a loop may keep from its end.
+
     Raises:
-        UnprovedError: the graph takes no generated row.
+        UnprovedError: the graph takes no generated row, or a run does not end.
         OutOfMemory: a row needs more memory than there is.
     """
     if is_batched:
@@ -108,21 +120,29 @@ def runnable_rows(session: Session, inputs: Sequence[TensorSpec], *, is_batched:
     whole = [replace(spec, axes=(1, *spec.axes)) for spec in inputs]
     for candidates in generated_rows.candidates(whole):
         requests: list[Row] = [
-            {name: array[0] for name, array in row.items()} for row in candidates
+            {name: array.reshape(array.shape[1:]) for name, array in row.items()}
+            for row in candidates
         ]
-        found = [request for request in requests if _runs(session, request)]
+        found = [request for request in requests if _runs(session, request, most_run_s)]
         if found:
             return found[:2]
     raise UnprovedError(Basis.RUN, "the graph runs on none of the generated inputs")
 
 
-def _runs(session: Session, inputs: Row) -> bool:
+def _runs(session: Session, inputs: Row, most_s: float) -> bool:
+    stop = RunStop()
+    timer = threading.Timer(most_s, stop.set)
+    timer.start()
     try:
-        session.run(inputs)
+        session.run(inputs, stop)
     except OutOfMemory:
         raise
-    except ServerError:
+    except ServerError as error:
+        if timer.finished.is_set():
+            raise UnprovedError(Basis.RUN, f"a run: expected to end within {most_s:g} s") from error
         return False
+    finally:
+        timer.cancel()
     return True
 
 

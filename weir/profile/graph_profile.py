@@ -38,6 +38,7 @@ from weir.profile.onnx_writer import NewNode, write_model
 
 Array = NDArray[Any]
 Inputs = Mapping[str, Array]
+Call = Callable[[ort.RunOptions | None], object]
 
 # Records for each batch size; 4,000 are read in 0.1 s.
 _MOST_EVENTS = 4000
@@ -49,6 +50,7 @@ _MOST_PROFILER_US = 4.0
 _OPTIMISED = "optimised.onnx"
 _RECORDED = "_kernel_time"
 _PROVIDERS = ["CPUExecutionProvider"]
+_BF16, _ONNX_BF16 = "tensor(bfloat16)", 16
 _WITH_SUBGRAPHS = ("If", "Loop", "Scan")
 # The names that ONNX Runtime has for element types, by the kind and size of numpy's.
 _TYPES = {
@@ -210,7 +212,7 @@ def _profile(
         start += _WARM_UPS
         own = recorded[start : start + len(batch.run_s)]
         start += len(batch.run_s)
-        plain_s = [_timed_s(session, batch.inputs) for _ in batch.run_s]
+        plain_s = [_timed_s(batch.call) for _ in batch.run_s]
         # The profiler only adds time: where it seems to save some, other programs took it.
         run_us = 1e6 * min(_fastest_mean(plain_s), _fastest_mean(batch.run_s))
         runs.append(
@@ -244,6 +246,7 @@ class _Batch(NamedTuple):
 
     rows: int
     inputs: Inputs
+    call: Call
     run_s: Sequence[float]
 
 
@@ -291,20 +294,36 @@ def _value(tensor: ExternalTensor) -> ort.OrtValue:
     return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, tensor.data_type)
 
 
-def _timed_s(session: ort.InferenceSession, inputs: Inputs) -> float:
+def _call(session: ort.InferenceSession, inputs: Inputs) -> Call:
+    """The call that runs the graph on these inputs; the bits of BF16 are given as uint16."""
+    types = {each.name: each.type for each in session.get_inputs()}
+    outputs = {each.name: each.type for each in session.get_outputs()}
+    if _BF16 not in {*types.values(), *outputs.values()}:
+        return lambda options: session.run(None, inputs, options)
+    # Numpy has no BF16, so no array of an output can be made.
+    values = {
+        name: ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, _ONNX_BF16)
+        if types[name] == _BF16
+        else ort.OrtValue.ortvalue_from_numpy(array)
+        for name, array in inputs.items()
+    }
+    return lambda options: session.run_with_ort_values(list(outputs), values, options)
+
+
+def _timed_s(call: Call) -> float:
     started_s = time.perf_counter()
-    session.run(None, inputs)
+    call(None)
     return time.perf_counter() - started_s
 
 
-def _warm_up_s(session: ort.InferenceSession, inputs: Inputs, most_s: float) -> float:
+def _warm_up_s(call: Call, most_s: float) -> float:
     """The time of a run that is stopped if it takes too long."""
     options = ort.RunOptions()
     timer = threading.Timer(most_s, setattr, (options, "terminate", True))
     timer.start()
     started_s = time.perf_counter()
     try:
-        session.run(None, inputs, options)
+        call(options)
         return time.perf_counter() - started_s
     except Exception as error:  # the runtime raises many unrelated classes
         if options.terminate:
@@ -334,11 +353,12 @@ def _run_profiled(
         if batches and rows <= batches[-1].rows:
             break
         inputs = inputs_of(rows)
-        run_s = min(_warm_up_s(session, inputs, most_run_s) for _ in range(_WARM_UPS))
+        call = _call(session, inputs)
+        run_s = min(_warm_up_s(call, most_run_s) for _ in range(_WARM_UPS))
         row_s = run_s / rows
         # Half of the time is for runs without the profiler.
         runs = max(_LEAST_RUNS, min(most_runs, int(seconds / 2 / run_s)))
-        batches.append(_Batch(rows, inputs, [_timed_s(session, inputs) for _ in range(runs)]))
+        batches.append(_Batch(rows, inputs, call, [_timed_s(call) for _ in range(runs)]))
     return batches
 
 

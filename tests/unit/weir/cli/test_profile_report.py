@@ -101,11 +101,16 @@ def test_a_plain_model_is_profiled_on_generated_rows(
     assert [batch["rows"] for batch in graph["batches"]] == rows
 
 
+@pytest.mark.parametrize(
+    "model",
+    [onnx_models.detector(), profiled_graphs.graph("g (float x) => (float y) { y = Sin(x) }")],
+    ids=["detector", "scalar"],
+)
 def test_a_plain_model_without_a_batch_axis_is_profiled_by_request(
-    weir: Weir, tmp_path: Path
+    weir: Weir, tmp_path: Path, model: bytes
 ) -> None:
     file = tmp_path / "any.onnx"
-    file.write_bytes(onnx_models.detector())
+    file.write_bytes(model)
 
     done = weir("inspect", file, "--profile", "--json")
 

@@ -82,6 +82,20 @@ def test_a_run_without_an_end_is_stopped() -> None:
         profile(graph, lambda _: inputs, (1,), seconds=0.01, most_run_s=0.1)
 
 
+def test_bits_of_bf16_are_run_as_such() -> None:
+    graph = ResolvedGraph(
+        profiled_graphs.graph("""g (bfloat16[batch, 4] x) => (bfloat16[batch, 4] y) {
+            wide = Cast<to = 1>(x)
+            sine = Sin(wide)
+            y = Cast<to = 16>(sine)
+        }""")
+    )
+
+    found = profile(graph, lambda rows: {"x": np.ones((rows, 4), np.uint16)}, (1, 2), seconds=0.01)
+
+    assert [node.operator for node in found.nodes] == ["Cast", "Sin", "Cast"]
+
+
 def test_nodes_without_names_keep_their_order() -> None:
     model = profiled_graphs.graph(
         "g (float[batch, 4] x) => (float[batch, 4] y) { a = Sin(x) b = Cos(a) y = Sin(b) }"
