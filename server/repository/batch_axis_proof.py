@@ -138,7 +138,7 @@ def _runs(session: Session, inputs: Row, most_s: float) -> bool:
     except OutOfMemory:
         raise
     except ServerError as error:
-        if timer.finished.is_set():
+        if stop.options.terminate:
             raise UnprovedError(Basis.RUN, f"a run: expected to end within {most_s:g} s") from error
         return False
     finally:
