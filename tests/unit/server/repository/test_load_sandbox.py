@@ -264,6 +264,30 @@ def test_version_within_its_memory_limit_is_loaded(
     assert load(make_sandbox(memory_bytes=2**30), publish())
 
 
+@linux
+@pytest.mark.parametrize(("memory_bytes", "count"), [(2**40, 1), (None, 0)])
+def test_threads_of_a_limited_child_reserve_no_address_space(
+    endless: Path,
+    make_sandbox: Callable[..., LoadSandbox],
+    started: "SimpleQueue[subprocess.Popen[bytes]]",
+    load_aside: Callable[..., "Future[Any]"],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    memory_bytes: int | None,
+    count: int,
+) -> None:
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    loading = load_aside(make_sandbox(memory_bytes=memory_bytes), endless)
+
+    child = started.get(timeout=HANG_S)
+    variables = Path(f"/proc/{child.pid}/environ").read_bytes().split(b"\0")
+    child.kill()
+
+    assert variables.count(b"MALLOC_ARENA_MAX=1") == count
+    with pytest.raises(ModelLoadError, match="SIGKILL"):
+        loading.result(HANG_S)
+
+
 @pytest.mark.parametrize(
     ("number", "message"),
     [
