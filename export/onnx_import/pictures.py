@@ -102,24 +102,31 @@ def prepend(model: onnx.ModelProto, picture: PictureInput) -> str:
     set_axes(value, (rows, picture.height, picture.width, picture.channels))
     graph.input.insert(place, value)
     steps: list[tuple[str, list[str], dict[str, Any]]] = []
+    is_nchw = picture.layout == "nchw"
+    if is_nchw:
+        # First: with the channels in the last axis, ONNX Runtime takes 3 numbers at a time.
+        steps.append(("Transpose", [], {"perm": [0, 3, 1, 2]}))
+    mean, std = picture.mean, picture.std
+    if picture.is_bgr:
+        order = np.arange(picture.channels)[::-1].astype(np.int64)
+        graph.initializer.append(numpy_helper.from_array(order, _PREFIX + "order"))
+        steps.append(("Gather", [_PREFIX + "order"], {"axis": 1 if is_nchw else 3}))
+        mean, std = mean[order], std[order]
     if picture.original.dtype != np.uint8:
+        shape = (-1, 1, 1) if is_nchw else (-1,)
         constants = {
-            "scale": np.float32(picture.scale), "mean": picture.mean, "std": picture.std
-        }  # fmt: skip
+            "scale": np.float32(picture.scale),
+            "mean": mean.reshape(shape),
+            "std": std.reshape(shape),
+        }
         for name, array in constants.items():
             graph.initializer.append(numpy_helper.from_array(np.asarray(array), _PREFIX + name))
-        steps = [
+        steps += [
             ("Cast", [], {"to": onnx.TensorProto.FLOAT}),
             ("Mul", [_PREFIX + "scale"], {}),
             ("Sub", [_PREFIX + "mean"], {}),
             ("Div", [_PREFIX + "std"], {}),
         ]
-    if picture.is_bgr:
-        order = np.arange(picture.channels)[::-1].astype(np.int64)
-        graph.initializer.append(numpy_helper.from_array(order, _PREFIX + "order"))
-        steps.append(("Gather", [_PREFIX + "order"], {"axis": 3}))
-    if picture.layout == "nchw":
-        steps.append(("Transpose", [], {"perm": [0, 3, 1, 2]}))
     if picture.original.dtype not in (np.uint8, np.float32):
         to = helper.np_dtype_to_tensor_dtype(picture.original.dtype)
         steps.append(("Cast", [], {"to": to}))
