@@ -157,9 +157,10 @@ def _print_summary(published: "Published") -> None:
     from weir.export import speed  # noqa: PLC0415 - imports ONNX Runtime
 
     parity = published.parity
-    # The path is not wrapped, so that it can be copied.
+    # Lines are not wrapped, so that they can be copied.
     console = Console()
-    console.print(f"published {published.path}", soft_wrap=True, markup=False, highlight=False)
+    for line in (f"published {published.path}", *(f"  {each}" for each in published.advice)):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
     table = Table(show_header=False, box=None)
     no_limit = "; INT8 has no limit on it, but on its accuracy" if published.quantisation else ""
     table.add_row(

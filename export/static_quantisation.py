@@ -4,7 +4,7 @@
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
 from weir.bundle.contract import Tolerance
@@ -20,6 +21,8 @@ from weir.export import runtime
 BATCH_ROWS = 64
 
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
+_ARITHMETIC = ("Add", "Sub", "Mul", "Div")
+_PICTURE_AXES, _MOST_CHANNELS = len("NCHW"), 4
 _OPERATORS = (*_WEIGHTED, "Relu", "Clip", "MaxPool", "AveragePool", "Concat", "Add")
 
 Array = NDArray[Any]
@@ -45,6 +48,7 @@ def quantise(model: bytes, batches: Iterator[dict[str, Array]]) -> bytes:
     def write(proto: onnx.ModelProto, path: Path) -> None:
         kinds = [node.op_type for node in proto.graph.node]
         first = min((kinds.index(kind) for kind in _WEIGHTED if kind in kinds), default=0)
+        _repeat_along_width(proto.graph, proto.graph.node[:first])
         quantize_static(
             proto,
             path,
@@ -59,6 +63,39 @@ def quantise(model: bytes, batches: Iterator[dict[str, Array]]) -> bytes:
         )
 
     return run_quantiser(onnx.load_from_string(model), write)
+
+
+def _repeat_along_width(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
+    """Repeat the constants of a picture's normalisation along its width: equal numbers, sooner.
+
+    ONNX Runtime computes quantised layers with the channels last, and moves the transpose of the
+    pixels behind their normalisation. A constant with a value for each channel is then applied to
+    so many numbers at a time: 280 us for 32 pictures of 32 x 32 x 3, and 26 us for one with a value
+    for each column and channel.
+    """
+    values = (*graph.input, *graph.value_info)
+    shapes = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values
+    }
+    constants = {each.name: each for each in graph.initializer}
+    for node in nodes:
+        if node.op_type not in _ARITHMETIC:
+            continue
+        for place, name in enumerate(node.input):
+            shape = shapes.get(node.input[1 - place], [])
+            if name not in constants or len(shape) != _PICTURE_AXES:
+                continue
+            _, channels, _, width = shape
+            constant = numpy_helper.to_array(constants[name])
+            is_by_channel = constant.size == channels and constant.shape[-2:] in ((), (1, 1))
+            if is_by_channel and channels <= _MOST_CHANNELS and width > 0:
+                repeated = np.tile(constant.reshape(channels, 1, 1), (1, 1, width))
+                node.input[place] = f"{node.output[0]}_{name}_by_column"
+                graph.initializer.append(numpy_helper.from_array(repeated, node.input[place]))
+    used = {name for node in graph.node for name in node.input}
+    for each in constants.values():
+        if each.name not in used:
+            graph.initializer.remove(each)
 
 
 def run_quantiser(

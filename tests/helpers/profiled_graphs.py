@@ -114,6 +114,21 @@ def embedding() -> bytes:
     )
 
 
+def added_embedding() -> bytes:
+    """An embedding that is added to a product, without anything avoidable."""
+    return graph(
+        """g (int64[batch] x) => (float[batch, 48] y) {
+            axis = Constant<value_ints = [1]>()
+            number = Cast<to = 1>(x)
+            column = Unsqueeze(number, axis)
+            context = Mul(column, row)
+            token = Gather(table, x)
+            y = Gemm(context, w, token)
+        }""",
+        {"row": _constant(32), "table": _constant(50, 48), "w": _constant(32, 48)},
+    )
+
+
 def clean() -> bytes:
     """A network of two linear layers, without anything avoidable."""
     return graph(

@@ -4,9 +4,8 @@ Rules:
 - A candidate is found by its nodes and by the shapes of the largest profiled batch.
 - The replacement computes the same numbers from the same inputs of the graph.
 - A transpose or a cast that an input or output of the graph asks for is no candidate.
-- A transpose that ONNX Runtime has moved is no candidate, and neither is what it was moved behind:
-  the graph as written has it elsewhere. In graphs of INT8, it moves the first one behind the
-  normalisation.
+- A transpose that ONNX Runtime has moved is no candidate: the graph as written has it elsewhere. In
+  graphs of INT8, it moves the first one behind the normalisation, which has a fix of its own.
 """
 
 from collections import defaultdict
@@ -52,6 +51,11 @@ BROADCAST = Kind(
     "channels-last broadcast",
     "Transpose to [N, C, H, W] first, x.permute(0, 3, 1, 2), and give the constant the shape "
     "[C, 1, 1], mean.reshape(-1, 1, 1): the last axis is then long enough for vector instructions.",
+)
+NARROW_CONSTANT = Kind(
+    "constant of a value for each channel",
+    "Repeat the constant along the width, mean.reshape(-1, 1, 1).expand(-1, 1, width): before "
+    "quantised layers ONNX Runtime moves the transpose to [N, C, H, W] behind the arithmetic.",
 )
 WIDE_TRANSPOSE = Kind(
     "transpose after a cast",
@@ -229,16 +233,39 @@ def _broadcasts(view: _View) -> Iterator[Candidate]:
             and 1 <= channels <= _MOST_CHANNELS
             and constant.size in (1, channels)
             and (constant.size == 1 or constant.shape[-1] == channels)
-            and not view.written.reads_transposed(node)
         ):
-            yield Candidate(BROADCAST, [place], _broadcast_graphs(node, name, at, constant))
+            is_moved = view.written.reads_transposed(node)
+            kind, graphs_of = (
+                (NARROW_CONSTANT, _repeated_graphs) if is_moved else (BROADCAST, _broadcast_graphs)
+            )
+            yield Candidate(kind, [place], graphs_of(node, name, at, constant))
+
+
+def _repeated_graphs(
+    node: Node, name: bytes, at: int, constant: Constant
+) -> Callable[[Tensors], tuple[SmallGraph, SmallGraph]]:
+    nodes = [_with_constant(node, at)]
+
+    def graphs(tensors: Tensors) -> tuple[SmallGraph, SmallGraph]:
+        data = _array(tensors[name])
+        values = np.full(constant.shape, 0.5, data.dtype)
+        repeated = np.full(data.shape[-2:], 0.5, data.dtype)
+        return SmallGraph(nodes, {"x": data}, {"c": values}), SmallGraph(
+            nodes, {"x": data}, {"c": repeated}
+        )
+
+    return graphs
+
+
+def _with_constant(node: Node, at: int) -> NewNode:
+    """The node with the input `x` and the constant `c` in this place."""
+    return NewNode(node.type, ("c", "x") if at == 0 else ("x", "c"), ["y"])
 
 
 def _broadcast_graphs(
     node: Node, name: bytes, at: int, constant: Constant
 ) -> Callable[[Tensors], tuple[SmallGraph, SmallGraph]]:
-    operands = ("c", "x") if at == 0 else ("x", "c")
-    nodes = [NewNode(node.type, operands, ["y"])]
+    nodes = [_with_constant(node, at)]
 
     def graphs(tensors: Tensors) -> tuple[SmallGraph, SmallGraph]:
         last = _array(tensors[name])
@@ -463,6 +490,8 @@ def _tables(view: _View) -> Iterator[Candidate]:
             matrix = view.matrix(view.at(reader))
             if (
                 view.at(reader).type in ("MatMul", "Gemm")
+                # A Gemm that adds the embedding to a product reads it in another place.
+                and view.at(reader).inputs[0] == node.outputs[0]
                 and matrix is not None
                 and ids.type in ("int32", "int64")
                 and 4 * table.shape[0] * matrix[1] <= _MOST_TABLE_BYTES

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from weir.bundle.reader import read
+from weir.export import static_quantisation
 from weir.export.errors import AccuracyError
+from weir.export.graph import convert
 from weir.export.int8 import StaticInt8
 from weir.export.publishing import Published, publish
 from weir.export.runtime import open_session
@@ -192,3 +194,61 @@ def test_dear_quantisation_is_refused_unless_it_is_allowed(
 
     cost = quantise(100.0).quantisation
     assert cost is not None and cost.after < 0.99
+
+
+class Normalised(nn.Module):
+    """logits (B, 3) of pixels (B, 6, 6, C), normalised for each channel."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.convolve = nn.Conv2d(channels, 3, 3)
+        self.register_buffer("mean", torch.linspace(0.2, 0.6, channels).reshape(-1, 1, 1))
+        self.register_buffer("std", torch.linspace(0.5, 0.3, channels).reshape(-1, 1, 1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        pictures = (pixels.permute(0, 3, 1, 2).float() / 255.0 - self.mean) / self.std
+        logits: Tensor = self.convolve(pictures).amax(dim=(2, 3))
+        return logits
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_normalisation_is_applied_by_column_and_gives_equal_bits(
+    channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    pixels = torch.randint(0, 256, (64, 6, 6, channels), dtype=torch.uint8)
+    exact = convert(Normalised(channels).eval(), {"pixels": pixels}, SPEC)
+
+    def quantised() -> bytes:
+        batches = iter([{"pixels": pixels.numpy()}])
+        return static_quantisation.quantise(static_quantisation.preprocess(exact), batches)
+
+    model = quantised()
+    with monkeypatch.context() as patch:
+        patch.setattr(static_quantisation, "_repeat_along_width", lambda *_: None)
+        plain = quantised()
+
+    shapes = {each.name: list(each.dims) for each in onnx.load_from_string(model).graph.initializer}
+    by_column = [shape for name, shape in shapes.items() if name.endswith("_by_column")]
+    # The factor 1/255 is one number for all channels.
+    assert by_column == [[channels, 1, 6]] * (3 if channels == 1 else 2)
+    assert not {"mean", "std"}.intersection(shapes)
+    found, expected = (
+        open_session(each).run(["logits"], {"pixels": pixels.numpy()})[0] for each in (model, plain)
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_constant_of_the_columns_stays_as_it_is() -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 18]>
+        g (float[N, 3, 4, 3] x) => (float[N, 3, 4, 3] y) <float[3] each = {1, 2, 3}> {
+            y = Sub(x, each)
+        }"""
+    )
+    static_quantisation._repeat_along_width(model.graph, model.graph.node)
+
+    assert [list(each.dims) for each in model.graph.initializer] == [[3]]

@@ -14,6 +14,7 @@ from weir.export import speed
 from weir.export.__main__ import main
 from weir.export.runs import images
 from weir.export.speed import Speed
+from weir.profile import bundle_profile
 from weir.training.data import ImageData, Split
 from weir.training.images.experiment import load_data, load_model
 from weir.training.run_directory import RunRecord
@@ -182,6 +183,24 @@ def test_int8_that_is_slower_is_warned_of(
 
     assert capsys.readouterr().err == warned
     assert ("int8 is slower than fp32" in (run / "export.log").read_text()) is bool(warned)
+
+
+def test_what_is_avoidable_is_printed(
+    *,
+    run: Path,
+    run_bundle: Bundle,
+    reuse_graph: Callable[[bytes], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    line = "avoidable: 73% of a run of 32 rows, " + "by a kind with a long explanation " * 5
+    monkeypatch.setattr(bundle_profile, "advice", lambda _: [line])
+    reuse_graph(run_bundle.model)
+
+    assert main([str(run), "--to", str(tmp_path)]) == 0
+
+    assert f"\n  {line}\n" in capsys.readouterr().out
 
 
 def test_int8_that_costs_too_much_has_its_own_exit_code(
