@@ -24,7 +24,7 @@ def test_each_measured_target_is_a_line() -> None:
     (line,) = main_table.judged(Part("LeNet-5", "lenet.py", (), (FASTER, unmeasured)), runs)
 
     assert line.question == "LeNet-5: calls_per_s, busy"
-    assert (line.rival, line.target, line.verdict) == ("triton", "≥ 1.2", "met")
+    assert (line.servers, line.target, line.verdict) == ("weir / triton", "≥ 1.2", "met")
     assert line.ratio.startswith("1.50")
 
 
