@@ -266,7 +266,7 @@ def test_version_within_its_memory_limit_is_loaded(
 
 @linux
 @pytest.mark.parametrize(("memory_bytes", "count"), [(2**40, 1), (None, 0)])
-def test_threads_of_a_limited_child_reserve_no_address_space(
+def test_limited_child_reserves_and_keeps_no_address_space(
     endless: Path,
     make_sandbox: Callable[..., LoadSandbox],
     started: "SimpleQueue[subprocess.Popen[bytes]]",
@@ -276,7 +276,8 @@ def test_threads_of_a_limited_child_reserve_no_address_space(
     memory_bytes: int | None,
     count: int,
 ) -> None:
-    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    for name in ("MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_"):
+        monkeypatch.delenv(name, raising=False)
     loading = load_aside(make_sandbox(memory_bytes=memory_bytes), endless)
 
     child = started.get(timeout=HANG_S)
@@ -284,6 +285,7 @@ def test_threads_of_a_limited_child_reserve_no_address_space(
     child.kill()
 
     assert variables.count(b"MALLOC_ARENA_MAX=1") == count
+    assert variables.count(b"MALLOC_MMAP_THRESHOLD_=131072") == count
     with pytest.raises(ModelLoadError, match="SIGKILL"):
         loading.result(HANG_S)
 
