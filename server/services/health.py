@@ -8,13 +8,21 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
-from grpc_health.v1 import health, health_pb2
-from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from weir.protocol.pool import POOL
-from weir.server.errors import InvalidRequest
+from weir.server.errors import InvalidRequest, StartError
 from weir.server.protocol.request_decoder import parse_message
 from weir.server.transport.base import Call, Handlers, Stream, Unary
+from weir.server.transport.completion_queue import TESTED
+
+try:
+    from grpc_health.v1 import health, health_pb2
+    from grpc_reflection.v1alpha import reflection, reflection_pb2
+except RuntimeError as error:
+    # Their generated code refuses an older grpcio.
+    raise StartError(
+        f"expected {TESTED}, got {grpc.__version__}: pip install '{TESTED}'"
+    ) from error
 
 HEALTH_SERVICE = health.SERVICE_NAME
 REFLECTION_SERVICE = reflection.SERVICE_NAME

@@ -3,9 +3,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grpc
 import pytest
 
 from weir.server.config import Settings
+from weir.server.transport.completion_queue import TESTED
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -135,4 +137,20 @@ def test_cuda_that_is_not_there_ends_the_start(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(
         "weir: --model-setting mine.provider: provider cuda: "
+    )
+
+
+def test_grpcio_that_generated_code_refuses_is_one_line(tmp_path: Path) -> None:
+    package = tmp_path / "grpc_health" / "v1"
+    package.mkdir(parents=True)
+    for directory in (package.parent, package):
+        (directory / "__init__.py").touch()
+    # As its generated code does at import.
+    (package / "health.py").write_text("raise RuntimeError('depends on grpcio>=99')\n")
+
+    done = run("models", PYTHONPATH=str(tmp_path))
+
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"weir: expected {TESTED}, got {grpc.__version__}: pip install '{TESTED}'\n"
     )
