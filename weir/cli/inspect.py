@@ -57,6 +57,11 @@ def inspect(
     path, file = Path(model), reader.MODEL
     if path.is_file():
         directory, file = path.parent, path.name
+    elif not (path.exists() or (models / model).exists()):
+        raise UsageError(
+            f"{model} does not exist, nor does {models / model}: "
+            "expected a bundle, an ONNX file or a model's name"
+        )
     else:
         directory = find_bundle(path if path.is_dir() else models / model)
     console = Console()
@@ -79,7 +84,8 @@ def inspect(
             )
             _show_batching(console, graphs["model"], shown)
     except BundleError as error:
-        raise UsageError(f"{directory}: {error}") from error
+        place = "" if directory == Path() else f"{directory}: "
+        raise UsageError(f"{place}{error}") from error
     for name, graph in graphs.items():
         _show_graph(console, graph.model, axis, sharing, "" if name == "model" else f"{name}: ")
 

@@ -26,6 +26,8 @@ def find_bundle(path: Path) -> Path:
     """The version directory at `path`, or the newest of the model there; UsageError without one."""
     if (path / "model.onnx").exists() or (path / "model.json").exists():
         return path
+    if not path.exists():
+        raise UsageError(f"{path} does not exist: expected a bundle or a directory of versions")
     try:
         found = repository.versions(path)
     except OSError as error:
