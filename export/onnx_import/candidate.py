@@ -117,8 +117,10 @@ def given_inputs(candidate: Candidate, spec: ImportSpec) -> dict[str, Array]:
     )
 
 
-def checked(arrays: Mapping[str, Array], specs: Mapping[str, TensorSpec]) -> dict[str, Array]:
-    """Arrays of the inputs' types and axes."""
+def checked(
+    arrays: Mapping[str, Array], specs: Mapping[str, TensorSpec], option: str = "golden"
+) -> dict[str, Array]:
+    """Arrays of the inputs' types and axes; ExportError with the name of their option."""
     for name, array in arrays.items():
         spec = specs[name]
         dtype = np.dtype(object) if array.dtype.kind in "SU" else array.dtype
@@ -128,10 +130,10 @@ def checked(arrays: Mapping[str, Array], specs: Mapping[str, TensorSpec]) -> dic
         )
         if dtype != spec.dtype or not fits:
             raise ExportError(
-                f"golden: expected {spec}, got {array.dtype} {list(array.shape)} for {name}"
+                f"{option}: expected {spec}, got {array.dtype} {list(array.shape)} for {name}"
             )
         if array.ndim and not len(array):
-            raise ExportError(f"golden: expected 1 or more rows of {name}, got none")
+            raise ExportError(f"{option}: expected 1 or more rows of {name}, got none")
     return {
         name: array.astype(np.str_).astype(object) if array.dtype.kind in "SU" else array
         for name, array in arrays.items()

@@ -33,7 +33,7 @@ def quantise(proved: Proved, candidate: Candidate, settings: Int8) -> tuple[Prov
         raise ExportError(
             f"calibration: expected the inputs {sorted(specs)}, got {sorted(settings.calibration)}"
         )
-    rows = checked(settings.calibration, specs)
+    rows = checked(settings.calibration, specs, "calibration")
     for name, array in rows.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ExportError(

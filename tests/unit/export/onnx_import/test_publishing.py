@@ -776,9 +776,11 @@ def test_range_has_two_numbers_in_order(bounds: tuple[float, float]) -> None:
     [
         (np.ones((0, 8), np.float32), "expected 1 or more rows of x, got none"),
         (np.full((2, 8), np.nan, np.float32), "calibration: expected finite numbers for x"),
+        (np.ones((0, 8), np.float32), "calibration: expected 1 or more rows of x, got none"),
+        (np.ones((2, 3), np.float32), r"calibration: expected x float32 \[batch, 8\], got float32"),
     ],
 )
-def test_calibration_without_numbers_is_refused(
+def test_calibration_that_does_not_fit_is_refused(
     tmp_path: Path, rows: np.ndarray, message: str
 ) -> None:
     settings = Int8(calibration={"x": rows}, calibration_from="rows.npz")
