@@ -31,7 +31,12 @@ _SUMMARY = Row("Summary", (
         (Query(f"weir_build_info{{{_THIS}}}",
                "{{version}}, onnxruntime {{onnxruntime}}, grpcio {{grpcio}}, {{provider}}, "
                "{{transport}}"),),
-        width=12, shows_name=True),
+        width=8, shows_name=True),
+    stat("Transport fallback", "none",
+        "fallback: `--transport auto` took grpc-server, because the version of grpcio is not a "
+        "tested one. A small call then takes several times the CPU.",
+        (Query(f"weir_transport_fallback{{{_THIS}}}", "{{instance}}"),),
+        width=4, steps=((0, GREEN), (1, RED)), value_names=((0, "no fallback"), (1, "fallback"))),
 ))  # fmt: skip
 _PROCESS = Row("Process", (
     Panel("CPU usage", "none",

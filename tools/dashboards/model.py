@@ -33,6 +33,14 @@ _SUMMARY = Row("Summary", (
         (Query(f"max by (version, provider) (weir_model_provider{{{_THIS}}})",
                "{{version}}: {{provider}}"),),
         shows_name=True),
+    stat("Threads and instances", "none",
+        "Threads within one operator, and batches that may run at the same time, as set or as "
+        "chosen at the last load. If they change with a load, compute time may change too; the "
+        "log event `parallelism chosen` has the reason.",
+        (
+            Query(f"max by (version) (weir_model_threads{{{_THIS}}})", "{{version}}: threads"),
+            Query(f"max by (version) (weir_model_instances{{{_THIS}}})", "{{version}}: instances"),
+        )),
     stat("Load time", "s",
         "Duration of the last load, with its checks. A rise means a slower start.",
         _by_version(f"max by (version) (weir_model_load_seconds{{{_THIS}}})"), width=4),
