@@ -248,6 +248,7 @@ class App:
             max_message_bytes=settings.max_message_bytes,
             links=settings.links,
             settings=settings.for_model,
+            source_of=settings.source_of,
             deadlines=self._deadlines,
             metrics=self._metrics,
             operator_library=self._operator_library,

@@ -369,6 +369,12 @@ class Settings(BaseModel):
                 values = _merged(values, table.settings.model_dump(exclude_unset=True))
         return values
 
+    def source_of(self, name: str, setting: str) -> str | None:
+        """The place, in words, that gives this setting to this model alone; None without one."""
+        tables = [table for table in self.models if table.holds_for(name)]
+        found = [table for table in tables if setting in table.settings.model_fields_set]
+        return found[-1].source_of(setting) if found else None
+
     def check_names(self, names: Iterable[str]) -> None:
         """Refuse an environment variable that stands for several of these models.
 
@@ -497,12 +503,18 @@ def _tables_of_variables(environment: Mapping[str, str]) -> Iterator[dict[str, A
 
 def _tables_of_flags(flags: Sequence[str]) -> Iterator[dict[str, Any]]:
     """One table for each `--model-setting`."""
+    values: dict[str, str] = {}
     for flag in flags:
         key, equals, value = flag.partition("=")
         name, _, setting = key.rpartition(".")
         options = f".{_OPTIONS}"
         if not (name.removesuffix(options) and equals):
             raise ConfigError(f"--model-setting: expected NAME.SETTING=VALUE, got {flag!r}")
+        if key in values:
+            raise ConfigError(
+                f"--model-setting {key}: expected once, got {values[key]!r} and {value!r}"
+            )
+        values[key] = value
         yield {
             "name": name.removesuffix(options),
             "source": f"--model-setting {key}",
@@ -533,7 +545,12 @@ def _describe(
     else:
         where = ".".join([sources[keys[0]], *keys[1:]]) if keys else "settings"
     if problem["type"] == "extra_forbidden":
-        return f"{where}: no such setting{_nearest(keys)}"
+        is_table = isinstance(problem["input"], dict)
+        advice = _nearest(keys, is_table=is_table)
+        if is_table and not advice and len(keys) == _TABLE_DEPTH + 1:
+            quoted = f'[models."{table["name"]}.{keys[-1]}"]'
+            advice = f"; quote a model's name that has a dot: {quoted}"
+        return f"{where}: no such setting{advice}"
     text = problem["msg"].removeprefix("Value error, ").replace("Input should be ", "expected ", 1)
     if problem["type"] == "model_type":
         is_model = keys[0] == "models" and len(keys) == _TABLE_DEPTH
@@ -544,9 +561,9 @@ def _describe(
     return f"{where}: {text}{got}"
 
 
-def _nearest(keys: Sequence[str]) -> str:
+def _nearest(keys: Sequence[str], *, is_table: bool) -> str:
     """The setting whose name is most like that of the unknown one, for the error message."""
-    known: Iterable[str] = Settings.model_fields.keys() - {"models"}
+    known: Iterable[str] = {"models"} if is_table else Settings.model_fields.keys() - {"models"}
     wrong = keys[-1].removeprefix(_PREFIX).lower()
     is_variable = keys[-1].startswith(_PREFIX)
     if keys[0] == "models":

@@ -27,7 +27,8 @@ They have the same sources, in the same order:
   `--model-setting lenet5.provider_options.device_id=1`
 - an environment variable: `WEIR_MODELS__LENET5__INSTANCES=2`, and
   `WEIR_MODELS__LENET5__PROVIDER_OPTIONS__DEVICE_ID=1`
-- a table of the TOML file: `[models.lenet5]`, and `[models.lenet5.provider_options]`
+- a table of the TOML file: `[models.lenet5]`, and `[models.lenet5.provider_options]`;
+  a name with a dot stands in quotes: `[models."fast.net"]`
 
 In a variable, the name of the model may have any case, and has `_` for `-` and `.`.
 If the name stands for two models of the repository, the server does not start.

@@ -187,6 +187,7 @@ class Loader:
 
     Attributes:
         provider: of models whose settings name none.
+        source_of: the place that sets a setting for one model alone, by the names of both.
         cores: that a model may use.
         operator_library: the path of a library of custom operators.
         measured: the choice for each graph that was measured, by its name in requests.
@@ -200,6 +201,7 @@ class Loader:
     links: LinkRoots = NO_LINKS
     operator_library: str | None = None
     wakeups: Wakeups = field(default_factory=Wakeups)
+    source_of: Callable[[str, str], str | None] = lambda _name, _setting: None
     cores: int = 1
     measured: dict[str, Measured] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
@@ -426,6 +428,12 @@ class Loader:
         rows = max_rows(settings, pair.contract)
         golden_test.replay_pair(pair, files.pair_golden, rows)
         policy = policy_of(settings, pair.contract, rows=rows, provider=decoder.provider)
+        if source := self.source_of(name, "instances"):
+            logger.warning(
+                "setting without effect model=%s source=%s "
+                "reason=an encoder-decoder has one engine",
+                name, source,
+            )  # fmt: skip
         engine = Engine(
             name,
             pair.decoder_batch(rows),

@@ -263,7 +263,8 @@ def choose(
     measured += [f"{number} threads {_text(by_threads[number], rows)}" for number in by_threads]
     if concurrent_s is not None:
         measured.append(f"{instances} instances {concurrent_s * rows * 1e3:.1f} ms")
-    reason = f"{rows} rows, and one alone: {', '.join(measured)}"
+    what = "1 row" if rows == 1 else f"{rows} rows, and one alone"
+    reason = f"{what}: {', '.join(measured)}"
     threads, best = 1, one_thread
     for number, times in sorted(by_threads.items()):
         needed = _MIN_GAIN if threads == 1 else _CLEARLY_BETTER
@@ -292,7 +293,8 @@ def choose(
 
 
 def _text(times: RowTimes, rows: int) -> str:
-    return f"{times.in_batch_s * rows * 1e3:.1f} and {times.alone_s * 1e3:.1f} ms"
+    alone = f"{times.alone_s * 1e3:.1f} ms"
+    return alone if rows == 1 else f"{times.in_batch_s * rows * 1e3:.1f} and {alone}"
 
 
 def _best(

@@ -82,7 +82,22 @@ def test_environment_names_the_file_too(write: Callable[..., Path]) -> None:
     ("text", "expected"),
     [
         pytest.param("prot = 1", "prot: no such setting; the nearest is port", id="unknown key"),
-        pytest.param("[server]\nport = 1", "server: no such setting", id="unknown table"),
+        pytest.param("[server]\nport = 1", "server: no such setting$", id="unknown table"),
+        pytest.param(
+            "[model.lenet]\nthreads = 1",
+            "model: no such setting; the nearest is models$",
+            id="table of models misspelt",
+        ),
+        pytest.param(
+            "[models.fast.net]\nthreads = 1",
+            r'models\.fast\.net: no such setting; .*: \[models\."fast\.net"\]$',
+            id="name with a dot and no quotes",
+        ),
+        pytest.param(
+            "[models.lenet.provider_option]\ndevice_id = 1",
+            r"models\.lenet\.provider_option: no such setting; the nearest is provider_options$",
+            id="unknown table of a model",
+        ),
         pytest.param(
             "[models.lenet]\nmax_rows = 1",
             r"models\.lenet\.max_rows: no such setting; the nearest is max_.*_rows",
@@ -491,6 +506,12 @@ def test_table_of_an_unknown_model_is_named_with_its_file(write: Callable[..., P
             ["lenet5.provider=tpu"],
             r"^--model-setting lenet5\.provider: expected auto, cpu or cuda, got 'tpu'$",
             id="provider of a flag",
+        ),
+        pytest.param(
+            {},
+            ["lenet5.threads=1", "lenet5.instances=1", "lenet5.threads=2"],
+            r"^--model-setting lenet5\.threads: expected once, got '1' and '2'$",
+            id="flag given twice",
         ),
         *(
             pytest.param(

@@ -1,6 +1,7 @@
 import gc
 import logging
 import threading
+import time
 import weakref
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.unit.server.conftest import AFFINE_GOLDEN, COLOURS
 from weir.bundle.contract import Batching, Contract
 from weir.bundle.golden import Golden
 from weir.bundle.sequences import PaddedAxis, ValueRange
+from weir.server import config
 from weir.server.config import ModelSettings
 from weir.server.errors import GoldenMismatch, InvalidRequest, ModelLoadError
 from weir.server.generation.engine import Engine
@@ -500,6 +502,45 @@ def test_failed_load_leaves_no_thread_behind(publish: Callable[..., Path], load:
         load(publish(golden=Golden({}, {})))
 
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(
+    ("flag", "expected"),
+    [
+        ("pair.instances=2", ["model=pair source=--model-setting pair.instances"]),
+        ("pair.encoder.instances=2", []),
+    ],
+    ids=["the pair", "its encoder"],
+)
+def test_instances_of_a_pair_have_no_effect_and_a_warning(
+    publish_pair: Callable[..., Path],
+    metrics: Metrics,
+    caplog: pytest.LogCaptureFixture,
+    flag: str,
+    expected: list[str],
+) -> None:
+    # A number for all models holds for the graphs, and is no reason to warn.
+    settings = config.load({"models_dir": "models", "instances": 2}, {}, None, [flag])
+    loader = Loader(
+        provider="cpu",
+        max_message_bytes=1 << 20,
+        settings=settings.for_model,
+        source_of=settings.source_of,
+        deadlines=Deadlines(time.monotonic),
+        metrics=metrics,
+        cores=2,
+    )
+
+    models = loader.load("pair", "1", publish_pair())
+
+    for model in models:
+        model.scheduler.close()
+        assert model.scheduler.join(HANG_S)
+    warnings = [each for each in caplog.records if each.levelname == "WARNING"]
+    assert [each.getMessage() for each in warnings] == [
+        f"setting without effect {each} reason=an encoder-decoder has one engine"
+        for each in expected
+    ]
 
 
 def test_scheduler_that_does_not_start_closes_those_that_are_started(
