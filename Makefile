@@ -4,9 +4,9 @@
 
 PYTHON ?= python3
 PIP_FLAGS ?=
-PYTHON_GPU ?= $(BIN)/python
 VENV := .venv
 BIN := $(VENV)/bin
+PYTHON_GPU ?= $(BIN)/python
 # Tests run on all cores; a file's tests stay together, and with them their servers and exports.
 PYTEST := $(BIN)/pytest --numprocesses auto --dist loadfile
 
@@ -49,6 +49,8 @@ test-ops: $(VENV)/installed-ops
 # Every check that needs CUDA, and CPU against CUDA, in under six minutes. Nothing is installed or
 # downloaded: PYTHON_GPU is an interpreter with onnxruntime-gpu and pytest, see docs/operations.md.
 test-gpu:
+	@command -v $(PYTHON_GPU) >/dev/null || { echo "$(PYTHON_GPU) is missing: set PYTHON_GPU to" \
+	  "an interpreter with onnxruntime-gpu and pytest (docs/operations.md)"; exit 1; }
 	export LD_LIBRARY_PATH="$$($(PYTHON_GPU) -m benchmarks.lib.cuda_libraries)"; \
 	timeout 200 $(PYTHON_GPU) -m pytest -m gpu tests/gpu && \
 	timeout 150 $(PYTHON_GPU) -m benchmarks.gpu --seconds 0.5 --json gpu.json

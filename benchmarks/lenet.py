@@ -18,6 +18,8 @@ Five rounds of all shapes take seven minutes. Several short runs with `--append`
 for a row at that run's mean batch size.
 """
 
+import argparse
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -72,7 +74,14 @@ def main() -> None:
     parser.add_argument(
         "--rivals", nargs="+", default=[WEIR, TRITON, TWO], help=f"also {PUBLIC} and {MLSERVER}"
     )
-    parser.add_argument("--shapes", nargs="+", type=shape_of, default=SHAPES)
+    parser.add_argument(
+        "--shapes",
+        nargs="+",
+        type=shape_of,
+        default=SHAPES,
+        metavar="CONNECTIONSxSTREAMS",
+        help="shapes of load, such as 8x16",
+    )
     parser.add_argument("--seconds", type=float, default=3.0)
     given = harness.parse(parser)
     load.require_h2load()
@@ -106,8 +115,10 @@ def main() -> None:
 
 def shape_of(text: str) -> Shape:
     """A shape from `8x16`."""
-    connections, _, streams = text.partition("x")
-    return int(connections), int(streams)
+    found = re.fullmatch("([1-9][0-9]*)x([1-9][0-9]*)", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"expected CONNECTIONSxSTREAMS such as 8x16, got {text!r}")
+    return int(found[1]), int(found[2])
 
 
 def graph_of(models: Path) -> Path:

@@ -5,6 +5,7 @@ English words, an encoder-decoder their pronunciation, both from the CMU Pronoun
 Nothing needs a download. Runs, bundles, pictures and the commands' output land in `.demo/`.
 """
 
+import argparse
 import json
 import shutil
 import signal
@@ -68,6 +69,9 @@ NETWORKS = (
 
 def main() -> None:
     """Train and export each network, serve all of them, evaluate and call each."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
     console.print("[bold]1. Train[/]: each command below leaves a run directory with weights.")
