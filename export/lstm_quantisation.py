@@ -38,6 +38,8 @@ _PEEPHOLES = _INPUTS.index("P")
 # The first opsets with the forms of `Shape` and `Pad` that are added.
 _SHAPE_OF_AXES, _PAD_WITH_AXES = 15, 18
 _ATTRIBUTES = {"hidden_size", "direction"}
+# PyTorch writes these with 0, their default.
+_ABSENT_IF_ZERO = {"input_forget", "layout"}
 
 Array = NDArray[Any]
 Range = tuple[float, float]
@@ -145,7 +147,11 @@ class _Layer:
         self._nodes: list[onnx.NodeProto] = []
         self._tensors = dict(zip(_INPUTS, [*node.input, *[""] * len(_INPUTS)], strict=False))
         self._attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
-        unknown = sorted(self._attributes.keys() - _ATTRIBUTES)
+        unknown = sorted(
+            name
+            for name, value in self._attributes.items()
+            if name not in _ATTRIBUTES and not (name in _ABSENT_IF_ZERO and value == 0)
+        )
         if unknown or self._tensors["P"]:
             raise ExportError(
                 f"int8: expected an LSTM layer without {(unknown or ['peepholes'])[0]}"

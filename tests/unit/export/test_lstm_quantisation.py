@@ -120,6 +120,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "reverse": {"direction": "reverse"},
     "bidirectional": {"direction": "bidirectional"},
     "without a bias": {"bias": False},
+    "as PyTorch writes it": {"input_forget": 0, "layout": 0},
     "given states": {"states": True},
     "given states of both directions": {"states": True, "direction": "bidirectional"},
 }
@@ -205,6 +206,7 @@ def test_integers_are_near_the_exact_states(form: dict[str, Any]) -> None:
     [
         pytest.param({"peepholes": True}, "without peepholes", id="peepholes"),
         pytest.param({"clip": 3.0}, "without clip", id="clip"),
+        pytest.param({"input_forget": 1}, "without input_forget", id="input and forget gate"),
         pytest.param({"computed": True}, "constant weights R", id="computed weights"),
     ],
 )
