@@ -55,7 +55,7 @@ def compare(
 
 
 def warning(speeds: Sequence[Speed]) -> str:
-    """What to warn of where INT8 is slower; empty where it is not."""
+    """The warning if INT8 is slower than FP32 at some batch size; empty if not."""
     slower = [str(each.rows) for each in speeds if each.int8 < each.fp32]
     if not slower:
         return ""

@@ -49,7 +49,7 @@ Tried = tuple[Row, Mapping[str, Array]]
 _MOST_BATCH_BYTES = 1 << 28
 # Limits of time.
 _MOST_ROW_S, _MOST_BATCH_S = 0.5, 5.0
-# Of a request without rows, where no more than its run is asked for.
+# Of one run of generated inputs for a profile: a loop of a graph may never end.
 _MOST_RUN_S = 60.0
 # Of rows that take longer, fewer are run.
 _SLOW_ROW_S = 0.05
@@ -108,7 +108,7 @@ def runnable_rows(
     """Two generated rows that the graph takes, or the inputs of two requests without rows.
 
     Args:
-        most_run_s: of the run of a request without rows, which a loop may keep from its end.
+        most_run_s: limit of one run without rows; a longer run is stopped.
 
     Raises:
         UnprovedError: the graph takes no generated row, or a run does not end.

@@ -101,7 +101,7 @@ class LoadSandbox:
 
     def _verify(self, name: str, job: str) -> dict[str, Measured]:
         """Run a child; returns what it measured, or raises its failure."""
-        with _started(job, has_limit=self._memory_bytes is not None) as child:
+        with _started(job, is_limited=self._memory_bytes is not None) as child:
             with self._lock:
                 self._children.add(child)
                 if self._is_stopped:
@@ -123,16 +123,17 @@ class LoadSandbox:
 
 
 @contextmanager
-def _started(job: str, *, has_limit: bool) -> Iterator["subprocess.Popen[bytes]"]:
+def _started(job: str, *, is_limited: bool) -> Iterator["subprocess.Popen[bytes]"]:
     """A child at work; on exit it has ended."""
     # The child imports from the same places, so not from the working directory first.
     command = [sys.executable, "-P", "-m", "weir.server.repository.load_sandbox", job]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    if has_limit:
+    if is_limited:
         # The limit is on the address space. glibc reserves 64 MiB and more of it for each thread of
-        # the measurement, and keeps gaps that freed blocks leave. A graph of 85 MB then needed
-        # 500 MB on two cores, and 310 MB with one arena; one of 16 MiB 150 MiB with gaps, and 100
-        # without.
+        # the measurement, and keeps gaps that freed blocks leave. A graph of 85 MB needed 500 MB on
+        # two cores, and 310 MB with one arena. One of 16 MiB needed 150 MiB with gaps, and 100 MiB
+        # without. Runs of a model without an arena take up to a quarter more time, also in the
+        # measurement of threads and instances; see `runtime/heap.py`.
         environment.setdefault("MALLOC_ARENA_MAX", "1")
         environment.setdefault("MALLOC_MMAP_THRESHOLD_", str(_LARGE_BLOCK_BYTES))
     child_end, own_end = os.pipe()
@@ -182,7 +183,7 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         # Only systems with real-time signals have numbers without a name.
-        return f"SIGRTMIN+{number - signal.SIGRTMIN}"
+        return f"SIGRTMIN{number - signal.SIGRTMIN:+d}"
 
 
 def _measured(job: Mapping[str, Any]) -> dict[str, Measured]:

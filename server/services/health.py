@@ -21,7 +21,9 @@ try:
 except RuntimeError as error:
     # Their generated code refuses an older grpcio.
     raise StartError(
-        f"expected {TESTED}, got {grpc.__version__}: pip install '{TESTED}'"
+        f"grpcio-health-checking, grpcio-reflection: expected versions that take grpcio "
+        f"{grpc.__version__}, got newer ones: pip install '{TESTED}' "
+        f"grpcio-health-checking=={grpc.__version__} grpcio-reflection=={grpc.__version__}"
     ) from error
 
 HEALTH_SERVICE = health.SERVICE_NAME

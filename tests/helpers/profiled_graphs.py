@@ -129,6 +129,19 @@ def added_embedding() -> bytes:
     )
 
 
+def endless() -> bytes:
+    """A loop that never ends."""
+    return graph(
+        """g (float[batch, 4] x) => (float[batch, 4] y) {
+            go = Constant<value = bool {1}>()
+            y = Loop<body = b (int64 i, bool c, float[batch, 4] a) => (bool d, float[batch, 4] e) {
+                d = Identity(c)
+                e = Sin(a)
+            }>("", go, x)
+        }"""
+    )
+
+
 def clean() -> bytes:
     """A network of two linear layers, without anything avoidable."""
     return graph(

@@ -33,7 +33,7 @@ _SUMMARY = Row("Summary", (
                "{{transport}}"),),
         width=8, shows_name=True),
     stat("Transport fallback", "none",
-        "fallback: `--transport auto` took grpc-server, because the version of grpcio is not a "
+        "Whether `--transport auto` took grpc-server, because the version of grpcio is not a "
         "tested one. A small call then takes several times the CPU.",
         (Query(f"weir_transport_fallback{{{_THIS}}}", "{{instance}}"),),
         width=4, steps=((0, GREEN), (1, RED)), value_names=((0, "no fallback"), (1, "fallback"))),

@@ -59,8 +59,8 @@ def inspect(
         directory, file = path.parent, path.name
     elif not (path.exists() or (models / model).exists()):
         raise UsageError(
-            f"{model} does not exist, nor does {models / model}: "
-            "expected a bundle, an ONNX file or a model's name"
+            f"{model}: expected a bundle, an ONNX file or the name of a model in {models}, "
+            "got no such file"
         )
     else:
         directory = find_bundle(path if path.is_dir() else models / model)

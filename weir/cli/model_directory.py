@@ -27,7 +27,9 @@ def find_bundle(path: Path) -> Path:
     if (path / "model.onnx").exists() or (path / "model.json").exists():
         return path
     if not path.exists():
-        raise UsageError(f"{path} does not exist: expected a bundle or a directory of versions")
+        raise UsageError(
+            f"{path}: expected a bundle or a directory of versions, got no such directory"
+        )
     try:
         found = repository.versions(path)
     except OSError as error:

@@ -5,7 +5,8 @@ Rules:
 - The replacement computes the same numbers from the same inputs of the graph.
 - A transpose or a cast that an input or output of the graph asks for is no candidate.
 - A transpose that ONNX Runtime has moved is no candidate: the graph as written has it elsewhere. In
-  graphs of INT8, it moves the first one behind the normalisation, which has a fix of its own.
+  graphs of INT8 it moves the first transpose behind the normalisation; `NARROW_CONSTANT` is the fix
+  for that.
 """
 
 from collections import defaultdict
@@ -53,7 +54,7 @@ BROADCAST = Kind(
     "[C, 1, 1], mean.reshape(-1, 1, 1): the last axis is then long enough for vector instructions.",
 )
 NARROW_CONSTANT = Kind(
-    "constant of a value for each channel",
+    "per-channel constant",
     "Repeat the constant along the width, mean.reshape(-1, 1, 1).expand(-1, 1, width): before "
     "quantised layers ONNX Runtime moves the transpose to [N, C, H, W] behind the arithmetic.",
 )

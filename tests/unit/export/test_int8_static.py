@@ -242,13 +242,33 @@ def test_normalisation_is_applied_by_column_and_gives_equal_bits(
     np.testing.assert_array_equal(found, expected)
 
 
-def test_constant_of_the_columns_stays_as_it_is() -> None:
+def test_constants_of_another_form_and_those_that_a_branch_reads_stay() -> None:
     model = onnx.parser.parse_model(
         """<ir_version: 10, opset_import: ["" : 18]>
-        g (float[N, 3, 4, 3] x) => (float[N, 3, 4, 3] y) <float[3] each = {1, 2, 3}> {
-            y = Sub(x, each)
+        g (float[N, 3, 4, 3] x, bool is_shifted) => (float[N, 2, 2, 1] y)
+        <float[3] columns = {1, 2, 3}, float[3, 1, 1] channels = {1, 2, 3}> {
+            a = Sub(x, columns)
+            b = Sub(a, channels)
+            shift = If(is_shifted) <
+                then_branch = t () => (float[3, 1, 1] p) { p = Identity(channels) },
+                else_branch = e () => (float[3, 1, 1] q) { q = Neg(channels) }
+            >
+            c = Add(b, shift)
+            y = Conv(c, w)
         }"""
     )
-    static_quantisation._repeat_along_width(model.graph, model.graph.node)
+    weights = np.random.default_rng(0).normal(size=(2, 3, 3, 3)).astype(np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weights, "w"))
+    rows = {"x": np.ones((4, 3, 4, 3), np.float32), "is_shifted": np.array(True)}
 
-    assert [list(each.dims) for each in model.graph.initializer] == [[3]]
+    inferred = onnx.shape_inference.infer_shapes(model).SerializeToString()
+
+    quantised = static_quantisation.quantise(inferred, iter([rows]))
+
+    shapes = {
+        each.name: list(each.dims) for each in onnx.load_from_string(quantised).graph.initializer
+    }
+    assert shapes["columns"] == [3]
+    assert shapes["b_channels_by_column"] == [3, 1, 3]
+    assert shapes["channels"] == [3, 1, 1]
+    assert open_session(quantised).run(None, rows)[0].shape == (4, 2, 2, 1)

@@ -151,6 +151,9 @@ def test_grpcio_that_generated_code_refuses_is_one_line(tmp_path: Path) -> None:
     done = run("models", PYTHONPATH=str(tmp_path))
 
     assert done.returncode == 2
+    version = grpc.__version__
     assert done.stderr == (
-        f"weir: expected {TESTED}, got {grpc.__version__}: pip install '{TESTED}'\n"
+        "weir: grpcio-health-checking, grpcio-reflection: expected versions that take grpcio "
+        f"{version}, got newer ones: pip install '{TESTED}' "
+        f"grpcio-health-checking=={version} grpcio-reflection=={version}\n"
     )

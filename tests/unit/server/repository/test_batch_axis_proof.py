@@ -185,14 +185,7 @@ def test_graph_that_runs_on_nothing_is_not_batched() -> None:
 
 
 def test_request_that_a_loop_keeps_from_its_end_is_stopped() -> None:
-    endless = """g (float[batch, 4] x) => (float[batch, 4] y) {
-        go = Constant<value = bool {1}>()
-        y = Loop<body = b (int64 i, bool c, float[batch, 4] a) => (bool d, float[batch, 4] e) {
-            d = Identity(c)
-            e = Sin(a)
-        }>("", go, x)
-    }"""
-    session = Session(profiled_graphs.graph(endless), provider="cpu", threads=1)
+    session = Session(profiled_graphs.endless(), provider="cpu", threads=1)
 
     with pytest.raises(UnprovedError, match=r"^a run: expected to end within 0\.1 s$"):
         batch_axis_proof.runnable_rows(session, session.inputs, is_batched=False, most_run_s=0.1)

@@ -265,8 +265,10 @@ def test_version_within_its_memory_limit_is_loaded(
 
 
 @linux
-@pytest.mark.parametrize(("memory_bytes", "count"), [(2**40, 1), (None, 0)])
-def test_limited_child_reserves_and_keeps_no_address_space(
+@pytest.mark.parametrize(
+    ("memory_bytes", "count"), [(2**40, 1), (None, 0)], ids=["limited", "unlimited"]
+)
+def test_only_a_child_with_a_memory_limit_has_one_arena_and_returns_large_blocks(
     endless: Path,
     make_sandbox: Callable[..., LoadSandbox],
     started: "SimpleQueue[subprocess.Popen[bytes]]",

@@ -54,7 +54,9 @@ def test_a_version_directory_is_itself(tmp_path: Path, file: str) -> None:
 def test_what_is_neither_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="neither a bundle"):
         find_bundle(tmp_path)
-    with pytest.raises(UsageError, match="nothing does not exist"):
+    with pytest.raises(
+        UsageError, match="nothing: expected a bundle or a directory of versions, got no such"
+    ):
         find_bundle(tmp_path / "nothing")
 
 

@@ -68,14 +68,7 @@ def test_the_time_of_a_loop_is_counted_once() -> None:
 
 
 def test_a_run_without_an_end_is_stopped() -> None:
-    endless = """g (float[batch, 4] x) => (float[batch, 4] y) {
-        go = Constant<value = bool {1}>()
-        y = Loop<body = b (int64 i, bool c, float[batch, 4] a) => (bool d, float[batch, 4] e) {
-            d = Identity(c)
-            e = Sin(a)
-        }>("", go, x)
-    }"""
-    graph = ResolvedGraph(profiled_graphs.graph(endless))
+    graph = ResolvedGraph(profiled_graphs.endless())
     inputs = {"x": np.ones((1, 4), np.float32)}
 
     with pytest.raises(ProfileError, match=r"^a run: expected to end within 0\.1 s$"):
