@@ -53,7 +53,7 @@ from weir.server.telemetry.metrics import Metrics
 from weir.server.telemetry.metrics_http import ScrapeServer
 from weir.server.telemetry.server_stats import Build, Gpus
 from weir.server.transport import completion_queue
-from weir.server.transport.base import Handlers, Limits, Transport
+from weir.server.transport.base import Check, Handlers, Limits, Transport
 from weir.server.transport.completion_queue import CompletionQueueTransport
 from weir.server.transport.grpc_server import GrpcServerTransport
 from weir.server.transport.wakeups import Wakeups
@@ -156,6 +156,7 @@ class App:
         )
         self._exporter = exporter.open_exporter(settings)
         self._handlers = self._build_handlers()
+        self._checks: list[Check] = []
         self._metrics.watch(self._repository.gauges)
         self._metrics.watch_preprocessing(self._preprocess_pool.waiting)
         self._metrics.watch_log(self._dropped_lines)
@@ -173,7 +174,7 @@ class App:
         problem = completion_queue.problem() if settings.transport != "grpc-server" else None
         with ExitStack() as started:
             if not settings.share_port:
-                transport = _open_transport(settings, self._handlers, self._wakeups, problem)
+                transport = self._open_transport(problem)
                 self._transport = transport
                 started.callback(transport.stop, 0.0)
             self._http = _open_metrics_http(settings, self._registry)
@@ -190,7 +191,7 @@ class App:
                     if is_interrupted():
                         started.pop_all()
                         return
-                transport = _open_transport(settings, self._handlers, self._wakeups, problem)
+                transport = self._open_transport(problem)
                 self._transport = transport
                 started.callback(transport.stop, 0.0)
             self._build = Build(
@@ -291,6 +292,32 @@ class App:
             **(reflection_handlers(services) if settings.reflection else {}),
         }
 
+    def _open_transport(self, problem: str | None) -> Transport:
+        """Bind the chosen transport; `auto` is completion-queue unless it has a problem."""
+        settings = self._settings
+        address = _address(settings.host, settings.port)
+        limits = Limits(
+            message_bytes=settings.max_message_bytes,
+            concurrent_streams=settings.max_concurrent_streams,
+            ping_interval_s=settings.min_ping_interval_s,
+            shares_port=settings.share_port,
+        )
+        if settings.transport == "grpc-server":
+            logger.info("transport chosen transport=grpc-server reason=setting")
+        elif problem is None:
+            logger.info("transport chosen transport=completion-queue")
+            return CompletionQueueTransport(
+                address, self._handlers, limits, self._wakeups, self._checks
+            )
+        elif settings.transport == "completion-queue":
+            raise ConfigError(f"transport completion-queue: {problem}")
+        else:
+            logger.warning(
+                "slower transport chosen transport=grpc-server reason=%s cost=%s fix=%s",
+                problem, _FALLBACK_COST, f"pip install '{completion_queue.TESTED}'",
+            )  # fmt: skip
+        return GrpcServerTransport(address, self._handlers, limits, self._checks)
+
     def _close_http(self) -> None:
         self._http.shutdown()
         self._http.server_close()
@@ -325,32 +352,6 @@ def _check_cuda(source: str) -> None:
         choose_provider("cuda")
     except ProviderMissing as error:
         raise ProviderMissing(f"{source}: {error}") from error
-
-
-def _open_transport(
-    settings: Settings, handlers: Handlers, wakeups: Wakeups, problem: str | None
-) -> Transport:
-    """Bind the transport of the settings; `auto` is completion-queue unless it has a problem."""
-    address = _address(settings.host, settings.port)
-    limits = Limits(
-        message_bytes=settings.max_message_bytes,
-        concurrent_streams=settings.max_concurrent_streams,
-        ping_interval_s=settings.min_ping_interval_s,
-        shares_port=settings.share_port,
-    )
-    if settings.transport == "grpc-server":
-        logger.info("transport chosen transport=grpc-server reason=setting")
-    elif problem is None:
-        logger.info("transport chosen transport=completion-queue")
-        return CompletionQueueTransport(address, handlers, limits, wakeups)
-    elif settings.transport == "completion-queue":
-        raise ConfigError(f"transport completion-queue: {problem}")
-    else:
-        logger.warning(
-            "slower transport chosen transport=grpc-server reason=%s cost=%s fix=%s",
-            problem, _FALLBACK_COST, f"pip install '{completion_queue.TESTED}'",
-        )  # fmt: skip
-    return GrpcServerTransport(address, handlers, limits)
 
 
 def _open_metrics_http(settings: Settings, registry: CollectorRegistry) -> ScrapeServer:

@@ -78,6 +78,22 @@ class Call(Protocol):
         """
 
 
+class Headers(Protocol):
+    """The headers of a call, before its message is received."""
+
+    @property
+    def method(self) -> str:
+        """The full name, `/package.Service/Method`."""
+
+    @property
+    def metadata(self) -> Metadata:
+        """The client's metadata."""
+
+
+Check = Callable[[Headers], None]
+"""Refuses a call by its headers: raises the RequestError whose status ends the call."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unary:
     """The handler of a method with one message in and one out."""
@@ -193,8 +209,9 @@ class IoStats(Protocol):
 class Transport(Protocol):
     """A gRPC server, bound to an address.
 
-    It is made from `host:port` (port 0 is a free one), the handlers by full method name, and the
-    limits. It raises PortUnavailable if the address cannot be bound.
+    It is made from `host:port` (port 0 is a free one), the handlers by full method name, the
+    limits, and the checks of each call's headers. It raises PortUnavailable if the address cannot
+    be bound.
     """
 
     @property

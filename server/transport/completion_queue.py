@@ -17,14 +17,22 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 import grpc
 
 from weir.server.errors import InvalidRequest, Unsupported
-from weir.server.transport.base import Handlers, Limits, Metadata, Stream, Unary, unavailable
+from weir.server.transport.base import (
+    Check,
+    Handlers,
+    Limits,
+    Metadata,
+    Stream,
+    Unary,
+    unavailable,
+)
 from weir.server.transport.call_stats import CallStats, MethodStats
 from weir.server.transport.status import STOPPING, closed_code, fail, guarded
 from weir.server.transport.wakeups import Operations, Wakeups, ignore
@@ -75,7 +83,14 @@ class CompletionQueueTransport:
 
     name = "completion-queue"
 
-    def __init__(self, address: str, handlers: Handlers, limits: Limits, wakeups: Wakeups) -> None:
+    def __init__(
+        self,
+        address: str,
+        handlers: Handlers,
+        limits: Limits,
+        wakeups: Wakeups,
+        checks: Sequence[Check] = (),
+    ) -> None:
         self.calls = CallStats({name: handler.kind for name, handler in handlers.items()})
         self.io = IoThread()
         self._methods = {
@@ -96,6 +111,7 @@ class CompletionQueueTransport:
         self._shutdown_lock = threading.Lock()
         self._is_stopping = False
         self._wakeups = wakeups
+        self._checks = tuple(checks)
         self._thread = threading.Thread(target=self._run, name="weir-io", daemon=True)
 
     def start(self) -> None:
@@ -193,6 +209,12 @@ class CompletionQueueTransport:
         event.call.start_server_batch(
             (cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), call.closed
         )
+        try:
+            for check in self._checks:
+                check(call)
+        except Exception as error:  # noqa: BLE001 - ends this call only
+            fail(call, error)
+            return
         if handler is None:
             fail(call, Unsupported(f"unknown method {call.method[:200]}"))
         elif isinstance(handler, Unary):

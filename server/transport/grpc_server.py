@@ -7,13 +7,21 @@ An open stream holds one that sends, and starts one that reads, `weir-read`.
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 
-from weir.server.transport.base import Handlers, Limits, Metadata, Stream, Unary, unavailable
+from weir.server.transport.base import (
+    Check,
+    Handlers,
+    Limits,
+    Metadata,
+    Stream,
+    Unary,
+    unavailable,
+)
 from weir.server.transport.call_stats import CallStats
 from weir.server.transport.status import STOPPING, closed_code, fail, guarded
 
@@ -28,10 +36,12 @@ class GrpcServerTransport:
     name = "grpc-server"
     io = None
 
-    def __init__(self, address: str, handlers: Handlers, limits: Limits) -> None:
+    def __init__(
+        self, address: str, handlers: Handlers, limits: Limits, checks: Sequence[Check] = ()
+    ) -> None:
         self.calls = CallStats({name: handler.kind for name, handler in handlers.items()})
         self._is_started = False
-        self._dispatch = _Dispatch(handlers, self.calls)
+        self._dispatch = _Dispatch(handlers, self.calls, checks)
         self._server = grpc.server(
             ThreadPoolExecutor(_MAX_OPEN_CALLS, thread_name_prefix="weir-grpc"),
             handlers=[self._dispatch],
@@ -65,8 +75,9 @@ class GrpcServerTransport:
 class _Dispatch(grpc.GenericRpcHandler):
     """Finds the handler of a method."""
 
-    def __init__(self, handlers: Handlers, calls: CallStats) -> None:
+    def __init__(self, handlers: Handlers, calls: CallStats, checks: Sequence[Check]) -> None:
         self._handlers = handlers
+        self._checks = tuple(checks)
         self._calls = calls
         # Calls begin and end on many threads.
         self._stats_lock = threading.Lock()
@@ -76,7 +87,13 @@ class _Dispatch(grpc.GenericRpcHandler):
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
     ) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
-        method = str(handler_call_details.method)
+        headers = _CallHeaders(handler_call_details)
+        method = headers.method
+        try:
+            for check in self._checks:
+                check(headers)
+        except Exception as error:  # noqa: BLE001 - ends this call only
+            return self._refuse(method, error)
         handler = self._handlers.get(method)
         if handler is None:
             # grpcio itself answers this status.
@@ -85,6 +102,17 @@ class _Dispatch(grpc.GenericRpcHandler):
         if isinstance(handler, Unary):
             return self._unary(method, handler)
         return self._stream(method, handler)
+
+    def _refuse(self, method: str, error: Exception) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        """The handler of a call that a check refused; a stream, as no message is received."""
+        ended = self._begin(method)
+
+        def behaviour(_messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+            call = GrpcServerCall(method, context, iter(()), ended)
+            fail(call, error)
+            return call.answers()
+
+        return grpc.stream_stream_rpc_method_handler(behaviour)
 
     def end_streams(self) -> None:
         """End every open stream, and each that opens later."""
@@ -129,6 +157,18 @@ class _Dispatch(grpc.GenericRpcHandler):
             return call.answers()
 
         return grpc.stream_stream_rpc_method_handler(behaviour)
+
+
+class _CallHeaders:
+    """The headers of a call; see `base.Headers`."""
+
+    def __init__(self, details: grpc.HandlerCallDetails) -> None:
+        self._details = details
+        self.method = str(details.method)
+
+    @property
+    def metadata(self) -> Metadata:
+        return tuple((key, value) for key, value in self._details.invocation_metadata)
 
 
 class GrpcServerCall:

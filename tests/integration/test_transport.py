@@ -6,7 +6,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,8 +14,17 @@ from typing import Any
 import grpc
 import pytest
 
-from weir.server.errors import PortUnavailable
-from weir.server.transport.base import Call, Handlers, Limits, Stream, Transport, Unary
+from weir.server.errors import Overloaded, PortUnavailable
+from weir.server.transport.base import (
+    Call,
+    Check,
+    Handlers,
+    Headers,
+    Limits,
+    Stream,
+    Transport,
+    Unary,
+)
 from weir.server.transport.call_stats import CODES
 from weir.server.transport.completion_queue import (
     MAX_DELAY_S,
@@ -35,10 +44,12 @@ def make(transport: str, handlers: Handlers, limits: Limits, port: int = 0) -> T
     return at(transport, f"127.0.0.1:{port}", handlers, limits)
 
 
-def at(transport: str, address: str, handlers: Handlers, limits: Limits) -> Transport:
+def at(
+    transport: str, address: str, handlers: Handlers, limits: Limits, checks: Sequence[Check] = ()
+) -> Transport:
     if transport == "completion-queue":
-        return CompletionQueueTransport(address, handlers, limits, Wakeups())
-    return GrpcServerTransport(address, handlers, limits)
+        return CompletionQueueTransport(address, handlers, limits, Wakeups(), checks)
+    return GrpcServerTransport(address, handlers, limits, checks)
 
 
 @dataclass
@@ -60,9 +71,11 @@ def serve(transport: str) -> Iterator[Serve]:
     """Starts a transport with these handlers, by short name."""
     started: list[Served] = []
 
-    def start(limits: Limits | None = None, **handlers: Unary | Stream) -> Served:
+    def start(
+        limits: Limits | None = None, checks: Sequence[Check] = (), **handlers: Unary | Stream
+    ) -> Served:
         full = {f"/t.Test/{name}": handler for name, handler in handlers.items()}
-        running = make(transport, full, limits or Limits())
+        running = at(transport, "127.0.0.1:0", full, limits or Limits(), checks)
         running.start()
         # Without probes the client's window stays what it is, so that a slow reader is one.
         options = [("grpc.max_receive_message_length", -1), ("grpc.http2.bdp_probe", 0)]
@@ -248,6 +261,32 @@ def test_unary_call_without_a_message_is_refused(serve: Serve) -> None:
     # grpcio's own server says UNIMPLEMENTED here.
     assert code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED)
     assert served.unary("Echo")(b"x", timeout=WAIT_S) == b"x"
+
+
+@pytest.mark.parametrize("kind", ["unary", "stream", "unknown"])
+def test_call_is_refused_by_its_headers_before_its_message_comes(serve: Serve, kind: str) -> None:
+    seen: list[str] = []
+
+    def check(headers: Headers) -> None:
+        seen.append(headers.method)
+        if ("turn", "away") in headers.metadata:
+            raise Overloaded("away")
+
+    served = serve(checks=[check], Unary=Unary(echo), Stream=Stream(echo_stream))
+    sending = threading.Event()
+
+    def messages() -> Iterator[bytes]:
+        sending.wait(WAIT_S)
+        yield b"x"
+
+    method: Any = served.channel.stream_unary(f"/t.Test/{kind.title()}")
+    call = method.future(messages(), metadata=(("turn", "away"),), timeout=WAIT_S)
+
+    assert status_of(call) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "away")
+    assert ("grpc-retry-pushback-ms", "100") in tuple(call.trailing_metadata())
+    assert seen == [f"/t.Test/{kind.title()}"]
+    sending.set()
+    assert served.unary("Unary")(b"x", timeout=WAIT_S) == b"x"
 
 
 # Streams
