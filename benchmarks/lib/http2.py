@@ -6,12 +6,13 @@ tenth of a call through grpcio:
 - The headers of every call are the same bytes: literals, without a dynamic table.
 - Received headers are not decoded. A gRPC server that rejects a call sends no message, so a call
   with a message was answered, and one without was rejected.
+- A caller that wants the status of a call sets `reads_trailers`. The server may then keep no
+  dynamic table, so its trailers are literals, which `status_of` and `pushback_s` find.
 - The content of a call is known beforehand. It is sent as a whole once the connection's window has
   room for it and the number of open calls is below the server's limit.
 """
 
 import struct
-from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,18 +22,25 @@ MAX_BODY_BYTES = 65_535
 
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 _END_STREAM, _ACK, _END_HEADERS = 1, 1, 4
-_ENABLE_PUSH, _MAX_CONCURRENT_STREAMS, _INITIAL_WINDOW_SIZE = 2, 3, 4
+_HEADER_TABLE_SIZE, _ENABLE_PUSH, _MAX_CONCURRENT_STREAMS, _INITIAL_WINDOW_SIZE = 1, 2, 3, 4
+_CANCEL = (8).to_bytes(4, "big")
 _LARGEST_WINDOW = 2**31 - 1
 _FRAME_BYTES = 16_384
 _REFILL_BYTES = 2**24
 _HEAD = struct.Struct(">HBBBI")
+_STATUS, _PUSHBACK = b"\x0bgrpc-status", b"\x16grpc-retry-pushback-ms"
 
 
 class Event(NamedTuple):
-    """An event of a call: its first bytes (`answer` is None), or its end with all bytes."""
+    """An event of a call: its first bytes (`answer` is None), or its end with all bytes.
+
+    Attributes:
+        trailers: the header block that ended the call, undecoded; empty if it was reset.
+    """
 
     stream: int
     answer: bytes | None
+    trailers: bytes = b""
 
 
 class Broken(Exception):
@@ -42,7 +50,9 @@ class Broken(Exception):
 class Connection:
     """The bytes of one connection, both ways; a body has several messages if requests stream."""
 
-    def __init__(self, authority: str, path: str, bodies: Sequence[bytes]) -> None:
+    def __init__(
+        self, authority: str, path: str, bodies: Sequence[bytes], *, reads_trailers: bool = False
+    ) -> None:
         if bodies and (largest := max(map(len, bodies))) > MAX_BODY_BYTES:
             raise ValueError(f"bodies: expected up to {MAX_BODY_BYTES} bytes, got {largest}")
         self._headers = headers(authority, path)
@@ -52,31 +62,41 @@ class Connection:
         self._window = MAX_BODY_BYTES
         self._most_open = _LARGEST_WINDOW
         settings = struct.pack(">HIHI", _ENABLE_PUSH, 0, _INITIAL_WINDOW_SIZE, _LARGEST_WINDOW)
+        if reads_trailers:
+            settings += struct.pack(">HI", _HEADER_TABLE_SIZE, 0)
         self._outgoing = [PREFACE, _frame(_SETTINGS, 0, 0, settings)]
         self._taken = MAX_BODY_BYTES - _LARGEST_WINDOW
         self._refill(_LARGEST_WINDOW - MAX_BODY_BYTES)
-        self._held: deque[tuple[bytes, int]] = deque()
+        self._held: dict[int, tuple[bytes, int]] = {}
         self._rest = b""
         self._open: dict[int, list[bytes]] = {}
 
-    def call(self, body: int) -> int:
+    def call(self, body: int, timeout_s: float | None = None) -> int:
         """Begin a call with one of the bodies; returns its stream number."""
         stream = self._next_stream
         self._next_stream += 2
-        frames = [_frame(_HEADERS, _END_HEADERS, stream, self._headers)]
+        block = self._headers
+        if timeout_s is not None:
+            block += _field("grpc-timeout", f"{max(1, round(timeout_s * 1e6))}u")
+        frames = [_frame(_HEADERS, _END_HEADERS, stream, block)]
         frames += [_frame(_DATA, flags, stream, piece) for piece, flags in self._bodies[body]]
-        self._held.append((b"".join(frames), self._sizes[body]))
+        self._held[stream] = (b"".join(frames), self._sizes[body])
         self._open[stream] = []
         return stream
 
+    def cancel(self, stream: int) -> None:
+        """Reset an open call; it has no more events."""
+        del self._open[stream]
+        if self._held.pop(stream, None) is None:
+            self._outgoing.append(_frame(_RST_STREAM, 0, stream, _CANCEL))
+
     def outgoing(self) -> bytes:
         """The bytes that may be sent now; removes them."""
-        while (
-            self._held
-            and self._held[0][1] <= self._window
-            and len(self._open) - len(self._held) < self._most_open
-        ):
-            frames, size = self._held.popleft()
+        while self._held and len(self._open) - len(self._held) < self._most_open:
+            stream, (frames, size) = next(iter(self._held.items()))
+            if size > self._window:
+                break
+            del self._held[stream]
             self._window -= size
             self._outgoing.append(frames)
         data = b"".join(self._outgoing)
@@ -132,7 +152,8 @@ class Connection:
             parts.append(payload)
         if kind == _RST_STREAM or flags & _END_STREAM:
             del self._open[stream]
-            events.append(Event(stream, b"".join(parts)))
+            trailers = payload if kind == _HEADERS else b""
+            events.append(Event(stream, b"".join(parts), trailers))
 
     def _refill(self, size: int) -> None:
         self._outgoing.append(_frame(_WINDOW_UPDATE, 0, 0, size.to_bytes(4, "big")))
@@ -149,9 +170,19 @@ def headers(authority: str, path: str) -> bytes:
         "te": "trailers",
         "content-type": "application/grpc",
     }
-    return b"".join(
-        b"\0" + _text(name.encode()) + _text(value.encode()) for name, value in fields.items()
-    )
+    return b"".join(_field(name, value) for name, value in fields.items())
+
+
+def status_of(trailers: bytes) -> int | None:
+    """The gRPC status in trailers without a dynamic table; None if there is none."""
+    value = _value(trailers, _STATUS)
+    return None if value is None else int(value)
+
+
+def pushback_s(trailers: bytes) -> float | None:
+    """The pause before a retry that trailers without a dynamic table ask for; None if none."""
+    value = _value(trailers, _PUSHBACK)
+    return None if value is None else int(value) / 1000
 
 
 def framed(message: bytes) -> bytes:
@@ -167,6 +198,19 @@ def messages(answer: bytes) -> list[bytes]:
         found.append(answer[at + 5 : at + 5 + size])
         at += 5 + size
     return found
+
+
+def _value(block: bytes, name: bytes) -> bytes | None:
+    """The value of a literal field without Huffman coding."""
+    at = block.find(name)
+    if at < 0:
+        return None
+    start = at + len(name) + 1
+    return block[start : start + block[start - 1]]
+
+
+def _field(name: str, value: str) -> bytes:
+    return b"\0" + _text(name.encode()) + _text(value.encode())
 
 
 def _text(text: bytes) -> bytes:

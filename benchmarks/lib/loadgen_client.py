@@ -133,7 +133,7 @@ class Caller:
         """The samples that these bytes end, each with its answer; the next ones are sent."""
         ended = []
         with self._lock:
-            for stream, answer in self._connections[place].received(data):
+            for stream, answer, _ in self._connections[place].received(data):
                 if answer is not None:
                     ended.append((self._ids[place].pop(stream), answer))
             self._open -= len(ended)

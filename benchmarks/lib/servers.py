@@ -141,16 +141,23 @@ def serving(
     module: str = "weir.server",
     port: int = 0,
     provider: str = "cpu",
+    tree: Path | None = None,
 ) -> Iterator[Server]:
-    """`weir serve`, once these models are ready; `module` may replace the server."""
+    """`weir serve`, once these models are ready; `module` may replace the server.
+
+    Args:
+        tree: another checkout, whose server is started with this interpreter.
+    """
     command = [
-        sys.executable, "-m", module, str(models), *flags,
+        sys.executable, "-m", module, str(models.absolute()), *flags,
         "--port", str(port), "--metrics-port", "0",
         "--provider", provider, "--log-level", "warning",
     ]  # fmt: skip
     # A replaced server may import gRPC core before `weir serve` sets this.
     environment = {"GRPC_EXPERIMENTS": "-event_engine_listener", **os.environ}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment, cwd=tree
+    ) as process:
         try:
             line = process.stdout.readline() if process.stdout else ""
             places = dict(word.split("=") for word in line.split() if "=" in word)

@@ -48,15 +48,26 @@ class Tensor:
 
 @contextmanager
 def serving(
-    work: Path, models: Path, names: Sequence[str], *, max_rows: int, instances: int = 1
+    work: Path,
+    models: Path,
+    names: Sequence[str],
+    *,
+    max_rows: int,
+    instances: int = 1,
+    batching: str = "",
 ) -> Iterator[Server]:
-    """Triton with version 1 of these bundles, once they are ready; `work` holds its environment."""
+    """Triton with version 1 of these bundles, once they are ready; `work` holds its environment.
+
+    Args:
+        batching: fields of `dynamic_batching` in each `config.pbtxt`.
+    """
     packages = _install(work / "triton")
     grpc, metrics = free_ports(2)
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder) / "models"
         for name in names:
-            _write_model(repository / name, models / name / "1" / MODEL, max_rows, instances)
+            graph = models / name / "1" / MODEL
+            _write_model(repository / name, graph, max_rows, instances, batching)
         server = packages / "pytriton" / "tritonserver"
         command = [
             str(server / "bin" / "tritonserver"), f"--model-repository={repository}",
@@ -77,7 +88,9 @@ def config(
     inputs: Sequence[Tensor],
     outputs: Sequence[Tensor],
     max_rows: int,
+    *,
     instances: int = 1,
+    batching: str = "",
 ) -> str:
     """The `config.pbtxt` of a graph whose first axis is the batch."""
     entries = [_entry("input", each) for each in inputs] + [_entry("output", x) for x in outputs]
@@ -88,7 +101,7 @@ def config(
             f"max_batch_size: {max_rows}",
             *entries,
             f"instance_group [ {{ count: {instances} kind: KIND_CPU }} ]",
-            "dynamic_batching { }\n",
+            f"dynamic_batching {{ {batching}}}\n",
         ]
     )
 
@@ -127,14 +140,14 @@ def _environment(packages: Path) -> Mapping[str, str]:
     }
 
 
-def _write_model(folder: Path, graph: Path, max_rows: int, instances: int) -> None:
+def _write_model(folder: Path, graph: Path, max_rows: int, instances: int, batching: str) -> None:
     version = folder / "1"
     version.mkdir(parents=True)
     shutil.copy(graph, version / MODEL)
     shutil.copy(_RIVAL, version / "model.py")
     session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
     inputs, outputs = map(_tensors, (session.get_inputs(), session.get_outputs()))
-    text = config(folder.name, inputs, outputs, max_rows, instances)
+    text = config(folder.name, inputs, outputs, max_rows, instances=instances, batching=batching)
     (folder / "config.pbtxt").write_text(text)
 
 

@@ -12,6 +12,8 @@ from benchmarks.lib.http2 import (
     Event,
     framed,
     messages,
+    pushback_s,
+    status_of,
 )
 
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
@@ -120,7 +122,7 @@ def test_answers_are_found_however_the_bytes_are_cut(sizes: list[int], chunk: in
 
     expected = []
     for stream, size in zip(streams, sizes, strict=True):
-        expected += [Event(stream, None), Event(stream, framed(bytes(size)))]
+        expected += [Event(stream, None), Event(stream, framed(bytes(size)), b"status")]
     assert events == expected
 
 
@@ -132,7 +134,7 @@ def test_a_call_without_a_message_ends_empty() -> None:
         frame(HEADERS, 4 | END_STREAM, refused, b"status") + frame(RST_STREAM, 0, reset, bytes(4))
     )
 
-    assert events == [Event(refused, b""), Event(reset, b"")]
+    assert events == [Event(refused, b"", b"status"), Event(reset, b"")]
 
 
 def test_a_reset_after_the_end_is_nothing_new() -> None:
@@ -141,6 +143,46 @@ def test_a_reset_after_the_end_is_nothing_new() -> None:
     connection.received(answer(stream, b""))
 
     assert connection.received(frame(RST_STREAM, 0, stream, bytes(4))) == []
+
+
+def test_a_call_with_a_timeout_carries_it() -> None:
+    connection = started()
+
+    connection.call(0, 0.25)
+
+    assert b"\x0cgrpc-timeout\x07250000u" in frames(connection.outgoing())[0][3]
+
+
+def test_a_cancelled_call_is_reset_and_has_no_more_events() -> None:
+    connection = started()
+    stream = connection.call(0)
+    connection.outgoing()
+
+    connection.cancel(stream)
+
+    assert frames(connection.outgoing()) == [(RST_STREAM, 0, stream, (8).to_bytes(4, "big"))]
+    assert connection.received(answer(stream, b"")) == []
+
+
+def test_a_call_that_is_cancelled_before_it_is_sent_leaves_no_trace() -> None:
+    connection = started()
+    connection.received(frame(SETTINGS, 0, 0, struct.pack(">HI", 3, 1)))
+    connection.call(0)
+    connection.outgoing()
+    held = connection.call(0)
+
+    connection.cancel(held)
+
+    assert connection.outgoing() == b""
+
+
+def test_status_and_pushback_are_literals_of_the_trailers() -> None:
+    block = b"\x40\x0bgrpc-status\x018\x00\x16grpc-retry-pushback-ms\x03250"
+
+    assert status_of(block) == 8
+    assert pushback_s(block) == 0.25
+    assert status_of(b"\x88") is None
+    assert pushback_s(b"\x88") is None
 
 
 def test_pings_and_settings_are_answered() -> None:

@@ -3,6 +3,7 @@
 import pickle
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import grpc
 import numpy as np
@@ -10,9 +11,12 @@ import pytest
 
 from benchmarks.lib import load
 from benchmarks.lib.http2 import framed, messages
-from benchmarks.lib.load_generator import Generator, Schedule
+from benchmarks.lib.load_generator import DEADLINE_EXCEEDED, Generator, Schedule
 
-ECHO, REFUSE, COUNT = "/test.Service/Echo", "/test.Service/Refuse", "/test.Service/Count"
+ECHO, REFUSE, COUNT, HANG = (
+    f"/test.Service/{method}" for method in ("Echo", "Refuse", "Count", "Hang")
+)
+HANG_S = 30.0
 
 
 def _refuse(_: bytes, context: grpc.ServicerContext) -> bytes:
@@ -23,11 +27,19 @@ def _count(request: bytes, _: grpc.ServicerContext) -> Iterator[bytes]:
     yield from (b"%d" % number for number in range(int(request)))
 
 
+def _hang(request: bytes, context: grpc.ServicerContext) -> bytes:
+    ended = Event()
+    context.add_callback(ended.set)
+    ended.wait(HANG_S)
+    return request
+
+
 @pytest.fixture(scope="module")
 def target() -> Iterator[str]:
     handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
         "Echo": grpc.unary_unary_rpc_method_handler(lambda request, _: request),
         "Refuse": grpc.unary_unary_rpc_method_handler(_refuse),
+        "Hang": grpc.unary_unary_rpc_method_handler(_hang),
         "Count": grpc.unary_stream_rpc_method_handler(_count),
     }
     server = grpc.server(ThreadPoolExecutor(4))
@@ -101,3 +113,26 @@ def test_schedules_and_records_survive_the_way_to_another_process(target: str) -
     assert record.answers == Generator(schedule).run().answers
     assert record.began_s.tolist() == schedule.due_s and record.cpu_s > 0
     assert np.isfinite(record.ended_s).all()
+
+
+@pytest.mark.parametrize(
+    ("path", "code"), [(ECHO, grpc.StatusCode.OK), (REFUSE, grpc.StatusCode.RESOURCE_EXHAUSTED)]
+)
+def test_calls_with_a_deadline_have_a_status(target: str, path: str, code: grpc.StatusCode) -> None:
+    schedule = Schedule(target, path, BODIES, [1] * 3, due_s=[0.0] * 3, timeouts_s=[HANG_S] * 3)
+
+    record = Generator(schedule).run()
+
+    assert record.statuses.tolist() == [code.value[0]] * 3
+
+
+def test_a_call_is_cancelled_when_its_deadline_passes(target: str) -> None:
+    schedule = Schedule(
+        target, HANG, BODIES, [0, 1], due_s=[0.0, 0.0], timeouts_s=[0.2, 0.1], connections=2
+    )
+
+    record = Generator(schedule).run()
+
+    assert record.statuses.tolist() == [DEADLINE_EXCEEDED] * 2
+    assert record.ended_s[1] >= 0.1
+    assert record.ended_s[0] >= 0.2

@@ -1,0 +1,293 @@
+"""Goodput under overload: Weir, Weir before a change, and Triton, on one graph and one core.
+
+    .venv/bin/python benchmarks/overload.py [--rivals weir triton triton-bounded] \
+        [--before TREE] [--loads 0.5 1 3 10] [--seconds 20] [--json FILE [--append]] \
+        [--picture FILE]
+
+A call has 8 rows of a model that takes some 5 ms a row (`lib/slow_model.py`), and a deadline of one
+second. The server has one core, the load generator the other one. First a closed loop with 8 calls
+in flight measures the server's capacity. Then calls arrive at seeded random times, as in a Poisson
+process, at multiples of that capacity. The deadline counts from when a call was due. It is sent as
+`grpc-timeout`, and the generator cancels the call when it passes.
+
+- Goodput: calls answered OK before their deadline, and before the end of the load; as a share of
+  the capacity.
+- Refused: calls that ended with another status than DEADLINE_EXCEEDED; the latency of these.
+- Recovery: after the highest load the rate drops to half of the capacity. It is the time until the
+  last call that fails, or takes more than three times the p99 of the load of 0.5.
+
+A run is void if the generator was late or had no CPU time to spare. Triton's queue has no bound by
+default. `triton-bounded` has what its operator would set for this deadline: a `max_queue_size` and
+a timeout that leave time for two batches, with `timeout_action: REJECT`. `before` is the server of
+another checkout, `--before`.
+"""
+
+import os
+import sys
+import tempfile
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.lib import charts, harness, load, servers, slow_model, triton
+from benchmarks.lib.harness import Column, Rival, console
+from benchmarks.lib.load_generator import DEADLINE_EXCEEDED, RESET, Record, Schedule
+from benchmarks.lib.raw import check_answers
+from benchmarks.lib.servers import Server
+from weir.bench.tally import percentile
+from weir.bundle.reader import MODEL
+
+WEIR, BEFORE, TRITON, BOUNDED = "weir", "before", "triton", "triton-bounded"
+LOADS = (0.5, 0.8, 1.0, 1.5, 3.0, 10.0)
+CAPACITY, RECOVERY = "capacity", "recovery"
+DEADLINE_S = 1.0
+COLUMNS = (
+    Column("offered/s", "offered_per_s", ",.1f", "median"),
+    Column("in time/s", "goodput_per_s", ",.1f", "median"),
+    Column("of capacity", "goodput", ".0%"),
+    Column("p99 ms", "p99_ms", ",.0f", "median"),
+    Column("refused", "refused", ".0%", "median"),
+    Column("after p50 ms", "refused_p50_ms", ",.1f", "median"),
+    Column("p99 ms", "refused_p99_ms", ",.1f", "most"),
+    Column("too late", "expired", ".0%", "median"),
+    Column("normal after s", "recovery_s", ".2f", "most"),
+    Column("sent late p99 ms", "late_p99_ms", ".1f", "most"),
+    Column("generator", "generator_busy", ".0%", "most"),
+)
+_ROWS = 8
+_BODIES = 32
+_IN_FLIGHT = 8
+_CAPACITY_S = 5.0
+_CONNECTIONS = 8
+_MAX_ROWS = 32
+_QUEUE = (
+    "default_queue_policy {{ timeout_action: REJECT max_queue_size: {size} "
+    "default_timeout_microseconds: {timeout_us:.0f} }} "
+)
+_RECOVERY_LOAD, _RECOVERY_S, _SLOWER = 0.5, 8.0, 3.0
+_MOST_LATE_MS, _MOST_BUSY = 20.0, 0.8
+_QUICK_LOADS, _QUICK_SECONDS = (0.5, 3.0), 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """The calls to one model.
+
+    Attributes:
+        bodies: framed requests, sent in turn.
+        timeouts_s: deadlines of the calls, in turn.
+    """
+
+    model: str
+    bodies: Sequence[bytes]
+    timeouts_s: Sequence[float]
+
+    def closed(self, server: Server, calls: int) -> Schedule:
+        """A closed loop that keeps the server busy."""
+        return Schedule(
+            server.target,
+            load.MODEL_INFER,
+            self.bodies,
+            self._order(calls),
+            in_flight=_IN_FLIGHT,
+            connections=_CONNECTIONS,
+        )
+
+    def open(self, server: Server, due_s: Sequence[float]) -> Schedule:
+        """An open loop at given times."""
+        calls = len(due_s)
+        return Schedule(
+            server.target,
+            load.MODEL_INFER,
+            self.bodies,
+            self._order(calls),
+            due_s=due_s,
+            connections=_CONNECTIONS,
+            timeouts_s=[self.timeouts_s[each % len(self.timeouts_s)] for each in range(calls)],
+        )
+
+    def _order(self, calls: int) -> list[int]:
+        return [each % len(self.bodies) for each in range(calls)]
+
+
+def main() -> None:
+    """Measure, print tables and write the JSON file."""
+    parser = harness.arguments(__doc__.splitlines()[0], rounds=1, can_append=True)
+    parser.add_argument("--rivals", nargs="+", help=f"default: {WEIR} {TRITON} {BOUNDED}")
+    parser.add_argument("--before", type=Path, metavar="TREE", help="a checkout of Weir to compare")
+    parser.add_argument("--loads", type=float, nargs="+", default=LOADS, help="x capacity")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each load")
+    parser.add_argument("--queue-size", type=int, default=15, help=f"of {BOUNDED}, in calls")
+    parser.add_argument("--queue-timeout-s", type=float, default=0.6, help=f"of {BOUNDED}")
+    given = harness.parse(parser)
+    if given.quick:
+        given.loads, given.seconds = _QUICK_LOADS, _QUICK_SECONDS
+    environment = harness.start()
+    with tempfile.TemporaryDirectory() as folder:
+        models = Path(folder)
+        slow_model.make_bundle(models)
+        names = given.rivals or [*([BEFORE] if given.before else []), WEIR, TRITON, BOUNDED]
+        runs = harness.take_turns(
+            [each for each in rivals(models, given) if each.name in names],
+            given.rounds,
+            lambda _, server: measure(server, models, slow_workload(), given.loads, given.seconds),
+        )
+    if given.append:
+        runs = harness.appended(harness.earlier(given.json), runs)
+    console.print(harness.table(runs, COLUMNS))
+    harness.write(given.json, {**environment, "seconds": given.seconds}, runs)
+    if given.picture:
+        charts.goodput(
+            given.picture, {"8 rows a call": [run for run in runs if run.figures.get("load")]}
+        )
+
+
+def slow_workload() -> Workload:
+    """Calls of 8 rows to the slow model."""
+    bodies = [
+        load.infer_body(slow_model.NAME, **{slow_model.INPUT: slow_model.rows_of(_ROWS, seed=each)})
+        for each in range(_BODIES)
+    ]
+    return Workload(slow_model.NAME, bodies, [DEADLINE_S])
+
+
+def rivals(models: Path, given: Namespace) -> list[Rival]:
+    """The servers, in the order of a round."""
+    names, equal = [slow_model.NAME], ("--threads", "1", "--instances", "1")
+    weir = partial(servers.serving, models, names, *equal)
+    start = partial(triton.serving, given.work, models, names, max_rows=_MAX_ROWS)
+    queue = _QUEUE.format(size=given.queue_size, timeout_us=given.queue_timeout_s * 1e6)
+    return [
+        Rival(name, partial(pinned, each))
+        for name, each in (
+            (BEFORE, partial(weir, tree=given.before)),
+            (WEIR, weir),
+            (TRITON, start),
+            (BOUNDED, partial(start, batching=queue)),
+        )
+    ]
+
+
+@contextmanager
+def pinned(start: Callable[[], AbstractContextManager[Server]]) -> Iterator[Server]:
+    """A server on one core; this process, and the generators that it starts, have another one."""
+    usable = os.sched_getaffinity(0)
+    if len(usable) < 2:
+        sys.exit(f"expected two cores, one for the server and one for the generator, got {usable}")
+    first, second, *_ = sorted(usable)
+    os.sched_setaffinity(0, {first})
+    try:
+        with start() as server:
+            os.sched_setaffinity(0, {second})
+            yield server
+    finally:
+        os.sched_setaffinity(0, usable)
+
+
+def measure(
+    server: Server, models: Path, workload: Workload, loads: Sequence[float], seconds: float
+) -> Iterator[tuple[str, Mapping[str, float]]]:
+    """The capacity, every load, and the recovery from the highest one."""
+    graph = models / workload.model / "1" / MODEL
+    rows = {slow_model.INPUT: slow_model.rows_of(_ROWS, seed=0)}
+    check_answers(server, workload.model, graph, [rows])
+    capacity_per_s = capacity(server, workload)
+    yield CAPACITY, {"goodput_per_s": capacity_per_s}
+    normal_ms = DEADLINE_S * 1000
+    for number, share in enumerate(sorted(loads)):
+        rate_per_s, is_last = share * capacity_per_s, number == len(loads) - 1
+        due_s = times_s(rate_per_s, seconds, seed=number)
+        if is_last:
+            rest_s = times_s(_RECOVERY_LOAD * capacity_per_s, _RECOVERY_S, seed=number + 1)
+            due_s += [seconds + each for each in rest_s]
+        record = load.send_open(workload.open(server, due_s))
+        found = {"load": share, **figures(record, seconds, capacity_per_s)}
+        if share == _RECOVERY_LOAD:
+            normal_ms = found["p99_ms"]
+        yield f"{share:g} x", found
+        if is_last:
+            yield RECOVERY, {"recovery_s": recovery_s(record, seconds, normal_ms)}
+
+
+def capacity(server: Server, workload: Workload) -> float:
+    """Calls a second of a closed loop."""
+    calls = 2 * _IN_FLIGHT
+    trial = load.send_varied(workload.closed(server, calls))
+    calls = max(calls, int(_CAPACITY_S * calls / trial.ended_s.max()))
+    record = load.send_varied(workload.closed(server, calls))
+    return calls / float(record.ended_s.max())
+
+
+def times_s(rate_per_s: float, seconds: float, seed: int) -> list[float]:
+    """The times of a Poisson process with exactly as many calls as its rate says."""
+    calls = round(rate_per_s * seconds)
+    times: list[float] = np.sort(np.random.default_rng(seed).uniform(0, seconds, calls)).tolist()
+    return times
+
+
+def figures(record: Record, seconds: float, capacity_per_s: float) -> dict[str, float]:
+    """What became of the calls that were due within `seconds`."""
+    calls = record.began_s < seconds
+    began_s, ended_s, statuses = (
+        each[calls] for each in (record.began_s, record.ended_s, record.statuses)
+    )
+    taken_ms, late_ms = (ended_s - began_s) * 1000, (record.sent_s[calls] - began_s) * 1000
+    is_ok, is_expired = statuses == 0, statuses == DEADLINE_EXCEEDED
+    is_refused = ~is_ok & ~is_expired
+    goodput_per_s = float((is_ok & (ended_s < seconds)).sum()) / seconds
+    found = {
+        "offered_per_s": len(began_s) / seconds,
+        "goodput_per_s": goodput_per_s,
+        "goodput": goodput_per_s / capacity_per_s,
+        "expired": float(is_expired.mean()),
+        "refused": float(is_refused.mean()),
+        "late_p99_ms": percentile(late_ms.tolist(), 99),
+        "generator_busy": record.cpu_s / float(record.ended_s.max()),
+        **percentiles("", taken_ms[is_ok]),
+        **percentiles("refused_", taken_ms[is_refused]),
+    }
+    for status in set(statuses.tolist()) - {0}:
+        name = name_of(status)
+        found[name] = float((statuses == status).mean())
+        found |= percentiles(f"{name}_", taken_ms[statuses == status])
+    check_generator(found)
+    return found
+
+
+def percentiles(prefix: str, taken_ms: NDArray[np.float64]) -> dict[str, float]:
+    """The median and the 99th percentile of some latencies; nothing of none."""
+    values = taken_ms.tolist()
+    return {f"{prefix}p{each}_ms": percentile(values, each) for each in (50, 99) if values}
+
+
+def name_of(status: int) -> str:
+    """The name of a gRPC status."""
+    if status == RESET:
+        return "reset"
+    return next(code.name for code in grpc.StatusCode if code.value[0] == status)
+
+
+def check_generator(found: Mapping[str, float]) -> None:
+    """Exit if the generator did not send in time, or was near its limit: the run is void."""
+    late_ms, busy = found["late_p99_ms"], found["generator_busy"]
+    if late_ms > _MOST_LATE_MS or busy > _MOST_BUSY:
+        sys.exit(f"run void: the generator sent {late_ms:.1f} ms late at p99, {busy:.0%} busy")
+
+
+def recovery_s(record: Record, seconds: float, normal_ms: float) -> float:
+    """From the end of a load of `seconds` to the last call that failed or was abnormally slow."""
+    is_abnormal = (record.ended_s - record.began_s) * 1000 > _SLOWER * normal_ms
+    is_abnormal |= record.statuses != 0
+    last_s = record.began_s[is_abnormal].max(initial=0.0)
+    return max(0.0, float(last_s) - seconds)
+
+
+if __name__ == "__main__":
+    main()
