@@ -32,7 +32,8 @@ from weir.server.errors import ConfigError
 _PREFIX = "WEIR_"
 # Read by other parts of Weir, or set by Kubernetes for a service named "weir".
 _NOT_SETTINGS = re.compile(
-    r"WEIR_(DATA|TARGET|CONFIG|(\w+_)?SERVICE_(HOST|PORT\w*)|(\w+_)?PORT_\d+_\w+)"
+    r"WEIR_(DATA|TARGET|TLS|CA|CERT|KEY|SERVER_NAME|TOKEN_FILE|HEADER|CONFIG|"
+    r"(\w+_)?SERVICE_(HOST|PORT\w*)|(\w+_)?PORT_\d+_\w+)"
 )
 _SERVICE_LINK = re.compile(r"(tcp|udp)://")
 _MODEL_PREFIX = "WEIR_MODELS__"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from weir.client.async_client import AsyncClient
     from weir.client.client import Client
+    from weir.client.credentials import Tls
     from weir.client.errors import (
         Aborted,
         AlreadyExists,
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         DataLoss,
         DeadlineExceeded,
         FailedPrecondition,
+        HandshakeFailed,
         Internal,
         InvalidArgument,
         MissingExtra,
@@ -71,6 +73,7 @@ __all__ = [
     "Generated",
     "GeneratedToken",
     "Generation",
+    "HandshakeFailed",
     "Hypothesis",
     "IndexEntry",
     "Internal",
@@ -87,6 +90,7 @@ __all__ = [
     "ServerInfo",
     "TaggedToken",
     "TensorMetadata",
+    "Tls",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
@@ -117,6 +121,7 @@ _RESULTS = (
 _MODULES = {
     "AsyncClient": "weir.client.async_client",
     "Client": "weir.client.client",
+    "Tls": "weir.client.credentials",
     **dict.fromkeys(_RESULTS, "weir.client.results"),
     **dict.fromkeys(("AsyncGeneration", "Beam", "Generation", "Sample"), "weir.client.generation"),
 }

@@ -29,7 +29,8 @@ import grpc
 
 from weir.bench.plan import Plan, due_times_s
 from weir.bench.tally import NOT_SENT, Tally, merge
-from weir.client import defaults, errors, proxies, rpc
+from weir.client import defaults, errors
+from weir.client.connection import CallContext, open_channel
 
 # If the server hangs, the calls of an open loop pile up until their deadlines. Calls beyond this
 # number on one channel are counted as not sent.
@@ -117,9 +118,14 @@ class _MeasuredChannel:
     """
 
     def __init__(self, plan: Plan) -> None:
-        self._channel = grpc.insecure_channel(
-            plan.target, rpc.channel_options(plan.target, defaults.MAX_MESSAGE_BYTES)
+        self._context = CallContext(
+            plan.target,
+            timeout_s=plan.timeout_s,
+            metadata=plan.headers,
+            tls=plan.tls,
+            token_file=plan.token_file,
         )
+        self._channel = open_channel(self._context, defaults.MAX_MESSAGE_BYTES)
         self._call: grpc.UnaryUnaryMultiCallable[bytes, bytes]
         self._call = self._channel.unary_unary(plan.path)
         self._plan = plan
@@ -132,10 +138,8 @@ class _MeasuredChannel:
 
     def connect(self) -> None:
         """Make an unmeasured first call, which opens the connection and tests the request."""
-        try:
-            self._call(self._plan.body, timeout=self._plan.timeout_s)
-        except grpc.RpcError as error:
-            raise errors.from_failure(error, proxies.find(self._plan.target)) from error
+        with self._context:
+            self._call(self._plan.body, **self._context.options())
 
     def chain(self, measured_from: float, is_due: Callable[[float], bool]) -> None:
         """Make calls one after the other until `is_due` is false."""
@@ -145,7 +149,7 @@ class _MeasuredChannel:
             if self._is_closed or not is_due(now):
                 self._finish()
                 return
-            call = self._call.future(self._plan.body, timeout=self._plan.timeout_s)
+            call = self._call.future(self._plan.body, **self._context.options())
             call.add_done_callback(lambda _: end(call, now))
 
         def end(call: grpc.Call, began: float) -> None:
@@ -168,7 +172,7 @@ class _MeasuredChannel:
             self._record(call, due, _clock(), measured_from)
             self._finish()
 
-        call = self._call.future(self._plan.body, timeout=self._plan.timeout_s)
+        call = self._call.future(self._plan.body, **self._context.options())
         call.add_done_callback(end)
 
     def drain(self) -> None:

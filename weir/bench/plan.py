@@ -13,9 +13,10 @@ Two kinds of load answer two questions:
 import dataclasses
 import itertools
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
+from weir.client.credentials import StrPath, Tls
 from weir.client.errors import UsageError
 
 
@@ -29,6 +30,7 @@ class Plan:
         duration_s: how long calls are measured, unless `requests` gives their number.
         rate_per_s: arrival rate of an open loop; None for a closed loop.
         seed: of the open loop's arrival times.
+        tls, token_file, headers: as `tls`, `token_file` and `metadata` of `weir.Client`.
     """
 
     target: str
@@ -42,6 +44,9 @@ class Plan:
     warmup_s: float = 1.0
     timeout_s: float = 30.0
     seed: int = 0
+    tls: bool | Tls | None = None
+    token_file: StrPath | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("concurrency", "connections", "requests"):

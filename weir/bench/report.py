@@ -35,6 +35,8 @@ def record(
     """The JSON record of a result: command, machine, versions, load and result."""
     load = dataclasses.asdict(plan)
     load["request_bytes"] = len(load.pop("body"))
+    # The values may be secrets.
+    load["headers"] = sorted(plan.headers)
     return {
         "command": list(command),
         "machine": {

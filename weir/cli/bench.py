@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from weir.cli.error_hints import connect, requires, suggest_models
-from weir.cli.options import Target, Timeout, Version, duration_s
+from weir.cli.options import ServerOptions, Timeout, Version, duration_s, takes_server
 from weir.client import defaults
 from weir.client.errors import UsageError, WeirError
 
@@ -21,10 +21,11 @@ _load_option = partial(typer.Option, rich_help_panel="The load")
 _request_option = partial(typer.Option, rich_help_panel="The request")
 
 
+@takes_server
 def bench(
     model: Annotated[str, typer.Argument(help="The model's name.")],
     *,
-    target: Target = defaults.TARGET,
+    server: ServerOptions,
     concurrency: Annotated[int, _load_option("--concurrency", "-c", help="Calls in flight.")] = 32,
     connections: Annotated[int, _load_option(help="Connections that share the calls.")] = 1,
     duration: Annotated[str, _load_option("--duration", "-d", help="How long to measure.")] = "10s",
@@ -75,14 +76,14 @@ def bench(
         from weir.bench.tally import summarise
         from weir.cli.inputs import parse_inputs
         from weir.client import rpc
-    with connect(target) as client, suggest_models(client, model):
+    with connect(server) as client, suggest_models(client, model):
         metadata = client.metadata(model, version)
     given = parse_inputs(inputs or [], metadata)
     sizes = payload.parse_shapes(shapes or [])
     arrays = payload.complete(given, metadata, rows=rows, shapes=sizes, seed=seed)
     call = rpc.infer(rpc.infer_request(model, arrays, version=version))
     plan = Plan(
-        target=target,
+        target=server.target,
         path=call.path,
         body=call.body,
         concurrency=concurrency,
@@ -93,20 +94,23 @@ def bench(
         warmup_s=duration_s(warmup),
         timeout_s=timeout,
         seed=seed,
+        tls=server.client_tls(),
+        token_file=server.token_file,
+        headers=server.headers(),
     )
     measured_s = None if requests else plan.duration_s
     rows = payload.row_count(arrays, metadata)
     summary = summarise(run(plan, processes), duration_s=measured_s, rows=rows)
     command = ["weir", *sys.argv[1:]]
     record = report.record(plan, summary, rows=rows, processes=processes, command=command)
-    text = json.dumps(record, indent=2)
+    text = json.dumps(record, indent=2, default=str)  # paths
     if as_json is not None and str(as_json) == "-":
         typer.echo(text)
     else:
         kind = f"{concurrency} in flight" if rate is None else f"{rate:g}/s"
         console = Console(highlight=False)
         console.print(
-            f"{model} at {target}: {kind}, {rows} row(s) a request, "
+            f"{model} at {server.target}: {kind}, {rows} row(s) a request, "
             f"connections: {connections}, processes: {processes}",
             soft_wrap=True,
         )

@@ -9,7 +9,17 @@ from rich.markup import escape
 
 from weir.cli.error_hints import connect
 from weir.cli.fan_out import TaskVerb
-from weir.cli.options import AsJson, Concurrency, Model, Target, Texts, Timeout, Version, model_name
+from weir.cli.options import (
+    AsJson,
+    Concurrency,
+    Model,
+    ServerOptions,
+    Texts,
+    Timeout,
+    Version,
+    model_name,
+    takes_server,
+)
 from weir.cli.text_inputs import read_texts
 from weir.client import defaults
 from weir.client.errors import UsageError
@@ -20,6 +30,7 @@ if TYPE_CHECKING:
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
+@takes_server
 def classify(
     paths: Annotated[
         list[Path],
@@ -32,7 +43,7 @@ def classify(
         int, typer.Option("--concurrency", "-c", min=1, help="Pictures in flight.")
     ] = 16,
     version: Version = "",
-    target: Target = defaults.TARGET,
+    server: ServerOptions,
     timeout: Timeout = defaults.TIMEOUT_S,
     as_json: AsJson = False,
 ) -> None:
@@ -41,7 +52,7 @@ def classify(
     A picture that fails is reported and skipped. Exit code 1 if a picture failed.
     """
     files = _files(paths)
-    with connect(target, timeout) as client:
+    with connect(server, timeout) as client:
         _PICTURES.run(
             lambda path: client.classify(model, [path], top=top, version=version)[0],
             files,
@@ -52,6 +63,7 @@ def classify(
         )
 
 
+@takes_server
 def classify_text(
     texts: Texts,
     *,
@@ -59,7 +71,7 @@ def classify_text(
     top: Annotated[int, typer.Option(min=1, help="Number of classes per text.")] = 5,
     concurrency: Concurrency = 16,
     version: Version = "",
-    target: Target = defaults.TARGET,
+    server: ServerOptions,
     timeout: Timeout = defaults.TIMEOUT_S,
     as_json: AsJson = False,
 ) -> None:
@@ -68,7 +80,7 @@ def classify_text(
     A text that fails is reported and skipped. Exit code 1 if a text failed.
     """
     given = read_texts(texts)
-    with connect(target, timeout) as client:
+    with connect(server, timeout) as client:
         name = model_name(client, model)
         _TEXTS.run(
             lambda text: client.classify_text(name, [text], top=top, version=version)[0],

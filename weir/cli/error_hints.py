@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
+from weir.cli.options import ServerOptions
 from weir.client import defaults
 from weir.client.errors import CallError, InvalidArgument, MissingExtra, NotFound, Unimplemented
 
@@ -35,11 +36,17 @@ def requires(extra: str) -> Iterator[None]:
         ) from error
 
 
-def connect(target: str, timeout_s: float = defaults.TIMEOUT_S) -> "Client":
-    """A client of the server at `target`."""
+def connect(server: ServerOptions, timeout_s: float = defaults.TIMEOUT_S) -> "Client":
+    """A client of the server of the options."""
     with requires("client"):
         from weir.client.client import Client
-    return Client(target, timeout_s=timeout_s)
+    return Client(
+        server.target,
+        timeout_s=timeout_s,
+        metadata=server.headers(),
+        tls=server.client_tls(),
+        token_file=server.token_file,
+    )
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from weir.cli.error_hints import connect, requires, suggest_models
-from weir.cli.options import Target, Timeout, Version
+from weir.cli.options import ServerOptions, Timeout, Version, takes_server
 from weir.client import defaults
 from weir.client.errors import UsageError, WeirError
 
@@ -36,6 +36,7 @@ DYNAMIC_TOLERANCE = 0.01
 _pair_option = partial(typer.Option, rich_help_panel="For pairs, as in their training run")
 
 
+@takes_server
 def evaluate(
     model: Annotated[str, typer.Argument(help="The model's name.")],
     *,
@@ -71,7 +72,7 @@ def evaluate(
     version: Version = "",
     rows: Annotated[int, typer.Option(min=1, help="Rows per request.")] = 32,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight.")] = 8,
-    target: Target = defaults.TARGET,
+    server: ServerOptions,
     timeout: Timeout = defaults.TIMEOUT_S,
 ) -> None:
     """Send a test set to a server and print the quality of its answers.
@@ -83,7 +84,7 @@ def evaluate(
 
     Exit code 1 if the result differs from --expect, or from training's result on the same rows.
     """
-    client = connect(target, timeout)
+    client = connect(server, timeout)
     read = _read_bundle(bundle) if bundle is not None else None
     is_measured = read is not None and bool(read.contract.series or read.contract.decoding)
     if read is not None and is_measured and expect is not None:

@@ -12,7 +12,15 @@ from rich.table import Table
 
 from weir.cli.error_hints import connect, suggest_verb
 from weir.cli.figures import require_figure_path, save
-from weir.cli.options import AsJson, Model, Target, Timeout, Version, model_name
+from weir.cli.options import (
+    AsJson,
+    Model,
+    ServerOptions,
+    Timeout,
+    Version,
+    model_name,
+    takes_server,
+)
 from weir.cli.text_inputs import decode_utf8, read_columns, read_standard_input
 from weir.client import defaults
 from weir.client.errors import UsageError
@@ -26,6 +34,7 @@ _MIN_STEPS_SHOWN = 60
 _STEPS_SHOWN_PER_FORECAST = 5
 
 
+@takes_server
 def forecast(
     data: Annotated[
         str, typer.Argument(metavar="FILE", help="A CSV file; - reads standard input.")
@@ -44,7 +53,7 @@ def forecast(
         typer.Option(help="Draw the series and its forecast into this .png or .svg file."),
     ] = None,
     version: Version = "",
-    target: Target = defaults.TARGET,
+    server: ServerOptions,
     timeout: Timeout = defaults.TIMEOUT_S,
     as_json: AsJson = False,
 ) -> None:
@@ -54,7 +63,7 @@ def forecast(
     """
     series = _read(data, columns or ())
     require_figure_path(plot, "--plot")
-    with connect(target, timeout) as client:
+    with connect(server, timeout) as client:
         name = model_name(client, model)
         # A single column needs no name: it is the model's column, whatever the file calls it.
         sent = next(iter(series.values())) if len(series) == 1 else series

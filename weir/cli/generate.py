@@ -22,7 +22,16 @@ from weir.cli.figures import (
     save,
     visible,
 )
-from weir.cli.options import AsJson, Model, Target, Texts, Timeout, Version, model_name
+from weir.cli.options import (
+    AsJson,
+    Model,
+    ServerOptions,
+    Texts,
+    Timeout,
+    Version,
+    model_name,
+    takes_server,
+)
 from weir.cli.text_inputs import read_texts
 from weir.client import defaults
 from weir.client.errors import InvalidArgument, UsageError
@@ -35,6 +44,7 @@ if TYPE_CHECKING:
 _TEXT_PREFIX = "expected "
 
 
+@takes_server
 def generate(
     texts: Texts,
     *,
@@ -68,7 +78,7 @@ def generate(
         Path | None, typer.Option(help="Save the heat map as this .png or .svg file.")
     ] = None,
     version: Version = "",
-    target: Target = defaults.TARGET,
+    server: ServerOptions,
     timeout: Timeout = defaults.TIMEOUT_S,
     as_json: AsJson = False,
 ) -> None:
@@ -86,7 +96,7 @@ def generate(
     require_figure_path(out, "--out")
     if out is not None and len(given) > 1:
         raise UsageError(f"--out: expected one text to draw, got {len(given)}")
-    with connect(target, timeout) as client:
+    with connect(server, timeout) as client:
         name = model_name(client, model)
 
         def answer(text: str) -> "Generated":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from weir.cli.error_hints import connect
-from weir.cli.options import Target, Timeout
+from weir.cli.options import ServerOptions, Timeout, takes_server
 from weir.client import defaults
 from weir.client.errors import NotFound, Unavailable, Unimplemented, UsageError
 
@@ -20,6 +20,7 @@ _UNREACHABLE = "UNREACHABLE"
 _INDENT = " " * 11
 
 
+@takes_server
 def health(
     *,
     service: Annotated[str, typer.Option(help="A model's name; by default the server.")] = "",
@@ -34,7 +35,7 @@ def health(
             "version of a model that is not ready, with its reason.",
         ),
     ] = False,
-    target: Target = defaults.TARGET,
+    server: ServerOptions,
     timeout: Timeout = defaults.TIMEOUT_S,
 ) -> None:
     """Print the health of a server or a model.
@@ -43,7 +44,7 @@ def health(
     """
     if verbose and watch:
         raise UsageError("--verbose, --watch: expected one of them")
-    with connect(target, timeout) as client:
+    with connect(server, timeout) as client:
         status = ""
         for status in _statuses(client, service, watch=watch):
             typer.echo(status)

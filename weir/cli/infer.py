@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from weir.cli.error_hints import connect, requires, suggest_models
-from weir.cli.options import AsJson, Target, Timeout, Version
+from weir.cli.options import AsJson, ServerOptions, Timeout, Version, takes_server
 from weir.client import defaults
 from weir.client.errors import UsageError
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from weir.client.results import Answer, Array
 
 
+@takes_server
 def infer(
     model: Annotated[str, typer.Argument(help="The model's name.")],
     *,
@@ -34,7 +35,7 @@ def infer(
         typer.Option("--output", "-o", help="An output to request; by default all."),
     ] = None,
     version: Version = "",
-    target: Target = defaults.TARGET,
+    server: ServerOptions,
     timeout: Timeout = defaults.TIMEOUT_S,
     as_json: AsJson = False,
     out: Annotated[Path | None, typer.Option(help="Write the outputs to this .npz file.")] = None,
@@ -44,7 +45,7 @@ def infer(
         raise UsageError(f"--out: expected a name that ends in .npz, got {out}")
     with requires("client"):
         from weir.cli.inputs import parse_inputs
-    with connect(target, timeout) as client, suggest_models(client, model):
+    with connect(server, timeout) as client, suggest_models(client, model):
         arrays = parse_inputs(inputs, client.metadata(model, version))
         answer = client.infer(model, arrays, version=version, outputs=outputs)
     if out is not None:

@@ -22,8 +22,11 @@ from weir.cli.rollback import rollback
 from weir.cli.tag import tag
 from weir.client.errors import (
     DeadlineExceeded,
+    HandshakeFailed,
     MissingExtra,
+    PermissionDenied,
     ResourceExhausted,
+    Unauthenticated,
     Unavailable,
     Unreachable,
     UsageError,
@@ -35,6 +38,7 @@ _EXIT_CODES: dict[type[WeirError], int] = {
     MissingExtra: 2,
     Unavailable: 3,
     Unreachable: 3,
+    HandshakeFailed: 3,
     DeadlineExceeded: 4,
     ResourceExhausted: 5,
 }
@@ -43,7 +47,11 @@ _EPILOG = (
     "Exit codes: 0 success; 1 failure, explained in one line; 2 wrong usage; 3 server unreachable "
     "or not ready; 4 timeout; 5 server overloaded; 130 Ctrl-C."
 )
-_START_ONE = ": start one with `weir serve`, or give --target"
+_ADVICE: dict[type[WeirError], str] = {
+    Unreachable: ": start one with `weir serve`, or give --target",
+    Unauthenticated: ": give a token that the server knows with --token-file",
+    PermissionDenied: ": give another token with --token-file",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -52,8 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         given = sys.argv[1:] if arguments is None else arguments
         _app()(args=launch.protected(given), prog_name="weir")
     except WeirError as error:
-        advice = _START_ONE if isinstance(error, Unreachable) else ""
-        sys.stderr.write(f"weir: {_one_line(error)}{advice}\n")
+        sys.stderr.write(f"weir: {_one_line(error)}{_ADVICE.get(type(error), '')}\n")
         sys.exit(_EXIT_CODES.get(type(error), 1))
 
 

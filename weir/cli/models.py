@@ -18,9 +18,16 @@ from weir.cli.error_hints import (
     suggest_models,
 )
 from weir.cli.fan_out import Outcome, raise_failures
-from weir.cli.options import AsJson, Target, Timeout
+from weir.cli.options import AsJson, ServerOptions, Timeout, takes_server
 from weir.client import defaults
-from weir.client.errors import CallError, Unimplemented, Unreachable, UsageError
+from weir.client.errors import (
+    CallError,
+    HandshakeFailed,
+    Unauthenticated,
+    Unimplemented,
+    Unreachable,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from weir.client.client import Client
@@ -48,11 +55,12 @@ def models_app() -> typer.Typer:
     return app
 
 
+@takes_server
 def models(
     context: typer.Context,
     *,
     ready: Annotated[bool, typer.Option("--ready", help="Only ready versions.")] = False,
-    target: Target = defaults.TARGET,
+    server: ServerOptions,
     timeout: Timeout = defaults.TIMEOUT_S,
     as_json: AsJson = False,
 ) -> None:
@@ -62,7 +70,7 @@ def models(
         return
     with requires("client"):
         from weir.cli import model_table
-    with connect(target, timeout) as client:
+    with connect(server, timeout) as client:
         try:
             rows = model_table.from_models(client.models())
         except Unimplemented:
@@ -71,43 +79,41 @@ def models(
     if as_json:
         typer.echo(json.dumps(model_table.to_json(shown)))
     elif shown:
-        model_table.show(shown, target, Console())
+        model_table.show(shown, server.target, Console())
     else:
-        typer.echo(f"no models {'that are ready ' if ready else ''}at {target}")
+        typer.echo(f"no models {'that are ready ' if ready else ''}at {server.target}")
 
 
-def load(
-    names: Names, *, target: Target = defaults.TARGET, timeout: Timeout = defaults.LOADING_S
-) -> None:
+@takes_server
+def load(names: Names, *, server: ServerOptions, timeout: Timeout = defaults.LOADING_S) -> None:
     """Load models from disk; unchanged versions that are ready stay as they are.
 
     Exit code 1 if a model could not be loaded.
     """
-    _change_each(names, target, "load", lambda c, name: c.load(name, timeout_s=timeout))
+    _change_each(names, server, "load", lambda c, name: c.load(name, timeout_s=timeout))
 
 
-def unload(
-    names: Names, *, target: Target = defaults.TARGET, timeout: Timeout = defaults.LOADING_S
-) -> None:
+@takes_server
+def unload(names: Names, *, server: ServerOptions, timeout: Timeout = defaults.LOADING_S) -> None:
     """Unload models, once their admitted requests are answered.
 
     Exit code 1 if a model could not be unloaded.
     """
-    _change_each(names, target, "unload", lambda c, name: c.unload(name, timeout_s=timeout))
+    _change_each(names, server, "unload", lambda c, name: c.unload(name, timeout_s=timeout))
 
 
-def reload(
-    names: Names, *, target: Target = defaults.TARGET, timeout: Timeout = defaults.LOADING_S
-) -> None:
+@takes_server
+def reload(names: Names, *, server: ServerOptions, timeout: Timeout = defaults.LOADING_S) -> None:
     """Load models again, unchanged versions too; the old sessions answer until then.
 
     Exit code 1 if a model could not be loaded.
     """
     _change_each(
-        names, target, "reload", lambda c, name: c.load(name, reload=True, timeout_s=timeout)
+        names, server, "reload", lambda c, name: c.load(name, reload=True, timeout_s=timeout)
     )
 
 
+@takes_server
 def label(
     name: Annotated[str, typer.Argument(help="A model's name.")],
     assignments: Annotated[
@@ -115,7 +121,7 @@ def label(
     ],
     *,
     models: OnDisk = None,
-    target: Target = defaults.TARGET,
+    server: ServerOptions,
     timeout: Timeout = defaults.LOADING_S,
 ) -> None:
     """Give labels to versions of a model, for good where versions.toml can be written.
@@ -129,7 +135,7 @@ def label(
     changes = model_directory.parse_assignments(assignments)
     _warn_misspelt(given for given, version in changes.items() if version is not None)
     if models is None:
-        _label_by_call(name, changes, target, timeout)
+        _label_by_call(name, changes, server, timeout)
         return
     model_directory.set_labels(models, name, changes)
     for given, version in changes.items():
@@ -161,9 +167,9 @@ def serving_summary(model: "ModelInfo") -> str:
 
 
 def _change_each(
-    names: Sequence[str], target: str, verb: str, change: "Callable[[Client, str], None]"
+    names: Sequence[str], server: ServerOptions, verb: str, change: "Callable[[Client, str], None]"
 ) -> None:
-    with connect(target) as client, suggest_model_control():
+    with connect(server) as client, suggest_model_control():
 
         def call(name: str) -> str:
             before = models_by_name(client).get(name)
@@ -176,9 +182,9 @@ def _change_each(
 
 
 def _label_by_call(
-    name: str, changes: Mapping[str, int | None], target: str, timeout_s: float
+    name: str, changes: Mapping[str, int | None], server: ServerOptions, timeout_s: float
 ) -> None:
-    with connect(target) as client, suggest_model_control(OR_ON_DISK):
+    with connect(server) as client, suggest_model_control(OR_ON_DISK):
 
         def call(given: str) -> str:
             version = changes[given]
@@ -206,7 +212,7 @@ def _run_each(
 def _outcome(call: Callable[[str], str], item: str) -> Outcome[str, str]:
     try:
         return Outcome(item, call(item))
-    except (Unreachable, Unimplemented):
+    except (Unreachable, HandshakeFailed, Unauthenticated, Unimplemented):
         # The same would happen to each item.
         raise
     except CallError as error:
@@ -249,8 +255,8 @@ def _warn_misspelt(labels: Iterable[str]) -> None:
 
 def _require_no_options(context: typer.Context) -> None:
     """Raise UsageError for an option of the list before a subcommand, which would ignore it."""
-    for name in context.params:
-        source = context.get_parameter_source(name)
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
         if source is not None and source.name == "COMMANDLINE":
-            option = "--json" if name == "as_json" else f"--{name}"
+            option = parameter.opts[0]
             raise UsageError(f"{option}: expected behind {context.invoked_subcommand}, got before")

@@ -7,7 +7,7 @@ import typer
 
 from weir.cli.error_hints import connect, models_by_name, suggest_model_control, suggest_models
 from weir.cli.models import OR_ON_DISK, OnDisk, how_long, serving_summary, when_effective
-from weir.cli.options import Target, Timeout
+from weir.cli.options import ServerOptions, Timeout, takes_server
 from weir.client import defaults
 from weir.client.errors import FailedPrecondition, NotFound, UsageError
 
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from weir.client.results import LabelChange, ModelInfo
 
 
+@takes_server
 def rollback(
     name: Annotated[str, typer.Argument(help="A model's name.")],
     *,
     models: OnDisk = None,
-    target: Target = defaults.TARGET,
+    server: ServerOptions,
     timeout: Timeout = defaults.LOADING_S,
 ) -> None:
     """Give the label "stable" to the next older version that loads, so that it answers.
@@ -38,7 +39,7 @@ def rollback(
             f"`stable=N` version N"
         )
         return
-    with connect(target) as client, suggest_model_control(OR_ON_DISK):
+    with connect(server) as client, suggest_model_control(OR_ON_DISK):
         with suggest_models(client, name):
             model = next((each for each in client.models() if each.name == name), None)
             if model is None:

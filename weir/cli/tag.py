@@ -8,7 +8,17 @@ from rich.markup import escape
 
 from weir.cli.error_hints import connect
 from weir.cli.fan_out import TaskVerb
-from weir.cli.options import AsJson, Concurrency, Model, Target, Texts, Timeout, Version, model_name
+from weir.cli.options import (
+    AsJson,
+    Concurrency,
+    Model,
+    ServerOptions,
+    Texts,
+    Timeout,
+    Version,
+    model_name,
+    takes_server,
+)
 from weir.cli.text_inputs import read_texts
 from weir.client import defaults
 
@@ -16,13 +26,14 @@ if TYPE_CHECKING:
     from weir.client.results import TaggedToken
 
 
+@takes_server
 def tag(
     texts: Texts,
     *,
     model: Model = "",
     concurrency: Concurrency = 16,
     version: Version = "",
-    target: Target = defaults.TARGET,
+    server: ServerOptions,
     timeout: Timeout = defaults.TIMEOUT_S,
     as_json: AsJson = False,
 ) -> None:
@@ -31,7 +42,7 @@ def tag(
     A text that fails is reported and skipped. Exit code 1 if a text failed.
     """
     given = read_texts(texts)
-    with connect(target, timeout) as client:
+    with connect(server, timeout) as client:
         name = model_name(client, model)
         _TAG.run(
             lambda text: client.tag(name, [text], version=version)[0],

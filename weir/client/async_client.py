@@ -14,6 +14,7 @@ import grpc
 
 from weir.client import defaults, errors, results, rpc, tasks
 from weir.client.connection import AsyncConnection, CallContext
+from weir.client.credentials import StrPath, Tls
 from weir.client.generation import GENERATE, AsyncGeneration, GenerateOptions, generate_request
 from weir.client.streaming import stream_answers_async
 from weir.protocol import inference_pb2 as pb
@@ -32,11 +33,22 @@ class AsyncClient:
         timeout_s: float | None = defaults.TIMEOUT_S,
         max_message_bytes: int = defaults.MAX_MESSAGE_BYTES,
         metadata: Mapping[str, str] | None = None,
+        tls: bool | Tls | None = None,
+        token: str | None = None,
+        token_file: StrPath | None = None,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         self.target = target
-        context = CallContext(target, timeout_s, metadata)
-        self._connection = AsyncConnection(target, context, max_message_bytes, credentials)
+        context = CallContext(
+            target,
+            timeout_s=timeout_s,
+            metadata=metadata,
+            tls=tls,
+            token=token,
+            token_file=token_file,
+            credentials=credentials,
+        )
+        self._connection = AsyncConnection(context, max_message_bytes)
 
     async def __aenter__(self) -> Self:
         return self

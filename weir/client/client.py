@@ -14,6 +14,7 @@ import grpc
 
 from weir.client import defaults, errors, results, rpc, tasks
 from weir.client.connection import CallContext, Connection
+from weir.client.credentials import StrPath, Tls
 from weir.client.generation import GENERATE, GenerateOptions, Generation, generate_request
 from weir.client.streaming import stream_answers
 from weir.protocol import inference_pb2 as pb
@@ -26,8 +27,12 @@ class Client:
         target: `host:port`, or any name gRPC resolves.
         timeout_s: default timeout of a call; None for no deadline.
         max_message_bytes: the largest message sent or received.
-        metadata: request metadata of each call, for instance an `authorization`.
-        credentials: for TLS; None for plain text.
+        metadata: request metadata of each call.
+        tls: True for TLS with the public authorities, or a `weir.Tls`; False for plaintext, also
+            for a token to another machine.
+        token: sent as `authorization: Bearer TOKEN` with each call.
+        token_file: a file with the token, which is read again when it changes.
+        credentials: instead of `tls`, credentials of gRPC for the channel.
 
     Each method raises a leaf of `weir.CallError` that mirrors the status of the call. Where a
     method takes `timeout_s`, None means the client's default and `math.inf` no deadline.
@@ -40,11 +45,22 @@ class Client:
         timeout_s: float | None = defaults.TIMEOUT_S,
         max_message_bytes: int = defaults.MAX_MESSAGE_BYTES,
         metadata: Mapping[str, str] | None = None,
+        tls: bool | Tls | None = None,
+        token: str | None = None,
+        token_file: StrPath | None = None,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         self.target = target
-        context = CallContext(target, timeout_s, metadata)
-        self._connection = Connection(target, context, max_message_bytes, credentials)
+        context = CallContext(
+            target,
+            timeout_s=timeout_s,
+            metadata=metadata,
+            tls=tls,
+            token=token,
+            token_file=token_file,
+            credentials=credentials,
+        )
+        self._connection = Connection(context, max_message_bytes)
 
     def __enter__(self) -> Self:
         return self

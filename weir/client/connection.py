@@ -10,6 +10,16 @@ import grpc
 from numpy.typing import ArrayLike
 
 from weir.client import errors, proxies, rpc
+from weir.client.credentials import (
+    AUTHORIZATION,
+    StrPath,
+    Tls,
+    TokenFile,
+    authorization,
+    channel_credentials,
+    is_local,
+)
+from weir.client.errors import UsageError
 from weir.client.results import ModelMetadata
 
 Result = TypeVar("Result")
@@ -34,7 +44,7 @@ class CallOptions(TypedDict):
 
 
 class CallContext:
-    """State shared by all calls of a client: request metadata, default timeout, metadata cache.
+    """State shared by all calls of a client: credentials, metadata, timeout, metadata cache.
 
     `with context:` surrounds each call. It raises a gRPC failure as its `CallError`, and any
     `CallError` empties the metadata cache: another version with other tensors may serve by now.
@@ -43,18 +53,56 @@ class CallContext:
     """
 
     def __init__(
-        self, target: str, timeout_s: float | None, metadata: Mapping[str, str] | None
+        self,
+        target: str,
+        *,
+        timeout_s: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+        tls: bool | Tls | None = None,
+        token: str | None = None,
+        token_file: StrPath | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         proxies.check_target(target)
-        self._target = target
-        self.metadata = tuple((metadata or {}).items())
+        if credentials is not None and tls is not None:
+            raise UsageError("tls, credentials: expected one of them, got both")
+        self.target = target
+        self.tls = Tls() if tls is True else tls or None
+        self.credentials = credentials if self.tls is None else channel_credentials(self.tls)
         self.cache: dict[tuple[str, rpc.Version], ModelMetadata] = {}
+        self._metadata = tuple((metadata or {}).items())
+        self._token_file: TokenFile | None = None
         self._timeout_s = timeout_s
+        if token is None and token_file is None:
+            return
+        if token is not None and token_file is not None:
+            raise UsageError("token, token_file: expected one of them, got both")
+        if any(name.lower() == AUTHORIZATION for name, _ in self._metadata):
+            raise UsageError(f"token, metadata: expected one {AUTHORIZATION}, got two")
+        if self.credentials is None and tls is None and not is_local(target):
+            raise UsageError(
+                f"token: expected TLS (--tls) to another machine, got plaintext to {target}; "
+                "tls=False (--no-tls) sends it all the same"
+            )
+        if token is not None:
+            self._metadata += (authorization(token, "token"),)
+        elif token_file is not None:
+            self._token_file = TokenFile(token_file)
 
-    def options(self, timeout_s: float | None) -> "CallOptions":
+    def options(self, timeout_s: float | None = None) -> "CallOptions":
         """A call's arguments to gRPC; its own timeout goes before the client's."""
         limit_s = self._timeout_s if timeout_s is None else timeout_s
-        return {"timeout": None if limit_s == math.inf else limit_s, "metadata": self.metadata}
+        metadata = self._metadata
+        if self._token_file is not None:
+            metadata = (*metadata, self._token_file.header())
+        return {"timeout": None if limit_s == math.inf else limit_s, "metadata": metadata}
+
+    def channel_options(self, max_message_bytes: int) -> list[tuple[str, str | int]]:
+        """The gRPC options of the channel: its limits, proxy, connection and the expected name."""
+        options = rpc.channel_options(self.target, max_message_bytes)
+        if self.tls is not None and self.tls.server_name is not None:
+            options.append(("grpc.ssl_target_name_override", self.tls.server_name))
+        return options
 
     def __enter__(self) -> None: ...
 
@@ -67,26 +115,25 @@ class CallContext:
         if isinstance(error, grpc.RpcError | errors.CallError):
             self.cache = {}
         if isinstance(error, grpc.RpcError):
-            raise errors.from_failure(error, proxies.find(self._target)) from error
+            raise errors.from_failure(
+                error, proxies.find(self.target), is_tls=self.credentials is not None
+            ) from error
+
+
+def open_channel(context: CallContext, max_message_bytes: int) -> grpc.Channel:
+    """A blocking channel to the context's target."""
+    options = context.channel_options(max_message_bytes)
+    if context.credentials is None:
+        return grpc.insecure_channel(context.target, options)
+    return grpc.secure_channel(context.target, context.credentials, options)
 
 
 class Connection:
     """A blocking channel; arguments as of `weir.Client`."""
 
-    def __init__(
-        self,
-        target: str,
-        context: CallContext,
-        max_message_bytes: int,
-        credentials: grpc.ChannelCredentials | None,
-    ) -> None:
+    def __init__(self, context: CallContext, max_message_bytes: int) -> None:
         self.context = context
-        options = rpc.channel_options(target, max_message_bytes)
-        self._channel = (
-            grpc.insecure_channel(target, options)
-            if credentials is None
-            else grpc.secure_channel(target, credentials, options)
-        )
+        self._channel = open_channel(context, max_message_bytes)
 
     def close(self) -> None:
         """Close the channel; calls still running are cancelled."""
@@ -177,19 +224,13 @@ class Connection:
 class AsyncConnection:
     """A channel of grpc.aio; arguments and methods as of `Connection`."""
 
-    def __init__(
-        self,
-        target: str,
-        context: CallContext,
-        max_message_bytes: int,
-        credentials: grpc.ChannelCredentials | None,
-    ) -> None:
+    def __init__(self, context: CallContext, max_message_bytes: int) -> None:
         self.context = context
-        options = rpc.channel_options(target, max_message_bytes)
+        options = context.channel_options(max_message_bytes)
         self._channel = (
-            grpc.aio.insecure_channel(target, options)
-            if credentials is None
-            else grpc.aio.secure_channel(target, credentials, options)
+            grpc.aio.insecure_channel(context.target, options)
+            if context.credentials is None
+            else grpc.aio.secure_channel(context.target, context.credentials, options)
         )
 
     async def close(self) -> None:

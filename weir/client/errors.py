@@ -12,7 +12,8 @@
         ├── PermissionDenied     present another credential
         ├── ResourceExhausted    wait `retry_after_s`, then try again; or send less
         ├── Unavailable          try again, or try another server
-        │   └── Unreachable      start a server, or correct its address
+        │   ├── Unreachable      start a server, or correct its address
+        │   └── HandshakeFailed  correct the TLS arguments, or the server's certificate
         ├── Aborted              try again
         ├── DeadlineExceeded     raise the timeout
         ├── Cancelled            nothing: the caller cancelled
@@ -22,7 +23,7 @@
         ├── DataLoss             report it
         └── Unknown              the server sent no status
 
-Each gRPC status has one leaf. `Unreachable` is the only leaf that only a client can detect. This
+Each gRPC status has one leaf. Only a client can detect `Unreachable` and `HandshakeFailed`. This
 module imports no third-party package, so that a command can report a missing one.
 """
 
@@ -40,6 +41,15 @@ _UNREACHABLE = re.compile(
 )
 # Its message for a server with another protocol, for instance the metrics port.
 _NO_GRPC = "Failed parsing HTTP/2"
+# Its messages for a TLS handshake that failed, which follow the address; the reason in words.
+_HANDSHAKE = re.compile(r"(?:Tls|Ssl) handshake failed|Custom verification check failed")
+_REJECTED = re.compile(r"CERTIFICATE_VERIFY_FAILED: (.*?)(?:: OK)?$")
+_OTHER_NAME = re.compile(r"Hostname Verification Check failed|is not in peer certificate")
+_NO_TLS = "WRONG_VERSION_NUMBER"
+# Its messages for a peer that closes the connection before it speaks HTTP/2.
+_CLOSED = re.compile(r"Socket closed|recvmsg:|Connection reset by peer")
+_UNKNOWN_CA = ("unable to get", "self signed", "self-signed")
+
 # Its messages for a connection lost during a call: the process or the network failed.
 _CONNECTION_LOST = re.compile(r"Stream removed|Socket closed|recvmsg:|Connection reset by peer")
 
@@ -105,6 +115,10 @@ class Unreachable(Unavailable):
     """No server answers at the address."""
 
 
+class HandshakeFailed(Unavailable):
+    """No TLS session: one side speaks plaintext, or rejects the certificate of the other."""
+
+
 class Aborted(CallError):
     """The server aborted the call."""
 
@@ -162,17 +176,20 @@ class Failure(Protocol):
         """The trailers: pairs of name and value."""
 
 
-def from_failure(failure: Failure, proxy: str = "") -> CallError:
+def from_failure(failure: Failure, proxy: str = "", *, is_tls: bool = False) -> CallError:
     """The leaf for a call's status, with the server's message and retry delay.
 
     Args:
         proxy: the proxy that the call went through, with what names it.
+        is_tls: whether the channel uses TLS.
     """
     status = failure.code().name
     message = failure.details() or status.lower().replace("_", " ")
     through = f", through {proxy}; no_proxy=HOST avoids it" if proxy else ""
     if status == "UNAVAILABLE" and (found := _UNREACHABLE.match(message)):
         address = unquote(found[1])
+        if reason := _handshake_failure(address, message[found.end() :], is_tls=is_tls):
+            return HandshakeFailed(f"{reason}{through}")
         if message.startswith(_NO_GRPC, found.end()):
             return Unreachable(f"the server at {address} speaks no gRPC{through}")
         return Unreachable(f"no server answers at {address}{through}")
@@ -183,6 +200,30 @@ def from_failure(failure: Failure, proxy: str = "") -> CallError:
         message = f"message: expected at most {sizes[3]} bytes ({setting}), got {sizes[2]}"
     retry_after_s = _retry_after_s(failure.trailing_metadata() or ())
     return BY_STATUS.get(status, Unknown)(message, retry_after_s=retry_after_s)
+
+
+def _handshake_failure(address: str, message: str, *, is_tls: bool) -> str:
+    """Why the TLS handshake failed, and the argument to correct; empty for another failure."""
+    if _CLOSED.match(message):
+        if is_tls:
+            return (
+                f"the server at {address} closed the connection during the TLS handshake: it may "
+                "require a certificate of an authority that it trusts (--cert, --key)"
+            )
+        return f"the server at {address} closed the plaintext connection: it may expect TLS (--tls)"
+    if not _HANDSHAKE.match(message):
+        return ""
+    if _NO_TLS in message:
+        return f"the server at {address} speaks no TLS (--tls)"
+    if _OTHER_NAME.search(message):
+        return (
+            f"the certificate of the server at {address} has another name than the target: give "
+            "the name that it has (--server-name)"
+        )
+    rejected = _REJECTED.search(message)
+    reason = rejected[1] if rejected else message
+    hint = ": give its authority (--ca)" if reason.startswith(_UNKNOWN_CA) else ""
+    return f"the certificate of the server at {address} is rejected ({reason}){hint}"
 
 
 def _retry_after_s(trailers: Iterable[object]) -> float | None:

@@ -85,7 +85,7 @@ class InferOptions(TypedDict, total=False):
     parameters: Mapping[str, Parameter] | None
 
 
-def channel_options(target: str, max_message_bytes: int) -> list[tuple[str, int]]:
+def channel_options(target: str, max_message_bytes: int) -> list[tuple[str, str | int]]:
     """The gRPC options of a channel: its limits, its proxy, and a connection of its own."""
     return [
         # Without it, all channels of a process to one address share a connection. Of servers that

@@ -220,6 +220,21 @@ def test_wrong_variable_is_refused_by_its_name(environment: dict[str, str], expe
         ),
         pytest.param({"WEIR_PORT": "udp://10.0.0.7:53"}, id="udp"),
         pytest.param({"WEIR_DATA": "/data", "WEIR_TARGET": "somewhere"}, id="other parts of Weir"),
+        pytest.param(
+            dict.fromkeys(
+                (
+                    "WEIR_TLS",
+                    "WEIR_CA",
+                    "WEIR_CERT",
+                    "WEIR_KEY",
+                    "WEIR_SERVER_NAME",
+                    "WEIR_TOKEN_FILE",
+                    "WEIR_HEADER",
+                ),
+                "x",
+            ),
+            id="of the client",
+        ),
         pytest.param({"PORT": "1", "WEIRD": "2", "HOME": "/"}, id="other programs"),
     ],
 )

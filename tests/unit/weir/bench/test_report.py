@@ -39,3 +39,11 @@ def test_the_record_holds_what_a_published_number_needs() -> None:
     assert read["load"]["rows"] == 2 and read["load"]["processes"] == 3
     assert read["machine"]["cores"] >= 1 and read["versions"]["grpcio"]
     assert read["result"]["latency_s"]["max"] == 0.25
+
+
+def test_the_record_names_headers_without_their_values() -> None:
+    plan = Plan(target="t", path="/p", body=b"", headers={"x-key": "secret"})
+
+    record = report.record(plan, SUMMARY, rows=1, processes=1, command=["weir", "bench"])
+
+    assert "secret" not in json.dumps(record) and '"headers": ["x-key"]' in json.dumps(record)

@@ -82,4 +82,4 @@ def test_a_closed_port_is_reported_as_unreachable() -> None:
 def test_a_calls_own_deadline_comes_before_the_clients(
     own_s: float | None, clients_s: float | None, expected: float | None
 ) -> None:
-    assert CallContext("host:1", clients_s, None).options(own_s)["timeout"] == expected
+    assert CallContext("host:1", timeout_s=clients_s).options(own_s)["timeout"] == expected
