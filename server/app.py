@@ -25,6 +25,8 @@ import grpc
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from weir.bundle.escaping import short_list
+from weir.server.access.certificates import Certificates
+from weir.server.access.file_watcher import FileWatcher
 from weir.server.config import Settings
 from weir.server.errors import ConfigError, PortUnavailable, ProviderMissing
 from weir.server.repository.load_sandbox import LoadSandbox
@@ -155,6 +157,8 @@ class App:
             settings.preprocessing_threads or usable_cores(), deadlines=self._deadlines
         )
         self._exporter = exporter.open_exporter(settings)
+        self._watcher = FileWatcher()
+        self._certificates = _certificates(settings, self._watcher)
         self._handlers = self._build_handlers()
         self._checks: list[Check] = []
         self._metrics.watch(self._repository.gauges)
@@ -177,8 +181,10 @@ class App:
                 transport = self._open_transport(problem)
                 self._transport = transport
                 started.callback(transport.stop, 0.0)
-            self._http = _open_metrics_http(settings, self._registry)
+            self._http = _open_metrics_http(settings, self._registry, self._certificates)
             started.callback(self._close_http)
+            started.callback(self._watcher.stop)
+            self._watcher.start()
             started.callback(self._deadlines.stop)
             self._deadlines.start()
             for pool in (self._parse_pool, self._preprocess_pool):
@@ -239,6 +245,7 @@ class App:
         if self._exporter is not None:
             self._exporter.stop()
         self._close_http()
+        self._watcher.stop()
         logger.info("server stopped drained=%s", all(are_drained))
 
     def _build_repository(self) -> Repository:
@@ -302,12 +309,18 @@ class App:
             ping_interval_s=settings.min_ping_interval_s,
             shares_port=settings.share_port,
         )
+        credentials = self._certificates.credentials() if self._certificates else None
         if settings.transport == "grpc-server":
             logger.info("transport chosen transport=grpc-server reason=setting")
         elif problem is None:
             logger.info("transport chosen transport=completion-queue")
             return CompletionQueueTransport(
-                address, self._handlers, limits, self._wakeups, self._checks
+                address,
+                self._handlers,
+                limits,
+                self._wakeups,
+                self._checks,
+                credentials=credentials,
             )
         elif settings.transport == "completion-queue":
             raise ConfigError(f"transport completion-queue: {problem}")
@@ -316,7 +329,9 @@ class App:
                 "slower transport chosen transport=grpc-server reason=%s cost=%s fix=%s",
                 problem, _FALLBACK_COST, f"pip install '{completion_queue.TESTED}'",
             )  # fmt: skip
-        return GrpcServerTransport(address, self._handlers, limits, self._checks)
+        return GrpcServerTransport(
+            address, self._handlers, limits, self._checks, credentials=credentials
+        )
 
     def _close_http(self) -> None:
         self._http.shutdown()
@@ -354,10 +369,24 @@ def _check_cuda(source: str) -> None:
         raise ProviderMissing(f"{source}: {error}") from error
 
 
-def _open_metrics_http(settings: Settings, registry: CollectorRegistry) -> ScrapeServer:
+def _certificates(settings: Settings, watcher: FileWatcher) -> Certificates | None:
+    """The certificates of both ports; None: both are plaintext."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca, watcher)
+
+
+def _open_metrics_http(
+    settings: Settings, registry: CollectorRegistry, certificates: Certificates | None
+) -> ScrapeServer:
     """Serve /metrics."""
     try:
-        return metrics_http.listen(settings.metrics_port, settings.host, registry)
+        return metrics_http.listen(
+            settings.metrics_port,
+            settings.host,
+            registry,
+            tls=None if certificates is None else lambda: certificates.context,
+        )
     except OSError as error:
         raise PortUnavailable(
             f"cannot listen on {_address(settings.host, settings.metrics_port)} for metrics: "

@@ -208,6 +208,17 @@ class Settings(BaseModel):
         "Each needs this setting, the same models, and a metrics port of its own.",
     )
     metrics_port: Port = Field(8002, description="HTTP port of /metrics; 0 picks a free one.")
+    tls_cert: Path | None = _unset(
+        "plaintext",
+        "PEM file of the server's certificate with its chain. With tls_key, both ports use TLS. A "
+        "renewed file is used without a restart, as is one of the next three settings.",
+    )
+    tls_key: Path | None = _unset("none", "PEM file of the certificate's key, without passphrase.")
+    tls_client_ca: Path | None = _unset(
+        "clients need no certificate",
+        "PEM file of certificate authorities. Clients need a certificate of one of them (mutual "
+        "TLS), for both ports.",
+    )
     provider: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="ONNX Runtime execution provider; auto takes cuda if it works."
     )
@@ -325,6 +336,14 @@ class Settings(BaseModel):
     def _check_ports(self) -> Self:
         if self.port == self.metrics_port != 0:
             raise ValueError(f"port and metrics_port are both {self.port}: choose two ports")
+        return self
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert, tls_key: expected both or none")
+        if self.tls_client_ca and not self.tls_cert:
+            raise ValueError("tls_client_ca: expected tls_cert and tls_key with it")
         return self
 
     @model_validator(mode="after")

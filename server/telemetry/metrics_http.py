@@ -8,16 +8,18 @@ Threads: `weir-metrics` accepts connections; one thread `weir-scrape` per connec
 Rules:
 - At most `MAX_SCRAPES` connections are open; another one is closed without an answer.
 - A connection that takes longer than `timeout_s` in total is closed.
+- With TLS, the handshake runs on the connection's own thread, within the same time.
 - One answer is built at a time, so that many scrapes hold Python's lock no longer than one.
 """
 
 import io
 import logging
 import socket
+import ssl
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any, TextIO
@@ -36,6 +38,9 @@ _TIMEOUT_S = 10.0
 class ScrapeServer(ThreadingMixIn, WSGIServer):
     """The HTTP server for scrapes.
 
+    Args:
+        tls: the context of a new connection; None: plaintext.
+
     Raises:
         OSError: the port is not available.
     """
@@ -45,10 +50,17 @@ class ScrapeServer(ThreadingMixIn, WSGIServer):
     # is retried by the client's system only after a second.
     request_queue_size = MAX_SCRAPES
 
-    def __init__(self, host: str, port: int, timeout_s: float) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        timeout_s: float,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+    ) -> None:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         self.address_family, _, _, _, address = found[0]
         self._timeout_s = timeout_s
+        self._tls = tls
         # The time of arrival by connection. Only the accepting thread adds entries.
         self._open: dict[Any, float] = {}
         super().__init__((str(address[0]), port), _Handler)
@@ -62,6 +74,16 @@ class ScrapeServer(ThreadingMixIn, WSGIServer):
         host, self.server_port = self.server_address[:2]
         self.server_name = str(host)
         self.setup_environ()
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Accept a connection; its TLS handshake waits for its thread."""
+        request, address = super().get_request()
+        if self._tls is None:
+            return request, address
+        wrapped = self._tls().wrap_socket(
+            request, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=True
+        )
+        return wrapped, address
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start a thread for a connection, or close it if too many are open."""
@@ -84,9 +106,22 @@ class ScrapeServer(ThreadingMixIn, WSGIServer):
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Answer a connection and close it."""
         try:
-            super().process_request_thread(request, client_address)
+            if not isinstance(request, ssl.SSLSocket) or self._shakes_hands(request):
+                super().process_request_thread(request, client_address)
         finally:
             del self._open[request]
+
+    def _shakes_hands(self, request: ssl.SSLSocket) -> bool:
+        """Do the TLS handshake; if it fails, close the connection and return False."""
+        request.settimeout(self._timeout_s)
+        try:
+            request.do_handshake()
+        except OSError as error:  # an ssl.SSLError is one
+            reason = getattr(error, "verify_message", "") or getattr(error, "reason", "") or error
+            logger.debug("scrape TLS handshake failed reason=%s", reason)
+            self.shutdown_request(request)
+            return False
+        return True
 
     def service_actions(self) -> None:
         """Close the connections that are past their timeout; called every half second."""
@@ -111,10 +146,15 @@ class _Handler(WSGIRequestHandler):
 
 
 def listen(
-    port: int, host: str, registry: CollectorRegistry, *, timeout_s: float = _TIMEOUT_S
+    port: int,
+    host: str,
+    registry: CollectorRegistry,
+    *,
+    timeout_s: float = _TIMEOUT_S,
+    tls: Callable[[], ssl.SSLContext] | None = None,
 ) -> ScrapeServer:
     """Start to answer scrapes on a background thread; port 0 takes a free one."""
-    server = ScrapeServer(host, port, timeout_s)
+    server = ScrapeServer(host, port, timeout_s, tls)
     server.set_app(_only_at_its_path(make_wsgi_app(registry)))
     threading.Thread(target=server.serve_forever, name="weir-metrics", daemon=True).start()
     return server

@@ -113,10 +113,12 @@ class Stream:
 Handlers = Mapping[str, Unary | Stream]
 
 
-def unavailable(address: str, limits: "Limits") -> PortUnavailable:
+def unavailable(address: str, limits: "Limits", *, has_tls: bool) -> PortUnavailable:
     """The error for an address that core cannot bind; core itself does not say why."""
     host, _, port = address.rpartition(":")
     reason = "the port is in use"
+    if has_tls:
+        reason += ", or gRPC core does not take the certificate or its key"
     try:
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
         family, kind, protocol, _, sockaddr = found[0]
@@ -210,8 +212,8 @@ class Transport(Protocol):
     """A gRPC server, bound to an address.
 
     It is made from `host:port` (port 0 is a free one), the handlers by full method name, the
-    limits, and the checks of each call's headers. It raises PortUnavailable if the address cannot
-    be bound.
+    limits, the checks of each call's headers, and the credentials of TLS, or None for plaintext. It
+    raises PortUnavailable if the address cannot be bound.
     """
 
     @property

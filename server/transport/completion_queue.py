@@ -90,6 +90,8 @@ class CompletionQueueTransport:
         limits: Limits,
         wakeups: Wakeups,
         checks: Sequence[Check] = (),
+        *,
+        credentials: grpc.ServerCredentials | None = None,
     ) -> None:
         self.calls = CallStats({name: handler.kind for name, handler in handlers.items()})
         self.io = IoThread()
@@ -101,11 +103,14 @@ class CompletionQueueTransport:
         self._server = cygrpc.Server(limits.channel_arguments(), False)
         self._server.register_completion_queue(self._queue)
         try:
-            self.port: int = self._server.add_http2_port(address.encode())
+            self.port: int = self._server.add_http2_port(
+                address.encode(),
+                None if credentials is None else credentials._credentials,  # type: ignore[attr-defined]  # noqa: SLF001 - as grpcio's own server does
+            )
         except RuntimeError:
             self.port = 0
         if not self.port:
-            raise unavailable(address, limits)
+            raise unavailable(address, limits, has_tls=credentials is not None)
         self._stopped = threading.Event()
         # Core is still inside `shutdown` when its event comes: destroyed then, it would crash.
         self._shutdown_lock = threading.Lock()

@@ -37,7 +37,13 @@ class GrpcServerTransport:
     io = None
 
     def __init__(
-        self, address: str, handlers: Handlers, limits: Limits, checks: Sequence[Check] = ()
+        self,
+        address: str,
+        handlers: Handlers,
+        limits: Limits,
+        checks: Sequence[Check] = (),
+        *,
+        credentials: grpc.ServerCredentials | None = None,
     ) -> None:
         self.calls = CallStats({name: handler.kind for name, handler in handlers.items()})
         self._is_started = False
@@ -49,9 +55,13 @@ class GrpcServerTransport:
             maximum_concurrent_rpcs=_MAX_OPEN_CALLS,
         )
         try:
-            self.port: int = self._server.add_insecure_port(address)
+            self.port: int = (
+                self._server.add_insecure_port(address)
+                if credentials is None
+                else self._server.add_secure_port(address, credentials)
+            )
         except RuntimeError:
-            raise unavailable(address, limits) from None
+            raise unavailable(address, limits, has_tls=credentials is not None) from None
 
     def start(self) -> None:
         """Begin to take calls."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from http.client import HTTPConnection, HTTPException
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, Gauge, Metric
@@ -25,7 +26,7 @@ def listen() -> Iterator[Listen]:
     """The port of a started server."""
     started: list[metrics_http.ScrapeServer] = []
 
-    def listen(registry: CollectorRegistry | None = None, **own: float) -> int:
+    def listen(registry: CollectorRegistry | None = None, **own: Any) -> int:
         if registry is None:
             registry = CollectorRegistry()
             Gauge("level", "Of the water.", registry=registry).set(3)
