@@ -1,13 +1,18 @@
 """Goodput under overload: Weir, Weir before a change, and Triton, on one graph and one core.
 
-    .venv/bin/python benchmarks/overload.py [--rivals weir triton triton-bounded] \
+    .venv/bin/python benchmarks/overload.py [--model slow] [--rivals weir triton triton-bounded] \
         [--before TREE] [--loads 0.5 1 3 10] [--seconds 20] [--json FILE [--append]] \
         [--picture FILE]
 
-A call has 8 rows of a model that takes some 5 ms a row (`lib/slow_model.py`), and a deadline of one
-second. The server has one core, the load generator the other one. First a closed loop with 8 calls
-in flight measures the server's capacity. Then calls arrive at seeded random times, as in a Poisson
-process, at multiples of that capacity. The deadline counts from when a call was due. It is sent as
+Models:
+
+- `slow`: 8 rows a call at some 5 ms a row (`lib/slow_model.py`); a deadline of 1 s.
+- `pronounce`: the encoder-decoder of `make demo`, 32 words a call and a beam of 8; deadlines of
+  0.2, 0.4 and 0.6 s in turn. Triton has no such model.
+
+The server has one core, the load generator the other one. First a closed loop with 8 calls in
+flight measures the server's capacity. Then calls arrive at seeded random times, as in a Poisson
+process, at multiples of that capacity. A deadline counts from when a call was due. It is sent as
 `grpc-timeout`, and the generator cancels the call when it passes.
 
 - Goodput: calls answered OK before their deadline, and before the end of the load; as a share of
@@ -19,9 +24,10 @@ process, at multiples of that capacity. The deadline counts from when a call was
 A run is void if the generator was late or had no CPU time to spare. Triton's queue has no bound by
 default. `triton-bounded` has what its operator would set for this deadline: a `max_queue_size` and
 a timeout that leave time for two batches, with `timeout_action: REJECT`. `before` is the server of
-another checkout, `--before`.
+another checkout, `--before`. Several short runs with `--append` count as one.
 """
 
+import math
 import os
 import sys
 import tempfile
@@ -38,16 +44,19 @@ from numpy.typing import NDArray
 
 from benchmarks.lib import charts, harness, load, servers, slow_model, triton
 from benchmarks.lib.harness import Column, Rival, console
+from benchmarks.lib.http2 import framed
 from benchmarks.lib.load_generator import DEADLINE_EXCEEDED, RESET, Record, Schedule
 from benchmarks.lib.raw import check_answers
 from benchmarks.lib.servers import Server
 from weir.bench.tally import percentile
 from weir.bundle.reader import MODEL
+from weir.client.rpc import infer_request
+from weir.training.data import load_pairs
 
 WEIR, BEFORE, TRITON, BOUNDED = "weir", "before", "triton", "triton-bounded"
 LOADS = (0.5, 0.8, 1.0, 1.5, 3.0, 10.0)
 CAPACITY, RECOVERY = "capacity", "recovery"
-DEADLINE_S = 1.0
+SLOW, PRONOUNCE = MODELS = slow_model.NAME, "pronounce"
 COLUMNS = (
     Column("offered/s", "offered_per_s", ",.1f", "median"),
     Column("in time/s", "goodput_per_s", ",.1f", "median"),
@@ -61,7 +70,8 @@ COLUMNS = (
     Column("sent late p99 ms", "late_p99_ms", ".1f", "most"),
     Column("generator", "generator_busy", ".0%", "most"),
 )
-_ROWS = 8
+_ROWS, _WORDS, _BEAM = 8, 32, 8
+_DEADLINE_S, _MIXED_S = 1.0, (0.2, 0.4, 0.6)
 _BODIES = 32
 _IN_FLIGHT = 8
 _CAPACITY_S = 5.0
@@ -76,18 +86,25 @@ _MOST_LATE_MS, _MOST_BUSY = 20.0, 0.8
 _QUICK_LOADS, _QUICK_SECONDS = (0.5, 3.0), 3.0
 
 
+Start = Callable[[], AbstractContextManager[Server]]
+
+
 @dataclass(frozen=True, slots=True)
 class Workload:
     """The calls to one model.
 
     Attributes:
+        models: its repository.
         bodies: framed requests, sent in turn.
         timeouts_s: deadlines of the calls, in turn.
+        check: compares answers of a server with a reference.
     """
 
     model: str
+    models: Path
     bodies: Sequence[bytes]
     timeouts_s: Sequence[float]
+    check: Callable[[Server], None] = lambda _: None
 
     def closed(self, server: Server, calls: int) -> Schedule:
         """A closed loop that keeps the server busy."""
@@ -120,7 +137,9 @@ class Workload:
 def main() -> None:
     """Measure, print tables and write the JSON file."""
     parser = harness.arguments(__doc__.splitlines()[0], rounds=1, can_append=True)
-    parser.add_argument("--rivals", nargs="+", help=f"default: {WEIR} {TRITON} {BOUNDED}")
+    parser.add_argument("--model", choices=MODELS, default=SLOW)
+    parser.add_argument("--demo", type=Path, default=Path(".demo/models"), help="has pronounce")
+    parser.add_argument("--rivals", nargs="+", help="default: all that have the model")
     parser.add_argument("--before", type=Path, metavar="TREE", help="a checkout of Weir to compare")
     parser.add_argument("--loads", type=float, nargs="+", default=LOADS, help="x capacity")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each load")
@@ -131,52 +150,79 @@ def main() -> None:
         given.loads, given.seconds = _QUICK_LOADS, _QUICK_SECONDS
     environment = harness.start()
     with tempfile.TemporaryDirectory() as folder:
-        models = Path(folder)
-        slow_model.make_bundle(models)
-        names = given.rivals or [*([BEFORE] if given.before else []), WEIR, TRITON, BOUNDED]
+        workload = slow(Path(folder)) if given.model == SLOW else pronounce(given.demo)
         runs = harness.take_turns(
-            [each for each in rivals(models, given) if each.name in names],
+            rivals(workload, given),
             given.rounds,
-            lambda _, server: measure(server, models, slow_workload(), given.loads, given.seconds),
+            lambda _, server: measure(server, workload, given.loads, given.seconds),
         )
     if given.append:
         runs = harness.appended(harness.earlier(given.json), runs)
     console.print(harness.table(runs, COLUMNS))
     harness.write(given.json, {**environment, "seconds": given.seconds}, runs)
     if given.picture:
-        charts.goodput(
-            given.picture, {"8 rows a call": [run for run in runs if run.figures.get("load")]}
-        )
+        loaded = [run for run in runs if "load" in run.figures]
+        panels = {model: [run for run in loaded if run.case.startswith(model)] for model in MODELS}
+        charts.goodput(given.picture, {model: found for model, found in panels.items() if found})
 
 
-def slow_workload() -> Workload:
-    """Calls of 8 rows to the slow model."""
-    bodies = [
-        load.infer_body(slow_model.NAME, **{slow_model.INPUT: slow_model.rows_of(_ROWS, seed=each)})
-        for each in range(_BODIES)
+def slow(models: Path) -> Workload:
+    """Calls of 8 rows to the slow model, which is written into a repository."""
+    slow_model.make_bundle(models)
+    rows = [{slow_model.INPUT: slow_model.rows_of(_ROWS, seed=each)} for each in range(_BODIES)]
+    return Workload(
+        SLOW,
+        models,
+        [load.infer_body(SLOW, **each) for each in rows],
+        [_DEADLINE_S],
+        lambda server: check_answers(server, SLOW, models / SLOW / "1" / MODEL, rows[:1]),
+    )
+
+
+def pronounce(models: Path) -> Workload:
+    """Calls of 32 words of the test set of CMUdict, with a beam of 8."""
+    vocabulary = models / PRONOUNCE / "1" / "vocabulary.tokens.txt"
+    if not vocabulary.is_file():
+        sys.exit(f"{vocabulary} is missing: run `make demo` first")
+    ids = {letter: number for number, letter in enumerate(vocabulary.read_text().splitlines())}
+    sources = [
+        row for row in load_pairs("cmudict-pronounce", "test").sources if ids.keys() >= set(row)
     ]
-    return Workload(slow_model.NAME, bodies, [DEADLINE_S])
+    chosen = np.random.default_rng(0).permutation(len(sources))[: _BODIES * _WORDS]
+    words = [[ids[letter] for letter in sources[each]] for each in chosen]
+    starts = range(0, len(words), _WORDS)
+    bodies = [_beam_body(words[start : start + _WORDS]) for start in starts]
+    return Workload(PRONOUNCE, models, bodies, _MIXED_S)
 
 
-def rivals(models: Path, given: Namespace) -> list[Rival]:
-    """The servers, in the order of a round."""
-    names, equal = [slow_model.NAME], ("--threads", "1", "--instances", "1")
-    weir = partial(servers.serving, models, names, *equal)
-    start = partial(triton.serving, given.work, models, names, max_rows=_MAX_ROWS)
-    queue = _QUEUE.format(size=given.queue_size, timeout_us=given.queue_timeout_s * 1e6)
-    return [
-        Rival(name, partial(pinned, each))
-        for name, each in (
-            (BEFORE, partial(weir, tree=given.before)),
-            (WEIR, weir),
-            (TRITON, start),
-            (BOUNDED, partial(start, batching=queue)),
-        )
-    ]
+def _beam_body(words: Sequence[Sequence[int]]) -> bytes:
+    lengths = np.array([len(word) for word in words])
+    tokens = np.zeros((len(words), lengths.max()), np.int64)
+    for row, word in enumerate(words):
+        tokens[row, : len(word)] = word
+    message = infer_request(PRONOUNCE, {"tokens": tokens, "lengths": lengths})
+    message.parameters["beam_width"].int64_param = _BEAM
+    return framed(message.SerializeToString())
+
+
+def rivals(workload: Workload, given: Namespace) -> list[Rival]:
+    """The servers to measure, in the order of a round."""
+    names, equal = [workload.model], ("--threads", "1", "--instances", "1")
+    weir = partial(servers.serving, workload.models, names, *equal)
+    found: dict[str, Start] = {}
+    if given.before:
+        found[BEFORE] = partial(weir, tree=given.before)
+    found[WEIR] = weir
+    if workload.model == SLOW:
+        start = partial(triton.serving, given.work, workload.models, names, max_rows=_MAX_ROWS)
+        queue = _QUEUE.format(size=given.queue_size, timeout_us=given.queue_timeout_s * 1e6)
+        found |= {TRITON: start, BOUNDED: partial(start, batching=queue)}
+    wanted = given.rivals or list(found)
+    return [Rival(name, partial(pinned, found[name])) for name in found if name in wanted]
 
 
 @contextmanager
-def pinned(start: Callable[[], AbstractContextManager[Server]]) -> Iterator[Server]:
+def pinned(start: Start) -> Iterator[Server]:
     """A server on one core; this process, and the generators that it starts, have another one."""
     usable = os.sched_getaffinity(0)
     if len(usable) < 2:
@@ -192,15 +238,13 @@ def pinned(start: Callable[[], AbstractContextManager[Server]]) -> Iterator[Serv
 
 
 def measure(
-    server: Server, models: Path, workload: Workload, loads: Sequence[float], seconds: float
+    server: Server, workload: Workload, loads: Sequence[float], seconds: float
 ) -> Iterator[tuple[str, Mapping[str, float]]]:
     """The capacity, every load, and the recovery from the highest one."""
-    graph = models / workload.model / "1" / MODEL
-    rows = {slow_model.INPUT: slow_model.rows_of(_ROWS, seed=0)}
-    check_answers(server, workload.model, graph, [rows])
+    workload.check(server)
     capacity_per_s = capacity(server, workload)
-    yield CAPACITY, {"goodput_per_s": capacity_per_s}
-    normal_ms = DEADLINE_S * 1000
+    yield f"{workload.model}, {CAPACITY}", {"goodput_per_s": capacity_per_s}
+    normal_ms = math.inf
     for number, share in enumerate(sorted(loads)):
         rate_per_s, is_last = share * capacity_per_s, number == len(loads) - 1
         due_s = times_s(rate_per_s, seconds, seed=number)
@@ -211,9 +255,12 @@ def measure(
         found = {"load": share, **figures(record, seconds, capacity_per_s)}
         if share == _RECOVERY_LOAD:
             normal_ms = found["p99_ms"]
-        yield f"{share:g} x", found
+        yield f"{workload.model}, {share:g} x", found
         if is_last:
-            yield RECOVERY, {"recovery_s": recovery_s(record, seconds, normal_ms)}
+            yield (
+                f"{workload.model}, {RECOVERY}",
+                {"recovery_s": recovery_s(record, seconds, normal_ms)},
+            )
 
 
 def capacity(server: Server, workload: Workload) -> float:
