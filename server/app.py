@@ -25,6 +25,7 @@ import grpc
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from weir.bundle.escaping import short_list
+from weir.server import threads
 from weir.server.access.certificates import Certificates
 from weir.server.access.file_watcher import FileWatcher
 from weir.server.config import Settings
@@ -54,6 +55,7 @@ from weir.server.telemetry import exporter, log, metrics_http
 from weir.server.telemetry.metrics import Metrics
 from weir.server.telemetry.metrics_http import ScrapeServer
 from weir.server.telemetry.server_stats import Build, Gpus
+from weir.server.threads import Watchdog
 from weir.server.transport import completion_queue
 from weir.server.transport.base import Check, Handlers, Limits, Transport
 from weir.server.transport.completion_queue import CompletionQueueTransport
@@ -66,6 +68,7 @@ logger = logging.getLogger(__name__)
 _PARSE_REQUESTS = 1024
 _PARSE_MESSAGES = 4
 _SIGNAL_CHECK_S = 0.5
+_MOST_DESCRIPTORS = 1_048_576
 # LeNet-5: 1.9 times with one call in flight, 4.7 times with 128 over 8 connections.
 _FALLBACK_COST = "2 to 5 times the CPU of a small call, at most 512 open calls"
 
@@ -75,6 +78,8 @@ def serve(settings: Settings) -> None:
 
     Does not return: a thread that is still in a run must not hold up the exit.
     """
+    _raise_descriptor_limit()
+    threads.supervise_libraries()
     heap.keep_freed_memory()
     app = App(settings)
     # Not an Event: a signal may interrupt `wait` while it holds the lock that `set` needs.
@@ -133,6 +138,7 @@ class App:
             collector(registry=self._registry)
         self._metrics = Metrics(self._registry, gpus=Gpus(), triton=settings.triton_metrics)
         self._deadlines = Deadlines(time.monotonic)
+        self._watchdog = Watchdog(settings.watchdog_timeout_s, self._show_health)
         self._health = HealthService()
         self._wakeups = Wakeups()
         self._is_ready = False
@@ -164,9 +170,7 @@ class App:
         self._metrics.watch(self._repository.gauges)
         self._metrics.watch_preprocessing(self._preprocess_pool.waiting)
         self._metrics.watch_log(self._dropped_lines)
-        self._metrics.watch_ready(
-            lambda: self._repository.is_ready and not self._admission.is_draining
-        )
+        self._metrics.watch_ready(lambda: self._is_able and not self._admission.is_draining)
 
     def start(self, is_interrupted: Callable[[], bool] = lambda: False) -> None:
         """Bind the ports, start every part, and announce the ports on standard output.
@@ -182,11 +186,13 @@ class App:
                 self._transport = transport
                 started.callback(transport.stop, 0.0)
             self._http = _open_metrics_http(settings, self._registry, self._certificates)
+            self._watchdog.watch(self._http)
             started.callback(self._close_http)
             started.callback(self._watcher.stop)
             self._watcher.start()
             started.callback(self._deadlines.stop)
             self._deadlines.start()
+            self._watchdog.watch(self._deadlines)
             for pool in (self._parse_pool, self._preprocess_pool):
                 started.callback(pool.close)
                 pool.start()
@@ -214,6 +220,10 @@ class App:
             )
             self._metrics.watch_transport(transport, self._build)
             transport.start()
+            if transport.io is not None:
+                self._watchdog.watch(transport.io)
+            started.callback(self._watchdog.stop)
+            self._watchdog.start()
             if not settings.share_port:
                 self._repository.start()
             started.pop_all()
@@ -229,6 +239,7 @@ class App:
         def left_s() -> float:
             return max(0.0, end_s - time.monotonic())
 
+        self._watchdog.stop()
         self._health.stop()
         if self._transport is not None and self._settings.share_port:
             self._transport.close_port()
@@ -240,7 +251,7 @@ class App:
         are_drained = [pool.join(left_s()) for pool in pools]
         are_drained.append(self._repository.close(left_s()))
         if self._transport is not None:
-            self._transport.stop(left_s())
+            are_drained.append(self._transport.stop(left_s()))
         self._deadlines.stop()
         if self._exporter is not None:
             self._exporter.stop()
@@ -353,12 +364,35 @@ class App:
         else:
             self._health.set(entry.name, is_serving=entry.state is State.READY)
         is_ready = self._repository.is_ready
-        self._health.set("", is_serving=is_ready)
+        self._show_health()
         if is_ready and not self._is_ready:
             logger.info("server ready")
         elif not is_ready and (self._is_ready or entry is None):
             logger.warning("server not ready reason=no model is ready")
         self._is_ready = is_ready
+
+    @property
+    def _is_able(self) -> bool:
+        """Whether the models are ready, and no thread seems to be stuck."""
+        return self._repository.is_ready and self._watchdog.is_healthy
+
+    def _show_health(self) -> None:
+        """Set the health of the server."""
+        self._health.set("", is_serving=self._is_able)
+
+
+def _raise_descriptor_limit() -> None:
+    """Raise the soft limit of open files to the hard one: each connection is an open file."""
+    if sys.platform == "win32":
+        return
+    import resource  # noqa: PLC0415 - on Unix only
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # A hard limit of a billion, as Docker sets it, is more than some libraries can go through.
+    wanted = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
+    if soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _check_cuda(source: str) -> None:

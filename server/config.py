@@ -274,6 +274,11 @@ class Settings(BaseModel):
     load_memory_bytes: Annotated[int, Field(ge=2**20, le=2**50)] | None = _unset(
         "no limit", "Memory of that trial load (Linux, provider cpu)."
     )
+    watchdog_timeout_s: Annotated[float, Field(ge=2, le=86_400)] = Field(
+        60.0,
+        description="Seconds after which a thread of the server that has work and makes no "
+        "progress ends the process, with exit code 71.",
+    )
     grace_s: Seconds = Field(25.0, description="Seconds for open requests when the server stops.")
     max_message_bytes: Annotated[int, Field(ge=4096, le=2**31 - 1)] = Field(
         32 * 1024 * 1024, description="Maximum size of a message, in either direction."

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from weir.server.errors import ConfigError
+from weir.server.threads import SupervisedThread
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class FileWatcher:
         self._look_s = look_s
         self._groups: list[_Group] = []
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="weir-credentials", daemon=True)
+        self._thread = SupervisedThread(target=self._run, name="weir-credentials", daemon=True)
 
     def load(self, setting: str, files: Sequence[Path], load: Callable[[Contents], None]) -> None:
         """Load files, and from `start` on also each change of them.

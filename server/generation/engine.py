@@ -20,7 +20,6 @@ Rules:
 """
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from weir.server.scheduling.request import Load, refuse
 from weir.server.scheduling.scheduler import RequestQueue
 from weir.server.telemetry.model_stats import GenerationStats
 from weir.server.telemetry.request_record import BatchRecord
+from weir.server.threads import SupervisedThread
 from weir.server.transport.status import closed_error
 from weir.server.transport.wakeups import Wakeups
 
@@ -105,8 +105,8 @@ class Engine:
         # At most one entry, and None once the engine is closed.
         self._to_encode: SimpleQueue[Sequence[GenerationRequest] | None] = SimpleQueue()
         self._threads = [
-            threading.Thread(target=self._work, name=f"weir-generate-{name}", daemon=True),
-            threading.Thread(target=self._run_encoder, name=f"weir-encode-{name}", daemon=True),
+            SupervisedThread(target=self._work, name=f"weir-generate-{name}", daemon=True),
+            SupervisedThread(target=self._run_encoder, name=f"weir-encode-{name}", daemon=True),
         ]
         # Used by `weir-generate` alone: the rows' requests, how many rows of each request are not
         # done, requests that `weir-encode` has (with the reason, if they left), and requests that

@@ -37,6 +37,7 @@ from weir.server.repository.parallelism import Measured, Parallelism
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.request import Model
 from weir.server.telemetry.metrics import Metrics
+from weir.server.threads import SupervisedThread
 
 logger = logging.getLogger(__name__)
 
@@ -196,7 +197,7 @@ def _measured(job: Mapping[str, Any]) -> dict[str, Measured]:
 
 def main() -> None:
     """Run as the child: load the version and write the result."""
-    threading.Thread(target=_end_with_parent, name="weir-parent", daemon=True).start()
+    SupervisedThread(target=_end_with_parent, name="weir-parent", daemon=True).start()
     job = json.loads(sys.argv[1])
     # Other output goes where standard error goes.
     results = os.fdopen(os.dup(1), "w")

@@ -8,7 +8,6 @@ Threads:
 """
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
@@ -32,6 +31,7 @@ from weir.server.repository.scan import (
     without_root,
 )
 from weir.server.repository.version_state import Desired, ModelStatus, State
+from weir.server.threads import SupervisedThread
 
 logger = logging.getLogger(__name__)
 
@@ -285,7 +285,7 @@ class ModelManager:
         self._publish()
         for number, version in (*replaced.items(), *leaving.items()):
             self.draining.append(version)
-            threading.Thread(
+            SupervisedThread(
                 target=self._drain,
                 args=(number, version),
                 name=f"weir-drain-{self.name}-{number}",

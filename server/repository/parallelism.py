@@ -15,7 +15,6 @@ Rules:
 
 import hashlib
 import math
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from weir.bundle.protobuf_wire import MalformedError
 from weir.server.config import ModelSettings
 from weir.server.errors import ServerError
 from weir.server.runtime.session import Session
+from weir.server.threads import SupervisedThread
 
 Inputs = Mapping[str, NDArray[Any]]
 # Makes the inputs of a batch, by its number of rows; None if they are not known.
@@ -335,7 +335,7 @@ def _run_concurrently(
     best_s, total_s, rounds = math.inf, 0.0, 0
     while not rounds or (total_s < _MAX_RUNS_S and rounds < _MIN_RUNS):
         threads = [
-            threading.Thread(target=work, name=f"weir-measure-{number}", daemon=True)
+            SupervisedThread(target=work, name=f"weir-measure-{number}", daemon=True)
             for number in range(instances)
         ]
         started_s = clock()

@@ -40,6 +40,7 @@ from weir.server.repository.version_state import UNLOADED, State
 from weir.server.runtime import heap
 from weir.server.scheduling.request import Model
 from weir.server.telemetry.model_stats import ModelGauges
+from weir.server.threads import SupervisedThread
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ class Repository:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._is_loaded = threading.Event()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="weir-loader", daemon=True)
+        self._thread = SupervisedThread(target=self._run, name="weir-loader", daemon=True)
 
     def start(self) -> None:
         """Begin to load the models of the directory, in the background."""

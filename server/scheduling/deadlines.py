@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Protocol
 
+from weir.server.threads import SupervisedThread
 from weir.server.transport.base import Call
 
 logger = logging.getLogger(__name__)
@@ -27,13 +28,17 @@ class Expiring(Protocol):
 class Deadlines:
     """Expires late requests while the sessions are busy."""
 
+    thread_name = "weir-deadlines"
+
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._condition = threading.Condition()
         self._queues: list[Expiring] = []
         self._wake_s = float("inf")
         self._stopped = False
-        self._thread = threading.Thread(target=self._run, name="weir-deadlines", daemon=True)
+        self._is_waiting = True
+        self._turns = 0
+        self._thread = SupervisedThread(target=self._run, name=self.thread_name, daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
@@ -65,13 +70,21 @@ class Deadlines:
                 self._wake_s = min(self._wake_s, deadline_s)
                 self._condition.notify()
 
+    def turns(self) -> float | None:
+        """A number that changes when the thread turns; None while it has nothing to do."""
+        has_work = not self._is_waiting or self._wake_s <= self._clock()
+        return self._turns if has_work else None
+
     def _run(self) -> None:
         while True:
             with self._condition:
+                self._is_waiting = True
                 while not self._stopped and self._wake_s > (now := self._clock()):
                     self._condition.wait(min(self._wake_s - now, threading.TIMEOUT_MAX))
                 if self._stopped:
                     return
+                self._is_waiting = False
+                self._turns += 1
                 # A deadline added from here on lowers it again.
                 self._wake_s = float("inf")
                 queues = list(self._queues)

@@ -43,6 +43,7 @@ from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.request import InferRequest, Load, Request, refuse
 from weir.server.telemetry.model_stats import BatchTimes
 from weir.server.telemetry.request_record import BatchRecord
+from weir.server.threads import SupervisedThread
 from weir.server.transport.status import closed_error
 from weir.server.transport.wakeups import Wakeups
 
@@ -193,7 +194,7 @@ class Scheduler:
         # Whether the I/O thread still reads requests that have arrived.
         self._is_gathering = False
         self._threads = [
-            threading.Thread(target=self._work, name=f"weir-run-{name}-{number}", daemon=True)
+            SupervisedThread(target=self._work, name=f"weir-run-{name}-{number}", daemon=True)
             for number in range(instances)
         ]
 

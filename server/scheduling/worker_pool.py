@@ -18,6 +18,7 @@ from typing import Protocol
 from weir.server.errors import DeadlineExceeded, Draining, Overloaded
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.request import refuse
+from weir.server.threads import SupervisedThread
 from weir.server.transport.status import closed_error
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class WorkerPool:
         self._running: set[Job] = set()
         self._closed = False
         self._threads = [
-            threading.Thread(target=self._run, name=f"{name}_{number}", daemon=True)
+            SupervisedThread(target=self._run, name=f"{name}_{number}", daemon=True)
             for number in range(threads)
         ]
 

@@ -6,7 +6,6 @@ on a thread of their own, so the exporter waits for neither.
 """
 
 import logging
-import threading
 from typing import Protocol
 
 from weir.server.config import Settings
@@ -15,6 +14,7 @@ from weir.server.telemetry.access_log import AccessLog
 from weir.server.telemetry.interceptor import Interceptor, SampleRates
 from weir.server.telemetry.log import BackgroundQueue
 from weir.server.telemetry.request_record import RequestRecord, TraceContext
+from weir.server.threads import SupervisedThread
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class RequestExporter:
         self._queue.drain(_STOP_TIMEOUT_S)
         if self._tracer is not None:
             # OpenTelemetry retries an unreachable collector for longer than a stop may take.
-            closing = threading.Thread(
+            closing = SupervisedThread(
                 target=self._tracer.close, name="weir-exporter-stop", daemon=True
             )
             closing.start()

@@ -17,6 +17,7 @@ from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 from weir.bundle.escaping import printable
+from weir.server.threads import SupervisedThread
 
 T = TypeVar("T")
 
@@ -58,6 +59,8 @@ class _Json(logging.Formatter):
         }
         if record.exc_info:
             event["traceback"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            event["stacks"] = record.stack_info
         line = json.dumps(event, ensure_ascii=False)
         # Lone surrogates, from file names that are not UTF-8, become JSON escapes.
         return line.encode("utf-8", "backslashreplace").decode()
@@ -101,7 +104,8 @@ class BackgroundQueue(Generic[T]):
         self._waiting: SimpleQueue[T | threading.Event] = SimpleQueue()
         self._lock = threading.Lock()
         self._dropped = 0
-        threading.Thread(target=self._run, name=name, daemon=True).start()
+        self._thread = SupervisedThread(target=self._run, name=name, daemon=True)
+        self._thread.start()
 
     @property
     def dropped(self) -> int:
@@ -132,19 +136,25 @@ class BackgroundQueue(Generic[T]):
         """Wait until every queued item is processed; False after the timeout."""
         reached = threading.Event()
         self._waiting.put(reached)
+        if threading.current_thread() is self._thread:
+            # Only if its body has failed: nobody else processes the items.
+            while not reached.is_set():
+                self._process()
         return reached.wait(timeout_s)
 
     def _run(self) -> None:
         while True:
-            item = self._waiting.get()
-            if isinstance(item, threading.Event):
-                item.set()
-                continue
-            try:
-                self._take(item)
-            except Exception:  # noqa: BLE001 - writing a log line about it might fail too
-                self.drop()
-            del item
+            self._process()
+
+    def _process(self) -> None:
+        item = self._waiting.get()
+        if isinstance(item, threading.Event):
+            item.set()
+            return
+        try:
+            self._take(item)
+        except Exception:  # noqa: BLE001 - writing a log line about it might fail too
+            self.drop()
 
 
 class _LineHandler(logging.Handler):

@@ -6,21 +6,28 @@ connection, without a limit.
 Threads: `weir-metrics` accepts connections; one thread `weir-scrape` per connection answers it.
 
 Rules:
-- At most `MAX_SCRAPES` connections are open; another one is closed without an answer.
-- A connection that takes longer than `timeout_s` in total is closed.
-- With TLS, the handshake runs on the connection's own thread, within the same time.
+- A request must arrive within `request_timeout_s`, and its answer must be read within `timeout_s`.
+- At most `MAX_SCRAPES` connections are open. A further one takes the place of one that has sent no
+  request, or does not read its answer: of the peer with the most connections the oldest. Without
+  such a connection, it is closed without an answer.
+- With TLS, the handshake runs on the connection's own thread, within the time of the request.
 - One answer is built at a time, so that many scrapes hold Python's lock no longer than one.
+- A few file descriptors are kept in reserve: when clients of gRPC hold all others, scrapes go on.
 """
 
+import errno
 import io
 import logging
+import os
 import socket
 import ssl
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any, TextIO
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -28,11 +35,27 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
+from weir.server.threads import SupervisedThread
+
 logger = logging.getLogger(__name__)
 
 METRICS = "/metrics"
 MAX_SCRAPES = 32
 _TIMEOUT_S = 10.0
+_REQUEST_TIMEOUT_S = 2.0
+_RESERVE = 4
+"""File descriptors kept for scrapes."""
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
+_NO_DESCRIPTOR_PAUSE_S = 0.1
+
+
+@dataclass(slots=True)
+class _Scrape:
+    """An open connection. `is_mute` until its request has arrived."""
+
+    peer: str
+    since_s: float
+    is_mute: bool = True
 
 
 class ScrapeServer(ThreadingMixIn, WSGIServer):
@@ -45,6 +68,7 @@ class ScrapeServer(ThreadingMixIn, WSGIServer):
         OSError: the port is not available.
     """
 
+    thread_name = "weir-metrics"
     daemon_threads = True
     # The backlog holds as many connections as are served. A connection that does not fit into it
     # is retried by the client's system only after a second.
@@ -56,13 +80,19 @@ class ScrapeServer(ThreadingMixIn, WSGIServer):
         port: int,
         timeout_s: float,
         tls: Callable[[], ssl.SSLContext] | None = None,
+        *,
+        request_timeout_s: float = _REQUEST_TIMEOUT_S,
     ) -> None:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         self.address_family, _, _, _, address = found[0]
-        self._timeout_s = timeout_s
+        self._timeout_s, self._request_timeout_s = timeout_s, request_timeout_s
         self._tls = tls
-        # The time of arrival by connection. Only the accepting thread adds entries.
-        self._open: dict[Any, float] = {}
+        # Only the accepting thread adds entries.
+        self._open: dict[Any, _Scrape] = {}
+        self._turns = 0
+        self._is_closed = False
+        self._null = os.open(os.devnull, os.O_RDONLY)
+        self._reserve = [os.dup(self._null) for _ in range(_RESERVE)]
         super().__init__((str(address[0]), port), _Handler)
 
     def server_bind(self) -> None:
@@ -75,9 +105,17 @@ class ScrapeServer(ThreadingMixIn, WSGIServer):
         self.server_name = str(host)
         self.setup_environ()
 
+    def server_close(self) -> None:
+        """Close the port, and what is kept in reserve."""
+        super().server_close()
+        self._is_closed = True
+        held, self._reserve = self._reserve, []
+        for descriptor in (self._null, *held):
+            os.close(descriptor)
+
     def get_request(self) -> tuple[Any, Any]:
         """Accept a connection; its TLS handshake waits for its thread."""
-        request, address = super().get_request()
+        request, address = self._accept()
         if self._tls is None:
             return request, address
         wrapped = self._tls().wrap_socket(
@@ -85,18 +123,42 @@ class ScrapeServer(ThreadingMixIn, WSGIServer):
         )
         return wrapped, address
 
+    def _accept(self) -> tuple[Any, Any]:
+        """Accept a connection, on a descriptor of the reserve if there is no other."""
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno not in _NO_DESCRIPTOR:
+                raise
+            if not self._reserve:
+                # The connection still waits; without a pause, the thread would turn all the time.
+                time.sleep(_NO_DESCRIPTOR_PAUSE_S)
+                raise
+        os.close(self._reserve.pop())
+        return super().get_request()
+
+    def close_request(self, request: Any) -> None:
+        """Close a connection; its descriptor fills up the reserve."""
+        if self._is_closed or len(self._reserve) >= _RESERVE or request.fileno() < 0:
+            super().close_request(request)
+            return
+        # In one step: closed first, the descriptor would be taken by the next client of gRPC.
+        descriptor = request.detach()
+        os.dup2(self._null, descriptor)
+        self._reserve.append(descriptor)
+
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Start a thread for a connection, or close it if too many are open."""
-        if len(self._open) >= MAX_SCRAPES:
+        """Start a thread for a connection, or close it if there is no place for it."""
+        if len(self._open) >= MAX_SCRAPES and not self._make_room():
             self.shutdown_request(request)
             return
-        thread = threading.Thread(
+        thread = SupervisedThread(
             target=self.process_request_thread,
             args=(request, client_address),
             name="weir-scrape",
             daemon=True,
         )
-        self._open[request] = time.monotonic()
+        self._open[request] = _Scrape(str(client_address[0]), time.monotonic())
         try:
             thread.start()
         except RuntimeError:  # the system has no more threads; the caller closes the connection
@@ -109,7 +171,16 @@ class ScrapeServer(ThreadingMixIn, WSGIServer):
             if not isinstance(request, ssl.SSLSocket) or self._shakes_hands(request):
                 super().process_request_thread(request, client_address)
         finally:
-            del self._open[request]
+            self._open.pop(request, None)
+
+    def request_arrived(self, request: Any) -> None:
+        """A connection has sent its request, and gets its answer."""
+        if scrape := self._open.get(request):
+            scrape.is_mute = False
+
+    def turns(self) -> float | None:
+        """A number that changes when the accepting thread turns."""
+        return self._turns
 
     def _shakes_hands(self, request: ssl.SSLSocket) -> bool:
         """Do the TLS handshake; if it fails, close the connection and return False."""
@@ -125,11 +196,29 @@ class ScrapeServer(ThreadingMixIn, WSGIServer):
 
     def service_actions(self) -> None:
         """Close the connections that are past their timeout; called every half second."""
-        late_s = time.monotonic() - self._timeout_s
-        for request, since_s in list(self._open.items()):
-            if since_s < late_s:
-                with suppress(OSError):  # it has just ended by itself
-                    request.shutdown(socket.SHUT_RDWR)
+        self._turns += 1
+        now = time.monotonic()
+        for request, scrape in list(self._open.items()):
+            limit_s = self._request_timeout_s if scrape.is_mute else self._timeout_s
+            if now - scrape.since_s > limit_s:
+                _end(request)
+
+    def _make_room(self) -> bool:
+        """End a connection for another one; False if all are being answered."""
+        late_s = time.monotonic() - self._request_timeout_s
+        # An answer is built and read within milliseconds.
+        idle = {
+            request: scrape
+            for request, scrape in list(self._open.items())
+            if scrape.is_mute or scrape.since_s < late_s
+        }
+        if not idle:
+            return False
+        by_peer = Counter(scrape.peer for scrape in idle.values())
+        request = min(idle, key=lambda each: (-by_peer[idle[each].peer], idle[each].since_s))
+        del self._open[request]
+        _end(request)
+        return True
 
     def handle_error(self, _request: Any, _client_address: Any) -> None:
         """Log a broken connection at DEBUG; `answer` logs other errors."""
@@ -137,6 +226,14 @@ class ScrapeServer(ThreadingMixIn, WSGIServer):
 
 
 class _Handler(WSGIRequestHandler):
+    server: ScrapeServer
+
+    def parse_request(self) -> bool:
+        """Read the request's headers."""
+        is_valid = super().parse_request()
+        self.server.request_arrived(self.request)
+        return is_valid
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         """Log nothing: a scrape arrives every few seconds."""
 
@@ -156,8 +253,16 @@ def listen(
     """Start to answer scrapes on a background thread; port 0 takes a free one."""
     server = ScrapeServer(host, port, timeout_s, tls)
     server.set_app(_only_at_its_path(make_wsgi_app(registry)))
-    threading.Thread(target=server.serve_forever, name="weir-metrics", daemon=True).start()
+    SupervisedThread(
+        target=server.serve_forever, name=ScrapeServer.thread_name, daemon=True
+    ).start()
     return server
+
+
+def _end(request: Any) -> None:
+    """End a connection; its thread closes it."""
+    with suppress(OSError):  # it has just ended by itself
+        request.shutdown(socket.SHUT_RDWR)
 
 
 def _only_at_its_path(metrics: WSGIApplication) -> WSGIApplication:

@@ -207,6 +207,13 @@ class IoStats(Protocol):
     def delay_s(self) -> float:
         """How long an event waits for the thread now; 0 if no call is open."""
 
+    @property
+    def thread_name(self) -> str:
+        """The thread's name."""
+
+    def turns(self) -> float | None:
+        """A number that changes when the thread turns; None while it has nothing to do."""
+
 
 class Transport(Protocol):
     """A gRPC server, bound to an address.
@@ -242,8 +249,11 @@ class Transport(Protocol):
         shares the port.
         """
 
-    def stop(self, grace_s: float) -> None:
+    def stop(self, grace_s: float) -> bool:
         """Accept no calls, wait for open ones, and cancel the rest after the grace period.
+
+        Returns:
+            True if all open calls ended within the grace period.
 
         An open stream ends with UNAVAILABLE after its queued messages. Otherwise a stream that
         idles, such as a health watch, would hold up every stop for the whole grace.

@@ -24,6 +24,7 @@ from typing import Any
 import grpc
 
 from weir.server.errors import InvalidRequest, Unsupported
+from weir.server.threads import SupervisedThread
 from weir.server.transport.base import (
     Check,
     Handlers,
@@ -94,7 +95,7 @@ class CompletionQueueTransport:
         credentials: grpc.ServerCredentials | None = None,
     ) -> None:
         self.calls = CallStats({name: handler.kind for name, handler in handlers.items()})
-        self.io = IoThread()
+        self.io = IoThread(wakeups)
         self._methods = {
             name.encode(): (handler, self.calls.of(name)) for name, handler in handlers.items()
         }
@@ -117,7 +118,7 @@ class CompletionQueueTransport:
         self._is_stopping = False
         self._wakeups = wakeups
         self._checks = tuple(checks)
-        self._thread = threading.Thread(target=self._run, name="weir-io", daemon=True)
+        self._thread = SupervisedThread(target=self._run, name=IoThread.thread_name, daemon=True)
 
     def start(self) -> None:
         """Begin to take calls."""
@@ -132,7 +133,7 @@ class CompletionQueueTransport:
         with self._shutdown_lock:
             self._server.shutdown(self._queue, _SHUT_DOWN)
 
-    def stop(self, grace_s: float) -> None:
+    def stop(self, grace_s: float) -> bool:
         """Accept no calls, wait for open ones, and cancel the rest after the grace period."""
         self._is_stopping = True
         if self._thread.ident is None:
@@ -144,11 +145,13 @@ class CompletionQueueTransport:
         for call in self.io.open_calls.copy():
             if call.is_stream:
                 fail(call, STOPPING)
-        if not self._stopped.wait(grace_s):
+        is_drained = self._stopped.wait(grace_s)
+        if not is_drained:
             with self._shutdown_lock:
                 self._server.cancel_all_calls()
             self._stopped.wait(1.0)
         self._thread.join(1.0)
+        return is_drained
 
     def _request_call(self) -> None:
         self._server.request_call(self._queue, self._queue, _NEW_CALL)
@@ -428,9 +431,12 @@ class IoThread:
         open_calls: calls that have not been closed.
     """
 
-    __slots__ = ("busy_s", "open_calls")
+    __slots__ = ("_wakeups", "busy_s", "open_calls")
 
-    def __init__(self) -> None:
+    thread_name = "weir-io"
+
+    def __init__(self, wakeups: Wakeups) -> None:
+        self._wakeups = wakeups
         self.busy_s = 0.0
         self.open_calls: set[CompletionQueueCall] = set()
 
@@ -454,6 +460,18 @@ class IoThread:
                 call.start_probe(tag)
                 return arrived_s[0] - sent_s if arrived.wait(MAX_DELAY_S) else MAX_DELAY_S
         return 0.0
+
+    def turns(self) -> float | None:
+        """A number that changes when the thread turns, which an open call is used to make it do.
+
+        None if no call is open and the thread waits. A thread that is stuck in core's poll is then
+        noticed with the next call that is open.
+        """
+        for call in self.open_calls.copy():
+            with suppress(Exception):  # as above
+                call.start_probe(ignore)
+                return self.busy_s
+        return None if self._wakeups.is_waiting else self.busy_s
 
 
 def _drop_message(_message: bytes | None) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 
+from weir.server.threads import SupervisedThread
 from weir.server.transport.base import (
     Check,
     Handlers,
@@ -72,14 +73,16 @@ class GrpcServerTransport:
         """Accept no connections and no calls from now on; open calls go on until `stop`."""
         self._server.stop(threading.TIMEOUT_MAX)
 
-    def stop(self, grace_s: float) -> None:
+    def stop(self, grace_s: float) -> bool:
         """Accept no calls, wait for open ones, and cancel the rest after the grace period."""
         if not self._is_started:
             # grpcio closes the port of a started server only.
             self.start()
         stopped = self._server.stop(grace_s)
         self._dispatch.end_streams()
-        stopped.wait(grace_s + 1.0)
+        is_drained = stopped.wait(grace_s)
+        stopped.wait(1.0)
+        return is_drained
 
 
 class _Dispatch(grpc.GenericRpcHandler):
@@ -242,7 +245,7 @@ class GrpcServerCall:
     def receive(self, callback: Callable[[bytes | None], None]) -> None:
         """Receive the stream's next message."""
         if self._reader is None:
-            self._reader = threading.Thread(target=self._read, name="weir-read", daemon=True)
+            self._reader = SupervisedThread(target=self._read, name="weir-read", daemon=True)
             self._reader.start()
         self._incoming.put(callback)
 

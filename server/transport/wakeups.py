@@ -65,6 +65,11 @@ class Wakeups:
         # Whether the I/O thread waits for an event, or is about to.
         self._is_waiting = False
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the I/O thread waits for an event, and no other thread has woken it."""
+        return self._is_waiting
+
     def adopt_thread(self) -> None:
         """Make the calling thread the I/O thread."""
         self._io_thread = threading.get_ident()

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
+import weir.server
 from tests.helpers.ports import free_port
 from tests.unit.server.conftest import HANG_S
 from weir import Client
@@ -19,6 +20,7 @@ from weir.server.config import Settings
 from weir.server.errors import ConfigError, PortUnavailable
 from weir.server.repository.repository import Repository
 from weir.server.runtime.cores import usable_cores
+from weir.server.threads import SupervisedThread
 
 TRANSPORTS = ("completion-queue", "grpc-server")
 # The log's and the exporter's threads have no end: they may still have a line to write.
@@ -54,6 +56,33 @@ def port() -> int:
 def own_threads() -> set[str]:
     names = {thread.name for thread in threading.enumerate()}
     return {name for name in names if name.startswith("weir-") and name not in _ENDLESS}
+
+
+def test_every_thread_of_a_running_server_is_supervised(make: Make) -> None:
+    app = make()
+    app.start()
+    try:
+        bare = {
+            thread.name
+            for thread in threading.enumerate()
+            if thread.name.startswith("weir-") and not isinstance(thread, SupervisedThread)
+        }
+        assert own_threads() >= {"weir-io", "weir-deadlines", "weir-loader", "weir-watchdog"}
+    finally:
+        app.stop()
+
+    assert bare == set()
+
+
+def test_no_thread_of_the_server_is_started_without_supervision() -> None:
+    server = Path(weir.server.__file__).parent
+    bare = [
+        path.relative_to(server).as_posix()
+        for path in server.rglob("*.py")
+        if re.search(r"[ .=]Thread\(|start_new_thread", path.read_text("utf-8"))
+    ]
+
+    assert bare == [], "use weir.server.threads.SupervisedThread"
 
 
 def wait_until(holds: Callable[[], bool], what: str) -> None:

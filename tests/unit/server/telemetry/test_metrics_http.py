@@ -1,12 +1,14 @@
 """The HTTP port of `/metrics`."""
 
 import logging
+import resource
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from http.client import HTTPConnection, HTTPException
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,11 +47,11 @@ def port(listen: Listen) -> int:
 
 
 @pytest.fixture
-def connect() -> Iterator[Callable[[int], socket.socket]]:
+def connect() -> Iterator[Callable[..., socket.socket]]:
     """Open a connection."""
     with ExitStack() as stack:
-        yield lambda port: stack.enter_context(
-            socket.create_connection(("127.0.0.1", port), HANG_S)
+        yield lambda port, host="": stack.enter_context(
+            socket.create_connection(("127.0.0.1", port), HANG_S, source_address=(host, 0))
         )
 
 
@@ -102,19 +104,67 @@ def ended(thread: threading.Thread) -> bool:
     return not thread.is_alive()
 
 
-def test_silent_scrapers_take_a_bounded_number_of_threads(
-    port: int, connect: Callable[[int], socket.socket]
+@pytest.mark.parametrize("row", ["G03", "H09"])
+def test_silent_scrapers_take_a_bounded_number_of_threads_and_keep_no_other_out(
+    port: int, connect: Callable[[int], socket.socket], row: str
 ) -> None:
-    """Row G03."""
-    silent = [connect(port) for _ in range(metrics_http.MAX_SCRAPES)]
-    refused = [connect(port) for _ in range(8)]
+    silent = [connect(port) for _ in range(metrics_http.MAX_SCRAPES + 8)]
 
-    assert [connection.recv(1) for connection in refused] == [b""] * 8, "closed unanswered"
-    assert len(scrapers()) == metrics_http.MAX_SCRAPES
+    assert get(port, "/metrics")[0] == 200
+    assert [connection.recv(1) for connection in silent[:9]] == [b""] * 9, "the oldest make room"
+    assert len(scrapers()) <= metrics_http.MAX_SCRAPES
     for connection in silent:
         connection.close()
     assert all(ended(thread) for thread in scrapers())
     assert get(port, "/metrics")[0] == 200
+
+
+@pytest.mark.parametrize("row", ["H09"])
+def test_peer_with_the_most_silent_connections_makes_room(
+    port: int, connect: Callable[..., socket.socket], row: str
+) -> None:
+    first = connect(port)
+    others = [connect(port, "127.0.0.2") for _ in range(metrics_http.MAX_SCRAPES - 1)]
+
+    assert get(port, "/metrics")[0] == 200
+    assert others[0].recv(1) == b""
+    first.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+    assert first.recv(8) == b"HTTP/1.0", "older, of a peer with fewer"
+
+
+def hold_all_descriptors() -> list[socket.socket]:
+    """Sockets on every descriptor that this process may still open."""
+    held = []
+    with suppress(OSError):
+        while True:
+            held.append(socket.socket())
+    return held
+
+
+@pytest.fixture
+def few_descriptors() -> Iterator[None]:
+    """A limit of 64 descriptors more than this process has."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 64 + max(int(each.name) for each in Path("/proc/self/fd").iterdir())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("few_descriptors")
+@pytest.mark.parametrize("row", ["H09", "F12"])
+def test_scrape_is_answered_without_a_free_descriptor(listen: Listen, row: str) -> None:
+    port = listen()
+    with ExitStack() as stack:
+        held = [stack.enter_context(each) for each in hold_all_descriptors()]
+        for client in held[:10]:
+            client.settimeout(HANG_S)
+            client.connect(("127.0.0.1", port))
+            client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+
+            assert client.recv(12) == b"HTTP/1.0 200"
+            while client.recv(4096):
+                pass
 
 
 @pytest.mark.parametrize(

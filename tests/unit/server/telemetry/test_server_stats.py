@@ -19,9 +19,13 @@ class IdleIo:
     """An I/O thread without events."""
 
     busy_s = 0.0
+    thread_name = "idle"
 
     def delay_s(self) -> float:
         return 0.0
+
+    def turns(self) -> float | None:
+        return None
 
 
 @dataclass
@@ -37,8 +41,9 @@ class FakeTransport:
     def close_port(self) -> None:
         """No port to close."""
 
-    def stop(self, grace_s: float) -> None:
+    def stop(self, grace_s: float) -> bool:
         """Nothing to stop."""
+        return True
 
 
 def watched(
