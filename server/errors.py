@@ -60,7 +60,11 @@ class Draining(RequestError):
 
 
 class Overloaded(RequestError):
-    """The model's queue is full; back off and try again."""
+    """A queue is full, or too long for the deadline; `retry_after_s`, if known, is the pause."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class OutOfMemory(RequestError):

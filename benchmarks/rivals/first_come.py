@@ -5,14 +5,14 @@
 This is the batching of a server that pads but ignores lengths. Nothing else differs from Weir.
 """
 
-from collections.abc import Collection
+from collections.abc import Iterable
 from typing import Any
 
 from weir.server import __main__ as server
 from weir.server.scheduling import batching
 
 
-def first_come(waiting: Collection[Any], policy: batching.BatchPolicy) -> list[Any]:
+def first_come(waiting: Iterable[Any], policy: batching.BatchPolicy) -> list[Any]:
     """The oldest requests of one key, up to the row limit."""
     batch: list[Any] = []
     rows = 0

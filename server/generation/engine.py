@@ -32,7 +32,7 @@ from weir.server.scheduling import batching
 from weir.server.scheduling.batching import BATCHED_BY_CONTRACT, BatchPolicy
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.request import Load, refuse
-from weir.server.scheduling.scheduler import RequestQueue
+from weir.server.scheduling.request_queue import RequestQueue
 from weir.server.telemetry.model_stats import GenerationStats
 from weir.server.telemetry.request_record import BatchRecord
 from weir.server.threads import SupervisedThread

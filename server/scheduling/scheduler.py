@@ -19,15 +19,13 @@ Rules:
 import logging
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from numpy.typing import NDArray
 
-from weir.server.errors import DeadlineExceeded, Draining, Overloaded
+from weir.server.errors import DeadlineExceeded
 from weir.server.runtime import collate
 from weir.server.runtime.collate import Padding, Tokens
 from weir.server.runtime.session import RunStop
@@ -40,7 +38,9 @@ from weir.server.scheduling.batching import (
     LastBatch,
 )
 from weir.server.scheduling.deadlines import Deadlines
-from weir.server.scheduling.request import InferRequest, Load, Request, refuse
+from weir.server.scheduling.request import InferRequest, Load, refuse
+from weir.server.scheduling.request_queue import RequestQueue
+from weir.server.scheduling.service_time import ServiceTime
 from weir.server.telemetry.model_stats import BatchTimes
 from weir.server.telemetry.request_record import BatchRecord
 from weir.server.threads import SupervisedThread
@@ -50,8 +50,6 @@ from weir.server.transport.wakeups import Wakeups
 logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
-T = TypeVar("T")
-
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 """Computes every output of a batch; see `Session.run`."""
 
@@ -60,86 +58,6 @@ StoppableRun = Callable[[Mapping[str, Array], RunStop], dict[str, Array]]
 
 Observer = Callable[[Sequence[InferRequest], BatchTimes, Tokens], None]
 """Counts a batch once it is answered; see `ModelStats.batch_ran`."""
-
-
-@dataclass(slots=True)
-class RequestQueue(Generic[T]):
-    """The waiting and the running requests of a model; of either kind of model.
-
-    `put`, `take` and `late` are called under the lock of `condition`; the other methods take it.
-
-    Attributes:
-        answering: requests that have run, but are not yet answered and counted.
-    """
-
-    name: str
-    max_rows: int
-    waiting: OrderedDict[Request[T], None] = field(default_factory=OrderedDict)
-    running: set[Request[T]] = field(default_factory=set)
-    answering: int = 0
-    waiting_rows: int = 0
-    is_closed: bool = False
-    condition: threading.Condition = field(
-        default_factory=lambda: threading.Condition(threading.Lock())
-    )
-
-    def put(self, request: Request[T]) -> None:
-        """Add a request to those that wait."""
-        if self.is_closed:
-            raise Draining(f"model {self.name!r} is being unloaded")
-        # An empty queue takes a request of any size, which would otherwise never be taken.
-        if self.waiting and self.waiting_rows + request.rows > self.max_rows:
-            raise Overloaded(
-                f"model {self.name!r}: {self.waiting_rows} rows wait, the limit is {self.max_rows}"
-            )
-        self.waiting[request] = None
-        self.waiting_rows += request.rows
-
-    def take(self, request: Request[T]) -> bool:
-        """Remove a request from its place; False if it is gone already."""
-        if request in self.waiting:
-            del self.waiting[request]
-            self.waiting_rows -= request.rows
-            return True
-        if request in self.running:
-            self.running.remove(request)
-            return True
-        return False
-
-    def late(self, now: float) -> tuple[list[Request[T]], float]:
-        """The requests that are late, and the earliest deadline of the others, or infinity."""
-        earliest = float("inf")
-        late = []
-        for request in (*self.waiting, *self.running):
-            if request.deadline_s <= now:
-                late.append(request)
-            else:
-                earliest = min(earliest, request.deadline_s)
-        return late, earliest
-
-    def close(self) -> None:
-        """Refuse new requests, and wake the threads."""
-        with self.condition:
-            self.is_closed = True
-            self.condition.notify_all()
-
-    def load(self) -> Load:
-        """How much it holds."""
-        with self.condition:
-            running = len(self.running) + self.answering
-            return Load(len(self.waiting), self.waiting_rows, running)
-
-    @contextmanager
-    def leaving(self, requests: Iterable[Request[T]]) -> Iterator[set[Request[T]]]:
-        """Take requests out of their places; yields those taken, to be answered and counted."""
-        with self.condition:
-            taken = {request for request in requests if self.take(request)}
-            self.answering += len(taken)
-        try:
-            yield taken
-        finally:
-            with self.condition:
-                self.answering -= len(taken)
 
 
 class Scheduler:
@@ -187,7 +105,9 @@ class Scheduler:
         self._deadlines = deadlines
         self._observer = observer
         self._clock = clock
-        self._queue: RequestQueue[Mapping[str, Array]] = RequestQueue(name, max_queue_rows)
+        self._queue: RequestQueue[Mapping[str, Array]] = RequestQueue(
+            name, max_queue_rows, ServiceTime(policy.max_rows), instances
+        )
         self._condition = self._queue.condition
         self._idle_threads = 0
         self._wakeups = wakeups or Wakeups()
@@ -226,8 +146,8 @@ class Scheduler:
         """Queue a request; see `ReadyRequest.submit`."""
         with self._condition:
             queue = self._queue
-            queue.put(request)
-            if queue.waiting_rows >= self._batched.max_rows:
+            queue.put(request, self._clock())
+            if queue.waiting.rows >= self._batched.max_rows:
                 self._is_gathering = False
             elif not self._is_gathering:
                 self._is_gathering = self._wakeups.gather(self._gathered)
@@ -276,27 +196,23 @@ class Scheduler:
 
     def _next_batch(self, last: LastBatch | None) -> list[InferRequest] | None:
         """Wait for a batch and move it to the running requests; None when closed and empty."""
+        thread = threading.get_ident()
         with self._condition:
             queue = self._queue
+            queue.ended(thread, None if last is None else last.ended_s)
             while (pause_s := self._pause_s(last)) != 0.0:
                 if pause_s is None and queue.is_closed:
                     return None
                 self._idle_threads += 1
                 self._condition.wait(pause_s)
                 self._idle_threads -= 1
-            cut_s = self._clock()
-            batch = batching.select(queue.waiting, self._policy)
-            for request in batch:
-                queue.take(request)
-            late = [request for request in batch if request.deadline_s <= cut_s]
-            batch = [request for request in batch if request.deadline_s > cut_s]
-            queue.running.update(batch)
+            batch = queue.cut(self._policy, self._clock(), thread)
             if queue.waiting and self._idle_threads:
                 # The requests left may be due already: another thread has to look.
                 self._condition.notify()
-        for request in late:
-            refuse(request, DeadlineExceeded("the deadline passed in the queue"))
-        return batch
+        for request, error in batch.refused:
+            refuse(request, error)
+        return batch.requests
 
     @property
     def _policy(self) -> BatchPolicy:
@@ -309,20 +225,14 @@ class Scheduler:
             return None
         if queue.is_closed:
             return 0.0
-        if self._is_gathering and queue.waiting_rows < policy.max_rows:
+        now, rows, tokens = self._clock(), queue.waiting.rows, queue.waiting.work
+        if self._is_gathering and rows < policy.max_rows:
             return None
-        now, rows = self._clock(), queue.waiting_rows
-        # Without a limit on tokens their number plays no part.
-        tokens = (
-            0
-            if policy.max_tokens is None
-            else sum(request.rows * request.length for request in queue.waiting)
-        )
         pause_s = batching.delay_s(
             policy,
             waiting_rows=rows,
             waiting_tokens=tokens,
-            oldest_s=next(iter(queue.waiting)).queued_s,
+            oldest_s=queue.waiting.oldest_s(),
             now=now,
         )
         if last is not None:
@@ -353,7 +263,7 @@ class Scheduler:
             self._retry_or_fail(batch, error)
             return None
         with self._condition:
-            left_rows = self._queue.waiting_rows
+            left_rows = self._queue.waiting.rows
         with self._queue.leaving(batch) as taken:
             with self._wakeups.corked():
                 _answer(batch, parts, taken)

@@ -4,6 +4,7 @@ Any other exception is a bug: it is logged with an id, and its status is INTERNA
 """
 
 import logging
+import math
 import re
 import uuid
 from collections.abc import Callable
@@ -39,8 +40,10 @@ REASON_OF = {error: re.sub(r"(?<=.)([A-Z])", r"_\1", error.__name__).lower() for
 REASONS = (*REASON_OF.values(), INTERNAL)
 """The metrics' names for failures: `invalid_request`, `unknown_model`, …"""
 
-# Long enough for a queue of the default size to move, short enough not to idle a client.
-_RETRY_PUSHBACK: Metadata = (("grpc-retry-pushback-ms", "100"),)
+# If nothing is known of the queue: long enough for one of the default size to move.
+_RETRY_AFTER_S = 0.1
+# A longer pause leaves a model idle that has recovered.
+_MOST_RETRY_AFTER_S = 10.0
 
 STOPPING = Draining("the server is stopping")
 """The failure of a stream that is open when its server stops."""
@@ -67,7 +70,7 @@ def status_of(error: Exception) -> Status:
         error_id = uuid.uuid4().hex[:12]
         logger.error("internal error error_id=%s", error_id, exc_info=error)
         return Status(grpc.StatusCode.INTERNAL, f"internal error {error_id}")
-    trailers = _RETRY_PUSHBACK if isinstance(error, errors.Overloaded) else ()
+    trailers = _retry_pushback(error) if isinstance(error, errors.Overloaded) else ()
     reason = REASON_OF[type(error)]  # type: ignore[index]
     return Status(code, _shortened(str(error)), trailers, reason)
 
@@ -98,6 +101,13 @@ def closed_code(open_s: float, left_s: float | None) -> grpc.StatusCode:
     if left_s is None:
         return grpc.StatusCode.CANCELLED
     return CODE_OF[type(closed_error(0.0, open_s + left_s, open_s))]
+
+
+def _retry_pushback(error: errors.Overloaded) -> Metadata:
+    """The trailer that says after how many milliseconds a client may try again."""
+    after_s = _RETRY_AFTER_S if error.retry_after_s is None else error.retry_after_s
+    after_ms = max(1, math.ceil(1000 * min(after_s, _MOST_RETRY_AFTER_S)))
+    return (("grpc-retry-pushback-ms", str(after_ms)),)
 
 
 def _shortened(text: str) -> str:

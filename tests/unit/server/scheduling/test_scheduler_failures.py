@@ -50,7 +50,7 @@ def test_one_bad_request_does_not_take_its_batch_mates_down(world: World) -> Non
 
 def test_batch_mates_that_left_are_not_run_again(world: World) -> None:
     world.submit_and_run()
-    stays, leaves, expires = world.submit(), world.submit(), world.submit(deadline_s=5.0)
+    stays, leaves, expires = (world.submit(deadline_s=at) for at in (9.0, 9.0, 5.0))
     world.end_run()
     world.wait_for(lambda: len(world.running) == 1)
     world.scheduler.cancel(leaves)
@@ -71,7 +71,7 @@ def test_batch_mates_that_left_are_not_run_again(world: World) -> None:
 def test_request_that_expires_during_the_single_runs_is_not_run(world: World) -> None:
     """The deadlines are not watched here: the scheduler itself must not start late."""
     world.submit_and_run()
-    first, late = world.submit(), world.submit(deadline_s=5.0)
+    first, late = world.submit(deadline_s=9.0), world.submit(deadline_s=5.0)
     world.end_run()
     world.wait_for(lambda: len(world.running) == 1)
     world.end_run(ValueError("whole batch"))

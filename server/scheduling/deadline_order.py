@@ -1,0 +1,166 @@
+"""Deadline order: waiting requests, the most urgent first. Pure: no clock, lock or thread.
+
+Rules:
+- Requests fall into classes by their time limit: from a bound up to four times that bound.
+- Requests of one class keep the order of their arrival. gRPC rounds deadlines, so those of equal
+  limits differ by a percent; ordinary traffic is not reordered by that.
+- The first is the one whose arrival plus the bound of its class is earliest. A request with a
+  shorter limit so overtakes others, and each comes first before its own deadline passes.
+- `by_arrival` is for every `FAIR_CUTS`-th batch. Requests with long limits, or with none of their
+  own, so keep a share of the model while more urgent ones go on arriving.
+"""
+
+import heapq
+import math
+from collections.abc import Callable, Collection, Iterator
+from typing import Generic, Protocol, TypeVar
+
+FAIR_CUTS = 4
+
+# The bounds are no round numbers, such as clients choose: 0.1, 1, 5, 30 and 60 s.
+_BOUND_S = 0.68
+_LEAST_S = 0.001
+
+
+class Timed(Protocol):
+    """The part of a request that its place depends on."""
+
+    rows: int
+    length: int
+    queued_s: float
+    deadline_s: float
+
+
+R = TypeVar("R", bound=Timed)
+
+
+def work_of(request: Timed) -> int:
+    """The work of a request: its tokens, or its rows if they have no lengths."""
+    return request.rows * (request.length or 1)
+
+
+def class_of(limit_s: float) -> int:
+    """The class of a time limit."""
+    return (math.frexp(max(limit_s, _LEAST_S) / _BOUND_S)[1] - 1) >> 1
+
+
+class _Class(Generic[R]):
+    """Requests with similar time limits, in the order of their arrival."""
+
+    __slots__ = ("bound_s", "requests", "rows", "work")
+
+    def __init__(self, number: int) -> None:
+        self.bound_s = _BOUND_S * 4.0**number
+        self.requests: dict[R, None] = {}
+        self.rows = self.work = 0
+
+    def by_urgency(self) -> Iterator[tuple[float, R]]:
+        return ((request.queued_s + self.bound_s, request) for request in self.requests)
+
+    def by_arrival(self) -> Iterator[tuple[float, R]]:
+        return ((request.queued_s, request) for request in self.requests)
+
+
+class DeadlineOrder(Collection[R]):
+    """Waiting requests; iterated, the most urgent comes first.
+
+    Attributes:
+        rows: of all of them.
+        work: of all of them.
+    """
+
+    __slots__ = ("_classes", "_count", "rows", "work")
+
+    def __init__(self) -> None:
+        # A class without requests is removed: there is one, as a rule.
+        self._classes: dict[int, _Class[R]] = {}
+        self._count = self.rows = self.work = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, request: object) -> bool:
+        return any(request in each.requests for each in self._classes.values())
+
+    def __iter__(self) -> Iterator[R]:
+        return self._merged(_Class.by_urgency)
+
+    def by_arrival(self) -> Iterator[R]:
+        """The requests, the oldest first."""
+        return self._merged(_Class.by_arrival)
+
+    def oldest_s(self) -> float:
+        """When the oldest was queued, if there is one."""
+        return min(next(iter(each.requests)).queued_s for each in self._classes.values())
+
+    def add(self, request: R) -> None:
+        """Add a request that has just arrived."""
+        number = class_of(request.deadline_s - request.queued_s)
+        own = self._classes.get(number)
+        if own is None:
+            own = self._classes[number] = _Class(number)
+        own.requests[request] = None
+        work = work_of(request)
+        own.rows += request.rows
+        own.work += work
+        self._count += 1
+        self.rows += request.rows
+        self.work += work
+
+    def remove(self, request: R) -> bool:
+        """Remove a request; False if it is not here."""
+        number = class_of(request.deadline_s - request.queued_s)
+        own = self._classes.get(number)
+        if own is None or request not in own.requests:
+            return False
+        del own.requests[request]
+        if not own.requests:
+            del self._classes[number]
+        work = work_of(request)
+        own.rows -= request.rows
+        own.work -= work
+        self._count -= 1
+        self.rows -= request.rows
+        self.work -= work
+        return True
+
+    def ahead(self, request: R) -> tuple[float, float]:
+        """The rows that go before a request that arrives now, and their work; an estimate."""
+        if len(self._classes) <= 1:
+            own = next(iter(self._classes.values()), None)
+            bound_s = _BOUND_S * 4.0 ** class_of(request.deadline_s - request.queued_s)
+            if own is None or own.bound_s <= bound_s:
+                return self.rows, self.work
+        return self._ahead_of_several(request)
+
+    def _ahead_of_several(self, request: R) -> tuple[float, float]:
+        now = request.queued_s
+        bound_s = _BOUND_S * 4.0 ** class_of(request.deadline_s - now)
+        rows = work = 0.0
+        for each in self._classes.values():
+            # Of a class with longer limits, those that arrived so much earlier. Between the oldest
+            # and now, arrivals are taken as even.
+            earlier_s = each.bound_s - bound_s
+            share = 1.0
+            if earlier_s > 0:
+                waited_s = now - next(iter(each.requests)).queued_s
+                share = max(0.0, waited_s - earlier_s) / waited_s if waited_s > 0 else 0.0
+            rows += share * each.rows
+            work += share * each.work
+        # The batches in the order of arrival.
+        fair_rows = min(self.rows - rows, rows / (FAIR_CUTS - 1))
+        if fair_rows > 0:
+            work += fair_rows * (self.work - work) / (self.rows - rows)
+            rows += fair_rows
+        return rows, work
+
+    def _merged(self, keyed: Callable[[_Class[R]], Iterator[tuple[float, R]]]) -> Iterator[R]:
+        if len(self._classes) == 1:
+            (only,) = self._classes.values()
+            return iter(only.requests)
+        merged = heapq.merge(*map(keyed, self._classes.values()), key=_key)
+        return (request for _, request in merged)
+
+
+def _key(keyed: tuple[float, object]) -> float:
+    return keyed[0]

@@ -1,0 +1,226 @@
+"""Request queue of a model: its waiting and its running requests, and what it refuses.
+
+Rules:
+- A request is refused when it arrives if it cannot be answered by its deadline: after the run under
+  way, the requests that go before it, and its own run, all by the measured `ServiceTime`. It then
+  costs no computation, and its caller can go elsewhere at once.
+- A request that arrives at a free session is never refused: the estimate may be wrong, and only
+  runs correct it.
+- What cannot end in time is left out when a batch is cut, so that nothing is computed in vain. If
+  that would leave nothing to run, one request runs.
+- `max_rows` bounds the memory that waiting requests hold.
+"""
+
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from weir.server.errors import DeadlineExceeded, Draining, Overloaded
+from weir.server.runtime.collate import rounded_up
+from weir.server.scheduling import batching
+from weir.server.scheduling.batching import BatchPolicy
+from weir.server.scheduling.deadline_order import FAIR_CUTS, DeadlineOrder, work_of
+from weir.server.scheduling.request import Load, Request
+from weir.server.scheduling.service_time import Ahead, ServiceTime, answer_s
+
+T = TypeVar("T")
+
+# Of the time that a request has, the part that its predicted answer may take. The rest is for what
+# is not measured, such as the way to the client; while requests wait, it costs no throughput.
+_USABLE_SHARE = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Generic[T]):
+    """A batch as it was cut.
+
+    Attributes:
+        work: of its run, padding included.
+        ends_s: when it is expected to be answered.
+        is_full: whether it left others waiting.
+        refused: requests that left the queue, and why.
+    """
+
+    requests: list[Request[T]]
+    work: int
+    cut_s: float
+    ends_s: float
+    is_full: bool
+    refused: list[tuple[Request[T], DeadlineExceeded | Overloaded]]
+
+
+@dataclass(slots=True)
+class RequestQueue(Generic[T]):
+    """The waiting and the running requests of a model; of either kind of model.
+
+    `leaving`, `close` and `load` take the lock of `condition`; every other method is called under
+    it.
+
+    Attributes:
+        sessions: that run batches at the same time.
+        batches: that run now, each by its thread.
+        answering: requests that have run, but are not yet answered and counted.
+    """
+
+    name: str
+    max_rows: int
+    service: ServiceTime = field(default_factory=lambda: ServiceTime(1.0))
+    sessions: int = 1
+    waiting: DeadlineOrder[Request[T]] = field(default_factory=DeadlineOrder)
+    running: set[Request[T]] = field(default_factory=set)
+    batches: dict[int, Batch[T]] = field(default_factory=dict)
+    answering: int = 0
+    cuts: int = 0
+    is_closed: bool = False
+    condition: threading.Condition = field(
+        default_factory=lambda: threading.Condition(threading.Lock())
+    )
+
+    def put(self, request: Request[T], now: float | None = None) -> None:
+        """Add a request to those that wait.
+
+        Args:
+            now: None if the queue's runs are not measured.
+
+        Raises:
+            Draining: the queue is closed.
+            Overloaded: it does not fit, or cannot be answered by its deadline.
+        """
+        if self.is_closed:
+            raise Draining(f"model {self.name!r} is being unloaded")
+        waiting = self.waiting
+        # An empty queue takes a request of any size, which would otherwise never be taken.
+        if waiting.rows and waiting.rows + request.rows > self.max_rows:
+            raise Overloaded(
+                f"model {self.name!r}: {waiting.rows} rows wait, the limit is {self.max_rows}",
+                self.service.of(self.service.full_rows) or None,
+            )
+        if now is not None and (waiting.rows or len(self.batches) == self.sessions):
+            self._check_time(request, now)
+        waiting.add(request)
+
+    def cut(self, policy: BatchPolicy, now: float, thread: int) -> Batch[T]:
+        """Move the next batch to the running requests; empty if none is left that can be run."""
+        self.cuts += 1
+        refused: list[tuple[Request[T], DeadlineExceeded | Overloaded]] = []
+        while True:
+            is_fair = not self.cuts % FAIR_CUTS
+            waiting = self.waiting.by_arrival() if is_fair else iter(self.waiting)
+            requests = batching.select(waiting, policy)
+            work = _batch_work(requests)
+            ends_s = now + self.service.of(work)
+            late = [request for request in requests if request.deadline_s < ends_s]
+            if not late:
+                break
+            for request in late:
+                self.waiting.remove(request)
+            refused += [(request, self._late_error(request, now)) for request in late]
+        if not requests and refused:
+            last, error = max(refused, key=lambda pair: pair[0].deadline_s)
+            if last.deadline_s > now:
+                refused.remove((last, error))
+                requests, work = [last], _batch_work([last])
+                ends_s = now + self.service.of(work)
+        for request in requests:
+            self.waiting.remove(request)
+        self.running.update(requests)
+        batch = Batch(requests, work, now, ends_s, bool(self.waiting), refused)
+        if requests:
+            self.batches[thread] = batch
+        return batch
+
+    def ended(self, thread: int, answered_s: float | None) -> None:
+        """Forget the batch of a thread; None if its run failed and measures nothing."""
+        batch = self.batches.pop(thread, None)
+        if batch is not None and answered_s is not None:
+            self.service = self.service.measured(
+                batch.work,
+                answered_s - batch.cut_s,
+                rows=sum([request.rows for request in batch.requests]),
+                is_full=batch.is_full,
+            )
+
+    def take(self, request: Request[T]) -> bool:
+        """Remove a request from its place; False if it is gone already."""
+        if self.waiting.remove(request):
+            return True
+        if request in self.running:
+            self.running.remove(request)
+            return True
+        return False
+
+    def late(self, now: float) -> tuple[list[Request[T]], float]:
+        """The requests that are late, and the earliest deadline of the others, or infinity."""
+        earliest = float("inf")
+        late = []
+        for request in (*self.waiting, *self.running):
+            if request.deadline_s <= now:
+                late.append(request)
+            else:
+                earliest = min(earliest, request.deadline_s)
+        return late, earliest
+
+    def close(self) -> None:
+        """Refuse new requests, and wake the threads."""
+        with self.condition:
+            self.is_closed = True
+            self.condition.notify_all()
+
+    def load(self) -> Load:
+        """How much it holds."""
+        with self.condition:
+            running = len(self.running) + self.answering
+            return Load(len(self.waiting), self.waiting.rows, running)
+
+    @contextmanager
+    def leaving(self, requests: Iterable[Request[T]]) -> Iterator[set[Request[T]]]:
+        """Take requests out of their places; yields those taken, to be answered and counted."""
+        with self.condition:
+            taken = {request for request in requests if self.take(request)}
+            self.answering += len(taken)
+        try:
+            yield taken
+        finally:
+            with self.condition:
+                self.answering -= len(taken)
+
+    def _check_time(self, request: Request[T], now: float) -> None:
+        left_s = request.deadline_s - now
+        if not self.service.runs or left_s <= 0:
+            return
+        answered_s = self._answer_s(request, now)
+        if answered_s > _USABLE_SHARE * left_s:
+            raise Overloaded(
+                f"model {self.name!r}: {self.waiting.rows} rows wait, an answer is expected in "
+                f"{answered_s:.3g} s, the request has {left_s:.3g} s",
+                answered_s - _USABLE_SHARE * left_s,
+            )
+
+    def _answer_s(self, request: Request[T], now: float) -> float:
+        """Seconds until the answer of a request that is queued now."""
+        rows, work = self.waiting.ahead(request)
+        running_s = 0.0
+        if len(self.batches) == self.sessions:
+            running_s = max(0.0, min([batch.ends_s for batch in self.batches.values()]) - now)
+        ahead = Ahead(rows, work, self.sessions, running_s)
+        return answer_s(self.service, ahead, rows=request.rows, work=work_of(request))
+
+    def _late_error(self, request: Request[T], now: float) -> DeadlineExceeded | Overloaded:
+        if request.deadline_s <= now:
+            return DeadlineExceeded("the deadline passed in the queue")
+        return Overloaded(
+            f"model {self.name!r}: the next run ends after the request's deadline, in "
+            f"{request.deadline_s - now:.3g} s",
+            self._answer_s(request, now),
+        )
+
+
+def _batch_work(requests: Iterable[Request[T]]) -> int:
+    """The work of a batch: its rows, each as long as the longest where they have lengths."""
+    length = rows = 0
+    for request in requests:
+        rows += request.rows
+        length = max(length, request.length)
+    return rows * rounded_up(length) if length else rows
