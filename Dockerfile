@@ -10,25 +10,19 @@ FROM ${PYTHON_IMAGE} AS build
 # A failure of any command, also within a pipe, fails the build.
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 WORKDIR /source
-COPY pyproject.toml constraints.txt README.md LICENSE ./
-# A wheel without code has the dependencies: a change of the code does not install them again.
-RUN pip install --no-cache-dir --constraint constraints.txt hatchling; \
-    python -m venv --without-pip /opt/weir; \
-    mkdir weir; \
-    pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /empty .
+COPY pyproject.toml constraints.txt README.md LICENSE deploy/image/*requirements.txt ./
+RUN pip install --no-cache-dir --require-hashes --only-binary :all: --requirement build-requirements.txt; \
+    python -m venv --without-pip /opt/weir
 
 FROM build AS build-serve
 # cpu, or cuda with CUDA's libraries for x86-64.
 ARG VARIANT=cpu
-COPY deploy/image/cuda-constraints.txt ./
-RUN wheel=$(echo /empty/*.whl); \
-    install() { pip --python /opt/weir/bin/python install --no-cache-dir --constraint constraints.txt "$@"; }; \
+RUN pip --python /opt/weir/bin/python install --no-cache-dir --require-hashes --only-binary :all: --requirement requirements.txt; \
     case "$VARIANT" in \
-      cpu) install "${wheel}[server]"; \
-        # The runtime contains the CPU provider. These two need CUDA's libraries.
-        rm -f /opt/weir/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime_providers_cuda.so \
+      # The runtime contains the CPU provider. These two need CUDA's libraries.
+      cpu) rm -f /opt/weir/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime_providers_cuda.so \
           /opt/weir/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime_providers_tensorrt.so ;; \
-      cuda) install --constraint cuda-constraints.txt "${wheel}[server]" 'onnxruntime-gpu[cuda,cudnn]'; \
+      cuda) pip --python /opt/weir/bin/python install --no-cache-dir --require-hashes --only-binary :all: --requirement cuda-requirements.txt; \
         mkdir /opt/weir/cuda; \
         ln -s /opt/weir/lib/python3*/site-packages/nvidia/*/lib/*.so* /opt/weir/cuda ;; \
       *) echo "VARIANT: expected cpu or cuda, got $VARIANT" >&2; exit 1 ;; \
@@ -38,9 +32,9 @@ COPY export export
 COPY server server
 COPY training training
 COPY weir weir
-RUN pip --python /opt/weir/bin/python uninstall --yes --quiet weir; \
-    pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /whole .; \
-    pip --python /opt/weir/bin/python install --no-cache-dir --no-deps /whole/*.whl
+RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /whole .; \
+    pip --python /opt/weir/bin/python install --no-cache-dir --no-deps /whole/*.whl; \
+    pip --python /opt/weir/bin/python check
 
 FROM ${PYTHON_IMAGE} AS serve
 ARG REVISION=unknown
@@ -67,8 +61,11 @@ CMD ["/models"]
 FROM build AS train
 # As in the Makefile: for example --extra-index-url https://download.pytorch.org/whl/cpu
 ARG PIP_FLAGS=
+# A wheel without code has the dependencies: a change of the code does not install them again.
 # hadolint ignore=SC2086
-RUN wheel=$(echo /empty/*.whl); \
+RUN mkdir weir; \
+    pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /empty .; \
+    wheel=$(echo /empty/*.whl); \
     pip --python /opt/weir/bin/python install --no-cache-dir --constraint constraints.txt $PIP_FLAGS "${wheel}[all]"
 COPY bundle bundle
 COPY export export

@@ -23,7 +23,7 @@ LANGUAGE_PACKAGES := protobuf-compiler protoc-gen-go protoc-gen-go-grpc golang-g
   libprotobuf-java libguava-java libgeronimo-annotation-1.3-spec-java \
   $(shell command -v javac >/dev/null || echo default-jdk-headless)
 
-.PHONY: demo test quick bench test-ops test-exporters test-gpu test-languages test-newest-grpcio buf format lint types imports proto check-proto metrics-page settings-page pytest clean
+.PHONY: demo test quick bench test-ops test-exporters test-gpu test-languages test-newest-grpcio buf format lint types imports proto check-proto metrics-page settings-page image-requirements sbom audit pytest clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py
@@ -114,6 +114,10 @@ metrics-page: $(VENV)/installed
 
 settings-page: $(VENV)/installed
 	$(BIN)/python -m tools.settings_page > docs/settings.md.new && mv docs/settings.md.new docs/settings.md
+
+# What the image installs, with hashes; again after each change of constraints.txt. Needs PyPI.
+image-requirements: $(VENV)/installed
+	$(BIN)/python -m tools.image_requirements
 
 pytest: $(VENV)/installed
 	$(PYTEST)
