@@ -2,7 +2,8 @@
 #
 #   docker build --target serve --tag weir:serve .
 #   docker build --target serve --tag weir:serve-cuda --build-arg VARIANT=cuda .
-#   docker run --rm --read-only -p 127.0.0.1:8001:8001 -v "$PWD/models:/models:ro" weir:serve
+#   docker run --rm --read-only -e WEIR_INSECURE=true -p 127.0.0.1:8001:8001 \
+#     -v "$PWD/models:/models:ro" weir:serve
 
 ARG PYTHON_IMAGE=docker.io/library/python:3.11.16-slim-bookworm@sha256:528257d48c1da0dcecc2e725d1ae34498d60c965f1241e39cd6a85a8859bdf84
 
@@ -44,7 +45,9 @@ LABEL org.opencontainers.image.title="weir: serve" \
       org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.revision="$REVISION"
 COPY --from=build-serve /opt/weir /opt/weir
-# A container's loopback cannot be reached from outside; published ports decide what can connect.
+# A container's loopback cannot be reached from outside, so the server listens beyond it. It then
+# starts only with TLS and tokens, or with WEIR_INSECURE=true, which is right where published ports
+# or networks decide what can connect. That is not the image's decision.
 ENV PATH=/opt/weir/bin:$PATH \
     LD_LIBRARY_PATH=/opt/weir/cuda \
     PYTHONDONTWRITEBYTECODE=1 \

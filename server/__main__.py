@@ -69,7 +69,7 @@ def _command() -> Any:
             continue
         flag = f"--{name.replace('_', '-')}"
         option = typer.Option(
-            f"{flag}/--no-{flag.removeprefix('--')}" if field.annotation is bool else flag,
+            f"{flag}/--no-{flag.removeprefix('--')}" if config.is_switch(name) else flag,
             help=field.description,
             show_default=config.default_of(name),
             metavar=_metavar(field.annotation),

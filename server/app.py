@@ -26,8 +26,10 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 
 from weir.bundle.escaping import short_list
 from weir.server import threads
+from weir.server.access.authorization import Authorizer
 from weir.server.access.certificates import Certificates
 from weir.server.access.file_watcher import FileWatcher
+from weir.server.access.tokens import TokensFile
 from weir.server.config import Settings
 from weir.server.errors import ConfigError, PortUnavailable, ProviderMissing
 from weir.server.repository.load_sandbox import LoadSandbox
@@ -165,8 +167,14 @@ class App:
         self._exporter = exporter.open_exporter(settings)
         self._watcher = FileWatcher()
         self._certificates = _certificates(settings, self._watcher)
+        tokens = TokensFile(settings.tokens_file, self._watcher) if settings.tokens_file else None
         self._handlers = self._build_handlers()
-        self._checks: list[Check] = []
+        self._authorizer = (
+            Authorizer(tokens, self._handlers.keys(), opens_health=settings.open_health)
+            if tokens
+            else None
+        )
+        self._checks: list[Check] = [self._authorizer.check] if self._authorizer else []
         self._metrics.watch(self._repository.gauges)
         self._metrics.watch_preprocessing(self._preprocess_pool.waiting)
         self._metrics.watch_log(self._dropped_lines)
@@ -185,7 +193,9 @@ class App:
                 transport = self._open_transport(problem)
                 self._transport = transport
                 started.callback(transport.stop, 0.0)
-            self._http = _open_metrics_http(settings, self._registry, self._certificates)
+            self._http = _open_metrics_http(
+                settings, self._registry, self._certificates, self._authorizer
+            )
             self._watchdog.watch(self._http)
             started.callback(self._close_http)
             started.callback(self._watcher.stop)
@@ -307,7 +317,7 @@ class App:
         return {
             **handlers,
             **self._health.handlers(),
-            **(reflection_handlers(services) if settings.reflection else {}),
+            **(reflection_handlers(services) if settings.serves_reflection else {}),
         }
 
     def _open_transport(self, problem: str | None) -> Transport:
@@ -411,7 +421,10 @@ def _certificates(settings: Settings, watcher: FileWatcher) -> Certificates | No
 
 
 def _open_metrics_http(
-    settings: Settings, registry: CollectorRegistry, certificates: Certificates | None
+    settings: Settings,
+    registry: CollectorRegistry,
+    certificates: Certificates | None,
+    authorizer: Authorizer | None,
 ) -> ScrapeServer:
     """Serve /metrics."""
     try:
@@ -420,6 +433,7 @@ def _open_metrics_http(
             settings.host,
             registry,
             tls=None if certificates is None else lambda: certificates.context,
+            check=None if authorizer is None else authorizer.check_scrape,
         )
     except OSError as error:
         raise PortUnavailable(

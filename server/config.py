@@ -12,8 +12,9 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -219,6 +220,19 @@ class Settings(BaseModel):
         "PEM file of certificate authorities. Clients need a certificate of one of them (mutual "
         "TLS), for both ports.",
     )
+    tokens_file: Path | None = _unset(
+        "every client may make every call",
+        "TOML file of bearer tokens, each with the models and the calls that it is for; see "
+        "operations.md. Calls and scrapes without a known token are refused.",
+    )
+    open_health: bool = Field(
+        False, description="Answer health checks without a token, where tokens_file is set."
+    )
+    insecure: bool = Field(
+        False,
+        description="Listen beyond loopback although tls_cert, tls_key, and tokens_file or "
+        "tls_client_ca are not all set.",
+    )
     provider: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="ONNX Runtime execution provider; auto takes cuda if it works."
     )
@@ -305,8 +319,9 @@ class Settings(BaseModel):
     triton_metrics: bool = Field(
         False, description="Export metrics under Triton's names too, for its dashboards."
     )
-    reflection: bool = Field(
-        True, description="Serve gRPC reflection, which tools such as grpcurl use."
+    reflection: bool | None = _unset(
+        "True, or False with tokens_file",
+        "Serve gRPC reflection, which tools such as grpcurl use.",
     )
     log_format: Literal["text", "json"] = Field("text", description="Format of a log line.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -352,10 +367,26 @@ class Settings(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _check_bind(self) -> Self:
+        is_protected = self.tls_cert and (self.tokens_file or self.tls_client_ca)
+        if not (self.insecure or is_protected or _is_loopback(self.host)):
+            raise ValueError(
+                f"host {self.host} is beyond loopback: expected one of: tls_cert, tls_key, and "
+                "tokens_file (or tls_client_ca); or --insecure; or a loopback host, such as "
+                "127.0.0.1"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_link_roots(self) -> Self:
         if self.link_roots and not self.follow_links:
             raise ValueError("link_roots: expected follow_links with them")
         return self
+
+    @property
+    def serves_reflection(self) -> bool:
+        """Whether reflection is served: by default only without tokens."""
+        return self.tokens_file is None if self.reflection is None else self.reflection
 
     @property
     def links(self) -> LinkRoots:
@@ -421,12 +452,26 @@ class Settings(BaseModel):
         return [table for table in self.models if not any(map(table.holds_for, known))]
 
 
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a host; a name other than localhost is not resolved."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
 def _merged(values: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """The values, replaced by those of `over`; provider options are replaced one by one."""
     merged = {**values, **over}
     if _OPTIONS in values and _OPTIONS in over:
         merged[_OPTIONS] = {**values[_OPTIONS], **over[_OPTIONS]}
     return merged
+
+
+def is_switch(name: str) -> bool:
+    """Whether a setting is on or off."""
+    annotation = Settings.model_fields[name].annotation
+    return bool in (annotation, *get_args(annotation))
 
 
 def default_of(name: str) -> str:

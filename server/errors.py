@@ -5,6 +5,8 @@ A leaf is chosen by what its receiver should do next.
     ServerError
     ├── RequestError            one request fails; the server goes on
     │   ├── InvalidRequest      correct the request
+    │   ├── Unauthenticated     send a known token
+    │   ├── PermissionDenied    use a token that is allowed to do this
     │   ├── UnknownModel        correct the name or the version
     │   ├── ModelNotReady       try again later, or another server
     │   ├── ModelNotLoaded      repair the model's files, then load it again
@@ -37,6 +39,14 @@ class RequestError(ServerError):
 
 class InvalidRequest(RequestError):
     """The request breaks the model's contract or the protocol."""
+
+
+class Unauthenticated(RequestError):
+    """The call has no token, or none that the server knows."""
+
+
+class PermissionDenied(RequestError):
+    """The call's token may not make this call, or not for this model."""
 
 
 class UnknownModel(RequestError):

@@ -3,7 +3,13 @@
 import sys
 from collections.abc import Iterator
 
-from weir.server.config import ModelSettings, ProviderOptions, Settings, default_of
+from weir.server.config import (
+    ModelSettings,
+    ProviderOptions,
+    Settings,
+    default_of,
+    is_switch,
+)
 
 _HEAD = """# Settings
 
@@ -60,7 +66,7 @@ def _settings() -> Iterator[str]:
     for name, field in Settings.model_fields.items():
         if name not in NOT_FLAGS:
             flag = name.replace("_", "-")
-            flags = f"`--{flag}`, `--no-{flag}`" if field.annotation is bool else f"`--{flag}`"
+            flags = f"`--{flag}`, `--no-{flag}`" if is_switch(name) else f"`--{flag}`"
             yield f"| {flags} | `WEIR_{name.upper()}` | {default_of(name)} | {field.description} |"
 
 

@@ -99,6 +99,7 @@ def prove_bare(engine: Engine, models: Path, model: str, port: int) -> None:
     if engine.name == "podman":
         command += ["--read-only-tmpfs=false"]
     command += ["--publish", f"127.0.0.1:{port}:8001", "--volume", f"{models}:/models:ro"]
+    command += ["--env", "WEIR_INSECURE=true"]
     command += ["--entrypoint", "env", IMAGE, "--unset", "HOME", "weir", "serve", "/models"]
     engine(*command)
     try:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from weir.protocol import inference_pb2 as pb
+from weir.server.access.authorization import Caller
 from weir.server.errors import Cancelled, Draining, ModelNotReady
 from weir.server.protocol import request_decoder
 from weir.server.scheduling.request import Model, ReceivedRequest
@@ -87,23 +88,30 @@ class Admission:
             request_decoder.check_id(message.id)
             if (record := received.reply.record) is not None:
                 record.parsed(message.model_name, message.model_version, message.id)
-            model = self.find(message.model_name, message.model_version)
+            caller = received.reply.caller
+            model = self.find(message.model_name, message.model_version, caller)
             while True:
                 try:
                     request = model.request(message, received)
                     request.submit()
                     break
                 except Draining as error:
-                    model = successor(error, model, message.model_version, self.find)
+                    find = partial(self.find, caller=caller)
+                    model = successor(error, model, message.model_version, find)
         except Exception as error:  # noqa: BLE001 - any failure is sent to the caller
             self.refuse(error, received.reply, model, received.arrived_s, len(received.payload))
             return
         received.admitted(request.cancel)
 
-    def find(self, name: str, version: str) -> Model:
-        """The model that answers, unless the server is stopping; see `Repository.get`."""
+    def find(self, name: str, version: str, caller: Caller | None) -> Model:
+        """The model that answers, unless the server is stopping; see `Repository.get`.
+
+        Every request passes here, so its caller's right to the model is checked here.
+        """
         if self.is_draining:
             raise Draining("the server is stopping")
+        if caller is not None:
+            caller.check_model(name)
         return self._find_model(name, version)
 
     def left_s(self, time_left_s: float | None) -> float:

@@ -314,6 +314,7 @@ class _ClosedReply:
     """The reply of a request that is answered: it holds no call."""
 
     record = None
+    caller = None
     cancelled = True
 
     def finish(self, *_: object, **__: object) -> bool:

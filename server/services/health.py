@@ -10,6 +10,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from weir.protocol.pool import POOL
+from weir.server.access.authorization import check_model
 from weir.server.errors import InvalidRequest, StartError
 from weir.server.protocol.request_decoder import parse_message
 from weir.server.transport.base import Call, Handlers, Stream, Unary
@@ -64,7 +65,10 @@ class HealthService:
 
     def _check(self, call: Call, payload: bytes) -> None:
         context = _Context(call)
-        response = self._servicer.Check(_health_request(payload), context)
+        request = _health_request(payload)
+        if request.service:
+            check_model(call.caller, request.service)
+        response = self._servicer.Check(request, context)
         if context.code is grpc.StatusCode.OK:
             call.finish(grpc.StatusCode.OK, message=response.SerializeToString())
         else:
@@ -79,6 +83,8 @@ class HealthService:
             if payload is None:
                 raise InvalidRequest("expected a request, got none")
             request = _health_request(payload)
+            if request.service:
+                check_model(call.caller, request.service)
             if self._may_watch(request.service):
                 self._servicer.Watch(request, _Context(call), send)
             else:

@@ -6,12 +6,14 @@ that load and unload models. Every handler runs on the transport's thread and re
 
 from collections.abc import Callable
 from importlib.metadata import version as installed_version
+from operator import attrgetter
 from typing import TypeVar
 
 import grpc
 from google.protobuf.message import Message
 
 from weir.protocol import inference_pb2 as pb
+from weir.server.access.authorization import Caller, check_model, may_use
 from weir.server.errors import UnknownModel, Unsupported
 from weir.server.protocol.request_decoder import parse_message
 from weir.server.repository.repository import Repository
@@ -37,11 +39,32 @@ _EXTENSIONS = (
 )
 
 
-def unary(request_type: type[M], method: Callable[[M], Message]) -> Unary:
-    """The handler of a method that returns its response; a failure ends the call (`guarded`)."""
+def unary(
+    request_type: type[M],
+    method: Callable[[M], Message],
+    *,
+    model: Callable[[M], str] | None = None,
+) -> Unary:
+    """The handler of a method that returns its response; a failure ends the call (`guarded`).
+
+    Args:
+        model: the model that a request names, which its caller must be allowed to use.
+    """
 
     def handle(call: Call, payload: bytes) -> None:
-        response = method(parse_message(request_type, payload))
+        request = parse_message(request_type, payload)
+        if model is not None:
+            check_model(call.caller, model(request))
+        call.finish(grpc.StatusCode.OK, message=method(request).SerializeToString())
+
+    return Unary(handle)
+
+
+def unary_for(request_type: type[M], method: Callable[[M, Caller | None], Message]) -> Unary:
+    """As `unary`, for a method whose response depends on the models that its caller may use."""
+
+    def handle(call: Call, payload: bytes) -> None:
+        response = method(parse_message(request_type, payload), call.caller)
         call.finish(grpc.StatusCode.OK, message=response.SerializeToString())
 
     return Unary(handle)
@@ -59,15 +82,16 @@ class InferenceService:
 
     def handlers(self) -> Handlers:
         """The service's handlers, by full method name."""
+        name = attrgetter("name")
         return {
             f"/{SERVICE}/ServerLive": unary(pb.ServerLiveRequest, self.server_live),
             f"/{SERVICE}/ServerReady": unary(pb.ServerReadyRequest, self.server_ready),
             f"/{SERVICE}/ServerMetadata": unary(pb.ServerMetadataRequest, self.server_metadata),
-            f"/{SERVICE}/ModelReady": unary(pb.ModelReadyRequest, self.model_ready),
-            f"/{SERVICE}/ModelMetadata": unary(pb.ModelMetadataRequest, self.metadata),
-            f"/{SERVICE}/ModelConfig": unary(pb.ModelConfigRequest, self.config),
-            f"/{SERVICE}/ModelStatistics": unary(pb.ModelStatisticsRequest, self.statistics),
-            f"/{SERVICE}/RepositoryIndex": unary(pb.RepositoryIndexRequest, self.index),
+            f"/{SERVICE}/ModelReady": unary(pb.ModelReadyRequest, self.model_ready, model=name),
+            f"/{SERVICE}/ModelMetadata": unary(pb.ModelMetadataRequest, self.metadata, model=name),
+            f"/{SERVICE}/ModelConfig": unary(pb.ModelConfigRequest, self.config, model=name),
+            f"/{SERVICE}/ModelStatistics": unary_for(pb.ModelStatisticsRequest, self.statistics),
+            f"/{SERVICE}/RepositoryIndex": unary_for(pb.RepositoryIndexRequest, self.index),
             f"/{SERVICE}/ModelInfer": Unary(self.infer),
             STREAM_INFER: Stream(self.stream_infer),
         }
@@ -112,8 +136,12 @@ class InferenceService:
         versions = self._repository.registry.ready_versions(model.name)
         return pb.ModelConfigResponse(config=model_metadata.config(model, versions))
 
-    def statistics(self, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
-        """Statistics of one version, of all versions of a model, or of all models."""
+    def statistics(
+        self, request: pb.ModelStatisticsRequest, caller: Caller | None = None
+    ) -> pb.ModelStatisticsResponse:
+        """Statistics of one version, of all versions of a model, or of all of the caller's."""
+        if request.name:
+            check_model(caller, request.name)
         if request.version:
             models = [self._repository.get(request.name, request.version)]
         else:
@@ -123,20 +151,25 @@ class InferenceService:
             models = [
                 entry.model
                 for entry in self._repository.registry.entries()
-                if entry.model is not None and request.name in ("", entry.name)
+                if entry.model is not None
+                and request.name in ("", entry.name)
+                and may_use(caller, entry.name)
             ]
         return pb.ModelStatisticsResponse(
             model_stats=[model_metadata.statistics(model.stats) for model in models]
         )
 
-    def index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
-        """Every known version with its state, and the reason if it is not ready."""
+    def index(
+        self, request: pb.RepositoryIndexRequest, caller: Caller | None = None
+    ) -> pb.RepositoryIndexResponse:
+        """The caller's models: every known version with its state, and why it is not ready."""
         if request.repository_name:
             name = request.repository_name[:64]
             raise Unsupported(f"repository name: expected none, got {name!r}")
         response = pb.RepositoryIndexResponse()
         for entry in self._repository.registry.entries():
-            if entry.state is State.READY or not request.ready:
+            is_shown = entry.state is State.READY or not request.ready
+            if is_shown and may_use(caller, entry.name):
                 response.models.add(
                     name=entry.name,
                     version=entry.version,

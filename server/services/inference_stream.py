@@ -13,6 +13,7 @@ Rules:
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 
@@ -58,6 +59,11 @@ class InferStream:
         """Receive the first request."""
         self._call.on_close(self._closed)
         self._continue()
+
+    @property
+    def caller(self) -> Any:
+        """The caller of the stream; see `authorization.Caller`."""
+        return self._call.caller
 
     @property
     def cancelled(self) -> bool:
@@ -184,6 +190,11 @@ class _StreamReply:
         # follow its end.
         with self._lock:
             return not self.is_done and self._stream.send_part(part)
+
+    @property
+    def caller(self) -> Any:
+        """The caller of the stream."""
+        return self._stream.caller
 
     @property
     def cancelled(self) -> bool:

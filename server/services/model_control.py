@@ -13,20 +13,23 @@ from google.protobuf.message import Message
 from weir.bundle.versions import LABEL_FORM, is_label, is_version
 from weir.protocol import inference_pb2 as pb
 from weir.protocol import models_pb2 as models_pb
+from weir.server.access.authorization import Caller, check_model, may_use
 from weir.server.errors import InvalidRequest, Unsupported
 from weir.server.protocol.request_decoder import parse_message
 from weir.server.repository.registry import Entry, ModelVersions
 from weir.server.repository.repository import Done, LabelDone, Repository
 from weir.server.repository.version_state import State
 from weir.server.services.inference import SERVICE as INFERENCE_SERVICE
-from weir.server.services.inference import unary
+from weir.server.services.inference import unary, unary_for
 from weir.server.telemetry.server_stats import Build
 from weir.server.transport.base import Call, Handlers, Unary
 from weir.server.transport.status import fail
 
 SERVICE = models_pb.DESCRIPTOR.services_by_name["Models"].full_name
 
-M = TypeVar("M", bound=Message)
+M = TypeVar(
+    "M", pb.RepositoryModelLoadRequest, pb.RepositoryModelUnloadRequest, models_pb.SetLabelRequest
+)
 T = TypeVar("T")
 Parameters = Mapping[str, pb.ModelRepositoryParameter]
 
@@ -48,7 +51,7 @@ class ModelControlService:
     def handlers(self) -> Handlers:
         """The service's handlers, by full method name."""
         return {
-            f"/{SERVICE}/ListModels": unary(models_pb.ListModelsRequest, self.list),
+            f"/{SERVICE}/ListModels": unary_for(models_pb.ListModelsRequest, self.list),
             f"/{SERVICE}/GetServerInfo": unary(models_pb.GetServerInfoRequest, self.server_info),
             f"/{INFERENCE_SERVICE}/RepositoryModelLoad": deferred(
                 pb.RepositoryModelLoadRequest,
@@ -67,15 +70,17 @@ class ModelControlService:
             ),
         }
 
-    def list(self, _request: models_pb.ListModelsRequest) -> models_pb.ListModelsResponse:
-        """Every model with its versions."""
+    def list(
+        self, _request: models_pb.ListModelsRequest, caller: Caller | None = None
+    ) -> models_pb.ListModelsResponse:
+        """The caller's models with their versions."""
         models = self._repository.registry.models
         return models_pb.ListModelsResponse(
             # A pair is listed once, by the name of its directory.
             models=[
                 _model(name, models[name])
                 for name in sorted(models)
-                if models[name].directory == name
+                if models[name].directory == name and may_use(caller, name)
             ]
         )
 
@@ -138,18 +143,23 @@ def deferred(
 ) -> Unary:
     """The handler of a method that ends later, on any thread, by calling its second argument.
 
+    The request names a model, which its caller must be allowed to use.
+
     Args:
         response: the message for the result with which the method ends.
     """
 
     def handle(call: Call, payload: bytes) -> None:
+        request = parse_message(request_type, payload)
+        check_model(call.caller, request.model_name)
+
         def done(outcome: Exception | T) -> None:
             if isinstance(outcome, Exception):
                 fail(call, outcome)
             else:
                 call.finish(grpc.StatusCode.OK, message=response(outcome).SerializeToString())
 
-        method(parse_message(request_type, payload), done)
+        method(request, done)
 
     return Unary(handle)
 

@@ -71,6 +71,7 @@ class GenerateStream:
     ) -> None:
         self.sent_bytes = 0
         self.record = call.record
+        self.caller = call.caller
         self._call = call
         self._sender = BoundedSender(call)
         self._model = model

@@ -100,7 +100,8 @@ class TaskCall:
                 request.submit()
                 break
             except Draining as error:
-                self._model = successor(error, self._model, self._version, self._admission.find)
+                find = partial(self._admission.find, caller=self.call.caller)
+                self._model = successor(error, self._model, self._version, find)
                 self._preprocess = self._task(self._model)
                 request = self._preprocess(self)
         # The call holds this object as long as it is open.
@@ -121,7 +122,7 @@ def start(call: Call, payload: bytes, task: Task, admission: Admission, pool: Wo
         name, version, request_id = message_limits.read_texts(payload, _NAME, _VERSION, _ID)
         if call.record is not None:
             call.record.parsed(name, version, request_id)
-        model = admission.find(name, version)
+        model = admission.find(name, version, call.caller)
         task_call = TaskCall(
             call,
             payload,

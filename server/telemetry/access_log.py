@@ -75,6 +75,7 @@ def fields_of(record: RequestRecord, span: TraceContext | None) -> dict[str, Any
         "request_bytes": record.request_bytes,
         "response_bytes": record.response_bytes,
         "peer": record.peer,
+        "token": record.token,
         "trace_id": span.trace_id if span else None,
         "span_id": span.span_id if span else None,
     }

@@ -109,6 +109,7 @@ class Interceptor:
             began_ns=time.time_ns(),
             began_s=self._clock(),
             request_bytes=request_bytes,
+            token="" if call.caller is None else call.caller.name,
         )
 
     def _end(self, record: RequestRecord, code: grpc.StatusCode) -> None:
@@ -128,6 +129,7 @@ class RecordedReply:
 
     def __init__(self, reply: Reply, record: RequestRecord, end: End) -> None:
         self.record = record
+        self.caller = reply.caller
         self._reply = reply
         self._end = end
         # An answer and a deadline may finish a reply on two threads at once.
@@ -164,6 +166,7 @@ class RecordedCall:
 
     def __init__(self, call: Call, record: RequestRecord, end: End) -> None:
         self.record = record
+        self.caller = call.caller
         self.method = record.method
         self.peer = record.peer
         self.time_left_s = call.time_left_s

@@ -28,6 +28,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any, TextIO
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -47,6 +48,11 @@ _RESERVE = 4
 """File descriptors kept for scrapes."""
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 _NO_DESCRIPTOR_PAUSE_S = 0.1
+_PLAIN = ("Content-Type", "text/plain; charset=utf-8")
+_REFUSED = [_PLAIN, ("WWW-Authenticate", "Bearer")]
+
+CheckScrape = Callable[[str | None, str], HTTPStatus]
+"""The status of a scrape, by its `authorization` header and the client's address."""
 
 
 @dataclass(slots=True)
@@ -249,10 +255,11 @@ def listen(
     *,
     timeout_s: float = _TIMEOUT_S,
     tls: Callable[[], ssl.SSLContext] | None = None,
+    check: CheckScrape | None = None,
 ) -> ScrapeServer:
     """Start to answer scrapes on a background thread; port 0 takes a free one."""
     server = ScrapeServer(host, port, timeout_s, tls)
-    server.set_app(_only_at_its_path(make_wsgi_app(registry)))
+    server.set_app(_only_at_its_path(make_wsgi_app(registry), check))
     SupervisedThread(
         target=server.serve_forever, name=ScrapeServer.thread_name, daemon=True
     ).start()
@@ -265,20 +272,25 @@ def _end(request: Any) -> None:
         request.shutdown(socket.SHUT_RDWR)
 
 
-def _only_at_its_path(metrics: WSGIApplication) -> WSGIApplication:
+def _only_at_its_path(metrics: WSGIApplication, check: CheckScrape | None) -> WSGIApplication:
     building = threading.Lock()
 
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
         if path == METRICS:
+            if check is not None:
+                status = check(environ.get("HTTP_AUTHORIZATION"), environ.get("REMOTE_ADDR", ""))
+                if status is not HTTPStatus.OK:
+                    start_response(f"{status.value} {status.phrase}", _REFUSED)
+                    return [f"weir: {status.phrase.lower()}\n".encode()]
             try:
                 with building:
                     return metrics(environ, start_response)
             except Exception:
                 logger.exception("scrape failed")
                 raise
-        status = "200 OK" if path in ("/", "") else "404 Not Found"
-        start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+        found = "200 OK" if path in ("/", "") else "404 Not Found"
+        start_response(found, [_PLAIN])
         return [f"weir: metrics are at {METRICS}\n".encode()]
 
     return answer

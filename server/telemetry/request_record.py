@@ -9,7 +9,7 @@ import random
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import grpc
 
@@ -77,6 +77,7 @@ class RequestRecord:
     Attributes:
         method: the full name, `/package.Service/Method`.
         response_bytes: size of all messages that answer it.
+        token: the name of the caller's token in the tokens file.
         model: the requested name, then the name of the model that was found; same for `version`.
         rows: 0 until the request is checked against the model.
         length: tokens of the longest row; 0 for a model without lengths.
@@ -96,6 +97,7 @@ class RequestRecord:
     request_bytes: int = 0
     response_bytes: int = 0
     request_id: str = ""
+    token: str = ""
     model: str = ""
     version: str = ""
     rows: int = 0
@@ -127,6 +129,10 @@ class Reply(Protocol):
     @property
     def record(self) -> RequestRecord | None:
         """The record of the request, or None."""
+
+    @property
+    def caller(self) -> Any:
+        """The caller of the call that carries the request; see `authorization.Caller`."""
 
     @property
     def cancelled(self) -> bool:

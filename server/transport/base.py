@@ -48,6 +48,10 @@ class Call(Protocol):
         """The request record that an interceptor attached, or None; no transport reads it."""
 
     @property
+    def caller(self) -> Any:
+        """The caller that a check set on the call's headers, or None; no transport reads it."""
+
+    @property
     def cancelled(self) -> bool:
         """Whether the client is gone or its deadline passed."""
 
@@ -79,7 +83,9 @@ class Call(Protocol):
 
 
 class Headers(Protocol):
-    """The headers of a call, before its message is received."""
+    """The headers of a call, before its message is received; a check may set `caller`."""
+
+    caller: Any
 
     @property
     def method(self) -> str:
@@ -88,6 +94,10 @@ class Headers(Protocol):
     @property
     def metadata(self) -> Metadata:
         """The client's metadata."""
+
+    @property
+    def peer(self) -> str:
+        """The client's address, for logs; empty if it is not known yet."""
 
 
 Check = Callable[[Headers], None]

@@ -262,6 +262,7 @@ class CompletionQueueCall:
         "_stats",
         "_status",
         "_wakeups",
+        "caller",
         "cancelled",
         "is_stream",
     )
@@ -288,6 +289,7 @@ class CompletionQueueCall:
         self._metadata = event.invocation_metadata
         self._deadline_s = event.call_details.deadline
         self._method: bytes = event.call_details.method
+        self.caller: Any = None
         self.cancelled = False
         self._lock = threading.Lock()
         self._has_ended = False

@@ -113,8 +113,8 @@ class _Dispatch(grpc.GenericRpcHandler):
             self._begin(method)(grpc.StatusCode.UNIMPLEMENTED)
             return None
         if isinstance(handler, Unary):
-            return self._unary(method, handler)
-        return self._stream(method, handler)
+            return self._unary(headers, handler)
+        return self._stream(headers, handler)
 
     def _refuse(self, method: str, error: Exception) -> "grpc.RpcMethodHandler[bytes, bytes]":
         """The handler of a call that a check refused; a stream, as no message is received."""
@@ -145,9 +145,14 @@ class _Dispatch(grpc.GenericRpcHandler):
             stats.started += 1
         return ended
 
-    def _unary(self, method: str, handler: Unary) -> "grpc.RpcMethodHandler[bytes, bytes]":
+    def _unary(
+        self, headers: "_CallHeaders", handler: Unary
+    ) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        method = headers.method
+
         def behaviour(message: bytes, context: grpc.ServicerContext) -> bytes:
             call = GrpcServerCall(method, context, iter(()), self._begin(method))
+            call.caller = headers.caller
             guarded(call, handler.handle, call, message)
             answer = next(call.answers(), None)
             if answer is None and call.failure is not None:
@@ -158,9 +163,14 @@ class _Dispatch(grpc.GenericRpcHandler):
 
         return grpc.unary_unary_rpc_method_handler(behaviour)
 
-    def _stream(self, method: str, handler: Stream) -> "grpc.RpcMethodHandler[bytes, bytes]":
+    def _stream(
+        self, headers: "_CallHeaders", handler: Stream
+    ) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        method = headers.method
+
         def behaviour(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
             call = GrpcServerCall(method, context, messages, self._begin(method))
+            call.caller = headers.caller
             self._streams.add(call)
             if not context.add_callback(lambda: self._streams.discard(call)):
                 self._streams.discard(call)
@@ -173,10 +183,13 @@ class _Dispatch(grpc.GenericRpcHandler):
 
 
 class _CallHeaders:
-    """The headers of a call; see `base.Headers`."""
+    """The headers of a call; see `base.Headers`. grpcio tells the peer only later."""
+
+    peer = ""
 
     def __init__(self, details: grpc.HandlerCallDetails) -> None:
         self._details = details
+        self.caller: Any = None
         self.method = str(details.method)
 
     @property
@@ -213,6 +226,7 @@ class GrpcServerCall:
         self._has_ended = False
         self._on_close: Callable[[], None] | None = None
         self._reader: threading.Thread | None = None
+        self.caller: Any = None
         self.cancelled = False
         self.failure: tuple[grpc.StatusCode, str] | None = None
         if not context.add_callback(self._closed):

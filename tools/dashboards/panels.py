@@ -12,6 +12,7 @@ from tools.dashboards.promql import quantile
 GREEN, YELLOW, ORANGE, RED = "#73BF69", "#F2CC0C", "#FF9830", "#E02F44"
 BLUE, LIGHT_BLUE, PALE_BLUE, PURPLE = "#5794F2", "#8AB8FF", "#C0D8FF", "#B877D9"
 GREY, BROWN = "#8E8E8E", "#A16946"
+PINK, TEAL = "#FFA6B0", "#2F9E8F"
 
 COLOURS = {
     "{{status}}": {
@@ -20,6 +21,8 @@ COLOURS = {
         "NOT_FOUND": LIGHT_BLUE,
         "UNIMPLEMENTED": PALE_BLUE,
         "FAILED_PRECONDITION": BROWN,
+        "UNAUTHENTICATED": PINK,
+        "PERMISSION_DENIED": TEAL,
         "CANCELLED": GREY,
         "RESOURCE_EXHAUSTED": ORANGE,
         "DEADLINE_EXCEEDED": YELLOW,
@@ -32,6 +35,8 @@ COLOURS = {
         "NotFound": LIGHT_BLUE,
         "Unimplemented": PALE_BLUE,
         "FailedPrecondition": BROWN,
+        "Unauthenticated": PINK,
+        "PermissionDenied": TEAL,
         "Cancelled": GREY,
         "ResourceExhausted": ORANGE,
         "DeadlineExceeded": YELLOW,
@@ -43,6 +48,8 @@ COLOURS = {
         "unknown_model": LIGHT_BLUE,
         "unsupported": PALE_BLUE,
         "model_not_loaded": BROWN,
+        "unauthenticated": PINK,
+        "permission_denied": TEAL,
         "cancelled": GREY,
         "overloaded": ORANGE,
         "deadline_exceeded": YELLOW,

@@ -71,6 +71,7 @@ class FakeCall:
     ) -> None:
         self.method = method
         self.record: RequestRecord | None = None
+        self.caller: Any = None
         self.peer = "fake"
         self.metadata = metadata
         self.cancelled = False

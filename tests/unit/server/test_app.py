@@ -162,7 +162,7 @@ def test_ipv6_hosts(
 ) -> None:
     if not socket.has_dualstack_ipv6():
         pytest.skip("this machine has no IPv6")
-    app = make(transport=transport, host=host)
+    app = make(transport=transport, host=host, insecure=True)
     app.start()
     try:
         line = capsys.readouterr().out

@@ -291,6 +291,7 @@ def test_finished_request_holds_no_call(model: EncoderDecoderModel, ends: str) -
     # comes.
     class HeldReply:
         record = None
+        caller = None
         cancelled = False
 
         def finish(self, *_: object, **__: object) -> bool:

@@ -73,6 +73,8 @@ def test_every_failure_is_counted_under_a_reason_of_a_closed_set() -> None:
         "overloaded",
         "invalid_request",
         "unknown_model",
+        "unauthenticated",
+        "permission_denied",
         "model_not_ready",
         "model_not_loaded",
         "draining",
