@@ -16,7 +16,6 @@ from pathlib import Path
 
 from weir.server.errors import ConfigError
 from weir.server.threads import SupervisedThread
-from weir.server.threads import SupervisedThread
 
 logger = logging.getLogger(__name__)
 
