@@ -44,7 +44,7 @@ from weir.server.runtime.custom_operators import library_path
 from weir.server.runtime.session import choose_provider
 from weir.server.runtime.session import version as onnxruntime_version
 from weir.server.scheduling.admission import Admission
-from weir.server.scheduling.deadlines import Deadlines, IdleTimeout
+from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.worker_pool import PoolLimits, WorkerPool
 from weir.server.services.health import HEALTH_SERVICE, HealthService, reflection_handlers
 from weir.server.services.inference import SERVICE as INFERENCE_SERVICE
@@ -160,6 +160,7 @@ class App:
             self._metrics,
             self._parse_pool,
             default_deadline_s=settings.default_deadline_s,
+            max_deadline_s=settings.max_deadline_s,
         )
         self._preprocess_pool = WorkerPool(
             settings.preprocessing_threads or usable_cores(), deadlines=self._deadlines
@@ -229,6 +230,8 @@ class App:
                 shares_port=settings.share_port,
             )
             self._metrics.watch_transport(transport, self._build)
+            self._deadlines.watch(transport)
+            self._deadlines.expect(transport.expire(time.monotonic()))
             transport.start()
             if transport.io is not None:
                 self._watchdog.watch(transport.io)
@@ -303,13 +306,12 @@ class App:
             repository, self._admission, interceptor.intercept_reply if interceptor else None
         )
         is_explicit = settings.model_control == "explicit"
-        idle_timeout = IdleTimeout(settings.default_deadline_s, deadlines=self._deadlines)
         handlers: Handlers = {
             **inference.handlers(),
             **ModelControlService(
                 repository, lambda: self._build, is_explicit=is_explicit
             ).handlers(),
-            **TasksService(self._admission, self._preprocess_pool, idle_timeout).handlers(),
+            **TasksService(self._admission, self._preprocess_pool).handlers(),
         }
         if interceptor is not None:
             handlers = interceptor.intercept(handlers, except_stream=STREAM_INFER)
@@ -327,6 +329,9 @@ class App:
         limits = Limits(
             message_bytes=settings.max_message_bytes,
             concurrent_streams=settings.max_concurrent_streams,
+            open_calls=settings.max_open_calls,
+            default_deadline_s=settings.default_deadline_s,
+            max_deadline_s=settings.max_deadline_s,
             ping_interval_s=settings.min_ping_interval_s,
             shares_port=settings.share_port,
         )

@@ -278,8 +278,13 @@ class Settings(BaseModel):
     )
     default_deadline_s: Timeout = Field(
         60.0,
-        description="Seconds for a request whose client sets no deadline, and for the message of a "
-        "Generate stream to arrive.",
+        description="Seconds for a call whose client sets no deadline: from its headers to its "
+        "answer, for a stream to its first message, and for each request of ModelStreamInfer.",
+    )
+    max_deadline_s: Timeout = Field(
+        3600.0,
+        description="Maximum seconds of a request, and of a call whose message has not come, "
+        "whatever deadline its client sets.",
     )
     load_timeout_s: Timeout = Field(
         120.0,
@@ -298,6 +303,11 @@ class Settings(BaseModel):
         32 * 1024 * 1024, description="Maximum size of a message, in either direction."
     )
     max_concurrent_streams: Count = Field(1024, description="Maximum open calls of one connection.")
+    max_open_calls: Count = Field(
+        10_000,
+        description="Maximum open calls of the server; further calls are refused, and calls that "
+        "have sent no message for a second give way first. A call without a message takes 15 KB.",
+    )
     min_ping_interval_s: Seconds = Field(
         5.0,
         description="Minimum seconds between keepalive pings of a client; a connection with more "
@@ -374,6 +384,15 @@ class Settings(BaseModel):
                 f"host {self.host} is beyond loopback: expected one of: tls_cert, tls_key, and "
                 "tokens_file (or tls_client_ca); or --insecure; or a loopback host, such as "
                 "127.0.0.1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_deadlines(self) -> Self:
+        if self.default_deadline_s > self.max_deadline_s:
+            raise ValueError(
+                f"default_deadline_s: expected at most max_deadline_s, {self.max_deadline_s:g}, "
+                f"got {self.default_deadline_s:g}"
             )
         return self
 

@@ -37,12 +37,14 @@ class Admission:
         pool: WorkerPool,
         *,
         default_deadline_s: float,
+        max_deadline_s: float = float("inf"),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._find_model = find_model
         self._metrics = metrics
         self._pool = pool
         self._default_deadline_s = default_deadline_s
+        self._max_deadline_s = max_deadline_s
         self.clock = clock
         self.is_draining = False
 
@@ -61,7 +63,7 @@ class Admission:
         """Check a request and queue it; every failure is sent to its caller.
 
         Args:
-            time_left_s: until the caller's own deadline, or None.
+            time_left_s: until the deadline of its call; None for the server's default, from now on.
             admitted: called with the function that cancels the request, wherever it waits.
             send: puts a part of the answer on a stream; None for a unary call.
         """
@@ -115,8 +117,10 @@ class Admission:
         return self._find_model(name, version)
 
     def left_s(self, time_left_s: float | None) -> float:
-        """The time that a request has: its caller's, or the server's default."""
-        return self._default_deadline_s if time_left_s is None else time_left_s
+        """The time that a request has: that of its call within the maximum, or the default."""
+        if time_left_s is None:
+            return self._default_deadline_s
+        return min(time_left_s, self._max_deadline_s)
 
     def refuse(
         self,

@@ -1,4 +1,4 @@
-"""Deadlines of requests, and the idle timeout of streams that wait for one message.
+"""Deadlines of requests, and of calls whose message has not come.
 
 Thread: `weir-deadlines`, which sleeps until the earliest deadline it knows of. A request with an
 earlier one wakes it, so nothing is polled; a request answered in time costs it nothing.
@@ -6,14 +6,10 @@ earlier one wakes it, so nothing is polled; a request answered in time costs it 
 
 import logging
 import threading
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import takewhile
 from typing import Protocol
 
 from weir.server.threads import SupervisedThread
-from weir.server.transport.base import Call
 
 logger = logging.getLogger(__name__)
 
@@ -93,62 +89,3 @@ class Deadlines:
                     self.expect(queue.expire(self._clock()))
                 except Exception:  # our bug: the other queues still depend on this thread
                     logger.exception("queue not expired")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _IdleStream:
-    deadline_s: float
-    ended: Callable[[], None]
-
-
-class IdleTimeout:
-    """Ends streams that are open and send no message.
-
-    gRPC itself sets no bound to a call without a deadline, so such a stream waits for its one
-    message as long as a request without a deadline may take. `ModelStreamInfer` has no idle
-    timeout: its streams stay open for many requests, and may rest before the first as between any
-    two.
-    """
-
-    def __init__(
-        self, limit_s: float, *, deadlines: Deadlines, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.limit_s = limit_s
-        self._deadlines = deadlines
-        self._clock = clock
-        self._lock = threading.Lock()
-        # All may wait equally long, so the first is the next to be late.
-        self._waiting: dict[_IdleStream, None] = {}
-        deadlines.watch(self)
-
-    def receive(
-        self, call: Call, received: Callable[[bytes | None], None], ended: Callable[[], None]
-    ) -> None:
-        """Receive the message of a stream; `ended` is called if none comes in time."""
-        if call.time_left_s() is not None:  # gRPC ends it
-            call.receive(received)
-            return
-        with self._lock:
-            stream = _IdleStream(self._clock() + self.limit_s, ended)
-            self._waiting[stream] = None
-
-        def in_time(payload: bytes | None) -> None:
-            with self._lock:
-                is_in_time = stream in self._waiting
-                self._waiting.pop(stream, None)
-            if is_in_time:
-                received(payload)
-
-        self._deadlines.expect(stream.deadline_s)
-        call.receive(in_time)
-
-    def expire(self, now: float) -> float:
-        """End the streams that sent no message in time; the earliest deadline left, or infinity."""
-        with self._lock:
-            late = list(takewhile(lambda each: each.deadline_s <= now, self._waiting))
-            for stream in late:
-                del self._waiting[stream]
-            earliest = next(iter(self._waiting), None)
-        for stream in late:
-            stream.ended()
-        return float("inf") if earliest is None else earliest.deadline_s

@@ -3,9 +3,8 @@
 from functools import partial
 
 from weir.protocol import tasks_pb2 as pb
-from weir.server.errors import DeadlineExceeded, InvalidRequest
+from weir.server.errors import InvalidRequest
 from weir.server.scheduling.admission import Admission
-from weir.server.scheduling.deadlines import IdleTimeout
 from weir.server.scheduling.worker_pool import WorkerPool
 from weir.server.tasks.forecasting import forecast
 from weir.server.tasks.generate import generate
@@ -26,12 +25,11 @@ _TASKS: dict[str, Task] = {
 
 
 class TasksService:
-    """`Tasks`; `idle_timeout` ends streams whose client sends no message."""
+    """`Tasks`."""
 
-    def __init__(self, admission: Admission, pool: WorkerPool, idle_timeout: IdleTimeout) -> None:
+    def __init__(self, admission: Admission, pool: WorkerPool) -> None:
         self._admission = admission
         self._pool = pool
-        self._idle_timeout = idle_timeout
 
     def handlers(self) -> Handlers:
         """The service's handlers, by full method name."""
@@ -48,18 +46,12 @@ class TasksService:
 
     def _generate(self, call: Call) -> None:
         """Wait for the one message of a `Generate` call."""
-        opened_s = self._admission.clock()
 
         def received(payload: bytes | None) -> None:
             if payload is None:
                 fail(call, InvalidRequest("expected one message, got none"))
             else:
-                # The client's time left is read in here: it may pause between call and message.
+                # The time left is read in here: a client may pause between call and message.
                 self._start(generate, call, payload)
 
-        def late() -> None:
-            limit_s = self._idle_timeout.limit_s
-            error = DeadlineExceeded(f"expected one message, none came within {limit_s:g} s")
-            self._admission.refuse(error, call, None, opened_s, 0)
-
-        self._idle_timeout.receive(call, received, late)
+        call.receive(received)

@@ -56,7 +56,11 @@ class Call(Protocol):
         """Whether the client is gone or its deadline passed."""
 
     def time_left_s(self) -> float | None:
-        """Seconds until the client's deadline; None if it set none."""
+        """Seconds until the client's deadline.
+
+        If it set none: until the server's default deadline, counted from the headers; None for a
+        stream of many messages.
+        """
 
     def on_close(self, callback: Callable[[], None]) -> None:
         """Set the callback for a client that is gone; called at once if it is gone already."""
@@ -178,6 +182,9 @@ class Limits:
         message_bytes: of one message, in either direction.
         metadata_bytes: of a call's metadata.
         concurrent_streams: open calls of one connection; more wait at the client.
+        open_calls: of all connections; more are refused.
+        default_deadline_s: of a call whose client sets none; see `open_calls`.
+        max_deadline_s: the longest deadline of a client that counts.
         handshake_timeout_s: for a connection that sends nothing.
         ping_interval_s: minimum between keepalive pings, with and without open calls.
         shares_port: other processes may listen on the same port, if they share it too; the system
@@ -187,6 +194,9 @@ class Limits:
     message_bytes: int = 32 * 1024 * 1024
     metadata_bytes: int = 16 * 1024
     concurrent_streams: int = 1024
+    open_calls: int = 10_000
+    default_deadline_s: float = 60.0
+    max_deadline_s: float = 3600.0
     handshake_timeout_s: float = 5.0
     ping_interval_s: float = 5.0
     shares_port: bool = False
@@ -248,6 +258,9 @@ class Transport(Protocol):
     @property
     def io(self) -> IoStats | None:
         """Its I/O thread; None if it has more than one."""
+
+    def expire(self, now: float) -> float:
+        """End the calls whose message is late; the time of the next look; see `open_calls`."""
 
     def start(self) -> None:
         """Begin to take calls."""

@@ -35,6 +35,7 @@ from weir.server.transport.base import (
     unavailable,
 )
 from weir.server.transport.call_stats import CallStats, MethodStats
+from weir.server.transport.open_calls import OpenCalls
 from weir.server.transport.status import STOPPING, closed_code, fail, guarded
 from weir.server.transport.wakeups import Operations, Wakeups, ignore
 
@@ -95,7 +96,9 @@ class CompletionQueueTransport:
         credentials: grpc.ServerCredentials | None = None,
     ) -> None:
         self.calls = CallStats({name: handler.kind for name, handler in handlers.items()})
-        self.io = IoThread(wakeups)
+        self._open_calls = OpenCalls(limits)
+        self.io = IoThread(wakeups, self._open_calls.calls)
+        self._default_deadline_s = limits.default_deadline_s
         self._methods = {
             name.encode(): (handler, self.calls.of(name)) for name, handler in handlers.items()
         }
@@ -126,6 +129,10 @@ class CompletionQueueTransport:
         for _ in range(_REQUESTED_CALLS):
             self._request_call()
         self._thread.start()
+
+    def expire(self, now: float) -> float:
+        """End the calls whose message is late; the time of the next look."""
+        return self._open_calls.expire(now)
 
     def close_port(self) -> None:
         """Accept no connections and no calls from now on; open calls go on until `stop`."""
@@ -211,13 +218,19 @@ class CompletionQueueTransport:
         stats.started += 1
         is_stream = isinstance(handler, Stream)
         call = CompletionQueueCall(
-            event, self._wakeups, self.io.open_calls, stats, arrived_s, is_stream=is_stream
+            event,
+            self._wakeups,
+            self._open_calls,
+            stats,
+            arrived_s,
+            default_deadline_s=self._default_deadline_s if stats.kind != "bidi_stream" else None,
+            is_stream=is_stream,
         )
-        self.io.open_calls.add(call)
         event.call.start_server_batch(
             (cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), call.closed
         )
         try:
+            self._open_calls.add(call)
             for check in self._checks:
                 check(call)
         except Exception as error:  # noqa: BLE001 - ends this call only
@@ -243,13 +256,17 @@ def _receive_unary(call: "CompletionQueueCall", handler: Unary) -> None:
 
 
 class CompletionQueueCall:
-    """A call on gRPC core; see `base.Call`. `open_calls` holds it until it is closed."""
+    """A call on gRPC core; see `base.Call`. `open_calls` holds it until it is closed.
+
+    Args:
+        default_deadline_s: from its arrival on, if the client sets none.
+    """
 
     __slots__ = (
-        "_arrived_s",
         "_call",
         "_code",
         "_deadline_s",
+        "_default_deadline_s",
         "_has_ended",
         "_is_streaming",
         "_lock",
@@ -262,6 +279,7 @@ class CompletionQueueCall:
         "_stats",
         "_status",
         "_wakeups",
+        "arrived_s",
         "caller",
         "cancelled",
         "is_stream",
@@ -273,10 +291,11 @@ class CompletionQueueCall:
         self,
         event: Any,
         wakeups: Wakeups,
-        open_calls: "set[CompletionQueueCall]",
+        open_calls: OpenCalls,
         stats: MethodStats,
         arrived_s: float,
         *,
+        default_deadline_s: float | None,
         is_stream: bool,
     ) -> None:
         self.is_stream = is_stream
@@ -284,7 +303,8 @@ class CompletionQueueCall:
         self._wakeups = wakeups
         self._open_calls = open_calls
         self._stats = stats
-        self._arrived_s = arrived_s
+        self.arrived_s = arrived_s
+        self._default_deadline_s = default_deadline_s
         self._code = _CANCELLED
         self._metadata = event.invocation_metadata
         self._deadline_s = event.call_details.deadline
@@ -315,9 +335,18 @@ class CompletionQueueCall:
         """The client's metadata."""
         return tuple((key, value) for key, value in self._metadata)
 
+    @property
+    def has_deadline(self) -> bool:
+        """Whether the client set a deadline."""
+        return bool(self._deadline_s < _NO_DEADLINE_S)
+
     def time_left_s(self) -> float | None:
-        """Seconds until the client's deadline; None if it set none."""
-        return self._deadline_s - time.time() if self._deadline_s < _NO_DEADLINE_S else None
+        """Seconds until the client's deadline, or the server's default."""
+        if self._deadline_s < _NO_DEADLINE_S:
+            return float(self._deadline_s - time.time())
+        if self._default_deadline_s is None:
+            return None
+        return self.arrived_s + self._default_deadline_s - time.monotonic()
 
     def on_close(self, callback: Callable[[], None]) -> None:
         """Set the callback for a client that is gone."""
@@ -384,13 +413,14 @@ class CompletionQueueCall:
     def closed(self, event: Any) -> None:
         """Tag of the close event, the last of the call."""
         callback = None
-        open_s = time.monotonic() - self._arrived_s
+        open_s = time.monotonic() - self.arrived_s
         if event.batch_operations[0].cancelled():
             with self._lock:
                 self.cancelled = True
                 callback, self._on_close = self._on_close, None
                 if not self._has_ended:
-                    self._code = closed_code(open_s, self.time_left_s()).value[0]
+                    left_s = self.time_left_s() if self.has_deadline else None
+                    self._code = closed_code(open_s, left_s).value[0]
         self._stats.ended(self._code, open_s)
         self._open_calls.discard(self)
         if callback is not None:
@@ -404,6 +434,7 @@ class CompletionQueueCall:
         # Dropped at once: a callback that is kept ties the call to itself until the garbage
         # collector finds it.
         callback, self._on_message = self._on_message, _drop_message
+        self._open_calls.received(self)
         guarded(self, callback, event.batch_operations[0].message())
 
     def _send_first(self) -> None:
@@ -437,10 +468,10 @@ class IoThread:
 
     thread_name = "weir-io"
 
-    def __init__(self, wakeups: Wakeups) -> None:
+    def __init__(self, wakeups: Wakeups, open_calls: set[CompletionQueueCall]) -> None:
         self._wakeups = wakeups
         self.busy_s = 0.0
-        self.open_calls: set[CompletionQueueCall] = set()
+        self.open_calls = open_calls
 
     def delay_s(self) -> float:
         """How long an event waits for the thread now, at most `MAX_DELAY_S`; 0 if no call is open.

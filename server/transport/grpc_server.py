@@ -2,6 +2,9 @@
 
 Threads: grpcio's pool, `weir-grpc_<n>`. An open unary call holds one of them until it is answered.
 An open stream holds one that sends, and starts one that reads, `weir-read`.
+
+Every call is a bidirectional stream for grpcio. Otherwise it calls a unary handler with the message
+only, and a call whose message never comes would hold its thread for ever.
 """
 
 import queue
@@ -9,10 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import grpc
 
+from weir.server.errors import InvalidRequest
 from weir.server.threads import SupervisedThread
 from weir.server.transport.base import (
     Check,
@@ -24,9 +30,13 @@ from weir.server.transport.base import (
     unavailable,
 )
 from weir.server.transport.call_stats import CallStats
+from weir.server.transport.open_calls import MORE_PROBES, OpenCalls
 from weir.server.transport.status import STOPPING, closed_code, fail, guarded
 
 _MAX_OPEN_CALLS = 512
+
+# Calls that are refused hold a thread for a moment too.
+_THREADS = _MAX_OPEN_CALLS + 2 * MORE_PROBES
 
 _Sent = Callable[[], None] | None
 
@@ -48,12 +58,14 @@ class GrpcServerTransport:
     ) -> None:
         self.calls = CallStats({name: handler.kind for name, handler in handlers.items()})
         self._is_started = False
-        self._dispatch = _Dispatch(handlers, self.calls, checks)
+        limits = replace(limits, open_calls=min(limits.open_calls, _MAX_OPEN_CALLS))
+        self._open_calls = OpenCalls(limits)
+        self._dispatch = _Dispatch(handlers, self.calls, checks, self._open_calls, limits)
         self._server = grpc.server(
-            ThreadPoolExecutor(_MAX_OPEN_CALLS, thread_name_prefix="weir-grpc"),
+            ThreadPoolExecutor(_THREADS, thread_name_prefix="weir-grpc"),
             handlers=[self._dispatch],
             options=limits.channel_arguments(),
-            maximum_concurrent_rpcs=_MAX_OPEN_CALLS,
+            maximum_concurrent_rpcs=_THREADS,
         )
         try:
             self.port: int = (
@@ -68,6 +80,10 @@ class GrpcServerTransport:
         """Begin to take calls."""
         self._is_started = True
         self._server.start()
+
+    def expire(self, now: float) -> float:
+        """End the calls whose message is late; the time of the next look."""
+        return self._open_calls.expire(now)
 
     def close_port(self) -> None:
         """Accept no connections and no calls from now on; open calls go on until `stop`."""
@@ -88,10 +104,19 @@ class GrpcServerTransport:
 class _Dispatch(grpc.GenericRpcHandler):
     """Finds the handler of a method."""
 
-    def __init__(self, handlers: Handlers, calls: CallStats, checks: Sequence[Check]) -> None:
+    def __init__(
+        self,
+        handlers: Handlers,
+        calls: CallStats,
+        checks: Sequence[Check],
+        open_calls: OpenCalls,
+        limits: Limits,
+    ) -> None:
         self._handlers = handlers
         self._checks = tuple(checks)
         self._calls = calls
+        self._open_calls = open_calls
+        self._default_deadline_s = limits.default_deadline_s
         # Calls begin and end on many threads.
         self._stats_lock = threading.Lock()
         self._streams: set[GrpcServerCall] = set()
@@ -121,7 +146,7 @@ class _Dispatch(grpc.GenericRpcHandler):
         ended = self._begin(method)
 
         def behaviour(_messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-            call = GrpcServerCall(method, context, iter(()), ended)
+            call = GrpcServerCall(method, context, iter(()), ended, open_calls=self._open_calls)
             fail(call, error)
             return call.answers()
 
@@ -148,38 +173,87 @@ class _Dispatch(grpc.GenericRpcHandler):
     def _unary(
         self, headers: "_CallHeaders", handler: Unary
     ) -> "grpc.RpcMethodHandler[bytes, bytes]":
-        method = headers.method
+        def behaviour(
+            messages: Iterator[bytes],
+            context: grpc.ServicerContext,
+            send: Callable[[bytes | None], None],
+        ) -> None:
+            call = self._open(headers, context, messages, self._default_deadline_s, send)
+            message = call.wait_for_message()
+            if call.is_answered_early:
+                return
+            if message is None:
+                fail(call, InvalidRequest("expected one message, got none"))
+            else:
+                guarded(call, handler.handle, call, message)
+            for answer in call.answers():
+                send(answer)
+            send(None)
 
-        def behaviour(message: bytes, context: grpc.ServicerContext) -> bytes:
-            call = GrpcServerCall(method, context, iter(()), self._begin(method))
-            call.caller = headers.caller
-            guarded(call, handler.handle, call, message)
-            answer = next(call.answers(), None)
-            if answer is None and call.failure is not None:
-                # grpcio would send the message that this function returns before the status, and a
-                # client does not retry a call whose answer has begun.
-                context.abort(*call.failure)
-            return answer or b""
-
-        return grpc.unary_unary_rpc_method_handler(behaviour)
+        return grpc.stream_stream_rpc_method_handler(_NonBlocking(behaviour))
 
     def _stream(
         self, headers: "_CallHeaders", handler: Stream
     ) -> "grpc.RpcMethodHandler[bytes, bytes]":
-        method = headers.method
+        default_s = self._default_deadline_s if handler.kind == "server_stream" else None
 
         def behaviour(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-            call = GrpcServerCall(method, context, messages, self._begin(method))
-            call.caller = headers.caller
+            call = self._open(headers, context, messages, default_s)
             self._streams.add(call)
             if not context.add_callback(lambda: self._streams.discard(call)):
                 self._streams.discard(call)
-            guarded(call, handler.handle, call)
+            if not call.has_ended:
+                guarded(call, handler.handle, call)
             if self._is_stopping:
                 fail(call, STOPPING)
             return call.answers()
 
         return grpc.stream_stream_rpc_method_handler(behaviour)
+
+    def _open(
+        self,
+        headers: "_CallHeaders",
+        context: grpc.ServicerContext,
+        messages: Iterator[bytes],
+        default_deadline_s: float | None,
+        send: Callable[[bytes | None], None] | None = None,
+    ) -> "GrpcServerCall":
+        """A call that counts as open; it has ended at once if too many are."""
+        ended = self._begin(headers.method)
+        call = GrpcServerCall(
+            headers.method,
+            context,
+            messages,
+            ended,
+            open_calls=self._open_calls,
+            default_deadline_s=default_deadline_s,
+            send=send,
+        )
+        call.caller = headers.caller
+        guarded(call, self._open_calls.add, call)
+        if call.cancelled:  # it was closed before it was added
+            self._open_calls.discard(call)
+        return call
+
+
+class _NonBlocking:
+    """A behaviour that gets a function with which it sends; grpcio's health service is one too.
+
+    Its other behaviours return their answers, so only their own thread can end a call.
+    """
+
+    experimental_non_blocking = True
+
+    def __init__(self, behaviour: Callable[..., None]) -> None:
+        self._behaviour = behaviour
+
+    def __call__(
+        self,
+        messages: Iterator[bytes],
+        context: grpc.ServicerContext,
+        send_response_callback: Callable[[bytes | None], None],
+    ) -> None:
+        self._behaviour(messages, context, send_response_callback)
 
 
 class _CallHeaders:
@@ -200,8 +274,13 @@ class _CallHeaders:
 class GrpcServerCall:
     """A call on `grpc.server`; see `base.Call`. It calls `ended` once, with its status.
 
+    Args:
+        default_deadline_s: from its arrival on, if the client sets none.
+        send: sends a message, or the status for None; of a call whose thread waits for its message,
+            and therefore sends no status.
+
     Attributes:
-        failure: status and details of a call that was finished with another status than OK.
+        is_answered_early: whether the status was sent before the message came.
     """
 
     record = None
@@ -212,23 +291,30 @@ class GrpcServerCall:
         context: grpc.ServicerContext,
         messages: Any,
         ended: Callable[[grpc.StatusCode], None],
+        *,
+        open_calls: OpenCalls,
+        default_deadline_s: float | None = None,
+        send: Callable[[bytes | None], None] | None = None,
     ) -> None:
         self.method = method
         self._context = context
         self._count_end = ended
-        self._arrived_s = time.monotonic()
+        self._open_calls = open_calls
+        self._default_deadline_s = default_deadline_s
+        self._send = send
+        self.is_answered_early = False
+        self.arrived_s = time.monotonic()
         self._code = grpc.StatusCode.CANCELLED
         self._incoming: queue.SimpleQueue[Callable[[bytes | None], None]] = queue.SimpleQueue()
         # Messages to send, then None.
         self._outgoing: queue.SimpleQueue[tuple[bytes, _Sent] | None] = queue.SimpleQueue()
         self._messages = messages
         self._lock = threading.Lock()
-        self._has_ended = False
+        self.has_ended = False
         self._on_close: Callable[[], None] | None = None
         self._reader: threading.Thread | None = None
         self.caller: Any = None
         self.cancelled = False
-        self.failure: tuple[grpc.StatusCode, str] | None = None
         if not context.add_callback(self._closed):
             self._closed()
 
@@ -242,16 +328,23 @@ class GrpcServerCall:
         """The client's metadata."""
         return tuple((key, value) for key, value in self._context.invocation_metadata())
 
+    @property
+    def has_deadline(self) -> bool:
+        """Whether the client set a deadline."""
+        return self._client_left_s() is not None
+
     def time_left_s(self) -> float | None:
-        """Seconds until the client's deadline; None if it set none."""
-        left_s = self._context.time_remaining()
-        return None if left_s is None or left_s > 1e9 else left_s
+        """Seconds until the client's deadline, or the server's default."""
+        left_s = self._client_left_s()
+        if left_s is not None or self._default_deadline_s is None:
+            return left_s
+        return self.arrived_s + self._default_deadline_s - time.monotonic()
 
     def on_close(self, callback: Callable[[], None]) -> None:
         """Set the callback for a client that is gone."""
         with self._lock:
             if not self.cancelled:
-                if not self._has_ended:
+                if not self.has_ended:
                     self._on_close = callback
                 return
         callback()
@@ -266,7 +359,7 @@ class GrpcServerCall:
     def send(self, message: bytes, sent: Callable[[], None] | None = None) -> None:
         """Queue a message of the stream."""
         with self._lock:
-            if not self._has_ended:
+            if not self.has_ended:
                 self._outgoing.put((message, sent))
 
     def finish(
@@ -279,13 +372,11 @@ class GrpcServerCall:
     ) -> bool:
         """End the call; the queued messages of a stream go out before."""
         with self._lock:
-            if self._has_ended or self.cancelled:
+            if self.has_ended or self.cancelled:
                 return False
-            self._has_ended = True
+            self.has_ended = True
             self._on_close = None
             self._code = code
-            if code is not grpc.StatusCode.OK:
-                self.failure = code, details
             self._context.set_code(code)
             self._context.set_details(details)
             if trailers:
@@ -293,7 +384,21 @@ class GrpcServerCall:
             if message is not None:
                 self._outgoing.put((message, None))
             self._outgoing.put(None)
+            send, self._send = self._send, None
+            self.is_answered_early = send is not None
+        if send is not None:
+            send(None)
         return True
+
+    def wait_for_message(self) -> bytes | None:
+        """The message of a unary call; None if there is none, or the call has ended."""
+        message: bytes | None = None
+        with suppress(grpc.RpcError):  # the client is gone
+            message = next(self._messages, None)
+        with self._lock:
+            self._send = None
+        self._open_calls.received(self)
+        return message
 
     def answers(self) -> Iterator[bytes]:
         """The messages to send, until the call is finished or its client is gone."""
@@ -303,17 +408,23 @@ class GrpcServerCall:
             if sent is not None:
                 sent()
 
+    def _client_left_s(self) -> float | None:
+        left_s = self._context.time_remaining()
+        return None if left_s is None or left_s > 1e9 else left_s
+
     def _closed(self) -> None:
         """Called by grpcio at the end of every call."""
+        self._open_calls.discard(self)
         # Ends the reading thread, even while it waits.
         self._incoming.put(lambda _: None)
         callback = None
         with self._lock:
-            if not self._has_ended:
+            if not self.has_ended:
                 self.cancelled = True
                 callback, self._on_close = self._on_close, None
                 self._outgoing.put(None)
-                self._code = closed_code(time.monotonic() - self._arrived_s, self.time_left_s())
+                open_s = time.monotonic() - self.arrived_s
+                self._code = closed_code(open_s, self._client_left_s())
         self._count_end(self._code)
         if callback is not None:
             callback()
@@ -325,6 +436,7 @@ class GrpcServerCall:
                 message = next(self._messages, None)
             except grpc.RpcError:
                 message = None
+            self._open_calls.received(self)
             guarded(self, callback, message)
             if message is None:
                 return

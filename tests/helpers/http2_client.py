@@ -241,6 +241,10 @@ class Http2Client:
                 self.open_window(frame.stream, len(frame.payload))
         return frame
 
+    def decoded(self, frame: Frame) -> dict[str, str]:
+        """The headers of a HEADERS frame; each is decoded once, in order."""
+        return {str(name): str(value) for name, value in self._decoder.decode(frame.payload)}
+
     def answer(self, stream: int) -> Answer:
         """Read until a stream ends; frames of other streams are dropped.
 
@@ -252,9 +256,7 @@ class Http2Client:
             frame = self.next_frame()
             if frame.kind == HEADERS:
                 # Blocks of all streams are decoded, as they share a table.
-                found = {
-                    str(name): str(value) for name, value in self._decoder.decode(frame.payload)
-                }
+                found = self.decoded(frame)
             if frame.stream != stream:
                 continue
             if frame.kind == RST_STREAM:

@@ -349,7 +349,7 @@ def _health_name(payload: bytes) -> str:
 
 
 def failure(call: Any) -> grpc.Call:
-    """The error a call ends with; an answer instead is a failed test."""
-    error = call.exception()
+    """The error a call ends with; an answer instead is a failed test, and so is none in time."""
+    error = call.exception(2 * ANSWER_S)
     assert isinstance(error, grpc.Call), "expected an error, got an answer"
     return error

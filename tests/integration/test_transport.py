@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import pytest
 
+from tests.helpers.http2_client import Http2Client, framed
 from weir.server.errors import Overloaded, PortUnavailable
 from weir.server.transport.base import (
     Call,
@@ -405,6 +406,20 @@ def test_slow_reader_bounds_what_is_sent(serve: Serve) -> None:
 # Deadlines and cancellation
 
 
+def test_default_deadline_runs_from_the_headers_on(serve: Serve) -> None:
+    held = Held()
+    served = serve(Unary=Unary(held))
+    paused_s = 0.5
+    with Http2Client(f"127.0.0.1:{served.transport.port}", timeout_s=WAIT_S) as client:
+        stream = client.call("/t.Test/Unary")
+        time.sleep(paused_s)
+        client.send_data(stream, framed(b""), ends=True)
+
+        left_s = held.next_call().time_left_s()
+
+    assert left_s is not None and left_s < Limits().default_deadline_s - paused_s / 2
+
+
 @pytest.mark.parametrize("kind", ["unary", "stream"])
 def test_handler_sees_the_time_left(serve: Serve, kind: str) -> None:
     held = Held()
@@ -418,11 +433,14 @@ def test_handler_sees_the_time_left(serve: Serve, kind: str) -> None:
     limited = start(1000.0)
     left_s = held.next_call().time_left_s()
     unlimited = start(None)
-    none_left_s = held.next_call().time_left_s()
+    default_left_s = held.next_call().time_left_s()
 
     # On the wire long timeouts are rounded up, by a hundredth.
     assert left_s is not None and 900 < left_s < 1100
-    assert none_left_s is None
+    if kind == "unary":
+        assert default_left_s is not None and 0 < default_left_s < 60
+    else:
+        assert default_left_s is None
     limited.cancel()
     unlimited.cancel()
 

@@ -7,7 +7,7 @@ from google.protobuf.message import Message
 
 from tests.unit.server.conftest import Backend, Clock, FakeCall, parse_pool
 from weir.server.scheduling.admission import Admission
-from weir.server.scheduling.deadlines import Deadlines, IdleTimeout
+from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.worker_pool import WorkerPool
 from weir.server.services.tasks import SERVICE, TasksService
 from weir.server.transport.base import Unary
@@ -35,11 +35,9 @@ class TaskServer:
             default_deadline_s=60.0,
             clock=clock,
         )
-        deadlines = Deadlines(clock)
-        self.pool = WorkerPool(1, deadlines=deadlines, clock=clock)
+        self.pool = WorkerPool(1, deadlines=Deadlines(clock), clock=clock)
         self.pool.start()
-        idle_timeout = IdleTimeout(60.0, deadlines=deadlines, clock=clock)
-        handlers = TasksService(self.admission, self.pool, idle_timeout).handlers()
+        handlers = TasksService(self.admission, self.pool).handlers()
         self.handler = handlers[f"/{SERVICE}/{method}"]
 
     def send(self, message: Message | bytes, call: FakeCall | None = None) -> FakeCall:

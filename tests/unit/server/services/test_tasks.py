@@ -9,7 +9,7 @@ def test_calls_are_those_of_the_service() -> None:
 
     assert SERVICE == "weir.v1.Tasks"
     nothing: Any = None
-    assert set(TasksService(nothing, nothing, nothing).handlers()) == {
+    assert set(TasksService(nothing, nothing).handlers()) == {
         f"/{SERVICE}/{name}" for name in methods
     }
 

@@ -10,7 +10,7 @@ from tests.helpers import pairs
 from tests.unit.server.conftest import HANG_S, Backend, Clock, FakeCall, parse_pool
 from weir.protocol import tasks_pb2 as pb
 from weir.server.scheduling.admission import Admission
-from weir.server.scheduling.deadlines import Deadlines, IdleTimeout
+from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.worker_pool import WorkerPool
 from weir.server.services.tasks import SERVICE, TasksService
 from weir.server.transport import base
@@ -32,11 +32,9 @@ class Generating:
             default_deadline_s=60.0,
             clock=clock,
         )
-        deadlines = Deadlines(clock)
-        self.pool = WorkerPool(1, deadlines=deadlines, clock=clock)
+        self.pool = WorkerPool(1, deadlines=Deadlines(clock), clock=clock)
         self.pool.start()
-        self.idle_timeout = IdleTimeout(60.0, deadlines=deadlines, clock=clock)
-        handlers = TasksService(self.admission, self.pool, self.idle_timeout).handlers()
+        handlers = TasksService(self.admission, self.pool).handlers()
         self._handler = handlers[f"/{SERVICE}/Generate"]
 
     def wait_until_counted(self) -> None:
@@ -180,45 +178,3 @@ def test_client_that_reads_too_slowly_fails_and_frees_its_row(
     assert call.wait_until_finished() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert len(call.sent) == 50
     assert generating.send("ab").wait_until_finished() is OK
-
-
-def test_stream_without_a_message_reaches_the_idle_timeout(
-    generating: Generating, clock: Clock
-) -> None:
-    call = generating.open()
-    clock.advance(59.0)
-    later = generating.open()
-
-    assert generating.idle_timeout.expire(clock.now) == clock.now + 1.0
-    assert [each.code for each in (call, later)] == [None, None]
-
-    clock.advance(1.0)
-    assert generating.idle_timeout.expire(clock.now) == clock.now + 59.0
-    ended = grpc.StatusCode.DEADLINE_EXCEEDED
-    assert [each.code for each in (call, later)] == [ended, None]
-    assert call.details == "expected one message, none came within 60 s"
-
-    call.deliver(asked("ab"))
-    assert not call.sent
-
-
-def test_stream_that_sent_its_message_is_not_idle(generating: Generating, clock: Clock) -> None:
-    call = generating.send("ab")
-    assert call.wait_until_finished() is OK
-
-    assert generating.idle_timeout.expire(clock.now + 1e6) == float("inf")
-
-
-def test_stream_with_a_deadline_has_no_idle_timeout(generating: Generating, clock: Clock) -> None:
-    call = generating.open(FakeCall(time_left_s=300.0))
-
-    assert generating.idle_timeout.expire(clock.now + 100.0) == float("inf")
-
-    call.deliver(asked("ab"))
-    assert call.wait_until_finished() is OK
-
-
-def test_stream_whose_client_is_gone_is_not_idle(generating: Generating, clock: Clock) -> None:
-    generating.open().deliver(None)
-
-    assert generating.idle_timeout.expire(clock.now) == float("inf")

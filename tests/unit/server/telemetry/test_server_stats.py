@@ -38,6 +38,9 @@ class FakeTransport:
     def start(self) -> None:
         """Nothing to start."""
 
+    def expire(self, now: float) -> float:
+        return now
+
     def close_port(self) -> None:
         """No port to close."""
 

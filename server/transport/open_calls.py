@@ -1,0 +1,131 @@
+"""Open calls of a transport: their number is bounded, and the first message of each must come.
+
+Rules:
+- The time for a message runs from the headers on: the server's default deadline, or for a client
+  that set a deadline of its own, the longest that a client may set. gRPC itself ends a call at its
+  client's deadline, and a call without one never.
+- A new call beyond the bound takes the place of the oldest call that has waited for its message for
+  `_PATIENCE_S`; if there is none, it is refused. So calls without a message keep no other call out.
+- Probes are calls that operators depend on: they take the place of any call that waits for its
+  message, and a few of them are open beyond the bound.
+
+Thread: `weir-deadlines` calls `expire`; a transport's threads call the rest. A dictionary keeps the
+waiting calls in order of arrival, and each of its operations is atomic.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from weir.server.errors import DeadlineExceeded, Overloaded
+from weir.server.transport.base import Call, Limits
+from weir.server.transport.status import fail
+
+PROBES = frozenset(
+    {
+        "/grpc.health.v1.Health/Check",
+        "/inference.GRPCInferenceService/ServerLive",
+        "/inference.GRPCInferenceService/ServerReady",
+    }
+)
+"""The methods that operators and orchestrators ask whether a server lives."""
+
+MORE_PROBES = 64
+"""Probes that may be open beyond the bound."""
+
+# A message that follows its headers arrives with them, or a round trip later.
+_PATIENCE_S = 1.0
+# Ending a call costs the I/O thread some 15 µs: 64 of them hold it for a millisecond.
+_ENDED_AT_ONCE = 64
+_PAUSE_S = 0.01
+_MIN_PERIOD_S = 0.1
+
+
+class OpenCall(Call, Protocol):
+    """A call of a transport, with what this module asks of it."""
+
+    @property
+    def arrived_s(self) -> float:
+        """When its headers arrived, by the monotonic clock."""
+
+    @property
+    def has_deadline(self) -> bool:
+        """Whether the client set a deadline."""
+
+
+class OpenCalls:
+    """The open calls of one transport.
+
+    Attributes:
+        calls: all of them.
+        waiting: those whose first message has not come, the oldest first.
+    """
+
+    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most = limits.open_calls
+        self._default_s = limits.default_deadline_s
+        self._longest_s = limits.max_deadline_s
+        self._clock = clock
+        self.calls: set[Any] = set()
+        self.waiting: dict[OpenCall, None] = {}
+
+    def add(self, call: OpenCall) -> None:
+        """Add a call whose headers have arrived.
+
+        Raises:
+            Overloaded: too many calls are open.
+        """
+        self.calls.add(call)
+        self.waiting[call] = None
+        if len(self.calls) > self._most:
+            self._make_room(call)
+
+    def received(self, call: OpenCall) -> None:
+        """The first message of a call has come."""
+        self.waiting.pop(call, None)
+
+    def discard(self, call: OpenCall) -> None:
+        """A call is closed."""
+        self.calls.discard(call)
+        self.waiting.pop(call, None)
+
+    def expire(self, now: float) -> float:
+        """End the calls whose message is late; the time of the next look.
+
+        A call that arrives later is late no earlier than the default deadline from now, so that
+        looking again by then costs no call anything.
+        """
+        ended, earliest_s = 0, now + min(self._default_s, self._longest_s)
+        for call in list(self.waiting):
+            limit_s = self._longest_s if call.has_deadline else self._default_s
+            deadline_s = call.arrived_s + limit_s
+            if deadline_s > now:
+                earliest_s = min(earliest_s, deadline_s)
+                continue
+            if ended == _ENDED_AT_ONCE:
+                return now + _PAUSE_S
+            ended += 1
+            self.waiting.pop(call, None)
+            fail(call, DeadlineExceeded(f"expected one message, none came within {limit_s:g} s"))
+        return max(earliest_s, now + _MIN_PERIOD_S)
+
+    def _make_room(self, call: OpenCall) -> None:
+        is_probe = call.method in PROBES
+        oldest = self._oldest()
+        if oldest is not call and (is_probe or oldest.arrived_s + _PATIENCE_S <= self._clock()):
+            self.waiting.pop(oldest, None)
+            fail(oldest, self._overloaded("this one sent no message"))
+            return
+        if not (is_probe and len(self.calls) <= self._most + MORE_PROBES):
+            raise self._overloaded("try again later")
+
+    def _oldest(self) -> OpenCall:
+        """The call that has waited longest; the one that was just added is the last."""
+        while True:
+            try:
+                return next(iter(self.waiting))
+            except RuntimeError:  # another thread changed the dictionary between the two steps
+                continue
+
+    def _overloaded(self, what: str) -> Overloaded:
+        return Overloaded(f"{self._most} calls are open, the limit of the server: {what}")

@@ -1,0 +1,158 @@
+"""Calls whose message never comes: they end by themselves, and keep no other call out."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+from tests.helpers import onnx_models
+from tests.helpers.http2_client import HEADERS, Http2Client
+from tests.integration.harness import ANSWER_S, SERVICE, Client, failure, request, running, tensor
+from weir.protocol import inference_pb2, models_pb2, tasks_pb2
+
+X = np.array([[0, 1, 2, 3]], np.float32)
+GOOD = request("affine", tensor("x", X))
+INFER = f"/{SERVICE}/ModelInfer"
+HEALTH = "/grpc.health.v1.Health/Check"
+OK, LATE, EXHAUSTED, UNIMPLEMENTED = (
+    code.value[0]
+    for code in (
+        grpc.StatusCode.OK,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.UNIMPLEMENTED,
+    )
+)
+MOST = 40
+
+
+def methods() -> Iterator[str]:
+    """Every method of the descriptor pool, as a path."""
+    for file in (inference_pb2, models_pb2, tasks_pb2, health_pb2, reflection_pb2):
+        for service in file.DESCRIPTOR.services_by_name.values():
+            for method in service.methods:
+                yield f"/{service.full_name}/{method.name}"
+
+
+@pytest.fixture(scope="module")
+def affine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("affine")
+    onnx_models.write_plain(root, "affine", onnx_models.affine(), version=1)
+    return root
+
+
+def expect_right_answer(client: Client) -> None:
+    np.testing.assert_array_equal(client.infer("affine", tensor("x", X))["y"], 2 * X + 1)
+
+
+def wait_for_answer(client: Client) -> None:
+    """Send good requests until one is answered."""
+    end_s = time.monotonic() + ANSWER_S
+    while client.send(GOOD).code() is not grpc.StatusCode.OK:
+        assert time.monotonic() < end_s, "the mute calls keep their places"
+        time.sleep(0.05)
+
+
+def ends(client: Http2Client, count: int) -> Iterator[dict[str, str]]:
+    """The trailers of the next calls of a connection that end without a message."""
+    while count:
+        frame = client.next_frame()
+        if frame.kind == HEADERS:
+            yield client.decoded(frame)
+            count -= 1
+
+
+@pytest.mark.parametrize("row", ["H05"])
+def test_call_without_a_message_ends_at_the_default_deadline(
+    affine: Path, transport: str, tmp_path: Path, row: str
+) -> None:
+    flags = ("--transport", transport, "--default-deadline-s", "0.5")
+    with (
+        running(affine, tmp_path / "log", *flags) as server,
+        ExitStack() as stack,
+        Client(server.target) as client,
+    ):
+        calls = {}
+        for name in methods():
+            mute = stack.enter_context(Http2Client(server.target, timeout_s=ANSWER_S))
+            calls[name] = mute, mute.call(name)
+        answers = {name: mute.answer(stream) for name, (mute, stream) in calls.items()}
+        expect_right_answer(client)
+
+    offered = {name: each for name, each in answers.items() if each.status != UNIMPLEMENTED}
+    assert {INFER, f"/{SERVICE}/ModelStreamInfer", "/weir.v1.Tasks/Generate"} < offered.keys()
+    assert {each.status for each in offered.values()} == {LATE}
+    messages = {each.headers["grpc-message"] for each in offered.values()}
+    assert messages == {"expected one message, none came within 0.5 s"}
+
+
+@pytest.mark.parametrize("row", ["H05"])
+def test_mute_call_with_a_deadline_of_ten_days_ends_at_the_maximum(
+    affine: Path, transport: str, tmp_path: Path, row: str
+) -> None:
+    limits = ("--default-deadline-s", "0.5", "--max-deadline-s", "1", "--max-queue-delay-s", "99")
+    with (
+        running(affine, tmp_path / "log", "--transport", transport, *limits) as server,
+        Http2Client(server.target, timeout_s=ANSWER_S) as mute,
+        Client(server.target) as client,
+    ):
+        answer = mute.answer(mute.call(INFER, grpc_timeout="240H"))
+        queued = failure(client.send(GOOD, timeout=10 * 86_400))
+
+    assert answer.status == LATE
+    assert queued.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+@pytest.mark.parametrize("row", ["H05"])
+def test_open_calls_of_the_server_are_bounded_and_mute_ones_give_way(
+    affine: Path, transport: str, tmp_path: Path, row: str
+) -> None:
+    flags = ("--transport", transport, "--max-open-calls", str(MOST))
+    with (
+        running(affine, tmp_path / "log", *flags) as server,
+        Http2Client(server.target, timeout_s=ANSWER_S) as mute,
+        Client(server.target) as client,
+    ):
+        for _ in range(2 * MOST):
+            mute.call(INFER)
+
+        # Half of them find no place; a refusal says when to try again.
+        for trailers in ends(mute, MOST):
+            assert trailers["grpc-status"] == str(EXHAUSTED)
+            assert trailers["grpc-retry-pushback-ms"]
+        # A probe takes the place of the oldest, and so does any call once that has waited a while.
+        assert client.health() == "SERVING"
+        wait_for_answer(client)
+        for _ in range(3):
+            expect_right_answer(client)
+        (shed,) = ends(mute, 1)
+        assert shed["grpc-status"] == str(EXHAUSTED)
+        assert shed["grpc-retry-pushback-ms"]
+
+
+@pytest.mark.parametrize("row", ["H05"])
+def test_mute_calls_free_their_places(
+    affine: Path, transport: str, tmp_path: Path, row: str
+) -> None:
+    """On grpc-server each held one of 512 threads for ever."""
+    flags = ("--transport", transport, "--default-deadline-s", "2")
+    with (
+        running(affine, tmp_path / "log", *flags) as server,
+        Http2Client(server.target, timeout_s=ANSWER_S) as mute,
+        Client(server.target) as client,
+    ):
+        for _ in range(600):
+            mute.call(INFER)
+
+        found = {trailers["grpc-status"] for trailers in ends(mute, 600)}
+
+        assert found <= {str(LATE), str(EXHAUSTED)}
+        wait_for_answer(client)
+        for _ in range(3):
+            expect_right_answer(client)
