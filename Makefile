@@ -42,7 +42,7 @@ define install-missing
 endef
 
 # Dashboards and rules against a real Prometheus and a real server; the image and the stack in real containers.
-test-ops: $(VENV)/installed-ops
+test-ops: $(VENV)/installed-ops $(VENV)/installed-supply-chain
 	$(call install-missing,$(OPS_PROGRAMS),$(OPS_PACKAGES))
 	$(BIN)/pytest -m ops tests/ops
 
@@ -118,6 +118,27 @@ settings-page: $(VENV)/installed
 # What the image installs, with hashes; again after each change of constraints.txt. Needs PyPI.
 image-requirements: $(VENV)/installed
 	$(BIN)/python -m tools.image_requirements
+
+# The bill of materials of the image's Python environment, as CycloneDX JSON that is checked against its schema.
+SBOM := dist/weir-serve.cdx.json
+SBOM_ENV := build/sbom-environment
+sbom: $(VENV)/installed-supply-chain
+	$(BIN)/python -m venv --clear --without-pip $(SBOM_ENV)
+	$(BIN)/pip --python $(SBOM_ENV)/bin/python install --quiet --require-hashes --only-binary :all: --requirement deploy/image/requirements.txt
+	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir $(SBOM_ENV) .
+	$(BIN)/pip --python $(SBOM_ENV)/bin/python install --quiet --no-deps $(SBOM_ENV)/*.whl
+	mkdir -p $(dir $(SBOM))
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --spec-version 1.6 --output-reproducible --validate --output-file $(SBOM) $(SBOM_ENV)/bin/python
+	rm -rf $(SBOM_ENV)
+	@echo "$(SBOM)"
+
+# Known vulnerabilities of what the image installs, from PyPI's feed.
+audit: $(VENV)/installed-supply-chain
+	$(BIN)/python -m tools.audit
+
+$(VENV)/installed-supply-chain: $(VENV)/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --group supply-chain
+	@touch $@
 
 pytest: $(VENV)/installed
 	$(PYTEST)

@@ -120,11 +120,16 @@ def as_lines(wheels: Mapping[str, list[Wheel]], without: set[str]) -> Iterator[s
         yield "\n"
 
 
-def pinned(text: str) -> dict[str, str]:
-    """Versions by name in requirements or constraints."""
-    lines = (line.partition(" ")[0] for line in text.splitlines() if "==" in line)
-    pins = (line.split("==") for line in lines if not line.startswith("#"))
-    return {canonicalize_name(name): version for name, version in pins}
+def pinned(text: str, machine: str = "") -> dict[str, str]:
+    """Versions by name in requirements or constraints; of one machine if it is given."""
+    versions: dict[str, str] = {}
+    for line in text.splitlines():
+        pin, _, marker = line.removesuffix(" \\").partition(" ; ")
+        name, equals, version = pin.partition("==")
+        is_elsewhere = machine and marker and f'"{machine}"' not in marker
+        if equals and not name.startswith("#") and not is_elsewhere:
+            versions[canonicalize_name(name)] = version
+    return versions
 
 
 def _wheel(entry: dict[str, Any]) -> Wheel:
