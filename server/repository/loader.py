@@ -323,6 +323,7 @@ class Loader:
                 name=name,
                 is_plain=contract is None,
                 policy=model.policy,
+                measured=model.scheduler.expect_run,
                 paddings=paddings_of(contract, session.inputs, session.outputs),
                 clock=self.clock,
             )

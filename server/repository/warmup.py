@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
 
+Run = Callable[[Mapping[str, Array], int], None]
+"""Runs a batch of so many rows."""
+
 _LEAST_LENGTH = 8
 _MOST_S = 2.0
 # Limit of a batch's inputs: a graph may name any size, and a contract any number of rows.
@@ -43,10 +46,15 @@ def warm_up(
     name: str,
     is_plain: bool,
     policy: BatchPolicy,
+    measured: Callable[[int, float], None],
     paddings: Sequence[Padding] = (),
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Run a model on recorded inputs, or on zeros if all axes but the rows' are fixed.
+
+    Args:
+        measured: called after each run with its work (rows, or tokens if rows have lengths) and
+            its seconds, so that the first requests find an estimate of both.
 
     Raises:
         ServerError: a run fails. Of a plain model it is logged: zeros may be invalid values for it.
@@ -55,11 +63,18 @@ def warm_up(
     if is_plain and session.has_loop:
         # Zeros may be values for which a loop goes on for ever.
         return
+
+    def run(inputs: Mapping[str, Array], rows: int) -> None:
+        started_s = clock()
+        session.run(inputs)
+        seconds = clock() - started_s
+        measured(collate.count_tokens(inputs, paddings).computed or rows, seconds)
+
     try:
         if golden is not None and any(padding.length_input for padding in paddings):
-            _run_lengths(session, golden, policy, paddings, clock)
+            _run_lengths(run, golden, policy, paddings, clock)
         else:
-            _run_rows(session, signature, golden, paddings)
+            _run_rows(run, signature, golden, paddings)
     except ServerError as error:
         if not is_plain or isinstance(error, OutOfMemory):
             raise
@@ -75,21 +90,21 @@ def recorded_rows(
 
 
 def _run_rows(
-    session: Session, signature: Signature, golden: Golden | None, paddings: Sequence[Padding]
+    run: Run, signature: Signature, golden: Golden | None, paddings: Sequence[Padding]
 ) -> None:
     rows = 1
     while True:
         inputs = recorded_rows(signature, golden, rows, paddings)
         if inputs is None:
             return
-        session.run(inputs)
+        run(inputs, rows)
         if rows >= signature.max_rows:
             return
         rows = min(2 * rows, signature.max_rows)
 
 
 def _run_lengths(
-    session: Session,
+    run: Run,
     golden: Golden,
     policy: BatchPolicy,
     paddings: Sequence[Padding],
@@ -105,7 +120,7 @@ def _run_lengths(
         most = min(policy.max_rows, most, _MOST_BYTES // row_bytes)
         for rows in (1, max(1, most)):
             inputs = _stretched(_repeated(golden, rows), paddings, length)
-            session.run(collate.join([inputs], paddings))
+            run(collate.join([inputs], paddings), rows)
         last_s, now = clock() - now, clock()
         if now - started_s + 2 * last_s > _MOST_S:
             return

@@ -23,7 +23,7 @@ from weir.server.scheduling import batching
 from weir.server.scheduling.batching import BatchPolicy
 from weir.server.scheduling.deadline_order import FAIR_CUTS, DeadlineOrder, work_of
 from weir.server.scheduling.request import Load, Request
-from weir.server.scheduling.service_time import Ahead, ServiceTime, answer_s
+from weir.server.scheduling.service_time import Ahead, ServiceTime, answer_s, most_s
 
 T = TypeVar("T")
 
@@ -91,13 +91,14 @@ class RequestQueue(Generic[T]):
         if self.is_closed:
             raise Draining(f"model {self.name!r} is being unloaded")
         waiting = self.waiting
+        rows = waiting.rows
         # An empty queue takes a request of any size, which would otherwise never be taken.
-        if waiting.rows and waiting.rows + request.rows > self.max_rows:
+        if rows and rows + request.rows > self.max_rows:
             raise Overloaded(
-                f"model {self.name!r}: {waiting.rows} rows wait, the limit is {self.max_rows}",
+                f"model {self.name!r}: {rows} rows wait, the limit is {self.max_rows}",
                 self.service.of(self.service.full_rows) or None,
             )
-        if now is not None and (waiting.rows or len(self.batches) == self.sessions):
+        if now is not None and (rows or len(self.batches) == self.sessions):
             self._check_time(request, now)
         waiting.add(request)
 
@@ -155,7 +156,7 @@ class RequestQueue(Generic[T]):
         """The requests that are late, and the earliest deadline of the others, or infinity."""
         earliest = float("inf")
         late = []
-        for request in (*self.waiting, *self.running):
+        for request in (*self.waiting.unordered(), *self.running):
             if request.deadline_s <= now:
                 late.append(request)
             else:
@@ -188,14 +189,19 @@ class RequestQueue(Generic[T]):
 
     def _check_time(self, request: Request[T], now: float) -> None:
         left_s = request.deadline_s - now
-        if not self.service.runs or left_s <= 0:
+        # Of a request that is late already, the cut says so.
+        usable_s = _USABLE_SHARE * left_s
+        waiting = self.waiting
+        if left_s <= 0 or usable_s >= most_s(
+            self.service, waiting.rows, waiting.work + work_of(request)
+        ):
             return
         answered_s = self._answer_s(request, now)
-        if answered_s > _USABLE_SHARE * left_s:
+        if answered_s > usable_s:
             raise Overloaded(
-                f"model {self.name!r}: {self.waiting.rows} rows wait, an answer is expected in "
+                f"model {self.name!r}: {waiting.rows} rows wait, an answer is expected in "
                 f"{answered_s:.3g} s, the request has {left_s:.3g} s",
-                answered_s - _USABLE_SHARE * left_s,
+                answered_s - usable_s,
             )
 
     def _answer_s(self, request: Request[T], now: float) -> float:

@@ -124,6 +124,11 @@ class Scheduler:
         for thread in self._threads:
             thread.start()
 
+    def expect_run(self, work: int, seconds: float) -> None:
+        """Add a run that was measured before the start to the estimate of the service time."""
+        with self._condition:
+            self._queue.service = self._queue.service.measured(work, seconds)
+
     def close(self) -> None:
         """Refuse new requests; the threads end once the waiting ones are answered."""
         self._queue.close()

@@ -47,6 +47,7 @@ class Recorder:
 
     def __init__(self, clock: Clock, entry_s: float = 0.0) -> None:
         self.ran: list[dict[str, Array]] = []
+        self.measured: list[tuple[int, float]] = []
         self._clock = clock
         self._entry_s = entry_s
 
@@ -70,6 +71,7 @@ def warmed(
         name="tagger",
         is_plain=True,
         policy=BatchPolicy(4, **limits),
+        measured=lambda work, seconds: session.measured.append((work, seconds)),
         paddings=[TIME, LETTERS],
         clock=clock,
     )
@@ -117,6 +119,16 @@ def test_a_slow_model_is_warmed_up_as_far_as_two_seconds_go(
     assert max(length for _, length in session.shapes()) == longest
 
 
+def test_the_time_of_each_run_is_measured_with_its_tokens(clock: Clock) -> None:
+    session = warmed(clock, entry_s=0.004)
+
+    assert [tokens for tokens, _ in session.measured] == [8, 32, 16, 64, 32, 128]
+    assert [seconds for _, seconds in session.measured] == pytest.approx(
+        [tokens * 0.004 for tokens, _ in session.measured]
+    )
+    assert len(session.measured) == len(session.ran)
+
+
 class Shapes:
     """A session that notes how many rows it runs, and keeps none of them."""
 
@@ -141,6 +153,7 @@ def rows_warmed(inputs: list[TensorSpec], golden: Golden | None, *paddings: Padd
         name="wide",
         is_plain=True,
         policy=BatchPolicy(1_000_000),
+        measured=lambda _work, _seconds: None,
         paddings=paddings,
         clock=lambda: 10.0 * len(session.rows),
     )
