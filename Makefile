@@ -23,7 +23,7 @@ LANGUAGE_PACKAGES := protobuf-compiler protoc-gen-go protoc-gen-go-grpc golang-g
   libprotobuf-java libguava-java libgeronimo-annotation-1.3-spec-java \
   $(shell command -v javac >/dev/null || echo default-jdk-headless)
 
-.PHONY: demo test quick bench test-ops test-exporters test-gpu test-languages test-newest-grpcio buf format lint types imports proto check-proto metrics-page settings-page image-requirements sbom audit pytest clean
+.PHONY: demo test quick bench soak test-ops test-exporters test-gpu test-languages test-newest-grpcio buf format lint types imports proto check-proto metrics-page settings-page image-requirements sbom audit pytest clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py
@@ -146,6 +146,12 @@ pytest: $(VENV)/installed
 # The main table of docs/results.md with short runs; for an idle machine.
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/main_table.py
+
+# A server under traffic and faults, and planted bugs that must be caught first; see CONTRIBUTING.md.
+MINUTES ?= 10
+SEED ?= 1
+soak: $(VENV)/installed
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) --seed $(SEED) --report soak.md
 
 # Under a minute: lint, types, and the unit tests of what changed.
 quick: lint types

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 done=_say_control,
             )
         traffic = Traffic(good=options.rate * 0.9, disposable=options.rate * 0.1)
-        plan = schedule.plan(options.seed, options.minutes * 60, traffic)
+        plan = schedule.plan(options.seed, options.minutes * 60, traffic, late_s=options.late_s)
         _say(f"{options.minutes:g} minutes with {len(plan.faults)} faults, seed {options.seed}:")
         own = folder / "run"
         own.mkdir()
@@ -84,6 +84,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--at-once", type=int, default=3, help="planted bugs at the same time")
     parser.add_argument(
         "--max-lag-ms", type=float, default=250.0, help="p99 above which the clients sent too late"
+    )
+    parser.add_argument(
+        "--late-s",
+        type=float,
+        default=2.0,
+        help="seconds that an attempt may end after its deadline",
     )
     parser.add_argument("--folder", type=Path, help="for models, ledgers and logs (default: /tmp)")
     parser.add_argument("--keep", action="store_true", help="keep the ledgers and the logs")

@@ -13,10 +13,10 @@ from tests.soak.run import HOSTILE, STEADY, Run
 from tests.soak.schedule import Fault, Traffic
 
 TRAFFIC = Traffic(
-    good=150.0, cancels=25.0, tight=10.0, bad=10.0, queued=1.0, disposable=0.0, deadline_s=3.0
+    good=150.0, cancels=40.0, tight=10.0, bad=10.0, queued=1.0, disposable=0.0, deadline_s=3.0
 )
-TRAFFIC_S = 6.0
-FAULT_AT_S = 3.0
+TRAFFIC_S = 5.0
+FAULT_AT_S = 2.5
 
 
 @dataclass(frozen=True, slots=True)

@@ -227,7 +227,7 @@ def _wrong_status() -> None:
 
 def _stuck_gauge() -> None:
     """A request that was answered counts as running for ever."""
-    from weir.server.scheduling.scheduler import RequestQueue
+    from weir.server.scheduling.request_queue import RequestQueue
 
     is_due = now_and_then()
 

@@ -38,8 +38,6 @@ PLANNED: Mapping[Plan, frozenset[int]] = {
 }
 """The statuses of each plan without any fault; those of bad requests depend on the request."""
 
-LATE_S = 2.0
-"""How long after its deadline an attempt may end: the clients share the machine with others."""
 DRAIN_MARGIN_S = 0.5
 """An attempt that was sent so long before a SIGTERM is not refused by it."""
 QUEUE_MARGIN_S = 0.05
@@ -207,7 +205,7 @@ def _is_excused(finding: Finding, record: RunRecord) -> bool:
 
 def _check_ends(attempts: Attempts, record: RunRecord, result: Result) -> None:
     """I1 and I2 of the clients: each attempt ends once and in time, and each answer is right."""
-    reporter = _Reporter(result, "I1")
+    reporter, late_s = _Reporter(result, "I1"), record.schedule.late_s
     open_ = attempts.status < 0
     for killed in record.faults.kills:
         own = ledger.code_of(killed.client, killed.incarnation, 0, 0)
@@ -215,7 +213,7 @@ def _check_ends(attempts: Attempts, record: RunRecord, result: Result) -> None:
             np.array([own], np.uint64)
         )
         # It could not write an end any more; what was overdue before is lost.
-        overdue = attempts.at_s + attempts.deadline_s + LATE_S < killed.at_s
+        overdue = attempts.at_s + attempts.deadline_s + late_s < killed.at_s
         excused = open_ & of_client & ~overdue
         result.unfinished += int(excused.sum())
         open_ = open_ & ~excused
@@ -223,7 +221,7 @@ def _check_ends(attempts: Attempts, record: RunRecord, result: Result) -> None:
     reporter.each(
         np.flatnonzero(lost), attempts.at_s, lambda at: f"{_name(attempts, at)}: lost", "lost"
     )
-    late = attempts.end_s > attempts.at_s + attempts.deadline_s + LATE_S
+    late = attempts.end_s > attempts.at_s + attempts.deadline_s + late_s
     late &= (attempts.status >= 0) & ~lost
     # A client that is stopped by its fault writes late.
     for window in _windows(record, "stop_client", "kill_client"):
@@ -496,13 +494,13 @@ def _check_use(attempts: Attempts, record: RunRecord, result: Result) -> None:
                 f"the limit is {RSS_GROWTH_BYTES >> 20} MiB"
             )
             result.findings.append(Finding("I7", rest_s, what))
-    early = [each.use for each in uses if each.at_s >= record.start_s][1:8]
+    early = [each.use for each in uses if each.at_s > life.ready_s][:8]
     if not early or not uses:
         return
     end = uses[-1].use
     for what, before, after, spare in (
-        ("descriptors", max(use.descriptors for use in early), end.descriptors, SPARE_DESCRIPTORS),
-        ("threads", max(use.threads for use in early), end.threads, SPARE_THREADS),
+        ("descriptors", min(use.descriptors for use in early), end.descriptors, SPARE_DESCRIPTORS),
+        ("threads", min(use.threads for use in early), end.threads, SPARE_THREADS),
     ):
         if after > before + spare:
             text = f"{what} of the server: {before} at first, {after} at the end"

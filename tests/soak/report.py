@@ -48,9 +48,10 @@ def verdict(
         return False, f"VOID: planted bugs that were not caught: {', '.join(missed)}."
     if problems:
         return False, f"INVALID: {'; '.join(problems)}."
+    caught = f"{len(controls)} of {len(controls)} planted bugs caught"
     return True, (
         f"PASSED: {result.checked:,} answers checked, 0 wrong, 0 lost; "
-        f"{len(controls)} of {len(controls)} planted bugs caught."
+        f"{caught if controls else 'no bug was planted'}."
     )
 
 

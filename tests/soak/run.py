@@ -156,7 +156,7 @@ class Run:
         settings = folder / "weir.toml"
         settings.write_text(models.SETTINGS)
         self.server = ServerUnderTest(root, settings, folder, planted)
-        self.watcher = Watcher(self.server)
+        self.watcher = Watcher(self.server, schedule.late_s)
         self.start_s = 0.0
         self._iterations = (1, 10)
         self._clients = {number: ClientProcess(self, number) for number in clients}

@@ -82,13 +82,19 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A run: its phases and its faults, in the order of time."""
+    """A run: its phases and its faults, in the order of time.
+
+    Attributes:
+        late_s: how late an attempt may end, and how long an inference of a server may take that
+            says it is ready; more on a machine that is busy with other things.
+    """
 
     seed: int
     duration_s: float
     phases: Sequence[Phase]
     faults: Sequence[Fault]
     traffic: Traffic = field(default_factory=Traffic)
+    late_s: float = 2.0
 
     @property
     def end_of_traffic_s(self) -> float:
@@ -108,7 +114,9 @@ class Schedule:
         return [(start, start + BURST_S) for start in starts]
 
 
-def plan(seed: int, duration_s: float, traffic: Traffic | None = None) -> Schedule:
+def plan(
+    seed: int, duration_s: float, traffic: Traffic | None = None, *, late_s: float = 2.0
+) -> Schedule:
     """The schedule of a whole run."""
     random = Random(seed)
     warm_up_s = min(30.0, max(4.0, duration_s / 20))
@@ -129,7 +137,7 @@ def plan(seed: int, duration_s: float, traffic: Traffic | None = None) -> Schedu
             faults += _faults(random, _DECKS[name], now, scale)
             now = end_s
     phases.append(Phase("cool-down", duration_s - COOL_DOWN_S, duration_s))
-    return Schedule(seed, duration_s, phases, faults, traffic or Traffic())
+    return Schedule(seed, duration_s, phases, faults, traffic or Traffic(), late_s)
 
 
 def short(seed: int, duration_s: float, faults: Sequence[Fault], traffic: Traffic) -> Schedule:

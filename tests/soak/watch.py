@@ -20,9 +20,6 @@ from weir.protocol import inference_pb2 as pb
 
 Samples = Mapping[str, float]
 
-PROBE_S = 2.0
-"""Time for an inference while the server says that it is ready."""
-
 _INTERVAL_S = 0.25
 _SCRAPE_EVERY = 4
 _LINE = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*(\{[^\n]*\})? (NaN|[+-]Inf|[-+0-9.eE]+)")
@@ -61,9 +58,10 @@ class Watch:
 class Watcher:
     """Measures the use four times a second and scrapes once, on a thread of its own."""
 
-    def __init__(self, server: ServerUnderTest) -> None:
+    def __init__(self, server: ServerUnderTest, probe_s: float) -> None:
         self.watch = Watch()
         self._server = server
+        self._probe_s = probe_s
         self._clients: dict[int, ClientConfig] = {}
         self._stop = threading.Event()
         self._random = Random(0)
@@ -126,13 +124,13 @@ class Watcher:
     def _probe(self, channel: grpc.Channel) -> None:
         """If the server says that it is ready, it answers."""
         began_s = time.monotonic()
-        if not self._server.is_serving(PROBE_S):
+        if not self._server.is_serving(self._probe_s):
             return
         question = oracle.fingerprint(self._random, self._random.getrandbits(40))
         self.watch.probes += 1
         try:
             method: Any = channel.unary_unary(METHOD)
-            answer = method(question.message("probe"), timeout=PROBE_S)
+            answer = method(question.message("probe"), timeout=self._probe_s)
         except grpc.RpcError as error:
             code = error.code()
             problem = f"the server is ready, and an inference ended with {code.name}"
