@@ -12,7 +12,7 @@ Rules:
 
 import heapq
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import chain
 from typing import Generic, Protocol, TypeVar
 
@@ -119,11 +119,19 @@ class DeadlineOrder(Collection[R]):
     def remove(self, request: R) -> bool:
         """Remove a request; False if it is not here."""
         own = self._class_of(request)
-        requests = own.requests
-        if request not in requests:
+        if request not in own.requests:
             return False
-        del requests[request]
-        if not requests:
+        self._remove(request, own)
+        return True
+
+    def remove_all(self, requests: Iterable[R]) -> None:
+        """Remove requests that are here."""
+        for request in requests:
+            self._remove(request, self._class_of(request))
+
+    def _remove(self, request: R, own: _Class[R]) -> None:
+        del own.requests[request]
+        if not own.requests:
             del self._classes[own.number]
         rows = request.rows
         work = rows * (request.length or 1)
@@ -132,7 +140,6 @@ class DeadlineOrder(Collection[R]):
         self._count -= 1
         self.rows -= rows
         self.work -= work
-        return True
 
     def ahead(self, request: R) -> tuple[float, float]:
         """The rows that go before a request that arrives now, and their work; an estimate."""

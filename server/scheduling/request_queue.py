@@ -115,19 +115,17 @@ class RequestQueue(Generic[T]):
             late = [request for request in requests if request.deadline_s < ends_s]
             if not late:
                 break
-            for request in late:
-                self.waiting.remove(request)
+            self.waiting.remove_all(late)
             refused += [(request, self._late_error(request, now)) for request in late]
+        self.waiting.remove_all(requests)
         if not requests and refused:
-            last, error = max(refused, key=lambda pair: pair[0].deadline_s)
-            if last.deadline_s > now:
-                refused.remove((last, error))
-                requests, work = [last], _batch_work([last])
+            last = max(refused, key=lambda pair: pair[0].deadline_s)
+            if last[0].deadline_s > now:
+                refused.remove(last)
+                requests, work = [last[0]], _batch_work([last[0]])
                 ends_s = now + self.service.of(work)
-        for request in requests:
-            self.waiting.remove(request)
         self.running.update(requests)
-        batch = Batch(requests, work, now, ends_s, bool(self.waiting), refused)
+        batch = Batch(requests, work, now, ends_s, bool(self.waiting.rows), refused)
         if requests:
             self.batches[thread] = batch
         return batch
@@ -145,12 +143,10 @@ class RequestQueue(Generic[T]):
 
     def take(self, request: Request[T]) -> bool:
         """Remove a request from its place; False if it is gone already."""
-        if self.waiting.remove(request):
-            return True
         if request in self.running:
             self.running.remove(request)
             return True
-        return False
+        return self.waiting.remove(request)
 
     def late(self, now: float) -> tuple[list[Request[T]], float]:
         """The requests that are late, and the earliest deadline of the others, or infinity."""

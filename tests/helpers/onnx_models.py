@@ -515,6 +515,30 @@ def sum_and_difference(datatype: int) -> bytes:
     return _model("sum_and_difference", nodes, inputs, outputs)
 
 
+def slow_identity(size: int = 256, products: int = 20) -> bytes:
+    """y = x in FP32 [batch, size], by matrix products that take milliseconds a row."""
+    nodes = [
+        helper.make_node("Unsqueeze", ["x", "last"], ["column"]),
+        helper.make_node("Mul", ["column", "identity"], ["product0"]),
+        *(
+            helper.make_node("MatMul", [f"product{each}", "identity"], [f"product{each + 1}"])
+            for each in range(products)
+        ),
+        helper.make_node("ReduceSum", [f"product{products}", "middle"], ["y"], keepdims=0),
+    ]
+    return _model(
+        "slow_identity",
+        nodes,
+        [_value("x", TensorProto.FLOAT, ("batch", size))],
+        [_value("y", TensorProto.FLOAT, ("batch", size))],
+        [
+            _constant("identity", np.eye(size, dtype=np.float32)),
+            _constant("last", np.array([2])),
+            _constant("middle", np.array([1])),
+        ],
+    )
+
+
 def quotient() -> bytes:
     """y = a / b, INT64 [batch, 1]."""
     a, b, y = (_value(name, TensorProto.INT64, ("batch", 1)) for name in ("a", "b", "y"))
