@@ -174,7 +174,7 @@ def test_a_flooded_model_leaves_another_its_share(client: Client) -> None:
     flood.start()
     time.sleep(0.5)
 
-    took_s = []
+    took_s: list[float] = []
     with Client(client.target) as other:
         while flood.is_alive() and len(took_s) < 100:
             start_s = time.monotonic()
