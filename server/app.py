@@ -61,6 +61,7 @@ from weir.server.threads import Watchdog
 from weir.server.transport import completion_queue
 from weir.server.transport.base import Check, Handlers, Limits, Transport
 from weir.server.transport.completion_queue import CompletionQueueTransport
+from weir.server.transport.connections import default_max_connections
 from weir.server.transport.grpc_server import GrpcServerTransport
 from weir.server.transport.wakeups import Wakeups
 
@@ -332,6 +333,13 @@ class App:
             open_calls=settings.max_open_calls,
             default_deadline_s=settings.default_deadline_s,
             max_deadline_s=settings.max_deadline_s,
+            connections=settings.max_connections or default_max_connections(),
+            connections_by_peer=settings.max_connections_per_peer,
+            idle_s=settings.max_connection_idle_s,
+            age_s=settings.max_connection_age_s,
+            age_grace_s=settings.max_connection_age_grace_s,
+            keepalive_s=settings.keepalive_time_s,
+            keepalive_timeout_s=settings.keepalive_timeout_s,
             ping_interval_s=settings.min_ping_interval_s,
             shares_port=settings.share_port,
         )

@@ -308,6 +308,37 @@ class Settings(BaseModel):
         description="Maximum open calls of the server; further calls are refused, and calls that "
         "have sent no message for a second give way first. A call without a message takes 15 KB.",
     )
+    max_connections: Count | None = _unset(
+        "three quarters of the descriptors, at most 10000",
+        "Maximum connections to the gRPC port; further ones are closed when they arrive.",
+    )
+    max_connections_per_peer: Count | None = _unset(
+        "no limit",
+        "Maximum connections of one address, checked once a second; the newest are closed.",
+    )
+    max_connection_idle_s: Seconds = Field(
+        300.0,
+        description="Seconds that a connection may have no open call before its client is told to "
+        "go (GOAWAY); 0 is no limit.",
+    )
+    max_connection_age_s: Seconds = Field(
+        0.0,
+        description="Seconds after which a client is told to open a new connection (GOAWAY), so "
+        "that a new replica gets its share; 0 is no limit.",
+    )
+    max_connection_age_grace_s: Timeout = Field(
+        60.0,
+        description="Seconds for the open calls of a connection that reached its age; then they "
+        "are cancelled.",
+    )
+    keepalive_time_s: Timeout = Field(
+        60.0, description="Seconds without a frame of the client, after which it is pinged."
+    )
+    keepalive_timeout_s: Timeout = Field(
+        20.0,
+        description="Seconds for the answer to that ping; then the connection is closed and its "
+        "calls are cancelled.",
+    )
     min_ping_interval_s: Seconds = Field(
         5.0,
         description="Minimum seconds between keepalive pings of a client; a connection with more "

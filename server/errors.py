@@ -14,6 +14,7 @@ A leaf is chosen by what its receiver should do next.
     │   ├── Overloaded          back off, then try again
     │   ├── OutOfMemory         send fewer rows
     │   ├── ResponseTooLarge    send fewer rows, or request fewer outputs
+    │   ├── MetadataTooLarge    send less metadata
     │   ├── ClientTooSlow       read faster, or request less at a time
     │   ├── DeadlineExceeded    set a longer deadline
     │   ├── Cancelled           nothing: the client is gone
@@ -83,6 +84,10 @@ class OutOfMemory(RequestError):
 
 class ResponseTooLarge(RequestError):
     """The response is larger than a message may be."""
+
+
+class MetadataTooLarge(RequestError):
+    """The metadata of the call is larger than a call's may be."""
 
 
 class ClientTooSlow(RequestError):

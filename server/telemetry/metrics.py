@@ -20,6 +20,7 @@ from weir.server.telemetry import model_stats, server_stats, triton_metrics
 from weir.server.telemetry.metric_family import Labels, MetricGroup, Readers, collect
 from weir.server.telemetry.model_stats import GenerationStats, ModelGauges, ModelStats
 from weir.server.telemetry.server_stats import Build, Gpu, Gpus
+from weir.server.transport import connections
 from weir.server.transport.base import Transport
 from weir.server.transport.status import REASONS
 
@@ -200,6 +201,10 @@ class Metrics(Collector):
             yield from collect(
                 server_stats.CALLS,
                 [((each.kind, each.service, each.method), each) for each in methods],
+            )
+            closed = self._transport.connections.closed
+            yield server_stats.CONNECTIONS_CLOSED.metric(
+                [((reason,), closed[reason]) for reason in connections.REASONS]
             )
             if io := self._transport.io:
                 yield server_stats.IO_DELAY_SECONDS.metric([((), io.delay_s())])

@@ -38,6 +38,12 @@ IO_DELAY_SECONDS = Family(
     "at most 0.2. Absent with the transport `grpc-server`.",
     "that every call waits for the I/O thread, because the thread or the machine is too busy.",
 )  # fmt: skip
+CONNECTIONS_CLOSED = Family(
+    "weir_connections_closed_total", "counter", ("reason",), "connections",
+    "Connections that the server closed: `metadata` for a header block that no honest client "
+    "sends, `peer_limit` for one above `--max-connections-per-peer`.",
+    "an attack, or a limit by peer that is too low; the log names the peer.",
+)  # fmt: skip
 PREPROCESS_QUEUE = Family(
     "weir_preprocess_queue_requests", "gauge", (), "requests",
     "Task calls that wait for preprocessing.", "more load than the cores can preprocess.",
@@ -80,6 +86,7 @@ SERVER_FAMILIES = (
     READY,
     IO_BUSY_SECONDS,
     IO_DELAY_SECONDS,
+    CONNECTIONS_CLOSED,
     PREPROCESS_QUEUE,
     LOG_DROPPED,
     BUILD_INFO,

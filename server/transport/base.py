@@ -21,6 +21,7 @@ import grpc
 
 from weir.server.errors import ClientTooSlow, PortUnavailable
 from weir.server.transport.call_stats import CallStats
+from weir.server.transport.connections import Connections
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -180,12 +181,19 @@ class Limits:
 
     Attributes:
         message_bytes: of one message, in either direction.
-        metadata_bytes: of a call's metadata.
+        metadata_bytes: of a call's metadata; four times as much closes the connection.
         concurrent_streams: open calls of one connection; more wait at the client.
         open_calls: of all connections; more are refused.
         default_deadline_s: of a call whose client sets none; see `open_calls`.
         max_deadline_s: the longest deadline of a client that counts.
+        connections: in all; None is no limit. Core closes further ones when it has accepted them.
+        connections_by_peer: of one address; None is no limit.
         handshake_timeout_s: for a connection that sends nothing.
+        idle_s: of a connection without an open call; 0 is no limit.
+        age_s: of a connection, after which its client is told to go (GOAWAY); 0 is no limit.
+        age_grace_s: for the open calls of such a connection.
+        keepalive_s: without a frame of the client, after which it is pinged.
+        keepalive_timeout_s: for the answer to that ping.
         ping_interval_s: minimum between keepalive pings, with and without open calls.
         shares_port: other processes may listen on the same port, if they share it too; the system
             gives each new connection to one of them.
@@ -197,13 +205,29 @@ class Limits:
     open_calls: int = 10_000
     default_deadline_s: float = 60.0
     max_deadline_s: float = 3600.0
+    connections: int | None = None
+    connections_by_peer: int | None = None
     handshake_timeout_s: float = 5.0
+    idle_s: float = 0.0
+    age_s: float = 0.0
+    age_grace_s: float = 60.0
+    keepalive_s: float = 60.0
+    keepalive_timeout_s: float = 20.0
     ping_interval_s: float = 5.0
     shares_port: bool = False
 
     def channel_arguments(self) -> tuple[tuple[str, int], ...]:
         """The limits as gRPC core takes them."""
+        optional = {
+            "grpc.max_allowed_incoming_connections": self.connections,
+            "grpc.max_connection_idle_ms": _milliseconds(self.idle_s),
+            "grpc.max_connection_age_ms": _milliseconds(self.age_s),
+        }
         return (
+            *((name, value) for name, value in optional.items() if value is not None),
+            ("grpc.max_connection_age_grace_ms", int(self.age_grace_s * 1000)),
+            ("grpc.keepalive_time_ms", int(self.keepalive_s * 1000)),
+            ("grpc.keepalive_timeout_ms", int(self.keepalive_timeout_s * 1000)),
             ("grpc.so_reuseport", int(self.shares_port)),
             ("grpc.max_receive_message_length", self.message_bytes),
             ("grpc.max_send_message_length", self.message_bytes),
@@ -215,6 +239,11 @@ class Limits:
             # Without this, core expects two hours between the pings of an idle connection.
             ("grpc.keepalive_permit_without_calls", 1),
         )
+
+
+def _milliseconds(limit_s: float) -> int | None:
+    """A limit as core takes it; None for 0, which is no limit."""
+    return max(1, int(limit_s * 1000)) if limit_s else None
 
 
 class IoStats(Protocol):
@@ -261,6 +290,10 @@ class Transport(Protocol):
 
     def expire(self, now: float) -> float:
         """End the calls whose message is late; the time of the next look; see `open_calls`."""
+
+    @property
+    def connections(self) -> Connections:
+        """The connections of its port."""
 
     def start(self) -> None:
         """Begin to take calls."""

@@ -35,6 +35,7 @@ from weir.server.transport.base import (
     unavailable,
 )
 from weir.server.transport.call_stats import CallStats, MethodStats
+from weir.server.transport.connections import Connections, metadata_bytes
 from weir.server.transport.open_calls import OpenCalls
 from weir.server.transport.status import STOPPING, closed_code, fail, guarded
 from weir.server.transport.wakeups import Operations, Wakeups, ignore
@@ -99,6 +100,7 @@ class CompletionQueueTransport:
         self._open_calls = OpenCalls(limits)
         self.io = IoThread(wakeups, self._open_calls.calls)
         self._default_deadline_s = limits.default_deadline_s
+        self.connections = Connections(limits.metadata_bytes, limits.connections_by_peer)
         self._methods = {
             name.encode(): (handler, self.calls.of(name)) for name, handler in handlers.items()
         }
@@ -126,6 +128,7 @@ class CompletionQueueTransport:
     def start(self) -> None:
         """Begin to take calls."""
         self._server.start()
+        self.connections.start(self.port)
         for _ in range(_REQUESTED_CALLS):
             self._request_call()
         self._thread.start()
@@ -143,6 +146,7 @@ class CompletionQueueTransport:
     def stop(self, grace_s: float) -> bool:
         """Accept no calls, wait for open ones, and cancel the rest after the grace period."""
         self._is_stopping = True
+        self.connections.stop()
         if self._thread.ident is None:
             # Core closes the port of a started server only.
             self._server.start()
@@ -214,11 +218,17 @@ class CompletionQueueTransport:
     def _begin(self, event: Any, arrived_s: float) -> None:
         if not self._is_stopping:
             self._request_call()
-        handler, stats = self._methods.get(event.call_details.method, self._unknown)
+        details, metadata = event.call_details, event.invocation_metadata
+        size = metadata_bytes(details.method, metadata)
+        if size > self.connections.metadata_limit:
+            # Not kept: at a hundred calls of 16 MiB, this would be the memory of the server.
+            metadata = ()
+        handler, stats = self._methods.get(details.method, self._unknown)
         stats.started += 1
         is_stream = isinstance(handler, Stream)
         call = CompletionQueueCall(
             event,
+            metadata,
             self._wakeups,
             self._open_calls,
             stats,
@@ -229,6 +239,9 @@ class CompletionQueueTransport:
         event.call.start_server_batch(
             (cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), call.closed
         )
+        if size > self.connections.metadata_limit:
+            fail(call, self.connections.refuse_metadata(call.peer, size))
+            return
         try:
             self._open_calls.add(call)
             for check in self._checks:
@@ -287,9 +300,10 @@ class CompletionQueueCall:
 
     record = None
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - made once for each call; keywords cost time
         self,
         event: Any,
+        metadata: Metadata,
         wakeups: Wakeups,
         open_calls: OpenCalls,
         stats: MethodStats,
@@ -306,7 +320,7 @@ class CompletionQueueCall:
         self.arrived_s = arrived_s
         self._default_deadline_s = default_deadline_s
         self._code = _CANCELLED
-        self._metadata = event.invocation_metadata
+        self._metadata = metadata
         self._deadline_s = event.call_details.deadline
         self._method: bytes = event.call_details.method
         self.caller: Any = None

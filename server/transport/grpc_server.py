@@ -30,10 +30,12 @@ from weir.server.transport.base import (
     unavailable,
 )
 from weir.server.transport.call_stats import CallStats
+from weir.server.transport.connections import Connections, metadata_bytes
 from weir.server.transport.open_calls import MORE_PROBES, OpenCalls
 from weir.server.transport.status import STOPPING, closed_code, fail, guarded
 
 _MAX_OPEN_CALLS = 512
+_CLOSING_S = 0.1
 
 # Calls that are refused hold a thread for a moment too.
 _THREADS = _MAX_OPEN_CALLS + 2 * MORE_PROBES
@@ -57,10 +59,18 @@ class GrpcServerTransport:
         credentials: grpc.ServerCredentials | None = None,
     ) -> None:
         self.calls = CallStats({name: handler.kind for name, handler in handlers.items()})
+        self.connections = Connections(limits.metadata_bytes, limits.connections_by_peer)
         self._is_started = False
         limits = replace(limits, open_calls=min(limits.open_calls, _MAX_OPEN_CALLS))
         self._open_calls = OpenCalls(limits)
-        self._dispatch = _Dispatch(handlers, self.calls, checks, self._open_calls, limits)
+        self._dispatch = _Dispatch(
+            handlers,
+            self.calls,
+            checks,
+            limits,
+            connections=self.connections,
+            open_calls=self._open_calls,
+        )
         self._server = grpc.server(
             ThreadPoolExecutor(_THREADS, thread_name_prefix="weir-grpc"),
             handlers=[self._dispatch],
@@ -80,6 +90,7 @@ class GrpcServerTransport:
         """Begin to take calls."""
         self._is_started = True
         self._server.start()
+        self.connections.start(self.port)
 
     def expire(self, now: float) -> float:
         """End the calls whose message is late; the time of the next look."""
@@ -94,6 +105,7 @@ class GrpcServerTransport:
         if not self._is_started:
             # grpcio closes the port of a started server only.
             self.start()
+        self.connections.stop()
         stopped = self._server.stop(grace_s)
         self._dispatch.end_streams()
         is_drained = stopped.wait(grace_s)
@@ -109,16 +121,20 @@ class _Dispatch(grpc.GenericRpcHandler):
         handlers: Handlers,
         calls: CallStats,
         checks: Sequence[Check],
-        open_calls: OpenCalls,
         limits: Limits,
+        *,
+        connections: Connections,
+        open_calls: OpenCalls,
     ) -> None:
         self._handlers = handlers
+        self._connections = connections
         self._checks = tuple(checks)
         self._calls = calls
         self._open_calls = open_calls
         self._default_deadline_s = limits.default_deadline_s
         # Calls begin and end on many threads.
         self._stats_lock = threading.Lock()
+        self._attacked_s = -_CLOSING_S
         self._streams: set[GrpcServerCall] = set()
         self._is_stopping = False
 
@@ -127,27 +143,47 @@ class _Dispatch(grpc.GenericRpcHandler):
     ) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
         headers = _CallHeaders(handler_call_details)
         method = headers.method
+        size = metadata_bytes(method, handler_call_details.invocation_metadata)
+        if size > self._connections.metadata_limit:
+            if self._connections.is_attack(size):
+                now = time.monotonic()
+                if now < self._attacked_s + _CLOSING_S:
+                    # A thread of the pool closes the connection now. Each call that is handed to
+                    # the pool meanwhile would keep its metadata, up to 16 MiB.
+                    self._count_unimplemented(method)
+                    return None
+                self._attacked_s = now
+            return self._refuse(method, lambda peer: self._connections.refuse_metadata(peer, size))
         try:
             for check in self._checks:
                 check(headers)
         except Exception as error:  # noqa: BLE001 - ends this call only
-            return self._refuse(method, error)
+            failure = error
+            return self._refuse(method, lambda _peer: failure)
         handler = self._handlers.get(method)
         if handler is None:
-            # grpcio itself answers this status.
-            self._begin(method)(grpc.StatusCode.UNIMPLEMENTED)
+            self._count_unimplemented(method)
             return None
         if isinstance(handler, Unary):
             return self._unary(headers, handler)
         return self._stream(headers, handler)
 
-    def _refuse(self, method: str, error: Exception) -> "grpc.RpcMethodHandler[bytes, bytes]":
-        """The handler of a call that a check refused; a stream, as no message is received."""
+    def _count_unimplemented(self, method: str) -> None:
+        """Count a call that grpcio itself answers with this status, as it has no handler."""
+        self._begin(method)(grpc.StatusCode.UNIMPLEMENTED)
+
+    def _refuse(
+        self, method: str, failure: Callable[[str], Exception]
+    ) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        """The handler of a call that is refused by its headers, with the failure of its peer.
+
+        It is a stream's, as no message is received.
+        """
         ended = self._begin(method)
 
         def behaviour(_messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
             call = GrpcServerCall(method, context, iter(()), ended, open_calls=self._open_calls)
-            fail(call, error)
+            fail(call, failure(call.peer))
             return call.answers()
 
         return grpc.stream_stream_rpc_method_handler(behaviour)

@@ -1,6 +1,6 @@
 """The metrics of the whole server."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import grpc
 import pytest
@@ -10,6 +10,7 @@ from weir.server.telemetry.metrics import Metrics
 from weir.server.telemetry.server_stats import Build
 from weir.server.transport.base import IoStats
 from weir.server.transport.call_stats import CODES, CallStats
+from weir.server.transport.connections import Connections
 
 ECHO = {"grpc_type": "unary", "grpc_service": "t.Test", "grpc_method": "Echo"}
 UNKNOWN = {"grpc_type": "unary", "grpc_service": "unknown", "grpc_method": "unknown"}
@@ -32,6 +33,7 @@ class IdleIo:
 class FakeTransport:
     calls: CallStats
     io: IoStats | None
+    connections: Connections = field(default_factory=lambda: Connections(16_384))
     name: str = "fake"
     port: int = 0
 

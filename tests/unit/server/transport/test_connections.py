@@ -1,0 +1,161 @@
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from weir.server.transport.connections import (
+    Address,
+    Connections,
+    address_of,
+    default_max_connections,
+    metadata_bytes,
+    over_limit,
+    sockets,
+)
+
+LIMIT = 1000
+WAIT_S = 10.0
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [
+        ("ipv4:127.0.0.1:5000", ("127.0.0.1", 5000)),
+        ("ipv6:%5B::1%5D:5000", ("::1", 5000)),
+        ("ipv6:[::1]:5000", ("::1", 5000)),
+        ("ipv6:[::ffff:10.0.0.1]:5000", ("10.0.0.1", 5000)),
+        ("ipv6:[fe80::1%25eth0]:5000", ("fe80::1", 5000)),
+        ("unix:/run/weir", None),
+        ("unix:", None),
+        ("", None),
+    ],
+)
+def test_peer_of_core_is_an_address(peer: str, address: Address | None) -> None:
+    assert address_of(peer) == address
+
+
+def test_size_is_counted_as_http2_counts_it() -> None:
+    assert metadata_bytes(b"/a/b", (("key", "value"), ("k-bin", b"\0\1"))) == 4 + 8 + 32 + 7 + 32
+
+
+@pytest.mark.parametrize("connections", [0, 1, 5])
+def test_new_connections_beyond_the_limit_of_a_host_go_and_older_stay(connections: int) -> None:
+    kept = {("10.0.0.1", port) for port in range(3)}
+    new = {("10.0.0.1", 100 + port) for port in range(connections)}
+
+    over = over_limit(kept, kept | new | {("10.0.0.2", 1)}, limit=4)
+
+    assert len(over) == max(0, connections - 1)
+    assert over <= new
+
+
+class Pair:
+    """A connection of this process to itself, through a port."""
+
+    def __init__(self, stack: ExitStack, family: int, host: str) -> None:
+        listener = stack.enter_context(socket.create_server((host, 0), family=family))
+        self.port: int = listener.getsockname()[1]
+        self.client = stack.enter_context(socket.create_connection((host, self.port), WAIT_S))
+        self.accepted = stack.enter_context(listener.accept()[0])
+        self.accepted.settimeout(WAIT_S)
+        kind = "ipv4" if family == socket.AF_INET else "ipv6"
+        self.peer = f"{kind}:[{host}]:{self.client.getsockname()[1]}"
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture(params=[(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")], ids=["4", "6"])
+def pair(request: pytest.FixtureRequest, stack: ExitStack) -> Pair:
+    family, host = request.param
+    try:
+        return Pair(stack, family, host)
+    except OSError:
+        pytest.skip(f"{host} cannot be bound")
+
+
+def test_attack_by_metadata_ends_its_connection_alone(pair: Pair, stack: ExitStack) -> None:
+    other = Pair(stack, socket.AF_INET, "127.0.0.1")
+    pair.client.sendall(b"x" * 10_000)
+    connections = Connections(LIMIT)
+    connections.start(pair.port)
+
+    error = connections.refuse_metadata(pair.peer, 5000)
+
+    assert pair.accepted.recv(1) == b"", "what had been received is thrown away"
+    assert "at most 1000 bytes, got 5000" in str(error)
+    assert connections.closed == {"metadata": 1}
+    other.client.sendall(b"x")
+    assert other.accepted.recv(1) == b"x"
+
+
+def test_metadata_a_little_over_the_limit_leaves_the_connection(pair: Pair) -> None:
+    connections = Connections(LIMIT)
+    connections.start(pair.port)
+
+    connections.refuse_metadata(pair.peer, LIMIT + 1)
+
+    pair.client.sendall(b"x")
+    assert pair.accepted.recv(1) == b"x"
+    assert not connections.closed
+
+
+def test_connections_of_another_port_are_not_touched(pair: Pair) -> None:
+    connections = Connections(LIMIT)
+    connections.start(pair.port + 1 if pair.port < 65_535 else 1)
+
+    connections.refuse_metadata(pair.peer, 5000)
+
+    pair.client.sendall(b"x")
+    assert pair.accepted.recv(1) == b"x"
+    assert not connections.closed
+
+
+def test_looking_at_connections_leaves_no_descriptor(pair: Pair) -> None:
+    before = sorted(Path("/dev/fd").iterdir())
+
+    found = []
+    for address, connection in sockets(pair.port):
+        found.append(address)
+        connection.close()
+
+    assert pair.client.getsockname()[:2] in found
+    assert sorted(Path("/dev/fd").iterdir()) == before
+
+
+def test_newest_connections_of_a_peer_are_closed(stack: ExitStack) -> None:
+    first = Pair(stack, socket.AF_INET, "127.0.0.1")
+    connections = Connections(LIMIT, limit_by_peer=1)
+    stack.callback(connections.stop)
+    listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    port = listener.getsockname()[1]
+    clients = [
+        stack.enter_context(socket.create_connection(("127.0.0.1", port), WAIT_S)) for _ in range(3)
+    ]
+    accepted = [stack.enter_context(listener.accept()[0]) for _ in clients]
+
+    connections.start(port)
+
+    # One of the three is kept; which one is not said of those that the first look finds together.
+    ended = 0
+    for connection in accepted:
+        connection.settimeout(3.0)
+        try:
+            ended += connection.recv(1) == b""
+        except TimeoutError:
+            continue
+    assert ended == 2
+    assert connections.closed == {"peer_limit": 2}
+    first.client.sendall(b"x")
+    assert first.accepted.recv(1) == b"x"
+
+
+def test_default_limit_leaves_descriptors_free() -> None:
+    limit = default_max_connections()
+
+    assert 1 <= limit <= 10_000
