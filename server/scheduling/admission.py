@@ -132,11 +132,13 @@ class Admission:
     ) -> None:
         """Send the failure of a request that reached no queue, and count it for its model."""
         status = status_of(error)
-        reply.finish(status.code, status.details, trailers=status.trailers)
         if isinstance(error, ModelNotReady) and error.model is not None:
             stats = self._metrics.find(*error.model)
         else:
             stats = self._metrics.unattributed if model is None else model.stats
+        if stats.model and reply.record is not None:
+            reply.record.model, reply.record.version = stats.labels
+        reply.finish(status.code, status.details, trailers=status.trailers)
         stats.request_failed(
             status.code.name, status.reason, self.clock() - arrived_s, request_bytes
         )

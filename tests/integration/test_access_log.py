@@ -101,6 +101,15 @@ def test_failed_request_has_a_line(server: Server) -> None:
     assert not line.keys() & {"queue_s", "compute_s", "batch_rows", "version"}
 
 
+def test_line_of_a_refused_request_names_the_version_that_refused_it(server: Server) -> None:
+    with Client(server.target) as client:
+        failure(client.send(request("affine", id="incomplete")))
+
+    line = line_of(server, "incomplete")
+
+    assert (line["status"], line["model"], line["version"]) == ("INVALID_ARGUMENT", "affine", "7")
+
+
 def test_each_request_of_a_stream_has_a_line(server: Server) -> None:
     messages = [request("affine", ROW, id=f"streamed-{number}") for number in range(2)]
     with Client(server.target) as client:

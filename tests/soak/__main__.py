@@ -9,6 +9,7 @@ First each planted bug must be caught, or the run is void. The exit code is 0 if
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ from tests.soak.schedule import Traffic
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make a run; the exit code."""
     options = _options(arguments)
+    # A stop by SIGTERM is one by Ctrl-C: the servers and clients must not outlive the soak.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="weir-soak-", dir=options.folder))
     found: list[Control] = []
     try:

@@ -22,7 +22,7 @@ from tests.soak import models, oracle
 from tests.soak.bad_requests import METHOD
 from tests.soak.findings import Finding
 from tests.soak.schedule import BURST_S
-from tests.soak.server import ServerUnderTest
+from tests.soak.server import ServerUnderTest, use_of
 from weir.protocol import inference_pb2 as pb
 from weir.protocol import models_pb2 as models_pb
 
@@ -32,6 +32,7 @@ _MEMORY_HEADROOM_BYTES = 384 << 20
 _SCRAPERS = 20
 _LONG_RUN, _LONG_RUN_HEAD_START_S = 80, 0.3
 _PEERS = 12
+_SPARE_DESCRIPTORS = 6
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _EMPTY_SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 _CLOSE_AT_ONCE = struct.pack("ii", 1, 0)
@@ -336,6 +337,28 @@ def _hungry_call(make: FaultMaker) -> int:
     return make.call("ModelInfer", message)
 
 
+def _few_descriptors(make: FaultMaker) -> None:
+    """For two seconds, the server can open almost no file, while clients connect."""
+    life = make.server.life
+    use = use_of(life.pid)
+    before = resource.prlimit(life.pid, resource.RLIMIT_NOFILE)
+    if use is None:
+        return
+    with make.window("few_descriptors"):
+        limit = use.descriptors + _SPARE_DESCRIPTORS
+        resource.prlimit(life.pid, resource.RLIMIT_NOFILE, (limit, before[1]))
+        try:
+            peers = [
+                socket.create_connection(("127.0.0.1", make.server.port), timeout=5.0)
+                for _ in range(_PEERS)
+            ]
+            time.sleep(2.0)
+            for peer in peers:
+                peer.close()
+        finally:
+            resource.prlimit(life.pid, resource.RLIMIT_NOFILE, before)
+
+
 def _full_disk(make: FaultMaker) -> None:
     """For two seconds, the server's log cannot grow."""
     life = make.server.life
@@ -370,5 +393,6 @@ FAULTS: Mapping[str, Callable[[FaultMaker], None]] = {
     "rollback": _rollback,
     "memory_limit": _memory_limit,
     "full_disk": _full_disk,
+    "few_descriptors": _few_descriptors,
     "overload": _overload,
 }

@@ -51,6 +51,21 @@ SPARE_DESCRIPTORS, SPARE_THREADS = 16, 8
 _MAX_FINDINGS = 20
 
 
+@dataclass(frozen=True, slots=True)
+class Overload:
+    """What became of the requests of all overloads.
+
+    Attributes:
+        refusal_ms: p50 and p99 of the refused ones, from sending.
+    """
+
+    sent: int
+    answered: int
+    refused: int
+    seconds: float
+    refusal_ms: tuple[float, float]
+
+
 @dataclass(slots=True)
 class Result:
     """What the reconciliation found, with the numbers of the report.
@@ -61,6 +76,9 @@ class Result:
         excused: attempts whose failure a fault explains, by fault and status.
         visible: good requests that failed in the end, by status.
         lines: lines of the access logs about attempts.
+        latency_ms: by phase, the number of answers and p50, p99 and p99.9.
+        send_lag_ms: p50 and p99.
+        crash_s: the longest time from a `kill -9` until a client knew.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -79,6 +97,8 @@ class Result:
     memory_answers_per_s: float = 0.0
     latency_ms: dict[str, tuple[int, float, float, float]] = field(default_factory=dict)
     send_lag_ms: tuple[float, float] = (0.0, 0.0)
+    overload: Overload | None = None
+    crash_s: float = 0.0
     clients_cpu: list[float] = field(default_factory=list)
 
     @property
@@ -133,6 +153,7 @@ def reconcile(record: RunRecord) -> Result:
     _check_visible(attempts, record, result)
     _check_versions(attempts, record, result)
     _check_drains(attempts, record, result)
+    _check_crashes(attempts, record, result)
     _check_server(attempts, record, result)
     _check_use(attempts, record, result)
     _measure(attempts, record, result)
@@ -348,7 +369,7 @@ def _check_versions(attempts: Attempts, record: RunRecord, result: Result) -> No
 
 
 def _check_drains(attempts: Attempts, record: RunRecord, result: Result) -> None:
-    """I1: what a server had admitted before its SIGTERM is answered; a crash is told at once."""
+    """I1: what a server had admitted before its SIGTERM is answered."""
     good = attempts.plan == Plan.GOOD
     for window in _windows(record, "sigterm"):
         ready_s = max(life.ready_s for life in record.server.lives if life.ready_s < window.start_s)
@@ -365,6 +386,22 @@ def _check_drains(attempts: Attempts, record: RunRecord, result: Result) -> None
             lambda at: f"{_name(attempts, at)}: {_status(attempts, at)} while the server drained",
             "not answered while the server drained",
         )
+
+
+def _check_crashes(attempts: Attempts, record: RunRecord, result: Result) -> None:
+    """I1: a client knows soon that its server was killed, and not at its deadline only."""
+    for window in _windows(record, "kill_server"):
+        cut = (
+            (attempts.plan == Plan.GOOD)
+            & (attempts.at_s < window.start_s)
+            & (attempts.end_s > window.start_s)
+            & np.isin(attempts.status, [UNAVAILABLE, CANCELLED, DEADLINE_EXCEEDED])
+        )
+        took_s = float((attempts.end_s[cut] - window.start_s).max(initial=0.0))
+        result.crash_s = max(result.crash_s, took_s)
+        if took_s > record.schedule.late_s:
+            what = f"a client knew {took_s:.1f} s after it that the server had been killed"
+            result.findings.append(Finding("I1", window.start_s + took_s, what))
 
 
 def _check_server(attempts: Attempts, record: RunRecord, result: Result) -> None:
@@ -401,6 +438,16 @@ def _check_counters(log: ServerLog, last: tuple[float, watch.Samples], result: R
         if not expected <= value <= expected + dropped:
             what = f"{model} {version} {status}: counted {value:g}, in the access log {expected}"
             result.findings.append(Finding("I4", at_s, what))
+    answers = {
+        (labels["model"], labels["version"]): value
+        for labels, value in watch.labelled(samples, "weir_requests_total")
+        if labels["status"] == "OK"
+    }
+    for labels, value in watch.labelled(samples, "weir_request_seconds_count"):
+        answered = answers.get((labels["model"], labels["version"]), 0.0)
+        if value != answered:
+            what = f"weir_request_seconds_count of {labels}: {value:g} for {answered:g} answers"
+            result.findings.append(Finding("I8", at_s, what))
     if missing > dropped:
         what = f"{missing:g} requests have no line in the access log, {dropped:g} were dropped"
         result.findings.append(Finding("I4", at_s, what))
@@ -453,24 +500,21 @@ def _check_lines(attempts: Attempts, lines: Array, record: RunRecord, result: Re
         "OK at the server, and not at the client",
     )
     unlogged = seen_ok & (logged < 0)
-    dropped = 0.0
     for life in record.server.lives:
-        seen = record.watch.last.get(life.number)
-        if seen is not None:
-            dropped += watch.total(seen[1], "weir_log_dropped_total")
-        if life.end == "kill":
-            unlogged &= ~(
-                (attempts.end_s > life.ended_s - LOST_LINES_S)
-                & (attempts.end_s < life.ended_s + LOST_LINES_S)
-            )
-    missing = np.flatnonzero(unlogged)
-    if len(missing) > dropped:
-        reporter.each(
-            missing,
-            attempts.end_s,
-            lambda at: f"{_name(attempts, at)}: OK, and no line in the access log",
-            f"OK, and no line in the access log ({dropped:g} lines were dropped)",
+        own = np.flatnonzero(
+            unlogged & (attempts.end_s >= life.started_s) & (attempts.end_s <= life.ended_s)
         )
+        if life.end == "kill":
+            own = own[attempts.end_s[own] < life.ended_s - LOST_LINES_S]
+        seen = record.watch.last.get(life.number, (0.0, {}))
+        dropped = watch.total(seen[1], "weir_log_dropped_total")
+        if len(own) > dropped:
+            reporter.each(
+                own,
+                attempts.end_s,
+                lambda at: f"{_name(attempts, at)}: OK, and no line in the access log",
+                f"OK, and no line in the log of server {life.number}, which dropped {dropped:g}",
+            )
 
 
 def _check_use(attempts: Attempts, record: RunRecord, result: Result) -> None:
@@ -525,6 +569,18 @@ def _measure(attempts: Attempts, record: RunRecord, result: Result) -> None:
         if len(values):
             p50, p99, p999 = np.percentile(values, [50, 99, 99.9]).tolist()
             result.latency_ms[name] = len(values), p50, p99, p999
+    burst = attempts.plan == Plan.BURST
+    if burst.any():
+        refused = burst & (attempts.status == RESOURCE_EXHAUSTED)
+        refusal_ms = (attempts.end_s[refused] - attempts.at_s[refused]) * 1000
+        p50, p99 = np.percentile(refusal_ms, [50, 99]).tolist() if len(refusal_ms) else (0.0, 0.0)
+        result.overload = Overload(
+            int(burst.sum()),
+            int((burst & (attempts.status == OK)).sum()),
+            len(refusal_ms),
+            sum(end_s - start_s for start_s, end_s in record.schedule.bursts_s),
+            (p50, p99),
+        )
     result.clients_cpu = sorted(record.watch.clients_cpu_s.values(), reverse=True)
 
 

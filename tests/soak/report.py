@@ -113,6 +113,7 @@ def render(
         _use(record),
         "## Latency",
         _latency(result),
+        _overload(result),
         "## Readiness and metrics",
         _readiness(record),
         "## Invariants",
@@ -152,6 +153,18 @@ def _latency(result: Result) -> str:
         + _table(("phase", "answers", "p50 ms", "p99 ms", "p99.9 ms"), rows)
         + f"\n\nThe clients sent {lag_p50:.1f} ms (p50) and {lag_p99:.1f} ms (p99) after the "
         f"intended time. The CPU of the busiest: {cpu}."
+    )
+
+
+def _overload(result: Result) -> str:
+    found = result.overload
+    if found is None:
+        return ""
+    return (
+        f"Overloads: {found.sent:,} requests of 10 ms with a deadline of 1 s in "
+        f"{found.seconds:.0f} s; {found.answered:,} were answered in time, and {found.refused:,} "
+        f"refused, after {found.refusal_ms[0]:.1f} ms at p50 and {found.refusal_ms[1]:.1f} ms "
+        f"at p99. After a `kill -9`, the last client knew within {result.crash_s:.2f} s."
     )
 
 

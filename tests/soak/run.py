@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -101,7 +101,10 @@ class ClientProcess:
         config.write(path)
         with stem.with_suffix(".err").open("w") as errors:
             process = subprocess.Popen(
-                [sys.executable, "-m", "tests.soak.client", str(path)], stderr=errors, text=True
+                [sys.executable, "-m", "tests.soak.client", str(path)],
+                stderr=errors,
+                text=True,
+                process_group=0,  # Ctrl-C is for the soak alone
             )
         self.processes.append(process)
         self._run.watcher.follow(process.pid, config)
@@ -194,6 +197,8 @@ class Run:
                     process.kill()
                     process.wait()
             self.server.kill()
+        uses = [asdict(each) for each in record.watch.uses]
+        (self.folder / "uses.json").write_text(json.dumps(uses))
         for path in self.folder.glob("client-*.complaints"):
             record.complaints += map(json.loads, path.read_text().splitlines())
         for path in self.folder.glob("client-*.err"):

@@ -14,8 +14,8 @@ COOL_DOWN_S = 4.0
 _ROUND_S = 240.0
 _DECKS: Mapping[str, Mapping[str, float]] = {
     "steady": {},
+    "limits": {"memory_limit": 5.0, "full_disk": 3.0, "few_descriptors": 3.0},
     "restart": {"sigterm": 7.0, "kill_server": 7.0},
-    "limits": {"memory_limit": 5.0, "full_disk": 3.0},
     "storm": {
         "kill_client": 2.5,
         "stop_client": 3.0,
@@ -33,8 +33,11 @@ _DECKS: Mapping[str, Mapping[str, float]] = {
     "overload": {"overload": 6.0},
 }
 """The faults of each phase, with the seconds that one takes."""
-_ENDING = ("restart", "limits")
-"""Phases of the first part only: they end servers, or change what a process may take."""
+_ENDING = ("limits", "restart")
+"""Phases of the first part only: they end servers, or change what a process may take.
+
+A restart follows the limits, as the last server's log must be whole.
+"""
 _STEADY_S = 6.0
 
 BURST_S = 4.0
@@ -126,9 +129,10 @@ def plan(
     faults: list[Fault] = []
     now = warm_up_s
     for number in range(rounds):
-        names = [name for name in _DECKS if name not in _ENDING or number < max(1, rounds // 2)]
+        others = [name for name in _DECKS if name not in _ENDING]
         if number:
-            random.shuffle(names)
+            random.shuffle(others)
+        names = [*_ENDING, *others] if number < max(1, rounds // 2) else others
         lengths = {name: sum(_DECKS[name].values()) or _STEADY_S for name in names}
         scale = body_s / rounds / sum(lengths.values())
         for name in names:

@@ -111,7 +111,11 @@ class ServerUnderTest:
         log = self._folder / f"server-{number}.log"
         with log.open("w") as stderr:
             process = subprocess.Popen(
-                self.command, stdout=subprocess.DEVNULL, stderr=stderr, text=True
+                self.command,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                text=True,
+                process_group=0,  # Ctrl-C is for the soak alone
             )
         life = Life(number, log, time.monotonic(), process)
         self.lives.append(life)

@@ -24,7 +24,7 @@ def test_one_server_serves_the_second_half_of_an_hour() -> None:
 
     assert hour.unbroken_s <= 1800.0
     late = {fault.name for fault in hour.faults if fault.at_s > hour.unbroken_s}
-    assert not late & {"sigterm", "kill_server", "memory_limit", "full_disk"}
+    assert not late & {"sigterm", "kill_server", "memory_limit", "full_disk", "few_descriptors"}
 
 
 def test_faults_and_phases_follow_each_other_within_the_traffic() -> None:
