@@ -7,7 +7,7 @@
 Models:
 
 - `slow`: 8 rows a call at some 5 ms a row (`lib/slow_model.py`); a deadline of 1 s.
-- `pronounce`: the encoder-decoder of `make demo`, 32 words a call and a beam of 8; deadlines of
+- `pronounce`: the encoder-decoder of `make demo`, 32 words a call and a beam of 16; deadlines of
   0.2, 0.4 and 0.6 s in turn. Triton has no such model.
 
 The server has one core, the load generator the other one. First a closed loop with 8 calls in
@@ -70,7 +70,7 @@ COLUMNS = (
     Column("sent late p99 ms", "late_p99_ms", ".1f", "most"),
     Column("generator", "generator_busy", ".0%", "most"),
 )
-_ROWS, _WORDS, _BEAM = 8, 32, 8
+_ROWS, _WORDS, _BEAM = 8, 32, 16
 _DEADLINE_S, _MIXED_S = 1.0, (0.2, 0.4, 0.6)
 _BODIES = 32
 _IN_FLIGHT = 8
@@ -180,7 +180,7 @@ def slow(models: Path) -> Workload:
 
 
 def pronounce(models: Path) -> Workload:
-    """Calls of 32 words of the test set of CMUdict, with a beam of 8."""
+    """Calls of 32 words of the test set of CMUdict, with a beam of 16."""
     vocabulary = models / PRONOUNCE / "1" / "vocabulary.tokens.txt"
     if not vocabulary.is_file():
         sys.exit(f"{vocabulary} is missing: run `make demo` first")

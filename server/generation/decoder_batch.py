@@ -6,7 +6,7 @@ Rules:
 - Rows join in the order in which they were encoded. A row that needs more slots than are free
   blocks those behind it; otherwise many small rows would keep it out for ever.
 - More rows are encoded than fit: a ready row takes the slots of a row that leaves, and the encoder
-  runs in batches too. As many may be ready as there are slots.
+  runs in batches too. Rows for as many slots as there are may be ready.
 """
 
 from collections import deque
@@ -46,6 +46,7 @@ class Row:
         inputs: of the encoder, without the batch axis: (length, …) with a time axis, else (…).
         on_token: called with each token; only for one hypothesis without a beam.
         hypotheses: best first, once it is done.
+        first_step: the number of the step in which it joined, of all the batch's.
     """
 
     number: int
@@ -57,6 +58,7 @@ class Row:
     wants_attention: bool = False
     on_token: TokenCallback | None = None
     hypotheses: list[Hypothesis] = field(default_factory=list)
+    first_step: int = 0
     first_step_s: float = 0.0
     _running: int = 0
 
@@ -159,7 +161,23 @@ class DecoderBatch:
     @property
     def wants_rows(self) -> bool:
         """Whether more rows may be encoded."""
-        return len(self._ready) < self._capacity
+        return self.ready_slots < self._capacity
+
+    @property
+    def ready_slots(self) -> int:
+        """Number of slots that ready rows will take."""
+        return sum([row.search.slots for row, _ in self._ready])
+
+    @property
+    def joining(self) -> list[Row]:
+        """The ready rows that `join` would move."""
+        free, found = self._slots.free, []
+        for row, _ in self._ready:
+            free -= row.search.slots
+            if free < 0:
+                break
+            found.append(row)
+        return found
 
     @property
     def is_busy(self) -> bool:

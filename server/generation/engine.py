@@ -9,6 +9,10 @@ Rules:
 - A request is in one place: waiting, running (encoded or being decoded), or gone. The thread that
   takes it out of its place answers it, so it is answered once. A request that is cancelled or
   expires while it runs leaves its slots before the next step.
+- A request is refused when it arrives if it cannot be done by its deadline (`DecodeTime`). It is
+  left out when its rows would be encoded, or get slots, if it cannot be done any more and others
+  can use the slots. An idle engine takes any request: only rows that are decoded correct the
+  estimate.
 - A request that cannot be encoded, or whose answer cannot be sent, fails alone.
 - At most one run of the encoder is under way. Its requests are running; one that leaves meanwhile
   is dropped when the run ends.
@@ -22,14 +26,16 @@ Rules:
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 
-from weir.server.errors import DeadlineExceeded, InvalidRequest, ServerError
+from weir.server.errors import DeadlineExceeded, InvalidRequest, Overloaded, ServerError
+from weir.server.generation.decode_time import DecodeTime, Demand, SlotsAhead
 from weir.server.generation.decoder_batch import DecoderBatch, EncodedRows, Row
 from weir.server.generation.request import GenerationRequest
 from weir.server.scheduling import batching
 from weir.server.scheduling.batching import BATCHED_BY_CONTRACT, BatchPolicy
+from weir.server.scheduling.deadline_order import FAIR_CUTS
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.request import Load, refuse
 from weir.server.scheduling.request_queue import RequestQueue
@@ -40,6 +46,9 @@ from weir.server.transport.status import closed_error
 from weir.server.transport.wakeups import Wakeups
 
 logger = logging.getLogger(__name__)
+
+# Of the time that a request has, the part that its predicted answer may take.
+_USABLE_SHARE = 0.8
 
 
 class DecoderStepFailed(ServerError):
@@ -61,11 +70,13 @@ class _Work:
     Attributes:
         left: requests that left while they ran, and why.
         to_encode: requests that this thread encodes, as no row can be stepped.
+        is_last: whether no other request waits in the queue.
     """
 
     left: Mapping[GenerationRequest, str]
     encoded: Sequence[_Encoding]
     to_encode: Sequence[GenerationRequest]
+    is_last: bool
 
     @property
     def requests(self) -> list[GenerationRequest]:
@@ -108,6 +119,10 @@ class Engine:
             SupervisedThread(target=self._work, name=f"weir-generate-{name}", daemon=True),
             SupervisedThread(target=self._run_encoder, name=f"weir-encode-{name}", daemon=True),
         ]
+        # Replaced in each turn: the slots that are in use, or will be before those of any request
+        # that waits.
+        self._ahead = SlotsAhead()
+        self._time = DecodeTime(policy.max_rows)
         # Used by `weir-generate` alone: the rows' requests, how many rows of each request are not
         # done, requests that `weir-encode` has (with the reason, if they left), and requests that
         # are done, to be answered before the next run.
@@ -116,6 +131,11 @@ class Engine:
         self._open_rows: dict[GenerationRequest, int] = {}
         self._handed_over: dict[GenerationRequest, str | None] = {}
         self._done: list[GenerationRequest] = []
+        # How many times requests were selected; how many steps there were, and when the last one
+        # ended, unless the batch has been empty since.
+        self._selections = 0
+        self._steps = 0
+        self._stepped_s: float | None = None
 
     def start(self) -> None:
         """Start the threads."""
@@ -144,6 +164,7 @@ class Engine:
     def submit(self, request: GenerationRequest) -> None:
         """Queue a request; see `ReadyRequest.submit`."""
         with self._condition:
+            self._check_time(request)
             self._queue.put(request)
             self._condition.notify()
         self._deadlines.expect(request.deadline_s)
@@ -166,6 +187,27 @@ class Engine:
         for request in late:
             refuse(request, DeadlineExceeded("the request's time is over"))
         return earliest
+
+    def _check_time(self, request: GenerationRequest) -> None:
+        """Refuse a request that cannot be done by its deadline; under the lock."""
+        queue = self._queue
+        left_s = request.deadline_s - self._clock()
+        is_idle = not (queue.waiting or queue.running)
+        if is_idle or queue.is_closed or left_s <= 0 or not self._time.is_known:
+            return
+        answered_s = self._answer_s(request)
+        if answered_s > _USABLE_SHARE * left_s:
+            raise Overloaded(
+                f"model {queue.name!r}: {queue.waiting.rows} rows wait, an answer is expected in "
+                f"{answered_s:.3g} s, the request has {left_s:.3g} s",
+                answered_s - _USABLE_SHARE * left_s,
+            )
+
+    def _answer_s(self, request: GenerationRequest) -> float:
+        """Seconds until the answer of a request that is queued now; under the lock."""
+        rows, tokens = self._queue.waiting.ahead(request)
+        ahead = replace(self._ahead, rows=rows, tokens=tokens)
+        return self._time.answer_s(Demand.of(request.inputs), ahead)
 
     def _take(self, request: GenerationRequest, reason: str) -> bool:
         """Remove a request from its place, under the lock; the thread drops its rows."""
@@ -202,8 +244,8 @@ class Engine:
 
     def _next(self) -> _Work | None:
         """Wait for requests to encode, encoded or left, or for a step; None once closed."""
-        late: list[GenerationRequest] = []
         selected: list[GenerationRequest] = []
+        refused: list[tuple[GenerationRequest, ServerError]] = []
         with self._condition:
             queue = self._queue
             while not (
@@ -218,19 +260,62 @@ class Engine:
             left, self._left = self._left, {}
             encoded, self._encoded = self._encoded, []
             if self._batch.wants_rows and not self._is_encoding:
-                now = self._clock()
-                for request in batching.select(queue.waiting, self._policy):
-                    queue.take(request)
-                    (selected if request.deadline_s > now else late).append(request)
+                selected, refused = self._select(self._clock())
             queue.running.update(selected)
             is_handed_over = bool(selected) and (self._batch.is_busy or bool(encoded))
             self._is_encoding = self._is_encoding or is_handed_over
+            if is_handed_over:
+                self._handed_over.update(dict.fromkeys(selected))
+            self._ahead = self._slots_ahead([] if is_handed_over else selected)
+            is_last = not queue.waiting
         if is_handed_over:
-            self._handed_over.update(dict.fromkeys(selected))
             self._to_encode.put(selected)
-        for request in late:
-            refuse(request, DeadlineExceeded("the deadline passed in the queue"))
-        return _Work(left, encoded, [] if is_handed_over else selected)
+        for request, error in refused:
+            refuse(request, error)
+        return _Work(left, encoded, [] if is_handed_over else selected, is_last)
+
+    def _select(
+        self, now: float
+    ) -> tuple[list[GenerationRequest], list[tuple[GenerationRequest, ServerError]]]:
+        """Take the requests to encode next out of the queue, and those that are left out."""
+        waiting, refused = self._queue.waiting, []
+        self._selections += 1
+        while True:
+            is_fair = not self._selections % FAIR_CUTS
+            candidates = waiting.by_arrival() if is_fair else iter(waiting)
+            selected = batching.select(candidates, self._policy)
+            late = [request for request in selected if self._is_late(request, now)]
+            if not late:
+                break
+            for request in late:
+                waiting.remove(request)
+                refused.append((request, self._late_error(request, now)))
+        for request in selected:
+            waiting.remove(request)
+        return selected, refused
+
+    def _is_late(self, request: GenerationRequest, now: float) -> bool:
+        """Whether a request cannot be done any more, though its next rows get slots at once."""
+        if request.deadline_s <= now:
+            return True
+        if not (self._open_rows or self._handed_over):
+            return False
+        demand = Demand.of([row for row in request.inputs if not row.first_step_s])
+        return now + self._time.rest_s(demand, self._batch.used_slots) > request.deadline_s
+
+    def _late_error(self, request: GenerationRequest, now: float) -> ServerError:
+        if request.deadline_s <= now:
+            return DeadlineExceeded("the deadline passed in the queue")
+        return Overloaded(
+            f"model {self._queue.name!r}: the request cannot be done by its deadline, in "
+            f"{request.deadline_s - now:.3g} s",
+            self._answer_s(request),
+        )
+
+    def _slots_ahead(self, selected: Sequence[GenerationRequest]) -> SlotsAhead:
+        requests = (*self._handed_over, *selected)
+        encoded = sum([row.search.slots for request in requests for row in request.inputs])
+        return SlotsAhead(self._batch.used_slots, encoded + self._batch.ready_slots)
 
     def _process(self, work: _Work) -> None:
         """Drop the rows that left, encode requests, run one step, and answer what is done."""
@@ -246,10 +331,12 @@ class Engine:
             for encoding in self._encode(work.to_encode):
                 self._add(encoding)
         if self._batch.is_busy:
+            self._leave_out(is_last=work.is_last)
             joined = self._batch.join()
             self._answer_done()
             self._step(joined)
         if not self._batch.is_busy:
+            self._stepped_s = None
             self._answer_done()
 
     def _encode(self, requests: Sequence[GenerationRequest]) -> list[_Encoding]:
@@ -265,6 +352,7 @@ class Engine:
         queued_s = [started_s - request.queued_s for request in requests]
         ended_s = self._clock()
         self._stats.encoded(queued_s, ended_s - started_s, encoded.tokens)
+        self._time.encoded(sum([row.length for row in rows]), ended_s - started_s)
         records = [request.record for request in requests if request.record is not None]
         if records:
             batch = BatchRecord(len(rows), started_s, run_s=started_s, ran_s=ended_s)
@@ -288,6 +376,19 @@ class Engine:
             if reason is not None:
                 self._drop(request, reason)
 
+    def _leave_out(self, *, is_last: bool) -> None:
+        """Refuse the requests whose rows are next to get slots, and that cannot be done in time."""
+        now = self._clock()
+        # One by one: the last request runs in any case.
+        while len(self._open_rows) + len(self._handed_over) > 1 or not is_last:
+            requests = dict.fromkeys(self._request_of[row] for row in self._batch.joining)
+            late = next((request for request in requests if self._is_late(request, now)), None)
+            if late is None:
+                return
+            with self._condition:
+                error = self._late_error(late, now)
+            self._fail(late, error, "deadline")
+
     def _step(self, joined: Sequence[Row]) -> None:
         started_s = self._clock()
         try:
@@ -298,8 +399,13 @@ class Engine:
             return
         now = self._clock()
         self._stats.stepped(result.slots, now - started_s)
+        self._time.turned(
+            result.slots, now - (started_s if self._stepped_s is None else self._stepped_s)
+        )
+        self._stepped_s = now
+        self._steps += 1
         for row in joined:
-            row.first_step_s = now
+            row.first_step, row.first_step_s = self._steps, now
             self._stats.row_started(now - row.arrived_s)
         for row in result.ended:
             self._row_done(row, now)
@@ -309,12 +415,15 @@ class Engine:
                 self._fail(self._request_of[row], failure)
 
     def _row_done(self, row: Row, now: float) -> None:
+        is_complete = row.hypotheses[0].is_complete
         self._stats.row_finished(
-            is_complete=row.hypotheses[0].is_complete,
+            is_complete=is_complete,
             tokens=sum(len(each.tokens) for each in row.hypotheses),
             steps=max(each.steps for each in row.hypotheses),
             decode_s=now - row.first_step_s,
         )
+        # A beam search goes on after its best hypothesis has ended.
+        self._time.row_done(row, 1 + self._steps - row.first_step, is_complete=is_complete)
         request = self._request_of.pop(row)
         self._open_rows[request] -= 1
         if not self._open_rows[request]:
@@ -351,8 +460,8 @@ class Engine:
             self._handed_over.pop(request, None)
             self._fail(request, error)
 
-    def _fail(self, request: GenerationRequest, error: Exception) -> None:
-        self._drop(request, "failed")
+    def _fail(self, request: GenerationRequest, error: Exception, reason: str = "failed") -> None:
+        self._drop(request, reason)
         with self._queue.leaving([request]) as taken:
             if taken:
                 refuse(request, error)
