@@ -430,6 +430,7 @@ def _certificates(settings: Settings, watcher: FileWatcher) -> Certificates | No
     """The certificates of both ports; None: both are plaintext."""
     if settings.tls_cert is None or settings.tls_key is None:
         return None
+    log.unblock_stderr()
     return Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca, watcher)
 
 

@@ -20,6 +20,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn, Protocol
 
 logger = logging.getLogger(__name__)
@@ -174,7 +175,8 @@ def _died(name: str, error: BaseException | None) -> NoReturn:
         end_process(THREAD_DIED, record)
     finally:
         # Reached only if there is no memory for the record.
-        os.write(2, _NO_MEMORY)
+        with suppress(OSError):
+            os.write(2, _NO_MEMORY)
         os._exit(THREAD_DIED)
 
 

@@ -8,11 +8,13 @@ import json
 import logging
 import os
 import re
+import stat
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
@@ -182,6 +184,10 @@ class _LineHandler(logging.Handler):
         if is_dropped or not self._queue.put(line):
             self._queue.drop()
 
+    def keep_descriptor(self) -> None:
+        """Write to a descriptor of its own, whatever becomes of the present one."""
+        self._descriptor = os.dup(self._descriptor)
+
     def flush(self) -> None:
         """Wait until all queued lines are written, for a bounded time."""
         self._queue.drain(_FLUSH_TIMEOUT_S)
@@ -200,6 +206,25 @@ def dropped() -> int:
     """The number of log lines of this process that were not written."""
     handlers = logging.getLogger().handlers
     return sum(handler.dropped for handler in handlers if isinstance(handler, _LineHandler))
+
+
+def unblock_stderr() -> None:
+    """Let libraries lose lines that a pipe of standard error cannot take; the log loses none.
+
+    gRPC core writes a line for each failed TLS handshake, on a thread that serves connections. If
+    the pipe is not read, each such line would hold one of these threads.
+    """
+    with suppress(OSError):
+        if sys.stderr is None or not stat.S_ISFIFO(os.fstat(sys.stderr.fileno()).st_mode):
+            return
+        # Opened again, since O_NONBLOCK belongs to the open file, which other processes may share.
+        # Only Linux has this path, and only for the user that opened the pipe.
+        again = os.open(f"/proc/self/fd/{sys.stderr.fileno()}", os.O_WRONLY | os.O_NONBLOCK)
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, _LineHandler):
+                handler.keep_descriptor()
+        os.dup2(again, sys.stderr.fileno())
+        os.close(again)
 
 
 def configure(log_format: str, level: str) -> None:

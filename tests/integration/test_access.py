@@ -1,7 +1,9 @@
 """Who may call: TLS, client certificates and bearer tokens, over both transports."""
 
+import fcntl
 import hashlib
 import importlib
+import os
 import pkgutil
 import socket
 import ssl
@@ -9,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPSConnection
 from pathlib import Path
@@ -660,6 +662,41 @@ def test_open_stream_ends_with_its_token(repository: Path, transport: str, tmp_p
 
         answer = next(call)
         assert answer.error_message == NO_TOKEN
+
+
+@pytest.mark.skipif(not hasattr(fcntl, "F_SETPIPE_SZ"), reason="pipes of Linux")
+def test_failed_handshakes_delay_no_other_if_the_log_is_not_read(
+    repository: Path, transport: str, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    certificate = authority.issue("localhost", file="server")
+    flags = ("--tls-cert", str(certificate.cert), "--tls-key", str(certificate.key))
+    unread, log = os.pipe()
+    # Some 20 lines of gRPC core fill it.
+    fcntl.fcntl(log, fcntl.F_SETPIPE_SZ, 4096)
+    process = subprocess.Popen(
+        command(repository, "--transport", transport, *flags),
+        stdout=subprocess.PIPE, stderr=log, text=True,
+    )  # fmt: skip
+    server = Server(process, tmp_path / "none")
+    try:
+        target = server.target.replace("127.0.0.1", "localhost")
+        port = int(server.target.rpartition(":")[2])
+        with Wire(target, authority) as wire:
+            assert wire.code(f"/{SERVICE}/ServerLive") == OK
+            for _ in range(60):
+                with socket.create_connection(("127.0.0.1", port), 10.0) as connection:
+                    connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                    # Ends when core closes the connection, after it has logged why.
+                    with suppress(ConnectionError):
+                        while connection.recv(1024):
+                            pass
+            with Wire(target, authority) as another:
+                assert another.code(f"/{SERVICE}/ServerLive") == OK
+    finally:
+        server.kill()
+        os.close(unread)
+        os.close(log)
 
 
 @pytest.mark.parametrize(
