@@ -38,13 +38,15 @@ from weir.server.repository.model_source import SingleModel, open_source
 from weir.server.repository.registry import Entry
 from weir.server.repository.repository import Repository
 from weir.server.repository.version_state import State
-from weir.server.runtime import heap
+from weir.server.runtime import heap, memory
 from weir.server.runtime.cores import usable_cores
 from weir.server.runtime.custom_operators import library_path
+from weir.server.runtime.memory import ByteBudget
 from weir.server.runtime.session import choose_provider
 from weir.server.runtime.session import version as onnxruntime_version
 from weir.server.scheduling.admission import Admission
 from weir.server.scheduling.deadlines import Deadlines
+from weir.server.scheduling.memory_watermark import MemoryWatermark, default_share
 from weir.server.scheduling.worker_pool import PoolLimits, WorkerPool
 from weir.server.services.health import HEALTH_SERVICE, HealthService, reflection_handlers
 from weir.server.services.inference import SERVICE as INFERENCE_SERVICE
@@ -71,7 +73,6 @@ logger = logging.getLogger(__name__)
 _PARSE_REQUESTS = 1024
 _PARSE_MESSAGES = 4
 _SIGNAL_CHECK_S = 0.5
-_MOST_DESCRIPTORS = 1_048_576
 # LeNet-5: 1.9 times with one call in flight, 4.7 times with 128 over 8 connections.
 _FALLBACK_COST = "2 to 5 times the CPU of a small call, at most 512 open calls"
 
@@ -81,9 +82,9 @@ def serve(settings: Settings) -> None:
 
     Does not return: a thread that is still in a run must not hold up the exit.
     """
-    _raise_descriptor_limit()
     threads.supervise_libraries()
-    heap.keep_freed_memory()
+    sources = [limit.source for limit in memory.limits()]
+    heap.keep_freed_memory(is_address_space_limited="RLIMIT_AS" in sources)
     app = App(settings)
     # Not an Event: a signal may interrupt `wait` while it holds the lock that `set` needs.
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -147,7 +148,21 @@ class App:
         self._is_ready = False
         self._loaded = threading.Event()
         self._transport: Transport | None = None
+        limits = memory.limits()
+        self._budget = ByteBudget(
+            "the server",
+            settings.max_inflight_bytes or (limits[0].limit_bytes // 4 if limits else None),
+        )
         self._repository = self._build_repository()
+        self._watermark = MemoryWatermark(
+            limits,
+            settings.memory_watermark
+            or default_share(limits[0].limit_bytes if limits else 1, settings.max_message_bytes),
+            methods=(f"/{INFERENCE_SERVICE}/ModelInfer", STREAM_INFER, f"/{TASKS_SERVICE}/"),
+            budget=self._budget,
+            is_busy=self._has_open_calls,
+            shed=self._refuse_waiting,
+        )
         # One thread, as parsing holds the GIL. A pool apart from preprocessing: tensors that take
         # milliseconds do not wait behind pictures that take seconds.
         self._parse_pool = WorkerPool(
@@ -155,6 +170,7 @@ class App:
             name="weir-parse",
             deadlines=self._deadlines,
             limits=PoolLimits(_PARSE_REQUESTS, _PARSE_MESSAGES * settings.max_message_bytes),
+            budget=self._budget,
         )
         self._admission = Admission(
             self._repository.get,
@@ -162,9 +178,12 @@ class App:
             self._parse_pool,
             default_deadline_s=settings.default_deadline_s,
             max_deadline_s=settings.max_deadline_s,
+            check_memory=self._watermark.check_message,
         )
         self._preprocess_pool = WorkerPool(
-            settings.preprocessing_threads or usable_cores(), deadlines=self._deadlines
+            settings.preprocessing_threads or usable_cores(),
+            deadlines=self._deadlines,
+            budget=self._budget,
         )
         self._exporter = exporter.open_exporter(settings)
         self._watcher = FileWatcher()
@@ -176,10 +195,14 @@ class App:
             if tokens
             else None
         )
-        self._checks: list[Check] = [self._authorizer.check] if self._authorizer else []
+        self._checks: list[Check] = [
+            *([self._authorizer.check] if self._authorizer else []),
+            self._watermark.check,
+        ]
         self._metrics.watch(self._repository.gauges)
         self._metrics.watch_preprocessing(self._preprocess_pool.waiting)
         self._metrics.watch_log(self._dropped_lines)
+        self._metrics.watch_memory(self._watermark.state)
         self._metrics.watch_ready(lambda: self._is_able and not self._admission.is_draining)
 
     def start(self, is_interrupted: Callable[[], bool] = lambda: False) -> None:
@@ -233,6 +256,8 @@ class App:
             self._metrics.watch_transport(transport, self._build)
             self._deadlines.watch(transport)
             self._deadlines.expect(transport.expire(time.monotonic()))
+            started.callback(self._watermark.stop)
+            self._watermark.start()
             transport.start()
             if transport.io is not None:
                 self._watchdog.watch(transport.io)
@@ -266,6 +291,7 @@ class App:
         are_drained.append(self._repository.close(left_s()))
         if self._transport is not None:
             are_drained.append(self._transport.stop(left_s()))
+        self._watermark.stop()
         self._deadlines.stop()
         if self._exporter is not None:
             self._exporter.stop()
@@ -286,6 +312,7 @@ class App:
             metrics=self._metrics,
             operator_library=self._operator_library,
             wakeups=self._wakeups,
+            budget=self._budget,
         )
         sandbox = LoadSandbox(
             loader, timeout_s=settings.load_timeout_s, memory_bytes=settings.load_memory_bytes
@@ -371,6 +398,12 @@ class App:
         self._http.shutdown()
         self._http.server_close()
 
+    def _has_open_calls(self) -> bool:
+        return self._transport is not None and self._transport.open_calls > 0
+
+    def _refuse_waiting(self, error: Exception, methods: tuple[str, ...]) -> int:
+        return 0 if self._transport is None else self._transport.refuse_waiting(error, methods)
+
     def _dropped_lines(self) -> int:
         return log.dropped() + (0 if self._exporter is None else self._exporter.dropped)
 
@@ -402,20 +435,6 @@ class App:
     def _show_health(self) -> None:
         """Set the health of the server."""
         self._health.set("", is_serving=self._is_able)
-
-
-def _raise_descriptor_limit() -> None:
-    """Raise the soft limit of open files to the hard one: each connection is an open file."""
-    if sys.platform == "win32":
-        return
-    import resource  # noqa: PLC0415 - on Unix only
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # A hard limit of a billion, as Docker sets it, is more than some libraries can go through.
-    wanted = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
-    if soft < wanted:
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _check_cuda(source: str) -> None:

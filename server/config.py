@@ -54,6 +54,7 @@ Host = Annotated[
     # An IPv6 address may stand in brackets, as in a URL.
     str, AfterValidator(lambda host: host.removeprefix("[").removesuffix("]"))
 ]
+Bytes = Annotated[int, Field(ge=4096, le=2**50)]
 Tokens = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
@@ -128,6 +129,7 @@ class ModelSettings(BaseModel):
     max_batch_tokens: Tokens | None = None
     max_queue_delay_s: Seconds | None = None
     max_queue_rows: Count | None = None
+    max_inflight_bytes: Bytes | None = None
     threads: CountOrAuto | None = None
     instances: CountOrAuto | None = None
     provider: Annotated[
@@ -275,6 +277,18 @@ class Settings(BaseModel):
     )
     max_queue_rows: Count = Field(
         1024, description="Rows of a model that may wait; further requests are refused."
+    )
+    max_inflight_bytes: Bytes | None = _unset(
+        "a quarter of the memory limit, and half of that for each model",
+        "Bytes of the requests that wait and run: messages, decoded inputs, and answers of a known "
+        "size. Further requests are refused.",
+    )
+    memory_watermark: Annotated[float, Field(ge=0.1, le=1)] | None = _unset(
+        "0.9, or in a small container less, down to 0.6: eight messages of the maximum size fit "
+        "above it",
+        "Share of the memory limit (container, RLIMIT_AS or machine) from which on new calls are "
+        "refused, before their message is received; 1 turns that off. It is never below half of "
+        "what the server leaves free at rest.",
     )
     default_deadline_s: Timeout = Field(
         60.0,

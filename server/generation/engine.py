@@ -33,6 +33,7 @@ from weir.server.errors import DeadlineExceeded, InvalidRequest, Overloaded, Ser
 from weir.server.generation.decode_time import DecodeTime, Demand, SlotsAhead
 from weir.server.generation.decoder_batch import DecoderBatch, EncodedRows, Row
 from weir.server.generation.request import GenerationRequest
+from weir.server.runtime.memory import ByteBudget
 from weir.server.scheduling import batching
 from weir.server.scheduling.batching import BATCHED_BY_CONTRACT, BatchPolicy
 from weir.server.scheduling.deadline_order import FAIR_CUTS
@@ -99,9 +100,11 @@ class Engine:
         deadlines: Deadlines,
         stats: GenerationStats,
         wakeups: Wakeups | None = None,
+        budget: ByteBudget | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._policy = policy
+        self.budget = budget or ByteBudget(name)
         self._deadlines = deadlines
         self._stats = stats
         self._wakeups = wakeups or Wakeups()

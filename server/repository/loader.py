@@ -52,6 +52,7 @@ from weir.server.repository.parallelism import Measured, Parallelism, SessionSlo
 from weir.server.repository.triton import TritonConfig
 from weir.server.repository.warmup import recorded_rows, warm_up
 from weir.server.runtime.collate import paddings_of
+from weir.server.runtime.memory import ByteBudget
 from weir.server.runtime.sequence_rules import SequenceRules, rules_of
 from weir.server.runtime.session import Session, choose_provider, hint_for
 from weir.server.runtime.signature import Signature
@@ -201,6 +202,7 @@ class Loader:
     links: LinkRoots = NO_LINKS
     operator_library: str | None = None
     wakeups: Wakeups = field(default_factory=Wakeups)
+    budget: ByteBudget = field(default_factory=lambda: ByteBudget("the server"))
     source_of: Callable[[str, str], str | None] = lambda _name, _setting: None
     cores: int = 1
     measured: dict[str, Measured] = field(default_factory=dict)
@@ -382,6 +384,7 @@ class Loader:
             stoppable_run=session.run if session.has_loop else None,
             policy=policy,
             max_queue_rows=settings.max_queue_rows or 1,
+            budget=self._budget_of(name, settings),
             instances=chosen.instances,
             has_rows=signature.has_rows,
             # Only a contract promises that.
@@ -440,6 +443,7 @@ class Loader:
             pair.decoder_batch(rows),
             policy=policy,
             max_queue_rows=settings.max_queue_rows or 1,
+            budget=self._budget_of(name, settings),
             deadlines=self.deadlines,
             stats=self.metrics.generation(name, version),
             wakeups=self.wakeups,
@@ -463,6 +467,13 @@ class Loader:
             stats=self.metrics.model(name, version),
             golden=max(graph.golden or 0.0 for graph in graphs),
         )
+
+    def _budget_of(self, name: str, settings: ModelSettings) -> ByteBudget:
+        """A model's part of the bytes in flight: as set, or half of the server's."""
+        limit_bytes = settings.max_inflight_bytes
+        if limit_bytes is None and self.budget.limit_bytes is not None:
+            limit_bytes = self.budget.limit_bytes // 2
+        return ByteBudget(f"model {name!r}", limit_bytes, self.budget)
 
     def _encoder(self, name: str, version: str) -> ResponseEncoder:
         return ResponseEncoder(name, version, max_bytes=self.max_message_bytes - STREAM_BYTES)

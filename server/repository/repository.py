@@ -370,6 +370,7 @@ def _served(model: ModelVersions) -> tuple[str, State]:
 def _gauges(entry: Entry) -> ModelGauges:
     load = entry.model.scheduler.load() if entry.model else None
     decision = entry.model.scheduler.decision if entry.model else None
+    budget = entry.model.scheduler.budget if entry.model else None
     return ModelGauges(
         model=entry.name,
         version=entry.version,
@@ -380,4 +381,6 @@ def _gauges(entry: Entry) -> ModelGauges:
         queue_limit_rows=(entry.model.settings.max_queue_rows or 1) if entry.model else None,
         is_batched=decision.is_batched if decision else None,
         batched_by=decision.basis.value if decision else "",
+        inflight_bytes=budget.held_bytes if budget else 0,
+        inflight_limit_bytes=budget.limit_bytes if budget else None,
     )

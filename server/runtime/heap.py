@@ -8,19 +8,23 @@ import ctypes
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 # The most that the library takes.
 _MMAP_BYTES = 32 * 1024 * 1024
+_SMALL_MMAP_BYTES = 1024 * 1024
 _TRIM_BYTES = 64 * 1024 * 1024
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory(*, is_address_space_limited: bool = False) -> None:
     """Keep up to 64 MiB of freed memory in each arena of the heap, for the next message.
 
     By default the library returns the buffers of a message above a few hundred kilobytes as soon as
     they are freed, and each page of the next message's buffers is a page fault: 900 for a message
     of 1 MiB, which is two thirds of the server's CPU for it.
+
+    With a limit of the address space (RLIMIT_AS), blocks above a mebibyte go back when they are
+    freed: `trim` returns pages, but not their addresses, which the limit counts.
     """
     option = getattr(ctypes.CDLL(None), "mallopt", None)
     if option is not None:
-        option(_M_MMAP_THRESHOLD, _MMAP_BYTES)
+        option(_M_MMAP_THRESHOLD, _SMALL_MMAP_BYTES if is_address_space_limited else _MMAP_BYTES)
         option(_M_TRIM_THRESHOLD, _TRIM_BYTES)
 
 

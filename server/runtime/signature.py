@@ -10,6 +10,7 @@ Rules:
   its value need not be a value for each row.
 """
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ MAX_RANK = 32
 
 _MAX_ELEMENTS = 1 << 40
 _MAX_REMEMBERED = 4096
+_STRING_BYTES = 64
 
 Form = tuple[str, str, tuple[int, ...]]
 """Name, datatype and shape of a tensor as it was sent."""
@@ -64,11 +66,13 @@ class Fit(NamedTuple):
         rows: examples in the request; 1 for a model without rows, and where they are not known.
         key: requests with equal keys may share a batch; a request without one (None) runs alone.
         length: entries of a row as sent, padding included; 0 for a model without lengths.
+        tensor_bytes: of its inputs, and of its outputs as far as their shapes are known.
     """
 
     rows: int
     key: tuple[tuple[str, tuple[int | None, ...]], ...] | None
     length: int
+    tensor_bytes: int = 0
 
 
 class Signature:
@@ -131,6 +135,7 @@ class Signature:
         fit = self._admitted.get(forms)
         if fit is None:
             fit = self._admit(forms)
+            fit = fit._replace(tensor_bytes=self._tensor_bytes(forms, fit.rows))
             if len(self._admitted) >= _MAX_REMEMBERED:
                 self._admitted.clear()
             self._admitted[forms] = fit
@@ -187,6 +192,19 @@ class Signature:
         length = 0 if self._length_axis is None else sizes[self._length_axis]
         return Fit(rows, tuple(sorted(shapes.items())), length)
 
+    def _tensor_bytes(self, forms: tuple[Form, ...], rows: int) -> int:
+        sent = sum(math.prod(shape) * _item_bytes(datatype) for _, datatype, shape in forms)
+        own_axes = [
+            (spec, spec.axes[1:] if self.has_rows else spec.axes) for spec in self.outputs.values()
+        ]
+        answered = sum(
+            rows
+            * math.prod(axis for axis in axes if isinstance(axis, int))
+            * _item_bytes(spec.datatype)
+            for spec, axes in own_axes
+        )
+        return sent + answered
+
     def _spec(self, name: str) -> TensorSpec:
         return self.inputs.get(name) or self._defaults[name]
 
@@ -237,6 +255,11 @@ class Signature:
 def forms_of(inputs: Mapping[str, Array]) -> tuple[Form, ...]:
     """The forms of arrays that the server made."""
     return tuple((name, datatype_of(array.dtype), array.shape) for name, array in inputs.items())
+
+
+def _item_bytes(datatype: str) -> int:
+    """Bytes of an element; of a string, those of its Python object, without its text."""
+    return _STRING_BYTES if datatype == "BYTES" else DATATYPES[datatype].dtype.itemsize
 
 
 def _check_tensor(spec: TensorSpec, datatype: str, shape: tuple[int, ...]) -> None:

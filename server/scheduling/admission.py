@@ -28,6 +28,8 @@ class Admission:
 
     Args:
         find_model: the model of a name and a version; see `Repository.get`.
+        check_memory: refuses a message of a stream above the watermark. A unary call is refused
+            before its message arrives.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Admission:
         *,
         default_deadline_s: float,
         max_deadline_s: float = float("inf"),
+        check_memory: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._find_model = find_model
@@ -45,6 +48,7 @@ class Admission:
         self._pool = pool
         self._default_deadline_s = default_deadline_s
         self._max_deadline_s = max_deadline_s
+        self._check_memory = check_memory
         self.clock = clock
         self.is_draining = False
 
@@ -71,6 +75,8 @@ class Admission:
         deadline_s = now + self.left_s(time_left_s)
         received = ReceivedRequest(payload, reply, now, deadline_s, admitted, send, self.clock)
         try:
+            if send is not None:
+                self._check_memory()
             message = request_decoder.parse_inline(payload)
             if message is None:
                 job = _ParseJob(self, received)

@@ -18,6 +18,7 @@ from weir.protocol import inference_pb2 as pb
 from weir.protocol import model_config_pb2 as config_pb
 from weir.server.config import ModelSettings
 from weir.server.errors import Cancelled
+from weir.server.runtime.memory import ByteBudget
 from weir.server.runtime.signature import Fit, Signature
 from weir.server.scheduling.batching import BatchDecision, BatchPolicy
 from weir.server.scheduling.deadlines import Expiring
@@ -87,6 +88,7 @@ class ModelQueue(Expiring, Protocol):
     """Queue and threads of a model, as the model repository starts and drains them."""
 
     decision: BatchDecision
+    budget: ByteBudget
 
     def start(self) -> None:
         """Start the threads."""
@@ -177,7 +179,13 @@ class Model(Protocol):
 
 
 class RequestSink(Protocol[T]):
-    """The queue of a model, as its requests use it."""
+    """The queue of a model, as its requests use it.
+
+    Attributes:
+        budget: of the bytes of its requests in flight.
+    """
+
+    budget: ByteBudget
 
     def submit(self, request: "Request[T]") -> None:
         """Queue a request; see `ReadyRequest.submit`."""
@@ -209,6 +217,7 @@ class Request(Generic[T]):
         "_stats",
         "arrived_s",
         "deadline_s",
+        "held_bytes",
         "inputs",
         "is_answered",
         "key",
@@ -218,6 +227,7 @@ class Request(Generic[T]):
         "request_bytes",
         "response_bytes",
         "rows",
+        "tensor_bytes",
     )
 
     def __init__(
@@ -238,6 +248,7 @@ class Request(Generic[T]):
     ) -> None:
         self.inputs = inputs
         self.rows = fit.rows
+        self.tensor_bytes = fit.tensor_bytes
         self.key: Hashable = fit.key
         self.length = fit.length
         self.arrived_s = arrived_s
@@ -246,6 +257,8 @@ class Request(Generic[T]):
         self.is_answered = False
         self.request_bytes = request_bytes
         self.response_bytes = 0
+        # Of the budget, from `submit` to the end.
+        self.held_bytes = 0
         self._clock = clock
         self._close = close
         self._encode = encode
@@ -265,7 +278,14 @@ class Request(Generic[T]):
 
     def submit(self) -> None:
         """Queue the request for its model; see `ReadyRequest.submit`."""
-        self._queue.submit(self)
+        needed_bytes = self.request_bytes + self.tensor_bytes
+        self._queue.budget.take(needed_bytes)
+        self.held_bytes = needed_bytes
+        try:
+            self._queue.submit(self)
+        except Exception:
+            self._give_back()
+            raise
 
     def cancel(self) -> None:
         """Free the request's place, as the caller is gone."""
@@ -295,11 +315,17 @@ class Request(Generic[T]):
         trailers: Metadata = (),
     ) -> bool:
         """End the call and drop it: until it is freed, it counts as open on its connection."""
+        self._give_back()
         if self._close is not None:
             self.response_bytes = self._close()
         is_sent = self._reply.finish(code, details, message=message, trailers=trailers)
         self._reply, self._encode, self._close = _CLOSED_REPLY, _encode_nothing, None
         return is_sent
+
+    def _give_back(self) -> None:
+        if self.held_bytes:
+            self._queue.budget.give_back(self.held_bytes)
+            self.held_bytes = 0
 
     def _count_failure(self, status: str, reason: str) -> None:
         seconds = self._clock() - self.arrived_s

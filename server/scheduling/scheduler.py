@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from weir.server.errors import DeadlineExceeded
 from weir.server.runtime import collate
 from weir.server.runtime.collate import Padding, Tokens
+from weir.server.runtime.memory import ByteBudget
 from weir.server.runtime.session import RunStop
 from weir.server.scheduling import batching
 from weir.server.scheduling.batching import (
@@ -89,6 +90,7 @@ class Scheduler:
         stoppable_run: StoppableRun | None = None,
         paddings: Sequence[Padding] = (),
         wakeups: Wakeups | None = None,
+        budget: ByteBudget | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = name
@@ -98,6 +100,7 @@ class Scheduler:
         self._has_rows = has_rows
         self._has_fixed_rows = has_fixed_rows
         self.decision = decision
+        self.budget = budget or ByteBudget(name)
         self._stoppable_run = stoppable_run
         # The batches whose runs may have to be stopped.
         self._stops: dict[RunStop, Sequence[InferRequest]] = {}

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from weir.server.errors import DeadlineExceeded, Draining, Overloaded
+from weir.server.runtime.memory import ByteBudget
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.request import refuse
 from weir.server.threads import SupervisedThread
@@ -57,7 +58,11 @@ class PoolLimits:
 
 
 class WorkerPool:
-    """Queue and threads."""
+    """Queue and threads.
+
+    Args:
+        budget: of the bytes of all requests in flight; jobs that wait or run count too.
+    """
 
     def __init__(
         self,
@@ -66,10 +71,12 @@ class WorkerPool:
         deadlines: Deadlines,
         name: str = "weir-preprocess",
         limits: PoolLimits | None = None,
+        budget: ByteBudget | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._deadlines = deadlines
         self._limits = limits or PoolLimits()
+        self._budget = budget or ByteBudget(name)
         self._clock = clock
         self._condition = threading.Condition(threading.Lock())
         self._waiting: OrderedDict[Job, None] = OrderedDict()
@@ -122,6 +129,7 @@ class WorkerPool:
                     f"{len(self._waiting)} requests of {self._waiting_bytes} bytes wait for a "
                     f"worker, the limits are {self._limits.jobs} and {self._limits.payload_bytes}"
                 )
+            self._budget.take(job.payload_bytes)
             self._waiting[job] = None
             self._waiting_bytes += job.payload_bytes
             self._condition.notify()
@@ -159,6 +167,7 @@ class WorkerPool:
         else:
             return False
         job.is_wanted = False
+        self._budget.give_back(job.payload_bytes)
         return True
 
     def _run(self) -> None:

@@ -19,7 +19,7 @@ from weir.server.errors import GoldenMismatch, ModelLoadError
 from weir.server.telemetry import model_stats, server_stats, triton_metrics
 from weir.server.telemetry.metric_family import Labels, MetricGroup, Readers, collect
 from weir.server.telemetry.model_stats import GenerationStats, ModelGauges, ModelStats
-from weir.server.telemetry.server_stats import Build, Gpu, Gpus
+from weir.server.telemetry.server_stats import Build, Gpu, Gpus, MemoryState
 from weir.server.transport import connections
 from weir.server.transport.base import Transport
 from weir.server.transport.status import REASONS
@@ -81,6 +81,7 @@ class Metrics(Collector):
         self._preprocess_queue: Callable[[], int] = int
         self._dropped_lines: Callable[[], int] = int
         self._is_ready: Callable[[], bool] = bool
+        self._memory: Callable[[], MemoryState | None] = lambda: None
         self._transport: Transport | None = None
         self._build: Build | None = None
         self._lock = threading.Lock()
@@ -102,6 +103,10 @@ class Metrics(Collector):
     def watch_log(self, dropped: Callable[[], int]) -> None:
         """Call this at each scrape for the number of dropped log lines."""
         self._dropped_lines = dropped
+
+    def watch_memory(self, memory: Callable[[], MemoryState]) -> None:
+        """Call this at each scrape for the memory limit and what was refused for it."""
+        self._memory = memory
 
     def watch_ready(self, is_ready: Callable[[], bool]) -> None:
         """Call this at each scrape for the readiness of the server."""
@@ -189,6 +194,12 @@ class Metrics(Collector):
         yield server_stats.PREPROCESS_QUEUE.metric([((), self._preprocess_queue())])
         yield server_stats.LOG_DROPPED.metric([((), self._dropped_lines())])
         yield server_stats.READY.metric([((), self._is_ready())])
+        if memory := self._memory():
+            if memory.limit_bytes is not None:
+                yield server_stats.MEMORY_LIMIT.metric([((), memory.limit_bytes)])
+            yield server_stats.MEMORY_HIGH.metric([((), memory.is_high)])
+            refused = [((reason,), count) for reason, count in memory.refused.items()]
+            yield server_stats.MEMORY_REFUSED.metric(refused)
         if build := self._build:
             names = (
                 build.version, build.onnxruntime, build.grpcio, build.provider, build.transport

@@ -24,6 +24,7 @@ class ModelGauges:
         queue_limit_rows: None while it is not loaded.
         is_batched: whether requests share batches; None while it is not loaded.
         batched_by: what decided that.
+        inflight_limit_bytes: None while it is not loaded, and without a limit.
     """
 
     model: str
@@ -35,6 +36,8 @@ class ModelGauges:
     queue_limit_rows: int | None
     is_batched: bool | None = None
     batched_by: str = ""
+    inflight_bytes: int = 0
+    inflight_limit_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,6 +383,17 @@ GAUGES: Readers[ModelGauges] = {
         "weir_running_requests", "gauge", MODEL, "requests",
         "Requests in running batches.", "larger or slower batches.",
     ): lambda model: model.running_requests,
+    Family(
+        "weir_inflight_bytes", "gauge", MODEL, "bytes",
+        "Bytes of the requests that wait or run: messages, decoded inputs, and answers of a known "
+        "size.",
+        "more or larger requests. At weir_inflight_limit_bytes requests are rejected.",
+    ): lambda model: model.inflight_bytes,
+    Family(
+        "weir_inflight_limit_bytes", "gauge", MODEL, "bytes",
+        "The most bytes of requests that may wait and run (max_inflight_bytes), while the model is "
+        "loaded. The server as a whole has another limit.",
+    ): lambda model: model.inflight_limit_bytes,
 }  # fmt: skip
 LOADS = Family(
     "weir_model_loads_total", "counter", ("model", "result"), "loads",

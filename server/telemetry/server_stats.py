@@ -1,5 +1,6 @@
 """Metrics of the whole server: calls, I/O thread, preprocessing, log, build and GPUs."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +54,22 @@ LOG_DROPPED = Family(
     "Log lines that were dropped, because no request waits for the log.",
     "that the log's reader is too slow, its disk is full, or the access log is too large.",
 )  # fmt: skip
+MEMORY_LIMIT = Family(
+    "weir_memory_limit_bytes", "gauge", (), "bytes",
+    "The smallest memory limit of the process: of the container, RLIMIT_AS, or the machine. Absent "
+    "with `--memory-watermark 1`.",
+)  # fmt: skip
+MEMORY_HIGH = Family(
+    "weir_memory_high", "gauge", (), "0 or 1",
+    "1 while the memory is above `--memory-watermark`, and calls are refused for it.",
+    "that the server needs more memory, or fewer or smaller requests at a time.",
+)  # fmt: skip
+MEMORY_REFUSED = Family(
+    "weir_memory_refused_total", "counter", ("reason",), "calls",
+    "Requests that were refused for their memory: `watermark` above `--memory-watermark`, mostly "
+    "before their model is known, `bytes_in_flight` above `--max-inflight-bytes`.",
+    "more or larger requests than the memory holds.",
+)  # fmt: skip
 READY = Family(
     "weir_server_ready", "gauge", (), "0 or 1",
     "1 if the server is ready, as health checks and ServerReady say: its first loading is over, a "
@@ -84,6 +101,9 @@ CALLS: Readers[MethodStats] = {
 }
 SERVER_FAMILIES = (
     READY,
+    MEMORY_LIMIT,
+    MEMORY_HIGH,
+    MEMORY_REFUSED,
     IO_BUSY_SECONDS,
     IO_DELAY_SECONDS,
     CONNECTIONS_CLOSED,
@@ -92,6 +112,20 @@ SERVER_FAMILIES = (
     BUILD_INFO,
     TRANSPORT_FALLBACK,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryState:
+    """Memory at a scrape.
+
+    Attributes:
+        limit_bytes: None: the watermark is off, or the system has no limit.
+        refused: refused requests by reason.
+    """
+
+    limit_bytes: int | None
+    is_high: bool
+    refused: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -295,6 +295,17 @@ class Transport(Protocol):
     def connections(self) -> Connections:
         """The connections of its port."""
 
+    @property
+    def open_calls(self) -> int:
+        """The number of open calls."""
+
+    def refuse_waiting(self, error: Exception, methods: tuple[str, ...]) -> int:
+        """Refuse the calls whose first message has not arrived in full; returns how many.
+
+        Args:
+            methods: how the full names of their methods begin.
+        """
+
     def start(self) -> None:
         """Begin to take calls."""
 

@@ -164,6 +164,15 @@ class CompletionQueueTransport:
         self._thread.join(1.0)
         return is_drained
 
+    @property
+    def open_calls(self) -> int:
+        """The number of open calls."""
+        return len(self.io.open_calls)
+
+    def refuse_waiting(self, error: Exception, methods: tuple[str, ...]) -> int:
+        """Refuse the calls whose first message has not arrived in full; returns how many."""
+        return self._open_calls.refuse_waiting(error, methods)
+
     def _request_call(self) -> None:
         self._server.request_call(self._queue, self._queue, _NEW_CALL)
 
@@ -449,6 +458,8 @@ class CompletionQueueCall:
         # collector finds it.
         callback, self._on_message = self._on_message, _drop_message
         self._open_calls.received(self)
+        if self._has_ended and not self.is_stream:
+            return
         guarded(self, callback, event.batch_operations[0].message())
 
     def _send_first(self) -> None:

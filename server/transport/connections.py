@@ -24,6 +24,7 @@ from typing import Literal
 from urllib.parse import unquote
 
 from weir.server.errors import MetadataTooLarge
+from weir.server.threads import SupervisedThread
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class Connections:
         """Begin to count the connections of the port by peer, if there is a limit."""
         self._port = port
         if self._limit is not None:
-            self._thread = threading.Thread(
+            self._thread = SupervisedThread(
                 target=self._watch, args=(self._limit,), name="weir-connections", daemon=True
             )
             self._thread.start()
@@ -138,9 +139,12 @@ class Connections:
         ended: set[Address] = set()
         while not self._stopped.wait(_CHECK_S):
             current = set()
-            for address, connection in sockets(self._port):
-                connection.close()
-                current.add(address)
+            try:
+                for address, connection in sockets(self._port):
+                    connection.close()
+                    current.add(address)
+            except OSError:  # no descriptor is left to list them with: at the next check
+                continue
             # Core takes a moment to close those.
             ended &= current
             current -= ended

@@ -96,6 +96,15 @@ class GrpcServerTransport:
         """End the calls whose message is late; the time of the next look."""
         return self._open_calls.expire(now)
 
+    @property
+    def open_calls(self) -> int:
+        """The number of open calls."""
+        return len(self._open_calls.calls)
+
+    def refuse_waiting(self, error: Exception, methods: tuple[str, ...]) -> int:
+        """Refuse the calls whose first message has not arrived in full; returns how many."""
+        return self._open_calls.refuse_waiting(error, methods)
+
     def close_port(self) -> None:
         """Accept no connections and no calls from now on; open calls go on until `stop`."""
         self._server.stop(threading.TIMEOUT_MAX)

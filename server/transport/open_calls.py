@@ -109,6 +109,14 @@ class OpenCalls:
             fail(call, DeadlineExceeded(f"expected one message, none came within {limit_s:g} s"))
         return max(earliest_s, now + _MIN_PERIOD_S)
 
+    def refuse_waiting(self, error: Exception, methods: tuple[str, ...]) -> int:
+        """Refuse the calls of some methods whose message has not come; returns how many."""
+        refused = [call for call in list(self.waiting) if call.method.startswith(methods)]
+        for call in refused:
+            self.waiting.pop(call, None)
+            fail(call, error)
+        return len(refused)
+
     def _make_room(self, call: OpenCall) -> None:
         is_probe = call.method in PROBES
         oldest = self._oldest()

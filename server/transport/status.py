@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import grpc
 
 from weir.server import errors
-from weir.server.errors import Cancelled, DeadlineExceeded, Draining
+from weir.server.errors import Cancelled, DeadlineExceeded, Draining, OutOfMemory
 from weir.server.transport.base import Call, Metadata
 
 logger = logging.getLogger(__name__)
@@ -68,6 +68,8 @@ class Status:
 
 def status_of(error: Exception) -> Status:
     """The status of a failure; logs the error if it is a bug."""
+    if isinstance(error, MemoryError):
+        error = OutOfMemory("the request needs more memory than there is")
     code = CODE_OF.get(type(error)) if isinstance(error, errors.RequestError) else None
     if code is None:
         error_id = uuid.uuid4().hex[:12]

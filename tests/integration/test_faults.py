@@ -45,7 +45,7 @@ ROWS = (
     *(f"C{number:02}" for number in range(1, 7)),
     *(f"D{number:02}" for number in range(1, 7)),
     *(f"E{number:02}" for number in range(1, 20)),
-    *("F03", "F14", "H03", "H09"),
+    *("F03", "F05", "F06", "F14", "H03", "H09"),
 )
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT

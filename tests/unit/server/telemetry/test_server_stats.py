@@ -36,6 +36,11 @@ class FakeTransport:
     connections: Connections = field(default_factory=lambda: Connections(16_384))
     name: str = "fake"
     port: int = 0
+    open_calls: int = 0
+
+    def refuse_waiting(self, error: Exception, methods: tuple[str, ...]) -> int:
+        """Nothing to refuse."""
+        return 0
 
     def start(self) -> None:
         """Nothing to start."""

@@ -112,7 +112,6 @@ def test_every_error_is_in_the_tree_and_has_a_docstring() -> None:
     "error",
     [
         pytest.param(ValueError(INTERNAL_TEXT), id="bug"),
-        pytest.param(MemoryError(INTERNAL_TEXT), id="no memory"),
         pytest.param(errors.ModelLoadError(INTERNAL_TEXT), id="expected, but not of requests"),
         pytest.param(RequestError(INTERNAL_TEXT), id="no leaf"),
         pytest.param(type("New", (errors.InvalidRequest,), {})(INTERNAL_TEXT), id="leaf of a leaf"),
@@ -134,6 +133,13 @@ def test_any_other_error_is_internal_and_sends_only_its_id(
     assert status.trailers == ()
     assert f"error_id={found[1]}" in caplog.text
     assert INTERNAL_TEXT in caplog.text
+
+
+def test_lack_of_memory_is_no_bug(caplog: pytest.LogCaptureFixture) -> None:
+    status = status_of(MemoryError())
+
+    assert (status.code, status.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "out_of_memory")
+    assert caplog.text == ""
 
 
 def test_every_bug_has_an_id_of_its_own(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,145 @@
+"""The memory watermark: what it refuses, and when it stops to."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.unit.server.conftest import Clock
+from weir.server.errors import Overloaded
+from weir.server.runtime.memory import ByteBudget, MemoryLimit
+from weir.server.scheduling.memory_watermark import MemoryWatermark, default_share
+
+INFER, LIVE = "/inference/ModelInfer", "/inference/ServerLive"
+
+
+@dataclass
+class World:
+    """A process of 1000 bytes whose use the test sets."""
+
+    clock: Clock
+    used: int = 0
+    shed: list[Exception] = field(default_factory=list)
+    budget: ByteBudget = field(default_factory=lambda: ByteBudget("the server"))
+
+    def __post_init__(self) -> None:
+        self.watermark = MemoryWatermark(
+            [MemoryLimit("cgroup", 1000, lambda: self.used)],
+            0.9,
+            methods=(INFER,),
+            budget=self.budget,
+            is_busy=lambda: False,
+            shed=self.receiving,
+            clock=self.clock,
+        )
+
+    def receiving(self, error: Exception, methods: tuple[str, ...]) -> int:
+        assert methods == (INFER,)
+        self.shed.append(error)
+        return 2
+
+    def use(self, used: int) -> float:
+        self.used = used
+        return self.watermark.sample()
+
+
+@dataclass
+class Call:
+    method: str
+    metadata: tuple[tuple[str, str | bytes], ...] = ()
+    peer: str = "ipv4:127.0.0.1:1"
+    caller: str = ""
+
+
+@pytest.fixture
+def world(clock: Clock) -> World:
+    world = World(clock)
+    world.budget.take(1)  # a request is in flight
+    return world
+
+
+def is_refused(world: World, method: str = INFER) -> bool:
+    try:
+        world.watermark.check(Call(method))
+    except Overloaded:
+        return True
+    return False
+
+
+def test_calls_are_refused_above_the_watermark_until_well_below_it(world: World) -> None:
+    seen = []
+    for used in (899, 900, 851, 849, 899):  # at rest the server uses nothing
+        world.use(used)
+        seen.append(is_refused(world))
+
+    assert seen == [False, True, True, False, False]
+    # Two calls, and two whose messages were on their way as the memory grew.
+    assert world.watermark.state().refused == {"watermark": 4, "bytes_in_flight": 0}
+
+
+def test_refusal_says_the_share_and_the_limit(world: World) -> None:
+    world.use(932)
+
+    with pytest.raises(Overloaded, match=r"uses 93% of its memory limit \(cgroup\), .* is 90%"):
+        world.watermark.check(Call(INFER))
+
+
+def test_calls_that_compute_nothing_pass(world: World) -> None:
+    world.use(999)
+
+    assert not is_refused(world, LIVE)
+
+
+def test_without_a_request_in_flight_one_call_passes_at_a_time(world: World, clock: Clock) -> None:
+    world.use(930)
+    world.budget.give_back(1)
+
+    seen = [is_refused(world), is_refused(world)]
+    clock.advance(0.2)
+    seen.append(is_refused(world))
+
+    assert seen == [False, True, False]
+
+
+def test_messages_on_their_way_are_refused_while_the_memory_grows(world: World) -> None:
+    for used in (899, 910, 910, 905):
+        world.use(used)
+
+    assert len(world.shed) == 1 and isinstance(world.shed[0], Overloaded)
+    assert world.watermark.state().refused["watermark"] == 2
+
+
+def test_half_of_what_is_free_at_rest_may_be_used(world: World) -> None:
+    world.used = 960
+    world.watermark.rest()
+
+    seen = []
+    for used in (960, 979, 981):
+        world.use(used)
+        seen.append(is_refused(world))
+
+    assert seen == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("limit_bytes", "share"), [(2**40, 0.9), (2**30, 0.75), (2**28, 0.6)], ids=str
+)
+def test_room_for_messages_is_left_above_the_watermark(limit_bytes: int, share: float) -> None:
+    assert default_share(limit_bytes, 2**25) == share
+
+
+def test_samples_come_more_often_the_less_is_left() -> None:
+    gib = 2**30
+    pauses = []
+    for used in (0, 30 * gib, 32 * gib - 1):
+        limit = MemoryLimit("machine", 32 * gib, lambda used=used: used)  # type: ignore[misc]
+        watermark = MemoryWatermark(
+            [limit],
+            0.9,
+            methods=(),
+            budget=ByteBudget("the server"),
+            is_busy=bool,
+            shed=lambda _error, _methods: 0,
+        )
+        pauses.append(watermark.sample())
+
+    assert pauses[0] == 1.0 and 0.1 < pauses[1] < 0.2 and pauses[2] == 0.01
