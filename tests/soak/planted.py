@@ -17,7 +17,7 @@ from typing import Any
 SOMETIMES = 40
 """A bug that is planted in one of so many requests or batches."""
 
-_LEAKED_BYTES = 64 << 10
+_LEAKED_BYTES = 128 << 10
 _STALE_S = 1.0
 
 

@@ -44,7 +44,7 @@ QUEUE_MARGIN_S = 0.05
 """How long after its deadline a request may begin to run."""
 LOST_LINES_S = 3.0
 """What a server logged so shortly before it was killed may be lost."""
-RSS_GROWTH_BYTES = 8 << 20
+RSS_GROWTH_BYTES = 16 << 20
 """How much the memory of a server may grow in the second half of a run."""
 SPARE_DESCRIPTORS, SPARE_THREADS = 16, 8
 
