@@ -150,8 +150,9 @@ bench: $(VENV)/installed
 # A server under traffic and faults, and planted bugs that must be caught first; see CONTRIBUTING.md.
 MINUTES ?= 10
 SEED ?= 1
+REPORT ?= soak.md
 soak: $(VENV)/installed
-	$(BIN)/python -m tests.soak --minutes $(MINUTES) --seed $(SEED) --report soak.md
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) --seed $(SEED) --report $(REPORT)
 
 # Under a minute: lint, types, and the unit tests of what changed.
 quick: lint types

@@ -7,10 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.soak.controls import run_controls
 from tests.soak.planted import BUGS
 
 SEED = 17
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of another process")
 
 
 def test_faults_of_a_minute_lose_nothing_and_spoil_no_answer(tmp_path: Path) -> None:

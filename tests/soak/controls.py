@@ -16,7 +16,7 @@ TRAFFIC = Traffic(
     good=150.0, cancels=40.0, tight=10.0, bad=10.0, queued=1.0, disposable=0.0, deadline_s=3.0
 )
 TRAFFIC_S = 5.0
-FAULT_AT_S = 2.5
+FAULT_AT_S, AFTER_FAULT_S = 1.0, 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,8 @@ def run_control(bug: str, seed: int, folder: Path) -> Control:
     """Run a planted bug."""
     folder.mkdir(parents=True)
     faults = [Fault(name, FAULT_AT_S) for name in BUGS[bug].faults]
-    duration_s = TRAFFIC_S + schedule.COOL_DOWN_S
-    plan = schedule.short(seed, duration_s, faults, TRAFFIC)
+    traffic_s = TRAFFIC_S + AFTER_FAULT_S * len(faults)
+    plan = schedule.short(seed, traffic_s + schedule.COOL_DOWN_S, faults, TRAFFIC)
     clients = (STEADY[0], HOSTILE)
     try:
         record = Run(plan, folder, planted=bug, clients=clients).run()
@@ -76,5 +76,5 @@ def run_control(bug: str, seed: int, folder: Path) -> Control:
         others = "; ".join(f"{each.invariant} {each.what}" for each in result.findings[:3])
         return Control(bug, None, 0, others or "nothing was found")
     first = min(found, key=lambda each: each.at_s)
-    share = (first.at_s - record.start_s) / TRAFFIC_S
+    share = (first.at_s - record.start_s) / traffic_s
     return Control(bug, first, int(result.checked * min(max(share, 0.0), 1.0)))

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -126,7 +127,7 @@ def render(
         ),
         *_findings(record, result),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return "\n\n".join(_one_sentence_a_line(part) for part in parts if part) + "\n"
 
 
 def _attempts(record: RunRecord, result: Result) -> str:
@@ -174,6 +175,10 @@ def _readiness(record: RunRecord) -> str:
         f"The server said {seen.probes:,} times that it is ready, and each time an inference was "
         f"made at once. {seen.scrapes:,} scrapes, and {seen.missed_scrapes} without an answer."
     )
+
+
+def _one_sentence_a_line(part: str) -> str:
+    return part if part.startswith(("|", "-")) else re.sub(r"\. (?=[A-Z\d])", ".\n", part)
 
 
 def _bound(result: Result) -> str:
