@@ -359,6 +359,15 @@ class CompletionQueueCall:
         return tuple((key, value) for key, value in self._metadata)
 
     @property
+    def has_ended(self) -> bool:
+        """Whether its status was handed to core."""
+        return self._has_ended
+
+    def drop(self) -> None:
+        """Cancel an ended call, and free its answer."""
+        self._call.cancel(_CANCELLED, "the client did not read the answer")
+
+    @property
     def has_deadline(self) -> bool:
         """Whether the client set a deadline."""
         return bool(self._deadline_s < _NO_DEADLINE_S)

@@ -373,6 +373,10 @@ class GrpcServerCall:
         """The client's metadata."""
         return tuple((key, value) for key, value in self._context.invocation_metadata())
 
+    def drop(self) -> None:
+        """Cancel an ended call, and free its answer."""
+        self._context.cancel()
+
     @property
     def has_deadline(self) -> bool:
         """Whether the client set a deadline."""

@@ -8,6 +8,8 @@ Rules:
   `_PATIENCE_S`; if there is none, it is refused. So calls without a message keep no other call out.
 - Probes are calls that operators depend on: they take the place of any call that waits for its
   message, and a few of them are open beyond the bound.
+- A client that does not read its answer holds it in the server's memory. An ended call that is open
+  for the default deadline longer is dropped.
 
 Thread: `weir-deadlines` calls `expire`; a transport's threads call the rest. A dictionary keeps the
 waiting calls in order of arrival, and each of its operations is atomic.
@@ -52,6 +54,13 @@ class OpenCall(Call, Protocol):
     def has_deadline(self) -> bool:
         """Whether the client set a deadline."""
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether its status was handed to core, which sends it when the client reads."""
+
+    def drop(self) -> None:
+        """Cancel an ended call, and free its answer."""
+
 
 class OpenCalls:
     """The open calls of one transport.
@@ -68,6 +77,9 @@ class OpenCalls:
         self._clock = clock
         self.calls: set[Any] = set()
         self.waiting: dict[OpenCall, None] = {}
+        # Ended calls at the last look at all calls.
+        self._unread: set[Any] = set()
+        self._next_look_s = clock() + limits.default_deadline_s
 
     def add(self, call: OpenCall) -> None:
         """Add a call whose headers have arrived.
@@ -107,6 +119,9 @@ class OpenCalls:
             ended += 1
             self.waiting.pop(call, None)
             fail(call, DeadlineExceeded(f"expected one message, none came within {limit_s:g} s"))
+        if now >= self._next_look_s:
+            self._next_look_s = now + self._default_s
+            self._drop_unread()
         return max(earliest_s, now + _MIN_PERIOD_S)
 
     def refuse_waiting(self, error: Exception, methods: tuple[str, ...]) -> int:
@@ -116,6 +131,13 @@ class OpenCalls:
             self.waiting.pop(call, None)
             fail(call, error)
         return len(refused)
+
+    def _drop_unread(self) -> None:
+        """Drop the calls that had ended at the last look, and are still open."""
+        ended = {call for call in self.calls.copy() if call.has_ended}
+        for call in ended & self._unread:
+            call.drop()
+        self._unread = ended
 
     def _make_room(self, call: OpenCall) -> None:
         is_probe = call.method in PROBES

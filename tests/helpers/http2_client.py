@@ -169,6 +169,13 @@ class Http2Client:
         """Send a header block, as its bytes are."""
         self.send_frame(HEADERS, flags, stream, block)
 
+    def send_block(self, stream: int, block: bytes) -> None:
+        """Send a header block of any size: what does not fit into one frame is continued."""
+        parts = [block[start : start + 16_384] for start in range(0, len(block), 16_384)]
+        for part in parts:
+            kind = HEADERS if part is parts[0] else CONTINUATION
+            self.send_frame(kind, END_HEADERS if part is parts[-1] else 0, stream, part)
+
     def send_data(self, stream: int, data: bytes, *, ends: bool = False) -> None:
         """Send DATA, in frames of at most 16 KiB; the server's window is not looked at."""
         parts = [data[start : start + 16_384] for start in range(0, len(data), 16_384)] or [b""]
@@ -201,7 +208,7 @@ class Http2Client:
         """
         stream = self.new_stream()
         more = {name.replace("_", "-"): value for name, value in headers.items()}
-        self.send_headers(stream, literals(grpc_headers(path) | more))
+        self.send_block(stream, literals(grpc_headers(path) | more))
         if message is not None:
             self.send_data(stream, framed(message), ends=True)
         return stream

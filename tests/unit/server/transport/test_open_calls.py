@@ -24,6 +24,11 @@ class TimedCall(FakeCall):
         self.arrived_s = arrived_s
         self.has_deadline = has_deadline
         self.method = method
+        self.has_ended = False
+        self.is_dropped = False
+
+    def drop(self) -> None:
+        self.is_dropped = True
 
 
 def statuses(*calls: TimedCall) -> list[grpc.StatusCode | None]:
@@ -136,3 +141,24 @@ def test_probe_takes_any_place_or_one_more(calls: OpenCalls, opened: Open) -> No
 
     with pytest.raises(Overloaded):
         opened(HEALTH)
+
+
+def test_answer_that_is_not_read_is_dropped_after_the_default_deadline(
+    calls: OpenCalls, opened: Open, clock: Clock
+) -> None:
+    unread, read, running = opened(), opened(), opened()
+    for call in (unread, read, running):
+        calls.received(call)
+    clock.advance(50.0)
+    unread.has_ended = read.has_ended = True
+    clock.advance(10.0)
+    calls.expire(clock.now)
+    calls.discard(read)
+    clock.advance(59.0)
+    calls.expire(clock.now)
+    assert not unread.is_dropped
+
+    clock.advance(1.0)
+    calls.expire(clock.now)
+
+    assert [call.is_dropped for call in (unread, read, running)] == [True, False, False]

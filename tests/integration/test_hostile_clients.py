@@ -1,0 +1,392 @@
+"""Clients that break HTTP/2's manners: the rows C07 to C13, H02 and H10 of `docs/faults.md`.
+
+Meanwhile and afterwards, a client with a connection of its own is answered right.
+"""
+
+import functools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from tests.helpers.http2_client import (
+    CANCEL,
+    END_HEADERS,
+    HEADERS,
+    INITIAL_WINDOW_SIZE,
+    PING,
+    RST_STREAM,
+    ConnectionEnded,
+    Frame,
+    Http2Client,
+    framed,
+    grpc_headers,
+    indexed,
+    literals,
+    reference,
+)
+from tests.integration.conftest import SETTINGS, running_to_the_end
+from tests.integration.harness import ANSWER_S, SERVICE, Client, Server, request, tensor
+
+LIVE = f"/{SERVICE}/ServerLive"
+INFER = f"/{SERVICE}/ModelInfer"
+WATCH = "/grpc.health.v1.Health/Watch"
+OK, CANCELLED, LATE, EXHAUSTED = (
+    code.value[0]
+    for code in (
+        grpc.StatusCode.OK,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+    )
+)
+X = np.array([[0, 1, 2, 3]], np.float32)
+GOOD = request("affine", tensor("x", X)).SerializeToString()
+
+MAX_CONNECTIONS, MAX_BY_PEER = 60, 20
+LIMITS = {
+    "--default-deadline-s": "1.5",
+    "--keepalive-time-s": "1",
+    "--keepalive-timeout-s": "2",
+    "--max-connection-idle-s": "1",
+    "--max-connections": str(MAX_CONNECTIONS),
+    "--max-connections-per-peer": str(MAX_BY_PEER),
+}
+AGE = {"--max-connection-age-s": "1", "--max-connection-age-grace-s": "1"}
+
+
+@pytest.fixture(scope="session")
+def serve_strictly(
+    models: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Server]]:
+    """Gives a server of `models` with short limits on a transport, started at first use."""
+    settings = tmp_path_factory.mktemp("settings") / "weir.toml"
+    settings.write_text(SETTINGS)
+    with ExitStack() as stack:
+
+        @functools.cache
+        def serve(transport: str) -> Server:
+            log = tmp_path_factory.mktemp(f"strict-{transport}") / "log"
+            flags = [part for pair in LIMITS.items() for part in pair]
+            return stack.enter_context(
+                running_to_the_end(
+                    models, log, "--transport", transport, "--config", str(settings), *flags
+                )
+            )
+
+        yield serve
+
+
+@pytest.fixture
+def strict(serve_strictly: Callable[[str], Server], transport: str) -> Iterator[Server]:
+    """A server with short limits; another client is answered when the test is over."""
+    server = serve_strictly(transport)
+    yield server
+    expect_right_answer(server)
+
+
+@pytest.fixture
+def usual(house: Server) -> Iterator[Server]:
+    """A server with the default limits; another client is answered when the test is over."""
+    yield house
+    expect_right_answer(house)
+
+
+def expect_right_answer(server: Server) -> None:
+    with Client(server.target) as client:
+        answer = client.infer("affine", tensor("x", X))
+    np.testing.assert_array_equal(answer["y"], 2 * X + 1)
+
+
+def address_of(server: Server) -> tuple[str, int]:
+    host, port = server.target.split(":")
+    return host, int(port)
+
+
+def memory_bytes(server: Server) -> int:
+    pages = Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def descriptors(server: Server) -> int:
+    return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
+
+
+def wait_until(is_true: Callable[[], bool], what: str) -> None:
+    end_s = time.monotonic() + ANSWER_S
+    while not is_true():
+        assert time.monotonic() < end_s, what
+        time.sleep(0.02)
+
+
+# Metadata
+
+
+@pytest.mark.parametrize("acknowledges", [True, False], ids=["C07-after-ACK", "C07-without-ACK"])
+def test_metadata_over_the_limit_is_refused(usual: Server, *, acknowledges: bool) -> None:
+    with Http2Client(usual.target, acknowledges=acknowledges) as client:
+        if acknowledges:
+            assert client.unary(LIVE, b"").status == OK
+
+        small = client.unary(LIVE, b"", x_long="v" * 12_000)
+        large = client.unary(LIVE, b"", x_long="v" * 32_000)
+        after = client.unary(LIVE, b"")
+
+    assert (small.status, after.status) == (OK, OK)
+    assert large.status == EXHAUSTED
+
+
+@pytest.mark.parametrize("frames", [pytest.param(300, id="H02-300-frames")])
+def test_header_bomb_ends_its_connection_and_harms_nobody(usual: Server, frames: int) -> None:
+    """A client that acknowledges no settings may send 16 MiB of headers a call, says gRPC core."""
+    head = literals(grpc_headers(LIVE))
+    with (
+        Client(usual.target) as bystander,
+        Http2Client(usual.target, acknowledges=False) as attacker,
+    ):
+        bystander.infer("affine", tensor("x", X))
+        before = memory_bytes(usual)
+
+        with pytest.raises(ConnectionEnded):  # noqa: PT012 - sending is the attack
+            first = indexed("x-a", "v" * 3900)
+            for _ in range(frames):
+                attacker.send_headers(attacker.new_stream(), head + first + reference(0) * 12_000)
+                first = b""
+            while True:
+                attacker.next_frame()
+        bystander.infer("affine", tensor("x", X))
+
+    assert memory_bytes(usual) - before < 300 * 1024 * 1024
+    usual.wait_for_log("connection closed reason=metadata peer=127.0.0.1")
+    assert usual.metric("weir_connections_closed_total", reason="metadata") >= 1
+
+
+# Connections
+
+
+NOT_HTTP2 = {
+    "HTTP1": b"GET / HTTP/1.1\r\nHost: weir\r\n\r\n",
+    # The beginning of a TLS handshake.
+    "TLS": bytes.fromhex("16030100c8010000c40303") + bytes(range(64)) * 4,
+    "random": np.random.default_rng(8).bytes(200),
+}
+
+
+@pytest.mark.parametrize("what", NOT_HTTP2, ids=lambda what: f"C08-{what}")
+def test_other_protocol_is_closed_and_does_not_fill_the_log(usual: Server, what: str) -> None:
+    lines = len(usual.log().splitlines())
+    for _ in range(50):
+        with socket.create_connection(address_of(usual), ANSWER_S) as connection:
+            connection.sendall(NOT_HTTP2[what])
+            try:
+                while connection.recv(4096):
+                    pass
+            except ConnectionResetError:
+                pass
+
+    assert len(usual.log().splitlines()) < lines + 10
+
+
+@pytest.mark.parametrize("row", ["C09"])
+def test_silent_connections_are_closed_at_the_handshake_timeout(usual: Server, row: str) -> None:
+    with Client(usual.target) as bystander, ExitStack() as stack:
+        bystander.infer("affine", tensor("x", X))
+        before = descriptors(usual)
+        silent = [
+            stack.enter_context(socket.create_connection(address_of(usual), ANSWER_S))
+            for _ in range(300)
+        ]
+        for connection in silent[::2]:
+            connection.sendall(b"PRI * HT")
+        wait_until(lambda: descriptors(usual) >= before + 300, "accepted")
+
+        bystander.infer("affine", tensor("x", X))
+        assert usual.metrics_text()
+        wait_until(lambda: descriptors(usual) <= before + 5, "closed")
+
+        for connection in silent:
+            while connection.recv(4096):
+                pass
+
+
+@pytest.mark.parametrize("row", ["H10"])
+def test_number_of_connections_is_limited(strict: Server, row: str) -> None:
+    # Loopback has many addresses: the limit of one peer is not met.
+    hosts = [f"127.0.0.{number}" for number in range(2, 9)]
+    with Client(strict.target) as bystander, ExitStack() as stack:
+        bystander.infer("affine", tensor("x", X))
+        before = descriptors(strict)
+        for number in range(2 * MAX_CONNECTIONS):
+            source = (hosts[number % len(hosts)], 0)
+            stack.enter_context(
+                socket.create_connection(address_of(strict), ANSWER_S, source_address=source)
+            )
+            assert descriptors(strict) <= before + MAX_CONNECTIONS + 3
+
+        bystander.infer("affine", tensor("x", X))
+        assert strict.metrics_text()
+
+
+@pytest.mark.parametrize("row", ["H10"])
+def test_connections_of_one_peer_are_limited(strict: Server, row: str) -> None:
+    closed = strict.metric("weir_connections_closed_total", reason="peer_limit")
+    with Client(strict.target) as bystander, ExitStack() as stack:
+        bystander.infer("affine", tensor("x", X))
+        for _ in range(MAX_BY_PEER + 5):
+            stack.enter_context(
+                socket.create_connection(
+                    address_of(strict), ANSWER_S, source_address=("127.0.0.9", 0)
+                )
+            )
+
+        strict.wait_for_metric(closed + 5, "weir_connections_closed_total", reason="peer_limit")
+        bystander.infer("affine", tensor("x", X))
+
+
+@pytest.mark.parametrize("row", ["H10"])
+def test_idle_connection_is_told_to_go(strict: Server, row: str) -> None:
+    with Http2Client(strict.target) as client:
+        assert client.unary(LIVE, b"").status == OK
+
+        goodbye = client.wait_for_end()
+
+    assert goodbye is not None and b"idle" in goodbye.payload
+
+
+@pytest.mark.parametrize("row", ["C10"])
+def test_old_connection_is_closed_after_its_grace(
+    models: Path, transport: str, tmp_path: Path, row: str
+) -> None:
+    flags = [part for pair in AGE.items() for part in pair]
+    with (
+        running_to_the_end(models, tmp_path / "log", "--transport", transport, *flags) as server,
+        Http2Client(server.target) as client,
+    ):
+        client.call(WATCH, b"")
+
+        goodbye = client.wait_for_end()
+
+        assert goodbye is not None
+        expect_right_answer(server)
+
+
+# Slow clients
+
+
+@pytest.mark.parametrize("row", ["C10"])
+def test_slow_sender_is_late(strict: Server, row: str) -> None:
+    message = framed(GOOD)
+    with Http2Client(strict.target, timeout_s=0.1) as client:
+        stream = client.call(INFER)
+        end_s = time.monotonic() + ANSWER_S
+        sent = 0
+        while True:
+            assert time.monotonic() < end_s
+            if sent < len(message) - 1:
+                client.send_data(stream, message[sent : sent + 1])
+                sent += 1
+            try:
+                answer = client.answer(stream)
+                break
+            except TimeoutError:
+                continue
+
+    assert answer.status == LATE
+
+
+@pytest.mark.parametrize("row", ["C10"])
+def test_answer_that_is_not_read_is_dropped(strict: Server, row: str) -> None:
+    with Http2Client(strict.target, settings={INITIAL_WINDOW_SIZE: 0}) as client:
+        # Without an open call, the connection would be idle, and be closed first.
+        client.call(WATCH, b"")
+        stream = client.call(INFER, GOOD)
+
+        answer = client.answer(stream)
+
+    assert answer.body == b""
+    assert answer.reset == CANCEL or answer.status == CANCELLED
+
+
+@pytest.mark.parametrize("row", ["C12"])
+def test_client_that_vanished_is_given_up_and_its_request_leaves(strict: Server, row: str) -> None:
+    waiting = request("patient", tensor("x", X)).SerializeToString()
+    with Http2Client(strict.target, answers_pings=False) as client:
+        client.call(INFER, waiting, grpc_timeout="1H")
+        strict.wait_for_metric(1, "weir_queue_requests", model="patient")
+
+        client.wait_for_end()
+
+    strict.wait_for_metric(0, "weir_queue_requests", model="patient")
+
+
+STOPPED_CLIENT = """
+import sys, grpc
+channel = grpc.insecure_channel(sys.argv[1])
+call = channel.unary_unary(sys.argv[2]).future(bytes.fromhex(sys.argv[3]), timeout=3600)
+call.result()
+"""
+
+
+@pytest.mark.parametrize("row", ["C12"])
+def test_stopped_client_is_given_up_and_its_request_leaves(strict: Server, row: str) -> None:
+    waiting = request("patient", tensor("x", X)).SerializeToString()
+    arguments = (STOPPED_CLIENT, strict.target, INFER, waiting.hex())
+    client = subprocess.Popen([sys.executable, "-c", *arguments], stderr=subprocess.DEVNULL)
+    try:
+        strict.wait_for_metric(1, "weir_queue_requests", model="patient")
+        client.send_signal(signal.SIGSTOP)
+
+        strict.wait_for_metric(0, "weir_queue_requests", model="patient")
+    finally:
+        client.kill()
+        client.wait()
+
+
+# Floods
+
+
+@pytest.mark.parametrize("row", ["C11"])
+def test_rapid_resets_leave_no_open_call(usual: Server, row: str) -> None:
+    block = literals(grpc_headers(INFER))
+    with Client(usual.target) as bystander, Http2Client(usual.target) as attacker:
+        bystander.infer("affine", tensor("x", X))
+        for round_ in range(100):
+            frames = b""
+            for _ in range(100):
+                stream = attacker.new_stream()
+                frames += bytes(Frame(HEADERS, END_HEADERS, stream, block))
+                frames += bytes(Frame(RST_STREAM, 0, stream, CANCEL.to_bytes(4, "big")))
+            try:
+                attacker.send(frames)
+            except ConnectionEnded:
+                break
+            if round_ % 25 == 0:
+                bystander.infer("affine", tensor("x", X))
+        bystander.infer("affine", tensor("x", X))
+
+    wait_until(lambda: open_calls(usual) == 0, "every call has ended")
+
+
+def open_calls(server: Server) -> float:
+    method = {"grpc_method": "ModelInfer"}
+    ended = server.metric("grpc_server_handled_total", **method)
+    return server.metric("grpc_server_started_total", **method) - ended
+
+
+@pytest.mark.parametrize("row", ["C13"])
+def test_flood_of_pings_ends_the_connection(usual: Server, row: str) -> None:
+    with Http2Client(usual.target) as client:
+        client.send(bytes(Frame(PING, 0, 0, bytes(8))) * 20)
+
+        goodbye = client.wait_for_end()
+
+    assert goodbye is not None and b"too_many_pings" in goodbye.payload
