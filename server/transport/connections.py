@@ -188,7 +188,11 @@ def address_of(peer: str) -> Address | None:
 
 def sockets(port: int) -> Iterator[tuple[Address, socket.socket]]:
     """The connections of a local port: the peer's address, and a duplicate to be closed."""
-    for name in os.listdir(_DESCRIPTORS):  # noqa: PTH208 - names, quickly
+    try:
+        names = os.listdir(_DESCRIPTORS)  # noqa: PTH208 - names, quickly
+    except OSError:  # no descriptor is free
+        return
+    for name in names:
         # A descriptor may be closed, or be another's, at any moment; its duplicate stays.
         with suppress(OSError):
             if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):

@@ -42,10 +42,10 @@ ROWS = (
     *(f"A{number:02}" for number in range(1, 23)),
     *(f"B{number:02}" for number in range(1, 4)),
     *(f"B{number:02}" for number in (5, 6, 7, 9, 10, 11)),
-    *(f"C{number:02}" for number in range(1, 7)),
+    *(f"C{number:02}" for number in range(1, 14)),
     *(f"D{number:02}" for number in range(1, 7)),
     *(f"E{number:02}" for number in range(1, 20)),
-    *("F03", "F05", "F06", "F14", "H03", "H09"),
+    *("F03", "F05", "F06", "F14", "H02", "H03", "H09", "H10"),
 )
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
