@@ -19,7 +19,12 @@ from numpy.typing import NDArray
 from weir.protocol import inference_pb2 as pb
 from weir.protocol.datatypes import DATATYPES, Datatype, from_raw
 from weir.server.errors import InvalidRequest, Unsupported
-from weir.server.protocol.message_limits import INLINE_ELEMENTS, check_counts, has_few_parts
+from weir.server.protocol.message_limits import (
+    INLINE_ELEMENTS,
+    check_counts,
+    check_small,
+    has_few_parts,
+)
 from weir.server.protocol.response_encoder import RequestedOutput
 from weir.server.runtime.sequence_rules import SequenceRules
 from weir.server.runtime.signature import MAX_RANK, Fit, Form, Signature
@@ -34,6 +39,8 @@ _BF16_EXPONENT = 0x7F80
 MAX_ID_CHARACTERS = 256
 _MAX_PARAMETERS = 64
 _MAX_REMEMBERED = 256
+_UNKNOWN_TENSORS = 64
+_PART = 32_768
 _MAX_TIMEOUT_US = 86_400 * 1_000_000
 _MAX_PRIORITY = 2**32 - 1
 _SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
@@ -81,6 +88,12 @@ def parse_message(message_type: type[M], payload: bytes) -> M:
         raise InvalidRequest(f"the message is no valid {message_type.DESCRIPTOR.name}") from None
 
 
+def parse_small(message_type: type[M], payload: bytes) -> M:
+    """Parse a message that carries no data; a large one is refused before it is parsed."""
+    check_small(payload)
+    return parse_message(message_type, payload)
+
+
 def decode_request(
     message: pb.ModelInferRequest, signature: Signature, rules: SequenceRules, *, finite_only: bool
 ) -> DecodedRequest:
@@ -89,6 +102,7 @@ def decode_request(
     With `finite_only`, NaN and infinity are refused.
     """
     timeout_s = read_timeout_s(message.parameters)
+    check_count("inputs", len(message.inputs), len(signature.inputs))
     # A copy: a loop over the field itself ends with an IndexError, whose message protobuf formats.
     tensors = message.inputs[:]
     for tensor in tensors:
@@ -115,6 +129,7 @@ def requested_outputs(
         remembered: results for earlier messages without parameters, by names; it is extended. A
             client asks for the same outputs in every request.
     """
+    check_count("outputs", len(message.outputs), len(signature.outputs))
     outputs = message.outputs[:]
     names = tuple([output.name for output in outputs])
     has_parameters = any(output.parameters for output in outputs)
@@ -132,6 +147,15 @@ def requested_outputs(
     if not has_parameters and len(remembered) < _MAX_REMEMBERED:
         remembered[names] = requested
     return requested
+
+
+def check_count(what: str, count: int, known: int) -> None:
+    """Refuse far more tensors than the model has, before an object is made of each.
+
+    A few too many are refused by their names instead.
+    """
+    if count > known + _UNKNOWN_TENSORS:
+        raise InvalidRequest(f"{what}: expected at most {known}, got {count}")
 
 
 def forms(tensors: Iterable[pb.ModelInferRequest.InferInputTensor]) -> tuple[Form, ...]:
@@ -296,8 +320,8 @@ def _typed_array(name: str, row: Datatype, values: Sequence[Any]) -> Array:
         elements[:] = values
         return _text(name, elements)
     if row.dtype.kind not in "iu":
-        return np.array(values, row.dtype)
-    wide = np.array(values, np.uint64 if row.dtype.kind == "u" else np.int64)
+        return _numbers(values, row.dtype)
+    wide = _numbers(values, np.dtype(np.uint64 if row.dtype.kind == "u" else np.int64))
     bounds = np.iinfo(row.dtype.str)
     if wide.size and not (bounds.min <= wide.min() and wide.max() <= bounds.max):
         raise InvalidRequest(
@@ -305,6 +329,16 @@ def _typed_array(name: str, row: Datatype, values: Sequence[Any]) -> Array:
             f"got {int(wide.min())} to {int(wide.max())}"
         )
     return wide.astype(row.dtype)
+
+
+def _numbers(values: Sequence[Any], dtype: np.dtype[Any]) -> Array:
+    """Typed elements as an array, in parts: numpy holds the interpreter lock for each part."""
+    if len(values) <= _PART:
+        return np.array(values, dtype)
+    array = np.empty(len(values), dtype)
+    for start in range(0, len(values), _PART):
+        array[start : start + _PART] = values[start : start + _PART]
+    return array
 
 
 def _checked_bool(name: str, array: Array) -> Array:
@@ -315,15 +349,25 @@ def _checked_bool(name: str, array: Array) -> Array:
 
 def _text(name: str, array: Any) -> Array:
     """The elements as text, as ONNX strings are text; bytes that are none are refused."""
-    texts = np.empty(array.shape, object)
-    for position in np.ndindex(array.shape):
-        try:
-            texts[position] = str(array[position], "utf-8")
-        except UnicodeDecodeError:
-            raise InvalidRequest(
-                f"input {name!r}: element {position} is no valid UTF-8, as ONNX strings must be"
-            ) from None
-    return texts
+    texts = np.empty(array.size, object)
+    flat = array.ravel().tolist()
+    try:
+        texts[:] = [str(element, "utf-8") for element in flat]
+    except UnicodeDecodeError:
+        position = next(at for at, element in enumerate(flat) if not _is_utf8(element))
+        where = tuple(map(int, np.unravel_index(position, array.shape)))
+        raise InvalidRequest(
+            f"input {name!r}: element {where} is no valid UTF-8, as ONNX strings must be"
+        ) from None
+    return texts.reshape(array.shape)
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _check_count(parameters: Parameters) -> None:

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from weir.protocol.pool import POOL
 from weir.server.access.authorization import check_model
 from weir.server.errors import InvalidRequest, StartError
-from weir.server.protocol.request_decoder import parse_message
+from weir.server.protocol.request_decoder import parse_small
 from weir.server.transport.base import Call, Handlers, Stream, Unary
 from weir.server.transport.completion_queue import TESTED
 
@@ -119,8 +118,8 @@ class _Context:
 
 def _health_request(payload: bytes) -> health_pb2.HealthCheckRequest:
     try:
-        return health_pb2.HealthCheckRequest.FromString(payload)
-    except DecodeError:
+        return parse_small(health_pb2.HealthCheckRequest, payload)
+    except InvalidRequest:
         # A malformed request counts as one for a service that does not exist.
         return health_pb2.HealthCheckRequest(service="?")
 
@@ -136,7 +135,7 @@ def reflection_handlers(services: tuple[str, ...]) -> Handlers:
             if payload is None:
                 call.finish(grpc.StatusCode.OK)
                 return
-            request = parse_message(reflection_pb2.ServerReflectionRequest, payload)
+            request = parse_small(reflection_pb2.ServerReflectionRequest, payload)
             response = next(servicer.ServerReflectionInfo(iter([request]), None))
             # The next request is read once this response is sent: a client that does not read
             # is not read from.

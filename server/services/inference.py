@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from weir.protocol import inference_pb2 as pb
 from weir.server.access.authorization import Caller, check_model, may_use
 from weir.server.errors import UnknownModel, Unsupported
-from weir.server.protocol.request_decoder import parse_message
+from weir.server.protocol.request_decoder import parse_small
 from weir.server.repository.repository import Repository
 from weir.server.repository.version_state import State
 from weir.server.scheduling.admission import Admission
@@ -52,7 +52,7 @@ def unary(
     """
 
     def handle(call: Call, payload: bytes) -> None:
-        request = parse_message(request_type, payload)
+        request = parse_small(request_type, payload)
         if model is not None:
             check_model(call.caller, model(request))
         call.finish(grpc.StatusCode.OK, message=method(request).SerializeToString())
@@ -64,7 +64,7 @@ def unary_for(request_type: type[M], method: Callable[[M, Caller | None], Messag
     """As `unary`, for a method whose response depends on the models that its caller may use."""
 
     def handle(call: Call, payload: bytes) -> None:
-        response = method(parse_message(request_type, payload), call.caller)
+        response = method(parse_small(request_type, payload), call.caller)
         call.finish(grpc.StatusCode.OK, message=response.SerializeToString())
 
     return Unary(handle)

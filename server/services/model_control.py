@@ -15,7 +15,7 @@ from weir.protocol import inference_pb2 as pb
 from weir.protocol import models_pb2 as models_pb
 from weir.server.access.authorization import Caller, check_model, may_use
 from weir.server.errors import InvalidRequest, Unsupported
-from weir.server.protocol.request_decoder import parse_message
+from weir.server.protocol.request_decoder import parse_small
 from weir.server.repository.registry import Entry, ModelVersions
 from weir.server.repository.repository import Done, LabelDone, Repository
 from weir.server.repository.version_state import State
@@ -150,7 +150,7 @@ def deferred(
     """
 
     def handle(call: Call, payload: bytes) -> None:
-        request = parse_message(request_type, payload)
+        request = parse_small(request_type, payload)
         check_model(call.caller, request.model_name)
 
         def done(outcome: Exception | T) -> None:

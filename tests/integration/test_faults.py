@@ -314,6 +314,36 @@ def test_two_million_empty_parts(client: Client, field: int) -> None:
     assert "fields" in (error.details() or "")
 
 
+def dear_strings() -> bytes:
+    contents = field_of_length(8, b"") * 65_000
+    item = field_of_length(1, b"x") + field_of_length(2, b"BYTES") + field_of_length(5, contents)
+    return field_of_length(1, b"echo_BYTES") + field_of_length(5, item)
+
+
+def dear_inputs() -> bytes:
+    return field_of_length(1, b"affine") + field_of_length(5, b"") * 16_000
+
+
+@pytest.mark.parametrize(
+    ("build", "says"),
+    [
+        pytest.param(dear_strings, "expected", id="H07-strings"),
+        pytest.param(dear_inputs, "inputs: expected at most 1, got 16000", id="H07-inputs"),
+    ],
+)
+def test_dear_message_is_refused_and_harms_no_other(
+    client: Client, build: Callable[[], bytes], says: str
+) -> None:
+    with Client(client.target) as bystander:
+        faults = [client.send(build()) for _ in range(20)]
+        expect_right_answer(bystander)
+
+        errors = [failure(fault) for fault in faults]
+
+    assert {error.code() for error in errors} == {INVALID}
+    assert all(says in (error.details() or "") for error in errors)
+
+
 # Values
 
 
