@@ -74,7 +74,8 @@ MESSAGES = {
 def handlers(tmp_path_factory: pytest.TempPathFactory) -> Handlers:
     """Every handler of a server without its worker threads: what runs is the I/O thread's part."""
     root = tmp_path_factory.mktemp("models")
-    return App(Settings(models_dir=root, port=0, metrics_port=0))._handlers
+    values = {"models_dir": root, "port": 0, "metrics_port": 0}
+    return App(Settings.model_validate(values))._handlers
 
 
 def steps_of(call: Callable[[], object]) -> int:
