@@ -132,7 +132,8 @@ class Client:
             options=[
                 ("grpc.use_local_subchannel_pool", 1),
                 ("grpc.initial_reconnect_backoff_ms", 100),
-                ("grpc.min_reconnect_backoff_ms", 100),
+                # The least time for a connection to open, in spite of its name.
+                ("grpc.min_reconnect_backoff_ms", 5000),
                 ("grpc.max_reconnect_backoff_ms", 500),
                 ("grpc.enable_retries", 0),
                 ("grpc.max_send_message_length", -1),
