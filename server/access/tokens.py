@@ -39,6 +39,7 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 # Visible ASCII, as a header can carry it. Shorter ones can be guessed.
 _TOKEN = re.compile(r"[!-~]{16,1024}")
 _MOST_NAME_CHARACTERS = 256
+_MOST_HEADERS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +79,16 @@ class _File(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class _Tokens:
-    """The tokens of one state of the file, by the keyed hash of their digests."""
+    """The tokens of one state of the file.
 
+    Attributes:
+        by_key: by the keyed hash of their digests.
+        by_header: the presented ones, by the keyed hash of the header; it saves a hash.
+    """
+
+    by_name: Mapping[str, Token] = field(default_factory=dict)
     by_key: Mapping[bytes, Token] = field(default_factory=dict)
+    by_header: dict[bytes, Token] = field(default_factory=dict)
 
 
 class TokensFile:
@@ -92,10 +100,10 @@ class TokensFile:
 
     def __init__(self, path: Path, watcher: FileWatcher) -> None:
         self._path = path
-        # A token is found by a hash under this key, which nobody else knows. The time of a look-up
+        # A token is found by a hash under this key, which no client knows. The time of a look-up
         # therefore says nothing about how much of a token was right, and does not depend on the
         # number of tokens.
-        self._key = os.urandom(32)
+        self._keyed = hashlib.blake2b(digest_size=32, key=os.urandom(32))
         self._tokens = _Tokens()
         watcher.load(_SETTING, [path], self._load)
 
@@ -108,21 +116,32 @@ class TokensFile:
         """The token of an `authorization` header; the scheme is compared without case."""
         if not isinstance(value, str):
             return None
-        scheme, _, presented = value.partition(" ")
-        if scheme.lower() != _SCHEME:
-            return None
-        return self._by_digest(hashlib.sha256(presented.strip(" ").encode()).digest())
+        tokens, header = self._tokens, self._hashed(value.encode())
+        token = tokens.by_header.get(header)
+        if token is None:
+            scheme, _, presented = value.partition(" ")
+            if scheme.lower() != _SCHEME:
+                return None
+            token = self._by_digest(hashlib.sha256(presented.strip(" ").encode()).digest())
+            # Bounded: a known token may be presented with any number of spaces.
+            if token is not None and len(tokens.by_header) < _MOST_HEADERS:
+                tokens.by_header[header] = token
+        return token
 
     def renewed(self, token: Token) -> Token | None:
         """The entry of the same token in the file as it is now; None if it was removed."""
+        if self._tokens.by_name.get(token.name) is token:
+            return token
         return self._by_digest(token.digest)
 
     def _by_digest(self, digest: bytes) -> Token | None:
         token = self._tokens.by_key.get(self._hashed(digest))
         return token if token and hmac.compare_digest(token.digest, digest) else None
 
-    def _hashed(self, digest: bytes) -> bytes:
-        return hashlib.blake2b(digest, digest_size=32, key=self._key).digest()
+    def _hashed(self, secret: bytes) -> bytes:
+        keyed = self._keyed.copy()
+        keyed.update(secret)
+        return keyed.digest()
 
     def _load(self, contents: Contents) -> None:
         entries = _parsed(contents[0])
@@ -134,7 +153,7 @@ class TokensFile:
                 raise ConfigError(
                     f"{_SETTING}: tokens.{name}: the same token as tokens.{other.name}"
                 )
-        self._tokens = _Tokens(by_key)
+        self._tokens = _Tokens({token.name: token for token in by_key.values()}, by_key)
         if any(not entry.token.startswith(_HASHED) for entry in entries.values()):
             self._check_permissions()
 
