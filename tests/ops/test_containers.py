@@ -16,6 +16,7 @@ yaml = pytest.importorskip("yaml", reason="installed by make test-ops")
 
 ROOT = Path(__file__).parents[2]
 STACK = ROOT / "docker-compose.yml"
+TLS_STACK = ROOT / "deploy" / "tls" / "docker-compose.yml"
 PROGRAMS = Path(sys.executable).parent
 
 
@@ -41,8 +42,9 @@ def test_dockerfile_passes_hadolint() -> None:
     assert linted.returncode == 0, linted.stdout
 
 
-def test_stack_follows_the_compose_specification() -> None:
-    checked = against_schema(STACK)
+@pytest.mark.parametrize("stack", [STACK, TLS_STACK], ids=["stack", "TLS"])
+def test_stack_follows_the_compose_specification(stack: Path) -> None:
+    checked = against_schema(stack)
 
     assert checked.returncode == 0, checked.stdout
 
