@@ -55,8 +55,12 @@ def run_controls(
         done(control)
         return control
 
-    with ThreadPoolExecutor(at_once) as pool:
+    pool = ThreadPoolExecutor(at_once)
+    try:
         return list(pool.map(run, bugs))
+    finally:
+        # After Ctrl-C, those that run are finished, and no other begins.
+        pool.shutdown(cancel_futures=True)
 
 
 def run_control(bug: str, seed: int, folder: Path) -> Control:
