@@ -153,6 +153,9 @@ class Admission:
 class _ParseJob:
     """A message that waits to be parsed by a worker; see `worker_pool.Job`."""
 
+    # Parsing takes milliseconds: first come, first served.
+    peer = ""
+
     def __init__(self, admission: Admission, received: ReceivedRequest) -> None:
         self.payload_bytes = len(received.payload)
         self.arrived_s = received.arrived_s

@@ -5,12 +5,13 @@ share one lock, which is held to move references and never while a job runs.
 
 A job is in exactly one place: waiting, running, or gone. The thread that takes a job out of its
 place continues or answers it, so it is answered once, as in `scheduler`.
+
+Callers take turns; see `fair_queue`.
 """
 
 import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,6 +19,7 @@ from typing import Protocol
 from weir.server.errors import DeadlineExceeded, Draining, Overloaded
 from weir.server.runtime.memory import ByteBudget
 from weir.server.scheduling.deadlines import Deadlines
+from weir.server.scheduling.fair_queue import FairQueue
 from weir.server.scheduling.request import refuse
 from weir.server.threads import SupervisedThread
 from weir.server.transport.status import closed_error
@@ -29,11 +31,13 @@ class Job(Protocol):
     """One request until it is ready for its model.
 
     Attributes:
+        peer: the connection that it came on; each connection has its turn.
         payload_bytes: memory that it holds while it waits.
         deadline_s: never run after this time.
         is_wanted: False, from any thread, once the request is answered: `work` may stop early.
     """
 
+    peer: str
     payload_bytes: int
     arrived_s: float
     deadline_s: float
@@ -79,7 +83,7 @@ class WorkerPool:
         self._budget = budget or ByteBudget(name)
         self._clock = clock
         self._condition = threading.Condition(threading.Lock())
-        self._waiting: OrderedDict[Job, None] = OrderedDict()
+        self._waiting: FairQueue[Job] = FairQueue()
         self._waiting_bytes = 0
         self._running: set[Job] = set()
         self._closed = False
@@ -130,7 +134,7 @@ class WorkerPool:
                     f"worker, the limits are {self._limits.jobs} and {self._limits.payload_bytes}"
                 )
             self._budget.take(job.payload_bytes)
-            self._waiting[job] = None
+            self._waiting.add(job)
             self._waiting_bytes += job.payload_bytes
             self._condition.notify()
         self._deadlines.expect(job.deadline_s)
@@ -160,7 +164,7 @@ class WorkerPool:
     def _take(self, job: Job) -> bool:
         """Remove a job from its place, under the lock; False if it is gone already."""
         if job in self._waiting:
-            del self._waiting[job]
+            self._waiting.remove(job)
             self._waiting_bytes -= job.payload_bytes
         elif job in self._running:
             self._running.remove(job)
@@ -184,17 +188,19 @@ class WorkerPool:
                 if self._closed:
                     return None
                 self._condition.wait()
-            job, _ = self._waiting.popitem(last=False)
+            job = self._waiting.start()
             self._waiting_bytes -= job.payload_bytes
             self._running.add(job)
             return job
 
     def _process(self, job: Job) -> None:
+        started_s = self._clock()
         if job.deadline_s <= self._clock():
             failure: Exception | None = DeadlineExceeded("the deadline passed in the queue")
         else:
             failure = _failure_of(job.work)
         with self._condition:
+            self._waiting.end(job, self._clock() - started_s)
             is_ours = self._take(job)
         if is_ours and failure is None:
             # The model's queue may refuse it.

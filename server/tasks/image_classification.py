@@ -1,6 +1,6 @@
 """Image classification (`Classify`): pictures in, their likeliest classes out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -42,6 +42,7 @@ def classify(model: Model) -> Preprocess:
 def _preprocess(model: ServedModel, preprocessing: Preprocessing, call: TaskCall) -> InferRequest:
     message = parse_message(pb.ClassifyRequest, call.payload)
     check_rows("pictures", len(message.pictures), model)
+    _check_pixels(message.pictures)
     output, top_k = preprocessing.output, message.top_k or DEFAULT_TOP_K
     check_classes(model, output, len(message.pictures), top_k)
     return infer_request(
@@ -49,6 +50,20 @@ def _preprocess(model: ServedModel, preprocessing: Preprocessing, call: TaskCall
         model,
         {preprocessing.input: _pixels(message, preprocessing, model, call)},
         partial(_encode, model, output, message.id, top_k),
+    )
+
+
+def _check_pixels(pictures: Sequence[pb.Picture]) -> None:
+    """Refuse a request of too many pixels, by the headers of its pictures."""
+    if len(pictures) * images.MAX_PIXELS <= images.MAX_REQUEST_PIXELS:
+        return
+    images.check_request_pixels(
+        sum(
+            images.header_pixels(picture.encoded)
+            if picture.WhichOneof("content") == "encoded"
+            else picture.raw.height * picture.raw.width
+            for picture in pictures
+        )
     )
 
 

@@ -67,6 +67,7 @@ class TaskCall:
         deadline_s: float,
     ) -> None:
         self.call = call
+        self.peer = call.peer
         self.payload = payload
         self.payload_bytes = len(payload)
         self.arrived_s = arrived_s

@@ -527,6 +527,23 @@ def test_picture_is_what_its_bytes_say(client: Client, row: str, tmp_path: Path)
     assert result.classes[0].label == "red"
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("row", ["H08"])
+def test_request_of_too_many_pixels_is_refused_before_one_is_decompressed(
+    client: Client, house: Server, row: str, kind: str
+) -> None:
+    before = house.metric("weir_preprocess_seconds_count", model="colours")
+    large = picture(Image.new("L", (8000, 4000)), kind)
+
+    error = failure(client.classify("colours", *[large] * 8))
+
+    assert error.code() is INVALID
+    assert error.details() == (
+        "pictures: expected at most 128000000 pixels in a request, got 256000000"
+    )
+    assert house.metric("weir_preprocess_seconds_count", model="colours") == before
+
+
 @pytest.mark.parametrize("row", ["B06"])
 def test_largest_picture_is_answered(client: Client, row: str) -> None:
     small = Image.new("RGB", (8, 4), GREEN).quantize(2)

@@ -17,6 +17,7 @@ class Job:
     """A fake job, worked on for as long as the test says."""
 
     payload_bytes: int = 1
+    peer: str = "one"
     arrived_s: float = 0.0
     deadline_s: float = LATER
     is_wanted: bool = True
@@ -266,3 +267,21 @@ def test_closed_pool_finishes_what_it_has_and_takes_no_more(open_pool: OpenPool)
     running.may_end.set()
     assert (running.outcome(), waiting.outcome()) == (None, None)
     assert pool.join(HANG_S)
+
+
+@pytest.mark.parametrize("row", ["H08"])
+def test_peers_take_turns(open_pool: OpenPool, row: str) -> None:
+    """Many jobs of one peer keep a job of another waiting for one of them only."""
+    pool = open_pool()
+    first = occupy(pool)
+    many = [submit(pool, Job(peer="many"), may_end=False) for _ in range(5)]
+    single = submit(pool, Job(peer="single"), may_end=False)
+
+    first.may_end.set()
+    assert many[0].began.wait(HANG_S)
+    many[0].may_end.set()
+    assert single.began.wait(HANG_S)
+
+    assert not many[1].began.is_set()
+    for job in (*many, single):
+        job.may_end.set()
