@@ -62,7 +62,7 @@ _POLLS = 3
 _TIMEOUT = 1  # cygrpc.CompletionType.queue_timeout
 _CANCELLED: int = grpc.StatusCode.CANCELLED.value[0]
 _NOTHING: deque[Any] = deque(maxlen=0)
-# Core gives a deadline in seconds since the epoch; one beyond this means that there is none.
+# A deadline beyond this means that there is none: core then gives the largest number of seconds.
 _NO_DEADLINE_S = 1e12
 
 
@@ -330,7 +330,8 @@ class CompletionQueueCall:
         self._default_deadline_s = default_deadline_s
         self._code = _CANCELLED
         self._metadata = metadata
-        self._deadline_s = event.call_details.deadline
+        # Core has just made a time of day of it, which jumps when the wall clock is set.
+        self._deadline_s = arrived_s + event.call_details.deadline - time.time()
         self._method: bytes = event.call_details.method
         self.caller: Any = None
         self.cancelled = False
@@ -376,7 +377,7 @@ class CompletionQueueCall:
     def time_left_s(self) -> float | None:
         """Seconds until the client's deadline, or the server's default."""
         if self._deadline_s < _NO_DEADLINE_S:
-            return float(self._deadline_s - time.time())
+            return float(self._deadline_s - time.monotonic())
         if self._default_deadline_s is None:
             return None
         return self.arrived_s + self._default_deadline_s - time.monotonic()

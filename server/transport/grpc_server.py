@@ -40,6 +40,9 @@ _CLOSING_S = 0.1
 # Calls that are refused hold a thread for a moment too.
 _THREADS = _MAX_OPEN_CALLS + 2 * MORE_PROBES
 
+# grpcio gives a call without a deadline the largest number of seconds.
+_NO_DEADLINE_S = 1e9
+
 _Sent = Callable[[], None] | None
 
 
@@ -349,6 +352,10 @@ class GrpcServerCall:
         self._send = send
         self.is_answered_early = False
         self.arrived_s = time.monotonic()
+        # Read once: grpcio compares a time of day, which jumps when the wall clock is set.
+        left_s = context.time_remaining()
+        has_deadline = left_s is not None and left_s < _NO_DEADLINE_S
+        self._deadline_s = self.arrived_s + left_s if has_deadline else None
         self._code = grpc.StatusCode.CANCELLED
         self._incoming: queue.SimpleQueue[Callable[[bytes | None], None]] = queue.SimpleQueue()
         # Messages to send, then None.
@@ -458,8 +465,7 @@ class GrpcServerCall:
                 sent()
 
     def _client_left_s(self) -> float | None:
-        left_s = self._context.time_remaining()
-        return None if left_s is None or left_s > 1e9 else left_s
+        return None if self._deadline_s is None else self._deadline_s - time.monotonic()
 
     def _closed(self) -> None:
         """Called by grpcio at the end of every call."""

@@ -420,6 +420,25 @@ def test_default_deadline_runs_from_the_headers_on(serve: Serve) -> None:
     assert left_s is not None and left_s < Limits().default_deadline_s - paused_s / 2
 
 
+@pytest.mark.parametrize("row", ["D11"])
+@pytest.mark.parametrize("jump_s", [3600, -3600])
+def test_time_left_is_not_that_of_the_wall_clock(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, *, jump_s: int, row: str
+) -> None:
+    held = Held()
+    served = serve(Unary=Unary(held))
+    call = served.unary("Unary").future(b"", timeout=1000.0)
+    open_call = held.next_call()
+    now = time.time
+
+    monkeypatch.setattr(time, "time", lambda: now() + jump_s)
+    left_s = open_call.time_left_s()
+
+    assert left_s is not None and 900 < left_s < 1100
+    open_call.finish(OK, message=b"")
+    assert call.result() == b""
+
+
 @pytest.mark.parametrize("kind", ["unary", "stream"])
 def test_handler_sees_the_time_left(serve: Serve, kind: str) -> None:
     held = Held()
