@@ -29,6 +29,8 @@ THREAD_DIED = 70
 """Exit code of a process whose thread ended unexpectedly (EX_SOFTWARE of sysexits.h)."""
 THREAD_STUCK = 71
 """Exit code of a process one of whose watched threads no longer turns."""
+DEVICE_LOST = 72
+"""Exit code of a process whose GPU takes no more work from it; see `runtime.session`."""
 
 _REPORT_S = 5
 _RESERVE_BYTES = 1024 * 1024
@@ -150,6 +152,12 @@ class Watchdog:
             self.look()
 
 
+def last_event(text: str, *values: object, error: BaseException | None = None) -> logging.LogRecord:
+    """The event for `end_process`, with the traceback of an error."""
+    cause = None if error is None else (type(error), error, error.__traceback__)
+    return logger.makeRecord(logger.name, logging.CRITICAL, __file__, 0, text, values, cause)
+
+
 def end_process(exit_code: int, record: logging.LogRecord) -> NoReturn:
     """Log a last event and end the process, whatever state it is in."""
     try:
@@ -166,12 +174,10 @@ def end_process(exit_code: int, record: logging.LogRecord) -> NoReturn:
 def _died(name: str, error: BaseException | None) -> NoReturn:
     SupervisedThread.reserve = b""
     try:
-        record = _record(
+        record = last_event(
             "thread ended unexpectedly thread=%s cause=%s exit_code=%d",
-            name, type(error).__name__, THREAD_DIED,
+            name, type(error).__name__, THREAD_DIED, error=error,
         )  # fmt: skip
-        if error is not None:
-            record.exc_info = type(error), error, error.__traceback__
         end_process(THREAD_DIED, record)
     finally:
         # Reached only if there is no memory for the record.
@@ -183,7 +189,7 @@ def _died(name: str, error: BaseException | None) -> NoReturn:
 def _stuck(name: str, timeout_s: float) -> logging.LogRecord:
     """The event of a thread that is stuck, with the stacks of all threads."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    record = _record(
+    record = last_event(
         "thread stuck thread=%s timeout_s=%g exit_code=%d", name, timeout_s, THREAD_STUCK
     )
     record.stack_info = "\n".join(
@@ -191,7 +197,3 @@ def _stuck(name: str, timeout_s: float) -> logging.LogRecord:
         for ident, frame in sys._current_frames().items()  # noqa: SLF001 - the documented way
     )
     return record
-
-
-def _record(text: str, *values: object) -> logging.LogRecord:
-    return logger.makeRecord(logger.name, logging.CRITICAL, __file__, 0, text, values, None)

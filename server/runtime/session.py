@@ -33,6 +33,7 @@ from weir.bundle.escaping import short_repr
 from weir.bundle.external_data import ExternalTensor
 from weir.bundle.protobuf_wire import MalformedError
 from weir.protocol.datatypes import BY_ONNX
+from weir.server import threads
 from weir.server.errors import (
     InvalidRequest,
     ModelLoadError,
@@ -78,6 +79,10 @@ _OUT_OF_MEMORY = re.compile(
     r"|CUDA failure 2: out of memory|CUDA out of memory|cudaErrorMemoryAllocation"
     r"|(CUDNN|CUBLAS|CUFFT)_(STATUS_)?ALLOC_FAILED"
 )
+# After these errors every call of CUDA fails until the process ends: uncorrectable memory (214), an
+# illegal address (700), a launch that timed out or failed (702, 719), an assertion (710), and other
+# errors of a kernel (714 to 718). ONNX Runtime names the GPU and the host behind it.
+_DEVICE_LOST = re.compile(r"CUDA failure (214|70[02]|71[04-9]): [^;]*; GPU=-?\d+ ; hostname=")
 _DEVICE_FAILED = re.compile(r"\b(CUDA|CUDNN|CUBLAS|CUFFT)[_ ](failure|error)", re.IGNORECASE)
 # Words of the nodes that check their inputs: the broadcasting of Add, Reshape, MatMul, Concat,
 # Split, TopK, GatherElements, integer Div and Mod, …; `sto…` is a Cast of a text that is no number.
@@ -313,7 +318,7 @@ class Session:
             else:
                 arrays = self._session.run(self._output_names, inputs, options)
         except Exception as error:  # the runtime raises many unrelated classes
-            raise _run_error(error) from error
+            raise self._run_error(error) from error
         outputs = dict(zip(self._output_names, arrays, strict=True))
         if self._reshaped.outputs:
             try:
@@ -335,7 +340,7 @@ class Session:
                 array, self.provider, self._device_id
             )
         except Exception as error:  # the runtime raises many unrelated classes
-            raise _run_error(error) from error
+            raise self._run_error(error) from error
         return tensor
 
     def run_bound(
@@ -359,8 +364,17 @@ class Session:
             kept = {name: values.pop(name) for name in keep}
             arrays = {name: value.numpy() for name, value in values.items()}
         except Exception as error:  # the runtime raises many unrelated classes
-            raise _run_error(error) from error
+            raise self._run_error(error) from error
         return BoundOutputs(arrays, kept)
+
+    def _run_error(self, error: Exception) -> ServerError:
+        """The failure of a run; does not return if it has taken the device from this process."""
+        if self.provider == "cuda" and _DEVICE_LOST.search(str(error)):
+            event = threads.last_event(
+                "device lost provider=cuda exit_code=%d", threads.DEVICE_LOST, error=error
+            )
+            threads.end_process(threads.DEVICE_LOST, event)
+        return _run_error(error)
 
     def _run_with_bf16(
         self, inputs: Mapping[str, Array], options: ort.RunOptions | None

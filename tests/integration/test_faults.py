@@ -45,7 +45,8 @@ ROWS = (
     *(f"C{number:02}" for number in range(1, 14)),
     *(f"D{number:02}" for number in range(1, 7)),
     *(f"E{number:02}" for number in range(1, 20)),
-    *("F03", "F05", "F06", "F14", "H02", "H03", "H09", "H10"),
+    *(f"F{number:02}" for number in range(1, 17) if number != 13),
+    *("D11", "D12", "G07", "H02", "H03", "H09", "H10"),
 )
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT

@@ -401,8 +401,9 @@ class Load:
                 self.under_way.release()
 
 
+@pytest.mark.parametrize("row", ["F01"])
 def test_sigterm_under_load_loses_no_accepted_request(
-    few: Path, tmp_path: Path, flags: tuple[str, ...], iterations_per_s: int
+    few: Path, tmp_path: Path, flags: tuple[str, ...], iterations_per_s: int, row: str
 ) -> None:
     with (
         running(few, tmp_path / "log", *flags) as server,
@@ -437,8 +438,9 @@ def test_sigterm_under_load_loses_no_accepted_request(
     assert "stopped drained=True" in server.log()
 
 
+@pytest.mark.parametrize("row", ["F02"])
 def test_request_longer_than_the_grace_is_given_up(
-    few: Path, tmp_path: Path, flags: tuple[str, ...]
+    few: Path, tmp_path: Path, flags: tuple[str, ...], row: str
 ) -> None:
     with (
         running(few, tmp_path / "log", *flags, "--grace-s", "0.5") as server,
@@ -455,7 +457,10 @@ def test_request_longer_than_the_grace_is_given_up(
     assert "stopped drained=False" in server.log()
 
 
-def test_second_signal_exits_at_once(few: Path, tmp_path: Path, flags: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("row", ["F02"])
+def test_second_signal_exits_at_once(
+    few: Path, tmp_path: Path, flags: tuple[str, ...], row: str
+) -> None:
     with (
         running(few, tmp_path / "log", *flags, "--grace-s", "3600") as server,
         Client(server.target) as client,

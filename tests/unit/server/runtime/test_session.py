@@ -1,4 +1,5 @@
 import errno
+import logging
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from tests.helpers import onnx_models, stored_models
 from weir.bundle import external_data
 from weir.bundle.external_data import ResolvedGraph
 from weir.protocol.datatypes import DATATYPES
+from weir.server import threads
 from weir.server.errors import (
     InvalidRequest,
     ModelLoadError,
@@ -545,6 +547,46 @@ def test_failure_of_a_node_is_the_clients_where_its_input_is_the_cause(
     error = failing_node("alloc", kind, code, message)
 
     assert outcome_of(error, monkeypatch) is expected
+
+
+LOST = (
+    "CUDA failure {code}: {what} ; GPU=0 ; hostname=host ; file=cuda_call.cc ; line=1 ; expr=sync;"
+)
+
+
+@pytest.mark.parametrize("row", ["F07"])
+@pytest.mark.parametrize(
+    ("provider", "code", "what", "is_lost"),
+    [
+        ("cuda", 700, "an illegal memory access was encountered", True),
+        ("cuda", 719, "unspecified launch failure", True),
+        ("cuda", 2, "out of memory", False),
+        ("cuda", 98, "invalid device function", False),
+        ("cpu", 700, "an illegal memory access was encountered", False),
+    ],
+)
+def test_lost_device_ends_the_process(
+    monkeypatch: pytest.MonkeyPatch, provider: str, code: int, *, what: str, is_lost: bool, row: str
+) -> None:
+    ended: list[int] = []
+
+    def end(exit_code: int, record: logging.LogRecord) -> None:
+        assert record.exc_info is not None and "device lost" in record.getMessage()
+        ended.append(exit_code)
+
+    monkeypatch.setattr(threads, "end_process", end)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", FakeInference)
+    error = failing_node(
+        "n", RuntimeException, "6 : RUNTIME_EXCEPTION", LOST.format(code=code, what=what)
+    )
+    monkeypatch.setattr(FakeInference, "error", error)
+    loaded = session(b"")
+    loaded.provider = provider
+
+    with pytest.raises(ServerError):
+        loaded.run({})
+
+    assert ended == ([threads.DEVICE_LOST] if is_lost else [])
 
 
 def test_bound_run_fails_as_a_run_does() -> None:
