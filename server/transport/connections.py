@@ -11,10 +11,10 @@ descriptors once a second.
 import ipaddress
 import logging
 import os
-import resource
 import socket
 import stat
 import struct
+import sys
 import threading
 import time
 from collections import Counter
@@ -190,7 +190,7 @@ def sockets(port: int) -> Iterator[tuple[Address, socket.socket]]:
     """The connections of a local port: the peer's address, and a duplicate to be closed."""
     try:
         names = os.listdir(_DESCRIPTORS)  # noqa: PTH208 - names, quickly
-    except OSError:  # no descriptor is free
+    except OSError:  # no descriptor is free; or not on Unix
         return
     for name in names:
         # A descriptor may be closed, or be another's, at any moment; its duplicate stays.
@@ -222,6 +222,10 @@ def default_max_connections() -> int:
 
     The process's own limit of descriptors is raised as far as the system allows.
     """
+    if sys.platform == "win32":
+        return MAX_CONNECTIONS
+    import resource  # noqa: PLC0415 - on Unix only
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with suppress(OSError, ValueError):
