@@ -1,5 +1,6 @@
 import math
 import struct
+import sys
 
 import ml_dtypes
 import numpy as np
@@ -149,6 +150,15 @@ def test_big_endian_arrays_are_turned_around(name: str) -> None:
     big = np.array([1, 0, 1]).astype(DATATYPES[name].dtype.newbyteorder(">"))
 
     assert to_raw(big) == struct.pack(f"<3{SIZES[name][1]}", 1, 0, 1)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, id=f"B10-{name}") for name in sorted(NUMBERS)])
+def test_array_of_raw_bytes_is_little_endian_and_native(name: str) -> None:
+    """ONNX Runtime takes a big-endian array, and computes with its bytes as they are."""
+    array = from_raw(bytes(8 * 4)[: 4 * DATATYPES[name].dtype.itemsize], name, (4,))
+
+    assert array.dtype.newbyteorder("<") == array.dtype
+    assert array.dtype.isnative == (sys.byteorder == "little") or array.dtype.itemsize == 1
 
 
 @pytest.mark.parametrize("order", ["transposed", "strided", "fortran"])
