@@ -17,6 +17,7 @@ import queue
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -145,7 +146,9 @@ class Client:
         self._sequences = itertools.count()
         self._numbers = itertools.count()
         # What is due: (time, number, function); other threads put it, main runs it.
-        self._inbox: queue.SimpleQueue[tuple[float, Callable[[], None]]] = queue.SimpleQueue()
+        # Not a SimpleQueue: its `get` may wait for ever if its timeout is a few microseconds.
+        self._inbox: deque[tuple[float, Callable[[], None]]] = deque()
+        self._wake = threading.Event()
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._open: set[Attempt] = set()
         self._complaints = threading.Lock()
@@ -168,17 +171,18 @@ class Client:
     def _wait_until(self, until_s: float) -> None:
         """Run what falls due before a time."""
         while True:
-            while self._due and self._due[0][0] <= _clock():
+            # Cleared first: what is put from here on wakes the wait.
+            self._wake.clear()
+            while self._inbox:
+                self._later(*self._inbox.popleft())
+            now = _clock()
+            if self._due and self._due[0][0] <= now:
                 heapq.heappop(self._due)[2]()
-            wake_s = min(until_s, self._due[0][0]) if self._due else until_s
-            wait_s = wake_s - _clock()
-            try:
-                at_s, function = self._inbox.get(wait_s > 0, max(wait_s, 0.0) or None)
-            except queue.Empty:
-                if _clock() >= until_s:
-                    return
                 continue
-            self._later(at_s, function)
+            if now >= until_s:
+                return
+            wake_s = min(until_s, self._due[0][0]) if self._due else until_s
+            self._wake.wait(wake_s - now)
 
     def _later(self, at_s: float, function: Callable[[], None]) -> None:
         heapq.heappush(self._due, (at_s, next(self._numbers), function))
@@ -306,7 +310,8 @@ class Client:
                 attempt.end_s,
                 attempt.is_stream,
             )
-            self._inbox.put((retry_s, lambda: self._send(again)))
+            self._inbox.append((retry_s, lambda: self._send(again)))
+            self._wake.set()
 
     def _end(self, attempt: Attempt, status: int, verdict: Verdict, version: int = 0) -> None:
         self._ledger.ended(
