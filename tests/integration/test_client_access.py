@@ -122,8 +122,10 @@ Run = Callable[..., Outcome]
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a verb in this process."""
+    # A verb sets it for its process, which here is that of all tests.
+    monkeypatch.setenv("GRPC_VERBOSITY", "ERROR")
     picture, series = tmp_path / "red.png", tmp_path / "sales.csv"
     Image.new("RGB", (8, 8), "red").save(picture)
     series.write_text("sales,price\n1,2\n3,4\n5,6\n")

@@ -1,5 +1,6 @@
 """Context managers that add to an error how to correct the command."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from textwrap import shorten
@@ -38,6 +39,8 @@ def requires(extra: str) -> Iterator[None]:
 
 def connect(server: ServerOptions, timeout_s: float = defaults.TIMEOUT_S) -> "Client":
     """A client of the server of the options."""
+    # gRPC core would print failed handshakes too; read when its first channel is made.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     with requires("client"):
         from weir.client.client import Client
     return Client(

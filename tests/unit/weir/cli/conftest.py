@@ -7,6 +7,8 @@ from weir.cli import main
 @pytest.fixture
 def weir(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Weir:
     monkeypatch.setenv("COLUMNS", "120")
+    # A verb sets it for its process, which here is that of all tests.
+    monkeypatch.setenv("GRPC_VERBOSITY", "ERROR")
 
     def run(*arguments: object) -> Outcome:
         with pytest.raises(SystemExit) as ended:

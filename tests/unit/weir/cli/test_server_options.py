@@ -1,5 +1,8 @@
 """The options that let a verb in: on every verb that calls a server, and each of them works."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -217,3 +220,20 @@ def test_a_handshake_that_fails_is_reported_without_advice_to_start_a_server(
         "(--tls)\n"
     )
     assert (listed.code, listed.err) == (loaded.code, loaded.err) == (3, told)
+
+
+def test_the_process_prints_a_failed_handshake_in_one_line(locked: FakeServer) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "weir", "models", "--tls", "--target", locked.target],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=Path(__file__).parents[4],
+    )
+
+    assert done.returncode == 3
+    assert len(done.stderr.splitlines()) == 1 and "give its authority (--ca)" in done.stderr
