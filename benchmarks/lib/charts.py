@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from benchmarks.lib.harness import Run, Spread, spread
 
@@ -84,27 +84,25 @@ def curves(
 
 
 def goodput(path: Path, panels: Mapping[str, Sequence[Run]]) -> None:
-    """Line chart: goodput as a share of capacity against load; a panel per title, a line per rival.
+    """Line chart: calls answered in time against calls offered; a panel per title, a line a rival.
 
-    The figures of a run are `load`, a multiple of the capacity, and `goodput`, a share of it.
+    The figures of a run are `offered_per_s` and `goodput_per_s`.
     """
     picture, axes = _panels(len(panels))
     for axis, (title, runs) in zip(axes, panels.items(), strict=True):
         for rival in dict.fromkeys(run.rival for run in runs):
             cases = dict.fromkeys(run.case for run in runs if run.rival == rival)
-            loads = [spread(runs, rival, case, "load").median for case in cases]
-            found = [_percent(spread(runs, rival, case, "goodput")) for case in cases]
-            medians = [each.median for each in found]
-            whiskers = _whiskers(found)
-            axis.errorbar(loads, medians, yerr=whiskers, marker="o", capsize=2, label=rival)
-        places = sorted({run.figures["load"] for run in runs})
-        axis.plot(places, [100 * min(1.0, each) for each in places], ":", color="grey")
-        axis.set(title=title, xscale="log", ylim=(0, 105))
-        axis.set(xlabel="offered load, x capacity", ylabel="answered in time, % of capacity")
-        axis.set_xticks(places, [f"{place:g}" for place in places])
-        axis.minorticks_off()
+            offered = [spread(runs, rival, case, "offered_per_s").median for case in cases]
+            found = [spread(runs, rival, case, "goodput_per_s") for case in cases]
+            medians, whiskers = [each.median for each in found], _whiskers(found)
+            axis.errorbar(offered, medians, yerr=whiskers, marker="o", capsize=2, label=rival)
+        axis.set(title=title, xscale="log", ylim=(0, None))
+        axis.set(xlabel="calls offered a second", ylabel="calls answered in time a second")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axis.xaxis.set_minor_locator(NullLocator())
         axis.grid(alpha=0.3)
-        axis.legend(loc="lower left")
+        axis.legend()
     picture.savefig(path, dpi=_DPI)
 
 
@@ -142,10 +140,6 @@ def growth(
             panel.set(xlim=(0, None), ylim=(0, None))
         panel.grid(alpha=0.3)
     picture.savefig(path, dpi=_DPI)
-
-
-def _percent(share: Spread) -> Spread:
-    return Spread(100 * share.median, 100 * share.least, 100 * share.most)
 
 
 def _panels(count: int) -> tuple[Figure, list[Axes]]:

@@ -64,9 +64,9 @@ def test_growth_is_drawn_over_the_measured_sizes(tmp_path: Path, *, is_logarithm
 
 def test_goodput_is_drawn_of_what_was_measured(tmp_path: Path) -> None:
     runs = [
-        Run("before", "3 x", 0, {"load": 3.0, "goodput": 0.07}),
-        Run("weir", "3 x", 0, {"load": 3.0, "goodput": 0.95}),
-        Run("weir", "0.5 x", 0, {"load": 0.5, "goodput": 0.5}),
+        Run("before", "3 x", 0, {"offered_per_s": 3.0, "goodput_per_s": 0.07}),
+        Run("weir", "3 x", 0, {"offered_per_s": 3.0, "goodput_per_s": 0.95}),
+        Run("weir", "0.5 x", 0, {"offered_per_s": 0.5, "goodput_per_s": 0.5}),
     ]
 
     charts.goodput(tmp_path / "goodput.png", {"slow": runs})
