@@ -320,7 +320,8 @@ class Settings(BaseModel):
     max_open_calls: Count = Field(
         10_000,
         description="Maximum open calls of the server; further calls are refused, and calls that "
-        "have sent no message for a second give way first. A call without a message takes 15 KB.",
+        "have waited 0.25 s for their message give way first. A call without a message takes "
+        "15 KB.",
     )
     max_connections: Count | None = _unset(
         "three quarters of the descriptors, at most 10000",

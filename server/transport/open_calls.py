@@ -36,7 +36,7 @@ MORE_PROBES = 64
 """Probes that may be open beyond the bound."""
 
 # A message that follows its headers arrives with them, or a round trip later.
-_PATIENCE_S = 1.0
+_PATIENCE_S = 0.25
 # Ending a call costs the I/O thread some 15 µs: 64 of them hold it for a millisecond.
 _ENDED_AT_ONCE = 64
 _PAUSE_S = 0.01
