@@ -33,7 +33,7 @@ class ServerLog:
             `NOT_RUN` for an attempt that no batch took.
         requests: by model, version and status; of clients that keep no ledger too.
         loads: by model and version.
-        errors: messages of errors, with their tracebacks.
+        errors: messages of errors, with the last lines of their tracebacks.
     """
 
     lines: Array
@@ -66,6 +66,8 @@ def read(path: Path, life: int) -> ServerLog:
             elif message.startswith("version loaded"):
                 log.loads[model, version] += 1
             if "traceback" in line or line.get("level") in ("error", "critical"):
-                log.errors.append(f"{message}: {line.get('traceback', '')}"[-600:])
+                # The last line of a traceback is the error; the others have paths of the machine.
+                error = str(line.get("traceback", "")).rpartition("\n")[2]
+                log.errors.append(f"{message}: {error}"[:300])
     log.lines = np.array(rows, _DTYPE)
     return log
