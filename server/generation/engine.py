@@ -40,6 +40,7 @@ from weir.server.scheduling.deadline_order import FAIR_CUTS
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.request import Load, refuse
 from weir.server.scheduling.request_queue import RequestQueue
+from weir.server.scheduling.service_time import USABLE_SHARE
 from weir.server.telemetry.model_stats import GenerationStats
 from weir.server.telemetry.request_record import BatchRecord
 from weir.server.threads import SupervisedThread
@@ -47,9 +48,6 @@ from weir.server.transport.status import closed_error
 from weir.server.transport.wakeups import Wakeups
 
 logger = logging.getLogger(__name__)
-
-# Of the time that a request has, the part that its predicted answer may take.
-_USABLE_SHARE = 0.8
 
 
 class DecoderStepFailed(ServerError):
@@ -199,11 +197,11 @@ class Engine:
         if is_idle or queue.is_closed or left_s <= 0 or not self._time.is_known:
             return
         answered_s = self._answer_s(request)
-        if answered_s > _USABLE_SHARE * left_s:
+        if answered_s > USABLE_SHARE * left_s:
             raise Overloaded(
                 f"model {queue.name!r}: {queue.waiting.rows} rows wait, an answer is expected in "
                 f"{answered_s:.3g} s, the request has {left_s:.3g} s",
-                answered_s - _USABLE_SHARE * left_s,
+                answered_s - USABLE_SHARE * left_s,
             )
 
     def _answer_s(self, request: GenerationRequest) -> float:

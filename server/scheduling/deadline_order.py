@@ -141,7 +141,7 @@ class DeadlineOrder(Collection[R]):
         self.rows -= rows
         self.work -= work
 
-    def ahead(self, request: R) -> tuple[float, float]:
+    def ahead(self, request: Timed) -> tuple[float, float]:
         """The rows that go before a request that arrives now, and their work; an estimate."""
         own = self._class_of(request)
         if self._count == len(own.requests):
@@ -165,7 +165,7 @@ class DeadlineOrder(Collection[R]):
             rows += others
         return rows, work
 
-    def _class_of(self, request: R) -> _Class[R]:
+    def _class_of(self, request: Timed) -> _Class[R]:
         limit_s = request.deadline_s - request.queued_s
         own = self._last
         if not own.bound_s <= limit_s < own.end_s:

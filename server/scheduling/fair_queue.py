@@ -70,6 +70,11 @@ class FairQueue(Generic[J]):
         self._waiting[caller][job] = None
         self._count += 1
 
+    def ahead(self, caller: str) -> int:
+        """How many jobs may start before a new one of a caller, if callers take turns evenly."""
+        own = len(self._waiting.get(caller, ()))
+        return sum([min(len(jobs), own + 1) for jobs in self._waiting.values()])
+
     def remove(self, job: J) -> None:
         """Remove a waiting job."""
         self._take(job)

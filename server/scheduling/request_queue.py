@@ -21,15 +21,11 @@ from weir.server.errors import DeadlineExceeded, Draining, Overloaded
 from weir.server.runtime.collate import rounded_up
 from weir.server.scheduling import batching
 from weir.server.scheduling.batching import BatchPolicy
-from weir.server.scheduling.deadline_order import FAIR_CUTS, DeadlineOrder, work_of
+from weir.server.scheduling.deadline_order import FAIR_CUTS, DeadlineOrder, Timed, work_of
 from weir.server.scheduling.request import Load, Request
-from weir.server.scheduling.service_time import Ahead, ServiceTime, answer_s, most_s
+from weir.server.scheduling.service_time import USABLE_SHARE, Ahead, ServiceTime, answer_s, most_s
 
 T = TypeVar("T")
-
-# Of the time that a request has, the part that its predicted answer may take. The rest is for what
-# is not measured, such as the way to the client; while requests wait, it costs no throughput.
-_USABLE_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +45,16 @@ class Batch(Generic[T]):
     ends_s: float
     is_full: bool
     refused: list[tuple[Request[T], DeadlineExceeded | Overloaded]]
+
+
+@dataclass(slots=True)
+class _Row:
+    """A request of one row that is not made yet."""
+
+    queued_s: float
+    deadline_s: float
+    rows: int = 1
+    length: int = 0
 
 
 @dataclass(slots=True)
@@ -101,6 +107,18 @@ class RequestQueue(Generic[T]):
         if now is not None and (rows or len(self.batches) == self.sessions):
             self._check_time(request, now)
         waiting.add(request)
+
+    def check_time(self, deadline_s: float, now: float) -> None:
+        """Refuse a request of one row before it is preprocessed; see `put`.
+
+        Raises:
+            Overloaded: it could not be answered by its deadline.
+        """
+        # The queue of an unloaded model refuses in its own way.
+        if self.is_closed:
+            return
+        if self.waiting.rows or len(self.batches) == self.sessions:
+            self._check_time(_Row(now, deadline_s), now)
 
     def cut(self, policy: BatchPolicy, now: float, thread: int) -> Batch[T]:
         """Move the next batch to the running requests; empty if none is left that can be run."""
@@ -183,10 +201,10 @@ class RequestQueue(Generic[T]):
             with self.condition:
                 self.answering -= len(taken)
 
-    def _check_time(self, request: Request[T], now: float) -> None:
+    def _check_time(self, request: Timed, now: float) -> None:
         left_s = request.deadline_s - now
         # Of a request that is late already, the cut says so.
-        usable_s = _USABLE_SHARE * left_s
+        usable_s = USABLE_SHARE * left_s
         waiting = self.waiting
         if left_s <= 0 or usable_s >= most_s(
             self.service, waiting.rows, waiting.work + work_of(request)
@@ -200,7 +218,7 @@ class RequestQueue(Generic[T]):
                 answered_s - usable_s,
             )
 
-    def _answer_s(self, request: Request[T], now: float) -> float:
+    def _answer_s(self, request: Timed, now: float) -> float:
         """Seconds until the answer of a request that is queued now."""
         rows, work = self.waiting.ahead(request)
         running_s = 0.0

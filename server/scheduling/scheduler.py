@@ -163,6 +163,11 @@ class Scheduler:
                 self._condition.notify()
         self._deadlines.expect(request.deadline_s)
 
+    def check_time(self, deadline_s: float) -> None:
+        """Refuse a request that could not be answered in time, before it is preprocessed."""
+        with self._condition:
+            self._queue.check_time(deadline_s, self._clock())
+
     def cancel(self, request: InferRequest) -> None:
         """Free the place of a request whose caller is gone; a running batch is not disturbed."""
         with self._condition:

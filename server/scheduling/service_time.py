@@ -15,6 +15,13 @@ estimated from the runs measured so far, by normalised least mean squares:
 
 from dataclasses import dataclass
 
+USABLE_SHARE = 0.8
+"""Of the time that a request has, the part that its predicted answer may take.
+
+The rest is for what is not measured, such as the way to the client. While requests wait, it costs
+no throughput.
+"""
+
 # Of the way from the expected to the measured time; the first runs move it further.
 _STEP = 0.2
 _FIRST_RUNS = 8

@@ -7,6 +7,9 @@ A job is in exactly one place: waiting, running, or gone. The thread that takes 
 place continues or answers it, so it is answered once, as in `scheduler`.
 
 Callers take turns; see `fair_queue`.
+
+A job that cannot be done by its deadline is refused when it arrives, as in `request_queue`: by the
+measured time of a job, which depends on its bytes. A free thread takes any job.
 """
 
 import logging
@@ -21,6 +24,7 @@ from weir.server.runtime.memory import ByteBudget
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.fair_queue import FairQueue
 from weir.server.scheduling.request import refuse
+from weir.server.scheduling.service_time import USABLE_SHARE, Ahead, ServiceTime, answer_s
 from weir.server.threads import SupervisedThread
 from weir.server.transport.status import closed_error
 
@@ -85,7 +89,10 @@ class WorkerPool:
         self._condition = threading.Condition(threading.Lock())
         self._waiting: FairQueue[Job] = FairQueue()
         self._waiting_bytes = 0
-        self._running: set[Job] = set()
+        # With the time at which each is expected to be done.
+        self._running: dict[Job, float] = {}
+        # The work of a job is its bytes, and each runs alone.
+        self._service = ServiceTime(1.0)
         self._closed = False
         self._threads = [
             SupervisedThread(target=self._run, name=f"{name}_{number}", daemon=True)
@@ -120,7 +127,12 @@ class WorkerPool:
             return len(self._waiting)
 
     def submit(self, job: Job) -> None:
-        """Queue a job; Overloaded if it does not fit, Draining if the pool is closed."""
+        """Queue a job.
+
+        Raises:
+            Draining: the pool is closed.
+            Overloaded: it does not fit, or cannot be done by its deadline.
+        """
         with self._condition:
             if self._closed:
                 raise Draining("the server is stopping")
@@ -133,6 +145,8 @@ class WorkerPool:
                     f"{len(self._waiting)} requests of {self._waiting_bytes} bytes wait for a "
                     f"worker, the limits are {self._limits.jobs} and {self._limits.payload_bytes}"
                 )
+            if self._waiting or len(self._running) == len(self._threads):
+                self._check_time(job)
             self._budget.take(job.payload_bytes)
             self._waiting.add(job)
             self._waiting_bytes += job.payload_bytes
@@ -161,13 +175,33 @@ class WorkerPool:
             refuse(job, DeadlineExceeded("the request's time is over"))
         return earliest
 
+    def _check_time(self, job: Job) -> None:
+        """Refuse a job that cannot be done by its deadline; under the lock."""
+        now = self._clock()
+        left_s = job.deadline_s - now
+        if not self._service.runs or left_s <= 0:
+            return
+        running_s = 0.0
+        if len(self._running) == len(self._threads):
+            running_s = max(0.0, min(self._running.values()) - now)
+        jobs, waiting = self._waiting.ahead(job.peer), len(self._waiting)
+        work = self._waiting_bytes * jobs / waiting if waiting else 0.0
+        ahead = Ahead(jobs, work, len(self._threads), running_s)
+        done_s = answer_s(self._service, ahead, rows=1, work=job.payload_bytes)
+        if done_s > USABLE_SHARE * left_s:
+            raise Overloaded(
+                f"{waiting} requests wait for a worker, this one is expected to be done "
+                f"in {done_s:.3g} s, it has {left_s:.3g} s",
+                done_s - USABLE_SHARE * left_s,
+            )
+
     def _take(self, job: Job) -> bool:
         """Remove a job from its place, under the lock; False if it is gone already."""
         if job in self._waiting:
             self._waiting.remove(job)
             self._waiting_bytes -= job.payload_bytes
         elif job in self._running:
-            self._running.remove(job)
+            del self._running[job]
         else:
             return False
         job.is_wanted = False
@@ -190,18 +224,22 @@ class WorkerPool:
                 self._condition.wait()
             job = self._waiting.start()
             self._waiting_bytes -= job.payload_bytes
-            self._running.add(job)
+            self._running[job] = self._clock() + self._service.of(job.payload_bytes)
             return job
 
     def _process(self, job: Job) -> None:
         started_s = self._clock()
-        if job.deadline_s <= self._clock():
+        if job.deadline_s <= started_s:
             failure: Exception | None = DeadlineExceeded("the deadline passed in the queue")
         else:
             failure = _failure_of(job.work)
         with self._condition:
             self._waiting.end(job, self._clock() - started_s)
             is_ours = self._take(job)
+            # A failed job, and one whose caller left, may have stopped early.
+            if is_ours and failure is None:
+                seconds = self._clock() - started_s
+                self._service = self._service.measured(max(1, job.payload_bytes), seconds)
         if is_ours and failure is None:
             # The model's queue may refuse it.
             failure = _failure_of(job.proceed)

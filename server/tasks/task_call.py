@@ -135,6 +135,8 @@ def start(call: Call, payload: bytes, task: Task, admission: Admission, pool: Wo
             deadline_s=arrived_s + admission.left_s(call.time_left_s()),
         )
         check_id(request_id)
+        if isinstance(model, ServedModel):
+            model.scheduler.check_time(task_call.deadline_s)
         # Before it is queued: a call that is done at once sets `on_close` to cancel its request.
         call.on_close(partial(pool.cancel, task_call))
         pool.submit(task_call)

@@ -124,7 +124,7 @@ def capacity(client: Client, seconds: float = 1.5) -> float:
     return sum(counts) / (time.monotonic() - start_s)
 
 
-@pytest.mark.parametrize("attempts", [1, 5], ids=["no retries", "5 attempts, at once"])
+@pytest.mark.parametrize("attempts", [1, 5], ids=["D08 no retries", "D10 5 attempts, at once"])
 def test_three_times_the_load_leaves_the_goodput(
     server: Server, client: Client, attempts: int
 ) -> None:
@@ -167,10 +167,11 @@ def test_urgent_calls_pass_patient_ones(client: Client) -> None:
     assert [call.exception() for call in patient] == [None] * len(patient)
 
 
-def test_a_flooded_model_leaves_another_its_share(client: Client) -> None:
+@pytest.mark.parametrize("attempts", [pytest.param(1, id="D09")])
+def test_a_flooded_model_leaves_another_its_share(client: Client, attempts: int) -> None:
     per_s = capacity(client, 0.5)
     message = request("affine", tensor("x", np.zeros((1, 4), np.float32)))
-    flood = threading.Thread(target=OpenLoop(client).run, args=(5 * per_s, 3.0))
+    flood = threading.Thread(target=OpenLoop(client, attempts).run, args=(5 * per_s, 3.0))
     flood.start()
     time.sleep(0.5)
 

@@ -247,3 +247,14 @@ def test_rows_bound_the_queue_whatever_their_time() -> None:
         put(queue, limit_s=600.0)
 
     assert error.value.retry_after_s == pytest.approx(0.1)
+
+
+def test_a_row_that_is_still_to_be_preprocessed_is_refused_alike() -> None:
+    queue = queue_of()
+    queue.check_time(0.001, 0.0)
+    fill(queue)
+
+    with pytest.raises(Overloaded):
+        queue.check_time(1.0, 0.0)
+    queue.check_time(60.0, 0.0)
+    assert len(queue.waiting) == 64

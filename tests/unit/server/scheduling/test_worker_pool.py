@@ -285,3 +285,68 @@ def test_peers_take_turns(open_pool: OpenPool, row: str) -> None:
     assert not many[1].began.is_set()
     for job in (*many, single):
         job.may_end.set()
+
+
+def measure(pool: WorkerPool, clock: Clock, *, seconds: float, payload_bytes: int = 1) -> None:
+    """Let a job take so long that the pool knows the time of the next ones."""
+    job = submit(pool, Job(payload_bytes=payload_bytes), may_end=False)
+    assert job.began.wait(HANG_S)
+    clock.advance(seconds)
+    job.may_end.set()
+    assert job.outcome() is None
+
+
+def test_job_that_cannot_be_done_in_time_is_refused_at_once(
+    open_pool: OpenPool, clock: Clock
+) -> None:
+    pool = open_pool()
+    measure(pool, clock, seconds=1.0)
+    running = occupy(pool)
+    waiting = [submit(pool, Job(deadline_s=clock.now + 10.0)) for _ in range(7)]
+
+    with pytest.raises(Overloaded, match="expected to be done in 9 s, it has 10 s") as error:
+        submit(pool, Job(deadline_s=clock.now + 10.0))
+
+    # 8 s of the ten may be used.
+    assert error.value.retry_after_s == pytest.approx(1.0)
+    patient = submit(pool, Job(deadline_s=clock.now + 20.0))
+    running.may_end.set()
+    assert [job.outcome() for job in (running, *waiting, patient)] == [None] * 9
+
+
+def test_free_thread_takes_any_job(open_pool: OpenPool, clock: Clock) -> None:
+    """The estimate may be wrong, and nothing else would correct it."""
+    pool = open_pool(2)
+    measure(pool, clock, seconds=1000.0)
+    occupied = occupy(pool)
+
+    assert submit(pool, Job(deadline_s=clock.now + 1.0)).outcome() is None
+    occupied.may_end.set()
+
+
+def test_larger_job_is_expected_to_take_longer(open_pool: OpenPool, clock: Clock) -> None:
+    pool = open_pool()
+    for _ in range(20):
+        measure(pool, clock, seconds=1.0, payload_bytes=1000)
+        measure(pool, clock, seconds=8.0, payload_bytes=8000)
+    running = submit(pool, Job(payload_bytes=1000), may_end=False)
+    assert running.began.wait(HANG_S)
+
+    small = submit(pool, Job(payload_bytes=1000, deadline_s=clock.now + 5.0))
+    with pytest.raises(Overloaded):
+        submit(pool, Job(payload_bytes=8000, deadline_s=clock.now + 5.0))
+
+    running.may_end.set()
+    assert small.outcome() is None
+
+
+def test_jobs_of_one_peer_refuse_none_of_another(open_pool: OpenPool, clock: Clock) -> None:
+    pool = open_pool()
+    measure(pool, clock, seconds=1.0)
+    running = occupy(pool)
+    many = [submit(pool, Job(peer="many")) for _ in range(50)]
+
+    single = submit(pool, Job(peer="single", deadline_s=clock.now + 5.0))
+
+    running.may_end.set()
+    assert [job.outcome() for job in (*many, single)] == [None] * 51
