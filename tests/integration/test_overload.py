@@ -183,4 +183,4 @@ def test_a_flooded_model_leaves_another_its_share(client: Client, attempts: int)
             took_s.append(time.monotonic() - start_s)
     flood.join()
 
-    assert np.median(took_s) < 0.1
+    assert np.median(took_s) < DEADLINE_S / 2
