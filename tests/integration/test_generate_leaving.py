@@ -39,14 +39,14 @@ def text_of(call: Any) -> str:
 
 def nothing_until(ended: threading.Event) -> Iterator[bytes]:
     """The messages of a client that opens a stream and sends none."""
-    ended.wait()
+    ended.wait(2 * ANSWER_S)
     yield from ()
 
 
 def around(rested: threading.Event, message: bytes) -> Iterator[bytes]:
     """The messages of a client that sends one, and rests before it sends another."""
     yield message
-    rested.wait()
+    rested.wait(2 * ANSWER_S)
     yield message
 
 

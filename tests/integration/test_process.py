@@ -113,30 +113,33 @@ def test_killed_server_is_back_and_clients_that_retry_see_no_error(
                     errors.append(call.code())
 
     with supervised(few, tmp_path / "log", *flags, "--port", str(port)) as servers:
-        with Client(f"127.0.0.1:{port}") as client:
-            client.wait_for_health("SERVING")
-            threads = [threading.Thread(target=retry) for _ in range(4)]
-            for thread in threads:
-                thread.start()
-            assert answered.acquire(timeout=ANSWER_S)
-            open_call = client.send(burn(FOR_EVER), timeout=10 * ANSWER_S)
-            servers[0].wait_for_metric(1, "weir_running_requests", model="burner")
+        threads = [threading.Thread(target=retry) for _ in range(4)]
+        try:
+            with Client(f"127.0.0.1:{port}") as client:
+                client.wait_for_health("SERVING")
+                for thread in threads:
+                    thread.start()
+                assert answered.acquire(timeout=ANSWER_S)
+                open_call = client.send(burn(FOR_EVER), timeout=10 * ANSWER_S)
+                servers[0].wait_for_metric(1, "weir_running_requests", model="burner")
 
-            killed_s = time.monotonic()
-            servers[0].process.kill()
-            lost = failure(open_call).code()
-            told_s = time.monotonic() - killed_s
-            while len(servers) == 1:
-                assert time.monotonic() < killed_s + ANSWER_S
-                time.sleep(0.01)
-        with Client(f"127.0.0.1:{port}") as client:
-            seen = client.wait_for_health("SERVING")
-            ready = client.send(request("affine", GOOD)).code()
-        for _ in range(200):
-            assert answered.acquire(timeout=ANSWER_S)
-        is_over.set()
-        for thread in threads:
-            thread.join()
+                killed_s = time.monotonic()
+                servers[0].process.kill()
+                lost = failure(open_call).code()
+                told_s = time.monotonic() - killed_s
+                while len(servers) == 1:
+                    assert time.monotonic() < killed_s + ANSWER_S
+                    time.sleep(0.01)
+            with Client(f"127.0.0.1:{port}") as client:
+                seen = client.wait_for_health("SERVING")
+                ready = client.send(request("affine", GOOD)).code()
+            for _ in range(200):
+                assert answered.acquire(timeout=ANSWER_S)
+        finally:
+            is_over.set()
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join()
 
     assert lost is UNAVAILABLE and told_s < ANSWER_S, "at once, not at the deadline"
     assert set(seen) <= {"NOT_SERVING", "SERVING"} and ready is OK, "ready after its warm-up"
