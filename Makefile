@@ -23,7 +23,7 @@ LANGUAGE_PACKAGES := protobuf-compiler protoc-gen-go protoc-gen-go-grpc golang-g
   libprotobuf-java libguava-java libgeronimo-annotation-1.3-spec-java \
   $(shell command -v javac >/dev/null || echo default-jdk-headless)
 
-.PHONY: demo test quick bench soak test-ops test-exporters test-gpu test-languages test-newest-grpcio buf format lint types imports proto check-proto metrics-page settings-page image-requirements sbom audit pytest clean
+.PHONY: demo test quick bench soak mutants test-ops test-exporters test-gpu test-languages test-newest-grpcio buf format lint types imports proto check-proto metrics-page settings-page image-requirements sbom audit pytest clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py
@@ -153,6 +153,11 @@ SEED ?= 1
 REPORT ?= soak.md
 soak: $(VENV)/installed
 	$(BIN)/python -m tests.soak --minutes $(MINUTES) --seed $(SEED) --report $(REPORT)
+
+# Planted faults of the server, each of which its row's tests must catch; see CONTRIBUTING.md.
+ROWS ?=
+mutants: $(VENV)/installed
+	$(BIN)/python -m tests.mutants $(ROWS)
 
 # Under a minute: lint, types, and the unit tests of what changed.
 quick: lint types
