@@ -39,18 +39,6 @@ from weir.server.transport.completion_queue import CompletionQueueTransport
 from weir.server.transport.grpc_server import GrpcServerTransport
 from weir.server.transport.wakeups import Wakeups
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "faults.md"
-ROWS = (
-    *(f"A{number:02}" for number in range(1, 23)),
-    *(f"B{number:02}" for number in range(1, 13)),
-    *(f"C{number:02}" for number in range(1, 14)),
-    *(f"D{number:02}" for number in range(1, 8)),
-    *(f"E{number:02}" for number in range(1, 20)),
-    *(f"F{number:02}" for number in range(1, 17) if number != 13),
-    *("D11", "D12", "G07"),
-    *(f"H{number:02}" for number in (2, 3, 5, 6, 7, 8, 9, 10)),
-)
-
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -1039,17 +1027,3 @@ def test_storm_of_cancels_and_killed_clients_leave_no_place_taken(
     for call in waiting:
         call.cancel()
     house.wait_for_metric(0, "weir_queue_requests", model="patient_full")
-
-
-# The page
-
-
-@pytest.mark.parametrize("row", ROWS)
-def test_page_tells_of_each_row(row: str) -> None:
-    lines = [line for line in DOCUMENT.read_text().splitlines() if line.startswith(f"| {row} ")]
-
-    assert len(lines) == 1
-    for name in re.findall(r"`(test_\w+)`", lines[0]):
-        assert any(
-            f"def {name}(" in file.read_text() for file in Path(__file__).parents[1].rglob("*.py")
-        ), name

@@ -106,7 +106,7 @@ def selection(tree: Path, mutant: Mutant) -> tuple[list[str], list[str]]:
             if not re.search(rf"^ *(async )?def {name}\(", text, re.MULTILINE):
                 continue
             files.append(str(path.relative_to(tree)))
-            has_row = re.search(rf"\"[A-H0-9-]*{mutant.row}\b", text)
+            has_row = re.search(rf"\"([A-H]\d\d-)*{mutant.row}(-[^\"\n]*)?\"", text)
             terms.append(f"({name} and {mutant.row})" if has_row else name)
     return sorted(set(files)), terms
 

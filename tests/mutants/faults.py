@@ -101,10 +101,10 @@ MUTANTS = (
     ),
     Mutant(
         "D04",
-        "the default deadline is never applied",
-        "server/transport/completion_queue.py",
-        "        return self.arrived_s + self._default_deadline_s - time.monotonic()\n",
-        "        return None\n",
+        "the default deadline is a day, whatever the setting",
+        "server/scheduling/admission.py",
+        "            return self._default_deadline_s\n",
+        "            return 86_400.0\n",
         ("test_default_deadline_is_the_servers",),
     ),
     Mutant(
