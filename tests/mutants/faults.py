@@ -121,7 +121,7 @@ MUTANTS = (
         "server/scheduling/deadline_order.py",
         "    return keyed[0]\n",
         "    return -keyed[0]\n",
-        ("test_urgent_calls_pass_patient_ones",),
+        ("test_urgent_calls_pass_patient_ones", "test_a_shorter_limit_goes_first"),
     ),
     Mutant(
         "F05",
