@@ -293,7 +293,8 @@ class Settings(BaseModel):
     default_deadline_s: Timeout = Field(
         60.0,
         description="Seconds for a call whose client sets no deadline: from its headers to its "
-        "answer, for a stream to its first message, and for each request of ModelStreamInfer.",
+        "answer, for a server stream to its first message, and for each request of "
+        "ModelStreamInfer.",
     )
     max_deadline_s: Timeout = Field(
         3600.0,

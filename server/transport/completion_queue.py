@@ -281,7 +281,8 @@ class CompletionQueueCall:
     """A call on gRPC core; see `base.Call`. `open_calls` holds it until it is closed.
 
     Args:
-        default_deadline_s: from its arrival on, if the client sets none.
+        default_deadline_s: from its arrival on, if the client sets none; None for a bidirectional
+            stream.
     """
 
     __slots__ = (
@@ -368,6 +369,11 @@ class CompletionQueueCall:
     def drop(self) -> None:
         """Cancel an ended call, and free its answer."""
         self._call.cancel(_CANCELLED, "the client did not read the answer")
+
+    @property
+    def may_rest(self) -> bool:
+        """Whether its first message may come at any time: a bidirectional stream."""
+        return self._default_deadline_s is None
 
     @property
     def has_deadline(self) -> bool:

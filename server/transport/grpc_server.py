@@ -323,7 +323,8 @@ class GrpcServerCall:
     """A call on `grpc.server`; see `base.Call`. It calls `ended` once, with its status.
 
     Args:
-        default_deadline_s: from its arrival on, if the client sets none.
+        default_deadline_s: from its arrival on, if the client sets none; None for a bidirectional
+            stream.
         send: sends a message, or the status for None; of a call whose thread waits for its message,
             and therefore sends no status.
 
@@ -383,6 +384,11 @@ class GrpcServerCall:
     def drop(self) -> None:
         """Cancel an ended call, and free its answer."""
         self._context.cancel()
+
+    @property
+    def may_rest(self) -> bool:
+        """Whether its first message may come at any time: a bidirectional stream."""
+        return self._default_deadline_s is None
 
     @property
     def has_deadline(self) -> bool:

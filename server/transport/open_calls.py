@@ -1,9 +1,10 @@
-"""Open calls of a transport: their number is bounded, and the first message of each must come.
+"""Open calls of a transport: their number and the wait for their first message are bounded.
 
 Rules:
 - The time for a message runs from the headers on: the server's default deadline, or for a client
   that set a deadline of its own, the longest that a client may set. gRPC itself ends a call at its
   client's deadline, and a call without one never.
+- A bidirectional stream may rest before its first message, as between two: no time runs for it.
 - A new call beyond the bound takes the place of the oldest call that has waited for its message for
   `_PATIENCE_S`; if there is none, it is refused. So calls without a message keep no other call out.
 - Probes are calls that operators depend on: they take the place of any call that waits for its
@@ -53,6 +54,10 @@ class OpenCall(Call, Protocol):
     @property
     def has_deadline(self) -> bool:
         """Whether the client set a deadline."""
+
+    @property
+    def may_rest(self) -> bool:
+        """Whether its first message may come at any time: a bidirectional stream."""
 
     @property
     def has_ended(self) -> bool:
@@ -109,6 +114,8 @@ class OpenCalls:
         """
         ended, earliest_s = 0, now + min(self._default_s, self._longest_s)
         for call in list(self.waiting):
+            if call.may_rest:
+                continue
             limit_s = self._longest_s if call.has_deadline else self._default_s
             deadline_s = call.arrived_s + limit_s
             if deadline_s > now:

@@ -12,13 +12,14 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from tests.helpers import onnx_models
-from tests.helpers.http2_client import HEADERS, Http2Client
+from tests.helpers.http2_client import HEADERS, Http2Client, framed
 from tests.integration.harness import ANSWER_S, SERVICE, Client, failure, request, running, tensor
 from weir.protocol import inference_pb2, models_pb2, tasks_pb2
 
 X = np.array([[0, 1, 2, 3]], np.float32)
 GOOD = request("affine", tensor("x", X))
 INFER = f"/{SERVICE}/ModelInfer"
+STREAM_INFER = f"/{SERVICE}/ModelStreamInfer"
 HEALTH = "/grpc.health.v1.Health/Check"
 OK, LATE, EXHAUSTED, UNIMPLEMENTED = (
     code.value[0]
@@ -29,6 +30,8 @@ OK, LATE, EXHAUSTED, UNIMPLEMENTED = (
         grpc.StatusCode.UNIMPLEMENTED,
     )
 )
+# Bidirectional streams, whose first message has no time limit.
+RESTING = {STREAM_INFER, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"}
 MOST = 40
 
 
@@ -80,16 +83,37 @@ def test_call_without_a_message_ends_at_the_default_deadline(
     ):
         calls = {}
         for name in methods():
+            if name in RESTING:
+                continue
             mute = stack.enter_context(Http2Client(server.target, timeout_s=ANSWER_S))
             calls[name] = mute, mute.call(name)
         answers = {name: mute.answer(stream) for name, (mute, stream) in calls.items()}
         expect_right_answer(client)
 
     offered = {name: each for name, each in answers.items() if each.status != UNIMPLEMENTED}
-    assert {INFER, f"/{SERVICE}/ModelStreamInfer", "/weir.v1.Tasks/Generate"} < offered.keys()
+    assert {INFER, "/weir.v1.Tasks/Generate"} < offered.keys()
     assert {each.status for each in offered.values()} == {LATE}
     messages = {each.headers["grpc-message"] for each in offered.values()}
     assert messages == {"expected one message, none came within 0.5 s"}
+
+
+@pytest.mark.parametrize("row", ["H05"])
+def test_stream_of_requests_rests_before_its_first_one(
+    affine: Path, transport: str, tmp_path: Path, row: str
+) -> None:
+    flags = ("--transport", transport, "--default-deadline-s", "0.5")
+    with (
+        running(affine, tmp_path / "log", *flags) as server,
+        Http2Client(server.target, timeout_s=ANSWER_S) as resting,
+        Http2Client(server.target, timeout_s=ANSWER_S) as mute,
+    ):
+        stream = resting.call(STREAM_INFER)
+        # The stream opened first, and its time does not run.
+        assert mute.answer(mute.call(INFER)).status == LATE
+        resting.send_data(stream, framed(GOOD.SerializeToString()), ends=True)
+        answer = resting.answer(stream)
+
+    assert answer.status == OK
 
 
 @pytest.mark.parametrize("row", ["H05"])

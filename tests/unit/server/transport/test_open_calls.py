@@ -19,10 +19,13 @@ Open = Callable[..., "TimedCall"]
 class TimedCall(FakeCall):
     """A call that knows when it arrived."""
 
-    def __init__(self, arrived_s: float, *, has_deadline: bool, method: str) -> None:
+    def __init__(
+        self, arrived_s: float, *, has_deadline: bool, method: str, may_rest: bool = False
+    ) -> None:
         super().__init__()
         self.arrived_s = arrived_s
         self.has_deadline = has_deadline
+        self.may_rest = may_rest
         self.method = method
         self.has_ended = False
         self.is_dropped = False
@@ -44,8 +47,10 @@ def calls(clock: Clock) -> OpenCalls:
 def opened(calls: OpenCalls, clock: Clock) -> Open:
     """Opens a call now."""
 
-    def add(method: str = "/t.Test/Unary", *, has_deadline: bool = False) -> TimedCall:
-        call = TimedCall(clock.now, has_deadline=has_deadline, method=method)
+    def add(
+        method: str = "/t.Test/Unary", *, has_deadline: bool = False, may_rest: bool = False
+    ) -> TimedCall:
+        call = TimedCall(clock.now, has_deadline=has_deadline, method=method, may_rest=may_rest)
         calls.add(call)
         return call
 
@@ -81,6 +86,21 @@ def test_call_with_a_deadline_ends_at_the_maximum(
     calls.expire(clock.now)
 
     assert statuses(patient) == [LATE]
+
+
+def test_bidirectional_stream_rests_before_its_first_message_but_gives_its_place(
+    calls: OpenCalls, opened: Open, clock: Clock
+) -> None:
+    resting = opened(may_rest=True)
+    patient = opened(may_rest=True, has_deadline=True)
+    clock.advance(6000.0)
+    assert calls.expire(clock.now) == clock.now + 60.0
+    assert statuses(resting, patient) == [None, None]
+    calls.received(opened())
+
+    opened()
+
+    assert statuses(resting, patient) == [EXHAUSTED, None]
 
 
 def test_call_that_arrives_after_a_look_is_ended_by_the_next(
