@@ -170,6 +170,7 @@ class MemoryWatermark:
     def _run(self) -> None:
         pause_s = 0.0
         while not self._stopped.wait(pause_s):
+            has_slept = False
             if not self._is_busy() and not self.is_high:
                 self._is_asleep = True
                 # Checked after the assignment: a call that came before it did not wake this thread.
@@ -177,9 +178,14 @@ class MemoryWatermark:
                     self._wake.wait()
                 self._is_asleep = False
                 self._wake.clear()
-                self.rest()
+                has_slept = True
             try:
-                pause_s = self.sample() if self._is_busy() else max(self.sample(), _TRIM_S)
+                if has_slept:
+                    self.rest()
+                pause_s = self.sample()
+                # Otherwise short: of grpc-server, a new call is checked before it counts as open.
+                if self.is_high and not self._is_busy():
+                    pause_s = max(pause_s, _TRIM_S)
             except OSError as error:
                 logger.warning("memory is no longer watched reason=%s", error.strerror)
                 self.is_high = False

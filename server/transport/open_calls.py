@@ -148,19 +148,22 @@ class OpenCalls:
 
     def _make_room(self, call: OpenCall) -> None:
         is_probe = call.method in PROBES
-        oldest = self._oldest()
+        oldest = self._oldest(call)
         if oldest is not call and (is_probe or oldest.arrived_s + _PATIENCE_S <= self._clock()):
             self.waiting.pop(oldest, None)
             fail(oldest, self._overloaded("this one sent no message"))
             return
         if not (is_probe and len(self.calls) <= self._most + MORE_PROBES):
+            # It ends now. In the place of a waiting call, it would let in another one for nothing.
+            self.waiting.pop(call, None)
             raise self._overloaded("try again later")
 
-    def _oldest(self) -> OpenCall:
-        """The call that has waited longest; the one that was just added is the last."""
+    def _oldest(self, added: OpenCall) -> OpenCall:
+        """The call that has waited longest; the one that was just added if no other waits."""
         while True:
             try:
-                return next(iter(self.waiting))
+                # Another thread may close the added call meanwhile.
+                return next(iter(self.waiting), added)
             except RuntimeError:  # another thread changed the dictionary between the two steps
                 continue
 

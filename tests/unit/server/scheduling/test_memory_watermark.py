@@ -1,5 +1,7 @@
 """The memory watermark: what it refuses, and when it stops to."""
 
+import errno
+import threading
 from dataclasses import dataclass, field
 
 import pytest
@@ -143,3 +145,34 @@ def test_samples_come_more_often_the_less_is_left() -> None:
         pauses.append(watermark.sample())
 
     assert pauses[0] == 1.0 and 0.1 < pauses[1] < 0.2 and pauses[2] == 0.01
+
+
+def test_memory_that_cannot_be_read_after_a_rest_ends_the_watch_only(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    is_gone, is_asleep = threading.Event(), threading.Event()
+
+    def used() -> int:
+        if is_gone.is_set():
+            raise OSError(errno.ENODEV, "the group is gone")
+        return 0
+
+    def is_busy() -> bool:
+        is_asleep.set()
+        return False
+
+    watermark = MemoryWatermark(
+        [MemoryLimit("cgroup", 1000, used)],
+        0.9,
+        methods=(INFER,),
+        budget=ByteBudget("the server"),
+        is_busy=is_busy,
+        shed=lambda _error, _methods: 0,
+    )
+    watermark.start()
+    assert is_asleep.wait(5.0)
+    is_gone.set()
+
+    watermark.stop()  # it wakes the thread
+
+    assert "memory is no longer watched reason=the group is gone" in caplog.text

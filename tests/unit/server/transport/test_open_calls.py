@@ -138,6 +138,17 @@ def test_call_beyond_the_bound_is_refused(calls: OpenCalls, opened: Open) -> Non
         opened()
 
 
+def test_refused_call_gives_no_place(calls: OpenCalls, opened: Open, clock: Clock) -> None:
+    for _ in range(3):
+        calls.received(opened())
+    with pytest.raises(Overloaded):
+        opened()
+    clock.advance(1.0)
+
+    with pytest.raises(Overloaded):
+        opened()
+
+
 def test_call_that_has_waited_gives_its_place(calls: OpenCalls, opened: Open, clock: Clock) -> None:
     mute = [opened() for _ in range(3)]
     with pytest.raises(Overloaded):
