@@ -193,7 +193,8 @@ class ScrapeServer(ThreadingMixIn, WSGIServer):
         request.settimeout(self._timeout_s)
         try:
             request.do_handshake()
-        except OSError as error:  # an ssl.SSLError is one
+        # An ssl.SSLError is an OSError. Ended before its handshake, a socket has no TLS object.
+        except (OSError, AttributeError) as error:
             reason = getattr(error, "verify_message", "") or getattr(error, "reason", "") or error
             logger.debug("scrape TLS handshake failed reason=%s", reason)
             self.shutdown_request(request)

@@ -3,6 +3,7 @@
 import logging
 import resource
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -273,3 +274,17 @@ def test_scrape_that_fails_is_logged_and_the_next_is_answered(
     assert status == 500 and "bug" not in body
     assert "scrape failed" in caplog.text
     assert get(port, "/")[0] == 200
+
+
+def test_connection_that_is_ended_before_its_handshake_raises_nothing() -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ours, theirs = socket.socketpair()
+    server = metrics_http.ScrapeServer("127.0.0.1", 0, 1.0)
+    request = context.wrap_socket(ours, server_side=True, do_handshake_on_connect=False)
+    request.shutdown(socket.SHUT_RDWR)
+
+    server.process_request_thread(request, ("127.0.0.1", 1))
+
+    assert request.fileno() == -1
+    theirs.close()
+    server.server_close()
