@@ -12,6 +12,9 @@ Rules:
 - If the memory still grows, the calls whose message has not arrived in full are refused too: their
   messages are where the memory goes.
 - Freed memory that the C library keeps is returned to the system, at most once a second.
+- What it cannot return counts as memory at rest: while no request is in flight and the memory has
+  not grown between two such returns, the watermark rises. The server would otherwise refuse calls
+  for memory that no refusal frees.
 """
 
 import logging
@@ -81,6 +84,8 @@ class MemoryWatermark:
         self._clock = clock
         self._left_bytes = 0
         self._passed_s = self._trimmed_s = float("-inf")
+        # What was used after the last return of freed memory above the watermark, by limit.
+        self._trimmed: list[float] = []
         self._problem = ""
         self.is_high = False
         self.refused = 0
@@ -136,8 +141,7 @@ class MemoryWatermark:
     def sample(self) -> float:
         """Compare the memory with the limits; seconds until the next sample."""
         if self.is_high and self._clock() - self._trimmed_s >= _TRIM_S:
-            self._trimmed_s = self._clock()
-            heap.trim()
+            self._trim()
         used = [limit.used_share() for limit in self._limits]
         share, watermark, limit = max(
             zip(used, self._watermarks, self._limits, strict=True),
@@ -157,6 +161,7 @@ class MemoryWatermark:
         elif self.is_high and share < watermark - _HYSTERESIS * (1 - watermark):
             logger.info("memory below the watermark source=%s used=%.3f", limit.source, share)
             self.is_high = False
+            self._trimmed = []
         left_bytes = min(
             round((1 - part) * limit.limit_bytes)
             for part, limit in zip(used, self._limits, strict=True)
@@ -166,6 +171,14 @@ class MemoryWatermark:
         self._left_bytes = left_bytes
         pause_s = _SHARE_A_SAMPLE * left_bytes / _BYTES_PER_S
         return min(max(pause_s, _LEAST_PAUSE_S), _MOST_PAUSE_S)
+
+    def _trim(self) -> None:
+        self._trimmed_s = self._clock()
+        heap.trim()
+        before, self._trimmed = self._trimmed, [limit.used_share() for limit in self._limits]
+        has_grown = any(now > then for now, then in zip(self._trimmed, before, strict=False))
+        if before and not has_grown and not self._budget.held_bytes:
+            self.rest()
 
     def _run(self) -> None:
         pause_s = 0.0

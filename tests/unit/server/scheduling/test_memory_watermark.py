@@ -102,6 +102,28 @@ def test_without_a_request_in_flight_one_call_passes_at_a_time(world: World, clo
     assert seen == [False, True, False]
 
 
+def test_memory_that_is_not_given_back_counts_as_memory_at_rest(world: World, clock: Clock) -> None:
+    world.use(950)
+    clock.advance(1.0)
+    world.use(950)  # a request is in flight, which may free it
+    assert is_refused(world)
+    world.budget.give_back(1)
+
+    clock.advance(1.0)
+    world.use(960)
+    is_growing = world.watermark.is_high
+    clock.advance(1.0)
+    world.use(960)
+
+    assert is_growing
+    assert not world.watermark.is_high
+    world.budget.take(1)
+    world.use(979)
+    assert not is_refused(world)
+    world.use(981)
+    assert is_refused(world)
+
+
 def test_messages_on_their_way_are_refused_while_the_memory_grows(world: World) -> None:
     for used in (899, 910, 910, 905):
         world.use(used)
