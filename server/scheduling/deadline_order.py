@@ -109,7 +109,7 @@ class DeadlineOrder(Collection[R]):
             self._classes[own.number] = own
         own.requests[request] = None
         rows = request.rows
-        work = rows * (request.length or 1)
+        work = work_of(request)
         own.rows += rows
         own.work += work
         self._count += 1
@@ -134,7 +134,7 @@ class DeadlineOrder(Collection[R]):
         if not own.requests:
             del self._classes[own.number]
         rows = request.rows
-        work = rows * (request.length or 1)
+        work = work_of(request)
         own.rows -= rows
         own.work -= work
         self._count -= 1

@@ -139,7 +139,7 @@ class BackgroundQueue(Generic[T]):
         reached = threading.Event()
         self._waiting.put(reached)
         if threading.current_thread() is self._thread:
-            # Only if its body has failed: nobody else processes the items.
+            # Only if its body has failed: no other thread processes the items.
             while not reached.is_set():
                 self._process()
         return reached.wait(timeout_s)

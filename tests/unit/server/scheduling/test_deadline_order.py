@@ -46,7 +46,7 @@ def test_a_shorter_limit_goes_first() -> None:
     others=st.lists(st.floats(0.001, 86_400.0), max_size=8),
 )
 def test_each_is_first_before_its_own_deadline(limit_s: float, others: list[float]) -> None:
-    """Whatever arrives from then on: nobody starves."""
+    """Later arrivals do not starve it."""
     old = Waiting(0.0, limit_s)
 
     order = order_of(old, *(Waiting(0.999 * limit_s, each) for each in others))
