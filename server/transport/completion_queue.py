@@ -255,12 +255,13 @@ class CompletionQueueTransport:
             self._open_calls.add(call)
             for check in self._checks:
                 check(call)
+            if handler is None:
+                raise Unsupported(f"unknown method {call.method[:200]}")  # noqa: TRY301 - as a check
         except Exception as error:  # noqa: BLE001 - ends this call only
+            self._open_calls.received(call)
             fail(call, error)
             return
-        if handler is None:
-            fail(call, Unsupported(f"unknown method {call.method[:200]}"))
-        elif isinstance(handler, Unary):
+        if isinstance(handler, Unary):
             _receive_unary(call, handler)
         else:
             guarded(call, handler.handle, call)

@@ -165,13 +165,13 @@ class _Dispatch(grpc.GenericRpcHandler):
                     self._count_unimplemented(method)
                     return None
                 self._attacked_s = now
-            return self._refuse(method, lambda peer: self._connections.refuse_metadata(peer, size))
+            return self._refuse(headers, lambda peer: self._connections.refuse_metadata(peer, size))
         try:
             for check in self._checks:
                 check(headers)
         except Exception as error:  # noqa: BLE001 - ends this call only
             failure = error
-            return self._refuse(method, lambda _peer: failure)
+            return self._refuse(headers, lambda _peer: failure)
         handler = self._handlers.get(method)
         if handler is None:
             self._count_unimplemented(method)
@@ -185,16 +185,16 @@ class _Dispatch(grpc.GenericRpcHandler):
         self._begin(method)(grpc.StatusCode.UNIMPLEMENTED)
 
     def _refuse(
-        self, method: str, failure: Callable[[str], Exception]
+        self, headers: "_CallHeaders", failure: Callable[[str], Exception]
     ) -> "grpc.RpcMethodHandler[bytes, bytes]":
         """The handler of a call that is refused by its headers, with the failure of its peer.
 
         It is a stream's, as no message is received.
         """
-        ended = self._begin(method)
 
         def behaviour(_messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-            call = GrpcServerCall(method, context, iter(()), ended, open_calls=self._open_calls)
+            call = self._open(headers, context, iter(()), None)
+            self._open_calls.received(call)
             fail(call, failure(call.peer))
             return call.answers()
 
@@ -232,7 +232,7 @@ class _Dispatch(grpc.GenericRpcHandler):
                 return
             if message is None:
                 fail(call, InvalidRequest("expected one message, got none"))
-            else:
+            elif not call.has_ended:
                 guarded(call, handler.handle, call, message)
             for answer in call.answers():
                 send(answer)

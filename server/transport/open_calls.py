@@ -72,7 +72,8 @@ class OpenCalls:
 
     Attributes:
         calls: all of them.
-        waiting: those whose first message has not come, the oldest first.
+        waiting: those whose first message has not come, the oldest first. A call that is refused
+            waits no more.
     """
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
@@ -98,13 +99,14 @@ class OpenCalls:
             self._make_room(call)
 
     def received(self, call: OpenCall) -> None:
-        """The first message of a call has come."""
+        """The first message of a call has come, or none is expected: the call is refused."""
         self.waiting.pop(call, None)
 
     def discard(self, call: OpenCall) -> None:
         """A call is closed."""
         self.calls.discard(call)
         self.waiting.pop(call, None)
+        self._unread.discard(call)
 
     def expire(self, now: float) -> float:
         """End the calls whose message is late; the time of the next look.
@@ -123,9 +125,8 @@ class OpenCalls:
                 continue
             if ended == _ENDED_AT_ONCE:
                 return now + _PAUSE_S
-            ended += 1
-            self.waiting.pop(call, None)
-            fail(call, DeadlineExceeded(f"expected one message, none came within {limit_s:g} s"))
+            late = DeadlineExceeded(f"expected one message, none came within {limit_s:g} s")
+            ended += self._end_wait(call, late)
         if now >= self._next_look_s:
             self._next_look_s = now + self._default_s
             self._drop_unread()
@@ -133,26 +134,36 @@ class OpenCalls:
 
     def refuse_waiting(self, error: Exception, methods: tuple[str, ...]) -> int:
         """Refuse the calls of some methods whose message has not come; returns how many."""
-        refused = [call for call in list(self.waiting) if call.method.startswith(methods)]
-        for call in refused:
-            self.waiting.pop(call, None)
-            fail(call, error)
-        return len(refused)
+        waiting = [call for call in list(self.waiting) if call.method.startswith(methods)]
+        return sum([self._end_wait(call, error) for call in waiting])
+
+    def _end_wait(self, call: OpenCall, error: Exception) -> bool:
+        """End a call that waits; False if its message came meanwhile, or it has ended."""
+        try:
+            del self.waiting[call]
+        except KeyError:
+            return False
+        if call.has_ended:
+            return False
+        fail(call, error)
+        return True
 
     def _drop_unread(self) -> None:
         """Drop the calls that had ended at the last look, and are still open."""
-        ended = {call for call in self.calls.copy() if call.has_ended}
-        for call in ended & self._unread:
+        before = self._unread
+        self._unread = {call for call in self.calls.copy() if call.has_ended}
+        for call in before & self._unread:
             call.drop()
-        self._unread = ended
+        # A call that was closed before the assignment would stay until the next look.
+        self._unread &= self.calls
 
     def _make_room(self, call: OpenCall) -> None:
         is_probe = call.method in PROBES
-        oldest = self._oldest(call)
-        if oldest is not call and (is_probe or oldest.arrived_s + _PATIENCE_S <= self._clock()):
-            self.waiting.pop(oldest, None)
-            fail(oldest, self._overloaded("this one sent no message"))
-            return
+        while (oldest := self._oldest(call)) is not call:
+            if not is_probe and oldest.arrived_s + _PATIENCE_S > self._clock():
+                break
+            if self._end_wait(oldest, self._overloaded("this one sent no message")):
+                return
         if not (is_probe and len(self.calls) <= self._most + MORE_PROBES):
             # It ends now. In the place of a waiting call, it would let in another one for nothing.
             self.waiting.pop(call, None)

@@ -15,7 +15,7 @@ import grpc
 import pytest
 
 from tests.helpers.http2_client import Http2Client, framed
-from weir.server.errors import Overloaded, PortUnavailable
+from weir.server.errors import InvalidRequest, Overloaded, PortUnavailable
 from weir.server.transport.base import (
     Call,
     Check,
@@ -288,6 +288,28 @@ def test_call_is_refused_by_its_headers_before_its_message_comes(serve: Serve, k
     assert seen == [f"/t.Test/{kind.title()}"]
     sending.set()
     assert served.unary("Unary")(b"x", timeout=WAIT_S) == b"x"
+
+
+def test_call_that_a_check_refuses_counts_as_open(serve: Serve) -> None:
+    """Until its client has read the status; the bound holds for it too."""
+
+    def check(headers: Headers) -> None:
+        if headers.method.endswith("Refused"):
+            raise InvalidRequest("never")
+
+    held = Held()
+    served = serve(Limits(open_calls=1), [check], Held=Unary(held), Refused=Unary(echo))
+    refused = served.unary("Refused").future(b"", timeout=WAIT_S)
+    assert status_of(refused) == (grpc.StatusCode.INVALID_ARGUMENT, "never")
+    wait_for_counts(served.transport, "Refused", InvalidArgument=1)
+    call = served.unary("Held").future(b"", timeout=WAIT_S)
+    assert held.arrived.acquire(timeout=WAIT_S)
+
+    refused = served.unary("Refused").future(b"", timeout=WAIT_S)
+
+    assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    wait_for_counts(served.transport, "Refused", InvalidArgument=1, ResourceExhausted=1)
+    call.cancel()
 
 
 # Streams

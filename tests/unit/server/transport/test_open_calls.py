@@ -1,5 +1,6 @@
 """The bound of open calls, and the time for the first message."""
 
+import weakref
 from collections.abc import Callable
 
 import grpc
@@ -193,3 +194,79 @@ def test_answer_that_is_not_read_is_dropped_after_the_default_deadline(
     calls.expire(clock.now)
 
     assert [call.is_dropped for call in (unread, read, running)] == [True, False, False]
+
+
+def test_ended_call_gives_no_place(calls: OpenCalls, opened: Open, clock: Clock) -> None:
+    """It has none to give: it is open until its client reads the status."""
+    ended, mute, later = opened(), opened(), opened()
+    ended.has_ended = True
+    clock.advance(1.0)
+
+    opened()
+
+    assert statuses(ended, mute, later) == [None, EXHAUSTED, None]
+
+
+def test_ended_calls_are_not_ended_again(clock: Clock) -> None:
+    calls = OpenCalls(Limits(open_calls=1000), clock)
+    ended = [TimedCall(clock.now, has_deadline=False, method="/t.Test/Unary") for _ in range(200)]
+    mute = TimedCall(clock.now, has_deadline=False, method="/t.Test/Unary")
+    for call in (*ended, mute):
+        calls.add(call)
+    for call in ended:
+        call.has_ended = True
+    clock.advance(60.0)
+
+    calls.expire(clock.now)
+
+    assert mute.code is LATE
+    assert {call.code for call in ended} == {None}
+
+
+def test_only_calls_that_wait_are_refused(calls: OpenCalls, opened: Open) -> None:
+    mute, ended, other = opened(), opened(), opened("/t.Other/Unary")
+    ended.has_ended = True
+
+    count = calls.refuse_waiting(Overloaded("no memory"), ("/t.Test/",))
+
+    assert count == 1
+    assert statuses(mute, ended, other) == [EXHAUSTED, None, None]
+
+
+def test_call_whose_message_comes_meanwhile_keeps_its_place(
+    calls: OpenCalls, opened: Open, clock: Clock
+) -> None:
+    class Racing(TimedCall):
+        """Its message comes on another thread, while this one looks when it arrived."""
+
+        @property
+        def arrived_s(self) -> float:
+            calls.received(self)
+            return clock.now - 1.0
+
+        @arrived_s.setter
+        def arrived_s(self, _: float) -> None:
+            pass
+
+    racing = Racing(clock.now, has_deadline=False, method="/t.Test/Unary")
+    calls.add(racing)
+    mute, _ = opened(), opened()
+    clock.advance(1.0)
+
+    opened()
+
+    assert statuses(racing, mute) == [None, EXHAUSTED]
+
+
+def test_closed_call_is_freed_at_once(calls: OpenCalls, opened: Open, clock: Clock) -> None:
+    call = opened()
+    calls.received(call)
+    call.has_ended = True
+    clock.advance(60.0)
+    calls.expire(clock.now)
+    kept = weakref.ref(call)
+
+    calls.discard(call)
+    del call
+
+    assert kept() is None
