@@ -201,6 +201,7 @@ class App:
         ]
         self._metrics.watch(self._repository.gauges)
         self._metrics.watch_preprocessing(self._preprocess_pool.waiting)
+        self._metrics.watch_parsing(self._parse_pool.waiting)
         self._metrics.watch_log(self._dropped_lines)
         self._metrics.watch_memory(self._watermark.state)
         self._metrics.watch_ready(lambda: self._is_able and not self._admission.is_draining)

@@ -83,14 +83,17 @@ class WorkerPool:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._deadlines = deadlines
+        self._name = name
         self._limits = limits or PoolLimits()
         self._budget = budget or ByteBudget(name)
         self._clock = clock
         self._condition = threading.Condition(threading.Lock())
         self._waiting: FairQueue[Job] = FairQueue()
         self._waiting_bytes = 0
-        # With the time at which each is expected to be done.
-        self._running: dict[Job, float] = {}
+        self._running: set[Job] = set()
+        # The jobs at work, with the time at which each is expected to be done. A job that is
+        # answered before its work ends is no longer running, but still keeps its thread.
+        self._busy: dict[Job, float] = {}
         # The work of a job is its bytes, and each runs alone.
         self._service = ServiceTime(1.0)
         self._closed = False
@@ -142,10 +145,10 @@ class WorkerPool:
                 or self._waiting_bytes + job.payload_bytes > self._limits.payload_bytes
             ):
                 raise Overloaded(
-                    f"{len(self._waiting)} requests of {self._waiting_bytes} bytes wait for a "
-                    f"worker, the limits are {self._limits.jobs} and {self._limits.payload_bytes}"
+                    f"{self._name}: {len(self._waiting)} requests of {self._waiting_bytes} bytes "
+                    f"wait, the limits are {self._limits.jobs} and {self._limits.payload_bytes}"
                 )
-            if self._waiting or len(self._running) == len(self._threads):
+            if self._waiting or len(self._busy) == len(self._threads):
                 self._check_time(job)
             self._budget.take(job.payload_bytes)
             self._waiting.add(job)
@@ -182,15 +185,15 @@ class WorkerPool:
         if not self._service.runs or left_s <= 0:
             return
         running_s = 0.0
-        if len(self._running) == len(self._threads):
-            running_s = max(0.0, min(self._running.values()) - now)
+        if len(self._busy) == len(self._threads):
+            running_s = max(0.0, min(self._busy.values()) - now)
         jobs, waiting = self._waiting.ahead(job.peer), len(self._waiting)
         work = self._waiting_bytes * jobs / waiting if waiting else 0.0
         ahead = Ahead(jobs, work, len(self._threads), running_s)
         done_s = answer_s(self._service, ahead, rows=1, work=job.payload_bytes)
         if done_s > USABLE_SHARE * left_s:
             raise Overloaded(
-                f"{waiting} requests wait for a worker, this one is expected to be done "
+                f"{self._name}: {waiting} requests wait, this one is expected to be done "
                 f"in {done_s:.3g} s, it has {left_s:.3g} s",
                 done_s - USABLE_SHARE * left_s,
             )
@@ -201,7 +204,7 @@ class WorkerPool:
             self._waiting.remove(job)
             self._waiting_bytes -= job.payload_bytes
         elif job in self._running:
-            del self._running[job]
+            self._running.remove(job)
         else:
             return False
         job.is_wanted = False
@@ -224,7 +227,8 @@ class WorkerPool:
                 self._condition.wait()
             job = self._waiting.start()
             self._waiting_bytes -= job.payload_bytes
-            self._running[job] = self._clock() + self._service.of(job.payload_bytes)
+            self._running.add(job)
+            self._busy[job] = self._clock() + self._service.of(job.payload_bytes)
             return job
 
     def _process(self, job: Job) -> None:
@@ -235,6 +239,7 @@ class WorkerPool:
             failure = _failure_of(job.work)
         with self._condition:
             self._waiting.end(job, self._clock() - started_s)
+            del self._busy[job]
             is_ours = self._take(job)
             # A failed job, and one whose caller left, may have stopped early.
             if is_ours and failure is None:

@@ -79,6 +79,7 @@ class Metrics(Collector):
         self._triton = triton
         self._gauges: Callable[[], Iterable[ModelGauges]] = tuple
         self._preprocess_queue: Callable[[], int] = int
+        self._parse_queue: Callable[[], int] = int
         self._dropped_lines: Callable[[], int] = int
         self._is_ready: Callable[[], bool] = bool
         self._memory: Callable[[], MemoryState | None] = lambda: None
@@ -99,6 +100,10 @@ class Metrics(Collector):
     def watch_preprocessing(self, waiting: Callable[[], int]) -> None:
         """Call this at each scrape for the number of requests that wait for preprocessing."""
         self._preprocess_queue = waiting
+
+    def watch_parsing(self, waiting: Callable[[], int]) -> None:
+        """Call this at each scrape for the number of requests that wait to be parsed."""
+        self._parse_queue = waiting
 
     def watch_log(self, dropped: Callable[[], int]) -> None:
         """Call this at each scrape for the number of dropped log lines."""
@@ -192,6 +197,7 @@ class Metrics(Collector):
 
     def _server_families(self) -> Iterator[Metric]:
         yield server_stats.PREPROCESS_QUEUE.metric([((), self._preprocess_queue())])
+        yield server_stats.PARSE_QUEUE.metric([((), self._parse_queue())])
         yield server_stats.LOG_DROPPED.metric([((), self._dropped_lines())])
         yield server_stats.READY.metric([((), self._is_ready())])
         if memory := self._memory():

@@ -49,6 +49,11 @@ PREPROCESS_QUEUE = Family(
     "weir_preprocess_queue_requests", "gauge", (), "requests",
     "Task calls that wait for preprocessing.", "more load than the cores can preprocess.",
 )  # fmt: skip
+PARSE_QUEUE = Family(
+    "weir_parse_queue_requests", "gauge", (), "requests",
+    "Requests with large messages, or with many elements, that wait to be parsed.",
+    "more such messages than one core can parse; raw contents cost the least.",
+)  # fmt: skip
 LOG_DROPPED = Family(
     "weir_log_dropped_total", "counter", (), "lines",
     "Log lines that were dropped, because no request waits for the log.",
@@ -108,6 +113,7 @@ SERVER_FAMILIES = (
     IO_DELAY_SECONDS,
     CONNECTIONS_CLOSED,
     PREPROCESS_QUEUE,
+    PARSE_QUEUE,
     LOG_DROPPED,
     BUILD_INFO,
     TRANSPORT_FALLBACK,

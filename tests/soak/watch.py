@@ -220,7 +220,12 @@ def total(samples: Samples, name: str) -> float:
 
 def at_rest(samples: Samples) -> Sequence[str]:
     """What still waits or runs."""
-    gauges = ("weir_queue_requests", "weir_running_requests", "weir_preprocess_queue_requests")
+    gauges = (
+        "weir_queue_requests",
+        "weir_running_requests",
+        "weir_preprocess_queue_requests",
+        "weir_parse_queue_requests",
+    )
     left = [
         f"{name}{labels}: expected 0 at rest, got {value:g}"
         for name in gauges

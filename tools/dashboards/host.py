@@ -60,9 +60,10 @@ _THREADS = Row("Threads", (
         "the thread is saturated, or that no core is free for it.",
         (Query(f"weir_io_delay_seconds{{{_THIS}}}", "{{instance}}"),)),
     Panel("Preprocessing queue", "none",
-        "Requests with images or texts that wait for preprocessing. A rise means that the "
-        "cores cannot keep up.",
-        (Query(f"weir_preprocess_queue_requests{{{_THIS}}}", "{{instance}}"),)),
+        "Requests with images or texts that wait for preprocessing, and requests with large "
+        "messages that wait to be parsed. A rise means that the cores cannot keep up.",
+        (Query(f"weir_preprocess_queue_requests{{{_THIS}}}", "{{instance}}"),
+         Query(f"weir_parse_queue_requests{{{_THIS}}}", "{{instance}} parsing"))),
     Panel("Garbage collections per second", "ops",
         "Python's garbage collections by generation. A collection of generation 2 pauses "
         "every thread the longest.",

@@ -405,7 +405,9 @@ class ParsePool:
 
     def __init__(self, clock: Clock, limits: PoolLimits | None = None) -> None:
         self.deadlines = Deadlines(clock)
-        self.pool = WorkerPool(1, deadlines=self.deadlines, limits=limits, clock=clock)
+        self.pool = WorkerPool(
+            1, name="weir-parse", deadlines=self.deadlines, limits=limits, clock=clock
+        )
 
     def run(self) -> None:
         self.pool.start()
@@ -454,7 +456,7 @@ def test_more_large_messages_than_may_wait_are_refused_at_once(
     calls = [admit(admission, large_request()) for _ in range(3)]
 
     assert [call.code for call in calls] == [None, None, grpc.StatusCode.RESOURCE_EXHAUSTED]
-    assert "bytes wait for a worker" in calls[2].details
+    assert calls[2].details.startswith("weir-parse: 2 requests of ")
     assert count(backend, "RESOURCE_EXHAUSTED", model="", version="") == 1
 
 

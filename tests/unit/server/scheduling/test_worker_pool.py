@@ -149,7 +149,7 @@ def test_full_queue_refuses_at_once(open_pool: OpenPool) -> None:
     running = occupy(pool)
     waiting = [submit(pool, Job()), submit(pool, Job())]
 
-    with pytest.raises(Overloaded, match="2 requests of 2 bytes wait for a worker"):
+    with pytest.raises(Overloaded, match="weir-preprocess: 2 requests of 2 bytes wait"):
         pool.submit(Job())
 
     assert pool.waiting() == 2
@@ -312,6 +312,29 @@ def test_job_that_cannot_be_done_in_time_is_refused_at_once(
     patient = submit(pool, Job(deadline_s=clock.now + 20.0))
     running.may_end.set()
     assert [job.outcome() for job in (running, *waiting, patient)] == [None] * 9
+
+
+@pytest.mark.parametrize("leaves", ["cancelled", "late"])
+def test_thread_of_an_answered_job_is_busy_until_its_work_ends(
+    open_pool: OpenPool, clock: Clock, leaves: str
+) -> None:
+    pool = open_pool()
+    measure(pool, clock, seconds=10.0)
+    left = submit(pool, Job(deadline_s=clock.now + 1.0), may_end=False)
+    assert left.began.wait(HANG_S)
+    if leaves == "cancelled":
+        pool.cancel(left)
+    else:
+        clock.advance(1.0)
+        pool.expire(clock.now)
+    assert left.outcome() is not None
+
+    with pytest.raises(Overloaded, match="expected to be done"):
+        submit(pool, Job(deadline_s=clock.now + 15.0))
+
+    patient = submit(pool, Job(deadline_s=clock.now + 100.0))
+    left.may_end.set()
+    assert patient.outcome() is None
 
 
 def test_free_thread_takes_any_job(open_pool: OpenPool, clock: Clock) -> None:

@@ -251,6 +251,12 @@ def test_gauges_are_read_at_each_scrape(metrics: Metrics, registry: CollectorReg
     assert reasons == ["proof", "form"]
 
 
+def test_parsing_is_exported(metrics: Metrics, registry: CollectorRegistry) -> None:
+    metrics.watch_parsing(lambda: 3)
+
+    assert value(registry, "weir_parse_queue_requests") == 3
+
+
 def test_preprocessing_is_exported(metrics: Metrics, registry: CollectorRegistry) -> None:
     waiting = iter([3, 5])
     metrics.watch_preprocessing(lambda: next(waiting))
