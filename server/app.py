@@ -420,6 +420,7 @@ class App:
                 )  # fmt: skip
         else:
             self._health.set(entry.name, is_serving=entry.state is State.READY)
+        self._watermark.models_changed()
         is_ready = self._repository.is_ready
         self._show_health()
         if is_ready and not self._is_ready:

@@ -1,13 +1,13 @@
 """Memory watermark: refuses calls before the process reaches its limit of memory.
 
 Thread: `weir-memory`, which samples the memory while a call is open, the more often the less is
-left. Otherwise it sleeps, or samples once a second above the watermark.
+left. Otherwise, and above the watermark, it samples once a second.
 
 Rules:
 - Above the watermark, new calls that carry tensors, texts or pictures are refused, before their
   message is received. They are accepted again when the memory is a little below it.
 - Requests may take at least half of what the server leaves free at rest: the watermark rises with
-  the memory of the models.
+  the memory of the models. At rest no call is open: the messages of one may count already.
 - While no request is in flight, one call passes each `_PASS_S`: no refusal could free memory then.
 - If the memory still grows, the calls whose message has not arrived in full are refused too: their
   messages are where the memory goes.
@@ -21,6 +21,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from weir.server.errors import Overloaded
 from weir.server.runtime import heap
@@ -75,8 +76,7 @@ class MemoryWatermark:
     ) -> None:
         self._limits = limits if share < 1 else ()
         self._share = share
-        self._watermarks: list[float] = []
-        self.rest()
+        self._watermarks = self._at_rest()
         self._methods = methods
         self._budget = budget
         self._is_busy = is_busy
@@ -132,11 +132,10 @@ class MemoryWatermark:
             refused={"watermark": self.refused, "bytes_in_flight": self._budget.refused},
         )
 
-    def rest(self) -> None:
-        """Take the memory of now for that of the server at rest, with its models."""
-        self._watermarks = [
-            max(self._share, (1 + limit.used_share()) / 2) for limit in self._limits
-        ]
+    def models_changed(self) -> None:
+        """Take the memory of now for that of the server at rest, unless a call is open."""
+        with suppress(OSError):  # the next sample says so
+            self._rest()
 
     def sample(self) -> float:
         """Compare the memory with the limits; seconds until the next sample."""
@@ -172,29 +171,30 @@ class MemoryWatermark:
         pause_s = _SHARE_A_SAMPLE * left_bytes / _BYTES_PER_S
         return min(max(pause_s, _LEAST_PAUSE_S), _MOST_PAUSE_S)
 
+    def _rest(self) -> None:
+        watermarks = self._at_rest()
+        # Checked after the sample: the message of a call that came meanwhile may count in it.
+        if not self._is_busy():
+            self._watermarks = watermarks
+
+    def _at_rest(self) -> list[float]:
+        """The watermarks of a server that uses at rest what it uses now."""
+        return [max(self._share, (1 + limit.used_share()) / 2) for limit in self._limits]
+
     def _trim(self) -> None:
         self._trimmed_s = self._clock()
         heap.trim()
         before, self._trimmed = self._trimmed, [limit.used_share() for limit in self._limits]
         has_grown = any(now > then for now, then in zip(self._trimmed, before, strict=False))
         if before and not has_grown and not self._budget.held_bytes:
-            self.rest()
+            self._watermarks = self._at_rest()
 
     def _run(self) -> None:
         pause_s = 0.0
         while not self._stopped.wait(pause_s):
-            has_slept = False
-            if not self._is_busy() and not self.is_high:
-                self._is_asleep = True
-                # Checked after the assignment: a call that came before it did not wake this thread.
-                if not self._is_busy():
-                    self._wake.wait()
-                self._is_asleep = False
-                self._wake.clear()
-                has_slept = True
             try:
-                if has_slept:
-                    self.rest()
+                if not self._is_busy() and not self.is_high:
+                    self._wait_for_call()
                 pause_s = self.sample()
                 # Otherwise short: of grpc-server, a new call is checked before it counts as open.
                 if self.is_high and not self._is_busy():
@@ -203,3 +203,13 @@ class MemoryWatermark:
                 logger.warning("memory is no longer watched reason=%s", error.strerror)
                 self.is_high = False
                 return
+
+    def _wait_for_call(self) -> None:
+        self._is_asleep = True
+        # Checked after the assignment: a call that came before it did not wake this thread.
+        while not self._is_busy():
+            self._rest()
+            if self._wake.wait(_MOST_PAUSE_S):
+                break
+        self._is_asleep = False
+        self._wake.clear()

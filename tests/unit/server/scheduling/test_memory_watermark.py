@@ -2,11 +2,12 @@
 
 import errno
 import threading
+import time
 from dataclasses import dataclass, field
 
 import pytest
 
-from tests.unit.server.conftest import Clock
+from tests.unit.server.conftest import HANG_S, Clock
 from weir.server.errors import Overloaded
 from weir.server.runtime.memory import ByteBudget, MemoryLimit
 from weir.server.scheduling.memory_watermark import MemoryWatermark, default_share
@@ -20,6 +21,8 @@ class World:
 
     clock: Clock
     used: int = 0
+    is_busy: bool = False
+    asked: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     shed: list[Exception] = field(default_factory=list)
     budget: ByteBudget = field(default_factory=lambda: ByteBudget("the server"))
 
@@ -29,10 +32,15 @@ class World:
             0.9,
             methods=(INFER,),
             budget=self.budget,
-            is_busy=lambda: False,
+            is_busy=self.answer_busy,
             shed=self.receiving,
             clock=self.clock,
         )
+
+    def answer_busy(self) -> bool:
+        is_busy = self.is_busy
+        self.asked.release()
+        return is_busy
 
     def receiving(self, error: Exception, methods: tuple[str, ...]) -> int:
         assert methods == (INFER,)
@@ -134,7 +142,7 @@ def test_messages_on_their_way_are_refused_while_the_memory_grows(world: World) 
 
 def test_half_of_what_is_free_at_rest_may_be_used(world: World) -> None:
     world.used = 960
-    world.watermark.rest()
+    world.watermark.models_changed()
 
     seen = []
     for used in (960, 979, 981):
@@ -142,6 +150,33 @@ def test_half_of_what_is_free_at_rest_may_be_used(world: World) -> None:
         seen.append(is_refused(world))
 
     assert seen == [False, False, True]
+
+
+def test_memory_while_a_call_is_open_is_not_that_at_rest(world: World) -> None:
+    world.used = 960
+    world.is_busy = True
+    world.watermark.models_changed()
+
+    world.use(960)
+
+    assert is_refused(world)
+
+
+def test_message_of_the_call_that_ends_the_rest_is_not_memory_at_rest() -> None:
+    world = World(Clock())
+    world.budget.take(1)
+    world.watermark.start()
+    assert all(world.asked.acquire(timeout=HANG_S) for _ in range(2))  # it is asleep
+
+    world.is_busy = True
+    world.used = 960
+    end_s = time.monotonic() + HANG_S
+    while not world.watermark.is_high and time.monotonic() < end_s:
+        is_refused(world, LIVE)  # it wakes the thread
+        time.sleep(0.01)
+
+    assert is_refused(world)
+    world.watermark.stop()
 
 
 @pytest.mark.parametrize(
