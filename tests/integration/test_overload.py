@@ -4,6 +4,7 @@ The speed of the machine is measured first, and all that is expected is relative
 that runs first come first served answers nearly everything late; measured then, in time: 9 to 20 %.
 """
 
+import queue
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from tests.helpers import onnx_models
-from tests.integration.harness import Client, Server, arrays, request, running, tensor
+from tests.integration.harness import ANSWER_S, Client, Server, arrays, request, running, tensor
 
 OK = grpc.StatusCode.OK
 OVERLOADED = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -33,10 +34,13 @@ MESSAGE = request("slow", tensor("x", ROWS_OF_A_CALL)).SerializeToString()
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     root = tmp_path_factory.mktemp("overload")
-    onnx_models.write_plain(root / "models", "slow", onnx_models.slow_identity())
+    for name in ("slow", "ordered"):
+        onnx_models.write_plain(root / "models", name, onnx_models.slow_identity())
     onnx_models.write_plain(root / "models", "affine", onnx_models.affine())
     # As long as a queue of rows may get: no bound but time.
-    flags = ("--threads", "1", "--instances", "1", "--max-queue-rows", "100000")
+    flags = ["--threads", "1", "--instances", "1", "--max-queue-rows", "100000"]
+    # Each run of it is one call.
+    flags += ["--model-setting", f"ordered.max_batch_rows={ROWS}"]
     with running(root / "models", root / "log", *flags) as server:
         yield server
 
@@ -156,16 +160,27 @@ def test_after_overload_the_server_answers_as_before(client: Client) -> None:
 
 
 def test_urgent_calls_pass_patient_ones(client: Client) -> None:
-    """The patient ones alone are several seconds of work, and are answered all the same."""
-    per_s = capacity(client, 0.5)
-    patient = [client.send(MESSAGE, timeout=60.0) for _ in range(int(3 * per_s) + 1)]
-    time.sleep(0.1)
+    """Of the runs before the last urgent call, one was under way, and each fourth is fair."""
+    message = request("ordered", tensor("x", ROWS_OF_A_CALL)).SerializeToString()
+    ended: queue.SimpleQueue[str] = queue.SimpleQueue()
 
-    urgent = [client.send(MESSAGE, timeout=DEADLINE_S) for _ in range(2)]
+    def send(count: int, kind: str, timeout_s: float) -> list[Any]:
+        calls = [client.send(message, timeout=timeout_s) for _ in range(count)]
+        for call in calls:
+            call.add_done_callback(lambda _: ended.put(kind))
+        return calls
 
-    assert [call.exception() for call in urgent] == [None, None]
-    assert not all(call.done() for call in patient)
-    assert [call.exception() for call in patient] == [None] * len(patient)
+    patient = send(50, "patient", 60.0)
+    patient[0].result()
+    before = ended.qsize()
+    urgent = send(10, "urgent", 10.0)
+    calls = patient + urgent
+    order = [ended.get(timeout=ANSWER_S) for _ in calls]
+
+    assert {call.code() for call in calls} == {OK}
+    last = len(order) - order[::-1].index("urgent")
+    # By arrival 49, and 27 or more if only each fourth run takes an urgent call.
+    assert order[before:last].count("patient") <= 12
 
 
 @pytest.mark.parametrize("attempts", [pytest.param(1, id="D09")])
