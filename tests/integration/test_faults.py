@@ -1020,7 +1020,7 @@ def test_storm_of_cancels_and_killed_clients_leave_no_place_taken(
         process.wait()
         process.stdout.close()
 
-    for name in ("weir_queue_requests", "weir_running_requests"):
+    for name in ("weir_queue_requests", "weir_running_requests", "weir_inflight_bytes"):
         house.wait_for_metric(0, name, model="patient_full")
     waiting = [client.send(message) for _ in range(8)]
     house.wait_for_metric(8, "weir_queue_requests", model="patient_full")

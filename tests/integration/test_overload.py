@@ -183,20 +183,19 @@ def test_urgent_calls_pass_patient_ones(client: Client) -> None:
     assert order[before:last].count("patient") <= 12
 
 
-@pytest.mark.parametrize("attempts", [pytest.param(1, id="D09")])
-def test_a_flooded_model_leaves_another_its_share(client: Client, attempts: int) -> None:
-    per_s = capacity(client, 0.5)
+@pytest.mark.parametrize("row", ["D09"])
+def test_a_flooded_model_leaves_another_its_share(client: Client, row: str) -> None:
+    """The other one's runs take a fraction of a flooded one's, and do not wait for it."""
     message = request("affine", tensor("x", np.zeros((1, 4), np.float32)))
-    flood = threading.Thread(target=OpenLoop(client, attempts).run, args=(5 * per_s, 3.0))
-    flood.start()
-    time.sleep(0.5)
+    flood = [client.send(MESSAGE, timeout=60.0) for _ in range(100)]
+    flood[0].result()
 
-    took_s: list[float] = []
     with Client(client.target) as other:
-        while flood.is_alive() and len(took_s) < 100:
-            start_s = time.monotonic()
-            other.send(message, timeout=DEADLINE_S).result()
-            took_s.append(time.monotonic() - start_s)
-    flood.join()
+        codes = {other.send(message, timeout=ANSWER_S).code() for _ in range(50)}
+    waiting = [call for call in flood if not call.done()]
 
-    assert np.median(took_s) < DEADLINE_S / 2
+    assert codes == {OK}
+    # In turns with it, 50 runs would outlast all of the flood's.
+    assert waiting
+    for call in waiting:
+        call.cancel()
