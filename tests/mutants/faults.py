@@ -153,7 +153,7 @@ MUTANTS = (
         "server/transport/base.py",
         '("grpc.keepalive_time_ms", int(self.keepalive_s * 1000))',
         '("grpc.keepalive_time_ms", 2**31 - 1)',
-        ("test_client_that_vanished_is_given_up_and_its_request_leaves",),
+        ("test_stopped_client_is_given_up_and_its_request_leaves",),
     ),
     Mutant(
         "C13",
