@@ -41,10 +41,10 @@ from weir.server.repository.version_state import State
 from weir.server.runtime import heap, memory
 from weir.server.runtime.cores import usable_cores
 from weir.server.runtime.custom_operators import library_path
-from weir.server.runtime.memory import ByteBudget
 from weir.server.runtime.session import choose_provider
 from weir.server.runtime.session import version as onnxruntime_version
 from weir.server.scheduling.admission import Admission
+from weir.server.scheduling.byte_budget import ByteBudget
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.memory_watermark import MemoryWatermark, default_share
 from weir.server.scheduling.worker_pool import PoolLimits, WorkerPool

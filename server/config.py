@@ -418,7 +418,7 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _check_tls(self) -> Self:
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("tls_cert, tls_key: expected both or none")
+            raise ValueError("tls_cert, tls_key: expected both or none, got one")
         if self.tls_client_ca and not self.tls_cert:
             raise ValueError("tls_client_ca: expected tls_cert and tls_key with it")
         return self

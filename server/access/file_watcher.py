@@ -128,5 +128,5 @@ def _read_one(setting: str, file: Path) -> bytes:
     except OSError as error:
         raise ConfigError(f"{setting}: {file}: {error.strerror or error}") from None
     if len(content) > _MOST_BYTES:
-        raise ConfigError(f"{setting}: {file}: expected at most {_MOST_BYTES} bytes")
+        raise ConfigError(f"{setting}: {file}: expected at most {_MOST_BYTES} bytes, got more")
     return content

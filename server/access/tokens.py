@@ -151,7 +151,8 @@ class TokensFile:
             other = by_key.setdefault(self._hashed(token.digest), token)
             if other is not token:
                 raise ConfigError(
-                    f"{_SETTING}: tokens.{name}: the same token as tokens.{other.name}"
+                    f"{_SETTING}: tokens.{name}: expected a token of its own, got that of "
+                    f"tokens.{other.name}"
                 )
         self._tokens = _Tokens({token.name: token for token in by_key.values()}, by_key)
         if any(not entry.token.startswith(_HASHED) for entry in entries.values()):
@@ -175,11 +176,13 @@ def _parsed(content: bytes) -> dict[str, _Entry]:
     try:
         return _File.model_validate(tomllib.loads(content.decode("utf-8"))).tokens
     except UnicodeDecodeError:
-        raise ConfigError(f"{_SETTING}: expected UTF-8") from None
+        raise ConfigError(f"{_SETTING}: expected UTF-8, got other bytes") from None
     except tomllib.TOMLDecodeError as error:
         # The message may quote the file; its end is the place.
         found = re.search(r"\(at [\w ,]+\)$", str(error))
-        raise ConfigError(f"{_SETTING}: expected TOML{f' {found[0]}' if found else ''}") from None
+        raise ConfigError(
+            f"{_SETTING}: expected TOML, got an error{f' {found[0]}' if found else ''}"
+        ) from None
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
@@ -196,7 +199,8 @@ def _token(name: str, entry: _Entry) -> Token:
     if hashed != entry.token:
         if not _HASH.fullmatch(hashed):
             raise ConfigError(
-                f"{_SETTING}: tokens.{name}.token: expected 64 hexadecimal digits after sha256:"
+                f"{_SETTING}: tokens.{name}.token: expected 64 hexadecimal digits after sha256:, "
+                f"got {len(hashed)} characters"
             )
         digest = bytes.fromhex(hashed)
     elif _TOKEN.fullmatch(entry.token):
@@ -204,7 +208,7 @@ def _token(name: str, entry: _Entry) -> Token:
     else:
         raise ConfigError(
             f"{_SETTING}: tokens.{name}.token: expected 16 to 1024 visible ASCII characters "
-            "without spaces"
+            f"without spaces, got {len(entry.token)} characters"
         )
     is_limited = "*" not in entry.models
     return Token(

@@ -33,9 +33,9 @@ from weir.server.errors import DeadlineExceeded, InvalidRequest, Overloaded, Ser
 from weir.server.generation.decode_time import DecodeTime, Demand, SlotsAhead
 from weir.server.generation.decoder_batch import DecoderBatch, EncodedRows, Row
 from weir.server.generation.request import GenerationRequest
-from weir.server.runtime.memory import ByteBudget
 from weir.server.scheduling import batching
 from weir.server.scheduling.batching import BATCHED_BY_CONTRACT, BatchPolicy
+from weir.server.scheduling.byte_budget import ByteBudget
 from weir.server.scheduling.deadline_order import FAIR_CUTS
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.request import Load, refuse

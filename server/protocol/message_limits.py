@@ -128,7 +128,10 @@ def check_small(payload: bytes) -> None:
 def _check_tensor(data: bytes, start: int, end: int, parts: _Budget, typed: _Budget) -> None:
     for number, field_start, field_end in _fields(data, start, end, parts):
         if number == _SHAPE and field_end - field_start > _MAX_SHAPE_BYTES:
-            raise InvalidRequest("an input has far too many axes")
+            raise InvalidRequest(
+                f"shape of an input: expected at most {_MAX_SHAPE_BYTES} bytes, got "
+                f"{field_end - field_start}: an input has far too many axes"
+            )
         if number == _CONTENTS:
             if field_end - field_start > _MAX_CONTENTS_BYTES:
                 raise InvalidRequest(

@@ -52,11 +52,11 @@ from weir.server.repository.parallelism import Measured, Parallelism, SessionSlo
 from weir.server.repository.triton import TritonConfig
 from weir.server.repository.warmup import recorded_rows, warm_up
 from weir.server.runtime.collate import paddings_of
-from weir.server.runtime.memory import ByteBudget
 from weir.server.runtime.sequence_rules import SequenceRules, rules_of
 from weir.server.runtime.session import Session, choose_provider, hint_for
 from weir.server.runtime.signature import Signature
 from weir.server.scheduling.batching import max_rows, policy_of
+from weir.server.scheduling.byte_budget import ByteBudget
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.request import Model
 from weir.server.scheduling.scheduler import Scheduler

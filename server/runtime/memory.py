@@ -1,4 +1,4 @@
-"""Memory of the process: what it uses, its limit, and a budget of bytes for requests in flight.
+"""Memory of the process: what it uses, and its limit.
 
 The limit is the smallest of the control group's (cgroup 2 or 1, as Docker and Kubernetes set it),
 of the address space (RLIMIT_AS) and of the machine. Where the system does not say, there is none.
@@ -7,13 +7,10 @@ of the address space (RLIMIT_AS) and of the machine. Where the system does not s
 import os
 import re
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-from weir.server.errors import Overloaded
 
 _CGROUPS = Path("/sys/fs/cgroup")
 # Version 1 has a number for no limit: the largest that is a multiple of a page.
@@ -130,58 +127,3 @@ class _OpenFile:
         # Absent if the file could not be opened.
         if (descriptor := getattr(self, "_descriptor", None)) is not None:
             os.close(descriptor)
-
-
-class ByteBudget:
-    """A bound of the bytes of requests in flight: of one model, within that of all.
-
-    The bytes are those of the message, of the decoded inputs, and of the answer if its size is
-    known. An empty budget takes a request of any size, which would otherwise never be taken.
-
-    Args:
-        limit_bytes: None: no bound.
-        whole: the budget of all models, which this one is a part of.
-    """
-
-    __slots__ = ("_whole", "held_bytes", "limit_bytes", "lock", "name", "refused")
-
-    def __init__(
-        self, name: str, limit_bytes: int | None = None, whole: "ByteBudget | None" = None
-    ) -> None:
-        self.name = name
-        self.limit_bytes = limit_bytes
-        self.held_bytes = 0
-        self.refused = 0
-        self._whole = whole
-        self.lock: threading.Lock = whole.lock if whole else threading.Lock()
-
-    def take(self, count: int) -> None:
-        """Count a request's bytes as in flight.
-
-        Raises:
-            Overloaded: they do not fit.
-        """
-        whole = self._whole
-        with self.lock:
-            self.check(count)
-            if whole is not None:
-                whole.check(count)
-                whole.held_bytes += count
-            self.held_bytes += count
-
-    def give_back(self, count: int) -> None:
-        """Bytes that were taken are no longer in flight."""
-        with self.lock:
-            self.held_bytes -= count
-            if self._whole is not None:
-                self._whole.held_bytes -= count
-
-    def check(self, count: int) -> None:
-        """Refuse a request whose bytes do not fit; called under the lock."""
-        limit_bytes, held_bytes = self.limit_bytes, self.held_bytes
-        if limit_bytes is not None and held_bytes and held_bytes + count > limit_bytes:
-            (self._whole or self).refused += 1
-            raise Overloaded(
-                f"{self.name}: requests of {held_bytes} bytes are in flight, the limit is "
-                f"{limit_bytes}, this one needs {count}"
-            )

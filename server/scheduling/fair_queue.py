@@ -1,11 +1,11 @@
-"""Fair queueing: callers take turns, each by the time that its jobs have taken.
+"""Fair queueing: peers take turns, each by the time that its jobs have taken.
 
-Without turns, a caller whose jobs take a second each keeps all others waiting for all of them. A
-caller is one connection. Its jobs keep their order.
+Without turns, a peer whose jobs take a second each keeps all others waiting for all of them. A peer
+is one connection. Its jobs keep their order.
 
-The next job is one of the waiting caller that was served least. A job counts when it starts, by the
-time of its caller's last job, and is corrected when it ends. A caller that has been away starts at
-the present level, so that it saves up nothing. Not thread-safe.
+The next job is one of the waiting peer that was served least. A job counts when it starts, by the
+time of its peer's last job, and is corrected when it ends. A peer that has been away starts at the
+present level, so that it saves up nothing. Not thread-safe.
 """
 
 from collections import OrderedDict
@@ -15,7 +15,7 @@ from typing import Generic, Protocol, TypeVar
 
 # The least that a job counts.
 _LEAST_S = 0.001
-# Callers that are away, and are remembered.
+# Peers that are away, and are remembered.
 _MAX_AWAY = 1024
 
 
@@ -32,14 +32,14 @@ J = TypeVar("J", bound=HasPeer)
 
 @dataclass(slots=True)
 class _Served:
-    """What a caller has had: seconds in all, and those of its last job."""
+    """What a peer has had: seconds in all, and those of its last job."""
 
     total_s: float
     last_s: float = _LEAST_S
 
 
 class FairQueue(Generic[J]):
-    """The waiting jobs of all callers."""
+    """The waiting jobs of all peers."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, OrderedDict[J, None]] = {}
@@ -59,20 +59,20 @@ class FairQueue(Generic[J]):
         return job in self._waiting.get(job.peer, ())
 
     def add(self, job: J) -> None:
-        """Add a job at the end of its caller's."""
-        caller = job.peer
-        served = self._served.setdefault(caller, _Served(self._level_s))
-        if caller not in self._waiting:
+        """Add a job at the end of its peer's."""
+        peer = job.peer
+        served = self._served.setdefault(peer, _Served(self._level_s))
+        if peer not in self._waiting:
             served.total_s = max(served.total_s, self._level_s)
-            self._waiting[caller] = OrderedDict()
-            self._served.move_to_end(caller)
+            self._waiting[peer] = OrderedDict()
+            self._served.move_to_end(peer)
             self._forget()
-        self._waiting[caller][job] = None
+        self._waiting[peer][job] = None
         self._count += 1
 
-    def ahead(self, caller: str) -> int:
-        """How many jobs may start before a new one of a caller, if callers take turns evenly."""
-        own = len(self._waiting.get(caller, ()))
+    def ahead(self, peer: str) -> int:
+        """How many jobs may start before a new one of a peer, if peers take turns evenly."""
+        own = len(self._waiting.get(peer, ()))
         return sum([min(len(jobs), own + 1) for jobs in self._waiting.values()])
 
     def remove(self, job: J) -> None:
@@ -81,10 +81,10 @@ class FairQueue(Generic[J]):
 
     def start(self) -> J:
         """Remove the job whose turn it is; `end` is called when it has ended."""
-        caller = min(self._waiting, key=lambda each: self._served[each].total_s)
-        job = next(iter(self._waiting[caller]))
+        peer = min(self._waiting, key=lambda each: self._served[each].total_s)
+        job = next(iter(self._waiting[peer]))
         self._take(job)
-        served = self._served[caller]
+        served = self._served[peer]
         self._level_s = max(self._level_s, served.total_s)
         served.total_s += served.last_s
         self._started[job] = served.last_s
@@ -106,7 +106,7 @@ class FairQueue(Generic[J]):
         self._count -= 1
 
     def _forget(self) -> None:
-        """Forget the caller that has been away longest, if there are many."""
+        """Forget the peer that has been away longest, if there are many."""
         if len(self._served) - len(self._waiting) > _MAX_AWAY:
             away = next(each for each in self._served if each not in self._waiting)
             del self._served[away]

@@ -25,7 +25,8 @@ from contextlib import suppress
 
 from weir.server.errors import Overloaded
 from weir.server.runtime import heap
-from weir.server.runtime.memory import ByteBudget, MemoryLimit
+from weir.server.runtime.memory import MemoryLimit
+from weir.server.scheduling.byte_budget import ByteBudget
 from weir.server.telemetry.server_stats import MemoryState
 from weir.server.threads import SupervisedThread
 from weir.server.transport.base import Headers

@@ -18,9 +18,9 @@ from weir.protocol import inference_pb2 as pb
 from weir.protocol import model_config_pb2 as config_pb
 from weir.server.config import ModelSettings
 from weir.server.errors import Cancelled
-from weir.server.runtime.memory import ByteBudget
 from weir.server.runtime.signature import Fit, Signature
 from weir.server.scheduling.batching import BatchDecision, BatchPolicy
+from weir.server.scheduling.byte_budget import ByteBudget
 from weir.server.scheduling.deadlines import Expiring
 from weir.server.telemetry.model_stats import ModelStats
 from weir.server.telemetry.request_record import Reply

@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 from weir.server.errors import DeadlineExceeded
 from weir.server.runtime import collate
 from weir.server.runtime.collate import Padding, Tokens
-from weir.server.runtime.memory import ByteBudget
 from weir.server.runtime.session import RunStop
 from weir.server.scheduling import batching
 from weir.server.scheduling.batching import (
@@ -38,6 +37,7 @@ from weir.server.scheduling.batching import (
     BatchPolicy,
     LastBatch,
 )
+from weir.server.scheduling.byte_budget import ByteBudget
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.request import InferRequest, Load, refuse
 from weir.server.scheduling.request_queue import RequestQueue

@@ -6,7 +6,7 @@ share one lock, which is held to move references and never while a job runs.
 A job is in exactly one place: waiting, running, or gone. The thread that takes a job out of its
 place continues or answers it, so it is answered once, as in `scheduler`.
 
-Callers take turns; see `fair_queue`.
+Peers take turns; see `fair_queue`.
 
 A job that cannot be done by its deadline is refused when it arrives, as in `request_queue`: by the
 measured time of a job, which depends on its bytes. A free thread takes any job.
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from weir.server.errors import DeadlineExceeded, Draining, Overloaded
-from weir.server.runtime.memory import ByteBudget
+from weir.server.scheduling.byte_budget import ByteBudget
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.fair_queue import FairQueue
 from weir.server.scheduling.request import refuse

@@ -122,7 +122,7 @@ def test_models_are_names_and_patterns(load: Load) -> None:
         pytest.param(f'[tokens."a b"]\ntoken = "{SECRET}"', "expected a name of", id="name"),
         pytest.param(
             f'[tokens.a]\ntoken = "{OTHER}"\n[tokens.b]\ntoken = "{HASHED}"',
-            "tokens.b: the same token as tokens.a",
+            "tokens.b: expected a token of its own, got that of tokens.a",
             id="one token twice",
         ),
     ],

@@ -9,7 +9,8 @@ import pytest
 
 from tests.unit.server.conftest import HANG_S, Clock
 from weir.server.errors import Overloaded
-from weir.server.runtime.memory import ByteBudget, MemoryLimit
+from weir.server.runtime.memory import MemoryLimit
+from weir.server.scheduling.byte_budget import ByteBudget
 from weir.server.scheduling.memory_watermark import MemoryWatermark, default_share
 
 INFER, LIVE = "/inference/ModelInfer", "/inference/ServerLive"
