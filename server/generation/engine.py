@@ -33,6 +33,7 @@ from weir.server.errors import DeadlineExceeded, InvalidRequest, Overloaded, Ser
 from weir.server.generation.decode_time import DecodeTime, Demand, SlotsAhead
 from weir.server.generation.decoder_batch import DecoderBatch, EncodedRows, Row
 from weir.server.generation.request import GenerationRequest
+from weir.server.runtime import cpu_priority
 from weir.server.scheduling import batching
 from weir.server.scheduling.batching import BATCHED_BY_CONTRACT, BatchPolicy
 from weir.server.scheduling.byte_budget import ByteBudget
@@ -84,7 +85,11 @@ class _Work:
 
 
 class Engine:
-    """Queue and threads of one encoder-decoder."""
+    """Queue and threads of one encoder-decoder.
+
+    Args:
+        is_on_cpu: whether its runs take the time of cores, and short ones of other models go first.
+    """
 
     decision = BATCHED_BY_CONTRACT
 
@@ -97,6 +102,7 @@ class Engine:
         max_queue_rows: int,
         deadlines: Deadlines,
         stats: GenerationStats,
+        is_on_cpu: bool = True,
         wakeups: Wakeups | None = None,
         budget: ByteBudget | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -105,6 +111,7 @@ class Engine:
         self.budget = budget or ByteBudget(name)
         self._deadlines = deadlines
         self._stats = stats
+        self._is_on_cpu = is_on_cpu
         self._wakeups = wakeups or Wakeups()
         self._clock = clock
         self._queue: RequestQueue[Sequence[Row]] = RequestQueue(name, max_queue_rows)
@@ -221,6 +228,9 @@ class Engine:
         return True
 
     def _work(self) -> None:
+        # An answer takes dozens of steps without a pause: together they are a long run.
+        if self._is_on_cpu:
+            cpu_priority.lower()
         while (work := self._next()) is not None:
             try:
                 self._process(work)
@@ -232,6 +242,8 @@ class Engine:
 
     def _run_encoder(self) -> None:
         """Encode requests for the batch while its rows are stepped."""
+        if self._is_on_cpu:
+            cpu_priority.lower()
         for requests in iter(self._to_encode.get, None):
             try:
                 encoded = self._encode(requests)

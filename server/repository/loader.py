@@ -18,6 +18,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from weir.bundle import reader
@@ -51,6 +52,7 @@ from weir.server.repository.batch_axis import BatchAxis
 from weir.server.repository.parallelism import Measured, Parallelism, SessionSlot
 from weir.server.repository.triton import TritonConfig
 from weir.server.repository.warmup import recorded_rows, warm_up
+from weir.server.runtime import cpu_priority
 from weir.server.runtime.collate import paddings_of
 from weir.server.runtime.sequence_rules import SequenceRules, rules_of
 from weir.server.runtime.session import Session, choose_provider, hint_for
@@ -274,7 +276,8 @@ class Loader:
         options = settings.provider_options.model_dump(exclude_none=True)
 
         def open_session(threads: int) -> Session:
-            return Session(
+            make = partial(
+                Session,
                 files.graph,
                 provider=provider,
                 threads=threads,
@@ -283,6 +286,8 @@ class Loader:
                 operator_library=self.operator_library,
                 provider_options={key: str(value) for key, value in options.items()},
             )
+            # A graph gets several threads because its runs are long.
+            return cpu_priority.lowered(make) if threads > 1 and provider == "cpu" else make()
 
         try:
             contract_check.check_provider(files.contract, provider)
@@ -391,6 +396,7 @@ class Loader:
             has_fixed_rows=files.contract is not None,
             decision=graph.axis.decision,
             paddings=paddings_of(files.contract, session.inputs, session.outputs),
+            is_on_cpu=session.provider == "cpu",
             deadlines=self.deadlines,
             observer=stats.batch_ran,
             wakeups=self.wakeups,
@@ -446,6 +452,7 @@ class Loader:
             budget=self._budget_of(name, settings),
             deadlines=self.deadlines,
             stats=self.metrics.generation(name, version),
+            is_on_cpu=decoder.provider == "cpu",
             wakeups=self.wakeups,
             clock=self.clock,
         )

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from weir.server.errors import DeadlineExceeded
 from weir.server.runtime import collate
 from weir.server.runtime.collate import Padding, Tokens
+from weir.server.runtime.cpu_priority import RunPriority
 from weir.server.runtime.session import RunStop
 from weir.server.scheduling import batching
 from weir.server.scheduling.batching import (
@@ -72,6 +73,7 @@ class Scheduler:
         decision: whether requests may share a batch; they never do again once a run disproves it.
         stoppable_run: in place of `run`, of a graph whose run may go on for ever.
         paddings: the axes along which joined requests are padded.
+        is_on_cpu: whether runs take the time of cores, and long ones go after short ones.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Scheduler:
         decision: BatchDecision = BATCHED_BY_CONTRACT,
         stoppable_run: StoppableRun | None = None,
         paddings: Sequence[Padding] = (),
+        is_on_cpu: bool = True,
         wakeups: Wakeups | None = None,
         budget: ByteBudget | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -105,6 +108,7 @@ class Scheduler:
         # The batches whose runs may have to be stopped.
         self._stops: dict[RunStop, Sequence[InferRequest]] = {}
         self._paddings = paddings
+        self._is_on_cpu = is_on_cpu
         self._deadlines = deadlines
         self._observer = observer
         self._clock = clock
@@ -196,6 +200,7 @@ class Scheduler:
 
     def _work(self) -> None:
         last: LastBatch | None = None
+        priority = RunPriority() if self._is_on_cpu else None
         while True:
             batch = self._next_batch(last)
             if batch is None:
@@ -206,6 +211,8 @@ class Scheduler:
                     last = self._process(batch)
             except Exception:  # our bug: the thread goes on with the next batch
                 logger.exception("batch lost model=%s", self._name)
+            if priority is not None and last is not None:
+                priority.ran(last.run_s)
 
     def _next_batch(self, last: LastBatch | None) -> list[InferRequest] | None:
         """Wait for a batch and move it to the running requests; None when closed and empty."""

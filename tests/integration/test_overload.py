@@ -5,10 +5,12 @@ that runs first come first served answers nearly everything late; measured then,
 """
 
 import queue
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -181,6 +183,39 @@ def test_urgent_calls_pass_patient_ones(client: Client) -> None:
     last = len(order) - order[::-1].index("urgent")
     # By arrival 49, and 27 or more if only each fourth run takes an urgent call.
     assert order[before:last].count("patient") <= 12
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a niceness of threads is Linux's")
+def test_long_runs_compute_at_a_lower_priority(tmp_path: Path) -> None:
+    """The cores that a flooded model leaves another one, whatever the speed of the machine."""
+    onnx_models.write_plain(tmp_path / "models", "slow", onnx_models.slow_identity())
+    onnx_models.write_plain(tmp_path / "models", "affine", onnx_models.affine())
+    short = request("affine", tensor("x", np.zeros((1, 4), np.float32)))
+    flags = ("--threads", "2", "--instances", "1")
+    with running(tmp_path / "models", tmp_path / "log", *flags) as server:
+        own = niceness(Path(f"/proc/{server.process.pid}"))
+
+        def lowered() -> int:
+            threads = Path(f"/proc/{server.process.pid}/task").iterdir()
+            return list(map(niceness, threads)).count(min(19, own + 10))
+
+        with Client(server.target) as client:
+            for _ in range(100):
+                client.send(short, timeout=20.0).result()
+            # The second thread of each session.
+            assert lowered() == 2
+            for _ in range(10):
+                client.send(MESSAGE, timeout=20.0).result()
+            end_s = time.monotonic() + 10.0
+            # A thread counts its run after it has answered.
+            while lowered() < 3 and time.monotonic() < end_s:
+                time.sleep(0.01)
+            assert lowered() == 3
+
+
+def niceness(place: Path) -> int:
+    """The niceness of a process or a thread, by its directory in /proc."""
+    return int((place / "stat").read_text().rpartition(")")[2].split()[16])
 
 
 @pytest.mark.parametrize("row", ["D09"])
