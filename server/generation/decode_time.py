@@ -24,6 +24,7 @@ _STEP = 0.05
 _FEWEST_DEVIATIONS = 2.5
 _LEAST_VARIANCE = 1e-9
 _LENGTH = attrgetter("length")
+_NO_LIMIT = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,14 @@ class DecodeTime:
         encoded_s = self._encoder.of(ahead.tokens + demand.tokens)
         slots_ahead = ahead.encoded + ahead.rows * self._slots_of_row
         return self._decoded_s(demand, ahead.used, slots_ahead, encoded_s)
+
+    def typical_s(self, ahead: SlotsAhead) -> float | None:
+        """Seconds until the answer of one row of the mean length; None before the first row."""
+        if not self.is_known:
+            return None
+        length = round(self._steps.length)
+        slots = round(self._slots_of_row)
+        return self.answer_s(Demand(slots, length, length, _NO_LIMIT), ahead)
 
     def rest_s(self, demand: Demand, used: int) -> float:
         """Seconds until encoded rows are done, if they are the next to get slots."""

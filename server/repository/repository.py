@@ -383,4 +383,5 @@ def _gauges(entry: Entry) -> ModelGauges:
         batched_by=decision.basis.value if decision else "",
         inflight_bytes=budget.held_bytes if budget else 0,
         inflight_limit_bytes=budget.limit_bytes if budget else None,
+        expected_s=load.expected_s if load else None,
     )

@@ -7,7 +7,7 @@ encoder-decoder (`generation.request`).
 
 import logging
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
@@ -77,11 +77,16 @@ class ReadyRequest(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How much a model's queue holds at this moment."""
+    """How much a model's queue holds at this moment.
+
+    Attributes:
+        expected_s: until the answer of a row that arrives now; None before the first run.
+    """
 
     waiting_requests: int
     waiting_rows: int
     running_requests: int
+    expected_s: float | None = field(default=None, compare=False)
 
 
 class ModelQueue(Expiring, Protocol):

@@ -27,6 +27,9 @@ from weir.server.scheduling.service_time import USABLE_SHARE, Ahead, ServiceTime
 
 T = TypeVar("T")
 
+# Of the row whose answer `load` predicts: behind almost all others.
+_TIME_LIMIT_S = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class Batch(Generic[T]):
@@ -183,11 +186,14 @@ class RequestQueue(Generic[T]):
             self.is_closed = True
             self.condition.notify_all()
 
-    def load(self) -> Load:
-        """How much it holds."""
+    def load(self, now: float | None = None) -> Load:
+        """How much it holds, and how long an answer takes; `now` as for `put`."""
         with self.condition:
             running = len(self.running) + self.answering
-            return Load(len(self.waiting), self.waiting.rows, running)
+            expected_s = None
+            if now is not None and self.service.runs:
+                expected_s = self._answer_s(_Row(now, now + _TIME_LIMIT_S), now)
+            return Load(len(self.waiting), self.waiting.rows, running, expected_s)
 
     @contextmanager
     def leaving(self, requests: Iterable[Request[T]]) -> Iterator[set[Request[T]]]:

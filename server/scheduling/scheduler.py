@@ -152,7 +152,7 @@ class Scheduler:
 
     def load(self) -> Load:
         """Waiting and running requests."""
-        return self._queue.load()
+        return self._queue.load(self._clock())
 
     def submit(self, request: InferRequest) -> None:
         """Queue a request; see `ReadyRequest.submit`."""

@@ -25,6 +25,7 @@ class ModelGauges:
         is_batched: whether requests share batches; None while it is not loaded.
         batched_by: what decided that.
         inflight_limit_bytes: None while it is not loaded, and without a limit.
+        expected_s: until the answer of a row that arrives now; None before the first run.
     """
 
     model: str
@@ -38,6 +39,7 @@ class ModelGauges:
     batched_by: str = ""
     inflight_bytes: int = 0
     inflight_limit_bytes: int | None = None
+    expected_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,6 +381,13 @@ GAUGES: Readers[ModelGauges] = {
         "weir_queue_limit_rows", "gauge", MODEL, "rows",
         "The most rows that may wait (max_queue_rows), while the model is loaded.",
     ): lambda model: model.queue_limit_rows,
+    Family(
+        "weir_expected_answer_seconds", "gauge", MODEL, "seconds",
+        "Time in which a request of one row that arrived now would be answered, as estimated from "
+        "the runs so far. Without a free session, a request is refused if this is more than 80 % "
+        "of its time. Absent before the first run.",
+        "overload, or slower runs.",
+    ): lambda model: model.expected_s,
     Family(
         "weir_running_requests", "gauge", MODEL, "requests",
         "Requests in running batches.", "larger or slower batches.",

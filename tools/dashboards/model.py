@@ -111,6 +111,10 @@ _BATCHES = Row("Batches", (
         _by_version(f"max by (version) (weir_queue_rows{{{_THIS}}} / "
                     f"weir_queue_limit_rows{{{_THIS}}})"),
         steps=THRESHOLDS["limit"]),
+    Panel("Expected time to an answer", "s",
+        "Time in which a request of one row that arrives now is expected to be answered. Requests "
+        "whose deadline is not a quarter longer are refused.",
+        _by_version(f"max by (version) (weir_expected_answer_seconds{{{_THIS}}})")),
     Panel("Waiting and running requests", "none",
         "If waiting requests rise and running requests do not, all sessions are busy.",
         (

@@ -111,3 +111,12 @@ def test_free_slots_favour_a_request_that_may_be_short() -> None:
 
     assert time.answer_s(demand(), SlotsAhead()) < 0.5
     assert time.answer_s(demand(), SlotsAhead(used=4)) > 1.0
+
+
+def test_typical_row_has_the_mean_length() -> None:
+    time = measured()
+    busy = SlotsAhead(4, 0, rows=4)
+
+    assert time.typical_s(SlotsAhead()) == pytest.approx(time.answer_s(demand(), SlotsAhead()))
+    assert time.typical_s(busy) == pytest.approx(time.answer_s(demand(), busy))
+    assert DecodeTime(4).typical_s(busy) is None

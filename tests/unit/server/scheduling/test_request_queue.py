@@ -258,3 +258,17 @@ def test_a_row_that_is_still_to_be_preprocessed_is_refused_alike() -> None:
         queue.check_time(1.0, 0.0)
     queue.check_time(60.0, 0.0)
     assert len(queue.waiting) == 64
+
+
+def test_load_says_in_what_time_an_answer_is_expected() -> None:
+    queue = queue_of()
+    idle_s = queue.load(0.0).expected_s
+    put(queue)
+    cut(queue)
+    for _ in range(16):
+        put(queue, limit_s=60.0)
+
+    # After the single row that runs, two full batches, and a batch of its own, filled up by others.
+    assert idle_s == pytest.approx(0.03)
+    assert queue.load(0.0).expected_s == pytest.approx(0.03 + 2 * 0.1 + 0.1)
+    assert RequestQueue[Any]("model", 10).load(0.0).expected_s is None

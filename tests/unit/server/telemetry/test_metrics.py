@@ -228,7 +228,9 @@ def test_gauges_are_read_at_each_scrape(metrics: Metrics, registry: CollectorReg
     def gauges() -> Iterable[ModelGauges]:
         rows = next(waiting)
         return [
-            ModelGauges("m", "1", True, 1, rows, 2, 8, is_batched=True, batched_by="proof"),
+            ModelGauges(
+                "m", "1", True, 1, rows, 2, 8, is_batched=True, batched_by="proof", expected_s=0.5
+            ),
             ModelGauges("alone", "1", True, 0, 0, 0, 8, is_batched=False, batched_by="form"),
             ModelGauges("broken", "1", False, 0, 0, 0, None),
         ]
@@ -246,6 +248,7 @@ def test_gauges_are_read_at_each_scrape(metrics: Metrics, registry: CollectorReg
     assert of(first, "weir_queue_limit_rows") == {"m": 8, "alone": 8}
     assert of(second, "weir_queue_requests") == {"m": 1, "alone": 0, "broken": 0}
     assert of(second, "weir_running_requests") == {"m": 2, "alone": 0, "broken": 0}
+    assert of(first, "weir_expected_answer_seconds") == {"m": 0.5}
     assert of(first, "weir_model_batched") == {"m": 1, "alone": 0}
     reasons = [each.labels["reason"] for each in first["weir_model_batched"].samples]
     assert reasons == ["proof", "form"]
