@@ -385,8 +385,8 @@ class Engine:
             self._request_of.update((row, request) for row in request.inputs)
         if isinstance(encoding.encoded, Exception):
             (request,) = encoding.requests
-            self._handed_over.pop(request, None)
-            self._fail(request, encoding.encoded)
+            reason = self._handed_over.pop(request, None)
+            self._fail(request, encoding.encoded, reason or "failed")
             return
         self._batch.add(encoding.encoded)
         for request in encoding.requests:

@@ -150,7 +150,11 @@ class ScrapeServer(ThreadingMixIn, WSGIServer):
             return
         # In one step: closed first, the descriptor would be taken by the next client of gRPC.
         descriptor = request.detach()
-        os.dup2(self._null, descriptor)
+        try:
+            os.dup2(self._null, descriptor)
+        except OSError:  # the server was closed meanwhile
+            os.close(descriptor)
+            return
         self._reserve.append(descriptor)
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -223,7 +227,8 @@ class ScrapeServer(ThreadingMixIn, WSGIServer):
             return False
         by_peer = Counter(scrape.peer for scrape in idle.values())
         request = min(idle, key=lambda each: (-by_peer[idle[each].peer], idle[each].since_s))
-        del self._open[request]
+        # Its own thread may have ended it meanwhile.
+        self._open.pop(request, None)
         _end(request)
         return True
 

@@ -4,7 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.unit.server.generation.world import World, failed_with, has_right_answer, wait_for
+from tests.unit.server.generation.world import (
+    POISON,
+    World,
+    failed_with,
+    has_right_answer,
+    wait_for,
+)
 from weir.server.errors import Cancelled, DeadlineExceeded
 from weir.server.generation.sampling_parameters import SearchParameters
 from weir.server.scheduling.request import Load
@@ -43,6 +49,23 @@ def test_request_cancelled_during_its_encoding_takes_no_slot(world: World) -> No
     wait_for(lambda: world.stats.finished["cancelled"] == 2)
     assert world.stats.active_rows == 0
     assert world.rows_of("decode") == [2]
+
+
+def test_request_cancelled_before_its_encoding_fails_is_counted_as_cancelled(world: World) -> None:
+    world.submit(limit=99)
+    world.run("encode", "decode")
+    world.wait_at("decode")
+    leaves = world.submit([POISON], limit=99)
+    world.run("decode")
+    world.wait_at("encode")
+
+    world.engine.cancel(leaves)
+
+    assert failed_with(leaves, Cancelled)
+    world.run("decode", "encode")
+    world.open()
+    wait_for(lambda: world.stats.finished["limit"] == 1)
+    assert world.stats.finished == {"cancelled": 1, "limit": 1}
 
 
 def test_request_cancelled_while_it_is_encoded_beside_steps_takes_no_slot(world: World) -> None:
