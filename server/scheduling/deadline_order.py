@@ -24,20 +24,19 @@ _LEAST_S = 0.001
 
 
 class Timed(Protocol):
-    """The part of a request that its place depends on."""
+    """The part of a request that its place depends on.
+
+    Attributes:
+        work: its tokens, or its rows if they have no lengths.
+    """
 
     rows: int
-    length: int
+    work: int
     queued_s: float
     deadline_s: float
 
 
 R = TypeVar("R", bound=Timed)
-
-
-def work_of(request: Timed) -> int:
-    """The work of a request: its tokens, or its rows if they have no lengths."""
-    return request.rows * (request.length or 1)
 
 
 def _number_of(limit_s: float) -> int:
@@ -108,8 +107,7 @@ class DeadlineOrder(Collection[R]):
         if not own.requests:
             self._classes[own.number] = own
         own.requests[request] = None
-        rows = request.rows
-        work = work_of(request)
+        rows, work = request.rows, request.work
         own.rows += rows
         own.work += work
         self._count += 1
@@ -133,8 +131,7 @@ class DeadlineOrder(Collection[R]):
         del own.requests[request]
         if not own.requests:
             del self._classes[own.number]
-        rows = request.rows
-        work = work_of(request)
+        rows, work = request.rows, request.work
         own.rows -= rows
         own.work -= work
         self._count -= 1

@@ -233,6 +233,7 @@ class Request(Generic[T]):
         "response_bytes",
         "rows",
         "tensor_bytes",
+        "work",
     )
 
     def __init__(
@@ -256,6 +257,8 @@ class Request(Generic[T]):
         self.tensor_bytes = fit.tensor_bytes
         self.key: Hashable = fit.key
         self.length = fit.length
+        # As `deadline_order.Timed` counts it.
+        self.work = fit.rows * (fit.length or 1)
         self.arrived_s = arrived_s
         self.queued_s = queued_s
         self.deadline_s = deadline_s

@@ -21,7 +21,7 @@ from weir.server.errors import DeadlineExceeded, Draining, Overloaded
 from weir.server.runtime.collate import rounded_up
 from weir.server.scheduling import batching
 from weir.server.scheduling.batching import BatchPolicy
-from weir.server.scheduling.deadline_order import FAIR_CUTS, DeadlineOrder, Timed, work_of
+from weir.server.scheduling.deadline_order import FAIR_CUTS, DeadlineOrder, Timed
 from weir.server.scheduling.request import Load, Request
 from weir.server.scheduling.service_time import USABLE_SHARE, Ahead, ServiceTime, answer_s, most_s
 
@@ -57,7 +57,7 @@ class _Row:
     queued_s: float
     deadline_s: float
     rows: int = 1
-    length: int = 0
+    work: int = 1
 
 
 @dataclass(slots=True)
@@ -209,12 +209,12 @@ class RequestQueue(Generic[T]):
 
     def _check_time(self, request: Timed, now: float) -> None:
         left_s = request.deadline_s - now
-        # Of a request that is late already, the cut says so.
         usable_s = USABLE_SHARE * left_s
         waiting = self.waiting
-        if left_s <= 0 or usable_s >= most_s(
-            self.service, waiting.rows, waiting.work + work_of(request)
-        ):
+        if usable_s >= most_s(self.service, waiting.rows, waiting.work + request.work):
+            return
+        # Of a request that is late already, the cut says so.
+        if left_s <= 0:
             return
         answered_s = self._answer_s(request, now)
         if answered_s > usable_s:
@@ -231,7 +231,7 @@ class RequestQueue(Generic[T]):
         if len(self.batches) == self.sessions:
             running_s = max(0.0, min([batch.ends_s for batch in self.batches.values()]) - now)
         ahead = Ahead(rows, work, self.sessions, running_s)
-        return answer_s(self.service, ahead, rows=request.rows, work=work_of(request))
+        return answer_s(self.service, ahead, rows=request.rows, work=request.work)
 
     def _late_error(self, request: Request[T], now: float) -> DeadlineExceeded | Overloaded:
         if request.deadline_s <= now:

@@ -102,9 +102,10 @@ class CompletionQueueTransport:
         self._default_deadline_s = limits.default_deadline_s
         self.connections = Connections(limits.metadata_bytes, limits.connections_by_peer)
         self._methods = {
-            name.encode(): (handler, self.calls.of(name)) for name, handler in handlers.items()
+            name.encode(): (handler, self.calls.of(name), isinstance(handler, Stream))
+            for name, handler in handlers.items()
         }
-        self._unknown = (None, self.calls.unknown)
+        self._unknown = (None, self.calls.unknown, False)
         self._queue = cygrpc.CompletionQueue()
         self._server = cygrpc.Server(limits.channel_arguments(), False)
         self._server.register_completion_queue(self._queue)
@@ -232,9 +233,8 @@ class CompletionQueueTransport:
         if size > self.connections.metadata_limit:
             # Not kept: at a hundred calls of 16 MiB, this would be the memory of the server.
             metadata = ()
-        handler, stats = self._methods.get(details.method, self._unknown)
+        handler, stats, is_stream = self._methods.get(details.method, self._unknown)
         stats.started += 1
-        is_stream = isinstance(handler, Stream)
         call = CompletionQueueCall(
             event,
             metadata,
@@ -475,7 +475,7 @@ class CompletionQueueCall:
         # Dropped at once: a callback that is kept ties the call to itself until the garbage
         # collector finds it.
         callback, self._on_message = self._on_message, _drop_message
-        self._open_calls.received(self)
+        self._open_calls.waiting.pop(self, None)
         if self._has_ended and not self.is_stream:
             return
         guarded(self, callback, event.batch_operations[0].message())

@@ -31,7 +31,8 @@ class Caller(GenerationRequest):
         answer_error: Exception | None = None,
         fail_error: Exception | None = None,
     ) -> None:
-        self.inputs, self.rows = sources, len(sources)
+        self.inputs = sources
+        self.rows = self.work = len(sources)
         self.arrived_s, self.queued_s, self.deadline_s = arrived_s, queued_s, deadline_s
         self.key: Hashable = ()
         self.length = self.request_bytes = self.response_bytes = 0

@@ -49,6 +49,7 @@ class Call(InferRequest):
         self.inputs = inputs
         self.rows = rows
         self.length = 0
+        self.work = rows
         self.key: Hashable = tuple((name, array.shape[1:]) for name, array in inputs.items())
         self.arrived_s = 0.0
         self.queued_s = 0.0

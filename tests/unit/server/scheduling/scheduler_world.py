@@ -48,6 +48,7 @@ class Call(InferRequest):
 
     def __post_init__(self) -> None:
         size = max(1, self.length)
+        self.work = self.rows * size
         self.inputs: Mapping[str, Array] = {
             "x": np.full((self.rows, size), self.number),
             "lengths": np.full(self.rows, size),

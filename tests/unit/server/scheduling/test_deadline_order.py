@@ -12,7 +12,7 @@ class Waiting:
     queued_s: float
     limit_s: float
     rows: int = 1
-    length: int = 0
+    work: int = 1
     deadline_s: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -55,7 +55,7 @@ def test_each_is_first_before_its_own_deadline(limit_s: float, others: list[floa
 
 
 def test_rows_and_work_are_counted_in_and_out() -> None:
-    first, second = Waiting(0.0, 1.0, rows=2, length=10), Waiting(0.0, 60.0, rows=3)
+    first, second = Waiting(0.0, 1.0, rows=2, work=20), Waiting(0.0, 60.0, rows=3, work=3)
     order = order_of(first, second)
 
     assert (len(order), order.rows, order.work) == (2, 5, 23)
@@ -76,7 +76,7 @@ def test_oldest_is_found_among_all_limits() -> None:
 
 
 def test_rows_of_equal_limits_all_go_before_a_new_request() -> None:
-    order = order_of(*(Waiting(0.01 * n, 1.0, rows=2, length=5) for n in range(8)))
+    order = order_of(*(Waiting(0.01 * n, 1.0, rows=2, work=10) for n in range(8)))
 
     assert order.ahead(Waiting(0.08, 1.0)) == (16, 80)
 

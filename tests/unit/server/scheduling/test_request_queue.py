@@ -24,9 +24,11 @@ class Queued(InferRequest):
     rows: int = 1
     length: int = 0
     key: Any = ()
+    work: int = field(init=False)
     deadline_s: float = field(init=False)
 
     def __post_init__(self) -> None:
+        self.work = self.rows * (self.length or 1)
         self.deadline_s = self.queued_s + self.limit_s
 
 
