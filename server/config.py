@@ -40,7 +40,7 @@ _SERVICE_LINK = re.compile(r"(tcp|udp)://")
 _MODEL_PREFIX = "WEIR_MODELS__"
 _OPTIONS = "provider_options"
 # An instance is a thread too; 100,000 of them take minutes to start.
-_MOST_THREADS = 1024
+_MAX_THREADS = 1024
 # Of the path of a model's table in pydantic's errors: models, its number, settings.
 _TABLE_DEPTH = 3
 _GRAPHS_OF_A_PAIR = (".encoder", ".decoder")
@@ -69,8 +69,8 @@ def _count_or_auto(value: object) -> object:
         count = int(str(value))
     except ValueError:
         count = 0
-    if not 1 <= count <= _MOST_THREADS:
-        raise ValueError(f"expected auto or a number from 1 to {_MOST_THREADS}")
+    if not 1 <= count <= _MAX_THREADS:
+        raise ValueError(f"expected auto or a number from 1 to {_MAX_THREADS}")
     return count
 
 

@@ -20,7 +20,7 @@ from weir.server.threads import SupervisedThread
 logger = logging.getLogger(__name__)
 
 LOOK_S = 1.0
-_MOST_BYTES = 1024 * 1024
+_MAX_BYTES = 1024 * 1024
 
 Contents = tuple[bytes, ...]
 
@@ -124,9 +124,9 @@ def _read(setting: str, files: Sequence[Path]) -> Contents:
 def _read_one(setting: str, file: Path) -> bytes:
     try:
         with file.open("rb") as opened:
-            content = opened.read(_MOST_BYTES + 1)
+            content = opened.read(_MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{setting}: {file}: {error.strerror or error}") from None
-    if len(content) > _MOST_BYTES:
-        raise ConfigError(f"{setting}: {file}: expected at most {_MOST_BYTES} bytes, got more")
+    if len(content) > _MAX_BYTES:
+        raise ConfigError(f"{setting}: {file}: expected at most {_MAX_BYTES} bytes, got more")
     return content

@@ -38,8 +38,8 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 # Visible ASCII, as a header can carry it. Shorter ones can be guessed.
 _TOKEN = re.compile(r"[!-~]{16,1024}")
-_MOST_NAME_CHARACTERS = 256
-_MOST_HEADERS = 4096
+_MAX_NAME_CHARACTERS = 256
+_MAX_HEADERS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Token:
         if self.models is None:
             return True
         # A client may send a name of megabytes.
-        return len(model) <= _MOST_NAME_CHARACTERS and self.models.fullmatch(model) is not None
+        return len(model) <= _MAX_NAME_CHARACTERS and self.models.fullmatch(model) is not None
 
 
 class _Entry(BaseModel):
@@ -124,7 +124,7 @@ class TokensFile:
                 return None
             token = self._by_digest(hashlib.sha256(presented.strip(" ").encode()).digest())
             # Bounded: a known token may be presented with any number of spaces.
-            if token is not None and len(tokens.by_header) < _MOST_HEADERS:
+            if token is not None and len(tokens.by_header) < _MAX_HEADERS:
                 tokens.by_header[header] = token
         return token
 

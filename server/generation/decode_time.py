@@ -22,7 +22,7 @@ from weir.server.scheduling.service_time import ServiceTime
 _STEP = 0.05
 # Mean absolute deviations below the mean that hardly a row has fewer steps than.
 _FEWEST_DEVIATIONS = 2.5
-_LEAST_VARIANCE = 1e-9
+_MIN_VARIANCE = 1e-9
 _LENGTH = attrgetter("length")
 _NO_LIMIT = 1 << 31
 
@@ -46,7 +46,7 @@ class StepCount:
 
     def of(self, length: int) -> float:
         """The expected steps of a row; at least 1, and no fewer for a longer source."""
-        slope = self.covariance / self.variance if self.variance > _LEAST_VARIANCE else 0.0
+        slope = self.covariance / self.variance if self.variance > _MIN_VARIANCE else 0.0
         return max(1.0, self.steps + max(0.0, slope) * (length - self.length))
 
     def measured(self, length: int, steps: int) -> "StepCount":

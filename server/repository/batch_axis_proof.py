@@ -46,11 +46,11 @@ Tried = tuple[Row, Mapping[str, Array]]
 """A row that the graph takes, and its outputs alone."""
 
 # Limit of the inputs of a batch: a graph may name any size.
-_MOST_BATCH_BYTES = 1 << 28
+_MAX_BATCH_BYTES = 1 << 28
 # Limits of time.
-_MOST_ROW_S, _MOST_BATCH_S = 0.5, 5.0
+_MAX_ROW_S, _MAX_BATCH_S = 0.5, 5.0
 # Of one run of generated inputs for a profile: a loop of a graph may never end.
-_MOST_RUN_S = 60.0
+_MAX_RUN_S = 60.0
 # Of rows that take longer, fewer are run.
 _SLOW_ROW_S = 0.05
 # Relative to the greatest value of a row and output: a batch is summed in another order than a row
@@ -103,7 +103,7 @@ def runnable_rows(
     inputs: Sequence[TensorSpec],
     *,
     is_batched: bool,
-    most_run_s: float = _MOST_RUN_S,
+    most_run_s: float = _MAX_RUN_S,
 ) -> list[Row]:
     """Two generated rows that the graph takes, or the inputs of two requests without rows.
 
@@ -186,7 +186,7 @@ def _check_runs(
     started_s = clock()
     check([first, second])
     row_s = (clock() - started_s) / 2
-    if row_s > _MOST_ROW_S:
+    if row_s > _MAX_ROW_S:
         raise UnprovedError(
             Basis.RUN,
             f"the proof takes too long, {row_s:.1f} s a row; batch_axis = true replaces it",
@@ -231,8 +231,8 @@ def _moderate_pairs(
 def _largest_batch(row: Row, max_rows: int, row_s: float) -> int:
     """The most rows of a batch that is tried."""
     row_bytes = sum(array.nbytes for array in row.values())
-    most = min(max_rows, _MOST_BATCH_BYTES // max(row_bytes, 1))
-    return most if most * row_s <= _MOST_BATCH_S else int(_MOST_BATCH_S / row_s)
+    most = min(max_rows, _MAX_BATCH_BYTES // max(row_bytes, 1))
+    return most if most * row_s <= _MAX_BATCH_S else int(_MAX_BATCH_S / row_s)
 
 
 def _check_few_entries(

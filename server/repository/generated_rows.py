@@ -33,14 +33,14 @@ _FEW = (1, 2, 3, 4)
 # Near the greatest finite number; a sum of a few is infinite in FP16 only.
 _GREATEST = {"FP64": 1e30, "FP32": 1e30, "FP16": 6e4, "BF16": 1e30}
 # Limit of the inputs of a row: a graph may name any size.
-_MOST_ROW_BYTES = 1 << 26
+_MAX_ROW_BYTES = 1 << 26
 
 
 def candidates(inputs: Sequence[TensorSpec]) -> Iterator[list[Row]]:
     """Rows to try: two of different content, one of zeros; by axis size, then by integer range."""
     for size in _SIZES if has_free_axes(inputs) else (1,):
         shapes = _row_shapes(inputs, size)
-        if _bytes_of(inputs, shapes) > _MOST_ROW_BYTES:
+        if _bytes_of(inputs, shapes) > _MAX_ROW_BYTES:
             continue
         for integers in _INTEGERS:
             yield _rows_of(inputs, shapes, integers)
@@ -50,7 +50,7 @@ def of_few_entries(inputs: Sequence[TensorSpec]) -> Iterator[list[Row]]:
     """Two rows of different content for each of a few small sizes of free axes."""
     for size in _FEW:
         shapes = _row_shapes(inputs, size)
-        if _bytes_of(inputs, shapes) <= _MOST_ROW_BYTES:
+        if _bytes_of(inputs, shapes) <= _MAX_ROW_BYTES:
             yield _rows_of(inputs, shapes, _INTEGERS[1])[:2]
 
 

@@ -42,7 +42,7 @@ from weir.server.threads import SupervisedThread
 logger = logging.getLogger(__name__)
 
 _NICENESS = 10
-_MOST_TEXT = 8000
+_MAX_TEXT = 8000
 _LARGE_BLOCK_BYTES = 1 << 17
 
 
@@ -208,7 +208,7 @@ def main() -> None:
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     loader = _loader(job)
-    result = {key: text[-_MOST_TEXT:] for key, text in _load(job, loader).items()}
+    result = {key: text[-_MAX_TEXT:] for key, text in _load(job, loader).items()}
     measured = {name: asdict(each) for name, each in loader.measured.items()}
     results.write(json.dumps({**result, "measured": measured}))
     results.flush()

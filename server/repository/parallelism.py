@@ -44,7 +44,7 @@ _CLEARLY_BETTER = 1.1
 # The rows in flight for which the choice is made.
 _ROWS = 16
 # With more instances, each would run a batch of one or two of those rows.
-_MOST_INSTANCES = 8
+_MAX_INSTANCES = 8
 # From here on, half of the cores are tried too.
 _MANY_CORES = 4
 # The batch is cut so that a run takes at most this long; a single row may take longer.
@@ -56,8 +56,8 @@ _MAX_RUNS_S = 0.3
 # The runs before these, which only show whether rows are short.
 _FIRST_RUNS_S = 0.01
 # If creating a session takes longer, no other is created; if one row does, nothing is measured.
-_MOST_CREATION_S = 5.0
-_MOST_ROW_S = 1.0
+_MAX_CREATION_S = 5.0
+_MAX_ROW_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ def measure(
             inputs_of,
             cores=cores,
             max_rows=max_rows,
-            instances=min(cores, _MOST_INSTANCES),
+            instances=min(cores, _MAX_INSTANCES),
             clock=clock,
             cpu_clock=cpu_clock,
         )
@@ -203,8 +203,8 @@ def _measure(
     if row is None:
         return Parallelism(reason="no inputs to measure with")
     first_s = _seconds_of(slot.session, row, cpu_clock)
-    if first_s > _MOST_ROW_S:
-        return Parallelism(reason=f"a row takes {first_s:.1f} s, above {_MOST_ROW_S:g} s")
+    if first_s > _MAX_ROW_S:
+        return Parallelism(reason=f"a row takes {first_s:.1f} s, above {_MAX_ROW_S:g} s")
     alone_s = _best(slot.session, row, cpu_clock, least_s=0, most_s=_FIRST_RUNS_S)
     rows = max(1, min(_ROWS, max_rows, int(_MAX_RUN_S / max(alone_s, 1e-9))))
     batch = inputs_of(rows) if rows > 1 else None
@@ -230,7 +230,7 @@ def _measure(
         concurrent_s = _run_concurrently(slot.session, part, instances, runs, clock)
         concurrent_s /= instances * size
     by_threads = {}
-    if slot.creation_s <= _MOST_CREATION_S:
+    if slot.creation_s <= _MAX_CREATION_S:
         for threads in thread_counts(cores):
             by_threads[threads] = times_of(slot.reopen(threads), clock)
     return choose(one_thread, by_threads, instances, concurrent_s, rows=rows)

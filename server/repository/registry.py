@@ -13,7 +13,7 @@ from weir.server.scheduling.request import Model
 # As many digits as fit the wire's signed 64-bit integers, and 0, which no version has.
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 # A status travels in headers, which are small.
-_MOST_REASON = 500
+_MAX_REASON = 500
 
 LoadedVersion = Mapping[str, Model]
 """The models of one loaded version, by the names in requests: one model, or three of a pair."""
@@ -104,7 +104,7 @@ class Registry:
         """
         entry = self.entry(name, version)
         if entry.model is None:
-            reason = f": {entry.reason[:_MOST_REASON]}" if entry.reason else ""
+            reason = f": {entry.reason[:_MAX_REASON]}" if entry.reason else ""
             raise ModelNotReady(
                 f"model {name!r} version {entry.version} is {entry.state.value.lower()}{reason}",
                 (entry.name, entry.version),

@@ -32,10 +32,10 @@ Array = NDArray[Any]
 Run = Callable[[Mapping[str, Array], int], None]
 """Runs a batch of so many rows."""
 
-_LEAST_LENGTH = 8
-_MOST_S = 2.0
+_MIN_LENGTH = 8
+_MAX_S = 2.0
 # Limit of a batch's inputs: a graph may name any size, and a contract any number of rows.
-_MOST_BYTES = 1 << 28
+_MAX_BYTES = 1 << 28
 
 
 def warm_up(
@@ -117,12 +117,12 @@ def _run_lengths(
         # A row is repeated as it was recorded, then stretched.
         stretched = _stretched(_repeated(golden, 1), paddings, length)
         row_bytes = max(_row_bytes(golden.inputs), _row_bytes(stretched))
-        most = min(policy.max_rows, most, _MOST_BYTES // row_bytes)
+        most = min(policy.max_rows, most, _MAX_BYTES // row_bytes)
         for rows in (1, max(1, most)):
             inputs = _stretched(_repeated(golden, rows), paddings, length)
             run(collate.join([inputs], paddings), rows)
         last_s, now = clock() - now, clock()
-        if now - started_s + 2 * last_s > _MOST_S:
+        if now - started_s + 2 * last_s > _MAX_S:
             return
 
 
@@ -130,7 +130,7 @@ def _lengths(golden: Golden, paddings: Sequence[Padding]) -> Iterator[int]:
     counted = [padding for padding in paddings if padding.length_input is not None]
     longest = max(padding.size_of(golden.inputs) for padding in counted)
     most = max(padding.maximum for padding in counted)
-    length = min(_LEAST_LENGTH, most)
+    length = min(_MIN_LENGTH, most)
     while True:
         yield length
         if length >= longest:
@@ -165,10 +165,10 @@ def _inputs(signature: Signature, golden: Golden | None, rows: int) -> dict[str,
     if golden is not None:
         if not signature.has_rows:
             return dict(golden.inputs)
-        is_small = rows * _row_bytes(golden.inputs) <= _MOST_BYTES
+        is_small = rows * _row_bytes(golden.inputs) <= _MAX_BYTES
         return _repeated(golden, rows) if is_small else None
     inputs: dict[str, Array] = {}
-    left_bytes = _MOST_BYTES
+    left_bytes = _MAX_BYTES
     for spec in signature.inputs.values():
         axes = (rows, *spec.axes[1:]) if signature.has_rows else spec.axes
         if not spec.has_shape or not all(isinstance(axis, int) for axis in axes):

@@ -15,7 +15,7 @@ from weir.bundle.graph_nodes import Message, Node
 UNKNOWN_TYPE, _INT64 = 0, 7
 _FLOAT = 1
 # A larger constant is not looked through: a divisor of so many values is no constant of a shape.
-_MOST_CONSTANT_BYTES = 1 << 16
+_MAX_CONSTANT_BYTES = 1 << 16
 MICROSOFT = "com.microsoft"
 
 
@@ -231,7 +231,7 @@ def _constant(message: Message) -> TensorFacts:
     """What is proved of a constant."""
     constant = graph_nodes.constant(message)
     axes, has_elements = len(constant.shape), constant.size > 0
-    is_small = constant.raw is None or len(constant.raw) <= _MOST_CONSTANT_BYTES
+    is_small = constant.raw is None or len(constant.raw) <= _MAX_CONSTANT_BYTES
     integers = constant.integers() if is_small else None
     if integers is None:
         return TensorFacts(constant.type, has_elements=has_elements, axes=axes, is_constant=True)

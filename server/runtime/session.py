@@ -56,9 +56,9 @@ _ONNX_BF16 = 16
 _HAS_MEMORY_FILES = hasattr(os, "memfd_create") and Path("/proc/self/fd").exists()
 _SOURCE = re.compile(r"Load model from /proc/self/fd/\d+ failed: ?")
 # The most that ONNX Runtime takes as a file in memory, for one tensor.
-_MOST_COPIED = 1 << 31
+_MAX_COPIED = 1 << 31
 # More do not fit into a request (`message_limits`), and a run of a hundred thousand takes minutes.
-_MOST_TENSORS = 1024
+_MAX_TENSORS = 1024
 
 # With TF32, ONNX Runtime's default, outputs differ from the CPU's by 1e-3; without it by 1e-6, and
 # our models are no slower. With the default EXHAUSTIVE, each change of the batch size costs 600 to
@@ -445,14 +445,14 @@ def _add_external(options: ort.SessionOptions, tensors: Sequence[ExternalTensor]
     It copies them when it makes the session. A tensor of 2 GiB and more is a value: it takes no
     file in memory of that size for one tensor.
     """
-    files = [tensor for tensor in tensors if len(tensor.data) < _MOST_COPIED]
+    files = [tensor for tensor in tensors if len(tensor.data) < _MAX_COPIED]
     if files:
         options.add_external_initializers_from_files_in_memory(
             [tensor.location for tensor in files],
             [tensor.data for tensor in files],
             [len(tensor.data) for tensor in files],
         )
-    values = [tensor for tensor in tensors if len(tensor.data) >= _MOST_COPIED]
+    values = [tensor for tensor in tensors if len(tensor.data) >= _MAX_COPIED]
     if values:
         options.add_external_initializers(
             [tensor.name for tensor in values], [_value(tensor) for tensor in values]
@@ -501,8 +501,8 @@ def _split_served(outputs: Sequence[Any]) -> tuple[list[Any], dict[str, str]]:
 
 
 def _specs(what: str, nodes: Sequence[Any], without_shape: Collection[str]) -> list[TensorSpec]:
-    if len(nodes) > _MOST_TENSORS:
-        raise ModelLoadError(f"expected at most {_MOST_TENSORS} {what}s, got {len(nodes)}")
+    if len(nodes) > _MAX_TENSORS:
+        raise ModelLoadError(f"expected at most {_MAX_TENSORS} {what}s, got {len(nodes)}")
     for node in nodes:
         if node.type not in BY_ONNX:
             raise ModelLoadError(_unserved(what, node))

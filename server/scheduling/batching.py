@@ -38,7 +38,7 @@ _MIN_REGROUP_WAIT_S = 0.0005
 _STEP_ROWS = {"cpu": 1.0, "cuda": 64.0}
 # Requests that are compared for a batch: with a queue of ten thousand, a cut by length would hold
 # the queue's lock for 10 ms.
-_MOST_COMPARED = 1024
+_MAX_COMPARED = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ def regroup_wait_s(
 
 def select(waiting: Iterable[W], policy: BatchPolicy) -> list[W]:
     """The requests of the next batch, its first the first of those that wait."""
-    rest = islice(waiting, _MOST_COMPARED)
+    rest = islice(waiting, _MAX_COMPARED)
     first = next(rest, None)
     if first is None or first.key is None:
         return [] if first is None else [first]

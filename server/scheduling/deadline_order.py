@@ -20,7 +20,7 @@ FAIR_CUTS = 4
 
 # The bounds are no round numbers, such as clients choose: 0.1, 1, 5, 30 and 60 s.
 _BOUND_S = 0.68
-_LEAST_S = 0.001
+_MIN_S = 0.001
 
 
 class Timed(Protocol):
@@ -41,7 +41,7 @@ R = TypeVar("R", bound=Timed)
 
 def _number_of(limit_s: float) -> int:
     """The class of a time limit; class 0 starts at `_BOUND_S`, and each is four times the last."""
-    return (math.frexp(max(limit_s, _LEAST_S) / _BOUND_S)[1] - 1) >> 1
+    return (math.frexp(max(limit_s, _MIN_S) / _BOUND_S)[1] - 1) >> 1
 
 
 class _Class(Generic[R]):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 # The least that a job counts.
-_LEAST_S = 0.001
+_MIN_S = 0.001
 # Peers that are away, and are remembered.
 _MAX_AWAY = 1024
 
@@ -35,7 +35,7 @@ class _Served:
     """What a peer has had: seconds in all, and those of its last job."""
 
     total_s: float
-    last_s: float = _LEAST_S
+    last_s: float = _MIN_S
 
 
 class FairQueue(Generic[J]):
@@ -92,7 +92,7 @@ class FairQueue(Generic[J]):
 
     def end(self, job: J, took_s: float) -> None:
         """Count the time that a started job took."""
-        counted_s, took_s = self._started.pop(job), max(took_s, _LEAST_S)
+        counted_s, took_s = self._started.pop(job), max(took_s, _MIN_S)
         served = self._served.get(job.peer)
         if served is not None:
             served.total_s += took_s - counted_s

@@ -35,11 +35,11 @@ logger = logging.getLogger(__name__)
 
 # Of what is free above the watermark.
 _HYSTERESIS = 0.5
-_LEAST_SHARE, _MOST_SHARE = 0.6, 0.9
+_MIN_SHARE, _MAX_SHARE = 0.6, 0.9
 _MESSAGES_ABOVE = 8
 _PASS_S = 0.1
 _TRIM_S = 1.0
-_MOST_PAUSE_S, _LEAST_PAUSE_S = 1.0, 0.01
+_MAX_PAUSE_S, _MIN_PAUSE_S = 1.0, 0.01
 # Measured: 40 clients of the same machine fill 3.5 GB/s, and a sample comes up to 30 ms late. A
 # quarter of what is left is filled between two samples.
 _BYTES_PER_S = 4e9
@@ -49,7 +49,7 @@ _SHARE_A_SAMPLE = 0.25
 def default_share(limit_bytes: int, max_message_bytes: int) -> float:
     """The watermark: 90 %, or less in a small container, so that a few messages fit above it."""
     room = _MESSAGES_ABOVE * max_message_bytes / limit_bytes
-    return max(_LEAST_SHARE, min(_MOST_SHARE, 1 - room))
+    return max(_MIN_SHARE, min(_MAX_SHARE, 1 - room))
 
 
 class MemoryWatermark:
@@ -170,7 +170,7 @@ class MemoryWatermark:
             self.refused += self._shed(Overloaded(self._problem), self._methods)
         self._left_bytes = left_bytes
         pause_s = _SHARE_A_SAMPLE * left_bytes / _BYTES_PER_S
-        return min(max(pause_s, _LEAST_PAUSE_S), _MOST_PAUSE_S)
+        return min(max(pause_s, _MIN_PAUSE_S), _MAX_PAUSE_S)
 
     def _rest(self) -> None:
         watermarks = self._at_rest()
@@ -210,7 +210,7 @@ class MemoryWatermark:
         # Checked after the assignment: a call that came before it did not wake this thread.
         while not self._is_busy():
             self._rest()
-            if self._wake.wait(_MOST_PAUSE_S):
+            if self._wake.wait(_MAX_PAUSE_S):
                 break
         self._is_asleep = False
         self._wake.clear()

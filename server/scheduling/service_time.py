@@ -27,7 +27,7 @@ _STEP = 0.2
 _FIRST_RUNS = 8
 _OUTLIER = 2.0
 # Below this a run is no outlier, however short the others are.
-_LEAST_S = 0.001
+_MIN_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class ServiceTime:
         largest = max(self.largest, work)
         expected_s = self.of(work)
         if self.runs >= _FIRST_RUNS:
-            seconds = min(seconds, max(_OUTLIER * expected_s, _LEAST_S))
+            seconds = min(seconds, max(_OUTLIER * expected_s, _MIN_S))
         size = work / largest
         step = max(_STEP, 1 / (self.runs + 1)) * (seconds - expected_s) / (1 + size * size)
         fixed_s = self.fixed_s + step

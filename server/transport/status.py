@@ -46,7 +46,7 @@ REASONS = (*REASON_OF.values(), INTERNAL)
 # If nothing is known of the queue: long enough for one of the default size to move.
 _RETRY_AFTER_S = 0.1
 # A longer pause leaves a model idle that has recovered.
-_MOST_RETRY_AFTER_S = 10.0
+_MAX_RETRY_AFTER_S = 10.0
 
 STOPPING = Draining("the server is stopping")
 """The failure of a stream that is open when its server stops."""
@@ -111,7 +111,7 @@ def closed_code(open_s: float, left_s: float | None) -> grpc.StatusCode:
 def _retry_pushback(error: errors.Overloaded) -> Metadata:
     """The trailer that says after how many milliseconds a client may try again."""
     after_s = _RETRY_AFTER_S if error.retry_after_s is None else error.retry_after_s
-    after_ms = max(1, math.ceil(1000 * min(after_s, _MOST_RETRY_AFTER_S)))
+    after_ms = max(1, math.ceil(1000 * min(after_s, _MAX_RETRY_AFTER_S)))
     return (("grpc-retry-pushback-ms", str(after_ms)),)
 
 
