@@ -11,6 +11,12 @@ from weir.server.runtime.cpu_priority import LONG_RUN_S, RunPriority
 linux = pytest.mark.skipif(sys.platform != "linux", reason="a niceness of threads is Linux's")
 
 
+@pytest.fixture(autouse=True)
+def cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with two cores."""
+    monkeypatch.setattr(cpu_priority, "usable_cores", lambda: 2)
+
+
 def run_lowered_at(runs_s: Sequence[float], waits_s: float = 0.0) -> int | None:
     """The number of the run after which a thread's priority is lowered; None without one.
 
@@ -68,6 +74,17 @@ def test_only_the_thread_and_those_that_it_starts_are_lowered() -> None:
 
     assert found == [min(19, own + 10)] * 2
     assert niceness() == own
+
+
+@linux
+def test_on_one_core_all_are_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_priority, "usable_cores", lambda: 1)
+
+    def own_after() -> int:
+        cpu_priority.lower()
+        return niceness()
+
+    assert cpu_priority.lowered(own_after) == niceness()
 
 
 @linux
