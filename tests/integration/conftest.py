@@ -200,13 +200,23 @@ def serve_house(
     """Gives the server of `models` on a transport, started at first use."""
     settings = tmp_path_factory.mktemp("settings") / "weir.toml"
     settings.write_text(SETTINGS)
+    with one_by_transport(models, tmp_path_factory, "house", "--config", str(settings)) as serve:
+        yield serve
+
+
+@contextmanager
+def one_by_transport(
+    models: Path, tmp_path_factory: pytest.TempPathFactory, name: str, *flags: str
+) -> Iterator[Callable[[str], Server]]:
+    """Gives a server on a transport, started at first use, which serves until all tests ended."""
     with ExitStack() as stack:
 
         @functools.cache
         def serve(transport: str) -> Server:
-            log = tmp_path_factory.mktemp(transport) / "log"
-            flags = ("--transport", transport, "--config", str(settings))
-            return stack.enter_context(running_to_the_end(models, log, *flags))
+            log = tmp_path_factory.mktemp(f"{name}-{transport}") / "log"
+            return stack.enter_context(
+                running_to_the_end(models, log, "--transport", transport, *flags)
+            )
 
         yield serve
 
@@ -227,6 +237,23 @@ def house(serve_house: Callable[[str], Server], transport: str) -> Server:
 
 
 @pytest.fixture(scope="session")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of four models, quick to load."""
+    root = tmp_path_factory.mktemp("few")
+    for name in ("affine", "patient", "patient_full"):
+        onnx_models.write_plain(root, name, onnx_models.affine())
+    onnx_models.write_plain(root, "burner", onnx_models.burner())
+    (root / "weir.toml").write_text(SETTINGS)
+    return root
+
+
+@pytest.fixture
+def flags(transport: str, few: Path) -> tuple[str, ...]:
+    """The flags of a server of `few`."""
+    return ("--transport", transport, "--config", str(few / "weir.toml"))
+
+
+@pytest.fixture(scope="session")
 def encoder_decoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """See `generation.publish`."""
     root = tmp_path_factory.mktemp("encoder_decoders")
@@ -239,14 +266,7 @@ def serve_generating(
     encoder_decoders: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[str], Server]]:
     """Gives the server of `encoder_decoders` on a transport, started at first use."""
-    with ExitStack() as stack:
-
-        @functools.cache
-        def serve(transport: str) -> Server:
-            log = tmp_path_factory.mktemp(f"generating-{transport}") / "log"
-            flags = ("--transport", transport)
-            return stack.enter_context(running_to_the_end(encoder_decoders, log, *flags))
-
+    with one_by_transport(encoder_decoders, tmp_path_factory, "generating") as serve:
         yield serve
 
 

@@ -6,7 +6,7 @@ The client encodes tensors with plain numpy, not with the server's codec: it is 
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -167,7 +167,13 @@ def command(models: Path, *flags: str) -> list[str]:
 
 
 @contextmanager
-def running(models: Path, log: Path, *flags: str, ready: bool = True) -> Iterator[Server]:
+def running(
+    models: Path,
+    log: Path,
+    *flags: str,
+    ready: bool = True,
+    launch: Callable[[list[str]], list[str]] = list,
+) -> Iterator[Server]:
     """A server process, killed at the end if it has not ended by itself.
 
     Args:
@@ -175,11 +181,11 @@ def running(models: Path, log: Path, *flags: str, ready: bool = True) -> Iterato
         log: a new file for its standard error.
         flags: of the command line.
         ready: whether to wait until it says SERVING.
+        launch: makes the command that is run of the server's own.
     """
+    start = launch(command(models, *flags))
     with log.open("w") as stderr:
-        process = subprocess.Popen(
-            command(models, *flags), stdout=subprocess.PIPE, stderr=stderr, text=True
-        )
+        process = subprocess.Popen(start, stdout=subprocess.PIPE, stderr=stderr, text=True)
     server = None
     try:
         server = Server(process, log)
@@ -221,6 +227,18 @@ def request(model: str, *tensors: Tensor, **fields: Any) -> pb.ModelInferRequest
         message.inputs.add(name=item.name, datatype=item.datatype, shape=item.shape)
         message.raw_input_contents.append(item.raw)
     return message
+
+
+X = np.array([[0, 1, 2, 3]], np.float32)
+GOOD = tensor("x", X)
+"""An input of `affine`."""
+FOR_EVER = 10**12
+"""So many iterations of the burner outlast any test."""
+
+
+def burn(count: int) -> pb.ModelInferRequest:
+    """A request that takes the burner so many iterations."""
+    return request("burner", tensor("iterations", np.array([[count]])))
 
 
 def arrays(response: pb.ModelInferResponse) -> dict[str, Array]:
@@ -346,6 +364,11 @@ class Client:
 def _health_name(payload: bytes) -> str:
     response = health_pb2.HealthCheckResponse.FromString(payload)
     return health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)
+
+
+def expect_right_answer(client: Client) -> None:
+    """Send a request to `affine`, and check its answer."""
+    np.testing.assert_array_equal(client.infer("affine", GOOD)["y"], 2 * X + 1)
 
 
 def failure(call: Any) -> grpc.Call:

@@ -23,10 +23,13 @@ from PIL import Image
 
 from tests.integration.harness import (
     ANSWER_S,
+    GOOD,
     SERVICE,
     Client,
     Server,
     Tensor,
+    X,
+    expect_right_answer,
     failure,
     request,
     running,
@@ -46,14 +49,6 @@ LATE = grpc.StatusCode.DEADLINE_EXCEEDED
 UNIMPLEMENTED = grpc.StatusCode.UNIMPLEMENTED
 
 MESSAGE_LIMIT = 32 * 1024 * 1024
-
-X = np.array([[0, 1, 2, 3]], np.float32)
-GOOD = tensor("x", X)
-
-
-def expect_right_answer(client: Client) -> None:
-    answer = client.infer("affine", GOOD)
-    np.testing.assert_array_equal(answer["y"], 2 * X + 1)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 Meanwhile and afterwards, a client with a connection of its own is answered right.
 """
 
-import functools
 import os
 import signal
 import socket
@@ -34,8 +33,16 @@ from tests.helpers.http2_client import (
     literals,
     reference,
 )
-from tests.integration.conftest import SETTINGS, running_to_the_end
-from tests.integration.harness import ANSWER_S, SERVICE, Client, Server, request, tensor
+from tests.integration.conftest import SETTINGS, one_by_transport, running_to_the_end
+from tests.integration.harness import (
+    ANSWER_S,
+    GOOD,
+    SERVICE,
+    Client,
+    Server,
+    expect_right_answer,
+    request,
+)
 
 LIVE = f"/{SERVICE}/ServerLive"
 INFER = f"/{SERVICE}/ModelInfer"
@@ -49,8 +56,7 @@ OK, CANCELLED, LATE, EXHAUSTED = (
         grpc.StatusCode.RESOURCE_EXHAUSTED,
     )
 )
-X = np.array([[0, 1, 2, 3]], np.float32)
-GOOD = request("affine", tensor("x", X)).SerializeToString()
+MESSAGE = request("affine", GOOD).SerializeToString()
 
 MAX_CONNECTIONS, MAX_BY_PEER = 60, 20
 LIMITS = {
@@ -71,18 +77,10 @@ def serve_strictly(
     """Gives a server of `models` with short limits on a transport, started at first use."""
     settings = tmp_path_factory.mktemp("settings") / "weir.toml"
     settings.write_text(SETTINGS)
-    with ExitStack() as stack:
-
-        @functools.cache
-        def serve(transport: str) -> Server:
-            log = tmp_path_factory.mktemp(f"strict-{transport}") / "log"
-            flags = [part for pair in LIMITS.items() for part in pair]
-            return stack.enter_context(
-                running_to_the_end(
-                    models, log, "--transport", transport, "--config", str(settings), *flags
-                )
-            )
-
+    flags = [part for pair in LIMITS.items() for part in pair]
+    with one_by_transport(
+        models, tmp_path_factory, "strict", "--config", str(settings), *flags
+    ) as serve:
         yield serve
 
 
@@ -91,20 +89,19 @@ def strict(serve_strictly: Callable[[str], Server], transport: str) -> Iterator[
     """A server with short limits; another client is answered when the test is over."""
     server = serve_strictly(transport)
     yield server
-    expect_right_answer(server)
+    expect_answer_on_a_new_connection(server)
 
 
 @pytest.fixture
 def usual(house: Server) -> Iterator[Server]:
     """A server with the default limits; another client is answered when the test is over."""
     yield house
-    expect_right_answer(house)
+    expect_answer_on_a_new_connection(house)
 
 
-def expect_right_answer(server: Server) -> None:
+def expect_answer_on_a_new_connection(server: Server) -> None:
     with Client(server.target) as client:
-        answer = client.infer("affine", tensor("x", X))
-    np.testing.assert_array_equal(answer["y"], 2 * X + 1)
+        expect_right_answer(client)
 
 
 def address_of(server: Server) -> tuple[str, int]:
@@ -153,7 +150,7 @@ def test_header_bomb_ends_its_connection_and_harms_nobody(usual: Server, frames:
         Client(usual.target) as bystander,
         Http2Client(usual.target, acknowledges=False) as attacker,
     ):
-        bystander.infer("affine", tensor("x", X))
+        expect_right_answer(bystander)
         before = memory_bytes(usual)
 
         with pytest.raises(ConnectionEnded):  # noqa: PT012 - sending is the attack
@@ -163,7 +160,7 @@ def test_header_bomb_ends_its_connection_and_harms_nobody(usual: Server, frames:
                 first = b""
             while True:
                 attacker.next_frame()
-        bystander.infer("affine", tensor("x", X))
+        expect_right_answer(bystander)
 
     assert memory_bytes(usual) - before < 300 * 1024 * 1024
     usual.wait_for_log("connection closed reason=metadata peer=127.0.0.1")
@@ -199,7 +196,7 @@ def test_other_protocol_is_closed_and_does_not_fill_the_log(usual: Server, what:
 @pytest.mark.parametrize("row", ["C09"])
 def test_silent_connections_are_closed_at_the_handshake_timeout(usual: Server, row: str) -> None:
     with Client(usual.target) as bystander, ExitStack() as stack:
-        bystander.infer("affine", tensor("x", X))
+        expect_right_answer(bystander)
         before = descriptors(usual)
         silent = [
             stack.enter_context(socket.create_connection(address_of(usual), ANSWER_S))
@@ -209,7 +206,7 @@ def test_silent_connections_are_closed_at_the_handshake_timeout(usual: Server, r
             connection.sendall(b"PRI * HT")
         wait_until(lambda: descriptors(usual) >= before + 300, "accepted")
 
-        bystander.infer("affine", tensor("x", X))
+        expect_right_answer(bystander)
         assert usual.metrics_text()
         wait_until(lambda: descriptors(usual) <= before + 5, "closed")
 
@@ -223,7 +220,7 @@ def test_number_of_connections_is_limited(strict: Server, row: str) -> None:
     # Loopback has many addresses: the limit of one peer is not met.
     hosts = [f"127.0.0.{number}" for number in range(2, 9)]
     with Client(strict.target) as bystander, ExitStack() as stack:
-        bystander.infer("affine", tensor("x", X))
+        expect_right_answer(bystander)
         before = descriptors(strict)
         for number in range(2 * MAX_CONNECTIONS):
             source = (hosts[number % len(hosts)], 0)
@@ -232,7 +229,7 @@ def test_number_of_connections_is_limited(strict: Server, row: str) -> None:
             )
             assert descriptors(strict) <= before + MAX_CONNECTIONS + 3
 
-        bystander.infer("affine", tensor("x", X))
+        expect_right_answer(bystander)
         assert strict.metrics_text()
     # For the next test: those of this one count until core has closed them.
     wait_until(lambda: descriptors(strict) <= before + 3, "closed")
@@ -242,7 +239,7 @@ def test_number_of_connections_is_limited(strict: Server, row: str) -> None:
 def test_connections_of_one_peer_are_limited(strict: Server, row: str) -> None:
     closed = strict.metric("weir_connections_closed_total", reason="peer_limit")
     with Client(strict.target) as bystander, ExitStack() as stack:
-        bystander.infer("affine", tensor("x", X))
+        expect_right_answer(bystander)
         for _ in range(MAX_BY_PEER + 5):
             stack.enter_context(
                 socket.create_connection(
@@ -254,7 +251,7 @@ def test_connections_of_one_peer_are_limited(strict: Server, row: str) -> None:
             lambda: strict.metric("weir_connections_closed_total", reason="peer_limit") > closed,
             "the newest are closed",
         )
-        bystander.infer("affine", tensor("x", X))
+        expect_right_answer(bystander)
 
 
 @pytest.mark.parametrize("row", ["H10"])
@@ -281,7 +278,7 @@ def test_old_connection_is_closed_after_its_grace(
         goodbye = client.wait_for_end()
 
         assert goodbye is not None
-        expect_right_answer(server)
+        expect_answer_on_a_new_connection(server)
 
 
 # Slow clients
@@ -289,7 +286,7 @@ def test_old_connection_is_closed_after_its_grace(
 
 @pytest.mark.parametrize("row", ["C10"])
 def test_slow_sender_is_late(strict: Server, row: str) -> None:
-    message = framed(GOOD)
+    message = framed(MESSAGE)
     with Http2Client(strict.target, timeout_s=0.1) as client:
         stream = client.call(INFER)
         end_s = time.monotonic() + ANSWER_S
@@ -313,7 +310,7 @@ def test_answer_that_is_not_read_is_dropped(strict: Server, row: str) -> None:
     with Http2Client(strict.target, settings={INITIAL_WINDOW_SIZE: 0}) as client:
         # Without an open call, the connection would be idle, and be closed first.
         client.call(WATCH, b"")
-        stream = client.call(INFER, GOOD)
+        stream = client.call(INFER, MESSAGE)
 
         answer = client.answer(stream)
 
@@ -323,7 +320,7 @@ def test_answer_that_is_not_read_is_dropped(strict: Server, row: str) -> None:
 
 @pytest.mark.parametrize("row", ["C12"])
 def test_client_that_vanished_is_given_up_and_its_request_leaves(strict: Server, row: str) -> None:
-    waiting = request("patient", tensor("x", X)).SerializeToString()
+    waiting = request("patient", GOOD).SerializeToString()
     with Http2Client(strict.target, answers_pings=False) as client:
         client.call(INFER, waiting, grpc_timeout="1H")
         strict.wait_for_metric(1, "weir_queue_requests", model="patient")
@@ -343,7 +340,7 @@ call.result()
 
 @pytest.mark.parametrize("row", ["C12"])
 def test_stopped_client_is_given_up_and_its_request_leaves(strict: Server, row: str) -> None:
-    waiting = request("patient", tensor("x", X)).SerializeToString()
+    waiting = request("patient", GOOD).SerializeToString()
     arguments = (STOPPED_CLIENT, strict.target, INFER, waiting.hex())
     client = subprocess.Popen([sys.executable, "-c", *arguments], stderr=subprocess.DEVNULL)
     try:
@@ -363,7 +360,7 @@ def test_stopped_client_is_given_up_and_its_request_leaves(strict: Server, row: 
 def test_rapid_resets_leave_no_open_call(usual: Server, row: str) -> None:
     block = literals(grpc_headers(INFER))
     with Client(usual.target) as bystander, Http2Client(usual.target) as attacker:
-        bystander.infer("affine", tensor("x", X))
+        expect_right_answer(bystander)
         for round_ in range(100):
             frames = b""
             for _ in range(100):
@@ -375,8 +372,8 @@ def test_rapid_resets_leave_no_open_call(usual: Server, row: str) -> None:
             except ConnectionEnded:
                 break
             if round_ % 25 == 0:
-                bystander.infer("affine", tensor("x", X))
-        bystander.infer("affine", tensor("x", X))
+                expect_right_answer(bystander)
+        expect_right_answer(bystander)
 
     wait_until(lambda: open_calls(usual) == 0, "every call has ended")
 

@@ -20,14 +20,17 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 
 from tests.helpers import onnx_models
-from tests.integration.conftest import SETTINGS
 from tests.integration.harness import (
     ANSWER_S,
+    FOR_EVER,
+    GOOD,
     SERVICE,
     TASKS,
     Client,
     Server,
+    X,
     arrays,
+    burn,
     command,
     failure,
     request,
@@ -42,37 +45,12 @@ from weir.protocol import inference_pb2 as pb
 
 OK = grpc.StatusCode.OK
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
-FOR_EVER = 10**12
-"""So many iterations of the burner outlast any test."""
-
-X = np.array([[0, 1, 2, 3]], np.float32)
-GOOD = tensor("x", X)
 
 
 @pytest.fixture
 def client(house: Server) -> Iterator[Client]:
     with Client(house.target) as client:
         yield client
-
-
-@pytest.fixture(scope="session")
-def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository of three models, quick to load."""
-    root = tmp_path_factory.mktemp("few")
-    onnx_models.write_plain(root, "affine", onnx_models.affine())
-    onnx_models.write_plain(root, "burner", onnx_models.burner())
-    onnx_models.write_plain(root, "patient", onnx_models.affine())
-    (root / "weir.toml").write_text(SETTINGS)
-    return root
-
-
-@pytest.fixture
-def flags(transport: str, few: Path) -> tuple[str, ...]:
-    return ("--transport", transport, "--config", str(few / "weir.toml"))
-
-
-def burn(count: int) -> pb.ModelInferRequest:
-    return request("burner", tensor("iterations", np.array([[count]])))
 
 
 # Start

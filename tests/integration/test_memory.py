@@ -3,14 +3,12 @@
 The limit of the tests is RLIMIT_AS, which every Linux has; that of a container works the same.
 """
 
-import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -20,15 +18,14 @@ from onnx import TensorProto
 from tests.helpers import onnx_models
 from tests.integration.harness import (
     ANSWER_S,
+    GOOD,
     Client,
     Server,
-    command,
     failure,
     request,
     running,
     tensor,
 )
-from tests.integration.test_lifecycle import GOOD
 
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 MIB = 2**20
@@ -56,19 +53,10 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@contextmanager
-def limited(models: Path, log: Path, limit_bytes: int, *flags: str) -> Iterator[Server]:
-    """A server that is ready, whose address space has a limit."""
-    start = [sys.executable, "-c", LIMITED, str(limit_bytes), *command(models, *flags)]
-    with log.open("w") as stderr:
-        process = subprocess.Popen(start, stdout=subprocess.PIPE, stderr=stderr, text=True)
-    server = Server(process, log)
-    try:
-        with Client(server.target) as client:
-            client.wait_for_health("SERVING")
-        yield server
-    finally:
-        server.kill()
+def limited(models: Path, log: Path, limit_bytes: int, *flags: str) -> Any:
+    """A server whose address space has a limit."""
+    start = [sys.executable, "-c", LIMITED, str(limit_bytes)]
+    return running(models, log, *flags, launch=lambda own: [*start, *own])
 
 
 @pytest.mark.parametrize("row", ["F05"])

@@ -14,9 +14,11 @@ import pytest
 from tests.helpers import onnx_models
 from tests.integration.harness import (
     ANSWER_S,
+    GOOD,
     SERVICE,
     Client,
     Server,
+    X,
     failure,
     request,
     running,
@@ -26,9 +28,6 @@ from tools.metrics_page import PAGE
 from weir.protocol import inference_pb2 as pb
 from weir.server.telemetry import server_stats, triton_metrics
 from weir.server.telemetry.metrics_http import MAX_SCRAPES
-
-X = np.arange(4, dtype=np.float32).reshape(1, 4)
-GOOD = tensor("x", X)
 
 GPU = {family.name for family in (*server_stats.GPUS, *triton_metrics.GPUS)}
 """Absent on a machine without a GPU; `test_server_stats_gpus.py` tests them with a fake library."""

@@ -6,18 +6,25 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
-import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from tests.helpers import onnx_models
 from tests.helpers.http2_client import HEADERS, Http2Client, framed
-from tests.integration.harness import ANSWER_S, SERVICE, Client, failure, request, running, tensor
+from tests.integration.harness import (
+    ANSWER_S,
+    GOOD,
+    SERVICE,
+    Client,
+    expect_right_answer,
+    failure,
+    request,
+    running,
+)
 from weir.protocol import inference_pb2, models_pb2, tasks_pb2
 
-X = np.array([[0, 1, 2, 3]], np.float32)
-GOOD = request("affine", tensor("x", X))
+MESSAGE = request("affine", GOOD)
 INFER = f"/{SERVICE}/ModelInfer"
 STREAM_INFER = f"/{SERVICE}/ModelStreamInfer"
 HEALTH = "/grpc.health.v1.Health/Check"
@@ -50,14 +57,10 @@ def affine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def expect_right_answer(client: Client) -> None:
-    np.testing.assert_array_equal(client.infer("affine", tensor("x", X))["y"], 2 * X + 1)
-
-
 def wait_for_answer(client: Client) -> None:
     """Send good requests until one is answered."""
     end_s = time.monotonic() + ANSWER_S
-    while client.send(GOOD).code() is not grpc.StatusCode.OK:
+    while client.send(MESSAGE).code() is not grpc.StatusCode.OK:
         assert time.monotonic() < end_s, "the mute calls keep their places"
         time.sleep(0.05)
 
@@ -110,7 +113,7 @@ def test_stream_of_requests_rests_before_its_first_one(
         stream = resting.call(STREAM_INFER)
         # The stream opened first, and its time does not run.
         assert mute.answer(mute.call(INFER)).status == LATE
-        resting.send_data(stream, framed(GOOD.SerializeToString()), ends=True)
+        resting.send_data(stream, framed(MESSAGE.SerializeToString()), ends=True)
         answer = resting.answer(stream)
 
     assert answer.status == OK
@@ -127,7 +130,7 @@ def test_mute_call_with_a_deadline_of_ten_days_ends_at_the_maximum(
         Client(server.target) as client,
     ):
         answer = mute.answer(mute.call(INFER, grpc_timeout="240H"))
-        queued = failure(client.send(GOOD, timeout=10 * 86_400))
+        queued = failure(client.send(MESSAGE, timeout=10 * 86_400))
 
     assert answer.status == LATE
     assert queued.code() is grpc.StatusCode.DEADLINE_EXCEEDED

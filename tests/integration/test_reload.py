@@ -172,7 +172,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(root: Path, tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    def start(*flags: str, **options: bool) -> Any:
+    def start(*flags: str, **options: Any) -> Any:
         return running(root, tmp_path / "log", *flags, **options)
 
     yield start

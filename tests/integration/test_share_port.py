@@ -20,6 +20,7 @@ from tests.integration.harness import (
     ANSWER_S,
     SERVICE,
     Server,
+    X,
     arrays,
     command,
     request,
@@ -29,7 +30,6 @@ from tests.integration.harness import (
 from weir.protocol import inference_pb2 as pb
 from weir.protocol import models_pb2 as models_pb
 
-X = np.array([[0, 1, 2, 3]], np.float32)
 CONNECTIONS = 32
 """So many connections go to one of two processes once in 2,000,000,000 runs."""
 
@@ -152,6 +152,7 @@ def test_port_is_shared_only_if_both_share_it(
         )
 
     assert second.returncode == 2 and second.stdout == ""
-    message = second.stderr.splitlines()[-1]
-    assert message.startswith(f"weir: cannot listen on 127.0.0.1:{flags[-1]}: Address already in")
+    # The thread of the log may write its last line later.
+    start = f"weir: cannot listen on 127.0.0.1:{flags[-1]}: Address already in"
+    (message,) = (line for line in second.stderr.splitlines() if line.startswith(start))
     assert ("one that does not share its port" in message) == (sharer == 1)

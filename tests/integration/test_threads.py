@@ -1,10 +1,8 @@
 """A thread that dies or no longer turns ends the process, with an exit code of its own."""
 
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -12,14 +10,13 @@ import pytest
 from tests.helpers import onnx_models
 from tests.integration.harness import (
     ANSWER_S,
+    GOOD,
     Client,
-    Server,
-    command,
+    burn,
     failure,
     request,
     running,
 )
-from tests.integration.test_lifecycle import GOOD, burn
 from weir.protocol import inference_pb2 as pb
 from weir.server.threads import THREAD_DIED, THREAD_STUCK
 
@@ -35,25 +32,10 @@ def affine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@contextmanager
-def planted(fault: str, models: Path, log: Path, *flags: str) -> Iterator[Server]:
-    """A server that is ready, with a fault of `planted_server`."""
-    arguments = command(models, *flags)
+def planted(fault: str, models: Path, log: Path, *flags: str) -> Any:
+    """A server with a fault of `planted_server`."""
     start = [sys.executable, "-m", "tests.integration.planted_server", fault]
-    with log.open("w") as stderr:
-        process = subprocess.Popen(
-            [*start, *arguments[arguments.index(str(models)) :]],
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-        )
-    server = Server(process, log)
-    try:
-        with Client(server.target) as client:
-            client.wait_for_health("SERVING")
-        yield server
-    finally:
-        server.kill()
+    return running(models, log, *flags, launch=lambda own: [*start, *own[own.index(str(models)) :]])
 
 
 def set_off(client: Client) -> None:

@@ -71,9 +71,19 @@ def test_removed_job_has_no_turn() -> None:
 
 
 def test_peers_are_forgotten() -> None:
-    queue: FairQueue[Job] = FairQueue()
-    for number in range(5000):
-        queue.add(Job(str(number)))
-        run(queue, 1.0)
+    """One that took a second goes behind one that took less, unless it is forgotten."""
 
-    assert len(queue._served) < 1100
+    def first_of(others: int) -> str:
+        queue: FairQueue[Job] = FairQueue()
+        for job, took_s in ((Job("old"), 1.0), (Job("other"), 0.5)):
+            queue.add(job)
+            run(queue, took_s)
+        for number in range(others):
+            queue.add(Job(str(number)))
+            run(queue, 0.001)
+        queue.add(Job("old"))
+        queue.add(Job("other"))
+        return queue.start().peer
+
+    assert first_of(others=10) == "other"
+    assert first_of(others=5000) == "old"
