@@ -23,7 +23,7 @@ LANGUAGE_PACKAGES := protobuf-compiler protoc-gen-go protoc-gen-go-grpc golang-g
   libprotobuf-java libguava-java libgeronimo-annotation-1.3-spec-java \
   $(shell command -v javac >/dev/null || echo default-jdk-headless)
 
-.PHONY: demo test quick bench soak mutants test-ops test-exporters test-gpu test-languages test-newest-grpcio buf format lint types imports proto check-proto metrics-page settings-page image-requirements sbom audit pytest clean
+.PHONY: demo test quick bench soak mutants fuzz test-ops test-exporters test-gpu test-languages test-newest-grpcio buf format lint types imports proto check-proto metrics-page settings-page image-requirements sbom audit pytest clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py
@@ -158,6 +158,17 @@ soak: $(VENV)/installed
 ROWS ?=
 mutants: $(VENV)/installed
 	$(BIN)/python -m tests.mutants $(ROWS)
+
+# Fuzzing of requests, messages' bytes and raw HTTP/2; see CONTRIBUTING.md. With atheris, where
+# `make .venv/installed-fuzz` has installed it, it is guided by coverage.
+PART ?=
+REPLAY ?=
+fuzz: $(VENV)/installed
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) --seed $(SEED) $(if $(PART),--part $(PART)) $(if $(REPLAY),--replay $(REPLAY))
+
+$(VENV)/installed-fuzz: $(VENV)/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --group fuzz
+	@touch $@
 
 # Under a minute: lint, types, and the unit tests of what changed.
 quick: lint types

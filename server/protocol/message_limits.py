@@ -71,17 +71,22 @@ def has_few_parts(payload: bytes) -> bool:
 
 
 def _count_request(payload: bytes, parts: _Budget, typed: _Budget) -> None:
+    contents: list[tuple[int, int]] = []
     for number, start, end in _fields(payload, 0, len(payload), parts):
         if start == end:
             continue
         if number == _INPUTS:
-            _check_tensor(payload, start, end, parts, typed)
+            _check_tensor(payload, start, end, parts, contents)
         elif number == _OUTPUTS:
             _count(payload, start, end, parts)
         elif number == _PARAMETERS and end - start > _MAX_PARAMETER_BYTES:
             raise InvalidRequest(
                 f"a parameter: expected at most {_MAX_PARAMETER_BYTES} bytes, got {end - start}"
             )
+    # A field takes two bytes or more, so most contents need not be walked through.
+    if sum(end - start for start, end in contents) > 2 * typed.left:
+        for start, end in contents:
+            _count(payload, start, end, typed)
 
 
 def read_texts(payload: bytes, *numbers: int) -> list[str]:
@@ -125,7 +130,10 @@ def check_small(payload: bytes) -> None:
         )
 
 
-def _check_tensor(data: bytes, start: int, end: int, parts: _Budget, typed: _Budget) -> None:
+def _check_tensor(
+    data: bytes, start: int, end: int, parts: _Budget, contents: list[tuple[int, int]]
+) -> None:
+    """Check an input, and append where its typed contents are."""
     for number, field_start, field_end in _fields(data, start, end, parts):
         if number == _SHAPE and field_end - field_start > _MAX_SHAPE_BYTES:
             raise InvalidRequest(
@@ -138,12 +146,7 @@ def _check_tensor(data: bytes, start: int, end: int, parts: _Budget, typed: _Bud
                     f"typed contents: expected at most {_MAX_CONTENTS_BYTES} bytes, got "
                     f"{field_end - field_start}: send so many as raw_input_contents"
                 )
-            # A field takes two bytes or more, so most contents need not be walked through.
-            fields = (field_end - field_start) // 2
-            if fields <= typed.left:
-                typed.left -= fields
-            else:
-                _count(data, field_start, field_end, typed)
+            contents.append((field_start, field_end))
 
 
 def _count(data: bytes, start: int, end: int, budget: _Budget) -> None:
@@ -155,6 +158,8 @@ def _fields(
     data: bytes, position: int, end: int, budget: _Budget
 ) -> Iterator[tuple[int, int, int]]:
     """Number, start and end of each field between two positions, within the budget.
+
+    The number is 0 if the field holds no bytes: protobuf skips one of a wrong wire type.
 
     Keys and lengths of one byte are read in place: calls of functions would triple the cost.
     """
@@ -183,7 +188,7 @@ def _fields(
             raise InvalidRequest("the message is no valid protobuf: group fields are not used here")
         if position > end:
             raise InvalidRequest("the message is no valid protobuf: a field ends past its message")
-        yield key >> 3, start, position
+        yield key >> 3 if kind == 2 else 0, start, position
 
 
 def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:

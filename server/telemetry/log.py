@@ -227,6 +227,10 @@ def unblock_stderr() -> None:
         os.close(again)
 
 
+def _is_not_of_a_header(record: logging.LogRecord) -> bool:
+    return record.msg != "Invalid encoding on %s"
+
+
 def configure(log_format: str, level: str) -> None:
     """Send this process's log to stderr, as `text` or `json` lines."""
     # If the process was started without stderr, its descriptor may belong to another file now.
@@ -236,5 +240,7 @@ def configure(log_format: str, level: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     logging.getLogger(REQUESTS).setLevel(logging.INFO)
+    # grpcio logs a traceback for each header that is no text, and goes on without it.
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_not_of_a_header)
     # Pillow's warnings quote clients' pictures, so their number is unbounded.
     warnings.filterwarnings("ignore", module=r"PIL\.")

@@ -70,7 +70,7 @@ class Server:
 
     def log(self) -> str:
         """What the server wrote to standard error so far."""
-        return self._log.read_text()
+        return self._log.read_text(errors="backslashreplace")
 
     def wait_for_log(self, text: str) -> None:
         """Return once the log holds a text; it is written a little after what it tells of."""

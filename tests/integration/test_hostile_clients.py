@@ -18,8 +18,11 @@ import numpy as np
 import pytest
 
 from tests.helpers.http2_client import (
+    ACK,
     CANCEL,
     END_HEADERS,
+    END_STREAM,
+    GOAWAY,
     HEADERS,
     INITIAL_WINDOW_SIZE,
     PING,
@@ -191,6 +194,26 @@ def test_other_protocol_is_closed_and_does_not_fill_the_log(usual: Server, what:
                 pass
 
     assert len(usual.log().splitlines()) < lines + 10
+
+
+@pytest.mark.parametrize("row", ["C08"])
+def test_headers_and_goodbyes_write_no_line_of_the_log(usual: Server, row: str) -> None:
+    """Core quotes GOAWAY's text as it is, and grpcio logs a traceback for each such header."""
+    block = literals(grpc_headers(LIVE))
+    block += b"".join(b"\0" + header for header in (b"\x03x-\x8b\x01v", b"\x01x\x01\xff") * 20)
+    block += literals({"te": "none", "grpc-timeout": "never"})
+    lines = len(usual.log().splitlines())
+    for _ in range(10):
+        with Http2Client(usual.target) as client:
+            client.send_headers(client.new_stream(), block, END_HEADERS | END_STREAM)
+            client.send_frame(GOAWAY, 0, 0, bytes(7) + b"\2" + b"\nforged line\n" * 100)
+            client.ping()
+            assert any(frame.kind == PING and frame.flags & ACK for frame in client.frames())
+
+    log = usual.log()
+    assert "forged" not in log
+    assert "Traceback" not in log
+    assert len(log.splitlines()) < lines + 10
 
 
 @pytest.mark.parametrize("row", ["C09"])

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.protobuf_wire import field, varint
 from tests.unit.server.conftest import FakeCall
 from weir.server.app import App
 from weir.server.config import Settings
@@ -22,18 +23,6 @@ from weir.server.transport.status import guarded
 # Of the I/O thread, for any message of any method: under 5 ms on a slow core.
 MAX_STEPS = 16_000
 KIB_256 = 256 * 1024
-
-
-def varint(value: int) -> bytes:
-    pieces = bytearray()
-    while value >= 0x80:
-        pieces.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes((*pieces, value))
-
-
-def field(number: int, data: bytes) -> bytes:
-    return varint(number << 3 | 2) + varint(len(data)) + data
 
 
 NAME = field(1, b"model")

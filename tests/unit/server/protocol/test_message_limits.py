@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.helpers.protobuf_wire import field, varint
 from weir.protocol import inference_pb2 as pb
 from weir.protocol import tasks_pb2 as tasks_pb
 from weir.server.errors import InvalidRequest
@@ -25,18 +26,6 @@ from weir.server.protocol.message_limits import (
 # What an honest request needs, and then some.
 MAX_STEPS = 400_000
 PADDING = 2 * SMALL_BYTES
-
-
-def varint(value: int) -> bytes:
-    pieces = bytearray()
-    while value >= 0x80:
-        pieces.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes((*pieces, value))
-
-
-def field(number: int, data: bytes) -> bytes:
-    return varint(number << 3 | 2) + varint(len(data)) + data
 
 
 def steps_of(call: Callable[[], object]) -> int:
@@ -203,6 +192,25 @@ def test_many_packed_numbers_pass() -> None:
     message.inputs.add(name="x").contents.fp32_contents.extend([0.5] * 500_000)
 
     check_counts(message.SerializeToString())
+
+
+@pytest.mark.parametrize("size", range(32_765, 32_770))
+def test_packed_numbers_of_several_inputs_pass(size: int) -> None:
+    message = pb.ModelInferRequest()
+    message.inputs.add(name="a").contents.fp32_contents.extend([0.5] * size)
+    message.inputs.add(name="b").contents.fp32_contents.append(0.5)
+
+    check_counts(message.SerializeToString())
+
+
+def test_field_of_another_wire_type_is_none_of_those_that_are_looked_for() -> None:
+    """Protobuf skips it as an unknown field."""
+    other = varint(5 << 3) + varint(2**64 - 1)
+    payload = field(7, bytes(PADDING)) + other
+
+    check_counts(payload)
+    assert has_few_parts(payload)
+    assert read_texts(field(1, b"model") + varint(1 << 3) + varint(65), 1) == ["model"]
 
 
 def test_cost_of_an_honest_picture_is_a_handful_of_steps() -> None:

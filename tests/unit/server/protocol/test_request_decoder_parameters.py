@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.infer_parameters import keys, values
 from weir.protocol import inference_pb2 as pb
 from weir.server.errors import InvalidRequest, Unsupported
 from weir.server.protocol.request_decoder import (
@@ -167,19 +168,6 @@ def test_classification_is_a_number_of_classes(
 def test_classification_out_of_bounds_is_refused(value: object) -> None:
     with pytest.raises(InvalidRequest, match="classification"):
         read_classification("y", parameters(classification=value))
-
-
-keys = st.sampled_from(
-    ["timeout", "priority", "sequence_id", "sequence_start", "triton_x", "shared_memory_x", "own"]
-)
-values = st.one_of(
-    st.builds(pb.InferParameter, int64_param=st.integers(-(2**63), 2**63 - 1)),
-    st.builds(pb.InferParameter, uint64_param=st.integers(0, 2**64 - 1)),
-    st.builds(pb.InferParameter, bool_param=st.booleans()),
-    st.builds(pb.InferParameter, double_param=st.floats()),
-    st.builds(pb.InferParameter, string_param=st.text(st.characters(exclude_categories=["Cs"]))),
-    st.just(pb.InferParameter()),
-)
 
 
 @given(st.dictionaries(keys, values))
