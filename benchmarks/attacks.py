@@ -12,6 +12,7 @@ An attack is a function of the server's address and the time of its end, in `ATT
 """
 
 import argparse
+import io
 import json
 import multiprocessing
 import resource
@@ -26,11 +27,13 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from PIL import Image
 from rich.table import Table
 
 from benchmarks.lib import servers
 from benchmarks.lib.harness import console
 from benchmarks.lib.servers import Server
+from benchmarks.lib.untrained import publish_untrained
 from tests.helpers.http2_client import (
     CANCEL,
     CONTINUATION,
@@ -49,6 +52,8 @@ from tests.helpers.http2_client import (
 )
 from tests.helpers.onnx_models import affine, write_plain
 from weir.bench.tally import percentile
+from weir.protocol import inference_pb2 as pb
+from weir.protocol import tasks_pb2
 
 READY = "/inference.GRPCInferenceService/ServerReady"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -126,6 +131,45 @@ def unread(target: str, end_s: float) -> None:
         time.sleep(max(0.0, end_s - time.monotonic()))
 
 
+def strings(target: str, end_s: float) -> None:
+    """20 messages a second of 65,000 typed elements without a letter, 130 kB each."""
+    message = pb.ModelInferRequest(model_name="affine")
+    tensor = message.inputs.add(name="x", datatype="BYTES", shape=[65_000])
+    tensor.contents.bytes_contents.extend([b""] * 65_000)
+    _send(target, INFER, message.SerializeToString(), 20, end_s)
+
+
+def inputs(target: str, end_s: float) -> None:
+    """20 messages a second of 16,000 inputs without a name, 32 kB each."""
+    message = pb.ModelInferRequest(model_name="affine")
+    for _ in range(16_000):
+        message.inputs.add()
+    _send(target, INFER, message.SerializeToString(), 20, end_s)
+
+
+def pictures(target: str, end_s: float) -> None:
+    """Two requests a second of 32 pictures with 32 million pixels each, 1 MB in all."""
+    file = io.BytesIO()
+    Image.new("L", (8000, 4000)).save(file, "PNG")
+    request = tasks_pb2.ClassifyRequest(model_name="lenet5")
+    for _ in range(32):
+        request.pictures.add(encoded=file.getvalue())
+    _send(target, "/weir.v1.Tasks/Classify", request.SerializeToString(), 2, end_s)
+
+
+def mute(target: str, end_s: float) -> None:
+    """Calls without a message: 4,000 a second, up to 20,000, on 20 connections."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Http2Client(target)) for _ in range(20)]
+        due_s = time.monotonic()
+        for _ in range(1000):
+            for client in clients:
+                client.call(INFER)
+            due_s += 0.005
+            time.sleep(max(0.0, due_s - time.monotonic()))
+        time.sleep(max(0.0, end_s - time.monotonic()))
+
+
 def other_protocols(target: str, end_s: float) -> None:
     """HTTP/1.1 and random bytes, each on a new connection."""
     host, port = target.split(":")
@@ -139,8 +183,31 @@ def other_protocols(target: str, end_s: float) -> None:
 
 ATTACKS: Mapping[str, Attack] = {
     attack.__name__.replace("_", "-"): attack
-    for attack in (bomb, many_fields, resets, pings, silent, unread, other_protocols)
+    for attack in (
+        bomb,
+        many_fields,
+        resets,
+        pings,
+        silent,
+        unread,
+        mute,
+        strings,
+        inputs,
+        pictures,
+        other_protocols,
+    )
 }
+
+
+def _send(target: str, method: str, message: bytes, per_s: float, end_s: float) -> None:
+    """Send one message again and again, whatever becomes of it."""
+    with grpc.insecure_channel(target) as channel:
+        call: Any = channel.unary_unary(method)
+        due_s = time.monotonic()
+        while due_s < end_s:
+            call.future(message, timeout=DEADLINE_S)
+            due_s += 1 / per_s
+            time.sleep(max(0.0, due_s - time.monotonic()))
 
 
 def _read_until(client: Http2Client, end_s: float) -> None:
@@ -228,10 +295,15 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         write_plain(Path(folder), "affine", affine(), version=1)
+        publish_untrained("lenet5", Path(folder))
         for name in arguments.attacks:
             for tree_name, tree in trees.items():
                 with servers.serving(
-                    Path(folder), ["affine"], "--transport", arguments.transport, tree=tree
+                    Path(folder),
+                    ["affine", "lenet5"],
+                    "--transport",
+                    arguments.transport,
+                    tree=tree,
                 ) as server:
                     row = measure(name, server, arguments.seconds)
                 rows.append({"attack": name, "tree": tree_name, **row})
