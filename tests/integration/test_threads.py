@@ -1,6 +1,5 @@
 """A thread that dies or no longer turns ends the process, with an exit code of its own."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import grpc
 import pytest
 
 from tests.helpers import onnx_models
+from tests.integration import planted_server
 from tests.integration.harness import (
     ANSWER_S,
     GOOD,
@@ -34,8 +34,7 @@ def affine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def planted(fault: str, models: Path, log: Path, *flags: str) -> Any:
     """A server with a fault of `planted_server`."""
-    start = [sys.executable, "-m", "tests.integration.planted_server", fault]
-    return running(models, log, *flags, launch=lambda own: [*start, *own[own.index(str(models)) :]])
+    return running(models, log, *flags, launch=planted_server.launch(fault))
 
 
 def set_off(client: Client) -> None:
