@@ -584,30 +584,30 @@ def test_certificates_and_tokens_are_replaced_under_load(
         for thread in threads:
             thread.start()
         try:
-            # A pair whose key does not belong to the certificate, as a half renewed one.
+            # A pair whose key does not belong to the certificate, as a half renewed one; and both
+            # tokens for a while.
             stranger = authority.issue("localhost", "127.0.0.1", file="another")
             old_key = guarded.certificate.key.read_bytes()
             guarded.certificate.key.write_bytes(stranger.key.read_bytes())
+            replace(guarded.tokens, tokens_file() + f'\n[tokens.next]\ntoken = "{new_token}"\n')
             server.wait_for_log("credentials not reloaded, the former stay in use")
             assert served_certificate(server.target) == first
             guarded.certificate.key.write_bytes(old_key)
+            with Wire(guarded.target, authority) as wire:
+                until(lambda: wire.code(INDEX, token=new_token) == OK, "the new token is unknown")
+            token[0] = new_token
+            time.sleep(0.2)  # the calls with the old token that are under way
 
+            # A new certificate, and the new token alone.
             authority.issue("localhost", "127.0.0.1", file="server")
+            replace(guarded.tokens, f'[tokens.next]\ntoken = "{new_token}"\n')
             second = guarded.certificate.cert.read_text()
             for address in (server.target, server.metrics):
                 until(
                     lambda address=address: served_certificate(address) in second,  # type: ignore[misc]
                     "the new certificate is not served",
                 )
-
-            # Both tokens for a while, then the new one alone.
-            both = tokens_file() + f'\n[tokens.next]\ntoken = "{new_token}"\n'
-            replace(guarded.tokens, both)
             with Wire(guarded.target, authority) as wire:
-                until(lambda: wire.code(INDEX, token=new_token) == OK, "the new token is unknown")
-                token[0] = new_token
-                time.sleep(0.2)  # the calls with the old token that are under way
-                replace(guarded.tokens, f'[tokens.next]\ntoken = "{new_token}"\n')
                 until(
                     lambda: wire.code(INDEX, token=TOKENS["everything"]) == UNKNOWN,
                     "the old token is still known",
