@@ -41,7 +41,7 @@ from weir.server.scheduling.batching import (
 from weir.server.scheduling.byte_budget import ByteBudget
 from weir.server.scheduling.deadlines import Deadlines
 from weir.server.scheduling.request import InferRequest, Load, refuse
-from weir.server.scheduling.request_queue import RequestQueue
+from weir.server.scheduling.request_queue import Batch, RequestQueue
 from weir.server.scheduling.service_time import ServiceTime
 from weir.server.telemetry.model_stats import BatchTimes
 from weir.server.telemetry.request_record import BatchRecord
@@ -207,14 +207,14 @@ class Scheduler:
                 return
             last = None
             try:
-                if batch:
-                    last = self._process(batch)
+                if batch.requests:
+                    last = self._process(batch.requests, batch.cut_s)
             except Exception:  # our bug: the thread goes on with the next batch
                 logger.exception("batch lost model=%s", self._name)
             if priority is not None and last is not None:
                 priority.ran(last.run_s)
 
-    def _next_batch(self, last: LastBatch | None) -> list[InferRequest] | None:
+    def _next_batch(self, last: LastBatch | None) -> Batch[Mapping[str, Array]] | None:
         """Wait for a batch and move it to the running requests; None when closed and empty."""
         thread = threading.get_ident()
         with self._condition:
@@ -232,7 +232,7 @@ class Scheduler:
                 self._condition.notify()
         for request, error in batch.refused:
             refuse(request, error)
-        return batch.requests
+        return batch
 
     @property
     def _policy(self) -> BatchPolicy:
@@ -262,9 +262,8 @@ class Scheduler:
             pause_s = max(pause_s, regroup_wait_s)
         return max(pause_s, 0.0)
 
-    def _process(self, batch: list[InferRequest]) -> LastBatch | None:
+    def _process(self, batch: list[InferRequest], cut_s: float) -> LastBatch | None:
         """Run a batch and answer it; None if it failed."""
-        cut_s = self._clock()
         record = _record(batch, cut_s)
         inputs = [request.inputs for request in batch]
         try:
@@ -354,7 +353,7 @@ class Scheduler:
             return
         for request in batch:
             if self._may_run(request):
-                self._process([request])
+                self._process([request], self._clock())
 
     def _may_run(self, request: InferRequest) -> bool:
         """Whether a request of a failed batch still runs, and has time left for another run."""

@@ -391,6 +391,31 @@ def test_instances_run_side_by_side() -> None:
     assert all(call.has_right_answer for call in world.calls)
 
 
+def test_queue_time_ends_when_the_batch_is_cut(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other requests are refused between the cut and the run."""
+    world.submit_and_run()
+    late = world.submit(deadline_s=1.0)
+
+    def fail_slowly(error: Exception) -> None:
+        Call.fail(late, error)
+        world.clock.advance(5.0)
+
+    monkeypatch.setattr(late, "fail", fail_slowly)
+    world.submit()
+    world.clock.advance(2.0)
+
+    world.end_run()
+    world.wait_for(lambda: len(world.running) == 1)
+    world.end_run()
+
+    world.wait_for(lambda: len(world.observed) == 2)
+    (_, (numbers, times)) = world.observed
+    assert numbers == [3]
+    assert (times.cut_s, times.run_s) == (2.0, 7.0)
+
+
 def test_observer_gets_each_batch_once_with_its_times(world: World) -> None:
     world.submit_and_run()
     world.clock.advance(2.0)
