@@ -255,8 +255,8 @@ def _hidden_exception() -> None:
     is_due = now_and_then()
 
     def make(original: Any) -> Any:
-        def process(self: Any, batch: Any) -> Any:
-            last = original(self, batch)
+        def process(self: Any, batch: Any, cut_s: float) -> Any:
+            last = original(self, batch, cut_s)
             if is_due():
                 raise RuntimeError("planted")
             return last
