@@ -459,6 +459,8 @@ def test_child_ends_with_the_process_that_started_it(number: signal.Signals, end
             parent.wait(HANG_S)
 
             ended, _, _ = select.select([child], [], [], HANG_S)
+            if not ended:
+                signal.pidfd_send_signal(child, signal.SIGKILL)
         finally:
             os.close(child)
 
