@@ -266,7 +266,7 @@ MUTANTS = (
         "server/app.py",
         "        return self._repository.is_ready and self._watchdog.is_healthy\n",
         "        return self._watchdog.is_healthy\n",
-        ("test_killed_server_is_back_and_clients_that_retry_see_no_error",),
+        ("test_listens_before_models_are_loaded",),
     ),
     Mutant(
         "F05",
