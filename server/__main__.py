@@ -37,8 +37,10 @@ def _run(**given: Any) -> None:
         # and hands each event to ours: a quarter of a call of LeNet-5 (docs/performance.md).
         os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
         # Core quotes what clients send (GOAWAY's text, as it is), and writes a line for each header
-        # that it refuses: any client could forge lines, and fill a disk.
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+        # that it refuses: any client could forge lines, and fill a disk. With TLS these clients
+        # have passed a handshake, and only core tells of one that failed.
+        if settings.tls_cert is None:
+            os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         # Imported late, also so that --help and a wrong flag are answered at once.
         from weir.server.app import serve  # noqa: PLC0415
 

@@ -328,11 +328,11 @@ def run(
     rounds: float = math.inf,
     planted: str = "",
 ) -> None:
-    """Send requests until the time is over, or so many rounds were made."""
+    """Send requests until the time is over, so many rounds were made, or a planted bug is found."""
     end_s = time.monotonic() + seconds
     with FuzzedServer(folder, planted) as server, _sender(server) as send:
         done = 0
-        while time.monotonic() < end_s and done < rounds:
+        while time.monotonic() < end_s and done < rounds and not (planted and findings.files):
             _round(findings, number * 1_000_003 + done, send, end_s)
             done += 1
 

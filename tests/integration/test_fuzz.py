@@ -1,6 +1,7 @@
 """A short fuzzing of each part, and the planted bugs that each must find: see `make fuzz`.
 
-The number of inputs is fixed, not the time, so every run is the same.
+The number of inputs is bounded, not the time. Hypothesis also takes constants of the modules that
+are loaded, so a planted bug may need more rounds in another order of the tests.
 """
 
 import math
@@ -52,7 +53,7 @@ def test_hostile_http2_harms_nobody(findings: Findings, tmp_path: Path, transpor
 
 @pytest.mark.parametrize("bug", ["reversed-elements", "one-row-more"])
 def test_planted_bug_of_the_contract_is_found(bug: str, findings: Findings, tmp_path: Path) -> None:
-    contract.run(findings, SEED, tmp_path, seconds=math.inf, rounds=2, planted=bug)
+    contract.run(findings, SEED, tmp_path, seconds=math.inf, rounds=20, planted=bug)
 
     assert findings.files
 
