@@ -197,7 +197,11 @@ def serve(
     replace(tokens, tokens_file())
     given = ["--tls-cert", str(certificate.cert), "--tls-key", str(certificate.key)]
     given += ["--tokens-file", str(tokens)] if has_tokens else []
-    with running(repository, folder / "log", *given, *flags, ready=False) as server:
+    # Core says why a handshake failed.
+    verbose = ["env", "GRPC_VERBOSITY=INFO"]
+    with running(
+        repository, folder / "log", *given, *flags, ready=False, launch=lambda own: verbose + own
+    ) as server:
         server.wait_for_log("server ready")
         yield Guarded(server, authority, certificate, tokens)
 
@@ -677,6 +681,7 @@ def test_failed_handshakes_delay_no_other_if_the_log_is_not_read(
     process = subprocess.Popen(
         command(repository, "--transport", transport, *flags),
         stdout=subprocess.PIPE, stderr=log, text=True,
+        env={**os.environ, "GRPC_VERBOSITY": "INFO"},
     )  # fmt: skip
     server = Server(process, tmp_path / "none")
     try:
