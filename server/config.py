@@ -201,8 +201,7 @@ class Settings(BaseModel):
     )
     host: Host = Field(
         "127.0.0.1",
-        description="Address to listen on, for gRPC and metrics; 0.0.0.0 is every IPv4 address, "
-        ":: every address.",
+        description="Address to listen on, for gRPC and metrics; 0.0.0.0 and :: are every address.",
     )
     port: Port = Field(8001, description="gRPC port; 0 picks a free one.")
     share_port: bool = Field(

@@ -49,7 +49,7 @@ _RESERVE = 4
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 _NO_DESCRIPTOR_PAUSE_S = 0.1
 _PLAIN = ("Content-Type", "text/plain; charset=utf-8")
-_REFUSED = [_PLAIN, ("WWW-Authenticate", "Bearer")]
+_REFUSED = (_PLAIN, ("WWW-Authenticate", "Bearer"))
 
 CheckScrape = Callable[[str | None, str], HTTPStatus]
 """The status of a scrape, by its `authorization` header and the client's address."""
@@ -287,7 +287,7 @@ def _only_at_its_path(metrics: WSGIApplication, check: CheckScrape | None) -> WS
             if check is not None:
                 status = check(environ.get("HTTP_AUTHORIZATION"), environ.get("REMOTE_ADDR", ""))
                 if status is not HTTPStatus.OK:
-                    start_response(f"{status.value} {status.phrase}", _REFUSED)
+                    start_response(f"{status.value} {status.phrase}", list(_REFUSED))
                     return [f"weir: {status.phrase.lower()}\n".encode()]
             try:
                 with building:

@@ -448,7 +448,9 @@ def scrape(
 def test_metrics_need_a_token_that_reads_all_models(guarded: Guarded) -> None:
     statuses = {name: scrape(guarded, secret)[0] for name, secret in TOKENS.items()}
 
-    assert scrape(guarded, None)[0] == scrape(guarded, "x" * 20)[0] == 401
+    refused = 401, "weir: unauthorized\n"
+    assert scrape(guarded, TOKENS["own"]) == (403, "weir: forbidden\n")
+    assert scrape(guarded, None) == scrape(guarded, "x" * 20) == refused
     assert statuses == {
         "everything": 200, "reader": 200, "hashed": 200,
         "inferrer": 403, "controller": 403, "own": 403,
