@@ -197,11 +197,7 @@ def serve(
     replace(tokens, tokens_file())
     given = ["--tls-cert", str(certificate.cert), "--tls-key", str(certificate.key)]
     given += ["--tokens-file", str(tokens)] if has_tokens else []
-    # Core says why a handshake failed.
-    verbose = ["env", "GRPC_VERBOSITY=INFO"]
-    with running(
-        repository, folder / "log", *given, *flags, ready=False, launch=lambda own: verbose + own
-    ) as server:
+    with running(repository, folder / "log", *given, *flags, ready=False) as server:
         server.wait_for_log("server ready")
         yield Guarded(server, authority, certificate, tokens)
 
@@ -683,7 +679,6 @@ def test_failed_handshakes_delay_no_other_if_the_log_is_not_read(
     process = subprocess.Popen(
         command(repository, "--transport", transport, *flags),
         stdout=subprocess.PIPE, stderr=log, text=True,
-        env={**os.environ, "GRPC_VERBOSITY": "INFO"},
     )  # fmt: skip
     server = Server(process, tmp_path / "none")
     try:
