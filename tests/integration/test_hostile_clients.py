@@ -6,6 +6,7 @@ Meanwhile and afterwards, a client with a connection of its own is answered righ
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ import grpc
 import numpy as np
 import pytest
 
+from tests.helpers import http2_client
 from tests.helpers.http2_client import (
     ACK,
     CANCEL,
@@ -26,6 +28,7 @@ from tests.helpers.http2_client import (
     HEADERS,
     INITIAL_WINDOW_SIZE,
     PING,
+    PREFACE,
     RST_STREAM,
     ConnectionEnded,
     Frame,
@@ -49,6 +52,7 @@ from tests.integration.harness import (
 
 LIVE = f"/{SERVICE}/ServerLive"
 INFER = f"/{SERVICE}/ModelInfer"
+STREAM = f"/{SERVICE}/ModelStreamInfer"
 WATCH = "/grpc.health.v1.Health/Watch"
 OK, CANCELLED, LATE, EXHAUSTED = (
     code.value[0]
@@ -376,6 +380,32 @@ def test_stopped_client_is_given_up_and_its_request_leaves(strict: Server, row: 
         client.wait()
 
 
+@pytest.mark.parametrize("row", ["C12"])
+def test_reset_that_comes_with_a_call_is_noticed(strict: Server, row: str) -> None:
+    """Core reads the frames and misses the reset behind them; only a ping tells it."""
+    call = bytes(Frame(HEADERS, END_HEADERS, 1, literals(grpc_headers(STREAM))))
+    before = descriptors(strict)
+    clients = [socket.create_connection(address_of(strict), ANSWER_S) for _ in range(5)]
+    for client in clients:
+        client.sendall(PREFACE + bytes(Frame(http2_client.SETTINGS, 0, 0, b"")))
+        assert client.recv(1)
+    began = strict.metric("grpc_server_started_total", grpc_method="ModelStreamInfer")
+    strict.process.send_signal(signal.SIGSTOP)
+    try:
+        for client in clients:
+            client.sendall(call)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+    finally:
+        strict.process.send_signal(signal.SIGCONT)
+
+    strict.wait_for_metric(
+        began + len(clients), "grpc_server_started_total", grpc_method="ModelStreamInfer"
+    )
+    wait_until(lambda: open_calls(strict, "ModelStreamInfer") == 0, "every call has ended")
+    wait_until(lambda: descriptors(strict) <= before, "every descriptor is closed")
+
+
 # Floods
 
 
@@ -401,8 +431,8 @@ def test_rapid_resets_leave_no_open_call(usual: Server, row: str) -> None:
     wait_until(lambda: open_calls(usual) == 0, "every call has ended")
 
 
-def open_calls(server: Server) -> float:
-    method = {"grpc_method": "ModelInfer"}
+def open_calls(server: Server, name: str = "ModelInfer") -> float:
+    method = {"grpc_method": name}
     ended = server.metric("grpc_server_handled_total", **method)
     return server.metric("grpc_server_started_total", **method) - ended
 
