@@ -17,7 +17,8 @@ TOKENS = 40_000
 """Of an answer that takes a second or two."""
 ENDLESS = 9
 """A source token."""
-BEFORE = 4
+BEFORE = 16
+"""Requests that wait. The machine may be several times faster later than when it was measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def stream(client: Client, timeout: float, **parameters: Any) -> Any:
 def test_request_that_cannot_be_done_in_time_is_refused_at_once(
     occupied: Occupied, start: Any
 ) -> None:
-    limit_s = 2 * occupied.answer_s
+    limit_s = occupied.answer_s
     started_s = time.monotonic()
 
     refused = start(occupied.client, limit_s, max_tokens=TOKENS)
@@ -75,5 +76,5 @@ def test_request_that_cannot_be_done_in_time_is_refused_at_once(
     assert time.monotonic() - started_s < limit_s
     assert "an answer is expected in" in refused.details()
     trailers = dict(refused.trailing_metadata())
-    # Four answers come first; it has the time of two.
+    # Sixteen answers come first; it has the time of one.
     assert int(trailers["grpc-retry-pushback-ms"]) > 1000 * occupied.answer_s
