@@ -94,6 +94,8 @@ class Repository:
         self._changing: set[str] = set()
         # None ends the thread.
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        # Whether the models of the first scan are in the registry.
+        self._has_read = False
         self._is_loaded = threading.Event()
         self._stopping = threading.Event()
         self._thread = SupervisedThread(target=self._run, name="weir-loader", daemon=True)
@@ -111,8 +113,19 @@ class Repository:
         return self._is_loaded.is_set() and (has_ready or is_empty)
 
     def get(self, name: str, version: str) -> Model:
-        """The model that serves a version now; see `Registry.get`."""
-        return self.registry.get(name, version)
+        """The model that serves a version now; see `Registry.get`.
+
+        Raises:
+            ModelNotReady: also of a name that is not known yet, as the server starts.
+        """
+        try:
+            return self.registry.get(name, version)
+        except UnknownModel:
+            if self._has_read or name in self.registry.models:
+                raise
+        raise ModelNotReady(
+            f"model {name[:128]!r}: the server starts, and has not read its repository yet"
+        )
 
     def gauges(self) -> list[ModelGauges]:
         """The load of each model, for a scrape; without versions that a call unloaded."""
@@ -270,6 +283,7 @@ class Repository:
     def _load_all(self) -> None:
         found = {name: one for name, one in (self._scan() or {}).items() if one.versions}
         self._each(found, lambda name, one: self._known_or_new(name).plan(one))
+        self._has_read = True
         self._each(found, lambda name, _: self._managers[name].reconcile(sandboxed=False))
         if self._stopping.is_set():
             return

@@ -3,6 +3,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from tests.helpers import onnx_models
 from tests.unit.server.conftest import Clock, unsandboxed
 from weir.bundle.golden import Golden
+from weir.bundle.repository_files import LinkRoots
 from weir.server.config import ModelSettings
 from weir.server.errors import InvalidRequest, ModelNotReady, UnknownModel
 from weir.server.repository.loader import Loader
@@ -51,7 +53,7 @@ def open_repository(models: Path, listener: Listener, clock: Clock) -> Iterator[
     """Open a repository and wait until its models are loaded."""
     opened: list[Repository] = []
 
-    def open_repository(root: Path = models) -> Repository:
+    def open_repository(root: Path = models, *, waits: bool = True) -> Repository:
         loader = Loader(
             provider="cpu",
             max_message_bytes=1 << 20,
@@ -64,7 +66,7 @@ def open_repository(models: Path, listener: Listener, clock: Clock) -> Iterator[
         )
         opened.append(repository)
         repository.start()
-        assert listener.is_loaded.wait(HANG_S)
+        assert not waits or listener.is_loaded.wait(HANG_S)
         return repository
 
     yield open_repository
@@ -295,6 +297,33 @@ def test_unknown_model_is_looked_up_and_not_found(
 
     assert len(str(unknown.value)) < 600
     assert str(unknown.value).isprintable()
+
+
+def test_no_model_is_unknown_before_the_repository_is_read(
+    publish: Callable[..., Path],
+    open_repository: Open,
+    listener: Listener,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Clients try again on UNAVAILABLE, and not on NOT_FOUND."""
+    publish("affine")
+    may_read = threading.Event()
+    scan = ModelRepository.scan
+
+    def slow_scan(source: ModelRepository, links: LinkRoots) -> Any:
+        assert may_read.wait(HANG_S)
+        return scan(source, links)
+
+    monkeypatch.setattr(ModelRepository, "scan", slow_scan)
+    repository = open_repository(waits=False)
+
+    with pytest.raises(ModelNotReady, match="the server starts, and has not read its repository"):
+        repository.get("affine", "")
+    may_read.set()
+    assert listener.is_loaded.wait(HANG_S)
+    assert repository.get("affine", "").name == "affine"
+    with pytest.raises(UnknownModel):
+        repository.get("unknown", "")
 
 
 def test_no_name_is_refused(open_repository: Open) -> None:
