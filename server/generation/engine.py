@@ -167,12 +167,10 @@ class Engine:
 
     def load(self) -> Load:
         """Waiting and running requests."""
-        load = self._queue.load()
         with self._condition:
-            ahead = replace(
-                self._ahead, rows=self._queue.waiting.rows, tokens=self._queue.waiting.work
-            )
-            return replace(load, expected_s=self._time.typical_s(ahead))
+            waiting = self._queue.waiting
+            ahead = replace(self._ahead, rows=waiting.rows, tokens=waiting.work)
+            return self._queue.load_with(self._time.typical_s(ahead))
 
     def submit(self, request: GenerationRequest) -> None:
         """Queue a request; see `ReadyRequest.submit`."""

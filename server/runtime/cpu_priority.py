@@ -37,11 +37,11 @@ LONG_RUN_S = 0.004
 # Steps of niceness below the others. LeNet-5, one call in flight beside a flooded model on two
 # cores: 1600 calls/s at 0, 1800 at 3, 2430 at 5, 2430 at 7, 2700 at 10, 2500 at 19; alone 3100. The
 # flooded model does as much in each case.
-_STEPS = 10
+_NICENESS = 10
 _LOWEST = 19
 # Of the way from the mean to the last run. Four long runs in a row lower the priority, and one that
 # is much longer, such as the first, does not.
-_STEP = 0.2
+_NEW_SHARE = 0.2
 _OUTLIER = 2.0
 
 
@@ -53,7 +53,7 @@ def lower() -> None:
     thread = threading.get_native_id()
     try:
         niceness = os.getpriority(os.PRIO_PROCESS, thread)
-        os.setpriority(os.PRIO_PROCESS, thread, min(_LOWEST, niceness + _STEPS))
+        os.setpriority(os.PRIO_PROCESS, thread, min(_LOWEST, niceness + _NICENESS))
     except OSError as error:  # not every sandbox has the call
         logger.warning(
             "priority not lowered thread=%s reason=%s", threading.current_thread().name, error
@@ -110,7 +110,7 @@ class RunPriority:
             ended_s = self._cpu_clock()
             run_s = min(ended_s - self._ended_s, _OUTLIER * LONG_RUN_S)
             self._ended_s = ended_s
-        self._mean_s += _STEP * (run_s - self._mean_s)
+        self._mean_s += _NEW_SHARE * (run_s - self._mean_s)
         if self._mean_s >= LONG_RUN_S:
             self.is_lowered = True
             self._lower()

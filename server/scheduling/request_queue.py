@@ -186,14 +186,18 @@ class RequestQueue(Generic[T]):
             self.is_closed = True
             self.condition.notify_all()
 
-    def load(self, now: float | None = None) -> Load:
-        """How much it holds, and how long an answer takes; `now` as for `put`."""
+    def load(self, now: float) -> Load:
+        """How much it holds, and how long an answer takes."""
         with self.condition:
-            running = len(self.running) + self.answering
             expected_s = None
-            if now is not None and self.service.runs:
+            if self.service.runs:
                 expected_s = self._answer_s(_Row(now, now + _TIME_LIMIT_S), now)
-            return Load(len(self.waiting), self.waiting.rows, running, expected_s)
+            return self.load_with(expected_s)
+
+    def load_with(self, expected_s: float | None) -> Load:
+        """How much it holds; the caller says how long an answer takes."""
+        running = len(self.running) + self.answering
+        return Load(len(self.waiting), self.waiting.rows, running, expected_s)
 
     @contextmanager
     def leaving(self, requests: Iterable[Request[T]]) -> Iterator[set[Request[T]]]:

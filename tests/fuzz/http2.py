@@ -118,7 +118,7 @@ def attack(server: FuzzedServer, plan: Sequence[Session], rest_s: float) -> str:
         raise Fault("the log is flooded")
     return (
         f", probe: {len(spent_s)} calls, the slowest {max(spent_s) * 1000:.0f} ms, "
-        f"{server.memory_bytes() >> 20} MiB at rest"
+        f"{server.process.memory_bytes() >> 20} MiB at rest"
     )
 
 
@@ -230,8 +230,8 @@ class _Rest:
 
     def __init__(self, server: FuzzedServer) -> None:
         # Counted first: a scrape opens a connection.
-        self.descriptors = server.descriptors()
-        self.memory_bytes = server.memory_bytes()
+        self.descriptors = server.process.descriptors()
+        self.memory_bytes = server.process.memory_bytes()
         # Of one scrape: a call may end between two.
         counts = {"grpc_server_started_total": 0.0, "grpc_server_handled_total": 0.0}
         for (name, _), value in server.process.scrape().items():

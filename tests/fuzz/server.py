@@ -1,6 +1,5 @@
 """The server process that is fuzzed, started again if it has died."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +8,6 @@ from typing import Self
 
 from tests.fuzz.models import write_repository
 from tests.integration.harness import Client, Server
-
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class FuzzedServer:
@@ -63,15 +60,6 @@ class FuzzedServer:
         """Start it again, on another port."""
         self._server.kill()
         self._server = self._start()
-
-    def memory_bytes(self) -> int:
-        """The resident memory."""
-        pages = Path(f"/proc/{self._server.process.pid}/statm").read_text().split()[1]
-        return int(pages) * _PAGE_BYTES
-
-    def descriptors(self) -> int:
-        """The open descriptors."""
-        return len(list(Path(f"/proc/{self._server.process.pid}/fd").iterdir()))
 
     def _start(self) -> Server:
         self._starts += 1

@@ -3,6 +3,7 @@
 The client encodes tensors with plain numpy, not with the server's codec: it is its oracle.
 """
 
+import os
 import subprocess
 import sys
 import time
@@ -78,6 +79,15 @@ class Server:
         while text not in self.log():
             assert time.monotonic() < end_s, f"expected {text!r} in the log:\n{self.log()}"
             time.sleep(0.005)
+
+    def memory_bytes(self) -> int:
+        """The resident memory."""
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    def descriptors(self) -> int:
+        """The number of open descriptors."""
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
     def metrics_text(self) -> str:
         """`/metrics` as it is."""

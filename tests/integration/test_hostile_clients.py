@@ -3,7 +3,6 @@
 Meanwhile and afterwards, a client with a connection of its own is answered right.
 """
 
-import os
 import signal
 import socket
 import struct
@@ -116,15 +115,6 @@ def address_of(server: Server) -> tuple[str, int]:
     return host, int(port)
 
 
-def memory_bytes(server: Server) -> int:
-    pages = Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
-
-
-def descriptors(server: Server) -> int:
-    return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
-
-
 def wait_until(is_true: Callable[[], bool], what: str) -> None:
     end_s = time.monotonic() + ANSWER_S
     while not is_true():
@@ -158,7 +148,7 @@ def test_header_bomb_ends_its_connection_and_harms_nobody(usual: Server, frames:
         Http2Client(usual.target, acknowledges=False) as attacker,
     ):
         expect_right_answer(bystander)
-        before = memory_bytes(usual)
+        before = usual.memory_bytes()
 
         with pytest.raises(ConnectionEnded):  # noqa: PT012 - sending is the attack
             first = indexed("x-a", "v" * 3900)
@@ -169,7 +159,7 @@ def test_header_bomb_ends_its_connection_and_harms_nobody(usual: Server, frames:
                 attacker.next_frame()
         expect_right_answer(bystander)
 
-    assert memory_bytes(usual) - before < 300 * 1024 * 1024
+    assert usual.memory_bytes() - before < 300 * 1024 * 1024
     usual.wait_for_log("connection closed reason=metadata peer=127.0.0.1")
     assert usual.metric("weir_connections_closed_total", reason="metadata") >= 1
 
@@ -224,18 +214,18 @@ def test_headers_and_goodbyes_write_no_line_of_the_log(usual: Server, row: str) 
 def test_silent_connections_are_closed_at_the_handshake_timeout(usual: Server, row: str) -> None:
     with Client(usual.target) as bystander, ExitStack() as stack:
         expect_right_answer(bystander)
-        before = descriptors(usual)
+        before = usual.descriptors()
         silent = [
             stack.enter_context(socket.create_connection(address_of(usual), ANSWER_S))
             for _ in range(300)
         ]
         for connection in silent[::2]:
             connection.sendall(b"PRI * HT")
-        wait_until(lambda: descriptors(usual) >= before + 300, "accepted")
+        wait_until(lambda: usual.descriptors() >= before + 300, "accepted")
 
         expect_right_answer(bystander)
         assert usual.metrics_text()
-        wait_until(lambda: descriptors(usual) <= before + 5, "closed")
+        wait_until(lambda: usual.descriptors() <= before + 5, "closed")
 
         for connection in silent:
             while connection.recv(4096):
@@ -248,18 +238,18 @@ def test_number_of_connections_is_limited(strict: Server, row: str) -> None:
     hosts = [f"127.0.0.{number}" for number in range(2, 9)]
     with Client(strict.target) as bystander, ExitStack() as stack:
         expect_right_answer(bystander)
-        before = descriptors(strict)
+        before = strict.descriptors()
         for number in range(2 * MAX_CONNECTIONS):
             source = (hosts[number % len(hosts)], 0)
             stack.enter_context(
                 socket.create_connection(address_of(strict), ANSWER_S, source_address=source)
             )
-            assert descriptors(strict) <= before + MAX_CONNECTIONS + 3
+            assert strict.descriptors() <= before + MAX_CONNECTIONS + 3
 
         expect_right_answer(bystander)
         assert strict.metrics_text()
     # For the next test: those of this one count until core has closed them.
-    wait_until(lambda: descriptors(strict) <= before + 3, "closed")
+    wait_until(lambda: strict.descriptors() <= before + 3, "closed")
 
 
 @pytest.mark.parametrize("row", ["H10"])
@@ -384,7 +374,7 @@ def test_stopped_client_is_given_up_and_its_request_leaves(strict: Server, row: 
 def test_reset_that_comes_with_a_call_is_noticed(strict: Server, row: str) -> None:
     """Core reads the frames and misses the reset behind them; only a ping tells it."""
     call = bytes(Frame(HEADERS, END_HEADERS, 1, literals(grpc_headers(STREAM))))
-    before = descriptors(strict)
+    before = strict.descriptors()
     clients = [socket.create_connection(address_of(strict), ANSWER_S) for _ in range(5)]
     for client in clients:
         client.sendall(PREFACE + bytes(Frame(http2_client.SETTINGS, 0, 0, b"")))
@@ -403,7 +393,7 @@ def test_reset_that_comes_with_a_call_is_noticed(strict: Server, row: str) -> No
         began + len(clients), "grpc_server_started_total", grpc_method="ModelStreamInfer"
     )
     wait_until(lambda: open_calls(strict, "ModelStreamInfer") == 0, "every call has ended")
-    wait_until(lambda: descriptors(strict) <= before, "every descriptor is closed")
+    wait_until(lambda: strict.descriptors() <= before, "every descriptor is closed")
 
 
 # Floods
