@@ -4,7 +4,8 @@ If neither is configured, there is no interceptor and every request's record is 
 selected call is wrapped when it arrives, and the wrapper exports the record when the call ends.
 
 The interceptor covers every unary call of the inference, task and model services, `Generate`, and
-each request on a `ModelStreamInfer`. The access log takes a random share of all requests. Traces
+each request on a `ModelStreamInfer`. A call that ends before its message has come carries no
+request and leaves no record. The access log takes a random share of all requests. Traces
 take every request whose caller samples its trace (`traceparent` with the flag "sampled"), none
 whose caller does not sample it, and a random share of the requests without a `traceparent`.
 """
@@ -83,7 +84,7 @@ class Interceptor:
 
             return Unary(handle)
         stream = handler.handle
-        return Stream(lambda call: stream(self._record(call)))
+        return Stream(lambda call: stream(self._record(call)), kind=handler.kind)
 
     def _record(self, call: Call, request_bytes: int = 0) -> Call:
         record = self._begin(call, request_bytes)
@@ -160,6 +161,11 @@ class RecordedReply:
             self._end(self.record, grpc.StatusCode.CANCELLED if is_lost else code)
         return is_sent
 
+    def forget(self) -> None:
+        """Export no record: the request never came."""
+        with self._lock:
+            self._has_ended = True
+
 
 class RecordedCall:
     """A call that exports the request's record when it ends; see `Call`."""
@@ -172,7 +178,8 @@ class RecordedCall:
         self.time_left_s = call.time_left_s
         self.on_close = call.on_close
         self._call = call
-        self.finish = RecordedReply(call, record, end).finish
+        self._reply = RecordedReply(call, record, end)
+        self.finish = self._reply.finish
 
     @property
     def metadata(self) -> Metadata:
@@ -185,10 +192,13 @@ class RecordedCall:
         return self._call.cancelled
 
     def receive(self, callback: Callable[[bytes | None], None]) -> None:
-        """Receive the next message of a stream."""
+        """Receive the one message of a stream."""
 
         def received(message: bytes | None) -> None:
-            self.record.request_bytes += len(message or b"")
+            if message is None:
+                self._reply.forget()
+            else:
+                self.record.request_bytes += len(message)
             callback(message)
 
         self._call.receive(received)

@@ -456,12 +456,13 @@ class CompletionQueueCall:
         callback = None
         open_s = time.monotonic() - self.arrived_s
         if event.batch_operations[0].cancelled():
+            # A status that it has was not sent. An ended call gives None for its message, as one
+            # without more messages does, and mostly before this event.
+            left_s = self.time_left_s() if self.has_deadline else None
             with self._lock:
                 self.cancelled = True
                 callback, self._on_close = self._on_close, None
-                if not self._has_ended:
-                    left_s = self.time_left_s() if self.has_deadline else None
-                    self._code = closed_code(open_s, left_s).value[0]
+                self._code = closed_code(open_s, left_s).value[0]
         self._stats.ended(self._code, open_s)
         self._open_calls.discard(self)
         if callback is not None:

@@ -479,11 +479,13 @@ class GrpcServerCall:
         # Ends the reading thread, even while it waits.
         self._incoming.put(lambda _: None)
         callback = None
+        is_sent = not _is_cancelled(self._messages)
         with self._lock:
             if not self.has_ended:
                 self.cancelled = True
                 callback, self._on_close = self._on_close, None
                 self._outgoing.put(None)
+            if self.cancelled or not is_sent:
                 open_s = time.monotonic() - self.arrived_s
                 self._code = closed_code(open_s, self._client_left_s())
         self._count_end(self._code)
@@ -501,3 +503,16 @@ class GrpcServerCall:
             guarded(self, callback, message)
             if message is None:
                 return
+
+
+def _is_cancelled(messages: Iterator[bytes]) -> bool:
+    """Whether a closed call ended without a status: the client was gone, or its deadline passed.
+
+    A status that was given does not say it. An ended call has no next message, as one without more
+    messages has none, and its close is often known a moment later. grpcio then raises here.
+    """
+    try:
+        next(messages, None)
+    except grpc.RpcError:
+        return True
+    return False

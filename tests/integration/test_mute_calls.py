@@ -17,6 +17,7 @@ from tests.integration.harness import (
     GOOD,
     SERVICE,
     Client,
+    Server,
     expect_right_answer,
     failure,
     request,
@@ -27,11 +28,13 @@ from weir.protocol import inference_pb2, models_pb2, tasks_pb2
 MESSAGE = request("affine", GOOD)
 INFER = f"/{SERVICE}/ModelInfer"
 STREAM_INFER = f"/{SERVICE}/ModelStreamInfer"
+GENERATE = "/weir.v1.Tasks/Generate"
 HEALTH = "/grpc.health.v1.Health/Check"
-OK, LATE, EXHAUSTED, UNIMPLEMENTED = (
+OK, INVALID, LATE, EXHAUSTED, UNIMPLEMENTED = (
     code.value[0]
     for code in (
         grpc.StatusCode.OK,
+        grpc.StatusCode.INVALID_ARGUMENT,
         grpc.StatusCode.DEADLINE_EXCEEDED,
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         grpc.StatusCode.UNIMPLEMENTED,
@@ -40,6 +43,9 @@ OK, LATE, EXHAUSTED, UNIMPLEMENTED = (
 # Bidirectional streams, whose first message has no time limit.
 RESTING = {STREAM_INFER, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"}
 MOST = 40
+SOME = 5
+CUT_OFF = framed(MESSAGE.SerializeToString())[:-1]
+LOGGED = ("--access-log-sample-rate", "1")
 
 
 def methods() -> Iterator[str]:
@@ -74,11 +80,12 @@ def ends(client: Http2Client, count: int) -> Iterator[dict[str, str]]:
             count -= 1
 
 
+@pytest.mark.parametrize("logged", [(), LOGGED], ids=["no log", "access log"])
 @pytest.mark.parametrize("row", ["H05"])
 def test_call_without_a_message_ends_at_the_default_deadline(
-    affine: Path, transport: str, tmp_path: Path, row: str
+    affine: Path, transport: str, tmp_path: Path, row: str, logged: tuple[str, ...]
 ) -> None:
-    flags = ("--transport", transport, "--default-deadline-s", "0.5")
+    flags = ("--transport", transport, "--default-deadline-s", "0.5", *logged)
     with (
         running(affine, tmp_path / "log", *flags) as server,
         ExitStack() as stack,
@@ -94,7 +101,7 @@ def test_call_without_a_message_ends_at_the_default_deadline(
         expect_right_answer(client)
 
     offered = {name: each for name, each in answers.items() if each.status != UNIMPLEMENTED}
-    assert {INFER, "/weir.v1.Tasks/Generate"} < offered.keys()
+    assert {INFER, GENERATE} < offered.keys()
     assert {each.status for each in offered.values()} == {LATE}
     messages = {each.headers["grpc-message"] for each in offered.values()}
     assert messages == {"expected one message, none came within 0.5 s"}
@@ -183,3 +190,68 @@ def test_mute_calls_free_their_places(
         wait_for_answer(client)
         for _ in range(3):
             expect_right_answer(client)
+
+
+def handled(server: Server, method: str) -> dict[str, float]:
+    """The calls of a method by status, once all of them have ended."""
+    name = method.rpartition("/")[2]
+    started = server.metric("grpc_server_started_total", grpc_method=name)
+    server.wait_for_metric(started, "grpc_server_handled_total", grpc_method=name)
+    return {
+        labels["grpc_code"]: value
+        for (metric, carried), value in server.scrape().items()
+        if metric == "grpc_server_handled_total" and value
+        if (labels := dict(carried))["grpc_method"] == name
+    }
+
+
+def open_some(server: Server, client: Http2Client, method: str, data: bytes) -> list[int]:
+    """Start calls that stay open, and wait until the server knows them."""
+    name = method.rpartition("/")[2]
+    before = server.metric("grpc_server_started_total", grpc_method=name)
+    streams = [client.call(method) for _ in range(SOME)]
+    for stream in streams:
+        client.send_data(stream, data)
+    server.wait_for_metric(before + SOME, "grpc_server_started_total", grpc_method=name)
+    return streams
+
+
+@pytest.mark.parametrize("data", [b"", CUT_OFF], ids=["no message", "half a message"])
+@pytest.mark.parametrize("row", ["H05"])
+def test_calls_that_end_before_their_message_count_as_their_clients_see_them(
+    affine: Path, transport: str, tmp_path: Path, row: str, data: bytes
+) -> None:
+    with (
+        running(affine, tmp_path / "log", "--transport", transport, *LOGGED) as server,
+        Client(server.target) as client,
+    ):
+        for method in (INFER, GENERATE, STREAM_INFER):
+            with Http2Client(server.target, timeout_s=ANSWER_S) as late:
+                for _ in range(SOME):
+                    stream = late.call(method, grpc_timeout="100m")
+                    late.send_data(stream, data)
+                    assert late.answer(stream).status == LATE
+            assert handled(server, method) == {"DeadlineExceeded": SOME}
+
+            with Http2Client(server.target, timeout_s=ANSWER_S) as gone:
+                open_some(server, gone, method, data)
+            with Http2Client(server.target, timeout_s=ANSWER_S) as resetting:
+                for stream in open_some(server, resetting, method, data):
+                    resetting.reset(stream)
+                ended = {"DeadlineExceeded": SOME, "Cancelled": 2 * SOME}
+                assert handled(server, method) == ended
+
+            # The client itself says that no more will come. A stream of requests may have none.
+            with Http2Client(server.target, timeout_s=ANSWER_S) as done:
+                stream = done.call(method)
+                done.send_data(stream, data, ends=True)
+                status = done.answer(stream).status
+            assert status == (OK if method == STREAM_INFER else INVALID)
+            code = "OK" if method == STREAM_INFER else "InvalidArgument"
+            assert handled(server, method) == ended | {code: 1}
+
+        client.send(request("affine", GOOD, id="last")).result()
+        server.wait_for_log("id=last")
+        lines = [line for line in server.log().splitlines() if "method=" in line]
+
+    assert len(lines) == 1

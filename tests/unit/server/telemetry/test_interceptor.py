@@ -30,7 +30,7 @@ class World:
         handlers: dict[str, Unary | Stream] = {
             "/unary": Unary(lambda call, _: self.calls.append(call)),
             "/broken": Unary(self._break),
-            "/stream": Stream(self.calls.append),
+            "/stream": Stream(self.calls.append, kind="server_stream"),
             "/many": Stream(self.calls.append),
         }
         self.handlers = self.interceptor.intercept(handlers, except_stream="/many")
@@ -116,6 +116,34 @@ def test_stream_of_one_request_counts_all_its_bytes(
     assert got == [b"question"]
     (record,) = world.exported
     assert (record.request_bytes, record.response_bytes) == (8, 8)
+
+
+def test_stream_whose_message_never_came_leaves_no_record(
+    open_world: Callable[..., World],
+) -> None:
+    world, inner = open_world(), FakeCall(method="/stream")
+    call = world.call("/stream", inner)
+    got: list[bytes | None] = []
+
+    call.receive(got.append)
+    inner.deliver(None)
+    assert call.finish(grpc.StatusCode.INVALID_ARGUMENT)
+
+    assert got == [None]
+    assert inner.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert not world.exported
+
+
+def test_kinds_of_the_handlers_stay(open_world: Callable[..., World]) -> None:
+    """A server stream taken for a bidirectional one could wait for its message for ever."""
+    kinds = {name: handler.kind for name, handler in open_world().handlers.items()}
+
+    assert kinds == {
+        "/unary": "unary",
+        "/broken": "unary",
+        "/stream": "server_stream",
+        "/many": "bidi_stream",
+    }
 
 
 def test_each_request_of_a_stream_is_recorded(open_world: Callable[..., World]) -> None:
