@@ -280,7 +280,7 @@ class Settings(BaseModel):
     max_inflight_bytes: Bytes | None = _unset(
         "a quarter of the memory limit, and half of that for each model",
         "Bytes of the requests that wait and run: messages, decoded inputs, and answers of a known "
-        "size. Further requests are refused.",
+        "size. Further requests are refused; those below 8 KiB do not count.",
     )
     memory_watermark: Annotated[float, Field(ge=0.1, le=1)] | None = _unset(
         "0.9, or in a small container less, down to 0.6: eight messages of the maximum size fit "

@@ -12,8 +12,8 @@ Rules:
 
 import heapq
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator
-from itertools import chain
+from collections.abc import Callable, Collection, Iterator
+from itertools import chain, groupby
 from typing import Generic, Protocol, TypeVar
 
 FAIR_CUTS = 4
@@ -71,17 +71,20 @@ class DeadlineOrder(Collection[R]):
         work: of all of them.
     """
 
-    __slots__ = ("_classes", "_count", "_last", "rows", "work")
+    __slots__ = ("_classes", "_last", "rows", "work")
 
     def __init__(self) -> None:
         # Those that have requests: one, as a rule.
         self._classes: dict[int, _Class[R]] = {}
         # The class that was used last, which is most often the next one too.
         self._last: _Class[R] = _Class(0)
-        self._count = self.rows = self.work = 0
+        self.rows = self.work = 0
 
     def __len__(self) -> int:
-        return self._count
+        return sum([len(each.requests) for each in self._classes.values()])
+
+    def __bool__(self) -> bool:
+        return bool(self._classes)
 
     def __contains__(self, request: object) -> bool:
         return any(request in each.requests for each in self._classes.values())
@@ -103,14 +106,15 @@ class DeadlineOrder(Collection[R]):
 
     def add(self, request: R) -> None:
         """Add a request that has just arrived."""
-        own = self._class_of(request)
+        own = self._last
+        if not own.bound_s <= request.deadline_s - request.queued_s < own.end_s:
+            own = self._class_of(request)
         if not own.requests:
             self._classes[own.number] = own
         own.requests[request] = None
         rows, work = request.rows, request.work
         own.rows += rows
         own.work += work
-        self._count += 1
         self.rows += rows
         self.work += work
 
@@ -119,29 +123,35 @@ class DeadlineOrder(Collection[R]):
         own = self._class_of(request)
         if request not in own.requests:
             return False
-        self._remove(request, own)
+        self._remove((request,), own)
         return True
 
-    def remove_all(self, requests: Iterable[R]) -> None:
+    def remove_all(self, requests: Collection[R]) -> None:
         """Remove requests that are here."""
-        for request in requests:
-            self._remove(request, self._class_of(request))
+        if len(self._classes) == 1:
+            (only,) = self._classes.values()
+            self._remove(requests, only)
+            return
+        for own, group in groupby(requests, self._class_of):
+            self._remove(tuple(group), own)
 
-    def _remove(self, request: R, own: _Class[R]) -> None:
-        del own.requests[request]
+    def _remove(self, requests: Collection[R], own: _Class[R]) -> None:
+        rows = work = 0
+        for request in requests:
+            del own.requests[request]
+            rows += request.rows
+            work += request.work
         if not own.requests:
             del self._classes[own.number]
-        rows, work = request.rows, request.work
         own.rows -= rows
         own.work -= work
-        self._count -= 1
         self.rows -= rows
         self.work -= work
 
     def ahead(self, request: Timed) -> tuple[float, float]:
         """The rows that go before a request that arrives now, and their work; an estimate."""
         own = self._class_of(request)
-        if self._count == len(own.requests):
+        if self.rows == own.rows:
             return self.rows, self.work
         now = request.queued_s
         rows = work = 0.0

@@ -12,7 +12,7 @@ Rules:
 """
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -31,9 +31,9 @@ T = TypeVar("T")
 _TIME_LIMIT_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Batch(Generic[T]):
-    """A batch as it was cut.
+    """A batch as it was cut. Immutable, but not frozen: a frozen one takes a microsecond to make.
 
     Attributes:
         work: of its run, padding included.
@@ -247,10 +247,8 @@ class RequestQueue(Generic[T]):
         )
 
 
-def _batch_work(requests: Iterable[Request[T]]) -> int:
+def _batch_work(requests: Collection[Request[T]]) -> int:
     """The work of a batch: its rows, each as long as the longest where they have lengths."""
-    length = rows = 0
-    for request in requests:
-        rows += request.rows
-        length = max(length, request.length)
+    rows = sum([request.rows for request in requests])
+    length = max([request.length for request in requests], default=0)
     return rows * rounded_up(length) if length else rows

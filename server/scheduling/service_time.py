@@ -30,9 +30,11 @@ _OUTLIER = 2.0
 _MIN_S = 0.001
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ServiceTime:
     """The estimate for one model, and the mean size of its batches while requests wait.
+
+    Immutable, but not frozen: it is made for each batch, and a frozen one takes a microsecond.
 
     Attributes:
         fixed_s: of a run, whatever its size.

@@ -395,7 +395,7 @@ GAUGES: Readers[ModelGauges] = {
     Family(
         "weir_inflight_bytes", "gauge", MODEL, "bytes",
         "Bytes of the requests that wait or run: messages, decoded inputs, and answers of a known "
-        "size.",
+        "size. Requests below 8 KiB do not count.",
         "more or larger requests. At weir_inflight_limit_bytes requests are rejected.",
     ): lambda model: model.inflight_bytes,
     Family(

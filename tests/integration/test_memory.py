@@ -103,7 +103,8 @@ def test_requests_above_the_bytes_in_flight_are_refused_with_a_pause(
     repository: Path, tmp_path: Path, transport: str, iterations_per_s: int, row: str
 ) -> None:
     burn = request("burner", tensor("iterations", np.array([[2 * iterations_per_s]])))
-    flags = ("--transport", transport, "--model-setting", "burner.max_inflight_bytes=4096")
+    burn.parameters["note"].string_param = "x" * 16_384
+    flags = ("--transport", transport, "--model-setting", "burner.max_inflight_bytes=32768")
     with (
         running(repository, tmp_path / "log", *flags) as server,
         Client(server.target) as client,
@@ -111,11 +112,10 @@ def test_requests_above_the_bytes_in_flight_are_refused_with_a_pause(
         running_call = client.send(burn, timeout=2 * ANSWER_S)
         server.wait_for_metric(1, "weir_running_requests", model="burner")
         held_bytes = server.metric("weir_inflight_bytes", model="burner")
-        burn.parameters["note"].string_param = "x" * 4096
         refused = failure(client.send(burn))
         other = client.send(request("affine", GOOD))
 
-        assert 0 < held_bytes < 4096
+        assert 16_384 < held_bytes < 32_768
         assert refused.code() is EXHAUSTED
         assert f"model 'burner': requests of {held_bytes:.0f} bytes are in flight" in str(
             refused.details()
