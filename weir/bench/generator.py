@@ -195,6 +195,8 @@ class _MeasuredChannel:
             self.tally.latencies_s.append(ended - began)
         else:
             self.tally.errors[status.name] += 1
+            if status.name not in self.tally.messages:
+                self.tally.messages[status.name] = str(errors.from_failure(call))
 
     def _finish(self) -> None:
         self._finished += 1

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from weir.bench.plan import Plan
@@ -18,6 +19,8 @@ def table(summary: Summary) -> Table:
     grid = Table("measure", "value")
     grid.columns[1].justify = "right"
     grid.add_row("calls answered", f"{summary.answered:,}")
+    if summary.late:
+        grid.add_row("… after the end", f"{summary.late:,}")
     grid.add_row("calls/s", f"{summary.calls_per_s:,.0f}")
     grid.add_row("rows/s", f"{summary.rows_per_s:,.0f}")
     for name, seconds in summary.latency_s.items():
@@ -27,6 +30,14 @@ def table(summary: Summary) -> Table:
     for status, count in sorted(summary.errors.items()):
         grid.add_row(f"[red]{status}[/red]", f"{count:,}")
     return grid
+
+
+def messages(summary: Summary) -> str:
+    """One message of each status that calls failed with, a line each."""
+    return "".join(
+        f"[red]{status}[/red], for instance: {escape(message)}\n"
+        for status, message in sorted(summary.messages.items())
+    )
 
 
 def record(

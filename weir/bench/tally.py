@@ -31,12 +31,14 @@ class Tally:
         latencies_s: how long it took; in an open loop, from when it was due.
         lateness_s: open loop: sending time minus due time of each call.
         errors: failed calls by status.
+        messages: of the first of them, by status.
     """
 
     ends_s: "array[float]" = field(default_factory=_doubles)
     latencies_s: "array[float]" = field(default_factory=_doubles)
     lateness_s: "array[float]" = field(default_factory=_doubles)
     errors: Counter[str] = field(default_factory=Counter)
+    messages: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +46,17 @@ class Summary:
     """The result of a load.
 
     Attributes:
+        late: answered after the time that `calls_per_s` refers to.
+        messages: of one failed call of each status.
         elapsed_s: the time that `calls_per_s` and `rows_per_s` refer to.
         latency_s: by name: `mean`, `p50` … `p99.9`, `max`; empty without a successful call.
         lateness_p99_s: open loop: lateness of the generator itself; None for a closed loop.
     """
 
     answered: int
+    late: int
     errors: dict[str, int]
+    messages: dict[str, str]
     elapsed_s: float
     calls_per_s: float
     rows_per_s: float
@@ -71,6 +77,7 @@ def merge(tallies: Iterable[Tally]) -> Tally:
         whole.latencies_s.extend(tally.latencies_s)
         whole.lateness_s.extend(tally.lateness_s)
         whole.errors.update(tally.errors)
+        whole.messages |= tally.messages
     return whole
 
 
@@ -86,7 +93,9 @@ def summarise(tally: Tally, *, duration_s: float | None, rows: int) -> Summary:
     calls_per_s = in_time / elapsed_s if elapsed_s else 0.0
     return Summary(
         answered=len(ends_s),
+        late=len(ends_s) - in_time,
         errors=dict(tally.errors),
+        messages=tally.messages,
         elapsed_s=elapsed_s,
         calls_per_s=calls_per_s,
         rows_per_s=calls_per_s * rows,

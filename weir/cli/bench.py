@@ -115,6 +115,7 @@ def bench(
             soft_wrap=True,
         )
         console.print(report.table(summary))
+        console.print(report.messages(summary), end="", soft_wrap=True)
         if as_json is not None:
             _write(as_json, text)
     _require_answers(summary)

@@ -9,7 +9,9 @@ from weir.bench.tally import Summary
 
 SUMMARY = Summary(
     answered=1234,
+    late=7,
     errors={"UNAVAILABLE": 5},
+    messages={"UNAVAILABLE": "the server is [stopping]"},
     elapsed_s=1.0,
     calls_per_s=1234.0,
     rows_per_s=2468.0,
@@ -24,8 +26,16 @@ def test_the_table_shows_what_was_measured() -> None:
     console.print(report.table(SUMMARY))
 
     shown = console.export_text()
-    for text in ("1,234", "2,468", "1.00 ms", "250.00 ms", "0.20 ms", "UNAVAILABLE"):
+    for text in ("1,234", "after the end", "2,468", "1.00 ms", "250.00 ms", "UNAVAILABLE"):
         assert text in shown
+
+
+def test_a_message_of_each_status_is_shown_as_it_is() -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+
+    console.print(report.messages(SUMMARY), end="")
+
+    assert console.export_text() == "UNAVAILABLE, for instance: the server is [stopping]\n"
 
 
 def test_the_record_holds_what_a_published_number_needs() -> None:

@@ -44,7 +44,8 @@ def test_answers_after_the_time_count_as_latency_but_not_as_throughput() -> None
 
     summary = summarise(tally, duration_s=2.0, rows=4)
 
-    assert (summary.answered, summary.calls_per_s, summary.rows_per_s) == (3, 1.0, 4.0)
+    assert (summary.answered, summary.late) == (3, 1)
+    assert (summary.calls_per_s, summary.rows_per_s) == (1.0, 4.0)
     assert summary.latency_s["max"] == 0.9
 
 
@@ -55,12 +56,13 @@ def test_a_fixed_number_of_calls_takes_until_the_last_answer() -> None:
 
 
 def test_tallies_merge_into_one() -> None:
-    one = Tally(array("d", [1]), array("d", [2]), array("d", [3]), Counter(A=1))
+    one = Tally(array("d", [1]), array("d", [2]), array("d", [3]), Counter(A=1), {"A": "a"})
 
-    whole = merge([one, one, Tally(errors=Counter(A=1, B=1))])
+    whole = merge([one, one, Tally(errors=Counter(A=1, B=1), messages={"B": "b"})])
 
     assert list(whole.ends_s) == [1, 1] and list(whole.latencies_s) == [2, 2]
     assert list(whole.lateness_s) == [3, 3] and whole.errors == {"A": 3, "B": 1}
+    assert whole.messages == {"A": "a", "B": "b"}
 
 
 def test_only_open_loops_report_lateness() -> None:

@@ -47,4 +47,12 @@ def test_failed_calls_are_reported_with_exit_code_1(weir: Weir, fake: FakeServer
 
     assert done.code == 1
     assert done.err == "weir: of 30 calls failed: UNAVAILABLE 15\n"
-    assert json.loads(done.out)["result"]["answered"] == 15
+    result = json.loads(done.out)["result"]
+    assert result["answered"] == 15
+    assert result["messages"] == {"UNAVAILABLE": "every second call"}
+
+
+def test_a_message_of_failed_calls_is_shown(weir: Weir, fake: FakeServer) -> None:
+    done = weir("bench", "flaky", *QUICK, "--target", fake.target)
+
+    assert "UNAVAILABLE, for instance: every second call\n" in done.out
