@@ -102,15 +102,16 @@ def decode_request(
     With `finite_only`, NaN and infinity are refused.
     """
     timeout_s = read_timeout_s(message.parameters)
-    check_count("inputs", len(message.inputs), len(signature.inputs))
+    field = message.inputs
+    check_count("inputs", len(field), len(signature.inputs))
     # A copy: a loop over the field itself ends with an IndexError, whose message protobuf formats.
-    tensors = message.inputs[:]
+    tensors = field[:]
     for tensor in tensors:
         if tensor.parameters:
             check_input(tensor.name, tensor.parameters)
     sent = forms(tensors)
     fit = signature.admit(sent)
-    inputs = decode_inputs(message, sent)
+    inputs = decode_inputs(tensors, sent, message.raw_input_contents[:])
     rules.complete(inputs)
     rules.check(inputs)
     if finite_only:
@@ -163,9 +164,16 @@ def forms(tensors: Iterable[pb.ModelInferRequest.InferInputTensor]) -> tuple[For
     return tuple([_form(tensor) for tensor in tensors])
 
 
-def decode_inputs(request: pb.ModelInferRequest, forms: tuple[Form, ...]) -> dict[str, Array]:
-    """The elements of the request's tensors, whose forms the model's signature has admitted."""
-    raw, tensors = request.raw_input_contents[:], request.inputs[:]
+def decode_inputs(
+    tensors: Sequence[pb.ModelInferRequest.InferInputTensor],
+    forms: tuple[Form, ...],
+    raw: Sequence[bytes],
+) -> dict[str, Array]:
+    """The elements of a request's tensors, whose forms the model's signature has admitted.
+
+    Args:
+        raw: the raw contents, one for each tensor; or none.
+    """
     if not raw:
         return {
             form[0]: _decode_typed(form, tensor.contents)

@@ -100,7 +100,7 @@ def from_raw(raw: bytes, datatype: str, shape: Sequence[int]) -> NDArray[np.gene
     expected_bytes = count * row.dtype.itemsize
     if len(raw) != expected_bytes:
         raise ValueError(f"expected {expected_bytes} bytes, got {len(raw)}")
-    return np.frombuffer(raw, row.dtype).reshape(shape)
+    return np.ndarray(shape, row.dtype, raw)
 
 
 def _strings_to_raw(array: NDArray[Any]) -> bytes:

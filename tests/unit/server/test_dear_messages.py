@@ -123,7 +123,9 @@ def test_dear_message_costs_its_worker_little(payload: bytes) -> None:
         try:
             message = request_decoder.parse_request(payload)
             request_decoder.check_count("inputs", len(message.inputs), 1)
-            request_decoder.decode_inputs(message, request_decoder.forms(message.inputs[:]))
+            tensors = message.inputs[:]
+            forms = request_decoder.forms(tensors)
+            request_decoder.decode_inputs(tensors, forms, message.raw_input_contents[:])
         except RequestError:
             return
 

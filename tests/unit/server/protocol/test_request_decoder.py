@@ -49,7 +49,7 @@ def decode(message: pb.ModelInferRequest) -> dict[str, Array]:
     forms = request_decoder.forms(message.inputs)
     inputs = [TensorSpec(name, datatype, (None,) * len(shape)) for name, datatype, shape in forms]
     Signature(inputs, (), batch_axis=None, max_rows=1).admit(forms)
-    return request_decoder.decode_inputs(message, forms)
+    return request_decoder.decode_inputs(message.inputs, forms, message.raw_input_contents)
 
 
 def contents_of(datatype: str, values: Sequence[Any]) -> pb.InferTensorContents:
