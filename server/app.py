@@ -204,6 +204,8 @@ class App:
         self._metrics.watch_parsing(self._parse_pool.waiting)
         self._metrics.watch_log(self._dropped_lines)
         self._metrics.watch_memory(self._watermark.state)
+        if (certificates := self._certificates) is not None:
+            self._metrics.watch_certificate(lambda: certificates.ends_s)
         self._metrics.watch_ready(lambda: self._is_able and not self._admission.is_draining)
 
     def start(self, is_interrupted: Callable[[], bool] = lambda: False) -> None:

@@ -83,6 +83,7 @@ class Metrics(Collector):
         self._dropped_lines: Callable[[], int] = int
         self._is_ready: Callable[[], bool] = bool
         self._memory: Callable[[], MemoryState | None] = lambda: None
+        self._certificate_ends_s: Callable[[], float | None] = lambda: None
         self._transport: Transport | None = None
         self._build: Build | None = None
         self._lock = threading.Lock()
@@ -112,6 +113,10 @@ class Metrics(Collector):
     def watch_memory(self, memory: Callable[[], MemoryState]) -> None:
         """Call this at each scrape for the memory limit and what was refused for it."""
         self._memory = memory
+
+    def watch_certificate(self, ends_s: Callable[[], float]) -> None:
+        """Call this at each scrape for the Unix time at which the certificate ends."""
+        self._certificate_ends_s = ends_s
 
     def watch_ready(self, is_ready: Callable[[], bool]) -> None:
         """Call this at each scrape for the readiness of the server."""
@@ -200,6 +205,8 @@ class Metrics(Collector):
         yield server_stats.PARSE_QUEUE.metric([((), self._parse_queue())])
         yield server_stats.LOG_DROPPED.metric([((), self._dropped_lines())])
         yield server_stats.READY.metric([((), self._is_ready())])
+        if (ends_s := self._certificate_ends_s()) is not None:
+            yield server_stats.CERTIFICATE_EXPIRY.metric([((), ends_s)])
         if memory := self._memory():
             if memory.limit_bytes is not None:
                 yield server_stats.MEMORY_LIMIT.metric([((), memory.limit_bytes)])

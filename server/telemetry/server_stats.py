@@ -75,6 +75,11 @@ MEMORY_REFUSED = Family(
     "before their model is known, `bytes_in_flight` above `--max-inflight-bytes`.",
     "more or larger requests than the memory holds.",
 )  # fmt: skip
+CERTIFICATE_EXPIRY = Family(
+    "weir_tls_certificate_expiry_timestamp_seconds", "gauge", (), "seconds since 1970",
+    "Time at which the server's TLS certificate in use ends. Absent without TLS.",
+    "that the certificate was renewed.",
+)  # fmt: skip
 READY = Family(
     "weir_server_ready", "gauge", (), "0 or 1",
     "1 if the server is ready, as health checks and ServerReady say: its first loading is over, a "
@@ -115,6 +120,7 @@ SERVER_FAMILIES = (
     PREPROCESS_QUEUE,
     PARSE_QUEUE,
     LOG_DROPPED,
+    CERTIFICATE_EXPIRY,
     BUILD_INFO,
     TRANSPORT_FALLBACK,
 )

@@ -25,15 +25,21 @@ class Authority:
         self.ca = folder / "ca.pem"
         self._authority.cert_pem.write_to_path(str(self.ca))
 
-    def issue(self, *names: str, valid_s: float = 86_400.0, file: str = "") -> Certificate:
-        """A certificate for host names and addresses, valid from two days ago until `valid_s` on.
+    def issue(
+        self,
+        *names: str,
+        begins_s: float = -2 * 86_400.0,
+        valid_s: float = 86_400.0,
+        file: str = "",
+    ) -> Certificate:
+        """A certificate for host names and addresses, valid from `begins_s` to `valid_s` from now.
 
         With the `file` of an earlier certificate, it replaces that one.
         """
         now = datetime.now(UTC)
         issued = self._authority.issue_cert(
             *names,
-            not_before=now - timedelta(days=2),
+            not_before=now + timedelta(seconds=begins_s),
             not_after=now + timedelta(seconds=valid_s),
         )
         stem = file or names[0].replace(":", "_")

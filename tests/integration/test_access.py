@@ -36,6 +36,7 @@ from tests.integration.harness import (
     command,
     request,
     running,
+    samples,
     tensor,
 )
 from tests.integration.triton_client import as_input, error_of
@@ -627,6 +628,41 @@ def test_certificates_and_tokens_are_replaced_under_load(
         assert len(calls) == 2 and min(calls) > 10
         for secret in (new_token, *TOKENS.values()):
             assert secret not in server.log()
+
+
+def test_server_with_an_expired_certificate_starts_and_tells_its_end(
+    repository: Path, transport: str, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path / "authority")
+    made = authority.issue("localhost", valid_s=-3600.0, file="server")
+    flags = ("--tls-cert", str(made.cert), "--tls-key", str(made.key), "--transport", transport)
+    with running(repository, tmp_path / "log", *flags, ready=False) as server:
+        server.wait_for_log("certificate is not valid, or not for long")
+        assert "reason=expired" in server.log()
+        assert days_left(server) == pytest.approx(-1 / 24, abs=0.5 / 24)
+
+        authority.issue("localhost", valid_s=90 * 86_400.0, file="server")
+        until(lambda: days_left(server) > 0, "the new certificate is not in the metrics")
+
+        assert days_left(server) == pytest.approx(90, abs=0.5)
+        with Wire(server.target.replace("127.0.0.1", "localhost"), authority) as wire:
+            assert wire.code(INDEX) == OK
+        assert server.log().count("certificate is not valid, or not for long") == 1
+
+
+def days_left(server: Server) -> float:
+    """Days until the end of the server's certificate, from `/metrics`."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    host, _, port = server.metrics.rpartition(":")
+    connection = HTTPSConnection(host, int(port), timeout=ANSWER_S, context=context)
+    try:
+        connection.request("GET", "/metrics")
+        page = samples(connection.getresponse().read().decode())
+    finally:
+        connection.close()
+    ends_s = page["weir_tls_certificate_expiry_timestamp_seconds", frozenset()]
+    return (ends_s - time.time()) / 86_400.0
 
 
 def replace(path: Path, text: str) -> None:

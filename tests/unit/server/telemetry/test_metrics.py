@@ -314,6 +314,19 @@ def test_dropped_log_lines_are_exported(metrics: Metrics, registry: CollectorReg
     assert value(registry, "weir_log_dropped_total") == 3
 
 
+def test_end_of_the_certificate_is_exported_with_tls_only(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    name = "weir_tls_certificate_expiry_timestamp_seconds"
+    assert name not in scrape(registry)
+
+    ends = iter([1_800_000_000.0, 4_000_000_000.0])
+    metrics.watch_certificate(lambda: next(ends))
+
+    assert value(registry, name) == 1_800_000_000
+    assert value(registry, name) == 4_000_000_000
+
+
 def test_forgotten_version_leaves_nothing(metrics: Metrics, registry: CollectorRegistry) -> None:
     stats = metrics.generation("m", "1")
     batch(stats.model)
