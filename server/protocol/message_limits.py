@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from weir.server.errors import InvalidRequest
+from weir.server.runtime.signature import MAX_TENSORS
 
 SMALL_BYTES = 4096
 # Parsing and decoding an element costs up to 0.5 µs: 4096 hold the transport's thread for 2 ms.
@@ -72,7 +73,13 @@ def has_few_parts(payload: bytes) -> bool:
 
 def _count_request(payload: bytes, parts: _Budget, typed: _Budget) -> None:
     contents: list[tuple[int, int]] = []
+    tensors = {_INPUTS: 0, _OUTPUTS: 0}
     for number, start, end in _fields(payload, 0, len(payload), parts):
+        if number in tensors:
+            tensors[number] += 1
+            if tensors[number] > MAX_TENSORS:
+                what = "inputs" if number == _INPUTS else "outputs"
+                raise InvalidRequest(f"{what}: expected at most {MAX_TENSORS}, got more")
         if start == end:
             continue
         if number == _INPUTS:

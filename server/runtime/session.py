@@ -44,7 +44,7 @@ from weir.server.errors import (
 )
 from weir.server.runtime import custom_operators, graph_guards, reshape
 from weir.server.runtime.io_binding import BoundOutputs, DeviceTensor
-from weir.server.runtime.signature import MAX_RANK, Axis, TensorSpec
+from weir.server.runtime.signature import MAX_RANK, MAX_TENSORS, Axis, TensorSpec
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +57,6 @@ _HAS_MEMORY_FILES = hasattr(os, "memfd_create") and Path("/proc/self/fd").exists
 _SOURCE = re.compile(r"Load model from /proc/self/fd/\d+ failed: ?")
 # The most that ONNX Runtime takes as a file in memory, for one tensor.
 _MAX_COPIED = 1 << 31
-# More do not fit into a request (`message_limits`), and a run of a hundred thousand takes minutes.
-_MAX_TENSORS = 1024
 
 # With TF32, ONNX Runtime's default, outputs differ from the CPU's by 1e-3; without it by 1e-6, and
 # our models are no slower. With the default EXHAUSTIVE, each change of the batch size costs 600 to
@@ -501,8 +499,8 @@ def _split_served(outputs: Sequence[Any]) -> tuple[list[Any], dict[str, str]]:
 
 
 def _specs(what: str, nodes: Sequence[Any], without_shape: Collection[str]) -> list[TensorSpec]:
-    if len(nodes) > _MAX_TENSORS:
-        raise ModelLoadError(f"expected at most {_MAX_TENSORS} {what}s, got {len(nodes)}")
+    if len(nodes) > MAX_TENSORS:
+        raise ModelLoadError(f"expected at most {MAX_TENSORS} {what}s, got {len(nodes)}")
     for node in nodes:
         if node.type not in BY_ONNX:
             raise ModelLoadError(_unserved(what, node))

@@ -26,6 +26,8 @@ Array = NDArray[Any]
 
 MAX_RANK = 32
 """Most axes of a tensor: those of a numpy array before numpy 2."""
+MAX_TENSORS = 1024
+"""Most inputs of a graph, and most outputs: a run of a hundred thousand takes minutes."""
 
 _MAX_ELEMENTS = 1 << 40
 _MAX_REMEMBERED = 4096

@@ -40,6 +40,7 @@ _MOST_FIELDS = 16_384
 _MOST_TYPED = 65_536
 _MOST_SHAPE_BYTES = 640
 _MOST_TOP_FIELDS = 2048
+_MOST_TENSORS = 1024
 _MOST_TEXT_BYTES = 64 * 1024
 _INPUTS, _OUTPUTS, _SHAPE, _CONTENTS = 5, 6, 3, 5
 _GROUP = -1
@@ -190,6 +191,8 @@ class _Count:
         top = list(_fields(payload))
         self.fields, self.typed, self.shape_bytes = len(top), 0, 0
         self.has_group = any(number == _GROUP for number, _ in top)
+        numbers = [number for number, _ in top]
+        self.tensors = max(numbers.count(_INPUTS), numbers.count(_OUTPUTS))
         for number, data in top:
             if number not in (_INPUTS, _OUTPUTS):
                 continue
@@ -206,11 +209,15 @@ class _Count:
         self.is_over = len(payload) > _UNCOUNTED_BYTES and (
             self.fields > _MOST_FIELDS
             or self.typed > _MOST_TYPED
+            or self.tensors > _MOST_TENSORS
             or self.shape_bytes > _MOST_SHAPE_BYTES
         )
 
     def __str__(self) -> str:
-        return f"{self.fields} fields, {self.typed} typed, a shape of {self.shape_bytes} bytes"
+        return (
+            f"{self.fields} fields, {self.typed} typed, {self.tensors} tensors, "
+            f"a shape of {self.shape_bytes} bytes"
+        )
 
 
 def _fields(data: bytes) -> Iterable[tuple[int, bytes]]:

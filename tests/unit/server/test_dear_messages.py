@@ -40,7 +40,7 @@ def filled(piece: bytes, size: int = KIB_256) -> bytes:
 MESSAGES = {
     "65,000 typed empty strings": tensor(b"BYTES", 65_000, field(8, b"") * 65_000),
     "16,000 empty inputs": NAME + field(5, b"") * 16_000,
-    "as many empty inputs as are parsed at once": NAME + field(5, b"") * 4095,
+    "as many empty inputs as are parsed at once": NAME + field(5, b"") * 2040,
     "4,000 typed strings": tensor(b"BYTES", 4000, field(8, b"") * 4000),
     "packed numbers": tensor(b"INT64", 250_000, field(3, b"\1" * 250_000)),
     "empty outputs": NAME + field(6, b"") * 4095,

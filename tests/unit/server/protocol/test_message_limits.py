@@ -112,11 +112,26 @@ def test_message_has_few_parts_up_to_a_limit(strings: int, is_few: bool) -> None
     check_counts(payload)
 
 
-def test_refusal_names_the_part() -> None:
-    with pytest.raises(
-        InvalidRequest, match="too many fields in the request, expected at most 16384"
-    ):
-        check_counts(EMPTY_INPUT * 20_000)
+@pytest.mark.parametrize(
+    ("piece", "says"),
+    [
+        (field(9, b""), "too many fields in the request, expected at most 16384"),
+        (EMPTY_INPUT, "inputs: expected at most 1024, got more"),
+        (EMPTY_OUTPUT, "outputs: expected at most 1024, got more"),
+    ],
+)
+def test_refusal_names_the_part(piece: bytes, says: str) -> None:
+    with pytest.raises(InvalidRequest, match=says):
+        check_counts(piece * 20_000)
+
+
+@pytest.mark.parametrize("piece", [field(5, field(1, b"name")), field(6, field(1, b"name"))])
+def test_as_many_tensors_as_a_graph_may_have_are_taken(piece: bytes) -> None:
+    assert len(piece) * 1024 > SMALL_BYTES
+
+    check_counts(piece * 1024)
+    with pytest.raises(InvalidRequest):
+        has_few_parts(piece * 1025)
 
 
 @given(st.binary(max_size=64), st.integers(0, 3))
