@@ -12,7 +12,16 @@ import torch
 
 from tests.helpers import pairs
 from tests.helpers.encoder_decoders import SOURCE, TARGET, network, sources
-from tests.integration.harness import ANSWER_S, TASKS, Array, Client, arrays, request, tensor
+from tests.integration.harness import (
+    ANSWER_S,
+    TASKS,
+    Array,
+    Client,
+    Server,
+    arrays,
+    request,
+    tensor,
+)
 from weir.bundle import writer
 from weir.bundle.golden import encode
 from weir.bundle.reader import read
@@ -79,6 +88,18 @@ def generate(client: Client, text: str, timeout: float | None = ANSWER_S, **fiel
         f"/{TASKS}/Generate", response_deserializer=tasks_pb.GenerateResponse.FromString
     )
     return method(message.SerializeToString(), timeout=timeout)
+
+
+def rows_left(server: Server) -> float:
+    """Rows of `endless` that ended since their client left.
+
+    A client gives its call up at the deadline. If the server heard of the call late, because the
+    machine is busy, that is a cancellation.
+    """
+    return sum(
+        server.metric("weir_generation_finished_total", model="endless", reason=reason)
+        for reason in ("cancelled", "deadline")
+    )
 
 
 def recorded(models: Path, name: str) -> tuple[Array, Array, list[list[int]]]:

@@ -85,6 +85,11 @@ class Server:
         pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
+    def cpu_s(self) -> float:
+        """Seconds of a core that the process has used."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
     def descriptors(self) -> int:
         """The number of open descriptors."""
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
@@ -140,6 +145,13 @@ class Server:
         end_s = time.monotonic() + ANSWER_S
         while (actual := self.metric(name, **labels)) != value:
             assert time.monotonic() < end_s, f"{name}{labels}: expected {value}, got {actual}"
+            time.sleep(0.005)
+
+    def wait_until(self, is_true: Callable[[], bool], what: str) -> None:
+        """Return once something holds of the server."""
+        end_s = time.monotonic() + ANSWER_S
+        while not is_true():
+            assert time.monotonic() < end_s, what
             time.sleep(0.005)
 
     def settle(self) -> None:

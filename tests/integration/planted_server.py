@@ -20,7 +20,7 @@ from weir.server.scheduling.deadlines import Deadlines
 from weir.server.services.inference import InferenceService
 
 SLOW_WIDTH = 256
-SLOW_ROW_S = 0.0025
+SLOW_ROW_S = 0.01
 
 _is_due = threading.Event()
 

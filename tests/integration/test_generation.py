@@ -55,6 +55,7 @@ def test_unary_refusals_name_the_parameter(client: Client) -> None:
 
 
 def test_model_is_described_as_decoupled_and_counted(generating: Server, client: Client) -> None:
+    generating.settle()
     before = client.ask(
         "ModelStatistics", pb.ModelStatisticsRequest(name="pair"), pb.ModelStatisticsResponse
     ).model_stats[0]

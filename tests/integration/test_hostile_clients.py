@@ -237,7 +237,10 @@ def test_number_of_connections_is_limited(strict: Server, row: str) -> None:
     # Loopback has many addresses: the limit of one peer is not met.
     hosts = [f"127.0.0.{number}" for number in range(2, 9)]
     with Client(strict.target) as bystander, ExitStack() as stack:
-        expect_right_answer(bystander)
+        # With an open call, the connection is not idle: there would be no place for another one.
+        watch = bystander.watch()
+        assert next(watch) == "SERVING"
+        stack.callback(watch.cancel)
         before = strict.descriptors()
         for number in range(2 * MAX_CONNECTIONS):
             source = (hosts[number % len(hosts)], 0)
@@ -291,16 +294,16 @@ def test_idle_connection_is_told_to_go(strict: Server, row: str) -> None:
 
 @pytest.mark.parametrize("row", ["C10"])
 def test_old_connection_is_closed_after_its_grace(
-    models: Path, transport: str, tmp_path: Path, row: str
+    few: Path, tmp_path: Path, flags: tuple[str, ...], row: str
 ) -> None:
-    flags = [part for pair in AGE.items() for part in pair]
-    with (
-        running_to_the_end(models, tmp_path / "log", "--transport", transport, *flags) as server,
-        Http2Client(server.target) as client,
-    ):
-        client.call(WATCH, b"")
+    age = [part for pair in AGE.items() for part in pair]
+    # A connection that waited for the server to be ready would be closed, too.
+    with running_to_the_end(few, tmp_path / "log", *flags, *age, ready=False) as server:
+        server.wait_for_log("server ready")
+        with Http2Client(server.target) as client:
+            client.call(WATCH, b"")
 
-        goodbye = client.wait_for_end()
+            goodbye = client.wait_for_end()
 
         assert goodbye is not None
         expect_answer_on_a_new_connection(server)
@@ -383,11 +386,12 @@ def test_reset_that_comes_with_a_call_is_noticed(strict: Server, row: str) -> No
     """Core reads the frames and misses the reset behind them; only a ping tells it."""
     call = bytes(Frame(HEADERS, END_HEADERS, 1, literals(grpc_headers(STREAM))))
     before = strict.descriptors()
+    began = strict.metric("grpc_server_started_total", grpc_method="ModelStreamInfer")
     clients = [socket.create_connection(address_of(strict), ANSWER_S) for _ in range(5)]
     for client in clients:
         client.sendall(PREFACE + bytes(Frame(http2_client.SETTINGS, 0, 0, b"")))
         assert client.recv(1)
-    began = strict.metric("grpc_server_started_total", grpc_method="ModelStreamInfer")
+    # Within the second after which the server would tell them to go.
     strict.process.send_signal(signal.SIGSTOP)
     try:
         for client in clients:

@@ -384,15 +384,15 @@ def test_sigterm_under_load_loses_no_accepted_request(
     few: Path, tmp_path: Path, flags: tuple[str, ...], iterations_per_s: int, row: str
 ) -> None:
     with (
-        running(few, tmp_path / "log", *flags) as server,
+        running(few, tmp_path / "log", *flags, "--grace-s", "120") as server,
         Client(server.target) as client,
     ):
         load = Load(server.target)
         load.start(clients=4)
         # One request runs and one waits for batch-mates while the signal comes; the run keeps the
         # server there for long enough to be asked what it counted.
-        run = client.send(burn(3 * iterations_per_s))
-        queued = client.send(request("patient", GOOD))
+        run = client.send(burn(3 * iterations_per_s), timeout=4 * ANSWER_S)
+        queued = client.send(request("patient", GOOD), timeout=4 * ANSWER_S)
         server.wait_for_metric(1, "weir_running_requests", model="burner")
         server.wait_for_metric(1, "weir_queue_requests", model="patient")
         health = client.watch()
@@ -405,6 +405,7 @@ def test_sigterm_under_load_loses_no_accepted_request(
         server.wait_for_metric(
             len(load.answered), "weir_requests_total", model="affine", status="OK"
         )
+        run.exception(4 * ANSWER_S)
         code = server.ended()
 
     assert told == "NOT_SERVING" and run_was_open

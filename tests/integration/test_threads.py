@@ -110,7 +110,7 @@ def test_watchdog_leaves_idle_and_busy_servers_alone(
     ):
         watch = client.watch()
         assert next(watch) == "SERVING"
-        run = client.send(burn(3 * iterations_per_s))
+        run = client.send(burn(3 * iterations_per_s), timeout=4 * ANSWER_S)
         run.result()
         assert client.health() == "SERVING"
         assert server.process.poll() is None
