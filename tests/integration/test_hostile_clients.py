@@ -386,7 +386,7 @@ def test_reset_that_comes_with_a_call_is_noticed(strict: Server, row: str) -> No
     """Core reads the frames and misses the reset behind them; only a ping tells it."""
     call = bytes(Frame(HEADERS, END_HEADERS, 1, literals(grpc_headers(STREAM))))
     before = strict.descriptors()
-    began = strict.metric("grpc_server_started_total", grpc_method="ModelStreamInfer")
+    began = started_calls(strict, "ModelStreamInfer")
     clients = [socket.create_connection(address_of(strict), ANSWER_S) for _ in range(5)]
     for client in clients:
         client.sendall(PREFACE + bytes(Frame(http2_client.SETTINGS, 0, 0, b"")))
@@ -401,11 +401,10 @@ def test_reset_that_comes_with_a_call_is_noticed(strict: Server, row: str) -> No
     finally:
         strict.process.send_signal(signal.SIGCONT)
 
-    strict.wait_for_metric(
-        began + len(clients), "grpc_server_started_total", grpc_method="ModelStreamInfer"
-    )
-    wait_until(lambda: open_calls(strict, "ModelStreamInfer") == 0, "every call has ended")
+    # Not all: by chance core reads a reset with its call, and then there was no call.
+    wait_until(lambda: started_calls(strict, "ModelStreamInfer") > began, "calls have begun")
     wait_until(lambda: strict.descriptors() <= before, "every descriptor is closed")
+    wait_until(lambda: open_calls(strict, "ModelStreamInfer") == 0, "every call has ended")
 
 
 # Floods
@@ -433,10 +432,13 @@ def test_rapid_resets_leave_no_open_call(usual: Server, row: str) -> None:
     wait_until(lambda: open_calls(usual) == 0, "every call has ended")
 
 
+def started_calls(server: Server, name: str) -> float:
+    return server.metric("grpc_server_started_total", grpc_method=name)
+
+
 def open_calls(server: Server, name: str = "ModelInfer") -> float:
-    method = {"grpc_method": name}
-    ended = server.metric("grpc_server_handled_total", **method)
-    return server.metric("grpc_server_started_total", **method) - ended
+    ended = server.metric("grpc_server_handled_total", grpc_method=name)
+    return started_calls(server, name) - ended
 
 
 @pytest.mark.parametrize("row", ["C13"])
