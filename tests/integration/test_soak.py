@@ -22,7 +22,7 @@ def test_faults_of_a_minute_lose_nothing_and_spoil_no_answer(tmp_path: Path) -> 
     options = {
         "--minutes": "1",
         "--seed": SEED,
-        "--rate": "300",
+        "--rate": "200",
         "--planted": "none",
         # The machine does other things too.
         "--late-s": "20",

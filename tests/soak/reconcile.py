@@ -38,10 +38,10 @@ PLANNED: Mapping[Plan, frozenset[int]] = {
 }
 """The statuses of each plan without any fault; those of bad requests depend on the request."""
 
-DRAIN_MARGIN_S = 0.5
-"""An attempt that was sent so long before a SIGTERM is not refused by it."""
-QUEUE_MARGIN_S = 0.05
-"""How long after its deadline a request may begin to run."""
+DRAIN_MARGIN = 0.25
+"""An attempt that was sent so long before a SIGTERM is not refused by it; of `late_s`."""
+QUEUE_MARGIN = 0.025
+"""How long after its deadline a request may begin to run; of `late_s`."""
 LOST_LINES_S = 3.0
 """What a server logged so shortly before it was killed may be lost."""
 RSS_GROWTH_BYTES = 16 << 20
@@ -371,11 +371,12 @@ def _check_versions(attempts: Attempts, record: RunRecord, result: Result) -> No
 def _check_drains(attempts: Attempts, record: RunRecord, result: Result) -> None:
     """I1: what a server had admitted before its SIGTERM is answered."""
     good = attempts.plan == Plan.GOOD
+    margin_s = DRAIN_MARGIN * record.schedule.late_s
     for window in _windows(record, "sigterm"):
         ready_s = max(life.ready_s for life in record.server.lives if life.ready_s < window.start_s)
         refused = (
             good
-            & (attempts.at_s < window.start_s - DRAIN_MARGIN_S)
+            & (attempts.at_s < window.start_s - margin_s)
             & (attempts.at_s > ready_s)
             & (attempts.end_s > window.start_s)
             & np.isin(attempts.status, [UNAVAILABLE, CANCELLED])
@@ -470,7 +471,7 @@ def _check_lines(attempts: Attempts, lines: Array, record: RunRecord, result: Re
     logged[position], of_version[position] = lines["status"], lines["version"]
     queue_s[position] = lines["queue_s"]
     _Reporter(result, "I5").each(
-        np.flatnonzero(queue_s > attempts.deadline_s + QUEUE_MARGIN_S),
+        np.flatnonzero(queue_s > attempts.deadline_s + QUEUE_MARGIN * record.schedule.late_s),
         attempts.at_s,
         lambda at: (
             f"{_name(attempts, at)}: run {queue_s[at]:.3f} s after it was queued, its deadline "

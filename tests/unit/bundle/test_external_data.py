@@ -361,8 +361,8 @@ def test_cost_does_not_grow_with_the_weights() -> None:
     for tag in (0x4A, 0x2A, 0x3A):
         model = bytes([tag, *varint(len(model))]) + model
 
-    start = time.perf_counter()
+    started_s = time.thread_time()
     assert locations(model) == []
-    elapsed_s = time.perf_counter() - start
+    cpu_s = time.thread_time() - started_s
 
-    assert elapsed_s < 0.5
+    assert cpu_s < 0.5
