@@ -100,8 +100,8 @@ MUTANTS = (
         "B10",
         "raw bytes become a big-endian array",
         "weir/protocol/datatypes.py",
-        "    return np.frombuffer(raw, row.dtype).reshape(shape)\n",
-        "    return np.frombuffer(raw, row.dtype.newbyteorder()).reshape(shape)\n",
+        "    return np.ndarray(shape, row.dtype, raw)\n",
+        "    return np.ndarray(shape, row.dtype.newbyteorder(), raw)\n",
         ("test_array_of_raw_bytes_is_little_endian_and_native",),
     ),
     Mutant(
