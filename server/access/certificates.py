@@ -25,10 +25,13 @@ logger = logging.getLogger(__name__)
 
 _SETTING = "tls_cert, tls_key"
 _CA_SETTING = "tls_client_ca"
+# Or a third of the certificate's time, if that is less: cert-manager renews it at that point.
 _SOON_S = 14 * 86_400.0
 
-# The labels that OpenSSL takes for a certificate.
-_PEM = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----(.+?)-----END", re.DOTALL)
+# The labels that OpenSSL takes for a certificate, at the start of a line.
+_PEM = re.compile(
+    rb"^-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----(.+?)^-----END", re.DOTALL | re.MULTILINE
+)
 _VERSION_TAG, _UTC_TIME_TAG = 0xA0, 0x17
 
 
@@ -138,7 +141,8 @@ class Validity:
             return "not_yet_valid"
         if now_s > self.ends_s:
             return "expired"
-        return "ends_soon" if now_s > self.ends_s - _SOON_S else None
+        soon_s = min(_SOON_S, (self.ends_s - self.begins_s) / 3)
+        return "ends_soon" if now_s > self.ends_s - soon_s else None
 
 
 def validity_of(pem: bytes) -> Validity:

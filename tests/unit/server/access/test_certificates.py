@@ -91,6 +91,16 @@ def test_first_certificate_of_a_file_counts(authority: Authority) -> None:
         assert validity_of(own.replace(b"CERTIFICATE-", label)) == validity_of(own)
 
 
+@pytest.mark.parametrize("prefix", [b"#", b" ", b"former: "], ids=["comment", "space", "text"])
+def test_certificate_that_openssl_skips_does_not_count(authority: Authority, prefix: bytes) -> None:
+    own = authority.issue("weir.example", valid_s=5 * DAY_S).cert.read_bytes()
+    skipped = b"".join(prefix + line for line in authority.ca.read_bytes().splitlines(True))
+
+    assert validity_of(skipped + own) == validity_of(own)
+    # Lines as Windows ends them.
+    assert validity_of(own.replace(b"\n", b"\r\n")) == validity_of(own)
+
+
 @pytest.mark.parametrize(
     "pem",
     [
@@ -113,7 +123,7 @@ def test_dates_that_cannot_be_read_are_an_error(pem: bytes) -> None:
     [
         (-2 * DAY_S, -60.0, "expired"),
         (60 * DAY_S, 90 * DAY_S, "not_yet_valid"),
-        (-2 * DAY_S, 13 * DAY_S, "ends_soon"),
+        (-60 * DAY_S, 13 * DAY_S, "ends_soon"),
     ],
     ids=["expired", "not yet valid", "ends soon"],
 )
@@ -151,10 +161,15 @@ def test_certificate_out_of_its_time_is_used_with_one_warning(
     assert warnings(caplog) == [line, line]
 
 
+@pytest.mark.parametrize(
+    ("begins_s", "soon_s"),
+    [(-60 * DAY_S, 14 * DAY_S), (-3 * DAY_S, 11 * DAY_S)],
+    ids=["90 days", "33 days"],
+)
 def test_time_of_the_warning_is_that_of_the_load(
-    authority: Authority, caplog: pytest.LogCaptureFixture
+    authority: Authority, caplog: pytest.LogCaptureFixture, begins_s: float, soon_s: float
 ) -> None:
-    made = authority.issue("weir.example", valid_s=30 * DAY_S)
+    made = authority.issue("weir.example", begins_s=begins_s, valid_s=30 * DAY_S)
     ends_s = validity_of(made.cert.read_bytes()).ends_s
 
     def load(now_s: float) -> list[str]:
@@ -162,8 +177,8 @@ def test_time_of_the_warning_is_that_of_the_load(
         Certificates(made.cert, made.key, None, FileWatcher(), clock=lambda: now_s)
         return [line.split("reason=")[1].split()[0] for line in warnings(caplog)]
 
-    assert load(ends_s - 14 * DAY_S) == []
-    assert load(ends_s - 14 * DAY_S + 1) == ["ends_soon"]
+    assert load(ends_s - soon_s) == []
+    assert load(ends_s - soon_s + 1) == ["ends_soon"]
     assert load(ends_s) == ["ends_soon"]
     assert load(ends_s + 1) == ["expired"]
 
