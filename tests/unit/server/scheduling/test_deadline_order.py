@@ -68,6 +68,25 @@ def test_rows_and_work_are_counted_in_and_out() -> None:
     assert not order and list(order) == []
 
 
+def test_requests_of_several_limits_are_removed_at_once() -> None:
+    requests = [
+        Waiting(0.1 * n, limit_s, rows=n, work=10 * n)
+        for n, limit_s in enumerate([1.0, 60.0, 1.0, 60.0, 0.1, 1.0])
+    ]
+    order = order_of(*requests)
+
+    order.remove_all(requests[:4])
+
+    assert list(order.by_arrival()) == requests[4:]
+    assert (len(order), order.rows, order.work) == (2, 9, 90)
+    order.remove_all(requests[4:])
+    assert not order
+    assert (len(order), order.rows, order.work) == (0, 0, 0)
+    order.remove_all([])
+    order.add(requests[0])
+    assert list(order) == requests[:1]
+
+
 def test_oldest_is_found_among_all_limits() -> None:
     order = order_of(Waiting(3.0, 60.0), Waiting(2.0, 1.0), Waiting(4.0, 0.1))
 
