@@ -196,7 +196,7 @@ class _MeasuredChannel:
         else:
             self.tally.errors[status.name] += 1
             if status.name not in self.tally.messages:
-                self.tally.messages[status.name] = str(errors.from_failure(call))
+                self.tally.messages[status.name] = str(self._context.error_of(call))
 
     def _finish(self) -> None:
         self._finished += 1

@@ -115,9 +115,13 @@ class CallContext:
         if isinstance(error, grpc.RpcError | errors.CallError):
             self.cache = {}
         if isinstance(error, grpc.RpcError):
-            raise errors.from_failure(
-                error, proxies.find(self.target), is_tls=self.credentials is not None
-            ) from error
+            raise self.error_of(error) from error
+
+    def error_of(self, failure: errors.Failure) -> errors.CallError:
+        """The error of a failed call; see `errors.from_failure`."""
+        return errors.from_failure(
+            failure, proxies.find(self.target), is_tls=self.credentials is not None
+        )
 
 
 def open_channel(context: CallContext, max_message_bytes: int) -> grpc.Channel:

@@ -6,9 +6,11 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import grpc
 import pytest
 
 import weir
+from tests.unit.weir.client.test_errors import Failure
 from weir.client.connection import CallContext
 
 # Takes a call, says so, and answers nothing.
@@ -83,3 +85,24 @@ def test_a_calls_own_deadline_comes_before_the_clients(
     own_s: float | None, clients_s: float | None, expected: float | None
 ) -> None:
     assert CallContext("host:1", timeout_s=clients_s).options(own_s)["timeout"] == expected
+
+
+@pytest.mark.parametrize(
+    ("tls", "says"),
+    [(None, "closed the plaintext connection"), (weir.Tls(), "during the TLS handshake")],
+    ids=["plaintext", "TLS"],
+)
+def test_error_of_a_closed_connection_knows_whether_it_had_tls(
+    tls: weir.Tls | None, says: str
+) -> None:
+    details = (
+        "failed to connect to all addresses; last error: UNAVAILABLE: "
+        "ipv4:127.0.0.1:1: Socket closed"
+    )
+
+    error = CallContext("127.0.0.1:1", tls=tls).error_of(
+        Failure(grpc.StatusCode.UNAVAILABLE, details)
+    )
+
+    assert isinstance(error, weir.HandshakeFailed)
+    assert says in str(error)
