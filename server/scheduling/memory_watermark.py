@@ -9,7 +9,7 @@ Rules:
 - Requests may take at least half of what the server leaves free at rest: the watermark rises with
   the memory of the models. At rest no call is open: the messages of one may count already.
 - While no request is in flight, one call passes each `_PASS_S`: no refusal could free memory then.
-  Here and below, only requests that the byte budget counts are in flight: small ones hold little.
+  Here and below, only requests that the byte budget counts are in flight.
 - If the memory still grows, the calls whose message has not arrived in full are refused too: their
   messages are where the memory goes.
 - Freed memory that the C library keeps is returned to the system, at most once a second.
