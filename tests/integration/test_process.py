@@ -76,9 +76,10 @@ def supervised(models: Path, log: Path, *flags: str) -> Iterator[list[Server]]:
 def test_killed_server_is_back_and_clients_that_retry_see_no_error(
     few: Path, tmp_path: Path, flags: tuple[str, ...], transport: str, row: str
 ) -> None:
+    # Five attempts are the most; on a busy machine the models take seconds to load.
     policy = (
         '{"methodConfig": [{"name": [{}], "waitForReady": true, "retryPolicy": {"maxAttempts": 5,'
-        '"initialBackoff": "0.2s", "maxBackoff": "1s", "backoffMultiplier": 2,'
+        '"initialBackoff": "0.5s", "maxBackoff": "10s", "backoffMultiplier": 3,'
         '"retryableStatusCodes": ["UNAVAILABLE"]}}]}'
     )
     port = free_port()
