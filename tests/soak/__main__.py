@@ -40,7 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 at_once=options.at_once,
                 done=_say_control,
             )
-        traffic = Traffic(good=options.rate * 0.9, disposable=options.rate * 0.1)
+        traffic = Traffic(
+            good=options.rate * 0.9,
+            disposable=options.rate * 0.1,
+            deadline_s=options.deadline_s,
+        )
         plan = schedule.plan(options.seed, options.minutes * 60, traffic, late_s=options.late_s)
         _say(f"{options.minutes:g} minutes with {len(plan.faults)} faults, seed {options.seed}:")
         own = folder / "run"
@@ -76,6 +80,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=2.0, help="length of the run (default 2)")
     parser.add_argument("--seed", type=int, default=1, help="of requests and faults (default 1)")
     parser.add_argument("--rate", type=float, default=420.0, help="good requests a second")
+    parser.add_argument(
+        "--deadline-s",
+        type=float,
+        default=Traffic().deadline_s,
+        help="of a good request, with all its retries",
+    )
     parser.add_argument("--report", type=Path, help="where to write the report, as Markdown")
     parser.add_argument(
         "--planted",
