@@ -214,6 +214,9 @@ def running(
         if ready:
             with Client(server.target) as client:
                 client.wait_for_health("SERVING")
+            # The lines about the models are written a little later than they are served.
+            if "--log-level" not in flags:
+                server.wait_for_log("server ready")
         yield server
     finally:
         if server is None:

@@ -384,6 +384,8 @@ def test_refusals_are_logged_without_token_or_payload(guarded: Guarded, wire: Wi
     value = np.full((1, 4), 1234.5, np.float32)
     payload = request("other", tensor("x", value), id="id-of-4712").SerializeToString()
     time.sleep(1.1)  # the limit of lines is by the second
+    server = guarded.server
+    before = len(server.log())
 
     details = [
         wire.outcome(INDEX, token=unknown),
@@ -391,9 +393,8 @@ def test_refusals_are_logged_without_token_or_payload(guarded: Guarded, wire: Wi
         wire.outcome(f"/{SERVICE}/RepositoryModelLoad", token=TOKENS["reader"]),
     ]
 
-    server = guarded.server
-    server.wait_for_log("reason=kind token=reader")
-    lines = [line for line in server.log().splitlines() if "call refused" in line]
+    until(lambda: "reason=kind token=reader" in server.log()[before:], "no line of the last one")
+    lines = [line for line in server.log()[before:].splitlines() if "call refused" in line]
     index, infer, load = (
         [line for line in lines if f"method=/{SERVICE}/{name}" in line][-1]
         for name in ("RepositoryIndex", "ModelInfer", "RepositoryModelLoad")

@@ -9,6 +9,7 @@ import io
 import shutil
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -129,6 +130,13 @@ class Clients:
     failures: list[str] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
 
+    def wait_for_answer(self, version: int) -> None:
+        """Return once a version has answered one of the clients."""
+        end_s = time.monotonic() + ANSWER_S
+        while not self.answers[str(version)]:
+            assert time.monotonic() < end_s, f"version {version} answers none"
+            time.sleep(0.005)
+
     def run(self, number: int) -> None:
         random = np.random.default_rng(number)
         with Client(self.target, use_local_subchannel_pool=1) as client:
@@ -190,6 +198,7 @@ def test_reloads_under_load_lose_nothing(
         asking(server.target) as clients,
     ):
         answering = 1
+        clients.wait_for_answer(answering)
         for version in range(2, 10):
             directory = write_fingerprint(root, version)
             if version in (3, 6):
@@ -202,6 +211,7 @@ def test_reloads_under_load_lose_nothing(
             assert load(client) is expected
             answer = ask(client, np.array([[1, 2, 3]])).result()
             assert answer.model_version == str(answering)
+            clients.wait_for_answer(answering)
 
     assert clients.failures == []
     assert clients.answers.keys() >= {"1", "2", "4", "7", "8", "9"}
