@@ -78,8 +78,10 @@ def test_dead_io_thread_ends_the_process(
 def test_thread_that_no_longer_turns_ends_the_process(
     affine: Path, tmp_path: Path, fault: str, row: str
 ) -> None:
+    # For half of this time the server says that it is not ready, before it ends.
+    flags = ("--watchdog-timeout-s", "4")
     with (
-        planted(fault, affine, tmp_path / "log", *WATCHDOG) as server,
+        planted(fault, affine, tmp_path / "log", *flags) as server,
         Client(server.target) as client,
     ):
         if fault == "stuck":
@@ -94,7 +96,7 @@ def test_thread_that_no_longer_turns_ends_the_process(
     log = server.log()
     assert code == THREAD_STUCK
     name = "weir-io" if fault == "stuck" else "weir-deadlines"
-    assert f"thread stuck thread={name} timeout_s=2 exit_code=71" in log
+    assert f"thread stuck thread={name} timeout_s=4 exit_code=71" in log
     assert f"Thread {name}:" in log and "planted_server.py" in log, "the stacks of all threads"
     assert fault != "stuck" or live.exception() is not None
 
