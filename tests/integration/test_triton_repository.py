@@ -180,7 +180,9 @@ def test_requests_are_checked_against_the_file(
 
 
 def test_fields_without_effect_are_in_the_log(server: Server) -> None:
-    warnings = [line for line in server.log().splitlines() if "WARNING" in line]
+    # On a machine with one core there is a warning about two instances, too.
+    lines = server.log().splitlines()
+    warnings = [line for line in lines if "WARNING weir.server.repository.triton" in line]
 
     assert len(warnings) == 3, warnings
     assert (
