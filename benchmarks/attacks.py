@@ -5,8 +5,8 @@
 
 A probe calls ServerReady 50 times a second on a connection of its own, with a deadline of 5 s:
 first `--seconds` without an attack, then as long with it. Latency counts from when a call was due.
-The attack runs in a process of its own. Every attack has a new server. `--before` is another
-checkout, whose server is measured in turn.
+The attack runs in a process of its own, which has started before and goes on until the probe ends.
+Every attack has a new server. `--before` is another checkout, whose server is measured in turn.
 
 An attack is a function of the server's address and the time of its end, in `ATTACKS`.
 """
@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,19 @@ def mute(target: str, end_s: float) -> None:
         time.sleep(max(0.0, end_s - time.monotonic()))
 
 
+def hang_up(target: str, end_s: float) -> None:
+    """8,000 calls without a message, whose 20 connections close at once; every two seconds."""
+    while time.monotonic() < end_s:
+        with ExitStack() as stack:
+            clients = [stack.enter_context(Http2Client(target)) for _ in range(20)]
+            for _ in range(400):
+                for client in clients:
+                    client.call(INFER)
+                time.sleep(0.002)
+            time.sleep(0.5)
+        time.sleep(0.5)
+
+
 def other_protocols(target: str, end_s: float) -> None:
     """HTTP/1.1 and random bytes, each on a new connection."""
     host, port = target.split(":")
@@ -191,6 +205,7 @@ ATTACKS: Mapping[str, Attack] = {
         silent,
         unread,
         mute,
+        hang_up,
         strings,
         inputs,
         pictures,
@@ -217,8 +232,11 @@ def _read_until(client: Http2Client, end_s: float) -> None:
             client.next_frame()
 
 
-def _run(name: str, target: str, end_s: float) -> None:
+def _run(name: str, target: str, seconds: float, ready: Event, begin: Event) -> None:
     """An attack; the server may end it, by closing its connection."""
+    ready.set()
+    begin.wait()
+    end_s = time.monotonic() + seconds
     with suppress(ConnectionEnded, OSError):
         ATTACKS[name](target, end_s)
 
@@ -266,11 +284,14 @@ def measure(name: str, server: Server, seconds: float) -> dict[str, float]:
     calm = probe.run(seconds)
     before = server.status("VmRSS")
     context = multiprocessing.get_context("spawn")
+    ready, begin = context.Event(), context.Event()
     attacker = context.Process(
-        target=_run, args=(name, server.target, time.monotonic() + seconds), daemon=True
+        target=_run, args=(name, server.target, 2 * seconds, ready, begin), daemon=True
     )
     attacker.start()
-    attacked = probe.run(seconds + 1)
+    ready.wait()
+    begin.set()
+    attacked = probe.run(seconds)
     attacker.terminate()
     attacker.join()
     return {
