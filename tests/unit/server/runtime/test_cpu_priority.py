@@ -72,7 +72,7 @@ def test_only_the_thread_and_those_that_it_starts_are_lowered() -> None:
 
     cpu_priority.lowered(start_another)
 
-    assert found == [min(19, own + 10)] * 2
+    assert found == [min(19, own + 5)] * 2
     assert niceness() == own
 
 
