@@ -46,9 +46,7 @@ def test_faults_of_a_minute_lose_nothing_and_spoil_no_answer(tmp_path: Path) -> 
 
 
 def test_each_planted_bug_is_caught(tmp_path: Path) -> None:
-    found = run_controls(list(BUGS), SEED, tmp_path / "first")
+    found = run_controls(list(BUGS), SEED, tmp_path)
 
-    missed = [control.bug for control in found if not control.is_caught]
-    # On a busy machine too few requests may have been answered in these seconds.
-    again = run_controls(missed, SEED, tmp_path / "again", at_once=1)
-    assert {control.bug: control.other for control in again if not control.is_caught} == {}
+    missed = {control.bug: control.other for control in found if not control.is_caught}
+    assert missed == {}
