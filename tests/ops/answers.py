@@ -21,6 +21,7 @@ EMPTY_PANELS = {
 EMPTY_OPERANDS = {
     'absent(up{job="weir"})': "the server is up",
     "weir_model_loads_total offset 1h": "the server is younger than an hour",
+    "weir_tls_certificate_expiry_timestamp_seconds - time() < 14 * 86400": "it serves without TLS",
 }
 """Queries that may have no data, with the reason."""
 
