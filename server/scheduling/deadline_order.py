@@ -106,6 +106,7 @@ class DeadlineOrder(Collection[R]):
 
     def add(self, request: R) -> None:
         """Add a request that has just arrived."""
+        # The first look of `_class_of`, without a call: each request passes here.
         own = self._last
         if not own.bound_s <= request.deadline_s - request.queued_s < own.end_s:
             own = self._class_of(request)

@@ -290,7 +290,7 @@ def _odd_messages(random_: random.Random) -> Chunks:
 
 
 def _good_calls(random_: random.Random) -> Chunks:
-    """Complete calls; nobody reads their answers."""
+    """Make complete calls, and leave their answers unread."""
     calls = b""
     for stream in range(201, 201 + 2 * random_.choice((1, 20, 90)), 2):
         calls += _frame(HEADERS, END_HEADERS, stream, literals(grpc_headers(INFER)))

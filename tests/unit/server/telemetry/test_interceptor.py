@@ -45,6 +45,13 @@ class World:
             handler.handle(call)
         return self.calls[-1] if self.calls else None
 
+    def receiving_stream(self) -> tuple[FakeCall, Any, list[bytes | None]]:
+        """Call the stream, which waits for its message: the call, as received, its messages."""
+        inner, got = FakeCall(method="/stream"), list[bytes | None]()
+        call = self.call("/stream", inner)
+        call.receive(got.append)
+        return inner, call, got
+
     def _break(self, _call: Call, _payload: bytes) -> None:
         raise ValueError("planned")
 
@@ -103,11 +110,9 @@ def test_handler_that_raises_is_recorded(open_world: Callable[..., World]) -> No
 def test_stream_of_one_request_counts_all_its_bytes(
     open_world: Callable[..., World],
 ) -> None:
-    world, inner = open_world(), FakeCall(method="/stream")
-    call = world.call("/stream", inner)
-    got: list[bytes | None] = []
+    world = open_world()
+    inner, call, got = world.receiving_stream()
 
-    call.receive(got.append)
     inner.deliver(b"question")
     call.send(b"one")
     call.send(b"three")
@@ -121,11 +126,9 @@ def test_stream_of_one_request_counts_all_its_bytes(
 def test_stream_whose_message_never_came_leaves_no_record(
     open_world: Callable[..., World],
 ) -> None:
-    world, inner = open_world(), FakeCall(method="/stream")
-    call = world.call("/stream", inner)
-    got: list[bytes | None] = []
+    world = open_world()
+    inner, call, got = world.receiving_stream()
 
-    call.receive(got.append)
     inner.deliver(None)
     assert call.finish(grpc.StatusCode.INVALID_ARGUMENT)
 
