@@ -25,8 +25,34 @@ from weir.bundle.sequences import (
 Column = Annotated[str, Field(min_length=1)]
 
 
+class PredictionInterval(ContractObject):
+    """Prediction interval of a forecast, from its errors on the validation part.
+
+    A share of `level` of the measured values lies between forecast + `lower` and forecast +
+    `upper`; each has a number for every step ahead, in the series' unit.
+    """
+
+    level: Annotated[float, Field(gt=0.0, lt=1.0)]
+    lower: list[float]
+    upper: list[float]
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if len(self.lower) != len(self.upper):
+            raise ValueError(
+                f"expected as many lower as upper numbers, got {len(self.lower)} "
+                f"and {len(self.upper)}"
+            )
+        for step, (lower, upper) in enumerate(zip(self.lower, self.upper, strict=True), 1):
+            if lower > upper:
+                raise ValueError(
+                    f"expected lower <= upper, got {lower:g} and {upper:g}, {step} steps ahead"
+                )
+        return self
+
+
 class Series(ContractObject):
-    """Columns, lags and horizon of a forecast."""
+    """Columns, lags and horizon of a forecast, and its interval if one was measured."""
 
     input: str = "history"
     output: str = "forecast"
@@ -34,12 +60,17 @@ class Series(ContractObject):
     exogenous: list[Column] = Field(default_factory=list)
     lags: Positive
     horizon: Positive
+    interval: PredictionInterval | None = None
 
     @model_validator(mode="after")
     def _check_columns(self) -> Self:
         columns = [self.target, *self.exogenous]
         if len(set(columns)) < len(columns):
             raise ValueError(f"expected columns of different names, got {columns}")
+        if self.interval is not None and len(self.interval.lower) != self.horizon:
+            raise ValueError(
+                f"expected an interval of {self.horizon} steps, got {len(self.interval.lower)}"
+            )
         return self
 
     def check_shapes(self, shapes: Mapping[str, Sequence[int]]) -> None:

@@ -1,5 +1,6 @@
 """Forecasting (`Forecast`): the recent values of a series in, the values that follow out."""
 
+import operator
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -90,11 +91,16 @@ def _check_names(sent: Sequence[str], wanted: Sequence[str]) -> None:
 def _encode(
     model: ServedModel, series: Series, request_id: str, horizon: int, outputs: Mapping[str, Array]
 ) -> bytes:
+    values = outputs[series.output][0, :horizon].tolist()
     response = pb.ForecastResponse(
         model_name=model.name,
         model_version=model.version,
         id=request_id,
         name=series.target,
-        values=outputs[series.output][0, :horizon].tolist(),
+        values=values,
     )
+    if interval := series.interval:
+        response.level = interval.level
+        response.lower.extend(map(operator.add, values, interval.lower))
+        response.upper.extend(map(operator.add, values, interval.upper))
     return model.encoder.checked(response.SerializeToString())

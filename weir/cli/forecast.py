@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -70,14 +70,9 @@ def forecast(
         with suggest_verb(client, name, "forecast"):
             found = client.forecast(name, sent, horizon=horizon, version=version)
     if as_json:
-        typer.echo(json.dumps({"name": found.name, "values": found.values.tolist()}))
+        typer.echo(json.dumps(_described(found)))
     else:
-        table = Table(title=name)
-        table.add_column("ahead", justify="right")
-        table.add_column(escape(found.name), justify="right")
-        for step, value in enumerate(found.values.tolist(), 1):
-            table.add_row(str(step), f"{value:.6g}")
-        Console().print(table)
+        Console().print(_table(found, name))
     if plot is not None:
         own = sent if isinstance(sent, list) else series[found.name]
         save(_figure(own, found, name), plot)
@@ -91,6 +86,30 @@ def _read(data: str, columns: Sequence[str]) -> Mapping[str, list[float]]:
     except OSError as error:
         raise UsageError(f"{data}: {error.strerror or error}") from error
     return read_columns(decode_utf8(content, data).splitlines(), data, columns)
+
+
+def _described(found: "Forecast") -> dict[str, Any]:
+    """The forecast for JSON, with its interval if the model has one."""
+    described: dict[str, Any] = {"name": found.name, "values": found.values.tolist()}
+    if found.lower is not None and found.upper is not None:
+        bounds = {"lower": found.lower.tolist(), "upper": found.upper.tolist()}
+        described |= bounds | {"level": found.level}
+    return described
+
+
+def _table(found: "Forecast", model: str) -> Table:
+    """A row for each step ahead."""
+    table = Table(title=model)
+    columns = [found.values]
+    table.add_column("ahead", justify="right")
+    table.add_column(escape(found.name), justify="right")
+    if found.lower is not None and found.upper is not None:
+        columns += [found.lower, found.upper]
+        table.add_column(f"{found.level:.0%} from", justify="right")
+        table.add_column("to", justify="right")
+    for step, row in enumerate(zip(*columns, strict=True), 1):
+        table.add_row(str(step), *(f"{value:.6g}" for value in row))
+    return table
 
 
 def _figure(series: Sequence[float], found: "Forecast", model: str) -> "Figure":

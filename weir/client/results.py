@@ -112,10 +112,17 @@ class Generated:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Forecast:
-    """The forecast of a series, the nearest value first, and the name of its column."""
+    """The forecast of a series, the nearest value first, and the name of its column.
+
+    A share of `level` of the measured values is expected between `lower` and `upper`. They are
+    None if the model has no prediction interval.
+    """
 
     name: str
     values: NDArray[np.float64]
+    lower: NDArray[np.float64] | None = None
+    upper: NDArray[np.float64] | None = None
+    level: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,14 @@ def forecast(model: str, columns: Columns, *, horizon: int, version: Version) ->
 
     def read(body: bytes) -> Forecast:
         answer = parse(pb.ForecastResponse, body)
-        return Forecast(answer.name, np.array(answer.values, np.float64))
+        values, lower, upper = (
+            np.array(each, np.float64) for each in (answer.values, answer.lower, answer.upper)
+        )
+        if not answer.level:
+            return Forecast(answer.name, values)
+        _require_count("lower bounds", len(lower), len(values))
+        _require_count("upper bounds", len(upper), len(values))
+        return Forecast(answer.name, values, lower, upper, answer.level)
 
     return Call(f"/{SERVICE}/Forecast", request.SerializeToString(), read)
 

@@ -34,6 +34,20 @@ def test_a_series_is_read_with_its_defaults() -> None:
     )
 
 
+def test_an_interval_is_read_with_its_series() -> None:
+    interval = {"level": 0.8, "lower": [-1.0] * 12, "upper": [2.0] * 12}
+
+    series = parse(text(series={**SERIES, "interval": interval})).series
+
+    assert series is not None and series.interval is not None
+    assert series.interval.model_dump() == interval
+
+
+def interval(steps: int, **changes: object) -> dict[str, object]:
+    plain = {"level": 0.8, "lower": [-1.0] * steps, "upper": [1.0] * steps}
+    return {"series": {**SERIES, "interval": {**plain, **changes}}}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -50,8 +64,16 @@ def test_a_series_is_read_with_its_defaults() -> None:
             "series: expected columns of different names",
         ),
         ({"series": {**SERIES, "step": "month"}}, "series.step: unknown key"),
+        (interval(11), "series: expected an interval of 12 steps, got 11"),
+        (interval(12, lower=[0.0]), "expected as many lower as upper numbers, got 1 and 12"),
+        (interval(12, lower=[2.0] * 12), "expected lower <= upper, got 2 and 1, 1 steps ahead"),
+        (interval(12, level=0.0), "series.interval.level: expected greater than 0"),
+        (interval(12, level=1.0), "series.interval.level: expected less than 1"),
     ],
-    ids=["missing", "other-task", "lags", "horizon", "target", "twice", "unknown"],
+    ids=[
+        *("missing", "other-task", "lags", "horizon", "target", "twice", "unknown"),
+        *("steps", "bounds", "order", "level", "all"),
+    ],
 )  # fmt: skip
 def test_what_does_not_fit_is_named(changes: dict[str, object], message: str) -> None:
     with pytest.raises(BrokenBundle, match=message):

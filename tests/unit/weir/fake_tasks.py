@@ -85,13 +85,21 @@ class FakeTasks:
 
     def forecast(self, body: bytes, context: grpc.ServicerContext) -> bytes:
         request = pb.ForecastRequest.FromString(body)
-        self._look(request, "rising", context)
+        wide = request.model_name in {"wide", "ragged"}
+        self._look(request, request.model_name if wide else "rising", context)
         if request.model_name == "mute":
             return b"\xff"
         last = request.columns[0].values[-1]
         values = [last + step for step in range(1, (request.horizon or 3) + 1)]
         name = request.columns[0].name or "sales"
-        return pb.ForecastResponse(name=name, values=values).SerializeToString()
+        response = pb.ForecastResponse(name=name, values=values)
+        if wide:
+            response.level = 0.8
+            response.lower.extend(value - 1 for value in values)
+            response.upper.extend(value + 2 for value in values)
+        if request.model_name == "ragged":
+            response.upper.pop()
+        return response.SerializeToString()
 
     def handlers(self) -> dict[str, Any]:
         unary = grpc.unary_unary_rpc_method_handler

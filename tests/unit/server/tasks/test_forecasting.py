@@ -10,7 +10,7 @@ import pytest
 from tests.helpers import text_models
 from tests.unit.server.conftest import HANG_S, Backend, Clock
 from tests.unit.server.task_server import TaskServer
-from weir.bundle.contract import Series
+from weir.bundle.contract import PredictionInterval, Series
 from weir.protocol import tasks_pb2 as pb
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -46,6 +46,35 @@ def test_horizon_of_the_request_bounds_the_values(server: TaskServer) -> None:
     answer = server.ask(of(("price", PRICE), ("sales", SALES), horizon=1), pb.ForecastResponse)
 
     assert list(answer.values) == [3.75]
+
+
+@pytest.mark.parametrize("horizon", [0, 1], ids=["whole", "cut"])
+def test_interval_is_added_to_the_values(
+    horizon: int, models: Path, open_backend: Callable[..., Backend], clock: Clock
+) -> None:
+    interval = PredictionInterval(level=0.8, lower=[-0.5, -1.5], upper=[0.25, 1.0])
+    text_models.write_forecaster(
+        models, series=text_models.SERIES.model_copy(update={"interval": interval})
+    )
+    server = TaskServer(open_backend(), clock, "Forecast", "forecaster")
+
+    answer = server.ask(
+        of(("price", PRICE), ("sales", SALES), horizon=horizon), pb.ForecastResponse
+    )
+    server.pool.close()
+
+    steps = horizon or 2
+    assert server.pool.join(HANG_S)
+    assert list(answer.values) == [3.75, 1.0][:steps]
+    assert list(answer.lower) == [3.25, -0.5][:steps]
+    assert list(answer.upper) == [4.0, 2.0][:steps]
+    assert answer.level == 0.8
+
+
+def test_model_without_an_interval_answers_none(server: TaskServer) -> None:
+    answer = server.ask(of(("price", PRICE), ("sales", SALES)), pb.ForecastResponse)
+
+    assert not answer.lower and not answer.upper and answer.level == 0
 
 
 def test_columns_that_the_model_does_not_read_are_ignored(server: TaskServer) -> None:

@@ -46,6 +46,23 @@ def test_one_column_is_sent_without_its_name(weir: Weir, fake: FakeServer, data:
     assert json.loads(done.out) == {"name": "sales", "values": [21.0, 22.0, 23.0]}
 
 
+def test_interval_is_shown_beside_the_values(weir: Weir, fake: FakeServer, data: Path) -> None:
+    asked = ["forecast", data, "--column", "sales", "--model", "wide", "--target", fake.target]
+
+    table = weir(*asked, "--horizon", 1).out
+    described = json.loads(weir(*asked, "--horizon", 1, "--json").out)
+
+    assert "80% from" in table
+    assert [word for word in table.split() if word[0].isdigit()][-4:] == ["1", "3.5", "2.5", "5.5"]
+    assert described == {
+        "name": "sales",
+        "values": [3.5],
+        "lower": [2.5],
+        "upper": [5.5],
+        "level": 0.8,
+    }
+
+
 def test_series_may_come_from_standard_input(
     weir: Weir, fake: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

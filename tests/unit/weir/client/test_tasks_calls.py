@@ -71,6 +71,19 @@ def test_only_column_needs_no_name(both: Both) -> None:
     assert found.name == "sales" and found.values.tolist() == [2.5, 3.5, 4.5]
 
 
+def test_forecast_without_an_interval_says_so(both: Both) -> None:
+    found = both(lambda client: client.forecast("rising", [1.5]))
+
+    assert found.lower is found.upper is found.level is None
+
+
+def test_forecast_has_the_interval_of_its_values(both: Both) -> None:
+    found = both(lambda client: client.forecast("wide", [1.5], horizon=2))
+
+    assert found.values.tolist() == [2.5, 3.5] and found.level == 0.8
+    assert (found.lower.tolist(), found.upper.tolist()) == ([1.5, 2.5], [4.5, 5.5])
+
+
 def test_result_comes_without_its_tokens(both: Both, fake: FakeServer) -> None:
     found = both(lambda client: client.generate("reverse", "abx", attention=True).result())
 
@@ -151,6 +164,7 @@ def test_stopping_half_way_reaches_the_server(fake: FakeServer) -> None:
         (lambda c: c.classify_text("mute", ["a"]), weir.Internal, "results for 1 texts"),
         (lambda c: c.classify_text("moods", ["a"], top=0), weir.UsageError, "top: expected 1"),
         (lambda c: c.forecast("mute", [1.0]), weir.Internal, "expected a ForecastResponse"),
+        (lambda c: c.forecast("ragged", [1]), weir.Internal, "results for 3 upper bounds, got 2"),
         (lambda c: c.forecast("rising", [[1.0]]), weir.UsageError, "series: expected a row of"),
         (lambda c: c.forecast("rising", {"a": ["b"]}), weir.UsageError, "column 'a': expected num"),
         (lambda c: c.forecast("rising", [1], horizon=-1), weir.UsageError, "horizon: expected 0"),
