@@ -91,6 +91,12 @@ def train_command(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the run in --out.")
     ] = False,
+    log: Annotated[
+        Literal["tensorboard"] | None,
+        typer.Option(
+            help="Write the curves as TensorBoard's event file too, into the run directory."
+        ),
+    ] = None,
     list_recipes: Annotated[
         bool,
         typer.Option("--list", callback=_print_recipes, is_eager=True, help="Show all recipes."),
@@ -119,7 +125,9 @@ def train_command(
     reaches the same weights.
     """
     del list_recipes
-    options = TrainingOptions(recipe, data, out, device, resume, overwrite, quick, log_gradients)
+    options = TrainingOptions(
+        recipe, data, out, device, resume, overwrite, quick, log_gradients, log
+    )
     raise typer.Exit(_train(options, settings, str(context.obj)))
 
 
@@ -159,7 +167,8 @@ def _other_data(error: Exception, options: TrainingOptions) -> str:
 def _resume_command(options: TrainingOptions, prog: str) -> str:
     data = ["--data", options.data] if options.data else []
     device = ["--device", options.device] if options.device != "auto" else []
-    words = [options.recipe, *data, "--out", str(options.directory), *device, "--resume"]
+    log = ["--log", options.log] if options.log else []
+    words = [options.recipe, *data, "--out", str(options.directory), *device, *log, "--resume"]
     return f"{prog} {shlex.join(words)}"
 
 

@@ -3,6 +3,7 @@
 TrainingError
 ├── DataError        fix the data set
 ├── DownloadError    try again, or provide the files
+├── MissingExtra     install the extra
 ├── RecipeError      correct the command
 ├── ModelError       choose another network or other images
 ├── DeviceError      choose another device
@@ -22,6 +23,10 @@ class DataError(TrainingError):
 
 class DownloadError(TrainingError):
     """A download failed; try again, or put the file into the folder that WEIR_DATA names."""
+
+
+class MissingExtra(TrainingError):
+    """A package of an optional extra is not installed; install the extra."""
 
 
 class RecipeError(TrainingError):

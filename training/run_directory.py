@@ -4,6 +4,7 @@
     run.json                `RunRecord`
     vocabulary.*.txt        of networks that read words, see `weir.training.data.vocabulary`
     learning_curve.png, confusion_matrix.png, forecast.png, …
+    events.out.tfevents.*   with --log tensorboard, see `weir.training.event_file`
 
 Nothing in it is pickled: reading a foreign run executes none of its code. Each file is replaced as
 a whole.

@@ -6,10 +6,10 @@ once, with those weights, after training.
 
 import copy
 from collections.abc import Callable, Sized
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
@@ -25,6 +25,7 @@ from weir.training.checkpoint import (
 from weir.training.data import DATA_SETS, PAIR_SETS, TEXT_SETS
 from weir.training.data.series import SERIES_SETS
 from weir.training.errors import RecipeError, RunError
+from weir.training.event_file import EventFile, require_tensorboard
 from weir.training.forecasting.experiment import prepare as prepare_series
 from weir.training.forecasting.recipes import SeriesRecipe
 from weir.training.images.experiment import prepare as prepare_images
@@ -48,6 +49,7 @@ from weir.training.run_directory import (
     Evaluation,
     InputRecord,
     RunRecord,
+    SeriesRecord,
     read_record,
     save_weights,
     write_record,
@@ -128,6 +130,7 @@ class TrainingOptions:
     overwrite: bool = False
     quick: bool = False
     log_gradients: bool = False
+    log: Literal["tensorboard"] | None = None
     changes: dict[str, Setting] = field(default_factory=dict)
 
     @property
@@ -145,19 +148,15 @@ def run_training(options: TrainingOptions, monitor: Monitor) -> RunRecord:
         RunError: the directory is in use, or holds nothing to resume;
         RecipeError: settings that differ from those of the resumed run, or that have no effect.
     """
-    for option, is_given in (("quick", options.quick), ("overwrite", options.overwrite)):
-        if is_given and options.resume:
-            raise RecipeError(
-                f"--{option} goes with a run that begins, got --resume too; a resumed run keeps "
-                "its settings"
-            )
+    _require_possible(options)
     device = choose_device(options.device)
     out = options.directory
     if options.resume and (out / RECORD).is_file() and not (out / CHECKPOINT).is_file():
         record = read_record(out)
         _require_same_recipe(options, record.recipe)
-        if options.log_gradients:
-            raise RunError(f"{out}: --log-gradients goes with a training, this run is finished")
+        if options.log_gradients or options.log:
+            option = "log-gradients" if options.log_gradients else "log"
+            raise RunError(f"{out}: --{option} goes with a training, this run is finished")
         return record
     if not options.resume and not options.overwrite:
         used = [name for name in (RECORD, CHECKPOINT) if (out / name).exists()]
@@ -171,10 +170,22 @@ def run_training(options: TrainingOptions, monitor: Monitor) -> RunRecord:
     if options.log_gradients and not isinstance(recipe, SequenceRecipe):
         raise RecipeError(f"{recipe.name}: gradients by time lag are of sequences only")
     experiment = prepare(recipe)
-    record = train_experiment(experiment, out, device, monitor, resumed)
+    record = train_experiment(experiment, out, device, monitor, resumed, log=options.log)
     if options.log_gradients and isinstance(experiment, SequenceExperiment):
         log_gradients(experiment, out)
     return record
+
+
+def _require_possible(options: TrainingOptions) -> None:
+    """Refuse options that exclude each other, and those whose packages are not installed."""
+    for option, is_given in (("quick", options.quick), ("overwrite", options.overwrite)):
+        if is_given and options.resume:
+            raise RecipeError(
+                f"--{option} goes with a run that begins, got --resume too; a resumed run keeps "
+                "its settings"
+            )
+    if options.log:
+        require_tensorboard()
 
 
 def _recipe_of(options: TrainingOptions) -> AnyRecipe:
@@ -228,12 +239,15 @@ def train_experiment(
     device: torch.device,
     monitor: Monitor,
     resumed: Checkpoint | None,
+    *,
+    log: Literal["tensorboard"] | None = None,
 ) -> RunRecord:
     """Train and leave a complete run directory.
 
     Args:
         out: created if missing; an earlier run in it stays whole until this one is finished.
         resumed: the checkpoint to resume; None starts a new run.
+        log: whether an event file is written too, see `weir.training.event_file`.
 
     Raises:
         InterruptedRunError: the run is stopped, with a checkpoint in `out`.
@@ -257,9 +271,29 @@ def train_experiment(
     def save(reached: TrainingState) -> None:
         write_checkpoint(out, reached, recipe, experiment.checksum)
 
-    with monitor.showing(recipe.epochs, task) as report:
-        fit(state, task, recipe, Callbacks(monitor.must_stop, report, save))
-    return _finish(state, experiment, out, device)
+    with _open_events(log, out, experiment, state.progress) as events:
+
+        def report_all(progress: Progress) -> None:
+            report(progress)
+            if events and not progress.step:
+                events.write_epoch(progress.history[-1])
+
+        with monitor.showing(recipe.epochs, task) as report:
+            fit(state, task, recipe, Callbacks(monitor.must_stop, report_all, save))
+        record = _finish(state, experiment, out, device)
+        if events:
+            events.finish(record)
+    return record
+
+
+def _open_events(
+    log: Literal["tensorboard"] | None, out: Path, experiment: Experiment, progress: Progress
+) -> AbstractContextManager[EventFile | None]:
+    if log is None:
+        return nullcontext()
+    inputs = experiment.record
+    std = inputs.std[0] if isinstance(inputs, SeriesRecord) else None
+    return EventFile(out, experiment.recipe, progress.history, std)
 
 
 def _initialise(experiment: Experiment, device: torch.device) -> TrainingState:

@@ -115,7 +115,7 @@ def test_cuda_where_there_is_none_is_a_clear_error(capsys: pytest.CaptureFixture
 
 
 FLAGS = """
-    --data --out --device --resume --overwrite --list --quick --log-gradients
+    --data --out --device --resume --overwrite --list --quick --log --log-gradients
     --epochs --batch-size --learning-rate --seed
     --height --width --channels --short-side
     --cell --hidden --layers --pool --truncate-steps --column --dev --test
