@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from weir.training.class_scores import BASELINE
 from weir.training.forecasting.evaluation import summarise as summarise_forecasts
 from weir.training.loop import Progress, Task
 from weir.training.recipes import MADE_FOR, make_recipe
@@ -165,6 +166,7 @@ def print_result(console: Console, record: RunRecord, out: Path) -> None:
         f"(validation {validated} in epoch {best.epoch} of {len(record.epochs)}, "
         f"{record.seconds:.1f} s)",
         *(f"{name}: {text}" for name, text in record.test_notes.items()),
+        *filter(None, [compare_with_baseline(record)]),
         f"run: {out}",
         sep="\n",
         highlight=False,
@@ -174,13 +176,40 @@ def print_result(console: Console, record: RunRecord, out: Path) -> None:
 
 
 def summarise_test(record: RunRecord) -> str:
-    """Describe the test result in the measures of the run's task."""
+    """Describe the test result in the measures of the run's task, with the baseline's accuracy."""
+    metrics = record.test_metrics
     if record.series:
-        return summarise_forecasts(record.test_metrics)
+        return summarise_forecasts(metrics)
     if isinstance(record.recipe, Seq2SeqRecipe):
-        return summarise_pairs(record.test_metrics, record.recipe)
-    accuracy = "not tested" if record.test_accuracy is None else f"{record.test_accuracy:.2%}"
+        return summarise_pairs(metrics, record.recipe)
+    if record.test_accuracy is None:
+        return "test accuracy not tested"
+    baseline = metrics.get(f"{BASELINE}accuracy")
+    beside = "" if baseline is None else f" ({_baseline_name(record)}: {baseline:.2%})"
     more = "".join(
-        f", {name.replace('_', ' ')} {value:.2%}" for name, value in record.test_metrics.items()
+        f", {name.replace('_', ' ').replace('f1', 'F1')} {value:.2%}"
+        for name, value in metrics.items()
+        if not name.startswith(BASELINE)
     )
-    return f"test accuracy {accuracy}{more}"
+    return f"test accuracy {record.test_accuracy:.2%}{beside}{more}"
+
+
+def _baseline_name(record: RunRecord) -> str:
+    return "most frequent tag" if record.task == "tagging" else "most frequent class"
+
+
+def compare_with_baseline(record: RunRecord) -> str | None:
+    """Say in one line that a run is not better than its baseline; None if it is, or has none."""
+    metrics = record.test_metrics
+    scores = {"accuracy": record.test_accuracy, **metrics}
+    lost = []
+    for name, value in scores.items():
+        baseline = metrics.get(f"{BASELINE}{name}")
+        if value is None or baseline is None:
+            continue
+        is_error = name.endswith("error_rate")
+        if value >= baseline if is_error else value <= baseline:
+            measure = name.replace("_", " ").replace("f1", "F1").replace("bleu", "BLEU")
+            unit = ".1f" if name == "bleu" else ".2%"
+            lost.append(f"{measure} {value:{unit}}, baseline {baseline:{unit}}")
+    return f"not better than the baseline: {'; '.join(lost)}" if lost else None

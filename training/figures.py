@@ -133,4 +133,4 @@ def _label_cells(axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float
 def _title(record: RunRecord) -> str:
     title = f"{record.recipe.name} on {Path(record.data.name).name}"
     is_tested = record.test_accuracy is not None or record.series
-    return f"{title}, {summarise_test(record)}" if is_tested else title
+    return f"{title}\n{summarise_test(record)}" if is_tested else title

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
+from weir.training.class_scores import Numbers, macro_f1, most_frequent_class
 from weir.training.data import ImageData, Split, load
 from weir.training.data.images import divide
 from weir.training.images.batches import (
@@ -86,10 +86,18 @@ class ImageExperiment:
         """Write nothing: weights and record suffice."""
 
     def test(self, network: nn.Module, device: torch.device, out: Path) -> Evaluation:  # noqa: ARG002
-        """Count the answers to the test images."""
+        """Count the answers to the test images, and score the most frequent class beside them."""
         batches = in_order(to_device(self.held_out, device), self.normaliser)
-        confusions = _count_confusions(network, batches, len(self.classes))
-        return Evaluation(float(confusions.trace() / confusions.sum()), confusions)
+        predicted, labels = _predict(network, batches), self.held_out.labels
+        confusions = np.zeros((len(self.classes), len(self.classes)), np.int64)
+        np.add.at(confusions, (labels, predicted), 1)
+        evaluation = Evaluation(
+            accuracy=float((predicted == labels).mean()),
+            confusions=confusions,
+            metrics={"macro_f1": macro_f1(predicted, labels)},
+        )
+        baseline = most_frequent_class(self.train.labels, labels, self.classes)
+        return baseline.beside(evaluation)
 
 
 def prepare(recipe: ImageRecipe) -> ImageExperiment:
@@ -110,17 +118,10 @@ def prepare(recipe: ImageRecipe) -> ImageExperiment:
 
 
 @torch.inference_mode()
-def _count_confusions(
-    network: nn.Module, batches: Iterable[Batch], classes: int
-) -> NDArray[np.int64]:
-    """Count test rows by true class (row) and answer (column): (classes, classes)."""
+def _predict(network: nn.Module, batches: Iterable[Batch]) -> Numbers:
+    """The class of the highest logit of each row, (rows,)."""
     network.eval()
-    counts = torch.zeros(classes * classes, dtype=torch.int64)
-    for batch in batches:
-        logits: Tensor = network(*batch.inputs)
-        cells = batch.targets * classes + logits.argmax(dim=1)
-        counts += torch.bincount(cells.cpu(), minlength=classes * classes)
-    return counts.view(classes, classes).numpy()
+    return np.concatenate([network(*batch.inputs).argmax(dim=1).cpu().numpy() for batch in batches])
 
 
 def load_model(run: Path) -> nn.Module:

@@ -7,6 +7,7 @@ computes it (M. Post, 2018), on text against the references as written: sacreble
 makes scores comparable.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from sacrebleu.metrics.bleu import BLEU
 
 from weir.training.batching import PackedRows, shortest_first
+from weir.training.class_scores import BASELINE, Baseline
 from weir.training.data.pairs import PairData
 from weir.training.data.tokenizer import Sides
 from weir.training.errors import DataError
@@ -98,12 +100,47 @@ def score(
     return Evaluation(accuracy, None, metrics, notes)
 
 
+def copy_or_most_frequent(
+    train: PairData, test: PairData, sides: Sides, recipe: Seq2SeqRecipe
+) -> Baseline:
+    """The baseline of pairs: each source is copied, or gets the target that most sources have.
+
+    Of the two, the one that is right for more training rows.
+    """
+    counts = Counter(pair.target for pair in train.pairs())
+    target, count = counts.most_common(1)[0]
+    copied = sum(
+        source in accepted for source, accepted in zip(train.sources, train.references, strict=True)
+    )
+    if recipe.score == "bleu" or copied >= count:
+        texts, note = list(test.sources), "every source is its own target"
+    else:
+        texts = [target] * len(test)
+        note = f"every source gets {target!r}, the most frequent target of the training rows"
+    if recipe.score == "bleu":
+        score = bleu(texts, test.references, lower=True).score
+        return Baseline({f"{BASELINE}bleu": score}, note)
+    tokens, references = list(map(sides.target.tokenizer.split, texts)), references_of(test, sides)
+    metrics = {
+        f"{BASELINE}word_error_rate": word_error_rate(tokens, references),
+        f"{BASELINE}token_error_rate": token_error_rate(tokens, references),
+    }
+    return Baseline(metrics, note)
+
+
 def summarise(metrics: Mapping[str, float], recipe: Seq2SeqRecipe) -> str:
     """One line with the metrics of `score`."""
     line = f"test {_summarise_search(metrics, GREEDY)}"
     if any(name.endswith(BEAM) for name in metrics):
         width, of_beam = recipe.search.beam_width, _summarise_search(metrics, BEAM)
         line += f", by beam of {width}: {of_beam}"
+    of_baseline = {
+        f"{name.removeprefix(BASELINE)}{BASELINE}": value
+        for name, value in metrics.items()
+        if name.startswith(BASELINE)
+    }
+    if of_baseline:
+        line += f" (baseline: {_summarise_search(of_baseline, BASELINE)})"
     return line
 
 

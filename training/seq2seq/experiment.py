@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from weir.training.class_scores import Baseline
 from weir.training.data import PAIR_SETS, PairData, load_pairs
 from weir.training.data.pairs import divide_pairs, load_pair_file
 from weir.training.data.tokenizer import Side, Sides, Tokenizer, learn_side
@@ -30,7 +31,7 @@ from weir.training.run_directory import (
     write_atomically,
 )
 from weir.training.seq2seq.batches import PackedPairs, drop_long, make_task, pack
-from weir.training.seq2seq.evaluation import generate, score, write_samples
+from weir.training.seq2seq.evaluation import copy_or_most_frequent, generate, score, write_samples
 from weir.training.seq2seq.figures import draw_attention
 from weir.training.seq2seq.recipes import Seq2SeqRecipe, SideSettings
 from weir.training.splits import Splits, draw_training_rows, read_splits
@@ -51,6 +52,7 @@ class Seq2SeqExperiment:
     held_out: PairData
     sides: Sides
     checksum: str
+    baseline: Baseline
     classes: tuple[str, ...] = ()
 
     @property
@@ -91,7 +93,7 @@ class Seq2SeqExperiment:
         if network.attends:
             draw_attention(greedy, self.held_out, self.sides, out / ATTENTION)
         network.to(device)
-        return score(greedy, beam, self.held_out, self.sides, self.recipe)
+        return self.baseline.beside(score(greedy, beam, self.held_out, self.sides, self.recipe))
 
 
 def prepare(recipe: Seq2SeqRecipe) -> Seq2SeqExperiment:
@@ -105,6 +107,7 @@ def prepare(recipe: Seq2SeqRecipe) -> Seq2SeqExperiment:
         held_out=sets.test,
         sides=sides,
         checksum=sets.checksum,
+        baseline=copy_or_most_frequent(sets.train, sets.test, sides, recipe),
     )
 
 

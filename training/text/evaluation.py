@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from sklearn.metrics import (  # type: ignore[import-untyped]
     accuracy_score,
     confusion_matrix,
-    f1_score,
     precision_recall_fscore_support,
 )
 from torch import Tensor, nn
 
+from weir.training.class_scores import macro_f1
 from weir.training.figures import save
 from weir.training.loop import Batch
 from weir.training.optimization import NO_TARGET
@@ -76,17 +76,7 @@ def predict(network: nn.Module, batches: Iterable[Batch]) -> Predictions:
 
 def score(found: Predictions, classes: int) -> Evaluation:
     """Accuracy, macro F1 over the classes that occur, and for tagging sentence accuracy."""
-    metrics = {
-        "macro_f1": float(
-            f1_score(
-                found.expected,
-                found.predicted,
-                labels=np.unique(found.expected[found.expected >= 0]),
-                average="macro",
-                zero_division=0.0,
-            )
-        )
-    }
+    metrics = {"macro_f1": macro_f1(found.predicted, found.expected)}
     if found.correct_rows is not None:
         metrics["sentence_accuracy"] = float(found.correct_rows.mean())
     known = found.expected >= 0

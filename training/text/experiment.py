@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from weir.training.batching import PackedRows
+from weir.training.class_scores import Baseline, most_frequent_class, most_frequent_tags
 from weir.training.data import TEXT_SETS, ImageData, TextData, load, load_text
 from weir.training.data.images import divide
 from weir.training.data.text import divide_text
@@ -41,6 +42,7 @@ class SequenceExperiment:
     """A recipe with its data in memory; see `weir.training.train.Experiment`.
 
     vocabularies: by input; empty if the steps are frames.
+    baseline: what the test scores are compared with.
     """
 
     recipe: SequenceRecipe
@@ -51,6 +53,7 @@ class SequenceExperiment:
     checksum: str
     record: SequenceRecord
     vocabularies: Mapping[str, Vocabulary]
+    baseline: Baseline
 
     def build(self) -> nn.Module:
         """Build the network."""
@@ -71,7 +74,7 @@ class SequenceExperiment:
         found = predict(network, in_order(self.held_out.to(device)))
         title = f"{self.recipe.name} on {Path(self.recipe.data).name}"
         draw_class_table(tabulate(found, self.classes), title, out / CLASS_TABLE)
-        return score(found, len(self.classes))
+        return self.baseline.beside(score(found, len(self.classes)))
 
 
 def prepare(recipe: SequenceRecipe) -> SequenceExperiment:
@@ -95,6 +98,9 @@ def prepare(recipe: SequenceRecipe) -> SequenceExperiment:
         checksum=texts.checksum,
         record=SequenceRecord(words=sizes["tokens"], characters=sizes.get("characters")),
         vocabularies=vocabularies,
+        baseline=most_frequent_tags(texts.train, texts.test)
+        if train.is_tagged
+        else most_frequent_class(train.targets.numpy(), held_out.targets.numpy(), classes),
     )
 
 
@@ -114,6 +120,7 @@ def _of_frames(recipe: SequenceRecipe) -> SequenceExperiment:
             std=float(train.images.std()) / 255.0,
         ),
         vocabularies={},
+        baseline=most_frequent_class(train.labels, pictures.test.labels, train.classes),
     )
 
 

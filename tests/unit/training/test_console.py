@@ -3,10 +3,13 @@
 from collections.abc import Iterator
 from io import StringIO
 
+import pytest
 from rich.console import Console
 
-from weir.training.console import ConsoleMonitor, Speed
+from weir.training.console import ConsoleMonitor, Speed, compare_with_baseline, summarise_test
 from weir.training.loop import Batch, Progress, Task
+from weir.training.recipes import make_recipe
+from weir.training.run_directory import DataRecord, RunRecord
 
 
 def nothing(*_: int) -> Iterator[Batch]:
@@ -78,3 +81,85 @@ def test_bar_shows_the_speed_and_each_epoch_is_a_line() -> None:
     shown = screen.getvalue()
     assert "sentences/s" in shown and "tokens/s" in shown
     assert shown.count("epoch 1/2: loss 1.0000, accuracy 50.00%; validation 0.5000, 75.00%") == 1
+
+
+def scored(recipe: str, accuracy: float | None, **metrics: float) -> RunRecord:
+    made = make_recipe(recipe)
+    return RunRecord(
+        recipe=made,
+        architecture=made.architecture,
+        task=made.task,
+        data=DataRecord(name="x", checksum="0", train_rows=8, validation_rows=1, test_rows=1),
+        seed=0,
+        classes=["a", "b"],
+        versions={},
+        commit=None,
+        device="cpu",
+        epochs=[],
+        best_epoch=1,
+        test_accuracy=accuracy,
+        test_metrics=metrics,
+        seconds=1.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("recipe", "baseline"),
+    [
+        ("lenet5", "most frequent class"),
+        ("question", "most frequent class"),
+        ("tagger", "most frequent tag"),
+    ],
+    ids=lambda name: name,
+)
+def test_an_accuracy_stands_beside_its_baseline(recipe: str, baseline: str) -> None:
+    record = scored(recipe, 0.9, macro_f1=0.7, baseline_accuracy=0.4567, baseline_macro_f1=0.1)
+
+    assert summarise_test(record) == f"test accuracy 90.00% ({baseline}: 45.67%), macro F1 70.00%"
+    assert compare_with_baseline(record) is None
+
+
+def test_a_run_of_before_has_no_baseline() -> None:
+    record = scored("tagger", 0.9, macro_f1=0.7)
+
+    assert summarise_test(record) == "test accuracy 90.00%, macro F1 70.00%"
+    assert compare_with_baseline(record) is None
+
+
+@pytest.mark.parametrize(
+    ("recipe", "accuracy", "metrics", "line"),
+    [
+        (
+            "question",
+            0.5,
+            {"macro_f1": 0.3, "baseline_accuracy": 0.5, "baseline_macro_f1": 0.1},
+            "not better than the baseline: accuracy 50.00%, baseline 50.00%",
+        ),
+        (
+            "lenet5",
+            0.4,
+            {"macro_f1": 0.1, "baseline_accuracy": 0.5, "baseline_macro_f1": 0.2},
+            (
+                "not better than the baseline: accuracy 40.00%, baseline 50.00%; "
+                "macro F1 10.00%, baseline 20.00%"
+            ),
+        ),
+        (
+            "pronounce",
+            0.0,
+            {"word_error_rate": 1.0, "baseline_word_error_rate": 0.9},
+            "not better than the baseline: word error rate 100.00%, baseline 90.00%",
+        ),
+        (
+            "translate",
+            0.0,
+            {"bleu": 2.04, "baseline_bleu": 3.0},
+            "not better than the baseline: BLEU 2.0, baseline 3.0",
+        ),
+    ],
+    ids=lambda each: each if isinstance(each, str) and " " not in each else "",
+)
+def test_a_run_that_is_not_better_than_its_baseline_says_so(
+    recipe: str, accuracy: float, metrics: dict[str, float], line: str
+) -> None:
+    assert compare_with_baseline(scored(recipe, accuracy, **metrics)) == line

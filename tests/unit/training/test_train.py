@@ -61,6 +61,16 @@ def test_digits_reach_98_percent_on_held_out_rows(
     assert accuracy_by_the_record(tmp_path) == record.test_accuracy
 
 
+def test_pictures_have_a_baseline_too(run: Path) -> None:
+    record = read_record(run)
+
+    # Of 20 pictures of each class four are for the test.
+    assert record.test_metrics["baseline_accuracy"] == 0.5
+    assert record.test_metrics["baseline_macro_f1"] == pytest.approx(1 / 3)
+    assert record.test_metrics["macro_f1"] == pytest.approx(1.0)
+    assert "'left'" in record.test_notes["baseline"]
+
+
 def test_alexnet_learns_the_digits_in_its_small_form(
     tmp_path: Path, silent: Callable[..., Monitor]
 ) -> None:

@@ -85,7 +85,7 @@ def test_bleu_is_printed_with_its_signature(
     printed, record = capsys.readouterr(), read_record(out)
     assert code == 0 and not printed.err
     assert "test BLEU " in printed.out and ", by beam of 2: " in printed.out
-    assert set(record.test_metrics) == {"bleu", "bleu_beam"}
+    assert set(record.test_metrics) == {"bleu", "bleu_beam", "baseline_bleu"}
     assert f"\nsacrebleu: {record.test_notes['sacrebleu']}\n" in printed.out
 
 

@@ -17,6 +17,7 @@ from weir.training.errors import DataError
 from weir.training.seq2seq.evaluation import (
     SAMPLE_ROWS,
     bleu,
+    copy_or_most_frequent,
     edit_distance,
     exact_accuracy,
     generate,
@@ -95,6 +96,38 @@ def test_bleu_comes_with_its_signature_and_case_is_no_error() -> None:
     assert summarise({"bleu": 31.24, "bleu_beam": 32.01}, recipe) == (
         "test BLEU 31.2, by beam of 4: 32.0"
     )
+
+
+def test_the_baseline_of_pairs_copies_or_gives_the_most_frequent_target() -> None:
+    recipe = make("pronounce", source={"rule": "letters"}, target={"rule": "spaces"})
+    sides = learn_sides(WORDS, recipe)
+    same = PairData("x", ("a b", "c"), (("a b",), ("c",)), "0")
+    frequent = PairData("x", ("p", "q", "r"), (("A",), ("A",), ("B",)), "0")
+    test = PairData("x", ("A", "A B"), (("A",), ("A C",)), "0")
+
+    copied = copy_or_most_frequent(same, test, sides, recipe)
+    constant = copy_or_most_frequent(frequent, test, sides, recipe)
+
+    # Copied: A is right, A B is one token off A C. Constant: A is right, A lacks the C.
+    expected = {"baseline_word_error_rate": 1 / 2, "baseline_token_error_rate": 1 / 3}
+    assert copied.metrics == pytest.approx(expected)
+    assert constant.metrics == pytest.approx(expected)
+    assert "its own target" in copied.note and "'A'" in constant.note
+    assert summarise(
+        {"word_error_rate": 0.1, "token_error_rate": 0.05, **copied.metrics}, recipe
+    ) == ("test word error rate 10.0 %, token error rate 5.0 % (baseline: 50.0 %, 33.3 %)")
+
+
+def test_the_baseline_of_translation_is_the_source() -> None:
+    recipe = make("translate", target={"rule": "words", "lower": True})
+    sides = learn_sides(SENTENCES, recipe)
+    sentence = "a cat sleeps in the house today"
+    equal = PairData("x", (sentence,), ((sentence,),), "0")
+
+    assert copy_or_most_frequent(SENTENCES, equal, sides, recipe).metrics == pytest.approx(
+        {"baseline_bleu": 100.0}
+    )
+    assert copy_or_most_frequent(equal, SENTENCES, sides, recipe).metrics["baseline_bleu"] < 10.0
 
 
 @pytest.mark.parametrize("name", ["pronounce", "translate"])

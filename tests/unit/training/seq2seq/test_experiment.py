@@ -109,7 +109,7 @@ def test_a_beam_of_one_searches_greedily_only(
         changed(small, search={"beam_width": 1}, epochs=1), tmp_path, CPU, silent(), None
     )
 
-    assert set(record.test_metrics) == {"word_error_rate", "token_error_rate"}
+    assert not any(name.endswith("_beam") for name in record.test_metrics)
 
 
 def test_resumed_with_draws_of_its_own_it_ends_as_uninterrupted(

@@ -24,7 +24,10 @@ def test_tags_are_learned_from_lines_of_tokens_and_tags(
     assert code == 0 and not printed.err
     assert record.classes == ["DET", "NOUN", "VERB"]
     assert record.data.name == str(path) and len(record.epochs) == 2
-    assert "macro f1" in printed.out and "sentence accuracy" in printed.out
+    assert "macro F1" in printed.out and "sentence accuracy" in printed.out
+    assert " (most frequent tag: 100.00%), " in printed.out
+    assert "\nnot better than the baseline: accuracy " in printed.out
+    assert record.test_metrics["baseline_accuracy"] == 1.0
     assert "on 12 rows" in printed.out
 
 
@@ -37,7 +40,7 @@ def test_classes_are_learned_from_lines_of_label_and_text(
     code = main(["question", "--quick", "--data", str(path), "--out", str(out), *FEW, *shape])
 
     encoder = part_of(read_record(out), SequenceRecipe).encoder
-    assert code == 0 and "macro f1" in capsys.readouterr().out
+    assert code == 0 and "macro F1" in capsys.readouterr().out
     assert read_record(out).classes == ["cats", "dogs"]
     assert (encoder.cell, encoder.hidden, encoder.layers, encoder.pool) == ("gru", 9, 2, "last")
 

@@ -51,7 +51,12 @@ def test_a_run_directory_is_complete(run: Path, tagging: SequenceRecipe) -> None
     assert record.image is None and record.sequence is not None
     sizes = {name: len(entries) for name, entries in load_vocabularies(run).items()}
     assert sizes == {"tokens": record.sequence.words, "characters": record.sequence.characters}
-    assert set(record.test_metrics) == {"macro_f1", "sentence_accuracy"}
+    assert set(record.test_metrics) == {
+        "macro_f1",
+        "sentence_accuracy",
+        "baseline_accuracy",
+        "baseline_macro_f1",
+    }
 
 
 def test_a_loaded_run_has_the_recorded_accuracy(run: Path) -> None:
