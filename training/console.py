@@ -185,7 +185,7 @@ def summarise_test(record: RunRecord) -> str:
     if record.test_accuracy is None:
         return "test accuracy not tested"
     baseline = metrics.get(f"{BASELINE}accuracy")
-    beside = "" if baseline is None else f" ({_baseline_name(record)}: {baseline:.2%})"
+    beside = "" if baseline is None else f" ({baseline_name(record)}: {baseline:.2%})"
     more = "".join(
         f", {name.replace('_', ' ').replace('f1', 'F1')} {value:.2%}"
         for name, value in metrics.items()
@@ -194,7 +194,8 @@ def summarise_test(record: RunRecord) -> str:
     return f"test accuracy {record.test_accuracy:.2%}{beside}{more}"
 
 
-def _baseline_name(record: RunRecord) -> str:
+def baseline_name(record: RunRecord) -> str:
+    """Name the baseline of a run on classes."""
     return "most frequent tag" if record.task == "tagging" else "most frequent class"
 
 

@@ -20,55 +20,96 @@ from matplotlib.ticker import (
 )
 from numpy.typing import NDArray
 
-from weir.training.console import summarise_test
+from weir.training.class_scores import BASELINE
+from weir.training.console import baseline_name, summarise_test
+from weir.training.forecasting.recipes import FED_BACK, SeriesRecipe
 from weir.training.run_directory import RunRecord
 
 LEARNING_CURVE = "learning_curve.png"
 CONFUSION_MATRIX = "confusion_matrix.png"
-TRAINING, VALIDATION, BEST = "#0072b2", "#d55e00", "#666666"
+TRAINING, VALIDATION, KEPT, BASELINES = "#0072b2", "#d55e00", "#666666", "#009e73"
 """From the Okabe-Ito palette, which colour-blind readers can distinguish."""
+LINE_STYLES = ("--", "-.", ":")
 LABELLED_CLASSES = 25
 """Most classes with readable labels and numbers in the cells."""
 
 
 def draw_learning_curve(record: RunRecord, path: Path) -> None:
-    """Draw loss and accuracy, of a series the RMSE in its unit, by epoch; the best is marked."""
+    """Write the figure of `learning_curve`."""
+    save(learning_curve(record), path)
+
+
+def learning_curve(record: RunRecord) -> Figure:
+    """Draw loss and accuracy, of a series the RMSE in its unit, by epoch.
+
+    The epoch of the kept weights is marked, and the measure that chose it. Baselines are lines.
+    """
     history = record.epochs
+    figure = Figure(figsize=(6 if record.series else 10, 4.6), layout="constrained")
     if record.series is not None:
         std = record.series.std[0]
-        figure = Figure(figsize=(6, 4.2), layout="constrained")
-        error = figure.subplots()
+        chosen_by = axes = figure.subplots()
         _plot(
-            error,
+            axes,
             record,
             [std * math.sqrt(epoch.loss) for epoch in history],
             [std * math.sqrt(epoch.validation_loss) for epoch in history],
         )
-        error.set_ylabel("RMSE (over the trained steps)")
-        error.legend(loc="upper right")
-        figure.suptitle(_title(record), parse_math=False)
-        save(figure, path)
-        return
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    loss, accuracy = figure.subplots(1, 2)
-    _plot(loss, record, [e.loss for e in history], [e.validation_loss for e in history])
-    _plot(
-        accuracy,
-        record,
-        [e.accuracy or 0.0 for e in history],
-        [e.validation_accuracy or 0.0 for e in history],
-    )
-    loss.set_ylabel("loss (mean over the rows)")
-    loss.set_yscale("log")
-    loss.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    loss.yaxis.set_major_formatter(FormatStrFormatter("%g"))
-    loss.yaxis.set_minor_formatter(NullFormatter())
-    loss.legend(loc="upper right")
-    accuracy.set_ylabel("accuracy")
-    accuracy.yaxis.set_major_formatter(PercentFormatter(xmax=1.0))
-    accuracy.legend(loc="lower right")
-    figure.suptitle(_title(record), parse_math=False)
-    save(figure, path)
+        axes.set_ylabel("RMSE (over the trained steps)")
+    else:
+        loss, accuracy = figure.subplots(1, 2)
+        _plot(loss, record, [e.loss for e in history], [e.validation_loss for e in history])
+        _label_logarithmic(loss)
+        _plot(
+            accuracy,
+            record,
+            [e.accuracy or 0.0 for e in history],
+            [e.validation_accuracy or 0.0 for e in history],
+        )
+        accuracy.set_ylabel("accuracy")
+        accuracy.yaxis.set_major_formatter(PercentFormatter(xmax=1.0))
+        chosen_by = accuracy
+    for number, (name, score) in enumerate(_baselines(record).items()):
+        style = LINE_STYLES[number % len(LINE_STYLES)]
+        chosen_by.axhline(score, color=BASELINES, linestyle=style, label=name)
+    figure.suptitle(_title(record), parse_math=False, fontsize="medium")
+    # Below the axes, where it covers no curve.
+    handles, labels = chosen_by.get_legend_handles_labels()
+    columns = 2 if record.series else 4
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize="small")
+    return figure
+
+
+def _label_logarithmic(axes: Axes) -> None:
+    axes.set_yscale("log")
+    axes.set_ylabel("mean loss (logarithmic axis)")
+    least, most = axes.get_ylim()
+    few_labels = LogLocator(subs=(1.0, 2.0, 5.0))
+    # Over less than a decade, 1, 2 and 5 are too few labels.
+    axes.yaxis.set_major_locator(MaxNLocator(6) if most < 8 * least else few_labels)
+    axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _baselines(record: RunRecord) -> dict[str, float]:
+    """The baselines' scores in the unit of the validation curve, by label.
+
+    They are of the test rows, which may be harder: a series' own test score is beside them.
+    """
+    metrics = record.test_metrics
+    if record.series is None:
+        score = metrics.get(f"{BASELINE}accuracy")
+        if score is None:
+            return {}
+        return {f"{baseline_name(record)}, on the test rows: {score:.1%}": score}
+    is_fed_back = isinstance(record.recipe, SeriesRecipe) and record.recipe.network.kind in FED_BACK
+    measure = "rmse_1" if is_fed_back else "rmse"
+    own = {f"{record.recipe.name}_{measure}": metrics[measure]} if measure in metrics else {}
+    return {
+        f"{name.removesuffix(f'_{measure}')}, on the test rows: {score:.4g}": score
+        for name, score in (own | metrics).items()
+        if name.endswith(f"_{measure}")
+    }
 
 
 def draw_confusion_matrix(record: RunRecord, counts: NDArray[np.int64], path: Path) -> None:
@@ -116,10 +157,18 @@ def _plot(axes: Axes, record: RunRecord, training: list[float], validation: list
     axes.plot(epochs, training, color=TRAINING, label="training", marker=mark)
     axes.plot(epochs, validation, color=VALIDATION, label="validation", marker=mark)
     best = record.best_epoch
-    axes.axvline(best, color=BEST, linestyle=":", label=f"best epoch ({best})")
+    kept = f"kept: epoch {best}, {_reason(record)}"
+    axes.axvline(best, color=KEPT, linestyle=":", label=kept)
+    axes.plot([best], [validation[best - 1]], color=VALIDATION, marker="o")
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
+
+
+def _reason(record: RunRecord) -> str:
+    """Say by which measure the epoch of the kept weights is the best."""
+    is_by_loss = record.epochs[record.best_epoch - 1].validation_accuracy is None
+    return "lowest validation loss" if is_by_loss else "best validation accuracy"
 
 
 def _label_cells(axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
@@ -133,4 +182,5 @@ def _label_cells(axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float
 def _title(record: RunRecord) -> str:
     title = f"{record.recipe.name} on {Path(record.data.name).name}"
     is_tested = record.test_accuracy is not None or record.series
-    return f"{title}\n{summarise_test(record)}" if is_tested else title
+    # A series' further lines are in its forecast figure.
+    return f"{title}\n{summarise_test(record).splitlines()[0]}" if is_tested else title

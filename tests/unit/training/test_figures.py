@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from weir.training.figures import draw_confusion_matrix, draw_learning_curve
+from weir.training.figures import draw_confusion_matrix, draw_learning_curve, learning_curve
 from weir.training.recipes import make_recipe
-from weir.training.run_directory import DataRecord, EpochRecord, ImageRecord, RunRecord
+from weir.training.run_directory import (
+    DataRecord,
+    EpochRecord,
+    ImageRecord,
+    RunRecord,
+    SeriesRecord,
+)
 
 
 def record(classes: int, epochs: int) -> RunRecord:
@@ -65,3 +71,61 @@ def test_names_are_shown_as_they_are_and_never_read_as_formulas(tmp_path: Path) 
     draw_confusion_matrix(named, np.eye(2, dtype=np.int64), tmp_path / "matrix.png")
 
     assert (tmp_path / "curve.png").stat().st_size and (tmp_path / "matrix.png").stat().st_size
+
+
+def legend_of(drawn: RunRecord) -> list[str]:
+    (legend,) = learning_curve(drawn).legends
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def test_learning_curve_says_that_its_axis_is_logarithmic_and_which_epoch_was_kept() -> None:
+    drawn = record(10, 12)
+    drawn.best_epoch = 7
+    drawn.test_metrics = {"macro_f1": 0.9, "baseline_accuracy": 0.1135, "baseline_macro_f1": 0.02}
+
+    loss, accuracy = learning_curve(drawn).axes
+
+    assert (loss.get_yscale(), loss.get_ylabel()) == ("log", "mean loss (logarithmic axis)")
+    assert (accuracy.get_yscale(), accuracy.get_ylabel()) == ("linear", "accuracy")
+    assert legend_of(drawn) == [
+        "training",
+        "validation",
+        "kept: epoch 7, best validation accuracy",
+        "most frequent class, on the test rows: 11.3%",
+    ]
+    (baseline,) = [line for line in accuracy.lines if "most frequent" in str(line.get_label())]
+    assert set(np.asarray(baseline.get_ydata()).tolist()) == {0.1135}
+
+
+@pytest.mark.parametrize("decades", [0.2, 1.0, 4.0], ids=str)
+def test_learning_curve_labels_several_losses_over_any_range(decades: float) -> None:
+    drawn = record(3, 5)
+    for epoch in drawn.epochs:
+        epoch.loss = epoch.validation_loss = 0.7 * 10 ** (-decades * (epoch.epoch - 1) / 4)
+
+    figure = learning_curve(drawn)
+    figure.draw_without_rendering()
+
+    axis = figure.axes[0]
+    least, most = axis.get_ylim()
+    shown = [place for place in axis.yaxis.get_majorticklocs() if least <= place <= most]
+    assert 3 <= len(shown) <= 16
+
+
+def test_learning_curve_of_a_series_shows_baselines_of_the_trained_steps() -> None:
+    drawn = record(0, 3)
+    drawn.recipe = make_recipe("narx", "sunspots")
+    drawn.image, drawn.test_accuracy = None, None
+    drawn.series = SeriesRecord(columns=["Sunspots"], mean=[50.0], std=[40.0])
+    drawn.test_metrics = {"rmse_1": 18.5, "rmse_12": 31.0, "ar9_rmse_1": 18.9, "ar9_rmse_12": 39.5}
+    for epoch in drawn.epochs:
+        epoch.accuracy = epoch.validation_accuracy = None
+
+    (axes,) = learning_curve(drawn).axes
+
+    assert (axes.get_yscale(), axes.get_ylabel()) == ("linear", "RMSE (over the trained steps)")
+    assert legend_of(drawn)[2:] == [
+        "kept: epoch 1, lowest validation loss",
+        "narx, on the test rows: 18.5",
+        "ar9, on the test rows: 18.9",
+    ]
