@@ -4,7 +4,8 @@ BundleError
 ├── BrokenBundle    a bundle is incomplete, damaged or unsafe
 ├── VersionExists   a version with this number is already published
 ├── InvalidName     the model's name is not allowed
-└── InvalidVersions `versions.toml` is invalid
+├── InvalidVersions `versions.toml` is invalid
+└── TableError      a CSV file cannot be read as a table of numbers
 """
 
 from weir.bundle.escaping import printable_message
@@ -31,3 +32,7 @@ class InvalidName(BundleError):
 
 class InvalidVersions(BundleError):
     """A model's `versions.toml` is invalid: correct the key that the message names."""
+
+
+class TableError(BundleError):
+    """A CSV file is no table of numbers, or can be read in two ways: do as the message says."""

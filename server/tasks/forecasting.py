@@ -83,7 +83,8 @@ def _check_names(sent: Sequence[str], wanted: Sequence[str]) -> None:
     for name in wanted:
         if not counts[name]:
             listed = ", ".join(map(repr, wanted))
-            raise InvalidRequest(f"columns: expected {listed}, got no {name!r}")
+            found = "one without a name" if list(sent) == [""] else f"no {name!r}"
+            raise InvalidRequest(f"columns: expected {listed}, got {found}")
         if counts[name] > 1:
             raise InvalidRequest(f"columns: expected {name!r} once, got it {counts[name]} times")
 

@@ -113,7 +113,7 @@ class SeriesExperiment:
 
 def prepare(recipe: SeriesRecipe) -> SeriesExperiment:
     """Read the series and cut it into windows; the training part decides the scaling."""
-    data = load_series(recipe.data, recipe.value, recipe.exogenous)
+    data = load_series(recipe.data, recipe.value, recipe.exogenous, decimal=recipe.decimal)
     parts = divide_by_time(data, recipe, least_lags=AR_LAGS)
     train = data.values[: parts.train_end]
     steps = 1 if recipe.network.kind in FED_BACK else recipe.horizon

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from weir.bundle.number_format import DecimalMark
 from weir.training.data.series import SERIES_SETS, SUNSPOT_COLUMN, SUNSPOTS
 from weir.training.recipe import CliOption, Recipe, Setting, Settings
 
@@ -65,6 +66,9 @@ class SeriesRecipe(Recipe):
     )
     exogenous: Annotated[tuple[str, ...], CliOption(metavar="COLUMN,…")] = Field(
         default=(), description="columns that the forecast may depend on"
+    )
+    decimal: Annotated[DecimalMark | None, CliOption()] = Field(
+        default=None, description="the decimal mark of a CSV file that leaves it open"
     )
     horizon: Annotated[int, CliOption()] = Field(
         default=12, ge=1, le=512, description="number of steps to forecast"

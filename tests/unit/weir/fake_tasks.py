@@ -1,7 +1,8 @@
 """Text and series calls of the fake server; its models are named after their behaviour.
 
 `shouts` tags a token LOUD or quiet, `moods` classifies a text by its number of tokens, `reverse`
-generates a text's letters in reverse order, `rising` continues from the last value. A token with
+generates a text's letters in reverse order, `rising` continues from the last value; `wide` with an
+interval, `strict` only of the column `sales`. A token with
 an x is unknown; for `generate` a space is too. The text "too long" is rejected; `generate` rejects
 "crowded" once. `stuck` never ends, `short` ends without a result, `mute` answers with invalid
 bytes, `good` has another task.
@@ -86,7 +87,12 @@ class FakeTasks:
     def forecast(self, body: bytes, context: grpc.ServicerContext) -> bytes:
         request = pb.ForecastRequest.FromString(body)
         wide = request.model_name in {"wide", "ragged"}
-        self._look(request, request.model_name if wide else "rising", context)
+        is_kind = wide or request.model_name == "strict"
+        self._look(request, request.model_name if is_kind else "rising", context)
+        if request.model_name == "strict" and "sales" not in {c.name for c in request.columns}:
+            context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT, "columns: expected 'sales', got no 'sales'"
+            )
         if request.model_name == "mute":
             return b"\xff"
         last = request.columns[0].values[-1]

@@ -95,7 +95,7 @@ REFUSED = {
         of(("sales", SALES), ("rain", PRICE)),
         "columns: expected 'sales', 'price', got no 'price'",
     ),
-    "nameless": (of(("", SALES)), "columns: expected 'sales', 'price', got no 'sales'"),
+    "nameless": (of(("", SALES)), "columns: expected 'sales', 'price', got one without a name"),
     "twice": (
         of(("sales", SALES), ("price", PRICE), ("sales", SALES)),
         "columns: expected 'sales' once, got it 2 times",

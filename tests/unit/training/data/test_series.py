@@ -53,7 +53,7 @@ def test_a_gzipped_file_of_one_column_is_read(tmp_path: Path) -> None:
         ("sales,price\n1,2\n3\n", "line 3: expected 2 columns as in the header, got 1"),
         ("sales,price\n1,2\n,4\n", "line 3, column sales: expected a number, got an empty cell"),
         ("sales,price\n1,2\n3,dear\n", "line 3, column price: expected a number, got 'dear'"),
-        ("sales;price\n1,5;2\n", "line 2, column sales: expected a number, got '1,5'"),
+        ("sales;price\n1.234;2\n", r"line 2: 1\.234 may be 1\.234 or 1234; say --decimal point or"),
         ("sales,price\n1_000,2\n", "line 2, column sales: expected a number, got '1_000'"),
         ("sales,price\nNaN,2\n", "line 2, column sales: expected a finite number .*, got 'NaN'"),
         ("sales,price\n-inf,2\n", "expected a finite number of 32 bits, got '-inf'"),
@@ -62,7 +62,7 @@ def test_a_gzipped_file_of_one_column_is_read(tmp_path: Path) -> None:
         ('sales,price\n1,2\n3,"4\n', "line 3: expected CSV, got"),
     ],
     ids=[
-        "empty", "header-only", "missing", "twice", "short", "blank-cell", "word", "decimal-comma",
+        "empty", "header-only", "missing", "twice", "short", "blank-cell", "word", "decimal-mark",
         "underscore",
         "nan", "inf", "32-bits", "quote", "open-quote",
     ],
@@ -77,6 +77,36 @@ def test_a_broken_file_is_named_with_line_and_column(
 def test_without_a_column_the_error_lists_the_columns(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"\(--value\); there are month, sales"):
         load_series(write(tmp_path, "month,sales\n1,2\n"), None)
+
+
+def test_only_column_of_numbers_is_taken_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(
+        tmp_path, 'Monat;"Umsatz, EUR";Preis\n1.1.2024;1,5;2\n1.2.2024;2;3\n1.3.2024;7;3\n'
+    )
+
+    data = load_series(path, None, ["Preis"])
+
+    assert data.columns == ("Umsatz, EUR", "Preis")
+    np.testing.assert_array_equal(data.values, [[1.5, 2.0], [2.0, 3.0], [7.0, 3.0]])
+    assert caplog.messages == [f"{path}: forecasts Umsatz, EUR, the only column of numbers"]
+
+
+def test_rows_at_unequal_steps_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(tmp_path, "day,sales\n2024-01,1\n2024-02,2\n2024-03,2\n2024-05,3\n")
+
+    load_series(path, "sales")
+
+    (message,) = caplog.messages
+    assert message.startswith(f"{path}, line 5, column day: expected a date 1 month after 2024-03")
+    assert message.endswith("got 2024-05; rows are read as equal steps")
+
+
+def test_doubtful_decimal_mark_is_chosen(tmp_path: Path) -> None:
+    path = write(tmp_path, "sales;price\n1.234;2\n")
+
+    assert load_series(path, "sales", decimal="comma").values.tolist() == [[1234.0]]
 
 
 def test_an_unknown_name_is_answered_with_the_known() -> None:

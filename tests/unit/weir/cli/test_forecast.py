@@ -29,21 +29,89 @@ def test_values_that_follow_are_shown_as_a_table(weir: Weir, fake: FakeServer, d
     assert sent(fake) == {"sales": [1.5, 2.5], "price": [10.0, 20.0]}
 
 
-def test_one_column_is_sent_without_its_name(weir: Weir, fake: FakeServer, data: Path) -> None:
-    done = weir(
-        "forecast",
-        data,
-        "--column",
-        "price",
-        "--json",
-        "--model",
-        "rising",
-        "--target",
-        fake.target,
-    )
+def test_column_that_is_named_is_sent_as_that_of_the_model(
+    weir: Weir, fake: FakeServer, data: Path
+) -> None:
+    order = ["--column", "price", "--json", "--model", "rising", "--target", fake.target]
+
+    done = weir("forecast", data, *order)
 
     assert sent(fake) == {"": [10.0, 20.0]}
-    assert json.loads(done.out) == {"name": "sales", "values": [21.0, 22.0, 23.0]}
+    assert json.loads(done.out)["name"] == "sales"
+    assert done.err == f"weir: 'price' of {data} was taken for 'sales' of the model\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("price\n10\n20\n", "has 'price'; if that is the same series, say --column price\n"),
+        ("t,x y\n1,10\n2,20\n3,5\n", "has 'x y'; if that is the same series, say --column 'x y'\n"),
+        ("a,b\n1,10\n2,20\n", "has 'a', 'b'; if that is the same series, say --column NAME\n"),
+    ],
+    ids=["one", "space", "two"],
+)  # fmt: skip
+def test_column_of_another_name_is_refused_with_what_to_type(
+    weir: Weir, fake: FakeServer, tmp_path: Path, text: str, words: str
+) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text(text)
+
+    done = weir("forecast", path, "--model", "strict", "--target", fake.target)
+
+    assert done.code == 2 and done.out == ""
+    assert done.err == f"weir: the model forecasts 'sales', {path} {words}"
+
+
+def test_forecasts_have_the_dates_of_the_file(weir: Weir, fake: FakeServer, data: Path) -> None:
+    order = ["forecast", data, "--horizon", 2, "--model", "rising", "--target", fake.target]
+
+    table, described = weir(*order), json.loads(weir(*order, "--json").out)
+
+    assert described == {"name": "sales", "dates": ["2024-03", "2024-04"], "values": [3.5, 4.5]}
+    rows = [line.replace("│", " ").split() for line in table.out.splitlines() if "2024" in line]
+    assert rows == [["1", "2024-03", "3.5"], ["2", "2024-04", "4.5"]]
+    assert table.err == ""
+
+
+def test_dates_at_unequal_steps_are_not_continued(
+    weir: Weir, fake: FakeServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("day,sales\n2024-01-01,1\n2024-01-02,2\n2024-01-03,2\n2024-01-07,3\n")
+
+    done = weir("forecast", path, "--json", "--model", "rising", "--target", fake.target)
+
+    assert json.loads(done.out) == {"name": "sales", "values": [4.0, 5.0, 6.0]}
+    assert done.err == (
+        f"weir: {path}, line 5, column day: expected a date 1 day after 2024-01-03, got "
+        "2024-01-07; steps are counted instead\n"
+    )
+
+
+def test_file_of_european_excel_is_sent(weir: Weir, fake: FakeServer, tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_bytes(
+        'Monat;"Umsatz, €"\r\n1.1.2024;1.234,5\r\n1.2.2024;7,0\r\n;\r\n'.encode("cp1252")
+    )
+
+    done = weir("forecast", path, "--json", "--model", "rising", "--target", fake.target)
+
+    assert sent(fake) == {"Umsatz, €": [1234.5, 7.0]}
+    assert json.loads(done.out)["dates"] == ["2024-03-01", "2024-04-01", "2024-05-01"]
+    assert "line 1: not UTF-8, so the file is read as Windows-1252" in done.err
+
+
+def test_doubtful_decimal_mark_is_chosen_by_an_option(
+    weir: Weir, fake: FakeServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("day;sales\n2024-01-01;1.234\n2024-01-02;2.345\n")
+    order = ["forecast", path, "--json", "--model", "rising", "--target", fake.target]
+
+    refused, read = weir(*order), weir(*order, "--decimal", "comma")
+
+    assert refused.code == 2 and "--decimal point or --decimal comma" in refused.err
+    assert read.code == 0 and sent(fake) == {"sales": [1234.0, 2345.0]}
 
 
 def test_interval_is_shown_beside_the_values(weir: Weir, fake: FakeServer, data: Path) -> None:
@@ -53,9 +121,15 @@ def test_interval_is_shown_beside_the_values(weir: Weir, fake: FakeServer, data:
     described = json.loads(weir(*asked, "--horizon", 1, "--json").out)
 
     assert "80% from" in table
-    assert [word for word in table.split() if word[0].isdigit()][-4:] == ["1", "3.5", "2.5", "5.5"]
+    assert [word for word in table.split() if word[0].isdigit()][-4:] == [
+        "2024-03",
+        "3.5",
+        "2.5",
+        "5.5",
+    ]
     assert described == {
         "name": "sales",
+        "dates": ["2024-03"],
         "values": [3.5],
         "lower": [2.5],
         "upper": [5.5],
@@ -92,7 +166,10 @@ def test_series_and_forecast_are_drawn(
     [
         (["missing.csv"], "missing.csv: No such file or directory"),
         (["DATA", "--plot", "plot.jpg"], "--plot: expected a name that ends in .png or .svg"),
-        (["DATA", "--column", "rain"], "expected one column 'rain', got 'Month', 'sales'"),
+        (
+            ["DATA", "--column", "rain"],
+            "expected a column 'rain', got none; there are Month, sales",
+        ),
     ],
     ids=["file", "plot", "column"],
 )
@@ -107,17 +184,20 @@ def test_unusable_test_sets_are_usage_errors(
     assert not fake.tasks.requests
 
 
-def test_a_file_that_is_not_utf8_is_refused(
-    weir: Weir, fake: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("column", "first_day"),
+    [("sales", "1"), ("sales", "2024-01-01"), ("price", "2024-01-01 13:00+02:00")],
+    ids=["no dates", "dates", "zone"],
+)
+def test_interval_and_dates_are_drawn(
+    weir: Weir, fake: FakeServer, tmp_path: Path, column: str, first_day: str
 ) -> None:
-    content = "Monat,Verkäufe,b\n1,2,3\n".encode("latin-1")
-    monkeypatch.setattr("sys.stdin", standard_input(content))
-    path = tmp_path / "data.csv"
-    path.write_bytes(content)
-    order = ["--model", "rising", "--target", fake.target]
+    path, plot = tmp_path / "data.csv", tmp_path / "plot.svg"
+    second = first_day.replace("01-01", "01-02").replace("1", "2", 1 if first_day == "1" else 0)
+    path.write_text(f"day,sales,price\n{first_day},1,2\n{second},2,3\n")
+    order = ["--column", column, "--model", "wide", "--target", fake.target]
 
-    piped, read = weir("forecast", "-", *order), weir("forecast", path, *order)
+    done = weir("forecast", path, *order, "--plot", plot)
 
-    assert piped.code == read.code == 2 and not fake.tasks.requests
-    assert piped.err == "weir: standard input, line 1: expected UTF-8, got other bytes\n"
-    assert read.err == f"weir: {path}, line 1: expected UTF-8, got other bytes\n"
+    assert done.code == 0 and ("2024-01-03" in done.out) == (first_day != "1")
+    assert plot.stat().st_size > 1000
