@@ -1,7 +1,6 @@
 """Picture geometry of a contract's `preprocessing`: orientation, resize and crop. Pure."""
 
 from PIL import Image
-from PIL.ExifTags import Base
 
 Size = tuple[int, int]
 """Width and height, in pixels."""
@@ -31,13 +30,7 @@ _UPRIGHT = {
 }
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """Load the pixels and turn them upright by EXIF; an unreadable EXIF block turns nothing."""
-    image.load()
-    try:
-        turn = _UPRIGHT.get(image.getexif().get(Base.Orientation, 1))
-    except MemoryError:
-        raise
-    except Exception:  # noqa: BLE001 - Pillow raises many unrelated classes on damaged EXIF
-        return image
+def upright(image: Image.Image, orientation: int) -> Image.Image:
+    """Turn a picture upright by its EXIF orientation; a value that does not exist turns nothing."""
+    turn = _UPRIGHT.get(orientation)
     return image if turn is None else image.transpose(turn)

@@ -22,6 +22,7 @@ import pytest
 from PIL import Image
 
 from tests.helpers.http2_client import Answer, Http2Client
+from tests.helpers.image_files import JPEG, PNG, UPRIGHT
 from tests.integration.harness import (
     ANSWER_S,
     FOR_EVER,
@@ -493,6 +494,10 @@ PICTURES = {
         )
         for kind, name in {"EPS": "EPS", "TIFF": "TIFF", "WEBP": "WebP", "BMP": "BMP"}.items()
     },
+    "B07-HEIF": (
+        b"\0\0\0\x18ftypheic" + bytes(500),
+        "expected JPEG or PNG, got HEIF; convert it to JPEG",
+    ),
     "B07-animated-GIF": (
         picture(
             Image.new("P", (9, 9)),
@@ -576,6 +581,16 @@ def test_exif_rotation_is_applied(client: Client, row: str) -> None:
     seen = seen_pixels(client, picture(stored, exif=tags.tobytes()))
 
     np.testing.assert_array_equal(seen, upright)
+
+
+@pytest.mark.parametrize("row", ["H11"])
+def test_metadata_refuse_no_picture(client: Client, row: str) -> None:
+    small = {name: data for name, data in UPRIGHT.items() if len(data) < MESSAGE_LIMIT}
+    calls = {name: client.classify("pixels", data, top_k=192) for name, data in small.items()}
+
+    for name, call in calls.items():
+        plain = client.classify("pixels", JPEG if name.startswith("JPEG") else PNG, top_k=192)
+        assert call.result().results == plain.result().results, name
 
 
 @pytest.mark.parametrize("row", ["B07"])

@@ -9,6 +9,7 @@ upright as its EXIF data say, composed onto white if it is transparent, converte
 and resized to the input of the network. Hidden files are skipped; any other file must be a picture.
 """
 
+import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,7 +18,9 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.ExifTags import Base
 
+from weir.bundle.image_file import JPEG, PNG, image_format, load_pixels, strip_metadata
 from weir.bundle.image_geometry import centre_crop, short_side_size, upright
 from weir.training.data.file_tree import Tree, open_tree
 from weir.training.data.images import OWN_TEST_SEED, OWN_TEST_SHARE, ImageData, Split, divide
@@ -149,11 +152,37 @@ def read_picture(
         short_side: the length in pixels that the short side is resized to before the size is
             cropped from the centre. None stretches the picture to the size.
     """
+    if isinstance(source, Path):
+        data = source.read_bytes()
+    else:
+        source.seek(0)
+        data = source.read()
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(source) as opened:
-            picture = _convert(upright(opened), channels)
+        picture = _convert(_open_upright(data), channels)
     return np.asarray(_fit(picture, size, short_side)).reshape(size[1], size[0], channels)
+
+
+def _open_upright(data: bytes) -> Image.Image:
+    """The pixels of the first picture in a file, upright."""
+    kind = image_format(data)
+    if kind in (PNG, JPEG):
+        bare = strip_metadata(data, kind)
+        picture = load_pixels(bare, lambda file: Image.open(io.BytesIO(file), formats=(kind,)))
+        return upright(picture, bare.orientation)
+    with Image.open(io.BytesIO(data)) as opened:
+        opened.load()
+        return upright(opened, _orientation(opened))
+
+
+def _orientation(picture: Image.Image) -> int:
+    """The EXIF orientation of a picture that is neither PNG nor JPEG; 1 if it cannot be read."""
+    try:
+        return int(picture.getexif().get(Base.Orientation, 1))
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - Pillow raises many unrelated classes on damaged EXIF
+        return 1
 
 
 def _convert(picture: Image.Image, channels: int) -> Image.Image:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngImageFile
 
+from tests.helpers.image_files import JPEG, PNG, RIGHT, UPRIGHT
 from weir.bundle.contract import Preprocessing
 from weir.server.errors import InvalidRequest, OutOfMemory
-from weir.server.preprocessing.images import read_encoded, read_raw
+from weir.server.preprocessing.images import header_pixels, read_encoded, read_raw
 from weir.training.data.image_folder import read_picture
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -190,11 +191,39 @@ def test_picture_is_turned_upright(orientation: int) -> None:
     np.testing.assert_array_equal(read_encoded(data, preprocessing(2, 2)), TURNED[orientation])
 
 
-@pytest.mark.parametrize("block", [b"", b"no TIFF", exif(6)[:14]], ids=["empty", "other", "cut"])
-def test_unreadable_exif_turns_nothing(block: bytes) -> None:
-    data = tagged_png(Image.fromarray(CORNERS), (b"eXIf", block))
+def read_by_both(data: bytes) -> Any:
+    """The pixels (8, 8, 3) of a file: the server's, which must be those of training."""
+    pixels = read_encoded(data, preprocessing())
+    np.testing.assert_array_equal(read_picture(io.BytesIO(data), (8, 8), 3), pixels)
+    return pixels
 
-    np.testing.assert_array_equal(read_encoded(data, preprocessing(2, 2)), CORNERS)
+
+@pytest.mark.parametrize("name", UPRIGHT)
+def test_metadata_refuse_no_picture(name: str) -> None:
+    plain = JPEG if name.startswith("JPEG") else PNG
+
+    np.testing.assert_array_equal(read_by_both(UPRIGHT[name]), read_by_both(plain))
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_orientation_is_found_among_broken_metadata(name: str) -> None:
+    plain = JPEG if name.startswith("JPEG") else PNG
+
+    np.testing.assert_array_equal(read_by_both(RIGHT[name]), np.rot90(read_by_both(plain), -1))
+
+
+def test_pixels_of_a_request_are_counted_behind_other_chunks() -> None:
+    """A chunk before the header, which decoders take, hides no size."""
+    data = header_png(8000, 4000)
+
+    assert header_pixels(data[:8] + chunk(b"prVt", bytes(40)) + data[8:]) == 32_000_000
+
+
+def test_heif_is_refused_with_advice() -> None:
+    with pytest.raises(
+        InvalidRequest, match=r"^expected JPEG or PNG, got HEIF; convert it to JPEG$"
+    ):
+        read_encoded(b"\0\0\0\x18ftypheic" + bytes(100), FORMS["stretched"])
 
 
 def test_orientation_that_does_not_exist_turns_nothing() -> None:
@@ -303,7 +332,7 @@ def test_data_without_a_picture_is_refused(data: bytes, says: str) -> None:
 
 @pytest.mark.parametrize("name", ["RGB PNG", "RGB JPEG", "progressive JPEG", "palette PNG"])
 def test_picture_cut_short_is_refused_or_whole(name: str) -> None:
-    """A PNG may lack its end, which holds no pixels."""
+    """What lacks only its end is whole, as that holds no pixels."""
     data, form = FILES[name], FORMS["stretched"]
     whole = read_encoded(data, form)
 
@@ -312,7 +341,7 @@ def test_picture_cut_short_is_refused_or_whole(name: str) -> None:
             pixels = read_encoded(data[:end], form)
         except InvalidRequest:
             continue
-        assert "PNG" in name
+        assert len(data) - end <= (24 if "PNG" in name else 2)
         np.testing.assert_array_equal(pixels, whole)
 
 
@@ -382,7 +411,7 @@ def test_jpeg_of_endless_scans_is_refused() -> None:
     end = data.index(b"\xff\xd9")
     last_scan = data[data.rindex(b"\xff\xda", 0, end) : end]
 
-    with pytest.raises(InvalidRequest, match=r"at most 16384 segments, .* and 100 scans, got more"):
+    with pytest.raises(InvalidRequest, match=r"at most 16384 segments and 100 scans, got more"):
         read_encoded(data[:end] + last_scan * 100 + data[end:], FORMS["stretched"])
 
 
@@ -398,13 +427,13 @@ EXIF_PART = b"\xff\xe1\x00\x08Exif\0\0"
         pytest.param(b"\xff\x00" * 10_000, id="stuffed bytes"),
         pytest.param(b"\xff\xd0" * 10_000, id="restarts"),
         pytest.param(b"\xff\xd0" + bytes(20_000), id="zeros"),
-        pytest.param(EXIF_PART * 101, id="EXIF"),
+        pytest.param(EXIF_PART * 20_000, id="EXIF"),
     ],
 )
 @pytest.mark.parametrize("rest", [FILES["RGB JPEG"][2:], b""], ids=["with a picture", "alone"])
 def test_jpeg_whose_header_is_endless_is_refused(header: bytes, rest: bytes) -> None:
     """Pillow reads all of it in Python: 16 MB kept a thread for half a minute."""
-    with pytest.raises(InvalidRequest, match=r"at most 16384 segments, 100 of EXIF.* got more"):
+    with pytest.raises(InvalidRequest, match=r"at most 16384 segments .* got more"):
         read_encoded(b"\xff\xd8" + header + rest, FORMS["stretched"])
 
 
@@ -436,17 +465,12 @@ def test_picture_of_endless_parts_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [b"zTXt", b"iTXt", b"iCCP"])
-def test_bomb_in_a_text_or_profile_is_refused_or_unread(name: bytes) -> None:
+def test_bomb_in_a_text_or_profile_is_unread(name: bytes) -> None:
     packed = zlib.compress(bytes(100_000_000), 9)
     prefix = b"key\0\1\0\0\0" if name == b"iTXt" else b"key\0\0"
     data = tagged_png(Image.fromarray(CORNERS), (name, prefix + packed))
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            np.testing.assert_array_equal(read_encoded(data, preprocessing(2, 2)), CORNERS)
-        except InvalidRequest as error:
-            assert str(error) == "the PNG is damaged or cut short"  # noqa: PT017 - one of two ends
+    np.testing.assert_array_equal(read_encoded(data, preprocessing(2, 2)), CORNERS)
 
 
 def test_bomb_in_the_exif_takes_no_memory() -> None:
@@ -457,9 +481,7 @@ def test_bomb_in_the_exif_takes_no_memory() -> None:
     data = tagged_png(Image.fromarray(CORNERS), (b"eXIf", directory))
 
     tracemalloc.start()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        read_encoded(data, preprocessing(2, 2))
+    read_encoded(data, preprocessing(2, 2))
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
