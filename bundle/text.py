@@ -1,6 +1,7 @@
-r"""The tokenisation rule `words`: how training and the server split a text into tokens.
+r"""The tokenisation rules `words`, `spaces` and `letters`, which training and the server share.
 
-Rules:
+`spaces` and `letters` split a text that `normalise` has made: at its spaces, or into its
+characters. The rules of `words`:
 
 1. The text is put into Unicode normal form C.
 2. From left to right, the longest match of the first alternative that fits is a token:
@@ -20,6 +21,9 @@ import re
 import unicodedata
 from functools import cache
 from itertools import groupby
+from typing import Literal
+
+Rule = Literal["words", "spaces", "letters"]
 
 CHARACTERS = (
     "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
@@ -30,6 +34,14 @@ JOINERS = "\u200c\u200d"
 SUBWORD_SPACE = "\u2581"
 """Stands for white space in a subword; in a text it counts as white space."""
 _MARKS_FROM, _MARKS_UNTIL, _SELECTORS = 0x300, 0x20000, "\U000e0100-\U000e01ef"
+
+
+def split_text(text: str, rule: Rule) -> list[str]:
+    """Split a text into tokens by a rule; a blank text has none."""
+    if rule == "words":
+        return tokenise(text)
+    normal = normalise(text)
+    return normal.split() if rule == "spaces" else list(normal)
 
 
 def tokenise(text: str) -> list[str]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from weir.bundle.contract import Contract
 from weir.bundle.reader import Bundle
 from weir.bundle.sequences import PaddedAxis, Tokenisation
-from weir.bundle.text import normalise, tokenise
+from weir.bundle.text import normalise, split_text
 from weir.server.errors import ModelLoadError
 from weir.server.preprocessing.fast_tokenizer import FastTokenizer
 from weir.server.preprocessing.tokenized_text import TextLimits, TokenizedText
@@ -115,15 +115,14 @@ class Tokenizer:
 
     def _split(self, text: str) -> list[str]:
         rule = self.tokenisation.rule
-        if rule == "words":
-            return tokenise(text)
+        if rule in ("words", "spaces", "letters"):
+            return split_text(text, rule)
+        pieces: list[str] = []
         if self._subwords is not None:
             # A run of characters that the model never saw is one piece.
             text = normalise(text, is_subwords=True)
-            pieces: list[str] = self._subwords.encode(text, out_type=str)
-            return pieces
-        normal = normalise(text)
-        return normal.split() if rule == "spaces" else list(normal)
+            pieces = self._subwords.encode(text, out_type=str)
+        return pieces
 
     def _spell(self, token: str) -> list[int]:
         limit = self._characters.maximum if self._characters else 0

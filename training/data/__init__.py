@@ -6,6 +6,7 @@ known set, or the path of the user's own data.
 
 from pathlib import Path
 
+from weir.bundle.text import Rule
 from weir.training.data.cifar10 import load_cifar10
 from weir.training.data.cmudict import load_g014b2b, load_pronunciations, load_stress
 from weir.training.data.conllu import load_treebank
@@ -89,7 +90,12 @@ def load(
 
 
 def load_text(
-    name: str, split: SequenceSplit = "train", *, lower: bool = False, column: str = "upos"
+    name: str,
+    split: SequenceSplit = "train",
+    *,
+    lower: bool = False,
+    column: str = "upos",
+    rule: Rule = "words",
 ) -> TextData:
     """Load one split of a text set; errors as `load`.
 
@@ -101,10 +107,11 @@ def load_text(
         lower: whether a text to classify is made lower case; tokens that come split stay as they
             are.
         column: of CoNLL-U, the tag: `upos`, `xpos`, `deprel` or `feats:NAME`.
+        rule: splits a text to classify; tokens that come split stay as they are.
     """
     if name in ("trec", "trec-fine"):
         folders = DataFolders.from_environment()
-        return load_trec(split, folders, is_fine=name == "trec-fine", lower=lower)
+        return load_trec(split, folders, is_fine=name == "trec-fine", lower=lower, rule=rule)
     if name == "ewt":
         return load_treebank(split, DataFolders.from_environment(), column=column)
     if name == "cmudict-stress":
@@ -113,7 +120,7 @@ def load_text(
         raise DataError(f"{name}: neither a text set ({', '.join(TEXT_SETS)}) nor a file")
     if split == "dev":
         raise DataError(f"{name}: expected the split train or test, got dev")
-    data = load_file(Path(name), lower=lower, column=column)
+    data = load_file(Path(name), lower=lower, column=column, rule=rule)
     division = divide_text(data, OWN_TEST_SHARE, OWN_TEST_SEED)
     return data.take(division.kept if split == "train" else division.held_out)
 

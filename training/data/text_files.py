@@ -4,14 +4,14 @@
     token/TAG token/TAG token/TAG       a sentence per line, with the tag of each token
     *.conllu, *.conllu.gz               CoNLL-U (see `weir.training.data.conllu`)
 
-Blank lines are skipped. A text to classify is split into tokens by `weir.bundle.text`. In
+Blank lines are skipped. A text to classify is split into tokens by a rule of `weir.bundle.text`. In
 `token/TAG` the last slash separates, so a token may contain slashes. Only spaces separate one pair
 from the next.
 """
 
 from pathlib import Path
 
-from weir.bundle.text import tokenise
+from weir.bundle.text import Rule, split_text
 from weir.training.data.conllu import read_conllu
 from weir.training.data.download import checksum
 from weir.training.data.lines import Line, read_lines
@@ -21,7 +21,9 @@ from weir.training.errors import DataError
 CONLLU_ENDINGS = (".conllu", ".conllu.gz")
 
 
-def load_file(path: Path, *, lower: bool = False, column: str = "upos") -> TextData:
+def load_file(
+    path: Path, *, lower: bool = False, column: str = "upos", rule: Rule = "words"
+) -> TextData:
     """Read all rows of a file, by the options of `load_text`; `DataError` names file and line."""
     if path.name.endswith(CONLLU_ENDINGS):
         rows, is_tagged = read_conllu(path, column=column), True
@@ -33,15 +35,15 @@ def load_file(path: Path, *, lower: bool = False, column: str = "upos") -> TextD
         rows = [
             _read_tagged(line, is_first=line is lines[0])
             if is_tagged
-            else _read_labelled(line, lower=lower)
+            else _read_labelled(line, rule, lower=lower)
             for line in lines
         ]
     return TextData.of(str(path.resolve()), rows, is_tagged=is_tagged, checksum=checksum(path))
 
 
-def _read_labelled(line: Line, *, lower: bool) -> TextRow:
+def _read_labelled(line: Line, rule: Rule, *, lower: bool) -> TextRow:
     label, _, text = line.text.partition("\t")
-    tokens = tokenise(text.lower() if lower else text)
+    tokens = split_text(text.lower() if lower else text, rule)
     if not (label.strip() and tokens):
         raise DataError(f"{line.place}: expected LABEL<TAB>text, got {line.text!r}")
     return TextRow(tuple(tokens), (label.strip(),))

@@ -10,7 +10,7 @@ agree.
 
 import re
 
-from weir.bundle.text import tokenise
+from weir.bundle.text import Rule, split_text
 from weir.training.data.download import DataFolders, RemoteFile, locate
 from weir.training.data.images import combine_checksums
 from weir.training.data.lines import Line, read_lines
@@ -33,22 +33,27 @@ _LINE = re.compile(r"(?P<coarse>[A-Z]+):(?P<fine>[a-z]+) (?P<question>.*\S.*)")
 
 
 def load_trec(
-    split: SequenceSplit, folders: DataFolders, *, is_fine: bool = False, lower: bool = False
+    split: SequenceSplit,
+    folders: DataFolders,
+    *,
+    is_fine: bool = False,
+    lower: bool = False,
+    rule: Rule = "words",
 ) -> TextData:
     """Find, verify and read one split, in 6 classes, or 50 if `is_fine`; errors as `locate`."""
     if split == "dev":
         raise DataError(f"{NAME}: expected the split train or test, got dev")
     path = locate(NAME, TRAIN if split == "train" else TEST, folders)
-    rows = [_read_question(line, is_fine=is_fine, lower=lower) for line in read_lines(path)]
+    rows = [_read_question(line, rule, is_fine=is_fine, lower=lower) for line in read_lines(path)]
     digest = combine_checksums((file.name, file.sha256) for file in (TRAIN, TEST))
     name = f"{NAME}-fine" if is_fine else NAME
     return TextData.of(name, rows, is_tagged=False, checksum=digest)
 
 
-def _read_question(line: Line, *, is_fine: bool, lower: bool) -> TextRow:
+def _read_question(line: Line, rule: Rule, *, is_fine: bool, lower: bool) -> TextRow:
     match = _LINE.fullmatch(line.text)
     if match is None:
         raise DataError(f"{line.place}: expected COARSE:fine and a question, got {line.text!r}")
     label = f"{match['coarse']}:{match['fine']}" if is_fine else match["coarse"]
     question = match["question"].lower() if lower else match["question"]
-    return TextRow(tuple(tokenise(question)), (label,))
+    return TextRow(tuple(split_text(question, rule)), (label,))

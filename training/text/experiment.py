@@ -137,6 +137,7 @@ def pack_rows(data: ImageData) -> Sequences:
 
 def read_texts(recipe: SequenceRecipe) -> Splits[TextData]:
     """Read all three sets, see `read_splits`; `DataError` if rows or labels do not fit the task."""
+    rule = recipe.tokens.rule if recipe.tokens else "words"
 
     def read(setting: str) -> TextData | None:
         name = getattr(recipe, setting)
@@ -144,12 +145,12 @@ def read_texts(recipe: SequenceRecipe) -> Splits[TextData]:
             return None
         if not Path(name).is_file():
             raise DataError(f"{name}: expected a file, got none")
-        return load_file(Path(name), column=recipe.column)
+        return load_file(Path(name), column=recipe.column, rule=rule)
 
     texts = read_splits(
         recipe,
         TEXT_SETS,
-        lambda split: load_text(recipe.data, split, column=recipe.column),
+        lambda split: load_text(recipe.data, split, column=recipe.column, rule=rule),
         read,
         divide_text,
     )

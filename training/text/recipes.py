@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from weir.bundle.text import Rule
 from weir.training.recipe import CliOption, Recipe, Setting, Settings
 
 COLUMN = "upos"
@@ -38,8 +39,10 @@ class EncoderSettings(Settings):
 class TokenSettings(Settings):
     """How words or other tokens become vectors; absent for sequences of numbers."""
 
-    rule: Literal["words", "spaces"] = Field(
-        default="words", description="tokenisation of texts when the model is served"
+    rule: Annotated[Rule, CliOption("tokens")] = Field(
+        default="words",
+        description="tokens of a text to classify: its words, the parts between its spaces, or "
+        "its letters, which suit names, codes and other texts without words",
     )
     size: int = Field(ge=1, description="size of a word embedding")
     lower: bool = Field(default=False, description="the vocabulary is lower case")
