@@ -4,13 +4,15 @@
     shapes/test/circle/*.png    shapes/test/square/*.png     (or `val`)
 
 or, without `train` and `test`, `shapes/circle/*.png`: a fifth of each class is then the test set,
-always the same files. Class names are the folders' names in sorted order. Each picture is turned
-upright as its EXIF data say, composed onto white if it is transparent, converted to grey or RGB,
-and resized to the input of the network. Hidden files are skipped; any other file must be a picture.
+always the same files. Equal files are on the same side. Class names are the folders' names in
+sorted order. Each picture is turned upright as its EXIF data say, composed onto white if it is
+transparent, converted to grey or RGB, and resized to the input of the network. Hidden files are
+skipped; any other file must be a picture.
 """
 
 import io
 import warnings
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -24,6 +26,7 @@ from weir.bundle.image_file import JPEG, PNG, image_format, load_pixels, strip_m
 from weir.bundle.image_geometry import centre_crop, short_side_size, upright
 from weir.training.data.file_tree import Tree, open_tree
 from weir.training.data.images import OWN_TEST_SEED, OWN_TEST_SHARE, ImageData, Split, divide
+from weir.training.equal_rows import digest
 from weir.training.errors import DataError
 
 NAMED_FILES = 5
@@ -88,14 +91,21 @@ def _list_splits(tree: Tree) -> dict[Split, _Listing]:
 
 
 def _divide(tree: Tree, folder: PurePosixPath, listing: _Listing) -> dict[Split, _Listing]:
+    keys: list[Hashable] = [b""] * len(listing.files)
+    for row, stream in tree.read(listing.files):
+        keys[row] = digest(stream.read())
     for label, name in enumerate(listing.classes):
-        count = int((listing.labels == label).sum())
-        if count < 3:
+        rows = np.flatnonzero(listing.labels == label).tolist()
+        if len(rows) < 3:
             raise DataError(
                 f"{tree.root / folder / name}: expected at least 3 pictures, "
-                f"one each to train, validate and test; got {count}"
+                f"one each to train, validate and test; got {len(rows)}"
             )
-    division = divide(listing.labels, OWN_TEST_SHARE, OWN_TEST_SEED)
+        if len({keys[row] for row in rows}) < 3:
+            # Together they would leave nothing to test on.
+            for row in rows:
+                keys[row] = row
+    division = divide(listing.labels, OWN_TEST_SHARE, OWN_TEST_SEED, keys)
     return {"train": listing.take(division.kept), "test": listing.take(division.held_out)}
 
 

@@ -1,13 +1,14 @@
 """Image sets: pictures with labels, stratified splits, and checksums of data sets."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from weir.training.equal_rows import digest
 from weir.training.errors import DataError
 
 Split = Literal["train", "test"]
@@ -44,6 +45,10 @@ class ImageData:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def contents(self) -> list[bytes]:
+        """A key of each image; equal images have equal keys."""
+        return [digest(image.tobytes()) for image in self.images]
+
     def take(self, rows: Rows) -> "ImageData":
         """The given rows, in the given order."""
         return ImageData(
@@ -63,19 +68,46 @@ class Division:
     held_out: Rows
 
 
-def divide(labels: Labels, share: float, seed: int) -> Division:
+def divide(
+    labels: Labels, share: float, seed: int, contents: Sequence[Hashable] | None = None
+) -> Division:
     """Stratified split: hold out a share of each class, at least one row of a class that has two.
 
     Deterministic: the result depends on the arguments only.
+
+    Args:
+        contents: (rows,), rows with equal contents stay together; they count for the class of the
+            first of them. None: all rows differ.
     """
+    groups = np.arange(len(labels)) if contents is None else group_equal(contents)
+    _, firsts, sizes = np.unique(groups, return_index=True, return_counts=True)
     generator = np.random.Generator(np.random.PCG64(seed))
-    held_out: list[Rows] = []
-    for label in np.unique(labels):
-        rows = generator.permutation(np.flatnonzero(labels == label))
-        count = min(max(round(share * len(rows)), 1), len(rows) - 1)
-        held_out.append(rows[:count])
-    chosen = np.sort(np.concatenate([np.empty(0, np.int64), *held_out]))
-    return Division(kept=np.setdiff1d(np.arange(len(labels)), chosen), held_out=chosen)
+    chosen: list[int] = []
+    for label in np.unique(labels[firsts]):
+        of_label = generator.permutation(np.flatnonzero(labels[firsts] == label))
+        wanted = max(round(share * int(sizes[of_label].sum())), 1)
+        chosen += _fill(of_label, sizes[of_label], wanted)
+    is_held_out = np.isin(groups, chosen)
+    return Division(kept=np.flatnonzero(~is_held_out), held_out=np.flatnonzero(is_held_out))
+
+
+def _fill(groups: Rows, sizes: Rows, wanted: int) -> list[int]:
+    """The first groups that fit into so many rows; the smallest if none fits, never all groups."""
+    chosen: list[int] = []
+    left = wanted
+    for group, size in zip(groups.tolist(), sizes.tolist(), strict=True):
+        if size <= left and len(chosen) < len(groups) - 1:
+            chosen.append(group)
+            left -= size
+    if not chosen and len(groups) > 1:
+        chosen.append(int(groups[sizes.argmin()]))
+    return chosen
+
+
+def group_equal(contents: Iterable[Hashable]) -> Rows:
+    """The number of each row's group (rows,): rows with equal contents have the same one."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(each, len(numbers)) for each in contents], np.int64)
 
 
 def draw_rows(count: int, most: int | None, seed: int) -> Rows | None:

@@ -79,7 +79,10 @@ class TextData:
 
 
 def divide_text(data: TextData, share: float, seed: int) -> Division:
-    """Hold out a share of each class, or of all rows if the set is tagged; at least one row."""
+    """Hold out a share of each class, or of all rows if the set is tagged; at least one row.
+
+    Rows with the same tokens stay together.
+    """
     places = {label: place for place, label in enumerate(data.classes)}
     labels = [0 if data.is_tagged else places[labels[0]] for labels in data.labels]
-    return divide(np.array(labels, np.int64), share, seed)
+    return divide(np.array(labels, np.int64), share, seed, data.rows)

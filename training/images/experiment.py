@@ -11,6 +11,7 @@ from torch import nn
 from weir.training.class_scores import Numbers, macro_f1, most_frequent_class
 from weir.training.data import ImageData, Split, load
 from weir.training.data.images import divide
+from weir.training.equal_rows import describe_equal_rows
 from weir.training.images.batches import (
     Normaliser,
     in_order,
@@ -35,13 +36,17 @@ from weir.training.run_directory import (
 
 @dataclass(frozen=True, slots=True)
 class ImageExperiment:
-    """A recipe with its images in memory; see `weir.training.train.Experiment`."""
+    """A recipe with its images in memory; see `weir.training.train.Experiment`.
+
+    notes: on the test set.
+    """
 
     recipe: ImageRecipe
     train: ImageData
     validation: ImageData
     held_out: ImageData
     normaliser: Normaliser
+    notes: dict[str, str]
 
     @property
     def checksum(self) -> str:
@@ -95,18 +100,22 @@ class ImageExperiment:
             accuracy=float((predicted == labels).mean()),
             confusions=confusions,
             metrics={"macro_f1": macro_f1(predicted, labels)},
+            notes=self.notes,
         )
         baseline = most_frequent_class(self.train.labels, labels, self.classes)
         return baseline.beside(evaluation)
 
 
 def prepare(recipe: ImageRecipe) -> ImageExperiment:
-    """Load both splits, and split the validation rows off the training split."""
+    """Load both splits, and split the validation rows off the training split.
+
+    Equal images are all for training or all for validation.
+    """
     size = recipe.image.model_dump()
     given, held_out = (load(recipe.data, split, **size) for split in ("train", "test"))
-    division = divide(
-        given.labels, recipe.validation_share, derive_seed(recipe.seed, Purpose.DIVISION)
-    )
+    seed = derive_seed(recipe.seed, Purpose.DIVISION)
+    contents = given.contents()
+    division = divide(given.labels, recipe.validation_share, seed, contents)
     kept = given.take(division.kept)
     return ImageExperiment(
         recipe=recipe,
@@ -114,6 +123,11 @@ def prepare(recipe: ImageRecipe) -> ImageExperiment:
         validation=given.take(division.held_out),
         held_out=held_out,
         normaliser=measure_normaliser(kept.images, recipe),
+        notes=describe_equal_rows(
+            [contents[row] for row in division.kept],
+            [contents[row] for row in division.held_out],
+            held_out.contents(),
+        ),
     )
 
 

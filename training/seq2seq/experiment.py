@@ -17,6 +17,7 @@ from weir.training.data import PAIR_SETS, PairData, load_pairs
 from weir.training.data.pairs import divide_pairs, load_pair_file
 from weir.training.data.tokenizer import Side, Sides, Tokenizer, learn_side
 from weir.training.data.vocabulary import Vocabulary
+from weir.training.equal_rows import describe_equal_rows
 from weir.training.errors import DataError, RunError
 from weir.training.loop import Task
 from weir.training.models.seq2seq import EncoderDecoder
@@ -44,7 +45,10 @@ ATTENTION = "attention.png"
 
 @dataclass(frozen=True, slots=True)
 class Seq2SeqExperiment:
-    """A recipe with its data in memory; see `weir.training.train.Experiment`."""
+    """A recipe with its data in memory; see `weir.training.train.Experiment`.
+
+    notes: on the test set.
+    """
 
     recipe: Seq2SeqRecipe
     train: PackedPairs
@@ -53,6 +57,7 @@ class Seq2SeqExperiment:
     sides: Sides
     checksum: str
     baseline: Baseline
+    notes: dict[str, str]
     classes: tuple[str, ...] = ()
 
     @property
@@ -93,7 +98,8 @@ class Seq2SeqExperiment:
         if network.attends:
             draw_attention(greedy, self.held_out, self.sides, out / ATTENTION)
         network.to(device)
-        return self.baseline.beside(score(greedy, beam, self.held_out, self.sides, self.recipe))
+        evaluation = score(greedy, beam, self.held_out, self.sides, self.recipe)
+        return self.baseline.beside(replace(evaluation, notes=evaluation.notes | self.notes))
 
 
 def prepare(recipe: Seq2SeqRecipe) -> Seq2SeqExperiment:
@@ -108,6 +114,7 @@ def prepare(recipe: Seq2SeqRecipe) -> Seq2SeqExperiment:
         sides=sides,
         checksum=sets.checksum,
         baseline=copy_or_most_frequent(sets.train, sets.test, sides, recipe),
+        notes=describe_equal_rows(sets.train.sources, sets.validation.sources, sets.test.sources),
     )
 
 

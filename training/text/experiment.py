@@ -14,6 +14,7 @@ from weir.training.data.images import divide
 from weir.training.data.text import divide_text
 from weir.training.data.text_files import load_file
 from weir.training.data.vocabulary import Vocabulary
+from weir.training.equal_rows import describe_equal_rows
 from weir.training.errors import DataError, ModelError, RunError
 from weir.training.loop import Task
 from weir.training.models.sequences import build_frame_network, build_text_network
@@ -43,6 +44,7 @@ class SequenceExperiment:
 
     vocabularies: by input; empty if the steps are frames.
     baseline: what the test scores are compared with.
+    notes: on the test set.
     """
 
     recipe: SequenceRecipe
@@ -54,6 +56,7 @@ class SequenceExperiment:
     record: SequenceRecord
     vocabularies: Mapping[str, Vocabulary]
     baseline: Baseline
+    notes: dict[str, str]
 
     def build(self) -> nn.Module:
         """Build the network."""
@@ -74,7 +77,8 @@ class SequenceExperiment:
         found = predict(network, in_order(self.held_out.to(device)))
         title = f"{self.recipe.name} on {Path(self.recipe.data).name}"
         draw_class_table(tabulate(found, self.classes), title, out / CLASS_TABLE)
-        return self.baseline.beside(score(found, len(self.classes)))
+        evaluation = score(found, len(self.classes))
+        return self.baseline.beside(replace(evaluation, notes=evaluation.notes | self.notes))
 
 
 def prepare(recipe: SequenceRecipe) -> SequenceExperiment:
@@ -101,6 +105,7 @@ def prepare(recipe: SequenceRecipe) -> SequenceExperiment:
         baseline=most_frequent_tags(texts.train, texts.test)
         if train.is_tagged
         else most_frequent_class(train.targets.numpy(), held_out.targets.numpy(), classes),
+        notes=describe_equal_rows(texts.train.rows, texts.validation.rows, texts.test.rows),
     )
 
 
@@ -121,6 +126,9 @@ def _of_frames(recipe: SequenceRecipe) -> SequenceExperiment:
         ),
         vocabularies={},
         baseline=most_frequent_class(train.labels, pictures.test.labels, train.classes),
+        notes=describe_equal_rows(
+            train.contents(), pictures.validation.contents(), pictures.test.contents()
+        ),
     )
 
 
@@ -170,9 +178,8 @@ def read_texts(recipe: SequenceRecipe) -> Splits[TextData]:
 def read_pictures(recipe: SequenceRecipe) -> Splits[ImageData]:
     """Read grey pictures of 28 x 28; the validation rows come from the training split."""
     given, test = (load(recipe.data, split) for split in ("train", "test"))
-    division = divide(
-        given.labels, recipe.validation_share, derive_seed(recipe.seed, Purpose.DIVISION)
-    )
+    seed = derive_seed(recipe.seed, Purpose.DIVISION)
+    division = divide(given.labels, recipe.validation_share, seed, given.contents())
     kept = draw_training_rows(len(division.kept), recipe)
     rows = division.kept if kept is None else division.kept[kept]
     return Splits(given.take(rows), given.take(division.held_out), test, given.checksum)
