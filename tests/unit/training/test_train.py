@@ -71,6 +71,19 @@ def test_pictures_have_a_baseline_too(run: Path) -> None:
     assert "'left'" in record.test_notes["baseline"]
 
 
+def test_equal_pictures_are_for_training_or_for_validation(
+    small_recipe: ImageRecipe, shapes: Path
+) -> None:
+    for path in sorted(shapes.rglob("*.png")):
+        (path.parent / f"{path.stem}-copy.png").write_bytes(path.read_bytes())
+
+    experiment = prepare(small_recipe)
+
+    sides = (experiment.train, experiment.validation, experiment.held_out)
+    assert sum(len(set(side.contents())) for side in sides) == 40
+    assert experiment.notes["equal rows"].startswith("80 of 80 rows are equal to another row")
+
+
 def test_alexnet_learns_the_digits_in_its_small_form(
     tmp_path: Path, silent: Callable[..., Monitor]
 ) -> None:

@@ -47,6 +47,24 @@ def test_without_splits_a_fifth_of_each_class_is_held_out(shapes: Path) -> None:
     assert not any(image.tobytes() in seen for image in test.images)
 
 
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_equal_files_are_on_one_side(kind: str, shapes: Path, tmp_path: Path) -> None:
+    for path in sorted(shapes.rglob("*.png")):
+        for copy in range(3):
+            (path.parent / f"{path.stem}-{copy}.png").write_bytes(path.read_bytes())
+    source = shapes
+    if kind == "tar":
+        source = tmp_path / "shapes.tar"
+        with tarfile.open(source, "w") as tar:
+            tar.add(shapes, "shapes")
+
+    train, test = load(str(source), "train"), load(str(source), "test")
+
+    seen = {image.tobytes() for image in train.images}
+    assert np.bincount(test.labels).tolist() == [16, 16]
+    assert not any(image.tobytes() in seen for image in test.images)
+
+
 def test_colour_turns_grey_and_sixteen_bits_are_scaled(tmp_path: Path) -> None:
     for number in range(3):
         paint(tmp_path / "colour" / f"{number}.jpg", (200, 200, 200))

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 
 from weir.training.data import load
@@ -65,3 +67,43 @@ def test_fewer_rows_are_drawn_by_the_seed_and_stay_in_order() -> None:
 def test_sets_of_the_same_files_have_their_checksum_and_others_one_of_all() -> None:
     assert joint_checksum("a", "a", "a") == "a"
     assert len({joint_checksum("a", "a", "b"), joint_checksum("a", "b", "a"), "a", "b"}) == 4
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rows_with_equal_contents_stay_together(seed: int) -> None:
+    contents = [f"name {row % 40}" for row in range(200)]
+    labels = np.array([row % 40 < 30 for row in range(200)], np.int64)
+
+    division = divide(labels, 0.2, seed, contents)
+
+    kept, held_out = (
+        {contents[row] for row in rows} for rows in (division.kept, division.held_out)
+    )
+    assert kept.isdisjoint(held_out)
+    # Each text has five rows: a fifth of 50 and of 150 rows are whole texts.
+    assert np.bincount(labels[division.held_out]).tolist() == [10, 30]
+
+
+def test_a_frequent_content_does_not_leave_training_without_rows() -> None:
+    labels = np.array([0] * 11 + [1] * 4, np.int64)
+    contents = ["same"] * 10 + ["other"] + ["only"] * 4
+
+    for seed in range(5):
+        division = divide(labels, 0.2, seed, contents)
+
+        # A class whose rows are all equal stays where it is trained.
+        assert [contents[row] for row in division.held_out] == ["other"]
+
+
+@given(
+    st.lists(st.integers(0, 3), min_size=1, max_size=60),
+    st.floats(0.05, 0.9),
+    st.integers(0, 99),
+)
+def test_different_contents_divide_as_rows_do(labels: list[int], share: float, seed: int) -> None:
+    rows = np.array(labels, np.int64)
+
+    division, plain = divide(rows, share, seed, list(range(len(rows)))), divide(rows, share, seed)
+
+    assert division.held_out.tolist() == plain.held_out.tolist()
+    assert division.kept.tolist() == plain.kept.tolist()

@@ -7,6 +7,7 @@ import pytest
 from tests.helpers.sequence_files import write_conllu, write_labelled, write_tagged
 from weir.training.__main__ import main
 from weir.training.run_directory import part_of, read_record
+from weir.training.text.experiment import read_texts
 from weir.training.text.recipes import SequenceRecipe
 
 FEW = ["--epochs", "2", "--batch-size", "8"]
@@ -69,6 +70,37 @@ def test_a_column_of_conllu_is_learned_from_user_files(
     assert code == 0 and record.classes == classes
     data = record.data
     assert (data.train_rows, data.validation_rows, data.test_rows) == (30, 9, 8)
+
+
+def test_equal_texts_are_on_one_side_of_a_division_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "names.tsv", tmp_path / "run"
+    names = [f"{first}{last}" for first in ("an", "be", "cy", "do") for last in ("na", "ta", "li")]
+    path.write_text("".join(f"{name[0]}\t{name}\n" for name in names for _ in range(5)))
+
+    code = main(["question", "--quick", "--data", str(path), "--out", str(out), *FEW])
+
+    recipe = part_of(read_record(out), SequenceRecipe)
+    texts = read_texts(recipe)
+    sides = [set(data.rows) for data in (texts.train, texts.validation, texts.test)]
+    assert code == 0 and sum(map(len, sides)) == len(names) == len(set.union(*sides))
+    assert "equal rows: 60 of 60 rows are equal to another row; no " in capsys.readouterr().out
+
+
+def test_test_rows_that_are_training_rows_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = write_labelled(tmp_path / "rows.tsv"), tmp_path / "run"
+    test = tmp_path / "test.tsv"
+    test.write_text("".join(path.read_text().splitlines(keepends=True)[:7]) + "dogs\tnew words\n")
+    files = ["--data", str(path), "--dev", str(write_labelled(tmp_path / "dev.tsv", 9, 4))]
+
+    code = main(["question", "--quick", *files, "--test", str(test), "--out", str(out), *FEW])
+
+    assert code == 0
+    assert "equal rows: 7 of 8 test rows are also training rows" in capsys.readouterr().out
+    assert read_record(out).test_notes["equal rows"].startswith("7 of 8 test rows")
 
 
 def test_gradient_is_cut_off_where_the_recurrence_has_one_direction(
