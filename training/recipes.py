@@ -5,7 +5,7 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field, ValidationError
 
-from weir.training.data.text_files import CONLLU_ENDINGS
+from weir.training.data.conllu import CONLL_ENDINGS
 from weir.training.errors import RecipeError
 from weir.training.forecasting import recipes as forecasting
 from weir.training.forecasting.recipes import SeriesRecipe
@@ -137,8 +137,8 @@ def require_applicable(recipe: AnyRecipe, changes: Mapping[str, Setting]) -> Non
 
 def require_conllu(*data: str | None) -> None:
     """Refuse --column if none of the data sets is CoNLL-U."""
-    if not any(each and (each == _TREEBANK or each.endswith(CONLLU_ENDINGS)) for each in data):
+    if not any(each and (each == _TREEBANK or each.endswith(CONLL_ENDINGS)) for each in data):
         raise RecipeError(
             f"--column goes with CoNLL-U ({_TREEBANK}, or files that end with "
-            f"{' or '.join(CONLLU_ENDINGS)}), got it for {data[0]}"
+            f".conllu, .conllup or .conll), got it for {data[0]}"
         )

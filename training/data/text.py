@@ -13,10 +13,14 @@ SequenceSplit = Literal["train", "dev", "test"]
 
 
 class TextRow(NamedTuple):
-    """One example, as the readers of files return it."""
+    """One example, as the readers of files return it.
+
+    text: what the tokens were cut from, where the file says it.
+    """
 
     tokens: tuple[str, ...]
     labels: tuple[str, ...]
+    text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,8 @@ class TextData:
     labels: of each row: one per token if the set is tagged, otherwise exactly one.
     is_tagged: whether the labels belong to tokens (True) or to rows.
     checksum: SHA-256 over the source files of all splits.
+    texts: of each row, what its tokens were cut from; None where the file does not say it. Empty if
+        it says so of no row.
     """
 
     name: str
@@ -34,6 +40,7 @@ class TextData:
     labels: tuple[tuple[str, ...], ...]
     is_tagged: bool
     checksum: str
+    texts: tuple[str | None, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.rows) != len(self.labels):
@@ -54,12 +61,14 @@ class TextData:
     def of(name: str, rows: Iterable[TextRow], *, is_tagged: bool, checksum: str) -> "TextData":
         """The set of the given rows."""
         found = tuple(rows)
+        texts = tuple(row.text for row in found)
         return TextData(
             name=name,
             rows=tuple(row.tokens for row in found),
             labels=tuple(row.labels for row in found),
             is_tagged=is_tagged,
             checksum=checksum,
+            texts=texts if any(texts) else (),
         )
 
     @property
@@ -75,6 +84,7 @@ class TextData:
             tuple(self.labels[row] for row in rows),
             self.is_tagged,
             self.checksum,
+            tuple(self.texts[row] for row in rows) if self.texts else (),
         )
 
 

@@ -2,7 +2,7 @@
 
     LABEL<TAB>text to classify          a row per line; recognised by the tab in the first line
     token/TAG token/TAG token/TAG       a sentence per line, with the tag of each token
-    *.conllu, *.conllu.gz               CoNLL-U (see `weir.training.data.conllu`)
+    *.conllu, *.conllup, *.conll        a token per line (see `weir.training.data.conllu`)
 
 Blank lines are skipped. A text to classify is split into tokens by a rule of `weir.bundle.text`. In
 `token/TAG` the last slash separates, so a token may contain slashes. Only spaces separate one pair
@@ -12,20 +12,18 @@ from the next.
 from pathlib import Path
 
 from weir.bundle.text import Rule, split_text
-from weir.training.data.conllu import read_conllu
+from weir.training.data.conllu import CONLL_ENDINGS, read_conllu
 from weir.training.data.download import checksum
 from weir.training.data.lines import Line, read_lines
 from weir.training.data.text import TextData, TextRow
 from weir.training.errors import DataError
-
-CONLLU_ENDINGS = (".conllu", ".conllu.gz")
 
 
 def load_file(
     path: Path, *, lower: bool = False, column: str = "upos", rule: Rule = "words"
 ) -> TextData:
     """Read all rows of a file, by the options of `load_text`; `DataError` names file and line."""
-    if path.name.endswith(CONLLU_ENDINGS):
+    if path.name.endswith(CONLL_ENDINGS):
         rows, is_tagged = read_conllu(path, column=column), True
     else:
         lines = [line for line in read_lines(path) if line.text.strip()]

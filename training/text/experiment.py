@@ -1,5 +1,6 @@
 """The experiment on sequences: data, network and test of a classifier or tagger."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +34,9 @@ from weir.training.splits import Splits, draw_training_rows, read_splits
 from weir.training.text.batches import Sequences, build_vocabularies, in_order, make_task, pack
 from weir.training.text.evaluation import CLASS_TABLE, draw_class_table, predict, score, tabulate
 from weir.training.text.recipes import SequenceRecipe
+from weir.training.text.served_tokens import compare_served_tokens
+
+logger = logging.getLogger(__name__)
 
 VOCABULARY = "vocabulary.{}.txt"
 """File name of an input's vocabulary, in a run directory and in a bundle."""
@@ -86,6 +90,10 @@ def prepare(recipe: SequenceRecipe) -> SequenceExperiment:
     if recipe.tokens is None:
         return _of_frames(recipe)
     texts = read_texts(recipe)
+    if texts.train.is_tagged:
+        found = compare_served_tokens(texts.train, recipe.tokens.rule)
+        if found is not None:
+            logger.warning("%s", found.describe(texts.train))
     vocabularies = build_vocabularies(texts.train.rows, recipe.tokens)
     classes = texts.train.classes
     train, validation, held_out = (
@@ -190,7 +198,11 @@ def _require_kind(data: TextData, recipe: SequenceRecipe) -> None:
         wanted, found = "a label for each row", "one for each token"
         if recipe.task == "tagging":
             wanted, found = found.replace("one", "a tag"), wanted
-        raise DataError(f"{data.name}: {recipe.name} needs {wanted}, got {found}")
+        hint = "; lines of WORD<TAB>TAG belong into a file that ends with .conll"
+        raise DataError(
+            f"{data.name}: {recipe.name} needs {wanted}, got {found}"
+            f"{hint if recipe.task == 'tagging' else ''}"
+        )
 
 
 def _require_known(data: TextData, train: TextData) -> None:

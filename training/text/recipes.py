@@ -67,7 +67,8 @@ class SequenceRecipe(Recipe):
     encoder: EncoderSettings
     tokens: TokenSettings | None = Field(default=None, description="none: the steps are numbers")
     column: Annotated[str, CliOption()] = Field(
-        default=COLUMN, description="tags of a CoNLL-U file: upos, xpos, deprel or feats:NAME"
+        default=COLUMN,
+        description="tags of a CoNLL-U file: upos, xpos, deprel, feats:NAME or a number",
     )
     dev: Annotated[str | None, CliOption(is_file=True)] = Field(
         default=None, description="validation file; none: a share of the training rows"

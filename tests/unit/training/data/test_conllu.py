@@ -46,7 +46,11 @@ def test_words_and_tags_are_read_and_the_rest_passed_over(tmp_path: Path, name: 
     rows = read_conllu(write(tmp_path / name))
 
     assert rows == [
-        TextRow(("Vamos", "nos", "a", "el", "mar"), ("VERB", "PRON", "ADP", "DET", "NOUN")),
+        TextRow(
+            ("Vamos", "nos", "a", "el", "mar"),
+            ("VERB", "PRON", "ADP", "DET", "NOUN"),
+            "Vámonos al mar",
+        ),
         TextRow(("20 000",), ("NUM",)),
     ]
 
@@ -67,7 +71,7 @@ def test_the_tag_may_come_from_another_column(
 
 @pytest.mark.parametrize("column", ["form", "feats", "feats:", ""])
 def test_another_column_is_refused(tmp_path: Path, column: str) -> None:
-    with pytest.raises(DataError, match="column: expected upos, xpos, deprel or feats:NAME, got"):
+    with pytest.raises(DataError, match="column: expected upos, xpos, deprel, feats:NAME or a"):
         read_conllu(write(tmp_path / "x.conllu"), column=column)
 
 
@@ -91,6 +95,73 @@ def test_a_broken_line_is_named_with_expected_and_found(
 
     with pytest.raises(DataError, match=rf"x\.conllu, {message}"):
         read_conllu(path)
+
+
+CORENLP = "1|Hi|hi|_|UH|_|0|root|_|_\n2|all|all|_|DT|_|1|dep|_|_\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "rows"),
+    [
+        ("@a|O\n#b|O\n|\nEU|B-org\n \n\ufeff", "upos", [("@a #b", "O O"), ("EU", "B-org")]),
+        ("EU NNP\nvotes  VBZ \n\n# NN", "upos", [("EU votes", "NNP VBZ"), ("#", "NN")]),
+        ("-DOCSTART- -X- O O\n\nEU NNP I-NP I-ORG\n", "2", [("EU", "NNP")]),
+        ("-DOCSTART- -X- O O\n\nEU NNP I-NP I-ORG\n", "4", [("EU", "I-ORG")]),
+        (CORENLP, "xpos", [("Hi all", "UH DT")]),
+        ("1|Hi|hi|UH|O|0|root\n2|all|all|DT|O|1|dep\n", "4", [("Hi all", "UH DT")]),
+        ("1|Hi|hi|X|UH|_|0|root|_\n", "upos", [("Hi", "X")]),
+        ("1|Hi|hi|X|UH|_|0|root\n", "xpos", [("Hi", "UH")]),
+        ("1 Hi hi X UH _ 0 root _ _\n", "xpos", [("Hi", "UH")]),
+        ("1|Hi|hi|X|UH|_|0|root|_|_|\n", "upos", [("Hi", "X")]),
+        ("1| Hi |hi|X |UH|_|0|root|_|_  \n", "upos", [("Hi", "X")]),
+        ("0|a|_|X|_|_|_|_|_|_\n1|b|_|Y|_|_|_|_|_|_\n\n7|c|_|Z|_|_|_|_|_|_", "upos",
+         [("a b", "X Y"), ("c", "Z")]),
+        ("1|a|_|X|_|_|_|_|_|_\r\n# x = y\r\n#|z\r\n2|b|_|Y|_|_|_|_|_|_\r\n", "upos",
+         [("a b", "X Y")]),
+        ("# global.columns = ID FORM UPOS\n1|a|X\n2|b|Y\n", "upos", [("a b", "X Y")]),
+    ],
+    ids=[
+        "wnut", "words and tags", "conll-2003 pos", "conll-2003 ner", "corenlp", "seven columns",
+        "nine columns", "eight columns", "spaces", "tab at the end", "spaces around",
+        "ids from 0 and 7", "crlf and comments", "columns named",
+    ],
+)  # fmt: skip
+def test_files_of_other_tools_are_read(
+    tmp_path: Path, text: str, column: str, rows: list[tuple[str, str]]
+) -> None:
+    found = read_conllu(write(tmp_path / "x.conll", text), column=column)
+
+    assert [(" ".join(row.tokens), " ".join(row.labels)) for row in found] == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "message"),
+    [
+        (CORENLP, "upos", "got '_'; every word has one in XPOS: --column xpos"),
+        ("1|a|_|_|_|_|_|_|_|_\n", "upos", "line 1: expected a tag in column UPOS, got '_'$"),
+        ("EU NNP I-NP I-ORG\n", "upos", r"line 1: .* --column 2 \(NNP\), 3 \(I-NP\) or 4"),
+        ("1|Hi|hi|UH|O|0|root\n", "upos", r"--column 3 \(hi\), 4 \(UH\), 5 \(O\), 6 \(0\) or"),
+        ("EU|X\n", "xpos", "words and tags alone need no --column, got xpos"),
+        ("EU|X\n", "3", "expected --column up to 2, got 3"),
+        ("EU|X\nis\n", "upos", "line 2: expected 2 columns between tabs, got 1"),
+        ("EU|X\nis|\n", "upos", "line 2: expected a tag in column 2, got ''"),
+        ("EU\n", "upos", "line 1: expected a word and its tag, with a tab or a space between, got"),
+        ("1|a|_|X|_|_|_|_|_|_\n2|b|_|Y _|_|_|_|_|_\n", "upos",
+         "line 2: expected 10 columns between tabs, got 9; a space stands where a tab should be"),
+        ("1|a|_|X|_|_|_|_|_|_\n1|b|_|Y|_|_|_|_|_|_\n", "upos",
+         "line 2: expected the ID 2, got '1'; a blank line goes between two sentences"),
+        ("# global.columns = ID FORM\n1|a|X\n", "upos", "line 1: expected the names of 3 columns"),
+    ],
+    ids=[
+        "no upos", "no tags", "which column", "which column beside ids", "no column",
+        "too high", "no tag", "empty tag", "no tags", "space for a tab", "no blank line", "names",
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_says_what_to_do(
+    tmp_path: Path, text: str, column: str, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        read_conllu(write(tmp_path / "x.conll", text), column=column)
 
 
 def test_a_broken_feature_is_named(tmp_path: Path) -> None:

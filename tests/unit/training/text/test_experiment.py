@@ -175,3 +175,17 @@ def test_tagging_of_frames_is_refused() -> None:
 
     with pytest.raises(ModelError, match="row-digits: expected frames to classify, or tokens"):
         build_network(recipe, FRAMES, 10)
+
+
+def test_tokens_that_the_server_would_cut_otherwise_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = "1\tdo\t_\tAUX\t_\t_\t_\t_\t_\t_\n2\tn't\t_\tPART\t_\t_\t_\t_\t_\t_\n\n"
+    path = tmp_path / "x.conllu"
+    path.write_text(f"# text = don't\n{words}" * 20)
+
+    prepare(make_recipe("tagger", str(path)))
+
+    (message,) = caplog.messages
+    assert "in 14 of 14 training rows the server would cut" in message
+    assert "such as 'don' + \"'\" + 't' for 'do' + \"n't\"; so" in message
