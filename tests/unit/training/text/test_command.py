@@ -195,7 +195,10 @@ def test_a_broken_line_of_conllu_is_named(
             ["stress", "--column", "upos"],
             "--column goes with CoNLL-U (ewt, or files that end with ",
         ),
-        (["tagger", "--column", "lemma"], "column: expected upos, xpos, deprel or feats:NAME"),
+        (
+            ["tagger", "--column", "lemma"],
+            "column: expected upos, xpos, deprel, feats:NAME or a number",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

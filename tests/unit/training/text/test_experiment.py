@@ -184,7 +184,9 @@ def test_tokens_that_the_server_would_cut_otherwise_are_said(
     path = tmp_path / "x.conllu"
     path.write_text(f"# text = don't\n{words}" * 20)
 
-    prepare(make_recipe("tagger", str(path)))
+    recipe = make_recipe("tagger", str(path))
+    assert isinstance(recipe, SequenceRecipe)
+    prepare(recipe)
 
     (message,) = caplog.messages
     assert "in 14 of 14 training rows the server would cut" in message
