@@ -7,7 +7,7 @@ test scores its own tokens, but a server that gets a text cuts it by the recipe'
 from difflib import SequenceMatcher
 from typing import NamedTuple
 
-from weir.bundle.text import normalise, tokenise
+from weir.bundle.text import Rule, split_text
 from weir.training.data.text import TextData
 
 _MOST_SHOWN, _MOST_COMPARED = 4, 100
@@ -30,7 +30,7 @@ class Difference(NamedTuple):
         )
 
 
-def compare_served_tokens(data: TextData, rule: str) -> Difference | None:
+def compare_served_tokens(data: TextData, rule: Rule) -> Difference | None:
     """Compare the tokens of tagged rows; None if the server cuts all of them alike.
 
     A row without a text is taken as its tokens with spaces between.
@@ -39,7 +39,7 @@ def compare_served_tokens(data: TextData, rule: str) -> Difference | None:
     found: list[Difference] = []
     texts = data.texts or (None,) * len(data.rows)
     for own, text in zip(data.rows, texts, strict=True):
-        served = tuple(_cut(" ".join(own) if text is None else text, rule))
+        served = tuple(split_text(" ".join(own) if text is None else text, rule))
         if served != own:
             rows += 1
             if len(found) < _MOST_COMPARED:
@@ -48,10 +48,6 @@ def compare_served_tokens(data: TextData, rule: str) -> Difference | None:
         return None
     shortest = min(found, key=lambda each: len(each.own) + len(each.served))
     return shortest._replace(rows=rows)
-
-
-def _cut(text: str, rule: str) -> list[str]:
-    return tokenise(text) if rule == "words" else normalise(text).split()
 
 
 def _first_difference(own: tuple[str, ...], served: tuple[str, ...]) -> Difference:
