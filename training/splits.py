@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, Self, TypeVar
 
+from weir.training.data.hub import has_validation, is_hub
 from weir.training.data.images import Division, Rows, draw_rows, joint_checksum
 from weir.training.data.text import SequenceSplit
 from weir.training.reproducibility import Purpose, derive_seed
@@ -56,13 +57,13 @@ def read_splits(
         read: reads the user's file that the setting `data`, `dev` or `test` names, if it is set.
         divide: holds out a share of the rows.
     """
-    is_named = recipe.data in named
+    is_named = recipe.data in named or is_hub(recipe.data)
     # All of the user's file is for training if another set has a file of its own.
     given = read("data") if not is_named and (recipe.dev or recipe.test) else None
     given = given or load("train")
     dev, test = read("dev"), read("test")
     test = test or (None if is_named else dev) or load("test")
-    if dev is None and recipe.data in WITH_DEV:
+    if dev is None and (recipe.data in WITH_DEV or has_validation(recipe.data)):
         dev = load("dev")
     if dev is None:
         seed = derive_seed(recipe.seed, Purpose.DIVISION)

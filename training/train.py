@@ -23,6 +23,7 @@ from weir.training.checkpoint import (
     write_checkpoint,
 )
 from weir.training.data import DATA_SETS, PAIR_SETS, TEXT_SETS
+from weir.training.data.hub import HubName, is_hub
 from weir.training.data.series import SERIES_SETS
 from weir.training.errors import RecipeError, RunError
 from weir.training.event_file import EventFile, require_tensorboard
@@ -137,6 +138,7 @@ class TrainingOptions:
     def directory(self) -> Path:
         """The run directory."""
         data = self.data or MADE_FOR.get(self.recipe, ("",))[0]
+        data = HubName.parse(data).source if is_hub(data) else data
         return self.out or Path("runs") / f"{self.recipe}-{Path(data).name}"
 
 
@@ -199,6 +201,8 @@ def _recipe_of(options: TrainingOptions) -> AnyRecipe:
 
 def _full_path(data: str) -> str:
     """A data set's name as it is; a path in full, so that the run is readable from anywhere."""
+    if is_hub(data):
+        return str(HubName.parse(data))
     named = (*DATA_SETS, *TEXT_SETS, *PAIR_SETS, *SERIES_SETS)
     return data if data in named else str(Path(data).resolve())
 

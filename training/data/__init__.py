@@ -1,17 +1,18 @@
 """Registry of data sets, by name.
 
 `load` reads a split of pictures, `load_text` of texts, `load_pairs` of pairs. A name is that of a
-known set, or the path of the user's own data.
+known set, the path of the user's own data, or `hf:NAME` (see `weir.training.data.hub`).
 """
 
 from pathlib import Path
 
-from weir.bundle.text import Rule
+from weir.bundle.text import Rule, split_text
 from weir.training.data.cifar10 import load_cifar10
 from weir.training.data.cmudict import load_g014b2b, load_pronunciations, load_stress
 from weir.training.data.conllu import load_treebank
 from weir.training.data.digits import load_digits
 from weir.training.data.download import DataFolders
+from weir.training.data.hub import is_hub, load_hub_pairs, load_hub_pictures, load_hub_text
 from weir.training.data.idx import FASHION_MNIST, MNIST, load_idx
 from weir.training.data.image_folder import load_folder
 from weir.training.data.images import OWN_TEST_SEED, OWN_TEST_SHARE, ImageData, Split
@@ -69,6 +70,10 @@ def load(
         DataError: unknown name, or broken files.
         DownloadError: files are not present and could not be downloaded.
     """
+    if is_hub(name):
+        return load_hub_pictures(
+            name, split, height=height, width=width, channels=channels, short_side=short_side
+        )
     if name not in DATA_SETS:
         root = Path(name)
         if not root.exists():
@@ -116,6 +121,10 @@ def load_text(
         return load_treebank(split, DataFolders.from_environment(), column=column)
     if name == "cmudict-stress":
         return load_stress(split)
+    if is_hub(name):
+        return load_hub_text(
+            name, split, lambda text: split_text(text.lower() if lower else text, rule)
+        )
     if not Path(name).is_file():
         raise DataError(f"{name}: neither a text set ({', '.join(TEXT_SETS)}) nor a file")
     if split == "dev":
@@ -143,7 +152,7 @@ def load_pairs(
             validation set from `train`, see `divide_pairs`.
         stress: whether the phonemes of `cmudict-pronounce` keep their stress.
     """
-    if name in PAIR_SETS and target_data is not None:
+    if (name in PAIR_SETS or is_hub(name)) and target_data is not None:
         raise DataError(f"{name}: has its own targets, got {target_data} too")
     if name == "cmudict-pronounce":
         return load_pronunciations(split, stress=stress)
@@ -156,6 +165,8 @@ def load_pairs(
             source_language=source_language,
             target_language=target_language,
         )
+    if is_hub(name):
+        return load_hub_pairs(name, split)
     return _load_own_pairs(name, split, target_data)
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from weir.training.class_scores import Numbers, macro_f1, most_frequent_class
 from weir.training.data import ImageData, Split, load
+from weir.training.data.hub import has_validation, load_hub_pictures
 from weir.training.data.images import divide
 from weir.training.equal_rows import describe_equal_rows
 from weir.training.images.batches import (
@@ -113,21 +114,19 @@ def prepare(recipe: ImageRecipe) -> ImageExperiment:
     """
     size = recipe.image.model_dump()
     given, held_out = (load(recipe.data, split, **size) for split in ("train", "test"))
-    seed = derive_seed(recipe.seed, Purpose.DIVISION)
-    contents = given.contents()
-    division = divide(given.labels, recipe.validation_share, seed, contents)
-    kept = given.take(division.kept)
+    if has_validation(recipe.data):
+        kept, validation = given, load_hub_pictures(recipe.data, "dev", **size)
+    else:
+        seed = derive_seed(recipe.seed, Purpose.DIVISION)
+        division = divide(given.labels, recipe.validation_share, seed, given.contents())
+        kept, validation = given.take(division.kept), given.take(division.held_out)
     return ImageExperiment(
         recipe=recipe,
         train=kept,
-        validation=given.take(division.held_out),
+        validation=validation,
         held_out=held_out,
         normaliser=measure_normaliser(kept.images, recipe),
-        notes=describe_equal_rows(
-            [contents[row] for row in division.kept],
-            [contents[row] for row in division.held_out],
-            held_out.contents(),
-        ),
+        notes=describe_equal_rows(kept.contents(), validation.contents(), held_out.contents()),
     )
 
 
