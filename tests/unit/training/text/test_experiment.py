@@ -180,9 +180,11 @@ def test_tagging_of_frames_is_refused() -> None:
 def test_tokens_that_the_server_would_cut_otherwise_are_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    words = "1\tdo\t_\tAUX\t_\t_\t_\t_\t_\t_\n2\tn't\t_\tPART\t_\t_\t_\t_\t_\t_\n\n"
+    words = ("do\t_\tAUX", "n't\t_\tPART", "{}\t_\tNUM")
+    lines = "".join(f"{at}\t{word}" + "\t_" * 6 + "\n" for at, word in enumerate(words, 1))
+    sentences = (f"# text = don't {row}\n{lines.format(row)}\n" for row in range(20))
     path = tmp_path / "x.conllu"
-    path.write_text(f"# text = don't\n{words}" * 20)
+    path.write_text("".join(sentences))
 
     recipe = make_recipe("tagger", str(path))
     assert isinstance(recipe, SequenceRecipe)
