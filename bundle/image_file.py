@@ -30,12 +30,12 @@ MAX_SCANS = 100
 """A progressive JPEG passes over all pixels once a scan: 16 MB of empty scans would occupy a thread
 for an hour. Encoders write about ten."""
 
-PNG, JPEG = "PNG", "JPEG"
+PNG, JPEG, TIFF = "PNG", "JPEG", "TIFF"
 _SIGNATURES = (
     (re.compile(rb"\x89PNG\r\n\x1a\n"), PNG),
     (re.compile(rb"\xff\xd8\xff"), JPEG),
     (re.compile(rb"GIF8[79]a"), "GIF"),
-    (re.compile(rb"II[*+]\x00|MM\x00[*+]"), "TIFF"),
+    (re.compile(rb"II[*+]\x00|MM\x00[*+]"), TIFF),
     (re.compile(rb"RIFF....WEBP", re.DOTALL), "WebP"),
     (re.compile(rb"%!PS|\xc5\xd0\xd3\xc6"), "EPS"),
     (re.compile(rb"%PDF"), "PDF"),
@@ -53,6 +53,7 @@ _EXIF_PREFIX = b"Exif\0\0"
 _ORIENTATION_TAG = 0x0112
 # Types of TIFF that hold whole numbers: BYTE, SHORT and LONG.
 _WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I"}
+_DIRECTORY_TAGS = (0x8769, 0x8825, 0xA005)
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
 
 _COLOUR_TYPE = 25
@@ -106,15 +107,21 @@ def image_format(data: bytes) -> str | None:
     return next((name for pattern, name in _SIGNATURES if pattern.match(data)), None)
 
 
-def strip_metadata(data: bytes, kind: str) -> BareImage:
+def strip_metadata(data: bytes, kind: str | None) -> BareImage:
     """Cut the metadata out of a file of the format PNG or JPEG, and all pictures but the first.
+
+    Of a TIFF the orientation stays, which Pillow applies; other formats stay as they are.
 
     Raises:
         TooManyParts: more than `MAX_PARTS` chunks or segments, or `MAX_SCANS` scans. Before the
             first scan of a JPEG each byte between two segments counts as one: decoders read them
             one by one, also past an end of image.
     """
-    return _strip_png(data) if kind == PNG else _strip_jpeg(data)
+    if kind == PNG:
+        return _strip_png(data)
+    if kind == JPEG:
+        return _strip_jpeg(data)
+    return BareImage(_hide_directories(data) if kind == TIFF else data, 1)
 
 
 def load_pixels(bare: BareImage, open_image: Callable[[bytes], Image.Image]) -> Image.Image:
@@ -313,19 +320,45 @@ def _exif_orientation(block: Bytes) -> int | None:
         # PNG has none of these prefixes and JPEG one; some writers add another.
         if block[:6] == _EXIF_PREFIX:
             block = block[6:]
+    directory = _directory(block)
+    for tag, kind, number, value in struct.iter_unpack(directory.entry, directory.entries):
+        if tag == _ORIENTATION_TAG and kind in _WHOLE_NUMBERS and number == 1:
+            order = directory.entry[0]
+            (orientation,) = struct.unpack_from(order + _WHOLE_NUMBERS[kind], value)
+            return int(orientation) if 1 <= orientation <= 8 else None
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Directory:
+    """The whole entries of a TIFF's first directory, and the format of one for `struct`."""
+
+    entry: str = "<HHI4s"
+    start: int = 0
+    entries: Bytes = b""
+
+
+def _directory(block: Bytes) -> _Directory:
+    """Find the first directory of a TIFF; none if it cannot be read."""
     order = {b"II": "<", b"MM": ">"}.get(bytes(block[:2]))
     # Some writers swap the two bytes of the version.
     if order is None or bytes(block[2:4]) not in (b"*\0", b"\0*") or len(block) < 8:
-        return None
+        return _Directory()
     (first,) = struct.unpack_from(f"{order}I", block, 4)
     if first + 2 > len(block):
-        return None
+        return _Directory()
     (count,) = struct.unpack_from(f"{order}H", block, first)
-    entries = block[first + 2 : first + 2 + 12 * count]
-    for tag, kind, number, value in struct.iter_unpack(
-        f"{order}HHI4s", entries[: len(entries) // 12 * 12]
-    ):
-        if tag == _ORIENTATION_TAG and kind in _WHOLE_NUMBERS and number == 1:
-            (orientation,) = struct.unpack_from(f"{order}{_WHOLE_NUMBERS[kind]}", value)
-            return int(orientation) if 1 <= orientation <= 8 else None
-    return None
+    start = first + 2
+    entries = block[start : start + 12 * count]
+    return _Directory(f"{order}HHI4s", start, entries[: len(entries) // 12 * 12])
+
+
+def _hide_directories(data: bytes) -> bytes:
+    """Give a TIFF's links to EXIF and GPS a type that does not exist, so that they are not read."""
+    directory, hidden = _directory(data), bytearray(data)
+    entries = struct.iter_unpack(directory.entry, directory.entries)
+    for number, (tag, *_) in enumerate(entries):
+        if tag in _DIRECTORY_TAGS:
+            position = directory.start + 12 * number + 2
+            hidden[position : position + 2] = bytes(2)
+    return bytes(hidden)

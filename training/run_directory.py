@@ -61,6 +61,10 @@ class ImageRecord(Record):
         "then the centre is cropped",
     )
     short_side: int | None = Field(default=None, description="in pixels, with short-side")
+    skipped_files: int = Field(default=0, description="files of the data that were left out")
+    skipped: list[str] = Field(
+        default=[], description="the first thousand of them, each with the reason"
+    )
 
 
 class SequenceRecord(Record):

@@ -1,7 +1,8 @@
 """Trees of files in a folder or in a tar file, read alike.
 
-Names are relative to the root, and hidden ones are skipped. If a tar file has a single outermost
-folder, the tree begins inside it. Tar files are read as a stream and never unpacked to disk.
+Names are relative to the root. Hidden files and those of operating systems are skipped, and so are
+links without a target. If a tar file has a single outermost folder, the tree begins inside it. Tar
+files are read as a stream and never unpacked to disk.
 """
 
 import io
@@ -16,9 +17,23 @@ from weir.training.data.download import checksum
 from weir.training.data.images import combine_checksums
 from weir.training.errors import DataError
 
-SPLITS = frozenset({"train", "test", "val"})
-DEPTH = 3
-"""Split, class, file."""
+TRAIN_FOLDERS = ("train", "training")
+TEST_FOLDERS = ("test", "testing", "val", "valid", "validation")
+"""Names of the folders of a split, in any case; the first that is there counts."""
+
+_SYSTEM_NAMES = frozenset(
+    {
+        "thumbs.db",
+        "ehthumbs.db",
+        "desktop.ini",
+        "icon\r",
+        "__macosx",
+        "@eadir",
+        "$recycle.bin",
+        "system volume information",
+        "lost+found",
+    }
+)
 
 
 class Member(NamedTuple):
@@ -47,7 +62,11 @@ class Tree:
 
 def open_tree(root: Path) -> Tree:
     """List a folder or a tar file; errors as `read_members`."""
-    return _open_folder(root) if root.is_dir() else _open_tar(root)
+    if root.is_dir():
+        return _open_folder(root)
+    if root.suffix.lower() == ".zip":
+        raise DataError(f"{root}: expected a folder or a tar file; unpack it and name the folder")
+    return _open_tar(root)
 
 
 def read_members(path: Path) -> Iterator[Member]:
@@ -77,20 +96,25 @@ def _list_members(path: Path) -> list[str]:
         raise DataError(f"{path}: expected a tar file, got {_one_line(error)}") from error
 
 
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
+
+
 def _open_folder(root: Path) -> Tree:
     folders: set[PurePosixPath] = set()
     files: set[PurePosixPath] = set()
 
-    def walk(folder: Path, inside: PurePosixPath) -> None:
+    def walk(folder: Path, inside: PurePosixPath, above: frozenset[Path]) -> None:
         for path in folder.iterdir():
             name = inside / path.name
-            if path.name.startswith("."):
+            if _is_hidden(path.name):
                 continue
-            if not path.is_dir():
+            if path.is_file():
                 files.add(name)
-            elif len(name.parts) < DEPTH:
+            # A link may lead back to a folder that it lies in.
+            elif path.is_dir() and (real := path.resolve()) not in above:
                 folders.add(name)
-                walk(path, name)
+                walk(path, name, above | {real})
 
     def read(names: Sequence[PurePosixPath]) -> Iterator[tuple[int, BinaryIO]]:
         for row, name in enumerate(names):
@@ -100,15 +124,16 @@ def _open_folder(root: Path) -> Tree:
     def digest(names: Sequence[PurePosixPath]) -> str:
         return combine_checksums((str(name), checksum(root / name)) for name in names)
 
-    walk(root, PurePosixPath())
+    walk(root, PurePosixPath(), frozenset({root.resolve()}))
     return Tree(root, frozenset(folders), frozenset(files), read, digest)
 
 
 def _open_tar(root: Path) -> Tree:
     paths = [PurePosixPath(name) for name in _list_members(root)]
-    seen = [path for path in paths if not any(part.startswith(".") for part in path.parts)]
+    seen = [path for path in paths if not any(map(_is_hidden, path.parts))]
     outer = {path.parts[0] for path in seen if path.parts}
-    skipped = 1 if len(outer) == 1 and not outer & SPLITS else 0
+    is_split = any(name.lower() in (*TRAIN_FOLDERS, *TEST_FOLDERS) for name in outer)
+    skipped = 1 if len(outer) == 1 and not is_split else 0
     files = frozenset(PurePosixPath(*path.parts[skipped:]) for path in seen)
     folders = frozenset(parent for file in files for parent in file.parents if parent.parts)
 

@@ -5,44 +5,72 @@
 
 or, without `train` and `test`, `shapes/circle/*.png`: a fifth of each class is then the test set,
 always the same files. Equal files are on the same side. Class names are the folders' names in
-sorted order. Each picture is turned upright as its EXIF data say, composed onto white if it is
-transparent, converted to grey or RGB, and resized to the input of the network. Hidden files are
-skipped; any other file must be a picture.
+sorted order; pictures in a folder below belong to the class. Each picture is turned upright as its
+EXIF data say, composed onto white if it is transparent, converted to grey or RGB, and resized to
+the input of the network. Of an animation the first picture is read.
+
+Hidden files are ignored. Files that are no pictures by their names, and pictures that cannot be
+read, are skipped and listed; `require_few_skipped` refuses a set with too many of them.
 """
 
 import io
+import logging
+import mimetypes
 import warnings
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.ExifTags import Base
 
-from weir.bundle.image_file import JPEG, PNG, image_format, load_pixels, strip_metadata
+from weir.bundle.image_file import (
+    JPEG,
+    PNG,
+    TooManyParts,
+    image_format,
+    load_pixels,
+    strip_metadata,
+)
 from weir.bundle.image_geometry import centre_crop, short_side_size, upright
-from weir.training.data.file_tree import Tree, open_tree
-from weir.training.data.images import OWN_TEST_SEED, OWN_TEST_SHARE, ImageData, Split, divide
+from weir.training.data.file_tree import TEST_FOLDERS, TRAIN_FOLDERS, Tree, open_tree
+from weir.training.data.images import (
+    OWN_TEST_SEED,
+    OWN_TEST_SHARE,
+    ImageData,
+    SkippedFile,
+    Split,
+    divide,
+)
 from weir.training.equal_rows import digest
 from weir.training.errors import DataError
 
-NAMED_FILES = 5
-IGNORED = frozenset({"Thumbs.db", "desktop.ini"})
+logger = logging.getLogger(__name__)
+
+NAMED_FILES = 3
+MOST_SKIPPED = 0.05
+"""The largest share of pictures that cannot be read."""
+
+# The built-in table alone: that of the system differs between machines.
+_MIME_TYPES = mimetypes.MimeTypes()
+_NO_PICTURES = frozenset({".aae", ".db", ".ini", ".log", ".npy", ".thm", ".xmp", ".yaml", ".yml"})
 
 
 @dataclass(frozen=True, slots=True)
 class _Listing:
-    """The file names and labels of one split."""
+    """The file names and labels of one split, and the names of files that are no pictures."""
 
     classes: tuple[str, ...]
     files: list[PurePosixPath]
     labels: NDArray[np.int64]
+    others: list[PurePosixPath]
 
     def take(self, rows: NDArray[np.int64]) -> "_Listing":
-        return _Listing(self.classes, [self.files[row] for row in rows], self.labels[rows])
+        files = [self.files[row] for row in rows]
+        return replace(self, files=files, labels=self.labels[rows])
 
 
 def load_folder(
@@ -57,37 +85,93 @@ def load_folder(
     """Load one split of a folder or a tar file: uint8 (n, height, width, channels).
 
     Raises:
-        DataError: no pictures, fewer than two classes, different classes in the splits, or
-            unreadable files, which the message names.
+        DataError: no pictures, fewer than two classes, different classes in the splits, or a class
+            of which too few pictures can be read.
     """
     tree = open_tree(root)
     parts = _list_splits(tree)
     chosen = parts[split]
+    images, unreadable = _read_all(tree, chosen.files, (width, height), channels, short_side)
+    kept = np.array([row for row in range(len(chosen.files)) if row not in unreadable], np.int64)
+    _require_every_class(tree, chosen, kept, unreadable, 2 if split == "train" else 1)
     return ImageData(
         name=str(root.resolve()),
-        images=_read_all(tree, chosen.files, (width, height), channels, short_side),
-        labels=chosen.labels,
+        images=images[kept] if unreadable else images,
+        labels=chosen.labels[kept],
         classes=chosen.classes,
         checksum=tree.digest([file for part in parts.values() for file in part.files]),
+        skipped=(
+            *unreadable.values(),
+            *(SkippedFile(str(name), "no picture", is_picture=False) for name in chosen.others),
+        ),
     )
+
+
+def require_few_skipped(name: str, skipped: Sequence[SkippedFile], read: int) -> None:
+    """Say which files were skipped; refuse a set of which too many pictures cannot be read.
+
+    Args:
+        read: the number of pictures that were read.
+
+    Raises:
+        DataError: more than one picture, and more than a share of `MOST_SKIPPED`, was skipped.
+    """
+    unreadable = [each for each in skipped if each.is_picture]
+    pictures = read + len(unreadable)
+    if len(unreadable) > max(1, MOST_SKIPPED * pictures):
+        raise DataError(
+            f"{name}: expected at most {MOST_SKIPPED:.0%} of the pictures unreadable, "
+            f"got {len(unreadable)} of {pictures}: {_describe(unreadable)}"
+        )
+    if unreadable:
+        logger.warning(
+            "%s: skipped %d of %d pictures: %s",
+            name, len(unreadable), pictures, _describe(unreadable),
+        )  # fmt: skip
+    if others := [each for each in skipped if not each.is_picture]:
+        files = "file" if len(others) == 1 else "files"
+        logger.warning("%s: skipped %d other %s: %s", name, len(others), files, _describe(others))
+
+
+def _describe(skipped: Sequence[SkippedFile]) -> str:
+    """Name some files of each reason, the most frequent one first."""
+    groups: dict[str, list[str]] = {}
+    for each in skipped:
+        groups.setdefault(each.reason, []).append(each.name)
+    return "; ".join(
+        f"{_name_some(names)} ({reason})"
+        for reason, names in sorted(groups.items(), key=lambda group: -len(group[1]))
+    )
+
+
+def _name_some(names: Sequence[str]) -> str:
+    more = len(names) - NAMED_FILES
+    return ", ".join(names[:NAMED_FILES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _list_splits(tree: Tree) -> dict[Split, _Listing]:
     """Both splits, from their folders or by a stratified split."""
     top = PurePosixPath()
-    if top / "train" not in tree.folders:
+    train = _find_folder(tree, TRAIN_FOLDERS)
+    if train is None:
         return _divide(tree, top, _list_classes(tree, top))
-    listing = _list_classes(tree, top / "train")
-    test = next((top / name for name in ("test", "val") if top / name in tree.folders), None)
+    listing = _list_classes(tree, train)
+    test = _find_folder(tree, TEST_FOLDERS)
     if test is None:
-        return _divide(tree, top / "train", listing)
+        return _divide(tree, train, listing)
     held_out = _list_classes(tree, test)
     if held_out.classes != listing.classes:
         raise DataError(
-            f"{tree.root / test}: expected the classes of {tree.root / 'train'}, "
+            f"{tree.root / test}: expected the classes of {tree.root / train}, "
             f"{', '.join(listing.classes)}; got {', '.join(held_out.classes)}"
         )
     return {"train": listing, "test": held_out}
+
+
+def _find_folder(tree: Tree, names: Sequence[str]) -> PurePosixPath | None:
+    """The first outermost folder with one of these names, in any case."""
+    found = {each.name.lower(): each for each in sorted(tree.folders) if len(each.parts) == 1}
+    return next((found[name] for name in names if name in found), None)
 
 
 def _divide(tree: Tree, folder: PurePosixPath, listing: _Listing) -> dict[Split, _Listing]:
@@ -106,7 +190,9 @@ def _divide(tree: Tree, folder: PurePosixPath, listing: _Listing) -> dict[Split,
             for row in rows:
                 keys[row] = row
     division = divide(listing.labels, OWN_TEST_SHARE, OWN_TEST_SEED, keys)
-    return {"train": listing.take(division.kept), "test": listing.take(division.held_out)}
+    # Files that are no pictures are of no split; they are listed once.
+    test = replace(listing.take(division.held_out), others=[])
+    return {"train": listing.take(division.kept), "test": test}
 
 
 def _list_classes(tree: Tree, folder: PurePosixPath) -> _Listing:
@@ -115,19 +201,33 @@ def _list_classes(tree: Tree, folder: PurePosixPath) -> _Listing:
     if len(classes) < 2:
         raise DataError(
             f"{tree.root / folder}: expected a folder for each of at least 2 classes, "
-            f"got {len(classes)}"
+            f"got {len(classes)}{_advice(tree, classes)}"
         )
-    files: list[PurePosixPath] = []
-    labels: list[int] = []
-    for label, directory in enumerate(classes):
-        found = sorted(
-            name for name in tree.files if name.parent == directory and name.name not in IGNORED
-        )
+    depth = len(folder.parts) + 1
+    members: dict[PurePosixPath, list[PurePosixPath]] = {name: [] for name in classes}
+    others: list[PurePosixPath] = []
+    for name in sorted(tree.files):
+        directory = PurePosixPath(*name.parts[:depth])
+        if directory in members and directory != name:
+            (others if _is_no_picture(name) else members[directory]).append(name)
+    for directory, found in members.items():
         if not found:
             raise DataError(f"{tree.root / directory}: expected pictures, got none")
-        files += found
-        labels += [label] * len(found)
-    return _Listing(tuple(path.name for path in classes), files, np.array(labels, np.int64))
+    files = [name for found in members.values() for name in found]
+    labels = np.repeat(np.arange(len(classes)), [len(found) for found in members.values()])
+    return _Listing(tuple(path.name for path in classes), files, labels.astype(np.int64), others)
+
+
+def _advice(tree: Tree, classes: list[PurePosixPath]) -> str:
+    """Name the folder to use if the classes lie one folder deeper."""
+    below = [name for name in tree.folders if name.parent in classes]
+    return f"; its classes may be those of {tree.root / classes[0]}" if len(below) > 1 else ""
+
+
+def _is_no_picture(name: PurePosixPath) -> bool:
+    """Whether the file's ending says that it is no picture."""
+    kind = _MIME_TYPES.guess_type(name.name.lower())[0]
+    return name.suffix.lower() in _NO_PICTURES or not (kind or "image/").startswith("image/")
 
 
 def _read_all(
@@ -136,21 +236,53 @@ def _read_all(
     size: tuple[int, int],
     channels: int,
     short_side: int | None,
-) -> NDArray[np.uint8]:
-    """Read all pictures; unreadable files are collected, so that one error names several."""
+) -> tuple[NDArray[np.uint8], dict[int, SkippedFile]]:
+    """Read all pictures; the second result holds those that cannot be read, by row."""
     images = np.empty((len(files), size[1], size[0], channels), np.uint8)
-    broken: list[str] = []
+    unreadable: dict[int, SkippedFile] = {}
     for row, stream in tree.read(files):
+        data = stream.read()
         try:
-            images[row] = read_picture(stream, size, channels, short_side)
-        # All that Pillow raises on broken files, depending on format and damage.
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Warning):
-            broken.append(str(tree.root / files[row]))
-    if broken:
-        names = ", ".join(broken[:NAMED_FILES])
-        more = f" and {len(broken) - NAMED_FILES} more" if len(broken) > NAMED_FILES else ""
-        raise DataError(f"expected pictures, got {len(broken)} unreadable files: {names}{more}")
-    return images
+            images[row] = read_picture(io.BytesIO(data), size, channels, short_side)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - Pillow raises many unrelated classes
+            unreadable[row] = SkippedFile(str(files[row]), _reason(data, error))
+    return images, dict(sorted(unreadable.items()))
+
+
+def _reason(data: bytes, error: Exception) -> str:
+    """Why a picture cannot be read, and what to do, in a few words."""
+    if not data:
+        return "empty"
+    kind = image_format(data)
+    if kind == "HEIF":
+        return "HEIF, convert it to JPEG"
+    if isinstance(error, TooManyParts):
+        return str(error)
+    if isinstance(error, Image.DecompressionBombError | Warning):
+        return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels"
+    if isinstance(error, UnidentifiedImageError) and kind not in (PNG, JPEG):
+        return f"{kind}, convert it to JPEG" if kind else "no picture"
+    return "damaged or cut short"
+
+
+def _require_every_class(
+    tree: Tree,
+    listing: _Listing,
+    kept: NDArray[np.int64],
+    unreadable: dict[int, SkippedFile],
+    least: int,
+) -> None:
+    """Refuse a class that lost pictures and has fewer than `least` left."""
+    counts = np.bincount(listing.labels[kept], minlength=len(listing.classes))
+    for label in sorted({int(listing.labels[row]) for row in unreadable}):
+        if counts[label] < least:
+            lost = [each for row, each in unreadable.items() if listing.labels[row] == label]
+            raise DataError(
+                f"{tree.root}: expected at least {least} pictures of {listing.classes[label]} that "
+                f"can be read, got {counts[label]}; unreadable: {_describe(lost)}"
+            )
 
 
 def read_picture(
@@ -168,6 +300,8 @@ def read_picture(
         source.seek(0)
         data = source.read()
     with warnings.catch_warnings():
+        # Pillow warns of metadata and of palettes, neither of which matters here.
+        warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         picture = _convert(_open_upright(data), channels)
     return np.asarray(_fit(picture, size, short_side)).reshape(size[1], size[0], channels)
@@ -176,11 +310,12 @@ def read_picture(
 def _open_upright(data: bytes) -> Image.Image:
     """The pixels of the first picture in a file, upright."""
     kind = image_format(data)
+    bare = strip_metadata(data, kind)
     if kind in (PNG, JPEG):
-        bare = strip_metadata(data, kind)
+        # The file may lack its end, so it may be opened twice.
         picture = load_pixels(bare, lambda file: Image.open(io.BytesIO(file), formats=(kind,)))
         return upright(picture, bare.orientation)
-    with Image.open(io.BytesIO(data)) as opened:
+    with Image.open(io.BytesIO(bare.data)) as opened:
         opened.load()
         return upright(opened, _orientation(opened))
 
@@ -188,11 +323,12 @@ def _open_upright(data: bytes) -> Image.Image:
 def _orientation(picture: Image.Image) -> int:
     """The EXIF orientation of a picture that is neither PNG nor JPEG; 1 if it cannot be read."""
     try:
-        return int(picture.getexif().get(Base.Orientation, 1))
+        orientation = picture.getexif().get(Base.Orientation, 1)
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 - Pillow raises many unrelated classes on damaged EXIF
         return 1
+    return orientation if isinstance(orientation, int) else 1
 
 
 def _convert(picture: Image.Image, channels: int) -> Image.Image:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -18,11 +18,27 @@ Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
+class SkippedFile:
+    """A file of the user's pictures that was left out.
+
+    name: relative to the data set.
+    is_picture: whether a picture was expected there; other files are left out unread.
+    """
+
+    name: str
+    reason: str
+    is_picture: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.reason})"
+
+
+@dataclass(frozen=True, slots=True)
 class ImageData:
     """One split of a data set.
 
     images: uint8 (n, height, width, channels); labels: int64 (n,), indices into `classes`;
-    checksum: SHA-256 over the source files of all splits.
+    checksum: SHA-256 over the source files of all splits; skipped: the files that were left out.
     """
 
     name: str
@@ -30,6 +46,7 @@ class ImageData:
     labels: Labels
     classes: tuple[str, ...]
     checksum: str
+    skipped: tuple[SkippedFile, ...] = ()
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or len(self.images) != len(self.labels):
@@ -51,9 +68,7 @@ class ImageData:
 
     def take(self, rows: Rows) -> "ImageData":
         """The given rows, in the given order."""
-        return ImageData(
-            self.name, self.images[rows], self.labels[rows], self.classes, self.checksum
-        )
+        return replace(self, images=self.images[rows], labels=self.labels[rows])
 
 
 OWN_TEST_SHARE, OWN_TEST_SEED = 0.2, 1998

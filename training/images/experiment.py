@@ -11,6 +11,7 @@ from torch import nn
 from weir.training.class_scores import Numbers, macro_f1, most_frequent_class
 from weir.training.data import ImageData, Split, load
 from weir.training.data.hub import has_validation, load_hub_pictures
+from weir.training.data.image_folder import require_few_skipped
 from weir.training.data.images import divide
 from weir.training.equal_rows import describe_equal_rows
 from weir.training.images.batches import (
@@ -33,6 +34,9 @@ from weir.training.run_directory import (
     read_record,
     require_same_data,
 )
+
+MOST_LISTED = 1000
+"""Skipped files that the record names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +67,14 @@ class ImageExperiment:
     def record(self) -> ImageRecord:
         """The network's input."""
         image = self.recipe.image
+        skipped = (*self.train.skipped, *self.held_out.skipped)
         return ImageRecord(
             **image.model_dump(),
             mean=list(self.normaliser.mean),
             std=list(self.normaliser.std),
             resize="stretch" if image.short_side is None else "short-side",
+            skipped_files=len(skipped),
+            skipped=[str(each) for each in skipped[:MOST_LISTED]],
         )
 
     def build(self) -> nn.Module:
@@ -114,6 +121,8 @@ def prepare(recipe: ImageRecipe) -> ImageExperiment:
     """
     size = recipe.image.model_dump()
     given, held_out = (load(recipe.data, split, **size) for split in ("train", "test"))
+    skipped = (*given.skipped, *held_out.skipped)
+    require_few_skipped(recipe.data, skipped, len(given) + len(held_out))
     if has_validation(recipe.data):
         kept, validation = given, load_hub_pictures(recipe.data, "dev", **size)
     else:

@@ -1,17 +1,23 @@
 """Folders and tar files of the user's pictures, valid and broken."""
 
 import io
+import struct
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers.image_files import JPEG, PIXELS, PNG, UNREADABLE_EXIF, UPRIGHT, encode
 from weir.training.data import load
-from weir.training.data.image_folder import read_picture
-from weir.training.data.images import Split
+from weir.training.data.image_folder import read_picture, require_few_skipped
+from weir.training.data.images import ImageData, Images, SkippedFile, Split
 from weir.training.errors import DataError
+
+LOSSLESS: dict[str, dict[str, Any]] = {"WEBP": {"lossless": True}}
 
 
 def paint(path: Path, colour: tuple[int, int, int], size: tuple[int, int] = (10, 8)) -> None:
@@ -102,20 +108,200 @@ def test_unreadable_exif_turns_nothing() -> None:
     np.testing.assert_array_equal(read_picture(file, (2, 2), 1)[..., 0], pixels)
 
 
-def test_unreadable_files_are_all_named(shapes: Path) -> None:
-    (shapes / "left" / "note.txt").write_text("no picture")
+def reasons(data: ImageData) -> dict[str, str]:
+    return {each.name: each.reason for each in data.skipped}
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_unreadable_files_are_skipped_and_named(shapes: Path, tmp_path: Path, kind: str) -> None:
+    plain = load_both(str(shapes))
     whole = (shapes / "right" / "00.png").read_bytes()
-    (shapes / "right" / "zz.png").write_bytes(whole[: len(whole) // 2])
+    spoil = {
+        "left/note.txt": b"no picture",
+        "left/IMG_1.MOV": b"\0\0\0\x14ftypqt  ",
+        "left/IMG_1.JPG.json": b"{}",
+        "left/zz1.heic": b"\0\0\0\x18ftypheic" + bytes(100),
+        "right/zz2.png": whole[: len(whole) // 2],
+        "right/zz3": b"",
+        "right/zz4.jpg": b"<html>not found</html>",
+        "right/zz5.png": whole[:33] + b"\0\0\0\0prVt\0\0\0\0" * 17_000,
+    }
+    for name, content in spoil.items():
+        (shapes / name).write_bytes(content)
+    if kind == "tar":
+        pack(shapes, tmp_path / "set.tar", "shapes")
 
-    errors = []
-    for split in ("train", "test"):
-        try:
-            load(str(shapes), split)
-        except DataError as error:
-            errors.append(str(error))
+    data = load_both(str(tmp_path / "set.tar" if kind == "tar" else shapes))
 
-    assert any("note.txt" in error for error in errors)
-    assert any("zz.png" in error for error in errors)
+    assert reasons(data[0]) | reasons(data[1]) == {
+        "left/note.txt": "no picture",
+        "left/IMG_1.MOV": "no picture",
+        "left/IMG_1.JPG.json": "no picture",
+        "left/zz1.heic": "HEIF, convert it to JPEG",
+        "right/zz2.png": "damaged or cut short",
+        "right/zz3": "empty",
+        "right/zz4.jpg": "no picture",
+        "right/zz5.png": "expected a PNG of at most 16384 chunks, got more",
+    }
+    assert len(data[0].skipped) + len(data[1].skipped) == len(spoil)
+    assert len(data[0]) + len(data[1]) == len(plain[0]) + len(plain[1])
+    assert all(len(each.images) == len(each.labels) for each in data)
+    seen = {(image.tobytes(), label) for each in data for image, label in rows(each)}
+    assert seen == {(image.tobytes(), label) for each in plain for image, label in rows(each)}
+
+
+def load_both(name: str) -> tuple[ImageData, ImageData]:
+    return load(name, "train"), load(name, "test")
+
+
+def rows(data: ImageData) -> Iterator[tuple[Images, int]]:
+    yield from zip(data.images, data.labels.tolist(), strict=True)
+
+
+def test_many_unreadable_pictures_are_refused() -> None:
+    skipped = [SkippedFile(f"a/{number}.heic", "HEIF, convert it to JPEG") for number in range(6)]
+
+    with pytest.raises(DataError, match=r"at most 5% .* got 6 of 106: .* 3 more \(HEIF, conv"):
+        require_few_skipped("phone", skipped, 100)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "others", "read"), [(5, 0, 95), (1, 0, 2), (0, 500, 10)], ids=str
+)
+def test_few_unreadable_pictures_are_told(
+    pictures: int, others: int, read: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    skipped = [SkippedFile(f"a/{number}.jpg", "empty") for number in range(pictures)]
+    skipped += [
+        SkippedFile(f"a/{number}.txt", "no picture", is_picture=False) for number in range(others)
+    ]
+
+    require_few_skipped("set", skipped, read)
+
+    told = f"set: skipped {pictures} of {read + pictures} pictures: a/0.jpg"
+    assert (told in caplog.text) == bool(pictures)
+    assert (f"set: skipped {others} other files: a/0.txt, a/1.txt" in caplog.text) == bool(others)
+
+
+def test_class_of_which_too_little_can_be_read_is_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for number in range(4):
+            paint(tmp_path / name / f"{number}.png", (number, 0, 0))
+    for number in range(3):
+        (tmp_path / "b" / f"{number}.png").write_bytes(b"broken")
+
+    with pytest.raises(DataError, match=r"at least 2 pictures of b that can be read, got [01]; "):
+        load(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", UPRIGHT)
+def test_metadata_skip_no_picture(name: str) -> None:
+    plain = read_picture(io.BytesIO(JPEG if name.startswith("JPEG") else PNG), (8, 8), 3)
+
+    np.testing.assert_array_equal(read_picture(io.BytesIO(UPRIGHT[name]), (8, 8), 3), plain)
+
+
+@pytest.mark.parametrize("block", UNREADABLE_EXIF.values(), ids=UNREADABLE_EXIF.keys())
+def test_unreadable_exif_of_a_webp_turns_nothing(block: bytes) -> None:
+    data = encode("WEBP", exif=b"Exif\0\0" + block, lossless=True)
+
+    np.testing.assert_array_equal(read_picture(io.BytesIO(data), (8, 8), 3), PIXELS)
+
+
+@pytest.mark.parametrize("tag", [0x8769, 0x8825, 0xA005], ids=["EXIF", "GPS", "other"])
+@pytest.mark.parametrize(
+    "entry",
+    [(9, 1, struct.pack("<i", -5)), (4, 1, b"\xff" * 4), (2, 3, b"abc\0"), (4, 1, b"\x08\0\0\0")],
+    ids=["negative", "outside", "text", "itself"],
+)
+def test_broken_link_in_a_tiff_harms_nothing(tag: int, entry: tuple[int, int, bytes]) -> None:
+    data = bytearray(encode("TIFF"))
+    (directory,) = struct.unpack_from("<I", data, 4)
+    # The last entry is replaced: the planar configuration, which is the default one.
+    (count,) = struct.unpack_from("<H", data, directory)
+    last = directory + 2 + 12 * (count - 1)
+    data[last : last + 12] = struct.pack("<HHI", tag, *entry[:2]) + entry[2]
+
+    np.testing.assert_array_equal(read_picture(io.BytesIO(bytes(data)), (8, 8), 3), PIXELS)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_first_picture_of_an_animation_is_read(kind: str) -> None:
+    second = Image.fromarray(255 - PIXELS)
+    data = encode(kind, save_all=True, append_images=[second], **LOSSLESS.get(kind, {}))
+
+    picture = read_picture(io.BytesIO(data), (8, 8), 3)
+
+    assert np.abs(picture.astype(int) - PIXELS).mean() < (40 if kind == "GIF" else 1)
+
+
+def test_first_picture_of_a_phone_is_read() -> None:
+    """Phones write several JPEGs into one file, and sometimes a list of them that is wrong."""
+    data = encode("MPO", save_all=True, append_images=[Image.new("RGB", (4, 4))], quality=95)
+    broken = data.replace(b"MPF\0II*\0", b"MPF\0XX*\0").replace(b"MPF\0MM\0*", b"MPF\0XX\0*")
+
+    for each in (data, broken):
+        np.testing.assert_array_equal(
+            read_picture(io.BytesIO(each), (8, 8), 3), read_picture(io.BytesIO(JPEG), (8, 8), 3)
+        )
+
+
+@pytest.mark.filterwarnings("error")
+def test_palette_of_alphas_makes_no_warning() -> None:
+    file = io.BytesIO()
+    Image.fromarray(PIXELS).quantize(4).save(file, "PNG", transparency=bytes((0, 0, 0, 0)))
+
+    assert (read_picture(file, (8, 8), 3) == 255).all()
+
+
+def test_names_of_splits_and_systems_are_understood(tmp_path: Path) -> None:
+    for split in ("Training", "Validation"):
+        for name in ("cat", "dog"):
+            paint(tmp_path / split / name / "A.PNG", (0, 0, 0))
+    for name in (
+        "__MACOSX/cat/._A.PNG",
+        "Training/cat/@eaDir/A.PNG/thumb.jpg",
+        "Training/dog/Thumbs.db",
+        "Training/dog/.DS_Store",
+        "Training/__MACOSX/x.png",
+        "README.txt",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"?")
+    (tmp_path / "Training" / "dog" / "gone.png").symlink_to(tmp_path / "nowhere")
+
+    train, test = load_both(str(tmp_path))
+
+    assert train.classes == test.classes == ("cat", "dog")
+    assert (len(train), len(test)) == (2, 2)
+    assert not train.skipped
+
+
+def test_pictures_of_a_folder_below_belong_to_the_class(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for number in range(3):
+            paint(tmp_path / name / f"album {number}" / "deep" / "0.png", (0, 0, 0))
+    (tmp_path / "a" / "loop").symlink_to(tmp_path / "a", target_is_directory=True)
+
+    train, test = load_both(str(tmp_path))
+
+    assert train.classes == ("a", "b")
+    assert (len(train), len(test)) == (4, 2)
+
+
+def test_folder_above_the_classes_is_refused_with_the_right_one(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        paint(tmp_path / "pets" / name / "0.png", (0, 0, 0))
+
+    with pytest.raises(DataError, match=r"2 classes, got 1; its classes may be those of .*/pets$"):
+        load(str(tmp_path))
+
+
+def test_zip_is_refused_with_advice(tmp_path: Path) -> None:
+    (tmp_path / "pictures.ZIP").write_bytes(b"PK")
+
+    with pytest.raises(DataError, match="or a tar file; unpack it and name the folder"):
+        load(str(tmp_path / "pictures.ZIP"))
 
 
 def test_a_folder_without_classes_is_refused(tmp_path: Path, shapes: Path) -> None:
@@ -162,14 +348,14 @@ def test_a_tar_is_read_as_the_folder_in_it(
     assert of_tar.classes == of_folder.classes == ("left", "right")
 
 
-def test_a_tar_with_splits_and_broken_pictures_names_them(tmp_path: Path) -> None:
+def test_a_class_of_broken_pictures_alone_is_refused(tmp_path: Path) -> None:
     for name in ("train/a/0", "train/b/0", "val/a/0", "val/b/0"):
         paint(tmp_path / "set" / f"{name}.png", (0, 0, 0))
-    (tmp_path / "set/val/b/1.png").write_bytes(b"broken")
+    (tmp_path / "set/val/b/0.png").write_bytes(b"broken")
     pack(tmp_path / "set", tmp_path / "set.tar", "")
 
     assert load(str(tmp_path / "set.tar"), "train").labels.tolist() == [0, 1]
-    with pytest.raises(DataError, match=r"1 unreadable files: .*set\.tar/val/b/1\.png"):
+    with pytest.raises(DataError, match=r"of b that can be read, got 0; .*val/b/0\.png \(no pict"):
         load(str(tmp_path / "set.tar"), "test")
 
 
