@@ -1,5 +1,6 @@
 """The command line, and the options it derives from the recipes."""
 
+import json
 import os
 import re
 import signal
@@ -222,3 +223,32 @@ def test_each_setting_goes_to_its_group_and_files_are_named_in_full(
 def test_columns_stand_between_commas() -> None:
     assert changes_of("narx", {"exogenous": "a, b c,d"}) == {"exogenous": ("a", "b c", "d")}
     assert changes_of("narx", {"exogenous": None}) == {}
+
+
+def test_skipped_pictures_are_told_and_recorded(
+    shapes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (shapes / "left" / "00.png").write_bytes(b"broken")
+    (shapes / "left" / "note.txt").write_text("no picture")
+    out = tmp_path / "run"
+
+    assert main(["lenet5", "--data", str(shapes), "--out", str(out), "--epochs", "1"]) == 0
+
+    assert f"{shapes}: skipped 1 of 40 pictures: left/00.png (no picture)" in caplog.text
+    image = json.loads((out / "run.json").read_text())["image"]
+    assert image["skipped_files"] == 2
+    assert set(image["skipped"]) == {"left/00.png (no picture)", "left/note.txt (no picture)"}
+
+
+def test_too_many_broken_pictures_end_the_training(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(3):
+        (shapes / "left" / f"0{number}.png").write_bytes(b"")
+    out = tmp_path / "run"
+
+    assert main(["lenet5", "--data", str(shapes), "--out", str(out), "--epochs", "1"]) == 2
+
+    says = capsys.readouterr().err
+    assert "expected at most 5% of the pictures unreadable, got 3 of 40: left/00.png" in says
+    assert not out.exists()
