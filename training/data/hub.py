@@ -30,7 +30,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from weir.training.data.image_folder import read_picture
 from weir.training.data.images import (
@@ -437,8 +436,9 @@ def _picture(
 ) -> NDArray[np.uint8]:
     try:
         return read_picture(io.BytesIO(row.given), size, channels, short_side)
-    # As for a folder: all that Pillow raises on broken files.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Warning) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow raises many unrelated classes on broken files
         raise DataError(f"{row.place}: expected a picture, got an unreadable file") from error
 
 
