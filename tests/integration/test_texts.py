@@ -139,10 +139,13 @@ def test_commands_answer_like_the_client(
     data.write_text("day,sales,price\nmon,1,0.25\ntue,2,0.5\nwed,3,0.75\n")
 
     tags = typed(capsys, house, "tag", "the dog", "--model", "tagger")
+    cut = typed(capsys, house, "tag", "--tokens", "the\ta b", "--model", "tagger")
     classes = typed(capsys, house, "classify-text", "cat", "--model", "classifier", "--top", "1")
     forecast = typed(capsys, house, "forecast", str(data), "--model", "forecaster")
 
     assert isinstance(tags, list) and tags[0]["tokens"][1]["is_unknown"]
+    assert isinstance(cut, list)
+    assert [token["text"] for token in cut[0]["tokens"]] == ["the", "a b"]
     assert classes == [
         {
             "text": "cat",

@@ -107,6 +107,11 @@ class _Layout:
 
     def tag_index(self, column: str, path: Path) -> int:
         """The place of the tag; `DataError` if the file lacks the column."""
+        if self.count == 1:
+            raise DataError(
+                f"{self.first.line.place}: expected a word and its tag, with a tab or a space "
+                f"between, got {self.first.fields[0]!r}"
+            )
         if _NUMBER.fullmatch(column):
             if int(column) > self.count:
                 raise DataError(f"{path}: expected --column up to {self.count}, got {column}")
@@ -132,6 +137,37 @@ class _Layout:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _File:
+    """The lines of a file, and how they are cut."""
+
+    lines: list[Line]
+    layout: _Layout
+    has_tabs: bool
+
+    @staticmethod
+    def open(path: Path) -> "_File":
+        """Read a file; `DataError` if it has no words."""
+        lines = [Line(line.place, line.text.strip(_INVISIBLE)) for line in read_lines(path)]
+        first = next((line for line in lines if _is_word(line)), None)
+        if first is None:
+            raise DataError(f"{path}: expected sentences in CoNLL-U, got none")
+        has_tabs = "\t" in first.text
+        return _File(lines, _find_layout(lines, first, has_tabs=has_tabs), has_tabs)
+
+    def sentences(self) -> Iterator[_Sentence]:
+        """Its sentences, one by one; `DataError` names a broken line."""
+        return _read_sentences(self.lines, self.layout, has_tabs=self.has_tabs)
+
+
+def read_tokens(path: Path) -> list[tuple[str, ...]]:
+    """The tokens of each sentence, which need no tags; errors as `read_conllu`."""
+    file = _File.open(path)
+    return [
+        tuple(_form(word, file.layout) for word in sentence.words) for sentence in file.sentences()
+    ]
+
+
 def read_conllu(path: Path, *, column: str = "upos") -> list[TextRow]:
     """Read the sentences of a file: words and, for each word, the tag in one column.
 
@@ -147,23 +183,17 @@ def read_conllu(path: Path, *, column: str = "upos") -> list[TextRow]:
     if column not in TAG_COLUMNS and not is_feature and not _NUMBER.fullmatch(column):
         known = ", ".join(TAG_COLUMNS)
         raise DataError(f"column: expected {known}, {FEATURE}NAME or a number, got {column!r}")
-    lines = [Line(line.place, line.text.strip(_INVISIBLE)) for line in read_lines(path)]
-    first = next((line for line in lines if _is_word(line)), None)
-    if first is None:
-        raise DataError(f"{path}: expected sentences in CoNLL-U, got none")
-    has_tabs = "\t" in first.text
-    layout = _find_layout(lines, first, has_tabs=has_tabs)
-    index, form = layout.tag_index(column, path), layout.form
+    file = _File.open(path)
+    layout = file.layout
+    index = layout.tag_index(column, path)
     rows = []
-    for sentence in _read_sentences(lines, layout, has_tabs=has_tabs):
+    for sentence in file.sentences():
         forms, tags = [], []
         for word in sentence.words:
-            if not word.fields[form]:
-                raise DataError(f"{word.line.place}: expected a word in column FORM, got nothing")
-            forms.append(word.fields[form])
+            forms.append(_form(word, layout))
             tag = _read_feature(word, index, column) if is_feature else word.fields[index]
             if not tag or (tag == MISSING and layout.names and not is_feature):
-                hint = _full_columns(_read_sentences(lines, layout, has_tabs=has_tabs), layout)
+                hint = _full_columns(file.sentences(), layout)
                 name = layout.names[index] if layout.names else str(index + 1)
                 raise DataError(
                     f"{word.line.place}: expected a tag in column {name}, got {tag!r}{hint}"
@@ -171,6 +201,13 @@ def read_conllu(path: Path, *, column: str = "upos") -> list[TextRow]:
             tags.append(tag)
         rows.append(TextRow(tuple(forms), tuple(tags), sentence.text))
     return rows
+
+
+def _form(word: _Word, layout: _Layout) -> str:
+    form = word.fields[layout.form]
+    if not form:
+        raise DataError(f"{word.line.place}: expected a word in column FORM, got nothing")
+    return form
 
 
 def _is_word(line: Line) -> bool:
@@ -200,15 +237,10 @@ def _find_layout(lines: Sequence[Line], first: Line, *, has_tabs: bool) -> _Layo
     while len(fields) not in (2, len(COLUMNS)) and not fields[-1]:
         fields.pop()
     count, word = len(fields), _Word(first, fields)
-    if count == 1:
-        raise DataError(
-            f"{first.place}: expected a word and its tag, with a tab or a space between, "
-            f"got {first.text!r}"
-        )
     if count == len(COLUMNS) and _ID.fullmatch(fields[0]):
         return _Layout(word, COLUMNS)
     words = [_split(line.text, has_tabs=has_tabs) for line in lines if _is_word(line)]
-    if count == 2 or not all(_ID.fullmatch(word[0]) for word in words):
+    if count <= 2 or not all(_ID.fullmatch(word[0]) for word in words):
         return _Layout(word, None)
     heads = (word[_HEAD] for word in words if len(word) > _HEAD)
     if _HEAD < count < len(COLUMNS) and all(head.isdigit() or head == MISSING for head in heads):

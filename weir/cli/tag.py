@@ -1,12 +1,14 @@
 """`weir tag`: the tag of each token of texts."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.markup import escape
 
-from weir.cli.error_hints import connect
+from weir.cli.error_hints import connect, requires
 from weir.cli.fan_out import TaskVerb
 from weir.cli.options import (
     AsJson,
@@ -21,8 +23,10 @@ from weir.cli.options import (
 )
 from weir.cli.text_inputs import read_texts
 from weir.client import defaults
+from weir.client.errors import UsageError
 
 if TYPE_CHECKING:
+    from weir.client import tasks
     from weir.client.results import TaggedToken
 
 
@@ -30,6 +34,20 @@ if TYPE_CHECKING:
 def tag(
     texts: Texts,
     *,
+    tokens: Annotated[
+        bool,
+        typer.Option(
+            "--tokens",
+            help="TEXTS are cut into tokens, with tabs between, or spaces if there is no tab; the "
+            "server does not cut them again.",
+        ),
+    ] = False,
+    conll: Annotated[
+        bool,
+        typer.Option(
+            "--conll", help="TEXTS are CoNLL-U or CoNLL files, or have a token a line: --tokens."
+        ),
+    ] = False,
     model: Model = "",
     concurrency: Concurrency = 16,
     version: Version = "",
@@ -39,19 +57,53 @@ def tag(
 ) -> None:
     """Tag each token of texts.
 
+    The server cuts a text into tokens, unless --tokens or --conll gives them.
+
     A text that fails is reported and skipped. Exit code 1 if a text failed.
     """
-    given = read_texts(texts)
+    if tokens and conll:
+        raise UsageError("--tokens: expected it without --conll, got both")
+    if conll:
+        given = [_Text(sentence) for sentence in _read_files(texts)]
+    else:
+        given = [_Text(_cut(text) if tokens else text) for text in read_texts(texts)]
     with connect(server, timeout) as client:
         name = model_name(client, model)
         _TAG.run(
-            lambda text: client.tag(name, [text], version=version)[0],
+            lambda text: client.tag(name, [text.content], version=version)[0],
             given,
             client=client,
             model=name,
             concurrency=concurrency,
             as_json=as_json,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A text, or its tokens, as the client takes them."""
+
+    content: "tasks.Text"
+
+    def __str__(self) -> str:
+        return self.content if isinstance(self.content, str) else " ".join(self.content)
+
+
+def _cut(text: str) -> list[str]:
+    """The tokens between tabs, or between spaces if there is no tab."""
+    tokens = text.split("\t") if "\t" in text else text.split()
+    return [token.strip() for token in tokens if token.strip()]
+
+
+def _read_files(paths: Sequence[str]) -> list[list[str]]:
+    """The tokens of each sentence of CoNLL files."""
+    with requires("train"):
+        from weir.training.data.conllu import read_tokens
+        from weir.training.errors import TrainingError
+    try:
+        return [list(tokens) for path in paths for tokens in read_tokens(Path(path))]
+    except TrainingError as error:
+        raise UsageError(str(error)) from error
 
 
 def _to_json(tokens: "Sequence[TaggedToken]") -> dict[str, object]:

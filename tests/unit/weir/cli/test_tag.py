@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -86,3 +87,72 @@ def test_texts_that_are_not_utf8_are_refused(
     assert piped.code == typed.code == 2 and not fake.tasks.requests
     assert piped.err == "weir: standard input, line 2: expected UTF-8, got other bytes\n"
     assert typed.err == "weir: expected texts in UTF-8, got 'caf\\udce9'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("I do n't", ["I", "do", "n't"]),
+        ("20 000\teuros\t", ["20 000", "euros"]),
+        ("  a   b ", ["a", "b"]),
+    ],
+    ids=["spaces", "tabs", "several spaces"],
+)
+def test_tokens_are_sent_as_they_are(
+    weir: Weir, fake: FakeServer, text: str, tokens: list[str]
+) -> None:
+    done = weir("tag", "--tokens", text, "--json", "--model", "shouts", "--target", fake.target)
+
+    (request,) = fake.tasks.requests
+    (sent,) = request.texts
+    assert sent.WhichOneof("content") == "tokens" and list(sent.tokens.tokens) == tokens
+    (one,) = json.loads(done.out)
+    assert one["text"] == " ".join(tokens)
+    assert [token["text"] for token in one["tokens"]] == tokens
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "# text = du pain\n1-2\tdu\t{0}\n1\tde\t{0}\n2\tle pain\t{0}\n\n1\tOui\t{0}\n".format(
+            "\t".join("_" * 8)
+        ),
+        "de\tX\nle pain\tY\n\n\t\nOui\tZ",
+    ],
+    ids=["conllu without tags", "words and tags"],
+)
+def test_tokens_may_come_from_a_conll_file(
+    weir: Weir, fake: FakeServer, tmp_path: Path, content: str
+) -> None:
+    path = tmp_path / "x.conllu"
+    path.write_text(content)
+
+    done = weir("tag", "--conll", path, "--json", "--model", "shouts", "--target", fake.target)
+
+    sentences = [[token["text"] for token in each["tokens"]] for each in json.loads(done.out)]
+    assert sentences == [["de", "le pain"], ["Oui"]]
+
+
+def test_a_token_a_line_is_a_conll_file(weir: Weir, fake: FakeServer, tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("A\nb\n\nC\n")
+
+    done = weir("tag", "--conll", path, "--json", "--model", "shouts", "--target", fake.target)
+
+    assert [each["text"] for each in json.loads(done.out)] == ["A b", "C"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tokens", "--conll", "a"], "--tokens: expected it without --conll, got both"),
+        (["--conll", "missing.conllu"], "missing.conllu: expected a text file, got"),
+    ],
+    ids=["both", "no file"],
+)
+def test_wrong_tokens_are_mistakes_of_the_caller(
+    weir: Weir, fake: FakeServer, arguments: list[str], message: str
+) -> None:
+    done = weir("tag", *arguments, "--model", "shouts", "--target", fake.target)
+
+    assert done.code == 2 and message in done.err and not fake.tasks.requests
