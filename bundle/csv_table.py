@@ -26,7 +26,15 @@ from typing import NamedTuple
 
 from weir.bundle.date_column import DateColumn, is_date, read_dates
 from weir.bundle.errors import TableError
-from weir.bundle.number_format import Cell, DecimalMark, decide_mark, is_number, parse_number
+from weir.bundle.number_format import (
+    Cell,
+    DecimalMark,
+    Reading,
+    decide_mark,
+    is_number,
+    parse_number,
+    read_number,
+)
 
 _DELIMITERS = (";", "\t", ",")
 _SEPARATOR_LINE = re.compile(r'"?sep=(?P<mark>[^"])"?', re.IGNORECASE)
@@ -108,16 +116,25 @@ class Table:
         if self.decimal is not None:
             return self.decimal
         dates = self.dates.name if self.dates else None
-        columns = (
-            list(self._cells(index)) for index, name in enumerate(self.names) if name != dates
+        readings = (
+            reading
+            for index, name in enumerate(self.names)
+            if name != dates
+            for reading in self._readings(index)
         )
-        cells = (
-            cell
-            for column in columns
-            if all(is_number(each.text) for each in column if each.text)
-            for cell in column
-        )
-        return decide_mark(cells, self.source, given=None, delimiter=self.delimiter)
+        return decide_mark(readings, self.source, delimiter=self.delimiter)
+
+    def _readings(self, index: int) -> list[Reading]:
+        """The cells of a column of numbers with both marks; empty for other columns."""
+        found: list[Reading] = []
+        for cell in self._cells(index):
+            if not cell.text:
+                continue
+            reading = read_number(cell)
+            if reading is None:
+                return []
+            found.append(reading)
+        return found
 
     def _cells(self, index: int) -> Iterator[Cell]:
         return (Cell(f"{self.source}, line {row.line}", row.cells[index]) for row in self._rows)
@@ -228,7 +245,10 @@ def _decode(content: bytes, source: str) -> tuple[str, tuple[str, ...]]:
 def _choose_delimiter(lines: Sequence[str], source: str) -> tuple[str, list[_Row]]:
     """The delimiter by rule 2, and the rows that it makes."""
     found: list[tuple[int, str, _Rows]] = []
-    for delimiter in _DELIMITERS:
+    header = next(line for line in lines if line.strip())
+    # A header that goes over several lines has a quote.
+    present = [mark for mark in _DELIMITERS if mark in header or '"' in header]
+    for delimiter in present or _DELIMITERS[:1]:
         split = _split(lines, delimiter, source)
         width = _width(split.rows[0]) if split.rows else 0
         whole = sum(_width(row) <= width <= len(row.cells) for row in split.rows)

@@ -31,8 +31,18 @@ class Cell(NamedTuple):
     text: str
 
 
+class Reading(NamedTuple):
+    """A cell as a number with either mark; None where it is none."""
+
+    cell: Cell
+    point: float | None
+    comma: float | None
+
+
 def parse_number(text: str, mark: DecimalMark) -> float | None:
     """The number in a cell, which may be infinite if it is too large; None if there is none."""
+    if text.isdecimal() and text.isascii():
+        return float(text)
     text = text.replace(_MINUS_SIGN, "-")
     found = _pattern(mark).fullmatch(text)
     if found is None:
@@ -41,36 +51,37 @@ def parse_number(text: str, mark: DecimalMark) -> float | None:
     return float(f"{found['sign']}{whole or 0}.{found['decimals'] or 0}{found['power'] or ''}")
 
 
+def read_number(cell: Cell) -> Reading | None:
+    """A cell with both marks; None if it is a number with neither."""
+    point, comma = (parse_number(cell.text, mark) for mark in DECIMAL_MARKS)
+    return None if point is None and comma is None else Reading(cell, point, comma)
+
+
 def is_number(text: str) -> bool:
     """Whether a cell is a number with a decimal point or a decimal comma."""
     return any(parse_number(text, mark) is not None for mark in DECIMAL_MARKS)
 
 
-def decide_mark(
-    cells: Iterable[Cell], source: str, *, given: DecimalMark | None, delimiter: str
-) -> DecimalMark:
+def decide_mark(readings: Iterable[Reading], source: str, *, delimiter: str) -> DecimalMark:
     """The decimal mark of a file; TableError if its cells contradict each other or leave it open.
 
     A comma or tab between columns makes 1.234 a decimal number. After a semicolon it may be 1234:
     programs use semicolons where the comma separates decimals.
 
     Args:
-        cells: of the columns that hold numbers only.
-        given: the mark that the user named.
+        readings: the cells of the columns that hold numbers only.
         delimiter: between the columns.
     """
-    if given is not None:
-        return given
     proofs: dict[DecimalMark, Cell] = {}
-    open_cells: dict[str, Cell] = {}
-    for cell in cells:
-        point, comma = (parse_number(cell.text, mark) for mark in DECIMAL_MARKS)
+    doubts: dict[str, Reading] = {}
+    for reading in readings:
+        cell, point, comma = reading
         if point == comma:
             continue
         if point is None or comma is None:
             proofs.setdefault("comma" if point is None else "point", cell)
         else:
-            open_cells.setdefault("," if "," in cell.text else ".", cell)
+            doubts.setdefault("," if "," in cell.text else ".", reading)
     if len(proofs) == 2:
         point_cell, comma_cell = proofs["point"], proofs["comma"]
         raise TableError(
@@ -80,12 +91,11 @@ def decide_mark(
         )
     if proofs:
         return next(iter(proofs))
-    doubtful = open_cells.get(",") or (open_cells.get(".") if delimiter == ";" else None)
-    if doubtful is not None:
-        point, comma = (parse_number(doubtful.text, mark) for mark in DECIMAL_MARKS)
+    doubt = doubts.get(",") or (doubts.get(".") if delimiter == ";" else None)
+    if doubt is not None:
         raise TableError(
-            f"{doubtful.place}: {doubtful.text} may be {point:.10g} or {comma:.10g}; say "
-            "--decimal point or --decimal comma"
+            f"{doubt.cell.place}: {doubt.cell.text} may be {doubt.point:.10g} or "
+            f"{doubt.comma:.10g}; say --decimal point or --decimal comma"
         )
     return "point"
 

@@ -96,7 +96,7 @@ def _only_value(table: Table, exogenous: Sequence[str]) -> str:
         raise DataError(
             f"{table.source}: expected the column to forecast (--value); there are {names}"
         )
-    logger.warning("%s: forecasts %s, the only column of numbers", table.source, found[0])
+    logger.warning("%s: the only column of numbers is forecast: %s", table.source, found[0])
     return found[0]
 
 

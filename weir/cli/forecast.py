@@ -96,7 +96,7 @@ def forecast(
         _remark(f"{chosen!r} of {table.source} was taken for {found.name!r} of the model")
     dates = _dates_ahead(table, len(found.values))
     if as_json:
-        typer.echo(json.dumps(_described(found, dates)))
+        typer.echo(json.dumps(_described(found, dates), ensure_ascii=False))
     else:
         Console().print(_table(found, name, dates))
     if plot is not None:

@@ -90,7 +90,7 @@ def test_only_column_of_numbers_is_taken_and_said(
 
     assert data.columns == ("Umsatz, EUR", "Preis")
     np.testing.assert_array_equal(data.values, [[1.5, 2.0], [2.0, 3.0], [7.0, 3.0]])
-    assert caplog.messages == [f"{path}: forecasts Umsatz, EUR, the only column of numbers"]
+    assert caplog.messages == [f"{path}: the only column of numbers is forecast: Umsatz, EUR"]
 
 
 def test_rows_at_unequal_steps_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
