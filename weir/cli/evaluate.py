@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
+from weir.bundle.number_format import DecimalMark
 from weir.cli.error_hints import connect, requires, suggest_models
 from weir.cli.options import ServerOptions, Timeout, Version, takes_server
 from weir.client import defaults
@@ -58,6 +59,10 @@ def evaluate(
         str | None,
         typer.Option(help="For CoNLL-U: upos, xpos, deprel or feats:NAME; by default upos."),
     ] = None,
+    decimal: Annotated[
+        DecimalMark | None,
+        typer.Option(help="For series: the decimal mark of a CSV file that leaves it open."),
+    ] = None,
     target_data: Annotated[
         Path | None, _pair_option(help="The targets of --data, line by line.")
     ] = None,
@@ -101,7 +106,9 @@ def evaluate(
         rows = min(rows, client.config(model, version).config.max_batch_size or rows)
         infer = partial(_answers, client, metadata, version=version, concurrency=concurrency)
         if read is not None and is_measured:
-            measured = _measured_set(data, read, changes, is_quick=quick, rows=rows)
+            measured = _measured_set(
+                data, read, changes, is_quick=quick, rows=rows, decimal=decimal
+            )
             _print_origin(measured)
             _compare_scores(measured, list(infer(measured.requests)), read.contract)
             return
@@ -185,14 +192,20 @@ def _classified_set(
 
 
 def _measured_set(
-    data: str, bundle: "Bundle", changes: "Mapping[str, str | bool]", *, is_quick: bool, rows: int
+    data: str,
+    bundle: "Bundle",
+    changes: "Mapping[str, str | bool]",
+    *,
+    is_quick: bool,
+    rows: int,
+    decimal: DecimalMark | None,
 ) -> "MeasuredSet":
     """The test set of a series or of pairs."""
     with _training_errors():
         from weir.evaluate import forecasting, seq2seq
 
         if bundle.contract.series is not None:
-            return forecasting.hold_out(data, bundle.contract.series, rows)
+            return forecasting.hold_out(data, bundle.contract.series, rows, decimal=decimal)
         return seq2seq.hold_out(data, bundle, changes, is_quick=is_quick, rows=rows)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weir.bundle.contract import Tolerance
+from weir.bundle.number_format import DecimalMark
 from weir.client.errors import WeirError
 from weir.evaluate.test_set import LabelledRequest
 from weir.training.forecasting.evaluation import naive_error, score
@@ -55,14 +56,21 @@ class SeriesSet:
         return score({"": found}, self.truth, self.scale)
 
 
-def hold_out(data: str, series: "Series", rows: int) -> SeriesSet:
-    """The test part of a recipe on `data`, `rows` per request; TrainingError if unreadable."""
+def hold_out(
+    data: str, series: "Series", rows: int, *, decimal: DecimalMark | None = None
+) -> SeriesSet:
+    """The test part of a recipe on `data`, `rows` per request; TrainingError if unreadable.
+
+    Args:
+        decimal: the decimal mark of a CSV file that leaves it open.
+    """
     recipe = make_recipe(
         "ar",
         data,
         value=series.target,
         exogenous=tuple(series.exogenous),
         horizon=series.horizon,
+        decimal=decimal,
         network={"lags": series.lags},
     )
     if not isinstance(recipe, SeriesRecipe):

@@ -159,6 +159,24 @@ def test_errors_of_a_series_are_those_of_the_served_model(
     assert done[imported].code == 0 and "expected" not in done[imported].out
 
 
+def test_a_csv_file_of_european_excel_is_measured(
+    weir: Weir, fake: FakeServer, sales: Path, tmp_path: Path
+) -> None:
+    bundle = bundle_of(tmp_path / "models", series=SALES)
+    numbers = (f"{number}0" for number in sales.read_text().split()[1:])
+    commas, doubtful = tmp_path / "commas.csv", tmp_path / "doubtful.csv"
+    commas.write_text("".join(f"{each}\n" for each in ["sales", *numbers]).replace(".", ","))
+    doubtful.write_text("sales;x\n" + "".join(f"1.{100 + row};0\n" for row in range(100)))
+    order = ["--bundle", bundle, "--target", fake.target]
+
+    plain, read = (weir("evaluate", "steady", "--data", path, *order) for path in (sales, commas))
+    refused = weir("evaluate", "steady", "--data", doubtful, *order)
+    chosen = weir("evaluate", "steady", "--data", doubtful, *order, "--decimal", "comma")
+
+    assert plain.code == read.code == chosen.code == 0 and plain.out == read.out
+    assert refused.code == 2 and "say --decimal point or --decimal comma" in refused.err
+
+
 def test_a_series_needs_its_bundle_and_has_no_accuracy(
     weir: Weir, fake: FakeServer, sales: Path, tmp_path: Path
 ) -> None:
