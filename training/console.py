@@ -133,6 +133,8 @@ def _epoch_line(progress: Progress, epochs: int) -> str:
     best = ", best" if progress.best_epoch == last.epoch else ""
     accuracy = "" if last.accuracy is None else f", accuracy {last.accuracy:.2%}"
     validation = "" if last.validation_accuracy is None else f", {last.validation_accuracy:.2%}"
+    if last.validation_macro_f1 is not None:
+        validation += f", macro F1 {last.validation_macro_f1:.2%}"
     return (
         f"epoch {last.epoch}/{epochs}: loss {last.loss:.4f}{accuracy}; "
         f"validation {last.validation_loss:.4f}{validation}{best}"
@@ -160,6 +162,8 @@ def print_result(console: Console, record: RunRecord, out: Path) -> None:
         if best.validation_accuracy is None
         else f"{best.validation_accuracy:.2%}"
     )
+    if best.validation_macro_f1 is not None:
+        validated += f", macro F1 {best.validation_macro_f1:.2%},"
     # Names of data, classes and columns may contain brackets.
     console.print(
         f"{summarise_test(record)} on {record.data.test_rows:,} {rows} "

@@ -66,6 +66,11 @@ def learning_curve(record: RunRecord) -> Figure:
             [e.accuracy or 0.0 for e in history],
             [e.validation_accuracy or 0.0 for e in history],
         )
+        by_f1 = [e.validation_macro_f1 for e in history if e.validation_macro_f1 is not None]
+        if by_f1:
+            epochs = [epoch.epoch for epoch in history]
+            label = "validation macro F1"
+            accuracy.plot(epochs, by_f1, color=VALIDATION, linestyle="--", label=label)
         accuracy.set_ylabel("accuracy")
         accuracy.yaxis.set_major_formatter(PercentFormatter(xmax=1.0))
         chosen_by = accuracy
@@ -167,8 +172,13 @@ def _plot(axes: Axes, record: RunRecord, training: list[float], validation: list
 
 def _reason(record: RunRecord) -> str:
     """Say by which measure the epoch of the kept weights is the best."""
-    is_by_loss = record.epochs[record.best_epoch - 1].validation_accuracy is None
-    return "lowest validation loss" if is_by_loss else "best validation accuracy"
+    best = record.epochs[record.best_epoch - 1]
+    if best.validation_macro_f1 is not None:
+        weights = getattr(record.recipe, "class_weights", "none")
+        return f"best validation macro F1 (class weights: {weights})"
+    return (
+        "lowest validation loss" if best.validation_accuracy is None else "best validation accuracy"
+    )
 
 
 def _label_cells(axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float64]) -> None:

@@ -16,6 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from weir.training.class_scores import macro_f1
 from weir.training.errors import DivergedError, InterruptedRunError
 from weir.training.models.layers import WithAuxiliary
 from weir.training.optimization import NO_TARGET, Loss, learning_rate, update_average
@@ -55,6 +56,7 @@ class Task:
     auxiliary_weight: factor of each auxiliary classifier's loss, if the network has some.
     mixed: whether the forward passes of training run in bfloat16, where that is safe.
     has_classes: whether targets are classes and have an accuracy; numbers have a loss only.
+    chooses_by_f1: whether the best epoch has the highest macro F1, not the highest accuracy.
     rows_are, targets_are: what progress calls a row and, if a row has several, a target.
     """
 
@@ -65,6 +67,7 @@ class Task:
     auxiliary_weight: float = 0.0
     mixed: bool = False
     has_classes: bool = True
+    chooses_by_f1: bool = False
     rows_are: str = "rows"
     targets_are: str | None = None
 
@@ -100,11 +103,16 @@ class Progress(BaseModel):
         """Time spent in training and validation, over all sessions."""
         return sum(record.seconds for record in self.history) + self.epoch_seconds
 
-    def close_epoch(self, validation_loss: float, validation_accuracy: float | None) -> bool:
+    def close_epoch(
+        self,
+        validation_loss: float,
+        validation_accuracy: float | None,
+        validation_macro_f1: float | None = None,
+    ) -> bool:
         """Append the epoch to the history and start the next; return whether it is the best.
 
-        The best epoch has the highest validation accuracy. Equal accuracies, and targets that are
-        numbers, are compared by the lower loss.
+        The best epoch has the highest macro F1, if there is one, or the highest validation
+        accuracy. Equal ones, and targets that are numbers, are compared by the lower loss.
         """
         self.epoch += 1
         record = EpochRecord(
@@ -114,6 +122,7 @@ class Progress(BaseModel):
             accuracy=None if validation_accuracy is None else self.accuracy,
             validation_loss=validation_loss,
             validation_accuracy=validation_accuracy,
+            validation_macro_f1=validation_macro_f1,
             seconds=self.epoch_seconds,
         )
         is_best = self.best_epoch == 0 or _rank(record) > _rank(self.history[self.best_epoch - 1])
@@ -126,7 +135,8 @@ class Progress(BaseModel):
 
 
 def _rank(record: EpochRecord) -> tuple[float, float]:
-    return record.validation_accuracy or 0.0, -record.validation_loss
+    score = record.validation_macro_f1
+    return (record.validation_accuracy or 0.0) if score is None else score, -record.validation_loss
 
 
 @dataclass(slots=True)
@@ -160,10 +170,11 @@ class Callbacks:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Mean loss over the targets, and their accuracy if they are classes."""
+    """Mean loss over the targets, their accuracy if they are classes, and macro F1 if asked for."""
 
     loss: float
     accuracy: float | None
+    macro_f1: float | None = None
 
 
 def fit(state: TrainingState, task: Task, recipe: Recipe, callbacks: Callbacks) -> None:
@@ -180,7 +191,11 @@ def fit(state: TrainingState, task: Task, recipe: Recipe, callbacks: Callbacks) 
         score = None
         if is_whole:
             score = evaluate(
-                state.evaluated, task.validation(), task.loss, has_classes=task.has_classes
+                state.evaluated,
+                task.validation(),
+                task.loss,
+                has_classes=task.has_classes,
+                has_f1=task.chooses_by_f1,
             )
         progress.epoch_seconds += time.perf_counter() - started
         if score is None:
@@ -188,7 +203,7 @@ def fit(state: TrainingState, task: Task, recipe: Recipe, callbacks: Callbacks) 
             raise InterruptedRunError(
                 f"stopped in epoch {progress.epoch + 1} after step {progress.step}"
             )
-        if progress.close_epoch(score.loss, score.accuracy):
+        if progress.close_epoch(score.loss, score.accuracy, score.macro_f1):
             state.best = copy_weights(state.evaluated)
         callbacks.save(state)
         callbacks.report(progress)
@@ -252,19 +267,36 @@ def mixup_loss(logits: Tensor, batch: Batch, task: Task) -> Tensor:
 
 @torch.inference_mode()
 def evaluate(
-    network: nn.Module, batches: Iterable[Batch], loss: Loss, *, has_classes: bool = True
+    network: nn.Module,
+    batches: Iterable[Batch],
+    loss: Loss,
+    *,
+    has_classes: bool = True,
+    has_f1: bool = False,
 ) -> Score:
     """Score the network in eval mode and full precision."""
     network.eval()
     loss_sum, right, targets = 0.0, 0, 0
+    predicted: list[Tensor] = []
+    expected: list[Tensor] = []
     for batch in batches:
         logits: Tensor = network(*batch.inputs)
         counted = count_targets(batch.targets)
         loss_sum += _finite(loss(logits, batch.targets)) * counted
         if has_classes:
             right += count_right(logits, batch.targets)
+        if has_f1:
+            is_target = batch.targets != NO_TARGET
+            predicted.append(logits.argmax(dim=-1)[is_target].cpu())
+            expected.append(batch.targets[is_target].cpu())
         targets += counted
-    return Score(loss_sum / targets, right / targets if has_classes else None)
+    return Score(
+        loss=loss_sum / targets,
+        accuracy=right / targets if has_classes else None,
+        macro_f1=macro_f1(torch.cat(predicted).numpy(), torch.cat(expected).numpy())
+        if has_f1
+        else None,
+    )
 
 
 def count_right(logits: Tensor, targets: Tensor) -> int:

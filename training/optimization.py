@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from weir.training.images.recipes import ImageRecipe
-from weir.training.recipe import OptimizerSettings
+from weir.training.recipe import ClassWeights, OptimizerSettings
 from weir.training.recipes import AnyRecipe
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -25,25 +25,48 @@ RUBBISH_DISTANCE = 20.0
 value."""
 
 
-def choose_loss(recipe: AnyRecipe) -> Loss:
-    """Return the recipe's loss of logits (..., classes) and targets (...)."""
+def choose_loss(recipe: AnyRecipe, weights: Tensor | None = None) -> Loss:
+    """Return the recipe's loss of logits (..., classes) and targets (...).
+
+    Args:
+        weights: (classes,), see `weigh_classes`; None: all 1.
+    """
     if isinstance(recipe, ImageRecipe) and recipe.loss == "map-1998":
         return map_1998
-    return functools.partial(cross_entropy, smoothing=recipe.label_smoothing)
+    return functools.partial(cross_entropy, smoothing=recipe.label_smoothing, weights=weights)
 
 
-def cross_entropy(logits: Tensor, targets: Tensor, *, smoothing: float) -> Tensor:
+def weigh_classes(kind: ClassWeights, targets: Tensor, classes: int) -> Tensor | None:
+    """The weight of each class in the loss, (classes,); None if all are 1.
+
+    The mean weight of the training targets is 1, so the loss and the steps keep their size.
+
+    Args:
+        targets: (targets,) of the training rows; negative ones count for no class.
+    """
+    if kind == "none":
+        return None
+    counts = torch.bincount(targets[targets >= 0], minlength=classes).float()
+    weights = counts.clamp(min=1.0) ** (-0.5 if kind == "root" else -1.0)
+    return weights * counts.sum() / (weights * counts).sum()
+
+
+def cross_entropy(
+    logits: Tensor, targets: Tensor, *, smoothing: float, weights: Tensor | None = None
+) -> Tensor:
     """Cross-entropy, as a mean over the targets that are classes; 0 if there are none.
 
     Args:
         logits: (..., classes).
         targets: (...) int64; `NO_TARGET` and `UNSEEN` are ignored.
         smoothing: the share of a target that is spread over all classes.
+        weights: (classes,) factors of each class; None: all 1.
     """
     known = torch.where(targets >= 0, targets, NO_TARGET)
     total = functional.cross_entropy(
         logits.flatten(0, -2),
         known.flatten(),
+        weight=weights,
         ignore_index=NO_TARGET,
         label_smoothing=smoothing,
         reduction="sum",

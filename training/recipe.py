@@ -58,6 +58,15 @@ class OptimizerSettings(Settings):
     clip_norm: float = Field(default=1.0, gt=0.0, description="largest norm of the gradient")
 
 
+ClassWeights: TypeAlias = Literal["none", "root", "balanced"]
+CLASS_WEIGHTS = (
+    "of rows in the loss, for classes of unequal size: none, root (1 / square root of the rows of "
+    "the class) or balanced (1 / rows of the class); with weights, the kept epoch is that of the "
+    "highest macro F1"
+)
+"""The description of the setting of all recipes with classes."""
+
+
 class Recipe(Settings):
     """The settings of a run that every kind of recipe has."""
 

@@ -106,6 +106,9 @@ class EpochRecord(Record):
     accuracy: float | None
     validation_loss: float
     validation_accuracy: float | None
+    validation_macro_f1: float | None = Field(
+        default=None, description="if it chooses the best epoch, as it does with class weights"
+    )
     seconds: float
 
 

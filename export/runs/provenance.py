@@ -18,6 +18,8 @@ def provenance_of(record: RunRecord) -> Provenance:
                 metrics["validation_loss"] = epoch.validation_loss
             else:
                 metrics["validation_accuracy"] = epoch.validation_accuracy
+            if epoch.validation_macro_f1 is not None:
+                metrics["validation_macro_f1"] = epoch.validation_macro_f1
     if record.test_accuracy is not None:
         metrics["test_accuracy"] = record.test_accuracy
     metrics |= {f"test_{name}": value for name, value in record.test_metrics.items()}

@@ -12,7 +12,7 @@ from weir.training.data.images import Images
 from weir.training.images.augmentation import crop, cut_out, distort, mix, shift_colours
 from weir.training.images.recipes import Augmentation, ImageRecipe
 from weir.training.loop import Batch, Task
-from weir.training.optimization import choose_loss
+from weir.training.optimization import choose_loss, weigh_classes
 from weir.training.reproducibility import Purpose, generator_for
 
 EVALUATION_ROWS = 512
@@ -70,10 +70,12 @@ def make_task(
     validation: ImageRows,
     normaliser: Normaliser,
     recipe: ImageRecipe,
+    classes: int,
     *,
     mixed: bool,
 ) -> Task:
     """Return the recipe's task on these images."""
+    weights = weigh_classes(recipe.class_weights, train.labels, classes)
 
     def training(epoch: int, first_step: int) -> Iterator[Batch]:
         order = torch.randperm(
@@ -88,7 +90,8 @@ def make_task(
         steps=math.ceil(len(train.labels) / recipe.batch_size),
         training=training,
         validation=lambda: in_order(validation, normaliser),
-        loss=choose_loss(recipe),
+        loss=choose_loss(recipe, weights),
+        chooses_by_f1=weights is not None,
         auxiliary_weight=recipe.auxiliary_weight,
         mixed=mixed,
         rows_are="pictures",

@@ -93,7 +93,9 @@ class ImageExperiment:
     def make_task(self, device: torch.device, *, mixed: bool) -> Task:
         """Return the batches, on the device, and the loss."""
         train, validation = to_device(self.train, device), to_device(self.validation, device)
-        return make_task(train, validation, self.normaliser, self.recipe, mixed=mixed)
+        return make_task(
+            train, validation, self.normaliser, self.recipe, len(self.classes), mixed=mixed
+        )
 
     def write_files(self, out: Path) -> None:
         """Write nothing: weights and record suffice."""

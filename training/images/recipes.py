@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from weir.training.data import DATA_SETS
-from weir.training.recipe import CliOption, Recipe, Setting, Settings
+from weir.training.recipe import CLASS_WEIGHTS, ClassWeights, CliOption, Recipe, Setting, Settings
 
 
 class ImageSize(Settings):
@@ -92,6 +92,9 @@ class ImageRecipe(Recipe):
     )
     augmentation: Augmentation = Augmentation()
     loss: Literal["cross-entropy", "map-1998"] = "cross-entropy"
+    class_weights: Annotated[ClassWeights, CliOption()] = Field(
+        default="none", description=CLASS_WEIGHTS
+    )
     auxiliary_weight: float = Field(
         default=0.3,
         ge=0.0,
@@ -103,6 +106,8 @@ class ImageRecipe(Recipe):
     def _smoothing_needs_cross_entropy(self) -> Self:
         if self.loss != "cross-entropy" and self.label_smoothing:
             raise ValueError(f"label_smoothing must be 0 with loss {self.loss}")
+        if self.loss != "cross-entropy" and self.class_weights != "none":
+            raise ValueError(f"class_weights go with cross-entropy, got loss {self.loss}")
         return self
 
 

@@ -15,7 +15,7 @@ from weir.training.batching import PackedRows, group_by_length, shortest_first
 from weir.training.data.text import TextData
 from weir.training.data.vocabulary import PAD, UNKNOWN, Vocabulary
 from weir.training.loop import Batch, Task
-from weir.training.optimization import NO_TARGET, UNSEEN, choose_loss
+from weir.training.optimization import NO_TARGET, UNSEEN, choose_loss, weigh_classes
 from weir.training.reproducibility import Purpose, generator_for
 from weir.training.text.recipes import SequenceRecipe, TokenSettings
 
@@ -147,9 +147,10 @@ def _entry(token: str, settings: TokenSettings) -> str:
 
 
 def make_task(
-    train: Sequences, validation: Sequences, recipe: SequenceRecipe, *, mixed: bool
+    train: Sequences, validation: Sequences, recipe: SequenceRecipe, classes: int, *, mixed: bool
 ) -> Task:
     """The recipe's training task on these sequences."""
+    weights = weigh_classes(recipe.class_weights, train.targets, classes)
     hidden_share = recipe.tokens.unknown_share if recipe.tokens else 0.0
 
     def training(epoch: int, first_step: int) -> Iterator[Batch]:
@@ -167,7 +168,8 @@ def make_task(
         steps=math.ceil(len(train) / recipe.batch_size),
         training=training,
         validation=lambda: in_order(validation),
-        loss=choose_loss(recipe),
+        loss=choose_loss(recipe, weights),
+        chooses_by_f1=weights is not None,
         mixed=mixed,
         rows_are="sentences" if recipe.tokens else "sequences",
         targets_are="tokens" if recipe.task == "tagging" else None,

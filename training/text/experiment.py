@@ -69,7 +69,7 @@ class SequenceExperiment:
     def make_task(self, device: torch.device, *, mixed: bool) -> Task:
         """The training task on a device."""
         train, validation = self.train.to(device), self.validation.to(device)
-        return make_task(train, validation, self.recipe, mixed=mixed)
+        return make_task(train, validation, self.recipe, len(self.classes), mixed=mixed)
 
     def write_files(self, out: Path) -> None:
         """Write the vocabularies."""

@@ -118,7 +118,7 @@ def _build(problem: SequenceExperiment, cell: Cell) -> nn.Module:
 def _train(network: nn.Module, problem: SequenceExperiment) -> None:
     """Train for `STEPS` steps at the recipe's highest learning rate."""
     recipe = problem.recipe
-    task = make_task(problem.train, problem.validation, recipe, mixed=False)
+    task = make_task(problem.train, problem.validation, recipe, len(problem.classes), mixed=False)
     optimizer = make_optimizer(network, recipe.optimizer)
     network.train()
     for step in range(STEPS):

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from weir.bundle.text import Rule
-from weir.training.recipe import CliOption, Recipe, Setting, Settings
+from weir.training.recipe import CLASS_WEIGHTS, ClassWeights, CliOption, Recipe, Setting, Settings
 
 COLUMN = "upos"
 
@@ -78,6 +78,9 @@ class SequenceRecipe(Recipe):
     )
     most_rows: int | None = Field(
         default=None, ge=2, description="training rows, drawn by the seed; none: all"
+    )
+    class_weights: Annotated[ClassWeights, CliOption()] = Field(
+        default="none", description=CLASS_WEIGHTS
     )
 
     @model_validator(mode="after")

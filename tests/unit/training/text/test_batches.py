@@ -78,7 +78,7 @@ def equal(one: Batch, other: Batch) -> bool:
 
 def test_a_resumed_epoch_continues_with_the_same_batches(tagging: SequenceRecipe) -> None:
     problem = prepare(tagging)
-    task = make_task(problem.train, problem.validation, tagging, mixed=False)
+    task = make_task(problem.train, problem.validation, tagging, len(problem.classes), mixed=False)
 
     whole = list(task.training(1, 0))
     rest = list(task.training(1, 4))
@@ -98,7 +98,7 @@ def test_the_share_of_hidden_words_is_the_recipes(tagging: SequenceRecipe) -> No
         update={"tokens": tokens.model_copy(update={"unknown_share": share})}
     )
     problem = prepare(hiding)
-    task = make_task(problem.train, problem.validation, hiding, mixed=False)
+    task = make_task(problem.train, problem.validation, hiding, len(problem.classes), mixed=False)
 
     hidden = total = 0
     for epoch in range(10):
