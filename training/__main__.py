@@ -250,9 +250,11 @@ def _uses(kind: str, settings: Any, groups: tuple[str, ...] = ()) -> Iterator[tu
 
 
 def _members(annotation: Any) -> dict[str, FieldInfo]:
-    """Return the fields of a group of settings; none for other types."""
-    is_group = isinstance(annotation, type) and issubclass(annotation, Settings)
-    return annotation.model_fields if is_group else {}
+    """Return the fields of a group of settings, which a recipe may lack; none for other types."""
+    kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+    group = kinds[0] if len(kinds) == 1 else annotation
+    is_group = isinstance(group, type) and issubclass(group, Settings)
+    return group.model_fields if is_group else {}
 
 
 def _parameter(name: str, uses: list[_Use]) -> inspect.Parameter:

@@ -28,6 +28,9 @@ from weir.training.run_directory import RunRecord
 from weir.training.seq2seq.evaluation import summarise as summarise_pairs
 from weir.training.seq2seq.recipes import Seq2SeqRecipe
 
+FAR_BELOW = 0.15
+"""Class weights are proposed if the macro F1 is so far below the accuracy."""
+
 COLUMNS: tuple[ProgressColumn, ...] = (
     TextColumn("epoch {task.fields[epoch]}"),
     BarColumn(),
@@ -170,7 +173,7 @@ def print_result(console: Console, record: RunRecord, out: Path) -> None:
         f"(validation {validated} in epoch {best.epoch} of {len(record.epochs)}, "
         f"{record.seconds:.1f} s)",
         *(f"{name}: {text}" for name, text in record.test_notes.items()),
-        *filter(None, [compare_with_baseline(record)]),
+        *filter(None, [compare_with_baseline(record), propose_class_weights(record)]),
         f"run: {out}",
         sep="\n",
         highlight=False,
@@ -196,6 +199,20 @@ def summarise_test(record: RunRecord) -> str:
         if not name.startswith(BASELINE)
     )
     return f"test accuracy {record.test_accuracy:.2%}{beside}{more}"
+
+
+def propose_class_weights(record: RunRecord) -> str | None:
+    """Propose class weights if rare classes are answered far worse; None if not."""
+    macro_f1 = record.test_metrics.get("macro_f1")
+    if record.test_accuracy is None or macro_f1 is None:
+        return None
+    is_unweighted = getattr(record.recipe, "class_weights", None) == "none"
+    if not is_unweighted or record.test_accuracy - macro_f1 < FAR_BELOW:
+        return None
+    return (
+        f"macro F1 {macro_f1:.2%} is far below the accuracy, so rare classes are answered badly; "
+        "--class-weights root gives their rows more weight"
+    )
 
 
 def baseline_name(record: RunRecord) -> str:

@@ -79,9 +79,16 @@ def quicken(recipe: AnyRecipe) -> AnyRecipe:
 def change_recipe(recipe: AnyRecipe, **changes: Setting) -> AnyRecipe:
     """Return the recipe with other settings, as `make_recipe` describes.
 
-    A change to a convolutional encoder also sets that encoder's own depth and pooling.
+    A change to a convolutional encoder also sets that encoder's own depth and pooling, and a change
+    to letters as tokens their own sizes.
     """
     settings = recipe.model_dump()
+    tokens, before = changes.get("tokens"), settings.get("tokens")
+    if isinstance(tokens, Mapping) and isinstance(recipe, SequenceRecipe):
+        if before is None:
+            raise RecipeError(f"--tokens goes with texts: {recipe.name} reads the rows of pictures")
+        if tokens.get("rule") == "letters" != before["rule"]:
+            settings = _merged(settings, text.LETTERS)
     encoder = changes.get("encoder")
     if isinstance(encoder, Mapping) and encoder.get("cell") == "tdnn":
         pool = {} if recipe.task == "tagging" else {"pool": "mean"}

@@ -92,7 +92,8 @@ def divide(
 
     Args:
         contents: (rows,), rows with equal contents stay together; they count for the class of the
-            first of them. None: all rows differ.
+            first of them. None: all rows differ. If no class has two contents, rows are held out
+            all the same.
     """
     groups = np.arange(len(labels)) if contents is None else group_equal(contents)
     _, firsts, sizes = np.unique(groups, return_index=True, return_counts=True)
@@ -102,6 +103,8 @@ def divide(
         of_label = generator.permutation(np.flatnonzero(labels[firsts] == label))
         wanted = max(round(share * int(sizes[of_label].sum())), 1)
         chosen += _fill(of_label, sizes[of_label], wanted)
+    if contents is not None and not chosen:
+        return divide(labels, share, seed)
     is_held_out = np.isin(groups, chosen)
     return Division(kept=np.flatnonzero(~is_held_out), held_out=np.flatnonzero(is_held_out))
 

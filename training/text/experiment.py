@@ -33,6 +33,7 @@ from weir.training.run_directory import (
 from weir.training.splits import Splits, draw_training_rows, read_splits
 from weir.training.text.batches import Sequences, build_vocabularies, in_order, make_task, pack
 from weir.training.text.evaluation import CLASS_TABLE, draw_class_table, predict, score, tabulate
+from weir.training.text.proposals import propose_letters
 from weir.training.text.recipes import SequenceRecipe
 from weir.training.text.served_tokens import compare_served_tokens
 
@@ -100,6 +101,9 @@ def prepare(recipe: SequenceRecipe) -> SequenceExperiment:
         pack(data, classes, vocabularies, recipe.tokens)
         for data in (texts.train, texts.validation, texts.test)
     )
+    proposal = propose_letters(recipe, texts, {"validation": validation, "test": held_out})
+    if proposal is not None:
+        logger.warning("%s", proposal)
     sizes = {name: len(vocabulary) for name, vocabulary in vocabularies.items()}
     return SequenceExperiment(
         recipe=recipe,

@@ -93,8 +93,16 @@ class SequenceRecipe(Recipe):
         for name, value in given.items():
             if value is not None and self.tokens is None:
                 raise ValueError(f"{name} goes with tokens: {self.name} reads the rows of pictures")
-        if self.encoder.pool != "last" and self.task == "tagging":
-            raise ValueError(f"pool goes with sequence-classification: {self.name} tags each step")
+        if self.task == "tagging":
+            if self.encoder.pool != "last":
+                raise ValueError(
+                    f"pool goes with sequence-classification: {self.name} tags each step"
+                )
+            if self.tokens is not None and self.tokens.rule == "letters":
+                raise ValueError(
+                    f"letters go with sequence-classification: {self.name} tags the tokens of its "
+                    "file"
+                )
         return self
 
     @model_validator(mode="after")
@@ -200,6 +208,12 @@ RECIPES: dict[str, Callable[[str], dict[str, Setting]]] = {
     "stress": stress,
 }
 
+
+LETTERS: dict[str, Setting] = {
+    "tokens": {"size": 64, "lower": False, "spelling": False, "unknown_share": 0.01},
+    "encoder": {"dropout": 0.3, "layers": 2},
+}
+"""Defaults of letters as tokens: case is kept, which tells names from words."""
 
 TDNN: dict[str, Setting] = {"layers": 4, "hidden": 64}
 """Defaults of a TDNN encoder: delays of 1, 2, 4 and 8 steps, and fewer units than a recurrent one.

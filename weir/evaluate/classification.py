@@ -10,6 +10,7 @@ from weir.evaluate.test_set import NO_TARGET, ClassifiedSet, LabelledRequest, Se
 
 if TYPE_CHECKING:
     from weir.bundle.reader import Bundle
+    from weir.bundle.text import Rule
     from weir.client.results import ModelMetadata
     from weir.training.data import ImageData, TextData
     from weir.training.text.batches import Sequences
@@ -74,12 +75,15 @@ def _select_texts(data: str, bundle: "Bundle", column: str | None) -> "Selection
     from weir.training.data.text_files import load_file
 
     contract, of_conllu = bundle.contract, column or "upos"
+    rule = contract.tokenisation.rule if contract.tokenisation else "words"
+    # The other rules are of pairs of texts, or of texts with a tokenizer.json.
+    of_text: Rule = rule if rule in ("words", "spaces", "letters") else "words"
     selected = select_rows(
         data,
         TEXT_SETS,
         contract.training.data_checksum if contract.training else None,
-        read_all=lambda: load_file(Path(data), column=of_conllu),
-        read_test=lambda: load_text(data, "test", column=of_conllu),
+        read_all=lambda: load_file(Path(data), column=of_conllu, rule=of_text),
+        read_test=lambda: load_text(data, "test", column=of_conllu, rule=of_text),
     )
     found, known = selected.rows, bundle.labels("logits") or []
     if found.is_tagged != (contract.task == "tagging"):

@@ -6,7 +6,13 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from weir.training.console import ConsoleMonitor, Speed, compare_with_baseline, summarise_test
+from weir.training.console import (
+    ConsoleMonitor,
+    Speed,
+    compare_with_baseline,
+    propose_class_weights,
+    summarise_test,
+)
 from weir.training.loop import Batch, Progress, Task
 from weir.training.recipes import make_recipe
 from weir.training.run_directory import DataRecord, RunRecord
@@ -124,6 +130,20 @@ def test_a_run_of_before_has_no_baseline() -> None:
 
     assert summarise_test(record) == "test accuracy 90.00%, macro F1 70.00%"
     assert compare_with_baseline(record) is None
+
+
+def test_class_weights_are_proposed_where_rare_classes_are_answered_badly() -> None:
+    unequal, equal = scored("question", 0.77, macro_f1=0.26), scored("question", 0.8, macro_f1=0.7)
+    weighted = unequal.model_copy(
+        update={"recipe": make_recipe("question", class_weights="balanced")}
+    )
+
+    proposed = propose_class_weights(unequal)
+
+    assert proposed is not None and "26.00%" in proposed and "--class-weights root" in proposed
+    assert propose_class_weights(equal) is None
+    assert propose_class_weights(weighted) is None
+    assert propose_class_weights(scored("pronounce", 0.5)) is None
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,29 @@ def test_which_epoch_is_best(scores: list[tuple[float, float]], best: int) -> No
     assert progress.best_epoch == best
 
 
+def test_macro_f1_chooses_the_epoch_if_it_is_asked_for() -> None:
+    progress = Progress()
+
+    for loss, accuracy, f1 in ((0.5, 0.9, 0.3), (0.6, 0.8, 0.5), (0.4, 0.95, 0.4)):
+        progress.close_epoch(loss, accuracy, f1)
+
+    assert progress.best_epoch == 2
+    assert [epoch.validation_macro_f1 for epoch in progress.history] == [0.3, 0.5, 0.4]
+
+
+def test_macro_f1_is_over_all_batches() -> None:
+    batches = [
+        Batch((torch.eye(3)[[0, 0, 1]],), torch.tensor([0, 1, 1])),
+        Batch((torch.eye(3)[[0, 2]],), torch.tensor([UNSEEN, NO_TARGET])),
+    ]
+
+    score = evaluate(nn.Identity(), batches, lambda logits, _: logits.sum(), has_f1=True)
+
+    # Class 0: 2 x 1 / (3 + 1); class 1: 2 x 1 / (1 + 2); padding counts for nothing.
+    assert score.macro_f1 == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert evaluate(nn.Identity(), batches, lambda logits, _: logits.sum()).macro_f1 is None
+
+
 def test_gradients_are_clipped_by_norm() -> None:
     settings = recipe(
         epochs=1,

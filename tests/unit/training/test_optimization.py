@@ -15,6 +15,7 @@ from weir.training.optimization import (
     learning_rate,
     make_optimizer,
     update_average,
+    weigh_classes,
 )
 from weir.training.recipe import OptimizerSettings
 from weir.training.recipes import make_recipe
@@ -152,3 +153,30 @@ def test_statistics_follow_and_counts_are_copied() -> None:
 
     torch.testing.assert_close(average.running_mean, network.running_mean * 0.25)
     assert int(average.state_dict()["num_batches_tracked"]) == 1
+
+
+def test_weights_of_classes_have_a_mean_of_one_over_the_targets() -> None:
+    targets = torch.tensor([0] * 16 + [1] * 4 + [UNSEEN, NO_TARGET])
+
+    root = weigh_classes("root", targets, 2)
+    balanced = weigh_classes("balanced", targets, 2)
+
+    assert weigh_classes("none", targets, 2) is None
+    assert root is not None and balanced is not None
+    assert (root[1] / root[0]).item() == pytest.approx(2.0)
+    assert (balanced[1] / balanced[0]).item() == pytest.approx(4.0)
+    for weights in (root, balanced):
+        assert weights[targets[targets >= 0]].mean().item() == pytest.approx(1.0)
+
+
+def test_weighted_loss_counts_a_rare_class_more() -> None:
+    logits, targets = torch.zeros(3, 2), torch.tensor([0, 0, 1])
+    loss = choose_loss(make_recipe("question", "trec"), torch.tensor([0.5, 2.0]))
+
+    value = loss(logits, targets)
+
+    # All logits are equal, so each row's loss is log 2, whatever the smoothing.
+    smoothing = make_recipe("question", "trec").label_smoothing
+    mean = (0.5 + 2.0) / 2
+    rows = [(1 - smoothing) * weight + smoothing * mean for weight in (0.5, 0.5, 2.0)]
+    assert value.item() == pytest.approx(np.log(2) * sum(rows) / 3, rel=1e-6)

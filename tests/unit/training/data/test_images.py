@@ -95,6 +95,15 @@ def test_a_frequent_content_does_not_leave_training_without_rows() -> None:
         assert [contents[row] for row in division.held_out] == ["other"]
 
 
+def test_a_single_content_is_divided_all_the_same() -> None:
+    labels = np.zeros(10, np.int64)
+
+    division = divide(labels, 0.2, 0, ["same"] * 10)
+
+    assert division.held_out.tolist() == divide(labels, 0.2, 0).held_out.tolist()
+    assert len(division.held_out) == 2
+
+
 @given(
     st.lists(st.integers(0, 3), min_size=1, max_size=60),
     st.floats(0.05, 0.9),

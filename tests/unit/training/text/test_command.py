@@ -1,5 +1,6 @@
 """The command line on text files of the user."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,67 @@ def test_test_rows_that_are_training_rows_are_counted(
     assert read_record(out).test_notes["equal rows"].startswith("7 of 8 test rows")
 
 
+def write_names(path: Path, rows: int = 60) -> Path:
+    """`label<TAB>name`, each name a word of its own; one class is ten times the other."""
+    chance = random.Random(0)
+    kinds = (("long", "aeiou", 10), ("short", "kstp", 1))
+    lines = [
+        f"{label}\t{''.join(chance.choices(letters, k=6))}\n"
+        for label, letters, share in kinds
+        for _ in range(rows * share // 11)
+    ]
+    path.write_text("".join(lines))
+    return path
+
+
+def test_letters_are_proposed_for_texts_without_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_names(tmp_path / "my names.tsv", 330)
+    order = ["question", "--data", str(path), "--quick", *FEW]
+
+    assert main([*order, "--out", str(tmp_path / "words")]) == 0
+    (proposal,) = caplog.messages
+    caplog.clear()
+    command = proposal.splitlines()[1].split()
+    assert main([*order, "--tokens", "letters", "--out", str(tmp_path / "letters")]) == 0
+
+    words, letters = (read_record(tmp_path / name) for name in ("words", "letters"))
+    assert "of the tokens of the validation and test rows are unknown" in proposal
+    assert "100% of the training rows are a single token" in proposal
+    assert command[:3] == ["weir", "train", "question"]
+    assert f"--data '{path}' --tokens letters --class-weights root --out " in proposal
+    assert not caplog.messages
+    assert part_of(words, SequenceRecipe).tokens != part_of(letters, SequenceRecipe).tokens
+    assert letters.test_accuracy == 1.0 and letters.test_metrics["macro_f1"] == 1.0
+    assert words.sequence and letters.sequence
+    assert letters.sequence.characters is None and letters.sequence.words == 4 + 9
+
+
+def test_words_are_fit_for_prose(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_labelled(tmp_path / "rows.tsv")
+
+    assert main(["question", "--data", str(path), "--quick", *FEW, "--out", str(tmp_path)]) == 0
+
+    assert not caplog.messages
+
+
+def test_class_weights_choose_by_macro_f1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = write_names(tmp_path / "names.tsv", 330), tmp_path / "run"
+
+    order = ["question", "--data", str(path), "--quick", "--tokens", "letters", *FEW]
+    code = main([*order, "--class-weights", "balanced", "--out", str(out)])
+
+    record, printed = read_record(out), capsys.readouterr().out
+    scores = [epoch.validation_macro_f1 for epoch in record.epochs]
+    assert code == 0 and None not in scores
+    assert scores[record.best_epoch - 1] == max(score for score in scores if score is not None)
+    assert part_of(record, SequenceRecipe).class_weights == "balanced"
+    assert printed.count(", macro F1 ") >= 3 + 1
+
+
 def test_gradient_is_cut_off_where_the_recurrence_has_one_direction(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -182,6 +244,11 @@ def test_a_broken_line_of_conllu_is_named(
         (["lenet5", "--column", "xpos"], "lenet5 takes no column, which is of recipes for sequen"),
         (["lenet5", "--quick"], "lenet5 has no quick form; row-digits, question, tagger, stress"),
         (["row-digits", "--dev", "x"], "dev goes with tokens"),
+        (["row-digits", "--tokens", "letters"], "--tokens goes with texts: row-digits reads the"),
+        (["tagger", "--tokens", "letters"], "letters go with sequence-classification: tagger tags"),
+        (["lenet5", "--tokens", "letters"], "lenet5 takes no tokens, which is of recipes for seq"),
+        (["lenet5-1998", "--class-weights", "root"], "class_weights go with cross-entropy, got l"),
+        (["question", "--class-weights", "x"], "class_weights: Input should be 'none', 'root' or"),
         (["stress", "--pool", "mean"], "pool goes with sequence-class"),
         (["stress", "--cell", "cnn"], "encoder.cell: Input should be 'rnn', 'gru', 'lstm' or"),
         (["stress", "--data", "/no/such"], "/no/such: neither a text set (trec, "),
