@@ -192,9 +192,10 @@ def _require_possible(options: TrainingOptions) -> None:
 
 def _recipe_of(options: TrainingOptions) -> AnyRecipe:
     recipe = make_recipe(options.recipe, _full_path(options.data) if options.data else None)
-    if options.quick:
-        recipe = quicken(recipe)
     recipe = change_recipe(recipe, **options.changes)
+    if options.quick:
+        # The options come after the quick form's settings too.
+        recipe = change_recipe(quicken(recipe), **options.changes)
     require_applicable(recipe, options.changes)
     return recipe
 

@@ -211,7 +211,10 @@ RECIPES: dict[str, Callable[[str], dict[str, Setting]]] = {
 
 LETTERS: dict[str, Setting] = {
     "tokens": {"size": 64, "lower": False, "spelling": False, "unknown_share": 0.01},
-    "encoder": {"dropout": 0.3, "layers": 2},
+    "encoder": {"dropout": 0.3},
+    "optimizer": {"learning_rate": 3e-3},
+    "epochs": 20,
+    "batch_size": 64,
 }
 """Defaults of letters as tokens: case is kept, which tells names from words."""
 
