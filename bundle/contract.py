@@ -170,12 +170,27 @@ class Source(ContractObject):
     checks: list[str] = Field(default_factory=list)
 
 
+class SplitChecksums(ContractObject):
+    """SHA-256 of the source of each set of rows; shares of one file or data set are equal."""
+
+    train: str
+    validation: str
+    test: str
+
+
 class Provenance(ContractObject):
-    """Origin of the weights: recipe, data and metrics of their training."""
+    """Origin of the weights: recipe, data and metrics of their training.
+
+    - `data_checksum`: over the sources of all rows.
+    - `split_checksums`: None in bundles of earlier versions.
+    - `row_settings`: settings that decided which rows were read, such as the column of the tags.
+    """
 
     recipe: str
     data: str
     data_checksum: str
+    split_checksums: SplitChecksums | None = None
+    row_settings: dict[str, str | int | bool] = Field(default_factory=dict)
     seed: int
     metrics: dict[str, float] = Field(default_factory=dict)
 

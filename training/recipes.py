@@ -125,6 +125,13 @@ def _refuse_settings_of_other_kinds(kind: type[Recipe], settings: Mapping[str, S
             )
 
 
+def applies(recipe: AnyRecipe, name: str) -> bool:
+    """Whether the recipe has a setting, and its data set gives it an effect."""
+    field = type(recipe).model_fields.get(name)
+    option = cli_option(field) if field else None
+    return field is not None and (option is None or option.data_set in (None, recipe.data))
+
+
 def require_applicable(recipe: AnyRecipe, changes: Mapping[str, Setting]) -> None:
     """Refuse a change that has no effect on this data set or network.
 
@@ -142,9 +149,14 @@ def require_applicable(recipe: AnyRecipe, changes: Mapping[str, Setting]) -> Non
         raise RecipeError(f"--hidden goes with networks of hidden units, got it for {recipe.name}")
 
 
+def has_conllu(*data: str | None) -> bool:
+    """Whether one of the data sets is CoNLL-U."""
+    return any(each and (each == _TREEBANK or each.endswith(CONLL_ENDINGS)) for each in data)
+
+
 def require_conllu(*data: str | None) -> None:
     """Refuse --column if none of the data sets is CoNLL-U."""
-    if not any(each and (each == _TREEBANK or each.endswith(CONLL_ENDINGS)) for each in data):
+    if not has_conllu(*data):
         raise RecipeError(
             f"--column goes with CoNLL-U ({_TREEBANK}, or files that end with "
             f".conllu, .conllup or .conll), got it for {data[0]}"

@@ -37,11 +37,22 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class SplitRecord(Record):
+    """SHA-256 of the source of each set of rows; shares of one file or data set are equal."""
+
+    train: str
+    validation: str
+    test: str
+
+
 class DataRecord(Record):
-    """The data set of a run, and its checksum."""
+    """The data set of a run, and its checksums."""
 
     name: str = Field(description="a data set's name, or the absolute path of a folder or file")
     checksum: str = Field(description="SHA-256 over the source files")
+    split_checksums: SplitRecord | None = Field(
+        default=None, description="none in runs of earlier versions"
+    )
     train_rows: int
     validation_rows: int
     test_rows: int

@@ -8,6 +8,7 @@ from weir.training.data.hub import has_validation, is_hub
 from weir.training.data.images import Division, Rows, draw_rows, joint_checksum
 from weir.training.data.text import SequenceSplit
 from weir.training.reproducibility import Purpose, derive_seed
+from weir.training.run_directory import SplitRecord
 from weir.training.seq2seq.recipes import Seq2SeqRecipe
 from weir.training.text.recipes import SequenceRecipe
 
@@ -37,6 +38,7 @@ class Splits(Generic[Data]):
     validation: Data
     test: Data
     checksum: str
+    split_checksums: SplitRecord
 
 
 def read_splits(
@@ -69,8 +71,10 @@ def read_splits(
         seed = derive_seed(recipe.seed, Purpose.DIVISION)
         division = divide(given, recipe.validation_share, seed)
         given, dev = given.take(division.kept), given.take(division.held_out)
-    checksum = joint_checksum(given.checksum, dev.checksum, test.checksum)
-    return Splits(given, dev, test, checksum)
+    checksums = SplitRecord(train=given.checksum, validation=dev.checksum, test=test.checksum)
+    return Splits(
+        given, dev, test, joint_checksum(given.checksum, dev.checksum, test.checksum), checksums
+    )
 
 
 def draw_training_rows(count: int, recipe: SequenceRecipe | Seq2SeqRecipe) -> Rows | None:

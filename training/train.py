@@ -51,6 +51,7 @@ from weir.training.run_directory import (
     InputRecord,
     RunRecord,
     SeriesRecord,
+    SplitRecord,
     read_record,
     save_weights,
     write_record,
@@ -85,6 +86,10 @@ class Experiment(Protocol):
     @property
     def checksum(self) -> str:
         """SHA-256 over the source files of the data."""
+
+    @property
+    def split_checksums(self) -> SplitRecord:
+        """SHA-256 of the source of the training, the validation and the test rows."""
 
     @property
     def train(self) -> Sized:
@@ -341,6 +346,7 @@ def _make_record(progress: Progress, experiment: Experiment, device: torch.devic
         data=DataRecord(
             name=recipe.data,
             checksum=experiment.checksum,
+            split_checksums=experiment.split_checksums,
             train_rows=len(experiment.train),
             validation_rows=len(experiment.validation),
             test_rows=len(experiment.held_out),

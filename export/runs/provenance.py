@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
-from weir.bundle.contract import Provenance
+from weir.bundle.contract import Provenance, SplitChecksums
 from weir.training.errors import TrainingError
+from weir.training.recipe import cli_option
+from weir.training.recipes import AnyRecipe, has_conllu
 from weir.training.run_directory import RunRecord
 from weir.training.seq2seq.recipes import Seq2SeqRecipe
 from weir.training.text.recipes import SequenceRecipe
@@ -23,13 +25,30 @@ def provenance_of(record: RunRecord) -> Provenance:
     if record.test_accuracy is not None:
         metrics["test_accuracy"] = record.test_accuracy
     metrics |= {f"test_{name}": value for name, value in record.test_metrics.items()}
+    splits = record.data.split_checksums
     return Provenance(
         recipe=record.recipe.name,
         data=data_name(record),
         data_checksum=record.data.checksum,
+        split_checksums=SplitChecksums(**splits.model_dump()) if splits else None,
+        row_settings=_row_settings(record.recipe),
         seed=record.seed,
         metrics=metrics,
     )
+
+
+def _row_settings(recipe: AnyRecipe) -> dict[str, str | int | bool]:
+    """The settings that decide which rows and targets are read of the recipe's data."""
+    names = {
+        name
+        for name, field in type(recipe).model_fields.items()
+        if (option := cli_option(field)) and option.data_set == recipe.data
+    }
+    if isinstance(recipe, SequenceRecipe) and has_conllu(recipe.data, recipe.dev, recipe.test):
+        names.add("column")
+    if isinstance(recipe, Seq2SeqRecipe) and recipe.most_characters is not None:
+        names.add("most_characters")
+    return recipe.model_dump(include=names)
 
 
 def describe_random(record: RunRecord, error: TrainingError) -> str:

@@ -212,6 +212,11 @@ class EncoderDecoderModel:
     is_decoupled: bool = True
 
     @property
+    def labels(self) -> Mapping[str, Sequence[str]]:
+        """None: its outputs are tokens."""
+        return {}
+
+    @property
     def label_files(self) -> Mapping[str, str]:
         """The file of each labelled output of its graphs."""
         return self.contract.labels

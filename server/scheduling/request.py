@@ -6,7 +6,7 @@ encoder-decoder (`generation.request`).
 """
 
 import logging
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -166,6 +166,10 @@ class Model(Protocol):
     @property
     def file(self) -> str:
         """The file of its graph, in the version's directory."""
+
+    @property
+    def labels(self) -> Mapping[str, Sequence[str]]:
+        """The labels of outputs with labels, one a class."""
 
     @property
     def label_files(self) -> Mapping[str, str]:

@@ -12,6 +12,14 @@ from weir.server.telemetry.model_stats import Duration, ModelStats
 # Triton's name for ONNX models; some clients look at it.
 PLATFORM = "onnxruntime_onnx"
 
+CONTRACT = "weir.contract"
+"""Parameter of a configuration: the contract as JSON, without files and versions of software."""
+LABELS = "weir.labels."
+"""Prefix of a parameter with the labels of one file, one a line."""
+# The labels of ImageNet have 21 KB; a configuration stays a small message.
+_MAX_LABEL_BYTES = 1 << 16
+_NOT_TOLD = {"files", "versions", "commit", "source", "parity", "sharing"}
+
 
 def metadata(model: Model, versions: Sequence[str]) -> pb.ModelMetadataResponse:
     """Names, datatypes and shapes, the batch axis included, and the ready versions."""
@@ -27,7 +35,8 @@ def metadata(model: Model, versions: Sequence[str]) -> pb.ModelMetadataResponse:
 def config(model: Model, versions: Sequence[str] = ()) -> config_pb.ModelConfig:
     """Tensors without the batch axis, batching limits, and the ready versions if several.
 
-    For a model with a `config.pbtxt`, it also has the rest that the file states.
+    For a model with a `config.pbtxt`, it also has the rest that the file states. For a bundle, its
+    parameters have the contract and the labels.
     """
     has_rows = model.signature.has_rows
     formats = _formats(model)
@@ -75,11 +84,29 @@ def config(model: Model, versions: Sequence[str] = ()) -> config_pb.ModelConfig:
     else:
         described.version_policy.latest.num_versions = 1
     described.model_transaction_policy.decoupled = model.is_decoupled
+    for name, text in _bundle_parameters(model).items():
+        described.parameters[name].string_value = text
     if has_rows and model.scheduler.decision.is_batched:
         batching = described.dynamic_batching
         batching.max_queue_delay_microseconds = round(model.policy.max_queue_delay_s * 1e6)
         batching.default_queue_policy.max_queue_size = model.settings.max_queue_rows or 0
     return _with_stated(described, model.stated_config) if model.stated_config else described
+
+
+def _bundle_parameters(model: Model) -> dict[str, str]:
+    """What a client needs of the bundle to measure the model; empty for a plain model."""
+    if model.contract is None:
+        return {}
+    contract = model.contract.model_dump_json(exclude=_NOT_TOLD, exclude_defaults=True)
+    labels = {model.label_files[output]: "\n".join(lines) for output, lines in model.labels.items()}
+    return {
+        CONTRACT: contract,
+        **{
+            f"{LABELS}{file}": text
+            for file, text in labels.items()
+            if len(text.encode()) <= _MAX_LABEL_BYTES
+        },
+    }
 
 
 def _with_stated(

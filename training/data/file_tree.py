@@ -5,6 +5,7 @@ links without a target. If a tar file has a single outermost folder, the tree be
 files are read as a stream and never unpacked to disk.
 """
 
+import functools
 import io
 import tarfile
 import zlib
@@ -50,14 +51,15 @@ class Tree:
     root: the folder or the tar file.
     folders, files: relative to it.
     read: yields index and content of each requested file once, in any order.
-    digest: the SHA-256 of the given files; for a tar, that of the whole tar.
+    digest: the SHA-256 of the given files, named from the given folder; for a tar, that of the
+        whole tar.
     """
 
     root: Path
     folders: frozenset[PurePosixPath]
     files: frozenset[PurePosixPath]
     read: Callable[[Sequence[PurePosixPath]], Iterator[tuple[int, BinaryIO]]]
-    digest: Callable[[Sequence[PurePosixPath]], str]
+    digest: Callable[[Sequence[PurePosixPath], PurePosixPath], str]
 
 
 def open_tree(root: Path) -> Tree:
@@ -103,6 +105,8 @@ def _is_hidden(name: str) -> bool:
 def _open_folder(root: Path) -> Tree:
     folders: set[PurePosixPath] = set()
     files: set[PurePosixPath] = set()
+    # A file counts for its split and for the whole folder, and is read once.
+    digest_of = functools.cache(checksum)
 
     def walk(folder: Path, inside: PurePosixPath, above: frozenset[Path]) -> None:
         for path in folder.iterdir():
@@ -121,8 +125,10 @@ def _open_folder(root: Path) -> Tree:
             with (root / name).open("rb") as stream:
                 yield row, stream
 
-    def digest(names: Sequence[PurePosixPath]) -> str:
-        return combine_checksums((str(name), checksum(root / name)) for name in names)
+    def digest(names: Sequence[PurePosixPath], folder: PurePosixPath) -> str:
+        return combine_checksums(
+            (str(name.relative_to(folder)), digest_of(root / name)) for name in names
+        )
 
     walk(root, PurePosixPath(), frozenset({root.resolve()}))
     return Tree(root, frozenset(folders), frozenset(files), read, digest)
@@ -136,6 +142,7 @@ def _open_tar(root: Path) -> Tree:
     skipped = 1 if len(outer) == 1 and not is_split else 0
     files = frozenset(PurePosixPath(*path.parts[skipped:]) for path in seen)
     folders = frozenset(parent for file in files for parent in file.parents if parent.parts)
+    digest_of = functools.cache(checksum)
 
     def read(names: Sequence[PurePosixPath]) -> Iterator[tuple[int, BinaryIO]]:
         rows = {name: row for row, name in enumerate(names)}
@@ -145,4 +152,4 @@ def _open_tar(root: Path) -> Tree:
             if row is not None:
                 yield row, io.BytesIO(member.content)
 
-    return Tree(root, folders, files, read, lambda _names: checksum(root))
+    return Tree(root, folders, files, read, lambda _names, _folder: digest_of(root))

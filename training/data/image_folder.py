@@ -17,10 +17,10 @@ import io
 import logging
 import mimetypes
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,12 +61,16 @@ _NO_PICTURES = frozenset({".aae", ".db", ".ini", ".log", ".npy", ".thm", ".xmp",
 
 @dataclass(frozen=True, slots=True)
 class _Listing:
-    """The file names and labels of one split, and the names of files that are no pictures."""
+    """The file names and labels of one split, and the names of files that are no pictures.
+
+    checksum: of the pictures in the folder that the split is taken from.
+    """
 
     classes: tuple[str, ...]
     files: list[PurePosixPath]
     labels: NDArray[np.int64]
     others: list[PurePosixPath]
+    checksum: str
 
     def take(self, rows: NDArray[np.int64]) -> "_Listing":
         files = [self.files[row] for row in rows]
@@ -75,7 +79,7 @@ class _Listing:
 
 def load_folder(
     root: Path,
-    split: Split,
+    split: Split | Literal["all"],
     *,
     height: int,
     width: int,
@@ -84,13 +88,16 @@ def load_folder(
 ) -> ImageData:
     """Load one split of a folder or a tar file: uint8 (n, height, width, channels).
 
+    `all` is for a test with pictures that were not trained on: the folder `test` if there is one,
+    otherwise every picture.
+
     Raises:
         DataError: no pictures, fewer than two classes, different classes in the splits, or a class
             of which too few pictures can be read.
     """
     tree = open_tree(root)
     parts = _list_splits(tree)
-    chosen = parts[split]
+    chosen = _list_all(tree, parts) if split == "all" else parts[split]
     images, unreadable = _read_all(tree, chosen.files, (width, height), channels, short_side)
     kept = np.array([row for row in range(len(chosen.files)) if row not in unreadable], np.int64)
     _require_every_class(tree, chosen, kept, unreadable, 2 if split == "train" else 1)
@@ -99,7 +106,10 @@ def load_folder(
         images=images[kept] if unreadable else images,
         labels=chosen.labels[kept],
         classes=chosen.classes,
-        checksum=tree.digest([file for part in parts.values() for file in part.files]),
+        checksum=tree.digest(
+            [file for part in parts.values() for file in part.files], PurePosixPath()
+        ),
+        split_checksum=chosen.checksum,
         skipped=(
             *unreadable.values(),
             *(SkippedFile(str(name), "no picture", is_picture=False) for name in chosen.others),
@@ -147,6 +157,23 @@ def _describe(skipped: Sequence[SkippedFile]) -> str:
 def _name_some(names: Sequence[str]) -> str:
     more = len(names) - NAMED_FILES
     return ", ".join(names[:NAMED_FILES]) + (f" and {more} more" if more > 0 else "")
+
+
+def has_test_folder(root: Path) -> bool:
+    """Whether the pictures of the test have a folder of their own, beside `train`."""
+    return _find_test_folder(open_tree(root)) is not None
+
+
+def _find_test_folder(tree: Tree) -> PurePosixPath | None:
+    """The folder of the test pictures; None if a share is held out."""
+    is_divided = _find_folder(tree, TRAIN_FOLDERS) is None
+    return None if is_divided else _find_folder(tree, TEST_FOLDERS)
+
+
+def _list_all(tree: Tree, parts: Mapping[Split, _Listing]) -> _Listing:
+    if _find_test_folder(tree) is not None:
+        return parts["test"]
+    return _list_classes(tree, _find_folder(tree, TRAIN_FOLDERS) or PurePosixPath())
 
 
 def _list_splits(tree: Tree) -> dict[Split, _Listing]:
@@ -215,7 +242,8 @@ def _list_classes(tree: Tree, folder: PurePosixPath) -> _Listing:
             raise DataError(f"{tree.root / directory}: expected pictures, got none")
     files = [name for found in members.values() for name in found]
     labels = np.repeat(np.arange(len(classes)), [len(found) for found in members.values()])
-    return _Listing(tuple(path.name for path in classes), files, labels.astype(np.int64), others)
+    names = tuple(path.name for path in classes)
+    return _Listing(names, files, labels.astype(np.int64), others, tree.digest(files, folder))
 
 
 def _advice(tree: Tree, classes: list[PurePosixPath]) -> str:

@@ -38,7 +38,8 @@ class ImageData:
     """One split of a data set.
 
     images: uint8 (n, height, width, channels); labels: int64 (n,), indices into `classes`;
-    checksum: SHA-256 over the source files of all splits; skipped: the files that were left out.
+    checksum: SHA-256 over the source files of all splits; skipped: the files that were left out;
+    split_checksum: SHA-256 over the source files of this split, if it has files of its own.
     """
 
     name: str
@@ -47,6 +48,7 @@ class ImageData:
     classes: tuple[str, ...]
     checksum: str
     skipped: tuple[SkippedFile, ...] = ()
+    split_checksum: str = ""
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or len(self.images) != len(self.labels):
@@ -69,6 +71,11 @@ class ImageData:
     def take(self, rows: Rows) -> "ImageData":
         """The given rows, in the given order."""
         return replace(self, images=self.images[rows], labels=self.labels[rows])
+
+    @property
+    def source_checksum(self) -> str:
+        """SHA-256 of what this split was read from: its own files, or those of all splits."""
+        return self.split_checksum or self.checksum
 
 
 OWN_TEST_SHARE, OWN_TEST_SEED = 0.2, 1998

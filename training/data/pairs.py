@@ -85,6 +85,11 @@ class PairData:
     def __len__(self) -> int:
         return len(self.sources)
 
+    @property
+    def source_checksum(self) -> str:
+        """SHA-256 of what this split was read from."""
+        return self.checksum
+
     def pairs(self) -> Iterator[Pair]:
         """Every source with each of its targets, for training."""
         for source, targets in zip(self.sources, self.references, strict=True):

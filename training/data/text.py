@@ -72,6 +72,11 @@ class TextData:
         )
 
     @property
+    def source_checksum(self) -> str:
+        """SHA-256 of what this split was read from."""
+        return self.checksum
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """The labels that occur in this split, sorted; other splits may have others."""
         return tuple(sorted({label for labels in self.labels for label in labels}))

@@ -29,6 +29,7 @@ from weir.training.run_directory import (
     Evaluation,
     RunRecord,
     SeriesRecord,
+    SplitRecord,
     load_weights,
     part_of,
     read_record,
@@ -61,6 +62,12 @@ class SeriesExperiment:
     def checksum(self) -> str:
         """SHA-256 over the file."""
         return self.data.checksum
+
+    @property
+    def split_checksums(self) -> SplitRecord:
+        """The file's, as all parts come from it."""
+        whole = self.data.checksum
+        return SplitRecord(train=whole, validation=whole, test=whole)
 
     def build(self) -> nn.Module:
         """Build the network."""

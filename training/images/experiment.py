@@ -29,6 +29,7 @@ from weir.training.run_directory import (
     Evaluation,
     ImageRecord,
     RunRecord,
+    SplitRecord,
     load_weights,
     part_of,
     read_record,
@@ -57,6 +58,12 @@ class ImageExperiment:
     def checksum(self) -> str:
         """SHA-256 over the source files."""
         return self.train.checksum
+
+    @property
+    def split_checksums(self) -> SplitRecord:
+        """Of the pictures of both folders; the validation pictures are of the training folder."""
+        train = self.train.source_checksum
+        return SplitRecord(train=train, validation=train, test=self.held_out.source_checksum)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from weir.training.run_directory import (
     Evaluation,
     PairRecord,
     RunRecord,
+    SplitRecord,
     load_weights,
     part_of,
     read_record,
@@ -58,6 +59,7 @@ class Seq2SeqExperiment:
     checksum: str
     baseline: Baseline
     notes: dict[str, str]
+    split_checksums: SplitRecord
     classes: tuple[str, ...] = ()
 
     @property
@@ -115,6 +117,7 @@ def prepare(recipe: Seq2SeqRecipe) -> Seq2SeqExperiment:
         checksum=sets.checksum,
         baseline=copy_or_most_frequent(sets.train, sets.test, sides, recipe),
         notes=describe_equal_rows(sets.train.sources, sets.validation.sources, sets.test.sources),
+        split_checksums=sets.split_checksums,
     )
 
 
@@ -176,14 +179,18 @@ def _file(name: str | None, target: str | None) -> PairData | None:
 
 
 def _shortened(data: PairData, recipe: Seq2SeqRecipe) -> PairData:
-    """The rows whose source is within the recipe's limit of characters."""
+    """The rows whose source is within the recipe's limit of characters, if it has one."""
     most = recipe.most_characters
-    if most is not None:
-        lengths = np.array([len(source) for source in data.sources], np.int64)
-        data = data.take(np.flatnonzero(lengths <= most))
-    if not len(data):
+    return data if most is None else shorten(data, most)
+
+
+def shorten(data: PairData, most: int) -> PairData:
+    """The rows whose source has up to `most` characters; `DataError` if there are none."""
+    lengths = np.array([len(source) for source in data.sources], np.int64)
+    chosen = data.take(np.flatnonzero(lengths <= most))
+    if not len(chosen):
         raise DataError(f"{data.name}: expected sources of up to {most} characters, got none")
-    return data
+    return chosen
 
 
 def load_model(run: Path) -> EncoderDecoder:

@@ -24,6 +24,7 @@ from weir.training.run_directory import (
     Evaluation,
     RunRecord,
     SequenceRecord,
+    SplitRecord,
     load_weights,
     part_of,
     read_record,
@@ -58,6 +59,7 @@ class SequenceExperiment:
     held_out: Sequences
     classes: tuple[str, ...]
     checksum: str
+    split_checksums: SplitRecord
     record: SequenceRecord
     vocabularies: Mapping[str, Vocabulary]
     baseline: Baseline
@@ -112,6 +114,7 @@ def prepare(recipe: SequenceRecipe) -> SequenceExperiment:
         held_out=held_out,
         classes=classes,
         checksum=texts.checksum,
+        split_checksums=texts.split_checksums,
         record=SequenceRecord(words=sizes["tokens"], characters=sizes.get("characters")),
         vocabularies=vocabularies,
         baseline=most_frequent_tags(texts.train, texts.test)
@@ -130,7 +133,8 @@ def _of_frames(recipe: SequenceRecipe) -> SequenceExperiment:
         validation=pack_rows(pictures.validation),
         held_out=pack_rows(pictures.test),
         classes=train.classes,
-        checksum=train.checksum,
+        checksum=pictures.checksum,
+        split_checksums=pictures.split_checksums,
         record=SequenceRecord(
             features=train.images.shape[2],
             mean=float(train.images.mean()) / 255.0,
@@ -194,7 +198,9 @@ def read_pictures(recipe: SequenceRecipe) -> Splits[ImageData]:
     division = divide(given.labels, recipe.validation_share, seed, given.contents())
     kept = draw_training_rows(len(division.kept), recipe)
     rows = division.kept if kept is None else division.kept[kept]
-    return Splits(given.take(rows), given.take(division.held_out), test, given.checksum)
+    source = given.source_checksum
+    checksums = SplitRecord(train=source, validation=source, test=test.source_checksum)
+    return Splits(given.take(rows), given.take(division.held_out), test, given.checksum, checksums)
 
 
 def _require_kind(data: TextData, recipe: SequenceRecipe) -> None:

@@ -2,12 +2,13 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 from rich.console import Console
@@ -24,11 +25,21 @@ if TYPE_CHECKING:
     from weir.bundle.reader import Bundle
     from weir.client.client import Client
     from weir.client.results import Answer, ModelMetadata
+    from weir.evaluate.class_scores import ClassScores
     from weir.evaluate.forecasting import SeriesSet
+    from weir.evaluate.model_description import ModelDescription
     from weir.evaluate.seq2seq import PairSet
-    from weir.evaluate.test_set import ClassifiedSet, LabelledRequest
+    from weir.evaluate.test_set import (
+        ClassifiedSet,
+        LabelledRequest,
+        Origin,
+        Recorded,
+        TextRequest,
+    )
+    from weir.protocol.model_config_pb2 import ModelConfig
 
     MeasuredSet: TypeAlias = SeriesSet | PairSet
+    TextAnswer: TypeAlias = list[list[str]]
 
 # Rows whose best two classes tie to the last digits may differ.
 TOLERANCE = 0.0005
@@ -53,11 +64,16 @@ def evaluate(
     ] = None,
     bundle: Annotated[
         Path | None,
-        typer.Option(help="Preprocess as this bundle says, and expect the accuracy it records."),
+        typer.Option(
+            help="Take from this bundle what the server does not say: preprocessing, labels, and "
+            "the accuracy of training."
+        ),
     ] = None,
     column: Annotated[
         str | None,
-        typer.Option(help="For CoNLL-U: upos, xpos, deprel or feats:NAME; by default upos."),
+        typer.Option(
+            help="For CoNLL-U: upos, xpos, deprel or feats:NAME; by default that of the training."
+        ),
     ] = None,
     decimal: Annotated[
         DecimalMark | None,
@@ -85,47 +101,94 @@ def evaluate(
     The measure is the accuracy; for series RMSE and MASE; for pairs, with greedy search, error
     rates or BLEU.
 
-    Of a file that the bundle was trained on, only the held-out rows are sent; of another file all.
+    Of a file that training divided, only the rows that it held out are sent; of another file all.
 
     Exit code 1 if the result differs from --expect, or from training's result on the same rows.
     """
     client = connect(server, timeout)
     read = _read_bundle(bundle) if bundle is not None else None
-    is_measured = read is not None and bool(read.contract.series or read.contract.decoding)
-    if read is not None and is_measured and expect is not None:
-        raise UsageError(f"--expect: {read.contract.task} has no accuracy, got {expect:g}")
-    expected = _recorded(read.contract) if read and not is_measured and expect is None else expect
     changes = _pair_settings(target_data, source_language, target_language, with_stress=with_stress)
-    if (changes or quick) and not (read and read.contract.decoding):
-        raise UsageError(
-            "--target-data … --quick: expected --bundle of an encoder-decoder, got another or none"
-        )
     with client:
         with suggest_models(client, model):
             metadata = client.metadata(model, version)
-        rows = min(rows, client.config(model, version).config.max_batch_size or rows)
-        infer = partial(_answers, client, metadata, version=version, concurrency=concurrency)
-        if read is not None and is_measured:
-            measured = _measured_set(
-                data, read, changes, is_quick=quick, rows=rows, decimal=decimal
+        config = client.config(model, version).config
+        described = describe(read, config)
+        contract = described.contract
+        rows = min(rows, config.max_batch_size or rows)
+        ask = partial(
+            _answers,
+            client,
+            metadata,
+            task=described.task,
+            version=version,
+            concurrency=concurrency,
+        )
+        if (changes or quick) and not (contract and contract.decoding):
+            raise UsageError(
+                "--target-data … --quick: expected an encoder-decoder, or --bundle of one, "
+                "got another model"
             )
+        if contract and (contract.series or contract.decoding):
+            if expect is not None:
+                raise UsageError(f"--expect: {contract.task} has no accuracy, got {expect:g}")
+            measured = _measured_set(data, described, changes, is_quick=quick, rows=rows)
             _print_origin(measured)
-            _compare_scores(measured, list(infer(measured.requests)), read.contract)
+            _compare_scores(measured, list(ask(measured.requests)), contract)
             return
-        classified = _classified_set(data, metadata, read, column=column, rows=rows)
+        classified = _classified_set(data, metadata, described, column=column, rows=rows)
         _print_origin(classified)
-        accuracy = _print_accuracy(infer(classified.requests), metadata, classified.requests)
+        began = time.perf_counter()
+        answers = list(ask(classified.requests))
+        elapsed_s = time.perf_counter() - began
+    scores = _score(answers, metadata, classified)
+    _print_scores(scores, classified, contract, elapsed_s)
+    _compare_accuracy(scores.accuracy, expect, classified.origin, contract)
+
+
+def describe(bundle: "Bundle | None", config: "ModelConfig") -> "ModelDescription":
+    """The model as its bundle describes it, or as its server does."""
+    from weir.evaluate import model_description
+
+    if bundle is not None:
+        return model_description.of_bundle(bundle)
+    return model_description.of_config(config)
+
+
+def _compare_accuracy(
+    accuracy: float, expect: float | None, origin: "Origin", contract: "Contract | None"
+) -> None:
+    """Compare with --expect, or with training's accuracy on the same rows; WeirError if it differs.
+
+    Of other rows, say what training measured on its own.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    recorded = _recorded(contract, origin.recorded or "test") if contract else None
+    expected = expect
+    if expect is None and origin.recorded is not None:
+        expected = recorded
     if expected is None:
+        if recorded is not None:
+            console.print(f"training had {recorded:.4f} on its own test rows")
+        if origin.remark:
+            console.print(origin.remark)
         return
-    if classified.is_unseen and expect is None:
-        Console(highlight=False).print(f"training had {expected:.4f} on its own test rows")
-        return
-    cost = read.contract.quantisation if read else None
+    cost = contract.quantisation if contract else None
     is_dynamic = cost is not None and cost.method == "dynamic"
     difference = accuracy - expected
     if abs(difference) > (DYNAMIC_TOLERANCE if is_dynamic else TOLERANCE):
-        raise WeirError(f"expected accuracy {expected:.4f}, got {accuracy:.4f} ({difference:+.4f})")
-    Console(highlight=False).print(f"as expected: {expected:.4f}")
+        hint = _version_hint(contract) if expect is None else ""
+        raise WeirError(
+            f"expected accuracy {expected:.4f}, got {accuracy:.4f} ({difference:+.4f}){hint}"
+        )
+    console.print(f"as expected: {expected:.4f}")
+
+
+def _version_hint(contract: "Contract | None") -> str:
+    """Why an earlier version may have measured other rows."""
+    training = contract.training if contract else None
+    if training is None or training.split_checksums is not None:
+        return ""
+    return "; the bundle is of an earlier version, which divided a file with equal rows otherwise"
 
 
 def _read_bundle(directory: Path) -> "Bundle":
@@ -169,126 +232,184 @@ def _training_errors() -> Iterator[None]:
 
 
 def _classified_set(
-    data: str, metadata: "ModelMetadata", bundle: "Bundle | None", *, column: str | None, rows: int
+    data: str,
+    metadata: "ModelMetadata",
+    description: "ModelDescription",
+    *,
+    column: str | None,
+    rows: int,
 ) -> "ClassifiedSet":
     """A test set of classes, preprocessed for the model."""
     with _training_errors():
-        from weir.evaluate.classification import input_of, of_pictures, of_sequences
-        from weir.training.data import load
+        from weir.evaluate.classification import of_frames, of_pictures, of_texts
         from weir.training.recipes import require_conllu
 
         if column is not None:
             require_conllu(data)
-        if bundle is not None and bundle.contract.padded_axes:
-            return of_sequences(data, bundle, column, rows)
-        name = input_of(metadata)
-        _, height, width, channels = metadata.inputs[0].shape
-        preprocessing = bundle.contract.preprocessing if bundle else None
-        short_side = preprocessing.short_side if preprocessing else None
-        pictures = load(
-            data, "test", height=height, width=width, channels=channels, short_side=short_side
-        )
-        return of_pictures(pictures, name, rows)
+        contract = description.contract
+        if contract is None or not contract.padded_axes:
+            return of_pictures(data, metadata, description, rows)
+        if contract.vocabularies or contract.tokenisation:
+            return of_texts(data, description, column, rows)
+        return of_frames(data, description, rows)
 
 
 def _measured_set(
     data: str,
-    bundle: "Bundle",
+    description: "ModelDescription",
     changes: "Mapping[str, str | bool]",
     *,
     is_quick: bool,
     rows: int,
-    decimal: DecimalMark | None,
 ) -> "MeasuredSet":
     """The test set of a series or of pairs."""
     with _training_errors():
         from weir.evaluate import forecasting, seq2seq
 
-        if bundle.contract.series is not None:
-            return forecasting.hold_out(data, bundle.contract.series, rows, decimal=decimal)
-        return seq2seq.hold_out(data, bundle, changes, is_quick=is_quick, rows=rows)
+        series = description.contract.series if description.contract else None
+        if series is not None:
+            return forecasting.hold_out(data, series, rows, description.training)
+        return seq2seq.hold_out(data, description, changes, is_quick=is_quick, rows=rows)
 
 
 def _print_origin(test_set: "ClassifiedSet | MeasuredSet") -> None:
-    count = sum(len(request.targets) for request in test_set.requests)
+    count = sum(request.row_count for request in test_set.requests)
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"asking {count:,} rows: {test_set.origin}")
+    console.print(f"asking {count:,} {test_set.unit}: {test_set.origin.text}")
+    for remark in test_set.remarks:
+        console.print(remark)
 
 
-def _compare_scores(test_set: "MeasuredSet", answers: "list[Answer]", contract: "Contract") -> None:
+def _compare_scores(
+    test_set: "MeasuredSet", answers: "Sequence[Any]", contract: "Contract"
+) -> None:
     """Print each score; WeirError if it differs from training's score of the same rows."""
     recorded = contract.training.metrics if contract.training else {}
-    tolerance = test_set.tolerance
+    origin, tolerance = test_set.origin, test_set.tolerance
     console = Console(highlight=False, soft_wrap=True)
     measured = test_set.measure(answers)
     for name, value in measured.items():
         expected = recorded.get(f"test_{name}")
-        is_unseen = expected is not None and test_set.is_unseen
-        note = f"   training had {expected:.6g} on its own test rows" if is_unseen else ""
+        is_other = expected is not None and origin.recorded != "test"
+        note = f"   training had {expected:.6g} on its own test rows" if is_other else ""
         console.print(f"{name} {value:.6g}{note}")
-        if expected is None or is_unseen:
+        if expected is None or is_other:
             continue
         if abs(value - expected) > tolerance.absolute + tolerance.relative * abs(expected):
-            # The bundle does not record whether its run was quick.
+            # A bundle of an earlier version does not record whether its run was quick.
             hint = (
-                "; --quick goes with runs that had it, and no others" if contract.decoding else ""
+                "; --quick goes with runs that had it, and no others"
+                if contract.decoding and contract.training and not contract.training.split_checksums
+                else ""
             )
             raise WeirError(f"expected {name} {expected:.6g}, got {value:.6g}{hint}")
-    if not test_set.is_unseen and any(f"test_{name}" in recorded for name in measured):
+    if origin.recorded == "test" and any(f"test_{name}" in recorded for name in measured):
         console.print("as expected")
+    elif origin.remark:
+        console.print(origin.remark)
 
 
-def _recorded(contract: "Contract") -> float | None:
-    """The test accuracy that the bundle records; None without a training record."""
-    if contract.quantisation is not None:
+def _recorded(contract: "Contract", split: "Recorded") -> float | None:
+    """The accuracy on a split that the bundle records; None without a training record."""
+    if contract.quantisation is not None and split == "test":
         return contract.quantisation.after
     if contract.training is None:
         return None
-    if "test_accuracy" not in contract.training.metrics:
+    metrics = contract.training.metrics
+    if split == "test" and "test_accuracy" not in metrics:
         raise UsageError(f"{contract.architecture}: the bundle records no test_accuracy")
-    return contract.training.metrics["test_accuracy"]
+    # A bundle in INT8 measured its test rows alone.
+    return None if contract.quantisation else metrics.get(f"{split}_accuracy")
 
 
 def _answers(
     client: "Client",
     metadata: "ModelMetadata",
-    requests: "list[LabelledRequest]",
+    requests: "Sequence[LabelledRequest | TextRequest]",
     *,
+    task: str,
     version: str,
     concurrency: int,
-) -> Iterator["Answer"]:
+) -> "Iterator[Any]":
     """The answers in order, with `concurrency` requests in flight."""
-    pending: deque[Future[Answer]] = deque()
+    from weir.evaluate.test_set import LabelledRequest
+
+    def ask(request: "LabelledRequest | TextRequest") -> "Answer | TextAnswer":
+        if isinstance(request, LabelledRequest):
+            return client.infer(metadata.name, request.inputs, version=version)
+        return _ask_texts(client, metadata.name, task, version, request)
+
+    pending: deque[Future[Answer | TextAnswer]] = deque()
     console = Console(stderr=True)
-    for request in track(
+    shown = track(
         requests, "asking", console=console, transient=True, disable=not console.is_terminal
-    ):
-        if len(pending) == concurrency:
+    )
+    with ThreadPoolExecutor(concurrency) as threads:
+        for request in shown:
+            if len(pending) == 2 * concurrency:
+                yield pending.popleft().result()
+            pending.append(threads.submit(ask, request))
+        while pending:
             yield pending.popleft().result()
-        pending.append(client.submit(metadata.name, request.inputs, version=version))
-    for future in pending:
-        yield future.result()
 
 
-def _print_accuracy(
-    answers: Iterator["Answer"], metadata: "ModelMetadata", requests: "list[LabelledRequest]"
-) -> float:
-    """Print and return the accuracy, with the throughput."""
+def _ask_texts(
+    client: "Client", model: str, task: str, version: str, request: "TextRequest"
+) -> "TextAnswer":
+    """The label of each text, or the tags or generated tokens of each."""
+    if task == "tagging":
+        tagged = client.tag(model, request.texts, version=version)
+        return [[token.tag for token in tokens] for tokens in tagged]
+    if task == "sequence-to-sequence":
+        results = [client.generate(model, text, version=version) for text in request.texts]
+        return [list(result.result().hypotheses[0].tokens) for result in results]
+    classified = client.classify_text(model, request.texts, top=1, version=version)
+    return [[text.classes[0].label] for text in classified]
+
+
+def _score(
+    answers: "Sequence[Any]", metadata: "ModelMetadata", test_set: "ClassifiedSet"
+) -> "ClassScores":
     from weir.client.rpc import ranked_output
-    from weir.evaluate.classification import count_right
+    from weir.evaluate.class_scores import score
+    from weir.evaluate.classification import labels_of
+    from weir.evaluate.test_set import LabelledRequest
 
-    names = [tensor.name for tensor in metadata.outputs]
-    output = "tag_ids" if "tag_ids" in names else ranked_output(metadata)
-    began = time.perf_counter()
-    right = sum(
-        count_right(request, answer[output])
-        for request, answer in zip(requests, answers, strict=True)
+    output = ranked_output(metadata)
+    expected: list[str] = []
+    predicted: list[str] = []
+    requests: Sequence[LabelledRequest | TextRequest] = test_set.requests
+    for request, answer in zip(requests, answers, strict=True):
+        if isinstance(request, LabelledRequest):
+            expected += request.targets.tolist()
+            predicted += labels_of(answer[output], test_set.labels)
+        else:
+            expected += chain.from_iterable(request.targets)
+            predicted += chain.from_iterable(answer)
+    return score(expected, predicted, test_set.labels)
+
+
+def _print_scores(
+    scores: "ClassScores",
+    test_set: "ClassifiedSet",
+    contract: "Contract | None",
+    elapsed_s: float,
+) -> None:
+    rows = sum(request.row_count for request in test_set.requests)
+    is_tagging = contract is not None and contract.task == "tagging"
+    counted = f"words in {rows:,} {test_set.unit}" if is_tagging else test_set.unit
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"accuracy {scores.accuracy:.4f} ({scores.right:,} of {scores.targets:,} {counted})   "
+        f"{rows / elapsed_s:,.0f} {test_set.unit}/s"
     )
-    elapsed_s = time.perf_counter() - began
-    targets = sum(request.target_count for request in requests)
-    rows = sum(len(request.targets) for request in requests)
-    Console(highlight=False).print(
-        f"accuracy {right / targets:.4f} ({right:,} of {targets:,})   "
-        f"{rows / elapsed_s:,.0f} rows/s"
+    if scores.is_unequal:
+        console.print(f"macro F1 {scores.macro_f1:.4f}, as classes are of unequal size")
+    console.print(
+        f"baseline {scores.baseline:.4f}: {scores.most_frequent}, the most frequent class of these "
+        f"{test_set.unit}, as every answer"
     )
-    return right / targets
+    recorded = contract.training.metrics if contract and contract.training else {}
+    words = recorded.get("test_baseline_accuracy")
+    if is_tagging and words is not None and test_set.origin.recorded == "test":
+        console.print(f"baseline {words:.4f}: each word's most frequent tag in training")

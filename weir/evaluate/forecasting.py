@@ -5,7 +5,7 @@ Needs the extra `train`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from weir.bundle.contract import Tolerance
 from weir.bundle.number_format import DecimalMark
 from weir.client.errors import WeirError
-from weir.evaluate.test_set import LabelledRequest
+from weir.evaluate.test_set import LabelledRequest, Origin
 from weir.training.forecasting.evaluation import naive_error, score
 from weir.training.forecasting.experiment import prepare
 from weir.training.forecasting.recipes import SeriesRecipe
 from weir.training.recipes import make_recipe
 
 if TYPE_CHECKING:
-    from weir.bundle.contract import Series
+    from weir.bundle.contract import Provenance, Series
     from weir.client.results import Answer
 
 
@@ -37,11 +37,13 @@ class SeriesSet:
     """
 
     requests: list[LabelledRequest]
-    origin: str
+    origin: Origin
     output: str
     truth: NDArray[np.float64]
     scale: float
-    is_unseen: bool = False
+
+    unit: ClassVar[str] = "forecasts"
+    remarks: ClassVar[Sequence[str]] = ()
 
     @property
     def tolerance(self) -> Tolerance:
@@ -57,13 +59,9 @@ class SeriesSet:
 
 
 def hold_out(
-    data: str, series: "Series", rows: int, *, decimal: DecimalMark | None = None
+    data: str, series: "Series", rows: int, training: "Provenance | None" = None
 ) -> SeriesSet:
-    """The test part of a recipe on `data`, `rows` per request; TrainingError if unreadable.
-
-    Args:
-        decimal: the decimal mark of a CSV file that leaves it open.
-    """
+    """The test part of a recipe on `data`, `rows` per request; TrainingError if unreadable."""
     recipe = make_recipe(
         "ar",
         data,
@@ -84,5 +82,15 @@ def hold_out(
         for first in range(0, len(truth), rows)
     ]
     scale = naive_error(problem.data.values[: problem.parts.train_end, 0])
-    origin = f"the end of {data}, as recipes divide it"
+    text = f"the last {recipe.test_share:.0%} of {data}"
+    origin = _origin(text, problem.data.checksum, training)
     return SeriesSet(requests, origin, series.output, truth, scale)
+
+
+def _origin(text: str, checksum: str, training: "Provenance | None") -> Origin:
+    """The end of the series, and whether training tested on it."""
+    if training is None:
+        return Origin(f"{text}; what the model was trained on is not known")
+    if checksum == training.data_checksum:
+        return Origin(f"{text}, which training held out", "test")
+    return Origin(f"{text}, which is not a file of the bundle's training")

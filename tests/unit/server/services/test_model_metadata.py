@@ -72,6 +72,11 @@ def test_config_of_a_bundle_leaves_the_batch_axis_out(
         )
     )
 
+    told = (
+        '{"task":"other","architecture":"affine","labels":{"y":"labels.txt"},'
+        '"batching":{"max_rows":16,"max_queue_delay_s":0.0025},'
+        '"tolerance":{"absolute":0.00001,"relative":0.00001}}'
+    )
     assert as_dict(model_metadata.config(model)) == {
         "name": "affine",
         "platform": "onnxruntime_onnx",
@@ -89,6 +94,10 @@ def test_config_of_a_bundle_leaves_the_batch_axis_out(
             "default_queue_policy": {"max_queue_size": 256},
         },
         "model_transaction_policy": {},
+        "parameters": {
+            "weir.contract": {"string_value": told},
+            "weir.labels.labels.txt": {"string_value": "a\nb\nc\nd"},
+        },
     }
 
 

@@ -66,9 +66,10 @@ def trained(checksum: str = "c", **metrics: float) -> Provenance:
 def test_the_bundle_says_what_to_expect(
     weir: Weir, fake: FakeServer, share_of_threes: float, tmp_path: Path
 ) -> None:
-    right = bundle_of(tmp_path / "right", training=trained(test_accuracy=share_of_threes))
-    wrong = bundle_of(tmp_path / "wrong", training=trained(test_accuracy=0.9))
-    silent = bundle_of(tmp_path / "silent", training=trained())
+    digest = load("digits", "test").checksum
+    right = bundle_of(tmp_path / "right", training=trained(digest, test_accuracy=share_of_threes))
+    wrong = bundle_of(tmp_path / "wrong", training=trained(digest, test_accuracy=0.9))
+    silent = bundle_of(tmp_path / "silent", training=trained(digest))
     imported = bundle_of(tmp_path / "imported")
     done = {
         bundle: weir(
@@ -142,9 +143,9 @@ def test_errors_of_a_series_are_those_of_the_served_model(
     errors = values[origins[:, None] + [0, 1]] - values[origins - 1][:, None]
     rmse = np.sqrt(np.square(errors).mean(axis=0))
     mase = np.abs(errors).mean(axis=0) / np.abs(np.diff(values[:70])).mean()
-    measured = {"test_rmse_1": rmse[0], "test_mase_2": mase[1]}
-    right = bundle_of(tmp_path / "right", series=SALES, training=trained(**measured))
-    wrong = bundle_of(tmp_path / "wrong", series=SALES, training=trained(test_rmse_2=9.0))
+    digest, measured = checksum(sales), {"test_rmse_1": rmse[0], "test_mase_2": mase[1]}
+    right = bundle_of(tmp_path / "right", series=SALES, training=trained(digest, **measured))
+    wrong = bundle_of(tmp_path / "wrong", series=SALES, training=trained(digest, test_rmse_2=9.0))
     imported = bundle_of(tmp_path / "imported", series=SALES)
 
     order = ["evaluate", "steady", "--data", sales, "--rows", rows, "--target", fake.target]
@@ -260,7 +261,7 @@ def test_error_rates_of_pairs_are_those_of_the_served_model(
     }
 
     assert 0 < words < 1
-    told = f"asking {len(wanted)} rows: what training held out of {data}\n"
+    told = f"asking {len(wanted)} pairs: what training held out of {data} (in the bundle: digits)\n"
     assert (done[as_trained].code, done[as_trained].err) == (0, told)
     assert done[as_trained].out.splitlines() == [
         f"word_error_rate {words:.6g}",
@@ -298,7 +299,9 @@ def test_a_file_that_was_not_trained_on_is_sent_whole(
     done = weir("evaluate", "mirror", "--data", data, "--bundle", bundle, "--target", fake.target)
 
     assert done.code == 0
-    assert done.err == f"asking 3 rows: all of {data}, which the bundle was not trained on\n"
+    assert done.err.startswith(
+        f"asking 3 pairs: all of {data}; the bundle is of an earlier version"
+    )
     assert done.out.splitlines() == [
         "word_error_rate 0.333333   training had 0.25 on its own test rows",
         "token_error_rate 0.142857",
@@ -332,7 +335,7 @@ def test_a_quick_run_gets_its_short_sources(weir: Weir, fake: FakeServer, tmp_pa
     whole, quick = weir(*order), weir(*order, "--quick")
 
     assert "word_error_rate 0\n" in quick.out and "word_error_rate 0\n" not in whole.out
-    assert "asking 81 rows" in quick.err and ", up to 6 characters" in quick.err
+    assert "asking 81 pairs" in quick.err and ", up to 6 characters" in quick.err
 
 
 def test_pairs_that_do_not_fit_are_refused(weir: Weir, fake: FakeServer, tmp_path: Path) -> None:
@@ -351,7 +354,7 @@ def test_pairs_that_do_not_fit_are_refused(weir: Weir, fake: FakeServer, tmp_pat
             "expected a bundle with tokenization rules": ["--data", data, "--bundle", ids_only],
             "expected token ids of the bundle's vocabulary": ["--data", data, "--bundle", smaller],
             "needs --bundle": ["--data", data],
-            "expected --bundle of an encoder-decoder": ["--data", data, "--quick"],
+            "expected an encoder-decoder, or --bundle of one": ["--data", data, "--quick"],
             "--with-stress goes with": ["--data", data, "--bundle", bundle, "--with-stress"],
         }.items()
     }
