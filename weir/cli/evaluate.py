@@ -131,7 +131,9 @@ def evaluate(
         if contract and (contract.series or contract.decoding):
             if expect is not None:
                 raise UsageError(f"--expect: {contract.task} has no accuracy, got {expect:g}")
-            measured = _measured_set(data, described, changes, is_quick=quick, rows=rows)
+            measured = _measured_set(
+                data, described, changes, is_quick=quick, rows=rows, decimal=decimal
+            )
             _print_origin(measured)
             _compare_scores(measured, list(ask(measured.requests)), contract)
             return
@@ -261,6 +263,7 @@ def _measured_set(
     *,
     is_quick: bool,
     rows: int,
+    decimal: DecimalMark | None,
 ) -> "MeasuredSet":
     """The test set of a series or of pairs."""
     with _training_errors():
@@ -268,7 +271,9 @@ def _measured_set(
 
         series = description.contract.series if description.contract else None
         if series is not None:
-            return forecasting.hold_out(data, series, rows, description.training)
+            return forecasting.hold_out(
+                data, series, rows, training=description.training, decimal=decimal
+            )
         return seq2seq.hold_out(data, description, changes, is_quick=is_quick, rows=rows)
 
 

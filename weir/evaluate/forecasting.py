@@ -59,9 +59,19 @@ class SeriesSet:
 
 
 def hold_out(
-    data: str, series: "Series", rows: int, training: "Provenance | None" = None
+    data: str,
+    series: "Series",
+    rows: int,
+    *,
+    training: "Provenance | None" = None,
+    decimal: DecimalMark | None = None,
 ) -> SeriesSet:
-    """The test part of a recipe on `data`, `rows` per request; TrainingError if unreadable."""
+    """The test part of a recipe on `data`, `rows` per request; TrainingError if unreadable.
+
+    Args:
+        training: what the bundle or the server says of the training; None: nothing.
+        decimal: the decimal mark of a CSV file that leaves it open.
+    """
     recipe = make_recipe(
         "ar",
         data,
