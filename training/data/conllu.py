@@ -131,7 +131,7 @@ class _Layout:
         raise DataError(
             f"{self.first.line.place}: expected the number of the tag's column, --column "
             f"{', '.join(choices[:-1])} or {choices[-1]}, because the columns are not those of "
-            f"CoNLL-U, got {column}"
+            f"CoNLL-U; got {column}"
             if len(choices) > 1
             else f"{path}: expected a column {name}, got {', '.join(self.names or ())}"
         )

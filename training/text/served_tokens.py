@@ -46,8 +46,7 @@ def compare_served_tokens(data: TextData, rule: Rule) -> Difference | None:
                 found.append(_first_difference(own, served))
     if not found:
         return None
-    shortest = min(found, key=lambda each: len(each.own) + len(each.served))
-    return shortest._replace(rows=rows)
+    return min(found, key=_clarity)._replace(rows=rows)
 
 
 def _first_difference(own: tuple[str, ...], served: tuple[str, ...]) -> Difference:
@@ -55,6 +54,11 @@ def _first_difference(own: tuple[str, ...], served: tuple[str, ...]) -> Differen
         if kind != "equal":
             return Difference(0, own[ends[0] : ends[1]], served[ends[2] : ends[3]])
     raise ValueError(own)
+
+
+def _clarity(found: Difference) -> tuple[bool, int]:
+    """The same letters cut in two ways first, then few tokens."""
+    return "".join(found.own) != "".join(found.served), len(found.own) + len(found.served)
 
 
 def _show(tokens: tuple[str, ...]) -> str:

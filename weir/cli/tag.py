@@ -38,14 +38,15 @@ def tag(
         bool,
         typer.Option(
             "--tokens",
-            help="TEXTS are cut into tokens, with tabs between, or spaces if there is no tab; the "
-            "server does not cut them again.",
+            help="TEXTS are tokens with tabs between, or spaces if a text has no tab; the server "
+            "does not cut them.",
         ),
     ] = False,
     conll: Annotated[
         bool,
         typer.Option(
-            "--conll", help="TEXTS are CoNLL-U or CoNLL files, or have a token a line: --tokens."
+            "--conll",
+            help="TEXTS are files with a token a line, such as CoNLL-U; their tokens are sent.",
         ),
     ] = False,
     model: Model = "",

@@ -46,14 +46,14 @@ def test_first_difference_is_found(
     assert found is not None and (found.own, found.served) == (own, served)
 
 
-def test_rows_are_counted_and_the_shortest_difference_shown() -> None:
-    data = tagged(("I|do|n't", "I don't"), ("a|b", "a b"), ("M.|X", "M. X"))
+def test_rows_are_counted_and_the_clearest_difference_shown() -> None:
+    data = tagged(("I|do|n't", "I don't"), ("a|b", "a b"), ("M.|X", "M. X"), ("x|a", "y a"))
 
     found = compare_served_tokens(data, "words")
 
     assert found is not None
     assert found.describe(data).startswith(
-        "x.conllu: in 2 of 3 training rows the server would cut the text into other tokens than "
+        "x.conllu: in 3 of 4 training rows the server would cut the text into other tokens than "
         "the file's, such as 'M' + '.' for 'M.'"
     )
 
