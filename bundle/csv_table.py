@@ -37,7 +37,8 @@ from weir.bundle.number_format import (
 )
 
 _DELIMITERS = (";", "\t", ",")
-_SEPARATOR_LINE = re.compile(r'"?sep=(?P<mark>[^"])"?', re.IGNORECASE)
+_SEPARATOR_LINE = re.compile(r'"?sep=(?P<mark>[;,|:\t])"?', re.IGNORECASE)
+_ROW_NUMBER = re.compile(r"[0-9]{1,15}")
 _GREATEST = (2 - 2**-23) * 2.0**127
 _OTHER_FILES = {
     b"PK\x03\x04": "an Excel workbook or another archive",
@@ -334,7 +335,7 @@ def _require_rising(column: DateColumn) -> None:
 
 def _counts_rows(texts: Sequence[str]) -> bool:
     """Whether a column only numbers the rows."""
-    if len(texts) < 3 or not all(text.isascii() and text.isdigit() for text in texts):
+    if len(texts) < 3 or not all(_ROW_NUMBER.fullmatch(text) for text in texts):
         return False
     return all(int(text) == int(before) + 1 for before, text in pairwise(texts))
 

@@ -58,9 +58,10 @@ def _read_tagged(line: Line, *, is_first: bool) -> TextRow:
             # The first line is read as tagged because it has no tab; the missing tab may be the
             # error.
             or_labelled = "LABEL<TAB>text (there is no tab) or " if is_first else ""
+            hint = "; a file of a word and its tag a line has a name in .conll" if is_first else ""
             raise DataError(
                 f"{line.place}: expected {or_labelled}token/TAG with a space between two, "
-                f"got {pair!r}"
+                f"got {pair!r}{hint}"
             )
         tokens.append(token)
         tags.append(tag)

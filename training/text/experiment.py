@@ -208,7 +208,7 @@ def _require_kind(data: TextData, recipe: SequenceRecipe) -> None:
         wanted, found = "a label for each row", "one for each token"
         if recipe.task == "tagging":
             wanted, found = found.replace("one", "a tag"), wanted
-        hint = "; lines of WORD<TAB>TAG belong into a file that ends with .conll"
+        hint = "; a file of a word and its tag a line has a name in .conll"
         raise DataError(
             f"{data.name}: {recipe.name} needs {wanted}, got {found}"
             f"{hint if recipe.task == 'tagging' else ''}"

@@ -154,7 +154,8 @@ def test_files_of_other_tools_are_read(
     ],
     ids=[
         "no upos", "no tags", "which column", "which column beside ids", "no column",
-        "too high", "no tag", "empty tag", "no tags", "space for a tab", "no blank line", "names",
+        "too high", "no tag", "empty tag", "words only", "space for a tab", "no blank line",
+        "names",
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_says_what_to_do(
