@@ -77,7 +77,7 @@ def test_served_letters_are_those_of_training(run: Path, tmp_path: Path) -> None
 def test_served_names_are_classified_as_training_does(
     run: Path, transport: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    publish_run(run, to=tmp_path / "models", name="names")
+    bundle = publish_run(run, to=tmp_path / "models", name="names").path
     texts = [name for names in NAMES.values() for name in names]
     vocabulary, record = load_vocabularies(run)["tokens"], read_record(run)
     network = load_model(run)
@@ -92,9 +92,13 @@ def test_served_names_are_classified_as_training_does(
         order = ["classify-text", *texts, "--model", "names", "--target", server.target, "--json"]
         with pytest.raises(SystemExit) as ended:
             cli.main(order)
-    assert not ended.value.code
+        answers = json.loads(capsys.readouterr().out)
+        order = ["evaluate", "names", "--data", record.data.name, "--bundle", str(bundle)]
+        with pytest.raises(SystemExit) as evaluated:
+            cli.main([*order, "--target", server.target])
 
-    answers = json.loads(capsys.readouterr().out)
+    # The exit code tells whether the accuracy is that of the test in training.
+    assert not ended.value.code and not evaluated.value.code
     assert [answer["classes"][0]["label"] for answer in answers] == expected
 
 
