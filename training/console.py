@@ -209,6 +209,9 @@ def propose_class_weights(record: RunRecord) -> str | None:
     is_unweighted = getattr(record.recipe, "class_weights", None) == "none"
     if not is_unweighted or record.test_accuracy - macro_f1 < FAR_BELOW:
         return None
+    if compare_with_baseline(record) is not None:
+        # Then it has learned nothing that weights could balance.
+        return None
     return (
         f"macro F1 {macro_f1:.2%} is far below the accuracy, so rare classes are answered badly; "
         "--class-weights root gives their rows more weight"
