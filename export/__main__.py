@@ -40,7 +40,10 @@ def _run_directory(run: Path | None) -> Path | None:
     if run.suffix.lower() == ".onnx":
         advice = f"; an ONNX file is imported: weir import {run} --to ..."
     elif is_model_file(run.name):
-        advice = "; a torch.nn.Module is published by weir.export.publish"
+        advice = (
+            f"; weights of a known network: --weights {run} --recipe ... --labels ...; "
+            "any torch.nn.Module is published by weir.export.publish"
+        )
     typer.echo(f"weir: {run}: expected a run directory, got a file{advice}", err=True)
     raise typer.Exit(EXIT_USAGE)
 
@@ -70,7 +73,8 @@ def export(
     weights: Annotated[
         Path | None,
         typer.Option(
-            help="Instead of a run: a state dict in torchvision's layout (torch or safetensors).",
+            help="Instead of a run: weights in torchvision's layout (torch or safetensors), "
+            "also in a checkpoint of a training script.",
             rich_help_panel=WEIGHTS_PANEL,
         ),
     ] = None,
@@ -136,10 +140,6 @@ def _or_exit(publish: Callable[[], "Published"]) -> "Published":
     try:
         with Console(stderr=True).status("exporting"):
             return publish()
-    except errors.WrongWeights as error:
-        # This message keeps its lines: it may list dozens of tensors.
-        typer.echo(f"weir: {error}", err=True)
-        raise typer.Exit(EXIT_ERROR) from None
     except errors.ParityError as error:
         raise _failure(error, EXIT_PARITY) from None
     except errors.AccuracyError as error:

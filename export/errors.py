@@ -30,4 +30,4 @@ class AccuracyError(ExportError):
 
 
 class WrongWeights(ExportError):
-    """The tensors of the file are not those of the network; the message names each."""
+    """The tensors of the file are not those of the network; the message names the first."""

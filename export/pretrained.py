@@ -1,19 +1,17 @@
 """Publication of pretrained weights, as `weir export --weights FILE --recipe NAME` does it.
 
-The file is a state dict in torchvision's layout. No code in it runs: torch reads it with
-`weights_only`, and safetensors cannot hold code. Its tensors must be exactly the network's, except
-auxiliary classifiers, which are used in training only and are dropped.
+The file holds a state dict in torchvision's layout, also as a training script saves it (see
+`weir.export.weights_file`). Its tensors must be exactly the network's, except auxiliary
+classifiers, which are used in training only and are dropped.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from sklearn.datasets import load_sample_images  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
@@ -22,6 +20,7 @@ from weir.export.errors import ExportError, WrongWeights
 from weir.export.publishing import Published, publish
 from weir.export.runs.images import INPUT, PROBABILITIES, ImageGraph, ImageOutputs, sharing_of
 from weir.export.spec import ExportSpec
+from weir.export.weights_file import read_state_dict
 from weir.training.models import MODELS
 from weir.training.models.layers import IMAGENET_MEAN, IMAGENET_STD
 
@@ -52,8 +51,7 @@ LAYOUTS = {
 
 _EXAMPLE_ROWS = 32
 _EXAMPLES = "crops of the two photographs that come with scikit-learn"
-# More names than this are listed by module, with counts.
-_MOST_NAMES = 24
+_MOST_NAMES = 4
 
 
 def publish_weights(
@@ -76,7 +74,7 @@ def publish_weights(
         precision: not `int8`, which needs training data for calibration.
 
     Raises:
-        WrongWeights: the tensors are not the network's; the message names each.
+        WrongWeights: the tensors are not the network's; the message names the first.
     """
     if recipe not in LAYOUTS:
         raise ExportError(f"recipe: expected {', '.join(LAYOUTS)}, got {recipe!r}")
@@ -85,14 +83,14 @@ def publish_weights(
     network = MODELS[recipe](
         classes=len(classes), height=layout.side, width=layout.side, **(layout.arguments or {})
     )
+    found = read_state_dict(file, list(network.state_dict()))
     weights = {
-        key: value for key, value in _read(file).items() if not key.startswith(layout.auxiliary)
+        key: value for key, value in found.tensors.items() if not key.startswith(layout.auxiliary)
     }
-    _check(
-        weights,
-        network,
-        f"{file}: these are not the weights of {recipe} for {len(classes)} classes",
-    )
+    differences = _compare(weights, network, len(classes))
+    if differences:
+        problem = f"{file}: not the weights of {recipe} for {len(classes)} classes"
+        raise WrongWeights("; ".join([problem, *differences, *filter(None, [found.note])]))
     # Only counts of training steps may be missing, and inference does not use them.
     network.load_state_dict(weights, strict=False)
     module = ImageGraph(network, IMAGENET_MEAN, IMAGENET_STD).eval()
@@ -115,7 +113,7 @@ def publish_weights(
         sharing=sharing_of(network, 3, layout.side, layout.side),
         examples=_EXAMPLES,
     )
-    return publish(
+    published = publish(
         module,
         {INPUT: images},
         spec,
@@ -124,6 +122,7 @@ def publish_weights(
         version=version,
         precision=precision,
     )
+    return replace(published, advice=[*filter(None, [found.note]), *published.advice])
 
 
 def _read_labels(file: Path) -> list[str]:
@@ -137,29 +136,8 @@ def _read_labels(file: Path) -> list[str]:
     return classes
 
 
-def _read(file: Path) -> dict[str, Tensor]:
-    """Read the tensors of a file by name."""
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        found = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except SafetensorError as error:
-        raise ExportError(f"{file}: expected safetensors: {error}") from error
-    except Exception as error:  # torch raises many unrelated classes
-        raise ExportError(
-            f"{file}: expected a state dict by torch.save, tensors and nothing else"
-        ) from error
-    if not isinstance(found, dict) or not all(
-        isinstance(name, str) and isinstance(each, Tensor) for name, each in found.items()
-    ):
-        raise ExportError(f"{file}: expected a state dict, tensors by name")
-    return dict(found)
-
-
-def _check(weights: Mapping[str, Tensor], network: nn.Module, problem: str) -> None:
-    """Raise WrongWeights unless these are the network's tensors, by name and shape."""
+def _compare(weights: Mapping[str, Tensor], network: nn.Module, classes: int) -> list[str]:
+    """Say how the tensors differ from the network's, by name and shape; empty if they do not."""
     wanted = network.state_dict()
     # Files made before 2018 lack these counts, among them GoogLeNet's and Inception's.
     missing = [
@@ -167,14 +145,21 @@ def _check(weights: Mapping[str, Tensor], network: nn.Module, problem: str) -> N
     ]
     unknown = [key for key in weights if key not in wanted]
     misshaped = [
-        f"{key} (expected {_shape(wanted[key])}, got {_shape(weights[key])})"
-        for key in wanted
-        if key in weights and weights[key].shape != wanted[key].shape
+        key for key in wanted if key in weights and weights[key].shape != wanted[key].shape
     ]
-    kinds = {"missing": missing, "unknown": unknown, "of another shape": misshaped}
-    lines = [f"  {kind}: {_list(names)}" for kind, names in kinds.items() if names]
-    if lines:
-        raise WrongWeights("\n".join([problem, *lines]))
+    shapes = [
+        f"{key} (expected {_shape(wanted[key])}, got {_shape(weights[key])})" for key in misshaped
+    ]
+    kinds = {"missing": missing, "unknown": unknown, "of another shape": shapes}
+    said = [f"{len(names)} {kind}: {_list(names)}" for kind, names in kinds.items() if names]
+    rows = {weights[key].shape[:1] for key in misshaped}
+    is_head = all(
+        wanted[key].shape[:1] == (classes,) and wanted[key].shape[1:] == weights[key].shape[1:]
+        for key in misshaped
+    )
+    if len(rows) == 1 and is_head and not missing:
+        said.append(f"the file is of {rows.pop()[0]} classes, the labels are {classes}")
+    return said
 
 
 def _shape(tensor: Tensor) -> str:
@@ -182,15 +167,8 @@ def _shape(tensor: Tensor) -> str:
 
 
 def _list(names: Sequence[str]) -> str:
-    if len(names) <= _MOST_NAMES:
-        return ", ".join(names)
-    counts: dict[str, int] = {}
-    for name in names:
-        module = name.partition(".")[0]
-        counts[module] = counts.get(module, 0) + 1
-    return f"{len(names)} tensors: " + ", ".join(
-        f"{module} ({count})" for module, count in counts.items()
-    )
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _photographs(side: int) -> Tensor:

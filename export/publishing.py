@@ -38,7 +38,8 @@ class Published:
 
     Attributes:
         fixed_axes: by input, the positions of axes that have one size, and that size.
-        advice: what of a run is avoidable, and how; a line for each kind.
+        advice: what of a run is avoidable, and how; a line for each kind. Of pretrained weights
+            also what was taken of the file.
         speeds: of INT8 beside FP32, by batch size; empty for another precision.
     """
 
