@@ -162,7 +162,7 @@ def test_whole_module_is_refused_with_the_line_that_helps(key: str, tmp_path: Pa
 def test_torchscript_is_refused_with_the_line_that_helps(tmp_path: Path) -> None:
     file = tmp_path / "net.pt"
     with pytest.warns(DeprecationWarning, match="torch.jit"):
-        torch.jit.trace(network().eval(), torch.ones(1, 2)).save(str(file))
+        torch.jit.trace(network().eval(), torch.ones(1, 2)).save(str(file))  # type: ignore[no-untyped-call]
 
     with pytest.raises(ExportError, match="got a TorchScript archive; run: python -c") as raised:
         read(file)
