@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from weir.bundle import validation
 from weir.bundle.decoding import Decoding, check_decoding
-from weir.bundle.field_types import ContractObject, FileName, NotNegative, Positive, Sha256
+from weir.bundle.field_types import ContractObject, FileName, Index, NotNegative, Positive, Sha256
 from weir.bundle.sequences import (
     PaddedAxis,
     Tokenisation,
@@ -29,12 +29,14 @@ class PredictionInterval(ContractObject):
     """Prediction interval of a forecast, from its errors on the validation part.
 
     A share of `level` of the measured values lies between forecast + `lower` and forecast +
-    `upper`; each has a number for every step ahead, in the series' unit.
+    `upper`; each has a number for every step ahead, in the series' unit. With
+    `is_relative`, `lower` and `upper` are multiplied by |forecast| first.
     """
 
     level: Annotated[float, Field(gt=0.0, lt=1.0)]
     lower: list[float]
     upper: list[float]
+    is_relative: bool = False
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:
@@ -60,6 +62,7 @@ class Series(ContractObject):
     exogenous: list[Column] = Field(default_factory=list)
     lags: Positive
     horizon: Positive
+    season: Index | None = None
     interval: PredictionInterval | None = None
 
     @model_validator(mode="after")

@@ -21,7 +21,9 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from weir.training.class_scores import BASELINE
+from weir.training.forecasting.evaluation import compare as compare_forecasts
 from weir.training.forecasting.evaluation import summarise as summarise_forecasts
+from weir.training.forecasting.recipes import SeriesRecipe
 from weir.training.loop import Progress, Task
 from weir.training.recipes import MADE_FOR, make_recipe
 from weir.training.run_directory import RunRecord
@@ -185,8 +187,8 @@ def print_result(console: Console, record: RunRecord, out: Path) -> None:
 def summarise_test(record: RunRecord) -> str:
     """Describe the test result in the measures of the run's task, with the baseline's accuracy."""
     metrics = record.test_metrics
-    if record.series:
-        return summarise_forecasts(metrics)
+    if record.series and isinstance(record.recipe, SeriesRecipe):
+        return summarise_forecasts(metrics, record.series.season, record.recipe.horizon)
     if isinstance(record.recipe, Seq2SeqRecipe):
         return summarise_pairs(metrics, record.recipe)
     if record.test_accuracy is None:
@@ -226,6 +228,8 @@ def baseline_name(record: RunRecord) -> str:
 def compare_with_baseline(record: RunRecord) -> str | None:
     """Say in one line that a run is not better than its baseline; None if it is, or has none."""
     metrics = record.test_metrics
+    if record.series:
+        return compare_forecasts(metrics, record.series.season)
     scores = {"accuracy": record.test_accuracy, **metrics}
     lost = []
     for name, value in scores.items():

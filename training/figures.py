@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from weir.training.class_scores import BASELINE
 from weir.training.console import baseline_name, summarise_test
 from weir.training.forecasting.recipes import FED_BACK, SeriesRecipe
+from weir.training.recipes import AnyRecipe
 from weir.training.run_directory import RunRecord
 
 LEARNING_CURVE = "learning_curve.png"
@@ -55,7 +56,7 @@ def learning_curve(record: RunRecord) -> Figure:
             [std * math.sqrt(epoch.loss) for epoch in history],
             [std * math.sqrt(epoch.validation_loss) for epoch in history],
         )
-        axes.set_ylabel("RMSE (over the trained steps)")
+        axes.set_ylabel(_series_error(record.recipe))
     else:
         loss, accuracy = figure.subplots(1, 2)
         _plot(loss, record, [e.loss for e in history], [e.validation_loss for e in history])
@@ -96,6 +97,12 @@ def _label_logarithmic(axes: Axes) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
+def _series_error(recipe: AnyRecipe) -> str:
+    """Name the error of the curves: networks that feed themselves back learn one step."""
+    is_fed_back = isinstance(recipe, SeriesRecipe) and recipe.network.kind in FED_BACK
+    return "RMSE over the horizon" + (", in training 1 ahead" if is_fed_back else "")
+
+
 def _baselines(record: RunRecord) -> dict[str, float]:
     """The baselines' scores in the unit of the validation curve, by label.
 
@@ -107,8 +114,7 @@ def _baselines(record: RunRecord) -> dict[str, float]:
         if score is None:
             return {}
         return {f"{baseline_name(record)}, on the test rows: {score:.1%}": score}
-    is_fed_back = isinstance(record.recipe, SeriesRecipe) and record.recipe.network.kind in FED_BACK
-    measure = "rmse_1" if is_fed_back else "rmse"
+    measure = "rmse"
     own = {f"{record.recipe.name}_{measure}": metrics[measure]} if measure in metrics else {}
     return {
         f"{name.removesuffix(f'_{measure}')}, on the test rows: {score:.4g}": score

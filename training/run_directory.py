@@ -90,12 +90,39 @@ class SequenceRecord(Record):
     std: float = Field(default=1.0, description="of the training frames, divided by 255")
 
 
+class IntervalRecord(Record):
+    """The prediction interval of a forecast; see `weir.training.forecasting.intervals`."""
+
+    level: float = Field(description="share of the measured values that it is to hold")
+    lower: list[float] = Field(description="by step ahead; added to the forecast")
+    upper: list[float] = Field(description="likewise")
+    is_relative: bool = Field(description="whether the numbers are parts of the forecast")
+
+
 class SeriesRecord(Record):
     """The input of a forecasting network: raw values, which it scales itself."""
 
     columns: list[str] = Field(description="the forecast column is the first")
     mean: list[float] = Field(description="of each column's training part")
     std: list[float] = Field(description="of each column's training part")
+    lags: int | None = Field(default=None, description="time steps of a row; none: the recipe's")
+    season: int | None = Field(
+        default=None,
+        description="steps after which the series repeats; 0: never; none: not looked for",
+    )
+    is_logarithm: bool = Field(
+        default=False, description="whether the network computes with logarithms of the values"
+    )
+    is_centred: bool = Field(
+        default=False, description="whether its nonlinear part reads no level, but differences"
+    )
+    trained_share: float = Field(
+        default=1.0,
+        description="the weights' place between the first linear forecast (0) and training's (1)",
+    )
+    interval: IntervalRecord | None = Field(
+        default=None, description="none: too few validation rows to measure one"
+    )
 
 
 class PairRecord(Record):

@@ -27,6 +27,7 @@ from weir.training.data.hub import HubName, is_hub
 from weir.training.data.series import SERIES_SETS
 from weir.training.errors import RecipeError, RunError
 from weir.training.event_file import EventFile, require_tensorboard
+from weir.training.forecasting.experiment import SeriesExperiment
 from weir.training.forecasting.experiment import prepare as prepare_series
 from weir.training.forecasting.recipes import SeriesRecipe
 from weir.training.images.experiment import prepare as prepare_images
@@ -320,9 +321,11 @@ def _finish(
     state: TrainingState, experiment: Experiment, out: Path, device: torch.device
 ) -> RunRecord:
     """Write the weights and the record, test once, record the result, and draw the figures."""
-    record = _make_record(state.progress, experiment, device)
-    save_weights(out, state.best)
     state.network.load_state_dict(state.best)
+    if isinstance(experiment, SeriesExperiment):
+        experiment = experiment.settle(state.network, device)
+    record = _make_record(state.progress, experiment, device)
+    save_weights(out, copy_weights(state.network))
     experiment.write_files(out)
     write_record(out, record)
     evaluation = experiment.test(state.network, device, out)

@@ -6,12 +6,12 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from weir.bundle.contract import Series, Tolerance
+from weir.bundle.contract import PredictionInterval, Series, Tolerance
 from weir.export.errors import ExportError
 from weir.export.runs.provenance import data_name, describe_random, provenance_of
 from weir.export.spec import ExportSpec, RunExport
 from weir.training.errors import TrainingError
-from weir.training.forecasting.experiment import load_model, load_test
+from weir.training.forecasting.experiment import load_model, load_test, window_of
 from weir.training.forecasting.recipes import SeriesRecipe
 from weir.training.run_directory import RunRecord, SeriesRecord, part_of
 
@@ -28,7 +28,8 @@ def load(run: Path, record: RunRecord) -> RunExport:
     except TrainingError as error:
         described = describe_random(record, error)
         histories = _random_rows(
-            part_of(record, SeriesRecord), part_of(record, SeriesRecipe).network.window
+            part_of(record, SeriesRecord),
+            window_of(part_of(record, SeriesRecipe), part_of(record, SeriesRecord)),
         )
     else:
         described = f"test rows of {data_name(record)}"
@@ -60,8 +61,12 @@ def _spec(record: RunRecord, examples: str) -> ExportSpec:
         series=Series(
             target=series.columns[0],
             exogenous=series.columns[1:],
-            lags=recipe.network.window,
+            lags=window_of(recipe, series),
             horizon=recipe.horizon,
+            season=series.season,
+            interval=None
+            if series.interval is None
+            else PredictionInterval.model_validate(series.interval.model_dump()),
         ),
         # The network computes in standard deviations, the graph returns values of the series.
         tolerance=Tolerance(absolute=_TOLERANCE * series.std[0], relative=_TOLERANCE),

@@ -1,6 +1,5 @@
 """Forecasting (`Forecast`): the recent values of a series in, the values that follow out."""
 
-import operator
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -102,6 +101,9 @@ def _encode(
     )
     if interval := series.interval:
         response.level = interval.level
-        response.lower.extend(map(operator.add, values, interval.lower))
-        response.upper.extend(map(operator.add, values, interval.upper))
+        for field, offsets in ((response.lower, interval.lower), (response.upper, interval.upper)):
+            field.extend(
+                value + offset * (abs(value) if interval.is_relative else 1.0)
+                for value, offset in zip(values, offsets, strict=False)  # of the horizon asked for
+            )
     return model.encoder.checked(response.SerializeToString())

@@ -6,10 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from weir.training.forecasting.intervals import LEVEL
+from weir.training.forecasting.windows import Parts
+
 Numbers = NDArray[np.float64]
 
 AR_LAGS = 9
 """The usual order for sunspots, and a reference for other series."""
+AR, PERSISTENCE, SEASON = f"ar{AR_LAGS}", "persistence", "season"
+"""The baselines: least squares, the last value, and the value of one season before."""
+COVERAGE = "coverage"
+"""The metric's name: the share of values within their prediction interval."""
 
 
 def rmse_by_lead(forecasts: Numbers, truth: Numbers) -> Numbers:
@@ -32,7 +39,7 @@ def naive_error(values: Numbers) -> float:
 
 
 def score(forecasts: Mapping[str, Numbers], truth: Numbers, scale: float) -> dict[str, float]:
-    """Return RMSE and MASE of the first and the last step, by names such as `ar9_rmse_12`.
+    """Return RMSE and MASE of all steps, of the first and of the last: `ar9_rmse`, `ar9_rmse_12`.
 
     Args:
         forecasts: (B, horizon) each, by the model's name; the network's name is empty.
@@ -41,24 +48,79 @@ def score(forecasts: Mapping[str, Numbers], truth: Numbers, scale: float) -> dic
     metrics = {}
     for name, given in forecasts.items():
         prefix = f"{name}_" if name else ""
-        for measure, by_lead in (
-            ("rmse", rmse_by_lead(given, truth)),
-            ("mase", mase_by_lead(given, truth, scale)),
+        errors = given - truth
+        for measure, overall, by_lead in (
+            ("rmse", np.sqrt(np.square(errors).mean()), rmse_by_lead(given, truth)),
+            ("mase", np.abs(errors).mean() / scale, mase_by_lead(given, truth, scale)),
         ):
+            metrics[f"{prefix}{measure}"] = float(overall)
             for lead in sorted({1, truth.shape[1]}):
                 metrics[f"{prefix}{measure}_{lead}"] = float(by_lead[lead - 1])
     return metrics
 
 
-def summarise(metrics: Mapping[str, float]) -> str:
+def forecast_baselines(
+    values: Numbers, parts: Parts, *, horizon: int, season: int
+) -> dict[str, Numbers]:
+    """Forecasts (B, horizon) of the baselines for each row of the test part, by name.
+
+    Args:
+        values: (T,), all of the series.
+        season: 0: none, and no forecast of last season's values.
+    """
+    lags = max(AR_LAGS, season)
+    origins = np.arange(max(parts.validation_end, lags), len(values) - horizon + 1)
+    before = values[origins[:, None] + np.arange(-lags, 0)]  # (B, lags)
+    fitted = fit_autoregression(values[: parts.baseline_end], AR_LAGS)
+    forecasts = {AR: fitted.forecast(before, horizon), PERSISTENCE: persist(before, horizon)}
+    if season:
+        forecasts[SEASON] = repeat_season(before, season, horizon)
+    return forecasts
+
+
+def summarise(metrics: Mapping[str, float], season: int | None, horizon: int) -> str:
     """Format the metrics of `score`: a line each, with the baselines' in brackets."""
+    names = {AR: f"AR({AR_LAGS})", PERSISTENCE: PERSISTENCE, SEASON: f"{season} steps before"}
     lines = []
-    for name in (name for name in metrics if name.startswith(("rmse_", "mase_"))):
-        measure, lead = name.split("_")
-        others = [other for other in metrics if other.endswith(f"_{name}")]
-        baselines = ", ".join(f"{other.split('_')[0]} {metrics[other]:.4g}" for other in others)
-        lines.append(f"{measure.upper()} {lead} ahead {metrics[name]:.4g} ({baselines})")
+    for measure in ("rmse", "mase"):
+        for lead in ("", *(f"_{step}" for step in sorted({1, horizon}))):
+            name = f"{measure}{lead}"
+            if name not in metrics:
+                continue  # a run of before has no errors over all steps
+            baselines = ", ".join(
+                f"{shown} {metrics[f'{key}_{name}']:.4g}"
+                for key, shown in names.items()
+                if f"{key}_{name}" in metrics
+            )
+            where = f"{lead[1:]} ahead" if lead else f"over {horizon} steps"
+            lines.append(f"{measure.upper()} {where} {metrics[name]:.4g} ({baselines})")
+    if COVERAGE in metrics:
+        lines.insert(1, f"{metrics[COVERAGE]:.1%} of the values within the {LEVEL:.0%} interval")
     return "test " + "\n     ".join(lines)
+
+
+def compare(metrics: Mapping[str, float], season: int | None) -> str | None:
+    """Say in one line that a baseline errs no more over the whole horizon; None if none does so."""
+    baselines = {
+        AR: f"AR({AR_LAGS})",
+        PERSISTENCE: "the last value",
+        SEASON: f"the value of {season} steps before",
+    }
+    found = {name: metrics[f"{name}_rmse"] for name in baselines if f"{name}_rmse" in metrics}
+    if not found or "rmse" not in metrics:
+        return None
+    best = min(found, key=found.__getitem__)
+    if found[best] > metrics["rmse"]:
+        return None
+    advice = {
+        AR: "try weir train ar",
+        PERSISTENCE: "try weir train ar, or --season N if the series repeats",
+        SEASON: "use that value, or try weir train ar, or more seasons of data",
+    }
+    return (
+        f"not better than {baselines[best]} over the whole horizon: "
+        f"RMSE {metrics['rmse']:.4g}, {baselines[best]} {found[best]:.4g}; {advice[best]}"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +151,8 @@ def fit_autoregression(values: Numbers, lags: int) -> AutoRegression:
 def persist(histories: Numbers, horizon: int) -> Numbers:
     """Repeat the last value of histories (B, lags): (B, horizon)."""
     return np.repeat(histories[:, -1:], horizon, axis=1)
+
+
+def repeat_season(histories: Numbers, season: int, horizon: int) -> Numbers:
+    """Repeat the last `season` values of histories (B, lags): (B, horizon)."""
+    return histories[:, -season:][:, np.arange(horizon) % season]

@@ -2,8 +2,8 @@
 
 import functools
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +12,26 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from weir.training.data.series import SeriesData, load_series
+from weir.training.errors import RunError
+from weir.training.forecasting.combination import Combination, choose_lags, combine, unroll
 from weir.training.forecasting.evaluation import (
     AR_LAGS,
-    fit_autoregression,
+    COVERAGE,
+    forecast_baselines,
     naive_error,
-    persist,
     score,
 )
 from weir.training.forecasting.figures import FORECAST, ForecastFigure, draw_forecast
+from weir.training.forecasting.intervals import LEAST_ERRORS, bounds, measure_interval, share_within
 from weir.training.forecasting.recipes import FED_BACK, SeriesRecipe
-from weir.training.forecasting.windows import Parts, Windows, cut, divide_by_time
+from weir.training.forecasting.season import find_season
+from weir.training.forecasting.windows import Parts, Windows, cut, divide_by_time, require_rows
 from weir.training.loop import Batch, Task
-from weir.training.models.series import build_forecaster
+from weir.training.models.series import Forecaster, build_forecaster
 from weir.training.reproducibility import Purpose, generator_for
 from weir.training.run_directory import (
     Evaluation,
+    IntervalRecord,
     RunRecord,
     SeriesRecord,
     SplitRecord,
@@ -37,7 +42,13 @@ from weir.training.run_directory import (
 )
 
 EVALUATION_ROWS = 1024
-BASELINE = f"ar{AR_LAGS}"
+_MOST_LAGS_FED_BACK, _MOST_LAGS = 36, 48
+_FLOOR = 0.1
+"""Smaller parts of the smallest training value count as this part, where logarithms are read."""
+_MOSTLY = 0.5
+_SHARES = (0.0, 0.5, 1.0)
+_HANDICAP = 0.2
+"""Of trained weights, in standard errors of the validation error: their epoch was chosen by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +63,7 @@ class SeriesExperiment:
     recipe: SeriesRecipe
     data: SeriesData
     parts: Parts
+    combination: Combination | None
     train: Windows
     validation: Windows
     held_out: Windows
@@ -69,9 +81,21 @@ class SeriesExperiment:
         whole = self.data.checksum
         return SplitRecord(train=whole, validation=whole, test=whole)
 
-    def build(self) -> nn.Module:
-        """Build the network."""
-        return build_network(self.recipe, self.record)
+    def build(self) -> Forecaster:
+        """Build the network; it begins as the combination of linear forecasts, if there is one."""
+        network = build_network(self.recipe, self.record)
+        if self.combination is not None:
+            self._begin(network, self.combination)
+        return network
+
+    def _begin(self, network: Forecaster, combination: Combination) -> None:
+        own = self.data.values[: self.parts.train_end, 0]
+        if combination.is_logarithm:
+            logarithms = np.log(own)
+            network.mean[0], network.std[0] = float(logarithms.mean()), float(logarithms.std())
+            network.floor.fill_(_FLOOR * float(own.min()))
+        unrolled = unroll(combination.regression, self.recipe.horizon)
+        network.begin_as(*(torch.from_numpy(each).float() for each in unrolled))
 
     def make_task(self, device: torch.device, *, mixed: bool) -> Task:
         """Return the batches, on the device, and the loss."""
@@ -98,53 +122,170 @@ class SeriesExperiment:
 
     def test(self, network: nn.Module, device: torch.device, out: Path) -> Evaluation:
         """Forecast the test part from each time step, compare with the baselines, and draw."""
-        horizon = self.recipe.horizon
-        own = self.data.values[: self.parts.train_end, 0]
+        own, season = self.data.values[:, 0], self.record.season or 0
         truth = self.held_out.targets.double().numpy()
-        # Cut again: the baselines may read further back than the network.
-        first, end = self.parts.validation_end, len(self.data.values)
-        windows = cut(self.data.values, first, end, steps=horizon, window=AR_LAGS)
-        before = windows.histories[:, :, 0].double().numpy()
-        forecasts = {
-            "": forecast(network, self.held_out.to(device)),
-            BASELINE: fit_autoregression(own, AR_LAGS).forecast(before, horizon),
-            "persistence": persist(before, horizon),
-        }
-        metrics = score(forecasts, truth, naive_error(own))
+        found = forecast(network, self.held_out.to(device))
+        baselines = forecast_baselines(own, self.parts, horizon=self.recipe.horizon, season=season)
+        forecasts = {"": found, **baselines}
+        metrics = score(forecasts, truth, naive_error(own[: self.parts.baseline_end]))
+        interval = self.record.interval
+        if interval is not None:
+            metrics[COVERAGE] = share_within(found, truth, interval)
         figure = ForecastFigure(
-            self.recipe.name, self.data, self.parts.validation_end, truth, forecasts
+            self.recipe.name,
+            self.data,
+            self.parts.validation_end,
+            truth,
+            forecasts,
+            bounds=None if interval is None else bounds(found, interval),
         )
         draw_forecast(figure, out / FORECAST)
-        return Evaluation(accuracy=None, confusions=None, metrics=metrics)
+        return Evaluation(accuracy=None, confusions=None, metrics=metrics, notes=self._notes())
+
+    def settle(self, network: nn.Module, device: torch.device) -> "SeriesExperiment":
+        """Mix the trained weights with the first ones, and measure the interval.
+
+        The validation part chooses the mixture: a few windows also chose the epoch, so that the
+        trained weights may fit them better than the series. Returns the experiment with its record.
+        """
+        share = 1.0
+        if self.combination is not None:
+            share = self._mix(network, device)
+        network.eval()
+        interval = self._measure_interval(network, device)
+        record = self.record.model_copy(update={"interval": interval, "trained_share": share})
+        return replace(self, record=record)
+
+    def _mix(self, network: nn.Module, device: torch.device) -> float:
+        torch.manual_seed(self.recipe.seed)
+        first = self.build().to(device).state_dict()
+        trained = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        windows = self.validation.to(device)
+        truth = self.validation.targets.double().numpy()
+        best, chosen = math.inf, 1.0
+        for share in _SHARES:
+            network.load_state_dict(_between(first, trained, share))
+            error = math.sqrt(np.square(forecast(network, windows) - truth).mean())
+            error *= 1.0 + _HANDICAP * share / math.sqrt(len(truth))
+            if error < best:
+                best, chosen = error, share
+        network.load_state_dict(_between(first, trained, chosen))
+        return chosen
+
+    def _measure_interval(self, network: nn.Module, device: torch.device) -> IntervalRecord | None:
+        """Measure it by the values of the validation part, each forecast 1 to `horizon` ahead."""
+        values, horizon = self.data.values, self.recipe.horizon
+        begin, end = self.parts.train_end, self.parts.validation_end
+        window = self.held_out.histories.shape[1]
+        # The first windows begin in the training part, the last ones end in the test part: only
+        # their values in the validation part are compared.
+        windows = cut(
+            np.concatenate([values[:end], np.repeat(values[end - 1 : end], horizon - 1, axis=0)]),
+            begin - horizon + 1,
+            end + horizon - 1,
+            steps=horizon,
+            window=window,
+        )
+        found, truth = forecast(network, windows.to(device)), windows.targets.double().numpy()
+        first = max(begin - horizon + 1, window)
+        by_step = [
+            slice(max(begin - first - step, 0), end - first - step) for step in range(horizon)
+        ]
+        return measure_interval(
+            [found[rows, step] for step, rows in enumerate(by_step)],
+            [truth[rows, step] for step, rows in enumerate(by_step)],
+            is_relative=self.record.is_logarithm,
+        )
+
+    def _notes(self) -> dict[str, str]:
+        record = self.record
+        notes = {"season": f"{record.season} steps" if record.season else "none"}
+        if self.recipe.season is None:
+            notes["season"] += ", by the training part"
+        if record.interval is None:
+            rows = self.parts.validation_end - self.parts.train_end
+            notes["interval"] = (
+                f"none: expected {LEAST_ERRORS} or more rows to validate on, got {rows}"
+            )
+        if record.trained_share < 1.0:
+            notes["weights"] = (
+                "half-way between the linear forecast that training began with and its result"
+                if record.trained_share
+                else "the linear forecast that training began with"
+            ) + ", which was better on the validation rows"
+        return notes
+
+
+def _between(
+    first: Mapping[str, Tensor], trained: Mapping[str, Tensor], share: float
+) -> dict[str, Tensor]:
+    """The weights at `share` of the way from the first to the trained ones."""
+    return {name: torch.lerp(first[name], trained[name], share) for name in trained}
 
 
 def prepare(recipe: SeriesRecipe) -> SeriesExperiment:
     """Read the series and cut it into windows; the training part decides the scaling."""
     data = load_series(recipe.data, recipe.value, recipe.exogenous, decimal=recipe.decimal)
-    parts = divide_by_time(data, recipe, least_lags=AR_LAGS)
+    network, horizon = recipe.network, recipe.horizon
+    parts = divide_by_time(len(data.values), recipe)
     train = data.values[: parts.train_end]
-    steps = 1 if recipe.network.kind in FED_BACK else recipe.horizon
-    make = functools.partial(cut, data.values, window=recipe.network.window)
+    season = find_season(train[:, 0]) if recipe.season is None else recipe.season
+    most = _MOST_LAGS_FED_BACK if network.kind in FED_BACK else _MOST_LAGS
+    lags = network.lags or choose_lags(parts.train_end, season, horizon, most)
+    window = max(lags, network.exogenous_lags or 0)
+    require_rows(data, parts, window=max(window, AR_LAGS), horizon=horizon, season=season)
+    combination = None
+    if network.start == "combination" and network.linear:
+        combination = combine(
+            data.values[:, 0], parts, season=season, horizon=horizon, lags=lags, most=most
+        )
+    steps = 1 if network.kind in FED_BACK else horizon
+    make = functools.partial(cut, data.values, window=window)
     return SeriesExperiment(
         recipe=recipe,
         data=data,
         parts=parts,
+        combination=combination,
         train=make(0, parts.train_end, steps=steps),
-        validation=make(parts.train_end, parts.validation_end, steps=steps),
-        held_out=make(parts.validation_end, len(data.values), steps=recipe.horizon),
+        validation=make(parts.train_end, parts.validation_end, steps=horizon),
+        held_out=make(parts.validation_end, len(data.values), steps=horizon),
         record=SeriesRecord(
             columns=list(data.columns),
             mean=train.mean(axis=0).tolist(),
             std=train.std(axis=0).tolist(),
+            lags=lags,
+            season=season,
+            is_logarithm=combination is not None and combination.is_logarithm,
+            is_centred=combination is not None and combination.differenced > _MOSTLY,
         ),
     )
 
 
-def build_network(recipe: SeriesRecipe, record: SeriesRecord) -> nn.Module:
+def build_network(recipe: SeriesRecipe, record: SeriesRecord) -> Forecaster:
     """Build the network with fresh weights from torch's global generator."""
+    settings = recipe.network.model_dump(exclude={"lags", "start"})
     return build_forecaster(
-        mean=record.mean, std=record.std, horizon=recipe.horizon, **recipe.network.model_dump()
+        mean=record.mean,
+        std=record.std,
+        lags=lags_of(recipe, record),
+        horizon=recipe.horizon,
+        is_centred=record.is_centred,
+        is_logarithm=record.is_logarithm,
+        **settings,
     )
+
+
+def lags_of(recipe: SeriesRecipe, record: SeriesRecord) -> int:
+    """Number of past values that the network reads; older runs have it in their recipe alone."""
+    lags = record.lags or recipe.network.lags
+    if lags is None:
+        raise RunError(f"{recipe.name}: expected lags in the record of the series, got none")
+    return lags
+
+
+def window_of(recipe: SeriesRecipe, record: SeriesRecord) -> int:
+    """Time steps of the network's input."""
+    return max(lags_of(recipe, record), recipe.network.exogenous_lags or 0)
 
 
 def scaled_error(forecasts: Tensor, truth: Tensor, *, std: float) -> Tensor:

@@ -11,14 +11,15 @@ from matplotlib.ticker import MaxNLocator
 
 from weir.training.data.series import SeriesData
 from weir.training.figures import save
-from weir.training.forecasting.evaluation import Numbers, rmse_by_lead
+from weir.training.forecasting.evaluation import PERSISTENCE, SEASON, Numbers, rmse_by_lead
+from weir.training.forecasting.intervals import LEVEL
 
 FORECAST = "forecast.png"
 SHOWN_STEPS = 600
 """The last time steps are shown; more would be indistinguishable."""
 
 # From the Okabe-Ito palette, which colour-blind readers can distinguish.
-_COLOURS = {"": "#d55e00", "persistence": "#999999"}
+_COLOURS = {"": "#d55e00", PERSISTENCE: "#999999", SEASON: "#009e73"}
 _BASELINE, _TRUTH = "#0072b2", "#000000"
 
 
@@ -29,6 +30,7 @@ class ForecastFigure:
     first: time step of the first test value.
     truth: (B, horizon), row b from time step `first` + b on.
     forecasts: likewise, by the model's name; the network's name is empty.
+    bounds: likewise, of the network's prediction interval.
     """
 
     name: str
@@ -36,6 +38,7 @@ class ForecastFigure:
     first: int
     truth: Numbers
     forecasts: Mapping[str, Numbers]
+    bounds: tuple[Numbers, Numbers] | None = None
 
 
 def draw_forecast(content: ForecastFigure, path: Path) -> None:
@@ -73,8 +76,15 @@ def _draw_lead(axes: Axes, content: ForecastFigure, lead: int) -> None:
     steps = np.arange(len(content.truth)) + content.first + lead - 1
     shown = slice(-SHOWN_STEPS, None)
     axes.plot(steps[shown], content.truth[shown, lead - 1], color=_TRUTH, lw=0.9, label="measured")
-    # Persistence is the measured line moved to the right and would add nothing.
-    for model in [name for name in content.forecasts if name != "persistence"][::-1]:
+    if content.bounds is not None:
+        lower, upper = (each[shown, lead - 1] for each in content.bounds)
+        label = f"{LEVEL:.0%} interval"
+        axes.fill_between(
+            steps[shown], lower, upper, color=_colour(""), alpha=0.2, lw=0, label=label
+        )
+    # These are the measured line moved to the right and would add nothing.
+    moved = {PERSISTENCE, SEASON}
+    for model in [name for name in content.forecasts if name not in moved][::-1]:
         line = content.forecasts[model][shown, lead - 1]
         axes.plot(
             steps[shown], line, color=_colour(model), lw=1.1, alpha=0.9, label=model or content.name

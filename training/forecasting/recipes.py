@@ -22,8 +22,12 @@ class ForecasterSettings(Settings):
     kind: Literal["ar", "narx", "rnn", "gru", "lstm"] = Field(
         description="a linear map of them, a perceptron of them, or a recurrent cell"
     )
-    lags: Annotated[int, CliOption()] = Field(
-        ge=1, le=4096, description="number of past values that the network reads"
+    lags: Annotated[int | None, CliOption()] = Field(
+        default=None,
+        ge=1,
+        le=4096,
+        description="number of past values that the network reads; none: as season and length "
+        "of the series allow",
     )
     exogenous_lags: Annotated[int | None, CliOption()] = Field(
         default=None,
@@ -41,6 +45,11 @@ class ForecasterSettings(Settings):
     linear: bool = Field(
         default=True, description="add a linear map, for levels that training never saw"
     )
+    start: Literal["persistence", "combination"] = Field(
+        default="persistence",
+        description="the linear map's first weights: the last value, or the combination of linear "
+        "forecasts that the errors before the test part suggest",
+    )
 
     @model_validator(mode="after")
     def _cells_read_every_column_alike(self) -> Self:
@@ -49,11 +58,6 @@ class ForecasterSettings(Settings):
         if self.layers > 1 and self.kind in FED_BACK:
             raise ValueError("layers goes with recurrent cells")
         return self
-
-    @property
-    def window(self) -> int:
-        """Time steps of the network's input."""
-        return max(self.lags, self.exogenous_lags or 0)
 
 
 class SeriesRecipe(Recipe):
@@ -69,6 +73,13 @@ class SeriesRecipe(Recipe):
     )
     decimal: Annotated[DecimalMark | None, CliOption()] = Field(
         default=None, description="the decimal mark of a CSV file that leaves it open"
+    )
+    season: Annotated[int | None, CliOption()] = Field(
+        default=None,
+        ge=0,
+        le=2048,
+        description="steps after which the series repeats; 0: never; none: found in the training "
+        "part",
     )
     horizon: Annotated[int, CliOption()] = Field(
         default=12, ge=1, le=512, description="number of steps to forecast"
@@ -98,7 +109,7 @@ def _recipe(
         return {
             "task": "forecasting",
             "architecture": kind if kind in FED_BACK else f"series-{kind}",
-            "network": {"kind": kind, **network},
+            "network": {"kind": kind, "start": "combination", **network},
             "value": SUNSPOT_COLUMN if data == SUNSPOTS else None,
             "optimizer": {"kind": "adamw", "learning_rate": learning_rate, "weight_decay": 1e-2},
             "epochs": epochs,
@@ -116,10 +127,10 @@ def _recipe(
 
 RECIPES: dict[str, Callable[[str], dict[str, Setting]]] = {
     # The common loop trains it, so validation may stop it before the least-squares fit.
-    "ar": _recipe("ar", 1e-2, 50, lags=36),
-    "narx": _recipe("narx", 2e-3, 50, lags=36, hidden=32, dropout=0.3),
+    "ar": _recipe("ar", 1e-2, 50),
+    "narx": _recipe("narx", 2e-3, 50, hidden=32, dropout=0.3),
     **{
-        f"series-{cell}": _recipe(cell, 4e-3, 25, lags=48, hidden=32, dropout=0.3)
+        f"series-{cell}": _recipe(cell, 4e-3, 25, hidden=32, dropout=0.3)
         for cell in ("rnn", "gru", "lstm")
     },
 }

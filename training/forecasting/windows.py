@@ -19,13 +19,21 @@ from weir.training.data.series import SeriesData
 from weir.training.errors import DataError
 from weir.training.forecasting.recipes import SeriesRecipe
 
+_VALIDATION_HORIZONS = 2
+_MOST_VALIDATION = 0.25
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The ends of the training and the validation part, in time steps from the start."""
+    """The ends of the training and the validation part, in time steps from the start.
+
+    `baseline_end` ends the part that AR(9) is fitted on and MASE is scaled by. It depends on the
+    recipe's shares alone.
+    """
 
     train_end: int
     validation_end: int
+    baseline_end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,33 +52,42 @@ class Windows:
         return Windows(self.histories.to(device), self.targets.to(device))
 
 
-def divide_by_time(data: SeriesData, recipe: SeriesRecipe, *, least_lags: int) -> Parts:
-    """Split the series by the recipe's shares; `DataError` if a part is too short or constant.
+def divide_by_time(count: int, recipe: SeriesRecipe) -> Parts:
+    """Split `count` time steps by the recipe's shares.
 
-    Args:
-        least_lags: lags that the training part must have room for, besides the network's own.
+    The validation part of a short series is longer than its share, as horizon and length allow: a
+    few windows cannot choose between forecasts.
     """
-    count = len(data.values)
     test, validation = round(recipe.test_share * count), round(recipe.validation_share * count)
-    train = count - test - validation
-    window = max(recipe.network.window, least_lags)
+    longer = min(_VALIDATION_HORIZONS * recipe.horizon, round(_MOST_VALIDATION * count))
+    return Parts(count - test - max(validation, longer), count - test, count - test - validation)
+
+
+def require_rows(data: SeriesData, parts: Parts, *, window: int, horizon: int, season: int) -> None:
+    """`DataError` if a part is too short for windows of `window` values, or constant."""
+    count = len(data.values)
+    if season >= parts.train_end:
+        raise DataError(
+            f"{data.name}: expected a season below the {parts.train_end} rows to train on, "
+            f"got {season}"
+        )
     for name, rows, needed in (
-        ("train", train, window + recipe.horizon + 1),
-        ("validate", validation, recipe.horizon),
-        ("test", test, recipe.horizon),
+        ("train", parts.train_end, window + horizon + 1),
+        ("validate", parts.validation_end - parts.train_end, horizon),
+        ("test", count - parts.validation_end, horizon),
     ):
         if rows < needed:
             raise DataError(
                 f"{data.name}: expected at least {needed} rows to {name} on, for {window} lags and "
-                f"a horizon of {recipe.horizon}, got {rows} of {count}"
+                f"a horizon of {horizon}, got {rows} of {count}"
             )
-    for column, values in zip(data.columns, data.values[:train].T, strict=True):
+    train = data.values[: parts.train_end]
+    for column, values in zip(data.columns, train.T, strict=True):
         if values.std() <= 1e-6 * np.abs(values).max():
             raise DataError(
                 f"{data.name}, column {column}: expected values that vary, got {values[0]:g} in "
-                f"all {train} rows to train on"
+                f"all {len(train)} rows to train on"
             )
-    return Parts(train, train + validation)
 
 
 def cut(values: NDArray[np.float64], first: int, end: int, *, steps: int, window: int) -> Windows:

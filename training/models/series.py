@@ -17,6 +17,10 @@ from weir.training.models.recurrent import Cell, Recurrent
 
 Kind = Literal["ar", "narx", "rnn", "gru", "lstm"]
 
+_SMALLEST = 1e-6
+_LARGEST_LOGARITHM = 88.0
+"""exp of it is below the greatest FP32 number."""
+
 
 class OneStep(nn.Module):
     """The next value from lagged ones: AR without hidden units, NARX with them.
@@ -32,7 +36,12 @@ class OneStep(nn.Module):
         features: F, the series itself first.
         lags: number of last values of the series that are read.
         hidden: units of the perceptron; None: the linear map only.
+        centred: read the series' values less their mean in the window, and add `level` times the
+            mean. Levels that training never saw then saturate nothing, and training cannot change
+            what becomes of a level.
     """
+
+    level: Tensor
 
     def __init__(
         self,
@@ -43,10 +52,14 @@ class OneStep(nn.Module):
         hidden: int | None,
         dropout: float = 0.0,
         linear: bool = True,
+        centred: bool = False,
     ) -> None:
         super().__init__()
         self.lags = lags
         self.exogenous_lags = exogenous_lags
+        self.centred = centred
+        if centred:
+            self.register_buffer("level", torch.ones(1))
         width = lags + (features - 1) * exogenous_lags
         self.linear = _persisting(width, 1, lags - 1) if linear or hidden is None else None
         self.perceptron = (
@@ -57,6 +70,16 @@ class OneStep(nn.Module):
             )
         )
 
+    def begin_as(self, weights: Tensor, biases: Tensor) -> None:
+        """Begin as the first step of a linear forecast; see `Forecaster.begin_as`."""
+        if self.linear is not None:
+            nn.init.zeros_(self.linear.weight)[:, : self.lags] = weights[:1]
+            nn.init.zeros_(self.linear.bias).add_(biases[:1])
+            if self.centred:
+                self.level.copy_(weights[:1].sum(dim=1))
+            if self.perceptron is not None:
+                _silence(self.perceptron[-1])
+
     def forward(self, window: Tensor) -> Tensor:
         """The next value (B, 1) of a window (B, T, F)."""
         return self.after(window[:, :, 0], window[:, :, 1:])
@@ -65,11 +88,14 @@ class OneStep(nn.Module):
         """The next value (B, 1) of the series (B, T) and the other columns (B, T, F - 1)."""
         own = own[:, -self.lags :]  # (B, lags)
         others = others[:, -self.exogenous_lags :].flatten(1)  # (B, exogenous_lags · (F - 1))
+        mean = own.mean(dim=1, keepdim=True)  # (B, 1)
+        own = own - mean if self.centred else own
         read = torch.cat([own, others], dim=1) if others.shape[1] else own
         parts: list[Tensor] = [
             part(read) for part in (self.linear, self.perceptron) if part is not None
         ]
-        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+        ahead = parts[0] if len(parts) == 1 else parts[0] + parts[1]
+        return ahead + mean * self.level if self.centred else ahead
 
 
 class FedBack(nn.Module):
@@ -84,6 +110,10 @@ class FedBack(nn.Module):
         super().__init__()
         self.step = step
         self.horizon = horizon
+
+    def begin_as(self, weights: Tensor, biases: Tensor) -> None:
+        """Begin as a linear forecast of one step, which is fed back as well."""
+        self.step.begin_as(weights, biases)
 
     def forward(self, window: Tensor) -> Tensor:
         """One step (B, 1) in training, else (B, horizon), of a window (B, T, F)."""
@@ -102,8 +132,10 @@ class ReadWhole(nn.Module):
 
     With `linear`, a linear map of the window is added, for the reason given in `OneStep`. It is the
     autoregressive part of G. Lai et al., "Modeling long- and short-term temporal patterns", SIGIR
-    2018.
+    2018. `centred`: as in `OneStep`.
     """
+
+    level: Tensor
 
     def __init__(
         self,
@@ -114,20 +146,41 @@ class ReadWhole(nn.Module):
         horizon: int,
         dropout: float,
         linear: bool,
+        centred: bool,
     ) -> None:
         super().__init__()
         self.encoder = encoder
+        self.centred = centred
+        if centred:
+            self.register_buffer("level", torch.ones(horizon))
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(encoder.width, horizon)
         last = (lags - 1) * features
         self.linear = _persisting(lags * features, horizon, last) if linear else None
 
+    def begin_as(self, weights: Tensor, biases: Tensor) -> None:
+        """Begin as a linear forecast; see `Forecaster.begin_as`."""
+        if self.linear is not None:
+            lags = weights.shape[1]
+            each = self.linear.weight.shape[1] // lags
+            nn.init.zeros_(self.linear.weight)[:, ::each] = weights
+            nn.init.zeros_(self.linear.bias).add_(biases)
+            if self.centred:
+                self.level.copy_(weights.sum(dim=1))
+            _silence(self.output)
+
     def forward(self, window: Tensor) -> Tensor:
         """Forecasts (B, horizon) of a window (B, T, F)."""
+        mean = window[:, :, 0].mean(dim=1, keepdim=True)  # (B, 1)
+        if self.centred:
+            own = window[:, :, :1] - mean[:, :, None]  # (B, T, 1)
+            window = own if window.shape[2] == 1 else torch.cat([own, window[:, :, 1:]], dim=2)
         lengths = torch.full((window.shape[0],), window.shape[1], device=window.device)
         last = self.encoder(window, lengths).last  # (B, hidden)
         ahead: Tensor = self.output(self.dropout(last))  # (B, horizon)
-        return ahead if self.linear is None else ahead + self.linear(window.flatten(1))
+        if self.linear is not None:
+            ahead = ahead + self.linear(window.flatten(1))
+        return ahead + mean * self.level if self.centred else ahead
 
 
 class Forecaster(nn.Module):
@@ -136,24 +189,56 @@ class Forecaster(nn.Module):
     Args:
         core: maps scaled values (B, T, F) to scaled forecasts (B, horizon).
         mean, std: of each column, over its training part.
+        is_logarithm: whether the core reads and forecasts logarithms of the series' own values;
+            `mean` and `std` of its column are then those of the logarithms.
     """
 
     mean: Tensor
     std: Tensor
+    floor: Tensor
 
-    def __init__(self, core: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self,
+        core: FedBack | ReadWhole,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        is_logarithm: bool = False,
+    ) -> None:
         super().__init__()
         self.core = core
+        self.is_logarithm = is_logarithm
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
+        if is_logarithm:
+            # Values at and below 0 have no logarithm; they count as this one.
+            self.register_buffer("floor", torch.tensor(_SMALLEST))
+
+    @torch.no_grad()
+    def begin_as(self, weights: Tensor, biases: Tensor) -> None:
+        """Set the weights so that the network begins as a linear forecast.
+
+        Without a linear map, `linear=False`, nothing changes.
+
+        Args:
+            weights: (horizon, lags), the oldest lag first, of the series' own values, or of their
+                logarithms.
+            biases: (horizon,), in the same unit.
+        """
+        mean, std = self.mean[0], self.std[0]
+        self.core.begin_as(weights, (biases + mean * (weights.sum(dim=1) - 1.0)) / std)
 
     def forward(self, history: Tensor) -> Tensor:
         """Forecasts (B, horizon) of values (B, T, F); (B, 1) in training, see `FedBack`."""
+        if self.is_logarithm:
+            own = history[:, :, :1].maximum(self.floor).log()  # (B, T, 1)
+            history = own if history.shape[2] == 1 else torch.cat([own, history[:, :, 1:]], dim=2)
         # Of the window's shape: ONNX Runtime would go through a few columns a time step at a time.
         mean, std = (each.expand(history.shape[1:]) for each in (self.mean, self.std))  # (T, F)
         scaled = (history - mean) / std
         ahead: Tensor = self.core(scaled)
-        return ahead * self.std[0] + self.mean[0]
+        ahead = ahead * self.std[0] + self.mean[0]
+        return ahead.clamp(max=_LARGEST_LOGARITHM).exp() if self.is_logarithm else ahead
 
 
 def build_forecaster(
@@ -168,6 +253,8 @@ def build_forecaster(
     layers: int = 1,
     dropout: float = 0.0,
     linear: bool = True,
+    is_centred: bool = False,
+    is_logarithm: bool = False,
 ) -> Forecaster:
     """Build a network with fresh weights, drawn from torch's global generator.
 
@@ -176,9 +263,11 @@ def build_forecaster(
         mean, std: of each of the F columns, the series first.
         exogenous_lags: lags of the other columns, for ar and narx; None: `lags`.
         hidden: units of a layer; ar has none.
+        is_centred: see `OneStep`.
+        is_logarithm: see `Forecaster`.
     """
     features = len(mean)
-    core: nn.Module
+    core: FedBack | ReadWhole
     if kind in {"ar", "narx"}:
         step = OneStep(
             features=features,
@@ -187,6 +276,7 @@ def build_forecaster(
             hidden=None if kind == "ar" else hidden,
             dropout=dropout,
             linear=linear,
+            centred=is_centred,
         )
         core = FedBack(step, horizon)
     else:
@@ -195,9 +285,21 @@ def build_forecaster(
         cell: Cell = kind  # type: ignore[assignment]  # what is left of the kinds
         encoder = Recurrent(cell, features, hidden, layers=layers, dropout=dropout)
         core = ReadWhole(
-            encoder, lags=lags, features=features, horizon=horizon, dropout=dropout, linear=linear
+            encoder,
+            lags=lags,
+            features=features,
+            horizon=horizon,
+            dropout=dropout,
+            linear=linear,
+            centred=is_centred,
         )
-    return Forecaster(core, mean, std)
+    return Forecaster(core, mean, std, is_logarithm=is_logarithm)
+
+
+def _silence(layer: nn.Module) -> None:
+    """Set a linear layer to 0: it learns from there, and the layers below it after that."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
 
 
 def _persisting(inputs: int, outputs: int, last: int) -> nn.Linear:

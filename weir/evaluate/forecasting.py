@@ -3,7 +3,7 @@
 Needs the extra `train`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,9 +14,18 @@ from weir.bundle.contract import Tolerance
 from weir.bundle.number_format import DecimalMark
 from weir.client.errors import WeirError
 from weir.evaluate.test_set import LabelledRequest, Origin
-from weir.training.forecasting.evaluation import naive_error, score
-from weir.training.forecasting.experiment import prepare
+from weir.training.data.series import load_series
+from weir.training.forecasting.evaluation import (
+    AR_LAGS,
+    COVERAGE,
+    forecast_baselines,
+    naive_error,
+    score,
+)
+from weir.training.forecasting.intervals import share_within
 from weir.training.forecasting.recipes import SeriesRecipe
+from weir.training.forecasting.season import find_season
+from weir.training.forecasting.windows import cut, divide_by_time, require_rows
 from weir.training.recipes import make_recipe
 
 if TYPE_CHECKING:
@@ -31,15 +40,17 @@ class SeriesSet:
     The rows are the end of any file, since its beginning scales MASE.
 
     Attributes:
-        output: the model's output that holds the forecasts.
+        series: of the bundle.
         truth: (rows, horizon), in the series' unit.
+        baselines: forecasts (rows, horizon) by name.
         scale: of MASE, from the training part.
     """
 
     requests: list[LabelledRequest]
     origin: Origin
-    output: str
+    series: "Series"
     truth: NDArray[np.float64]
+    baselines: Mapping[str, NDArray[np.float64]]
     scale: float
 
     unit: ClassVar[str] = "forecasts"
@@ -51,11 +62,21 @@ class SeriesSet:
         return Tolerance(absolute=0.0, relative=1e-4)
 
     def measure(self, answers: Sequence["Answer"]) -> dict[str, float]:
-        """RMSE and MASE of all forecasts; WeirError for forecasts of another shape."""
-        found = np.concatenate([answer[self.output] for answer in answers]).astype(np.float64)
+        """RMSE and MASE of all forecasts, and those of the baselines over the whole horizon.
+
+        With an interval, the share of the values that it holds. WeirError for forecasts of another
+        shape.
+        """
+        output = self.series.output
+        found = np.concatenate([answer[output] for answer in answers]).astype(np.float64)
         if found.shape != self.truth.shape:
             raise WeirError(f"expected forecasts of shape {self.truth.shape}, got {found.shape}")
-        return score({"": found}, self.truth, self.scale)
+        measured = score({"": found}, self.truth, self.scale)
+        beside = score(self.baselines, self.truth, self.scale)
+        measured |= {name: beside[name] for name in beside if name.endswith(("_rmse", "_mase"))}
+        if self.series.interval is not None:
+            measured[COVERAGE] = share_within(found, self.truth, self.series.interval)
+        return measured
 
 
 def hold_out(
@@ -72,29 +93,31 @@ def hold_out(
         training: what the bundle or the server says of the training; None: nothing.
         decimal: the decimal mark of a CSV file that leaves it open.
     """
+    columns = series.exogenous
     recipe = make_recipe(
-        "ar",
-        data,
-        value=series.target,
-        exogenous=tuple(series.exogenous),
-        horizon=series.horizon,
-        decimal=decimal,
-        network={"lags": series.lags},
+        "ar", data, value=series.target, exogenous=tuple(columns), horizon=series.horizon
     )
     if not isinstance(recipe, SeriesRecipe):
         raise TypeError(recipe)
-    problem = prepare(recipe)
-    histories, truth = problem.held_out.histories.numpy(), problem.held_out.targets.double().numpy()
+    read = load_series(data, series.target, columns, decimal=decimal)
+    own, horizon = read.values[:, 0], series.horizon
+    parts = divide_by_time(len(own), recipe)
+    known = own[: parts.baseline_end]
+    # Bundles of before name no season.
+    season = find_season(known) if series.season is None else series.season
+    require_rows(read, parts, window=max(series.lags, AR_LAGS), horizon=horizon, season=season)
+    held_out = cut(read.values, parts.validation_end, len(own), steps=horizon, window=series.lags)
+    histories, truth = held_out.histories.numpy(), held_out.targets.double().numpy()
     requests = [
         LabelledRequest(
             {series.input: histories[first : first + rows]}, truth[first : first + rows]
         )
         for first in range(0, len(truth), rows)
     ]
-    scale = naive_error(problem.data.values[: problem.parts.train_end, 0])
+    baselines = forecast_baselines(own, parts, horizon=horizon, season=season)
     text = f"the last {recipe.test_share:.0%} of {data}"
-    origin = _origin(text, problem.data.checksum, training)
-    return SeriesSet(requests, origin, series.output, truth, scale)
+    origin = _origin(text, read.checksum, training)
+    return SeriesSet(requests, origin, series, truth, baselines, naive_error(known))
 
 
 def _origin(text: str, checksum: str, training: "Provenance | None") -> Origin:

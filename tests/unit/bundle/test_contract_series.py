@@ -40,7 +40,7 @@ def test_an_interval_is_read_with_its_series() -> None:
     series = parse(text(series={**SERIES, "interval": interval})).series
 
     assert series is not None and series.interval is not None
-    assert series.interval.model_dump() == interval
+    assert series.interval.model_dump() == {**interval, "is_relative": False}
 
 
 def interval(steps: int, **changes: object) -> dict[str, object]:

@@ -112,20 +112,21 @@ def test_learning_curve_labels_several_losses_over_any_range(decades: float) -> 
     assert 3 <= len(shown) <= 16
 
 
-def test_learning_curve_of_a_series_shows_baselines_of_the_trained_steps() -> None:
+def test_learning_curve_of_a_series_shows_baselines_over_the_horizon() -> None:
     drawn = record(0, 3)
     drawn.recipe = make_recipe("narx", "sunspots")
     drawn.image, drawn.test_accuracy = None, None
     drawn.series = SeriesRecord(columns=["Sunspots"], mean=[50.0], std=[40.0])
-    drawn.test_metrics = {"rmse_1": 18.5, "rmse_12": 31.0, "ar9_rmse_1": 18.9, "ar9_rmse_12": 39.5}
+    drawn.test_metrics = {"rmse": 25.5, "rmse_1": 18.5, "ar9_rmse": 30.5, "ar9_rmse_1": 18.9}
     for epoch in drawn.epochs:
         epoch.accuracy = epoch.validation_accuracy = None
 
     (axes,) = learning_curve(drawn).axes
 
-    assert (axes.get_yscale(), axes.get_ylabel()) == ("linear", "RMSE (over the trained steps)")
+    assert axes.get_yscale() == "linear"
+    assert axes.get_ylabel() == "RMSE over the horizon, in training 1 ahead"
     assert legend_of(drawn)[2:] == [
         "kept: epoch 1, lowest validation loss",
-        "narx, on the test rows: 18.5",
-        "ar9, on the test rows: 18.9",
+        "narx, on the test rows: 25.5",
+        "ar9, on the test rows: 30.5",
     ]

@@ -64,7 +64,14 @@ def test_tensors_and_contract_say_what_is_forecast(run: Path, bundle: Bundle) ->
         "forecast": (onnx.TensorProto.FLOAT, ["batch", 3]),
     }
     assert contract.task == "forecasting" and not contract.padded_axes
-    assert contract.series == Series(target="y", exogenous=["u"], lags=6, horizon=3)
+    series = contract.series
+    assert series is not None and series.interval is not None
+    assert series.model_copy(update={"interval": None}) == Series(
+        target="y", exogenous=["u"], lags=6, horizon=3, season=0
+    )
+    measured = read_record(run).series
+    assert measured is not None and measured.interval is not None
+    assert series.interval.model_dump() == measured.interval.model_dump()
     assert contract.parity is not None and contract.parity.examples == "test rows of sales.csv"
     assert contract.training is not None
     metrics = read_record(run).test_metrics

@@ -71,6 +71,23 @@ def test_interval_is_added_to_the_values(
     assert answer.level == 0.8
 
 
+def test_relative_interval_grows_with_the_value(
+    models: Path, open_backend: Callable[..., Backend], clock: Clock
+) -> None:
+    interval = PredictionInterval(level=0.8, lower=[-0.5] * 2, upper=[1.0] * 2, is_relative=True)
+    text_models.write_forecaster(
+        models, series=text_models.SERIES.model_copy(update={"interval": interval})
+    )
+    server = TaskServer(open_backend(), clock, "Forecast", "forecaster")
+
+    answer = server.ask(of(("price", PRICE[1:]), ("sales", [-4.0, 2.0, 3.0])), pb.ForecastResponse)
+    server.pool.close()
+
+    assert server.pool.join(HANG_S)
+    assert list(answer.values) == [3.75, -4.0]
+    assert list(answer.lower) == [1.875, -6.0] and list(answer.upper) == [7.5, 0.0]
+
+
 def test_model_without_an_interval_answers_none(server: TaskServer) -> None:
     answer = server.ask(of(("price", PRICE), ("sales", SALES)), pb.ForecastResponse)
 

@@ -6,13 +6,14 @@ import pytest
 from weir.training.data.series import SeriesData
 from weir.training.errors import DataError
 from weir.training.forecasting.recipes import SeriesRecipe
-from weir.training.forecasting.windows import cut, divide_by_time
+from weir.training.forecasting.windows import Parts, cut, divide_by_time, require_rows
 from weir.training.recipe import Setting
 from weir.training.recipes import make_recipe
 
 
 def recipe(**changes: Setting) -> SeriesRecipe:
-    made = make_recipe("ar", "/my.csv", value="y", network={"lags": 3}, horizon=2, **changes)
+    settings: dict[str, Setting] = {"value": "y", "network": {"lags": 3}, "horizon": 2}
+    made = make_recipe("ar", "/my.csv", **{**settings, **changes})
     assert isinstance(made, SeriesRecipe)
     return made
 
@@ -24,9 +25,20 @@ def counting(count: int) -> SeriesData:
 
 
 def test_parts_follow_each_other_in_time() -> None:
-    parts = divide_by_time(counting(100), recipe(), least_lags=1)
+    parts = divide_by_time(100, recipe())
 
-    assert (parts.train_end, parts.validation_end) == (70, 80)
+    assert parts == Parts(train_end=70, validation_end=80, baseline_end=70)
+
+
+def test_a_short_series_validates_on_two_horizons() -> None:
+    parts = divide_by_time(100, recipe(horizon=12))
+
+    assert parts == Parts(train_end=56, validation_end=80, baseline_end=70)
+
+
+def require(count: int, made: SeriesRecipe, season: int = 0) -> None:
+    parts = divide_by_time(count, made)
+    require_rows(counting(count), parts, window=9, horizon=made.horizon, season=season)
 
 
 def test_a_row_is_what_came_before_and_what_came_after() -> None:
@@ -46,15 +58,22 @@ def test_the_first_rows_wait_for_their_history() -> None:
 @pytest.mark.parametrize(
     ("count", "changes", "message"),
     [
-        (11, {}, "at least 12 rows to train on, for 9 lags and a horizon of 2, got 8 of 11"),
-        (19, {"validation_share": 0.04}, "at least 2 rows to validate on, .* got 1 of 19"),
-        (19, {"test_share": 0.04}, "at least 2 rows to test on, .* got 1 of 19"),
+        (11, {}, "at least 12 rows to train on, for 9 lags and a horizon of 2, got 6 of 11"),
+        (42, {"horizon": 12}, "at least 12 rows to validate on, .* got 10 of 42"),
+        (100, {"test_share": 0.01}, "at least 2 rows to test on, .* got 1 of 100"),
     ],
     ids=["train", "validate", "test"],
 )
 def test_too_few_rows_are_refused(count: int, changes: dict[str, Setting], message: str) -> None:
     with pytest.raises(DataError, match=rf"my\.csv: expected {message}"):
-        divide_by_time(counting(count), recipe(**changes), least_lags=9)
+        require(count, recipe(**changes))
+
+
+def test_a_season_longer_than_the_training_part_is_refused() -> None:
+    require(100, recipe(), season=69)
+
+    with pytest.raises(DataError, match="a season below the 70 rows to train on, got 70"):
+        require(100, recipe(), season=70)
 
 
 def test_a_column_that_does_not_vary_is_refused() -> None:
@@ -62,4 +81,4 @@ def test_a_column_that_does_not_vary_is_refused() -> None:
     data.values[:70, 1] = 7.0
 
     with pytest.raises(DataError, match="column u: expected values that vary, got 7 in all 70"):
-        divide_by_time(data, recipe(), least_lags=1)
+        require_rows(data, divide_by_time(100, recipe()), window=1, horizon=2, season=0)

@@ -11,7 +11,14 @@ from tests.helpers import onnx_models, pairs
 from tests.unit.weir.cli.shell import Weir
 from tests.unit.weir.fake_server import FakeServer
 from weir.bundle import writer
-from weir.bundle.contract import Contract, Preprocessing, Provenance, Series, Tolerance
+from weir.bundle.contract import (
+    Contract,
+    PredictionInterval,
+    Preprocessing,
+    Provenance,
+    Series,
+    Tolerance,
+)
 from weir.bundle.sequences import Tokenisation
 from weir.training.data import load, load_pairs
 from weir.training.data.download import checksum
@@ -153,9 +160,23 @@ def test_errors_of_a_series_are_those_of_the_served_model(
 
     assert done[right].code == 0 and done[right].out.endswith("as expected\n")
     lines = [line.split() for line in done[right].out.splitlines()[:-1]]
-    assert {name: float(error) for name, error in lines} == pytest.approx(
-        {"rmse_1": rmse[0], "rmse_2": rmse[1], "mase_1": mase[0], "mase_2": mase[1]}, rel=1e-5
+    found = {name: float(error) for name, error in lines}
+    assert found == pytest.approx(
+        {
+            "rmse": np.sqrt(np.square(errors).mean()),
+            "rmse_1": rmse[0],
+            "rmse_2": rmse[1],
+            "mase": mase.mean(),
+            "mase_1": mase[0],
+            "mase_2": mase[1],
+            **{name: found[name] for name in ("ar9_rmse", "ar9_mase")},
+            # The fake server repeats the last value.
+            "persistence_rmse": np.sqrt(np.square(errors).mean()),
+            "persistence_mase": mase.mean(),
+        },
+        rel=1e-5,
     )
+    assert found["ar9_rmse"] < found["rmse"]
     assert done[wrong].code == 1 and "expected rmse_2 9, got" in done[wrong].err
     assert done[imported].code == 0 and "expected" not in done[imported].out
 
@@ -176,6 +197,26 @@ def test_a_csv_file_of_european_excel_is_measured(
 
     assert plain.code == read.code == chosen.code == 0 and plain.out == read.out
     assert refused.code == 2 and "say --decimal point or --decimal comma" in refused.err
+
+
+def test_a_series_is_compared_with_its_season_and_its_interval(
+    weir: Weir, fake: FakeServer, sales: Path, tmp_path: Path
+) -> None:
+    values = np.loadtxt(sales, skiprows=1)
+    origins = np.arange(80, 99)
+    truth, last = values[origins[:, None] + [0, 1]], values[origins - 1][:, None]
+    interval = PredictionInterval(level=0.8, lower=[-2.0, -1.0], upper=[2.0, 3.0])
+    series = SALES.model_copy(update={"season": 5, "interval": interval})
+    bundle = bundle_of(tmp_path, series=series)
+
+    done = weir("evaluate", "steady", "--data", sales, "--target", fake.target, "--bundle", bundle)
+
+    found = {name: float(error) for name, error in map(str.split, done.out.splitlines())}
+    season = np.stack([values[origins - 5], values[origins - 4]], axis=1)
+    errors = truth - last
+    held = (errors >= [-2.0, -1.0]) & (errors <= [2.0, 3.0])
+    assert found["season_rmse"] == pytest.approx(np.sqrt(np.square(truth - season).mean()), 1e-5)
+    assert found["coverage"] == pytest.approx(held.mean(), 1e-5)
 
 
 def test_a_series_needs_its_bundle_and_has_no_accuracy(
