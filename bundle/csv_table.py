@@ -38,6 +38,7 @@ from weir.bundle.number_format import (
 
 _DELIMITERS = (";", "\t", ",")
 _SEPARATOR_LINE = re.compile(r'"?sep=(?P<mark>[;,|:\t])"?', re.IGNORECASE)
+_UNNAMED_DATES = "date"
 _ROW_NUMBER = re.compile(r"[0-9]{1,15}")
 _GREATEST = (2 - 2**-23) * 2.0**127
 _OTHER_FILES = {
@@ -103,7 +104,7 @@ class Table:
         """
         for index, name in enumerate(self.names):
             cells = list(self._cells(index))
-            found = read_dates(name or "1", cells)
+            found = read_dates(name or _UNNAMED_DATES, cells)
             if found is not None:
                 _require_rising(found)
                 return found
@@ -166,8 +167,8 @@ class Table:
         if others and 2 * len(others) < len(cells):
             found = repr(others[0].text) if others[0].text else "an empty cell"
             raise TableError(
-                f"{others[0].place}, column {name or 1}: expected a date as in other rows, "
-                f"got {found}"
+                f"{others[0].place}, column {name or _UNNAMED_DATES}: expected a date as in other "
+                f"rows, got {found}"
             )
 
 

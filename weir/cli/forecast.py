@@ -79,7 +79,7 @@ def forecast(
     """
     with _usage_errors():
         table = read_table(_read(data), "standard input" if data == "-" else data, decimal=decimal)
-        series = {name: table.numbers(name) for name in columns or table.number_columns}
+        series = _series(table, columns or ())
         if not series:
             raise UsageError(f"{table.source}: expected a column of numbers, got none")
         for remark in table.remarks:
@@ -102,6 +102,16 @@ def forecast(
     if plot is not None:
         own = series[found.name if chosen is None else chosen]
         save(_figure(own, found, name, dates), plot)
+
+
+def _series(table: Table, columns: Sequence[str]) -> dict[str, list[float]]:
+    """The columns that are sent; TableError for a cell that is no number."""
+    try:
+        return {name: table.numbers(name) for name in columns or table.number_columns}
+    except TableError as error:
+        if columns or "--decimal" in str(error):
+            raise
+        raise TableError(f"{error}; --column NAME sends another column alone") from error
 
 
 class _Dates(NamedTuple):

@@ -137,6 +137,21 @@ def test_interval_is_shown_beside_the_values(weir: Weir, fake: FakeServer, data:
     }
 
 
+def test_cell_that_is_no_number_is_named_with_what_to_type(
+    weir: Weir, fake: FakeServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("note,sales\n2,1\nx,2\n")
+
+    done = weir("forecast", path, "--model", "rising", "--target", fake.target)
+
+    assert done.code == 2 and not fake.tasks.requests
+    assert done.err.endswith(
+        "line 3, column note: expected a number, got 'x'; --column NAME sends another column "
+        "alone\n"
+    )
+
+
 def test_series_may_come_from_standard_input(
     weir: Weir, fake: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
