@@ -62,6 +62,18 @@ def test_figures_are_drawn_and_small(tmp_path: Path, classes: int, epochs: int) 
             assert min(picture.size) >= 300 and max(picture.size) <= 1600
 
 
+def test_the_curve_says_that_macro_f1_chose_the_epoch() -> None:
+    weighted = record(2, 3)
+    recipe = make_recipe("lenet5", "mnist", class_weights="root")
+    epochs = [epoch.model_copy(update={"validation_macro_f1": 0.5}) for epoch in weighted.epochs]
+
+    figure = learning_curve(weighted.model_copy(update={"recipe": recipe, "epochs": epochs}))
+
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "validation macro F1" in labels
+    assert "kept: epoch 1, best validation macro F1 (class weights: root)" in labels
+
+
 def test_names_are_shown_as_they_are_and_never_read_as_formulas(tmp_path: Path) -> None:
     named = record(2, 3)
     named.classes = ["$^$", "名词"]

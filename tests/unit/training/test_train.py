@@ -84,6 +84,18 @@ def test_equal_pictures_are_for_training_or_for_validation(
     assert experiment.notes["equal rows"].startswith("80 of 80 rows are equal to another row")
 
 
+def test_pictures_are_weighted_by_class_too(
+    small_recipe: ImageRecipe, tmp_path: Path, silent: Callable[..., Monitor]
+) -> None:
+    recipe = change_recipe(small_recipe, class_weights="balanced", epochs=2)
+
+    record = train(recipe, tmp_path / "run", CPU, silent(), None)
+
+    scores = [epoch.validation_macro_f1 for epoch in record.epochs]
+    assert len(scores) == 2 and None not in scores
+    assert (tmp_path / "run" / LEARNING_CURVE).stat().st_size
+
+
 def test_alexnet_learns_the_digits_in_its_small_form(
     tmp_path: Path, silent: Callable[..., Monitor]
 ) -> None:
