@@ -19,11 +19,12 @@ import typer
 from pydantic.fields import FieldInfo
 from rich.console import Console
 
-from weir.training.console import ConsoleMonitor, print_result, recipe_table
+from weir.training.console import ConsoleMonitor, print_result
 from weir.training.data import DATA_SETS, PAIR_SETS, TEXT_SETS
 from weir.training.data.series import SERIES_SETS
 from weir.training.errors import DownloadError, InterruptedRunError, TrainingError
 from weir.training.recipe import CliOption, Setting, Settings, cli_option
+from weir.training.recipe_list import describe_recipe, describe_recipes, machine_factor
 from weir.training.recipes import KINDS, MADE_FOR, RECIPES, class_of
 from weir.training.reproducibility import DeviceName
 from weir.training.train import TrainingOptions, run_training
@@ -57,15 +58,11 @@ def main(args: list[str] | None = None, prog: str = "python -m weir.training") -
     return 0
 
 
-def _print_recipes(is_given: bool) -> None:  # noqa: FBT001  typer calls it with a position
-    if is_given:
-        Console().print(recipe_table())
-        raise typer.Exit
-
-
 def train_command(
     context: typer.Context,
-    recipe: Annotated[str, typer.Argument(help=f"One of: {', '.join(RECIPES)}.")],
+    recipe: Annotated[
+        str | None, typer.Argument(help=f"One of: {', '.join(RECIPES)}.", show_default=False)
+    ] = None,
     *,
     data: Annotated[
         str | None,
@@ -75,8 +72,8 @@ def train_command(
             f"images for each class. Texts: {', '.join(TEXT_SETS)}, or a file of "
             f"LABEL<TAB>text, of token/TAG, or CoNLL-U. Pairs: {', '.join(PAIR_SETS)}, or a "
             "file of source<TAB>target, or of sources beside --target-data. Series: "
-            f"{', '.join(SERIES_SETS)}, or a CSV file with a header. Default: the first that "
-            "--list shows.",
+            f"{', '.join(SERIES_SETS)}, or a CSV file with a header. All but series: hf:NAME, a "
+            "data set of the Hugging Face hub. Default: the first that RECIPE --list shows.",
         ),
     ] = None,
     out: Annotated[
@@ -99,7 +96,11 @@ def train_command(
     ] = None,
     list_recipes: Annotated[
         bool,
-        typer.Option("--list", callback=_print_recipes, is_eager=True, help="Show all recipes."),
+        typer.Option(
+            "--list",
+            help="Say what each recipe is for, the data it takes and its time; with RECIPE, its "
+            "data sets and settings.",
+        ),
     ] = False,
     quick: Annotated[
         bool,
@@ -121,14 +122,34 @@ def train_command(
 ) -> None:
     """Train a network and write a run directory: weights, record and figures.
 
-    Ctrl-C stops after the current step and leaves a checkpoint. --resume continues from it and
-    reaches the same weights.
+    --list says which recipe takes your data, and how long it takes.
+
+    Ctrl-C leaves a checkpoint; --resume continues to the same weights.
     """
-    del list_recipes
+    if list_recipes:
+        raise typer.Exit(_list(recipe))
+    if recipe is None:
+        said = f"weir: expected a recipe; {context.obj} --list says which one takes your data"
+        Console(stderr=True, soft_wrap=True).print(said, markup=False, highlight=False)
+        raise typer.Exit(FAILED)
     options = TrainingOptions(
         recipe, data, out, device, resume, overwrite, quick, log_gradients, log
     )
     raise typer.Exit(_train(options, settings, str(context.obj)))
+
+
+def _list(recipe: str | None) -> int:
+    """Print all recipes, or one; return the exit code."""
+    if recipe is None:
+        Console().print(describe_recipes(machine_factor()))
+        return 0
+    try:
+        class_of(recipe)
+    except TrainingError as error:
+        Console(stderr=True, soft_wrap=True).print(f"weir: {error}", markup=False, highlight=False)
+        return FAILED
+    Console().print(describe_recipe(recipe))
+    return 0
 
 
 def _train(options: TrainingOptions, settings: Mapping[str, Word | None], prog: str) -> int:

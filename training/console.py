@@ -18,14 +18,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bar
-from rich.table import Table
 
 from weir.training.class_scores import BASELINE
 from weir.training.forecasting.evaluation import compare as compare_forecasts
 from weir.training.forecasting.evaluation import summarise as summarise_forecasts
 from weir.training.forecasting.recipes import SeriesRecipe
 from weir.training.loop import Progress, Task
-from weir.training.recipes import MADE_FOR, make_recipe
 from weir.training.run_directory import RunRecord
 from weir.training.seq2seq.evaluation import summarise as summarise_pairs
 from weir.training.seq2seq.recipes import Seq2SeqRecipe
@@ -144,18 +142,6 @@ def _epoch_line(progress: Progress, epochs: int) -> str:
         f"epoch {last.epoch}/{epochs}: loss {last.loss:.4f}{accuracy}; "
         f"validation {last.validation_loss:.4f}{validation}{best}"
     )
-
-
-def recipe_table() -> Table:
-    """List every recipe with each of its data sets."""
-    table = Table("recipe", "data", "epochs", "batch size", "optimizer", "learning rate")
-    for name, sets in MADE_FOR.items():
-        for data in sets:
-            recipe = make_recipe(name, data)
-            rate = f"{recipe.optimizer.learning_rate:g}"
-            sizes = (str(recipe.epochs), str(recipe.batch_size))
-            table.add_row(name, data, *sizes, recipe.optimizer.kind, rate)
-    return table
 
 
 def print_result(console: Console, record: RunRecord, out: Path) -> None:

@@ -2,6 +2,7 @@
 
     loss/training, loss/validation          by epoch
     accuracy/training, accuracy/validation  if the targets are classes
+    macro_f1/validation                     if it chooses the epoch
     rmse/training, rmse/validation          if they are a series, in its unit
     learning_rate                           by epoch, of its last step
     test/*                                  after the test, at the epoch of the kept weights
@@ -77,6 +78,8 @@ class EventFile:
         if epoch.accuracy is not None and epoch.validation_accuracy is not None:
             scalars["accuracy/training"] = epoch.accuracy
             scalars["accuracy/validation"] = epoch.validation_accuracy
+        if epoch.validation_macro_f1 is not None:
+            scalars["macro_f1/validation"] = epoch.validation_macro_f1
         if self._std is not None:
             scalars["rmse/training"] = self._std * math.sqrt(epoch.loss)
             scalars["rmse/validation"] = self._std * math.sqrt(epoch.validation_loss)

@@ -36,11 +36,6 @@ LABELLED_CLASSES = 25
 
 
 def draw_learning_curve(record: RunRecord, path: Path) -> None:
-    """Write the figure of `learning_curve`."""
-    save(learning_curve(record), path)
-
-
-def learning_curve(record: RunRecord) -> Figure:
     """Draw loss and accuracy, of a series the RMSE in its unit, by epoch.
 
     The epoch of the kept weights is marked, and the measure that chose it. Baselines are lines.
@@ -72,7 +67,7 @@ def learning_curve(record: RunRecord) -> Figure:
             epochs = [epoch.epoch for epoch in history]
             label = "validation macro F1"
             accuracy.plot(epochs, by_f1, color=VALIDATION, linestyle="--", label=label)
-        accuracy.set_ylabel("accuracy")
+        accuracy.set_ylabel("accuracy of the next token" if record.pairs else "accuracy")
         accuracy.yaxis.set_major_formatter(PercentFormatter(xmax=1.0))
         chosen_by = accuracy
     for number, (name, score) in enumerate(_baselines(record).items()):
@@ -83,7 +78,7 @@ def learning_curve(record: RunRecord) -> Figure:
     handles, labels = chosen_by.get_legend_handles_labels()
     columns = 2 if record.series else 4
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize="small")
-    return figure
+    save(figure, path)
 
 
 def _label_logarithmic(axes: Axes) -> None:

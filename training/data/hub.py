@@ -186,6 +186,7 @@ def load_hub_pictures(
         keys = [key for key, _ in listed[own]]
         division = divide(labels, OWN_TEST_SHARE, OWN_TEST_SEED, keys)
         chosen = division.kept if split == "train" else division.held_out
+    checksums = {source.name: _checksum(rows) for source, rows in listed.items()}
     images = np.empty((len(chosen), height, width, channels), np.uint8)
     for place, row in enumerate(found.rows(own, columns, chosen)):
         images[place] = _picture(row, (width, height), channels, short_side)
@@ -194,9 +195,8 @@ def load_hub_pictures(
         images=images,
         labels=labels[chosen],
         classes=classes,
-        checksum=combine_checksums(
-            (_checksum(rows), source.name) for source, rows in listed.items()
-        ),
+        checksum=combine_checksums((digest, at) for at, digest in checksums.items()),
+        split_checksum=checksums[own.name],
     )
 
 

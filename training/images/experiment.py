@@ -61,9 +61,12 @@ class ImageExperiment:
 
     @property
     def split_checksums(self) -> SplitRecord:
-        """Of the pictures of both folders; the validation pictures are of the training folder."""
-        train = self.train.source_checksum
-        return SplitRecord(train=train, validation=train, test=self.held_out.source_checksum)
+        """Of the pictures of each set; those of a folder are validated on training pictures."""
+        return SplitRecord(
+            train=self.train.source_checksum,
+            validation=self.validation.source_checksum,
+            test=self.held_out.source_checksum,
+        )
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -1,12 +1,14 @@
 """The figures of a run, for few and for many classes."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
-from weir.training.figures import draw_confusion_matrix, draw_learning_curve, learning_curve
+from weir.training.figures import draw_confusion_matrix, draw_learning_curve
 from weir.training.recipes import make_recipe
 from weir.training.run_directory import (
     DataRecord,
@@ -85,21 +87,37 @@ def test_names_are_shown_as_they_are_and_never_read_as_formulas(tmp_path: Path) 
     assert (tmp_path / "curve.png").stat().st_size and (tmp_path / "matrix.png").stat().st_size
 
 
-def legend_of(drawn: RunRecord) -> list[str]:
-    (legend,) = learning_curve(drawn).legends
+@pytest.fixture
+def learning_curve(monkeypatch: pytest.MonkeyPatch) -> Callable[[RunRecord], Figure]:
+    """Draws a learning curve and returns its figure."""
+    figures: list[Figure] = []
+    monkeypatch.setattr("weir.training.figures.save", lambda figure, path: figures.append(figure))
+
+    def draw(drawn: RunRecord) -> Figure:
+        draw_learning_curve(drawn, Path("curve.png"))
+        return figures[-1]
+
+    return draw
+
+
+def legend_of(figure: Figure) -> list[str]:
+    (legend,) = figure.legends
     return [text.get_text() for text in legend.get_texts()]
 
 
-def test_learning_curve_says_that_its_axis_is_logarithmic_and_which_epoch_was_kept() -> None:
+def test_learning_curve_says_that_its_axis_is_logarithmic_and_which_epoch_was_kept(
+    learning_curve: Callable[[RunRecord], Figure],
+) -> None:
     drawn = record(10, 12)
     drawn.best_epoch = 7
     drawn.test_metrics = {"macro_f1": 0.9, "baseline_accuracy": 0.1135, "baseline_macro_f1": 0.02}
 
-    loss, accuracy = learning_curve(drawn).axes
+    figure = learning_curve(drawn)
 
+    loss, accuracy = figure.axes
     assert (loss.get_yscale(), loss.get_ylabel()) == ("log", "mean loss (logarithmic axis)")
     assert (accuracy.get_yscale(), accuracy.get_ylabel()) == ("linear", "accuracy")
-    assert legend_of(drawn) == [
+    assert legend_of(figure) == [
         "training",
         "validation",
         "kept: epoch 7, best validation accuracy",
@@ -110,7 +128,9 @@ def test_learning_curve_says_that_its_axis_is_logarithmic_and_which_epoch_was_ke
 
 
 @pytest.mark.parametrize("decades", [0.2, 1.0, 4.0], ids=str)
-def test_learning_curve_labels_several_losses_over_any_range(decades: float) -> None:
+def test_learning_curve_labels_several_losses_over_any_range(
+    learning_curve: Callable[[RunRecord], Figure], decades: float
+) -> None:
     drawn = record(3, 5)
     for epoch in drawn.epochs:
         epoch.loss = epoch.validation_loss = 0.7 * 10 ** (-decades * (epoch.epoch - 1) / 4)
@@ -124,7 +144,9 @@ def test_learning_curve_labels_several_losses_over_any_range(decades: float) -> 
     assert 3 <= len(shown) <= 16
 
 
-def test_learning_curve_of_a_series_shows_baselines_over_the_horizon() -> None:
+def test_learning_curve_of_a_series_shows_baselines_over_the_horizon(
+    learning_curve: Callable[[RunRecord], Figure],
+) -> None:
     drawn = record(0, 3)
     drawn.recipe = make_recipe("narx", "sunspots")
     drawn.image, drawn.test_accuracy = None, None
@@ -133,11 +155,14 @@ def test_learning_curve_of_a_series_shows_baselines_over_the_horizon() -> None:
     for epoch in drawn.epochs:
         epoch.accuracy = epoch.validation_accuracy = None
 
-    (axes,) = learning_curve(drawn).axes
+    figure = learning_curve(drawn)
 
-    assert axes.get_yscale() == "linear"
-    assert axes.get_ylabel() == "RMSE over the horizon, in training 1 ahead"
-    assert legend_of(drawn)[2:] == [
+    (axes,) = figure.axes
+    assert (axes.get_yscale(), axes.get_ylabel()) == (
+        "linear",
+        "RMSE over the horizon, in training 1 ahead",
+    )
+    assert legend_of(figure)[2:] == [
         "kept: epoch 1, lowest validation loss",
         "narx, on the test rows: 25.5",
         "ar9, on the test rows: 30.5",

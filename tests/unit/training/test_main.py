@@ -138,12 +138,36 @@ def test_help_lists_every_option(
     assert listed == {*FLAGS.split(), "--help"}
 
 
-def test_help_and_list_name_the_recipes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--help"], prog="weir train") == 0
+def test_the_list_has_one_line_for_each_recipe_and_says_what_it_takes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
     assert main(["--list"]) == 0
 
     printed = capsys.readouterr().out
-    assert "weir train" in printed and printed.count("lenet5-1998") >= 5
+    for name in RECIPES:
+        lines = re.findall(rf"^  {name} .* \d+ (?:s|min|h) *$", printed, re.MULTILINE)
+        assert len(lines) == 1, name
+    assert "LABEL<TAB>text" in printed and "a folder of pictures for each class" in printed
+    assert "weir train tagger --data FILE.conllu" in printed
+
+
+def test_the_command_without_a_recipe_leads_to_the_list(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([], prog="weir train") == 2
+    assert capsys.readouterr().err == (
+        "weir: expected a recipe; weir train --list says which one takes your data\n"
+    )
+
+    assert main(["--list"]) == 0
+    assert main(["tagger", "--list"]) == 0
+    assert main(["tigger", "--list"]) == 2
+
+    printed = capsys.readouterr()
+    assert "weir train tagger --data FILE.conllu" in printed.out and "ewt" in printed.out
+    assert printed.err.startswith("weir: unknown recipe 'tigger'; there are ")
 
 
 def test_a_run_is_overwritten_only_with_the_option(

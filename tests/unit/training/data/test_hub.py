@@ -248,6 +248,8 @@ def test_validation_pictures_of_the_data_set_choose_the_epoch(picture_set: str) 
 
     rows = (prepared.train, prepared.validation, prepared.held_out)
     assert [len(data) for data in rows] == [24, 4, 6]
+    checksums = prepared.split_checksums
+    assert checksums.train == checksums.test != checksums.validation
 
 
 def test_a_folder_of_pictures_is_a_data_set(tmp_path: Path) -> None:
