@@ -50,6 +50,19 @@ def record(classes: int, epochs: int) -> RunRecord:
     )
 
 
+@pytest.fixture
+def learning_curve(monkeypatch: pytest.MonkeyPatch) -> Callable[[RunRecord], Figure]:
+    """Draws a learning curve and returns its figure."""
+    figures: list[Figure] = []
+    monkeypatch.setattr("weir.training.figures.save", lambda figure, path: figures.append(figure))
+
+    def draw(drawn: RunRecord) -> Figure:
+        draw_learning_curve(drawn, Path("curve.png"))
+        return figures[-1]
+
+    return draw
+
+
 @pytest.mark.parametrize("classes", [2, 10, 200], ids=str)
 @pytest.mark.parametrize("epochs", [1, 50], ids=str)
 def test_figures_are_drawn_and_small(tmp_path: Path, classes: int, epochs: int) -> None:
@@ -64,14 +77,16 @@ def test_figures_are_drawn_and_small(tmp_path: Path, classes: int, epochs: int) 
             assert min(picture.size) >= 300 and max(picture.size) <= 1600
 
 
-def test_the_curve_says_that_macro_f1_chose_the_epoch() -> None:
+def test_the_curve_says_that_macro_f1_chose_the_epoch(
+    learning_curve: Callable[[RunRecord], Figure],
+) -> None:
     weighted = record(2, 3)
     recipe = make_recipe("lenet5", "mnist", class_weights="root")
     epochs = [epoch.model_copy(update={"validation_macro_f1": 0.5}) for epoch in weighted.epochs]
 
     figure = learning_curve(weighted.model_copy(update={"recipe": recipe, "epochs": epochs}))
 
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    labels = legend_of(figure)
     assert "validation macro F1" in labels
     assert "kept: epoch 1, best validation macro F1 (class weights: root)" in labels
 
@@ -85,19 +100,6 @@ def test_names_are_shown_as_they_are_and_never_read_as_formulas(tmp_path: Path) 
     draw_confusion_matrix(named, np.eye(2, dtype=np.int64), tmp_path / "matrix.png")
 
     assert (tmp_path / "curve.png").stat().st_size and (tmp_path / "matrix.png").stat().st_size
-
-
-@pytest.fixture
-def learning_curve(monkeypatch: pytest.MonkeyPatch) -> Callable[[RunRecord], Figure]:
-    """Draws a learning curve and returns its figure."""
-    figures: list[Figure] = []
-    monkeypatch.setattr("weir.training.figures.save", lambda figure, path: figures.append(figure))
-
-    def draw(drawn: RunRecord) -> Figure:
-        draw_learning_curve(drawn, Path("curve.png"))
-        return figures[-1]
-
-    return draw
 
 
 def legend_of(figure: Figure) -> list[str]:
