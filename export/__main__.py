@@ -39,7 +39,7 @@ def _run_directory(run: Path | None) -> Path | None:
     advice = ""
     if run.suffix.lower() == ".onnx":
         advice = f"; an ONNX file is imported: weir import {run} --to ..."
-    elif is_model_file(run.name):
+    elif is_model_file(run.name) or run.name.endswith((".pth.tar", ".ckpt")):
         advice = (
             f"; weights of a known network: --weights {run} --recipe ... --labels ...; "
             "any torch.nn.Module is published by weir.export.publish"

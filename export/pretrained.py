@@ -158,7 +158,7 @@ def _compare(weights: Mapping[str, Tensor], network: nn.Module, classes: int) ->
         for key in misshaped
     )
     if len(rows) == 1 and is_head and not missing:
-        said.append(f"the file is of {rows.pop()[0]} classes, the labels are {classes}")
+        said.append(f"the file is of {rows.pop()[0]} classes, --labels names {classes}")
     return said
 
 

@@ -1,5 +1,6 @@
 """`weir classify` and `weir classify-text`: the most probable classes of pictures and texts."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,7 +28,11 @@ from weir.client.errors import UsageError
 if TYPE_CHECKING:
     from weir.client.results import Class, ClassifiedText
 
-_SUFFIXES = (".jpg", ".jpeg", ".png")
+_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png")
+# Pictures that the server does not read.
+_OTHER_SUFFIXES = (
+    ".heic", ".heif", ".avif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jp2", ".dng",
+)  # fmt: skip
 
 
 @takes_server
@@ -97,18 +102,32 @@ def _files(paths: Iterable[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if _is_picture(file, path))
+            visible = [file for file in sorted(path.rglob("*")) if _is_visible(file, path)]
+            found = [file for file in visible if file.suffix.lower() in _SUFFIXES]
+            others = [file for file in visible if file.suffix.lower() in _OTHER_SUFFIXES]
             if not found:
-                raise UsageError(f"{path}: no pictures there ({', '.join(_SUFFIXES)})")
+                also = f"; {_describe(others)}" if others else ""
+                raise UsageError(f"{path}: no pictures there ({', '.join(_SUFFIXES)}){also}")
+            if others:
+                typer.echo(f"weir: {path}: {_describe(others)}", err=True)
             files += found
         else:
             files.append(path)
     return files
 
 
-def _is_picture(file: Path, folder: Path) -> bool:
-    is_hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    return file.suffix.lower() in _SUFFIXES and not is_hidden and file.is_file()
+def _is_visible(file: Path, folder: Path) -> bool:
+    is_hidden = any(
+        part.startswith(".") or part == "__MACOSX" for part in file.relative_to(folder).parts
+    )
+    return not is_hidden and file.is_file()
+
+
+def _describe(others: Sequence[Path]) -> str:
+    """Count the pictures of other formats by their endings."""
+    counts = Counter(file.suffix.lower() for file in others)
+    endings = ", ".join(f"{count} {ending}" for ending, count in counts.most_common())
+    return f"skipped {endings}: convert them to JPEG or PNG"
 
 
 def _classes_to_json(classes: "Sequence[Class]") -> dict[str, object]:

@@ -182,7 +182,7 @@ def test_labels_must_be_as_many_as_the_weights_know(
         publish(googlenet, "googlenet", three)
 
     assert "fc.weight (expected 3 x 1024, got 1000 x 1024)" in str(raised.value)
-    assert str(raised.value).endswith("; the file is of 1000 classes, the labels are 3")
+    assert str(raised.value).endswith("; the file is of 1000 classes, --labels names 3")
 
 
 @pytest.mark.parametrize(

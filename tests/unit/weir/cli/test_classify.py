@@ -125,3 +125,20 @@ def test_a_folder_without_pictures_is_a_mistake_of_the_caller(
     done = weir("classify", tmp_path, "--model", "threes", "--target", fake.target)
 
     assert done.code == 2 and "no pictures there" in done.err
+
+
+def test_pictures_of_other_formats_in_a_folder_are_told(
+    weir: Weir, fake: FakeServer, tmp_path: Path
+) -> None:
+    for name in ("A.JPG", "b.heic", "c.HEIC", "d.webp", "e.txt", ".f.heic", "__MACOSX/g.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"a picture")
+
+    some = weir("classify", tmp_path, "--model", "threes", "--target", fake.target)
+    (tmp_path / "A.JPG").unlink()
+    none = weir("classify", tmp_path, "--model", "threes", "--target", fake.target)
+
+    says = "skipped 2 .heic, 1 .webp: convert them to JPEG or PNG"
+    assert some.code == 0 and f"weir: {tmp_path}: {says}" in some.err
+    assert len(fake.pictures) == 1
+    assert none.code == 2 and none.err.strip().endswith(says)
