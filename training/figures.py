@@ -173,6 +173,8 @@ def _plot(axes: Axes, record: RunRecord, training: list[float], validation: list
 
 def _reason(record: RunRecord) -> str:
     """Say by which measure the epoch of the kept weights is the best."""
+    if record.recipe.keep == "last":
+        return "the last"
     best = record.epochs[record.best_epoch - 1]
     if best.validation_macro_f1 is not None:
         weights = getattr(record.recipe, "class_weights", "none")

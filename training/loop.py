@@ -143,7 +143,8 @@ def _rank(record: EpochRecord) -> tuple[float, float]:
 class TrainingState:
     """Everything that training changes.
 
-    best: the weights after epoch `progress.best_epoch`; the averaged ones if there is an average.
+    best: the weights after epoch `progress.best_epoch`, or after the last one if the recipe keeps
+        that; the averaged ones if there is an average.
     average: moving average of the network's weights, if the recipe asks for one.
     """
 
@@ -203,7 +204,8 @@ def fit(state: TrainingState, task: Task, recipe: Recipe, callbacks: Callbacks) 
             raise InterruptedRunError(
                 f"stopped in epoch {progress.epoch + 1} after step {progress.step}"
             )
-        if progress.close_epoch(score.loss, score.accuracy, score.macro_f1):
+        is_best = progress.close_epoch(score.loss, score.accuracy, score.macro_f1)
+        if is_best or recipe.keep == "last":
             state.best = copy_weights(state.evaluated)
         callbacks.save(state)
         callbacks.report(progress)

@@ -1,7 +1,7 @@
 """A training run from its options to its run directory: data → network → loop → test → files.
 
-The weights kept are those of the best epoch on the validation rows. The test set is evaluated
-once, with those weights, after training.
+The weights kept are those of the best epoch on the validation rows, or of the last epoch if the
+recipe says so. The test set is evaluated once, with those weights, after training.
 """
 
 import copy
@@ -361,7 +361,7 @@ def _make_record(progress: Progress, experiment: Experiment, device: torch.devic
         commit=reproducibility.commit(),
         device=reproducibility.device_name(device),
         epochs=progress.history,
-        best_epoch=progress.best_epoch,
+        best_epoch=progress.epoch if recipe.keep == "last" else progress.best_epoch,
         test_accuracy=None,
         seconds=progress.seconds,
     )

@@ -39,6 +39,14 @@ def load_file(
     return TextData.of(str(path.resolve()), rows, is_tagged=is_tagged, checksum=checksum(path))
 
 
+def count_words(path: Path) -> int:
+    """Count the words of a file, without comments; `DataError` if it cannot be read."""
+    lines = (line.text for line in read_lines(path))
+    if path.name.endswith(CONLL_ENDINGS):
+        return sum(1 for text in lines if text.strip() and not text.startswith("#"))
+    return sum(len(text.split()) for text in lines)
+
+
 def _read_labelled(line: Line, rule: Rule, *, lower: bool) -> TextRow:
     label, _, text = line.text.partition("\t")
     tokens = split_text(text.lower() if lower else text, rule)

@@ -25,6 +25,7 @@ class WordInputs(nn.Module):
         words: number of words, padding (0) included.
         characters: number of letters, padding (0) included; 0: no letters are read.
         spelling_width: of the vector of a word's letters.
+        affix_width: of the vector of a word's first and last letters; 0: the word has none.
         dropout: share of the result set to 0 in training.
     """
 
@@ -36,12 +37,19 @@ class WordInputs(nn.Module):
         characters: int = 0,
         character_size: int = 32,
         spelling_width: int = 64,
+        affix_width: int = 0,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.embedding = small_embedding(words, word_size)
-        self.spelling = Spelling(characters, character_size, spelling_width) if characters else None
-        self.width = word_size + (spelling_width if characters else 0)
+        self.spelling, self.affixes, self.width = None, None, word_size
+        if characters:
+            marked = affix_width > 0
+            self.spelling = Spelling(characters, character_size, spelling_width, marked=marked)
+            self.width += spelling_width
+        if characters and affix_width:
+            self.affixes = Affixes(characters, affix_width)
+            self.width += affix_width
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor, characters: Tensor | None = None) -> Tensor:
@@ -51,7 +59,10 @@ class WordInputs(nn.Module):
             raise ModelError(f"characters: the network expects {expected}, got the opposite")
         vectors = self.embedding(tokens)  # (B, T, word_size)
         if self.spelling is not None:
-            vectors = torch.cat([vectors, self.spelling(characters)], dim=2)  # (B, T, width)
+            read = [self.spelling(characters)]
+            if self.affixes is not None:
+                read.append(self.affixes(characters))
+            vectors = torch.cat([vectors, *read], dim=2)  # (B, T, width)
         dropped: Tensor = self.dropout(vectors)
         return dropped
 
@@ -80,12 +91,18 @@ class Spelling(nn.Module):
     without letters. More padding in L changes no result.
 
     Deviation: ReLU before the maximum; the papers have none.
+
+    Args:
+        marked: whether padding has an embedding that is learned, so that the network knows the
+            first and the last letter of a word. Otherwise it is 0.
     """
 
-    def __init__(self, characters: int, character_size: int, width: int) -> None:
+    def __init__(
+        self, characters: int, character_size: int, width: int, *, marked: bool = False
+    ) -> None:
         super().__init__()
-        self.embedding = small_embedding(characters, character_size)
-        self.convolution = nn.Conv1d(character_size, width, kernel_size=3, padding=1)
+        self.embedding = small_embedding(characters, character_size, padding=not marked)
+        self.convolution = nn.Conv1d(character_size, width, kernel_size=3)
 
     def forward(self, characters: Tensor) -> Tensor:
         """Vectors (B, T, width) of letters (B, T, L)."""
@@ -94,8 +111,8 @@ class Spelling(nn.Module):
         if torch.onnx.is_in_onnx_export():
             return self.exported(letters).reshape(rows, steps, -1)  # (B, T, width)
         is_padding = (letters == 0)[:, None, :]  # (B·T, 1, L)
-        # The embedding of padding is 0, as is the padding of the convolution.
-        embedded = self.embedding(letters).transpose(1, 2)  # (B·T, E, L)
+        surrounded = functional.pad(letters, (1, 1))  # (B·T, L + 2)
+        embedded = self.embedding(surrounded).transpose(1, 2)  # (B·T, E, L + 2)
         seen = functional.relu(self.convolution(embedded))  # (B·T, width, L)
         # No value is below 0, so masked places never win, and a word without letters gets 0.
         spelled = seen.masked_fill(is_padding, 0.0).amax(dim=2)  # (B·T, width)
@@ -134,9 +151,42 @@ class Spelling(nn.Module):
         return before, at - is_padding * (1.01 * most), after
 
 
-def small_embedding(entries: int, size: int) -> nn.Embedding:
-    """An embedding with small initial values; entry 0, the padding, is always 0."""
-    embedding = nn.Embedding(entries, size, padding_idx=0)
+class Affixes(nn.Module):
+    """A vector for each word from its first and last letters, as a sum of table entries.
+
+    Each letter has an entry for each place, and so has a missing letter of a shorter word. Takes
+    letters (B, T, L) of int64, 0 beyond a word's end. Returns (B, T, width). More padding in L
+    changes no result.
+    """
+
+    FIRST, LAST = 3, 4
+    """Letters from the beginning and from the end of a word."""
+
+    def __init__(self, characters: int, width: int) -> None:
+        super().__init__()
+        places = self.FIRST + self.LAST
+        self.embedding = small_embedding(places * characters, width, padding=False)
+        self.register_buffer("offsets", torch.arange(places) * characters, persistent=False)
+        self.offsets: Tensor
+
+    def forward(self, characters: Tensor) -> Tensor:
+        """Vectors (B, T, width) of letters (B, T, L)."""
+        rows, steps, _ = characters.shape
+        letters = characters.flatten(0, 1)  # (B·T, L)
+        lengths = letters.sign().sum(dim=1, keepdim=True)  # (B·T, 1)
+        padded = functional.pad(letters, (self.LAST, self.FIRST))
+        # Padding in front moves the last letters of a word to its length and the places after it.
+        last = padded.gather(1, lengths + torch.arange(self.LAST, device=letters.device))
+        first = padded[:, self.LAST : self.LAST + self.FIRST]
+        entries = torch.cat([first, last], dim=1) + self.offsets  # (B·T, places)
+        summed = functional.relu(self.embedding(entries).sum(dim=1))  # (B·T, width)
+        return summed.reshape(rows, steps, -1)  # (B, T, width)
+
+
+def small_embedding(entries: int, size: int, *, padding: bool = True) -> nn.Embedding:
+    """An embedding with small initial values; entry 0, if it is for padding, is always 0."""
+    embedding = nn.Embedding(entries, size, padding_idx=0 if padding else None)
     nn.init.normal_(embedding.weight, std=SMALL)
-    nn.init.zeros_(embedding.weight[0].detach())
+    if padding:
+        nn.init.zeros_(embedding.weight[0].detach())
     return embedding

@@ -45,6 +45,7 @@ class LetterOptions(TypedDict, total=False):
     characters: int
     character_size: int
     spelling_width: int
+    affix_width: int
 
 
 class SequenceClassifier(nn.Module):

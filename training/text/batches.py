@@ -103,7 +103,9 @@ def build_vocabularies(
     words = ([_entry(token, settings) for token in row] for row in rows)
     built = {"tokens": Vocabulary.build(words, minimum_count=settings.minimum_count)}
     if settings.spelling:
-        built["characters"] = Vocabulary.build(token for row in rows for token in row)
+        built["characters"] = Vocabulary.build(
+            (token for row in rows for token in row), minimum_count=settings.letter_minimum_count
+        )
     return built
 
 
@@ -152,17 +154,19 @@ def make_task(
     """The recipe's training task on these sequences."""
     weights = weigh_classes(recipe.class_weights, train.targets, classes)
     hidden_share = recipe.tokens.unknown_share if recipe.tokens else 0.0
+    letter_share = recipe.tokens.unknown_letter_share if recipe.tokens else 0.0
 
     def training(epoch: int, first_step: int) -> Iterator[Batch]:
         generator = generator_for(recipe.seed, Purpose.ORDER, epoch)
         batches = group_by_length(train.lengths, recipe.batch_size, generator)
         for step, rows in enumerate(batches[first_step:], start=first_step):
             hidden = None
+            drawn = generator_for(recipe.seed, Purpose.DISTORTION, epoch, step)
             if hidden_share:
-                drawn = generator_for(recipe.seed, Purpose.DISTORTION, epoch, step)
                 shape = (len(rows), int(train.lengths[rows].max()))
                 hidden = torch.rand(shape, generator=drawn) < hidden_share
-            yield train.take(rows, hidden)
+            batch = train.take(rows, hidden)
+            yield hide_letters(batch, letter_share, drawn) if letter_share else batch
 
     return Task(
         steps=math.ceil(len(train) / recipe.batch_size),
@@ -174,6 +178,17 @@ def make_task(
         rows_are="sentences" if recipe.tokens else "sequences",
         targets_are="tokens" if recipe.task == "tagging" else None,
     )
+
+
+def hide_letters(batch: Batch, share: float, generator: torch.Generator) -> Batch:
+    """Replace a share of the letters of a batch of words by UNKNOWN, so that it has a meaning.
+
+    Letters of the training data are rarely unknown, those of other texts may be.
+    """
+    tokens, lengths, letters = batch.inputs  # (B, T), (B,), (B, T, L)
+    is_hidden = torch.rand(letters.shape, generator=generator) < share
+    hidden = torch.where(is_hidden.to(letters.device) & (letters != PAD), UNKNOWN, letters)
+    return replace(batch, inputs=(tokens, lengths, hidden))
 
 
 def in_order(sequences: Sequences) -> Iterator[Batch]:

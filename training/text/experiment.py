@@ -287,6 +287,7 @@ def build_network(recipe: SequenceRecipe, record: SequenceRecord, classes: int) 
                 "characters": record.characters or 0,
                 "character_size": tokens.letter_size,
                 "spelling_width": tokens.spelling_width,
+                "affix_width": tokens.affix_width,
             },
             **core,
         )

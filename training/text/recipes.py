@@ -4,11 +4,14 @@ A named recipe is a function of the data set; it returns what differs from the d
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from weir.bundle.text import Rule
+from weir.training.data.text_files import count_words
 from weir.training.recipe import CLASS_WEIGHTS, ClassWeights, CliOption, Recipe, Setting, Settings
 
 COLUMN = "upos"
@@ -55,6 +58,17 @@ class TokenSettings(Settings):
     spelling: bool = Field(default=False, description="the network reads the letters of words too")
     letter_size: int = Field(default=32, ge=1, description="size of a letter embedding")
     spelling_width: int = Field(default=64, ge=1)
+    affix_width: int = Field(
+        default=0,
+        ge=0,
+        description="size of the vector of a word's first and last letters; 0: none",
+    )
+    letter_minimum_count: int = Field(
+        default=1, ge=1, description="rarer letters of the training data are unknown"
+    )
+    unknown_letter_share: float = Field(
+        default=0.0, ge=0.0, lt=1.0, description="share of letters replaced by unknown in training"
+    )
     most_letters: int = Field(
         default=24, ge=1, description="letters of a word; the rest is not read"
     )
@@ -121,6 +135,9 @@ MADE_FOR = {
 }
 """The data sets of each recipe, the default first; PATH stands for a file of the user."""
 
+EWT_WORDS = 204_577
+SMALL_TREEBANK_WORDS, MEDIUM_TREEBANK_WORDS = 40_000, 120_000
+
 COMMON: dict[str, Setting] = {
     "optimizer": {"kind": "adamw", "learning_rate": 2e-3, "weight_decay": 1e-2},
     "average_decay": 0.998,
@@ -167,18 +184,72 @@ def question(data: str) -> dict[str, Setting]:
     }
 
 
-def tagger(_data: str) -> dict[str, Setting]:
+def tagger(data: str) -> dict[str, Setting]:
     """Part-of-speech tagging by words and letters (X. Ma, E. Hovy, ACL 2016, without the CRF)."""
+    path = Path(data)
+    size = size_of_tagger(count_words(path) if path.is_file() else EWT_WORDS)
     return {
         **COMMON,
         "task": "tagging",
         "architecture": "tagger",
-        "encoder": {"cell": "lstm", "hidden": 200, "bidirectional": True, "dropout": 0.4},
-        "tokens": {**WORDS, "unknown_share": 0.1, "spelling_width": 100},
+        "encoder": {
+            "cell": "lstm",
+            "hidden": size.hidden,
+            "bidirectional": True,
+            "dropout": size.dropout,
+        },
+        "tokens": {
+            **WORDS,
+            "unknown_share": 0.1,
+            "spelling_width": 50,
+            "affix_width": 50,
+            "letter_minimum_count": 2,
+            "unknown_letter_share": 0.1,
+        },
+        "optimizer": {
+            "kind": "adamw",
+            "learning_rate": size.learning_rate,
+            "weight_decay": 1e-2,
+        },
         "label_smoothing": 0.1,
         "epochs": 15,
-        "batch_size": 32,
+        "batch_size": size.batch_size,
+        "validation_share": size.validation_share,
+        "keep": size.keep,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class TaggerSize:
+    """Those settings of a tagger that follow the number of training words."""
+
+    hidden: int
+    dropout: float
+    learning_rate: float
+    batch_size: int
+    validation_share: float = 0.1
+    keep: Literal["best", "last"] = "best"
+
+
+def size_of_tagger(words: int) -> TaggerSize:
+    """Choose the settings of a tagger that follow the number of words in its training file.
+
+    A small treebank gives few batches, so they are smaller and the learning rate is higher. It
+    also gives few validation rows: they say too little to choose an epoch, and each row is missed
+    in training.
+    """
+    if words < SMALL_TREEBANK_WORDS:
+        return TaggerSize(
+            hidden=128,
+            dropout=0.5,
+            learning_rate=5e-3,
+            batch_size=8,
+            validation_share=0.05,
+            keep="last",
+        )
+    if words < MEDIUM_TREEBANK_WORDS:
+        return TaggerSize(hidden=160, dropout=0.5, learning_rate=3e-3, batch_size=16)
+    return TaggerSize(hidden=200, dropout=0.4, learning_rate=2e-3, batch_size=32)
 
 
 def stress(_data: str) -> dict[str, Setting]:

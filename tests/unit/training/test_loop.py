@@ -120,6 +120,19 @@ def test_the_weights_kept_are_those_of_the_best_epoch() -> None:
     assert (score.accuracy, score.loss) == (record.validation_accuracy, record.validation_loss)
 
 
+def test_the_weights_of_the_last_epoch_are_kept_if_the_recipe_says_so() -> None:
+    wrong = separable(64)
+    validation = Batch(wrong.inputs, 1 - wrong.targets)
+    state = make_state(recipe())
+    last = recipe(epochs=5, keep="last")
+
+    fit(state, make_task(validation), last, CALLBACKS)
+
+    assert state.progress.best_epoch < state.progress.epoch == 5
+    for name, weight in state.network.state_dict().items():
+        assert torch.equal(state.best[name], weight)
+
+
 @pytest.mark.parametrize(
     ("scores", "best"),
     [

@@ -1,6 +1,7 @@
 """The recurrent encoder against torch's packed layers, and truncation."""
 
 from typing import get_args
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from weir.training.errors import ModelError
 from weir.training.models.masking import Encoded
-from weir.training.models.recurrent import Cell, Recurrent
+from weir.training.models.recurrent import Cell, Recurrent, RecurrentLayer
 
 CELLS = list(get_args(Cell))
 TORCH = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
@@ -81,6 +82,48 @@ def test_padding_changes_nothing(cell: Cell, layers: int, *, bidirectional: bool
         )
         torch.testing.assert_close(encoded.last[row], alone.last[0], atol=TOLERANCE, rtol=0)
         assert not encoded.states[row, length:].any()
+
+
+@every_direction
+@every_depth
+def test_gradients_of_padded_rows_are_those_of_packed_rows(
+    layers: int, *, bidirectional: bool
+) -> None:
+    ours, theirs = (made("lstm", layers, bidirectional=bidirectional) for _ in range(2))
+    sequence, same = batch().requires_grad_(), batch().requires_grad_()
+
+    ours(sequence, LENGTHS).states.square().sum().backward()
+    in_torch_gradients(theirs, same)
+
+    torch.testing.assert_close(sequence.grad, same.grad, atol=1e-6, rtol=1e-5)
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, atol=1e-5, rtol=1e-5)
+
+
+def in_torch_gradients(network: Recurrent, sequence: Tensor) -> None:
+    """Back-propagate through torch's packed layers, one by one."""
+    steps = pack_padded_sequence(sequence, LENGTHS, batch_first=True, enforce_sorted=False)
+    for layer in network.stack():
+        steps, _ = layer.rnn(steps)
+    states, _ = pad_packed_sequence(steps, batch_first=True)
+    states.square().sum().backward()  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_rows_that_are_mostly_padding_are_packed(
+    cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = made(cell)
+    layer = next(network.stack())
+    with monkeypatch.context() as patched:
+        patched.delattr(RecurrentLayer, "padded")
+        network(batch(), torch.tensor([7, 1, 1]))
+    padded = Mock(wraps=layer.padded)
+    monkeypatch.setattr(layer, "padded", padded)
+
+    network(batch(), LENGTHS)
+
+    assert padded.call_count == (cell == "lstm")
 
 
 @every_cell

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from weir.training.batching import EVALUATION_ROWS, PackedRows, group_by_length
-from weir.training.data.vocabulary import UNKNOWN
+from weir.training.data.vocabulary import PAD, UNKNOWN
 from weir.training.loop import Batch
 from weir.training.text.batches import Sequences, in_order, make_task
 from weir.training.text.experiment import prepare
@@ -110,3 +110,21 @@ def test_the_share_of_hidden_words_is_the_recipes(tagging: SequenceRecipe) -> No
     deviation = (share * (1 - share) / total) ** 0.5
     assert hidden / total == pytest.approx(share, abs=4 * deviation)
     assert not any((batch.inputs[0] == UNKNOWN).any() for batch in task.validation())
+
+
+def test_the_share_of_hidden_letters_is_the_recipes(tagging: SequenceRecipe) -> None:
+    share = 0.3
+    assert tagging.tokens is not None
+    tokens = tagging.tokens.model_copy(update={"unknown_letter_share": share})
+    hiding = tagging.model_copy(update={"tokens": tokens})
+    problem = prepare(hiding)
+    task = make_task(problem.train, problem.validation, hiding, len(problem.classes), mixed=False)
+
+    letters = torch.cat([batch.inputs[2].flatten() for batch in task.training(0, 0)])
+    read = torch.cat([batch.inputs[2].flatten() for batch in task.validation()])
+
+    total = int((letters != PAD).sum())
+    deviation = (share * (1 - share) / total) ** 0.5
+    hidden = int((letters == UNKNOWN).sum()) / total
+    assert hidden == pytest.approx(share, abs=4 * deviation)
+    assert not (read == UNKNOWN).any()

@@ -1,5 +1,7 @@
 """Packed texts against plain Python loops."""
 
+from collections import Counter
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from weir.training.batching import PackedRows
 from weir.training.data.text import TextData
 from weir.training.data.vocabulary import PAD, UNKNOWN
 from weir.training.optimization import NO_TARGET, UNSEEN
-from weir.training.text.batches import Sequences, build_vocabularies, pack
+from weir.training.text.batches import Sequences, build_vocabularies, hide_letters, pack
 from weir.training.text.recipes import TokenSettings
 
 ROWS = (("The", "cat", "sat"), ("a",), ("The", "caterpillar"), ("a", "a", "the", "cat"))
@@ -78,6 +80,29 @@ def test_hidden_words_are_unknown_and_keep_their_letters() -> None:
     assert torch.equal(batch.inputs[0], tokens)
     assert torch.equal(batch.inputs[2], shown.inputs[2])
     assert everything.inputs[0].tolist() == [[UNKNOWN] * 3, [UNKNOWN, PAD, PAD]]
+
+
+def test_hidden_letters_are_unknown_and_padding_stays() -> None:
+    shown = packed_with().take(torch.arange(4))
+
+    batch = hide_letters(shown, 0.5, torch.Generator().manual_seed(0))
+
+    before, after = shown.inputs[2], batch.inputs[2]
+    is_hidden = before != after
+    assert 0 < int(is_hidden.sum()) < int((before != PAD).sum())
+    assert (after[is_hidden] == UNKNOWN).all() and (before[is_hidden] != PAD).all()
+    assert all(map(torch.equal, batch.inputs[:2], shown.inputs[:2]))
+    assert torch.equal(batch.targets, shown.targets)
+
+
+def test_rare_letters_have_no_entry() -> None:
+    settings = TokenSettings(size=4, spelling=True, letter_minimum_count=4)
+
+    letters = build_vocabularies(ROWS, settings)["characters"]
+
+    counts = Counter("".join("".join(row) for row in ROWS))
+    assert set(letters.entries[4:]) == {each for each, count in counts.items() if count >= 4}
+    assert letters.encode(["p"]) == [UNKNOWN]
 
 
 def test_without_spelling_there_are_no_letters() -> None:

@@ -191,5 +191,15 @@ def test_tokens_that_the_server_would_cut_otherwise_are_said(
     prepare(recipe)
 
     (message,) = caplog.messages
-    assert "in 14 of 14 training rows the server would cut" in message
+    assert "in 15 of 15 training rows the server would cut" in message
     assert "such as 'don' + \"'\" + 't' for 'do' + \"n't\"; so" in message
+
+
+def test_a_run_that_keeps_the_last_epoch_records_it(
+    tagging: SequenceRecipe, tmp_path: Path, silent: Callable[..., Monitor]
+) -> None:
+    assert tagging.keep == "last"
+
+    record = train(tagging, tmp_path / "run", CPU, silent(), None)
+
+    assert record.best_epoch == len(record.epochs) == tagging.epochs
