@@ -67,7 +67,8 @@ def draw_learning_curve(record: RunRecord, path: Path) -> None:
             epochs = [epoch.epoch for epoch in history]
             label = "validation macro F1"
             accuracy.plot(epochs, by_f1, color=VALIDATION, linestyle="--", label=label)
-        accuracy.set_ylabel("accuracy of the next token" if record.pairs else "accuracy")
+        kind = "accuracy, macro F1" if by_f1 else "accuracy"
+        accuracy.set_ylabel("accuracy of the next token" if record.pairs else kind)
         accuracy.yaxis.set_major_formatter(PercentFormatter(xmax=1.0))
         chosen_by = accuracy
     for number, (name, score) in enumerate(_baselines(record).items()):
