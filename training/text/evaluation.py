@@ -35,11 +35,13 @@ class Predictions:
     """Predicted and true classes, (targets,) each; a class unseen in training is -1.
 
     correct_rows: (rows,) bool, whether all tags of a row are correct; None for classification.
+    rows: (targets,) the row of each tag; None for classification.
     """
 
     predicted: Numbers
     expected: Numbers
     correct_rows: NDArray[np.bool_] | None
+    rows: Numbers | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +62,20 @@ def predict(network: nn.Module, batches: Iterable[Batch]) -> Predictions:
     predicted: list[Tensor] = []
     expected: list[Tensor] = []
     correct_rows: list[Tensor] = []
+    rows: list[Tensor] = []
     for batch in batches:
         chosen = network(*batch.inputs).argmax(dim=-1)
         is_target = batch.targets != NO_TARGET
         predicted.append(chosen[is_target].cpu())
         expected.append(batch.targets[is_target].cpu())
         if batch.targets.ndim > 1:
+            rows.append(is_target.nonzero()[:, 0].cpu() + sum(map(len, correct_rows)))
             correct_rows.append(((chosen == batch.targets) | ~is_target).all(dim=1).cpu())
     return Predictions(
         predicted=torch.cat(predicted).numpy(),
         expected=torch.cat(expected).numpy(),
         correct_rows=torch.cat(correct_rows).numpy() if correct_rows else None,
+        rows=torch.cat(rows).numpy() if rows else None,
     )
 
 
@@ -82,6 +87,23 @@ def score(found: Predictions, classes: int) -> Evaluation:
     known = found.expected >= 0
     counts = confusion_matrix(found.expected[known], found.predicted[known], labels=range(classes))
     return Evaluation(float(accuracy_score(found.expected, found.predicted)), counts, metrics)
+
+
+def score_words(found: Predictions, main: int) -> dict[str, float]:
+    """The shares of words with the right main stress, and with every stress right.
+
+    Args:
+        main: the class of the main stress. A word has it right if it is predicted for the phonemes
+            that have it, and for no other.
+    """
+    if found.rows is None or found.correct_rows is None:
+        return {}
+    is_wrong = (found.predicted == main) != (found.expected == main)
+    wrong_words = len(np.unique(found.rows[is_wrong]))
+    return {
+        "main_stress_right": 1.0 - wrong_words / len(found.correct_rows),
+        "every_stress_right": float(found.correct_rows.mean()),
+    }
 
 
 def tabulate(found: Predictions, classes: Sequence[str]) -> list[ClassScore]:

@@ -11,6 +11,7 @@ from torch import nn
 from weir.training.batching import PackedRows
 from weir.training.class_scores import Baseline, most_frequent_class, most_frequent_tags
 from weir.training.data import TEXT_SETS, ImageData, TextData, load, load_text
+from weir.training.data.cmudict import MAIN_STRESS, STRESS
 from weir.training.data.images import divide
 from weir.training.data.text import divide_text
 from weir.training.data.text_files import load_file
@@ -33,7 +34,14 @@ from weir.training.run_directory import (
 )
 from weir.training.splits import Splits, draw_training_rows, read_splits
 from weir.training.text.batches import Sequences, build_vocabularies, in_order, make_task, pack
-from weir.training.text.evaluation import CLASS_TABLE, draw_class_table, predict, score, tabulate
+from weir.training.text.evaluation import (
+    CLASS_TABLE,
+    draw_class_table,
+    predict,
+    score,
+    score_words,
+    tabulate,
+)
 from weir.training.text.proposals import propose_letters
 from weir.training.text.recipes import SequenceRecipe
 from weir.training.text.served_tokens import compare_served_tokens
@@ -85,6 +93,12 @@ class SequenceExperiment:
         title = f"{self.recipe.name} on {Path(self.recipe.data).name}"
         draw_class_table(tabulate(found, self.classes), title, out / CLASS_TABLE)
         evaluation = score(found, len(self.classes))
+        if self.recipe.data == STRESS and MAIN_STRESS in self.classes:
+            # Its rows are words, not sentences.
+            words = score_words(found, self.classes.index(MAIN_STRESS))
+            metrics = {**evaluation.metrics, **words}
+            metrics.pop("sentence_accuracy", None)
+            evaluation = replace(evaluation, metrics=metrics)
         return self.baseline.beside(replace(evaluation, notes=evaluation.notes | self.notes))
 
 

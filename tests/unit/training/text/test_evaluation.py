@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from weir.training.loop import Batch
 from weir.training.optimization import NO_TARGET, UNSEEN
-from weir.training.text.evaluation import Predictions, predict, score, tabulate
+from weir.training.text.evaluation import Predictions, predict, score, score_words, tabulate
 
 
 class Echo(nn.Module):
@@ -32,11 +32,24 @@ def test_padding_is_no_answer_and_an_unseen_class_is_a_miss() -> None:
     assert answers.correct_rows.tolist() == [False, True, False]
 
 
+def test_a_word_is_right_in_its_main_stress_or_in_every_one() -> None:
+    """Tags 0 and 2 are changed in the first word, 1 in the second; the third is right."""
+    targets = torch.tensor([[1, 0, 2], [0, 1, NO_TARGET], [2, 1, 0], [1, 0, NO_TARGET]])
+    chosen = torch.tensor([[1, 2, 0], [1, 0, 2], [2, 1, 0], [1, 0, 1]])
+
+    answers = predict(
+        Echo(), [Batch((chosen[:1],), targets[:1]), Batch((chosen[1:],), targets[1:])]
+    )
+
+    assert score_words(answers, 1) == {"main_stress_right": 0.75, "every_stress_right": 0.5}
+
+
 def test_classified_rows_have_no_sentence_accuracy() -> None:
     answers = predict(Echo(), [Batch((torch.tensor([0, 2]),), torch.tensor([0, 1]))])
 
     assert answers.correct_rows is None
     assert "sentence_accuracy" not in score(answers, 3).metrics
+    assert score_words(answers, 1) == {}
 
 
 @pytest.fixture
