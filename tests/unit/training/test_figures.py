@@ -129,12 +129,14 @@ def test_learning_curve_says_that_its_axis_is_logarithmic_and_which_epoch_was_ke
     assert set(np.asarray(baseline.get_ydata()).tolist()) == {0.1135}
 
 
-def test_learning_curve_says_that_the_last_epoch_was_kept() -> None:
+def test_learning_curve_says_that_the_last_epoch_was_kept(
+    learning_curve: Callable[[RunRecord], Figure],
+) -> None:
     drawn = record(10, 12)
     drawn.best_epoch = 12
     drawn.recipe = drawn.recipe.model_copy(update={"keep": "last"})
 
-    assert "kept: epoch 12, the last" in legend_of(drawn)
+    assert "kept: epoch 12, the last" in legend_of(learning_curve(drawn))
 
 
 @pytest.mark.parametrize("decades", [0.2, 1.0, 4.0], ids=str)
