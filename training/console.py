@@ -24,6 +24,7 @@ from weir.training.forecasting.evaluation import compare as compare_forecasts
 from weir.training.forecasting.evaluation import summarise as summarise_forecasts
 from weir.training.forecasting.recipes import SeriesRecipe
 from weir.training.loop import Progress, Task
+from weir.training.recipe import PROPOSED_WEIGHTS
 from weir.training.run_directory import RunRecord
 from weir.training.seq2seq.evaluation import summarise as summarise_pairs
 from weir.training.seq2seq.recipes import Seq2SeqRecipe
@@ -194,15 +195,14 @@ def propose_class_weights(record: RunRecord) -> str | None:
     macro_f1 = record.test_metrics.get("macro_f1")
     if record.test_accuracy is None or macro_f1 is None:
         return None
-    is_unweighted = getattr(record.recipe, "class_weights", None) == "none"
-    if not is_unweighted or record.test_accuracy - macro_f1 < FAR_BELOW:
+    if getattr(record.recipe, "class_weights", 0.0) or record.test_accuracy - macro_f1 < FAR_BELOW:
         return None
     if compare_with_baseline(record) is not None:
         # Then it has learned nothing that weights could balance.
         return None
     return (
         f"macro F1 {macro_f1:.2%} is far below the accuracy, so rare classes are answered badly; "
-        "--class-weights root gives their rows more weight"
+        f"--class-weights {PROPOSED_WEIGHTS:g} gives their rows more weight"
     )
 
 

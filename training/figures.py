@@ -178,8 +178,8 @@ def _reason(record: RunRecord) -> str:
         return "the last"
     best = record.epochs[record.best_epoch - 1]
     if best.validation_macro_f1 is not None:
-        weights = getattr(record.recipe, "class_weights", "none")
-        return f"best validation macro F1 (class weights: {weights})"
+        weights = getattr(record.recipe, "class_weights", 0.0)
+        return f"best validation macro F1 (class weights {weights:g})"
     return (
         "lowest validation loss" if best.validation_accuracy is None else "best validation accuracy"
     )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from weir.training.images.recipes import ImageRecipe
-from weir.training.recipe import ClassWeights, OptimizerSettings
+from weir.training.recipe import OptimizerSettings
 from weir.training.recipes import AnyRecipe
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -36,18 +36,19 @@ def choose_loss(recipe: AnyRecipe, weights: Tensor | None = None) -> Loss:
     return functools.partial(cross_entropy, smoothing=recipe.label_smoothing, weights=weights)
 
 
-def weigh_classes(kind: ClassWeights, targets: Tensor, classes: int) -> Tensor | None:
+def weigh_classes(power: float, targets: Tensor, classes: int) -> Tensor | None:
     """The weight of each class in the loss, (classes,); None if all are 1.
 
     The mean weight of the training targets is 1, so the loss and the steps keep their size.
 
     Args:
+        power: of 1 / targets of the class, 0 to 1.
         targets: (targets,) of the training rows; negative ones count for no class.
     """
-    if kind == "none":
+    if not power:
         return None
     counts = torch.bincount(targets[targets >= 0], minlength=classes).float()
-    weights = counts.clamp(min=1.0) ** (-0.5 if kind == "root" else -1.0)
+    weights = counts.clamp(min=1.0) ** -power
     return weights * counts.sum() / (weights * counts).sum()
 
 

@@ -58,13 +58,14 @@ class OptimizerSettings(Settings):
     clip_norm: float = Field(default=1.0, gt=0.0, description="largest norm of the gradient")
 
 
-ClassWeights: TypeAlias = Literal["none", "root", "balanced"]
+ClassWeights: TypeAlias = Annotated[float, CliOption(metavar="POWER")]
 CLASS_WEIGHTS = (
-    "of rows in the loss, for classes of unequal size: none, root (1 / square root of the rows of "
-    "the class) or balanced (1 / rows of the class); with weights, the kept epoch is that of the "
-    "highest macro F1"
+    "for classes of unequal size: in the loss a row counts 1 / (rows of its class) ^ POWER; 0: no "
+    "weights, 1: all classes count alike; with weights, the epoch of the highest macro F1 is kept"
 )
 """The description of the setting of all recipes with classes."""
+PROPOSED_WEIGHTS = 0.5
+"""The setting that training proposes."""
 
 
 class Recipe(Settings):

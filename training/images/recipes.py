@@ -92,9 +92,7 @@ class ImageRecipe(Recipe):
     )
     augmentation: Augmentation = Augmentation()
     loss: Literal["cross-entropy", "map-1998"] = "cross-entropy"
-    class_weights: Annotated[ClassWeights, CliOption()] = Field(
-        default="none", description=CLASS_WEIGHTS
-    )
+    class_weights: ClassWeights = Field(default=0.0, ge=0.0, le=1.0, description=CLASS_WEIGHTS)
     auxiliary_weight: float = Field(
         default=0.3,
         ge=0.0,
@@ -106,7 +104,7 @@ class ImageRecipe(Recipe):
     def _smoothing_needs_cross_entropy(self) -> Self:
         if self.loss != "cross-entropy" and self.label_smoothing:
             raise ValueError(f"label_smoothing must be 0 with loss {self.loss}")
-        if self.loss != "cross-entropy" and self.class_weights != "none":
+        if self.loss != "cross-entropy" and self.class_weights:
             raise ValueError(f"class_weights go with cross-entropy, got loss {self.loss}")
         return self
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from weir.training.data.text import TextData
 from weir.training.data.vocabulary import UNKNOWN
+from weir.training.recipe import PROPOSED_WEIGHTS
 from weir.training.splits import Splits
 from weir.training.text.batches import Sequences
 from weir.training.text.recipes import SequenceRecipe
@@ -51,7 +52,7 @@ def propose_letters(
 def _command(recipe: SequenceRecipe, train: TextData) -> str:
     files = {"--data": recipe.data, "--dev": recipe.dev, "--test": recipe.test}
     given = [word for flag, name in files.items() if name for word in (flag, name)]
-    weights = ["--class-weights", "root"] if _is_unequal(train) else []
+    weights = ["--class-weights", f"{PROPOSED_WEIGHTS:g}"] if _is_unequal(train) else []
     out = ["--out", f"runs/{recipe.name}-{Path(recipe.data).name}-letters"]
     return shlex.join(["weir", "train", recipe.name, *given, "--tokens", "letters", *weights, *out])
 

@@ -93,9 +93,7 @@ class SequenceRecipe(Recipe):
     most_rows: int | None = Field(
         default=None, ge=2, description="training rows, drawn by the seed; none: all"
     )
-    class_weights: Annotated[ClassWeights, CliOption()] = Field(
-        default="none", description=CLASS_WEIGHTS
-    )
+    class_weights: ClassWeights = Field(default=0.0, ge=0.0, le=1.0, description=CLASS_WEIGHTS)
 
     @model_validator(mode="after")
     def _files_are_of_tokens(self) -> Self:

@@ -134,13 +134,11 @@ def test_a_run_of_before_has_no_baseline() -> None:
 
 def test_class_weights_are_proposed_where_rare_classes_are_answered_badly() -> None:
     unequal, equal = scored("question", 0.77, macro_f1=0.26), scored("question", 0.8, macro_f1=0.7)
-    weighted = unequal.model_copy(
-        update={"recipe": make_recipe("question", class_weights="balanced")}
-    )
+    weighted = unequal.model_copy(update={"recipe": make_recipe("question", class_weights=1.0)})
 
     proposed = propose_class_weights(unequal)
 
-    assert proposed is not None and "26.00%" in proposed and "--class-weights root" in proposed
+    assert proposed is not None and "26.00%" in proposed and "--class-weights 0.5" in proposed
     assert propose_class_weights(equal) is None
     assert propose_class_weights(weighted) is None
     assert propose_class_weights(scored("pronounce", 0.5)) is None

@@ -81,14 +81,14 @@ def test_the_curve_says_that_macro_f1_chose_the_epoch(
     learning_curve: Callable[[RunRecord], Figure],
 ) -> None:
     weighted = record(2, 3)
-    recipe = make_recipe("lenet5", "mnist", class_weights="root")
+    recipe = make_recipe("lenet5", "mnist", class_weights=0.5)
     epochs = [epoch.model_copy(update={"validation_macro_f1": 0.5}) for epoch in weighted.epochs]
 
     figure = learning_curve(weighted.model_copy(update={"recipe": recipe, "epochs": epochs}))
 
     labels = legend_of(figure)
     assert "validation macro F1" in labels
-    assert "kept: epoch 1, best validation macro F1 (class weights: root)" in labels
+    assert "kept: epoch 1, best validation macro F1 (class weights 0.5)" in labels
 
 
 def test_names_are_shown_as_they_are_and_never_read_as_formulas(tmp_path: Path) -> None:

@@ -158,10 +158,10 @@ def test_statistics_follow_and_counts_are_copied() -> None:
 def test_weights_of_classes_have_a_mean_of_one_over_the_targets() -> None:
     targets = torch.tensor([0] * 16 + [1] * 4 + [UNSEEN, NO_TARGET])
 
-    root = weigh_classes("root", targets, 2)
-    balanced = weigh_classes("balanced", targets, 2)
+    root = weigh_classes(0.5, targets, 2)
+    balanced = weigh_classes(1.0, targets, 2)
 
-    assert weigh_classes("none", targets, 2) is None
+    assert weigh_classes(0.0, targets, 2) is None
     assert root is not None and balanced is not None
     assert (root[1] / root[0]).item() == pytest.approx(2.0)
     assert (balanced[1] / balanced[0]).item() == pytest.approx(4.0)

@@ -133,7 +133,7 @@ def test_letters_are_proposed_for_texts_without_words(
     assert "of the tokens of the validation and test rows are unknown" in proposal
     assert "100% of the training rows are a single token" in proposal
     assert command[:3] == ["weir", "train", "question"]
-    assert f"--data '{path}' --tokens letters --class-weights root --out " in proposal
+    assert f"--data '{path}' --tokens letters --class-weights 0.5 --out " in proposal
     assert not caplog.messages
     assert part_of(words, SequenceRecipe).tokens != part_of(letters, SequenceRecipe).tokens
     assert letters.test_accuracy == 1.0 and letters.test_metrics["macro_f1"] == 1.0
@@ -155,13 +155,13 @@ def test_class_weights_choose_by_macro_f1(
     path, out = write_names(tmp_path / "names.tsv", 330), tmp_path / "run"
 
     order = ["question", "--data", str(path), "--quick", "--tokens", "letters", *FEW]
-    code = main([*order, "--class-weights", "balanced", "--out", str(out)])
+    code = main([*order, "--class-weights", "1", "--out", str(out)])
 
     record, printed = read_record(out), capsys.readouterr().out
     scores = [epoch.validation_macro_f1 for epoch in record.epochs]
     assert code == 0 and None not in scores
     assert scores[record.best_epoch - 1] == max(score for score in scores if score is not None)
-    assert part_of(record, SequenceRecipe).class_weights == "balanced"
+    assert part_of(record, SequenceRecipe).class_weights == 1.0
     assert printed.count(", macro F1 ") >= 3 + 1
 
 
@@ -247,8 +247,11 @@ def test_a_broken_line_of_conllu_is_named(
         (["row-digits", "--tokens", "letters"], "--tokens goes with texts: row-digits reads the"),
         (["tagger", "--tokens", "letters"], "letters go with sequence-classification: tagger tags"),
         (["lenet5", "--tokens", "letters"], "lenet5 takes no tokens, which is of recipes for seq"),
-        (["lenet5-1998", "--class-weights", "root"], "class_weights go with cross-entropy, got l"),
-        (["question", "--class-weights", "x"], "class_weights: Input should be 'none', 'root' or"),
+        (["lenet5-1998", "--class-weights", "1"], "class_weights go with cross-entropy, got l"),
+        (
+            ["question", "--class-weights", "2"],
+            "class_weights: Input should be less than or equal to",
+        ),
         (["stress", "--pool", "mean"], "pool goes with sequence-class"),
         (["stress", "--cell", "cnn"], "encoder.cell: Input should be 'rnn', 'gru', 'lstm' or"),
         (["stress", "--data", "/no/such"], "/no/such: neither a text set (trec, "),
