@@ -120,7 +120,7 @@ FLAGS = """
     --epochs --batch-size --learning-rate --seed
     --height --width --channels --short-side
     --cell --hidden --layers --pool --truncate-steps --column --dev --test
-    --class-weights --tokens
+    --class-weights --tokens --keep
     --target-data --dev-target --test-target --with-stress --source-language --target-language
     --teacher-forcing --beam --no-attention
     --value --exogenous --lags --exogenous-lags --horizon --season --decimal
