@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from weir.training.class_scores import BASELINE
 from weir.training.console import baseline_name, summarise_test
+from weir.training.forecasting.evaluation import baseline_names
 from weir.training.forecasting.recipes import FED_BACK, SeriesRecipe
 from weir.training.recipes import AnyRecipe
 from weir.training.run_directory import RunRecord
@@ -110,12 +111,12 @@ def _baselines(record: RunRecord) -> dict[str, float]:
         if score is None:
             return {}
         return {f"{baseline_name(record)}, on the test rows: {score:.1%}": score}
-    measure = "rmse"
-    own = {f"{record.recipe.name}_{measure}": metrics[measure]} if measure in metrics else {}
+    names = {"": record.recipe.name, **baseline_names(record.series.season)}
+    scores = {shown: metrics.get(f"{key}_rmse".removeprefix("_")) for key, shown in names.items()}
     return {
-        f"{name.removesuffix(f'_{measure}')}, on the test rows: {score:.4g}": score
-        for name, score in (own | metrics).items()
-        if name.endswith(f"_{measure}")
+        f"{shown}, on the test rows: {score:.4g}": score
+        for shown, score in scores.items()
+        if score is not None
     }
 
 
@@ -135,7 +136,7 @@ def draw_confusion_matrix(record: RunRecord, counts: NDArray[np.int64], path: Pa
         label_axes(axes, record.classes, record.classes)
     axes.set_xlabel("answer")
     axes.set_ylabel("true class")
-    axes.set_title(_title(record), parse_math=False)
+    axes.set_title(_title(record), parse_math=False, fontsize="medium")
     save(figure, path)
 
 

@@ -110,8 +110,8 @@ RECORDED_S = {
     "pronounce": 28.0,
     "ar": 1.0,
     "narx": 1.0,
-    "series-rnn": 1.5,
-    "series-gru": 3.5,
+    "series-rnn": 1.3,
+    "series-gru": 3.0,
     "series-lstm": 1.3,
 }
 """Seconds for 1,000 rows of the user's data: CPU time of an epoch, times the recipe's epochs.

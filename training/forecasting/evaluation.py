@@ -78,9 +78,14 @@ def forecast_baselines(
     return forecasts
 
 
+def baseline_names(season: int | None) -> dict[str, str]:
+    """What the baselines are called for the user, by their names in the metrics."""
+    return {AR: f"AR({AR_LAGS})", PERSISTENCE: PERSISTENCE, SEASON: f"{season} steps before"}
+
+
 def summarise(metrics: Mapping[str, float], season: int | None, horizon: int) -> str:
     """Format the metrics of `score`: a line each, with the baselines' in brackets."""
-    names = {AR: f"AR({AR_LAGS})", PERSISTENCE: PERSISTENCE, SEASON: f"{season} steps before"}
+    names = baseline_names(season)
     lines = []
     for measure in ("rmse", "mase"):
         for lead in ("", *(f"_{step}" for step in sorted({1, horizon}))):

@@ -177,5 +177,5 @@ def test_learning_curve_of_a_series_shows_baselines_over_the_horizon(
     assert legend_of(figure)[2:] == [
         "kept: epoch 1, lowest validation loss",
         "narx, on the test rows: 25.5",
-        "ar9, on the test rows: 30.5",
+        "AR(9), on the test rows: 30.5",
     ]
