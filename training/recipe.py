@@ -64,8 +64,11 @@ CLASS_WEIGHTS = (
     "weights, 1: all classes count alike; with weights, the epoch of the highest macro F1 is kept"
 )
 """The description of the setting of all recipes with classes."""
-PROPOSED_WEIGHTS = 0.5
-"""The setting that training proposes."""
+PROPOSED_WEIGHTS = 0.25
+"""The setting that training proposes.
+
+On the validation rows of 21,000 words in 20 classes, 0 reached an accuracy of 67.3 % and a macro F1
+of 40.1 %, 0.25 65.3 % and 45.7 %, and 0.5 62.1 % and 46.4 %."""
 
 
 class Recipe(Settings):

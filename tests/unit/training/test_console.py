@@ -138,7 +138,7 @@ def test_class_weights_are_proposed_where_rare_classes_are_answered_badly() -> N
 
     proposed = propose_class_weights(unequal)
 
-    assert proposed is not None and "26.00%" in proposed and "--class-weights 0.5" in proposed
+    assert proposed is not None and "26.00%" in proposed and "--class-weights 0.25" in proposed
     assert propose_class_weights(equal) is None
     assert propose_class_weights(weighted) is None
     assert propose_class_weights(scored("pronounce", 0.5)) is None

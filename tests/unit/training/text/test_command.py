@@ -133,7 +133,7 @@ def test_letters_are_proposed_for_texts_without_words(
     assert "of the tokens of the validation and test rows are unknown" in proposal
     assert "100% of the training rows are a single token" in proposal
     assert command[:3] == ["weir", "train", "question"]
-    assert f"--data '{path}' --tokens letters --class-weights 0.5 --out " in proposal
+    assert f"--data '{path}' --tokens letters --class-weights 0.25 --out " in proposal
     assert not caplog.messages
     assert part_of(words, SequenceRecipe).tokens != part_of(letters, SequenceRecipe).tokens
     assert letters.test_accuracy == 1.0 and letters.test_metrics["macro_f1"] == 1.0
