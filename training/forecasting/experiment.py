@@ -43,12 +43,15 @@ from weir.training.run_directory import (
 
 EVALUATION_ROWS = 1024
 _MOST_LAGS_FED_BACK, _MOST_LAGS = 36, 48
+"""Lags of the largest candidate without a season."""
 _FLOOR = 0.1
 """Smaller parts of the smallest training value count as this part, where logarithms are read."""
 _MOSTLY = 0.5
+"""With a larger share of differences in its start, a network reads no level."""
 _SHARES = (0.0, 0.5, 1.0)
-_HANDICAP = 0.2
-"""Of trained weights, in standard errors of the validation error: their epoch was chosen by it."""
+_HANDICAP = 0.3
+"""Trained weights must lower the validation error by this share, divided by the number of horizons
+in the validation part: few of them choose the epoch by luck."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,11 +165,12 @@ class SeriesExperiment:
         trained = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         windows = self.validation.to(device)
         truth = self.validation.targets.double().numpy()
+        horizons = (self.parts.validation_end - self.parts.train_end) / self.recipe.horizon
         best, chosen = math.inf, 1.0
         for share in _SHARES:
             network.load_state_dict(_between(first, trained, share))
             error = math.sqrt(np.square(forecast(network, windows) - truth).mean())
-            error *= 1.0 + _HANDICAP * share / math.sqrt(len(truth))
+            error *= 1.0 + _HANDICAP * share / horizons
             if error < best:
                 best, chosen = error, share
         network.load_state_dict(_between(first, trained, chosen))

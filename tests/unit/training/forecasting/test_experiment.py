@@ -15,13 +15,19 @@ from weir.training.data.series import load_series
 from weir.training.errors import DataError, RecipeError, RunError
 from weir.training.figures import CONFUSION_MATRIX, LEARNING_CURVE
 from weir.training.forecasting.evaluation import fit_autoregression
-from weir.training.forecasting.experiment import forecast, load_model, load_test, prepare
+from weir.training.forecasting.experiment import (
+    build_network,
+    forecast,
+    load_model,
+    load_test,
+    prepare,
+)
 from weir.training.forecasting.figures import FORECAST
 from weir.training.forecasting.recipes import RECIPES, SeriesRecipe
 from weir.training.models.series import FedBack, Forecaster
 from weir.training.recipe import Setting
 from weir.training.recipes import make_recipe, quicken
-from weir.training.run_directory import RunRecord, read_record
+from weir.training.run_directory import RunRecord, SeriesRecord, read_record
 from weir.training.train import Monitor
 
 CPU = torch.device("cpu")
@@ -239,6 +245,123 @@ def test_quick_form_reads_less(name: str) -> None:
     assert isinstance(whole, SeriesRecipe) and isinstance(quick, SeriesRecipe)
     assert quick.epochs < whole.epochs
     assert whole.network.lags is None and quick.network.lags == 24
+
+
+def seasonal(season: int, count: int) -> "np.typing.NDArray[np.float64]":
+    """A season of two harmonics on a trend, with noise of a third of its deviation."""
+    generator = np.random.default_rng([season, count])
+    steps = np.arange(count)
+    phase = 2.0 * np.pi * steps / season
+    shape = np.sin(phase) + 0.6 * np.cos(2.0 * phase)
+    return np.asarray(200.0 + 0.1 * steps + 12.0 * shape + 3.0 * generator.standard_normal(count))
+
+
+def errors_beside_last_season(run: Path, values: object, season: int) -> tuple[float, float]:
+    """RMSE over all 12 steps of the run's network, and of the value one season before."""
+    given = np.asarray(values)
+    rows = load_test(read_record(run))
+    found = forecast(load_model(run), rows)
+    steps = np.arange(12)
+    origins = np.arange(round(0.8 * len(given)), len(given) - 11)
+    truth = given[origins[:, None] + steps]
+    before = given[origins[:, None] - season + steps % season]
+    assert found.shape == truth.shape
+    own, naive = (np.sqrt(np.square(each - truth).mean()) for each in (found, before))
+    return float(own), float(naive)
+
+
+@pytest.mark.parametrize("name", ["narx", "series-lstm"])
+@pytest.mark.parametrize(("season", "count"), [(12, 120), (7, 300)])
+def test_a_short_seasonal_series_is_forecast_better_than_by_its_last_season(
+    name: str, season: int, count: int, tmp_path: Path, monitor: Monitor
+) -> None:
+    values = seasonal(season, count)
+
+    record = train(make(name, write(tmp_path, values)), tmp_path / "run", CPU, monitor, None)
+
+    own, naive = errors_beside_last_season(tmp_path / "run", values, season)
+    assert own < 0.95 * naive
+    assert record.series is not None and record.series.season == season
+    assert record.test_metrics["rmse"] == pytest.approx(own, rel=1e-6)
+    assert record.test_metrics["season_rmse"] == pytest.approx(naive, rel=1e-6)
+
+
+def test_the_season_may_be_given(tmp_path: Path) -> None:
+    data = write(tmp_path, seasonal(12, 200))
+
+    given = prepare(make("narx", data, season=6)).record
+    none = prepare(make("narx", data, season=0)).record
+
+    assert (given.season, none.season) == (6, 0)
+    with pytest.raises(DataError, match="a season below the 136 rows to train on, got 150"):
+        prepare(make("narx", data, season=150))
+
+
+def test_the_interval_is_that_of_errors_on_the_validation_part(
+    tmp_path: Path, monitor: Monitor
+) -> None:
+    """Against numpy, for the first step and the last, from every origin before them."""
+    values = second_order(500)
+    recipe = make("narx", write(tmp_path, values), epochs=2, network={"lags": 5}, horizon=4)
+
+    record = train(recipe, tmp_path / "run", CPU, monitor, None)
+
+    assert record.series is not None and record.series.interval is not None
+    network, found = load_model(tmp_path / "run"), record.series.interval
+    begin, end = 502 - 100 - 50, 502 - 100
+    before = 0.0
+    for step in range(4):
+        origins = np.arange(begin - step, end - step)
+        histories = torch.from_numpy(values[origins[:, None] + np.arange(-5, 0), None]).float()
+        with torch.inference_mode():
+            ahead = network(histories).double().numpy()[:, step]
+        errors = np.abs(ahead - values[origins + step])
+        if found.is_relative:
+            errors = np.abs(np.log(ahead / values[origins + step]))
+        # ceil(51 * 0.8) = 41
+        before = max(before, np.sort(errors)[40] * (1 + 0.5 / np.sqrt(50)))
+        upper = np.exp(before) - 1.0 if found.is_relative else before
+        assert found.upper[step] == pytest.approx(upper, rel=1e-4)
+
+
+def test_too_few_rows_to_validate_on_make_no_interval(tmp_path: Path, monitor: Monitor) -> None:
+    recipe = make("ar", write(tmp_path, second_order(58)), epochs=1, horizon=4)
+
+    record = train(recipe, tmp_path / "run", CPU, monitor, None)
+
+    assert record.series is not None and record.series.interval is None
+    assert "coverage" not in record.test_metrics
+    assert record.test_notes["interval"] == ("none: expected 15 or more rows to validate on, got 8")
+
+
+def test_training_that_helps_nothing_is_undone(tmp_path: Path, monitor: Monitor) -> None:
+    """A learning rate that breaks the linear forecast in one epoch."""
+    changes: dict[str, Setting] = {"epochs": 2, "average_decay": 0.0}
+    values = seasonal(12, 240)
+    recipe = make("ar", write(tmp_path, values), optimizer={"learning_rate": 0.5}, **changes)
+
+    record = train(recipe, tmp_path / "run", CPU, monitor, None)
+
+    own, naive = errors_beside_last_season(tmp_path / "run", values, 12)
+    assert record.series is not None and record.series.trained_share == 0.0
+    assert own < naive
+    assert record.test_notes["weights"].startswith("the linear forecast that training began with")
+
+
+def test_a_run_of_before_is_read_as_it_was_trained(tmp_path: Path) -> None:
+    """Its recipe has its lags and no start, its record no lags and no season."""
+    recipe = make("narx", write(tmp_path, second_order(300)), network={"lags": 8})
+    settings = recipe.model_dump()
+    del settings["season"], settings["network"]["start"]
+    before = SeriesRecipe.model_validate(settings)
+    record = SeriesRecord.model_validate({"columns": ["y"], "mean": [1.0], "std": [2.0]})
+
+    network = build_network(before, record)
+
+    assert before.network.start == "persistence"
+    assert isinstance(network.core, FedBack) and not network.is_logarithm
+    assert network.core.step.lags == 8 and not network.core.step.centred
+    assert prepare(before).combination is None
 
 
 @pytest.mark.usefixtures("weir_data")

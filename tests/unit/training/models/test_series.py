@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from weir.training.errors import ModelError
+from weir.training.forecasting.combination import unroll
+from weir.training.forecasting.evaluation import AutoRegression
 from weir.training.models.series import FedBack, Forecaster, Kind, OneStep, build_forecaster
 
 KINDS: tuple[Kind, ...] = ("ar", "narx", "rnn", "gru", "lstm")
@@ -111,3 +113,69 @@ def test_a_cell_reads_every_column_alike() -> None:
         build_forecaster(
             "lstm", mean=[0.0], std=[1.0], lags=LAGS, horizon=HORIZON, exogenous_lags=3
         )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("is_centred", [False, True], ids=["level", "centred"])
+@pytest.mark.parametrize("is_logarithm", [False, True], ids=["values", "logarithms"])
+@torch.no_grad()
+def test_a_network_begins_as_a_linear_forecast(
+    kind: Kind, *, is_centred: bool, is_logarithm: bool
+) -> None:
+    """Against numpy: the regression fed back, of the values or of their logarithms."""
+    torch.manual_seed(0)
+    network = build_forecaster(
+        kind,
+        lags=LAGS,
+        horizon=HORIZON,
+        mean=[4.0, 2.0],
+        std=[0.5, 0.5],
+        is_centred=is_centred,
+        is_logarithm=is_logarithm,
+    ).eval()
+    own = np.exp(np.random.default_rng(0).normal(4.0, 0.2, (5, LAGS)))
+    regression = AutoRegression(np.array([0.1, -0.2, 0.3, 0.1, -0.4, 0.9]), 0.8)
+    ahead = regression.forecast(np.log(own) if is_logarithm else own, HORIZON)
+
+    network.begin_as(*(torch.from_numpy(each).float() for each in unroll(regression, HORIZON)))
+    found = network(torch.from_numpy(np.stack([own, own], axis=2)).float())
+
+    np.testing.assert_allclose(found.numpy(), np.exp(ahead) if is_logarithm else ahead, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_a_centred_network_moves_with_the_level(kind: Kind) -> None:
+    """Whatever training made of it: here its weights are random."""
+    network = build_forecaster(
+        kind, lags=LAGS, horizon=HORIZON, mean=[50.0], std=[40.0], is_centred=True
+    ).eval()
+    for number, parameter in enumerate(network.parameters()):
+        nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(number))
+    history = histories(features=1)
+
+    torch.testing.assert_close(
+        network(history + 1000.0), network(history) + 1000.0, rtol=0.0, atol=0.02
+    )
+
+
+@torch.no_grad()
+def test_values_without_a_logarithm_count_as_the_floor() -> None:
+    network = build_forecaster(
+        "ar", lags=2, horizon=1, mean=[0.0], std=[1.0], is_logarithm=True
+    ).eval()
+    network.floor.fill_(0.5)
+
+    ahead = network(torch.tensor([[[1.0], [-3.0]], [[1.0], [0.0]], [[1.0], [8.0]]]))
+
+    torch.testing.assert_close(ahead, torch.tensor([[0.5], [0.5], [8.0]]))
+
+
+@torch.no_grad()
+def test_a_forecast_that_explodes_stays_finite() -> None:
+    network = build_forecaster(
+        "ar", lags=1, horizon=HORIZON, mean=[0.0], std=[1.0], is_logarithm=True
+    ).eval()
+    network.begin_as(torch.full((HORIZON, 1), 3.0), torch.zeros(HORIZON))
+
+    assert network(torch.tensor([[[1e9]]])).isfinite().all()
