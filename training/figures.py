@@ -177,6 +177,8 @@ def _reason(record: RunRecord) -> str:
     """Say by which measure the epoch of the kept weights is the best."""
     if record.recipe.keep == "last":
         return "the last"
+    if record.keeps_last:
+        return "the last (too few validation rows for a choice)"
     best = record.epochs[record.best_epoch - 1]
     if best.validation_macro_f1 is not None:
         weights = getattr(record.recipe, "class_weights", 0.0)

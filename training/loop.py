@@ -57,6 +57,8 @@ class Task:
     mixed: whether the forward passes of training run in bfloat16, where that is safe.
     has_classes: whether targets are classes and have an accuracy; numbers have a loss only.
     chooses_by_f1: whether the best epoch has the highest macro F1, not the highest accuracy.
+    keeps_last: whether the last epoch's weights are kept; patience then ends nothing, as the
+        learning rate falls to zero at the end alone.
     rows_are, targets_are: what progress calls a row and, if a row has several, a target.
     """
 
@@ -68,6 +70,7 @@ class Task:
     mixed: bool = False
     has_classes: bool = True
     chooses_by_f1: bool = False
+    keeps_last: bool = False
     rows_are: str = "rows"
     targets_are: str | None = None
 
@@ -186,7 +189,9 @@ def fit(state: TrainingState, task: Task, recipe: Recipe, callbacks: Callbacks) 
         DivergedError: the loss is not finite.
     """
     progress = state.progress
-    while progress.epoch < recipe.epochs and progress.epoch - progress.best_epoch < recipe.patience:
+    while progress.epoch < recipe.epochs and (
+        task.keeps_last or progress.epoch - progress.best_epoch < recipe.patience
+    ):
         started = time.perf_counter()
         is_whole = _train_epoch(state, task, recipe, callbacks)
         score = None
@@ -205,10 +210,15 @@ def fit(state: TrainingState, task: Task, recipe: Recipe, callbacks: Callbacks) 
                 f"stopped in epoch {progress.epoch + 1} after step {progress.step}"
             )
         is_best = progress.close_epoch(score.loss, score.accuracy, score.macro_f1)
-        if is_best or recipe.keep == "last":
+        if is_best or task.keeps_last:
             state.best = copy_weights(state.evaluated)
         callbacks.save(state)
         callbacks.report(progress)
+
+
+def count_validation_targets(task: Task) -> int:
+    """Count the targets of one validation pass, without padding."""
+    return sum(count_targets(batch.targets) for batch in task.validation())
 
 
 def _train_epoch(state: TrainingState, task: Task, recipe: Recipe, callbacks: Callbacks) -> bool:

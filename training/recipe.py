@@ -91,9 +91,10 @@ class Recipe(Settings):
     epochs: Annotated[int, CliOption()] = Field(ge=1, description="most passes over the data")
     batch_size: Annotated[int, CliOption()] = Field(ge=1, description="rows of a step")
     validation_share: float = Field(default=0.1, gt=0.0, lt=1.0)
-    keep: Annotated[Literal["best", "last"], CliOption()] = Field(
-        default="best",
-        description="weights to keep: of the epoch that is best on validation rows, or of the last",
+    keep: Annotated[Literal["auto", "best", "last"], CliOption()] = Field(
+        default="auto",
+        description="weights to keep: of the epoch that is best on validation rows, or of the "
+        "last; auto: of the last if these rows are too few",
     )
     patience: int = Field(
         default=10,

@@ -175,6 +175,9 @@ class RunRecord(Record):
     device: str
     epochs: list[EpochRecord]
     best_epoch: int = Field(description="the epoch of the kept weights")
+    keeps_last: bool = Field(
+        default=False, description="the last epoch was kept: too few validation rows for a choice"
+    )
     test_accuracy: float | None
     test_metrics: dict[str, float] = Field(default={}, description="further measures by name")
     test_notes: dict[str, str] = Field(

@@ -1,13 +1,16 @@
 """A training run from its options to its run directory: data → network → loop → test → files.
 
-The weights kept are those of the best epoch on the validation rows, or of the last epoch if the
-recipe says so. The test set is evaluated once, with those weights, after training.
+The weights kept are those of the best epoch on the validation rows, or of the last epoch if these
+rows are too few for a choice or the recipe says so. The test set is evaluated once, with those
+weights, after training.
 """
 
 import copy
+import logging
+import math
 from collections.abc import Callable, Sized
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -32,7 +35,15 @@ from weir.training.forecasting.experiment import prepare as prepare_series
 from weir.training.forecasting.recipes import SeriesRecipe
 from weir.training.images.experiment import prepare as prepare_images
 from weir.training.images.recipes import ImageRecipe
-from weir.training.loop import Callbacks, Progress, Task, TrainingState, copy_weights, fit
+from weir.training.loop import (
+    Callbacks,
+    Progress,
+    Task,
+    TrainingState,
+    copy_weights,
+    count_validation_targets,
+    fit,
+)
 from weir.training.optimization import make_optimizer
 from weir.training.recipe import Setting
 from weir.training.recipes import (
@@ -63,6 +74,11 @@ from weir.training.text.experiment import SequenceExperiment
 from weir.training.text.experiment import prepare as prepare_sequences
 from weir.training.text.gradients import log_gradients
 from weir.training.text.recipes import SequenceRecipe
+
+logger = logging.getLogger(__name__)
+
+FEWEST_TO_CHOOSE = 100
+"""Validation targets that tell epochs apart; docs/training.md has the reason."""
 
 
 class Monitor(Protocol):
@@ -276,7 +292,7 @@ def train_experiment(
         restore(state, resumed)
     wants_mixed = recipe.mixed_precision and (device.type == "cuda" or recipe.cpu_bfloat16)
     is_mixed = wants_mixed and reproducibility.has_bfloat16(device)
-    task = experiment.make_task(device, mixed=is_mixed)
+    task = _with_choice_of_epoch(experiment.make_task(device, mixed=is_mixed), recipe)
     out.mkdir(parents=True, exist_ok=True)
 
     def save(reached: TrainingState) -> None:
@@ -291,7 +307,7 @@ def train_experiment(
 
         with monitor.showing(recipe.epochs, task) as report:
             fit(state, task, recipe, Callbacks(monitor.must_stop, report_all, save))
-        record = _finish(state, experiment, out, device)
+        record = _finish(state, experiment, out, device, keeps_last=task.keeps_last)
         if events:
             events.finish(record)
     return record
@@ -307,6 +323,31 @@ def _open_events(
     return EventFile(out, experiment.recipe, progress.history, std)
 
 
+def _with_choice_of_epoch(task: Task, recipe: AnyRecipe) -> Task:
+    """Keep the epoch that the recipe says: the last if validation targets are too few, and say so.
+
+    The user's own validation file decides at any size. Series are chosen by their error, which
+    differs more between epochs than an accuracy does.
+    """
+    if recipe.keep != "auto":
+        return replace(task, keeps_last=recipe.keep == "last")
+    has_file = isinstance(recipe, SequenceRecipe | Seq2SeqRecipe) and recipe.dev is not None
+    if not task.has_classes or has_file:
+        return task
+    count = count_validation_targets(task)
+    if count >= FEWEST_TO_CHOOSE:
+        return task
+    # Two standard errors of an accuracy of 90 %.
+    margin = 200.0 * math.sqrt(0.9 * 0.1 / count)
+    hint = "; --dev FILE gives more" if isinstance(recipe, SequenceRecipe | Seq2SeqRecipe) else ""
+    logger.warning(
+        "validation: %d %s are too few to tell epochs apart (an accuracy of 90 %% is uncertain "
+        "by ± %.0f points): the last epoch is kept, not the best%s; --keep best keeps the best",
+        count, task.targets_are or task.rows_are, margin, hint,
+    )  # fmt: skip
+    return replace(task, keeps_last=True)
+
+
 def _initialise(experiment: Experiment, device: torch.device) -> TrainingState:
     """Build the network, with weights from the recipe's seed, and its optimiser."""
     recipe = experiment.recipe
@@ -318,13 +359,18 @@ def _initialise(experiment: Experiment, device: torch.device) -> TrainingState:
 
 
 def _finish(
-    state: TrainingState, experiment: Experiment, out: Path, device: torch.device
+    state: TrainingState,
+    experiment: Experiment,
+    out: Path,
+    device: torch.device,
+    *,
+    keeps_last: bool,
 ) -> RunRecord:
     """Write the weights and the record, test once, record the result, and draw the figures."""
     state.network.load_state_dict(state.best)
     if isinstance(experiment, SeriesExperiment):
         experiment = experiment.settle(state.network, device)
-    record = _make_record(state.progress, experiment, device)
+    record = _make_record(state.progress, experiment, device, keeps_last=keeps_last)
     save_weights(out, copy_weights(state.network))
     experiment.write_files(out)
     write_record(out, record)
@@ -339,7 +385,9 @@ def _finish(
     return record
 
 
-def _make_record(progress: Progress, experiment: Experiment, device: torch.device) -> RunRecord:
+def _make_record(
+    progress: Progress, experiment: Experiment, device: torch.device, *, keeps_last: bool
+) -> RunRecord:
     recipe, record = experiment.recipe, experiment.record
     inputs: dict[str, Any] = {INPUT_FIELDS[type(record)]: record}
     return RunRecord(
@@ -361,7 +409,8 @@ def _make_record(progress: Progress, experiment: Experiment, device: torch.devic
         commit=reproducibility.commit(),
         device=reproducibility.device_name(device),
         epochs=progress.history,
-        best_epoch=progress.epoch if recipe.keep == "last" else progress.best_epoch,
+        best_epoch=progress.epoch if keeps_last else progress.best_epoch,
+        keeps_last=keeps_last,
         test_accuracy=None,
         seconds=progress.seconds,
     )

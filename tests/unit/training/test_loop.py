@@ -1,6 +1,7 @@
 """The training loop, on a task with predictable numbers."""
 
 import copy
+import dataclasses
 import functools
 from collections.abc import Iterator
 from dataclasses import replace
@@ -120,17 +121,19 @@ def test_the_weights_kept_are_those_of_the_best_epoch() -> None:
     assert (score.accuracy, score.loss) == (record.validation_accuracy, record.validation_loss)
 
 
-def test_the_weights_of_the_last_epoch_are_kept_if_the_recipe_says_so() -> None:
+def test_the_weights_of_the_last_epoch_are_kept_if_no_choice_is_made() -> None:
+    """Validation gets worse with every epoch here, and patience ends nothing."""
     wrong = separable(64)
-    validation = Batch(wrong.inputs, 1 - wrong.targets)
-    state = make_state(recipe())
-    last = recipe(epochs=5, keep="last")
+    task = make_task(Batch(wrong.inputs, 1 - wrong.targets))
+    task = dataclasses.replace(task, keeps_last=True)
+    state = make_state(recipe(patience=3, epochs=6))
+    fit(state, task, recipe(patience=3, epochs=6), CALLBACKS)
 
-    fit(state, make_task(validation), last, CALLBACKS)
-
-    assert state.progress.best_epoch < state.progress.epoch == 5
-    for name, weight in state.network.state_dict().items():
-        assert torch.equal(state.best[name], weight)
+    assert state.progress.best_epoch < state.progress.epoch == 6
+    accuracies = [record.validation_accuracy or 0.0 for record in state.progress.history]
+    assert accuracies[-1] < max(accuracies)
+    for name, weights in state.evaluated.state_dict().items():
+        torch.testing.assert_close(state.best[name], weights, rtol=0.0, atol=0.0)
 
 
 @pytest.mark.parametrize(
