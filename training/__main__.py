@@ -128,14 +128,28 @@ def train_command(
     """
     if list_recipes:
         raise typer.Exit(_list(recipe))
-    if recipe is None:
-        said = f"weir: expected a recipe; {context.obj} --list says which one takes your data"
+    if recipe is None or _is_data(recipe):
+        said = _ask_for_recipe(recipe, str(context.obj))
         Console(stderr=True, soft_wrap=True).print(said, markup=False, highlight=False)
         raise typer.Exit(FAILED)
     options = TrainingOptions(
         recipe, data, out, device, resume, overwrite, quick, log_gradients, log
     )
     raise typer.Exit(_train(options, settings, str(context.obj)))
+
+
+def _is_data(recipe: str) -> bool:
+    return recipe not in RECIPES and Path(recipe).exists()
+
+
+def _ask_for_recipe(data: str | None, prog: str) -> str:
+    """Say what to type instead of no recipe, or of data in its place."""
+    if data is None:
+        return f"weir: expected a recipe; {prog} --list says which one takes your data"
+    return (
+        f"weir: expected {prog} RECIPE --data {shlex.quote(data)}, got the data alone; "
+        f"{prog} --list says which recipe takes them"
+    )
 
 
 def _list(recipe: str | None) -> int:

@@ -103,6 +103,17 @@ def test_the_settings_are_hparams(shapes: Path, tmp_path: Path) -> None:
     assert settings["data"].string_value == str(shapes)
 
 
+def test_macro_f1_is_a_curve_where_it_chooses_the_epoch(shapes: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+
+    args = ["--data", str(shapes), "--out", str(run), "--epochs", "2", "--class-weights", "0.5"]
+    assert main(["lenet5", *args, "--log", "tensorboard"]) == 0
+
+    expected = [epoch.validation_macro_f1 for epoch in read_record(run).epochs]
+    scores = [score for _, score in curve(read_events(run), "macro_f1/validation")]
+    assert len(scores) == 2 and scores == pytest.approx(expected)
+
+
 def test_a_series_has_its_error_in_its_own_unit(tmp_path: Path) -> None:
     data, run = tmp_path / "sales.csv", tmp_path / "run"
     rows = "".join(f"{month},{100 + month % 12}\n" for month in range(300))

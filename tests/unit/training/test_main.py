@@ -170,6 +170,17 @@ def test_the_command_without_a_recipe_leads_to_the_list(
     assert printed.err.startswith("weir: unknown recipe 'tigger'; there are ")
 
 
+def test_data_in_the_place_of_the_recipe_lead_to_the_list(
+    shapes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(shapes)], prog="weir train") == 2
+
+    assert capsys.readouterr().err == (
+        f"weir: expected weir train RECIPE --data {shapes}, got the data alone; "
+        "weir train --list says which recipe takes them\n"
+    )
+
+
 def test_a_run_is_overwritten_only_with_the_option(
     shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
