@@ -10,6 +10,7 @@ Rules:
 - What was taken is said in one line, `StateDict.note`.
 """
 
+import re
 import shlex
 import zipfile
 from collections import Counter
@@ -27,7 +28,11 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from weir.export.errors import ExportError
 
 _MOST_LEVELS = 4
+_MOST_CLASSES = 100
 _MOST_NAMES = 3
+_UNKNOWN_CLASS = re.compile(r"Unsupported global: GLOBAL (\S+) was not an allowed global")
+# torch's first format keeps the source of modules in this way.
+_OLD_MODULE = "Only persistent_load of storage is allowed"
 # Beside the weights, `AveragedModel` saves how many it averaged.
 _COUNTER = "n_averaged"
 # DataParallel, torch.compile, FSDP and activation checkpointing.
@@ -75,12 +80,12 @@ def read_state_dict(file: Path, wanted: Sequence[str]) -> StateDict:
     """
     found = _load(file)
     if isinstance(found, _Inert):
-        raise ExportError(_advise(file, found, ""))
+        raise ExportError(_advise(file, found.name, ""))
     candidates = [_rename(path, tensors, wanted) for path, tensors in _state_dicts(found)]
     if not candidates:
         for path, each in _walk(found):
             if isinstance(each, _Inert) and each.is_module:
-                raise ExportError(_advise(file, each, _keys(path)))
+                raise ExportError(_advise(file, each.name, _keys(path)))
         raise ExportError(f"{file}: expected a state dict, tensors by name, got {_describe(found)}")
     # The first of equal ones counts.
     names = frozenset(wanted)
@@ -136,16 +141,24 @@ def _load(file: Path) -> Any:
             f"{file}: expected a state dict, got a TorchScript archive; {_run(file, weights)}"
         )
     unknown = get_unsafe_globals_in_checkpoint(file) if kind == "torch.save" else []
-    try:
-        with safe_globals([_stand_in(name) for name in unknown]):
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # torch raises many unrelated classes
-        known = f"; it holds {_name_some(sorted(unknown))}" if unknown else ""
-        raise ExportError(
-            f"{file}: expected a state dict by torch.save, tensors and nothing else{known}"
-        ) from error
+    while True:
+        try:
+            with safe_globals([_stand_in(name) for name in unknown]):
+                return torch.load(file, map_location="cpu", weights_only=True)
+        except OSError:
+            raise
+        except Exception as error:  # torch raises many unrelated classes
+            # Of its first format, torch names one class at a time.
+            found = _UNKNOWN_CLASS.search(str(error))
+            if found and found[1] not in unknown and len(unknown) < _MOST_CLASSES:
+                unknown.append(found[1])
+                continue
+            if unknown and _OLD_MODULE in str(error):
+                raise ExportError(_advise(file, unknown[-1], "")) from error
+            known = f"; it holds {_name_some(sorted(unknown))}" if unknown else ""
+            raise ExportError(
+                f"{file}: expected a state dict by torch.save, tensors and nothing else{known}"
+            ) from error
 
 
 def _archive(file: Path) -> str:
@@ -230,11 +243,11 @@ def _holder(names: Mapping[str, Tensor], wanted: Sequence[str]) -> str:
     return max(prefixes, key=lambda prefix: prefixes[prefix], default="")
 
 
-def _advise(file: Path, module: _Inert, keys: str) -> str:
+def _advise(file: Path, name: str, keys: str) -> str:
     """Say how to save the weights of a whole module, which only its own code can load."""
     load = f"torch.load({str(file)!r}, map_location='cpu', weights_only=False){keys}.state_dict()"
     return (
-        f"{file}: expected a state dict, got a whole pickled object ({module.name}), which runs "
+        f"{file}: expected a state dict, got a whole pickled object ({name}), which runs "
         f"its own code when it is loaded; where that code is, and if you trust the file, "
         f"{_run(file, load)}"
     )

@@ -159,6 +159,20 @@ def test_whole_module_is_refused_with_the_line_that_helps(key: str, tmp_path: Pa
     expect(read(tmp_path / "net-weights.pth"))
 
 
+@pytest.mark.parametrize("content", ["checkpoint", "module"])
+def test_first_format_of_torch_is_read_alike(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "net.pth"
+    checkpoint = {"model": WEIGHTS, "args": argparse.Namespace(data=Path("x"))}
+    saved_object = checkpoint if content == "checkpoint" else network()
+    torch.save(saved_object, file, _use_new_zipfile_serialization=False)
+
+    if content == "checkpoint":
+        expect(read(file))
+    else:
+        with pytest.raises(ExportError, match=r"whole pickled object \(torch\.nn.* run: python"):
+            read(file)
+
+
 def test_torchscript_is_refused_with_the_line_that_helps(tmp_path: Path) -> None:
     file = tmp_path / "net.pt"
     with pytest.warns(DeprecationWarning, match="torch.jit"):
