@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from weir.cli.error_hints import connect
 from weir.cli.fan_out import TaskVerb
+from weir.cli.figures import visible
 from weir.cli.options import (
     AsJson,
     Concurrency,
@@ -102,9 +103,9 @@ def _files(paths: Iterable[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            visible = [file for file in sorted(path.rglob("*")) if _is_visible(file, path)]
-            found = [file for file in visible if file.suffix.lower() in _SUFFIXES]
-            others = [file for file in visible if file.suffix.lower() in _OTHER_SUFFIXES]
+            listed = [file for file in sorted(path.rglob("*")) if _is_visible(file, path)]
+            found = [file for file in listed if file.suffix.lower() in _SUFFIXES]
+            others = [file for file in listed if file.suffix.lower() in _OTHER_SUFFIXES]
             if not found:
                 also = f"; {_describe(others)}" if others else ""
                 raise UsageError(f"{path}: no pictures there ({', '.join(_SUFFIXES)}){also}")
@@ -150,7 +151,7 @@ def _text_to_json(result: "ClassifiedText") -> dict[str, object]:
 
 
 def _text_rows(text: str, result: "ClassifiedText") -> Iterator[tuple[str, ...]]:
-    unknown = f"[yellow]{escape(' '.join(result.unknown))}[/]"
+    unknown = f"[yellow]{escape(' '.join(map(visible, result.unknown)))}[/]"
     for rank, cells in enumerate(_class_rows(text, result.classes)):
         yield *cells, "" if rank else unknown
 
