@@ -69,6 +69,7 @@ _WITHOUT_LENGTH = (0x01, 0xD8, _END_OF_IMAGE)
 _SEQUENTIAL = (0xC0, 0xC1)
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _RESTARTS = 0xDD
+_EMPTY_COMMENT = b"\xff\xfe\0\2"
 _END = b"\xff\xd9"
 _OTHER_END = bytes((37 * number + 183) % 251 for number in range(251)) + _END
 _JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\0"
@@ -140,6 +141,9 @@ def load_pixels(bare: BareImage, open_image: Callable[[bytes], Image.Image]) -> 
     if not bare.lacks_end:
         image = open_image(bare.data)
         image.load()
+        # Pillow decodes such a PNG, and fails at the first use of its colours.
+        if image.mode == "P" and image.palette is None:
+            raise OSError("image file lacks its palette")
         return image
     # Half of an end of image may be there.
     data = bare.data.removesuffix(_END[:1])
@@ -267,6 +271,8 @@ def _strip_jpeg(data: bytes) -> BareImage:
             _collect_jpeg(metadata, data, behind + 2, end)
             kept.append(view[start:position])
             start = end
+            # Decoders want a marker behind the first one, and skip other bytes after that.
+            kept += [_EMPTY_COMMENT] if position == 2 and data[end : end + 1] != b"\xff" else []
         position = end
     kept.append(view[start:position])
     # Between restarts, missing pixels could not be told from those that are grey.

@@ -219,6 +219,13 @@ def test_pixels_of_a_request_are_counted_behind_other_chunks() -> None:
     assert header_pixels(data[:8] + chunk(b"prVt", bytes(40)) + data[8:]) == 32_000_000
 
 
+def test_png_without_its_palette_is_damaged() -> None:
+    data = encode(transparent_palette())
+
+    with pytest.raises(InvalidRequest, match="the PNG is damaged"):
+        read_encoded(data.replace(b"PLTE", b"pLTE"), FORMS["stretched"])
+
+
 def test_heif_is_refused_with_advice() -> None:
     with pytest.raises(
         InvalidRequest, match=r"^expected JPEG or PNG, got HEIF; convert it to JPEG$"
