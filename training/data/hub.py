@@ -29,14 +29,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from weir.training.data.image_folder import read_picture
+from weir.training.data.image_folder import read_picture, reason_unreadable
 from weir.training.data.images import (
     OWN_TEST_SEED,
     OWN_TEST_SHARE,
     ImageData,
     Rows,
+    SkippedFile,
     combine_checksums,
     divide,
 )
@@ -188,15 +188,24 @@ def load_hub_pictures(
         chosen = division.kept if split == "train" else division.held_out
     checksums = {source.name: _checksum(rows) for source, rows in listed.items()}
     images = np.empty((len(chosen), height, width, channels), np.uint8)
+    skipped: dict[int, SkippedFile] = {}
     for place, row in enumerate(found.rows(own, columns, chosen)):
-        images[place] = _picture(row, (width, height), channels, short_side)
+        try:
+            stream = io.BytesIO(row.given)
+            images[place] = read_picture(stream, (width, height), channels, short_side)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - as for the files of a folder
+            skipped[place] = SkippedFile(row.place, reason_unreadable(row.given, error))
+    readable = np.setdiff1d(np.arange(len(chosen)), list(skipped))
     return ImageData(
         name=name,
-        images=images,
-        labels=labels[chosen],
+        images=images[readable],
+        labels=labels[chosen][readable],
         classes=classes,
         checksum=combine_checksums((digest, at) for at, digest in checksums.items()),
         split_checksum=checksums[own.name],
+        skipped=tuple(skipped.values()),
     )
 
 
@@ -429,17 +438,6 @@ def _file_of(value: Mapping[str, Any] | None, place: str) -> bytes:
         return Path(value["path"]).read_bytes()
     except OSError as error:
         raise DataError(f"{place}: expected a picture, got {error}") from error
-
-
-def _picture(
-    row: _Row, size: tuple[int, int], channels: int, short_side: int | None
-) -> NDArray[np.uint8]:
-    try:
-        return read_picture(io.BytesIO(row.given), size, channels, short_side)
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow raises many unrelated classes on broken files
-        raise DataError(f"{row.place}: expected a picture, got an unreadable file") from error
 
 
 def _checksum(rows: Iterable[object]) -> str:

@@ -275,11 +275,11 @@ def _read_all(
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - Pillow raises many unrelated classes
-            unreadable[row] = SkippedFile(str(files[row]), _reason(data, error))
+            unreadable[row] = SkippedFile(str(files[row]), reason_unreadable(data, error))
     return images, dict(sorted(unreadable.items()))
 
 
-def _reason(data: bytes, error: Exception) -> str:
+def reason_unreadable(data: bytes, error: Exception) -> str:
     """Why a picture cannot be read, and what to do, in a few words."""
     if not data:
         return "empty"

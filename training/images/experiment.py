@@ -77,7 +77,9 @@ class ImageExperiment:
     def record(self) -> ImageRecord:
         """The network's input."""
         image = self.recipe.image
-        skipped = (*self.train.skipped, *self.held_out.skipped)
+        sets = (self.train, self.validation, self.held_out)
+        # Validation pictures that are held out of the training ones have the same list.
+        skipped = list(dict.fromkeys(each for data in sets for each in data.skipped))
         return ImageRecord(
             **image.model_dump(),
             mean=list(self.normaliser.mean),
@@ -137,6 +139,7 @@ def prepare(recipe: ImageRecipe) -> ImageExperiment:
     require_few_skipped(recipe.data, skipped, len(given) + len(held_out))
     if has_validation(recipe.data):
         kept, validation = given, load_hub_pictures(recipe.data, "dev", **size)
+        require_few_skipped(recipe.data, validation.skipped, len(validation))
     else:
         seed = derive_seed(recipe.seed, Purpose.DIVISION)
         division = divide(given.labels, recipe.validation_share, seed, given.contents())

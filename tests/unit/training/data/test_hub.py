@@ -263,13 +263,39 @@ def test_a_folder_of_pictures_is_a_data_set(tmp_path: Path) -> None:
     assert data.classes == ("cat", "dog") and data.images.shape == (8, 8, 8, 3)
 
 
-def test_a_broken_picture_is_named(tmp_path: Path) -> None:
-    rows = {"image": [{"bytes": b"no picture", "path": None}] * 4, "label": [0, 1, 0, 1]}
+def test_a_broken_picture_is_skipped_and_named(tmp_path: Path) -> None:
+    files = [picture(row) for row in range(50)]
+    files[7] = b"no picture"
+    rows = {
+        "image": [{"bytes": file, "path": None} for file in files],
+        "label": [row % 2 for row in range(50)],
+    }
+    features = Features({"image": datasets.Image(), "label": ClassLabel(names=["a", "b"])})
+    data = Dataset.from_dict(rows, features=features)
+    name = saved(DatasetDict({"train": data, "test": data.take(6)}), tmp_path / "broken")
+
+    train = load(name, "train")
+
+    assert len(train) == 49 and len(train.labels) == 49
+    assert [str(each) for each in train.skipped] == [f"{name}, train, row 7 (no picture)"]
+    assert train.images[7].mean() == pytest.approx(8)
+
+
+def test_too_many_broken_pictures_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = {
+        "image": [{"bytes": bytes([row]), "path": None} for row in range(40)],
+        "label": [row % 2 for row in range(40)],
+    }
     features = Features({"image": datasets.Image(), "label": ClassLabel(names=["a", "b"])})
     name = saved(Dataset.from_dict(rows, features=features), tmp_path / "broken")
 
-    with pytest.raises(DataError, match=r"train, row \d: expected a picture, got an unreadable"):
-        load(name, "train")
+    code = main(["lenet5", "--data", name, "--out", str(tmp_path / "run")])
+
+    assert code == 2
+    expected = f"weir: {name}: expected at most 5% of the pictures unreadable, got 40 of 40: "
+    assert capsys.readouterr().err.startswith(expected)
 
 
 def test_a_training_is_recorded_by_its_full_name_and_read_again(
