@@ -271,13 +271,15 @@ def _strip_jpeg(data: bytes) -> BareImage:
             _collect_jpeg(metadata, data, behind + 2, end)
             kept.append(view[start:position])
             start = end
-            # Decoders want a marker behind the first one, and skip other bytes after that.
-            kept += [_EMPTY_COMMENT] if position == 2 and data[end : end + 1] != b"\xff" else []
         position = end
     kept.append(view[start:position])
     # Between restarts, missing pixels could not be told from those that are grey.
     lacks_end = scans == 1 and is_sequential and not (has_end or has_restarts)
-    return BareImage(_join(kept, data), _orientation(metadata), lacks_end)
+    bare = _join(kept, data)
+    if bare[2:3] != b"\xff":
+        # Decoders want a marker behind the first one, and skip other bytes after that.
+        bare = bare[:2] + _EMPTY_COMMENT + bare[2:]
+    return BareImage(bare, _orientation(metadata), lacks_end)
 
 
 def _byte(data: bytes, position: int) -> int:

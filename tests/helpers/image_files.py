@@ -179,6 +179,9 @@ UPRIGHT = {
     "JPEG, segment without a length": jpeg(b"\xff\xe1\0\0"),
     "JPEG, bytes between segments": jpeg(b"more"),
     "JPEG, bytes behind a JFIF cut short": JPEG[:2] + segment(b"JF", 0xE0) + b"more" + JPEG[20:],
+    "JPEG, bytes behind two blocks that are cut out": (
+        JPEG[:2] + segment(b"JF", 0xE0) + segment(b"Exif") + b"more" + JPEG[20:]
+    ),
     "JPEG, bytes before its end": JPEG[:-2] + bytes(20) + JPEG[-2:],
     "JPEG, bytes behind its end": JPEG + b"more" * 100,
     "JPEG, another JPEG behind it": JPEG + JPEG,
