@@ -71,7 +71,7 @@ class _Candidate:
         windows = np.lib.stride_tricks.sliding_window_view((given - mean) / scale, self.lags + 1)
         inputs = np.column_stack([windows[:, :-1], np.ones(len(windows))])
         penalty = np.diag([self.ridge] * self.lags + [self.ridge if mean == 0.0 else 0.0])
-        solution = np.linalg.lstsq(inputs.T @ inputs + penalty, inputs.T @ windows[:, -1])[0]
+        solution = np.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ windows[:, -1])
         bias = float(solution[-1] * scale + mean * (1.0 - solution[:-1].sum()))
         return AutoRegression(_undifferenced(solution[:-1], self.differences, season), bias)
 

@@ -127,7 +127,7 @@ def _recipe(
 
 RECIPES: dict[str, Callable[[str], dict[str, Setting]]] = {
     # The common loop trains it, so validation may stop it before the least-squares fit.
-    "ar": _recipe("ar", 1e-2, 50),
+    "ar": _recipe("ar", 1e-3, 50),
     "narx": _recipe("narx", 2e-3, 50, hidden=32, dropout=0.3),
     **{
         f"series-{cell}": _recipe(cell, 4e-3, 25, hidden=32, dropout=0.3)

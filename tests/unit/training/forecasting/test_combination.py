@@ -81,8 +81,8 @@ def test_a_random_walk_is_nearly_persistence() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_a_season_that_grows_with_its_level_is_read_as_logarithms(seed: int) -> None:
     generator = np.random.default_rng(seed)
-    level = (0.02 + 0.03 * generator.standard_normal(300)).cumsum()
-    season = np.resize(generator.normal(0.0, 0.3, 12), 300)
+    level = (0.1 * generator.standard_normal(300)).cumsum()
+    season = np.resize(generator.normal(0.0, 0.5, 12), 300)
 
     assert fit(np.exp(level + season), 12).is_logarithm
 
