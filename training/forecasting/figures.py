@@ -15,7 +15,7 @@ from weir.training.forecasting.evaluation import PERSISTENCE, SEASON, Numbers, r
 from weir.training.forecasting.intervals import LEVEL
 
 FORECAST = "forecast.png"
-SHOWN_STEPS = 480
+SHOWN_STEPS = 400
 """The last time steps are shown; more would be indistinguishable."""
 
 # From the Okabe-Ito palette, which colour-blind readers can distinguish.
