@@ -107,3 +107,16 @@ def test_a_column_is_heeded_if_any_of_the_files_is_conllu() -> None:
     recipe = make_recipe("tagger", "rows.txt", dev="dev.conllu.gz")
 
     require_applicable(recipe, {"column": "xpos"})
+
+
+def test_letters_set_their_own_sizes_once() -> None:
+    letters = make_recipe("question", "names.tsv", tokens={"rule": "letters"})
+    changed = change_recipe(letters, epochs=7, encoder={"dropout": 0.1})
+
+    again = change_recipe(changed, tokens={"rule": "letters"})
+
+    assert isinstance(letters, SequenceRecipe) and letters.tokens is not None
+    assert not letters.tokens.lower and not letters.tokens.spelling
+    assert letters.encoder.pool == "last"
+    # A resumed run is compared with the settings that it began with.
+    assert again == changed and changed != letters
