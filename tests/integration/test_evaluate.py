@@ -115,6 +115,7 @@ def test_a_file_that_training_divided_is_measured_by_its_held_out_rows(
     assert "sentences: what training held out of" in done.err
     assert done.code == 0 and "as expected" in done.out
     assert "each word's most frequent tag in training" in done.out
+    assert " tokens in " in done.out and "the most frequent tag of these tokens" in done.out
 
 
 def test_tags_of_another_column_are_said_not_to_be_those_of_the_model(

@@ -402,7 +402,8 @@ def _print_scores(
 ) -> None:
     rows = sum(request.row_count for request in test_set.requests)
     is_tagging = contract is not None and contract.task == "tagging"
-    counted = f"words in {rows:,} {test_set.unit}" if is_tagging else test_set.unit
+    counted = f"tokens in {rows:,} {test_set.unit}" if is_tagging else test_set.unit
+    frequent = "tag of these tokens" if is_tagging else f"class of these {test_set.unit}"
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(
         f"accuracy {scores.accuracy:.4f} ({scores.right:,} of {scores.targets:,} {counted})   "
@@ -411,8 +412,8 @@ def _print_scores(
     if scores.is_unequal:
         console.print(f"macro F1 {scores.macro_f1:.4f}, as classes are of unequal size")
     console.print(
-        f"baseline {scores.baseline:.4f}: {scores.most_frequent}, the most frequent class of these "
-        f"{test_set.unit}, as every answer"
+        f"baseline {scores.baseline:.4f}: {scores.most_frequent}, the most frequent {frequent}, "
+        "as every answer"
     )
     recorded = contract.training.metrics if contract and contract.training else {}
     words = recorded.get("test_baseline_accuracy")
