@@ -168,10 +168,13 @@ def test_command_answers_like_the_client(
     assert len(found["hypotheses"]) == 2 and found["unknown"] == ["x"]
 
 
+@pytest.mark.parametrize("described_by", ["bundle", "server"])
 def test_served_answers_are_scored_as_those_of_the_network(
     generating: Server,
     encoder_decoders: Path,
     model: EncoderDecoder,
+    *,
+    described_by: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -183,10 +186,10 @@ def test_served_answers_are_scored_as_those_of_the_network(
     data.write_text("".join(lines))
     tested = load_pair_file(data)
     wrong = [right[s] not in r for s, r in zip(tested.sources, tested.references, strict=True)]
-    bundle, target = str(encoder_decoders / "pair"), generating.target
+    bundle = ["--bundle", str(encoder_decoders / "pair")] if described_by == "bundle" else []
 
     with pytest.raises(SystemExit) as ended:
-        cli.main(["evaluate", "pair", "--data", str(data), "--bundle", bundle, "--target", target])
+        cli.main(["evaluate", "pair", "--data", str(data), *bundle, "--target", generating.target])
 
     assert ended.value.code == 0
     assert f"word_error_rate {sum(wrong) / len(wrong):.6g}\n" in capsys.readouterr().out
