@@ -10,7 +10,6 @@ from importlib import resources
 
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_digits as read_digits  # type: ignore[import-untyped]
 
 from weir.training.data.images import OWN_TEST_SEED, OWN_TEST_SHARE, ImageData, Split, divide
 
@@ -21,6 +20,8 @@ MARGIN = 2
 
 def load_digits(split: Split) -> ImageData:
     """Load one split: uint8 pictures (n, 28, 28, 1), white on black."""
+    from sklearn.datasets import load_digits as read_digits  # type: ignore[import-untyped]
+
     bunch = read_digits()
     labels = bunch.target.astype(np.int64)
     division = divide(labels, OWN_TEST_SHARE, OWN_TEST_SEED)

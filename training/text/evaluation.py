@@ -8,11 +8,6 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from sklearn.metrics import (  # type: ignore[import-untyped]
-    accuracy_score,
-    confusion_matrix,
-    precision_recall_fscore_support,
-)
 from torch import Tensor, nn
 
 from weir.training.class_scores import macro_f1
@@ -81,6 +76,8 @@ def predict(network: nn.Module, batches: Iterable[Batch]) -> Predictions:
 
 def score(found: Predictions, classes: int) -> Evaluation:
     """Accuracy, macro F1 over the classes that occur, and for tagging sentence accuracy."""
+    from sklearn.metrics import accuracy_score, confusion_matrix  # type: ignore[import-untyped]
+
     metrics = {"macro_f1": macro_f1(found.predicted, found.expected)}
     if found.correct_rows is not None:
         metrics["sentence_accuracy"] = float(found.correct_rows.mean())
@@ -108,6 +105,8 @@ def score_words(found: Predictions, main: int) -> dict[str, float]:
 
 def tabulate(found: Predictions, classes: Sequence[str]) -> list[ClassScore]:
     """Scores of every class that occurs, the most frequent first."""
+    from sklearn.metrics import precision_recall_fscore_support
+
     columns = precision_recall_fscore_support(
         found.expected, found.predicted, labels=range(len(classes)), zero_division=0.0
     )
