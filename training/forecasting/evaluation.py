@@ -118,8 +118,9 @@ def compare(metrics: Mapping[str, float], season: int | None) -> str | None:
     if found[best] > metrics["rmse"]:
         return None
     advice = {
-        AR: "try weir train ar",
-        PERSISTENCE: "try weir train ar, or --season N if the series repeats",
+        AR: f"try weir train ar --lags {AR_LAGS}",
+        PERSISTENCE: "use that value"
+        + ("" if season else ", or try --season N if the series repeats"),
         SEASON: "use that value, or try weir train ar, or more seasons of data",
     }
     return (

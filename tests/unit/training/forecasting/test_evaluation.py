@@ -88,7 +88,10 @@ def test_the_summary_of_a_run_of_before_has_what_it_measured() -> None:
         ({"ar9_rmse": 4.0, "season_rmse": 3.0}, None),
         (
             {"ar9_rmse": 1.9, "persistence_rmse": 5.0},
-            "not better than AR(9) over the whole horizon: RMSE 2, AR(9) 1.9; try weir train ar",
+            (
+                "not better than AR(9) over the whole horizon: RMSE 2, AR(9) 1.9; "
+                "try weir train ar --lags 9"
+            ),
         ),
         (
             {"ar9_rmse": 4.0, "season_rmse": 1.0},
@@ -102,7 +105,7 @@ def test_the_summary_of_a_run_of_before_has_what_it_measured() -> None:
             {"ar9_rmse": 4.0, "persistence_rmse": 2.0},
             (
                 "not better than the last value over the whole horizon: RMSE 2, the last value 2; "
-                "try weir train ar, or --season N if the series repeats"
+                "use that value"
             ),
         ),
     ],
@@ -148,6 +151,13 @@ def test_a_linear_trend_is_forecast_exactly() -> None:
 
 def test_persistence_repeats_the_last_value() -> None:
     assert persist(np.array([[1.0, 2.0], [3.0, 4.0]]), 3).tolist() == [[2.0] * 3, [4.0] * 3]
+
+
+def test_a_series_without_a_season_is_advised_to_look_for_one() -> None:
+    line = compare({"rmse": 2.0, "persistence_rmse": 1.0}, 0)
+
+    assert line is not None
+    assert line.endswith("; use that value, or try --season N if the series repeats")
 
 
 def test_last_season_is_repeated_beyond_its_length() -> None:
