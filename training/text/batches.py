@@ -153,7 +153,7 @@ def make_task(
 ) -> Task:
     """The recipe's training task on these sequences."""
     weights = weigh_classes(recipe.class_weights, train.targets, classes)
-    hidden_share = recipe.tokens.unknown_share if recipe.tokens else 0.0
+    shares = hidden_shares(train, recipe.tokens) if recipe.tokens else None
     letter_share = recipe.tokens.unknown_letter_share if recipe.tokens else 0.0
 
     def training(epoch: int, first_step: int) -> Iterator[Batch]:
@@ -162,9 +162,9 @@ def make_task(
         for step, rows in enumerate(batches[first_step:], start=first_step):
             hidden = None
             drawn = generator_for(recipe.seed, Purpose.DISTORTION, epoch, step)
-            if hidden_share:
-                shape = (len(rows), int(train.lengths[rows].max()))
-                hidden = torch.rand(shape, generator=drawn) < hidden_share
+            if shares is not None:
+                share = shares[train.rows.index(rows)[0].cpu()]  # (B, T)
+                hidden = torch.rand(share.shape, generator=drawn) < share
             batch = train.take(rows, hidden)
             yield hide_letters(batch, letter_share, drawn) if letter_share else batch
 
@@ -178,6 +178,21 @@ def make_task(
         rows_are="sentences" if recipe.tokens else "sequences",
         targets_are="tokens" if recipe.task == "tagging" else None,
     )
+
+
+def hidden_shares(train: Sequences, tokens: TokenSettings) -> Tensor | None:
+    """How often training replaces the word of each step by UNKNOWN, (steps,); None: never.
+
+    The rarer a word, the more often, so that the network reads the letters of rare words too: E.
+    Kiperwasser, Y. Goldberg, "Simple and Accurate Dependency Parsing Using Bidirectional LSTM
+    Feature Representations", TACL 4, 2016. Deviation: frequent words have a least share.
+    """
+    alpha, least = tokens.word_dropout_alpha, tokens.unknown_share
+    if train.forms is None or not (alpha or least):
+        return None
+    ids = train.forms.ids[train.rows.steps].cpu()  # (steps,)
+    counts = ids.bincount()[ids]
+    return (alpha / (alpha + counts)).clamp(min=least)
 
 
 def hide_letters(batch: Batch, share: float, generator: torch.Generator) -> Batch:

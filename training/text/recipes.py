@@ -55,6 +55,11 @@ class TokenSettings(Settings):
     unknown_share: float = Field(
         default=0.0, ge=0.0, lt=1.0, description="share of words replaced by unknown in training"
     )
+    word_dropout_alpha: float = Field(
+        default=0.0,
+        ge=0.0,
+        description="a: words of n training tokens are hidden with a share of at least a / (a + n)",
+    )
     spelling: bool = Field(default=False, description="the network reads the letters of words too")
     letter_size: int = Field(default=32, ge=1, description="size of a letter embedding")
     spelling_width: int = Field(default=64, ge=1)
@@ -198,11 +203,13 @@ def tagger(data: str) -> dict[str, Setting]:
         },
         "tokens": {
             **WORDS,
+            "minimum_count": size.minimum_count,
+            "word_dropout_alpha": size.word_dropout_alpha,
             "unknown_share": 0.1,
             "spelling_width": 50,
             "affix_width": 50,
             "letter_minimum_count": 2,
-            "unknown_letter_share": 0.1,
+            "unknown_letter_share": size.unknown_letter_share,
         },
         "optimizer": {
             "kind": "adamw",
@@ -210,7 +217,7 @@ def tagger(data: str) -> dict[str, Setting]:
             "weight_decay": 1e-2,
         },
         "label_smoothing": 0.1,
-        "epochs": 15,
+        "epochs": size.epochs,
         "batch_size": size.batch_size,
         "validation_share": size.validation_share,
         "keep": size.keep,
@@ -225,6 +232,10 @@ class TaggerSize:
     dropout: float
     learning_rate: float
     batch_size: int
+    epochs: int = 15
+    minimum_count: int = 2
+    word_dropout_alpha: float = 0.0
+    unknown_letter_share: float = 0.01
     validation_share: float = 0.1
     keep: Literal["best", "last"] = "best"
 
@@ -232,9 +243,9 @@ class TaggerSize:
 def size_of_tagger(words: int) -> TaggerSize:
     """Choose the settings of a tagger that follow the number of words in its training file.
 
-    A small treebank gives few batches, so they are smaller and the learning rate is higher. It
-    also gives few validation rows: they say too little to choose an epoch, and each row is missed
-    in training.
+    A small treebank gives few batches, so they are smaller and the learning rate is higher. Most of
+    its words occur once, so these are known, but often hidden. It also gives few validation rows:
+    they say too little to choose an epoch, and each row is missed in training.
     """
     if words < SMALL_TREEBANK_WORDS:
         return TaggerSize(
@@ -242,12 +253,21 @@ def size_of_tagger(words: int) -> TaggerSize:
             dropout=0.5,
             learning_rate=5e-3,
             batch_size=8,
+            minimum_count=1,
+            word_dropout_alpha=0.5,
+            unknown_letter_share=0.05,
             validation_share=0.05,
             keep="last",
         )
     if words < MEDIUM_TREEBANK_WORDS:
-        return TaggerSize(hidden=160, dropout=0.5, learning_rate=3e-3, batch_size=16)
-    return TaggerSize(hidden=200, dropout=0.4, learning_rate=2e-3, batch_size=32)
+        return TaggerSize(
+            hidden=160,
+            dropout=0.5,
+            learning_rate=3e-3,
+            batch_size=16,
+            unknown_letter_share=0.02,
+        )
+    return TaggerSize(hidden=200, dropout=0.4, learning_rate=2e-3, batch_size=32, epochs=12)
 
 
 def stress(_data: str) -> dict[str, Setting]:

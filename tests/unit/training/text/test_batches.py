@@ -7,11 +7,19 @@ import torch
 from torch import Tensor
 
 from weir.training.batching import EVALUATION_ROWS, PackedRows, group_by_length
+from weir.training.data.text import TextData
 from weir.training.data.vocabulary import PAD, UNKNOWN
 from weir.training.loop import Batch
-from weir.training.text.batches import Sequences, in_order, make_task
+from weir.training.text.batches import (
+    Sequences,
+    build_vocabularies,
+    hidden_shares,
+    in_order,
+    make_task,
+    pack,
+)
 from weir.training.text.experiment import prepare
-from weir.training.text.recipes import SequenceRecipe
+from weir.training.text.recipes import SequenceRecipe, TokenSettings
 
 LENGTHS = torch.randint(1, 60, (1013,), generator=torch.Generator().manual_seed(0))
 
@@ -128,3 +136,22 @@ def test_the_share_of_hidden_letters_is_the_recipes(tagging: SequenceRecipe) -> 
     hidden = int((letters == UNKNOWN).sum()) / total
     assert hidden == pytest.approx(share, abs=4 * deviation)
     assert not (read == UNKNOWN).any()
+
+
+def test_rare_words_are_hidden_more_often() -> None:
+    rows = (("a",) * 8, ("b", "b", "a"), ("c",))
+    data = TextData("tiny", rows, (("X",), ("X",), ("X",)), is_tagged=False, checksum="0")
+
+    def shares(**settings: float) -> list[float] | None:
+        tokens = TokenSettings.model_validate({"size": 4, **settings})
+        packed = pack(data, ("X",), build_vocabularies(rows, tokens), tokens)
+        found = hidden_shares(packed, tokens)
+        return None if found is None else found.tolist()
+
+    a, b, c = 0.5 / 9.5, 0.5 / 2.5, 0.5 / 1.5
+    assert shares(word_dropout_alpha=0.5) == pytest.approx([a] * 8 + [b, b, a, c])
+    assert shares(word_dropout_alpha=0.5, unknown_share=0.1) == pytest.approx(
+        [0.1] * 8 + [b, b, 0.1, c]
+    )
+    assert shares(unknown_share=0.1) == pytest.approx([0.1] * 12)
+    assert shares() is None
