@@ -206,9 +206,9 @@ def tagger(data: str) -> dict[str, Setting]:
             "minimum_count": size.minimum_count,
             "word_dropout_alpha": size.word_dropout_alpha,
             "unknown_share": 0.1,
-            "spelling_width": 50,
-            "affix_width": 50,
-            "letter_minimum_count": 2,
+            "spelling_width": size.spelling_width,
+            "affix_width": size.affix_width,
+            "letter_minimum_count": 2 if size.unknown_letter_share else 1,
             "unknown_letter_share": size.unknown_letter_share,
         },
         "optimizer": {
@@ -217,7 +217,7 @@ def tagger(data: str) -> dict[str, Setting]:
             "weight_decay": 1e-2,
         },
         "label_smoothing": 0.1,
-        "epochs": size.epochs,
+        "epochs": 15,
         "batch_size": size.batch_size,
         "validation_share": size.validation_share,
         "keep": size.keep,
@@ -232,10 +232,11 @@ class TaggerSize:
     dropout: float
     learning_rate: float
     batch_size: int
-    epochs: int = 15
+    spelling_width: int = 50
+    affix_width: int = 50
     minimum_count: int = 2
     word_dropout_alpha: float = 0.0
-    unknown_letter_share: float = 0.01
+    unknown_letter_share: float = 0.05
     validation_share: float = 0.1
     keep: Literal["best", "last"] = "best"
 
@@ -255,19 +256,21 @@ def size_of_tagger(words: int) -> TaggerSize:
             batch_size=8,
             minimum_count=1,
             word_dropout_alpha=0.5,
-            unknown_letter_share=0.05,
             validation_share=0.05,
             keep="last",
         )
     if words < MEDIUM_TREEBANK_WORDS:
-        return TaggerSize(
-            hidden=160,
-            dropout=0.5,
-            learning_rate=3e-3,
-            batch_size=16,
-            unknown_letter_share=0.02,
-        )
-    return TaggerSize(hidden=200, dropout=0.4, learning_rate=2e-3, batch_size=32, epochs=12)
+        return TaggerSize(hidden=160, dropout=0.5, learning_rate=3e-3, batch_size=16)
+    # English-EWT: 95.23 % and 95.30 % with the first and last letters, 95.26 % and 95.33 % without.
+    return TaggerSize(
+        hidden=200,
+        dropout=0.4,
+        learning_rate=2e-3,
+        batch_size=32,
+        spelling_width=100,
+        affix_width=0,
+        unknown_letter_share=0.0,
+    )
 
 
 def stress(_data: str) -> dict[str, Setting]:
