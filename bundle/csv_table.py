@@ -29,11 +29,9 @@ from weir.bundle.errors import TableError
 from weir.bundle.number_format import (
     Cell,
     DecimalMark,
-    Reading,
     decide_mark,
     is_number,
     parse_number,
-    read_number,
 )
 
 _DELIMITERS = (";", "\t", ",")
@@ -75,7 +73,14 @@ class Table:
 
     def numbers(self, name: str) -> list[float]:
         """A column; TableError names file, line and column of a cell that is no finite number."""
-        return [self._number(cell, name) for cell in self._cells(self._find(name))]
+        index, mark = self._find(name), self.mark
+        values: list[float] = []
+        for row in self._rows:
+            value = parse_number(row.cells[index], mark)
+            if value is None or abs(value) > _GREATEST:
+                raise self._not_a_number(Cell(self.source, row.line, row.cells[index]), name, value)
+            values.append(value)
+        return values
 
     @cached_property
     def number_columns(self) -> tuple[str, ...]:
@@ -118,28 +123,20 @@ class Table:
         if self.decimal is not None:
             return self.decimal
         dates = self.dates.name if self.dates else None
-        readings = (
-            reading
+        cells = (
+            cell
             for index, name in enumerate(self.names)
-            if name != dates
-            for reading in self._readings(index)
+            if name != dates and self._has_numbers_only(index)
+            for cell in self._cells(index)
         )
-        return decide_mark(readings, self.source, delimiter=self.delimiter)
+        return decide_mark(cells, self.source, delimiter=self.delimiter)
 
-    def _readings(self, index: int) -> list[Reading]:
-        """The cells of a column of numbers with both marks; empty for other columns."""
-        found: list[Reading] = []
-        for cell in self._cells(index):
-            if not cell.text:
-                continue
-            reading = read_number(cell)
-            if reading is None:
-                return []
-            found.append(reading)
-        return found
+    def _has_numbers_only(self, index: int) -> bool:
+        texts = (row.cells[index] for row in self._rows)
+        return all(not text or is_number(text) for text in texts)
 
     def _cells(self, index: int) -> Iterator[Cell]:
-        return (Cell(f"{self.source}, line {row.line}", row.cells[index]) for row in self._rows)
+        return (Cell(self.source, row.line, row.cells[index]) for row in self._rows)
 
     def _find(self, name: str) -> int:
         count = self.names.count(name)
@@ -151,15 +148,14 @@ class Table:
             )
         return self.names.index(name)
 
-    def _number(self, cell: Cell, name: str) -> float:
-        value = parse_number(cell.text, self.mark)
-        if value is not None and abs(value) <= _GREATEST:
-            return value
+    def _not_a_number(self, cell: Cell, name: str, value: float | None) -> TableError:
         where, found = f"{cell.place}, column {name}", repr(cell.text)
         if value is not None or _is_not_finite(cell.text):
-            raise TableError(f"{where}: expected a finite number of 32 bits, got {found}")
+            return TableError(f"{where}: expected a finite number of 32 bits, got {found}")
         kind = f"a number with a decimal {self.mark}" if is_number(cell.text) else "a number"
-        raise TableError(f"{where}: expected {kind}, got {found if cell.text else 'an empty cell'}")
+        return TableError(
+            f"{where}: expected {kind}, got {found if cell.text else 'an empty cell'}"
+        )
 
     def _refuse_other_cells(self, name: str, cells: Sequence[Cell]) -> None:
         """Refuse a row such as `Total` below the dates, which would be read as a time step."""
@@ -329,7 +325,7 @@ def _require_rising(column: DateColumn) -> None:
     if all(date < before for before, date in pairwise(column.dates)):
         first, second = (column.show(date) for date in column.dates[:2])
         raise TableError(
-            f"{column.places[1]}, column {column.name}: expected the oldest row first, got "
+            f"{column.cells[1].place}, column {column.name}: expected the oldest row first, got "
             f"{second} after {first}; sort the rows by date"
         )
 

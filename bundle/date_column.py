@@ -109,7 +109,7 @@ class DateColumn:
     name: str
     unit: Unit
     dates: tuple[datetime, ...]
-    places: tuple[str, ...]
+    cells: tuple[Cell, ...]
     doubt: str = ""
 
     def step(self) -> Step:
@@ -119,10 +119,10 @@ class DateColumn:
         step, followers = _best_step(self.dates)
         if step is None or followers * 2 < len(self.dates) - 1:
             raise TableError(f"the dates of column {self.name} do not follow at equal steps")
-        for place, (before, date) in zip(self.places[1:], pairwise(self.dates), strict=True):
+        for cell, (before, date) in zip(self.cells[1:], pairwise(self.dates), strict=True):
             if not _follows(step, before, date):
                 raise TableError(
-                    f"{place}, column {self.name}: expected a date {step} after "
+                    f"{cell.place}, column {self.name}: expected a date {step} after "
                     f"{self.show(before)}, got {self.show(date)}"
                 )
         return step
@@ -157,17 +157,17 @@ class DateColumn:
 
 def read_dates(name: str, cells: Sequence[Cell]) -> DateColumn | None:
     """The dates of a column; None if a cell is no date, or the formats differ."""
-    texts, places = [cell.text for cell in cells], tuple(cell.place for cell in cells)
-    if len(texts) < 2:
+    if len(cells) < 2:
         return None
+    texts, cells = [cell.text for cell in cells], tuple(cells)
     for pattern in _FORMATS:
         if (read := _read_all(pattern, texts)) is not None:
-            return DateColumn(name, *read, places)
+            return DateColumn(name, *read, cells)
     if (read := _read_all(_RISING_YEAR, texts)) is not None:
         unit, dates = read
         rises = all(date.year == before.year + 1 for before, date in pairwise(dates))
-        return DateColumn(name, unit, dates, places) if rises else None
-    return _read_either_order(name, texts, places)
+        return DateColumn(name, unit, dates, cells) if rises else None
+    return _read_either_order(name, texts, cells)
 
 
 def is_date(text: str) -> bool:
@@ -176,7 +176,7 @@ def is_date(text: str) -> bool:
 
 
 def _read_either_order(
-    name: str, texts: Sequence[str], places: tuple[str, ...]
+    name: str, texts: Sequence[str], cells: tuple[Cell, ...]
 ) -> DateColumn | None:
     found = {
         order: read
@@ -193,12 +193,12 @@ def _read_either_order(
         decided = next((each for each in likely if len(each) == 1), None)
         if decided is None or len(likely[0]) == 2:
             doubt = (
-                f"{places[0]}, column {name}: {texts[0]} may have the day or the month first; "
+                f"{cells[0].place}, column {name}: {texts[0]} may have the day or the month first; "
                 f"write dates as {found['day'][1][0].date()}"
             )
-            return DateColumn(name, *found["day"], places, doubt)
+            return DateColumn(name, *found["day"], cells, doubt)
         found = decided
-    return DateColumn(name, *next(iter(found.values())), places)
+    return DateColumn(name, *next(iter(found.values())), cells)
 
 
 def _read_all(

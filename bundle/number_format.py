@@ -20,99 +20,107 @@ from weir.bundle.errors import TableError
 DecimalMark: TypeAlias = Literal["point", "comma"]
 DECIMAL_MARKS: tuple[DecimalMark, ...] = get_args(DecimalMark)
 
+_DECIMALS: dict[DecimalMark, str] = {"point": ".", "comma": ","}
 _SPACES_AND_APOSTROPHES = " \u00a0\u2009\u202f'\u2019"
 _MINUS_SIGN = "\u2212"
+_SIGN = f"[+{_MINUS_SIGN}-]?"
+_POWER = rf"(?:[eE]{_SIGN}\d+)?"
+_HAS_TWO_VALUES = re.compile(rf"{_SIGN}[1-9]\d{{0,2}}[.,]\d{{3}}{_POWER}", re.ASCII)
 
 
 class Cell(NamedTuple):
-    """A cell with its place: `FILE, line NUMBER`."""
+    """A cell with its file and line."""
 
-    place: str
+    source: str
+    line: int
     text: str
 
-
-class Reading(NamedTuple):
-    """A cell as a number with either mark; None where it is none."""
-
-    cell: Cell
-    point: float | None
-    comma: float | None
+    @property
+    def place(self) -> str:
+        """`FILE, line NUMBER`, for messages."""
+        return f"{self.source}, line {self.line}"
 
 
 def parse_number(text: str, mark: DecimalMark) -> float | None:
     """The number in a cell, which may be infinite if it is too large; None if there is none."""
-    if text.isdecimal() and text.isascii():
-        return float(text)
-    text = text.replace(_MINUS_SIGN, "-")
-    found = _pattern(mark).fullmatch(text)
-    if found is None:
-        return None
-    whole = re.sub(r"\D", "", found["whole"] or "")
-    return float(f"{found['sign']}{whole or 0}.{found['decimals'] or 0}{found['power'] or ''}")
-
-
-def read_number(cell: Cell) -> Reading | None:
-    """A cell with both marks; None if it is a number with neither."""
-    point, comma = (parse_number(cell.text, mark) for mark in DECIMAL_MARKS)
-    return None if point is None and comma is None else Reading(cell, point, comma)
+    # Most numbers are plain, and their pattern is the faster one.
+    if _plain_pattern(mark).fullmatch(text) is None:
+        if _grouped_pattern(mark).fullmatch(text) is None:
+            return None
+        text = _separator_pattern(mark).sub("", text)
+    return float(text.replace(_MINUS_SIGN, "-").replace(",", "."))
 
 
 def is_number(text: str) -> bool:
     """Whether a cell is a number with a decimal point or a decimal comma."""
-    return any(parse_number(text, mark) is not None for mark in DECIMAL_MARKS)
+    return any(_is_number_with(text, mark) for mark in DECIMAL_MARKS)
 
 
-def decide_mark(readings: Iterable[Reading], source: str, *, delimiter: str) -> DecimalMark:
+def decide_mark(cells: Iterable[Cell], source: str, *, delimiter: str) -> DecimalMark:
     """The decimal mark of a file; TableError if its cells contradict each other or leave it open.
 
     A comma or tab between columns makes 1.234 a decimal number. After a semicolon it may be 1234:
     programs use semicolons where the comma separates decimals.
 
     Args:
-        readings: the cells of the columns that hold numbers only.
+        cells: the columns that hold numbers only.
         delimiter: between the columns.
     """
     proofs: dict[DecimalMark, Cell] = {}
-    doubts: dict[str, Reading] = {}
-    for reading in readings:
-        cell, point, comma = reading
-        if point == comma:
+    doubts: dict[str, Cell] = {}
+    for cell in cells:
+        if "." not in cell.text and "," not in cell.text:
             continue
-        if point is None or comma is None:
-            proofs.setdefault("comma" if point is None else "point", cell)
+        if _HAS_TWO_VALUES.fullmatch(cell.text):
+            doubts.setdefault("," if "," in cell.text else ".", cell)
         else:
-            doubts.setdefault("," if "," in cell.text else ".", reading)
+            proofs.setdefault("point" if _is_number_with(cell.text, "point") else "comma", cell)
     if len(proofs) == 2:
         point_cell, comma_cell = proofs["point"], proofs["comma"]
         raise TableError(
             f"{source}: expected one decimal mark, got {point_cell.text!r} "
-            f"({_line(point_cell, source)}) and {comma_cell.text!r} ({_line(comma_cell, source)}); "
+            f"(line {point_cell.line}) and {comma_cell.text!r} (line {comma_cell.line}); "
             "write all numbers alike, or choose by --decimal point or --decimal comma"
         )
     if proofs:
         return next(iter(proofs))
     doubt = doubts.get(",") or (doubts.get(".") if delimiter == ";" else None)
     if doubt is not None:
+        values = [parse_number(doubt.text, mark) for mark in DECIMAL_MARKS]
         raise TableError(
-            f"{doubt.cell.place}: {doubt.cell.text} may be {doubt.point:.10g} or "
-            f"{doubt.comma:.10g}; say --decimal point or --decimal comma"
+            f"{doubt.place}: {doubt.text} may be {values[0]:.10g} or {values[1]:.10g}; "
+            "say --decimal point or --decimal comma"
         )
     return "point"
 
 
-def _line(cell: Cell, source: str) -> str:
-    return cell.place.removeprefix(f"{source}, ")
+def _is_number_with(text: str, mark: DecimalMark) -> bool:
+    """Whether `parse_number` reads a number."""
+    found = _plain_pattern(mark).fullmatch(text) or _grouped_pattern(mark).fullmatch(text)
+    return found is not None
 
 
 @cache
-def _pattern(mark: DecimalMark) -> re.Pattern[str]:
-    decimal, thousands = (r"\.", ",") if mark == "point" else (",", ".")
-    groups = "[" + re.escape(thousands + _SPACES_AND_APOSTROPHES) + "]"
+def _plain_pattern(mark: DecimalMark) -> re.Pattern[str]:
+    """Numbers without groups of thousands."""
+    decimal = re.escape(_DECIMALS[mark])
+    return re.compile(rf"{_SIGN}(?:\d+(?:{decimal}\d*)?|{decimal}\d+){_POWER}", re.ASCII)
+
+
+@cache
+def _grouped_pattern(mark: DecimalMark) -> re.Pattern[str]:
+    """Numbers with groups of thousands."""
+    decimal = re.escape(_DECIMALS[mark])
+    separator = _separator_pattern(mark).pattern
     return re.compile(
-        r"(?P<sign>[+-]?)"
-        rf"(?=\d|{decimal}\d)"
-        rf"(?P<whole>[1-9]\d{{0,2}}(?:(?P<group>{groups})\d{{3}}(?:(?P=group)\d{{3}})*)|\d+)?"
-        rf"(?:{decimal}(?P<decimals>\d*))?"
-        r"(?P<power>[eE][+-]?\d+)?",
+        rf"{_SIGN}[1-9]\d{{0,2}}(?P<separator>{separator})\d{{3}}(?:(?P=separator)\d{{3}})*"
+        rf"(?:{decimal}\d*)?{_POWER}",
         re.ASCII,
     )
+
+
+@cache
+def _separator_pattern(mark: DecimalMark) -> re.Pattern[str]:
+    """What may separate thousands."""
+    other = _DECIMALS["comma" if mark == "point" else "point"]
+    return re.compile(f"[{re.escape(other + _SPACES_AND_APOSTROPHES)}]")

@@ -8,7 +8,7 @@ from weir.bundle.number_format import Cell
 
 
 def read(*texts: str) -> DateColumn | None:
-    return read_dates("day", [Cell(f"x.csv, line {n}", text) for n, text in enumerate(texts, 2)])
+    return read_dates("day", [Cell("x.csv", n, text) for n, text in enumerate(texts, 2)])
 
 
 def following(*texts: str) -> list[str]:

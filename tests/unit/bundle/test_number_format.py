@@ -5,13 +5,12 @@ from collections.abc import Sequence
 import pytest
 
 from weir.bundle.errors import TableError
-from weir.bundle.number_format import Cell, DecimalMark, decide_mark, parse_number, read_number
+from weir.bundle.number_format import Cell, DecimalMark, decide_mark, parse_number
 
 
 def decide(texts: Sequence[str], delimiter: str = ";") -> DecimalMark:
-    cells = (Cell(f"x.csv, line {line}", text) for line, text in enumerate(texts, 2))
-    readings = [reading for cell in cells if (reading := read_number(cell))]
-    return decide_mark(readings, "x.csv", delimiter=delimiter)
+    cells = (Cell("x.csv", line, text) for line, text in enumerate(texts, 2))
+    return decide_mark(cells, "x.csv", delimiter=delimiter)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +30,8 @@ def decide(texts: Sequence[str], delimiter: str = ";") -> DecimalMark:
         ("1'234.5", 1234.5, None),
         ("-2e1", -20.0, -20.0),
         ("\u22123", -3.0, -3.0),
+        ("1e\u22122", 0.01, 0.01),
+        ("1.234.567", None, 1234567.0),
         ("+.25", 0.25, None),
         ("1,23,456", None, None),
         ("1.234 567", None, None),
