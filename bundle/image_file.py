@@ -173,7 +173,9 @@ def _strip_png(data: bytes) -> BareImage:
             colours = length // 3 if name == b"PLTE" else colours
         elif name == b"tRNS":
             if not (has_pixels or has_transparency):
-                has_transparency = _is_transparency(view[position:end], data[_COLOUR_TYPE], colours)
+                has_transparency = _is_transparency(
+                    view[position:end], _byte(data, _COLOUR_TYPE), colours
+                )
                 kept += [view[position:end]] if has_transparency else []
         else:
             _collect_png(metadata, name, view[position + 8 : end - 4])

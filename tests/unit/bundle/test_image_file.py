@@ -6,7 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -70,6 +70,24 @@ def test_any_change_of_a_block_is_read_or_turns_nothing(changes: list[tuple[int,
         block[position] = value
 
     assert 1 <= strip(png(chunk(b"eXIf", bytes(block)))).orientation <= 8
+
+
+@given(
+    names=st.lists(st.sampled_from([b"IHDR", b"tRNS", b"PLTE", b"eXIf", b"zTXt", b"IDAT"])),
+    content=st.binary(max_size=30),
+    end=st.integers(0, 60),
+)
+@example(names=[b"tRNS"], content=b"", end=12)
+def test_file_of_any_chunks_may_end_anywhere(names: list[bytes], content: bytes, end: int) -> None:
+    data = PNG[:8] + b"".join(chunk(name, content) for name in names)
+
+    assert 1 <= strip(data[: 8 + end]).orientation <= 8
+
+
+@given(content=st.binary(max_size=60))
+def test_any_bytes_behind_the_first_ones_are_read(content: bytes) -> None:
+    for start in (b"\xff\xd8\xff", b"\xff\xd8\xff\xe1\0\x20Exif\0\0", b"II*\0", b"MM\0*"):
+        assert 1 <= strip(start + content).orientation <= 8
 
 
 def test_blocks_without_end_take_little_time() -> None:
