@@ -18,7 +18,7 @@ import gzip
 import math
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -144,7 +144,7 @@ class Table:
             found = f"{count} of that name" if name and count else "none"
             raise TableError(
                 f"{self.source}, line {self.header_line}: expected a column {name!r}, got {found}; "
-                f"there are {', '.join(each for each in self.names if each)}"
+                f"there are {list_names(self.names)}"
             )
         return self.names.index(name)
 
@@ -166,6 +166,15 @@ class Table:
                 f"{others[0].place}, column {name or _UNNAMED_DATES}: expected a date as in other "
                 f"rows, got {found}"
             )
+
+
+def list_names(names: Iterable[str]) -> str:
+    """Names of columns for messages; one with a comma or a quote is quoted as in a CSV file."""
+    return ", ".join(_quoted(name) if set(name) & set(',"') else name for name in names if name)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def read_table(content: bytes, source: str, *, decimal: DecimalMark | None = None) -> Table:

@@ -4,6 +4,7 @@ The options for a recipe's settings are derived from the fields of the recipe cl
 `CliOption`: name, type, help and group.
 """
 
+import csv
 import functools
 import inspect
 import logging
@@ -233,7 +234,9 @@ def _setting_of(word: Word, field: FieldInfo) -> Setting:
         # In full, so that the run is readable from any directory.
         return str(word.resolve())
     if isinstance(word, str) and get_origin(annotation) is tuple:
-        return tuple(name.strip() for name in word.split(","))
+        # Quotes as in a CSV file hold a name that has commas itself.
+        names = next(csv.reader([word], skipinitialspace=True), [])
+        return tuple(name.strip() for name in names)
     if isinstance(word, tuple):
         return dict(zip(_members(annotation), word, strict=True))
     return word

@@ -149,6 +149,10 @@ def print_result(console: Console, record: RunRecord, out: Path) -> None:
     """Print the test result, the size of the test set and the run directory."""
     best = record.epochs[record.best_epoch - 1]
     rows = "pictures" if record.image else "rows"
+    on = " on"
+    if isinstance(record.recipe, SeriesRecipe):
+        # The summary of a series has many lines, of which the last must not seem to end here.
+        rows, on = f"forecasts of {record.recipe.horizon} steps", "\n     on"
     validated = (
         f"loss {best.validation_loss:.4f}"
         if best.validation_accuracy is None
@@ -158,7 +162,7 @@ def print_result(console: Console, record: RunRecord, out: Path) -> None:
         validated += f", macro F1 {best.validation_macro_f1:.2%},"
     # Names of data, classes and columns may contain brackets.
     console.print(
-        f"{summarise_test(record)} on {record.data.test_rows:,} {rows} "
+        f"{summarise_test(record)}{on} {record.data.test_rows:,} {rows} "
         f"(validation {validated} in epoch {best.epoch} of {len(record.epochs)}, "
         f"{record.seconds:.1f} s)",
         *(f"{name}: {text}" for name, text in record.test_notes.items()),

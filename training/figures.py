@@ -72,8 +72,11 @@ def draw_learning_curve(record: RunRecord, path: Path) -> None:
         accuracy.set_ylabel("accuracy of the next token" if record.pairs else kind)
         accuracy.yaxis.set_major_formatter(PercentFormatter(xmax=1.0))
         chosen_by = accuracy
-    for number, (name, score) in enumerate(_baselines(record).items()):
-        style = LINE_STYLES[number % len(LINE_STYLES)]
+    if record.series is not None and "rmse" in record.test_metrics:
+        own = record.test_metrics["rmse"]
+        label = f"{record.recipe.name}, on the test rows: {own:.4g}"
+        chosen_by.axhline(own, color=VALIDATION, linestyle="--", label=label)
+    for (name, score), style in zip(_baselines(record).items(), LINE_STYLES, strict=False):
         chosen_by.axhline(score, color=BASELINES, linestyle=style, label=name)
     figure.suptitle(_title(record), parse_math=False, fontsize="medium")
     # Below the axes, where it covers no curve.
@@ -97,7 +100,7 @@ def _label_logarithmic(axes: Axes) -> None:
 def _series_error(recipe: AnyRecipe) -> str:
     """Name the error of the curves: networks that feed themselves back learn one step."""
     is_fed_back = isinstance(recipe, SeriesRecipe) and recipe.network.kind in FED_BACK
-    return "RMSE over the horizon" + (", in training 1 ahead" if is_fed_back else "")
+    return "RMSE over the horizon" + ("\n(training: 1 step ahead)" if is_fed_back else "")
 
 
 def _baselines(record: RunRecord) -> dict[str, float]:
@@ -111,8 +114,8 @@ def _baselines(record: RunRecord) -> dict[str, float]:
         if score is None:
             return {}
         return {f"{baseline_name(record)}, on the test rows: {score:.1%}": score}
-    names = {"": record.recipe.name, **baseline_names(record.series.season)}
-    scores = {shown: metrics.get(f"{key}_rmse".removeprefix("_")) for key, shown in names.items()}
+    names = baseline_names(record.series.season)
+    scores = {shown: metrics.get(f"{key}_rmse") for key, shown in names.items()}
     return {
         f"{shown}, on the test rows: {score:.4g}": score
         for shown, score in scores.items()
@@ -165,9 +168,13 @@ def _plot(axes: Axes, record: RunRecord, training: list[float], validation: list
     axes.plot(epochs, training, color=TRAINING, label="training", marker=mark)
     axes.plot(epochs, validation, color=VALIDATION, label="validation", marker=mark)
     best = record.best_epoch
-    kept = f"kept: epoch {best}, {_reason(record)}"
-    axes.axvline(best, color=KEPT, linestyle=":", label=kept)
-    axes.plot([best], [validation[best - 1]], color=VALIDATION, marker="o")
+    if record.series is not None and not record.series.trained_share:
+        # No epoch is kept; the first validation error lies after one epoch already.
+        axes.plot([], [], " ", label="kept: the linear forecast before epoch 1")
+    else:
+        kept = f"kept: epoch {best}, {_reason(record)}"
+        axes.axvline(best, color=KEPT, linestyle=":", label=kept)
+        axes.plot([best], [validation[best - 1]], color=VALIDATION, marker="o")
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)

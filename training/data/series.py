@@ -9,12 +9,13 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from weir.bundle.csv_table import Table, read_table
+from weir.bundle.csv_table import Table, list_names, read_table
 from weir.bundle.errors import TableError
 from weir.bundle.number_format import DecimalMark
 from weir.training.data.download import DataFolders, RemoteFile, checksum, locate
@@ -41,12 +42,14 @@ class SeriesData:
     columns: their names, the column to forecast first.
     values: (steps, columns), the oldest first.
     checksum: SHA-256 over the file.
+    dates: of the steps, without their zone; None if the file has none.
     """
 
     name: str
     columns: tuple[str, ...]
     values: NDArray[np.float64]
     checksum: str
+    dates: tuple[datetime, ...] | None = None
 
 
 def load_series(
@@ -75,6 +78,8 @@ def load_series(
             value = SUNSPOT_COLUMN if is_named else _only_value(table, exogenous)
         columns = (value, *exogenous)
         values = [table.numbers(column) for column in columns]
+        found = table.dates
+        dates = None if found is None else tuple(each.replace(tzinfo=None) for each in found.dates)
         _warn(table)
     except TableError as error:
         raise DataError(str(error)) from error
@@ -85,6 +90,7 @@ def load_series(
         columns=columns,
         values=np.array(values, np.float64).T,
         checksum=FILE.sha256 if is_named else checksum(path),
+        dates=dates,
     )
 
 
@@ -92,7 +98,7 @@ def _only_value(table: Table, exogenous: Sequence[str]) -> str:
     """The only column of numbers that is not exogenous; DataError if there are others."""
     found = [name for name in table.value_columns if name not in exogenous]
     if len(found) != 1:
-        names = ", ".join(found or filter(None, table.names))
+        names = list_names(found or table.names)
         raise DataError(
             f"{table.source}: expected the column to forecast (--value); there are {names}"
         )

@@ -17,6 +17,7 @@ from weir.training.forecasting.combination import Combination, choose_lags, comb
 from weir.training.forecasting.evaluation import (
     AR_LAGS,
     COVERAGE,
+    baseline_names,
     forecast_baselines,
     naive_error,
     score,
@@ -140,6 +141,7 @@ class SeriesExperiment:
             self.parts.validation_end,
             truth,
             forecasts,
+            baseline_names(season),
             bounds=None if interval is None else bounds(found, interval),
         )
         draw_forecast(figure, out / FORECAST)
@@ -217,6 +219,9 @@ class SeriesExperiment:
                 if record.trained_share
                 else "the linear forecast that training began with"
             ) + ", which was better on the validation rows"
+        if self.recipe.exogenous and not record.trained_share:
+            # It reads the past of the value alone.
+            notes["exogenous columns"] = "of no use: the linear forecast does not read them"
         return notes
 
 

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -30,7 +32,8 @@ class ForecastFigure:
     first: time step of the first test value.
     truth: (B, horizon), row b from time step `first` + b on.
     forecasts: likewise, by the model's name; the network's name is empty.
-    bounds: likewise, of the network's prediction interval.
+    shown: names of the baselines for the reader.
+    bounds: likewise as `truth`, of the network's prediction interval.
     """
 
     name: str
@@ -38,10 +41,20 @@ class ForecastFigure:
     first: int
     truth: Numbers
     forecasts: Mapping[str, Numbers]
+    shown: Mapping[str, str]
     bounds: tuple[Numbers, Numbers] | None = None
+
+    def label(self, model: str) -> str:
+        """The name in the legend."""
+        return self.shown.get(model, model or self.name)
 
 
 def draw_forecast(content: ForecastFigure, path: Path) -> None:
+    """Write the figure of `forecast_figure` as PNG."""
+    save(forecast_figure(content), path)
+
+
+def forecast_figure(content: ForecastFigure) -> Figure:
     """Draw the test values with forecasts 1 and `horizon` steps ahead, and the error by step."""
     horizon = content.truth.shape[1]
     figure = Figure(figsize=(11, 6.2), layout="constrained")
@@ -50,7 +63,18 @@ def draw_forecast(content: ForecastFigure, path: Path) -> None:
     far = figure.add_subplot(grid[1, 0], sharex=near, sharey=near)
     _draw_lead(near, content, 1)
     _draw_lead(far, content, horizon)
-    far.set_xlabel("time step, from the start of the file")
+    if content.data.dates is None:
+        far.set_xlabel("time step, from the start of the file")
+        far.xaxis.set_major_locator(MaxNLocator(integer=True))
+    else:
+        locator = AutoDateLocator()  # type: ignore[no-untyped-call]
+        far.xaxis.set_major_locator(locator)
+        far.xaxis.set_major_formatter(
+            ConciseDateFormatter(locator)  # type: ignore[no-untyped-call]
+        )
+    # Below the axes, where it covers no line.
+    handles, labels = far.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower left", ncols=4, fontsize="small")
     for model, forecasts in content.forecasts.items():
         leads = np.arange(1, horizon + 1)
         marker = "o" if horizon == 1 else "."
@@ -59,7 +83,7 @@ def draw_forecast(content: ForecastFigure, path: Path) -> None:
             rmse_by_lead(forecasts, content.truth),
             color=_colour(model),
             marker=marker,
-            label=model or content.name,
+            label=content.label(model),
         )
     errors.set_ylim(bottom=0.0)
     errors.set_xlabel("steps ahead")
@@ -67,32 +91,33 @@ def draw_forecast(content: ForecastFigure, path: Path) -> None:
     errors.xaxis.set_major_locator(MaxNLocator(integer=True))
     errors.grid(alpha=0.3)
     errors.legend(loc="lower right")
-    figure.suptitle(f"{content.name} on {Path(content.data.name).name}")
-    save(figure, path)
+    figure.suptitle(f"{content.name} on {Path(content.data.name).name}", parse_math=False)
+    return figure
 
 
 def _draw_lead(axes: Axes, content: ForecastFigure, lead: int) -> None:
     """Draw the forecasts made `lead` steps before, at the time step they are for."""
     steps = np.arange(len(content.truth)) + content.first + lead - 1
+    dates = content.data.dates
+    places: list[Any] = steps.tolist() if dates is None else [dates[step] for step in steps]
     shown = slice(-SHOWN_STEPS, None)
-    axes.plot(steps[shown], content.truth[shown, lead - 1], color=_TRUTH, lw=0.9, label="measured")
+    axes.plot(places[shown], content.truth[shown, lead - 1], color=_TRUTH, lw=0.9, label="measured")
     if content.bounds is not None:
         lower, upper = (each[shown, lead - 1] for each in content.bounds)
         label = f"{LEVEL:.0%} interval"
         axes.fill_between(
-            steps[shown], lower, upper, color=_colour(""), alpha=0.2, lw=0, label=label
+            places[shown], lower, upper, color=_colour(""), alpha=0.2, lw=0, label=label
         )
     # These are the measured line moved to the right and would add nothing.
     moved = {PERSISTENCE, SEASON}
     for model in [name for name in content.forecasts if name not in moved][::-1]:
         line = content.forecasts[model][shown, lead - 1]
         axes.plot(
-            steps[shown], line, color=_colour(model), lw=1.1, alpha=0.9, label=model or content.name
+            places[shown], line, color=_colour(model), lw=1.1, alpha=0.9, label=content.label(model)
         )
     axes.set_title(f"{lead} step{'s' * (lead > 1)} ahead", fontsize="medium")
-    axes.set_ylabel(content.data.columns[0])
+    axes.set_ylabel(content.data.columns[0], parse_math=False)
     axes.grid(alpha=0.3)
-    axes.legend(loc="upper left", ncols=3, fontsize="small")
 
 
 def _colour(model: str) -> str:

@@ -69,7 +69,9 @@ class SeriesRecipe(Recipe):
         default=None, description="column to forecast; none: the one of the named data set"
     )
     exogenous: Annotated[tuple[str, ...], CliOption(metavar="COLUMN,…")] = Field(
-        default=(), description="columns that the forecast may depend on"
+        default=(),
+        description="columns that the forecast may depend on; a name with commas goes in double "
+        "quotes",
     )
     decimal: Annotated[DecimalMark | None, CliOption()] = Field(
         default=None, description="the decimal mark of a CSV file that leaves it open"

@@ -4,6 +4,7 @@
 (`bundle.version_labels`). A label is given only to a version on disk.
 """
 
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -34,6 +35,11 @@ def find_bundle(path: Path) -> Path:
         found = repository.versions(path)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error
+    if not found and (path / "run.json").is_file():
+        raise UsageError(
+            f"{path}: expected a bundle, got a run of weir train; "
+            f"weir export {shlex.quote(str(path))} --to models makes a bundle of it"
+        )
     if not found:
         raise UsageError(f"{path}: neither a bundle nor a directory of versions")
     return path / str(found[-1])

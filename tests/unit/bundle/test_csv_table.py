@@ -138,14 +138,15 @@ def test_a_broken_file_is_named_with_expected_and_found(content: str | bytes, me
         ("d,a\nx,1\ny,\n", "line 3, column a: expected a number, got an empty cell"),
         ("a\n1\n1_000\n", "line 3, column a: expected a number, got '1_000'"),
         ("b\n1\n", "line 1: expected a column 'a', got none; there are b"),
+        ('"a, b"\n1\n', "line 1: expected a column 'a', got none; there are \"a, b\""),
         ("a,a\n1,2\n", "line 1: expected a column 'a', got 2 of that name; there are a, a"),
         ("a;b\n1,5;x\n1.5;y\n", "expected one decimal mark, got '1.5' (line 3) and '1,5' (line 2)"),
         ("m,a\n2024-03,1\n2024-02,2\n2024-01,3\n", "line 3, column m: expected the oldest row"),
         ("m,a\n2024-01,1\n2024-02,2\nTotal,3\n", "line 4, column m: expected a date as in other"),
     ],
     ids=[
-        "not finite", "32 bits", "gap", "empty cell", "underscore", "unknown", "twice", "two marks",
-        "newest first", "sum below",
+        "not finite", "32 bits", "gap", "empty cell", "underscore", "unknown", "comma in a name",
+        "twice", "two marks", "newest first", "sum below",
     ],
 )  # fmt: skip
 def test_a_column_that_is_no_series_is_named_with_its_line(text: str, message: str) -> None:

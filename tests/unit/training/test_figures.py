@@ -162,8 +162,9 @@ def test_learning_curve_of_a_series_shows_baselines_over_the_horizon(
     drawn = record(0, 3)
     drawn.recipe = make_recipe("narx", "sunspots")
     drawn.image, drawn.test_accuracy = None, None
-    drawn.series = SeriesRecord(columns=["Sunspots"], mean=[50.0], std=[40.0])
+    drawn.series = SeriesRecord(columns=["Sunspots"], mean=[50.0], std=[40.0], season=12)
     drawn.test_metrics = {"rmse": 25.5, "rmse_1": 18.5, "ar9_rmse": 30.5, "ar9_rmse_1": 18.9}
+    drawn.test_metrics |= {"persistence_rmse": 33.5, "season_rmse": 35.5}
     for epoch in drawn.epochs:
         epoch.accuracy = epoch.validation_accuracy = None
 
@@ -172,10 +173,27 @@ def test_learning_curve_of_a_series_shows_baselines_over_the_horizon(
     (axes,) = figure.axes
     assert (axes.get_yscale(), axes.get_ylabel()) == (
         "linear",
-        "RMSE over the horizon, in training 1 ahead",
+        "RMSE over the horizon\n(training: 1 step ahead)",
     )
     assert legend_of(figure)[2:] == [
         "kept: epoch 1, lowest validation loss",
         "narx, on the test rows: 25.5",
         "AR(9), on the test rows: 30.5",
+        "persistence, on the test rows: 33.5",
+        "12 steps before, on the test rows: 35.5",
     ]
+    named = [line for line in axes.lines if not str(line.get_label()).startswith("_")]
+    assert len({(line.get_color(), line.get_linestyle()) for line in named}) == len(named) == 7
+
+
+def test_learning_curve_marks_no_epoch_if_the_forecast_before_training_is_kept(
+    learning_curve: Callable[[RunRecord], Figure],
+) -> None:
+    drawn = record(0, 3)
+    drawn.recipe = make_recipe("ar", "sunspots")
+    drawn.image, drawn.test_accuracy = None, None
+    drawn.series = SeriesRecord(columns=["y"], mean=[50.0], std=[40.0], trained_share=0.0)
+
+    figure = learning_curve(drawn)
+
+    assert legend_of(figure)[2:] == ["kept: the linear forecast before epoch 1"]

@@ -258,6 +258,7 @@ def test_each_setting_goes_to_its_group_and_files_are_named_in_full(
 
 def test_columns_stand_between_commas() -> None:
     assert changes_of("narx", {"exogenous": "a, b c,d"}) == {"exogenous": ("a", "b c", "d")}
+    assert changes_of("narx", {"exogenous": '"a, b", c'}) == {"exogenous": ("a, b", "c")}
     assert changes_of("narx", {"exogenous": None}) == {}
 
 

@@ -77,6 +77,8 @@ def test_a_broken_file_is_named_with_line_and_column(
 def test_without_a_column_the_error_lists_the_columns(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"\(--value\); there are month, sales"):
         load_series(write(tmp_path, "month,sales\n1,2\n"), None)
+    with pytest.raises(DataError, match='there are "sales, EUR", "6"" pipes", price'):
+        load_series(write(tmp_path, '"sales, EUR","6"" pipes",price\n1,2,3\n'), None)
 
 
 def test_only_column_of_numbers_is_taken_and_said(

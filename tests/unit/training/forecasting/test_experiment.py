@@ -14,7 +14,7 @@ from weir.training.__main__ import main
 from weir.training.data.series import load_series
 from weir.training.errors import DataError, RecipeError, RunError
 from weir.training.figures import CONFUSION_MATRIX, LEARNING_CURVE
-from weir.training.forecasting.evaluation import fit_autoregression
+from weir.training.forecasting.evaluation import SEASON, baseline_names, fit_autoregression
 from weir.training.forecasting.experiment import (
     build_network,
     forecast,
@@ -22,7 +22,7 @@ from weir.training.forecasting.experiment import (
     load_test,
     prepare,
 )
-from weir.training.forecasting.figures import FORECAST
+from weir.training.forecasting.figures import FORECAST, ForecastFigure, forecast_figure
 from weir.training.forecasting.recipes import RECIPES, SeriesRecipe
 from weir.training.models.series import FedBack, Forecaster
 from weir.training.recipe import Setting
@@ -346,6 +346,42 @@ def test_training_that_helps_nothing_is_undone(tmp_path: Path, monitor: Monitor)
     assert record.series is not None and record.series.trained_share == 0.0
     assert own < naive
     assert record.test_notes["weights"].startswith("the linear forecast that training began with")
+
+
+def test_exogenous_columns_that_the_kept_forecast_does_not_read_are_named(
+    tmp_path: Path, monitor: Monitor
+) -> None:
+    """The linear forecast before training reads the past of the value alone."""
+    values = seasonal(12, 240)
+    data = write(tmp_path, values, np.cos(np.arange(len(values))))
+    changes: dict[str, Setting] = {"epochs": 2, "average_decay": 0.0, "exogenous": ("u",)}
+    recipe = make("ar", data, optimizer={"learning_rate": 0.5}, **changes)
+
+    record = train(recipe, tmp_path / "run", CPU, monitor, None)
+
+    assert record.series is not None and record.series.trained_share == 0.0
+    assert record.test_notes["exogenous columns"].startswith("of no use")
+
+
+def test_picture_shows_dates_and_the_names_that_the_summary_prints(tmp_path: Path) -> None:
+    months = np.arange("2001-01", "2021-01", dtype="datetime64[M]").astype(str)
+    rows = zip(months, seasonal(12, 240), strict=True)
+    data = tmp_path / "series.csv"
+    data.write_text("month,y $a$ b$\n" + "".join(f"{date},{value}\n" for date, value in rows))
+    series = load_series(str(data), None)
+    truth = np.ones((20, 3))
+    content = ForecastFigure(
+        "ar", series, 200, truth, {"": truth, SEASON: truth}, baseline_names(12)
+    )
+
+    figure = forecast_figure(content)
+
+    figure.draw_without_rendering()
+    _, errors, far = figure.axes
+    assert errors.get_legend_handles_labels()[1] == ["ar", "12 steps before"]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["measured", "ar"]
+    assert "2018" in [label.get_text() for label in far.get_xticklabels()]
 
 
 def test_a_run_of_before_is_read_as_it_was_trained(tmp_path: Path) -> None:

@@ -51,6 +51,13 @@ def test_a_version_directory_is_itself(tmp_path: Path, file: str) -> None:
     assert find_bundle(tmp_path) == tmp_path
 
 
+def test_a_run_is_refused_with_the_command_that_exports_it(tmp_path: Path) -> None:
+    (tmp_path / "run.json").touch()
+
+    with pytest.raises(UsageError, match=r"got a run of weir train; weir export .* --to models"):
+        find_bundle(tmp_path)
+
+
 def test_what_is_neither_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="neither a bundle"):
         find_bundle(tmp_path)
