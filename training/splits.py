@@ -77,6 +77,19 @@ def read_splits(
     )
 
 
+def describe_test_rows(
+    recipe: SequenceRecipe | Seq2SeqRecipe, checksums: SplitRecord
+) -> dict[str, str]:
+    """The note of a run that tests on the rows that chose its epoch; empty if it does not."""
+    is_shared = checksums.validation == checksums.test != checksums.train
+    if not is_shared or recipe.keep == "last":
+        return {}
+    return {
+        "test rows": "those of --dev, which also chose the epoch, so the score is too high; "
+        "--test FILE names others"
+    }
+
+
 def draw_training_rows(count: int, recipe: SequenceRecipe | Seq2SeqRecipe) -> Rows | None:
     """The training rows to keep if the recipe limits their number, else None."""
     return draw_rows(count, recipe.most_rows, derive_seed(recipe.seed, Purpose.DIVISION, 1))

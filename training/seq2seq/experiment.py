@@ -36,7 +36,7 @@ from weir.training.seq2seq.batches import PackedPairs, drop_long, make_task, pac
 from weir.training.seq2seq.evaluation import copy_or_most_frequent, generate, score, write_samples
 from weir.training.seq2seq.figures import draw_attention
 from weir.training.seq2seq.recipes import Seq2SeqRecipe, SideSettings
-from weir.training.splits import Splits, draw_training_rows, read_splits
+from weir.training.splits import Splits, describe_test_rows, draw_training_rows, read_splits
 
 VOCABULARY = "vocabulary.{}.txt"
 SUBWORDS = "subwords.{}.model"
@@ -116,7 +116,8 @@ def prepare(recipe: Seq2SeqRecipe) -> Seq2SeqExperiment:
         sides=sides,
         checksum=sets.checksum,
         baseline=copy_or_most_frequent(sets.train, sets.test, sides, recipe),
-        notes=describe_equal_rows(sets.train.sources, sets.validation.sources, sets.test.sources),
+        notes=describe_test_rows(recipe, sets.split_checksums)
+        | describe_equal_rows(sets.train.sources, sets.validation.sources, sets.test.sources),
         split_checksums=sets.split_checksums,
     )
 

@@ -32,7 +32,7 @@ from weir.training.run_directory import (
     require_same_data,
     write_atomically,
 )
-from weir.training.splits import Splits, draw_training_rows, read_splits
+from weir.training.splits import Splits, describe_test_rows, draw_training_rows, read_splits
 from weir.training.text.batches import Sequences, build_vocabularies, in_order, make_task, pack
 from weir.training.text.evaluation import (
     CLASS_TABLE,
@@ -117,7 +117,7 @@ def prepare(recipe: SequenceRecipe) -> SequenceExperiment:
         pack(data, classes, vocabularies, recipe.tokens)
         for data in (texts.train, texts.validation, texts.test)
     )
-    proposal = propose_letters(recipe, texts, {"validation": validation, "test": held_out})
+    proposal = propose_letters(recipe, texts.train, validation)
     if proposal is not None:
         logger.warning("%s", proposal)
     sizes = {name: len(vocabulary) for name, vocabulary in vocabularies.items()}
@@ -134,7 +134,8 @@ def prepare(recipe: SequenceRecipe) -> SequenceExperiment:
         baseline=most_frequent_tags(texts.train, texts.test)
         if train.is_tagged
         else most_frequent_class(train.targets.numpy(), held_out.targets.numpy(), classes),
-        notes=describe_equal_rows(texts.train.rows, texts.validation.rows, texts.test.rows),
+        notes=describe_test_rows(recipe, texts.split_checksums)
+        | describe_equal_rows(texts.train.rows, texts.validation.rows, texts.test.rows),
     )
 
 

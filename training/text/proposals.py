@@ -1,17 +1,15 @@
 """Proposals for texts without words, such as names and codes: letters as tokens.
 
-A word that the training rows lack tells a network of words little. If most tokens of the other rows
-are such words, or most texts are a single word, letters tell more.
+A word that the training rows lack tells a network of words little. If most tokens of the
+validation rows are such words, or most texts are a single word, letters tell more.
 """
 
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 
 from weir.training.data.text import TextData
 from weir.training.data.vocabulary import UNKNOWN
 from weir.training.recipe import PROPOSED_WEIGHTS
-from weir.training.splits import Splits
 from weir.training.text.batches import Sequences
 from weir.training.text.recipes import SequenceRecipe
 
@@ -20,32 +18,24 @@ UNEQUAL = 5
 """The largest class has so many times the rows of the smallest, if classes are called unequal."""
 
 
-def propose_letters(
-    recipe: SequenceRecipe, texts: Splits[TextData], packed: Mapping[str, Sequences]
-) -> str | None:
-    """Name the command that takes letters as tokens; None if words suit the texts.
-
-    Args:
-        packed: the rows of the splits that are not trained on, by name.
-    """
+def propose_letters(recipe: SequenceRecipe, train: TextData, validation: Sequences) -> str | None:
+    """Name the command that takes letters as tokens; None if words suit the texts."""
     if recipe.tokens is None or recipe.tokens.rule == "letters" or recipe.task == "tagging":
         return None
-    unknown = tokens = 0
-    for rows in packed.values():
-        if rows.forms is not None:
-            unknown += int((rows.forms.ids[rows.rows.steps] == UNKNOWN).sum())
-            tokens += len(rows.rows.steps)
-    single = sum(len(row) == 1 for row in texts.train.rows) / len(texts.train.rows)
+    if validation.forms is None:
+        return None
+    unknown = validation.forms.ids[validation.rows.steps] == UNKNOWN
+    single = sum(len(row) == 1 for row in train.rows) / len(train.rows)
     reasons = [
-        (unknown / tokens, f"of the tokens of the {' and '.join(packed)} rows are unknown"),
+        (float(unknown.float().mean()), "of the tokens of the validation rows are unknown"),
         (single, "of the training rows are a single token"),
     ]
     found = [f"{share:.0%} {reason}" for share, reason in reasons if share > _MOST]
     if not found:
         return None
     return (
-        f"{texts.train.name}: {' and '.join(found)}; letters tell a network more about such texts "
-        f"than words:\n  {_command(recipe, texts.train)}"
+        f"{train.name}: {' and '.join(found)}; letters tell a network more about such texts "
+        f"than words:\n  {_command(recipe, train)}"
     )
 
 

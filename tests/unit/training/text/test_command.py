@@ -104,6 +104,21 @@ def test_test_rows_that_are_training_rows_are_counted(
     assert read_record(out).test_notes["equal rows"].startswith("7 of 8 test rows")
 
 
+def test_test_rows_that_chose_the_epoch_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a test file, that of --dev tests too."""
+    path, dev = write_labelled(tmp_path / "rows.tsv"), write_labelled(tmp_path / "dev.tsv", 9, 4)
+    order = ["question", "--quick", "--data", str(path), "--dev", str(dev), *FEW]
+
+    assert main([*order, "--out", str(tmp_path / "best")]) == 0
+    told = capsys.readouterr().out
+    assert main([*order, "--out", str(tmp_path / "last"), "--keep", "last"]) == 0
+
+    assert "test rows: those of --dev, which also chose the epoch, so the score is too" in told
+    assert "test rows:" not in capsys.readouterr().out
+
+
 def write_names(path: Path, rows: int = 60) -> Path:
     """`label<TAB>name`, each name a word of its own; one class is ten times the other."""
     chance = random.Random(0)
@@ -130,7 +145,7 @@ def test_letters_are_proposed_for_texts_without_words(
     assert main([*order, "--tokens", "letters", "--out", str(tmp_path / "letters")]) == 0
 
     words, letters = (read_record(tmp_path / name) for name in ("words", "letters"))
-    assert "of the tokens of the validation and test rows are unknown" in proposal
+    assert "of the tokens of the validation rows are unknown" in proposal
     assert "100% of the training rows are a single token" in proposal
     assert command[:3] == ["weir", "train", "question"]
     assert f"--data '{path}' --tokens letters --class-weights 0.25 --out " in proposal
