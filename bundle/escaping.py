@@ -3,6 +3,8 @@
 Error messages contain names and values of files. They reach logs, the server's index and terminals.
 """
 
+from collections.abc import Sequence
+
 _MOST_CHARACTERS = 2000
 _MOST_SHOWN = 80
 
@@ -30,7 +32,7 @@ def short_repr(value: object) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
-def short_list(names: list[str]) -> str:
+def short_list(names: Sequence[str]) -> str:
     """The first five names, and the number of the others."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more

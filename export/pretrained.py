@@ -5,7 +5,7 @@ The file holds a state dict in torchvision's layout, also as a training script s
 classifiers, which are used in training only and are dropped.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,7 @@ from sklearn.datasets import load_sample_images  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from weir.bundle.contract import Preprocessing, Tolerance
+from weir.bundle.escaping import short_list
 from weir.export.errors import ExportError, WrongWeights
 from weir.export.publishing import Published, publish
 from weir.export.runs.images import INPUT, PROBABILITIES, ImageGraph, ImageOutputs, sharing_of
@@ -51,7 +52,6 @@ LAYOUTS = {
 
 _EXAMPLE_ROWS = 32
 _EXAMPLES = "crops of the two photographs that come with scikit-learn"
-_MOST_NAMES = 4
 
 
 def publish_weights(
@@ -151,7 +151,7 @@ def _compare(weights: Mapping[str, Tensor], network: nn.Module, classes: int) ->
         f"{key} (expected {_shape(wanted[key])}, got {_shape(weights[key])})" for key in misshaped
     ]
     kinds = {"missing": missing, "unknown": unknown, "of another shape": shapes}
-    said = [f"{len(names)} {kind}: {_list(names)}" for kind, names in kinds.items() if names]
+    said = [f"{len(names)} {kind}: {short_list(names)}" for kind, names in kinds.items() if names]
     rows = {weights[key].shape[:1] for key in misshaped}
     is_head = all(
         wanted[key].shape[:1] == (classes,) and wanted[key].shape[1:] == weights[key].shape[1:]
@@ -164,11 +164,6 @@ def _compare(weights: Mapping[str, Tensor], network: nn.Module, classes: int) ->
 
 def _shape(tensor: Tensor) -> str:
     return " x ".join(map(str, tensor.shape)) or "a number"
-
-
-def _list(names: Sequence[str]) -> str:
-    more = len(names) - _MOST_NAMES
-    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _photographs(side: int) -> Tensor:

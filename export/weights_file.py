@@ -25,11 +25,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from weir.bundle.escaping import short_list
 from weir.export.errors import ExportError
 
 _MOST_LEVELS = 4
 _MOST_CLASSES = 100
-_MOST_NAMES = 3
 _UNKNOWN_CLASS = re.compile(r"Unsupported global: GLOBAL (\S+) was not an allowed global")
 # torch's first format keeps the source of modules in this way.
 _OLD_MODULE = "Only persistent_load of storage is allowed"
@@ -123,7 +123,7 @@ class _Candidate:
         if self.prefixes:
             facts.append(f"without the prefix {' and '.join(self.prefixes)}")
         if self.left_out:
-            facts.append(f"left out: {_name_some(self.left_out)}")
+            facts.append(f"left out: {short_list(self.left_out)}")
         return f"weights: {', '.join(facts)}" if facts else ""
 
 
@@ -155,7 +155,7 @@ def _load(file: Path) -> Any:
                 continue
             if unknown and _OLD_MODULE in str(error):
                 raise ExportError(_advise(file, unknown[-1], "")) from error
-            known = f"; it holds {_name_some(sorted(unknown))}" if unknown else ""
+            known = f"; it holds {short_list(sorted(unknown))}" if unknown else ""
             raise ExportError(
                 f"{file}: expected a state dict by torch.save, tensors and nothing else{known}"
             ) from error
@@ -267,10 +267,5 @@ def _keys(path: Sequence[str]) -> str:
 
 def _describe(found: object) -> str:
     if isinstance(found, Mapping):
-        return f"a dictionary of {_name_some([str(key) for key in found])}" if found else "none"
+        return f"a dictionary of {short_list([str(key) for key in found])}" if found else "none"
     return f"a {type(found).__name__}"
-
-
-def _name_some(names: Sequence[str]) -> str:
-    more = len(names) - _MOST_NAMES
-    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")

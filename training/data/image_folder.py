@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.ExifTags import Base
 
+from weir.bundle.escaping import short_list
 from weir.bundle.image_file import (
     JPEG,
     PNG,
@@ -50,7 +51,6 @@ from weir.training.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-NAMED_FILES = 3
 MOST_SKIPPED = 0.05
 """The largest share of pictures that cannot be read."""
 
@@ -149,14 +149,9 @@ def _describe(skipped: Sequence[SkippedFile]) -> str:
     for each in skipped:
         groups.setdefault(each.reason, []).append(each.name)
     return "; ".join(
-        f"{_name_some(names)} ({reason})"
+        f"{short_list(names)} ({reason})"
         for reason, names in sorted(groups.items(), key=lambda group: -len(group[1]))
     )
-
-
-def _name_some(names: Sequence[str]) -> str:
-    more = len(names) - NAMED_FILES
-    return ", ".join(names[:NAMED_FILES]) + (f" and {more} more" if more > 0 else "")
 
 
 def has_test_folder(root: Path) -> bool:

@@ -166,8 +166,8 @@ def test_weights_of_another_network_are_listed_in_a_line(
         publish({"state_dict": {"module.classifier.6.bias": torch.zeros(1000)}}, "googlenet")
 
     assert str(raised.value).endswith(
-        "; 287 missing: conv1.conv.weight, conv1.bn.weight, conv1.bn.bias, conv1.bn.running_mean "
-        "and 283 more; 1 unknown: classifier.6.bias; "
+        "; 287 missing: conv1.conv.weight, conv1.bn.weight, conv1.bn.bias, conv1.bn.running_mean, "
+        "conv1.bn.running_var and 282 more; 1 unknown: classifier.6.bias; "
         "weights: of ['state_dict'], without the prefix module."
     )
 
