@@ -16,6 +16,7 @@ twice. When the run ends, its last file, which is whole, is the only one.
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -94,7 +95,9 @@ class EventFile:
         )
         for path in self._path.parent.glob(_PATTERN):
             if path != self._path:
-                path.unlink()
+                # On Windows a file that TensorBoard reads cannot be deleted.
+                with suppress(OSError):
+                    path.unlink()
 
     def _write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary

@@ -158,6 +158,6 @@ def require_conllu(*data: str | None) -> None:
     """Refuse --column if none of the data sets is CoNLL-U."""
     if not has_conllu(*data):
         raise RecipeError(
-            f"--column goes with CoNLL-U ({_TREEBANK}, or files that end with "
-            f".conllu, .conllup or .conll), got it for {data[0]}"
+            f"--column goes with CoNLL-U ({_TREEBANK}, or files that end with .conllu, .conllup or "
+            f".conll), got it for {data[0]}"
         )

@@ -176,7 +176,8 @@ class RunRecord(Record):
     epochs: list[EpochRecord]
     best_epoch: int = Field(description="the epoch of the kept weights")
     keeps_last: bool = Field(
-        default=False, description="the last epoch was kept: too few validation rows for a choice"
+        default=False,
+        description="the last epoch was kept, by the recipe or for want of validation rows",
     )
     test_accuracy: float | None
     test_metrics: dict[str, float] = Field(default={}, description="further measures by name")

@@ -1,7 +1,7 @@
 """What is known of the model to evaluate: contract and labels, from a bundle or from its server."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from weir.bundle import contract as contracts
@@ -27,7 +27,7 @@ class ModelDescription:
     """
 
     contract: "Contract | None" = None
-    labels: Mapping[str, Sequence[str]] = ()  # type: ignore[assignment]
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     bundle: "Bundle | None" = None
 
     @property
@@ -55,12 +55,12 @@ def of_config(config: "ModelConfig") -> ModelDescription:
     """The description in a server's configuration of the model; empty if there is none."""
     text = config.parameters[CONTRACT].string_value if CONTRACT in config.parameters else ""
     if not text:
-        return ModelDescription(labels={})
+        return ModelDescription()
     try:
         contract = contracts.parse(text.encode())
     except BundleError:
         # Of a newer server: what this client does not know may matter.
-        return ModelDescription(labels={})
+        return ModelDescription()
     found = {
         output: config.parameters.get(LABELS + file) for output, file in contract.labels.items()
     }

@@ -41,4 +41,4 @@ def test_labels_may_be_too_many_to_be_sent() -> None:
     ids=["none", "later version"],
 )
 def test_what_cannot_be_read_says_nothing(contract: str) -> None:
-    assert of_config(config(contract)) == ModelDescription(labels={})
+    assert of_config(config(contract)) == ModelDescription()
